@@ -87,7 +87,9 @@ class Reactive:
         up, down = counter_s >= UP_AFTER_S, counter_s <= -DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
         target = np.where(down, self.step(state, observation, -1), target)
-        target = np.clip(target, [job.min_replicas or 1 for job in state.jobs], [job.max_replicas for job in state.jobs])
+        target = np.clip(
+            target, [job.min_replicas or 1 for job in state.jobs], [job.max_replicas for job in state.jobs]
+        )
         reason = tuple(REACT_UP if u else REACT_DOWN if d else HOLD for u, d in zip(up, down))
         counter_s = np.where(up | down, 0.0, counter_s)
         state = ReactiveState(state.jobs, state.slo_s, counter_s, observation.now_s)

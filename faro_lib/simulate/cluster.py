@@ -71,7 +71,13 @@ class SimulatedCluster:
         self._seconds = int(workload.minutes * MINUTE_S)
         jobs, n = len(workload.jobs), len(draws.arrival_s)
         self._requests = events.Requests(
-            draws.first, draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin, np.empty(n)
+            draws.first,
+            draws.arrival_s,
+            draws.router_in_s,
+            draws.service_s,
+            draws.router_out_s,
+            draws.coin,
+            np.empty(n),
         )
         slots = max(4, int(np.max(initial)) + 2)
         self._station = events.new_station(

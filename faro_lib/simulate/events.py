@@ -260,7 +260,9 @@ def advance_job(job, until_s, dispatch, queue_limit, requests, station):
             ring_head = _wrap(ring_head + 1, station.ring.shape[2])
             station.ring_head[job, slot] = ring_head
             station.inside[job, slot] -= 1
-            station.next_done_s[job, slot] = station.ring_done_s[job, slot, ring_head] if station.inside[job, slot] else np.inf
+            station.next_done_s[job, slot] = (
+                station.ring_done_s[job, slot, ring_head] if station.inside[job, slot] else np.inf
+            )
             router_free = _end(job, request, now, True, requests, station, router_free)
             if dispatch == ROUTER and (station.held[job] != NOBODY or station.waiting_count[job] > 0):
                 _dispatch_round_robin(job, now, requests, station)
