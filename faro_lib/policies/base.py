@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -130,26 +130,3 @@ def at_least_one_each(jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
     if need > capacity + 1e-9:
         raise ValueError(f"capacity={capacity:g} cores cannot hold the minimum of {len(jobs)} jobs, {need:g} cores")
     return fewest
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """Arrays of the jobs' fields that policies need again and again; shape (jobs,)."""
-
-    slo_s: np.ndarray
-    cores: np.ndarray
-    service_time_s: np.ndarray
-    fewest: np.ndarray
-    most: np.ndarray
-    names: tuple[str, ...] = field(default=())
-
-    @classmethod
-    def of(cls, jobs: tuple[Job, ...]) -> Fields:
-        return cls(
-            np.array([job.slo_s for job in jobs]),
-            np.array([job.cores for job in jobs]),
-            np.array([job.service_time_s for job in jobs]),
-            np.array([max(1, job.min_replicas) for job in jobs]),
-            np.array([job.max_replicas for job in jobs]),
-            tuple(job.name for job in jobs),
-        )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from faro_lib.policies.base import HOLD, REACT_DOWN, REACT_UP, SHARE, Observation, Plan, at_least_one_each
-from faro_lib.workload import Job
+from faro_lib.policies.base import HOLD, REACT_DOWN, REACT_UP, SHARE, Observation, Plan, at_least_one_each, hold
+from faro_lib.workload import Job, jobs_array
 
 UP_AFTER_S, DOWN_AFTER_S = 30.0, 600.0  # how long latency must stay above, below the SLO
 
@@ -48,9 +48,28 @@ class FairShare:
 
 
 @dataclass(frozen=True, slots=True)
+class Fixed:
+    """The same number of replicas for everyone, for ever: the instrument of measured tables, not a policy to run."""
+
+    replicas: int = 1
+    name: str = "Fixed"
+    tick_s: float = 1e9
+
+    def initial(self, jobs, capacity):
+        return np.full(len(jobs), self.replicas)
+
+    def start(self, jobs):
+        return None
+
+    def decide(self, state, observation):
+        return state, hold(observation)
+
+
+@dataclass(frozen=True, slots=True)
 class ReactiveState:
-    jobs: tuple[Job, ...]
     slo_s: np.ndarray
+    fewest: np.ndarray
+    most: np.ndarray
     counter_s: np.ndarray  # seconds above the SLO (positive) or below it (negative) in a row
     last_s: float
 
@@ -76,7 +95,8 @@ class Reactive:
         return at_least_one_each(jobs, capacity)
 
     def start(self, jobs):
-        return ReactiveState(jobs, np.array([job.slo_s for job in jobs]), np.zeros(len(jobs)), 0.0)
+        fewest = np.maximum(1, jobs_array(jobs, "min_replicas"))
+        return ReactiveState(jobs_array(jobs, "slo_s"), fewest, jobs_array(jobs, "max_replicas"), np.zeros(len(jobs)), 0.0)
 
     def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         raise NotImplementedError
@@ -92,7 +112,7 @@ class Reactive:
         )
         reason = tuple(REACT_UP if u else REACT_DOWN if d else HOLD for u, d in zip(up, down))
         counter_s = np.where(up | down, 0.0, counter_s)
-        state = ReactiveState(state.jobs, state.slo_s, counter_s, observation.now_s)
+        state = replace(state, counter_s=counter_s, last_s=observation.now_s)
         return state, Plan(target, np.zeros(len(target)), reason)
 
 

@@ -11,7 +11,7 @@ from faro_lib import control
 from faro_lib.policies.base import Policy
 from faro_lib.simulate.cluster import PAPER, Physics, SimulatedCluster
 from faro_lib.simulate.draws import ROUTER, Draws, draw
-from faro_lib.simulate.latencies import percentiles
+from faro_lib.simulate.latencies import percentile_of, percentiles
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
 
@@ -42,6 +42,7 @@ class Run:
 
     requests, refused, late : counts by minute of arrival; late = served, but after the SLO.
     p99_s : the job's percentile of latency; inf where refusals reach into it, NaN without requests.
+    served_p99_s : the same of the requests that were served; NaN without any.
     initial : (jobs,) replicas at the beginning.
     """
 
@@ -51,6 +52,7 @@ class Run:
     refused: np.ndarray
     late: np.ndarray
     p99_s: np.ndarray
+    served_p99_s: np.ndarray
     initial: np.ndarray
     decisions: Decisions
     wall_s: float
@@ -87,17 +89,29 @@ def simulate(
     edges, latency_s = cluster.minute_edges, cluster.latency_s
     slo_s = jobs_array(workload.jobs, "slo_s")
     refused, late = _counts(latency_s, edges, slo_s)
+    percentile = jobs_array(workload.jobs, "percentile")
+    p99_s = percentiles(latency_s, edges, percentile)
     return Run(
         workload,
         capacity,
         np.diff(edges, axis=1),
         refused,
         late,
-        percentiles(latency_s, edges, jobs_array(workload.jobs, "percentile")),
+        p99_s,
+        _served(latency_s, edges, percentile, p99_s, refused),
         initial,
         decisions,
         time.perf_counter() - began,
     )
+
+
+def _served(latency_s, edges, percentile, p99_s, refused):
+    """The percentile without the refused; where none was refused it is p99_s."""
+    served = p99_s.copy()
+    for job, minute in np.argwhere(refused > 0):
+        ended = latency_s[edges[job, minute] : edges[job, minute + 1]]
+        served[job, minute] = percentile_of(ended[np.isfinite(ended)], percentile[job])
+    return served
 
 
 def _counts(latency_s, edges, slo_s):
