@@ -107,9 +107,7 @@ class Reactive:
         up, down = counter_s >= UP_AFTER_S, counter_s <= -DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
         target = np.where(down, self.step(state, observation, -1), target)
-        target = np.clip(
-            target, [job.min_replicas or 1 for job in state.jobs], [job.max_replicas for job in state.jobs]
-        )
+        target = np.clip(target, state.fewest, state.most)
         reason = tuple(REACT_UP if u else REACT_DOWN if d else HOLD for u, d in zip(up, down))
         counter_s = np.where(up | down, 0.0, counter_s)
         state = replace(state, counter_s=counter_s, last_s=observation.now_s)
