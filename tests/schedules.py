@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from faro_lib import control
 from faro_lib.policies.base import HOLD, Plan
 from faro_lib.simulate import Draws, Physics, SimulatedCluster, draw
+from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 
@@ -59,7 +60,7 @@ class Schedule:
     def draws(self) -> Draws:
         return draw(self.workload, self.seed)
 
-    def run(self, draws: Draws, physics: Physics = Physics()) -> tuple[SimulatedCluster, list[control.Step]]:
+    def run(self, draws: Draws, physics: Physics = PAPER) -> tuple[SimulatedCluster, list[control.Step]]:
         """The cluster when every request has ended, and the turns of the loop."""
         policy = Scripted(np.array(self.wanted), np.array(self.drop), self.tries, float(self.tick_s))
         workload = self.workload
