@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -97,3 +98,30 @@ def _running(run, workload):
 def _in_order(frames, columns):
     whole = pd.concat(frames, ignore_index=True)
     return whole[columns + [column for column in whole if column not in columns]]
+
+
+def read_tables(directory: str | Path) -> Tables:
+    """The tables that a finished experiment wrote into `directory`."""
+    directory = Path(directory)
+    return Tables(
+        pd.read_csv(directory / "summary.csv"),
+        *(pd.read_parquet(directory / f"{name}.parquet") for name in ("minutes", "decisions", "running")),
+        pd.read_csv(directory / "limit.csv"),
+    )
+
+
+def write_tables(tables: Tables, directory: str | Path) -> None:
+    """What `read_tables` reads."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tables.summary.to_csv(directory / "summary.csv", index=False)
+    tables.limit.to_csv(directory / "limit.csv", index=False)
+    for name in ("minutes", "decisions", "running"):
+        getattr(tables, name).to_parquet(directory / f"{name}.parquet", index=False)
+
+
+def gather(directories: list[str | Path], directory: str | Path) -> None:
+    """Join the tables of several experiments (cluster sizes, say) into one set in `directory`."""
+    parts = [read_tables(part) for part in directories]
+    joined = [pd.concat([getattr(part, field) for part in parts], ignore_index=True) for field in Tables.__slots__]
+    write_tables(Tables(*joined), directory)
