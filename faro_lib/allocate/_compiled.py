@@ -50,3 +50,136 @@ def trace(choice, cost, budget):
         out[j] = choice[j, b]
         b -= cost[j, out[j]]
     return out
+
+
+@njit(cache=True)
+def dual_bound(term, cost, allowed, budget):
+    """The Lagrangian bound min over price >= 0 of sum_j max_x (term - price cost x) + price budget, by bisection.
+
+    Equal to the convex relaxation over the rows' concave envelopes. Any price gives a valid bound, so that rounding in the
+    bisection can only loosen it. Returns (bound, price, choice of every row at the price, feasible).
+    """
+    rows, choices = term.shape
+    pick = np.zeros(rows, np.int64)
+    least = 0
+    top = 0.0
+    # At price 0 the best terms are the bound, unless they do not fit.
+    spent = 0
+    total = 0.0
+    for j in range(rows):
+        best, at, cheapest = -np.inf, -1, -1
+        worst = np.inf
+        for x in range(choices):
+            if allowed[j, x]:
+                if cheapest < 0 or cost[j, x] < cost[j, cheapest]:
+                    cheapest = x
+                if term[j, x] > best:
+                    best, at = term[j, x], x
+                worst = min(worst, term[j, x])
+        if at < 0:
+            return -np.inf, 0.0, pick, False
+        least += cost[j, cheapest]
+        pick[j] = at
+        spent += cost[j, at]
+        total += best
+        top = max(top, best - worst)
+    if least > budget:
+        return -np.inf, 0.0, pick, False
+    if spent <= budget:
+        return total, 0.0, pick, True
+    low, high = 0.0, max(top, 1e-9) + 1e-9
+    bound, price = total, 0.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        spent, total = 0, middle * budget
+        for j in range(rows):
+            best, at = -np.inf, -1
+            for x in range(choices):
+                if allowed[j, x]:
+                    v = term[j, x] - middle * cost[j, x]
+                    if v > best:
+                        best, at = v, x
+            total += best
+            spent += cost[j, at]
+            pick[j] = at
+        if total < bound:
+            bound, price = total, middle
+        if spent > budget:
+            low = middle
+        else:
+            high = middle
+        if high - low < 1e-10 * max(high, 1e-3) or spent == budget:
+            break
+    # The picks that fit, at the upper end.
+    for j in range(rows):
+        best, at = -np.inf, -1
+        for x in range(choices):
+            if allowed[j, x]:
+                v = term[j, x] - high * cost[j, x]
+                if v > best:
+                    best, at = v, x
+        pick[j] = at
+    return bound, price, pick, True
+
+
+@njit(cache=True)
+def fill_up(term, cost, allowed, budget, pick):
+    """Improve `pick`, which fits, by the best gain per cost that still fits, until none does; in place. Returns its sum."""
+    rows, choices = term.shape
+    spent = 0
+    for j in range(rows):
+        spent += cost[j, pick[j]]
+    room = budget - spent
+    # The best step of each row is kept, and looked for again only when the row moves or the step no longer fits.
+    step = np.full(rows, -1, np.int64)
+    rate = np.zeros(rows)
+    stale = np.ones(rows, np.bool_)
+    while room >= 0:
+        chosen = -1
+        for j in range(rows):
+            if stale[j] or (step[j] >= 0 and cost[j, step[j]] - cost[j, pick[j]] > room):
+                step[j], rate[j], stale[j] = -1, 0.0, False
+                for x in range(choices):
+                    if allowed[j, x]:
+                        gain, more = term[j, x] - term[j, pick[j]], cost[j, x] - cost[j, pick[j]]
+                        if gain > 0 and 0 < more <= room and gain / more > rate[j]:
+                            step[j], rate[j] = x, gain / more
+            if step[j] >= 0 and (chosen < 0 or rate[j] > rate[chosen]):
+                chosen = j
+        if chosen < 0:
+            break
+        room -= cost[chosen, step[chosen]] - cost[chosen, pick[chosen]]
+        pick[chosen] = step[chosen]
+        stale[chosen] = True
+    total = 0.0
+    for j in range(rows):
+        total += term[j, pick[j]]
+    return total
+
+
+@njit(cache=True)
+def drop_hopeless(term, cost, allowed, bound, price, floor):
+    """Choices that no solution worth at least `floor` can contain (reduced cost beyond bound - floor) are disallowed; a copy."""
+    rows, choices = term.shape
+    out = allowed.copy()
+    room = bound - floor + 1e-9
+    for j in range(rows):
+        best = -np.inf
+        for x in range(choices):
+            if allowed[j, x]:
+                best = max(best, term[j, x] - price * cost[j, x])
+        for x in range(choices):
+            if allowed[j, x] and best - (term[j, x] - price * cost[j, x]) > room:
+                out[j, x] = False
+    return out
+
+
+@njit(cache=True)
+def between(utility, low, high):
+    """Where low <= utility <= high."""
+    rows, choices = utility.shape
+    out = np.empty((rows, choices), np.bool_)
+    for j in range(rows):
+        for x in range(choices):
+            out[j, x] = low <= utility[j, x] <= high
+    return out
