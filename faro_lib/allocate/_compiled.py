@@ -183,3 +183,82 @@ def between(utility, low, high):
         for x in range(choices):
             out[j, x] = low <= utility[j, x] <= high
     return out
+
+
+@njit(cache=True)
+def score_between(utility, term, x, gamma, leximin, plateau):
+    """Objective at fractional columns x: straight lines between the columns, or the column below if `plateau`."""
+    total, low, high = 0.0, np.inf, -np.inf
+    last = utility.shape[1] - 1
+    for j in range(len(x)):
+        position = min(max(x[j], 0.0), last)
+        i = min(int(position), last - 1) if last > 0 else 0
+        t = position - i
+        if plateau:
+            t = np.floor(t)
+        k = min(i + 1, last)
+        u = (1 - t) * utility[j, i] + t * utility[j, k]
+        total += (1 - t) * term[j, i] + t * term[j, k]
+        low, high = min(low, u), max(high, u)
+    return low if leximin else total + gamma * (low - high)
+
+
+@njit(cache=True)
+def paper_score(x, drop, loads, running, cold, slo, percentile, weight, bound_model, precise, alpha, rho_max, steps, gamma, mode):
+    """The paper's objective at fractional replicas.
+
+    loads (jobs, minutes) erlangs at one quantile; slo in service times; mode 0: sum, 1: sum and spread, 2: spread alone.
+    Drops multiply the utility and leave the rate alone, as in the published code.
+    """
+    jobs, minutes = loads.shape
+    total, low, high = 0.0, np.inf, -np.inf
+    for j in range(jobs):
+        u = 0.0
+        for m in range(minutes):
+            c = running[j] if (cold and m == 0 and x[j] > running[j]) else x[j]
+            u += _paper_utility(loads[j, m], c, slo[j], percentile[j], bound_model, precise, alpha, rho_max)
+        u *= _penalty(drop[j], precise, steps) / minutes
+        total += weight[j] * u
+        low, high = min(low, u), max(high, u)
+    if mode == 2:
+        return low - high
+    return total + gamma * (low - high) if mode == 1 else total
+
+
+@njit(cache=True)
+def _penalty(d, precise, steps):
+    if d <= steps[0]:
+        return 1.0
+    if precise:
+        return 0.75 if d <= steps[1] else (0.5 if d <= steps[2] else 0.0)
+    if d <= steps[1]:
+        return 1.0 - 0.25 * (d - steps[0]) / (steps[1] - steps[0])
+    if d <= steps[2]:
+        return 0.75 - 0.25 * (d - steps[1]) / (steps[2] - steps[1])
+    return max(0.0, 0.5 * (1.0 - d) / (1.0 - steps[2]))
+
+
+@njit(cache=True)
+def _paper_utility(load, c, slo, percentile, bound_model, precise, alpha, rho_max):
+    if c <= 0:
+        return 1.0 if load <= 0 else 0.0
+    if bound_model:
+        latency = load / c
+    else:
+        # Precise: the queue as it is, without end beyond saturation.
+        if precise and load >= c:
+            return 0.0
+        inside = load if precise else min(load, rho_max * c)
+        blocked = 1.0
+        for k in range(1, int(c) + 1):
+            carried = inside * blocked
+            blocked = carried / (k + carried)
+        rho = inside / c
+        waits = blocked / (1.0 - rho * (1.0 - blocked))
+        wait = np.log(waits / (1.0 - percentile)) / (c - inside) if waits > 0 else 0.0
+        latency = (1.0 + max(0.0, wait) / 2) * max(1.0, load / inside if inside > 0 else 1.0)
+    if latency <= slo:
+        return 1.0
+    if precise:
+        return 0.0
+    return (slo / latency) ** alpha
