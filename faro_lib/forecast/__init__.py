@@ -7,18 +7,24 @@
 (2, 100, 7)
 """
 
-from faro_lib.forecast import autoregression, naive  # each registers its forecasters
+from faro_lib.forecast import autoregression, naive, posterior  # each registers its forecasters
 from faro_lib.forecast.base import CONTEXT_MIN, HORIZON_MIN, Forecaster, fit, forecasters, register
+from faro_lib.forecast.posterior import Posterior, bayes_forecaster, load_posterior, save_posterior
 from faro_lib.forecast.rolling import rolling
 
 __all__ = [
     "CONTEXT_MIN",
     "HORIZON_MIN",
     "Forecaster",
+    "Posterior",
     "autoregression",
+    "bayes_forecaster",
     "fit",
     "forecasters",
+    "load_posterior",
     "naive",
+    "posterior",
     "register",
     "rolling",
+    "save_posterior",
 ]

@@ -12,8 +12,8 @@ from faro_lib.forecast.base import (
     Forecaster,
     check_horizon,
     job_names,
-    known_jobs,
     register,
+    reindex,
     training_counts,
 )
 from faro_lib.workload import Traces
@@ -111,17 +111,6 @@ class Autoregression(Forecaster):
         shape = np.where(new[:, None], np.nan, self.shape[index])
         spread = np.where(new, np.sqrt(np.mean(self.spread**2)) + np.nanstd(self.shape), self.spread[index])
         return replace(self, jobs=tuple(names), shape=shape, errors=errors, spread=spread, counts=None, seen=0)
-
-
-def reindex(names, learnt, new_jobs: str) -> np.ndarray:
-    """Index of `names` among `learnt`, -1 for new ones; an error unless `new_jobs="pooled"` lets them in."""
-    index = known_jobs(names, learnt)
-    if new_jobs not in ("error", "pooled"):
-        raise ValueError(f"new_jobs={new_jobs!r} must be 'error' or 'pooled'")
-    if new_jobs == "error" and (index < 0).any():
-        job = list(names)[int(np.argmin(index))]
-        raise ValueError(f"job {job!r} is not among the jobs that were learnt; new_jobs='pooled' gives it the pooled prior")
-    return index
 
 
 def context(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -147,10 +147,16 @@ def check_horizon(horizon: int, n: int) -> None:
             raise ValueError(f"{field}={value!r} must be a whole number >= 1")
 
 
-def known_jobs(wanted: Sequence[str], learnt: Sequence[str]) -> np.ndarray:
-    """Index of each wanted job among the learnt ones, -1 for a job never seen, shape (wanted,)."""
-    index = {name: i for i, name in enumerate(learnt)}
-    return np.array([index.get(name, -1) for name in wanted], dtype=int)
+def reindex(names: Sequence[str], learnt: Sequence[str], new_jobs: str) -> np.ndarray:
+    """Index of `names` among `learnt`, -1 for new ones; an error unless `new_jobs="pooled"` lets them in."""
+    place = {name: i for i, name in enumerate(learnt)}
+    index = np.array([place.get(name, -1) for name in names], dtype=int)
+    if new_jobs not in ("error", "pooled"):
+        raise ValueError(f"new_jobs={new_jobs!r} must be 'error' or 'pooled'")
+    if new_jobs == "error" and (index < 0).any():
+        job = list(names)[int(np.argmin(index))]
+        raise ValueError(f"job {job!r} is not among the jobs that were learnt; new_jobs='pooled' gives it the pooled prior")
+    return index
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
