@@ -6,7 +6,7 @@ regression, and each job departs from it as far as the data says:
     a_j, b_j, c_j ~ Normal(m, tau)      m, tau for each group: lags, shape, constant
     s_j ~ Normal(m_s, tau_s)            log spread
     g_j ~ Normal(m_g, tau_g)            how the spread follows the recent movement
-    log(nu_j - 2) ~ Normal(m_nu, tau_nu)   tails
+    log(nu_j - 1) ~ Normal(m_nu, tau_nu)   tails
 
 Sampling is in the coordinates of the QR factors of each job's design, where the likelihood is round (Stan user's
 guide, "The QR reparameterization").
@@ -15,6 +15,7 @@ guide, "The QR reparameterization").
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,7 @@ def build_model(traces: Traces, *, sample: int = 0, thin: int = 1):
     counts = _days(traces, sample)
     y = root(counts) / units(counts)[:, None]
     features, moved, target = design(y, shapes_of_other_days(y))
-    # (days, jobs, minutes, ...) -> (jobs, rows, ...); at random, because every third minute would miss what has a period
+    # (days, jobs, minutes, ...) -> (jobs, rows, ...); rows at random: every third one would miss what has a period
     chosen = np.random.default_rng(0).permutation(target.shape[0] * target.shape[2])[::thin]
     features, moved, target = (
         np.moveaxis(array, 1, 0).reshape(array.shape[1], -1, *array.shape[3:])[:, chosen]
@@ -64,7 +65,9 @@ def build_model(traces: Traces, *, sample: int = 0, thin: int = 1):
         mean = pm.Normal("m", 0.0, 0.5, dims="feature")
         tau = pm.HalfNormal("tau", 0.2, dims="group")
         theta = pm.Flat("theta", initval=start, dims=("job", "feature"))
-        coefficients = pm.Deterministic("coefficients", (inverse * theta[:, None, :]).sum(axis=-1), dims=("job", "feature"))
+        coefficients = pm.Deterministic(
+            "coefficients", (inverse * theta[:, None, :]).sum(axis=-1), dims=("job", "feature")
+        )
         # theta = R coefficients is linear, so the prior needs no Jacobian.
         pm.Potential("coefficients_prior", pm.logp(pm.Normal.dist(mean, tau[group]), coefficients).sum())
 
@@ -74,7 +77,7 @@ def build_model(traces: Traces, *, sample: int = 0, thin: int = 1):
 
         log_spread = pooled("log_spread", -3.0, 1.0, -3.0)
         follow = pooled("follow", 0.3, 0.3, 0.3)
-        nu = pm.Deterministic("nu", 2 + pt.exp(pooled("log_nu", 0.7, 0.7, 0.7)), dims="job")
+        nu = pm.Deterministic("nu", 1 + pt.exp(pooled("log_nu", 1.0, 0.7, 0.7)), dims="job")
         location = pt.stack([pt.dot(q[j], theta[j]) for j in range(len(names))])
         scale = pt.exp(log_spread[:, None] + follow[:, None] * moved)
         pm.StudentT("z", nu=nu[:, None], mu=location, sigma=scale, observed=target)
@@ -85,9 +88,9 @@ def fit_bayes(
     traces: Traces,
     *,
     seed: int = 0,
-    draws: int = 200,
-    tune: int = 300,
-    chains: int = 2,
+    draws: int = 500,
+    tune: int = 500,
+    chains: int = 4,
     sample: int = 0,
     thin: int = 1,
     progress: Callable[[str], None] = log.info,
@@ -102,9 +105,18 @@ def fit_bayes(
     started = time.perf_counter()
     compiled = nutpie.compile_pymc_model(build_model(traces, sample=sample, thin=thin))
     compile_s = time.perf_counter() - started
-    progress(f"model of {len(traces.jobs)} jobs compiled in {compile_s:.0f} s; sampling {chains} x ({tune} + {draws}) draws")
+    progress(
+        f"model of {len(traces.jobs)} jobs compiled in {compile_s:.0f} s; sampling {chains} x ({tune} + {draws}) draws"
+    )
     idata = nutpie.sample(
-        compiled, draws=draws, tune=tune, chains=chains, cores=chains, seed=seed, progress_bar=False, save_warmup=False
+        compiled,
+        draws=draws,
+        tune=tune,
+        chains=chains,
+        cores=min(chains, os.cpu_count() or 1),
+        seed=seed,
+        progress_bar=False,
+        save_warmup=False,
     )
     fit_s = time.perf_counter() - started
     worst = convergence(idata)
@@ -154,7 +166,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200, seed: int = 0) -> P
     def new(name):
         return value[f"m_{name}"] + value[f"tau_{name}"] * rng.standard_normal(count)
 
-    new_nu = 2 + np.exp(new("log_nu"))
+    new_nu = 1 + np.exp(new("log_nu"))
     return Posterior(
         jobs=names,
         day_minutes=counts.shape[-1],
@@ -167,7 +179,9 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200, seed: int = 0) -> P
         follow=value["follow"].astype(np.float32),
         errors=errors.astype(np.float32),
         root_correlation=correlation_root(normal_score_correlation(residuals)),
-        new_coefficients=(value["m"] + value["tau"][:, group] * rng.standard_normal(value["m"].shape)).astype(np.float32),
+        new_coefficients=(value["m"] + value["tau"][:, group] * rng.standard_normal(value["m"].shape)).astype(
+            np.float32
+        ),
         new_log_spread=new("log_spread").astype(np.float32),
         new_follow=new("follow").astype(np.float32),
         new_errors=error_quantiles(new_nu, float(np.median(errors.max(axis=1)))).astype(np.float32),

@@ -28,7 +28,7 @@ class Forecaster(ABC):
     day_minutes : length of a day; the day shape repeats after it.
     minute_of_day : of the minute to come.
     seen : minutes updated since the start.
-    counts : requests per minute of the last 2 x CONTEXT_MIN minutes, shape (jobs, minutes), NaN where missing or unseen.
+    counts : requests per minute of the last 2 x CONTEXT_MIN minutes, shape (jobs, minutes), NaN where missing.
     """
 
     jobs: tuple[str, ...]
@@ -47,7 +47,7 @@ class Forecaster(ABC):
         return replace(self, minute_of_day=int(minute_of_day) % self.day_minutes, seen=0, counts=None)
 
     def update(self, counts) -> Forecaster:
-        """The forecaster one minute later; `counts` (jobs,) are the requests of the minute that just ended, NaN = missing."""
+        """The forecaster one minute later; `counts` (jobs,): requests of the minute that just ended, NaN = missing."""
         counts = self.checked(counts)
         return replace(
             self,
@@ -72,7 +72,9 @@ class Forecaster(ABC):
         bad = np.flatnonzero((counts < 0) | np.isinf(counts))
         if len(bad):
             job = self.jobs[bad[0]]
-            raise ValueError(f"counts={counts[bad[0]]:g} of job {job!r} must be a finite number >= 0, or NaN if missing")
+            raise ValueError(
+                f"counts={counts[bad[0]]:g} of job {job!r} must be a finite number >= 0, or NaN if missing"
+            )
         return counts
 
     def rng(self) -> np.random.Generator:
@@ -120,7 +122,7 @@ def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
 
 
 def training_counts(traces: Traces) -> np.ndarray:
-    """The training days as floats, shape (days, samples, jobs, minutes), or an error if there is nothing to learn from."""
+    """The training days as floats, shape (days, samples, jobs, minutes); an error if there is too little to learn."""
     counts = np.asarray(traces.train, dtype=float)
     if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= CONTEXT_MIN + HORIZON_MIN:
         raise ValueError(
@@ -155,7 +157,9 @@ def reindex(names: Sequence[str], learnt: Sequence[str], new_jobs: str) -> np.nd
         raise ValueError(f"new_jobs={new_jobs!r} must be 'error' or 'pooled'")
     if new_jobs == "error" and (index < 0).any():
         job = list(names)[int(np.argmin(index))]
-        raise ValueError(f"job {job!r} is not among the jobs that were learnt; new_jobs='pooled' gives it the pooled prior")
+        raise ValueError(
+            f"job {job!r} is not among the jobs that were learnt; new_jobs='pooled' gives it the pooled prior"
+        )
     return index
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from faro_lib.forecast.autoregression import context
-from faro_lib.forecast.base import CONTEXT_MIN, HORIZON_MIN, Forecaster, check_horizon, reindex, register
+from faro_lib.forecast.base import CONTEXT_MIN, HORIZON_MIN, Forecaster, check_horizon, register, reindex
+from faro_lib.forecast.conformal import recalibrated
 from faro_lib.forecast.regression import RECENT_MIN, from_root, movement, root
 from faro_lib.workload import Traces
 
@@ -119,11 +120,15 @@ def save_posterior(posterior: Posterior, path) -> None:
 def load_posterior(path) -> Posterior:
     """Read a .npz that `save_posterior` or `bayes.export_posterior` wrote."""
     if not Path(path).exists():
-        raise ValueError(f"posterior={str(path)!r} does not exist; fit one with bayes.fit_bayes and bayes.export_posterior")
+        raise ValueError(
+            f"posterior={str(path)!r} does not exist; fit one with bayes.fit_bayes and bayes.export_posterior"
+        )
     with np.load(path, allow_pickle=False) as arrays:
         missing = [field.name for field in fields(Posterior) if field.name not in arrays]
         if missing:
-            raise ValueError(f"posterior={str(path)!r} lacks {missing[0]!r}; it was not written by bayes.export_posterior")
+            raise ValueError(
+                f"posterior={str(path)!r} lacks {missing[0]!r}; it was not written by bayes.export_posterior"
+            )
         values = {field.name: arrays[field.name] for field in fields(Posterior)}
     values["jobs"] = tuple(str(name) for name in values["jobs"])
     for field in ("day_minutes", "new_off_shape", "new_unit"):
@@ -178,7 +183,9 @@ class Bayes(Forecaster):
         for step in range(steps):
             past = path[step : step + CONTEXT_MIN]
             moved = movement(past[-RECENT_MIN - 1 :], axis=0)
-            ahead = np.einsum("ljn,ljn->jn", lags, past) + pull[step] + np.exp(log_spread + follow * moved) * errors[step]
+            ahead = (
+                np.einsum("ljn,ljn->jn", lags, past) + pull[step] + np.exp(log_spread + follow * moved) * errors[step]
+            )
             ahead = np.clip(ahead, lowest[:, step, None], highest[:, step, None])
             if step < len(known):
                 seen = known[step][:, None]
@@ -188,12 +195,14 @@ class Bayes(Forecaster):
         return from_root(future * unit[:, :, None])
 
     def _errors(self, rng, steps: int, n: int) -> np.ndarray:
-        """Standardised errors, shape (steps, jobs, n): each job's quantiles of normals that are correlated over jobs."""
+        """Standardised errors, shape (steps, jobs, n): each job's quantiles of normals, correlated over jobs."""
         jobs = len(self.jobs)
         normal = rng.standard_normal((steps, jobs, n), dtype=np.float32)
         if (self.learnt.root_correlation != np.eye(jobs)).any():
             normal = np.matmul(self.learnt.root_correlation.astype(np.float32), normal)
-        place = (np.clip(normal, NORMAL_GRID[0], NORMAL_GRID[-1] - 1e-3) - NORMAL_GRID[0]) / (NORMAL_GRID[1] - NORMAL_GRID[0])
+        place = (np.clip(normal, NORMAL_GRID[0], NORMAL_GRID[-1] - 1e-3) - NORMAL_GRID[0]) / (
+            NORMAL_GRID[1] - NORMAL_GRID[0]
+        )
         below = place.astype(np.int32)
         place -= below
         below += (np.arange(jobs, dtype=np.int32) * len(NORMAL_GRID))[None, :, None]
@@ -214,19 +223,33 @@ class Bayes(Forecaster):
 
 
 def bayes_forecaster(
-    posterior: Posterior, jobs=None, *, seed: int = 0, new_jobs: str = "error"
-) -> Bayes:
-    """The online forecaster of `jobs` (names or Jobs; default: those of the posterior) at the start of a day."""
+    posterior: Posterior, jobs=None, *, seed: int = 0, new_jobs: str = "error", recalibrate: bool = True
+) -> Forecaster:
+    """The online forecaster of `jobs` (names or Jobs; default: those of the posterior) at the start of a day.
+
+    A job that the posterior does not know is an error, or with `new_jobs="pooled"` gets the pooled prior.
+    `recalibrate` watches the tails as the day goes, see `conformal`.
+    """
     names = posterior.jobs if jobs is None else tuple(getattr(job, "name", job) for job in jobs)
     learnt = posterior.for_jobs(names, new_jobs)
-    fresh = np.array([name not in set(posterior.jobs) for name in names])
-    return Bayes(jobs=names, seed=seed, day_minutes=posterior.day_minutes, learnt=learnt, fresh=fresh)
+    fresh = ~np.isin(names, posterior.jobs)
+    forecaster = Bayes(jobs=names, seed=seed, day_minutes=posterior.day_minutes, learnt=learnt, fresh=fresh)
+    return recalibrated(forecaster) if recalibrate else forecaster
 
 
 @register("bayes")
-def bayes(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None, new_jobs: str = "error") -> Bayes:
+def bayes(
+    traces: Traces,
+    *,
+    seed: int = 0,
+    posterior: Posterior | str | Path | None = None,
+    new_jobs: str = "error",
+    recalibrate: bool = True,
+) -> Forecaster:
     """The Bayesian forecaster of the jobs of `traces`; `posterior` is a fitted one or the .npz that holds it."""
     if posterior is None:
-        raise ValueError("posterior=None: the bayes forecaster is not fitted; give a posterior of bayes.fit_bayes or its .npz")
+        raise ValueError(
+            "posterior=None: the bayes forecaster is not fitted; give a posterior of bayes.fit_bayes or its .npz"
+        )
     learnt = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
-    return bayes_forecaster(learnt, traces.jobs, seed=seed, new_jobs=new_jobs)
+    return bayes_forecaster(learnt, traces.jobs, seed=seed, new_jobs=new_jobs, recalibrate=recalibrate)
