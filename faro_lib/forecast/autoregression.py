@@ -112,7 +112,9 @@ class Autoregression(Forecaster):
         ]
         shape = np.where(new[:, None], np.nan, self.shape[index])
         spread = np.where(new, np.sqrt(np.mean(self.spread**2)) + np.nanstd(self.shape), self.spread[index])
-        return replace(self, jobs=tuple(names), shape=shape, errors=errors, spread=spread, counts=None, seen=0)
+        return replace(
+            self, jobs=tuple(names), shape=shape, errors=errors, spread=spread, counts=np.empty((0, 0)), seen=0
+        )
 
 
 def context(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from faro_lib.workload import Traces
 
 CONTEXT_MIN = 15  # minutes of history that a forecast looks at (EuroSys'25, section 4.1)
 HORIZON_MIN = 7  # minutes that a forecast covers
+_NOTHING = np.empty((0, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +38,17 @@ class Forecaster(ABC):
     day_minutes: int = 360
     minute_of_day: int = 0
     seen: int = 0
-    counts: np.ndarray | None = None
+    counts: np.ndarray = field(default_factory=lambda: _NOTHING)
 
     def __post_init__(self):
-        if self.counts is None:
+        if self.counts.size == 0:
             object.__setattr__(self, "counts", _frozen(np.full((len(self.jobs), 2 * CONTEXT_MIN), np.nan)))
 
-    def start(self, minute_of_day: int = 0) -> Forecaster:
+    def start(self, minute_of_day: int = 0) -> Self:
         """Forget the history: a new day begins at `minute_of_day`."""
-        return replace(self, minute_of_day=int(minute_of_day) % self.day_minutes, seen=0, counts=None)
+        return replace(self, minute_of_day=int(minute_of_day) % self.day_minutes, seen=0, counts=_NOTHING)
 
-    def update(self, counts) -> Forecaster:
+    def update(self, counts) -> Self:
         """The forecaster one minute later; `counts` (jobs,): requests of the minute that just ended, NaN = missing."""
         counts = self.checked(counts)
         return replace(
@@ -144,9 +146,9 @@ def last_known(counts: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
 
 
 def check_horizon(horizon: int, n: int) -> None:
-    for field, value in (("horizon", horizon), ("n", n)):
+    for name, value in (("horizon", horizon), ("n", n)):
         if int(value) != value or value < 1:
-            raise ValueError(f"{field}={value!r} must be a whole number >= 1")
+            raise ValueError(f"{name}={value!r} must be a whole number >= 1")
 
 
 def reindex(names: Sequence[str], learnt: Sequence[str], new_jobs: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -38,10 +39,15 @@ class Recalibrated(Forecaster):
     log_stretch: np.ndarray
     promised: np.ndarray
 
-    def start(self, minute_of_day: int = 0) -> Recalibrated:
-        return recalibrated(self.inner.start(minute_of_day), rate=self.rate, tail=self.tail)
+    def start(self, minute_of_day: int = 0) -> Self:
+        return replace(
+            Forecaster.start(self, minute_of_day),
+            inner=self.inner.start(minute_of_day),
+            log_stretch=np.zeros_like(self.log_stretch),
+            promised=np.full_like(self.promised, np.nan),
+        )
 
-    def update(self, counts) -> Recalibrated:
+    def update(self, counts) -> Self:
         counts = self.checked(counts)
         ahead = np.arange(HORIZON_MIN)
         low, high = np.moveaxis(self.promised[ahead, :, :, ahead], 1, 0)  # each (horizon, jobs)

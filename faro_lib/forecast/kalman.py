@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -30,11 +31,11 @@ class LocalLevel(Forecaster):
     level: np.ndarray
     variance: np.ndarray
 
-    def start(self, minute_of_day: int = 0) -> LocalLevel:
+    def start(self, minute_of_day: int = 0) -> Self:
         fresh = Forecaster.start(self, minute_of_day)
         return replace(fresh, level=self.prior_level, variance=self.prior_variance)
 
-    def update(self, counts) -> LocalLevel:
+    def update(self, counts) -> Self:
         later = Forecaster.update(self, counts)
         seen = np.log1p(later.counts[:, -1])
         gain = np.where(np.isnan(seen), 0.0, self.variance / (self.variance + self.noise))

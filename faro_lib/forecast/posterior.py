@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,7 +114,7 @@ class Posterior:
 
 def save_posterior(posterior: Posterior, path) -> None:
     """Write the arrays to a compressed .npz."""
-    arrays = {field.name: np.asarray(getattr(posterior, field.name)) for field in fields(Posterior)}
+    arrays: dict[str, Any] = {field.name: np.asarray(getattr(posterior, field.name)) for field in fields(Posterior)}
     np.savez_compressed(path, **arrays)
 
 

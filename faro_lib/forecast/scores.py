@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -146,7 +147,7 @@ def score_table(
 
 def save_samples(path: str | Path, forecasts: dict[str, np.ndarray], truth: np.ndarray, jobs: Sequence[str]) -> None:
     """Write forecast/samples.npz: one array of whole requests a forecaster, and `truth` and `jobs`."""
-    arrays = {name: np.rint(samples).astype(np.int32) for name, samples in forecasts.items()}
+    arrays: dict[str, Any] = {name: np.rint(samples).astype(np.int32) for name, samples in forecasts.items()}
     np.savez_compressed(path, truth=truth, jobs=np.array(list(jobs)), **arrays)
 
 
