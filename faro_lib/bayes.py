@@ -6,7 +6,7 @@ regression, and each job departs from it as far as the data says:
     a_j, b_j, c_j ~ Normal(m, tau)      m, tau for each group: lags, shape, constant
     s_j ~ Normal(m_s, tau_s)            log spread
     g_j ~ Normal(m_g, tau_g)            how the spread follows the recent movement
-    log(nu_j - 1) ~ Normal(m_nu, tau_nu)   tails
+    log(nu_j - 2) ~ Normal(m_nu, tau_nu)   tails
 
 Sampling is in the coordinates of the QR factors of each job's design, where the likelihood is round (Stan user's
 guide, "The QR reparameterization").
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 FEATURES = ["lag"] * CONTEXT_MIN + ["shape"] * (CONTEXT_MIN + 1) + ["constant"]
 GROUPS = ["lag", "shape", "constant"]
+LEAST_NU = 2.0  # below it an error has no variance, and its square, a count, no mean
 
 
 def build_model(traces: Traces, *, sample: int = 0, thin: int = 1):
@@ -77,7 +78,7 @@ def build_model(traces: Traces, *, sample: int = 0, thin: int = 1):
 
         log_spread = pooled("log_spread", -3.0, 1.0, -3.0)
         follow = pooled("follow", 0.3, 0.3, 0.3)
-        nu = pm.Deterministic("nu", 1 + pt.exp(pooled("log_nu", 1.0, 0.7, 0.7)), dims="job")
+        nu = pm.Deterministic("nu", LEAST_NU + pt.exp(pooled("log_nu", 0.7, 0.7, 0.7)), dims="job")
         location = pt.stack([pt.dot(q[j], theta[j]) for j in range(len(names))])
         scale = pt.exp(log_spread[:, None] + follow[:, None] * moved)
         pm.StudentT("z", nu=nu[:, None], mu=location, sigma=scale, observed=target)
@@ -166,7 +167,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200, seed: int = 0) -> P
     def new(name):
         return value[f"m_{name}"] + value[f"tau_{name}"] * rng.standard_normal(count)
 
-    new_nu = 1 + np.exp(new("log_nu"))
+    new_nu = LEAST_NU + np.exp(new("log_nu"))
     return Posterior(
         jobs=names,
         day_minutes=counts.shape[-1],
@@ -187,6 +188,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200, seed: int = 0) -> P
         new_errors=error_quantiles(new_nu, float(np.median(errors.max(axis=1)))).astype(np.float32),
         new_off_shape=float(y.std()),
         new_unit=float(np.median(unit)),
+        new_unit_spread=float(np.log(unit).std()) if len(unit) > 1 else 1.0,
     )
 
 

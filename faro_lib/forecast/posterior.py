@@ -34,7 +34,8 @@ class Posterior:
     errors : quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid).
     root_correlation : matrix A of shape (jobs, jobs); errors of one minute are quantiles of A @ (independent normals).
     new_coefficients, new_log_spread, new_follow : the same for a job never seen, shape (draws, features), (draws,).
-    new_errors : shape (grid,); new_off_shape, new_unit : numbers.
+    new_errors : shape (grid,); new_off_shape : a number.
+    new_unit, new_unit_spread : median and log standard deviation of the level of a job of which nothing is known.
     """
 
     jobs: tuple[str, ...]
@@ -54,6 +55,7 @@ class Posterior:
     new_errors: np.ndarray
     new_off_shape: float
     new_unit: float
+    new_unit_spread: float
 
     def __post_init__(self):
         draws, jobs, features = self.coefficients.shape
@@ -132,7 +134,7 @@ def load_posterior(path) -> Posterior:
             )
         values = {field.name: arrays[field.name] for field in fields(Posterior)}
     values["jobs"] = tuple(str(name) for name in values["jobs"])
-    for field in ("day_minutes", "new_off_shape", "new_unit"):
+    for field in ("day_minutes", "new_off_shape", "new_unit", "new_unit_spread"):
         values[field] = values[field].item()
     return Posterior(**values)
 
@@ -193,6 +195,10 @@ class Bayes(Forecaster):
                 ahead = np.where(np.isnan(seen), ahead, seen)
             path[CONTEXT_MIN + step] = ahead
         future = path[-horizon:].transpose(1, 2, 0) + shape[:, None, -horizon:]
+        unknown = self.fresh & np.isnan(self.counts).all(axis=1)
+        if unknown.any():  # not even its level is known
+            levels = np.exp(learnt.new_unit_spread * rng.standard_normal((jobs, n, 1)))
+            future = np.where(unknown[:, None, None], future * levels, future)
         return from_root(future * unit[:, :, None])
 
     def _errors(self, rng, steps: int, n: int) -> np.ndarray:
