@@ -1,0 +1,43 @@
+"""Stage 90: the figures, and one page with all of them."""
+
+
+rule figures:
+    "Draw the figures of the paper and ours from the tables of all stages."
+    input:
+        notebook="notebooks/90_figures.ipynb",
+        modules=modules_of("90_figures"),
+        requests=rules.traces.output.requests,
+        jobs=rules.traces.output.jobs,
+        simulated=rules.simulated.output.tables,
+    output:
+        captions=f"{RESULTS}/figures/captions.json",
+        notebook=f"{NOTEBOOKS}/90_figures.ipynb",
+    params:
+        notebook=dict(results=RESULTS),
+    log:
+        f"{LOGS}/90_figures.log",
+    benchmark:
+        f"{LOGS}/90_figures.bench"
+    run:
+        pipeline.run_notebook(input.notebook, output.notebook, params.notebook, log[0])
+
+
+rule report:
+    "Write one self-contained page: figures, tables, configuration, versions, seeds."
+    input:
+        modules=modules_of("faro_lib/report.py"),
+        template="faro_lib/report.html.jinja",
+        captions=rules.figures.output.captions,
+        summary=f"{RESULTS}/simulate/summary.csv",
+    output:
+        f"{RESULTS}/report.html",
+    params:
+        config=CONFIG.model_dump(),
+    log:
+        f"{LOGS}/report.log",
+    benchmark:
+        f"{LOGS}/report.bench"
+    run:
+        from faro_lib.report import write_report
+
+        write_report(RESULTS, params.config, output[0])
