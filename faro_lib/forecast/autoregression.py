@@ -107,7 +107,9 @@ class Autoregression(Forecaster):
         new = index < 0
         errors = self.errors[:, index].copy()
         everyone = self.errors.ravel()
-        errors[:, new] = everyone[np.random.default_rng(self.seed).integers(everyone.size, size=(len(errors), new.sum()))]
+        errors[:, new] = everyone[
+            np.random.default_rng(self.seed).integers(everyone.size, size=(len(errors), new.sum()))
+        ]
         shape = np.where(new[:, None], np.nan, self.shape[index])
         spread = np.where(new, np.sqrt(np.mean(self.spread**2)) + np.nanstd(self.shape), self.spread[index])
         return replace(self, jobs=tuple(names), shape=shape, errors=errors, spread=spread, counts=None, seen=0)
@@ -120,7 +122,9 @@ def reindex(names, learnt, new_jobs: str) -> np.ndarray:
         raise ValueError(f"new_jobs={new_jobs!r} must be 'error' or 'pooled'")
     if new_jobs == "error" and (index < 0).any():
         job = list(names)[int(np.argmin(index))]
-        raise ValueError(f"job {job!r} is not among the jobs that were learnt; new_jobs='pooled' gives it the pooled prior")
+        raise ValueError(
+            f"job {job!r} is not among the jobs that were learnt; new_jobs='pooled' gives it the pooled prior"
+        )
     return index
 
 
@@ -172,7 +176,9 @@ def bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 @register("ar")
-def pooled_ar(traces: Traces, *, seed: int = 0, order: int = 6, ridge: float = 10.0, draws: int = 2000) -> Autoregression:
+def pooled_ar(
+    traces: Traces, *, seed: int = 0, order: int = 6, ridge: float = 10.0, draws: int = 2000
+) -> Autoregression:
     """Pooled ridge autoregression on log counts: a = (Z'Z + ridge I)^-1 Z'y over all jobs, days and samples.
 
     Parameters

@@ -72,7 +72,9 @@ class Forecaster(ABC):
         bad = np.flatnonzero((counts < 0) | np.isinf(counts))
         if len(bad):
             job = self.jobs[bad[0]]
-            raise ValueError(f"counts={counts[bad[0]]:g} of job {job!r} must be a finite number >= 0, or NaN if missing")
+            raise ValueError(
+                f"counts={counts[bad[0]]:g} of job {job!r} must be a finite number >= 0, or NaN if missing"
+            )
         return counts
 
     def rng(self) -> np.random.Generator:
