@@ -1,5 +1,7 @@
 """Stage 90: the figures, and one page with all of them."""
 
+PUBLISHED_TABLES = "data/published"
+
 
 rule figures:
     "Draw the figures of the paper and ours from the tables of all stages."
@@ -9,11 +11,16 @@ rule figures:
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         simulated=rules.simulated.output.tables,
+        published=[str(table) for table in sorted(Path(PUBLISHED_TABLES).glob("*.csv"))],
     output:
-        captions=f"{RESULTS}/figures/captions.json",
+        captions=update(f"{RESULTS}/figures/captions.json"),
         notebook=f"{NOTEBOOKS}/90_figures.ipynb",
     params:
-        notebook=dict(results=RESULTS),
+        notebook=dict(
+            results=RESULTS,
+            sizes=CONFIG.sizes,
+            published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
+        ),
     log:
         f"{LOGS}/90_figures.log",
     benchmark:
@@ -28,6 +35,7 @@ rule report:
         modules=modules_of("faro_lib/report.py"),
         template="faro_lib/report.html.jinja",
         captions=rules.figures.output.captions,
+        figures=rules.figures.output.notebook,
         summary=f"{RESULTS}/simulate/summary.csv",
     output:
         f"{RESULTS}/report.html",

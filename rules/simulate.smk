@@ -1,6 +1,6 @@
 """Stage 50: the paper's comparison, replayed. Scattered over cluster sizes, not over seeds: a kernel start costs seconds."""
 
-SIMULATED = ["summary.csv", "minutes.parquet", "decisions.parquet"]
+SIMULATED = ["summary.csv", "limit.csv", "minutes.parquet", "decisions.parquet", "running.parquet"]
 
 
 rule simulate:
@@ -40,5 +40,6 @@ rule simulated:
     benchmark:
         f"{LOGS}/simulated.bench"
     run:
-        for whole in output.tables:
-            pipeline.gather([part for part in input if Path(part).name == Path(whole).name], whole)
+        from faro_lib.metrics import gather
+
+        gather([f"{RESULTS}/simulate/{size}" for size in CONFIG.sizes], f"{RESULTS}/simulate")

@@ -37,6 +37,7 @@ rule traces:
             jobs=CONFIG.jobs,
             raw=CONFIG.raw,
             synthetic=CONFIG.synthetic.model_dump(),
+            sizes=CONFIG.sizes,
         ),
     log:
         f"{LOGS}/10_traces.log",
