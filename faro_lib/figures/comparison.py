@@ -45,7 +45,15 @@ def policies_by_size(
             )  # fmt: skip
             if published is not None:
                 values = published.set_index(["policy", "replicas"])[measure].reindex(keys)
-                axis.plot(x, values, "D", markersize=3, markerfacecolor="white", markeredgecolor=PUBLISHED, markeredgewidth=0.8)
+                axis.plot(
+                    x,
+                    values,
+                    "D",
+                    markersize=3,
+                    markerfacecolor="white",
+                    markeredgecolor=PUBLISHED,
+                    markeredgewidth=0.8,
+                )
         if limit is not None:
             for place, size in enumerate(sizes):
                 value = limit.set_index("replicas")[measure].get(size, np.nan)
@@ -65,7 +73,9 @@ def _legend(figure, axis, with_published, with_limit):
         handles.append(Line2D([], [], color=LIMIT, linestyle="--"))
         labels.append("clairvoyant limit")
     if with_published:
-        handles.append(Line2D([], [], marker="D", linestyle="", markerfacecolor="white", markeredgecolor=PUBLISHED, markersize=3))
+        handles.append(
+            Line2D([], [], marker="D", linestyle="", markerfacecolor="white", markeredgecolor=PUBLISHED, markersize=3)
+        )
         labels.append("published (EuroSys'25)")
     figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)), frameon=False)
 
@@ -140,5 +150,3 @@ def job_timelines(minutes: pd.DataFrame, running: pd.DataFrame, policies: list[s
         axes[0][column].set_title(policy)
         axes[-1][column].set_xlabel("minute")
     return figure
-
-

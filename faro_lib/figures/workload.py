@@ -27,7 +27,9 @@ def workload_by_job(requests: pd.DataFrame) -> Figure:
     jobs = list(dict.fromkeys(day["job"]))
     columns = min(5, len(jobs))
     rows = int(np.ceil(len(jobs) / columns))
-    figure, axes = plt.subplots(rows, columns, figsize=(PAGE_IN, 0.4 + 1.05 * rows), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(PAGE_IN, 0.4 + 1.05 * rows), sharex=True, sharey=True, squeeze=False
+    )
     for axis, job in zip(axes.flat, jobs):
         if len(before):
             band = before[before["job"] == job].groupby("minute")["requests"].quantile([0.1, 0.9]).unstack()

@@ -24,7 +24,9 @@ def rolling(forecaster: Forecaster, day_counts, horizon: int = HORIZON_MIN, n: i
     """
     day_counts = np.asarray(day_counts, dtype=float)
     if day_counts.ndim != 2 or day_counts.shape[1] < context + horizon:
-        raise ValueError(f"day_counts has shape {day_counts.shape}; expected (jobs, {context + horizon} minutes or more)")
+        raise ValueError(
+            f"day_counts has shape {day_counts.shape}; expected (jobs, {context + horizon} minutes or more)"
+        )
     samples = []
     current = forecaster.start()
     for minute in range(day_counts.shape[1] - horizon + 1):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from faro_lib.policies.base import HOLD, REACT_DOWN, REACT_UP, SHARE, Observation, Plan, at_least_one_each, hold
+from faro_lib.policies.registry import register
 from faro_lib.workload import Job, jobs_array
 
 UP_AFTER_S, DOWN_AFTER_S = 30.0, 600.0  # how long latency must stay above, below the SLO
@@ -96,7 +97,9 @@ class Reactive:
 
     def start(self, jobs):
         fewest = np.maximum(1, jobs_array(jobs, "min_replicas"))
-        return ReactiveState(jobs_array(jobs, "slo_s"), fewest, jobs_array(jobs, "max_replicas"), np.zeros(len(jobs)), 0.0)
+        return ReactiveState(
+            jobs_array(jobs, "slo_s"), fewest, jobs_array(jobs, "max_replicas"), np.zeros(len(jobs)), 0.0
+        )
 
     def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         raise NotImplementedError
@@ -132,3 +135,8 @@ class Oneshot(Reactive):
 
     def step(self, state, observation, direction):
         return np.ceil(observation.target * observation.mean_latency_s / state.slo_s).astype(np.int64)
+
+
+register("FairShare")(lambda kit: FairShare())
+register("Oneshot")(lambda kit: Oneshot())
+register("AIAD")(lambda kit: AIAD())

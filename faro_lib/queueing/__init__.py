@@ -4,8 +4,8 @@
 0.4
 """
 
-from faro_lib.queueing.formulas import erlang_c, half_mmc, latency, mmc, mmc_wait, relaxed, upper_bound
 from faro_lib.queueing.constant_service import mdc, mdc_wait_cdf, mdc_wait_over_service, mgc
+from faro_lib.queueing.formulas import erlang_c, half_mmc, latency, mmc, mmc_wait, relaxed, upper_bound
 from faro_lib.queueing.measured import MeasuredPerformance
 
 __all__ = [

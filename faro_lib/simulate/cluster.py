@@ -133,6 +133,7 @@ class SimulatedCluster:
             idle=np.array([len(p.idle_since_s) for p in pods]),
             changing=np.array([self._pods.changing(job, self.now_s) for job in range(len(pods))]),
             drop=self._station.drop.copy(),
+            arrivals_now=self._station.next_arrival - self._edges[:, minute],
         )
 
     def apply(self, target, drop):
