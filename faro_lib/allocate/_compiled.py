@@ -209,7 +209,8 @@ def paper_score(
 ):
     """The paper's objective at fractional replicas.
 
-    loads (jobs, minutes) erlangs at one quantile; slo in service times; mode 0: sum, 1: sum and spread, 2: spread
+    loads (jobs, minutes) erlangs at one quantile; slo in service times (upper bound: in s); mode 0: sum, 1: sum and
+    spread, 2: spread
     alone. Drops multiply the utility and leave the rate alone, as in the published code.
     """
     jobs, minutes = loads.shape

@@ -91,9 +91,13 @@ def solve_paper(
     lower = jobs_array(jobs, "min_replicas").astype(float)
     upper = np.maximum(np.minimum(jobs_array(jobs, "max_replicas"), np.floor(budget / cores)), lower).astype(float)
     loads = rates * jobs_array(jobs, "service_time_s")[:, None]
+    # The upper bound is in seconds, l = load / c; the queues are in service times.
+    slo = jobs_array(jobs, "slo_s").astype(float)
+    if performance != "upper-bound":
+        slo = slo / jobs_array(jobs, "service_time_s")
     mode = 2 if chosen is MIN_MAX else (1 if spread else 0)
     fixed = (
-        loads, running.astype(float), cold_start, jobs_array(jobs, "slo_s") / jobs_array(jobs, "service_time_s"),
+        loads, running.astype(float), cold_start, slo,
         jobs_array(jobs, "percentile").astype(float), jobs_array(jobs, "weight").astype(float),
         performance == "upper-bound", utility == "precise", float(alpha), RHO_MAX, np.asarray(SOLVER_STEPS), spread,
         mode,

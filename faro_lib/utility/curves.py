@@ -37,8 +37,14 @@ def curves_of(jobs, performance, utility: str, alpha: float, columns: int) -> Cu
     """One curve for every service class among `jobs` and every replica count 0..columns."""
     keys: list
     if isinstance(performance, str):
+        # Queues scale with the service time; the upper bound, l = p lam / c, has seconds: l in s is load / c.
         keys = [
-            (j.slo_s / j.service_time_s, j.percentile, j.service_scv if performance == "mgc" else 0.0) for j in jobs
+            (
+                j.slo_s if performance == "upper-bound" else j.slo_s / j.service_time_s,
+                j.percentile,
+                j.service_scv if performance == "mgc" else 0.0,
+            )
+            for j in jobs
         ]
         classes = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         parts = [_formula_curves(performance, utility, float(alpha), columns, *key) for key in classes]
@@ -64,7 +70,7 @@ def curves_of(jobs, performance, utility: str, alpha: float, columns: int) -> Cu
 
 @lru_cache(maxsize=4096)
 def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: float, percentile: float, scv: float):
-    """In units of the service time: `slo` = slo_s / service_time_s, rates are erlangs."""
+    """In units of the service time (for the upper bound, of seconds); rates are erlangs."""
     c = np.arange(1, columns + 1, dtype=float)
 
     def at(load):
