@@ -50,6 +50,11 @@ def solve_hierarchical(
         **table,
     )
     shares = solve(above, budget, chosen, solver, gamma=gamma, **options).replicas
+    # A group pools its servers and so seems to need fewer than its jobs do: what is left over is shared in proportion.
+    spare = max(0, int(budget / jobs[0].cores) - int(shares.sum())) * shares / max(1, shares.sum())
+    shares = shares + np.floor(spare).astype(int)
+    rest = min(int(budget / jobs[0].cores) - int(shares.sum()), groups)
+    shares[np.argsort(np.floor(spare) - spare, kind="stable")[: max(0, rest)]] += 1
     replicas, drop = np.empty(len(jobs), np.int64), np.empty(len(jobs))
     utility = np.empty(len(jobs))
     for g, (rows, share) in enumerate(zip(members, shares)):
