@@ -1,0 +1,35 @@
+"""Forecasts of requests per minute as sample paths: fit offline, update and sample online in milliseconds.
+
+>>> forecaster = fit("ar", traces)                                  # doctest: +SKIP
+>>> forecaster = forecaster.start(minute_of_day=0)                  # doctest: +SKIP
+>>> forecaster = forecaster.update([120, 43])                       # doctest: +SKIP
+>>> forecaster.sample(horizon=7, n=100).shape                       # doctest: +SKIP
+(2, 100, 7)
+"""
+
+from faro_lib.forecast import autoets, autoregression, kalman, naive, posterior  # each registers its forecasters
+from faro_lib.forecast.base import CONTEXT_MIN, HORIZON_MIN, Forecaster, fit, forecasters, register
+from faro_lib.forecast.conformal import Recalibrated, recalibrated
+from faro_lib.forecast.posterior import Posterior, bayes_forecaster, load_posterior, save_posterior
+from faro_lib.forecast.rolling import rolling
+
+__all__ = [
+    "CONTEXT_MIN",
+    "HORIZON_MIN",
+    "Forecaster",
+    "Posterior",
+    "Recalibrated",
+    "autoets",
+    "autoregression",
+    "bayes_forecaster",
+    "fit",
+    "forecasters",
+    "kalman",
+    "load_posterior",
+    "naive",
+    "posterior",
+    "recalibrated",
+    "register",
+    "rolling",
+    "save_posterior",
+]

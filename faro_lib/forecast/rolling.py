@@ -1,0 +1,37 @@
+"""Forecast every minute of a day, as a controller would."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from faro_lib.forecast.base import CONTEXT_MIN, HORIZON_MIN, Forecaster
+
+
+def rolling(forecaster: Forecaster, day_counts, horizon: int = HORIZON_MIN, n: int = 100, context: int = CONTEXT_MIN):
+    """Sample paths from every origin of a day, and what came.
+
+    Origin t has seen minutes 0..t-1 and forecasts t..t+horizon-1; origins run from `context` to the last whose horizon
+    lies within the day.
+
+    Parameters
+    ----------
+    day_counts : requests per minute, shape (jobs, minutes); NaN = missing.
+
+    Returns
+    -------
+    samples : float32, shape (origins, jobs, n, horizon).
+    truth : shape (origins, jobs, horizon).
+    """
+    day_counts = np.asarray(day_counts, dtype=float)
+    if day_counts.ndim != 2 or day_counts.shape[1] < context + horizon:
+        raise ValueError(
+            f"day_counts has shape {day_counts.shape}; expected (jobs, {context + horizon} minutes or more)"
+        )
+    samples = []
+    current = forecaster.start()
+    for minute in range(day_counts.shape[1] - horizon + 1):
+        if minute >= context:
+            samples.append(current.sample(horizon, n).astype(np.float32))
+        current = current.update(day_counts[:, minute])
+    truth = np.lib.stride_tricks.sliding_window_view(day_counts[:, context:], horizon, axis=1).transpose(1, 0, 2)
+    return np.stack(samples), truth
