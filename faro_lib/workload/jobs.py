@@ -56,7 +56,11 @@ class Job:
         check("percentile", "strictly between 0 and 1", 0 < self.percentile < 1)
         check("cores", "a multiple of 0.1", abs(self.cores * 10 - round(self.cores * 10)) < 1e-9)
         check("min_replicas", "a whole number >= 0", int(self.min_replicas) == self.min_replicas >= 0)
-        check("max_replicas", f"a whole number >= min_replicas={self.min_replicas}", self.max_replicas >= self.min_replicas)
+        check(
+            "max_replicas",
+            f"a whole number >= min_replicas={self.min_replicas}",
+            self.max_replicas >= self.min_replicas,
+        )
 
 
 def jobs_array(jobs, field: str) -> np.ndarray:
@@ -110,7 +114,9 @@ class Traces:
         for field, ndim in (("train", 4), ("evaluation", 3)):
             counts = np.asarray(getattr(self, field))
             if counts.ndim != ndim or counts.shape[-2] != len(self.jobs):
-                raise ValueError(f"{field} has shape {counts.shape}; its last two axes must be ({len(self.jobs)} jobs, minutes)")
+                raise ValueError(
+                    f"{field} has shape {counts.shape}; its last two axes must be ({len(self.jobs)} jobs, minutes)"
+                )
             object.__setattr__(self, field, _whole(counts, field))
 
     @property

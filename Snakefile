@@ -1,0 +1,47 @@
+"""Faro: from traces to the figures of the paper. `snakemake --cores all`; `snakemake --list` says what each rule does."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, workflow.basedir)  # this checkout's library and no other
+
+from faro_lib import pipeline
+from faro_lib.config import PUBLISHED, load
+
+
+configfile: "config/default.yaml"
+
+
+try:
+    CONFIG = load(config)
+    if workflow.is_main_process:
+        pipeline.check(CONFIG)
+except (ValueError, OSError) as mistake:
+    sys.stderr.write(f"{mistake}\n")
+    sys.stderr.flush()
+    raise SystemExit(2)
+
+RESULTS = f"{CONFIG.results}/{CONFIG.stem}"
+NOTEBOOKS = f"{RESULTS}/notebooks"
+LOGS = f"{RESULTS}/logs"
+
+
+def modules_of(notebook):
+    """What a changed file of the library would change: the modules that a notebook imports, and theirs."""
+    return pipeline.modules_of(notebook, workflow.basedir)
+
+
+wildcard_constraints:
+    replicas=r"\d+",
+
+
+rule all:
+    "Everything for the configured workload: all stages, the figures and the report."
+    input:
+        f"{RESULTS}/report.html",
+    default_target: True
+
+
+include: "rules/traces.smk"
+include: "rules/simulate.smk"
+include: "rules/figures.smk"

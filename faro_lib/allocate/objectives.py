@@ -1,0 +1,102 @@
+"""Objectives: what the cluster wants, as a sum over jobs, a spread, or the fate of the worst-off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+# Sums of multiples of 2^-30 are exact in float64 up to 4 million, so that no order of the jobs changes a value or a tie.
+QUANTUM = 2.0**-30
+
+
+def quantised(values):
+    """Rounded to the nearest multiple of 2^-30, about 1e-9."""
+    return np.round(np.asarray(values, float) / QUANTUM) * QUANTUM
+
+
+def weighted(utility, weight):
+    """w U"""
+    return weight * utility
+
+
+def weighted_log(utility, weight):
+    """w log max(U, 0.001)"""
+    return weight * np.log(np.maximum(utility, 1e-3))
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """sum_j term(U_j, w_j) + gamma (min_j U_j - max_j U_j), or the worst-off first.
+
+    Attributes
+    ----------
+    term : broadcasting function (utility, weight) -> what one job adds.
+    spread : jobs -> default gamma; None for no spread term.
+    leximin : raise the worst-off job, then the next worst, and so on; `term` and `spread` are then unused and the value
+        is the least utility.
+    effective : on utilities times drop penalties, at the best drop rates (needs a table with drops).
+    """
+
+    name: str
+    term: Callable = weighted
+    spread: Callable[[int], float] | None = None
+    leximin: bool = False
+    effective: bool = False
+
+    def utilities(self, table) -> np.ndarray:
+        """The table's (jobs, X + 1) that this objective looks at."""
+        return table.effective if self.effective else table.value
+
+    def gamma(self, jobs: int, gamma: float | None = None) -> float:
+        if self.spread is None:
+            return 0.0
+        return float(self.spread(jobs)) if gamma is None else float(gamma)
+
+    def terms(self, utility, weight):
+        """Quantised terms; -inf stays."""
+        with np.errstate(invalid="ignore"):
+            return np.where(
+                np.isneginf(utility), -np.inf, quantised(self.term(np.where(np.isneginf(utility), 0, utility), weight))
+            )
+
+    def score(self, utility, weight, gamma: float | None = None) -> float:
+        """The objective of one utility per job, each of shape (jobs,); -inf if any job is out of its bounds."""
+        utility = np.asarray(utility, float)
+        if np.isneginf(utility).any():
+            return -np.inf
+        utility = quantised(utility)
+        if self.leximin:
+            return float(utility.min())
+        total = float(self.terms(utility, np.asarray(weight, float)).sum())
+        return total + float(quantised(self.gamma(len(utility), gamma) * (utility.min() - utility.max())))
+
+
+OBJECTIVES: dict[str, Objective] = {}
+
+
+def register_objective(objective: Objective) -> Objective:
+    """Make an objective known to `solve` under its name; one call in a file of yours is all it takes."""
+    if objective.name in OBJECTIVES:
+        raise ValueError(f"objective={objective.name!r} is registered already")
+    OBJECTIVES[objective.name] = objective
+    return objective
+
+
+def objective_of(name) -> Objective:
+    if isinstance(name, Objective):
+        return name
+    if name not in OBJECTIVES:
+        raise ValueError(f"objective={name!r} is not registered; accepted: {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name]
+
+
+register_objective(Objective("Sum"))
+register_objective(Objective("Fair", leximin=True))
+register_objective(Objective("FairSum", spread=float))
+register_objective(Objective("PenaltySum", effective=True))
+register_objective(Objective("PenaltyFairSum", spread=float, effective=True))
+register_objective(Objective("ProportionalFair", term=weighted_log))
+# What the published simulation runs call Fair.
+register_objective(Objective("PaperFair", spread=lambda jobs: 1.0))

@@ -1,0 +1,191 @@
+"""The schema of all configuration: every key, its default, what it means, and one clear line for each mistake.
+
+`config/default.yaml` is written from here (`make config`); overlays in config/ and `--config` lay other values over it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+SYNTHETIC = "synthetic"
+PUBLISHED = "faro-10jobs"
+PUBLISHED_JOBS = 10
+
+REACTIVE = ("FairShare", "Oneshot", "AIAD", "MArk", "HPA", "RayServe", "Cilantro")
+OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
+POLICIES = (
+    *REACTIVE,
+    *(f"Faro-{objective}" for objective in OBJECTIVES),
+    *(f"Faro-{objective} (paper)" for objective in OBJECTIVES),
+)
+
+
+def nearest(word: str, accepted) -> str:
+    """The hint at the end of an error: what was probably meant, else all that is accepted.
+
+    >>> nearest("trails", ["trials", "sizes"])
+    "did you mean 'trials'?"
+    >>> nearest("x", ["trials", "sizes"])
+    'accepted: trials, sizes'
+    """
+    close = difflib.get_close_matches(str(word), list(accepted), 1)
+    return f"did you mean {close[0]!r}?" if close else f"accepted: {', '.join(accepted)}"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Synthetic(Section):
+    """The generated workload."""
+
+    seed: int = Field(1, ge=0, description="everything about the workload follows from it")
+    jobs: int = Field(10, ge=1, description="inference jobs")
+    days: int = Field(10, ge=0, description="training days; the day after them is judged")
+    minutes: int = Field(360, ge=1, description="minutes in a day, as squeezed")
+
+
+class Config(Section):
+    """Everything that `snakemake` can be told."""
+
+    workload: str = Field(SYNTHETIC, description=f"{SYNTHETIC}, {PUBLISHED} (the published traces), or a .csv file")
+    jobs: str | None = Field(None, description="a .csv or .yaml table of jobs for it; null: the defaults of every job")
+    results: str = Field("results", min_length=1, description="results/<workload>/ is written here")
+    raw: str = Field("data/raw", min_length=1, description="where fetched traces lie")
+    backend: Literal["none", "local", "kind", "kubernetes"] = Field("none", description="where the live stage runs")
+    sizes: list[int] = Field([36, 32, 16], min_length=1, description="cluster sizes in replicas of one core")
+    trials: int = Field(2, ge=1, description="trials a policy and size, each with its own seed; the paper ran 5")
+    minutes: int | None = Field(None, ge=1, description="how much of the judged day is replayed; null: all of it")
+    policies: list[str] = Field(
+        ["FairShare", "Oneshot", "AIAD", "Faro-Sum"], min_length=1, description="who competes, in the figures' order"
+    )
+    synthetic: Synthetic = Field(Synthetic(), description="the generated workload")
+
+    @field_validator("workload")
+    @classmethod
+    def _a_workload_is_named_or_a_file(cls, workload: str) -> str:
+        named = (SYNTHETIC, PUBLISHED)
+        if workload in named:
+            return workload
+        if Path(workload).suffix != ".csv":
+            close = difflib.get_close_matches(workload, named, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(f"is unknown; {hint}accepted: {SYNTHETIC}, {PUBLISHED}, or the path of a .csv file")
+        if Path(workload).stem in named:
+            raise ValueError(f"would be written over results of the workload {Path(workload).stem}; rename the file")
+        return workload
+
+    @field_validator("jobs")
+    @classmethod
+    def _a_table_of_jobs(cls, jobs: str | None) -> str | None:
+        if jobs is not None and Path(jobs).suffix not in (".csv", ".yaml", ".yml"):
+            raise ValueError("is not a table of jobs; accepted: the path of a .csv or .yaml file")
+        return jobs
+
+    @field_validator("policies")
+    @classmethod
+    def _known_policies(cls, policies: list[str]) -> list[str]:
+        for policy in policies:
+            if policy not in POLICIES:
+                raise ValueError(f"has an unknown policy {policy!r}; {nearest(policy, POLICIES)}")
+        return _no_twins(policies)
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes_are_positive(cls, sizes: list[int]) -> list[int]:
+        for size in sizes:
+            if size < 1:
+                raise ValueError(f"has {size}; a cluster has at least 1 replica")
+        return _no_twins(sizes)
+
+    @model_validator(mode="after")
+    def _a_replica_for_every_job(self):
+        jobs = {SYNTHETIC: self.synthetic.jobs, PUBLISHED: PUBLISHED_JOBS}.get(self.workload, 1)
+        if min(self.sizes) < jobs:
+            raise ValueError(f"sizes: {min(self.sizes)} replicas are fewer than the {jobs} jobs of {self.workload}")
+        return self
+
+    @property
+    def stem(self) -> str:
+        """Name of the workload, and of its folder under results."""
+        return self.workload if self.workload in (SYNTHETIC, PUBLISHED) else Path(self.workload).stem
+
+
+def _no_twins(values: list) -> list:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"has {value!r} more than once")
+    return values
+
+
+def load(mapping: Mapping[str, Any]) -> Config:
+    """The configuration of a mapping as read from YAML; what it leaves out has its default.
+
+    Raises
+    ------
+    ValueError : one line for each mistake: the key, its value, what is accepted.
+
+    >>> load({"trials": 5}).trials
+    5
+    >>> load({"trails": 5})
+    Traceback (most recent call last):
+    ValueError: config: unknown key 'trails'; did you mean 'trials'?
+    """
+    try:
+        return Config.model_validate(dict(mapping))
+    except ValidationError as error:
+        raise ValueError("\n".join(_line(mistake) for mistake in error.errors(include_url=False))) from None
+
+
+def _line(mistake) -> str:
+    keys = [str(key) for key in mistake["loc"]]
+    if mistake["type"] == "extra_forbidden":
+        section: Any = Config
+        for key in keys[:-1]:
+            section = section.model_fields[key].annotation
+        return f"config: unknown key {'.'.join(keys)!r}; {nearest(keys[-1], section.model_fields)}"
+    said = mistake["msg"].removeprefix("Value error, ")
+    if not keys:
+        return f"config: {said}"
+    said = said[0].lower() + said[1:]
+    return f"config: {'.'.join(keys)}={mistake['input']!r} {said.replace('input should be', 'should be')}"
+
+
+def default_yaml() -> str:
+    """The text of config/default.yaml: each key under its description, with its default."""
+    head = [
+        "# Every key of the configuration, with its default. Written from faro_lib/config.py by `make config`.",
+        "# Lay others over it: `make figures CONFIG=config/paper.yaml`, `snakemake --cores all --config trials=5`.",
+    ]
+    return "\n".join([*head, *_lines(Config(), 0)]) + "\n"
+
+
+def _lines(section: Section, depth: int) -> list[str]:
+    pad = "  " * depth
+    lines = []
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        lines += [] if depth else [""]
+        lines += [f"{pad}# {field.description}"]
+        if isinstance(value, Section):
+            lines += [f"{pad}{key}:", *_lines(value, depth + 1)]
+        else:
+            lines += [f"{pad}{key}: {_scalar(value)}"]
+    return lines
+
+
+def _scalar(value) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+
+
+if __name__ == "__main__":
+    target = Path("config/default.yaml")
+    target.write_text(default_yaml())
+    print(target)

@@ -1,0 +1,98 @@
+"""The loop, and admission: what of a plan the free capacity allows. The same for every policy, simulated or live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from faro_lib.policies.base import Cluster, Observation, Plan, Policy
+from faro_lib.workload import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Actions carried over from earlier ticks: wanted replicas (jobs,), and how many tries are left (0 = none)."""
+
+    target: np.ndarray
+    tries: np.ndarray
+
+    @classmethod
+    def none(cls, jobs: int) -> Pending:
+        return cls(np.zeros(jobs, np.int64), np.zeros(jobs, np.int64))
+
+
+def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndarray) -> tuple[np.ndarray, Pending]:
+    """Cut a plan to what the free capacity allows (paper/simulator: free = capacity - sum of targets).
+
+    Downscales come first, then actions carried over, then the others in the order of the jobs, each cut to what is left.
+    Where a job's change is still going on, actions for it are skipped. What is skipped or cut is tried again at later
+    ticks if the plan says so (`plan.tries`, this try included); a newer action for the job replaces it.
+
+    Parameters
+    ----------
+    cores : (jobs,) cores of one replica.
+
+    Returns
+    -------
+    target : (jobs,) replicas to ask the cluster for.
+    pending : what is carried over.
+    """
+    new = plan.target != observation.target
+    carried = (pending.tries > 0) & ~(new & (plan.tries > 1))
+    wanted = np.where(carried, pending.target, plan.target)
+    tries = np.where(carried, pending.tries, np.where(new, plan.tries, 0))
+
+    target = observation.target.copy()
+    allowed = ~observation.changing
+    down = allowed & (wanted < target)
+    target[down] = wanted[down]
+    free = observation.capacity - float(target @ cores)
+    up = np.flatnonzero(allowed & (wanted > target))
+    for job in sorted(up, key=lambda job: not carried[job]):
+        steps = min(int(wanted[job] - target[job]), int((free + 1e-9) // cores[job]))
+        if steps > 0:
+            target[job] += steps
+            free -= steps * cores[job]
+
+    left = np.where(target != wanted, np.maximum(tries - 1, 0), 0)
+    return target, Pending(wanted, left)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One turn of the loop: what was seen, what was planned, what was asked of the cluster."""
+
+    observation: Observation
+    plan: Plan
+    target: np.ndarray
+    decision_s: float
+
+
+def run(
+    cluster: Cluster,
+    policy: Policy,
+    jobs: tuple[Job, ...],
+    until_s: float,
+    *,
+    start_s: float = 0.0,
+    on_step: Callable[[Step], None] | None = None,
+) -> None:
+    """Observe, decide, admit, apply; every `policy.tick_s` seconds until `until_s`."""
+    cores = np.array([job.cores for job in jobs])
+    state, pending = policy.start(jobs), Pending.none(len(jobs))
+    now_s = start_s
+    while now_s + policy.tick_s < until_s:
+        now_s += policy.tick_s
+        cluster.advance(now_s)
+        observation = cluster.observe()
+        began = time.perf_counter()
+        state, plan = policy.decide(state, observation)
+        decision_s = time.perf_counter() - began
+        target, pending = admit(pending, plan, observation, cores)
+        cluster.apply(target, plan.drop)
+        if on_step:
+            on_step(Step(observation, plan, target, decision_s))
+    cluster.advance(until_s)

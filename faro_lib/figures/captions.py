@@ -1,0 +1,81 @@
+"""What each figure says, computed from the tables it is drawn from; and the figures with their captions as files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from faro_lib.figures.style import save
+
+NONE_PUBLISHED = "No published values are at hand for this workload."
+PUBLISHED_NAMES = {"MArk/Cocktail/Barista": "MArk"}
+
+
+def published_main(directory: str | Path, environment: str = "simulation") -> pd.DataFrame:
+    """The published comparison: columns policy, replicas, lost_utility, slo_violation_rate, lost_effective_utility.
+
+    The published Faro objectives stand beside both editions of ours.
+    """
+    table = pd.read_csv(Path(directory) / "published_main.csv")
+    table = table[table["env"] == environment].replace({"system": PUBLISHED_NAMES})
+    table = table.rename(
+        columns={
+            "system": "policy",
+            "lost_cluster_utility_mean": "lost_utility",
+            "slo_violation_rate_mean": "slo_violation_rate",
+            "lost_effective_utility_mean": "lost_effective_utility",
+        }
+    )
+    faro = table[table["policy"].str.startswith("Faro")]
+    editions = faro.assign(policy=faro["policy"] + " (paper)")
+    columns = ["policy", "replicas", "lost_utility", "slo_violation_rate", "lost_effective_utility"]
+    return pd.concat([table, editions], ignore_index=True)[columns]
+
+
+def policies_by_size(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None) -> str:
+    trials = summary.groupby(["policy", "replicas"])["trial"].nunique().min()
+    said = []
+    for size, part in summary.groupby("replicas", sort=False):
+        mean = part.groupby("policy")["lost_utility"].mean().sort_values()
+        floor = limit.loc[limit["replicas"] == size, "lost_utility"].mean()
+        said.append(f"at {size:g} replicas {mean.index[0]} loses least, {mean.iloc[0]:.2f} (limit {floor:.2f}, worst {mean.iloc[-1]:.2f})")
+    text = f"Lost cluster utility and SLO violation rate, mean of {trials} trials, whiskers one standard deviation: " + "; ".join(said)
+    return text + ". " + ("Diamonds are the published values." if published is not None else NONE_PUBLISHED)
+
+
+def spread_over_jobs(minutes: pd.DataFrame) -> str:
+    utility = minutes.groupby(["replicas", "policy", "job"])["utility"].mean()
+    worst = utility.groupby(["replicas", "policy"]).min().unstack("replicas")
+    said = [f"{size:g} replicas, {worst[size].idxmax()} ({worst[size].max():.2f})" for size in sorted(worst, reverse=True)]
+    return f"Each job's mean lost utility. The worst-off job fares best under: {'; '.join(said)}. {NONE_PUBLISHED}"
+
+
+def policy_timeline(minutes: pd.DataFrame, size: float) -> str:
+    lost = (1 - minutes["utility"]).groupby(minutes["policy"], sort=False).sum() / minutes["minute"].nunique()
+    return (
+        f"Utility lost over the day at {size:g} replicas and the replicas that serve (dashed: capacity), one trial; "
+        f"from {lost.min():.2f} on average under {lost.idxmin()} to {lost.max():.2f} under {lost.idxmax()}."
+    )
+
+
+def job_timelines(policies: list[str], size: float) -> str:
+    return (
+        f"Replicas of each job (line) and its lost utility (shade) at {size:g} replicas under the policy that loses most, "
+        f"{policies[0]}, and the one that loses least, {policies[-1]}."
+    )
+
+
+def save_all(captioned: dict, directory: str | Path) -> None:
+    """Write every figure, then captions.json: name -> caption, in the order of the page.
+
+    Captions of other stages that lie there are kept.
+    """
+    directory = Path(directory)
+    for name, (figure, _) in captioned.items():
+        save(figure, directory, name)
+    path = directory / "captions.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known |= {name: caption for name, (_, caption) in captioned.items()}
+    path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")

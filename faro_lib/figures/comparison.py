@@ -1,0 +1,152 @@
+"""Policies side by side: figures 10, 12 and 13 of the paper."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from faro_lib.figures.style import LIMIT, PAGE_IN, PUBLISHED, colour
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
+
+
+def policies_by_size(
+    summary: pd.DataFrame, limit: pd.DataFrame | None = None, published: pd.DataFrame | None = None, measures=MEASURES
+) -> Figure:
+    """Figure 10: bars of each measure by cluster size and policy, the clairvoyant limit, and the published values.
+
+    Parameters
+    ----------
+    summary : columns policy, replicas, trial and the measures; bars are means, whiskers standard deviations over trials.
+    limit : columns replicas and the measures, or None.
+    published : columns policy, replicas and the measures, or None.
+    """
+    import matplotlib.pyplot as plt
+
+    policies = list(dict.fromkeys(summary["policy"]))
+    sizes = sorted(summary["replicas"].unique(), reverse=True)
+    figure, axes = plt.subplots(1, len(measures), figsize=(PAGE_IN, 2.5), squeeze=False)
+    width = 0.85 / len(policies)
+    for axis, (measure, label) in zip(axes[0], measures.items()):
+        grouped = summary.groupby(["policy", "replicas"])[measure]
+        mean, deviation = grouped.mean(), grouped.std(ddof=1).fillna(0)
+        for place, policy in enumerate(policies):
+            x = np.arange(len(sizes)) + (place - (len(policies) - 1) / 2) * width
+            keys = [(policy, size) for size in sizes]
+            axis.bar(
+                x, mean.reindex(keys), width, yerr=deviation.reindex(keys), color=colour(policy), label=policy,
+                edgecolor="black", linewidth=0.3, hatch="//" if policy.endswith("(paper)") else None,
+                error_kw={"linewidth": 0.8},
+            )  # fmt: skip
+            if published is not None:
+                values = published.set_index(["policy", "replicas"])[measure].reindex(keys)
+                axis.plot(
+                    x,
+                    values,
+                    "D",
+                    markersize=3,
+                    markerfacecolor="white",
+                    markeredgecolor=PUBLISHED,
+                    markeredgewidth=0.8,
+                )
+        if limit is not None:
+            for place, size in enumerate(sizes):
+                value = limit.set_index("replicas")[measure].get(size, np.nan)
+                axis.hlines(value, place - 0.45, place + 0.45, color=LIMIT, linewidth=1.2, linestyle="--")
+        axis.set_xticks(range(len(sizes)), [f"{size:g} replicas" for size in sizes])
+        axis.set_ylabel(label)
+        axis.grid(visible=False, axis="x")
+    _legend(figure, axes[0][0], published is not None, limit is not None)
+    return figure
+
+
+def _legend(figure, axis, with_published, with_limit):
+    from matplotlib.lines import Line2D
+
+    handles, labels = axis.get_legend_handles_labels()
+    if with_limit:
+        handles.append(Line2D([], [], color=LIMIT, linestyle="--"))
+        labels.append("clairvoyant limit")
+    if with_published:
+        handles.append(
+            Line2D([], [], marker="D", linestyle="", markerfacecolor="white", markeredgecolor=PUBLISHED, markersize=3)
+        )
+        labels.append("published (EuroSys'25)")
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)), frameon=False)
+
+
+def spread_over_jobs(minutes: pd.DataFrame) -> Figure:
+    """Figure 12: each job's mean lost utility (a dot a job, mean over trials) by policy, one panel a cluster size."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    lost = (1 - minutes.groupby(["policy", "replicas", "job"])["utility"].mean()).rename("lost").reset_index()
+    sizes = sorted(lost["replicas"].unique(), reverse=True)
+    policies = list(dict.fromkeys(minutes["policy"]))
+    figure, axes = plt.subplots(
+        1, len(sizes), figsize=(PAGE_IN, 0.6 + 0.24 * len(policies)), sharey=True, squeeze=False
+    )
+    for axis, size in zip(axes[0], sizes):
+        part = lost[lost["replicas"] == size]
+        colours = {policy: colour(policy) for policy in policies}
+        sns.boxplot(
+            part, x="lost", y="policy", order=policies, hue="policy", palette=colours, ax=axis, fliersize=0,
+            linewidth=0.7, legend=False,
+        )  # fmt: skip
+        sns.stripplot(part, x="lost", y="policy", order=policies, ax=axis, color="black", size=2.2, jitter=0.15)
+        axis.set(title=f"{size:g} replicas", xlabel="a job's mean lost utility", ylabel="")
+    return figure
+
+
+def policy_timeline(minutes: pd.DataFrame, running: pd.DataFrame, capacity: float) -> Figure:
+    """Figure 1: the cluster's utility and the replicas in use over the day, by policy, one cluster size and trial.
+
+    Parameters
+    ----------
+    minutes : columns policy, job, minute, utility.
+    running : columns policy, job, minute, running.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.2), sharex=True)
+    for policy in dict.fromkeys(minutes["policy"]):
+        part = minutes[minutes["policy"] == policy]
+        lost = (1 - part.pivot(index="minute", columns="job", values="utility")).sum(axis=1).iloc[:-1]
+        top.plot(lost.rolling(5, center=True, min_periods=1).mean(), color=colour(policy), label=policy)
+        used = running[running["policy"] == policy].groupby("minute")["running"].sum()
+        bottom.plot(used, color=colour(policy), label=policy)
+    bottom.axhline(capacity, color=LIMIT, linestyle="--", linewidth=1.0)
+    top.set(ylabel="lost utility\n(5-minute mean)")
+    bottom.set(ylabel="replicas serving", xlabel="minute")
+    figure.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
+    return figure
+
+
+def job_timelines(minutes: pd.DataFrame, running: pd.DataFrame, policies: list[str]) -> Figure:
+    """Figure 11: each job's replicas (line) and its lost utility (shade) over the day, a column a policy, a row a job."""
+    import matplotlib.pyplot as plt
+
+    jobs = list(dict.fromkeys(minutes["job"]))
+    figure, axes = plt.subplots(
+        len(jobs), len(policies), figsize=(PAGE_IN, 0.45 + 0.42 * len(jobs)), sharex=True, sharey=True, squeeze=False
+    )
+    for column, policy in enumerate(policies):
+        for row, job in enumerate(jobs):
+            axis = axes[row][column]
+            of = lambda frame: frame[(frame["policy"] == policy) & (frame["job"] == job)]  # noqa: B023, E731
+            replicas = of(running)
+            axis.step(replicas["minute"], replicas["running"], where="post", color=colour(policy), linewidth=0.9)
+            lost = of(minutes)
+            most = max(1, running["running"].max())
+            axis.fill_between(lost["minute"], 0, most * (1 - lost["utility"]), color=LIMIT, alpha=0.35, linewidth=0)
+            axis.set_yticks([0, int(most)])
+            if column == 0:
+                axis.set_ylabel(job, rotation=0, ha="right", va="center")
+        axes[0][column].set_title(policy)
+        axes[-1][column].set_xlabel("minute")
+    return figure

@@ -1,0 +1,36 @@
+"""What runs were worth, as numbers and as tables, and the limit of what any policy could reach."""
+
+from faro_lib.metrics.experiment import Tables, compare, gather, read_tables, trial_seeds, write_tables
+from faro_lib.metrics.frames import decisions_frame, minutes_frame, running_by_minute
+from faro_lib.metrics.limit import best_by_minute, clairvoyant, measured_utilities
+from faro_lib.metrics.measures import (
+    SUMMARY,
+    lost_utility,
+    lost_utility_360,
+    minute_effective_utility,
+    minute_utility,
+    slo_violation_rate,
+    summarize,
+)
+
+__all__ = [
+    "SUMMARY",
+    "Tables",
+    "best_by_minute",
+    "clairvoyant",
+    "compare",
+    "decisions_frame",
+    "gather",
+    "lost_utility",
+    "lost_utility_360",
+    "measured_utilities",
+    "minute_effective_utility",
+    "minute_utility",
+    "minutes_frame",
+    "read_tables",
+    "running_by_minute",
+    "slo_violation_rate",
+    "summarize",
+    "trial_seeds",
+    "write_tables",
+]

@@ -1,0 +1,127 @@
+"""Policies against each other: the same trials for each, and the tables that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from faro_lib.metrics.frames import decisions_frame, minutes_frame, running_by_minute
+from faro_lib.metrics.limit import clairvoyant, measured_utilities
+from faro_lib.metrics.measures import summarize
+from faro_lib.policies import Policy
+from faro_lib.simulate import TRIAL_SEEDS, Physics, draw, simulate
+from faro_lib.simulate.cluster import PAPER
+from faro_lib.simulate.draws import ROUTER
+from faro_lib.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What an experiment leaves: the files under results/<workload>/simulate/, and the replicas by minute."""
+
+    summary: pd.DataFrame
+    minutes: pd.DataFrame
+    decisions: pd.DataFrame
+    running: pd.DataFrame
+    limit: pd.DataFrame
+
+
+def trial_seeds(trials: int) -> tuple[int, ...]:
+    """The published five, then 63, 64, ...
+
+    >>> trial_seeds(6)
+    (24, 32, 40, 42, 62, 63)
+    """
+    further = range(TRIAL_SEEDS[-1] + 1, TRIAL_SEEDS[-1] + 1 + max(0, trials - len(TRIAL_SEEDS)))
+    return (*TRIAL_SEEDS, *further)[:trials]
+
+
+def compare(
+    workload: Workload,
+    policies: Mapping[str, Policy],
+    capacity: int,
+    trials: int,
+    *,
+    physics: Physics = PAPER,
+    limit: bool = True,
+    report: Callable[[str], None] = print,
+) -> Tables:
+    """Every policy on the same trials at one cluster size; `report` is told of every run."""
+    summary, minutes, decisions, running, limits = [], [], [], [], []
+    for trial, seed in enumerate(trial_seeds(trials)):
+        draws = draw(workload, seed, router=ROUTER if physics.dispatch == "router" else None)
+        for name, policy in policies.items():
+            run = simulate(workload, policy, capacity, draws=draws, physics=physics)
+            key = {"policy": name, "replicas": capacity, "trial": trial}
+            summary.append(key | summarize(run))
+            minutes.append(minutes_frame(run).assign(**key))
+            decisions.append(decisions_frame(run).assign(**key))
+            running.append(_running(run, workload).assign(**key))
+            lost, violated = summary[-1]["lost_utility"], summary[-1]["slo_violation_rate"]
+            report(
+                f"{name} at {capacity}, trial {trial + 1} of {trials}: lost utility {lost:.3f}, violations {violated:.2%}"
+            )
+        if limit:
+            most = min(capacity - len(workload.jobs) + 1, columns_worth_measuring(workload))
+            utility, violated, _ = measured_utilities(workload, draws, most, physics)
+            limits.append({"replicas": capacity, "trial": trial} | clairvoyant(utility, violated, capacity))
+    first = ["policy", "replicas", "trial"]
+    return Tables(
+        pd.DataFrame(summary),
+        _in_order(minutes, [*first, "job", "minute"]),
+        _in_order(decisions, [*first, "time_s", "job"]),
+        _in_order(running, [*first, "job", "minute"]),
+        pd.DataFrame(limits, columns=["replicas", "trial", "lost_utility", "slo_violation_rate"]),
+    )
+
+
+def columns_worth_measuring(workload: Workload) -> int:
+    """Replicas beyond which no job gains: 1.6 times its peak offered load by the planner's service time, plus two."""
+    peak_rps = workload.requests_per_min.max(axis=1) / 60
+    service_time_s = np.array([job.service_time_s for job in workload.jobs])
+    return int(np.ceil((peak_rps * service_time_s).max() * 1.6)) + 2
+
+
+def _running(run, workload):
+    by_minute = running_by_minute(run)
+    jobs, minutes = by_minute.shape
+    names = [job.name for job in workload.jobs]
+    return pd.DataFrame(
+        {"job": np.repeat(names, minutes), "minute": np.tile(np.arange(minutes), jobs), "running": by_minute.ravel()}
+    )
+
+
+def _in_order(frames, columns):
+    whole = pd.concat(frames, ignore_index=True)
+    return whole[columns + [column for column in whole if column not in columns]]
+
+
+def read_tables(directory: str | Path) -> Tables:
+    """The tables that a finished experiment wrote into `directory`."""
+    directory = Path(directory)
+    return Tables(
+        pd.read_csv(directory / "summary.csv"),
+        *(pd.read_parquet(directory / f"{name}.parquet") for name in ("minutes", "decisions", "running")),
+        pd.read_csv(directory / "limit.csv"),
+    )
+
+
+def write_tables(tables: Tables, directory: str | Path) -> None:
+    """What `read_tables` reads."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tables.summary.to_csv(directory / "summary.csv", index=False)
+    tables.limit.to_csv(directory / "limit.csv", index=False)
+    for name in ("minutes", "decisions", "running"):
+        getattr(tables, name).to_parquet(directory / f"{name}.parquet", index=False)
+
+
+def gather(directories: list[str | Path], directory: str | Path) -> None:
+    """Join the tables of several experiments (cluster sizes, say) into one set in `directory`."""
+    parts = [read_tables(part) for part in directories]
+    joined = [pd.concat([getattr(part, field) for part in parts], ignore_index=True) for field in Tables.__slots__]
+    write_tables(Tables(*joined), directory)

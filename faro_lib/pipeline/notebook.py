@@ -1,0 +1,127 @@
+"""Run one notebook of the pipeline: visible progress, a log, and either a whole result or none."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+KERNEL = "python3"  # the kernel of the environment that runs us
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class NotebookError(RuntimeError):
+    """A cell failed; the message is one line."""
+
+
+def run_notebook(
+    source: str | Path,
+    output: str | Path,
+    parameters: Mapping[str, Any],
+    log: str | Path,
+    *,
+    threads: int = 1,
+    root: str | Path = ".",
+) -> None:
+    """Execute a notebook with papermill, in `root`, and keep the executed notebook.
+
+    Parameters
+    ----------
+    source, output : the notebook and where its executed copy goes; it appears there only if every cell has run.
+    parameters : values for the cell tagged `parameters`.
+    log : everything that the cells print; the same is told on standard error, each line under the notebook's name.
+    threads : how many the numerical libraries of the kernel may use.
+
+    Raises
+    ------
+    NotebookError : one line with the error's last line; the partly executed notebook then lies beside `output`.
+    """
+    from papermill import execute_notebook
+    from papermill.exceptions import PapermillException
+
+    root, output, log = Path(root).resolve(), Path(output), Path(log)
+    partial = output.with_name(f"{output.stem}.partial.ipynb")
+    for path in (output, log):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    output.unlink(missing_ok=True)
+    with _Environment(root, threads), _told(log, output.stem):
+        try:
+            execute_notebook(
+                str(source),
+                str(partial),
+                dict(parameters),
+                kernel_name=KERNEL,
+                language="python",
+                cwd=str(root),
+                log_output=True,
+                progress_bar=False,
+            )
+        except PapermillException as error:
+            raise NotebookError(f"{source}: {last_line(error)} (partly executed: {partial}, log: {log})") from None
+    partial.replace(output)
+
+
+def last_line(error: Exception) -> str:
+    """What a cell died of, in one line.
+
+    >>> last_line(ValueError("first\\nlast"))
+    'last'
+    """
+    name, value = getattr(error, "ename", None), getattr(error, "evalue", None)
+    text = f"{name}: {value}" if name else str(error)
+    return [line for line in text.splitlines() if line.strip()][-1].strip()
+
+
+class _Environment:
+    """The kernel inherits ours: the library of `root` first, matplotlib without a window, so many threads."""
+
+    def __init__(self, root: Path, threads: int):
+        paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.values = {"PYTHONPATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        self.values |= dict.fromkeys(THREADS, str(threads))
+
+    def __enter__(self):
+        self.before = {name: os.environ.get(name) for name in self.values}
+        os.environ.update(self.values)
+
+    def __exit__(self, *_):
+        for name, value in self.before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class _told:
+    """Papermill's own messages and what the cells print, into the log and onto standard error."""
+
+    def __init__(self, log: Path, name: str):
+        self.logger = logging.getLogger("papermill")
+        to_file = logging.FileHandler(log, mode="w")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        to_screen = logging.StreamHandler(sys.stderr)
+        to_screen.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+        to_screen.addFilter(_worth_showing)
+        self.handlers = [to_file, to_screen]
+
+    def __enter__(self):
+        self.before = (self.logger.level, self.logger.propagate)
+        self.logger.setLevel(logging.INFO)
+        self.logger.propagate = False
+        for handler in self.handlers:
+            self.logger.addHandler(handler)
+
+    def __exit__(self, *_):
+        for handler in self.handlers:
+            self.logger.removeHandler(handler)
+            handler.close()
+        self.logger.level, self.logger.propagate = self.before
+
+
+def _worth_showing(record: logging.LogRecord) -> bool:
+    """Not the end of every cell, nor tables, pictures and other values that the executed notebook holds."""
+    message = record.getMessage().strip()
+    return message != "" and not message.startswith(("Ending Cell", "<", "Input Notebook", "Output Notebook"))

@@ -1,0 +1,22 @@
+"""Policies: pure functions from what was observed to what should be."""
+
+from faro_lib.policies.base import Cluster, Observation, Plan, Policy
+from faro_lib.policies.baselines import AIAD, FairShare, Fixed, Oneshot
+from faro_lib.policies.faro import Faro
+from faro_lib.policies.registry import MAKERS, Kit, make, register
+
+__all__ = [
+    "AIAD",
+    "MAKERS",
+    "Cluster",
+    "FairShare",
+    "Faro",
+    "Fixed",
+    "Kit",
+    "Observation",
+    "Oneshot",
+    "Plan",
+    "Policy",
+    "make",
+    "register",
+]

@@ -1,0 +1,134 @@
+"""What a policy sees, what it answers, and the two protocols that the loop joins: Policy and Cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from faro_lib.workload import Job
+
+HISTORY_MIN = 15  # complete minutes of counts in an observation
+
+# Why a job's target is what it is: the closed list of reasons.
+HOLD = "hold"  # nothing to do
+SHARE = "fair-share"  # an equal share of the capacity
+PLANNED = "planned"  # the long-term decision
+REACT_UP = "react-up"  # latency above the SLO for long enough
+REACT_DOWN = "react-down"  # latency below the SLO for long enough
+REASONS = (HOLD, SHARE, PLANNED, REACT_UP, REACT_DOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The cluster at one instant; arrays have shape (jobs,) but where noted.
+
+    Attributes
+    ----------
+    now_s : seconds since the run began.
+    capacity : cores that the jobs may use.
+    minute : number of complete minutes so far.
+    arrivals_per_min : (jobs, <= 15), requests in the last complete minutes, newest last; NaN = missing, never zero.
+    mean_latency_s : mean time in the system of the requests that ended in the last 30 s, refused ones included; 0 if none.
+    p99_s : the job's percentile of latency over the last complete minute; inf if refusals reach into it, NaN if unknown.
+    queue : requests inside, waiting or in service.
+    running : replicas that serve.
+    starting : replicas asked for that do not serve yet.
+    target : replicas asked for.
+    idle : pods of the job that still hold capacity but serve nobody.
+    changing : bool, a change of the job's replicas is going on.
+    drop : the drop rate in force.
+    arrivals_now : requests so far in the minute that is not complete yet; None where the cluster does not tell.
+    """
+
+    now_s: float
+    capacity: float
+    minute: int
+    arrivals_per_min: np.ndarray
+    mean_latency_s: np.ndarray
+    p99_s: np.ndarray
+    queue: np.ndarray
+    running: np.ndarray
+    starting: np.ndarray
+    target: np.ndarray
+    idle: np.ndarray
+    changing: np.ndarray
+    drop: np.ndarray
+    arrivals_now: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a policy asks for; arrays of shape (jobs,).
+
+    Attributes
+    ----------
+    target : replicas wanted; equal to the observed target where nothing is asked.
+    drop : fraction of each job's requests to refuse at the door.
+    reason : one of REASONS for each job.
+    tries : how often the part that admission refuses is tried, this time included: 5 for long-term plans, 1 for reactions.
+    forecast_rps, predicted_p99_s, value_more, value_less : what the plan rests on, where the policy knows: the expected
+        rate, the predicted percentile of latency, and what one replica more or less would add to the objective.
+    """
+
+    target: np.ndarray
+    drop: np.ndarray
+    reason: tuple[str, ...]
+    tries: int = 1
+    forecast_rps: np.ndarray | None = None
+    predicted_p99_s: np.ndarray | None = None
+    value_more: np.ndarray | None = None
+    value_less: np.ndarray | None = None
+
+
+def hold(observation: Observation) -> Plan:
+    """The plan that asks for nothing."""
+    return Plan(observation.target, observation.drop, (HOLD,) * len(observation.target))
+
+
+class Policy(Protocol):
+    """Decides. `decide` is pure: no clock, no I/O; the state is a fold over observations, so a log restores it.
+
+    tick_s : seconds between two observations that the policy wants to see.
+    """
+
+    name: str
+    tick_s: float
+
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
+        """Replicas (jobs,) to begin with."""
+        ...
+
+    def start(self, jobs: tuple[Job, ...]) -> Any:
+        """The state before the first observation."""
+        ...
+
+    def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]: ...
+
+
+class Cluster(Protocol):
+    """Applies: something with replicas in it, simulated or real."""
+
+    def observe(self) -> Observation: ...
+
+    def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
+        """Ask for these replicas and drop rates (jobs,)."""
+        ...
+
+    def advance(self, until_s: float) -> None:
+        """Let time pass until `until_s`."""
+        ...
+
+
+def at_least_one_each(jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
+    """Everyone's minimum: the paper's start, 1 replica each.
+
+    >>> at_least_one_each((Job("a"), Job("b", min_replicas=2)), 8).tolist()
+    [1, 2]
+    """
+    fewest = np.array([max(1, job.min_replicas) for job in jobs])
+    need = float(np.dot(fewest, [job.cores for job in jobs]))
+    if need > capacity + 1e-9:
+        raise ValueError(f"capacity={capacity:g} cores cannot hold the minimum of {len(jobs)} jobs, {need:g} cores")
+    return fewest

@@ -1,0 +1,24 @@
+"""How long a request waits: arrival rate in, latency percentile out, as functions that broadcast.
+
+>>> float(half_mmc(10.0, 4, 0.180, 0.99).round(3))
+0.4
+"""
+
+from faro_lib.queueing.constant_service import mdc, mdc_wait_cdf, mdc_wait_over_service, mgc
+from faro_lib.queueing.formulas import erlang_c, half_mmc, latency, mmc, mmc_wait, relaxed, upper_bound
+from faro_lib.queueing.measured import MeasuredPerformance
+
+__all__ = [
+    "MeasuredPerformance",
+    "erlang_c",
+    "half_mmc",
+    "latency",
+    "mdc",
+    "mdc_wait_cdf",
+    "mdc_wait_over_service",
+    "mgc",
+    "mmc",
+    "mmc_wait",
+    "relaxed",
+    "upper_bound",
+]

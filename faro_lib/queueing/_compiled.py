@@ -1,0 +1,96 @@
+"""Compiled loops of `mdc`; imported when first used."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True)
+def waiting_distribution(rho, servers, tolerance):
+    """P(number waiting = m) at a multiple of the service time, m = 0, 1, ... until the tail is below `tolerance`.
+
+    Spitzer: with S_n = Poisson(n a) - n c and g_k = sum_n P(S_n = k) / n, P(L = 0) = exp(-sum_k P(S_n > 0) / n) and
+    m P(L = m) = sum_{k=1..m} k g_k P(L = m - k).
+    """
+    a = rho * servers
+    if a <= 0:
+        return np.ones(1)
+    # The tail falls as z^-m, z > 1 the root of c ln z = a (z - 1): that says how many terms matter.
+    low, high = 1.0, 2.0
+    while servers * math.log(high) > a * (high - 1):
+        high *= 2
+    low = 1 / rho if 1 / rho < high else 1.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        if servers * math.log(middle) > a * (middle - 1):
+            low = middle
+        else:
+            high = middle
+    decay = math.log(low)
+    size = int(-math.log(tolerance) / decay) + 2 + servers
+    # Chernoff: P(S_n >= 0) <= e^(-n c I), I = rho - 1 - ln rho.
+    rounds = int(-math.log(tolerance) / (servers * (rho - 1 - math.log(rho)))) + 2
+    g = np.zeros(size + 1)
+    empty = 0.0
+    for n in range(1, rounds + 1):
+        mean = n * a
+        k = 1
+        p = math.exp(-mean + (n * servers + 1) * math.log(mean) - math.lgamma(n * servers + 2))
+        total = 0.0
+        while p > 1e-320 and (k <= size or p > 1e-18):
+            if k <= size:
+                g[k] += p / n
+            total += p
+            p *= mean / (n * servers + k + 1)
+            k += 1
+            if p < tolerance * 1e-6 and n * servers + k > mean:
+                break
+        empty += total / n
+    law = np.zeros(size + 1)
+    law[0] = math.exp(-empty)
+    for m in range(1, size + 1):
+        s = 0.0
+        for k in range(1, m + 1):
+            s += k * g[k] * law[m - k]
+        law[m] = s / m
+    return law
+
+
+@njit(cache=True)
+def wait_cdf(x, rho, servers, below):
+    """Franx's sum; `below` is the cumulative distribution of the number waiting."""
+    a = rho * servers
+    k = int(math.floor(x)) + 1
+    mean = a * (k - x)
+    top = k * servers - 1
+    if mean <= 0:
+        return below[min(top, len(below) - 1)]
+    total, term = 0.0, math.exp(-mean)
+    for j in range(top + 1):
+        total += term * below[min(top - j, len(below) - 1)]
+        term *= mean / (j + 1)
+        if term < 1e-18 and j > mean:
+            break
+    return min(1.0, total)
+
+
+@njit(cache=True)
+def wait_quantile(rho, servers, percentile):
+    if rho <= 0:
+        return 0.0
+    below = np.cumsum(waiting_distribution(rho, servers, min(1e-10, (1 - percentile) * 1e-6)))
+    if wait_cdf(0.0, rho, servers, below) >= percentile:
+        return 0.0
+    low, high = 0.0, 1.0
+    while wait_cdf(high, rho, servers, below) < percentile:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        if wait_cdf(middle, rho, servers, below) < percentile:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

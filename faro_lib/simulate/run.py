@@ -1,0 +1,129 @@
+"""One trial: a policy meets a day of requests."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from faro_lib import control
+from faro_lib.policies.base import Policy
+from faro_lib.simulate.cluster import PAPER, Physics, SimulatedCluster
+from faro_lib.simulate.draws import ROUTER, Draws, draw
+from faro_lib.simulate.latencies import percentile_of, percentiles
+from faro_lib.workload import Workload
+from faro_lib.workload.jobs import MINUTE_S, jobs_array
+
+
+@dataclass(slots=True)
+class Decisions:
+    """The turns of the loop, column by column; lists over turns of scalars or of arrays (jobs,)."""
+
+    time_s: list[float] = field(default_factory=list)
+    target: list[np.ndarray] = field(default_factory=list)
+    drop: list[np.ndarray] = field(default_factory=list)
+    running: list[np.ndarray] = field(default_factory=list)
+    reason: list[tuple[str, ...]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def append(self, step: control.Step) -> None:
+        self.time_s.append(step.observation.now_s)
+        self.target.append(step.target)
+        self.drop.append(step.plan.drop)
+        self.running.append(step.observation.running)
+        self.reason.append(step.plan.reason)
+        self.seconds.append(step.decision_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came of a trial. Minute arrays have shape (jobs, minutes + 1): the last bin holds what overran the last minute.
+
+    requests, refused, late : counts by minute of arrival; late = served, but after the SLO.
+    p99_s : the job's percentile of latency; inf where refusals reach into it, NaN without requests.
+    served_p99_s : the same of the requests that were served; NaN without any.
+    initial : (jobs,) replicas at the beginning.
+    """
+
+    workload: Workload
+    capacity: float
+    requests: np.ndarray
+    refused: np.ndarray
+    late: np.ndarray
+    p99_s: np.ndarray
+    served_p99_s: np.ndarray
+    initial: np.ndarray
+    decisions: Decisions
+    wall_s: float
+
+
+def simulate(
+    workload: Workload,
+    policy: Policy,
+    capacity: float,
+    seed: int | None = None,
+    *,
+    draws: Draws | None = None,
+    physics: Physics = PAPER,
+    capacity_steps: tuple[tuple[float, float], ...] = (),
+) -> Run:
+    """Replay a workload under a policy, until every request has ended.
+
+    Parameters
+    ----------
+    capacity : cores of the cluster.
+    seed, draws : the trial; draws made once may be shared by many policies.
+    """
+    began = time.perf_counter()
+    if draws is None:
+        if seed is None:
+            raise ValueError("seed=None: a trial needs a seed or its draws")
+        draws = draw(workload, seed, router=ROUTER if physics.dispatch == "router" else None)
+    initial = policy.initial(workload.jobs, capacity)
+    cluster = SimulatedCluster(workload, draws, capacity, initial, physics, capacity_steps=capacity_steps)
+    decisions = Decisions()
+    control.run(cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=decisions.append)
+    cluster.finish()
+
+    edges, latency_s = cluster.minute_edges, cluster.latency_s
+    slo_s = jobs_array(workload.jobs, "slo_s")
+    refused, late = _counts(latency_s, edges, slo_s)
+    percentile = jobs_array(workload.jobs, "percentile")
+    p99_s = percentiles(latency_s, edges, percentile)
+    return Run(
+        workload,
+        capacity,
+        np.diff(edges, axis=1),
+        refused,
+        late,
+        p99_s,
+        _served(latency_s, edges, percentile, p99_s, refused),
+        initial,
+        decisions,
+        time.perf_counter() - began,
+    )
+
+
+def _served(latency_s, edges, percentile, p99_s, refused):
+    """The percentile without the refused; where none was refused it is p99_s."""
+    served = p99_s.copy()
+    for job, minute in np.argwhere(refused > 0):
+        ended = latency_s[edges[job, minute] : edges[job, minute + 1]]
+        served[job, minute] = percentile_of(ended[np.isfinite(ended)], percentile[job])
+    return served
+
+
+def _counts(latency_s, edges, slo_s):
+    """Refused and late requests by job and minute."""
+    ends = np.append(edges[:, :-1].ravel(), edges[-1, -1])  # blocks are contiguous, so the starts cut the whole array
+    jobs, bins = edges.shape[0], edges.shape[1] - 1
+    slo_by_request = np.repeat(slo_s, edges[:, -1] - edges[:, 0])
+    refused = _sums(np.isinf(latency_s), ends)
+    late = _sums(latency_s > slo_by_request, ends) - refused
+    return refused.reshape(jobs, bins), late.reshape(jobs, bins)
+
+
+def _sums(flags, edges):
+    running = np.concatenate(([0], np.cumsum(flags)))
+    return running[edges[1:]] - running[edges[:-1]]

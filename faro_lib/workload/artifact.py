@@ -1,0 +1,54 @@
+"""Reader of the two trace files of the published Faro artifact (EuroSys'25)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from faro_lib.workload.jobs import Job, Traces
+
+EVALUATION_SHA256 = "9370242f7291c94b04ed3c0329c45e1f286e7ca9aa92f126bf7c2b234b892b54"
+TRAINING_SHA256 = "e8bfc249a15320d65ecf1017e48a5ae7bbed30724b54ea7599751a543fdaf5cf"
+TRAINING_DAYS = 10  # the file also holds day 11, which is for evaluation only
+
+
+def read_artifact(evaluation: str | Path, training: str | Path) -> Traces:
+    """Ten jobs: days 1-10 (4 samples each) to train on, day 11 (sample 0) to be judged on.
+
+    Parameters
+    ----------
+    evaluation : input.json, one line a minute.
+    training : the pickled data frame; it is opened only after its SHA-256 matches, since a pickle can run code.
+    """
+    lines = [json.loads(line) for line in _verified(evaluation, EVALUATION_SHA256).decode().splitlines()]
+    names = list(lines[0]["counts"])
+    counts = np.array([[sum(line["counts"][name].values()) for line in lines] for name in names])
+    table = pickle.loads(_verified(training, TRAINING_SHA256))
+    functions = list(dict.fromkeys(table["hash_func"]))
+    days, samples = TRAINING_DAYS, table["sample"].nunique()
+    train = np.zeros((days, samples, len(functions), counts.shape[1]), np.int64)
+    last_day = np.zeros((len(functions), counts.shape[1]), np.int64)
+    for row in table.itertuples():
+        job = functions.index(row.hash_func)
+        if row.day <= days:
+            train[row.day - 1, row.sample, job] = row.counts
+        elif row.sample == 0:
+            last_day[job] = row.counts
+    if not np.array_equal(last_day, counts):
+        raise ValueError(f"{training}: its day {days + 1} is not the day of {evaluation}")
+    return Traces(tuple(Job(str(n)) for n in range(len(functions))), train, counts[None])
+
+
+def _verified(path: str | Path, sha256: str) -> bytes:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; `make data` fetches it, or copy it there")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ValueError(f"{path}: SHA-256 {found} is not {sha256}; the file was not opened")
+    return content

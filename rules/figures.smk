@@ -1,0 +1,51 @@
+"""Stage 90: the figures, and one page with all of them."""
+
+PUBLISHED_TABLES = "data/published"
+
+
+rule figures:
+    "Draw the figures of the paper and ours from the tables of all stages."
+    input:
+        notebook="notebooks/90_figures.ipynb",
+        modules=modules_of("90_figures"),
+        requests=rules.traces.output.requests,
+        jobs=rules.traces.output.jobs,
+        simulated=rules.simulated.output.tables,
+        published=[str(table) for table in sorted(Path(PUBLISHED_TABLES).glob("*.csv"))],
+    output:
+        captions=update(f"{RESULTS}/figures/captions.json"),
+        notebook=f"{NOTEBOOKS}/90_figures.ipynb",
+    params:
+        notebook=dict(
+            results=RESULTS,
+            sizes=CONFIG.sizes,
+            published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
+        ),
+    log:
+        f"{LOGS}/90_figures.log",
+    benchmark:
+        f"{LOGS}/90_figures.bench"
+    run:
+        pipeline.run_notebook(input.notebook, output.notebook, params.notebook, log[0])
+
+
+rule report:
+    "Write one self-contained page: figures, tables, configuration, versions, seeds."
+    input:
+        modules=modules_of("faro_lib/report.py"),
+        template="faro_lib/report.html.jinja",
+        captions=rules.figures.output.captions,
+        figures=rules.figures.output.notebook,
+        summary=f"{RESULTS}/simulate/summary.csv",
+    output:
+        f"{RESULTS}/report.html",
+    params:
+        config=CONFIG.model_dump(),
+    log:
+        f"{LOGS}/report.log",
+    benchmark:
+        f"{LOGS}/report.bench"
+    run:
+        from faro_lib.report import write_report
+
+        write_report(RESULTS, params.config, output[0])

@@ -1,0 +1,45 @@
+"""Stage 50: the paper's comparison, replayed. Scattered over cluster sizes, not over seeds: a kernel start costs seconds."""
+
+SIMULATED = ["summary.csv", "limit.csv", "minutes.parquet", "decisions.parquet", "running.parquet"]
+
+
+rule simulate:
+    "Replay the judged day under every policy, trial by trial, at one cluster size."
+    input:
+        notebook="notebooks/50_simulation.ipynb",
+        modules=modules_of("50_simulation"),
+        requests=rules.traces.output.requests,
+        jobs=rules.traces.output.jobs,
+    output:
+        tables=[f"{RESULTS}/simulate/{{replicas}}/{table}" for table in SIMULATED],
+        notebook=f"{NOTEBOOKS}/50_simulation-{{replicas}}.ipynb",
+    params:
+        notebook=lambda wildcards: dict(
+            results=RESULTS,
+            replicas=int(wildcards.replicas),
+            trials=CONFIG.trials,
+            policies=CONFIG.policies,
+            minutes=CONFIG.minutes,
+        ),
+    log:
+        f"{LOGS}/50_simulation-{{replicas}}.log",
+    benchmark:
+        f"{LOGS}/50_simulation-{{replicas}}.bench"
+    run:
+        pipeline.run_notebook(input.notebook, output.notebook, params.notebook, log[0])
+
+
+rule simulated:
+    "Join the tables of all cluster sizes."
+    input:
+        expand(f"{RESULTS}/simulate/{{replicas}}/{{table}}", replicas=CONFIG.sizes, table=SIMULATED),
+    output:
+        tables=[f"{RESULTS}/simulate/{table}" for table in SIMULATED],
+    log:
+        f"{LOGS}/simulated.log",
+    benchmark:
+        f"{LOGS}/simulated.bench"
+    run:
+        from faro_lib.metrics import gather
+
+        gather([f"{RESULTS}/simulate/{size}" for size in CONFIG.sizes], f"{RESULTS}/simulate")
