@@ -71,6 +71,7 @@ def problem_of(table, budget, objective: Objective, *, current=None, gamma=None,
     unit = reduce(gcd, tenths.tolist())
     units = int(np.floor(budget * 10 / unit + 1e-9))
     group, quota = _groups([jobs[j] for j in order], quotas, unit, units)
+    units = min(units, int(quota.sum()))
     utility = quantised(objective.utilities(table)[order])
     weight = jobs_array(jobs, "weight").astype(float)[order]
     x = np.arange(utility.shape[1])

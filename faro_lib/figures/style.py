@@ -15,7 +15,7 @@ FONT_PT = 8
 COLOURS = {
     "FairShare": "#999999",
     "Oneshot": "#E69F00",
-    "AIAD": "#F0E442",
+    "AIAD": "#D4C200",
     "MArk": "#CC79A7",
     "HPA": "#B0C4DE",
     "RayServe": "#7F6D5F",

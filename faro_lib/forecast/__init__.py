@@ -7,18 +7,29 @@
 (2, 100, 7)
 """
 
-from faro_lib.forecast import autoregression, naive  # each registers its forecasters
+from faro_lib.forecast import autoets, autoregression, kalman, naive, posterior  # each registers its forecasters
 from faro_lib.forecast.base import CONTEXT_MIN, HORIZON_MIN, Forecaster, fit, forecasters, register
+from faro_lib.forecast.conformal import Recalibrated, recalibrated
+from faro_lib.forecast.posterior import Posterior, bayes_forecaster, load_posterior, save_posterior
 from faro_lib.forecast.rolling import rolling
 
 __all__ = [
     "CONTEXT_MIN",
     "HORIZON_MIN",
     "Forecaster",
+    "Posterior",
+    "Recalibrated",
+    "autoets",
     "autoregression",
+    "bayes_forecaster",
     "fit",
     "forecasters",
+    "kalman",
+    "load_posterior",
     "naive",
+    "posterior",
+    "recalibrated",
     "register",
     "rolling",
+    "save_posterior",
 ]

@@ -12,8 +12,8 @@ from faro_lib.forecast.base import (
     Forecaster,
     check_horizon,
     job_names,
-    known_jobs,
     register,
+    reindex,
     training_counts,
 )
 from faro_lib.workload import Traces
@@ -102,7 +102,7 @@ class Autoregression(Forecaster):
         return np.where(np.isnan(shape), np.where(seen.any(axis=1), own, pooled)[:, None], shape)
 
     def for_jobs(self, names, new_jobs: str = "error") -> Autoregression:
-        """The same for other jobs: known ones keep what was learnt, new ones get the pooled prior (`new_jobs="pooled"`)."""
+        """The same for other jobs; with `new_jobs="pooled"` one that was never seen gets the pooled prior."""
         index = reindex(names, self.jobs, new_jobs)
         new = index < 0
         errors = self.errors[:, index].copy()
@@ -112,20 +112,9 @@ class Autoregression(Forecaster):
         ]
         shape = np.where(new[:, None], np.nan, self.shape[index])
         spread = np.where(new, np.sqrt(np.mean(self.spread**2)) + np.nanstd(self.shape), self.spread[index])
-        return replace(self, jobs=tuple(names), shape=shape, errors=errors, spread=spread, counts=None, seen=0)
-
-
-def reindex(names, learnt, new_jobs: str) -> np.ndarray:
-    """Index of `names` among `learnt`, -1 for new ones; an error unless `new_jobs="pooled"` lets them in."""
-    index = known_jobs(names, learnt)
-    if new_jobs not in ("error", "pooled"):
-        raise ValueError(f"new_jobs={new_jobs!r} must be 'error' or 'pooled'")
-    if new_jobs == "error" and (index < 0).any():
-        job = list(names)[int(np.argmin(index))]
-        raise ValueError(
-            f"job {job!r} is not among the jobs that were learnt; new_jobs='pooled' gives it the pooled prior"
+        return replace(
+            self, jobs=tuple(names), shape=shape, errors=errors, spread=spread, counts=np.empty((0, 0)), seen=0
         )
-    return index
 
 
 def context(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +149,7 @@ def context(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.n
 
 
 def filled(window: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`window` (jobs, minutes) with its gaps filled by the value before them, else the first one of `whole` after them."""
+    """`window` (jobs, minutes) with gaps filled by the value before them, else by the first one of `whole`."""
     known = ~np.isnan(window)
     latest = np.maximum.accumulate(np.where(known, np.arange(window.shape[1]), -1), axis=1)
     rows = np.arange(len(window))[:, None]
@@ -169,7 +158,7 @@ def filled(window: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Log counts (minutes, jobs, samples) kept within [0, log(1 + 10 x the largest count seen)] and below 1e6, so that they are finite."""
+    """Log counts (minutes, jobs, samples) between an empty minute and ten times the most that was seen."""
     seen = np.where(np.isnan(counts), 0, counts).max(axis=1)
     most = np.log1p(np.where(seen > 0, np.maximum(10 * seen, 100), 1e6))
     return np.clip(log_counts, 0, most[None, :, None])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from faro_lib.workload import Traces
 
 CONTEXT_MIN = 15  # minutes of history that a forecast looks at (EuroSys'25, section 4.1)
 HORIZON_MIN = 7  # minutes that a forecast covers
+_NOTHING = np.empty((0, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,7 @@ class Forecaster(ABC):
     day_minutes : length of a day; the day shape repeats after it.
     minute_of_day : of the minute to come.
     seen : minutes updated since the start.
-    counts : requests per minute of the last 2 x CONTEXT_MIN minutes, shape (jobs, minutes), NaN where missing or unseen.
+    counts : requests per minute of the last 2 x CONTEXT_MIN minutes, shape (jobs, minutes), NaN where missing.
     """
 
     jobs: tuple[str, ...]
@@ -36,18 +38,18 @@ class Forecaster(ABC):
     day_minutes: int = 360
     minute_of_day: int = 0
     seen: int = 0
-    counts: np.ndarray | None = None
+    counts: np.ndarray = field(default_factory=lambda: _NOTHING)
 
     def __post_init__(self):
-        if self.counts is None:
+        if self.counts.size == 0:
             object.__setattr__(self, "counts", _frozen(np.full((len(self.jobs), 2 * CONTEXT_MIN), np.nan)))
 
-    def start(self, minute_of_day: int = 0) -> Forecaster:
+    def start(self, minute_of_day: int = 0) -> Self:
         """Forget the history: a new day begins at `minute_of_day`."""
-        return replace(self, minute_of_day=int(minute_of_day) % self.day_minutes, seen=0, counts=None)
+        return replace(self, minute_of_day=int(minute_of_day) % self.day_minutes, seen=0, counts=_NOTHING)
 
-    def update(self, counts) -> Forecaster:
-        """The forecaster one minute later; `counts` (jobs,) are the requests of the minute that just ended, NaN = missing."""
+    def update(self, counts) -> Self:
+        """The forecaster one minute later; `counts` (jobs,): requests of the minute that just ended, NaN = missing."""
         counts = self.checked(counts)
         return replace(
             self,
@@ -122,7 +124,7 @@ def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
 
 
 def training_counts(traces: Traces) -> np.ndarray:
-    """The training days as floats, shape (days, samples, jobs, minutes), or an error if there is nothing to learn from."""
+    """The training days as floats, shape (days, samples, jobs, minutes); an error if there is too little to learn."""
     counts = np.asarray(traces.train, dtype=float)
     if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= CONTEXT_MIN + HORIZON_MIN:
         raise ValueError(
@@ -144,15 +146,23 @@ def last_known(counts: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
 
 
 def check_horizon(horizon: int, n: int) -> None:
-    for field, value in (("horizon", horizon), ("n", n)):
+    for name, value in (("horizon", horizon), ("n", n)):
         if int(value) != value or value < 1:
-            raise ValueError(f"{field}={value!r} must be a whole number >= 1")
+            raise ValueError(f"{name}={value!r} must be a whole number >= 1")
 
 
-def known_jobs(wanted: Sequence[str], learnt: Sequence[str]) -> np.ndarray:
-    """Index of each wanted job among the learnt ones, -1 for a job never seen, shape (wanted,)."""
-    index = {name: i for i, name in enumerate(learnt)}
-    return np.array([index.get(name, -1) for name in wanted], dtype=int)
+def reindex(names: Sequence[str], learnt: Sequence[str], new_jobs: str) -> np.ndarray:
+    """Index of `names` among `learnt`, -1 for new ones; an error unless `new_jobs="pooled"` lets them in."""
+    place = {name: i for i, name in enumerate(learnt)}
+    index = np.array([place.get(name, -1) for name in names], dtype=int)
+    if new_jobs not in ("error", "pooled"):
+        raise ValueError(f"new_jobs={new_jobs!r} must be 'error' or 'pooled'")
+    if new_jobs == "error" and (index < 0).any():
+        job = list(names)[int(np.argmin(index))]
+        raise ValueError(
+            f"job {job!r} is not among the jobs that were learnt; new_jobs='pooled' gives it the pooled prior"
+        )
+    return index
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -103,10 +104,10 @@ class Oracle(Forecaster):
         minutes = np.minimum(self.minute_of_day + np.arange(horizon), self.truth.shape[1] - 1)
         return self.truth[:, minutes]
 
-    def start(self, minute_of_day: int = 0) -> Oracle:
-        return replace(self, minute_of_day=int(minute_of_day), seen=0, counts=None)
+    def start(self, minute_of_day: int = 0) -> Self:
+        return replace(self, minute_of_day=int(minute_of_day), seen=0, counts=np.empty((0, 0)))
 
-    def update(self, counts) -> Oracle:
+    def update(self, counts) -> Self:
         self.checked(counts)
         return replace(self, minute_of_day=self.minute_of_day + 1, seen=self.seen + 1)
 

@@ -39,6 +39,7 @@ class Observation:
     idle : pods of the job that still hold capacity but serve nobody.
     changing : bool, a change of the job's replicas is going on.
     drop : the drop rate in force.
+    arrivals_now : requests so far in the minute that is not complete yet; None where the cluster does not tell.
     """
 
     now_s: float
@@ -54,6 +55,7 @@ class Observation:
     idle: np.ndarray
     changing: np.ndarray
     drop: np.ndarray
+    arrivals_now: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from faro_lib.workload.jobs import MINUTE_S, jobs_array
 
 DISPATCH = {"router": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
 WINDOW_S = 30  # of the mean latency that policies see
-DRAIN_S = 1e9  # later than any request can last
+DRAIN_STEP_S = 10.0  # between two looks whether the last request has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,7 @@ class SimulatedCluster:
             idle=np.array([len(p.idle_since_s) for p in pods]),
             changing=np.array([self._pods.changing(job, self.now_s) for job in range(len(pods))]),
             drop=self._station.drop.copy(),
+            arrivals_now=self._station.next_arrival - self._edges[:, minute],
         )
 
     def apply(self, target, drop):
@@ -150,8 +151,16 @@ class SimulatedCluster:
         self.now_s = until_s
 
     def finish(self) -> None:
-        """Let every request inside reach its end."""
-        self._serve(DRAIN_S)
+        """Let every request inside reach its end; pods that are on their way still come, as the run goes on until then."""
+        while self._inside:
+            self.advance(self.now_s + DRAIN_STEP_S)
+
+    @property
+    def _inside(self) -> bool:
+        """Whether any request has not ended yet."""
+        station = self._station
+        not_through = (station.head < self._requests.first[1:]) | (station.held >= 0) | (station.waiting_count > 0)
+        return bool(not_through.any() or station.inside.any())
 
     def _serve(self, until_s):
         events.advance_all(until_s, self._dispatch, self._physics.queue_limit, self._requests, self._station)

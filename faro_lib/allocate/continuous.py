@@ -1,0 +1,68 @@
+"""The paper's solvers: search a continuous relaxation, round up, repair, shrink. Kept for comparison.
+
+Between whole columns the table's utility is a straight line if relaxed; `plateau=True` makes it the step of the precise
+formulation, on which these searches see no slope.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from faro_lib.allocate.spare import repaired, shrunk
+
+
+def search(score, start, lower, upper, cost, budget, method: str, *, seed: int = 0, options=None) -> np.ndarray:
+    """Maximise `score` (x) over lower <= x <= upper, cost x <= budget, by "cobyla", "slsqp" or "differential-evolution"."""
+    from scipy.optimize import Bounds, LinearConstraint, differential_evolution, minimize
+
+    options = dict(options or {})
+    cost = np.asarray(cost, float)
+    if method == "differential-evolution":
+        found = differential_evolution(
+            lambda x: -score(x), Bounds(lower, upper), constraints=LinearConstraint(cost[None, :], -np.inf, budget),
+            rng=np.random.default_rng(seed), x0=np.clip(start, lower, upper), **{"polish": False, **options},
+        )  # fmt: skip
+        return np.clip(found.x, lower, upper)
+    if method == "slsqp":
+        found = minimize(
+            lambda x: -score(np.clip(x, lower, upper)), start, method="SLSQP", bounds=Bounds(lower, upper),
+            constraints={"type": "ineq", "fun": lambda x: budget - cost @ x, "jac": lambda x: -cost}, options=options,
+        )  # fmt: skip
+    elif method == "cobyla":
+        # One vector constraint: SciPy's COBYLA is interpreted since 1.16, and each constraint object costs time.
+        def room(x):
+            return np.concatenate([[budget - cost @ x], x - lower, upper - x])
+
+        found = minimize(
+            lambda x: -score(np.clip(x, lower, upper)), start, method="COBYLA",
+            constraints={"type": "ineq", "fun": room}, options={"rhobeg": 3.0, **options},
+        )  # fmt: skip
+    else:
+        raise ValueError(f"method={method!r} is not a search; accepted: cobyla, slsqp, differential-evolution")
+    return np.clip(np.where(np.isfinite(found.x), found.x, start), lower, upper)
+
+
+def continuous(method: str):
+    """A solver for the registry, on the table's rows read between the columns."""
+
+    def solver(problem, *, plateau: bool = False, seed: int = 0, shrink: bool = True, tol: float = 1e-4, options=None):
+        from faro_lib.allocate import _compiled
+
+        feasible = ~np.isneginf(problem.utility)
+        lower = np.argmax(feasible, axis=1).astype(float)
+        upper = problem.utility.shape[1] - 1.0 - np.argmax(feasible[:, ::-1], axis=1)
+        utility, term = np.where(feasible, problem.utility, 0.0), np.where(feasible, problem.term, 0.0)
+        leximin = problem.objective.leximin
+
+        def score(x):
+            return _compiled.score_between(utility, term, x, problem.gamma, leximin, plateau)
+
+        start = np.clip(problem.current.astype(float), lower, upper)
+        x = search(score, start, lower, upper, problem.cost, problem.budget, method, seed=seed, options=options)
+        replicas = repaired(problem, np.ceil(x - 1e-6).astype(np.int64))
+        if shrink:
+            replicas = shrunk(problem, replicas, range(len(replicas)), tol)
+        return replicas, float("nan")
+
+    solver.__doc__ = f"{method} on the continuous table, rounded up, repaired and shrunk."
+    return solver

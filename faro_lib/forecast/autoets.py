@@ -1,0 +1,76 @@
+"""statsforecast's AutoETS as an optional baseline; it needs the extra `autoets`, in an environment of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from faro_lib.forecast.base import (
+    CONTEXT_MIN,
+    HORIZON_MIN,
+    Forecaster,
+    check_horizon,
+    job_names,
+    last_known,
+    register,
+    training_counts,
+)
+from faro_lib.workload import Traces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoETS(Forecaster):
+    """Exponential smoothing chosen anew by AICc each minute on the log counts of the last 2 x CONTEXT_MIN minutes.
+
+    It gives a mean and an interval for each minute; paths are normal with that spread, correlated over minutes like a
+    random walk, corr(h, k) = sqrt(min / max).
+
+    Attributes
+    ----------
+    level, spread : mean and standard deviation of log(1 + x) over the training days, shape (jobs,): used until
+        CONTEXT_MIN minutes are known.
+    """
+
+    level: np.ndarray
+    spread: np.ndarray
+
+    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+        check_horizon(horizon, n)
+        mean = np.repeat(np.log1p(last_known(self.counts, np.expm1(self.level)))[:, None], horizon, axis=1)
+        spread = np.repeat(self.spread[:, None], horizon, axis=1)
+        for job, counts in enumerate(self.counts):
+            known = np.log1p(counts[~np.isnan(counts)])
+            if len(known) >= CONTEXT_MIN and np.ptp(known) > 0:
+                forecast = _auto_ets().forecast(y=known, h=horizon, level=[80])
+                mean[job] = forecast["mean"]
+                spread[job] = np.maximum(forecast["hi-80"] - forecast["mean"], 0) / 1.2815515655446004
+        minute = np.arange(1, horizon + 1)
+        correlation = np.sqrt(np.minimum.outer(minute, minute) / np.maximum.outer(minute, minute))
+        normal = self.rng().standard_normal((len(mean), n, horizon)) @ np.linalg.cholesky(correlation).T
+        return np.expm1(np.clip(mean[:, None] + spread[:, None] * normal, 0, 14))
+
+
+def _auto_ets():
+    try:
+        from statsforecast.models import AutoETS as Model
+    except ImportError:
+        raise ValueError(
+            "forecaster='autoets' needs statsforecast, which is not installed: pip install 'faro_lib[autoets]' "
+            "(in an environment with pandas < 3)"
+        ) from None
+    return Model(season_length=1)
+
+
+@register("autoets")
+def autoets(traces: Traces, *, seed: int = 0) -> AutoETS:
+    """AutoETS, which learns from the day itself; the training days only say what to expect of its first minutes."""
+    _auto_ets()
+    y = np.log1p(training_counts(traces))
+    return AutoETS(
+        jobs=job_names(traces),
+        seed=seed,
+        day_minutes=y.shape[-1],
+        level=y.mean(axis=(0, 1, 3)),
+        spread=y.std(axis=(0, 1, 3)),
+    )

@@ -1,0 +1,90 @@
+"""The regression behind the Bayesian forecaster: from counts to features, shared by the fit and by the online paths.
+
+On the square-root scale, where counts have an even spread (Anscombe 1948), in units of the job's own level:
+
+    y[t] = sqrt(x[t] + 3/8) / unit,   z[t] = y[t] - shape[t]
+    z[t] = sum_l a[l] z[t-l] + sum_k b[k] (shape[t-k] - 1) + c + exp(s + g v[t]) e[t],   e Student-t
+
+with shape[t] the mean of y at that minute over other days, l = 1..15, k = 0..15, and v[t] the log of how much z has
+moved from minute to minute lately.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from faro_lib.forecast.base import CONTEXT_MIN
+
+ANSCOMBE = 3 / 8
+RECENT_MIN = 5  # minutes whose movement tells the spread of the next one
+LEAST_MOVE = 0.01  # of the job's level; keeps the log of a standing trace finite
+USUAL_MOVE = 0.04  # centre of the log movement
+
+
+def root(counts):
+    """sqrt(x + 3/8).
+
+    >>> float(root(np.array(0.625)))
+    1.0
+    """
+    return np.sqrt(counts + ANSCOMBE)
+
+
+def from_root(y):
+    """Counts of a root, >= 0.
+
+    >>> from_root(root(np.array([0.0, 7.0]))).round(6).tolist()
+    [0.0, 7.0]
+    """
+    return np.maximum(np.square(np.maximum(y, 0)) - ANSCOMBE, 0)
+
+
+def movement(z, axis: int = -1):
+    """v = log of the mean absolute step of z over its last RECENT_MIN steps, centred at the usual movement.
+
+    `z` holds the last RECENT_MIN + 1 minutes along `axis`.
+    """
+    return np.log((np.abs(np.diff(z, axis=axis)).mean(axis=axis) + LEAST_MOVE) / USUAL_MOVE)
+
+
+def windows(values: np.ndarray, length: int) -> np.ndarray:
+    """All runs of `length` minutes, shape (..., minutes - length + 1, length)."""
+    return np.lib.stride_tricks.sliding_window_view(values, length, axis=-1)
+
+
+def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, movement and target of each minute of a day from the CONTEXT_MIN-th on.
+
+    Parameters
+    ----------
+    y, shape : in units of the job's level, shape (..., minutes).
+
+    Returns
+    -------
+    features : shape (..., minutes - CONTEXT_MIN, 2 x CONTEXT_MIN + 2): lags of z (oldest first), of shape - 1 (oldest
+        first, the minute itself last), a constant.
+    moved : v, shape (..., minutes - CONTEXT_MIN).
+    target : z, shape (..., minutes - CONTEXT_MIN).
+    """
+    z = y - shape
+    runs = windows(z, CONTEXT_MIN + 1)
+    lags = runs[..., :-1]
+    constant = np.ones((*lags.shape[:-1], 1))
+    features = np.concatenate([lags, windows(shape - 1, CONTEXT_MIN + 1), constant], axis=-1)
+    return features, movement(lags[..., -RECENT_MIN - 1 :]), runs[..., -1]
+
+
+def units(counts: np.ndarray) -> np.ndarray:
+    """Level of each job on the root scale, shape (jobs,), from counts of shape (days, jobs, minutes)."""
+    return np.maximum(root(counts).mean(axis=(0, 2)), 1.0)
+
+
+def shapes_of_other_days(y: np.ndarray) -> np.ndarray:
+    """For each day the mean of the *other* days, shape (days, jobs, minutes): what a forecaster could have known.
+
+    With a single day it is flat at the day's mean.
+    """
+    days = len(y)
+    if days == 1:
+        return np.broadcast_to(y.mean(axis=-1, keepdims=True), y.shape).copy()
+    return (y.sum(axis=0) - y) / (days - 1)

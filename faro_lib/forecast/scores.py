@@ -1,0 +1,158 @@
+"""How good a forecast was: sums over sums, by job or by minute ahead, and how sure one can be of a difference.
+
+Throughout, `samples` has shape (origins, jobs, n, minutes) and `truth` (origins, jobs, minutes), as `rolling` gives
+them; `by` is "" for one number, "job" or "minute" for one each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+TAIL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
+
+
+def squared_errors(samples, truth):
+    """(mean of the samples - x)^2, shape of the truth."""
+    return (samples.mean(axis=2, dtype=float) - truth) ** 2
+
+
+def rmse(samples, truth, by: str = ""):
+    """Root of the mean squared error of the mean of the samples."""
+    return np.sqrt(_mean(squared_errors(samples, truth), by))
+
+
+def crps_terms(samples, truth):
+    """CRPS of the empirical distribution of the samples (not the "fair" one), shape of the truth.
+
+    E|X - x| - E|X - X'| / 2 with X, X' drawn from the n samples with replacement (Gneiting and Raftery 2007, eq. 21).
+
+    >>> float(crps_terms(np.array([[[[0.0], [2.0]]]]), np.array([[[1.0]]]))[0, 0, 0])
+    0.5
+    """
+    n = samples.shape[2]
+    ordered = np.sort(samples, axis=2)
+    weights = (2 * np.arange(1, n + 1) - n - 1) / n**2
+    spread = np.einsum("ojnh,n->ojh", ordered, weights.astype(ordered.dtype))
+    return np.abs(samples - truth[:, :, None]).mean(axis=2, dtype=float) - spread
+
+
+def crps(samples, truth, by: str = ""):
+    """Mean CRPS in requests per minute."""
+    return _mean(crps_terms(samples, truth), by)
+
+
+def pinball_terms(samples, truth, levels: Sequence[float]):
+    """max(q (x - z), (q - 1) (x - z)) of the sample quantile z at level q, shape (levels, *truth)."""
+    over = truth - np.quantile(samples, levels, axis=2)
+    level = np.asarray(levels).reshape(-1, 1, 1, 1)
+    return np.maximum(level * over, (level - 1) * over)
+
+
+def pinball(samples, truth, levels: Sequence[float] = TAIL_LEVELS):
+    """Mean pinball loss at each level, shape (levels,)."""
+    return pinball_terms(samples, truth, levels).mean(axis=(1, 2, 3))
+
+
+def wql_terms(samples, truth, levels: Sequence[float] = LEVELS):
+    """2 x the pinball loss, mean over levels, shape of the truth: the numerator of WQL."""
+    return 2 * pinball_terms(samples, truth, levels).mean(axis=0)
+
+
+def wql(samples, truth, by: str = ""):
+    """Weighted quantile loss: the sum of 2 x pinball over the sum of what came, mean over the levels .1 to .9."""
+    return _mean(wql_terms(samples, truth), by) / _mean(truth, by)
+
+
+def coverage(samples, truth, level: float = 0.8, by: str = ""):
+    """How often the central interval of `level` held what came."""
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=2)
+    return _mean((low <= truth) & (truth <= high), by)
+
+
+def pit(samples, truth):
+    """Share of samples below what came, ties by half, shape of the truth: uniform if the forecast is calibrated."""
+    held = truth[:, :, None]
+    return ((samples < held).mean(axis=2) + (samples <= held).mean(axis=2)) / 2
+
+
+def difference(
+    numerators, others, weights=None, *, block: int = 30, draws: int = 2000, seed: int = 0, level: float = 0.95
+):
+    """Mean score of one forecaster minus another's on the same day, with a block-bootstrap interval.
+
+    Blocks of `block` consecutive origins, all jobs and minutes together, are drawn with replacement around the day
+    (Politis and Romano 1992), because errors of neighbouring minutes and of alike jobs are one error.
+
+    Parameters
+    ----------
+    numerators, others : terms of a score, shape (origins, ...), e.g. `crps_terms`.
+    weights : what the sums are divided by, shape (origins, ...); default 1 each. For WQL: the truth.
+
+    Returns
+    -------
+    (difference, low, high).
+    """
+    origins = len(numerators)
+    if np.shape(numerators) != np.shape(others):
+        raise ValueError(
+            f"numerators {np.shape(numerators)} and others {np.shape(others)} are not of the same forecasts"
+        )
+    total = (np.asarray(numerators, dtype=float) - others).reshape(origins, -1).sum(axis=1)
+    weight = np.ones_like(numerators, dtype=float) if weights is None else np.asarray(weights, dtype=float)
+    weight = weight.reshape(origins, -1).sum(axis=1)
+    block = min(block, origins)
+    starts = np.random.default_rng(seed).integers(origins, size=(draws, -(-origins // block)))
+    rows = ((starts[:, :, None] + np.arange(block)) % origins).reshape(draws, -1)[:, :origins]
+    ratios = total[rows].sum(axis=1) / weight[rows].sum(axis=1)
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return float(total.sum() / weight.sum()), float(low), float(high)
+
+
+def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray], float]):
+    """What plans made from the forecast lose against plans made from the truth, at each origin, shape (origins,).
+
+    `plan_value(samples, truth)` makes a plan from samples (jobs, n, minutes) and returns its utility on what came,
+    (jobs, minutes). It is >= 0 wherever the plan from the truth is optimal for it.
+    """
+    return np.array([plan_value(came[:, None, :], came) - plan_value(seen, came) for seen, came in zip(samples, truth)])
+
+
+def score_table(
+    forecaster: str, samples, truth, jobs: Sequence[str], *, fit_s: float = np.nan, predict_ms: float = np.nan
+):
+    """Rows of forecast/scores.csv, one a job and one for all of them together (job = "all")."""
+    import pandas as pd
+
+    def column(score):
+        return [*score(samples, truth, by="job"), score(samples, truth)]
+
+    return pd.DataFrame(
+        {
+            "forecaster": forecaster,
+            "job": [*jobs, "all"],
+            "rmse_per_min": column(rmse),
+            "crps_per_min": column(crps),
+            "wql": column(wql),
+            "coverage_80": column(coverage),
+            "fit_s": fit_s,
+            "predict_ms": predict_ms,
+        }
+    )
+
+
+def save_samples(path: str | Path, forecasts: dict[str, np.ndarray], truth: np.ndarray, jobs: Sequence[str]) -> None:
+    """Write forecast/samples.npz: one array of whole requests a forecaster, and `truth` and `jobs`."""
+    arrays: dict[str, Any] = {name: np.rint(samples).astype(np.int32) for name, samples in forecasts.items()}
+    np.savez_compressed(path, truth=truth, jobs=np.array(list(jobs)), **arrays)
+
+
+def _mean(terms: np.ndarray, by: str):
+    axes = {"": None, "job": (0, 2), "minute": (0, 1)}
+    if by not in axes:
+        raise ValueError(f"by={by!r} must be '', 'job' or 'minute'")
+    return np.asarray(terms, dtype=float).mean(axis=axes[by])

@@ -1,0 +1,60 @@
+"""Measured performance: what constant rates do to the simulated dispatch, as a table that decisions can read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from faro_lib.policies.baselines import Fixed
+from faro_lib.queueing import MeasuredPerformance
+from faro_lib.simulate.cluster import PAPER, Physics
+from faro_lib.simulate.draws import ROUTER, draw, true_service_time
+from faro_lib.simulate.run import simulate
+from faro_lib.utility import precise_utility, relaxed_utility
+from faro_lib.workload import Job, Workload
+
+UTILISATIONS = (0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
+
+
+def measure(
+    jobs: tuple[Job, ...],
+    replicas: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12),
+    *,
+    minutes: int = 60,
+    seed: int = 1,
+    physics: Physics = PAPER,
+) -> MeasuredPerformance:
+    """Serve constant rates with constant replicas, class by class (`Job.model`), and write down what a minute was worth.
+
+    Utilities are means over minutes of the utility of a minute's percentile, which is what a decision is judged by; the
+    utility of a mean percentile would be larger near saturation.
+
+    Parameters
+    ----------
+    jobs : one job of each class stands for all of its class.
+    replicas : counts measured.
+    minutes : of each run; the first is left out, since it begins with empty queues.
+    """
+    classes = {job.model: job for job in reversed(jobs)}
+    shape = (len(classes), 1 + len(UTILISATIONS), len(replicas))
+    rates = np.zeros(shape[:2])
+    # At rate 0 nothing waits: the table's first row is that of an idle replica.
+    latency_s, refused = np.zeros(shape), np.zeros(shape)
+    relaxed, precise = np.ones(shape), np.ones(shape)
+    for k, job in enumerate(classes.values()):
+        per_min = np.rint(60 * np.array(UTILISATIONS) / true_service_time(job).mean_s).astype(int)
+        rates[k, 1:] = per_min / 60
+        for column, x in enumerate(replicas):
+            counts = np.repeat(per_min[:, None] * x, minutes + 1, axis=1)
+            workload = Workload(tuple(replace(job, name=str(n)) for n in range(len(per_min))), counts)
+            draws = draw(workload, seed, router=ROUTER if physics.dispatch == "router" else None)
+            run = simulate(workload, Fixed(x), x * len(per_min) * job.cores, draws=draws, physics=physics)
+            p99_s = run.p99_s[:, 1 : minutes + 1]
+            latency_s[k, 1:, column] = np.median(p99_s, axis=1)
+            relaxed[k, 1:, column] = relaxed_utility(p99_s, job.slo_s).mean(axis=1)
+            precise[k, 1:, column] = precise_utility(p99_s, job.slo_s).mean(axis=1)
+            refused[k, 1:, column] = run.refused.sum(axis=1) / run.requests.sum(axis=1)
+        latency_s[k, 0] = latency_s[k, 1]
+    slo_s = np.array([job.slo_s for job in classes.values()])
+    return MeasuredPerformance(tuple(classes), rates, np.array(replicas), latency_s, relaxed, precise, refused, slo_s)

@@ -1,0 +1,313 @@
+"""The paper's simulator once more, plain and slow: one event queue, real queues, no arrays, nothing of `faro_lib`.
+
+Written from the description of the authors' simulator (EuroSys'25, section 6, and the published artifact), so that the
+compiled one can be held against it request by request. All chance is handed in.
+
+Where the description is silent, both sides assume: a replica is born before the controller looks at the same instant; of a
+job's idle pods the one that has been idle longest is taken first; jobs that retry at the same instant do so in file order.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from math import inf
+
+QUEUE_LIMIT, REPLICA_PLACES = 50, 4
+REUSE_S, COLD_START_S, RETRY_S = 3, 35, 5
+IDLE_S, CHECK_S = 30, 5
+WINDOW_S = 30
+# What comes first at equal times.
+ARRIVAL, SERVICE, BIRTH, CONTROLLER, COLLECTION, RETRY = range(6)
+
+
+@dataclass(eq=False)
+class Request:
+    arrival_s: float
+    router_in_s: float
+    service_s: float
+    router_out_s: float
+    coin: float
+    refused: bool = False
+    latency_s: float | None = None
+
+
+@dataclass
+class Seen:
+    """What the controller sees of every job before it acts."""
+
+    now_s: float
+    running: list[int]
+    idle: list[int]
+    changing: list[bool]
+    queue: list[int]
+    mean_latency_s: list[float]
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = 0.0
+        self._events: list = []
+        self._order = itertools.count()
+
+    def at(self, time_s, kind, action, tie=0):
+        heapq.heappush(self._events, (time_s, kind, tie, next(self._order), action))
+
+    def run(self, until_done):
+        while self._events and not until_done():
+            self.now_s, _, _, _, action = heapq.heappop(self._events)
+            action()
+
+
+class Router:
+    """One server, first in first out, for requests on their way in and responses and refusals on their way out."""
+
+    def __init__(self, clock):
+        self.clock, self.line = clock, deque()
+
+    def enter(self, service_s, then):
+        self.line.append((service_s, then))
+        if len(self.line) == 1:
+            self._begin()
+
+    def _begin(self):
+        self.clock.at(self.clock.now_s + self.line[0][0], SERVICE, self._leave)
+
+    def _leave(self):
+        _, then = self.line.popleft()
+        if self.line:
+            self._begin()
+        then()
+
+
+class Replica:
+    def __init__(self, clock, on_completion):
+        self.clock, self.on_completion, self.line = clock, on_completion, deque()
+
+    def accept(self, request):
+        self.line.append(request)
+        if len(self.line) == 1:
+            self._begin()
+
+    def _begin(self):
+        self.clock.at(self.clock.now_s + self.line[0].service_s, SERVICE, self._complete)
+
+    def _complete(self):
+        request = self.line.popleft()
+        if self.line:
+            self._begin()
+        self.on_completion(request)
+
+
+class Service:
+    """One job: router, queue, dispatcher, replicas."""
+
+    def __init__(self, clock, requests, permutation):
+        self.clock, self.requests, self.permutation = clock, requests, permutation
+        self.router, self.queue, self.held, self.drop = Router(clock), deque(), None, 0.0
+        self.replicas: list[Replica] = []  # oldest first
+        self.retired: list[Replica] = []
+        self.order: list[Replica] = []
+        self.turn = 0
+        self.ended: list[tuple[float, float]] = []  # (instant, time in the system)
+        for request in requests:
+            clock.at(request.arrival_s, ARRIVAL, lambda request=request: self._arrive(request))
+
+    def add_replica(self):
+        self.replicas.append(Replica(self.clock, self._served))
+        self._shuffle()
+
+    def remove_newest_replica(self):
+        self.retired.append(self.replicas.pop())
+        self._shuffle()
+
+    def _shuffle(self):
+        self.order = [self.replicas[i] for i in self.permutation(len(self.replicas))]
+        self.turn = 0
+
+    def _arrive(self, request):
+        self.router.enter(request.router_in_s, lambda: self._passed(request))
+
+    def _passed(self, request):
+        if request.coin < self.drop or len(self.queue) > QUEUE_LIMIT:
+            request.refused = True
+            self._leave(request)
+            return
+        self.queue.append(request)
+        if self.held is None:
+            self._dispatch()
+
+    def _served(self, request):
+        self._leave(request)
+        self._dispatch()
+
+    def _leave(self, request):
+        self.router.enter(request.router_out_s, lambda: self._end(request))
+
+    def _end(self, request):
+        spent_s = self.clock.now_s - request.arrival_s
+        request.latency_s = inf if request.refused else spent_s
+        self.ended.append((self.clock.now_s, spent_s))
+
+    def _dispatch(self):
+        while self.held is not None or self.queue:
+            if self.held is None:
+                self.held = self.queue.popleft()
+            replica = self._next_with_room()
+            if replica is None:
+                return
+            replica.accept(self.held)
+            self.held = None
+
+    def _next_with_room(self):
+        for _ in self.order:
+            replica = self.order[self.turn]
+            self.turn = (self.turn + 1) % len(self.order)
+            if len(replica.line) < REPLICA_PLACES:
+                return replica
+        return None
+
+    def inside(self):
+        lines = sum(len(replica.line) for replica in self.replicas + self.retired)
+        return len(self.queue) + (self.held is not None) + lines
+
+    def mean_latency_s(self):
+        recent = [spent for at, spent in self.ended if self.clock.now_s - WINDOW_S <= at < self.clock.now_s]
+        return sum(recent) / len(recent) if recent else 0.0
+
+
+@dataclass
+class Pods:
+    tenths: int  # of a core, a replica
+    target: int
+    starting: int = 0
+    waiting: int = 0
+    idle_since_s: list[float] = field(default_factory=list)
+    removed_s: float = -inf
+
+
+class Cluster:
+    """All jobs inside one capacity, and the controller that acts on a schedule.
+
+    Parameters
+    ----------
+    requests : for each job its requests, by arrival.
+    tenths, capacity_tenths : cores of each job's replica and of the cluster, in tenths.
+    schedule : (instant, wanted replicas, drop rates, tries) tuples; at each the controller sees, admits and acts.
+    permutations : for each job a callable n -> order of 0..n-1.
+    """
+
+    def __init__(self, requests, tenths, capacity_tenths, initial, schedule, permutations):
+        self.clock = clock = Clock()
+        self.capacity_tenths = capacity_tenths
+        self.services = [Service(clock, own, permutation) for own, permutation in zip(requests, permutations)]
+        self.pods = [Pods(cores, target) for cores, target in zip(tenths, initial)]
+        self.carried: dict[int, tuple[int, int]] = {}  # job -> (wanted, tries left)
+        self.seen: list[Seen] = []
+        self.targets: list[list[int]] = []
+        for service, replicas in zip(self.services, initial):
+            for _ in range(replicas):
+                service.add_replica()
+        for now_s, wanted, drop, tries in schedule:
+            clock.at(now_s, CONTROLLER, lambda w=wanted, d=drop, t=tries: self._control(w, d, t))
+        clock.at(CHECK_S, COLLECTION, self._collect)
+
+    def run(self):
+        left = [request for service in self.services for request in service.requests]
+
+        def finished():
+            while left and left[-1].latency_s is not None:
+                left.pop()
+            return not left
+
+        self.clock.run(finished)
+        return [[request.latency_s for request in service.requests] for service in self.services]
+
+    def used_tenths(self):
+        return sum(
+            (len(service.replicas) + pods.starting + len(pods.idle_since_s)) * pods.tenths
+            for service, pods in zip(self.services, self.pods)
+        )
+
+    def changing(self, job):
+        pods = self.pods[job]
+        return bool(pods.starting or pods.waiting or self.clock.now_s < pods.removed_s + REUSE_S)
+
+    def _control(self, wanted, drop, tries):
+        jobs = range(len(self.pods))
+        self.seen.append(
+            Seen(
+                self.clock.now_s,
+                [len(service.replicas) for service in self.services],
+                [len(pods.idle_since_s) for pods in self.pods],
+                [self.changing(job) for job in jobs],
+                [service.inside() for service in self.services],
+                [service.mean_latency_s() for service in self.services],
+            )
+        )
+        for service, rate in zip(self.services, drop):
+            service.drop = rate
+        # An action is a job whose wanted replicas differ from its target; a newer one replaces what was carried over.
+        actions = dict(self.carried)
+        fresh = []
+        for job in jobs:
+            if wanted[job] != self.pods[job].target and not (job in actions and tries == 1):
+                actions[job] = (wanted[job], tries)
+                fresh.append(job)
+        self.carried = {}
+        downs = [job for job in jobs if job in actions and actions[job][0] < self.pods[job].target]
+        ups = [job for job in jobs if job in actions and actions[job][0] > self.pods[job].target]
+        ups.sort(key=lambda job: job in fresh)
+        # Downscales first, then what was carried over, then file order; the cluster acts when all are admitted.
+        admitted = [pods.target for pods in self.pods]
+        for job in downs + ups:
+            target, left = actions[job]
+            if not self.changing(job):
+                free = self.capacity_tenths - sum(a * pods.tenths for a, pods in zip(admitted, self.pods))
+                admitted[job] = min(target, admitted[job] + max(0, free // self.pods[job].tenths))
+            if admitted[job] != target and left > 1:
+                self.carried[job] = (target, left - 1)
+        self.targets.append(admitted)
+        for job in jobs:
+            if admitted[job] < self.pods[job].target:
+                self._shrink(job, self.pods[job].target - admitted[job])
+        for job in jobs:
+            if admitted[job] > self.pods[job].target:
+                self._grow(job, admitted[job] - self.pods[job].target)
+        for pods, target in zip(self.pods, admitted):
+            pods.target = target
+
+    def _shrink(self, job, replicas):
+        for _ in range(replicas):
+            self.services[job].remove_newest_replica()
+            self.pods[job].idle_since_s.append(self.clock.now_s)
+        self.pods[job].removed_s = self.clock.now_s
+
+    def _grow(self, job, replicas):
+        pods, now_s = self.pods[job], self.clock.now_s
+        pods.waiting = 0
+        for _ in range(replicas):
+            if pods.idle_since_s:
+                pods.idle_since_s.pop(0)
+                self._start(job, now_s + REUSE_S)
+            elif self.used_tenths() + pods.tenths <= self.capacity_tenths:
+                self._start(job, now_s + COLD_START_S)
+            else:
+                pods.waiting += 1
+        if pods.waiting:
+            self.clock.at(now_s + RETRY_S, RETRY, lambda: self._grow(job, pods.waiting), tie=job)
+
+    def _start(self, job, at_s):
+        self.pods[job].starting += 1
+        self.clock.at(at_s, BIRTH, lambda: self._birth(job), tie=job)
+
+    def _birth(self, job):
+        self.pods[job].starting -= 1
+        self.services[job].add_replica()
+
+    def _collect(self):
+        for pods in self.pods:
+            pods.idle_since_s = [since for since in pods.idle_since_s if self.clock.now_s - since < IDLE_S]
+        self.clock.at(self.clock.now_s + CHECK_S, COLLECTION, self._collect)

@@ -1,0 +1,106 @@
+"""Random schedules for the simulated cluster: what to ask of it, turn by turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from hypothesis import strategies as st
+
+from faro_lib import control
+from faro_lib.policies.base import HOLD, Plan
+from faro_lib.simulate import Draws, Physics, SimulatedCluster, draw
+from faro_lib.simulate.cluster import PAPER
+from faro_lib.workload import Job, Workload
+from faro_lib.workload.jobs import MINUTE_S
+
+
+@dataclass
+class Scripted:
+    """A policy that asks for what a script says, turn by turn: wanted, drop (turns, jobs); tries (turns,)."""
+
+    wanted: np.ndarray
+    drop: np.ndarray
+    tries: list[int]
+    tick_s: float
+    name: str = "Scripted"
+    seen: list = field(default_factory=list)
+
+    def start(self, jobs):
+        return 0
+
+    def decide(self, turn, observation):
+        plan = Plan(self.wanted[turn], self.drop[turn], (HOLD,) * len(observation.target), self.tries[turn])
+        return turn + 1, plan
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A small workload and what is asked for it; lists over turns of lists over jobs."""
+
+    counts: list  # requests per minute: lists over minutes of lists over jobs
+    tenths: list  # cores of a replica, in tenths
+    spare_tenths: int  # capacity beyond the initial replicas
+    initial: list
+    tick_s: int
+    wanted: list
+    drop: list
+    tries: list
+    seed: int
+
+    @property
+    def capacity_tenths(self) -> int:
+        return int(np.dot(self.initial, self.tenths)) + self.spare_tenths
+
+    @property
+    def workload(self) -> Workload:
+        jobs = tuple(Job(f"job{n}", cores=tenths / 10) for n, tenths in enumerate(self.tenths))
+        return Workload(jobs, np.array(self.counts).T)
+
+    def draws(self) -> Draws:
+        return draw(self.workload, self.seed)
+
+    def run(self, draws: Draws, physics: Physics = PAPER) -> tuple[SimulatedCluster, list[control.Step]]:
+        """The cluster when every request has ended, and the turns of the loop."""
+        policy = Scripted(np.array(self.wanted), np.array(self.drop), self.tries, float(self.tick_s))
+        workload = self.workload
+        cluster = SimulatedCluster(workload, draws, self.capacity_tenths / 10, np.array(self.initial), physics)
+        steps: list[control.Step] = []
+        control.run(cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=steps.append)
+        cluster.finish()
+        return cluster, steps
+
+
+@st.composite
+def schedules(draw_from):
+    """Few minutes, few replicas, little room: pods wait, queues overflow, replicas go while they still hold requests."""
+    jobs = draw_from(st.integers(1, 3))
+    minutes = draw_from(st.integers(1, 3))
+    tick_s = draw_from(st.sampled_from([2, 5, 7, 10]))
+    turns = int(np.ceil(minutes * MINUTE_S / tick_s)) - 1
+
+    def per_job(values):
+        return st.lists(values, min_size=jobs, max_size=jobs)
+
+    def changes(values):
+        # Few changes with long stretches between them, so that they have the time to happen.
+        change = st.tuples(st.integers(0, turns - 1), values)
+        return st.lists(change, max_size=12).map(lambda all_of_them: sorted(all_of_them, key=lambda one: one[0]))
+
+    initial = draw_from(per_job(st.integers(1, 4)))
+    wanted, drop = np.tile(initial, (turns, 1)), np.zeros((turns, jobs))
+    for turn, targets in draw_from(changes(per_job(st.integers(1, 6)))):
+        wanted[turn:] = targets
+    for turn, rates in draw_from(changes(per_job(st.sampled_from([0.0, 0.0, 0.05, 0.5, 1.0])))):
+        drop[turn:] = rates
+    return Schedule(
+        draw_from(st.lists(per_job(st.integers(0, 1200)), min_size=minutes, max_size=minutes)),
+        draw_from(per_job(st.sampled_from([10, 10, 5, 20, 3]))),
+        draw_from(st.integers(0, 40)),
+        initial,
+        tick_s,
+        wanted.tolist(),
+        drop.tolist(),
+        draw_from(st.lists(st.sampled_from([1, 5]), min_size=turns, max_size=turns)),
+        draw_from(st.integers(0, 2**31)),
+    )

@@ -1,0 +1,175 @@
+"""The Bayesian forecaster online, against worlds whose truth is known."""
+
+import numpy as np
+import pytest
+from forecast_worlds import ar1_day, ar1_posterior, shaped_traces
+
+from faro_lib.forecast import bayes_forecaster, fit, load_posterior, recalibrated, rolling, save_posterior
+from faro_lib.forecast.regression import from_root, root
+from faro_lib.forecast.scores import coverage
+
+UNIT, LAG, SPREAD = 20.0, 0.8, 0.05
+
+
+def seen(forecaster, minutes):
+    for counts in minutes:
+        forecaster = forecaster.update(counts)
+    return forecaster
+
+
+def deviations(samples):
+    return root(samples) / UNIT - 1
+
+
+def test_paths_of_an_ar1_have_its_mean_and_variance_at_every_minute():
+    forecaster = seen(bayes_forecaster(ar1_posterior(), recalibrate=False), [np.full(4, from_root(UNIT * 1.3))] * 15)
+    z = deviations(forecaster.sample(7, 20_000))
+    h = np.arange(1, 8)
+    np.testing.assert_allclose(z.mean(axis=1), np.tile(0.3 * LAG**h, (4, 1)), atol=0.003)
+    variance = SPREAD**2 * (1 - LAG ** (2 * h)) / (1 - LAG**2)
+    np.testing.assert_allclose(z.var(axis=1), np.tile(variance, (4, 1)), rtol=0.05)
+
+
+def test_paths_hang_together_over_minutes_as_an_ar1_does():
+    forecaster = seen(bayes_forecaster(ar1_posterior(), recalibrate=False), [np.full(4, 400)] * 15)
+    z = deviations(forecaster.sample(7, 20_000))[0]
+    expected = LAG * np.sqrt((1 - LAG**12) / (1 - LAG**14))  # corr(z6, z7) of an AR(1) started at a known value
+    assert np.corrcoef(z[:, 5], z[:, 6])[0, 1] == pytest.approx(expected, abs=0.01)
+
+
+def test_jobs_that_move_together_do_so_in_the_samples():
+    together = np.array([[1, 0.9, 0, 0], [0.9, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    forecaster = seen(bayes_forecaster(ar1_posterior(correlation=together), recalibrate=False), [np.full(4, 400)] * 15)
+    z = deviations(forecaster.sample(7, 20_000))
+    np.testing.assert_allclose(np.corrcoef(z[:, :, 3]), together, atol=0.03)
+
+
+@pytest.mark.parametrize("gap", [1, 4])
+def test_a_gap_of_k_minutes_is_as_uncertain_as_k_minutes_ahead(gap):
+    history = [np.full(4, 400.0)] * 20
+    whole = seen(bayes_forecaster(ar1_posterior(), recalibrate=False), history)
+    gappy = seen(whole, [np.full(4, np.nan)] * gap)
+    np.testing.assert_allclose(
+        deviations(gappy.sample(3, 20_000)).std(axis=1),
+        deviations(whole.sample(3 + gap, 20_000)).std(axis=1)[:, gap:],
+        rtol=0.05,
+    )
+
+
+def test_nothing_known_is_the_day_shape_with_the_spread_of_days():
+    posterior = ar1_posterior()
+    z = deviations(bayes_forecaster(posterior, recalibrate=False).sample(7, 20_000))
+    assert abs(z.mean()) < 0.01
+    # A stationary AR(1): the prior and every minute after it have the same spread.
+    np.testing.assert_allclose(z.std(axis=1), np.tile(posterior.off_shape[:, None], 7), rtol=0.1)
+
+
+def test_a_job_never_seen_gets_the_pooled_prior_at_its_own_level():
+    posterior = ar1_posterior()
+    forecaster = bayes_forecaster(posterior, ["job1", "newcomer"], new_jobs="pooled", recalibrate=False)
+    before = forecaster.sample(7, 2000)
+    assert before[1].std() > 2 * before[0].std()
+    after = seen(forecaster, [np.array([400.0, 9000.0])] * 15).sample(7, 2000)
+    assert np.median(after[1]) == pytest.approx(9000, rel=0.1)
+    assert np.median(after[0]) == pytest.approx(400, rel=0.1)
+
+
+def test_a_posterior_of_other_jobs_is_refused_and_the_job_named():
+    with pytest.raises(ValueError, match=r"job 'stranger' is not among the jobs that were learnt"):
+        bayes_forecaster(ar1_posterior(), ["job0", "stranger"])
+
+
+def test_the_bayes_forecaster_without_a_posterior_says_that_it_is_not_fitted():
+    with pytest.raises(ValueError, match=r"posterior=None: the bayes forecaster is not fitted"):
+        fit("bayes", shaped_traces())
+
+
+def test_a_posterior_survives_the_disk_and_other_files_are_refused(tmp_path):
+    posterior = ar1_posterior()
+    save_posterior(posterior, tmp_path / "posterior.npz")
+    again = load_posterior(tmp_path / "posterior.npz")
+    first, second = (seen(bayes_forecaster(p, seed=3), ar1_day().T[:20]).sample() for p in (posterior, again))
+    np.testing.assert_array_equal(first, second)
+    np.savez(tmp_path / "other.npz", a=1)
+    with pytest.raises(ValueError, match=r"lacks 'jobs'"):
+        load_posterior(tmp_path / "other.npz")
+    with pytest.raises(ValueError, match="does not exist"):
+        load_posterior(tmp_path / "nowhere.npz")
+
+
+def test_a_model_that_is_right_is_calibrated_and_stays_so_when_recalibrated():
+    day = ar1_day(jobs=8, seed=1)
+    for recalibrate in (False, True):
+        forecaster = bayes_forecaster(ar1_posterior(jobs=8), recalibrate=recalibrate)
+        assert coverage(*rolling(forecaster, day, n=200)) == pytest.approx(0.8, abs=0.03)
+
+
+def test_recalibration_mends_a_model_that_is_three_times_too_sure():
+    day = ar1_day(jobs=8, minutes=720, seed=2)
+    sure = bayes_forecaster(ar1_posterior(jobs=8, spread=SPREAD / 3), recalibrate=False)
+    samples, truth = rolling(sure, day)
+    mended, _ = rolling(recalibrated(sure), day)
+    assert coverage(samples, truth) < 0.5
+    assert coverage(mended[180:], truth[180:]) == pytest.approx(0.8, abs=0.03)
+
+
+def shifted(day):
+    day = day.copy()
+    day[:, 150:] *= 3
+    return day, 150
+
+
+def silent_for_an_hour(day):
+    day = day.copy()
+    day[:, 120:180] = 0
+    return day, 180
+
+
+def burst(day):
+    day = day.copy()
+    day[:, 150:155] *= 5
+    return day, 155
+
+
+@pytest.mark.parametrize("accident", [shifted, silent_for_an_hour, burst])
+def test_after_an_accident_the_intervals_hold_again_within_half_an_hour(accident):
+    day, over = accident(ar1_day(jobs=8, lag=0.95, seed=3))
+    forecaster = bayes_forecaster(ar1_posterior(jobs=8, lag=0.95))
+    samples, truth = rolling(forecaster, day)
+    assert np.isfinite(samples).all()
+    assert (samples >= 0).all()
+    first = over + 30 - 15  # the origin 30 minutes after, origins count from minute 15
+    assert coverage(samples[first : first + 60], truth[first : first + 60]) > 0.7
+
+
+def test_an_hour_of_silence_is_forecast_as_silence_while_it_lasts():
+    day, over = silent_for_an_hour(ar1_day(jobs=8, lag=0.95, seed=4))
+    forecaster = seen(bayes_forecaster(ar1_posterior(jobs=8, lag=0.95)), day.T[: over - 10])
+    assert np.median(forecaster.sample()[:, :, 0]) < 20  # of 400
+
+
+def test_the_kalman_filter_agrees_with_the_dense_normal_distribution():
+    forecaster = fit("kalman", shaped_traces())
+    y = np.log1p(np.array([[50.0, 60.0, np.nan, 80.0]] * 4).T)
+    filtered = seen(forecaster, np.expm1(y))
+    job = 2
+    step, noise = forecaster.step[job], forecaster.noise[job]
+    minute = np.arange(5)
+    level = forecaster.prior_variance[job] + step * np.minimum.outer(minute, minute)
+    known = np.array([0, 1, 3])
+    gain = level[4, known] @ np.linalg.inv(level[np.ix_(known, known)] + noise * np.eye(3))
+    prior = forecaster.prior_level[job]
+    assert filtered.level[job] == pytest.approx(prior + gain @ (y[known, job] - prior))
+    assert filtered.variance[job] == pytest.approx(level[4, 4] - gain @ level[known, 4])
+
+
+def test_the_kalman_fit_finds_the_variances_of_a_local_level():
+    from faro_lib.forecast.kalman import RATIOS, concentrated_likelihood
+
+    rng = np.random.default_rng(0)
+    level = rng.normal(0, 0.1, (1, 20, 1, 300)).cumsum(axis=-1)
+    y = level + rng.normal(0, 0.2, level.shape)
+    fits = [concentrated_likelihood(y, ratio) for ratio in RATIOS]
+    best = int(np.argmax([likelihood[0] for likelihood, _ in fits]))
+    assert RATIOS[best] == pytest.approx(0.25, rel=0.4)
+    assert fits[best][1][0] == pytest.approx(0.04, rel=0.1)

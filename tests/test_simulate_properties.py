@@ -1,0 +1,231 @@
+"""What must hold in the simulated cluster whatever is asked of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from schedules import Schedule, schedules
+
+from faro_lib.policies import AIAD, FairShare, Oneshot
+from faro_lib.simulate import TRIAL_SEEDS, Draws, Physics, SimulatedCluster, draw, simulate
+from faro_lib.simulate.latencies import percentile_of
+from faro_lib.simulate.pods import CHECK_S
+from faro_lib.workload import Job, Workload
+from faro_lib.workload.arrivals import sample_arrivals
+from faro_lib.workload.jobs import MINUTE_S
+
+PHYSICS = [Physics(), Physics(dispatch="least-outstanding"), Physics(queue_limit=3, replica_places=2)]
+BUSY = Workload((Job("a"), Job("b"), Job("c")), np.random.default_rng(5).integers(200, 1200, (3, 12)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(schedules(), st.sampled_from(PHYSICS))
+def test_a_request_is_served_or_refused_and_none_is_left_inside(schedule, physics):
+    draws = schedule.draws()
+    cluster, _ = schedule.run(draws, physics)
+    served = np.isfinite(cluster.latency_s)
+    assert cluster.observe().queue.sum() == 0
+    fastest_s = draws.router_in_s + draws.service_s + draws.router_out_s
+    assert (cluster.latency_s[served] >= fastest_s[served] - 1e-9).all()
+    assert np.isposinf(cluster.latency_s[~served]).all()
+    ended = cluster._station.finished.sum(axis=1)  # those that ended within the minutes of the workload
+    assert (ended <= np.diff(draws.first)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(schedules())
+def test_pods_never_exceed_the_capacity_at_any_check(schedule):
+    schedule = dataclasses.replace(schedule, tick_s=int(CHECK_S))
+    turns = int(len(schedule.counts) * MINUTE_S / CHECK_S) - 1
+    wanted = [schedule.wanted[min(turn, len(schedule.wanted) - 1)] for turn in range(turns)]
+    drop = [schedule.drop[min(turn, len(schedule.drop) - 1)] for turn in range(turns)]
+    schedule = dataclasses.replace(schedule, wanted=wanted, drop=drop, tries=[5] * turns)
+    used = []
+    advance = SimulatedCluster.advance
+
+    def watched(cluster, until_s):
+        advance(cluster, until_s)
+        pods = cluster._pods.jobs
+        used.append(sum(round(job.cores * 10) * job.pods for job in pods))
+        assert [job.running for job in pods] == cluster._station.active.tolist()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SimulatedCluster, "advance", watched)
+        schedule.run(schedule.draws())
+    assert len(used) > turns
+    assert max(used) <= schedule.capacity_tenths
+
+
+@settings(max_examples=30, deadline=None)
+@given(schedules())
+def test_targets_never_exceed_the_capacity(schedule):
+    _, steps = schedule.run(schedule.draws())
+    assert max(int(step.target @ schedule.tenths) for step in steps) <= schedule.capacity_tenths
+
+
+@settings(max_examples=20, deadline=None)
+@given(schedules(), st.sampled_from(PHYSICS))
+def test_a_job_in_company_fares_as_it_does_alone_while_the_capacity_does_not_bind(schedule, physics):
+    alone_jobs = len(schedule.tenths)
+    ample = sum(schedule.tenths) * 10  # room for six active replicas a job and as many idle ones
+    schedule = dataclasses.replace(schedule, spare_tenths=ample)
+    draws = schedule.draws()
+    cluster, _ = schedule.run(draws, physics)
+    for job in range(alone_jobs):
+        a, b = draws.first[job], draws.first[job + 1]
+        alone = dataclasses.replace(
+            schedule,
+            counts=[[row[job]] for row in schedule.counts],
+            tenths=[schedule.tenths[job]],
+            initial=[schedule.initial[job]],
+            wanted=[[row[job]] for row in schedule.wanted],
+            drop=[[row[job]] for row in schedule.drop],
+        )
+        own = [
+            getattr(draws, field)[a:b] for field in ("arrival_s", "router_in_s", "service_s", "router_out_s", "coin")
+        ]
+        its_cluster, _ = alone.run(Shuffled(np.array([0, b - a]), *own, draws.seed, as_job=job), physics)
+        np.testing.assert_array_equal(its_cluster.latency_s, cluster.latency_s[a:b])
+
+
+@dataclasses.dataclass(frozen=True)
+class Shuffled(Draws):
+    """Draws of one job that shuffles as it did when it was number `as_job` among others."""
+
+    as_job: int = 0
+
+    def shuffler(self, job):
+        return Draws.shuffler(self, self.as_job)
+
+
+@settings(max_examples=10, deadline=None)
+@given(schedules())
+def test_the_same_seed_gives_identical_results(schedule):
+    first, _ = schedule.run(schedule.draws())
+    second, _ = schedule.run(schedule.draws())
+    np.testing.assert_array_equal(first.latency_s, second.latency_s)
+
+
+def test_another_seed_gives_other_results():
+    one, other = (simulate(BUSY, FairShare(), 9, seed) for seed in TRIAL_SEEDS[:2])
+    assert (one.p99_s != other.p99_s).any()
+
+
+@pytest.mark.parametrize("policy", [FairShare(), AIAD(), Oneshot()], ids=lambda policy: policy.name)
+def test_policies_that_share_draws_meet_the_very_same_requests(policy):
+    draws = draw(BUSY, 24)
+    before = [getattr(draws, field.name).copy() for field in dataclasses.fields(Draws)[:-1]]
+    shared = simulate(BUSY, policy, 9, draws=draws)
+    for field, array in zip(dataclasses.fields(Draws), before):
+        np.testing.assert_array_equal(getattr(draws, field.name), array)
+    fresh = simulate(BUSY, policy, 9, 24)
+    np.testing.assert_array_equal(shared.p99_s, fresh.p99_s)
+    np.testing.assert_array_equal(shared.refused, fresh.refused)
+
+
+def test_a_request_that_meets_nobody_takes_its_own_time_under_every_policy():
+    light = Workload((Job("a"),), [[1] * 10])
+    draws = draw(light, 24)
+    for replicas in (1, 3):
+        cluster = SimulatedCluster(light, draws, replicas, np.array([replicas]))
+        cluster.finish()
+        expected = draws.router_in_s + draws.service_s + draws.router_out_s
+        np.testing.assert_allclose(cluster.latency_s, expected, rtol=1e-9)
+
+
+@given(
+    st.integers(1, 4).flatmap(
+        lambda jobs: st.lists(st.lists(st.integers(0, 40), min_size=jobs, max_size=jobs), min_size=1)
+    ),
+    st.sampled_from(TRIAL_SEEDS),
+)
+def test_arrivals_are_those_of_the_published_rule(by_minute, seed):
+    counts = np.array(by_minute).T
+    rng = np.random.default_rng(seed)
+    expected: list[list[float]] = [[] for _ in counts]
+    for minute in range(counts.shape[1]):
+        for job, n in enumerate(counts[:, minute]):
+            if n:
+                gaps = rng.exponential(60 / n, n)
+                expected[job] += list(60 * minute + np.concatenate(([0.0], np.cumsum(gaps[:-1]))))
+    arrival_s, first = sample_arrivals(Workload(tuple(Job(str(n)) for n in range(len(counts))), counts), seed)
+    for job, arrivals in enumerate(expected):
+        np.testing.assert_allclose(arrival_s[first[job] : first[job + 1]], sorted(arrivals), rtol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.0, 1.0), st.integers(0, 2**31))
+def test_with_ample_replicas_exactly_the_requests_whose_coin_is_below_the_drop_rate_are_refused(rate, seed):
+    workload = Workload((Job("a"),), [[300, 300]])
+    draws = draw(workload, seed)
+    cluster = SimulatedCluster(workload, draws, 20, np.array([20]))
+    cluster.apply(np.array([20]), np.array([rate]))
+    cluster.finish()
+    np.testing.assert_array_equal(np.isinf(cluster.latency_s), draws.coin < rate)
+
+
+def test_a_run_counts_every_request_once():
+    run = simulate(BUSY, AIAD(), 9, 24)
+    np.testing.assert_array_equal(run.requests.sum(axis=1), BUSY.requests_per_min.sum(axis=1))
+    assert (run.refused + run.late <= run.requests).all()
+    assert run.refused.sum() > 0
+    assert run.late.sum() > 0
+
+
+@given(
+    st.lists(st.floats(0.01, 100), min_size=1, max_size=40), st.integers(0, 5), st.sampled_from([0.5, 0.9, 0.99, 1.0])
+)
+def test_a_percentile_interpolates_as_numpy_does_and_is_infinite_as_soon_as_a_refusal_has_weight(served, refused, q):
+    values = np.random.default_rng(0).permutation(np.array(served + [np.inf] * refused))
+    position = q * (len(values) - 1)
+    if np.ceil(position) > len(served) - 1:
+        assert percentile_of(values, q) == np.inf
+    else:
+        finite_stand_in = np.where(np.isinf(values), 1e6, values)
+        assert percentile_of(values, q) == pytest.approx(np.quantile(finite_stand_in, q), rel=1e-9)
+
+
+def test_capacity_that_is_taken_away_shows_in_the_next_observation():
+    workload = Workload((Job("a"),), [[10, 10]])
+    cluster = SimulatedCluster(workload, draw(workload, 24), 8, np.array([2]), capacity_steps=((30.0, 5.0),))
+    cluster.advance(20.0)
+    assert cluster.observe().capacity == 8.0
+    cluster.advance(40.0)
+    assert cluster.observe().capacity == 5.0
+
+
+def test_an_unknown_dispatch_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"dispatch='random'.*router, least-outstanding"):
+        Physics(dispatch="random")
+
+
+def test_fewer_cores_than_jobs_are_refused():
+    with pytest.raises(ValueError, match=r"capacity=2 cores cannot hold the minimum of 3 jobs, 3 cores"):
+        simulate(BUSY, FairShare(), 2, 24)
+
+
+def test_a_run_without_seed_and_draws_is_refused():
+    with pytest.raises(ValueError, match="seed=None"):
+        simulate(BUSY, FairShare(), 9)
+
+
+def test_a_schedule_reaches_the_cases_that_matter():
+    """The strategy's examples would prove little if pods never waited and queues never overflowed."""
+    schedule = Schedule(
+        counts=[[1200, 1200]] * 2,
+        tenths=[10, 10],
+        spare_tenths=0,
+        initial=[2, 1],
+        tick_s=10,
+        wanted=[[1, 2]] * 11,
+        drop=[[0.0, 0.5]] * 11,
+        tries=[5] * 11,
+        seed=0,
+    )
+    cluster, steps = schedule.run(schedule.draws())
+    assert np.isinf(cluster.latency_s[: cluster.minute_edges[0, -1]]).any()
+    assert max(step.observation.starting.max() for step in steps) == 1

@@ -1,0 +1,93 @@
+"""The compiled simulator against a plain one written from the paper's description: equal to the last request."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference_simulator as reference
+from hypothesis import given, settings
+from schedules import Schedule, schedules
+
+
+def run_plainly(schedule: Schedule, draws):
+    """The same requests and wishes in the plain simulator: (cluster, latency of every request)."""
+    columns = (draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
+    requests = [reference.Request(*row) for row in zip(*(column.tolist() for column in columns))]
+    plain = reference.Cluster(
+        [requests[a:b] for a, b in zip(draws.first[:-1], draws.first[1:])],
+        schedule.tenths,
+        schedule.capacity_tenths,
+        schedule.initial,
+        [
+            (schedule.tick_s * (turn + 1), wanted, drop, tries)
+            for turn, (wanted, drop, tries) in enumerate(zip(schedule.wanted, schedule.drop, schedule.tries))
+        ],
+        [draws.shuffler(job).permutation for job in range(len(schedule.tenths))],
+    )
+    return plain, np.concatenate(plain.run())
+
+
+def assert_equal_to_the_last_request(schedule: Schedule):
+    draws = schedule.draws()
+    cluster, steps = schedule.run(draws)
+    plain, latency_s = run_plainly(schedule, draws)
+    assert len(steps) == len(schedule.wanted)
+    for step, seen, target in zip(steps, plain.seen, plain.targets):
+        observed = step.observation
+        assert observed.now_s == seen.now_s
+        assert observed.running.tolist() == seen.running
+        assert observed.idle.tolist() == seen.idle
+        assert observed.changing.tolist() == seen.changing
+        assert observed.queue.tolist() == seen.queue
+        np.testing.assert_allclose(observed.mean_latency_s, seen.mean_latency_s, rtol=1e-9)
+        assert step.target.tolist() == target
+    np.testing.assert_array_equal(cluster.latency_s, latency_s)
+
+
+@settings(max_examples=60, deadline=None)
+@given(schedules())
+def test_every_request_fares_as_in_the_plain_simulator(schedule):
+    assert_equal_to_the_last_request(schedule)
+
+
+@pytest.mark.slow
+@settings(max_examples=1500, deadline=None)
+@given(schedules())
+def test_every_request_fares_as_in_the_plain_simulator_in_many_more_cases(schedule):
+    assert_equal_to_the_last_request(schedule)
+
+
+def test_replicas_that_were_asked_for_before_the_end_still_come_while_the_last_requests_are_served():
+    schedule = Schedule(
+        counts=[[1000]],
+        tenths=[10],
+        spare_tenths=30,
+        initial=[1],
+        tick_s=20,
+        wanted=[[1], [4]],
+        drop=[[0.0], [0.0]],
+        tries=[1, 1],
+        seed=1,
+    )
+    assert_equal_to_the_last_request(schedule)
+    _, steps = schedule.run(schedule.draws())
+    assert steps[-1].observation.running.tolist() == [1]
+
+
+def test_a_replica_that_finds_no_pod_waits_until_an_idle_one_of_another_job_is_collected():
+    schedule = Schedule(
+        counts=[[300, 300]] * 3,
+        tenths=[10, 10],
+        spare_tenths=0,
+        initial=[1, 2],
+        tick_s=10,
+        wanted=[[1, 2]] + [[2, 1]] * 16,
+        drop=[[0.0, 0.0]] * 17,
+        tries=[1] * 17,
+        seed=1,
+    )
+    assert_equal_to_the_last_request(schedule)
+    _, steps = schedule.run(schedule.draws())
+    more = [step.observation.now_s for step in steps if step.observation.running[0] == 2]
+    # Asked for at 20 s; the pod is idle from then on, collected at 50 s, found by the retry of 50 s, ready 35 s later.
+    assert more[0] == 90.0
