@@ -25,6 +25,10 @@ RESULTS = f"{CONFIG.results}/{CONFIG.stem}"
 NOTEBOOKS = f"{RESULTS}/notebooks"
 LOGS = f"{RESULTS}/logs"
 
+if workflow.is_main_process:  # `make figures` ends with this line
+    Path(".snakemake").mkdir(exist_ok=True)
+    Path(".snakemake/report").write_text(f"{Path(RESULTS).resolve() / 'report.html'}\n")
+
 
 def modules_of(notebook):
     """What a changed file of the library would change: the modules that a notebook imports, and theirs."""
@@ -39,7 +43,6 @@ rule all:
     "Everything for the configured workload: all stages, the figures and the report."
     input:
         f"{RESULTS}/report.html",
-    default_target: True
 
 
 include: "rules/traces.smk"

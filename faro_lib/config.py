@@ -33,8 +33,9 @@ def nearest(word: str, accepted) -> str:
     >>> nearest("x", ["trials", "sizes"])
     'accepted: trials, sizes'
     """
-    close = difflib.get_close_matches(str(word), list(accepted), 1)
-    return f"did you mean {close[0]!r}?" if close else f"accepted: {', '.join(accepted)}"
+    lower = {name.lower(): name for name in accepted}
+    close = difflib.get_close_matches(str(word).lower(), lower, 1)
+    return f"did you mean {lower[close[0]]!r}?" if close else f"accepted: {', '.join(accepted)}"
 
 
 class Section(BaseModel):

@@ -15,16 +15,18 @@ rule figures:
     output:
         captions=update(f"{RESULTS}/figures/captions.json"),
         notebook=f"{NOTEBOOKS}/90_figures.ipynb",
+    log:
+        f"{LOGS}/90_figures.log",
+    benchmark:
+        f"{LOGS}/90_figures.bench"
     params:
         notebook=dict(
             results=RESULTS,
             sizes=CONFIG.sizes,
             published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
         ),
-    log:
-        f"{LOGS}/90_figures.log",
-    benchmark:
-        f"{LOGS}/90_figures.bench"
+    message:
+        "figures: 90_figures"
     run:
         pipeline.run_notebook(input.notebook, output.notebook, params.notebook, log[0])
 
@@ -39,12 +41,14 @@ rule report:
         summary=f"{RESULTS}/simulate/summary.csv",
     output:
         f"{RESULTS}/report.html",
-    params:
-        config=CONFIG.model_dump(),
     log:
         f"{LOGS}/report.log",
     benchmark:
         f"{LOGS}/report.bench"
+    params:
+        config=CONFIG.model_dump(),
+    message:
+        "report: {output}"
     run:
         from faro_lib.report import write_report
 

@@ -17,11 +17,11 @@ def check(config: Config) -> None:
     if config.workload in (SYNTHETIC, PUBLISHED) and config.jobs is None:
         return
     from faro_lib.policies.base import at_least_one_each
-    from faro_lib.workload.tables import load_workload
     from faro_lib.workload.readers import read_jobs
+    from faro_lib.workload.tables import load_workload
 
     if config.workload in (SYNTHETIC, PUBLISHED):
-        jobs = read_jobs(config.jobs)
+        jobs = read_jobs(str(config.jobs))
     else:
         jobs = load_workload(config.workload, config.jobs).jobs
     at_least_one_each(jobs, min(config.sizes))
