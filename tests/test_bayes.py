@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 LAGS, SPREADS, NU = (0.9, 0.5), (0.03, 0.08), 5.0
 
 
-def world(seed=0, days=5, minutes=180):
+def world(seed=0, days=8, minutes=300):
     """Two jobs, each an AR(1) with Student-t errors around a flat day."""
     rng = np.random.default_rng(seed)
     z = np.zeros((days + 1, 1, 2, minutes + 50))
@@ -30,15 +30,14 @@ def world(seed=0, days=5, minutes=180):
 def fits():
     from faro_lib.bayes import fit_bayes
 
-    options = {"seed": 3, "draws": 150, "tune": 250, "chains": 2}
+    options = {"seed": 3, "draws": 300, "tune": 400, "chains": 2}
     return [fit_bayes(world(), **options) for _ in range(2)]
 
 
 def test_the_fit_finds_the_autoregression_the_spread_and_the_tails_that_made_the_data(fits):
     posterior = fits[0].posterior
     impulse = posterior["coefficients"].sel(feature=14).mean(("chain", "draw")).values
-    np.testing.assert_allclose(impulse, LAGS, atol=0.08)
-    # v follows the movement of the data, so the spread is judged where the movement is usual for the job.
+    np.testing.assert_allclose(impulse, LAGS, atol=0.07)
     assert (posterior["nu"].quantile(0.02, ("chain", "draw")) < NU).all()
     assert (posterior["nu"].quantile(0.98, ("chain", "draw")) > NU).all()
     assert (posterior["follow"].mean(("chain", "draw")) < 0.25).all()
@@ -48,7 +47,7 @@ def test_the_fit_has_converged(fits):
     from faro_lib.bayes import convergence
 
     worst = convergence(fits[0])
-    assert worst["r_hat"] < 1.06
+    assert worst["r_hat"] < 1.05
     assert worst["ess_bulk"] > 50
 
 
