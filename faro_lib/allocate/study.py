@@ -14,6 +14,12 @@ from faro_lib.utility import DROPS, build_table
 from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 
 HORIZON_MIN = 7
+# Of sloppify/solvers.csv.
+COLUMNS = (
+    "objective", "formulation", "solver", "jobs", "replicas", "window", "value", "optimum", "gap", "seconds",
+    "table_seconds",
+)  # fmt: skip
+JUDGED = ("objective", "formulation", "solver", "replicas", "window", "judge", "expected", "realised")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ def decision_windows(
     total = traces.train.shape[-1]
     per_day = int(np.ceil(count / len(days)))
     moments = np.unique(np.linspace(forecast.CONTEXT_MIN, total - HORIZON_MIN, per_day).round().astype(int))
-    windows = []
+    windows: list[Window] = []
     for day in days:
         counts = traces.train[day - 1, sample]
         state = fitted.start()
@@ -122,22 +128,9 @@ def compare_solvers(windows, budgets, objectives, solvers, *, slow=(), slow_wind
                         found = solve(table, budget, objective, solver, **options)
                         seconds = time.process_time() - started
                         gap = (best - found.value) / max(abs(best), 1e-9)
-                        rows.append(
-                            (
-                                objective,
-                                formulation,
-                                solver,
-                                len(window.jobs),
-                                budget,
-                                window.name,
-                                found.value,
-                                best,
-                                gap,
-                            )
-                            + (seconds, table_seconds)
-                        )
-    columns = "objective formulation solver jobs replicas window value optimum gap seconds table_seconds".split()
-    return pd.DataFrame(rows, columns=columns)
+                        about = (objective, formulation, solver, len(window.jobs), budget, window.name)
+                        rows.append((*about, found.value, best, gap, seconds, table_seconds))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def judge_formulations(windows, budgets, objectives, solvers, *, performance="half-mmc"):
@@ -172,7 +165,7 @@ def judge_formulations(windows, budgets, objectives, solvers, *, performance="ha
                             rows.append(
                                 (objective, formulation, solver, budget, window.name, judge, expected, realised)
                             )
-    return pd.DataFrame(rows, columns="objective formulation solver replicas window judge expected realised".split())
+    return pd.DataFrame(rows, columns=JUDGED)
 
 
 def compare_scales(
@@ -193,9 +186,15 @@ def compare_scales(
         def flat(solver, large=large, budget=budget):
             return solve(table_of(large, budget, objective, "relaxed"), budget, objective, solver)
 
-        def grouped(solver, large=large, budget=budget, into=min(count, groups)):
+        def grouped(solver, large=large, budget=budget):
             return solve_hierarchical(
-                large.jobs, large.rates_rps, large.running, budget, groups=into, objective=objective, solver=solver
+                large.jobs,
+                large.rates_rps,
+                large.running,
+                budget,
+                groups=min(len(large.jobs), groups),
+                objective=objective,
+                solver=solver,
             )
 
         asked = [(flat, "exact"), (grouped, "exact")]
@@ -212,5 +211,4 @@ def compare_scales(
             rows.append(
                 (objective, "relaxed", found.solver, count, budget, large.name, found.value, best, gap, seconds, 0.0)
             )
-    columns = "objective formulation solver jobs replicas window value optimum gap seconds table_seconds".split()
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COLUMNS)
