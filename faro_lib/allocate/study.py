@@ -10,6 +10,7 @@ import numpy as np
 from faro_lib.allocate.hierarchical import solve_hierarchical
 from faro_lib.allocate.objectives import objective_of
 from faro_lib.allocate.solve import solve
+from faro_lib.allocate.spare import shrink, spread_spare
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 
@@ -19,6 +20,7 @@ COLUMNS = (
     "objective", "formulation", "solver", "jobs", "replicas", "window", "value", "optimum", "gap", "seconds",
     "table_seconds",
 )  # fmt: skip
+SPARE = ("replicas", "window", "spare", "replicas_used", "realised")
 JUDGED = ("objective", "formulation", "solver", "replicas", "window", "judge", "expected", "realised")
 
 
@@ -212,3 +214,32 @@ def compare_scales(
                 (objective, "relaxed", found.solver, count, budget, large.name, found.value, best, gap, seconds, 0.0)
             )
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def judge_spare(windows, budgets, *, heavier=1.3, performance="half-mmc"):
+    """What is left after the optimum of Sum: kept idle, taken back (`shrink`), or given away (`spread_spare`).
+
+    Columns replicas, window, spare, replicas_used, realised: mean relaxed utility over jobs and minutes under the true rates.
+    The spare replicas go where they help most at `heavier` times the forecast rates.
+    """
+    import pandas as pd
+
+    rows = []
+    for budget in budgets:
+        for window in windows:
+            table = table_of(window, budget, "Sum", "relaxed", performance=performance)
+            heavy = table_of(
+                replace(window, rates_rps=heavier * window.rates_rps), budget, "Sum", "relaxed", performance=performance
+            )
+            judge = table_of(window, budget, "Sum", "relaxed", performance=performance, truth=True).value
+            plan = solve(table, budget)
+            answers = {
+                "as solved": plan,
+                "shrink": shrink(table, plan, budget),
+                "spread": spread_spare(heavy, plan, budget),
+            }
+            for name, found in answers.items():
+                column = np.minimum(found.replicas, judge.shape[1] - 1)
+                realised = judge[np.arange(len(column)), column].mean()
+                rows.append((budget, window.name, name, int(found.replicas.sum()), realised))
+    return pd.DataFrame(rows, columns=SPARE)
