@@ -1,5 +1,7 @@
 """Faro: from traces to the figures of the paper. `snakemake --cores all`; `snakemake --list` says what each rule does."""
 
+import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -28,6 +30,15 @@ LOGS = f"{RESULTS}/logs"
 if workflow.is_main_process:  # `make figures` ends with this line
     Path(".snakemake").mkdir(exist_ok=True)
     Path(".snakemake/report").write_text(f"{Path(RESULTS).resolve() / 'report.html'}\n")
+
+# A process of its own for each notebook, so that Ctrl-C reaches it at once.
+RUN_NOTEBOOK = shlex.quote(sys.executable) + " -m faro_lib.pipeline.notebook"
+RUN_NOTEBOOK += " {input.notebook} {output.notebook} {params.notebook:q} {log} {threads}"
+
+
+def parameters(**values):
+    """What a notebook is told, as the command line that runs it takes it."""
+    return json.dumps(values)
 
 
 def modules_of(notebook):

@@ -20,15 +20,15 @@ rule figures:
     benchmark:
         f"{LOGS}/90_figures.bench"
     params:
-        notebook=dict(
+        notebook=parameters(
             results=RESULTS,
             sizes=CONFIG.sizes,
             published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
         ),
     message:
         "figures: 90_figures"
-    run:
-        pipeline.run_notebook(input.notebook, output.notebook, params.notebook, log[0])
+    shell:
+        RUN_NOTEBOOK
 
 
 rule report:
