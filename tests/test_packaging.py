@@ -15,8 +15,10 @@ ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "faro_lib"
 
 # The order of the data flow: a module imports only from itself and from what stands before it.
-ORDER = """config workload queueing forecast bayes utility allocate policies control simulate live kube metrics figures
-           pipeline report cli""".split()
+ORDER = [
+    *("config", "workload", "queueing", "forecast", "bayes", "utility", "allocate", "policies", "control", "simulate"),
+    *("live", "kube", "metrics", "figures", "pipeline", "report", "cli"),
+]
 HEAVY = ("ray", "pymc", "kubernetes", "cvxpy", "numba", "pandas", "matplotlib", "seaborn", "snakemake", "papermill")
 
 
@@ -62,7 +64,7 @@ def canonical(name: str) -> str:
 
 
 def pins(lines) -> dict[str, str]:
-    return dict((canonical(name), version) for name, _, version in (line.partition("==") for line in lines))
+    return {canonical(name): version for name, _, version in (line.partition("==") for line in lines)}
 
 
 REQUIREMENTS = pins((ROOT / "requirements.txt").read_text().splitlines())

@@ -15,7 +15,7 @@ from functools import partial
 import nbformat
 import pytest
 import yaml
-from conftest import ROOT, write_notebook
+from checkouts import ROOT, write_notebook
 
 from faro_lib import pipeline
 from faro_lib.pipeline.notebook import NotebookError
@@ -165,7 +165,7 @@ class TestFetching:
         assert "\n" not in str(error.value)
 
     def test_an_unknown_entry_gets_a_hint(self, tmp_path, sources):
-        with pytest.raises(ValueError, match="no entry 'smal'; did you mean 'small'?"):
+        with pytest.raises(ValueError, match=r"no entry 'smal'; did you mean 'small'\?"):
             pipeline.fetch("smal", tmp_path / "raw", sources)
 
     def test_the_hashes_are_those_that_the_reader_of_the_traces_asks_for(self):
@@ -217,7 +217,7 @@ class TestTheWholePipeline:
     """With notebooks that take seconds, in a checkout of its own."""
 
     def test_an_interruption_leaves_no_executed_notebook_of_the_job_that_ran(self, interrupted_and_resumed):
-        before, _, checkout = interrupted_and_resumed
+        before, *_ = interrupted_and_resumed
         notebooks = {path.name for path in before if path.suffix == ".ipynb" and ".partial" not in path.name}
         assert notebooks == {"10_traces.ipynb"}
 

@@ -203,6 +203,12 @@ def test_an_unknown_dispatch_is_refused_by_name():
         Physics(dispatch="random")
 
 
+@pytest.mark.parametrize(("field", "value"), [("queue_limit", -1), ("replica_places", 0), ("replica_places", 1.5)])
+def test_places_that_make_no_sense_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=f"{field}={value} must be a whole number"):
+        Physics(**{field: value})
+
+
 def test_fewer_cores_than_jobs_are_refused():
     with pytest.raises(ValueError, match=r"capacity=2 cores cannot hold the minimum of 3 jobs, 3 cores"):
         simulate(BUSY, FairShare(), 2, 24)

@@ -1,7 +1,7 @@
 """Who gets how many replicas: objectives and solvers over a `UtilityTable`."""
 
 from faro_lib.allocate.allocation import Allocation
-from faro_lib.allocate.continuous import continuous
+from faro_lib.allocate.continuous import METHODS, continuous
 from faro_lib.allocate.envelope import greedy, price_of_one_replica
 from faro_lib.allocate.hierarchical import solve_hierarchical
 from faro_lib.allocate.milp import convex, milp
@@ -13,7 +13,7 @@ from faro_lib.allocate.spare import Marginals, marginal_values, shrink, spread_s
 register_solver("milp", milp)
 register_solver("convex", convex)
 register_solver("greedy", greedy)
-for _method in ("cobyla", "slsqp", "differential-evolution"):
+for _method in METHODS:
     register_solver(_method, continuous(_method))
 
 __all__ = [

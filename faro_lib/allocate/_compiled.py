@@ -56,8 +56,8 @@ def trace(choice, cost, budget):
 def dual_bound(term, cost, allowed, budget):
     """The Lagrangian bound min over price >= 0 of sum_j max_x (term - price cost x) + price budget, by bisection.
 
-    Equal to the convex relaxation over the rows' concave envelopes. Any price gives a valid bound, so that rounding in the
-    bisection can only loosen it. Returns (bound, price, choice of every row at the price, feasible).
+    Equal to the convex relaxation over the rows' concave envelopes. Any price gives a valid bound, so that rounding in
+    the bisection can only loosen it. Returns (bound, price, choice of every row at the price, feasible).
     """
     rows, choices = term.shape
     pick = np.zeros(rows, np.int64)
@@ -124,7 +124,7 @@ def dual_bound(term, cost, allowed, budget):
 
 @njit(cache=True)
 def fill_up(term, cost, allowed, budget, pick):
-    """Improve `pick`, which fits, by the best gain per cost that still fits, until none does; in place. Returns its sum."""
+    """Improve `pick`, which fits, by the best gain per cost that still fits, until none does. Returns its sum."""
     rows, choices = term.shape
     spent = 0
     for j in range(rows):
@@ -159,7 +159,7 @@ def fill_up(term, cost, allowed, budget, pick):
 
 @njit(cache=True)
 def drop_hopeless(term, cost, allowed, bound, price, floor):
-    """Choices that no solution worth at least `floor` can contain (reduced cost beyond bound - floor) are disallowed; a copy."""
+    """Choices that no solution worth at least `floor` can contain (reduced cost > bound - floor) are disallowed."""
     rows, choices = term.shape
     out = allowed.copy()
     room = bound - floor + 1e-9
@@ -204,11 +204,14 @@ def score_between(utility, term, x, gamma, leximin, plateau):
 
 
 @njit(cache=True)
-def paper_score(x, drop, loads, running, cold, slo, percentile, weight, bound_model, precise, alpha, rho_max, steps, gamma, mode):
+def paper_score(
+    x, drop, loads, running, cold, slo, percentile, weight, bound_model, precise, alpha, rho_max, steps, gamma, mode
+):
     """The paper's objective at fractional replicas.
 
-    loads (jobs, minutes) erlangs at one quantile; slo in service times; mode 0: sum, 1: sum and spread, 2: spread alone.
-    Drops multiply the utility and leave the rate alone, as in the published code.
+    loads (jobs, minutes) erlangs at one quantile; slo in service times (upper bound: in s); mode 0: sum, 1: sum and
+    spread, 2: spread
+    alone. Drops multiply the utility and leave the rate alone, as in the published code.
     """
     jobs, minutes = loads.shape
     total, low, high = 0.0, np.inf, -np.inf

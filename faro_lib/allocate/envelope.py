@@ -12,8 +12,8 @@ from faro_lib.allocate.problem import problem_of
 def greedy(problem):
     """Best gain per core first, along each job's concave envelope, until nothing fits; the bound is the relaxation's.
 
-    Within one job's worth of the optimum for a sum. Under a spread or leximin objective the step that raises the objective
-    most is taken, which may stop early. With quotas each step must fit its tenant's.
+    Within one job's worth of the optimum for a sum. Under a spread or leximin objective the step that raises the
+    objective most is taken, which may stop early. With quotas each step must fit its tenant's.
     """
     from faro_lib.allocate import _compiled
 
@@ -54,11 +54,8 @@ def _hull(row) -> np.ndarray:
     """Columns of the row that lie on its concave envelope."""
     kept: list[int] = []
     for x in np.flatnonzero(~np.isneginf(row)).tolist():
-        while kept and (
-            row[kept[-1]] >= row[x]
-            and False
-            or len(kept) > 1
-            and (row[kept[-1]] - row[kept[-2]]) * (x - kept[-1]) <= (row[x] - row[kept[-1]]) * (kept[-1] - kept[-2])
+        while len(kept) > 1 and (row[kept[-1]] - row[kept[-2]]) * (x - kept[-1]) <= (row[x] - row[kept[-1]]) * (
+            kept[-1] - kept[-2]
         ):
             kept.pop()
         kept.append(x)
@@ -68,8 +65,8 @@ def _hull(row) -> np.ndarray:
 def price_of_one_replica(table, budget, objective="Sum", *, gamma=None, quotas=None) -> float:
     """What one more core is worth to the convex relaxation: the dual price of the budget, in units of the objective.
 
-    The relaxation is concave in the budget: its value at R + 1 minus that at R is at most this price, which is at most its
-    value at R minus that at R - 1. For a spread objective the linear program is solved (needs cvxpy).
+    The relaxation is concave in the budget: its value at R + 1 minus that at R is at most this price, which is at most
+    its value at R minus that at R - 1. For a spread objective the linear program is solved (needs cvxpy).
     """
     from faro_lib.allocate import _compiled
 

@@ -1,7 +1,7 @@
 """Exact solutions: dynamic programming over the budget, and a search over intervals around it.
 
-The utility of a job is not concave in its replicas (it is convex below saturation), so that greedy is not exact; dynamic
-programming is, in jobs x budget x columns steps, and reduced costs take away most columns beforehand.
+The utility of a job is not concave in its replicas (it is convex below saturation), so that greedy is not exact;
+dynamic programming is, in jobs x budget x columns steps, and reduced costs take away most columns beforehand.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def tie_of(problem, replicas) -> float:
 def _with_spread(problem):
     """Branch and bound over lo = min U and hi = max U, around `best_sum` with lo <= U_j(x) <= hi.
 
-    On a rectangle of (lo, hi) the objective is at most the Lagrangian bound at its loosest corner plus gamma times its best
-    spread; rectangles are taken best first, and a single point is solved exactly.
+    On a rectangle of (lo, hi) the objective is at most the Lagrangian bound at its loosest corner plus gamma times its
+    best spread; rectangles are taken best first, and a single point is solved exactly.
     """
     from faro_lib.allocate import _compiled
 
@@ -130,7 +130,7 @@ def _with_spread(problem):
                 allowed = _compiled.drop_hopeless(term, cost, allowed, sum_bound, price, floor)
             offer(best_sum(problem, allowed, floor))
             continue
-        if levels[b] - levels[a] >= levels[d] - levels[c] and a < b or c == d:
+        if (levels[b] - levels[a] >= levels[d] - levels[c] and a < b) or c == d:
             m = (a + b) // 2
             parts = ((a, m, c, d), (m + 1, b, c, d))
         else:

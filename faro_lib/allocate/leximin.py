@@ -12,14 +12,17 @@ def leximin(problem):
     """Replicas whose sorted utilities are lexicographically greatest; then least change, then fewest replicas.
 
     All jobs start at their cheapest column, and the worst-off climbs to its next better one while that fits. If it does
-    not fit it never will (the budget only shrinks), and the job is settled. Only when several jobs are equally badly off and
-    some but not all of them can climb is there a choice; dynamic programming over the slack then makes it, its states being
-    sorted utilities: adding the same job to two of them keeps their order, so that the best of each slack suffices.
+    not fit it never will (the budget only shrinks), and the job is settled. Only when several jobs are equally badly
+    off and some but not all of them can climb is there a choice; dynamic programming over the slack then makes it, its
+    states being sorted utilities: adding the same job to two of them keeps their order, so that the best of each slack
+    suffices.
     """
     steps = [_skyline(row, cost) for row, cost in zip(problem.utility, problem.cost)]
     at = np.zeros(len(steps), np.int64)
     room = problem.budget - sum(step[0][0] for step in steps)
-    tenant_room = problem.quota - np.bincount(problem.group, [step[0][0] for step in steps], len(problem.quota)).astype(int)
+    tenant_room = problem.quota - np.bincount(problem.group, [step[0][0] for step in steps], len(problem.quota)).astype(
+        int
+    )
     open_jobs = [(step[0][1], j) for j, step in enumerate(steps)]
     heapq.heapify(open_jobs)
     while open_jobs:

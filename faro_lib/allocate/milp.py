@@ -21,7 +21,7 @@ def milp(problem, *, time_limit_s: float = 600.0):
 
 
 def convex(problem):
-    """The linear relaxation (every job on its concave envelope) gives the bound; rounded down and filled up, a solution."""
+    """The linear relaxation (every job on its concave envelope) is the bound; rounded and filled up, a solution."""
     from faro_lib.allocate import _compiled
     from faro_lib.allocate.envelope import greedy
 
@@ -104,7 +104,11 @@ def _leximin(problem, time_limit_s):
         cp = program.cp
         excused = cp.Variable(jobs, boolean=True)
         level = cp.Variable()
-        program.constraints += [level <= program.of_job + (span + 1e-6) * excused, cp.sum(excused) <= i, level <= levels[-1]]
+        program.constraints += [
+            level <= program.of_job + (span + 1e-6) * excused,
+            cp.sum(excused) <= i,
+            level <= levels[-1],
+        ]
         for k, r in enumerate(found):
             below = (problem.utility < r) & ~np.isneginf(problem.utility)
             if below.any():

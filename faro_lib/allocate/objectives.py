@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Sums of multiples of 2^-30 are exact in float64 up to 4 million, so that no order of the jobs changes a value or a tie.
+# Sums of multiples of 2^-30 are exact in float64 up to 4 million, so that no order of the jobs changes a value or a
+# tie.
 QUANTUM = 2.0**-30
 
 

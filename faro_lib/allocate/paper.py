@@ -54,13 +54,14 @@ def solve_paper(
     rates_rps : (jobs, minutes), one quantile of the forecast.
     running : (jobs,) counts that serve now; the search starts there.
     budget : cores.
-    objective : Sum, Fair (min - max), PaperFair, FairSum, PenaltySum, PenaltyFairSum. In the last two the drop rates are
-        variables of the search that leave the modelled rate alone.
+    objective : Sum, Fair (min - max), PaperFair, FairSum, PenaltySum, PenaltyFairSum. In the last two the drop rates
+        are variables of the search that leave the modelled rate alone.
     current : (jobs,) counts that the repair stays close to; `running` if None.
-    method : "cobyla", "slsqp" or "differential-evolution"; `options` go to SciPy.
+    method : "cobyla" (SciPy's), "nlopt-cobyla" (Powell's code as older SciPy had it; needs nlopt), "slsqp" or
+        "differential-evolution"; `options` go to it.
     performance : "half-mmc" or "upper-bound"; `utility` "relaxed" or "precise".
-    cold_start : whether the first minute of a grown job is served by its running count; None: only if `running` leaves no
-        replica free.
+    cold_start : whether the first minute of a grown job is served by its running count; None: only if `running` leaves
+        no replica free.
 
     Returns
     -------
@@ -90,11 +91,16 @@ def solve_paper(
     lower = jobs_array(jobs, "min_replicas").astype(float)
     upper = np.maximum(np.minimum(jobs_array(jobs, "max_replicas"), np.floor(budget / cores)), lower).astype(float)
     loads = rates * jobs_array(jobs, "service_time_s")[:, None]
+    # The upper bound is in seconds, l = load / c; the queues are in service times.
+    slo = jobs_array(jobs, "slo_s").astype(float)
+    if performance != "upper-bound":
+        slo = slo / jobs_array(jobs, "service_time_s")
     mode = 2 if chosen is MIN_MAX else (1 if spread else 0)
     fixed = (
-        loads, running.astype(float), cold_start, jobs_array(jobs, "slo_s") / jobs_array(jobs, "service_time_s"),
+        loads, running.astype(float), cold_start, slo,
         jobs_array(jobs, "percentile").astype(float), jobs_array(jobs, "weight").astype(float),
-        performance == "upper-bound", utility == "precise", float(alpha), RHO_MAX, np.asarray(SOLVER_STEPS), spread, mode,
+        performance == "upper-bound", utility == "precise", float(alpha), RHO_MAX, np.asarray(SOLVER_STEPS), spread,
+        mode,
     )  # fmt: skip
     none = np.zeros(n)
     start = np.clip(running.astype(float), lower, upper)
@@ -126,7 +132,9 @@ def _widened(table, columns) -> UtilityTable:
         return table
     x = np.arange(columns + 1)
     outside = x[None, :] > np.maximum(jobs_array(table.jobs, "max_replicas"), table.columns)[:, None]
-    value, effective, drop = (np.pad(a, ((0, 0), (0, more)), mode="edge") for a in (table.value, table.effective, table.drop))
+    value, effective, drop = (
+        np.pad(a, ((0, 0), (0, more)), mode="edge") for a in (table.value, table.effective, table.drop)
+    )
     value, effective = np.where(outside, -np.inf, value), np.where(outside, -np.inf, effective)
     return replace(table, value=value, effective=effective, drop=drop)
 

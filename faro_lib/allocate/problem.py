@@ -57,8 +57,9 @@ CHANGE = 2.0**24
 
 def problem_of(table, budget, objective: Objective, *, current=None, gamma=None, quotas=None) -> Problem:
     jobs = table.jobs
-    if not (np.isscalar(budget) and np.isfinite(budget) and budget >= 0):
+    if not isinstance(budget, (int, float, np.number)) or not 0 <= float(budget) < np.inf:
         raise ValueError(f"budget={budget!r} must be a number of cores >= 0")
+    budget = float(budget)
     if objective.effective and not table.with_drops:
         raise ValueError(f"objective={objective.name!r} needs a table with drops; build_table(..., drops=DROPS)")
     if gamma is not None and not (np.isfinite(gamma) and gamma >= 0):
@@ -77,7 +78,8 @@ def problem_of(table, budget, objective: Objective, *, current=None, gamma=None,
     x = np.arange(utility.shape[1])
     tie = np.abs(x[None, :] - current[order][:, None]) * CHANGE + x[None, :]
     problem = Problem(
-        table, objective, objective.gamma(len(jobs), gamma), order, utility, objective.terms(utility, weight[:, None]), weight,
+        table, objective, objective.gamma(len(jobs), gamma), order, utility, objective.terms(utility, weight[:, None]),
+        weight,
         tenths // unit, units, unit / 10, tie, current[order].astype(np.int64), group, quota,
     )  # fmt: skip
     _check_room(problem, budget)
@@ -108,7 +110,8 @@ def _check_room(problem, budget):
     least = problem.cost * np.argmax(feasible, axis=1)
     if least.sum() > problem.budget:
         raise ValueError(
-            f"budget={budget} cores is too small: min_replicas of the {len(least)} jobs need {least.sum() * problem.unit_cores:g}"
+            f"budget={budget} cores is too small: min_replicas of the {len(least)} jobs need "
+            f"{least.sum() * problem.unit_cores:g}"
         )
     for g, room in enumerate(problem.quota):
         need = least[problem.group == g].sum()

@@ -17,7 +17,7 @@ SOLVERS: dict[str, Callable] = {"exact": exact}
 
 
 def register_solver(name: str, solver: Callable) -> Callable:
-    """Make `solver(problem, **options) -> (replicas, bound)` known to `solve`; see `problem.Problem` for what it reads."""
+    """Make `solver(problem, **options) -> (replicas, bound)` known to `solve`; see `problem.Problem`."""
     if name in SOLVERS:
         raise ValueError(f"solver={name!r} is registered already")
     SOLVERS[name] = solver
@@ -29,8 +29,8 @@ def solve(
 ) -> Allocation:
     """The best allocation of `budget` cores over the jobs of a `UtilityTable`.
 
-    Among equally good ones: least change from `current`, then fewest replicas, then by the jobs' names; the order of the
-    jobs never matters.
+    Among equally good ones: least change from `current`, then fewest replicas, then by the jobs' names; the order of
+    the jobs never matters.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from faro_lib.workload.jobs import jobs_array
 
 @dataclass(frozen=True, slots=True)
 class Marginals:
-    """What the objective gains by one replica more of each job, and loses by one less; NaN at a bound. Shape (jobs,)."""
+    """What the objective gains by one replica more of a job, and loses by one less; NaN at a bound; (jobs,)."""
 
     more: np.ndarray
     less: np.ndarray
@@ -60,8 +60,9 @@ def _column(utilities, replicas):
 def shrink(table, allocation, budget, tol: float = 1e-4, *, gamma=None, quotas=None):
     """Take away what the objective does not miss: the paper's shrink.
 
-    Job by job, in the table's order, one replica after another until the first loss above `tol`. If that freed anything, all of
-    the free budget is offered to each job in turn; a gain above `tol` is accepted and the shrinking begins again.
+    Job by job, in the table's order, one replica after another until the first loss above `tol`. If that freed
+    anything, all of the free budget is offered to each job in turn; a gain above `tol` is accepted and the shrinking
+    begins again.
     """
     started = time.perf_counter()
     problem = problem_of(table, budget, objective_of(allocation.objective), gamma=gamma, quotas=quotas)
@@ -95,7 +96,10 @@ def shrunk(problem, replicas, sequence, tol):
             before = replicas[j]
             room = int(problem.budget - (problem.cost * replicas).sum()) // int(problem.cost[j])
             tenant = problem.group == problem.group[j]
-            room = min(room, int(problem.quota[problem.group[j]] - (problem.cost * replicas)[tenant].sum()) // int(problem.cost[j]))
+            room = min(
+                room,
+                int(problem.quota[problem.group[j]] - (problem.cost * replicas)[tenant].sum()) // int(problem.cost[j]),
+            )
             inside = np.flatnonzero(~np.isneginf(problem.utility[j]))
             replicas[j] = min(before + room, inside[-1])
             gained = problem.score(replicas)
@@ -111,7 +115,8 @@ def shrunk(problem, replicas, sequence, tol):
 def repaired(problem, replicas):
     """Within the budget: remove, one by one, the replica whose removal costs least.
 
-    Costs are compared after rounding the objective to 1e-4; ties go to the smaller change from `current` (the paper's rule).
+    Costs are compared after rounding the objective to 1e-4; ties go to the smaller change from `current` (the paper's
+    rule).
     """
     replicas = np.array(replicas)
     while not problem.fits(replicas):
@@ -120,7 +125,11 @@ def repaired(problem, replicas):
         over = np.bincount(problem.group, spent, len(problem.quota)) > problem.quota
         everyone = spent.sum() > problem.budget
         for j in range(len(replicas)):
-            if replicas[j] == 0 or np.isneginf(problem.utility[j, replicas[j] - 1]) or not (everyone or over[problem.group[j]]):
+            if (
+                replicas[j] == 0
+                or np.isneginf(problem.utility[j, replicas[j] - 1])
+                or not (everyone or over[problem.group[j]])
+            ):
                 continue
             replicas[j] -= 1
             key = (-round(problem.score(replicas), 4), float(np.abs(replicas - problem.current).sum()))

@@ -1,7 +1,7 @@
 """How long a request waits: arrival rate in, latency percentile out, as functions that broadcast.
 
 >>> float(half_mmc(10.0, 4, 0.180, 0.99).round(3))
-0.4
+0.284
 """
 
 from faro_lib.queueing.constant_service import mdc, mdc_wait_cdf, mdc_wait_over_service, mgc

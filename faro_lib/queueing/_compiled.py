@@ -63,7 +63,7 @@ def waiting_distribution(rho, servers, tolerance):
 def wait_cdf(x, rho, servers, below):
     """Franx's sum; `below` is the cumulative distribution of the number waiting."""
     a = rho * servers
-    k = int(math.floor(x)) + 1
+    k = math.floor(x) + 1
     mean = a * (k - x)
     top = k * servers - 1
     if mean <= 0:

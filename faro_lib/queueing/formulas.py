@@ -1,8 +1,8 @@
 """Closed formulas: the upper bound, M/M/c, half of M/M/c, and the relaxation beyond saturation.
 
-Every latency function has the same signature (rate_rps, replicas, service_time_s, percentile) and broadcasts. Replicas may
-be fractional (the paper's continuous solvers need that): the Erlang sums then run to floor(replicas) while the utilisation
-uses the fraction, as in the published code.
+Every latency function has the same signature (rate_rps, replicas, service_time_s, percentile) and broadcasts. Replicas
+may be fractional (the paper's continuous solvers need that): the Erlang sums then run to floor(replicas) while the
+utilisation uses the fraction, as in the published code.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def erlang_b(load, servers):
 def erlang_c(load, servers):
     """Probability that an arriving request waits in an M/M/c queue.
 
-    C = B / (1 - rho (1 - B)), with B the Erlang-B blocking probability by its stable recurrence and rho = load / servers.
+    C = B / (1 - rho (1 - B)), with B the Erlang-B blocking probability by its stable recurrence and rho = load /
+    servers.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ def erlang_c(load, servers):
 
 
 def upper_bound(rate_rps, replicas, service_time_s, percentile=0.99):
-    """Latency if the requests of one second all arrive together: l = p lam / c, at every percentile (EuroSys'25, section 4).
+    """Latency if the requests of one second all arrive together: l = p lam / c (EuroSys'25, section 4).
 
     >>> float(upper_bound(10.0, 2, 0.2))
     1.0
@@ -90,7 +91,7 @@ def mmc(rate_rps, replicas, service_time_s, percentile):
 
 
 def half_mmc(rate_rps, replicas, service_time_s, percentile):
-    """The paper's M/D/c: constant service waits about half as long as exponential, l = p + W / 2 (EuroSys'25, section 4).
+    """The paper's M/D/c: constant service waits half as long as exponential, l = p + W / 2 (EuroSys'25, section 4).
 
     Exact M/D/c is `mdc`; `20_queueing` shows where the two differ.
 

@@ -14,9 +14,10 @@ FIELDS = ("latency_s", "relaxed", "precise", "refused")
 class MeasuredPerformance:
     """Latency and utility of each service class on a grid of (rate per replica, replicas), made by `simulate`.
 
-    The grid runs along the rate *per replica*, so that every count has its saturation at about the same column. Between grid
-    points everything is linear; fewer or more replicas than measured read the nearest count at the same rate per replica;
-    beyond the largest rate the latency grows with the rate and the utilities fall with it, as in the relaxed M/D/c.
+    The grid runs along the rate *per replica*, so that every count has its saturation at about the same column.
+    Between grid points everything is linear; fewer or more replicas than measured read the nearest count at the same
+    rate per replica; beyond the largest rate the latency grows with the rate and the utilities fall with it, as in the
+    relaxed M/D/c.
 
     Attributes
     ----------

@@ -36,6 +36,10 @@ class Physics:
     def __post_init__(self):
         if self.dispatch not in DISPATCH:
             raise ValueError(f"dispatch={self.dispatch!r} is unknown; accepted: {', '.join(DISPATCH)}")
+        for field, least in (("queue_limit", 0), ("replica_places", 1)):
+            value = getattr(self, field)
+            if value != int(value) or value < least:
+                raise ValueError(f"{field}={value!r} must be a whole number >= {least}")
 
 
 PAPER = Physics()

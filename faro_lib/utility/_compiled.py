@@ -33,8 +33,8 @@ def _mean(loads, weights, keep, first, last, value, alpha):
 def fill(loads, warm, cold, running, low, high, of_job, first, last, curve, alpha, drops, phi, value, effective, drop):
     """Fill value, effective and drop in place, all (jobs, X + 1); see `build_table` for the meaning of everything.
 
-    loads (jobs, n); warm and cold (jobs, n): the weight of each entry, the part served by the new and by the running count.
-    Returns the largest x that still differs from x - 1, per job.
+    loads (jobs, n); warm and cold (jobs, n): the weight of each entry, the part served by the new and by the running
+    count. Returns the largest x that still differs from x - 1, per job.
     """
     jobs, columns = value.shape
     all_of = warm + cold

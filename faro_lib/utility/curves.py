@@ -1,8 +1,9 @@
 """Utility at a constant rate, per service class and replica count, as a curve over the offered load.
 
-A performance model enters the table through these curves only. Each is 1 (its first value) up to `first`, straight lines
-through `value` between `first` and `last`, and value[-1] (last / load)^alpha beyond. For the formulas `first` is where the
-promise breaks and `last` where the relaxation begins, so only the short stretch between the two is interpolated.
+A performance model enters the table through these curves only. Each is 1 (its first value) up to `first`, straight
+lines through `value` between `first` and `last`, and value[-1] (last / load)^alpha beyond. For the formulas `first` is
+where the promise breaks and `last` where the relaxation begins, so only the short stretch between the two is
+interpolated.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MODEL_KNOTS = 501
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """`first`, `last` of shape (classes, X + 1), `value` of shape (classes, X + 1, knots), `of_job` (jobs,) the class."""
+    """`first`, `last` (classes, X + 1), `value` (classes, X + 1, knots), `of_job` (jobs,) the class of each job."""
 
     first: np.ndarray
     last: np.ndarray
@@ -34,9 +35,16 @@ class Curves:
 
 def curves_of(jobs, performance, utility: str, alpha: float, columns: int) -> Curves:
     """One curve for every service class among `jobs` and every replica count 0..columns."""
+    keys: list
     if isinstance(performance, str):
+        # Queues scale with the service time; the upper bound, l = p lam / c, has seconds: l in s is load / c.
         keys = [
-            (j.slo_s / j.service_time_s, j.percentile, j.service_scv if performance == "mgc" else 0.0) for j in jobs
+            (
+                j.slo_s if performance == "upper-bound" else j.slo_s / j.service_time_s,
+                j.percentile,
+                j.service_scv if performance == "mgc" else 0.0,
+            )
+            for j in jobs
         ]
         classes = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         parts = [_formula_curves(performance, utility, float(alpha), columns, *key) for key in classes]
@@ -62,7 +70,7 @@ def curves_of(jobs, performance, utility: str, alpha: float, columns: int) -> Cu
 
 @lru_cache(maxsize=4096)
 def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: float, percentile: float, scv: float):
-    """In units of the service time: `slo` = slo_s / service_time_s, rates are erlangs."""
+    """In units of the service time (for the upper bound, of seconds); rates are erlangs."""
     c = np.arange(1, columns + 1, dtype=float)
 
     def at(load):
@@ -104,7 +112,8 @@ def _model_curves(performance, job, utility, alpha, columns):
     )
     if value.shape != loads.shape or not np.all(np.isfinite(value)):
         raise ValueError(
-            f"performance: expected_utility of job {job.name!r} must be finite and of shape {loads.shape}; got {value.shape}"
+            f"performance: expected_utility of job {job.name!r} must be finite and of shape {loads.shape}; "
+            f"got {value.shape}"
         )
     nobody = np.zeros((1, MODEL_KNOTS))
     nobody[0, 0] = 1.0

@@ -28,7 +28,8 @@ class UtilityTable:
     ----------
     jobs : names, bounds, cores, weights and tenants.
     running : whole numbers, shape (jobs,); the counts that serve now, to which ties return.
-    value : expected utility without weight or drops, shape (jobs, X + 1); -inf where a count is out of the job's bounds.
+    value : expected utility without weight or drops, shape (jobs, X + 1); -inf where a count is out of the job's
+        bounds.
     effective : the same times the drop penalty, at the best drop rate; equal to `value` if built without drops.
     drop : that best drop rate, in [0, 1]; 0 everywhere if built without drops.
     saturated : shape (jobs,); beyond this count every column of the job repeats.
@@ -134,11 +135,11 @@ def build_table(
 
     >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_min=0)
     >>> table.value[0].round(2).tolist()
-    [-inf, 0.15, 0.51, 1.0]
+    [-inf, 0.05, 0.33, 1.0]
     """
     jobs = tuple(jobs)
     loads, running, weights = _checked(jobs, rates_rps, running, sample_weights)
-    n_jobs, samples, minutes = loads.shape
+    n_jobs, _, minutes = loads.shape
     if utility not in ("relaxed", "precise"):
         raise ValueError(f"utility={utility!r} is not a utility; accepted: relaxed, precise")
     if not change_penalty >= 0:
@@ -191,7 +192,7 @@ def predicted_latency(jobs, rates_rps, replicas, *, drop=0.0, performance="half-
     array shaped as `rates_rps`; infinite where a job with requests has no replicas.
 
     >>> predicted_latency([Job("a")], [10.0], [4]).round(3).tolist()
-    [0.4]
+    [0.284]
     """
     jobs = tuple(jobs)
     rates = np.asarray(rates_rps, float)
@@ -231,7 +232,8 @@ def _checked(jobs, rates_rps, running, sample_weights):
     if bad.any():
         j, s, m = (int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
-            f"rates_rps of job {jobs[j].name!r}, sample {s}, minute {m} is {rates[j, s, m]}; it must be a finite number >= 0"
+            f"rates_rps of job {jobs[j].name!r}, sample {s}, minute {m} is {rates[j, s, m]}; "
+            "it must be a finite number >= 0"
         )
     counts = np.asarray(running)
     if counts.shape != (len(jobs),) or not np.all(np.isfinite(counts)) or np.any(counts < 0) or np.any(counts % 1):

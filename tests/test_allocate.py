@@ -1,0 +1,407 @@
+"""Exact against brute force and against an independent solver; then what must hold of any solver."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from faro_lib.allocate import (
+    OBJECTIVES,
+    SOLVERS,
+    Objective,
+    marginal_values,
+    price_of_one_replica,
+    register_objective,
+    register_solver,
+    shrink,
+    solve,
+    solve_hierarchical,
+    solve_paper,
+    spread_spare,
+)
+from faro_lib.allocate.objectives import quantised
+from faro_lib.queueing import half_mmc, relaxed
+from faro_lib.utility import DROPS, UtilityTable, build_table, relaxed_utility
+from faro_lib.workload import Job
+
+relaxed_settings = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+KNOWN = tuple(OBJECTIVES)
+
+
+@st.composite
+def instances(draw):
+    """(table, budget, current, gamma, quotas): up to 4 jobs and 10 cores, with ties, bounds, weights, cores and tenants."""
+    n = draw(st.integers(1, 4))
+    columns = draw(st.integers(1, 6))
+    # Few levels make ties, many make none; sorted rows are monotone, unsorted ones (change penalties) are not.
+    level = draw(
+        st.sampled_from(
+            [st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.integers(0, 10).map(lambda k: k / 10), st.floats(0, 1)]
+        )
+    )
+    rows = draw(st.lists(st.lists(level, min_size=columns + 1, max_size=columns + 1), min_size=n, max_size=n))
+    value = np.array(rows)
+    if draw(st.booleans()):
+        value.sort(axis=1)
+    cores = st.sampled_from([1.0]) if draw(st.booleans()) else st.sampled_from([0.1, 0.3, 0.5, 1.0, 2.0])
+    jobs = []
+    for j in range(n):
+        low = draw(st.integers(0, 1))
+        jobs.append(
+            Job(
+                f"{draw(st.sampled_from('xyz'))}{j}",
+                cores=draw(cores),
+                weight=draw(st.sampled_from([0.0, 0.5, 1.0, 1.0, 3.0])),
+                min_replicas=low,
+                max_replicas=draw(st.integers(max(low, 1), 6)),
+                tenant=draw(st.sampled_from(["red", "blue"])),
+            )
+        )
+    effective = np.minimum(1.0, value * draw(st.sampled_from([1.0, 1.25])) + 0.01)
+    table = UtilityTable.from_values(jobs, value, effective=effective, drop=np.full(value.shape, 0.02))
+    current = np.array(draw(st.lists(st.integers(0, columns), min_size=n, max_size=n)))
+    gamma = draw(st.sampled_from([None, None, 0.0, 0.3, 2.5]))
+    quotas = {t: float(draw(st.integers(0, 8))) for t in {job.tenant for job in jobs}} if draw(st.booleans()) else None
+    return table, float(draw(st.integers(1, 10))), current, gamma, quotas
+
+
+def rank(table, replicas, objective, current, gamma):
+    """What is compared: the objective (leximin: sorted utilities), then less change, then fewer replicas."""
+    chosen = OBJECTIVES[objective]
+    utility = chosen.utilities(table)[np.arange(len(replicas)), replicas]
+    weight = np.array([job.weight for job in table.jobs])
+    value = tuple(np.sort(quantised(utility))) if chosen.leximin else (chosen.score(utility, weight, gamma),)
+    return value, -int(np.abs(replicas - current).sum()), -int(replicas.sum())
+
+
+def brute_force(table, budget, objective, current, gamma, quotas):
+    """The best rank over all allocations, or None if none fits."""
+    tenths = np.array([round(10 * job.cores) for job in table.jobs])
+    best = None
+    for choice in itertools.product(*(np.flatnonzero(np.isfinite(row)) for row in table.value)):
+        replicas = np.array(choice)
+        spent = replicas * tenths
+        if spent.sum() > round(10 * budget):
+            continue
+        if any(
+            sum(s for s, job in zip(spent, table.jobs) if job.tenant == tenant) > round(10 * cores)
+            for tenant, cores in (quotas or {}).items()
+        ):
+            continue
+        found = rank(table, replicas, objective, current, gamma)
+        best = found if best is None else max(best, found)
+    return best
+
+
+@pytest.mark.parametrize("objective", KNOWN)
+@relaxed_settings
+@given(instance=instances())
+def test_exact_equals_brute_force(objective, instance):
+    table, budget, current, gamma, quotas = instance
+    best = brute_force(table, budget, objective, current, gamma, quotas)
+    if best is None:
+        with pytest.raises(ValueError, match=r"budget|quotas|job"):
+            solve(table, budget, objective, current=current, gamma=gamma, quotas=quotas)
+        return
+    found = solve(table, budget, objective, current=current, gamma=gamma, quotas=quotas)
+    assert rank(table, found.replicas, objective, current, gamma) == best
+    assert found.gap == 0
+    assert found.bound == found.value
+
+
+def real_table(n, seed, *, utility="relaxed", load=3.2, drops=DROPS, decorate=False):
+    """A table as decisions see it: forecasts, half-M/M/c, drops; with `decorate` also weights, cores and tenants."""
+    rng = np.random.default_rng(seed)
+    jobs = [
+        Job(
+            f"job {j}",
+            weight=float(rng.choice([0.5, 1.0, 2.0])) if decorate else 1.0,
+            cores=float(rng.choice([0.5, 1.0, 1.5])) if decorate else 1.0,
+            tenant=("red", "blue")[j % 2],
+        )
+        for j in range(n)
+    ]
+    rates = load * rng.gamma(4.0, 1.0, (n, 1, 1)) * rng.lognormal(0, 0.3, (n, 20, 7))
+    return build_table(jobs, rates, np.full(n, 3), utility=utility, drops=drops)
+
+
+def same_as_milp(table, budget, objective, quotas=None):
+    exact = solve(table, budget, objective, quotas=quotas)
+    oracle = solve(table, budget, objective, "milp", quotas=quotas)
+    if OBJECTIVES[objective].leximin:
+        ranks = [np.array(rank(table, a.replicas, objective, table.running, None)[0]) for a in (exact, oracle)]
+        np.testing.assert_allclose(*ranks, atol=2e-6)
+    # HiGHS keeps its constraints to 1e-6, exact to the last bit.
+    assert exact.value == pytest.approx(oracle.value, abs=2e-6)
+
+
+@pytest.mark.parametrize("objective", KNOWN)
+@pytest.mark.parametrize("utility", ["relaxed", "precise"])
+def test_exact_equals_the_mixed_integer_program_on_10_jobs(objective, utility):
+    same_as_milp(real_table(10, 1, utility=utility), 32, objective)
+
+
+@pytest.mark.parametrize("objective", KNOWN)
+def test_exact_equals_the_mixed_integer_program_with_weights_cores_and_quotas(objective):
+    same_as_milp(real_table(10, 2, decorate=True), 28, objective, quotas={"red": 11.0, "blue": 20.0})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", KNOWN)
+@pytest.mark.parametrize("utility", ["relaxed", "precise"])
+@pytest.mark.parametrize(("n", "budget", "seed"), [(10, 36, 3), (10, 16, 4), (20, 70, 5), (20, 40, 6)])
+@pytest.mark.parametrize("decorate", [False, True])
+def test_exact_equals_the_mixed_integer_program_on_10_and_20_jobs(objective, utility, n, budget, seed, decorate):
+    table = real_table(n, seed, utility=utility, decorate=decorate)
+    same_as_milp(table, budget, objective, {"red": budget * 0.6, "blue": budget * 0.5} if decorate else None)
+
+
+QUICK = ("convex", "greedy", "slsqp")
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(instances(), st.sampled_from(KNOWN), st.sampled_from(QUICK))
+def test_no_solver_beats_exact_and_every_solver_keeps_the_budget(instance, objective, solver):
+    table, budget, current, gamma, quotas = instance
+    try:
+        exact = solve(table, budget, objective, current=current, gamma=gamma, quotas=quotas)
+    except ValueError:
+        return
+    other = solve(table, budget, objective, solver, current=current, gamma=gamma, quotas=quotas)
+    assert other.value <= exact.value + 1e-9
+    spent = [job.cores * x for job, x in zip(table.jobs, other.replicas)]
+    assert sum(spent) <= budget + 1e-9
+    for tenant, cores in (quotas or {}).items():
+        assert sum(s for s, job in zip(spent, table.jobs) if job.tenant == tenant) <= cores + 1e-9
+    if np.isfinite(other.bound):
+        assert exact.value <= other.bound + 1e-6
+
+
+@pytest.mark.parametrize("objective", ["Sum", "Fair", "FairSum", "PenaltySum"])
+def test_the_papers_solvers_stay_within_the_budget_and_below_the_optimum(objective):
+    table = real_table(5, 7)
+    best = solve(table, 14, objective).value
+    for solver in ("cobyla", "slsqp", "differential-evolution"):
+        options = {"maxiter": 30} if solver == "differential-evolution" else {}
+        found = solve(table, 14, objective, solver, options=options)
+        assert found.replicas.sum() <= 14
+        assert found.value <= best + 1e-9
+
+
+@relaxed_settings
+@given(instances(), st.sampled_from(KNOWN), st.randoms(use_true_random=False))
+def test_the_order_of_the_jobs_never_changes_the_result(instance, objective, random):
+    table, budget, current, gamma, quotas = instance
+    order = list(range(len(table.jobs)))
+    random.shuffle(order)
+    shuffled = replace(
+        table, jobs=[table.jobs[j] for j in order], running=table.running[order], value=table.value[order],
+        effective=table.effective[order], drop=table.drop[order], saturated=table.saturated[order],
+    )  # fmt: skip
+    try:
+        first = solve(table, budget, objective, current=current, gamma=gamma, quotas=quotas)
+    except ValueError:
+        return
+    second = solve(shuffled, budget, objective, current=current[order], gamma=gamma, quotas=quotas)
+    assert first.replicas[order].tolist() == second.replicas.tolist()
+    assert first.value == second.value
+
+
+def test_what_is_good_enough_stays_as_it_is():
+    table = UtilityTable.from_values([Job("a"), Job("b")], np.ones((2, 6)), running=[4, 2])
+    for objective in ("Sum", "Fair", "FairSum", "ProportionalFair"):
+        assert solve(table, 8, objective).replicas.tolist() == [4, 2]
+
+
+def test_fair_raises_the_worst_off_then_the_next():
+    value = [[0, 0.1, 0.2, 0.9], [0, 0.5, 0.6, 0.7], [0, 0.3, 0.8, 0.9]]
+    table = UtilityTable.from_values([Job("a"), Job("b"), Job("c")], value)
+    assert solve(table, 6, "Fair").replicas.tolist() == [3, 1, 2]
+
+
+def test_weights_decide_when_the_budget_is_full():
+    value = [[0, 0.1, 0.9], [0, 0.1, 0.9]]
+    for heavy in (0, 1):
+        jobs = [Job("a", weight=2.0 if heavy == 0 else 1.0), Job("b", weight=2.0 if heavy == 1 else 1.0)]
+        assert solve(UtilityTable.from_values(jobs, value), 3).replicas[heavy] == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_penalty_sum_drops_on_an_oversubscribed_cluster_and_gets_at_least_the_utility_of_sum(seed):
+    table = real_table(10, seed)
+    with_drops, without = (solve(table, 14, objective) for objective in ("PenaltySum", "Sum"))
+    assert with_drops.drop.max() > 0.05
+    assert with_drops.value >= without.value
+
+
+def test_a_table_of_1000_jobs_is_solved_exactly_and_below_its_bound():
+    table = real_table(1000, 8, drops=None)
+    for objective in ("Sum", "FairSum", "Fair"):
+        exact = solve(table, 3200, objective)
+        assert exact.replicas.sum() <= 3200
+        assert exact.value >= solve(table, 3200, objective, "greedy" if objective == "Sum" else "exact").value
+
+
+@pytest.mark.parametrize("objective", ["Sum", "ProportionalFair", "PenaltySum", "FairSum"])
+@pytest.mark.parametrize("budget", [16, 24, 32])
+def test_the_price_of_a_replica_is_what_solving_the_relaxation_again_says(objective, budget):
+    table = real_table(10, 9)
+    less, now, more = (solve(table, budget + d, objective, "convex").bound for d in (-1, 0, 1))
+    price = price_of_one_replica(table, budget, objective)
+    assert more - now - 1e-6 <= price <= now - less + 1e-6
+
+
+def test_marginal_values_are_what_the_objective_says():
+    table = real_table(6, 10)
+    plan = solve(table, 18, "FairSum")
+    marginal = marginal_values(table, plan)
+    score = OBJECTIVES["FairSum"].score
+    rows = np.arange(6)
+    for j in range(6):
+        for by, found in ((1, marginal.more[j]), (-1, -marginal.less[j])):
+            moved = plan.replicas.copy()
+            moved[j] += by
+            if moved[j] > table.columns or np.isneginf(table.value[j, moved[j]]):
+                assert np.isnan(found)
+            else:
+                assert found == pytest.approx(score(table.value[rows, moved], np.ones(6)) - plan.value)
+
+
+def test_shrink_takes_back_only_what_is_not_missed():
+    table = real_table(10, 11, load=1.0)
+    plan = solve(table, 40, "Sum", current=np.full(10, 4))
+    less = shrink(table, plan, 40)
+    assert less.replicas.sum() < plan.replicas.sum()
+    # Each replica taken may cost up to the tolerance.
+    assert less.value >= plan.value - 1e-4 * (plan.replicas.sum() - less.replicas.sum())
+
+
+def test_spare_replicas_go_where_a_heavier_load_would_hurt():
+    rng = np.random.default_rng(12)
+    jobs = [Job(f"job {j}") for j in range(6)]
+    rates = 2.0 * rng.gamma(4.0, 1.0, (6, 1, 1)) * rng.lognormal(0, 0.2, (6, 50, 7))
+    expected, heavy = (build_table(jobs, f * rates, np.full(6, 2), cold_start_min=0) for f in (1.0, 1.5))
+    plan = solve(expected, 30)
+    spread = spread_spare(heavy, plan, 30)
+    rows = np.arange(6)
+    assert plan.replicas.sum() < spread.replicas.sum() <= 30
+    assert np.all(spread.replicas >= plan.replicas)
+
+    def under_heavy(replicas):
+        return heavy.value[rows, replicas].sum()
+
+    assert under_heavy(spread.replicas) > under_heavy(plan.replicas)
+    # No single other place for any of the given replicas is better.
+    for j, k in itertools.permutations(range(6), 2):
+        if spread.replicas[j] > plan.replicas[j] and spread.replicas[k] < heavy.columns:
+            moved = spread.replicas.copy()
+            moved[j], moved[k] = moved[j] - 1, moved[k] + 1
+            assert under_heavy(moved) <= under_heavy(spread.replicas) + 1e-9
+
+
+def test_the_papers_objective_is_the_relaxed_half_mmc_at_fractional_replicas():
+    from faro_lib.allocate import _compiled
+    from faro_lib.utility import SOLVER_STEPS
+
+    rng = np.random.default_rng(13)
+    rates, x = rng.uniform(1, 40, (4, 7)), rng.uniform(1, 6, 4)
+    latency_s = relaxed(half_mmc, rates, x[:, None], 0.18, 0.99)
+    expected = relaxed_utility(latency_s, 0.72).mean(axis=1).sum()
+    found = _compiled.paper_score(
+        x, np.zeros(4), rates * 0.18, np.ones(4), False, np.full(4, 4.0), np.full(4, 0.99), np.ones(4),
+        False, False, 1.0, 0.95, np.asarray(SOLVER_STEPS), 0.0, 0,
+    )  # fmt: skip
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("objective", ["Sum", "Fair", "PaperFair", "FairSum"])
+@pytest.mark.parametrize("performance", ["half-mmc", "upper-bound"])
+def test_the_papers_edition_keeps_the_budget_and_never_beats_exact(objective, performance):
+    rng = np.random.default_rng(14)
+    jobs = [Job(f"job {j}") for j in range(6)]
+    rates, running = rng.uniform(2, 30, (6, 7)), np.full(6, 2)
+    plan = solve_paper(jobs, rates, running, 18, objective, performance=performance, method="slsqp")
+    assert plan.replicas.sum() <= 18
+    if objective != "Fair":
+        table = build_table(jobs, rates[:, None], running, performance=performance, cold_start_min=0)
+        assert plan.value <= solve(table, 18, objective).value + 1e-3
+
+
+def test_the_papers_edition_models_the_cold_start_only_on_a_full_cluster():
+    jobs = [Job("a"), Job("b")]
+    rates = np.full((2, 7), 20.0)
+    full, roomy = (solve_paper(jobs, rates, [2, 2], budget, method="slsqp") for budget in (4, 12))
+    assert full.replicas.sum() == 4
+    assert roomy.value == pytest.approx(2.0, abs=1e-3)
+
+
+def test_hierarchical_with_one_group_is_the_solver_itself():
+    rng = np.random.default_rng(15)
+    jobs = [Job(f"job {j}") for j in range(12)]
+    rates, running = rng.uniform(2, 30, (12, 5, 7)), np.full(12, 3)
+    whole = solve(build_table(jobs, rates, running, max_replicas=40), 40)
+    one, four = (solve_hierarchical(jobs, rates, running, 40, groups=g) for g in (1, 4))
+    assert four.replicas.sum() <= 40
+    assert four.value <= whole.value
+    assert one.value == pytest.approx(whole.value, rel=1e-12)
+
+
+def test_an_objective_of_the_users_own_is_solved_exactly_by_one_registration():
+    squares = Objective("Squares", term=lambda utility, weight: weight * utility**2)
+    try:
+        register_objective(squares)
+        table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.6, 0.7], [0, 0.1, 0.9]])
+        assert solve(table, 3, "Squares").replicas.tolist() == [1, 2]
+        with pytest.raises(ValueError, match="objective='Squares' is registered already"):
+            register_objective(squares)
+    finally:
+        OBJECTIVES.pop("Squares", None)
+
+
+def test_a_solver_of_the_users_own_is_found_by_one_registration():
+    try:
+        register_solver("least", lambda problem: (np.argmax(~np.isneginf(problem.utility), axis=1), float("nan")))
+        assert solve(real_table(3, 1), 9, solver="least").replicas.tolist() == [1, 1, 1]
+    finally:
+        SOLVERS.pop("least", None)
+
+
+TABLE = UtilityTable.from_values([Job("a", min_replicas=2, tenant="red"), Job("b", cores=0.5)], np.ones((2, 5)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((2, "Sum"), r"budget=2.0 cores is too small: min_replicas of the 2 jobs need 2.5"),
+        ((-1, "Sum"), r"budget=-1 must be a number of cores >= 0"),
+        ((9, "Max"), r"objective='Max' is not registered; accepted: Sum, Fair, FairSum"),
+        ((9, "Sum", "simplex"), r"solver='simplex' is not registered; accepted: exact, milp"),
+        ((9, "PenaltySum"), r"objective='PenaltySum' needs a table with drops"),
+    ],
+)
+def test_bad_input_is_named_with_what_is_accepted(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        solve(TABLE, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quotas": {"red": 1.0}}, r"quotas: tenant 'red' has 1 cores; min_replicas of its jobs need 2"),
+        ({"quotas": {"green": 1.0}}, r"quotas: tenant 'green' owns no job; tenants: \['', 'red'\]"),
+        ({"quotas": {"red": -1.0}}, r"quotas: tenant 'red' has -1.0 cores; a quota is a number >= 0"),
+        ({"gamma": -1.0}, r"gamma=-1.0 must be a number >= 0"),
+        ({"current": [1]}, r"current=\[1\] must be 2 whole numbers >= 0"),
+    ],
+)
+def test_bad_options_are_named_with_what_is_accepted(options, message):
+    with pytest.raises(ValueError, match=message):
+        solve(TABLE, 9, "FairSum", **options)
+
+
+def test_a_weight_below_zero_is_refused_where_the_job_is_born():
+    with pytest.raises(ValueError, match=r"job 'a': weight=-1.0 must be a finite number >= 0"):
+        Job("a", weight=-1.0)

@@ -1,0 +1,227 @@
+"""Waiting: against theory first, then against a long simulation, then as properties."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from faro_lib.queueing import (
+    MeasuredPerformance,
+    erlang_c,
+    half_mmc,
+    latency,
+    mdc,
+    mdc_wait_cdf,
+    mdc_wait_over_service,
+    mgc,
+    mmc,
+    mmc_wait,
+    relaxed,
+    upper_bound,
+)
+from faro_lib.queueing.constant_service import RHO_GRID, STORED_PERCENTILES, _stored
+
+rates = st.floats(0.01, 200.0)
+counts = st.integers(1, 40)
+services = st.floats(0.01, 2.0)
+percentiles = st.sampled_from([0.5, 0.9, 0.99])
+CASES = [(2, 0.5), (2, 0.9), (4, 0.8), (8, 0.9), (16, 0.9), (32, 0.95)]
+
+
+@pytest.mark.parametrize(("load", "servers"), [(0.3, 1), (1.7, 2), (7.2, 8), (30.0, 32), (95.0, 100)])
+def test_erlang_c_is_the_share_of_poisson_states_that_wait(load, servers):
+    # Textbook sum over the states of M/M/c.
+    states = [load**k / math.factorial(k) for k in range(servers)]
+    last = load**servers / math.factorial(servers) * servers / (servers - load)
+    assert erlang_c(load, servers) == pytest.approx(last / (sum(states) + last), rel=1e-12)
+
+
+def test_an_mm1_queue_waits_as_theory_says():
+    # P(W > t) = rho e^(-(mu - lam) t)
+    wait_s = mmc_wait(8.0, 1, 0.1, 0.99)
+    assert 0.8 * math.exp(-2.0 * wait_s) == pytest.approx(0.01, rel=1e-12)
+
+
+def test_mmc_waits_as_erlang_c_says():
+    wait_s = float(mmc_wait(36.0, 4, 0.1, 0.95))
+    assert erlang_c(3.6, 4) * math.exp(-4.0 * wait_s) == pytest.approx(0.05, rel=1e-12)
+
+
+@pytest.mark.parametrize("rho", [0.2, 0.7, 0.95])
+@pytest.mark.parametrize("x", [0.0, 0.4, 1.3, 2.9, 4.7])
+def test_an_md1_queue_waits_as_erlang_said_in_1909(rho, x):
+    terms = [(-rho * (x - k)) ** k / math.factorial(k) * math.exp(rho * (x - k)) for k in range(int(x) + 1)]
+    assert mdc_wait_cdf(x, rho, 1) == pytest.approx((1 - rho) * sum(terms), abs=1e-9)
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.8, 0.95])
+def test_an_md1_queue_waits_on_average_as_pollaczek_and_khinchine_say(rho):
+    x = np.linspace(0, 60 / (1 - rho), 40_001)
+    mean = np.trapezoid(1 - mdc_wait_cdf(x, rho, 1), x)
+    assert mean == pytest.approx(rho / (2 * (1 - rho)), rel=1e-3)
+
+
+@pytest.mark.parametrize(("servers", "rho"), CASES)
+def test_the_mean_wait_in_mdc_is_crommelins_series(servers, rho):
+    from faro_lib.queueing import _compiled
+
+    a = rho * servers
+    k = np.arange(1, 20_000)
+    # Crommelin (1932): E[W] / D = sum_k P(N_ka >= kc) - P(N_ka >= kc + 1) / rho, N_m Poisson with mean m.
+    series = np.sum(stats.poisson.sf(k * servers - 1, k * a) - stats.poisson.sf(k * servers, k * a) / rho)
+    waiting = _compiled.waiting_distribution(rho, servers, 1e-13)
+    assert np.arange(len(waiting)) @ waiting / a == pytest.approx(series, rel=1e-6)
+
+
+def simulated_waits(servers, rho, customers, seed):
+    """Waits over service times, first come first served: with constant service, customer n follows customer n - c."""
+    arrivals = np.cumsum(np.random.default_rng(seed).exponential(1 / (rho * servers), customers))
+    ends = np.zeros(customers + servers)
+    for n, arrival in enumerate(arrivals.tolist()):
+        ends[n + servers] = max(arrival, ends[n]) + 1.0
+    return ends[servers:] - 1.0 - arrivals
+
+
+@pytest.mark.parametrize(("servers", "rho"), CASES)
+def test_a_long_simulation_of_mdc_waits_as_the_exact_distribution_says(servers, rho):
+    waits = np.sort(simulated_waits(servers, rho, 400_000, seed=servers)[10_000:])
+    at = np.quantile(waits, [0.3, 0.5, 0.8, 0.9, 0.99])
+    measured = np.searchsorted(waits, at + 1e-9, side="right") / len(waits)
+    # Waits are correlated over about 1 / (1 - rho)^2 customers, which makes the error of 390,000 about this large.
+    error = 4 * np.sqrt(0.25 / (len(waits) * (1 - rho) ** 2 / 2))
+    np.testing.assert_allclose(mdc_wait_cdf(at + 1e-9, rho, servers), measured, atol=error)
+
+
+@pytest.mark.parametrize("percentile", STORED_PERCENTILES)
+def test_the_stored_table_is_what_the_exact_algorithm_gives(percentile):
+    stored = _stored()[f"{percentile:.6g}"]
+    rng = np.random.default_rng(1)
+    for c, i in zip(rng.integers(1, 101, 40), rng.integers(0, len(RHO_GRID) - 4, 40)):
+        assert stored[c - 1, i] == pytest.approx(mdc_wait_over_service(RHO_GRID[i], int(c), percentile), rel=1e-6)
+
+
+@pytest.mark.parametrize("percentile", STORED_PERCENTILES)
+def test_the_table_interpolates_within_half_a_percent_of_exact(percentile):
+    rng = np.random.default_rng(2)
+    for c, rho in zip(rng.integers(1, 101, 150), rng.uniform(0, 0.985, 150)):
+        exact = 1 + mdc_wait_over_service(rho, int(c), percentile)
+        assert mdc(rho * c, c, 1.0, percentile) == pytest.approx(exact, rel=0.005)
+
+
+def test_a_percentile_that_is_not_stored_is_computed():
+    assert mdc(0.8 * 3, 3, 1.0, 0.97) == pytest.approx(1 + mdc_wait_over_service(0.8, 3, 0.97), rel=0.005)
+
+
+def test_half_of_mmc_is_pessimistic_for_few_servers_and_optimistic_for_many():
+    assert half_mmc(1.0, 2, 1.0, 0.99) > mdc(1.0, 2, 1.0, 0.99)
+    assert half_mmc(0.8 * 16, 16, 1.0, 0.99) < mdc(0.8 * 16, 16, 1.0, 0.99)
+
+
+def test_general_service_lies_at_mdc_without_and_at_mmc_with_exponential_variation():
+    at = (6.0, 4, 0.5, 0.99)
+    assert mgc(*at, service_scv=0.0) == pytest.approx(mdc(*at))
+    assert mgc(*at, service_scv=1.0) == pytest.approx(mmc(*at))
+    assert mdc(*at) < mgc(*at, service_scv=0.3) < mmc(*at)
+
+
+@given(rates, counts, services, percentiles, st.sampled_from([upper_bound, mmc, half_mmc, mdc]))
+def test_more_replicas_never_wait_longer(rate, replicas, service, percentile, model):
+    assert model(rate, replicas + 1, service, percentile) <= model(rate, replicas, service, percentile) * (1 + 1e-3)
+
+
+@given(rates, counts, services, percentiles, st.sampled_from(["upper-bound", "mmc", "half-mmc", "mdc", "mgc"]))
+def test_the_relaxed_latency_is_finite_and_grows_with_the_rate(rate, replicas, service, percentile, model):
+    low, high = (latency(model, r, replicas, service, percentile, service_scv=0.4) for r in (rate, rate * 1.01))
+    assert np.isfinite(high)
+    assert low <= high * (1 + 1e-9)
+
+
+@given(counts, services, percentiles, st.floats(0.5, 0.99))
+def test_the_relaxation_is_continuous_at_rho_max(replicas, service, percentile, rho_max):
+    at = rho_max * replicas / service
+    below, above = (
+        relaxed(half_mmc, at * f, replicas, service, percentile, rho_max=rho_max) for f in (1 - 1e-9, 1 + 1e-9)
+    )
+    assert above == pytest.approx(below, rel=1e-5)
+
+
+def test_fractional_replicas_sum_to_the_whole_part_and_divide_by_the_fraction():
+    blocked = 2.0**2 / 2 / (1 + 2.0 + 2.0**2 / 2)
+    rho = 2.0 / 2.5
+    assert erlang_c(2.0, 2.5) == pytest.approx(blocked / (1 - rho * (1 - blocked)))
+
+
+def test_functions_broadcast():
+    shape = half_mmc(np.ones((3, 1)), np.arange(1, 6), 0.1, 0.99).shape
+    assert shape == mdc(np.ones((3, 1)), np.arange(1, 6), 0.1, 0.99).shape == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ((float("nan"), 1, 0.1, 0.99), "rate_rps=nan"),
+        ((-1.0, 1, 0.1, 0.99), "rate_rps=-1.0"),
+        ((1.0, 0, 0.1, 0.99), "replicas=0.0"),
+        ((1.0, 1, 0.0, 0.99), "service_time_s=0.0"),
+        ((1.0, 1, 0.1, 1.0), "percentile=1.0"),
+    ],
+)
+def test_bad_input_is_named_with_what_is_accepted(arguments, field):
+    with pytest.raises(ValueError, match=rf"{field} must be"):
+        half_mmc(*arguments)
+
+
+def test_an_unknown_model_is_named_with_what_is_accepted():
+    with pytest.raises(ValueError, match=r"performance='mm1' is not a model; accepted: upper-bound, half-mmc"):
+        latency("mm1", 1.0, 1, 0.1, 0.99)
+
+
+def synthetic():
+    """A measured table that is linear in the rate per replica."""
+    per_replica = np.array([[0.0, 2.0, 4.0, 8.0]])
+    shape = (1, 4, 3)
+    grow = np.broadcast_to(per_replica[0][None, :, None], shape)
+    return MeasuredPerformance(
+        ("resnet34",), per_replica, [1, 2, 4], 0.1 + 0.1 * grow, 1 - grow / 10, 1 - grow / 8, grow / 16, [0.72]
+    )
+
+
+def test_a_measured_table_reads_back_its_grid_and_straight_lines_between():
+    table = synthetic()
+    assert table.read("latency_s", "resnet34", 8.0, 2) == pytest.approx(0.5)
+    assert table.read("relaxed", "resnet34", [3.0, 9.0], [1, 3]).tolist() == pytest.approx([0.7, 0.7])
+
+
+def test_beyond_the_measured_rates_latency_grows_and_utility_falls_with_the_rate():
+    table = synthetic()
+    assert table.read("latency_s", "resnet34", 16.0, 1) == pytest.approx(2 * 0.9)
+    assert table.read("relaxed", "resnet34", 16.0, 1) == pytest.approx(0.2 / 2)
+    assert table.read("refused", "resnet34", 16.0, 1) == pytest.approx(0.75)
+
+
+def test_nobody_serves_without_replicas():
+    table = synthetic()
+    assert table.read("relaxed", "resnet34", 1.0, 0) == 0
+    assert table.read("refused", "resnet34", 1.0, 0) == 1
+    assert np.isinf(table.read("latency_s", "resnet34", 1.0, 0))
+
+
+def test_a_measured_table_survives_its_file(tmp_path):
+    table = synthetic()
+    table.save(tmp_path / "measured.npz")
+    again = MeasuredPerformance.load(tmp_path / "measured.npz")
+    assert again.classes == table.classes
+    np.testing.assert_array_equal(again.relaxed, table.relaxed)
+    np.testing.assert_array_equal(again.rate_per_replica_rps, table.rate_per_replica_rps)
+
+
+def test_a_measured_table_names_what_is_wrong_with_it():
+    good = synthetic()
+    arrays = [good.rate_per_replica_rps, good.replicas, good.latency_s, good.relaxed, good.precise, good.refused]
+    with pytest.raises(ValueError, match="relaxed must lie in"):
+        MeasuredPerformance(good.classes, *arrays[:3], good.relaxed + 1, *arrays[4:], good.slo_s)
+    with pytest.raises(ValueError, match="model='yolo' was not measured; accepted: resnet34"):
+        good.read("relaxed", "yolo", 1.0, 1)

@@ -1,0 +1,237 @@
+"""The table is what its definition says, computed the slow way; then what must hold of any table."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faro_lib.queueing import MeasuredPerformance, latency
+from faro_lib.utility import (
+    DROPS,
+    SOLVER_STEPS,
+    UtilityTable,
+    build_table,
+    precise_drop_penalty,
+    precise_utility,
+    predicted_latency,
+    relaxed_drop_penalty,
+    relaxed_utility,
+)
+from faro_lib.workload import Job
+
+JOBS = (
+    Job("a"),
+    Job("b", slo_s=0.4, service_time_s=0.1, percentile=0.9, start_s=90.0),
+    Job("c", min_replicas=2, max_replicas=5, service_scv=0.5),
+)
+RUNNING = np.array([2, 4, 3])
+
+
+def sampled_rates(seed=0, samples=20, minutes=4, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return scale * rng.gamma(3.0, 4.0, (len(JOBS), 1, 1)) * rng.lognormal(0, 0.4, (len(JOBS), samples, minutes))
+
+
+def by_definition(job, rates, running, x, *, performance, utility, alpha=1.0, drop=0.0, cold_min=1.0, weights=None):
+    """Expected utility of one job at x replicas, straight from the equations."""
+
+    def of(replicas):
+        if replicas == 0:
+            return (rates == 0).astype(float)
+        kept = rates * (1 - drop)
+        late = latency(performance, kept, replicas, job.service_time_s, job.percentile, service_scv=job.service_scv)
+        return relaxed_utility(late, job.slo_s, alpha) if utility == "relaxed" else precise_utility(late, job.slo_s)
+
+    cold = np.clip(cold_min - np.arange(rates.shape[1]), 0, 1) if x > running else np.zeros(rates.shape[1])
+    mixed = cold * of(running) + (1 - cold) * of(x)
+    return float(np.average(mixed.mean(axis=1), weights=weights))
+
+
+@pytest.mark.parametrize("performance", ["half-mmc", "mdc", "mgc", "mmc", "upper-bound"])
+@pytest.mark.parametrize(("utility", "alpha"), [("relaxed", 1.0), ("relaxed", 4.0), ("precise", 1.0)])
+@pytest.mark.parametrize("cold_min", [0.0, 0.4, 1.0, 2.5])
+def test_every_cell_is_the_expected_utility_of_its_definition(performance, utility, alpha, cold_min):
+    rates = sampled_rates()
+    weights = np.arange(1.0, 21.0)
+    table = build_table(
+        JOBS, rates, RUNNING, performance=performance, utility=utility, alpha=alpha, cold_start_min=cold_min,
+        sample_weights=weights,
+    )  # fmt: skip
+    for j, job in enumerate(JOBS):
+        for x in range(job.min_replicas, min(job.max_replicas, table.columns) + 1):
+            truth = by_definition(
+                job, rates[j], RUNNING[j], x, performance=performance, utility=utility, alpha=alpha, cold_min=cold_min,
+                weights=weights,
+            )  # fmt: skip
+            assert table.value[j, x] == pytest.approx(truth, abs=3e-4), (job.name, x)
+
+
+def test_counts_out_of_the_bounds_are_infeasible():
+    table = build_table(JOBS, sampled_rates(), RUNNING)
+    assert np.isneginf(table.value[:, 0]).all()
+    assert np.isneginf(table.value[2, 1])
+    assert np.isfinite(table.value[2, 2:6]).all()
+    assert np.isneginf(table.value[2, 6:]).all()
+
+
+@pytest.mark.parametrize("utility", ["relaxed", "precise"])
+def test_the_drop_of_every_cell_is_the_best_of_the_grid(utility):
+    rates = sampled_rates(scale=2.0)
+    table = build_table(JOBS, rates, RUNNING, utility=utility, drops=DROPS)
+    penalty = relaxed_drop_penalty if utility == "relaxed" else precise_drop_penalty
+    for j, job in enumerate(JOBS):
+        for x in range(max(job.min_replicas, 1), min(job.max_replicas, table.columns, 7) + 1):
+            each = [
+                penalty(d)
+                * by_definition(job, rates[j], RUNNING[j], x, performance="half-mmc", utility=utility, drop=d)
+                for d in DROPS
+            ]
+            assert table.effective[j, x] == pytest.approx(max(each), abs=3e-4)
+            at = DROPS.index(table.drop[j, x])
+            assert each[at] == pytest.approx(max(each), abs=3e-4)
+
+
+def test_the_drop_grid_holds_every_percent_and_every_breakpoint():
+    assert {0.0, 0.001, 0.03, 0.08, 0.01, 0.05, 0.1, 1.0} <= set(DROPS)
+    assert len(DROPS) == 102
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 1000),
+    st.floats(0.05, 4.0),
+    st.sampled_from(["half-mmc", "mdc", "upper-bound"]),
+    st.sampled_from(["relaxed", "precise"]),
+)
+def test_more_replicas_are_never_worth_less_and_dropping_never_hurts(seed, scale, performance, utility):
+    table = build_table(
+        JOBS, sampled_rates(seed, scale=scale), RUNNING, performance=performance, utility=utility, drops=DROPS
+    )
+    for row, effective in zip(table.value, table.effective):
+        inside = np.isfinite(row)
+        assert np.all(np.diff(row[inside]) >= -1e-3)
+        assert np.all((row[inside] >= 0) & (row[inside] <= 1 + 1e-12))
+        assert np.all(effective[inside] >= row[inside] - 1e-12)
+
+
+def test_columns_stop_where_every_sample_keeps_its_promise():
+    table = build_table([Job("a")], np.full((1, 5, 3), 4.0), [1], cold_start_min=0)
+    assert table.columns == table.saturated[0] < 5
+    assert table.value[0, -1] == pytest.approx(1)
+
+
+def test_a_running_job_can_stay_as_it_is_even_if_fewer_replicas_would_do():
+    assert build_table([Job("a")], np.full((1, 5, 3), 4.0), [9]).columns >= 9
+
+
+def test_a_new_replica_serves_nothing_before_it_has_started():
+    table = build_table([Job("a")], np.full((1, 1, 1), 30.0), [2], cold_start_min=1)
+    assert table.value[0, -1] == pytest.approx(table.value[0, 2])
+
+
+def test_each_job_may_have_its_own_cold_start():
+    rates = sampled_rates()
+    own = build_table(JOBS, rates, RUNNING, cold_start_min=None)
+    b = build_table(JOBS, rates, RUNNING, cold_start_min=1.5)
+    assert own.value[1] == pytest.approx(b.value[1, : own.columns + 1])
+
+
+def test_staying_costs_no_change_penalty_and_moving_does():
+    rates = sampled_rates()
+    free, charged = (build_table(JOBS, rates, RUNNING, change_penalty=p) for p in (0.0, 0.25))
+    assert charged.value[0, 2] == free.value[0, 2]
+    assert charged.value[0, 3] == pytest.approx(free.value[0, 3] - 0.25)
+
+
+def test_a_job_without_requests_needs_nobody():
+    job = Job("a", min_replicas=0)
+    assert build_table([job], np.zeros((1, 3, 2)), [0]).value[0, 0] == pytest.approx(1)
+    assert build_table([job], np.ones((1, 3, 2)), [0]).value[0, 0] == 0
+
+
+class Learned:
+    """Any object with `expected_utility` is a performance model."""
+
+    def expected_utility(self, job, rate_rps, replicas, utility, alpha):
+        return 1 / (1 + (rate_rps * job.service_time_s / replicas) ** 2)
+
+
+def test_a_learned_model_enters_through_its_expected_utility():
+    rates = sampled_rates(scale=0.5)
+    table = build_table(JOBS, rates, RUNNING, performance=Learned(), cold_start_min=0, max_replicas=8)
+    expected = np.mean(1 / (1 + (rates[0] * 0.18 / 3) ** 2))
+    assert table.value[0, 3] == pytest.approx(expected, abs=1e-3)
+
+
+def measured(slo_s=0.72):
+    per_replica = np.linspace(0, 20, 81)[None]
+    rho = np.broadcast_to(per_replica[0][None, :, None] * 0.18, (1, 81, 8))
+    late = 0.18 + 0.1 * rho
+    return MeasuredPerformance(
+        ("resnet34",), per_replica, np.arange(1, 9), late, 1 / (1 + rho), (rho < 1) * 1.0, 0.0 * rho, [slo_s]
+    )
+
+
+def test_a_measured_table_enters_with_its_mean_utilities():
+    rates = sampled_rates(scale=0.5)
+    jobs = (Job("a"), Job("b"), Job("c"))
+    table = build_table(jobs, rates, RUNNING, performance=measured(), cold_start_min=0, max_replicas=8)
+    assert table.value[0, 3] == pytest.approx(np.mean(1 / (1 + rates[0] * 0.18 / 3)), abs=2e-3)
+
+
+def test_a_measured_table_refuses_a_promise_that_it_was_not_measured_against():
+    with pytest.raises(ValueError, match=r"slo_s=0.72 but 'resnet34' was measured against 0.5"):
+        build_table([Job("a")], np.ones((1, 1, 1)), [1], performance=measured(0.5))
+
+
+def test_predicted_latency_is_the_models_own():
+    rates = np.array([5.0, 20.0, 3.0])
+    expected = [
+        float(latency("half-mmc", r * 0.9, x, j.service_time_s, j.percentile))
+        for j, r, x in zip(JOBS, rates, [2, 4, 3])
+    ]
+    assert predicted_latency(JOBS, rates, [2, 4, 3], drop=0.1) == pytest.approx(expected)
+    assert np.isinf(predicted_latency(JOBS, rates, [0, 4, 3])[0])
+
+
+def test_the_penalties_step_and_slope_where_the_paper_says():
+    assert precise_drop_penalty([0.01, 0.0101, 0.05, 0.1, 0.11]).tolist() == [1, 0.75, 0.75, 0.5, 0]
+    assert precise_drop_penalty([0.001, 0.03, 0.08, 0.081], SOLVER_STEPS).tolist() == [1, 0.75, 0.5, 0]
+    assert relaxed_drop_penalty([0.001, 0.03, 0.08, 1.0]).tolist() == [1, 0.75, 0.5, 0]
+
+
+@given(st.floats(0.001, 100.0), st.floats(0.01, 10.0), st.floats(0.1, 8.0))
+def test_the_relaxed_utility_is_never_below_the_precise(late, slo, alpha):
+    assert precise_utility(late, slo) <= relaxed_utility(late, slo, alpha) <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"rates_rps": np.full((3, 2, 2), np.nan)},
+            r"rates_rps of job 'a', sample 0, minute 0 is nan; .*finite number >= 0",
+        ),
+        ({"rates_rps": np.full((3, 2, 2), -1.0)}, r"rates_rps of job 'a', sample 0, minute 0 is -1.0"),
+        ({"rates_rps": np.ones((2, 2, 2))}, r"rates_rps has shape \(2, 2, 2\); expected \(3 jobs, samples, minutes\)"),
+        ({"running": [1, 2]}, r"running=\[1, 2\] must be 3 whole numbers >= 0"),
+        ({"running": [1, 2, -1]}, r"running=\[1, 2, -1\] must be"),
+        ({"utility": "soft"}, r"utility='soft' is not a utility; accepted: relaxed, precise"),
+        ({"performance": "mm1"}, r"performance='mm1' is not a model; accepted: upper-bound, half-mmc"),
+        ({"performance": 3}, r"performance=3 must be the name of a formula"),
+        ({"drops": (0.1, 0.2)}, r"drops=\(0.1, 0.2\) must increase from 0"),
+        ({"drop_penalty": "none"}, r"drop_penalty='none' is not a penalty; accepted"),
+        ({"sample_weights": [0.0, 0.0]}, r"sample_weights must be 2 numbers >= 0 with a positive sum"),
+        ({"change_penalty": -1.0}, r"change_penalty=-1.0 must be a number >= 0"),
+        ({"cold_start_min": -1.0}, r"cold_start_min=-1.0 must be a number >= 0"),
+    ],
+)
+def test_bad_input_is_named_with_what_is_accepted(change, message):
+    good = {"rates_rps": np.ones((3, 2, 2)), "running": RUNNING}
+    with pytest.raises(ValueError, match=message):
+        build_table(JOBS, **{**good, **change})
+
+
+def test_a_table_with_nan_names_the_job():
+    with pytest.raises(ValueError, match="value of job 'a' must be finite"):
+        UtilityTable.from_values([Job("a")], [[0.0, np.nan]])
