@@ -16,8 +16,7 @@ configfile: "config/default.yaml"
 
 try:
     CONFIG = load(config)
-    if workflow.is_main_process:
-        pipeline.check(CONFIG)
+    DAYS = pipeline.check(CONFIG)
 except (ValueError, OSError) as mistake:
     sys.stderr.write(f"{mistake}\n")
     sys.stderr.flush()
@@ -26,6 +25,7 @@ except (ValueError, OSError) as mistake:
 RESULTS = f"{CONFIG.results}/{CONFIG.stem}"
 NOTEBOOKS = f"{RESULTS}/notebooks"
 LOGS = f"{RESULTS}/logs"
+PUBLISHED_TABLES = "data/published"
 
 if workflow.is_main_process:  # `make figures` ends with this line
     Path(".snakemake").mkdir(exist_ok=True)
@@ -57,5 +57,8 @@ rule all:
 
 
 include: "rules/traces.smk"
+include: "rules/queueing.smk"
+include: "rules/forecast.smk"
+include: "rules/sloppify.smk"
 include: "rules/simulate.smk"
 include: "rules/figures.smk"
