@@ -41,7 +41,9 @@ def write_report(results: str | Path, config: Mapping[str, Any], page: str | Pat
     from faro_lib.metrics import trial_seeds
 
     results, page = Path(results), Path(page)
-    template = Environment(loader=PackageLoader("faro_lib", "."), autoescape=lambda _: True).get_template("report.html.jinja")
+    template = Environment(loader=PackageLoader("faro_lib", "."), autoescape=lambda _: True).get_template(
+        "report.html.jinja"
+    )
     text = template.render(
         workload=results.name,
         columns=[heading for heading, _ in MEASURES.values()],
@@ -117,7 +119,10 @@ def titled(name: str, caption: str | Mapping[str, str]) -> dict[str, str]:
 
 def versions() -> str:
     """What computed the page, one package a line."""
-    lines = [f"faro_lib {__version__}", f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"]
+    lines = [
+        f"faro_lib {__version__}",
+        f"Python {platform.python_version()} on {platform.system()} {platform.machine()}",
+    ]
     for package in PACKAGES:
         try:
             lines.append(f"{package} {version(package)}")

@@ -1,7 +1,5 @@
 """Stage 90: the figures, and one page with all of them."""
 
-PUBLISHED_TABLES = "data/published"
-
 
 rule figures:
     "Draw the figures of the paper and ours from the tables of all stages."
@@ -15,18 +13,26 @@ rule figures:
     output:
         captions=update(f"{RESULTS}/figures/captions.json"),
         notebook=f"{NOTEBOOKS}/90_figures.ipynb",
-    params:
-        notebook=dict(
-            results=RESULTS,
-            sizes=CONFIG.sizes,
-            published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
-        ),
     log:
         f"{LOGS}/90_figures.log",
     benchmark:
         f"{LOGS}/90_figures.bench"
-    run:
-        pipeline.run_notebook(input.notebook, output.notebook, params.notebook, log[0])
+    params:
+        notebook=parameters(
+            results=RESULTS,
+            sizes=CONFIG.sizes,
+            published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
+        ),
+    message:
+        "figures: 90_figures"
+    shell:
+        RUN_NOTEBOOK
+
+
+# Stages whose figures stand on the page; those that learn are left out where there are no days to learn from.
+EARLIER_STAGES = [rules.queueing.output.notebook]
+if DAYS >= 2:
+    EARLIER_STAGES += [rules.forecast.output.notebook, rules.sloppify.output.notebook]
 
 
 rule report:
@@ -35,16 +41,18 @@ rule report:
         modules=modules_of("faro_lib/report.py"),
         template="faro_lib/report.html.jinja",
         captions=rules.figures.output.captions,
-        figures=rules.figures.output.notebook,
+        stages=[rules.figures.output.notebook, *EARLIER_STAGES],
         summary=f"{RESULTS}/simulate/summary.csv",
     output:
         f"{RESULTS}/report.html",
-    params:
-        config=CONFIG.model_dump(),
     log:
         f"{LOGS}/report.log",
     benchmark:
         f"{LOGS}/report.bench"
+    params:
+        config=CONFIG.model_dump(),
+    message:
+        "report: {output}"
     run:
         from faro_lib.report import write_report
 

@@ -13,20 +13,22 @@ rule simulate:
     output:
         tables=[f"{RESULTS}/simulate/{{replicas}}/{table}" for table in SIMULATED],
         notebook=f"{NOTEBOOKS}/50_simulation-{{replicas}}.ipynb",
+    log:
+        f"{LOGS}/50_simulation-{{replicas}}.log",
+    benchmark:
+        f"{LOGS}/50_simulation-{{replicas}}.bench"
     params:
-        notebook=lambda wildcards: dict(
+        notebook=lambda wildcards: parameters(
             results=RESULTS,
             replicas=int(wildcards.replicas),
             trials=CONFIG.trials,
             policies=CONFIG.policies,
             minutes=CONFIG.minutes,
         ),
-    log:
-        f"{LOGS}/50_simulation-{{replicas}}.log",
-    benchmark:
-        f"{LOGS}/50_simulation-{{replicas}}.bench"
-    run:
-        pipeline.run_notebook(input.notebook, output.notebook, params.notebook, log[0])
+    message:
+        "simulate: 50_simulation at {wildcards.replicas} replicas"
+    shell:
+        RUN_NOTEBOOK
 
 
 rule simulated:
@@ -39,6 +41,8 @@ rule simulated:
         f"{LOGS}/simulated.log",
     benchmark:
         f"{LOGS}/simulated.bench"
+    message:
+        "simulated: all cluster sizes in one table"
     run:
         from faro_lib.metrics import gather
 

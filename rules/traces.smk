@@ -15,6 +15,8 @@ rule fetch:
         sources="data/sources.yaml",
     output:
         checksums=f"{CONFIG.raw}/{PUBLISHED}.sha256",
+    message:
+        "fetch: the published traces"
     run:
         pipeline.fetch(PUBLISHED, CONFIG.raw, input.sources)
         Path(output.checksums).write_text(pipeline.checksums(PUBLISHED, CONFIG.raw, input.sources))
@@ -30,8 +32,12 @@ rule traces:
         requests=f"{RESULTS}/traces/requests.parquet",
         jobs=f"{RESULTS}/traces/jobs.csv",
         notebook=f"{NOTEBOOKS}/10_traces.ipynb",
+    log:
+        f"{LOGS}/10_traces.log",
+    benchmark:
+        f"{LOGS}/10_traces.bench"
     params:
-        notebook=dict(
+        notebook=parameters(
             results=RESULTS,
             workload=CONFIG.workload,
             jobs=CONFIG.jobs,
@@ -39,9 +45,7 @@ rule traces:
             synthetic=CONFIG.synthetic.model_dump(),
             sizes=CONFIG.sizes,
         ),
-    log:
-        f"{LOGS}/10_traces.log",
-    benchmark:
-        f"{LOGS}/10_traces.bench"
-    run:
-        pipeline.run_notebook(input.notebook, output.notebook, params.notebook, log[0])
+    message:
+        "traces: 10_traces"
+    shell:
+        RUN_NOTEBOOK

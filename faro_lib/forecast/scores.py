@@ -145,6 +145,47 @@ def score_table(
     )
 
 
+def coverage_table(forecaster: str, samples, truth, levels: Sequence[float] = (0.5, 0.8, 0.95)):
+    """Coverage by minutes ahead: columns forecaster, minute (from 1), level, coverage."""
+    import pandas as pd
+
+    minutes = np.arange(1, truth.shape[2] + 1)
+    held = [
+        pd.DataFrame({"minute": minutes, "level": q, "coverage": coverage(samples, truth, q, "minute")}) for q in levels
+    ]
+    return pd.concat(held, ignore_index=True).assign(forecaster=forecaster)
+
+
+def bands_table(samples, truth, jobs: Sequence[str], ahead: int, first_minute: int, level: float = 0.8):
+    """One row a job and minute, forecast `ahead` minutes before: columns job, minute, requests, mean, low, high."""
+    import pandas as pd
+
+    seen, came = samples[..., ahead - 1], truth[..., ahead - 1]
+    low, high = np.quantile(seen, [(1 - level) / 2, (1 + level) / 2], axis=2)
+    minute = first_minute + ahead - 1 + np.arange(len(seen))
+    columns = {"requests": came, "mean": seen.mean(axis=2), "low": low, "high": high}
+    rows = [
+        pd.DataFrame({"job": job, "minute": minute, **{name: values[:, j] for name, values in columns.items()}})
+        for j, job in enumerate(jobs)
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
+def steps_table(
+    samples, truth, jobs: Sequence[str], levels: Sequence[float] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+):
+    """Quantiles of the change from one minute ahead to the next, in the paths and in what came: a predictive check."""
+    import pandas as pd
+
+    replicated = np.quantile(np.diff(samples, axis=3), levels, axis=(0, 2, 3))
+    observed = np.quantile(np.diff(truth, axis=2), levels, axis=(0, 2))
+    rows = [
+        pd.DataFrame({"job": job, "level": levels, "observed": observed[:, j], "replicated": replicated[:, j]})
+        for j, job in enumerate(jobs)
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
 def save_samples(path: str | Path, forecasts: dict[str, np.ndarray], truth: np.ndarray, jobs: Sequence[str]) -> None:
     """Write forecast/samples.npz: one array of whole requests a forecaster, and `truth` and `jobs`."""
     arrays: dict[str, Any] = {name: np.rint(samples).astype(np.int32) for name, samples in forecasts.items()}

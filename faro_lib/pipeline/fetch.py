@@ -61,7 +61,9 @@ def _download(url: str, sha256: str, path: Path) -> None:
         pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent)
     except OSError as error:
         cause = str(error).splitlines()[0]
-        raise OSError(f"{url}: cannot be fetched ({cause}); copy the file to {path}, its hash will be checked") from None
+        raise OSError(
+            f"{url}: cannot be fetched ({cause}); copy the file to {path}, its hash will be checked"
+        ) from None
     except ValueError:
         raise ValueError(f"{url}: what came is not what it should be, its SHA-256 is not {sha256}") from None
 

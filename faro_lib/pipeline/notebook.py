@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,11 @@ from typing import Any
 
 KERNEL = "python3"  # the kernel of the environment that runs us
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+CELL_BEGINS = re.compile(r"Executing Cell (\d+)")
+UNTOLD = (
+    *("Ending Cell", "<", "Input Notebook", "Output Notebook", "Working directory", "Executing notebook"),
+    *("Unable to parse line", "Passed unknown parameter"),  # papermill reads the types of plain assignments only
+)
 
 
 class NotebookError(RuntimeError):
@@ -47,7 +54,7 @@ def run_notebook(
     for path in (output, log):
         path.parent.mkdir(parents=True, exist_ok=True)
     output.unlink(missing_ok=True)
-    with _Environment(root, threads), _told(log, output.stem):
+    with _Environment(root, threads), _told(log, output.stem, _cells(source)):
         try:
             execute_notebook(
                 str(source),
@@ -58,6 +65,7 @@ def run_notebook(
                 cwd=str(root),
                 log_output=True,
                 progress_bar=False,
+                extra_arguments=["--log-level=ERROR"],
             )
         except PapermillException as error:
             raise NotebookError(f"{source}: {last_line(error)} (partly executed: {partial}, log: {log})") from None
@@ -80,7 +88,7 @@ class _Environment:
 
     def __init__(self, root: Path, threads: int):
         paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.values = {"PYTHONPATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        self.values: dict[str, str] = {"PYTHONPATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         self.values |= dict.fromkeys(THREADS, str(threads))
 
     def __enter__(self):
@@ -98,12 +106,12 @@ class _Environment:
 class _told:
     """Papermill's own messages and what the cells print, into the log and onto standard error."""
 
-    def __init__(self, log: Path, name: str):
+    def __init__(self, log: Path, name: str, cells: int):
         self.logger = logging.getLogger("papermill")
         to_file = logging.FileHandler(log, mode="w")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         to_screen = logging.StreamHandler(sys.stderr)
-        to_screen.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+        to_screen.setFormatter(_Progress(name, cells))
         to_screen.addFilter(_worth_showing)
         self.handlers = [to_file, to_screen]
 
@@ -121,7 +129,44 @@ class _told:
         self.logger.level, self.logger.propagate = self.before
 
 
+class _Progress(logging.Formatter):
+    """Every line under the notebook's name; `Executing Cell 3---` becomes `cell 3 of 14`."""
+
+    def __init__(self, name: str, cells: int):
+        super().__init__()
+        self.name, self.cells = name, cells
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage().rstrip()
+        if begins := CELL_BEGINS.match(message):
+            message = f"cell {begins[1]} of {self.cells}"
+        return "\n".join(f"[{self.name}] {line}" for line in message.splitlines())
+
+
 def _worth_showing(record: logging.LogRecord) -> bool:
-    """Not the end of every cell, nor tables, pictures and other values that the executed notebook holds."""
+    """What the cells print and where we are; not values, which the executed notebook holds, nor papermill's own notes."""
     message = record.getMessage().strip()
-    return message != "" and not message.startswith(("Ending Cell", "<", "Input Notebook", "Output Notebook"))
+    return message != "" and not message.startswith(UNTOLD)
+
+
+def _cells(source: str | Path) -> int:
+    """Cells of the notebook once papermill has put in its own with the parameters."""
+    return len(json.loads(Path(source).read_text())["cells"]) + 1
+
+
+def main(arguments: list[str]) -> int:
+    """SOURCE OUTPUT PARAMETERS(JSON) LOG [THREADS]: what the rules call, so that Ctrl-C reaches the notebook at once."""
+    source, output, parameters, log, *threads = arguments
+    try:
+        run_notebook(source, output, json.loads(parameters), log, threads=int(threads[0]) if threads else 1)
+    except NotebookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{source}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -108,168 +108,146 @@ def _wrap(place, places):
 
 
 @njit(cache=True, inline="always")
-def _end(job, request, now, served, requests, station, router_free):
-    """Second pass through the router, then the end; returns the router's next free instant."""
-    leaves = now
-    if len(requests.router_out_s):
-        leaves = max(router_free, now) + requests.router_out_s[request]
-        router_free = leaves
-    spent = leaves - requests.arrival_s[request]
-    requests.latency_s[request] = spent if served else np.inf
-    second = int(leaves)
-    if second < station.finished.shape[1]:
-        station.finished[job, second] += 1
-        station.finished_latency_s[job, second] += spent
-    return router_free
+def _next_with_room(order, active, turn, inside, places):
+    """The paper's round robin: the next active slot with room, NOBODY if all are full; a full one loses its turn.
 
-
-@njit(cache=True, inline="always")
-def _assign(job, slot, request, now, requests, station):
-    """Put a request into a replica's own FIFO; returns its instant of completion."""
-    inside = station.inside[job, slot]
-    done = (max(now, station.last_done_s[job, slot]) if inside else now) + requests.service_s[request]
-    if inside == 0:
-        station.next_done_s[job, slot] = done
-    place = _wrap(station.ring_head[job, slot] + inside, station.ring.shape[2])
-    station.ring[job, slot, place] = request
-    station.ring_done_s[job, slot, place] = done
-    station.inside[job, slot] = inside + 1
-    station.last_done_s[job, slot] = done
-    return done
-
-
-@njit(cache=True, inline="always")
-def _dispatch_round_robin(job, now, requests, station):
-    """The paper's dispatcher: hold one request until the next replica in turn has room; a full replica loses its turn.
-
-    Returns (soonest completion among the assigned, its slot).
+    Returns (slot, whose turn it is next).
     """
-    soonest, soonest_slot = np.inf, NOBODY
-    places = station.ring.shape[2]
-    active = station.active[job]
-    turn = station.turn[job]
-    held = station.held[job]
-    count = station.waiting_count[job]
-    while True:
-        if held == NOBODY:
-            if count == 0:
-                break
-            head = station.waiting_head[job]
-            held = station.waiting[job, head]
-            station.waiting_head[job] = _wrap(head + 1, station.waiting.shape[1])
-            count -= 1
-        slot = NOBODY
-        for _ in range(active):
-            candidate = station.order[job, turn]
-            turn = _wrap(turn + 1, active)
-            if station.inside[job, candidate] < places:
-                slot = candidate
-                break
-        if slot == NOBODY:
-            break
-        done = _assign(job, slot, held, now, requests, station)
-        held = NOBODY
-        if done < soonest:
-            soonest, soonest_slot = done, slot
-    station.held[job] = held
-    station.turn[job] = turn
-    station.waiting_count[job] = count
-    return soonest, soonest_slot
-
-
-@njit(cache=True, inline="always")
-def _least_outstanding(job, station):
-    """The active replica with the fewest requests inside, ties in turn; NOBODY if all are full."""
-    best, best_inside, best_turn = NOBODY, station.ring.shape[2], 0
-    active = station.active[job]
-    turn = station.turn[job]
     for _ in range(active):
-        slot = station.order[job, turn]
+        slot = order[turn]
         turn = _wrap(turn + 1, active)
-        if station.inside[job, slot] < best_inside:
-            best, best_inside, best_turn = slot, station.inside[job, slot], turn
-    if best != NOBODY:
-        station.turn[job] = best_turn
-    return best
+        if inside[slot] < places:
+            return slot, turn
+    return NOBODY, turn
 
 
 @njit(cache=True, inline="always")
-def _soonest(job, station):
+def _least_outstanding(order, active, turn, inside, places):
+    """The active slot with the fewest requests inside, ties in turn; NOBODY if all are full. Returns as above."""
+    best, fewest, next_turn = NOBODY, places, turn
+    for _ in range(active):
+        slot = order[turn]
+        turn = _wrap(turn + 1, active)
+        if inside[slot] < fewest:
+            best, fewest, next_turn = slot, inside[slot], turn
+    return best, next_turn
+
+
+@njit(cache=True, inline="always")
+def _soonest(next_done_s):
     """The next completion among all slots, and its slot; (inf, NOBODY) if all are empty."""
     done, slot = np.inf, NOBODY
-    for s in range(station.next_done_s.shape[1]):
-        if station.next_done_s[job, s] < done:
-            done, slot = station.next_done_s[job, s], s
+    for s in range(len(next_done_s)):
+        if next_done_s[s] < done:
+            done, slot = next_done_s[s], s
     return done, slot
 
 
 @njit(cache=True)
 def advance_job(job, until_s, dispatch, queue_limit, requests, station):
-    """Carry one job's requests through every event up to and including until_s."""
-    end = requests.first[job + 1]
-    has_router = len(requests.router_in_s) > 0
-    arriving = station.next_arrival[job]
-    head = station.head[job]
-    router_free = station.router_free_s[job]
-    drop = station.drop[job]
-    done, done_slot = _soonest(job, station)
+    """Carry one job's requests through every event up to and including until_s.
+
+    The job's rows are taken out of the tuples once, not at every event: that is several times faster. The dispatcher's
+    hands are empty only while nobody waits.
+    """
+    arrival_s, router_in_s, router_out_s = requests.arrival_s, requests.router_in_s, requests.router_out_s
+    latency_s, coin = requests.latency_s, requests.coin
+    waiting, order, inside = station.waiting[job], station.order[job], station.inside[job]
+    ring, ring_done_s, ring_head = station.ring[job], station.ring_done_s[job], station.ring_head[job]
+    next_done_s, last_done_s = station.next_done_s[job], station.last_done_s[job]
+    finished, finished_latency_s = station.finished[job], station.finished_latency_s[job]
+    end, has_router = requests.first[job + 1], len(router_in_s) > 0
+    queue_places, places, active, drop = len(waiting), ring.shape[1], station.active[job], station.drop[job]
+    arriving, head, router_free = station.next_arrival[job], station.head[job], station.router_free_s[job]
+    held, turn = station.held[job], station.turn[job]
+    waiting_head, waiting_count = station.waiting_head[job], station.waiting_count[job]
+    done, done_slot = _soonest(next_done_s)
     while True:
-        arrives = requests.arrival_s[arriving] if arriving < end else np.inf
-        routed = -requests.latency_s[head] if head < arriving else np.inf
+        arrives = arrival_s[arriving] if arriving < end else np.inf
+        routed = -latency_s[head] if head < arriving else np.inf
         if arrives <= routed and arrives <= done:
             if arrives > until_s:
                 break
             passed = arrives
             if has_router:
-                passed = max(router_free, arrives) + requests.router_in_s[arriving]
+                passed = max(router_free, arrives) + router_in_s[arriving]
                 router_free = passed
-            requests.latency_s[arriving] = -passed
+            latency_s[arriving] = -passed
             arriving += 1
-        elif routed <= done:
-            if routed > until_s:
+            continue
+
+        # Who leaves the station at `now` (NOBODY: a request came in instead), and who goes to a replica.
+        leaving, served, coming = NOBODY, True, NOBODY
+        if routed <= done:
+            now = routed
+            if now > until_s:
                 break
             request = head
             head += 1
-            if drop > 0 and requests.coin[request] < drop:
-                router_free = _end(job, request, routed, False, requests, station, router_free)
-            elif dispatch == LEAST_OUTSTANDING:
-                slot = _least_outstanding(job, station)
-                if slot == NOBODY:
-                    router_free = _end(job, request, routed, False, requests, station, router_free)
-                else:
-                    candidate = _assign(job, slot, request, routed, requests, station)
-                    if candidate < done:
-                        done, done_slot = candidate, slot
-            elif station.waiting_count[job] > queue_limit:
-                router_free = _end(job, request, routed, False, requests, station, router_free)
-            else:
-                place = _wrap(station.waiting_head[job] + station.waiting_count[job], station.waiting.shape[1])
-                station.waiting[job, place] = request
-                station.waiting_count[job] += 1
-                # A dispatcher that holds a request looks again only when a replica completes one.
-                if station.held[job] == NOBODY:
-                    candidate, slot = _dispatch_round_robin(job, routed, requests, station)
-                    if candidate < done:
-                        done, done_slot = candidate, slot
+            if drop > 0 and coin[request] < drop:
+                leaving, served = request, False
+            elif held == NOBODY:
+                coming = request
+            elif waiting_count > queue_limit:
+                leaving, served = request, False
+            else:  # A dispatcher that holds a request looks again only when a replica completes one.
+                waiting[_wrap(waiting_head + waiting_count, queue_places)] = request
+                waiting_count += 1
         else:
-            if done > until_s:
+            now = done
+            if now > until_s:
                 break
-            now, slot = done, done_slot
-            ring_head = station.ring_head[job, slot]
-            request = station.ring[job, slot, ring_head]
-            ring_head = _wrap(ring_head + 1, station.ring.shape[2])
-            station.ring_head[job, slot] = ring_head
-            station.inside[job, slot] -= 1
-            station.next_done_s[job, slot] = (
-                station.ring_done_s[job, slot, ring_head] if station.inside[job, slot] else np.inf
-            )
-            router_free = _end(job, request, now, True, requests, station, router_free)
-            if dispatch == ROUTER and (station.held[job] != NOBODY or station.waiting_count[job] > 0):
-                _dispatch_round_robin(job, now, requests, station)
-            done, done_slot = _soonest(job, station)
-    station.next_arrival[job] = arriving
-    station.head[job] = head
-    station.router_free_s[job] = router_free
+            oldest = ring_head[done_slot]
+            leaving = ring[done_slot, oldest]
+            oldest = _wrap(oldest + 1, places)
+            ring_head[done_slot] = oldest
+            inside[done_slot] -= 1
+            next_done_s[done_slot] = ring_done_s[done_slot, oldest] if inside[done_slot] else np.inf
+            coming, held = held, NOBODY
+            done, done_slot = _soonest(next_done_s)
+
+        while coming != NOBODY:
+            if dispatch == ROUTER:
+                slot, turn = _next_with_room(order, active, turn, inside, places)
+            else:
+                slot, turn = _least_outstanding(order, active, turn, inside, places)
+            if slot == NOBODY:
+                if dispatch == ROUTER:
+                    held = coming
+                else:
+                    leaving, served = coming, False
+                break
+            # Into the replica's own FIFO; an empty replica's last completion lies in the past.
+            completes = max(now, last_done_s[slot]) + requests.service_s[coming]
+            place = _wrap(ring_head[slot] + inside[slot], places)
+            ring[slot, place] = coming
+            ring_done_s[slot, place] = completes
+            last_done_s[slot] = completes
+            if inside[slot] == 0:
+                next_done_s[slot] = completes
+                if completes < done:
+                    done, done_slot = completes, slot
+            inside[slot] += 1
+            coming = NOBODY
+            if waiting_count > 0:
+                coming = waiting[waiting_head]
+                waiting_head = _wrap(waiting_head + 1, queue_places)
+                waiting_count -= 1
+
+        if leaving != NOBODY:  # second pass through the router, then the end
+            leaves = now
+            if has_router:
+                leaves = max(router_free, now) + router_out_s[leaving]
+                router_free = leaves
+            spent = leaves - arrival_s[leaving]
+            latency_s[leaving] = spent if served else np.inf
+            second = int(leaves)
+            if second < len(finished):
+                finished[second] += 1
+                finished_latency_s[second] += spent
+    station.next_arrival[job], station.head[job], station.router_free_s[job] = arriving, head, router_free
+    station.held[job], station.turn[job] = held, turn
+    station.waiting_head[job], station.waiting_count[job] = waiting_head, waiting_count
 
 
 @njit(cache=True)

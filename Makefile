@@ -1,0 +1,67 @@
+# make figures | test | test-all | lab | data | config | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+#   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
+
+CONFIG ?=
+WORKLOAD ?=
+SET ?=
+CORES ?= all
+ARGS ?=
+
+# A Python that the pinned wheels exist for.
+ACCEPTED = (3, 11) <= sys.version_info < (3, 14)
+CANDIDATES = python3.11 python3.12 python3.13 python3
+BIN = .venv/bin
+PINS = .venv/.pins
+READY = .venv/.ready
+CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+.DEFAULT_GOAL := figures
+.PHONY: figures test test-all lint notebooks lab data config clean
+
+figures: $(READY)
+	@snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG)) $(if $(strip $(CHOSEN)),--config $(CHOSEN)) $(ARGS)
+	@cat .snakemake/report
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	mypy
+
+test: lint
+	pytest --doctest-modules faro_lib tests -m "not slow and not live and not k8s"
+	pytest --nbval-lax notebooks
+
+test-all: lint
+	pytest --doctest-modules faro_lib tests
+	pytest --nbval-lax notebooks
+
+lab: $(READY)
+	jupyter lab --notebook-dir=. notebooks
+
+data: $(READY)
+	python -m faro_lib.pipeline.fetch
+
+config: $(READY)
+	python -m faro_lib.config
+
+clean:
+	rm -rf results .snakemake .mypy_cache .ruff_cache .hypothesis
+
+# Stamps are written last, so that an interrupted installation is begun again.
+$(READY): $(PINS) pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(PINS): requirements.txt
+	@for candidate in $(CANDIDATES); do \
+	  "$$candidate" -c 'import sys; sys.exit(not ($(ACCEPTED)))' 2>/dev/null || continue; \
+	  python=$$candidate; "$$python" -c 'import ensurepip, venv' 2>/dev/null && break; \
+	done; \
+	if [ -z "$$python" ]; then echo "make: no Python from 3.11 to 3.13 found (tried: $(CANDIDATES)); on Debian: apt-get install python3 python3-venv" >&2; exit 1; fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "make: $$python lacks venv; on Debian: apt-get install $$("$$python" -c 'import sys; print("python3.%d-venv" % sys.version_info[1])')" >&2; exit 1; fi; \
+	echo "Setting up .venv with $$("$$python" --version); a few minutes the first time." >&2; \
+	"$$python" -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@

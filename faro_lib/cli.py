@@ -1,0 +1,93 @@
+"""The command line: `faro simulate`. Thin: it reads arguments, calls the library, prints; mistakes are one line and exit 2."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from typing import Annotated
+
+import typer
+
+from faro_lib import __version__
+
+app = typer.Typer(name="faro")
+
+
+@app.callback(invoke_without_command=True)
+def faro(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """SLO-aware autoscaling of many ML inference jobs that share one fixed cluster."""
+    if version:
+        print(f"faro {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def simulate(
+    workload: Annotated[str, typer.Option(help="synthetic, faro-10jobs, or the path of a CSV.")] = "synthetic",
+    jobs: Annotated[str | None, typer.Option(help="A table of jobs, .csv or .yaml.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="Who decides; may be given several times.")] = None,
+    replicas: Annotated[int, typer.Option(help="Size of the cluster.")] = 32,
+    trials: Annotated[int, typer.Option(help="Trials, each with its own seed.")] = 1,
+    minutes: Annotated[int | None, typer.Option(help="How much of the day; by default all of it.")] = None,
+    forecaster: Annotated[str, typer.Option(help="What predictive policies decide by.")] = "ar",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a policy and trial.")] = False,
+) -> None:
+    """Replay the judged day of a workload under policies, and say what each one loses."""
+    from faro_lib import config, forecast
+    from faro_lib.metrics import compare
+    from faro_lib.policies import Kit, make
+    from faro_lib.workload.tables import load_workload
+
+    names = policy or ["FairShare", "AIAD", "Faro-Sum"]
+    asked = config.load(
+        dict(workload=workload, jobs=jobs, policies=names, sizes=[replicas], trials=trials, minutes=minutes)
+    )
+    traces = load_workload(asked.workload, asked.jobs, raw=asked.raw, synthetic=asked.synthetic.model_dump())
+    kit = Kit(traces.jobs, forecaster=forecast.fit(forecaster, traces) if traces.days else None)
+    day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
+    policies = {name: make(name, kit) for name in names}
+    tables = compare(day, policies, replicas, trials, limit=False, report=lambda line: print(line, file=sys.stderr))
+    if as_json:
+        for row in tables.summary.to_dict("records"):
+            print(json_format.dumps(row))
+        return
+    print(_table(tables.summary))
+
+
+def _table(summary) -> str:
+    """Policy, and mean (± standard deviation over trials) of what it lost."""
+    lines = [f"{'policy':<24}{'lost utility':>18}{'SLO violations':>20}{'dropped':>18}"]
+    for policy, rows in summary.groupby("policy", sort=False):
+        cells = [_spread(rows["lost_utility"], "{:.3f}")]
+        cells += [_spread(rows[column], "{:.2%}") for column in ("slo_violation_rate", "drop_rate")]
+        lines.append(f"{policy:<24}{cells[0]:>18}{cells[1]:>20}{cells[2]:>18}")
+    return "\n".join(lines)
+
+
+def _spread(values, shape: str) -> str:
+    mean = shape.format(values.mean())
+    return mean if len(values) < 2 else f"{mean} ± {shape.format(values.std())}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; what the user did wrong is one line on standard error, and exit status 2."""
+    try:
+        status = app(arguments, standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except (ValueError, OSError) as mistake:
+        text = str(mistake)
+    except Exception as mistake:
+        if not hasattr(mistake, "format_message"):  # ours to mend, so its traceback is wanted
+            raise
+        text = mistake.format_message()
+    print(f"faro: {' '.join(text.removeprefix('config: ').split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""What several tests share: the published traces, where they lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from checkouts import Checkout, make_checkout
+
+from faro_lib.workload import Traces
+
+ROOT = Path(__file__).resolve().parent.parent
+EVALUATION = ROOT / "data/raw/input.json"
+TRAINING = ROOT / "data/raw/top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented.pkl"
+
+
+@pytest.fixture(scope="session")
+def published_traces() -> Traces:
+    """The ten jobs of the paper's evaluation (`make data` fetches the files into data/raw)."""
+    from faro_lib.workload.artifact import read_artifact
+
+    for path in (EVALUATION, TRAINING):
+        if not path.exists():
+            pytest.skip(f"{path.relative_to(ROOT)} is not there: `make data` fetches the published traces")
+    return read_artifact(EVALUATION, TRAINING)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Checkout:
+    """A checkout of its own, with notebooks that take seconds, to run the pipeline in."""
+    return make_checkout(tmp_path_factory.mktemp("checkout"))
