@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.allocate import solve
+from faro_lib.allocate import solve, worth
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.base import HOLD, PLANNED, Observation, Plan
 from faro_lib.policies.loops import LoopState, TwoLoops
@@ -45,25 +45,26 @@ class Faro(TwoLoops):
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         rates_rps = self._paths(state, observation) / MINUTE_S
-        jobs = state.jobs
+        jobs, target_now = state.jobs, observation.target
+        drops = DROPS if self.objective.startswith("Penalty") else None
         if self.service_time_s is not None:
             jobs = tuple(replace(job, service_time_s=self.service_time_s) for job in jobs)
         table = build_table(
             jobs,
             rates_rps,
-            observation.target,
+            target_now,
             performance=self.performance,
-            drops=DROPS if self.objective.startswith("Penalty") else None,
+            drops=drops,
             cold_start_min=self.cold_start_min,
             change_penalty=self.change_penalty,
             max_replicas=int(observation.capacity / jobs_array(jobs, "cores").min()),
         )
-        chosen = solve(table, observation.capacity, self.objective, current=observation.target)
+        chosen = solve(table, observation.capacity, self.objective, current=target_now)
         target, drop = chosen.replicas, chosen.drop
-        if self.least_gain and not self._worth_it(table, chosen, observation):
-            target = observation.target
-            drop = table.drop[np.arange(len(target)), np.minimum(target, table.columns)]
-        reason = tuple(PLANNED if moved else HOLD for moved in target != observation.target)
+        if chosen.value - worth(table, target_now, observation.capacity, self.objective) <= self.least_gain:
+            target = target_now
+            drop = chosen.drop if not drops else table.drop[np.arange(len(target)), np.minimum(target, table.columns)]
+        reason = tuple(PLANNED if moved else HOLD for moved in target != target_now)
         return Plan(target, drop, reason, tries=5, forecast_rps=rates_rps.mean(axis=(1, 2)))
 
     def _paths(self, state, observation):
@@ -73,16 +74,6 @@ class Faro(TwoLoops):
             return state.forecaster.sample(self.horizon_min, self.samples)
         share = elapsed_s / MINUTE_S
         return nowcast(state.forecaster, observation.arrivals_now, share, self.horizon_min, self.samples)
-
-    def _worth_it(self, table, chosen, observation) -> bool:
-        from faro_lib.allocate import objective_of
-        from faro_lib.allocate.problem import problem_of
-
-        problem = problem_of(table, observation.capacity, objective_of(self.objective), current=observation.target)
-        stay = np.minimum(observation.target, table.columns)[problem.order]
-        if not problem.fits(stay) or np.isneginf(problem.utility[np.arange(len(stay)), stay]).any():
-            return True
-        return chosen.value - problem.score(stay) > self.least_gain
 
 
 OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
