@@ -1,5 +1,7 @@
 """Faro: from traces to the figures of the paper. `snakemake --cores all`; `snakemake --list` says what each rule does."""
 
+import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,8 +16,7 @@ configfile: "config/default.yaml"
 
 try:
     CONFIG = load(config)
-    if workflow.is_main_process:
-        pipeline.check(CONFIG)
+    DAYS = pipeline.check(CONFIG)
 except (ValueError, OSError) as mistake:
     sys.stderr.write(f"{mistake}\n")
     sys.stderr.flush()
@@ -24,10 +25,20 @@ except (ValueError, OSError) as mistake:
 RESULTS = f"{CONFIG.results}/{CONFIG.stem}"
 NOTEBOOKS = f"{RESULTS}/notebooks"
 LOGS = f"{RESULTS}/logs"
+PUBLISHED_TABLES = "data/published"
 
 if workflow.is_main_process:  # `make figures` ends with this line
     Path(".snakemake").mkdir(exist_ok=True)
     Path(".snakemake/report").write_text(f"{Path(RESULTS).resolve() / 'report.html'}\n")
+
+# A process of its own for each notebook, so that Ctrl-C reaches it at once.
+RUN_NOTEBOOK = shlex.quote(sys.executable) + " -m faro_lib.pipeline.notebook"
+RUN_NOTEBOOK += " {input.notebook} {output.notebook} {params.notebook:q} {log} {threads}"
+
+
+def parameters(**values):
+    """What a notebook is told, as the command line that runs it takes it."""
+    return json.dumps(values)
 
 
 def modules_of(notebook):
@@ -46,5 +57,8 @@ rule all:
 
 
 include: "rules/traces.smk"
+include: "rules/queueing.smk"
+include: "rules/forecast.smk"
+include: "rules/sloppify.smk"
 include: "rules/simulate.smk"
 include: "rules/figures.smk"

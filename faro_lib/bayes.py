@@ -3,7 +3,7 @@
 The only module that imports PyMC. `forecast.regression` holds the equation; here are its priors. All jobs share one
 regression, and each job departs from it as far as the data says:
 
-    a_j, b_j, c_j ~ Normal(m, tau)      m, tau for each group: lags, shape, constant
+    a_j, b_j, c_j ~ Normal(m, tau)      m, tau for each group: lags, shape
     s_j ~ Normal(m_s, tau_s)            log spread
     g_j ~ Normal(m_g, tau_g)            how the spread follows the recent movement
     log(nu_j - 3) ~ Normal(m_nu, tau_nu)   tails
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 FEATURES = ["lag"] * CONTEXT_MIN + ["shape"] * (CONTEXT_MIN + 1) + ["constant"]
 GROUPS = ["lag", "shape", "constant"]
+CONSTANT_WIDTH = 0.01  # one coefficient a job is too little to learn its spread from
 LEAST_NU = 3.0  # counts are squares of roots: heavier tails would leave them hardly a mean (2 and 3 do equally well)
 
 
@@ -61,19 +62,21 @@ def build_model(traces: Traces, *, sample: int = 0, thin: int = 1):
     q = features @ inverse
     start = np.einsum("jnk,jn->jk", q, target) / features.shape[1]
 
-    coords = {"job": list(names), "feature": np.arange(len(FEATURES)), "group": GROUPS}
+    coords = {"job": list(names), "feature": np.arange(len(FEATURES)), "group": GROUPS[:2]}
     with pm.Model(coords=coords) as model:
         mean = pm.Normal("m", 0.0, 0.5, dims="feature")
-        tau = pm.HalfNormal("tau", 0.2, dims="group")
+        # Gamma(2, .) keeps off zero, where few jobs that are alike would make a funnel (Chung et al. 2013).
+        tau = pm.Gamma("tau", alpha=2, beta=20, dims="group")
+        width = pt.concatenate([tau, [CONSTANT_WIDTH]])
         theta = pm.Flat("theta", initval=start, dims=("job", "feature"))
         coefficients = pm.Deterministic(
             "coefficients", (inverse * theta[:, None, :]).sum(axis=-1), dims=("job", "feature")
         )
         # theta = R coefficients is linear, so the prior needs no Jacobian.
-        pm.Potential("coefficients_prior", pm.logp(pm.Normal.dist(mean, tau[group]), coefficients).sum())
+        pm.Potential("coefficients_prior", pm.logp(pm.Normal.dist(mean, width[group]), coefficients).sum())
 
         def pooled(name, centre, width, initial):
-            m, t = pm.Normal(f"m_{name}", centre, width), pm.HalfNormal(f"tau_{name}", 0.5)
+            m, t = pm.Normal(f"m_{name}", centre, width), pm.Gamma(f"tau_{name}", alpha=2, beta=4)
             return pm.Normal(name, m, t, dims="job", initval=np.full(len(names), initial))
 
         log_spread = pooled("log_spread", -3.0, 1.0, -3.0)
@@ -104,7 +107,9 @@ def fit_bayes(
     import nutpie
 
     started = time.perf_counter()
-    compiled = nutpie.compile_pymc_model(build_model(traces, sample=sample, thin=thin))
+    model = build_model(traces, sample=sample, thin=thin)
+    # Coefficients start at least squares; the jitter of +-1 that chains get by default would be far from anything.
+    compiled = nutpie.compile_pymc_model(model, jitter_rvs={model["log_spread"], model["follow"], model["log_nu"]})
     compile_s = time.perf_counter() - started
     progress(
         f"model of {len(traces.jobs)} jobs compiled in {compile_s:.0f} s; sampling {chains} x ({tune} + {draws}) draws"
@@ -180,9 +185,11 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200, seed: int = 0) -> P
         follow=value["follow"].astype(np.float32),
         errors=errors.astype(np.float32),
         root_correlation=correlation_root(normal_score_correlation(residuals)),
-        new_coefficients=(value["m"] + value["tau"][:, group] * rng.standard_normal(value["m"].shape)).astype(
-            np.float32
-        ),
+        new_coefficients=(
+            value["m"]
+            + np.column_stack([value["tau"], np.full(count, CONSTANT_WIDTH)])[:, group]
+            * rng.standard_normal(value["m"].shape)
+        ).astype(np.float32),
         new_log_spread=new("log_spread").astype(np.float32),
         new_follow=new("follow").astype(np.float32),
         new_errors=error_quantiles(new_nu, float(np.median(errors.max(axis=1)))).astype(np.float32),

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 SYNTHETIC = "synthetic"
 PUBLISHED = "faro-10jobs"
-PUBLISHED_JOBS = 10
+PUBLISHED_JOBS, PUBLISHED_DAYS = 10, 10
 
 REACTIVE = ("FairShare", "Oneshot", "AIAD", "MArk", "HPA", "RayServe", "Cilantro")
 OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
@@ -51,6 +51,35 @@ class Synthetic(Section):
     minutes: int = Field(360, ge=1, description="minutes in a day, as squeezed")
 
 
+class Forecast(Section):
+    """Stage 30: fitting the Bayesian forecaster, and what it is compared with."""
+
+    posterior: str | None = Field(None, description="a fitted posterior (.npz) to use; null: fit one")
+    draws: int = Field(200, ge=10, description="posterior draws of each chain")
+    tune: int = Field(300, ge=10, description="steps of each chain before them")
+    chains: int = Field(2, ge=1, description="chains of the sampler")
+    thin: int = Field(2, ge=1, description="fit to one minute in so many")
+    samples: int = Field(200, ge=10, description="sample paths a forecast that the scores are computed from")
+
+
+class Sloppify(Section):
+    """Stage 40: solvers and formulations on real moments of training days."""
+
+    days: int = Field(2, ge=1, description="the last so many training days are decided on")
+    windows: int = Field(8, ge=2, description="moments of those days, evenly spread; the paper's size: 72")
+    slow_windows: int = Field(1, ge=1, description="moments that the slow solvers get")
+    objectives: list[str] = Field(["Sum", "FairSum"], min_length=1, description="what is maximised")
+    job_counts: list[int] = Field([10, 20, 50], min_length=1, description="how many jobs the scaling study has")
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, objectives: list[str]) -> list[str]:
+        for objective in objectives:
+            if objective not in OBJECTIVES:
+                raise ValueError(f"has an unknown objective {objective!r}; {nearest(objective, OBJECTIVES)}")
+        return _no_twins(objectives)
+
+
 class Config(Section):
     """Everything that `snakemake` can be told."""
 
@@ -66,6 +95,8 @@ class Config(Section):
         ["FairShare", "Oneshot", "AIAD", "Faro-Sum"], min_length=1, description="who competes, in the figures' order"
     )
     synthetic: Synthetic = Field(Synthetic(), description="the generated workload")
+    forecast: Forecast = Field(Forecast(), description="the Bayesian forecaster, fitted on the training days")
+    sloppify: Sloppify = Field(Sloppify(), description="solvers and formulations compared")
 
     @field_validator("workload")
     @classmethod

@@ -1,7 +1,5 @@
 """Stage 90: the figures, and one page with all of them."""
 
-PUBLISHED_TABLES = "data/published"
-
 
 rule figures:
     "Draw the figures of the paper and ours from the tables of all stages."
@@ -20,15 +18,21 @@ rule figures:
     benchmark:
         f"{LOGS}/90_figures.bench"
     params:
-        notebook=dict(
+        notebook=parameters(
             results=RESULTS,
             sizes=CONFIG.sizes,
             published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
         ),
     message:
         "figures: 90_figures"
-    run:
-        pipeline.run_notebook(input.notebook, output.notebook, params.notebook, log[0])
+    shell:
+        RUN_NOTEBOOK
+
+
+# Stages whose figures stand on the page; those that learn are left out where there are no days to learn from.
+EARLIER_STAGES = [rules.queueing.output.notebook]
+if DAYS >= 2:
+    EARLIER_STAGES += [rules.forecast.output.notebook, rules.sloppify.output.notebook]
 
 
 rule report:
@@ -37,7 +41,7 @@ rule report:
         modules=modules_of("faro_lib/report.py"),
         template="faro_lib/report.html.jinja",
         captions=rules.figures.output.captions,
-        figures=rules.figures.output.notebook,
+        stages=[rules.figures.output.notebook, *EARLIER_STAGES],
         summary=f"{RESULTS}/simulate/summary.csv",
     output:
         f"{RESULTS}/report.html",

@@ -18,7 +18,7 @@ rule simulate:
     benchmark:
         f"{LOGS}/50_simulation-{{replicas}}.bench"
     params:
-        notebook=lambda wildcards: dict(
+        notebook=lambda wildcards: parameters(
             results=RESULTS,
             replicas=int(wildcards.replicas),
             trials=CONFIG.trials,
@@ -27,8 +27,8 @@ rule simulate:
         ),
     message:
         "simulate: 50_simulation at {wildcards.replicas} replicas"
-    run:
-        pipeline.run_notebook(input.notebook, output.notebook, params.notebook, log[0])
+    shell:
+        RUN_NOTEBOOK
 
 
 rule simulated:

@@ -37,7 +37,7 @@ rule traces:
     benchmark:
         f"{LOGS}/10_traces.bench"
     params:
-        notebook=dict(
+        notebook=parameters(
             results=RESULTS,
             workload=CONFIG.workload,
             jobs=CONFIG.jobs,
@@ -47,5 +47,5 @@ rule traces:
         ),
     message:
         "traces: 10_traces"
-    run:
-        pipeline.run_notebook(input.notebook, output.notebook, params.notebook, log[0])
+    shell:
+        RUN_NOTEBOOK

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from checkouts import Checkout, make_checkout
+
 from faro_lib.workload import Traces
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,3 +24,9 @@ def published_traces() -> Traces:
         if not path.exists():
             pytest.skip(f"{path.relative_to(ROOT)} is not there: `make data` fetches the published traces")
     return read_artifact(EVALUATION, TRAINING)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Checkout:
+    """A checkout of its own, with notebooks that take seconds, to run the pipeline in."""
+    return make_checkout(tmp_path_factory.mktemp("checkout"))

@@ -1,4 +1,4 @@
-"""Our simulator against the published results of the paper's simulator (EuroSys'25 artifact): same traces, same five trials."""
+"""Our simulator against the published results of the paper's simulator (EuroSys'25): same traces, same trials."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_a_request_is_served_or_refused_and_none_is_left_inside(schedule, physic
     fastest_s = draws.router_in_s + draws.service_s + draws.router_out_s
     assert (cluster.latency_s[served] >= fastest_s[served] - 1e-9).all()
     assert np.isposinf(cluster.latency_s[~served]).all()
-    ended = cluster._station.finished.sum(axis=1)  # those that ended within the minutes of the workload
+    ended = cluster._serving.station.finished.sum(axis=1)  # those that ended within the minutes of the workload
     assert (ended <= np.diff(draws.first)).all()
 
 
@@ -51,7 +51,7 @@ def test_pods_never_exceed_the_capacity_at_any_check(schedule):
         advance(cluster, until_s)
         pods = cluster._pods.jobs
         used.append(sum(round(job.cores * 10) * job.pods for job in pods))
-        assert [job.running for job in pods] == cluster._station.active.tolist()
+        assert [job.running for job in pods] == cluster._serving.station.active.tolist()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SimulatedCluster, "advance", watched)

@@ -31,9 +31,10 @@ def search(score, start, lower, upper, cost, budget, method: str, *, seed: int =
             constraints={"type": "ineq", "fun": lambda x: budget - cost @ x, "jac": lambda x: -cost}, options=options,
         )  # fmt: skip
     elif method == "cobyla":
-        # One vector constraint: SciPy's COBYLA is interpreted since 1.16, and each constraint object costs time.
+        # SciPy's COBYLA is interpreted since 1.16, and every constraint costs time: one vector of them, without the upper
+        # bounds that the budget implies. (The score is clipped to the others.)
         def room(x):
-            return np.concatenate([[budget - cost @ x], x - lower, upper - x])
+            return np.concatenate([[budget - cost @ x], x - lower])
 
         found = minimize(
             lambda x: -score(np.clip(x, lower, upper)), start, method="COBYLA",

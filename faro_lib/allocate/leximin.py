@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from bisect import insort
+from bisect import bisect_right
 
 import numpy as np
 
@@ -66,35 +66,46 @@ def _choose(problem, steps, at, undecided):
     slack = int(problem.budget - least.sum())
     tenant_slack = problem.quota - np.bincount(problem.group, least, len(problem.quota)).astype(int)
 
-    def options(j):
-        for x, value in enumerate(problem.utility[j]):
+    def options(j, room):
+        for x, value in enumerate(problem.utility[j].tolist()):
+            more = int(problem.cost[j]) * x - int(least[j])
+            if more > room:
+                return
             if value >= floor[j] if j in undecided else value == floor[j]:
-                yield x, float(value), int(problem.cost[j]) * x - int(least[j])
+                yield x, value, more, float(problem.tie[j, x])
 
     def better(states, used, state):
         if used not in states or (state[0], -state[1]) > (states[used][0], -states[used][1]):
             states[used] = state
 
-    # A state: sorted utilities of the undecided, tie, replicas of the jobs so far.
-    total = {0: ((), 0.0, {})}
+    # A state: sorted utilities of the undecided, tie, and how it came about: (job, replicas, before) or two of them.
+    total: dict = {0: ((), 0.0, None)}
     for g in range(len(problem.quota)):
-        states = {0: ((), 0.0, {})}
+        states: dict = {0: ((), 0.0, None)}
         for j in np.flatnonzero(problem.group == g).tolist():
             new: dict = {}
-            for used, (sorted_utilities, tie, replicas) in states.items():
-                for x, value, more in options(j):
-                    if used + more <= min(slack, tenant_slack[g]):
-                        merged = list(sorted_utilities)
-                        if j in undecided:
-                            insort(merged, value)
-                        better(new, used + more, (tuple(merged), tie + problem.tie[j, x], {**replicas, j: x}))
+            room = min(slack, int(tenant_slack[g]))
+            choices = list(options(j, room))
+            for used, (utilities, tie, before) in states.items():
+                for x, value, more, tie_more in choices:
+                    if used + more > room:
+                        break
+                    merged = utilities
+                    if j in undecided:
+                        at_value = bisect_right(utilities, value)
+                        merged = (*utilities[:at_value], value, *utilities[at_value:])
+                    better(new, used + more, (merged, tie + tie_more, (j, x, before)))
             states = new
         joined: dict = {}
-        for used, (left, tie, replicas) in total.items():
-            for more, (right, tie_more, replicas_more) in states.items():
+        for used, (left, tie, before) in total.items():
+            for more, (right, tie_more, here) in states.items():
                 if used + more <= slack:
-                    merged = tuple(sorted(left + right))
-                    better(joined, used + more, (merged, tie + tie_more, replicas | replicas_more))
+                    better(joined, used + more, (tuple(sorted(left + right)), tie + tie_more, (before, here)))
         total = joined
-    _, _, replicas = max(total.values(), key=lambda state: (state[0], -state[1]))
-    return np.array([replicas[j] for j in range(len(steps))])
+    _, _, history = max(total.values(), key=lambda state: (state[0], -state[1]))
+    replicas = np.empty(len(steps), np.int64)
+    for _ in range(len(problem.quota)):
+        history, here = history
+        while here is not None:
+            j, replicas[j], here = here
+    return replicas

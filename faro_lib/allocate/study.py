@@ -10,10 +10,18 @@ import numpy as np
 from faro_lib.allocate.hierarchical import solve_hierarchical
 from faro_lib.allocate.objectives import objective_of
 from faro_lib.allocate.solve import solve
+from faro_lib.allocate.spare import shrink, spread_spare
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 
 HORIZON_MIN = 7
+# Of sloppify/solvers.csv.
+COLUMNS = (
+    "objective", "formulation", "solver", "jobs", "replicas", "window", "value", "optimum", "gap", "seconds",
+    "table_seconds",
+)  # fmt: skip
+SPARE = ("replicas", "window", "spare", "replicas_used", "realised")
+JUDGED = ("objective", "formulation", "solver", "replicas", "window", "judge", "expected", "realised")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ def decision_windows(
     total = traces.train.shape[-1]
     per_day = int(np.ceil(count / len(days)))
     moments = np.unique(np.linspace(forecast.CONTEXT_MIN, total - HORIZON_MIN, per_day).round().astype(int))
-    windows = []
+    windows: list[Window] = []
     for day in days:
         counts = traces.train[day - 1, sample]
         state = fitted.start()
@@ -122,22 +130,9 @@ def compare_solvers(windows, budgets, objectives, solvers, *, slow=(), slow_wind
                         found = solve(table, budget, objective, solver, **options)
                         seconds = time.process_time() - started
                         gap = (best - found.value) / max(abs(best), 1e-9)
-                        rows.append(
-                            (
-                                objective,
-                                formulation,
-                                solver,
-                                len(window.jobs),
-                                budget,
-                                window.name,
-                                found.value,
-                                best,
-                                gap,
-                            )
-                            + (seconds, table_seconds)
-                        )
-    columns = "objective formulation solver jobs replicas window value optimum gap seconds table_seconds".split()
-    return pd.DataFrame(rows, columns=columns)
+                        about = (objective, formulation, solver, len(window.jobs), budget, window.name)
+                        rows.append((*about, found.value, best, gap, seconds, table_seconds))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def judge_formulations(windows, budgets, objectives, solvers, *, performance="half-mmc"):
@@ -172,7 +167,7 @@ def judge_formulations(windows, budgets, objectives, solvers, *, performance="ha
                             rows.append(
                                 (objective, formulation, solver, budget, window.name, judge, expected, realised)
                             )
-    return pd.DataFrame(rows, columns="objective formulation solver replicas window judge expected realised".split())
+    return pd.DataFrame(rows, columns=JUDGED)
 
 
 def compare_scales(
@@ -193,9 +188,15 @@ def compare_scales(
         def flat(solver, large=large, budget=budget):
             return solve(table_of(large, budget, objective, "relaxed"), budget, objective, solver)
 
-        def grouped(solver, large=large, budget=budget, into=min(count, groups)):
+        def grouped(solver, large=large, budget=budget):
             return solve_hierarchical(
-                large.jobs, large.rates_rps, large.running, budget, groups=into, objective=objective, solver=solver
+                large.jobs,
+                large.rates_rps,
+                large.running,
+                budget,
+                groups=min(len(large.jobs), groups),
+                objective=objective,
+                solver=solver,
             )
 
         asked = [(flat, "exact"), (grouped, "exact")]
@@ -212,5 +213,33 @@ def compare_scales(
             rows.append(
                 (objective, "relaxed", found.solver, count, budget, large.name, found.value, best, gap, seconds, 0.0)
             )
-    columns = "objective formulation solver jobs replicas window value optimum gap seconds table_seconds".split()
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def judge_spare(windows, budgets, *, heavier=1.3, performance="half-mmc"):
+    """What is left after the optimum of Sum: kept idle, taken back (`shrink`), or given away (`spread_spare`).
+
+    Columns replicas, window, spare, replicas_used, realised: mean relaxed utility over jobs and minutes under the true rates.
+    The spare replicas go where they help most at `heavier` times the forecast rates.
+    """
+    import pandas as pd
+
+    rows = []
+    for budget in budgets:
+        for window in windows:
+            table = table_of(window, budget, "Sum", "relaxed", performance=performance)
+            heavy = table_of(
+                replace(window, rates_rps=heavier * window.rates_rps), budget, "Sum", "relaxed", performance=performance
+            )
+            judge = table_of(window, budget, "Sum", "relaxed", performance=performance, truth=True).value
+            plan = solve(table, budget)
+            answers = {
+                "as solved": plan,
+                "shrink": shrink(table, plan, budget),
+                "spread": spread_spare(heavy, plan, budget),
+            }
+            for name, found in answers.items():
+                column = np.minimum(found.replicas, judge.shape[1] - 1)
+                realised = judge[np.arange(len(column)), column].mean()
+                rows.append((budget, window.name, name, int(found.replicas.sum()), realised))
+    return pd.DataFrame(rows, columns=SPARE)

@@ -100,8 +100,12 @@ def hierarchical(scales: pd.DataFrame) -> Figure:
     shared = dict(x="jobs", hue="solver", style="solver", hue_order=order, palette=SOLVER_COLOURS, markers=True)
     sns.lineplot(per_job, y="per_job", ax=left, legend=False, **shared)
     sns.lineplot(per_job, y="seconds", ax=right, **shared)
+    counts = sorted(per_job["jobs"].unique())
     left.set(xscale="log", xlabel="jobs", ylabel="utility per job")
     right.set(xscale="log", yscale="log", xlabel="jobs", ylabel="seconds per decision")
+    right.set_xticks(counts, [str(c) for c in counts])
+    right.minorticks_off()
+    left.minorticks_off()
     right.legend(title=None)
     return figure
 

@@ -16,19 +16,20 @@ from faro_lib.forecast.base import (
     register,
     training_counts,
 )
+from faro_lib.forecast.regression import from_root, root
 from faro_lib.workload import Traces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoETS(Forecaster):
-    """Exponential smoothing chosen anew by AICc each minute on the log counts of the last 2 x CONTEXT_MIN minutes.
+    """Exponential smoothing chosen anew by AICc each minute on the root counts of the last 2 x CONTEXT_MIN minutes.
 
     It gives a mean and an interval for each minute; paths are normal with that spread, correlated over minutes like a
     random walk, corr(h, k) = sqrt(min / max).
 
     Attributes
     ----------
-    level, spread : mean and standard deviation of log(1 + x) over the training days, shape (jobs,): used until
+    level, spread : mean and standard deviation of sqrt(x + 3/8) over the training days, shape (jobs,): used until
         CONTEXT_MIN minutes are known.
     """
 
@@ -37,10 +38,10 @@ class AutoETS(Forecaster):
 
     def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
         check_horizon(horizon, n)
-        mean = np.repeat(np.log1p(last_known(self.counts, np.expm1(self.level)))[:, None], horizon, axis=1)
+        mean = np.repeat(root(last_known(self.counts, from_root(self.level)))[:, None], horizon, axis=1)
         spread = np.repeat(self.spread[:, None], horizon, axis=1)
         for job, counts in enumerate(self.counts):
-            known = np.log1p(counts[~np.isnan(counts)])
+            known = root(counts[~np.isnan(counts)])
             if len(known) >= CONTEXT_MIN and np.ptp(known) > 0:
                 forecast = _auto_ets().forecast(y=known, h=horizon, level=[80])
                 mean[job] = forecast["mean"]
@@ -48,7 +49,7 @@ class AutoETS(Forecaster):
         minute = np.arange(1, horizon + 1)
         correlation = np.sqrt(np.minimum.outer(minute, minute) / np.maximum.outer(minute, minute))
         normal = self.rng().standard_normal((len(mean), n, horizon)) @ np.linalg.cholesky(correlation).T
-        return np.expm1(np.clip(mean[:, None] + spread[:, None] * normal, 0, 14))
+        return from_root(mean[:, None] + spread[:, None] * normal)
 
 
 def _auto_ets():
@@ -66,7 +67,7 @@ def _auto_ets():
 def autoets(traces: Traces, *, seed: int = 0) -> AutoETS:
     """AutoETS, which learns from the day itself; the training days only say what to expect of its first minutes."""
     _auto_ets()
-    y = np.log1p(training_counts(traces))
+    y = root(training_counts(traces))
     return AutoETS(
         jobs=job_names(traces),
         seed=seed,

@@ -16,6 +16,7 @@ from faro_lib.forecast.base import (
     reindex,
     training_counts,
 )
+from faro_lib.forecast.regression import shapes_of_other_days
 from faro_lib.workload import Traces
 
 
@@ -166,32 +167,43 @@ def bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 @register("ar")
 def pooled_ar(
-    traces: Traces, *, seed: int = 0, order: int = 6, ridge: float = 10.0, draws: int = 2000
+    traces: Traces, *, seed: int = 0, sample: int = 0, order: int | None = None, ridge: float = 10.0, draws: int = 2000
 ) -> Autoregression:
-    """Pooled ridge autoregression on log counts: a = (Z'Z + ridge I)^-1 Z'y over all jobs, days and samples.
+    """Pooled ridge autoregression on log counts: a = (Z'Z + ridge I)^-1 Z'y over all jobs, days and phases.
+
+    In the fit a day's shape is that of the other days, which is what a forecaster could have known.
 
     Parameters
     ----------
-    order : harmonics of the day shape.
+    sample : the phase of the days to be forecast, whose shape is kept.
+    order : harmonics that smooth the day shape; None takes the mean of each minute as it is.
     draws : minutes of errors to keep, thinned evenly.
     """
     log_counts = np.log1p(training_counts(traces))
-    basis = harmonics(log_counts.shape[-1], order)
-    shape = log_counts.mean(axis=(0, 1)) @ basis @ np.linalg.inv(basis.T @ basis) @ basis.T
-    y = log_counts - shape
+    _, phases, jobs, minutes = log_counts.shape
+    if not 0 <= sample < phases:
+        raise ValueError(f"sample={sample} is not a phase of the training days; there are 0 to {phases - 1}")
+
+    def smooth(shape):
+        if order is None:
+            return shape
+        basis = harmonics(minutes, order)
+        return shape @ basis @ np.linalg.inv(basis.T @ basis) @ basis.T
+
+    y = log_counts - np.stack([smooth(shapes_of_other_days(log_counts[:, p])) for p in range(phases)], axis=1)
     windows = np.lib.stride_tricks.sliding_window_view(y, CONTEXT_MIN + 1, axis=-1)
     rows = windows.reshape(-1, CONTEXT_MIN + 1)
     lags, target = rows[:, :-1], rows[:, -1]
     coefficients = np.linalg.solve(lags.T @ lags + ridge * np.eye(CONTEXT_MIN), lags.T @ target)
-    errors = windows[..., -1] - windows[..., :-1] @ coefficients  # (days, samples, jobs, minutes)
-    errors = np.moveaxis(errors, 2, -1).reshape(-1, y.shape[2])
+    errors = windows[..., -1] - windows[..., :-1] @ coefficients  # (days, phases, jobs, minutes)
+    errors = np.moveaxis(errors, 2, -1).reshape(-1, jobs)
     errors = errors[:: max(1, len(errors) // draws)]
     errors -= errors.mean(axis=0)
     return Autoregression(
         jobs=job_names(traces),
         seed=seed,
-        day_minutes=y.shape[-1],
-        shape=shape,
+        day_minutes=minutes,
+        shape=smooth(log_counts[:, sample].mean(axis=0)),
         coefficients=coefficients.astype(np.float32),
         errors=errors.astype(np.float32),
         spread=y.std(axis=(0, 1, 3)),

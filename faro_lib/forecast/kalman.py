@@ -1,4 +1,4 @@
-"""Local level: the log count is a random walk seen through noise (Durbin and Koopman 2012, chapter 2)."""
+"""Local level: the root of a count is a random walk seen through noise (Durbin and Koopman 2012, chapter 2)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from faro_lib.forecast.base import HORIZON_MIN, Forecaster, check_horizon, job_names, register, training_counts
+from faro_lib.forecast.regression import from_root, root
 from faro_lib.workload import Traces
 
 RATIOS = np.geomspace(0.01, 100, 33)  # variance of a step of the level over the variance of the noise
@@ -15,7 +16,7 @@ RATIOS = np.geomspace(0.01, 100, 33)  # variance of a step of the level over the
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalLevel(Forecaster):
-    """level[t+1] = level[t] + N(0, step), log(1 + x[t]) = level[t] + N(0, noise); filtered minute by minute.
+    """level[t+1] = level[t] + N(0, step), sqrt(x[t] + 3/8) = level[t] + N(0, noise); filtered minute by minute.
 
     Attributes
     ----------
@@ -37,7 +38,7 @@ class LocalLevel(Forecaster):
 
     def update(self, counts) -> Self:
         later = Forecaster.update(self, counts)
-        seen = np.log1p(later.counts[:, -1])
+        seen = root(later.counts[:, -1])
         gain = np.where(np.isnan(seen), 0.0, self.variance / (self.variance + self.noise))
         level = self.level + gain * np.where(np.isnan(seen), 0.0, seen - self.level)
         return replace(later, level=level, variance=self.variance * (1 - gain) + self.step)
@@ -48,14 +49,13 @@ class LocalLevel(Forecaster):
         moves = rng.standard_normal((len(self.jobs), n, horizon)) * np.sqrt(self.step)[:, None, None]
         moves[:, :, 0] = rng.standard_normal((len(self.jobs), n)) * np.sqrt(self.variance)[:, None]
         noise = rng.standard_normal(moves.shape) * np.sqrt(self.noise)[:, None, None]
-        # e^14 = 1.2 million requests a minute keeps the paths of a job that was never seen finite.
-        return np.expm1(np.clip(self.level[:, None, None] + moves.cumsum(axis=2) + noise, 0, 14))
+        return from_root(self.level[:, None, None] + moves.cumsum(axis=2) + noise)
 
 
 @register("kalman")
 def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
     """Local level by maximum likelihood: the ratio of the variances on a grid, their size in closed form."""
-    y = np.log1p(training_counts(traces)).transpose(2, 0, 1, 3)  # (jobs, days, samples, minutes)
+    y = root(training_counts(traces)).transpose(2, 0, 1, 3)  # (jobs, days, samples, minutes)
     likelihood, noise = np.array([concentrated_likelihood(y, ratio) for ratio in RATIOS]).swapaxes(0, 1)
     best = likelihood.argmax(axis=0)
     noise = noise[best, np.arange(len(y))]

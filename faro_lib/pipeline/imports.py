@@ -19,14 +19,14 @@ def modules_of(source: str | Path, root: str | Path = ".") -> list[str]:
 
     Parameters
     ----------
-    source : path of a .ipynb or .py file below `root`, or just the stem of a notebook in notebooks/.
+    source : path of a .ipynb or .py file below `root`, or just the stem of a notebook in notebooks/; a module reaches itself.
     root : folder that holds faro_lib/.
     """
     root = Path(root).resolve()
     path = root / (source if Path(source).suffix else f"notebooks/{source}.ipynb")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; modules_of takes a notebook or a module")
-    reached: set[Path] = set()
+    reached: set[Path] = {path} if path.suffix == ".py" else set()
     waiting = list(imported_by(path, root))
     while waiting:
         module = waiting.pop()

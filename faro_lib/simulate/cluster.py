@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib.policies.base import HISTORY_MIN, Observation, at_least_one_each
-from faro_lib.simulate import events
 from faro_lib.simulate.draws import Draws
 from faro_lib.simulate.latencies import percentiles_so_far
 from faro_lib.simulate.pods import Pods
+from faro_lib.simulate.serving import DISPATCH, Serving
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
 
-DISPATCH = {"router": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
 WINDOW_S = 30  # of the mean latency that policies see
 DRAIN_STEP_S = 10.0  # between two looks whether the last request has ended
 
@@ -69,30 +68,13 @@ class SimulatedCluster:
         at_least_one_each(workload.jobs, capacity)
         self.workload = workload
         self.now_s = 0.0
-        self._physics = physics
-        self._dispatch = DISPATCH[physics.dispatch]
         self._capacity_steps = capacity_steps
-        self._seconds = int(workload.minutes * MINUTE_S)
-        jobs, n = len(workload.jobs), len(draws.arrival_s)
-        self._requests = events.Requests(
-            draws.first,
-            draws.arrival_s,
-            draws.router_in_s,
-            draws.service_s,
-            draws.router_out_s,
-            draws.coin,
-            np.empty(n),
-        )
-        slots = max(4, int(np.max(initial)) + 2)
-        self._station = events.new_station(
-            jobs, slots, physics.queue_limit + 2, physics.replica_places, self._seconds + 1, draws.first
-        )
-        self._shufflers = [draws.shuffler(job) for job in range(jobs)]
-        self._active: list[list[int]] = [[] for _ in range(jobs)]  # slots by age
+        jobs, seconds = len(workload.jobs), int(workload.minutes * MINUTE_S)
+        self._serving = Serving(draws, seconds + 1, physics.dispatch, physics.queue_limit, physics.replica_places)
         self._percentile = jobs_array(workload.jobs, "percentile")
         self._p99_minute, self._p99_s = -1, np.full(jobs, np.nan)
         cold_start_s, cores = jobs_array(workload.jobs, "start_s"), jobs_array(workload.jobs, "cores")
-        self._pods = Pods(cores, cold_start_s, capacity, self._add_replica, self._remove_replica)
+        self._pods = Pods(cores, cold_start_s, capacity, self._serving.add_replica, self._serving.remove_replica)
         self._target = np.array(initial, np.int64)
         for job, replicas in enumerate(self._target):
             self._pods.set_running(job, int(replicas))
@@ -105,7 +87,7 @@ class SimulatedCluster:
     @property
     def latency_s(self) -> np.ndarray:
         """(requests,) latency of every request; inf = refused. Complete once `finish` was called."""
-        return self._requests.latency_s
+        return self._serving.requests.latency_s
 
     @property
     def minute_edges(self) -> np.ndarray:
@@ -115,8 +97,9 @@ class SimulatedCluster:
     def observe(self) -> Observation:
         minute = min(int(self.now_s // MINUTE_S), self.workload.minutes)
         window = slice(max(0, int(self.now_s) - WINDOW_S), int(self.now_s))
-        ended = self._station.finished[:, window].sum(axis=1)
-        spent_s = self._station.finished_latency_s[:, window].sum(axis=1)
+        station = self._serving.station
+        ended = station.finished[:, window].sum(axis=1)
+        spent_s = station.finished_latency_s[:, window].sum(axis=1)
         counts = np.diff(self._edges[:, max(0, minute - HISTORY_MIN) : minute + 1], axis=1).astype(float)
         pods = self._pods.jobs
         return Observation(
@@ -126,14 +109,14 @@ class SimulatedCluster:
             arrivals_per_min=counts,
             mean_latency_s=spent_s / np.maximum(ended, 1),
             p99_s=self._percentile_of(minute - 1),
-            queue=self._station.waiting_count + (self._station.held >= 0) + self._station.inside.sum(axis=1),
+            queue=station.waiting_count + (station.held >= 0) + station.inside.sum(axis=1),
             running=np.array([p.running for p in pods]),
             starting=self._target - [p.running for p in pods],
             target=self._target.copy(),
             idle=np.array([len(p.idle_since_s) for p in pods]),
             changing=np.array([self._pods.changing(job, self.now_s) for job in range(len(pods))]),
-            drop=self._station.drop.copy(),
-            arrivals_now=self._station.next_arrival - self._edges[:, minute],
+            drop=station.drop.copy(),
+            arrivals_now=station.next_arrival - self._edges[:, minute],
         )
 
     def apply(self, target, drop):
@@ -142,7 +125,7 @@ class SimulatedCluster:
         for job in np.flatnonzero(target > self._target):
             self._pods.grow(job, int(target[job] - self._target[job]), self.now_s)
         self._target[:] = target
-        self._station.drop[:] = drop
+        self._serving.station.drop[:] = drop
 
     def advance(self, until_s):
         while self._capacity_steps and self._capacity_steps[0][0] <= until_s:
@@ -151,54 +134,19 @@ class SimulatedCluster:
             self._pods.advance(at_s)
             self._pods.capacity = capacity
         self._pods.advance(until_s)
-        self._serve(until_s)
+        self._serving.advance(until_s)
         self.now_s = until_s
 
     def finish(self) -> None:
         """Let every request inside reach its end; pods that are on their way still come, as the run goes on until then."""
-        while self._inside:
+        while self._serving.any_inside:
             self.advance(self.now_s + DRAIN_STEP_S)
-
-    @property
-    def _inside(self) -> bool:
-        """Whether any request has not ended yet."""
-        station = self._station
-        not_through = (station.head < self._requests.first[1:]) | (station.held >= 0) | (station.waiting_count > 0)
-        return bool(not_through.any() or station.inside.any())
-
-    def _serve(self, until_s):
-        events.advance_all(until_s, self._dispatch, self._physics.queue_limit, self._requests, self._station)
 
     def _percentile_of(self, minute: int) -> np.ndarray:
         """Of the arrivals in that minute, as known when it ended; NaN before the first."""
         if minute != self._p99_minute:
             edges = self._edges[:, minute : minute + 2]
-            arrival_s, latency_s = self._requests.arrival_s, self._requests.latency_s
+            arrival_s, latency_s = self._serving.requests.arrival_s, self._serving.requests.latency_s
             self._p99_s = percentiles_so_far(self.now_s, arrival_s, latency_s, edges, self._percentile)[:, 0]
             self._p99_minute = minute
         return self._p99_s
-
-    def _add_replica(self, job, now_s):
-        self._advance_job(job, now_s)
-        slots = self._station.inside.shape[1]
-        empty = [s for s in range(slots) if s not in self._active[job] and self._station.inside[job, s] == 0]
-        if not empty:
-            empty = [slots]
-            self._station = events.with_slots(self._station, slots * 2)
-        self._active[job].append(empty[0])
-        self._reorder(job)
-
-    def _remove_replica(self, job, now_s):
-        self._advance_job(job, now_s)
-        self._active[job].pop()
-        self._reorder(job)
-
-    def _advance_job(self, job, now_s):
-        events.advance_job(job, now_s, self._dispatch, self._physics.queue_limit, self._requests, self._station)
-
-    def _reorder(self, job):
-        active = self._active[job]
-        order = self._shufflers[job].permutation(len(active))
-        self._station.order[job, : len(active)] = np.take(active, order)
-        self._station.active[job] = len(active)
-        self._station.turn[job] = 0

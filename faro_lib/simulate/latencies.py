@@ -1,4 +1,4 @@
-"""Percentiles of the latencies of each job's minutes."""
+"""What became of the requests of each job's minutes: percentiles of their latencies, how many were refused or late."""
 
 from __future__ import annotations
 
@@ -54,3 +54,22 @@ def percentiles_so_far(now_s, arrival_s, latency_s, edges, percentile):
             spent = np.where(latency_s[a:b] > 0, latency_s[a:b], now_s - arrival_s[a:b])
             result[job, k] = percentile_of(spent, percentile[job])
     return result
+
+
+@njit(cache=True)
+def refused_and_late(latency_s, edges, slo_s):
+    """How many of every slice were refused, and how many were served after the SLO: two int arrays (jobs, slices).
+
+    Parameters
+    ----------
+    latency_s, edges : as in `percentiles`; slo_s : (jobs,).
+    """
+    jobs, slices = edges.shape[0], edges.shape[1] - 1
+    refused, late = np.zeros((jobs, slices), np.int64), np.zeros((jobs, slices), np.int64)
+    for job in range(jobs):
+        for k in range(slices):
+            for request in range(edges[job, k], edges[job, k + 1]):
+                is_refused = latency_s[request] == np.inf
+                refused[job, k] += is_refused
+                late[job, k] += not is_refused and latency_s[request] > slo_s[job]
+    return refused, late

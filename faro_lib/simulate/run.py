@@ -11,7 +11,7 @@ from faro_lib import control
 from faro_lib.policies.base import Policy
 from faro_lib.simulate.cluster import PAPER, Physics, SimulatedCluster
 from faro_lib.simulate.draws import ROUTER, Draws, draw
-from faro_lib.simulate.latencies import percentile_of, percentiles
+from faro_lib.simulate.latencies import percentile_of, percentiles, refused_and_late
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
 
@@ -88,7 +88,7 @@ def simulate(
 
     edges, latency_s = cluster.minute_edges, cluster.latency_s
     slo_s = jobs_array(workload.jobs, "slo_s")
-    refused, late = _counts(latency_s, edges, slo_s)
+    refused, late = refused_and_late(latency_s, edges, slo_s)
     percentile = jobs_array(workload.jobs, "percentile")
     p99_s = percentiles(latency_s, edges, percentile)
     return Run(
@@ -112,18 +112,3 @@ def _served(latency_s, edges, percentile, p99_s, refused):
         ended = latency_s[edges[job, minute] : edges[job, minute + 1]]
         served[job, minute] = percentile_of(ended[np.isfinite(ended)], percentile[job])
     return served
-
-
-def _counts(latency_s, edges, slo_s):
-    """Refused and late requests by job and minute."""
-    ends = np.append(edges[:, :-1].ravel(), edges[-1, -1])  # blocks are contiguous, so the starts cut the whole array
-    jobs, bins = edges.shape[0], edges.shape[1] - 1
-    slo_by_request = np.repeat(slo_s, edges[:, -1] - edges[:, 0])
-    refused = _sums(np.isinf(latency_s), ends)
-    late = _sums(latency_s > slo_by_request, ends) - refused
-    return refused.reshape(jobs, bins), late.reshape(jobs, bins)
-
-
-def _sums(flags, edges):
-    running = np.concatenate(([0], np.cumsum(flags)))
-    return running[edges[1:]] - running[edges[:-1]]

@@ -47,7 +47,8 @@ def curves_of(jobs, performance, utility: str, alpha: float, columns: int) -> Cu
             for j in jobs
         ]
         classes = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        parts = [_formula_curves(performance, utility, float(alpha), columns, *key) for key in classes]
+        first, last, value = _formula_stack(performance, utility, float(alpha), columns, tuple(classes))
+        return Curves(first, last, value, np.array([classes[key] for key in keys]))
     elif isinstance(performance, MeasuredPerformance):
         keys = [
             replace(job, name=job.model, weight=1.0, tenant="", cores=1.0, min_replicas=0, max_replicas=1)
@@ -64,11 +65,18 @@ def curves_of(jobs, performance, utility: str, alpha: float, columns: int) -> Cu
             f"performance={performance!r} must be the name of a formula (half-mmc, mdc, mgc, mmc, upper-bound) or have "
             "a method expected_utility(job, rate_rps, replicas, utility, alpha)"
         )
-    first, last, value = (np.ascontiguousarray(np.stack(arrays)) for arrays in zip(*parts))
+    first, last, value = (np.stack(arrays) for arrays in zip(*parts))
     return Curves(first, last, value, np.array([classes[key] for key in keys]))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16)
+def _formula_stack(model: str, utility: str, alpha: float, columns: int, classes: tuple):
+    """The curves of all classes of a cluster, kept from one decision to the next."""
+    parts = [_formula_curves(model, utility, alpha, columns, *key) for key in classes]
+    return tuple(np.stack(arrays) for arrays in zip(*parts))
+
+
+@lru_cache(maxsize=1024)
 def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: float, percentile: float, scv: float):
     """In units of the service time (for the upper bound, of seconds); rates are erlangs."""
     c = np.arange(1, columns + 1, dtype=float)

@@ -1,0 +1,67 @@
+"""The serving side of the simulated cluster: requests, and replicas that come and go, around the compiled event loop."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from faro_lib.simulate import events
+from faro_lib.simulate.draws import Draws
+
+DISPATCH = {"router": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
+SLOTS = 4  # room for replicas to begin with; it doubles when needed
+
+
+class Serving:
+    """Every job's requests and replicas.
+
+    Attributes
+    ----------
+    requests, station : what the event loop works on (see `events`).
+    """
+
+    def __init__(self, draws: Draws, seconds: int, dispatch: str, queue_limit: int, replica_places: int):
+        columns = (draws.first, draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
+        self.requests = events.Requests(*columns, np.empty(len(draws.arrival_s)))
+        jobs = len(draws.first) - 1
+        # The loop keeps one place beyond the limit: "more than" queue_limit are refused.
+        self.station = events.new_station(jobs, SLOTS, queue_limit + 1, replica_places, seconds, draws.first)
+        self._rules = (DISPATCH[dispatch], queue_limit)
+        self._shufflers = [draws.shuffler(job) for job in range(jobs)]
+        self._active: list[list[int]] = [[] for _ in range(jobs)]  # slots, oldest replica first
+
+    def advance(self, until_s: float) -> None:
+        """Carry every job's requests to until_s."""
+        events.advance_all(until_s, *self._rules, self.requests, self.station)
+
+    @property
+    def any_inside(self) -> bool:
+        """Whether any request has not ended yet."""
+        station = self.station
+        outside = (station.head == self.requests.first[1:]) & (station.held < 0) & (station.inside.sum(axis=1) == 0)
+        return not outside.all()
+
+    def add_replica(self, job: int, now_s: float) -> None:
+        self._advance(job, now_s)
+        slots = self.station.inside.shape[1]
+        empty = [s for s in range(slots) if s not in self._active[job] and self.station.inside[job, s] == 0]
+        if not empty:
+            empty = [slots]
+            self.station = events.with_slots(self.station, slots * 2)
+        self._active[job].append(empty[0])
+        self._reorder(job)
+
+    def remove_replica(self, job: int, now_s: float) -> None:
+        """The newest goes; it finishes what it holds."""
+        self._advance(job, now_s)
+        self._active[job].pop()
+        self._reorder(job)
+
+    def _advance(self, job, now_s):
+        events.advance_job(job, now_s, *self._rules, self.requests, self.station)
+
+    def _reorder(self, job):
+        active = self._active[job]
+        order = self._shufflers[job].permutation(len(active))
+        self.station.order[job, : len(active)] = np.take(active, order)
+        self.station.active[job] = len(active)
+        self.station.turn[job] = 0

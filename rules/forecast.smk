@@ -1,0 +1,30 @@
+"""Stage 30: the Bayesian forecaster, fitted offline and scored against the others; it needs training days."""
+
+
+rule forecast:
+    "Fit the Bayesian forecaster on the training days and score every forecaster on the judged day."
+    input:
+        notebook="notebooks/30_forecasting.ipynb",
+        modules=modules_of("30_forecasting"),
+        requests=rules.traces.output.requests,
+        jobs=rules.traces.output.jobs,
+        posterior=[CONFIG.forecast.posterior] if CONFIG.forecast.posterior else [],
+    output:
+        scores=f"{RESULTS}/forecast/scores.csv",
+        samples=f"{RESULTS}/forecast/samples.npz",
+        posterior=f"{RESULTS}/forecast/posterior.npz",
+        notebook=f"{NOTEBOOKS}/30_forecasting.ipynb",
+    log:
+        f"{LOGS}/30_forecasting.log",
+    benchmark:
+        f"{LOGS}/30_forecasting.bench"
+    params:
+        notebook=parameters(
+            results=RESULTS,
+            **CONFIG.forecast.model_dump(),
+            published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
+        ),
+    message:
+        "forecast: 30_forecasting"
+    shell:
+        RUN_NOTEBOOK

@@ -1,0 +1,21 @@
+"""Stage 20: how long does a request wait? The formulas that every decision rests on; independent of the workload."""
+
+
+rule queueing:
+    "Compare the latency formulas with each other and with exact M/D/c."
+    input:
+        notebook="notebooks/20_queueing.ipynb",
+        modules=modules_of("20_queueing"),
+    output:
+        half=f"{RESULTS}/queueing/half_against_exact.csv",
+        notebook=f"{NOTEBOOKS}/20_queueing.ipynb",
+    log:
+        f"{LOGS}/20_queueing.log",
+    benchmark:
+        f"{LOGS}/20_queueing.bench"
+    params:
+        notebook=parameters(results=RESULTS),
+    message:
+        "queueing: 20_queueing"
+    shell:
+        RUN_NOTEBOOK

@@ -1,0 +1,103 @@
+"""A checkout of its own, with notebooks that take seconds, to run the pipeline in."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).parent.parent
+
+# What each stage reads, imports and writes, and nothing else.
+TRACES = """
+from pathlib import Path
+import faro_lib.workload
+folder = Path(results) / "traces"
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "requests.parquet").write_text(workload)
+(folder / "jobs.csv").write_text("job")
+"""
+SIMULATION = """
+import time
+from pathlib import Path
+import pandas as pd
+from faro_lib.simulate import TRIAL_SEEDS
+folder = Path(results) / "simulate" / str(replicas)
+folder.mkdir(parents=True, exist_ok=True)
+summary = pd.DataFrame({"policy": policies, "replicas": replicas, "trial": 0})
+columns = ["lost_utility", "slo_violation_rate", "lost_effective_utility", "drop_rate", "replicas_used_mean"]
+summary = summary.assign(**dict.fromkeys(columns, 0.5))
+(folder / "summary.csv").write_text("half")
+while Path("hold").exists():
+    time.sleep(0.1)
+for name in ("summary", "limit"):
+    summary.to_csv(folder / f"{name}.csv", index=False)
+for name in ("minutes", "decisions", "running"):
+    summary.to_parquet(folder / f"{name}.parquet", index=False)
+"""
+FIGURES = """
+import json
+from pathlib import Path
+from faro_lib.figures import captions
+folder = Path(results) / "figures"
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "captions.json").write_text(json.dumps({}))
+"""
+
+
+def write_notebook(path: Path, code: str, parameters: str = "") -> None:
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(code)]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell{number}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+
+
+class Checkout:
+    """A copy of the project in a folder of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.results = folder / "results"
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+
+    def environment(self) -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def would_run(self, *arguments: str) -> dict[str, int]:
+        """Rule -> number of jobs that a dry run announces."""
+        done = self.snakemake("--dry-run", *arguments)
+        assert done.returncode == 0, done.stderr
+        told = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
+        return {rule: int(jobs) for rule, jobs in told if rule not in ("total", "all")}
+
+
+def make_checkout(folder: Path) -> Checkout:
+    """The project's own files, and stand-ins for its notebooks."""
+    for name in ("Snakefile", "rules", "config", "profiles", "faro_lib", "data/sources.yaml", "data/published"):
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    standing_in = {"10_traces": TRACES, "50_simulation": SIMULATION, "90_figures": FIGURES}
+    for name in sorted({path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} | set(standing_in)):
+        write_notebook(folder / "notebooks" / f"{name}.ipynb", standing_in.get(name, "pass"))
+    return Checkout(folder)

@@ -1,0 +1,99 @@
+"""The Bayesian fit: it finds what made the data, says the same twice, and survives the disk."""
+
+import numpy as np
+import pytest
+
+from faro_lib.forecast import bayes_forecaster, load_posterior, rolling
+from faro_lib.forecast.regression import from_root
+from faro_lib.forecast.scores import coverage
+from faro_lib.workload import Job, Traces
+
+pytest.importorskip("pymc")
+pytest.importorskip("nutpie")
+
+pytestmark = pytest.mark.slow
+
+LAGS, SPREADS, NU = (0.9, 0.5), (0.03, 0.08), 5.0
+
+
+def world(seed=0, days=8, minutes=300):
+    """Two jobs, each an AR(1) with Student-t errors around a flat day."""
+    rng = np.random.default_rng(seed)
+    z = np.zeros((days + 1, 1, 2, minutes + 50))
+    for t in range(1, z.shape[-1]):
+        z[..., t] = np.array(LAGS) * z[..., t - 1] + np.array(SPREADS) * rng.standard_t(NU, (days + 1, 1, 2))
+    counts = np.rint(from_root(60 * (1 + z[..., 50:]))).astype(int)
+    return Traces((Job("steady"), Job("rough")), counts[:-1], counts[-1])
+
+
+@pytest.fixture(scope="module")
+def fits():
+    from faro_lib.bayes import fit_bayes
+
+    options = {"seed": 3, "draws": 300, "tune": 400, "chains": 2}
+    return [fit_bayes(world(), **options) for _ in range(2)]
+
+
+def test_the_fit_finds_the_autoregression_the_spread_and_the_tails_that_made_the_data(fits):
+    posterior = fits[0].posterior
+    impulse = posterior["coefficients"].sel(feature=14).mean(("chain", "draw")).values
+    np.testing.assert_allclose(impulse, LAGS, atol=0.07)
+    assert (posterior["nu"].quantile(0.02, ("chain", "draw")) < NU).all()
+    assert (posterior["nu"].quantile(0.98, ("chain", "draw")) > NU).all()
+    assert (posterior["follow"].mean(("chain", "draw")) < 0.25).all()
+
+
+def test_the_fit_has_converged(fits):
+    from faro_lib.bayes import convergence
+
+    worst = convergence(fits[0])
+    assert worst["r_hat"] < 1.05
+    assert worst["ess_bulk"] > 50
+
+
+def test_the_same_seed_gives_equal_posterior_arrays(fits):
+    for name in fits[0].posterior.data_vars:
+        np.testing.assert_array_equal(fits[0].posterior[name].values, fits[1].posterior[name].values, err_msg=name)
+
+
+def test_intervals_on_a_new_day_hold_what_they_promise(fits):
+    from faro_lib.bayes import posterior_of
+
+    traces = world()
+    forecaster = bayes_forecaster(posterior_of(fits[0], traces), recalibrate=False)
+    assert coverage(*rolling(forecaster, traces.evaluation[0], n=300)) == pytest.approx(0.8, abs=0.07)
+
+
+def test_the_export_gives_the_same_samples_as_the_fit_it_came_from(fits, tmp_path):
+    from faro_lib.bayes import export_posterior
+
+    made = export_posterior(fits[0], tmp_path / "posterior.npz", world(), draws=50)
+    read = load_posterior(tmp_path / "posterior.npz")
+    assert read.draws == 50
+    np.testing.assert_array_equal(*(bayes_forecaster(p, seed=1).update([3000, 3000]).sample() for p in (made, read)))
+
+
+def test_the_fit_survives_netcdf(fits, tmp_path):
+    import arviz as az
+
+    from faro_lib.bayes import posterior_of
+
+    fits[0].to_netcdf(tmp_path / "posterior.nc")
+    again = posterior_of(az.from_netcdf(tmp_path / "posterior.nc"), world())
+    np.testing.assert_array_equal(again.coefficients, posterior_of(fits[0], world()).coefficients)
+
+
+def test_a_fit_of_other_jobs_is_refused(fits):
+    from faro_lib.bayes import posterior_of
+
+    traces = world()
+    others = Traces((Job("steady"), Job("stranger")), traces.train, traces.evaluation)
+    with pytest.raises(ValueError, match="stranger"):
+        posterior_of(fits[0], others)
+
+
+def test_a_phase_that_does_not_exist_is_refused():
+    from faro_lib.bayes import fit_bayes
+
+    with pytest.raises(ValueError, match=r"sample=4 is not a phase of the training days; there are 0 to 0"):
+        fit_bayes(world(), sample=4)

@@ -1,0 +1,85 @@
+"""The configuration: what is accepted, and what a mistake is told."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from faro_lib import config
+from faro_lib.config import Config, load
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_default_file_is_what_the_schema_writes():
+    assert (ROOT / "config" / "default.yaml").read_text() == config.default_yaml()
+
+
+def test_the_default_file_says_what_the_schema_assumes():
+    assert load(yaml.safe_load(config.default_yaml())) == Config()
+
+
+def test_every_key_of_the_default_file_is_explained():
+    lines = [line.strip() for line in config.default_yaml().splitlines()]
+    keys = [number for number, line in enumerate(lines) if re.match(r"\w+:", line)]
+    assert len(keys) > 10
+    assert all(lines[number - 1].startswith("# ") for number in keys)
+
+
+@pytest.mark.parametrize("overlay", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_in_config_is_accepted(overlay):
+    load(yaml.safe_load(overlay.read_text()))
+
+
+def test_results_lie_under_the_stem_of_the_readers_file():
+    assert load({"workload": "some/where/my.csv", "sizes": [4]}).stem == "my"
+    assert load({}).stem == "synthetic"
+
+
+MISTAKES = [
+    ({"trails": 5}, "unknown key 'trails'; did you mean 'trials'?"),
+    ({"synthetic": {"sead": 5}}, "unknown key 'synthetic.sead'; did you mean 'seed'?"),
+    ({"zzz": 5}, "unknown key 'zzz'; accepted: workload, jobs, "),
+    ({"workload": "faro-10job"}, "workload='faro-10job' is unknown; did you mean 'faro-10jobs'?"),
+    ({"workload": "synthetic.csv"}, "rename the file"),
+    ({"jobs": "jobs.txt"}, "jobs='jobs.txt' is not a table of jobs; accepted: the path of a .csv or .yaml file"),
+    ({"policies": ["FairShare", "aiad"]}, "unknown policy 'aiad'; did you mean 'AIAD'?"),
+    ({"policies": ["AIAD", "AIAD"]}, "has 'AIAD' more than once"),
+    ({"policies": []}, "policies=[] "),
+    ({"sizes": [36, 9]}, "sizes: 9 replicas are fewer than the 10 jobs of synthetic"),
+    ({"workload": "faro-10jobs", "sizes": [9]}, "sizes: 9 replicas are fewer than the 10 jobs of faro-10jobs"),
+    ({"sizes": [0]}, "sizes=[0] has 0; a cluster has at least 1 replica"),
+    ({"sizes": 36}, "sizes=36 should be a valid list"),
+    ({"trials": 0}, "trials=0 should be greater than or equal to 1"),
+    ({"trials": 1.5}, "trials=1.5 should be a valid integer"),
+    ({"minutes": "all"}, "minutes='all' should be a valid integer"),
+    ({"backend": "kindd"}, "backend='kindd' should be 'none', 'local', 'kind' or 'kubernetes'"),
+]
+
+
+@pytest.mark.parametrize(("mapping", "told"), MISTAKES, ids=lambda part: str(part)[:40])
+def test_a_mistake_is_told_in_one_line_with_the_key_the_value_and_what_is_accepted(mapping, told):
+    with pytest.raises(ValueError) as error:
+        load(mapping)
+    assert told in str(error.value)
+    assert str(error.value).startswith("config: ")
+    assert "\n" not in str(error.value)
+
+
+def test_two_mistakes_are_two_lines():
+    with pytest.raises(ValueError) as error:
+        load({"trails": 5, "trials": 0})
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_every_policy_that_can_be_made_can_be_configured():
+    from faro_lib.policies import MAKERS
+
+    assert set(MAKERS) <= set(config.POLICIES)
+
+
+def test_every_policy_of_the_default_configuration_can_be_made():
+    from faro_lib.policies import MAKERS
+
+    assert set(Config().policies) <= set(MAKERS)

@@ -1,0 +1,56 @@
+"""The published traces: what the forecasts must reach on day 11, fitted on days 1 to 10."""
+
+from pathlib import Path
+
+import pytest
+
+from faro_lib.forecast import bayes_forecaster, fit, rolling, scores
+from faro_lib.workload.tables import load_workload
+
+pytestmark = pytest.mark.slow
+
+RAW = Path(__file__).parent.parent / "data" / "raw"
+SAMPLES = 1000
+
+
+@pytest.fixture(scope="module")
+def traces():
+    if not (RAW / "input.json").exists():
+        pytest.skip("the published traces are not in data/raw")
+    return load_workload("faro-10jobs", raw=str(RAW))
+
+
+@pytest.fixture(scope="module")
+def judged(traces):
+    pytest.importorskip("nutpie")
+    from faro_lib.bayes import fit_bayes, posterior_of
+
+    posterior = posterior_of(fit_bayes(traces, seed=0, draws=300, tune=400, chains=2), traces)
+    day = traces.evaluation[0]
+    made = {name: fit(name, traces) for name in ("persistence", "seasonal", "kalman", "ar")}
+    made["bayes"] = bayes_forecaster(posterior)
+    paths = {name: rolling(forecaster, day, n=SAMPLES) for name, forecaster in made.items()}
+    return {name: samples for name, (samples, _) in paths.items()}, paths["bayes"][1]
+
+
+def test_the_mean_is_closer_than_least_squares_and_the_published_networks(judged):
+    paths, truth = judged
+    assert scores.rmse(paths["bayes"], truth) < 107  # N-HiTS 116.2, least squares with daily terms 107.5
+
+
+def test_intervals_hold_what_they_promise_over_all_jobs_and_for_each(judged):
+    paths, truth = judged
+    assert 0.77 <= scores.coverage(paths["bayes"], truth) <= 0.83
+    by_job = scores.coverage(paths["bayes"], truth, by="job")
+    assert ((by_job >= 0.7) & (by_job <= 0.9)).all()
+
+
+@pytest.mark.parametrize(
+    ("terms", "weighted"), [(scores.crps_terms, False), (scores.wql_terms, True)], ids=["crps", "wql"]
+)
+def test_no_baseline_comes_near_and_the_bootstrap_interval_says_so(judged, terms, weighted):
+    paths, truth = judged
+    mine = terms(paths["bayes"], truth)
+    for name in set(paths) - {"bayes"}:
+        _, _, high = scores.difference(mine, terms(paths[name], truth), truth if weighted else None)
+        assert high < 0, name

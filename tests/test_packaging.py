@@ -1,0 +1,107 @@
+"""The package: what importing it costs, which way its modules lean, and that the three lists of dependencies agree."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from faro_lib.pipeline.imports import imported_by
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = ROOT / "faro_lib"
+
+# The order of the data flow: a module imports only from itself and from what stands before it.
+ORDER = [
+    *("config", "workload", "queueing", "forecast", "bayes", "utility", "allocate", "policies", "control", "simulate"),
+    *("live", "kube", "metrics", "figures", "pipeline", "report", "cli"),
+]
+HEAVY = ("ray", "pymc", "kubernetes", "cvxpy", "numba", "pandas", "matplotlib", "seaborn", "snakemake", "papermill")
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level packages in memory after a statement in a fresh interpreter."""
+    code = f"{statement}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module", ["faro_lib", "faro_lib.config", "faro_lib.workload", "faro_lib.pipeline", "faro_lib.cli"]
+)
+def test_importing_it_loads_nothing_heavy(module):
+    assert loaded_by(f"import {module}").isdisjoint(HEAVY)
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in LIBRARY.rglob("*.py") if path != LIBRARY / "__init__.py")
+
+
+def concept(path: Path) -> str:
+    """The row of the table that a file belongs to: its module or package directly under faro_lib."""
+    return path.relative_to(LIBRARY).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(LIBRARY)))
+def test_a_module_imports_only_from_modules_before_it(path):
+    place = ORDER.index(concept(path))
+    for other in imported_by(path, ROOT):
+        if other != LIBRARY / "__init__.py":
+            assert ORDER.index(concept(other)) <= place, f"{path.name} imports {other.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize(("package", "home"), [("pymc", "bayes"), ("ray", "live"), ("kubernetes", "kube")])
+def test_a_heavy_system_is_imported_in_one_module_only(package, home):
+    importing = re.compile(rf"^\s*(import|from) {package}\b", re.MULTILINE)
+    assert {concept(path) for path in modules() if importing.search(path.read_text())} <= {home}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(lines) -> dict[str, str]:
+    return {canonical(name): version for name, _, version in (line.partition("==") for line in lines)}
+
+
+REQUIREMENTS = pins((ROOT / "requirements.txt").read_text().splitlines())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+
+
+def asked_for(extras=("pipeline", "solve", "bayes", "figures", "live", "kube", "dev")) -> set[str]:
+    """Names of pyproject.toml: the core's and these extras'."""
+    wanted = [*PROJECT["dependencies"], *(name for extra in extras for name in PROJECT["optional-dependencies"][extra])]
+    return {canonical(re.split(r"[\[<>=~! ]", name)[0]) for name in wanted} - {"faro-lib"}
+
+
+def test_every_requirement_is_pinned_to_one_version():
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)
+
+
+def test_everything_that_the_project_asks_for_is_pinned():
+    assert asked_for() <= set(REQUIREMENTS)
+
+
+def test_the_simulation_core_asks_for_neither_ray_nor_pymc_nor_kubernetes():
+    assert asked_for(extras=()).isdisjoint({"ray", "pymc", "kubernetes"})
+
+
+def test_the_conda_environment_has_the_very_pins():
+    by_pip = next(entry["pip"] for entry in ENVIRONMENT if isinstance(entry, dict))
+    by_conda = pins(
+        re.sub(r"(?<!=)=(?!=)", "==", entry) for entry in ENVIRONMENT if isinstance(entry, str) and "=" in entry
+    )
+    by_conda.pop("python")
+    assert by_conda, "a core that conda solves"
+    assert by_conda | pins(by_pip) == REQUIREMENTS
+    assert by_conda.keys().isdisjoint(pins(by_pip))
+
+
+def test_no_package_index_is_named():
+    for name in ("requirements.txt", "environment.yml", "pyproject.toml", "Makefile", ".ci/run"):
+        assert "index-url" not in (ROOT / name).read_text()

@@ -1,0 +1,300 @@
+"""The pipeline: what depends on what, whole results or none, and resuming after an interruption."""
+
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+
+import nbformat
+import pytest
+import yaml
+from checkouts import ROOT, write_notebook
+
+from faro_lib import pipeline
+from faro_lib.pipeline.notebook import NotebookError
+
+
+class TestTheImportGraph:
+    """Read from the source, without running it."""
+
+    @pytest.fixture
+    def package(self, tmp_path):
+        files = {
+            "__init__.py": "",
+            "alone.py": "import numpy",
+            "late.py": "def f():\n    from faro_lib import deep\n    return deep",
+            "deep.py": "x = 1",
+            "box/__init__.py": "from faro_lib.box.inside import y",
+            "box/inside.py": "from . import beside\nfrom ..deep import x\ny = x",
+            "box/beside.py": "",
+        }
+        for name, text in files.items():
+            path = tmp_path / "faro_lib" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    def reached(self, package, code):
+        write_notebook(package / "notebooks" / "x.ipynb", code)
+        files = pipeline.modules_of("x", package)
+        return {file.removeprefix("faro_lib/").removesuffix(".py") for file in files} - {"__init__"}
+
+    def test_a_module_that_is_not_imported_is_not_reached(self, package):
+        assert self.reached(package, "from faro_lib import alone") == {"alone"}
+
+    def test_an_import_inside_a_function_counts(self, package):
+        assert self.reached(package, "import faro_lib.late") == {"late", "deep"}
+
+    def test_a_package_brings_what_its_init_imports_and_relative_imports_are_followed(self, package):
+        assert self.reached(package, "from faro_lib.box import y") == {
+            "box/__init__",
+            "box/inside",
+            "box/beside",
+            "deep",
+        }
+
+    def test_a_name_in_a_module_is_not_a_module(self, package):
+        assert self.reached(package, "from faro_lib.deep import x as alone") == {"deep"}
+
+    def test_magics_are_not_python(self, package):
+        assert self.reached(package, "%matplotlib inline\n!ls\nfrom faro_lib import deep") == {"deep"}
+
+    def test_a_changed_module_is_read_again(self, package):
+        assert self.reached(package, "from faro_lib import alone") == {"alone"}
+        (package / "faro_lib" / "alone.py").write_text("from faro_lib import deep")
+        assert self.reached(package, "from faro_lib import alone") == {"alone", "deep"}
+
+    def test_an_unknown_notebook_is_named(self, package):
+        with pytest.raises(FileNotFoundError, match=r"nothing\.ipynb: no such file"):
+            pipeline.modules_of("nothing", package)
+
+
+class TestANotebook:
+    """Run by papermill: a whole result or none."""
+
+    def run(self, folder, code, **parameters):
+        write_notebook(folder / "source.ipynb", code, "a = 1")
+        output = folder / "out" / "done.ipynb"
+        pipeline.run_notebook(folder / "source.ipynb", output, parameters, folder / "out" / "done.log", root=folder)
+        return output
+
+    def test_it_runs_where_it_should_with_this_interpreter_and_the_parameters_given(self, tmp_path, capfd):
+        seen = "import json, os, sys\nprint(json.dumps([a, b, os.getcwd(), sys.executable, os.environ['NUMBA_NUM_THREADS']]))"
+        output = self.run(tmp_path, seen, a={"x": [1, None]}, b="text")
+        told = [{"x": [1, None]}, "text", str(tmp_path), sys.executable, "1"]
+        cells = nbformat.read(output, 4).cells
+        assert json.loads(cells[-1].outputs[0]["text"]) == told
+        assert json.dumps(told) in (tmp_path / "out" / "done.log").read_text()
+        progress = capfd.readouterr().err.splitlines()
+        assert "[done] cell 3 of 3" in progress
+        assert f"[done] {json.dumps(told)}" in progress
+
+    def test_a_failure_is_one_line_that_says_what_failed_and_where_to_look(self, tmp_path):
+        with pytest.raises(NotebookError) as error:
+            self.run(tmp_path, "print('got here')\nraise ValueError('first line\\nminutes=3 is odd')")
+        told = str(error.value)
+        assert "\n" not in told
+        assert "minutes=3 is odd" in told
+        partly = tmp_path / "out" / "done.partial.ipynb"
+        assert str(partly) in told
+        assert "got here" in partly.read_text()
+        assert not (tmp_path / "out" / "done.ipynb").exists()
+
+    def test_a_failure_removes_the_notebook_of_an_earlier_run(self, tmp_path):
+        output = self.run(tmp_path, "pass")
+        assert output.exists()
+        with pytest.raises(NotebookError):
+            self.run(tmp_path, "1 / 0")
+        assert not output.exists()
+
+
+class TestFetching:
+    """By URL and SHA-256, from a server on loopback."""
+
+    CONTENT = b"minute,job,requests\n"
+
+    @pytest.fixture
+    def sources(self, tmp_path):
+        (tmp_path / "served").mkdir()
+        (tmp_path / "served" / "counts.csv").write_bytes(self.CONTENT)
+        quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=tmp_path / "served"))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/counts.csv"
+        entry = {"files": {"counts.csv": {"url": url, "sha256": hashlib.sha256(self.CONTENT).hexdigest()}}}
+        (tmp_path / "sources.yaml").write_text(yaml.safe_dump({"small": entry}))
+        yield tmp_path / "sources.yaml"
+        server.shutdown()
+        server.server_close()
+
+    def test_a_missing_file_is_fetched(self, tmp_path, sources):
+        (path,) = pipeline.fetch("small", tmp_path / "raw", sources)
+        assert path.read_bytes() == self.CONTENT
+
+    def test_a_file_that_lies_there_is_taken(self, tmp_path, sources):
+        (tmp_path / "raw").mkdir()
+        (tmp_path / "raw" / "counts.csv").write_bytes(self.CONTENT)
+        (tmp_path / "served" / "counts.csv").unlink()
+        (path,) = pipeline.fetch("small", tmp_path / "raw", sources)
+        assert path.read_bytes() == self.CONTENT
+
+    def test_a_file_with_another_content_is_refused_and_left_alone(self, tmp_path, sources):
+        (tmp_path / "raw").mkdir()
+        (tmp_path / "raw" / "counts.csv").write_bytes(b"mine")
+        with pytest.raises(ValueError, match=r"counts\.csv: SHA-256 \w+ is not \w+; remove the file"):
+            pipeline.fetch("small", tmp_path / "raw", sources)
+        assert (tmp_path / "raw" / "counts.csv").read_bytes() == b"mine"
+
+    def test_what_arrives_with_another_content_is_not_kept(self, tmp_path, sources):
+        (tmp_path / "served" / "counts.csv").write_bytes(b"tampered")
+        with pytest.raises(ValueError, match="what came is not what it should be"):
+            pipeline.fetch("small", tmp_path / "raw", sources)
+        assert not (tmp_path / "raw" / "counts.csv").exists()
+
+    def test_a_server_that_has_it_not_is_one_line_that_says_where_to_put_the_file(self, tmp_path, sources):
+        (tmp_path / "served" / "counts.csv").unlink()
+        with pytest.raises(OSError, match=r"cannot be fetched .*; copy the file to .*counts\.csv") as error:
+            pipeline.fetch("small", tmp_path / "raw", sources)
+        assert "\n" not in str(error.value)
+
+    def test_an_unknown_entry_gets_a_hint(self, tmp_path, sources):
+        with pytest.raises(ValueError, match=r"no entry 'smal'; did you mean 'small'\?"):
+            pipeline.fetch("smal", tmp_path / "raw", sources)
+
+    def test_the_hashes_are_those_that_the_reader_of_the_traces_asks_for(self):
+        from faro_lib.workload import artifact, tables
+
+        files = yaml.safe_load((ROOT / "data" / "sources.yaml").read_text())["faro-10jobs"]["files"]
+        assert {name: file["sha256"] for name, file in files.items()} == {
+            tables.ARTIFACT_EVALUATION: artifact.EVALUATION_SHA256,
+            tables.ARTIFACT_TRAINING: artifact.TRAINING_SHA256,
+        }
+
+
+SIZES = ["--config", "sizes=[12,11]", "trials=1"]
+
+
+@pytest.fixture(scope="module")
+def interrupted_and_resumed(checkout):
+    """The pipeline, interrupted as by Ctrl-C amid its second job, looked at, and started again."""
+    (checkout.folder / "hold").touch()
+    half = checkout.results / "synthetic" / "simulate" / "12" / "summary.csv"
+    running = subprocess.Popen(
+        checkout.command(*SIZES),
+        cwd=checkout.folder,
+        env=checkout.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    until(lambda: half.exists() or running.poll() is not None, 120)
+    os.killpg(running.pid, signal.SIGINT)
+    running.communicate(timeout=120)
+    before = {path: path.stat().st_mtime_ns for path in checkout.results.rglob("*") if path.is_file()}
+    (checkout.folder / "hold").unlink()
+    again = checkout.would_run(*SIZES)
+    done = checkout.snakemake(*SIZES)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return before, again, checkout
+
+
+def until(holds, seconds):
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < seconds, "waited in vain"
+        time.sleep(0.1)
+
+
+class TestTheWholePipeline:
+    """With notebooks that take seconds, in a checkout of its own."""
+
+    def test_an_interruption_leaves_no_executed_notebook_of_the_job_that_ran(self, interrupted_and_resumed):
+        before, *_ = interrupted_and_resumed
+        notebooks = {path.name for path in before if path.suffix == ".ipynb" and ".partial" not in path.name}
+        assert notebooks == {"10_traces.ipynb"}
+
+    def test_after_an_interruption_what_was_finished_is_not_run_again(self, interrupted_and_resumed):
+        before, again, checkout = interrupted_and_resumed
+        assert "traces" not in again
+        assert again["simulate"] == 2
+        traces = checkout.results / "synthetic" / "notebooks" / "10_traces.ipynb"
+        assert traces.stat().st_mtime_ns == before[traces]
+
+    def test_every_job_leaves_its_executed_notebook_a_log_and_a_benchmark(self, interrupted_and_resumed):
+        *_, checkout = interrupted_and_resumed
+        stages = {"10_traces", "50_simulation-12", "50_simulation-11", "90_figures"}
+        results = checkout.results / "synthetic"
+        assert stages <= {path.stem for path in (results / "notebooks").glob("*.ipynb")}
+        assert stages <= {path.stem for path in (results / "logs").glob("*.log")}
+        assert stages <= {path.stem for path in (results / "logs").glob("*.bench")}
+
+    def test_the_tables_of_all_sizes_are_joined(self, interrupted_and_resumed):
+        import pandas as pd
+
+        *_, checkout = interrupted_and_resumed
+        joined = pd.read_csv(checkout.results / "synthetic" / "simulate" / "summary.csv")
+        assert joined["replicas"].unique().tolist() == [12, 11]
+
+    def test_a_second_run_has_nothing_to_do(self, interrupted_and_resumed):
+        *_, checkout = interrupted_and_resumed
+        assert checkout.would_run(*SIZES) == {}
+
+    @pytest.mark.parametrize(
+        ("changed", "runs"),
+        [
+            ("faro_lib/figures/captions.py", {"figures", "report"}),
+            ("faro_lib/simulate/pods.py", {"simulate", "simulated", "figures", "report"}),
+            ("faro_lib/workload/jobs.py", {"traces", "simulate", "simulated", "figures", "report"}),
+            ("faro_lib/report.py", {"report"}),
+            ("faro_lib/cli.py", set()),
+        ],
+    )
+    def test_a_changed_module_runs_again_what_depends_on_it_and_nothing_else(
+        self, changed, runs, interrupted_and_resumed
+    ):
+        *_, checkout = interrupted_and_resumed
+        with edited(checkout.folder / changed, "\n# changed\n"):
+            assert set(checkout.would_run(*SIZES)) == runs
+
+    def test_a_changed_notebook_runs_its_stage_again(self, interrupted_and_resumed):
+        *_, checkout = interrupted_and_resumed
+        with edited(checkout.folder / "notebooks" / "50_simulation.ipynb", "\n"):
+            assert set(checkout.would_run(*SIZES)) == {"simulate", "simulated", "figures", "report"}
+
+    def test_another_number_of_trials_simulates_again_on_the_same_traces(self, interrupted_and_resumed):
+        *_, checkout = interrupted_and_resumed
+        more = checkout.would_run("--config", "sizes=[12,11]", "trials=2")
+        assert "traces" not in more
+        assert more["simulate"] == 2
+
+    def test_the_report_is_one_page_that_loads_nothing(self, interrupted_and_resumed):
+        *_, checkout = interrupted_and_resumed
+        page = (checkout.results / "synthetic" / "report.html").read_text()
+        assert "12 replicas" in page
+        assert "0.500" in page
+        assert "http" not in page
+        assert "<script" not in page
+
+
+class edited:
+    """A file with something appended, put back afterwards as it was, time stamp and all."""
+
+    def __init__(self, path, text):
+        self.path, self.text = path, text
+
+    def __enter__(self):
+        self.kept = self.path.with_name(f".{self.path.name}.kept")
+        shutil.copy2(self.path, self.kept)
+        with self.path.open("a") as file:
+            file.write(self.text)
+
+    def __exit__(self, *_):
+        self.kept.replace(self.path)
