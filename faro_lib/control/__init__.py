@@ -2,6 +2,6 @@
 
 from faro_lib.control.admission import Pending, admit
 from faro_lib.control.guardrails import Guard, Limits, PolicyFailed, Rules
-from faro_lib.control.loop import Memory, Step, run, turn
+from faro_lib.control.loop import RULES, Memory, Step, run, turn
 
-__all__ = ["Guard", "Limits", "Memory", "Pending", "PolicyFailed", "Rules", "Step", "admit", "run", "turn"]
+__all__ = ["RULES", "Guard", "Limits", "Memory", "Pending", "PolicyFailed", "Rules", "Step", "admit", "run", "turn"]

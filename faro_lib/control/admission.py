@@ -43,6 +43,8 @@ def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndar
     tries = np.where(carried, pending.tries, np.where(new, plan.tries, 0))
 
     target = observation.target.copy()
+    if not (wanted != target).any():
+        return target, Pending(wanted, np.zeros_like(tries))
     allowed = ~observation.changing
     down = allowed & (wanted < target)
     target[down] = wanted[down]

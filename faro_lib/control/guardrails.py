@@ -45,8 +45,8 @@ class Rules:
     ----------
     fail_mode : "hold" (stay as asked) or "fair-share" where data is missing, the policy failed or was late.
     max_moves : replicas that a decision may move, None for any number; a start together with the stops that it needs is
-        one move. The starts that the plan values most come first (minus its `value_less`), and the stops that it misses
-        least (`value_more`), where it tells; else the order of the jobs.
+        one move. The starts that the plan values most come first (its `value_less`), and the stops that it misses least
+        (`value_more`), where it tells; else the order of the jobs.
     stale_after_s : a job's data may be missing for so long before the policy's word on it no longer counts. Missing means
         that the last complete minute's count or the mean latency is NaN; that is never read as zero.
     deadline_s : a decision that took longer is not carried out; None for no deadline. It is measured, not enforced: a
@@ -168,7 +168,7 @@ def unsound(plan: Plan, jobs: int) -> str | None:
         values = np.asarray(getattr(plan, field))
         if values.shape != (jobs,):
             return f"plan.{field} has shape {values.shape}; expected ({jobs} jobs,)"
-    if not (np.isfinite(plan.target).all() and (plan.target == np.floor(plan.target)).all()):
+    if plan.target.dtype.kind != "i" and not (np.isfinite(plan.target) & (plan.target % 1 == 0)).all():
         return f"plan.target={plan.target.tolist()} must be whole numbers"
     if not ((plan.drop >= 0) & (plan.drop <= 1)).all():
         return f"plan.drop={plan.drop.tolist()} must lie in [0, 1]"
@@ -250,7 +250,8 @@ def limit_moves(plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray,
     change = plan.target.astype(np.int64) - now
     if np.maximum(change, 0).sum() + np.maximum(-change, 0).sum() <= moves:
         return plan.target
-    gain = np.zeros(len(now)) if plan.value_less is None else -np.nan_to_num(plan.value_less)
+    # A job has no value of one less where it must not have less, and none of one more where it gains nothing.
+    gain = np.zeros(len(now)) if plan.value_less is None else np.nan_to_num(plan.value_less, nan=np.inf)
     miss = np.zeros(len(now)) if plan.value_more is None else np.nan_to_num(plan.value_more)
     starts = [job for job in np.argsort(-gain, kind="stable") for _ in range(max(0, change[job]))]
     stops = [job for job in np.argsort(miss, kind="stable") for _ in range(max(0, -change[job]))]

@@ -85,8 +85,10 @@ class Plan:
     drop : fraction of each job's requests to refuse at the door.
     reason : one of REASONS for each job.
     tries : how often the part that admission refuses is tried, this time included: 5 for long-term plans, 1 for reactions.
-    forecast_rps, predicted_p99_s, value_more, value_less : what the plan rests on, where the policy knows: the expected
-        rate, the predicted percentile of latency, and what one replica more or less would add to the objective.
+    forecast_rps, predicted_p99_s : what the plan rests on, where the policy knows: the expected rate and the percentile of
+        latency predicted from it at `target` replicas.
+    value_more, value_less : what one replica more would add to the objective, and one less would take from it, as
+        `allocate.marginal_values` has them; NaN at a bound.
     """
 
     target: np.ndarray
