@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.measures import minute_effective_utility, minute_utility
+from faro_lib.policies.base import HOLD, START
 from faro_lib.simulate import Run
+from faro_lib.simulate.run import EXPLANATIONS
 from faro_lib.workload.jobs import MINUTE_S
 
 
@@ -28,17 +30,23 @@ def minutes_frame(run: Run) -> pd.DataFrame:
 
 
 def decisions_frame(run: Run) -> pd.DataFrame:
-    """One row a job and turn in which its target or drop rate changed or a reason was given: simulate/decisions.parquet."""
+    """One row a job and turn in which its target or drop rate changed, a reason or a prediction was given.
+
+    The columns of simulate/decisions.parquet that belong to one run: the decision, then what the plan rests on (NaN where
+    the plan does not tell).
+    """
     names = np.array([job.name for job in run.workload.jobs])
-    if not run.decisions.time_s:
-        return pd.DataFrame(
-            {"time_s": 0.0, "job": names, "replicas_target": run.initial, "drop_target": 0.0, "reason": "start"}
-        )
-    time_s = np.concatenate(([0.0], run.decisions.time_s))
-    target = np.vstack([run.initial, *run.decisions.target])
-    drop = np.vstack([np.zeros(len(names)), *run.decisions.drop])
-    reason = np.vstack([np.full(len(names), "start"), *(np.array(turn) for turn in run.decisions.reason)])
-    told = reason != "hold"
+    decisions = run.decisions
+    time_s = np.concatenate(([0.0], decisions.time_s))
+    target = np.vstack([run.initial, *decisions.target])
+    drop = np.vstack([np.zeros(len(names)), *decisions.drop])
+    reason = np.vstack([np.full(len(names), START), *(np.array(turn) for turn in decisions.reason)])
+    unknown = np.full(len(names), np.nan)
+    explained = {
+        column: np.vstack([unknown, *(unknown if turn is None else turn for turn in getattr(decisions, column))])
+        for column in EXPLANATIONS
+    }
+    told = (reason != HOLD) | ~np.isnan(explained["predicted_p99_s"])
     told[1:] |= (target[1:] != target[:-1]) | (drop[1:] != drop[:-1])
     turn, job = np.nonzero(told)
     return pd.DataFrame(
@@ -49,6 +57,7 @@ def decisions_frame(run: Run) -> pd.DataFrame:
             "drop_target": drop[turn, job],
             "reason": reason[turn, job],
         }
+        | {column: values[turn, job] for column, values in explained.items()}
     )
 
 

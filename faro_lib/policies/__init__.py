@@ -3,10 +3,12 @@
 from faro_lib.policies.base import Cluster, Observation, Plan, Policy
 from faro_lib.policies.baselines import AIAD, FairShare, Fixed, Oneshot
 from faro_lib.policies.faro import Faro
+from faro_lib.policies.platforms import HPA, RayServe
 from faro_lib.policies.registry import MAKERS, Kit, make, register
 
 __all__ = [
     "AIAD",
+    "HPA",
     "MAKERS",
     "Cluster",
     "FairShare",
@@ -17,6 +19,7 @@ __all__ = [
     "Oneshot",
     "Plan",
     "Policy",
+    "RayServe",
     "make",
     "register",
 ]

@@ -12,12 +12,26 @@ from faro_lib.workload import Job
 HISTORY_MIN = 15  # complete minutes of counts in an observation
 
 # Why a job's target is what it is: the closed list of reasons.
+START = "start"  # what the run began with
 HOLD = "hold"  # nothing to do
 SHARE = "fair-share"  # an equal share of the capacity
 PLANNED = "planned"  # the long-term decision
 REACT_UP = "react-up"  # latency above the SLO for long enough
 REACT_DOWN = "react-down"  # latency below the SLO for long enough
-REASONS = (HOLD, SHARE, PLANNED, REACT_UP, REACT_DOWN)
+# The guardrails' reasons; they stand instead of the policy's.
+MISSING = "missing-data"  # the job's data has been missing for too long
+FAILED = "policy-failed"  # the policy raised, or its plan made no sense
+LATE = "late"  # the decision took too long
+BOUNDS = "bounds"  # the plan was outside the job's own minimum and maximum
+MOVE_LIMIT = "move-limit"  # the plan moved more replicas than a decision may
+CAPACITY = "capacity"  # more was in place than the capacity holds
+REASSERT = "reassert"  # somebody else had changed what was asked for
+APPEARED = "appeared"  # the job is new
+LEFT = "left"  # the job is gone
+REASONS = (
+    START, HOLD, SHARE, PLANNED, REACT_UP, REACT_DOWN,
+    MISSING, FAILED, LATE, BOUNDS, MOVE_LIMIT, CAPACITY, REASSERT, APPEARED, LEFT,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,8 @@ class Observation:
     changing : bool, a change of the job's replicas is going on.
     drop : the drop rate in force.
     arrivals_now : requests so far in the minute that is not complete yet; None where the cluster does not tell.
+    present : bool, whether the job exists now; None = every job. An absent job holds no replicas, and whatever a plan
+        asks for it counts for nothing: policies need not look.
     """
 
     now_s: float
@@ -56,6 +72,7 @@ class Observation:
     changing: np.ndarray
     drop: np.ndarray
     arrivals_now: np.ndarray | None = None
+    present: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +85,10 @@ class Plan:
     drop : fraction of each job's requests to refuse at the door.
     reason : one of REASONS for each job.
     tries : how often the part that admission refuses is tried, this time included: 5 for long-term plans, 1 for reactions.
-    forecast_rps, predicted_p99_s, value_more, value_less : what the plan rests on, where the policy knows: the expected
-        rate, the predicted percentile of latency, and what one replica more or less would add to the objective.
+    forecast_rps, predicted_p99_s : what the plan rests on, where the policy knows: the expected rate and the percentile of
+        latency predicted from it at `target` replicas.
+    value_more, value_less : what one replica more would add to the objective, and one less would take from it, as
+        `allocate.marginal_values` has them; NaN at a bound.
     """
 
     target: np.ndarray

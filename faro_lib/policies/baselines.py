@@ -13,13 +13,21 @@ from faro_lib.workload import Job, jobs_array
 UP_AFTER_S, DOWN_AFTER_S = 30.0, 600.0  # how long latency must stay above, below the SLO
 
 
-def fair_share(jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
+def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None) -> np.ndarray:
     """floor(R/J) cores' worth of replicas each, within each job's bounds; what is left stays unused.
+
+    With `present`, bool (jobs,), `capacity` lends the absent jobs their minimum, as in `Observation`; the others share.
 
     >>> fair_share((Job("a"), Job("b"), Job("c")), 8).tolist()
     [2, 2, 2]
     """
     fewest = at_least_one_each(jobs, capacity)
+    if present is not None and not present.all():
+        share = fewest.copy()
+        here = tuple(job for job, is_here in zip(jobs, present) if is_here)
+        lent = float(np.dot(fewest[~present], jobs_array(jobs, "cores")[~present]))
+        share[present] = fair_share(here, capacity - lent) if here else 0
+        return share
     equal = [int(capacity / len(jobs) / job.cores + 1e-9) for job in jobs]
     share = np.clip(equal, fewest, [job.max_replicas for job in jobs])
     cores = np.array([job.cores for job in jobs])
@@ -43,7 +51,7 @@ class FairShare:
         return jobs
 
     def decide(self, state, observation):
-        target = fair_share(state, observation.capacity)
+        target = fair_share(state, observation.capacity, observation.present)
         reason = tuple(HOLD if same else SHARE for same in target == observation.target)
         return state, Plan(target, np.zeros(len(target)), reason, tries=5)
 
@@ -75,15 +83,15 @@ class ReactiveState:
     last_s: float
 
 
-def count(counter_s: np.ndarray, above: np.ndarray, elapsed_s: float) -> np.ndarray:
-    """Seconds in a row above (+) or below (-) the SLO; a change of side starts afresh.
+def count(counter_s: np.ndarray, above: np.ndarray, elapsed_s: float, known=True) -> np.ndarray:
+    """Seconds in a row above (+) or below (-) the SLO; a change of side starts afresh, and what is not known counts nothing.
 
     >>> count(np.array([20.0, 20.0, -50.0]), np.array([True, False, True]), 10.0).tolist()
     [30.0, -10.0, 10.0]
     """
     up = np.maximum(counter_s, 0) + elapsed_s
     down = np.minimum(counter_s, 0) - elapsed_s
-    return np.where(above, up, down)
+    return np.where(known, np.where(above, up, down), counter_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,8 @@ class Reactive:
 
     def decide(self, state, observation):
         elapsed_s = observation.now_s - state.last_s
-        counter_s = count(state.counter_s, observation.mean_latency_s > state.slo_s, elapsed_s)
+        latency_s = observation.mean_latency_s
+        counter_s = count(state.counter_s, latency_s > state.slo_s, elapsed_s, ~np.isnan(latency_s))
         up, down = counter_s >= UP_AFTER_S, counter_s <= -DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
         target = np.where(down, self.step(state, observation, -1), target)
@@ -134,7 +143,8 @@ class Oneshot(Reactive):
     name: str = "Oneshot"
 
     def step(self, state, observation, direction):
-        return np.ceil(observation.target * observation.mean_latency_s / state.slo_s).astype(np.int64)
+        latency_s = np.nan_to_num(observation.mean_latency_s)  # where it is missing nobody steps
+        return np.ceil(observation.target * latency_s / state.slo_s).astype(np.int64)
 
 
 register("FairShare")(lambda kit: FairShare())

@@ -53,6 +53,8 @@ class SimulatedCluster:
     capacity : cores.
     initial : replicas (jobs,) that serve from the beginning.
     capacity_steps : (instant, cores) pairs: from then on the cluster has that many cores.
+    lifetimes : (job index, from, until) triples in seconds: the job is there only in between, the others always. What is
+        asked of a job while it has no replicas because it is not there is refused.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class SimulatedCluster:
         physics: Physics = PAPER,
         *,
         capacity_steps: tuple[tuple[float, float], ...] = (),
+        lifetimes: tuple[tuple[int, float, float], ...] = (),
     ):
         at_least_one_each(workload.jobs, capacity)
         self.workload = workload
         self.now_s = 0.0
         self._capacity_steps = capacity_steps
+        self._lifetimes = lifetimes
         jobs, seconds = len(workload.jobs), int(workload.minutes * MINUTE_S)
         self._serving = Serving(draws, seconds + 1, physics.dispatch, physics.queue_limit, physics.replica_places)
         self._percentile = jobs_array(workload.jobs, "percentile")
@@ -78,6 +82,7 @@ class SimulatedCluster:
         self._target = np.array(initial, np.int64)
         for job, replicas in enumerate(self._target):
             self._pods.set_running(job, int(replicas))
+        self._close_doors(np.zeros(jobs))
         # Requests are counted by their own arrival; the last bin holds what overran the last minute.
         edges = MINUTE_S * np.arange(workload.minutes + 2)
         edges[-1] = np.inf
@@ -93,6 +98,16 @@ class SimulatedCluster:
     def minute_edges(self) -> np.ndarray:
         """(jobs, minutes + 2): request indices at which the arrivals of each minute begin; the last bin is the overrun."""
         return self._edges
+
+    @property
+    def present(self) -> np.ndarray | None:
+        """bool (jobs,), which jobs are there now; None where all always are."""
+        if not self._lifetimes:
+            return None
+        present = np.ones(len(self._target), bool)
+        for job, from_s, until_s in self._lifetimes:
+            present[job] = from_s <= self.now_s < until_s
+        return present
 
     def observe(self) -> Observation:
         minute = min(int(self.now_s // MINUTE_S), self.workload.minutes)
@@ -117,6 +132,7 @@ class SimulatedCluster:
             changing=np.array([self._pods.changing(job, self.now_s) for job in range(len(pods))]),
             drop=station.drop.copy(),
             arrivals_now=station.next_arrival - self._edges[:, minute],
+            present=self.present,
         )
 
     def apply(self, target, drop):
@@ -125,7 +141,16 @@ class SimulatedCluster:
         for job in np.flatnonzero(target > self._target):
             self._pods.grow(job, int(target[job] - self._target[job]), self.now_s)
         self._target[:] = target
-        self._serving.station.drop[:] = drop
+        self._close_doors(drop)
+
+    def _close_doors(self, drop):
+        """The drop rates asked for; who is not there, and has no replicas any more, refuses all, those that wait included."""
+        door, present = self._serving.station.drop, self.present
+        door[:] = drop
+        if present is not None:
+            for job in np.flatnonzero(~present & (self._target == 0)):
+                door[job] = 1.0
+                self._serving.refuse_waiting(int(job), self.now_s)
 
     def advance(self, until_s):
         while self._capacity_steps and self._capacity_steps[0][0] <= until_s:
@@ -139,6 +164,9 @@ class SimulatedCluster:
 
     def finish(self) -> None:
         """Let every request inside reach its end; pods that are on their way still come, as the run goes on until then."""
+        for job in np.flatnonzero(self._target == 0):  # nobody would ever serve these
+            self._serving.station.drop[job] = 1.0
+            self._serving.refuse_waiting(int(job), self.now_s)
         while self._serving.any_inside:
             self.advance(self.now_s + DRAIN_STEP_S)
 

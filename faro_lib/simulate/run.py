@@ -15,10 +15,15 @@ from faro_lib.simulate.latencies import percentile_of, percentiles, refused_and_
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
 
+EXPLANATIONS = ("forecast_rps", "predicted_p99_s", "value_more", "value_less")  # of a plan, where it tells
+
 
 @dataclass(slots=True)
 class Decisions:
-    """The turns of the loop, column by column; lists over turns of scalars or of arrays (jobs,)."""
+    """The turns of the loop, column by column; lists over turns of scalars or of arrays (jobs,).
+
+    forecast_rps, predicted_p99_s, value_more, value_less : as in `Plan`; None in turns whose plan does not tell.
+    """
 
     time_s: list[float] = field(default_factory=list)
     target: list[np.ndarray] = field(default_factory=list)
@@ -26,6 +31,10 @@ class Decisions:
     running: list[np.ndarray] = field(default_factory=list)
     reason: list[tuple[str, ...]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    forecast_rps: list[np.ndarray | None] = field(default_factory=list)
+    predicted_p99_s: list[np.ndarray | None] = field(default_factory=list)
+    value_more: list[np.ndarray | None] = field(default_factory=list)
+    value_less: list[np.ndarray | None] = field(default_factory=list)
 
     def append(self, step: control.Step) -> None:
         self.time_s.append(step.observation.now_s)
@@ -34,6 +43,8 @@ class Decisions:
         self.running.append(step.observation.running)
         self.reason.append(step.plan.reason)
         self.seconds.append(step.decision_s)
+        for column in EXPLANATIONS:
+            getattr(self, column).append(getattr(step.plan, column))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,8 @@ def simulate(
     draws: Draws | None = None,
     physics: Physics = PAPER,
     capacity_steps: tuple[tuple[float, float], ...] = (),
+    lifetimes: tuple[tuple[int, float, float], ...] = (),
+    rules: control.Rules = control.RULES,
 ) -> Run:
     """Replay a workload under a policy, until every request has ended.
 
@@ -74,16 +87,21 @@ def simulate(
     ----------
     capacity : cores of the cluster.
     seed, draws : the trial; draws made once may be shared by many policies.
+    capacity_steps, lifetimes : cores, and jobs, that come and go (`SimulatedCluster`).
+    rules : the guardrails.
     """
     began = time.perf_counter()
     if draws is None:
         if seed is None:
             raise ValueError("seed=None: a trial needs a seed or its draws")
         draws = draw(workload, seed, router=ROUTER if physics.dispatch == "router" else None)
-    initial = policy.initial(workload.jobs, capacity)
-    cluster = SimulatedCluster(workload, draws, capacity, initial, physics, capacity_steps=capacity_steps)
+    initial = np.array(policy.initial(workload.jobs, capacity))
+    initial[[job for job, from_s, _ in lifetimes if from_s > 0]] = 0
+    cluster = SimulatedCluster(
+        workload, draws, capacity, initial, physics, capacity_steps=capacity_steps, lifetimes=lifetimes
+    )
     decisions = Decisions()
-    control.run(cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=decisions.append)
+    control.run(cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=decisions.append, rules=rules)
     cluster.finish()
 
     edges, latency_s = cluster.minute_edges, cluster.latency_s

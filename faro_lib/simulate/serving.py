@@ -47,14 +47,48 @@ class Serving:
         if not empty:
             empty = [slots]
             self.station = events.with_slots(self.station, slots * 2)
+        first = not self._active[job]
         self._active[job].append(empty[0])
         self._reorder(job)
+        if first:
+            self._hand_over(job, empty[0], now_s)
 
     def remove_replica(self, job: int, now_s: float) -> None:
         """The newest goes; it finishes what it holds."""
         self._advance(job, now_s)
         self._active[job].pop()
         self._reorder(job)
+
+    def refuse_waiting(self, job: int, now_s: float) -> None:
+        """Whoever waits for a replica is refused at once: none will come."""
+        station = self.station
+        places = station.waiting.shape[1]
+        ring = (station.waiting_head[job] + np.arange(station.waiting_count[job])) % places
+        held = station.held[job : job + 1]
+        refused = np.concatenate([station.waiting[job, ring], held[held >= 0]])
+        self.requests.latency_s[refused] = np.inf
+        second = int(now_s)
+        if second < station.finished.shape[1]:
+            station.finished[job, second] += len(refused)
+            station.finished_latency_s[job, second] += (now_s - self.requests.arrival_s[refused]).sum()
+        station.waiting_count[job], station.held[job] = 0, events.NOBODY
+
+    def _hand_over(self, job, slot, now_s):
+        """The dispatcher looks for room when a replica completes a request; where there was none, none ever would."""
+        station, request = self.station, self.station.held[job]
+        if request == events.NOBODY or station.inside[job].any():
+            return
+        completes_s = now_s + self.requests.service_s[request]
+        station.ring[job, slot, station.ring_head[job, slot]] = request
+        station.ring_done_s[job, slot, station.ring_head[job, slot]] = completes_s
+        station.next_done_s[job, slot] = station.last_done_s[job, slot] = completes_s
+        station.inside[job, slot] = 1
+        station.held[job] = events.NOBODY
+        if station.waiting_count[job]:
+            head = station.waiting_head[job]
+            station.held[job] = station.waiting[job, head]
+            station.waiting_head[job] = (head + 1) % station.waiting.shape[1]
+            station.waiting_count[job] -= 1
 
     def _advance(self, job, now_s):
         events.advance_job(job, now_s, *self._rules, self.requests, self.station)

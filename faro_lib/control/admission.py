@@ -1,15 +1,12 @@
-"""The loop, and admission: what of a plan the free capacity allows. The same for every policy, simulated or live."""
+"""Admission: what of a plan the free capacity allows."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.policies.base import Cluster, Observation, Plan, Policy
-from faro_lib.workload import Job
+from faro_lib.policies.base import Observation, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +43,8 @@ def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndar
     tries = np.where(carried, pending.tries, np.where(new, plan.tries, 0))
 
     target = observation.target.copy()
+    if not (wanted != target).any():
+        return target, Pending(wanted, np.zeros_like(tries))
     allowed = ~observation.changing
     down = allowed & (wanted < target)
     target[down] = wanted[down]
@@ -59,40 +58,3 @@ def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndar
 
     left = np.where(target != wanted, np.maximum(tries - 1, 0), 0)
     return target, Pending(wanted, left)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One turn of the loop: what was seen, what was planned, what was asked of the cluster."""
-
-    observation: Observation
-    plan: Plan
-    target: np.ndarray
-    decision_s: float
-
-
-def run(
-    cluster: Cluster,
-    policy: Policy,
-    jobs: tuple[Job, ...],
-    until_s: float,
-    *,
-    start_s: float = 0.0,
-    on_step: Callable[[Step], None] | None = None,
-) -> None:
-    """Observe, decide, admit, apply; every `policy.tick_s` seconds until `until_s`."""
-    cores = np.array([job.cores for job in jobs])
-    state, pending = policy.start(jobs), Pending.none(len(jobs))
-    now_s = start_s
-    while now_s + policy.tick_s < until_s:
-        now_s += policy.tick_s
-        cluster.advance(now_s)
-        observation = cluster.observe()
-        began = time.perf_counter()
-        state, plan = policy.decide(state, observation)
-        decision_s = time.perf_counter() - began
-        target, pending = admit(pending, plan, observation, cores)
-        cluster.apply(target, plan.drop)
-        if on_step:
-            on_step(Step(observation, plan, target, decision_s))
-    cluster.advance(until_s)

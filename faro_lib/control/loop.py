@@ -1,0 +1,124 @@
+"""The loop: observe, decide, keep within the rules, admit, apply."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from faro_lib.control.admission import Pending, admit
+from faro_lib.control.guardrails import Guard, Limits, PolicyFailed, Rules, guarded, look, settle, unsound, without_data
+from faro_lib.policies.base import FAILED, LATE, Cluster, Observation, Plan, Policy, hold
+from faro_lib.workload import Job
+
+RULES = Rules()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One turn of the loop: what was seen, what was planned within the rules, what was asked of the cluster."""
+
+    observation: Observation
+    plan: Plan
+    target: np.ndarray
+    decision_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that the loop remembers between two turns; a fold of `turn` over observations, so that a log restores it."""
+
+    state: Any
+    pending: Pending
+    guard: Guard
+
+    @classmethod
+    def start(cls, policy: Policy, jobs: tuple[Job, ...], start_s: float = 0.0) -> Memory:
+        return cls(policy.start(jobs), Pending.none(len(jobs)), Guard.start(len(jobs), start_s))
+
+
+def turn(
+    policy: Policy,
+    rules: Rules,
+    limits: Limits,
+    memory: Memory,
+    observation: Observation,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Memory, Step]:
+    """From an observation to what is asked of the cluster.
+
+    A policy that raises or answers nonsense keeps its state of before and is asked again at the next turn; meanwhile, and
+    where it was late, the rules say what happens.
+    """
+    guard, seen = look(limits, memory.guard, observation)
+    state, failure = memory.state, None
+    began = clock()
+    try:
+        after, plan = policy.decide(state, seen)
+        if wrong := unsound(plan, len(seen.target)):
+            raise ValueError(wrong)
+        state = after
+    except Exception as error:  # whatever a policy does wrong, serving goes on
+        plan, failure = hold(seen), FAILED
+        warnings.warn(
+            f"policy {policy.name!r} failed at {seen.now_s:g} s, {rules.fail_mode} instead: {error}",
+            PolicyFailed,
+            stacklevel=2,
+        )
+    decision_s = clock() - began
+    if failure is None and rules.deadline_s is not None and decision_s > rules.deadline_s:
+        failure = LATE
+    plan = guarded(rules, limits, guard, observation, seen, plan, failure)
+    target, pending = admit(memory.pending, plan, with_true_capacity(seen, observation), limits.cores)
+    target, plan, pending = settle(limits, observation, plan, target, pending)
+    return Memory(state, pending, guard.after(target, plan.drop, observation)), Step(
+        observation, plan, target, decision_s
+    )
+
+
+def with_true_capacity(seen: Observation, observation: Observation) -> Observation:
+    """What the policy saw, with the capacity that there really is."""
+    return seen if seen.capacity == observation.capacity else replace(seen, capacity=observation.capacity)
+
+
+def run(
+    cluster: Cluster,
+    policy: Policy,
+    jobs: tuple[Job, ...],
+    until_s: float,
+    *,
+    start_s: float = 0.0,
+    on_step: Callable[[Step], None] | None = None,
+    rules: Rules = RULES,
+    clock: Callable[[], float] = time.perf_counter,
+) -> None:
+    """Take a turn and apply what it asks, every `policy.tick_s` seconds until `until_s`.
+
+    Where the cluster cannot be observed the last observation stands in, without its data.
+
+    Parameters
+    ----------
+    rules : the guardrails.
+    clock : measures how long a decision takes, in seconds.
+    """
+    limits, memory = Limits.of(jobs), Memory.start(policy, jobs, start_s)
+    now_s, last = start_s, None
+    while now_s + policy.tick_s < until_s:
+        now_s += policy.tick_s
+        cluster.advance(now_s)
+        try:
+            observation = cluster.observe()
+        except Exception:
+            if last is None:
+                raise
+            observation = without_data(last, now_s)
+        memory, step = turn(policy, rules, limits, memory, observation, clock)
+        cluster.apply(step.target, step.plan.drop)
+        last = observation
+        if on_step:
+            on_step(step)
+    cluster.advance(until_s)

@@ -1,0 +1,121 @@
+"""The platforms' own rules, checked against worked examples of their documentation and against their stated limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_control import seen
+
+from faro_lib.policies import HPA, RayServe
+from faro_lib.workload import Job
+
+JOB = (Job("a", service_time_s=0.1),)
+
+
+def busy(pods):
+    """Requests per minute that keep this many pods of `JOB` busy."""
+    return np.array([[pods / 0.1 * 60]])
+
+
+def hpa(target, pods, *, starting=0, now_s=15.0, state=None):
+    observation = seen(
+        [target],
+        now_s=now_s,
+        arrivals_per_min=busy(pods),
+        running=np.array([target - starting]),
+        starting=np.array([starting]),
+    )
+    state, plan = HPA().decide(state or HPA().start(JOB), observation)
+    return int(plan.target[0]), state
+
+
+def test_hpa_asks_for_the_pods_that_bring_the_utilisation_to_80_percent():
+    assert hpa(8, 7.99)[0] == 10  # 8 x (1.0 / 0.8)
+    assert hpa(4, 3.7)[0] == 5  # 4 x (0.925 / 0.8) = 4.6
+
+
+def test_hpa_does_nothing_within_ten_percent_of_its_target():
+    assert hpa(10, 8.7)[0] == 10
+    assert hpa(10, 7.3)[0] == 10
+
+
+def test_a_pod_is_never_busier_than_wholly_so_hpa_grows_by_at_most_a_quarter():
+    assert hpa(8, 80)[0] == 10
+
+
+def test_pods_that_start_count_as_idle_so_hpa_does_not_ask_for_them_twice():
+    assert hpa(10, 8, starting=2)[0] == 10  # 8 wholly busy of 8 that run: 10, and 2 are on their way
+
+
+def test_hpa_shrinks_only_to_the_highest_recommendation_of_five_minutes():
+    state, target, path = None, 10, []
+    for tick in range(1, 43):
+        pods = 8.0 if tick == 1 else 4.0 if tick < 10 else 1.6
+        target, state = hpa(target, pods, now_s=15.0 * tick, state=state)
+        path.append(target)
+    assert set(path[:20]) == {10}  # the recommendation of tick 1 stays for 300 s
+    assert path[20] == 5  # then 4.0 / 0.8 is the highest, until it is 300 s old too
+    assert path[-1] == 2
+
+
+def test_hpa_without_a_metric_does_nothing_even_if_it_wanted_to_shrink_before():
+    state, target = None, 10
+    for tick in range(1, 60):
+        target, state = hpa(target, 1.0 if tick < 10 else np.nan, now_s=15.0 * tick, state=state)
+    assert target == 10
+
+
+def test_hpa_waits_for_the_first_complete_minute():
+    observation = seen([3], arrivals_per_min=np.zeros((1, 0)))
+    assert HPA().decide(HPA().start(JOB), observation)[1].target.tolist() == [3]
+
+
+def ray_serve(queues, target=2):
+    state, targets = RayServe().start(JOB), []
+    for tick, queue in enumerate(queues, 1):
+        observation = seen([target], now_s=10.0 * tick, queue=np.array([queue]))
+        state, plan = RayServe().decide(state, observation)
+        target = int(plan.target[0])
+        targets.append(target)
+    return targets
+
+
+def test_ray_serve_holds_two_ongoing_requests_a_replica_after_thirty_seconds():
+    assert ray_serve([20, 20, 20, 20]) == [2, 2, 10, 10]
+
+
+def test_ray_serve_averages_over_thirty_seconds():
+    assert ray_serve([20, 8, 2])[-1] == 5
+
+
+def test_one_quiet_look_ends_ray_serves_waiting_to_grow():
+    assert ray_serve([8, 0, 0, 8, 8, 0, 0]) == [2] * 7
+
+
+def test_ray_serve_shrinks_after_ten_minutes_of_wanting_fewer():
+    targets = ray_serve([4] * 61, target=6)
+    assert targets[:59] == [6] * 59
+    assert targets[59:] == [2] * 2
+
+
+def test_ray_serve_takes_missing_queues_as_unknown_not_as_empty():
+    assert ray_serve([np.nan] * 100, target=6) == [6] * 100
+    assert ray_serve([20, np.nan, 20])[-1] == 10
+
+
+@pytest.mark.parametrize("policy", [HPA(), RayServe()], ids=lambda policy: policy.name)
+def test_targets_stay_within_a_jobs_bounds(policy):
+    job = (Job("a", service_time_s=0.1, min_replicas=2, max_replicas=6),)
+    for load, bound in ((50.0, 6), (0.01, 2)):
+        state, target = policy.start(job), 4
+        for tick in range(1, 200):
+            observation = seen(
+                [target],
+                now_s=policy.tick_s * tick,
+                queue=np.array([load]),
+                arrivals_per_min=np.array([[load * 600]]),
+            )
+            state, plan = policy.decide(state, observation)
+            target = int(plan.target[0])
+            assert 2 <= target <= 6
+        assert target == bound
