@@ -112,8 +112,11 @@ class Policy(Protocol):
     tick_s : seconds between two observations that the policy wants to see.
     """
 
-    name: str
-    tick_s: float
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tick_s(self) -> float: ...
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         """Replicas (jobs,) to begin with."""
