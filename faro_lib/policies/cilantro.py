@@ -75,13 +75,16 @@ class LearnedLatency:
         return LearnedLatency(self.kinds, seen, total, log_latency)
 
     def latency_s(self, kind: str, slo_s: float, rate_rps, replicas) -> np.ndarray:
-        """Believed percentile of latency; `rate_rps` and `replicas` broadcast. Beyond the last load it grows with it."""
+        """Believed percentile of latency; `rate_rps` and `replicas` broadcast. Beyond the last load it grows with it.
+
+        NaN at a rate of NaN; infinite without replicas.
+        """
         rate_rps, replicas = np.broadcast_arrays(np.asarray(rate_rps, float), np.asarray(replicas, float))
         load = np.maximum(rate_rps * slo_s / np.maximum(replicas, 1e-12), LOADS[0])
         believed = self.log_latency[self.kinds.index(kind)]
         size = np.clip(np.searchsorted(SIZES, replicas, side="right") - 1, 0, None)
         place = np.log(np.minimum(load, LOADS[-1]) / LOADS[0]) / np.log(LOADS[1] / LOADS[0])
-        below = np.clip(place.astype(int), 0, len(LOADS) - 2)
+        below = np.clip(np.nan_to_num(place).astype(int), 0, len(LOADS) - 2)
         part = place - below
         log_latency = (1 - part) * believed[size, below] + part * believed[size, below + 1]
         latency_s = slo_s * np.exp(log_latency) * np.maximum(1.0, load / LOADS[-1])
