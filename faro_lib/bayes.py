@@ -65,8 +65,8 @@ def build_model(traces: Traces, *, sample: int = 0, thin: int = 1):
     coords = {"job": list(names), "feature": np.arange(len(FEATURES)), "group": GROUPS[:2]}
     with pm.Model(coords=coords) as model:
         mean = pm.Normal("m", 0.0, 0.5, dims="feature")
-        # Gamma(2, .) keeps off zero, where few jobs that are alike would make a funnel (Chung et al. 2013).
-        tau = pm.Gamma("tau", alpha=2, beta=20, dims="group")
+        # Priors that keep off zero, where few jobs that are alike would make a funnel (Chung et al. 2013).
+        tau = pm.LogNormal("tau", np.log(0.1), 0.4, dims="group")
         width = pt.concatenate([tau, [CONSTANT_WIDTH]])
         theta = pm.Flat("theta", initval=start, dims=("job", "feature"))
         coefficients = pm.Deterministic(

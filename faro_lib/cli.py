@@ -39,6 +39,7 @@ def simulate(
     from faro_lib import config, forecast
     from faro_lib.metrics import compare
     from faro_lib.policies import Kit, make
+    from faro_lib.simulate.measured import measure_where_possible
     from faro_lib.workload.tables import load_workload
 
     names = policy or ["FairShare", "AIAD", "Faro-Sum"]
@@ -46,7 +47,11 @@ def simulate(
         dict(workload=workload, jobs=jobs, policies=names, sizes=[replicas], trials=trials, minutes=minutes)
     )
     traces = load_workload(asked.workload, asked.jobs, raw=asked.raw, synthetic=asked.synthetic.model_dump())
-    kit = Kit(traces.jobs, forecaster=forecast.fit(forecaster, traces) if traces.days else None)
+    kit = Kit(
+        traces.jobs,
+        forecaster=forecast.fit(forecaster, traces) if traces.days else None,
+        performance=measure_where_possible(traces.jobs),
+    )
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     policies = {name: make(name, kit) for name in names}
     tables = compare(day, policies, replicas, trials, limit=False, report=lambda line: print(line, file=sys.stderr))

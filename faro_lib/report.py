@@ -24,6 +24,7 @@ MEASURES = {
     "drop_rate": ("dropped", "{:.2%}"),
     "replicas_used_mean": ("replicas used", "{:.1f}"),
 }
+WIDE_PX = 1000  # wider pictures scroll sideways on a phone instead of shrinking until nobody can read them
 PACKAGES = ("numpy", "scipy", "numba", "pandas", "matplotlib", "papermill", "snakemake")
 
 
@@ -88,7 +89,7 @@ def spread(values: pd.Series, shape: str) -> str:
     return mean if len(values) < 2 else f"{mean} ± {shape.format(values.std())}"
 
 
-def figures(directory: Path) -> list[dict[str, str]]:
+def figures(directory: Path) -> list[dict[str, Any]]:
     """Every PNG of the folder with its title and caption, in the order of their names."""
     captions: dict[str, Any] = {}
     for path in sorted(directory.glob("captions*.json")):
@@ -97,6 +98,7 @@ def figures(directory: Path) -> list[dict[str, str]]:
         {
             "name": path.stem,
             "png": base64.b64encode(path.read_bytes()).decode("ascii"),
+            "wide": int.from_bytes(path.read_bytes()[16:20]) > WIDE_PX,  # a PNG's width stands in bytes 16 to 19
             **titled(path.stem, captions.get(path.stem, "")),
         }
         for path in sorted(directory.glob("*.png"))

@@ -20,6 +20,13 @@ folder.mkdir(parents=True, exist_ok=True)
 (folder / "requests.parquet").write_text(workload)
 (folder / "jobs.csv").write_text("job")
 """
+QUEUEING = """
+from pathlib import Path
+import faro_lib.queueing
+folder = Path(results) / "queueing"
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "half_against_exact.csv").write_text("rho")
+"""
 SIMULATION = """
 import time
 from pathlib import Path
@@ -97,7 +104,7 @@ def make_checkout(folder: Path) -> Checkout:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
-    standing_in = {"10_traces": TRACES, "50_simulation": SIMULATION, "90_figures": FIGURES}
+    standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION, "90_figures": FIGURES}
     for name in sorted({path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} | set(standing_in)):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", standing_in.get(name, "pass"))
     return Checkout(folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from checkouts import Checkout, make_checkout
 
 from faro_lib.workload import Traces

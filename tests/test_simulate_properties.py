@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -187,6 +189,19 @@ def test_a_percentile_interpolates_as_numpy_does_and_is_infinite_as_soon_as_a_re
     else:
         finite_stand_in = np.where(np.isinf(values), 1e6, values)
         assert percentile_of(values, q) == pytest.approx(np.quantile(finite_stand_in, q), rel=1e-9)
+
+
+def test_a_cluster_that_nobody_needs_any_more_frees_its_requests_at_once():
+    workload = Workload((Job("a"),), [[10]])
+    cluster = SimulatedCluster(workload, draw(workload, 24), 2, np.array([1]))
+    cluster.finish()
+    latency_s = weakref.ref(cluster.latency_s)
+    gc.disable()  # a cycle would wait for the collector, and hold gigabytes meanwhile
+    try:
+        del cluster
+        assert latency_s() is None
+    finally:
+        gc.enable()
 
 
 def test_capacity_that_is_taken_away_shows_in_the_next_observation():

@@ -91,3 +91,23 @@ def test_a_replica_that_finds_no_pod_waits_until_an_idle_one_of_another_job_is_c
     more = [step.observation.now_s for step in steps if step.observation.running[0] == 2]
     # Asked for at 20 s; the pod is idle from then on, collected at 50 s, found by the retry of 50 s, ready 35 s later.
     assert more[0] == 90.0
+
+
+def test_of_several_idle_pods_the_one_that_has_been_idle_longest_is_taken_again():
+    wanted = [[3, 1]] + [[2, 1]] * 2 + [[1, 1]] + [[2, 1]] * 2 + [[2, 2]] * 11
+    schedule = Schedule(
+        counts=[[300, 300]] * 3,
+        tenths=[10, 10],
+        spare_tenths=0,
+        initial=[3, 1],
+        tick_s=10,
+        wanted=wanted,
+        drop=[[0.0, 0.0]] * 17,
+        tries=[1] * 17,
+        seed=1,
+    )
+    assert_equal_to_the_last_request(schedule)
+    _, steps = schedule.run(schedule.draws())
+    idle = {step.observation.now_s: int(step.observation.idle[0]) for step in steps}
+    # Idle from 20 s and from 40 s; one taken at 50 s. The other would go at 50 s or at 70 s: it is still there at 70 s.
+    assert [idle[at_s] for at_s in (30.0, 50.0, 60.0, 70.0, 80.0)] == [1, 2, 1, 1, 0]

@@ -7,7 +7,7 @@ from faro_lib.allocate.hierarchical import solve_hierarchical
 from faro_lib.allocate.milp import convex, milp
 from faro_lib.allocate.objectives import OBJECTIVES, Objective, register_objective
 from faro_lib.allocate.paper import solve_paper
-from faro_lib.allocate.solve import SOLVERS, register_solver, solve
+from faro_lib.allocate.solve import SOLVERS, register_solver, solve, worth
 from faro_lib.allocate.spare import Marginals, marginal_values, shrink, spread_spare
 
 register_solver("milp", milp)
@@ -31,4 +31,5 @@ __all__ = [
     "solve_hierarchical",
     "solve_paper",
     "spread_spare",
+    "worth",
 ]

@@ -66,3 +66,20 @@ def allocation_of(problem, replicas, bound, seconds, solver) -> Allocation:
     drop = problem.table.drop[rows, in_table] if problem.objective.effective else np.zeros(len(replicas))
     gap = float("nan") if np.isnan(bound) else (bound - value) / max(abs(bound), 1e-9)
     return Allocation(in_table, drop, value, float(bound), gap, seconds, solver, problem.objective.name)
+
+
+def worth(table, replicas, budget, objective="Sum", *, gamma=None, quotas=None) -> float:
+    """The objective's value of given replicas (jobs,), counts beyond the table read as its last; -inf if they do not fit.
+
+    >>> from faro_lib.utility import UtilityTable
+    >>> from faro_lib.workload import Job
+    >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.4, 0.5], [0, 0.1, 0.9]])
+    >>> worth(table, [2, 1], 3), worth(table, [2, 2], 3)
+    (0.6, -inf)
+    """
+    problem = problem_of(table, budget, objective_of(objective), gamma=gamma, quotas=quotas)
+    given = np.asarray(replicas)[problem.order]
+    within = np.minimum(given, problem.utility.shape[1] - 1)
+    if not problem.fits(given) or np.isneginf(problem.utility[np.arange(len(within)), within]).any():
+        return float("-inf")
+    return problem.score(within)

@@ -40,15 +40,23 @@ def policies_by_size(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.D
     for size, part in summary.groupby("replicas", sort=False):
         mean = part.groupby("policy")["lost_utility"].mean().sort_values()
         floor = limit.loc[limit["replicas"] == size, "lost_utility"].mean()
-        said.append(f"at {size:g} replicas {mean.index[0]} loses least, {mean.iloc[0]:.2f} (limit {floor:.2f}, worst {mean.iloc[-1]:.2f})")
-    text = f"Lost cluster utility and SLO violation rate, mean of {trials} trials, whiskers one standard deviation: " + "; ".join(said)
+        least, most = mean.iloc[0], mean.iloc[-1]
+        said.append(
+            f"at {size:g} replicas {mean.index[0]} loses least, {least:.2f} (limit {floor:.2f}, worst {most:.2f})"
+        )
+    text = (
+        f"Lost cluster utility and SLO violation rate, mean of {trials} trials, whiskers one standard deviation: "
+        + "; ".join(said)
+    )
     return text + ". " + ("Diamonds are the published values." if published is not None else NONE_PUBLISHED)
 
 
 def spread_over_jobs(minutes: pd.DataFrame) -> str:
     utility = minutes.groupby(["replicas", "policy", "job"])["utility"].mean()
     worst = utility.groupby(["replicas", "policy"]).min().unstack("replicas")
-    said = [f"{size:g} replicas, {worst[size].idxmax()} ({worst[size].max():.2f})" for size in sorted(worst, reverse=True)]
+    said = [
+        f"{size:g} replicas, {worst[size].idxmax()} ({worst[size].max():.2f})" for size in sorted(worst, reverse=True)
+    ]
     return f"Each job's mean lost utility. The worst-off job fares best under: {'; '.join(said)}. {NONE_PUBLISHED}"
 
 
@@ -67,15 +75,15 @@ def job_timelines(policies: list[str], size: float) -> str:
     )
 
 
-def save_all(captioned: dict, directory: str | Path) -> None:
-    """Write every figure, then captions.json: name -> caption, in the order of the page.
+def save_all(captioned: dict, directory: str | Path, stage: str = "") -> None:
+    """Write every figure, then its caption into captions-<stage>.json (one file a stage, since stages run at once).
 
-    Captions of other stages that lie there are kept.
+    Parameters
+    ----------
+    captioned : name -> (Figure, caption).
     """
     directory = Path(directory)
     for name, (figure, _) in captioned.items():
         save(figure, directory, name)
-    path = directory / "captions.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    known |= {name: caption for name, (_, caption) in captioned.items()}
-    path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+    path = directory / (f"captions-{stage}.json" if stage else "captions.json")
+    path.write_text(json.dumps({name: caption for name, (_, caption) in captioned.items()}, indent=1) + "\n")

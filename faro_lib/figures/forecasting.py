@@ -141,11 +141,9 @@ def posterior_predictive(steps: pd.DataFrame) -> Figure:
         axis.plot(rows["observed"], rows["replicated"], marker="o", ms=2, lw=0.8, label=job)
     edge = float(np.abs(steps[["observed", "replicated"]]).max().max())
     axis.plot([-edge, edge], [-edge, edge], color="black", ls=":", lw=0.9)
-    axis.set(
-        xscale="symlog",
-        yscale="symlog",
-        xlabel="observed change (requests/min)",
-        ylabel="replicated change (requests/min)",
-    )
+    # Linear within 50 requests, where the sign of a change means nothing.
+    axis.set_xscale("symlog", linthresh=50)
+    axis.set_yscale("symlog", linthresh=50)
+    axis.set(xlabel="observed change (requests/min)", ylabel="replicated change (requests/min)")
     axis.legend(fontsize=6, ncol=2, title="job")
     return figure

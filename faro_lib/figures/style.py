@@ -1,4 +1,4 @@
-"""One style for every figure: column width of a two-column paper, nothing under 8 pt, colours that the colour-blind tell apart."""
+"""One style for every figure: widths of a two-column paper, nothing under 8 pt, colours that the colour-blind tell apart."""
 
 from __future__ import annotations
 

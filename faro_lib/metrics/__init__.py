@@ -1,6 +1,6 @@
 """What runs were worth, as numbers and as tables, and the limit of what any policy could reach."""
 
-from faro_lib.metrics.experiment import Tables, compare, gather, read_tables, trial_seeds, write_tables
+from faro_lib.metrics.experiment import Tables, compare, gather, kit_of, read_tables, trial_seeds, write_tables
 from faro_lib.metrics.frames import decisions_frame, minutes_frame, running_by_minute
 from faro_lib.metrics.limit import best_by_minute, clairvoyant, measured_utilities
 from faro_lib.metrics.measures import (
@@ -22,6 +22,7 @@ __all__ = [
     "compare",
     "decisions_frame",
     "gather",
+    "kit_of",
     "learning_curve",
     "lost_utility",
     "lost_utility_360",

@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from faro_lib import forecast
 from faro_lib.metrics.frames import decisions_frame, minutes_frame, running_by_minute
 from faro_lib.metrics.limit import clairvoyant, measured_utilities
 from faro_lib.metrics.measures import summarize
-from faro_lib.policies import Policy
+from faro_lib.policies import Kit, Policy
+from faro_lib.queueing import MeasuredPerformance
 from faro_lib.simulate import TRIAL_SEEDS, Physics, draw, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.draws import ROUTER
-from faro_lib.workload import Workload
+from faro_lib.simulate.measured import measure_where_possible
+from faro_lib.workload import Traces, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,28 @@ class Tables:
     decisions: pd.DataFrame
     running: pd.DataFrame
     limit: pd.DataFrame
+
+
+def kit_of(traces: Traces, results: str | Path | None = None, report: Callable[[str], None] = print) -> Kit:
+    """What the policies of an experiment are made from; it has seen the training days only.
+
+    From `results` it takes forecast/posterior.npz and queueing/measured.npz where earlier stages left them; without a
+    posterior the forecaster is the pooled autoregression, without training days there is none, and without a measured table
+    the classes of jobs are measured now.
+    """
+    results = Path(results) if results else None
+    posterior = results / "forecast" / "posterior.npz" if results else None
+    measured = results / "queueing" / "measured.npz" if results else None
+    forecaster = None
+    if posterior and posterior.exists():
+        forecaster = forecast.fit("bayes", traces, posterior=posterior)
+    elif traces.days:
+        forecaster = forecast.fit("ar", traces)
+    performance = (
+        MeasuredPerformance.load(measured) if measured and measured.exists() else measure_where_possible(traces.jobs)
+    )
+    report(f"forecaster: {type(forecaster).__name__}; latency: {'measured' if performance else 'formula'}")
+    return Kit(traces.jobs, forecaster=forecaster, performance=performance)
 
 
 def trial_seeds(trials: int) -> tuple[int, ...]:
@@ -103,11 +128,11 @@ def _in_order(frames, columns):
 def read_tables(directory: str | Path) -> Tables:
     """The tables that a finished experiment wrote into `directory`."""
     directory = Path(directory)
-    return Tables(
-        pd.read_csv(directory / "summary.csv"),
-        *(pd.read_parquet(directory / f"{name}.parquet") for name in ("minutes", "decisions", "running")),
-        pd.read_csv(directory / "limit.csv"),
+    minutes, decisions, running = (
+        pd.read_parquet(directory / f"{name}.parquet") for name in ("minutes", "decisions", "running")
     )
+    summary, limit = (pd.read_csv(directory / f"{name}.csv") for name in ("summary", "limit"))
+    return Tables(summary, minutes, decisions, running, limit)
 
 
 def write_tables(tables: Tables, directory: str | Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from faro_lib.config import PUBLISHED, PUBLISHED_DAYS, SYNTHETIC, Config
 from faro_lib.pipeline.fetch import verify
 
+WITHOUT_FORECASTS = ("FairShare", "Oneshot", "AIAD", "HPA", "RayServe")
+
 
 def check(config: Config) -> int:
     """Read what the configuration names and refuse, in one line, what the pipeline would stumble over.
@@ -26,6 +28,12 @@ def check(config: Config) -> int:
 
     traces = load_workload(config.workload, config.jobs)
     _hold(traces.jobs, config)
+    predictive = [policy for policy in config.policies if policy not in WITHOUT_FORECASTS]
+    if not traces.days and predictive:
+        raise ValueError(
+            f"{config.workload}: a single day leaves {predictive[0]} none to learn from; add earlier days (a column `day`), "
+            f"or choose policies={[policy for policy in config.policies if policy in WITHOUT_FORECASTS] or ['FairShare']}"
+        )
     return traces.days
 
 

@@ -1,4 +1,4 @@
-"""Faro: forecast, table, exact solution; a long-term loop, and a reactive one in between (paper, section 4)."""
+"""Faro, our edition: sample paths, one table, the exact solution."""
 
 from __future__ import annotations
 
@@ -7,112 +7,102 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.allocate import solve
-from faro_lib.policies.base import HOLD, PLANNED, REACT_UP, Observation, Plan, at_least_one_each
-from faro_lib.policies.baselines import UP_AFTER_S
-from faro_lib.policies.registry import register
-from faro_lib.utility import build_table
-from faro_lib.workload import Job, jobs_array
-from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.allocate import solve, worth
+from faro_lib.forecast.nowcast import nowcast
+from faro_lib.policies.base import HOLD, PLANNED, Observation, Plan
+from faro_lib.policies.loops import LoopState, TwoLoops
+from faro_lib.policies.registry import Kit, register
+from faro_lib.utility import DROPS, build_table
+from faro_lib.workload.jobs import MINUTE_S, jobs_array
 
 
 @dataclass(frozen=True, slots=True)
-class FaroState:
-    jobs: tuple[Job, ...]
-    slo_s: np.ndarray
-    most: np.ndarray
-    forecaster: Any
-    minute: int  # complete minutes that the forecaster has seen
-    counter_s: np.ndarray  # seconds above the SLO since the last long-term decision
-    last_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Faro:
-    """Plan replicas from sample paths of the coming minutes.
+class Faro(TwoLoops):
+    """Plan replicas from sample paths of the coming minutes; every field is a choice that the ablation can switch.
 
     Attributes
     ----------
-    forecaster : `forecast.Forecaster`, fitted; it sees each complete minute once.
     objective : a name in `allocate.OBJECTIVES`.
     performance : the latency model, as `utility.build_table` takes it.
+    service_time_s : replaces the jobs' own planning value, or None.
     samples, horizon_min : sample paths and minutes of a forecast.
-    first_s, interval_s : the long-term loop decides at first_s and at every multiple of interval_s.
+    nowcast : whether the count of the minute that is going on is used.
+    cold_start_min : minutes of the horizon in which a grown job is still served by its old count.
+    least_gain : a plan that gains no more than this (in utilities, over holding still) is not worth its moves.
+    change_penalty : utility that moving a job costs in the table.
     """
 
-    forecaster: Any
-    objective: str = "Sum"
     name: str = "Faro-Sum"
+    objective: str = "Sum"
     performance: Any = "half-mmc"
+    service_time_s: float | None = None
     samples: int = 100
     horizon_min: int = 7
-    first_s: float = 60.0
-    interval_s: float = 300.0
-    tick_s: float = 10.0
+    nowcast: bool = False
+    cold_start_min: float = 1.0
+    least_gain: float = 0.0
+    change_penalty: float = 0.0
 
-    def initial(self, jobs, capacity):
-        return at_least_one_each(jobs, capacity)
-
-    def start(self, jobs):
-        n = len(jobs)
-        forecaster = self.forecaster.start()
-        return FaroState(
-            jobs, jobs_array(jobs, "slo_s"), jobs_array(jobs, "max_replicas"), forecaster, 0, np.zeros(n), 0.0
-        )
-
-    def decide(self, state: FaroState, observation: Observation):
-        state = fold_minutes(state, observation)
-        if observation.now_s == self.first_s or observation.now_s % self.interval_s == 0:
-            plan = self.plan(state, observation)
-            state = replace(state, counter_s=np.zeros_like(state.counter_s), last_s=observation.now_s)
-            return state, plan
-        return react_up(state, observation)
-
-    def plan(self, state: FaroState, observation: Observation) -> Plan:
-        rates_rps = state.forecaster.sample(self.horizon_min, self.samples) / MINUTE_S
+    def plan(self, state: LoopState, observation: Observation) -> Plan:
+        rates_rps = self._paths(state, observation) / MINUTE_S
+        jobs, target_now = state.jobs, observation.target
+        drops = DROPS if self.objective.startswith("Penalty") else None
+        if self.service_time_s is not None:
+            jobs = tuple(replace(job, service_time_s=self.service_time_s) for job in jobs)
         table = build_table(
-            state.jobs,
+            jobs,
             rates_rps,
-            observation.running,
+            target_now,
             performance=self.performance,
-            max_replicas=int(observation.capacity),
+            drops=drops,
+            cold_start_min=self.cold_start_min,
+            change_penalty=self.change_penalty,
+            max_replicas=int(observation.capacity / jobs_array(jobs, "cores").min()),
         )
-        chosen = solve(table, observation.capacity, self.objective, current=observation.target)
-        moved = chosen.replicas != observation.target
-        return Plan(
-            chosen.replicas,
-            chosen.drop,
-            tuple(PLANNED if m else HOLD for m in moved),
-            tries=5,
-            forecast_rps=rates_rps.mean(axis=(1, 2)),
-        )
+        chosen = solve(table, observation.capacity, self.objective, current=target_now)
+        target, drop = chosen.replicas, chosen.drop
+        if chosen.value - worth(table, target_now, observation.capacity, self.objective) <= self.least_gain:
+            target = target_now
+            drop = chosen.drop if not drops else table.drop[np.arange(len(target)), np.minimum(target, table.columns)]
+        reason = tuple(PLANNED if moved else HOLD for moved in target != target_now)
+        return Plan(target, drop, reason, tries=5, forecast_rps=rates_rps.mean(axis=(1, 2)))
+
+    def _paths(self, state, observation):
+        """Requests per minute (jobs, samples, minutes)."""
+        elapsed_s = observation.now_s - MINUTE_S * observation.minute
+        if not self.nowcast or observation.arrivals_now is None or not 0 < elapsed_s <= MINUTE_S:
+            return state.forecaster.sample(self.horizon_min, self.samples)
+        share = elapsed_s / MINUTE_S
+        return nowcast(state.forecaster, observation.arrivals_now, share, self.horizon_min, self.samples)
 
 
-def fold_minutes(state: FaroState, observation: Observation) -> FaroState:
-    """Show the forecaster every complete minute that it has not seen; minutes beyond the observed history are missing."""
-    forecaster = state.forecaster
-    history = observation.arrivals_per_min
-    for minute in range(state.minute, observation.minute):
-        back = observation.minute - minute  # 1 = the newest
-        known = back <= history.shape[1]
-        forecaster = forecaster.update(history[:, -back] if known else np.full(len(history), np.nan))
-    return replace(state, forecaster=forecaster, minute=observation.minute)
+# Chosen on days 9 and 10 of the published traces, the forecaster fitted on days 1-8: docs/choices.md has the measurements.
+CHOSEN = {
+    "first_s": 10.0,
+    "interval_s": 60.0,
+    "phase_s": 50.0,
+    "nowcast": True,
+    "cold_start_min": 2.0,
+    "least_gain": 0.05,
+}
+FALLBACK = "mgc"  # the latency model where nothing was measured
+OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
 
 
-def react_up(state: FaroState, observation: Observation) -> tuple[FaroState, Plan]:
-    """The short-term loop: one replica more after 30 s above the SLO since the last long-term decision.
-
-    Below the SLO, and during a change, the counter stands still.
-    """
-    elapsed_s = observation.now_s - state.last_s
-    above = (observation.mean_latency_s > state.slo_s) & ~observation.changing
-    counter_s = state.counter_s + elapsed_s * above
-    up = counter_s >= UP_AFTER_S
-    target = np.minimum(observation.target + up, np.maximum(state.most, observation.target))
-    state = replace(state, counter_s=np.where(up, 0.0, counter_s), last_s=observation.now_s)
-    return state, Plan(target, observation.drop, tuple(REACT_UP if u else HOLD for u in up))
+def chosen(kit: Kit, objective: str = "Sum", **changes: Any) -> Faro:
+    """Our edition with the options chosen on training days; `changes` override single ones."""
+    name = f"Faro-{objective}"
+    options: dict[str, Any] = {
+        **CHOSEN,
+        "performance": kit.performance if kit.performance is not None else FALLBACK,
+        **changes,
+    }
+    return Faro(kit.need("forecaster", name), name=name, objective=objective, **options)
 
 
-@register("Faro-Sum")
-def faro_sum(kit):
-    return Faro(kit.need("forecaster", "Faro-Sum"))
+def _enter(objective: str) -> None:
+    register(f"Faro-{objective}")(lambda kit: chosen(kit, objective))
+
+
+for _objective in OBJECTIVES:
+    _enter(_objective)

@@ -1,4 +1,4 @@
-"""The two control loops that the forecasting policies share: a long-term one, and a reactive one in between (paper, section 4)."""
+"""The two control loops of the forecasting policies: a long-term one, and a reactive one in between (paper, section 4)."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ class TwoLoops:
         if self.is_long_term(observation.now_s):
             plan = self.plan(state, observation)
             cleared = np.zeros_like(state.counter_s)
-            return replace(
-                state, counter_s=cleared, last_s=observation.now_s, since_minute=observation.minute
-            ), plan
+            return replace(state, counter_s=cleared, last_s=observation.now_s, since_minute=observation.minute), plan
         return react_up(state, observation, steps=1 if self.reactive else 0)
 
     def is_long_term(self, now_s: float) -> bool:

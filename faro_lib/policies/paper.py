@@ -25,7 +25,7 @@ HORIZON_MIN = 7
 
 
 def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
-    """Requests per minute since the last long-term decision, (jobs, minutes); they stand for a forecast before there is one."""
+    """Requests per minute since the last long-term decision, (jobs, minutes): the forecast before there is one."""
     minutes = max(1, min(observation.minute - state.since_minute, observation.arrivals_per_min.shape[1]))
     return observation.arrivals_per_min[:, -minutes:]
 
@@ -63,6 +63,7 @@ class PaperFaro(TwoLoops):
     quantile : of the forecast, a minute at a time; with `adaptive` raised in steps of 0.1 to 0.9 while the solution leaves
         replicas free, keeping the last that left some. None: the mean, a point forecast.
     shrink : give back what is not worth 1e-4.
+    method : "nlopt-cobyla" is Powell's code, as SciPy had it when the paper was written; SciPy 1.16 replaced it.
     """
 
     name: str = "Faro-Sum (paper)"
@@ -73,7 +74,7 @@ class PaperFaro(TwoLoops):
     quantile: float | None = 0.6
     adaptive: bool = True
     shrink: bool = True
-    method: str = "cobyla"
+    method: str = "nlopt-cobyla"
     samples: int = 100
     horizon_min: int = HORIZON_MIN
 
@@ -129,7 +130,9 @@ register("MArk")(lambda kit: MArk(kit.need("forecaster", "MArk")))
 
 def _edition(name: str, objective: str):
     paper_name = f"{name} (paper)"
-    register(paper_name)(lambda kit: PaperFaro(kit.need("forecaster", paper_name), name=paper_name, objective=objective))
+    register(paper_name)(
+        lambda kit: PaperFaro(kit.need("forecaster", paper_name), name=paper_name, objective=objective)
+    )
 
 
 for _name, _objective in OBJECTIVES.items():

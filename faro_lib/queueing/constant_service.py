@@ -16,7 +16,15 @@ from faro_lib.queueing.formulas import _checked, mmc_wait
 
 # One row of the lookup table: utilisations, finer towards saturation, where the wait grows as 1 / (1 - rho), and near zero,
 # where the high percentiles of few servers begin to wait.
-RHO_GRID = np.concatenate([np.linspace(0.0, 0.1, 101), np.linspace(0.105, 0.9, 160), np.linspace(0.9025, 0.99, 36)])
+RHO_GRID = np.concatenate(
+    [
+        np.linspace(0.0, 0.01, 101),
+        np.linspace(0.0105, 0.1, 180),
+        np.linspace(0.101, 0.4, 300),
+        np.linspace(0.405, 0.9, 100),
+        np.linspace(0.9025, 0.99, 36),
+    ]
+)
 STORED_PERCENTILES, STORED_SERVERS = (0.5, 0.9, 0.95, 0.99, 0.999), 100
 
 

@@ -58,3 +58,9 @@ def measure(
         latency_s[k, 0] = latency_s[k, 1]
     slo_s = np.array([job.slo_s for job in classes.values()])
     return MeasuredPerformance(tuple(classes), rates, np.array(replicas), latency_s, relaxed, precise, refused, slo_s)
+
+
+def measure_where_possible(jobs: tuple[Job, ...], **options) -> MeasuredPerformance | None:
+    """`measure`, or None where one class of jobs makes different promises, which one table cannot hold."""
+    promises = {(job.model, job.slo_s, job.percentile) for job in jobs}
+    return measure(jobs, **options) if len(promises) == len({job.model for job in jobs}) else None

@@ -13,7 +13,7 @@ import yaml
 from faro_lib.workload.jobs import Job, Traces
 from faro_lib.workload.squeeze import scale_to, squeeze
 
-JOB_FIELDS = {field.name: field.type for field in dataclasses.fields(Job)}
+JOB_FIELDS = {field.name: str(field.type) for field in dataclasses.fields(Job)}
 
 
 def read_jobs(path: str | Path) -> tuple[Job, ...]:

@@ -1,0 +1,73 @@
+"""The page with everything: right numbers, captions beside figures, nothing from elsewhere."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from faro_lib.config import Config
+from faro_lib.report import MEASURES, write_report
+
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cf500f0003860180"
+    "5a347d6b0000000049454e44ae426082"
+)
+
+
+@pytest.fixture
+def page(tmp_path):
+    results = tmp_path / "my"
+    (results / "simulate").mkdir(parents=True)
+    (results / "figures").mkdir()
+    rng = np.random.default_rng(5)
+    rows = [
+        {"policy": policy, "replicas": size, "trial": trial} | {name: base + rng.random() / 100 for name in MEASURES}
+        for size in (16, 36)
+        for policy, base in (("AIAD", 0.5), ("<Faro>", 0.25))
+        for trial in range(3)
+    ]
+    pd.DataFrame(rows).to_csv(results / "simulate" / "summary.csv", index=False)
+    (results / "figures" / "fig02_second.png").write_bytes(PIXEL)
+    (results / "figures" / "fig01_first.png").write_bytes(PIXEL)
+    (results / "figures" / "captions.json").write_text('{"fig01_first": "Faster & <better>."}')
+    write_report(results, Config().model_dump(), results / "report.html")
+    return pd.DataFrame(rows), (results / "report.html").read_text()
+
+
+def test_every_cell_is_mean_and_standard_deviation_over_trials_and_says_how_many(page):
+    table, html = page
+    trials = table[(table["policy"] == "AIAD") & (table["replicas"] == 36)]["lost_utility"]
+    row = re.search(r"<td>AIAD</td>.*?</tr>", html).group()
+    assert f"<td>{trials.mean():.3f} ± {trials.std():.3f}</td>" in row
+    assert row.endswith("<td>3</td></tr>")
+
+
+def test_the_largest_cluster_comes_first(page):
+    _, html = page
+    assert re.findall(r'<h2 id="size-(\d+)"', html) == ["36", "16"]
+
+
+def test_the_policy_that_loses_least_stands_out(page):
+    _, html = page
+    assert re.findall(r'<tr class="best"><td>(.*?)</td>', html) == ["&lt;Faro&gt;"] * 2
+
+
+def test_figures_come_in_the_order_of_their_names_each_with_its_caption(page):
+    _, html = page
+    assert re.findall(r'<figure id="(\w+)"', html) == ["fig01_first", "fig02_second"]
+    assert "<b>Figure 1: first.</b> Faster &amp; &lt;better&gt;." in html
+
+
+def test_nothing_is_loaded_from_elsewhere_and_nothing_is_run(page):
+    _, html = page
+    assert "<script" not in html
+    assert all(source.startswith("data:") for source in re.findall(r'(?:src|href)="([^"#][^"]*)"', html))
+
+
+def test_configuration_seeds_and_versions_stand_on_the_page(page):
+    _, html = page
+    assert "Trial seeds: 24, 32." in html
+    assert "generated from seed 1." in html
+    assert "sizes: [36, 32, 16]" in html
+    assert f"numpy {np.__version__}" in html
