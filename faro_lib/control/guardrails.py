@@ -1,8 +1,8 @@
 """Guardrails: what holds whatever the policy says. Pure functions of (rules, what is remembered, observation, plan).
 
-In the order of a turn: `look` shows the policy targets as they were asked for, `guarded` keeps its plan within the rules,
-admission cuts it to the free capacity, `settle` sees to it that what is asked of the cluster fits in any case. Each job
-that a rule touched says so in the plan's reason.
+In the order of a turn: `look` sees targets as they were asked for, `lend` hides from the policy who is absent, `guarded`
+keeps its plan within the rules, admission cuts it to the free capacity, `settle` sees to it that what is asked of the
+cluster fits in any case. Each job that a rule touched says so in the plan's reason.
 """
 
 from __future__ import annotations
@@ -115,28 +115,41 @@ class Guard:
         return Guard(self.known_s, target, drop, observation.present)
 
 
-def look(limits: Limits, guard: Guard, observation: Observation) -> tuple[Guard, Observation]:
-    """Take notice of what data there is, and show the policy what it asked for.
+def look(guard: Guard, observation: Observation) -> tuple[Guard, Observation]:
+    """Take notice of what data there is, and see targets and drop rates as they were asked for.
 
-    If somebody else has reset targets or drop rates, the policy sees them as they were asked for: it decides as if
-    nothing had happened, and what it decides is asserted again. Absent jobs have no replicas; policies give everybody the
-    minimum all the same, so they see that much more capacity.
+    If somebody else has reset them, the policy decides as if nothing had happened, and what it decides is asserted again.
     """
     here = np.isfinite(observation.mean_latency_s)
     if observation.arrivals_per_min.shape[1]:
         here = here & np.isfinite(observation.arrivals_per_min[:, -1])
-    present = observation.present
-    if present is not None:
-        here = here | ~present
-        if not present.all():
-            lent = float((limits.cores * limits.at_start)[~present].sum())
-            observation = replace(observation, capacity=observation.capacity + lent)
-    known_s = np.where(here, observation.now_s, guard.known_s)
-    guard = replace(guard, known_s=known_s)
+    if observation.present is not None:
+        here = here | ~observation.present
+    guard = replace(guard, known_s=np.where(here, observation.now_s, guard.known_s))
     if guard.target is not None and guard.drop is not None and was_reset(guard, observation).any():
         starting = guard.target - observation.running
         observation = replace(observation, target=guard.target, drop=guard.drop, starting=starting)
     return guard, observation
+
+
+def lend(limits: Limits, intended: Observation) -> Observation:
+    """What the policy sees of absent jobs: that they have their minimum, outside the capacity.
+
+    Policies give everybody the minimum; so they need not know who is there.
+    """
+    if intended.present is None or intended.present.all():
+        return intended
+    absent = ~intended.present
+    lent = float((limits.cores * limits.at_start)[absent].sum())
+    return replace(
+        intended,
+        capacity=intended.capacity + lent,
+        target=np.where(absent, limits.at_start, intended.target),
+        running=np.where(absent, limits.at_start, intended.running),
+        starting=np.where(absent, 0, intended.starting),
+        changing=intended.changing & ~absent,
+        drop=np.where(absent, 0.0, intended.drop),
+    )
 
 
 def was_reset(guard: Guard, observation: Observation) -> np.ndarray:
@@ -216,7 +229,7 @@ def guarded(
         within = np.where(outside, np.clip(plan.target, limits.fewest, limits.most), plan.target)
         plan = replace(plan, target=within, reason=told(plan.reason, outside, BOUNDS))
     if rules.max_moves is not None:
-        target = limit_moves(plan, seen.target, observation.capacity, limits.cores, rules.max_moves)
+        target = limit_moves(plan, seen.target, seen.capacity, limits.cores, rules.max_moves)
         plan = replace(plan, target=target, reason=told(plan.reason, target != plan.target, MOVE_LIMIT))
     if seen.present is not None or guard.present is not None:
         plan = with_presence(limits, guard, seen, plan)

@@ -5,13 +5,24 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from faro_lib.control.admission import Pending, admit
-from faro_lib.control.guardrails import Guard, Limits, PolicyFailed, Rules, guarded, look, settle, unsound, without_data
+from faro_lib.control.guardrails import (
+    Guard,
+    Limits,
+    PolicyFailed,
+    Rules,
+    guarded,
+    lend,
+    look,
+    settle,
+    unsound,
+    without_data,
+)
 from faro_lib.policies.base import FAILED, LATE, Cluster, Observation, Plan, Policy, hold
 from faro_lib.workload import Job
 
@@ -54,7 +65,8 @@ def turn(
     A policy that raises or answers nonsense keeps its state of before and is asked again at the next turn; meanwhile, and
     where it was late, the rules say what happens.
     """
-    guard, seen = look(limits, memory.guard, observation)
+    guard, intended = look(memory.guard, observation)
+    seen = lend(limits, intended)
     state, failure = memory.state, None
     began = clock()
     try:
@@ -73,16 +85,11 @@ def turn(
     if failure is None and rules.deadline_s is not None and decision_s > rules.deadline_s:
         failure = LATE
     plan = guarded(rules, limits, guard, observation, seen, plan, failure)
-    target, pending = admit(memory.pending, plan, with_true_capacity(seen, observation), limits.cores)
+    target, pending = admit(memory.pending, plan, intended, limits.cores)
     target, plan, pending = settle(limits, observation, plan, target, pending)
     return Memory(state, pending, guard.after(target, plan.drop, observation)), Step(
         observation, plan, target, decision_s
     )
-
-
-def with_true_capacity(seen: Observation, observation: Observation) -> Observation:
-    """What the policy saw, with the capacity that there really is."""
-    return seen if seen.capacity == observation.capacity else replace(seen, capacity=observation.capacity)
 
 
 def run(

@@ -12,6 +12,7 @@ from faro_lib.metrics.measures import (
     slo_violation_rate,
     summarize,
 )
+from faro_lib.metrics.prediction import learning_curve, prediction_error_over_time, prediction_errors
 
 __all__ = [
     "SUMMARY",
@@ -22,12 +23,15 @@ __all__ = [
     "decisions_frame",
     "gather",
     "kit_of",
+    "learning_curve",
     "lost_utility",
     "lost_utility_360",
     "measured_utilities",
     "minute_effective_utility",
     "minute_utility",
     "minutes_frame",
+    "prediction_error_over_time",
+    "prediction_errors",
     "read_tables",
     "running_by_minute",
     "slo_violation_rate",

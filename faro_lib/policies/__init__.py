@@ -2,6 +2,7 @@
 
 from faro_lib.policies.base import Cluster, Observation, Plan, Policy
 from faro_lib.policies.baselines import AIAD, FairShare, Fixed, Oneshot
+from faro_lib.policies.cilantro import Cilantro
 from faro_lib.policies.faro import Faro
 from faro_lib.policies.platforms import HPA, RayServe
 from faro_lib.policies.registry import MAKERS, Kit, make, register
@@ -10,6 +11,7 @@ __all__ = [
     "AIAD",
     "HPA",
     "MAKERS",
+    "Cilantro",
     "Cluster",
     "FairShare",
     "Faro",

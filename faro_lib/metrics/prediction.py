@@ -1,0 +1,94 @@
+"""How well predicted percentiles of latency came true, and how fast a model that learns gets better."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from faro_lib.metrics.frames import running_by_minute
+from faro_lib.policies.cilantro import LearnedLatency
+from faro_lib.simulate import Run
+from faro_lib.workload.jobs import MINUTE_S, Job, jobs_array
+
+WORST = 10.0  # SLOs; a latency above it, or infinite, counts as this
+
+
+def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.DataFrame:
+    """Predicted against measured percentiles, for the minute after each decision that predicts.
+
+    Decisions that change a job's replicas are left out: the minute after them is served by another count. The error
+    includes what the load did meanwhile, as a policy without a forecast must bear it.
+
+    Parameters
+    ----------
+    decisions, minutes : of one run, `decisions_frame` and `minutes_frame`.
+
+    Returns
+    -------
+    one row a job and minute: job, minute, predicted_p99_s, p99_s, log_error = |ln(predicted / measured)|, both cut at 10
+    SLOs, and utility_error = |utility predicted - measured| (relaxed).
+    """
+    slo_s = {job.name: job.slo_s for job in jobs}
+    decisions = decisions.sort_values(["job", "time_s"], kind="stable")
+    moved = decisions.groupby("job", sort=False)["replicas_target"].diff().fillna(0) != 0
+    steady = decisions[~moved & decisions["predicted_p99_s"].notna() & (decisions["time_s"] % MINUTE_S == 0)]
+    steady = steady.assign(minute=(steady["time_s"] // MINUTE_S).astype(np.int32))
+    told = steady[["job", "minute", "predicted_p99_s"]].merge(minutes[["job", "minute", "p99_s"]], on=["job", "minute"])
+    told = told[told["p99_s"].notna()]
+    slo = told["job"].map(slo_s)
+    predicted, measured = ((told[column] / slo).clip(upper=WORST) for column in ("predicted_p99_s", "p99_s"))
+    return told.assign(
+        log_error=np.abs(np.log(predicted / measured)),
+        utility_error=np.abs(np.minimum(1, 1 / predicted) - np.minimum(1, 1 / measured)),
+    ).reset_index(drop=True)
+
+
+def prediction_error_over_time(errors: pd.DataFrame, window_min: int = 30) -> pd.DataFrame:
+    """Mean errors of all jobs in windows of the run: minute (the window's first), log_error, utility_error, predictions."""
+    window = errors["minute"] // window_min * window_min
+    means = errors.groupby(window)[["log_error", "utility_error"]].mean()
+    return means.assign(predictions=errors.groupby(window).size()).reset_index()
+
+
+def learning_curve(run: Run, judged_on: Run | None = None, after_min=(0, 5, 15, 30, 60, 120, 240, 360)) -> pd.DataFrame:
+    """How wrong the learned latency model was after so many minutes of a run, always judged on the same job-minutes.
+
+    Errors over time as `prediction_errors` has them follow the load, as peaks are harder to predict; these do not.
+
+    Parameters
+    ----------
+    judged_on : the run whose job-minutes judge, another trial, say; `run` itself if None.
+
+    Returns
+    -------
+    minute, log_error (mean of |ln(believed / measured)|, cut at 10 SLOs), observations learned so far.
+    """
+    of_job, minute, *learned = _steady_minutes(run)
+    judge_of_job, _, *judge = _steady_minutes(judged_on or run)
+    kinds = np.array([job.model for job in run.workload.jobs])
+    slo_s = jobs_array(run.workload.jobs, "slo_s")
+    model, rows, done = LearnedLatency.ignorant(kinds), [], 0
+    for until in sorted(min(m, run.workload.minutes) for m in after_min):
+        upto = int(np.searchsorted(minute, until))
+        part = slice(done, upto)
+        jobs = of_job[part]
+        model = model.learn(list(kinds[jobs]), slo_s[jobs], *(values[part] for values in learned))
+        done = upto
+        errors = []
+        for job in np.unique(judge_of_job):
+            rate_rps, replicas, p99_s = (values[judge_of_job == job] for values in judge)
+            believed_s = model.latency_s(kinds[job], slo_s[job], rate_rps, replicas)
+            worst_s = WORST * slo_s[job]
+            errors.append(np.abs(np.log(np.minimum(believed_s, worst_s) / np.minimum(p99_s, worst_s))))
+        rows.append((until, float(np.concatenate(errors).mean()), done))
+    return pd.DataFrame(rows, columns=["minute", "log_error", "observations"]).drop_duplicates("minute")
+
+
+def _steady_minutes(run: Run):
+    """Job-minutes with requests and as many replicas as the minute before: job, minute, rate_rps, replicas, p99_s."""
+    running = running_by_minute(run)
+    requests, p99_s = run.requests[:, :-1], run.p99_s[:, :-1]
+    steady = (running > 0) & (requests > 0)
+    steady &= np.diff(running, axis=1, prepend=run.initial[:, None]) == 0
+    minute, job = np.nonzero(steady.T)
+    return job, minute, requests[job, minute] / MINUTE_S, running[job, minute], p99_s[job, minute]

@@ -1,0 +1,356 @@
+"""The guardrails, rule by rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_control import seen
+
+from faro_lib.control import Limits, Memory, PolicyFailed, Rules, run, turn
+from faro_lib.policies import AIAD, FairShare
+from faro_lib.policies.base import (
+    APPEARED,
+    BOUNDS,
+    CAPACITY,
+    FAILED,
+    HOLD,
+    LATE,
+    LEFT,
+    MISSING,
+    MOVE_LIMIT,
+    PLANNED,
+    REASONS,
+    REASSERT,
+    Plan,
+)
+from faro_lib.workload import Job
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A policy that always wants the same."""
+
+    target: tuple
+    more: tuple | None = None
+    less: tuple | None = None
+    drop: float = 0.0
+    name: str = "Wish"
+    tick_s: float = 60.0
+
+    def initial(self, jobs, capacity):
+        return np.array(self.target)
+
+    def start(self, jobs):
+        return 0
+
+    def decide(self, state, observation):
+        value = {
+            "value_more": None if self.more is None else np.array(self.more),
+            "value_less": None if self.less is None else np.array(self.less),
+        }
+        target = np.array(self.target)
+        reason = tuple(PLANNED if moved else HOLD for moved in target != observation.target)
+        return state + 1, Plan(target, np.full(len(target), self.drop), reason, tries=5, **value)
+
+
+@dataclass(frozen=True)
+class Failing(Wish):
+    """A policy whose solver raises."""
+
+    def decide(self, state, observation):
+        raise ArithmeticError("no solution")
+
+
+def jobs_of(*names, **fields):
+    return tuple(Job(name, **fields) for name in names)
+
+
+ABC = jobs_of("a", "b", "c")
+
+
+class Turns:
+    """A loop by hand: one observation after another."""
+
+    def __init__(self, policy, jobs=ABC, rules=Rules(), clock=None):  # noqa: B008
+        self.policy, self.jobs, self.rules = policy, jobs, rules
+        self.memory = Memory.start(policy, jobs)
+        self.clock = {} if clock is None else {"clock": clock}
+
+    def see(self, observation):
+        self.memory, step = turn(
+            self.policy, self.rules, Limits.of(self.jobs), self.memory, observation, **self.clock
+        )  # fmt: skip
+        return step.target.tolist(), step.plan.reason
+
+
+def blind(observation, *jobs):
+    """The same without the data of these jobs."""
+    latency_s, counts = observation.mean_latency_s.astype(float), observation.arrivals_per_min.astype(float)
+    latency_s, counts = latency_s.copy(), counts.copy()
+    latency_s[list(jobs)], counts[list(jobs), -1] = np.nan, np.nan
+    return replace(observation, mean_latency_s=latency_s, arrivals_per_min=counts)
+
+
+def test_a_plan_within_the_rules_passes_as_it_is():
+    assert Turns(Wish((3, 1, 2))).see(seen([2, 2, 2])) == ([3, 1, 2], (PLANNED, PLANNED, HOLD))
+
+
+def test_data_that_is_missing_for_a_moment_is_the_policys_own_affair():
+    turns = Turns(Wish((3, 1, 2)), rules=Rules(stale_after_s=60))
+    assert turns.see(blind(seen([2, 2, 2], now_s=60.0), 0))[0] == [3, 1, 2]
+
+
+def test_a_job_whose_data_stays_missing_is_held_and_the_others_are_not():
+    turns = Turns(Wish((3, 1, 2)), rules=Rules(stale_after_s=30))
+    assert turns.see(blind(seen([2, 2, 2], now_s=60.0), 0)) == ([2, 1, 2], (MISSING, PLANNED, HOLD))
+
+
+def test_missing_data_can_mean_a_fair_share_instead():
+    turns = Turns(Wish((1, 1, 1)), rules=Rules("fair-share", stale_after_s=30))
+    observation = blind(seen([1, 1, 7], capacity=9, now_s=60.0), 0, 1, 2)
+    assert turns.see(observation) == ([3, 3, 3], (MISSING,) * 3)
+
+
+def test_a_job_counts_again_as_soon_as_its_data_is_back():
+    turns = Turns(Wish((3, 1, 2)), rules=Rules(stale_after_s=30))
+    turns.see(blind(seen([2, 2, 2], now_s=60.0), 0, 1, 2))
+    assert turns.see(seen([2, 2, 2], now_s=70.0))[0] == [3, 1, 2]
+
+
+def test_missing_latencies_are_not_read_as_low_ones():
+    # Ten minutes below the SLO let AIAD take a replica away; ten minutes without a latency do not.
+    for latency_s, expected in ((0.1, 4), (np.nan, 5)):
+        turns = Turns(AIAD(), jobs_of("a"), Rules(stale_after_s=1e9))
+        for tick in range(1, 61):
+            target, _ = turns.see(seen([5], now_s=10.0 * tick, mean_latency_s=np.array([latency_s])))
+        assert target == [expected]
+
+
+def test_when_the_policy_raises_the_loop_holds_and_says_so():
+    with pytest.warns(PolicyFailed, match=r"'Wish' failed at 60 s, hold instead: no solution"):
+        assert Turns(Failing((3, 1, 2))).see(seen([2, 2, 2])) == ([2, 2, 2], (FAILED,) * 3)
+
+
+def test_when_the_policy_raises_everybody_can_get_a_fair_share_instead():
+    with pytest.warns(PolicyFailed):
+        assert Turns(Failing((9, 9, 9)), rules=Rules("fair-share")).see(seen([1, 1, 7], capacity=9))[0] == [3, 3, 3]
+
+
+def test_a_failed_policy_is_asked_again_with_the_state_it_had():
+    turns = Turns(Failing((2, 2, 2)))
+    with pytest.warns(PolicyFailed):
+        turns.see(seen([2, 2, 2]))
+    assert turns.memory.state == 0
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        (Wish((3, np.nan, 2)), "whole numbers"),
+        (Wish((3, 1.5, 2)), "whole numbers"),
+        (Wish((3, 1)), "shape"),
+        (Wish((3, 1, 2), drop=np.nan), r"lie in \[0, 1\]"),
+        (Wish((3, 1, 2), drop=1.5), r"lie in \[0, 1\]"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_counts_as_a_failure(wish, said):
+    class Nonsense(Wish):
+        def decide(self, state, observation):
+            target = np.array(self.target)
+            return state, Plan(target, np.full(len(target), self.drop), (HOLD,) * len(target))
+
+    nonsense = Nonsense(wish.target, drop=wish.drop)
+    with pytest.warns(PolicyFailed, match=said):
+        assert Turns(nonsense).see(seen([2, 2, 2])) == ([2, 2, 2], (FAILED,) * 3)
+
+
+def test_a_decision_that_comes_too_late_is_not_carried_out():
+    def clock(instants):
+        return iter(instants).__next__
+
+    for took_s, expected in ((0.9, [3, 1, 2]), (1.1, [2, 2, 2])):
+        turns = Turns(Wish((3, 1, 2)), rules=Rules(deadline_s=1.0), clock=clock([5.0, 5.0 + took_s]))
+        target, reason = turns.see(seen([2, 2, 2]))
+        assert target == expected
+        assert (reason == (LATE,) * 3) == (took_s > 1.0)
+
+
+def test_targets_stay_within_the_jobs_bounds():
+    jobs = jobs_of("a", "b", "c", min_replicas=2, max_replicas=4)
+    assert Turns(Wish((1, 9, 3)), jobs).see(seen([3, 3, 3])) == ([2, 4, 3], (BOUNDS, BOUNDS, HOLD))
+
+
+def test_a_decision_moves_at_most_so_many_replicas_in_the_order_of_the_jobs():
+    turns = Turns(Wish((3, 3, 4)), rules=Rules(max_moves=2))
+    assert turns.see(seen([2, 2, 2])) == ([3, 3, 2], (PLANNED, PLANNED, MOVE_LIMIT))
+
+
+def test_the_most_valuable_moves_stay_where_the_plan_tells():
+    wish = Wish((3, 3, 4), less=(0.1, 0.2, 0.3))
+    assert Turns(wish, rules=Rules(max_moves=2)).see(seen([2, 2, 2]))[0] == [2, 2, 4]
+
+
+def test_a_start_in_a_full_cluster_takes_the_stop_that_is_missed_least_along_as_one_move():
+    wish = Wish((4, 1, 1), more=(0.0, 0.5, 0.1), less=(0.9, 0.0, 0.0))
+    assert Turns(wish, rules=Rules(max_moves=1)).see(seen([2, 2, 2], capacity=6))[0] == [3, 2, 1]
+
+
+def test_what_the_limit_held_back_is_done_by_later_decisions_if_it_is_still_wanted():
+    turns, target = Turns(Wish((5, 1, 3)), rules=Rules(max_moves=1)), [2, 4, 3]
+    for tick in range(1, 4):
+        target, _ = turns.see(seen(target, capacity=9, now_s=60.0 * tick))
+    assert target == [5, 1, 3]
+
+
+def test_targets_that_somebody_else_has_reset_are_asserted_again():
+    turns = Turns(Wish((3, 1, 2)))
+    turns.see(seen([2, 2, 2], now_s=60.0))
+    assert turns.see(seen([1, 1, 1], now_s=120.0)) == ([3, 1, 2], (REASSERT, HOLD, REASSERT))
+
+
+def test_a_policy_counts_from_what_it_asked_for_not_from_what_somebody_else_reset():
+    turns = Turns(AIAD(), jobs_of("a"))
+    for tick, target in ((1, 5), (2, 5), (3, 1)):
+        asked, _ = turns.see(seen([target], now_s=10.0 * tick, mean_latency_s=np.array([1.0])))
+    assert asked == [6]
+
+
+def test_drop_rates_that_somebody_else_has_reset_are_asserted_again():
+    turns = Turns(Wish((2, 2, 2), drop=0.1))
+    turns.see(seen([2, 2, 2], now_s=60.0))
+    assert turns.see(seen([2, 2, 2], now_s=120.0))[1] == (REASSERT,) * 3
+
+
+def test_when_capacity_shrinks_replicas_go_that_the_plan_does_not_want_first_though_they_be_changing():
+    wish = Wish((2, 1, 4))
+    observation = seen([4, 2, 4], capacity=7, changing=[True, True, True])
+    assert Turns(wish).see(observation)[0] == [2, 1, 4]
+
+
+def test_then_they_go_from_the_job_with_the_most_cores_above_its_minimum_the_later_among_equals():
+    assert Turns(Wish((4, 2, 4))).see(seen([4, 2, 4], capacity=9)) == ([4, 2, 3], (HOLD, HOLD, CAPACITY))
+    assert Turns(Wish((4, 2, 4))).see(seen([4, 2, 4], capacity=6)) == ([2, 2, 2], (CAPACITY, HOLD, CAPACITY))
+
+
+def test_minima_go_last_of_the_job_of_the_least_weight():
+    jobs = (Job("a", weight=0.5), Job("b"), Job("c"))
+    assert Turns(Wish((1, 1, 1)), jobs).see(seen([1, 1, 1], capacity=2))[0] == [0, 1, 1]
+    assert Turns(Wish((1, 1, 1))).see(seen([1, 1, 1], capacity=2))[0] == [1, 1, 0]
+
+
+def here(observation, *present):
+    return replace(observation, present=np.array(present))
+
+
+def test_a_job_that_appears_starts_at_its_minimum_whatever_is_wanted_for_it():
+    jobs = (Job("a"), Job("b"), Job("c", min_replicas=2))
+    turns = Turns(Wish((3, 3, 5)), jobs)
+    assert turns.see(here(seen([3, 3, 0]), True, True, False)) == ([3, 3, 0], (HOLD, HOLD, HOLD))
+    assert turns.see(here(seen([3, 3, 0], now_s=120.0), True, True, True)) == ([3, 3, 2], (HOLD, HOLD, APPEARED))
+    assert turns.see(here(seen([3, 3, 2], now_s=180.0), True, True, True))[0] == [3, 3, 5]
+
+
+def test_a_job_that_appears_in_a_full_cluster_takes_its_minimum_from_who_has_most():
+    turns = Turns(Wish((2, 4, 1)))
+    turns.see(here(seen([2, 4, 0], capacity=6), True, True, False))
+    assert turns.see(here(seen([2, 4, 0], capacity=6, now_s=120.0), True, True, True)) == (
+        [2, 3, 1],
+        (HOLD, CAPACITY, APPEARED),
+    )
+
+
+def test_a_job_that_leaves_gives_up_all_it_has_though_it_be_changing():
+    turns = Turns(Wish((2, 4, 1)))
+    turns.see(here(seen([2, 4, 1]), True, True, True))
+    observation = here(seen([2, 4, 1], now_s=120.0, changing=[False, True, False]), True, False, True)
+    assert turns.see(observation) == ([2, 0, 1], (HOLD, LEFT, HOLD))
+    assert turns.see(here(seen([2, 0, 1], now_s=180.0), True, False, True)) == ([2, 0, 1], (HOLD, HOLD, HOLD))
+
+
+def test_the_share_of_absent_jobs_is_shared_by_the_others():
+    turns = Turns(FairShare())
+    assert turns.see(here(seen([2, 2, 0], capacity=8), True, True, False))[0] == [4, 4, 0]
+
+
+class Broken:
+    """A cluster that cannot be observed from `fails_s` on."""
+
+    def __init__(self, fails_s):
+        self.fails_s, self.now_s, self.applied = fails_s, 0.0, []
+
+    def advance(self, until_s):
+        self.now_s = until_s
+
+    def observe(self):
+        if self.now_s >= self.fails_s:
+            raise ConnectionError("no answer")
+        return seen([2, 2, 2], now_s=self.now_s)
+
+    def apply(self, target, drop):
+        self.applied.append(target.tolist())
+
+
+def test_a_cluster_that_cannot_be_observed_is_held_where_it_was():
+    cluster, steps = Broken(120.0), []
+    run(cluster, Wish((3, 1, 2)), ABC, 400.0, on_step=steps.append, rules=Rules(stale_after_s=90))
+    assert cluster.applied == [[3, 1, 2]] * 6
+    assert [step.plan.reason[0] for step in steps] == [PLANNED, REASSERT, *[MISSING] * 4]
+    assert [step.observation.minute for step in steps] == [1, 2, 3, 4, 5, 6]
+    assert np.isnan(steps[-1].observation.arrivals_per_min[:, 1:]).all()
+
+
+def test_without_a_single_observation_there_is_nothing_to_hold():
+    with pytest.raises(ConnectionError):
+        run(Broken(0.0), Wish((3, 1, 2)), ABC, 400.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("fail_mode", "panic"), ("max_moves", -1), ("stale_after_s", -1.0), ("deadline_s", 0.0)]
+)
+def test_rules_that_make_no_sense_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=f"{field}={value!r}"):
+        Rules(**{field: value})
+
+
+@given(st.data())
+def test_whatever_happens_targets_fit_the_capacity_keep_the_minima_and_say_why(data):
+    n = data.draw(st.integers(1, 4))
+
+    def per_job(values):
+        return data.draw(st.lists(values, min_size=n, max_size=n))
+
+    jobs = tuple(
+        Job(str(k), cores=tenths / 10, min_replicas=fewest, max_replicas=fewest + 5)
+        for k, (tenths, fewest) in enumerate(per_job(st.tuples(st.integers(1, 20), st.integers(0, 2))))
+    )
+    cores, fewest = np.array([job.cores for job in jobs]), np.array([job.min_replicas for job in jobs])
+    rules = Rules(
+        data.draw(st.sampled_from(["hold", "fair-share"])),
+        data.draw(st.sampled_from([None, 0, 1, 3])),
+        data.draw(st.sampled_from([0.0, 60.0])),
+    )
+    turns, target = None, np.maximum(1, fewest)
+    for tick in range(1, data.draw(st.integers(1, 5)) + 1):
+        wish = Wish(tuple(per_job(st.integers(0, 9))))
+        policy = Failing(wish.target) if data.draw(st.booleans()) else wish
+        turns = turns or Turns(policy, jobs, rules)
+        turns.policy = policy
+        capacity = int(np.ceil(10 * np.maximum(1, fewest) @ cores)) / 10 + data.draw(st.integers(0, 100)) / 10
+        present = np.array(per_job(st.booleans()))
+        now = np.array(per_job(st.integers(0, 5))) if data.draw(st.booleans()) else np.array(target)  # a reset, or not
+        observation = here(seen(now, capacity, per_job(st.booleans()), now_s=60.0 * tick), *present)
+        if data.draw(st.booleans()):
+            observation = blind(observation, *range(n))
+        if isinstance(policy, Failing):
+            with pytest.warns(PolicyFailed):
+                target, reason = turns.see(observation)
+        else:
+            target, reason = turns.see(observation)
+        assert np.array(target) @ cores <= capacity + 1e-9
+        assert (np.array(target)[present] >= fewest[present]).all()
+        assert (np.array(target)[~present] == 0).all()
+        assert set(reason) <= set(REASONS)

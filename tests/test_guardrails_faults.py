@@ -1,0 +1,227 @@
+"""Faults inside a full simulated day: the loop goes on, the capacity holds, and decisions.parquet says why."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from faro_lib.allocate.solve import SOLVERS
+from faro_lib.control import PolicyFailed, Rules
+from faro_lib.forecast.kalman import LocalLevel, kalman
+from faro_lib.metrics import decisions_frame, minute_utility
+from faro_lib.policies import Kit, make
+from faro_lib.policies.base import APPEARED, CAPACITY, FAILED, HOLD, LEFT, MISSING, REASONS, REASSERT
+from faro_lib.simulate import SimulatedCluster, draw, simulate
+from faro_lib.workload import Workload
+from faro_lib.workload.synthetic import synthetic
+
+SEED, CAPACITY_CORES = 24, 36
+FROM_S, UNTIL_S = 120 * 60.0, 125 * 60.0  # of a passing fault: five minutes, two hours into the day
+HOUR = 60
+POLICIES = ("FairShare", "AIAD", "Oneshot", "HPA", "RayServe", "Cilantro", "MArk", "Faro-Sum")
+
+
+@pytest.fixture(scope="module")
+def traces():
+    return synthetic(seed=1)
+
+
+@pytest.fixture(scope="module")
+def day(traces):
+    return traces.workload()
+
+
+@pytest.fixture(scope="module")
+def draws(day):
+    return draw(day, SEED)
+
+
+@pytest.fixture(scope="module")
+def kit(traces, day):
+    return Kit(day.jobs, kalman(traces, seed=0))
+
+
+@pytest.fixture
+def decided(tmp_path):
+    """What decisions.parquet says of a run, after the checks that every run must stand."""
+
+    def read(run, capacity=lambda now_s: CAPACITY_CORES):
+        assert (np.diff(run.decisions.time_s) > 0).all()
+        assert run.decisions.time_s[-1] >= 359 * 60  # the loop went on to the end
+        for now_s, target in zip(run.decisions.time_s, run.decisions.target):
+            assert target.sum() <= capacity(now_s)
+        decisions_frame(run).to_parquet(tmp_path / "decisions.parquet")
+        decisions = pd.read_parquet(tmp_path / "decisions.parquet")
+        assert set(decisions.reason) <= set(REASONS)
+        return decisions
+
+    return read
+
+
+def as_good_as(run, undisturbed, from_minute):
+    """Whether the rest of the day is worth what it is without the fault, but for one percent."""
+    utility, reference = (np.nanmean(minute_utility(r)[:, from_minute:-1]) for r in (run, undisturbed))
+    return utility >= 0.99 * reference
+
+
+@dataclass(frozen=True, slots=True)
+class NoForecast(LocalLevel):
+    """A forecaster that loses its mind for five minutes."""
+
+    def sample(self, horizon=7, n=100):
+        paths = super(NoForecast, self).sample(horizon, n)
+        return np.full_like(paths, np.nan) if FROM_S <= 60 * self.seen <= UNTIL_S else paths
+
+
+@pytest.fixture(scope="module")
+def undisturbed(day, draws, kit):
+    return simulate(day, make("Faro-Sum", kit), CAPACITY_CORES, draws=draws)
+
+
+def test_a_day_without_faults_gives_no_reason_of_the_guardrails(undisturbed, decided):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PolicyFailed)
+        assert set(decided(undisturbed).reason) <= {"start", "planned", "react-up", "hold"}
+
+
+@pytest.mark.parametrize("fail_mode", ["hold", "fair-share"])
+def test_forecasts_of_nan(day, draws, kit, undisturbed, decided, fail_mode):
+    fields = {name: getattr(kit.forecaster, name) for name in kit.forecaster.__dataclass_fields__}
+    policy = make("Faro-Sum", replace(kit, forecaster=NoForecast(**fields)))
+    with pytest.warns(PolicyFailed):
+        run = simulate(day, policy, CAPACITY_CORES, draws=draws, rules=Rules(fail_mode))
+    decisions = decided(run)
+    failed = decisions[decisions.reason == FAILED]
+    assert len(failed) >= len(day.jobs)
+    assert failed.time_s.between(FROM_S, UNTIL_S).all()
+    if fail_mode == "fair-share":
+        assert (
+            failed.replicas_target <= CAPACITY_CORES // len(day.jobs)
+        ).mean() > 0.8  # 3 each, but for who is changing
+    assert (decisions[decisions.time_s > UNTIL_S].reason == "planned").any()
+    assert as_good_as(run, undisturbed, 180)
+
+
+def test_a_solver_that_raises(day, draws, kit, undisturbed, decided, monkeypatch):
+    exact, calls = SOLVERS["exact"], []
+
+    def failing(problem, **options):
+        calls.append(problem)
+        if 20 <= len(calls) < 25:
+            raise ArithmeticError("no solution")
+        return exact(problem, **options)
+
+    monkeypatch.setitem(SOLVERS, "exact", failing)
+    with pytest.warns(PolicyFailed, match="no solution"):
+        run = simulate(day, make("Faro-Sum", kit), CAPACITY_CORES, draws=draws)
+    decisions = decided(run)
+    failed = decisions[decisions.reason == FAILED]
+    assert (failed.groupby("time_s").size() == len(day.jobs)).all()  # each job says so
+    assert failed.time_s.nunique() == 5
+    assert (decisions[decisions.time_s > failed.time_s.max()].reason == "planned").any()
+    assert as_good_as(run, undisturbed, 300)
+
+
+def data_missing(observe):
+    def observed(cluster):
+        observation = observe(cluster)
+        nothing = np.full(len(observation.target), np.nan)
+        counts = observation.arrivals_per_min.copy()
+        counts[:, -1] = np.nan
+        return replace(observation, arrivals_per_min=counts, mean_latency_s=nothing, p99_s=nothing, queue=nothing)
+
+    return observed
+
+
+def no_answer(observe):
+    def observed(cluster):
+        raise ConnectionError("no answer")
+
+    return observed
+
+
+@pytest.mark.parametrize("fault", [data_missing, no_answer])
+@pytest.mark.parametrize("name", POLICIES)
+def test_observations_that_stop_for_five_minutes(day, draws, kit, decided, monkeypatch, name, fault):
+    observe = SimulatedCluster.observe
+    broken = fault(observe)
+    monkeypatch.setattr(
+        SimulatedCluster, "observe", lambda c: broken(c) if FROM_S < c.now_s <= UNTIL_S else observe(c)
+    )  # fmt: skip
+    policy = make(name, kit)
+    run = simulate(day, policy, CAPACITY_CORES, draws=draws)
+    decisions = decided(run)
+    missing = decisions[decisions.reason == MISSING]
+    ticks = np.arange(FROM_S + 60 + policy.tick_s, UNTIL_S + 1, policy.tick_s)  # more than 60 s without data
+    assert sorted(missing.time_s.unique()) == ticks.tolist()
+    assert (missing.groupby("time_s").size() == len(day.jobs)).all()
+    held = missing.sort_values("time_s").groupby("job").replicas_target
+    assert (held.first() == held.last()).all()
+    assert (decisions[decisions.time_s > UNTIL_S].reason != HOLD).any() or name == "FairShare"
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_capacity_that_shrinks_by_a_third_mid_run(day, draws, kit, decided, name):
+    run = simulate(day, make(name, kit), CAPACITY_CORES, draws=draws, capacity_steps=((FROM_S - 1, 24.0),))
+    decisions = decided(run, lambda now_s: 36 if now_s < FROM_S - 1 else 24)
+    before = np.searchsorted(run.decisions.time_s, FROM_S) - 1
+    if run.decisions.target[before].sum() > 24 and name != "FairShare":
+        at_once = decisions[decisions.time_s == run.decisions.time_s[before + 1]]
+        assert (at_once.reason == CAPACITY).any() or (at_once.reason == "planned").any()
+    # Nobody is left without replicas, and nobody serves with what is no longer there.
+    assert (np.array(run.decisions.target) >= 1).all()
+    assert run.decisions.running[-1].sum() <= 24
+
+
+def test_replicas_that_no_longer_fit_say_that_the_capacity_took_them(day, draws, kit, decided):
+    steps = ((FROM_S + 5, 24.0),)  # not at a tick of the long-term loop
+    run = simulate(day, make("Faro-Sum", kit), CAPACITY_CORES, draws=draws, capacity_steps=steps)
+    decisions = decided(run, lambda now_s: 36 if now_s < FROM_S + 5 else 24)
+    at_once = decisions[decisions.time_s == FROM_S + 10]
+    assert (at_once.reason == CAPACITY).any()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_job_that_appears_and_one_that_leaves(day, draws, kit, decided, name):
+    appears_s, leaves_s = 100 * 60.0, 200 * 60.0
+    counts = day.requests_per_min.copy()
+    counts[0, :100], counts[1, 200:] = 0, 0
+    workload = Workload(day.jobs, counts)
+    policy = make(name, kit)
+    run = simulate(
+        workload, policy, CAPACITY_CORES, SEED, lifetimes=((0, appears_s, np.inf), (1, 0.0, leaves_s))
+    )  # fmt: skip
+    decisions = decided(run)
+    time_s, target = np.array(run.decisions.time_s), np.array(run.decisions.target)
+    assert (target[time_s < appears_s, 0] == 0).all()
+    assert (target[time_s >= appears_s, 0] >= 1).all()
+    assert (target[time_s < leaves_s, 1] >= 1).all()
+    assert (target[time_s >= leaves_s, 1] == 0).all()
+    (appeared,), (left,) = decisions[decisions.reason == APPEARED].index, decisions[decisions.reason == LEFT].index
+    assert decisions.loc[appeared, ["time_s", "job", "replicas_target"]].tolist() == [appears_s, "job0", 1]
+    assert decisions.loc[left, ["time_s", "job", "replicas_target"]].tolist() == [leaves_s, "job1", 0]
+    served = run.requests - run.refused
+    assert served[0, 105:360].sum() > 0.5 * run.requests[0, 105:360].sum()
+    assert served[1, :200].sum() > 0.5 * run.requests[1, :200].sum()
+
+
+def test_targets_that_somebody_resets_during_the_day(day, draws, kit, undisturbed, decided, monkeypatch):
+    observe = SimulatedCluster.observe
+
+    def meddled(cluster):
+        if cluster.now_s == FROM_S + 10:
+            cluster.apply(np.ones(len(day.jobs), int), np.zeros(len(day.jobs)))
+        return observe(cluster)
+
+    monkeypatch.setattr(SimulatedCluster, "observe", meddled)
+    run = simulate(day, make("Faro-Sum", kit), CAPACITY_CORES, draws=draws)
+    decisions = decided(run)
+    told = decisions[decisions.reason == REASSERT]
+    assert set(told.time_s) == {FROM_S + 10}
+    before = decisions[(decisions.time_s < FROM_S + 10)].groupby("job").replicas_target.last()
+    assert (told.set_index("job").replicas_target == before[told.job]).all()
+    assert as_good_as(run, undisturbed, 180)
