@@ -87,6 +87,7 @@ def save_all(captioned: dict, directory: str | Path, stage: str = "") -> None:
         save(figure, directory, name)
     path = directory / (f"captions-{stage}.json" if stage else "captions.json")
     plain = {
-        name: getattr(caption, "data", caption).replace("**", "").replace("`", "") for name, (_, caption) in captioned.items()
+        name: getattr(caption, "data", caption).replace("**", "").replace("`", "")
+        for name, (_, caption) in captioned.items()
     }
     path.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
