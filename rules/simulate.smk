@@ -10,6 +10,7 @@ rule simulate:
         modules=modules_of("50_simulation"),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
+        posterior=rules.forecast.output.posterior if DAYS >= 2 else [],  # policies forecast by it where it lies there
     output:
         tables=[f"{RESULTS}/simulate/{{replicas}}/{table}" for table in SIMULATED],
         notebook=f"{NOTEBOOKS}/50_simulation-{{replicas}}.ipynb",
