@@ -1,4 +1,4 @@
-"""Stage 20: how long does a request wait? The formulas that every decision rests on; independent of the workload."""
+"""Stage 20: how long does a request wait? The formulas that every decision rests on, and the measured table that our edition decides by."""
 
 
 rule queueing:
@@ -6,6 +6,7 @@ rule queueing:
     input:
         notebook="notebooks/20_queueing.ipynb",
         modules=modules_of("20_queueing"),
+        jobs=rules.traces.output.jobs,
     output:
         half=f"{RESULTS}/queueing/half_against_exact.csv",
         notebook=f"{NOTEBOOKS}/20_queueing.ipynb",

@@ -10,6 +10,7 @@ rule simulate:
         modules=modules_of("50_simulation"),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
+        queueing=rules.queueing.output.half,  # and with it, where the jobs allow one, the measured table
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],  # policies forecast by it where it lies there
     output:
         tables=[f"{RESULTS}/simulate/{{replicas}}/{table}" for table in SIMULATED],
