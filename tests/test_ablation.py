@@ -10,8 +10,9 @@ from faro_lib import forecast
 from faro_lib.figures import ablation as figure
 from faro_lib.metrics import compare, summaries
 from faro_lib.policies import Kit, PaperFaro, make
-from faro_lib.policies.ablation import ExactPaperFaro, our_steps, paper_steps, variants
+from faro_lib.policies.ablation import our_steps, paper_steps, variants
 from faro_lib.policies.faro import CHOSEN, chosen
+from faro_lib.policies.paper_solvers import ExactPaperFaro
 from faro_lib.workload.synthetic import synthetic
 
 ROOT = Path(__file__).parent.parent

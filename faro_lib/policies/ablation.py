@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from faro_lib.allocate import shrink, solve
 from faro_lib.policies.base import Policy
 from faro_lib.policies.faro import CHOSEN, Faro, chosen
 from faro_lib.policies.paper import OBJECTIVES, PaperFaro
+from faro_lib.policies.paper_solvers import ExactPaperFaro
 from faro_lib.policies.registry import Kit
-from faro_lib.utility import DROPS, build_table
-from faro_lib.workload.jobs import MINUTE_S
 
 PAPER, OURS = "paper", "ours"
 OBJECTIVE = "FairSum"  # that of the published ablation
@@ -32,32 +28,6 @@ class Variant:
     policy: Policy
     edition: str
     published: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ExactPaperFaro(PaperFaro):
-    """The paper's edition with nothing exchanged but the solver: whole numbers, solved exactly, instead of COBYLA."""
-
-    name: str = "Faro-Sum (paper, exact)"
-
-    def _solve(self, state, observation, per_min) -> Any:
-        running = np.maximum(observation.running, 1)
-        cores = np.array([job.cores for job in state.jobs])
-        full = bool(running @ cores >= observation.capacity)
-        table = build_table(
-            state.jobs,
-            np.maximum(per_min, 1.0)[:, None] / MINUTE_S,
-            running,
-            performance=self.performance,
-            utility=self.utility,
-            drops=DROPS if self.objective.startswith("Penalty") else None,
-            cold_start_min=1.0 if self.predictive and full else 0.0,
-            max_replicas=int(observation.capacity / cores.min()),
-        )
-        found = solve(table, observation.capacity, self.objective, current=observation.target)
-        if not self.shrink:
-            return found
-        return shrink(table, found, observation.capacity)
 
 
 def paper_steps(kit: Kit, objective: str = OBJECTIVE) -> list[Variant]:
