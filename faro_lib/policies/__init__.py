@@ -4,6 +4,7 @@ from faro_lib.policies.base import Cluster, Observation, Plan, Policy
 from faro_lib.policies.baselines import AIAD, FairShare, Fixed, Oneshot
 from faro_lib.policies.cilantro import Cilantro
 from faro_lib.policies.faro import Faro
+from faro_lib.policies.paper import MArk, PaperFaro
 from faro_lib.policies.platforms import HPA, RayServe
 from faro_lib.policies.registry import MAKERS, Kit, make, register
 
@@ -17,8 +18,10 @@ __all__ = [
     "Faro",
     "Fixed",
     "Kit",
+    "MArk",
     "Observation",
     "Oneshot",
+    "PaperFaro",
     "Plan",
     "Policy",
     "RayServe",
