@@ -62,6 +62,6 @@ $(PINS): requirements.txt
 	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
 	  echo "make: $$python lacks venv; on Debian: apt-get install $$("$$python" -c 'import sys; print("python3.%d-venv" % sys.version_info[1])')" >&2; exit 1; fi; \
 	echo "Setting up .venv with $$("$$python" --version); a few minutes the first time." >&2; \
-	"$$python" -m venv --clear .venv
+	"$$python" -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@

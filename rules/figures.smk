@@ -11,7 +11,7 @@ rule figures:
         simulated=rules.simulated.output.tables,
         published=[str(table) for table in sorted(Path(PUBLISHED_TABLES).glob("*.csv"))],
     output:
-        captions=update(f"{RESULTS}/figures/captions.json"),
+        captions=f"{RESULTS}/figures/captions-comparison.json",
         notebook=f"{NOTEBOOKS}/90_figures.ipynb",
     log:
         f"{LOGS}/90_figures.log",

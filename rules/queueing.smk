@@ -1,11 +1,12 @@
-"""Stage 20: how long does a request wait? The formulas that every decision rests on; independent of the workload."""
+"""Stage 20: how long does a request wait? The formulas, and the measured table that every decision rests on."""
 
 
 rule queueing:
-    "Compare the latency formulas with each other and with exact M/D/c."
+    "Compare the latency formulas with each other and with exact M/D/c; measure the jobs' classes at constant rates."
     input:
         notebook="notebooks/20_queueing.ipynb",
         modules=modules_of("20_queueing"),
+        jobs=rules.traces.output.jobs,
     output:
         half=f"{RESULTS}/queueing/half_against_exact.csv",
         notebook=f"{NOTEBOOKS}/20_queueing.ipynb",

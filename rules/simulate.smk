@@ -10,6 +10,8 @@ rule simulate:
         modules=modules_of("50_simulation"),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
+        measured=rules.queueing.output.notebook,
+        posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
     output:
         tables=[f"{RESULTS}/simulate/{{replicas}}/{table}" for table in SIMULATED],
         notebook=f"{NOTEBOOKS}/50_simulation-{{replicas}}.ipynb",

@@ -51,7 +51,7 @@ from pathlib import Path
 from faro_lib.figures import captions
 folder = Path(results) / "figures"
 folder.mkdir(parents=True, exist_ok=True)
-(folder / "captions.json").write_text(json.dumps({}))
+(folder / "captions-comparison.json").write_text(json.dumps({}))
 """
 
 

@@ -259,7 +259,7 @@ class TestTheWholePipeline:
         [
             ("faro_lib/figures/captions.py", {"figures", "report"}),
             ("faro_lib/simulate/pods.py", {"simulate", "simulated", "figures", "report"}),
-            ("faro_lib/workload/jobs.py", {"traces", "simulate", "simulated", "figures", "report"}),
+            ("faro_lib/workload/jobs.py", {"traces", "queueing", "simulate", "simulated", "figures", "report"}),
             ("faro_lib/report.py", {"report"}),
             ("faro_lib/cli.py", set()),
         ],

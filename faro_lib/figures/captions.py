@@ -80,10 +80,14 @@ def save_all(captioned: dict, directory: str | Path, stage: str = "") -> None:
 
     Parameters
     ----------
-    captioned : name -> (Figure, caption).
+    captioned : name -> (Figure, caption); a caption may be an IPython Markdown object, whose marks are dropped.
     """
     directory = Path(directory)
     for name, (figure, _) in captioned.items():
         save(figure, directory, name)
     path = directory / (f"captions-{stage}.json" if stage else "captions.json")
-    path.write_text(json.dumps({name: caption for name, (_, caption) in captioned.items()}, indent=1) + "\n")
+    plain = {
+        name: getattr(caption, "data", caption).replace("**", "").replace("`", "")
+        for name, (_, caption) in captioned.items()
+    }
+    path.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n")

@@ -85,6 +85,7 @@ CHOSEN = {
     "cold_start_min": 2.0,
     "least_gain": 0.05,
 }
+SPREAD_LEAST_GAIN = 0.3  # where the objective weighs the spread by the number of jobs, its noise is larger too
 FALLBACK = "mgc"  # the latency model where nothing was measured
 OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
 
