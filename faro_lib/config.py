@@ -80,6 +80,117 @@ class Sloppify(Section):
         return _no_twins(objectives)
 
 
+class Ablation(Section):
+    """Stage 60: what each step is worth, the paper's steps and then ours."""
+
+    sizes: list[int] | None = Field(
+        None, description="cluster sizes; the paper's: [40, 36, 32]; null: the middle one of `sizes`; []: left out"
+    )
+    trials: int = Field(1, ge=1, description="trials a step and size")
+    objective: str = Field("FairSum", description="what is maximised; the published ablation's is FairSum")
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes_are_positive(cls, sizes: list[int] | None) -> list[int] | None:
+        return sizes and _sizes(sizes)
+
+    @field_validator("objective")
+    @classmethod
+    def _known_objective(cls, objective: str) -> str:
+        if objective not in OBJECTIVES:
+            raise ValueError(f"is unknown; {nearest(objective, OBJECTIVES)}")
+        return objective
+
+
+class Scale(Section):
+    """Stage 70: mixed models, more jobs, the curve over cluster sizes."""
+
+    trials: int = Field(1, ge=1, description="trials of everything here but the curve")
+    minutes: int | None = Field(60, ge=1, description="how much of the day the larger workloads have; null: all of it")
+    mixed: list[int] | None = Field(
+        None,
+        description="cluster sizes with ResNet18 in every other job; null: the middle one of `sizes`; []: left out",
+    )
+    clusters: list[tuple[int, int]] = Field(
+        [(20, 70), (100, 320)], description="[jobs, replicas] of larger workloads; []: left out"
+    )
+    largest: list[tuple[int, int]] = Field(
+        [], description="[jobs, replicas] that only FairShare and Faro-Sum are asked, for an hour; []: left out"
+    )
+    curve: list[int] = Field([], description="cluster sizes of the curve of lost utility; []: left out")
+    curve_trials: int = Field(3, ge=1, description="trials of the curve")
+    curve_policies: list[str] = Field(
+        ["FairShare", "AIAD", "MArk", "Faro-FairSum (paper)", "Faro-Sum", "Faro-FairSum"],
+        min_length=1,
+        description="who is in the curve",
+    )
+
+    @field_validator("mixed", "curve")
+    @classmethod
+    def _sizes_are_positive(cls, sizes: list[int] | None) -> list[int] | None:
+        return sizes and _sizes(sizes)
+
+    @field_validator("clusters", "largest")
+    @classmethod
+    def _a_replica_for_every_job(cls, clusters: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        for jobs, replicas in clusters:
+            if not 1 <= jobs <= replicas:
+                raise ValueError(f"has [{jobs}, {replicas}]; a cluster has at least 1 job and 1 replica for each")
+        return _no_twins(clusters)
+
+    @field_validator("curve_policies")
+    @classmethod
+    def _known_policies(cls, policies: list[str]) -> list[str]:
+        return _policies(policies)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.mixed != [] or self.clusters or self.largest or self.curve)
+
+
+class Sensitivity(Section):
+    """Stage 65: where the lead ends, one circumstance at a time; an empty list leaves a circumstance out."""
+
+    trials: int = Field(1, ge=1, description="trials a circumstance and policy")
+    replicas: int | None = Field(None, ge=1, description="cluster size; null: the middle one of `sizes`")
+    first_minute: int = Field(0, ge=0, description="where the slice of the judged day begins")
+    minutes: int = Field(60, ge=1, description="length of the slice")
+    policies: list[str] = Field(
+        ["FairShare", "AIAD", "Faro-FairSum"], min_length=2, description="who competes; the last one leads or does not"
+    )
+    cold_start_s: list[float] = Field([5, 35, 120], description="seconds until a new replica serves")
+    slo_factor: list[float] = Field([2, 4, 8], description="SLO in service times")
+    forecast_error: list[float] = Field([0, 0.25, 0.5], description="relative error of an oracle")
+    interval_s: list[float] = Field([60, 300], description="seconds between two decisions")
+    scv_factor: list[float] = Field([1, 4], description="how much more service times vary than was measured")
+
+    @field_validator("policies")
+    @classmethod
+    def _known_policies(cls, policies: list[str]) -> list[str]:
+        return _policies(policies)
+
+    @field_validator("cold_start_s", "slo_factor", "forecast_error", "interval_s", "scv_factor")
+    @classmethod
+    def _not_negative(cls, values: list[float]) -> list[float]:
+        for value in values:
+            if value < 0:
+                raise ValueError(f"has {value:g}; accepted: numbers >= 0")
+        return _no_twins(values)
+
+    @field_validator("slo_factor", "interval_s")
+    @classmethod
+    def _positive(cls, values: list[float]) -> list[float]:
+        if 0 in values:
+            raise ValueError("has 0; accepted: numbers > 0")
+        return values
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to do."""
+        return any((self.cold_start_s, self.slo_factor, self.forecast_error, self.interval_s, self.scv_factor))
+
+
 class Config(Section):
     """Everything that `snakemake` can be told."""
 
@@ -97,6 +208,9 @@ class Config(Section):
     synthetic: Synthetic = Field(Synthetic(), description="the generated workload")
     forecast: Forecast = Field(Forecast(), description="the Bayesian forecaster, fitted on the training days")
     sloppify: Sloppify = Field(Sloppify(), description="solvers and formulations compared")
+    ablation: Ablation = Field(Ablation(), description="what each step is worth")
+    sensitivity: Sensitivity = Field(Sensitivity(), description="where the lead ends")
+    scale: Scale = Field(Scale(), description="mixed models, more jobs, more sizes")
 
     @field_validator("workload")
     @classmethod
@@ -122,30 +236,53 @@ class Config(Section):
     @field_validator("policies")
     @classmethod
     def _known_policies(cls, policies: list[str]) -> list[str]:
-        for policy in policies:
-            if policy not in POLICIES:
-                raise ValueError(f"has an unknown policy {policy!r}; {nearest(policy, POLICIES)}")
-        return _no_twins(policies)
+        return _policies(policies)
 
     @field_validator("sizes")
     @classmethod
     def _sizes_are_positive(cls, sizes: list[int]) -> list[int]:
-        for size in sizes:
-            if size < 1:
-                raise ValueError(f"has {size}; a cluster has at least 1 replica")
-        return _no_twins(sizes)
+        return _sizes(sizes)
 
     @model_validator(mode="after")
     def _a_replica_for_every_job(self):
         jobs = {SYNTHETIC: self.synthetic.jobs, PUBLISHED: PUBLISHED_JOBS}.get(self.workload, 1)
-        if min(self.sizes) < jobs:
-            raise ValueError(f"sizes: {min(self.sizes)} replicas are fewer than the {jobs} jobs of {self.workload}")
+        for key, sizes in {
+            "sizes": self.sizes,
+            "ablation.sizes": self.ablation.sizes,
+            "scale.mixed": self.scale.mixed,
+            "scale.curve": self.scale.curve,
+            "sensitivity.replicas": [self.sensitivity.replicas] if self.sensitivity.replicas else [],
+        }.items():
+            if sizes and min(sizes) < jobs:
+                raise ValueError(f"{key}: {min(sizes)} replicas are fewer than the {jobs} jobs of {self.workload}")
         return self
+
+    def or_middle(self, sizes: list[int] | None) -> list[int]:
+        """`sizes`, or where it is None the middle one of the cluster sizes.
+
+        >>> Config().or_middle(None), Config().or_middle([])
+        ([32], [])
+        """
+        return sorted(self.sizes)[len(self.sizes) // 2 : len(self.sizes) // 2 + 1] if sizes is None else sizes
 
     @property
     def stem(self) -> str:
         """Name of the workload, and of its folder under results."""
         return self.workload if self.workload in (SYNTHETIC, PUBLISHED) else Path(self.workload).stem
+
+
+def _policies(policies: list[str]) -> list[str]:
+    for policy in policies:
+        if policy not in POLICIES:
+            raise ValueError(f"has an unknown policy {policy!r}; {nearest(policy, POLICIES)}")
+    return _no_twins(policies)
+
+
+def _sizes(sizes: list[int]) -> list[int]:
+    for size in sizes:
+        if size < 1:
+            raise ValueError(f"has {size}; a cluster has at least 1 replica")
+    return _no_twins(sizes)
 
 
 def _no_twins(values: list) -> list:

@@ -33,6 +33,7 @@ rule figures:
 EARLIER_STAGES = [rules.queueing.output.notebook]
 if DAYS >= 2:
     EARLIER_STAGES += [rules.forecast.output.notebook, rules.sloppify.output.notebook]
+    EARLIER_STAGES += [rules.ablation.output.notebook] if CONFIG.ablation.sizes != [] else []
 
 
 rule report:

@@ -1,6 +1,16 @@
 """What runs were worth, as numbers and as tables, and the limit of what any policy could reach."""
 
-from faro_lib.metrics.experiment import Tables, compare, gather, kit_of, read_tables, trial_seeds, write_tables
+from faro_lib.metrics.experiment import (
+    Tables,
+    compare,
+    gather,
+    kit_of,
+    limits_of,
+    read_tables,
+    summaries,
+    trial_seeds,
+    write_tables,
+)
 from faro_lib.metrics.frames import decisions_frame, minutes_frame, running_by_minute
 from faro_lib.metrics.limit import best_by_minute, clairvoyant, measured_utilities
 from faro_lib.metrics.measures import (
@@ -24,6 +34,7 @@ __all__ = [
     "gather",
     "kit_of",
     "learning_curve",
+    "limits_of",
     "lost_utility",
     "lost_utility_360",
     "measured_utilities",
@@ -35,6 +46,7 @@ __all__ = [
     "read_tables",
     "running_by_minute",
     "slo_violation_rate",
+    "summaries",
     "summarize",
     "trial_seeds",
     "write_tables",

@@ -23,6 +23,8 @@ from faro_lib.simulate.draws import ROUTER
 from faro_lib.simulate.measured import measure_where_possible
 from faro_lib.workload import Traces, Workload
 
+LIMIT = ["replicas", "trial", "lost_utility", "slo_violation_rate"]
+
 
 @dataclass(frozen=True, slots=True)
 class Tables:
@@ -98,17 +100,51 @@ def compare(
                 f"{name} at {capacity}, trial {trial + 1} of {trials}: lost utility {lost:.3f}, violations {violated:.2%}"
             )
         if limit:
-            most = min(capacity - len(workload.jobs) + 1, columns_worth_measuring(workload))
-            utility, violated, _ = measured_utilities(workload, draws, most, physics)
-            limits.append({"replicas": capacity, "trial": trial} | clairvoyant(utility, violated, capacity))
+            limits += limits_of(workload, draws, (capacity,), physics=physics, trial=trial)
     first = ["policy", "replicas", "trial"]
     return Tables(
         pd.DataFrame(summary),
         _in_order(minutes, [*first, "job", "minute"]),
         _in_order(decisions, [*first, "time_s", "job"]),
         _in_order(running, [*first, "job", "minute"]),
-        pd.DataFrame(limits, columns=["replicas", "trial", "lost_utility", "slo_violation_rate"]),
+        pd.DataFrame(limits, columns=LIMIT),
     )
+
+
+def limits_of(workload: Workload, draws, capacities, *, physics: Physics = PAPER, trial: int = 0) -> list[dict]:
+    """The clairvoyant limit of one trial at several cluster sizes: rows replicas, trial, lost_utility, slo_violation_rate."""
+    most = min(max(capacities) - len(workload.jobs) + 1, columns_worth_measuring(workload))
+    utility, violated, _ = measured_utilities(workload, draws, most, physics)
+    return [{"replicas": size, "trial": trial} | clairvoyant(utility, violated, size) for size in capacities]
+
+
+def summaries(
+    workload: Workload,
+    policies: Mapping[str, Policy],
+    capacity: int,
+    trials: int,
+    *,
+    physics: Physics = PAPER,
+    scv_factor: float = 1.0,
+    limit: bool = False,
+    report: Callable[[str], None] = print,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`compare` without its minutes: the summary, a row a policy and trial, and the limit of the first trial if wanted.
+
+    Parameters
+    ----------
+    scv_factor : as in `simulate.draw`.
+    """
+    rows, limits = [], []
+    for trial, seed in enumerate(trial_seeds(trials)):
+        draws = draw(workload, seed, router=ROUTER if physics.dispatch == "router" else None, scv_factor=scv_factor)
+        for name, policy in policies.items():
+            run = simulate(workload, policy, capacity, draws=draws, physics=physics)
+            rows.append({"policy": name, "replicas": capacity, "trial": trial} | summarize(run))
+            report(f"{name} at {capacity}, trial {trial + 1} of {trials}: lost utility {rows[-1]['lost_utility']:.3f}")
+        if limit and trial == 0:
+            limits += limits_of(workload, draws, (capacity,), physics=physics)
+    return pd.DataFrame(rows), pd.DataFrame(limits, columns=LIMIT)
 
 
 def columns_worth_measuring(workload: Workload) -> int:

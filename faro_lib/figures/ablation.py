@@ -1,0 +1,104 @@
+"""What each step is worth: figure 16 of the paper, and our own steps after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from faro_lib.figures.captions import NONE_PUBLISHED
+from faro_lib.figures.style import COLOURS, LIMIT, PAGE_IN, PUBLISHED
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EDITION_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
+
+
+def published_ablation(path, steps: dict[str, str], environment: str = "simulation") -> pd.DataFrame:
+    """The published ablation: columns variant, replicas, lost_utility, slo_violation_rate.
+
+    Parameters
+    ----------
+    path : published_ablation.csv.
+    steps : the published name of a step -> ours.
+    """
+    table = pd.read_csv(path)
+    table = table[(table["env"] == environment) & table["system"].isin(list(steps))]
+    return pd.DataFrame(
+        {
+            "variant": table["system"].map(steps),
+            "replicas": table["replicas"],
+            "lost_utility": table["lost_cluster_utility_mean"],
+            "slo_violation_rate": table["slo_violation_rate_mean"],
+        }
+    ).reset_index(drop=True)
+
+
+def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
+    """Figure 16: lost utility step by step, a panel a cluster size; the clairvoyant limit and the published values.
+
+    Parameters
+    ----------
+    summary : columns variant, edition, replicas, trial, lost_utility; bars are means, whiskers standard deviations.
+    limit : columns replicas, lost_utility.
+    published : columns variant, replicas, lost_utility, or None.
+    """
+    from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    names = list(dict.fromkeys(summary["variant"]))
+    editions = summary.drop_duplicates("variant").set_index("variant")["edition"]
+    sizes = sorted(summary["replicas"].unique(), reverse=True)
+    figure, axes = plt.subplots(1, len(sizes), figsize=(PAGE_IN, 0.7 + 0.2 * len(names)), sharey=True, squeeze=False)
+    for axis, size in zip(axes[0], sizes):
+        lost = summary[summary["replicas"] == size].groupby("variant")["lost_utility"]
+        mean, deviation = lost.mean().reindex(names), lost.std(ddof=1).reindex(names).fillna(0)
+        axis.barh(
+            range(len(names)), mean, xerr=deviation, color=[EDITION_COLOURS[editions[name]] for name in names],
+            edgecolor="black", linewidth=0.3, error_kw={"linewidth": 0.8},
+        )  # fmt: skip
+        for place, value in enumerate(mean):
+            axis.annotate(f"{value:.2f}", (value, place), (3, 0), textcoords="offset points", va="center")
+        if published is not None:
+            values = published[published["replicas"] == size].set_index("variant")["lost_utility"].reindex(names)
+            axis.plot(values, range(len(names)), "D", markersize=3, markerfacecolor="white", markeredgecolor=PUBLISHED)
+        floor = limit.loc[limit["replicas"] == size, "lost_utility"].mean()
+        axis.axvline(floor, color=LIMIT, linestyle="--", linewidth=1.0)
+        axis.set(title=f"{size:g} replicas", xlabel="lost cluster utility", xlim=(0, 1.2 * float(mean.max())))
+        axis.set_yticks(range(len(names)), names)
+        axis.grid(visible=False, axis="y")
+    axes[0][0].invert_yaxis()
+    handles = [
+        Patch(facecolor=EDITION_COLOURS["paper"], edgecolor="black", label="the paper's steps"),
+        Patch(facecolor=EDITION_COLOURS["ours"], edgecolor="black", label="our steps"),
+        Line2D([], [], color=LIMIT, linestyle="--", label="clairvoyant limit"),
+    ]
+    if published is not None:
+        label = "published (EuroSys'25)"
+        handles.append(
+            Line2D([], [], marker="D", linestyle="", markerfacecolor="white", markeredgecolor=PUBLISHED, label=label)
+        )
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
+    """Where it begins and ends at each size, and which step of each edition gains most."""
+    mean = summary.groupby(["replicas", "variant"], sort=False)["lost_utility"].mean()
+    editions = summary.drop_duplicates("variant").set_index("variant")["edition"]
+    said = []
+    for size in dict.fromkeys(summary["replicas"]):
+        lost = mean[size]
+        gain = -lost.diff()
+        last = editions[editions == "paper"].index[-1]
+        ours = gain[editions[editions == "ours"].index]
+        said.append(
+            f"at {size:g} replicas from {lost.iloc[0]:.2f} to {lost[last]:.2f} by the paper's steps and to "
+            f"{lost.iloc[-1]:.2f} by ours, of which {ours.idxmax().removeprefix('+ ')} gains most ({ours.max():.2f})"
+        )
+    trials = summary.groupby(["replicas", "variant"])["trial"].nunique().min()
+    text = f"Lost cluster utility, each step with all those above it, mean over {trials} trial{'s' if trials > 1 else ''}: "
+    beside = "Diamonds are the published values." if published is not None else NONE_PUBLISHED
+    return text + "; ".join(said) + ". " + beside

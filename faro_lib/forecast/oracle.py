@@ -1,0 +1,54 @@
+"""A forecaster that knows what comes, but for an error of a given size: to ask what a forecast is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from faro_lib.forecast.base import HORIZON_MIN, Forecaster, check_horizon
+from faro_lib.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oracle(Forecaster):
+    """The truth times a lognormal error of mean 1; it knows how large its error is.
+
+    Each minute and job the whole horizon is off by one factor, exp(s z - s^2 / 2) with s^2 = log(1 + error^2), and the
+    sample paths spread around that by as much again. Errors of different minutes and jobs are independent.
+
+    Attributes
+    ----------
+    truth : requests per minute, shape (jobs, minutes); beyond its end its last minute stands.
+    error : standard deviation of the factor, relative: 0.2 = 20 %.
+    """
+
+    truth: np.ndarray
+    error: float = 0.0
+
+    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+        check_horizon(horizon, n)
+        ahead = np.minimum(self.seen + np.arange(horizon), self.truth.shape[1] - 1)
+        paths = np.repeat(self.truth[:, None, ahead].astype(float), n, axis=1)
+        if self.error == 0:
+            return paths
+        # The factor of this minute first, so that it is the same however many paths are drawn.
+        rng, jobs = self.rng(), len(self.jobs)
+        return paths * self._factor(rng, (jobs, 1, 1)) * self._factor(rng, (jobs, n, 1))
+
+    def _factor(self, rng, shape):
+        variance = np.log1p(self.error**2)
+        return np.exp(np.sqrt(variance) * rng.standard_normal(shape) - variance / 2)
+
+
+def oracle(workload: Workload, error: float = 0.0, seed: int = 0) -> Oracle:
+    """The oracle of one day.
+
+    >>> from faro_lib.workload import Job
+    >>> oracle(Workload((Job("a"),), np.array([[10, 20, 30]]))).update([10]).sample(2, 1).tolist()
+    [[[20.0, 30.0]]]
+    """
+    if not 0 <= error < np.inf:
+        raise ValueError(f"error={error!r} must be a finite number >= 0")
+    names = tuple(job.name for job in workload.jobs)
+    return Oracle(jobs=names, seed=seed, truth=workload.requests_per_min, error=error)

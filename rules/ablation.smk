@@ -1,0 +1,33 @@
+"""Stage 60: what each step is worth, the paper's and then ours. Switched off by `ablation: {sizes: []}`."""
+
+
+rule ablation:
+    "Replay the judged day under every step of the ablation."
+    input:
+        notebook="notebooks/60_ablation.ipynb",
+        modules=modules_of("60_ablation"),
+        requests=rules.traces.output.requests,
+        jobs=rules.traces.output.jobs,
+        measured=rules.queueing.output.notebook,
+        posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
+        published=f"{PUBLISHED_TABLES}/published_ablation.csv",
+    output:
+        summary=f"{RESULTS}/ablation/summary.csv",
+        limit=f"{RESULTS}/ablation/limit.csv",
+        captions=f"{RESULTS}/figures/captions-ablation.json",
+        notebook=f"{NOTEBOOKS}/60_ablation.ipynb",
+    log:
+        f"{LOGS}/60_ablation.log",
+    benchmark:
+        f"{LOGS}/60_ablation.bench"
+    params:
+        notebook=parameters(
+            results=RESULTS,
+            minutes=CONFIG.minutes,
+            **CONFIG.ablation.model_dump() | dict(sizes=CONFIG.or_middle(CONFIG.ablation.sizes)),
+            published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
+        ),
+    message:
+        "ablation: 60_ablation"
+    shell:
+        RUN_NOTEBOOK

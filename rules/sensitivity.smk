@@ -1,0 +1,29 @@
+"""Stage 65: where the lead ends. A circumstance with an empty list is left out, the stage if all are."""
+
+
+rule sensitivity:
+    "Replay a slice of the judged day under other circumstances, one at a time."
+    input:
+        notebook="notebooks/65_sensitivity.ipynb",
+        modules=modules_of("65_sensitivity"),
+        requests=rules.traces.output.requests,
+        jobs=rules.traces.output.jobs,
+        measured=rules.queueing.output.notebook,
+        posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
+    output:
+        summary=f"{RESULTS}/sensitivity/summary.csv",
+        captions=f"{RESULTS}/figures/captions-sensitivity.json",
+        notebook=f"{NOTEBOOKS}/65_sensitivity.ipynb",
+    log:
+        f"{LOGS}/65_sensitivity.log",
+    benchmark:
+        f"{LOGS}/65_sensitivity.bench"
+    params:
+        notebook=parameters(
+            results=RESULTS,
+            **CONFIG.sensitivity.model_dump() | dict(replicas=CONFIG.sensitivity.replicas or CONFIG.or_middle(None)[0]),
+        ),
+    message:
+        "sensitivity: 65_sensitivity"
+    shell:
+        RUN_NOTEBOOK
