@@ -38,6 +38,7 @@ class Wish:
     more: tuple | None = None
     less: tuple | None = None
     drop: float = 0.0
+    tries: int = 5
     name: str = "Wish"
     tick_s: float = 60.0
 
@@ -54,7 +55,7 @@ class Wish:
         }
         target = np.array(self.target)
         reason = tuple(PLANNED if moved else HOLD for moved in target != observation.target)
-        return state + 1, Plan(target, np.full(len(target), self.drop), reason, tries=5, **value)
+        return state + 1, Plan(target, np.full(len(target), self.drop), reason, tries=self.tries, **value)
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,13 @@ def test_data_that_is_missing_for_a_moment_is_the_policys_own_affair():
 def test_a_job_whose_data_stays_missing_is_held_and_the_others_are_not():
     turns = Turns(Wish((3, 1, 2)), rules=Rules(stale_after_s=30))
     assert turns.see(blind(seen([2, 2, 2], now_s=60.0), 0)) == ([2, 1, 2], (MISSING, PLANNED, HOLD))
+
+
+@pytest.mark.parametrize("field", ["arrivals_per_min", "mean_latency_s"])
+def test_counts_and_latencies_are_missed_alike(field):
+    turns, observation = Turns(Wish((3, 1, 2)), rules=Rules(stale_after_s=30)), seen([2, 2, 2], now_s=60.0)
+    without = replace(observation, **{field: getattr(blind(observation, 1), field)})
+    assert turns.see(without)[1] == (PLANNED, MISSING, HOLD)
 
 
 def test_missing_data_can_mean_a_fair_share_instead():
@@ -236,6 +244,15 @@ def test_then_they_go_from_the_job_with_the_most_cores_above_its_minimum_the_lat
     assert Turns(Wish((4, 2, 4))).see(seen([4, 2, 4], capacity=6)) == ([2, 2, 2], (CAPACITY, HOLD, CAPACITY))
 
 
+def test_what_the_capacity_took_does_not_come_back_by_an_older_plan():
+    turns = Turns(Wish((9, 2, 2)))
+    assert turns.see(seen([2, 2, 2], capacity=8, now_s=60.0))[0] == [4, 2, 2]  # the rest is carried over
+    turns.policy = Wish((4, 2, 2))
+    assert turns.see(seen([4, 2, 2], capacity=7, now_s=120.0))[0] == [3, 2, 2]
+    turns.policy = Wish((3, 2, 2))
+    assert turns.see(seen([3, 2, 2], capacity=20, now_s=180.0))[0] == [3, 2, 2]
+
+
 def test_minima_go_last_of_the_job_of_the_least_weight():
     jobs = (Job("a", weight=0.5), Job("b"), Job("c"))
     assert Turns(Wish((1, 1, 1)), jobs).see(seen([1, 1, 1], capacity=2))[0] == [0, 1, 1]
@@ -269,6 +286,13 @@ def test_a_job_that_leaves_gives_up_all_it_has_though_it_be_changing():
     observation = here(seen([2, 4, 1], now_s=120.0, changing=[False, True, False]), True, False, True)
     assert turns.see(observation) == ([2, 0, 1], (HOLD, LEFT, HOLD))
     assert turns.see(here(seen([2, 0, 1], now_s=180.0), True, False, True)) == ([2, 0, 1], (HOLD, HOLD, HOLD))
+
+
+def test_what_was_carried_over_for_a_job_that_left_is_not_in_the_way_of_the_others():
+    turns = Turns(Wish((2, 2, 9)))
+    turns.see(here(seen([2, 2, 2], capacity=8, now_s=60.0), True, True, True))  # 5 of its 9 are carried over
+    turns.policy = Wish((8, 2, 4), tries=1)
+    assert turns.see(here(seen([2, 2, 4], capacity=10, now_s=120.0), True, True, False))[0] == [8, 2, 0]
 
 
 def test_the_share_of_absent_jobs_is_shared_by_the_others():

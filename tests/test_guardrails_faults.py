@@ -22,7 +22,8 @@ from faro_lib.workload.synthetic import synthetic
 SEED, CAPACITY_CORES = 24, 36
 FROM_S, UNTIL_S = 120 * 60.0, 125 * 60.0  # of a passing fault: five minutes, two hours into the day
 HOUR = 60
-POLICIES = ("FairShare", "AIAD", "Oneshot", "HPA", "RayServe", "Cilantro", "MArk", "Faro-Sum")
+OTHERS = ("FairShare", "Oneshot", "HPA", "RayServe", "Cilantro", "MArk", "Faro-PenaltyFairSum")
+POLICIES = ("AIAD", "Faro-Sum", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS))
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +98,12 @@ def test_forecasts_of_nan(day, draws, kit, undisturbed, decided, fail_mode):
     decisions = decided(run)
     failed = decisions[decisions.reason == FAILED]
     assert len(failed) >= len(day.jobs)
-    assert failed.time_s.between(FROM_S, UNTIL_S).all()
+    assert failed.time_s.between(FROM_S - 60, UNTIL_S + 60).all()  # it plans up to a minute ahead of the count
     if fail_mode == "fair-share":
         assert (
             failed.replicas_target <= CAPACITY_CORES // len(day.jobs)
         ).mean() > 0.8  # 3 each, but for who is changing
-    assert (decisions[decisions.time_s > UNTIL_S].reason == "planned").any()
+    assert (decisions[decisions.time_s > UNTIL_S + 60].reason == "planned").any()
     assert as_good_as(run, undisturbed, 180)
 
 

@@ -74,7 +74,7 @@ def worth(table, replicas, budget, objective="Sum", *, gamma=None, quotas=None) 
     >>> from faro_lib.utility import UtilityTable
     >>> from faro_lib.workload import Job
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.4, 0.5], [0, 0.1, 0.9]])
-    >>> worth(table, [2, 1], 3), worth(table, [2, 2], 3)
+    >>> round(worth(table, [2, 1], 3), 6), worth(table, [2, 2], 3)
     (0.6, -inf)
     """
     problem = problem_of(table, budget, objective_of(objective), gamma=gamma, quotas=quotas)

@@ -20,6 +20,10 @@ class Pending:
     def none(cls, jobs: int) -> Pending:
         return cls(np.zeros(jobs, np.int64), np.zeros(jobs, np.int64))
 
+    def only(self, where: np.ndarray) -> Pending:
+        """What is carried over for these jobs; bool (jobs,)."""
+        return Pending(self.target, np.where(where, self.tries, 0))
+
 
 def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndarray) -> tuple[np.ndarray, Pending]:
     """Cut a plan to what the free capacity allows (paper/simulator: free = capacity - sum of targets).

@@ -314,14 +314,13 @@ def settle(
         came = np.array([why == APPEARED for why in plan.reason])
         fewest = np.where(came, limits.at_start, fewest)
         target = np.where(present, target, 0)
-        pending = replace(pending, tries=np.where(present & ~came, pending.tries, 0))
     target = np.maximum(target, fewest)
     if float(target @ limits.cores) <= observation.capacity + EPSILON:
         return target, plan, pending
     shed = within_capacity(limits, fewest, observation.capacity, plan.target, target)
     lost = shed < target
-    pending = replace(pending, tries=np.where(lost, 0, pending.tries))
-    return shed, replace(plan, reason=told(plan.reason, lost & (shed < plan.target), CAPACITY)), pending
+    # What was carried over for these jobs belongs to a larger cluster.
+    return shed, replace(plan, reason=told(plan.reason, lost & (shed < plan.target), CAPACITY)), pending.only(~lost)
 
 
 def within_capacity(limits: Limits, fewest, capacity: float, wanted, target) -> np.ndarray:

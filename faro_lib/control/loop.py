@@ -85,7 +85,8 @@ def turn(
     if failure is None and rules.deadline_s is not None and decision_s > rules.deadline_s:
         failure = LATE
     plan = guarded(rules, limits, guard, observation, seen, plan, failure)
-    target, pending = admit(memory.pending, plan, intended, limits.cores)
+    carried = memory.pending if observation.present is None else memory.pending.only(observation.present)
+    target, pending = admit(carried, plan, intended, limits.cores)
     target, plan, pending = settle(limits, observation, plan, target, pending)
     return Memory(state, pending, guard.after(target, plan.drop, observation)), Step(
         observation, plan, target, decision_s

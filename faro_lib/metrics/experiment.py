@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib import forecast
+from faro_lib.control import PolicyFailed
 from faro_lib.metrics.frames import decisions_frame, minutes_frame, running_by_minute
 from faro_lib.metrics.limit import clairvoyant, measured_utilities
 from faro_lib.metrics.measures import summarize
@@ -77,12 +79,17 @@ def compare(
     limit: bool = True,
     report: Callable[[str], None] = print,
 ) -> Tables:
-    """Every policy on the same trials at one cluster size; `report` is told of every run."""
+    """Every policy on the same trials at one cluster size; `report` is told of every run.
+
+    The loop would go on without a policy that raises; an experiment stops with its error, as what follows is no result.
+    """
     summary, minutes, decisions, running, limits = [], [], [], [], []
     for trial, seed in enumerate(trial_seeds(trials)):
         draws = draw(workload, seed, router=ROUTER if physics.dispatch == "router" else None)
         for name, policy in policies.items():
-            run = simulate(workload, policy, capacity, draws=draws, physics=physics)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", PolicyFailed)
+                run = simulate(workload, policy, capacity, draws=draws, physics=physics)
             key = {"policy": name, "replicas": capacity, "trial": trial}
             summary.append(key | summarize(run))
             minutes.append(minutes_frame(run).assign(**key))

@@ -120,7 +120,9 @@ class CilantroState:
     jobs: tuple[Job, ...]
     kinds: tuple[str, ...]  # of each job
     slo_s: np.ndarray
+    most: np.ndarray
     model: LearnedLatency
+    rate_rps: np.ndarray  # of the last minute whose count is known; NaN before
     minute: int = 0
     running: np.ndarray | None = None  # at the last look
 
@@ -143,7 +145,14 @@ class Cilantro:
 
     def start(self, jobs):
         kinds = tuple(job.model if self.pooled else job.name for job in jobs)
-        return CilantroState(jobs, kinds, jobs_array(jobs, "slo_s"), LearnedLatency.ignorant(kinds))
+        return CilantroState(
+            jobs,
+            kinds,
+            jobs_array(jobs, "slo_s"),
+            jobs_array(jobs, "max_replicas"),
+            LearnedLatency.ignorant(kinds),
+            np.full(len(jobs), np.nan),
+        )
 
     def decide(self, state, observation):
         if observation.minute == state.minute:
@@ -152,35 +161,36 @@ class Cilantro:
         return state, self.plan(state, observation)
 
     def plan(self, state, observation) -> Plan:
-        rate_rps = observation.arrivals_per_min[:, -1] / MINUTE_S
-        # A job of unknown load is worth the same at any count, so it keeps what it has.
-        load_rps = np.nan_to_num(rate_rps)
-        most = int(
-            min(observation.capacity / min(job.cores for job in state.jobs), max(j.max_replicas for j in state.jobs))
-        )
+        rate_rps, now = state.rate_rps, observation.target
+        most = int(min(observation.capacity / jobs_array(state.jobs, "cores").min(), state.most.max()))
         counts = np.arange(most + 1)
+        # A job whose load was never known keeps at least what it has.
         value = [
-            state.model.expected_utility(job, load, counts, "relaxed") if load > 0 else np.ones(most + 1)
-            for job, load in zip(state.jobs, load_rps)
+            np.where(counts < target, 0.0, 1.0)
+            if np.isnan(rate)
+            else state.model.expected_utility(job, rate, counts, "relaxed")
+            if rate > 0
+            else np.ones(most + 1)
+            for job, rate, target in zip(state.jobs, rate_rps, now)
         ]
         table = UtilityTable.from_values(state.jobs, value, running=np.minimum(observation.running, most))
-        chosen = solve(table, observation.capacity, "Sum", current=observation.target)
-        worth = marginal_values(table, chosen)
+        chosen = solve(table, observation.capacity, "Sum", current=now)
+        marginal = marginal_values(table, chosen)
         predicted_s = np.array(
             [
-                state.model.latency_s(kind, job.slo_s, load, replicas)
-                for kind, job, load, replicas in zip(state.kinds, state.jobs, rate_rps, chosen.replicas)
+                state.model.latency_s(kind, job.slo_s, rate, replicas)
+                for kind, job, rate, replicas in zip(state.kinds, state.jobs, rate_rps, chosen.replicas)
             ]
         )
         return Plan(
             chosen.replicas,
-            np.zeros(len(load_rps)),
-            tuple(PLANNED if moved else HOLD for moved in chosen.replicas != observation.target),
+            np.zeros(len(now)),
+            tuple(PLANNED if moved else HOLD for moved in chosen.replicas != now),
             tries=5,
             forecast_rps=rate_rps,
             predicted_p99_s=predicted_s,
-            value_more=worth.more,
-            value_less=worth.less,
+            value_more=marginal.more,
+            value_less=marginal.less,
         )
 
 
@@ -198,7 +208,8 @@ def learn(state: CilantroState, observation) -> CilantroState:
         running[known],
         observation.p99_s[known],
     )
-    return replace(state, model=model, minute=observation.minute, running=running)
+    rate_rps = np.where(np.isnan(rate_rps), state.rate_rps, rate_rps)
+    return replace(state, model=model, rate_rps=rate_rps, minute=observation.minute, running=running)
 
 
 register("Cilantro")(lambda kit: Cilantro())

@@ -85,6 +85,7 @@ CHOSEN = {
     "cold_start_min": 2.0,
     "least_gain": 0.05,
 }
+SPREAD_LEAST_GAIN = 0.3  # where the objective weighs the spread by the number of jobs, its noise is larger too
 FALLBACK = "mgc"  # the latency model where nothing was measured
 OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
 
@@ -92,12 +93,10 @@ OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
 def chosen(kit: Kit, objective: str = "Sum", **changes: Any) -> Faro:
     """Our edition with the options chosen on training days; `changes` override single ones."""
     name = f"Faro-{objective}"
-    options: dict[str, Any] = {
-        **CHOSEN,
-        "performance": kit.performance if kit.performance is not None else FALLBACK,
-        **changes,
-    }
-    return Faro(kit.need("forecaster", name), name=name, objective=objective, **options)
+    options: dict[str, Any] = dict(CHOSEN, performance=FALLBACK if kit.performance is None else kit.performance)
+    if objective.endswith("FairSum"):
+        options["least_gain"] = SPREAD_LEAST_GAIN
+    return Faro(kit.need("forecaster", name), name=name, objective=objective, **(options | changes))
 
 
 def _enter(objective: str) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 from faro_lib.policies.baselines import Fixed
 from faro_lib.queueing import MeasuredPerformance
 from faro_lib.simulate.cluster import PAPER, Physics
-from faro_lib.simulate.draws import ROUTER, draw, true_service_time
+from faro_lib.simulate.draws import ROUTER, draw
 from faro_lib.simulate.run import simulate
 from faro_lib.utility import precise_utility, relaxed_utility
 from faro_lib.workload import Job, Workload
+from faro_lib.workload.service import true_service_time
 
 UTILISATIONS = (0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
 

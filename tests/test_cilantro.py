@@ -1,0 +1,167 @@
+"""The policy that learns: what it believes at first, what it makes of observations, and that its error falls."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_control import seen
+
+from faro_lib.metrics import (
+    decisions_frame,
+    learning_curve,
+    minutes_frame,
+    prediction_error_over_time,
+    prediction_errors,
+)
+from faro_lib.policies import Cilantro
+from faro_lib.policies.cilantro import LOADS, SIZES, LearnedLatency, learn
+from faro_lib.queueing import latency
+from faro_lib.simulate import simulate
+from faro_lib.utility import build_table
+from faro_lib.workload import Job
+from faro_lib.workload.synthetic import synthetic
+
+JOB = Job("a")
+KIND = JOB.model
+
+
+def learned(rate_rps, replicas, latency_s):
+    many = len(rate_rps)
+    return LearnedLatency.ignorant([KIND]).learn(
+        [KIND] * many, np.full(many, JOB.slo_s), np.array(rate_rps), np.array(replicas), np.array(latency_s)
+    )
+
+
+def test_at_first_it_believes_that_a_request_keeps_a_replica_busy_for_a_whole_slo():
+    ignorant = LearnedLatency.ignorant([KIND])
+    assert ignorant.latency_s(KIND, JOB.slo_s, 3 / JOB.slo_s, 3) == pytest.approx(JOB.slo_s)
+    assert ignorant.latency_s(KIND, JOB.slo_s, 30 / JOB.slo_s, 3) == pytest.approx(10 * JOB.slo_s)
+
+
+@st.composite
+def observations(draw):
+    one = st.tuples(st.floats(0.01, 200), st.integers(1, 40), st.one_of(st.floats(0.01, 100), st.just(np.inf)))
+    rows = draw(st.lists(one, min_size=1, max_size=60))
+    return [np.array(column) for column in zip(*rows)]
+
+
+@given(observations())
+@settings(deadline=None)
+def test_more_load_never_promises_less_latency_and_more_replicas_never_more(rows):
+    model = learned(*rows)
+    rates_rps = np.geomspace(0.01, 400, 200)
+    believed_s = model.latency_s(KIND, JOB.slo_s, rates_rps[:, None], np.arange(1, 41))
+    assert np.isfinite(believed_s).all()
+    assert (np.diff(believed_s, axis=0) >= -1e-9).all()
+    assert (np.diff(model.log_latency, axis=1) <= 1e-9).all()  # at the same load per replica
+    assert (np.diff(believed_s, axis=1) <= 1e-9).all()  # at the same rate
+
+
+def test_what_it_has_seen_often_it_believes():
+    # An M/D/c queue shows itself at random loads; the model was told nothing of queues.
+    rng = np.random.default_rng(0)
+    replicas = rng.choice(SIZES[:6], 4000)
+    rates_rps = rng.uniform(0.1, 0.9, 4000) * replicas / JOB.service_time_s
+    truth_s = np.array([latency("mdc", rate, c, JOB.service_time_s, 0.99) for rate, c in zip(rates_rps, replicas)])
+    model = learned(rates_rps, replicas, truth_s)
+    believed_s = model.latency_s(KIND, JOB.slo_s, rates_rps, replicas)
+    assert np.median(np.abs(np.log(believed_s / truth_s))) < 0.1  # about the width of a cell
+
+
+def test_good_minutes_at_a_high_load_raise_the_hopes_for_all_lower_ones():
+    model = learned([5.0] * 20, [1] * 20, [0.3] * 20)
+    assert (model.latency_s(KIND, JOB.slo_s, np.array([1.5, 3.0, 4.5]), 1) < JOB.slo_s).all()
+
+
+def test_it_serves_as_the_performance_model_of_a_table():
+    table = build_table([JOB], np.full((1, 1, 1), 2 / JOB.slo_s), [1], performance=LearnedLatency.ignorant([KIND]))
+    assert table.value.shape[1] >= 3
+    direct = LearnedLatency.ignorant([KIND]).expected_utility(JOB, 2 / JOB.slo_s, np.array([1, 2]), "relaxed")
+    assert direct.tolist() == pytest.approx([0.5, 1.0])
+
+
+def observed(**fields):
+    fields = {"arrivals_per_min": np.array([[120.0]]), "p99_s": np.array([0.4])} | fields
+    return seen([2], **fields)
+
+
+@pytest.mark.parametrize(
+    ("minute", "learns"),
+    [
+        (observed(), True),
+        (observed(p99_s=np.array([np.inf])), True),  # refusals are something to learn from
+        (observed(arrivals_per_min=np.array([[np.nan]])), False),
+        (observed(p99_s=np.array([np.nan])), False),
+        (observed(arrivals_per_min=np.array([[0.0]])), False),
+        (observed(changing=[True]), False),
+    ],
+)
+def test_it_learns_from_minutes_that_are_known_and_were_served_by_one_count(minute, learns):
+    state = learn(Cilantro().start((JOB,)), minute)
+    assert state.model.seen.sum() == (1 if learns else 0)
+
+
+def test_it_does_not_learn_from_a_minute_in_which_the_replicas_changed():
+    state = replace(Cilantro().start((JOB,)), running=np.array([1]))
+    assert learn(state, observed()).model.seen.sum() == 0
+
+
+def test_a_job_of_unknown_load_keeps_what_it_has():
+    jobs = (Job("a"), Job("b"))
+    observation = seen([3, 3], capacity=9, arrivals_per_min=np.array([[np.nan], [1200.0]]), p99_s=np.array([0.3, 0.9]))
+    _, plan = Cilantro().decide(Cilantro().start(jobs), observation)
+    assert plan.target.tolist() == [3, 6]
+    assert np.isnan(plan.predicted_p99_s[0])
+
+
+def test_a_load_that_is_missing_is_the_last_known_one_not_zero():
+    state, plans = Cilantro().start((Job("a"), Job("b"))), []
+    for minute, count in ((1, 600.0), (2, np.nan), (3, 0.0)):
+        counts = np.array([[count], [600.0]])
+        overloaded = dict(arrivals_per_min=counts, p99_s=np.array([2.0, 2.0]))
+        observation = seen([3, 3], capacity=9, minute=minute, now_s=60.0 * minute, **overloaded)
+        state, plan = Cilantro().decide(state, observation)
+        plans.append(plan.target.tolist())
+    assert plans[0][0] > 1
+    assert plans[1][0] == plans[0][0]
+    assert plans[2][0] == 1
+
+
+@pytest.fixture(scope="module")
+def runs():
+    day = synthetic(seed=1).workload()
+    return [simulate(day, Cilantro(), 36, seed) for seed in (24, 32)]
+
+
+def test_its_error_falls_over_the_run_as_judged_by_another_trial(runs):
+    curve = learning_curve(*runs, after_min=(0, 15, 60, 360))
+    error = curve.log_error.to_numpy()
+    assert (np.diff(error) < 0).all()
+    assert error[-1] < error[0] / 4
+    assert curve.observations.is_monotonic_increasing
+
+
+def test_its_predictions_come_true_better_in_the_second_hour_than_in_the_first_minutes(runs):
+    run = runs[0]
+    errors = prediction_errors(decisions_frame(run), minutes_frame(run), run.workload.jobs)
+    by_window = prediction_error_over_time(errors, window_min=15).set_index("minute")
+    assert by_window.log_error.loc[60:105].mean() < by_window.log_error.loc[0]
+    assert (errors.predicted_p99_s > 0).all()
+
+
+def test_every_planned_decision_says_what_it_rests_on(runs):
+    decisions = decisions_frame(runs[0])
+    assert decisions.columns[:5].tolist() == ["time_s", "job", "replicas_target", "drop_target", "reason"]
+    planned = decisions[decisions.reason == "planned"]
+    assert planned[["forecast_rps", "predicted_p99_s"]].notna().all(axis=None)
+    assert (decisions[decisions.time_s > 0].groupby("time_s").size() == 10).all()
+    assert (decisions.value_less.dropna() >= 0).all()
+
+
+def test_the_axis_of_loads_covers_what_a_replica_can_carry():
+    true_service_s = 0.154
+    assert LOADS[0] < 0.1 * JOB.slo_s / true_service_s < JOB.slo_s / true_service_s < LOADS[-1]

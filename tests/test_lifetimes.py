@@ -1,0 +1,67 @@
+"""Jobs that come and go in the simulated cluster: what becomes of their requests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from faro_lib.simulate import Physics, SimulatedCluster, draw
+from faro_lib.workload import Job, Workload
+
+NONE = np.zeros(1)
+
+
+def cluster_of(per_min, lifetime, replicas, dispatch="router"):
+    workload = Workload((Job("a"),), np.array([per_min]))
+    draws = draw(workload, 24)
+    physics = Physics(dispatch)
+    return SimulatedCluster(workload, draws, 8, np.array([replicas]), physics, lifetimes=((0, *lifetime),)), draws
+
+
+def ask(cluster, now_s, replicas):
+    cluster.advance(now_s)
+    cluster.apply(np.array([replicas]), NONE)
+
+
+@pytest.mark.parametrize("dispatch", ["router", "least-outstanding"])
+def test_what_is_asked_of_a_job_before_it_is_there_is_refused(dispatch):
+    cluster, draws = cluster_of([60, 60, 0], (120.0, np.inf), 0, dispatch)
+    ask(cluster, 120.0, 1)
+    cluster.finish()
+    assert np.isinf(cluster.latency_s[draws.arrival_s < 119]).all()
+
+
+def test_a_few_requests_wait_for_the_first_replica_of_a_job_that_appears_and_are_all_served():
+    cluster, draws = cluster_of([0, 60, 60, 0], (60.0, np.inf), 0)
+    ask(cluster, 60.0, 1)
+    cluster.finish()
+    assert np.isfinite(cluster.latency_s).all()
+    first = draws.arrival_s < 65  # these waited for the 35 s of a cold start
+    assert (draws.arrival_s + cluster.latency_s)[first].min() >= 95.0
+    assert len(np.unique(draws.arrival_s + cluster.latency_s)) == len(draws.arrival_s)  # one after another
+
+
+def test_who_waits_at_a_job_that_leaves_is_refused_and_who_is_served_is_served_to_the_end():
+    cluster, draws = cluster_of([1200, 0], (0.0, 30.0), 1)
+    cluster.advance(30.0)
+    inside = int(cluster.observe().queue[0])
+    ended = int(np.sum(cluster.latency_s > 0))
+    assert inside > 10
+    cluster.apply(np.array([0]), NONE)
+    assert cluster.observe().queue[0] <= 4  # those that the replica holds
+    cluster.finish()
+    assert not cluster.observe().queue.any()
+    assert (np.isinf(cluster.latency_s) | (cluster.latency_s > 0)).all()
+    served = np.isfinite(cluster.latency_s)
+    assert ended < len(draws.arrival_s)
+    assert (draws.arrival_s + cluster.latency_s)[served].max() < 32.0
+    assert np.isinf(cluster.latency_s[draws.arrival_s > 30.0]).all()
+
+
+def test_a_job_is_seen_from_its_beginning_to_its_end():
+    cluster, _ = cluster_of([0, 0, 0], (60.0, 120.0), 0)
+    seen = []
+    for now_s in (0.0, 59.0, 60.0, 119.0, 120.0):
+        cluster.advance(now_s)
+        seen.append(bool(cluster.observe().present[0]))
+    assert seen == [False, False, True, True, False]
