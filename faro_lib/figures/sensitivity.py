@@ -43,11 +43,11 @@ def where_the_lead_ends(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def sparse(values: list[float], apart: float = 0.12) -> list[float]:
+def sparse(values: list[float], apart: float = 0.19) -> list[float]:
     """Those of the ascending `values` whose labels find room on an axis that spans them all; the last always does.
 
     >>> sparse([5, 20, 35, 60, 120])
-    [5, 20, 35, 60, 120]
+    [5, 35, 60, 120]
     >>> sparse([30, 60, 300])
     [30, 300]
     """
