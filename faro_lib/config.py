@@ -105,24 +105,24 @@ class Ablation(Section):
 class Scale(Section):
     """Stage 70: mixed models, more jobs, the curve over cluster sizes."""
 
-    trials: int = Field(1, ge=1, description="trials of everything here but the curve")
+    trials: int = Field(1, ge=1, description="trials of everything here but the curve and the largest")
     minutes: int | None = Field(60, ge=1, description="how much of the day the larger workloads have; null: all of it")
     mixed: list[int] | None = Field(
         None,
         description="cluster sizes with ResNet18 in every other job; null: the middle one of `sizes`; []: left out",
     )
     clusters: list[tuple[int, int]] = Field(
-        [(20, 70), (100, 320)], description="[jobs, replicas] of larger workloads; []: left out"
+        [(10, 32), (20, 70), (100, 320)], description="[jobs, replicas] of larger workloads; []: left out"
     )
     largest: list[tuple[int, int]] = Field(
         [], description="[jobs, replicas] that only FairShare and Faro-Sum are asked, for an hour; []: left out"
     )
     curve: list[int] = Field([], description="cluster sizes of the curve of lost utility; []: left out")
     curve_trials: int = Field(3, ge=1, description="trials of the curve")
-    curve_policies: list[str] = Field(
+    policies: list[str] = Field(
         ["FairShare", "AIAD", "MArk", "Faro-FairSum (paper)", "Faro-Sum", "Faro-FairSum"],
         min_length=1,
-        description="who is in the curve",
+        description="who competes with mixed models and in the curve",
     )
 
     @field_validator("mixed", "curve")
@@ -138,7 +138,7 @@ class Scale(Section):
                 raise ValueError(f"has [{jobs}, {replicas}]; a cluster has at least 1 job and 1 replica for each")
         return _no_twins(clusters)
 
-    @field_validator("curve_policies")
+    @field_validator("policies")
     @classmethod
     def _known_policies(cls, policies: list[str]) -> list[str]:
         return _policies(policies)

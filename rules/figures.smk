@@ -34,6 +34,8 @@ EARLIER_STAGES = [rules.queueing.output.notebook]
 if DAYS >= 2:
     EARLIER_STAGES += [rules.forecast.output.notebook, rules.sloppify.output.notebook]
     EARLIER_STAGES += [rules.ablation.output.notebook] if CONFIG.ablation.sizes != [] else []
+    EARLIER_STAGES += [rules.sensitivity.output.notebook] if CONFIG.sensitivity.wanted else []
+    EARLIER_STAGES += [rules.scale.output.notebook] if CONFIG.scale.wanted else []
 
 
 rule report:

@@ -54,6 +54,15 @@ MISTAKES = [
     ({"trials": 0}, "trials=0 should be greater than or equal to 1"),
     ({"trials": 1.5}, "trials=1.5 should be a valid integer"),
     ({"minutes": "all"}, "minutes='all' should be a valid integer"),
+    ({"ablation": {"size": [32]}}, "unknown key 'ablation.size'; did you mean 'sizes'?"),
+    ({"ablation": {"sizes": [9]}}, "ablation.sizes: 9 replicas are fewer than the 10 jobs of synthetic"),
+    ({"ablation": {"objective": "Summ"}}, "ablation.objective='Summ' is unknown; did you mean 'Sum'?"),
+    ({"scale": {"curve": [20, 20]}}, "has 20 more than once"),
+    ({"scale": {"clusters": [[20, 10]]}}, "has [20, 10]; a cluster has at least 1 job and 1 replica for each"),
+    ({"scale": {"policies": ["FairShair"]}}, "unknown policy 'FairShair'; did you mean 'FairShare'?"),
+    ({"sensitivity": {"forecast_error": [-0.1]}}, "has -0.1; accepted: numbers >= 0"),
+    ({"sensitivity": {"interval_s": [0]}}, "has 0; accepted: numbers > 0"),
+    ({"sensitivity": {"policies": ["AIAD"]}}, "sensitivity.policies=['AIAD'] list should have at least 2 items"),
     ({"backend": "kindd"}, "backend='kindd' should be 'none', 'local', 'kind' or 'kubernetes'"),
 ]
 
@@ -65,6 +74,22 @@ def test_a_mistake_is_told_in_one_line_with_the_key_the_value_and_what_is_accept
     assert told in str(error.value)
     assert str(error.value).startswith("config: ")
     assert "\n" not in str(error.value)
+
+
+def test_a_stage_without_sizes_of_its_own_takes_the_middle_one_and_an_empty_list_leaves_it_out():
+    small = load({"sizes": [16, 12, 14]})
+    assert small.or_middle(small.ablation.sizes) == [14]
+    assert small.or_middle([]) == []
+
+
+def test_every_part_of_a_stage_can_be_switched_off_and_then_there_is_no_stage():
+    parts = {"mixed": [], "clusters": [], "largest": [], "curve": []}
+    assert not load({"scale": parts}).scale.wanted
+    assert load({"scale": parts | {"curve": [20]}}).scale.wanted
+    names = ["cold_start_s", "slo_factor", "forecast_error", "interval_s", "scv_factor"]
+    circumstances: dict[str, list[float]] = {name: [] for name in names}
+    assert not load({"sensitivity": circumstances}).sensitivity.wanted
+    assert load({"sensitivity": circumstances | {"cold_start_s": [5]}}).sensitivity.wanted
 
 
 def test_two_mistakes_are_two_lines():

@@ -23,7 +23,7 @@ def policies_by_size(
     Parameters
     ----------
     summary : columns policy, replicas, trial and the measures; bars are means, whiskers standard deviations over trials.
-    limit : columns replicas and the measures, or None.
+    limit : columns replicas and the measures (those that it has are drawn), or None.
     published : columns policy, replicas and the measures, or None.
     """
     import matplotlib.pyplot as plt
@@ -54,7 +54,7 @@ def policies_by_size(
                     markeredgecolor=PUBLISHED,
                     markeredgewidth=0.8,
                 )
-        if limit is not None:
+        if limit is not None and measure in limit:
             for place, size in enumerate(sizes):
                 value = limit.set_index("replicas")[measure].get(size, np.nan)
                 axis.hlines(value, place - 0.45, place + 0.45, color=LIMIT, linewidth=1.2, linestyle="--")

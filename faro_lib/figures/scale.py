@@ -1,0 +1,163 @@
+"""More jobs, and more sizes: table 8 and the simulation's side of figures 7 and 2, and utility against effective utility."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from faro_lib.figures.captions import NONE_PUBLISHED
+from faro_lib.figures.comparison import policies_by_size
+from faro_lib.figures.style import LIMIT, PAGE_IN, colour
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EFFECTIVE = {"lost_utility": "lost cluster utility", "lost_effective_utility": "lost effective utility"}
+MARKERS = "os^Dvph"
+
+
+def effective(
+    summary: pd.DataFrame, limit: pd.DataFrame | None = None, published: pd.DataFrame | None = None
+) -> Figure:
+    """Figure 15: lost utility beside lost effective utility, by cluster size and policy."""
+    return policies_by_size(summary, limit, published, EFFECTIVE)
+
+
+def effective_caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
+    """By how much the two measures differ, and for whom most."""
+    mean = summary.groupby(["policy", "replicas"])[list(EFFECTIVE)].mean()
+    gap = mean["lost_utility"] - mean["lost_effective_utility"]
+    policy, size = gap.abs().idxmax()
+    beside = "Diamonds are the published values." if published is not None else NONE_PUBLISHED
+    return (
+        f"Utility against effective utility, which counts a refusal by its penalty: they differ by {gap.abs().median():.3f} "
+        f"in the median and most for {policy} at {size:g} replicas ({gap[policy, size]:+.2f}). {beside}"
+    )
+
+
+def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
+    """Table 8: lost utility a job in larger clusters, a panel a way of making the jobs.
+
+    Parameters
+    ----------
+    summary : columns variant, jobs, replicas, policy, trial, lost_utility; limit : the same without policy.
+    """
+    from matplotlib import pyplot as plt
+
+    policies = list(dict.fromkeys(summary["policy"]))
+    ways = list(dict.fromkeys(summary["variant"]))
+    figure, axes = plt.subplots(1, len(ways), figsize=(PAGE_IN, 2.5), sharey=True, squeeze=False)
+    width = 0.85 / len(policies)
+    for axis, way in zip(axes[0], ways):
+        part = summary[summary["variant"] == way]
+        clusters = list(dict.fromkeys(zip(part["jobs"], part["replicas"])))
+        lost = (part["lost_utility"] / part["jobs"]).groupby([part["policy"], part["jobs"], part["replicas"]])
+        mean, deviation = lost.mean(), lost.std(ddof=1).fillna(0)
+        for place, policy in enumerate(policies):
+            keys = pd.MultiIndex.from_tuples([(policy, *cluster) for cluster in clusters])
+            x = np.arange(len(clusters)) + (place - (len(policies) - 1) / 2) * width
+            axis.bar(
+                x, mean.reindex(keys), width, yerr=deviation.reindex(keys), color=colour_of(policy), label=policy,
+                edgecolor="black", linewidth=0.3, hatch="//" if "(paper" in policy else None,
+                error_kw={"linewidth": 0.8},
+            )  # fmt: skip
+        floors = limit[limit["variant"] == way].groupby(["jobs", "replicas"])["lost_utility"].mean()
+        for place, (jobs, replicas) in enumerate(clusters):
+            floor = floors.get((jobs, replicas), np.nan) / jobs
+            axis.hlines(floor, place - 0.45, place + 0.45, color=LIMIT, linewidth=1.2, linestyle="--")
+        axis.set_xticks(range(len(clusters)), [f"{jobs:,} jobs\n{replicas:,} replicas" for jobs, replicas in clusters])
+        axis.set_title(f"jobs {way}")
+        axis.grid(visible=False, axis="x")
+    axes[0][0].set_ylabel("lost utility a job")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def colour_of(policy: str) -> str:
+    """A policy's colour, whatever solver its edition is said to have."""
+    return colour(policy.split(" (")[0])
+
+
+def larger_caption(summary: pd.DataFrame) -> str:
+    """Who loses least in each cluster, and how long the slowest decisions took."""
+    said = []
+    for (way, jobs, replicas), part in summary.groupby(["variant", "jobs", "replicas"], sort=False):
+        mean = part.groupby("policy")["lost_utility"].mean().sort_values()
+        said.append(f"{jobs:,} jobs on {replicas:,} replicas ({way}): {mean.index[0]}, {mean.iloc[0] / jobs:.3f}")
+    trials = summary.groupby(["variant", "jobs", "policy"])["trial"].nunique().min()
+    return (
+        f"Table 8: lost utility a job in larger clusters, mean over {trials} trial{'s' if trials > 1 else ''}; least have "
+        + "; ".join(said)
+        + f". Dashed: the clairvoyant limit. {NONE_PUBLISHED}"
+    )
+
+
+def hierarchical_simulated(summary: pd.DataFrame, grouped: str, exact: str) -> Figure:
+    """Figure 7, simulated: utility a job and the slowest decisions as jobs grow, the same edition with two solvers."""
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.2))
+    styles = {grouped: ("o", "--", "hierarchical"), exact: ("s", "-", "exact")}
+    for way, hue in zip(dict.fromkeys(summary["variant"]), ("#0072B2", "#D55E00")):
+        for policy, (marker, line, label) in styles.items():
+            part = summary[(summary["variant"] == way) & (summary["policy"] == policy)].groupby("jobs")
+            style = {"marker": marker, "linestyle": line, "color": hue, "markersize": 3}
+            utility = 1 - part["lost_utility"].mean() / part["lost_utility"].mean().index
+            left.plot(utility.index, utility, label=f"{label}, jobs {way}", **style)
+            right.plot(utility.index, part["decision_ms_p99"].mean(), **style)
+    left.set(xscale="log", xlabel="jobs", ylabel="utility a job")
+    right.set(xscale="log", yscale="log", xlabel="jobs", ylabel="99th percentile of a turn (ms)")
+    counts = sorted(summary["jobs"].unique())
+    for axis in (left, right):
+        axis.set_xticks(counts, [f"{count:g}" for count in counts])
+        axis.minorticks_off()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def hierarchical_caption(summary: pd.DataFrame, grouped: str, exact: str) -> str:
+    """What grouping loses and how much longer it takes at the largest cluster."""
+    jobs = summary.loc[summary["policy"] == grouped, "jobs"].max()
+    mean = summary[summary["jobs"] == jobs].groupby("policy")[["lost_utility", "decision_ms_p99"]].mean()
+    more = (mean.loc[grouped, "lost_utility"] - mean.loc[exact, "lost_utility"]) / jobs
+    times = mean.loc[grouped, "decision_ms_p99"] / mean.loc[exact, "decision_ms_p99"]
+    return (
+        f"The paper's edition with two solvers: at {jobs:,} jobs solving in ten groups (COBYLA inside) changes the lost "
+        f"utility of a job by {more:+.3f} against solving exactly, and its slowest decisions take {times:.1f} times as long. "
+        f"{NONE_PUBLISHED}"
+    )
+
+
+def curve(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
+    """Lost utility against the cluster's size, by policy, and the clairvoyant limit (as the paper's figure 2)."""
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(PAGE_IN, 2.8))
+    for marker, policy in zip(MARKERS, dict.fromkeys(summary["policy"])):
+        lost = summary[summary["policy"] == policy].groupby("replicas")["lost_utility"]
+        line = "--" if "(paper" in policy else "-"
+        axis.errorbar(
+            lost.mean().index, lost.mean(), yerr=lost.std(ddof=1).fillna(0), marker=marker, markersize=3,
+            linestyle=line, color=colour(policy), label=policy,
+        )  # fmt: skip
+    floor = limit.groupby("replicas")["lost_utility"].mean()
+    axis.plot(floor.index, floor, color=LIMIT, linestyle="--", label="clairvoyant limit")
+    axis.set(xlabel="replicas", ylabel="lost cluster utility", yscale="log")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def curve_caption(summary: pd.DataFrame) -> str:
+    """How many replicas each policy needs to lose no more than half a job's utility."""
+    mean = summary.groupby(["policy", "replicas"], sort=False)["lost_utility"].mean()
+    said = []
+    for policy in dict.fromkeys(summary["policy"]):
+        enough = [size for size, lost in mean[policy].sort_index().items() if lost <= 0.5]
+        said.append(f"{policy} {enough[0]:g}" if enough else f"{policy} more than {mean[policy].index.max():g}")
+    trials = summary.groupby(["policy", "replicas"])["trial"].nunique().min()
+    return (
+        f"Lost cluster utility against replicas, mean over {trials} trial{'s' if trials > 1 else ''}. Of the sizes tried, to "
+        f"lose no more than half a job's utility it takes: {', '.join(said)}. {NONE_PUBLISHED}"
+    )

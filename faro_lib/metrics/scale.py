@@ -1,0 +1,111 @@
+"""More jobs, jobs of two models, and more cluster sizes: experiments on workloads made from one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from faro_lib import forecast
+from faro_lib.metrics.experiment import limits_of, summaries, trial_seeds
+from faro_lib.policies import Kit, make
+from faro_lib.policies.paper import OBJECTIVES
+from faro_lib.policies.paper_solvers import ExactPaperFaro, GroupedPaperFaro
+from faro_lib.simulate import draw
+from faro_lib.simulate.measured import measure_where_possible
+from faro_lib.workload import Traces, Workload
+from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
+
+REPEATED, SHIFTED = "repeated", "shifted"
+LEARN_DAYS = 4  # of the training days, where there are many jobs
+SEED = 1  # of the shifts and scales
+GROUPED, EXACT = "Faro-Sum (paper, hierarchical)", "Faro-Sum (paper, exact)"
+COMPARED = ("FairShare", "AIAD", GROUPED, EXACT, "Faro-Sum")
+
+
+def make_any(name: str, kit: Kit):
+    """`policies.make`, and the paper's edition of Faro-Sum with its hierarchical or the exact solver."""
+    other = {GROUPED: GroupedPaperFaro, EXACT: ExactPaperFaro}.get(name)
+    if other is None:
+        return make(name, kit)
+    return other(kit.need("forecaster", name), name=name, objective=OBJECTIVES["Faro-Sum"])
+
+
+def enlarged(traces: Traces, how: str, jobs: int, seed: int = SEED) -> Traces:
+    """As many `jobs` as wanted: how = "repeated" (the paper's way) or "shifted" (ours), from the last training days."""
+    if how not in (REPEATED, SHIFTED):
+        raise ValueError(f"how={how!r} is unknown; accepted: {REPEATED}, {SHIFTED}")
+    few = last_days(traces, LEARN_DAYS)
+    return repeated(few, jobs) if how == REPEATED else shifted(few, jobs, seed)
+
+
+def larger(
+    traces: Traces,
+    performance: Any,
+    how: str,
+    jobs: int,
+    replicas: int,
+    *,
+    policies: Sequence[str] = COMPARED,
+    trials: int = 1,
+    minutes: int | None = None,
+    limit: bool = True,
+    report: Callable[[str], None] = print,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One larger cluster: the summary and the limit, both with columns variant (`how`) and jobs.
+
+    The forecaster is the pooled autoregression, learnt from the enlarged training days.
+
+    Parameters
+    ----------
+    performance : the measured latency table of the models, or None.
+    minutes : of the day; None = all of it.
+    """
+    many = enlarged(traces, how, jobs)
+    kit = Kit(many.jobs, forecast.fit("ar", many), performance)
+    day = _part_of_a_day(many, minutes)
+    made = {name: make_any(name, kit) for name in policies}
+    summary, limits = summaries(day, made, replicas, trials, limit=limit, report=report)
+    return summary.assign(variant=how, jobs=jobs), limits.assign(variant=how, jobs=jobs)
+
+
+def two_models(
+    traces: Traces,
+    kit: Kit,
+    replicas: int,
+    policies: Sequence[str],
+    *,
+    trials: int = 1,
+    minutes: int | None = None,
+    report: Callable[[str], None] = print,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every other job serves ResNet18: the summary and the limit. Both models are measured anew."""
+    both = mixed(traces)
+    kit = Kit(both.jobs, kit.forecaster, measure_where_possible(both.jobs))
+    day = _part_of_a_day(both, minutes)
+    made = {name: make(name, kit) for name in policies}
+    summary, limits = summaries(day, made, replicas, trials, limit=True, report=report)
+    return summary.assign(variant="mixed", jobs=len(both.jobs)), limits
+
+
+def curve(
+    traces: Traces,
+    kit: Kit,
+    sizes: Sequence[int],
+    policies: Sequence[str],
+    *,
+    trials: int = 3,
+    minutes: int | None = None,
+    report: Callable[[str], None] = print,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The same day at many cluster sizes: the summary, and the limit of the first trial at each size."""
+    day = _part_of_a_day(traces, minutes)
+    made = {name: make(name, kit) for name in policies}
+    rows = pd.concat([summaries(day, made, size, trials, report=report)[0] for size in sizes], ignore_index=True)
+    return rows, pd.DataFrame(limits_of(day, draw(day, trial_seeds(1)[0]), tuple(sizes)))
+
+
+def _part_of_a_day(traces: Traces, minutes: int | None) -> Workload:
+    day = traces.workload()
+    return day if minutes is None else day.between(0, minutes)

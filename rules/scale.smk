@@ -1,0 +1,33 @@
+"""Stage 70: two models, more jobs, more sizes. Each part with an empty list is left out, the stage if all are."""
+
+
+rule scale:
+    "Replay the judged day with two models, with more jobs, and at more cluster sizes."
+    input:
+        notebook="notebooks/70_scale.ipynb",
+        modules=modules_of("70_scale"),
+        requests=rules.traces.output.requests,
+        jobs=rules.traces.output.jobs,
+        measured=rules.queueing.output.notebook,
+        posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
+        simulated=f"{RESULTS}/simulate/summary.csv",
+        published=f"{PUBLISHED_TABLES}/published_main.csv",
+    output:
+        summary=f"{RESULTS}/scale/summary.csv",
+        captions=f"{RESULTS}/figures/captions-scale.json",
+        notebook=f"{NOTEBOOKS}/70_scale.ipynb",
+    log:
+        f"{LOGS}/70_scale.log",
+    benchmark:
+        f"{LOGS}/70_scale.bench"
+    params:
+        notebook=parameters(
+            results=RESULTS,
+            day_minutes=CONFIG.minutes,
+            **CONFIG.scale.model_dump() | dict(mixed=CONFIG.or_middle(CONFIG.scale.mixed)),
+            published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
+        ),
+    message:
+        "scale: 70_scale"
+    shell:
+        RUN_NOTEBOOK
