@@ -45,7 +45,8 @@ def refresh(path: str | Path) -> int:
 def main() -> None:
     root = Path(__file__).parents[2]
     os.environ["PYTHONPATH"] = str(root)
-    for path in sys.argv[1:] or sorted((root / "notebooks").glob("*.ipynb")):
+    paths = [Path(name) for name in sys.argv[1:]] or sorted((root / "notebooks").glob("*.ipynb"))
+    for path in paths:
         print(f"{path}: {refresh(path)} checked outputs", flush=True)
 
 
