@@ -36,6 +36,10 @@ test-all: lint
 	pytest --doctest-modules faro_lib tests
 	pytest --nbval-lax notebooks
 
+# Run every notebook by its defaults and keep the outputs that nbval checks.
+notebooks: $(READY)
+	python -m faro_lib.pipeline.refresh
+
 lab: $(READY)
 	jupyter lab --notebook-dir=. notebooks
 

@@ -1,0 +1,51 @@
+"""The smoke run, from traces to report, gives the tables that were kept: all columns but times."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "golden"
+TIMES = {"decision_ms_p50", "decision_ms_p99", "wall_s", "seconds", "fit_s", "predict_ms"}
+# Sums of floats may differ in the last digits between processors; counts and choices may not.
+RELATIVE = 1e-6
+TABLES = {
+    "simulate/summary.csv": ["policy", "replicas", "trial"],
+    "simulate/limit.csv": ["replicas", "trial"],
+    "forecast/scores.csv": ["forecaster", "job"],
+    "queueing/half_against_exact.csv": ["rho", "servers"],
+}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    results = tmp_path_factory.mktemp("smoke")
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config/smoke.yaml"]
+    done = subprocess.run(
+        [*command, "--config", f"results={results}"], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return results / "synthetic"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", TABLES)
+def test_the_smoke_run_gives_the_tables_that_were_kept(smoke, table):
+    kept = pd.read_csv(GOLDEN / table.replace("/", "-"))
+    came = pd.read_csv(smoke / table)
+    columns = [column for column in kept if column not in TIMES]
+    assert [column for column in came if column not in TIMES] == columns
+    kept, came = (frame[columns].sort_values(TABLES[table]).reset_index(drop=True) for frame in (kept, came))
+    pd.testing.assert_frame_equal(came, kept, rtol=RELATIVE, check_dtype=False)
+
+
+@pytest.mark.slow
+def test_the_smoke_run_ends_in_a_page_with_every_figure(smoke):
+    page = (smoke / "report.html").read_text()
+    figures = sorted((smoke / "figures").glob("*.png"))
+    assert len(figures) >= 8
+    assert page.count("data:image/png;base64,") == len(figures)
+    assert page.rstrip().endswith("</html>")
