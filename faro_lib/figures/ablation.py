@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 EDITION_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
 
+COSTLY = 0.02  # a step that loses no more than this is not said to cost anything
+
 
 def published_ablation(path, steps: dict[str, str], environment: str = "simulation") -> pd.DataFrame:
     """The published ablation: columns variant, replicas, lost_utility, slo_violation_rate.
@@ -98,6 +100,8 @@ def caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str
             f"at {size:g} replicas from {lost.iloc[0]:.2f} to {lost[last]:.2f} by the paper's steps and to "
             f"{lost.iloc[-1]:.2f} by ours, of which {ours.idxmax().removeprefix('+ ')} gains most ({ours.max():.2f})"
         )
+        if gain.min() < -COSTLY:
+            said[-1] += f" and {gain.idxmin().removeprefix('+ ')} costs most ({-gain.min():.2f})"
     trials = summary.groupby(["replicas", "variant"])["trial"].nunique().min()
     text = f"Lost cluster utility, each step with all those above it, mean over {trials} trial{'s' if trials > 1 else ''}: "
     beside = "Diamonds are the published values." if published is not None else NONE_PUBLISHED
