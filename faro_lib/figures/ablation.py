@@ -61,14 +61,19 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
             range(len(names)), mean, xerr=deviation, color=[EDITION_COLOURS[editions[name]] for name in names],
             edgecolor="black", linewidth=0.3, error_kw={"linewidth": 0.8},
         )  # fmt: skip
-        for place, value in enumerate(mean):
-            axis.annotate(f"{value:.2f}", (value, place), (3, 0), textcoords="offset points", va="center")
+        for place, value in enumerate(mean):  # at the panel's edge, clear of bars and diamonds
+            axis.annotate(
+                f"{value:.2f}", (1, place), (-2, 0), axis.get_yaxis_transform(),
+                textcoords="offset points", ha="right", va="center",
+            )  # fmt: skip
+        widest = float((mean + deviation).max())
         if published is not None:
             values = published[published["replicas"] == size].set_index("variant")["lost_utility"].reindex(names)
+            widest = max(widest, float(values.max())) if values.notna().any() else widest
             axis.plot(values, range(len(names)), "D", markersize=3, markerfacecolor="white", markeredgecolor=PUBLISHED)
         floor = limit.loc[limit["replicas"] == size, "lost_utility"].mean()
         axis.axvline(floor, color=LIMIT, linestyle="--", linewidth=1.0)
-        axis.set(title=f"{size:g} replicas", xlabel="lost cluster utility", xlim=(0, 1.2 * float(mean.max())))
+        axis.set(title=f"{size:g} replicas", xlabel="lost cluster utility", xlim=(0, 1.25 * widest))
         axis.set_yticks(range(len(names)), names)
         axis.grid(visible=False, axis="y")
     axes[0][0].invert_yaxis()
