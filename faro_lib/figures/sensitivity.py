@@ -35,10 +35,28 @@ def where_the_lead_ends(summary: pd.DataFrame) -> Figure:
             axis.errorbar(
                 mean.index, mean, yerr=deviation, marker=marker, markersize=3, color=colour(policy), label=policy
             )
-        axis.set(xlabel=CIRCUMSTANCES[name].replace(" (", "\n("), ylim=(0, None))
-    axes[0][0].set_ylabel("lost cluster utility")
+        values = sorted(part["value"].unique())
+        axis.set_xticks(values, [f"{value:g}" if value in sparse(values) else "" for value in values])
+        axis.set_xlabel(CIRCUMSTANCES[name].replace(" (", "\n("))
+    axes[0][0].set(ylabel="lost cluster utility", ylim=(0, None))  # of all panels, once all are drawn
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
     return figure
+
+
+def sparse(values: list[float], apart: float = 0.19) -> list[float]:
+    """Those of the ascending `values` whose labels find room on an axis that spans them all; the last always does.
+
+    >>> sparse([5, 20, 35, 60, 120])
+    [5, 35, 60, 120]
+    >>> sparse([30, 60, 300])
+    [30, 300]
+    """
+    room = apart * (values[-1] - values[0])
+    kept = values[-1:]
+    for value in reversed(values[:-1]):
+        if kept[0] - value >= room and (value - values[0] >= room or value == values[0]):
+            kept.insert(0, value)
+    return kept
 
 
 def caption(summary: pd.DataFrame, leader: str) -> str:

@@ -21,7 +21,7 @@ CIRCUMSTANCES = {
     "slo_factor": "SLO (service times)",
     "forecast_error": "forecast error (of an oracle)",
     "interval_s": "decision interval (s)",
-    "scv_factor": "service-time variability (of the measured)",
+    "scv_factor": "service variability (of the measured)",
 }
 
 

@@ -17,7 +17,7 @@ def repeated(traces: Traces, jobs: int) -> Traces:
 
     >>> from faro_lib.workload.synthetic import synthetic
     >>> [job.name for job in repeated(synthetic(jobs=2, days=0, minutes=4), 3).jobs]
-    ['job 0', 'job 1', 'job 0 again 1']
+    ['job0', 'job1', 'job0 again 1']
     """
     source = np.arange(jobs) % len(traces.jobs)
     return Traces(_named(traces, source), traces.train[:, :, source], traces.evaluation[:, source])
