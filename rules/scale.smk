@@ -10,7 +10,7 @@ rule scale:
         jobs=rules.traces.output.jobs,
         measured=rules.queueing.output.notebook,
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
-        simulated=f"{RESULTS}/simulate/summary.csv",
+        simulated=[f"{RESULTS}/simulate/{table}.csv" for table in ("summary", "limit")],
         published=f"{PUBLISHED_TABLES}/published_main.csv",
     output:
         summary=f"{RESULTS}/scale/summary.csv",

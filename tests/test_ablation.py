@@ -113,3 +113,12 @@ def test_the_caption_names_the_step_that_gains_most(kit):
     told = figure.caption(pd.DataFrame(rows))
     assert "from 3.00 to 2.00 by the paper's steps and to 0.60 by ours" in told
     assert "measured latency gains most (0.80)" in told
+    assert "costs" not in told
+
+
+def test_the_caption_names_a_step_that_costs():
+    import pandas as pd
+
+    lost = {"a": ("paper", 1.0), "b": ("paper", 0.5), "c": ("ours", 0.7), "d": ("ours", 0.3)}
+    rows = [{"variant": v, "edition": e, "replicas": 32, "trial": 0, "lost_utility": x} for v, (e, x) in lost.items()]
+    assert "d gains most (0.40) and c costs most (0.20)" in figure.caption(pd.DataFrame(rows))

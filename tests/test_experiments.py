@@ -78,6 +78,18 @@ class TestMoreJobs:
         caption = scale_figures.larger_caption(summary)
         assert "12 jobs on 40 replicas (shifted)" in caption
 
+    def test_jobs_of_several_cores_get_as_many_replicas_and_are_not_grouped_where_sizes_differ(self):
+        from dataclasses import replace
+
+        jobs = tuple(replace(job, cores=2.0 if place else 4.0) for place, job in enumerate(TRACES.jobs))
+        summary, _ = scale.larger(
+            replace(TRACES, jobs=jobs), None, scale.REPEATED, 8, 24, policies=("FairShare", scale.GROUPED), minutes=5,
+            limit=False, report=quiet,
+        )  # fmt: skip
+        assert summary["policy"].tolist() == ["FairShare"]
+        assert summary["replicas"].tolist() == [24]
+        assert summary["replicas_used_mean"].iloc[0] > 16
+
     def test_the_limit_falls_as_the_cluster_grows(self):
         kit = Kit(TRACES.jobs)
         rows, limit = scale.curve(TRACES, kit, [6, 10, 14], ["FairShare"], trials=1, minutes=15, report=quiet)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 EDITION_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
 
+COSTLY = 0.02  # a step that loses no more than this is not said to cost anything
+
 
 def published_ablation(path, steps: dict[str, str], environment: str = "simulation") -> pd.DataFrame:
     """The published ablation: columns variant, replicas, lost_utility, slo_violation_rate.
@@ -59,14 +61,19 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
             range(len(names)), mean, xerr=deviation, color=[EDITION_COLOURS[editions[name]] for name in names],
             edgecolor="black", linewidth=0.3, error_kw={"linewidth": 0.8},
         )  # fmt: skip
-        for place, value in enumerate(mean):
-            axis.annotate(f"{value:.2f}", (value, place), (3, 0), textcoords="offset points", va="center")
+        for place, value in enumerate(mean):  # at the panel's edge, clear of bars and diamonds
+            axis.annotate(
+                f"{value:.2f}", (1, place), (-2, 0), axis.get_yaxis_transform(),
+                textcoords="offset points", ha="right", va="center",
+            )  # fmt: skip
+        widest = float((mean + deviation).max())
         if published is not None:
             values = published[published["replicas"] == size].set_index("variant")["lost_utility"].reindex(names)
+            widest = max(widest, float(values.max())) if values.notna().any() else widest
             axis.plot(values, range(len(names)), "D", markersize=3, markerfacecolor="white", markeredgecolor=PUBLISHED)
         floor = limit.loc[limit["replicas"] == size, "lost_utility"].mean()
         axis.axvline(floor, color=LIMIT, linestyle="--", linewidth=1.0)
-        axis.set(title=f"{size:g} replicas", xlabel="lost cluster utility", xlim=(0, 1.2 * float(mean.max())))
+        axis.set(title=f"{size:g} replicas", xlabel="lost cluster utility", xlim=(0, 1.25 * widest))
         axis.set_yticks(range(len(names)), names)
         axis.grid(visible=False, axis="y")
     axes[0][0].invert_yaxis()
@@ -98,6 +105,8 @@ def caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str
             f"at {size:g} replicas from {lost.iloc[0]:.2f} to {lost[last]:.2f} by the paper's steps and to "
             f"{lost.iloc[-1]:.2f} by ours, of which {ours.idxmax().removeprefix('+ ')} gains most ({ours.max():.2f})"
         )
+        if gain.min() < -COSTLY:
+            said[-1] += f" and {gain.idxmin().removeprefix('+ ')} costs most ({-gain.min():.2f})"
     trials = summary.groupby(["replicas", "variant"])["trial"].nunique().min()
     text = f"Lost cluster utility, each step with all those above it, mean over {trials} trial{'s' if trials > 1 else ''}: "
     beside = "Diamonds are the published values." if published is not None else NONE_PUBLISHED

@@ -60,7 +60,7 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
             x = np.arange(len(clusters)) + (place - (len(policies) - 1) / 2) * width
             axis.bar(
                 x, mean.reindex(keys), width, yerr=deviation.reindex(keys), color=colour_of(policy), label=policy,
-                edgecolor="black", linewidth=0.3, hatch="//" if "(paper" in policy else None,
+                edgecolor="black", linewidth=0.3, hatch=hatch_of(policy),
                 error_kw={"linewidth": 0.8},
             )  # fmt: skip
         floors = limit[limit["variant"] == way].groupby(["jobs", "replicas"])["lost_utility"].mean()
@@ -78,6 +78,13 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
 def colour_of(policy: str) -> str:
     """A policy's colour, whatever solver its edition is said to have."""
     return colour(policy.split(" (")[0])
+
+
+def hatch_of(policy: str) -> str | None:
+    """Slashes for the paper's edition, dots where it is solved exactly."""
+    if "(paper" not in policy:
+        return None
+    return "..." if "exact" in policy else "//"
 
 
 def larger_caption(summary: pd.DataFrame) -> str:
@@ -110,7 +117,7 @@ def hierarchical_simulated(summary: pd.DataFrame, grouped: str, exact: str) -> F
             left.plot(utility.index, utility, label=f"{label}, jobs {way}", **style)
             right.plot(utility.index, part["decision_ms_p99"].mean(), **style)
     left.set(xscale="log", xlabel="jobs", ylabel="utility a job")
-    right.set(xscale="log", yscale="log", xlabel="jobs", ylabel="99th percentile of a turn (ms)")
+    right.set(xscale="log", yscale="log", xlabel="jobs", ylabel="p99 of a turn (ms)")
     counts = sorted(summary["jobs"].unique())
     for axis in (left, right):
         axis.set_xticks(counts, [f"{count:g}" for count in counts])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from faro_lib import forecast
@@ -14,7 +15,7 @@ from faro_lib.policies.paper import OBJECTIVES
 from faro_lib.policies.paper_solvers import ExactPaperFaro, GroupedPaperFaro
 from faro_lib.simulate import draw
 from faro_lib.simulate.measured import measure_where_possible
-from faro_lib.workload import Traces, Workload
+from faro_lib.workload import Traces, Workload, jobs_array
 from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
 
 REPEATED, SHIFTED = "repeated", "shifted"
@@ -55,19 +56,24 @@ def larger(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One larger cluster: the summary and the limit, both with columns variant (`how`) and jobs.
 
-    The forecaster is the pooled autoregression, learnt from the enlarged training days.
+    The forecaster is the pooled autoregression, learnt from the enlarged training days. Groups need replicas of one size, so
+    where jobs differ in cores the hierarchical edition is left out.
 
     Parameters
     ----------
     performance : the measured latency table of the models, or None.
+    replicas : of the jobs' mean size in cores.
     minutes : of the day; None = all of it.
     """
     many = enlarged(traces, how, jobs)
+    cores = jobs_array(many.jobs, "cores")
+    capacity = round(replicas * cores.mean())
     kit = Kit(many.jobs, forecast.fit("ar", many), performance)
     day = _part_of_a_day(many, minutes)
-    made = {name: make_any(name, kit) for name in policies}
-    summary, limits = summaries(day, made, replicas, trials, limit=limit, report=report)
-    return summary.assign(variant=how, jobs=jobs), limits.assign(variant=how, jobs=jobs)
+    made = {name: make_any(name, kit) for name in policies if name != GROUPED or np.ptp(cores) == 0}
+    summary, limits = summaries(day, made, capacity, trials, limit=limit, report=report)
+    about = {"variant": how, "jobs": jobs, "replicas": replicas}
+    return summary.assign(**about), limits.assign(**about)
 
 
 def two_models(
