@@ -23,7 +23,7 @@ TABLES = {
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     results = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config/smoke.yaml"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nolock", "--configfile", "config/smoke.yaml"]
     done = subprocess.run(
         [*command, "--config", f"results={results}"], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
     )

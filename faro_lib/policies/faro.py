@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.allocate import solve, worth
+from faro_lib.allocate import marginal_values, solve, worth
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.base import HOLD, PLANNED, Observation, Plan
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.registry import Kit, register
-from faro_lib.utility import DROPS, build_table
+from faro_lib.utility import DROPS, build_table, predicted_latency
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
 
 
@@ -64,8 +64,18 @@ class Faro(TwoLoops):
         if chosen.value - worth(table, target_now, observation.capacity, self.objective) <= self.least_gain:
             target = target_now
             drop = chosen.drop if not drops else table.drop[np.arange(len(target)), np.minimum(target, table.columns)]
-        reason = tuple(PLANNED if moved else HOLD for moved in target != target_now)
-        return Plan(target, drop, reason, tries=5, forecast_rps=rates_rps.mean(axis=(1, 2)))
+        forecast_rps = rates_rps.mean(axis=(1, 2))
+        marginals = marginal_values(table, replace(chosen, replicas=np.minimum(target, table.columns)))
+        return Plan(
+            target,
+            drop,
+            tuple(PLANNED if moved else HOLD for moved in target != target_now),
+            tries=5,
+            forecast_rps=forecast_rps,
+            predicted_p99_s=predicted_latency(jobs, forecast_rps, target, drop=drop, performance=self.performance),
+            value_more=marginals.more,
+            value_less=marginals.less,
+        )
 
     def _paths(self, state, observation):
         """Requests per minute (jobs, samples, minutes)."""

@@ -1,0 +1,138 @@
+"""Faro's two editions and MArk: when they decide, on what, and that deciding is a pure function."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faro_lib import forecast
+from faro_lib.figures import captions
+from faro_lib.forecast.nowcast import nowcast
+from faro_lib.metrics import compare, kit_of
+from faro_lib.policies import Kit, make
+from faro_lib.policies.base import HOLD, PLANNED
+from faro_lib.policies.faro import chosen
+from faro_lib.simulate import draw, simulate
+from faro_lib.simulate.cluster import SimulatedCluster
+from faro_lib.workload.synthetic import synthetic
+
+EDITIONS = ["MArk", "Faro-Sum", "Faro-FairSum", "Faro-Fair", "Faro-Sum (paper)", "Faro-FairSum (paper)"]
+
+
+@pytest.fixture(scope="module")
+def traces():
+    return synthetic(seed=2, jobs=4, days=2, minutes=60)
+
+
+@pytest.fixture(scope="module")
+def kit(traces):
+    return Kit(traces.jobs, forecaster=forecast.fit("ar", traces))
+
+
+@pytest.fixture(scope="module")
+def observation(traces):
+    """Twenty minutes and fifty seconds into the day, two replicas each."""
+    day = traces.workload()
+    cluster = SimulatedCluster(day, draw(day, 24), 14, np.full(4, 2))
+    cluster.advance(1250.0)
+    return cluster.observe()
+
+
+@pytest.mark.parametrize("name", EDITIONS)
+def test_the_same_state_and_observation_give_the_same_plan(kit, observation, name):
+    policy = make(name, kit)
+    at = replace(observation, now_s=1500.0, minute=25) if "(paper)" in name or name == "MArk" else observation
+    state = policy.start(kit.jobs)
+    (state_1, plan_1), (state_2, plan_2) = policy.decide(state, at), policy.decide(state, at)
+    assert state.minute == 0
+    assert state_1.minute == state_2.minute == at.minute
+    np.testing.assert_array_equal(plan_1.target, plan_2.target)
+    assert plan_1.reason == plan_2.reason
+
+
+@pytest.mark.parametrize("name", [name for name in EDITIONS if name.startswith("Faro")])
+def test_a_plan_fits_the_cluster_and_leaves_no_job_without_replicas(kit, observation, name):
+    policy = make(name, kit)
+    at = replace(observation, now_s=1500.0, minute=25) if "(paper)" in name else observation
+    _, plan = policy.decide(policy.start(kit.jobs), at)
+    assert plan.target.sum() <= at.capacity
+    assert plan.target.min() >= 1
+    assert {PLANNED, HOLD} >= set(plan.reason)
+
+
+def test_our_edition_says_what_its_plan_rests_on(kit, observation):
+    policy = make("Faro-Sum", kit)
+    _, plan = policy.decide(policy.start(kit.jobs), observation)
+    assert np.all(plan.forecast_rps > 0)
+    assert np.all(plan.predicted_p99_s > 0)
+    assert np.all(plan.value_less[~np.isnan(plan.value_less)] >= -1e-9), "taking a replica away never gains"
+    assert np.all(plan.value_more[~np.isnan(plan.value_more)] <= 1)
+
+
+def test_the_paper_decides_at_one_minute_and_every_five_ours_every_minute(kit):
+    paper, ours = make("Faro-Sum (paper)", kit), make("Faro-Sum", kit)
+    ticks = np.arange(10.0, 1000.0, 10.0)
+    assert [t for t in ticks if paper.is_long_term(t)] == [60.0, 300.0, 600.0, 900.0]
+    assert [t for t in ticks if ours.is_long_term(t)][:4] == [10.0, 50.0, 110.0, 170.0]
+
+
+def test_a_plan_that_gains_too_little_is_not_made(kit, observation):
+    policy = chosen(kit, least_gain=1e9)
+    _, plan = policy.decide(policy.start(kit.jobs), observation)
+    np.testing.assert_array_equal(plan.target, observation.target)
+
+
+def test_a_policy_that_needs_a_forecaster_says_so(traces):
+    with pytest.raises(ValueError, match="'Faro-Sum' needs a forecaster"):
+        make("Faro-Sum", Kit(traces.jobs))
+    with pytest.raises(ValueError, match="did you mean 'Faro-Sum'"):
+        make("Faro-Sun", Kit(traces.jobs))
+
+
+def test_a_nowcast_of_a_whole_minute_is_its_count(kit):
+    now = nowcast(kit.forecaster.start(), [100, 200, 300, 400], share=1.0)[:, :, 0]
+    np.testing.assert_allclose(now, np.array([[100], [200], [300], [400]]) * np.ones((1, 100)), rtol=1e-3)
+
+
+def test_a_nowcast_trusts_the_count_more_the_more_of_the_minute_it_has_seen(kit):
+    forecaster = kit.forecaster.start()
+    expected = forecaster.mean(1)[:, 0]
+    off = [
+        np.abs(nowcast(forecaster, 2 * expected * share, share)[:, 0, 0] - 2 * expected).sum()
+        for share in (0.1, 0.5, 0.9)
+    ]
+    assert off[0] > off[1] > off[2]
+
+
+def test_a_missing_count_leaves_the_forecast_as_it_is(kit):
+    forecaster = kit.forecaster.start()
+    now = nowcast(forecaster, np.full(4, np.nan), share=0.5)[:, 0, 0]
+    np.testing.assert_allclose(now, forecaster.sample(1, 100)[:, :, 0].mean(axis=1))
+
+
+def test_a_share_beyond_the_minute_is_refused(kit):
+    with pytest.raises(ValueError, match="share=1\\.5"):
+        nowcast(kit.forecaster.start(), [1, 1, 1, 1], share=1.5)
+
+
+def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, kit):
+    day, draws = traces.workload(), draw(traces.workload(), 24)
+    refused = {
+        name: simulate(day, make(name, kit), 13, draws=draws).refused.sum() for name in ("FairShare", "Faro-Sum")
+    }
+    assert refused["Faro-Sum"] < refused["FairShare"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("replicas", "policy"), [(r, p) for r in (36, 32, 16) for p in ("MArk", "Faro-FairSum (paper)")]
+)
+def test_the_papers_edition_loses_what_the_paper_lost(published_traces, replicas, policy):
+    kit = kit_of(published_traces, report=lambda line: None)
+    tables = compare(
+        published_traces.workload(), {policy: make(policy, kit)}, replicas, 2, limit=False, report=lambda line: None
+    )
+    published = captions.published_main(Path(__file__).parents[1] / "data" / "published")
+    lost = published.set_index(["policy", "replicas"])["lost_utility"][policy, replicas]
+    assert tables.summary["lost_utility"].mean() == pytest.approx(lost, rel=0.10)
