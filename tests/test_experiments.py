@@ -96,6 +96,17 @@ class TestMoreJobs:
         assert limit["lost_utility"].is_monotonic_decreasing
         assert rows["lost_utility"].iloc[0] > rows["lost_utility"].iloc[-1]
 
+    def test_the_caption_of_the_curve_says_who_needs_how_many_and_who_leads_where(self):
+        lost = {"A": {20: 2.0, 40: 0.6, 60: 0.1}, "B": {20: 1.0, 40: 0.5, 60: 0.4}, "C": {20: 3.0, 40: 2.0, 60: 1.0}}
+        rows = [
+            {"policy": policy, "replicas": size, "trial": 0, "lost_utility": value}
+            for policy, sizes in lost.items()
+            for size, value in sizes.items()
+        ]
+        told = scale_figures.curve_caption(pd.DataFrame(rows))
+        assert "A 60, B 40, C more than 60" in told
+        assert "Least at each: 20 B, 40 B, 60 A" in told
+
 
 class TestTheOracle:
     def test_without_an_error_it_says_what_comes(self):

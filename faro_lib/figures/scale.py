@@ -48,7 +48,10 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
 
     policies = list(dict.fromkeys(summary["policy"]))
     ways = list(dict.fromkeys(summary["variant"]))
-    figure, axes = plt.subplots(1, len(ways), figsize=(PAGE_IN, 2.5), sharey=True, squeeze=False)
+    room = [len(summary.loc[summary["variant"] == way, ["jobs", "replicas"]].drop_duplicates()) for way in ways]
+    figure, axes = plt.subplots(
+        1, len(ways), figsize=(PAGE_IN, 2.5), sharey=True, squeeze=False, gridspec_kw={"width_ratios": room}
+    )
     width = 0.85 / len(policies)
     for axis, way in zip(axes[0], ways):
         part = summary[summary["variant"] == way]
@@ -67,8 +70,8 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
         for place, (jobs, replicas) in enumerate(clusters):
             floor = floors.get((jobs, replicas), np.nan) / jobs
             axis.hlines(floor, place - 0.45, place + 0.45, color=LIMIT, linewidth=1.2, linestyle="--")
-        axis.set_xticks(range(len(clusters)), [f"{jobs:,} jobs\n{replicas:,} replicas" for jobs, replicas in clusters])
-        axis.set_title(f"jobs {way}")
+        axis.set_xticks(range(len(clusters)), [f"{jobs:,} jobs on\n{replicas:,}" for jobs, replicas in clusters])
+        axis.set(title=f"jobs {way}", xlabel="jobs on replicas")
         axis.grid(visible=False, axis="x")
     axes[0][0].set_ylabel("lost utility a job")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
@@ -166,7 +169,9 @@ def curve_caption(summary: pd.DataFrame) -> str:
         enough = [size for size, lost in mean[policy].sort_index().items() if lost <= 0.5]
         said.append(f"{policy} {enough[0]:g}" if enough else f"{policy} more than {mean[policy].index.max():g}")
     trials = summary.groupby(["policy", "replicas"])["trial"].nunique().min()
+    ranked = mean.unstack("policy").sort_index()
+    least = ", ".join(f"{size:g} {policy}" for size, policy in ranked.idxmin(axis=1).items())
     return (
         f"Lost cluster utility against replicas, mean over {trials} trial{'s' if trials > 1 else ''}. Of the sizes tried, to "
-        f"lose no more than half a job's utility it takes: {', '.join(said)}. {NONE_PUBLISHED}"
+        f"lose no more than half a job's utility it takes: {', '.join(said)}. Least at each: {least}. {NONE_PUBLISHED}"
     )
