@@ -70,7 +70,7 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
         for place, (jobs, replicas) in enumerate(clusters):
             floor = floors.get((jobs, replicas), np.nan) / jobs
             axis.hlines(floor, place - 0.45, place + 0.45, color=LIMIT, linewidth=1.2, linestyle="--")
-        axis.set_xticks(range(len(clusters)), [f"{jobs:,} jobs on\n{replicas:,}" for jobs, replicas in clusters])
+        axis.set_xticks(range(len(clusters)), [f"{jobs:,.0f} jobs on\n{replicas:,.0f}" for jobs, replicas in clusters])
         axis.set(title=f"jobs {way}", xlabel="jobs on replicas")
         axis.grid(visible=False, axis="x")
     axes[0][0].set_ylabel("lost utility a job")
