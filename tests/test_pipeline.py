@@ -194,6 +194,8 @@ def interrupted_and_resumed(checkout):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # A shell that put the tests into the background had SIGINT ignored, and that is inherited; a person's shell does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     half_done = checkout.results / "synthetic" / "simulate"
     try:
