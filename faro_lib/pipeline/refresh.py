@@ -30,10 +30,10 @@ def refresh(path: str | Path) -> int:
         cell.metadata = nbformat.NotebookNode({"tags": tags} if tags else {})
         cell["id"] = f"cell-{number:02d}"
         if cell.cell_type == "code":
-            cell.execution_count = None
             cell.outputs = (
                 [o for o in cell.outputs if o.output_type == "stream" and o.name == "stdout"] if CHECKED in tags else []
             )
+            cell.execution_count = 1 if cell.outputs else None  # nbval takes a cell without a count for one never run
             kept += len(cell.outputs)
     notebook.metadata = nbformat.NotebookNode(METADATA)
     partial = path.with_suffix(".partial")
