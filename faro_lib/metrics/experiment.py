@@ -19,7 +19,6 @@ from faro_lib.policies import Kit, Policy
 from faro_lib.queueing import MeasuredPerformance
 from faro_lib.simulate import TRIAL_SEEDS, Physics, draw, simulate
 from faro_lib.simulate.cluster import PAPER
-from faro_lib.simulate.draws import ROUTER
 from faro_lib.simulate.measured import measure_where_possible
 from faro_lib.workload import Traces, Workload
 
@@ -85,7 +84,7 @@ def compare(
     """
     summary, minutes, decisions, running, limits = [], [], [], [], []
     for trial, seed in enumerate(trial_seeds(trials)):
-        draws = draw(workload, seed, router=ROUTER if physics.dispatch == "router" else None)
+        draws = draw(workload, seed, router=physics.router)
         for name, policy in policies.items():
             with warnings.catch_warnings():
                 warnings.simplefilter("error", PolicyFailed)
@@ -137,7 +136,7 @@ def summaries(
     """
     rows, limits = [], []
     for trial, seed in enumerate(trial_seeds(trials)):
-        draws = draw(workload, seed, router=ROUTER if physics.dispatch == "router" else None, scv_factor=scv_factor)
+        draws = draw(workload, seed, router=physics.router, scv_factor=scv_factor)
         for name, policy in policies.items():
             run = simulate(workload, policy, capacity, draws=draws, physics=physics)
             rows.append({"policy": name, "replicas": capacity, "trial": trial} | summarize(run))

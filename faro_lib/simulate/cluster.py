@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib.policies.base import HISTORY_MIN, Observation, at_least_one_each
-from faro_lib.simulate.draws import Draws
+from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import percentiles_so_far
 from faro_lib.simulate.pods import Pods
 from faro_lib.simulate.serving import DISPATCH, Serving
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
+from faro_lib.workload.service import ServiceTime
 
 WINDOW_S = 30  # of the mean latency that policies see
 DRAIN_STEP_S = 10.0  # between two looks whether the last request has ended
@@ -39,6 +40,11 @@ class Physics:
             value = getattr(self, field)
             if value != int(value) or value < least:
                 raise ValueError(f"{field}={value!r} must be a whole number >= {least}")
+
+    @property
+    def router(self) -> ServiceTime | None:
+        """Service time of one pass through the router, None where this dispatch has none; `draw` wants to know."""
+        return ROUTER if self.dispatch == "router" else None
 
 
 PAPER = Physics()

@@ -9,7 +9,7 @@ import numpy as np
 from faro_lib.policies.baselines import Fixed
 from faro_lib.queueing import MeasuredPerformance
 from faro_lib.simulate.cluster import PAPER, Physics
-from faro_lib.simulate.draws import ROUTER, draw
+from faro_lib.simulate.draws import draw
 from faro_lib.simulate.run import simulate
 from faro_lib.utility import precise_utility, relaxed_utility
 from faro_lib.workload import Job, Workload
@@ -49,7 +49,7 @@ def measure(
         for column, x in enumerate(replicas):
             counts = np.repeat(per_min[:, None] * x, minutes + 1, axis=1)
             workload = Workload(tuple(replace(job, name=str(n)) for n in range(len(per_min))), counts)
-            draws = draw(workload, seed, router=ROUTER if physics.dispatch == "router" else None)
+            draws = draw(workload, seed, router=physics.router)
             run = simulate(workload, Fixed(x), x * len(per_min) * job.cores, draws=draws, physics=physics)
             p99_s = run.p99_s[:, 1 : minutes + 1]
             latency_s[k, 1:, column] = np.median(p99_s, axis=1)

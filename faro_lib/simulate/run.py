@@ -10,7 +10,7 @@ import numpy as np
 from faro_lib import control
 from faro_lib.policies.base import Policy
 from faro_lib.simulate.cluster import PAPER, Physics, SimulatedCluster
-from faro_lib.simulate.draws import ROUTER, Draws, draw
+from faro_lib.simulate.draws import Draws, draw
 from faro_lib.simulate.latencies import percentile_of, percentiles, refused_and_late
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
@@ -94,7 +94,7 @@ def simulate(
     if draws is None:
         if seed is None:
             raise ValueError("seed=None: a trial needs a seed or its draws")
-        draws = draw(workload, seed, router=ROUTER if physics.dispatch == "router" else None)
+        draws = draw(workload, seed, router=physics.router)
     initial = np.array(policy.initial(workload.jobs, capacity))
     initial[[job for job, from_s, _ in lifetimes if from_s > 0]] = 0
     cluster = SimulatedCluster(
