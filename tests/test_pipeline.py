@@ -263,7 +263,7 @@ class TestTheWholePipeline:
             ("faro_lib/simulate/pods.py", {"simulate", "simulated", "figures", "report"}),
             ("faro_lib/workload/jobs.py", {"traces", "queueing", "simulate", "simulated", "figures", "report"}),
             ("faro_lib/report.py", {"report"}),
-            ("faro_lib/cli.py", set()),
+            ("faro_lib/cli/simulate.py", set()),
         ],
     )
     def test_a_changed_module_runs_again_what_depends_on_it_and_nothing_else(

@@ -14,11 +14,29 @@ from faro_lib.workload.jobs import Job, Traces
 from faro_lib.workload.squeeze import scale_to, squeeze
 
 JOB_FIELDS = {field.name: str(field.type) for field in dataclasses.fields(Job)}
+# What a .yaml table may say of a job beside its promise: how Ray Serve runs it, which Deployment it is. Mappings; who
+# reads them (`live`, `kube`) checks what is in them.
+SECTIONS = ("serve", "deployment")
 
 
 def read_jobs(path: str | Path) -> tuple[Job, ...]:
     """Jobs from a .csv or .yaml table whose columns are `Job`'s fields (`job` is the name; the others have defaults)."""
-    path = Path(path)
+    rows = _rows(Path(path))
+    plain = ({key: value for key, value in row.items() if key not in SECTIONS} for row in rows)
+    return tuple(_job(row, f"{path}, job {n}") for n, row in enumerate(plain, 1))
+
+
+def read_sections(path: str | Path, section: str) -> dict[str, dict]:
+    """One of SECTIONS of each job of a .yaml table, by the job's name; {} where a job has none."""
+    found = {}
+    for n, row in enumerate(_rows(Path(path)), 1):
+        found[str(row.get("job"))] = said = row.get(section) or {}
+        if not isinstance(said, dict):
+            raise ValueError(f"{path}, job {n}: {section}={said!r} must be a mapping")
+    return found
+
+
+def _rows(path: Path) -> list[dict]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; a table of jobs has a column `job` and any of {_fields()}")
     if path.suffix in (".yaml", ".yml"):
@@ -30,7 +48,7 @@ def read_jobs(path: str | Path) -> tuple[Job, ...]:
         rows = pd.read_csv(path, dtype={"job": str, "tenant": str, "model": str}).to_dict("records")
     else:
         raise ValueError(f"{path}: a table of jobs is a .csv or a .yaml file")
-    return tuple(_job(row, f"{path}, job {n}") for n, row in enumerate(rows, 1))
+    return rows
 
 
 def _job(row: dict, where: str) -> Job:

@@ -1,4 +1,4 @@
-"""The command line: `faro simulate`. Thin: it reads arguments, calls the library, prints; mistakes are one line and exit 2."""
+"""`faro simulate`: the judged day of a workload under policies."""
 
 from __future__ import annotations
 
@@ -8,23 +8,7 @@ from typing import Annotated
 
 import typer
 
-from faro_lib import __version__
 
-app = typer.Typer(name="faro")
-
-
-@app.callback(invoke_without_command=True)
-def faro(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
-) -> None:
-    """SLO-aware autoscaling of many ML inference jobs that share one fixed cluster."""
-    if version:
-        print(f"faro {__version__}")
-    elif context.invoked_subcommand is None:
-        print(context.get_help())
-
-
-@app.command()
 def simulate(
     workload: Annotated[str, typer.Option(help="synthetic, faro-10jobs, or the path of a CSV.")] = "synthetic",
     jobs: Annotated[str | None, typer.Option(help="A table of jobs, .csv or .yaml.")] = None,
@@ -75,24 +59,3 @@ def _table(summary) -> str:
 def _spread(values, shape: str) -> str:
     mean = shape.format(values.mean())
     return mean if len(values) < 2 else f"{mean} ± {shape.format(values.std())}"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; what the user did wrong is one line on standard error, and exit status 2."""
-    try:
-        status = app(arguments, standalone_mode=False)
-        return status if isinstance(status, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
-    except (ValueError, OSError) as mistake:
-        text = str(mistake)
-    except Exception as mistake:
-        if not hasattr(mistake, "format_message"):  # ours to mend, so its traceback is wanted
-            raise
-        text = mistake.format_message()
-    print(f"faro: {' '.join(text.removeprefix('config: ').split())}", file=sys.stderr)
-    return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

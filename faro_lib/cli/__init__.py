@@ -1,0 +1,45 @@
+"""The command line, one module a command; what the user did wrong is one line and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from faro_lib import __version__
+from faro_lib.cli.simulate import simulate
+
+app = typer.Typer(name="faro")
+
+
+@app.callback(invoke_without_command=True)
+def faro(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """SLO-aware autoscaling of many ML inference jobs that share one fixed cluster."""
+    if version:
+        print(f"faro {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+for command in (simulate,):
+    app.command()(command)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; what the user did wrong is one line on standard error, and exit status 2."""
+    try:
+        status = app(arguments, standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except (ValueError, OSError) as mistake:
+        text = str(mistake)
+    except Exception as mistake:
+        if not hasattr(mistake, "format_message"):  # ours to mend, so its traceback is wanted
+            raise
+        text = mistake.format_message()
+    print(f"faro: {' '.join(text.removeprefix('config: ').split())}", file=sys.stderr)
+    return 2
