@@ -42,8 +42,9 @@ def parameters(**values):
 
 
 def modules_of(notebook):
-    """What a changed file of the library would change: the modules that a notebook imports, and theirs."""
-    return pipeline.modules_of(notebook, workflow.basedir)
+    """What a changed file would change: the modules that a notebook imports, and theirs; the plugins, if it chooses by name."""
+    modules = pipeline.modules_of(notebook, workflow.basedir)
+    return [*modules, *(CONFIG.plugins if "faro_lib/registry.py" in modules else [])]
 
 
 wildcard_constraints:
