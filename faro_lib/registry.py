@@ -55,7 +55,7 @@ def load_plugins(paths: Iterable[str | Path] = ()) -> None:
     FileNotFoundError, ValueError : one line that names the file and what went wrong in it.
     """
     named = [path for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path]
-    wanted = list(dict.fromkeys([*named, *(str(Path(path).resolve()) for path in paths)]))
+    wanted = list(dict.fromkeys(str(Path(path).resolve()) for path in [*named, *paths]))
     for path in wanted:
         _run_once(Path(path))
     if wanted:
