@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from faro_lib import __version__
+from faro_lib.cli.recommend import recommend
 from faro_lib.cli.simulate import simulate
 
 app = typer.Typer(name="faro")
@@ -24,7 +25,7 @@ def faro(
         print(context.get_help())
 
 
-for command in (simulate,):
+for command in (simulate, recommend):
     app.command()(command)
 
 

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def capacity_curve(curve: pd.DataFrame, violations: float, knee: int | None = None, needed: int | None = None) -> Figure:
+def capacity_curve(
+    curve: pd.DataFrame, violations: float, knee: int | None = None, needed: int | None = None
+) -> Figure:
     """SLO violations by cluster size, the rate that is wanted, the knee and the size that is needed.
 
     Parameters

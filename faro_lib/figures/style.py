@@ -90,7 +90,7 @@ def legible(figure: Figure, name: str) -> None:
     if width_in > PAGE_IN + 1e-9:
         raise ValueError(f"figure {name!r}: width {width_in:g} in; at most a page, {PAGE_IN:g} in")
     for text in figure.findobj(Text):
-        if text.get_visible() and text.get_text() and text.get_fontsize() < FONT_PT:
+        if text.get_visible() and text.get_text() and float(text.get_fontsize()) < FONT_PT:
             raise ValueError(
                 f"figure {name!r}: {text.get_text()!r} has {text.get_fontsize():g} pt; at least {FONT_PT} pt"
             )

@@ -73,7 +73,9 @@ def curve(
 
     def replay(size: int) -> float:
         if size not in found:
-            summary, _ = summaries(workload, {policy.name: policy}, size, trials, physics=physics, report=lambda _: None)
+            summary, _ = summaries(
+                workload, {policy.name: policy}, size, trials, physics=physics, report=lambda _: None
+            )
             found[size] = {"replicas": size} | summary[COLUMNS[1:]].mean().to_dict()
             report(f"{size} replicas: {found[size]['slo_violation_rate']:.2%} of requests violate their SLO")
         return found[size]["slo_violation_rate"]

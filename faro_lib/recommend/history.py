@@ -73,7 +73,9 @@ def _whole(jobs, counts: np.ndarray) -> np.ndarray:
     for row, job in zip(filled, jobs):
         known = np.isfinite(row)
         if not known.any():
-            raise ValueError(f"job {job.name!r} has no count in {len(row)} minutes; is its name what the source calls it?")
+            raise ValueError(
+                f"job {job.name!r} has no count in {len(row)} minutes; is its name what the source calls it?"
+            )
         row[~known] = np.interp(minute[~known], minute[known], row[known])
     return np.rint(filled).astype(np.int64)
 

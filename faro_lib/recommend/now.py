@@ -20,6 +20,7 @@ class Advice:
 
     Attributes
     ----------
+    expected_rps : mean of the coming minutes' rate; latency_s : the percentile of latency predicted from it.
     likely_rps : 10th and 90th percentile of the coming minutes' rate, shape (2, jobs).
     needed : replicas with which the job keeps its SLO at the expected rate, whatever the others get; 0 if no number does.
     one_less_s : predicted percentile of latency with one replica less.
@@ -28,14 +29,16 @@ class Advice:
     jobs: tuple[Job, ...]
     capacity: float
     plan: Plan
+    expected_rps: np.ndarray
     likely_rps: np.ndarray
+    latency_s: np.ndarray
     needed: np.ndarray
     one_less_s: np.ndarray
 
     @property
     def kept(self) -> np.ndarray:
         """Whether the job is predicted to keep its SLO, bool (jobs,)."""
-        return self.plan.predicted_p99_s <= jobs_array(self.jobs, "slo_s")
+        return self.latency_s <= jobs_array(self.jobs, "slo_s")
 
     @property
     def used(self) -> float:
@@ -51,24 +54,26 @@ class Advice:
             return "its minimum suffices"
         if self.one_less_s[job] > self.jobs[job].slo_s:
             return f"one less would miss the SLO ({_ms(self.one_less_s[job])})"
-        return f"one less would cost {self.plan.value_less[job]:.3f} utility"
+        lost = np.nan if self.plan.value_less is None else self.plan.value_less[job]
+        return f"one less would cost {lost:.3f} utility"
 
     def rows(self) -> list[dict]:
         """What is told of each job, in plain types."""
-        plan = self.plan
+        plan, nothing = self.plan, np.full(len(self.jobs), np.nan)
+        more, less = (nothing if v is None else v for v in (plan.value_more, plan.value_less))
         return [
             {
                 "job": job.name,
                 "replicas": int(plan.target[j]),
                 "drop": round(float(plan.drop[j]), 4),
-                "expected_rps": _rounded(plan.forecast_rps[j]),
+                "expected_rps": _rounded(self.expected_rps[j]),
                 "likely_rps": [_rounded(value) for value in self.likely_rps[:, j]],
-                "predicted_latency_s": _rounded(plan.predicted_p99_s[j]),
+                "predicted_latency_s": _rounded(self.latency_s[j]),
                 "slo_s": job.slo_s,
                 "percentile": job.percentile,
                 "kept": bool(self.kept[j]),
-                "value_more": _rounded(plan.value_more[j]),
-                "value_less": _rounded(plan.value_less[j]),
+                "value_more": _rounded(more[j]),
+                "value_less": _rounded(less[j]),
                 "why": self.why(j),
             }
             for j, job in enumerate(self.jobs)
@@ -96,15 +101,17 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running
     state = fold_minutes(policy.start(jobs), seen)
     plan = policy.plan(state, seen)
     paths = state.forecaster.sample(policy.horizon_min, policy.samples) / MINUTE_S
+    expected_rps = paths.mean(axis=(1, 2)) if plan.forecast_rps is None else plan.forecast_rps
     slo_s, most = jobs_array(jobs, "slo_s"), int(capacity / jobs_array(jobs, "cores").min())
 
     def latency_s(replicas):
-        return predicted_latency(jobs, plan.forecast_rps, replicas, drop=plan.drop, performance=policy.performance)
+        return predicted_latency(jobs, expected_rps, replicas, drop=plan.drop, performance=policy.performance)
 
     keeps = np.stack([latency_s(np.full(len(jobs), x)) <= slo_s for x in range(1, 2 * most + 1)], axis=1)
     needed = np.where(keeps.any(axis=1), keeps.argmax(axis=1) + 1, 0)
     likely = np.quantile(paths, (0.1, 0.9), axis=(1, 2))
-    return Advice(jobs, capacity, plan, likely, needed, latency_s(np.maximum(plan.target - 1, 0)))
+    one_less_s = latency_s(np.maximum(plan.target - 1, 0))
+    return Advice(jobs, capacity, plan, expected_rps, likely, latency_s(plan.target), needed, one_less_s)
 
 
 def _rounded(value) -> float | None:

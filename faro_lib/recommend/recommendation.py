@@ -46,13 +46,14 @@ class Recommendation:
 
     @property
     def reached(self) -> bool:
-        """Whether the capacity keeps the SLOs: of every job in the minutes to come, and over the day if it was replayed."""
-        over_the_day = self.curve is None or (self.needed is not None and self.needed <= self.advice.capacity)
-        return over_the_day and bool(self.advice.kept.all())
+        """Whether the capacity keeps the SLOs: over the day if it was replayed, else of every job in the minutes to come."""
+        if self.curve is None:
+            return bool(self.advice.kept.all())
+        return self.needed is not None and self.needed <= self.advice.capacity
 
     def told(self) -> dict[str, Any]:
         """All of it in plain types."""
-        now = {"capacity": self.advice.capacity, "used": self.advice.used, "reached": self.reached}
+        now: dict[str, Any] = {"capacity": self.advice.capacity, "used": self.advice.used, "reached": self.reached}
         now["jobs"] = self.advice.rows()
         if self.curve is None:
             return now
@@ -88,11 +89,12 @@ def recommend(
     report("measuring latencies of each class of jobs at constant rates")
     performance = measure_where_possible(history.jobs, minutes=20, physics=physics)
     policy = _policy(history, performance, objective, forecaster)
-    table = None
+    table, size = None, replicas
     if with_curve or replicas is None:
         table = _replayed(history, performance, objective, forecaster, violations, replicas, physics, report)
-    enough = replicas or needed(table, violations) or int(table["replicas"].max())
-    return Recommendation(advise(history.jobs, history.today, policy, enough), table, violations)
+        size = replicas or needed(table, violations) or int(table["replicas"].max())
+    assert size is not None
+    return Recommendation(advise(history.jobs, history.today, policy, size), table, violations)
 
 
 def _policy(history: History, performance: MeasuredPerformance | None, objective: str, forecaster: str | None) -> Faro:
