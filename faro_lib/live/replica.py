@@ -200,7 +200,7 @@ def application(arguments: dict[str, Any]):
 
     chosen = {key: arguments[key] for key in ("job", "model", "options", "places", "concurrency")}
     deployment = serve.deployment(Replica).options(
-        name="replica",
+        name=arguments.get("deployment", "replica"),
         num_replicas=arguments["replicas"],
         max_ongoing_requests=100 * chosen["places"],  # the replica itself refuses; Serve shall never queue
         ray_actor_options={"num_cpus": arguments["cores"]},
