@@ -46,7 +46,7 @@ def resumed(
 
     Raises
     ------
-    ValueError : the journal belongs to another policy or other jobs.
+    ValueError : the journal belongs to another policy, other jobs or other rules; one line.
     """
     if not Path(path).exists():
         return None
@@ -60,7 +60,8 @@ def resumed(
         )
     if header.jobs != jobs:
         raise ValueError(f"{path}: of jobs {[job.name for job in header.jobs]} as they were; name another journal")
-    header = replace(header, rules=rules, act=act)
+    if (header.rules, header.act) != (rules, act):
+        raise ValueError(f"{path}: with other rules, or of a dry run; name another journal")
     recent = turns[-FOLDED:]
     return header, remember(policy, header, recent), turns[-1].step.observation, len(recent)
 
