@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from faro_lib.control import Rules
 from faro_lib.live.clock import Clock
 from faro_lib.live.controller import drive, paced
-from faro_lib.live.deploy import APPLICATIONS, WINDOW_ROUTE
+from faro_lib.live.deploy import WINDOW_ROUTE
 from faro_lib.live.load import SERVED, Generator, Script, Sent
 from faro_lib.live.machine import OtherLoad
+from faro_lib.live.profile import REPORTED_S
 from faro_lib.live.rest import Rest
 from faro_lib.live.serve import RayServeCluster
 from faro_lib.live.spec import Served
+from faro_lib.live.statistics import add_row, empty_row
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.baselines import fair_share
 from faro_lib.simulate import Draws, Physics, Run, draw, simulate
@@ -121,6 +123,8 @@ class Notes:
     other_cpu : processors kept busy by processes that are not ours, mean over the run.
     served, shed, failed, unsent : requests by outcome.
     late_ms_p99 : how much later than due requests were sent.
+    overhead_s, outside_s : trace seconds that a request took beyond the service time drawn for it, in its replica and
+        outside of it; NaN if the replicas did not tell.
     failures : what went wrong in the controller, (reason, one line).
     """
 
@@ -130,6 +134,8 @@ class Notes:
     failed: int
     unsent: int
     late_ms_p99: float
+    overhead_s: float
+    outside_s: float
     failures: tuple[tuple[str, str], ...]
 
 
@@ -176,7 +182,7 @@ def live(
     reset(one, served, ray, http)
     clock = Clock.starting_now(one.scale, in_s=2.0)
     cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, one.capacity)
-    decisions, failures = Decisions(), []
+    decisions, failures = Decisions(), list[tuple[str, str]]()
     generator = Generator(script, clock.origin_s, most_rps=most_rps)
     began = time.perf_counter()
     try:
@@ -198,7 +204,29 @@ def live(
     run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
     counts = [sent.count(outcome) for outcome in range(4)]
     late_ms = float(np.nanquantile(sent.late_s, 0.99) * 1e3) if len(sent.late_s) else 0.0
-    return run, Notes(others.processors, *counts, late_ms, tuple(failures))
+    return run, Notes(
+        others.processors, *counts, late_ms, *beyond(one, draws, order, sent, http, clock), tuple(failures)
+    )
+
+
+def beyond(one: Slice, draws: Draws, order, sent: Sent, http: Rest, clock: Clock) -> tuple[float, float]:
+    """What requests took beyond the service times drawn for them, in the replicas and outside; trace seconds, means.
+
+    The replicas' own sums are compared with the draws of those that were served.
+    """
+    time.sleep(REPORTED_S)
+    told = http.get(f"{WINDOW_ROUTE}?since={clock.origin_s}")
+    total = empty_row()
+    for job in one.workload.jobs:
+        for row in told.get(job.name, {}).get("seconds", {}).values():
+            add_row(total, row)
+    was_served = sent.outcome == SERVED
+    if not total["done"] or not was_served.any():
+        return math.nan, math.nan
+    drawn_s = float(draws.service_s[order][was_served].mean())
+    in_replica_s = total["latency_s"] / total["done"]
+    outside_s = (float(sent.latency_s[was_served].mean()) - in_replica_s) * one.scale
+    return total["service_s"] / total["done"] * one.scale - drawn_s, outside_s
 
 
 def reset(one: Slice, served: tuple[Served, ...], ray: Rest, http: Rest) -> float:

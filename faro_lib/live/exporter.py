@@ -66,7 +66,9 @@ class Exporter:
             "measured_p99_seconds": seen.p99_s,
             "predicted_p99_seconds": plan.predicted_p99_s,
             "forecast_rps": plan.forecast_rps,
-            "utility": np.where(np.isnan(seen.p99_s), math.nan, relaxed_utility(np.nan_to_num(seen.p99_s, nan=1.0), slo_s)),
+            "utility": np.where(
+                np.isnan(seen.p99_s), math.nan, relaxed_utility(np.nan_to_num(seen.p99_s, nan=1.0), slo_s)
+            ),
         }
         for name, gauge in self._gauges.items():
             column = values[name]

@@ -91,7 +91,7 @@ async def send(script: Script, origin_s: float, *, most_rps: float = MOST_RPS, i
                 await answer.read()
                 status[place] = answer.status
                 outcome[place] = SERVED if answer.status == 200 else SHED if answer.status == 503 else FAILED
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+        except (TimeoutError, aiohttp.ClientError, OSError):
             outcome[place] = FAILED
         if outcome[place] == SERVED:
             latency_s[place] = time.perf_counter() + offset - due

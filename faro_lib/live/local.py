@@ -21,7 +21,19 @@ from faro_lib.live.rest import Rest
 LOOPBACK = "127.0.0.2"  # of the node: Ray replaces 127.0.0.1 by the address of the network card
 HTTP_HOST = "127.0.0.1"  # where HAProxy looks for the replicas of its own node
 START_S = 120.0
-PORTS = ("gcs", "dashboard", "agent", "agent_grpc", "runtime", "metrics", "client", "http", "fallback", "exporter", "stats")
+PORTS = (
+    "gcs",
+    "dashboard",
+    "agent",
+    "agent_grpc",
+    "runtime",
+    "metrics",
+    "client",
+    "http",
+    "fallback",
+    "exporter",
+    "stats",
+)
 DIRECT_PORTS = 200  # replicas listen there
 
 

@@ -24,7 +24,9 @@ class Emulated:
     """
 
     def __init__(self, mean_s: float = RESNET34.mean_s, scv: float | None = None, seed: int | None = None):
-        self.service = RESNET34.scaled(mean_s / RESNET34.mean_s) if scv is None else ServiceTime.from_moments(mean_s, scv)
+        self.service = (
+            RESNET34.scaled(mean_s / RESNET34.mean_s) if scv is None else ServiceTime.from_moments(mean_s, scv)
+        )
         self._rng = np.random.default_rng(seed)
 
     async def __call__(self, request) -> str:

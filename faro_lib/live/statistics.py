@@ -56,7 +56,9 @@ class Board:
 
     def __init__(self):
         self._seconds: dict[str, dict[int, dict]] = {}
-        self._replicas: dict[str, dict[str, tuple[float, int, int]]] = {}  # job -> replica -> (heard, inside, last second)
+        self._replicas: dict[
+            str, dict[str, tuple[float, int, int]]
+        ] = {}  # job -> replica -> (heard, inside, last second)
         self._accept: dict[str, float] = {}
 
     def report(self, job: str, replica: str, inside: int, rows: Mapping[int, dict]) -> float | None:
