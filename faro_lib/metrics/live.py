@@ -61,7 +61,8 @@ def study(
     runs: list[tuple[dict, Run, Notes | None]] = []
     addresses = dict(address=address, serve_address=serve_address)
     with serving(backend, one.workload.jobs, served, one.initial, one.capacity, report=report, **addresses) as ray:
-        start_s = profile.start_time(ray.ray, served[0]) * one.scale
+        room = one.capacity - int(one.initial.sum())
+        start_s = profile.start_time(ray.ray, served[0], more=min(max(room, 1), 3)) * one.scale
         report(f"a replica starts in {start_s / one.scale:.1f} s of wall time")
         for trial, seed in enumerate(trial_seeds(trials)):
             for name, policy in policies.items():
@@ -93,11 +94,16 @@ def _noted(notes: Notes | None) -> dict:
     if notes is None:
         return {}
     told = asdict(notes) | {"failures": len(notes.failures)}
-    return told | {"too_much_load": notes.other_cpu > TOO_MUCH}
+    return told | {"too_much_load": too_much(notes)}
+
+
+def too_much(notes: Notes) -> bool:
+    """Whether others that do not give way kept the machine too busy for the run to be trusted."""
+    return notes.other_cpu - notes.niced_cpu > TOO_MUCH
 
 
 def _told(key, run, notes: Notes, trials: int) -> str:
-    mark = f"; {notes.other_cpu:.1f} processors were busy with others, too many" if notes.other_cpu > TOO_MUCH else ""
+    mark = f"; {notes.other_cpu:.1f} processors were busy with others" + (", too many" if too_much(notes) else "")
     rate = summarize(run)["slo_violation_rate"]
     return (
         f"{key['policy']}, trial {key['trial'] + 1} of {trials}: violations {rate:.2%}, {notes.served} served, {notes.shed} "
