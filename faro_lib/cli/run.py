@@ -100,8 +100,9 @@ def run(
 
 
 def kit_for(table, history: str | None, forecaster: str):
-    """What a policy is made from: a forecaster that learnt from the counts in `history`, or one that needs to learn nothing."""
+    """What a policy is made from; the forecaster learnt from the counts in `history`, or needs to learn nothing."""
     from faro_lib import forecast
+    from faro_lib.forecast.kalman import untaught
     from faro_lib.policies import Kit
     from faro_lib.simulate.measured import measure_where_possible
     from faro_lib.workload import Traces
@@ -112,22 +113,21 @@ def kit_for(table, history: str | None, forecaster: str):
         days = traces.train if traces.days else traces.evaluation[None]
         learnt = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
     else:
-        from faro_lib.live.untaught import untaught
-
-        learnt = untaught(table)
+        learnt = untaught(tuple(job.name for job in table))
     return Kit(table, forecaster=learnt, performance=measure_where_possible(table))
 
 
 def clock_of(journal: str | None, stop: threading.Event):
-    """Wall time from now on, or from when the journal began."""
+    """Wall time since the journal began; without one since a while ago, so that what is known of that while counts."""
     from faro_lib.live.clock import Clock
     from faro_lib.live.journal import read
+    from faro_lib.policies.base import HISTORY_MIN
 
     if journal and Path(journal).exists():
         header, turns = read(journal)
         if turns and header.origin_s is not None:
             return Clock(header.origin_s, header.scale, stop)
-    return Clock.starting_now(stop=stop)
+    return Clock.starting_now(stop=stop, in_s=-HISTORY_MIN * 60.0)
 
 
 def cluster_of(backend: str, table, path: str, address, serve_address, replicas: int | None, clock, policy):
