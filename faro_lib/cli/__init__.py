@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from faro_lib import __version__
+from faro_lib.cli.explain import explain
+from faro_lib.cli.profile import profile
 from faro_lib.cli.recommend import recommend
+from faro_lib.cli.run import run
 from faro_lib.cli.simulate import simulate
 
 app = typer.Typer(name="faro")
@@ -25,7 +28,7 @@ def faro(
         print(context.get_help())
 
 
-for command in (simulate, recommend):
+for command in (simulate, recommend, run, explain, profile):
     app.command()(command)
 
 
