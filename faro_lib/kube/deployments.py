@@ -1,0 +1,204 @@
+"""Faro without Ray: each job is a plain Deployment of any model server, scaled by its `scale` subresource."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from faro_lib.config import nearest
+from faro_lib.kube.capacity import Shape, requests_of
+from faro_lib.kube.client import MERGE, Api, ApiError
+from faro_lib.kube.prometheus import Load, Prometheus, Queries
+from faro_lib.policies.base import HISTORY_MIN, Observation
+from faro_lib.workload import Job
+from faro_lib.workload.jobs import MINUTE_S, jobs_array
+
+PATIENCE = 3.0  # cold starts after which a change that has not come true no longer counts as going on
+THREADS = 16
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Which Deployment a job is, and how it is measured."""
+
+    job: Job
+    namespace: str
+    name: str
+    queries: Queries
+
+    @classmethod
+    def of(cls, job: Job, said: dict, namespace: str) -> Address:
+        """From the job's `deployment` section of jobs.yaml."""
+        accepted = ("namespace", "name", "queries")
+        for key in said:
+            if key not in accepted:
+                raise ValueError(f"job {job.name!r}: deployment.{key} is unknown; {nearest(key, accepted)}")
+        if not isinstance(said.get("queries"), dict):
+            raise ValueError(f"job {job.name!r}: deployment.queries is missing; a mapping of PromQL queries")
+        queries = Queries.of(job.name, said["queries"])
+        return cls(job, said.get("namespace", namespace), said.get("name", job.name), queries)
+
+    @property
+    def path(self) -> str:
+        return f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One Deployment as last read."""
+
+    version: str
+    target: int
+    ready: int
+    settled: bool
+
+    @classmethod
+    def of(cls, deployment: Mapping) -> Found:
+        status, spec = deployment.get("status", {}), deployment["spec"]
+        seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+        target, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
+        settled = seen and ready == target and status.get("replicas", 0) == target
+        return cls(deployment["metadata"]["resourceVersion"], target, ready, settled)
+
+
+class Deployments:
+    """`Cluster` on plain Deployments. A drop rate is nobody's to enforce here: it is remembered, and published in the plan.
+
+    Parameters
+    ----------
+    began_s : unix time at which the run began; minutes are counted from it. By default as long ago as policies look back,
+        for Prometheus remembers it: a controller that has just started has its history at once.
+    cores : what the jobs may use, unless a `Governed` cluster says otherwise.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        addresses: list[Address],
+        prometheus: Prometheus,
+        cores: float = 0.0,
+        began_s: float | None = None,
+    ):
+        self._api, self.addresses, self._prometheus, self.cores = api, addresses, prometheus, cores
+        self.began_s = time.time() - HISTORY_MIN * MINUTE_S if began_s is None else began_s
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="deployments")
+        self._start_s = jobs_array([address.job for address in addresses], "start_s")
+        self._drop = np.zeros(len(addresses))
+        self._changed_s = np.full(len(addresses), -np.inf)
+        self._found: list[Found | None] = [None] * len(addresses)
+
+    @property
+    def now_s(self) -> float:
+        return time.time() - self.began_s
+
+    def observe(self) -> Observation:
+        """Raises ApiError where the Deployments cannot be read; missing load is NaN."""
+        now_s = self.now_s
+        self._found = self.read()
+        load = self._measure(now_s)
+        there = np.array([found is not None for found in self._found])
+        target = np.array([found.target if found else 0 for found in self._found])
+        running = np.array([found.ready if found else 0 for found in self._found])
+        unsettled = np.array([found is not None and not found.settled for found in self._found])
+        return Observation(
+            now_s=now_s,
+            capacity=self.cores,
+            minute=int(now_s // MINUTE_S),
+            arrivals_per_min=load.arrivals_per_min,
+            mean_latency_s=load.mean_latency_s,
+            p99_s=load.p99_s,
+            queue=load.queue,
+            running=np.minimum(running, target),
+            starting=np.maximum(target - running, 0),
+            target=target,
+            idle=np.maximum(running - target, 0),
+            changing=unsettled & (now_s - self._changed_s < PATIENCE * self._start_s),
+            drop=self._drop.copy(),
+            arrivals_now=None if np.isnan(load.arrivals_now).all() else load.arrivals_now,
+            present=None if there.all() else there,
+        )
+
+    def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
+        """Scale what differs, shrinking first. What is refused is logged, seen at the next turn, and asked for again."""
+        self._drop = np.array(drop, float)
+        before = np.array([found.target if found else asked for found, asked in zip(self._found, target)])
+        for these in (np.flatnonzero(target < before), np.flatnonzero(target > before)):
+            asked = {int(job): self._threads.submit(self._scale, int(job), int(target[job])) for job in these}
+            for job, done in asked.items():
+                if refused := done.exception():
+                    LOG.warning("%s is not scaled to %d: %s", self.addresses[job].name, target[job], refused)
+
+    def advance(self, until_s: float) -> None:
+        time.sleep(max(0.0, self.began_s + until_s - time.time()))
+
+    def read(self) -> list[Found | None]:
+        """Every job's Deployment, one list a namespace; None where there is none."""
+        there = {}
+        for namespace in sorted({address.namespace for address in self.addresses}):
+            listed = self._api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments")
+            there |= {(namespace, item["metadata"]["name"]): item for item in listed["items"]}
+        found = [there.get((address.namespace, address.name)) for address in self.addresses]
+        return [Found.of(one) if one else None for one in found]
+
+    def _scale(self, job: int, replicas: int) -> None:
+        """Write only upon what was read: a controller that was suspended while another took over overwrites nothing of it.
+
+        Raises
+        ------
+        ApiError : refused; 409 where someone else has scaled it meanwhile, which the next turn will see.
+        """
+        address, found = self.addresses[job], self._found[job]
+        version = found.version if found else ""
+        for _ in range(3):
+            body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
+            try:
+                written = self._api.send("PATCH", f"{address.path}/scale", body, kind=MERGE, fieldManager="faro")
+            except ApiError as refused:
+                if refused.status != 409:
+                    raise
+                now = self._api.get(f"{address.path}/scale")
+                theirs = now["spec"].get("replicas", 0)
+                if found and theirs not in (found.target, replicas):
+                    raise ApiError(409, f"someone else has scaled it to {theirs}") from None
+                version = now["metadata"]["resourceVersion"]
+                continue
+            self._changed_s[job] = self.now_s
+            self._found[job] = Found(written["metadata"]["resourceVersion"], replicas, found.ready if found else 0, False)
+            return
+        raise ApiError(409, "it changes faster than it can be scaled")
+
+    def _measure(self, now_s: float) -> Load:
+        minutes = np.arange(max(0, int(now_s // MINUTE_S) - HISTORY_MIN), int(now_s // MINUTE_S)) + 1
+        queries = [address.queries for address in self.addresses]
+        return self._prometheus.observe(queries, self.began_s + MINUTE_S * minutes, self.began_s + now_s)
+
+
+def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:
+    """What the replicas of these Deployments need of a node; see `Shape`.
+
+    Raises
+    ------
+    ValueError : a job's cores are not what its pods ask for, or the pods cannot go to the same nodes.
+    """
+    per_core: dict[str, float] = {}
+    specs = [deployment["spec"]["template"]["spec"] for deployment in deployments]
+    for job, spec in zip(jobs, specs):
+        asked = requests_of({"spec": spec})
+        if abs(asked.get("cpu", 0.0) - job.cores) > 1e-6:
+            raise ValueError(
+                f"job {job.name!r}: cores={job.cores:g}, but its pods ask for {asked.get('cpu', 0.0):g}; they must agree"
+            )
+        for name, value in asked.items():
+            per_core[name] = max(per_core.get(name, 0.0), value / job.cores)
+    tenths = np.gcd.reduce([round(job.cores * 10) for job in jobs])
+    tolerations = tuple(one for one in specs[0].get("tolerations", []) if all(one in s.get("tolerations", []) for s in specs))
+    selector = dict(specs[0].get("nodeSelector", {}))
+    if any(spec.get("nodeSelector", {}) != selector for spec in specs):
+        raise ValueError("deployments: their nodeSelectors differ; jobs share capacity only on the same nodes")
+    return Shape(per_core, float(tenths) / 10, tolerations, selector)
