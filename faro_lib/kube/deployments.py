@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,13 +13,13 @@ from faro_lib.config import nearest
 from faro_lib.kube.capacity import Shape, requests_of
 from faro_lib.kube.client import MERGE, Api, ApiError
 from faro_lib.kube.prometheus import Load, Prometheus, Queries
+from faro_lib.live.clock import Clock
 from faro_lib.policies.base import HISTORY_MIN, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
 
 PATIENCE = 3.0  # cold starts after which a change that has not come true no longer counts as going on
 THREADS = 16
-LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,70 +71,67 @@ class Deployments:
 
     Parameters
     ----------
-    began_s : unix time at which the run began; minutes are counted from it. By default as long ago as policies look back,
-        for Prometheus remembers it: a controller that has just started has its history at once.
+    clock : trace time. What lies before its origin is not seen; Prometheus remembers it, so that a controller whose clock
+        began a quarter of an hour ago has its history at once (`remembering`).
     cores : what the jobs may use, unless a `Governed` cluster says otherwise.
     """
 
-    def __init__(
-        self,
-        api: Api,
-        addresses: list[Address],
-        prometheus: Prometheus,
-        cores: float = 0.0,
-        began_s: float | None = None,
-    ):
-        self._api, self.addresses, self._prometheus, self.cores = api, addresses, prometheus, cores
-        self.began_s = time.time() - HISTORY_MIN * MINUTE_S if began_s is None else began_s
+    def __init__(self, api: Api, addresses: list[Address], prometheus: Prometheus, clock: Clock, cores: float = 0.0):
+        self._api, self.addresses, self._prometheus, self.clock, self.cores = api, addresses, prometheus, clock, cores
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="deployments")
-        self._start_s = jobs_array([address.job for address in addresses], "start_s")
+        self._patience_s = PATIENCE * jobs_array([address.job for address in addresses], "start_s") / clock.scale
         self._drop = np.zeros(len(addresses))
-        self._changed_s = np.full(len(addresses), -np.inf)
+        self._asked_at = np.full(len(addresses), -np.inf)
         self._found: list[Found | None] = [None] * len(addresses)
 
-    @property
-    def now_s(self) -> float:
-        return time.time() - self.began_s
+    def advance(self, until_s: float) -> None:
+        self.clock.wait_until(until_s)
 
     def observe(self) -> Observation:
         """Raises ApiError where the Deployments cannot be read; missing load is NaN."""
-        now_s = self.now_s
         self._found = self.read()
-        load = self._measure(now_s)
+        now_s = self.clock.now_s
+        minute = int(now_s // MINUTE_S)
+        load = self._measure(minute)
         there = np.array([found is not None for found in self._found])
         target = np.array([found.target if found else 0 for found in self._found])
-        running = np.array([found.ready if found else 0 for found in self._found])
+        ready = np.array([found.ready if found else 0 for found in self._found])
         unsettled = np.array([found is not None and not found.settled for found in self._found])
         return Observation(
             now_s=now_s,
             capacity=self.cores,
-            minute=int(now_s // MINUTE_S),
+            minute=minute,
             arrivals_per_min=load.arrivals_per_min,
-            mean_latency_s=load.mean_latency_s,
-            p99_s=load.p99_s,
+            mean_latency_s=load.mean_latency_s * self.clock.scale,
+            p99_s=load.p99_s * self.clock.scale,
             queue=load.queue,
-            running=np.minimum(running, target),
-            starting=np.maximum(target - running, 0),
+            running=np.minimum(ready, target),
+            starting=np.maximum(target - ready, 0),
             target=target,
-            idle=np.maximum(running - target, 0),
-            changing=unsettled & (now_s - self._changed_s < PATIENCE * self._start_s),
+            idle=np.maximum(ready - target, 0),
+            changing=unsettled & (time.monotonic() - self._asked_at < self._patience_s),
             drop=self._drop.copy(),
             arrivals_now=None if np.isnan(load.arrivals_now).all() else load.arrivals_now,
             present=None if there.all() else there,
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Scale what differs, shrinking first. What is refused is logged, seen at the next turn, and asked for again."""
+        """Scale what differs, shrinking first; every job is tried, whatever became of those before it.
+
+        Raises
+        ------
+        ApiError : what was refused first. The next turn sees it, and asks again.
+        """
         self._drop = np.array(drop, float)
         before = np.array([found.target if found else asked for found, asked in zip(self._found, target)])
+        refused: list[str] = []
         for these in (np.flatnonzero(target < before), np.flatnonzero(target > before)):
             asked = {int(job): self._threads.submit(self._scale, int(job), int(target[job])) for job in these}
             for job, done in asked.items():
-                if refused := done.exception():
-                    LOG.warning("%s is not scaled to %d: %s", self.addresses[job].name, target[job], refused)
-
-    def advance(self, until_s: float) -> None:
-        time.sleep(max(0.0, self.began_s + until_s - time.time()))
+                if error := done.exception():
+                    refused.append(f"{self.addresses[job].name} is not scaled to {target[job]}: {error}")
+        if refused:
+            raise ApiError(0, refused[0] + (f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""))
 
     def read(self) -> list[Found | None]:
         """Every job's Deployment, one list a namespace; None where there is none."""
@@ -168,15 +164,21 @@ class Deployments:
                     raise ApiError(409, f"someone else has scaled it to {theirs}") from None
                 version = now["metadata"]["resourceVersion"]
                 continue
-            self._changed_s[job] = self.now_s
+            self._asked_at[job] = time.monotonic()
             self._found[job] = Found(written["metadata"]["resourceVersion"], replicas, found.ready if found else 0, False)
             return
         raise ApiError(409, "it changes faster than it can be scaled")
 
-    def _measure(self, now_s: float) -> Load:
-        minutes = np.arange(max(0, int(now_s // MINUTE_S) - HISTORY_MIN), int(now_s // MINUTE_S)) + 1
-        queries = [address.queries for address in self.addresses]
-        return self._prometheus.observe(queries, self.began_s + MINUTE_S * minutes, self.began_s + now_s)
+    def _measure(self, minute: int) -> Load:
+        clock = self.clock
+        ends = clock.origin_s + clock.minute_s * (np.arange(max(0, minute - HISTORY_MIN), minute) + 1.0)
+        return self._prometheus.observe([one.queries for one in self.addresses], ends, time.time(), clock.minute_s)
+
+
+def remembering(scale: float = 1.0) -> Clock:
+    """A clock whose origin lies as far back as policies look."""
+    past_s = round(HISTORY_MIN * MINUTE_S / scale)
+    return replace(now := Clock.starting_now(scale), origin_s=now.origin_s - past_s)
 
 
 def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:

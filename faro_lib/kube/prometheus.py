@@ -78,34 +78,37 @@ class Prometheus:
         self.url, self._token_path, self._timeout_s = url.rstrip("/"), token_path, timeout_s
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prometheus")
 
-    def observe(self, queries: list[Queries], minute_ends_s: np.ndarray, now_s: float) -> Load:
+    def observe(
+        self, queries: list[Queries], minute_ends_s: np.ndarray, now_s: float, minute_s: float = MINUTE_S
+    ) -> Load:
         """Load and latency of every job.
 
         Parameters
         ----------
         minute_ends_s : unix times of the ends of the complete minutes, oldest first, `HISTORY_MIN` at most.
         now_s : unix time.
+        minute_s : seconds of a minute, where the clock of the trace runs faster.
         """
         ends = np.asarray(minute_ends_s, float)[-HISTORY_MIN:]
         since_s = now_s - ends[-1] if len(ends) else 0.0
 
         def history(query):
-            return self.series(_within(query.requests, MINUTE_S), ends) if len(ends) else np.empty(0)
+            return self.series(_within(query.requests, minute_s), ends) if len(ends) else np.empty(0)
 
         def current(query):
-            return self.value(_within(query.requests, since_s), now_s) if since_s >= SHORTEST_S else math.nan
+            return self.value(_within(query.requests, since_s), now_s) if since_s >= SHORTEST_S * minute_s / MINUTE_S else math.nan
 
         def percentile(query):
             if not query.latency_s or not len(ends):
                 return math.nan
-            return self.value(_within(query.latency_s, MINUTE_S), ends[-1])
+            return self.value(_within(query.latency_s, minute_s), ends[-1])
 
         asked = {
             "arrivals_per_min": history,
             "arrivals_now": current,
-            "mean_latency_s": lambda query: self.value(_within(query.latency_mean_s, WINDOW_S), now_s, idle=0.0),
+            "mean_latency_s": lambda query: self.value(_within(query.latency_mean_s, WINDOW_S * minute_s / MINUTE_S), now_s, idle=0.0),
             "p99_s": percentile,
-            "queue": lambda query: self.value(_within(query.queue, WINDOW_S), now_s) if query.queue else math.nan,
+            "queue": lambda query: self.value(_within(query.queue, WINDOW_S * minute_s / MINUTE_S), now_s) if query.queue else math.nan,
         }
         answers = {name: [self._threads.submit(ask, query) for query in queries] for name, ask in asked.items()}
         found = {name: np.array([_or_missing(one, len(ends), name) for one in some]) for name, some in answers.items()}
@@ -156,5 +159,5 @@ def _or_missing(answer, minutes: int, name: str):
     """What was answered; an unreachable server, or one that answers nonsense, leaves a job's data missing."""
     try:
         return answer.result()
-    except (OSError, KeyError, IndexError, json.JSONDecodeError):
+    except (OSError, KeyError, IndexError, TypeError, json.JSONDecodeError):
         return np.full(minutes, np.nan) if name == "arrivals_per_min" else math.nan
