@@ -191,6 +191,49 @@ class Sensitivity(Section):
         return any((self.cold_start_s, self.slo_factor, self.forecast_error, self.interval_s, self.scv_factor))
 
 
+class Live(Section):
+    """Stage 80: real requests on real replicas of Ray Serve; where, says `backend`."""
+
+    jobs: list[int] = Field([0, 1, 2], min_length=1, description="which jobs of the workload, counted from 0")
+    replicas: int = Field(8, ge=1, description="cluster size, in replicas of one core")
+    first_minute: int = Field(0, ge=0, description="where the slice of the judged day begins")
+    minutes: int = Field(3, ge=2, description="length of the slice")
+    scale: float = Field(2, gt=0, description="seconds of the trace in a second of wall time; it must divide 60")
+    tick_s: float = Field(30, ge=30, description="wall seconds between two decisions")
+    places: int = Field(10, ge=1, description="requests that a replica may hold, the one in service included")
+    most_rps: float = Field(150, gt=0, description="requests a second; of a slice that asks for more a share is sent")
+    trials: int = Field(1, ge=1, description="trials a policy, each with its own seed")
+    policies: list[str] = Field(["FairShare", "Faro-FairSum"], min_length=1, description="who competes")
+    address: str | None = Field(None, description="Ray's dashboard, http://host:8265; backend local starts its own")
+    serve_address: str | None = Field(None, description="where its applications are; null: port 8000 of the same host")
+
+    @field_validator("jobs")
+    @classmethod
+    def _different_jobs(cls, jobs: list[int]) -> list[int]:
+        for job in jobs:
+            if job < 0:
+                raise ValueError(f"has {job}; jobs are counted from 0")
+        return _no_twins(jobs)
+
+    @field_validator("scale")
+    @classmethod
+    def _whole_seconds(cls, scale: float) -> float:
+        if abs(60 / scale - round(60 / scale)) > 1e-9:
+            raise ValueError("must divide 60: 1, 2, 3, 4, 5, 6, 10, ...")
+        return scale
+
+    @field_validator("policies")
+    @classmethod
+    def _known_policies(cls, policies: list[str]) -> list[str]:
+        return _policies(policies)
+
+    @model_validator(mode="after")
+    def _a_replica_for_every_job(self):
+        if self.replicas < len(self.jobs):
+            raise ValueError(f"live.replicas={self.replicas} are fewer than its {len(self.jobs)} jobs")
+        return self
+
+
 class Config(Section):
     """Everything that `snakemake` can be told."""
 
@@ -198,7 +241,7 @@ class Config(Section):
     jobs: str | None = Field(None, description="a .csv or .yaml table of jobs for it; null: the defaults of every job")
     results: str = Field("results", min_length=1, description="results/<workload>/ is written here")
     raw: str = Field("data/raw", min_length=1, description="where fetched traces lie")
-    backend: Literal["none", "local", "kind", "kubernetes"] = Field("none", description="where the live stage runs")
+    backend: Literal["none", "local", "kind", "kubernetes"] = Field("local", description="where the live stage runs")
     sizes: list[int] = Field([36, 32, 16], min_length=1, description="cluster sizes in replicas of one core")
     trials: int = Field(2, ge=1, description="trials a policy and size, each with its own seed; the paper ran 5")
     minutes: int | None = Field(None, ge=1, description="how much of the judged day is replayed; null: all of it")
@@ -211,6 +254,7 @@ class Config(Section):
     ablation: Ablation = Field(Ablation(), description="what each step is worth")
     sensitivity: Sensitivity = Field(Sensitivity(), description="where the lead ends")
     scale: Scale = Field(Scale(), description="mixed models, more jobs, more sizes")
+    live: Live = Field(Live(), description="real requests on real replicas")
 
     @field_validator("workload")
     @classmethod
@@ -255,6 +299,8 @@ class Config(Section):
         }.items():
             if sizes and min(sizes) < jobs:
                 raise ValueError(f"{key}: {min(sizes)} replicas are fewer than the {jobs} jobs of {self.workload}")
+        if self.backend != "none" and Path(self.workload).suffix != ".csv" and max(self.live.jobs) >= jobs:
+            raise ValueError(f"live.jobs has {max(self.live.jobs)}; {self.workload} has jobs 0 to {jobs - 1}")
         return self
 
     def or_middle(self, sizes: list[int] | None) -> list[int]:

@@ -80,6 +80,7 @@ def simulate(
     capacity_steps: tuple[tuple[float, float], ...] = (),
     lifetimes: tuple[tuple[int, float, float], ...] = (),
     rules: control.Rules = control.RULES,
+    initial: np.ndarray | None = None,
 ) -> Run:
     """Replay a workload under a policy, until every request has ended.
 
@@ -89,13 +90,14 @@ def simulate(
     seed, draws : the trial; draws made once may be shared by many policies.
     capacity_steps, lifetimes : cores, and jobs, that come and go (`SimulatedCluster`).
     rules : the guardrails.
+    initial : (jobs,) replicas to begin with; None leaves that to the policy.
     """
     began = time.perf_counter()
     if draws is None:
         if seed is None:
             raise ValueError("seed=None: a trial needs a seed or its draws")
         draws = draw(workload, seed, router=physics.router)
-    initial = np.array(policy.initial(workload.jobs, capacity))
+    initial = np.array(policy.initial(workload.jobs, capacity) if initial is None else initial)
     initial[[job for job, from_s, _ in lifetimes if from_s > 0]] = 0
     cluster = SimulatedCluster(
         workload, draws, capacity, initial, physics, capacity_steps=capacity_steps, lifetimes=lifetimes
@@ -104,23 +106,24 @@ def simulate(
     control.run(cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=decisions.append, rules=rules)
     cluster.finish()
 
-    edges, latency_s = cluster.minute_edges, cluster.latency_s
-    slo_s = jobs_array(workload.jobs, "slo_s")
-    refused, late = refused_and_late(latency_s, edges, slo_s)
+    wall_s = time.perf_counter() - began
+    return judged(workload, capacity, cluster.latency_s, cluster.minute_edges, initial, decisions, wall_s)
+
+
+def judged(workload: Workload, capacity: float, latency_s, edges, initial, decisions: Decisions, wall_s: float) -> Run:
+    """What requests and decisions amount to, wherever they were made.
+
+    Parameters
+    ----------
+    latency_s : (requests,), job after job by arrival; inf = refused.
+    edges : int (jobs, minutes + 2), where the arrivals of each minute begin; the last bin is the overrun.
+    """
+    refused, late = refused_and_late(latency_s, edges, jobs_array(workload.jobs, "slo_s"))
     percentile = jobs_array(workload.jobs, "percentile")
     p99_s = percentiles(latency_s, edges, percentile)
-    return Run(
-        workload,
-        capacity,
-        np.diff(edges, axis=1),
-        refused,
-        late,
-        p99_s,
-        _served(latency_s, edges, percentile, p99_s, refused),
-        initial,
-        decisions,
-        time.perf_counter() - began,
-    )
+    served_p99_s = _served(latency_s, edges, percentile, p99_s, refused)
+    requests = np.diff(edges, axis=1)
+    return Run(workload, capacity, requests, refused, late, p99_s, served_p99_s, initial, decisions, wall_s)
 
 
 def _served(latency_s, edges, percentile, p99_s, refused):

@@ -1,0 +1,88 @@
+"""The controller's own Prometheus metrics."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from faro_lib.control import Step
+from faro_lib.utility import relaxed_utility
+from faro_lib.workload import Job
+
+PER_JOB = {
+    "target": "replicas asked for",
+    "running": "replicas that serve",
+    "drop_ratio": "share of requests refused at the door",
+    "arrivals_per_minute": "requests in the last complete minute",
+    "queue": "requests inside",
+    "measured_p99_seconds": "the job's percentile of latency in the last complete minute",
+    "predicted_p99_seconds": "the same as the plan expects it",
+    "forecast_rps": "requests a second that the plan expects",
+    "utility": "relaxed utility of the last complete minute",
+}
+
+
+class Exporter:
+    """Gauges of the last turn, and counts of what went wrong, at http://address:port/metrics.
+
+    Parameters
+    ----------
+    port : 0 takes a free one; `self.port` says which.
+    """
+
+    def __init__(self, jobs: tuple[Job, ...], port: int, address: str = "127.0.0.1"):
+        import prometheus_client as prometheus
+
+        self._jobs = jobs
+        registry = prometheus.CollectorRegistry()
+        self._gauges = {
+            name: prometheus.Gauge(f"faro_{name}", told, ["job"], registry=registry) for name, told in PER_JOB.items()
+        }
+        self._capacity = prometheus.Gauge("faro_capacity_cores", "cores that the jobs may use", registry=registry)
+        self._decision = prometheus.Histogram(
+            "faro_decision_seconds", "time of a decision", registry=registry, buckets=[2.0**n for n in range(-10, 5)]
+        )
+        self._turns = prometheus.Counter("faro_turns", "turns of the loop", registry=registry)
+        self._failures = prometheus.Counter("faro_failures", "what went wrong", ["reason"], registry=registry)
+        self._reasons = prometheus.Counter("faro_reasons", "reasons of targets", ["job", "reason"], registry=registry)
+        try:
+            self._server, self._thread = prometheus.start_http_server(port, addr=address, registry=registry)
+        except OSError as error:
+            raise ValueError(f"metrics port {port} on {address}: {error.strerror or error}; choose another") from None
+        self.port = self._server.server_port
+
+    def step(self, step: Step) -> None:
+        seen, plan = step.observation, step.plan
+        history = seen.arrivals_per_min
+        slo_s = np.array([job.slo_s for job in self._jobs])
+        values: dict[str, Any] = {
+            "target": step.target,
+            "running": seen.running,
+            "drop_ratio": plan.drop,
+            "arrivals_per_minute": history[:, -1] if history.shape[1] else None,
+            "queue": seen.queue,
+            "measured_p99_seconds": seen.p99_s,
+            "predicted_p99_seconds": plan.predicted_p99_s,
+            "forecast_rps": plan.forecast_rps,
+            "utility": np.where(
+                np.isnan(seen.p99_s), math.nan, relaxed_utility(np.nan_to_num(seen.p99_s, nan=1.0), slo_s)
+            ),
+        }
+        for name, gauge in self._gauges.items():
+            column = values[name]
+            for place, job in enumerate(self._jobs):
+                gauge.labels(job.name).set(math.nan if column is None else float(column[place]))
+        self._capacity.set(seen.capacity)
+        self._decision.observe(step.decision_s)
+        self._turns.inc()
+        for job, reason in zip(self._jobs, plan.reason):
+            self._reasons.labels(job.name, reason).inc()
+
+    def failure(self, reason: str, told: str) -> None:
+        self._failures.labels(reason).inc()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

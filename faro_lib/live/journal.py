@@ -1,0 +1,221 @@
+"""The controller's memory on disk: one JSON line for each turn, from which it resumes and from which anybody can decide again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faro_lib.control import Limits, Memory, PolicyFailed, Rules, Step, turn
+from faro_lib.policies.base import Observation, Plan, Policy
+from faro_lib.workload import Job
+
+BEGIN, TURN, RESUME = "begin", "turn", "resume"
+FOLDED = 200  # turns that a resuming controller decides again to remember: counters reach back 10 minutes, forecasts 15
+INTEGERS = {"running", "starting", "target", "idle"}
+BOOLEANS = {"changing", "present"}
+SCALARS = {"now_s", "capacity", "minute", "tries"}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a journal begins with.
+
+    origin_s, scale : of the clock; act : whether plans were carried out; start_s : trace time of the beginning.
+    """
+
+    policy: str
+    jobs: tuple[Job, ...]
+    rules: Rules
+    tick_s: float
+    act: bool
+    origin_s: int | None = None
+    scale: float = 1.0
+    start_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One line of the journal: the step, and what became of it.
+
+    error : why it could not be carried out, None if it could; folded : turns that a resumed controller remembered before.
+    """
+
+    step: Step
+    error: str | None = None
+    folded: int | None = None
+
+
+class Journal:
+    """An open journal. A line is on the disk before the next turn begins."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _mend(self.path)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def begin(self, header: Header) -> None:
+        told = dataclasses.asdict(header)
+        self._write({"kind": BEGIN} | told)
+
+    def resume(self, folded: int) -> None:
+        self._write({"kind": RESUME, "folded": folded})
+
+    def turn(self, step: Step, error: str | None) -> None:
+        plan, observation = _plain(step.plan), _plain(step.observation)
+        record = {"kind": TURN, "observation": observation, "plan": plan, "target": step.target.tolist()}
+        self._write(record | {"decision_s": step.decision_s, "error": error})
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def read(path: str | Path) -> tuple[Header, list[Turn]]:
+    """Header and turns of a journal; a last line that was torn by a crash is left out.
+
+    Raises
+    ------
+    ValueError : the file is no journal; one line.
+    """
+    records = list(_records(Path(path)))
+    if not records or records[0].get("kind") != BEGIN:
+        raise ValueError(f"{path}: not a journal of `faro run`; its first line must be the header")
+    turns: list[Turn] = []
+    folded = None
+    for record in records[1:]:
+        if record["kind"] == RESUME:
+            folded = record["folded"]
+        elif record["kind"] == TURN:
+            step = Step(
+                _observation(record["observation"]),
+                _plan(record["plan"]),
+                np.array(record["target"], np.int64),
+                record["decision_s"],
+            )
+            turns.append(Turn(step, record["error"], folded))
+            folded = None
+    return _header(records[0]), turns
+
+
+def remember(policy: Policy, header: Header, turns: list[Turn]) -> Memory:
+    """What the controller remembered after these turns: they are decided again. No more than the last ones are needed."""
+    limits, memory = Limits.of(header.jobs), Memory.start(policy, header.jobs, header.start_s)
+    for one in turns:
+        memory, _ = _again(policy, header, limits, memory, one)
+    return memory
+
+
+def replay(policy: Policy, header: Header, turns: list[Turn]) -> Iterator[tuple[Step, Step]]:
+    """Every turn as it was taken, and as the policy takes it now; a resumption is replayed as one."""
+    limits, memory = Limits.of(header.jobs), Memory.start(policy, header.jobs, header.start_s)
+    for place, one in enumerate(turns):
+        if one.folded is not None:
+            memory = remember(policy, header, turns[place - one.folded : place])
+        memory, step = _again(policy, header, limits, memory, one)
+        yield one.step, step
+
+
+def after(memory: Memory, act: bool) -> Memory:
+    """The memory that the next turn begins with: where plans are not carried out, nothing was asked of anybody."""
+    if act:
+        return memory
+    pending = memory.pending.only(np.zeros(len(memory.pending.tries), bool))
+    return dataclasses.replace(memory, pending=pending, guard=dataclasses.replace(memory.guard, target=None, drop=None))
+
+
+def _again(policy, header, limits, memory, one: Turn) -> tuple[Memory, Step]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PolicyFailed)  # it was told of when it happened
+        memory, step = turn(policy, header.rules, limits, memory, one.step.observation, clock=lambda: 0.0)
+    return after(memory, header.act), step
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; expected a journal of `faro run`") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            if number == len(lines):
+                return
+            raise ValueError(f"{path}, line {number}: not a line of a journal") from None
+        if not isinstance(record, dict) or "kind" not in record:
+            raise ValueError(f"{path}, line {number}: not a line of a journal")
+        yield record
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line that was torn by a crash."""
+    if path.exists():
+        text = path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if len(whole) < len(text):
+            path.write_bytes(whole)
+
+
+def _plain(noun) -> dict[str, Any]:
+    """The fields of an Observation or Plan as JSON has them: NaN is null, infinity a string."""
+    return {field.name: _jsonable(getattr(noun, field.name)) for field in dataclasses.fields(noun)}
+
+
+def _jsonable(value):
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_jsonable(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _array(field: str, value):
+    if value is None or field in SCALARS:
+        return value
+    if field == "reason":
+        return tuple(value)
+    if field in BOOLEANS:
+        return np.array(value, bool)
+    if field in INTEGERS:
+        return np.array(value, np.int64)
+    return np.array([[_float(x) for x in row] if isinstance(row, list) else _float(row) for row in value], float)
+
+
+def _float(value) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _observation(told: Mapping[str, Any]) -> Observation:
+    return Observation(**{field: _array(field, value) for field, value in told.items()})
+
+
+def _plan(told: Mapping[str, Any]) -> Plan:
+    return Plan(**{field: _array(field, value) for field, value in told.items()})
+
+
+def _header(record: Mapping[str, Any]) -> Header:
+    told = {key: value for key, value in record.items() if key != "kind"}
+    jobs = tuple(Job(**job) for job in told.pop("jobs"))
+    return Header(jobs=jobs, rules=Rules(**told.pop("rules")), **told)

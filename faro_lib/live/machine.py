@@ -1,0 +1,57 @@
+"""How busy this machine was with what is not ours: the circumstance that a live run must be read with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+TOO_MUCH = 0.5  # processors kept busy by others, on average over a run
+
+
+class OtherLoad:
+    """Processors that were busy with others between entering and leaving, on average.
+
+    Parameters
+    ----------
+    pids : heads of our process trees, beside this process. What a process of ours that has ended used since the start
+        counts as others', so the figure errs on the high side.
+    """
+
+    def __init__(self, pids: Sequence[int] = ()):
+        self._pids = pids
+        self.processors = 0.0
+
+    def __enter__(self) -> OtherLoad:
+        self._began = time.perf_counter()
+        self._busy, self._ours = busy_s(), ours_s(self._pids)
+        return self
+
+    def __exit__(self, *_) -> None:
+        elapsed_s = time.perf_counter() - self._began
+        ours = ours_s(self._pids)
+        mine = sum(spent - self._ours.get(key, 0.0) for key, spent in ours.items())
+        self.processors = max(0.0, (busy_s() - self._busy - mine) / elapsed_s)
+
+
+def busy_s() -> float:
+    """Processor seconds that the machine has spent on anything."""
+    import psutil
+
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+
+
+def ours_s(pids: Sequence[int]) -> dict[tuple[int, float], float]:
+    """Processor seconds of each process in our trees, by (pid, instant of its creation)."""
+    import psutil
+
+    spent: dict[tuple[int, float], float] = {}
+    for pid in (psutil.Process().pid, *pids):
+        with suppress(psutil.NoSuchProcess):
+            head = psutil.Process(pid)
+            for one in [head, *head.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    times = one.cpu_times()
+                    spent[one.pid, one.create_time()] = times.user + times.system
+    return spent

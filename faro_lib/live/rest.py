@@ -1,0 +1,95 @@
+"""Ray's REST interface and the window of the statistics: JSON over HTTP, with a token where Ray wants one."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TIMEOUT_S = 5.0
+
+
+class Refusal(ValueError):
+    """The server wants another token, or any."""
+
+
+def read_token() -> str | None:
+    """The token as Ray itself takes it: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token; None without.
+
+    Raises
+    ------
+    ValueError : RAY_AUTH_TOKEN_PATH names a file that is not there.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
+        return None
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token
+    if named := os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        if not Path(named).is_file():
+            raise ValueError(f"RAY_AUTH_TOKEN_PATH={named}: no such file; it must hold Ray's token")
+        return Path(named).read_text().strip()
+    home = Path.home() / ".ray" / "auth_token"
+    return home.read_text().strip() if home.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """One server.
+
+    address : http://host:port.
+    token : sent as a bearer token; None sends none.
+    timeout_s : of each call.
+    """
+
+    address: str
+    token: str | None = None
+    timeout_s: float = TIMEOUT_S
+
+    def __post_init__(self):
+        parts = urllib.parse.urlsplit(self.address)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError(f"address={self.address!r} must read http://host:port")
+
+    def get(self, path: str) -> Any:
+        return self._call("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self._call("POST", path, body)
+
+    def put(self, path: str, body: Any) -> Any:
+        return self._call("PUT", path, body)
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        """The answer's JSON, its text where it is none.
+
+        Raises
+        ------
+        Refusal : status 401 or 403.
+        OSError : no connection, no answer in time, or any other status than 2xx; one line.
+        """
+        url = self.address.rstrip("/") + path
+        headers = {"Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:
+                text = answer.read().decode()
+        except urllib.error.HTTPError as error:
+            said = " ".join(error.read(300).decode(errors="replace").split())
+            if error.code in (401, 403):
+                what = "the token is wrong" if self.token else "it wants a token and none was given"
+                raise Refusal(f"{url}: {what}; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH") from None
+            raise OSError(f"{url}: status {error.code}: {said}") from None
+        except (OSError, ValueError) as error:  # HTTPError is one too
+            raise OSError(f"{url}: {getattr(error, 'reason', None) or error}") from None
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text

@@ -1,0 +1,161 @@
+"""Policies against each other on real replicas, and beside them the simulator's word on the very same requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from faro_lib.live import profile
+from faro_lib.live.backend import serving
+from faro_lib.live.experiment import Notes, Slice, live, twin
+from faro_lib.live.machine import TOO_MUCH
+from faro_lib.live.spec import Served
+from faro_lib.metrics.experiment import trial_seeds
+from faro_lib.metrics.frames import decisions_frame, minutes_frame
+from faro_lib.metrics.measures import summarize
+from faro_lib.policies import Policy
+from faro_lib.simulate import Run
+from faro_lib.workload import Workload
+
+LIVE, SIMULATION = "live", "simulation"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTables:
+    """The files under results/<workload>/live/<backend>/; every row says in `environment` where it comes from."""
+
+    summary: pd.DataFrame
+    minutes: pd.DataFrame
+    decisions: pd.DataFrame
+
+
+def thinned(workload: Workload, scale: float, most_rps: float) -> tuple[Workload, float]:
+    """The workload with so much of its requests that its busiest minute stays within the bound, and which share that is."""
+    peak_rps = float(workload.requests_per_min.sum(axis=0).max()) / 60 * scale
+    share = min(1.0, most_rps / peak_rps) if peak_rps else 1.0
+    counts = np.floor(workload.requests_per_min * share).astype(np.int64)
+    return replace(workload, requests_per_min=counts), share
+
+
+def study(
+    one: Slice,
+    policies: Mapping[str, Policy],
+    served: tuple[Served, ...],
+    trials: int,
+    *,
+    backend: str = "local",
+    address: str | None = None,
+    serve_address: str | None = None,
+    journals: str | Path | None = None,
+    most_rps: float = 150.0,
+    report: Callable[[str], None] = print,
+) -> LiveTables:
+    """Every policy live, trial by trial; then the same in the simulator, with the times that were measured meanwhile."""
+    for policy in policies.values():  # compiles what is compiled, so that no live decision waits for it
+        twin(replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0])
+    runs: list[tuple[dict, Run, Notes | None]] = []
+    addresses = dict(address=address, serve_address=serve_address)
+    with serving(backend, one.workload.jobs, served, one.initial, one.capacity, report=report, **addresses) as ray:
+        start_s = profile.start_time(ray.ray, served[0]) * one.scale
+        report(f"a replica starts in {start_s / one.scale:.1f} s of wall time")
+        for trial, seed in enumerate(trial_seeds(trials)):
+            for name, policy in policies.items():
+                journal = Path(journals) / f"journal-{name}-{trial}.jsonl" if journals else None
+                if journal:
+                    journal.unlink(missing_ok=True)
+                run, notes = live(
+                    one, policy, seed, served, ray.ray, ray.http, pids=ray.pids, journal=journal, most_rps=most_rps
+                )
+                key = {"environment": LIVE, "policy": name, "replicas": one.capacity, "trial": trial}
+                runs.append((key, run, notes))
+                report(_told(key, run, notes, trials))
+    overhead_s = float(np.nanmean([notes.overhead_s for _, _, notes in runs if notes]))
+    jobs = tuple(replace(job, start_s=start_s) for job in one.workload.jobs)
+    known = replace(one, workload=replace(one.workload, jobs=jobs), overhead_s=max(0.0, overhead_s))
+    for trial, seed in enumerate(trial_seeds(trials)):
+        for name, policy in policies.items():
+            key = {"environment": SIMULATION, "policy": name, "replicas": one.capacity, "trial": trial}
+            runs.append((key, twin(known, policy, seed), None))
+    rows = [key | summarize(run) | _noted(notes) | {"start_s": start_s} for key, run, notes in runs]
+    return LiveTables(
+        pd.DataFrame(rows),
+        pd.concat([minutes_frame(run).assign(**key) for key, run, _ in runs], ignore_index=True),
+        pd.concat([decisions_frame(run).assign(**key) for key, run, _ in runs], ignore_index=True),
+    )
+
+
+def _noted(notes: Notes | None) -> dict:
+    if notes is None:
+        return {}
+    told = asdict(notes) | {"failures": len(notes.failures)}
+    return told | {"too_much_load": notes.other_cpu > TOO_MUCH}
+
+
+def _told(key, run, notes: Notes, trials: int) -> str:
+    mark = f"; {notes.other_cpu:.1f} processors were busy with others, too many" if notes.other_cpu > TOO_MUCH else ""
+    rate = summarize(run)["slo_violation_rate"]
+    return (
+        f"{key['policy']}, trial {key['trial'] + 1} of {trials}: violations {rate:.2%}, {notes.served} served, {notes.shed} "
+        f"shed, {notes.failed + notes.unsent} lost{mark}"
+    )
+
+
+def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate", errors: float = 2.0) -> pd.DataFrame:
+    """Every two policies: what they differ by in each environment, and whether both agree who is ahead.
+
+    Differences are taken trial by trial, as trials share their requests.
+
+    Returns
+    -------
+    a row a pair: policy, other, for each environment the mean difference and its standard error (NaN of one trial),
+    decided (both differ by more than `errors` standard errors), agree (the same sign).
+    """
+    wide = summary.pivot_table(index=["environment", "trial"], columns="policy", values=measure, sort=False)
+    rows = []
+    for policy, other in combinations(dict.fromkeys(summary["policy"]), 2):
+        row: dict = {"policy": policy, "other": other}
+        sure = []
+        for environment in (LIVE, SIMULATION):
+            difference = (wide[policy] - wide[other]).loc[environment]
+            error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.nan
+            row |= {environment: difference.mean(), f"{environment}_error": error}
+            sure.append(bool(abs(difference.mean()) > errors * error))
+        agree = bool(np.sign(row[LIVE]) == np.sign(row[SIMULATION]))
+        rows.append(row | {"decided": all(sure), "agree": agree})
+    return pd.DataFrame(rows)
+
+
+def ranking_distance(summary: pd.DataFrame, measure: str = "lost_utility") -> float:
+    """Normalised Kendall tau distance of the two environments' orders of the policies: pairs in another order, of all.
+
+    0 = the same order, 1 = the reverse one.
+    """
+    table = pairs(summary, measure)
+    return float((~table["agree"]).mean()) if len(table) else 0.0
+
+
+def lost_utility_error(summary: pd.DataFrame) -> pd.DataFrame:
+    """By policy: mean lost utility live and in simulation, and the difference."""
+    mean = summary.pivot_table(index="policy", columns="environment", values="lost_utility", sort=False)
+    return mean.assign(error=mean[SIMULATION] - mean[LIVE]).reset_index()
+
+
+def write_live(tables: LiveTables, directory: str | Path) -> None:
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tables.summary.to_csv(directory / "summary.csv", index=False)
+    tables.minutes.to_parquet(directory / "minutes.parquet", index=False)
+    tables.decisions.to_parquet(directory / "decisions.parquet", index=False)
+
+
+def read_live(directory: str | Path) -> LiveTables:
+    directory = Path(directory)
+    if not (directory / "summary.csv").exists():
+        raise FileNotFoundError(f"{directory}/summary.csv: no such file; expected the tables of a live run")
+    frames = (pd.read_parquet(directory / f"{name}.parquet") for name in ("minutes", "decisions"))
+    return LiveTables(pd.read_csv(directory / "summary.csv"), *frames)

@@ -1,0 +1,25 @@
+"""Stage 80: real requests on real replicas of Ray Serve. Switched off by `backend: none`."""
+
+
+rule live:
+    "Serve a slice of the judged day on Ray Serve under each policy, and the same slice in the simulator."
+    input:
+        notebook="notebooks/80_live.ipynb",
+        modules=modules_of("80_live"),
+        requests=rules.traces.output.requests,
+        jobs=rules.traces.output.jobs,
+    output:
+        tables=[f"{RESULTS}/live/{CONFIG.backend}/{table}" for table in LIVE_TABLES],
+        captions=f"{RESULTS}/figures/captions-live.json",
+        notebook=f"{NOTEBOOKS}/80_live.ipynb",
+    log:
+        f"{LOGS}/80_live.log",
+    benchmark:
+        f"{LOGS}/80_live.bench"
+    threads: workflow.cores  # nothing else may run beside what is timed
+    params:
+        notebook=parameters(results=RESULTS, backend=CONFIG.backend, **CONFIG.live.model_dump()),
+    message:
+        "live: 80_live on {CONFIG.backend}"
+    shell:
+        RUN_NOTEBOOK
