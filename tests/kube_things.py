@@ -18,7 +18,11 @@ def pod(name, cpu="1", on="n1", namespace="jobs", phase="Running", labels=None, 
     requests = {"cpu": cpu} | ({"memory": memory} if memory else {})
     return {
         "metadata": {"name": name, "namespace": namespace, "labels": labels or {}},
-        "spec": {"containers": [{"name": "c", "resources": {"requests": requests}}], **({"nodeName": on} if on else {}), **spec},
+        "spec": {
+            "containers": [{"name": "c", "resources": {"requests": requests}}],
+            **({"nodeName": on} if on else {}),
+            **spec,
+        },
         "status": {"phase": phase, "conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
     }
 

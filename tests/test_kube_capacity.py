@@ -11,7 +11,10 @@ from faro_lib.kube.capacity import Shape, capacity, cores_of_workers, requests_o
 from faro_lib.kube.governed import small_node, small_pod
 
 
-def cores(nodes, pods=(), quotas=(), shape=Shape(quantum=1.0)):
+WHOLE = Shape(quantum=1.0)
+
+
+def cores(nodes, pods=(), quotas=(), shape=WHOLE):
     return capacity(nodes, pods, quotas, "jobs", is_replica, shape).cores
 
 
@@ -35,11 +38,14 @@ def test_a_fraction_of_a_replica_on_each_of_two_nodes_is_not_a_replica():
         (node("b", unschedulable=True), "cordoned"),
         (node("b", ready=False), "not ready"),
         (node("b", taints=[{"key": "gpu", "effect": "NoSchedule"}]), "taint gpu"),
-        (node("b", taints=[{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]), "taint node.kubernetes.io/unreachable"),
+        (
+            node("b", taints=[{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]),
+            "taint node.kubernetes.io/unreachable",
+        ),
     ],
 )
 def test_a_node_that_takes_no_replica_does_not_count_and_says_why(gone, why):
-    found = capacity([node("a"), gone], [], [], "jobs", is_replica, Shape(quantum=1.0))
+    found = capacity([node("a"), gone], [], [], "jobs", is_replica, WHOLE)
     assert found.cores == 8
     assert found.unusable == {"b": why}
 
@@ -77,7 +83,7 @@ def test_pods_that_have_ended_take_nothing():
 
 
 def test_a_quota_below_the_nodes_binds_and_is_named():
-    found = capacity([node(cpu="8")], [], [quota(requests_cpu="5")], "jobs", is_replica, Shape(quantum=1.0))
+    found = capacity([node(cpu="8")], [], [quota(requests_cpu="5")], "jobs", is_replica, WHOLE)
     assert (found.cores, found.bound) == (5, "quota q")
 
 
@@ -122,7 +128,11 @@ def test_capacity_is_never_negative_and_never_more_than_there_is(described, limi
 
 
 def test_what_is_remembered_of_nodes_and_pods_is_enough():
-    nodes = [node("a", cpu="4", taints=[{"key": "x", "effect": "NoExecute"}]), node("b", cpu="4"), node("c", unschedulable=True)]
+    nodes = [
+        node("a", cpu="4", taints=[{"key": "x", "effect": "NoExecute"}]),
+        node("b", cpu="4"),
+        node("c", unschedulable=True),
+    ]
     pods = [pod("db", "1500m", on="b"), replica("r", on="b"), pod("p", phase="Failed", on="b")]
     assert cores(map(small_node, nodes), map(small_pod, pods)) == cores(nodes, pods) == 2
 
@@ -131,4 +141,6 @@ def test_replicas_inside_workers_have_the_cores_of_those_workers_that_are_ready_
     workers = [pod("w1", "4", on="a"), pod("w2", "4", on="b"), pod("w3", "4", on="a", ready=False)]
     workers.append(pod("w4", "4", on="a") | {"metadata": {"name": "w4", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
     assert cores_of_workers(workers, [node("a"), node("b", ready=False)]).cores == 4
-    assert cores_of_workers(workers, [node("a", unschedulable=True), node("b")]).cores == 8, "a cordoned node still serves"
+    assert cores_of_workers(workers, [node("a", unschedulable=True), node("b")]).cores == 8, (
+        "a cordoned node still serves"
+    )

@@ -189,7 +189,9 @@ def test_a_watch_that_ends_in_order_goes_on_from_where_it_was():
         if "watch" not in query:
             return 200, {"items": [], "metadata": {"resourceVersion": "5"}}
         time.sleep(0.05)
-        return 200, [{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(int(query["resourceVersion"]) + 1)}}}]
+        return 200, [
+            {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(int(query["resourceVersion"]) + 1)}}}
+        ]
 
     with serving(answer) as server:
         watched = Watched(api_at(server), "/things").start()

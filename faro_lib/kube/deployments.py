@@ -135,7 +135,7 @@ class Deployments:
 
     def read(self) -> list[Found | None]:
         """Every job's Deployment, one list a namespace; None where there is none."""
-        there = {}
+        there: dict[tuple[str, str], dict] = {}
         for namespace in sorted({address.namespace for address in self.addresses}):
             listed = self._api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments")
             there |= {(namespace, item["metadata"]["name"]): item for item in listed["items"]}
@@ -165,7 +165,9 @@ class Deployments:
                 version = now["metadata"]["resourceVersion"]
                 continue
             self._asked_at[job] = time.monotonic()
-            self._found[job] = Found(written["metadata"]["resourceVersion"], replicas, found.ready if found else 0, False)
+            self._found[job] = Found(
+                written["metadata"]["resourceVersion"], replicas, found.ready if found else 0, False
+            )
             return
         raise ApiError(409, "it changes faster than it can be scaled")
 
@@ -199,7 +201,9 @@ def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:
         for name, value in asked.items():
             per_core[name] = max(per_core.get(name, 0.0), value / job.cores)
     tenths = np.gcd.reduce([round(job.cores * 10) for job in jobs])
-    tolerations = tuple(one for one in specs[0].get("tolerations", []) if all(one in s.get("tolerations", []) for s in specs))
+    tolerations = tuple(
+        one for one in specs[0].get("tolerations", []) if all(one in s.get("tolerations", []) for s in specs)
+    )
     selector = dict(specs[0].get("nodeSelector", {}))
     if any(spec.get("nodeSelector", {}) != selector for spec in specs):
         raise ValueError("deployments: their nodeSelectors differ; jobs share capacity only on the same nodes")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -64,14 +65,14 @@ def observe(candidate: Candidate, lease: dict | None, now_s: float, terms: Terms
     now_s : instant, of a clock that never jumps, at or after the reading.
     """
     if lease is None:
-        record, lasts_s, free = ("", "absent"), terms.duration_s, candidate.leads(now_s)
+        record, free, lasts_s = ("", "absent"), candidate.leads(now_s), terms.duration_s
     else:
         spec = lease.get("spec") or {}
-        record, lasts_s = (spec.get("holderIdentity") or "", spec.get("renewTime") or ""), spec.get("leaseDurationSeconds")
-        free = record[0] in ("", candidate.identity)
+        record = (spec.get("holderIdentity") or "", spec.get("renewTime") or "")
+        free, lasts_s = record[0] in ("", candidate.identity), float(spec.get("leaseDurationSeconds") or 0)
     if record != candidate.seen:
         candidate = replace(candidate, seen=record, since_s=now_s)
-    return candidate, free or now_s - candidate.since_s > (lasts_s or 0)
+    return candidate, free or now_s - candidate.since_s > lasts_s
 
 
 def written(candidate: Candidate, terms: Terms, sent_s: float) -> Candidate:
@@ -120,21 +121,17 @@ class Leadership:
         self._thread.join(self.terms.duration_s)
         led, self.candidate = self.leads(), replace(self.candidate, until_s=float("-inf"))
         if led:
-            try:
+            with suppress(ApiError):  # else it runs out by itself
                 lease = self._api.get(f"{self._path}/{self.name}")
                 if lease["spec"].get("holderIdentity") == self.candidate.identity:
                     lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
                     self._api.send("PUT", f"{self._path}/{self.name}", lease)
-            except ApiError:
-                pass  # it runs out by itself
 
     def _follow(self) -> None:
         while not self._stop.is_set():
             began_s = time.monotonic()
-            try:
+            with suppress(ApiError):  # until_s says how long we may still act
                 self.turn()
-            except ApiError:
-                pass  # until_s says how long we may still act
             self._stop.wait(max(0.1, self.terms.renew_s - (time.monotonic() - began_s)))
 
     def turn(self) -> None:

@@ -72,7 +72,9 @@ def check_minima(jobs: tuple[Job, ...], now: Capacity) -> None:
     need = float(np.dot(fewest, [job.cores for job in jobs]))
     if need > now.cores + 1e-9:
         why = "".join(f"; {node}: {reason}" for node, reason in now.unusable.items())
-        raise ValueError(f"{now.bound}: {now.cores:g} cores cannot hold the minimum of {len(jobs)} jobs, {need:g} cores{why}")
+        raise ValueError(
+            f"{now.bound}: {now.cores:g} cores cannot hold the minimum of {len(jobs)} jobs, {need:g} cores{why}"
+        )
 
 
 def check_deployments(found: Mapping[str, object]) -> None:
@@ -81,14 +83,18 @@ def check_deployments(found: Mapping[str, object]) -> None:
         raise ValueError(f"deployment {missing[0]!r} is not there ({len(missing)} of {len(found)} are missing)")
 
 
-def check_rights(api: Api, namespace: str, rights: Iterable[tuple[str, str, tuple[str, ...]]], everywhere=CLUSTER_WIDE) -> None:
+def check_rights(
+    api: Api, namespace: str, rights: Iterable[tuple[str, str, tuple[str, ...]]], everywhere=CLUSTER_WIDE
+) -> None:
     """Raises ValueError naming the first verb that we need and may not."""
     for scope, wanted in ((namespace, rights), (None, everywhere)):
         for group, resource, verbs in wanted:
             for verb in verbs:
                 if not may(api, scope, group, resource, verb):
                     where = f"in namespace {scope!r}" if scope else "in the whole cluster"
-                    raise ValueError(f"may not {verb} {resource}{'.' + group if group else ''} {where}; `faro manifests` has a Role")
+                    raise ValueError(
+                        f"may not {verb} {resource}{'.' + group if group else ''} {where}; `faro manifests` has a Role"
+                    )
 
 
 def may(api: Api, namespace: str | None, group: str, resource: str, verb: str) -> bool:

@@ -96,7 +96,11 @@ class Prometheus:
             return self.series(_within(query.requests, minute_s), ends) if len(ends) else np.empty(0)
 
         def current(query):
-            return self.value(_within(query.requests, since_s), now_s) if since_s >= SHORTEST_S * minute_s / MINUTE_S else math.nan
+            return (
+                self.value(_within(query.requests, since_s), now_s)
+                if since_s >= SHORTEST_S * minute_s / MINUTE_S
+                else math.nan
+            )
 
         def percentile(query):
             if not query.latency_s or not len(ends):
@@ -106,9 +110,13 @@ class Prometheus:
         asked = {
             "arrivals_per_min": history,
             "arrivals_now": current,
-            "mean_latency_s": lambda query: self.value(_within(query.latency_mean_s, WINDOW_S * minute_s / MINUTE_S), now_s, idle=0.0),
+            "mean_latency_s": lambda query: self.value(
+                _within(query.latency_mean_s, WINDOW_S * minute_s / MINUTE_S), now_s, idle=0.0
+            ),
             "p99_s": percentile,
-            "queue": lambda query: self.value(_within(query.queue, WINDOW_S * minute_s / MINUTE_S), now_s) if query.queue else math.nan,
+            "queue": lambda query: (
+                self.value(_within(query.queue, WINDOW_S * minute_s / MINUTE_S), now_s) if query.queue else math.nan
+            ),
         }
         answers = {name: [self._threads.submit(ask, query) for query in queries] for name, ask in asked.items()}
         found = {name: np.array([_or_missing(one, len(ends), name) for one in some]) for name, some in answers.items()}

@@ -87,7 +87,9 @@ def status_of(jobs: tuple[Job, ...], step: Step, controller: str, now: str, acti
     }
 
     def line(i: int, job: Job) -> dict:
-        said = {name: float(values[i]) for name, values in known.items() if values is not None and np.isfinite(values[i])}
+        said = {
+            name: float(values[i]) for name, values in known.items() if values is not None and np.isfinite(values[i])
+        }
         numbers = dict(target=int(step.target[i]), running=int(seen.running[i]), drop=float(plan.drop[i]))
         return {"name": job.name, "reason": plan.reason[i], **numbers, **said}
 
