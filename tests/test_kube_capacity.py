@@ -10,7 +10,6 @@ from kube_things import is_replica, node, pod, quota, replica
 from faro_lib.kube.capacity import Shape, capacity, cores_of_workers, requests_of, tolerates
 from faro_lib.kube.governed import small_node, small_pod
 
-
 WHOLE = Shape(quantum=1.0)
 
 
