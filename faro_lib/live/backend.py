@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ def serving(
     backend: str,
     jobs: tuple[Job, ...],
     served: tuple[Served, ...],
-    initial: np.ndarray,
+    initial: Sequence[int] | np.ndarray,
     capacity: int,
     *,
     address: str | None = None,

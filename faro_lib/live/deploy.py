@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from faro_lib.live.rest import Rest
 from faro_lib.live.spec import Served
 from faro_lib.workload import Job
@@ -17,7 +19,9 @@ SETTLE_S = 180.0
 FIRST_CALL_S = 120.0  # the first configuration starts Serve itself
 
 
-def configuration(jobs: tuple[Job, ...], served: tuple[Served, ...], replicas: Sequence[int]) -> list[dict[str, Any]]:
+def configuration(
+    jobs: tuple[Job, ...], served: tuple[Served, ...], replicas: Sequence[int] | np.ndarray
+) -> list[dict[str, Any]]:
     """The `applications` of Ray Serve's declarative configuration: one a job, and the statistics' window.
 
     Replicas are scaled from outside, so no application has an autoscaling configuration.

@@ -14,7 +14,7 @@ from faro_lib.control import Rules
 from faro_lib.live.clock import Clock
 from faro_lib.live.controller import drive, paced
 from faro_lib.live.deploy import WINDOW_ROUTE
-from faro_lib.live.load import SERVED, Generator, Script, Sent
+from faro_lib.live.load import OUTCOMES, SERVED, Generator, Script, Sent
 from faro_lib.live.machine import OtherLoad
 from faro_lib.live.profile import REPORTED_S
 from faro_lib.live.rest import Rest
@@ -120,7 +120,8 @@ def twin(one: Slice, policy: Policy, seed: int) -> Run:
 class Notes:
     """What else there is to say of a live run.
 
-    other_cpu : processors kept busy by processes that are not ours, mean over the run.
+    other_cpu, niced_cpu : processors kept busy by processes that are not ours, mean over the run; of them, by processes
+        that give way to ours.
     served, shed, failed, unsent : requests by outcome.
     late_ms_p99 : how much later than due requests were sent.
     overhead_s, outside_s : trace seconds that a request took beyond the service time drawn for it, in its replica and
@@ -129,6 +130,7 @@ class Notes:
     """
 
     other_cpu: float
+    niced_cpu: float
     served: int
     shed: int
     failed: int
@@ -202,10 +204,20 @@ def live(
     finally:
         generator.stop()
     run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
-    counts = [sent.count(outcome) for outcome in range(4)]
+    served_n, shed, failed, unsent = (sent.count(outcome) for outcome in range(len(OUTCOMES)))
     late_ms = float(np.nanquantile(sent.late_s, 0.99) * 1e3) if len(sent.late_s) else 0.0
+    overhead_s, outside_s = beyond(one, draws, order, sent, http, clock)
     return run, Notes(
-        others.processors, *counts, late_ms, *beyond(one, draws, order, sent, http, clock), tuple(failures)
+        others.processors,
+        others.niced,
+        served_n,
+        shed,
+        failed,
+        unsent,
+        late_ms,
+        overhead_s,
+        outside_s,
+        tuple(failures),
     )
 
 

@@ -1,4 +1,4 @@
-"""The controller's memory on disk: one JSON line for each turn, from which it resumes and from which anybody can decide again."""
+"""The controller's memory on disk: a JSON line a turn, from which it resumes and anybody can decide again."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-TOO_MUCH = 0.5  # processors kept busy by others, on average over a run
+TOO_MUCH = 0.5  # processors kept busy by others that do not give way to us, on average over a run
 
 
 class OtherLoad:
@@ -16,30 +16,37 @@ class OtherLoad:
     ----------
     pids : heads of our process trees, beside this process. What a process of ours that has ended used since the start
         counts as others', so the figure errs on the high side.
+
+    Attributes
+    ----------
+    processors : all of them; niced : of these, by processes of lower priority, which give way to ours (ours have none).
     """
 
     def __init__(self, pids: Sequence[int] = ()):
         self._pids = pids
-        self.processors = 0.0
+        self.processors = self.niced = 0.0
 
     def __enter__(self) -> OtherLoad:
         self._began = time.perf_counter()
-        self._busy, self._ours = busy_s(), ours_s(self._pids)
+        self._busy, self._niced, self._ours = *busy_s(), ours_s(self._pids)
         return self
 
     def __exit__(self, *_) -> None:
         elapsed_s = time.perf_counter() - self._began
         ours = ours_s(self._pids)
         mine = sum(spent - self._ours.get(key, 0.0) for key, spent in ours.items())
-        self.processors = max(0.0, (busy_s() - self._busy - mine) / elapsed_s)
+        busy, niced = busy_s()
+        self.processors = max(0.0, (busy - self._busy - mine) / elapsed_s)
+        self.niced = max(0.0, (niced - self._niced) / elapsed_s)
 
 
-def busy_s() -> float:
-    """Processor seconds that the machine has spent on anything."""
+def busy_s() -> tuple[float, float]:
+    """Processor seconds that the machine has spent on anything, and on processes of lower priority."""
     import psutil
 
     times = psutil.cpu_times()
-    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+    idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "guest", 0.0)
+    return sum(times) - idle, getattr(times, "nice", 0.0)
 
 
 def ours_s(pids: Sequence[int]) -> dict[tuple[int, float], float]:

@@ -199,7 +199,8 @@ def application(arguments: dict[str, Any]):
     from ray import serve
 
     chosen = {key: arguments[key] for key in ("job", "model", "options", "places", "concurrency")}
-    deployment = serve.deployment(Replica).options(
+    deployment: Any = serve.deployment(Replica)
+    options = dict(
         name=arguments.get("deployment", "replica"),
         num_replicas=arguments["replicas"],
         max_ongoing_requests=100 * chosen["places"],  # the replica itself refuses; Serve shall never queue
@@ -208,11 +209,12 @@ def application(arguments: dict[str, Any]):
         health_check_period_s=5,
         health_check_timeout_s=15,
     )
-    return deployment.bind(**chosen)
+    return deployment.options(**options).bind(**chosen)
 
 
 def window(arguments: dict[str, Any]):
     """The Serve application of the statistics' window."""
     from ray import serve
 
-    return serve.deployment(Window).options(name="window", num_replicas=1, ray_actor_options={"num_cpus": 0}).bind()
+    deployment: Any = serve.deployment(Window)
+    return deployment.options(name="window", num_replicas=1, ray_actor_options={"num_cpus": 0}).bind()

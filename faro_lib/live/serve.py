@@ -155,14 +155,13 @@ class RayServeCluster:
     def _read_capacity(self) -> float:
         if self._fixed_capacity is not None:
             return self._fixed_capacity
-        cores = None
         with suppress(OSError, Refusal, KeyError, TypeError):
             nodes = self._ray.get("/api/v0/nodes?detail=1&limit=1000")["data"]["result"]["result"]
             alive = [node for node in nodes if node["state"] == "ALIVE"]
-            cores = sum(node["resources_total"].get("CPU", 0.0) for node in alive)
-        if cores is None and self._capacity is None:
+            return float(sum(node["resources_total"].get("CPU", 0.0) for node in alive))
+        if self._capacity is None:
             raise OSError(f"{self._ray.address}: Ray does not tell its nodes' resources")
-        return self._capacity if cores is None else cores
+        return self._capacity
 
 
 def _by_state(deployment: dict[str, Any]) -> dict[str, int]:

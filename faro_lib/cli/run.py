@@ -1,0 +1,160 @@
+"""`faro run`: the controller, over whatever serves the jobs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BACKENDS = ("local", "rayserve", "deployments")
+
+
+def run(
+    jobs: Annotated[str, typer.Option(help="The table of jobs; a .yaml may say in `serve` how each is served.")],
+    backend: Annotated[
+        str, typer.Option(help="local (starts Ray on this machine), rayserve, deployments.")
+    ] = "rayserve",
+    address: Annotated[str | None, typer.Option(help="Ray's dashboard, http://host:8265.")] = None,
+    serve_address: Annotated[str | None, typer.Option(help="Where the applications are; port 8000 there.")] = None,
+    policy: Annotated[str, typer.Option(help="Who decides.")] = "Faro-Sum",
+    history: Annotated[
+        str | None, typer.Option(help="CSV of counts (minute, job, requests[, day]) that forecasts are learnt from.")
+    ] = None,
+    forecaster: Annotated[str, typer.Option(help="What is learnt from it.")] = "ar",
+    apply: Annotated[bool, typer.Option("--apply", help="Act; without it plans are only printed.")] = False,
+    journal: Annotated[str | None, typer.Option(help="File of observations and plans; a run resumes from it.")] = None,
+    tick: Annotated[float | None, typer.Option(help="Seconds between two turns; by default the policy's own.")] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Cores that the jobs may use; by default all that there are.")
+    ] = None,
+    fail_mode: Annotated[str, typer.Option(help="Without data or plan: hold or fair-share.")] = "hold",
+    max_moves: Annotated[int | None, typer.Option(help="Replicas that a decision may move.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus metrics.")] = None,
+    metrics_address: Annotated[str, typer.Option(help="Address that they are bound to.")] = "127.0.0.1",
+    seconds: Annotated[float | None, typer.Option(help="End after so long; by default never.")] = None,
+) -> None:
+    """Observe, decide and, with --apply, act, until SIGTERM or Ctrl-C; the cluster is left as it is."""
+    from faro_lib.control import Rules
+    from faro_lib.live.controller import drive, paced
+    from faro_lib.policies import make
+    from faro_lib.workload.readers import read_jobs
+
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
+    table = read_jobs(jobs)
+    rules = Rules(fail_mode=fail_mode, max_moves=max_moves)
+    decides = make(policy, kit_for(table, history, forecaster))
+    if tick is not None:
+        decides = paced(decides, tick)
+    stop = threading.Event()
+    with ExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = signal.signal(number, lambda *_: stop.set())
+            stack.callback(signal.signal, number, before)
+        clock = clock_of(journal, stop)
+        cluster = stack.enter_context(
+            cluster_of(backend, table, jobs, address, serve_address, replicas, clock, decides)
+        )
+        exporter = None
+        if metrics_port is not None:
+            from faro_lib.live.exporter import Exporter
+
+            exporter = Exporter(table, metrics_port, metrics_address)
+            stack.callback(exporter.close)
+            print(f"metrics at http://{metrics_address}:{exporter.port}/metrics", file=sys.stderr)
+
+        def on_step(step) -> None:
+            if exporter:
+                exporter.step(step)
+            told = {
+                job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
+                for job, target, drop, reason in zip(table, step.target, step.plan.drop, step.plan.reason)
+            }
+            print(json.dumps({"now_s": step.observation.now_s, "applied": apply, "plan": told}), flush=True)
+
+        def on_failure(reason: str, told: str) -> None:
+            if exporter:
+                exporter.failure(reason, told)
+            print(f"faro: {reason}: {told}", file=sys.stderr, flush=True)
+
+        until_s = float("inf") if seconds is None else clock.now_s + seconds
+        drive(
+            cluster,
+            decides,
+            table,
+            rules=rules,
+            act=apply,
+            journal=journal,
+            clock=clock,
+            until_s=until_s,
+            stop=stop,
+            on_step=on_step,
+            on_failure=on_failure,
+        )
+
+
+def kit_for(table, history: str | None, forecaster: str):
+    """What a policy is made from: a forecaster that learnt from the counts in `history`, or one that needs to learn nothing."""
+    from faro_lib import forecast
+    from faro_lib.policies import Kit
+    from faro_lib.simulate.measured import measure_where_possible
+    from faro_lib.workload import Traces
+    from faro_lib.workload.readers import read_csv
+
+    if history:
+        traces = read_csv(history, table)
+        days = traces.train if traces.days else traces.evaluation[None]
+        learnt = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
+    else:
+        from faro_lib.live.untaught import untaught
+
+        learnt = untaught(table)
+    return Kit(table, forecaster=learnt, performance=measure_where_possible(table))
+
+
+def clock_of(journal: str | None, stop: threading.Event):
+    """Wall time from now on, or from when the journal began."""
+    from faro_lib.live.clock import Clock
+    from faro_lib.live.journal import read
+
+    if journal and Path(journal).exists():
+        header, turns = read(journal)
+        if turns and header.origin_s is not None:
+            return Clock(header.origin_s, header.scale, stop)
+    return Clock.starting_now(stop=stop)
+
+
+def cluster_of(backend: str, table, path: str, address, serve_address, replicas: int | None, clock, policy):
+    """A context in which the cluster is there. A further backend is one branch here: any `Cluster` will do."""
+    from contextlib import contextmanager
+
+    from faro_lib.live.backend import serving
+    from faro_lib.live.serve import RayServeCluster
+    from faro_lib.live.spec import served
+    from faro_lib.workload.readers import read_sections
+
+    if backend == "deployments":
+        raise ValueError("backend=deployments is not there yet; accepted: local, rayserve")
+    sections = read_sections(path, "serve") if path.endswith((".yaml", ".yml")) else {}
+    how = served(table, sections)
+    if backend == "local" and replicas is None:
+        raise ValueError("backend=local needs --replicas, the size of the cluster that it starts")
+
+    @contextmanager
+    def there():
+        initial = policy.initial(table, replicas) if replicas else [1] * len(table)
+        places = dict(address=address, serve_address=serve_address)
+        told = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+        with serving(backend, table, how, initial, replicas or 0, report=told, **places) as endpoint:
+            print(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}", file=sys.stderr, flush=True)
+            cluster = RayServeCluster(table, how, endpoint.ray, endpoint.http, clock, replicas)
+            cluster.connect()
+            yield cluster
+
+    return there()
