@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from faro_lib import __version__
+from faro_lib.cli.manifests import manifests
+from faro_lib.cli.run import run
 from faro_lib.cli.simulate import simulate
 
 app = typer.Typer(name="faro")
@@ -24,7 +26,7 @@ def faro(
         print(context.get_help())
 
 
-for command in (simulate,):
+for command in (simulate, run, manifests):
     app.command()(command)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -177,10 +178,9 @@ class Deployments:
         return self._prometheus.observe([one.queries for one in self.addresses], ends, time.time(), clock.minute_s)
 
 
-def remembering(scale: float = 1.0) -> Clock:
+def remembering(scale: float = 1.0, stop: threading.Event | None = None) -> Clock:
     """A clock whose origin lies as far back as policies look."""
-    past_s = round(HISTORY_MIN * MINUTE_S / scale)
-    return replace(now := Clock.starting_now(scale), origin_s=now.origin_s - past_s)
+    return Clock.starting_now(scale, stop, in_s=-round(HISTORY_MIN * MINUTE_S / scale))
 
 
 def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:

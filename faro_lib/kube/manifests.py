@@ -1,4 +1,4 @@
-"""What `faro manifests` writes: everything that a cluster needs to run Faro, as one folder for kustomize. No secret is in it."""
+"""What `faro manifests` writes: all that a cluster needs to run Faro, as one folder for kustomize. No secret is in it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ METRICS = 9400
 JOBS_FILE = "jobs.yaml"
 TOKEN_FOLDER = "/var/run/faro"
 BACKENDS = ("rayserve", "deployments")
+WORKERS = rayservice.Workers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Wanted:
     served: tuple[Served, ...] = ()
     addresses: tuple[Address, ...] = ()
     initial: Sequence[int] = ()
-    workers: rayservice.Workers = rayservice.Workers()
+    workers: rayservice.Workers = WORKERS
     prometheus: str = ""
     monitor: bool = False
 
@@ -168,7 +169,7 @@ def arguments(wanted: Wanted) -> list[str]:
         "--backend": wanted.backend,
         "--jobs": f"/etc/faro/{JOBS_FILE}",
         "--policy": wanted.policy,
-        "--tick-s": f"{wanted.tick_s:g}",
+        "--tick": f"{wanted.tick_s:g}",
         "--plan": f"{wanted.namespace}/{wanted.name}",
         "--metrics-address": "0.0.0.0",
         "--metrics-port": str(METRICS),
@@ -179,7 +180,7 @@ def arguments(wanted: Wanted) -> list[str]:
         said["--serve-address"] = f"http://{wanted.name}-serve-svc.{wanted.namespace}.svc:{rayservice.SERVING}"
     else:
         said["--prometheus"] = wanted.prometheus
-    return ["run", *(word for pair in said.items() for word in pair)]
+    return ["run", "--apply", *(word for pair in said.items() for word in pair)]
 
 
 def controller(wanted: Wanted) -> dict:
@@ -205,7 +206,10 @@ def controller(wanted: Wanted) -> dict:
     volumes: list[dict] = [{"name": "jobs", "configMap": {"name": "faro-jobs"}}, {"name": "tmp", "emptyDir": {}}]
     if wanted.backend == "rayserve":
         path = f"{TOKEN_FOLDER}/{rayservice.SECRET_KEY}"
-        container["env"] += [{"name": "RAY_AUTH_MODE", "value": "token"}, {"name": "RAY_AUTH_TOKEN_PATH", "value": path}]
+        container["env"] += [
+            {"name": "RAY_AUTH_MODE", "value": "token"},
+            {"name": "RAY_AUTH_TOKEN_PATH", "value": path},
+        ]
         container["volumeMounts"].append({"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True})
         volumes.append({"name": "token", "secret": {"secretName": rayservice.SECRET, "defaultMode": 0o440}})
     apart = {
@@ -282,7 +286,10 @@ def networks(wanted: Wanted) -> list[dict]:
     policies = [_policy(wanted, NAME, CONTROLLER, [metrics])]
     if wanted.backend == "rayserve":
         ray = PART | {"ray.io/is-ray-node": "yes"}
-        operator = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}}
+        operator = {
+            "namespaceSelector": {},
+            "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}},
+        }
         trusted = [{"podSelector": {"matchLabels": CONTROLLER}}, operator]
         asked = [{"port": port, "protocol": "TCP"} for port in (rayservice.DASHBOARD, rayservice.SERVING)]
         served = {"ports": [{"port": rayservice.SERVING, "protocol": "TCP"}]}

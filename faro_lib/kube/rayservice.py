@@ -110,7 +110,9 @@ def rayservice(
                         "minReplicas": workers.count,
                         "maxReplicas": workers.count,
                         "rayStartParams": {"num-cpus": str(workers.cores)},
-                        "template": _pod("ray-worker", image, {"cpu": str(workers.cores), "memory": memory}, {"serve": SERVING}),
+                        "template": _pod(
+                            "ray-worker", image, {"cpu": str(workers.cores), "memory": memory}, {"serve": SERVING}
+                        ),
                     }
                 ],
             },
