@@ -217,8 +217,8 @@ class Live(Section):
 
     @field_validator("policies")
     @classmethod
-    def _known_policies(cls, policies: list[str]) -> list[str]:
-        return _policies(policies)
+    def _each_once(cls, policies: list[str]) -> list[str]:
+        return _no_twins(policies)
 
     @model_validator(mode="after")
     def _a_replica_for_every_job(self):

@@ -47,6 +47,7 @@ def names(config: Config) -> None:
         ("policies", config.policies, maker_of),
         ("scale.policies", config.scale.policies, maker_of),
         ("sensitivity.policies", config.sensitivity.policies, maker_of),
+        ("live.policies", config.live.policies, maker_of),
         ("sloppify.objectives", config.sloppify.objectives, OBJECTIVES.find),
         ("sloppify.solvers", config.sloppify.solvers, SOLVERS.find),
         ("forecast.baselines", config.forecast.baselines, _among("forecaster", forecasters())),
