@@ -8,7 +8,7 @@ rule forecast:
         modules=local(modules_of("30_forecasting")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        posterior=[CONFIG.forecast.posterior] if CONFIG.forecast.posterior else [],
+        posterior=[local(CONFIG.forecast.posterior)] if CONFIG.forecast.posterior else [],
     output:
         scores=f"{RESULTS}/forecast/scores.csv",
         samples=f"{RESULTS}/forecast/samples.npz",
