@@ -4,13 +4,13 @@
 rule ablation:
     "Replay the judged day under every step of the ablation."
     input:
-        notebook="notebooks/60_ablation.ipynb",
-        modules=modules_of("60_ablation"),
+        notebook=local("notebooks/60_ablation.ipynb"),
+        modules=local(modules_of("60_ablation")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        measured=rules.queueing.output.notebook,
+        measured=[rules.queueing.output.notebook, *rules.queueing.output.table],
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
-        published=f"{PUBLISHED_TABLES}/published_ablation.csv",
+        published=local(f"{PUBLISHED_TABLES}/published_ablation.csv"),
     output:
         summary=f"{RESULTS}/ablation/summary.csv",
         limit=f"{RESULTS}/ablation/limit.csv",

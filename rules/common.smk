@@ -53,10 +53,10 @@ def figures_named(*names):
 
 def files_of_the_workload():
     """What the traces are made of; a synthetic workload is made of its seed."""
-    files = [CONFIG.jobs] if CONFIG.jobs else []
+    files = [local(CONFIG.jobs)] if CONFIG.jobs else []
     if CONFIG.workload == PUBLISHED:
         return [*files, f"{CONFIG.raw}/{PUBLISHED}.sha256"]
-    return [*files, *([CONFIG.workload] if CONFIG.workload.endswith(".csv") else [])]
+    return [*files, *([local(CONFIG.workload)] if CONFIG.workload.endswith(".csv") else [])]
 
 
 def days_to_decide_on():

@@ -4,12 +4,12 @@
 rule figures:
     "Draw the figures of the paper and ours from the tables of all stages."
     input:
-        notebook="notebooks/90_figures.ipynb",
-        modules=modules_of("90_figures"),
+        notebook=local("notebooks/90_figures.ipynb"),
+        modules=local(modules_of("90_figures")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         simulated=rules.simulated.output.tables,
-        published=[str(table) for table in sorted(Path(PUBLISHED_TABLES).glob("*.csv"))],
+        published=local([str(table) for table in sorted(Path(PUBLISHED_TABLES).glob("*.csv"))]),
     output:
         captions=f"{RESULTS}/figures/captions-comparison.json",
         figures=figures_named("fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread"),
@@ -33,21 +33,22 @@ rule figures:
 
 
 # Stages whose figures stand on the page; those that learn are left out where there are no days to learn from.
-EARLIER_STAGES = [rules.queueing.output.notebook]
+STAGES = [rules.traces, rules.queueing, rules.figures]
 if DAYS >= 2:
-    EARLIER_STAGES += [rules.forecast.output.notebook, rules.sloppify.output.notebook]
-    EARLIER_STAGES += [rules.ablation.output.notebook] if CONFIG.ablation.sizes != [] else []
-    EARLIER_STAGES += [rules.sensitivity.output.notebook] if CONFIG.sensitivity.wanted else []
-    EARLIER_STAGES += [rules.scale.output.notebook] if CONFIG.scale.wanted else []
+    STAGES += [rules.forecast, rules.sloppify]
+    STAGES += [rules.ablation] if CONFIG.ablation.sizes != [] else []
+    STAGES += [rules.sensitivity] if CONFIG.sensitivity.wanted else []
+    STAGES += [rules.scale] if CONFIG.scale.wanted else []
 
 
 rule report:
     "Write one self-contained page: figures, tables, configuration, versions, seeds."
     input:
-        modules=modules_of("faro_lib/report.py"),
-        template="faro_lib/report.html.jinja",
-        captions=rules.figures.output.captions,
-        stages=[rules.figures.output.notebook, *EARLIER_STAGES],
+        modules=local(modules_of("faro_lib/report.py")),
+        template=local("faro_lib/report.html.jinja"),
+        captions=[stage.output.captions for stage in STAGES],
+        figures=[figure for stage in STAGES for figure in stage.output.figures],
+        notebooks=[stage.output.notebook for stage in STAGES],
         summary=f"{RESULTS}/simulate/summary.csv",
     output:
         f"{RESULTS}/report.html",
@@ -62,4 +63,4 @@ rule report:
     run:
         from faro_lib.report import write_report
 
-        write_report(RESULTS, params.config, output[0])
+        write_report(Path(output[0]).parent, params.config, output[0])

@@ -4,15 +4,16 @@
 rule forecast:
     "Fit the Bayesian forecaster on the training days and score every forecaster on the judged day."
     input:
-        notebook="notebooks/30_forecasting.ipynb",
-        modules=modules_of("30_forecasting"),
+        notebook=local("notebooks/30_forecasting.ipynb"),
+        modules=local(modules_of("30_forecasting")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        posterior=[CONFIG.forecast.posterior] if CONFIG.forecast.posterior else [],
+        posterior=[local(CONFIG.forecast.posterior)] if CONFIG.forecast.posterior else [],
     output:
         scores=f"{RESULTS}/forecast/scores.csv",
         samples=f"{RESULTS}/forecast/samples.npz",
         posterior=f"{RESULTS}/forecast/posterior.npz",
+        captions=f"{RESULTS}/figures/captions-forecast.json",
         figures=figures_named(
             "fig08_forecast", "fig30_calibration", "fig31_pit", "fig32_scores", "fig33_predictive_check"
         ),

@@ -4,14 +4,14 @@
 rule scale:
     "Replay the judged day with two models, with more jobs, and at more cluster sizes."
     input:
-        notebook="notebooks/70_scale.ipynb",
-        modules=modules_of("70_scale"),
+        notebook=local("notebooks/70_scale.ipynb"),
+        modules=local(modules_of("70_scale")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        measured=rules.queueing.output.notebook,
+        measured=[rules.queueing.output.notebook, *rules.queueing.output.table],
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
         simulated=[f"{RESULTS}/simulate/{table}.csv" for table in ("summary", "limit")],
-        published=f"{PUBLISHED_TABLES}/published_main.csv",
+        published=local(f"{PUBLISHED_TABLES}/published_main.csv"),
     output:
         summary=f"{RESULTS}/scale/summary.csv",
         captions=f"{RESULTS}/figures/captions-scale.json",

@@ -4,11 +4,11 @@
 rule sensitivity:
     "Replay a slice of the judged day under other circumstances, one at a time."
     input:
-        notebook="notebooks/65_sensitivity.ipynb",
-        modules=modules_of("65_sensitivity"),
+        notebook=local("notebooks/65_sensitivity.ipynb"),
+        modules=local(modules_of("65_sensitivity")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        measured=rules.queueing.output.notebook,
+        measured=[rules.queueing.output.notebook, *rules.queueing.output.table],
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
     output:
         summary=f"{RESULTS}/sensitivity/summary.csv",

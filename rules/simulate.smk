@@ -6,11 +6,11 @@ SIMULATED = ["summary.csv", "limit.csv", "minutes.parquet", "decisions.parquet",
 rule simulate:
     "Replay the judged day under every policy, trial by trial, at one cluster size."
     input:
-        notebook="notebooks/50_simulation.ipynb",
-        modules=modules_of("50_simulation"),
+        notebook=local("notebooks/50_simulation.ipynb"),
+        modules=local(modules_of("50_simulation")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        measured=rules.queueing.output.notebook,
+        measured=[rules.queueing.output.notebook, *rules.queueing.output.table],
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
     output:
         tables=[f"{RESULTS}/simulate/{{replicas}}/{table}" for table in SIMULATED],
@@ -45,11 +45,9 @@ rule simulated:
         f"{LOGS}/simulated.log",
     benchmark:
         f"{LOGS}/simulated.bench"
-    conda:
-        ENVIRONMENT
     message:
         "simulated: all cluster sizes in one table"
     run:
         from faro_lib.metrics import gather
 
-        gather([f"{RESULTS}/simulate/{size}" for size in CONFIG.sizes], f"{RESULTS}/simulate")
+        gather(sorted({Path(table).parent for table in input}, reverse=True), Path(output.tables[0]).parent)

@@ -4,11 +4,12 @@
 rule sloppify:
     "Solve the same decisions by every solver, precisely and relaxed, and judge both."
     input:
-        notebook="notebooks/40_sloppification.ipynb",
-        modules=modules_of("40_sloppification"),
+        notebook=local("notebooks/40_sloppification.ipynb"),
+        modules=local(modules_of("40_sloppification")),
         files=files_of_the_workload(),
     output:
         solvers=f"{RESULTS}/sloppify/solvers.csv",
+        captions=f"{RESULTS}/figures/captions-sloppify.json",
         figures=figures_named("fig04_utility", "fig05_solvers", "fig07_hierarchical", "fig40_sloppification"),
         notebook=f"{NOTEBOOKS}/40_sloppification.ipynb",
     log:

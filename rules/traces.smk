@@ -4,7 +4,7 @@
 rule fetch:
     "Fetch the published traces into data/raw/ or take those that lie there; either way their SHA-256 must be right."
     input:
-        sources="data/sources.yaml",
+        sources=local("data/sources.yaml"),
     output:
         checksums=f"{CONFIG.raw}/{PUBLISHED}.sha256",
     log:
@@ -18,12 +18,13 @@ rule fetch:
 rule traces:
     "Read or generate the workload, look at it, and write it tidy."
     input:
-        notebook="notebooks/10_traces.ipynb",
-        modules=modules_of("10_traces"),
+        notebook=local("notebooks/10_traces.ipynb"),
+        modules=local(modules_of("10_traces")),
         files=files_of_the_workload(),
     output:
         requests=f"{RESULTS}/traces/requests.parquet",
         jobs=f"{RESULTS}/traces/jobs.csv",
+        captions=f"{RESULTS}/figures/captions-traces.json",
         figures=figures_named("fig04_workload", "fig04_load"),
         notebook=f"{NOTEBOOKS}/10_traces.ipynb",
     log:

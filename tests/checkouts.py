@@ -13,11 +13,12 @@ ROOT = Path(__file__).parent.parent
 
 # What each stage reads, imports and writes, and nothing else.
 DRAW = """
-def draw(*names):
+def draw(stage, *names):
     import base64
     from pathlib import Path
     folder = Path(results) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"captions-{stage}.json").write_text("{}")
     pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
     for name in names:
         for kind in ("pdf", "png"):
@@ -32,7 +33,7 @@ folder = Path(results) / "traces"
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "requests.parquet").write_text(workload)
 (folder / "jobs.csv").write_text("job")
-draw("fig04_workload", "fig04_load")
+draw("traces", "fig04_workload", "fig04_load")
 """
 )
 QUEUEING = (
@@ -43,7 +44,8 @@ import faro_lib.queueing
 folder = Path(results) / "queueing"
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "half_against_exact.csv").write_text("rho")
-draw("fig06_relaxations", "fig20_half_against_exact")
+(folder / "measured.npz").write_text("table")
+draw("queueing", "fig06_relaxations", "fig20_half_against_exact")
 """
 )
 SIMULATION = """
@@ -73,7 +75,7 @@ from faro_lib.figures import captions
 folder = Path(results) / "figures"
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "captions-comparison.json").write_text(json.dumps({}))
-draw("fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread")
+draw("comparison", "fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread")
 """
 )
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from browser import NAMES, Browser
 from checkouts import Checkout, make_checkout
 
 from faro_lib.workload import Traces
@@ -29,3 +33,16 @@ def published_traces() -> Traces:
 def checkout(tmp_path_factory) -> Checkout:
     """A checkout of its own, with notebooks that take seconds, to run the pipeline in."""
     return make_checkout(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless browser; $BROWSER may name another one."""
+    found = [shutil.which(name) for name in (os.environ.get("BROWSER"), *NAMES) if name]
+    executable = next((path for path in found if path), None)
+    if executable is None:
+        pytest.skip("no chromium is there: on Debian, apt-get install chromium")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        running = Browser(executable, Path(folder))
+        yield running
+        running.close()

@@ -73,9 +73,7 @@ def coverage_by_minute(coverage: pd.DataFrame) -> Figure:
             )
         axis.set(xlabel="minutes ahead", title=f"{level:.0%} interval", ylim=(0.2, 1.02))
     axes[0, 0].set_ylabel("share held")
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="upper center", ncol=4, bbox_to_anchor=(0.5, 0.0), frameon=False
-    )
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4, frameon=False)
     return figure
 
 
@@ -148,5 +146,7 @@ def posterior_predictive(steps: pd.DataFrame) -> Figure:
     axis.set_xscale("symlog", linthresh=50)
     axis.set_yscale("symlog", linthresh=50)
     axis.set(xlabel="observed change (requests/min)", ylabel="replicated change (requests/min)")
-    axis.legend(ncol=5, title="job", loc="upper center", bbox_to_anchor=(0.5, -0.2), columnspacing=1.0)
+    for direction in (axis.xaxis, axis.yaxis):
+        direction.set_ticks([-100, 0, 100])
+    axis.legend(ncol=2, title="job", loc="upper left", columnspacing=0.8, handlelength=1.2)
     return figure

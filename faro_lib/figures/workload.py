@@ -54,6 +54,7 @@ def offered_load(requests: pd.DataFrame, service_time_s: float, sizes: list[int]
     axis.plot(load.index, load, color="#0072B2")
     for size in sizes:
         axis.axhline(size, color="black", linestyle=":", linewidth=0.9)
-        axis.annotate(f"{size} replicas", (load.index[-1], size), ha="right", va="bottom", fontsize=8)
+        beside = axis.get_yaxis_transform()  # right of the axes, at the line's height
+        axis.text(1.01, size, f"{size} replicas", transform=beside, va="center")
     axis.set(xlabel="minute", ylabel="busy replicas", ylim=(0, max(sizes) * 1.12))
     return figure

@@ -156,9 +156,14 @@ def _cells(source: str | Path) -> int:
 
 def main(arguments: list[str]) -> int:
     """SOURCE OUTPUT PARAMETERS(JSON) LOG [THREADS]: what the rules call, so that Ctrl-C reaches the notebook at once."""
-    source, output, parameters, log, *threads = arguments
+    source, output, told, log, *threads = arguments
+    parameters = json.loads(told)
+    if (
+        "results" in parameters
+    ):  # the folder above notebooks/, wherever that lies: jobs without a shared disk get copies
+        parameters["results"] = str(Path(output).parents[1])
     try:
-        run_notebook(source, output, json.loads(parameters), log, threads=int(threads[0]) if threads else 1)
+        run_notebook(source, output, parameters, log, threads=int(threads[0]) if threads else 1)
     except NotebookError as error:
         print(error, file=sys.stderr)
         return 1

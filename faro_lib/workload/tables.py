@@ -48,6 +48,11 @@ def load_workload(
     return Traces(tuple(by_name[name] for name in names), traces.train, traces.evaluation)
 
 
+def first_jobs(traces: Traces, jobs: int) -> Traces:
+    """The first so many jobs, for a quick look."""
+    return Traces(traces.jobs[:jobs], traces.train[:, :, :jobs], traces.evaluation[:, :jobs])
+
+
 def traces_frame(traces: Traces) -> pd.DataFrame:
     """One row a count: split (train, eval), sample, day, minute, job, requests."""
     parts = []

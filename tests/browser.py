@@ -1,0 +1,81 @@
+"""A real headless browser on a page of this machine, asked over the DevTools protocol on loopback."""
+
+import json
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-allow-origins=*"),
+    "--host-resolver-rules=MAP * ~NOTFOUND",  # a page that asks the network for anything does not get it
+)
+
+COMPLAINTS = ("Runtime.exceptionThrown", "Network.loadingFailed")
+
+
+class Browser:
+    """One tab. `load` opens a file at a width and collects what went wrong on the way."""
+
+    def __init__(self, executable: str, folder: Path):
+        import websocket
+
+        self.process = subprocess.Popen(
+            [executable, *OPTIONS, f"--user-data-dir={folder}", "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )  # fmt: skip
+        port = self._port(folder / "DevToolsActivePort")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=20) as answer:
+            target = next(one for one in json.load(answer) if one["type"] == "page")
+        self.socket = websocket.create_connection(target["webSocketDebuggerUrl"], timeout=60)
+        self.asked, self.complaints, self.loaded = 0, [], False
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.ask(f"{domain}.enable")
+
+    def _port(self, file: Path) -> str:
+        began = time.monotonic()
+        while time.monotonic() - began < 60:
+            assert self.process.poll() is None, "the browser ended"
+            if file.exists() and (lines := file.read_text().splitlines()):
+                return lines[0]
+            time.sleep(0.1)
+        raise AssertionError("the browser does not answer")
+
+    def ask(self, method: str, **parameters):
+        self.asked += 1
+        self.socket.send(json.dumps({"id": self.asked, "method": method, "params": parameters}))
+        while (answer := self._next()).get("id") != self.asked:
+            pass
+        assert "error" not in answer, answer["error"]
+        return answer["result"]
+
+    def _next(self) -> dict:
+        message = json.loads(self.socket.recv())
+        method, told = message.get("method"), message.get("params", {})
+        if method == "Page.loadEventFired":
+            self.loaded = True
+        elif method in COMPLAINTS or (told.get("type") or told.get("entry", {}).get("level")) in ("error", "assert"):
+            self.complaints.append(told)
+        return message
+
+    def load(self, page: Path, width: int, height: int = 800) -> None:
+        self.complaints, self.loaded = [], False
+        self.ask(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.ask("Page.navigate", url=page.resolve().as_uri())
+        while not self.loaded:
+            self._next()
+        self.evaluate("Promise.all([...document.images].map(image => image.decode().catch(() => null)))")
+
+    def evaluate(self, expression: str):
+        """The value of a JavaScript expression on the page."""
+        answer = self.ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def close(self) -> None:
+        self.socket.close()
+        self.process.terminate()
+        self.process.wait(30)

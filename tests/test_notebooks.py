@@ -1,0 +1,80 @@
+"""Notebooks: friendly to diffs, each with a checked number, and checked against the library that is there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from checkouts import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHECKED = "nbval-check-output"
+METADATA = {"kernelspec", "language_info"}
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def test_it_begins_with_a_question_and_has_one_cell_of_parameters(notebook):
+    first = notebook.cells[0]
+    assert first.cell_type == "markdown"
+    assert first.source.startswith("# ")
+    assert sum("parameters" in tags(cell) for cell in notebook.cells) == 1
+
+
+def test_outputs_are_kept_only_where_they_are_checked(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and CHECKED not in tags(cell):
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+
+def test_a_number_is_checked(notebook):
+    texts = [output.get("text", "") for cell in notebook.cells if CHECKED in tags(cell) for output in cell.outputs]
+    assert re.search(r"\d", "".join(texts))
+
+
+def test_there_is_no_stray_metadata(notebook):
+    assert set(notebook.metadata) == METADATA
+    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+    assert [cell.id for cell in notebook.cells] == [f"cell-{n:02d}" for n in range(len(notebook.cells))]
+
+
+@pytest.fixture
+def nbval(tmp_path):
+    """Runs nbval over the tour in a copy of its own, with the library of that copy."""
+    shutil.copytree(ROOT / "faro_lib", tmp_path / "faro_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "00_tour.ipynb", tmp_path / "notebooks")
+
+    def run() -> subprocess.CompletedProcess:
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "notebooks"]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    run.library = tmp_path / "faro_lib"  # type: ignore[attr-defined]
+    return run
+
+
+def test_nbval_passes_on_the_library_as_it_is(nbval):
+    done = nbval()
+    assert done.returncode == 0, done.stdout
+
+
+def test_nbval_fails_once_a_constant_of_the_library_has_changed(nbval):
+    module = nbval.library / "workload" / "synthetic.py"
+    changed = re.sub(r"^LOAD_PER_JOB = [\d.]+", "LOAD_PER_JOB = 1.0", module.read_text(), flags=re.MULTILINE)
+    assert changed != module.read_text()
+    module.write_text(changed)
+    done = nbval()
+    assert done.returncode == 1, done.stdout
+    assert "failed" in done.stdout

@@ -1,0 +1,96 @@
+"""report.html as its reader sees it: a real browser, wide and on a phone, without a network."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from faro_lib.config import Config
+from faro_lib.figures import use_style
+from faro_lib.figures.capacity import capacity_curve
+from faro_lib.figures.captions import save_all
+from faro_lib.figures.comparison import policies_by_size
+from faro_lib.report import MEASURES, page_of, write_report
+
+PHONE, DESKTOP = 390, 1280
+POLICIES = ("FairShare", "AIAD", "Faro-FairSum (paper)", "Faro-PenaltyFairSum (paper)")
+CURVE = pd.DataFrame({"replicas": [4, 8, 12, 16], "slo_violation_rate": [0.9, 0.4, 0.05, 0.0]})
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A page with a figure of a page's width, one of a column's, and tables with long names."""
+    matplotlib.use("agg")
+    use_style()
+    results = tmp_path_factory.mktemp("results") / "a_workload_with_a_long_name_of_its_own"
+    (results / "simulate").mkdir(parents=True)
+    rng = np.random.default_rng(3)
+    rows = [
+        {"policy": policy, "replicas": size, "trial": trial} | {name: rng.random() for name in MEASURES}
+        for size in (16, 36)
+        for policy in POLICIES
+        for trial in range(2)
+    ]
+    summary = pd.DataFrame(rows)
+    summary.to_csv(results / "simulate" / "summary.csv", index=False)
+    drawn = {
+        "fig10_policies": (policies_by_size(summary), "Said <b>of</b> it."),
+        "fig99_curve": (capacity_curve(CURVE, 0.01, 12, 16), "Where it bends."),
+    }
+    save_all(drawn, results / "figures")
+    write_report(results, Config().model_dump(), results / "report.html")
+    return results / "report.html"
+
+
+@pytest.fixture(scope="module")
+def curve_page(tmp_path_factory):
+    path = tmp_path_factory.mktemp("curve") / "curve.html"
+    path.write_text(page_of(capacity_curve(CURVE, 0.01), "How many replicas?", "wide " * 60))
+    return path
+
+
+@pytest.fixture(params=["report", "curve_page"])
+def page(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_every_figure_loads_and_nothing_complains(browser, page, width):
+    browser.load(page, width)
+    shown = browser.evaluate("[...document.images].map(image => image.complete && image.naturalWidth > 0)")
+    assert shown
+    assert all(shown)
+    assert browser.complaints == []
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_the_page_is_no_wider_than_the_screen(browser, page, width):
+    browser.load(page, width)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_text_on_a_phone_is_large_enough_to_read(browser, report):
+    browser.load(report, PHONE)
+    sizes = browser.evaluate(
+        "[...document.querySelectorAll('p, td, figcaption')].map(e => parseFloat(getComputedStyle(e).fontSize))"
+    )
+    assert min(sizes) >= 14
+
+
+def test_every_link_leads_somewhere_on_the_page(browser, report):
+    browser.load(report, DESKTOP)
+    lost = browser.evaluate(
+        "[...document.querySelectorAll('a')].map(a => a.getAttribute('href')).filter(h => !document.querySelector(h))"
+    )
+    assert lost == []
+
+
+def test_every_picture_says_what_it_shows_to_who_cannot_see_it(browser, report):
+    browser.load(report, DESKTOP)
+    assert all(browser.evaluate("[...document.images].map(image => image.alt.length > 10)"))
+
+
+def test_a_page_that_asks_for_something_else_is_noticed(browser, tmp_path):
+    (tmp_path / "bad.html").write_text('<html><img src="none.png"><script>throw new Error("no")</script></html>')
+    browser.load(tmp_path / "bad.html", DESKTOP)
+    assert len(browser.complaints) >= 2
