@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,7 +32,7 @@ def manifests(
     from faro_lib.config import POLICIES, nearest
     from faro_lib.kube.deployments import Address
     from faro_lib.kube.manifests import Wanted, write
-    from faro_lib.kube.rayservice import Workers
+    from faro_lib.kube.rayservice import SECRET, SECRET_KEY, Workers
     from faro_lib.live.spec import served
     from faro_lib.policies.baselines import fair_share
     from faro_lib.workload.readers import read_jobs, read_sections
@@ -41,35 +41,25 @@ def manifests(
         raise ValueError(f"jobs={jobs!r} must be a .yaml table: only that says how jobs are served")
     if policy not in POLICIES:
         raise ValueError(f"policy={policy!r} is unknown; {nearest(policy, POLICIES)}")
-    table, text = read_jobs(jobs), Path(jobs).read_text()
-    common = dict(
-        jobs=table, jobs_text=text, backend=backend, namespace=namespace, name=name, image=image,
-        policy=policy, tick_s=tick, monitor=service_monitor,
-    )  # fmt: skip
-    if backend == "rayserve":
-        size = Workers(workers, worker_cores, worker_memory)
-        wanted = Wanted(
-            **common,
-            served=served(table, read_sections(jobs, "serve")),
-            initial=fair_share(table, size.total)
-            if sum(job.cores for job in table) <= size.total
-            else [1] * len(table),
-            workers=size,
-            ray_version=ray_version or _installed_ray(),
-        )
-    else:
+    table = read_jobs(jobs)
+    common: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
+    common |= dict(name=name, image=image, policy=policy, tick_s=tick, monitor=service_monitor)
+    if backend == "deployments":
         sections = read_sections(jobs, "deployment")
-        addresses = (
-            tuple(Address.of(job, sections[job.name], namespace) for job in table) if backend == "deployments" else ()
-        )
+        addresses = tuple(Address.of(job, sections[job.name], namespace) for job in table)
         wanted = Wanted(**common, addresses=addresses, prometheus=prometheus)
+    else:
+        how, size = served(table, read_sections(jobs, "serve")), Workers(workers, worker_cores, worker_memory)
+        everybody = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
+        initial = fair_share(table, size.total).tolist() if everybody else [1] * len(table)  # Wanted says what is wrong
+        ray = ray_version or _installed_ray()
+        wanted = Wanted(**common, served=how, initial=initial, workers=size, ray_version=ray)
     for path in write(wanted, out):
         print(path)
     if backend == "rayserve":
+        secret = f"kubectl -n {namespace} create secret generic {SECRET}"
         print("# the token is yours to make, once, before the rest:")
-        print(
-            f"kubectl -n {namespace} create secret generic faro-ray-token --from-literal=auth_token=$(openssl rand -hex 32)"
-        )
+        print(f"{secret} --from-literal={SECRET_KEY}=$(openssl rand -hex 32)")
     print(f"kubectl apply --server-side -k {out}")
 
 

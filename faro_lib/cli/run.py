@@ -121,7 +121,7 @@ def run(
 
 
 def kit_for(table, history: str | None, forecaster: str):
-    """What a policy is made from: a forecaster that learnt from the counts in `history`, or one that needs to learn nothing."""
+    """What a policy is made from: a forecaster that learnt from the counts in `history`, or one that knows nothing yet."""
     from faro_lib import forecast
     from faro_lib.policies import Kit
     from faro_lib.simulate.measured import measure_where_possible

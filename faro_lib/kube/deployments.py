@@ -180,7 +180,7 @@ class Deployments:
 
 def remembering(scale: float = 1.0, stop: threading.Event | None = None) -> Clock:
     """A clock whose origin lies as far back as policies look."""
-    return Clock.starting_now(scale, stop, in_s=-round(HISTORY_MIN * MINUTE_S / scale))
+    return Clock.starting_now(scale, stop, in_s=-1.0 - HISTORY_MIN * MINUTE_S / scale)
 
 
 def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:

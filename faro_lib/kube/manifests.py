@@ -293,7 +293,11 @@ def networks(wanted: Wanted) -> list[dict]:
         trusted = [{"podSelector": {"matchLabels": CONTROLLER}}, operator]
         asked = [{"port": port, "protocol": "TCP"} for port in (rayservice.DASHBOARD, rayservice.SERVING)]
         served = {"ports": [{"port": rayservice.SERVING, "protocol": "TCP"}]}
-        rules = [{"from": [{"podSelector": {"matchLabels": ray}}]}, {"from": trusted, "ports": asked}, served]
+        rules: list[dict] = [
+            {"from": [{"podSelector": {"matchLabels": ray}}]},
+            {"from": trusted, "ports": asked},
+            served,
+        ]
         policies.append(_policy(wanted, f"{wanted.name}-ray", ray, rules))
     return policies
 
