@@ -152,9 +152,9 @@ def cluster_of(backend: str, table, path: str, address, serve_address, replicas:
         places = dict(address=address, serve_address=serve_address)
         told = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
         with serving(backend, table, how, initial, replicas or 0, report=told, **places) as endpoint:
-            print(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}", file=sys.stderr, flush=True)
             cluster = RayServeCluster(table, how, endpoint.ray, endpoint.http, clock, replicas)
             cluster.connect()
+            print(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}", file=sys.stderr, flush=True)
             yield cluster
 
     return there()
