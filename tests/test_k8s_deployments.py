@@ -14,11 +14,12 @@ from faro_lib.control import Limits, Memory, Rules, Step, turn
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity import Capacity
 from faro_lib.kube.client import MERGE, ApiError, connect
-from faro_lib.kube.deployments import Address, Deployments, remembering
+from faro_lib.kube.deployments import Address, Deployments
 from faro_lib.kube.governed import Governed, LostLease
 from faro_lib.kube.manifests import Wanted, rights
 from faro_lib.kube.prometheus import Prometheus
 from faro_lib.kube.status import PLURAL, Reporter, definition
+from faro_lib.live.clock import Clock
 from faro_lib.policies import FairShare
 from faro_lib.policies.base import REASSERT
 from faro_lib.workload import Job
@@ -54,7 +55,9 @@ def deployments(world, names, prometheus, api=None, replicas=1, capacity=8.0):
     jobs = tuple(Job(name, start_s=5) for name in names)
     apply(world.api, *(world.deployment(name, replicas) for name in names))
     addresses = [Address.of(job, row["deployment"], world.namespace) for job, row in zip(jobs, table(names))]
-    return jobs, Deployments(api or world.api, addresses, Prometheus(prometheus.url), remembering(), capacity)
+    return jobs, Deployments(
+        api or world.api, addresses, Prometheus(prometheus.url), Clock.starting_now(in_s=-901), capacity
+    )
 
 
 def replicas(world, name) -> int:

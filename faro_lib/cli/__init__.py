@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from faro_lib import __version__
+from faro_lib.cli.explain import explain
 from faro_lib.cli.manifests import manifests
+from faro_lib.cli.profile import profile
 from faro_lib.cli.run import run
 from faro_lib.cli.simulate import simulate
 
@@ -26,7 +28,7 @@ def faro(
         print(context.get_help())
 
 
-for command in (simulate, run, manifests):
+for command in (simulate, run, explain, profile, manifests):
     app.command()(command)
 
 

@@ -65,7 +65,7 @@ def run(
         for number in (signal.SIGTERM, signal.SIGINT):
             before = signal.signal(number, lambda *_: stop.set())
             stack.callback(signal.signal, number, before)
-        clock = clock_of(journal, stop, backend)
+        clock = clock_of(journal, stop)
         place = place_of(backend, plan, kubeconfig, context)
         if backend == "deployments":
             cluster = deployments_of(place, table, jobs, prometheus, prometheus_token, clock, replicas)
@@ -121,8 +121,9 @@ def run(
 
 
 def kit_for(table, history: str | None, forecaster: str):
-    """What a policy is made from: a forecaster that learnt from the counts in `history`, or one that knows nothing yet."""
+    """What a policy is made from; the forecaster learnt from the counts in `history`, or needs to learn nothing."""
     from faro_lib import forecast
+    from faro_lib.forecast.kalman import untaught
     from faro_lib.policies import Kit
     from faro_lib.simulate.measured import measure_where_possible
     from faro_lib.workload import Traces
@@ -133,9 +134,7 @@ def kit_for(table, history: str | None, forecaster: str):
         days = traces.train if traces.days else traces.evaluation[None]
         learnt = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
     else:
-        from faro_lib.live.untaught import untaught
-
-        learnt = untaught(table)
+        learnt = untaught(tuple(job.name for job in table))
     return Kit(table, forecaster=learnt, performance=measure_where_possible(table))
 
 
@@ -165,20 +164,17 @@ def deployments_of(place, table, path: str, prometheus: str | None, token: str |
     return deployments(place, table, read_sections(path, "deployment"), Prometheus(prometheus, token), clock, cores)
 
 
-def clock_of(journal: str | None, stop: threading.Event, backend: str):
-    """Wall time from now on, or since the journal began; where Prometheus remembers, since as long as policies look back."""
+def clock_of(journal: str | None, stop: threading.Event):
+    """Wall time since the journal began; without one since a while ago, so that what is known of that while counts."""
     from faro_lib.live.clock import Clock
     from faro_lib.live.journal import read
+    from faro_lib.policies.base import HISTORY_MIN
 
     if journal and Path(journal).exists():
         header, turns = read(journal)
         if turns and header.origin_s is not None:
             return Clock(header.origin_s, header.scale, stop)
-    if backend == "deployments":
-        from faro_lib.kube.deployments import remembering
-
-        return remembering(stop=stop)
-    return Clock.starting_now(stop=stop)
+    return Clock.starting_now(stop=stop, in_s=-HISTORY_MIN * 60.0)
 
 
 def cluster_of(backend: str, table, path: str, address, serve_address, replicas: int | None, clock, policy):
@@ -200,9 +196,9 @@ def cluster_of(backend: str, table, path: str, address, serve_address, replicas:
         initial = policy.initial(table, replicas) if replicas else [1] * len(table)
         places = dict(address=address, serve_address=serve_address)
         with serving(backend, table, how, initial, replicas or 0, report=say, **places) as endpoint:
-            say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
             cluster = RayServeCluster(table, how, endpoint.ray, endpoint.http, clock, replicas)
             cluster.connect()
+            say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
             yield cluster
 
     return there()

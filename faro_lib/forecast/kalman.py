@@ -12,6 +12,7 @@ from faro_lib.forecast.regression import from_root, root
 from faro_lib.workload import Traces
 
 RATIOS = np.geomspace(0.01, 100, 33)  # variance of a step of the level over the variance of the noise
+UNKNOWN = 1e12  # variance of a level that nobody has seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,3 +90,35 @@ def concentrated_likelihood(y: np.ndarray, ratio: float) -> tuple[np.ndarray, np
     count = y[0, ..., 1:].size
     noise = np.maximum(squares / count, 1e-9)
     return -0.5 * (count * np.log(noise) + y[0, ..., 0].size * logs), noise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Untaught(LocalLevel):
+    """The local level of jobs that nobody has seen before; it says so until it has seen a minute of each."""
+
+    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+        unseen = np.flatnonzero(self.variance > UNKNOWN / 2)
+        if len(unseen):
+            raise ValueError(f"job {self.jobs[unseen[0]]!r}: no complete minute has been counted yet")
+        return super(Untaught, self).sample(horizon, n)
+
+
+def untaught(jobs: tuple[str, ...], *, seed: int = 0) -> Untaught:
+    """A forecaster without training days: noise as of Poisson counts, whose root has a variance of 1/4; steps of 1.
+
+    A job of 900 requests a minute then moves by 7 % a minute (one standard deviation).
+
+    >>> untaught(("a",)).update([100.0]).sample(1, 1000).mean().round() > 50
+    np.True_
+    """
+    ones = np.ones(len(jobs))
+    return Untaught(
+        jobs=jobs,
+        seed=seed,
+        step=ones,
+        noise=ones / 4,
+        prior_level=0 * ones,
+        prior_variance=UNKNOWN * ones,
+        level=0 * ones,
+        variance=UNKNOWN * ones,
+    )

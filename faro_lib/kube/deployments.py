@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -72,8 +71,8 @@ class Deployments:
 
     Parameters
     ----------
-    clock : trace time. What lies before its origin is not seen; Prometheus remembers it, so that a controller whose clock
-        began a quarter of an hour ago has its history at once (`remembering`).
+    clock : trace time. Prometheus remembers what was since its origin: a controller whose clock began a quarter of an hour
+        ago has its history at once.
     cores : what the jobs may use, unless a `Governed` cluster says otherwise.
     """
 
@@ -176,11 +175,6 @@ class Deployments:
         clock = self.clock
         ends = clock.origin_s + clock.minute_s * (np.arange(max(0, minute - HISTORY_MIN), minute) + 1.0)
         return self._prometheus.observe([one.queries for one in self.addresses], ends, time.time(), clock.minute_s)
-
-
-def remembering(scale: float = 1.0, stop: threading.Event | None = None) -> Clock:
-    """A clock whose origin lies as far back as policies look."""
-    return Clock.starting_now(scale, stop, in_s=-1.0 - HISTORY_MIN * MINUTE_S / scale)
 
 
 def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:
