@@ -50,3 +50,66 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("faro_lib.metrics.compare", broken)
     with pytest.raises(KeyError, match="a bug"):
         cli.main(HOUR)
+
+
+def test_a_decision_of_the_past_is_explained_from_the_journal(tmp_path, capsys):
+    from live_things import Wanting
+
+    from faro_lib.live.controller import drive
+    from faro_lib.simulate import SimulatedCluster, draw
+    from faro_lib.workload.synthetic import synthetic
+
+    day = synthetic(seed=1, jobs=2, days=0).workload().between(0, 3)
+    drive(
+        SimulatedCluster(day, draw(day, 24), 6, [1, 1]), Wanting([2, 3]), day.jobs, journal=tmp_path / "j", until_s=90.0
+    )
+    assert cli.main(["explain", str(tmp_path / "j"), "--at", "15", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["job"], row["replicas_before"], row["replicas"]) for row in rows] == [("job0", 1, 2), ("job1", 1, 3)]
+    assert cli.main(["explain", str(tmp_path / "j")]) == 0
+    assert "Wanting at 80 s" in capsys.readouterr().out
+    assert cli.main(["explain", str(tmp_path / "j"), "--at", "1"]) == 2
+    assert capsys.readouterr().err == "faro: at=1 is before the first decision, at 10 s\n"
+
+
+RUN_MISTAKES = [
+    (["--backend", "rey"], "backend='rey' is unknown; accepted: local, rayserve, deployments"),
+    (["--policy", "AIDA"], "policy='AIDA' is unknown; did you mean 'AIAD'?"),
+    (["--policy", "AIAD"], "backend=rayserve needs the address of Ray's dashboard, http://host:8265"),
+    (["--policy", "AIAD", "--address", "here"], "address='here' must read http://host:port"),
+    (
+        ["--policy", "AIAD", "--backend", "local"],
+        "backend=local needs --replicas, the size of the cluster that it starts",
+    ),
+    (["--policy", "AIAD", "--address", "http://127.0.0.1:9"], "no Ray Serve at http://127.0.0.1:9"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), RUN_MISTAKES, ids=lambda part: str(part)[:30])
+def test_a_controller_that_cannot_begin_says_why_in_one_line(arguments, told, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    (tmp_path / "jobs.yaml").write_text("- job: a\n- job: b\n")
+    assert cli.main(["run", "--jobs", str(tmp_path / "jobs.yaml"), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+
+
+def test_without_apply_the_controller_prints_plans_and_changes_nothing(tmp_path, capsys, monkeypatch):
+    from live_things import FakeRay
+
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    (tmp_path / "jobs.yaml").write_text("- job: a\n- job: b\n")
+    ray = FakeRay({"a": 1, "b": 1}, token="right")
+    with ray.served() as address:
+        where = ["--address", address, "--serve-address", address, "--journal", str(tmp_path / "j")]
+        options = ["--policy", "FairShare", "--tick", "1", "--seconds", "3"]
+        assert cli.main(["run", "--jobs", str(tmp_path / "jobs.yaml"), *where, *options]) == 0
+        told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert told
+        assert all(not one["applied"] and one["plan"]["a"]["replicas"] == 4 for one in told)
+        assert ray.scaled == []
+        (tmp_path / "j").unlink()
+        assert cli.main(["run", "--jobs", str(tmp_path / "jobs.yaml"), *where, *options, "--apply"]) == 0
+        assert sorted(ray.scaled) == [("a", 4), ("b", 4)]

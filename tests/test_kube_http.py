@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from k8s_world import MARKED
 
 from faro_lib.kube.client import Api, ApiError, connect
 from faro_lib.kube.prometheus import Prometheus, Queries
@@ -37,8 +38,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         parts = urlsplit(self.path)
-        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        form = body if self.headers.get("Content-Type") == "application/x-www-form-urlencoded" else parts.query
+        query = {key: values[0] for key, values in parse_qs(form).items()}
         self.server.asked.append((self.command, parts.path, query))
         status, thing, *headers = self.server.answer(self.command, parts.path, query, self.headers)
         self.send_response(status)
@@ -220,66 +222,105 @@ def test_a_watch_without_a_server_keeps_what_it_knew_and_says_how_old_it_is():
 # --- Prometheus ------------------------------------------------------------------------------------------------------
 
 
-def vector(*values):
-    return {"data": {"resultType": "vector", "result": [{"metric": {}, "value": [0, str(value)]} for value in values]}}
-
-
-def matrix(pairs):
-    result = [{"metric": {}, "values": [[when, str(value)] for when, value in pairs]}] if pairs else []
-    return {"data": {"resultType": "matrix", "result": result}}
-
-
 QUERIES = Queries("sum(increase(requests[$window]))", "mean[$window]", "p99[$window]")
+ENDS = np.array([880.0, 940.0, 1000.0])  # of minutes; it is 1030 now
 
 
-def observed(instant, history, now_s=1030.0):
-    """What is seen 30 s after minutes that ended at 880, 940, 1000."""
+def prometheus(values: dict[str, list[tuple[float, object]]], refused=()):
+    """Answers whichever of the marked queries contains a word of `values`, with the samples of that word."""
 
-    def answer(method, path, query, headers):
-        return 200, history if path.endswith("query_range") else instant(query["query"])
+    def answer(method, path, form, headers):
+        if any(word in form["query"] for word in refused):
+            return 400, {"status": "error", "error": "parse error"}
+        result = []
+        for query, place in MARKED.findall(form["query"]):
+            for word, samples in values.items():
+                times = [
+                    (when, str(value)) for when, value in samples if float(form["start"]) <= when <= float(form["end"])
+                ]
+                if word in query and times:
+                    result.append({"metric": {"faro_query": place}, "values": times})
+        return 200, {"data": {"resultType": "matrix", "result": result}}
 
+    return answer
+
+
+def observed(answer, queries=(QUERIES,), now_s=1030.0):
     with serving(answer) as server:
-        load = Prometheus(server.url).observe([QUERIES], np.array([880.0, 940.0, 1000.0]), now_s)
+        load = Prometheus(server.url).observe(list(queries), ENDS, now_s)
     return load, server.asked
 
 
 def test_counts_and_latencies_come_by_the_minute():
-    load, asked = observed(lambda query: vector(0.25), matrix([(880, 60), (940, 120), (1000, 90)]))
+    counts = [(880, 60), (940, 120), (1000, 90), (1030, 50)]
+    load, asked = observed(prometheus({"requests": counts, "mean": [(1030, 0.25)], "p99": [(1000, 0.5)]}))
     assert load.arrivals_per_min.tolist() == [[60, 120, 90]]
-    assert load.mean_latency_s.tolist() == load.p99_s.tolist() == [0.25]
-    ranges = [query for _, path, query in asked if path.endswith("query_range")]
-    assert ranges == [{"query": "sum(increase(requests[60s]))", "start": "880.000", "end": "1000.000", "step": "60"}]
+    assert load.arrivals_now.tolist() == [50]
+    assert load.mean_latency_s.tolist() == [0.25]
+    assert load.p99_s.tolist() == [0.5]
+    ranges = [form for _, _, form in asked if "requests[60s]" in form["query"]]
+    assert [(form["start"], form["end"], form["step"]) for form in ranges] == [("880.000", "1000.000", "60")]
 
 
 def test_a_minute_without_a_sample_is_missing_and_not_zero():
-    load, _ = observed(lambda query: vector(), matrix([(880, 60), (1000, 90)]))
+    load, _ = observed(prometheus({"requests": [(880, 60), (1000, 90)]}))
     assert np.isnan(load.arrivals_per_min[0, 1])
     assert load.arrivals_per_min[0, [0, 2]].tolist() == [60, 90]
     assert np.isnan([load.mean_latency_s[0], load.p99_s[0], load.arrivals_now[0], load.queue[0]]).all()
 
 
 def test_the_mean_latency_of_no_requests_is_zero_for_the_job_is_idle_and_not_missing():
-    load, _ = observed(lambda query: vector("NaN"), matrix([(880, 0), (940, 0), (1000, 0)]))
+    load, _ = observed(prometheus({"mean": [(1030, "NaN")], "p99": [(1000, "NaN")]}))
     assert load.mean_latency_s.tolist() == [0]
     assert np.isnan(load.p99_s).all()
 
 
+def test_two_hundred_jobs_are_asked_for_by_few_requests_and_none_is_confused_with_another():
+    queries = [Queries(f"r{i:03d}[$window]", f"m{i:03d}[$window]") for i in range(200)]
+    values = {f"r{i:03d}": [(when, i) for when in (*ENDS, 1030)] for i in range(200)}
+    load, asked = observed(prometheus(values), queries)
+    assert load.arrivals_per_min[:, -1].tolist() == list(range(200))
+    assert len(asked) <= 20
+
+
 def test_a_prometheus_that_is_not_there_leaves_everything_missing():
-    prometheus = Prometheus("http://127.0.0.1:9", timeout_s=1)
-    load = prometheus.observe([QUERIES, QUERIES], np.array([940.0, 1000.0]), 1030.0)
-    assert load.arrivals_per_min.shape == (2, 2)
+    load = Prometheus("http://127.0.0.1:9", timeout_s=1).observe([QUERIES, QUERIES], ENDS, 1030.0)
+    assert load.arrivals_per_min.shape == (2, 3)
     assert np.isnan(load.arrivals_per_min).all()
     assert np.isnan(load.mean_latency_s).all()
 
 
-def test_a_prometheus_that_answers_nonsense_leaves_everything_missing():
-    load, _ = observed(lambda query: {"status": "error"}, ["?"])
+@pytest.mark.parametrize(
+    "answer", [(200, {"status": "error"}), (200, ["?"]), (500, {}), (200, {"data": {"result": [{}]}})]
+)
+def test_a_prometheus_that_answers_nonsense_leaves_everything_missing(answer):
+    load, _ = observed(lambda *_: answer)
     assert np.isnan(load.arrivals_per_min).all()
 
 
+def test_a_query_that_prometheus_does_not_understand_is_named():
+    with pytest.raises(ValueError, match=r"query 'bad\(\[60s\]': parse error"):
+        observed(prometheus({}, refused=["bad"]), [QUERIES, Queries("bad([$window]", "mean[$window]")])
+
+
 def test_a_query_with_several_answers_is_the_operators_mistake():
-    with pytest.raises(ValueError, match=r"2 answers; one is needed: sum"):
-        observed(lambda query: vector(1, 2), matrix([]))
+    with pytest.raises(ValueError, match=r"several answers; one is needed: sum"):
+        observed(prometheus({"requests": [(880, 1)], "increase": [(880, 1)]}))
+
+
+def test_the_token_of_prometheus_is_read_at_every_request(tmp_path):
+    path, seen = tmp_path / "token", []
+
+    def answer(method, where, form, headers):
+        seen.append(headers.get("Authorization"))
+        return 200, {"data": {"result": []}}
+
+    with serving(answer) as server:
+        client = Prometheus(server.url, str(path))
+        for token in ("one", "two"):
+            path.write_text(token)
+            client.values(["x"], ENDS)
+    assert seen == ["Bearer one", "Bearer two"]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def manifests(
     """Write RayService, controller, rights, quota, network policy, disruption budgets, dashboard; no secret among them."""
     from faro_lib.kube.deployments import Address
     from faro_lib.kube.manifests import Wanted, write
-    from faro_lib.kube.rayservice import Workers
+    from faro_lib.kube.rayservice import SECRET, SECRET_KEY, Workers
     from faro_lib.live.spec import served
     from faro_lib.policies import maker_of
     from faro_lib.policies.baselines import fair_share
@@ -40,34 +40,25 @@ def manifests(
     if not jobs.endswith((".yaml", ".yml")):
         raise ValueError(f"jobs={jobs!r} must be a .yaml table: only that says how jobs are served")
     maker_of(policy)  # refuses a name that nobody has registered
-    table, text = read_jobs(jobs), Path(jobs).read_text()
-    common: dict[str, Any] = dict(
-        jobs=table, jobs_text=text, backend=backend, namespace=namespace, name=name, image=image,
-        policy=policy, tick_s=tick, monitor=service_monitor,
-    )  # fmt: skip
-    if backend == "rayserve":
-        size = Workers(workers, worker_cores, worker_memory)
-        initial = fair_share(table, size.total)
-        wanted = Wanted(
-            **common,
-            served=served(table, read_sections(jobs, "serve")),
-            initial=initial.tolist(),
-            workers=size,
-            ray_version=ray_version or _installed_ray(),
-        )
-    else:
+    table = read_jobs(jobs)
+    common: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
+    common |= dict(name=name, image=image, policy=policy, tick_s=tick, monitor=service_monitor)
+    if backend == "deployments":
         sections = read_sections(jobs, "deployment")
-        addresses = (
-            tuple(Address.of(job, sections[job.name], namespace) for job in table) if backend == "deployments" else ()
-        )
+        addresses = tuple(Address.of(job, sections[job.name], namespace) for job in table)
         wanted = Wanted(**common, addresses=addresses, prometheus=prometheus)
+    else:
+        how, size = served(table, read_sections(jobs, "serve")), Workers(workers, worker_cores, worker_memory)
+        everybody = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
+        initial = fair_share(table, size.total).tolist() if everybody else [1] * len(table)  # Wanted says what is wrong
+        ray = ray_version or _installed_ray()
+        wanted = Wanted(**common, served=how, initial=initial, workers=size, ray_version=ray)
     for path in write(wanted, out):
         print(path)
     if backend == "rayserve":
+        secret = f"kubectl -n {namespace} create secret generic {SECRET}"
         print("# the token is yours to make, once, before the rest:")
-        print(
-            f"kubectl -n {namespace} create secret generic faro-ray-token --from-literal=auth_token=$(openssl rand -hex 32)"
-        )
+        print(f"{secret} --from-literal={SECRET_KEY}=$(openssl rand -hex 32)")
     print(f"kubectl apply --server-side -k {out}")
 
 

@@ -196,9 +196,9 @@ def cluster_of(backend: str, table, path: str, address, serve_address, replicas:
         initial = policy.initial(table, replicas) if replicas else [1] * len(table)
         places = dict(address=address, serve_address=serve_address)
         with serving(backend, table, how, initial, replicas or 0, report=say, **places) as endpoint:
-            say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
             cluster = RayServeCluster(table, how, endpoint.ray, endpoint.http, clock, replicas)
             cluster.connect()
+            say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
             yield cluster
 
     return there()

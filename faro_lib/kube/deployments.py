@@ -71,8 +71,8 @@ class Deployments:
 
     Parameters
     ----------
-    clock : trace time. What lies before its origin is not seen; Prometheus remembers it, so that a controller whose clock
-        began a quarter of an hour ago has its history at once.
+    clock : trace time. Prometheus remembers what was since its origin: a controller whose clock began a quarter of an hour
+        ago has its history at once.
     cores : what the jobs may use, unless a `Governed` cluster says otherwise.
     """
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlencode
-from urllib.request import Request, urlopen
+from typing import Any
 
 import numpy as np
+import urllib3
 
 from faro_lib.config import nearest
 from faro_lib.policies.base import HISTORY_MIN
@@ -19,11 +18,13 @@ from faro_lib.workload.jobs import MINUTE_S
 WINDOW_S = 30.0  # of the mean latency that policies see
 SHORTEST_S = 20.0  # of the minute that goes on, before its count says anything
 WINDOW = "$window"
+AT_ONCE = 50  # queries in one request
+MARK = "faro_query"  # the label that says which of them an answer is to
 
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """PromQL of one job; each answers with one number. `$window` stands for the time that it looks back.
+    """PromQL of one job; each is a vector of one number. `$window` stands for the time that it looks back.
 
     Attributes
     ----------
@@ -72,11 +73,12 @@ class Prometheus:
     token_path : a file with a bearer token, read at every request, so that the token may rotate.
     """
 
-    def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0, threads: int = 16):
+    def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0, threads: int = 4):
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"prometheus={url!r} must be an http:// or https:// address")
         self.url, self._token_path, self._timeout_s = url.rstrip("/"), token_path, timeout_s
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prometheus")
+        self._http = urllib3.PoolManager(maxsize=threads)
 
     def observe(
         self, queries: list[Queries], minute_ends_s: np.ndarray, now_s: float, minute_s: float = MINUTE_S
@@ -90,82 +92,82 @@ class Prometheus:
         minute_s : seconds of a minute, where the clock of the trace runs faster.
         """
         ends = np.asarray(minute_ends_s, float)[-HISTORY_MIN:]
-        since_s = now_s - ends[-1] if len(ends) else 0.0
+        since_s, pace = now_s - ends[-1] if len(ends) else 0.0, minute_s / MINUTE_S
+        window_s, jobs = WINDOW_S * pace, len(queries)
 
-        def history(query):
-            return self.series(_within(query.requests, minute_s), ends) if len(ends) else np.empty(0)
+        def asked(field: str, window_s: float) -> list[str]:
+            return [getattr(query, field).replace(WINDOW, f"{window_s:.0f}s") for query in queries]
 
-        def current(query):
-            return (
-                self.value(_within(query.requests, since_s), now_s)
-                if since_s >= SHORTEST_S * minute_s / MINUTE_S
-                else math.nan
-            )
+        def at(field: str, window_s: float, when_s: float) -> np.ndarray:
+            return self.values(asked(field, window_s), np.array([when_s]))[:, 0]
 
-        def percentile(query):
-            if not query.latency_s or not len(ends):
-                return math.nan
-            return self.value(_within(query.latency_s, minute_s), ends[-1])
+        missing = np.full(jobs, np.nan)
+        mean_s = at("latency_mean_s", window_s, now_s)
+        return Load(
+            arrivals_per_min=self.values(asked("requests", minute_s), ends),
+            arrivals_now=at("requests", since_s, now_s) if since_s >= SHORTEST_S * pace else missing,
+            mean_latency_s=np.where(np.isinf(mean_s), 0.0, mean_s),  # of no requests
+            p99_s=_finite(at("latency_s", minute_s, ends[-1])) if len(ends) else missing,
+            queue=_finite(at("queue", window_s, now_s)),
+        )
 
-        asked = {
-            "arrivals_per_min": history,
-            "arrivals_now": current,
-            "mean_latency_s": lambda query: self.value(
-                _within(query.latency_mean_s, WINDOW_S * minute_s / MINUTE_S), now_s, idle=0.0
-            ),
-            "p99_s": percentile,
-            "queue": lambda query: (
-                self.value(_within(query.queue, WINDOW_S * minute_s / MINUTE_S), now_s) if query.queue else math.nan
-            ),
-        }
-        answers = {name: [self._threads.submit(ask, query) for query in queries] for name, ask in asked.items()}
-        found = {name: np.array([_or_missing(one, len(ends), name) for one in some]) for name, some in answers.items()}
-        found["arrivals_per_min"] = found["arrivals_per_min"].reshape(len(queries), len(ends))
-        return Load(**found)
+    def values(self, queries: list[str], at_s: np.ndarray) -> np.ndarray:
+        """The numbers that queries have at evenly spaced instants, (queries, instants); NaN where there is none, inf for 0/0.
 
-    def value(self, query: str, at_s: float, idle: float = math.nan) -> float:
-        """The number that a query has at a time: NaN if there is none, `idle` if it is 0/0 for want of requests."""
-        result = self._ask("query", query=query, time=f"{at_s:.3f}")
-        if result["resultType"] == "scalar":
-            return float(result["result"][1])
-        if not _only(query, result["result"]):
-            return math.nan
-        value = float(result["result"][0]["value"][1])
-        return idle if math.isnan(value) else value
+        Raises
+        ------
+        ValueError : a query is not PromQL, or has several answers; that is the operator's mistake.
+        """
+        found = np.full((len(queries), len(at_s)), np.nan)
+        if not len(at_s):
+            return found
+        some = [i for i, query in enumerate(queries) if query]
+        chunks = [some[first : first + AT_ONCE] for first in range(0, len(some), AT_ONCE)]
+        for chunk, answer in zip(chunks, self._threads.map(lambda one: self._chunk(queries, one, at_s), chunks)):
+            found[chunk] = answer
+        return found
 
-    def series(self, query: str, at_s: np.ndarray) -> np.ndarray:
-        """The numbers that a query has at evenly spaced times; NaN where it has none."""
+    def _chunk(self, queries: list[str], chunk: list[int], at_s: np.ndarray) -> np.ndarray:
+        """Some of them by one request, each marked with its place."""
+        marked = (f'label_replace({queries[i]}, "{MARK}", "{place}", "", "")' for place, i in enumerate(chunk))
         step_s = at_s[1] - at_s[0] if len(at_s) > 1 else MINUTE_S
         span = dict(start=f"{at_s[0]:.3f}", end=f"{at_s[-1]:.3f}", step=f"{step_s:g}")
-        result = self._ask("query_range", query=query, **span)["result"]
-        values = np.full(len(at_s), np.nan)
-        if _only(query, result):
-            for when_s, value in result[0]["values"]:
-                values[round((float(when_s) - at_s[0]) / step_s)] = float(value)
-        return values
+        found = np.full((len(chunk), len(at_s)), np.nan)
+        try:
+            result = self._ask(query=" or ".join(marked), **span)
+            told = [(int(one["metric"][MARK]), one["values"]) for one in result]
+        except BadQuery as bad:
+            if len(chunk) > 1:  # whose fault is it?
+                return np.vstack([self._chunk(queries, [i], at_s) for i in chunk])
+            raise ValueError(f"query {queries[chunk[0]]!r}: {bad}") from None
+        except (OSError, urllib3.exceptions.HTTPError, KeyError, TypeError, json.JSONDecodeError):
+            return found  # not reached, or nonsense: missing
+        for place, values in told:
+            if sum(one == place for one, _ in told) > 1:
+                raise ValueError(f"query {queries[chunk[place]]!r} has several answers; one is needed: sum(...)")
+            for when_s, value in values:
+                number = float(value)
+                found[place, round((float(when_s) - at_s[0]) / step_s)] = np.inf if np.isnan(number) else number
+        return found
 
-    def _ask(self, how: str, **parameters) -> dict:
-        request = Request(f"{self.url}/api/v1/{how}?{urlencode(parameters)}")
+    def _ask(self, **parameters) -> list[dict]:
+        headers = {}
         if self._token_path:
-            request.add_header("Authorization", f"Bearer {Path(self._token_path).read_text().strip()}")
-        with urlopen(request, timeout=self._timeout_s) as answer:
-            return json.load(answer)["data"]
+            headers["Authorization"] = f"Bearer {Path(self._token_path).read_text().strip()}"
+        body: dict[str, Any] = {"fields": parameters, "encode_multipart": False, "headers": headers}
+        answer = self._http.request(
+            "POST", f"{self.url}/api/v1/query_range", timeout=self._timeout_s, retries=0, **body
+        )
+        if answer.status in (400, 422):
+            raise BadQuery(answer.json().get("error", answer.status))
+        if answer.status != 200:
+            raise OSError(f"{self.url}: status {answer.status}")
+        return answer.json()["data"]["result"]
 
 
-def _within(query: str, window_s: float) -> str:
-    return query.replace(WINDOW, f"{window_s:.0f}s")
+class BadQuery(ValueError):
+    """Prometheus does not understand it."""
 
 
-def _only(query: str, result: list) -> bool:
-    """Whether there is an answer; several are the operator's mistake."""
-    if len(result) > 1:
-        raise ValueError(f"query {query!r} has {len(result)} answers; one is needed: sum(...)")
-    return bool(result)
-
-
-def _or_missing(answer, minutes: int, name: str):
-    """What was answered; an unreachable server, or one that answers nonsense, leaves a job's data missing."""
-    try:
-        return answer.result()
-    except (OSError, KeyError, IndexError, TypeError, json.JSONDecodeError):
-        return np.full(minutes, np.nan) if name == "arrivals_per_min" else math.nan
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isinf(values), np.nan, values)

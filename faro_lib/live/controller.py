@@ -96,7 +96,8 @@ def drive(
     """
     failed = on_failure or (lambda reason, told: None)
     stop = stop or (clock.stop if clock else threading.Event())
-    limits, memory, last, start_s = Limits.of(jobs), Memory.start(policy, jobs), None, 0.0
+    start_s = max(0.0, clock.now_s) if clock else 0.0
+    limits, memory, last = Limits.of(jobs), Memory.start(policy, jobs, start_s), None
     before = resumed(journal, policy, jobs, rules, act) if journal else None
     writer = Journal(journal) if journal else None
     try:
@@ -107,7 +108,7 @@ def drive(
                 writer.resume(folded)
         elif writer:
             origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
-            writer.begin(Header(policy.name, jobs, rules, policy.tick_s, act, origin_s, scale))
+            writer.begin(Header(policy.name, jobs, rules, policy.tick_s, act, origin_s, scale, start_s))
         now_s = _next_tick(start_s, policy.tick_s, clock)
         while now_s < until_s:
             cluster.advance(now_s)

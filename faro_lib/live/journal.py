@@ -151,17 +151,16 @@ def _again(policy, header, limits, memory, one: Turn) -> tuple[Memory, Step]:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Every whole line: one without its end was torn by a crash, and `_mend` will cut it off."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        *lines, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; expected a journal of `faro run`") from None
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
         except ValueError:
-            if number == len(lines):
-                return
-            raise ValueError(f"{path}, line {number}: not a line of a journal") from None
+            record = None
         if not isinstance(record, dict) or "kind" not in record:
             raise ValueError(f"{path}, line {number}: not a line of a journal")
         yield record

@@ -1,0 +1,237 @@
+"""A real API server to test against: connections, namespaces, nodes that are not there, things to wait for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+import yaml
+
+from faro_lib.kube.client import APPLY, Api, ApiError, connect
+
+ROOT = Path(__file__).resolve().parent.parent
+OFFLINE = ROOT / "cluster/offline"
+LABEL = {"faro-test": "yes"}
+SERIAL = itertools.count()
+WHY = "KUBECONFIG is not set: `cluster/offline/up.sh` starts a real API server, and says what to export"
+
+PLURALS = {
+    "Namespace": ("/api/v1", "namespaces"),
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Service": ("/api/v1", "services"),
+    "ServiceAccount": ("/api/v1", "serviceaccounts"),
+    "ResourceQuota": ("/api/v1", "resourcequotas"),
+    "Secret": ("/api/v1", "secrets"),
+    "Deployment": ("/apis/apps/v1", "deployments"),
+    "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
+    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
+    "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles"),
+    "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+    "ClusterRole": ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
+    "ClusterRoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
+    "CustomResourceDefinition": ("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions"),
+    "FaroPlan": ("/apis/autoscaling.faro/v1alpha1", "faroplans"),
+    "RayService": ("/apis/ray.io/v1", "rayservices"),
+}
+
+
+def kubeconfig() -> str:
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip(WHY)
+    return os.environ["KUBECONFIG"]
+
+
+def path_of(thing: dict) -> str:
+    base, plural = PLURALS[thing["kind"]]
+    meta = thing["metadata"]
+    inside = f"/namespaces/{meta['namespace']}" if "namespace" in meta else ""
+    return f"{base}{inside}/{plural}/{meta['name']}"
+
+
+def apply(api: Api, *things: dict, **query) -> None:
+    for thing in things:
+        api.apply(path_of(thing), thing, **query)
+
+
+def until(holds: Callable[[], object], within_s: float = 20.0, what: str = "it"):
+    """The first true answer; the time is generous, for the machine may be busy."""
+    last: object = None
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            if last := holds():
+                return last
+        except ApiError as refused:
+            last = refused
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come true within {within_s:g} s; last seen: {last!r}")
+
+
+class World:
+    """One namespace on a real API server, and how to be somebody there."""
+
+    def __init__(self, folder: Path):
+        self.api = connect(kubeconfig())
+        self.folder, self.namespace = folder, f"faro-{os.getpid()}-{next(SERIAL)}"
+        self.api.send("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace, "labels": LABEL}})
+        until(lambda: self.get("/api/v1/{ns}/serviceaccounts")["items"], what="the default ServiceAccount")
+
+    def path(self, path: str) -> str:
+        return path.replace("{ns}", f"namespaces/{self.namespace}")
+
+    def get(self, path: str, **query) -> dict:
+        return self.api.get(self.path(path), **query)
+
+    def deployment(self, name: str, replicas: int = 1, cpu: str = "1", **spec) -> dict:
+        pod = {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "c", "image": "none", "resources": {"requests": {"cpu": cpu}}}],
+            **spec,
+        }
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": {"app": name}},
+                "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
+            },
+        }
+
+    def account(self, name: str, lifetime_s: int = 3600) -> str:
+        """The path of a kubeconfig by which one is that ServiceAccount."""
+        said = yaml.safe_load(Path(kubeconfig()).read_text())
+        token = self.api.send(
+            "POST",
+            self.path(f"/api/v1/{{ns}}/serviceaccounts/{name}/token"),
+            {
+                "apiVersion": "authentication.k8s.io/v1",
+                "kind": "TokenRequest",
+                "spec": {"expirationSeconds": lifetime_s},
+            },
+        )["status"]["token"]
+        said["users"] = [{"name": said["contexts"][0]["context"]["user"], "user": {"token": token}}]
+        path = self.folder / f"{name}-{next(SERIAL)}.conf"
+        path.write_text(yaml.safe_dump(said))
+        return str(path)
+
+    def close(self) -> None:
+        self.api.send("DELETE", f"/api/v1/namespaces/{self.namespace}")
+
+
+MARKED = re.compile(r'label_replace\((.*?), "faro_query", "(\d+)", "", ""\)')
+
+
+def answers_of(form: dict[str, str], value_of: Callable[[str], float | None]) -> list[dict]:
+    """What Prometheus would answer to a range query of marked queries, each of which has one value, or none."""
+    first, last, step = (float(form[key]) for key in ("start", "end", "step"))
+    found = []
+    for query, place in MARKED.findall(form["query"]):
+        if (value := value_of(query)) is not None:
+            times = [first + i * step for i in range(round((last - first) / step) + 1)]
+            found.append({"metric": {"faro_query": place}, "values": [[when, str(value)] for when in times]})
+    return found
+
+
+class FakePrometheus(ThreadingHTTPServer):
+    """Answers each query with the value of the first word in it that `values` knows."""
+
+    daemon_threads = True
+
+    def __init__(self, values: dict[str, float] | None = None):
+        self.values = values or {}
+
+        class Answers(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def do_POST(self):
+                text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                form = {key: one[0] for key, one in parse_qs(text).items()}
+                values = self.server.values
+                known = lambda query: next((value for word, value in values.items() if word in query), None)  # noqa: E731
+                body = json.dumps({"data": {"resultType": "matrix", "result": answers_of(form, known)}}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        super().__init__(("127.0.0.1", 0), Answers)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+def table(names, **fields) -> list[dict]:
+    """Rows of jobs.yaml for Deployments of the same names."""
+    queries = {"requests": "sum(increase(requests_{0}[$window]))", "latency_mean_s": "sum(rate(seconds_{0}[$window]))"}
+    return [
+        {
+            "job": name,
+            "start_s": 5,
+            **fields,
+            "deployment": {"name": name, "queries": {key: query.format(name) for key, query in queries.items()}},
+        }
+        for name in names
+    ]
+
+
+class Controller:
+    """`faro run` as a process; every line that it says with the instant at which it came."""
+
+    def __init__(self, *arguments: str, **environment: str):
+        command = [sys.executable, "-m", "faro_lib.cli", "run", *arguments]
+        self.said: list[tuple[float, str]] = []
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        for line in self.process.stdout or ():
+            self.said.append((time.monotonic(), line.rstrip()))
+
+    @property
+    def turns(self) -> list[tuple[float, dict]]:
+        """When it acted, and on what."""
+        return [(when, json.loads(line)) for when, line in list(self.said) if line.startswith("{")]
+
+    def heard(self, words: str) -> bool:
+        return any(words in line for _, line in list(self.said))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def end(self, within_s: float = 30.0) -> int:
+        """As Kubernetes ends a pod; the exit status."""
+        self.process.terminate()
+        try:
+            return self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return -9
+
+
+__all__ = ["APPLY", "Api", "ApiError", "Controller", "FakePrometheus", "World", "apply", "connect", "table", "until"]

@@ -1,0 +1,123 @@
+"""What the tests of the live part share: a server that answers like Ray, and jobs."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+from contextlib import contextmanager
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+
+from faro_lib.live.statistics import Board, empty_row
+from faro_lib.workload import Job
+
+JOBS = (Job("a", start_s=5.0), Job("b", start_s=5.0))
+
+
+class FakeRay:
+    """Ray's REST and the statistics' window in one server; targets come true at once.
+
+    Attributes
+    ----------
+    targets : by application; scaled : every change asked for, in order.
+    status : answer everything with this status instead; hang_s : after so long; token : wanted.
+    """
+
+    def __init__(self, targets: dict[str, int], cpus: float = 8.0, token: str | None = None):
+        self.targets, self.cpus, self.token = dict(targets), cpus, token
+        self.scaled: list[tuple[str, int]] = []
+        self.status, self.window_status, self.hang_s = 200, 200, 0.0
+        self.board = Board()
+
+    def hear(self, job: str, per_second: int, seconds, latency_s: float = 0.1) -> None:
+        """A replica of the job reports so many requests in each of these seconds."""
+        from faro_lib.live.statistics import bucket_of
+
+        row = empty_row() | {"arrivals": per_second, "done": per_second, "latency_s": per_second * latency_s}
+        rows = {second: row | {"buckets": {str(bucket_of(latency_s)): per_second}} for second in seconds}
+        self.board.report(job, f"{job}#1", 0, rows)
+
+    def answer(self, method: str, path: str, body):
+        parts = urlsplit(path)
+        if parts.path == "/faro-statistics":
+            if self.window_status != 200:
+                return self.window_status, {}
+            if method == "POST":
+                self.board.accept(body)
+                return 200, body
+            return 200, self.board.read(int(parse_qs(parts.query)["since"][0]))
+        if self.status != 200:
+            return self.status, {}
+        if parts.path == "/api/serve/applications/":
+            return 200, {"applications": {name: self.application(count) for name, count in self.targets.items()}}
+        if parts.path == "/api/v0/nodes":
+            node = {"state": "ALIVE", "resources_total": {"CPU": self.cpus}}
+            return 200, {"data": {"result": {"result": [node]}}}
+        name = parts.path.split("/")[4]
+        if name not in self.targets:
+            return 404, {}
+        self.targets[name] = body["target_num_replicas"]
+        self.scaled.append((name, body["target_num_replicas"]))
+        return 200, {}
+
+    def application(self, count: int):
+        replicas = [{"state": "RUNNING"}] * count
+        return {"status": "RUNNING", "deployments": {"replica": {"target_num_replicas": count, "replicas": replicas}}}
+
+    @contextmanager
+    def served(self):
+        fake = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                if fake.hang_s:
+                    time.sleep(fake.hang_s)
+                length = int(self.headers.get("Content-Length") or 0)
+                body = json.loads(self.rfile.read(length)) if length else None
+                if fake.token and self.headers.get("Authorization") != f"Bearer {fake.token}":
+                    status, answer = 401, {}
+                else:
+                    status, answer = fake.answer(self.command, self.path, body)
+                text = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            do_POST = do_PUT = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.handle_error = lambda *_: None  # a client that stopped waiting
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+class Wanting:
+    """A policy that asks for what it is told."""
+
+    name, tick_s = "Wanting", 10.0
+
+    def __init__(self, target, drop=None):
+        self.target = np.array(target)
+        self.drop = np.zeros(len(self.target)) if drop is None else np.array(drop)
+
+    def initial(self, jobs, capacity):
+        return self.target
+
+    def start(self, jobs):
+        return 0
+
+    def decide(self, state, observation):
+        from faro_lib.policies.base import HOLD, Plan
+
+        return state + 1, Plan(self.target, self.drop, (HOLD,) * len(self.target))

@@ -1,0 +1,248 @@
+"""On a real API server: `faro run` as processes that follow each other, and what they refuse before they begin."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from k8s_world import OFFLINE, Controller, FakePrometheus, World, apply, kubeconfig, table, until
+
+from faro_lib import cli
+from faro_lib.kube.client import MERGE, connect
+from faro_lib.kube.manifests import Wanted, rights
+from faro_lib.kube.status import PLURAL, definition
+
+sys.path.insert(0, str(OFFLINE))
+pytestmark = pytest.mark.k8s
+NAMES = ["a", "b"]
+START_S = 60.0  # of a process on a busy machine
+TAKE_OVER_S = 20.0  # what the issue grants
+LEASES = "/apis/coordination.k8s.io/v1/{ns}/leases/main"
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    from fakekubelet import FakeNodes
+
+    fakes = FakeNodes(connect(kubeconfig()), 2, cpu="4", prefix="ctl").start()
+    yield fakes
+    fakes.stop()
+
+
+@pytest.fixture(scope="module")
+def prometheus():
+    server = FakePrometheus({"requests": 60.0, "seconds": 0.2})
+    yield server
+    server.shutdown()
+
+
+@pytest.fixture
+def world(tmp_path, nodes):
+    one = World(tmp_path)
+    apply(one.api, definition(), *(one.deployment(name) for name in NAMES))
+    until(lambda: one.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
+    wanted = Wanted(jobs=(), jobs_text="", backend="deployments", namespace=one.namespace, prometheus="x")
+    apply(one.api, *rights(wanted))
+    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES)))
+    yield one
+    one.close()
+
+
+def arguments(world, prometheus, config=None, **changed):
+    said = {
+        "--backend": "deployments",
+        "--jobs": str(world.folder / "jobs.yaml"),
+        "--plan": f"{world.namespace}/main",
+        "--prometheus": prometheus.url,
+        "--kubeconfig": config or world.account("faro-controller"),
+        "--policy": "FairShare",
+        "--tick": "1",
+    } | {f"--{key}": value for key, value in changed.items()}
+    return ["--apply", *(word for pair in said.items() for word in pair)]
+
+
+@pytest.fixture
+def controllers(world, prometheus):
+    running = []
+
+    def begin(**changed):
+        running.append(Controller(*arguments(world, prometheus, **changed)))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        if one.process.poll() is None:
+            one.kill()
+
+
+def replicas(world):
+    return [world.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["spec"]["replicas"] for name in NAMES]
+
+
+def acts(controller, within_s=START_S):
+    until(lambda: controller.turns or controller.process.poll() is not None, within_s, f"a turn; {controller.said}")
+    assert controller.turns, controller.said
+
+
+def test_a_node_that_is_drained_shrinks_the_plan_within_ten_seconds_and_the_pods_follow(world, controllers):
+    controllers()
+    until(lambda: replicas(world) == [4, 4], START_S)
+    world.api.send("PATCH", "/api/v1/nodes/ctl1", {"spec": {"unschedulable": True}}, kind=MERGE)
+    began = time.monotonic()
+    try:
+        until(lambda: replicas(world) == [2, 2], 10)
+        print(f"the plan followed the drained node after {time.monotonic() - began:.1f} s")
+    finally:
+        world.api.send("PATCH", "/api/v1/nodes/ctl1", {"spec": {"unschedulable": False}}, kind=MERGE)
+    until(lambda: replicas(world) == [4, 4], 30)
+
+
+def test_when_the_leader_is_killed_the_other_acts_within_twenty_seconds_and_never_both(world, controllers):
+    first = controllers()
+    acts(first)
+    second = controllers()
+    until(lambda: second.heard("waits for lease"), START_S)
+    time.sleep(3)
+    assert not second.turns, "it waits while the first one leads"
+    first.kill()
+    killed = time.monotonic()
+    acts(second, TAKE_OVER_S + 5)
+    last_of_first, first_of_second = first.turns[-1][0], second.turns[0][0]
+    print(f"the other acted {first_of_second - killed:.1f} s after the leader was killed")
+    assert first_of_second - killed < TAKE_OVER_S
+    assert last_of_first < first_of_second
+    assert world.get(LEASES)["spec"]["leaseTransitions"] == 2
+
+
+def test_a_leader_that_is_asked_to_end_hands_over_at_once(world, controllers):
+    first = controllers()
+    acts(first)
+    second = controllers()
+    until(lambda: second.heard("waits for lease"), START_S)
+    assert first.end() == 0
+    ended = time.monotonic()
+    acts(second, 10)
+    assert second.turns[0][0] - ended < 10
+
+
+def test_a_leader_whose_lease_is_taken_ends_itself(world, controllers):
+    first = controllers()
+    acts(first)
+    taken = {
+        "spec": {"holderIdentity": "other", "renewTime": "2100-01-01T00:00:00.000000Z", "leaseDurationSeconds": 3600}
+    }
+    world.api.send("PATCH", world.path(LEASES), taken, kind=MERGE)
+    until(lambda: first.process.poll() is not None, 30)
+    assert first.process.returncode == 1
+    assert first.heard("is held by other")
+
+
+def test_someone_who_scales_by_hand_is_overruled_and_it_is_said_so(world, controllers):
+    controllers()
+    until(lambda: replicas(world) == [4, 4], START_S)
+    world.api.send("PATCH", world.path("/apis/apps/v1/{ns}/deployments/a/scale"), {"spec": {"replicas": 1}}, kind=MERGE)
+    until(lambda: replicas(world) == [4, 4], 30)
+    path = world.path("/api/v1/{ns}/events")
+    until(
+        lambda: any(
+            one["reason"] in ("Reassert", "FairShare") and "a: 1 -> 4" in one["message"]
+            for one in world.api.get(path)["items"]
+        ),
+        10,
+    )
+
+
+def test_no_token_is_said_or_published(world, controllers):
+    config = world.account("faro-controller")
+    token = yaml.safe_load(Path(config).read_text())["users"][0]["user"]["token"]
+    one = controllers(kubeconfig=config)
+    acts(one)
+    until(lambda: world.get("/api/v1/{ns}/events")["items"], 10)
+    everything = json.dumps(
+        [
+            world.get(path)
+            for path in (
+                "/api/v1/{ns}/events",
+                f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}",
+                "/api/v1/{ns}/configmaps",
+            )
+        ]
+    )
+    assert token not in everything
+    assert not one.heard(token)
+
+
+# --- what is refused before anything is changed -----------------------------------------------------------------------
+
+
+def refused(world, prometheus, capsys, **changed) -> str:
+    config = changed.pop("config", None)
+    before = replicas(world)
+    assert cli.main(["run", *arguments(world, prometheus, config, **changed)]) == 2
+    assert replicas(world) == before
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in said if line.startswith("faro: ")]) == 1
+    return said[-1]
+
+
+def test_a_kubeconfig_that_is_not_there(world, prometheus, capsys):
+    assert "no-such-file: no such file" in refused(world, prometheus, capsys, config="no-such-file")
+
+
+def test_a_kubeconfig_of_another_cluster(world, prometheus, capsys):
+    said = yaml.safe_load(Path(kubeconfig()).read_text())
+    said["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:9"
+    (world.folder / "other.conf").write_text(yaml.safe_dump(said))
+    assert "https://127.0.0.1:9 is not reached" in refused(
+        world, prometheus, capsys, config=str(world.folder / "other.conf")
+    )
+
+
+def test_a_token_that_is_not_valid_any_more(world, prometheus, capsys):
+    config = world.account("faro-controller")
+    world.api.send("DELETE", world.path("/api/v1/{ns}/serviceaccounts/faro-controller"))
+    until(
+        lambda: (
+            "the credentials are refused; has the token expired?" in refused(world, prometheus, capsys, config=config)
+        ),
+        30,
+    )
+
+
+def test_a_namespace_that_is_not_there(world, prometheus, capsys):
+    said = refused(world, prometheus, capsys, config=kubeconfig(), plan="no-such-place/main")
+    assert (
+        "deployment 'no-such-place/a' is not there (2 of 2 are missing)" in said
+        or "namespace='no-such-place' is not there" in said
+    )
+
+
+def test_a_deployment_that_is_not_there(world, prometheus, capsys):
+    (world.folder / "jobs.yaml").write_text(yaml.safe_dump(table([*NAMES, "c"])))
+    assert "/c' is not there (1 of 3 are missing)" in refused(world, prometheus, capsys)
+
+
+def test_a_definition_that_is_not_there(world, prometheus, capsys, monkeypatch):
+    monkeypatch.setattr("faro_lib.kube.preflight.FARO_PLANS", ("autoscaling.faro", "v9", PLURAL, "faro manifests"))
+    assert "does not know faroplans.autoscaling.faro/v9; faro manifests brings it" in refused(world, prometheus, capsys)
+
+
+def test_a_quota_too_small_for_everybodys_minimum(world, prometheus, capsys):
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small", "namespace": world.namespace}}
+    apply(world.api, quota | {"spec": {"hard": {"requests.cpu": "1"}}})
+    assert "quota small: 1 cores cannot hold the minimum of 2 jobs, 2 cores" in refused(world, prometheus, capsys)
+
+
+def test_cores_that_the_pods_do_not_ask_for(world, prometheus, capsys):
+    (world.folder / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES, cores=2.0)))
+    assert "job 'a': cores=2, but its pods ask for 1" in refused(world, prometheus, capsys)
+
+
+def test_a_right_that_is_missing(world, prometheus, capsys):
+    world.api.send("DELETE", world.path("/apis/rbac.authorization.k8s.io/v1/{ns}/rolebindings/faro-controller"))
+    until(lambda: "may not" in refused(world, prometheus, capsys) or True, 5)
+    assert "may not list deployments.apps in namespace" in refused(world, prometheus, capsys)

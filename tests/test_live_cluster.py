@@ -1,0 +1,203 @@
+"""RayServeCluster against a server that answers like Ray, and what it makes of the seconds that replicas reported."""
+
+import time
+
+import numpy as np
+import pytest
+from live_things import JOBS, FakeRay, Wanting
+
+from faro_lib.live.clock import Clock
+from faro_lib.live.controller import APPLY, OBSERVE, drive
+from faro_lib.live.history import History
+from faro_lib.live.rest import Refusal, Rest, read_token
+from faro_lib.live.serve import RayServeCluster
+from faro_lib.live.spec import served
+from faro_lib.live.statistics import empty_row
+
+
+def cluster_at(address, clock=None, token=None, timeout_s=2.0) -> RayServeCluster:
+    rest = Rest(address, token, timeout_s)
+    return RayServeCluster(JOBS, served(JOBS), rest, rest, clock or Clock(int(time.time()) - 120))
+
+
+@pytest.fixture
+def ray():
+    return FakeRay({"a": 2, "b": 3})
+
+
+def test_it_sees_replicas_targets_and_the_cores_of_ray(ray):
+    with ray.served() as address:
+        seen = cluster_at(address).observe()
+    assert seen.capacity == 8
+    assert seen.target.tolist() == seen.running.tolist() == [2, 3]
+    assert not seen.changing.any()
+    assert seen.present is None
+
+
+def test_counts_of_complete_minutes_are_known_and_those_of_a_silent_job_are_missing(ray):
+    clock = Clock(int(time.time()) - 121)
+    ray.hear("a", 2, range(clock.origin_s, clock.origin_s + 120))
+    with ray.served() as address:
+        cluster = cluster_at(address, clock)
+        cluster.advance(120.0)
+        seen = cluster.observe()
+    assert seen.arrivals_per_min[0].tolist() == [120, 120]
+    assert np.isnan(seen.arrivals_per_min[1]).all()
+    assert np.isnan(seen.mean_latency_s[1])
+    assert seen.mean_latency_s[0] == pytest.approx(0.1)
+    assert seen.p99_s[0] == pytest.approx(0.1, rel=0.03)
+
+
+def test_downscales_are_asked_for_first_and_what_is_right_already_is_left_alone(ray):
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        cluster.observe()
+        cluster.apply(np.array([4, 1]), np.zeros(2))
+        cluster.apply(np.array([4, 1]), np.array([0.3, 0.0]))
+    assert ray.scaled == [("b", 1), ("a", 4)]
+    assert ray.board.report("a", "a#1", 0, {}) == pytest.approx(0.7)
+
+
+def test_a_call_that_fails_does_not_keep_the_others_back(ray):
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        cluster.observe()
+        del ray.targets["b"]
+        with pytest.raises(OSError, match="404"):
+            cluster.apply(np.array([4, 1]), np.zeros(2))
+    assert ray.scaled == [("a", 4)]
+
+
+def test_an_application_that_is_deleted_is_absent_and_nothing_is_asked_of_it(ray):
+    del ray.targets["b"]
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        seen = cluster.observe()
+        cluster.apply(np.array([2, 1]), np.zeros(2))
+    assert seen.present.tolist() == [True, False]
+    assert ray.scaled == []
+
+
+def test_without_the_window_replicas_are_known_and_their_data_is_missing(ray):
+    ray.window_status = 500
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        cluster.advance(60.0)
+        seen = cluster.observe()
+    assert seen.target.tolist() == [2, 3]
+    assert np.isnan(seen.arrivals_per_min).all()
+    assert np.isnan(seen.queue).all()
+
+
+def test_a_board_that_lost_its_memory_loses_the_controller_nothing(ray):
+    clock = Clock(int(time.time()) - 121)
+    ray.hear("a", 2, range(clock.origin_s, clock.origin_s + 120))
+    with ray.served() as address:
+        cluster = cluster_at(address, clock)
+        cluster.advance(120.0)
+        before = cluster.observe()
+        ray.board.__init__()
+        after = cluster.observe()
+    np.testing.assert_array_equal(after.arrivals_per_min, before.arrivals_per_min)
+
+
+@pytest.mark.parametrize(("given", "told"), [(None, "wants a token and none was given"), ("other", "token is wrong")])
+def test_a_token_that_is_wrong_or_missing_is_refused_with_what_to_set(given, told):
+    ray = FakeRay({"a": 1, "b": 1}, token="right")
+    with ray.served() as address:
+        cluster_at(address, token="right").connect()
+        with pytest.raises(Refusal, match=f"{told}.*RAY_AUTH_TOKEN"):
+            cluster_at(address, token=given).connect()
+
+
+def test_a_server_that_is_not_there_is_one_line():
+    with pytest.raises(ValueError, match=r"no Ray Serve at http://127.0.0.1:9 .*") as error:
+        cluster_at("http://127.0.0.1:9").connect()
+    assert "\n" not in str(error.value)
+
+
+def test_a_token_is_taken_from_the_environment_or_the_file_that_it_names(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    assert read_token() is None
+    (tmp_path / "token").write_text("in the file\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    assert read_token() == "in the file"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "said")
+    assert read_token() == "said"
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"RAY_AUTH_TOKEN_PATH=.*no such file"):
+        read_token()
+
+
+class Fault:
+    """Something goes wrong between two turns of the loop, and mends between two others."""
+
+    def __init__(self, ray, breaks, mends, field, value):
+        self.ray, self.at = ray, {breaks: (field, value), mends: (field, getattr(ray, field))}
+        self.turns = 0
+
+    def __call__(self, *_):
+        self.turns += 1
+        if self.turns in self.at:
+            setattr(self.ray, *self.at[self.turns])
+
+
+@pytest.mark.parametrize(("field", "value"), [("status", 500), ("hang_s", 0.4), ("window_status", 503)])
+def test_the_loop_outlives_a_server_that_fails_or_hangs_and_asks_again(ray, field, value, monkeypatch):
+    monkeypatch.setattr("faro_lib.live.serve.LAG_S", 0.02)
+    clock = Clock(int(time.time()), scale=30.0)
+    failures, steps = [], []
+    fault = Fault(ray, 2, 6, field, value)
+
+    def on_step(step):
+        steps.append(step)
+        fault()
+        if len(steps) == 6:
+            ray.targets["a"] = 1  # somebody else meddles while it was away
+        if len(steps) == 10:
+            clock.stop.set()
+
+    with ray.served() as address:
+        cluster = cluster_at(address, clock, timeout_s=0.2)
+        policy = Wanting([3, 4])
+        drive(
+            cluster, policy, JOBS, clock=clock, on_step=on_step,
+            on_failure=lambda reason, told: failures.append(reason),
+        )  # fmt: skip
+    assert ray.targets == {"a": 3, "b": 4}
+    assert all(step.target.tolist() == [3, 4] for step in steps)
+    assert {OBSERVE, APPLY} & set(failures)
+
+
+def test_a_minute_with_a_few_unknown_seconds_is_scaled_up_and_one_with_many_is_missing():
+    history, clock = History(("a",)), Clock(1000)
+    told = empty_row() | {"arrivals": 1}
+    history.hear("a", {str(second): told for second in range(1000, 1050)})
+    assert history.arrivals_per_min(clock, 1).tolist() == [[60]]
+    history = History(("a",))
+    history.hear("a", {str(second): told for second in range(1000, 1030)})
+    assert np.isnan(history.arrivals_per_min(clock, 1)).all()
+
+
+def test_trace_time_is_scaled_wall_time():
+    clock = Clock(1000, scale=2.0)
+    history = History(("a",))
+    ended = empty_row() | {"arrivals": 1, "done": 1, "latency_s": 0.25, "buckets": {"128": 1}}
+    history.hear("a", {str(second): ended for second in range(1000, 1030)})
+    assert history.arrivals_per_min(clock, 1).tolist() == [[30]]
+    assert history.mean_latency_s(clock, 60.0).tolist() == [0.5]
+    assert history.percentile_s(clock, 1, np.array([0.99]))[0] == pytest.approx(0.512, rel=0.03)
+    with pytest.raises(ValueError, match=r"scale=7\.0 must divide 60"):
+        Clock(0, scale=7.0)
+
+
+def test_refusals_that_reach_into_the_percentile_make_it_infinite():
+    history, clock = History(("a",)), Clock(1000)
+    told = empty_row() | {"arrivals": 10, "done": 9, "shed": 1, "latency_s": 0.9, "buckets": {"100": 9}}
+    history.hear("a", {str(second): told for second in range(1000, 1060)})
+    assert np.isinf(history.percentile_s(clock, 1, np.array([0.99])))
+    assert np.isfinite(history.percentile_s(clock, 1, np.array([0.5])))

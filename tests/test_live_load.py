@@ -1,0 +1,266 @@
+"""The load generator against a small server, and a run's requests against the simulator's."""
+
+import asyncio
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from faro_lib.live.experiment import Slice, part_of, run_of, script_of, twin
+from faro_lib.live.load import FAILED, SERVED, SHED, UNSENT, Generator, Script, Sent, send
+from faro_lib.live.profile import Profile, moments, write
+from faro_lib.live.spec import EMULATED, served
+from faro_lib.metrics.live import lost_utility_error, pairs, ranking_distance, thinned
+from faro_lib.metrics.measures import summarize
+from faro_lib.policies.baselines import AIAD, FairShare
+from faro_lib.simulate.run import Decisions
+from faro_lib.workload import Job, Workload
+from faro_lib.workload.readers import read_jobs, read_sections
+from faro_lib.workload.synthetic import synthetic
+
+
+class Answers(BaseHTTPRequestHandler):
+    """/status/503 answers 503, /slow after 0.2 s; anything else at once with 200."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path == "/slow":
+            threading.Event().wait(0.2)
+        self.send_response(int(self.path.rsplit("/", 1)[1]) if self.path.startswith("/status/") else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def script(address, *paths, due_s=None):
+    n = len(paths)
+    due_s = np.zeros(n) if due_s is None else np.array(due_s)
+    return Script(tuple(address + path for path in paths), due_s, np.arange(n), np.full(n, np.nan))
+
+
+def sending(one, **options):
+    import time
+
+    return asyncio.run(send(one, time.time() + 0.05, **options))
+
+
+def test_every_request_is_accounted_for_as_served_shed_or_failed(address):
+    sent = sending(script(address, "/", "/status/503", "/status/500", "/"))
+    assert sent.outcome.tolist() == [SERVED, SHED, FAILED, SERVED]
+    assert np.isfinite(sent.latency_s).tolist() == [True, False, False, True]
+
+
+def test_nobody_there_is_a_failure_and_not_an_error():
+    assert sending(script("http://127.0.0.1:9", "/")).outcome.tolist() == [FAILED]
+
+
+def test_a_slow_answer_does_not_keep_the_next_request_waiting(address):
+    sent = sending(script(address, "/slow", "/", due_s=[0.0, 0.05]))
+    assert sent.latency_s[0] > 0.2
+    assert sent.late_s[1] < 0.15
+
+
+def test_latency_counts_from_the_instant_at_which_the_request_was_due(address):
+    import time
+
+    sent = asyncio.run(send(script(address, "/"), time.time() - 1.0))
+    assert sent.latency_s[0] > 1.0
+    assert sent.late_s[0] > 0.99
+
+
+def test_beyond_the_bound_in_flight_requests_are_not_sent_and_recorded_as_such(address):
+    sent = sending(script(address, "/slow", "/slow", "/slow"), in_flight=2)
+    assert sorted(sent.outcome.tolist()) == [SERVED, SERVED, UNSENT]
+
+
+def test_a_load_above_the_bound_is_refused_before_anything_is_sent(address):
+    many = Script((address,), np.zeros(100), np.zeros(100, int), np.full(100, np.nan))
+    with pytest.raises(ValueError, match="above the bound of 5"):
+        sending(many, most_rps=5)
+
+
+def test_only_loopback_is_ever_loaded_here():
+    with pytest.raises(ValueError, match="only loopback"):
+        Generator(script("http://192.0.2.1", "/"), 0.0)
+
+
+def test_the_generator_runs_as_a_process_of_its_own(address):
+    import time
+
+    generator = Generator(script(address, "/", "/status/503"), time.time() + 1.0)
+    try:
+        sent = generator.result(timeout_s=60)
+    finally:
+        generator.stop()
+    assert sent.outcome.tolist() == [SERVED, SHED]
+
+
+@pytest.fixture(scope="module")
+def one():
+    traces = synthetic(seed=1, jobs=3, days=2)
+    return Slice(traces.workload().between(0, 8), 8, 2.0, 60.0, 10)
+
+
+def test_what_is_sent_is_what_the_simulator_would_serve(one):
+    draws = one.draws(24)
+    told, order = script_of(one, draws, ["a", "b", "c"])
+    assert len(told.due_s) == len(draws.arrival_s)
+    assert (np.diff(told.due_s) >= 0).all()
+    np.testing.assert_allclose(told.due_s * one.scale, draws.arrival_s[order])
+    np.testing.assert_allclose(told.service_s * one.scale, draws.service_s[order])
+    assert np.bincount(told.job).tolist() == np.diff(draws.first).tolist()
+
+
+def test_a_live_run_is_judged_as_a_simulated_one(one):
+    draws = one.draws(24)
+    _, order = script_of(one, draws, ["a", "b", "c"])
+    n = len(order)
+    outcome = np.full(n, SERVED, np.int8)
+    outcome[::10] = SHED
+    sent = Sent(outcome, np.zeros(n), np.full(n, 0.2), np.zeros(n))
+    run = run_of(one, draws, order, sent, Decisions(), 1.0)
+    told = summarize(run)
+    assert told["requests"] == n
+    assert told["drop_rate"] == pytest.approx((outcome == SHED).mean())
+    assert run.late.sum() == 0  # 0.2 s of wall time are 0.4 s of the trace
+    late = run_of(one, draws, order, replace(sent, latency_s=np.full(n, 0.4)), Decisions(), 1.0)
+    assert late.late.sum() == n - (outcome == SHED).sum()
+
+
+def test_the_twin_begins_with_an_equal_share_whoever_decides(one):
+    assert one.initial.tolist() == [2, 2, 2]
+    for policy in (FairShare(), AIAD()):
+        run = twin(one, policy, 24)
+        assert run.initial.tolist() == [2, 2, 2]
+        assert set(np.diff([0.0, *run.decisions.time_s])) == {60.0}
+
+
+def test_no_decision_of_the_twin_starts_more_replicas_than_it_may(one):
+    run = twin(one, AIAD(), 24)
+    targets = np.vstack([run.initial, *run.decisions.target])
+    assert np.maximum(np.diff(targets, axis=0), 0).sum(axis=1).max() <= 6
+
+
+def test_ticks_that_are_too_close_in_wall_time_are_refused(one):
+    with pytest.raises(ValueError, match="at least 30 s apart"):
+        replace(one, tick_s=10.0)
+
+
+def test_a_part_of_the_traces_begins_every_day_at_the_same_minute():
+    traces = synthetic(seed=1, jobs=4, days=3)
+    part = part_of(traces, [2, 0], 100)
+    assert [job.name for job in part.jobs] == ["job2", "job0"]
+    np.testing.assert_array_equal(part.evaluation[0, 0], traces.evaluation[0, 2, 100:])
+    assert part.days == 2
+    np.testing.assert_array_equal(part.train[0, 1, 1, :10], traces.train[0, 1, 0, 100:110])
+    np.testing.assert_array_equal(part.train[0, 1, 1, -100:], traces.train[1, 1, 0, :100])
+    whole = part_of(traces, [1], 0)
+    np.testing.assert_array_equal(whole.train[:, :, 0], traces.train[:, :, 1])
+
+
+def test_a_slice_that_asks_for_too_much_is_thinned_to_the_bound_and_says_by_how_much():
+    workload = Workload((Job("a"),), np.array([[6000, 3000]]))
+    less, share = thinned(workload, 2.0, 100.0)
+    assert share == 0.5
+    assert less.requests_per_min.tolist() == [[3000, 1500]]
+    assert thinned(workload, 1.0, 100.0)[1] == 1.0
+
+
+def summary_of(**violations):
+    """A policy's violations by trial: first live, then in simulation."""
+    rows = []
+    for policy, (live, simulation) in violations.items():
+        for environment, values in (("live", live), ("simulation", simulation)):
+            for trial, value in enumerate(values):
+                row = {"environment": environment, "policy": policy, "trial": trial}
+                rows.append(row | {"slo_violation_rate": value, "lost_utility": 10 * value})
+    return pd.DataFrame(rows)
+
+
+def test_a_pair_counts_as_decided_only_if_both_environments_are_sure_of_it():
+    steady, noisy = [0.1, 0.11, 0.1], [0.1, 0.4, 0.0]
+    table = pairs(summary_of(A=(steady, steady), B=([0.3, 0.31, 0.3], [0.3, 0.32, 0.3]), C=(noisy, noisy)))
+    decided = {(row.policy, row.other): row.decided for row in table.itertuples()}
+    assert decided[("A", "B")]
+    assert not decided[("A", "C")]
+
+
+def test_the_ranking_distance_is_0_for_the_same_order_and_1_for_the_reverse():
+    same = summary_of(A=([0.1], [0.2]), B=([0.2], [0.3]), C=([0.3], [0.4]))
+    reverse = summary_of(A=([0.1], [0.4]), B=([0.2], [0.3]), C=([0.3], [0.2]))
+    one_pair = summary_of(A=([0.1], [0.3]), B=([0.2], [0.2]), C=([0.3], [0.4]))
+    assert ranking_distance(same) == 0
+    assert ranking_distance(reverse) == 1
+    assert ranking_distance(one_pair) == pytest.approx(1 / 3)
+    assert lost_utility_error(same)["error"].tolist() == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_moments_are_those_of_the_sample():
+    times = np.random.default_rng(1).gamma(4.0, 0.05, 500)
+    mean, scv = moments({"done": 500, "service_s": times.sum(), "service_s2": (times**2).sum()})
+    assert mean == pytest.approx(times.mean())
+    assert scv == pytest.approx(times.var() / times.mean() ** 2)
+    with pytest.raises(ValueError, match="nothing to profile"):
+        moments({"done": 0})
+
+
+def test_a_profile_is_written_into_the_table_and_the_rest_stays(tmp_path):
+    path = tmp_path / "jobs.yaml"
+    path.write_text("jobs:\n- job: a\n  slo_s: 0.5\n  serve: {places: 4}\n- job: b\n")
+    write(path, {"a": Profile(0.0812345, 0.2, 0.003, 100, start_s=6.789)})
+    a, b = read_jobs(path)
+    assert (a.service_time_s, a.service_scv, a.start_s, a.slo_s) == (0.08123, 0.2, 6.8, 0.5)
+    assert b == Job("b")
+    assert read_sections(path, "serve") == {"a": {"places": 4}, "b": {}}
+
+
+class TestHowJobsAreServed:
+    def test_by_default_each_has_an_application_and_a_route_of_its_name_and_takes_as_long_as_its_model(self):
+        one, other = served((Job("a"), Job("a again 1")), scale=2.0)
+        assert (one.application, one.route, other.route) == ("a", "/a", "/a-again-1")
+        assert one.model == EMULATED
+        assert one.options["mean_s"] == pytest.approx(0.154 / 2, rel=0.01)
+
+    @pytest.mark.parametrize(
+        ("said", "told"),
+        [
+            ({"plces": 3}, "unknown key 'plces'; did you mean 'places'?"),
+            ({"places": 0}, "places=0 must be a whole number >= 1"),
+            ({"route": "no"}, "route='no' must read /name"),
+            ({"model": "module"}, "must read package.module:Class"),
+        ],
+    )
+    def test_a_mistake_is_one_line(self, said, told):
+        with pytest.raises(ValueError) as error:
+            served((Job("a"),), {"a": said})
+        assert told in str(error.value)
+
+    def test_two_jobs_of_one_route_are_refused(self):
+        with pytest.raises(ValueError, match="belongs to two jobs"):
+            served((Job("a"), Job("b")), {"b": {"route": "/a"}})
+
+
+def test_nothing_private_of_ray_is_used_and_nothing_of_it_is_patched():
+    from pathlib import Path
+
+    live = Path(__file__).parent.parent / "faro_lib" / "live"
+    texts = {path.name: path.read_text() for path in live.glob("*.py")}
+    assert len(texts) > 10
+    for name, text in texts.items():
+        assert "_private" not in text, name
+        assert "setattr(" not in text, name
+        assert "monkeypatch" not in text, name

@@ -1,0 +1,148 @@
+"""A replica's door, queue and report, and the board that hears it: without Ray."""
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faro_lib.live.replica import Refused, Station, load
+from faro_lib.live.statistics import Board, add_row, bucket_of, empty_row, latency_of
+
+
+async def at_once(station: Station, requests: int, service_s: float = 0.0) -> int:
+    """Send requests together; how many were refused."""
+
+    async def work():
+        await asyncio.sleep(service_s)
+
+    results = await asyncio.gather(*(station.serve(work) for _ in range(requests)), return_exceptions=True)
+    return sum(isinstance(result, Refused) for result in results)
+
+
+def totals(station: Station) -> dict:
+    total = empty_row()
+    for row in station.rows.values():
+        add_row(total, row)
+    return total
+
+
+def test_a_replica_holds_no_more_than_its_places():
+    station = Station(places=4)
+    assert asyncio.run(at_once(station, 10, service_s=0.01)) == 6
+    assert station.inside == 0
+    assert (totals(station)["arrivals"], totals(station)["shed"], totals(station)["done"]) == (10, 6, 4)
+
+
+def test_it_serves_one_at_a_time():
+    station, inside, most = Station(places=10), 0, 0
+
+    async def work():
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0.001)
+        inside -= 1
+
+    async def all_of_them():
+        await asyncio.gather(*(station.serve(work) for _ in range(5)))
+
+    asyncio.run(all_of_them())
+    assert most == 1
+
+
+@given(share=st.floats(0, 1), requests=st.integers(20, 300))
+def test_the_share_that_passes_the_door_is_the_share_asked_for(share, requests):
+    station = Station(places=requests)
+    station.accept = share
+    refused = asyncio.run(at_once(station, requests))
+    assert refused / requests == pytest.approx(1 - share, abs=6 / requests)
+
+
+def test_a_model_that_raises_is_counted_and_its_place_is_free_again():
+    station = Station(places=1)
+
+    async def broken():
+        raise KeyError("model")
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            asyncio.run(station.serve(broken))
+    assert totals(station)["failed"] == 2
+    assert totals(station)["shed"] == 0
+
+
+def test_time_in_the_queue_counts_as_latency_and_not_as_service():
+    station = Station(places=2)
+    asyncio.run(at_once(station, 2, service_s=0.02))
+    total = totals(station)
+    assert total["latency_s"] > total["service_s"] + 0.01
+
+
+def test_a_silent_second_is_reported_and_a_second_that_goes_on_is_not():
+    now = 100.5
+    station = Station(places=1, clock=lambda: now)
+    station.finished_seconds()
+    now = 103.5
+    assert list(station.finished_seconds()) == [100, 101, 102]
+    station.forget([100, 101, 102])
+    now = 104.5
+    assert list(station.finished_seconds()) == [103]
+
+
+@given(st.floats(0.001, 100))
+def test_a_latency_is_known_to_a_few_percent(latency_s):
+    assert latency_of(bucket_of(latency_s)) == pytest.approx(latency_s, rel=0.023)
+
+
+def row(**counts):
+    return empty_row() | counts
+
+
+def test_a_second_that_is_told_twice_counts_once():
+    board = Board()
+    for _ in range(2):
+        board.report("a", "a#1", 0, {2_000_000_000: row(arrivals=7)})
+    assert board.read()["a"]["seconds"]["2000000000"]["arrivals"] == 7
+
+
+def test_replicas_of_a_job_add_up_and_their_order_does_not_matter():
+    one, other = Board(), Board()
+    reports = [("a", "a#1", 2, {2_000_000_000: row(arrivals=3)}), ("a", "a#2", 5, {2_000_000_000: row(arrivals=4)})]
+    for report in reports:
+        one.report(*report)
+    for report in reversed(reports):
+        other.report(*report)
+    assert one.read() == other.read()
+    assert one.read()["a"]["seconds"]["2000000000"]["arrivals"] == 7
+    assert (one.read()["a"]["inside"], one.read()["a"]["replicas"]) == (7, 2)
+
+
+def test_the_share_to_accept_comes_back_with_the_heartbeat_once_it_is_known():
+    board = Board()
+    assert board.report("a", "a#1", 0, {}) is None
+    board.accept({"a": 0.7})
+    assert board.report("a", "a#1", 0, {}) == 0.7
+
+
+def test_what_the_board_tells_survives_json():
+    board = Board()
+    board.report("a", "a#1", 0, {2_000_000_000: row(arrivals=1, buckets={"5": 1})})
+    assert json.loads(json.dumps(board.read())) == board.read()
+
+
+@pytest.mark.parametrize(("path", "told"), [("json", "package.module:Name"), ("json:nothing", "has no nothing")])
+def test_a_model_that_is_not_there_is_one_line(path, told):
+    with pytest.raises(ValueError, match=told):
+        load(path)
+
+
+def test_the_emulated_model_takes_the_time_that_a_request_brings():
+    from faro_lib.live.models import Emulated
+
+    class Request:
+        async def body(self):
+            return b"0.001"
+
+    assert asyncio.run(Emulated(mean_s=100.0)(Request())) == "ok"
