@@ -11,7 +11,7 @@ from faro_lib.figures import ablation as figure
 from faro_lib.metrics import compare, summaries
 from faro_lib.policies import Kit, PaperFaro, make
 from faro_lib.policies.ablation import our_steps, paper_steps, variants
-from faro_lib.policies.faro import CHOSEN, chosen
+from faro_lib.policies.faro import chosen, chosen_options
 from faro_lib.policies.paper_solvers import ExactPaperFaro
 from faro_lib.workload.synthetic import synthetic
 
@@ -48,7 +48,7 @@ def test_every_step_of_the_paper_changes_something_that_no_other_step_changes(ki
 
 
 def test_an_option_that_no_step_names_becomes_a_step_of_its_own(kit):
-    last = our_steps(kit, options=CHOSEN | {"samples": 50})[-1]
+    last = our_steps(kit, options=chosen_options() | {"samples": 50})[-1]
     assert last.policy.samples == 50
     assert "samples" in last.adds
 

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 
 from faro_lib import forecast
+from faro_lib.allocate import solve
 from faro_lib.figures import captions
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.metrics import compare, kit_of
 from faro_lib.policies import Kit, make
 from faro_lib.policies.base import HOLD, PLANNED
-from faro_lib.policies.faro import chosen
+from faro_lib.policies.faro import chosen, redressed
+from faro_lib.policies.loops import fold_minutes
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.cluster import SimulatedCluster
+from faro_lib.utility import UtilityTable
+from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
 
 EDITIONS = ["MArk", "Faro-Sum", "Faro-FairSum", "Faro-Fair", "Faro-Sum (paper)", "Faro-FairSum (paper)"]
@@ -77,10 +81,30 @@ def test_the_paper_decides_at_one_minute_and_every_five_ours_every_minute(kit):
     assert [t for t in ticks if ours.is_long_term(t)][:4] == [10.0, 50.0, 110.0, 170.0]
 
 
-def test_a_plan_that_gains_too_little_is_not_made(kit, observation):
-    policy = chosen(kit, least_gain=1e9)
+def test_a_move_that_costs_more_than_it_gains_is_not_made(kit, observation):
+    policy = chosen(kit, change_penalty=1e9)
     _, plan = policy.decide(policy.start(kit.jobs), observation)
     np.testing.assert_array_equal(plan.target, observation.target)
+
+
+def test_who_has_lost_most_is_served_first(kit, observation):
+    """Two jobs with the same requests and room for one of them."""
+    fair = chosen(kit, "Fair")
+    table = UtilityTable.from_values(kit.jobs[:2], [[0, 0.5, 0.9]] * 2, running=[1, 1])
+    for first, lost in enumerate(([9.0, 1.0], [1.0, 9.0])):
+        helped = solve(redressed(table, np.array(lost), fair.redress), 3, fair.objective).replicas
+        assert helped[first] == 2
+
+
+def test_without_losses_nothing_is_redressed():
+    table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.9], [0, 0.1, 0.2]])
+    np.testing.assert_allclose(redressed(table, np.zeros(2), 1.0).value, table.value)
+
+
+def test_losses_are_counted_minute_by_minute_and_an_unknown_minute_loses_nothing(kit, observation):
+    state = make("Faro-Fair", kit).start(kit.jobs)
+    seen = replace(observation, p99_s=np.array([0.5, 1.44, np.inf, np.nan]))
+    np.testing.assert_allclose(fold_minutes(state, seen).lost, [0.0, 0.5, 1.0, 0.0])
 
 
 def test_a_policy_that_needs_a_forecaster_says_so(traces):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from faro_lib.policies.base import Policy
-from faro_lib.policies.faro import CHOSEN, Faro, chosen
+from faro_lib.policies.faro import Faro, chosen, chosen_options
 from faro_lib.policies.paper import OBJECTIVES, PaperFaro
 from faro_lib.policies.paper_solvers import ExactPaperFaro
 from faro_lib.policies.registry import Kit
@@ -72,9 +72,9 @@ def our_steps(kit: Kit, objective: str = OBJECTIVE, options: dict[str, Any] | No
 
     Parameters
     ----------
-    options : those of our edition; `policies.faro.CHOSEN` if None.
+    options : those of our edition; `policies.faro.chosen_options` if None.
     """
-    options = dict(CHOSEN if options is None else options)
+    options = chosen_options(objective) if options is None else options
     forecaster = kit.need("forecaster", "the ablation")
     exact = ExactPaperFaro(forecaster, name="+ exact solver", objective=OBJECTIVES[f"Faro-{objective}"])
     paths = Faro(forecaster, name="+ sample paths", objective=objective)
@@ -88,7 +88,9 @@ def our_steps(kit: Kit, objective: str = OBJECTIVE, options: dict[str, Any] | No
         ("+ early and often", "decides every {interval_s:g} s, from {first_s:g} s on", ("first_s", "interval_s", "phase_s")),
         ("+ nowcast", "looks at the minute that is going on", ("nowcast",)),
         ("+ slow starts", "{cold_start_min:g} minutes until a grown job is served", ("cold_start_min",)),
-        ("+ least gain", "moves only for a gain above {least_gain:g}", ("least_gain",)),
+        ("+ price of moves", "a job's move costs {change_penalty:g} utilities", ("change_penalty",)),
+        ("+ small spread", "the spread weighs {gamma:g} instead of the number of jobs", ("gamma",)),
+        ("+ redress", "losses so far weigh with exponent {redress:g}", ("redress",)),
     ]  # fmt: skip
     known = {field for *_, fields in switches for field in fields}
     others = tuple(field for field in options if field not in known)

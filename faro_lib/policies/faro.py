@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.allocate import OBJECTIVES, marginal_values, solve, worth
+from faro_lib.allocate import OBJECTIVES, marginal_values, solve
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.base import HOLD, PLANNED, Observation, Plan
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.registry import Kit, register
-from faro_lib.utility import DROPS, build_table, predicted_latency
+from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
 
 
@@ -28,8 +28,9 @@ class Faro(TwoLoops):
     samples, horizon_min : sample paths and minutes of a forecast.
     nowcast : whether the count of the minute that is going on is used.
     cold_start_min : minutes of the horizon in which a grown job is still served by its old count.
-    least_gain : a plan that gains no more than this (in utilities, over holding still) is not worth its moves.
-    change_penalty : utility that moving a job costs in the table.
+    change_penalty : utility that changing a job's count costs in the table, so that only moves that pay are made.
+    gamma : weight of the spread in FairSum and PenaltyFairSum; the number of jobs if None.
+    redress : a job's loss counts (its loss so far / the mean job's) ** redress; 0 looks ahead only, see `redressed`.
     """
 
     name: str = "Faro-Sum"
@@ -40,8 +41,9 @@ class Faro(TwoLoops):
     horizon_min: int = 7
     nowcast: bool = False
     cold_start_min: float = 1.0
-    least_gain: float = 0.0
     change_penalty: float = 0.0
+    gamma: float | None = None
+    redress: float = 0.0
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         rates_rps = self._paths(state, observation) / MINUTE_S
@@ -59,13 +61,14 @@ class Faro(TwoLoops):
             change_penalty=self.change_penalty,
             max_replicas=int(observation.capacity / jobs_array(jobs, "cores").min()),
         )
-        chosen = solve(table, observation.capacity, self.objective, current=target_now)
+        if self.redress:
+            table = redressed(table, state.lost, self.redress)
+        chosen = solve(table, observation.capacity, self.objective, current=target_now, gamma=self.gamma)
         target, drop = chosen.replicas, chosen.drop
-        if chosen.value - worth(table, target_now, observation.capacity, self.objective) <= self.least_gain:
-            target = target_now
-            drop = chosen.drop if not drops else table.drop[np.arange(len(target)), np.minimum(target, table.columns)]
         forecast_rps = rates_rps.mean(axis=(1, 2))
-        marginals = marginal_values(table, replace(chosen, replicas=np.minimum(target, table.columns)))
+        marginals = marginal_values(
+            table, replace(chosen, replicas=np.minimum(target, table.columns)), gamma=self.gamma
+        )
         return Plan(
             target,
             drop,
@@ -86,6 +89,21 @@ class Faro(TwoLoops):
         return nowcast(state.forecaster, observation.arrivals_now, share, self.horizon_min, self.samples)
 
 
+def redressed(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
+    """The table with 1 - w (1 - U) for U: who has lost most so far is helped most, so that no job is last all day long.
+
+    w_j is proportional to (L_j + 2)^exponent, with mean 1; L_j is the utility that job j has lost so far. Where a sum of
+    utilities is maximised, exponent 1 makes it descend on the sum of the squares of all losses.
+
+    Parameters
+    ----------
+    lost : (jobs,), >= 0.
+    """
+    weight = (lost + PRIOR_LOST) ** exponent
+    weight = (weight / weight.mean())[:, None]
+    return replace(table, value=1 - weight * (1 - table.value), effective=1 - weight * (1 - table.effective))
+
+
 # Chosen on days 9 and 10 of the published traces, the forecaster fitted on days 1-8: docs/choices.md has the measurements.
 CHOSEN = {
     "first_s": 10.0,
@@ -93,19 +111,25 @@ CHOSEN = {
     "phase_s": 50.0,
     "nowcast": True,
     "cold_start_min": 2.0,
-    "least_gain": 0.05,
+    "change_penalty": 0.01,
 }
-SPREAD_LEAST_GAIN = 0.3  # where the objective weighs the spread by the number of jobs, its noise is larger too
+CHOSEN_FAIR = {"gamma": 1.0, "redress": 1.0}  # besides, where the worst-off job counts on its own
+PRIOR_LOST = 2.0  # what every job is taken to have lost before the day, so that its first minutes do not decide it
 FALLBACK = "mgc"  # the latency model where nothing was measured
+
+
+def chosen_options(objective: str = "Sum") -> dict[str, Any]:
+    """The options chosen on training days for this objective."""
+    fair = OBJECTIVES[objective].leximin or OBJECTIVES[objective].spread is not None
+    return CHOSEN | CHOSEN_FAIR if fair else dict(CHOSEN)
 
 
 def chosen(kit: Kit, objective: str = "Sum", **changes: Any) -> Faro:
     """Our edition with the options chosen on training days; `changes` override single ones."""
     name = f"Faro-{objective}"
-    options: dict[str, Any] = dict(CHOSEN, performance=FALLBACK if kit.performance is None else kit.performance)
-    if objective.endswith("FairSum"):
-        options["least_gain"] = SPREAD_LEAST_GAIN
-    return Faro(kit.need("forecaster", name), name=name, objective=objective, **(options | changes))
+    performance = FALLBACK if kit.performance is None else kit.performance
+    options = chosen_options(objective) | {"performance": performance} | changes
+    return Faro(kit.need("forecaster", name), name=name, objective=objective, **options)
 
 
 def _enter(objective: str) -> None:

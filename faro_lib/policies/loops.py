@@ -9,6 +9,7 @@ import numpy as np
 
 from faro_lib.policies.base import HOLD, REACT_UP, Observation, Plan, at_least_one_each
 from faro_lib.policies.baselines import UP_AFTER_S
+from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, jobs_array
 
 
@@ -19,6 +20,7 @@ class LoopState:
     minute : complete minutes that the forecaster has seen.
     since_minute : the minute of the last long-term decision.
     counter_s : seconds above the SLO since the last long-term decision.
+    lost : utility that each job has lost so far, as its observed percentiles tell; an unknown one loses nothing.
     """
 
     jobs: tuple[Job, ...]
@@ -26,6 +28,7 @@ class LoopState:
     most: np.ndarray
     forecaster: Any
     counter_s: np.ndarray
+    lost: np.ndarray
     minute: int = 0
     since_minute: int = 0
     last_s: float = 0.0
@@ -55,7 +58,7 @@ class TwoLoops:
 
     def start(self, jobs):
         most = np.maximum(jobs_array(jobs, "max_replicas"), 1)
-        return LoopState(jobs, jobs_array(jobs, "slo_s"), most, self.forecaster.start(), np.zeros(len(jobs)))
+        return LoopState(jobs, jobs_array(jobs, "slo_s"), most, self.forecaster.start(), *np.zeros((2, len(jobs))))
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         raise NotImplementedError
@@ -80,7 +83,10 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
         back = observation.minute - minute  # 1 = the newest
         known = back <= history.shape[1]
         forecaster = forecaster.update(history[:, -back] if known else np.full(len(history), np.nan))
-    return replace(state, forecaster=forecaster, minute=observation.minute)
+    lost = state.lost
+    if observation.minute > state.minute:
+        lost = lost + 1 - relaxed_utility(np.where(np.isnan(observation.p99_s), 0.0, observation.p99_s), state.slo_s)
+    return replace(state, forecaster=forecaster, lost=lost, minute=observation.minute)
 
 
 def react_up(state: LoopState, observation: Observation, steps: int = 1) -> tuple[LoopState, Plan]:

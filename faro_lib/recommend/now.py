@@ -91,7 +91,7 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running
     """
     counts = np.asarray(counts, float)
     if running is None:
-        running, policy = at_least_one_each(jobs, capacity), replace(policy, cold_start_min=0.0, least_gain=0.0)
+        running, policy = at_least_one_each(jobs, capacity), replace(policy, cold_start_min=0.0, change_penalty=0.0)
     none, minutes = np.zeros(len(jobs)), counts.shape[1]
     seen = Observation(
         now_s=minutes * MINUTE_S, capacity=capacity, minute=minutes, arrivals_per_min=counts, mean_latency_s=none,
