@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from faro_lib.figures.captions import NONE_PUBLISHED
 from faro_lib.figures.style import COLUMN_IN
 
 if TYPE_CHECKING:
@@ -35,3 +36,13 @@ def learning(curves: pd.DataFrame) -> Figure:
     axis.set_ylabel("error of predicted p99 (%)")
     axis.legend(frameon=False)
     return figure
+
+
+def learning_caption(curves: pd.DataFrame) -> str:
+    by_minute = curves.groupby("minute")["log_error"].mean()
+    first, last = (100 * np.expm1(by_minute.iloc[place]) for place in (0, -1))
+    return (
+        f"Error of the p99 that Cilantro's latency model believes in, after so many minutes of a run and always on the same "
+        f"job-minutes of another trial: from {first:.0f} % without any observation to {last:.0f} % after "
+        f"{by_minute.index[-1]} minutes, mean over the cluster sizes. {NONE_PUBLISHED}"
+    )

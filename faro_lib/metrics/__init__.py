@@ -23,6 +23,7 @@ from faro_lib.metrics.measures import (
     summarize,
 )
 from faro_lib.metrics.prediction import learning_curve, prediction_error_over_time, prediction_errors
+from faro_lib.metrics.remaining import remaining
 
 __all__ = [
     "SUMMARY",
@@ -44,6 +45,7 @@ __all__ = [
     "prediction_error_over_time",
     "prediction_errors",
     "read_tables",
+    "remaining",
     "running_by_minute",
     "slo_violation_rate",
     "summaries",

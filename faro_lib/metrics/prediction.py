@@ -14,7 +14,7 @@ WORST = 10.0  # SLOs; a latency above it, or infinite, counts as this
 
 
 def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.DataFrame:
-    """Predicted against measured percentiles, for the minute after each decision that predicts.
+    """Predicted against measured percentiles, for the first whole minute after each decision that predicts.
 
     Decisions that change a job's replicas are left out: the minute after them is served by another count. The error
     includes what the load did meanwhile, as a policy without a forecast must bear it.
@@ -25,19 +25,21 @@ def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tupl
 
     Returns
     -------
-    one row a job and minute: job, minute, predicted_p99_s, p99_s, log_error = |ln(predicted / measured)|, both cut at 10
-    SLOs, and utility_error = |utility predicted - measured| (relaxed).
+    one row a job and minute: job, minute, predicted_p99_s, p99_s, slo_s, log_error = |ln(predicted / measured)|,
+    both cut at 10 SLOs, and utility_error = |utility predicted - measured| (relaxed).
     """
     slo_s = {job.name: job.slo_s for job in jobs}
     decisions = decisions.sort_values(["job", "time_s"], kind="stable")
     moved = decisions.groupby("job", sort=False)["replicas_target"].diff().fillna(0) != 0
-    steady = decisions[~moved & decisions["predicted_p99_s"].notna() & (decisions["time_s"] % MINUTE_S == 0)]
-    steady = steady.assign(minute=(steady["time_s"] // MINUTE_S).astype(np.int32))
+    steady = decisions[~moved & decisions["predicted_p99_s"].notna()]
+    steady = steady.assign(minute=np.ceil(steady["time_s"] / MINUTE_S).astype(np.int32))
+    steady = steady.drop_duplicates(["job", "minute"], keep="last")  # the latest word on a minute
     told = steady[["job", "minute", "predicted_p99_s"]].merge(minutes[["job", "minute", "p99_s"]], on=["job", "minute"])
     told = told[told["p99_s"].notna()]
     slo = told["job"].map(slo_s)
     predicted, measured = ((told[column] / slo).clip(upper=WORST) for column in ("predicted_p99_s", "p99_s"))
     return told.assign(
+        slo_s=slo,
         log_error=np.abs(np.log(predicted / measured)),
         utility_error=np.abs(np.minimum(1, 1 / predicted) - np.minimum(1, 1 / measured)),
     ).reset_index(drop=True)

@@ -9,7 +9,7 @@ import numpy as np
 from faro_lib.policies.base import HISTORY_MIN, Observation, at_least_one_each
 from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import percentiles_so_far
-from faro_lib.simulate.pods import Pods
+from faro_lib.simulate.pods import IDLE_S, RETRY_S, Pods
 from faro_lib.simulate.serving import DISPATCH, Serving
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
@@ -27,11 +27,15 @@ class Physics:
         least-connections proxy).
     queue_limit : a request that finds more than this many waiting is refused ("router").
     replica_places : requests that a replica may hold, the one in service included.
+    idle_s : how long the pod of a removed replica is kept; until then no other job can have its place.
+    retry_s : a replica that found no place tries again after this.
     """
 
     dispatch: str = "router"
     queue_limit: int = 50
     replica_places: int = 4
+    idle_s: float = IDLE_S
+    retry_s: float = RETRY_S
 
     def __post_init__(self):
         if self.dispatch not in DISPATCH:
@@ -40,6 +44,10 @@ class Physics:
             value = getattr(self, field)
             if value != int(value) or value < least:
                 raise ValueError(f"{field}={value!r} must be a whole number >= {least}")
+        if not self.idle_s >= 0:
+            raise ValueError(f"idle_s={self.idle_s!r} must be a number >= 0")
+        if not self.retry_s > 0:
+            raise ValueError(f"retry_s={self.retry_s!r} must be a number > 0")
 
     @property
     def router(self) -> ServiceTime | None:
@@ -84,7 +92,8 @@ class SimulatedCluster:
         self._percentile = jobs_array(workload.jobs, "percentile")
         self._p99_minute, self._p99_s = -1, np.full(jobs, np.nan)
         cold_start_s, cores = jobs_array(workload.jobs, "start_s"), jobs_array(workload.jobs, "cores")
-        self._pods = Pods(cores, cold_start_s, capacity, self._serving.add_replica, self._serving.remove_replica)
+        told = self._serving.add_replica, self._serving.remove_replica
+        self._pods = Pods(cores, cold_start_s, capacity, *told, physics.idle_s, physics.retry_s)
         self._target = np.array(initial, np.int64)
         for job, replicas in enumerate(self._target):
             self._pods.set_running(job, int(replicas))

@@ -43,8 +43,18 @@ class Pods:
     Two callbacks tell the serving side: `on_birth(job, now_s)` and `on_removal(job, now_s)`, once a replica.
     """
 
-    def __init__(self, cores, cold_start_s, capacity: float, on_birth, on_removal):
+    def __init__(
+        self,
+        cores,
+        cold_start_s,
+        capacity: float,
+        on_birth,
+        on_removal,
+        idle_s: float = IDLE_S,
+        retry_s: float = RETRY_S,
+    ):
         self.capacity = capacity
+        self.idle_s, self.retry_s = idle_s, retry_s
         self.jobs = [JobPods(c, s) for c, s in zip(cores, cold_start_s)]
         self._on_birth, self._on_removal = on_birth, on_removal
         self._timetable: list[tuple[float, int, int]] = []  # (instant, kind, job)
@@ -75,7 +85,7 @@ class Pods:
             self._plan_birth(job, now_s + pods.cold_start_s)
         pods.waiting = replicas - reused - new
         if pods.waiting:
-            heapq.heappush(self._timetable, (now_s + RETRY_S, RETRY, job))
+            heapq.heappush(self._timetable, (now_s + self.retry_s, RETRY, job))
 
     def shrink(self, job: int, replicas: int, now_s: float) -> None:
         """Give up what waits, then what starts, then what runs, the newest first."""
@@ -89,7 +99,7 @@ class Pods:
                 pods.running -= 1
                 self._on_removal(job, now_s)
             pods.idle_since_s.append(now_s)
-            collected_s = np.ceil((now_s + IDLE_S) / CHECK_S - EPSILON) * CHECK_S
+            collected_s = np.ceil((now_s + self.idle_s) / CHECK_S - EPSILON) * CHECK_S
             heapq.heappush(self._timetable, (collected_s, COLLECT, job))
         pods.removed_s = now_s
 
@@ -107,7 +117,7 @@ class Pods:
                     pods.running += 1
                     self._on_birth(job, now_s)
             elif kind == COLLECT:
-                while pods.idle_since_s and pods.idle_since_s[0] + IDLE_S <= now_s + EPSILON:
+                while pods.idle_since_s and pods.idle_since_s[0] + self.idle_s <= now_s + EPSILON:
                     pods.idle_since_s.popleft()
             elif pods.waiting:
                 self.grow(job, pods.waiting, now_s)

@@ -1,0 +1,84 @@
+"""How long a decision takes in the loop, from observation to plan: forecast, table, solution, explanation.
+
+    python benchmarks/loop.py [--minutes 60] [--largest-minutes 5]
+
+Ten jobs with the Bayesian forecaster on 36 replicas, a thousand with the pooled autoregression on 3200, both in a simulated
+run of Faro-Sum as it was chosen. Only turns in which it plans count, one a minute; compiled code is warm. On a busy machine
+the wall's time is more than the CPU's; the last column is the CPU time of the whole run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faro_lib import forecast
+from faro_lib.metrics import scale
+from faro_lib.policies import Kit, make
+from faro_lib.simulate import draw, simulate
+from faro_lib.simulate.measured import measure_where_possible
+from faro_lib.workload.synthetic import synthetic
+
+LIMIT_MS = {10: 20, 1000: 2000}
+POSTERIOR = Path(__file__).parents[1] / "data" / "posterior-smoke.npz"
+
+
+@dataclass
+class Timed:
+    """A policy whose planning turns are timed: seconds on the wall and of CPU."""
+
+    policy: Any
+    turns_s: list
+
+    def __getattr__(self, name):
+        return getattr(self.policy, name)
+
+    def decide(self, state, observation):
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        answer = self.policy.decide(state, observation)
+        if self.policy.is_long_term(observation.now_s):
+            self.turns_s.append((time.perf_counter() - wall_s, time.process_time() - cpu_s))
+        return answer
+
+
+def planning_ms(kit: Kit, day, capacity: int) -> tuple[np.ndarray, float]:
+    """Milliseconds of every planning turn (turns, 2), and CPU seconds of the whole run without its draws."""
+    policy, draws = Timed(make("Faro-Sum", kit), []), draw(day, 24)
+    simulate(day.between(0, 2), policy, capacity, seed=24)
+    policy.turns_s.clear()
+    began = time.process_time()
+    simulate(day, policy, capacity, draws=draws)
+    return 1e3 * np.array(policy.turns_s), time.process_time() - began
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=int, default=60)
+    parser.add_argument("--largest-minutes", type=int, default=5)
+    arguments = parser.parse_args()
+    few = synthetic(seed=1, days=3)
+    many = scale.enlarged(few, scale.SHIFTED, 1000)
+    cases = (
+        (few, forecast.fit("bayes", few, posterior=POSTERIOR), 36, arguments.minutes),
+        (many, forecast.fit("ar", many), 3200, arguments.largest_minutes),
+    )
+    print("| jobs | replicas | plans | median ms | p99 ms | CPU p99 ms | limit ms | CPU s a job and hour |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for traces, forecaster, capacity, minutes in cases:
+        jobs = traces.jobs
+        kit = Kit(jobs, forecaster, measure_where_possible(jobs))
+        ms, cpu_s = planning_ms(kit, traces.workload().between(0, minutes), capacity)
+        median, (slow, cpu) = np.median(ms[:, 0]), np.quantile(ms, 0.99, axis=0)
+        row = (
+            f"| {len(jobs)} | {capacity} | {len(ms)} | {median:.1f} | {slow:.1f} | {cpu:.1f} | {LIMIT_MS[len(jobs)]} | "
+        )
+        print(row + f"{cpu_s / len(jobs) * 60 / minutes:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
