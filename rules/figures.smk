@@ -36,6 +36,7 @@ if DAYS >= 2:
     EARLIER_STAGES += [rules.ablation.output.notebook] if CONFIG.ablation.sizes != [] else []
     EARLIER_STAGES += [rules.sensitivity.output.notebook] if CONFIG.sensitivity.wanted else []
     EARLIER_STAGES += [rules.scale.output.notebook] if CONFIG.scale.wanted else []
+    EARLIER_STAGES += [rules.live.output.notebook] if CONFIG.backend != "none" else []
 
 
 rule report:

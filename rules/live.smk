@@ -1,5 +1,7 @@
 """Stage 80: real requests on real replicas of Ray Serve. Switched off by `backend: none`."""
 
+LIVE_TABLES = ["summary.csv", "minutes.parquet", "decisions.parquet"]
+
 
 rule live:
     "Serve a slice of the judged day on Ray Serve under each policy, and the same slice in the simulator."

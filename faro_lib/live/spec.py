@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from faro_lib.live import models
 from faro_lib.workload import Job
 from faro_lib.workload.service import true_service_time
 
-EMULATED = "faro_lib.live.models:Emulated"
+EMULATED = f"{models.__name__}:Emulated"
 
 
 @dataclass(frozen=True, slots=True)
