@@ -26,6 +26,9 @@ figures: $(READY)
 lint: $(READY)
 	ruff check .
 	ruff format --check .
+	nbqa ruff notebooks
+	snakefmt --check Snakefile rules
+	snakemake --lint
 	mypy
 
 test: lint

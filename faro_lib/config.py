@@ -16,14 +16,6 @@ SYNTHETIC = "synthetic"
 PUBLISHED = "faro-10jobs"
 PUBLISHED_JOBS, PUBLISHED_DAYS = 10, 10
 
-REACTIVE = ("FairShare", "Oneshot", "AIAD", "MArk", "HPA", "RayServe", "Cilantro")
-OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
-POLICIES = (
-    *REACTIVE,
-    *(f"Faro-{objective}" for objective in OBJECTIVES),
-    *(f"Faro-{objective} (paper)" for objective in OBJECTIVES),
-)
-
 
 def nearest(word: str, accepted) -> str:
     """The hint at the end of an error: what was probably meant, else all that is accepted.
@@ -60,6 +52,14 @@ class Forecast(Section):
     chains: int = Field(2, ge=1, description="chains of the sampler")
     thin: int = Field(2, ge=1, description="fit to one minute in so many")
     samples: int = Field(200, ge=10, description="sample paths a forecast that the scores are computed from")
+    baselines: list[str] = Field(
+        ["persistence", "seasonal", "kalman", "ar"], min_length=1, description="forecasters that it is compared with"
+    )
+
+    @field_validator("baselines")
+    @classmethod
+    def _each_once(cls, baselines: list[str]) -> list[str]:
+        return _no_twins(baselines)
 
 
 class Sloppify(Section):
@@ -69,15 +69,15 @@ class Sloppify(Section):
     windows: int = Field(8, ge=2, description="moments of those days, evenly spread; the paper's size: 72")
     slow_windows: int = Field(1, ge=1, description="moments that the slow solvers get")
     objectives: list[str] = Field(["Sum", "FairSum"], min_length=1, description="what is maximised")
+    solvers: list[str] = Field(
+        ["exact", "greedy", "convex", "cobyla"], min_length=1, description="who solves every moment"
+    )
     job_counts: list[int] = Field([10, 20, 50], min_length=1, description="how many jobs the scaling study has")
 
-    @field_validator("objectives")
+    @field_validator("objectives", "solvers")
     @classmethod
-    def _known_objectives(cls, objectives: list[str]) -> list[str]:
-        for objective in objectives:
-            if objective not in OBJECTIVES:
-                raise ValueError(f"has an unknown objective {objective!r}; {nearest(objective, OBJECTIVES)}")
-        return _no_twins(objectives)
+    def _each_once(cls, names: list[str]) -> list[str]:
+        return _no_twins(names)
 
 
 class Ablation(Section):
@@ -93,13 +93,6 @@ class Ablation(Section):
     @classmethod
     def _sizes_are_positive(cls, sizes: list[int] | None) -> list[int] | None:
         return sizes and _sizes(sizes)
-
-    @field_validator("objective")
-    @classmethod
-    def _known_objective(cls, objective: str) -> str:
-        if objective not in OBJECTIVES:
-            raise ValueError(f"is unknown; {nearest(objective, OBJECTIVES)}")
-        return objective
 
 
 class Scale(Section):
@@ -140,8 +133,8 @@ class Scale(Section):
 
     @field_validator("policies")
     @classmethod
-    def _known_policies(cls, policies: list[str]) -> list[str]:
-        return _policies(policies)
+    def _each_once(cls, policies: list[str]) -> list[str]:
+        return _no_twins(policies)
 
     @property
     def wanted(self) -> bool:
@@ -167,8 +160,8 @@ class Sensitivity(Section):
 
     @field_validator("policies")
     @classmethod
-    def _known_policies(cls, policies: list[str]) -> list[str]:
-        return _policies(policies)
+    def _each_once(cls, policies: list[str]) -> list[str]:
+        return _no_twins(policies)
 
     @field_validator("cold_start_s", "slo_factor", "forecast_error", "interval_s", "scv_factor")
     @classmethod
@@ -224,8 +217,8 @@ class Live(Section):
 
     @field_validator("policies")
     @classmethod
-    def _known_policies(cls, policies: list[str]) -> list[str]:
-        return _policies(policies)
+    def _each_once(cls, policies: list[str]) -> list[str]:
+        return _no_twins(policies)
 
     @model_validator(mode="after")
     def _a_replica_for_every_job(self):
@@ -240,6 +233,7 @@ class Config(Section):
     workload: str = Field(SYNTHETIC, description=f"{SYNTHETIC}, {PUBLISHED} (the published traces), or a .csv file")
     jobs: str | None = Field(None, description="a .csv or .yaml table of jobs for it; null: the defaults of every job")
     results: str = Field("results", min_length=1, description="results/<workload>/ is written here")
+    plugins: list[str] = Field([], description="your files that register a policy, forecaster, objective or solver")
     raw: str = Field("data/raw", min_length=1, description="where fetched traces lie")
     backend: Literal["none", "local", "kind", "kubernetes"] = Field("local", description="where the live stage runs")
     sizes: list[int] = Field([36, 32, 16], min_length=1, description="cluster sizes in replicas of one core")
@@ -279,8 +273,8 @@ class Config(Section):
 
     @field_validator("policies")
     @classmethod
-    def _known_policies(cls, policies: list[str]) -> list[str]:
-        return _policies(policies)
+    def _each_once(cls, policies: list[str]) -> list[str]:
+        return _no_twins(policies)
 
     @field_validator("sizes")
     @classmethod
@@ -315,13 +309,6 @@ class Config(Section):
     def stem(self) -> str:
         """Name of the workload, and of its folder under results."""
         return self.workload if self.workload in (SYNTHETIC, PUBLISHED) else Path(self.workload).stem
-
-
-def _policies(policies: list[str]) -> list[str]:
-    for policy in policies:
-        if policy not in POLICIES:
-            raise ValueError(f"has an unknown policy {policy!r}; {nearest(policy, POLICIES)}")
-    return _no_twins(policies)
 
 
 def _sizes(sizes: list[int]) -> list[int]:

@@ -15,6 +15,7 @@ from faro_lib.config import SYNTHETIC
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 # Column of simulate/summary.csv -> heading and how a value is written.
 MEASURES = {
@@ -58,6 +59,26 @@ def write_report(results: str | Path, config: Mapping[str, Any], page: str | Pat
     partial = page.with_name(f".{page.name}")
     partial.write_text(text, encoding="utf-8")
     partial.replace(page)
+
+
+def page_of(figure: Figure, title: str, text: str) -> str:
+    """A self-contained page of one figure and a text below it."""
+    import io
+
+    from jinja2 import Template
+
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ title }}</title>'
+        '<link rel="icon" href="data:,"><body style="font: 16px/1.5 system-ui, sans-serif; margin: 1rem">'
+        "<h1>{{ title }}</h1>"
+        '<img style="max-width: 100%" alt="{{ title }}" src="data:image/png;base64,{{ png }}">'
+        '<pre style="overflow-x: auto">{{ text }}</pre></body></html>'
+    )
+    encoded = base64.b64encode(png.getvalue()).decode("ascii")
+    return Template(page, autoescape=True).render(title=title, text=text, png=encoded)
 
 
 def tables(summary: pd.DataFrame) -> list[tuple[int, list[dict]]]:

@@ -15,11 +15,14 @@ rule ablation:
         summary=f"{RESULTS}/ablation/summary.csv",
         limit=f"{RESULTS}/ablation/limit.csv",
         captions=f"{RESULTS}/figures/captions-ablation.json",
+        figures=figures_named("fig16_ablation"),
         notebook=f"{NOTEBOOKS}/60_ablation.ipynb",
     log:
         f"{LOGS}/60_ablation.log",
     benchmark:
         f"{LOGS}/60_ablation.bench"
+    conda:
+        ENVIRONMENT
     params:
         notebook=parameters(
             results=RESULTS,

@@ -12,11 +12,14 @@ rule figures:
         published=[str(table) for table in sorted(Path(PUBLISHED_TABLES).glob("*.csv"))],
     output:
         captions=f"{RESULTS}/figures/captions-comparison.json",
+        figures=figures_named("fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread"),
         notebook=f"{NOTEBOOKS}/90_figures.ipynb",
     log:
         f"{LOGS}/90_figures.log",
     benchmark:
         f"{LOGS}/90_figures.bench"
+    conda:
+        ENVIRONMENT
     params:
         notebook=parameters(
             results=RESULTS,

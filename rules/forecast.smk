@@ -13,11 +13,16 @@ rule forecast:
         scores=f"{RESULTS}/forecast/scores.csv",
         samples=f"{RESULTS}/forecast/samples.npz",
         posterior=f"{RESULTS}/forecast/posterior.npz",
+        figures=figures_named(
+            "fig08_forecast", "fig30_calibration", "fig31_pit", "fig32_scores", "fig33_predictive_check"
+        ),
         notebook=f"{NOTEBOOKS}/30_forecasting.ipynb",
     log:
         f"{LOGS}/30_forecasting.log",
     benchmark:
         f"{LOGS}/30_forecasting.bench"
+    conda:
+        ENVIRONMENT
     params:
         notebook=parameters(
             results=RESULTS,

@@ -9,11 +9,14 @@ rule queueing:
         jobs=rules.traces.output.jobs,
     output:
         half=f"{RESULTS}/queueing/half_against_exact.csv",
+        figures=figures_named("fig06_relaxations", "fig20_half_against_exact"),
         notebook=f"{NOTEBOOKS}/20_queueing.ipynb",
     log:
         f"{LOGS}/20_queueing.log",
     benchmark:
         f"{LOGS}/20_queueing.bench"
+    conda:
+        ENVIRONMENT
     params:
         notebook=parameters(results=RESULTS),
     message:

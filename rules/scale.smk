@@ -15,11 +15,14 @@ rule scale:
     output:
         summary=f"{RESULTS}/scale/summary.csv",
         captions=f"{RESULTS}/figures/captions-scale.json",
+        figures=figures_named(*figures_of_scale()),
         notebook=f"{NOTEBOOKS}/70_scale.ipynb",
     log:
         f"{LOGS}/70_scale.log",
     benchmark:
         f"{LOGS}/70_scale.bench"
+    conda:
+        ENVIRONMENT
     params:
         notebook=parameters(
             results=RESULTS,

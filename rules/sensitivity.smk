@@ -13,15 +13,19 @@ rule sensitivity:
     output:
         summary=f"{RESULTS}/sensitivity/summary.csv",
         captions=f"{RESULTS}/figures/captions-sensitivity.json",
+        figures=figures_named("fig65_sensitivity"),
         notebook=f"{NOTEBOOKS}/65_sensitivity.ipynb",
     log:
         f"{LOGS}/65_sensitivity.log",
     benchmark:
         f"{LOGS}/65_sensitivity.bench"
+    conda:
+        ENVIRONMENT
     params:
         notebook=parameters(
             results=RESULTS,
-            **CONFIG.sensitivity.model_dump() | dict(replicas=CONFIG.sensitivity.replicas or CONFIG.or_middle(None)[0]),
+            **CONFIG.sensitivity.model_dump()
+            | dict(replicas=CONFIG.sensitivity.replicas or CONFIG.or_middle(None)[0]),
         ),
     message:
         "sensitivity: 65_sensitivity"

@@ -19,6 +19,8 @@ rule simulate:
         f"{LOGS}/50_simulation-{{replicas}}.log",
     benchmark:
         f"{LOGS}/50_simulation-{{replicas}}.bench"
+    conda:
+        ENVIRONMENT
     params:
         notebook=lambda wildcards: parameters(
             results=RESULTS,
@@ -43,6 +45,8 @@ rule simulated:
         f"{LOGS}/simulated.log",
     benchmark:
         f"{LOGS}/simulated.bench"
+    conda:
+        ENVIRONMENT
     message:
         "simulated: all cluster sizes in one table"
     run:

@@ -1,11 +1,6 @@
 """Stage 40: does it still help to be sloppy? Solvers and formulations on moments of the last training days."""
 
 
-def days_to_decide_on():
-    """The last training days, counted from 1; the first of all has nothing before it to learn from."""
-    return [day for day in range(DAYS - CONFIG.sloppify.days + 1, DAYS + 1) if day >= 2]
-
-
 rule sloppify:
     "Solve the same decisions by every solver, precisely and relaxed, and judge both."
     input:
@@ -14,11 +9,14 @@ rule sloppify:
         files=files_of_the_workload(),
     output:
         solvers=f"{RESULTS}/sloppify/solvers.csv",
+        figures=figures_named("fig04_utility", "fig05_solvers", "fig07_hierarchical", "fig40_sloppification"),
         notebook=f"{NOTEBOOKS}/40_sloppification.ipynb",
     log:
         f"{LOGS}/40_sloppification.log",
     benchmark:
         f"{LOGS}/40_sloppification.bench"
+    conda:
+        ENVIRONMENT
     params:
         notebook=parameters(
             results=RESULTS,

@@ -1,25 +1,18 @@
 """Stage 10: the workload, tidy."""
 
 
-def files_of_the_workload():
-    """What the traces are made of; a synthetic workload is made of its seed."""
-    files = [CONFIG.jobs] if CONFIG.jobs else []
-    if CONFIG.workload == PUBLISHED:
-        return [*files, f"{CONFIG.raw}/{PUBLISHED}.sha256"]
-    return [*files, *([CONFIG.workload] if CONFIG.workload.endswith(".csv") else [])]
-
-
 rule fetch:
     "Fetch the published traces into data/raw/ or take those that lie there; either way their SHA-256 must be right."
     input:
         sources="data/sources.yaml",
     output:
         checksums=f"{CONFIG.raw}/{PUBLISHED}.sha256",
+    log:
+        f"{LOGS}/fetch.log",
     message:
         "fetch: the published traces"
     run:
-        pipeline.fetch(PUBLISHED, CONFIG.raw, input.sources)
-        Path(output.checksums).write_text(pipeline.checksums(PUBLISHED, CONFIG.raw, input.sources))
+        pipeline.fetch_and_record(PUBLISHED, CONFIG.raw, input.sources, output.checksums)
 
 
 rule traces:
@@ -31,11 +24,14 @@ rule traces:
     output:
         requests=f"{RESULTS}/traces/requests.parquet",
         jobs=f"{RESULTS}/traces/jobs.csv",
+        figures=figures_named("fig04_workload", "fig04_load"),
         notebook=f"{NOTEBOOKS}/10_traces.ipynb",
     log:
         f"{LOGS}/10_traces.log",
     benchmark:
         f"{LOGS}/10_traces.bench"
+    conda:
+        ENVIRONMENT
     params:
         notebook=parameters(
             results=RESULTS,

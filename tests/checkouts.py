@@ -12,21 +12,40 @@ import nbformat
 ROOT = Path(__file__).parent.parent
 
 # What each stage reads, imports and writes, and nothing else.
-TRACES = """
+DRAW = """
+def draw(*names):
+    import base64
+    from pathlib import Path
+    folder = Path(results) / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+    for name in names:
+        for kind in ("pdf", "png"):
+            (folder / f"{name}.{kind}").write_bytes(base64.b64decode(pixel))
+"""
+TRACES = (
+    DRAW
+    + """
 from pathlib import Path
 import faro_lib.workload
 folder = Path(results) / "traces"
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "requests.parquet").write_text(workload)
 (folder / "jobs.csv").write_text("job")
+draw("fig04_workload", "fig04_load")
 """
-QUEUEING = """
+)
+QUEUEING = (
+    DRAW
+    + """
 from pathlib import Path
 import faro_lib.queueing
 folder = Path(results) / "queueing"
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "half_against_exact.csv").write_text("rho")
+draw("fig06_relaxations", "fig20_half_against_exact")
 """
+)
 SIMULATION = """
 import time
 from pathlib import Path
@@ -45,14 +64,18 @@ for name in ("summary", "limit"):
 for name in ("minutes", "decisions", "running"):
     summary.to_parquet(folder / f"{name}.parquet", index=False)
 """
-FIGURES = """
+FIGURES = (
+    DRAW
+    + """
 import json
 from pathlib import Path
 from faro_lib.figures import captions
 folder = Path(results) / "figures"
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "captions-comparison.json").write_text(json.dumps({}))
+draw("fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread")
 """
+)
 
 
 def write_notebook(path: Path, code: str, parameters: str = "") -> None:
@@ -95,15 +118,21 @@ class Checkout:
         return {rule: int(jobs) for rule, jobs in told if rule not in ("total", "all")}
 
 
-def make_checkout(folder: Path) -> Checkout:
-    """The project's own files, and stand-ins for its notebooks."""
-    for name in ("Snakefile", "rules", "config", "profiles", "faro_lib", "data/sources.yaml", "data/published"):
+def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
+    """The project's own files, and stand-ins for its notebooks unless the real ones are wanted."""
+    for name in (
+        *("Snakefile", "rules", "config", "profiles", "environment.yml", "faro_lib"),
+        *("data/sources.yaml", "data/published", "data/posterior-smoke.npz"),
+    ):
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
+    if real_notebooks:
+        shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+        return Checkout(folder)
     standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION, "90_figures": FIGURES}
     for name in sorted({path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} | set(standing_in)):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", standing_in.get(name, "pass"))

@@ -40,7 +40,7 @@ def test_the_pipeline_refuses_a_bad_file_in_one_line(content, told, checkout):
         (["workload=none.csv"], "none.csv: no such file"),
         (["sizes=[36,9]"], "9 replicas are fewer than the 10 jobs"),
         (["trails=5"], "unknown key 'trails'; did you mean 'trials'?"),
-        (["policies=[FairShar]"], "unknown policy 'FairShar'; did you mean 'FairShare'?"),
+        (["policies=[FairShar]"], "config: policies: policy='FairShar' is unknown; did you mean 'FairShare'?"),
         (["jobs=none.csv"], "none.csv: no such file"),
     ],
     ids=lambda part: part[0] if isinstance(part, list) else "",

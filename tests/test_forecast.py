@@ -84,7 +84,7 @@ def test_a_horizon_below_one_minute_is_refused(kind):
 
 
 def test_an_unknown_kind_is_refused_with_the_names_that_exist():
-    with pytest.raises(ValueError, match=r"'prophet' is unknown; there are .*persistence"):
+    with pytest.raises(ValueError, match=r"'prophet' is unknown; accepted: .*persistence"):
         fit("prophet", TRACES)
 
 

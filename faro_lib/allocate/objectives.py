@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from faro_lib.registry import Registry
+
 # Sums of multiples of 2^-30 are exact in float64 up to 4 million, so that no order of the jobs changes a value or a
 # tie.
 QUANTUM = 2.0**-30
@@ -74,23 +76,16 @@ class Objective:
         return total + float(quantised(self.gamma(len(utility), gamma) * (utility.min() - utility.max())))
 
 
-OBJECTIVES: dict[str, Objective] = {}
+OBJECTIVES: Registry[Objective] = Registry("objective")
 
 
 def register_objective(objective: Objective) -> Objective:
     """Make an objective known to `solve` under its name; one call in a file of yours is all it takes."""
-    if objective.name in OBJECTIVES:
-        raise ValueError(f"objective={objective.name!r} is registered already")
-    OBJECTIVES[objective.name] = objective
-    return objective
+    return OBJECTIVES.enter(objective.name, objective)
 
 
 def objective_of(name) -> Objective:
-    if isinstance(name, Objective):
-        return name
-    if name not in OBJECTIVES:
-        raise ValueError(f"objective={name!r} is not registered; accepted: {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[name]
+    return name if isinstance(name, Objective) else OBJECTIVES.find(name)
 
 
 register_objective(Objective("Sum"))

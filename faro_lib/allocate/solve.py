@@ -11,17 +11,16 @@ from faro_lib.allocate.allocation import Allocation
 from faro_lib.allocate.exact import exact
 from faro_lib.allocate.objectives import objective_of
 from faro_lib.allocate.problem import problem_of
+from faro_lib.registry import Registry
 
 # name -> function (Problem, **options) -> (replicas in problem order, bound or NaN)
-SOLVERS: dict[str, Callable] = {"exact": exact}
+SOLVERS: Registry[Callable] = Registry("solver")
+SOLVERS.enter("exact", exact)
 
 
 def register_solver(name: str, solver: Callable) -> Callable:
     """Make `solver(problem, **options) -> (replicas, bound)` known to `solve`; see `problem.Problem`."""
-    if name in SOLVERS:
-        raise ValueError(f"solver={name!r} is registered already")
-    SOLVERS[name] = solver
-    return solver
+    return SOLVERS.enter(name, solver)
 
 
 def solve(
@@ -49,11 +48,10 @@ def solve(
     [1, 2]
     """
     chosen = objective_of(objective)
-    if solver not in SOLVERS:
-        raise ValueError(f"solver={solver!r} is not registered; accepted: {', '.join(SOLVERS)}")
+    method = SOLVERS.find(solver)
     started = time.perf_counter()
     problem = problem_of(table, budget, chosen, current=current, gamma=gamma, quotas=quotas)
-    replicas, bound = SOLVERS[solver](problem, **options)
+    replicas, bound = method(problem, **options)
     return allocation_of(problem, replicas, bound, time.perf_counter() - started, solver)
 
 

@@ -9,7 +9,9 @@ import typer
 
 from faro_lib import __version__
 from faro_lib.cli.explain import explain
+from faro_lib.cli.manifests import manifests
 from faro_lib.cli.profile import profile
+from faro_lib.cli.recommend import recommend
 from faro_lib.cli.run import run
 from faro_lib.cli.simulate import simulate
 
@@ -27,7 +29,7 @@ def faro(
         print(context.get_help())
 
 
-for command in (simulate, run, explain, profile):
+for command in (simulate, recommend, run, explain, profile, manifests):
     app.command()(command)
 
 

@@ -38,6 +38,14 @@ def run(
     metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus metrics.")] = None,
     metrics_address: Annotated[str, typer.Option(help="Address that they are bound to.")] = "127.0.0.1",
     seconds: Annotated[float | None, typer.Option(help="End after so long; by default never.")] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(help="Kubernetes: NAMESPACE/NAME of the FaroPlan; takes lease and capacity from there."),
+    ] = None,
+    kubeconfig: Annotated[str | None, typer.Option(help="In a pod: its ServiceAccount; else the usual one.")] = None,
+    context: Annotated[str | None, typer.Option(help="Of the kubeconfig.")] = None,
+    prometheus: Annotated[str | None, typer.Option(help="Address that the queries of `deployment` go to.")] = None,
+    prometheus_token: Annotated[str | None, typer.Option(help="File of a bearer token for it.")] = None,
 ) -> None:
     """Observe, decide and, with --apply, act, until SIGTERM or Ctrl-C; the cluster is left as it is."""
     from faro_lib.control import Rules
@@ -58,18 +66,31 @@ def run(
             before = signal.signal(number, lambda *_: stop.set())
             stack.callback(signal.signal, number, before)
         clock = clock_of(journal, stop)
-        cluster = stack.enter_context(
-            cluster_of(backend, table, jobs, address, serve_address, replicas, clock, decides)
-        )
+        place = place_of(backend, plan, kubeconfig, context)
+        if backend == "deployments":
+            cluster = deployments_of(place, table, jobs, prometheus, prometheus_token, clock, replicas)
+        else:
+            cluster = stack.enter_context(
+                cluster_of(backend, table, jobs, address, serve_address, replicas, clock, decides)
+            )
         exporter = None
         if metrics_port is not None:
             from faro_lib.live.exporter import Exporter
 
             exporter = Exporter(table, metrics_port, metrics_address)
             stack.callback(exporter.close)
-            print(f"metrics at http://{metrics_address}:{exporter.port}/metrics", file=sys.stderr)
+            say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
+
+        publish = None
+        if place:
+            from faro_lib.kube.operate import operated
+
+            governing = operated(place, cluster, table, policy, stop, act=apply, fixed=replicas is not None, report=say)
+            cluster, publish = stack.enter_context(governing)
 
         def on_step(step) -> None:
+            if publish:
+                publish(step)
             if exporter:
                 exporter.step(step)
             told = {
@@ -81,7 +102,7 @@ def run(
         def on_failure(reason: str, told: str) -> None:
             if exporter:
                 exporter.failure(reason, told)
-            print(f"faro: {reason}: {told}", file=sys.stderr, flush=True)
+            say(f"faro: {reason}: {told}")
 
         until_s = float("inf") if seconds is None else clock.now_s + seconds
         drive(
@@ -117,6 +138,32 @@ def kit_for(table, history: str | None, forecaster: str):
     return Kit(table, forecaster=learnt, performance=measure_where_possible(table))
 
 
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def place_of(backend: str, plan: str | None, kubeconfig: str | None, context: str | None):
+    """Where in Kubernetes the controller is at home; None outside of it."""
+    if plan is None:
+        if backend == "deployments":
+            raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
+        return None
+    from faro_lib.kube.operate import Place
+
+    return Place.of(plan, kubeconfig, context)
+
+
+def deployments_of(place, table, path: str, prometheus: str | None, token: str | None, clock, cores: int | None):
+    """Plain Deployments, by the section `deployment` of the table."""
+    from faro_lib.kube.operate import deployments
+    from faro_lib.kube.prometheus import Prometheus
+    from faro_lib.workload.readers import read_sections
+
+    if prometheus is None:
+        raise ValueError("backend=deployments needs --prometheus, the address that the jobs' queries go to")
+    return deployments(place, table, read_sections(path, "deployment"), Prometheus(prometheus, token), clock, cores)
+
+
 def clock_of(journal: str | None, stop: threading.Event):
     """Wall time since the journal began; without one since a while ago, so that what is known of that while counts."""
     from faro_lib.live.clock import Clock
@@ -131,7 +178,7 @@ def clock_of(journal: str | None, stop: threading.Event):
 
 
 def cluster_of(backend: str, table, path: str, address, serve_address, replicas: int | None, clock, policy):
-    """A context in which the cluster is there. A further backend is one branch here: any `Cluster` will do."""
+    """A context in which Ray serves the jobs."""
     from contextlib import contextmanager
 
     from faro_lib.live.backend import serving
@@ -139,8 +186,6 @@ def cluster_of(backend: str, table, path: str, address, serve_address, replicas:
     from faro_lib.live.spec import served
     from faro_lib.workload.readers import read_sections
 
-    if backend == "deployments":
-        raise ValueError("backend=deployments is not there yet; accepted: local, rayserve")
     sections = read_sections(path, "serve") if path.endswith((".yaml", ".yml")) else {}
     how = served(table, sections)
     if backend == "local" and replicas is None:
@@ -150,11 +195,10 @@ def cluster_of(backend: str, table, path: str, address, serve_address, replicas:
     def there():
         initial = policy.initial(table, replicas) if replicas else [1] * len(table)
         places = dict(address=address, serve_address=serve_address)
-        told = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-        with serving(backend, table, how, initial, replicas or 0, report=told, **places) as endpoint:
+        with serving(backend, table, how, initial, replicas or 0, report=say, **places) as endpoint:
             cluster = RayServeCluster(table, how, endpoint.ray, endpoint.http, clock, replicas)
             cluster.connect()
-            print(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}", file=sys.stderr, flush=True)
+            say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
             yield cluster
 
     return there()

@@ -17,19 +17,21 @@ def simulate(
     trials: Annotated[int, typer.Option(help="Trials, each with its own seed.")] = 1,
     minutes: Annotated[int | None, typer.Option(help="How much of the day; by default all of it.")] = None,
     forecaster: Annotated[str, typer.Option(help="What predictive policies decide by.")] = "ar",
+    plugin: Annotated[list[str] | None, typer.Option(help="A file of yours that registers what you add.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a policy and trial.")] = False,
 ) -> None:
     """Replay the judged day of a workload under policies, and say what each one loses."""
     from faro_lib import config, forecast
     from faro_lib.metrics import compare
+    from faro_lib.pipeline.check import names as check_names
     from faro_lib.policies import Kit, make
     from faro_lib.simulate.measured import measure_where_possible
     from faro_lib.workload.tables import load_workload
 
     names = policy or ["FairShare", "AIAD", "Faro-Sum"]
-    asked = config.load(
-        dict(workload=workload, jobs=jobs, policies=names, sizes=[replicas], trials=trials, minutes=minutes)
-    )
+    told = dict(workload=workload, jobs=jobs, policies=names, sizes=[replicas], trials=trials, minutes=minutes)
+    asked = config.load(told | dict(plugins=plugin or []))
+    check_names(asked)
     traces = load_workload(asked.workload, asked.jobs, raw=asked.raw, synthetic=asked.synthetic.model_dump())
     kit = Kit(
         traces.jobs,

@@ -6,23 +6,31 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from faro_lib.figures.style import COLUMN_IN, PAGE_IN
+from faro_lib.figures.style import COLUMN_IN, PAGE_IN, colour
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SOLVER_COLOURS = {
     "exact": "#0072B2",
-    "milp": "#56B4E9",
-    "convex": "#CC79A7",
-    "greedy": "#009E73",
-    "cobyla": "#D55E00",
-    "nlopt-cobyla": "#B04000",
-    "slsqp": "#E69F00",
-    "differential-evolution": "#999999",
-    "hierarchical-exact": "#56B4E9",
-    "hierarchical-cobyla": "#E69F00",
+    "milp": "#4AA2FF",
+    "convex": "#C77CA9",
+    "greedy": "#00D58F",
+    "cobyla": "#D56100",
+    "nlopt-cobyla": "#AF1800",
+    "slsqp": "#FC9C00",
+    "differential-evolution": "#8F7A6D",
+    "hierarchical-exact": "#2E126B",
+    "hierarchical-cobyla": "#BACB67",
 }
+
+
+def _palette(solvers) -> dict[str, str]:
+    """Solver -> colour, in the palette's order; those of plugins last."""
+    present = dict.fromkeys(solvers)
+    return {
+        name: colour(name, SOLVER_COLOURS) for name in dict.fromkeys([*SOLVER_COLOURS, *present]) if name in present
+    }
 
 
 def utility_functions(utilities: pd.DataFrame) -> Figure:
@@ -76,11 +84,11 @@ def solver_time_and_gap(solvers: pd.DataFrame) -> Figure:
     # Gaps relative to an optimum near zero say nothing; the middle over the windows does.
     middle = solvers.groupby(["formulation", "solver", "objective"], as_index=False)[["seconds", "gap"]].median()
     middle["gap"] = 100 * middle["gap"].clip(lower=0)
-    order = [s for s in SOLVER_COLOURS if s in set(middle["solver"])]
+    palette = _palette(middle["solver"])
     for axis, formulation in zip(axes.flat, formulations):
         part = middle[middle["formulation"] == formulation]
         sns.scatterplot(
-            part, x="seconds", y="gap", hue="solver", style="objective", hue_order=order, palette=SOLVER_COLOURS, ax=axis,
+            part, x="seconds", y="gap", hue="solver", style="objective", hue_order=list(palette), palette=palette, ax=axis,
             legend=formulation == formulations[-1],
         )  # fmt: skip
         axis.set(xscale="log", title=formulation, xlabel="seconds per decision", ylabel="optimality gap (%)")
@@ -96,8 +104,8 @@ def hierarchical(scales: pd.DataFrame) -> Figure:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.2), sharex=True)
     per_job = scales.assign(per_job=scales["value"] / scales["jobs"])
-    order = [s for s in SOLVER_COLOURS if s in set(scales["solver"])]
-    shared = dict(x="jobs", hue="solver", style="solver", hue_order=order, palette=SOLVER_COLOURS, markers=True)
+    palette = _palette(scales["solver"])
+    shared = dict(x="jobs", hue="solver", style="solver", hue_order=list(palette), palette=palette, markers=True)
     sns.lineplot(per_job, y="per_job", ax=left, legend=False, **shared)
     sns.lineplot(per_job, y="seconds", ax=right, **shared)
     counts = sorted(per_job["jobs"].unique())

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from faro_lib.figures.style import COLUMN_IN, PAGE_IN
+from faro_lib.figures.style import COLUMN_IN, PAGE_IN, colour
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {
     "bayes": "#0072B2",
-    "bayes (not recalibrated)": "#56B4E9",
-    "ar": "#D55E00",
-    "kalman": "#CC79A7",
-    "persistence": "#E69F00",
-    "seasonal": "#009E73",
-    "autoets": "#7F6D5F",
+    "bayes (not recalibrated)": "#8569F1",
+    "ar": "#D45E00",
+    "kalman": "#D873A4",
+    "persistence": "#E3B300",
+    "seasonal": "#00CF72",
+    "autoets": "#7F7C5D",
 }
 MARKERS = dict(zip(COLOURS, "osD^vPX"))
 
@@ -64,7 +64,12 @@ def coverage_by_minute(coverage: pd.DataFrame) -> Figure:
         axis.axhline(level, color="black", ls=":", lw=0.9)
         for name, rows in coverage[coverage["level"] == level].groupby("forecaster", sort=False):
             axis.plot(
-                rows["minute"], rows["coverage"], color=COLOURS.get(name), marker=MARKERS.get(name), ms=3, label=name
+                rows["minute"],
+                rows["coverage"],
+                color=colour(name, COLOURS),
+                marker=MARKERS.get(name, "*"),
+                ms=3,
+                label=name,
             )
         axis.set(xlabel="minutes ahead", title=f"{level:.0%} interval", ylim=(0.2, 1.02))
     axes[0, 0].set_ylabel("share held")
@@ -87,9 +92,7 @@ def pit_histogram(pit: pd.DataFrame, bins: int = 20) -> Figure:
     figure, axes = plt.subplots(1, len(names), figsize=(PAGE_IN, 1.8), sharey=True, squeeze=False)
     for axis, name in zip(axes[0], names):
         values = pit.loc[pit["forecaster"] == name, "pit"]
-        axis.hist(
-            values, bins=bins, range=(0, 1), density=True, color=COLOURS.get(name, "#444444"), edgecolor="white", lw=0.3
-        )
+        axis.hist(values, bins=bins, range=(0, 1), density=True, color=colour(name, COLOURS), edgecolor="white", lw=0.3)
         axis.axhline(1, color="black", ls=":", lw=0.9)
         axis.set(title=name, xlabel="PIT")
     axes[0, 0].set_ylabel("density")
@@ -111,7 +114,7 @@ def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure
     figure, axes = plt.subplots(1, 3, figsize=(PAGE_IN, 2.3), sharey=True)
     place = np.arange(len(everything))
     for axis, (column, label) in zip(axes, labels.items()):
-        colours = [COLOURS.get(name, "#444444") for name in everything["forecaster"]]
+        colours = [colour(name, COLOURS) for name in everything["forecaster"]]
         axis.barh(place, everything[column], color=colours, edgecolor="black", linewidth=0.3)
         axis.set_xlabel(label)
     axes[0].set_yticks(place, everything["forecaster"])
@@ -145,5 +148,5 @@ def posterior_predictive(steps: pd.DataFrame) -> Figure:
     axis.set_xscale("symlog", linthresh=50)
     axis.set_yscale("symlog", linthresh=50)
     axis.set(xlabel="observed change (requests/min)", ylabel="replicated change (requests/min)")
-    axis.legend(fontsize=6, ncol=2, title="job")
+    axis.legend(ncol=5, title="job", loc="upper center", bbox_to_anchor=(0.5, -0.2), columnspacing=1.0)
     return figure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,28 +13,31 @@ if TYPE_CHECKING:
 COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of one column and of the page
 FONT_PT = 8
 
-# Okabe and Ito's palette; a hatch or marker always tells the same thing a second time.
+# Any two lie at least 20 apart in CIELAB, also for protanopes, deuteranopes and tritanopes (tests/test_style.py), and far
+# enough from white; a hatch, marker or label tells the same a second time.
 COLOURS = {
-    "FairShare": "#999999",
-    "Oneshot": "#E69F00",
-    "AIAD": "#D4C200",
-    "MArk": "#CC79A7",
-    "HPA": "#B0C4DE",
-    "RayServe": "#7F6D5F",
+    "FairShare": "#7F9F86",
+    "Oneshot": "#E9923C",
+    "AIAD": "#EABA00",
+    "MArk": "#B97CAA",
+    "HPA": "#C2C5CA",
+    "RayServe": "#7E6D49",
     "Cilantro": "#000000",
     "Faro-Sum": "#0072B2",
-    "Faro-FairSum": "#009E73",
-    "Faro-Fair": "#D55E00",
-    "Faro-PenaltySum": "#56B4E9",
-    "Faro-PenaltyFairSum": "#7B4EA3",
+    "Faro-FairSum": "#00D27C",
+    "Faro-Fair": "#B15900",
+    "Faro-PenaltySum": "#56A2FE",
+    "Faro-PenaltyFairSum": "#7A4CD7",
 }
-LIMIT = "#CC3311"  # the clairvoyant limit
+LIMIT = "#971713"  # the clairvoyant limit
 PUBLISHED = "#000000"
+SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for what plugins add
 
 
-def colour(policy: str) -> str:
-    """A policy's colour; the paper's edition of Faro has that of ours."""
-    return COLOURS.get(policy.removesuffix(" (paper)"), "#444444")
+def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
+    """The colour of a policy or of another name of a palette; the paper's edition of Faro has that of ours."""
+    own = palette.get(name.removesuffix(" (paper)"))
+    return own or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
 
 
 def use_style() -> None:
@@ -65,9 +70,27 @@ def use_style() -> None:
 
 
 def save(figure: Figure, directory: str | Path, name: str) -> Path:
-    """Write `name`.pdf and `name`.png; the same figure gives the same bytes. Returns the PNG's path."""
+    """Write `name`.pdf and `name`.png; the same figure gives the same bytes. Returns the PNG's path.
+
+    Refused are figures that print would make illegible: wider than a page, or with text under 8 pt.
+    """
+    legible(figure, name)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     figure.savefig(directory / f"{name}.pdf", metadata={"CreationDate": None})
     figure.savefig(directory / f"{name}.png", metadata={"Software": None})
     return directory / f"{name}.png"
+
+
+def legible(figure: Figure, name: str) -> None:
+    """A ValueError if the figure is wider than a page, so that it would be shrunk, or has text under 8 pt."""
+    from matplotlib.text import Text
+
+    width_in = figure.get_size_inches()[0]
+    if width_in > PAGE_IN + 1e-9:
+        raise ValueError(f"figure {name!r}: width {width_in:g} in; at most a page, {PAGE_IN:g} in")
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text() and float(text.get_fontsize()) < FONT_PT:
+            raise ValueError(
+                f"figure {name!r}: {text.get_text()!r} has {text.get_fontsize():g} pt; at least {FONT_PT} pt"
+            )

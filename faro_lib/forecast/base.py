@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 
+from faro_lib.registry import Registry, load_plugins
 from faro_lib.workload import Traces
 
 CONTEXT_MIN = 15  # minutes of history that a forecast looks at (EuroSys'25, section 4.1)
@@ -88,7 +89,7 @@ class Forecaster(ABC):
         return np.arange(self.minute_of_day + first, self.minute_of_day + last) % self.day_minutes
 
 
-_FITS: dict[str, Callable[..., Forecaster]] = {}
+_FITS: Registry[Callable[..., Forecaster]] = Registry("forecaster")
 
 
 def register(name: str):
@@ -103,24 +104,20 @@ def register(name: str):
     """
 
     def enter(function: Callable[..., Forecaster]) -> Callable[..., Forecaster]:
-        if name in _FITS:
-            raise ValueError(f"forecaster {name!r} is registered already; names are unique")
-        _FITS[name] = function
-        return function
+        return _FITS.enter(name, function)
 
     return enter
 
 
 def forecasters() -> list[str]:
-    """Names of the registered forecasters."""
+    """Names of the registered forecasters, those of plugins among them."""
+    load_plugins()
     return sorted(_FITS)
 
 
 def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
     """Learn the forecaster `name` from the training days of `traces`; it stands at the start of a day."""
-    if name not in _FITS:
-        raise ValueError(f"forecaster={name!r} is unknown; there are {', '.join(forecasters())}")
-    return _FITS[name](traces, seed=seed, **options)
+    return _FITS.find(name)(traces, seed=seed, **options)
 
 
 def training_counts(traces: Traces) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from faro_lib.config import PUBLISHED, PUBLISHED_DAYS, SYNTHETIC, Config
-from faro_lib.pipeline.fetch import verify
+from collections.abc import Callable
 
-WITHOUT_FORECASTS = ("FairShare", "Oneshot", "AIAD", "HPA", "RayServe")
+from faro_lib.config import PUBLISHED, PUBLISHED_DAYS, SYNTHETIC, Config, nearest
+from faro_lib.pipeline.fetch import verify
+from faro_lib.registry import load_plugins
 
 
 def check(config: Config) -> int:
@@ -18,6 +19,7 @@ def check(config: Config) -> int:
     -------
     Training days of the workload; stages that learn need some.
     """
+    names(config)
     if config.workload == PUBLISHED:
         verify(PUBLISHED, config.raw)
     if config.workload in (SYNTHETIC, PUBLISHED):
@@ -28,13 +30,66 @@ def check(config: Config) -> int:
 
     traces = load_workload(config.workload, config.jobs)
     _hold(traces.jobs, config)
-    predictive = [policy for policy in config.policies if policy not in WITHOUT_FORECASTS]
-    if not traces.days and predictive:
+    if not traces.days:
+        _without_learning(config, traces.jobs)
+    return traces.days
+
+
+def names(config: Config) -> None:
+    """Load the plugins, and refuse, a line each, what nobody has registered."""
+    from faro_lib.allocate import OBJECTIVES, SOLVERS
+    from faro_lib.forecast import forecasters
+    from faro_lib.policies import MAKERS, maker_of
+
+    load_plugins(config.plugins)
+    editions = [name.removeprefix("Faro-").removesuffix(" (paper)") for name in MAKERS if name.endswith(" (paper)")]
+    asked = [
+        ("policies", config.policies, maker_of),
+        ("scale.policies", config.scale.policies, maker_of),
+        ("sensitivity.policies", config.sensitivity.policies, maker_of),
+        ("live.policies", config.live.policies, maker_of),
+        ("sloppify.objectives", config.sloppify.objectives, OBJECTIVES.find),
+        ("sloppify.solvers", config.sloppify.solvers, SOLVERS.find),
+        ("forecast.baselines", config.forecast.baselines, _among("forecaster", forecasters())),
+        ("ablation.objective", [config.ablation.objective], _among("objective", editions)),
+    ]
+    mistakes = [
+        f"config: {key}: {mistake}"
+        for key, chosen, find in asked
+        for name in chosen
+        if (mistake := _mistake(find, name))
+    ]
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+
+
+def _mistake(find: Callable, name: str) -> ValueError | None:
+    try:
+        find(name)
+    except ValueError as mistake:
+        return mistake
+    return None
+
+
+def _among(noun: str, accepted: list[str]) -> Callable[[str], None]:
+    def find(name: str) -> None:
+        if name not in accepted:
+            raise ValueError(f"{noun}={name!r} is unknown; {nearest(name, accepted)}")
+
+    return find
+
+
+def _without_learning(config: Config, jobs) -> None:
+    """Refuse policies that are made from a forecaster, which has no day to learn from."""
+    from faro_lib.policies import Kit, make
+
+    predictive = [policy for policy in config.policies if _mistake(lambda name: make(name, Kit(jobs)), policy)]
+    if predictive:
+        others = [policy for policy in config.policies if policy not in predictive]
         raise ValueError(
             f"{config.workload}: a single day leaves {predictive[0]} none to learn from; add earlier days (a column `day`), "
-            f"or choose policies={[policy for policy in config.policies if policy in WITHOUT_FORECASTS] or ['FairShare']}"
+            f"or choose policies={others or ['FairShare']}"
         )
-    return traces.days
 
 
 def _read_jobs(path: str):

@@ -35,6 +35,12 @@ def verify(name: str, into: str | Path = "data/raw", sources: str | Path = SOURC
             raise ValueError(f"{path}: SHA-256 {found} is not {sha256}; remove the file to fetch it anew")
 
 
+def fetch_and_record(name: str, into: str | Path, sources: str | Path, record: str | Path) -> None:
+    """`fetch`, then write the `checksums` of what lies there into a file."""
+    fetch(name, into, sources)
+    Path(record).write_text(checksums(name, into, sources))
+
+
 def checksums(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> str:
     """What `sha256sum --check` reads."""
     return "".join(f"{sha256}  {Path(into) / file}\n" for file, (_, sha256) in _files(name, sources).items())

@@ -6,7 +6,7 @@ from faro_lib.policies.cilantro import Cilantro
 from faro_lib.policies.faro import Faro
 from faro_lib.policies.paper import MArk, PaperFaro
 from faro_lib.policies.platforms import HPA, RayServe
-from faro_lib.policies.registry import MAKERS, Kit, make, register
+from faro_lib.policies.registry import MAKERS, Kit, make, maker_of, register
 
 __all__ = [
     "AIAD",
@@ -26,5 +26,6 @@ __all__ = [
     "Policy",
     "RayServe",
     "make",
+    "maker_of",
     "register",
 ]

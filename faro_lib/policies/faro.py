@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.allocate import marginal_values, solve, worth
+from faro_lib.allocate import OBJECTIVES, marginal_values, solve, worth
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.base import HOLD, PLANNED, Observation, Plan
 from faro_lib.policies.loops import LoopState, TwoLoops
@@ -46,7 +46,7 @@ class Faro(TwoLoops):
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         rates_rps = self._paths(state, observation) / MINUTE_S
         jobs, target_now = state.jobs, observation.target
-        drops = DROPS if self.objective.startswith("Penalty") else None
+        drops = DROPS if OBJECTIVES.find(self.objective).effective else None
         if self.service_time_s is not None:
             jobs = tuple(replace(job, service_time_s=self.service_time_s) for job in jobs)
         table = build_table(
@@ -97,7 +97,6 @@ CHOSEN = {
 }
 SPREAD_LEAST_GAIN = 0.3  # where the objective weighs the spread by the number of jobs, its noise is larger too
 FALLBACK = "mgc"  # the latency model where nothing was measured
-OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
 
 
 def chosen(kit: Kit, objective: str = "Sum", **changes: Any) -> Faro:
@@ -113,5 +112,5 @@ def _enter(objective: str) -> None:
     register(f"Faro-{objective}")(lambda kit: chosen(kit, objective))
 
 
-for _objective in OBJECTIVES:
+for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
     _enter(_objective)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from faro_lib.allocate import OBJECTIVES
 from faro_lib.policies.base import Policy
+from faro_lib.registry import Registry
 from faro_lib.workload import Job
 
 
@@ -30,25 +31,29 @@ class Kit:
         return value
 
 
-MAKERS: dict[str, Callable[[Kit], Policy]] = {}
+Maker = Callable[[Kit], Policy]
+MAKERS: Registry[Maker] = Registry("policy")
 
 
 def register(name: str):
     """Enter the function below as the maker of policy `name`."""
 
-    def enter(maker):
-        if name in MAKERS:
-            raise ValueError(f"policy {name!r} is registered already")
-        MAKERS[name] = maker
-        return maker
+    def enter(maker: Maker) -> Maker:
+        return MAKERS.enter(name, maker)
 
     return enter
 
 
+def maker_of(name: str) -> Maker:
+    """The maker of policy `name`; for every registered objective, whoever registered it, there is `Faro-<objective>`."""
+    objective = name.removeprefix("Faro-")
+    if not MAKERS.knows(name) and objective != name and OBJECTIVES.knows(objective):
+        from faro_lib.policies.faro import chosen
+
+        return lambda kit: chosen(kit, objective)
+    return MAKERS.find(name)
+
+
 def make(name: str, kit: Kit) -> Policy:
     """The policy of that name."""
-    if name not in MAKERS:
-        near = difflib.get_close_matches(name, MAKERS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"accepted: {', '.join(MAKERS)}"
-        raise ValueError(f"policy={name!r} is unknown; {hint}")
-    return MAKERS[name](kit)
+    return maker_of(name)(kit)

@@ -20,7 +20,11 @@ SECTIONS = ("serve", "deployment")
 
 
 def read_jobs(path: str | Path) -> tuple[Job, ...]:
-    """Jobs from a .csv or .yaml table whose columns are `Job`'s fields (`job` is the name; the others have defaults)."""
+    """Jobs from a .csv or .yaml table whose columns are `Job`'s fields (`job` is the name; the others have defaults).
+
+    A job that says how long its requests take but not which model it runs is a model of its own: else it would be served as
+    the default model is.
+    """
     rows = _rows(Path(path))
     plain = ({key: value for key, value in row.items() if key not in SECTIONS} for row in rows)
     return tuple(_job(row, f"{path}, job {n}") for n, row in enumerate(plain, 1))
@@ -67,6 +71,8 @@ def _job(row: dict, where: str) -> Job:
             known[field] = kind(value)
         except (TypeError, ValueError):
             raise ValueError(f"{where}: {key}={value!r} is not a number") from None
+    if "service_time_s" in known and "model" not in known:
+        known["model"] = known["name"]
     try:
         return Job(**known)
     except ValueError as error:

@@ -1,0 +1,80 @@
+"""`faro manifests`: what a Kubernetes cluster needs to run Faro, as YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def manifests(
+    jobs: Annotated[str, typer.Option(help="The table of jobs, .yaml.")],
+    out: Annotated[str, typer.Option(help="Folder to write to; kubectl apply -k takes it.")] = "manifests",
+    backend: Annotated[str, typer.Option(help="rayserve (KubeRay) or deployments (any model server).")] = "rayserve",
+    namespace: Annotated[str, typer.Option(help="Where everything goes.")] = "faro",
+    name: Annotated[str, typer.Option(help="Of the RayService and of the FaroPlan.")] = "faro",
+    image: Annotated[
+        str, typer.Option(help="Of the controller and of the replicas (cluster/Dockerfile).")
+    ] = "faro:local",
+    policy: Annotated[str, typer.Option(help="Who decides.")] = "Faro-Sum",
+    tick: Annotated[float, typer.Option(help="Seconds between two turns.")] = 60.0,
+    workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
+    worker_cores: Annotated[int, typer.Option(help="Cores of each.")] = 4,
+    worker_memory: Annotated[float, typer.Option(help="GiB of each.")] = 8.0,
+    ray_version: Annotated[
+        str | None, typer.Option(help="Ray in the image; by default the one that is installed.")
+    ] = None,
+    prometheus: Annotated[str, typer.Option(help="Address of Prometheus (deployments).")] = "",
+    service_monitor: Annotated[bool, typer.Option("--service-monitor", help="For the Prometheus operator.")] = False,
+) -> None:
+    """Write RayService, controller, rights, quota, network policy, disruption budgets, dashboard; no secret among them."""
+    from faro_lib.kube.deployments import Address
+    from faro_lib.kube.manifests import Wanted, write
+    from faro_lib.kube.rayservice import Workers
+    from faro_lib.live.spec import served
+    from faro_lib.policies import maker_of
+    from faro_lib.policies.baselines import fair_share
+    from faro_lib.workload.readers import read_jobs, read_sections
+
+    if not jobs.endswith((".yaml", ".yml")):
+        raise ValueError(f"jobs={jobs!r} must be a .yaml table: only that says how jobs are served")
+    maker_of(policy)  # refuses a name that nobody has registered
+    table, text = read_jobs(jobs), Path(jobs).read_text()
+    common: dict[str, Any] = dict(
+        jobs=table, jobs_text=text, backend=backend, namespace=namespace, name=name, image=image,
+        policy=policy, tick_s=tick, monitor=service_monitor,
+    )  # fmt: skip
+    if backend == "rayserve":
+        size = Workers(workers, worker_cores, worker_memory)
+        initial = fair_share(table, size.total)
+        wanted = Wanted(
+            **common,
+            served=served(table, read_sections(jobs, "serve")),
+            initial=initial.tolist(),
+            workers=size,
+            ray_version=ray_version or _installed_ray(),
+        )
+    else:
+        sections = read_sections(jobs, "deployment")
+        addresses = (
+            tuple(Address.of(job, sections[job.name], namespace) for job in table) if backend == "deployments" else ()
+        )
+        wanted = Wanted(**common, addresses=addresses, prometheus=prometheus)
+    for path in write(wanted, out):
+        print(path)
+    if backend == "rayserve":
+        print("# the token is yours to make, once, before the rest:")
+        print(
+            f"kubectl -n {namespace} create secret generic faro-ray-token --from-literal=auth_token=$(openssl rand -hex 32)"
+        )
+    print(f"kubectl apply --server-side -k {out}")
+
+
+def _installed_ray() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ray")
+    except PackageNotFoundError:
+        raise ValueError("ray_version: Ray is not installed here; --ray-version says which one the image has") from None

@@ -1,0 +1,52 @@
+"""How many replicas a promise needs, drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from faro_lib.figures.style import COLOURS, COLUMN_IN, LIMIT
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def capacity_curve(
+    curve: pd.DataFrame, violations: float, knee: int | None = None, needed: int | None = None
+) -> Figure:
+    """SLO violations by cluster size, the rate that is wanted, the knee and the size that is needed.
+
+    Parameters
+    ----------
+    curve : columns replicas, slo_violation_rate.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
+    rate = curve.set_index("replicas")["slo_violation_rate"]
+    axis.plot(rate.index, 100 * rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)
+    axis.axhline(100 * violations, color=LIMIT, linestyle="--", linewidth=1.0)
+    for size, said, marker in ((knee, "knee", "D"), (needed, f"keeps {violations:.3g}", "s")):
+        if size is not None:
+            axis.plot(size, 100 * rate[size], marker, color="black", markersize=5, markerfacecolor="white")
+            axis.annotate(f"{said}: {size}", (size, 100 * rate[size]), xytext=(4, 8), textcoords="offset points")
+    axis.set(xlabel="replicas", ylabel="SLO violations (%)", ylim=(-2, None))
+    return figure
+
+
+def bars(curve: pd.DataFrame, notes: dict[int, str], width: int = 40) -> str:
+    """The same for a terminal: a line a size, with a bar and what there is to say of it.
+
+    >>> print(bars(pd.DataFrame({"replicas": [8, 16], "slo_violation_rate": [0.5, 0.01]}), {16: "keeps 1 %"}, 8))
+           8  ████████ 50.0 %
+          16  ▏ 1.0 %  <- keeps 1 %
+    """
+    most = max(curve["slo_violation_rate"].max(), 1e-9)
+    lines = []
+    for row in curve.itertuples():
+        eighths = max(round(8 * width * row.slo_violation_rate / most), int(row.slo_violation_rate > 0))
+        bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+        note = f"  <- {notes[row.replicas]}" if row.replicas in notes else ""
+        lines.append(f"{row.replicas:8d}  {bar} {100 * row.slo_violation_rate:.1f} %{note}")
+    return "\n".join(lines)

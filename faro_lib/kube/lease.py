@@ -1,0 +1,168 @@
+"""Leadership: of several controllers one acts, the holder of a Lease, and never two.
+
+A candidate takes the lease only after it has seen the same record for as long as the record itself says, by its own
+clock; a holder stops acting `margin_s` before that, counted from the instant at which it *sent* the last renewal that
+succeeded. So the clocks need not agree, only run equally fast. The client library's own election counts from the
+answer, has no time-out on its requests and no way to ask whether one still leads, so that a call that hangs outlives
+the lease.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from faro_lib.kube.client import Api, ApiError
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long a lease lasts, how often it is renewed, how long before its end its holder rests its hands; seconds."""
+
+    duration_s: float = 10.0
+    renew_s: float = 2.0
+    margin_s: float = 2.0
+
+    def __post_init__(self):
+        if not 0 < self.renew_s < self.duration_s - self.margin_s:
+            raise ValueError(f"renew_s={self.renew_s} must lie between 0 and duration_s - margin_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What one candidate knows.
+
+    Attributes
+    ----------
+    identity : unique among the candidates.
+    seen : the lease's (holder, renewals) as last read, None before.
+    since_s : by our own clock, when it was first seen so.
+    until_s : we may act until then.
+    """
+
+    identity: str
+    seen: tuple[str, str] | None = None
+    since_s: float = 0.0
+    until_s: float = float("-inf")
+
+    def leads(self, now_s: float) -> bool:
+        return now_s < self.until_s
+
+
+def observe(candidate: Candidate, lease: dict | None, now_s: float, terms: Terms = Terms()) -> tuple[Candidate, bool]:
+    """Take notice of a lease; whether it is ours to take or to renew.
+
+    A lease that is not there may have been deleted, or lost with the server's memory, while somebody holds it: unless that
+    is us, it is ours only after it has stayed away for as long as it would have lasted.
+
+    Parameters
+    ----------
+    lease : the object as read; None if there is none.
+    now_s : instant, of a clock that never jumps, at or after the reading.
+    """
+    if lease is None:
+        record, free, lasts_s = ("", "absent"), candidate.leads(now_s), terms.duration_s
+    else:
+        spec = lease.get("spec") or {}
+        record = (spec.get("holderIdentity") or "", spec.get("renewTime") or "")
+        free, lasts_s = record[0] in ("", candidate.identity), float(spec.get("leaseDurationSeconds") or 0)
+    if record != candidate.seen:
+        candidate = replace(candidate, seen=record, since_s=now_s)
+    return candidate, free or now_s - candidate.since_s > lasts_s
+
+
+def written(candidate: Candidate, terms: Terms, sent_s: float) -> Candidate:
+    """After a write that succeeded and was sent at `sent_s`."""
+    return replace(candidate, until_s=sent_s + terms.duration_s - terms.margin_s)
+
+
+class Leadership:
+    """Keeps trying for a lease in a thread of its own; `leads` may be asked at any time.
+
+    Parameters
+    ----------
+    api : best with few retries and a time-out well below `terms.duration_s`.
+    """
+
+    def __init__(self, api: Api, namespace: str, name: str, identity: str, terms: Terms = Terms()):
+        self._api, self.terms = api, terms
+        self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self.name, self.candidate = name, Candidate(identity)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name=f"lease {name}", daemon=True)
+
+    def start(self) -> Leadership:
+        self._thread.start()
+        return self
+
+    def leads(self, for_s: float = 0.0) -> bool:
+        """Whether we lead, and will for another `for_s` whatever happens."""
+        return self.candidate.leads(time.monotonic() + for_s)
+
+    @property
+    def holder(self) -> str:
+        """Who holds the lease as far as we know."""
+        return self.candidate.seen[0] if self.candidate.seen else ""
+
+    def wait(self, timeout_s: float = math.inf) -> bool:
+        """Until we lead; whether we do."""
+        until_s = time.monotonic() + timeout_s
+        while not self.leads() and time.monotonic() < until_s and not self._stop.is_set():
+            time.sleep(0.05)
+        return self.leads()
+
+    def stop(self) -> None:
+        """Rest, and give the lease back so that another need not wait for its end."""
+        self._stop.set()
+        self._thread.join(self.terms.duration_s)
+        led, self.candidate = self.leads(), replace(self.candidate, until_s=float("-inf"))
+        if led:
+            with suppress(ApiError):  # else it runs out by itself
+                lease = self._api.get(f"{self._path}/{self.name}")
+                if lease["spec"].get("holderIdentity") == self.candidate.identity:
+                    lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+                    self._api.send("PUT", f"{self._path}/{self.name}", lease)
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            began_s = time.monotonic()
+            with suppress(ApiError):  # until_s says how long we may still act
+                self.turn()
+            self._stop.wait(max(0.1, self.terms.renew_s - (time.monotonic() - began_s)))
+
+    def turn(self) -> None:
+        """Read the lease, and write it if it is ours to write. A lost race is a 409, and nothing happens."""
+        try:
+            lease: dict | None = self._api.get(f"{self._path}/{self.name}")
+        except ApiError as absent:
+            if absent.status != 404:
+                raise
+            lease = None
+        self.candidate, mine = observe(self.candidate, lease, time.monotonic(), self.terms)
+        if not mine:
+            return
+        new = lease is None
+        lease = lease or {"metadata": {"name": self.name}, "spec": {}}
+        spec, now = lease["spec"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        if spec.get("holderIdentity") != self.candidate.identity:
+            spec |= {
+                "holderIdentity": self.candidate.identity,
+                "acquireTime": now,
+                "leaseTransitions": (spec.get("leaseTransitions") or 0) + 1,
+            }
+        spec |= {"renewTime": now, "leaseDurationSeconds": max(1, math.ceil(self.terms.duration_s))}
+        sent_s = time.monotonic()
+        try:
+            if new:
+                self._api.send("POST", self._path, lease)
+            else:
+                self._api.send("PUT", f"{self._path}/{self.name}", lease)
+        except ApiError as refused:
+            if refused.status != 409:
+                raise
+            return
+        self.candidate = written(self.candidate, self.terms, sent_s)

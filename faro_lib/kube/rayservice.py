@@ -1,0 +1,142 @@
+"""The RayService that KubeRay makes a Ray cluster from: one application a job, scaled from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from faro_lib.live.deploy import configuration
+from faro_lib.live.spec import Served
+from faro_lib.workload import Job
+
+DASHBOARD, SERVING = 8265, 8000
+SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
+# The replica of notes: HAProxy in C before the replicas, no telemetry, measurements at normal priority.
+ENVIRONMENT = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "/tmp/haproxy/haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "/tmp/haproxy/admin.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "/tmp/haproxy",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "/tmp/haproxy/server-state",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The Ray workers whose cores the replicas share.
+
+    Attributes
+    ----------
+    count : pods; fixed, for Faro divides what there is.
+    cores, memory_gib : of each.
+    """
+
+    count: int = 2
+    cores: int = 4
+    memory_gib: float = 8.0
+
+    def __post_init__(self):
+        for field in ("count", "cores"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"workers: {field}={value!r} must be a whole number >= 1")
+        if not self.memory_gib > 0:
+            raise ValueError(f"workers: memory_gib={self.memory_gib!r} must be > 0")
+
+    @property
+    def total(self) -> int:
+        return self.count * self.cores
+
+
+HEAD = {"cpu": "1", "memory": "4Gi"}
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "runAsGroup": 1000,
+    "fsGroup": 1000,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def rayservice(
+    name: str,
+    namespace: str,
+    jobs: tuple[Job, ...],
+    served: tuple[Served, ...],
+    initial: Sequence[int],
+    workers: Workers,
+    image: str,
+    ray_version: str,
+) -> dict:
+    """The object. The token is KubeRay's to hand out, from a Secret that no manifest contains.
+
+    The count of workers does not change, and KubeRay submits the configuration anew only when it changes or the cluster
+    does: then counts are as in here until the controller's next turn.
+    """
+    applications = {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": "0.0.0.0", "port": SERVING},
+        "applications": configuration(jobs, served, initial),
+    }
+    memory = f"{workers.memory_gib:g}Gi"
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "faro"}},
+        "spec": {
+            "serveConfigV2": yaml.safe_dump(applications, sort_keys=False),
+            "rayClusterConfig": {
+                "rayVersion": ray_version,
+                "authOptions": {"mode": "token", "secretName": SECRET},
+                "headGroupSpec": {
+                    "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
+                    "template": _pod("ray-head", image, HEAD, {"gcs": 6379, "dashboard": DASHBOARD, "serve": SERVING}),
+                },
+                "workerGroupSpecs": [
+                    {
+                        "groupName": "replicas",
+                        "replicas": workers.count,
+                        "minReplicas": workers.count,
+                        "maxReplicas": workers.count,
+                        "rayStartParams": {"num-cpus": str(workers.cores)},
+                        "template": _pod(
+                            "ray-worker", image, {"cpu": str(workers.cores), "memory": memory}, {"serve": SERVING}
+                        ),
+                    }
+                ],
+            },
+        },
+    }
+
+
+def _pod(container: str, image: str, resources: dict[str, str], ports: dict[str, int]) -> dict:
+    return {
+        "metadata": {"labels": {"app.kubernetes.io/part-of": "faro"}},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "securityContext": POD_SECURITY,
+            "containers": [
+                {
+                    "name": container,
+                    "image": image,
+                    "env": [{"name": key, "value": value} for key, value in ENVIRONMENT.items()],
+                    "ports": [{"name": key, "containerPort": port} for key, port in ports.items()],
+                    "resources": {"requests": resources, "limits": resources},
+                    "securityContext": RESTRICTED,
+                    "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+                }
+            ],
+            "volumes": [{"name": "tmp", "emptyDir": {}}],
+        },
+    }

@@ -1,0 +1,106 @@
+"""What has been asked so far, and what a forecaster may learn from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from faro_lib.forecast import CONTEXT_MIN, HORIZON_MIN, Forecaster, fit
+from faro_lib.workload import Job, Traces
+
+DAY_MIN = 1440
+LEARNT_FROM_DAYS, LEARNT_FROM_TODAY = "ar", "persistence"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Requests per minute up to now.
+
+    Attributes
+    ----------
+    today : shape (jobs, minutes), oldest first, NaN = missing.
+    traces : whole counts to learn from: earlier days, or today itself where there are none.
+    missing : job-minutes of today that are missing.
+    """
+
+    jobs: tuple[Job, ...]
+    today: np.ndarray
+    traces: Traces
+
+    @property
+    def missing(self) -> int:
+        return int(np.isnan(self.today).sum())
+
+    @property
+    def single_day(self) -> bool:
+        """Whether there is no earlier day: the day shape is unknown, and what is replayed was learnt from, too."""
+        return self.traces.days == 1 and self.traces.train.shape == (1, 1, *self.traces.evaluation.shape[1:])
+
+    def forecaster(self, name: str | None = None) -> Forecaster:
+        """`name`, or the pooled autoregression; with a single day, what a minute says of the next."""
+        return fit(name or (LEARNT_FROM_TODAY if self.single_day else LEARNT_FROM_DAYS), self.traces)
+
+
+def history_of(jobs, counts, *, earlier=None, at: int | None = None) -> History:
+    """From counts as they were read.
+
+    Parameters
+    ----------
+    counts : (jobs, minutes), NaN = missing; more than two days of 1,440 minutes are split into days that end now.
+    earlier : (days, samples, jobs, minutes) whole counts of earlier days, if the source tells days apart.
+    at : minutes of the last day that have been seen; None for all.
+    """
+    jobs, counts = tuple(jobs), np.asarray(counts, float)
+    if counts.shape[1] >= 2 * DAY_MIN and earlier is None:
+        days = counts.shape[1] // DAY_MIN
+        by_day = counts[:, -days * DAY_MIN :].reshape(len(jobs), days, DAY_MIN).transpose(1, 0, 2)
+        earlier, counts = np.stack([_whole(jobs, day) for day in by_day[:-1]])[:, None], by_day[-1]
+    minutes = counts.shape[1] if at is None else at
+    if not 1 <= minutes <= counts.shape[1]:
+        raise ValueError(f"at={minutes} is not a minute of the last day; accepted: 1..{counts.shape[1]}")
+    least = CONTEXT_MIN + HORIZON_MIN + 1
+    if counts.shape[1] < least:
+        raise ValueError(f"{counts.shape[1]} minutes of counts; at least {least} are needed")
+    day = _whole(jobs, counts)
+    train = day[None, None] if earlier is None or not len(earlier) else earlier
+    return History(jobs, counts[:, :minutes], Traces(jobs, train, day[None]))
+
+
+def _whole(jobs, counts: np.ndarray) -> np.ndarray:
+    """Counts to learn from: straight lines across what is missing, which decisions are never shown."""
+    filled, minute = counts.copy(), np.arange(counts.shape[1])
+    for row, job in zip(filled, jobs):
+        known = np.isfinite(row)
+        if not known.any():
+            raise ValueError(
+                f"job {job.name!r} has no count in {len(row)} minutes; is its name what the source calls it?"
+            )
+        row[~known] = np.interp(minute[~known], minute[known], row[known])
+    return np.rint(filled).astype(np.int64)
+
+
+def history_from_csv(path: str, jobs: str | None = None, at: int | None = None) -> History:
+    """From a CSV of counts (or a workload's name), as the pipeline reads it; its last day is today."""
+    from faro_lib.workload.tables import load_workload
+
+    traces = load_workload(path, jobs)
+    return history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
+
+
+def history_from_prometheus(
+    url: str, query: str, jobs: str | None = None, *, hours: int, label: str | None = None, end_s: float | None = None
+) -> History:
+    """From a range query (see `workload.prometheus`); a table of jobs chooses among its series and says what they promise."""
+    from faro_lib.workload.prometheus import read_prometheus
+    from faro_lib.workload.readers import read_jobs
+
+    promised = read_jobs(jobs) if jobs else None
+    names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s)
+    if promised is None:
+        return history_of([Job(name) for name in names], counts)
+    row = {name: n for n, name in enumerate(names)}
+    for job in promised:
+        if job.name not in row:
+            raise ValueError(f"{jobs}: job {job.name!r} is not among the series of the query: {', '.join(names)}")
+    return history_of(promised, counts[[row[job.name] for job in promised]])

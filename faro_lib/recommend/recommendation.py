@@ -1,0 +1,114 @@
+"""From a history to what is recommended: replicas now, and the capacity that the promises need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from faro_lib.policies import Faro, Kit
+from faro_lib.policies.faro import chosen
+from faro_lib.queueing import MeasuredPerformance
+from faro_lib.recommend.capacity import busiest, curve, knee, needed
+from faro_lib.recommend.history import History, history_of
+from faro_lib.recommend.now import Advice, advise
+from faro_lib.simulate import Physics
+from faro_lib.simulate.measured import measure_where_possible
+
+REPLAYED_MIN = 360  # of a longer day its busiest part is replayed
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What is recommended.
+
+    Attributes
+    ----------
+    advice : replicas for the minutes to come.
+    curve : SLO violations by cluster size (`capacity.COLUMNS`), None if it was not asked for.
+    violations : the rate that is wanted.
+    """
+
+    advice: Advice
+    curve: pd.DataFrame | None
+    violations: float
+
+    @property
+    def knee(self) -> int | None:
+        return None if self.curve is None else knee(self.curve)
+
+    @property
+    def needed(self) -> int | None:
+        """The smallest size that keeps the rate over the replayed day."""
+        return None if self.curve is None else needed(self.curve, self.violations)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the capacity keeps the SLOs: over the day if it was replayed, else of every job in the minutes to come."""
+        if self.curve is None:
+            return bool(self.advice.kept.all())
+        return self.needed is not None and self.needed <= self.advice.capacity
+
+    def told(self) -> dict[str, Any]:
+        """All of it in plain types."""
+        now: dict[str, Any] = {"capacity": self.advice.capacity, "used": self.advice.used, "reached": self.reached}
+        now["jobs"] = self.advice.rows()
+        if self.curve is None:
+            return now
+        return now | {
+            "violations": self.violations,
+            "needed": self.needed,
+            "knee": self.knee,
+            "curve": self.curve.to_dict("records"),
+        }
+
+
+def recommend(
+    history: History,
+    replicas: int | None = None,
+    *,
+    with_curve: bool = False,
+    violations: float = 0.01,
+    objective: str = "Sum",
+    forecaster: str | None = None,
+    physics: Physics = Physics("least-outstanding"),  # noqa: B008
+    report: Callable[[str], None] = print,
+) -> Recommendation:
+    """What to run now, on `replicas` cores; without them, on as many as keep `violations` over the replayed day.
+
+    Parameters
+    ----------
+    physics : how requests are dispatched, in the replay and where latencies are measured.
+    """
+    if not 0 <= violations < 1:
+        raise ValueError(f"violations={violations} must be a share in [0, 1)")
+    if replicas is not None and replicas < 1:
+        raise ValueError(f"replicas={replicas} must be at least 1")
+    report("measuring latencies of each class of jobs at constant rates")
+    performance = measure_where_possible(history.jobs, minutes=20, physics=physics)
+    policy = _policy(history, performance, objective, forecaster)
+    table, size = None, replicas
+    if with_curve or replicas is None:
+        table = _replayed(history, performance, objective, forecaster, violations, replicas, physics, report)
+        size = replicas or needed(table, violations) or int(table["replicas"].max())
+    assert size is not None
+    return Recommendation(advise(history.jobs, history.today, policy, size), table, violations)
+
+
+def _policy(history: History, performance: MeasuredPerformance | None, objective: str, forecaster: str | None) -> Faro:
+    return chosen(Kit(history.jobs, history.forecaster(forecaster), performance), objective)
+
+
+def _replayed(history, performance, objective, forecaster, violations, replicas, physics, report) -> pd.DataFrame:
+    """The curve over the busiest part of the last day."""
+    day, first = busiest(history.traces, REPLAYED_MIN)
+    if history.single_day:
+        report("there is no earlier day: what is replayed was learnt from, so the curve flatters a little")
+    report(f"replaying minutes {first} to {first + day.evaluation.shape[-1]} of the last day")
+    learnt = history_of(day.jobs, day.evaluation[0], earlier=None if history.single_day else day.train)
+    policy = _policy(learnt, performance, objective, forecaster)
+    return curve(
+        day.workload(), policy, policy.performance, violations, include=replicas, physics=physics, report=report
+    )

@@ -1,0 +1,79 @@
+"""What can be chosen by name, and where a reader's own files join: one file, one registration (docs/extending.md)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from faro_lib.config import nearest
+
+ENVIRONMENT = "FARO_PLUGINS"  # the paths of the files, separated as in PATH; notebooks and jobs inherit it
+Thing = TypeVar("Thing")
+
+
+class Registry(dict[str, Thing]):
+    """Name -> thing; a name is entered once, and looked for in the plugins before it is refused.
+
+    >>> fruit = Registry("fruit")
+    >>> fruit.enter("apple", 1)
+    1
+    >>> fruit.find("aple")
+    Traceback (most recent call last):
+    ValueError: fruit='aple' is unknown; did you mean 'apple'?
+    """
+
+    def __init__(self, noun: str):
+        super().__init__()
+        self.noun = noun
+
+    def enter(self, name: str, thing: Thing) -> Thing:
+        if name in self:
+            raise ValueError(f"{self.noun}={name!r} is registered already; names are unique")
+        self[name] = thing
+        return thing
+
+    def knows(self, name: str) -> bool:
+        if name not in self:
+            load_plugins()
+        return name in self
+
+    def find(self, name: str) -> Thing:
+        if not self.knows(name):
+            raise ValueError(f"{self.noun}={name!r} is unknown; {nearest(name, self)}")
+        return self[name]
+
+
+def load_plugins(paths: Iterable[str | Path] = ()) -> None:
+    """Run each of these files once, and those that FARO_PLUGINS names; whatever this process starts will know them too.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : one line that names the file and what went wrong in it.
+    """
+    named = [path for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path]
+    wanted = list(dict.fromkeys(str(Path(path).resolve()) for path in [*named, *paths]))
+    for path in wanted:
+        _run_once(Path(path))
+    if wanted:
+        os.environ[ENVIRONMENT] = os.pathsep.join(wanted)
+
+
+def _run_once(path: Path) -> None:
+    name = f"faro_plugin_{path.stem}"
+    if getattr(sys.modules.get(name), "__file__", None) == str(path):
+        return
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a plugin is a .py file that registers what it adds")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path}: not a Python file; a plugin is a .py file that registers what it adds")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as mistake:
+        del sys.modules[name]
+        raise ValueError(f"{path}: {type(mistake).__name__}: {mistake}") from mistake

@@ -1,0 +1,40 @@
+"""Objects of the Kubernetes API as the tests of `kube` need them."""
+
+from __future__ import annotations
+
+
+def node(name="n1", cpu="8", memory="32Gi", pods="110", ready=True, **spec):
+    return {
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "spec": spec,
+        "status": {
+            "allocatable": {"cpu": cpu, "memory": memory, "pods": pods},
+            "conditions": [{"type": "Ready", "status": "True" if ready else "Unknown"}],
+        },
+    }
+
+
+def pod(name, cpu="1", on="n1", namespace="jobs", phase="Running", labels=None, ready=True, memory=None, **spec):
+    requests = {"cpu": cpu} | ({"memory": memory} if memory else {})
+    return {
+        "metadata": {"name": name, "namespace": namespace, "labels": labels or {}},
+        "spec": {
+            "containers": [{"name": "c", "resources": {"requests": requests}}],
+            **({"nodeName": on} if on else {}),
+            **spec,
+        },
+        "status": {"phase": phase, "conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
+    }
+
+
+def replica(name, **more):
+    return pod(name, labels={"role": "replica"}, **more)
+
+
+def is_replica(thing) -> bool:
+    return thing["metadata"]["labels"].get("role") == "replica"
+
+
+def quota(namespace="jobs", name="q", **hard):
+    hard = {key.replace("_", "."): value for key, value in hard.items()}
+    return {"metadata": {"name": name, "namespace": namespace}, "spec": {"hard": hard}}

@@ -1,0 +1,145 @@
+"""Capacity: the cores that a cluster really has for the jobs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kube_things import is_replica, node, pod, quota, replica
+
+from faro_lib.kube.capacity import Shape, capacity, cores_of_workers, requests_of, tolerates
+from faro_lib.kube.governed import small_node, small_pod
+
+WHOLE = Shape(quantum=1.0)
+
+
+def cores(nodes, pods=(), quotas=(), shape=WHOLE):
+    return capacity(nodes, pods, quotas, "jobs", is_replica, shape).cores
+
+
+def test_an_empty_cluster_has_what_its_nodes_have():
+    assert cores([node("a", "8"), node("b", "3500m")]) == 11
+
+
+def test_pods_of_others_take_away_and_our_own_do_not():
+    assert cores([node(cpu="8")], [pod("db", "2"), replica("r1"), replica("r2")]) == 6
+
+
+def test_a_fraction_of_a_replica_on_each_of_two_nodes_is_not_a_replica():
+    pods = [pod("x", "500m", on="a"), pod("y", "500m", on="b")]
+    assert cores([node("a", "2"), node("b", "2")], pods) == 2
+    assert cores([node("a", "2"), node("b", "2")], pods, shape=Shape(quantum=0.5)) == 3
+
+
+@pytest.mark.parametrize(
+    ("gone", "why"),
+    [
+        (node("b", unschedulable=True), "cordoned"),
+        (node("b", ready=False), "not ready"),
+        (node("b", taints=[{"key": "gpu", "effect": "NoSchedule"}]), "taint gpu"),
+        (
+            node("b", taints=[{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]),
+            "taint node.kubernetes.io/unreachable",
+        ),
+    ],
+)
+def test_a_node_that_takes_no_replica_does_not_count_and_says_why(gone, why):
+    found = capacity([node("a"), gone], [], [], "jobs", is_replica, WHOLE)
+    assert found.cores == 8
+    assert found.unusable == {"b": why}
+
+
+def test_a_taint_that_only_advises_does_not_repel():
+    assert cores([node(taints=[{"key": "spot", "effect": "PreferNoSchedule"}])]) == 8
+
+
+@pytest.mark.parametrize(
+    ("toleration", "holds"),
+    [
+        ({"operator": "Exists"}, True),
+        ({"key": "gpu", "operator": "Exists"}, True),
+        ({"key": "gpu", "operator": "Exists", "effect": "NoExecute"}, False),
+        ({"key": "gpu", "value": "a100", "effect": "NoSchedule"}, True),
+        ({"key": "gpu", "value": "h100"}, False),
+        ({"key": "spot", "operator": "Exists"}, False),
+    ],
+)
+def test_tolerations_cover_taints_as_the_scheduler_has_it(toleration, holds):
+    assert tolerates(toleration, {"key": "gpu", "value": "a100", "effect": "NoSchedule"}) is holds
+
+
+def test_a_tolerated_node_counts():
+    tainted = node(taints=[{"key": "gpu", "effect": "NoSchedule"}])
+    assert cores([tainted], shape=Shape(quantum=1.0, tolerations=({"key": "gpu", "operator": "Exists"},))) == 8
+
+
+def test_only_nodes_that_the_pods_select_count():
+    assert cores([node("a"), node("b")], shape=Shape(selector={"kubernetes.io/hostname": "a"})) == 8
+
+
+def test_pods_that_have_ended_take_nothing():
+    assert cores([node(cpu="8")], [pod("job", "4", phase="Succeeded"), pod("crash", "4", phase="Failed")]) == 8
+
+
+def test_a_quota_below_the_nodes_binds_and_is_named():
+    found = capacity([node(cpu="8")], [], [quota(requests_cpu="5")], "jobs", is_replica, WHOLE)
+    assert (found.cores, found.bound) == (5, "quota q")
+
+
+def test_of_a_quota_the_pods_of_others_in_the_namespace_take_their_part_even_before_they_have_a_node():
+    others = [pod("web", "2", on=None), pod("elsewhere", "3", namespace="other", on=None), replica("r", cpu="1")]
+    assert cores([node(cpu="8")], others, [quota(requests_cpu="5")]) == 3
+
+
+def test_the_quota_of_another_namespace_is_not_ours():
+    assert cores([node(cpu="8")], quotas=[quota("other", requests_cpu="1")]) == 8
+
+
+def test_the_tightest_of_several_quotas_and_resources_binds():
+    shape = Shape({"cpu": 1.0, "memory": 2.0 * 2**30, "pods": 1.0}, 1.0)
+    assert cores([node(cpu="8", memory="64Gi")], shape=shape) == 8
+    assert cores([node(cpu="8", memory="10Gi")], shape=shape) == 5
+    assert cores([node(cpu="8", pods="3")], shape=shape) == 3
+    assert cores([node(cpu="8")], quotas=[quota(pods="4"), quota(name="r", requests_memory="4Gi")], shape=shape) == 2
+
+
+def test_a_pod_reserves_its_containers_or_its_largest_init_container_and_its_sidecars_and_overhead():
+    def container(cpu, **more):
+        return {"name": "c", "resources": {"requests": {"cpu": cpu}}, **more}
+
+    def reserved(**spec):
+        return requests_of({"spec": spec})["cpu"]
+
+    assert reserved(containers=[container("1"), container("500m")]) == 1.5
+    assert reserved(containers=[container("1")], initContainers=[container("3"), container("2")]) == 3
+    assert reserved(containers=[container("1")], initContainers=[container("1", restartPolicy="Always")]) == 2
+    assert reserved(containers=[container("1")], overhead={"cpu": "250m"}) == 1.25
+    assert reserved(containers=[{"name": "c", "resources": {"limits": {"cpu": "2"}}}]) == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 64), st.integers(0, 3000), st.booleans()), max_size=8), st.integers(0, 40))
+def test_capacity_is_never_negative_and_never_more_than_there_is(described, limit):
+    nodes = [node(f"n{i}", str(cpu), unschedulable=gone) for i, (cpu, _, gone) in enumerate(described)]
+    pods = [pod(f"p{i}", f"{milli}m", on=f"n{i}") for i, (_, milli, _) in enumerate(described)]
+    found = cores(nodes, pods, [quota(requests_cpu=str(limit))])
+    assert 0 <= found <= min(limit, sum(cpu for cpu, _, gone in described if not gone))
+    assert found <= cores(nodes, (), [quota(requests_cpu=str(limit))])
+
+
+def test_what_is_remembered_of_nodes_and_pods_is_enough():
+    nodes = [
+        node("a", cpu="4", taints=[{"key": "x", "effect": "NoExecute"}]),
+        node("b", cpu="4"),
+        node("c", unschedulable=True),
+    ]
+    pods = [pod("db", "1500m", on="b"), replica("r", on="b"), pod("p", phase="Failed", on="b")]
+    assert cores(map(small_node, nodes), map(small_pod, pods)) == cores(nodes, pods) == 2
+
+
+def test_replicas_inside_workers_have_the_cores_of_those_workers_that_are_ready_on_nodes_that_are_not_lost():
+    workers = [pod("w1", "4", on="a"), pod("w2", "4", on="b"), pod("w3", "4", on="a", ready=False)]
+    workers.append(pod("w4", "4", on="a") | {"metadata": {"name": "w4", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    assert cores_of_workers(workers, [node("a"), node("b", ready=False)]).cores == 4
+    assert cores_of_workers(workers, [node("a", unschedulable=True), node("b")]).cores == 8, (
+        "a cordoned node still serves"
+    )

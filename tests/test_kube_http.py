@@ -1,0 +1,295 @@
+"""Behind `kube`, an API server and a Prometheus that misbehave: back-off, renewed credentials, stale watches, missing data."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+
+from faro_lib.kube.client import Api, ApiError, connect
+from faro_lib.kube.prometheus import Prometheus, Queries
+from faro_lib.kube.watch import Watched
+
+
+class Fake(ThreadingHTTPServer):
+    """Answers with what `answer(method, path, query, headers)` returns: (status, object, headers) or lines of a stream."""
+
+    daemon_threads = True
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, []
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        parts = urlsplit(self.path)
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.asked.append((self.command, parts.path, query))
+        status, thing, *headers = self.server.answer(self.command, parts.path, query, self.headers)
+        self.send_response(status)
+        for name, value in (headers[0] if headers else {}).items():
+            self.send_header(name, value)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for line in thing if isinstance(thing, list) else [thing]:
+            self.wfile.write(json.dumps(line).encode() + b"\n")
+
+    do_POST = do_PUT = do_PATCH = do_GET
+
+
+@contextmanager
+def serving(answer):
+    server = Fake(answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def api_at(server, token=lambda: "t", **options) -> Api:
+    def load():
+        from kubernetes.client import Configuration
+
+        configuration = Configuration(host=server.url)
+        configuration.api_key = {"BearerToken": f"Bearer {token()}"}
+        return configuration
+
+    return Api(load, "jobs", **options)
+
+
+def failing(times, status, **headers):
+    """An answer that fails so often, and then is well."""
+    left = [times]
+
+    def answer(*_):
+        left[0] -= 1
+        if left[0] >= 0:
+            return status, {"message": "not now"}, headers
+        return 200, {"kind": "fine"}
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("method", ["GET", "PATCH", "POST"])
+def test_a_server_that_is_busy_is_asked_again(status, method):
+    with serving(failing(2, status)) as server:
+        assert api_at(server).send(method, "/x", {} if method != "GET" else None) == {"kind": "fine"}
+        assert len(server.asked) == 3
+
+
+def test_a_server_that_names_a_time_is_left_alone_until_then():
+    with serving(failing(1, 429, **{"Retry-After": "1"})) as server:
+        began = time.monotonic()
+        api_at(server).get("/x")
+        assert time.monotonic() - began >= 1
+
+
+def test_a_server_that_stays_busy_is_given_up_in_one_line():
+    with serving(failing(100, 503)) as server, pytest.raises(ApiError, match="GET /x: 503 not now") as raised:
+        api_at(server, retries=2).get("/x")
+    assert raised.value.status == 503
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 422])
+def test_a_refusal_is_not_asked_again(status):
+    with serving(failing(1, status)) as server:
+        with pytest.raises(ApiError, match=str(status)):
+            api_at(server).get("/x")
+        assert len(server.asked) == 1
+
+
+def test_a_server_that_is_not_there_is_one_line():
+    with serving(failing(0, 200)) as server:
+        api = api_at(server, retries=1)
+    with pytest.raises(ApiError, match="is not reached") as raised:
+        api.get("/x")
+    assert raised.value.status == 0
+
+
+def test_a_token_that_has_rotated_is_read_again_without_a_restart():
+    valid = ["old"]
+
+    def answer(method, path, query, headers):
+        return (200, {}) if headers["authorization"] == f"Bearer {valid[0]}" else (401, {"message": "Unauthorized"})
+
+    with serving(answer) as server:
+        api = api_at(server, token=lambda: valid[0])
+        api.get("/x")
+        valid[0] = "new"
+        api.get("/x")
+        assert len(server.asked) == 3
+
+
+def test_no_error_tells_the_token():
+    def answer(method, path, query, headers):
+        return 403, {"message": f"you are {headers['authorization'][:0]}nobody"}
+
+    with serving(answer) as server, pytest.raises(ApiError) as raised:
+        api_at(server, token=lambda: "s3cret").get("/x")
+    assert "s3cret" not in repr(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "kubeconfig"), ("", "kubeconfig"), ("apiVersion: v1\nkind: Config\n", "kubeconfig")]
+)
+def test_a_kubeconfig_that_cannot_be_read_is_one_line(tmp_path, text, said):
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=said) as raised:
+        connect(str(path))
+    assert "\n" not in str(raised.value)
+
+
+def thing(name, version, **more):
+    return {"metadata": {"name": name, "resourceVersion": version}, **more}
+
+
+def test_a_watch_whose_version_is_gone_lists_again():
+    lists = [[thing("a", "1")], [thing("b", "9")]]
+
+    def answer(method, path, query, headers):
+        if "watch" not in query:
+            found = lists.pop(0) if len(lists) > 1 else lists[0]
+            return 200, {"items": found, "metadata": {"resourceVersion": "1"}}
+        gone = {"type": "ERROR", "object": {"code": 410, "message": "too old resource version"}}
+        return 200, [{"type": "ADDED", "object": thing("c", "2")}, gone]
+
+    with serving(answer) as server:
+        watched = Watched(api_at(server), "/things").start()
+        watched.wait(5)
+        until = time.monotonic() + 5
+        while {one["metadata"]["name"] for one in watched.things()} != {"b", "c"} and time.monotonic() < until:
+            time.sleep(0.02)
+        watched.stop()
+    assert watched.lists >= 2
+    assert {one["metadata"]["name"] for one in watched.things()} >= {"b"}
+    assert "a" not in {one["metadata"]["name"] for one in watched.things()}
+
+
+def test_a_watch_that_ends_in_order_goes_on_from_where_it_was():
+    def answer(method, path, query, headers):
+        if "watch" not in query:
+            return 200, {"items": [], "metadata": {"resourceVersion": "5"}}
+        time.sleep(0.05)
+        return 200, [
+            {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(int(query["resourceVersion"]) + 1)}}}
+        ]
+
+    with serving(answer) as server:
+        watched = Watched(api_at(server), "/things").start()
+        time.sleep(0.5)
+        watched.stop()
+        versions = [query["resourceVersion"] for _, _, query in server.asked if "watch" in query]
+    assert watched.lists == 1
+    assert versions == [str(5 + i) for i in range(len(versions))]
+    assert len(versions) > 2
+
+
+def test_a_watch_without_a_server_keeps_what_it_knew_and_says_how_old_it_is():
+    def answer(method, path, query, headers):
+        return 200, {"items": [thing("a", "1")], "metadata": {"resourceVersion": "1"}} if "watch" not in query else []
+
+    with serving(answer) as server:
+        watched = Watched(api_at(server, retries=0), "/things").start()
+        watched.wait(5)
+    time.sleep(0.6)
+    watched.stop()
+    assert [one["metadata"]["name"] for one in watched.things()] == ["a"]
+    assert watched.silent_s() > 0.4
+    assert watched.error is not None
+
+
+# --- Prometheus ------------------------------------------------------------------------------------------------------
+
+
+def vector(*values):
+    return {"data": {"resultType": "vector", "result": [{"metric": {}, "value": [0, str(value)]} for value in values]}}
+
+
+def matrix(pairs):
+    result = [{"metric": {}, "values": [[when, str(value)] for when, value in pairs]}] if pairs else []
+    return {"data": {"resultType": "matrix", "result": result}}
+
+
+QUERIES = Queries("sum(increase(requests[$window]))", "mean[$window]", "p99[$window]")
+
+
+def observed(instant, history, now_s=1030.0):
+    """What is seen 30 s after minutes that ended at 880, 940, 1000."""
+
+    def answer(method, path, query, headers):
+        return 200, history if path.endswith("query_range") else instant(query["query"])
+
+    with serving(answer) as server:
+        load = Prometheus(server.url).observe([QUERIES], np.array([880.0, 940.0, 1000.0]), now_s)
+    return load, server.asked
+
+
+def test_counts_and_latencies_come_by_the_minute():
+    load, asked = observed(lambda query: vector(0.25), matrix([(880, 60), (940, 120), (1000, 90)]))
+    assert load.arrivals_per_min.tolist() == [[60, 120, 90]]
+    assert load.mean_latency_s.tolist() == load.p99_s.tolist() == [0.25]
+    ranges = [query for _, path, query in asked if path.endswith("query_range")]
+    assert ranges == [{"query": "sum(increase(requests[60s]))", "start": "880.000", "end": "1000.000", "step": "60"}]
+
+
+def test_a_minute_without_a_sample_is_missing_and_not_zero():
+    load, _ = observed(lambda query: vector(), matrix([(880, 60), (1000, 90)]))
+    assert np.isnan(load.arrivals_per_min[0, 1])
+    assert load.arrivals_per_min[0, [0, 2]].tolist() == [60, 90]
+    assert np.isnan([load.mean_latency_s[0], load.p99_s[0], load.arrivals_now[0], load.queue[0]]).all()
+
+
+def test_the_mean_latency_of_no_requests_is_zero_for_the_job_is_idle_and_not_missing():
+    load, _ = observed(lambda query: vector("NaN"), matrix([(880, 0), (940, 0), (1000, 0)]))
+    assert load.mean_latency_s.tolist() == [0]
+    assert np.isnan(load.p99_s).all()
+
+
+def test_a_prometheus_that_is_not_there_leaves_everything_missing():
+    prometheus = Prometheus("http://127.0.0.1:9", timeout_s=1)
+    load = prometheus.observe([QUERIES, QUERIES], np.array([940.0, 1000.0]), 1030.0)
+    assert load.arrivals_per_min.shape == (2, 2)
+    assert np.isnan(load.arrivals_per_min).all()
+    assert np.isnan(load.mean_latency_s).all()
+
+
+def test_a_prometheus_that_answers_nonsense_leaves_everything_missing():
+    load, _ = observed(lambda query: {"status": "error"}, ["?"])
+    assert np.isnan(load.arrivals_per_min).all()
+
+
+def test_a_query_with_several_answers_is_the_operators_mistake():
+    with pytest.raises(ValueError, match=r"2 answers; one is needed: sum"):
+        observed(lambda query: vector(1, 2), matrix([]))
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ({}, r"queries.requests is missing"),
+        ({"requests": "sum(rate(x[1m]))", "latency_mean_s": "y[$window]"}, r"must look back by \$window"),
+        ({"request": "x"}, "did you mean 'requests'"),
+    ],
+)
+def test_queries_that_cannot_be_asked_are_refused_in_one_line(said, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Queries.of("resnet", said)

@@ -1,0 +1,200 @@
+"""Recommendations: what the policy would ask for, in words; the capacity that a promise needs; exit statuses."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faro_lib import cli
+from faro_lib.forecast.naive import Oracle
+from faro_lib.policies import Kit
+from faro_lib.policies.faro import chosen
+from faro_lib.recommend import advise, history_from_csv, history_of
+from faro_lib.recommend.capacity import busiest, knee, needed, sizes_worth_trying
+from faro_lib.workload import Job, Traces, Workload
+from faro_lib.workload.readers import read_jobs
+from faro_lib.workload.synthetic import synthetic
+from faro_lib.workload.tables import traces_frame
+
+JOBS = (Job("busy"), Job("idle"))
+STEADY = np.tile([[1200.0], [60.0]], 30)  # 20 and 1 requests a second
+
+
+def oracle(counts=STEADY, jobs=JOBS):
+    return Oracle(jobs=tuple(job.name for job in jobs), day_minutes=counts.shape[1], truth=counts)
+
+
+def policy(jobs=JOBS, counts=STEADY):
+    return chosen(Kit(jobs, oracle(counts, jobs)), "Sum")
+
+
+def test_a_busy_job_gets_the_replicas_and_both_keep_their_slo():
+    advice = advise(JOBS, STEADY, policy(), 12)
+    assert advice.plan.target.sum() <= 12
+    assert advice.plan.target[0] >= 5  # 20 requests a second at 0.18 s each keep 3.6 replicas busy
+    assert advice.kept.all()
+
+
+def test_where_capacity_is_short_it_says_how_many_would_do():
+    advice = advise(JOBS, STEADY, policy(), 5)
+    assert not advice.kept[0]
+    enough = int(advice.needed[0])
+    assert advice.why(0) == f"misses its SLO; {enough} would keep it"
+    assert advise(JOBS, STEADY, policy(), 1 + enough).kept.all()
+
+
+def test_the_number_that_would_do_is_the_least():
+    enough = int(advise(JOBS, STEADY, policy(), 5).needed[0])
+    assert not advise(JOBS, STEADY, policy(), enough).kept[0]
+
+
+def test_the_expected_rate_is_the_forecast_s():
+    np.testing.assert_allclose(advise(JOBS, STEADY, policy(), 12).expected_rps, [20, 1])
+
+
+def test_missing_minutes_are_not_zero_for_the_one_who_decides():
+    from faro_lib.recommend.history import History
+
+    gap = STEADY.copy()
+    gap[:, -3:] = np.nan
+    history = history_of(JOBS, gap)
+    assert isinstance(history, History)
+    assert history.missing == 6
+    advice = advise(JOBS, history.today, chosen(Kit(JOBS, history.forecaster()), "Sum"), 12)
+    assert advice.expected_rps[0] == pytest.approx(20, rel=0.1)
+
+
+def test_a_long_history_is_split_into_days_that_end_now():
+    counts = np.arange(2 * 3000, dtype=float).reshape(2, 3000)
+    history = history_of(JOBS, counts)
+    assert history.traces.train.shape == (1, 1, 2, 1440)
+    np.testing.assert_array_equal(history.today, counts[:, -1440:])
+
+
+def test_a_job_without_a_single_count_is_named():
+    counts = STEADY.copy()
+    counts[1] = np.nan
+    with pytest.raises(ValueError, match="job 'idle' has no count in 30 minutes"):
+        history_of(JOBS, counts)
+
+
+def test_too_little_history_is_refused():
+    with pytest.raises(ValueError, match="5 minutes of counts; at least 23 are needed"):
+        history_of(JOBS, STEADY[:, :5])
+
+
+def test_the_busiest_part_of_a_day_keeps_its_place_in_the_training_days():
+    day = np.tile(np.arange(100) % 50, (2, 1))
+    traces = Traces(JOBS, day[None, None], day[None])
+    part, first = busiest(traces, 20)
+    assert first in (30, 80)
+    np.testing.assert_array_equal(part.train[0, 0][:, :20], part.evaluation[0])
+
+
+def test_the_knee_of_a_corner_is_its_corner():
+    corner = pd.DataFrame({"replicas": [1, 5, 9, 13], "slo_violation_rate": [1.0, 0.5, 0.0, 0.0]})
+    assert knee(corner) == 9
+
+
+def test_a_straight_line_and_a_flat_one_have_no_knee():
+    line = pd.DataFrame({"replicas": [1, 2, 3], "slo_violation_rate": [1.0, 0.5, 0.0]})
+    assert knee(line) is None
+    assert knee(line.assign(slo_violation_rate=0.0)) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=12))
+def test_the_knee_is_one_of_the_sizes_and_not_an_end(rates):
+    rates = sorted(rates, reverse=True)
+    curve = pd.DataFrame({"replicas": np.arange(len(rates)) * 3 + 2, "slo_violation_rate": rates})
+    assert knee(curve) in {None, *curve["replicas"].iloc[1:-1]}
+
+
+def test_no_size_may_be_enough():
+    assert needed(pd.DataFrame({"replicas": [4, 8], "slo_violation_rate": [0.9, 0.2]}), 0.1) is None
+
+
+def test_sizes_worth_trying_hold_what_a_clairvoyant_would_need():
+    least, most = sizes_worth_trying(Workload(JOBS, STEADY.astype(int)), "half-mmc")
+    assert least == 2
+    assert most >= 1.25 * advise(JOBS, STEADY, policy(), 12).needed.sum() - 1
+
+
+@pytest.fixture
+def counts_csv(tmp_path):
+    traces = synthetic(seed=3, jobs=3, days=2, minutes=60)
+    table = traces_frame(traces).query("sample == 0")[["day", "minute", "job", "requests"]]
+    table.to_csv(tmp_path / "my.csv", index=False)
+    return tmp_path / "my.csv"
+
+
+def test_a_table_of_jobs_with_service_times_makes_models_of_their_own(tmp_path):
+    from faro_lib.workload.service import true_service_time
+
+    (tmp_path / "jobs.csv").write_text("job,slo_s,service_time_s\nmine,0.2,0.05\n")
+    (job,) = read_jobs(tmp_path / "jobs.csv")
+    assert true_service_time(job).mean_s == pytest.approx(0.05)
+
+
+def test_enough_capacity_is_exit_status_0_and_json_is_one_object(counts_csv, capsys):
+    assert cli.main(["recommend", "--workload", str(counts_csv), "--replicas", "24", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["reached"]
+    assert {row["job"] for row in found["jobs"]} == {"job0", "job1", "job2"}
+    assert all(row["kept"] and row["why"] for row in found["jobs"])
+
+
+def test_too_little_capacity_is_exit_status_3(counts_csv, capsys):
+    assert cli.main(["recommend", "--workload", str(counts_csv), "--replicas", "3"]) == 3
+    assert "would keep it" in capsys.readouterr().out
+
+
+def test_without_a_capacity_it_takes_what_the_replayed_day_needs_and_marks_the_knee(counts_csv, tmp_path, capsys):
+    picture = tmp_path / "curve.html"
+    assert cli.main(["recommend", "--workload", str(counts_csv), "--violations", "0.05", "--plot", str(picture)]) == 0
+    said = capsys.readouterr().out
+    assert "keeps 5.0%" in said
+    assert "knee" in said
+    assert "data:image/png;base64," in picture.read_text()
+
+
+def test_a_rate_that_no_size_keeps_is_exit_status_3(counts_csv, capsys):
+    assert cli.main(["recommend", "--workload", str(counts_csv), "--violations", "0"]) == 3
+    assert "no size that was tried keeps 0.0%" in capsys.readouterr().out
+
+
+def test_a_day_without_earlier_ones_is_learnt_from_itself(tmp_path):
+    table = pd.DataFrame({"minute": np.repeat(range(40), 2), "job": ["a", "b"] * 40, "requests": 100})
+    table.to_csv(tmp_path / "day.csv", index=False)
+    history = history_from_csv(str(tmp_path / "day.csv"))
+    assert history.single_day
+    assert type(history.forecaster()).__name__ == "Persistence"
+
+
+MISTAKES = [
+    ([], "give either --workload FILE.csv or --prometheus URL"),
+    (["--workload", "none.csv"], "none.csv: no such file"),
+    (["--prometheus", "http://127.0.0.1:1"], "--prometheus needs --query"),
+    (["--prometheus", "localhost", "--query", "up"], "prometheus='localhost' must be an http:// or https:// address"),
+    (["--workload", "my.csv", "--plot", "x.gif"], "plot='x.gif' is not a picture"),
+    (["--workload", "my.csv", "--dispatch", "best"], "dispatch='best' is unknown; accepted: "),
+    (["--workload", "{csv}", "--violations", "2"], "violations=2.0 must be a share in [0, 1)"),
+    (["--workload", "{csv}", "--replicas", "0"], "replicas=0 must be at least 1"),
+    (["--workload", "{csv}", "--replicas", "2"], "cannot hold the minimum of 3 jobs"),
+    (["--workload", "{csv}", "--at", "999"], "at=999 is not a minute of the last day; accepted: 1..60"),
+    (
+        ["--workload", "{csv}", "--objective", "sum", "--replicas", "9"],
+        "objective='sum' is unknown; did you mean 'Sum'?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), MISTAKES, ids=[case[1][:30] for case in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_status_2(arguments, told, counts_csv, capsys):
+    assert cli.main(["recommend", *(word.replace("{csv}", str(counts_csv)) for word in arguments)]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("faro: ")]
+    assert len(said) == 1
+    assert told in said[0]

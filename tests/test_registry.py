@@ -1,0 +1,94 @@
+"""Names: what is registered can be chosen wherever names are configured, and nothing else can."""
+
+import pytest
+
+from faro_lib import pipeline, registry
+from faro_lib.config import load
+from faro_lib.pipeline.check import names
+from faro_lib.policies import MAKERS, make, maker_of
+from faro_lib.registry import Registry
+
+pytestmark = pytest.mark.usefixtures("no_plugins")
+
+
+@pytest.fixture
+def no_plugins(monkeypatch):
+    """Whatever a test registers is forgotten after it."""
+    monkeypatch.setenv(registry.ENVIRONMENT, "")
+    before = dict(MAKERS)
+    yield
+    MAKERS.clear()
+    MAKERS.update(before)
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """Writes a plugin."""
+
+    def write(text):
+        path = tmp_path / "mine.py"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+UNKNOWN = [
+    ({"policies": ["FairShare", "aiad"]}, "policies: policy='aiad' is unknown; did you mean 'AIAD'?"),
+    (
+        {"scale": {"policies": ["FairShair"]}},
+        "scale.policies: policy='FairShair' is unknown; did you mean 'FairShare'?",
+    ),
+    ({"sensitivity": {"policies": ["AIAD", "Fa"]}}, "sensitivity.policies: policy='Fa' is unknown; accepted: "),
+    ({"sloppify": {"objectives": ["sum"]}}, "sloppify.objectives: objective='sum' is unknown; did you mean 'Sum'?"),
+    ({"sloppify": {"solvers": ["exactly"]}}, "sloppify.solvers: solver='exactly' is unknown; did you mean 'exact'?"),
+    ({"forecast": {"baselines": ["seasonel"]}}, "forecast.baselines: forecaster='seasonel' is unknown; did you mean "),
+    ({"ablation": {"objective": "Summ"}}, "ablation.objective: objective='Summ' is unknown; did you mean 'Sum'?"),
+    ({"plugins": ["none.py"]}, "none.py: no such file; a plugin is a .py file"),
+]
+
+
+@pytest.mark.parametrize(("mapping", "told"), UNKNOWN, ids=lambda part: str(part)[:40])
+def test_an_unknown_name_is_refused_in_one_line_before_anything_runs(mapping, told):
+    with pytest.raises((ValueError, OSError)) as error:
+        names(load(mapping))
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_policy_of_the_library_can_be_configured():
+    names(load({"policies": list(MAKERS)}))
+
+
+def test_a_name_is_registered_once():
+    fruit: Registry[int] = Registry("fruit")
+    fruit.enter("apple", 1)
+    with pytest.raises(ValueError, match="fruit='apple' is registered already"):
+        fruit.enter("apple", 2)
+
+
+REGISTERS = "from faro_lib.policies import FairShare, register\nregister('Mine')(lambda kit: FairShare())\n"
+
+
+def test_what_a_plugin_registers_can_be_configured_and_made(plugin):
+    pipeline.check(load({"plugins": [str(plugin(REGISTERS))], "policies": ["Mine"]}))
+    assert make("Mine", None).name == "FairShare"
+
+
+def test_a_process_that_inherits_the_environment_finds_it_too(plugin, monkeypatch):
+    monkeypatch.setenv(registry.ENVIRONMENT, str(plugin(REGISTERS.replace("Mine", "Inherited"))))
+    assert make("Inherited", None).name == "FairShare"
+
+
+def test_a_plugin_that_fails_is_named_in_one_line(plugin):
+    with pytest.raises(ValueError, match=r"mine\.py: ZeroDivisionError: division by zero"):
+        registry.load_plugins([plugin("1 / 0")])
+
+
+def test_every_objective_is_pursued_by_a_policy_of_its_name():
+    from faro_lib.forecast.naive import Oracle
+    from faro_lib.policies import Kit
+    from faro_lib.workload import Job
+
+    kit = Kit((Job("a"),), forecaster=Oracle(jobs=("a",), truth=None))
+    assert maker_of("Faro-ProportionalFair")(kit).objective == "ProportionalFair"

@@ -1,0 +1,72 @@
+"""Figures can be read in print and by the colour-blind."""
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from faro_lib.figures import decision, forecasting, style
+
+# What light of linear RGB becomes for those who lack a cone (Machado, Oliveira and Fernandes 2009, severity 1).
+VISION = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+# sRGB to XYZ, relative to the white of D65.
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+PALETTES = {
+    "policies": style.COLOURS | {"limit": style.LIMIT},
+    "solvers": decision.SOLVER_COLOURS,
+    "forecasters": forecasting.COLOURS,
+}
+JUST_TOLD_APART = 2.3  # in CIELAB, side by side
+
+
+def lab(colours, vision):
+    """CIELAB of colours "#RRGGBB" as they are seen, shape (colours, 3)."""
+    srgb = np.array([[int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in colours])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    xyz = np.clip(linear @ np.array(vision).T, 0, 1) @ TO_XYZ.T / TO_XYZ.sum(axis=1)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+
+
+@pytest.mark.parametrize("vision", VISION)
+@pytest.mark.parametrize("palette", PALETTES)
+def test_any_two_colours_of_a_palette_are_told_apart_also_by_the_colour_blind(palette, vision):
+    colours = PALETTES[palette] | {f"spare {n}": spare for n, spare in enumerate(style.SPARE)}
+    seen = dict(zip(colours, lab(colours.values(), VISION[vision])))
+    distance = {(a, b): np.linalg.norm(seen[a] - seen[b]) for a, b in itertools.combinations(seen, 2)}
+    closest = min(distance, key=distance.__getitem__)
+    assert distance[closest] > 8 * JUST_TOLD_APART, closest
+
+
+@pytest.mark.parametrize("palette", PALETTES)
+def test_every_colour_stands_out_from_paper(palette):
+    assert (lab(PALETTES[palette].values(), VISION["normal"])[:, 0] < 85).all()
+
+
+def test_a_simulated_deuteranope_confuses_what_a_deuteranope_confuses():
+    green, orange = lab(["#6E8B00", "#C06A00"], VISION["deuteranopia"])
+    assert np.linalg.norm(green - orange) < np.linalg.norm(np.subtract(*lab(["#6E8B00", "#C06A00"], np.eye(3)))) / 3
+
+
+def test_a_figure_that_would_be_shrunk_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"figure 'wide': width 7\.5 in"):
+        style.save(Figure((7.5, 2)), tmp_path, "wide")
+
+
+def test_a_figure_with_text_under_8_pt_is_refused(tmp_path):
+    figure = Figure((style.COLUMN_IN, 2))
+    figure.subplots().legend([], title="tiny", title_fontsize=6)
+    with pytest.raises(ValueError, match="'tiny' has 6 pt; at least 8 pt"):
+        style.save(figure, tmp_path, "small")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_of_a_plugin_has_a_colour_of_its_own():
+    assert style.colour("Mine") in style.SPARE
+    assert style.colour("Faro-Sum (paper)") == style.COLOURS["Faro-Sum"]
