@@ -64,8 +64,7 @@ MISTAKES = [
     ({"live": {"scale": 7}}, "live.scale=7 must divide 60: 1, 2, 3, 4, 5, 6, 10, ..."),
     ({"live": {"tick_s": 10}}, "live.tick_s=10 should be greater than or equal to 30"),
     ({"live": {"jobs": [0, 10]}}, "live.jobs has 10; synthetic has jobs 0 to 9"),
-    ({"live": {"replicas": 2}}, "live.replicas=2 are fewer than its 3 jobs"),
-    ({"live": {"policies": ["AIDA"]}}, "unknown policy 'AIDA'; did you mean 'AIAD'?"),
+    ({"live": {"jobs": [0, 1], "replicas": 1}}, "live.replicas=1 are fewer than its 2 jobs"),
     ({"backend": "kindd"}, "backend='kindd' should be 'none', 'local', 'kind' or 'kubernetes'"),
 ]
 

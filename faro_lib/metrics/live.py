@@ -207,7 +207,7 @@ def replay(
     results: str | Path,
     backend: str,
     *,
-    jobs: Sequence[int],
+    jobs: Sequence[int] | None,
     replicas: int,
     places: int,
     first_minute: int,
@@ -225,9 +225,10 @@ def replay(
 
     Parameters
     ----------
-    jobs : places in the workload; first_minute, minutes : of the judged day; tick_s : wall seconds between decisions.
+    jobs : places in the workload, None the first three; first_minute, minutes : of the judged day; tick_s : wall seconds between decisions.
     """
-    traces = part_of(read_traces(Path(results) / "traces"), jobs, first_minute)
+    traces = read_traces(Path(results) / "traces")
+    traces = part_of(traces, range(len(traces.jobs))[:3] if jobs is None else jobs, first_minute)
     workload, share = thinned(traces.workload().between(0, minutes), scale, most_rps)
     if share < 1:
         report(f"{share:.0%} of the requests are sent, as all would be more than {most_rps:g} a second")
