@@ -124,7 +124,9 @@ def kit_for(table, history: str | None, forecaster: str):
     """What a policy is made from; the forecaster learnt from the counts in `history`, or needs to learn nothing."""
     from faro_lib import forecast
     from faro_lib.forecast.kalman import untaught
+    from faro_lib.live.spec import PLACES
     from faro_lib.policies import Kit
+    from faro_lib.simulate import Physics
     from faro_lib.simulate.measured import measure_where_possible
     from faro_lib.workload import Traces
     from faro_lib.workload.readers import read_csv
@@ -135,7 +137,8 @@ def kit_for(table, history: str | None, forecaster: str):
         learnt = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
     else:
         learnt = untaught(tuple(job.name for job in table))
-    return Kit(table, forecaster=learnt, performance=measure_where_possible(table))
+    physics = Physics("least-outstanding", replica_places=PLACES)
+    return Kit(table, forecaster=learnt, performance=measure_where_possible(table, minutes=20, physics=physics))
 
 
 def say(line: str) -> None:

@@ -225,7 +225,9 @@ def replay(
 
     Parameters
     ----------
-    jobs : places in the workload, None the first three; first_minute, minutes : of the judged day; tick_s : wall seconds between decisions.
+    jobs : places in the workload, None the first three.
+    first_minute, minutes : of the judged day.
+    tick_s : wall seconds between decisions.
     """
     traces = read_traces(Path(results) / "traces")
     traces = part_of(traces, range(len(traces.jobs))[:3] if jobs is None else jobs, first_minute)
