@@ -187,7 +187,9 @@ class Sensitivity(Section):
 class Live(Section):
     """Stage 80: real requests on real replicas of Ray Serve; where, says `backend`."""
 
-    jobs: list[int] = Field([0, 1, 2], min_length=1, description="which jobs of the workload, counted from 0")
+    jobs: list[int] | None = Field(
+        None, min_length=1, description="which jobs of the workload, counted from 0; null: the first three"
+    )
     replicas: int = Field(8, ge=1, description="cluster size, in replicas of one core")
     first_minute: int = Field(0, ge=0, description="where the slice of the judged day begins")
     minutes: int = Field(3, ge=2, description="length of the slice")
@@ -202,11 +204,11 @@ class Live(Section):
 
     @field_validator("jobs")
     @classmethod
-    def _different_jobs(cls, jobs: list[int]) -> list[int]:
-        for job in jobs:
+    def _different_jobs(cls, jobs: list[int] | None) -> list[int] | None:
+        for job in jobs or []:
             if job < 0:
                 raise ValueError(f"has {job}; jobs are counted from 0")
-        return _no_twins(jobs)
+        return jobs and _no_twins(jobs)
 
     @field_validator("scale")
     @classmethod
@@ -222,8 +224,8 @@ class Live(Section):
 
     @model_validator(mode="after")
     def _a_replica_for_every_job(self):
-        if self.replicas < len(self.jobs):
-            raise ValueError(f"live.replicas={self.replicas} are fewer than its {len(self.jobs)} jobs")
+        if self.replicas < len(self.jobs or [0]):
+            raise ValueError(f"live.replicas={self.replicas} are fewer than its {len(self.jobs or [])} jobs")
         return self
 
 
@@ -293,7 +295,7 @@ class Config(Section):
         }.items():
             if sizes and min(sizes) < jobs:
                 raise ValueError(f"{key}: {min(sizes)} replicas are fewer than the {jobs} jobs of {self.workload}")
-        if self.backend != "none" and Path(self.workload).suffix != ".csv" and max(self.live.jobs) >= jobs:
+        if self.live.jobs and Path(self.workload).suffix != ".csv" and max(self.live.jobs) >= jobs:
             raise ValueError(f"live.jobs has {max(self.live.jobs)}; {self.workload} has jobs 0 to {jobs - 1}")
         return self
 

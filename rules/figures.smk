@@ -39,6 +39,7 @@ if DAYS >= 2:
     STAGES += [rules.ablation] if CONFIG.ablation.sizes != [] else []
     STAGES += [rules.sensitivity] if CONFIG.sensitivity.wanted else []
     STAGES += [rules.scale] if CONFIG.scale.wanted else []
+    STAGES += [rules.live] if CONFIG.backend != "none" else []
 
 
 rule report:

@@ -1,22 +1,27 @@
 """Stage 80: real requests on real replicas of Ray Serve. Switched off by `backend: none`."""
 
+LIVE_TABLES = ["summary.csv", "minutes.parquet", "decisions.parquet"]
+
 
 rule live:
     "Serve a slice of the judged day on Ray Serve under each policy, and the same slice in the simulator."
     input:
-        notebook="notebooks/80_live.ipynb",
-        modules=modules_of("80_live"),
+        notebook=local("notebooks/80_live.ipynb"),
+        modules=local(modules_of("80_live")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
     output:
         tables=[f"{RESULTS}/live/{CONFIG.backend}/{table}" for table in LIVE_TABLES],
         captions=f"{RESULTS}/figures/captions-live.json",
+        figures=figures_named("fig80_live", "fig80_live_minutes"),
         notebook=f"{NOTEBOOKS}/80_live.ipynb",
     log:
         f"{LOGS}/80_live.log",
     benchmark:
         f"{LOGS}/80_live.bench"
     threads: workflow.cores  # nothing else may run beside what is timed
+    conda:
+        ENVIRONMENT
     params:
         notebook=parameters(results=RESULTS, backend=CONFIG.backend, **CONFIG.live.model_dump()),
     message:

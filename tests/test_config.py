@@ -61,6 +61,10 @@ MISTAKES = [
     ({"sensitivity": {"forecast_error": [-0.1]}}, "has -0.1; accepted: numbers >= 0"),
     ({"sensitivity": {"interval_s": [0]}}, "has 0; accepted: numbers > 0"),
     ({"sensitivity": {"policies": ["AIAD"]}}, "sensitivity.policies=['AIAD'] list should have at least 2 items"),
+    ({"live": {"scale": 7}}, "live.scale=7 must divide 60: 1, 2, 3, 4, 5, 6, 10, ..."),
+    ({"live": {"tick_s": 10}}, "live.tick_s=10 should be greater than or equal to 30"),
+    ({"live": {"jobs": [0, 10]}}, "live.jobs has 10; synthetic has jobs 0 to 9"),
+    ({"live": {"jobs": [0, 1], "replicas": 1}}, "live.replicas=1 are fewer than its 2 jobs"),
     ({"backend": "kindd"}, "backend='kindd' should be 'none', 'local', 'kind' or 'kubernetes'"),
 ]
 

@@ -286,7 +286,7 @@ class TestTheWholePipeline:
 
     def test_a_workload_with_training_days_has_the_stages_that_learn_as_well(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
-        learning = {"forecast", "sloppify", "ablation", "sensitivity", "scale"}
+        learning = {"forecast", "sloppify", "ablation", "sensitivity", "scale", "live"}
         assert learning <= set(checkout.would_run("--config", "synthetic={days: 3}"))
 
     def test_empty_lists_leave_a_stage_out(self, interrupted_and_resumed):
@@ -295,10 +295,11 @@ class TestTheWholePipeline:
             "ablation={sizes: []}",
             "sensitivity={cold_start_s: [], slo_factor: [], forecast_error: [], interval_s: [], scv_factor: []}",
             "scale={mixed: [], clusters: [], largest: [], curve: []}",
+            "backend=none",
         ]
         left = set(checkout.would_run("--config", "synthetic={days: 3}", *off))
         assert "simulate" in left
-        assert not {"ablation", "sensitivity", "scale"} & left
+        assert not {"ablation", "sensitivity", "scale", "live"} & left
 
     def test_the_report_is_one_page_that_loads_nothing(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed

@@ -79,7 +79,7 @@ def run(
 
             exporter = Exporter(table, metrics_port, metrics_address)
             stack.callback(exporter.close)
-            print(f"metrics at http://{metrics_address}:{exporter.port}/metrics", file=sys.stderr)
+            say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
 
         publish = None
         if place:
@@ -102,7 +102,7 @@ def run(
         def on_failure(reason: str, told: str) -> None:
             if exporter:
                 exporter.failure(reason, told)
-            print(f"faro: {reason}: {told}", file=sys.stderr, flush=True)
+            say(f"faro: {reason}: {told}")
 
         until_s = float("inf") if seconds is None else clock.now_s + seconds
         drive(
@@ -124,7 +124,9 @@ def kit_for(table, history: str | None, forecaster: str):
     """What a policy is made from; the forecaster learnt from the counts in `history`, or needs to learn nothing."""
     from faro_lib import forecast
     from faro_lib.forecast.kalman import untaught
+    from faro_lib.live.spec import PLACES
     from faro_lib.policies import Kit
+    from faro_lib.simulate import Physics
     from faro_lib.simulate.measured import measure_where_possible
     from faro_lib.workload import Traces
     from faro_lib.workload.readers import read_csv
@@ -135,7 +137,8 @@ def kit_for(table, history: str | None, forecaster: str):
         learnt = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
     else:
         learnt = untaught(tuple(job.name for job in table))
-    return Kit(table, forecaster=learnt, performance=measure_where_possible(table))
+    physics = Physics("least-outstanding", replica_places=PLACES)
+    return Kit(table, forecaster=learnt, performance=measure_where_possible(table, minutes=20, physics=physics))
 
 
 def say(line: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from faro_lib.live import replica
 from faro_lib.live.rest import Rest
 from faro_lib.live.spec import Served
 from faro_lib.workload import Job
@@ -30,7 +31,7 @@ def configuration(
         {
             "name": one.application,
             "route_prefix": one.route,
-            "import_path": "faro_lib.live.replica:application",
+            "import_path": f"{replica.__name__}:application",
             "external_scaler_enabled": True,
             "args": {
                 "job": job.name,
@@ -45,7 +46,7 @@ def configuration(
         }
         for job, one, count in zip(jobs, served, replicas)
     ]
-    window = {"name": WINDOW, "route_prefix": WINDOW_ROUTE, "import_path": "faro_lib.live.replica:window", "args": {}}
+    window = {"name": WINDOW, "route_prefix": WINDOW_ROUTE, "import_path": f"{replica.__name__}:window", "args": {}}
     return [window, *applications]
 
 

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from faro_lib.live import models
 from faro_lib.workload import Job
 from faro_lib.workload.service import true_service_time
 
-EMULATED = "faro_lib.live.models:Emulated"
+PLACES = 10
+EMULATED = f"{models.__name__}:Emulated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Served:
     deployment: str = "replica"
     model: str = EMULATED
     options: Mapping[str, Any] = field(default_factory=dict)
-    places: int = 10
+    places: int = PLACES
     concurrency: int = 1
 
     def __post_init__(self):

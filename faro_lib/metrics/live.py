@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -10,18 +10,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from faro_lib import forecast
 from faro_lib.live import profile
 from faro_lib.live.backend import serving
-from faro_lib.live.experiment import Notes, Slice, live, twin
+from faro_lib.live.experiment import Notes, Slice, live, part_of, twin
 from faro_lib.live.machine import TOO_MUCH
 from faro_lib.live.rest import Rest
-from faro_lib.live.spec import Served
+from faro_lib.live.spec import Served, served
 from faro_lib.metrics.experiment import trial_seeds
 from faro_lib.metrics.frames import decisions_frame, minutes_frame
 from faro_lib.metrics.measures import summarize
-from faro_lib.policies import Policy
+from faro_lib.policies import Kit, Policy, make
 from faro_lib.simulate import Run
+from faro_lib.simulate.measured import measure_where_possible
 from faro_lib.workload import Workload
+from faro_lib.workload.tables import read_traces
 
 LIVE, SIMULATION = "live", "simulation"
 BURST = 4 / 3  # chance may make ten seconds of a minute so much busier than its mean
@@ -47,7 +50,7 @@ def thinned(workload: Workload, scale: float, most_rps: float) -> tuple[Workload
 def study(
     one: Slice,
     policies: Mapping[str, Policy],
-    served: tuple[Served, ...],
+    how: tuple[Served, ...],
     trials: int,
     *,
     backend: str = "local",
@@ -62,8 +65,8 @@ def study(
         twin(replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0])
     runs: list[tuple[dict, Run, Notes | None]] = []
     addresses = dict(address=address, serve_address=serve_address)
-    with serving(backend, one.workload.jobs, served, one.initial, one.capacity, report=report, **addresses) as ray:
-        start_s = _start_s(one, served, ray.ray, report)
+    with serving(backend, one.workload.jobs, how, one.initial, one.capacity, report=report, **addresses) as ray:
+        start_s = _start_s(one, how, ray.ray, report)
         for trial, seed in enumerate(trial_seeds(trials)):
             for name, policy in policies.items():
                 journal = Path(journals) / f"journal-{name}-{trial}.jsonl" if journals else None
@@ -73,7 +76,7 @@ def study(
                     one,
                     policy,
                     seed,
-                    served,
+                    how,
                     ray.ray,
                     ray.http,
                     pids=ray.pids,
@@ -90,7 +93,7 @@ def study(
         for name, policy in policies.items():
             key = {"environment": SIMULATION, "policy": name, "replicas": one.capacity, "trial": trial}
             runs.append((key, twin(known, policy, seed), None))
-    rows = [key | summarize(run) | _noted(notes) | {"start_s": start_s} for key, run, notes in runs]
+    rows = [key | summarize(run) | _noted(notes) | {"start_s": start_s, "scale": one.scale} for key, run, notes in runs]
     return LiveTables(
         pd.DataFrame(rows),
         pd.concat([minutes_frame(run).assign(**key) for key, run, _ in runs], ignore_index=True),
@@ -98,12 +101,12 @@ def study(
     )
 
 
-def _start_s(one: Slice, served, ray: Rest, report) -> float:
+def _start_s(one: Slice, how, ray: Rest, report) -> float:
     """How long a few replicas take to start, as many as there is room for; what the jobs say where there is none."""
     room = min(one.capacity - int(one.initial.sum()), 3)
     if room < 1:
         return one.workload.jobs[0].start_s
-    wall_s = profile.start_time(ray, served[0], more=room)
+    wall_s = profile.start_time(ray, how[0], more=room)
     report(f"{room} replicas start in {wall_s:.1f} s of wall time")
     return wall_s * one.scale
 
@@ -163,6 +166,21 @@ def ranking_distance(summary: pd.DataFrame, measure: str = "lost_utility") -> fl
     return float((~table["agree"]).mean()) if len(table) else 0.0
 
 
+def published_distance(table: pd.DataFrame, policies: list[str]) -> float:
+    """The same of the paper's simulator and cluster, mean over its cluster sizes.
+
+    Parameters
+    ----------
+    table : data/published/published_main.csv.
+    """
+    names = {"MArk/Cocktail/Barista": "MArk"}
+    table = table.replace({"system": names, "env": {"cluster": LIVE}}).rename(
+        columns={"system": "policy", "env": "environment"}
+    )
+    table = table[table["policy"].isin(policies)].assign(trial=0, lost_utility=table["lost_cluster_utility_mean"])
+    return float(np.mean([ranking_distance(part) for _, part in table.groupby("replicas")]))
+
+
 def lost_utility_error(summary: pd.DataFrame) -> pd.DataFrame:
     """By policy: mean lost utility live and in simulation, and the difference."""
     mean = summary.pivot_table(index="policy", columns="environment", values="lost_utility", sort=False)
@@ -183,3 +201,50 @@ def read_live(directory: str | Path) -> LiveTables:
         raise FileNotFoundError(f"{directory}/summary.csv: no such file; expected the tables of a live run")
     frames = (pd.read_parquet(directory / f"{name}.parquet") for name in ("minutes", "decisions"))
     return LiveTables(pd.read_csv(directory / "summary.csv"), *frames)
+
+
+def replay(
+    results: str | Path,
+    backend: str,
+    *,
+    jobs: Sequence[int] | None,
+    replicas: int,
+    places: int,
+    first_minute: int,
+    minutes: int,
+    scale: float,
+    tick_s: float,
+    most_rps: float,
+    trials: int,
+    policies: Sequence[str],
+    address: str | None = None,
+    serve_address: str | None = None,
+    report: Callable[[str], None] = print,
+) -> LiveTables:
+    """The stage of the pipeline: a slice of the workload in `results`, live and in simulation; journals lie beside the tables.
+
+    Parameters
+    ----------
+    jobs : places in the workload, None the first three.
+    first_minute, minutes : of the judged day.
+    tick_s : wall seconds between decisions.
+    """
+    traces = read_traces(Path(results) / "traces")
+    traces = part_of(traces, range(len(traces.jobs))[:3] if jobs is None else jobs, first_minute)
+    workload, share = thinned(traces.workload().between(0, minutes), scale, most_rps)
+    if share < 1:
+        report(f"{share:.0%} of the requests are sent, as all would be more than {most_rps:g} a second")
+    one = Slice(workload, replicas, scale, tick_s * scale, places)
+    kit = Kit(workload.jobs, forecast.fit("ar", traces), measure_where_possible(workload.jobs, physics=one.physics))
+    return study(
+        one,
+        {name: make(name, kit) for name in policies},
+        served(workload.jobs, scale=scale),
+        trials,
+        backend=backend,
+        address=address,
+        serve_address=serve_address,
+        journals=Path(results) / "live" / backend,
+        most_rps=most_rps,
+        report=report,
+    )

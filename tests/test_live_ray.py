@@ -1,0 +1,327 @@
+"""On a real Ray Serve: scaling, shedding, and every fault that an operator must expect. One Ray for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from contextlib import contextmanager
+
+import numpy as np
+import psutil
+import pytest
+from live_things import Wanting
+
+from faro_lib.live import journal, local
+from faro_lib.live.backend import Endpoint
+from faro_lib.live.clock import Clock
+from faro_lib.live.controller import OBSERVE, drive
+from faro_lib.live.deploy import APPLICATIONS, configuration, deploy
+from faro_lib.live.load import FAILED, SHED, UNSENT, Generator, Script
+from faro_lib.live.profile import start_time
+from faro_lib.live.rest import Rest
+from faro_lib.live.serve import RayServeCluster
+from faro_lib.live.spec import served
+from faro_lib.workload import Job
+
+pytestmark = pytest.mark.live
+
+CAPACITY, START = 6, [2, 1]
+SERVICE_S = 0.03
+JOBS = (
+    Job("a", slo_s=0.5, service_time_s=SERVICE_S, model="m"),
+    Job("b", slo_s=0.5, service_time_s=SERVICE_S, model="m"),
+)
+SERVED = served(JOBS, {job.name: {"places": 20} for job in JOBS})
+RECOVERED_S = 60.0
+TICK_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """A Ray that serves two jobs; afterwards none of its processes is left."""
+    with local.start(CAPACITY) as running:
+        port = urllib.parse.urlsplit(running.http).port
+        deploy(running.rest, configuration(JOBS, SERVED, START), (local.HTTP_HOST, port))
+        family = local.processes(running.pid)
+        assert len(family) > 5
+        yield Endpoint(running.rest, Rest(running.http, running.token), (running.pid,))
+        family += local.processes(running.pid)
+    assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def until(holds, seconds=RECOVERED_S, what="waited in vain"):
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < seconds, what
+        time.sleep(0.2)
+
+
+def state(ray, job) -> dict:
+    return ray.ray.get(APPLICATIONS)["applications"][job]["deployments"]["replica"]
+
+
+def running(ray) -> list[int]:
+    return [sum(one["state"] == "RUNNING" for one in state(ray, job.name)["replicas"]) for job in JOBS]
+
+
+class Loop:
+    """A controller in a thread of its own, and what it did."""
+
+    def __init__(self, ray, policy, path=None):
+        self.steps, self.failures = [], []
+        self.stop = threading.Event()
+        clock = Clock.starting_now(stop=self.stop, in_s=-900)
+        cluster = RayServeCluster(JOBS, SERVED, ray.ray, ray.http, clock)
+        self.thread = threading.Thread(
+            target=drive,
+            args=(cluster, policy, JOBS),
+            kwargs=dict(
+                clock=clock,
+                journal=path,
+                on_step=self.steps.append,
+                on_failure=lambda reason, told: self.failures.append(reason),
+            ),
+        )
+
+    def turns(self, more: int, seconds: float = 60.0) -> None:
+        """Wait for so many further turns."""
+        wanted = len(self.steps) + more
+        until(lambda: len(self.steps) >= wanted, seconds, "the loop stands still")
+
+
+@contextmanager
+def controlled(ray, policy=None, path=None):
+    """A controller beside what happens; it must not have ended, exceeded the capacity or scaled anybody to zero."""
+    policy = policy or Wanting([2, 2])
+    if isinstance(policy, Wanting):
+        policy.tick_s = TICK_S
+    loop = Loop(ray, policy, path)
+    loop.thread.start()
+    try:
+        loop.turns(2)
+        yield loop
+        assert loop.thread.is_alive(), "the loop ended"
+    finally:
+        loop.stop.set()
+        loop.thread.join(60)
+    for step in loop.steps:
+        here = step.observation.present if step.observation.present is not None else [True] * len(JOBS)
+        assert step.target.sum() <= CAPACITY
+        assert (step.target[here] >= 1).all()
+
+
+@contextmanager
+def loaded(ray, seconds, rate_rps=15.0):
+    """Poisson-free load on both jobs meanwhile; yields a function that waits for what became of it."""
+    n = int(seconds * rate_rps)
+    job = np.arange(n) % len(JOBS)
+    urls = tuple(ray.http.address + one.route for one in SERVED)
+    script = Script(urls, np.arange(n) / rate_rps, job, np.full(n, SERVICE_S))
+    generator = Generator(script, time.time() + 1.5)
+    try:
+        yield lambda: generator.result(timeout_s=seconds + 60)
+    finally:
+        generator.stop()
+
+
+def test_scaling_up_and_down_loses_no_request(ray):
+    policy = Wanting([2, 1])
+    with controlled(ray, policy), loaded(ray, 30) as result:
+        for target in ([4, 1], [1, 3], [2, 2]):
+            policy.target = np.array(target)
+            until(lambda target=target: running(ray) == target)
+        sent = result()
+    assert len(sent.outcome) == 450
+    assert sent.count(FAILED) == sent.count(UNSENT) == 0
+    assert sent.count(SHED) == 0
+
+
+def test_a_share_of_0_3_that_shall_be_refused_is_refused_two_seconds_later(ray):
+    policy = Wanting([2, 2], drop=[0.3, 0.0])
+    with controlled(ray, policy) as loop:
+        loop.turns(1)
+        time.sleep(2.0)
+        with loaded(ray, 12, rate_rps=40.0) as result:
+            sent = result()
+        policy.drop = np.zeros(2)
+        loop.turns(2)
+    refused = (sent.outcome == SHED).reshape(-1, 2).mean(axis=0)
+    assert abs(refused[0] - 0.3) < 0.05
+    assert refused[1] == 0
+    assert sent.count(FAILED) == 0
+
+
+def test_what_is_observed_is_what_was_sent(ray):
+    with controlled(ray) as loop:
+        began = time.time()
+        with loaded(ray, 8, rate_rps=30.0) as result:
+            sent = result()
+        time.sleep(2.5)
+        told = ray.http.get(f"/faro-statistics?since={int(began)}")
+        loop.turns(1)
+    assert sent.count(FAILED) == 0
+    for job in JOBS:
+        rows = told[job.name]["seconds"].values()
+        assert sum(row["arrivals"] for row in rows) == 120
+        assert sum(row["done"] for row in rows) == 120
+    seen = loop.steps[-1].observation
+    assert np.isfinite(seen.mean_latency_s).all()
+    assert (seen.mean_latency_s > SERVICE_S).all()
+
+
+def test_a_replica_that_is_killed_is_replaced(ray):
+    with controlled(ray) as loop:
+        until(lambda: running(ray) == [2, 2])
+        victim = state(ray, "a")["replicas"][0]
+        os.kill(victim["pid"], signal.SIGKILL)
+        known = victim["replica_id"]
+        until(lambda: known not in [one["replica_id"] for one in state(ray, "a")["replicas"]])
+        until(lambda: running(ray) == [2, 2])
+        loop.turns(1)
+        with loaded(ray, 4) as result:
+            sent = result()
+    assert sent.count(FAILED) == 0
+
+
+def test_the_statistics_come_back_when_their_actor_is_killed(ray):
+    with controlled(ray) as loop:
+        before = loop.steps[-1].observation.minute
+        (board,) = [one for one in local.processes(ray.pids[0]) if "ray::Board" in " ".join(one.cmdline())]
+        board.kill()
+        killed = int(time.time())
+
+        def heard_again() -> bool:
+            try:
+                told = ray.http.get(f"/faro-statistics?since={killed + 1}")
+            except OSError:
+                return False
+            return all(told.get(job.name, {}).get("replicas", 0) >= 1 and told[job.name]["seconds"] for job in JOBS)
+
+        until(heard_again)
+        loop.turns(2)
+        assert np.isfinite(loop.steps[-1].observation.queue).all()
+        assert np.isfinite(loop.steps[-1].observation.mean_latency_s).all()
+    assert loop.steps[-1].observation.minute >= before
+
+
+def test_a_dashboard_that_hangs_for_a_minute_stops_neither_the_loop_nor_the_service(ray):
+    (dashboard,) = [one for one in local.processes(ray.pids[0]) if "ray-dashboard" in " ".join(one.cmdline())[:40]]
+    with controlled(ray) as loop, loaded(ray, 55) as result:
+        dashboard.suspend()
+        try:
+            time.sleep(60)
+            assert loop.thread.is_alive()
+        finally:
+            dashboard.resume()
+        sent = result()
+        until(lambda: running(ray) == [2, 2])
+        failures = len(loop.failures)
+        loop.turns(2, seconds=RECOVERED_S)
+        assert len(loop.failures) <= failures + 1
+    assert OBSERVE in loop.failures
+    assert sent.count(FAILED) == sent.count(UNSENT) == 0
+
+
+def test_a_job_that_is_deleted_and_added_again_gets_its_replicas_again(ray):
+    with controlled(ray) as loop:
+        deploy(ray.ray, [one for one in configuration(JOBS, SERVED, [1, 1]) if one["name"] != "b"])
+        until(lambda: loop.steps[-1].observation.present is not None)
+        assert loop.steps[-1].observation.present.tolist() == [True, False]
+        until(lambda: state(ray, "a")["target_num_replicas"] == 2)
+        deploy(ray.ray, configuration(JOBS, SERVED, [1, 1]))
+        until(lambda: running(ray) == [2, 2])
+        assert loop.steps[-1].observation.present is None
+
+
+def command(ray, path, *arguments) -> tuple[list[str], dict[str, str]]:
+    """`faro run` as an operator starts it, and the environment that holds its token."""
+    jobs = path / "jobs.yaml"
+    jobs.write_text("".join(f"- {{job: {job.name}, slo_s: 0.5, model: m}}\n" for job in JOBS))
+    where = ["--address", ray.ray.address, "--serve-address", ray.http.address, "--jobs", str(jobs)]
+    line = [sys.executable, "-m", "faro_lib.cli", "run", *where, "--policy", "FairShare", "--tick", "2", *arguments]
+    return line, os.environ | {"RAY_AUTH_TOKEN": ray.ray.token, "RAY_AUTH_MODE": "token"}
+
+
+def test_a_controller_that_is_killed_resumes_and_asks_again_within_two_ticks_and_ends_on_sigterm(ray, tmp_path):
+    line, environment = command(ray, tmp_path, "--apply", "--journal", str(tmp_path / "journal"))
+
+    def begin():
+        return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True)
+
+    first = begin()
+    try:
+        told = json.loads(first.stdout.readline())
+        until(lambda: [state(ray, job.name)["target_num_replicas"] for job in JOBS] == [3, 3])
+    finally:
+        first.kill()
+        first.communicate()
+    assert told["applied"]
+    ray.ray.post("/api/v1/applications/a/deployments/replica/scale", {"target_num_replicas": 1})
+    second = begin()
+    try:
+        resumed = [json.loads(second.stdout.readline()) for _ in range(2)]
+        assert resumed[0]["plan"]["a"] == {"replicas": 3, "drop": 0.0, "reason": "reassert"}
+        assert [state(ray, job.name)["target_num_replicas"] for job in JOBS] == [3, 3]
+        assert resumed[1]["now_s"] > resumed[0]["now_s"] > told["now_s"]
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(30) == 0
+    finally:
+        if second.poll() is None:
+            second.kill()
+        second.communicate()
+    assert [state(ray, job.name)["target_num_replicas"] for job in JOBS] == [3, 3]
+    _, turns = journal.read(tmp_path / "journal")
+    assert len(turns) >= 3
+
+
+@pytest.mark.parametrize(
+    ("token", "told"), [("wrong", "the token is wrong"), (None, "wants a token and none was given")]
+)
+def test_a_token_that_is_wrong_or_missing_is_refused_in_one_line(ray, token, told, tmp_path):
+    line, environment = command(ray, tmp_path)
+    environment["HOME"] = str(tmp_path)
+    environment.pop("RAY_AUTH_TOKEN_PATH", None)
+    if token is None:
+        del environment["RAY_AUTH_TOKEN"]
+    else:
+        environment["RAY_AUTH_TOKEN"] = token
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
+    from faro_lib.forecast.kalman import untaught
+    from faro_lib.live.controller import paced
+    from faro_lib.policies import Kit, make
+
+    def policy():
+        kit = Kit(JOBS, untaught(("a", "b")))
+        return paced(make("Faro-PenaltySum", kit), TICK_S, least_gain=0.0)
+
+    with controlled(ray, policy(), tmp_path / "journal") as loop, loaded(ray, 20, rate_rps=60.0) as result:
+        assert result().count(FAILED) == 0
+        loop.turns(1)
+    header, turns = journal.read(tmp_path / "journal")
+    assert len(turns) >= 8
+    for taken, again in journal.replay(policy(), header, turns):
+        np.testing.assert_array_equal(again.target, taken.target)
+        np.testing.assert_array_equal(again.plan.drop, taken.plan.drop)
+        assert again.plan.reason == taken.plan.reason
+
+
+def test_a_start_is_timed_and_leaves_as_many_replicas_as_before(ray):
+    before = [state(ray, job.name)["target_num_replicas"] for job in JOBS]
+    if sum(before) == CAPACITY:
+        ray.ray.post("/api/v1/applications/a/deployments/replica/scale", {"target_num_replicas": before[0] - 1})
+        before[0] -= 1
+        until(lambda: running(ray) == before)
+    assert 0 < start_time(ray.ray, SERVED[0]) < RECOVERED_S
+    assert [state(ray, job.name)["target_num_replicas"] for job in JOBS] == before
