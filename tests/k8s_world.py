@@ -203,13 +203,14 @@ class Controller:
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             text=True,
         )
-        threading.Thread(target=self._listen, daemon=True).start()
+        for stream in (self.process.stdout, self.process.stderr):
+            threading.Thread(target=self._listen, args=(stream,), daemon=True).start()
 
-    def _listen(self) -> None:
-        for line in self.process.stdout or ():
+    def _listen(self, stream) -> None:
+        for line in stream:
             self.said.append((time.monotonic(), line.rstrip()))
 
     @property

@@ -12,6 +12,7 @@ import yaml
 from k8s_world import OFFLINE, Controller, FakePrometheus, World, apply, kubeconfig, table, until
 
 from faro_lib import cli
+from faro_lib.kube import preflight
 from faro_lib.kube.client import MERGE, connect
 from faro_lib.kube.manifests import Wanted, rights
 from faro_lib.kube.status import PLURAL, definition
@@ -244,5 +245,6 @@ def test_cores_that_the_pods_do_not_ask_for(world, prometheus, capsys):
 
 def test_a_right_that_is_missing(world, prometheus, capsys):
     world.api.send("DELETE", world.path("/apis/rbac.authorization.k8s.io/v1/{ns}/rolebindings/faro-controller"))
-    until(lambda: "may not" in refused(world, prometheus, capsys) or True, 5)
+    account = connect(world.account("faro-controller"))
+    until(lambda: not preflight.may(account, world.namespace, "apps", "deployments", "list"))
     assert "may not list deployments.apps in namespace" in refused(world, prometheus, capsys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 import threading
@@ -153,6 +154,8 @@ def place_of(backend: str, plan: str | None, kubeconfig: str | None, context: st
         return None
     from faro_lib.kube.operate import Place
 
+    logging.basicConfig(level=logging.INFO, format="faro: %(message)s")
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # each of its tries; we tell what became of them
     return Place.of(plan, kubeconfig, context)
 
 

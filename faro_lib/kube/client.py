@@ -99,8 +99,7 @@ class Api:
     def _request(self, method, path, body, kind, query, timeout):
         answer = self._once(method, path, body, kind, query, timeout)
         if answer.status == 401:  # the credentials may have been renewed under our feet
-            self._client.close()
-            self._client = self._fresh()
+            self._client = self._fresh()  # other threads may still use the old one
             answer = self._once(method, path, body, kind, query, timeout)
         return answer
 

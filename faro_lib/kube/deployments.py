@@ -134,13 +134,16 @@ class Deployments:
             raise ApiError(0, refused[0] + (f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""))
 
     def read(self) -> list[Found | None]:
-        """Every job's Deployment, one list a namespace; None where there is none."""
+        """Every job's Deployment as it stands; None where there is none."""
+        return [Found.of(one) if one else None for one in self.objects()]
+
+    def objects(self) -> list[dict | None]:
+        """The same whole, by one list a namespace."""
         there: dict[tuple[str, str], dict] = {}
         for namespace in sorted({address.namespace for address in self.addresses}):
             listed = self._api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments")
             there |= {(namespace, item["metadata"]["name"]): item for item in listed["items"]}
-        found = [there.get((address.namespace, address.name)) for address in self.addresses]
-        return [Found.of(one) if one else None for one in found]
+        return [there.get((address.namespace, address.name)) for address in self.addresses]
 
     def _scale(self, job: int, replicas: int) -> None:
         """Write only upon what was read: a controller that was suspended while another took over overwrites nothing of it.

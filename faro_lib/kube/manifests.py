@@ -177,7 +177,7 @@ def arguments(wanted: Wanted) -> list[str]:
     if wanted.backend == "rayserve":
         head = f"{wanted.name}-head-svc.{wanted.namespace}.svc"
         said["--address"] = f"http://{head}:{rayservice.DASHBOARD}"
-        said["--serve-address"] = f"http://{wanted.name}-serve-svc.{wanted.namespace}.svc:{rayservice.SERVING}"
+        said["--serve-address"] = f"http://{head}:{rayservice.SERVING}"
     else:
         said["--prometheus"] = wanted.prometheus
     return ["run", "--apply", *(word for pair in said.items() for word in pair)]
@@ -192,7 +192,7 @@ def controller(wanted: Wanted) -> dict:
         "command": ["faro"],
         "args": arguments(wanted),
         "env": [{"name": "HOME", "value": "/tmp"}, {"name": "NUMBA_CACHE_DIR", "value": "/tmp/numba"}],
-        "ports": [{"name": "metrics", "containerPort": METRICS}],
+        "ports": [{"name": "metrics", "containerPort": METRICS, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
         "startupProbe": probe | {"failureThreshold": 30},
         "readinessProbe": probe,
@@ -239,7 +239,7 @@ def controller(wanted: Wanted) -> dict:
 
 
 def service(wanted: Wanted) -> dict:
-    ports = [{"name": "metrics", "port": METRICS, "targetPort": "metrics"}]
+    ports = [{"name": "metrics", "port": METRICS, "targetPort": "metrics", "protocol": "TCP"}]
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -268,7 +268,7 @@ def quota(wanted: Wanted) -> dict:
     """Room for the workers, the head and two controllers while they are being replaced; more is somebody's mistake."""
     workers, spare = wanted.workers, 2
     hard = {
-        "requests.cpu": f"{workers.total + 1 + spare:g}",
+        "requests.cpu": f"{workers.total + 2 + spare:g}",
         "requests.memory": f"{workers.count * workers.memory_gib + 4 + spare:g}Gi",
         "pods": str(workers.count + 1 + 2 * spare),
     }

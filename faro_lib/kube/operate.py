@@ -154,6 +154,6 @@ def watched(api: Api, place: Place, cluster: Cluster, jobs: tuple[Job, ...]) -> 
     namespaces = {address.namespace for address in cluster.addresses}
     if len(namespaces) > 1:
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
-    found = [api.get(address.path) for address in cluster.addresses]
+    found = [one for one in cluster.objects() if one]
     labels = tuple(one["spec"]["selector"].get("matchLabels", {}) for one in found)
     return ClusterCapacity(api, namespaces.pop(), labels, shape_of(list(jobs), found))

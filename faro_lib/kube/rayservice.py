@@ -53,7 +53,10 @@ class Workers:
         return self.count * self.cores
 
 
-HEAD = {"cpu": "1", "memory": "4Gi"}
+HEAD = {"cpu": "2", "memory": "4Gi"}  # HAProxy's core and that of Ray
+# KubeRay's own probe of a worker waits for a proxy, which only the head has here: a worker is ready when its raylet is.
+AGENT = 52365
+PROBE = {"httpGet": {"path": "/api/local_raylet_healthz", "port": AGENT}, "periodSeconds": 5, "timeoutSeconds": 5}
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -81,11 +84,12 @@ def rayservice(
 ) -> dict:
     """The object. The token is KubeRay's to hand out, from a Secret that no manifest contains.
 
+    Requests enter at the head's service, where HAProxy spreads them over the replicas.
     The count of workers does not change, and KubeRay submits the configuration anew only when it changes or the cluster
     does: then counts are as in here until the controller's next turn.
     """
     applications = {
-        "proxy_location": "EveryNode",
+        "proxy_location": "HeadOnly",
         "http_options": {"host": "0.0.0.0", "port": SERVING},
         "applications": configuration(jobs, served, initial),
     }
@@ -131,7 +135,9 @@ def _pod(container: str, image: str, resources: dict[str, str], ports: dict[str,
                     "name": container,
                     "image": image,
                     "env": [{"name": key, "value": value} for key, value in ENVIRONMENT.items()],
-                    "ports": [{"name": key, "containerPort": port} for key, port in ports.items()],
+                    "ports": [{"name": key, "containerPort": port, "protocol": "TCP"} for key, port in ports.items()],
+                    "readinessProbe": PROBE | {"failureThreshold": 3},
+                    "livenessProbe": PROBE | {"initialDelaySeconds": 60, "failureThreshold": 24},
                     "resources": {"requests": resources, "limits": resources},
                     "securityContext": RESTRICTED,
                     "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],

@@ -1,0 +1,298 @@
+"""`faro manifests`: what it writes is current Kubernetes, is taken by a real API server, and holds no secret."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from k8s_world import ROOT, World, apply, kubeconfig, path_of, until
+
+from faro_lib import cli
+from faro_lib.kube.client import ApiError
+from faro_lib.kube.status import definition
+
+JOBS = ROOT / "cluster/jobs.yaml"
+OLD = {"PodDisruptionBudget"}  # the offline server is of 1.20, when policy/v1 was not there
+FOREIGN = ("Kustomization", "ServiceMonitor")  # not the API server's own, nor Faro's
+BACKENDS = {
+    "rayserve": ["--backend", "rayserve", "--service-monitor"],
+    "deployments": ["--backend", "deployments", "--prometheus", "http://prometheus.monitoring:9090"],
+}
+
+
+def write(backend, folder):
+    assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(folder), *BACKENDS[backend]]) == 0
+    return [thing for path in sorted(folder.glob("*.yaml")) for thing in yaml.safe_load_all(path.read_text())]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def written(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("manifests")
+    return request.param, folder, write(request.param, folder)
+
+
+@pytest.fixture(scope="module")
+def for_ray(tmp_path_factory):
+    return write("rayserve", tmp_path_factory.mktemp("ray"))
+
+
+def one(things, kind, name=None):
+    return next(
+        thing for thing in things if thing["kind"] == kind and (name is None or thing["metadata"]["name"] == name)
+    )
+
+
+def pods(things):
+    """Every pod that these objects make, with a name for it."""
+    for thing in things:
+        if thing["kind"] == "Deployment":
+            yield thing["metadata"]["name"], thing["spec"]["template"]
+        if thing["kind"] == "RayService":
+            cluster = thing["spec"]["rayClusterConfig"]
+            for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+                yield group.get("groupName", "head"), group["template"]
+
+
+def test_every_object_is_what_the_newest_kubernetes_accepts(written):
+    validate = pytest.importorskip("kubernetes_validate")
+    _, _, things = written
+    checked = [thing for thing in things if thing["kind"] not in (*FOREIGN, "RayService", "FaroPlan")]
+    checked += [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod["spec"]}
+        for name, pod in pods(things)
+    ]
+    for thing in checked:
+        validate.validate(thing, validate.latest_version(), strict=True)
+    assert len(checked) > 10
+
+
+def test_kustomize_lists_every_file_but_itself(written):
+    _, folder, things = written
+    listed = one(things, "Kustomization")["resources"]
+    assert sorted(listed) == sorted(path.name for path in folder.glob("*.yaml") if path.name != "kustomization.yaml")
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+def test_kustomize_builds_it(written):
+    _, folder, things = written
+    built = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert len(list(yaml.safe_load_all(built.stdout))) == len(things) - 1
+
+
+def test_no_pod_has_a_privilege(written):
+    _, _, things = written
+    for name, pod in pods(things):
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"], name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"].keys() >= {"requests", "limits"}
+
+
+def test_the_controller_has_probes_a_read_only_root_and_a_second_one_beside_it(written):
+    _, _, things = written
+    deployment = one(things, "Deployment", "faro-controller")
+    assert deployment["spec"]["replicas"] == 2
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+
+
+def test_there_is_no_secret_in_it(written):
+    _, _, things = written
+    assert all(thing["kind"] != "Secret" for thing in things)
+    for _, pod in pods(things):
+        for container in pod["spec"]["containers"]:
+            for variable in container.get("env", []):
+                assert "TOKEN" not in variable["name"] or variable["name"].endswith("_PATH")
+
+
+def test_the_command_line_knows_every_option_that_the_controller_is_started_with(written):
+    _, _, things = written
+    args = one(things, "Deployment", "faro-controller")["spec"]["template"]["spec"]["containers"][0]["args"]
+    from typer.main import get_command
+
+    from faro_lib.cli import app
+
+    known = {option for parameter in get_command(app).commands["run"].params for option in parameter.opts}
+    assert {word for word in args if word.startswith("--")} <= known
+
+
+def test_each_job_is_an_application_that_is_scaled_from_outside(for_ray):
+    served = yaml.safe_load(one(for_ray, "RayService")["spec"]["serveConfigV2"])
+    jobs = {app["name"]: app for app in served["applications"]}
+    assert {"vision", "speech", "text"} <= jobs.keys()
+    for name in ("vision", "speech", "text"):
+        assert jobs[name]["external_scaler_enabled"] is True
+        assert "autoscaling_config" not in str(jobs[name])
+    workers = one(for_ray, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+    assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"], "Faro divides what there is"
+
+
+def test_the_dashboard_of_ray_hears_only_the_controller_the_operator_and_its_own_cluster(for_ray):
+    policy = one(for_ray, "NetworkPolicy", "faro-ray")["spec"]
+    open_ports = [port["port"] for rule in policy["ingress"] if "from" not in rule for port in rule["ports"]]
+    assert open_ports == [8000]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--policy", "Faro-Sun"], "did you mean 'Faro-Sum'"),
+        (["--backend", "nomad"], "backend='nomad' is unknown"),
+        (["--workers", "1", "--worker-cores", "2"], "cannot hold the minimum of 3 jobs, 3 cores"),
+        (["--backend", "deployments"], "needs prometheus"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, capsys, wrong, said):
+    out = tmp_path / "out"
+    assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(out), *wrong]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "\n" not in error
+    assert not out.exists()
+
+
+# --- on a real API server --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(tmp_path):
+    one = World(tmp_path)
+    yield one
+    one.close()
+
+
+def ray_definition() -> dict:
+    """As much of KubeRay's RayService as Faro uses; unknown fields are kept, as its operator would read them."""
+    text, open_ = {"type": "string"}, {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    group = {
+        "type": "object",
+        "required": ["rayStartParams", "template"],
+        "properties": {"rayStartParams": open_, "template": open_},
+    }
+    worker = copy.deepcopy(group)
+    worker["required"] += ["groupName", "minReplicas", "maxReplicas"]
+    worker["properties"] |= {
+        "groupName": text,
+        **{key: {"type": "integer"} for key in ("replicas", "minReplicas", "maxReplicas")},
+    }
+    options = {
+        "type": "object",
+        "properties": {"mode": {"type": "string", "enum": ["token", "disabled"]}, "secretName": text},
+    }
+    cluster = {
+        "type": "object",
+        "required": ["headGroupSpec"],
+        "properties": {
+            "rayVersion": text,
+            "authOptions": options,
+            "headGroupSpec": group,
+            "workerGroupSpecs": {"type": "array", "items": worker},
+        },
+    }
+    spec = {
+        "type": "object",
+        "required": ["rayClusterConfig"],
+        "properties": {"serveConfigV2": text, "rayClusterConfig": cluster},
+    }
+    schema = {"type": "object", "properties": {"spec": spec, "status": open_}}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": schema},
+    }
+    names = {"plural": "rayservices", "singular": "rayservice", "kind": "RayService"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "rayservices.ray.io"},
+        "spec": {"group": "ray.io", "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
+@pytest.mark.k8s
+def test_a_real_api_server_takes_every_object_in_a_dry_run(written, world):
+    """Of policy/v1 the old server has only the beta, to which it is sent there."""
+    _, _, things = written
+    apply(world.api, definition())
+    # KubeRay's own definition, where the operator is installed, is left alone.
+    try:
+        world.api.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/rayservices.ray.io")
+    except ApiError:
+        apply(world.api, ray_definition())
+    for path in ("/apis/autoscaling.faro/v1alpha1/faroplans", "/apis/ray.io/v1/rayservices"):
+        until(lambda path=path: world.api.get(path), 60, path)
+    taken = 0
+    for thing in things:
+        if thing["kind"] in FOREIGN:
+            continue
+        thing = copy.deepcopy(thing)
+        if "namespace" in thing["metadata"]:
+            thing["metadata"]["namespace"] = world.namespace
+        path = path_of(thing)
+        if thing["kind"] in OLD and not serves(world, "/apis/policy/v1"):
+            path, thing["apiVersion"] = path.replace("policy/v1/", "policy/v1beta1/"), "policy/v1beta1"
+        answer = world.api.apply(path, thing, dryRun="All")
+        assert answer["metadata"]["name"] == thing["metadata"]["name"]
+        assert not answer["metadata"].get("warnings")
+        taken += 1
+    assert taken > 10
+
+
+def serves(world, path) -> bool:
+    try:
+        world.api.get(path)
+    except ApiError:
+        return False
+    return True
+
+
+@pytest.mark.k8s
+def test_a_second_apply_changes_nothing(written, world):
+    _, _, things = written
+    apply(world.api, definition())
+    until(lambda: world.api.get("/apis/autoscaling.faro/v1alpha1/faroplans"), 60)
+    ours = [
+        copy.deepcopy(thing)
+        for thing in things
+        if thing["kind"] in ("ConfigMap", "Role", "NetworkPolicy", "Deployment", "FaroPlan")
+    ]
+    for thing in ours:
+        thing["metadata"]["namespace"] = world.namespace
+    versions = []
+    for _ in range(2):
+        apply(world.api, *ours)
+        versions.append([world.api.get(path_of(thing))["metadata"].get("generation") for thing in ours])
+    assert versions[0] == versions[1]
+
+
+@pytest.mark.k8s
+def test_kubectl_shows_the_plan_as_a_table(world):
+    if not shutil.which("kubectl"):
+        pytest.skip("kubectl is not installed")
+    apply(world.api, definition())
+    until(lambda: world.api.get("/apis/autoscaling.faro/v1alpha1/faroplans"), 60)
+    meta = {"name": "main", "namespace": world.namespace}
+    apply(
+        world.api,
+        {
+            "apiVersion": "autoscaling.faro/v1alpha1",
+            "kind": "FaroPlan",
+            "metadata": meta,
+            "spec": {"policy": "Faro-Sum"},
+        },
+    )
+    command = ["kubectl", "--kubeconfig", kubeconfig(), "-n", world.namespace, "get", "faroplans"]
+    shown = until(lambda: subprocess.run(command, capture_output=True, text=True).stdout, 30)
+    assert shown.split()[:7] == ["NAME", "POLICY", "CAPACITY", "USED", "TARGETS", "REASON", "DECIDED"]
+    assert "Faro-Sum" in shown
