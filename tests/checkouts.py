@@ -100,7 +100,9 @@ class Checkout:
         return [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
 
     def environment(self) -> dict[str, str]:
-        return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        """Ours, without this project's library on the path: the copy has its own."""
+        paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and Path(path) != ROOT]
+        return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(

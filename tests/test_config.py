@@ -20,6 +20,12 @@ def test_the_default_file_says_what_the_schema_assumes():
     assert load(yaml.safe_load(config.default_yaml())) == Config()
 
 
+def test_the_reference_is_what_the_schema_writes():
+    from faro_lib.pipeline.reference import configuration_md
+
+    assert (ROOT / "docs" / "configuration.md").read_text() == configuration_md()
+
+
 def test_every_key_of_the_default_file_is_explained():
     lines = [line.strip() for line in config.default_yaml().splitlines()]
     keys = [number for number, line in enumerate(lines) if re.match(r"\w+:", line)]

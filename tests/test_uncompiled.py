@@ -1,0 +1,104 @@
+"""Compiled functions do what their Python says: the same small world, run with and without compilation.
+
+`make coverage` runs this file uncompiled too, which shows the lines of those functions to the coverage.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from checkouts import ROOT
+
+from faro_lib import queueing
+from faro_lib.allocate import solve, solve_paper
+from faro_lib.forecast.naive import Oracle
+from faro_lib.metrics import summarize
+from faro_lib.policies import Kit, make
+from faro_lib.queueing import _compiled as queues
+from faro_lib.simulate import Physics, draw, simulate
+from faro_lib.utility import DROPS, build_table
+from faro_lib.workload import Job, Workload
+
+JOBS = (Job("a", tenant="x"), Job("b", weight=2.0, tenant="y"), Job("c", slo_s=0.4, tenant="y"))
+COUNTS = np.array([[40, 700, 60, 30], [90, 80, 0, 70], [300, 20, 30, 500]])
+RATES_RPS = np.random.default_rng(5).gamma(2.0, 3.0, (3, 4, 3))
+OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
+
+
+def simulated() -> dict:
+    """A few minutes under policies that grow, shrink and drop, on both dispatches."""
+    workload, told = Workload(JOBS, COUNTS), {}
+    kit = Kit(JOBS, Oracle(jobs=("a", "b", "c"), day_minutes=4, truth=COUNTS.astype(float)))
+    for dispatch in ("router", "least-outstanding"):
+        physics = Physics(dispatch, queue_limit=5)
+        for name in ("AIAD", "Oneshot", "Faro-PenaltySum"):
+            run = simulate(
+                workload, make(name, kit), 7, draws=draw(workload, 3, router=physics.router), physics=physics
+            )
+            told[f"{name}, {dispatch}"] = [
+                summarize(run)[key] for key in ("lost_utility", "slo_violation_rate", "requests")
+            ]
+    return told
+
+
+def allocated() -> dict:
+    """Every objective and solver on a table with and without drops, with quotas, in groups, and as the paper does."""
+    told = {}
+    for objective in OBJECTIVES:
+        drops = DROPS[::8] if "Penalty" in objective else None
+        table = build_table(JOBS, RATES_RPS, [1, 2, 1], drops=drops, max_replicas=9)
+        for solver in ("exact", "greedy"):
+            for quotas in (None, {"x": 2, "y": 5}):
+                if objective != "Fair" or solver != "greedy":
+                    found = solve(table, 9, objective, solver, quotas=quotas)
+                    told[f"{objective}, {solver}, {quotas}"] = [*found.replicas.tolist(), found.value]
+    table = build_table(JOBS, RATES_RPS, [1, 2, 1], utility="precise", max_replicas=9)
+    told["precise"] = table.value[:, 1:].ravel().tolist()
+    told["cobyla"] = solve(table, 9, "FairSum", "cobyla").replicas.tolist()
+    told["convex"] = solve(table, 9, "Sum", "convex").replicas.tolist()
+    for objective in ("FairSum", "PenaltySum"):
+        found = solve_paper(JOBS, RATES_RPS.mean(axis=1), [1, 2, 1], 9, objective)
+        told[f"paper, {objective}"] = found.replicas.tolist()
+    return told
+
+
+def queued() -> dict:
+    rates = np.array([2.0, 9.0, 16.0])
+    told = {name: queueing.latency(name, rates, 4, 0.18, 0.99).tolist() for name in ("half-mmc", "mdc", "mgc")}
+    return told | {"wait": [float(queues.wait_quantile(rho, 2, 0.9)) for rho in (0.2, 0.7)]}
+
+
+def world() -> dict:
+    return simulated() | allocated() | queued()
+
+
+@pytest.fixture(scope="module")
+def both():
+    """The world as this process runs it, and as one does that compiles if this one does not, and the other way round."""
+    other = "0" if os.environ.get("NUMBA_DISABLE_JIT") == "1" else "1"
+    code = "import json, test_uncompiled; print(json.dumps(test_uncompiled.world()))"
+    environment = os.environ | {
+        "NUMBA_DISABLE_JIT": other,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return json.loads(json.dumps(world())), json.loads(done.stdout.splitlines()[-1])  # a solver may greet
+
+
+def test_both_know_the_same_things(both):
+    here, there = both
+    assert here.keys() == there.keys()
+
+
+@pytest.mark.parametrize(
+    "what", ["AIAD", "Oneshot", "Faro", "exact", "greedy", "precise", "cobyla", "paper", "mdc", "wait"]
+)
+def test_compiled_or_not_the_numbers_are_the_same(both, what):
+    here, there = both
+    compared = [name for name in here if what in name]
+    assert compared
+    for name in compared:
+        np.testing.assert_allclose(here[name], there[name], rtol=1e-9, atol=1e-12, err_msg=name)
