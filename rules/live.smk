@@ -19,9 +19,9 @@ rule live:
         f"{LOGS}/80_live.log",
     benchmark:
         f"{LOGS}/80_live.bench"
-    threads: workflow.cores  # nothing else may run beside what is timed
     conda:
         ENVIRONMENT
+    threads: workflow.cores  # nothing else may run beside what is timed
     params:
         notebook=parameters(results=RESULTS, backend=CONFIG.backend, **CONFIG.live.model_dump()),
     message:

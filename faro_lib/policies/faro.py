@@ -113,7 +113,11 @@ CHOSEN = {
     "cold_start_min": 2.0,
     "change_penalty": 0.01,
 }
-CHOSEN_FAIR = {"change_penalty": 0.06, "gamma": 1.0, "redress": 1.0}  # besides, where the worst-off job counts on its own
+CHOSEN_FAIR = {
+    "change_penalty": 0.06,
+    "gamma": 1.0,
+    "redress": 1.0,
+}  # besides, where the worst-off job counts on its own
 PRIOR_LOST = 2.0  # what every job is taken to have lost before the day, so that its first minutes do not decide it
 FALLBACK = "mgc"  # the latency model where nothing was measured
 
