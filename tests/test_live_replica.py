@@ -73,6 +73,19 @@ def test_a_model_that_raises_is_counted_and_its_place_is_free_again():
     assert totals(station)["shed"] == 0
 
 
+def test_a_caller_that_goes_away_is_counted_and_its_place_is_free_again():
+    station = Station(places=1)
+
+    async def hang_up():
+        request = asyncio.ensure_future(station.serve(lambda: asyncio.sleep(60)))
+        await asyncio.sleep(0.01)
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+
+    asyncio.run(hang_up())
+    assert (totals(station)["arrivals"], totals(station)["failed"], station.inside) == (1, 1, 0)
+
+
 def test_time_in_the_queue_counts_as_latency_and_not_as_service():
     station = Station(places=2)
     asyncio.run(at_once(station, 2, service_s=0.02))

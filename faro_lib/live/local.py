@@ -63,11 +63,12 @@ class LocalRay:
         """End every process of this Ray, and no other."""
         import psutil
 
-        family = processes(self.pid)
+        family = set(processes(self.pid))
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
+        family.update(session(self.pid))
         for one in family:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
@@ -90,6 +91,18 @@ def processes(pid: int):
         return [head, *head.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def session(pid: int):
+    """psutil's handles of the processes in the session that `pid` began, orphans (an HAProxy whose proxy died) included."""
+    import psutil
+
+    found = []
+    for one in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(one.pid) == pid:
+                found.append(one)
+    return found
 
 
 def free_ports(count: int) -> list[int]:

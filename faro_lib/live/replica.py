@@ -66,7 +66,7 @@ class Station:
                 began = time.perf_counter()
                 answer = await call()
                 ended = time.perf_counter()
-        except Exception:
+        except BaseException:  # a caller that went away included: every arrival ends as one of done, shed, failed
             self._row()["failed"] += 1
             raise
         finally:
