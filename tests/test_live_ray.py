@@ -24,7 +24,7 @@ from faro_lib.live.controller import OBSERVE, drive
 from faro_lib.live.deploy import APPLICATIONS, configuration, deploy
 from faro_lib.live.load import FAILED, SHED, UNSENT, Generator, Script
 from faro_lib.live.profile import start_time
-from faro_lib.live.rest import Rest
+from faro_lib.live.rest import PATIENCE_S, Rest
 from faro_lib.live.serve import RayServeCluster
 from faro_lib.live.spec import served
 from faro_lib.workload import Job
@@ -63,7 +63,7 @@ def until(holds, seconds=RECOVERED_S, what="waited in vain"):
 
 
 def state(ray, job) -> dict:
-    return ray.ray.get(APPLICATIONS)["applications"][job]["deployments"]["replica"]
+    return ray.ray.get(APPLICATIONS, PATIENCE_S)["applications"][job]["deployments"]["replica"]
 
 
 def running(ray) -> list[int]:
