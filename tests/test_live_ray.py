@@ -23,8 +23,8 @@ from faro_lib.live.clock import Clock
 from faro_lib.live.controller import OBSERVE, drive
 from faro_lib.live.deploy import APPLICATIONS, configuration, deploy
 from faro_lib.live.load import FAILED, SHED, UNSENT, Generator, Script
-from faro_lib.live.profile import start_time
-from faro_lib.live.rest import Rest
+from faro_lib.live.profile import whole
+from faro_lib.live.rest import PATIENCE_S, Rest
 from faro_lib.live.serve import RayServeCluster
 from faro_lib.live.spec import served
 from faro_lib.workload import Job
@@ -63,7 +63,7 @@ def until(holds, seconds=RECOVERED_S, what="waited in vain"):
 
 
 def state(ray, job) -> dict:
-    return ray.ray.get(APPLICATIONS)["applications"][job]["deployments"]["replica"]
+    return ray.ray.get(APPLICATIONS, PATIENCE_S)["applications"][job]["deployments"]["replica"]
 
 
 def running(ray) -> list[int]:
@@ -317,11 +317,15 @@ def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
         assert again.plan.reason == taken.plan.reason
 
 
-def test_a_start_is_timed_and_leaves_as_many_replicas_as_before(ray):
+def test_a_profile_measures_what_the_model_takes_and_leaves_as_many_replicas_as_before(ray):
     before = [state(ray, job.name)["target_num_replicas"] for job in JOBS]
     if sum(before) == CAPACITY:
         ray.ray.post("/api/v1/applications/a/deployments/replica/scale", {"target_num_replicas": before[0] - 1})
         before[0] -= 1
         until(lambda: running(ray) == before)
-    assert 0 < start_time(ray.ray, SERVED[0]) < RECOVERED_S
+    measured = whole(ray.ray, ray.http, "a", SERVED[0], requests=50)
+    assert measured.requests == 50
+    assert measured.service_time_s > 0.8 * SERVICE_S  # of a mean of 50 draws
+    assert measured.outside_s > 0
+    assert 0 < measured.start_s < RECOVERED_S
     assert [state(ray, job.name)["target_num_replicas"] for job in JOBS] == before

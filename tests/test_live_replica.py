@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 
 import pytest
 from hypothesis import given
@@ -159,3 +160,18 @@ def test_the_emulated_model_takes_the_time_that_a_request_brings():
             return b"0.001"
 
     assert asyncio.run(Emulated(mean_s=100.0)(Request())) == "ok"
+
+
+def test_without_torch_the_network_that_computes_says_what_to_install(monkeypatch):
+    from faro_lib.live.models import TorchVision
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ValueError, match=r"pip install 'faro_lib\[torch\]'"):
+        TorchVision()
+
+
+def test_a_network_that_computes_answers_a_class():
+    pytest.importorskip("torchvision", reason="the extra `torch` is not installed: the real network is NOT tested")
+    from faro_lib.live.models import TorchVision
+
+    assert 0 <= int(TorchVision("resnet18")(None)) < 1000

@@ -7,13 +7,16 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from live_things import Wanting
 
 from faro_lib import cli
 from faro_lib.forecast.naive import Oracle
+from faro_lib.live.controller import drive
 from faro_lib.policies import Kit
 from faro_lib.policies.faro import chosen
-from faro_lib.recommend import advise, history_from_csv, history_of
+from faro_lib.recommend import advise, history_from_csv, history_from_journal, history_of
 from faro_lib.recommend.capacity import busiest, knee, needed, sizes_worth_trying
+from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.synthetic import synthetic
@@ -174,8 +177,63 @@ def test_a_day_without_earlier_ones_is_learnt_from_itself(tmp_path):
     assert type(history.forecaster()).__name__ == "Persistence"
 
 
+SEEN_MIN = 40
+
+
+@pytest.fixture
+def observed(tmp_path):
+    """A day of which `faro run` saw forty minutes, and the journal that it left."""
+    day = synthetic(seed=1, jobs=2, days=3).workload().between(0, SEEN_MIN + 1)
+    draws = draw(day, 1)
+    drive(
+        SimulatedCluster(day, draws, 8, np.array([4, 4])),
+        Wanting([4, 4]),
+        day.jobs,
+        journal=tmp_path / "run.jsonl",
+        until_s=60.0 * SEEN_MIN + 1,
+    )
+    by_job = np.split(draws.arrival_s // 60, draws.first[1:-1])
+    arrived = np.stack([np.bincount(minute.astype(int))[:SEEN_MIN] for minute in by_job])
+    return day.jobs, arrived, tmp_path / "run.jsonl"
+
+
+def test_what_a_controller_saw_is_what_the_next_decision_is_learnt_from(observed, capsys):
+    jobs, arrived, journal = observed
+    history = history_from_journal(str(journal))
+    assert history.jobs == jobs
+    np.testing.assert_array_equal(history.today, arrived)
+    assert cli.main(["recommend", "--journal", str(journal), "--replicas", "20", "--json"]) == 0
+    assert [row["job"] for row in json.loads(capsys.readouterr().out)["jobs"]] == [job.name for job in jobs]
+
+
+def test_minutes_that_no_turn_of_the_journal_saw_are_missing(observed):
+    *_, journal = observed
+    header, *turns = journal.read_text().splitlines()
+    kept = [turn for turn in turns if not 10 < json.loads(turn)["observation"]["minute"] < 30]
+    journal.write_text("\n".join([header, *kept]) + "\n")
+    history = history_from_journal(str(journal))
+    assert np.isnan(history.today).any(axis=0).nonzero()[0].tolist() == [10, 11, 12, 13, 14]  # the next looks back 15
+
+
+def test_a_table_chooses_among_the_jobs_of_a_journal_and_a_stranger_is_named(observed, tmp_path):
+    jobs, arrived, journal = observed
+    (tmp_path / "jobs.yaml").write_text(f"- {{job: {jobs[1].name}, slo_s: 0.5}}\n")
+    history = history_from_journal(str(journal), str(tmp_path / "jobs.yaml"))
+    assert [(job.name, job.slo_s) for job in history.jobs] == [(jobs[1].name, 0.5)]
+    np.testing.assert_array_equal(history.today, arrived[1:])
+    (tmp_path / "jobs.yaml").write_text("- {job: stranger, slo_s: 0.5}\n")
+    with pytest.raises(ValueError, match="'stranger' is not among the jobs of the journal"):
+        history_from_journal(str(journal), str(tmp_path / "jobs.yaml"))
+
+
 MISTAKES = [
-    ([], "give either --workload FILE.csv or --prometheus URL"),
+    ([], "give one of --workload FILE.csv, --prometheus URL and --journal FILE"),
+    (
+        ["--workload", "my.csv", "--journal", "run.jsonl"],
+        "give one of --workload FILE.csv, --prometheus URL and --jour",
+    ),
+    (["--journal", "none.jsonl"], "none.jsonl: no such file"),
+    (["--journal", "{csv}"], "not a line of a journal"),
     (["--workload", "none.csv"], "none.csv: no such file"),
     (["--prometheus", "http://127.0.0.1:1"], "--prometheus needs --query"),
     (["--prometheus", "localhost", "--query", "up"], "prometheus='localhost' must be an http:// or https:// address"),

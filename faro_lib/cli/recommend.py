@@ -17,6 +17,7 @@ def recommend(
     prometheus: Annotated[str | None, typer.Option(help="Counts: the address of a Prometheus server.")] = None,
     query: Annotated[str | None, typer.Option(help="PromQL of a minute's requests, one series a job.")] = None,
     label: Annotated[str | None, typer.Option(help="The label that names the job.")] = None,
+    journal: Annotated[str | None, typer.Option(help="Counts: the journal of `faro run`.")] = None,
     hours: Annotated[int, typer.Option(help="How far back Prometheus is asked.")] = 24,
     jobs: Annotated[str | None, typer.Option(help="Promises and service times, .csv or .yaml.")] = None,
     replicas: Annotated[int | None, typer.Option(help="Capacity in cores; by default what is needed.")] = None,
@@ -25,7 +26,9 @@ def recommend(
     objective: Annotated[str, typer.Option(help="What is maximised.")] = "Sum",
     forecaster: Annotated[str | None, typer.Option(help="By default ar; persistence if there is one day.")] = None,
     dispatch: Annotated[str, typer.Option(help="least-outstanding, or router (the paper's).")] = "least-outstanding",
-    at: Annotated[int | None, typer.Option(help="Decide after so many minutes of the CSV's last day.")] = None,
+    at: Annotated[
+        int | None, typer.Option(help="Decide after so many minutes of the last day, not at its end.")
+    ] = None,
     plugin: Annotated[list[str] | None, typer.Option(help="A file of yours that registers what you add.")] = None,
     plot: Annotated[str | None, typer.Option(help="Draw the curve into this .png or .html.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
@@ -42,14 +45,16 @@ def recommend(
         raise ValueError(f"plot={plot!r} is not a picture; accepted: a .png or a .html file")
     physics = Physics(dispatch)
     load_plugins(plugin or [])
-    if workload is not None and prometheus is None:
+    if sum(source is not None for source in (workload, prometheus, journal)) != 1:
+        raise ValueError("give one of --workload FILE.csv, --prometheus URL and --journal FILE")
+    if workload is not None:
         history = advice.history_from_csv(workload, jobs, at)
-    elif prometheus is not None and workload is None:
+    elif journal is not None:
+        history = advice.history_from_journal(journal, jobs, at)
+    else:
         if query is None:
             raise ValueError("--prometheus needs --query, e.g. 'sum by (job_name) (increase(http_requests_total[1m]))'")
-        history = advice.history_from_prometheus(prometheus, query, jobs, hours=hours, label=label)
-    else:
-        raise ValueError("give either --workload FILE.csv or --prometheus URL")
+        history = advice.history_from_prometheus(str(prometheus), query, jobs, hours=hours, label=label)
     if history.missing:
         _tell(f"{history.missing} counts are missing: bridged by straight lines for learning, missing for deciding")
     found = advice.recommend(

@@ -12,6 +12,8 @@ from faro_lib.figures.comparison import MEASURES
 from faro_lib.figures.style import PAGE_IN, colour
 from faro_lib.metrics.live import LIVE, SIMULATION, lost_utility_error, pairs, ranking_distance
 
+STYLES = ("-", "o"), ("--", "x")  # of lines: live, in simulation
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -98,6 +100,7 @@ def minutes(table: pd.DataFrame, policies: list[str] | None = None) -> Figure:
     table : columns environment, policy, trial, job, minute, utility.
     """
     from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
 
     chosen = policies or list(dict.fromkeys(table["policy"]))
     proper = table[table["minute"] < table["minute"].max()]  # the last bin holds what overran the last minute
@@ -105,12 +108,14 @@ def minutes(table: pd.DataFrame, policies: list[str] | None = None) -> Figure:
     lost = lost.groupby(["environment", "policy", "minute"]).mean()
     figure, axes = plt.subplots(1, len(chosen), figsize=(PAGE_IN, 1.9), sharey=True, squeeze=False)
     for axis, policy in zip(axes[0], chosen):
-        for environment, line, marker in ((LIVE, "-", "o"), (SIMULATION, "--", "x")):
+        for environment, (line, marker) in zip((LIVE, SIMULATION), STYLES):
             series = lost[environment, policy]
-            axis.plot(series.index, series, line, marker=marker, markersize=3, color=colour(policy), label=environment)
+            axis.plot(series.index, series, line, marker=marker, markersize=3, color=colour(policy))
         axis.set(title=policy, xlabel="minute")
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0][0].set(ylabel="lost utility", ylim=(0, None))
-    axes[0][0].legend(frameon=False)
+    styles = (Line2D([], [], color="black", linestyle=line, marker=marker, markersize=3) for line, marker in STYLES)
+    figure.legend(list(styles), [LIVE, SIMULATION], loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 

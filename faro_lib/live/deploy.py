@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib.live import replica
-from faro_lib.live.rest import Rest
+from faro_lib.live.rest import PATIENCE_S, Rest
 from faro_lib.live.spec import Served
 from faro_lib.workload import Job
 
@@ -72,7 +72,7 @@ def deploy(
     replace(ray, timeout_s=FIRST_CALL_S).put(APPLICATIONS, body)
     until, told = time.monotonic() + SETTLE_S, -1
     while True:
-        states = ray.get(APPLICATIONS)["applications"]
+        states = ray.get(APPLICATIONS, PATIENCE_S)["applications"]
         waiting = [one["name"] for one in applications if states.get(one["name"], {}).get("status") != "RUNNING"]
         for name in waiting:
             state = states.get(name, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from faro_lib.live.deploy import WINDOW_ROUTE
 from faro_lib.live.load import OUTCOMES, SERVED, Generator, Script, Sent
 from faro_lib.live.machine import OtherLoad
 from faro_lib.live.profile import REPORTED_S
-from faro_lib.live.rest import Rest
+from faro_lib.live.rest import PATIENCE_S, Rest
 from faro_lib.live.serve import RayServeCluster
 from faro_lib.live.spec import Served
 from faro_lib.live.statistics import add_row, empty_row
@@ -227,7 +228,7 @@ def beyond(one: Slice, draws: Draws, order, sent: Sent, http: Rest, clock: Clock
     The replicas' own sums are compared with the draws of those that were served.
     """
     time.sleep(REPORTED_S)
-    told = http.get(f"{WINDOW_ROUTE}?since={clock.origin_s}")
+    told = http.get(f"{WINDOW_ROUTE}?since={clock.origin_s}", PATIENCE_S)
     total = empty_row()
     for job in one.workload.jobs:
         for row in told.get(job.name, {}).get("seconds", {}).values():
@@ -245,15 +246,17 @@ def reset(one: Slice, served: tuple[Served, ...], ray: Rest, http: Rest) -> floa
     """Back to the state that every run starts from; returns when all replicas serve and nobody waits. Seconds it took."""
     clock = Clock.starting_now()
     cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, one.capacity)
-    began = time.monotonic()
-    cluster.observe()
-    cluster.apply(one.initial, np.zeros(len(served)))
-    while True:
-        seen = cluster.observe()
-        at_start = (seen.running == one.initial).all() and (seen.target == one.initial).all() and not seen.idle.any()
-        if at_start and not np.nansum(seen.queue):
-            time.sleep(QUIET_S)
-            return time.monotonic() - began
-        if time.monotonic() - began > RESET_S:
-            raise ValueError(f"replicas are {seen.running.tolist()} after {RESET_S:g} s, not {one.initial.tolist()}")
+    began, running = time.monotonic(), None
+    while time.monotonic() - began < RESET_S:
+        with suppress(OSError):  # no answer in time: ask again
+            seen = cluster.observe()
+            running = seen.running.tolist()
+            cluster.apply(one.initial, np.zeros(len(served)))
+            at_start = (
+                (seen.running == one.initial).all() and (seen.target == one.initial).all() and not seen.idle.any()
+            )
+            if at_start and not np.nansum(seen.queue):
+                time.sleep(QUIET_S)
+                return time.monotonic() - began
         time.sleep(0.5)
+    raise ValueError(f"replicas are {running} after {RESET_S:g} s, not {one.initial.tolist()}")

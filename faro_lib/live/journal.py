@@ -117,6 +117,19 @@ def read(path: str | Path) -> tuple[Header, list[Turn]]:
     return _header(records[0]), turns
 
 
+def arrivals(header: Header, turns: list[Turn]) -> np.ndarray:
+    """(jobs, minutes) requests in each minute from the first to the last that was seen; NaN = no turn knew it."""
+    seen = [one.step.observation for one in turns]
+    last = max((one.minute for one in seen), default=0)
+    counts = np.full((len(header.jobs), last), np.nan)
+    for one in seen:
+        history = one.arrivals_per_min
+        part = counts[:, one.minute - history.shape[1] : one.minute]
+        part[:] = np.where(np.isnan(history), part, history)  # a later turn knows better, where it knows
+    known = np.isfinite(counts).any(axis=0)
+    return counts[:, known.argmax() :] if known.any() else counts[:, :0]
+
+
 def remember(policy: Policy, header: Header, turns: list[Turn]) -> Memory:
     """What the controller remembered after these turns: they are decided again. No more than the last ones are needed."""
     limits, memory = Limits.of(header.jobs), Memory.start(policy, header.jobs, header.start_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -20,7 +21,7 @@ from faro_lib.live.rest import Rest
 
 LOOPBACK = "127.0.0.2"  # of the node: Ray replaces 127.0.0.1 by the address of the network card
 HTTP_HOST = "127.0.0.1"  # where HAProxy looks for the replicas of its own node
-START_S = 120.0
+START_S = 180.0
 PORTS = (
     "gcs",
     "dashboard",
@@ -34,6 +35,7 @@ PORTS = (
     "exporter",
     "stats",
 )
+OURS = range(28_000, 32_768)  # above those of Ray's workers and of the replicas, below those of outgoing connections
 DIRECT_PORTS = 200  # replicas listen there
 
 
@@ -106,15 +108,15 @@ def session(pid: int):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports that nobody listens on now, and that no outgoing connection is given meanwhile."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(OURS, len(OURS)):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise ValueError(f"fewer than {count} ports of {OURS.start}..{OURS.stop - 1} are free; Ray needs as many")
 
 
 def start(cpus: int, *, haproxy: bool = True, quiet: bool = True) -> LocalRay:
@@ -200,7 +202,7 @@ def _await(ray: LocalRay, log: Path) -> None:
         try:
             ray.rest.get("/api/serve/applications/")
             return
-        except OSError:
+        except OSError as error:
             if time.monotonic() > until:
-                raise ValueError(f"Ray did not answer at {ray.dashboard} within {START_S:g} s") from None
+                raise ValueError(f"Ray did not answer within {START_S:g} s: {error}") from None
             time.sleep(0.5)

@@ -12,7 +12,7 @@ import numpy as np
 
 from faro_lib.live.deploy import APPLICATIONS, WINDOW_ROUTE
 from faro_lib.live.load import SERVED, Script, send
-from faro_lib.live.rest import Rest
+from faro_lib.live.rest import PATIENCE_S, Rest
 from faro_lib.live.spec import Served
 from faro_lib.live.statistics import add_row, empty_row
 
@@ -60,7 +60,7 @@ def service(http: Rest, job: str, served: Served, requests: int = 200, rate_rps:
             sent = asyncio.run(send(script, time.time()))
             latencies += sent.latency_s[sent.outcome == SERVED].tolist()
     time.sleep(REPORTED_S)
-    seconds = http.get(f"{WINDOW_ROUTE}?since={began}")[job]["seconds"]
+    seconds = http.get(f"{WINDOW_ROUTE}?since={began}", PATIENCE_S)[job]["seconds"]
     total = empty_row()
     for row in seconds.values():
         add_row(total, row)
@@ -74,7 +74,7 @@ def start_time(ray: Rest, served: Served, more: int = 1) -> float:
     path = f"/api/v1/applications/{served.application}/deployments/{served.deployment}/scale"
 
     def deployment() -> dict[str, Any]:
-        return ray.get(APPLICATIONS)["applications"][served.application]["deployments"][served.deployment]
+        return ray.get(APPLICATIONS, PATIENCE_S)["applications"][served.application]["deployments"][served.deployment]
 
     def running() -> int:
         return sum(one["state"] == "RUNNING" for one in deployment()["replicas"])

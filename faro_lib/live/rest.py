@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 TIMEOUT_S = 5.0
+AGAIN_S = 0.2
+PATIENCE_S = 60.0  # of those who can wait
 
 
 class Refusal(ValueError):
@@ -55,8 +58,16 @@ class Rest:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError(f"address={self.address!r} must read http://host:port")
 
-    def get(self, path: str) -> Any:
-        return self._call("GET", path)
+    def get(self, path: str, patience_s: float = 0.0) -> Any:
+        """Asked again for `patience_s` while it is not answered: a busy machine may miss a timeout once."""
+        until = time.monotonic() + patience_s
+        while True:
+            try:
+                return self._call("GET", path)
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(AGAIN_S)
 
     def post(self, path: str, body: Any) -> Any:
         return self._call("POST", path, body)

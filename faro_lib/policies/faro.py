@@ -124,7 +124,8 @@ FALLBACK = "mgc"  # the latency model where nothing was measured
 
 def chosen_options(objective: str = "Sum") -> dict[str, Any]:
     """The options chosen on training days for this objective."""
-    fair = OBJECTIVES[objective].leximin or OBJECTIVES[objective].spread is not None
+    found = OBJECTIVES.get(objective)  # one that does not exist is refused by whoever takes the options
+    fair = found is not None and (found.leximin or found.spread is not None)
     return CHOSEN | CHOSEN_FAIR if fair else dict(CHOSEN)
 
 

@@ -1,6 +1,12 @@
 """What to run: replicas for the minutes to come, explained, and the capacity that a promise needs."""
 
-from faro_lib.recommend.history import History, history_from_csv, history_from_prometheus, history_of
+from faro_lib.recommend.history import (
+    History,
+    history_from_csv,
+    history_from_journal,
+    history_from_prometheus,
+    history_of,
+)
 from faro_lib.recommend.now import Advice, advise
 from faro_lib.recommend.recommendation import Recommendation, recommend
 
@@ -10,6 +16,7 @@ __all__ = [
     "Recommendation",
     "advise",
     "history_from_csv",
+    "history_from_journal",
     "history_from_prometheus",
     "history_of",
     "recommend",

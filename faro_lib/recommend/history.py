@@ -93,14 +93,35 @@ def history_from_prometheus(
 ) -> History:
     """From a range query (see `workload.prometheus`); a table of jobs chooses among its series and says what they promise."""
     from faro_lib.workload.prometheus import read_prometheus
+
+    names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s)
+    if jobs is None:
+        return history_of([Job(name) for name in names], counts)
+    return history_of(*_promised(jobs, names, counts, "the series of the query"))
+
+
+def history_from_journal(path: str, jobs: str | None = None, at: int | None = None) -> History:
+    """From what `faro run` saw and wrote down; by default the jobs are promised what they were promised then.
+
+    Minutes that no turn saw, while no controller ran, are missing.
+    """
+    from faro_lib.live.journal import arrivals, read
+
+    header, turns = read(path)
+    counts = arrivals(header, turns)
+    if jobs is None:
+        return history_of(header.jobs, counts, at=at)
+    names = tuple(job.name for job in header.jobs)
+    return history_of(*_promised(jobs, names, counts, "the jobs of the journal"), at=at)
+
+
+def _promised(path: str, names, counts: np.ndarray, source: str) -> tuple[tuple[Job, ...], np.ndarray]:
+    """The jobs of a table, and their rows of the counts."""
     from faro_lib.workload.readers import read_jobs
 
-    promised = read_jobs(jobs) if jobs else None
-    names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s)
-    if promised is None:
-        return history_of([Job(name) for name in names], counts)
+    promised = read_jobs(path)
     row = {name: n for n, name in enumerate(names)}
     for job in promised:
         if job.name not in row:
-            raise ValueError(f"{jobs}: job {job.name!r} is not among the series of the query: {', '.join(names)}")
-    return history_of(promised, counts[[row[job.name] for job in promised]])
+            raise ValueError(f"{path}: job {job.name!r} is not among {source}: {', '.join(names)}")
+    return promised, counts[[row[job.name] for job in promised]]
