@@ -29,7 +29,7 @@ import numpy as np
 import yaml
 
 from faro_lib import cli
-from faro_lib.kube.capacity import CORES, is_ready
+from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import Api, connect
 from faro_lib.kube.rayservice import SECRET, SECRET_KEY
 from faro_lib.kube.status import GROUP, PLURAL, VERSION
@@ -53,7 +53,8 @@ SOURCE = "/opt/source"
 POLICIES = ("FairShare", "Faro-Sum")
 TICK_S, PLACES, MOST_RPS = 30.0, 10, 120.0
 WORKERS, WORKER_CORES = 2, 4
-REQUESTED = {"ray-head": "500m", "ray-worker": "300m", "wait-gcs-ready": "100m", "faro": "100m"}  # of two processors
+# Replicas that only take time need little of a processor: the node has two, Ray is told of eight.
+WORKER_CPU, REQUESTED = 0.3, {"ray-head": "500m", "faro": "100m"}
 SEED = 11
 # Requests a second of vision, speech and text: one of them needs more than its fair share, and it is not always the same.
 EARLY, LATE = (6.0, 24.0, 8.0), (36.0, 4.0, 8.0)
@@ -102,7 +103,7 @@ def manifests(policy: str, run: Path) -> dict[str, list[dict]]:
     """What `faro manifests` writes, by file, with the overlay."""
     folder = run / "manifests"
     said = dict(jobs=TABLE, out=folder, namespace=NAMESPACE, name=NAME, image=IMAGE, policy=policy, tick=TICK_S)
-    said |= {"workers": WORKERS, "worker-cores": WORKER_CORES, "worker-memory": 3}
+    said |= {"workers": WORKERS, "worker-cores": WORKER_CORES, "worker-memory": 3, "worker-cpu": WORKER_CPU}
     status = cli.main(["manifests", *(word for key, value in said.items() for word in (f"--{key}", f"{value}"))])
     if status:
         raise SystemExit(status)
@@ -131,8 +132,6 @@ def overlay(thing: dict, run: Path) -> None:
         cluster["headGroupSpec"]["rayStartParams"]["object-store-memory"] = str(128 * 2**20)
         for group in cluster["workerGroupSpecs"]:
             on_this_machine(group["template"], run)
-            # Replicas that only take time need little of a processor: the node has two, Ray is told of eight.
-            group["template"]["metadata"]["labels"][CORES] = str(WORKER_CORES)
             group["rayStartParams"]["object-store-memory"] = str(128 * 2**20)
 
 
@@ -147,7 +146,10 @@ def on_this_machine(template: dict, run: Path) -> None:
     )
     for container in spec["containers"]:
         container["imagePullPolicy"] = "Never"
-        container["resources"]["requests"]["cpu"] = REQUESTED[container["name"]]
+        if container["name"] in REQUESTED:
+            container["resources"]["requests"] = container["resources"]["requests"] | {
+                "cpu": REQUESTED[container["name"]]
+            }
         container["volumeMounts"] += [
             {"name": name, "mountPath": place, "readOnly": only} for name, (place, _, only) in folders.items()
         ]
@@ -405,7 +407,7 @@ def main() -> None:
         image(said.out)
         return
     run = Path(os.environ["K8S_RUN"])
-    folder = ROOT / said.results / "live/kubernetes"
+    folder = ROOT / said.results / "live/kubernetes/e2e"
     one = Slice(workload(said.minutes), WORKERS * WORKER_CORES, 1.0, TICK_S, PLACES)
     seed = SEED + (sum(1 for _ in folder.glob("trial-*.json")) if folder.exists() else 0)
     with running_node(run) as node:

@@ -17,7 +17,7 @@ FAILED = ("failed", "#000000")
 
 
 def on_a_node(tables: Recorded) -> Figure:
-    """Left: violations of every trial by policy. Right: requests by outcome and replicas around the loss of a worker, last trial."""
+    """Violations of every trial by policy; requests by outcome and replicas around the loss of a worker in the last trial."""
     from matplotlib import pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4), width_ratios=(1, 2.2))

@@ -98,11 +98,11 @@ def read(folder: str | Path) -> Recorded:
     if not (folder / "summary.csv").exists():
         raise FileNotFoundError(f"{folder}/summary.csv: no such file; `make e2e-k8s` writes it")
     about = tuple(json.loads(path.read_text()) for path in sorted(folder.glob("trial-*.json")))
-    return Recorded(*(pd.read_csv(folder / f"{name}.csv") for name in TABLES), about)
+    return Recorded(**{name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}, about=about)
 
 
 def recovery_s(table: pd.DataFrame) -> pd.Series:
-    """By trial: seconds from the loss of the worker until as many workers as before were ready; NaN if the load ended before."""
+    """By trial: seconds from the loss of the worker until as many as before were ready; NaN if the load ended before."""
     times = {}
     for trial, part in table.groupby("trial"):
         after = part[part["second"] >= part["deleted_s"].iloc[0]]
