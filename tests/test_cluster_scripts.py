@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CLUSTER = ROOT / "cluster"
+DOCS = ROOT / "docs/kubernetes.md"
 SCRIPTS = sorted([*CLUSTER.rglob("*.sh"), ROOT / ".ci/run"])
 NEEDED = ("bash", "dirname", "grep", "head", "sort", "cat", "env")  # of any machine
 
@@ -113,3 +114,41 @@ def test_the_pipeline_plans_notebook_80_on_it(backend):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f"live: 80_live on {backend}" in done.stdout + done.stderr
+
+
+def test_the_table_of_rights_in_the_docs_is_what_the_role_has():
+    from faro_lib.kube import preflight
+
+    rows = re.findall(
+        r"^\| (everywhere|its namespace|`\w+` only) \| (\S+) \| (\S+) \| ([^|]+) \|$", DOCS.read_text(), re.MULTILINE
+    )
+    told = {
+        (where, "" if group == "core" else group, what, tuple(verbs.split(", "))) for where, group, what, verbs in rows
+    }
+    parts = {
+        "everywhere": preflight.CLUSTER_WIDE,
+        "its namespace": preflight.ALWAYS,
+        "`deployments` only": preflight.FOR_DEPLOYMENTS,
+        "`rayserve` only": preflight.FOR_RAY,
+    }
+    assert told == {(where, *right) for where, rights in parts.items() for right in rights}
+
+
+@pytest.mark.parametrize("backend", ["rayserve", "deployments"])
+def test_the_table_of_files_in_the_docs_is_what_is_written(backend, tmp_path):
+    from faro_lib import cli
+
+    more = ["--prometheus", "http://p:9090"] if backend == "deployments" else ["--service-monitor"]
+    arguments = [
+        "manifests",
+        "--jobs",
+        str(CLUSTER / "jobs.yaml"),
+        "--out",
+        str(tmp_path / "m"),
+        "--backend",
+        backend,
+        *more,
+    ]
+    assert cli.main(arguments) == 0
+    told = set(re.findall(r"`(\w+\.yaml)`", DOCS.read_text()))
+    assert {path.name for path in (tmp_path / "m").iterdir()} - {"kustomization.yaml"} <= told
