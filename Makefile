@@ -1,4 +1,4 @@
-# make figures | test | test-all | lab | data | config | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | test | test-all | e2e-k8s | lab | data | config | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures test test-all lint notebooks lab data config clean
+.PHONY: figures test test-all e2e-k8s lint notebooks lab data config clean
 
 figures: $(READY)
 	@snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG)) $(if $(strip $(CHOSEN)),--config $(CHOSEN)) $(ARGS)
@@ -38,6 +38,11 @@ test: lint
 test-all: lint
 	pytest --doctest-modules faro_lib tests
 	pytest --nbval-lax notebooks
+
+# Faro in pods on a real Kubernetes node of this machine (Debian 13, root); adds a trial under results/.
+#   make e2e-k8s ARGS="--minutes 2 --results results/synthetic"
+e2e-k8s: $(READY)
+	cluster/offline/e2e.sh $(ARGS)
 
 # Run every notebook by its defaults and keep the outputs that nbval checks.
 notebooks: $(READY)

@@ -1,13 +1,14 @@
 #!/bin/bash
 # Faro on a kind cluster of this machine: KubeRay's operator, the jobs of a table as a RayService, the controller. Idempotent.
-#   cluster/up.sh [JOBS.yaml]        default: cluster/jobs.yaml; POLICY=Faro-Sum, NAMESPACE=faro, WORKERS=2, WORKER_CORES=2
+#   cluster/up.sh [JOBS.yaml]        default: cluster/jobs.yaml; POLICY=Faro-Sum, WORKERS=2, WORKER_CORES=4, WORKER_CPU=1
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOT=$(dirname "$HERE")
 # shellcheck source-path=SCRIPTDIR source=versions.env
 . "$HERE/versions.env"
 CLUSTER=faro IMAGE=faro:local
-JOBS=${1:-$HERE/jobs.yaml} NAMESPACE=${NAMESPACE:-faro} POLICY=${POLICY:-Faro-Sum} WORKERS=${WORKERS:-2} WORKER_CORES=${WORKER_CORES:-2}
+JOBS=${1:-$HERE/jobs.yaml} NAMESPACE=faro POLICY=${POLICY:-Faro-Sum}
+WORKERS=${WORKERS:-2} WORKER_CORES=${WORKER_CORES:-4} WORKER_CPU=${WORKER_CPU:-1}
 FARO=${FARO:-$ROOT/.venv/bin/faro}
 
 # --- what is missing: one line each, and nothing is changed -----------------------------------------------------------
@@ -47,7 +48,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 step "manifests"
 "$FARO" manifests --jobs "$JOBS" --out "$folder/faro" --namespace "$NAMESPACE" --policy "$POLICY" --image "$IMAGE" \
-  --workers "$WORKERS" --worker-cores "$WORKER_CORES" --worker-memory 3 >/dev/null
+  --workers "$WORKERS" --worker-cores "$WORKER_CORES" --worker-cpu "$WORKER_CPU" --worker-memory 3 >/dev/null
 
 step "image $IMAGE"
 docker build --quiet --build-arg PYTHON_IMAGE="$PYTHON_IMAGE" -f "$HERE/Dockerfile" -t "$IMAGE" "$ROOT" >/dev/null
@@ -74,4 +75,5 @@ cat <<SAY
   kubectl --context kind-$CLUSTER -n $NAMESPACE get faroplans
   kubectl --context kind-$CLUSTER -n $NAMESPACE describe faroplan faro
   kubectl --context kind-$CLUSTER -n $NAMESPACE port-forward service/faro-head-svc 8000
+  snakemake --cores all --config backend=kind        # notebook 80 on it; the controllers rest meanwhile
 SAY

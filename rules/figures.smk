@@ -34,6 +34,7 @@ rule figures:
 
 # Stages whose figures stand on the page; those that learn are left out where there are no days to learn from.
 STAGES = [rules.traces, rules.queueing, rules.figures]
+STAGES += [rules.kubernetes] if NODE_RUNS else []
 if DAYS >= 2:
     STAGES += [rules.forecast, rules.sloppify]
     STAGES += [rules.ablation] if CONFIG.ablation.sizes != [] else []

@@ -28,3 +28,33 @@ rule live:
         "live: 80_live on {CONFIG.backend}"
     shell:
         RUN_NOTEBOOK
+
+
+# Runs on a Kubernetes node take a machine of their own (`make e2e-k8s`): yours where there are any, else those that are kept.
+NODE_RUNS = next(
+    (path for path in (f"{RESULTS}/live/kubernetes/e2e", "data/recorded-kubernetes") if Path(path).is_dir()), None
+)
+
+
+rule kubernetes:
+    "Draw what policies did on a Kubernetes node, and what the loss of a worker cost."
+    input:
+        notebook=local("notebooks/81_kubernetes.ipynb"),
+        modules=local(modules_of("81_kubernetes")),
+        tables=local(sorted(str(path) for path in Path(NODE_RUNS).iterdir())) if NODE_RUNS else [],
+    output:
+        captions=f"{RESULTS}/figures/captions-kubernetes.json",
+        figures=figures_named("fig81_kubernetes"),
+        notebook=f"{NOTEBOOKS}/81_kubernetes.ipynb",
+    log:
+        f"{LOGS}/81_kubernetes.log",
+    benchmark:
+        f"{LOGS}/81_kubernetes.bench"
+    conda:
+        ENVIRONMENT
+    params:
+        notebook=parameters(results=RESULTS, tables=NODE_RUNS),
+    message:
+        "kubernetes: 81_kubernetes"
+    shell:
+        RUN_NOTEBOOK

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
-from k8s_world import ROOT, World, apply, kubeconfig, path_of, until
+from k8s_world import OFFLINE, ROOT, World, apply, kubeconfig, path_of, until
 
 from faro_lib import cli
 from faro_lib.kube.client import ApiError
 from faro_lib.kube.status import definition
 
+sys.path.insert(0, str(OFFLINE))
 JOBS = ROOT / "cluster/jobs.yaml"
 OLD = {"PodDisruptionBudget"}  # the offline server is of 1.20, when policy/v1 was not there
 FOREIGN = ("Kustomization", "ServiceMonitor")  # not the API server's own, nor Faro's
@@ -170,59 +172,11 @@ def world(tmp_path):
     one.close()
 
 
-def ray_definition() -> dict:
-    """As much of KubeRay's RayService as Faro uses; unknown fields are kept, as its operator would read them."""
-    text, open_ = {"type": "string"}, {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    group = {
-        "type": "object",
-        "required": ["rayStartParams", "template"],
-        "properties": {"rayStartParams": open_, "template": open_},
-    }
-    worker = copy.deepcopy(group)
-    worker["required"] += ["groupName", "minReplicas", "maxReplicas"]
-    worker["properties"] |= {
-        "groupName": text,
-        **{key: {"type": "integer"} for key in ("replicas", "minReplicas", "maxReplicas")},
-    }
-    options = {
-        "type": "object",
-        "properties": {"mode": {"type": "string", "enum": ["token", "disabled"]}, "secretName": text},
-    }
-    cluster = {
-        "type": "object",
-        "required": ["headGroupSpec"],
-        "properties": {
-            "rayVersion": text,
-            "authOptions": options,
-            "headGroupSpec": group,
-            "workerGroupSpecs": {"type": "array", "items": worker},
-        },
-    }
-    spec = {
-        "type": "object",
-        "required": ["rayClusterConfig"],
-        "properties": {"serveConfigV2": text, "rayClusterConfig": cluster},
-    }
-    schema = {"type": "object", "properties": {"spec": spec, "status": open_}}
-    version = {
-        "name": "v1",
-        "served": True,
-        "storage": True,
-        "subresources": {"status": {}},
-        "schema": {"openAPIV3Schema": schema},
-    }
-    names = {"plural": "rayservices", "singular": "rayservice", "kind": "RayService"}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "rayservices.ray.io"},
-        "spec": {"group": "ray.io", "scope": "Namespaced", "names": names, "versions": [version]},
-    }
-
-
 @pytest.mark.k8s
 def test_a_real_api_server_takes_every_object_in_a_dry_run(written, world):
     """Of policy/v1 the old server has only the beta, to which it is sent there."""
+    from fakekuberay import definition as ray_definition
+
     _, _, things = written
     apply(world.api, definition())
     # KubeRay's own definition, where the operator is installed, is left alone.

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kube_things import is_replica, node, pod, quota, replica
 
-from faro_lib.kube.capacity import Shape, capacity, cores_of_workers, requests_of, tolerates
+from faro_lib.kube.capacity import CORES, Shape, capacity, cores_of_workers, requests_of, tolerates
 from faro_lib.kube.governed import small_node, small_pod
 
 WHOLE = Shape(quantum=1.0)
@@ -143,3 +143,8 @@ def test_replicas_inside_workers_have_the_cores_of_those_workers_that_are_ready_
     assert cores_of_workers(workers, [node("a", unschedulable=True), node("b")]).cores == 8, (
         "a cordoned node still serves"
     )
+
+
+def test_a_worker_whose_replicas_mostly_wait_may_say_that_it_has_more_cores_than_it_requests():
+    workers = [pod("w1", "500m", on="a"), pod("w2", "500m", on="a", labels={CORES: "4"})]
+    assert cores_of_workers(workers, [node("a")]).cores == 4.5

@@ -22,6 +22,10 @@ def manifests(
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
     worker_cores: Annotated[int, typer.Option(help="Cores of each.")] = 4,
     worker_memory: Annotated[float, typer.Option(help="GiB of each.")] = 8.0,
+    worker_cpu: Annotated[
+        float | None,
+        typer.Option(help="What each requests of its node, where replicas mostly wait; by default its cores."),
+    ] = None,
     ray_version: Annotated[
         str | None, typer.Option(help="Ray in the image; by default the one that is installed.")
     ] = None,
@@ -48,7 +52,10 @@ def manifests(
         addresses = tuple(Address.of(job, sections[job.name], namespace) for job in table)
         wanted = Wanted(**common, addresses=addresses, prometheus=prometheus)
     else:
-        how, size = served(table, read_sections(jobs, "serve")), Workers(workers, worker_cores, worker_memory)
+        how, size = (
+            served(table, read_sections(jobs, "serve")),
+            Workers(workers, worker_cores, worker_memory, worker_cpu),
+        )
         everybody = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
         initial = fair_share(table, size.total).tolist() if everybody else [1] * len(table)  # Wanted says what is wrong
         ray = ray_version or _installed_ray()

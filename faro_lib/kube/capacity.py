@@ -15,6 +15,7 @@ from faro_lib.kube.client import amount
 
 EPSILON = 1e-6  # cores
 FINISHED = ("Succeeded", "Failed")
+CORES = "autoscaling.faro/cores"  # label of a Ray worker whose replicas share another number of cores than it requests
 REPELLING = ("NoSchedule", "NoExecute")
 
 
@@ -105,8 +106,18 @@ def cores_of_workers(pods: Iterable[dict], nodes: Iterable[dict]) -> Capacity:
         if is_ready(pod):
             node = pod["spec"].get("nodeName", "")
             if node not in lost:
-                by_node[node] = by_node.get(node, 0.0) + requests_of(pod).get("cpu", 0.0)
+                by_node[node] = by_node.get(node, 0.0) + cores_of(pod)
     return Capacity(round(sum(by_node.values()), 6), by_node, lost, "workers")
+
+
+def cores_of(worker: dict) -> float:
+    """What a Ray worker has for replicas: what its label says, else what the pod requests.
+
+    >>> cores_of({"metadata": {"labels": {"autoscaling.faro/cores": "4"}}, "spec": {}})
+    4.0
+    """
+    said = worker["metadata"].get("labels", {}).get(CORES)
+    return amount(said) if said else requests_of(worker).get("cpu", 0.0)
 
 
 def refuses(node: dict, shape: Shape) -> str | None:

@@ -268,7 +268,7 @@ def quota(wanted: Wanted) -> dict:
     """Room for the workers, the head and two controllers while they are being replaced; more is somebody's mistake."""
     workers, spare = wanted.workers, 2
     hard = {
-        "requests.cpu": f"{workers.total + 2 + spare:g}",
+        "requests.cpu": f"{workers.requested + 2 + spare:g}",
         "requests.memory": f"{workers.count * workers.memory_gib + 4 + spare:g}Gi",
         "pods": str(workers.count + 1 + 2 * spare),
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from faro_lib.kube.capacity import CORES
 from faro_lib.live.deploy import configuration
 from faro_lib.live.spec import Served
 from faro_lib.workload import Job
@@ -34,11 +35,13 @@ class Workers:
     ----------
     count : pods; fixed, for Faro divides what there is.
     cores, memory_gib : of each.
+    cpu : what each requests of its node; None: its cores. Less is right where replicas mostly wait.
     """
 
     count: int = 2
     cores: int = 4
     memory_gib: float = 8.0
+    cpu: float | None = None
 
     def __post_init__(self):
         for field in ("count", "cores"):
@@ -47,10 +50,17 @@ class Workers:
                 raise ValueError(f"workers: {field}={value!r} must be a whole number >= 1")
         if not self.memory_gib > 0:
             raise ValueError(f"workers: memory_gib={self.memory_gib!r} must be > 0")
+        if self.cpu is not None and not 0 < self.cpu <= self.cores:
+            raise ValueError(f"workers: cpu={self.cpu!r} must be > 0 and at most its cores={self.cores}")
 
     @property
     def total(self) -> int:
         return self.count * self.cores
+
+    @property
+    def requested(self) -> float:
+        """Processors that all of them request."""
+        return self.count * (self.cores if self.cpu is None else self.cpu)
 
 
 HEAD = {"cpu": "2", "memory": "4Gi"}  # HAProxy's core and that of Ray
@@ -94,6 +104,10 @@ def rayservice(
         "applications": configuration(jobs, served, initial),
     }
     memory = f"{workers.memory_gib:g}Gi"
+    worker = _pod("ray-worker", image, {"cpu": str(workers.cores), "memory": memory}, {"serve": SERVING})
+    if workers.cpu is not None:
+        worker["spec"]["containers"][0]["resources"]["requests"] = {"cpu": f"{workers.cpu:g}", "memory": memory}
+        worker["metadata"]["labels"] = worker["metadata"]["labels"] | {CORES: str(workers.cores)}
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -114,9 +128,7 @@ def rayservice(
                         "minReplicas": workers.count,
                         "maxReplicas": workers.count,
                         "rayStartParams": {"num-cpus": str(workers.cores)},
-                        "template": _pod(
-                            "ray-worker", image, {"cpu": str(workers.cores), "memory": memory}, {"serve": SERVING}
-                        ),
+                        "template": worker,
                     }
                 ],
             },

@@ -8,7 +8,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,12 @@ class Rest:
     """One server.
 
     address : http://host:port.
-    token : sent as a bearer token; None sends none.
+    token : sent as a bearer token; None sends none; a function is asked before every call, so that a token may rotate.
     timeout_s : of each call.
     """
 
     address: str
-    token: str | None = None
+    token: str | Callable[[], str | None] | None = field(default=None, repr=False)
     timeout_s: float = TIMEOUT_S
 
     def __post_init__(self):
@@ -85,8 +86,9 @@ class Rest:
         """
         url = self.address.rstrip("/") + path
         headers = {"Content-Type": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
+        token = self.token() if callable(self.token) else self.token
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, headers, method=method)
         try:
@@ -95,7 +97,7 @@ class Rest:
         except urllib.error.HTTPError as error:
             said = " ".join(error.read(300).decode(errors="replace").split())
             if error.code in (401, 403):
-                what = "the token is wrong" if self.token else "it wants a token and none was given"
+                what = "the token is wrong" if token else "it wants a token and none was given"
                 raise Refusal(f"{url}: {what}; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH") from None
             raise OSError(f"{url}: status {error.code}: {said}") from None
         except (OSError, ValueError) as error:  # HTTPError is one too

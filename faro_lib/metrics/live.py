@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +13,8 @@ import pandas as pd
 
 from faro_lib import forecast
 from faro_lib.live import profile
-from faro_lib.live.backend import serving
+from faro_lib.live.backend import Endpoint, serving
+from faro_lib.live.deploy import configuration, deploy
 from faro_lib.live.experiment import Notes, Slice, live, part_of, twin
 from faro_lib.live.machine import TOO_MUCH
 from faro_lib.live.rest import Rest
@@ -65,7 +67,7 @@ def study(
         twin(replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0])
     runs: list[tuple[dict, Run, Notes | None]] = []
     addresses = dict(address=address, serve_address=serve_address)
-    with serving(backend, one.workload.jobs, how, one.initial, one.capacity, report=report, **addresses) as ray:
+    with reached(backend, one, how, report, **addresses) as ray:
         start_s = _start_s(one, how, ray.ray, report)
         for trial, seed in enumerate(trial_seeds(trials)):
             for name, policy in policies.items():
@@ -99,6 +101,23 @@ def study(
         pd.concat([minutes_frame(run).assign(**key) for key, run, _ in runs], ignore_index=True),
         pd.concat([decisions_frame(run).assign(**key) for key, run, _ in runs], ignore_index=True),
     )
+
+
+@contextmanager
+def reached(
+    backend: str, one: Slice, how, report, *, address: str | None, serve_address: str | None
+) -> Iterator[Endpoint]:
+    """A Ray that serves the slice's jobs: one of our own, or that of a RayService, borrowed."""
+    from faro_lib.kube.borrow import CONTEXTS, borrowed
+
+    jobs, addresses = one.workload.jobs, dict(address=address, serve_address=serve_address)
+    if backend in CONTEXTS:
+        with borrowed(backend, address=address, serve_address=serve_address) as ray:
+            deploy(ray.ray, configuration(jobs, how, one.initial), report=report)
+            yield ray
+    else:
+        with serving(backend, jobs, how, one.initial, one.capacity, report=report, **addresses) as ray:
+            yield ray
 
 
 def _start_s(one: Slice, how, ray: Rest, report) -> float:
