@@ -9,12 +9,15 @@ sys.path.insert(0, workflow.basedir)  # this checkout's library and no other
 
 from faro_lib import pipeline
 from faro_lib.config import PUBLISHED, load
+from faro_lib.mistakes import told
 
 try:
     CONFIG = load(config)
     DAYS = pipeline.check(CONFIG)
-except (ValueError, OSError) as mistake:
-    sys.stderr.write(f"{mistake}\n")
+except (ValueError, OSError, ModuleNotFoundError) as mistake:
+    if told(mistake) is None:
+        raise
+    sys.stderr.write(f"{told(mistake)}\n")
     sys.stderr.flush()
     raise SystemExit(2)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from pathlib import Path
 
 from faro_lib.config import PUBLISHED, PUBLISHED_DAYS, SYNTHETIC, Config, nearest
+from faro_lib.files import writable
 from faro_lib.pipeline.fetch import verify
 from faro_lib.registry import load_plugins
 
@@ -20,6 +23,7 @@ def check(config: Config) -> int:
     Training days of the workload; stages that learn need some.
     """
     names(config)
+    _writable(Path(config.results) / config.stem)
     if config.workload == PUBLISHED:
         verify(PUBLISHED, config.raw)
     if config.workload in (SYNTHETIC, PUBLISHED):
@@ -61,6 +65,13 @@ def names(config: Config) -> None:
     ]
     if mistakes:
         raise ValueError("\n".join(mistakes))
+
+
+def _writable(folder: Path) -> None:
+    """A folder of results that nothing can be written to, or a file in its place, is found before the first stage."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
+    writable(folder)
 
 
 def _mistake(find: Callable, name: str) -> ValueError | None:
