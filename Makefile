@@ -47,7 +47,7 @@ lab: $(READY)
 	jupyter lab --notebook-dir=. notebooks
 
 data: $(READY)
-	python -m faro_lib.pipeline.fetch
+	python -m faro_lib.pipeline fetch
 
 config: $(READY)
 	python -m faro_lib.config

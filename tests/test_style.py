@@ -21,6 +21,7 @@ PALETTES = {
     "policies": style.COLOURS | {"limit": style.LIMIT},
     "solvers": decision.SOLVER_COLOURS,
     "forecasters": forecasting.COLOURS,
+    "cycle": {str(place): colour for place, colour in enumerate(style.CYCLE)},
 }
 JUST_TOLD_APART = 2.3  # in CIELAB, side by side
 

@@ -192,12 +192,15 @@ def cluster_of(backend: str, table, path: str, address, serve_address, replicas:
     from faro_lib.live.backend import serving
     from faro_lib.live.serve import RayServeCluster
     from faro_lib.live.spec import served
+    from faro_lib.memory import must_fit, ray_gb
     from faro_lib.workload.readers import read_sections
 
     sections = read_sections(path, "serve") if path.endswith((".yaml", ".yml")) else {}
     how = served(table, sections)
     if backend == "local" and replicas is None:
         raise ValueError("backend=local needs --replicas, the size of the cluster that it starts")
+    if backend == "local" and replicas is not None:
+        must_fit(f"{replicas} replicas of Ray Serve need", ray_gb(replicas), "take fewer replicas")
 
     @contextmanager
     def there():

@@ -114,7 +114,8 @@ def hierarchical(scales: pd.DataFrame) -> Figure:
     right.set_xticks(counts, [str(c) for c in counts])
     right.minorticks_off()
     left.minorticks_off()
-    right.legend(title=None)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
+    right.get_legend().remove()
     return figure
 
 

@@ -32,6 +32,8 @@ COLOURS = {
 LIMIT = "#971713"  # the clairvoyant limit
 PUBLISHED = "#000000"
 SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for what plugins add
+# For whatever has no colour of its own; in this order, and then the spare ones.
+CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
@@ -47,6 +49,7 @@ def use_style() -> None:
     sns.set_theme(
         context="paper",
         style="whitegrid",
+        palette=[*CYCLE, *SPARE],
         rc={
             "font.size": FONT_PT,
             "axes.labelsize": FONT_PT,

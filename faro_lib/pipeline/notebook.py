@@ -162,26 +162,3 @@ def _worth_showing(record: logging.LogRecord) -> bool:
 def _cells(source: str | Path) -> int:
     """Cells of the notebook once papermill has put in its own with the parameters."""
     return len(json.loads(Path(source).read_text())["cells"]) + 1
-
-
-def main(arguments: list[str]) -> int:
-    """SOURCE OUTPUT PARAMETERS(JSON) LOG [THREADS]: what the rules call, so that Ctrl-C reaches the notebook at once."""
-    source, output, told, log, *threads = arguments
-    parameters = json.loads(told)
-    if (
-        "results" in parameters
-    ):  # the folder above notebooks/, wherever that lies: jobs without a shared disk get copies
-        parameters["results"] = str(Path(output).parents[1])
-    try:
-        run_notebook(source, output, parameters, log, threads=int(threads[0]) if threads else 1)
-    except NotebookError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{source}: interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
