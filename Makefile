@@ -31,11 +31,13 @@ lint: $(READY)
 	snakemake --lint
 	mypy
 
-# Compiled functions show no lines, so a small world runs uncompiled first; then everything, and the gate of pyproject.toml.
+# Coverage of all three runs together; compiled functions show no lines, so a small world runs uncompiled first. The gate is
+# in pyproject.toml and holds at the end.
+COV = --cov=faro_lib --cov-config=pyproject.toml
 test: lint
-	NUMBA_DISABLE_JIT=1 pytest --cov --cov-report= --cov-fail-under=0 tests/test_uncompiled.py
-	pytest --cov --cov-append --cov-report=term --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s"
-	pytest --nbval-lax notebooks
+	NUMBA_DISABLE_JIT=1 pytest $(COV) --cov-report= --cov-fail-under=0 tests/test_uncompiled.py
+	pytest $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s"
+	pytest $(COV) --cov-append --cov-report=term --nbval-lax notebooks
 
 test-all: lint
 	pytest --doctest-modules faro_lib tests
@@ -50,7 +52,7 @@ readme: $(READY)
 	python -m faro_lib.figures.headline
 
 lab: $(READY)
-	jupyter lab --notebook-dir=. notebooks
+	jupyter lab --notebook-dir=. notebooks/00_tour.ipynb
 
 data: $(READY)
 	python -m faro_lib.pipeline fetch
