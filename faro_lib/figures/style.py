@@ -72,6 +72,15 @@ def use_style() -> None:
     )
 
 
+def legend_above(figure: Figure, handles, labels, columns: int = 5) -> None:
+    """One legend above all panels, in as many columns, but no more than that, as fit into the width of the figure."""
+    for ncols in range(min(columns, len(labels)), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside upper center", ncols=ncols, frameon=False)
+        if legend.get_window_extent().width <= figure.bbox.width or ncols == 1:
+            return
+        legend.remove()
+
+
 def save(figure: Figure, directory: str | Path, name: str) -> Path:
     """Write `name`.pdf and `name`.png; the same figure gives the same bytes. Returns the PNG's path.
 
