@@ -27,3 +27,13 @@ include: "rules/sensitivity.smk"
 include: "rules/scale.smk"
 include: "rules/live.smk"
 include: "rules/figures.smk"
+
+
+onstart:
+    Path(".snakemake/mistakes").unlink(missing_ok=True)
+
+
+onerror:
+    if Path(".snakemake/mistakes").exists():
+        sys.stderr.write("\nWhat went wrong; what is finished stays, and the same command goes on from there:\n")
+        sys.stderr.write(Path(".snakemake/mistakes").read_text())

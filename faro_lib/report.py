@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from faro_lib import __version__
 from faro_lib.config import SYNTHETIC
+from faro_lib.files import whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,9 +57,8 @@ def write_report(results: str | Path, config: Mapping[str, Any], page: str | Pat
         configuration=yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None),
         versions=versions(),
     )
-    partial = page.with_name(f".{page.name}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(page)
+    with whole(page) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def page_of(figure: Figure, title: str, text: str) -> str:

@@ -15,7 +15,7 @@ rule ablation:
         summary=f"{RESULTS}/ablation/summary.csv",
         limit=f"{RESULTS}/ablation/limit.csv",
         captions=f"{RESULTS}/figures/captions-ablation.json",
-        figures=figures_named("fig16_ablation"),
+        figures=figures_named("fig16_ablation", "fig60_remaining", "fig02_learning"),
         notebook=f"{NOTEBOOKS}/60_ablation.ipynb",
     log:
         f"{LOGS}/60_ablation.log",

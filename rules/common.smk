@@ -9,12 +9,15 @@ sys.path.insert(0, workflow.basedir)  # this checkout's library and no other
 
 from faro_lib import pipeline
 from faro_lib.config import PUBLISHED, load
+from faro_lib.mistakes import told
 
 try:
     CONFIG = load(config)
-    DAYS = pipeline.check(CONFIG)
-except (ValueError, OSError) as mistake:
-    sys.stderr.write(f"{mistake}\n")
+    DAYS = pipeline.check(CONFIG, here=workflow.is_main_process and workflow.resource_settings.nodes is None)
+except (ValueError, OSError, ModuleNotFoundError) as mistake:
+    if told(mistake) is None:
+        raise
+    sys.stderr.write(f"{told(mistake)}\n")
     sys.stderr.flush()
     raise SystemExit(2)
 
@@ -31,7 +34,7 @@ if workflow.is_main_process:  # `make figures` ends with this line
 ENVIRONMENT = f"{workflow.basedir}/environment.yml"
 PYTHON = "python" if workflow.deployment_settings.deployment_method else shlex.quote(sys.executable)
 # A process of its own for each notebook, so that Ctrl-C reaches it at once.
-RUN_NOTEBOOK = f"{PYTHON} -m faro_lib.pipeline.notebook"
+RUN_NOTEBOOK = f"{PYTHON} -m faro_lib.pipeline notebook"
 RUN_NOTEBOOK += " {input.notebook} {output.notebook} {params.notebook:q} {log} {threads}"
 
 
@@ -62,6 +65,14 @@ def files_of_the_workload():
 def days_to_decide_on():
     """The last training days, counted from 1; the first of all has nothing before it to learn from."""
     return [day for day in range(DAYS - CONFIG.sloppify.days + 1, DAYS + 1) if day >= 2]
+
+
+def figures_of_the_comparison():
+    """What is drawn of the judged day; what a plan expects only where Faro-Sum plans."""
+    return [
+        *("fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread"),
+        *(["fig91_prediction"] if "Faro-Sum" in CONFIG.policies else []),
+    ]
 
 
 def figures_of_scale():

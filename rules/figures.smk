@@ -12,7 +12,7 @@ rule figures:
         published=local([str(table) for table in sorted(Path(PUBLISHED_TABLES).glob("*.csv"))]),
     output:
         captions=f"{RESULTS}/figures/captions-comparison.json",
-        figures=figures_named("fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread"),
+        figures=figures_named(*figures_of_the_comparison()),
         notebook=f"{NOTEBOOKS}/90_figures.ipynb",
     log:
         f"{LOGS}/90_figures.log",

@@ -75,7 +75,7 @@ from faro_lib.figures import captions
 folder = Path(results) / "figures"
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "captions-comparison.json").write_text(json.dumps({}))
-draw("comparison", "fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread")
+draw("comparison", "fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread", "fig91_prediction")
 """
 )
 

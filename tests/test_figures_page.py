@@ -1,5 +1,6 @@
 """docs/figures.md: every figure of the pipeline stands there, with the notebook that draws it, and can be asked for alone."""
 
+import json
 import re
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def drawn(checkout):
 
 def test_every_figure_stands_on_the_page_with_its_notebook(drawn):
     assert drawn == NOTEBOOK_OF
+
+
+def test_a_stage_declares_every_figure_that_its_notebook_draws(drawn):
+    named = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        code = "".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"])
+        named |= dict.fromkeys(re.findall(r"\"(fig\d\w+)\"", code), path.stem)
+    assert named == drawn
 
 
 def test_a_figure_alone_needs_only_the_stages_before_it(checkout):

@@ -16,7 +16,8 @@ LIBRARY = ROOT / "faro_lib"
 
 # The order of the data flow: a module imports only from itself and from what stands before it.
 ORDER = [
-    *("config", "registry", "workload", "queueing", "forecast", "bayes", "utility", "allocate", "policies", "control"),
+    *("mistakes", "files", "memory", "config", "registry", "workload", "queueing", "forecast", "bayes", "utility"),
+    *("allocate", "policies", "control"),
     *("simulate", "live", "kube", "metrics", "recommend", "figures", "pipeline", "report", "cli"),
 ]
 HEAVY = ("ray", "pymc", "kubernetes", "cvxpy", "numba", "pandas", "matplotlib", "seaborn", "snakemake", "papermill")

@@ -3,10 +3,11 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from faro_lib.figures import decision, forecasting, style
+from faro_lib.figures import comparison, decision, forecasting, headline, style
 
 # What light of linear RGB becomes for those who lack a cone (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {
@@ -21,6 +22,7 @@ PALETTES = {
     "policies": style.COLOURS | {"limit": style.LIMIT},
     "solvers": decision.SOLVER_COLOURS,
     "forecasters": forecasting.COLOURS,
+    "cycle": {str(place): colour for place, colour in enumerate(style.CYCLE)},
 }
 JUST_TOLD_APART = 2.3  # in CIELAB, side by side
 
@@ -70,3 +72,47 @@ def test_a_figure_with_text_under_8_pt_is_refused(tmp_path):
 def test_a_name_of_a_plugin_has_a_colour_of_its_own():
     assert style.colour("Mine") in style.SPARE
     assert style.colour("Faro-Sum (paper)") == style.COLOURS["Faro-Sum"]
+
+
+MANY = [f"{name}{edition}" for name in style.COLOURS for edition in ("", " (paper)")]
+
+
+@pytest.fixture
+def simulated():
+    """A summary and the minutes of more policies than any configuration has."""
+    rows = [(policy, size, trial) for policy in MANY for size in (36, 16) for trial in (0, 1)]
+    summary = pd.DataFrame(rows, columns=["policy", "replicas", "trial"])
+    summary = summary.assign(lost_utility=summary.index / 10, slo_violation_rate=0.1)
+    at = pd.DataFrame(
+        [(policy, "a", minute) for policy in MANY for minute in range(5)], columns=["policy", "job", "minute"]
+    )
+    return summary, at.assign(utility=0.5, running=3)
+
+
+def inside(figure) -> bool:
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    return box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 and box.y1 <= figure.bbox.height
+
+
+def test_a_legend_of_many_names_stays_on_the_page(simulated):
+    summary, minutes = simulated
+    style.use_style()
+    assert inside(
+        comparison.policies_by_size(summary, summary.groupby("replicas", as_index=False).mean(numeric_only=True))
+    )
+    assert inside(comparison.policy_timeline(minutes, minutes, 36))
+
+
+def test_a_timeline_has_no_more_lines_than_the_eye_can_follow(simulated):
+    figure = comparison.policy_timeline(simulated[1], simulated[1], 36)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [name for name in MANY if name in comparison.FOLLOWED]
+    assert comparison.told_apart(["x", "y", "x"]) == ["x", "y"]
+
+
+def test_the_picture_of_the_readme_has_few_policies_on_one_panel(simulated):
+    figure = headline.headline(simulated[0], simulated[0], None)
+    assert len(figure.axes) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*headline.SHOWN, "clairvoyant limit"]
+    style.legible(figure, "headline")

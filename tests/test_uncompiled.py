@@ -1,6 +1,6 @@
 """Compiled functions do what their Python says: the same small world, run with and without compilation.
 
-`make coverage` runs this file uncompiled too, which shows the lines of those functions to the coverage.
+`make test` runs this file uncompiled, which shows the lines of those functions to the coverage.
 """
 
 import json

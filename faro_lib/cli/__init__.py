@@ -14,6 +14,7 @@ from faro_lib.cli.profile import profile
 from faro_lib.cli.recommend import recommend
 from faro_lib.cli.run import run
 from faro_lib.cli.simulate import simulate
+from faro_lib.mistakes import told
 
 app = typer.Typer(name="faro")
 
@@ -40,11 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except (ValueError, OSError) as mistake:
-        text = str(mistake)
     except Exception as mistake:
-        if not hasattr(mistake, "format_message"):  # ours to mend, so its traceback is wanted
+        said = mistake.format_message() if hasattr(mistake, "format_message") else told(mistake)
+        if said is None:  # ours to mend, so its traceback is wanted
             raise
-        text = mistake.format_message()
+        text = said
     print(f"faro: {' '.join(text.removeprefix('config: ').split())}", file=sys.stderr)
     return 2

@@ -100,11 +100,13 @@ def _draw(found, path: Path) -> None:
     """The curve as a picture, or in a page of its own with the table below it."""
     from faro_lib.figures import use_style
     from faro_lib.figures.capacity import capacity_curve
+    from faro_lib.files import whole
     from faro_lib.report import page_of
 
     use_style()
     figure = capacity_curve(found.curve, found.violations, found.knee, found.needed)
-    if path.suffix == ".png":
-        figure.savefig(path)
-    else:
-        path.write_text(page_of(figure, "How many replicas?", _text(found)), encoding="utf-8")
+    with whole(path) as partial:
+        if path.suffix == ".png":
+            figure.savefig(partial)
+        else:
+            partial.write_text(page_of(figure, "How many replicas?", _text(found)), encoding="utf-8")

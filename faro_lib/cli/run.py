@@ -50,6 +50,7 @@ def run(
 ) -> None:
     """Observe, decide and, with --apply, act, until SIGTERM or Ctrl-C; the cluster is left as it is."""
     from faro_lib.control import Rules
+    from faro_lib.files import writable
     from faro_lib.live.controller import drive, paced
     from faro_lib.policies import make
     from faro_lib.workload.readers import read_jobs
@@ -66,6 +67,15 @@ def run(
         for number in (signal.SIGTERM, signal.SIGINT):
             before = signal.signal(number, lambda *_: stop.set())
             stack.callback(signal.signal, number, before)
+        exporter = None
+        if metrics_port is not None:  # first of all: a port in use is found before a cluster is started
+            from faro_lib.live.exporter import Exporter
+
+            exporter = Exporter(table, metrics_port, metrics_address)
+            stack.callback(exporter.close)
+            say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
+        if journal is not None:
+            writable(journal)
         clock = clock_of(journal, stop)
         place = place_of(backend, plan, kubeconfig, context)
         if backend == "deployments":
@@ -74,14 +84,6 @@ def run(
             cluster = stack.enter_context(
                 cluster_of(backend, table, jobs, address, serve_address, replicas, clock, decides)
             )
-        exporter = None
-        if metrics_port is not None:
-            from faro_lib.live.exporter import Exporter
-
-            exporter = Exporter(table, metrics_port, metrics_address)
-            stack.callback(exporter.close)
-            say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
-
         publish = None
         if place:
             from faro_lib.kube.operate import operated
@@ -190,12 +192,15 @@ def cluster_of(backend: str, table, path: str, address, serve_address, replicas:
     from faro_lib.live.backend import serving
     from faro_lib.live.serve import RayServeCluster
     from faro_lib.live.spec import served
+    from faro_lib.memory import must_fit, ray_gb
     from faro_lib.workload.readers import read_sections
 
     sections = read_sections(path, "serve") if path.endswith((".yaml", ".yml")) else {}
     how = served(table, sections)
     if backend == "local" and replicas is None:
         raise ValueError("backend=local needs --replicas, the size of the cluster that it starts")
+    if backend == "local" and replicas is not None:
+        must_fit(f"{replicas} replicas of Ray Serve need", ray_gb(replicas), "take fewer replicas")
 
     @contextmanager
     def there():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from faro_lib.figures.captions import NONE_PUBLISHED
-from faro_lib.figures.style import COLOURS, LIMIT, PAGE_IN, PUBLISHED
+from faro_lib.figures.style import COLOURS, LIMIT, PAGE_IN, PUBLISHED, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,7 +87,7 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
         handles.append(
             Line2D([], [], marker="D", linestyle="", markerfacecolor="white", markeredgecolor=PUBLISHED, label=label)
         )
-    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
+    legend_above(figure, handles, [handle.get_label() for handle in handles], 4)
     return figure
 
 

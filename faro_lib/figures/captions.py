@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from faro_lib.figures.comparison import told_apart
 from faro_lib.figures.style import save
 
 NONE_PUBLISHED = "No published values are at hand for this workload."
@@ -61,6 +62,7 @@ def spread_over_jobs(minutes: pd.DataFrame) -> str:
 
 
 def policy_timeline(minutes: pd.DataFrame, size: float) -> str:
+    minutes = minutes[minutes["policy"].isin(told_apart(minutes["policy"]))]
     lost = (1 - minutes["utility"]).groupby(minutes["policy"], sort=False).sum() / minutes["minute"].nunique()
     return (
         f"Utility lost over the day at {size:g} replicas and the replicas that serve (dashed: capacity), one trial; "

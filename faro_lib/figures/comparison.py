@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from faro_lib.figures.style import LIMIT, PAGE_IN, PUBLISHED, colour
+from faro_lib.figures.style import LIMIT, PAGE_IN, PUBLISHED, colour, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST_LINES = 6
+FOLLOWED = ("FairShare", "AIAD", "MArk", "HPA", "Cilantro", "Faro-Sum")
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
 
 
@@ -77,7 +79,7 @@ def _legend(figure, axis, with_published, with_limit):
             Line2D([], [], marker="D", linestyle="", markerfacecolor="white", markeredgecolor=PUBLISHED, markersize=3)
         )
         labels.append("published (EuroSys'25)")
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)), frameon=False)
+    legend_above(figure, handles, labels)
 
 
 def spread_over_jobs(minutes: pd.DataFrame) -> Figure:
@@ -103,6 +105,13 @@ def spread_over_jobs(minutes: pd.DataFrame) -> Figure:
     return figure
 
 
+def told_apart(policies) -> list[str]:
+    """The policies that the eye can follow as lines in one panel, in their order: all of a few, else those of FOLLOWED."""
+    names = list(dict.fromkeys(policies))
+    followed = [name for name in names if name in FOLLOWED]
+    return names if len(names) <= MOST_LINES else followed or names[:MOST_LINES]
+
+
 def policy_timeline(minutes: pd.DataFrame, running: pd.DataFrame, capacity: float) -> Figure:
     """Figure 1: the cluster's utility and the replicas in use over the day, by policy, one cluster size and trial.
 
@@ -114,7 +123,7 @@ def policy_timeline(minutes: pd.DataFrame, running: pd.DataFrame, capacity: floa
     import matplotlib.pyplot as plt
 
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.2), sharex=True)
-    for policy in dict.fromkeys(minutes["policy"]):
+    for policy in told_apart(minutes["policy"]):
         part = minutes[minutes["policy"] == policy]
         lost = (1 - part.pivot(index="minute", columns="job", values="utility")).sum(axis=1).iloc[:-1]
         top.plot(lost.rolling(5, center=True, min_periods=1).mean(), color=colour(policy), label=policy)
@@ -123,7 +132,7 @@ def policy_timeline(minutes: pd.DataFrame, running: pd.DataFrame, capacity: floa
     bottom.axhline(capacity, color=LIMIT, linestyle="--", linewidth=1.0)
     top.set(ylabel="lost utility\n(5-minute mean)")
     bottom.set(ylabel="replicas serving", xlabel="minute")
-    figure.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
+    legend_above(figure, *top.get_legend_handles_labels())
     return figure
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from faro_lib.figures.style import COLUMN_IN, PAGE_IN, colour
+from faro_lib.figures.style import COLUMN_IN, PAGE_IN, colour, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,7 +114,8 @@ def hierarchical(scales: pd.DataFrame) -> Figure:
     right.set_xticks(counts, [str(c) for c in counts])
     right.minorticks_off()
     left.minorticks_off()
-    right.legend(title=None)
+    legend_above(figure, *right.get_legend_handles_labels())
+    right.get_legend().remove()
     return figure
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from faro_lib.figures.captions import NONE_PUBLISHED
 from faro_lib.figures.comparison import MEASURES
-from faro_lib.figures.style import PAGE_IN, colour
+from faro_lib.figures.style import PAGE_IN, colour, legend_above
 from faro_lib.metrics.live import LIVE, SIMULATION, lost_utility_error, pairs, ranking_distance
 
 STYLES = ("-", "o"), ("--", "x")  # of lines: live, in simulation
@@ -45,7 +45,7 @@ def side_by_side(summary: pd.DataFrame, measures=MEASURES) -> Figure:
         axis.grid(axis="x", visible=False)
     handles = [Patch(facecolor="white", edgecolor="black", label=LIVE)]
     handles += [Patch(facecolor="white", edgecolor="black", hatch="///", label=SIMULATION)]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+    legend_above(figure, handles, [handle.get_label() for handle in handles], 2)
     return figure
 
 
@@ -101,6 +101,7 @@ def minutes(table: pd.DataFrame, policies: list[str] | None = None) -> Figure:
     """
     from matplotlib import pyplot as plt
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
 
     chosen = policies or list(dict.fromkeys(table["policy"]))
     proper = table[table["minute"] < table["minute"].max()]  # the last bin holds what overran the last minute
@@ -112,7 +113,7 @@ def minutes(table: pd.DataFrame, policies: list[str] | None = None) -> Figure:
             series = lost[environment, policy]
             axis.plot(series.index, series, line, marker=marker, markersize=3, color=colour(policy))
         axis.set(title=policy, xlabel="minute")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0][0].set(ylabel="lost utility", ylim=(0, None))
     styles = (Line2D([], [], color="black", linestyle=line, marker=marker, markersize=3) for line, marker in STYLES)
     figure.legend(list(styles), [LIVE, SIMULATION], loc="outside upper center", ncols=2, frameon=False)

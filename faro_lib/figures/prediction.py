@@ -59,7 +59,7 @@ def predicted_against_simulated(errors: pd.DataFrame, policy: str) -> Figure:
     axis.minorticks_off()
     axis.set_xlabel("predicted p99 (SLOs)")
     axis.set_ylabel("simulated p99 (SLOs)")
-    axis.legend(frameon=False, loc="upper left")
+    axis.legend(frameon=False, loc="lower right")
     return figure
 
 

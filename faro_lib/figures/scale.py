@@ -9,7 +9,7 @@ import pandas as pd
 
 from faro_lib.figures.captions import NONE_PUBLISHED
 from faro_lib.figures.comparison import policies_by_size
-from faro_lib.figures.style import LIMIT, PAGE_IN, colour
+from faro_lib.figures.style import LIMIT, PAGE_IN, colour, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +74,7 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
         axis.set(title=f"jobs {way}", xlabel="jobs on replicas")
         axis.grid(visible=False, axis="x")
     axes[0][0].set_ylabel("lost utility a job")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    legend_above(figure, *axes[0][0].get_legend_handles_labels(), 3)
     return figure
 
 
@@ -121,11 +121,11 @@ def hierarchical_simulated(summary: pd.DataFrame, grouped: str, exact: str) -> F
             right.plot(utility.index, part["decision_ms_p99"].mean(), **style)
     left.set(xscale="log", xlabel="jobs", ylabel="utility a job")
     right.set(xscale="log", yscale="log", xlabel="jobs", ylabel="p99 of a turn (ms)")
-    counts = sorted(summary["jobs"].unique())
+    counts = sorted(summary.loc[summary["policy"].isin(styles), "jobs"].unique())
     for axis in (left, right):
         axis.set_xticks(counts, [f"{count:g}" for count in counts])
         axis.minorticks_off()
-    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    legend_above(figure, *left.get_legend_handles_labels(), 2)
     return figure
 
 
@@ -157,7 +157,7 @@ def curve(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     floor = limit.groupby("replicas")["lost_utility"].mean()
     axis.plot(floor.index, floor, color=LIMIT, linestyle="--", label="clairvoyant limit")
     axis.set(xlabel="replicas", ylabel="lost cluster utility", yscale="log")
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    legend_above(figure, *axis.get_legend_handles_labels(), 4)
     return figure
 
 

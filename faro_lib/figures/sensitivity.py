@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from faro_lib.figures.style import PAGE_IN, colour
+from faro_lib.figures.style import PAGE_IN, colour, legend_above
 from faro_lib.metrics.sensitivity import CIRCUMSTANCES, leads, where_it_ends
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def where_the_lead_ends(summary: pd.DataFrame) -> Figure:
         axis.set_xticks(values, [f"{value:g}" if value in sparse(values) else "" for value in values])
         axis.set_xlabel(CIRCUMSTANCES[name].replace(" (", "\n("))
     axes[0][0].set(ylabel="lost cluster utility", ylim=(0, None))  # of all panels, once all are drawn
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
+    legend_above(figure, *axes[0][0].get_legend_handles_labels())
     return figure
 
 

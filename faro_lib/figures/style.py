@@ -32,6 +32,8 @@ COLOURS = {
 LIMIT = "#971713"  # the clairvoyant limit
 PUBLISHED = "#000000"
 SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for what plugins add
+# For whatever has no colour of its own; in this order, and then the spare ones.
+CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
@@ -47,6 +49,7 @@ def use_style() -> None:
     sns.set_theme(
         context="paper",
         style="whitegrid",
+        palette=[*CYCLE, *SPARE],
         rc={
             "font.size": FONT_PT,
             "axes.labelsize": FONT_PT,
@@ -67,6 +70,15 @@ def use_style() -> None:
             "figure.constrained_layout.use": True,
         },
     )
+
+
+def legend_above(figure: Figure, handles, labels, columns: int = 5) -> None:
+    """One legend above all panels, in as many columns, but no more than that, as fit into the width of the figure."""
+    for ncols in range(min(columns, len(labels)), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside upper center", ncols=ncols, frameon=False)
+        if legend.get_window_extent().width <= figure.bbox.width or ncols == 1:
+            return
+        legend.remove()
 
 
 def save(figure: Figure, directory: str | Path, name: str) -> Path:

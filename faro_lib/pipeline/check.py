@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from pathlib import Path
 
-from faro_lib.config import PUBLISHED, PUBLISHED_DAYS, SYNTHETIC, Config, nearest
+from faro_lib.config import PUBLISHED, PUBLISHED_DAYS, PUBLISHED_JOBS, SYNTHETIC, Config, nearest
+from faro_lib.files import writable
 from faro_lib.pipeline.fetch import verify
+from faro_lib.pipeline.memory import check_memory
 from faro_lib.registry import load_plugins
 
+PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, minutes in a day
 
-def check(config: Config) -> int:
+
+def check(config: Config, here: bool = True) -> int:
     """Read what the configuration names and refuse, in one line, what the pipeline would stumble over.
 
     A synthetic workload has nothing to read; published files that lie there must have the right content; a reader's own
     file is read whole.
+
+    Parameters
+    ----------
+    here : whether the stages run on this machine, in whose memory they must fit.
 
     Returns
     -------
     Training days of the workload; stages that learn need some.
     """
     names(config)
+    _writable(Path(config.results) / config.stem)
     if config.workload == PUBLISHED:
         verify(PUBLISHED, config.raw)
     if config.workload in (SYNTHETIC, PUBLISHED):
         if config.jobs:
             _hold(_read_jobs(config.jobs), config)
-        return config.synthetic.days if config.workload == SYNTHETIC else PUBLISHED_DAYS
+        made = config.synthetic
+        size = (made.jobs, made.days, made.minutes) if config.workload == SYNTHETIC else PUBLISHED_SIZE
+        if here:
+            check_memory(config, *size)
+        return size[1]
     from faro_lib.workload.tables import load_workload
 
     traces = load_workload(config.workload, config.jobs)
     _hold(traces.jobs, config)
     if not traces.days:
         _without_learning(config, traces.jobs)
+    if here:
+        check_memory(config, len(traces.jobs), traces.days, traces.evaluation.shape[-1])
     return traces.days
 
 
@@ -61,6 +78,13 @@ def names(config: Config) -> None:
     ]
     if mistakes:
         raise ValueError("\n".join(mistakes))
+
+
+def _writable(folder: Path) -> None:
+    """A folder of results that nothing can be written to, or a file in its place, is found before the first stage."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
+    writable(folder)
 
 
 def _mistake(find: Callable, name: str) -> ValueError | None:

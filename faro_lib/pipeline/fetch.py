@@ -72,18 +72,3 @@ def _download(url: str, sha256: str, path: Path) -> None:
         ) from None
     except ValueError:
         raise ValueError(f"{url}: what came is not what it should be, its SHA-256 is not {sha256}") from None
-
-
-def main(arguments: list[str]) -> int:
-    try:
-        for name in arguments or ["faro-10jobs"]:
-            for path in fetch(name):
-                print(path)
-    except (OSError, ValueError) as error:
-        print(f"fetch: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -8,8 +8,11 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from faro_lib.mistakes import told, told_by_name
 
 KERNEL = "python3"  # the kernel of the environment that runs us
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -44,18 +47,19 @@ def run_notebook(
 
     Raises
     ------
-    NotebookError : one line with the error's last line; the partly executed notebook then lies beside `output`.
+    NotebookError : one line with what went wrong; the partly executed notebook then lies beside `output`.
     """
+    from nbclient.exceptions import DeadKernelError
     from papermill import execute_notebook
     from papermill.exceptions import PapermillException
 
     root, output, log = Path(root).resolve(), Path(output), Path(log)
     partial = output.with_name(f"{output.stem}.partial.ipynb")
-    for path in (output, log):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    output.unlink(missing_ok=True)
-    with _Environment(root, threads), _told(log, output.stem, _cells(source)):
-        try:
+    try:
+        for path in (output, log):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        output.unlink(missing_ok=True)
+        with _Environment(root, threads), _told(log, output.stem, _cells(source)):
             execute_notebook(
                 str(source),
                 str(partial),
@@ -67,20 +71,14 @@ def run_notebook(
                 progress_bar=False,
                 extra_arguments=["--log-level=ERROR"],
             )
-        except PapermillException as error:
-            raise NotebookError(f"{source}: {last_line(error)} (partly executed: {partial}, log: {log})") from None
-    partial.replace(output)
-
-
-def last_line(error: Exception) -> str:
-    """What a cell died of, in one line.
-
-    >>> last_line(ValueError("first\\nlast"))
-    'last'
-    """
-    name, value = getattr(error, "ename", None), getattr(error, "evalue", None)
-    text = f"{name}: {value}" if name else str(error)
-    return [line for line in text.splitlines() if line.strip()][-1].strip()
+        partial.replace(output)
+    except DeadKernelError:
+        raise NotebookError(f"{source}: its process was killed, most likely for {told(MemoryError())}") from None
+    except PapermillException as error:
+        name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+        raise NotebookError(f"{source}: {told_by_name(name, text)} (partly executed: {partial}, log: {log})") from None
+    except (OSError, MemoryError) as error:
+        raise NotebookError(f"{source}: {told(error)}") from None
 
 
 class _Environment:
@@ -108,7 +106,7 @@ class _told:
 
     def __init__(self, log: Path, name: str, cells: int):
         self.logger = logging.getLogger("papermill")
-        to_file = logging.FileHandler(log, mode="w")
+        to_file = _Log(log, mode="w")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         to_screen = logging.StreamHandler(sys.stderr)
         to_screen.setFormatter(_Progress(name, cells))
@@ -127,6 +125,18 @@ class _told:
             self.logger.removeHandler(handler)
             handler.close()
         self.logger.level, self.logger.propagate = self.before
+
+
+class _Log(logging.FileHandler):
+    """A line that finds no room on the disk is lost without further ado: the notebook fails there too, and says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 class _Progress(logging.Formatter):
@@ -152,26 +162,3 @@ def _worth_showing(record: logging.LogRecord) -> bool:
 def _cells(source: str | Path) -> int:
     """Cells of the notebook once papermill has put in its own with the parameters."""
     return len(json.loads(Path(source).read_text())["cells"]) + 1
-
-
-def main(arguments: list[str]) -> int:
-    """SOURCE OUTPUT PARAMETERS(JSON) LOG [THREADS]: what the rules call, so that Ctrl-C reaches the notebook at once."""
-    source, output, told, log, *threads = arguments
-    parameters = json.loads(told)
-    if (
-        "results" in parameters
-    ):  # the folder above notebooks/, wherever that lies: jobs without a shared disk get copies
-        parameters["results"] = str(Path(output).parents[1])
-    try:
-        run_notebook(source, output, parameters, log, threads=int(threads[0]) if threads else 1)
-    except NotebookError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{source}: interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

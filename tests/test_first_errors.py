@@ -1,0 +1,275 @@
+"""What goes wrong on the first day: one line that says what to do, and nothing half written that looks whole."""
+
+import ctypes
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from checkouts import ROOT, write_notebook
+
+from faro_lib import cli
+from faro_lib.pipeline.notebook import NotebookError, run_notebook
+
+SMALL = ("--config", "sizes=[11]", "trials=1", "synthetic={days: 1}")
+DISK_FULL = "the disk is full; free some space or name a place on another disk, and start again"
+COUNTS = "minute,job,requests\n" + "".join(f"{minute},a,{60 + minute % 7}\n" for minute in range(60))
+
+
+def only_line(text: str) -> str:
+    lines = text.splitlines()
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+@pytest.fixture
+def counts(tmp_path):
+    (tmp_path / "counts.csv").write_text(COUNTS)
+    return str(tmp_path / "counts.csv")
+
+
+class TestAPortInUse:
+    @pytest.fixture
+    def taken(self):
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+            yield listening.getsockname()[1]
+
+    def test_the_controller_says_so_before_it_looks_for_a_cluster(self, taken, tmp_path, capsys):
+        (tmp_path / "jobs.yaml").write_text("- job: a\n")
+        arguments = ["--jobs", str(tmp_path / "jobs.yaml"), "--policy", "AIAD", "--metrics-port", str(taken)]
+        assert cli.main(["run", *arguments]) == 2
+        told = only_line(capsys.readouterr().err)
+        assert f"metrics port {taken} on 127.0.0.1: Address already in use; choose another" in told
+
+    def test_a_ray_of_our_own_takes_ports_that_nobody_listens_on(self, taken):
+        from faro_lib.live.local import PORTS, free_ports
+
+        found = free_ports(len(PORTS))
+        assert len(set(found)) == len(PORTS)
+        assert taken not in found
+
+
+class TestAPackageThatIsNotInstalled:
+    """An environment that lacks one package: links to all others, and a Python that looks nowhere else."""
+
+    @pytest.fixture
+    def lacking(self, tmp_path):
+        def run(packages: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess:
+            place = tmp_path / "site-packages"
+            place.mkdir()
+            for entry in Path(sysconfig.get_paths()["purelib"]).iterdir():
+                if not entry.name.startswith(packages) and entry.suffix != ".pth":
+                    (place / entry.name).symlink_to(entry)
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(place)])}
+            command = [sys.executable, "-S", "-m", "faro_lib.cli", *arguments]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+
+        return run
+
+    def jobs(self, tmp_path) -> str:
+        (tmp_path / "jobs.yaml").write_text("- job: a\n  deployment: {query: up}\n")
+        return str(tmp_path / "jobs.yaml")
+
+    def test_without_ray_there_is_no_cluster_on_this_machine(self, lacking, tmp_path):
+        arguments = ("run", "--backend", "local", "--jobs", self.jobs(tmp_path), "--policy", "AIAD", "--replicas", "2")
+        done = lacking(("ray",), *arguments)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == "faro: backend=local needs Ray Serve: pip install 'faro_lib[live]'"
+
+    @pytest.mark.parametrize(
+        ("package", "extra", "arguments"),
+        [
+            ("prometheus_client", "live", ("run", "--policy", "AIAD", "--metrics-port", "0")),
+            ("kubernetes", "kube", ("run", "--policy", "AIAD", "--backend", "deployments", "--plan", "faro/faro")),
+            ("matplotlib", "figures", ("recommend", "--replicas", "3", "--curve", "--plot", "curve.png")),
+        ],
+    )
+    def test_the_line_says_what_to_install(self, package, extra, arguments, lacking, tmp_path, counts):
+        told = ("--jobs", self.jobs(tmp_path)) if arguments[0] == "run" else ("--workload", counts)
+        if package == "kubernetes":
+            told += ("--prometheus", "http://127.0.0.1:9")
+        done = lacking((package,), *arguments, *told)
+        assert done.returncode == 2, done.stderr
+        assert f"{package} is not installed: pip install 'faro_lib[{extra}]'" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+
+    def test_what_a_notebook_lacks_is_told_in_the_same_way(self, tmp_path):
+        write_notebook(tmp_path / "n.ipynb", "raise ModuleNotFoundError(\"No module named 'pymc'\", name='pymc')")
+        with pytest.raises(NotebookError, match=r"pymc is not installed: pip install 'faro_lib\[bayes\]'") as error:
+            run_notebook(tmp_path / "n.ipynb", tmp_path / "o.ipynb", {}, tmp_path / "o.log", root=tmp_path)
+        only_line(str(error.value))
+
+    def test_a_module_of_ours_that_is_missing_is_our_mistake(self, monkeypatch, counts):
+        monkeypatch.setitem(sys.modules, "faro_lib.recommend", None)
+        with pytest.raises(ModuleNotFoundError):
+            cli.main(["recommend", "--workload", counts])
+
+
+class TestTooLittleMemory:
+    def failure(self, folder, code) -> str:
+        write_notebook(folder / "n.ipynb", code)
+        with pytest.raises(NotebookError) as error:
+            run_notebook(folder / "n.ipynb", folder / "o.ipynb", {}, folder / "o.log", root=folder)
+        assert not (folder / "o.ipynb").exists()
+        return only_line(str(error.value))
+
+    def test_an_array_that_cannot_be_had_says_how_to_ask_for_less(self, tmp_path):
+        told = self.failure(tmp_path, "import numpy as np\nnp.ones(10**17)")
+        assert "too little memory (Unable to allocate" in told
+        assert "take fewer jobs, minutes or trials" in told
+
+    def test_a_kernel_that_the_system_has_killed_is_not_a_riddle(self, tmp_path):
+        told = self.failure(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+        assert "its process was killed, most likely for too little memory: take fewer jobs" in told
+
+    def test_the_pipeline_refuses_beforehand_what_cannot_fit(self, checkout):
+        from test_bad_input import assert_refused
+
+        asked = "scale={largest: [[1000000, 3200000]]}"
+        assert_refused(checkout, "70_scale needs about", "--config", asked)
+
+    def test_the_command_line_refuses_beforehand_a_ray_that_cannot_fit(self, tmp_path, capsys):
+        (tmp_path / "jobs.yaml").write_text("- job: a\n")
+        arguments = ["--jobs", str(tmp_path / "jobs.yaml"), "--policy", "AIAD", "--backend", "local"]
+        assert cli.main(["run", *arguments, "--replicas", "100000"]) == 2
+        assert "100000 replicas of Ray Serve need about" in only_line(capsys.readouterr().err)
+
+
+def without_rights() -> None:
+    """In a child before its command begins: even root is held to what permissions say."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    for capability in (1, 2):  # to override, and to read and search, against permissions
+        if os.geteuid() == 0 and prctl(24, capability, 0, 0, 0):  # out of the bounding set: an exec leaves it behind
+            raise OSError(ctypes.get_errno(), "prctl")
+
+
+@pytest.fixture
+def forbidden(tmp_path):
+    """A folder that may be looked into and not be written to, and what runs Python code there."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        folder.chmod(0o555)
+        try:
+            return subprocess.run(
+                [sys.executable, "-c", *arguments],
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+                preexec_fn=without_rights,
+            )
+        finally:
+            folder.chmod(0o755)
+
+    if run("open('x', 'w')").returncode == 0:
+        pytest.skip("rights cannot be taken away here")
+    run.folder = folder  # type: ignore[attr-defined]
+    return run
+
+
+class TestNoPermission:
+    CHECK = "from faro_lib import config, pipeline; pipeline.check(config.load({'results': '%s'}))"
+
+    def test_the_pipeline_looks_before_it_begins(self, forbidden):
+        code = f"import sys; from faro_lib.mistakes import told\ntry: {self.CHECK % 'results'}\n"
+        done = forbidden(
+            code.replace("; pipeline.check", ";  pipeline.check") + "except OSError as e: sys.exit(told(e))"
+        )
+        told = only_line(done.stderr)
+        assert told.startswith(str(forbidden.folder))
+        assert "permission denied; change its permissions, or name a place that is yours" in told
+
+    def test_a_picture_that_may_not_be_written_is_one_line(self, forbidden):
+        (forbidden.folder / "counts.csv").write_text(COUNTS)
+        call = "import sys; from faro_lib.cli import main; sys.exit(main(sys.argv[1:]))"
+        done = forbidden(call, "recommend", "--workload", "counts.csv", "--replicas", "3", "--plot", "curve.png")
+        assert done.returncode == 2
+        assert "curve.png: permission denied" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+
+    def test_a_file_where_the_results_should_go_is_named(self, checkout):
+        (checkout.folder / "taken").write_text("mine")
+        done = checkout.snakemake("--config", "results=taken")
+        assert done.returncode != 0
+        assert "taken: a file stands where a folder is needed; move it, or name another place" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert (checkout.folder / "taken").read_text() == "mine"
+
+    def test_a_journal_that_cannot_be_kept_is_found_before_anything_starts(self, tmp_path, capsys):
+        (tmp_path / "jobs.yaml").write_text("- job: a\n")
+        (tmp_path / "folder").mkdir()
+        arguments = ["--jobs", str(tmp_path / "jobs.yaml"), "--policy", "AIAD", "--journal", str(tmp_path / "none/j")]
+        (tmp_path / "none").write_text("a file")
+        assert cli.main(["run", *arguments]) == 2
+        assert "none: a file stands where a folder is needed" in only_line(capsys.readouterr().err)
+
+
+class TestAFullDisk:
+    SCRIPT = """
+    mount -t tmpfs -o size=1m tmpfs results || exit 77
+    {snakemake} > first.out 2>&1 && exit 1
+    find results -type f > first.files
+    mount -o remount,size=64m results
+    {snakemake} > second.out 2>&1 || exit 2
+    find results -type f > second.files
+    """
+
+    @pytest.fixture(scope="class")
+    def filled(self, checkout):
+        """The pipeline on a disk of one megabyte, of which a stage wants three; then on a larger one."""
+        if shutil.which("unshare") is None:
+            pytest.skip("unshare is not there, so no small disk can be had")
+        notebook = checkout.folder / "notebooks" / "50_simulation.ipynb"
+        wants = "(folder / 'big').write_bytes(bytes(3_000_000))\\nwhile Path("
+        notebook.write_text(notebook.read_text().replace("while Path(", wants))
+        checkout.results.mkdir()
+        script = self.SCRIPT.format(snakemake=" ".join(map(repr, checkout.command(*SMALL))))
+        command = ["unshare", "--mount", "sh", "-c", script]
+        done = subprocess.run(command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True)
+        if done.returncode == 77 or "unshare failed" in done.stderr:
+            pytest.skip(f"no small disk can be had here: {done.stderr.strip()}")
+        said = {path.name: path.read_text() for path in checkout.folder.glob("*.out")}
+        files = {path.stem: set(path.read_text().split()) for path in checkout.folder.glob("*.files")}
+        assert done.returncode == 0, (done.returncode, done.stderr, said)
+        return said, files
+
+    def test_the_last_that_is_said_is_what_to_do(self, filled):
+        said, _ = filled
+        _, _, end = said["first.out"].partition("What went wrong; what is finished stays")
+        assert end.splitlines()[1] == f"notebooks/50_simulation.ipynb: {DISK_FULL}"
+        assert "Traceback" not in said["first.out"]
+
+    def test_nothing_of_the_stage_that_failed_looks_finished(self, filled):
+        _, files = filled
+        left = {name for name in files["first"] if "/simulate/" in name or "50_simulation" in name}
+        assert not [name for name in left if name.endswith((".csv", ".parquet"))]
+        assert not [name for name in left if name.endswith(".ipynb") and ".partial." not in name]
+        assert "results/synthetic/report.html" not in files["first"]
+
+    def test_with_room_the_same_command_goes_on_to_the_end(self, filled):
+        said, files = filled
+        assert "results/synthetic/report.html" in files["second"]
+        assert "Job 0: report" not in said["second.out"].partition("50_simulation")[0]
+        assert "10_traces" not in said["second.out"]
+
+    def test_a_picture_that_does_not_fit_leaves_the_earlier_one(self, tmp_path, counts):
+        (tmp_path / "curve.png").write_bytes(b"the earlier one")
+        call = "import resource, sys; from faro_lib.cli import main; import matplotlib.font_manager\n"
+        call += "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); sys.exit(main(sys.argv[1:]))"
+        arguments = ["recommend", "--workload", counts, "--replicas", "3", "--plot", "curve.png"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", call, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 2, done.stderr
+        assert "the file would be larger than is allowed here" in done.stderr.splitlines()[-1]
+        assert (tmp_path / "curve.png").read_bytes() == b"the earlier one"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["counts.csv", "curve.png"]

@@ -1,0 +1,152 @@
+"""Every command of the README is run as its reader types it, in a checkout of its own with the environment that is there.
+
+`make test` and `make test-all` are what runs this; `make figures` is run at the size of the smoke configuration.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from checkouts import ROOT, make_checkout
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line.split("   #")[0].split("  #")[0].strip() for line in re.findall(r"^    (\S.*)$", README, re.MULTILINE)]
+FIGURES, TEST, LAB, PAPER, MINE, DATA, SIMULATE, RECOMMEND, HELP = (
+    *("make figures", "make test", "make lab", "make figures CONFIG=config/paper.yaml"),
+    'make figures WORKLOAD=my.csv SET="jobs=my_jobs.csv sizes=[24,16]"',
+    *("make data", ".venv/bin/faro simulate --policy AIAD --policy Faro-Sum --replicas 32 --trials 2"),
+    ".venv/bin/faro recommend --workload data/example.csv --jobs data/example-jobs.csv --curve",
+    ".venv/bin/faro --help",
+)
+RAW = ("input.json", "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented.pkl")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkout with the files that `make` looks at, older than the environment, so that it is taken as it is."""
+    if Path(sys.prefix) == Path(sys.base_prefix):
+        pytest.skip("the tests do not run in a virtual environment that a checkout could be given")
+    folder = make_checkout(tmp_path_factory.mktemp("reader"), real_notebooks=True).folder
+    for name in ("Makefile", "pyproject.toml", "requirements.txt", "data/example.csv", "data/example-jobs.csv"):
+        shutil.copy(ROOT / name, folder / name)
+        os.utime(folder / name, (0, 0))
+    environment = folder / ".venv"
+    environment.mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        (environment / entry.name).symlink_to(entry)
+    for stamp in (".pins", ".ready"):
+        (environment / stamp).unlink(missing_ok=True)
+        (environment / stamp).touch()
+    shutil.copy(ROOT / "data/example.csv", folder / "my.csv")
+    shutil.copy(ROOT / "data/example-jobs.csv", folder / "my_jobs.csv")
+    return folder
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    own = {"PYTHONPATH": str(folder), "JUPYTER_CONFIG_DIR": str(folder / "jupyter")}
+    return {name: value for name, value in os.environ.items() if name not in ("CI", "MAKEFLAGS", "MAKELEVEL")} | own
+
+
+def typed(command: str, folder: Path) -> str:
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env=surroundings(folder), capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def test_these_are_the_commands_of_the_readme():
+    shown = {f"{FIGURES} CONFIG=config/smoke.yaml", *re.findall(r"`(make [^`]+)`", README)}
+    assert COMMANDS == [FIGURES, TEST, LAB, PAPER, MINE, DATA, SIMULATE, RECOMMEND, HELP]
+    assert shown <= {FIGURES, f"{FIGURES} CONFIG=config/smoke.yaml", TEST, "make test-all"}
+
+
+def test_every_file_that_the_readme_names_is_there():
+    named = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"^\| (`[^|]+`) \|", README, re.MULTILINE)
+    paths = [path for name in named for path in (re.findall(r"`([^`]+)`", name) or [name])]
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_picture_of_the_loop_loads_nothing_and_is_drawn_for_light_and_dark():
+    picture = (ROOT / "docs/images/loop.svg").read_text()
+    assert "prefers-color-scheme: dark" in picture
+    assert not re.search(r"href|<script|<image|url\((?!#)", picture)
+
+
+def test_the_simulator_of_the_readme_prints_a_row_a_policy(folder):
+    assert [row.split()[0] for row in typed(SIMULATE, folder).splitlines()] == ["policy", "AIAD", "Faro-Sum"]
+
+
+def test_the_advice_of_the_readme_has_a_row_a_job_and_a_curve(folder):
+    told = typed(RECOMMEND, folder)
+    assert [line.split()[0] for line in told.splitlines()[1:5]] == ["caption", "detect", "search", "translate"]
+    assert "knee" in told
+
+
+def test_the_help_of_the_readme_fits_on_a_screen(folder):
+    told = typed(HELP, folder).splitlines()
+    assert len(told) <= 30
+    assert {"simulate", "recommend", "run", "explain"} <= {word for line in told for word in line.split()}
+
+
+def test_the_published_traces_are_taken_from_where_they_lie(folder):
+    if not all((ROOT / "data/raw" / name).exists() for name in RAW):
+        pytest.skip("the published traces are not there, and tests fetch nothing")
+    (folder / "data" / "raw").mkdir(exist_ok=True)
+    for name in RAW:
+        shutil.copy(ROOT / "data/raw" / name, folder / "data/raw")
+    assert typed(DATA, folder).splitlines()[-2:] == [f"data/raw/{name}" for name in RAW]
+    assert "simulate" in typed(f"{PAPER} ARGS=--dry-run", folder)
+
+
+def test_the_lab_of_the_readme_opens_the_notebooks(folder):
+    (folder / "jupyter").mkdir()
+    told = {"allow_root": True, "open_browser": False, "port": 0, "ip": "127.0.0.1"}
+    (folder / "jupyter" / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": told}))
+    log = folder / "lab.log"
+    with log.open("w") as output:
+        running = subprocess.Popen(
+            shlex.split(LAB), cwd=folder, env=surroundings(folder), stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        until = time.monotonic() + 120
+        while not (found := re.search(r"(http://127\.0\.0\.1:\d+)/lab\S*\?token=(\w+)", log.read_text())):
+            assert running.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.2)
+        with urllib.request.urlopen(f"{found[1]}/api/contents/notebooks?token={found[2]}", timeout=60) as answer:
+            names = {entry["name"] for entry in json.load(answer)["content"]}
+        assert "00_tour.ipynb" in names
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+@pytest.mark.slow
+def test_the_figures_of_the_readme_end_with_the_path_of_the_report(folder):
+    said = typed(f"{FIGURES} CONFIG=config/smoke.yaml", folder)
+    report = Path(said.splitlines()[-1])
+    assert report == (folder / "results/synthetic/report.html").resolve()
+    assert report.exists()
+
+
+@pytest.mark.slow
+def test_a_workload_of_one_s_own_has_its_own_report(folder):
+    (folder / "quick.yaml").write_text(
+        "forecast: {posterior: null, draws: 10, tune: 50, chains: 1, thin: 4}\n"
+        "scale: {clusters: []}\nsensitivity: {forecast_error: [], cold_start_s: []}\n"
+    )
+    typed(f'{MINE} CONFIG="config/smoke.yaml quick.yaml"', folder)
+    report = (folder / "results/my/report.html").read_text()
+    assert "24 replicas" in report
+    assert "16 replicas" in report
