@@ -20,11 +20,14 @@ from checkouts import ROOT, make_checkout
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line.split("   #")[0].split("  #")[0].strip() for line in re.findall(r"^    (\S.*)$", README, re.MULTILINE)]
-FIGURES, TEST, LAB, PAPER, MINE, DATA, SIMULATE, RECOMMEND, HELP = (
+FIGURES, TEST, LAB, PAPER, MINE, DATA, SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP = (
     *("make figures", "make test", "make lab", "make figures CONFIG=config/paper.yaml"),
     'make figures WORKLOAD=my.csv SET="jobs=my_jobs.csv sizes=[24,16]"',
     *("make data", ".venv/bin/faro simulate --policy AIAD --policy Faro-Sum --replicas 32 --trials 2"),
     ".venv/bin/faro recommend --workload data/example.csv --jobs data/example-jobs.csv --curve",
+    ".venv/bin/faro run --backend local --jobs data/example-jobs.csv --replicas 8 --apply --journal run.jsonl",
+    ".venv/bin/faro explain run.jsonl",
+    ".venv/bin/faro recommend --journal run.jsonl --replicas 8",
     ".venv/bin/faro --help",
 )
 RAW = ("input.json", "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented.pkl")
@@ -66,7 +69,7 @@ def typed(command: str, folder: Path) -> str:
 
 def test_these_are_the_commands_of_the_readme():
     shown = {f"{FIGURES} CONFIG=config/smoke.yaml", *re.findall(r"`(make [^`]+)`", README)}
-    assert COMMANDS == [FIGURES, TEST, LAB, PAPER, MINE, DATA, SIMULATE, RECOMMEND, HELP]
+    assert COMMANDS == [FIGURES, TEST, LAB, PAPER, MINE, DATA, SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP]
     assert shown <= {FIGURES, f"{FIGURES} CONFIG=config/smoke.yaml", TEST, "make test-all"}
 
 
@@ -91,6 +94,28 @@ def test_the_advice_of_the_readme_has_a_row_a_job_and_a_curve(folder):
     told = typed(RECOMMEND, folder)
     assert [line.split()[0] for line in told.splitlines()[1:5]] == ["caption", "detect", "search", "translate"]
     assert "knee" in told
+
+
+@pytest.mark.live
+def test_the_controller_of_the_readme_acts_until_it_is_told_to_end_and_its_journal_says_why(folder):
+    log = folder / "run.log"
+    with log.open("w") as output:
+        running = subprocess.Popen(
+            shlex.split(RUN), cwd=folder, env=surroundings(folder), stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        until = time.monotonic() + 300
+        while '"applied": true' not in log.read_text():
+            assert running.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.5)
+        running.terminate()
+        assert running.wait(90) == 0, log.read_text()
+    finally:
+        running.kill()
+    for command in (EXPLAIN, NEXT):
+        told = typed(command, folder)
+        assert all(name in told for name in ("caption", "detect", "search", "translate")), told
 
 
 def test_the_help_of_the_readme_fits_on_a_screen(folder):
