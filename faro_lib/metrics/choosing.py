@@ -1,0 +1,156 @@
+"""How the options of our edition are chosen: on training days, by what was learnt from the days before all of them.
+
+    python -m faro_lib.metrics.choosing --raw data/raw --out choices.csv
+
+The judged day is never opened. docs/choices.md has the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from faro_lib import forecast
+from faro_lib.metrics.measures import minute_utility, summarize
+from faro_lib.metrics.remaining import remaining
+from faro_lib.policies import Kit
+from faro_lib.policies.base import Policy
+from faro_lib.policies.faro import FALLBACK, chosen
+from faro_lib.simulate import TRIAL_SEEDS, draw, simulate
+from faro_lib.simulate.measured import measure_where_possible
+from faro_lib.workload import Traces
+from faro_lib.workload.tables import load_workload
+
+# The last training days carry about 0.88 of the judged day's load, so that these stand for its 36, 32 and 16.
+DAYS, PHASES, SIZES = (9, 10), (0, 2), (32, 28, 14)
+CHOSEN = "chosen"
+
+
+def alternatives(kit: Kit, other: Kit) -> dict[str, Policy]:
+    """What was chosen, and what differs from it by one option; `other` has another forecaster."""
+    changes: dict[str, dict] = {
+        "no nowcast": {"nowcast": False},
+        "decides 40 s into a minute": {"phase_s": 40.0},
+        "decides every second minute": {"interval_s": 120.0},
+        "grown jobs cold for 1 minute of the horizon": {"cold_start_min": 1.0},
+        "grown jobs cold for 1.5 minutes": {"cold_start_min": 1.5},
+        "horizon of 5 minutes": {"horizon_min": 5},
+        "horizon of 8 minutes": {"horizon_min": 8},
+        "moves are free": {"change_penalty": 0.0},
+        "a move costs 0.02": {"change_penalty": 0.02},
+        "a move costs 0.06": {"change_penalty": 0.06},
+        "no reactive loop": {"reactive": False},
+        "half of M/M/c": {"performance": "half-mmc", "service_time_s": None},
+        "M/G/c by correction": {"performance": FALLBACK},
+    }
+    fair: dict[str, dict] = {
+        "FairSum: a move costs 0.01": {"change_penalty": 0.01},
+        "FairSum: a move costs 0.1": {"change_penalty": 0.1},
+        "FairSum: spread weighed by the number of jobs": {"gamma": None},
+        "FairSum: no redress": {"redress": 0.0},
+        "FairSum: redress 2": {"redress": 2.0},
+    }
+    return {
+        CHOSEN: chosen(kit),
+        **{name: chosen(kit, **change) for name, change in changes.items()},
+        "pooled autoregression": chosen(other),
+        f"FairSum: {CHOSEN}": chosen(kit, "FairSum"),
+        **{name: chosen(kit, "FairSum", **change) for name, change in fair.items()},
+        f"Fair: {CHOSEN}": chosen(kit, "Fair"),
+        "Fair: no redress": chosen(kit, "Fair", redress=0.0),
+    }
+
+
+def measured(
+    traces: Traces, policies: Mapping[str, Policy], day: int, phase: int, size: int, seed: int
+) -> pd.DataFrame:
+    """One day, one phase, one size under every policy: a row each, with the mean utility of the worst job."""
+    workload = traces.workload(day, phase)
+    draws = draw(workload, seed)
+    rows = []
+    for name, policy in policies.items():
+        run = simulate(workload, policy, size, draws=draws)
+        worst = float(np.nanmean(minute_utility(run), axis=1).min())
+        key = {"option": name, "day": day, "phase": phase, "replicas": size}
+        rows.append(key | summarize(run) | {"worst_job": worst})
+    return pd.DataFrame(rows)
+
+
+def differences(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over days and phases by option and size; what an option loses more than the chosen one, with its standard error.
+
+    Differences are taken run by run, as runs of the same day, phase and size share their requests and draws.
+
+    Returns
+    -------
+    option, replicas, lost_utility, slo_violation_rate, worst_job, more, more_error.
+    """
+    runs = ["day", "phase", "replicas"]
+    prefix = table["option"].str.extract(r"^(Fair\w*: )", expand=False).fillna("")
+    base = table[table["option"] == prefix + CHOSEN].assign(prefix=prefix)
+    table = table.assign(prefix=prefix).merge(
+        base[[*runs, "prefix", "lost_utility"]], on=[*runs, "prefix"], suffixes=("", "_chosen")
+    )
+    table["more"] = table["lost_utility"] - table["lost_utility_chosen"]
+    by = table.groupby(["option", "replicas"], sort=False)
+    means = by[["lost_utility", "slo_violation_rate", "worst_job", "more"]].mean()
+    return means.assign(more_error=by["more"].sem(ddof=1)).reset_index()
+
+
+def _one(arguments) -> pd.DataFrame:
+    return measured(*arguments)
+
+
+def _remaining(arguments) -> pd.DataFrame:
+    traces, kit, day, phase, size, seed = arguments
+    workload = traces.workload(day, phase)
+    return remaining(workload, kit, size, draw(workload, seed)).assign(day=day, phase=phase, replicas=size)
+
+
+def kits(traces: Traces, posterior: forecast.Posterior) -> tuple[Kit, Kit]:
+    """With the Bayesian forecaster, and with the pooled autoregression; both have seen the days before DAYS only."""
+    jobs, performance = traces.jobs, measure_where_possible(traces.jobs)
+    before = replace(traces, train=traces.train[: min(DAYS) - 1])
+    return tuple(  # type: ignore[return-value]
+        Kit(jobs, forecaster=forecaster, performance=performance)
+        for forecaster in (forecast.fit("bayes", before, posterior=posterior), forecast.fit("ar", before))
+    )
+
+
+def fitted(traces: Traces, draws: int = 500) -> forecast.Posterior:
+    """The posterior of the days before DAYS."""
+    from faro_lib import bayes
+
+    before = replace(traces, train=traces.train[: min(DAYS) - 1])
+    return bayes.posterior_of(bayes.fit_bayes(before, draws=draws, tune=draws, chains=4), before)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--raw", default="data/raw", help="folder of the published traces (`make data`)")
+    parser.add_argument("--out", type=Path, default=Path("choices.csv"))
+    parser.add_argument("--seed", type=int, default=TRIAL_SEEDS[0])
+    parser.add_argument("--workers", type=int, default=2)
+    told = parser.parse_args(arguments)
+    traces = load_workload("faro-10jobs", raw=told.raw)
+    kit, other = kits(traces, fitted(traces))
+    policies = alternatives(kit, other)
+    cases = list(product(DAYS, PHASES, SIZES))
+    with ProcessPoolExecutor(told.workers) as pool:
+        runs = list(pool.map(_one, [(traces, policies, *case, told.seed) for case in cases]))
+        parts = list(pool.map(_remaining, [(traces, kit, *case, told.seed) for case in cases]))
+    table, made_of = pd.concat(runs), pd.concat(parts)
+    table.to_csv(told.out, index=False)
+    print(differences(table).round(4).to_string(index=False))
+    print(made_of.groupby(["part", "replicas"], sort=False)["lost_utility"].mean().unstack().round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
