@@ -86,7 +86,7 @@ def test_a_plugin_that_fails_is_named_in_one_line(plugin):
 
 
 def test_every_objective_is_pursued_by_a_policy_of_its_name():
-    from faro_lib.forecast.naive import Oracle
+    from faro_lib.forecast.oracle import Oracle
     from faro_lib.policies import Kit
     from faro_lib.workload import Job
 

@@ -6,11 +6,9 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.frames import running_by_minute
-from faro_lib.policies.cilantro import LearnedLatency
+from faro_lib.policies.cilantro import WORST, LearnedLatency
 from faro_lib.simulate import Run
 from faro_lib.workload.jobs import MINUTE_S, Job, jobs_array
-
-WORST = 10.0  # SLOs; a latency above it, or infinite, counts as this
 
 
 def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.DataFrame:
