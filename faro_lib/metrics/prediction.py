@@ -43,13 +43,6 @@ def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tupl
     ).reset_index(drop=True)
 
 
-def prediction_error_over_time(errors: pd.DataFrame, window_min: int = 30) -> pd.DataFrame:
-    """Mean errors of all jobs in windows of the run: minute (the window's first), log_error, utility_error, predictions."""
-    window = errors["minute"] // window_min * window_min
-    means = errors.groupby(window)[["log_error", "utility_error"]].mean()
-    return means.assign(predictions=errors.groupby(window).size()).reset_index()
-
-
 def learning_curve(run: Run, judged_on: Run | None = None, after_min=(0, 5, 15, 30, 60, 120, 240, 360)) -> pd.DataFrame:
     """How wrong the learned latency model was after so many minutes of a run, always judged on the same job-minutes.
 
