@@ -1,6 +1,9 @@
 """Names: what is registered can be chosen wherever names are configured, and nothing else can."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from faro_lib import pipeline, registry
 from faro_lib.config import load
@@ -92,3 +95,8 @@ def test_every_objective_is_pursued_by_a_policy_of_its_name():
 
     kit = Kit((Job("a"),), forecaster=Oracle(jobs=("a",), truth=None))
     assert maker_of("Faro-ProportionalFair")(kit).objective == "ProportionalFair"
+
+
+def test_the_full_comparison_asks_for_every_policy_that_there_is():
+    full = yaml.safe_load((Path(__file__).parents[1] / "config" / "full.yaml").read_text())
+    assert set(full["policies"]) == set(MAKERS)
