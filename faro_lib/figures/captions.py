@@ -46,8 +46,8 @@ def policies_by_size(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.D
             f"at {size:g} replicas {mean.index[0]} loses least, {least:.2f} (limit {floor:.2f}, worst {most:.2f})"
         )
     text = (
-        f"Lost cluster utility and SLO violation rate, mean of {trials} trials, whiskers one standard deviation: "
-        + "; ".join(said)
+        f"Lost cluster utility and SLO violation rate, mean of {trials} trial{'s' if trials > 1 else ''}, "
+        "whiskers one standard deviation: " + "; ".join(said)
     )
     return text + ". " + ("Diamonds are the published values." if published is not None else NONE_PUBLISHED)
 

@@ -102,7 +102,7 @@ def larger_caption(summary: pd.DataFrame) -> str:
     return (
         f"Table 8: lost utility a job in larger clusters, mean over {most} trial{'s' if most > 1 else ''}{few}; least have "
         + "; ".join(said)
-        + f". Dashed: the clairvoyant limit. {NONE_PUBLISHED}"
+        + f". Dashed: the clairvoyant limit of the first trial, where it was measured. {NONE_PUBLISHED}"
     )
 
 
@@ -173,5 +173,6 @@ def curve_caption(summary: pd.DataFrame) -> str:
     least = ", ".join(f"{size:g} {policy}" for size, policy in ranked.idxmin(axis=1).items())
     return (
         f"Lost cluster utility against replicas, mean over {trials} trial{'s' if trials > 1 else ''}. Of the sizes tried, to "
-        f"lose no more than half a job's utility it takes: {', '.join(said)}. Least at each: {least}. {NONE_PUBLISHED}"
+        f"lose no more than half a job's utility it takes: {', '.join(said)}. Least at each: {least}. The limit is that of "
+        f"the first trial. {NONE_PUBLISHED}"
     )
