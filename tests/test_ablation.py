@@ -1,6 +1,6 @@
 """The ablation is a chain: one change a step, from the paper's beginning to our edition."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ TRACES = synthetic(seed=3, jobs=4, days=2, minutes=60)
 
 @pytest.fixture(scope="module")
 def kit():
-    return Kit(TRACES.jobs, forecast.fit("ar", TRACES))
+    """With a table that is never read: what is simulated here does not plan by it."""
+    return Kit(TRACES.jobs, forecast.fit("ar", TRACES), performance=object())
 
 
 def differing(one, other):
@@ -56,6 +57,12 @@ def test_an_option_that_no_step_names_becomes_a_step_of_its_own(kit):
 def test_an_option_that_was_not_chosen_is_no_step(kit):
     names = [step.name for step in our_steps(kit, options={"nowcast": True})]
     assert names == ["+ exact solver", "+ sample paths", "+ measured latency", "+ nowcast"]
+
+
+def test_where_nothing_was_measured_the_step_says_so(kit):
+    steps = {step.name: step for step in our_steps(replace(kit, performance=None))}
+    assert "+ measured latency" not in steps
+    assert steps["+ latency model"].adds == "the formula 'mgc' instead of half M/M/c"
 
 
 def test_the_exact_solver_never_promises_less_than_cobyla_on_the_same_decision(kit):

@@ -113,6 +113,10 @@ class TestTheOracle:
         seen = oracle(DAY).update(DAY.requests_per_min[:, 0])
         np.testing.assert_array_equal(seen.mean(3), DAY.requests_per_min[:, 1:4])
 
+    def test_a_day_may_begin_at_any_minute(self):
+        later = forecast.fit("oracle", TRACES).start(minute_of_day=20).update(DAY.requests_per_min[:, 20])
+        np.testing.assert_array_equal(later.mean(3), DAY.requests_per_min[:, 21:24])
+
     def test_beyond_the_end_the_last_minute_stands(self):
         seen = oracle(DAY)
         for counts in DAY.requests_per_min.T:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from live_things import Wanting
 
 from faro_lib import cli
-from faro_lib.forecast.naive import Oracle
+from faro_lib.forecast.oracle import Oracle
 from faro_lib.live.controller import drive
 from faro_lib.policies import Kit
 from faro_lib.policies.faro import chosen

@@ -1,6 +1,9 @@
 """Names: what is registered can be chosen wherever names are configured, and nothing else can."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from faro_lib import pipeline, registry
 from faro_lib.config import load
@@ -86,9 +89,14 @@ def test_a_plugin_that_fails_is_named_in_one_line(plugin):
 
 
 def test_every_objective_is_pursued_by_a_policy_of_its_name():
-    from faro_lib.forecast.naive import Oracle
+    from faro_lib.forecast.oracle import Oracle
     from faro_lib.policies import Kit
     from faro_lib.workload import Job
 
     kit = Kit((Job("a"),), forecaster=Oracle(jobs=("a",), truth=None))
     assert maker_of("Faro-ProportionalFair")(kit).objective == "ProportionalFair"
+
+
+def test_the_full_comparison_asks_for_every_policy_that_there_is():
+    full = yaml.safe_load((Path(__file__).parents[1] / "config" / "full.yaml").read_text())
+    assert set(full["policies"]) == set(MAKERS)

@@ -14,7 +14,7 @@ from checkouts import ROOT
 
 from faro_lib import queueing
 from faro_lib.allocate import solve, solve_paper
-from faro_lib.forecast.naive import Oracle
+from faro_lib.forecast.oracle import Oracle
 from faro_lib.metrics import summarize
 from faro_lib.policies import Kit, make
 from faro_lib.queueing import _compiled as queues

@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from faro_lib import forecast
+from faro_lib.allocate.continuous import METHODS
 from faro_lib.allocate.hierarchical import solve_hierarchical
 from faro_lib.allocate.objectives import objective_of
 from faro_lib.allocate.solve import solve
 from faro_lib.allocate.spare import shrink, spread_spare
+from faro_lib.forecast import HORIZON_MIN
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 
-HORIZON_MIN = 7
 # Of sloppify/solvers.csv.
 COLUMNS = (
     "objective", "formulation", "solver", "jobs", "replicas", "window", "value", "optimum", "gap", "seconds",
@@ -57,8 +59,6 @@ def decision_windows(
 
     Running is the optimum for the five minutes before, as if the last decision had been right.
     """
-    from faro_lib import forecast
-
     days = sorted(days)
     fitted = forecast.fit(forecaster, traces.until(days[0]), seed=seed)
     total = traces.train.shape[-1]
@@ -124,8 +124,7 @@ def compare_solvers(windows, budgets, objectives, solvers, *, slow=(), slow_wind
                     table_seconds = time.process_time() - started
                     best = solve(table, budget, objective).value
                     for solver in (*solvers, *(slow if i < slow_windows else ())):
-                        searches = solver in ("cobyla", "nlopt-cobyla", "slsqp", "differential-evolution")
-                        options = {"plateau": True} if searches and formulation == "precise" else {}
+                        options = {"plateau": True} if solver in METHODS and formulation == "precise" else {}
                         started = time.process_time()
                         found = solve(table, budget, objective, solver, **options)
                         seconds = time.process_time() - started
@@ -156,7 +155,7 @@ def judge_formulations(windows, budgets, objectives, solvers, *, performance="ha
                 for formulation in ("relaxed", "precise"):
                     table = table_of(window, budget, objective, formulation, performance=performance)
                     for solver in solvers:
-                        options = {"plateau": True} if formulation == "precise" and solver != "exact" else {}
+                        options = {"plateau": True} if solver in METHODS and formulation == "precise" else {}
                         chosen = solve(table, budget, objective, solver, **options).replicas
                         for judge in ("relaxed", "precise"):
                             # A judge's table may end earlier, where one more replica changes nothing.

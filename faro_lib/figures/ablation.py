@@ -110,4 +110,4 @@ def caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str
     trials = summary.groupby(["replicas", "variant"])["trial"].nunique().min()
     text = f"Lost cluster utility, each step with all those above it, mean over {trials} trial{'s' if trials > 1 else ''}: "
     beside = "Diamonds are the published values." if published is not None else NONE_PUBLISHED
-    return text + "; ".join(said) + ". " + beside
+    return text + "; ".join(said) + ". The limit is that of the first trial. " + beside

@@ -46,8 +46,8 @@ def policies_by_size(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.D
             f"at {size:g} replicas {mean.index[0]} loses least, {least:.2f} (limit {floor:.2f}, worst {most:.2f})"
         )
     text = (
-        f"Lost cluster utility and SLO violation rate, mean of {trials} trials, whiskers one standard deviation: "
-        + "; ".join(said)
+        f"Lost cluster utility and SLO violation rate, mean of {trials} trial{'s' if trials > 1 else ''}, "
+        "whiskers one standard deviation: " + "; ".join(said)
     )
     return text + ". " + ("Diamonds are the published values." if published is not None else NONE_PUBLISHED)
 
@@ -66,14 +66,14 @@ def policy_timeline(minutes: pd.DataFrame, size: float) -> str:
     lost = (1 - minutes["utility"]).groupby(minutes["policy"], sort=False).sum() / minutes["minute"].nunique()
     return (
         f"Utility lost over the day at {size:g} replicas and the replicas that serve (dashed: capacity), one trial; "
-        f"from {lost.min():.2f} on average under {lost.idxmin()} to {lost.max():.2f} under {lost.idxmax()}."
+        f"from {lost.min():.2f} on average under {lost.idxmin()} to {lost.max():.2f} under {lost.idxmax()}. {NONE_PUBLISHED}"
     )
 
 
 def job_timelines(policies: list[str], size: float) -> str:
     return (
         f"Replicas of each job (line) and its lost utility (shade) at {size:g} replicas under the policy that loses most, "
-        f"{policies[0]}, and the one that loses least, {policies[-1]}."
+        f"{policies[0]}, and the one that loses least, {policies[-1]}. {NONE_PUBLISHED}"
     )
 
 

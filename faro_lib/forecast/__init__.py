@@ -7,7 +7,14 @@
 (2, 100, 7)
 """
 
-from faro_lib.forecast import autoets, autoregression, kalman, naive, posterior  # each registers its forecasters
+from faro_lib.forecast import (
+    autoets,
+    autoregression,
+    kalman,
+    naive,
+    oracle,
+    posterior,
+)  # each registers its forecasters
 from faro_lib.forecast.base import CONTEXT_MIN, HORIZON_MIN, Forecaster, fit, forecasters, register
 from faro_lib.forecast.conformal import Recalibrated, recalibrated
 from faro_lib.forecast.posterior import Posterior, bayes_forecaster, load_posterior, save_posterior
@@ -27,6 +34,7 @@ __all__ = [
     "kalman",
     "load_posterior",
     "naive",
+    "oracle",
     "posterior",
     "recalibrated",
     "register",

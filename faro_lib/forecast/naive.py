@@ -1,9 +1,8 @@
-"""Forecasts without a model: the last minute, the same minute of other days, and the truth."""
+"""Forecasts without a model: the last minute, and the same minute of other days."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -83,40 +82,3 @@ def seasonal(traces: Traces, *, seed: int = 0) -> Seasonal:
     train = training_counts(traces)
     days = train.reshape(-1, *train.shape[2:])
     return Seasonal(jobs=job_names(traces), seed=seed, day_minutes=train.shape[-1], days=days)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Oracle(Forecaster):
-    """The truth, n times over: the bound that no forecast passes. Past the end of the day its last minute goes on.
-
-    Attributes
-    ----------
-    truth : the requests per minute of the day to be forecast, shape (jobs, minutes).
-    """
-
-    truth: np.ndarray
-
-    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
-        check_horizon(horizon, n)
-        return np.repeat(self.mean(horizon)[:, None, :], n, axis=1)
-
-    def mean(self, horizon: int = HORIZON_MIN) -> np.ndarray:
-        minutes = np.minimum(self.minute_of_day + np.arange(horizon), self.truth.shape[1] - 1)
-        return self.truth[:, minutes]
-
-    def start(self, minute_of_day: int = 0) -> Self:
-        return replace(self, minute_of_day=int(minute_of_day), seen=0, counts=np.empty((0, 0)))
-
-    def update(self, counts) -> Self:
-        self.checked(counts)
-        return replace(self, minute_of_day=self.minute_of_day + 1, seen=self.seen + 1)
-
-
-@register("oracle")
-def oracle(traces: Traces, *, seed: int = 0, sample: int = 0) -> Oracle:
-    """The oracle of sample `sample` of the evaluation day."""
-    truth = np.asarray(traces.evaluation[sample], dtype=float)
-    return Oracle(jobs=job_names(traces), seed=seed, day_minutes=truth.shape[1], truth=truth)
-
-
-__all__ = ["Oracle", "Persistence", "Seasonal", "oracle", "persistence", "seasonal"]

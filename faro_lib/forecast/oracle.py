@@ -1,4 +1,4 @@
-"""A forecaster that knows what comes, but for an error of a given size: to ask what a forecast is worth."""
+"""A forecaster that knows what comes, but for an error of a given size: the bound that no forecast passes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.forecast.base import HORIZON_MIN, Forecaster, check_horizon
-from faro_lib.workload import Workload
+from faro_lib.forecast.base import HORIZON_MIN, Forecaster, check_horizon, register
+from faro_lib.workload import Traces, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +28,21 @@ class Oracle(Forecaster):
 
     def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
         check_horizon(horizon, n)
-        ahead = np.minimum(self.seen + np.arange(horizon), self.truth.shape[1] - 1)
-        paths = np.repeat(self.truth[:, None, ahead].astype(float), n, axis=1)
+        paths = np.repeat(self._truth_ahead(horizon)[:, None], n, axis=1)
         if self.error == 0:
             return paths
         # The factor of this minute first, so that it is the same however many paths are drawn.
         rng, jobs = self.rng(), len(self.jobs)
         return paths * self._factor(rng, (jobs, 1, 1)) * self._factor(rng, (jobs, n, 1))
+
+    def mean(self, horizon: int = HORIZON_MIN) -> np.ndarray:
+        return Forecaster.mean(self, horizon) if self.error else self._truth_ahead(horizon)
+
+    def _truth_ahead(self, horizon):
+        """Requests per minute (jobs, horizon) from the minute to come on; minutes count from where the day began."""
+        to_come = (self.minute_of_day - self.seen) % self.day_minutes + self.seen
+        minutes = np.minimum(to_come + np.arange(horizon), self.truth.shape[1] - 1)
+        return self.truth[:, minutes].astype(float)
 
     def _factor(self, rng, shape):
         variance = np.log1p(self.error**2)
@@ -51,4 +59,10 @@ def oracle(workload: Workload, error: float = 0.0, seed: int = 0) -> Oracle:
     if not 0 <= error < np.inf:
         raise ValueError(f"error={error!r} must be a finite number >= 0")
     names = tuple(job.name for job in workload.jobs)
-    return Oracle(jobs=names, seed=seed, truth=workload.requests_per_min, error=error)
+    return Oracle(jobs=names, seed=seed, day_minutes=workload.minutes, truth=workload.requests_per_min, error=error)
+
+
+@register("oracle")
+def oracle_of(traces: Traces, *, seed: int = 0, sample: int = 0, error: float = 0.0) -> Oracle:
+    """The oracle of phase `sample` of the evaluation day."""
+    return oracle(traces.workload(sample=sample), error, seed)

@@ -14,7 +14,6 @@ from faro_lib.metrics.experiment import (
 from faro_lib.metrics.frames import decisions_frame, minutes_frame, running_by_minute
 from faro_lib.metrics.limit import best_by_minute, clairvoyant, measured_utilities
 from faro_lib.metrics.measures import (
-    SUMMARY,
     lost_utility,
     lost_utility_360,
     minute_effective_utility,
@@ -22,11 +21,10 @@ from faro_lib.metrics.measures import (
     slo_violation_rate,
     summarize,
 )
-from faro_lib.metrics.prediction import learning_curve, prediction_error_over_time, prediction_errors
+from faro_lib.metrics.prediction import learning_curve, prediction_errors
 from faro_lib.metrics.remaining import remaining
 
 __all__ = [
-    "SUMMARY",
     "Tables",
     "best_by_minute",
     "clairvoyant",
@@ -42,7 +40,6 @@ __all__ = [
     "minute_effective_utility",
     "minute_utility",
     "minutes_frame",
-    "prediction_error_over_time",
     "prediction_errors",
     "read_tables",
     "remaining",

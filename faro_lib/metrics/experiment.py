@@ -13,14 +13,15 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.control import PolicyFailed
 from faro_lib.metrics.frames import decisions_frame, minutes_frame, running_by_minute
-from faro_lib.metrics.limit import clairvoyant, measured_utilities
+from faro_lib.metrics.limit import clairvoyant, measured_utilities, most_replicas
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import Kit, Policy
 from faro_lib.queueing import MeasuredPerformance
 from faro_lib.simulate import TRIAL_SEEDS, Physics, draw, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.measured import measure_where_possible
-from faro_lib.workload import Traces, Workload
+from faro_lib.workload import Traces, Workload, jobs_array
+from faro_lib.workload.jobs import MINUTE_S
 
 LIMIT = ["replicas", "trial", "lost_utility", "slo_violation_rate"]
 
@@ -111,10 +112,16 @@ def compare(
 
 
 def limits_of(workload: Workload, draws, capacities, *, physics: Physics = PAPER, trial: int = 0) -> list[dict]:
-    """The clairvoyant limit of one trial at several cluster sizes: rows replicas, trial, lost_utility, slo_violation_rate."""
-    most = min(max(capacities) - len(workload.jobs) + 1, columns_worth_measuring(workload))
+    """The clairvoyant limit of one trial at several cluster sizes: rows replicas, trial, lost_utility, slo_violation_rate.
+
+    Parameters
+    ----------
+    capacities : cores.
+    """
+    jobs = workload.jobs
+    most = min(most_replicas(jobs, max(capacities)), columns_worth_measuring(workload))
     utility, violated, _ = measured_utilities(workload, draws, most, physics)
-    return [{"replicas": size, "trial": trial} | clairvoyant(utility, violated, size) for size in capacities]
+    return [{"replicas": size, "trial": trial} | clairvoyant(utility, violated, size, jobs) for size in capacities]
 
 
 def summaries(
@@ -147,10 +154,13 @@ def summaries(
 
 
 def columns_worth_measuring(workload: Workload) -> int:
-    """Replicas beyond which no job gains: 1.6 times its peak offered load by the planner's service time, plus two."""
-    peak_rps = workload.requests_per_min.max(axis=1) / 60
-    service_time_s = np.array([job.service_time_s for job in workload.jobs])
-    return int(np.ceil((peak_rps * service_time_s).max() * 1.6)) + 2
+    """Replicas beyond which no job gains: 1.6 times its peak offered load by the planner's service time, plus two.
+
+    At least what every job must have anyway.
+    """
+    peak_rps = workload.requests_per_min.max(axis=1) / MINUTE_S
+    enough = int(np.ceil((peak_rps * jobs_array(workload.jobs, "service_time_s")).max() * 1.6)) + 2
+    return max(enough, int(jobs_array(workload.jobs, "min_replicas").max()))
 
 
 def _running(run, workload):

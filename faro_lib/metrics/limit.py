@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from faro_lib.metrics.measures import lost_utility, mean_over_jobs_then_bins, minute_effective_utility, minute_utility
 from faro_lib.policies import Fixed
+from faro_lib.policies.base import at_least_one_each
 from faro_lib.simulate import Draws, Physics, simulate
 from faro_lib.simulate.cluster import PAPER
-from faro_lib.workload import Workload, jobs_array
+from faro_lib.workload import Job, Workload, jobs_array
 
 
 def measured_utilities(
     workload: Workload, draws: Draws, most: int, physics: Physics = PAPER
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What each job's minute would have been worth with x replicas all day long: utility(job, x, minute), measured.
+
+    Every x is measured for every job, within its bounds or not; `best_by_minute` keeps to them.
 
     Returns
     -------
@@ -25,7 +30,9 @@ def measured_utilities(
     violated = np.ones((jobs, most + 1, bins))
     cores = jobs_array(workload.jobs, "cores").sum()
     for replicas in range(1, most + 1):
-        run = simulate(workload, Fixed(replicas), replicas * cores, draws=draws, physics=physics)
+        fixed = tuple(replace(job, min_replicas=replicas, max_replicas=replicas) for job in workload.jobs)
+        day = replace(workload, jobs=fixed)
+        run = simulate(day, Fixed(replicas), replicas * cores, draws=draws, physics=physics)
         utility[:, replicas] = minute_utility(run)
         effective[:, replicas] = minute_effective_utility(run)
         violated[:, replicas] = np.where(
@@ -34,55 +41,71 @@ def measured_utilities(
     return utility, violated, effective
 
 
-def clairvoyant(utility: np.ndarray, violated: np.ndarray, capacity: int) -> dict[str, float]:
+def clairvoyant(utility: np.ndarray, violated: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> dict[str, float]:
     """The limit: reallocate every minute, without delay, knowing what each minute would be worth (paper/faro.md, section 5).
 
     Parameters
     ----------
-    utility, violated : (jobs, columns, bins) of `measured_utilities`; every replica takes one core.
+    utility, violated : (jobs, columns, bins) of `measured_utilities`.
+    capacity : cores.
 
     Returns
     -------
     lost_utility, slo_violation_rate of the allocation that maximises the sum of utilities minute by minute.
     """
-    replicas = best_by_minute(np.nan_to_num(utility), capacity)
-    jobs, bins = replicas.shape
-    chosen = (np.arange(jobs)[:, None], replicas, np.arange(bins)[None])
+    replicas = best_by_minute(np.nan_to_num(utility), capacity, jobs)
+    rows, bins = replicas.shape
+    chosen = (np.arange(rows)[:, None], replicas, np.arange(bins)[None])
     return {
         "lost_utility": lost_utility(utility[chosen]),
         "slo_violation_rate": mean_over_jobs_then_bins(violated[chosen]),
     }
 
 
-def best_by_minute(value: np.ndarray, capacity: int) -> np.ndarray:
-    """Allocation of at most `capacity` replicas that maximises the sum of values, minute by minute.
+def most_replicas(jobs: tuple[Job, ...], capacity: float) -> int:
+    """The most that any job can have of `capacity` cores while the others keep their minimum.
+
+    >>> most_replicas((Job("a"), Job("b", cores=2.0)), 8)
+    6
+    """
+    fewest, cores = at_least_one_each(jobs, capacity), jobs_array(jobs, "cores")
+    most = fewest + np.floor((capacity - fewest @ cores) / cores + 1e-9)
+    return int(np.minimum(most, jobs_array(jobs, "max_replicas")).max())
+
+
+def best_by_minute(value: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> np.ndarray:
+    """Allocation of at most `capacity` cores that maximises the sum of values, minute by minute.
 
     Dynamic programming over the budget, all minutes at once, so it need not build a table for each.
 
     Parameters
     ----------
-    value : (jobs, columns, bins).
+    value : (jobs, columns, bins), the worth of 0, 1, ... replicas; what has no column is not given to anybody.
+    jobs : whose cores and bounds hold.
 
     Returns
     -------
     int (jobs, bins), at least 1 each.
     """
-    jobs, columns, bins = value.shape
-    if capacity < jobs:
-        raise ValueError(f"capacity={capacity} is less than one replica for each of {jobs} jobs")
-    best = np.zeros((capacity + 1, bins))
-    choices = np.zeros((jobs, capacity + 1, bins), np.int64)
-    for job in range(jobs):
+    fewest = at_least_one_each(jobs, capacity)
+    tenths = np.rint(10 * jobs_array(jobs, "cores")).astype(np.int64)
+    unit = np.gcd.reduce(tenths)
+    cost, budget = tenths // unit, int(np.floor(10 * capacity / unit + 1e-9))
+    rows, columns, bins = value.shape
+    most = np.minimum(jobs_array(jobs, "max_replicas"), columns - 1)
+    best = np.zeros((budget + 1, bins))
+    choices = np.zeros((rows, budget + 1, bins), np.int64)
+    for job in range(rows):
         after = np.full_like(best, -np.inf)
-        for x in range(1, min(columns - 1, capacity) + 1):
-            with_x = best[: capacity + 1 - x] + value[job, x]
-            better = with_x > after[x:]
-            after[x:][better] = with_x[better]
-            choices[job, x:][better] = x
+        for x in range(fewest[job], min(most[job], budget // cost[job]) + 1):
+            with_x = best[: budget + 1 - x * cost[job]] + value[job, x]
+            better = with_x > after[x * cost[job] :]
+            after[x * cost[job] :][better] = with_x[better]
+            choices[job, x * cost[job] :][better] = x
         best = after
-    left = np.full(bins, capacity)
-    replicas = np.zeros((jobs, bins), np.int64)
-    for job in reversed(range(jobs)):
+    left = np.full(bins, budget)
+    replicas = np.zeros((rows, bins), np.int64)
+    for job in reversed(range(rows)):
         replicas[job] = choices[job, left, np.arange(bins)]
-        left = left - replicas[job]
+        left = left - cost[job] * replicas[job]
     return replicas

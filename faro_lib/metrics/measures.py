@@ -11,19 +11,6 @@ from faro_lib.simulate import Run
 from faro_lib.utility import precise_drop_penalty, relaxed_utility
 from faro_lib.workload import jobs_array
 
-SUMMARY = (
-    "lost_utility",
-    "lost_utility_360",
-    "slo_violation_rate",
-    "lost_effective_utility",
-    "drop_rate",
-    "replicas_used_mean",
-    "decision_ms_p50",
-    "decision_ms_p99",
-    "requests",
-    "wall_s",
-)
-
 
 def minute_utility(run: Run) -> np.ndarray:
     """Relaxed utility (a = 1) of each job-minute's percentile of latency, (jobs, minutes + 1); NaN without requests."""
@@ -82,10 +69,20 @@ def mean_over_jobs_then_bins(rate: np.ndarray) -> float:
     return float((np.nansum(rate, axis=0)[bins] / jobs_asked[bins]).mean())
 
 
+def planning_ms(run: Run) -> np.ndarray:
+    """Milliseconds of every turn that planned; of every turn, where no plan says what rate it expects.
+
+    A policy that plans once a minute does next to nothing in the turns between, which would hide how long its plans take.
+    """
+    decision_ms = 1e3 * np.array(run.decisions.seconds or [0.0])
+    planned = np.array([rate is not None for rate in run.decisions.forecast_rps], bool)
+    return decision_ms[planned] if planned.any() else decision_ms
+
+
 def summarize(run: Run) -> dict[str, float]:
     """The columns of simulate/summary.csv that belong to one run."""
     utility = minute_utility(run)
-    decision_ms = 1e3 * np.array(run.decisions.seconds or [0.0])
+    decision_ms = planning_ms(run)
     running = np.array(run.decisions.running or [run.initial])
     return {
         "lost_utility": lost_utility(utility),

@@ -6,11 +6,9 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.frames import running_by_minute
-from faro_lib.policies.cilantro import LearnedLatency
+from faro_lib.policies.cilantro import WORST, LearnedLatency
 from faro_lib.simulate import Run
 from faro_lib.workload.jobs import MINUTE_S, Job, jobs_array
-
-WORST = 10.0  # SLOs; a latency above it, or infinite, counts as this
 
 
 def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.DataFrame:
@@ -43,13 +41,6 @@ def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tupl
         log_error=np.abs(np.log(predicted / measured)),
         utility_error=np.abs(np.minimum(1, 1 / predicted) - np.minimum(1, 1 / measured)),
     ).reset_index(drop=True)
-
-
-def prediction_error_over_time(errors: pd.DataFrame, window_min: int = 30) -> pd.DataFrame:
-    """Mean errors of all jobs in windows of the run: minute (the window's first), log_error, utility_error, predictions."""
-    window = errors["minute"] // window_min * window_min
-    means = errors.groupby(window)[["log_error", "utility_error"]].mean()
-    return means.assign(predictions=errors.groupby(window).size()).reset_index()
 
 
 def learning_curve(run: Run, judged_on: Run | None = None, after_min=(0, 5, 15, 30, 60, 120, 240, 360)) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from faro_lib.forecast.oracle import oracle
 from faro_lib.metrics.experiment import limits_of
-from faro_lib.metrics.limit import best_by_minute
+from faro_lib.metrics.limit import best_by_minute, most_replicas
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import Kit
 from faro_lib.policies.base import Policy
@@ -84,7 +84,7 @@ def remaining(
     Parameters
     ----------
     kit : with a forecaster and a measured latency table.
-    capacity : replicas of one core.
+    capacity : cores.
     draws : of the trial.
 
     Returns
@@ -93,8 +93,8 @@ def remaining(
     """
     if kit.performance is None:
         raise ValueError("kit.performance=None: what constant rates are worth must have been measured")
-    value = values_at_constant_rates(workload, kit.performance, capacity - len(workload.jobs) + 1)
-    best = best_by_minute(value, capacity)
+    value = values_at_constant_rates(workload, kit.performance, most_replicas(workload.jobs, capacity))
+    best = best_by_minute(value, capacity, workload.jobs)
     knowing = replace(kit, forecaster=oracle(workload))
     at_once = replace(workload, jobs=tuple(replace(job, start_s=0.0) for job in workload.jobs))
     no_wait = replace(physics, idle_s=0.0, retry_s=1.0)

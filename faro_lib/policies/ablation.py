@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from faro_lib.policies.base import Policy
-from faro_lib.policies.faro import Faro, chosen, chosen_options
+from faro_lib.policies.faro import FALLBACK, Faro, chosen, chosen_options
 from faro_lib.policies.paper import OBJECTIVES, PaperFaro
 from faro_lib.policies.paper_solvers import ExactPaperFaro
 from faro_lib.policies.registry import Kit
@@ -78,11 +78,14 @@ def our_steps(kit: Kit, objective: str = OBJECTIVE, options: dict[str, Any] | No
     forecaster = kit.need("forecaster", "the ablation")
     exact = ExactPaperFaro(forecaster, name="+ exact solver", objective=OBJECTIVES[f"Faro-{objective}"])
     paths = Faro(forecaster, name="+ sample paths", objective=objective)
-    measured = replace(paths, name="+ measured latency", performance=chosen(kit, objective).performance)
+    name, about = ("+ latency model", f"the formula {FALLBACK!r} instead of half M/M/c")
+    if kit.performance is not None:
+        name, about = ("+ measured latency", "what constant rates did instead of half M/M/c")
+    measured = replace(paths, name=name, performance=chosen(kit, objective).performance)
     variants = [
         Variant(exact.name, "whole numbers, exactly, instead of COBYLA", exact, OURS),
         Variant(paths.name, f"the mean utility over {paths.samples} paths instead of a quantile", paths, OURS),
-        Variant(measured.name, "what constant rates did instead of half M/M/c", measured, OURS),
+        Variant(measured.name, about, measured, OURS),
     ]
     switches: list[tuple[str, str, tuple[str, ...]]] = [
         ("+ early and often", "decides every {interval_s:g} s, from {first_s:g} s on", ("first_s", "interval_s", "phase_s")),

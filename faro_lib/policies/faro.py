@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib.allocate import OBJECTIVES, marginal_values, solve
+from faro_lib.forecast import HORIZON_MIN
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.base import HOLD, PLANNED, Observation, Plan
 from faro_lib.policies.loops import LoopState, TwoLoops
@@ -38,7 +39,7 @@ class Faro(TwoLoops):
     performance: Any = "half-mmc"
     service_time_s: float | None = None
     samples: int = 100
-    horizon_min: int = 7
+    horizon_min: int = HORIZON_MIN
     nowcast: bool = False
     cold_start_min: float = 1.0
     change_penalty: float = 0.0

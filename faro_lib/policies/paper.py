@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib.allocate import solve_paper
+from faro_lib.forecast import HORIZON_MIN
 from faro_lib.policies.base import HISTORY_MIN, HOLD, PLANNED, Observation, Plan
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.registry import register
@@ -21,7 +22,6 @@ OBJECTIVES = {
     "Faro-PenaltySum": "PenaltySum",
     "Faro-PenaltyFairSum": "PenaltyFairSum",
 }
-HORIZON_MIN = 7
 
 
 def counts_since(state: LoopState, observation: Observation) -> np.ndarray:

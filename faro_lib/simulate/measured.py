@@ -48,7 +48,9 @@ def measure(
         rates[k, 1:] = per_min / 60
         for column, x in enumerate(replicas):
             counts = np.repeat(per_min[:, None] * x, minutes + 1, axis=1)
-            workload = Workload(tuple(replace(job, name=str(n)) for n in range(len(per_min))), counts)
+            # A class has no bounds, whatever its first job may have.
+            fixed = replace(job, min_replicas=x, max_replicas=x)
+            workload = Workload(tuple(replace(fixed, name=str(n)) for n in range(len(per_min))), counts)
             draws = draw(workload, seed, router=physics.router)
             run = simulate(workload, Fixed(x), x * len(per_min) * job.cores, draws=draws, physics=physics)
             p99_s = run.p99_s[:, 1 : minutes + 1]

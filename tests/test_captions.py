@@ -1,0 +1,53 @@
+"""Captions say what was computed, and whether the paper has it, too."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from faro_lib.figures import captions
+from faro_lib.figures.captions import NONE_PUBLISHED
+from faro_lib.figures.prediction import bands, prediction_caption
+from faro_lib.metrics import prediction_errors
+from faro_lib.workload import Job
+
+MINUTES = pd.DataFrame({"policy": "Faro-Sum", "job": "a", "minute": range(4), "utility": [1.0, 0.5, 0.5, 1.0]})
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        captions.policy_timeline(MINUTES, 32),
+        captions.job_timelines(["FairShare", "Faro-Sum"], 32),
+        captions.spread_over_jobs(MINUTES.assign(replicas=32)),
+    ],
+)
+def test_where_nothing_is_published_the_caption_says_so(told):
+    assert told.endswith(NONE_PUBLISHED)
+
+
+def test_a_timeline_tells_the_mean_loss_of_a_minute():
+    assert "from 0.25 on average under Faro-Sum to 0.25" in captions.policy_timeline(MINUTES, 32)
+
+
+def test_a_prediction_is_judged_by_the_first_whole_minute_after_it_and_of_jobs_that_stay():
+    decisions = pd.DataFrame(
+        {
+            "time_s": [0.0, 50.0, 110.0, 170.0],
+            "job": "a",
+            "replicas_target": [2, 2, 3, 3],
+            "predicted_p99_s": [np.nan, 0.4, 0.4, 0.8],
+        }
+    )
+    minutes = pd.DataFrame({"job": "a", "minute": range(4), "p99_s": [9.0, 0.5, 9.0, 0.8]})
+    errors = prediction_errors(decisions, minutes, (Job("a", slo_s=0.5),))
+    assert errors["minute"].tolist() == [1, 3], "the decision at 110 s moves the job"
+    np.testing.assert_allclose(errors["log_error"], [np.log(0.5 / 0.4), 0.0])
+    np.testing.assert_allclose(errors["utility_error"], [0.0, 0.0])
+
+
+def test_the_band_of_predictions_holds_eighty_percent_of_the_minutes():
+    ratio = np.linspace(0.5, 1.5, 101)
+    errors = pd.DataFrame({"replicas": 32, "predicted_p99_s": 0.4, "p99_s": 0.4 * ratio, "slo_s": 0.72})
+    row = bands(errors).iloc[0]
+    assert (row["low"], row["ratio"], row["high"]) == pytest.approx((0.6, 1.0, 1.4))
+    assert "1.00 (0.60 to 1.40) at 32 replicas" in prediction_caption(errors, "Faro-Sum")

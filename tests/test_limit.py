@@ -1,0 +1,117 @@
+"""The clairvoyant limit and what lies between it and us: within cores and bounds, against brute force."""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faro_lib import forecast
+from faro_lib.metrics import best_by_minute, limits_of, remaining, summarize
+from faro_lib.metrics.limit import most_replicas
+from faro_lib.metrics.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT
+from faro_lib.policies import Kit, make
+from faro_lib.simulate import draw, simulate
+from faro_lib.simulate.measured import measure
+from faro_lib.workload import Job, Workload, jobs_array
+from faro_lib.workload.synthetic import synthetic
+
+
+@st.composite
+def clusters(draw):
+    """Jobs of several cores and bounds, what their replicas are worth in two minutes, and a capacity that holds them."""
+    jobs = tuple(
+        Job(
+            str(n),
+            cores=draw(st.sampled_from([0.5, 1.0, 1.5, 2.0])),
+            min_replicas=(least := draw(st.integers(0, 2))),
+            max_replicas=least + draw(st.integers(1, 3)),
+        )
+        for n in range(draw(st.integers(1, 3)))
+    )
+    value = draw(st.lists(st.floats(0, 1), min_size=len(jobs) * 10, max_size=len(jobs) * 10))
+    fewest = np.maximum(1, jobs_array(jobs, "min_replicas"))
+    capacity = float(fewest @ jobs_array(jobs, "cores")) + draw(st.sampled_from([0.0, 0.4, 1.0, 2.5, 6.0]))
+    return jobs, np.array(value).reshape(len(jobs), 5, 2), capacity
+
+
+@settings(deadline=None, max_examples=60)
+@given(clusters())
+def test_the_best_of_every_minute_is_the_best_of_all_allocations_that_fit(cluster):
+    jobs, value, capacity = cluster
+    cores = jobs_array(jobs, "cores")
+    bounds = [range(max(1, job.min_replicas), min(4, job.max_replicas) + 1) for job in jobs]
+    fitting = [x for x in product(*bounds) if np.array(x) @ cores <= capacity + 1e-9]
+    rows, best = np.arange(len(jobs)), best_by_minute(value, capacity, jobs)
+    for minute in range(2):
+        assert tuple(best[:, minute]) in fitting
+        most = max(value[rows, x, minute].sum() for x in fitting)
+        assert value[rows, best[:, minute], minute].sum() == pytest.approx(most)
+
+
+def test_the_most_that_a_job_can_have_leaves_the_others_their_minimum():
+    assert most_replicas((Job("a"),) * 10, 36) == 27
+    assert most_replicas((Job("a", min_replicas=3), Job("b", cores=2.0)), 12) == 10
+    assert most_replicas((Job("a", max_replicas=4), Job("b", max_replicas=2)), 12) == 4
+
+
+def day_of(**fields):
+    return Workload((Job("a", **fields), Job("b", **fields)), np.full((2, 6), 900))
+
+
+def limit_of(day, capacity):
+    return limits_of(day, draw(day, 24), (capacity,))[0]["lost_utility"]
+
+
+def test_the_limit_of_replicas_of_two_cores_is_that_of_half_as_many_cores():
+    assert limit_of(day_of(cores=2.0), 14) == limit_of(day_of(), 7)
+
+
+def test_the_limit_keeps_within_the_bounds_of_the_jobs():
+    free = limit_of(day_of(), 8)
+    assert limit_of(day_of(max_replicas=2), 8) == limit_of(day_of(max_replicas=2), 4) > free
+    assert limit_of(day_of(min_replicas=4), 8) >= free
+    assert limit_of(day_of(min_replicas=2), 4) == limit_of(day_of(max_replicas=2), 4) > limit_of(day_of(), 4)
+
+
+@pytest.mark.parametrize("fields", [{"min_replicas": 3}, {"max_replicas": 2}, {"cores": 2.0}])
+def test_a_class_is_measured_alike_whatever_bounds_its_first_job_has(fields):
+    free, bound = (measure((job,), (1, 3), minutes=3) for job in (Job("a"), Job("a", **fields)))
+    np.testing.assert_array_equal(free.latency_s, bound.latency_s)
+
+
+TRACES = synthetic(seed=3, jobs=4, days=2, minutes=40)
+DAY = TRACES.workload()
+
+
+@pytest.fixture(scope="module")
+def kit():
+    return Kit(TRACES.jobs, forecast.fit("ar", TRACES), measure(TRACES.jobs, (1, 2, 4, 8), minutes=10))
+
+
+@pytest.fixture(scope="module")
+def parts(kit):
+    return remaining(DAY, kit, 13, draw(DAY, 24)).set_index("part")
+
+
+def test_each_part_of_the_remaining_loss_has_its_row(parts):
+    assert list(parts.index) == list(IDEALS)
+    assert parts["slo_violation_rate"].isna().tolist() == [part == CONSTANT for part in parts.index]
+
+
+def test_what_is_left_as_it_is_loses_what_our_edition_loses(parts, kit):
+    run = simulate(DAY, make("Faro-Sum", kit), 13, draws=draw(DAY, 24))
+    assert parts["lost_utility"][AS_IS] == summarize(run)["lost_utility"]
+
+
+def test_nobody_loses_less_than_the_clairvoyant_and_ideal_parts_help(parts):
+    lost = parts["lost_utility"]
+    assert lost.idxmin() == LIMIT
+    assert lost[ALL] < lost[AS_IS]
+
+
+def test_without_a_measured_table_it_says_what_is_missing(kit):
+    with pytest.raises(ValueError, match="what constant rates are worth must have been measured"):
+        remaining(DAY, replace(kit, performance=None), 13, draw(DAY, 24))
