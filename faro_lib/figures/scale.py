@@ -74,7 +74,7 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
         axis.set(title=f"jobs {way}", xlabel="jobs on replicas")
         axis.grid(visible=False, axis="x")
     axes[0][0].set_ylabel("lost utility a job")
-    legend_above(figure, *axes[0][0].get_legend_handles_labels(), 3)
+    legend_above(figure, *axes[0][0].get_legend_handles_labels(), columns=3)
     return figure
 
 
