@@ -68,6 +68,29 @@ def test_a_call_that_fails_does_not_keep_the_others_back(ray):
     assert ray.scaled == [("a", 4)]
 
 
+def test_nobody_grows_into_what_another_job_has_not_given_up(ray):
+    ray.cpus = 5.0
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        cluster.observe()
+        del ray.targets["b"]
+        with pytest.raises(OSError, match="404"):
+            cluster.apply(np.array([4, 1]), np.zeros(2))
+    assert ray.scaled == []
+
+
+def test_once_another_controller_may_act_nothing_more_is_asked_for(ray):
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        cluster.observe()
+        answers = iter([True, False, False])
+        cluster.may_act = lambda: next(answers)
+        with pytest.raises(OSError, match="another controller may act by now"):
+            cluster.apply(np.array([4, 1]), np.array([0.5, 0.5]))
+    assert ray.scaled == [("b", 1)]
+    assert ray.board.report("a", "a#1", 0, {}) is None
+
+
 def test_an_application_that_is_deleted_is_absent_and_nothing_is_asked_of_it(ray):
     del ray.targets["b"]
     with ray.served() as address:

@@ -161,8 +161,10 @@ class Reporter:
             try:
                 if steps:
                     self.publish(steps)
-            except ApiError as refused:
-                LOG.warning("the plan is not published: %s", refused)
+            except Exception as refused:  # whatever it was, the next turn is told again
+                LOG.warning(
+                    "the plan is not published: %s", refused if isinstance(refused, ApiError) else repr(refused)
+                )
             if self._closed and not self._steps:
                 return
 
