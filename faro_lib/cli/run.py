@@ -178,7 +178,7 @@ def clock_of(journal: str | None, stop: threading.Event):
     from faro_lib.live.journal import read
     from faro_lib.policies.base import HISTORY_MIN
 
-    if journal and Path(journal).exists():
+    if journal and Path(journal).exists() and Path(journal).stat().st_size:
         header, turns = read(journal)
         if turns and header.origin_s is not None:
             return Clock(header.origin_s, header.scale, stop)
