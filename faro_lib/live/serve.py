@@ -66,10 +66,9 @@ class RayServeCluster:
         ValueError : one line.
         """
         try:
-            self._ray.get(APPLICATIONS)
-            self._http.get(f"{WINDOW_ROUTE}?since={int(time.time())}")
-        except Refusal:
-            raise
+            for server, path in ((self._ray, APPLICATIONS), (self._http, f"{WINDOW_ROUTE}?since={int(time.time())}")):
+                if not isinstance(server.get(path), dict):
+                    raise OSError(f"{server.address}{path} is answered, but not by Ray Serve and Faro")
         except OSError as error:
             raise ValueError(f"no Ray Serve at {self._ray.address} and {self._http.address}: {error}") from None
 
@@ -98,9 +97,9 @@ class RayServeCluster:
             arrivals_per_min=self._history.arrivals_per_min(clock, minute),
             mean_latency_s=self._history.mean_latency_s(clock, now_s),
             p99_s=self._history.percentile_s(clock, minute, self._percentile),
-            queue=np.array([float(told[job.name]["inside"]) if job.name in told else np.nan for job in self.jobs]),
+            queue=np.array([_queue(told.get(job.name)) for job in self.jobs]),
             running=running,
-            starting=target - running,
+            starting=np.maximum(target - running, 0),
             target=target,
             idle=np.array([count.get("STOPPING", 0) for count in counts]),
             changing=(running < target) & recently,
@@ -185,6 +184,11 @@ class RayServeCluster:
 def _by_state(deployment: dict[str, Any]) -> dict[str, int]:
     states = [replica["state"] for replica in deployment.get("replicas", [])]
     return {state: states.count(state) for state in set(states)}
+
+
+def _queue(told: dict[str, Any] | None) -> float:
+    """Requests inside; unknown where no replica was heard of lately."""
+    return float(told["inside"]) if told and told["replicas"] else np.nan
 
 
 def _drop(told: dict[str, Any] | None) -> float:
