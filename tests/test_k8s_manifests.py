@@ -127,6 +127,26 @@ def test_the_command_line_knows_every_option_that_the_controller_is_started_with
     assert {word for word in args if word.startswith("--")} <= known
 
 
+def test_a_node_with_a_worker_can_be_drained(for_ray):
+    workers = one(for_ray, "PodDisruptionBudget", "faro-workers")["spec"]
+    count = one(for_ray, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["replicas"]
+    assert workers["minAvailable"] == count - 1
+    assert "maxUnavailable" not in workers, "Kubernetes cannot tell how many workers a RayCluster wants"
+    assert one(for_ray, "PodDisruptionBudget", "faro-controller")["spec"]["maxUnavailable"] == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_commands_that_are_printed_come_in_an_order_that_a_new_cluster_takes(backend, tmp_path, capsys):
+    write(backend, tmp_path / "m")
+    said = [line for line in capsys.readouterr().out.splitlines() if "kubectl" in line]
+    assert said[0] == f"kubectl apply --server-side -f {tmp_path}/m/namespace.yaml -f {tmp_path}/m/crd.yaml"
+    assert said[1].startswith("kubectl wait --for condition=established")
+    assert said[-1] == f"kubectl apply --server-side --force-conflicts -k {tmp_path}/m"
+    secrets = [line for line in said if "create secret" in line]
+    assert len(secrets) == (backend == "rayserve")
+    assert all(line.startswith("openssl rand -hex 32 | tr -d '\\n' | kubectl -n faro ") for line in secrets)
+
+
 def test_each_job_is_an_application_that_is_scaled_from_outside(for_ray):
     served = yaml.safe_load(one(for_ray, "RayService")["spec"]["serveConfigV2"])
     jobs = {app["name"]: app for app in served["applications"]}
