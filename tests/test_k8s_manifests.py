@@ -107,6 +107,13 @@ def test_the_controller_has_probes_a_read_only_root_and_a_second_one_beside_it(w
     assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
 
 
+def test_the_pods_of_others_are_not_refused_for_our_sake(written):
+    backend, _, things = written
+    labels = one(things, "Namespace")["metadata"]["labels"]
+    assert ("pod-security.kubernetes.io/enforce" in labels) == (backend == "rayserve")
+    assert labels["pod-security.kubernetes.io/warn"] == "restricted"
+
+
 def test_there_is_no_secret_in_it(written):
     _, _, things = written
     assert all(thing["kind"] != "Secret" for thing in things)

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from test_kube_http import api_at, failing, serving, thing
 
+from faro_lib.control import Step
 from faro_lib.kube import client
 from faro_lib.kube.client import ApiError
 from faro_lib.kube.deployments import Address, Deployments
 from faro_lib.kube.governed import Governed
 from faro_lib.kube.lease import Leadership, Terms
 from faro_lib.kube.prometheus import Load, Queries
-from faro_lib.kube.status import Reporter
+from faro_lib.kube.status import Reporter, status_of
 from faro_lib.kube.watch import Watched
 from faro_lib.live.clock import Clock
-from faro_lib.policies.base import HISTORY_MIN
+from faro_lib.policies.base import HISTORY_MIN, HOLD, Plan
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 
@@ -150,6 +151,19 @@ def test_the_plan_is_published_again_after_an_answer_that_made_no_sense(caplog):
     reporter.close()
     assert told == [[1], [2]]
     assert "the plan is not published" in caplog.text
+
+
+def test_the_time_of_the_condition_is_that_of_its_change_and_not_of_the_report():
+    step = Step(
+        deployments(Server(a=1, b=1)).observe(),
+        Plan(np.array([1, 2]), np.zeros(2), (HOLD, HOLD)),
+        np.array([1, 2]),
+        0.0,
+    )
+    said = status_of(JOBS, step, "me", "2026-01-01T00:05:00Z", "2026-01-01T00:00:00Z")
+    assert said["decidedAt"] == "2026-01-01T00:05:00Z"
+    assert said["conditions"][0]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
+    assert said["usedCores"] == 3
 
 
 # --- plain Deployments -----------------------------------------------------------------------------------------------

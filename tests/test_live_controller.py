@@ -200,6 +200,21 @@ def test_stopping_leaves_the_cluster_as_it_is(day, kit):
     assert cluster.turns == {"observe": 1, "apply": 1}
 
 
+def test_the_second_ctrl_c_does_not_wait():
+    from signal import SIGINT, SIGTERM
+
+    from faro_lib.cli.run import ending
+
+    stop = threading.Event()
+    ending(stop, SIGTERM)
+    ending(stop, SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        ending(stop, SIGINT)
+    stop.clear()
+    ending(stop, SIGINT)
+    assert stop.is_set()
+
+
 def test_a_journal_of_another_policy_or_of_other_jobs_is_refused_in_one_line(day, kit, tmp_path):
     policy, path = make("AIAD", kit), tmp_path / "j"
     drive(cluster_of(day, policy), policy, day.jobs, journal=path, until_s=30.0)
@@ -319,12 +334,31 @@ def test_a_past_decision_explains_itself(day, kit, tmp_path):
         turn_at(turns, 1.0)
 
 
+def test_the_grafana_dashboard_asks_for_metrics_that_there_are(day, kit):
+    import re
+    import urllib.request
+
+    from faro_lib.kube.dashboard import PANELS
+    from faro_lib.live.exporter import Exporter
+
+    policy, exporter = make("Faro-Sum", kit), Exporter(day.jobs, 0)
+    try:
+        cluster = Wrapped(cluster_of(day, policy), apply=[3])
+        drive(cluster, policy, day.jobs, until_s=60.0, on_step=exporter.step, on_failure=exporter.failure)
+        text = urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/metrics").read().decode()
+    finally:
+        exporter.close()
+    told = set(re.findall(r"^(faro_\w+)", text, re.MULTILINE))
+    assert set(re.findall(r"faro_\w+", str([queries for _, _, queries in PANELS]))) <= told
+
+
 def test_the_exporter_tells_targets_predictions_and_failures(day, kit):
     import urllib.request
 
     from faro_lib.live.exporter import Exporter
 
-    policy, exporter = make("Faro-Sum", kit), Exporter(day.jobs, 0)
+    jobs = tuple(replace(job, cores=cores) for job, cores in zip(day.jobs, (2.0, 0.5)))
+    policy, exporter = make("Faro-Sum", kit), Exporter(jobs, 0)
     try:
         cluster = Wrapped(cluster_of(day, policy), apply=[3])
         drive(cluster, policy, day.jobs, until_s=240.0, on_step=exporter.step, on_failure=exporter.failure)
@@ -336,6 +370,7 @@ def test_the_exporter_tells_targets_predictions_and_failures(day, kit):
     assert float(told[f'faro_target{{job="{name}"}}']) == cluster.asked[-1][0]
     assert float(told[f'faro_measured_p99_seconds{{job="{name}"}}']) > 0
     assert 0 < float(told[f'faro_utility{{job="{name}"}}']) <= 1
+    assert float(told["faro_used_cores"]) == 2.0 * cluster.asked[-1][0] + 0.5 * cluster.asked[-1][1]
     assert float(told['faro_failures_total{reason="apply"}']) == 1
     assert float(told["faro_turns_total"]) == 23
     assert float(told["faro_decision_seconds_count"]) == 23

@@ -65,7 +65,7 @@ def run(
     stop = threading.Event()
     with ExitStack() as stack:
         for number in (signal.SIGTERM, signal.SIGINT):
-            before = signal.signal(number, lambda *_: stop.set())
+            before = signal.signal(number, lambda number, _: ending(stop, number))
             stack.callback(signal.signal, number, before)
         exporter = None
         if metrics_port is not None:  # first of all: a port in use is found before a cluster is started
@@ -142,6 +142,13 @@ def kit_for(table, history: str | None, forecaster: str):
         learnt = untaught(tuple(job.name for job in table))
     physics = Physics("least-outstanding", replica_places=PLACES)
     return Kit(table, forecaster=learnt, performance=measure_where_possible(table, minutes=20, physics=physics))
+
+
+def ending(stop: threading.Event, number: int) -> None:
+    """End after this turn; a second Ctrl-C does not wait for it, nor for a Ray that is still being started."""
+    if number == signal.SIGINT and stop.is_set():
+        raise KeyboardInterrupt
+    stop.set()
 
 
 def say(line: str) -> None:

@@ -106,7 +106,9 @@ def write(wanted: Wanted, folder: str | Path) -> list[Path]:
 
 
 def namespace(wanted: Wanted) -> dict:
-    enforced = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    # Where model servers of others run already, to enforce would keep their next pods from starting.
+    modes = ("enforce", "warn") if wanted.backend == "rayserve" else ("warn",)
+    enforced = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in modes}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": wanted.namespace, "labels": PART | enforced}}
 
 
