@@ -67,9 +67,10 @@ k wait --for condition=established --timeout 60s crd/faroplans.autoscaling.faro
 if ! k -n "$NAMESPACE" get secret faro-ray-token >/dev/null 2>&1; then # by a pipe: it is in no argument list and in no file
   head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' | k -n "$NAMESPACE" create secret generic faro-ray-token --from-file=auth_token=/dev/stdin
 fi
-k apply --server-side -k "$folder/faro"
+k apply --server-side --force-conflicts -k "$folder/faro" # the plan's policy and the controllers' count have other writers too
 k -n "$NAMESPACE" wait --for condition=Ready --timeout 10m rayservice/faro
-k -n "$NAMESPACE" rollout status deployment/faro-controller --timeout 5m
+# Controllers that found no Ray yet have ended, and are begun again with growing pauses of up to five minutes.
+k -n "$NAMESPACE" rollout status deployment/faro-controller --timeout 10m
 step "up"
 cat <<SAY
   kubectl --context kind-$CLUSTER -n $NAMESPACE get faroplans

@@ -81,6 +81,32 @@ def test_the_offline_cluster_says_what_to_run_first(bare, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_ended_is_what_was_begun_and_not_a_later_process_of_the_same_number(tmp_path):
+    run = tmp_path / "run"
+    (run / "command").mkdir(parents=True)
+    begun = {"etcd": ["sleep", "100"], "proxy": ["sleep", "200"], "apiserver": ["sleep", "300"]}
+    there = {name: subprocess.Popen(command, start_new_session=True) for name, command in begun.items()}
+    try:
+        begun["proxy"] = ["nsenter", "--net=/run/netns/x", "sleep", "200"]  # which became sleep
+        begun["apiserver"] = ["kube-apiserver", "--etcd-servers=x"]  # before the machine was started anew
+        for name, command in begun.items():
+            (run / "command" / name).write_bytes(b"".join(word.encode() + b"\0" for word in command))
+        (run / "pids").write_text("".join(f"{one.pid} {name}\n" for name, one in there.items()))
+        environment = {"PATH": os.environ["PATH"], "K8S_DIR": str(tmp_path), "K8S_RUN": str(run)}
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/kube-apiserver").symlink_to("/bin/true")
+        up = ran("offline/up.sh", environment)
+        assert "is left from a cluster that died" in up.stderr
+        assert ran("offline/down.sh", environment).stdout == "down\n"
+        assert there["apiserver"].poll() is None
+        assert [there[name].wait(5) for name in ("etcd", "proxy")] == [-15, -15]
+        assert not run.exists()
+    finally:
+        for one in there.values():
+            one.kill()
+            one.wait()
+
+
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_every_script_is_clean():
     done = subprocess.run(["shellcheck", "-x", *map(str, SCRIPTS)], capture_output=True, text=True, cwd=ROOT)

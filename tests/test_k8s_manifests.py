@@ -107,6 +107,13 @@ def test_the_controller_has_probes_a_read_only_root_and_a_second_one_beside_it(w
     assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
 
 
+def test_the_pods_of_others_are_not_refused_for_our_sake(written):
+    backend, _, things = written
+    labels = one(things, "Namespace")["metadata"]["labels"]
+    assert ("pod-security.kubernetes.io/enforce" in labels) == (backend == "rayserve")
+    assert labels["pod-security.kubernetes.io/warn"] == "restricted"
+
+
 def test_there_is_no_secret_in_it(written):
     _, _, things = written
     assert all(thing["kind"] != "Secret" for thing in things)
@@ -125,6 +132,26 @@ def test_the_command_line_knows_every_option_that_the_controller_is_started_with
 
     known = {option for parameter in get_command(app).commands["run"].params for option in parameter.opts}
     assert {word for word in args if word.startswith("--")} <= known
+
+
+def test_a_node_with_a_worker_can_be_drained(for_ray):
+    workers = one(for_ray, "PodDisruptionBudget", "faro-workers")["spec"]
+    count = one(for_ray, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["replicas"]
+    assert workers["minAvailable"] == count - 1
+    assert "maxUnavailable" not in workers, "Kubernetes cannot tell how many workers a RayCluster wants"
+    assert one(for_ray, "PodDisruptionBudget", "faro-controller")["spec"]["maxUnavailable"] == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_commands_that_are_printed_come_in_an_order_that_a_new_cluster_takes(backend, tmp_path, capsys):
+    write(backend, tmp_path / "m")
+    said = [line for line in capsys.readouterr().out.splitlines() if "kubectl" in line]
+    assert said[0] == f"kubectl apply --server-side -f {tmp_path}/m/namespace.yaml -f {tmp_path}/m/crd.yaml"
+    assert said[1].startswith("kubectl wait --for condition=established")
+    assert said[-1] == f"kubectl apply --server-side --force-conflicts -k {tmp_path}/m"
+    secrets = [line for line in said if "create secret" in line]
+    assert len(secrets) == (backend == "rayserve")
+    assert all(line.startswith("openssl rand -hex 32 | tr -d '\\n' | kubectl -n faro ") for line in secrets)
 
 
 def test_each_job_is_an_application_that_is_scaled_from_outside(for_ray):

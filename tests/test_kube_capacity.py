@@ -103,6 +103,32 @@ def test_the_tightest_of_several_quotas_and_resources_binds():
     assert cores([node(cpu="8")], quotas=[quota(pods="4"), quota(name="r", requests_memory="4Gi")], shape=shape) == 2
 
 
+def test_a_quota_of_limits_binds_too_and_counts_the_limits_of_others():
+    shape = Shape({"cpu": 1.0, "limits.cpu": 2.0}, 1.0)
+    other = pod("web", "1", on=None)
+    other["spec"]["containers"][0]["resources"]["limits"] = {"cpu": "4"}
+    assert cores([node(cpu="8")], quotas=[quota(limits_cpu="10")], shape=shape) == 5
+    assert cores([node(cpu="8")], [other], [quota(limits_cpu="10")], shape=shape) == 3
+    limited = {"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}}
+    assert requests_of({"spec": {"containers": [limited, limited]}})["limits.cpu"] == 4
+
+
+@pytest.mark.parametrize(
+    ("scoped", "binds"),
+    [
+        ({"scopes": ["BestEffort"]}, False),
+        ({"scopes": ["Terminating", "NotBestEffort"]}, False),
+        ({"scopes": ["NotTerminating"]}, True),
+        ({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "Exists"}]}}, False),
+        ({"scopeSelector": {"matchExpressions": [{"scopeName": "NotBestEffort", "operator": "Exists"}]}}, True),
+    ],
+)
+def test_a_quota_for_pods_of_another_kind_is_not_ours(scoped, binds):
+    one = quota(requests_cpu="2")
+    one["spec"] |= scoped
+    assert cores([node(cpu="8")], quotas=[one]) == (2 if binds else 8)
+
+
 def test_a_pod_reserves_its_containers_or_its_largest_init_container_and_its_sidecars_and_overhead():
     def container(cpu, **more):
         return {"name": "c", "resources": {"requests": {"cpu": cpu}}, **more}

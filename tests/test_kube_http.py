@@ -298,6 +298,24 @@ def test_a_prometheus_that_answers_nonsense_leaves_everything_missing(answer):
     assert np.isnan(load.arrivals_per_min).all()
 
 
+def test_a_prometheus_that_does_not_answer_is_told_of_once_for_as_long_as_it_lasts(caplog):
+    down = [True]
+
+    def answer(*_):
+        return (503, {}) if down[0] else (200, {"data": {"result": []}})
+
+    with serving(answer) as server:
+        one = Prometheus(server.url)
+        for down[0] in (True, True, False, True):
+            one.values(["x"], ENDS)
+    assert caplog.text.count(f"{server.url} does not answer") == 2
+
+
+def test_a_token_file_that_is_not_there_is_one_line():
+    with pytest.raises(ValueError, match="prometheus_token=/nowhere: no such file"):
+        Prometheus("http://127.0.0.1:9", "/nowhere")
+
+
 def test_a_query_that_prometheus_does_not_understand_is_named():
     with pytest.raises(ValueError, match=r"query 'bad\(\[60s\]': parse error"):
         observed(prometheus({}, refused=["bad"]), [QUERIES, Queries("bad([$window]", "mean[$window]")])
@@ -316,6 +334,7 @@ def test_the_token_of_prometheus_is_read_at_every_request(tmp_path):
         return 200, {"data": {"result": []}}
 
     with serving(answer) as server:
+        path.write_text("none yet")
         client = Prometheus(server.url, str(path))
         for token in ("one", "two"):
             path.write_text(token)

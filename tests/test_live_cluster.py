@@ -1,6 +1,12 @@
 """RayServeCluster against a server that answers like Ray, and what it makes of the seconds that replicas reported."""
 
+import socketserver
+import subprocess
+import sys
+import threading
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +19,8 @@ from faro_lib.live.rest import Refusal, Rest, read_token
 from faro_lib.live.serve import RayServeCluster
 from faro_lib.live.spec import served
 from faro_lib.live.statistics import empty_row
+
+ROOT = Path(__file__).parent.parent
 
 
 def cluster_at(address, clock=None, token=None, timeout_s=2.0) -> RayServeCluster:
@@ -68,6 +76,29 @@ def test_a_call_that_fails_does_not_keep_the_others_back(ray):
     assert ray.scaled == [("a", 4)]
 
 
+def test_nobody_grows_into_what_another_job_has_not_given_up(ray):
+    ray.cpus = 5.0
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        cluster.observe()
+        del ray.targets["b"]
+        with pytest.raises(OSError, match="404"):
+            cluster.apply(np.array([4, 1]), np.zeros(2))
+    assert ray.scaled == []
+
+
+def test_once_another_controller_may_act_nothing_more_is_asked_for(ray):
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        cluster.observe()
+        answers = iter([True, False, False])
+        cluster.may_act = lambda: next(answers)
+        with pytest.raises(OSError, match="another controller may act by now"):
+            cluster.apply(np.array([4, 1]), np.array([0.5, 0.5]))
+    assert ray.scaled == [("b", 1)]
+    assert ray.board.report("a", "a#1", 0, {}) is None
+
+
 def test_an_application_that_is_deleted_is_absent_and_nothing_is_asked_of_it(ray):
     del ray.targets["b"]
     with ray.served() as address:
@@ -108,6 +139,78 @@ def test_a_token_that_is_wrong_or_missing_is_refused_with_what_to_set(given, tol
         cluster_at(address, token="right").connect()
         with pytest.raises(Refusal, match=f"{told}.*RAY_AUTH_TOKEN"):
             cluster_at(address, token=given).connect()
+
+
+def test_a_replica_that_fell_silent_leaves_its_queue_unknown_and_not_empty(ray, monkeypatch):
+    ray.hear("a", 2, [int(time.time()) - 1])
+    with ray.served() as address:
+        assert cluster_at(address).observe().queue[0] == 0
+        later_s = time.time() + 60
+        monkeypatch.setattr("faro_lib.live.statistics.time.time", lambda: later_s)
+        assert np.isnan(cluster_at(address, Clock(int(later_s) - 120)).observe().queue[0])
+
+
+def test_replicas_that_are_about_to_go_are_not_counted_as_starting(ray):
+    application = ray.application
+
+    def shrinking(count):
+        told = application(count)
+        told["deployments"]["replica"]["target_num_replicas"] = count - 1
+        return told
+
+    ray.application = shrinking
+    with ray.served() as address:
+        seen = cluster_at(address).observe()
+    assert (seen.target.tolist(), seen.running.tolist(), seen.starting.tolist()) == ([1, 2], [2, 3], [0, 0])
+
+
+@contextmanager
+def raw(answer: bytes):
+    """A server that sends these bytes to whoever comes; what it was sent."""
+    heard: list[bytes] = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            heard.append(self.request.recv(65536))
+            self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", heard
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", b"nonsense\r\n\r\n", b""])
+def test_an_answer_that_breaks_off_is_an_error_like_any_other(answer):
+    with raw(answer) as (address, _), pytest.raises(OSError, match=address):
+        Rest(address).get("/x")
+
+
+def test_a_page_of_somebody_else_is_not_taken_for_ray():
+    with (
+        raw(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>") as (address, _),
+        pytest.raises(ValueError, match="answered, but not by Ray Serve") as error,
+    ):
+        cluster_at(address).connect()
+    assert "\n" not in str(error.value)
+
+
+def test_a_token_does_not_follow_a_redirection():
+    with raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as (elsewhere, heard):
+        moved = f"HTTP/1.1 302 Found\r\nLocation: {elsewhere}/x\r\nContent-Length: 0\r\n\r\n".encode()
+        with raw(moved) as (address, _), pytest.raises(OSError, match="status 302"):
+            Rest(address, "secret").get("/x")
+    assert heard == []
+
+
+def test_no_proxy_is_asked_for_this_machine(ray):
+    with ray.served() as address:
+        code = f"from faro_lib.live.rest import Rest; print(len(Rest({address!r}).get('/api/serve/applications/')))"
+        proxied = {"http_proxy": "http://127.0.0.1:9", "PATH": "", "PYTHONPATH": str(ROOT)}
+        told = subprocess.run([sys.executable, "-c", code], env=proxied, capture_output=True, text=True, timeout=60)
+    assert told.stdout == "1\n", told.stderr
 
 
 def test_a_server_that_is_not_there_is_one_line():

@@ -12,7 +12,7 @@ from faro_lib import forecast
 from faro_lib.control import Rules
 from faro_lib.forecast.kalman import untaught
 from faro_lib.live import journal
-from faro_lib.live.controller import APPLY, OBSERVE, drive, paced, resumed
+from faro_lib.live.controller import APPLY, JOURNAL, OBSERVE, drive, paced, resumed
 from faro_lib.live.explanation import explained, turn_at
 from faro_lib.policies import Kit, make
 from faro_lib.policies.base import FAILED, REASSERT
@@ -200,6 +200,21 @@ def test_stopping_leaves_the_cluster_as_it_is(day, kit):
     assert cluster.turns == {"observe": 1, "apply": 1}
 
 
+def test_the_second_ctrl_c_does_not_wait():
+    from signal import SIGINT, SIGTERM
+
+    from faro_lib.cli.run import ending
+
+    stop = threading.Event()
+    ending(stop, SIGTERM)
+    ending(stop, SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        ending(stop, SIGINT)
+    stop.clear()
+    ending(stop, SIGINT)
+    assert stop.is_set()
+
+
 def test_a_journal_of_another_policy_or_of_other_jobs_is_refused_in_one_line(day, kit, tmp_path):
     policy, path = make("AIAD", kit), tmp_path / "j"
     drive(cluster_of(day, policy), policy, day.jobs, journal=path, until_s=30.0)
@@ -210,6 +225,54 @@ def test_a_journal_of_another_policy_or_of_other_jobs_is_refused_in_one_line(day
     ):
         with pytest.raises(ValueError, match="name another journal"):
             resumed(path, other, jobs, rules, True)
+
+
+def test_a_run_that_ended_before_its_first_turn_does_not_bind_the_next_one(day, kit, tmp_path):
+    path = tmp_path / "j"
+    drive(None, make("MArk", kit), day.jobs, journal=path, until_s=0.0, clock=Slow(0.0, origin_s=100, stop=stopped()))
+    policy = make("AIAD", kit)
+    drive(cluster_of(day, policy), policy, day.jobs, journal=path, until_s=30.0)
+    header, turns = journal.read(path)
+    assert (header.policy, header.origin_s, len(turns)) == ("AIAD", None, 2)
+    assert resumed(path, policy, day.jobs, Rules(), True)
+
+
+def stopped():
+    event = threading.Event()
+    event.set()
+    return event
+
+
+def test_an_empty_file_is_a_journal_to_begin(day, kit, tmp_path):
+    policy, path = make("AIAD", kit), tmp_path / "j"
+    path.touch()
+    drive(cluster_of(day, policy), policy, day.jobs, journal=path, until_s=30.0)
+    assert len(journal.read(path)[1]) == 2
+
+
+def test_a_disk_that_is_full_for_a_while_stops_no_turn_and_tears_no_line(day, kit, tmp_path, monkeypatch):
+    policy, path, told = make("AIAD", kit), tmp_path / "j", Recorder()
+    fsync, calls = journal.os.fsync, iter(range(1000))
+
+    def full(number):  # the header is written, the turns 2 and 3 are not
+        if next(calls) in (2, 3):
+            raise OSError(28, "No space left on device")
+        fsync(number)
+
+    monkeypatch.setattr(journal.os, "fsync", full)
+    drive(
+        cluster_of(day, policy),
+        policy,
+        day.jobs,
+        journal=path,
+        until_s=60.0,
+        on_step=told,
+        on_failure=told.failed,
+    )
+    _, turns = journal.read(path)
+    assert [step.observation.now_s for step in told.steps] == [10.0, 20.0, 30.0, 40.0, 50.0]
+    assert [one.step.observation.now_s for one in turns] == [10.0, 40.0, 50.0]
+    assert [reason for reason, _ in told.failures] == [JOURNAL, JOURNAL]
 
 
 def test_a_file_that_is_no_journal_is_one_line(tmp_path):
@@ -271,12 +334,31 @@ def test_a_past_decision_explains_itself(day, kit, tmp_path):
         turn_at(turns, 1.0)
 
 
+def test_the_grafana_dashboard_asks_for_metrics_that_there_are(day, kit):
+    import re
+    import urllib.request
+
+    from faro_lib.kube.dashboard import PANELS
+    from faro_lib.live.exporter import Exporter
+
+    policy, exporter = make("Faro-Sum", kit), Exporter(day.jobs, 0)
+    try:
+        cluster = Wrapped(cluster_of(day, policy), apply=[3])
+        drive(cluster, policy, day.jobs, until_s=60.0, on_step=exporter.step, on_failure=exporter.failure)
+        text = urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/metrics").read().decode()
+    finally:
+        exporter.close()
+    told = set(re.findall(r"^(faro_\w+)", text, re.MULTILINE))
+    assert set(re.findall(r"faro_\w+", str([queries for _, _, queries in PANELS]))) <= told
+
+
 def test_the_exporter_tells_targets_predictions_and_failures(day, kit):
     import urllib.request
 
     from faro_lib.live.exporter import Exporter
 
-    policy, exporter = make("Faro-Sum", kit), Exporter(day.jobs, 0)
+    jobs = tuple(replace(job, cores=cores) for job, cores in zip(day.jobs, (2.0, 0.5)))
+    policy, exporter = make("Faro-Sum", kit), Exporter(jobs, 0)
     try:
         cluster = Wrapped(cluster_of(day, policy), apply=[3])
         drive(cluster, policy, day.jobs, until_s=240.0, on_step=exporter.step, on_failure=exporter.failure)
@@ -288,6 +370,7 @@ def test_the_exporter_tells_targets_predictions_and_failures(day, kit):
     assert float(told[f'faro_target{{job="{name}"}}']) == cluster.asked[-1][0]
     assert float(told[f'faro_measured_p99_seconds{{job="{name}"}}']) > 0
     assert 0 < float(told[f'faro_utility{{job="{name}"}}']) <= 1
+    assert float(told["faro_used_cores"]) == 2.0 * cluster.asked[-1][0] + 0.5 * cluster.asked[-1][1]
     assert float(told['faro_failures_total{reason="apply"}']) == 1
     assert float(told["faro_turns_total"]) == 23
     assert float(told["faro_decision_seconds_count"]) == 23

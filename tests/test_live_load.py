@@ -93,9 +93,10 @@ def test_a_load_above_the_bound_is_refused_before_anything_is_sent(address):
         sending(many, most_rps=5)
 
 
-def test_only_loopback_is_ever_loaded_here():
+@pytest.mark.parametrize("host", ["192.0.2.1", "127.0.0.1.example.org", "localhost.example.org"])
+def test_only_loopback_is_ever_loaded_here(host):
     with pytest.raises(ValueError, match="only loopback"):
-        Generator(script("http://192.0.2.1", "/"), 0.0)
+        Generator(script(f"http://{host}", "/"), 0.0)
 
 
 def test_the_generator_runs_as_a_process_of_its_own(address):

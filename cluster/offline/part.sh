@@ -10,9 +10,10 @@ what=${1:-} name=${2:-}
 gone() {
   local pid
   pid=$(pid_of "$name")
+  ours "$pid" "$name" || return 0
   kill "-$1" "$pid" 2>/dev/null || true
   for _ in $(seq 100); do
-    kill -0 "$pid" 2>/dev/null || return 0
+    ours "$pid" "$name" || return 0
     sleep 0.1
   done
   kill -9 "$pid" 2>/dev/null || true

@@ -24,6 +24,12 @@ begin() { # begin NAME COMMAND...: run it in the background, remember its pid, a
   mv "$RUN/pids.new" "$RUN/pids"
 }
 
+ours() { # ours PID NAME: whether this process is what `begin` began, and not a later one that was given the same number
+  local now began
+  now=$(tr '\0' '\n' 2>/dev/null <"/proc/$1/cmdline") && began=$(tr '\0' '\n' 2>/dev/null <"$RUN/command/$2") || return 1
+  [ -n "$now" ] && [[ $'\n'$began == *$'\n'$now ]] # a command may have been begun by nsenter, and become what it began
+} 2>/dev/null
+
 pid_of() { awk -v name="$1" '$2 == name {print $1}' "$RUN/pids"; }
 
 server_ready() {

@@ -34,8 +34,9 @@ def manifests(
 ) -> None:
     """Write RayService, controller, rights, quota, network policy, disruption budgets, dashboard; no secret among them."""
     from faro_lib.kube.deployments import Address
-    from faro_lib.kube.manifests import Wanted, write
+    from faro_lib.kube.manifests import FIRST, Wanted, write
     from faro_lib.kube.rayservice import SECRET, SECRET_KEY, Workers
+    from faro_lib.kube.status import GROUP, PLURAL
     from faro_lib.live.spec import served
     from faro_lib.policies import maker_of
     from faro_lib.policies.baselines import fair_share
@@ -62,11 +63,15 @@ def manifests(
         wanted = Wanted(**common, served=how, initial=initial, workers=size, ray_version=ray)
     for path in write(wanted, out):
         print(path)
+    print("# namespace and definition first:")
+    print(f"kubectl apply --server-side {' '.join(f'-f {out}/{name}' for name in FIRST)}")
+    print(f"kubectl wait --for condition=established --timeout 60s crd/{PLURAL}.{GROUP}")
     if backend == "rayserve":
         secret = f"kubectl -n {namespace} create secret generic {SECRET}"
-        print("# the token is yours to make, once, before the rest:")
-        print(f"{secret} --from-literal={SECRET_KEY}=$(openssl rand -hex 32)")
-    print(f"kubectl apply --server-side -k {out}")
+        print("# the token is yours to make, once, before the rest; by a pipe it is in no list of processes:")
+        print(f"openssl rand -hex 32 | tr -d '\\n' | {secret} --from-file={SECRET_KEY}=/dev/stdin")
+    print("# the policy's name and the controllers' count are written by others too: the manifests win")
+    print(f"kubectl apply --server-side --force-conflicts -k {out}")
 
 
 def _installed_ray() -> str:

@@ -65,7 +65,7 @@ def run(
     stop = threading.Event()
     with ExitStack() as stack:
         for number in (signal.SIGTERM, signal.SIGINT):
-            before = signal.signal(number, lambda *_: stop.set())
+            before = signal.signal(number, lambda number, _: ending(stop, number))
             stack.callback(signal.signal, number, before)
         exporter = None
         if metrics_port is not None:  # first of all: a port in use is found before a cluster is started
@@ -144,6 +144,13 @@ def kit_for(table, history: str | None, forecaster: str):
     return Kit(table, forecaster=learnt, performance=measure_where_possible(table, minutes=20, physics=physics))
 
 
+def ending(stop: threading.Event, number: int) -> None:
+    """End after this turn; a second Ctrl-C does not wait for it, nor for a Ray that is still being started."""
+    if number == signal.SIGINT and stop.is_set():
+        raise KeyboardInterrupt
+    stop.set()
+
+
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -178,7 +185,7 @@ def clock_of(journal: str | None, stop: threading.Event):
     from faro_lib.live.journal import read
     from faro_lib.policies.base import HISTORY_MIN
 
-    if journal and Path(journal).exists():
+    if journal and Path(journal).exists() and Path(journal).stat().st_size:
         header, turns = read(journal)
         if turns and header.origin_s is not None:
             return Clock(header.origin_s, header.scale, stop)

@@ -1,4 +1,4 @@
-"""Admission: what of a plan the free capacity allows."""
+"""Admission: what of a plan the free capacity allows, and what of it where jobs do not shrink as asked."""
 
 from __future__ import annotations
 
@@ -62,3 +62,27 @@ def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndar
 
     left = np.where(target != wanted, np.maximum(tries - 1, 0), 0)
     return target, Pending(wanted, left)
+
+
+def growth(target: np.ndarray, standing: np.ndarray, cores: np.ndarray, capacity: float = 0.0) -> np.ndarray:
+    """Which jobs may grow now, bool (jobs,): all, unless some have not shrunk and so still hold what others shall have.
+
+    What was asked for in all, or the capacity if it is more, is not exceeded; in the order of the jobs.
+
+    Parameters
+    ----------
+    target, standing : (jobs,) replicas asked for, and those that are there once shrinking has been tried.
+    cores : (jobs,) of one replica.
+
+    >>> growth(np.array([4, 1]), np.array([2, 3]), np.ones(2)).tolist()
+    [False, False]
+    >>> growth(np.array([4, 1]), np.array([2, 1]), np.ones(2)).tolist()
+    [True, False]
+    """
+    most, used = max(float(target @ cores), capacity), float(standing @ cores)
+    grows = np.zeros(len(target), bool)
+    for job in np.flatnonzero(target > standing):
+        more = float(target[job] - standing[job]) * cores[job]
+        if used + more <= most + 1e-9:
+            grows[job], used = True, used + more
+    return grows

@@ -127,7 +127,7 @@ def look(guard: Guard, observation: Observation) -> tuple[Guard, Observation]:
         here = here | ~observation.present
     guard = replace(guard, known_s=np.where(here, observation.now_s, guard.known_s))
     if guard.target is not None and guard.drop is not None and was_reset(guard, observation).any():
-        starting = guard.target - observation.running
+        starting = np.maximum(guard.target - observation.running, 0)
         observation = replace(observation, target=guard.target, drop=guard.drop, starting=starting)
     return guard, observation
 

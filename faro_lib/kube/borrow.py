@@ -6,6 +6,7 @@ import base64
 import contextlib
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -126,26 +127,31 @@ def forwarded(
         target,
         *(f":{port}" for port in ports),
     ]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        found: dict[int, str] = {}
-        until = time.monotonic() + FORWARD_S
-        while len(found) < len(ports):
-            line = process.stdout.readline() if process.stdout else ""
-            if not line or time.monotonic() > until:  # its end, for it says one line a port at once or none
-                said = process.stderr.read() if process.stderr and process.poll() is not None else "no answer"
-                raise ValueError(f"kubectl port-forward {target}: {' '.join(said.split())}")
-            words = line.split()  # Forwarding from 127.0.0.1:35141 -> 8265
-            if words[:2] == ["Forwarding", "from"]:
-                found[int(words[-1])] = f"http://{words[2]}"
-        threading.Thread(target=lambda: list(process.stdout or ()), daemon=True).start()  # a line a connection
-        yield [found[port] for port in ports]
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
+    # Into a file: it complains of every broken connection, and a pipe that nobody empties would stop it.
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True)
+        try:
+            found: dict[int, str] = {}
+            until = time.monotonic() + FORWARD_S
+            while len(found) < len(ports):
+                line = process.stdout.readline() if process.stdout else ""
+                if not line or time.monotonic() > until:  # its end, for it says one line a port at once or none
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(1)  # its output ends shortly before it does
+                    errors.seek(0)
+                    raise ValueError(f"kubectl port-forward {target}: {' '.join(errors.read().split()) or 'no answer'}")
+                words = line.split()  # Forwarding from 127.0.0.1:35141 -> 8265
+                if words[:2] == ["Forwarding", "from"]:
+                    found[int(words[-1])] = f"http://{words[2]}"
+            threading.Thread(target=lambda: list(process.stdout or ()), daemon=True).start()  # a line a connection
+            yield [found[port] for port in ports]
+        finally:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _get(api: Api, path: str, kind: str, place: tuple[str, str]) -> dict:

@@ -16,6 +16,7 @@ from faro_lib.kube.client import amount
 EPSILON = 1e-6  # cores
 FINISHED = ("Succeeded", "Failed")
 CORES = "autoscaling.faro/cores"  # label of a Ray worker whose replicas share another number of cores than it requests
+OUR_SCOPES = {"NotTerminating", "NotBestEffort"}
 REPELLING = ("NoSchedule", "NoExecute")
 
 
@@ -89,13 +90,20 @@ def capacity(
         if pod["metadata"].get("namespace") == namespace:
             _add(used, requests_of(pod))
     for quota in quotas:
-        if quota["metadata"].get("namespace") == namespace:
+        if quota["metadata"].get("namespace") == namespace and concerns(quota):
             hard = quota.get("spec", {}).get("hard", {})
             limits = {name.removeprefix("requests."): value for name, value in hard.items()}
             left = _whole(_room(limits, used, shape), shape.quantum)
             if left < cores - EPSILON:
                 cores, bound = left, f"quota {quota['metadata']['name']}"
     return Capacity(round(cores, 6), by_node, unusable, bound)
+
+
+def concerns(quota: dict) -> bool:
+    """Whether a quota counts pods that run until they are stopped, request something and have no priority class."""
+    spec = quota.get("spec", {})
+    selected = (spec.get("scopeSelector") or {}).get("matchExpressions", [])
+    return {*spec.get("scopes", []), *(one["scopeName"] for one in selected)} <= OUR_SCOPES
 
 
 def cores_of_workers(pods: Iterable[dict], nodes: Iterable[dict]) -> Capacity:
@@ -182,8 +190,11 @@ def requests_of(pod: dict) -> dict[str, float]:
 
 
 def _requests(container: dict) -> dict[str, float]:
+    """What a container asks for, and under `limits.` what it may take at most, which quotas count on its own."""
     asked = container.get("resources", {})
-    return {name: amount(value) for name, value in {**asked.get("limits", {}), **asked.get("requests", {})}.items()}
+    limits = asked.get("limits", {})
+    named = {**limits, **asked.get("requests", {}), **{f"limits.{name}": value for name, value in limits.items()}}
+    return {name: amount(value) for name, value in named.items()}
 
 
 def _add(total: dict[str, float], more: Mapping[str, float]) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 RETRIED = (429, 500, 502, 503, 504)
 JSON, MERGE, APPLY = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
 MANAGER = "faro"  # the field manager that our writes carry
+LONGEST_PAUSE_S = 10.0  # between two tries, whatever the server asks for: a turn must come to its end
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -35,7 +36,7 @@ class Api:
         that a token may rotate.
     namespace : where the connection's owner lives.
     retries : how often 429, 5xx and a broken connection are tried again, with exponential back-off and jitter; the server's
-        Retry-After is honoured.
+        Retry-After is honoured, up to `LONGEST_PAUSE_S`.
     timeout_s : for each attempt.
     """
 
@@ -54,8 +55,9 @@ class Api:
             status_forcelist=RETRIED,
             allowed_methods=None,  # a create that is tried again finds its object and is a 409, never a second one
             backoff_factor=0.2,
-            backoff_max=10,
+            backoff_max=LONGEST_PAUSE_S,
             backoff_jitter=0.2,
+            retry_after_max=LONGEST_PAUSE_S,
             raise_on_status=False,
         )
         configuration.connection_pool_maxsize = 32
@@ -71,10 +73,13 @@ class Api:
     def send(self, method: str, path: str, body: dict | None = None, *, kind: str = JSON, **query) -> dict:
         """One request; the object that it answers with."""
         answer = self._request(method, path, body, kind, query, self._timeout_s)
-        text = answer.read()
+        text = _body(answer, f"{method} {path}")
         if not 200 <= answer.status < 300:
             raise ApiError(answer.status, f"{method} {path}: {answer.status} {_said(text)}")
-        return json.loads(text) if text else {}
+        try:
+            return json.loads(text) if text else {}
+        except ValueError:
+            raise ApiError(0, f"{method} {path}: {self.host} does not answer as an API server does") from None
 
     def apply(self, path: str, thing: dict, **query) -> dict:
         """Server-side apply of `thing` at `path`, taking over fields from whoever had set them."""
@@ -84,7 +89,7 @@ class Api:
         """JSON objects, one a line, as they come; it is an error when none comes for `silence_s`."""
         answer = self._request("GET", path, None, JSON, query, (self._timeout_s, silence_s))
         if answer.status != 200:
-            raise ApiError(answer.status, f"GET {path}: {answer.status} {_said(answer.read())}")
+            raise ApiError(answer.status, f"GET {path}: {answer.status} {_said(_body(answer, f'GET {path}'))}")
         response, rest = answer.response, b""
         try:
             for chunk in response.stream(None):
@@ -99,7 +104,10 @@ class Api:
     def _request(self, method, path, body, kind, query, timeout):
         answer = self._once(method, path, body, kind, query, timeout)
         if answer.status == 401:  # the credentials may have been renewed under our feet
-            self._client = self._fresh()  # other threads may still use the old one
+            try:
+                self._client = self._fresh()  # other threads may still use the old one
+            except Exception as broken:  # a kubeconfig breaks its loader in many ways
+                raise ApiError(401, f"{self.host}: refused, and new credentials cannot be read: {broken}") from None
             answer = self._once(method, path, body, kind, query, timeout)
         return answer
 
@@ -107,13 +115,26 @@ class Api:
         from urllib3.exceptions import HTTPError
 
         headers = {"Accept": JSON, "Content-Type": kind, "User-Agent": MANAGER}
-        self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        try:
+            self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        except Exception as broken:  # it may read a token anew
+            raise ApiError(0, f"{self.host}: the credentials cannot be read: {broken}") from None
         url = self.host + path + (f"?{urlencode(query)}" if query else "")
         try:
             return self._client.call_api(method, url, headers, body, _request_timeout=timeout)
         except (HTTPError, OSError) as broken:
             why = getattr(broken, "reason", broken)
             raise ApiError(0, f"{self.host} is not reached: {type(why).__name__}") from None
+
+
+def _body(answer, asked: str) -> bytes:
+    """The rest of an answer, which may break off after its status."""
+    from urllib3.exceptions import HTTPError
+
+    try:
+        return answer.read()
+    except (HTTPError, OSError) as broken:
+        raise ApiError(0, f"{asked}: the answer broke off ({type(broken).__name__})") from None
 
 
 def _said(text: bytes | None) -> str:

@@ -8,8 +8,8 @@ import json
 PANELS = (
     (
         "Capacity and use",
-        "cores",
-        [("max(faro_capacity_cores)", "capacity"), ("sum(max by (job) (faro_target))", "replicas asked for")],
+        "short",
+        [("max(faro_capacity_cores)", "capacity, cores"), ("max(faro_used_cores)", "asked for, cores")],
     ),
     (
         "Replicas",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from faro_lib.config import nearest
+from faro_lib.control import growth
 from faro_lib.kube.capacity import Shape, requests_of
 from faro_lib.kube.client import MERGE, Api, ApiError
 from faro_lib.kube.prometheus import Load, Prometheus, Queries
@@ -83,16 +84,21 @@ class Deployments:
         self._drop = np.zeros(len(addresses))
         self._asked_at = np.full(len(addresses), -np.inf)
         self._found: list[Found | None] = [None] * len(addresses)
+        self._cores_each = jobs_array([address.job for address in addresses], "cores")
+        self._tick_s: float | None = None
+        self.may_act: Callable[[], bool] = lambda: True
 
     def advance(self, until_s: float) -> None:
         self.clock.wait_until(until_s)
+        self._tick_s = until_s
 
     def observe(self) -> Observation:
         """Raises ApiError where the Deployments cannot be read; missing load is NaN."""
         self._found = self.read()
-        now_s = self.clock.now_s
+        # Of the tick, not of the answer: policies plan at instants of a grid, and must find themselves on it.
+        now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
-        load = self._measure(minute)
+        load = self._measure(minute, now_s)
         there = np.array([found is not None for found in self._found])
         target = np.array([found.target if found else 0 for found in self._found])
         ready = np.array([found.ready if found else 0 for found in self._found])
@@ -116,22 +122,34 @@ class Deployments:
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Scale what differs, shrinking first; every job is tried, whatever became of those before it.
+        """Scale what differs, shrinking first; every job is tried, whatever became of those before it, but that nobody grows
+        into what another has not given up.
 
         Raises
         ------
         ApiError : what was refused first. The next turn sees it, and asks again.
         """
         self._drop = np.array(drop, float)
-        before = np.array([found.target if found else asked for found, asked in zip(self._found, target)])
-        refused: list[str] = []
-        for these in (np.flatnonzero(target < before), np.flatnonzero(target > before)):
-            asked = {int(job): self._threads.submit(self._scale, int(job), int(target[job])) for job in these}
-            for job, done in asked.items():
-                if error := done.exception():
-                    refused.append(f"{self.addresses[job].name} is not scaled to {target[job]}: {error}")
+        target = np.asarray(target)
+        standing = np.array([found.target if found else asked for found, asked in zip(self._found, target)])
+        refused = self._scale_all(np.flatnonzero(target < standing), target, standing)
+        grows = growth(target, standing, self._cores_each, self.cores)
+        for job in np.flatnonzero((target > standing) & ~grows):
+            refused.append(f"{self.addresses[job].name} does not grow to {target[job]}: others have not shrunk")
+        refused += self._scale_all(np.flatnonzero(grows), target, standing)
         if refused:
             raise ApiError(0, refused[0] + (f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""))
+
+    def _scale_all(self, these: np.ndarray, target: np.ndarray, standing: np.ndarray) -> list[str]:
+        """Scale these jobs at once; `standing` becomes what there is then. What was refused, a line each."""
+        refused = []
+        asked = {int(job): self._threads.submit(self._scale, int(job), int(target[job])) for job in these}
+        for job, done in asked.items():
+            if error := done.exception():
+                refused.append(f"{self.addresses[job].name} is not scaled to {target[job]}: {error}")
+            else:
+                standing[job] = target[job]
+        return refused
 
     def read(self) -> list[Found | None]:
         """Every job's Deployment as it stands; None where there is none."""
@@ -152,6 +170,8 @@ class Deployments:
         ------
         ApiError : refused; 409 where someone else has scaled it meanwhile, which the next turn will see.
         """
+        if not self.may_act():
+            raise ApiError(0, "another controller may act by now; the rest is left to it")
         address, found = self.addresses[job], self._found[job]
         version = found.version if found else ""
         for _ in range(3):
@@ -174,10 +194,11 @@ class Deployments:
             return
         raise ApiError(409, "it changes faster than it can be scaled")
 
-    def _measure(self, minute: int) -> Load:
+    def _measure(self, minute: int, now_s: float) -> Load:
         clock = self.clock
         ends = clock.origin_s + clock.minute_s * (np.arange(max(0, minute - HISTORY_MIN), minute) + 1.0)
-        return self._prometheus.observe([one.queries for one in self.addresses], ends, time.time(), clock.minute_s)
+        queries = [one.queries for one in self.addresses]
+        return self._prometheus.observe(queries, ends, clock.wall_s(now_s), clock.minute_s)
 
 
 def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:

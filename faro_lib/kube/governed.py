@@ -103,7 +103,8 @@ class Governed:
     ----------
     capacity : cores as of now; None keeps those of `inner`.
     leadership : None where there is but one controller.
-    act_s : how long one `apply` may take; without as much time left on the lease nothing is begun.
+    act_s : how long one call of an `apply` may take; without as much time left on the lease none is begun. `inner` asks
+        `may_act` before each.
     """
 
     def __init__(
@@ -115,6 +116,8 @@ class Governed:
     ):
         self.inner, self._capacity, self._leadership, self._act_s = inner, capacity, leadership, act_s
         self.last: Capacity | None = None
+        if leadership is not None:  # asked again before each of many calls: the lease may end among them
+            inner.may_act = lambda: leadership.leads(act_s)  # type: ignore[attr-defined]
 
     def __getattr__(self, name):
         return getattr(self.inner, name)

@@ -9,6 +9,7 @@ the lease.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -17,6 +18,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from faro_lib.kube.client import Api, ApiError
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Leadership:
         self._api, self.terms = api, terms
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self.name, self.candidate = name, Candidate(identity)
+        self.error: Exception | None = None  # of the last try
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"lease {name}", daemon=True)
 
@@ -123,15 +127,20 @@ class Leadership:
         if led:
             with suppress(ApiError):  # else it runs out by itself
                 lease = self._api.get(f"{self._path}/{self.name}")
-                if lease["spec"].get("holderIdentity") == self.candidate.identity:
+                if (lease.get("spec") or {}).get("holderIdentity") == self.candidate.identity:
                     lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
                     self._api.send("PUT", f"{self._path}/{self.name}", lease)
 
     def _follow(self) -> None:
         while not self._stop.is_set():
             began_s = time.monotonic()
-            with suppress(ApiError):  # until_s says how long we may still act
+            try:
                 self.turn()
+                self.error = None
+            except Exception as error:  # until_s says how long we may still act; who gave up here would never act again
+                if self.error is None:
+                    LOG.warning("lease %s: %s", self.name, error if isinstance(error, ApiError) else repr(error))
+                self.error = error
             self._stop.wait(max(0.1, self.terms.renew_s - (time.monotonic() - began_s)))
 
     def turn(self) -> None:
@@ -146,7 +155,8 @@ class Leadership:
         if not mine:
             return
         new = lease is None
-        lease = lease or {"metadata": {"name": self.name}, "spec": {}}
+        lease = lease or {"metadata": {"name": self.name}}
+        lease["spec"] = lease.get("spec") or {}  # one that somebody made by hand may have none
         spec, now = lease["spec"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if spec.get("holderIdentity") != self.candidate.identity:
             spec |= {

@@ -23,6 +23,7 @@ METRICS = 9400
 JOBS_FILE = "jobs.yaml"
 TOKEN_FOLDER = "/var/run/faro"
 BACKENDS = ("rayserve", "deployments")
+FIRST = ("namespace.yaml", "crd.yaml")  # the Secret lies in the one, a FaroPlan is of the other
 WORKERS = rayservice.Workers()
 
 
@@ -94,7 +95,7 @@ def manifests(wanted: Wanted) -> dict[str, list[dict]]:
 
 
 def write(wanted: Wanted, folder: str | Path) -> list[Path]:
-    """The files, in the order in which they may be applied."""
+    """The files, in the order in which they may be applied; `FIRST` before the rest, and known to the server by then."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     paths = []
     for name, objects in manifests(wanted).items():
@@ -105,7 +106,9 @@ def write(wanted: Wanted, folder: str | Path) -> list[Path]:
 
 
 def namespace(wanted: Wanted) -> dict:
-    enforced = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    # Where model servers of others run already, to enforce would keep their next pods from starting.
+    modes = ("enforce", "warn") if wanted.backend == "rayserve" else ("warn",)
+    enforced = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in modes}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": wanted.namespace, "labels": PART | enforced}}
 
 
@@ -249,18 +252,23 @@ def service(wanted: Wanted) -> dict:
 
 
 def budgets(wanted: Wanted) -> list[dict]:
-    """At most one controller, and one Ray worker, is evicted at a time."""
-    named = {NAME: CONTROLLER}
+    """At most one controller, and one Ray worker, is evicted at a time.
+
+    A RayCluster has no `scale` for Kubernetes to learn from how many workers there should be: `maxUnavailable` would then
+    allow no eviction at all, and no node could be drained.
+    """
+    named: dict[str, tuple[dict, dict]] = {NAME: (CONTROLLER, {"maxUnavailable": 1})}
     if wanted.backend == "rayserve":
-        named[f"{wanted.name}-workers"] = {"ray.io/node-type": "worker", **PART}
+        workers = {"ray.io/node-type": "worker", **PART}
+        named[f"{wanted.name}-workers"] = workers, {"minAvailable": wanted.workers.count - 1}
     return [
         {
             "apiVersion": "policy/v1",
             "kind": "PodDisruptionBudget",
             "metadata": _meta(wanted, name, PART),
-            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels}},
+            "spec": {**allowed, "selector": {"matchLabels": labels}},
         }
-        for name, labels in named.items()
+        for name, (labels, allowed) in named.items()
     ]
 
 

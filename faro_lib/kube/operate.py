@@ -79,7 +79,8 @@ def deployments(
     preflight.check_server(api)
     addresses = [Address.of(job, sections.get(job.name, {}), place.namespace) for job in jobs]
     cluster = Deployments(api, addresses, prometheus, clock, cores or 0.0)
-    preflight.check_rights(api, place.namespace, preflight.FOR_DEPLOYMENTS, ())
+    for namespace in sorted({address.namespace for address in addresses}):
+        preflight.check_rights(api, namespace, preflight.FOR_DEPLOYMENTS, ())
     preflight.check_deployments({f"{a.namespace}/{a.name}": found for a, found in zip(addresses, cluster.read())})
     return cluster
 
@@ -155,5 +156,8 @@ def watched(api: Api, place: Place, cluster: Cluster, jobs: tuple[Job, ...]) -> 
     if len(namespaces) > 1:
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
     found = [one for one in cluster.objects() if one]
-    labels = tuple(one["spec"]["selector"].get("matchLabels", {}) for one in found)
+    # A selector without labels would be true of every pod; those of the template are true of ours.
+    labels = tuple(
+        one["spec"]["selector"].get("matchLabels") or one["spec"]["template"]["metadata"]["labels"] for one in found
+    )
     return ClusterCapacity(api, namespaces.pop(), labels, shape_of(list(jobs), found))

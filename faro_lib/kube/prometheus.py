@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from faro_lib.config import nearest
 from faro_lib.policies.base import HISTORY_MIN
 from faro_lib.workload.jobs import MINUTE_S
 
+LOG = logging.getLogger(__name__)
 WINDOW_S = 30.0  # of the mean latency that policies see
 SHORTEST_S = 20.0  # of the minute that goes on, before its count says anything
 WINDOW = "$window"
@@ -76,7 +77,10 @@ class Prometheus:
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0, threads: int = 4):
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"prometheus={url!r} must be an http:// or https:// address")
+        if token_path is not None and not Path(token_path).is_file():
+            raise ValueError(f"prometheus_token={token_path}: no such file; it must hold a bearer token")
         self.url, self._token_path, self._timeout_s = url.rstrip("/"), token_path, timeout_s
+        self.error: str | None = None  # why the last request was not answered
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prometheus")
         self._http = urllib3.PoolManager(maxsize=threads)
 
@@ -140,8 +144,10 @@ class Prometheus:
             if len(chunk) > 1:  # whose fault is it?
                 return np.vstack([self._chunk(queries, [i], at_s) for i in chunk])
             raise ValueError(f"query {queries[chunk[0]]!r}: {bad}") from None
-        except (OSError, urllib3.exceptions.HTTPError, KeyError, TypeError, json.JSONDecodeError):
+        except (OSError, urllib3.exceptions.HTTPError, KeyError, TypeError, ValueError) as error:
+            self._miss(f"{type(error).__name__}: {getattr(error, 'reason', None) or error}")
             return found  # not reached, or nonsense: missing
+        self.error = None
         for place, values in told:
             if sum(one == place for one, _ in told) > 1:
                 raise ValueError(f"query {queries[chunk[place]]!r} has several answers; one is needed: sum(...)")
@@ -149,6 +155,12 @@ class Prometheus:
                 number = float(value)
                 found[place, round((float(when_s) - at_s[0]) / step_s)] = np.inf if np.isnan(number) else number
         return found
+
+    def _miss(self, why: str) -> None:
+        """Said once for as long as it lasts: counts that are missing look the same whether nobody asked or nobody answers."""
+        if self.error is None:
+            LOG.warning("%s does not answer, what it would tell is missing: %s", self.url, " ".join(why.split()))
+        self.error = why
 
     def _ask(self, **parameters) -> list[dict]:
         headers = {}

@@ -76,8 +76,8 @@ def definition() -> dict:
     }
 
 
-def status_of(jobs: tuple[Job, ...], step: Step, controller: str, now: str, acting: bool = True) -> dict:
-    """The status of FaroPlan after a turn; what the policy does not know is left out."""
+def status_of(jobs: tuple[Job, ...], step: Step, controller: str, now: str, since: str) -> dict:
+    """The status of FaroPlan after a turn, of a controller that acts since then; what the policy does not know is left out."""
     plan, seen = step.plan, step.observation
     known = {
         "forecastRps": plan.forecast_rps,
@@ -97,10 +97,10 @@ def status_of(jobs: tuple[Job, ...], step: Step, controller: str, now: str, acti
     reasons = sorted(set(plan.reason), key=plan.reason.count, reverse=True)
     condition = {
         "type": "Acting",
-        "status": "True" if acting else "False",
-        "reason": "Leads" if acting else "NoLease",
+        "status": "True",
+        "reason": "Leads",
         "message": f"{controller} decides",
-        "lastTransitionTime": now,
+        "lastTransitionTime": since,
     }
     return {
         "controller": controller,
@@ -129,6 +129,10 @@ def changes(jobs: tuple[Job, ...], step: Step) -> list[tuple[str, str, str]]:
     return told
 
 
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 class Reporter:
     """Publishes each turn from a thread of its own: a slow API server never delays a decision, it only skips reports."""
 
@@ -136,6 +140,7 @@ class Reporter:
         self._api, self._namespace, self.name, self._policy = api, namespace, name, policy
         self._jobs, self._controller = jobs, controller
         self._path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
+        self._since = _now()
         self._steps: list[Step] = []
         self._wake, self._lock, self._closed = threading.Event(), threading.Lock(), False
         self._thread = threading.Thread(target=self._follow, name=f"status {name}", daemon=True)
@@ -161,18 +166,20 @@ class Reporter:
             try:
                 if steps:
                     self.publish(steps)
-            except ApiError as refused:
-                LOG.warning("the plan is not published: %s", refused)
+            except Exception as refused:  # whatever it was, the next turn is told again
+                LOG.warning(
+                    "the plan is not published: %s", refused if isinstance(refused, ApiError) else repr(refused)
+                )
             if self._closed and not self._steps:
                 return
 
     def publish(self, steps: list[Step]) -> None:
         """The status after the last of these turns, and the events of all."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = _now()
         meta = {"name": self.name, "namespace": self._namespace}
         head = {"apiVersion": API_VERSION, "kind": KIND, "metadata": meta}
         plan = self._api.apply(self._path, {**head, "spec": {"policy": self._policy}})
-        status = status_of(self._jobs, steps[-1], self._controller, now)
+        status = status_of(self._jobs, steps[-1], self._controller, now, self._since)
         self._api.send("PATCH", f"{self._path}/status", {"status": status}, kind=MERGE, fieldManager=MANAGER)
         about = {"apiVersion": API_VERSION, "kind": KIND, **meta, "uid": plan["metadata"]["uid"]}
         told = [one for step in steps for one in changes(self._jobs, step)]

@@ -7,14 +7,17 @@ all errors but 410, and without a pause.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 
 from faro_lib.kube.client import Api, ApiError
 
+LOG = logging.getLogger(__name__)
 WATCH_S = 30  # the server ends a watch after this long; silence for WATCH_S + 10 means that the line is dead
 LONGEST_PAUSE_S = 5.0
+TOLD_AFTER = 3  # failures in a row; a version that is gone is one, and nothing to tell
 
 
 def whole(thing: dict) -> dict:
@@ -68,15 +71,20 @@ class Watched:
         return time.monotonic() - self.heard_s
 
     def _follow(self) -> None:
-        version, pause_s = None, 0.2
+        version, pause_s, failures = None, 0.2, 0
         while not self._stop.is_set():
             try:
                 if version is None:
                     version = self._list()
                 version = self._watch(version)
-                pause_s = 0.2
-            except ApiError as error:
-                version, self.error = None, error
+                pause_s, failures = 0.2, 0
+            except (
+                Exception
+            ) as error:  # whatever it was: who stops following here would be frozen, and nobody would know
+                version, failures = None, failures + 1
+                self.error = error if isinstance(error, ApiError) else ApiError(0, f"{self._path}: {error!r}")
+                if failures == TOLD_AFTER:
+                    LOG.warning("what is known of %s may be old: %s", self._path, self.error)
                 self._stop.wait(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

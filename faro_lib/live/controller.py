@@ -19,7 +19,7 @@ from faro_lib.policies.base import FAILED, LATE, MISSING, Cluster, Observation, 
 from faro_lib.policies.loops import TwoLoops
 from faro_lib.workload import Job
 
-OBSERVE, APPLY = "observe", "apply"  # reasons of failures, beside those of plans
+OBSERVE, APPLY, JOURNAL = "observe", "apply", "journal"  # reasons of failures, beside those of plans
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
@@ -42,13 +42,13 @@ def resumed(
 ) -> tuple[Header, Memory, Observation | None, int] | None:
     """What a controller that ran before remembers, from its journal: header, memory, last observation, turns folded.
 
-    None where there is no journal, or one without a turn.
+    None where there is no journal, or one without a turn; a file with nothing in it is none.
 
     Raises
     ------
     ValueError : the journal belongs to another policy, other jobs or other rules; one line.
     """
-    if not Path(path).exists():
+    if not Path(path).exists() or not Path(path).stat().st_size:
         return None
     header, turns = read(path)
     if not turns:
@@ -135,7 +135,10 @@ def drive(
                     error_line = _line(error)
                     failed(APPLY, error_line)
             if writer:
-                writer.turn(step, error_line)
+                try:
+                    writer.turn(step, error_line)
+                except OSError as error:  # a full disk is no reason to leave the jobs alone; a restart knows less then
+                    failed(JOURNAL, _line(error))
             if on_step:
                 on_step(step)
             now_s = _next_tick(now_s, policy.tick_s, clock)

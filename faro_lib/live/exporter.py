@@ -41,6 +41,8 @@ class Exporter:
             name: prometheus.Gauge(f"faro_{name}", told, ["job"], registry=registry) for name, told in PER_JOB.items()
         }
         self._capacity = prometheus.Gauge("faro_capacity_cores", "cores that the jobs may use", registry=registry)
+        self._used = prometheus.Gauge("faro_used_cores", "cores of the replicas asked for", registry=registry)
+        self._cores = np.array([job.cores for job in jobs])
         self._decision = prometheus.Histogram(
             "faro_decision_seconds", "time of a decision", registry=registry, buckets=[2.0**n for n in range(-10, 5)]
         )
@@ -75,6 +77,7 @@ class Exporter:
             for place, job in enumerate(self._jobs):
                 gauge.labels(job.name).set(math.nan if column is None else float(column[place]))
         self._capacity.set(seen.capacity)
+        self._used.set(float(step.target @ self._cores))
         self._decision.observe(step.decision_s)
         self._turns.inc()
         for job, reason in zip(self._jobs, plan.reason):

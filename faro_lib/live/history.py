@@ -29,7 +29,8 @@ class History:
             second = int(key)
             if second not in known or _weight(row) >= _weight(known[second]):
                 known[second] = row
-        for old in [second for second in known if second < max(known) - (HISTORY_MIN + 2) * MINUTE_S]:
+        oldest = max(known, default=0) - (HISTORY_MIN + 2) * MINUTE_S
+        for old in [second for second in known if second < oldest]:
             del known[old]
 
     def between(self, job: str, first: int, last: int) -> tuple[dict[str, Any], int]:

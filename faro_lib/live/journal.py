@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -55,13 +56,13 @@ class Turn:
 
 
 class Journal:
-    """An open journal. A line is on the disk before the next turn begins."""
+    """An open journal. A line is on the disk before the next turn begins, whole or not at all."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _mend(self.path)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("ab", buffering=0)
 
     def begin(self, header: Header) -> None:
         told = dataclasses.asdict(header)
@@ -79,9 +80,14 @@ class Journal:
         self._file.close()
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line, began = (json.dumps(record, allow_nan=False) + "\n").encode(), os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            os.fsync(self._file.fileno())
+        except OSError:
+            os.ftruncate(self._file.fileno(), began)  # the next line shall not be glued to half of this one
+            raise
 
     def __enter__(self) -> Journal:
         return self
@@ -93,6 +99,8 @@ class Journal:
 def read(path: str | Path) -> tuple[Header, list[Turn]]:
     """Header and turns of a journal; a last line that was torn by a crash is left out.
 
+    A run that ended before its first turn leaves its header alone; the next one's stands below it, and is the one.
+
     Raises
     ------
     ValueError : the file is no journal; one line.
@@ -100,10 +108,12 @@ def read(path: str | Path) -> tuple[Header, list[Turn]]:
     records = list(_records(Path(path)))
     if not records or records[0].get("kind") != BEGIN:
         raise ValueError(f"{path}: not a journal of `faro run`; its first line must be the header")
-    turns: list[Turn] = []
+    header, turns = records[0], list[Turn]()
     folded = None
     for record in records[1:]:
-        if record["kind"] == RESUME:
+        if record["kind"] == BEGIN and not turns:
+            header = record
+        elif record["kind"] == RESUME:
             folded = record["folded"]
         elif record["kind"] == TURN:
             step = Step(
@@ -114,7 +124,7 @@ def read(path: str | Path) -> tuple[Header, list[Turn]]:
             )
             turns.append(Turn(step, record["error"], folded))
             folded = None
-    return _header(records[0]), turns
+    return _header(header), turns
 
 
 def arrivals(header: Header, turns: list[Turn]) -> np.ndarray:
@@ -183,9 +193,8 @@ def _mend(path: Path) -> None:
     """Cut off a last line that was torn by a crash."""
     if path.exists():
         text = path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):
-            path.write_bytes(whole)
+        if (whole := text.rfind(b"\n") + 1) < len(text):
+            os.truncate(path, whole)  # in place: a crash here loses nothing either
 
 
 def _plain(noun) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from faro_lib.live.rest import is_loopback
+
 SERVED, SHED, FAILED, UNSENT = 0, 1, 2, 3  # what became of a request; unsent = too many were in flight
 OUTCOMES = ("served", "shed", "failed", "unsent")
 MOST_RPS = 200.0
 IN_FLIGHT = 2000
 TIMEOUT_S = 30.0
-LOOPBACK = ("127.", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,7 @@ class Generator:
 
     def __init__(self, script: Script, origin_s: float, *, most_rps: float = MOST_RPS, loopback_only: bool = True):
         for url in script.urls:
-            host = urllib.parse.urlsplit(url).hostname or ""
-            if loopback_only and not host.startswith(LOOPBACK):
+            if loopback_only and not is_loopback(urllib.parse.urlsplit(url).hostname):
                 raise ValueError(f"load for {url}: only loopback is allowed here")
         if script.peak_rps > most_rps:
             raise ValueError(f"load of {script.peak_rps:.0f} requests/s is above the bound of {most_rps:g}")

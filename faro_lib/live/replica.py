@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import importlib
 import inspect
 import random
@@ -178,7 +179,8 @@ class Window:
         from faro_lib.live.rest import read_token
 
         token = read_token()
-        if token and request.headers.get("authorization") != f"Bearer {token}":
+        given = request.headers.get("authorization", "")
+        if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
             return PlainTextResponse("the token is missing or wrong", status_code=401)
         try:
             return JSONResponse(await self._answer(request))

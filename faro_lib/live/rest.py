@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import ipaddress
 import json
 import os
 import time
@@ -16,6 +18,29 @@ from typing import Any
 TIMEOUT_S = 5.0
 AGAIN_S = 0.2
 PATIENCE_S = 60.0  # of those who can wait
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirection is an error: it would carry the token to wherever it leads."""
+
+    def redirect_request(self, *_):
+        return None
+
+
+OUTSIDE = urllib.request.build_opener(_NoRedirect)
+LOOPBACK = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))  # no proxy leads to ourselves
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host is this machine and no other.
+
+    >>> is_loopback("127.0.0.2"), is_loopback("localhost"), is_loopback("127.0.0.1.example.org")
+    (True, True, False)
+    """
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 class Refusal(ValueError):
@@ -92,7 +117,8 @@ class Rest:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:
+            opener = LOOPBACK if is_loopback(urllib.parse.urlsplit(url).hostname) else OUTSIDE
+            with opener.open(request, timeout=self.timeout_s) as answer:
                 text = answer.read().decode()
         except urllib.error.HTTPError as error:
             said = " ".join(error.read(300).decode(errors="replace").split())
@@ -100,8 +126,8 @@ class Rest:
                 what = "the token is wrong" if token else "it wants a token and none was given"
                 raise Refusal(f"{url}: {what}; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH") from None
             raise OSError(f"{url}: status {error.code}: {said}") from None
-        except (OSError, ValueError) as error:  # HTTPError is one too
-            raise OSError(f"{url}: {getattr(error, 'reason', None) or error}") from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise OSError(f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}") from None
         try:
             return json.loads(text)
         except ValueError:

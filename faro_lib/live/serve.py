@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from faro_lib.control import growth
 from faro_lib.live.clock import Clock
 from faro_lib.live.deploy import APPLICATIONS, WINDOW_ROUTE
 from faro_lib.live.history import History
@@ -53,6 +55,8 @@ class RayServeCluster:
         self._now_s = 0.0
         self._seen: np.ndarray | None = None  # targets as Ray has them; -1 = the application is absent
         self._asked_at = np.full(len(jobs), -np.inf)
+        self._cores = jobs_array(jobs, "cores")
+        self.may_act: Callable[[], bool] = lambda: True
 
     def connect(self) -> None:
         """Ask both servers once, so that a wrong address or token is refused before anything begins.
@@ -62,10 +66,9 @@ class RayServeCluster:
         ValueError : one line.
         """
         try:
-            self._ray.get(APPLICATIONS)
-            self._http.get(f"{WINDOW_ROUTE}?since={int(time.time())}")
-        except Refusal:
-            raise
+            for server, path in ((self._ray, APPLICATIONS), (self._http, f"{WINDOW_ROUTE}?since={int(time.time())}")):
+                if not isinstance(server.get(path), dict):
+                    raise OSError(f"{server.address}{path} is answered, but not by Ray Serve and Faro")
         except OSError as error:
             raise ValueError(f"no Ray Serve at {self._ray.address} and {self._http.address}: {error}") from None
 
@@ -94,9 +97,9 @@ class RayServeCluster:
             arrivals_per_min=self._history.arrivals_per_min(clock, minute),
             mean_latency_s=self._history.mean_latency_s(clock, now_s),
             p99_s=self._history.percentile_s(clock, minute, self._percentile),
-            queue=np.array([float(told[job.name]["inside"]) if job.name in told else np.nan for job in self.jobs]),
+            queue=np.array([_queue(told.get(job.name)) for job in self.jobs]),
             running=running,
-            starting=target - running,
+            starting=np.maximum(target - running, 0),
             target=target,
             idle=np.array([count.get("STOPPING", 0) for count in counts]),
             changing=(running < target) & recently,
@@ -108,32 +111,46 @@ class RayServeCluster:
     def apply(self, target, drop) -> None:
         """Ask Ray for these replicas, those that go first, and the replicas for these drop rates.
 
-        Every call is made, whatever became of those before it.
+        Every call is made, whatever became of those before it, but for two: nobody grows into what another has not given
+        up, and nothing is asked for any more once `may_act` says no.
 
         Raises
         ------
         OSError : what went wrong first.
         """
+        target = np.asarray(target)
         seen = np.full(len(target), -2) if self._seen is None else self._seen
         wrong: list[Exception] = []
+        # Where nothing was seen yet nothing is known to stand in the way.
+        standing = np.where(seen < 0, target, seen)
         for job in np.argsort(target - seen, kind="stable"):
             if seen[job] == -1 or seen[job] == target[job]:
+                continue
+            if target[job] > standing[job] and not growth(target, standing, self._cores, self._capacity or 0.0)[job]:
+                wrong.append(OSError(f"{self.jobs[job].name} does not grow to {target[job]}: others have not shrunk"))
                 continue
             one = self.served[job]
             path = f"/api/v1/applications/{one.application}/deployments/{one.deployment}/scale"
             try:
-                self._ray.post(path, {"target_num_replicas": int(target[job])})
+                self._call(self._ray, path, {"target_num_replicas": int(target[job])})
                 self._asked_at[job] = time.monotonic()
+                standing[job] = target[job]
                 if self._seen is not None:
                     self._seen[job] = target[job]
             except (OSError, Refusal) as error:
                 wrong.append(error)
         try:
-            self._http.post(WINDOW_ROUTE, {job.name: round(1 - float(d), 6) for job, d in zip(self.jobs, drop)})
+            shares = {job.name: round(1 - float(d), 6) for job, d in zip(self.jobs, drop)}
+            self._call(self._http, WINDOW_ROUTE, shares)
         except (OSError, Refusal) as error:
             wrong.append(error)
         if wrong:
             raise OSError(str(wrong[0]))
+
+    def _call(self, server: Rest, path: str, body: dict[str, Any]) -> None:
+        if not self.may_act():
+            raise OSError("another controller may act by now; the rest is left to it")
+        server.post(path, body)
 
     def _hear(self) -> dict[str, Any]:
         """What the window tells; nothing where it does not answer: then the data is missing, and the loop knows."""
@@ -167,6 +184,11 @@ class RayServeCluster:
 def _by_state(deployment: dict[str, Any]) -> dict[str, int]:
     states = [replica["state"] for replica in deployment.get("replicas", [])]
     return {state: states.count(state) for state in set(states)}
+
+
+def _queue(told: dict[str, Any] | None) -> float:
+    """Requests inside; unknown where no replica was heard of lately."""
+    return float(told["inside"]) if told and told["replicas"] else np.nan
 
 
 def _drop(told: dict[str, Any] | None) -> float:

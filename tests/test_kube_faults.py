@@ -1,0 +1,257 @@
+"""Threads and turns of `kube` outlive what they meet: answers that break off, nonsense, a lease that ends in mid-apply."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from test_kube_http import api_at, failing, serving, thing
+
+from faro_lib.control import Step
+from faro_lib.kube import client
+from faro_lib.kube.client import ApiError
+from faro_lib.kube.deployments import Address, Deployments
+from faro_lib.kube.governed import Governed
+from faro_lib.kube.lease import Leadership, Terms
+from faro_lib.kube.prometheus import Load, Queries
+from faro_lib.kube.status import Reporter, status_of
+from faro_lib.kube.watch import Watched
+from faro_lib.live.clock import Clock
+from faro_lib.policies.base import HISTORY_MIN, HOLD, Plan
+from faro_lib.workload import Job
+from faro_lib.workload.jobs import MINUTE_S
+
+
+def until(holds, within_s=5.0):
+    end = time.monotonic() + within_s
+    while not (found := holds()) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert found
+    return found
+
+
+# --- the connection --------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_breaks_off_is_one_line():
+    with (
+        serving(lambda *_: (200, {"a": 1}, {"Content-Length": "5000"})) as server,
+        pytest.raises(ApiError, match=r"GET /x: the answer broke off"),
+    ):
+        api_at(server, retries=0).get("/x")
+
+
+def test_an_answer_that_is_no_json_is_one_line():
+    class Page(list):  # the fake sends the lines of a list as JSON, one after the other: two are no object
+        pass
+
+    with (
+        serving(lambda *_: (200, Page([{}, {}]))) as server,
+        pytest.raises(ApiError, match="does not answer as an API server does"),
+    ):
+        api_at(server, retries=0).get("/x")
+
+
+def test_credentials_that_cannot_be_read_again_are_one_line():
+    reads = iter(["t"])
+    with (
+        serving(lambda *_: (401, {"message": "Unauthorized"})) as server,
+        pytest.raises(ApiError, match="new credentials cannot be read") as error,
+    ):
+        api_at(server, lambda: next(reads)).get("/x")
+    assert error.value.status == 401
+
+
+def test_a_server_that_asks_for_an_hour_is_asked_again_sooner(monkeypatch):
+    monkeypatch.setattr(client, "LONGEST_PAUSE_S", 0.2)
+    with serving(failing(1, 429, **{"Retry-After": "3600"})) as server:
+        began = time.monotonic()
+        assert api_at(server).get("/x") == {"kind": "fine"}
+    assert time.monotonic() - began < 5
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_watch_outlives_nonsense_and_says_that_what_it_knows_is_old(caplog):
+    answers = iter([{"what": "is this"}, "text", [1]])
+
+    def answer(method, path, query, headers):
+        if "watch" in query:
+            return 200, []
+        return 200, next(answers, {"items": [thing("a", "1")], "metadata": {"resourceVersion": "1"}})
+
+    with serving(answer) as server:
+        watched = Watched(api_at(server, retries=0), "/things").start()
+        watched.wait(10)
+        watched.stop()
+    assert [one["metadata"]["name"] for one in watched.things()] == ["a"]
+    assert "what is known of /things may be old" in caplog.text
+
+
+TERMS = Terms(duration_s=3.0, renew_s=0.1, margin_s=0.5)
+
+
+class Leases:
+    """An API server that holds one lease; `nonsense` answers are given first."""
+
+    def __init__(self, nonsense=(), lease=None):
+        self.nonsense, self.lease, self.lock = list(nonsense), lease, threading.Lock()
+
+    def get(self, path):
+        with self.lock:
+            if self.nonsense:
+                raise self.nonsense.pop(0)
+            if self.lease is None:
+                raise ApiError(404, "not found")
+            return self.lease
+
+    def send(self, method, path, body):
+        self.lease = body
+        return body
+
+
+@pytest.mark.parametrize("nonsense", [KeyError("spec"), TypeError("?"), ValueError("no JSON"), ApiError(500, "busy")])
+def test_a_candidate_outlives_whatever_the_server_answers_and_says_so_once(nonsense, caplog):
+    held = {"spec": {"holderIdentity": "me", "renewTime": "1", "leaseDurationSeconds": 3}}
+    leadership = Leadership(Leases([nonsense] * 3, held), "n", "faro", "me", TERMS).start()
+    try:
+        assert leadership.wait(5.0)
+    finally:
+        leadership.stop()
+    assert caplog.text.count("lease faro: ") == 1
+
+
+def test_a_lease_that_was_made_without_a_spec_can_be_taken():
+    server = Leases(lease={"metadata": {"name": "faro"}})
+    leadership = Leadership(server, "n", "faro", "me", TERMS).start()
+    try:
+        assert leadership.wait(5.0)
+        assert server.lease["spec"]["holderIdentity"] == "me"
+    finally:
+        leadership.stop()
+
+
+def test_the_plan_is_published_again_after_an_answer_that_made_no_sense(caplog):
+    told = []
+
+    class Odd(Reporter):
+        def publish(self, steps):
+            told.append(steps)
+            if len(told) == 1:
+                raise KeyError("uid")
+
+    reporter = Odd(None, "n", "faro", "AIAD", (), "me")
+    for step in (1, 2):
+        reporter(step)
+        until(lambda step=step: len(told) == step)
+    reporter.close()
+    assert told == [[1], [2]]
+    assert "the plan is not published" in caplog.text
+
+
+def test_the_time_of_the_condition_is_that_of_its_change_and_not_of_the_report():
+    step = Step(
+        deployments(Server(a=1, b=1)).observe(),
+        Plan(np.array([1, 2]), np.zeros(2), (HOLD, HOLD)),
+        np.array([1, 2]),
+        0.0,
+    )
+    said = status_of(JOBS, step, "me", "2026-01-01T00:05:00Z", "2026-01-01T00:00:00Z")
+    assert said["decidedAt"] == "2026-01-01T00:05:00Z"
+    assert said["conditions"][0]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
+    assert said["usedCores"] == 3
+
+
+# --- plain Deployments -----------------------------------------------------------------------------------------------
+
+JOBS = (Job("a", start_s=5.0), Job("b", start_s=5.0))
+
+
+class Server:
+    """Deployments by name; `refused` are not scaled."""
+
+    def __init__(self, **replicas):
+        self.replicas, self.refused, self.scaled = replicas, set(), []
+
+    def get(self, path, **query):
+        return {"items": [self.deployment(name, count) for name, count in self.replicas.items()]}
+
+    def deployment(self, name, count):
+        meta = {"name": name, "resourceVersion": "1", "generation": 1}
+        status = {"observedGeneration": 1, "replicas": count, "readyReplicas": count}
+        return {"metadata": meta, "spec": {"replicas": count}, "status": status}
+
+    def send(self, method, path, body, **_):
+        name = path.split("/")[-2]
+        if name in self.refused:
+            raise ApiError(403, "quota")
+        self.replicas[name] = body["spec"]["replicas"]
+        self.scaled.append(name)
+        return {"metadata": {"resourceVersion": "2"}}
+
+
+class Silent:
+    """A Prometheus without an answer, which notes the instant that it was asked about."""
+
+    def observe(self, queries, ends, now_s, minute_s):
+        self.asked = ends, now_s
+        missing = np.full(len(queries), np.nan)
+        return Load(np.full((len(queries), len(ends)), np.nan), missing, missing, missing, missing)
+
+
+def deployments(server, clock=None, cores=8.0):
+    addresses = [Address(job, "jobs", job.name, Queries("r[$window]", "m[$window]")) for job in JOBS]
+    return Deployments(server, addresses, Silent(), clock or Clock.starting_now(in_s=-1000), cores)
+
+
+def test_deployments_are_seen_at_the_instant_of_the_tick_so_that_policies_which_plan_on_a_grid_do():
+    clock = Clock(int(datetime.now(UTC).timestamp()) - 1000)
+    cluster = deployments(Server(a=1, b=1), clock)
+    cluster.advance(960.0)
+    seen = cluster.observe()
+    assert seen.now_s == 960.0
+    assert seen.minute == 16
+    ends, asked_s = cluster._prometheus.asked
+    assert (len(ends), ends[-1], asked_s) == (HISTORY_MIN, clock.origin_s + 16 * MINUTE_S, clock.origin_s + 960.0)
+
+
+def test_a_job_that_does_not_shrink_keeps_the_others_from_its_cores_and_no_longer():
+    server = Server(a=6, b=2)
+    server.refused = {"a"}
+    cluster = deployments(server)
+    cluster.observe()
+    with pytest.raises(ApiError, match=r"a is not scaled to 3.*and 1 more"):
+        cluster.apply(np.array([3, 5]), np.zeros(2))
+    assert server.replicas == {"a": 6, "b": 2}
+    server.refused = set()
+    cluster.apply(np.array([3, 5]), np.zeros(2))
+    assert server.scaled == ["a", "b"]
+
+
+class Lease:
+    """Leads for so many questions."""
+
+    name, holder = "faro", "me"
+
+    class candidate:
+        identity = "me"
+
+    def __init__(self, questions):
+        self.left = questions
+
+    def leads(self, for_s):
+        self.left -= 1
+        return self.left >= 0
+
+
+def test_a_lease_that_ends_in_mid_apply_ends_the_writing():
+    server = Server(a=4, b=4)
+    cluster = Governed(deployments(server), None, Lease(2))
+    cluster.observe()
+    with pytest.raises(ApiError, match="another controller may act by now"):
+        cluster.apply(np.array([2, 6]), np.zeros(2))
+    assert server.replicas == {"a": 2, "b": 4}
