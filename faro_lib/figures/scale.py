@@ -74,7 +74,8 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
         axis.set(title=f"jobs {way}", xlabel="jobs on replicas")
         axis.grid(visible=False, axis="x")
     axes[0][0].set_ylabel("lost utility a job")
-    legend_above(figure, *axes[0][0].get_legend_handles_labels(), 3)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, 3)
     return figure
 
 
@@ -125,7 +126,8 @@ def hierarchical_simulated(summary: pd.DataFrame, grouped: str, exact: str) -> F
     for axis in (left, right):
         axis.set_xticks(counts, [f"{count:g}" for count in counts])
         axis.minorticks_off()
-    legend_above(figure, *left.get_legend_handles_labels(), 2)
+    handles, labels = left.get_legend_handles_labels()
+    legend_above(figure, handles, labels, 2)
     return figure
 
 
