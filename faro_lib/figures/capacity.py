@@ -28,10 +28,18 @@ def capacity_curve(
     rate = curve.set_index("replicas")["slo_violation_rate"]
     axis.plot(rate.index, 100 * rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)
     axis.axhline(100 * violations, color=LIMIT, linestyle="--", linewidth=1.0)
-    for size, said in notes(violations, knee, needed).items():
-        marker = "D" if size == knee else "s"
-        axis.plot(size, 100 * rate[size], marker, color="black", markersize=5, markerfacecolor="white")
-        axis.annotate(f"{said}: {size}", (size, 100 * rate[size]), xytext=(4, 8), textcoords="offset points")
+    said = notes(violations, knee, needed)
+    for size, above_pt in zip(said, (22, 9)[-len(said) :]):  # the two are often neighbours: a line of text for each
+        axis.plot(
+            size, 100 * rate[size], "D" if size == knee else "s", color="black", markersize=5, markerfacecolor="white"
+        )
+        axis.annotate(
+            f"{said[size]}: {size}",
+            (size, 100 * rate[size]),
+            xytext=(5, above_pt),
+            textcoords="offset points",
+            bbox={"color": "white", "pad": 0.5},
+        )
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="capacity (cores)", ylabel="SLO violations (%)", ylim=(-2, None))
     return figure
