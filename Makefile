@@ -20,6 +20,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: figures test test-all e2e-k8s lint notebooks readme lab data config clean
 
 figures: $(READY)
+	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
 	@snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG)) $(if $(strip $(CHOSEN)),--config $(CHOSEN)) $(ARGS)
 	@cat .snakemake/report
 

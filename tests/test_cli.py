@@ -1,6 +1,9 @@
 """The command line, run as its user does."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -17,6 +20,37 @@ def test_it_tells_its_version(capsys):
 def test_without_a_command_it_tells_what_there_is(capsys):
     assert cli.main([]) == 0
     assert "simulate" in capsys.readouterr().out
+
+
+def test_the_shell_completes_commands_and_options():
+    def completed(*words):
+        environment = os.environ | {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+        code = "import sys; from faro_lib.cli import main; sys.argv[0] = 'faro'; sys.exit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment | {"_FARO_COMPLETE": "complete_bash"},
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.split()
+
+    assert completed("faro", "rec") == ["recommend"]
+    assert completed("faro", "recommend", "--work") == ["--workload"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["advise"], "faro --help"),
+        (["recommend", "--size", "3"], "faro recommend --help"),
+        (["run"], "faro run --help"),
+    ],
+)
+def test_words_that_it_does_not_know_are_one_line_that_says_where_all_stand(arguments, where, capsys):
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(f"All that is accepted: {where}\n")
+    assert said.count("\n") == 1
 
 
 def test_the_table_has_a_row_for_each_policy_in_the_order_asked_for(capsys):

@@ -38,6 +38,13 @@ def test_every_file_in_config_is_accepted(overlay):
     load(yaml.safe_load(overlay.read_text()))
 
 
+def test_the_full_overlay_names_every_policy():
+    from faro_lib.policies import MAKERS
+
+    ours = {name for name, maker in MAKERS.items() if maker.__module__.startswith("faro_lib")}
+    assert set(load(yaml.safe_load((ROOT / "config" / "full.yaml").read_text())).policies) == ours
+
+
 def test_results_lie_under_the_stem_of_the_readers_file():
     assert load({"workload": "some/where/my.csv", "sizes": [4]}).stem == "my"
     assert load({}).stem == "synthetic"

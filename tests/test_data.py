@@ -1,6 +1,7 @@
 """The data that lies in the repository is what its README says."""
 
 import pandas as pd
+import yaml
 from checkouts import ROOT
 
 from faro_lib.workload.readers import read_jobs
@@ -19,3 +20,9 @@ def test_the_example_is_what_the_generator_makes():
 def test_the_example_s_jobs_are_those_of_its_counts():
     traces = load_workload(str(ROOT / "data" / "example.csv"), str(ROOT / "data" / "example-jobs.csv"))
     assert traces.jobs == read_jobs(ROOT / "data" / "example-jobs.csv")
+
+
+def test_the_citation_names_the_paper_its_authors_and_where_it_is():
+    (paper,) = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Jeon", "Wang", "Arroyo", "Youssef", "Gupta"]
+    assert paper["doi"] == "10.1145/3689031.3696071"

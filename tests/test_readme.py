@@ -157,6 +157,21 @@ def test_the_lab_of_the_readme_opens_the_notebooks(folder):
         running.wait()
 
 
+def test_settings_that_are_not_there_are_one_line_that_names_those_that_are(folder):
+    done = subprocess.run(
+        shlex.split(f"{FIGURES} CONFIG=config/smok.yaml"),
+        cwd=folder,
+        env=surroundings(folder),
+        capture_output=True,
+        text=True,
+    )
+    said = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert said[0].startswith("make: CONFIG: config/smok.yaml: no such file; those at hand: ")
+    assert "config/smoke.yaml" in said[0]
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_the_figures_of_the_readme_end_with_the_path_of_the_report(folder):
     said = typed(f"{FIGURES} CONFIG=config/smoke.yaml", folder)

@@ -159,7 +159,7 @@ def test_without_a_capacity_it_takes_what_the_replayed_day_needs_and_marks_the_k
     picture = tmp_path / "curve.html"
     assert cli.main(["recommend", "--workload", str(counts_csv), "--violations", "0.05", "--plot", str(picture)]) == 0
     said = capsys.readouterr().out
-    assert "keeps 5.0%" in said
+    assert "keeps 5 %" in said
     assert "knee" in said
     assert "data:image/png;base64," in picture.read_text()
 
@@ -248,6 +248,23 @@ MISTAKES = [
         "objective='sum' is unknown; did you mean 'Sum'?",
     ),
 ]
+
+
+@pytest.mark.parametrize("wrong", [["--objective", "sum"], ["--forecaster", "arr"], ["--plot", "nowhere/curve.png"]])
+def test_what_cannot_succeed_is_refused_before_anything_is_replayed(wrong, counts_csv, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["recommend", "--workload", str(counts_csv), *wrong]) == 2
+    said = capsys.readouterr().err
+    assert wrong[1] in said
+    assert said.count("\n") == 1
+
+
+def test_a_size_that_is_the_knee_and_enough_has_one_label_in_the_picture():
+    from faro_lib.figures.capacity import capacity_curve
+
+    curve = pd.DataFrame({"replicas": [4, 8, 12], "slo_violation_rate": [0.5, 0.02, 0.0]})
+    texts = [text.get_text() for text in capacity_curve(curve, 0.05, knee=8, needed=8).axes[0].texts]
+    assert texts == ["knee, keeps 5 %: 8"]
 
 
 @pytest.mark.parametrize(("arguments", "told"), MISTAKES, ids=[case[1][:30] for case in MISTAKES])

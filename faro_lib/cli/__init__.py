@@ -23,7 +23,10 @@ app = typer.Typer(name="faro")
 def faro(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
-    """SLO-aware autoscaling of many ML inference jobs that share one fixed cluster."""
+    """SLO-aware autoscaling of many ML inference jobs that share one fixed cluster.
+
+    Exit status: 0; 2 bad input, told in one line; 130 interrupted.
+    """
     if version:
         print(f"faro {__version__}")
     elif context.invoked_subcommand is None:
@@ -42,9 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except Exception as mistake:
-        said = mistake.format_message() if hasattr(mistake, "format_message") else told(mistake)
+        said = _usage(mistake) if hasattr(mistake, "format_message") else told(mistake)
         if said is None:  # ours to mend, so its traceback is wanted
             raise
         text = said
     print(f"faro: {' '.join(text.removeprefix('config: ').split())}", file=sys.stderr)
     return 2
+
+
+def _usage(mistake) -> str:
+    """What is wrong with the words of a command, and where all of them stand."""
+    command = mistake.ctx.info_name if mistake.ctx is not None and mistake.ctx.parent is not None else None
+    return f"{mistake.format_message()} All that is accepted: faro {f'{command} ' if command else ''}--help"

@@ -14,7 +14,10 @@ def explain(
     at: Annotated[float | None, typer.Option(help="Seconds since the run began; by default the last decision.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a job.")] = False,
 ) -> None:
-    """Tell the decision that was in force at an instant: for each job what was seen, what was asked, and why."""
+    """Tell why a decision of `faro run` was as it was, job by job.
+
+    What was seen, what was asked, and the reason, at the instant --at.
+    """
     from faro_lib.live.explanation import explained, turn_at
     from faro_lib.live.journal import read
 

@@ -32,7 +32,10 @@ def manifests(
     prometheus: Annotated[str, typer.Option(help="Address of Prometheus (deployments).")] = "",
     service_monitor: Annotated[bool, typer.Option("--service-monitor", help="For the Prometheus operator.")] = False,
 ) -> None:
-    """Write RayService, controller, rights, quota, network policy, disruption budgets, dashboard; no secret among them."""
+    """Write Kubernetes manifests for kustomize, without any secret.
+
+    RayService, controller, rights, quota, network policy, disruption budgets, dashboard.
+    """
     from faro_lib.kube.deployments import Address
     from faro_lib.kube.manifests import FIRST, Wanted, write
     from faro_lib.kube.rayservice import SECRET, SECRET_KEY, Workers

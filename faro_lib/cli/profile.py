@@ -16,7 +16,10 @@ def profile(
     requests: Annotated[int, typer.Option(help="Requests sent to each job, one at a time.")] = 200,
     dry: Annotated[bool, typer.Option("--dry", help="Print only.")] = False,
 ) -> None:
-    """Measure each job's service time (mean, squared coefficient of variation) and start time; write them into the table."""
+    """Measure service and start times; write them into the table.
+
+    Of the service time: mean and squared coefficient of variation, over --requests requests to each job.
+    """
     from faro_lib.live.backend import serving
     from faro_lib.live.profile import whole, write
     from faro_lib.live.spec import served

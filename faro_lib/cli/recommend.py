@@ -41,8 +41,8 @@ def recommend(
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import Physics
 
-    if plot is not None and Path(plot).suffix not in (".png", ".html"):
-        raise ValueError(f"plot={plot!r} is not a picture; accepted: a .png or a .html file")
+    if plot is not None:
+        _check_picture(Path(plot))
     physics = Physics(dispatch)
     load_plugins(plugin or [])
     if sum(source is not None for source in (workload, prometheus, journal)) != 1:
@@ -67,6 +67,20 @@ def recommend(
     return 0 if found.reached else OUT_OF_REACH
 
 
+def _check_picture(path: Path) -> None:
+    """Refuse now what could not be written after the replay."""
+    from faro_lib.files import writable
+
+    if path.suffix not in (".png", ".html"):
+        raise ValueError(f"plot={str(path)!r} is not a picture; accepted: a .png or a .html file")
+    if not path.parent.is_dir():
+        raise ValueError(f"plot={str(path)!r}: there is no folder {str(path.parent)!r}; make it, or name another")
+    try:
+        writable(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
@@ -84,15 +98,12 @@ def _text(found) -> str:
         lines.append(f"{row['job']:<{width}} {row['replicas']:>8}  {rate:<20} {latency:>9} {slo:>8}  {row['why']}")
     lines.append(f"{found.advice.used:g} of {found.advice.capacity:g} cores used")
     if found.curve is not None:
-        from faro_lib.figures.capacity import bars
+        from faro_lib.figures.capacity import bars, notes
 
-        notes: dict[int, str] = {}
-        for size, said in ((found.knee, "knee"), (found.needed, f"keeps {found.violations:.1%}")):
-            if size is not None:
-                notes[size] = f"{notes[size]}, {said}" if size in notes else said
-        lines += ["", "   cores  SLO violations over the replayed day", bars(found.curve, notes)]
+        said = notes(found.violations, found.knee, found.needed)
+        lines += ["", "   cores  SLO violations over the replayed day", bars(found.curve, said)]
         if found.needed is None:
-            lines.append(f"no size that was tried keeps {found.violations:.1%}")
+            lines.append(f"no size that was tried keeps {100 * found.violations:g} %")
     return "\n".join(lines)
 
 

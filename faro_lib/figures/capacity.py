@@ -22,17 +22,40 @@ def capacity_curve(
     curve : columns replicas, slo_violation_rate.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     rate = curve.set_index("replicas")["slo_violation_rate"]
     axis.plot(rate.index, 100 * rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)
     axis.axhline(100 * violations, color=LIMIT, linestyle="--", linewidth=1.0)
-    for size, said, marker in ((knee, "knee", "D"), (needed, f"keeps {violations:.3g}", "s")):
-        if size is not None:
-            axis.plot(size, 100 * rate[size], marker, color="black", markersize=5, markerfacecolor="white")
-            axis.annotate(f"{said}: {size}", (size, 100 * rate[size]), xytext=(4, 8), textcoords="offset points")
-    axis.set(xlabel="replicas", ylabel="SLO violations (%)", ylim=(-2, None))
+    said = notes(violations, knee, needed)
+    for size, above_pt in zip(said, (22, 9)[-len(said) :]):  # the two are often neighbours: a line of text for each
+        axis.plot(
+            size, 100 * rate[size], "D" if size == knee else "s", color="black", markersize=5, markerfacecolor="white"
+        )
+        axis.annotate(
+            f"{said[size]}: {size}",
+            (size, 100 * rate[size]),
+            xytext=(5, above_pt),
+            textcoords="offset points",
+            bbox={"color": "white", "pad": 0.5},
+        )
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel="capacity (cores)", ylabel="SLO violations (%)", ylim=(-2, None))
     return figure
+
+
+def notes(violations: float, knee: int | None = None, needed: int | None = None) -> dict[int, str]:
+    """What there is to say of a size; one note where a size is both.
+
+    >>> notes(0.01, knee=12, needed=12), notes(0.05, knee=None, needed=16)
+    ({12: 'knee, keeps 1 %'}, {16: 'keeps 5 %'})
+    """
+    said: dict[int, str] = {}
+    for size, what in ((knee, "knee"), (needed, f"keeps {100 * violations:g} %")):
+        if size is not None:
+            said[size] = f"{said[size]}, {what}" if size in said else what
+    return said
 
 
 def bars(curve: pd.DataFrame, notes: dict[int, str], width: int = 40) -> str:

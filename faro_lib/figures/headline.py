@@ -30,9 +30,9 @@ def main() -> None:
     from faro_lib.figures.style import legible, use_style
     from faro_lib.files import whole
 
-    tables = [pd.read_csv(Path(RESULTS) / f"{name}.csv") for name in ("summary", "limit")]
+    summary, limit = (pd.read_csv(Path(RESULTS) / f"{name}.csv") for name in ("summary", "limit"))
     use_style()
-    figure = headline(*tables, published_main(PUBLISHED))
+    figure = headline(summary, limit, published_main(PUBLISHED))
     legible(figure, "headline")
     with whole(PICTURE) as partial:
         figure.savefig(partial, metadata={"Software": None})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,8 @@ from faro_lib.figures.comparison import MEASURES
 from faro_lib.figures.style import PAGE_IN, colour, legend_above
 from faro_lib.metrics.live import LIVE, SIMULATION, lost_utility_error, pairs, ranking_distance
 
-STYLES = ("-", "o"), ("--", "x")  # of lines: live, in simulation
+# Of lines: live, in simulation.
+STYLES: tuple[tuple[Literal["-", "--"], str], ...] = (("-", "o"), ("--", "x"))
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

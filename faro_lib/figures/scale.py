@@ -74,7 +74,8 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
         axis.set(title=f"jobs {way}", xlabel="jobs on replicas")
         axis.grid(visible=False, axis="x")
     axes[0][0].set_ylabel("lost utility a job")
-    legend_above(figure, *axes[0][0].get_legend_handles_labels(), columns=3)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, 3)
     return figure
 
 
@@ -102,7 +103,7 @@ def larger_caption(summary: pd.DataFrame) -> str:
     return (
         f"Table 8: lost utility a job in larger clusters, mean over {most} trial{'s' if most > 1 else ''}{few}; least have "
         + "; ".join(said)
-        + f". Dashed: the clairvoyant limit of the first trial, where it was measured. {NONE_PUBLISHED}"
+        + f". Dashed: the clairvoyant limit. {NONE_PUBLISHED}"
     )
 
 
@@ -120,12 +121,13 @@ def hierarchical_simulated(summary: pd.DataFrame, grouped: str, exact: str) -> F
             left.plot(utility.index, utility, label=f"{label}, jobs {way}", **style)
             right.plot(utility.index, part["decision_ms_p99"].mean(), **style)
     left.set(xscale="log", xlabel="jobs", ylabel="utility a job")
-    right.set(xscale="log", yscale="log", xlabel="jobs", ylabel="p99 of a decision (ms)")
+    right.set(xscale="log", yscale="log", xlabel="jobs", ylabel="p99 of a turn (ms)")
     counts = sorted(summary.loc[summary["policy"].isin(styles), "jobs"].unique())
     for axis in (left, right):
         axis.set_xticks(counts, [f"{count:g}" for count in counts])
         axis.minorticks_off()
-    legend_above(figure, *left.get_legend_handles_labels(), 2)
+    handles, labels = left.get_legend_handles_labels()
+    legend_above(figure, handles, labels, 2)
     return figure
 
 
@@ -136,9 +138,9 @@ def hierarchical_caption(summary: pd.DataFrame, grouped: str, exact: str) -> str
     more = (mean.loc[grouped, "lost_utility"] - mean.loc[exact, "lost_utility"]) / jobs
     times = mean.loc[grouped, "decision_ms_p99"] / mean.loc[exact, "decision_ms_p99"]
     return (
-        f"The paper's edition with two solvers: at {jobs:,} jobs solving in ten groups (COBYLA at both levels) changes the "
-        f"lost utility of a job by {more:+.3f} against solving exactly, and its slowest decisions take {times:.1f} times as "
-        f"long. {NONE_PUBLISHED}"
+        f"The paper's edition with two solvers: at {jobs:,} jobs solving in ten groups (COBYLA inside) changes the lost "
+        f"utility of a job by {more:+.3f} against solving exactly, and its slowest decisions take {times:.1f} times as long. "
+        f"{NONE_PUBLISHED}"
     )
 
 
@@ -173,6 +175,5 @@ def curve_caption(summary: pd.DataFrame) -> str:
     least = ", ".join(f"{size:g} {policy}" for size, policy in ranked.idxmin(axis=1).items())
     return (
         f"Lost cluster utility against replicas, mean over {trials} trial{'s' if trials > 1 else ''}. Of the sizes tried, to "
-        f"lose no more than half a job's utility it takes: {', '.join(said)}. Least at each: {least}. The limit is that of "
-        f"the first trial. {NONE_PUBLISHED}"
+        f"lose no more than half a job's utility it takes: {', '.join(said)}. Least at each: {least}. {NONE_PUBLISHED}"
     )

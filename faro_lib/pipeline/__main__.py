@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def fetch_all(*names: str) -> int:
     return 0
 
 
+COMMANDS: dict[str, Callable[..., int]] = {"notebook": notebook, "fetch": fetch_all}
+
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
-    sys.exit({"notebook": notebook, "fetch": fetch_all}[what](*arguments))
+    sys.exit(COMMANDS[what](*arguments))

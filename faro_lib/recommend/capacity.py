@@ -77,7 +77,7 @@ def curve(
                 workload, {policy.name: policy}, size, trials, physics=physics, report=lambda _: None
             )
             found[size] = {"replicas": size} | summary[COLUMNS[1:]].mean().to_dict()
-            report(f"{size} replicas: {found[size]['slo_violation_rate']:.2%} of requests violate their SLO")
+            report(f"{size} cores: {found[size]['slo_violation_rate']:.2%} of requests violate their SLO")
         return found[size]["slo_violation_rate"]
 
     for size in np.unique(np.linspace(least, most, COARSE).round().astype(int)):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from faro_lib.allocate import OBJECTIVES
 from faro_lib.policies import Faro, Kit
 from faro_lib.policies.faro import chosen
 from faro_lib.queueing import MeasuredPerformance
@@ -86,6 +87,8 @@ def recommend(
         raise ValueError(f"violations={violations} must be a share in [0, 1)")
     if replicas is not None and replicas < 1:
         raise ValueError(f"replicas={replicas} must be at least 1")
+    OBJECTIVES.find(objective)
+    history.forecaster(forecaster)  # a name that nobody knows is refused now, not after the minute that the rest takes
     report("measuring latencies of each class of jobs at constant rates")
     performance = measure_where_possible(history.jobs, minutes=20, physics=physics)
     policy = _policy(history, performance, objective, forecaster)

@@ -1,0 +1,45 @@
+"""docs/recommend.md: its table of jobs is the library's, its commands are understood, its statuses are what is returned."""
+
+import dataclasses
+import json
+import re
+import shlex
+
+import pytest
+from checkouts import ROOT
+
+from faro_lib import cli
+from faro_lib.cli.recommend import OUT_OF_REACH
+from faro_lib.workload import Job
+
+PAGE = (ROOT / "docs" / "recommend.md").read_text()
+ROWS = re.findall(r"^\| `(\w+)` \| (\S*) ?\|", PAGE, re.MULTILINE)
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+
+
+def test_the_table_of_jobs_has_every_column_and_its_default():
+    fields = [("job", ""), *((f.name, str(f.default)) for f in dataclasses.fields(Job)[1:])]
+    assert [row for row in ROWS if row[0] != "status"] == fields
+
+
+def test_the_exit_statuses_are_those_of_the_command():
+    assert re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE) == ["0", "2", str(OUT_OF_REACH), "130"]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[:30])
+def test_every_option_of_the_page_is_one(command, monkeypatch, tmp_path, capsys):
+    """Its files and servers are not here, so it ends with what is lacking, not with an option that nobody knows."""
+    monkeypatch.chdir(tmp_path)
+    name, *arguments = shlex.split(command)
+    arguments = ["http://127.0.0.1:1" if word.startswith("http") else word for word in arguments]
+    assert (name, cli.main(arguments)) == ("faro", 2)
+    assert re.search("no such file|no answer from Prometheus", capsys.readouterr().err)
+
+
+def test_the_keys_of_the_json_are_those_of_the_page(tmp_path, capsys):
+    counts = [f"{day},{minute},a,300" for day in (0, 1) for minute in range(40)]
+    (tmp_path / "my.csv").write_text("\n".join(["day,minute,job,requests", *counts]))
+    arguments = ["recommend", "--workload", str(tmp_path / "my.csv"), "--replicas", "3", "--curve", "--json"]
+    assert cli.main(arguments) == 0
+    sentence = next(line for line in PAGE.splitlines() if line.startswith("With `--json`"))
+    assert re.findall(r"`(\w+)`", sentence) == list(json.loads(capsys.readouterr().out))
