@@ -15,6 +15,8 @@ NOTEBOOK_OF = dict(re.findall(r"^\| `(fig\w+)` \|.*\| `(\d\d_\w+)` \|", PAGE, re
 def drawn(checkout):
     """Figure -> notebook, as the rules declare them."""
     curve = ["--config", "workload=synthetic", "scale={curve: [20]}"]
+    # Runs on a Kubernetes node are drawn where there are any.
+    (checkout.folder / "results" / "synthetic" / "live" / "kubernetes" / "e2e").mkdir(parents=True, exist_ok=True)
     told = checkout.snakemake("--configfile", "config/full.yaml", *curve, "--summary")
     assert told.returncode == 0, told.stderr
     files = [(Path(file), rule) for file, _, rule, *_ in (line.split("\t") for line in told.stdout.splitlines()[1:])]
