@@ -162,9 +162,12 @@ def on_this_machine(template: dict, run: Path) -> None:
 def services() -> list[dict]:
     """The head's, by an address that the pods' host files can name, and the way in from outside."""
     labels = {"ray.io/cluster": NAME, "ray.io/node-type": "head"}
-    ports = [{"name": key, "port": port, "targetPort": port} for key, port in fakekuberay.PORTS.items()]
+    ports = [
+        {"name": key, "protocol": "TCP", "port": port, "targetPort": port} for key, port in fakekuberay.PORTS.items()
+    ]
     outside = [
-        {"name": key, "port": port, "targetPort": port, "nodePort": at} for key, (port, at) in NODE_PORTS.items()
+        {"name": key, "protocol": "TCP", "port": port, "targetPort": port, "nodePort": at}
+        for key, (port, at) in NODE_PORTS.items()
     ]
     made = {
         f"{NAME}-head-svc": {"clusterIP": HEAD_ADDRESS, "ports": ports},
