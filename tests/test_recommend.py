@@ -166,7 +166,7 @@ def test_without_a_capacity_it_takes_what_the_replayed_day_needs_and_marks_the_k
 
 def test_a_rate_that_no_size_keeps_is_exit_status_3(counts_csv, capsys):
     assert cli.main(["recommend", "--workload", str(counts_csv), "--violations", "0"]) == 3
-    assert "no size that was tried keeps 0.0%" in capsys.readouterr().out
+    assert "no size that was tried keeps 0 %" in capsys.readouterr().out
 
 
 def test_a_day_without_earlier_ones_is_learnt_from_itself(tmp_path):
