@@ -51,10 +51,10 @@ def test_there_is_no_stray_metadata(notebook):
 
 @pytest.fixture
 def nbval(tmp_path):
-    """Runs nbval over the tour in a copy of its own, with the library of that copy."""
+    """Runs nbval over the synthetic traces in a copy of its own, with the library of that copy."""
     shutil.copytree(ROOT / "faro_lib", tmp_path / "faro_lib", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "notebooks").mkdir()
-    shutil.copy(ROOT / "notebooks" / "00_tour.ipynb", tmp_path / "notebooks")
+    shutil.copy(ROOT / "notebooks" / "10_traces.ipynb", tmp_path / "notebooks")
 
     def run() -> subprocess.CompletedProcess:
         environment = os.environ | {"PYTHONPATH": str(tmp_path)}
