@@ -22,6 +22,7 @@ from faro_lib.live.backend import Endpoint
 from faro_lib.live.clock import Clock
 from faro_lib.live.controller import OBSERVE, drive
 from faro_lib.live.deploy import APPLICATIONS, configuration, deploy
+from faro_lib.live.history import WINDOW_S
 from faro_lib.live.load import FAILED, SHED, UNSENT, Generator, Script
 from faro_lib.live.profile import whole
 from faro_lib.live.rest import PATIENCE_S, Rest
@@ -158,6 +159,7 @@ def test_a_share_of_0_3_that_shall_be_refused_is_refused_two_seconds_later(ray):
 
 
 def test_what_is_observed_is_what_was_sent(ray):
+    time.sleep(WINDOW_S)  # what the test before had refused took no time; none of it shall be in the mean
     with controlled(ray) as loop:
         began = time.time()
         with loaded(ray, 8, rate_rps=30.0) as result:
@@ -172,8 +174,7 @@ def test_what_is_observed_is_what_was_sent(ray):
         assert sum(row["done"] for row in rows) == 120
     seen = loop.steps[-1].observation
     assert np.isfinite(seen.mean_latency_s).all()
-    # What an earlier test had refused took no time, and may still be in the window.
-    assert (seen.mean_latency_s > SERVICE_S / 2).all()
+    assert (seen.mean_latency_s > SERVICE_S).all()
 
 
 def test_a_replica_that_is_killed_is_replaced(ray):
@@ -213,7 +214,7 @@ def test_the_statistics_come_back_when_their_actor_is_killed(ray):
 
 def test_a_dashboard_that_hangs_for_a_minute_stops_neither_the_loop_nor_the_service(ray):
     found = [one for one in local.processes(ray.pids[0]) if "ray-dashboard" in " ".join(one.cmdline())[:40]]
-    dashboard = min(found, key=lambda one: one.create_time())  # its children bear its name
+    (dashboard,) = [one for one in found if one.parent() not in found]  # its children bear its name
     with controlled(ray) as loop, loaded(ray, 55) as result:
         dashboard.suspend()
         try:
