@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from faro_lib.figures.style import PAGE_IN, colour
+from faro_lib.figures.style import PAGE_IN, colour, legend_above
 from faro_lib.metrics.cluster import STEP_S, Recorded, recovery_s
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def on_a_node(tables: Recorded) -> Figure:
     beside.set(ylabel="replicas that serve", ylim=(0, None))
     beside.grid(visible=False)
     handles, labels = (a + b for a, b in zip(right.get_legend_handles_labels(), beside.get_legend_handles_labels()))
-    figure.legend(handles, labels, loc="outside upper center", ncols=5, frameon=False)
+    legend_above(figure, handles, labels)
     return figure
 
 

@@ -116,8 +116,8 @@ def minutes(table: pd.DataFrame, policies: list[str] | None = None) -> Figure:
         axis.set(title=policy, xlabel="minute")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0][0].set(ylabel="lost utility", ylim=(0, None))
-    styles = (Line2D([], [], color="black", linestyle=line, marker=marker, markersize=3) for line, marker in STYLES)
-    figure.legend(list(styles), [LIVE, SIMULATION], loc="outside upper center", ncols=2, frameon=False)
+    styles = [Line2D([], [], color="black", linestyle=line, marker=marker, markersize=3) for line, marker in STYLES]
+    legend_above(figure, styles, [LIVE, SIMULATION], 2)
     return figure
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def alternatives(kit: Kit, other: Kit) -> dict[str, Policy]:
         "a move costs 0.02": {"change_penalty": 0.02},
         "a move costs 0.06": {"change_penalty": 0.06},
         "no reactive loop": {"reactive": False},
-        "half of M/M/c": {"performance": "half-mmc", "service_time_s": None},
+        "half of M/M/c": {"performance": "half-mmc"},
         "M/G/c by correction": {"performance": FALLBACK},
     }
     fair: dict[str, dict] = {
@@ -104,12 +103,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     return means.assign(more_error=by["more"].sem(ddof=1)).reset_index()
 
 
-def _one(arguments) -> pd.DataFrame:
-    return measured(*arguments)
-
-
-def _remaining(arguments) -> pd.DataFrame:
-    traces, kit, day, phase, size, seed = arguments
+def _remaining(traces: Traces, kit: Kit, day: int, phase: int, size: int, seed: int) -> pd.DataFrame:
     workload = traces.workload(day, phase)
     return remaining(workload, kit, size, draw(workload, seed)).assign(day=day, phase=phase, replicas=size)
 
@@ -117,7 +111,7 @@ def _remaining(arguments) -> pd.DataFrame:
 def kits(traces: Traces, posterior: forecast.Posterior) -> tuple[Kit, Kit]:
     """With the Bayesian forecaster, and with the pooled autoregression; both have seen the days before DAYS only."""
     jobs, performance = traces.jobs, measure_where_possible(traces.jobs)
-    before = replace(traces, train=traces.train[: min(DAYS) - 1])
+    before = traces.until(min(DAYS))
     return tuple(  # type: ignore[return-value]
         Kit(jobs, forecaster=forecaster, performance=performance)
         for forecaster in (forecast.fit("bayes", before, posterior=posterior), forecast.fit("ar", before))
@@ -128,7 +122,7 @@ def fitted(traces: Traces, draws: int = 500) -> forecast.Posterior:
     """The posterior of the days before DAYS."""
     from faro_lib import bayes
 
-    before = replace(traces, train=traces.train[: min(DAYS) - 1])
+    before = traces.until(min(DAYS))
     return bayes.posterior_of(bayes.fit_bayes(before, draws=draws, tune=draws, chains=4), before)
 
 
@@ -144,9 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     policies = alternatives(kit, other)
     cases = list(product(DAYS, PHASES, SIZES))
     with ProcessPoolExecutor(told.workers) as pool:
-        runs = list(pool.map(_one, [(traces, policies, *case, told.seed) for case in cases]))
-        parts = list(pool.map(_remaining, [(traces, kit, *case, told.seed) for case in cases]))
-    table, made_of = pd.concat(runs), pd.concat(parts)
+        runs = [pool.submit(measured, traces, policies, *case, told.seed) for case in cases]
+        parts = [pool.submit(_remaining, traces, kit, *case, told.seed) for case in cases]
+    table, made_of = (pd.concat([one.result() for one in of]) for of in (runs, parts))
     table.to_csv(told.out, index=False)
     print(differences(table).round(4).to_string(index=False))
     print(made_of.groupby(["part", "replicas"], sort=False)["lost_utility"].mean().unstack().round(3).to_string())
