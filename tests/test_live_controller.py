@@ -334,37 +334,35 @@ def test_a_past_decision_explains_itself(day, kit, tmp_path):
         turn_at(turns, 1.0)
 
 
-def test_the_grafana_dashboard_asks_for_metrics_that_there_are(day, kit):
-    import re
+def exported(day, kit, jobs, until_s: float):
+    """What the exporter tells after a run in which one call failed; and the cluster that was run."""
     import urllib.request
 
-    from faro_lib.kube.dashboard import PANELS
     from faro_lib.live.exporter import Exporter
 
-    policy, exporter = make("Faro-Sum", kit), Exporter(day.jobs, 0)
+    policy, exporter = make("Faro-Sum", kit), Exporter(jobs, 0)
     try:
         cluster = Wrapped(cluster_of(day, policy), apply=[3])
-        drive(cluster, policy, day.jobs, until_s=60.0, on_step=exporter.step, on_failure=exporter.failure)
+        drive(cluster, policy, day.jobs, until_s=until_s, on_step=exporter.step, on_failure=exporter.failure)
         text = urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/metrics").read().decode()
     finally:
         exporter.close()
+    return text, cluster
+
+
+def test_the_grafana_dashboard_asks_for_metrics_that_there_are(day, kit):
+    import re
+
+    from faro_lib.kube.dashboard import PANELS
+
+    text, _ = exported(day, kit, day.jobs, until_s=60.0)
     told = set(re.findall(r"^(faro_\w+)", text, re.MULTILINE))
     assert set(re.findall(r"faro_\w+", str([queries for _, _, queries in PANELS]))) <= told
 
 
 def test_the_exporter_tells_targets_predictions_and_failures(day, kit):
-    import urllib.request
-
-    from faro_lib.live.exporter import Exporter
-
     jobs = tuple(replace(job, cores=cores) for job, cores in zip(day.jobs, (2.0, 0.5)))
-    policy, exporter = make("Faro-Sum", kit), Exporter(jobs, 0)
-    try:
-        cluster = Wrapped(cluster_of(day, policy), apply=[3])
-        drive(cluster, policy, day.jobs, until_s=240.0, on_step=exporter.step, on_failure=exporter.failure)
-        text = urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/metrics").read().decode()
-    finally:
-        exporter.close()
+    text, cluster = exported(day, kit, jobs, until_s=240.0)
     told = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     name = day.jobs[0].name
     assert float(told[f'faro_target{{job="{name}"}}']) == cluster.asked[-1][0]
