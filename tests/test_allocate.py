@@ -279,6 +279,13 @@ def test_shrink_takes_back_only_what_is_not_missed():
     assert less.value >= plan.value - 1e-4 * (plan.replicas.sum() - less.replicas.sum())
 
 
+def test_shrink_ends_though_many_losses_below_the_tolerance_add_up_to_a_gain_above_it():
+    slowly = 0.9 + 0.5e-4 * np.arange(41)
+    table = UtilityTable.from_values([Job("a", max_replicas=40), Job("b", max_replicas=40)], [slowly, slowly])
+    plan = solve(table, 60, "Sum")
+    assert 2 <= shrink(table, plan, 60).replicas.sum() <= 60
+
+
 def test_spare_replicas_go_where_a_heavier_load_would_hurt():
     rng = np.random.default_rng(12)
     jobs = [Job(f"job {j}") for j in range(6)]

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from checkouts import ROOT, make_checkout
 
+from faro_lib.live.journal import arrivals, read
+
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line.split("   #")[0].split("  #")[0].strip() for line in re.findall(r"^    (\S.*)$", README, re.MULTILINE)]
 FIGURES, TEST, LAB, PAPER, MINE, DATA, SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP = (
@@ -104,8 +106,8 @@ def test_the_controller_of_the_readme_acts_until_it_is_told_to_end_and_its_journ
             shlex.split(RUN), cwd=folder, env=surroundings(folder), stdout=output, stderr=output, start_new_session=True
         )
     try:
-        until = time.monotonic() + 300
-        while '"applied": true' not in log.read_text():
+        until = time.monotonic() + 300  # acts, and has counted a minute to its end
+        while '"applied": true' not in log.read_text() or not arrivals(*read(folder / "run.jsonl")).size:
             assert running.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.5)

@@ -14,7 +14,7 @@ from faro_lib.forecast.oracle import Oracle
 from faro_lib.live.controller import drive
 from faro_lib.policies import Kit
 from faro_lib.policies.faro import chosen
-from faro_lib.recommend import advise, history_from_csv, history_from_journal, history_of
+from faro_lib.recommend import advise, history_from_csv, history_from_journal, history_of, recommend
 from faro_lib.recommend.capacity import busiest, knee, needed, sizes_worth_trying
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.workload import Job, Traces, Workload
@@ -84,9 +84,21 @@ def test_a_job_without_a_single_count_is_named():
         history_of(JOBS, counts)
 
 
-def test_too_little_history_is_refused():
-    with pytest.raises(ValueError, match="5 minutes of counts; at least 23 are needed"):
-        history_of(JOBS, STEADY[:, :5])
+def test_a_few_minutes_are_enough_for_a_plan_but_not_for_a_replay():
+    history = history_of(JOBS, STEADY[:, :5])
+    quiet = lambda line: None  # noqa: E731
+    assert (recommend(history, 9, report=quiet).advice.plan.target >= 1).all()
+    with pytest.raises(
+        ValueError, match="5 minutes of counts; at least 23 are needed for a replay; replicas= needs none"
+    ):
+        recommend(history, report=quiet)
+    with pytest.raises(ValueError, match="a forecaster needs at least one day of more than 22 minutes"):
+        recommend(history, 9, forecaster="ar", report=quiet)
+
+
+def test_a_history_without_a_whole_minute_is_refused():
+    with pytest.raises(ValueError, match="no minute has been counted to its end yet"):
+        history_of(JOBS, STEADY[:, :0])
 
 
 def test_the_busiest_part_of_a_day_keeps_its_place_in_the_training_days():

@@ -62,7 +62,8 @@ def shrink(table, allocation, budget, tol: float = 1e-4, *, gamma=None, quotas=N
 
     Job by job, in the table's order, one replica after another until the first loss above `tol`. If that freed
     anything, all of the free budget is offered to each job in turn; a gain above `tol` is accepted and the shrinking
-    begins again.
+    begins again. Unlike the paper's it ends: many losses below `tol` may add up to a gain above it, so what is accepted
+    must also be better than what was accepted before.
     """
     started = time.perf_counter()
     problem = problem_of(table, budget, objective_of(allocation.objective), gamma=gamma, quotas=quotas)
@@ -90,8 +91,9 @@ def shrunk(problem, replicas, sequence, tol):
                 value, freed = less, True
         return freed
 
+    accepted = -np.inf
     while take():
-        value, gave = problem.score(replicas), False
+        value, gave = max(problem.score(replicas), accepted), False
         for j in sequence:
             before = replicas[j]
             room = int(problem.budget - (problem.cost * replicas).sum()) // int(problem.cost[j])
@@ -104,7 +106,7 @@ def shrunk(problem, replicas, sequence, tol):
             replicas[j] = min(before + room, inside[-1])
             gained = problem.score(replicas)
             if replicas[j] > before and gained > value + tol:
-                gave = True
+                accepted, gave = gained, True
                 break
             replicas[j] = before
         if not gave:

@@ -11,7 +11,7 @@ import numpy as np
 
 from faro_lib.kube.capacity import Capacity, Shape, capacity, cores_of_workers
 from faro_lib.kube.client import Api
-from faro_lib.kube.lease import Leadership
+from faro_lib.kube.lease import NOBODY, Leadership
 from faro_lib.kube.watch import Watched
 from faro_lib.policies.base import Cluster, Observation
 
@@ -143,7 +143,7 @@ class Governed:
         lease = self._leadership
         if lease is None or lease.leads(self._act_s):
             self.inner.apply(target, drop)
-        elif lease.holder not in ("", lease.candidate.identity):
+        elif lease.holder not in ("", NOBODY, lease.candidate.identity):
             raise LostLease(f"lease {lease.name} is held by {lease.holder}")
         else:
             LOG.warning("lease %s could not be renewed; everything stays as it is", lease.name)

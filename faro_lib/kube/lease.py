@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from faro_lib.kube.client import Api, ApiError
 
 LOG = logging.getLogger(__name__)
+NOBODY = "nobody"  # holds a lease that vanished, until whoever held it before must have noticed
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +57,30 @@ class Candidate:
         return now_s < self.until_s
 
 
-def observe(candidate: Candidate, lease: dict | None, now_s: float, terms: Terms = Terms()) -> tuple[Candidate, bool]:
-    """Take notice of a lease; whether it is ours to take or to renew.
+def observe(
+    candidate: Candidate, lease: dict | None, now_s: float, terms: Terms = Terms()
+) -> tuple[Candidate, str | None]:
+    """Take notice of a lease; in whose name it is to be written now: our own, `NOBODY`'s, or None to leave it alone.
 
-    A lease that is not there may have been deleted, or lost with the server's memory, while somebody holds it: unless that
-    is us, it is ours only after it has stayed away for as long as it would have lasted.
+    A lease that is not there may have been deleted, or lost with the server's memory, while somebody holds it. Unless that
+    is us it is written down as nobody's, and runs out like any other: that it stayed away cannot be seen, for between two
+    looks it may have come and gone.
 
     Parameters
     ----------
     lease : the object as read; None if there is none.
     now_s : instant, of a clock that never jumps, at or after the reading.
     """
+    leads = candidate.leads(now_s)
     if lease is None:
-        record, free, lasts_s = ("", "absent"), candidate.leads(now_s), terms.duration_s
-    else:
-        spec = lease.get("spec") or {}
-        record = (spec.get("holderIdentity") or "", spec.get("renewTime") or "")
-        free, lasts_s = record[0] in ("", candidate.identity), float(spec.get("leaseDurationSeconds") or 0)
+        return replace(candidate, seen=None), candidate.identity if leads else NOBODY
+    spec = lease.get("spec") or {}
+    record = (spec.get("holderIdentity") or "", spec.get("renewTime") or "")
     if record != candidate.seen:
         candidate = replace(candidate, seen=record, since_s=now_s)
-    return candidate, free or now_s - candidate.since_s > lasts_s
+    ours = record[0] in ("", candidate.identity) or (record[0] == NOBODY and leads)
+    run_out = now_s - candidate.since_s > float(spec.get("leaseDurationSeconds") or terms.duration_s)
+    return candidate, candidate.identity if ours or run_out else None
 
 
 def written(candidate: Candidate, terms: Terms, sent_s: float) -> Candidate:
@@ -151,19 +156,16 @@ class Leadership:
             if absent.status != 404:
                 raise
             lease = None
-        self.candidate, mine = observe(self.candidate, lease, time.monotonic(), self.terms)
-        if not mine:
+        self.candidate, holder = observe(self.candidate, lease, time.monotonic(), self.terms)
+        if holder is None:
             return
         new = lease is None
         lease = lease or {"metadata": {"name": self.name}}
         lease["spec"] = lease.get("spec") or {}  # one that somebody made by hand may have none
         spec, now = lease["spec"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        if spec.get("holderIdentity") != self.candidate.identity:
-            spec |= {
-                "holderIdentity": self.candidate.identity,
-                "acquireTime": now,
-                "leaseTransitions": (spec.get("leaseTransitions") or 0) + 1,
-            }
+        if spec.get("holderIdentity") != holder:
+            spec |= {"holderIdentity": holder, "acquireTime": now}
+            spec["leaseTransitions"] = (spec.get("leaseTransitions") or 0) + (holder != NOBODY)
         spec |= {"renewTime": now, "leaseDurationSeconds": max(1, math.ceil(self.terms.duration_s))}
         sent_s = time.monotonic()
         try:
@@ -175,4 +177,5 @@ class Leadership:
             if refused.status != 409:
                 raise
             return
-        self.candidate = written(self.candidate, self.terms, sent_s)
+        if holder != NOBODY:
+            self.candidate = written(self.candidate, self.terms, sent_s)

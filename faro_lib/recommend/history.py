@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib.forecast import CONTEXT_MIN, HORIZON_MIN, Forecaster, fit
+from faro_lib.forecast.kalman import untaught
 from faro_lib.workload import Job, Traces
 
 DAY_MIN = 1440
 LEARNT_FROM_DAYS, LEARNT_FROM_TODAY = "ar", "persistence"
+LEAST_MIN = CONTEXT_MIN + HORIZON_MIN + 1  # of a day that something can be learnt from, or that can be replayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,18 @@ class History:
         """Whether there is no earlier day: the day shape is unknown, and what is replayed was learnt from, too."""
         return self.traces.days == 1 and self.traces.train.shape == (1, 1, *self.traces.evaluation.shape[1:])
 
+    @property
+    def short(self) -> bool:
+        """Whether there is too little to learn from, or to replay."""
+        return self.traces.train.shape[-1] < LEAST_MIN
+
     def forecaster(self, name: str | None = None) -> Forecaster:
-        """`name`, or the pooled autoregression; with a single day, what a minute says of the next."""
+        """`name`, or the pooled autoregression; with a single day, what a minute says of the next.
+
+        With less than that, the one that `faro run` begins with, which need not learn.
+        """
+        if self.short and name is None:
+            return untaught(tuple(job.name for job in self.jobs))
         return fit(name or (LEARNT_FROM_TODAY if self.single_day else LEARNT_FROM_DAYS), self.traces)
 
 
@@ -56,12 +68,11 @@ def history_of(jobs, counts, *, earlier=None, at: int | None = None) -> History:
         days = counts.shape[1] // DAY_MIN
         by_day = counts[:, -days * DAY_MIN :].reshape(len(jobs), days, DAY_MIN).transpose(1, 0, 2)
         earlier, counts = np.stack([_whole(jobs, day) for day in by_day[:-1]])[:, None], by_day[-1]
+    if not counts.shape[1]:
+        raise ValueError("no minute has been counted to its end yet; try again in one or two")
     minutes = counts.shape[1] if at is None else at
     if not 1 <= minutes <= counts.shape[1]:
         raise ValueError(f"at={minutes} is not a minute of the last day; accepted: 1..{counts.shape[1]}")
-    least = CONTEXT_MIN + HORIZON_MIN + 1
-    if counts.shape[1] < least:
-        raise ValueError(f"{counts.shape[1]} minutes of counts; at least {least} are needed")
     day = _whole(jobs, counts)
     train = day[None, None] if earlier is None or not len(earlier) else earlier
     return History(jobs, counts[:, :minutes], Traces(jobs, train, day[None]))

@@ -13,7 +13,7 @@ from faro_lib.policies import Faro, Kit
 from faro_lib.policies.faro import chosen
 from faro_lib.queueing import MeasuredPerformance
 from faro_lib.recommend.capacity import busiest, curve, knee, needed
-from faro_lib.recommend.history import History, history_of
+from faro_lib.recommend.history import LEAST_MIN, History, history_of
 from faro_lib.recommend.now import Advice, advise
 from faro_lib.simulate import Physics
 from faro_lib.simulate.measured import measure_where_possible
@@ -88,6 +88,9 @@ def recommend(
     if replicas is not None and replicas < 1:
         raise ValueError(f"replicas={replicas} must be at least 1")
     OBJECTIVES.find(objective)
+    if history.short and (with_curve or replicas is None):
+        n = history.today.shape[1]
+        raise ValueError(f"{n} minutes of counts; at least {LEAST_MIN} are needed for a replay; replicas= needs none")
     history.forecaster(forecaster)  # a name that nobody knows is refused now, not after the minute that the rest takes
     report("measuring latencies of each class of jobs at constant rates")
     performance = measure_where_possible(history.jobs, minutes=20, physics=physics)
