@@ -1,6 +1,9 @@
 """Stage 50: the paper's comparison, replayed. Scattered over cluster sizes, not over seeds: a kernel start costs seconds."""
 
-SIMULATED = ["summary.csv", "limit.csv", "minutes.parquet", "decisions.parquet", "running.parquet"]
+SIMULATED = [
+    *["summary.csv", "limit.csv"],
+    *[f"{table}.parquet" for table in ("minutes", "decisions", "running", "clairvoyant")],
+]
 
 
 rule simulate:

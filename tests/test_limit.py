@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faro_lib import forecast
-from faro_lib.metrics import best_by_minute, limits_of, remaining, summarize
+from faro_lib.metrics import best_by_minute, compare, limits_of, lost_utility, remaining, summarize
 from faro_lib.metrics.limit import most_replicas
 from faro_lib.metrics.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT
 from faro_lib.policies import Kit, make
@@ -74,6 +74,18 @@ def test_the_limit_keeps_within_the_bounds_of_the_jobs():
     assert limit_of(day_of(max_replicas=2), 8) == limit_of(day_of(max_replicas=2), 4) > free
     assert limit_of(day_of(min_replicas=4), 8) >= free
     assert limit_of(day_of(min_replicas=2), 4) == limit_of(day_of(max_replicas=2), 4) > limit_of(day_of(), 4)
+
+
+def test_what_the_clairvoyant_does_minute_by_minute_adds_up_to_the_limit_and_fits():
+    policies = {"FairShare": make("FairShare", Kit(day_of().jobs))}
+    tables = compare(day_of(), policies, 7, trials=2, report=lambda line: None)
+    assert (tables.clairvoyant.groupby(["trial", "minute"])["running"].sum() <= 7).all()
+    for _, row in tables.limit.iterrows():
+        of = tables.clairvoyant[tables.clairvoyant["trial"] == row["trial"]]
+        for name in ("utility", "effective_utility"):
+            values = of.pivot(index="job", columns="minute", values=name).to_numpy()
+            assert lost_utility(values) == row[f"lost_{name}"]
+    assert (tables.limit["lost_effective_utility"] >= tables.limit["lost_utility"] - 1e-9).all()
 
 
 @pytest.mark.parametrize("fields", [{"min_replicas": 3}, {"max_replicas": 2}, {"cores": 2.0}])

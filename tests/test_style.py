@@ -111,6 +111,17 @@ def test_a_timeline_has_no_more_lines_than_the_eye_can_follow(simulated):
     assert comparison.told_apart(["x", "y", "x"]) == ["x", "y"]
 
 
+def test_the_clairvoyant_has_a_line_of_its_own_among_policies(simulated):
+    minutes = simulated[1][simulated[1]["policy"].isin(["AIAD", "Faro-Sum"])]
+    limit = minutes[minutes["policy"] == "AIAD"].drop(columns="policy")
+    timeline = comparison.policy_timeline(minutes, minutes, 36, limit)
+    assert [text.get_text() for text in timeline.legends[0].get_texts()][-1] == comparison.CLAIRVOYANT
+    columns = comparison.job_timelines(minutes, minutes, ["AIAD", "Faro-Sum"], limit).axes
+    assert all(axis.lines[-1].get_color() == style.LIMIT for axis in columns)
+    rows = comparison.spread_over_jobs(minutes.assign(replicas=36), limit.assign(replicas=36)).axes[0]
+    assert [text.get_text() for text in rows.get_yticklabels()] == ["AIAD", "Faro-Sum", comparison.CLAIRVOYANT]
+
+
 def test_the_picture_of_the_readme_has_few_policies_on_one_panel(simulated):
     figure = headline.headline(simulated[0], simulated[0], None)
     assert len(figure.axes) == 1

@@ -58,22 +58,26 @@ def spread_over_jobs(minutes: pd.DataFrame) -> str:
     said = [
         f"{size:g} replicas, {worst[size].idxmax()} ({worst[size].max():.2f})" for size in sorted(worst, reverse=True)
     ]
-    return f"Each job's mean lost utility. The worst-off job fares best under: {'; '.join(said)}. {NONE_PUBLISHED}"
+    return (
+        f"Each job's mean lost utility; last, under the clairvoyant. The worst-off job fares best under: {'; '.join(said)}. "
+        f"{NONE_PUBLISHED}"
+    )
 
 
 def policy_timeline(minutes: pd.DataFrame, size: float) -> str:
     minutes = minutes[minutes["policy"].isin(told_apart(minutes["policy"]))]
     lost = (1 - minutes["utility"]).groupby(minutes["policy"], sort=False).sum() / minutes["minute"].nunique()
     return (
-        f"Utility lost over the day at {size:g} replicas and the replicas that serve (dashed: capacity), one trial; "
-        f"from {lost.min():.2f} on average under {lost.idxmin()} to {lost.max():.2f} under {lost.idxmax()}. {NONE_PUBLISHED}"
+        f"Utility lost over the day at {size:g} replicas and the replicas that serve (dotted: capacity; dashed: the "
+        f"clairvoyant), one trial; from {lost.min():.2f} on average under {lost.idxmin()} to {lost.max():.2f} under {lost.idxmax()}. {NONE_PUBLISHED}"
     )
 
 
 def job_timelines(policies: list[str], size: float) -> str:
     return (
         f"Replicas of each job (line) and its lost utility (shade) at {size:g} replicas under the policy that loses most, "
-        f"{policies[0]}, and the one that loses least, {policies[-1]}. {NONE_PUBLISHED}"
+        f"{policies[0]}, and the one that loses least, {policies[-1]}; thin and red, the replicas that the clairvoyant gives "
+        f"it minute by minute. {NONE_PUBLISHED}"
     )
 
 

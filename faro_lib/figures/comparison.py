@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LINES = 6
+CLAIRVOYANT = "clairvoyant limit"
 FOLLOWED = ("FairShare", "AIAD", "MArk", "HPA", "Cilantro", "Faro-Sum")
+SHADE = "#C2C5CA"
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
 
 
@@ -73,7 +75,7 @@ def _legend(figure, axis, with_published, with_limit):
     handles, labels = axis.get_legend_handles_labels()
     if with_limit:
         handles.append(Line2D([], [], color=LIMIT, linestyle="--"))
-        labels.append("clairvoyant limit")
+        labels.append(CLAIRVOYANT)
     if with_published:
         handles.append(
             Line2D([], [], marker="D", linestyle="", markerfacecolor="white", markeredgecolor=PUBLISHED, markersize=3)
@@ -82,11 +84,19 @@ def _legend(figure, axis, with_published, with_limit):
     legend_above(figure, handles, labels)
 
 
-def spread_over_jobs(minutes: pd.DataFrame) -> Figure:
-    """Figure 12: each job's mean lost utility (a dot a job, mean over trials) by policy, one panel a cluster size."""
+def spread_over_jobs(minutes: pd.DataFrame, limit: pd.DataFrame | None = None) -> Figure:
+    """Figure 12: each job's mean lost utility (a dot a job, mean over trials) by policy, one panel a cluster size.
+
+    Parameters
+    ----------
+    minutes : columns policy, replicas, job, utility.
+    limit : the same of the clairvoyant, without policy, or None; it is the last row.
+    """
     import matplotlib.pyplot as plt
     import seaborn as sns
 
+    if limit is not None:
+        minutes = pd.concat([minutes, limit.assign(policy=CLAIRVOYANT)], ignore_index=True)
     lost = (1 - minutes.groupby(["policy", "replicas", "job"])["utility"].mean()).rename("lost").reset_index()
     sizes = sorted(lost["replicas"].unique(), reverse=True)
     policies = list(dict.fromkeys(minutes["policy"]))
@@ -95,7 +105,7 @@ def spread_over_jobs(minutes: pd.DataFrame) -> Figure:
     )
     for axis, size in zip(axes[0], sizes):
         part = lost[lost["replicas"] == size]
-        colours = {policy: colour(policy) for policy in policies}
+        colours = {policy: LIMIT if policy == CLAIRVOYANT else colour(policy) for policy in policies}
         sns.boxplot(
             part, x="lost", y="policy", order=policies, hue="policy", palette=colours, ax=axis, fliersize=0,
             linewidth=0.7, legend=False,
@@ -112,32 +122,49 @@ def told_apart(policies) -> list[str]:
     return names if len(names) <= MOST_LINES else followed or names[:MOST_LINES]
 
 
-def policy_timeline(minutes: pd.DataFrame, running: pd.DataFrame, capacity: float) -> Figure:
+def policy_timeline(
+    minutes: pd.DataFrame, running: pd.DataFrame, capacity: float, limit: pd.DataFrame | None = None
+) -> Figure:
     """Figure 1: the cluster's utility and the replicas in use over the day, by policy, one cluster size and trial.
 
     Parameters
     ----------
     minutes : columns policy, job, minute, utility.
     running : columns policy, job, minute, running.
+    limit : of the clairvoyant, columns job, minute, utility, running; or None.
     """
     import matplotlib.pyplot as plt
 
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.2), sharex=True)
     for policy in told_apart(minutes["policy"]):
-        part = minutes[minutes["policy"] == policy]
-        lost = (1 - part.pivot(index="minute", columns="job", values="utility")).sum(axis=1).iloc[:-1]
-        top.plot(lost.rolling(5, center=True, min_periods=1).mean(), color=colour(policy), label=policy)
+        top.plot(_lost(minutes[minutes["policy"] == policy]), color=colour(policy), label=policy)
         used = running[running["policy"] == policy].groupby("minute")["running"].sum()
         bottom.plot(used, color=colour(policy), label=policy)
-    bottom.axhline(capacity, color=LIMIT, linestyle="--", linewidth=1.0)
+    if limit is not None:
+        top.plot(_lost(limit), color=LIMIT, linestyle="--", linewidth=1.0, label=CLAIRVOYANT)
+        bottom.plot(limit.groupby("minute")["running"].sum().iloc[:-1], color=LIMIT, linestyle="--", linewidth=1.0)
+    bottom.axhline(capacity, color="black", linestyle=":", linewidth=1.0)
     top.set(ylabel="lost utility\n(5-minute mean)")
     bottom.set(ylabel="replicas serving", xlabel="minute")
     legend_above(figure, *top.get_legend_handles_labels())
     return figure
 
 
-def job_timelines(minutes: pd.DataFrame, running: pd.DataFrame, policies: list[str]) -> Figure:
-    """Figure 11: each job's replicas (line) and its lost utility (shade) over the day, a column a policy, a row a job."""
+def _lost(minutes: pd.DataFrame) -> pd.Series:
+    """Utility lost by all jobs together, minute by minute, smoothed over five; without the bin of what overran the day."""
+    lost = (1 - minutes.pivot(index="minute", columns="job", values="utility")).sum(axis=1).iloc[:-1]
+    return lost.rolling(5, center=True, min_periods=1).mean()
+
+
+def job_timelines(
+    minutes: pd.DataFrame, running: pd.DataFrame, policies: list[str], limit: pd.DataFrame | None = None
+) -> Figure:
+    """Figure 11: each job's replicas (line) and its lost utility (shade) over the day, a column a policy, a row a job.
+
+    Parameters
+    ----------
+    limit : as in `policy_timeline`; its replicas are a thin line in every panel.
+    """
     import matplotlib.pyplot as plt
 
     jobs = list(dict.fromkeys(minutes["job"]))
@@ -152,7 +179,10 @@ def job_timelines(minutes: pd.DataFrame, running: pd.DataFrame, policies: list[s
             axis.step(replicas["minute"], replicas["running"], where="post", color=colour(policy), linewidth=0.9)
             lost = of(minutes)
             most = max(1, running["running"].max())
-            axis.fill_between(lost["minute"], 0, most * (1 - lost["utility"]), color=LIMIT, alpha=0.35, linewidth=0)
+            axis.fill_between(lost["minute"], 0, most * (1 - lost["utility"]), color=SHADE, linewidth=0)
+            if limit is not None:
+                best = limit[limit["job"] == job].iloc[:-1]
+                axis.step(best["minute"], best["running"], where="post", color=LIMIT, linewidth=0.4, alpha=0.8)
             axis.set_yticks([0, int(most)])
             if column == 0:
                 axis.set_ylabel(job, rotation=0, ha="right", va="center")

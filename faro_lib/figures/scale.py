@@ -107,19 +107,30 @@ def larger_caption(summary: pd.DataFrame) -> str:
     )
 
 
-def hierarchical_simulated(summary: pd.DataFrame, grouped: str, exact: str) -> Figure:
-    """Figure 7, simulated: utility a job and the slowest decisions as jobs grow, the same edition with two solvers."""
+def hierarchical_simulated(
+    summary: pd.DataFrame, grouped: str, exact: str, limit: pd.DataFrame | None = None
+) -> Figure:
+    """Figure 7, simulated: utility a job and the slowest decisions as jobs grow, the same edition with two solvers.
+
+    Parameters
+    ----------
+    limit : of the clairvoyant, columns variant, jobs, lost_utility; or None.
+    """
     from matplotlib import pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.2))
     styles = {grouped: ("o", "--", "hierarchical"), exact: ("s", "-", "exact")}
-    for way, hue in zip(dict.fromkeys(summary["variant"]), ("#0072B2", "#D55E00")):
+    for way, hue, dashes in zip(dict.fromkeys(summary["variant"]), ("#0072B2", "#D55E00"), ("--", ":")):
         for policy, (marker, line, label) in styles.items():
             part = summary[(summary["variant"] == way) & (summary["policy"] == policy)].groupby("jobs")
             style = {"marker": marker, "linestyle": line, "color": hue, "markersize": 3}
-            utility = 1 - part["lost_utility"].mean() / part["lost_utility"].mean().index
+            utility = _utility_a_job(part)
             left.plot(utility.index, utility, label=f"{label}, jobs {way}", **style)
             right.plot(utility.index, part["decision_ms_p99"].mean(), **style)
+        if limit is not None:
+            best = _utility_a_job(limit[limit["variant"] == way].groupby("jobs"))
+            label = f"clairvoyant limit, jobs {way}"
+            left.plot(best.index, best, color=LIMIT, linestyle=dashes, marker="d", markersize=3, label=label)
     left.set(xscale="log", xlabel="jobs", ylabel="utility a job")
     right.set(xscale="log", yscale="log", xlabel="jobs", ylabel="p99 of a turn (ms)")
     counts = sorted(summary.loc[summary["policy"].isin(styles), "jobs"].unique())
@@ -131,6 +142,11 @@ def hierarchical_simulated(summary: pd.DataFrame, grouped: str, exact: str) -> F
     return figure
 
 
+def _utility_a_job(by_jobs) -> pd.Series:
+    lost = by_jobs["lost_utility"].mean()
+    return 1 - lost / lost.index
+
+
 def hierarchical_caption(summary: pd.DataFrame, grouped: str, exact: str) -> str:
     """What grouping loses and how much longer it takes at the largest cluster."""
     jobs = summary.loc[summary["policy"] == grouped, "jobs"].max()
@@ -140,7 +156,7 @@ def hierarchical_caption(summary: pd.DataFrame, grouped: str, exact: str) -> str
     return (
         f"The paper's edition with two solvers: at {jobs:,} jobs solving in ten groups (COBYLA inside) changes the lost "
         f"utility of a job by {more:+.3f} against solving exactly, and its slowest decisions take {times:.1f} times as long. "
-        f"{NONE_PUBLISHED}"
+        f"Red: the clairvoyant limit. {NONE_PUBLISHED}"
     )
 
 

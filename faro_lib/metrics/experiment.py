@@ -12,8 +12,8 @@ import pandas as pd
 
 from faro_lib import forecast
 from faro_lib.control import PolicyFailed
-from faro_lib.metrics.frames import decisions_frame, minutes_frame, running_by_minute
-from faro_lib.metrics.limit import clairvoyant, measured_utilities, most_replicas
+from faro_lib.metrics.frames import clairvoyant_frame, decisions_frame, minutes_frame, running_by_minute
+from faro_lib.metrics.limit import Clairvoyant, clairvoyant, measured_utilities, most_replicas
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import Kit, Policy
 from faro_lib.queueing import MeasuredPerformance
@@ -23,18 +23,25 @@ from faro_lib.simulate.measured import measure_where_possible
 from faro_lib.workload import Traces, Workload, jobs_array
 from faro_lib.workload.jobs import MINUTE_S
 
-LIMIT = ["replicas", "trial", "lost_utility", "slo_violation_rate"]
+BY_MINUTE = ("minutes", "decisions", "running", "clairvoyant")  # tables too long for a CSV
+LIMIT = ["replicas", "trial", "lost_utility", "slo_violation_rate", "lost_effective_utility"]
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What an experiment leaves: the files under results/<workload>/simulate/, and the replicas by minute."""
+    """What an experiment leaves: the files under results/<workload>/simulate/.
+
+    Attributes
+    ----------
+    running : replicas by minute; limit : what the clairvoyant loses; clairvoyant : its replicas and utilities by minute.
+    """
 
     summary: pd.DataFrame
     minutes: pd.DataFrame
     decisions: pd.DataFrame
     running: pd.DataFrame
     limit: pd.DataFrame
+    clairvoyant: pd.DataFrame
 
 
 def kit_of(traces: Traces, results: str | Path | None = None, report: Callable[[str], None] = print) -> Kit:
@@ -83,7 +90,7 @@ def compare(
 
     The loop would go on without a policy that raises; an experiment stops with its error, as what follows is no result.
     """
-    summary, minutes, decisions, running, limits = [], [], [], [], []
+    summary, minutes, decisions, running, limits, best = [], [], [], [], [], []
     for trial, seed in enumerate(trial_seeds(trials)):
         draws = draw(workload, seed, router=physics.router)
         for name, policy in policies.items():
@@ -100,7 +107,10 @@ def compare(
                 f"{name} at {capacity}, trial {trial + 1} of {trials}: lost utility {lost:.3f}, violations {violated:.2%}"
             )
         if limit:
-            limits += limits_of(workload, draws, (capacity,), physics=physics, trial=trial)
+            key = {"replicas": capacity, "trial": trial}
+            (found,) = clairvoyants(workload, draws, (capacity,), physics=physics)
+            limits.append(key | found.summary())
+            best.append(clairvoyant_frame(found).assign(**key))
     first = ["policy", "replicas", "trial"]
     return Tables(
         pd.DataFrame(summary),
@@ -108,20 +118,22 @@ def compare(
         _in_order(decisions, [*first, "time_s", "job"]),
         _in_order(running, [*first, "job", "minute"]),
         pd.DataFrame(limits, columns=LIMIT),
+        _in_order(best, [*first[1:], "job", "minute"]) if best else pd.DataFrame(columns=[*first[1:], "job", "minute"]),
     )
 
 
-def limits_of(workload: Workload, draws, capacities, *, physics: Physics = PAPER, trial: int = 0) -> list[dict]:
-    """The clairvoyant limit of one trial at several cluster sizes: rows replicas, trial, lost_utility, slo_violation_rate.
-
-    Parameters
-    ----------
-    capacities : cores.
-    """
+def clairvoyants(workload: Workload, draws, capacities, *, physics: Physics = PAPER) -> list[Clairvoyant]:
+    """What the clairvoyant does on these requests at several cluster sizes (cores)."""
     jobs = workload.jobs
     most = min(most_replicas(jobs, max(capacities)), columns_worth_measuring(workload))
-    utility, violated, _ = measured_utilities(workload, draws, most, physics)
-    return [{"replicas": size, "trial": trial} | clairvoyant(utility, violated, size, jobs) for size in capacities]
+    measured = measured_utilities(workload, draws, most, physics)
+    return [clairvoyant(*measured, size, jobs) for size in capacities]
+
+
+def limits_of(workload: Workload, draws, capacities, *, physics: Physics = PAPER, trial: int = 0) -> list[dict]:
+    """The clairvoyant limit of one trial at several cluster sizes (cores): rows with the columns LIMIT."""
+    found = clairvoyants(workload, draws, capacities, physics=physics)
+    return [{"replicas": size, "trial": trial} | one.summary() for size, one in zip(capacities, found)]
 
 
 def summaries(
@@ -180,11 +192,9 @@ def _in_order(frames, columns):
 def read_tables(directory: str | Path) -> Tables:
     """The tables that a finished experiment wrote into `directory`."""
     directory = Path(directory)
-    minutes, decisions, running = (
-        pd.read_parquet(directory / f"{name}.parquet") for name in ("minutes", "decisions", "running")
-    )
+    minutes, decisions, running, best = (pd.read_parquet(directory / f"{name}.parquet") for name in BY_MINUTE)
     summary, limit = (pd.read_csv(directory / f"{name}.csv") for name in ("summary", "limit"))
-    return Tables(summary, minutes, decisions, running, limit)
+    return Tables(summary, minutes, decisions, running, limit, best)
 
 
 def write_tables(tables: Tables, directory: str | Path) -> None:
@@ -193,7 +203,7 @@ def write_tables(tables: Tables, directory: str | Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     tables.summary.to_csv(directory / "summary.csv", index=False)
     tables.limit.to_csv(directory / "limit.csv", index=False)
-    for name in ("minutes", "decisions", "running"):
+    for name in BY_MINUTE:
         getattr(tables, name).to_parquet(directory / f"{name}.parquet", index=False)
 
 

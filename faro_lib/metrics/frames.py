@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from faro_lib.metrics.limit import Clairvoyant
 from faro_lib.metrics.measures import minute_effective_utility, minute_utility
 from faro_lib.policies.base import HOLD, START
 from faro_lib.simulate import Run
@@ -25,6 +26,20 @@ def minutes_frame(run: Run) -> pd.DataFrame:
             "p99_s": run.p99_s.ravel(),
             "utility": minute_utility(run).ravel(),
             "effective_utility": minute_effective_utility(run).ravel(),
+        }
+    )
+
+
+def clairvoyant_frame(found: Clairvoyant) -> pd.DataFrame:
+    """One row a job and minute: the columns of simulate/clairvoyant.parquet that belong to one trial."""
+    jobs, bins = found.replicas.shape
+    return pd.DataFrame(
+        {
+            "job": np.repeat([job.name for job in found.jobs], bins),
+            "minute": np.tile(np.arange(bins, dtype=np.int32), jobs),
+            "running": found.replicas.ravel(),
+            "utility": found.utility.ravel(),
+            "effective_utility": found.effective.ravel(),
         }
     )
 

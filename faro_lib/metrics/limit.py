@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,25 +41,47 @@ def measured_utilities(
     return utility, violated, effective
 
 
-def clairvoyant(utility: np.ndarray, violated: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class Clairvoyant:
+    """What the clairvoyant does and what comes of it; arrays (jobs, bins).
+
+    Attributes
+    ----------
+    replicas : of each job in each minute.
+    utility, effective : NaN in a job-minute without requests; violated : share refused or late, NaN there, too.
+    """
+
+    jobs: tuple[Job, ...]
+    replicas: np.ndarray
+    utility: np.ndarray
+    effective: np.ndarray
+    violated: np.ndarray
+
+    def summary(self) -> dict[str, float]:
+        """The measures that policies are compared by; nothing is ever dropped."""
+        return {
+            "lost_utility": lost_utility(self.utility),
+            "slo_violation_rate": mean_over_jobs_then_bins(self.violated),
+            "lost_effective_utility": lost_utility(self.effective),
+        }
+
+
+def clairvoyant(
+    utility: np.ndarray, violated: np.ndarray, effective: np.ndarray, capacity: float, jobs: tuple[Job, ...]
+) -> Clairvoyant:
     """The limit: reallocate every minute, without delay, knowing what each minute would be worth (paper/faro.md, section 5).
+
+    The allocation that maximises the sum of utilities minute by minute.
 
     Parameters
     ----------
-    utility, violated : (jobs, columns, bins) of `measured_utilities`.
+    utility, violated, effective : (jobs, columns, bins) of `measured_utilities`.
     capacity : cores.
-
-    Returns
-    -------
-    lost_utility, slo_violation_rate of the allocation that maximises the sum of utilities minute by minute.
     """
     replicas = best_by_minute(np.nan_to_num(utility), capacity, jobs)
     rows, bins = replicas.shape
     chosen = (np.arange(rows)[:, None], replicas, np.arange(bins)[None])
-    return {
-        "lost_utility": lost_utility(utility[chosen]),
-        "slo_violation_rate": mean_over_jobs_then_bins(violated[chosen]),
-    }
+    return Clairvoyant(jobs, replicas, utility[chosen], effective[chosen], violated[chosen])
 
 
 def most_replicas(jobs: tuple[Job, ...], capacity: float) -> int:
