@@ -69,7 +69,8 @@ def policy_timeline(minutes: pd.DataFrame, size: float) -> str:
     lost = (1 - minutes["utility"]).groupby(minutes["policy"], sort=False).sum() / minutes["minute"].nunique()
     return (
         f"Utility lost over the day at {size:g} replicas and the replicas that serve (dotted: capacity; dashed: the "
-        f"clairvoyant), one trial; from {lost.min():.2f} on average under {lost.idxmin()} to {lost.max():.2f} under {lost.idxmax()}. {NONE_PUBLISHED}"
+        f"clairvoyant), one trial; from {lost.min():.2f} on average under {lost.idxmin()} to {lost.max():.2f} under "
+        f"{lost.idxmax()}. {NONE_PUBLISHED}"
     )
 
 
