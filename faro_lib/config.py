@@ -108,7 +108,12 @@ class Scale(Section):
         [(10, 32), (20, 70), (100, 320)], description="[jobs, replicas] of larger workloads; []: left out"
     )
     largest: list[tuple[int, int]] = Field(
-        [], description="[jobs, replicas] that only FairShare and Faro-Sum are asked, for an hour; []: left out"
+        [],
+        description="[jobs, replicas] of workloads so large that they have a part of the day of their own; []: left out",
+    )
+    largest_minutes: int | None = Field(60, ge=1, description="that part; null: all of the day")
+    largest_policies: list[str] = Field(
+        ["FairShare", "Faro-Sum"], min_length=1, description="who competes there, in one trial"
     )
     curve: list[int] = Field([], description="cluster sizes of the curve of lost utility; []: left out")
     curve_trials: int = Field(3, ge=1, description="trials of the curve")
@@ -131,7 +136,7 @@ class Scale(Section):
                 raise ValueError(f"has [{jobs}, {replicas}]; a cluster has at least 1 job and 1 replica for each")
         return _no_twins(clusters)
 
-    @field_validator("policies")
+    @field_validator("policies", "largest_policies")
     @classmethod
     def _each_once(cls, policies: list[str]) -> list[str]:
         return _no_twins(policies)

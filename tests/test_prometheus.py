@@ -128,6 +128,11 @@ def stub():
 
     class Answers(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
+            Answers.asked_as.append((self.path.split("?")[0], self.headers.get("Authorization")))
+            if Answers.elsewhere and self.path.startswith("/api"):
+                self.send_response(302)
+                self.send_header("Location", "/elsewhere")
+                return self.end_headers()
             body = Answers.answer if isinstance(Answers.answer, bytes) else json.dumps(Answers.answer).encode()
             self.send_response(200)
             self.end_headers()
@@ -138,6 +143,7 @@ def stub():
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    Answers.asked_as, Answers.elsewhere = [], False
     Answers.url = f"http://127.0.0.1:{server.server_port}"
     yield Answers
     server.shutdown()
@@ -170,6 +176,15 @@ def test_the_minute_of_a_value_is_the_one_that_ends_with_it(stub):
     stub.answer = matrix({"service": "a"})
     _, counts = read_prometheus(stub.url, "up", minutes=3, end_s=130)
     np.testing.assert_array_equal(counts, [[np.nan, 5, np.nan]])  # minutes that end at 0, 60 and 120 s
+
+
+def test_a_bearer_token_is_sent_from_its_file_and_not_to_where_a_redirection_leads(stub, tmp_path):
+    (tmp_path / "token").write_text("secret\n")
+    stub.answer, stub.elsewhere = matrix({"service": "a"}), True
+    read_prometheus(stub.url, "up", minutes=1, end_s=60, token_path=str(tmp_path / "token"))
+    assert stub.asked_as == [("/api/v1/query_range", "Bearer secret"), ("/elsewhere", None)]
+    with pytest.raises(ValueError, match="none: no such file; it must hold a bearer token"):
+        read_prometheus(stub.url, "up", minutes=1, token_path="none")
 
 
 def test_no_server_is_one_line(capsys):

@@ -15,6 +15,7 @@ OUT_OF_REACH = 3  # exit status: the SLOs cannot be kept with this capacity
 def recommend(
     workload: Annotated[str | None, typer.Option(help="Counts: a CSV with minute, job, requests[, day].")] = None,
     prometheus: Annotated[str | None, typer.Option(help="Counts: the address of a Prometheus server.")] = None,
+    prometheus_token: Annotated[str | None, typer.Option(help="File of a bearer token for it.")] = None,
     query: Annotated[str | None, typer.Option(help="PromQL of a minute's requests, one series a job.")] = None,
     label: Annotated[str | None, typer.Option(help="The label that names the job.")] = None,
     journal: Annotated[str | None, typer.Option(help="Counts: the journal of `faro run`.")] = None,
@@ -54,7 +55,9 @@ def recommend(
     else:
         if query is None:
             raise ValueError("--prometheus needs --query, e.g. 'sum by (job_name) (increase(http_requests_total[1m]))'")
-        history = advice.history_from_prometheus(str(prometheus), query, jobs, hours=hours, label=label)
+        history = advice.history_from_prometheus(
+            str(prometheus), query, jobs, hours=hours, label=label, token_path=prometheus_token
+        )
     if history.missing:
         _tell(f"{history.missing} counts are missing: bridged by straight lines for learning, missing for deciding")
     found = advice.recommend(

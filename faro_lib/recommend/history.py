@@ -100,12 +100,19 @@ def history_from_csv(path: str, jobs: str | None = None, at: int | None = None) 
 
 
 def history_from_prometheus(
-    url: str, query: str, jobs: str | None = None, *, hours: int, label: str | None = None, end_s: float | None = None
+    url: str,
+    query: str,
+    jobs: str | None = None,
+    *,
+    hours: int,
+    label: str | None = None,
+    end_s: float | None = None,
+    token_path: str | None = None,
 ) -> History:
     """From a range query (see `workload.prometheus`); a table of jobs chooses among its series and says what they promise."""
     from faro_lib.workload.prometheus import read_prometheus
 
-    names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s)
+    names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
     if jobs is None:
         return history_of([Job(name) for name in names], counts)
     return history_of(*_promised(jobs, names, counts, "the series of the query"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
@@ -16,7 +17,14 @@ MOST_POINTS = 11_000  # that the API returns of a series
 
 
 def read_prometheus(
-    url: str, query: str, *, minutes: int, label: str | None = None, end_s: float | None = None, timeout_s: float = 30.0
+    url: str,
+    query: str,
+    *,
+    minutes: int,
+    label: str | None = None,
+    end_s: float | None = None,
+    token_path: str | None = None,
+    timeout_s: float = 30.0,
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Requests per minute of every job, from a query like `sum by (job_name) (increase(http_requests_total[1m]))`.
 
@@ -25,6 +33,7 @@ def read_prometheus(
     query : its value at the end of a minute is that minute's requests.
     minutes : how far back, counted from the last complete minute before `end_s` (now, if None).
     label : which label names the job; None where the series have one label only.
+    token_path : a file with a bearer token; no redirection gets it.
 
     Returns
     -------
@@ -36,7 +45,7 @@ def read_prometheus(
         raise ValueError(f"minutes={minutes} must lie in 1..{MOST_POINTS}, as much as Prometheus returns of a series")
     last_s = (time.time() if end_s is None else end_s) // MINUTE_S * MINUTE_S
     first_s = last_s - (minutes - 1) * MINUTE_S
-    series = _ask(url, query, first_s, last_s, timeout_s)
+    series = _ask(url, query, first_s, last_s, _token(token_path), timeout_s)
     if not series:
         raise ValueError(f"{url}: query {query!r} has no series in the last {minutes} minutes")
     counts = np.full((len(series), minutes), np.nan)
@@ -63,9 +72,19 @@ def _name(labels: dict[str, str], label: str | None, query: str) -> str:
     raise ValueError(f"query {query!r}: label={label!r} does not name the job; its series have the labels: {given}")
 
 
-def _ask(url: str, query: str, first_s: float, last_s: float, timeout_s: float) -> list[dict]:
+def _token(path: str | None) -> str | None:
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise ValueError(f"prometheus_token={path}: no such file; it must hold a bearer token")
+    return Path(path).read_text().strip()
+
+
+def _ask(url: str, query: str, first_s: float, last_s: float, token: str | None, timeout_s: float) -> list[dict]:
     span = dict(query=query, start=f"{first_s:.3f}", end=f"{last_s:.3f}", step=f"{MINUTE_S:g}")
     request = Request(f"{url.rstrip('/')}/api/v1/query_range?{urlencode(span)}")
+    if token:
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
         with urlopen(request, timeout=timeout_s) as answer:
             told = json.load(answer)["data"]
