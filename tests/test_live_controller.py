@@ -2,6 +2,9 @@
 
 import json
 import threading
+import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -336,8 +339,6 @@ def test_a_past_decision_explains_itself(day, kit, tmp_path):
 
 def exported(day, kit, jobs, until_s: float):
     """What the exporter tells after a run in which one call failed; and the cluster that was run."""
-    import urllib.request
-
     from faro_lib.live.exporter import Exporter
 
     policy, exporter = make("Faro-Sum", kit), Exporter(jobs, 0)
@@ -358,6 +359,29 @@ def test_the_grafana_dashboard_asks_for_metrics_that_there_are(day, kit):
     text, _ = exported(day, kit, day.jobs, until_s=60.0)
     told = set(re.findall(r"^(faro_\w+)", text, re.MULTILINE))
     assert set(re.findall(r"faro_\w+", str([queries for _, _, queries in PANELS]))) <= told
+
+
+def test_a_loop_that_stands_still_is_told_to_whoever_asks_for_its_health(day, kit):
+    from faro_lib.live.exporter import Exporter
+
+    exporter = Exporter(day.jobs, 0, patience_s=0.2)
+
+    def health() -> int:
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/healthz").status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    try:
+        assert health() == 200, "it may wait for its lease"
+        policy = make("FairShare", kit)
+        drive(cluster_of(day, policy), policy, day.jobs, until_s=240.0, on_step=exporter.step)
+        time.sleep(0.3)
+        assert health() == 503
+        exporter.failure("observe", "no answer")
+        assert health() == 200, "who fails to observe goes on"
+    finally:
+        exporter.close()
 
 
 def test_the_exporter_tells_targets_predictions_and_failures(day, kit):

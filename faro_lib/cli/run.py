@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 BACKENDS = ("local", "rayserve", "deployments")
+STANDS_STILL_S = 120.0  # and five ticks without a turn or a failure; the longest call takes a minute
 
 
 def run(
@@ -71,7 +72,7 @@ def run(
         if metrics_port is not None:  # first of all: a port in use is found before a cluster is started
             from faro_lib.live.exporter import Exporter
 
-            exporter = Exporter(table, metrics_port, metrics_address)
+            exporter = Exporter(table, metrics_port, metrics_address, STANDS_STILL_S + 5 * decides.tick_s)
             stack.callback(exporter.close)
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
         if journal is not None:

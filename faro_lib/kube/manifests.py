@@ -188,7 +188,7 @@ def arguments(wanted: Wanted) -> list[str]:
 
 def controller(wanted: Wanted) -> dict:
     """Two controllers, of which the holder of the lease acts; each reads its token from a file, so that it may rotate."""
-    probe = {"httpGet": {"path": "/metrics", "port": "metrics"}, "periodSeconds": 10, "timeoutSeconds": 5}
+    probe = {"httpGet": {"path": "/healthz", "port": "metrics"}, "periodSeconds": 10, "timeoutSeconds": 5}
     container: dict[str, Any] = {
         "name": "faro",
         "image": wanted.image,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,15 +29,21 @@ PER_JOB = {
 class Exporter:
     """Gauges of the last turn, and counts of what went wrong, at http://address:port/metrics.
 
+    At /healthz it answers 200 as long as the loop goes on, else 503, so that whoever started the controller can start it
+    anew: a solver that never returns cannot be ended from within. Before its first sign of life the loop is not judged; it
+    may wait for a lease.
+
     Parameters
     ----------
     port : 0 takes a free one; `self.port` says which.
+    patience_s : without a turn or a failure for so long the loop stands still.
     """
 
-    def __init__(self, jobs: tuple[Job, ...], port: int, address: str = "127.0.0.1"):
+    def __init__(self, jobs: tuple[Job, ...], port: int, address: str = "127.0.0.1", patience_s: float = math.inf):
         import prometheus_client as prometheus
 
-        self._jobs = jobs
+        self._jobs, self._patience_s = jobs, patience_s
+        self._alive_s: float | None = None  # time.monotonic() of the last sign of life
         registry = prometheus.CollectorRegistry()
         self._gauges = {
             name: prometheus.Gauge(f"faro_{name}", told, ["job"], registry=registry) for name, told in PER_JOB.items()
@@ -53,9 +61,22 @@ class Exporter:
             self._server, self._thread = prometheus.start_http_server(port, addr=address, registry=registry)
         except OSError as error:
             raise ValueError(f"metrics port {port} on {address}: {error.strerror or error}; choose another") from None
+        self._server.set_app(self._with_health(self._server.get_app()))
         self.port = self._server.server_port
 
+    def _with_health(self, metrics: Any) -> Callable:
+        def answer(environ: dict, start_response: Callable):
+            if environ["PATH_INFO"] != "/healthz":
+                return metrics(environ, start_response)
+            silent_s = 0.0 if self._alive_s is None else time.monotonic() - self._alive_s
+            status = "200 OK" if silent_s <= self._patience_s else "503 Service Unavailable"
+            start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+            return [f"{silent_s:.0f} s since the last turn\n".encode()]
+
+        return answer
+
     def step(self, step: Step) -> None:
+        self._alive_s = time.monotonic()
         seen, plan = step.observation, step.plan
         history = seen.arrivals_per_min
         slo_s = np.array([job.slo_s for job in self._jobs])
@@ -84,6 +105,7 @@ class Exporter:
             self._reasons.labels(job.name, reason).inc()
 
     def failure(self, reason: str, told: str) -> None:
+        self._alive_s = time.monotonic()
         self._failures.labels(reason).inc()
 
     def close(self) -> None:
