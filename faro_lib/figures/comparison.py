@@ -168,6 +168,8 @@ def job_timelines(
     import matplotlib.pyplot as plt
 
     jobs = list(dict.fromkeys(minutes["job"]))
+    shown = [running[running["policy"].isin(policies)], *([limit] if limit is not None else [])]
+    most = max(1, *(frame["running"].max() for frame in shown))  # of what is drawn: others may go far beyond
     figure, axes = plt.subplots(
         len(jobs), len(policies), figsize=(PAGE_IN, 0.45 + 0.42 * len(jobs)), sharex=True, sharey=True, squeeze=False
     )
@@ -178,7 +180,6 @@ def job_timelines(
             replicas = of(running)
             axis.step(replicas["minute"], replicas["running"], where="post", color=colour(policy), linewidth=0.9)
             lost = of(minutes)
-            most = max(1, running["running"].max())
             axis.fill_between(lost["minute"], 0, most * (1 - lost["utility"]), color=SHADE, linewidth=0)
             if limit is not None:
                 best = limit[limit["job"] == job].iloc[:-1]
