@@ -150,13 +150,15 @@ def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, kit):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("replicas", "policy"), [(r, p) for r in (36, 32, 16) for p in ("MArk", "Faro-FairSum (paper)")]
+    ("policy", "within"), [("MArk", 0.10), ("Faro-FairSum (paper)", 0.10), ("Faro-Sum (paper)", 0.12)]
 )
-def test_the_papers_edition_loses_what_the_paper_lost(published_traces, replicas, policy):
+@pytest.mark.parametrize("replicas", [36, 32, 16])
+def test_the_papers_edition_loses_what_the_paper_lost(published_traces, replicas, policy, within):
+    """Here with the pooled autoregression: docs/comparison.md has the Bayesian one. Sum is further off, as told there."""
     kit = kit_of(published_traces, report=lambda line: None)
     tables = compare(
         published_traces.workload(), {policy: make(policy, kit)}, replicas, 2, limit=False, report=lambda line: None
     )
     published = captions.published_main(Path(__file__).parents[1] / "data" / "published")
     lost = published.set_index(["policy", "replicas"])["lost_utility"][policy, replicas]
-    assert tables.summary["lost_utility"].mean() == pytest.approx(lost, rel=0.10)
+    assert tables.summary["lost_utility"].mean() == pytest.approx(lost, rel=within)
