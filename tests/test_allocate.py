@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,6 +285,19 @@ def test_shrink_ends_though_many_losses_below_the_tolerance_add_up_to_a_gain_abo
     table = UtilityTable.from_values([Job("a", max_replicas=40), Job("b", max_replicas=40)], [slowly, slowly])
     plan = solve(table, 60, "Sum")
     assert 2 <= shrink(table, plan, 60).replicas.sum() <= 60
+
+
+def test_powells_cobyla_is_stopped_where_it_would_never_return():
+    """Rates of one decision of a simulated day at which its simplex degenerates, asks for NaN and then stands still."""
+    rates_rps = np.loadtxt(Path(__file__).parent / "golden" / "stalled-cobyla.csv", delimiter=",")
+    running = np.array([4, 3, 2, 5, 5, 3, 2, 4, 3, 2])
+    jobs = [Job(str(j)) for j in range(10)]
+    found = solve_paper(jobs, rates_rps, running, 36, "PenaltySum", current=running, method="nlopt-cobyla")
+    assert found.replicas.sum() <= 36
+    started_from = solve_paper(
+        jobs, rates_rps, running, 36, "PenaltySum", current=running, method="nlopt-cobyla", options={"maxiter": 1}
+    )
+    assert found.value >= started_from.value
 
 
 def test_spare_replicas_go_where_a_heavier_load_would_hurt():

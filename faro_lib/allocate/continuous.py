@@ -10,6 +10,7 @@ import numpy as np
 
 from faro_lib.allocate.spare import repaired, shrunk
 
+SLACK = 1e-8  # cores over the budget that count as none
 METHODS = ("cobyla", "nlopt-cobyla", "slsqp", "differential-evolution")
 
 
@@ -48,20 +49,39 @@ def search(score, start, lower, upper, cost, budget, method: str, *, seed: int =
 
 
 def _powell(score, start, lower, upper, cost, budget, options):
-    """Powell's own COBYLA, compiled, as SciPy had it before 1.16: about twenty times as fast as what SciPy has now."""
+    """Powell's own COBYLA, compiled, as SciPy had it before 1.16: about twenty times as fast as what SciPy has now.
+
+    On a plateau its simplex may degenerate: it then asks for the score at NaN, and sooner or later never returns. It is
+    stopped there, and the best that it saw is taken.
+    """
     try:
         import nlopt
     except ImportError as error:
         raise ValueError("method='nlopt-cobyla' needs the package nlopt; accepted without it: cobyla") from error
+    best, most = start, -np.inf
+
+    def objective(x, _gradient):
+        nonlocal best, most
+        if np.isnan(x).any():
+            raise nlopt.ForcedStop
+        value = score(x)
+        if value > most and cost @ x <= budget + SLACK:
+            best, most = x.copy(), value
+        return value
+
     optimiser = nlopt.opt(nlopt.LN_COBYLA, len(start))
-    optimiser.set_max_objective(lambda x, _gradient: score(x))
+    optimiser.set_max_objective(objective)
     optimiser.set_lower_bounds(lower)
     optimiser.set_upper_bounds(upper)
-    optimiser.add_inequality_constraint(lambda x, _gradient: float(cost @ x - budget), 1e-8)
+    optimiser.add_inequality_constraint(lambda x, _gradient: float(cost @ x - budget), SLACK)
     optimiser.set_initial_step(options.get("rhobeg", 3.0))
     optimiser.set_xtol_abs(options.get("tol", 1e-4))
     optimiser.set_maxeval(options.get("maxiter", 1000))
-    return np.clip(optimiser.optimize(start), lower, upper)
+    try:
+        found = optimiser.optimize(start)
+    except nlopt.ForcedStop:
+        found = best
+    return np.clip(found, lower, upper)
 
 
 def continuous(method: str):
