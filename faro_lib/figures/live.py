@@ -43,6 +43,9 @@ def side_by_side(summary: pd.DataFrame, measures=MEASURES) -> Figure:
             )  # fmt: skip
         axis.set_xticks(np.arange(len(policies)), policies)
         axis.set(ylabel=label, ylim=(0, None))
+        axis.locator_params(
+            axis="y", nbins=4
+        )  # as many as in the layout's first guess of the height, so that labels fit
         axis.grid(axis="x", visible=False)
     handles = [Patch(facecolor="white", edgecolor="black", label=LIVE)]
     handles += [Patch(facecolor="white", edgecolor="black", hatch="///", label=SIMULATION)]
