@@ -45,7 +45,8 @@ def moments(row: dict[str, Any]) -> tuple[float, float]:
 
 def service(http: Rest, job: str, served: Served, requests: int = 200, rate_rps: float | None = None) -> Profile:
     """Send requests one at a time, or at a rate, and read what the replicas measured."""
-    began = int(time.time())
+    began = int(time.time()) + 1  # statistics are of whole seconds: none before shall be in it
+    time.sleep(began - time.time())
     spacing_s = 1 / rate_rps if rate_rps else 0.0
     latencies: list[float] = []
     url = (http.address + served.route,)
