@@ -63,7 +63,7 @@ while Path("hold").exists():
     time.sleep(0.1)
 for name in ("summary", "limit"):
     summary.to_csv(folder / f"{name}.csv", index=False)
-for name in ("minutes", "decisions", "running"):
+for name in ("minutes", "decisions", "running", "clairvoyant"):
     summary.to_parquet(folder / f"{name}.parquet", index=False)
 """
 FIGURES = (
