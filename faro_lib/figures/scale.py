@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.figures.captions import NONE_PUBLISHED
-from faro_lib.figures.comparison import policies_by_size
+from faro_lib.figures.comparison import CLAIRVOYANT, policies_by_size
 from faro_lib.figures.style import LIMIT, PAGE_IN, colour, legend_above
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def hierarchical_simulated(
             right.plot(utility.index, part["decision_ms_p99"].mean(), **style)
         if limit is not None:
             best = _utility_a_job(limit[limit["variant"] == way].groupby("jobs"))
-            label = f"clairvoyant limit, jobs {way}"
+            label = f"{CLAIRVOYANT}, jobs {way}"
             left.plot(best.index, best, color=LIMIT, linestyle=dashes, marker="d", markersize=3, label=label)
     left.set(xscale="log", xlabel="jobs", ylabel="utility a job")
     right.set(xscale="log", yscale="log", xlabel="jobs", ylabel="p99 of a turn (ms)")
@@ -173,7 +173,7 @@ def curve(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
             linestyle=line, color=colour(policy), label=policy,
         )  # fmt: skip
     floor = limit.groupby("replicas")["lost_utility"].mean()
-    axis.plot(floor.index, floor, color=LIMIT, linestyle="--", label="clairvoyant limit")
+    axis.plot(floor.index, floor, color=LIMIT, linestyle="--", label=CLAIRVOYANT)
     axis.set(xlabel="replicas", ylabel="lost cluster utility", yscale="log")
     legend_above(figure, *axis.get_legend_handles_labels(), 4)
     return figure
