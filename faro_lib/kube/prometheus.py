@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import urllib3
 from faro_lib.config import nearest
 from faro_lib.policies.base import HISTORY_MIN
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.prometheus import token_file
 
 LOG = logging.getLogger(__name__)
 WINDOW_S = 30.0  # of the mean latency that policies see
@@ -77,9 +77,7 @@ class Prometheus:
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0, threads: int = 4):
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"prometheus={url!r} must be an http:// or https:// address")
-        if token_path is not None and not Path(token_path).is_file():
-            raise ValueError(f"prometheus_token={token_path}: no such file; it must hold a bearer token")
-        self.url, self._token_path, self._timeout_s = url.rstrip("/"), token_path, timeout_s
+        self.url, self._token, self._timeout_s = url.rstrip("/"), token_file(token_path), timeout_s
         self.error: str | None = None  # why the last request was not answered
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prometheus")
         self._http = urllib3.PoolManager(maxsize=threads)
@@ -164,8 +162,8 @@ class Prometheus:
 
     def _ask(self, **parameters) -> list[dict]:
         headers = {}
-        if self._token_path:
-            headers["Authorization"] = f"Bearer {Path(self._token_path).read_text().strip()}"
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token.read_text().strip()}"
         body: dict[str, Any] = {"fields": parameters, "encode_multipart": False, "headers": headers}
         answer = self._http.request(
             "POST", f"{self.url}/api/v1/query_range", timeout=self._timeout_s, retries=0, **body

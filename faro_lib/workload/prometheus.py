@@ -45,7 +45,7 @@ def read_prometheus(
         raise ValueError(f"minutes={minutes} must lie in 1..{MOST_POINTS}, as much as Prometheus returns of a series")
     last_s = (time.time() if end_s is None else end_s) // MINUTE_S * MINUTE_S
     first_s = last_s - (minutes - 1) * MINUTE_S
-    series = _ask(url, query, first_s, last_s, _token(token_path), timeout_s)
+    series = _ask(url, query, first_s, last_s, token_file(token_path), timeout_s)
     if not series:
         raise ValueError(f"{url}: query {query!r} has no series in the last {minutes} minutes")
     counts = np.full((len(series), minutes), np.nan)
@@ -72,19 +72,20 @@ def _name(labels: dict[str, str], label: str | None, query: str) -> str:
     raise ValueError(f"query {query!r}: label={label!r} does not name the job; its series have the labels: {given}")
 
 
-def _token(path: str | None) -> str | None:
+def token_file(path: str | None) -> Path | None:
+    """The file of a bearer token, which must be there; None without."""
     if path is None:
         return None
     if not Path(path).is_file():
         raise ValueError(f"prometheus_token={path}: no such file; it must hold a bearer token")
-    return Path(path).read_text().strip()
+    return Path(path)
 
 
-def _ask(url: str, query: str, first_s: float, last_s: float, token: str | None, timeout_s: float) -> list[dict]:
+def _ask(url: str, query: str, first_s: float, last_s: float, token: Path | None, timeout_s: float) -> list[dict]:
     span = dict(query=query, start=f"{first_s:.3f}", end=f"{last_s:.3f}", step=f"{MINUTE_S:g}")
     request = Request(f"{url.rstrip('/')}/api/v1/query_range?{urlencode(span)}")
     if token:
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
+        request.add_unredirected_header("Authorization", f"Bearer {token.read_text().strip()}")
     try:
         with urlopen(request, timeout=timeout_s) as answer:
             told = json.load(answer)["data"]
