@@ -94,5 +94,3 @@ register_objective(Objective("FairSum", spread=float))
 register_objective(Objective("PenaltySum", effective=True))
 register_objective(Objective("PenaltyFairSum", spread=float, effective=True))
 register_objective(Objective("ProportionalFair", term=weighted_log))
-# What the published simulation runs call Fair.
-register_objective(Objective("PaperFair", spread=lambda jobs: 1.0))

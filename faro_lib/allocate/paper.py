@@ -23,7 +23,8 @@ from faro_lib.utility import (
 )
 from faro_lib.workload.jobs import jobs_array
 
-# Fair of the published cluster runs: min - max alone. (That of the simulation runs is "PaperFair".)
+# The paper's Fair. Sum + (min - max), which its simulation is said to call Fair, does not give its table
+# (docs/comparison.md).
 MIN_MAX = Objective("Fair", term=lambda utility, weight: 0.0 * utility, spread=lambda jobs: 1.0)
 
 
@@ -54,7 +55,7 @@ def solve_paper(
     rates_rps : (jobs, minutes), one quantile of the forecast.
     running : (jobs,) counts that serve now; the search starts there.
     budget : cores.
-    objective : Sum, Fair (min - max), PaperFair, FairSum, PenaltySum, PenaltyFairSum. In the last two the drop rates
+    objective : Sum, Fair (min - max), FairSum, PenaltySum, PenaltyFairSum. In the last two the drop rates
         are variables of the search that leave the modelled rate alone.
     current : (jobs,) counts that the repair stays close to; `running` if None.
     method : "cobyla" (SciPy's), "nlopt-cobyla" (Powell's code as older SciPy had it; needs nlopt), "slsqp" or

@@ -17,7 +17,7 @@ from faro_lib.workload.jobs import MINUTE_S
 
 OBJECTIVES = {
     "Faro-Sum": "Sum",
-    "Faro-Fair": "PaperFair",
+    "Faro-Fair": "Fair",
     "Faro-FairSum": "FairSum",
     "Faro-PenaltySum": "PenaltySum",
     "Faro-PenaltyFairSum": "PenaltyFairSum",
