@@ -35,13 +35,17 @@ lint: $(READY)
 # Coverage of all three runs together; compiled functions show no lines, so a small world runs uncompiled first. The gate is
 # in pyproject.toml and holds at the end.
 COV = --cov=faro_lib --cov-config=pyproject.toml
+# A file of tests stays in one process: its tests share what takes long to make.
+WORKERS = -n logical --maxprocesses=4 --dist=loadfile
 test: lint
 	NUMBA_DISABLE_JIT=1 pytest $(COV) --cov-report= --cov-fail-under=0 tests/test_uncompiled.py
-	pytest $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s"
+	pytest $(WORKERS) $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s"
 	pytest $(COV) --cov-append --cov-report=term --nbval-lax notebooks
 
+# Replicas and controllers that run in real time have the machine for themselves.
 test-all: lint
-	pytest --doctest-modules faro_lib tests
+	pytest $(WORKERS) --doctest-modules faro_lib tests -m "not live and not k8s"
+	pytest tests -m "live or k8s"
 	pytest --nbval-lax notebooks
 
 # Faro in pods on a real Kubernetes node of this machine (Debian 13, root); adds a trial under results/.

@@ -11,8 +11,6 @@ from faro_lib.workload import Job, Traces
 pytest.importorskip("pymc")
 pytest.importorskip("nutpie")
 
-pytestmark = pytest.mark.slow
-
 LAGS, SPREADS, NU = (0.9, 0.5), (0.03, 0.08), 5.0
 
 
@@ -26,6 +24,23 @@ def world(seed=0, days=8, minutes=300):
     return Traces((Job("steady"), Job("rough")), counts[:-1], counts[-1])
 
 
+def test_a_fit_of_few_draws_becomes_a_forecaster(tmp_path):
+    """Everything between counts and forecasts, once and small; what it finds is judged by the slow tests below."""
+    from faro_lib.bayes import convergence, export_posterior, fit_bayes
+
+    told = []
+    traces = world(days=2, minutes=90)
+    idata = fit_bayes(traces, seed=1, draws=20, tune=40, chains=2, thin=2, progress=told.append)
+    assert [line.split(" in ")[0] for line in told] == ["model of 2 jobs compiled", "fitted"]
+    assert set(convergence(idata)) == {"r_hat", "ess_bulk", "ess_tail", "divergences"}
+    made = export_posterior(idata, tmp_path / "posterior.npz", traces, draws=30)
+    assert made.jobs == ("steady", "rough")
+    assert made.coefficients.shape[:2] == (30, 2)
+    ahead = bayes_forecaster(load_posterior(tmp_path / "posterior.npz")).update([3600, 3600]).sample(7, 50)
+    assert ahead.shape == (2, 50, 7)
+    assert 1800 < np.median(ahead) < 7200  # the world's level is 3600
+
+
 @pytest.fixture(scope="module")
 def fits():
     from faro_lib.bayes import fit_bayes
@@ -34,6 +49,7 @@ def fits():
     return [fit_bayes(world(), **options) for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_the_fit_finds_the_autoregression_the_spread_and_the_tails_that_made_the_data(fits):
     posterior = fits[0].posterior
     impulse = posterior["coefficients"].sel(feature=14).mean(("chain", "draw")).values
@@ -43,6 +59,7 @@ def test_the_fit_finds_the_autoregression_the_spread_and_the_tails_that_made_the
     assert (posterior["follow"].mean(("chain", "draw")) < 0.25).all()
 
 
+@pytest.mark.slow
 def test_the_fit_has_converged(fits):
     from faro_lib.bayes import convergence
 
@@ -51,11 +68,13 @@ def test_the_fit_has_converged(fits):
     assert worst["ess_bulk"] > 50
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_equal_posterior_arrays(fits):
     for name in fits[0].posterior.data_vars:
         np.testing.assert_array_equal(fits[0].posterior[name].values, fits[1].posterior[name].values, err_msg=name)
 
 
+@pytest.mark.slow
 def test_intervals_on_a_new_day_hold_what_they_promise(fits):
     from faro_lib.bayes import posterior_of
 
@@ -64,6 +83,7 @@ def test_intervals_on_a_new_day_hold_what_they_promise(fits):
     assert coverage(*rolling(forecaster, traces.evaluation[0], n=300)) == pytest.approx(0.8, abs=0.07)
 
 
+@pytest.mark.slow
 def test_the_export_gives_the_same_samples_as_the_fit_it_came_from(fits, tmp_path):
     from faro_lib.bayes import export_posterior
 
@@ -73,6 +93,7 @@ def test_the_export_gives_the_same_samples_as_the_fit_it_came_from(fits, tmp_pat
     np.testing.assert_array_equal(*(bayes_forecaster(p, seed=1).update([3000, 3000]).sample() for p in (made, read)))
 
 
+@pytest.mark.slow
 def test_the_fit_survives_netcdf(fits, tmp_path):
     import arviz as az
 
@@ -83,6 +104,7 @@ def test_the_fit_survives_netcdf(fits, tmp_path):
     np.testing.assert_array_equal(again.coefficients, posterior_of(fits[0], world()).coefficients)
 
 
+@pytest.mark.slow
 def test_a_fit_of_other_jobs_is_refused(fits):
     from faro_lib.bayes import posterior_of
 

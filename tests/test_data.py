@@ -1,12 +1,15 @@
 """The data that lies in the repository is what its README says."""
 
+import numpy as np
 import pandas as pd
+import pytest
 import yaml
 from checkouts import ROOT
 
-from faro_lib.workload.readers import read_jobs
+from faro_lib.workload import Job, Traces
+from faro_lib.workload.readers import read_jobs, write_jobs
 from faro_lib.workload.synthetic import synthetic
-from faro_lib.workload.tables import load_workload, traces_frame
+from faro_lib.workload.tables import load_workload, read_traces, traces_frame, write_traces
 
 NAMES = {"job0": "caption", "job1": "detect", "job2": "search", "job3": "translate"}
 
@@ -26,3 +29,38 @@ def test_the_citation_names_the_paper_its_authors_and_where_it_is():
     (paper,) = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
     assert [author["family-names"] for author in paper["authors"]] == ["Jeon", "Wang", "Arroyo", "Youssef", "Gupta"]
     assert paper["doi"] == "10.1145/3689031.3696071"
+
+
+@pytest.mark.parametrize("days", [2, 0])
+def test_what_the_pipeline_keeps_of_traces_is_all_of_them(days, tmp_path):
+    rng = np.random.default_rng(1)
+    # Names whose order in the alphabet is not theirs in the table.
+    jobs = (Job("zebra", slo_s=0.4), Job("ape", weight=2), Job("job 10"))
+    traces = Traces(jobs, rng.integers(0, 9, (days, 2, 3, 5)), rng.integers(0, 9, (2, 3, 5)))
+    write_traces(traces, tmp_path / "traces")
+    again = read_traces(tmp_path / "traces")
+    assert again.jobs == jobs
+    np.testing.assert_array_equal(again.train, traces.train)
+    np.testing.assert_array_equal(again.evaluation, traces.evaluation)
+
+
+class TestATableOfJobsForANamedWorkload:
+    SMALL = {"jobs": 3, "days": 2, "minutes": 60}
+
+    def test_it_replaces_the_promises_and_keeps_the_order_of_the_counts(self, tmp_path):
+        plain = load_workload("synthetic", synthetic=self.SMALL)
+        promised = [Job(job.name, slo_s=1.5) for job in plain.jobs]
+        write_jobs(promised[::-1], tmp_path / "jobs.csv")
+        traces = load_workload("synthetic", str(tmp_path / "jobs.csv"), synthetic=self.SMALL)
+        assert traces.jobs == tuple(promised)
+        np.testing.assert_array_equal(traces.evaluation, plain.evaluation)
+
+    def test_one_of_other_jobs_is_refused(self, tmp_path):
+        write_jobs([Job("stranger")], tmp_path / "jobs.csv")
+        with pytest.raises(ValueError, match=r"jobs\.csv: its jobs are \['stranger'\]; workload 'synthetic' has"):
+            load_workload("synthetic", str(tmp_path / "jobs.csv"), synthetic=self.SMALL)
+
+
+def test_a_workload_that_does_not_exist_is_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match="workload='synthetc' is unknown; .* did you mean 'synthetic'?"):
+        load_workload("synthetc")

@@ -1,0 +1,136 @@
+"""Before anything is touched in Kubernetes: what would go wrong, each in one line. (Against a real API server: test_k8s_*.)"""
+
+from __future__ import annotations
+
+import pytest
+
+from faro_lib.kube import preflight
+from faro_lib.kube.capacity import Capacity
+from faro_lib.kube.client import ApiError
+from faro_lib.workload import Job
+
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+class Server:
+    """Answers by path: an object, a function of the body, or the status that it refuses with."""
+
+    host, namespace = "https://faro.test", "faro"
+
+    def __init__(self, answers):
+        self.answers, self.asked = answers, []
+
+    def get(self, path, **query):
+        return self.send("GET", path)
+
+    def send(self, method, path, body=None):
+        answer = self.answers.get(path, 404)
+        self.asked.append((method, path, body))
+        if isinstance(answer, int):
+            raise ApiError(answer, f"{method} {path}: {answer} said the server")
+        return answer(body) if callable(answer) else answer
+
+
+def reviewed(allowed):
+    """A server where `allowed` (resource attributes) -> bool decides who may do what."""
+    return Server({REVIEWS: lambda body: {"status": {"allowed": allowed(body["spec"]["resourceAttributes"])}}})
+
+
+class TestTheServer:
+    def test_one_that_answers_is_good_enough_whatever_it_allows(self):
+        preflight.check_server(reviewed(lambda asked: False))
+
+    def test_refused_credentials_ask_about_the_token(self):
+        with pytest.raises(
+            ValueError, match=r"^https://faro\.test: the credentials are refused; has the token expired\?$"
+        ):
+            preflight.check_server(Server({REVIEWS: 401}))
+
+    def test_one_that_is_not_reached_is_told_as_it_is(self):
+        with pytest.raises(ValueError, match="POST .*: 503 said the server"):
+            preflight.check_server(Server({REVIEWS: 503}))
+
+
+class TestTheNamespace:
+    QUOTAS, ITSELF = "/api/v1/namespaces/faro/resourcequotas", "/api/v1/namespaces/faro"
+
+    def test_one_that_lives_is_accepted(self):
+        preflight.check_namespace(Server({self.QUOTAS: {}, self.ITSELF: {"status": {"phase": "Active"}}}), "faro")
+
+    def test_one_that_is_not_there_says_how_to_make_it(self):
+        with pytest.raises(ValueError, match="namespace='faro' is not there; kubectl create namespace faro"):
+            preflight.check_namespace(Server({}), "faro")
+
+    def test_one_that_is_being_deleted_is_refused(self):
+        with pytest.raises(ValueError, match="namespace='faro' is being deleted"):
+            preflight.check_namespace(
+                Server({self.QUOTAS: {}, self.ITSELF: {"status": {"phase": "Terminating"}}}), "faro"
+            )
+
+    def test_who_may_not_look_at_it_may_still_live_in_it(self):
+        preflight.check_namespace(Server({self.QUOTAS: {}, self.ITSELF: 403}), "faro")
+
+    def test_a_server_that_fails_is_not_taken_for_consent(self):
+        with pytest.raises(ApiError, match="500"):
+            preflight.check_namespace(Server({self.QUOTAS: 500}), "faro")
+
+
+class TestWhatTheServerKnows:
+    GROUP, VERSION, PLURAL, _ = preflight.FARO_PLANS
+
+    def test_a_kind_that_is_served_is_found(self):
+        path = f"/apis/{self.GROUP}/{self.VERSION}"
+        preflight.check_definitions(Server({path: {"resources": [{"name": self.PLURAL}]}}), [preflight.FARO_PLANS])
+
+    @pytest.mark.parametrize("answers", [{}, {"/apis/ray.io/v1": {"resources": [{"name": "rayjobs"}]}}])
+    def test_a_kind_that_is_not_says_who_brings_it(self, answers):
+        with pytest.raises(ValueError, match=r"does not know rayservices\.ray\.io/v1; KubeRay's operator brings it"):
+            preflight.check_definitions(Server(answers), [preflight.RAY_SERVICES])
+
+    def test_a_server_that_fails_is_not_taken_for_one_that_lacks_it(self):
+        with pytest.raises(ApiError, match="503"):
+            preflight.check_definitions(Server({"/apis/ray.io/v1": 503}), [preflight.RAY_SERVICES])
+
+
+class TestRights:
+    def test_every_verb_is_asked_for_in_its_place(self):
+        server = reviewed(lambda asked: True)
+        preflight.check_rights(server, "faro", preflight.FOR_DEPLOYMENTS)
+        asked = [body["spec"]["resourceAttributes"] for _, _, body in server.asked]
+        mine = {
+            "namespace": "faro",
+            "group": "apps",
+            "resource": "deployments",
+            "subresource": "scale",
+            "verb": "patch",
+        }
+        assert mine in asked
+        everywhere = [one for one in asked if "namespace" not in one]
+        assert {(one["resource"], one["verb"]) for one in everywhere} == {
+            (resource, verb) for _, resource, verbs in preflight.CLUSTER_WIDE for verb in verbs
+        }
+
+    @pytest.mark.parametrize(
+        ("lacking", "told"),
+        [
+            ({"resource": "deployments", "verb": "patch"}, "may not patch deployments/scale.apps in namespace 'faro'"),
+            ({"resource": "nodes", "verb": "watch"}, "may not watch nodes in the whole cluster"),
+        ],
+    )
+    def test_the_first_that_is_lacking_is_named(self, lacking, told):
+        server = reviewed(lambda asked: not lacking.items() <= asked.items())
+        with pytest.raises(ValueError, match=told + "; `faro manifests` has a Role"):
+            preflight.check_rights(server, "faro", preflight.FOR_DEPLOYMENTS)
+
+
+def test_deployments_that_are_missing_are_counted():
+    preflight.check_deployments({"faro/a": object()})
+    with pytest.raises(ValueError, match=r"deployment 'faro/b' is not there \(2 of 3 are missing\)"):
+        preflight.check_deployments({"faro/a": object(), "faro/b": None, "faro/c": None})
+
+
+def test_a_cluster_below_the_minimum_says_what_bounds_it_and_which_nodes_do_not_count():
+    jobs = (Job("a", cores=2.0), Job("b", min_replicas=3))
+    preflight.check_minima(jobs, Capacity(5.0, {"n1": 5.0}, {}))
+    with pytest.raises(ValueError, match=r"^nodes: 4 cores cannot hold the minimum of 2 jobs, 5 cores; n2: cordoned$"):
+        preflight.check_minima(jobs, Capacity(4.0, {"n1": 4.0}, {"n2": "cordoned"}))

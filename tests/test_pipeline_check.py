@@ -1,0 +1,104 @@
+"""What the pipeline looks at before its first stage, and how its own commands end. (From outside: test_bad_input, test_pipeline.)"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from checkouts import ROOT, write_notebook
+
+from faro_lib import pipeline
+from faro_lib.config import PUBLISHED_DAYS, load
+from faro_lib.pipeline import __main__ as commands
+
+DAY = "minute,job,requests\n0,a,5\n0,b,5\n1,a,5\n1,b,5\n"
+TWO_DAYS = "minute,job,requests,day\n" + "".join(
+    f"{minute},{job},5,{day}\n" for day in (1, 2) for minute in (0, 1) for job in "ab"
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty place to run in, with the list of published data."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "sources.yaml").write_bytes((ROOT / "data" / "sources.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def checked(**settings) -> int:
+    return pipeline.check(load(settings))
+
+
+class TestTheTrainingDays:
+    def test_of_the_synthetic_workload_are_its_settings(self, folder):
+        assert checked(synthetic={"days": 3}) == 3
+
+    def test_of_the_published_traces_are_known_before_they_are_fetched(self, folder):
+        assert checked(workload="faro-10jobs") == PUBLISHED_DAYS
+
+    def test_of_a_file_are_all_but_its_last(self, folder):
+        (folder / "two.csv").write_text(TWO_DAYS)
+        assert checked(workload="two.csv", sizes=[4]) == 1
+
+
+class TestItRefuses:
+    def test_a_policy_that_a_single_day_leaves_nothing_to_learn_from(self, folder):
+        (folder / "day.csv").write_text(DAY)
+        with pytest.raises(ValueError, match=r"leaves Faro-Sum none to learn from; .* choose policies=\['FairShare'\]"):
+            checked(workload="day.csv", sizes=[4], policies=["FairShare", "Faro-Sum"])
+        assert checked(workload="day.csv", sizes=[4], policies=["FairShare"]) == 0
+
+    def test_fewer_replicas_than_the_table_of_jobs_asks_for(self, folder):
+        (folder / "jobs.csv").write_text("job,min_replicas\n" + "".join(f"job{j},3\n" for j in range(10)))
+        with pytest.raises(ValueError, match="capacity=29 cores cannot hold the minimum of 10 jobs, 30 cores"):
+            checked(jobs="jobs.csv", sizes=[36, 29])
+
+    def test_a_file_where_the_results_should_go(self, folder):
+        (folder / "results").write_text("mine")
+        with pytest.raises(NotADirectoryError):
+            checked()
+
+    def test_published_files_with_another_content(self, folder):
+        (folder / "data" / "raw").mkdir()
+        (folder / "data" / "raw" / "input.json").write_text("{}")
+        with pytest.raises(ValueError, match=r"input\.json: SHA-256 \w+ is not \w+; remove the file to fetch it anew"):
+            checked(workload="faro-10jobs")
+
+    def test_names_that_nobody_registered_all_at_once_with_the_nearest(self, folder):
+        with pytest.raises(ValueError) as refused:
+            checked(policies=["FairShar"], forecast={"baselines": ["kalmann"]}, ablation={"objective": "Sun"})
+        told = str(refused.value).splitlines()
+        assert [line.split(": ")[1] for line in told] == ["policies", "forecast.baselines", "ablation.objective"]
+        assert all("did you mean" in line for line in told)
+
+
+class TestTheCommandOfARule:
+    def run(self, folder, code, **parameters):
+        write_notebook(folder / "stage.ipynb", code, "results = ''\na = 1")
+        (folder / ".snakemake").mkdir(exist_ok=True)
+        output, log = folder / "out" / "notebooks" / "stage.ipynb", folder / "out" / "stage.log"
+        status = commands.notebook(str(folder / "stage.ipynb"), str(output), json.dumps(parameters), str(log))
+        return status, output, log
+
+    def test_it_tells_the_notebook_where_its_results_really_are(self, folder):
+        status, output, log = self.run(folder, "print('into', results, a)", results="elsewhere", a=2)
+        assert status == 0
+        assert output.exists()
+        assert f"into {folder / 'out'} 2" in log.read_text()
+
+    def test_a_failure_is_told_and_kept_to_be_told_again_at_the_end(self, folder, capsys):
+        status, output, _ = self.run(folder, "raise ValueError('minutes=3 is odd')")
+        assert status == 1
+        assert not output.exists()
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "minutes=3 is odd" in said
+        assert (folder / ".snakemake" / "mistakes").read_text() == said + "\n"
+
+
+class TestFetching:
+    def test_a_name_that_is_not_on_the_list_is_one_line(self, folder, capsys):
+        assert commands.fetch_all("faro-10job") == 2
+        said = capsys.readouterr().err
+        assert said.startswith("fetch: data/sources.yaml: no entry 'faro-10job'; did you mean 'faro-10jobs'?")
+        assert said.count("\n") == 1
