@@ -1,5 +1,7 @@
 """Options are chosen on training days only, run by run against what was chosen."""
 
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields
 
 import numpy as np
@@ -11,6 +13,13 @@ from faro_lib.metrics import choosing
 from faro_lib.policies import Kit
 from faro_lib.policies.faro import chosen
 from faro_lib.workload.synthetic import synthetic
+
+
+def until(true, within_s=10.0):
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +87,27 @@ def test_a_run_says_what_was_lost_and_by_whom(world):
     table = choosing.measured(traces, {"chosen": chosen(kit)}, day=9, phase=0, size=6, seed=24)
     assert table[["option", "day", "phase", "replicas"]].iloc[0].tolist() == ["chosen", 9, 0, 6]
     assert 0 <= table["worst_job"].iloc[0] <= 1 - table["lost_utility_360"].iloc[0] / 3
+
+
+def test_what_is_measured_is_on_disk_at_once_and_looks_complete_only_when_it_is(tmp_path):
+    first, second = Future(), Future()
+    out = tmp_path / "choices.csv"
+    partial = tmp_path / "choices.partial.csv"
+    with ThreadPoolExecutor() as pool:
+        gathering = pool.submit(choosing.gathered, [first, second], out)
+        second.set_result(pd.DataFrame({"option": ["b"]}))
+        until(partial.exists)
+        assert not out.exists()
+        first.set_result(pd.DataFrame({"option": ["a"]}))
+        assert gathering.result(10)["option"].tolist() == ["a", "b"]
+    assert pd.read_csv(out)["option"].tolist() == ["a", "b"]
+    assert not partial.exists()
+
+
+def test_with_a_run_that_fails_nothing_looks_complete(tmp_path):
+    good, bad = Future(), Future()
+    good.set_result(pd.DataFrame({"option": ["a"]}))
+    bad.set_exception(RuntimeError("no memory"))
+    with pytest.raises(RuntimeError, match="no memory"):
+        choosing.gathered([good, bad], tmp_path / "choices.csv")
+    assert not (tmp_path / "choices.csv").exists()

@@ -44,23 +44,24 @@ def test_what_the_pipeline_keeps_of_traces_is_all_of_them(days, tmp_path):
     np.testing.assert_array_equal(again.evaluation, traces.evaluation)
 
 
-class TestATableOfJobsForANamedWorkload:
-    SMALL = {"jobs": 3, "days": 2, "minutes": 60}
+SMALL = {"jobs": 3, "days": 2, "minutes": 60}
 
+
+class TestATableOfJobsForANamedWorkload:
     def test_it_replaces_the_promises_and_keeps_the_order_of_the_counts(self, tmp_path):
-        plain = load_workload("synthetic", synthetic=self.SMALL)
+        plain = load_workload("synthetic", synthetic=SMALL)
         promised = [Job(job.name, slo_s=1.5) for job in plain.jobs]
         write_jobs(promised[::-1], tmp_path / "jobs.csv")
-        traces = load_workload("synthetic", str(tmp_path / "jobs.csv"), synthetic=self.SMALL)
+        traces = load_workload("synthetic", str(tmp_path / "jobs.csv"), synthetic=SMALL)
         assert traces.jobs == tuple(promised)
         np.testing.assert_array_equal(traces.evaluation, plain.evaluation)
 
     def test_one_of_other_jobs_is_refused(self, tmp_path):
         write_jobs([Job("stranger")], tmp_path / "jobs.csv")
         with pytest.raises(ValueError, match=r"jobs\.csv: its jobs are \['stranger'\]; workload 'synthetic' has"):
-            load_workload("synthetic", str(tmp_path / "jobs.csv"), synthetic=self.SMALL)
+            load_workload("synthetic", str(tmp_path / "jobs.csv"), synthetic=SMALL)
 
 
 def test_a_workload_that_does_not_exist_is_refused_with_the_nearest_name():
-    with pytest.raises(ValueError, match="workload='synthetc' is unknown; .* did you mean 'synthetic'?"):
+    with pytest.raises(ValueError, match=r"workload='synthetc' is unknown; .* did you mean 'synthetic'\?"):
         load_workload("synthetc")

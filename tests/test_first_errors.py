@@ -224,7 +224,8 @@ class TestAFullDisk:
     """
 
     @pytest.fixture(scope="class")
-    def filled(self, checkout):
+    @classmethod
+    def filled(cls, checkout):
         """The pipeline on a disk of one megabyte, of which a stage wants three; then on a larger one."""
         if shutil.which("unshare") is None:
             pytest.skip("unshare is not there, so no small disk can be had")
@@ -232,7 +233,7 @@ class TestAFullDisk:
         wants = "(folder / 'big').write_bytes(bytes(3_000_000))\\nwhile Path("
         notebook.write_text(notebook.read_text().replace("while Path(", wants))
         checkout.results.mkdir()
-        script = self.SCRIPT.format(snakemake=" ".join(map(repr, checkout.command(*SMALL))))
+        script = cls.SCRIPT.format(snakemake=" ".join(map(repr, checkout.command(*SMALL))))
         command = ["unshare", "--mount", "sh", "-c", script]
         done = subprocess.run(command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True)
         if done.returncode == 77 or "unshare failed" in done.stderr:

@@ -47,7 +47,7 @@ class TestTheServer:
             preflight.check_server(Server({REVIEWS: 401}))
 
     def test_one_that_is_not_reached_is_told_as_it_is(self):
-        with pytest.raises(ValueError, match="POST .*: 503 said the server"):
+        with pytest.raises(ValueError, match=r"POST .*: 503 said the server"):
             preflight.check_server(Server({REVIEWS: 503}))
 
 

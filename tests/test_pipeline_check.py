@@ -1,4 +1,4 @@
-"""What the pipeline looks at before its first stage, and how its own commands end. (From outside: test_bad_input, test_pipeline.)"""
+"""What the pipeline looks at before its first stage, and how its own commands end (from outside: test_bad_input)."""
 
 from __future__ import annotations
 

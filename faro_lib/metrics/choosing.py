@@ -8,8 +8,9 @@ The judged day is never opened. docs/choices.md has the table.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 
@@ -126,6 +127,17 @@ def fitted(traces: Traces, draws: int = 500) -> forecast.Posterior:
     return bayes.posterior_of(bayes.fit_bayes(before, draws=draws, tune=draws, chains=4), before)
 
 
+def gathered(runs: Sequence[Future[pd.DataFrame]], out: Path) -> pd.DataFrame:
+    """All rows, in the order of `runs`, written to `out`; until the last is there they stand in out.partial.csv."""
+    partial = out.with_suffix(f".partial{out.suffix}")
+    for done, _ in enumerate(as_completed(runs), 1):
+        table = pd.concat([run.result() for run in runs if run.done()])
+        table.to_csv(partial, index=False)
+        print(f"{done} of {len(runs)} days, phases and sizes", file=sys.stderr, flush=True)
+    partial.replace(out)
+    return table
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--raw", default="data/raw", help="folder of the published traces (`make data`)")
@@ -140,8 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ProcessPoolExecutor(told.workers) as pool:
         runs = [pool.submit(measured, traces, policies, *case, told.seed) for case in cases]
         parts = [pool.submit(_remaining, traces, kit, *case, told.seed) for case in cases]
-    table, made_of = (pd.concat([one.result() for one in of]) for of in (runs, parts))
-    table.to_csv(told.out, index=False)
+        table = gathered(runs, told.out)
+        made_of = pd.concat([part.result() for part in parts])
     print(differences(table).round(4).to_string(index=False))
     print(made_of.groupby(["part", "replicas"], sort=False)["lost_utility"].mean().unstack().round(3).to_string())
 
