@@ -21,6 +21,7 @@ rule scale:
         f"{LOGS}/70_scale.log",
     benchmark:
         f"{LOGS}/70_scale.bench"
+    priority: 1  # the longest of those that are left, on one core: before what asks for all
     conda:
         ENVIRONMENT
     params:

@@ -22,6 +22,7 @@ rule simulate:
         f"{LOGS}/50_simulation-{{replicas}}.log",
     benchmark:
         f"{LOGS}/50_simulation-{{replicas}}.bench"
+    priority: 1  # most waits for it
     conda:
         ENVIRONMENT
     params:
