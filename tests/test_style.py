@@ -104,6 +104,29 @@ def test_a_legend_of_many_names_stays_on_the_page(simulated):
     assert inside(comparison.policy_timeline(minutes, minutes, 36))
 
 
+def test_more_policies_than_colours_tell_apart_stand_in_rows_with_their_values(simulated):
+    summary = simulated[0]
+    assert len(summary["policy"].unique()) > comparison.MOST_BARS
+    figure = comparison.policies_by_size(summary, None, summary[summary["trial"] == 0])
+    sizes = sorted(summary["replicas"].unique(), reverse=True)
+    assert [axis.get_title() for axis in figure.axes] == [f"{size:g} replicas" for size in sizes] * 2
+    lost = figure.axes[0]
+    assert [text.get_text() for text in lost.get_yticklabels()] == MANY
+    mean = summary[summary["replicas"] == sizes[0]].groupby("policy")["lost_utility"].mean()
+    assert [text.get_text() for text in lost.texts] == [f"{mean[policy]:.2f}" for policy in MANY]
+    assert all(text.get_text().endswith("%") for text in figure.axes[-1].texts)
+    few = summary[summary["policy"].isin(MANY[: comparison.MOST_BARS])]
+    assert len(comparison.policies_by_size(few).axes) == len(comparison.MEASURES)
+
+
+def test_each_policy_s_replicas_have_a_scale_of_their_own(simulated):
+    minutes = simulated[1].assign(running=2)
+    minutes.loc[minutes["policy"] == "RayServe", "running"] = 20
+    wasteful, ours = comparison.job_timelines(minutes, minutes, ["RayServe", "Faro-Sum"]).axes[:2]
+    assert wasteful.get_yticks().tolist() == [0, 20]
+    assert ours.get_yticks().tolist() == [0, 2]
+
+
 def test_a_timeline_has_no_more_lines_than_the_eye_can_follow(simulated):
     figure = comparison.policy_timeline(simulated[1], simulated[1], 36)
     names = [text.get_text() for text in figure.legends[0].get_texts()]

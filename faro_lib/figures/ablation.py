@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from faro_lib.figures.captions import NONE_PUBLISHED
+from faro_lib.figures.rows import draw_rows
 from faro_lib.figures.style import COLOURS, LIMIT, PAGE_IN, PUBLISHED, legend_above
 
 if TYPE_CHECKING:
@@ -55,28 +56,18 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
     sizes = sorted(summary["replicas"].unique(), reverse=True)
     figure, axes = plt.subplots(1, len(sizes), figsize=(PAGE_IN, 0.7 + 0.2 * len(names)), sharey=True, squeeze=False)
     for axis, size in zip(axes[0], sizes):
-        lost = summary[summary["replicas"] == size].groupby("variant")["lost_utility"]
-        mean, deviation = lost.mean().reindex(names), lost.std(ddof=1).reindex(names).fillna(0)
-        axis.barh(
-            range(len(names)), mean, xerr=deviation, color=[EDITION_COLOURS[editions[name]] for name in names],
-            edgecolor="black", linewidth=0.3, error_kw={"linewidth": 0.8},
-        )  # fmt: skip
-        for place, value in enumerate(mean):  # at the panel's edge, clear of bars and diamonds
-            axis.annotate(
-                f"{value:.2f}", (1, place), (-2, 0), axis.get_yaxis_transform(),
-                textcoords="offset points", ha="right", va="center",
-            )  # fmt: skip
-        widest = float((mean + deviation).max())
+        here = summary[summary["replicas"] == size].set_index("variant")["lost_utility"]
+        beside = None
         if published is not None:
-            values = published[published["replicas"] == size].set_index("variant")["lost_utility"].reindex(names)
-            widest = max(widest, float(values.max())) if values.notna().any() else widest
-            axis.plot(values, range(len(names)), "D", markersize=3, markerfacecolor="white", markeredgecolor=PUBLISHED)
-        floor = limit.loc[limit["replicas"] == size, "lost_utility"].mean()
-        axis.axvline(floor, color=LIMIT, linestyle="--", linewidth=1.0)
-        axis.set(title=f"{size:g} replicas", xlabel="lost cluster utility", xlim=(0, 1.25 * widest))
-        axis.set_yticks(range(len(names)), names)
-        axis.grid(visible=False, axis="y")
-    axes[0][0].invert_yaxis()
+            beside = published[published["replicas"] == size].set_index("variant")["lost_utility"]
+        draw_rows(
+            axis,
+            here,
+            [EDITION_COLOURS[editions[name]] for name in names],
+            published=beside,
+            limit=limit.loc[limit["replicas"] == size, "lost_utility"].mean(),
+        )
+        axis.set(title=f"{size:g} replicas", xlabel="lost cluster utility")
     handles = [
         Patch(facecolor=EDITION_COLOURS["paper"], edgecolor="black", label="the paper's steps"),
         Patch(facecolor=EDITION_COLOURS["ours"], edgecolor="black", label="our steps"),

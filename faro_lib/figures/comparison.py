@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from faro_lib.figures.rows import draw_rows
 from faro_lib.figures.style import LIMIT, PAGE_IN, PUBLISHED, colour, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LINES = 6
+MOST_BARS = 8  # side by side
 CLAIRVOYANT = "clairvoyant limit"
 FOLLOWED = ("FairShare", "AIAD", "MArk", "HPA", "Cilantro", "Faro-Sum")
 SHADE = "#C2C5CA"
+WRITTEN = {"slo_violation_rate": "{:.1%}"}
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
 
 
@@ -23,6 +26,8 @@ def policies_by_size(
     summary: pd.DataFrame, limit: pd.DataFrame | None = None, published: pd.DataFrame | None = None, measures=MEASURES
 ) -> Figure:
     """Figure 10: bars of each measure by cluster size and policy, the clairvoyant limit, and the published values.
+
+    More policies than can be told apart by colour stand in rows, with their values in figures.
 
     Parameters
     ----------
@@ -34,6 +39,8 @@ def policies_by_size(
 
     policies = list(dict.fromkeys(summary["policy"]))
     sizes = sorted(summary["replicas"].unique(), reverse=True)
+    if len(policies) > MOST_BARS:
+        return _in_rows(summary, limit, published, measures, policies, sizes)
     figure, axes = plt.subplots(1, len(measures), figsize=(PAGE_IN, 2.5), squeeze=False)
     width = 0.85 / len(policies)
     for axis, (measure, label) in zip(axes[0], measures.items()):
@@ -44,7 +51,7 @@ def policies_by_size(
             keys = [(policy, size) for size in sizes]
             axis.bar(
                 x, mean.reindex(keys), width, yerr=deviation.reindex(keys), color=colour(policy), label=policy,
-                edgecolor="black", linewidth=0.3, hatch="//" if policy.endswith("(paper)") else None,
+                edgecolor="black", linewidth=0.3, hatch=_hatch(policy),
                 error_kw={"linewidth": 0.8},
             )  # fmt: skip
             if published is not None:
@@ -65,14 +72,43 @@ def policies_by_size(
         axis.set_xticks(range(len(sizes)), [f"{size:g} replicas" for size in sizes])
         axis.set_ylabel(label)
         axis.grid(visible=False, axis="x")
-    _legend(figure, axes[0][0], published is not None, limit is not None)
+    _legend(figure, *axes[0][0].get_legend_handles_labels(), published is not None, limit is not None)
     return figure
 
 
-def _legend(figure, axis, with_published, with_limit):
+def _hatch(policy: str) -> str | None:
+    """Of the paper's edition, which has the colour of ours."""
+    return "//" if policy.endswith("(paper)") else None
+
+
+def _in_rows(summary, limit, published, measures, policies, sizes):
+    """A row a policy, a column of panels a size, a band of panels a measure."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        len(measures), len(sizes), figsize=(PAGE_IN, 0.3 + len(measures) * (0.5 + 0.17 * len(policies))),
+        sharey=True, squeeze=False,
+    )  # fmt: skip
+    for band, (measure, label) in zip(axes, measures.items()):
+        for axis, size in zip(band, sizes):
+            of = lambda frame, by: frame[frame["replicas"] == size].set_index(by)[measure]  # noqa: B023, E731
+            draw_rows(
+                axis,
+                of(summary, "policy"),
+                [colour(policy) for policy in policies],
+                hatches=[_hatch(policy) for policy in policies],
+                published=None if published is None else of(published, "policy"),
+                limit=None if limit is None or measure not in limit else of(limit, "replicas").mean(),
+                written=WRITTEN.get(measure, "{:.2f}"),
+            )
+            axis.set(title=f"{size:g} replicas", xlabel=label)
+    _legend(figure, [], [], published is not None, limit is not None)
+    return figure
+
+
+def _legend(figure, handles, labels, with_published, with_limit):
     from matplotlib.lines import Line2D
 
-    handles, labels = axis.get_legend_handles_labels()
     if with_limit:
         handles.append(Line2D([], [], color=LIMIT, linestyle="--"))
         labels.append(CLAIRVOYANT)
@@ -81,7 +117,8 @@ def _legend(figure, axis, with_published, with_limit):
             Line2D([], [], marker="D", linestyle="", markerfacecolor="white", markeredgecolor=PUBLISHED, markersize=3)
         )
         labels.append("published (EuroSys'25)")
-    legend_above(figure, handles, labels)
+    if handles:
+        legend_above(figure, handles, labels)
 
 
 def spread_over_jobs(minutes: pd.DataFrame, limit: pd.DataFrame | None = None) -> Figure:
@@ -161,6 +198,8 @@ def job_timelines(
 ) -> Figure:
     """Figure 11: each job's replicas (line) and its lost utility (shade) over the day, a column a policy, a row a job.
 
+    Columns have scales of their own, as some policies go far beyond what others need.
+
     Parameters
     ----------
     limit : as in `policy_timeline`; its replicas are a thin line in every panel.
@@ -168,12 +207,12 @@ def job_timelines(
     import matplotlib.pyplot as plt
 
     jobs = list(dict.fromkeys(minutes["job"]))
-    shown = [running[running["policy"].isin(policies)], *([limit] if limit is not None else [])]
-    most = max(1, *(frame["running"].max() for frame in shown))  # of what is drawn: others may go far beyond
     figure, axes = plt.subplots(
-        len(jobs), len(policies), figsize=(PAGE_IN, 0.45 + 0.42 * len(jobs)), sharex=True, sharey=True, squeeze=False
+        len(jobs), len(policies), figsize=(PAGE_IN, 0.45 + 0.42 * len(jobs)), sharex=True, sharey="col", squeeze=False
     )
     for column, policy in enumerate(policies):
+        shown = [running[running["policy"] == policy], *([limit] if limit is not None else [])]
+        most = max(1, *(frame["running"].max() for frame in shown))
         for row, job in enumerate(jobs):
             axis = axes[row][column]
             of = lambda frame: frame[(frame["policy"] == policy) & (frame["job"] == job)]  # noqa: B023, E731
