@@ -150,7 +150,8 @@ def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, kit):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("policy", "within"), [("MArk", 0.10), ("Faro-FairSum (paper)", 0.10), ("Faro-Sum (paper)", 0.12)]
+    ("policy", "within"),
+    [("MArk", 0.10), ("Faro-FairSum (paper)", 0.10), ("Faro-Fair (paper)", 0.10), ("Faro-Sum (paper)", 0.12)],
 )
 @pytest.mark.parametrize("replicas", [36, 32, 16])
 def test_the_papers_edition_loses_what_the_paper_lost(published_traces, replicas, policy, within):

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from faro_lib import forecast
 from faro_lib.metrics import lost_utility, minute_utility, slo_violation_rate
-from faro_lib.policies import AIAD, FairShare, Kit, Oneshot, make
+from faro_lib.policies import AIAD, FairShare, Oneshot
 from faro_lib.simulate import TRIAL_SEEDS, draw, simulate
 
 pytestmark = pytest.mark.slow
@@ -59,28 +58,3 @@ def test_a_policy_loses_the_published_utility(results, system, replicas):
 def test_a_policy_violates_the_slo_at_the_published_rate(results, system, replicas):
     published = PUBLISHED.loc[(system, replicas)].slo_violation_rate_mean
     assert results[system, replicas][1] == pytest.approx(published, abs=VIOLATION_WITHIN[system])
-
-
-# Its forecaster is lost; the pooled autoregression stands for it. Sum, which depends on it most, is in docs/comparison.md.
-@pytest.mark.parametrize("replicas", [32, 16])
-@pytest.mark.parametrize(
-    ("policy", "system"),
-    [
-        ("MArk", "MArk/Cocktail/Barista"),
-        ("Faro-FairSum (paper)", "Faro-FairSum"),
-        ("Faro-Fair (paper)", "Faro-Fair"),
-    ],
-)
-def test_the_papers_edition_loses_the_published_utility(policy, system, replicas, published_traces, autoregression):
-    workload = published_traces.workload()
-    made = make(policy, Kit(published_traces.jobs, forecaster=autoregression))
-    lost = [
-        lost_utility(minute_utility(simulate(workload, made, replicas, draws=draw(workload, seed))))
-        for seed in TRIAL_SEEDS[:2]
-    ]
-    assert np.mean(lost) == pytest.approx(PUBLISHED.loc[(system, replicas)].lost_cluster_utility_mean, rel=0.1)
-
-
-@pytest.fixture(scope="module")
-def autoregression(published_traces):
-    return forecast.fit("ar", published_traces)
