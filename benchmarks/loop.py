@@ -21,7 +21,7 @@ from faro_lib import forecast
 from faro_lib.metrics import scale
 from faro_lib.policies import Kit, make
 from faro_lib.simulate import draw, simulate
-from faro_lib.simulate.measured import measure_where_possible
+from faro_lib.simulate.measured import measure
 from faro_lib.workload.synthetic import synthetic
 
 LIMIT_MS = {10: 20, 1000: 2000}
@@ -71,7 +71,7 @@ def main():
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for traces, forecaster, capacity, minutes in cases:
         jobs = traces.jobs
-        kit = Kit(jobs, forecaster, measure_where_possible(jobs))
+        kit = Kit(jobs, forecaster, measure(jobs))
         ms, cpu_s = planning_ms(kit, traces.workload().between(0, minutes), capacity)
         median, (slow, cpu) = np.median(ms[:, 0]), np.quantile(ms, 0.99, axis=0)
         row = (

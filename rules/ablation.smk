@@ -8,7 +8,7 @@ rule ablation:
         modules=local(modules_of("60_ablation")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        measured=[rules.queueing.output.notebook, *rules.queueing.output.table],
+        measured=rules.queueing.output.table,
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
         published=local(f"{PUBLISHED_TABLES}/published_ablation.csv"),
     output:

@@ -8,8 +8,7 @@ rule queueing:
         modules=local(modules_of("20_queueing")),
         jobs=rules.traces.output.jobs,
     output:
-        # Classes of jobs that make different promises cannot be measured; without a table of jobs there is one class.
-        table=[] if CONFIG.jobs else [f"{RESULTS}/queueing/measured.npz"],
+        table=f"{RESULTS}/queueing/measured.npz",
         half=f"{RESULTS}/queueing/half_against_exact.csv",
         captions=f"{RESULTS}/figures/captions-queueing.json",
         figures=figures_named("fig06_relaxations", "fig20_half_against_exact"),

@@ -8,7 +8,7 @@ rule scale:
         modules=local(modules_of("70_scale")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        measured=[rules.queueing.output.notebook, *rules.queueing.output.table],
+        measured=rules.queueing.output.table,
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
         simulated=[f"{RESULTS}/simulate/{table}.csv" for table in ("summary", "limit")],
         published=local(f"{PUBLISHED_TABLES}/published_main.csv"),

@@ -8,7 +8,7 @@ rule sensitivity:
         modules=local(modules_of("65_sensitivity")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        measured=[rules.queueing.output.notebook, *rules.queueing.output.table],
+        measured=rules.queueing.output.table,
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
     output:
         summary=f"{RESULTS}/sensitivity/summary.csv",

@@ -13,7 +13,7 @@ rule simulate:
         modules=local(modules_of("50_simulation")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        measured=[rules.queueing.output.notebook, *rules.queueing.output.table],
+        measured=rules.queueing.output.table,
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
     output:
         tables=[f"{RESULTS}/simulate/{{replicas}}/{table}" for table in SIMULATED],

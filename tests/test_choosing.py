@@ -31,7 +31,7 @@ def world():
 def test_what_is_judged_are_training_days_and_the_forecasters_saw_those_before(world, monkeypatch):
     seen = {}
     monkeypatch.setattr(choosing.forecast, "fit", lambda name, traces, **_: seen.setdefault(name, traces.days))
-    monkeypatch.setattr(choosing, "measure_where_possible", lambda jobs: None)
+    monkeypatch.setattr(choosing, "measure", lambda jobs: None)
     choosing.kits(world[0], posterior=None)
     assert seen == {"bayes": 8, "ar": 8}
     assert min(choosing.DAYS) == 9
@@ -99,7 +99,9 @@ def test_what_is_measured_is_on_disk_at_once_and_looks_complete_only_when_it_is(
         until(partial.exists)
         assert not out.exists()
         first.set_result(pd.DataFrame({"option": ["a"]}))
-        assert gathering.result(10)["option"].tolist() == ["a", "b"]
+        table = gathering.result(10)
+    assert table["option"].tolist() == ["a", "b"]
+    assert table.index.is_unique, "or its rows cannot be compared"
     assert pd.read_csv(out)["option"].tolist() == ["a", "b"]
     assert not partial.exists()
 

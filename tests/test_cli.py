@@ -109,7 +109,7 @@ def test_a_decision_of_the_past_is_explained_from_the_journal(tmp_path, capsys):
 RUN_MISTAKES = [
     (["--backend", "rey"], "backend='rey' is unknown; accepted: local, rayserve, deployments"),
     (["--policy", "AIDA"], "policy='AIDA' is unknown; did you mean 'AIAD'?"),
-    (["--policy", "AIAD"], "backend=rayserve needs the address of Ray's dashboard, http://host:8265"),
+    (["--policy", "AIAD"], "backend=rayserve needs --address, Ray's dashboard, http://host:8265"),
     (["--policy", "AIAD", "--address", "here"], "address='here' must read http://host:port"),
     (
         ["--policy", "AIAD", "--backend", "local"],
@@ -147,3 +147,44 @@ def test_without_apply_the_controller_prints_plans_and_changes_nothing(tmp_path,
         (tmp_path / "j").unlink()
         assert cli.main(["run", "--jobs", str(tmp_path / "jobs.yaml"), *where, *options, "--apply"]) == 0
         assert sorted(ray.scaled) == [("a", 4), ("b", 4)]
+
+
+ONE_DAY = "minute,job,requests\n" + "".join(f"{minute},{job},5\n" for minute in range(10) for job in "ab")
+
+
+class TestADayThatIsTooLittleToLearnFrom:
+    @pytest.fixture
+    def counts(self, tmp_path):
+        (tmp_path / "day.csv").write_text(ONE_DAY)
+        return str(tmp_path / "day.csv")
+
+    def test_is_refused_for_a_policy_that_learns_with_those_that_do_not(self, counts, capsys):
+        assert cli.main(["simulate", "--workload", counts, "--replicas", "6"]) == 2
+        said = capsys.readouterr().err
+        assert "a single day leaves Faro-Sum none to learn from" in said
+        assert "or choose policies that do not learn: FairShare, AIAD" in said
+        assert said.count("\n") == 1
+
+    def test_is_enough_for_a_policy_that_does_not(self, counts, capsys):
+        assert cli.main(["simulate", "--workload", counts, "--replicas", "6", "--policy", "AIAD"]) == 0
+
+    def test_nor_need_a_second_short_one_be_learnt_from(self, tmp_path, capsys):
+        rows = [f"{day},{minute},{job},5" for day in (1, 2) for minute in range(10) for job in "ab"]
+        (tmp_path / "two.csv").write_text("\n".join(["day,minute,job,requests", *rows]) + "\n")
+        told = ["simulate", "--workload", str(tmp_path / "two.csv"), "--replicas", "6", "--policy", "FairShare"]
+        assert cli.main(told) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--replicas", "0"], "replicas=0 must be at least 1"),
+        (["--forecaster", "bayes"], "forecaster='bayes' and --posterior FILE.npz need each other"),
+        (["--posterior", "p.npz"], "forecaster='bayes' and --posterior FILE.npz need each other"),
+    ],
+)
+def test_a_simulation_that_cannot_be_is_refused_in_one_line(arguments, told, capsys):
+    assert cli.main(["simulate", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1

@@ -134,6 +134,17 @@ def test_the_command_line_knows_every_option_that_the_controller_is_started_with
     assert {word for word in args if word.startswith("--")} <= known
 
 
+def test_a_controller_may_be_asked_to_print_only(tmp_path):
+    def begun(*more):
+        folder = tmp_path / str(len(more))
+        assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(folder), *more]) == 0
+        things = yaml.safe_load_all((folder / "controller.yaml").read_text())
+        return one(things, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
+
+    assert begun("--dry") == [word for word in begun() if word != "--apply"]
+    assert "--apply" in begun()
+
+
 def test_a_node_with_a_worker_can_be_drained(for_ray):
     workers = one(for_ray, "PodDisruptionBudget", "faro-workers")["spec"]
     count = one(for_ray, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["replicas"]
@@ -178,6 +189,10 @@ def test_the_dashboard_of_ray_hears_only_the_controller_the_operator_and_its_own
         (["--backend", "nomad"], "backend='nomad' is unknown"),
         (["--workers", "1", "--worker-cores", "2"], "cannot hold the minimum of 3 jobs, 3 cores"),
         (["--backend", "deployments"], "needs prometheus"),
+        (["--backend", "deployments", "--prometheus", "bogus"], "prometheus='bogus' must be an http:// or https://"),
+        (["--tick", "0"], "tick_s=0.0 must be a number > 0"),
+        (["--namespace", "Bad_Name"], "namespace='Bad_Name' is no name in Kubernetes"),
+        (["--name", "x" * 64], "is no name in Kubernetes"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, capsys, wrong, said):

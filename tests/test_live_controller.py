@@ -20,7 +20,7 @@ from faro_lib.live.explanation import explained, turn_at
 from faro_lib.policies import Kit, make
 from faro_lib.policies.base import FAILED, REASSERT
 from faro_lib.simulate import SimulatedCluster, draw
-from faro_lib.simulate.measured import measure_where_possible
+from faro_lib.simulate.measured import measure
 from faro_lib.workload.synthetic import synthetic
 
 CAPACITY, MINUTES, SEED = 8, 12, 24
@@ -38,9 +38,7 @@ def day(traces):
 
 @pytest.fixture(scope="module")
 def kit(traces):
-    return Kit(
-        traces.jobs, forecast.fit("ar", traces), measure_where_possible(traces.jobs, replicas=(1, 2, 4, 8), minutes=5)
-    )
+    return Kit(traces.jobs, forecast.fit("ar", traces), measure(traces.jobs, replicas=(1, 2, 4, 8), minutes=5))
 
 
 def cluster_of(day, policy):

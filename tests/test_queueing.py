@@ -186,7 +186,7 @@ def synthetic():
     shape = (1, 4, 3)
     grow = np.broadcast_to(per_replica[0][None, :, None], shape)
     return MeasuredPerformance(
-        ("resnet34",), per_replica, [1, 2, 4], 0.1 + 0.1 * grow, 1 - grow / 10, 1 - grow / 8, grow / 16, [0.72]
+        ("resnet34",), per_replica, [1, 2, 4], 0.1 + 0.1 * grow, 1 - grow / 10, 1 - grow / 8, grow / 16
     )
 
 
@@ -210,6 +210,18 @@ def test_nobody_serves_without_replicas():
     assert np.isinf(table.read("latency_s", "resnet34", 1.0, 0))
 
 
+def test_each_promise_of_a_model_is_measured_by_itself():
+    from faro_lib.queueing import service_class
+    from faro_lib.simulate.measured import measure
+    from faro_lib.workload import Job
+
+    easy, hard, another = Job("a"), Job("b", slo_s=0.4), Job("c")
+    table = measure((easy, hard, another), replicas=(1, 2), minutes=3)
+    assert set(table.classes) == {service_class(easy), service_class(hard)}
+    worth = {job.name: float(table.expected_utility(job, 8.0, 2, "relaxed")) for job in (easy, hard, another)}
+    assert worth["a"] == worth["c"] > worth["b"] > 0
+
+
 def test_a_measured_table_survives_its_file(tmp_path):
     table = synthetic()
     table.save(tmp_path / "measured.npz")
@@ -223,6 +235,6 @@ def test_a_measured_table_names_what_is_wrong_with_it():
     good = synthetic()
     arrays = [good.rate_per_replica_rps, good.replicas, good.latency_s, good.relaxed, good.precise, good.refused]
     with pytest.raises(ValueError, match="relaxed must lie in"):
-        MeasuredPerformance(good.classes, *arrays[:3], good.relaxed + 1, *arrays[4:], good.slo_s)
-    with pytest.raises(ValueError, match="model='yolo' was not measured; accepted: resnet34"):
+        MeasuredPerformance(good.classes, *arrays[:3], good.relaxed + 1, *arrays[4:])
+    with pytest.raises(ValueError, match="'yolo' was not measured; there are: resnet34"):
         good.read("relaxed", "yolo", 1.0, 1)

@@ -89,7 +89,7 @@ def test_a_few_minutes_are_enough_for_a_plan_but_not_for_a_replay():
     quiet = lambda line: None  # noqa: E731
     assert (recommend(history, 9, report=quiet).advice.plan.target >= 1).all()
     with pytest.raises(
-        ValueError, match="5 minutes of counts; at least 23 are needed for a replay; replicas= needs none"
+        ValueError, match="5 minutes of counts; at least 23 are needed for a replay; with --replicas none are"
     ):
         recommend(history, report=quiet)
     with pytest.raises(ValueError, match="a forecaster needs at least one day of more than 22 minutes"):
@@ -112,6 +112,13 @@ def test_the_busiest_part_of_a_day_keeps_its_place_in_the_training_days():
 def test_the_knee_of_a_corner_is_its_corner():
     corner = pd.DataFrame({"replicas": [1, 5, 9, 13], "slo_violation_rate": [1.0, 0.5, 0.0, 0.0]})
     assert knee(corner) == 9
+
+
+def test_a_size_that_is_asked_about_does_not_move_the_knee(counts_csv):
+    history = history_from_csv(str(counts_csv))
+    alone, asked = (recommend(history, replicas, with_curve=True, report=lambda line: None) for replicas in (None, 60))
+    assert asked.curve["replicas"].max() == 60 > alone.curve["replicas"].max()
+    assert asked.knee == alone.knee
 
 
 def test_a_straight_line_and_a_flat_one_have_no_knee():
@@ -245,6 +252,9 @@ MISTAKES = [
         "give one of --workload FILE.csv, --prometheus URL and --jour",
     ),
     (["--journal", "none.jsonl"], "none.jsonl: no such file"),
+    (["--workload", "my.csv", "--hours", "3"], "--hours is for --prometheus, which is not given"),
+    (["--workload", "{csv}", "--forecaster", "oracle"], "forecaster='oracle' knows what is to come; accepted: ar"),
+    (["--workload", "{csv}", "--forecaster", "bayes"], "forecaster='bayes' needs a posterior, which the pipeline fits"),
     (["--journal", "{csv}"], "not a line of a journal"),
     (["--workload", "none.csv"], "none.csv: no such file"),
     (["--prometheus", "http://127.0.0.1:1"], "--prometheus needs --query"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faro_lib.queueing import MeasuredPerformance, latency
+from faro_lib.queueing import MeasuredPerformance, latency, service_class
 from faro_lib.utility import (
     DROPS,
     SOLVER_STEPS,
@@ -168,7 +168,13 @@ def measured(slo_s=0.72):
     rho = np.broadcast_to(per_replica[0][None, :, None] * 0.18, (1, 81, 8))
     late = 0.18 + 0.1 * rho
     return MeasuredPerformance(
-        ("resnet34",), per_replica, np.arange(1, 9), late, 1 / (1 + rho), (rho < 1) * 1.0, 0.0 * rho, [slo_s]
+        (service_class(Job("any", slo_s=slo_s)),),
+        per_replica,
+        np.arange(1, 9),
+        late,
+        1 / (1 + rho),
+        (rho < 1) * 1.0,
+        0.0 * rho,
     )
 
 
@@ -180,7 +186,7 @@ def test_a_measured_table_enters_with_its_mean_utilities():
 
 
 def test_a_measured_table_refuses_a_promise_that_it_was_not_measured_against():
-    with pytest.raises(ValueError, match=r"slo_s=0.72 but 'resnet34' was measured against 0.5"):
+    with pytest.raises(ValueError, match=r"p99 within 0.72 s' was not measured; there are: .* p99 within 0.5 s"):
         build_table([Job("a")], np.ones((1, 1, 1)), [1], performance=measured(0.5))
 
 

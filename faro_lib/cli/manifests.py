@@ -19,6 +19,7 @@ def manifests(
     ] = "faro:local",
     policy: Annotated[str, typer.Option(help="Who decides.")] = "Faro-Sum",
     tick: Annotated[float, typer.Option(help="Seconds between two turns.")] = 60.0,
+    dry: Annotated[bool, typer.Option("--dry", help="A controller that prints its plans and changes nothing.")] = False,
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
     worker_cores: Annotated[int, typer.Option(help="Cores of each.")] = 4,
     worker_memory: Annotated[float, typer.Option(help="GiB of each.")] = 8.0,
@@ -50,7 +51,7 @@ def manifests(
     maker_of(policy)  # refuses a name that nobody has registered
     table = read_jobs(jobs)
     common: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
-    common |= dict(name=name, image=image, policy=policy, tick_s=tick, monitor=service_monitor)
+    common |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
     if backend == "deployments":
         sections = read_sections(jobs, "deployment")
         addresses = tuple(Address.of(job, sections[job.name], namespace) for job in table)

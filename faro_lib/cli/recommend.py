@@ -19,7 +19,7 @@ def recommend(
     query: Annotated[str | None, typer.Option(help="PromQL of a minute's requests, one series a job.")] = None,
     label: Annotated[str | None, typer.Option(help="The label that names the job.")] = None,
     journal: Annotated[str | None, typer.Option(help="Counts: the journal of `faro run`.")] = None,
-    hours: Annotated[int, typer.Option(help="How far back Prometheus is asked.")] = 24,
+    hours: Annotated[int | None, typer.Option(help="How far back Prometheus is asked.  [default: 24]")] = None,
     jobs: Annotated[str | None, typer.Option(help="Promises and service times, .csv or .yaml.")] = None,
     replicas: Annotated[int | None, typer.Option(help="Capacity in cores; by default what is needed.")] = None,
     curve: Annotated[bool, typer.Option("--curve", help="Replay the last day at several sizes.")] = False,
@@ -48,6 +48,10 @@ def recommend(
     load_plugins(plugin or [])
     if sum(source is not None for source in (workload, prometheus, journal)) != 1:
         raise ValueError("give one of --workload FILE.csv, --prometheus URL and --journal FILE")
+    of_prometheus = {"--query": query, "--hours": hours, "--label": label, "--prometheus-token": prometheus_token}
+    for option, value in of_prometheus.items():
+        if prometheus is None and value is not None:
+            raise ValueError(f"{option} is for --prometheus, which is not given")
     if workload is not None:
         history = advice.history_from_csv(workload, jobs, at)
     elif journal is not None:
@@ -56,7 +60,7 @@ def recommend(
         if query is None:
             raise ValueError("--prometheus needs --query, e.g. 'sum by (job_name) (increase(http_requests_total[1m]))'")
         history = advice.history_from_prometheus(
-            str(prometheus), query, jobs, hours=hours, label=label, token_path=prometheus_token
+            str(prometheus), query, jobs, hours=24 if hours is None else hours, label=label, token_path=prometheus_token
         )
     if history.missing:
         _tell(f"{history.missing} counts are missing: bridged by straight lines for learning, missing for deciding")
@@ -96,7 +100,7 @@ def _text(found) -> str:
     for row in rows:
         low, high = row["likely_rps"]
         rate = f"{row['expected_rps']:.1f} ({low:.1f}-{high:.1f})"
-        latency = "-" if row["predicted_latency_s"] is None else f"{1000 * row['predicted_latency_s']:.0f} ms"
+        latency = "no end" if row["predicted_latency_s"] is None else f"{1000 * row['predicted_latency_s']:.0f} ms"
         slo = f"{1000 * row['slo_s']:.0f} ms"
         lines.append(f"{row['job']:<{width}} {row['replicas']:>8}  {rate:<20} {latency:>9} {slo:>8}  {row['why']}")
     lines.append(f"{found.advice.used:g} of {found.advice.capacity:g} cores used")

@@ -131,7 +131,7 @@ def kit_for(table, history: str | None, forecaster: str):
     from faro_lib.live.spec import PLACES
     from faro_lib.policies import Kit
     from faro_lib.simulate import Physics
-    from faro_lib.simulate.measured import measure_where_possible
+    from faro_lib.simulate.measured import measure
     from faro_lib.workload import Traces
     from faro_lib.workload.readers import read_csv
 
@@ -142,7 +142,7 @@ def kit_for(table, history: str | None, forecaster: str):
     else:
         learnt = untaught(tuple(job.name for job in table))
     physics = Physics("least-outstanding", replica_places=PLACES)
-    return Kit(table, forecaster=learnt, performance=measure_where_possible(table, minutes=20, physics=physics))
+    return Kit(table, forecaster=learnt, performance=measure(table, minutes=20, physics=physics))
 
 
 def ending(stop: threading.Event, number: int) -> None:

@@ -72,7 +72,8 @@ def policies_by_size(
         axis.set_xticks(range(len(sizes)), [f"{size:g} replicas" for size in sizes])
         axis.set_ylabel(label)
         axis.grid(visible=False, axis="x")
-    _legend(figure, *axes[0][0].get_legend_handles_labels(), published is not None, limit is not None)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    _legend(figure, handles, labels, published is not None, limit is not None)
     return figure
 
 

@@ -40,7 +40,7 @@ class Address:
             if key not in accepted:
                 raise ValueError(f"job {job.name!r}: deployment.{key} is unknown; {nearest(key, accepted)}")
         if not isinstance(said.get("queries"), dict):
-            raise ValueError(f"job {job.name!r}: deployment.queries is missing; a mapping of PromQL queries")
+            raise ValueError(f"job {job.name!r}: deployment.queries is missing: PromQL for requests and latency_mean_s")
         queries = Queries.of(job.name, said["queries"])
         return cls(job, said.get("namespace", namespace), said.get("name", job.name), queries)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from faro_lib.kube.deployments import Address
 from faro_lib.kube.status import API_VERSION, KIND, definition
 from faro_lib.live.spec import Served
 from faro_lib.workload import Job
+from faro_lib.workload.prometheus import check_address
 
 PART = {"app.kubernetes.io/part-of": "faro"}
 CONTROLLER = {"app.kubernetes.io/name": "faro-controller", **PART}
@@ -25,6 +28,7 @@ TOKEN_FOLDER = "/var/run/faro"
 BACKENDS = ("rayserve", "deployments")
 FIRST = ("namespace.yaml", "crd.yaml")  # the Secret lies in the one, a FaroPlan is of the other
 WORKERS = rayservice.Workers()
+LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # of DNS, RFC 1123
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Wanted:
     jobs_text : the table as the user wrote it, for the ConfigMap.
     initial : replicas to begin with (rayserve).
     policy, tick_s : who decides, and how often.
+    act : whether plans are carried out; without, the controller only prints them.
     prometheus : address that the queries go to (deployments).
     monitor : whether a ServiceMonitor is wanted.
     """
@@ -50,6 +55,7 @@ class Wanted:
     ray_version: str = ""
     policy: str = "Faro-Sum"
     tick_s: float = 60.0
+    act: bool = True
     served: tuple[Served, ...] = ()
     addresses: tuple[Address, ...] = ()
     initial: Sequence[int] = ()
@@ -60,8 +66,17 @@ class Wanted:
     def __post_init__(self):
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
-        if self.backend == "deployments" and not self.prometheus:
-            raise ValueError("backend=deployments needs prometheus, the address that the jobs' queries go to")
+        for key in ("namespace", "name"):
+            if not LABEL.fullmatch(getattr(self, key)):
+                raise ValueError(
+                    f"{key}={getattr(self, key)!r} is no name in Kubernetes: lower case, digits and -, up to 63"
+                )
+        if not 0 < self.tick_s < math.inf:
+            raise ValueError(f"tick_s={self.tick_s!r} must be a number > 0")
+        if self.backend == "deployments":
+            if not self.prometheus:
+                raise ValueError("backend=deployments needs prometheus, the address that the jobs' queries go to")
+            check_address(self.prometheus)
         if self.backend == "rayserve":
             need = sum(max(1, job.min_replicas) * job.cores for job in self.jobs)
             if need > self.workers.total:
@@ -183,7 +198,7 @@ def arguments(wanted: Wanted) -> list[str]:
         said["--serve-address"] = f"http://{head}:{rayservice.SERVING}"
     else:
         said["--prometheus"] = wanted.prometheus
-    return ["run", "--apply", *(word for pair in said.items() for word in pair)]
+    return ["run", *(["--apply"] if wanted.act else []), *(word for pair in said.items() for word in pair)]
 
 
 def controller(wanted: Wanted) -> dict:

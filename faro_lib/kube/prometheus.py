@@ -13,7 +13,7 @@ import urllib3
 from faro_lib.config import nearest
 from faro_lib.policies.base import HISTORY_MIN
 from faro_lib.workload.jobs import MINUTE_S
-from faro_lib.workload.prometheus import token_file
+from faro_lib.workload.prometheus import check_address, token_file
 
 LOG = logging.getLogger(__name__)
 WINDOW_S = 30.0  # of the mean latency that policies see
@@ -75,8 +75,7 @@ class Prometheus:
     """
 
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0, threads: int = 4):
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"prometheus={url!r} must be an http:// or https:// address")
+        check_address(url)
         self.url, self._token, self._timeout_s = url.rstrip("/"), token_file(token_path), timeout_s
         self.error: str | None = None  # why the last request was not answered
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prometheus")

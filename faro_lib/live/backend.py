@@ -60,7 +60,7 @@ def serving(
 def reached(backend: str, address: str | None, serve_address: str | None) -> Endpoint:
     """An endpoint that is there already; the token is taken from where Ray takes it, anew for every call."""
     if not address:
-        raise ValueError(f"backend={backend} needs the address of Ray's dashboard, http://host:8265")
+        raise ValueError(f"backend={backend} needs --address, Ray's dashboard, http://host:8265")
     parts = urllib.parse.urlsplit(address)
     read_token()  # one that cannot be read is refused before anything begins
     there = serve_address or f"{parts.scheme}://{parts.hostname}:8000"

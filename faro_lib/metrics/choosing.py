@@ -24,7 +24,7 @@ from faro_lib.policies import Kit
 from faro_lib.policies.base import Policy
 from faro_lib.policies.faro import FALLBACK, chosen
 from faro_lib.simulate import TRIAL_SEEDS, draw, simulate
-from faro_lib.simulate.measured import measure_where_possible
+from faro_lib.simulate.measured import measure
 from faro_lib.workload import Traces
 from faro_lib.workload.tables import load_workload
 
@@ -111,7 +111,7 @@ def _remaining(traces: Traces, kit: Kit, day: int, phase: int, size: int, seed: 
 
 def kits(traces: Traces, posterior: forecast.Posterior) -> tuple[Kit, Kit]:
     """With the Bayesian forecaster, and with the pooled autoregression; both have seen the days before DAYS only."""
-    jobs, performance = traces.jobs, measure_where_possible(traces.jobs)
+    jobs, performance = traces.jobs, measure(traces.jobs)
     before = traces.until(min(DAYS))
     return tuple(  # type: ignore[return-value]
         Kit(jobs, forecaster=forecaster, performance=performance)
@@ -131,7 +131,7 @@ def gathered(runs: Sequence[Future[pd.DataFrame]], out: Path) -> pd.DataFrame:
     """All rows, in the order of `runs`, written to `out`; until the last is there they stand in out.partial.csv."""
     partial = out.with_suffix(f".partial{out.suffix}")
     for done, _ in enumerate(as_completed(runs), 1):
-        table = pd.concat([run.result() for run in runs if run.done()])
+        table = pd.concat([run.result() for run in runs if run.done()], ignore_index=True)
         table.to_csv(partial, index=False)
         print(f"{done} of {len(runs)} days, phases and sizes", file=sys.stderr, flush=True)
     partial.replace(out)
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runs = [pool.submit(measured, traces, policies, *case, told.seed) for case in cases]
         parts = [pool.submit(_remaining, traces, kit, *case, told.seed) for case in cases]
         table = gathered(runs, told.out)
-        made_of = pd.concat([part.result() for part in parts])
+        made_of = pd.concat([part.result() for part in parts], ignore_index=True)
     print(differences(table).round(4).to_string(index=False))
     print(made_of.groupby(["part", "replicas"], sort=False)["lost_utility"].mean().unstack().round(3).to_string())
 

@@ -19,7 +19,7 @@ from faro_lib.policies import Kit, Policy
 from faro_lib.queueing import MeasuredPerformance
 from faro_lib.simulate import TRIAL_SEEDS, Physics, draw, simulate
 from faro_lib.simulate.cluster import PAPER
-from faro_lib.simulate.measured import measure_where_possible
+from faro_lib.simulate.measured import measure
 from faro_lib.workload import Traces, Workload, jobs_array
 from faro_lib.workload.jobs import MINUTE_S
 
@@ -59,9 +59,7 @@ def kit_of(traces: Traces, results: str | Path | None = None, report: Callable[[
         forecaster = forecast.fit("bayes", traces, posterior=posterior)
     elif traces.days:
         forecaster = forecast.fit("ar", traces)
-    performance = (
-        MeasuredPerformance.load(measured) if measured and measured.exists() else measure_where_possible(traces.jobs)
-    )
+    performance = MeasuredPerformance.load(measured) if measured and measured.exists() else measure(traces.jobs)
     report(f"forecaster: {type(forecaster).__name__}; latency: {'measured' if performance else 'formula'}")
     return Kit(traces.jobs, forecaster=forecaster, performance=performance)
 

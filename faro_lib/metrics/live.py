@@ -24,7 +24,7 @@ from faro_lib.metrics.frames import decisions_frame, minutes_frame
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import Kit, Policy, make
 from faro_lib.simulate import Run
-from faro_lib.simulate.measured import measure_where_possible
+from faro_lib.simulate.measured import measure
 from faro_lib.workload import Workload
 from faro_lib.workload.tables import read_traces
 
@@ -254,7 +254,7 @@ def replay(
     if share < 1:
         report(f"{share:.0%} of the requests are sent, as all would be more than {most_rps:g} a second")
     one = Slice(workload, replicas, scale, tick_s * scale, places)
-    kit = Kit(workload.jobs, forecast.fit("ar", traces), measure_where_possible(workload.jobs, physics=one.physics))
+    kit = Kit(workload.jobs, forecast.fit("ar", traces), measure(workload.jobs, physics=one.physics))
     return study(
         one,
         {name: make(name, kit) for name in policies},

@@ -15,7 +15,7 @@ from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import Kit
 from faro_lib.policies.base import Policy
 from faro_lib.policies.faro import chosen
-from faro_lib.queueing import MeasuredPerformance
+from faro_lib.queueing import MeasuredPerformance, service_class
 from faro_lib.simulate import Draws, Physics, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload
@@ -64,7 +64,10 @@ def values_at_constant_rates(workload: Workload, performance: MeasuredPerformanc
     """What each minute is worth on average with x replicas at its rate: (jobs, most + 1, minutes); column 0 nothing."""
     rates_rps = workload.requests_per_min / MINUTE_S
     columns = [
-        [performance.read("relaxed", job.model, rate, x) if x else np.zeros(len(rate)) for x in range(most + 1)]
+        [
+            performance.read("relaxed", service_class(job), rate, x) if x else np.zeros(len(rate))
+            for x in range(most + 1)
+        ]
         for job, rate in zip(workload.jobs, rates_rps)
     ]
     return np.array(columns)

@@ -14,7 +14,7 @@ from faro_lib.policies import Kit, make
 from faro_lib.policies.paper import OBJECTIVES
 from faro_lib.policies.paper_solvers import ExactPaperFaro, GroupedPaperFaro
 from faro_lib.simulate import draw
-from faro_lib.simulate.measured import measure_where_possible
+from faro_lib.simulate.measured import measure
 from faro_lib.workload import Traces, Workload, jobs_array
 from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
 
@@ -88,7 +88,7 @@ def two_models(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every other job serves ResNet18: the summary and the limit. Both models are measured anew."""
     both = mixed(traces)
-    kit = Kit(both.jobs, kit.forecaster, measure_where_possible(both.jobs))
+    kit = Kit(both.jobs, kit.forecaster, measure(both.jobs))
     day = _part_of_a_day(both, minutes)
     made = {name: make(name, kit) for name in policies}
     summary, limits = summaries(day, made, replicas, trials, limit=True, report=report)

@@ -12,7 +12,7 @@ from faro_lib.forecast.oracle import oracle
 from faro_lib.metrics.experiment import summaries
 from faro_lib.policies import Kit, Policy, make
 from faro_lib.policies.loops import TwoLoops
-from faro_lib.simulate.measured import measure_where_possible
+from faro_lib.simulate.measured import measure
 from faro_lib.workload import Workload
 
 # Each circumstance and how its values are said.
@@ -63,7 +63,7 @@ def settings(workload: Workload, kit: Kit, values: Mapping[str, Sequence[float]]
         yield Setting("cold_start_s", start_s, *_with_jobs(workload, kit, lambda job, s=start_s: {"start_s": s}))
     for factor in values.get("slo_factor", ()):
         changed, same = _with_jobs(workload, kit, lambda job, f=factor: {"slo_s": f * job.service_time_s})
-        table = kit.performance and measure_where_possible(changed.jobs)
+        table = kit.performance and measure(changed.jobs)
         yield Setting("slo_factor", factor, changed, replace(same, performance=table))
     for error in values.get("forecast_error", ()):
         yield Setting("forecast_error", error, workload, replace(kit, forecaster=oracle(workload, error)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from faro_lib.config import PUBLISHED, PUBLISHED_DAYS, PUBLISHED_JOBS, SYNTHETIC, Config, nearest
@@ -46,7 +46,7 @@ def check(config: Config, here: bool = True) -> int:
     traces = load_workload(config.workload, config.jobs)
     _hold(traces.jobs, config)
     if not traces.days:
-        _without_learning(config, traces.jobs)
+        without_learning(config, traces.jobs)
     if here:
         check_memory(config, len(traces.jobs), traces.days, traces.evaluation.shape[-1])
     return traces.days
@@ -103,16 +103,21 @@ def _among(noun: str, accepted: list[str]) -> Callable[[str], None]:
     return find
 
 
-def _without_learning(config: Config, jobs) -> None:
-    """Refuse policies that are made from a forecaster, which has no day to learn from."""
+def learners(policies: Sequence[str], jobs) -> list[str]:
+    """Those policies that are made from a forecaster."""
     from faro_lib.policies import Kit, make
 
-    predictive = [policy for policy in config.policies if _mistake(lambda name: make(name, Kit(jobs)), policy)]
+    return [policy for policy in policies if _mistake(lambda name: make(name, Kit(jobs)), policy)]
+
+
+def without_learning(config: Config, jobs) -> None:
+    """Refuse policies that are made from a forecaster, which has no day to learn from."""
+    predictive = learners(config.policies, jobs)
     if predictive:
         others = [policy for policy in config.policies if policy not in predictive]
         raise ValueError(
             f"{config.workload}: a single day leaves {predictive[0]} none to learn from; add earlier days (a column `day`), "
-            f"or choose policies={others or ['FairShare']}"
+            f"or choose policies that do not learn: {', '.join(others or ['FairShare'])}"
         )
 
 

@@ -10,6 +10,17 @@ import numpy as np
 FIELDS = ("latency_s", "relaxed", "precise", "refused")
 
 
+def service_class(job) -> str:
+    """What jobs with one model and one promise have in common, by a name.
+
+    >>> from faro_lib.workload import Job
+    >>> service_class(Job("a"))
+    'resnet34 of 0.18 s, p99 within 0.72 s'
+    """
+    varies = f" (scv {job.service_scv:g})" if job.service_scv else ""
+    return f"{job.model} of {job.service_time_s:g} s{varies}, p{100 * job.percentile:g} within {job.slo_s:g} s"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MeasuredPerformance:
     """Latency and utility of each service class on a grid of (rate per replica, replicas), made by `simulate`.
@@ -21,13 +32,12 @@ class MeasuredPerformance:
 
     Attributes
     ----------
-    classes : names of the service classes, found by `Job.model`.
+    classes : names of the service classes, found by `service_class`.
     rate_per_replica_rps : increasing, shape (classes, rates); the first is 0.
     replicas : increasing whole numbers, shape (counts,).
     latency_s : percentile of latency, shape (classes, rates, counts).
     relaxed, precise : mean per-minute utility, in [0, 1], same shape.
     refused : fraction of the requests refused, same shape.
-    slo_s : the promise that the utilities were measured against, shape (classes,).
     """
 
     classes: tuple[str, ...]
@@ -37,10 +47,9 @@ class MeasuredPerformance:
     relaxed: np.ndarray
     precise: np.ndarray
     refused: np.ndarray
-    slo_s: np.ndarray
 
     def __post_init__(self):
-        for field in ("rate_per_replica_rps", "replicas", "slo_s", *FIELDS):
+        for field in ("rate_per_replica_rps", "replicas", *FIELDS):
             array = np.array(getattr(self, field), dtype=float)
             array.setflags(write=False)
             object.__setattr__(self, field, array)
@@ -51,8 +60,6 @@ class MeasuredPerformance:
                 f"rate_per_replica_rps has shape {self.rate_per_replica_rps.shape}, replicas {self.replicas.shape}; "
                 f"expected ({n} classes, rates) and (counts,)"
             )
-        if self.slo_s.shape != (n,):
-            raise ValueError(f"slo_s has shape {self.slo_s.shape}; expected ({n} classes,)")
         for field, grid in (("rate_per_replica_rps", self.rate_per_replica_rps), ("replicas", self.replicas[None])):
             if grid.shape[1] < 1 or not (np.all(np.diff(grid, axis=1) > 0) and np.all(grid >= 0)):
                 raise ValueError(f"{field} must be increasing and >= 0")
@@ -64,16 +71,16 @@ class MeasuredPerformance:
             if np.isnan(values).any() or (values < 0).any() or (field != "latency_s" and (values > 1).any()):
                 raise ValueError(f"{field} must lie in [0, {'inf' if field == 'latency_s' else '1'}] without NaN")
 
-    def read(self, field: str, service_class: str, rate_rps, replicas):
-        """One of "latency_s", "relaxed", "precise", "refused", interpolated; `rate_rps` and `replicas` broadcast.
+    def read(self, field: str, kind: str, rate_rps, replicas):
+        """One of FIELDS of service class `kind`, interpolated; `rate_rps` and `replicas` broadcast.
 
         Zero replicas serve nobody: infinite latency, utility 0, everything refused.
         """
         if field not in FIELDS:
             raise ValueError(f"field={field!r} was not measured; accepted: {', '.join(FIELDS)}")
-        if service_class not in self.classes:
-            raise ValueError(f"model={service_class!r} was not measured; accepted: {', '.join(self.classes)}")
-        k = self.classes.index(service_class)
+        if kind not in self.classes:
+            raise ValueError(f"{kind!r} was not measured; there are: {'; '.join(self.classes)}")
+        k = self.classes.index(kind)
         rate_rps, replicas = np.broadcast_arrays(np.asarray(rate_rps, float), np.asarray(replicas, float))
         if not np.all(rate_rps >= 0):
             raise ValueError(f"rate_rps={rate_rps[~(rate_rps >= 0)].flat[0]} must be a number >= 0")
@@ -100,14 +107,11 @@ class MeasuredPerformance:
         """Mean utility of `job` at constant rates; what `utility.build_table` asks of a performance model."""
         if utility == "relaxed" and alpha != 1.0:
             raise ValueError(f"alpha={alpha}: relaxed utilities were measured with alpha=1")
-        if job.model in self.classes and not np.isclose(job.slo_s, self.slo_s[self.classes.index(job.model)]):
-            measured = self.slo_s[self.classes.index(job.model)]
-            raise ValueError(f"job {job.name!r}: slo_s={job.slo_s} but {job.model!r} was measured against {measured}")
-        return self.read(utility, job.model, rate_rps, replicas)
+        return self.read(utility, service_class(job), rate_rps, replicas)
 
     def save(self, path) -> None:
         """Write all arrays into one .npz file."""
-        names = ("rate_per_replica_rps", "replicas", "slo_s", *FIELDS)
+        names = ("rate_per_replica_rps", "replicas", *FIELDS)
         arrays = {name: np.asarray(getattr(self, name)) for name in names}
         np.savez_compressed(Path(path), classes=np.array(self.classes), **arrays)  # type: ignore[arg-type]
 
@@ -115,7 +119,7 @@ class MeasuredPerformance:
     def load(cls, path) -> MeasuredPerformance:
         """Read what `save` wrote."""
         with np.load(Path(path), allow_pickle=False) as file:
-            names = ("rate_per_replica_rps", "replicas", "slo_s", *FIELDS)
+            names = ("rate_per_replica_rps", "replicas", *FIELDS)
             return cls(classes=tuple(file["classes"].tolist()), **{name: file[name] for name in names})
 
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.forecast import CONTEXT_MIN, HORIZON_MIN, Forecaster, fit
+from faro_lib.forecast import CONTEXT_MIN, HORIZON_MIN, Forecaster, fit, forecasters
 from faro_lib.forecast.kalman import untaught
 from faro_lib.workload import Job, Traces
 
 DAY_MIN = 1440
 LEARNT_FROM_DAYS, LEARNT_FROM_TODAY = "ar", "persistence"
+UNFIT = {"oracle": "knows what is to come", "bayes": "needs a posterior, which the pipeline fits"}
 LEAST_MIN = CONTEXT_MIN + HORIZON_MIN + 1  # of a day that something can be learnt from, or that can be replayed
 
 
@@ -49,6 +50,9 @@ class History:
 
         With less than that, the one that `faro run` begins with, which need not learn.
         """
+        if name in UNFIT:
+            accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
+            raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
         if self.short and name is None:
             return untaught(tuple(job.name for job in self.jobs))
         return fit(name or (LEARNT_FROM_TODAY if self.single_day else LEARNT_FROM_DAYS), self.traces)

@@ -12,11 +12,11 @@ from faro_lib.allocate import OBJECTIVES
 from faro_lib.policies import Faro, Kit
 from faro_lib.policies.faro import chosen
 from faro_lib.queueing import MeasuredPerformance
-from faro_lib.recommend.capacity import busiest, curve, knee, needed
+from faro_lib.recommend.capacity import busiest, curve, knee, needed, sizes_worth_trying
 from faro_lib.recommend.history import LEAST_MIN, History, history_of
 from faro_lib.recommend.now import Advice, advise
 from faro_lib.simulate import Physics
-from faro_lib.simulate.measured import measure_where_possible
+from faro_lib.simulate.measured import measure
 
 REPLAYED_MIN = 360  # of a longer day its busiest part is replayed
 
@@ -30,15 +30,13 @@ class Recommendation:
     advice : replicas for the minutes to come.
     curve : SLO violations by cluster size (`capacity.COLUMNS`), None if it was not asked for.
     violations : the rate that is wanted.
+    knee : where more capacity stops to pay, among the sizes worth trying: one that was asked about does not move it.
     """
 
     advice: Advice
     curve: pd.DataFrame | None
     violations: float
-
-    @property
-    def knee(self) -> int | None:
-        return None if self.curve is None else knee(self.curve)
+    knee: int | None = None
 
     @property
     def needed(self) -> int | None:
@@ -90,31 +88,34 @@ def recommend(
     OBJECTIVES.find(objective)
     if history.short and (with_curve or replicas is None):
         n = history.today.shape[1]
-        raise ValueError(f"{n} minutes of counts; at least {LEAST_MIN} are needed for a replay; replicas= needs none")
+        raise ValueError(
+            f"{n} minutes of counts; at least {LEAST_MIN} are needed for a replay; with --replicas none are"
+        )
     history.forecaster(forecaster)  # a name that nobody knows is refused now, not after the minute that the rest takes
-    report("measuring latencies of each class of jobs at constant rates")
-    performance = measure_where_possible(history.jobs, minutes=20, physics=physics)
+    report("measuring latencies of each kind of jobs and promise at constant rates")
+    performance = measure(history.jobs, minutes=20, physics=physics)
     policy = _policy(history, performance, objective, forecaster)
-    table, size = None, replicas
+    table, bend, size = None, None, replicas
     if with_curve or replicas is None:
-        table = _replayed(history, performance, objective, forecaster, violations, replicas, physics, report)
+        table, bend = _replayed(history, performance, objective, forecaster, violations, replicas, physics, report)
         size = replicas or needed(table, violations) or int(table["replicas"].max())
     assert size is not None
-    return Recommendation(advise(history.jobs, history.today, policy, size), table, violations)
+    return Recommendation(advise(history.jobs, history.today, policy, size), table, violations, bend)
 
 
 def _policy(history: History, performance: MeasuredPerformance | None, objective: str, forecaster: str | None) -> Faro:
     return chosen(Kit(history.jobs, history.forecaster(forecaster), performance), objective)
 
 
-def _replayed(history, performance, objective, forecaster, violations, replicas, physics, report) -> pd.DataFrame:
-    """The curve over the busiest part of the last day."""
+def _replayed(history, performance, objective, forecaster, violations, replicas, physics, report):
+    """The curve over the busiest part of the last day, and its knee."""
     day, first = busiest(history.traces, REPLAYED_MIN)
     if history.single_day:
         report("there is no earlier day: what is replayed was learnt from, so the curve flatters a little")
     report(f"replaying minutes {first} to {first + day.evaluation.shape[-1]} of the last day")
     learnt = history_of(day.jobs, day.evaluation[0], earlier=None if history.single_day else day.train)
     policy = _policy(learnt, performance, objective, forecaster)
-    return curve(
-        day.workload(), policy, policy.performance, violations, include=replicas, physics=physics, report=report
-    )
+    workload = day.workload()
+    table = curve(workload, policy, policy.performance, violations, include=replicas, physics=physics, report=report)
+    _, most = sizes_worth_trying(workload, policy.performance)
+    return table, knee(table[table["replicas"] <= most])

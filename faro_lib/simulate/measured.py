@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from faro_lib.policies.baselines import Fixed
-from faro_lib.queueing import MeasuredPerformance
+from faro_lib.queueing import MeasuredPerformance, service_class
 from faro_lib.simulate.cluster import PAPER, Physics
 from faro_lib.simulate.draws import draw
 from faro_lib.simulate.run import simulate
@@ -26,7 +26,7 @@ def measure(
     seed: int = 1,
     physics: Physics = PAPER,
 ) -> MeasuredPerformance:
-    """Serve constant rates with constant replicas, class by class (`Job.model`), and write down what a minute was worth.
+    """Serve constant rates with constant replicas, class by class (`service_class`), and write down what a minute was worth.
 
     Utilities are means over minutes of the utility of a minute's percentile, which is what a decision is judged by; the
     utility of a mean percentile would be larger near saturation.
@@ -37,7 +37,7 @@ def measure(
     replicas : counts measured.
     minutes : of each run; the first is left out, since it begins with empty queues.
     """
-    classes = {job.model: job for job in reversed(jobs)}
+    classes = {service_class(job): job for job in reversed(jobs)}
     shape = (len(classes), 1 + len(UTILISATIONS), len(replicas))
     rates = np.zeros(shape[:2])
     # At rate 0 nothing waits: the table's first row is that of an idle replica.
@@ -59,11 +59,4 @@ def measure(
             precise[k, 1:, column] = precise_utility(p99_s, job.slo_s).mean(axis=1)
             refused[k, 1:, column] = run.refused.sum(axis=1) / run.requests.sum(axis=1)
         latency_s[k, 0] = latency_s[k, 1]
-    slo_s = np.array([job.slo_s for job in classes.values()])
-    return MeasuredPerformance(tuple(classes), rates, np.array(replicas), latency_s, relaxed, precise, refused, slo_s)
-
-
-def measure_where_possible(jobs: tuple[Job, ...], **options) -> MeasuredPerformance | None:
-    """`measure`, or None where one class of jobs makes different promises, which one table cannot hold."""
-    promises = {(job.model, job.slo_s, job.percentile) for job in jobs}
-    return measure(jobs, **options) if len(promises) == len({job.model for job in jobs}) else None
+    return MeasuredPerformance(tuple(classes), rates, np.array(replicas), latency_s, relaxed, precise, refused)

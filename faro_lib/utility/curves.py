@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from faro_lib.queueing import MeasuredPerformance, latency
+from faro_lib.queueing import MeasuredPerformance, latency, service_class
 from faro_lib.queueing.formulas import RHO_MAX
 from faro_lib.utility.functions import relaxed_utility
 
@@ -51,7 +51,7 @@ def curves_of(jobs, performance, utility: str, alpha: float, columns: int) -> Cu
         return Curves(first, last, value, np.array([classes[key] for key in keys]))
     elif isinstance(performance, MeasuredPerformance):
         keys = [
-            replace(job, name=job.model, weight=1.0, tenant="", cores=1.0, min_replicas=0, max_replicas=1)
+            replace(job, name=service_class(job), weight=1.0, tenant="", cores=1.0, min_replicas=0, max_replicas=1)
             for job in jobs
         ]
         classes = {key: i for i, key in enumerate(dict.fromkeys(keys))}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.queueing import latency
+from faro_lib.queueing import latency, service_class
 from faro_lib.utility.curves import curves_of
 from faro_lib.utility.functions import (
     MEASURE_STEPS,
@@ -214,7 +214,7 @@ def predicted_latency(jobs, rates_rps, replicas, *, drop=0.0, performance="half-
                 service_scv=job.service_scv,
             )
         elif hasattr(performance, "read"):
-            out[j] = performance.read("latency_s", job.model, rates[j] * kept[j], replicas[j])
+            out[j] = performance.read("latency_s", service_class(job), rates[j] * kept[j], replicas[j])
         else:
             # A model of utilities alone says nothing about latency but how far the promise is missed.
             worth = performance.expected_utility(job, rates[j] * kept[j], replicas[j], "relaxed", 1.0)

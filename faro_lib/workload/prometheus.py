@@ -16,6 +16,11 @@ from faro_lib.workload.jobs import MINUTE_S
 MOST_POINTS = 11_000  # that the API returns of a series
 
 
+def check_address(url: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"prometheus={url!r} must be an http:// or https:// address")
+
+
 def read_prometheus(
     url: str,
     query: str,
@@ -39,8 +44,7 @@ def read_prometheus(
     -------
     names (jobs,), sorted, and counts (jobs, minutes), oldest first, NaN where the server knows nothing.
     """
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"prometheus={url!r} must be an http:// or https:// address")
+    check_address(url)
     if not 1 <= minutes <= MOST_POINTS:
         raise ValueError(f"minutes={minutes} must lie in 1..{MOST_POINTS}, as much as Prometheus returns of a series")
     last_s = (time.time() if end_s is None else end_s) // MINUTE_S * MINUTE_S
