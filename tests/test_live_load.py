@@ -192,6 +192,16 @@ def summary_of(**violations):
     return pd.DataFrame(rows)
 
 
+def test_a_single_policy_has_nobody_to_be_compared_with():
+    from faro_lib.figures import live as draw
+
+    alone = summary_of(A=([0.1, 0.11, 0.1], [0.1, 0.1, 0.11]))
+    assert len(pairs(alone)) == 0
+    assert ranking_distance(alone) == 0
+    more = dict.fromkeys(("failed", "unsent", "too_much_load", "other_cpu", "niced_cpu"), 0) | {"requests": 10}
+    assert "no ranking is claimed" in draw.caption(alone.assign(lost_utility=0.5, **more), 2.0)
+
+
 def test_a_pair_counts_as_decided_only_if_both_environments_are_sure_of_it():
     steady, noisy = [0.1, 0.11, 0.1], [0.1, 0.4, 0.0]
     table = pairs(summary_of(A=(steady, steady), B=([0.3, 0.31, 0.3], [0.3, 0.32, 0.3]), C=(noisy, noisy)))

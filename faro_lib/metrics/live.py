@@ -173,7 +173,8 @@ def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate", errors: fl
             sure.append(bool(abs(difference.mean()) > errors * error))
         agree = bool(np.sign(row[LIVE]) == np.sign(row[SIMULATION]))
         rows.append(row | {"decided": all(sure), "agree": agree})
-    return pd.DataFrame(rows)
+    columns = ["policy", "other", LIVE, f"{LIVE}_error", SIMULATION, f"{SIMULATION}_error", "decided", "agree"]
+    return pd.DataFrame(rows, columns=columns).astype({"decided": bool, "agree": bool})
 
 
 def ranking_distance(summary: pd.DataFrame, measure: str = "lost_utility") -> float:
