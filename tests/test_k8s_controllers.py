@@ -46,7 +46,7 @@ def world(tmp_path, nodes):
     one = World(tmp_path)
     apply(one.api, definition(), *(one.deployment(name) for name in NAMES))
     until(lambda: one.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
-    wanted = Wanted(jobs=(), jobs_text="", backend="deployments", namespace=one.namespace, prometheus="x")
+    wanted = Wanted(jobs=(), jobs_text="", backend="deployments", namespace=one.namespace, prometheus="http://x")
     apply(one.api, *rights(wanted))
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES)))
     yield one

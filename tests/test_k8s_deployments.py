@@ -158,7 +158,7 @@ def test_two_hundred_jobs_are_reconciled_in_one_turn_in_under_two_seconds(world,
     names = [f"job{i:03d}" for i in range(200)]
     apply(
         world.api,
-        *rights(Wanted(jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="x")),
+        *rights(Wanted(jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x")),
     )
     account = connect(world.account("faro-controller"))
     jobs, cluster = deployments(world, names, prometheus, account, replicas=0, capacity=400.0)
@@ -263,7 +263,7 @@ FORBIDDEN = [
 
 
 def controller_account(world, backend):
-    wanted = dict(jobs=(), jobs_text="", backend=backend, namespace=world.namespace, prometheus="x")
+    wanted = dict(jobs=(), jobs_text="", backend=backend, namespace=world.namespace, prometheus="http://x")
     apply(world.api, *rights(Wanted(**wanted)))
     return connect(world.account("faro-controller"))
 
