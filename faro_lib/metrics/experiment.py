@@ -60,7 +60,7 @@ def kit_of(traces: Traces, results: str | Path | None = None, report: Callable[[
     elif traces.days:
         forecaster = forecast.fit("ar", traces)
     performance = MeasuredPerformance.load(measured) if measured and measured.exists() else measure(traces.jobs)
-    report(f"forecaster: {type(forecaster).__name__}; latency: {'measured' if performance else 'formula'}")
+    report(f"forecaster: {type(forecaster).__name__}; latency: measured")
     return Kit(traces.jobs, forecaster=forecaster, performance=performance)
 
 

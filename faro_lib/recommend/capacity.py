@@ -49,7 +49,7 @@ def sizes_worth_trying(workload: Workload, performance) -> tuple[int, int]:
 def curve(
     workload: Workload,
     policy: Policy,
-    performance,
+    sizes: tuple[int, int],
     violations: float,
     *,
     include: int | None = None,
@@ -61,6 +61,7 @@ def curve(
 
     Parameters
     ----------
+    sizes : the least and the most worth trying (`sizes_worth_trying`).
     violations : the rate that is wanted; between the two sizes around it every step of the bisection is replayed.
     include : a size to replay in any case.
 
@@ -68,7 +69,7 @@ def curve(
     -------
     COLUMNS, sorted by replicas (cores, where replicas have several).
     """
-    least, most = sizes_worth_trying(workload, performance)
+    least, most = sizes
     found: dict[int, dict] = {}
 
     def replay(size: int) -> float:

@@ -103,7 +103,7 @@ def recommend(
     return Recommendation(advise(history.jobs, history.today, policy, size), table, violations, bend)
 
 
-def _policy(history: History, performance: MeasuredPerformance | None, objective: str, forecaster: str | None) -> Faro:
+def _policy(history: History, performance: MeasuredPerformance, objective: str, forecaster: str | None) -> Faro:
     return chosen(Kit(history.jobs, history.forecaster(forecaster), performance), objective)
 
 
@@ -116,6 +116,6 @@ def _replayed(history, performance, objective, forecaster, violations, replicas,
     learnt = history_of(day.jobs, day.evaluation[0], earlier=None if history.single_day else day.train)
     policy = _policy(learnt, performance, objective, forecaster)
     workload = day.workload()
-    table = curve(workload, policy, policy.performance, violations, include=replicas, physics=physics, report=report)
-    _, most = sizes_worth_trying(workload, policy.performance)
-    return table, knee(table[table["replicas"] <= most])
+    sizes = sizes_worth_trying(workload, policy.performance)
+    table = curve(workload, policy, sizes, violations, include=replicas, physics=physics, report=report)
+    return table, knee(table[table["replicas"] <= max(sizes)])
