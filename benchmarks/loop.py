@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from faro_lib import forecast
-from faro_lib.metrics import scale
+from faro_lib.experiments import scale
 from faro_lib.policies import Kit, make
 from faro_lib.simulate import draw, simulate
-from faro_lib.simulate.measured import measure
+from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
 
 LIMIT_MS = {10: 20, 1000: 2000}

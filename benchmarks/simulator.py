@@ -21,7 +21,7 @@ from faro_lib.metrics import summarize
 from faro_lib.policies import FairShare
 from faro_lib.simulate import Draws, SimulatedCluster, draw, simulate
 from faro_lib.workload import Workload
-from faro_lib.workload.artifact import read_artifact
+from faro_lib.workload.published import read_artifact
 from faro_lib.workload.synthetic import synthetic
 
 RAW = Path(__file__).resolve().parent.parent / "data/raw"

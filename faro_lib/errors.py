@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import re
 from importlib.metadata import PackageNotFoundError, requires
@@ -83,3 +84,16 @@ def extras() -> dict[str, str]:
     brought = [re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", line) for line in lines]
     pairs = sorted((match[2], re.sub(r"[-_.]+", "-", match[1]).lower()) for match in brought if match)
     return {package: extra for extra, package in reversed(pairs)}
+
+
+def nearest(word: str, accepted) -> str:
+    """The hint at the end of an error: what was probably meant, else all that is accepted.
+
+    >>> nearest("trails", ["trials", "sizes"])
+    "did you mean 'trials'?"
+    >>> nearest("x", ["trials", "sizes"])
+    'accepted: trials, sizes'
+    """
+    lower = {name.lower(): name for name in accepted}
+    close = difflib.get_close_matches(str(word).lower(), lower, 1)
+    return f"did you mean {lower[close[0]]!r}?" if close else f"accepted: {', '.join(accepted)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from faro_lib.mistakes import NO_MEMORY
+from faro_lib.errors import NO_MEMORY
 
 MEMINFO = Path("/proc/meminfo")
 # Limit and use of the control group that we are in: version 2, then version 1.

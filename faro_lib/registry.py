@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from faro_lib.config import nearest
+from faro_lib.errors import nearest
 
 ENVIRONMENT = "FARO_PLUGINS"  # the paths of the files, separated as in PATH; notebooks and jobs inherit it
 Thing = TypeVar("Thing")

@@ -9,7 +9,7 @@ sys.path.insert(0, workflow.basedir)  # this checkout's library and no other
 
 from faro_lib import pipeline
 from faro_lib.config import PUBLISHED, load
-from faro_lib.mistakes import told
+from faro_lib.errors import told
 
 try:
     CONFIG = load(config)

@@ -46,8 +46,8 @@ if DAYS >= 2:
 rule report:
     "Write one self-contained page: figures, tables, configuration, versions, seeds."
     input:
-        modules=local(modules_of("faro_lib/report.py")),
-        template=local("faro_lib/report.html.jinja"),
+        modules=local(modules_of("faro_lib/report/page.py")),
+        template=local("faro_lib/report/page.html.jinja"),
         captions=[stage.output.captions for stage in STAGES],
         figures=[figure for stage in STAGES for figure in stage.output.figures],
         notebooks=[stage.output.notebook for stage in STAGES],

@@ -21,7 +21,7 @@ TRAINING = ROOT / "data/raw/top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_au
 @pytest.fixture(scope="session")
 def published_traces() -> Traces:
     """The ten jobs of the paper's evaluation (`make data` fetches the files into data/raw)."""
-    from faro_lib.workload.artifact import read_artifact
+    from faro_lib.workload.published import read_artifact
 
     for path in (EVALUATION, TRAINING):
         if not path.exists():

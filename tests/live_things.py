@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-from faro_lib.live.statistics import Board, empty_row
+from faro_lib.rayserve.statistics import Board, empty_row
 from faro_lib.workload import Job
 
 JOBS = (Job("a", start_s=5.0), Job("b", start_s=5.0))
@@ -34,7 +34,7 @@ class FakeRay:
 
     def hear(self, job: str, per_second: int, seconds, latency_s: float = 0.1) -> None:
         """A replica of the job reports so many requests in each of these seconds."""
-        from faro_lib.live.statistics import bucket_of
+        from faro_lib.rayserve.statistics import bucket_of
 
         row = empty_row() | {"arrivals": per_second, "done": per_second, "latency_s": per_second * latency_s}
         rows = {second: row | {"buckets": {str(bucket_of(latency_s)): per_second}} for second in seconds}
@@ -118,6 +118,6 @@ class Wanting:
         return 0
 
     def decide(self, state, observation):
-        from faro_lib.policies.base import HOLD, Plan
+        from faro_lib.policies.protocol import HOLD, Plan
 
         return state + 1, Plan(self.target, self.drop, (HOLD,) * len(self.target))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from faro_lib import forecast
+from faro_lib.experiments.ablation import our_steps, paper_steps, variants
+from faro_lib.experiments.compare import compare, summaries
 from faro_lib.figures import ablation as figure
-from faro_lib.metrics import compare, summaries
 from faro_lib.policies import Kit, PaperFaro, make
-from faro_lib.policies.ablation import our_steps, paper_steps, variants
 from faro_lib.policies.faro import chosen, chosen_options
 from faro_lib.policies.paper_solvers import ExactPaperFaro
 from faro_lib.workload.synthetic import synthetic
@@ -67,7 +67,7 @@ def test_where_nothing_was_measured_the_step_says_so(kit):
 
 def test_the_exact_solver_never_promises_less_than_cobyla_on_the_same_decision(kit):
     from faro_lib.allocate import worth
-    from faro_lib.policies.base import Observation
+    from faro_lib.policies.protocol import Observation
     from faro_lib.utility import build_table
 
     jobs = len(TRACES.jobs)

@@ -324,7 +324,7 @@ def test_spare_replicas_go_where_a_heavier_load_would_hurt():
 
 
 def test_the_papers_objective_is_the_relaxed_half_mmc_at_fractional_replicas():
-    from faro_lib.allocate import _compiled
+    from faro_lib.allocate import _solver_kernels as _compiled
     from faro_lib.utility import SOLVER_STEPS
 
     rng = np.random.default_rng(13)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from test_control import seen
 
 from faro_lib.policies import AIAD, FairShare, Oneshot
-from faro_lib.policies.base import REACT_DOWN, REACT_UP
 from faro_lib.policies.baselines import fair_share
+from faro_lib.policies.protocol import REACT_DOWN, REACT_UP
 from faro_lib.workload import Job
 
 ABOVE, BELOW, SILENT = 1.0, 0.2, 0.0  # mean latencies around the SLO of 0.720 s; silent: no request ended

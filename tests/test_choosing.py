@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from faro_lib import forecast
-from faro_lib.metrics import choosing
+from faro_lib.experiments import tuning as choosing
 from faro_lib.policies import Kit
 from faro_lib.policies.faro import chosen
 from faro_lib.workload.synthetic import synthetic

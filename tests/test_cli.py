@@ -89,7 +89,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
 def test_a_decision_of_the_past_is_explained_from_the_journal(tmp_path, capsys):
     from live_things import Wanting
 
-    from faro_lib.live.controller import drive
+    from faro_lib.control.controller import drive
     from faro_lib.simulate import SimulatedCluster, draw
     from faro_lib.workload.synthetic import synthetic
 

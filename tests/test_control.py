@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from faro_lib.control import Pending, admit, run
 from faro_lib.policies import FairShare
-from faro_lib.policies.base import HOLD, Observation, Plan
+from faro_lib.policies.protocol import HOLD, Observation, Plan
 from faro_lib.workload import Job
 
 

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from faro_lib import forecast
+from faro_lib.experiments import scale
+from faro_lib.experiments.sensitivity import CIRCUMSTANCES, leads, sensitivity, settings, where_it_ends
 from faro_lib.figures import scale as scale_figures
 from faro_lib.figures import sensitivity as sensitivity_figures
 from faro_lib.forecast.oracle import oracle
-from faro_lib.metrics import scale
-from faro_lib.metrics.sensitivity import CIRCUMSTANCES, leads, sensitivity, settings, where_it_ends
 from faro_lib.policies import Kit
 from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
 from faro_lib.workload.synthetic import synthetic

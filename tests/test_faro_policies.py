@@ -8,13 +8,13 @@ import pytest
 
 from faro_lib import forecast
 from faro_lib.allocate import solve
+from faro_lib.experiments.compare import compare, kit_of
 from faro_lib.figures import captions
 from faro_lib.forecast.nowcast import nowcast
-from faro_lib.metrics import compare, kit_of
 from faro_lib.policies import Kit, make
-from faro_lib.policies.base import HOLD, PLANNED
 from faro_lib.policies.faro import chosen, redressed
 from faro_lib.policies.loops import fold_minutes
+from faro_lib.policies.protocol import HOLD, PLANNED
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.cluster import SimulatedCluster
 from faro_lib.utility import UtilityTable

@@ -48,7 +48,7 @@ class TestAPortInUse:
         assert f"metrics port {taken} on 127.0.0.1: Address already in use; choose another" in told
 
     def test_a_ray_of_our_own_takes_ports_that_nobody_listens_on(self, taken):
-        from faro_lib.live.local import PORTS, free_ports
+        from faro_lib.rayserve.local import PORTS, free_ports
 
         found = free_ports(len(PORTS))
         assert len(set(found)) == len(PORTS)
@@ -180,7 +180,7 @@ class TestNoPermission:
     CHECK = "from faro_lib import config, pipeline; pipeline.check(config.load({'results': '%s'}))"
 
     def test_the_pipeline_looks_before_it_begins(self, forbidden):
-        code = f"import sys; from faro_lib.mistakes import told\ntry: {self.CHECK % 'results'}\n"
+        code = f"import sys; from faro_lib.errors import told\ntry: {self.CHECK % 'results'}\n"
         done = forbidden(
             code.replace("; pipeline.check", ";  pipeline.check") + "except OSError as e: sys.exit(told(e))"
         )

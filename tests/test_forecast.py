@@ -96,7 +96,7 @@ def test_a_forecaster_of_ones_own_is_one_registration_away():
     try:
         assert fit("mine", TRACES, seed=1).seed == 2
     finally:
-        from faro_lib.forecast import base
+        from faro_lib.forecast import forecaster as base
 
         del base._FITS["mine"]
 

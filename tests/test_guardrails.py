@@ -12,7 +12,7 @@ from test_control import seen
 
 from faro_lib.control import Limits, Memory, PolicyFailed, Rules, run, turn
 from faro_lib.policies import AIAD, FairShare
-from faro_lib.policies.base import (
+from faro_lib.policies.protocol import (
     APPEARED,
     BOUNDS,
     CAPACITY,

@@ -14,7 +14,7 @@ from faro_lib.control import PolicyFailed, Rules
 from faro_lib.forecast.kalman import LocalLevel, kalman
 from faro_lib.metrics import decisions_frame, minute_utility
 from faro_lib.policies import Kit, make
-from faro_lib.policies.base import APPEARED, CAPACITY, FAILED, HOLD, LEFT, MISSING, REASONS, REASSERT
+from faro_lib.policies.protocol import APPEARED, CAPACITY, FAILED, HOLD, LEFT, MISSING, REASONS, REASSERT
 from faro_lib.simulate import SimulatedCluster, draw, simulate
 from faro_lib.workload import Workload
 from faro_lib.workload.synthetic import synthetic

@@ -9,12 +9,12 @@ import pytest
 from fake_serve import DeclaredRay
 from k8s_world import OFFLINE, World, apply, kubeconfig, until
 
-from faro_lib.kube.borrow import borrowed
+from faro_lib.kube.exclusive import borrowed
 from faro_lib.kube.manifests import NAME as CONTROLLER
 from faro_lib.kube.rayservice import SECRET, Workers, rayservice
-from faro_lib.live.deploy import configuration, deploy
-from faro_lib.live.rest import Refusal
-from faro_lib.live.spec import served
+from faro_lib.rayserve.deploy import configuration, deploy
+from faro_lib.rayserve.rest import Refusal
+from faro_lib.rayserve.spec import served
 from faro_lib.workload import Job
 
 sys.path.insert(0, str(OFFLINE))

@@ -9,7 +9,7 @@ from k8s_world import OFFLINE, World, apply, until
 
 from faro_lib.kube.capacity import Shape
 from faro_lib.kube.client import MERGE, connect
-from faro_lib.kube.governed import ClusterCapacity
+from faro_lib.kube.leader_gate import ClusterCapacity
 
 sys.path.insert(0, str(OFFLINE))
 pytestmark = pytest.mark.k8s

@@ -11,17 +11,17 @@ import pytest
 from k8s_world import OFFLINE, FakePrometheus, World, apply, kubeconfig, table, until
 
 from faro_lib.control import Limits, Memory, Rules, Step, turn
+from faro_lib.control.clock import Clock
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity import Capacity
 from faro_lib.kube.client import MERGE, ApiError, connect
+from faro_lib.kube.deployment_metrics import Prometheus
 from faro_lib.kube.deployments import Address, Deployments
-from faro_lib.kube.governed import Governed, LostLease
+from faro_lib.kube.leader_gate import Governed, LostLease
 from faro_lib.kube.manifests import Wanted, rights
-from faro_lib.kube.prometheus import Prometheus
 from faro_lib.kube.status import PLURAL, Reporter, definition
-from faro_lib.live.clock import Clock
 from faro_lib.policies import FairShare
-from faro_lib.policies.base import REASSERT
+from faro_lib.policies.protocol import REASSERT
 from faro_lib.workload import Job
 
 sys.path.insert(0, str(OFFLINE))

@@ -16,8 +16,8 @@ from faro_lib.kube.manifests import Wanted, rights
 from faro_lib.kube.rayservice import SECRET, Workers, rayservice
 from faro_lib.kube.status import PLURAL
 from faro_lib.kube.status import definition as plans
-from faro_lib.live.rest import Rest
-from faro_lib.live.spec import served
+from faro_lib.rayserve.rest import Rest
+from faro_lib.rayserve.spec import served
 from faro_lib.workload import Job
 
 sys.path.insert(0, str(OFFLINE))

@@ -11,16 +11,16 @@ import pytest
 from test_kube_http import api_at, failing, serving, thing
 
 from faro_lib.control import Step
+from faro_lib.control.clock import Clock
 from faro_lib.kube import client
 from faro_lib.kube.client import ApiError
+from faro_lib.kube.deployment_metrics import Load, Queries
 from faro_lib.kube.deployments import Address, Deployments
-from faro_lib.kube.governed import Governed
+from faro_lib.kube.informer import Watched
+from faro_lib.kube.leader_gate import Governed
 from faro_lib.kube.lease import Leadership, Terms
-from faro_lib.kube.prometheus import Load, Queries
 from faro_lib.kube.status import Reporter, status_of
-from faro_lib.kube.watch import Watched
-from faro_lib.live.clock import Clock
-from faro_lib.policies.base import HISTORY_MIN, HOLD, Plan
+from faro_lib.policies.protocol import HISTORY_MIN, HOLD, Plan
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 

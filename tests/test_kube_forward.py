@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from faro_lib.kube.borrow import forwarded
+from faro_lib.kube.exclusive import forwarded
 
 SERVES = """#!{python}
 import http.server, os, sys

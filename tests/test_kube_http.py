@@ -14,8 +14,8 @@ import pytest
 from k8s_world import MARKED
 
 from faro_lib.kube.client import Api, ApiError, connect
-from faro_lib.kube.prometheus import Prometheus, Queries
-from faro_lib.kube.watch import Watched
+from faro_lib.kube.deployment_metrics import Prometheus, Queries
+from faro_lib.kube.informer import Watched
 
 
 class Fake(ThreadingHTTPServer):

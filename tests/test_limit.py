@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faro_lib import forecast
-from faro_lib.metrics import best_by_minute, compare, limits_of, lost_utility, remaining, summarize
+from faro_lib.experiments import remaining
+from faro_lib.experiments.compare import compare, limits_of
+from faro_lib.experiments.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT
+from faro_lib.metrics import best_by_minute, lost_utility, summarize
 from faro_lib.metrics.limit import most_replicas
-from faro_lib.metrics.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT
 from faro_lib.policies import Kit, make
 from faro_lib.simulate import draw, simulate
-from faro_lib.simulate.measured import measure
+from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload, jobs_array
 from faro_lib.workload.synthetic import synthetic
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from live_things import JOBS, FakeRay, Wanting
 
-from faro_lib.live.clock import Clock
-from faro_lib.live.controller import APPLY, OBSERVE, drive
-from faro_lib.live.history import History
-from faro_lib.live.rest import Refusal, Rest, read_token
-from faro_lib.live.serve import RayServeCluster
-from faro_lib.live.spec import served
-from faro_lib.live.statistics import empty_row
+from faro_lib.control.clock import Clock
+from faro_lib.control.controller import APPLY, OBSERVE, drive
+from faro_lib.rayserve.cluster import RayServeCluster
+from faro_lib.rayserve.recent import History
+from faro_lib.rayserve.rest import Refusal, Rest, read_token
+from faro_lib.rayserve.spec import served
+from faro_lib.rayserve.statistics import empty_row
 
 ROOT = Path(__file__).parent.parent
 
@@ -146,7 +146,7 @@ def test_a_replica_that_fell_silent_leaves_its_queue_unknown_and_not_empty(ray, 
     with ray.served() as address:
         assert cluster_at(address).observe().queue[0] == 0
         later_s = time.time() + 60
-        monkeypatch.setattr("faro_lib.live.statistics.time.time", lambda: later_s)
+        monkeypatch.setattr("faro_lib.rayserve.statistics.time.time", lambda: later_s)
         assert np.isnan(cluster_at(address, Clock(int(later_s) - 120)).observe().queue[0])
 
 
@@ -207,7 +207,7 @@ def test_a_token_does_not_follow_a_redirection():
 
 def test_no_proxy_is_asked_for_this_machine(ray):
     with ray.served() as address:
-        code = f"from faro_lib.live.rest import Rest; print(len(Rest({address!r}).get('/api/serve/applications/')))"
+        code = f"from faro_lib.rayserve.rest import Rest; print(len(Rest({address!r}).get('/api/serve/applications/')))"
         proxied = {"http_proxy": "http://127.0.0.1:9", "PATH": "", "PYTHONPATH": str(ROOT)}
         told = subprocess.run([sys.executable, "-c", code], env=proxied, capture_output=True, text=True, timeout=60)
     assert told.stdout == "1\n", told.stderr
@@ -251,7 +251,7 @@ class Fault:
 
 @pytest.mark.parametrize(("field", "value"), [("status", 500), ("hang_s", 0.4), ("window_status", 503)])
 def test_the_loop_outlives_a_server_that_fails_or_hangs_and_asks_again(ray, field, value, monkeypatch):
-    monkeypatch.setattr("faro_lib.live.serve.LAG_S", 0.02)
+    monkeypatch.setattr("faro_lib.rayserve.cluster.LAG_S", 0.02)
     clock = Clock(int(time.time()), scale=30.0)
     failures, steps = [], []
     fault = Fault(ray, 2, 6, field, value)

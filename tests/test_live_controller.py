@@ -12,15 +12,14 @@ import pytest
 from live_things import JOBS, Wanting
 
 from faro_lib import forecast
-from faro_lib.control import Rules
+from faro_lib.control import Rules, journal
+from faro_lib.control.controller import APPLY, JOURNAL, OBSERVE, drive, paced, resumed
+from faro_lib.control.explanation import explained, turn_at
 from faro_lib.forecast.kalman import untaught
-from faro_lib.live import journal
-from faro_lib.live.controller import APPLY, JOURNAL, OBSERVE, drive, paced, resumed
-from faro_lib.live.explanation import explained, turn_at
 from faro_lib.policies import Kit, make
-from faro_lib.policies.base import FAILED, REASSERT
+from faro_lib.policies.protocol import FAILED, REASSERT
 from faro_lib.simulate import SimulatedCluster, draw
-from faro_lib.simulate.measured import measure
+from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
 
 CAPACITY, MINUTES, SEED = 8, 12, 24
@@ -337,7 +336,7 @@ def test_a_past_decision_explains_itself(day, kit, tmp_path):
 
 def exported(day, kit, jobs, until_s: float):
     """What the exporter tells after a run in which one call failed; and the cluster that was run."""
-    from faro_lib.live.exporter import Exporter
+    from faro_lib.control.exporter import Exporter
 
     policy, exporter = make("Faro-Sum", kit), Exporter(jobs, 0)
     try:
@@ -360,7 +359,7 @@ def test_the_grafana_dashboard_asks_for_metrics_that_there_are(day, kit):
 
 
 def test_a_loop_that_stands_still_is_told_to_whoever_asks_for_its_health(day, kit):
-    from faro_lib.live.exporter import Exporter
+    from faro_lib.control.exporter import Exporter
 
     exporter = Exporter(day.jobs, 0, patience_s=0.2)
 

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from faro_lib.live.experiment import Slice, part_of, run_of, script_of, twin
-from faro_lib.live.load import FAILED, SERVED, SHED, UNSENT, Generator, Script, Sent, send
-from faro_lib.live.profile import Profile, moments, write
-from faro_lib.live.spec import EMULATED, served
-from faro_lib.metrics.live import lost_utility_error, pairs, ranking_distance, thinned
+from faro_lib.experiments.live import lost_utility_error, pairs, ranking_distance, thinned
+from faro_lib.experiments.live_slice import Slice, part_of, run_of, script_of, twin
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
+from faro_lib.rayserve.load import FAILED, SERVED, SHED, UNSENT, Generator, Script, Sent, send
+from faro_lib.rayserve.profile import Profile, moments, write
+from faro_lib.rayserve.spec import EMULATED, served
 from faro_lib.simulate.run import Decisions
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.readers import read_jobs, read_sections

@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from faro_lib.live.local import LocalRay
+from faro_lib.rayserve.local import LocalRay
 
 # Its child starts a grandchild and ends: an orphan in the session, as an HAProxy is whose proxy has died.
 ORPHANING = """

@@ -17,17 +17,18 @@ import psutil
 import pytest
 from live_things import Wanting
 
-from faro_lib.live import journal, local
-from faro_lib.live.backend import Endpoint
-from faro_lib.live.clock import Clock
-from faro_lib.live.controller import OBSERVE, drive
-from faro_lib.live.deploy import APPLICATIONS, configuration, deploy
-from faro_lib.live.history import WINDOW_S
-from faro_lib.live.load import FAILED, SHED, UNSENT, Generator, Script
-from faro_lib.live.profile import whole
-from faro_lib.live.rest import PATIENCE_S, Rest
-from faro_lib.live.serve import RayServeCluster
-from faro_lib.live.spec import served
+from faro_lib.control import journal
+from faro_lib.control.clock import Clock
+from faro_lib.control.controller import OBSERVE, drive
+from faro_lib.rayserve import local
+from faro_lib.rayserve.backend import Endpoint
+from faro_lib.rayserve.cluster import RayServeCluster
+from faro_lib.rayserve.deploy import APPLICATIONS, configuration, deploy
+from faro_lib.rayserve.load import FAILED, SHED, UNSENT, Generator, Script
+from faro_lib.rayserve.profile import whole
+from faro_lib.rayserve.recent import WINDOW_S
+from faro_lib.rayserve.rest import PATIENCE_S, Rest
+from faro_lib.rayserve.spec import served
 from faro_lib.workload import Job
 
 pytestmark = pytest.mark.live
@@ -300,8 +301,8 @@ def test_a_token_that_is_wrong_or_missing_is_refused_in_one_line(ray, token, tol
 
 
 def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
+    from faro_lib.control.controller import paced
     from faro_lib.forecast.kalman import untaught
-    from faro_lib.live.controller import paced
     from faro_lib.policies import Kit, make
 
     def policy():

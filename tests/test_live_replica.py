@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faro_lib.live.replica import Refused, Station, load
-from faro_lib.live.statistics import Board, add_row, bucket_of, empty_row, latency_of
+from faro_lib.rayserve.replica import Refused, Station, load
+from faro_lib.rayserve.statistics import Board, add_row, bucket_of, empty_row, latency_of
 
 
 async def at_once(station: Station, requests: int, service_s: float = 0.0) -> int:
@@ -153,7 +153,7 @@ def test_a_model_that_is_not_there_is_one_line(path, told):
 
 
 def test_the_emulated_model_takes_the_time_that_a_request_brings():
-    from faro_lib.live.models import Emulated
+    from faro_lib.rayserve.models import Emulated
 
     class Request:
         async def body(self):
@@ -163,7 +163,7 @@ def test_the_emulated_model_takes_the_time_that_a_request_brings():
 
 
 def test_without_torch_the_network_that_computes_says_what_to_install(monkeypatch):
-    from faro_lib.live.models import TorchVision
+    from faro_lib.rayserve.models import TorchVision
 
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ValueError, match=r"pip install 'faro_lib\[torch\]'"):
@@ -172,6 +172,6 @@ def test_without_torch_the_network_that_computes_says_what_to_install(monkeypatc
 
 def test_a_network_that_computes_answers_a_class():
     pytest.importorskip("torchvision", reason="the extra `torch` is not installed: the real network is NOT tested")
-    from faro_lib.live.models import TorchVision
+    from faro_lib.rayserve.models import TorchVision
 
     assert 0 <= int(TorchVision("resnet18")(None)) < 1000

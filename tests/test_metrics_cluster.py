@@ -6,9 +6,9 @@ import pytest
 
 from faro_lib.figures import use_style
 from faro_lib.figures.kubernetes import on_a_node, on_a_node_caption
-from faro_lib.live.load import FAILED, SERVED, SHED, Sent
-from faro_lib.metrics.cluster import one_run, read, recovery_frame, recovery_s, write
+from faro_lib.metrics.recovery import one_run, read, recovery_frame, recovery_s, write
 from faro_lib.policies import FairShare
+from faro_lib.rayserve.load import FAILED, SERVED, SHED, Sent
 from faro_lib.simulate import simulate
 from faro_lib.workload import Job, Workload
 

@@ -169,7 +169,8 @@ class TestFetching:
             pipeline.fetch("smal", tmp_path / "raw", sources)
 
     def test_the_hashes_are_those_that_the_reader_of_the_traces_asks_for(self):
-        from faro_lib.workload import artifact, tables
+        from faro_lib.workload import published as artifact
+        from faro_lib.workload import tables
 
         files = yaml.safe_load((ROOT / "data" / "sources.yaml").read_text())["faro-10jobs"]["files"]
         assert {name: file["sha256"] for name, file in files.items()} == {
@@ -262,7 +263,7 @@ class TestTheWholePipeline:
             ("faro_lib/figures/captions.py", {"figures", "report"}),
             ("faro_lib/simulate/pods.py", {"simulate", "simulated", "figures", "report"}),
             ("faro_lib/workload/jobs.py", {"traces", "queueing", "simulate", "simulated", "figures", "report"}),
-            ("faro_lib/report.py", {"report"}),
+            ("faro_lib/report/page.py", {"report"}),
             ("faro_lib/cli/simulate.py", set()),
         ],
     )

@@ -66,7 +66,7 @@ def test_an_md1_queue_waits_on_average_as_pollaczek_and_khinchine_say(rho):
 
 @pytest.mark.parametrize(("servers", "rho"), CASES)
 def test_the_mean_wait_in_mdc_is_crommelins_series(servers, rho):
-    from faro_lib.queueing import _compiled
+    from faro_lib.queueing import _latency_kernels as _compiled
 
     a = rho * servers
     k = np.arange(1, 20_000)
@@ -212,7 +212,7 @@ def test_nobody_serves_without_replicas():
 
 def test_each_promise_of_a_model_is_measured_by_itself():
     from faro_lib.queueing import service_class
-    from faro_lib.simulate.measured import measure
+    from faro_lib.simulate.measure import measure
     from faro_lib.workload import Job
 
     easy, hard, another = Job("a"), Job("b", slo_s=0.4), Job("c")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from checkouts import ROOT, make_checkout
 
-from faro_lib.live.journal import arrivals, read
+from faro_lib.control.journal import arrivals, read
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line.split("   #")[0].split("  #")[0].strip() for line in re.findall(r"^    (\S.*)$", README, re.MULTILINE)]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from live_things import Wanting
 
 from faro_lib import cli
+from faro_lib.control.controller import drive
 from faro_lib.forecast.oracle import Oracle
-from faro_lib.live.controller import drive
 from faro_lib.policies import Kit
 from faro_lib.policies.faro import chosen
 from faro_lib.recommend import advise, history_from_csv, history_from_journal, history_of, recommend
@@ -59,7 +59,7 @@ def test_the_expected_rate_is_the_forecast_s():
 
 
 def test_missing_minutes_are_not_zero_for_the_one_who_decides():
-    from faro_lib.recommend.history import History
+    from faro_lib.recommend.load_history import History
 
     gap = STEADY.copy()
     gap[:, -3:] = np.nan

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from faro_lib.allocate import study
+from faro_lib.experiments import solvers as study
 from faro_lib.workload.synthetic import synthetic
 
 

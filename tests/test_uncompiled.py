@@ -17,7 +17,7 @@ from faro_lib.allocate import solve, solve_paper
 from faro_lib.forecast.oracle import Oracle
 from faro_lib.metrics import summarize
 from faro_lib.policies import Kit, make
-from faro_lib.queueing import _compiled as queues
+from faro_lib.queueing import _latency_kernels as queues
 from faro_lib.simulate import Physics, draw, simulate
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, Workload

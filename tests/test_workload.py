@@ -13,10 +13,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faro_lib.workload import Job, Traces, Workload, artifact
-from faro_lib.workload.artifact import read_artifact
+from faro_lib.workload import Job, Traces, Workload
+from faro_lib.workload import published as artifact
+from faro_lib.workload.downsample import scale_to, squeeze
+from faro_lib.workload.published import read_artifact
 from faro_lib.workload.readers import read_azure, read_csv, read_jobs, write_jobs
-from faro_lib.workload.squeeze import scale_to, squeeze
 from faro_lib.workload.synthetic import synthetic
 
 

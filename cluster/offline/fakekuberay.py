@@ -22,9 +22,9 @@ import yaml
 
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import MERGE, Api, ApiError, connect
+from faro_lib.kube.informer import Watched
 from faro_lib.kube.rayservice import SECRET_KEY
-from faro_lib.kube.watch import Watched
-from faro_lib.live.rest import Rest
+from faro_lib.rayserve.rest import Rest
 
 LOG = logging.getLogger("fakekuberay")
 APPLICATIONS = "/api/serve/applications/"

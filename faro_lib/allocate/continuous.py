@@ -88,7 +88,7 @@ def continuous(method: str):
     """A solver for the registry, on the table's rows read between the columns."""
 
     def solver(problem, *, plateau: bool = False, seed: int = 0, shrink: bool = True, tol: float = 1e-4, options=None):
-        from faro_lib.allocate import _compiled
+        from faro_lib.allocate import _solver_kernels as _compiled
 
         feasible = ~np.isneginf(problem.utility)
         lower = np.argmax(feasible, axis=1).astype(float)

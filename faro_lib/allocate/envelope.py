@@ -15,7 +15,7 @@ def greedy(problem):
     Within one job's worth of the optimum for a sum. Under a spread or leximin objective the step that raises the
     objective most is taken, which may stop early. With quotas each step must fit its tenant's.
     """
-    from faro_lib.allocate import _compiled
+    from faro_lib.allocate import _solver_kernels as _compiled
 
     cost, allowed = costs(problem), ~np.isneginf(problem.term)
     separable = not problem.objective.leximin and not problem.gamma
@@ -68,7 +68,7 @@ def price_of_one_replica(table, budget, objective="Sum", *, gamma=None, quotas=N
     The relaxation is concave in the budget: its value at R + 1 minus that at R is at most this price, which is at most
     its value at R minus that at R - 1. For a spread objective the linear program is solved (needs cvxpy).
     """
-    from faro_lib.allocate import _compiled
+    from faro_lib.allocate import _solver_kernels as _compiled
 
     chosen = objective_of(objective)
     problem = problem_of(table, budget, chosen, gamma=gamma, quotas=quotas)

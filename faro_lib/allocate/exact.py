@@ -30,7 +30,7 @@ def best_sum(problem, allowed, floor=None, term=None):
 
     Quotas nest: each tenant's best for every budget up to its quota becomes one row of the same program.
     """
-    from faro_lib.allocate import _compiled
+    from faro_lib.allocate import _solver_kernels as _compiled
 
     term = problem.term if term is None else term
     cost = costs(problem)
@@ -78,7 +78,7 @@ def _with_spread(problem):
     On a rectangle of (lo, hi) the objective is at most the Lagrangian bound at its loosest corner plus gamma times its
     best spread; rectangles are taken best first, and a single point is solved exactly.
     """
-    from faro_lib.allocate import _compiled
+    from faro_lib.allocate import _solver_kernels as _compiled
 
     utility, term, cost, budget, gamma = problem.utility, problem.term, costs(problem), problem.budget, problem.gamma
     levels = np.unique(utility[~np.isneginf(utility)])

@@ -22,7 +22,7 @@ def milp(problem, *, time_limit_s: float = 600.0):
 
 def convex(problem):
     """The linear relaxation (every job on its concave envelope) is the bound; rounded and filled up, a solution."""
-    from faro_lib.allocate import _compiled
+    from faro_lib.allocate import _solver_kernels as _compiled
     from faro_lib.allocate.envelope import greedy
 
     bound, _, shares = relaxation(problem)

@@ -68,7 +68,7 @@ def solve_paper(
     -------
     Allocation whose value is the objective of this formulation at the whole numbers; bound and gap are NaN.
     """
-    from faro_lib.allocate import _compiled
+    from faro_lib.allocate import _solver_kernels as _compiled
 
     started = time.perf_counter()
     jobs = tuple(jobs)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.forecast.base import CONTEXT_MIN, job_names, training_counts
+from faro_lib.forecast.forecaster import CONTEXT_MIN, job_names, training_counts
 from faro_lib.forecast.posterior import NORMAL_GRID, Posterior, correlation_root, save_posterior
 from faro_lib.forecast.regression import design, root, shapes_of_other_days, units
 from faro_lib.workload import Traces

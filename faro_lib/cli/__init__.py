@@ -14,7 +14,7 @@ from faro_lib.cli.profile import profile
 from faro_lib.cli.recommend import recommend
 from faro_lib.cli.run import run
 from faro_lib.cli.simulate import simulate
-from faro_lib.mistakes import told
+from faro_lib.errors import told
 
 app = typer.Typer(name="faro")
 

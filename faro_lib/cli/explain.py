@@ -18,8 +18,8 @@ def explain(
 
     What was seen, what was asked, and the reason, at the instant --at.
     """
-    from faro_lib.live.explanation import explained, turn_at
-    from faro_lib.live.journal import read
+    from faro_lib.control.explanation import explained, turn_at
+    from faro_lib.control.journal import read
 
     header, turns = read(journal)
     one = turn_at(turns, at, journal)

@@ -41,9 +41,9 @@ def manifests(
     from faro_lib.kube.manifests import FIRST, Wanted, write
     from faro_lib.kube.rayservice import SECRET, SECRET_KEY, Workers
     from faro_lib.kube.status import GROUP, PLURAL
-    from faro_lib.live.spec import served
     from faro_lib.policies import maker_of
     from faro_lib.policies.baselines import fair_share
+    from faro_lib.rayserve.spec import served
     from faro_lib.workload.readers import read_jobs, read_sections
 
     if not jobs.endswith((".yaml", ".yml")):

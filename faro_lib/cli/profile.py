@@ -20,9 +20,9 @@ def profile(
 
     Of the service time: mean and squared coefficient of variation, over --requests requests to each job.
     """
-    from faro_lib.live.backend import serving
-    from faro_lib.live.profile import whole, write
-    from faro_lib.live.spec import served
+    from faro_lib.rayserve.backend import serving
+    from faro_lib.rayserve.profile import whole, write
+    from faro_lib.rayserve.spec import served
     from faro_lib.workload.readers import read_jobs, read_sections
 
     if backend not in ("local", "rayserve"):

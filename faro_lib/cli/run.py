@@ -51,8 +51,8 @@ def run(
 ) -> None:
     """Observe, decide and, with --apply, act, until SIGTERM or Ctrl-C; the cluster is left as it is."""
     from faro_lib.control import Rules
+    from faro_lib.control.controller import drive, paced
     from faro_lib.files import writable
-    from faro_lib.live.controller import drive, paced
     from faro_lib.policies import make
     from faro_lib.workload.readers import read_jobs
 
@@ -70,7 +70,7 @@ def run(
             stack.callback(signal.signal, number, before)
         exporter = None
         if metrics_port is not None:  # first of all: a port in use is found before a cluster is started
-            from faro_lib.live.exporter import Exporter
+            from faro_lib.control.exporter import Exporter
 
             exporter = Exporter(table, metrics_port, metrics_address, STANDS_STILL_S + 5 * decides.tick_s)
             stack.callback(exporter.close)
@@ -128,10 +128,10 @@ def kit_for(table, history: str | None, forecaster: str):
     """What a policy is made from; the forecaster learnt from the counts in `history`, or needs to learn nothing."""
     from faro_lib import forecast
     from faro_lib.forecast.kalman import untaught
-    from faro_lib.live.spec import PLACES
     from faro_lib.policies import Kit
+    from faro_lib.rayserve.spec import PLACES
     from faro_lib.simulate import Physics
-    from faro_lib.simulate.measured import measure
+    from faro_lib.simulate.measure import measure
     from faro_lib.workload import Traces
     from faro_lib.workload.readers import read_csv
 
@@ -171,8 +171,8 @@ def place_of(backend: str, plan: str | None, kubeconfig: str | None, context: st
 
 def deployments_of(place, table, path: str, prometheus: str | None, token: str | None, clock, cores: int | None):
     """Plain Deployments, by the section `deployment` of the table."""
+    from faro_lib.kube.deployment_metrics import Prometheus
     from faro_lib.kube.operate import deployments
-    from faro_lib.kube.prometheus import Prometheus
     from faro_lib.workload.readers import read_sections
 
     if prometheus is None:
@@ -182,9 +182,9 @@ def deployments_of(place, table, path: str, prometheus: str | None, token: str |
 
 def clock_of(journal: str | None, stop: threading.Event):
     """Wall time since the journal began; without one since a while ago, so that what is known of that while counts."""
-    from faro_lib.live.clock import Clock
-    from faro_lib.live.journal import read
-    from faro_lib.policies.base import HISTORY_MIN
+    from faro_lib.control.clock import Clock
+    from faro_lib.control.journal import read
+    from faro_lib.policies.protocol import HISTORY_MIN
 
     if journal and Path(journal).exists() and Path(journal).stat().st_size:
         header, turns = read(journal)
@@ -197,10 +197,10 @@ def cluster_of(backend: str, table, path: str, address, serve_address, replicas:
     """A context in which Ray serves the jobs."""
     from contextlib import contextmanager
 
-    from faro_lib.live.backend import serving
-    from faro_lib.live.serve import RayServeCluster
-    from faro_lib.live.spec import served
     from faro_lib.memory import must_fit, ray_gb
+    from faro_lib.rayserve.backend import serving
+    from faro_lib.rayserve.cluster import RayServeCluster
+    from faro_lib.rayserve.spec import served
     from faro_lib.workload.readers import read_sections
 
     sections = read_sections(path, "serve") if path.endswith((".yaml", ".yml")) else {}

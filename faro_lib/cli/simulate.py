@@ -26,11 +26,11 @@ def simulate(
 ) -> None:
     """Replay the judged day of a workload under policies, and say what each one loses."""
     from faro_lib import config, forecast
-    from faro_lib.metrics import compare
+    from faro_lib.experiments.compare import compare
     from faro_lib.pipeline.check import learners, without_learning
     from faro_lib.pipeline.check import names as check_names
     from faro_lib.policies import Kit, make
-    from faro_lib.simulate.measured import measure
+    from faro_lib.simulate.measure import measure
     from faro_lib.workload.tables import load_workload
 
     if replicas < 1:

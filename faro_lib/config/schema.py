@@ -6,28 +6,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SYNTHETIC = "synthetic"
 PUBLISHED = "faro-10jobs"
 PUBLISHED_JOBS, PUBLISHED_DAYS = 10, 10
-
-
-def nearest(word: str, accepted) -> str:
-    """The hint at the end of an error: what was probably meant, else all that is accepted.
-
-    >>> nearest("trails", ["trials", "sizes"])
-    "did you mean 'trials'?"
-    >>> nearest("x", ["trials", "sizes"])
-    'accepted: trials, sizes'
-    """
-    lower = {name.lower(): name for name in accepted}
-    close = difflib.get_close_matches(str(word).lower(), lower, 1)
-    return f"did you mean {lower[close[0]]!r}?" if close else f"accepted: {', '.join(accepted)}"
 
 
 class Section(BaseModel):
@@ -330,71 +316,3 @@ def _no_twins(values: list) -> list:
         if values.count(value) > 1:
             raise ValueError(f"has {value!r} more than once")
     return values
-
-
-def load(mapping: Mapping[str, Any]) -> Config:
-    """The configuration of a mapping as read from YAML; what it leaves out has its default.
-
-    Raises
-    ------
-    ValueError : one line for each mistake: the key, its value, what is accepted.
-
-    >>> load({"trials": 5}).trials
-    5
-    >>> load({"trails": 5})
-    Traceback (most recent call last):
-    ValueError: config: unknown key 'trails'; did you mean 'trials'?
-    """
-    try:
-        return Config.model_validate(dict(mapping))
-    except ValidationError as error:
-        raise ValueError("\n".join(_line(mistake) for mistake in error.errors(include_url=False))) from None
-
-
-def _line(mistake) -> str:
-    keys = [str(key) for key in mistake["loc"]]
-    if mistake["type"] == "extra_forbidden":
-        section: Any = Config
-        for key in keys[:-1]:
-            section = section.model_fields[key].annotation
-        return f"config: unknown key {'.'.join(keys)!r}; {nearest(keys[-1], section.model_fields)}"
-    said = mistake["msg"].removeprefix("Value error, ")
-    if not keys:
-        return f"config: {said}"
-    said = said[0].lower() + said[1:]
-    return f"config: {'.'.join(keys)}={mistake['input']!r} {said.replace('input should be', 'should be')}"
-
-
-def default_yaml() -> str:
-    """The text of config/default.yaml: each key under its description, with its default."""
-    head = [
-        "# Every key of the configuration, with its default. Written from faro_lib/config.py by `make config`.",
-        "# Lay others over it: `make figures CONFIG=config/paper.yaml`, `snakemake --cores all --config trials=5`.",
-    ]
-    return "\n".join([*head, *_lines(Config(), 0)]) + "\n"
-
-
-def _lines(section: Section, depth: int) -> list[str]:
-    pad = "  " * depth
-    lines = []
-    for key, field in type(section).model_fields.items():
-        value = getattr(section, key)
-        lines += [] if depth else [""]
-        lines += [f"{pad}# {field.description}"]
-        if isinstance(value, Section):
-            lines += [f"{pad}{key}:", *_lines(value, depth + 1)]
-        else:
-            lines += [f"{pad}{key}: {_scalar(value)}"]
-    return lines
-
-
-def _scalar(value) -> str:
-    import yaml
-
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
-
-
-if __name__ == "__main__":
-    target = Path("config/default.yaml")
-    target.write_text(default_yaml())
-    print(target)

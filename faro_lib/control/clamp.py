@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.policies.base import Observation, Plan
+from faro_lib.policies.protocol import Observation, Plan
 
 
 @dataclass(frozen=True, slots=True)

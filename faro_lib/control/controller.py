@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from faro_lib.control import RULES, Limits, Memory, PolicyFailed, Rules, Step, turn
+from faro_lib.control.clock import Clock
 from faro_lib.control.guardrails import without_data
-from faro_lib.live.clock import Clock
-from faro_lib.live.journal import FOLDED, Header, Journal, after, read, remember
-from faro_lib.policies.base import FAILED, LATE, MISSING, Cluster, Observation, Policy
+from faro_lib.control.journal import FOLDED, Header, Journal, after, read, remember
 from faro_lib.policies.loops import TwoLoops
+from faro_lib.policies.protocol import FAILED, LATE, MISSING, Cluster, Observation, Policy
 from faro_lib.workload import Job
 
 OBSERVE, APPLY, JOURNAL = "observe", "apply", "journal"  # reasons of failures, beside those of plans

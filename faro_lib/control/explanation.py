@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from faro_lib.live.journal import Header, Turn
+from faro_lib.control.journal import Header, Turn
 from faro_lib.workload.jobs import MINUTE_S
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from faro_lib.control.admission import Pending
-from faro_lib.policies.base import (
+from faro_lib.control.clamp import Pending
+from faro_lib.policies.baselines import fair_share
+from faro_lib.policies.protocol import (
     APPEARED,
     BOUNDS,
     CAPACITY,
@@ -25,7 +26,6 @@ from faro_lib.policies.base import (
     Observation,
     Plan,
 )
-from faro_lib.policies.baselines import fair_share
 from faro_lib.workload import Job, jobs_array
 from faro_lib.workload.jobs import MINUTE_S
 

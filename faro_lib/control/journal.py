@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib.control import Limits, Memory, PolicyFailed, Rules, Step, turn
-from faro_lib.policies.base import Observation, Plan, Policy
+from faro_lib.policies.protocol import Observation, Plan, Policy
 from faro_lib.workload import Job
 
 BEGIN, TURN, RESUME = "begin", "turn", "resume"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.control.admission import Pending, admit
+from faro_lib.control.clamp import Pending, admit
 from faro_lib.control.guardrails import (
     Guard,
     Limits,
@@ -23,7 +23,7 @@ from faro_lib.control.guardrails import (
     unsound,
     without_data,
 )
-from faro_lib.policies.base import FAILED, LATE, Cluster, Observation, Plan, Policy, hold
+from faro_lib.policies.protocol import FAILED, LATE, Cluster, Observation, Plan, Policy, hold
 from faro_lib.workload import Job
 
 RULES = Rules()

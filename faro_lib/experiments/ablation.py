@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from faro_lib.policies.base import Policy
 from faro_lib.policies.faro import FALLBACK, Faro, chosen, chosen_options
 from faro_lib.policies.paper import OBJECTIVES, PaperFaro
 from faro_lib.policies.paper_solvers import ExactPaperFaro
+from faro_lib.policies.protocol import Policy
 from faro_lib.policies.registry import Kit
 
 PAPER, OURS = "paper", "ours"

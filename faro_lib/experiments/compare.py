@@ -19,7 +19,7 @@ from faro_lib.policies import Kit, Policy
 from faro_lib.queueing import MeasuredPerformance
 from faro_lib.simulate import TRIAL_SEEDS, Physics, draw, simulate
 from faro_lib.simulate.cluster import PAPER
-from faro_lib.simulate.measured import measure
+from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, Workload, jobs_array
 from faro_lib.workload.jobs import MINUTE_S
 

@@ -12,19 +12,19 @@ import numpy as np
 import pandas as pd
 
 from faro_lib import forecast
-from faro_lib.live import profile
-from faro_lib.live.backend import Endpoint, serving
-from faro_lib.live.deploy import configuration, deploy
-from faro_lib.live.experiment import Notes, Slice, live, part_of, twin
-from faro_lib.live.machine import TOO_MUCH
-from faro_lib.live.rest import Rest
-from faro_lib.live.spec import Served, served
-from faro_lib.metrics.experiment import trial_seeds
+from faro_lib.experiments.compare import trial_seeds
+from faro_lib.experiments.live_slice import Notes, Slice, live, part_of, twin
 from faro_lib.metrics.frames import decisions_frame, minutes_frame
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import Kit, Policy, make
+from faro_lib.rayserve import profile
+from faro_lib.rayserve.backend import Endpoint, serving
+from faro_lib.rayserve.deploy import configuration, deploy
+from faro_lib.rayserve.machine import TOO_MUCH
+from faro_lib.rayserve.rest import Rest
+from faro_lib.rayserve.spec import Served, served
 from faro_lib.simulate import Run
-from faro_lib.simulate.measured import measure
+from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
 from faro_lib.workload.tables import read_traces
 
@@ -108,7 +108,7 @@ def reached(
     backend: str, one: Slice, how, report, *, address: str | None, serve_address: str | None
 ) -> Iterator[Endpoint]:
     """A Ray that serves the slice's jobs: one of our own, or that of a RayService, borrowed."""
-    from faro_lib.kube.borrow import CONTEXTS, borrowed
+    from faro_lib.kube.exclusive import CONTEXTS, borrowed
 
     jobs, addresses = one.workload.jobs, dict(address=address, serve_address=serve_address)
     if backend in CONTEXTS:

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from faro_lib.control import Rules
-from faro_lib.live.clock import Clock
-from faro_lib.live.controller import drive, paced
-from faro_lib.live.deploy import WINDOW_ROUTE
-from faro_lib.live.load import OUTCOMES, SERVED, Generator, Script, Sent
-from faro_lib.live.machine import OtherLoad
-from faro_lib.live.profile import REPORTED_S
-from faro_lib.live.rest import PATIENCE_S, Rest
-from faro_lib.live.serve import RayServeCluster
-from faro_lib.live.spec import Served
-from faro_lib.live.statistics import add_row, empty_row
+from faro_lib.control.clock import Clock
+from faro_lib.control.controller import drive, paced
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.baselines import fair_share
+from faro_lib.rayserve.cluster import RayServeCluster
+from faro_lib.rayserve.deploy import WINDOW_ROUTE
+from faro_lib.rayserve.load import OUTCOMES, SERVED, Generator, Script, Sent
+from faro_lib.rayserve.machine import OtherLoad
+from faro_lib.rayserve.profile import REPORTED_S
+from faro_lib.rayserve.rest import PATIENCE_S, Rest
+from faro_lib.rayserve.spec import Served
+from faro_lib.rayserve.statistics import add_row, empty_row
 from faro_lib.simulate import Draws, Physics, Run, draw, simulate
 from faro_lib.simulate.run import Decisions, judged
 from faro_lib.workload import Traces, Workload

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from faro_lib.experiments.compare import limits_of
 from faro_lib.forecast.oracle import oracle
-from faro_lib.metrics.experiment import limits_of
 from faro_lib.metrics.limit import best_by_minute, most_replicas
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import Kit
-from faro_lib.policies.base import Policy
 from faro_lib.policies.faro import chosen
+from faro_lib.policies.protocol import Policy
 from faro_lib.queueing import MeasuredPerformance, service_class
 from faro_lib.simulate import Draws, Physics, simulate
 from faro_lib.simulate.cluster import PAPER

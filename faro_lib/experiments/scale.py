@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from faro_lib import forecast
-from faro_lib.metrics.experiment import limits_of, summaries, trial_seeds
+from faro_lib.experiments.compare import limits_of, summaries, trial_seeds
 from faro_lib.policies import Kit, make
 from faro_lib.policies.paper import OBJECTIVES
 from faro_lib.policies.paper_solvers import ExactPaperFaro, GroupedPaperFaro
 from faro_lib.simulate import draw
-from faro_lib.simulate.measured import measure
+from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, Workload, jobs_array
 from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
 

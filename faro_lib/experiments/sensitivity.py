@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from faro_lib.experiments.compare import summaries
 from faro_lib.forecast.oracle import oracle
-from faro_lib.metrics.experiment import summaries
 from faro_lib.policies import Kit, Policy, make
 from faro_lib.policies.loops import TwoLoops
-from faro_lib.simulate.measured import measure
+from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
 
 # Each circumstance and how its values are said.

@@ -1,6 +1,6 @@
 """How the options of our edition are chosen: on training days, by what was learnt from the days before all of them.
 
-    python -m faro_lib.metrics.choosing --raw data/raw --out choices.csv
+    python -m faro_lib.experiments.tuning --raw data/raw --out choices.csv
 
 The judged day is never opened. docs/choices.md has the table.
 """
@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 
 from faro_lib import forecast
+from faro_lib.experiments.remaining import remaining
 from faro_lib.metrics.measures import minute_utility, summarize
-from faro_lib.metrics.remaining import remaining
 from faro_lib.policies import Kit
-from faro_lib.policies.base import Policy
 from faro_lib.policies.faro import FALLBACK, chosen
+from faro_lib.policies.protocol import Policy
 from faro_lib.simulate import TRIAL_SEEDS, draw, simulate
-from faro_lib.simulate.measured import measure
+from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces
 from faro_lib.workload.tables import load_workload
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from faro_lib.figures.style import PAGE_IN, colour, legend_above
-from faro_lib.metrics.cluster import STEP_S, Recorded, recovery_s
+from faro_lib.metrics.recovery import STEP_S, Recorded, recovery_s
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

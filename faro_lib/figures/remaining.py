@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from faro_lib.experiments.remaining import ALL, AS_IS, CONSTANT, FORECAST, IDEALS, MOVES, START
+from faro_lib.experiments.remaining import LIMIT as CLAIRVOYANT
 from faro_lib.figures.captions import NONE_PUBLISHED
 from faro_lib.figures.style import COLOURS, COLUMN_IN, LIMIT
-from faro_lib.metrics.remaining import ALL, AS_IS, CONSTANT, FORECAST, IDEALS, MOVES, START
-from faro_lib.metrics.remaining import LIMIT as CLAIRVOYANT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from faro_lib.experiments.sensitivity import CIRCUMSTANCES, leads, where_it_ends
 from faro_lib.figures.style import PAGE_IN, colour, legend_above
-from faro_lib.metrics.sensitivity import CIRCUMSTANCES, leads, where_it_ends
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

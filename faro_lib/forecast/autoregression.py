@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from faro_lib.forecast.base import (
+from faro_lib.forecast.forecaster import (
     CONTEXT_MIN,
     HORIZON_MIN,
     Forecaster,

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from faro_lib.forecast.base import HORIZON_MIN, Forecaster, check_horizon
+from faro_lib.forecast.forecaster import HORIZON_MIN, Forecaster, check_horizon
 
 LEAST_LOG_STRETCH, MOST_LOG_STRETCH = -1.0, 1.5
 TRACKED_SAMPLES = 100

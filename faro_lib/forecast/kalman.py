@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from faro_lib.forecast.base import HORIZON_MIN, Forecaster, check_horizon, job_names, register, training_counts
+from faro_lib.forecast.forecaster import HORIZON_MIN, Forecaster, check_horizon, job_names, register, training_counts
 from faro_lib.forecast.regression import from_root, root
 from faro_lib.workload import Traces
 

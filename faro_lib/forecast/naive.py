@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.forecast.base import (
+from faro_lib.forecast.forecaster import (
     HORIZON_MIN,
     Forecaster,
     check_horizon,

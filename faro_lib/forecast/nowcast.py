@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faro_lib.forecast.base import HORIZON_MIN, Forecaster
+from faro_lib.forecast.forecaster import HORIZON_MIN, Forecaster
 
 
 def nowcast(forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:

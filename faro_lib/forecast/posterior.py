@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from faro_lib.forecast.autoregression import context
-from faro_lib.forecast.base import CONTEXT_MIN, HORIZON_MIN, Forecaster, check_horizon, register, reindex
 from faro_lib.forecast.conformal import recalibrated
+from faro_lib.forecast.forecaster import CONTEXT_MIN, HORIZON_MIN, Forecaster, check_horizon, register, reindex
 from faro_lib.forecast.regression import RECENT_MIN, from_root, movement, root
 from faro_lib.workload import Traces
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faro_lib.forecast.base import CONTEXT_MIN
+from faro_lib.forecast.forecaster import CONTEXT_MIN
 
 ANSCOMBE = 3 / 8
 RECENT_MIN = 5  # minutes whose movement tells the spread of the next one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faro_lib.forecast.base import CONTEXT_MIN, HORIZON_MIN, Forecaster
+from faro_lib.forecast.forecaster import CONTEXT_MIN, HORIZON_MIN, Forecaster
 
 
 def rolling(forecaster: Forecaster, day_counts, horizon: int = HORIZON_MIN, n: int = 100, context: int = CONTEXT_MIN):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import urllib3
 
-from faro_lib.config import nearest
-from faro_lib.policies.base import HISTORY_MIN
+from faro_lib.errors import nearest
+from faro_lib.policies.protocol import HISTORY_MIN
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.prometheus import check_address, token_file
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.config import nearest
 from faro_lib.control import growth
+from faro_lib.control.clock import Clock
+from faro_lib.errors import nearest
 from faro_lib.kube.capacity import Shape, requests_of
 from faro_lib.kube.client import MERGE, Api, ApiError
-from faro_lib.kube.prometheus import Load, Prometheus, Queries
-from faro_lib.live.clock import Clock
-from faro_lib.policies.base import HISTORY_MIN, Observation
+from faro_lib.kube.deployment_metrics import Load, Prometheus, Queries
+from faro_lib.policies.protocol import HISTORY_MIN, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
 

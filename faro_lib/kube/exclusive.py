@@ -19,9 +19,9 @@ from faro_lib.kube import preflight
 from faro_lib.kube.client import MERGE, Api, ApiError, connect
 from faro_lib.kube.manifests import NAME as CONTROLLER
 from faro_lib.kube.rayservice import DASHBOARD, SECRET_KEY, SERVING
-from faro_lib.live.backend import Endpoint
-from faro_lib.live.deploy import APPLICATIONS
-from faro_lib.live.rest import Rest
+from faro_lib.rayserve.backend import Endpoint
+from faro_lib.rayserve.deploy import APPLICATIONS
+from faro_lib.rayserve.rest import Rest
 
 PLACE = ("faro", "faro")  # namespace and name, as `faro manifests` has them by default
 CONTEXTS = {"kind": "kind-faro", "kubernetes": None}  # of the kubeconfig, by backend; None: the current one

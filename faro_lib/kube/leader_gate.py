@@ -11,9 +11,9 @@ import numpy as np
 
 from faro_lib.kube.capacity import Capacity, Shape, capacity, cores_of_workers
 from faro_lib.kube.client import Api
+from faro_lib.kube.informer import Watched
 from faro_lib.kube.lease import NOBODY, Leadership
-from faro_lib.kube.watch import Watched
-from faro_lib.policies.base import Cluster, Observation
+from faro_lib.policies.protocol import Cluster, Observation
 
 LOG = logging.getLogger(__name__)
 POD_FIELDS = ("nodeName", "containers", "initContainers", "overhead")

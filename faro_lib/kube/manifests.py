@@ -15,7 +15,7 @@ from faro_lib.kube import preflight, rayservice
 from faro_lib.kube.dashboard import dashboard
 from faro_lib.kube.deployments import Address
 from faro_lib.kube.status import API_VERSION, KIND, definition
-from faro_lib.live.spec import Served
+from faro_lib.rayserve.spec import Served
 from faro_lib.workload import Job
 from faro_lib.workload.prometheus import check_address
 

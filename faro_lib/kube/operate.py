@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from faro_lib.control import Step
+from faro_lib.control.clock import Clock
 from faro_lib.kube import preflight
 from faro_lib.kube.client import Api, connect
+from faro_lib.kube.deployment_metrics import Prometheus
 from faro_lib.kube.deployments import Address, Deployments, shape_of
-from faro_lib.kube.governed import ClusterCapacity, Governed
+from faro_lib.kube.leader_gate import ClusterCapacity, Governed
 from faro_lib.kube.lease import Leadership, Terms
-from faro_lib.kube.prometheus import Prometheus
 from faro_lib.kube.status import Reporter
-from faro_lib.live.clock import Clock
-from faro_lib.policies.base import Cluster
+from faro_lib.policies.protocol import Cluster
 from faro_lib.workload import Job
 
 WORKERS = {"ray.io/node-type": "worker"}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import yaml
 
 from faro_lib.kube.capacity import CORES
-from faro_lib.live.deploy import configuration
-from faro_lib.live.spec import Served
+from faro_lib.rayserve.deploy import configuration
+from faro_lib.rayserve.spec import Served
 from faro_lib.workload import Job
 
 DASHBOARD, SERVING = 8265, 8000

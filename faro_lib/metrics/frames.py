@@ -7,7 +7,7 @@ import pandas as pd
 
 from faro_lib.metrics.limit import Clairvoyant
 from faro_lib.metrics.measures import minute_effective_utility, minute_utility
-from faro_lib.policies.base import HOLD, START
+from faro_lib.policies.protocol import HOLD, START
 from faro_lib.simulate import Run
 from faro_lib.simulate.run import EXPLANATIONS
 from faro_lib.workload.jobs import MINUTE_S

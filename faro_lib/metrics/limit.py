@@ -8,7 +8,7 @@ import numpy as np
 
 from faro_lib.metrics.measures import lost_utility, mean_over_jobs_then_bins, minute_effective_utility, minute_utility
 from faro_lib.policies import Fixed
-from faro_lib.policies.base import at_least_one_each
+from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.simulate import Draws, Physics, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Job, Workload, jobs_array

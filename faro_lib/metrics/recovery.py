@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from faro_lib.live.load import FAILED, SERVED, SHED
 from faro_lib.metrics.frames import decisions_frame, minutes_frame
 from faro_lib.metrics.measures import summarize
+from faro_lib.rayserve.load import FAILED, SERVED, SHED
 from faro_lib.simulate import Run
 
 if TYPE_CHECKING:
-    from faro_lib.live.load import Sent
+    from faro_lib.rayserve.load import Sent
 
 TABLES = ("summary", "minutes", "decisions", "recovery")
 STEP_S = 5  # of the table of a recovery

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from faro_lib.mistakes import told
+from faro_lib.errors import told
 from faro_lib.pipeline.fetch import fetch
 from faro_lib.pipeline.notebook import NotebookError, run_notebook
 

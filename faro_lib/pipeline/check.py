@@ -6,7 +6,8 @@ import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from faro_lib.config import PUBLISHED, PUBLISHED_DAYS, PUBLISHED_JOBS, SYNTHETIC, Config, nearest
+from faro_lib.config import PUBLISHED, PUBLISHED_DAYS, PUBLISHED_JOBS, SYNTHETIC, Config
+from faro_lib.errors import nearest
 from faro_lib.files import writable
 from faro_lib.pipeline.fetch import verify
 from faro_lib.pipeline.memory import check_memory
@@ -129,6 +130,6 @@ def _read_jobs(path: str):
 
 def _hold(jobs, config: Config) -> None:
     """The smallest cluster must hold everyone's minimum."""
-    from faro_lib.policies.base import at_least_one_each
+    from faro_lib.policies.protocol import at_least_one_each
 
     at_least_one_each(jobs, min(config.sizes))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from faro_lib.config import nearest
+from faro_lib.errors import nearest
 
 SOURCES = Path("data/sources.yaml")
 

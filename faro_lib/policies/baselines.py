@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from faro_lib.policies.base import HOLD, REACT_DOWN, REACT_UP, SHARE, Observation, Plan, at_least_one_each, hold
+from faro_lib.policies.protocol import HOLD, REACT_DOWN, REACT_UP, SHARE, Observation, Plan, at_least_one_each, hold
 from faro_lib.policies.registry import register
 from faro_lib.workload import Job, jobs_array
 

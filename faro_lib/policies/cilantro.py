@@ -11,7 +11,7 @@ import numpy as np
 
 from faro_lib.allocate import solve
 from faro_lib.allocate.spare import marginal_values
-from faro_lib.policies.base import HOLD, PLANNED, Plan, at_least_one_each, hold
+from faro_lib.policies.protocol import HOLD, PLANNED, Plan, at_least_one_each, hold
 from faro_lib.policies.registry import register
 from faro_lib.utility import UtilityTable, precise_utility, relaxed_utility
 from faro_lib.workload import Job, jobs_array

@@ -10,8 +10,8 @@ import numpy as np
 from faro_lib.allocate import OBJECTIVES, marginal_values, solve
 from faro_lib.forecast import HORIZON_MIN
 from faro_lib.forecast.nowcast import nowcast
-from faro_lib.policies.base import HOLD, PLANNED, Observation, Plan
 from faro_lib.policies.loops import LoopState, TwoLoops
+from faro_lib.policies.protocol import HOLD, PLANNED, Observation, Plan
 from faro_lib.policies.registry import Kit, register
 from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
 from faro_lib.workload.jobs import MINUTE_S, jobs_array

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.policies.base import HOLD, REACT_UP, Observation, Plan, at_least_one_each
 from faro_lib.policies.baselines import UP_AFTER_S
+from faro_lib.policies.protocol import HOLD, REACT_UP, Observation, Plan, at_least_one_each
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, jobs_array
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from faro_lib.allocate import solve_paper
 from faro_lib.forecast import HORIZON_MIN
-from faro_lib.policies.base import HISTORY_MIN, HOLD, PLANNED, Observation, Plan
 from faro_lib.policies.loops import LoopState, TwoLoops
+from faro_lib.policies.protocol import HISTORY_MIN, HOLD, PLANNED, Observation, Plan
 from faro_lib.policies.registry import register
 from faro_lib.workload import jobs_array
 from faro_lib.workload.jobs import MINUTE_S

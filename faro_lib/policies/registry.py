@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from faro_lib.allocate import OBJECTIVES
-from faro_lib.policies.base import Policy
+from faro_lib.policies.protocol import Policy
 from faro_lib.registry import Registry
 from faro_lib.workload import Job
 

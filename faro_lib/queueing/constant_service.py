@@ -44,7 +44,7 @@ def mdc_wait_cdf(wait_over_service, rho: float, servers: int):
     >>> round(float(mdc_wait_cdf(0.0, 0.5, 1)), 6)   # an M/D/1 queue is idle half of the time
     0.5
     """
-    from faro_lib.queueing import _compiled
+    from faro_lib.queueing import _latency_kernels as _compiled
 
     waiting = _compiled.waiting_distribution(float(rho), int(servers), 1e-12)
     below = np.cumsum(waiting)
@@ -59,7 +59,7 @@ def mdc_wait_over_service(rho: float, servers: int, percentile: float) -> float:
     >>> round(mdc_wait_over_service(0.5, 1, 0.5), 6)
     0.0
     """
-    from faro_lib.queueing import _compiled
+    from faro_lib.queueing import _latency_kernels as _compiled
 
     return float(_compiled.wait_quantile(float(rho), int(servers), float(percentile)))
 

@@ -1,4 +1,4 @@
-"""Live: the same control loop over real requests on Ray Serve, the load that it is tested with, and its journal.
+"""The cluster on Ray Serve: replicas, their statistics, deployment and load.
 
 Nothing heavy is imported here: replicas import this package when they start.
 """

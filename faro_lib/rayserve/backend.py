@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.live import local
-from faro_lib.live.deploy import configuration, deploy
-from faro_lib.live.rest import Rest, read_token
-from faro_lib.live.spec import Served
+from faro_lib.rayserve import local
+from faro_lib.rayserve.deploy import configuration, deploy
+from faro_lib.rayserve.rest import Rest, read_token
+from faro_lib.rayserve.spec import Served
 from faro_lib.workload import Job
 
 LOCAL = "local"

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from faro_lib.control import growth
-from faro_lib.live.clock import Clock
-from faro_lib.live.deploy import APPLICATIONS, WINDOW_ROUTE
-from faro_lib.live.history import History
-from faro_lib.live.rest import Refusal, Rest
-from faro_lib.live.spec import Served
-from faro_lib.policies.base import Observation
+from faro_lib.control.clock import Clock
+from faro_lib.policies.protocol import Observation
+from faro_lib.rayserve.deploy import APPLICATIONS, WINDOW_ROUTE
+from faro_lib.rayserve.recent import History
+from faro_lib.rayserve.rest import Refusal, Rest
+from faro_lib.rayserve.spec import Served
 from faro_lib.workload import Job, jobs_array
 from faro_lib.workload.jobs import MINUTE_S
 

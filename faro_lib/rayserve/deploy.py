@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.live import replica
-from faro_lib.live.rest import PATIENCE_S, Rest
-from faro_lib.live.spec import Served
+from faro_lib.rayserve import replica
+from faro_lib.rayserve.rest import PATIENCE_S, Rest
+from faro_lib.rayserve.spec import Served
 from faro_lib.workload import Job
 
 APPLICATIONS = "/api/serve/applications/"

@@ -1,6 +1,6 @@
 """Open-loop load: requests are sent when they are due, whatever became of those before them.
 
-Runs as a process of its own (`python -m faro_lib.live.load`), so that nothing but the machine delays it.
+Runs as a process of its own (`python -m faro_lib.rayserve.load`), so that nothing but the machine delays it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faro_lib.live.rest import is_loopback
+from faro_lib.rayserve.rest import is_loopback
 
 SERVED, SHED, FAILED, UNSENT = 0, 1, 2, 3  # what became of a request; unsent = too many were in flight
 OUTCOMES = ("served", "shed", "failed", "unsent")
@@ -130,7 +130,7 @@ class Generator:
         (folder / "about.json").write_text(
             json.dumps({"urls": script.urls, "origin_s": origin_s, "most_rps": most_rps})
         )
-        command = [sys.executable, "-m", "faro_lib.live.load", str(folder)]
+        command = [sys.executable, "-m", "faro_lib.rayserve.load", str(folder)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     @property

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from faro_lib.live.rest import Rest
+from faro_lib.rayserve.rest import Rest
 
 LOOPBACK = "127.0.0.2"  # of the node: Ray replaces 127.0.0.1 by the address of the network card
 HTTP_HOST = "127.0.0.1"  # where HAProxy looks for the replicas of its own node

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.live.deploy import APPLICATIONS, WINDOW_ROUTE
-from faro_lib.live.load import SERVED, Script, send
-from faro_lib.live.rest import PATIENCE_S, Rest
-from faro_lib.live.spec import Served
-from faro_lib.live.statistics import add_row, empty_row
+from faro_lib.rayserve.deploy import APPLICATIONS, WINDOW_ROUTE
+from faro_lib.rayserve.load import SERVED, Script, send
+from faro_lib.rayserve.rest import PATIENCE_S, Rest
+from faro_lib.rayserve.spec import Served
+from faro_lib.rayserve.statistics import add_row, empty_row
 
 START_S = 180.0
 REPORTED_S = 2.5  # until a second has been reported

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.live.clock import Clock
-from faro_lib.live.statistics import add_row, empty_row, latency_of
-from faro_lib.policies.base import HISTORY_MIN
+from faro_lib.control.clock import Clock
+from faro_lib.policies.protocol import HISTORY_MIN
+from faro_lib.rayserve.statistics import add_row, empty_row, latency_of
 from faro_lib.workload.jobs import MINUTE_S
 
 WINDOW_S = 30.0  # of the mean latency, trace time

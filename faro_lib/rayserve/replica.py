@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from faro_lib.live.statistics import Board, add_row, bucket_of, empty_row
+from faro_lib.rayserve.statistics import Board, add_row, bucket_of, empty_row
 
 NAMESPACE, BOARD = "faro", "faro-statistics"
 HEARTBEAT_S = 1.0
@@ -176,7 +176,7 @@ class Window:
     async def __call__(self, request):
         from starlette.responses import JSONResponse, PlainTextResponse
 
-        from faro_lib.live.rest import read_token
+        from faro_lib.rayserve.rest import read_token
 
         token = read_token()
         given = request.headers.get("authorization", "")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from faro_lib.live import models
+from faro_lib.rayserve import models
 from faro_lib.workload import Job
 from faro_lib.workload.service import true_service_time
 

@@ -1,6 +1,6 @@
 """What to run: replicas for the minutes to come, explained, and the capacity that a promise needs."""
 
-from faro_lib.recommend.history import (
+from faro_lib.recommend.load_history import (
     History,
     history_from_csv,
     history_from_journal,

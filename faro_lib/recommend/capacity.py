@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from faro_lib.metrics import summaries
+from faro_lib.experiments.compare import summaries
 from faro_lib.policies import Policy
 from faro_lib.simulate import Physics
 from faro_lib.simulate.cluster import PAPER

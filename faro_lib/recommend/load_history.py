@@ -127,7 +127,7 @@ def history_from_journal(path: str, jobs: str | None = None, at: int | None = No
 
     Minutes that no turn saw, while no controller ran, are missing.
     """
-    from faro_lib.live.journal import arrivals, read
+    from faro_lib.control.journal import arrivals, read
 
     header, turns = read(path)
     counts = arrivals(header, turns)

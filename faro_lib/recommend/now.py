@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from faro_lib.policies import Faro, Observation, Plan
-from faro_lib.policies.base import at_least_one_each
 from faro_lib.policies.loops import fold_minutes
+from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, jobs_array
 from faro_lib.workload.jobs import MINUTE_S

@@ -13,10 +13,10 @@ from faro_lib.policies import Faro, Kit
 from faro_lib.policies.faro import chosen
 from faro_lib.queueing import MeasuredPerformance
 from faro_lib.recommend.capacity import busiest, curve, knee, needed, sizes_worth_trying
-from faro_lib.recommend.history import LEAST_MIN, History, history_of
+from faro_lib.recommend.load_history import LEAST_MIN, History, history_of
 from faro_lib.recommend.now import Advice, advise
 from faro_lib.simulate import Physics
-from faro_lib.simulate.measured import measure
+from faro_lib.simulate.measure import measure
 
 REPLAYED_MIN = 360  # of a longer day its busiest part is replayed
 

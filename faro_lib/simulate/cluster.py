@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.policies.base import HISTORY_MIN, Observation, at_least_one_each
+from faro_lib.policies.protocol import HISTORY_MIN, Observation, at_least_one_each
 from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import percentiles_so_far
 from faro_lib.simulate.pods import IDLE_S, RETRY_S, Pods

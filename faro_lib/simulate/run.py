@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from faro_lib import control
-from faro_lib.policies.base import Policy
+from faro_lib.policies.protocol import Policy
 from faro_lib.simulate.cluster import PAPER, Physics, SimulatedCluster
 from faro_lib.simulate.draws import Draws, draw
 from faro_lib.simulate.latencies import percentile_of, percentiles, refused_and_late

@@ -159,7 +159,7 @@ def build_table(
     widest = int(max(high.max(), running.max()))
     curves = curves_of(jobs, performance, utility, alpha, widest)
 
-    from faro_lib.utility import _compiled
+    from faro_lib.utility import _table_kernels as _compiled
 
     value = np.full((n_jobs, int(high.max()) + 1), -np.inf)
     effective, drop = value.copy(), np.zeros(value.shape)

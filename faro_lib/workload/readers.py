@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from faro_lib.workload.downsample import scale_to, squeeze
 from faro_lib.workload.jobs import Job, Traces
-from faro_lib.workload.squeeze import scale_to, squeeze
 
 JOB_FIELDS = {field.name: str(field.type) for field in dataclasses.fields(Job)}
 # What a .yaml table may say of a job beside its promise: how Ray Serve runs it, which Deployment it is. Mappings; who

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from faro_lib.workload.downsample import scale_to, squeeze
 from faro_lib.workload.jobs import MINUTE_S, Job, Traces
-from faro_lib.workload.squeeze import scale_to, squeeze
 
 SQUEEZE = 4
 TRUE_SERVICE_S = 0.154  # mean service of the default model, for the calibration only

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from faro_lib.workload.artifact import read_artifact
 from faro_lib.workload.jobs import Traces
+from faro_lib.workload.published import read_artifact
 from faro_lib.workload.readers import read_csv, read_jobs, write_jobs
 from faro_lib.workload.synthetic import synthetic as make_synthetic
 

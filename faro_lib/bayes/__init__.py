@@ -1,0 +1,5 @@
+"""PyMC models, fitted offline and exported to plain arrays; nothing else imports pymc."""
+
+from faro_lib.bayes.demand import convergence, export_posterior, fit_bayes, posterior_of
+
+__all__ = ["convergence", "export_posterior", "fit_bayes", "posterior_of"]
