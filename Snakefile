@@ -30,10 +30,10 @@ include: "rules/figures.smk"
 
 
 onstart:
-    Path(".snakemake/mistakes").unlink(missing_ok=True)
+    Path(".snakemake/errors").unlink(missing_ok=True)
 
 
 onerror:
-    if Path(".snakemake/mistakes").exists():
+    if Path(".snakemake/errors").exists():
         sys.stderr.write("\nWhat went wrong; what is finished stays, and the same command goes on from there:\n")
-        sys.stderr.write(Path(".snakemake/mistakes").read_text())
+        sys.stderr.write(Path(".snakemake/errors").read_text())

@@ -3,7 +3,7 @@
     python benchmarks/loop.py [--minutes 60] [--largest-minutes 5]
 
 Ten jobs with the Bayesian forecaster on 36 replicas, a thousand with the pooled autoregression on 3200, both in a simulated
-run of Faro-Sum as it was chosen. Only turns in which it plans count, one a minute; compiled code is warm. On a busy machine
+run of Faro-Sum as it was chosen. Only ticks in which it plans count, one a minute; compiled code is warm. On a busy machine
 the wall's time is more than the CPU's; the last column is the CPU time of the whole run.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from faro_lib import forecast
 from faro_lib.experiments import scale
-from faro_lib.policies import Kit, make
+from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
@@ -30,7 +30,7 @@ POSTERIOR = Path(__file__).parents[1] / "data" / "posterior-smoke.npz"
 
 @dataclass
 class Timed:
-    """A policy whose planning turns are timed: seconds on the wall and of CPU."""
+    """A policy whose planning ticks are timed: seconds on the wall and of CPU."""
 
     policy: Any
     turns_s: list
@@ -46,9 +46,9 @@ class Timed:
         return answer
 
 
-def planning_ms(kit: Kit, day, capacity: int) -> tuple[np.ndarray, float]:
-    """Milliseconds of every planning turn (turns, 2), and CPU seconds of the whole run without its draws."""
-    policy, draws = Timed(make("Faro-Sum", kit), []), draw(day, 24)
+def planning_ms(context: PolicyContext, day, capacity: int) -> tuple[np.ndarray, float]:
+    """Milliseconds of every planning tick (ticks, 2), and CPU seconds of the whole run without its draws."""
+    policy, draws = Timed(make("Faro-Sum", context), []), draw(day, 24)
     simulate(day.between(0, 2), policy, capacity, seed=24)
     policy.turns_s.clear()
     began = time.process_time()
@@ -71,8 +71,8 @@ def main():
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for traces, forecaster, capacity, minutes in cases:
         jobs = traces.jobs
-        kit = Kit(jobs, forecaster, measure(jobs))
-        ms, cpu_s = planning_ms(kit, traces.workload().between(0, minutes), capacity)
+        context = PolicyContext(jobs, forecaster, measure(jobs))
+        ms, cpu_s = planning_ms(context, traces.workload().between(0, minutes), capacity)
         median, (slow, cpu) = np.median(ms[:, 0]), np.quantile(ms, 0.99, axis=0)
         row = (
             f"| {len(jobs)} | {capacity} | {len(ms)} | {median:.1f} | {slow:.1f} | {cpu:.1f} | {LIMIT_MS[len(jobs)]} | "

@@ -60,7 +60,7 @@ def compiled_latencies(workload: Workload, draws: Draws) -> np.ndarray:
 
 
 def simpy_latencies(draws: Draws) -> np.ndarray:
-    """The same physics, draws and replicas as simpy processes."""
+    """The same serving_model, draws and replicas as simpy processes."""
     latency_s = np.empty(len(draws.arrival_s))
     env = simpy.Environment()
     for job, (a, b) in enumerate(zip(draws.first[:-1], draws.first[1:])):

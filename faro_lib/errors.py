@@ -7,7 +7,7 @@ import errno
 import re
 from importlib.metadata import PackageNotFoundError, requires
 
-NO_MEMORY = "take fewer jobs, minutes or trials, end what else is running, or use a machine with more"
+OUT_OF_MEMORY_ADVICE = "take fewer jobs, minutes or trials, end what else is running, or use a machine with more"
 MENDED_BY = {
     errno.ENOENT: "no such file or folder",
     errno.EACCES: "permission denied; change its permissions, or name a place that is yours",
@@ -26,19 +26,19 @@ SYSTEM = re.compile(r"\[Errno (\d+)\] ([^\[\]']*?)(?:: '(.*)')?$")
 MODULE = re.compile(r"No module named '([\w.]+)'")
 
 
-def told(error: BaseException) -> str | None:
+def message_of(error: BaseException) -> str | None:
     """The line, or None where the mistake is ours and its traceback is wanted.
 
-    >>> told(OSError(28, "No space left on device", "results/table.csv"))
+    >>> message_of(OSError(28, "No space left on device", "results/table.csv"))
     'results/table.csv: the disk is full; free some space or name a place on another disk, and start again'
-    >>> told(ValueError("trials=0 must be at least 1"))
+    >>> message_of(ValueError("trials=0 must be at least 1"))
     'trials=0 must be at least 1'
-    >>> told(KeyError("a bug"))
+    >>> message_of(KeyError("a bug"))
     """
     if isinstance(error, ModuleNotFoundError):
         return without(error.name or "")
     if isinstance(error, MemoryError):
-        return f"too little memory{f' ({error})' if str(error) else ''}: {NO_MEMORY}"
+        return f"too little memory{f' ({error})' if str(error) else ''}: {OUT_OF_MEMORY_ADVICE}"
     if isinstance(error, OSError):
         mended = MENDED_BY.get(error.errno or 0)
         if mended and error.filename is not None:
@@ -47,12 +47,12 @@ def told(error: BaseException) -> str | None:
     return str(error) if isinstance(error, ValueError) else None
 
 
-def told_by_name(name: str, text: str) -> str:
+def message_of_kernel_error(name: str, text: str) -> str:
     """The same for an error of another process, of which only the name and the text are known.
 
-    >>> told_by_name("OSError", "[Errno 28] No space left on device")
+    >>> message_of_kernel_error("OSError", "[Errno 28] No space left on device")
     'the disk is full; free some space or name a place on another disk, and start again'
-    >>> told_by_name("KeyError", "'a bug'")
+    >>> message_of_kernel_error("KeyError", "'a bug'")
     "KeyError: 'a bug'"
     """
     line = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
@@ -60,9 +60,9 @@ def told_by_name(name: str, text: str) -> str:
     if module := MODULE.search(line):
         said = without(module[1])
     elif name.endswith("MemoryError"):
-        said = told(MemoryError(line))
+        said = message_of(MemoryError(line))
     elif system := SYSTEM.search(line):
-        said = told(OSError(int(system[1]), system[2], system[3]))
+        said = message_of(OSError(int(system[1]), system[2], system[3]))
     return said or f"{name}: {line}"
 
 

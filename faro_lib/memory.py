@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from faro_lib.errors import NO_MEMORY
+from faro_lib.errors import OUT_OF_MEMORY_ADVICE
 
 MEMINFO = Path("/proc/meminfo")
 # Limit and use of the control group that we are in: version 2, then version 1.
@@ -31,7 +31,7 @@ def free_gb() -> float:
     return free / 1e9
 
 
-def must_fit(what: str, needed_gb: float, instead: str = NO_MEMORY) -> None:
+def must_fit(what: str, needed_gb: float, instead: str = OUT_OF_MEMORY_ADVICE) -> None:
     """A ValueError where less is free; `what` begins its line, with its verb.
 
     >>> must_fit("a plan needs", 1e-9)

@@ -1,8 +1,8 @@
-"""Stage 60: what each step is worth, the paper's and then ours. Switched off by `ablation: {sizes: []}`."""
+"""Stage 60: what each step is worth, the paper's and then ours. Switched off by `ablation: {capacities: []}`."""
 
 
 rule ablation:
-    "Replay the judged day under every step of the ablation."
+    "Replay the evaluation day under every step of the ablation."
     input:
         notebook=local("notebooks/60_ablation.ipynb"),
         modules=local(modules_of("60_ablation")),
@@ -27,7 +27,7 @@ rule ablation:
         notebook=parameters(
             results=RESULTS,
             minutes=CONFIG.minutes,
-            **CONFIG.ablation.model_dump() | dict(sizes=CONFIG.or_middle(CONFIG.ablation.sizes)),
+            **CONFIG.ablation.model_dump() | dict(capacities=CONFIG.or_middle(CONFIG.ablation.capacities)),
             published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
         ),
     message:

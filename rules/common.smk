@@ -9,15 +9,15 @@ sys.path.insert(0, workflow.basedir)  # this checkout's library and no other
 
 from faro_lib import pipeline
 from faro_lib.config import PUBLISHED, load
-from faro_lib.errors import told
+from faro_lib.errors import message_of
 
 try:
     CONFIG = load(config)
     DAYS = pipeline.check(CONFIG, here=workflow.is_main_process and workflow.resource_settings.nodes is None)
 except (ValueError, OSError, ModuleNotFoundError) as mistake:
-    if told(mistake) is None:
+    if message_of(mistake) is None:
         raise
-    sys.stderr.write(f"{told(mistake)}\n")
+    sys.stderr.write(f"{message_of(mistake)}\n")
     sys.stderr.flush()
     raise SystemExit(2)
 
@@ -39,7 +39,7 @@ RUN_NOTEBOOK += " {input.notebook} {output.notebook} {params.notebook:q} {log} {
 
 
 def parameters(**values):
-    """What a notebook is told, as the command line that runs it takes it."""
+    """What a notebook is message_of, as the command line that runs it takes it."""
     return json.dumps(values)
 
 
@@ -68,7 +68,7 @@ def days_to_decide_on():
 
 
 def figures_of_the_comparison():
-    """What is drawn of the judged day; what a plan expects only where Faro-Sum plans."""
+    """What is drawn of the evaluation day; what a plan expects only where Faro-Sum plans."""
     return [
         *("fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread"),
         *(["fig91_prediction"] if "Faro-Sum" in CONFIG.policies else []),

@@ -23,7 +23,7 @@ rule figures:
     params:
         notebook=parameters(
             results=RESULTS,
-            sizes=CONFIG.sizes,
+            capacities=CONFIG.capacities,
             published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
         ),
     message:
@@ -37,7 +37,7 @@ STAGES = [rules.traces, rules.queueing, rules.figures]
 STAGES += [rules.kubernetes] if NODE_RUNS else []
 if DAYS >= 2:
     STAGES += [rules.forecast, rules.sloppify]
-    STAGES += [rules.ablation] if CONFIG.ablation.sizes != [] else []
+    STAGES += [rules.ablation] if CONFIG.ablation.capacities != [] else []
     STAGES += [rules.sensitivity] if CONFIG.sensitivity.wanted else []
     STAGES += [rules.scale] if CONFIG.scale.wanted else []
     STAGES += [rules.live] if CONFIG.backend != "none" else []

@@ -2,7 +2,7 @@
 
 
 rule forecast:
-    "Fit the Bayesian forecaster on the training days and score every forecaster on the judged day."
+    "Fit the Bayesian forecaster on the training days and score every forecaster on the evaluation day."
     input:
         notebook=local("notebooks/30_forecasting.ipynb"),
         modules=local(modules_of("30_forecasting")),

@@ -4,7 +4,7 @@ LIVE_TABLES = ["summary.csv", "minutes.parquet", "decisions.parquet"]
 
 
 rule live:
-    "Serve a slice of the judged day on Ray Serve under each policy, and the same slice in the simulator."
+    "Serve a slice of the evaluation day on Ray Serve under each policy, and the same slice in the simulator."
     input:
         notebook=local("notebooks/80_live.ipynb"),
         modules=local(modules_of("80_live")),

@@ -2,7 +2,7 @@
 
 
 rule scale:
-    "Replay the judged day with two models, with more jobs, and at more cluster sizes."
+    "Replay the evaluation day with two models, with more jobs, and at more cluster sizes."
     input:
         notebook=local("notebooks/70_scale.ipynb"),
         modules=local(modules_of("70_scale")),

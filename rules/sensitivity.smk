@@ -1,8 +1,8 @@
-"""Stage 65: where the lead ends. A circumstance with an empty list is left out, the stage if all are."""
+"""Stage 65: where the margin ends. A parameter with an empty list is left out, the stage if all are."""
 
 
 rule sensitivity:
-    "Replay a slice of the judged day under other circumstances, one at a time."
+    "Replay a slice of the evaluation day under other parameters, one at a time."
     input:
         notebook=local("notebooks/65_sensitivity.ipynb"),
         modules=local(modules_of("65_sensitivity")),

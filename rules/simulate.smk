@@ -7,7 +7,7 @@ SIMULATED = [
 
 
 rule simulate:
-    "Replay the judged day under every policy, trial by trial, at one cluster size."
+    "Replay the evaluation day under every policy, trial by trial, at one cluster size."
     input:
         notebook=local("notebooks/50_simulation.ipynb"),
         modules=local(modules_of("50_simulation")),
@@ -42,7 +42,7 @@ rule simulate:
 rule simulated:
     "Join the tables of all cluster sizes."
     input:
-        expand(f"{RESULTS}/simulate/{{replicas}}/{{table}}", replicas=CONFIG.sizes, table=SIMULATED),
+        expand(f"{RESULTS}/simulate/{{replicas}}/{{table}}", replicas=CONFIG.capacities, table=SIMULATED),
     output:
         tables=[f"{RESULTS}/simulate/{table}" for table in SIMULATED],
     log:

@@ -25,7 +25,7 @@ rule sloppify:
             jobs=CONFIG.jobs,
             raw=CONFIG.raw,
             synthetic=CONFIG.synthetic.model_dump(),
-            sizes=CONFIG.sizes,
+            capacities=CONFIG.capacities,
             **CONFIG.sloppify.model_dump() | dict(days=days_to_decide_on()),
         ),
     message:

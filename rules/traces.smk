@@ -40,7 +40,7 @@ rule traces:
             jobs=CONFIG.jobs,
             raw=CONFIG.raw,
             synthetic=CONFIG.synthetic.model_dump(),
-            sizes=CONFIG.sizes,
+            capacities=CONFIG.capacities,
         ),
     message:
         "traces: 10_traces"

@@ -55,7 +55,7 @@ import pandas as pd
 from faro_lib.simulate import TRIAL_SEEDS
 folder = Path(results) / "simulate" / str(replicas)
 folder.mkdir(parents=True, exist_ok=True)
-summary = pd.DataFrame({"policy": policies, "replicas": replicas, "trial": 0})
+summary = pd.DataFrame({"policy": policies, "capacity_cores": replicas, "trial": 0})
 columns = ["lost_utility", "slo_violation_rate", "lost_effective_utility", "drop_rate", "replicas_used_mean"]
 summary = summary.assign(**dict.fromkeys(columns, 0.5))
 (folder / "summary.csv").write_text("half")

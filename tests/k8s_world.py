@@ -187,7 +187,7 @@ def table(names, **fields) -> list[dict]:
     return [
         {
             "job": name,
-            "start_s": 5,
+            "cold_start_s": 5,
             **fields,
             "deployment": {"name": name, "queries": {key: query.format(name) for key, query in queries.items()}},
         }
@@ -217,7 +217,7 @@ class Controller:
             self.said.append((time.monotonic(), line.rstrip()))
 
     @property
-    def turns(self) -> list[tuple[float, dict]]:
+    def ticks(self) -> list[tuple[float, dict]]:
         """When it acted, and on what."""
         return [(when, json.loads(line)) for when, line in list(self.said) if line.startswith("{")]
 

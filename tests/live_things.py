@@ -14,7 +14,7 @@ import numpy as np
 from faro_lib.rayserve.statistics import Board, empty_row
 from faro_lib.workload import Job
 
-JOBS = (Job("a", start_s=5.0), Job("b", start_s=5.0))
+JOBS = (Job("a", cold_start_s=5.0), Job("b", cold_start_s=5.0))
 
 
 class FakeRay:

@@ -132,7 +132,7 @@ class Service:
 
     def _passed(self, request):
         if request.coin < self.drop or len(self.queue) > QUEUE_LIMIT:
-            request.refused = True
+            request.dropped = True
             self._leave(request)
             return
         self.queue.append(request)
@@ -148,7 +148,7 @@ class Service:
 
     def _end(self, request):
         spent_s = self.clock.now_s - request.arrival_s
-        request.latency_s = inf if request.refused else spent_s
+        request.latency_s = inf if request.dropped else spent_s
         self.ended.append((self.clock.now_s, spent_s))
 
     def _dispatch(self):
@@ -195,7 +195,7 @@ class Cluster:
     ----------
     requests : for each job its requests, by arrival.
     tenths, capacity_tenths : cores of each job's replica and of the cluster, in tenths.
-    schedule : (instant, wanted replicas, drop rates, tries) tuples; at each the controller sees, admits and acts.
+    schedule : (instant, wanted replicas, drop rates, attempts) tuples; at each the controller sees, admits and acts.
     permutations : for each job a callable n -> order of 0..n-1.
     """
 
@@ -210,8 +210,8 @@ class Cluster:
         for service, replicas in zip(self.services, initial):
             for _ in range(replicas):
                 service.add_replica()
-        for now_s, wanted, drop, tries in schedule:
-            clock.at(now_s, CONTROLLER, lambda w=wanted, d=drop, t=tries: self._control(w, d, t))
+        for now_s, wanted, drop, attempts in schedule:
+            clock.at(now_s, CONTROLLER, lambda w=wanted, d=drop, t=attempts: self._control(w, d, t))
         clock.at(CHECK_S, COLLECTION, self._collect)
 
     def run(self):
@@ -235,7 +235,7 @@ class Cluster:
         pods = self.pods[job]
         return bool(pods.starting or pods.waiting or self.clock.now_s < pods.removed_s + REUSE_S)
 
-    def _control(self, wanted, drop, tries):
+    def _control(self, wanted, drop, attempts):
         jobs = range(len(self.pods))
         self.seen.append(
             Seen(
@@ -253,8 +253,8 @@ class Cluster:
         actions = dict(self.carried)
         fresh = []
         for job in jobs:
-            if wanted[job] != self.pods[job].target and not (job in actions and tries == 1):
-                actions[job] = (wanted[job], tries)
+            if wanted[job] != self.pods[job].target and not (job in actions and attempts == 1):
+                actions[job] = (wanted[job], attempts)
                 fresh.append(job)
         self.carried = {}
         downs = [job for job in jobs if job in actions and actions[job][0] < self.pods[job].target]

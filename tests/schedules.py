@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from faro_lib import control
 from faro_lib.policies.protocol import HOLD, Plan
-from faro_lib.simulate import Draws, Physics, SimulatedCluster, draw
+from faro_lib.simulate import Draws, ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
@@ -21,7 +21,7 @@ class Scripted:
 
     wanted: np.ndarray
     drop: np.ndarray
-    tries: list[int]
+    attempts: list[int]
     tick_s: float
     name: str = "Scripted"
     seen: list = field(default_factory=list)
@@ -30,7 +30,7 @@ class Scripted:
         return 0
 
     def decide(self, turn, observation):
-        plan = Plan(self.wanted[turn], self.drop[turn], (HOLD,) * len(observation.target), self.tries[turn])
+        plan = Plan(self.wanted[turn], self.drop[turn], (HOLD,) * len(observation.target), self.attempts[turn])
         return turn + 1, plan
 
 
@@ -45,7 +45,7 @@ class Schedule:
     tick_s: int
     wanted: list
     drop: list
-    tries: list
+    attempts: list
     seed: int
 
     @property
@@ -60,11 +60,11 @@ class Schedule:
     def draws(self) -> Draws:
         return draw(self.workload, self.seed)
 
-    def run(self, draws: Draws, physics: Physics = PAPER) -> tuple[SimulatedCluster, list[control.Step]]:
+    def run(self, draws: Draws, serving_model: ServingModel = PAPER) -> tuple[SimulatedCluster, list[control.Step]]:
         """The cluster when every request has ended, and the turns of the loop."""
-        policy = Scripted(np.array(self.wanted), np.array(self.drop), self.tries, float(self.tick_s))
+        policy = Scripted(np.array(self.wanted), np.array(self.drop), self.attempts, float(self.tick_s))
         workload = self.workload
-        cluster = SimulatedCluster(workload, draws, self.capacity_tenths / 10, np.array(self.initial), physics)
+        cluster = SimulatedCluster(workload, draws, self.capacity_tenths / 10, np.array(self.initial), serving_model)
         steps: list[control.Step] = []
         control.run(cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=steps.append)
         cluster.finish()

@@ -10,7 +10,7 @@ from faro_lib import forecast
 from faro_lib.experiments.ablation import our_steps, paper_steps, variants
 from faro_lib.experiments.compare import compare, summaries
 from faro_lib.figures import ablation as figure
-from faro_lib.policies import Kit, PaperFaro, make
+from faro_lib.policies import PaperFaro, PolicyContext, make
 from faro_lib.policies.faro import chosen, chosen_options
 from faro_lib.policies.paper_solvers import ExactPaperFaro
 from faro_lib.workload.synthetic import synthetic
@@ -21,9 +21,9 @@ TRACES = synthetic(seed=3, jobs=4, days=2, minutes=60)
 
 
 @pytest.fixture(scope="module")
-def kit():
+def context():
     """With a table that is never read: what is simulated here does not plan by it."""
-    return Kit(TRACES.jobs, forecast.fit("ar", TRACES), performance=object())
+    return PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES), latency_model=object())
 
 
 def differing(one, other):
@@ -36,36 +36,36 @@ def options(policy):
     return {field.name: getattr(policy, field.name) for field in fields(policy) if field.name != "name"}
 
 
-def test_the_papers_steps_end_in_its_edition_and_ours_in_the_chosen_one(kit):
-    assert options(paper_steps(kit, "Sum")[-1].policy) == options(make("Faro-Sum (paper)", kit))
-    assert options(our_steps(kit, "Sum")[-1].policy) == options(chosen(kit, "Sum"))
+def test_the_papers_steps_end_in_its_edition_and_ours_in_the_chosen_one(context):
+    assert options(paper_steps(context, "Sum")[-1].policy) == options(make("Faro-Sum (paper)", context))
+    assert options(our_steps(context, "Sum")[-1].policy) == options(chosen(context, "Sum"))
 
 
-def test_every_step_of_the_paper_changes_something_that_no_other_step_changes(kit):
-    steps = [step.policy for step in paper_steps(kit)]
+def test_every_step_of_the_paper_changes_something_that_no_other_step_changes(context):
+    steps = [step.policy for step in paper_steps(context)]
     changed = [differing(one, other) for one, other in zip(steps, steps[1:])]
     assert all(changed)
     assert len(set().union(*changed)) == sum(map(len, changed))
 
 
-def test_an_option_that_no_step_names_becomes_a_step_of_its_own(kit):
-    last = our_steps(kit, options=chosen_options() | {"samples": 50})[-1]
+def test_an_option_that_no_step_names_becomes_a_step_of_its_own(context):
+    last = our_steps(context, options=chosen_options() | {"samples": 50})[-1]
     assert last.policy.samples == 50
     assert "samples" in last.adds
 
 
-def test_an_option_that_was_not_chosen_is_no_step(kit):
-    names = [step.name for step in our_steps(kit, options={"nowcast": True})]
+def test_an_option_that_was_not_chosen_is_no_step(context):
+    names = [step.name for step in our_steps(context, options={"nowcast": True})]
     assert names == ["+ exact solver", "+ sample paths", "+ measured latency", "+ nowcast"]
 
 
-def test_where_nothing_was_measured_the_step_says_so(kit):
-    steps = {step.name: step for step in our_steps(replace(kit, performance=None))}
+def test_where_nothing_was_measured_the_step_says_so(context):
+    steps = {step.name: step for step in our_steps(replace(context, latency_model=None))}
     assert "+ measured latency" not in steps
     assert steps["+ latency model"].adds == "the formula 'mgc' instead of half M/M/c"
 
 
-def test_the_exact_solver_never_promises_less_than_cobyla_on_the_same_decision(kit):
+def test_the_exact_solver_never_promises_less_than_cobyla_on_the_same_decision(context):
     from faro_lib.allocate import worth
     from faro_lib.policies.protocol import Observation
     from faro_lib.utility import build_table
@@ -75,28 +75,28 @@ def test_the_exact_solver_never_promises_less_than_cobyla_on_the_same_decision(k
     per_min = np.array([[900.0], [400.0], [1500.0], [100.0]])
     running = np.array([2, 2, 2, 2])
     seen = Observation(
-        now_s=60, capacity=14, minute=1, arrivals_per_min=per_min, mean_latency_s=zero, p99_s=zero, queue=zero,
-        running=running, starting=zero, target=running, idle=zero, changing=zero > 0, drop=zero,
+        now_s=60, capacity=14, minute=1, arrivals_per_min=per_min, mean_latency_s=zero, tail_latency_s=zero, ongoing=zero,
+        running=running, starting=zero, target=running, terminating=zero, changing=zero > 0, drop=zero,
     )  # fmt: skip
-    table = build_table(TRACES.jobs, per_min[:, None] / 60, running, cold_start_min=0.0, max_replicas=14)
+    table = build_table(TRACES.jobs, per_min[:, None] / 60, running, cold_start_minutes=0.0, max_replicas=14)
     values = []
     for kind in (PaperFaro, ExactPaperFaro):
-        policy = kind(kit.forecaster, predictive=False, shrink=False)
+        policy = kind(context.forecaster, predictive=False, shrink=False)
         _, plan = policy.decide(policy.start(TRACES.jobs), seen)
         values.append(worth(table, plan.target, 14))
     assert values[1] >= values[0] - 1e-9
 
 
 def test_the_published_steps_are_all_found():
-    names = {step.published: step.name for step in paper_steps(Kit(TRACES.jobs, forecaster=object()))}
+    names = {step.published: step.name for step in paper_steps(PolicyContext(TRACES.jobs, forecaster=object()))}
     table = figure.published_ablation(ROOT / "data" / "published" / "published_ablation.csv", names)
-    assert table.groupby("replicas")["variant"].nunique().to_dict() == {32: 7, 36: 7, 40: 7}
+    assert table.groupby("capacity_cores")["variant"].nunique().to_dict() == {32: 7, 36: 7, 40: 7}
     assert np.isclose(table.query("replicas == 32 and variant == 'no relaxation'")["lost_utility"], 2.11342).all()
 
 
-def test_a_summary_says_what_the_whole_comparison_says(kit):
+def test_a_summary_says_what_the_whole_comparison_says(context):
     day = TRACES.workload().between(0, 20)
-    policies = {name: make(name, kit) for name in ("FairShare", "AIAD")}
+    policies = {name: make(name, context) for name in ("FairShare", "AIAD")}
     short, limit = summaries(day, policies, 12, 2, limit=True, report=lambda line: None)
     whole = compare(day, policies, 12, 2, report=lambda line: None)
     columns = ["policy", "trial", "lost_utility", "slo_violation_rate", "drop_rate"]
@@ -104,9 +104,9 @@ def test_a_summary_says_what_the_whole_comparison_says(kit):
     assert limit["lost_utility"].tolist() == whole.limit["lost_utility"].tolist()[:1]
 
 
-def test_the_caption_names_the_step_that_gains_most(kit):
+def test_the_caption_names_the_step_that_gains_most(context):
     day = TRACES.workload().between(0, 20)
-    steps = variants(kit, "Sum")
+    steps = variants(context, "Sum")
     summary, _ = summaries(day, {steps[0].name: steps[0].policy}, 12, 1, report=lambda line: None)
     lost = dict(
         zip([step.name for step in steps], [3.0, 2.5, 2.4, 2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.0, 0.9, 0.8, 0.7, 0.6])
@@ -127,5 +127,7 @@ def test_the_caption_names_a_step_that_costs():
     import pandas as pd
 
     lost = {"a": ("paper", 1.0), "b": ("paper", 0.5), "c": ("ours", 0.7), "d": ("ours", 0.3)}
-    rows = [{"variant": v, "edition": e, "replicas": 32, "trial": 0, "lost_utility": x} for v, (e, x) in lost.items()]
+    rows = [
+        {"variant": v, "edition": e, "capacity_cores": 32, "trial": 0, "lost_utility": x} for v, (e, x) in lost.items()
+    ]
     assert "d gains most (0.40) and c costs most (0.20)" in figure.caption(pd.DataFrame(rows))

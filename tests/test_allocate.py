@@ -304,7 +304,7 @@ def test_spare_replicas_go_where_a_heavier_load_would_hurt():
     rng = np.random.default_rng(12)
     jobs = [Job(f"job {j}") for j in range(6)]
     rates = 2.0 * rng.gamma(4.0, 1.0, (6, 1, 1)) * rng.lognormal(0, 0.2, (6, 50, 7))
-    expected, heavy = (build_table(jobs, f * rates, np.full(6, 2), cold_start_min=0) for f in (1.0, 1.5))
+    expected, heavy = (build_table(jobs, f * rates, np.full(6, 2), cold_start_minutes=0) for f in (1.0, 1.5))
     plan = solve(expected, 30)
     spread = spread_spare(heavy, plan, 30)
     rows = np.arange(6)
@@ -339,15 +339,15 @@ def test_the_papers_objective_is_the_relaxed_half_mmc_at_fractional_replicas():
 
 
 @pytest.mark.parametrize("objective", ["Sum", "Fair", "FairSum"])
-@pytest.mark.parametrize("performance", ["half-mmc", "upper-bound"])
-def test_the_papers_edition_keeps_the_budget_and_never_beats_exact(objective, performance):
+@pytest.mark.parametrize("latency_model", ["half-mmc", "upper-bound"])
+def test_the_papers_edition_keeps_the_budget_and_never_beats_exact(objective, latency_model):
     rng = np.random.default_rng(14)
     jobs = [Job(f"job {j}") for j in range(6)]
     rates, running = rng.uniform(2, 30, (6, 7)), np.full(6, 2)
-    plan = solve_paper(jobs, rates, running, 18, objective, performance=performance, method="slsqp")
+    plan = solve_paper(jobs, rates, running, 18, objective, latency_model=latency_model, method="slsqp")
     assert plan.replicas.sum() <= 18
     if objective != "Fair":
-        table = build_table(jobs, rates[:, None], running, performance=performance, cold_start_min=0)
+        table = build_table(jobs, rates[:, None], running, latency_model=latency_model, cold_start_minutes=0)
         assert plan.value <= solve(table, 18, objective).value + 1e-3
 
 

@@ -30,7 +30,7 @@ def test_the_command_line_refuses_a_bad_file_in_one_line(content, told, tmp_path
 @pytest.mark.parametrize(("content", "told"), [case[1:] for case in FILES], ids=[case[0] for case in FILES])
 def test_the_pipeline_refuses_a_bad_file_in_one_line(content, told, checkout):
     (checkout.folder / "bad.csv").write_text(content)
-    assert_refused(checkout, told, "--config", "workload=bad.csv", "sizes=[4]")
+    assert_refused(checkout, told, "--config", "workload=bad.csv", "capacities=[4]")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_the_pipeline_refuses_a_bad_file_in_one_line(content, told, checkout):
     [
         (["workload=faro-10job"], "workload='faro-10job' is unknown; did you mean 'faro-10jobs'?"),
         (["workload=none.csv"], "none.csv: no such file"),
-        (["sizes=[36,9]"], "9 replicas are fewer than the 10 jobs"),
+        (["capacities=[36,9]"], "9 replicas are fewer than the 10 jobs"),
         (["trails=5"], "unknown key 'trails'; did you mean 'trials'?"),
         (["policies=[FairShar]"], "config: policies: policy='FairShar' is unknown; did you mean 'FairShare'?"),
         (["jobs=none.csv"], "none.csv: no such file"),
@@ -51,12 +51,12 @@ def test_the_pipeline_refuses_a_bad_configuration_in_one_line(settings, told, ch
 
 def test_the_pipeline_refuses_fewer_replicas_than_the_jobs_of_a_file(checkout):
     (checkout.folder / "good.csv").write_text(GOOD)
-    assert_refused(checkout, "minimum of 2 jobs", "--config", "workload=good.csv", "sizes=[1]")
+    assert_refused(checkout, "minimum of 2 jobs", "--config", "workload=good.csv", "capacities=[1]")
 
 
 def test_the_pipeline_refuses_a_single_day_for_a_policy_that_learns_from_earlier_ones(checkout):
     (checkout.folder / "good.csv").write_text(GOOD)
-    assert_refused(checkout, "leaves Faro-Sum none to learn from", "--config", "workload=good.csv", "sizes=[4]")
+    assert_refused(checkout, "leaves Faro-Sum none to learn from", "--config", "workload=good.csv", "capacities=[4]")
 
 
 def test_the_pipeline_refuses_published_traces_with_another_content(checkout):

@@ -10,7 +10,7 @@ from test_control import seen
 
 from faro_lib.policies import AIAD, FairShare, Oneshot
 from faro_lib.policies.baselines import fair_share
-from faro_lib.policies.protocol import REACT_DOWN, REACT_UP
+from faro_lib.policies.protocol import REACTIVE_DOWN, REACTIVE_UP
 from faro_lib.workload import Job
 
 ABOVE, BELOW, SILENT = 1.0, 0.2, 0.0  # mean latencies around the SLO of 0.720 s; silent: no request ended
@@ -89,12 +89,12 @@ def test_targets_stay_within_a_jobs_bounds(policy):
 
 def test_reactions_say_why():
     state = AIAD().start((Job("a"),))
-    for tick, latency_s, reason in [(1, ABOVE, "hold"), (2, ABOVE, "hold"), (3, ABOVE, REACT_UP)]:
+    for tick, latency_s, reason in [(1, ABOVE, "hold"), (2, ABOVE, "hold"), (3, ABOVE, REACTIVE_UP)]:
         state, plan = AIAD().decide(state, seen([5], now_s=10.0 * tick, mean_latency_s=np.array([latency_s])))
         assert plan.reason == (reason,)
     for tick in range(4, 64):
         state, plan = AIAD().decide(state, seen([5], now_s=10.0 * tick, mean_latency_s=np.array([BELOW])))
-    assert plan.reason == (REACT_DOWN,)
+    assert plan.reason == (REACTIVE_DOWN,)
 
 
 @pytest.mark.parametrize("capacity", [36, 32])

@@ -30,7 +30,7 @@ def test_a_fit_of_few_draws_becomes_a_forecaster(tmp_path):
 
     told = []
     traces = world(days=2, minutes=90)
-    idata = fit_bayes(traces, seed=1, draws=20, tune=40, chains=2, thin=2, progress=told.append)
+    idata = fit_bayes(traces, seed=1, draws=20, tune=40, chains=2, data_stride=2, progress=told.append)
     assert [line.split(" in ")[0] for line in told] == ["model of 2 jobs compiled", "fitted"]
     assert set(convergence(idata)) == {"r_hat", "ess_bulk", "ess_tail", "divergences"}
     made = export_posterior(idata, tmp_path / "posterior.npz", traces, draws=30)

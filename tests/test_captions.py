@@ -35,10 +35,10 @@ def test_a_prediction_is_judged_by_the_first_whole_minute_after_it_and_of_jobs_t
             "time_s": [0.0, 50.0, 110.0, 170.0],
             "job": "a",
             "replicas_target": [2, 2, 3, 3],
-            "predicted_p99_s": [np.nan, 0.4, 0.4, 0.8],
+            "predicted_tail_latency_s": [np.nan, 0.4, 0.4, 0.8],
         }
     )
-    minutes = pd.DataFrame({"job": "a", "minute": range(4), "p99_s": [9.0, 0.5, 9.0, 0.8]})
+    minutes = pd.DataFrame({"job": "a", "minute": range(4), "tail_latency_s": [9.0, 0.5, 9.0, 0.8]})
     errors = prediction_errors(decisions, minutes, (Job("a", slo_s=0.5),))
     assert errors["minute"].tolist() == [1, 3], "the decision at 110 s moves the job"
     np.testing.assert_allclose(errors["log_error"], [np.log(0.5 / 0.4), 0.0])
@@ -47,7 +47,9 @@ def test_a_prediction_is_judged_by_the_first_whole_minute_after_it_and_of_jobs_t
 
 def test_the_band_of_predictions_holds_eighty_percent_of_the_minutes():
     ratio = np.linspace(0.5, 1.5, 101)
-    errors = pd.DataFrame({"replicas": 32, "predicted_p99_s": 0.4, "p99_s": 0.4 * ratio, "slo_s": 0.72})
+    errors = pd.DataFrame(
+        {"capacity_cores": 32, "predicted_tail_latency_s": 0.4, "tail_latency_s": 0.4 * ratio, "slo_s": 0.72}
+    )
     row = bands(errors).iloc[0]
     assert (row["low"], row["ratio"], row["high"]) == pytest.approx((0.6, 1.0, 1.4))
     assert "1.00 (0.60 to 1.40) at 32 replicas" in prediction_caption(errors, "Faro-Sum")

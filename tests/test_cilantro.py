@@ -77,14 +77,14 @@ def test_good_minutes_at_a_high_load_raise_the_hopes_for_all_lower_ones():
 
 
 def test_it_serves_as_the_performance_model_of_a_table():
-    table = build_table([JOB], np.full((1, 1, 1), 2 / JOB.slo_s), [1], performance=LearnedLatency.ignorant([KIND]))
+    table = build_table([JOB], np.full((1, 1, 1), 2 / JOB.slo_s), [1], latency_model=LearnedLatency.ignorant([KIND]))
     assert table.value.shape[1] >= 3
     direct = LearnedLatency.ignorant([KIND]).expected_utility(JOB, 2 / JOB.slo_s, np.array([1, 2]), "relaxed")
     assert direct.tolist() == pytest.approx([0.5, 1.0])
 
 
 def observed(**fields):
-    fields = {"arrivals_per_min": np.array([[120.0]]), "p99_s": np.array([0.4])} | fields
+    fields = {"arrivals_per_min": np.array([[120.0]]), "tail_latency_s": np.array([0.4])} | fields
     return seen([2], **fields)
 
 
@@ -92,9 +92,9 @@ def observed(**fields):
     ("minute", "learns"),
     [
         (observed(), True),
-        (observed(p99_s=np.array([np.inf])), True),  # refusals are something to learn from
+        (observed(tail_latency_s=np.array([np.inf])), True),  # refusals are something to learn from
         (observed(arrivals_per_min=np.array([[np.nan]])), False),
-        (observed(p99_s=np.array([np.nan])), False),
+        (observed(tail_latency_s=np.array([np.nan])), False),
         (observed(arrivals_per_min=np.array([[0.0]])), False),
         (observed(changing=[True]), False),
     ],
@@ -111,17 +111,19 @@ def test_it_does_not_learn_from_a_minute_in_which_the_replicas_changed():
 
 def test_a_job_of_unknown_load_keeps_what_it_has():
     jobs = (Job("a"), Job("b"))
-    observation = seen([3, 3], capacity=9, arrivals_per_min=np.array([[np.nan], [1200.0]]), p99_s=np.array([0.3, 0.9]))
+    observation = seen(
+        [3, 3], capacity=9, arrivals_per_min=np.array([[np.nan], [1200.0]]), tail_latency_s=np.array([0.3, 0.9])
+    )
     _, plan = Cilantro().decide(Cilantro().start(jobs), observation)
     assert plan.target.tolist() == [3, 6]
-    assert np.isnan(plan.predicted_p99_s[0])
+    assert np.isnan(plan.predicted_tail_latency_s[0])
 
 
 def test_a_load_that_is_missing_is_the_last_known_one_not_zero():
     state, plans = Cilantro().start((Job("a"), Job("b"))), []
     for minute, count in ((1, 600.0), (2, np.nan), (3, 0.0)):
         counts = np.array([[count], [600.0]])
-        overloaded = dict(arrivals_per_min=counts, p99_s=np.array([2.0, 2.0]))
+        overloaded = dict(arrivals_per_min=counts, tail_latency_s=np.array([2.0, 2.0]))
         observation = seen([3, 3], capacity=9, minute=minute, now_s=60.0 * minute, **overloaded)
         state, plan = Cilantro().decide(state, observation)
         plans.append(plan.target.tolist())
@@ -149,16 +151,16 @@ def test_its_predictions_come_true_better_in_the_second_hour_than_in_the_first_m
     errors = prediction_errors(decisions_frame(run), minutes_frame(run), run.workload.jobs)
     first, second_hour = errors[errors.minute < 15], errors[errors.minute.between(60, 119)]
     assert second_hour.log_error.mean() < first.log_error.mean()
-    assert (errors.predicted_p99_s > 0).all()
+    assert (errors.predicted_tail_latency_s > 0).all()
 
 
 def test_every_planned_decision_says_what_it_rests_on(runs):
     decisions = decisions_frame(runs[0])
     assert decisions.columns[:5].tolist() == ["time_s", "job", "replicas_target", "drop_target", "reason"]
     planned = decisions[decisions.reason == "planned"]
-    assert planned[["forecast_rps", "predicted_p99_s"]].notna().all(axis=None)
+    assert planned[["forecast_rps", "predicted_tail_latency_s"]].notna().all(axis=None)
     assert (decisions[decisions.time_s > 0].groupby("time_s").size() == 10).all()
-    assert (decisions.value_less.dropna() >= 0).all()
+    assert (decisions.marginal_value_down.dropna() >= 0).all()
 
 
 def test_the_axis_of_loads_covers_what_a_replica_can_carry():

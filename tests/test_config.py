@@ -39,14 +39,14 @@ def test_every_file_in_config_is_accepted(overlay):
 
 
 def test_the_full_overlay_names_every_policy():
-    from faro_lib.policies import MAKERS
+    from faro_lib.policies import FACTORIES
 
-    ours = {name for name, maker in MAKERS.items() if maker.__module__.startswith("faro_lib")}
+    ours = {name for name, maker in FACTORIES.items() if maker.__module__.startswith("faro_lib")}
     assert set(load(yaml.safe_load((ROOT / "config" / "full.yaml").read_text())).policies) == ours
 
 
 def test_results_lie_under_the_stem_of_the_readers_file():
-    assert load({"workload": "some/where/my.csv", "sizes": [4]}).stem == "my"
+    assert load({"workload": "some/where/my.csv", "capacities": [4]}).stem == "my"
     assert load({}).stem == "synthetic"
 
 
@@ -59,15 +59,15 @@ MISTAKES = [
     ({"jobs": "jobs.txt"}, "jobs='jobs.txt' is not a table of jobs; accepted: the path of a .csv or .yaml file"),
     ({"policies": ["AIAD", "AIAD"]}, "has 'AIAD' more than once"),
     ({"policies": []}, "policies=[] "),
-    ({"sizes": [36, 9]}, "sizes: 9 replicas are fewer than the 10 jobs of synthetic"),
-    ({"workload": "faro-10jobs", "sizes": [9]}, "sizes: 9 replicas are fewer than the 10 jobs of faro-10jobs"),
-    ({"sizes": [0]}, "sizes=[0] has 0; a cluster has at least 1 replica"),
-    ({"sizes": 36}, "sizes=36 should be a valid list"),
+    ({"capacities": [36, 9]}, "sizes: 9 replicas are fewer than the 10 jobs of synthetic"),
+    ({"workload": "faro-10jobs", "capacities": [9]}, "sizes: 9 replicas are fewer than the 10 jobs of faro-10jobs"),
+    ({"capacities": [0]}, "capacities=[0] has 0; a cluster has at least 1 replica"),
+    ({"capacities": 36}, "sizes=36 should be a valid list"),
     ({"trials": 0}, "trials=0 should be greater than or equal to 1"),
     ({"trials": 1.5}, "trials=1.5 should be a valid integer"),
     ({"minutes": "all"}, "minutes='all' should be a valid integer"),
     ({"ablation": {"size": [32]}}, "unknown key 'ablation.size'; did you mean 'sizes'?"),
-    ({"ablation": {"sizes": [9]}}, "ablation.sizes: 9 replicas are fewer than the 10 jobs of synthetic"),
+    ({"ablation": {"capacities": [9]}}, "ablation.capacities: 9 replicas are fewer than the 10 jobs of synthetic"),
     ({"scale": {"curve": [20, 20]}}, "has 20 more than once"),
     ({"scale": {"clusters": [[20, 10]]}}, "has [20, 10]; a cluster has at least 1 job and 1 replica for each"),
     ({"scale": {"policies": ["AIAD", "AIAD"]}}, "has 'AIAD' more than once"),
@@ -92,8 +92,8 @@ def test_a_mistake_is_told_in_one_line_with_the_key_the_value_and_what_is_accept
 
 
 def test_a_stage_without_sizes_of_its_own_takes_the_middle_one_and_an_empty_list_leaves_it_out():
-    small = load({"sizes": [16, 12, 14]})
-    assert small.or_middle(small.ablation.sizes) == [14]
+    small = load({"capacities": [16, 12, 14]})
+    assert small.or_middle(small.ablation.capacities) == [14]
     assert small.or_middle([]) == []
 
 

@@ -23,25 +23,25 @@ def seen(target, capacity=100.0, changing=None, now_s=60.0, **fields):
         minute=1,
         arrivals_per_min=np.zeros((jobs, 1)),
         mean_latency_s=nothing,
-        p99_s=nothing,
-        queue=nothing,
+        tail_latency_s=nothing,
+        ongoing=nothing,
         running=target,
         starting=np.zeros(jobs, np.int64),
         target=target,
-        idle=np.zeros(jobs, np.int64),
+        terminating=np.zeros(jobs, np.int64),
         changing=np.zeros(jobs, bool) if changing is None else np.array(changing),
         drop=nothing,
     )
     return Observation(**{**defaults, **fields})
 
 
-def plan(target, tries=1):
-    return Plan(np.array(target), np.zeros(len(target)), (HOLD,) * len(target), tries)
+def plan(target, attempts=1):
+    return Plan(np.array(target), np.zeros(len(target)), (HOLD,) * len(target), attempts)
 
 
-def admitted(wanted, observation, pending=None, tries=1, cores=None):
+def admitted(wanted, observation, pending=None, attempts=1, cores=None):
     cores = np.ones(len(wanted)) if cores is None else np.array(cores)
-    target, pending = admit(pending or Pending.none(len(wanted)), plan(wanted, tries), observation, cores)
+    target, pending = admit(pending or Pending.none(len(wanted)), plan(wanted, attempts), observation, cores)
     return target.tolist(), pending
 
 
@@ -72,25 +72,25 @@ def test_a_reaction_that_was_cut_or_skipped_is_forgotten():
 
 
 def test_the_part_of_a_long_term_action_that_was_cut_is_carried_to_later_ticks():
-    target, pending = admitted([4, 1], seen([2, 1], capacity=4), tries=5)
+    target, pending = admitted([4, 1], seen([2, 1], capacity=4), attempts=5)
     assert target == [3, 1]
     assert admitted([3, 1], seen([3, 1], capacity=6), pending)[0] == [4, 1]
 
 
 def test_a_long_term_action_that_was_skipped_is_tried_again():
-    target, pending = admitted([1], seen([3], changing=[True]), tries=5)
+    target, pending = admitted([1], seen([3], changing=[True]), attempts=5)
     assert target == [3]
     assert admitted([3], seen([3]), pending)[0] == [1]
 
 
 def test_what_was_carried_comes_before_jobs_earlier_in_the_file():
-    _, pending = admitted([1, 3], seen([1, 1], capacity=2), tries=5)
+    _, pending = admitted([1, 3], seen([1, 1], capacity=2), attempts=5)
     assert admitted([3, 1], seen([1, 1], capacity=4), pending)[0] == [1, 3]
 
 
 def test_an_action_is_tried_five_times_in_all():
     full, roomy = seen([1], capacity=1), seen([1], capacity=9)
-    _, pending = admitted([3], full, tries=5)
+    _, pending = admitted([3], full, attempts=5)
     for _ in range(3):
         _, pending = admitted([1], full, pending)
     assert admitted([1], roomy, pending)[0] == [3]  # the fifth
@@ -99,8 +99,8 @@ def test_an_action_is_tried_five_times_in_all():
 
 
 def test_a_newer_long_term_action_replaces_what_was_carried():
-    _, pending = admitted([5], seen([1], capacity=1), tries=5)
-    assert admitted([2], seen([1]), pending, tries=5)[0] == [2]
+    _, pending = admitted([5], seen([1], capacity=1), attempts=5)
+    assert admitted([2], seen([1]), pending, attempts=5)[0] == [2]
 
 
 @given(st.data())

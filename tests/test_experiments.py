@@ -1,4 +1,4 @@
-"""Larger and mixed workloads, an oracle that errs, and where a lead ends."""
+"""Larger and mixed workloads, an oracle that errs, and where a margin ends."""
 
 import numpy as np
 import pandas as pd
@@ -6,11 +6,11 @@ import pytest
 
 from faro_lib import forecast
 from faro_lib.experiments import scale
-from faro_lib.experiments.sensitivity import CIRCUMSTANCES, leads, sensitivity, settings, where_it_ends
+from faro_lib.experiments.sensitivity import PARAMETERS, margins, sensitivity, settings, where_it_ends
 from faro_lib.figures import scale as scale_figures
 from faro_lib.figures import sensitivity as sensitivity_figures
 from faro_lib.forecast.oracle import oracle
-from faro_lib.policies import Kit
+from faro_lib.policies import PolicyContext
 from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
 from faro_lib.workload.synthetic import synthetic
 
@@ -87,19 +87,19 @@ class TestMoreJobs:
             limit=False, report=quiet,
         )  # fmt: skip
         assert summary["policy"].tolist() == ["FairShare"]
-        assert summary["replicas"].tolist() == [24]
+        assert summary["capacity_cores"].tolist() == [24]
         assert summary["replicas_used_mean"].iloc[0] > 16
 
     def test_the_limit_falls_as_the_cluster_grows(self):
-        kit = Kit(TRACES.jobs)
-        rows, limit = scale.curve(TRACES, kit, [6, 10, 14], ["FairShare"], trials=1, minutes=15, report=quiet)
+        context = PolicyContext(TRACES.jobs)
+        rows, limit = scale.curve(TRACES, context, [6, 10, 14], ["FairShare"], trials=1, minutes=15, report=quiet)
         assert limit["lost_utility"].is_monotonic_decreasing
         assert rows["lost_utility"].iloc[0] > rows["lost_utility"].iloc[-1]
 
     def test_the_caption_of_the_curve_says_who_needs_how_many_and_who_leads_where(self):
         lost = {"A": {20: 2.0, 40: 0.6, 60: 0.1}, "B": {20: 1.0, 40: 0.5, 60: 0.4}, "C": {20: 3.0, 40: 2.0, 60: 1.0}}
         rows = [
-            {"policy": policy, "replicas": size, "trial": 0, "lost_utility": value}
+            {"policy": policy, "capacity_cores": size, "trial": 0, "lost_utility": value}
             for policy, sizes in lost.items()
             for size, value in sizes.items()
         ]
@@ -145,52 +145,52 @@ class TestTheOracle:
 
 class TestWhereTheLeadEnds:
     def test_one_thing_changes_at_a_time(self):
-        kit = Kit(TRACES.jobs, forecast.fit("ar", TRACES))
+        context = PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES))
         of = {
-            s.circumstance: s
-            for s in settings(DAY, kit, {"cold_start_s": [90], "scv_factor": [4], "forecast_error": [0]})
+            s.parameter: s
+            for s in settings(DAY, context, {"cold_start_s": [90], "scv_factor": [4], "forecast_error": [0]})
         }
-        assert {job.start_s for job in of["cold_start_s"].workload.jobs} == {90}
-        assert of["cold_start_s"].kit.forecaster is kit.forecaster
+        assert {job.cold_start_s for job in of["cold_start_s"].workload.jobs} == {90}
+        assert of["cold_start_s"].context.forecaster is context.forecaster
         assert of["scv_factor"].workload is DAY
-        assert of["forecast_error"].kit.forecaster.truth is DAY.requests_per_min
+        assert of["forecast_error"].context.forecaster.truth is DAY.requests_per_min
 
     def test_the_interval_changes_those_that_plan_and_nobody_else(self):
-        kit = Kit(TRACES.jobs, forecast.fit("ar", TRACES))
-        (setting,) = settings(DAY, kit, {"interval_s": [120]})
+        context = PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES))
+        (setting,) = settings(DAY, context, {"interval_s": [120]})
         made = setting.policies(["AIAD", "MArk", "Faro-Sum"])
         assert made["MArk"].interval_s == made["Faro-Sum"].interval_s == 120
         assert not hasattr(made["AIAD"], "interval_s")
 
     def test_an_unknown_circumstance_is_told_the_known_ones(self):
-        with pytest.raises(ValueError, match="circumstance='weather' is unknown; accepted: cold_start_s"):
-            list(settings(DAY, Kit(TRACES.jobs), {"weather": [1]}))
+        with pytest.raises(ValueError, match="parameter='weather' is unknown; accepted: cold_start_s"):
+            list(settings(DAY, PolicyContext(TRACES.jobs), {"weather": [1]}))
 
     def test_the_same_hour_in_other_circumstances_leaves_a_row_for_each(self):
-        kit = Kit(TRACES.jobs, forecast.fit("ar", TRACES))
+        context = PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES))
         hour = DAY.between(0, 10)
         values = {"cold_start_s": [5, 120], "scv_factor": [4]}
-        summary = sensitivity(hour, kit, values, ["FairShare", "AIAD"], 13, 1, report=quiet)
+        summary = sensitivity(hour, context, values, ["FairShare", "AIAD"], 13, 1, report=quiet)
         assert len(summary) == 3 * 2
-        table = leads(summary, "AIAD")
+        table = margins(summary, "AIAD")
         assert table["best_other"].unique().tolist() == ["FairShare"]
-        assert [*table["circumstance"]] == ["cold_start_s", "cold_start_s", "scv_factor"]
+        assert [*table["parameter"]] == ["cold_start_s", "cold_start_s", "scv_factor"]
 
     def test_the_caption_says_between_which_values(self):
-        def rows(circumstance, leader):
+        def rows(parameter, leader):
             for value, lost in leader.items():
-                yield {"circumstance": circumstance, "value": value, "policy": "F", "trial": 0, "lost_utility": lost}
-                yield {"circumstance": circumstance, "value": value, "policy": "A", "trial": 0, "lost_utility": 1.0}
+                yield {"parameter": parameter, "value": value, "policy": "F", "trial": 0, "lost_utility": lost}
+                yield {"parameter": parameter, "value": value, "policy": "A", "trial": 0, "lost_utility": 1.0}
 
         frame = pd.DataFrame(
             [*rows("forecast_error", {0.5: 1.2, 0.0: 0.3, 0.2: 0.7}), *rows("cold_start_s", {5.0: 0.2, 120.0: 0.9})]
         )
-        assert where_it_ends(leads(frame, "F")) == {"cold_start_s": (120.0, None), "forecast_error": (0.2, 0.5)}
+        assert where_it_ends(margins(frame, "F")) == {"cold_start_s": (120.0, None), "forecast_error": (0.2, 0.5)}
         told = sensitivity_figures.caption(frame, "F")
         assert "forecast error (of an oracle): between 0.2 and 0.5" in told
-        assert "nowhere; the lead is least, 0.10, at 120" in told
+        assert "nowhere; the margin is least, 0.10, at 120" in told
 
     def test_every_circumstance_can_be_configured(self):
         from faro_lib.config import Sensitivity
 
-        assert set(CIRCUMSTANCES) <= set(Sensitivity.model_fields)
+        assert set(PARAMETERS) <= set(Sensitivity.model_fields)

@@ -8,11 +8,11 @@ import pytest
 
 from faro_lib import forecast
 from faro_lib.allocate import solve
-from faro_lib.experiments.compare import compare, kit_of
+from faro_lib.experiments.compare import compare, policy_context
 from faro_lib.figures import captions
 from faro_lib.forecast.nowcast import nowcast
-from faro_lib.policies import Kit, make
-from faro_lib.policies.faro import chosen, redressed
+from faro_lib.policies import PolicyContext, make
+from faro_lib.policies.faro import chosen, deficit_weighted
 from faro_lib.policies.loops import fold_minutes
 from faro_lib.policies.protocol import HOLD, PLANNED
 from faro_lib.simulate import draw, simulate
@@ -30,8 +30,8 @@ def traces():
 
 
 @pytest.fixture(scope="module")
-def kit(traces):
-    return Kit(traces.jobs, forecaster=forecast.fit("ar", traces))
+def context(traces):
+    return PolicyContext(traces.jobs, forecaster=forecast.fit("ar", traces))
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def observation(traces):
 
 
 @pytest.mark.parametrize("name", EDITIONS)
-def test_the_same_state_and_observation_give_the_same_plan(kit, observation, name):
-    policy = make(name, kit)
+def test_the_same_state_and_observation_give_the_same_plan(context, observation, name):
+    policy = make(name, context)
     at = replace(observation, now_s=1500.0, minute=25) if "(paper)" in name or name == "MArk" else observation
-    state = policy.start(kit.jobs)
+    state = policy.start(context.jobs)
     (state_1, plan_1), (state_2, plan_2) = policy.decide(state, at), policy.decide(state, at)
     assert state.minute == 0
     assert state_1.minute == state_2.minute == at.minute
@@ -56,71 +56,73 @@ def test_the_same_state_and_observation_give_the_same_plan(kit, observation, nam
 
 
 @pytest.mark.parametrize("name", [name for name in EDITIONS if name.startswith("Faro")])
-def test_a_plan_fits_the_cluster_and_leaves_no_job_without_replicas(kit, observation, name):
-    policy = make(name, kit)
+def test_a_plan_fits_the_cluster_and_leaves_no_job_without_replicas(context, observation, name):
+    policy = make(name, context)
     at = replace(observation, now_s=1500.0, minute=25) if "(paper)" in name else observation
-    _, plan = policy.decide(policy.start(kit.jobs), at)
+    _, plan = policy.decide(policy.start(context.jobs), at)
     assert plan.target.sum() <= at.capacity
     assert plan.target.min() >= 1
     assert {PLANNED, HOLD} >= set(plan.reason)
 
 
-def test_our_edition_says_what_its_plan_rests_on(kit, observation):
-    policy = make("Faro-Sum", kit)
-    _, plan = policy.decide(policy.start(kit.jobs), observation)
+def test_our_edition_says_what_its_plan_rests_on(context, observation):
+    policy = make("Faro-Sum", context)
+    _, plan = policy.decide(policy.start(context.jobs), observation)
     assert np.all(plan.forecast_rps > 0)
-    assert np.all(plan.predicted_p99_s > 0)
-    assert np.all(plan.value_less[~np.isnan(plan.value_less)] >= -1e-9), "taking a replica away never gains"
-    assert np.all(plan.value_more[~np.isnan(plan.value_more)] <= 1)
+    assert np.all(plan.predicted_tail_latency_s > 0)
+    assert np.all(plan.marginal_value_down[~np.isnan(plan.marginal_value_down)] >= -1e-9), (
+        "taking a replica away never gains"
+    )
+    assert np.all(plan.marginal_value_up[~np.isnan(plan.marginal_value_up)] <= 1)
 
 
-def test_the_paper_decides_at_one_minute_and_every_five_ours_every_minute(kit):
-    paper, ours = make("Faro-Sum (paper)", kit), make("Faro-Sum", kit)
+def test_the_paper_decides_at_one_minute_and_every_five_ours_every_minute(context):
+    paper, ours = make("Faro-Sum (paper)", context), make("Faro-Sum", context)
     ticks = np.arange(10.0, 1000.0, 10.0)
     assert [t for t in ticks if paper.is_long_term(t)] == [60.0, 300.0, 600.0, 900.0]
     assert [t for t in ticks if ours.is_long_term(t)][:4] == [10.0, 50.0, 110.0, 170.0]
 
 
-def test_a_move_that_costs_more_than_it_gains_is_not_made(kit, observation):
-    policy = chosen(kit, change_penalty=1e9)
-    _, plan = policy.decide(policy.start(kit.jobs), observation)
+def test_a_move_that_costs_more_than_it_gains_is_not_made(context, observation):
+    policy = chosen(context, switching_cost=1e9)
+    _, plan = policy.decide(policy.start(context.jobs), observation)
     np.testing.assert_array_equal(plan.target, observation.target)
 
 
-def test_who_has_lost_most_is_served_first(kit, observation):
+def test_who_has_lost_most_is_served_first(context, observation):
     """Two jobs with the same requests and room for one of them."""
-    fair = chosen(kit, "Fair")
-    table = UtilityTable.from_values(kit.jobs[:2], [[0, 0.5, 0.9]] * 2, running=[1, 1])
+    fair = chosen(context, "Fair")
+    table = UtilityTable.from_values(context.jobs[:2], [[0, 0.5, 0.9]] * 2, running=[1, 1])
     for first, lost in enumerate(([9.0, 1.0], [1.0, 9.0])):
-        helped = solve(redressed(table, np.array(lost), fair.redress), 3, fair.objective).replicas
+        helped = solve(deficit_weighted(table, np.array(lost), fair.deficit_weighting), 3, fair.objective).replicas
         assert helped[first] == 2
 
 
 def test_without_losses_nothing_is_redressed():
     table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.9], [0, 0.1, 0.2]])
-    np.testing.assert_allclose(redressed(table, np.zeros(2), 1.0).value, table.value)
+    np.testing.assert_allclose(deficit_weighted(table, np.zeros(2), 1.0).value, table.value)
 
 
-def test_losses_are_counted_minute_by_minute_and_an_unknown_minute_loses_nothing(kit, observation):
-    state = make("Faro-Fair", kit).start(kit.jobs)
-    seen = replace(observation, p99_s=np.array([0.5, 1.44, np.inf, np.nan]))
+def test_losses_are_counted_minute_by_minute_and_an_unknown_minute_loses_nothing(context, observation):
+    state = make("Faro-Fair", context).start(context.jobs)
+    seen = replace(observation, tail_latency_s=np.array([0.5, 1.44, np.inf, np.nan]))
     np.testing.assert_allclose(fold_minutes(state, seen).lost, [0.0, 0.5, 1.0, 0.0])
 
 
 def test_a_policy_that_needs_a_forecaster_says_so(traces):
     with pytest.raises(ValueError, match="'Faro-Sum' needs a forecaster"):
-        make("Faro-Sum", Kit(traces.jobs))
+        make("Faro-Sum", PolicyContext(traces.jobs))
     with pytest.raises(ValueError, match="did you mean 'Faro-Sum'"):
-        make("Faro-Sun", Kit(traces.jobs))
+        make("Faro-Sun", PolicyContext(traces.jobs))
 
 
-def test_a_nowcast_of_a_whole_minute_is_its_count(kit):
-    now = nowcast(kit.forecaster.start(), [100, 200, 300, 400], share=1.0)[:, :, 0]
+def test_a_nowcast_of_a_whole_minute_is_its_count(context):
+    now = nowcast(context.forecaster.start(), [100, 200, 300, 400], share=1.0)[:, :, 0]
     np.testing.assert_allclose(now, np.array([[100], [200], [300], [400]]) * np.ones((1, 100)), rtol=1e-3)
 
 
-def test_a_nowcast_trusts_the_count_more_the_more_of_the_minute_it_has_seen(kit):
-    forecaster = kit.forecaster.start()
+def test_a_nowcast_trusts_the_count_more_the_more_of_the_minute_it_has_seen(context):
+    forecaster = context.forecaster.start()
     expected = forecaster.mean(1)[:, 0]
     off = [
         np.abs(nowcast(forecaster, 2 * expected * share, share)[:, 0, 0] - 2 * expected).sum()
@@ -129,21 +131,21 @@ def test_a_nowcast_trusts_the_count_more_the_more_of_the_minute_it_has_seen(kit)
     assert off[0] > off[1] > off[2]
 
 
-def test_a_missing_count_leaves_the_forecast_as_it_is(kit):
-    forecaster = kit.forecaster.start()
+def test_a_missing_count_leaves_the_forecast_as_it_is(context):
+    forecaster = context.forecaster.start()
     now = nowcast(forecaster, np.full(4, np.nan), share=0.5)[:, 0, 0]
     np.testing.assert_allclose(now, forecaster.sample(1, 100)[:, :, 0].mean(axis=1))
 
 
-def test_a_share_beyond_the_minute_is_refused(kit):
+def test_a_share_beyond_the_minute_is_refused(context):
     with pytest.raises(ValueError, match="share=1\\.5"):
-        nowcast(kit.forecaster.start(), [1, 1, 1, 1], share=1.5)
+        nowcast(context.forecaster.start(), [1, 1, 1, 1], share=1.5)
 
 
-def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, kit):
+def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, context):
     day, draws = traces.workload(), draw(traces.workload(), 24)
     refused = {
-        name: simulate(day, make(name, kit), 13, draws=draws).refused.sum() for name in ("FairShare", "Faro-Sum")
+        name: simulate(day, make(name, context), 13, draws=draws).refused.sum() for name in ("FairShare", "Faro-Sum")
     }
     assert refused["Faro-Sum"] < refused["FairShare"]
 
@@ -156,9 +158,9 @@ def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, kit):
 @pytest.mark.parametrize("replicas", [36, 32, 16])
 def test_the_papers_edition_loses_what_the_paper_lost(published_traces, replicas, policy, within):
     """Here with the pooled autoregression: docs/comparison.md has the Bayesian one. Sum is further off, as told there."""
-    kit = kit_of(published_traces, report=lambda line: None)
+    context = policy_context(published_traces, report=lambda line: None)
     tables = compare(
-        published_traces.workload(), {policy: make(policy, kit)}, replicas, 2, limit=False, report=lambda line: None
+        published_traces.workload(), {policy: make(policy, context)}, replicas, 2, limit=False, report=lambda line: None
     )
     published = captions.published_main(Path(__file__).parents[1] / "data" / "published")
     lost = published.set_index(["policy", "replicas"])["lost_utility"][policy, replicas]

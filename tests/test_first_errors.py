@@ -15,7 +15,7 @@ from checkouts import ROOT, write_notebook
 from faro_lib import cli
 from faro_lib.pipeline.notebook import NotebookError, run_notebook
 
-SMALL = ("--config", "sizes=[11]", "trials=1", "synthetic={days: 1}")
+SMALL = ("--config", "capacities=[11]", "trials=1", "synthetic={days: 1}")
 DISK_FULL = "the disk is full; free some space or name a place on another disk, and start again"
 COUNTS = "minute,job,requests\n" + "".join(f"{minute},a,{60 + minute % 7}\n" for minute in range(60))
 

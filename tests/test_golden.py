@@ -13,8 +13,8 @@ TIMES = {"decision_ms_p50", "decision_ms_p99", "wall_s", "seconds", "fit_s", "pr
 # Sums of floats may differ in the last digits between processors; counts and choices may not.
 RELATIVE = 1e-6
 TABLES = {
-    "simulate/summary.csv": ["policy", "replicas", "trial"],
-    "simulate/limit.csv": ["replicas", "trial"],
+    "simulate/summary.csv": ["policy", "capacity_cores", "trial"],
+    "simulate/limit.csv": ["capacity_cores", "trial"],
     "forecast/scores.csv": ["forecaster", "job"],
     "queueing/half_against_exact.csv": ["rho", "servers"],
 }

@@ -10,21 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_control import seen
 
-from faro_lib.control import Limits, Memory, PolicyFailed, Rules, run, turn
+from faro_lib.control import GuardrailConfig, Limits, Memory, PolicyFailed, run, tick
 from faro_lib.policies import AIAD, FairShare
 from faro_lib.policies.protocol import (
-    APPEARED,
     BOUNDS,
     CAPACITY,
+    DEADLINE_EXCEEDED,
+    DRIFT_CORRECTED,
     FAILED,
     HOLD,
-    LATE,
-    LEFT,
+    JOB_ADDED,
+    JOB_REMOVED,
     MISSING,
-    MOVE_LIMIT,
     PLANNED,
+    RATE_LIMIT,
     REASONS,
-    REASSERT,
     Plan,
 )
 from faro_lib.workload import Job
@@ -38,7 +38,7 @@ class Wish:
     more: tuple | None = None
     less: tuple | None = None
     drop: float = 0.0
-    tries: int = 5
+    attempts: int = 5
     name: str = "Wish"
     tick_s: float = 60.0
 
@@ -50,12 +50,12 @@ class Wish:
 
     def decide(self, state, observation):
         value = {
-            "value_more": None if self.more is None else np.array(self.more),
-            "value_less": None if self.less is None else np.array(self.less),
+            "marginal_value_up": None if self.more is None else np.array(self.more),
+            "marginal_value_down": None if self.less is None else np.array(self.less),
         }
         target = np.array(self.target)
         reason = tuple(PLANNED if moved else HOLD for moved in target != observation.target)
-        return state + 1, Plan(target, np.full(len(target), self.drop), reason, tries=self.tries, **value)
+        return state + 1, Plan(target, np.full(len(target), self.drop), reason, attempts=self.attempts, **value)
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ ABC = jobs_of("a", "b", "c")
 class Turns:
     """A loop by hand: one observation after another."""
 
-    def __init__(self, policy, jobs=ABC, rules=Rules(), clock=None):  # noqa: B008
-        self.policy, self.jobs, self.rules = policy, jobs, rules
+    def __init__(self, policy, jobs=ABC, guardrails=GuardrailConfig(), clock=None):  # noqa: B008
+        self.policy, self.jobs, self.guardrails = policy, jobs, guardrails
         self.memory = Memory.start(policy, jobs)
         self.clock = {} if clock is None else {"clock": clock}
 
     def see(self, observation):
-        self.memory, step = turn(
-            self.policy, self.rules, Limits.of(self.jobs), self.memory, observation, **self.clock
+        self.memory, step = tick(
+            self.policy, self.guardrails, Limits.of(self.jobs), self.memory, observation, **self.clock
         )  # fmt: skip
         return step.target.tolist(), step.plan.reason
 
@@ -101,40 +101,43 @@ def test_a_plan_within_the_rules_passes_as_it_is():
 
 
 def test_data_that_is_missing_for_a_moment_is_the_policys_own_affair():
-    turns = Turns(Wish((3, 1, 2)), rules=Rules(stale_after_s=60))
-    assert turns.see(blind(seen([2, 2, 2], now_s=60.0), 0))[0] == [3, 1, 2]
+    ticks = Turns(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=60))
+    assert ticks.see(blind(seen([2, 2, 2], now_s=60.0), 0))[0] == [3, 1, 2]
 
 
 def test_a_job_whose_data_stays_missing_is_held_and_the_others_are_not():
-    turns = Turns(Wish((3, 1, 2)), rules=Rules(stale_after_s=30))
-    assert turns.see(blind(seen([2, 2, 2], now_s=60.0), 0)) == ([2, 1, 2], (MISSING, PLANNED, HOLD))
+    ticks = Turns(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=30))
+    assert ticks.see(blind(seen([2, 2, 2], now_s=60.0), 0)) == ([2, 1, 2], (MISSING, PLANNED, HOLD))
 
 
 @pytest.mark.parametrize("field", ["arrivals_per_min", "mean_latency_s"])
 def test_counts_and_latencies_are_missed_alike(field):
-    turns, observation = Turns(Wish((3, 1, 2)), rules=Rules(stale_after_s=30)), seen([2, 2, 2], now_s=60.0)
+    ticks, observation = (
+        Turns(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=30)),
+        seen([2, 2, 2], now_s=60.0),
+    )
     without = replace(observation, **{field: getattr(blind(observation, 1), field)})
-    assert turns.see(without)[1] == (PLANNED, MISSING, HOLD)
+    assert ticks.see(without)[1] == (PLANNED, MISSING, HOLD)
 
 
 def test_missing_data_can_mean_a_fair_share_instead():
-    turns = Turns(Wish((1, 1, 1)), rules=Rules("fair-share", stale_after_s=30))
+    ticks = Turns(Wish((1, 1, 1)), guardrails=GuardrailConfig("fair-share", stale_after_s=30))
     observation = blind(seen([1, 1, 7], capacity=9, now_s=60.0), 0, 1, 2)
-    assert turns.see(observation) == ([3, 3, 3], (MISSING,) * 3)
+    assert ticks.see(observation) == ([3, 3, 3], (MISSING,) * 3)
 
 
 def test_a_job_counts_again_as_soon_as_its_data_is_back():
-    turns = Turns(Wish((3, 1, 2)), rules=Rules(stale_after_s=30))
-    turns.see(blind(seen([2, 2, 2], now_s=60.0), 0, 1, 2))
-    assert turns.see(seen([2, 2, 2], now_s=70.0))[0] == [3, 1, 2]
+    ticks = Turns(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=30))
+    ticks.see(blind(seen([2, 2, 2], now_s=60.0), 0, 1, 2))
+    assert ticks.see(seen([2, 2, 2], now_s=70.0))[0] == [3, 1, 2]
 
 
 def test_missing_latencies_are_not_read_as_low_ones():
     # Ten minutes below the SLO let AIAD take a replica away; ten minutes without a latency do not.
     for latency_s, expected in ((0.1, 4), (np.nan, 5)):
-        turns = Turns(AIAD(), jobs_of("a"), Rules(stale_after_s=1e9))
-        for tick in range(1, 61):
-            target, _ = turns.see(seen([5], now_s=10.0 * tick, mean_latency_s=np.array([latency_s])))
+        ticks = Turns(AIAD(), jobs_of("a"), GuardrailConfig(stale_after_s=1e9))
+        for n in range(1, 61):
+            target, _ = ticks.see(seen([5], now_s=10.0 * n, mean_latency_s=np.array([latency_s])))
         assert target == [expected]
 
 
@@ -145,14 +148,16 @@ def test_when_the_policy_raises_the_loop_holds_and_says_so():
 
 def test_when_the_policy_raises_everybody_can_get_a_fair_share_instead():
     with pytest.warns(PolicyFailed):
-        assert Turns(Failing((9, 9, 9)), rules=Rules("fair-share")).see(seen([1, 1, 7], capacity=9))[0] == [3, 3, 3]
+        assert Turns(Failing((9, 9, 9)), guardrails=GuardrailConfig("fair-share")).see(seen([1, 1, 7], capacity=9))[
+            0
+        ] == [3, 3, 3]
 
 
 def test_a_failed_policy_is_asked_again_with_the_state_it_had():
-    turns = Turns(Failing((2, 2, 2)))
+    ticks = Turns(Failing((2, 2, 2)))
     with pytest.warns(PolicyFailed):
-        turns.see(seen([2, 2, 2]))
-    assert turns.memory.state == 0
+        ticks.see(seen([2, 2, 2]))
+    assert ticks.memory.state == 0
 
 
 @pytest.mark.parametrize(
@@ -181,10 +186,10 @@ def test_a_decision_that_comes_too_late_is_not_carried_out():
         return iter(instants).__next__
 
     for took_s, expected in ((0.9, [3, 1, 2]), (1.1, [2, 2, 2])):
-        turns = Turns(Wish((3, 1, 2)), rules=Rules(deadline_s=1.0), clock=clock([5.0, 5.0 + took_s]))
-        target, reason = turns.see(seen([2, 2, 2]))
+        ticks = Turns(Wish((3, 1, 2)), guardrails=GuardrailConfig(deadline_s=1.0), clock=clock([5.0, 5.0 + took_s]))
+        target, reason = ticks.see(seen([2, 2, 2]))
         assert target == expected
-        assert (reason == (LATE,) * 3) == (took_s > 1.0)
+        assert (reason == (DEADLINE_EXCEEDED,) * 3) == (took_s > 1.0)
 
 
 def test_targets_stay_within_the_jobs_bounds():
@@ -193,44 +198,48 @@ def test_targets_stay_within_the_jobs_bounds():
 
 
 def test_a_decision_moves_at_most_so_many_replicas_in_the_order_of_the_jobs():
-    turns = Turns(Wish((3, 3, 4)), rules=Rules(max_moves=2))
-    assert turns.see(seen([2, 2, 2])) == ([3, 3, 2], (PLANNED, PLANNED, MOVE_LIMIT))
+    ticks = Turns(Wish((3, 3, 4)), guardrails=GuardrailConfig(max_scaling_actions=2))
+    assert ticks.see(seen([2, 2, 2])) == ([3, 3, 2], (PLANNED, PLANNED, RATE_LIMIT))
 
 
 def test_the_most_valuable_moves_stay_where_the_plan_tells():
     wish = Wish((3, 3, 4), less=(0.1, 0.2, 0.3))
-    assert Turns(wish, rules=Rules(max_moves=2)).see(seen([2, 2, 2]))[0] == [2, 2, 4]
+    assert Turns(wish, guardrails=GuardrailConfig(max_scaling_actions=2)).see(seen([2, 2, 2]))[0] == [2, 2, 4]
 
 
 def test_a_start_in_a_full_cluster_takes_the_stop_that_is_missed_least_along_as_one_move():
     wish = Wish((4, 1, 1), more=(0.0, 0.5, 0.1), less=(0.9, 0.0, 0.0))
-    assert Turns(wish, rules=Rules(max_moves=1)).see(seen([2, 2, 2], capacity=6))[0] == [3, 2, 1]
+    assert Turns(wish, guardrails=GuardrailConfig(max_scaling_actions=1)).see(seen([2, 2, 2], capacity=6))[0] == [
+        3,
+        2,
+        1,
+    ]
 
 
 def test_what_the_limit_held_back_is_done_by_later_decisions_if_it_is_still_wanted():
-    turns, target = Turns(Wish((5, 1, 3)), rules=Rules(max_moves=1)), [2, 4, 3]
-    for tick in range(1, 4):
-        target, _ = turns.see(seen(target, capacity=9, now_s=60.0 * tick))
+    ticks, target = Turns(Wish((5, 1, 3)), guardrails=GuardrailConfig(max_scaling_actions=1)), [2, 4, 3]
+    for n in range(1, 4):
+        target, _ = ticks.see(seen(target, capacity=9, now_s=60.0 * n))
     assert target == [5, 1, 3]
 
 
 def test_targets_that_somebody_else_has_reset_are_asserted_again():
-    turns = Turns(Wish((3, 1, 2)))
-    turns.see(seen([2, 2, 2], now_s=60.0))
-    assert turns.see(seen([1, 1, 1], now_s=120.0)) == ([3, 1, 2], (REASSERT, HOLD, REASSERT))
+    ticks = Turns(Wish((3, 1, 2)))
+    ticks.see(seen([2, 2, 2], now_s=60.0))
+    assert ticks.see(seen([1, 1, 1], now_s=120.0)) == ([3, 1, 2], (DRIFT_CORRECTED, HOLD, DRIFT_CORRECTED))
 
 
 def test_a_policy_counts_from_what_it_asked_for_not_from_what_somebody_else_reset():
-    turns = Turns(AIAD(), jobs_of("a"))
-    for tick, target in ((1, 5), (2, 5), (3, 1)):
-        asked, _ = turns.see(seen([target], now_s=10.0 * tick, mean_latency_s=np.array([1.0])))
+    ticks = Turns(AIAD(), jobs_of("a"))
+    for n, target in ((1, 5), (2, 5), (3, 1)):
+        asked, _ = ticks.see(seen([target], now_s=10.0 * n, mean_latency_s=np.array([1.0])))
     assert asked == [6]
 
 
 def test_drop_rates_that_somebody_else_has_reset_are_asserted_again():
-    turns = Turns(Wish((2, 2, 2), drop=0.1))
-    turns.see(seen([2, 2, 2], now_s=60.0))
-    assert turns.see(seen([2, 2, 2], now_s=120.0))[1] == (REASSERT,) * 3
+    ticks = Turns(Wish((2, 2, 2), drop=0.1))
+    ticks.see(seen([2, 2, 2], now_s=60.0))
+    assert ticks.see(seen([2, 2, 2], now_s=120.0))[1] == (DRIFT_CORRECTED,) * 3
 
 
 def test_when_capacity_shrinks_replicas_go_that_the_plan_does_not_want_first_though_they_be_changing():
@@ -245,12 +254,12 @@ def test_then_they_go_from_the_job_with_the_most_cores_above_its_minimum_the_lat
 
 
 def test_what_the_capacity_took_does_not_come_back_by_an_older_plan():
-    turns = Turns(Wish((9, 2, 2)))
-    assert turns.see(seen([2, 2, 2], capacity=8, now_s=60.0))[0] == [4, 2, 2]  # the rest is carried over
-    turns.policy = Wish((4, 2, 2))
-    assert turns.see(seen([4, 2, 2], capacity=7, now_s=120.0))[0] == [3, 2, 2]
-    turns.policy = Wish((3, 2, 2))
-    assert turns.see(seen([3, 2, 2], capacity=20, now_s=180.0))[0] == [3, 2, 2]
+    ticks = Turns(Wish((9, 2, 2)))
+    assert ticks.see(seen([2, 2, 2], capacity=8, now_s=60.0))[0] == [4, 2, 2]  # the rest is carried over
+    ticks.policy = Wish((4, 2, 2))
+    assert ticks.see(seen([4, 2, 2], capacity=7, now_s=120.0))[0] == [3, 2, 2]
+    ticks.policy = Wish((3, 2, 2))
+    assert ticks.see(seen([3, 2, 2], capacity=20, now_s=180.0))[0] == [3, 2, 2]
 
 
 def test_minima_go_last_of_the_job_of_the_least_weight():
@@ -265,39 +274,39 @@ def here(observation, *present):
 
 def test_a_job_that_appears_starts_at_its_minimum_whatever_is_wanted_for_it():
     jobs = (Job("a"), Job("b"), Job("c", min_replicas=2))
-    turns = Turns(Wish((3, 3, 5)), jobs)
-    assert turns.see(here(seen([3, 3, 0]), True, True, False)) == ([3, 3, 0], (HOLD, HOLD, HOLD))
-    assert turns.see(here(seen([3, 3, 0], now_s=120.0), True, True, True)) == ([3, 3, 2], (HOLD, HOLD, APPEARED))
-    assert turns.see(here(seen([3, 3, 2], now_s=180.0), True, True, True))[0] == [3, 3, 5]
+    ticks = Turns(Wish((3, 3, 5)), jobs)
+    assert ticks.see(here(seen([3, 3, 0]), True, True, False)) == ([3, 3, 0], (HOLD, HOLD, HOLD))
+    assert ticks.see(here(seen([3, 3, 0], now_s=120.0), True, True, True)) == ([3, 3, 2], (HOLD, HOLD, JOB_ADDED))
+    assert ticks.see(here(seen([3, 3, 2], now_s=180.0), True, True, True))[0] == [3, 3, 5]
 
 
 def test_a_job_that_appears_in_a_full_cluster_takes_its_minimum_from_who_has_most():
-    turns = Turns(Wish((2, 4, 1)))
-    turns.see(here(seen([2, 4, 0], capacity=6), True, True, False))
-    assert turns.see(here(seen([2, 4, 0], capacity=6, now_s=120.0), True, True, True)) == (
+    ticks = Turns(Wish((2, 4, 1)))
+    ticks.see(here(seen([2, 4, 0], capacity=6), True, True, False))
+    assert ticks.see(here(seen([2, 4, 0], capacity=6, now_s=120.0), True, True, True)) == (
         [2, 3, 1],
-        (HOLD, CAPACITY, APPEARED),
+        (HOLD, CAPACITY, JOB_ADDED),
     )
 
 
 def test_a_job_that_leaves_gives_up_all_it_has_though_it_be_changing():
-    turns = Turns(Wish((2, 4, 1)))
-    turns.see(here(seen([2, 4, 1]), True, True, True))
+    ticks = Turns(Wish((2, 4, 1)))
+    ticks.see(here(seen([2, 4, 1]), True, True, True))
     observation = here(seen([2, 4, 1], now_s=120.0, changing=[False, True, False]), True, False, True)
-    assert turns.see(observation) == ([2, 0, 1], (HOLD, LEFT, HOLD))
-    assert turns.see(here(seen([2, 0, 1], now_s=180.0), True, False, True)) == ([2, 0, 1], (HOLD, HOLD, HOLD))
+    assert ticks.see(observation) == ([2, 0, 1], (HOLD, JOB_REMOVED, HOLD))
+    assert ticks.see(here(seen([2, 0, 1], now_s=180.0), True, False, True)) == ([2, 0, 1], (HOLD, HOLD, HOLD))
 
 
 def test_what_was_carried_over_for_a_job_that_left_is_not_in_the_way_of_the_others():
-    turns = Turns(Wish((2, 2, 9)))
-    turns.see(here(seen([2, 2, 2], capacity=8, now_s=60.0), True, True, True))  # 5 of its 9 are carried over
-    turns.policy = Wish((8, 2, 4), tries=1)
-    assert turns.see(here(seen([2, 2, 4], capacity=10, now_s=120.0), True, True, False))[0] == [8, 2, 0]
+    ticks = Turns(Wish((2, 2, 9)))
+    ticks.see(here(seen([2, 2, 2], capacity=8, now_s=60.0), True, True, True))  # 5 of its 9 are carried over
+    ticks.policy = Wish((8, 2, 4), attempts=1)
+    assert ticks.see(here(seen([2, 2, 4], capacity=10, now_s=120.0), True, True, False))[0] == [8, 2, 0]
 
 
 def test_the_share_of_absent_jobs_is_shared_by_the_others():
-    turns = Turns(FairShare())
-    assert turns.see(here(seen([2, 2, 0], capacity=8), True, True, False))[0] == [4, 4, 0]
+    ticks = Turns(FairShare())
+    assert ticks.see(here(seen([2, 2, 0], capacity=8), True, True, False))[0] == [4, 4, 0]
 
 
 class Broken:
@@ -320,9 +329,9 @@ class Broken:
 
 def test_a_cluster_that_cannot_be_observed_is_held_where_it_was():
     cluster, steps = Broken(120.0), []
-    run(cluster, Wish((3, 1, 2)), ABC, 400.0, on_step=steps.append, rules=Rules(stale_after_s=90))
+    run(cluster, Wish((3, 1, 2)), ABC, 400.0, on_step=steps.append, guardrails=GuardrailConfig(stale_after_s=90))
     assert cluster.applied == [[3, 1, 2]] * 6
-    assert [step.plan.reason[0] for step in steps] == [PLANNED, REASSERT, *[MISSING] * 4]
+    assert [step.plan.reason[0] for step in steps] == [PLANNED, DRIFT_CORRECTED, *[MISSING] * 4]
     assert [step.observation.minute for step in steps] == [1, 2, 3, 4, 5, 6]
     assert np.isnan(steps[-1].observation.arrivals_per_min[:, 1:]).all()
 
@@ -333,11 +342,12 @@ def test_without_a_single_observation_there_is_nothing_to_hold():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("fail_mode", "panic"), ("max_moves", -1), ("stale_after_s", -1.0), ("deadline_s", 0.0)]
+    ("field", "value"),
+    [("fail_mode", "panic"), ("max_scaling_actions", -1), ("stale_after_s", -1.0), ("deadline_s", 0.0)],
 )
 def test_rules_that_make_no_sense_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"{field}={value!r}"):
-        Rules(**{field: value})
+        GuardrailConfig(**{field: value})
 
 
 @given(st.data())
@@ -352,28 +362,28 @@ def test_whatever_happens_targets_fit_the_capacity_keep_the_minima_and_say_why(d
         for k, (tenths, fewest) in enumerate(per_job(st.tuples(st.integers(1, 20), st.integers(0, 2))))
     )
     cores, fewest = np.array([job.cores for job in jobs]), np.array([job.min_replicas for job in jobs])
-    rules = Rules(
+    guardrails = GuardrailConfig(
         data.draw(st.sampled_from(["hold", "fair-share"])),
         data.draw(st.sampled_from([None, 0, 1, 3])),
         data.draw(st.sampled_from([0.0, 60.0])),
     )
-    turns, target = None, np.maximum(1, fewest)
-    for tick in range(1, data.draw(st.integers(1, 5)) + 1):
+    ticks, target = None, np.maximum(1, fewest)
+    for n in range(1, data.draw(st.integers(1, 5)) + 1):
         wish = Wish(tuple(per_job(st.integers(0, 9))))
         policy = Failing(wish.target) if data.draw(st.booleans()) else wish
-        turns = turns or Turns(policy, jobs, rules)
-        turns.policy = policy
+        ticks = ticks or Turns(policy, jobs, guardrails)
+        ticks.policy = policy
         capacity = int(np.ceil(10 * np.maximum(1, fewest) @ cores)) / 10 + data.draw(st.integers(0, 100)) / 10
         present = np.array(per_job(st.booleans()))
         now = np.array(per_job(st.integers(0, 5))) if data.draw(st.booleans()) else np.array(target)  # a reset, or not
-        observation = here(seen(now, capacity, per_job(st.booleans()), now_s=60.0 * tick), *present)
+        observation = here(seen(now, capacity, per_job(st.booleans()), now_s=60.0 * n), *present)
         if data.draw(st.booleans()):
             observation = blind(observation, *range(n))
         if isinstance(policy, Failing):
             with pytest.warns(PolicyFailed):
-                target, reason = turns.see(observation)
+                target, reason = ticks.see(observation)
         else:
-            target, reason = turns.see(observation)
+            target, reason = ticks.see(observation)
         assert np.array(target) @ cores <= capacity + 1e-9
         assert (np.array(target)[present] >= fewest[present]).all()
         assert (np.array(target)[~present] == 0).all()

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from faro_lib.allocate.solve import SOLVERS
-from faro_lib.control import PolicyFailed, Rules
+from faro_lib.control import GuardrailConfig, PolicyFailed
 from faro_lib.forecast.kalman import LocalLevel, kalman
 from faro_lib.metrics import decisions_frame, minute_utility
-from faro_lib.policies import Kit, make
-from faro_lib.policies.protocol import APPEARED, CAPACITY, FAILED, HOLD, LEFT, MISSING, REASONS, REASSERT
+from faro_lib.policies import PolicyContext, make
+from faro_lib.policies.protocol import CAPACITY, DRIFT_CORRECTED, FAILED, HOLD, JOB_ADDED, JOB_REMOVED, MISSING, REASONS
 from faro_lib.simulate import SimulatedCluster, draw, simulate
 from faro_lib.workload import Workload
 from faro_lib.workload.synthetic import synthetic
@@ -42,8 +42,8 @@ def draws(day):
 
 
 @pytest.fixture(scope="module")
-def kit(traces, day):
-    return Kit(day.jobs, kalman(traces, seed=0))
+def context(traces, day):
+    return PolicyContext(day.jobs, kalman(traces, seed=0))
 
 
 @pytest.fixture
@@ -79,22 +79,22 @@ class NoForecast(LocalLevel):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(day, draws, kit):
-    return simulate(day, make("Faro-Sum", kit), CAPACITY_CORES, draws=draws)
+def undisturbed(day, draws, context):
+    return simulate(day, make("Faro-Sum", context), CAPACITY_CORES, draws=draws)
 
 
 def test_a_day_without_faults_gives_no_reason_of_the_guardrails(undisturbed, decided):
     with warnings.catch_warnings():
         warnings.simplefilter("error", PolicyFailed)
-        assert set(decided(undisturbed).reason) <= {"start", "planned", "react-up", "hold"}
+        assert set(decided(undisturbed).reason) <= {"start", "planned", "reactive-scale-up", "hold"}
 
 
 @pytest.mark.parametrize("fail_mode", ["hold", "fair-share"])
-def test_forecasts_of_nan(day, draws, kit, undisturbed, decided, fail_mode):
-    fields = {name: getattr(kit.forecaster, name) for name in kit.forecaster.__dataclass_fields__}
-    policy = make("Faro-Sum", replace(kit, forecaster=NoForecast(**fields)))
+def test_forecasts_of_nan(day, draws, context, undisturbed, decided, fail_mode):
+    fields = {name: getattr(context.forecaster, name) for name in context.forecaster.__dataclass_fields__}
+    policy = make("Faro-Sum", replace(context, forecaster=NoForecast(**fields)))
     with pytest.warns(PolicyFailed):
-        run = simulate(day, policy, CAPACITY_CORES, draws=draws, rules=Rules(fail_mode))
+        run = simulate(day, policy, CAPACITY_CORES, draws=draws, guardrails=GuardrailConfig(fail_mode))
     decisions = decided(run)
     failed = decisions[decisions.reason == FAILED]
     assert len(failed) >= len(day.jobs)
@@ -107,7 +107,7 @@ def test_forecasts_of_nan(day, draws, kit, undisturbed, decided, fail_mode):
     assert as_good_as(run, undisturbed, 180)
 
 
-def test_a_solver_that_raises(day, draws, kit, undisturbed, decided, monkeypatch):
+def test_a_solver_that_raises(day, draws, context, undisturbed, decided, monkeypatch):
     exact, calls = SOLVERS["exact"], []
 
     def failing(problem, **options):
@@ -118,7 +118,7 @@ def test_a_solver_that_raises(day, draws, kit, undisturbed, decided, monkeypatch
 
     monkeypatch.setitem(SOLVERS, "exact", failing)
     with pytest.warns(PolicyFailed, match="no solution"):
-        run = simulate(day, make("Faro-Sum", kit), CAPACITY_CORES, draws=draws)
+        run = simulate(day, make("Faro-Sum", context), CAPACITY_CORES, draws=draws)
     decisions = decided(run)
     failed = decisions[decisions.reason == FAILED]
     assert (failed.groupby("time_s").size() == len(day.jobs)).all()  # each job says so
@@ -133,7 +133,9 @@ def data_missing(observe):
         nothing = np.full(len(observation.target), np.nan)
         counts = observation.arrivals_per_min.copy()
         counts[:, -1] = np.nan
-        return replace(observation, arrivals_per_min=counts, mean_latency_s=nothing, p99_s=nothing, queue=nothing)
+        return replace(
+            observation, arrivals_per_min=counts, mean_latency_s=nothing, tail_latency_s=nothing, ongoing=nothing
+        )
 
     return observed
 
@@ -147,13 +149,13 @@ def no_answer(observe):
 
 @pytest.mark.parametrize("fault", [data_missing, no_answer])
 @pytest.mark.parametrize("name", POLICIES)
-def test_observations_that_stop_for_five_minutes(day, draws, kit, decided, monkeypatch, name, fault):
+def test_observations_that_stop_for_five_minutes(day, draws, context, decided, monkeypatch, name, fault):
     observe = SimulatedCluster.observe
     broken = fault(observe)
     monkeypatch.setattr(
         SimulatedCluster, "observe", lambda c: broken(c) if FROM_S < c.now_s <= UNTIL_S else observe(c)
     )  # fmt: skip
-    policy = make(name, kit)
+    policy = make(name, context)
     run = simulate(day, policy, CAPACITY_CORES, draws=draws)
     decisions = decided(run)
     missing = decisions[decisions.reason == MISSING]
@@ -166,8 +168,8 @@ def test_observations_that_stop_for_five_minutes(day, draws, kit, decided, monke
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_capacity_that_shrinks_by_a_third_mid_run(day, draws, kit, decided, name):
-    run = simulate(day, make(name, kit), CAPACITY_CORES, draws=draws, capacity_steps=((FROM_S - 1, 24.0),))
+def test_capacity_that_shrinks_by_a_third_mid_run(day, draws, context, decided, name):
+    run = simulate(day, make(name, context), CAPACITY_CORES, draws=draws, capacity_steps=((FROM_S - 1, 24.0),))
     decisions = decided(run, lambda now_s: 36 if now_s < FROM_S - 1 else 24)
     before = np.searchsorted(run.decisions.time_s, FROM_S) - 1
     if run.decisions.target[before].sum() > 24 and name != "FairShare":
@@ -178,21 +180,21 @@ def test_capacity_that_shrinks_by_a_third_mid_run(day, draws, kit, decided, name
     assert run.decisions.running[-1].sum() <= 24
 
 
-def test_replicas_that_no_longer_fit_say_that_the_capacity_took_them(day, draws, kit, decided):
+def test_replicas_that_no_longer_fit_say_that_the_capacity_took_them(day, draws, context, decided):
     steps = ((FROM_S + 5, 24.0),)  # not at a tick of the long-term loop
-    run = simulate(day, make("Faro-Sum", kit), CAPACITY_CORES, draws=draws, capacity_steps=steps)
+    run = simulate(day, make("Faro-Sum", context), CAPACITY_CORES, draws=draws, capacity_steps=steps)
     decisions = decided(run, lambda now_s: 36 if now_s < FROM_S + 5 else 24)
     at_once = decisions[decisions.time_s == FROM_S + 10]
     assert (at_once.reason == CAPACITY).any()
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_job_that_appears_and_one_that_leaves(day, draws, kit, decided, name):
+def test_a_job_that_appears_and_one_that_leaves(day, draws, context, decided, name):
     appears_s, leaves_s = 100 * 60.0, 200 * 60.0
     counts = day.requests_per_min.copy()
     counts[0, :100], counts[1, 200:] = 0, 0
     workload = Workload(day.jobs, counts)
-    policy = make(name, kit)
+    policy = make(name, context)
     run = simulate(
         workload, policy, CAPACITY_CORES, SEED, lifetimes=((0, appears_s, np.inf), (1, 0.0, leaves_s))
     )  # fmt: skip
@@ -202,15 +204,18 @@ def test_a_job_that_appears_and_one_that_leaves(day, draws, kit, decided, name):
     assert (target[time_s >= appears_s, 0] >= 1).all()
     assert (target[time_s < leaves_s, 1] >= 1).all()
     assert (target[time_s >= leaves_s, 1] == 0).all()
-    (appeared,), (left,) = decisions[decisions.reason == APPEARED].index, decisions[decisions.reason == LEFT].index
+    (appeared,), (left,) = (
+        decisions[decisions.reason == JOB_ADDED].index,
+        decisions[decisions.reason == JOB_REMOVED].index,
+    )
     assert decisions.loc[appeared, ["time_s", "job", "replicas_target"]].tolist() == [appears_s, "job0", 1]
     assert decisions.loc[left, ["time_s", "job", "replicas_target"]].tolist() == [leaves_s, "job1", 0]
-    served = run.requests - run.refused
+    served = run.requests - run.dropped
     assert served[0, 105:360].sum() > 0.5 * run.requests[0, 105:360].sum()
     assert served[1, :200].sum() > 0.5 * run.requests[1, :200].sum()
 
 
-def test_targets_that_somebody_resets_during_the_day(day, draws, kit, undisturbed, decided, monkeypatch):
+def test_targets_that_somebody_resets_during_the_day(day, draws, context, undisturbed, decided, monkeypatch):
     observe = SimulatedCluster.observe
 
     def meddled(cluster):
@@ -219,9 +224,9 @@ def test_targets_that_somebody_resets_during_the_day(day, draws, kit, undisturbe
         return observe(cluster)
 
     monkeypatch.setattr(SimulatedCluster, "observe", meddled)
-    run = simulate(day, make("Faro-Sum", kit), CAPACITY_CORES, draws=draws)
+    run = simulate(day, make("Faro-Sum", context), CAPACITY_CORES, draws=draws)
     decisions = decided(run)
-    told = decisions[decisions.reason == REASSERT]
+    told = decisions[decisions.reason == DRIFT_CORRECTED]
     assert set(told.time_s) == {FROM_S + 10}
     before = decisions[(decisions.time_s < FROM_S + 10)].groupby("job").replicas_target.last()
     assert (told.set_index("job").replicas_target == before[told.job]).all()

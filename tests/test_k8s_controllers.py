@@ -85,8 +85,8 @@ def replicas(world):
 
 
 def acts(controller, within_s=START_S):
-    until(lambda: controller.turns or controller.process.poll() is not None, within_s, f"a turn; {controller.said}")
-    assert controller.turns, controller.said
+    until(lambda: controller.ticks or controller.process.poll() is not None, within_s, f"a tick; {controller.said}")
+    assert controller.ticks, controller.said
 
 
 def test_a_node_that_is_drained_shrinks_the_plan_within_ten_seconds_and_the_pods_follow(world, controllers):
@@ -108,11 +108,11 @@ def test_when_the_leader_is_killed_the_other_acts_within_twenty_seconds_and_neve
     second = controllers()
     until(lambda: second.heard("waits for lease"), START_S)
     time.sleep(3)
-    assert not second.turns, "it waits while the first one leads"
+    assert not second.ticks, "it waits while the first one leads"
     first.kill()
     killed = time.monotonic()
     acts(second, TAKE_OVER_S + 5)
-    last_of_first, first_of_second = first.turns[-1][0], second.turns[0][0]
+    last_of_first, first_of_second = first.ticks[-1][0], second.ticks[0][0]
     print(f"the other acted {first_of_second - killed:.1f} s after the leader was killed")
     assert first_of_second - killed < TAKE_OVER_S
     assert last_of_first < first_of_second
@@ -127,7 +127,7 @@ def test_a_leader_that_is_asked_to_end_hands_over_at_once(world, controllers):
     assert first.end() == 0
     ended = time.monotonic()
     acts(second, 10)
-    assert second.turns[0][0] - ended < 10
+    assert second.ticks[0][0] - ended < 10
 
 
 def test_a_leader_whose_lease_is_taken_ends_itself(world, controllers):

@@ -141,7 +141,7 @@ def test_a_controller_may_be_asked_to_print_only(tmp_path):
         things = yaml.safe_load_all((folder / "controller.yaml").read_text())
         return one(things, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
 
-    assert begun("--dry") == [word for word in begun() if word != "--apply"]
+    assert begun("--dry-run") == [word for word in begun() if word != "--apply"]
     assert "--apply" in begun()
 
 

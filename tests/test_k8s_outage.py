@@ -80,8 +80,8 @@ def test_while_the_api_server_is_away_the_controller_holds_and_recovers_even_if_
         time.sleep(AWAY_S)
         assert controller.process.poll() is None, controller.said[-5:]
         assert controller.heard("is not reached")
-        last = [turn for when, turn in controller.turns if when > began + 5]
-        assert all(job["replicas"] == 4 for turn in last for job in turn["plan"].values()), "it holds"
+        last = [tick for when, tick in controller.ticks if when > began + 5]
+        assert all(job["replicas"] == 4 for tick in last for job in tick["plan"].values()), "it holds"
         part("start", "apiserver")
         world.api.send(
             "PATCH", world.path("/apis/apps/v1/{ns}/deployments/a/scale"), {"spec": {"replicas": 1}}, kind=MERGE

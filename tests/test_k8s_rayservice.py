@@ -22,7 +22,7 @@ from faro_lib.workload import Job
 
 sys.path.insert(0, str(OFFLINE))
 pytestmark = pytest.mark.k8s
-JOBS = (Job("a", start_s=5), Job("b", start_s=5))
+JOBS = (Job("a", cold_start_s=5), Job("b", cold_start_s=5))
 START_S = 90.0  # of a process on a busy machine
 AGAIN_S = 15.0
 HALF = {"a": 4, "b": 4}  # a fair share of two workers of four cores
@@ -55,8 +55,8 @@ class Ray:
             self.operator.stop()
         self.operator = FakeKubeRay(self.world.api, self.reached, self.world.namespace).start()
 
-    def describe(self, places: int = 10, jobs=JOBS, initial=(1, 2)) -> None:
-        how = served(jobs, {job.name: {"places": places} for job in jobs})
+    def describe(self, max_ongoing_requests: int = 10, jobs=JOBS, initial=(1, 2)) -> None:
+        how = served(jobs, {job.name: {"max_ongoing_requests": max_ongoing_requests} for job in jobs})
         size = Workers(2, 4, 1.0)
         thing = rayservice("ray", self.world.namespace, jobs, how, initial, size, "none", "2.60.0")
         cluster = thing["spec"]["rayClusterConfig"]
@@ -88,7 +88,7 @@ def world(tmp_path, nodes):
     for path in (f"/apis/autoscaling.faro/v1alpha1/{PLURAL}", RAYSERVICES):
         until(lambda path=path: one.api.get(path), 60, path)
     apply(one.api, *rights(Wanted(jobs=(), jobs_text="", namespace=one.namespace)))
-    rows = [{"job": job.name, "start_s": 5} for job in JOBS]
+    rows = [{"job": job.name, "cold_start_s": 5} for job in JOBS]
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(rows))
     (tmp_path / "token").write_text("first")
     token_of(one, "first")
@@ -132,20 +132,20 @@ def controller(world, ray):
 
 
 def reasons(controller, since: float) -> set[str]:
-    return {job["reason"] for when, turn in controller.turns if when > since for job in turn["plan"].values()}
+    return {job["reason"] for when, tick in controller.ticks if when > since for job in tick["plan"].values()}
 
 
 def test_what_the_operator_resets_is_asserted_again(world, ray, controller):
     for what, act in {
         "the operator is restarted and submits anew": ray.operate,
-        "the configuration is edited": lambda: ray.describe(places=20),
+        "the configuration is edited": lambda: ray.describe(max_ongoing_requests=20),
     }.items():
         puts, scaled, began = ray.fake.puts, len(ray.fake.scaled), time.monotonic()
         act()
         until(lambda puts=puts: ray.fake.puts > puts, 20, what)
         until(lambda: ray.fake.counts() == HALF, AGAIN_S, f"as it was after {what}")
         assert sorted(ray.fake.scaled[scaled:]) == [("a", 4), ("b", 4)], "once each"
-        until(lambda began=began: "reassert" in reasons(controller, began), 5, "it is said why")
+        until(lambda began=began: "drift-corrected" in reasons(controller, began), 5, "it is said why")
     assert controller.process.poll() is None
 
 
@@ -189,7 +189,7 @@ def test_the_token_of_ray_rotates_without_a_restart(world, ray, controller):
     until(lambda: controller.heard("the token is wrong"), 10)
     (world.folder / "token").write_text("second")
     since = time.monotonic()
-    until(lambda: any(when > since + 1 for when, _ in controller.turns), 10)
+    until(lambda: any(when > since + 1 for when, _ in controller.ticks), 10)
     said_until = len([line for _, line in controller.said if "the token is wrong" in line])
     ray.fake.targets["a"] = 1
     until(lambda: ray.fake.counts() == HALF, AGAIN_S, f"with the new token; {controller.said[-3:]}")
@@ -227,7 +227,7 @@ def test_a_cluster_that_kuberay_is_not_installed_on(world, ray, monkeypatch, cap
 
 
 def test_workers_too_few_for_everybodys_minimum(world, ray, monkeypatch, capsys):
-    rows = [{"job": job.name, "start_s": 5, "min_replicas": 5} for job in JOBS]
+    rows = [{"job": job.name, "cold_start_s": 5, "min_replicas": 5} for job in JOBS]
     (world.folder / "jobs.yaml").write_text(yaml.safe_dump(rows))
     assert "8 cores cannot hold the minimum of 2 jobs, 10 cores" in refused(world, ray, monkeypatch, capsys)
 

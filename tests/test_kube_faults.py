@@ -1,4 +1,4 @@
-"""Threads and turns of `kube` outlive what they meet: answers that break off, nonsense, a lease that ends in mid-apply."""
+"""Threads and ticks of `kube` outlive what they meet: answers that break off, nonsense, a lease that ends in mid-apply."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from faro_lib.kube.informer import Watched
 from faro_lib.kube.leader_gate import Governed
 from faro_lib.kube.lease import Leadership, Terms
 from faro_lib.kube.status import Reporter, status_of
-from faro_lib.policies.protocol import HISTORY_MIN, HOLD, Plan
+from faro_lib.policies.protocol import HISTORY_MINUTES, HOLD, Plan
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 
@@ -168,14 +168,14 @@ def test_the_time_of_the_condition_is_that_of_its_change_and_not_of_the_report()
 
 # --- plain Deployments -----------------------------------------------------------------------------------------------
 
-JOBS = (Job("a", start_s=5.0), Job("b", start_s=5.0))
+JOBS = (Job("a", cold_start_s=5.0), Job("b", cold_start_s=5.0))
 
 
 class Server:
     """Deployments by name; `refused` are not scaled."""
 
     def __init__(self, **replicas):
-        self.replicas, self.refused, self.scaled = replicas, set(), []
+        self.replicas, self.dropped, self.scaled = replicas, set(), []
 
     def get(self, path, **query):
         return {"items": [self.deployment(name, count) for name, count in self.replicas.items()]}
@@ -187,7 +187,7 @@ class Server:
 
     def send(self, method, path, body, **_):
         name = path.split("/")[-2]
-        if name in self.refused:
+        if name in self.dropped:
             raise ApiError(403, "quota")
         self.replicas[name] = body["spec"]["replicas"]
         self.scaled.append(name)
@@ -216,18 +216,18 @@ def test_deployments_are_seen_at_the_instant_of_the_tick_so_that_policies_which_
     assert seen.now_s == 960.0
     assert seen.minute == 16
     ends, asked_s = cluster._prometheus.asked
-    assert (len(ends), ends[-1], asked_s) == (HISTORY_MIN, clock.origin_s + 16 * MINUTE_S, clock.origin_s + 960.0)
+    assert (len(ends), ends[-1], asked_s) == (HISTORY_MINUTES, clock.origin_s + 16 * MINUTE_S, clock.origin_s + 960.0)
 
 
 def test_a_job_that_does_not_shrink_keeps_the_others_from_its_cores_and_no_longer():
     server = Server(a=6, b=2)
-    server.refused = {"a"}
+    server.dropped = {"a"}
     cluster = deployments(server)
     cluster.observe()
     with pytest.raises(ApiError, match=r"a is not scaled to 3.*and 1 more"):
         cluster.apply(np.array([3, 5]), np.zeros(2))
     assert server.replicas == {"a": 6, "b": 2}
-    server.refused = set()
+    server.dropped = set()
     cluster.apply(np.array([3, 5]), np.zeros(2))
     assert server.scaled == ["a", "b"]
 

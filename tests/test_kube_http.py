@@ -257,7 +257,7 @@ def test_counts_and_latencies_come_by_the_minute():
     assert load.arrivals_per_min.tolist() == [[60, 120, 90]]
     assert load.arrivals_now.tolist() == [50]
     assert load.mean_latency_s.tolist() == [0.25]
-    assert load.p99_s.tolist() == [0.5]
+    assert load.tail_latency_s.tolist() == [0.5]
     ranges = [form for _, _, form in asked if "requests[60s]" in form["query"]]
     assert [(form["start"], form["end"], form["step"]) for form in ranges] == [("880.000", "1000.000", "60")]
 
@@ -266,13 +266,13 @@ def test_a_minute_without_a_sample_is_missing_and_not_zero():
     load, _ = observed(prometheus({"requests": [(880, 60), (1000, 90)]}))
     assert np.isnan(load.arrivals_per_min[0, 1])
     assert load.arrivals_per_min[0, [0, 2]].tolist() == [60, 90]
-    assert np.isnan([load.mean_latency_s[0], load.p99_s[0], load.arrivals_now[0], load.queue[0]]).all()
+    assert np.isnan([load.mean_latency_s[0], load.tail_latency_s[0], load.arrivals_now[0], load.ongoing[0]]).all()
 
 
 def test_the_mean_latency_of_no_requests_is_zero_for_the_job_is_idle_and_not_missing():
     load, _ = observed(prometheus({"mean": [(1030, "NaN")], "p99": [(1000, "NaN")]}))
     assert load.mean_latency_s.tolist() == [0]
-    assert np.isnan(load.p99_s).all()
+    assert np.isnan(load.tail_latency_s).all()
 
 
 def test_two_hundred_jobs_are_asked_for_by_few_requests_and_none_is_confused_with_another():

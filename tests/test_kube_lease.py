@@ -97,7 +97,7 @@ def test_two_candidates_never_lead_at_once_however_slow_their_requests_and_whoev
             server.lease, server.version = None, server.version + 1
         for name in candidates:
             steps = busy[name]
-            if not steps and data.draw(st.booleans(), "tries"):
+            if not steps and data.draw(st.booleans(), "attempts"):
                 steps += ["read", "send"]
             elif steps and data.draw(st.booleans(), "proceeds"):
                 if steps[0] == "read":

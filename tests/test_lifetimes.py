@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from faro_lib.simulate import Physics, SimulatedCluster, draw
+from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.workload import Job, Workload
 
 NONE = np.zeros(1)
 
 
-def cluster_of(per_min, lifetime, replicas, dispatch="router"):
+def cluster_of(per_min, lifetime, replicas, dispatch="round-robin"):
     workload = Workload((Job("a"),), np.array([per_min]))
     draws = draw(workload, 24)
-    physics = Physics(dispatch)
-    return SimulatedCluster(workload, draws, 8, np.array([replicas]), physics, lifetimes=((0, *lifetime),)), draws
+    serving_model = ServingModel(dispatch)
+    return SimulatedCluster(workload, draws, 8, np.array([replicas]), serving_model, lifetimes=((0, *lifetime),)), draws
 
 
 def ask(cluster, now_s, replicas):
@@ -23,7 +23,7 @@ def ask(cluster, now_s, replicas):
     cluster.apply(np.array([replicas]), NONE)
 
 
-@pytest.mark.parametrize("dispatch", ["router", "least-outstanding"])
+@pytest.mark.parametrize("dispatch", ["round-robin", "least-outstanding"])
 def test_what_is_asked_of_a_job_before_it_is_there_is_refused(dispatch):
     cluster, draws = cluster_of([60, 60, 0], (120.0, np.inf), 0, dispatch)
     ask(cluster, 120.0, 1)

@@ -14,7 +14,7 @@ from faro_lib.experiments.compare import compare, limits_of
 from faro_lib.experiments.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT
 from faro_lib.metrics import best_by_minute, lost_utility, summarize
 from faro_lib.metrics.limit import most_replicas
-from faro_lib.policies import Kit, make
+from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload, jobs_array
@@ -79,7 +79,7 @@ def test_the_limit_keeps_within_the_bounds_of_the_jobs():
 
 
 def test_what_the_clairvoyant_does_minute_by_minute_adds_up_to_the_limit_and_fits():
-    policies = {"FairShare": make("FairShare", Kit(day_of().jobs))}
+    policies = {"FairShare": make("FairShare", PolicyContext(day_of().jobs))}
     tables = compare(day_of(), policies, 7, trials=2, report=lambda line: None)
     assert (tables.clairvoyant.groupby(["trial", "minute"])["running"].sum() <= 7).all()
     for _, row in tables.limit.iterrows():
@@ -101,13 +101,13 @@ DAY = TRACES.workload()
 
 
 @pytest.fixture(scope="module")
-def kit():
-    return Kit(TRACES.jobs, forecast.fit("ar", TRACES), measure(TRACES.jobs, (1, 2, 4, 8), minutes=10))
+def context():
+    return PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES), measure(TRACES.jobs, (1, 2, 4, 8), minutes=10))
 
 
 @pytest.fixture(scope="module")
-def parts(kit):
-    return remaining(DAY, kit, 13, draw(DAY, 24)).set_index("part")
+def parts(context):
+    return remaining(DAY, context, 13, draw(DAY, 24)).set_index("part")
 
 
 def test_each_part_of_the_remaining_loss_has_its_row(parts):
@@ -115,8 +115,8 @@ def test_each_part_of_the_remaining_loss_has_its_row(parts):
     assert parts["slo_violation_rate"].isna().tolist() == [part == CONSTANT for part in parts.index]
 
 
-def test_what_is_left_as_it_is_loses_what_our_edition_loses(parts, kit):
-    run = simulate(DAY, make("Faro-Sum", kit), 13, draws=draw(DAY, 24))
+def test_what_is_left_as_it_is_loses_what_our_edition_loses(parts, context):
+    run = simulate(DAY, make("Faro-Sum", context), 13, draws=draw(DAY, 24))
     assert parts["lost_utility"][AS_IS] == summarize(run)["lost_utility"]
 
 
@@ -126,6 +126,6 @@ def test_nobody_loses_less_than_the_clairvoyant_and_ideal_parts_help(parts):
     assert lost[ALL] < lost[AS_IS]
 
 
-def test_without_a_measured_table_it_says_what_is_missing(kit):
+def test_without_a_measured_table_it_says_what_is_missing(context):
     with pytest.raises(ValueError, match="what constant rates are worth must have been measured"):
-        remaining(DAY, replace(kit, performance=None), 13, draw(DAY, 24))
+        remaining(DAY, replace(context, latency_model=None), 13, draw(DAY, 24))

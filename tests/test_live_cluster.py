@@ -53,7 +53,7 @@ def test_counts_of_complete_minutes_are_known_and_those_of_a_silent_job_are_miss
     assert np.isnan(seen.arrivals_per_min[1]).all()
     assert np.isnan(seen.mean_latency_s[1])
     assert seen.mean_latency_s[0] == pytest.approx(0.1)
-    assert seen.p99_s[0] == pytest.approx(0.1, rel=0.03)
+    assert seen.tail_latency_s[0] == pytest.approx(0.1, rel=0.03)
 
 
 def test_downscales_are_asked_for_first_and_what_is_right_already_is_left_alone(ray):
@@ -117,7 +117,7 @@ def test_without_the_window_replicas_are_known_and_their_data_is_missing(ray):
         seen = cluster.observe()
     assert seen.target.tolist() == [2, 3]
     assert np.isnan(seen.arrivals_per_min).all()
-    assert np.isnan(seen.queue).all()
+    assert np.isnan(seen.ongoing).all()
 
 
 def test_a_board_that_lost_its_memory_loses_the_controller_nothing(ray):
@@ -237,16 +237,16 @@ def test_a_token_is_taken_from_the_environment_or_the_file_that_it_names(monkeyp
 
 
 class Fault:
-    """Something goes wrong between two turns of the loop, and mends between two others."""
+    """Something goes wrong between two ticks of the loop, and mends between two others."""
 
     def __init__(self, ray, breaks, mends, field, value):
         self.ray, self.at = ray, {breaks: (field, value), mends: (field, getattr(ray, field))}
-        self.turns = 0
+        self.ticks = 0
 
     def __call__(self, *_):
-        self.turns += 1
-        if self.turns in self.at:
-            setattr(self.ray, *self.at[self.turns])
+        self.ticks += 1
+        if self.ticks in self.at:
+            setattr(self.ray, *self.at[self.ticks])
 
 
 @pytest.mark.parametrize(("field", "value"), [("status", 500), ("hang_s", 0.4), ("window_status", 503)])
@@ -300,7 +300,7 @@ def test_trace_time_is_scaled_wall_time():
 
 def test_refusals_that_reach_into_the_percentile_make_it_infinite():
     history, clock = History(("a",)), Clock(1000)
-    told = empty_row() | {"arrivals": 10, "done": 9, "shed": 1, "latency_s": 0.9, "buckets": {"100": 9}}
+    told = empty_row() | {"arrivals": 10, "done": 9, "dropped": 1, "latency_s": 0.9, "buckets": {"100": 9}}
     history.hear("a", {str(second): told for second in range(1000, 1060)})
     assert np.isinf(history.percentile_s(clock, 1, np.array([0.99])))
     assert np.isfinite(history.percentile_s(clock, 1, np.array([0.5])))

@@ -13,7 +13,7 @@ from faro_lib.experiments.live import lost_utility_error, pairs, ranking_distanc
 from faro_lib.experiments.live_slice import Slice, part_of, run_of, script_of, twin
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
-from faro_lib.rayserve.load import FAILED, SERVED, SHED, UNSENT, Generator, Script, Sent, send
+from faro_lib.rayserve.load import DROPPED, FAILED, SERVED, UNSENT, Generator, Script, Sent, send
 from faro_lib.rayserve.profile import Profile, moments, write
 from faro_lib.rayserve.spec import EMULATED, served
 from faro_lib.simulate.run import Decisions
@@ -60,7 +60,7 @@ def sending(one, **options):
 
 def test_every_request_is_accounted_for_as_served_shed_or_failed(address):
     sent = sending(script(address, "/", "/status/503", "/status/500", "/"))
-    assert sent.outcome.tolist() == [SERVED, SHED, FAILED, SERVED]
+    assert sent.outcome.tolist() == [SERVED, DROPPED, FAILED, SERVED]
     assert np.isfinite(sent.latency_s).tolist() == [True, False, False, True]
 
 
@@ -90,7 +90,7 @@ def test_beyond_the_bound_in_flight_requests_are_not_sent_and_recorded_as_such(a
 def test_a_load_above_the_bound_is_refused_before_anything_is_sent(address):
     many = Script((address,), np.zeros(100), np.zeros(100, int), np.full(100, np.nan))
     with pytest.raises(ValueError, match="above the bound of 5"):
-        sending(many, most_rps=5)
+        sending(many, max_rps=5)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "127.0.0.1.example.org", "localhost.example.org"])
@@ -107,7 +107,7 @@ def test_the_generator_runs_as_a_process_of_its_own(address):
         sent = generator.result(timeout_s=60)
     finally:
         generator.stop()
-    assert sent.outcome.tolist() == [SERVED, SHED]
+    assert sent.outcome.tolist() == [SERVED, DROPPED]
 
 
 @pytest.fixture(scope="module")
@@ -131,15 +131,15 @@ def test_a_live_run_is_judged_as_a_simulated_one(one):
     _, order = script_of(one, draws, ["a", "b", "c"])
     n = len(order)
     outcome = np.full(n, SERVED, np.int8)
-    outcome[::10] = SHED
+    outcome[::10] = DROPPED
     sent = Sent(outcome, np.zeros(n), np.full(n, 0.2), np.zeros(n))
     run = run_of(one, draws, order, sent, Decisions(), 1.0)
     told = summarize(run)
     assert told["requests"] == n
-    assert told["drop_rate"] == pytest.approx((outcome == SHED).mean())
-    assert run.late.sum() == 0  # 0.2 s of wall time are 0.4 s of the trace
+    assert told["drop_rate"] == pytest.approx((outcome == DROPPED).mean())
+    assert run.slo_missed.sum() == 0  # 0.2 s of wall time are 0.4 s of the trace
     late = run_of(one, draws, order, replace(sent, latency_s=np.full(n, 0.4)), Decisions(), 1.0)
-    assert late.late.sum() == n - (outcome == SHED).sum()
+    assert late.slo_missed.sum() == n - (outcome == DROPPED).sum()
 
 
 def test_the_twin_begins_with_an_equal_share_whoever_decides(one):
@@ -198,7 +198,7 @@ def test_a_single_policy_has_nobody_to_be_compared_with():
     alone = summary_of(A=([0.1, 0.11, 0.1], [0.1, 0.1, 0.11]))
     assert len(pairs(alone)) == 0
     assert ranking_distance(alone) == 0
-    more = dict.fromkeys(("failed", "unsent", "too_much_load", "other_cpu", "niced_cpu"), 0) | {"requests": 10}
+    more = dict.fromkeys(("failed", "unsent", "noisy_host", "background_cpu", "niced_cpu"), 0) | {"requests": 10}
     assert "no ranking is claimed" in draw.caption(alone.assign(lost_utility=0.5, **more), 2.0)
 
 
@@ -231,12 +231,12 @@ def test_moments_are_those_of_the_sample():
 
 def test_a_profile_is_written_into_the_table_and_the_rest_stays(tmp_path):
     path = tmp_path / "jobs.yaml"
-    path.write_text("jobs:\n- job: a\n  slo_s: 0.5\n  serve: {places: 4}\n- job: b\n")
-    write(path, {"a": Profile(0.0812345, 0.2, 0.003, 100, start_s=6.789)})
+    path.write_text("jobs:\n- job: a\n  slo_s: 0.5\n  serve: {max_ongoing_requests: 4}\n- job: b\n")
+    write(path, {"a": Profile(0.0812345, 0.2, 0.003, 100, cold_start_s=6.789)})
     a, b = read_jobs(path)
-    assert (a.service_time_s, a.service_scv, a.start_s, a.slo_s) == (0.08123, 0.2, 6.8, 0.5)
+    assert (a.service_time_s, a.service_scv, a.cold_start_s, a.slo_s) == (0.08123, 0.2, 6.8, 0.5)
     assert b == Job("b")
-    assert read_sections(path, "serve") == {"a": {"places": 4}, "b": {}}
+    assert read_sections(path, "serve") == {"a": {"max_ongoing_requests": 4}, "b": {}}
 
 
 class TestHowJobsAreServed:
@@ -249,8 +249,8 @@ class TestHowJobsAreServed:
     @pytest.mark.parametrize(
         ("said", "told"),
         [
-            ({"plces": 3}, "unknown key 'plces'; did you mean 'places'?"),
-            ({"places": 0}, "places=0 must be a whole number >= 1"),
+            ({"plces": 3}, "unknown key 'plces'; did you mean 'max_ongoing_requests'?"),
+            ({"max_ongoing_requests": 0}, "max_ongoing_requests=0 must be a whole number >= 1"),
             ({"route": "no"}, "route='no' must read /name"),
             ({"model": "module"}, "must read package.module:Class"),
         ],

@@ -24,7 +24,7 @@ from faro_lib.rayserve import local
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import APPLICATIONS, configuration, deploy
-from faro_lib.rayserve.load import FAILED, SHED, UNSENT, Generator, Script
+from faro_lib.rayserve.load import DROPPED, FAILED, UNSENT, Generator, Script
 from faro_lib.rayserve.profile import whole
 from faro_lib.rayserve.recent import WINDOW_S
 from faro_lib.rayserve.rest import PATIENCE_S, Rest
@@ -39,7 +39,7 @@ JOBS = (
     Job("a", slo_s=0.5, service_time_s=SERVICE_S, model="m"),
     Job("b", slo_s=0.5, service_time_s=SERVICE_S, model="m"),
 )
-SERVED = served(JOBS, {job.name: {"places": 20} for job in JOBS})
+SERVED = served(JOBS, {job.name: {"max_ongoing_requests": 20} for job in JOBS})
 RECOVERED_S = 60.0
 TICK_S = 2.0
 
@@ -91,8 +91,8 @@ class Loop:
             ),
         )
 
-    def turns(self, more: int, seconds: float = 60.0) -> None:
-        """Wait for so many further turns."""
+    def ticks(self, more: int, seconds: float = 60.0) -> None:
+        """Wait for so many further ticks."""
         wanted = len(self.steps) + more
         until(lambda: len(self.steps) >= wanted, seconds, "the loop stands still")
 
@@ -106,7 +106,7 @@ def controlled(ray, policy=None, path=None):
     loop = Loop(ray, policy, path)
     loop.thread.start()
     try:
-        loop.turns(2)
+        loop.ticks(2)
         yield loop
         assert loop.thread.is_alive(), "the loop ended"
     finally:
@@ -141,19 +141,19 @@ def test_scaling_up_and_down_loses_no_request(ray):
         sent = result()
     assert len(sent.outcome) == 450
     assert sent.count(FAILED) == sent.count(UNSENT) == 0
-    assert sent.count(SHED) == 0
+    assert sent.count(DROPPED) == 0
 
 
 def test_a_share_of_0_3_that_shall_be_refused_is_refused_two_seconds_later(ray):
     policy = Wanting([2, 2], drop=[0.3, 0.0])
     with controlled(ray, policy) as loop:
-        loop.turns(1)
+        loop.ticks(1)
         time.sleep(2.0)
         with loaded(ray, 12, rate_rps=40.0) as result:
             sent = result()
         policy.drop = np.zeros(2)
-        loop.turns(2)
-    refused = (sent.outcome == SHED).reshape(-1, 2).mean(axis=0)
+        loop.ticks(2)
+    refused = (sent.outcome == DROPPED).reshape(-1, 2).mean(axis=0)
     assert abs(refused[0] - 0.3) < 0.05
     assert refused[1] == 0
     assert sent.count(FAILED) == 0
@@ -167,7 +167,7 @@ def test_what_is_observed_is_what_was_sent(ray):
             sent = result()
         time.sleep(2.5)
         told = ray.http.get(f"/faro-statistics?since={int(began)}")
-        loop.turns(1)
+        loop.ticks(1)
     assert sent.count(FAILED) == 0
     for job in JOBS:
         rows = told[job.name]["seconds"].values()
@@ -186,7 +186,7 @@ def test_a_replica_that_is_killed_is_replaced(ray):
         known = victim["replica_id"]
         until(lambda: known not in [one["replica_id"] for one in state(ray, "a")["replicas"]])
         until(lambda: running(ray) == [2, 2])
-        loop.turns(1)
+        loop.ticks(1)
         with loaded(ray, 4) as result:
             sent = result()
     assert sent.count(FAILED) == 0
@@ -207,8 +207,8 @@ def test_the_statistics_come_back_when_their_actor_is_killed(ray):
             return all(told.get(job.name, {}).get("replicas", 0) >= 1 and told[job.name]["seconds"] for job in JOBS)
 
         until(heard_again)
-        loop.turns(2)
-        assert np.isfinite(loop.steps[-1].observation.queue).all()
+        loop.ticks(2)
+        assert np.isfinite(loop.steps[-1].observation.ongoing).all()
         assert np.isfinite(loop.steps[-1].observation.mean_latency_s).all()
     assert loop.steps[-1].observation.minute >= before
 
@@ -225,7 +225,7 @@ def test_a_dashboard_that_hangs_for_a_minute_stops_neither_the_loop_nor_the_serv
         sent = result()
         until(lambda: running(ray) == [2, 2])
         failures = len(loop.failures)
-        loop.turns(2, seconds=RECOVERED_S)
+        loop.ticks(2, seconds=RECOVERED_S)
         assert len(loop.failures) <= failures + 1
     assert OBSERVE in loop.failures
     assert sent.count(FAILED) == sent.count(UNSENT) == 0
@@ -269,7 +269,7 @@ def test_a_controller_that_is_killed_resumes_and_asks_again_within_two_ticks_and
     second = begin()
     try:
         resumed = [json.loads(second.stdout.readline()) for _ in range(2)]
-        assert resumed[0]["plan"]["a"] == {"replicas": 3, "drop": 0.0, "reason": "reassert"}
+        assert resumed[0]["plan"]["a"] == {"replicas": 3, "drop": 0.0, "reason": "drift-corrected"}
         assert [state(ray, job.name)["target_num_replicas"] for job in JOBS] == [3, 3]
         assert resumed[1]["now_s"] > resumed[0]["now_s"] > told["now_s"]
         second.send_signal(signal.SIGTERM)
@@ -279,8 +279,8 @@ def test_a_controller_that_is_killed_resumes_and_asks_again_within_two_ticks_and
             second.kill()
         second.communicate()
     assert [state(ray, job.name)["target_num_replicas"] for job in JOBS] == [3, 3]
-    _, turns = journal.read(tmp_path / "journal")
-    assert len(turns) >= 3
+    _, ticks = journal.read(tmp_path / "journal")
+    assert len(ticks) >= 3
 
 
 @pytest.mark.parametrize(
@@ -303,18 +303,18 @@ def test_a_token_that_is_wrong_or_missing_is_refused_in_one_line(ray, token, tol
 def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
     from faro_lib.control.controller import paced
     from faro_lib.forecast.kalman import untaught
-    from faro_lib.policies import Kit, make
+    from faro_lib.policies import PolicyContext, make
 
     def policy():
-        kit = Kit(JOBS, untaught(("a", "b")))
-        return paced(make("Faro-PenaltySum", kit), TICK_S, change_penalty=0.0)
+        context = PolicyContext(JOBS, untaught(("a", "b")))
+        return paced(make("Faro-PenaltySum", context), TICK_S, switching_cost=0.0)
 
     with controlled(ray, policy(), tmp_path / "journal") as loop, loaded(ray, 20, rate_rps=60.0) as result:
         assert result().count(FAILED) == 0
-        loop.turns(1)
-    header, turns = journal.read(tmp_path / "journal")
-    assert len(turns) >= 8
-    for taken, again in journal.replay(policy(), header, turns):
+        loop.ticks(1)
+    header, ticks = journal.read(tmp_path / "journal")
+    assert len(ticks) >= 8
+    for taken, again in journal.replay(policy(), header, ticks):
         np.testing.assert_array_equal(again.target, taken.target)
         np.testing.assert_array_equal(again.plan.drop, taken.plan.drop)
         assert again.plan.reason == taken.plan.reason
@@ -329,6 +329,6 @@ def test_a_profile_measures_what_the_model_takes_and_leaves_as_many_replicas_as_
     measured = whole(ray.ray, ray.http, "a", SERVED[0], requests=50)
     assert measured.requests == 50
     assert measured.service_time_s > 0.8 * SERVICE_S  # of a mean of 50 draws
-    assert measured.outside_s > 0
-    assert 0 < measured.start_s < RECOVERED_S
+    assert measured.network_overhead_s > 0
+    assert 0 < measured.cold_start_s < RECOVERED_S
     assert [state(ray, job.name)["target_num_replicas"] for job in JOBS] == before

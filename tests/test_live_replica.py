@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faro_lib.rayserve.replica import Refused, Station, load
+from faro_lib.rayserve.replica import Dropped, Station, load
 from faro_lib.rayserve.statistics import Board, add_row, bucket_of, empty_row, latency_of
 
 
@@ -19,7 +19,7 @@ async def at_once(station: Station, requests: int, service_s: float = 0.0) -> in
         await asyncio.sleep(service_s)
 
     results = await asyncio.gather(*(station.serve(work) for _ in range(requests)), return_exceptions=True)
-    return sum(isinstance(result, Refused) for result in results)
+    return sum(isinstance(result, Dropped) for result in results)
 
 
 def totals(station: Station) -> dict:
@@ -30,14 +30,14 @@ def totals(station: Station) -> dict:
 
 
 def test_a_replica_holds_no_more_than_its_places():
-    station = Station(places=4)
+    station = Station(max_ongoing_requests=4)
     assert asyncio.run(at_once(station, 10, service_s=0.01)) == 6
     assert station.inside == 0
-    assert (totals(station)["arrivals"], totals(station)["shed"], totals(station)["done"]) == (10, 6, 4)
+    assert (totals(station)["arrivals"], totals(station)["dropped"], totals(station)["done"]) == (10, 6, 4)
 
 
 def test_it_serves_one_at_a_time():
-    station, inside, most = Station(places=10), 0, 0
+    station, inside, most = Station(max_ongoing_requests=10), 0, 0
 
     async def work():
         nonlocal inside, most
@@ -55,14 +55,14 @@ def test_it_serves_one_at_a_time():
 
 @given(share=st.floats(0, 1), requests=st.integers(20, 300))
 def test_the_share_that_passes_the_door_is_the_share_asked_for(share, requests):
-    station = Station(places=requests)
+    station = Station(max_ongoing_requests=requests)
     station.accept = share
     refused = asyncio.run(at_once(station, requests))
     assert refused / requests == pytest.approx(1 - share, abs=6 / requests)
 
 
 def test_a_model_that_raises_is_counted_and_its_place_is_free_again():
-    station = Station(places=1)
+    station = Station(max_ongoing_requests=1)
 
     async def broken():
         raise KeyError("model")
@@ -71,11 +71,11 @@ def test_a_model_that_raises_is_counted_and_its_place_is_free_again():
         with pytest.raises(KeyError):
             asyncio.run(station.serve(broken))
     assert totals(station)["failed"] == 2
-    assert totals(station)["shed"] == 0
+    assert totals(station)["dropped"] == 0
 
 
 def test_a_caller_that_goes_away_is_counted_and_its_place_is_free_again():
-    station = Station(places=1)
+    station = Station(max_ongoing_requests=1)
 
     async def hang_up():
         request = asyncio.ensure_future(station.serve(lambda: asyncio.sleep(60)))
@@ -88,7 +88,7 @@ def test_a_caller_that_goes_away_is_counted_and_its_place_is_free_again():
 
 
 def test_time_in_the_queue_counts_as_latency_and_not_as_service():
-    station = Station(places=2)
+    station = Station(max_ongoing_requests=2)
     asyncio.run(at_once(station, 2, service_s=0.02))
     total = totals(station)
     assert total["latency_s"] > total["service_s"] + 0.01
@@ -96,7 +96,7 @@ def test_time_in_the_queue_counts_as_latency_and_not_as_service():
 
 def test_a_silent_second_is_reported_and_a_second_that_goes_on_is_not():
     now = 100.5
-    station = Station(places=1, clock=lambda: now)
+    station = Station(max_ongoing_requests=1, clock=lambda: now)
     station.finished_seconds()
     now = 103.5
     assert list(station.finished_seconds()) == [100, 101, 102]

@@ -5,13 +5,13 @@ import pytest
 
 from faro_lib.metrics import (
     lost_utility,
-    lost_utility_360,
+    lost_utility_excl_overrun,
     minute_effective_utility,
     minute_utility,
     slo_violation_rate,
     summarize,
 )
-from faro_lib.simulate.run import Decisions, judged
+from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Job, Workload
 
 SLO_S, REFUSED = 0.5, np.inf
@@ -26,7 +26,7 @@ def run_of(*jobs, decisions=None):
     edges = first[:, None] + np.cumsum(np.column_stack([np.zeros(len(jobs), int), counts]), axis=1)
     named = tuple(Job(str(n), slo_s=SLO_S) for n in range(len(jobs)))
     workload = Workload(named, np.zeros((len(jobs), minutes), int))
-    return judged(workload, 4, latency_s, edges, np.ones(len(jobs), int), decisions or Decisions(), 1.0)
+    return evaluate_run(workload, 4, latency_s, edges, np.ones(len(jobs), int), decisions or Decisions(), 1.0)
 
 
 IN_TIME, TWICE = [0.1] * 4, [1.0] * 4  # every request in time; all of them take twice the SLO
@@ -40,7 +40,7 @@ def test_a_minute_that_takes_twice_the_slo_is_worth_one_half_and_one_with_a_refu
 def test_the_published_convention_takes_a_minute_without_requests_for_lost_and_ours_does_not():
     utility = minute_utility(run_of([IN_TIME, [], TWICE, []], [IN_TIME, IN_TIME, IN_TIME, IN_TIME]))
     assert lost_utility(utility) == 2 - (1 + 0.5 + 4) / 4
-    assert lost_utility_360(utility) == pytest.approx(0.5 / 3)
+    assert lost_utility_excl_overrun(utility) == pytest.approx(0.5 / 3)
 
 
 def test_the_violation_rate_is_that_of_the_minutes_jobs_first_and_of_the_minutes_then():
@@ -59,8 +59,8 @@ def test_a_refusal_costs_its_penalty_once_and_not_its_latency_besides():
 
 def decisions_of(seconds, planned):
     decisions = Decisions()
-    for turn, (took_s, rests_on_a_forecast) in enumerate(zip(seconds, planned)):
-        decisions.time_s.append(10.0 * turn)
+    for tick, (took_s, rests_on_a_forecast) in enumerate(zip(seconds, planned)):
+        decisions.time_s.append(10.0 * tick)
         decisions.seconds.append(took_s)
         decisions.running.append(np.ones(1, int))
         decisions.forecast_rps.append(np.ones(1) if rests_on_a_forecast else None)
@@ -75,6 +75,6 @@ def test_how_long_decisions_take_is_told_of_those_that_plan_where_some_do(planne
 
 def test_the_summary_has_the_columns_of_the_table():
     assert list(summarize(run_of([IN_TIME, []]))) == [
-        "lost_utility", "lost_utility_360", "slo_violation_rate", "lost_effective_utility", "drop_rate",
+        "lost_utility", "lost_utility_excl_overrun", "slo_violation_rate", "lost_effective_utility", "drop_rate",
         "replicas_used_mean", "decision_ms_p50", "decision_ms_p99", "requests", "wall_s",
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from faro_lib.figures import use_style
 from faro_lib.figures.kubernetes import on_a_node, on_a_node_caption
 from faro_lib.metrics.recovery import one_run, read, recovery_frame, recovery_s, write
 from faro_lib.policies import FairShare
-from faro_lib.rayserve.load import FAILED, SERVED, SHED, Sent
+from faro_lib.rayserve.load import DROPPED, FAILED, SERVED, Sent
 from faro_lib.simulate import simulate
 from faro_lib.workload import Job, Workload
 
@@ -23,9 +23,10 @@ def sent(outcome, latency_s):
 def recovery(back_s=20, until_s=40):
     """A load of one request a second; of two workers one is away from second 11 on."""
     due_s = np.arange(until_s, dtype=float)
-    outcome = np.where((due_s >= 11) & (due_s < back_s), SHED, SERVED)
+    outcome = np.where((due_s >= 11) & (due_s < back_s), DROPPED, SERVED)
     states = [
-        {"second": s, "workers": 1 if 11 <= s < back_s else 2, "capacity": 4, "replicas": 8} for s in range(until_s)
+        {"second": s, "workers": 1 if 11 <= s < back_s else 2, "capacity": 4, "capacity_cores": 8}
+        for s in range(until_s)
     ]
     return recovery_frame(due_s, sent(outcome, np.full(until_s, 0.1)), np.full(until_s, 0.5), states, 10.0)
 
@@ -36,15 +37,15 @@ def runs():
 
 
 def test_every_request_is_in_time_or_late_or_refused_or_failed():
-    states = [{"second": 0, "workers": 2, "capacity": 8, "replicas": 8}]
+    states = [{"second": 0, "workers": 2, "capacity": 8, "capacity_cores": 8}]
     table = recovery_frame(
         np.array([0.0, 1.0, 2.0, 3.0, 7.0]),
-        sent([SERVED, SERVED, SHED, FAILED, SERVED], [0.1, 0.9, np.nan, np.nan, 0.2]),
+        sent([SERVED, SERVED, DROPPED, FAILED, SERVED], [0.1, 0.9, np.nan, np.nan, 0.2]),
         np.full(5, 0.5),
         states,
         2.0,
     )
-    assert table[["second", "in_time", "late", "refused", "failed"]].to_numpy().tolist() == [
+    assert table[["second", "in_time", "slo_missed", "dropped", "failed"]].to_numpy().tolist() == [
         [0, 1, 1, 1, 1],
         [5, 1, 0, 0, 0],
     ]

@@ -50,7 +50,7 @@ class TestTheImportGraph:
         assert self.reached(package, "from faro_lib import alone") == {"alone"}
 
     def test_an_import_inside_a_function_counts(self, package):
-        assert self.reached(package, "import faro_lib.late") == {"late", "deep"}
+        assert self.reached(package, "import faro_lib.slo_missed") == {"slo_missed", "deep"}
 
     def test_a_package_brings_what_its_init_imports_and_relative_imports_are_followed(self, package):
         assert self.reached(package, "from faro_lib.box import y") == {
@@ -179,7 +179,7 @@ class TestFetching:
         }
 
 
-SMALL = ["--config", "sizes=[12,11]", "synthetic={days: 1}"]  # one day is too few for the stages that learn
+SMALL = ["--config", "capacities=[12,11]", "synthetic={days: 1}"]  # one day is too few for the stages that learn
 SMALL_RUN = [*SMALL, "trials=1"]
 
 
@@ -251,7 +251,7 @@ class TestTheWholePipeline:
 
         *_, checkout = interrupted_and_resumed
         joined = pd.read_csv(checkout.results / "synthetic" / "simulate" / "summary.csv")
-        assert joined["replicas"].unique().tolist() == [12, 11]
+        assert joined["capacity_cores"].unique().tolist() == [12, 11]
 
     def test_a_second_run_has_nothing_to_do(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
@@ -293,7 +293,7 @@ class TestTheWholePipeline:
     def test_empty_lists_leave_a_stage_out(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
         off = [
-            "ablation={sizes: []}",
+            "ablation={capacities: []}",
             "sensitivity={cold_start_s: [], slo_factor: [], forecast_error: [], interval_s: [], scv_factor: []}",
             "scale={mixed: [], clusters: [], largest: [], curve: []}",
             "backend=none",

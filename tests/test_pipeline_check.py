@@ -39,20 +39,20 @@ class TestTheTrainingDays:
 
     def test_of_a_file_are_all_but_its_last(self, folder):
         (folder / "two.csv").write_text(TWO_DAYS)
-        assert checked(workload="two.csv", sizes=[4]) == 1
+        assert checked(workload="two.csv", capacities=[4]) == 1
 
 
 class TestItRefuses:
     def test_a_policy_that_a_single_day_leaves_nothing_to_learn_from(self, folder):
         (folder / "day.csv").write_text(DAY)
         with pytest.raises(ValueError, match=r"leaves Faro-Sum none to learn from; .* that do not learn: FairShare"):
-            checked(workload="day.csv", sizes=[4], policies=["FairShare", "Faro-Sum"])
-        assert checked(workload="day.csv", sizes=[4], policies=["FairShare"]) == 0
+            checked(workload="day.csv", capacities=[4], policies=["FairShare", "Faro-Sum"])
+        assert checked(workload="day.csv", capacities=[4], policies=["FairShare"]) == 0
 
     def test_fewer_replicas_than_the_table_of_jobs_asks_for(self, folder):
         (folder / "jobs.csv").write_text("job,min_replicas\n" + "".join(f"job{j},3\n" for j in range(10)))
         with pytest.raises(ValueError, match="capacity=29 cores cannot hold the minimum of 10 jobs, 30 cores"):
-            checked(jobs="jobs.csv", sizes=[36, 29])
+            checked(jobs="jobs.csv", capacities=[36, 29])
 
     def test_a_file_where_the_results_should_go(self, folder):
         (folder / "results").write_text("mine")

@@ -1,4 +1,4 @@
-"""The platforms' own rules, checked against worked examples of their documentation and against their stated limits."""
+"""The platforms' own guardrails, checked against worked examples of their documentation and against their stated limits."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_hpa_waits_for_the_first_complete_minute():
 def ray_serve(queues, target=2):
     state, targets = RayServe().start(JOB), []
     for tick, queue in enumerate(queues, 1):
-        observation = seen([target], now_s=10.0 * tick, queue=np.array([queue]))
+        observation = seen([target], now_s=10.0 * tick, ongoing=np.array([queue]))
         state, plan = RayServe().decide(state, observation)
         target = int(plan.target[0])
         targets.append(target)
@@ -112,7 +112,7 @@ def test_targets_stay_within_a_jobs_bounds(policy):
             observation = seen(
                 [target],
                 now_s=policy.tick_s * tick,
-                queue=np.array([load]),
+                ongoing=np.array([load]),
                 arrivals_per_min=np.array([[load * 600]]),
             )
             state, plan = policy.decide(state, observation)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-SMALL = ["--config", "sizes=[12,11]", "synthetic={days: 1}", "trials=1"]
+SMALL = ["--config", "capacities=[12,11]", "synthetic={days: 1}", "trials=1"]
 
 
 def needs(*modules):

@@ -111,7 +111,7 @@ def test_the_command_recommends_from_a_range_query(server, capsys):
     by_job = {row["job"]: row for row in found["jobs"]}
     assert set(by_job) == {"a", "b"}
     assert by_job["a"]["replicas"] > by_job["b"]["replicas"]
-    assert by_job["a"]["expected_rps"] == pytest.approx(counts_per_min("a")[-1] / 60, rel=0.3)
+    assert by_job["a"]["forecast_rps"] == pytest.approx(counts_per_min("a")[-1] / 60, rel=0.3)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 
 PUBLISHED = pd.read_csv(ROOT / "data/published/published_main.csv").query("env == 'simulation'")
-PUBLISHED = PUBLISHED.set_index(["system", "replicas"])
+PUBLISHED = PUBLISHED.set_index(["system", "capacity_cores"])
 POLICIES = {policy.name: policy for policy in (FairShare(), AIAD(), Oneshot())}
 # Oneshot's feedback amplifies every detail.
 LOST_WITHIN = {"FairShare": 0.02, "AIAD": 0.02, "Oneshot": 0.05}
@@ -44,7 +44,7 @@ def test_the_evaluation_day_has_the_published_number_of_requests(published_trace
     assert published_traces.workload().requests_per_min.sum() == 2_675_770
 
 
-@pytest.mark.parametrize("replicas", [36, 32, 16])
+@pytest.mark.parametrize("capacity_cores", [36, 32, 16])
 @pytest.mark.parametrize("system", POLICIES)
 def test_a_policy_loses_the_published_utility(results, system, replicas):
     published = PUBLISHED.loc[(system, replicas)]
@@ -53,7 +53,7 @@ def test_a_policy_loses_the_published_utility(results, system, replicas):
     assert results[system, replicas][0] == pytest.approx(mean, abs=within)
 
 
-@pytest.mark.parametrize("replicas", [36, 32, 16])
+@pytest.mark.parametrize("capacity_cores", [36, 32, 16])
 @pytest.mark.parametrize("system", POLICIES)
 def test_a_policy_violates_the_slo_at_the_published_rate(results, system, replicas):
     published = PUBLISHED.loc[(system, replicas)].slo_violation_rate_mean

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from faro_lib.queueing import (
-    MeasuredPerformance,
+    LatencyTable,
     erlang_c,
     half_mmc,
     latency,
@@ -167,7 +167,7 @@ def test_functions_broadcast():
         ((-1.0, 1, 0.1, 0.99), "rate_rps=-1.0"),
         ((1.0, 0, 0.1, 0.99), "replicas=0.0"),
         ((1.0, 1, 0.0, 0.99), "service_time_s=0.0"),
-        ((1.0, 1, 0.1, 1.0), "percentile=1.0"),
+        ((1.0, 1, 0.1, 1.0), "quantile=1.0"),
     ],
 )
 def test_bad_input_is_named_with_what_is_accepted(arguments, field):
@@ -176,7 +176,7 @@ def test_bad_input_is_named_with_what_is_accepted(arguments, field):
 
 
 def test_an_unknown_model_is_named_with_what_is_accepted():
-    with pytest.raises(ValueError, match=r"performance='mm1' is not a model; accepted: upper-bound, half-mmc"):
+    with pytest.raises(ValueError, match=r"latency_model='mm1' is not a model; accepted: upper-bound, half-mmc"):
         latency("mm1", 1.0, 1, 0.1, 0.99)
 
 
@@ -185,9 +185,7 @@ def synthetic():
     per_replica = np.array([[0.0, 2.0, 4.0, 8.0]])
     shape = (1, 4, 3)
     grow = np.broadcast_to(per_replica[0][None, :, None], shape)
-    return MeasuredPerformance(
-        ("resnet34",), per_replica, [1, 2, 4], 0.1 + 0.1 * grow, 1 - grow / 10, 1 - grow / 8, grow / 16
-    )
+    return LatencyTable(("resnet34",), per_replica, [1, 2, 4], 0.1 + 0.1 * grow, 1 - grow / 10, 1 - grow / 8, grow / 16)
 
 
 def test_a_measured_table_reads_back_its_grid_and_straight_lines_between():
@@ -200,13 +198,13 @@ def test_beyond_the_measured_rates_latency_grows_and_utility_falls_with_the_rate
     table = synthetic()
     assert table.read("latency_s", "resnet34", 16.0, 1) == pytest.approx(2 * 0.9)
     assert table.read("relaxed", "resnet34", 16.0, 1) == pytest.approx(0.2 / 2)
-    assert table.read("refused", "resnet34", 16.0, 1) == pytest.approx(0.75)
+    assert table.read("dropped", "resnet34", 16.0, 1) == pytest.approx(0.75)
 
 
 def test_nobody_serves_without_replicas():
     table = synthetic()
     assert table.read("relaxed", "resnet34", 1.0, 0) == 0
-    assert table.read("refused", "resnet34", 1.0, 0) == 1
+    assert table.read("dropped", "resnet34", 1.0, 0) == 1
     assert np.isinf(table.read("latency_s", "resnet34", 1.0, 0))
 
 
@@ -225,7 +223,7 @@ def test_each_promise_of_a_model_is_measured_by_itself():
 def test_a_measured_table_survives_its_file(tmp_path):
     table = synthetic()
     table.save(tmp_path / "measured.npz")
-    again = MeasuredPerformance.load(tmp_path / "measured.npz")
+    again = LatencyTable.load(tmp_path / "measured.npz")
     assert again.classes == table.classes
     np.testing.assert_array_equal(again.relaxed, table.relaxed)
     np.testing.assert_array_equal(again.rate_per_replica_rps, table.rate_per_replica_rps)
@@ -233,8 +231,8 @@ def test_a_measured_table_survives_its_file(tmp_path):
 
 def test_a_measured_table_names_what_is_wrong_with_it():
     good = synthetic()
-    arrays = [good.rate_per_replica_rps, good.replicas, good.latency_s, good.relaxed, good.precise, good.refused]
+    arrays = [good.rate_per_replica_rps, good.replicas, good.latency_s, good.relaxed, good.precise, good.dropped]
     with pytest.raises(ValueError, match="relaxed must lie in"):
-        MeasuredPerformance(good.classes, *arrays[:3], good.relaxed + 1, *arrays[4:])
+        LatencyTable(good.classes, *arrays[:3], good.relaxed + 1, *arrays[4:])
     with pytest.raises(ValueError, match="'yolo' was not measured; there are: resnet34"):
         good.read("relaxed", "yolo", 1.0, 1)

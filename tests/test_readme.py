@@ -24,12 +24,12 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [line.split("   #")[0].split("  #")[0].strip() for line in re.findall(r"^    (\S.*)$", README, re.MULTILINE)]
 FIGURES, TEST, LAB, PAPER, MINE, DATA, SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP = (
     *("make figures", "make test", "make lab", "make figures CONFIG=config/paper.yaml"),
-    'make figures WORKLOAD=my.csv SET="jobs=my_jobs.csv sizes=[24,16]"',
-    *("make data", ".venv/bin/faro simulate --policy AIAD --policy Faro-Sum --replicas 32 --trials 2"),
+    'make figures WORKLOAD=my.csv SET="jobs=my_jobs.csv capacities=[24,16]"',
+    *("make data", ".venv/bin/faro simulate --policy AIAD --policy Faro-Sum --capacity 32 --trials 2"),
     ".venv/bin/faro recommend --workload data/example.csv --jobs data/example-jobs.csv --curve",
-    ".venv/bin/faro run --backend local --jobs data/example-jobs.csv --replicas 8 --apply --journal run.jsonl",
+    ".venv/bin/faro run --backend local --jobs data/example-jobs.csv --capacity 8 --apply --journal run.jsonl",
     ".venv/bin/faro explain run.jsonl",
-    ".venv/bin/faro recommend --journal run.jsonl --replicas 8",
+    ".venv/bin/faro recommend --journal run.jsonl --capacity 8",
     ".venv/bin/faro --help",
 )
 RAW = ("input.json", "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented.pkl")
@@ -185,7 +185,7 @@ def test_the_figures_of_the_readme_end_with_the_path_of_the_report(folder):
 @pytest.mark.slow
 def test_a_workload_of_one_s_own_has_its_own_report(folder):
     (folder / "quick.yaml").write_text(
-        "forecast: {posterior: null, draws: 10, tune: 50, chains: 1, thin: 4}\n"
+        "forecast: {posterior: null, draws: 10, tune: 50, chains: 1, data_stride: 4}\n"
         "scale: {clusters: []}\nsensitivity: {forecast_error: [], cold_start_s: []}\n"
     )
     typed(f'{MINE} CONFIG="config/smoke.yaml quick.yaml"', folder)

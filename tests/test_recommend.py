@@ -12,7 +12,7 @@ from live_things import Wanting
 from faro_lib import cli
 from faro_lib.control.controller import drive
 from faro_lib.forecast.oracle import Oracle
-from faro_lib.policies import Kit
+from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import chosen
 from faro_lib.recommend import advise, history_from_csv, history_from_journal, history_of, recommend
 from faro_lib.recommend.capacity import busiest, knee, needed, sizes_worth_trying
@@ -22,7 +22,7 @@ from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import traces_frame
 
-JOBS = (Job("busy"), Job("idle"))
+JOBS = (Job("busy"), Job("terminating"))
 STEADY = np.tile([[1200.0], [60.0]], 30)  # 20 and 1 requests a second
 
 
@@ -31,7 +31,7 @@ def oracle(counts=STEADY, jobs=JOBS):
 
 
 def policy(jobs=JOBS, counts=STEADY):
-    return chosen(Kit(jobs, oracle(counts, jobs)), "Sum")
+    return chosen(PolicyContext(jobs, oracle(counts, jobs)), "Sum")
 
 
 def test_a_busy_job_gets_the_replicas_and_both_keep_their_slo():
@@ -55,7 +55,7 @@ def test_the_number_that_would_do_is_the_least():
 
 
 def test_the_expected_rate_is_the_forecast_s():
-    np.testing.assert_allclose(advise(JOBS, STEADY, policy(), 12).expected_rps, [20, 1])
+    np.testing.assert_allclose(advise(JOBS, STEADY, policy(), 12).forecast_rps, [20, 1])
 
 
 def test_missing_minutes_are_not_zero_for_the_one_who_decides():
@@ -66,8 +66,8 @@ def test_missing_minutes_are_not_zero_for_the_one_who_decides():
     history = history_of(JOBS, gap)
     assert isinstance(history, History)
     assert history.missing == 6
-    advice = advise(JOBS, history.today, chosen(Kit(JOBS, history.forecaster()), "Sum"), 12)
-    assert advice.expected_rps[0] == pytest.approx(20, rel=0.1)
+    advice = advise(JOBS, history.today, chosen(PolicyContext(JOBS, history.forecaster()), "Sum"), 12)
+    assert advice.forecast_rps[0] == pytest.approx(20, rel=0.1)
 
 
 def test_a_long_history_is_split_into_days_that_end_now():
@@ -110,19 +110,19 @@ def test_the_busiest_part_of_a_day_keeps_its_place_in_the_training_days():
 
 
 def test_the_knee_of_a_corner_is_its_corner():
-    corner = pd.DataFrame({"replicas": [1, 5, 9, 13], "slo_violation_rate": [1.0, 0.5, 0.0, 0.0]})
+    corner = pd.DataFrame({"capacity_cores": [1, 5, 9, 13], "slo_violation_rate": [1.0, 0.5, 0.0, 0.0]})
     assert knee(corner) == 9
 
 
 def test_a_size_that_is_asked_about_does_not_move_the_knee(counts_csv):
     history = history_from_csv(str(counts_csv))
     alone, asked = (recommend(history, replicas, with_curve=True, report=lambda line: None) for replicas in (None, 60))
-    assert asked.curve["replicas"].max() == 60 > alone.curve["replicas"].max()
+    assert asked.curve["capacity_cores"].max() == 60 > alone.curve["capacity_cores"].max()
     assert asked.knee == alone.knee
 
 
 def test_a_straight_line_and_a_flat_one_have_no_knee():
-    line = pd.DataFrame({"replicas": [1, 2, 3], "slo_violation_rate": [1.0, 0.5, 0.0]})
+    line = pd.DataFrame({"capacity_cores": [1, 2, 3], "slo_violation_rate": [1.0, 0.5, 0.0]})
     assert knee(line) is None
     assert knee(line.assign(slo_violation_rate=0.0)) is None
 
@@ -131,12 +131,12 @@ def test_a_straight_line_and_a_flat_one_have_no_knee():
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=12))
 def test_the_knee_is_one_of_the_sizes_and_not_an_end(rates):
     rates = sorted(rates, reverse=True)
-    curve = pd.DataFrame({"replicas": np.arange(len(rates)) * 3 + 2, "slo_violation_rate": rates})
-    assert knee(curve) in {None, *curve["replicas"].iloc[1:-1]}
+    curve = pd.DataFrame({"capacity_cores": np.arange(len(rates)) * 3 + 2, "slo_violation_rate": rates})
+    assert knee(curve) in {None, *curve["capacity_cores"].iloc[1:-1]}
 
 
 def test_no_size_may_be_enough():
-    assert needed(pd.DataFrame({"replicas": [4, 8], "slo_violation_rate": [0.9, 0.2]}), 0.1) is None
+    assert needed(pd.DataFrame({"capacity_cores": [4, 8], "slo_violation_rate": [0.9, 0.2]}), 0.1) is None
 
 
 def test_sizes_worth_trying_hold_what_a_clairvoyant_would_need():
@@ -176,7 +176,10 @@ def test_too_little_capacity_is_exit_status_3(counts_csv, capsys):
 
 def test_without_a_capacity_it_takes_what_the_replayed_day_needs_and_marks_the_knee(counts_csv, tmp_path, capsys):
     picture = tmp_path / "curve.html"
-    assert cli.main(["recommend", "--workload", str(counts_csv), "--violations", "0.05", "--plot", str(picture)]) == 0
+    assert (
+        cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0.05", "--plot", str(picture)])
+        == 0
+    )
     said = capsys.readouterr().out
     assert "keeps 5 %" in said
     assert "knee" in said
@@ -184,7 +187,7 @@ def test_without_a_capacity_it_takes_what_the_replayed_day_needs_and_marks_the_k
 
 
 def test_a_rate_that_no_size_keeps_is_exit_status_3(counts_csv, capsys):
-    assert cli.main(["recommend", "--workload", str(counts_csv), "--violations", "0"]) == 3
+    assert cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0"]) == 3
     assert "no size that was tried keeps 0 %" in capsys.readouterr().out
 
 
@@ -227,8 +230,8 @@ def test_what_a_controller_saw_is_what_the_next_decision_is_learnt_from(observed
 
 def test_minutes_that_no_turn_of_the_journal_saw_are_missing(observed):
     *_, journal = observed
-    header, *turns = journal.read_text().splitlines()
-    kept = [turn for turn in turns if not 10 < json.loads(turn)["observation"]["minute"] < 30]
+    header, *ticks = journal.read_text().splitlines()
+    kept = [tick for tick in ticks if not 10 < json.loads(tick)["observation"]["minute"] < 30]
     journal.write_text("\n".join([header, *kept]) + "\n")
     history = history_from_journal(str(journal))
     assert np.isnan(history.today).any(axis=0).nonzero()[0].tolist() == [10, 11, 12, 13, 14]  # the next looks back 15
@@ -261,7 +264,7 @@ MISTAKES = [
     (["--prometheus", "localhost", "--query", "up"], "prometheus='localhost' must be an http:// or https:// address"),
     (["--workload", "my.csv", "--plot", "x.gif"], "plot='x.gif' is not a picture"),
     (["--workload", "my.csv", "--dispatch", "best"], "dispatch='best' is unknown; accepted: "),
-    (["--workload", "{csv}", "--violations", "2"], "violations=2.0 must be a share in [0, 1)"),
+    (["--workload", "{csv}", "--max-violation-rate", "2"], "violations=2.0 must be a share in [0, 1)"),
     (["--workload", "{csv}", "--replicas", "0"], "replicas=0 must be at least 1"),
     (["--workload", "{csv}", "--replicas", "2"], "cannot hold the minimum of 3 jobs"),
     (["--workload", "{csv}", "--at", "999"], "at=999 is not a minute of the last day; accepted: 1..60"),
@@ -284,7 +287,7 @@ def test_what_cannot_succeed_is_refused_before_anything_is_replayed(wrong, count
 def test_a_size_that_is_the_knee_and_enough_has_one_label_in_the_picture():
     from faro_lib.figures.capacity import capacity_curve
 
-    curve = pd.DataFrame({"replicas": [4, 8, 12], "slo_violation_rate": [0.5, 0.02, 0.0]})
+    curve = pd.DataFrame({"capacity_cores": [4, 8, 12], "slo_violation_rate": [0.5, 0.02, 0.0]})
     texts = [text.get_text() for text in capacity_curve(curve, 0.05, knee=8, needed=8).axes[0].texts]
     assert texts == ["knee, keeps 5 %: 8"]
 

@@ -8,7 +8,7 @@ import yaml
 from faro_lib import pipeline, registry
 from faro_lib.config import load
 from faro_lib.pipeline.check import names
-from faro_lib.policies import MAKERS, make, maker_of
+from faro_lib.policies import FACTORIES, factory_of, make
 from faro_lib.registry import Registry
 
 pytestmark = pytest.mark.usefixtures("no_plugins")
@@ -18,10 +18,10 @@ pytestmark = pytest.mark.usefixtures("no_plugins")
 def no_plugins(monkeypatch):
     """Whatever a test registers is forgotten after it."""
     monkeypatch.setenv(registry.ENVIRONMENT, "")
-    before = dict(MAKERS)
+    before = dict(FACTORIES)
     yield
-    MAKERS.clear()
-    MAKERS.update(before)
+    FACTORIES.clear()
+    FACTORIES.update(before)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_an_unknown_name_is_refused_in_one_line_before_anything_runs(mapping, to
 
 
 def test_every_policy_of_the_library_can_be_configured():
-    names(load({"policies": list(MAKERS)}))
+    names(load({"policies": list(FACTORIES)}))
 
 
 def test_a_name_is_registered_once():
@@ -70,7 +70,7 @@ def test_a_name_is_registered_once():
         fruit.enter("apple", 2)
 
 
-REGISTERS = "from faro_lib.policies import FairShare, register\nregister('Mine')(lambda kit: FairShare())\n"
+REGISTERS = "from faro_lib.policies import FairShare, register\nregister('Mine')(lambda context: FairShare())\n"
 
 
 def test_what_a_plugin_registers_can_be_configured_and_made(plugin):
@@ -90,13 +90,13 @@ def test_a_plugin_that_fails_is_named_in_one_line(plugin):
 
 def test_every_objective_is_pursued_by_a_policy_of_its_name():
     from faro_lib.forecast.oracle import Oracle
-    from faro_lib.policies import Kit
+    from faro_lib.policies import PolicyContext
     from faro_lib.workload import Job
 
-    kit = Kit((Job("a"),), forecaster=Oracle(jobs=("a",), truth=None))
-    assert maker_of("Faro-ProportionalFair")(kit).objective == "ProportionalFair"
+    context = PolicyContext((Job("a"),), forecaster=Oracle(jobs=("a",), truth=None))
+    assert factory_of("Faro-ProportionalFair")(context).objective == "ProportionalFair"
 
 
 def test_the_full_comparison_asks_for_every_policy_that_there_is():
     full = yaml.safe_load((Path(__file__).parents[1] / "config" / "full.yaml").read_text())
-    assert set(full["policies"]) == set(MAKERS)
+    assert set(full["policies"]) == set(FACTORIES)

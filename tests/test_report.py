@@ -22,7 +22,8 @@ def page(tmp_path):
     (results / "figures").mkdir()
     rng = np.random.default_rng(5)
     rows = [
-        {"policy": policy, "replicas": size, "trial": trial} | {name: base + rng.random() / 100 for name in MEASURES}
+        {"policy": policy, "capacity_cores": size, "trial": trial}
+        | {name: base + rng.random() / 100 for name in MEASURES}
         for size in (16, 36)
         for policy, base in (("AIAD", 0.5), ("<Faro>", 0.25))
         for trial in range(3)
@@ -37,7 +38,7 @@ def page(tmp_path):
 
 def test_every_cell_is_mean_and_standard_deviation_over_trials_and_says_how_many(page):
     table, html = page
-    trials = table[(table["policy"] == "AIAD") & (table["replicas"] == 36)]["lost_utility"]
+    trials = table[(table["policy"] == "AIAD") & (table["capacity_cores"] == 36)]["lost_utility"]
     row = re.search(r"<td>AIAD</td>.*?</tr>", html).group()
     assert f"<td>{trials.mean():.3f} ± {trials.std():.3f}</td>" in row
     assert row.endswith("<td>3</td></tr>")

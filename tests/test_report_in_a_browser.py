@@ -14,7 +14,7 @@ from faro_lib.report import MEASURES, page_of, write_report
 
 PHONE, DESKTOP = 390, 1280
 POLICIES = ("FairShare", "AIAD", "Faro-FairSum (paper)", "Faro-PenaltyFairSum (paper)")
-CURVE = pd.DataFrame({"replicas": [4, 8, 12, 16], "slo_violation_rate": [0.9, 0.4, 0.05, 0.0]})
+CURVE = pd.DataFrame({"capacity_cores": [4, 8, 12, 16], "slo_violation_rate": [0.9, 0.4, 0.05, 0.0]})
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def report(tmp_path_factory):
     (results / "simulate").mkdir(parents=True)
     rng = np.random.default_rng(3)
     rows = [
-        {"policy": policy, "replicas": size, "trial": trial} | {name: rng.random() for name in MEASURES}
+        {"policy": policy, "capacity_cores": size, "trial": trial} | {name: rng.random() for name in MEASURES}
         for size in (16, 36)
         for policy in POLICIES
         for trial in range(2)

@@ -13,22 +13,26 @@ from hypothesis import strategies as st
 from schedules import Schedule, schedules
 
 from faro_lib.policies import AIAD, FairShare, Oneshot
-from faro_lib.simulate import TRIAL_SEEDS, Draws, Physics, SimulatedCluster, draw, simulate
+from faro_lib.simulate import TRIAL_SEEDS, Draws, ServingModel, SimulatedCluster, draw, simulate
 from faro_lib.simulate.latencies import percentile_of
 from faro_lib.simulate.pods import CHECK_S
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.arrivals import sample_arrivals
 from faro_lib.workload.jobs import MINUTE_S
 
-PHYSICS = [Physics(), Physics(dispatch="least-outstanding"), Physics(queue_limit=3, replica_places=2)]
+PHYSICS = [
+    ServingModel(),
+    ServingModel(dispatch="least-outstanding"),
+    ServingModel(queue_limit=3, max_ongoing_requests=2),
+]
 BUSY = Workload((Job("a"), Job("b"), Job("c")), np.random.default_rng(5).integers(200, 1200, (3, 12)))
 
 
 @settings(max_examples=60, deadline=None)
 @given(schedules(), st.sampled_from(PHYSICS))
-def test_a_request_is_served_or_refused_and_none_is_left_inside(schedule, physics):
+def test_a_request_is_served_or_refused_and_none_is_left_inside(schedule, serving_model):
     draws = schedule.draws()
-    cluster, _ = schedule.run(draws, physics)
+    cluster, _ = schedule.run(draws, serving_model)
     served = np.isfinite(cluster.latency_s)
     assert cluster.observe().queue.sum() == 0
     fastest_s = draws.router_in_s + draws.service_s + draws.router_out_s
@@ -45,7 +49,7 @@ def test_pods_never_exceed_the_capacity_at_any_check(schedule):
     turns = int(len(schedule.counts) * MINUTE_S / CHECK_S) - 1
     wanted = [schedule.wanted[min(turn, len(schedule.wanted) - 1)] for turn in range(turns)]
     drop = [schedule.drop[min(turn, len(schedule.drop) - 1)] for turn in range(turns)]
-    schedule = dataclasses.replace(schedule, wanted=wanted, drop=drop, tries=[5] * turns)
+    schedule = dataclasses.replace(schedule, wanted=wanted, drop=drop, attempts=[5] * turns)
     used = []
     advance = SimulatedCluster.advance
 
@@ -71,12 +75,12 @@ def test_targets_never_exceed_the_capacity(schedule):
 
 @settings(max_examples=20, deadline=None)
 @given(schedules(), st.sampled_from(PHYSICS))
-def test_a_job_in_company_fares_as_it_does_alone_while_the_capacity_does_not_bind(schedule, physics):
+def test_a_job_in_company_fares_as_it_does_alone_while_the_capacity_does_not_bind(schedule, serving_model):
     alone_jobs = len(schedule.tenths)
     ample = sum(schedule.tenths) * 10  # room for six active replicas a job and as many idle ones
     schedule = dataclasses.replace(schedule, spare_tenths=ample)
     draws = schedule.draws()
-    cluster, _ = schedule.run(draws, physics)
+    cluster, _ = schedule.run(draws, serving_model)
     for job in range(alone_jobs):
         a, b = draws.first[job], draws.first[job + 1]
         alone = dataclasses.replace(
@@ -90,7 +94,7 @@ def test_a_job_in_company_fares_as_it_does_alone_while_the_capacity_does_not_bin
         own = [
             getattr(draws, field)[a:b] for field in ("arrival_s", "router_in_s", "service_s", "router_out_s", "coin")
         ]
-        its_cluster, _ = alone.run(Shuffled(np.array([0, b - a]), *own, draws.seed, as_job=job), physics)
+        its_cluster, _ = alone.run(Shuffled(np.array([0, b - a]), *own, draws.seed, as_job=job), serving_model)
         np.testing.assert_array_equal(its_cluster.latency_s, cluster.latency_s[a:b])
 
 
@@ -114,7 +118,7 @@ def test_the_same_seed_gives_identical_results(schedule):
 
 def test_another_seed_gives_other_results():
     one, other = (simulate(BUSY, FairShare(), 9, seed) for seed in TRIAL_SEEDS[:2])
-    assert (one.p99_s != other.p99_s).any()
+    assert (one.tail_latency_s != other.tail_latency_s).any()
 
 
 @pytest.mark.parametrize("policy", [FairShare(), AIAD(), Oneshot()], ids=lambda policy: policy.name)
@@ -125,8 +129,8 @@ def test_policies_that_share_draws_meet_the_very_same_requests(policy):
     for field, array in zip(dataclasses.fields(Draws), before):
         np.testing.assert_array_equal(getattr(draws, field.name), array)
     fresh = simulate(BUSY, policy, 9, 24)
-    np.testing.assert_array_equal(shared.p99_s, fresh.p99_s)
-    np.testing.assert_array_equal(shared.refused, fresh.refused)
+    np.testing.assert_array_equal(shared.tail_latency_s, fresh.tail_latency_s)
+    np.testing.assert_array_equal(shared.dropped, fresh.dropped)
 
 
 def test_a_request_that_meets_nobody_takes_its_own_time_under_every_policy():
@@ -173,9 +177,9 @@ def test_with_ample_replicas_exactly_the_requests_whose_coin_is_below_the_drop_r
 def test_a_run_counts_every_request_once():
     run = simulate(BUSY, AIAD(), 9, 24)
     np.testing.assert_array_equal(run.requests.sum(axis=1), BUSY.requests_per_min.sum(axis=1))
-    assert (run.refused + run.late <= run.requests).all()
-    assert run.refused.sum() > 0
-    assert run.late.sum() > 0
+    assert (run.dropped + run.slo_missed <= run.requests).all()
+    assert run.dropped.sum() > 0
+    assert run.slo_missed.sum() > 0
 
 
 @given(
@@ -215,13 +219,15 @@ def test_capacity_that_is_taken_away_shows_in_the_next_observation():
 
 def test_an_unknown_dispatch_is_refused_by_name():
     with pytest.raises(ValueError, match=r"dispatch='random'.*router, least-outstanding"):
-        Physics(dispatch="random")
+        ServingModel(dispatch="random")
 
 
-@pytest.mark.parametrize(("field", "value"), [("queue_limit", -1), ("replica_places", 0), ("replica_places", 1.5)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("queue_limit", -1), ("max_ongoing_requests", 0), ("max_ongoing_requests", 1.5)]
+)
 def test_places_that_make_no_sense_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"{field}={value} must be a whole number"):
-        Physics(**{field: value})
+        ServingModel(**{field: value})
 
 
 def test_fewer_cores_than_jobs_are_refused():
@@ -244,7 +250,7 @@ def test_a_schedule_reaches_the_cases_that_matter():
         tick_s=10,
         wanted=[[1, 2]] * 11,
         drop=[[0.0, 0.5]] * 11,
-        tries=[5] * 11,
+        attempts=[5] * 11,
         seed=0,
     )
     cluster, steps = schedule.run(schedule.draws())

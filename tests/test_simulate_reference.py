@@ -19,8 +19,8 @@ def run_plainly(schedule: Schedule, draws):
         schedule.capacity_tenths,
         schedule.initial,
         [
-            (schedule.tick_s * (turn + 1), wanted, drop, tries)
-            for turn, (wanted, drop, tries) in enumerate(zip(schedule.wanted, schedule.drop, schedule.tries))
+            (schedule.tick_s * (turn + 1), wanted, drop, attempts)
+            for turn, (wanted, drop, attempts) in enumerate(zip(schedule.wanted, schedule.drop, schedule.attempts))
         ],
         [draws.shuffler(job).permutation for job in range(len(schedule.tenths))],
     )
@@ -36,9 +36,9 @@ def assert_equal_to_the_last_request(schedule: Schedule):
         observed = step.observation
         assert observed.now_s == seen.now_s
         assert observed.running.tolist() == seen.running
-        assert observed.idle.tolist() == seen.idle
+        assert observed.idle.tolist() == seen.terminating
         assert observed.changing.tolist() == seen.changing
-        assert observed.queue.tolist() == seen.queue
+        assert observed.queue.tolist() == seen.ongoing
         np.testing.assert_allclose(observed.mean_latency_s, seen.mean_latency_s, rtol=1e-9)
         assert step.target.tolist() == target
     np.testing.assert_array_equal(cluster.latency_s, latency_s)
@@ -66,7 +66,7 @@ def test_replicas_that_were_asked_for_before_the_end_still_come_while_the_last_r
         tick_s=20,
         wanted=[[1], [4]],
         drop=[[0.0], [0.0]],
-        tries=[1, 1],
+        attempts=[1, 1],
         seed=1,
     )
     assert_equal_to_the_last_request(schedule)
@@ -83,7 +83,7 @@ def test_a_replica_that_finds_no_pod_waits_until_an_idle_one_of_another_job_is_c
         tick_s=10,
         wanted=[[1, 2]] + [[2, 1]] * 16,
         drop=[[0.0, 0.0]] * 17,
-        tries=[1] * 17,
+        attempts=[1] * 17,
         seed=1,
     )
     assert_equal_to_the_last_request(schedule)
@@ -103,11 +103,11 @@ def test_of_several_idle_pods_the_one_that_has_been_idle_longest_is_taken_again(
         tick_s=10,
         wanted=wanted,
         drop=[[0.0, 0.0]] * 17,
-        tries=[1] * 17,
+        attempts=[1] * 17,
         seed=1,
     )
     assert_equal_to_the_last_request(schedule)
     _, steps = schedule.run(schedule.draws())
-    idle = {step.observation.now_s: int(step.observation.idle[0]) for step in steps}
+    idle = {step.observation.now_s: int(step.observation.terminating[0]) for step in steps}
     # Idle from 20 s and from 40 s; one taken at 50 s. The other would go at 50 s or at 70 s: it is still there at 70 s.
     assert [idle[at_s] for at_s in (30.0, 50.0, 60.0, 70.0, 80.0)] == [1, 2, 1, 1, 0]

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from faro_lib.queueing import mdc_wait_cdf
-from faro_lib.simulate import Draws, Physics, ServiceTime, SimulatedCluster
+from faro_lib.simulate import Draws, ServiceTime, ServingModel, SimulatedCluster
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 
 SEED = 7
 REQUESTS = 1_000_000
-ONE_QUEUE = Physics(queue_limit=100_000, replica_places=1)  # no queue but the dispatcher's: first come, first served
-NO_QUEUE = Physics(dispatch="least-outstanding", replica_places=1)
+ONE_QUEUE = ServingModel(
+    queue_limit=100_000, max_ongoing_requests=1
+)  # no queue but the dispatcher's: first come, first served
+NO_QUEUE = ServingModel(dispatch="least-outstanding", max_ongoing_requests=1)
 
 
 def exponential(mean_s):
@@ -26,7 +28,7 @@ def constant(mean_s):
     return lambda rng, n: np.full(n, mean_s)
 
 
-def run_queue(rate_rps, service, servers, physics=ONE_QUEUE, requests=REQUESTS):
+def run_queue(rate_rps, service, servers, serving_model=ONE_QUEUE, requests=REQUESTS):
     """Poisson arrivals, no router: (latency, service) of every request once the queue is warm."""
     rng = np.random.default_rng(SEED)
     arrival_s = np.cumsum(rng.exponential(1 / rate_rps, requests))
@@ -35,7 +37,9 @@ def run_queue(rate_rps, service, servers, physics=ONE_QUEUE, requests=REQUESTS):
         np.array([0, requests]), arrival_s, np.empty(0), service_s, np.empty(0), np.ones(requests, np.float32), SEED
     )
     counts = np.bincount((arrival_s // MINUTE_S).astype(int))
-    cluster = SimulatedCluster(Workload((Job("job"),), counts[None]), draws, servers, np.array([servers]), physics)
+    cluster = SimulatedCluster(
+        Workload((Job("job"),), counts[None]), draws, servers, np.array([servers]), serving_model
+    )
     cluster.finish()
     return cluster.latency_s[requests // 100 :], service_s[requests // 100 :]
 
@@ -110,8 +114,8 @@ def test_without_a_queue_erlangs_share_is_refused_whatever_the_service_times(ser
 
 
 def test_one_replica_behind_the_router_is_an_mm1k_queue_of_its_places_the_one_held_and_one_beyond_the_limit():
-    rho, physics = 1.2, Physics(queue_limit=5, replica_places=4)
-    latency_s, _ = run_queue(rho, exponential(1.0), 1, physics)
+    rho, serving_model = 1.2, ServingModel(queue_limit=5, max_ongoing_requests=4)
+    latency_s, _ = run_queue(rho, exponential(1.0), 1, serving_model)
     k = 4 + 1 + (5 + 1)  # "more than 5 waiting" lets a sixth in; the request in the dispatcher's hands is not counted
     assert np.isinf(latency_s).mean() == pytest.approx((1 - rho) * rho**k / (1 - rho ** (k + 1)), rel=0.02)
     served_s = latency_s[np.isfinite(latency_s)]

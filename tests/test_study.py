@@ -48,10 +48,10 @@ def test_every_solver_answers_every_window_and_none_beats_exact(windows):
 
 
 def test_deciding_on_a_utility_is_best_for_that_utility_as_expected(windows):
-    judged = study.judge_formulations(windows, [8], ["Sum"], ["exact"])
-    expected = judged.groupby(["window", "judge", "formulation"])["expected"].mean().unstack()
-    assert (expected.xs("relaxed", level="judge").diff(axis=1)["relaxed"] >= -1e-9).all()
-    assert (expected.xs("precise", level="judge").diff(axis=1)["relaxed"] <= 1e-9).all()
+    scored = study.score_formulations(windows, [8], ["Sum"], ["exact"])
+    expected = scored.groupby(["window", "scored_by", "formulation"])["expected"].mean().unstack()
+    assert (expected.xs("relaxed", level="scored_by").diff(axis=1)["relaxed"] >= -1e-9).all()
+    assert (expected.xs("precise", level="scored_by").diff(axis=1)["relaxed"] <= 1e-9).all()
 
 
 def test_groups_are_never_better_than_all_jobs_at_once(windows):

@@ -81,7 +81,7 @@ MANY = [f"{name}{edition}" for name in style.COLOURS for edition in ("", " (pape
 def simulated():
     """A summary and the minutes of more policies than any configuration has."""
     rows = [(policy, size, trial) for policy in MANY for size in (36, 16) for trial in (0, 1)]
-    summary = pd.DataFrame(rows, columns=["policy", "replicas", "trial"])
+    summary = pd.DataFrame(rows, columns=["policy", "capacity_cores", "trial"])
     summary = summary.assign(lost_utility=summary.index / 10, slo_violation_rate=0.1)
     at = pd.DataFrame(
         [(policy, "a", minute) for policy in MANY for minute in range(5)], columns=["policy", "job", "minute"]
@@ -99,7 +99,7 @@ def test_a_legend_of_many_names_stays_on_the_page(simulated):
     summary, minutes = simulated
     style.use_style()
     assert inside(
-        comparison.policies_by_size(summary, summary.groupby("replicas", as_index=False).mean(numeric_only=True))
+        comparison.policies_by_size(summary, summary.groupby("capacity_cores", as_index=False).mean(numeric_only=True))
     )
     assert inside(comparison.policy_timeline(minutes, minutes, 36))
 
@@ -108,11 +108,11 @@ def test_more_policies_than_colours_tell_apart_stand_in_rows_with_their_values(s
     summary = simulated[0]
     assert len(summary["policy"].unique()) > comparison.MOST_BARS
     figure = comparison.policies_by_size(summary, None, summary[summary["trial"] == 0])
-    sizes = sorted(summary["replicas"].unique(), reverse=True)
+    sizes = sorted(summary["capacity_cores"].unique(), reverse=True)
     assert [axis.get_title() for axis in figure.axes] == [f"{size:g} replicas" for size in sizes] * 2
     lost = figure.axes[0]
     assert [text.get_text() for text in lost.get_yticklabels()] == MANY
-    mean = summary[summary["replicas"] == sizes[0]].groupby("policy")["lost_utility"].mean()
+    mean = summary[summary["capacity_cores"] == sizes[0]].groupby("policy")["lost_utility"].mean()
     assert [text.get_text() for text in lost.texts] == [f"{mean[policy]:.2f}" for policy in MANY]
     assert all(text.get_text().endswith("%") for text in figure.axes[-1].texts)
     few = summary[summary["policy"].isin(MANY[: comparison.MOST_BARS])]

@@ -16,9 +16,9 @@ from faro_lib import queueing
 from faro_lib.allocate import solve, solve_paper
 from faro_lib.forecast.oracle import Oracle
 from faro_lib.metrics import summarize
-from faro_lib.policies import Kit, make
+from faro_lib.policies import PolicyContext, make
 from faro_lib.queueing import _latency_kernels as queues
-from faro_lib.simulate import Physics, draw, simulate
+from faro_lib.simulate import ServingModel, draw, simulate
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, Workload
 
@@ -31,12 +31,16 @@ OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
 def simulated() -> dict:
     """A few minutes under policies that grow, shrink and drop, on both dispatches."""
     workload, told = Workload(JOBS, COUNTS), {}
-    kit = Kit(JOBS, Oracle(jobs=("a", "b", "c"), day_minutes=4, truth=COUNTS.astype(float)))
-    for dispatch in ("router", "least-outstanding"):
-        physics = Physics(dispatch, queue_limit=5)
+    context = PolicyContext(JOBS, Oracle(jobs=("a", "b", "c"), day_minutes=4, truth=COUNTS.astype(float)))
+    for dispatch in ("round-robin", "least-outstanding"):
+        serving_model = ServingModel(dispatch, queue_limit=5)
         for name in ("AIAD", "Oneshot", "Faro-PenaltySum"):
             run = simulate(
-                workload, make(name, kit), 7, draws=draw(workload, 3, router=physics.router), physics=physics
+                workload,
+                make(name, context),
+                7,
+                draws=draw(workload, 3, router=serving_model.router),
+                serving_model=serving_model,
             )
             told[f"{name}, {dispatch}"] = [
                 summarize(run)[key] for key in ("lost_utility", "slo_violation_rate", "requests")

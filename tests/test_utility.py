@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faro_lib.queueing import MeasuredPerformance, latency, service_class
+from faro_lib.queueing import LatencyTable, latency, service_class
 from faro_lib.utility import (
     DROPS,
     SOLVER_STEPS,
@@ -21,7 +21,7 @@ from faro_lib.workload import Job
 
 JOBS = (
     Job("a"),
-    Job("b", slo_s=0.4, service_time_s=0.1, percentile=0.9, start_s=90.0),
+    Job("b", slo_s=0.4, service_time_s=0.1, quantile=0.9, cold_start_s=90.0),
     Job("c", min_replicas=2, max_replicas=5, service_scv=0.5),
 )
 RUNNING = np.array([2, 4, 3])
@@ -32,14 +32,14 @@ def sampled_rates(seed=0, samples=20, minutes=4, scale=1.0):
     return scale * rng.gamma(3.0, 4.0, (len(JOBS), 1, 1)) * rng.lognormal(0, 0.4, (len(JOBS), samples, minutes))
 
 
-def by_definition(job, rates, running, x, *, performance, utility, alpha=1.0, drop=0.0, cold_min=1.0, weights=None):
+def by_definition(job, rates, running, x, *, latency_model, utility, alpha=1.0, drop=0.0, cold_min=1.0, weights=None):
     """Expected utility of one job at x replicas, straight from the equations."""
 
     def of(replicas):
         if replicas == 0:
             return (rates == 0).astype(float)
         kept = rates * (1 - drop)
-        late = latency(performance, kept, replicas, job.service_time_s, job.percentile, service_scv=job.service_scv)
+        late = latency(latency_model, kept, replicas, job.service_time_s, job.quantile, service_scv=job.service_scv)
         return relaxed_utility(late, job.slo_s, alpha) if utility == "relaxed" else precise_utility(late, job.slo_s)
 
     cold = np.clip(cold_min - np.arange(rates.shape[1]), 0, 1) if x > running else np.zeros(rates.shape[1])
@@ -47,20 +47,20 @@ def by_definition(job, rates, running, x, *, performance, utility, alpha=1.0, dr
     return float(np.average(mixed.mean(axis=1), weights=weights))
 
 
-@pytest.mark.parametrize("performance", ["half-mmc", "mdc", "mgc", "mmc", "upper-bound"])
+@pytest.mark.parametrize("latency_model", ["half-mmc", "mdc", "mgc", "mmc", "upper-bound"])
 @pytest.mark.parametrize(("utility", "alpha"), [("relaxed", 1.0), ("relaxed", 4.0), ("precise", 1.0)])
 @pytest.mark.parametrize("cold_min", [0.0, 0.4, 1.0, 2.5])
-def test_every_cell_is_the_expected_utility_of_its_definition(performance, utility, alpha, cold_min):
+def test_every_cell_is_the_expected_utility_of_its_definition(latency_model, utility, alpha, cold_min):
     rates = sampled_rates()
     weights = np.arange(1.0, 21.0)
     table = build_table(
-        JOBS, rates, RUNNING, performance=performance, utility=utility, alpha=alpha, cold_start_min=cold_min,
+        JOBS, rates, RUNNING, latency_model=latency_model, utility=utility, alpha=alpha, cold_start_minutes=cold_min,
         sample_weights=weights,
     )  # fmt: skip
     for j, job in enumerate(JOBS):
         for x in range(job.min_replicas, min(job.max_replicas, table.columns) + 1):
             truth = by_definition(
-                job, rates[j], RUNNING[j], x, performance=performance, utility=utility, alpha=alpha, cold_min=cold_min,
+                job, rates[j], RUNNING[j], x, latency_model=latency_model, utility=utility, alpha=alpha, cold_min=cold_min,
                 weights=weights,
             )  # fmt: skip
             assert table.value[j, x] == pytest.approx(truth, abs=3e-4), (job.name, x)
@@ -83,7 +83,7 @@ def test_the_drop_of_every_cell_is_the_best_of_the_grid(utility):
         for x in range(max(job.min_replicas, 1), min(job.max_replicas, table.columns, 7) + 1):
             each = [
                 penalty(d)
-                * by_definition(job, rates[j], RUNNING[j], x, performance="half-mmc", utility=utility, drop=d)
+                * by_definition(job, rates[j], RUNNING[j], x, latency_model="half-mmc", utility=utility, drop=d)
                 for d in DROPS
             ]
             assert table.effective[j, x] == pytest.approx(max(each), abs=3e-4)
@@ -103,9 +103,9 @@ def test_the_drop_grid_holds_every_percent_and_every_breakpoint():
     st.sampled_from(["half-mmc", "mdc", "upper-bound"]),
     st.sampled_from(["relaxed", "precise"]),
 )
-def test_more_replicas_are_never_worth_less_and_dropping_never_hurts(seed, scale, performance, utility):
+def test_more_replicas_are_never_worth_less_and_dropping_never_hurts(seed, scale, latency_model, utility):
     table = build_table(
-        JOBS, sampled_rates(seed, scale=scale), RUNNING, performance=performance, utility=utility, drops=DROPS
+        JOBS, sampled_rates(seed, scale=scale), RUNNING, latency_model=latency_model, utility=utility, drops=DROPS
     )
     for row, effective in zip(table.value, table.effective):
         inside = np.isfinite(row)
@@ -115,7 +115,7 @@ def test_more_replicas_are_never_worth_less_and_dropping_never_hurts(seed, scale
 
 
 def test_columns_stop_where_every_sample_keeps_its_promise():
-    table = build_table([Job("a")], np.full((1, 5, 3), 4.0), [1], cold_start_min=0)
+    table = build_table([Job("a")], np.full((1, 5, 3), 4.0), [1], cold_start_minutes=0)
     assert table.columns == table.saturated[0] < 5
     assert table.value[0, -1] == pytest.approx(1)
 
@@ -125,20 +125,20 @@ def test_a_running_job_can_stay_as_it_is_even_if_fewer_replicas_would_do():
 
 
 def test_a_new_replica_serves_nothing_before_it_has_started():
-    table = build_table([Job("a")], np.full((1, 1, 1), 30.0), [2], cold_start_min=1)
+    table = build_table([Job("a")], np.full((1, 1, 1), 30.0), [2], cold_start_minutes=1)
     assert table.value[0, -1] == pytest.approx(table.value[0, 2])
 
 
 def test_each_job_may_have_its_own_cold_start():
     rates = sampled_rates()
-    own = build_table(JOBS, rates, RUNNING, cold_start_min=None)
-    b = build_table(JOBS, rates, RUNNING, cold_start_min=1.5)
+    own = build_table(JOBS, rates, RUNNING, cold_start_minutes=None)
+    b = build_table(JOBS, rates, RUNNING, cold_start_minutes=1.5)
     assert own.value[1] == pytest.approx(b.value[1, : own.columns + 1])
 
 
 def test_staying_costs_no_change_penalty_and_moving_does():
     rates = sampled_rates()
-    free, charged = (build_table(JOBS, rates, RUNNING, change_penalty=p) for p in (0.0, 0.25))
+    free, charged = (build_table(JOBS, rates, RUNNING, switching_cost=p) for p in (0.0, 0.25))
     assert charged.value[0, 2] == free.value[0, 2]
     assert charged.value[0, 3] == pytest.approx(free.value[0, 3] - 0.25)
 
@@ -150,7 +150,7 @@ def test_a_job_without_requests_needs_nobody():
 
 
 class Learned:
-    """Any object with `expected_utility` is a performance model."""
+    """Any object with `expected_utility` is a latency_model model."""
 
     def expected_utility(self, job, rate_rps, replicas, utility, alpha):
         return 1 / (1 + (rate_rps * job.service_time_s / replicas) ** 2)
@@ -158,7 +158,7 @@ class Learned:
 
 def test_a_learned_model_enters_through_its_expected_utility():
     rates = sampled_rates(scale=0.5)
-    table = build_table(JOBS, rates, RUNNING, performance=Learned(), cold_start_min=0, max_replicas=8)
+    table = build_table(JOBS, rates, RUNNING, latency_model=Learned(), cold_start_minutes=0, max_replicas=8)
     expected = np.mean(1 / (1 + (rates[0] * 0.18 / 3) ** 2))
     assert table.value[0, 3] == pytest.approx(expected, abs=1e-3)
 
@@ -167,7 +167,7 @@ def measured(slo_s=0.72):
     per_replica = np.linspace(0, 20, 81)[None]
     rho = np.broadcast_to(per_replica[0][None, :, None] * 0.18, (1, 81, 8))
     late = 0.18 + 0.1 * rho
-    return MeasuredPerformance(
+    return LatencyTable(
         (service_class(Job("any", slo_s=slo_s)),),
         per_replica,
         np.arange(1, 9),
@@ -181,20 +181,19 @@ def measured(slo_s=0.72):
 def test_a_measured_table_enters_with_its_mean_utilities():
     rates = sampled_rates(scale=0.5)
     jobs = (Job("a"), Job("b"), Job("c"))
-    table = build_table(jobs, rates, RUNNING, performance=measured(), cold_start_min=0, max_replicas=8)
+    table = build_table(jobs, rates, RUNNING, latency_model=measured(), cold_start_minutes=0, max_replicas=8)
     assert table.value[0, 3] == pytest.approx(np.mean(1 / (1 + rates[0] * 0.18 / 3)), abs=2e-3)
 
 
 def test_a_measured_table_refuses_a_promise_that_it_was_not_measured_against():
     with pytest.raises(ValueError, match=r"p99 within 0.72 s' was not measured; there are: .* p99 within 0.5 s"):
-        build_table([Job("a")], np.ones((1, 1, 1)), [1], performance=measured(0.5))
+        build_table([Job("a")], np.ones((1, 1, 1)), [1], latency_model=measured(0.5))
 
 
 def test_predicted_latency_is_the_models_own():
     rates = np.array([5.0, 20.0, 3.0])
     expected = [
-        float(latency("half-mmc", r * 0.9, x, j.service_time_s, j.percentile))
-        for j, r, x in zip(JOBS, rates, [2, 4, 3])
+        float(latency("half-mmc", r * 0.9, x, j.service_time_s, j.quantile)) for j, r, x in zip(JOBS, rates, [2, 4, 3])
     ]
     assert predicted_latency(JOBS, rates, [2, 4, 3], drop=0.1) == pytest.approx(expected)
     assert np.isinf(predicted_latency(JOBS, rates, [0, 4, 3])[0])
@@ -223,13 +222,13 @@ def test_the_relaxed_utility_is_never_below_the_precise(late, slo, alpha):
         ({"running": [1, 2]}, r"running=\[1, 2\] must be 3 whole numbers >= 0"),
         ({"running": [1, 2, -1]}, r"running=\[1, 2, -1\] must be"),
         ({"utility": "soft"}, r"utility='soft' is not a utility; accepted: relaxed, precise"),
-        ({"performance": "mm1"}, r"performance='mm1' is not a model; accepted: upper-bound, half-mmc"),
-        ({"performance": 3}, r"performance=3 must be the name of a formula"),
+        ({"latency_model": "mm1"}, r"latency_model='mm1' is not a model; accepted: upper-bound, half-mmc"),
+        ({"latency_model": 3}, r"latency_model=3 must be the name of a formula"),
         ({"drops": (0.1, 0.2)}, r"drops=\(0.1, 0.2\) must increase from 0"),
         ({"drop_penalty": "none"}, r"drop_penalty='none' is not a penalty; accepted"),
         ({"sample_weights": [0.0, 0.0]}, r"sample_weights must be 2 numbers >= 0 with a positive sum"),
-        ({"change_penalty": -1.0}, r"change_penalty=-1.0 must be a number >= 0"),
-        ({"cold_start_min": -1.0}, r"cold_start_min=-1.0 must be a number >= 0"),
+        ({"switching_cost": -1.0}, r"switching_cost=-1.0 must be a number >= 0"),
+        ({"cold_start_minutes": -1.0}, r"cold_start_minutes=-1.0 must be a number >= 0"),
     ],
 )
 def test_bad_input_is_named_with_what_is_accepted(change, message):

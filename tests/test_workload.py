@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload import published as artifact
-from faro_lib.workload.downsample import scale_to, squeeze
+from faro_lib.workload.downsample import downsample, scale_to
 from faro_lib.workload.published import read_artifact
 from faro_lib.workload.readers import read_azure, read_csv, read_jobs, write_jobs
 from faro_lib.workload.synthetic import synthetic
@@ -40,10 +40,10 @@ def one_line(error) -> str:
         ("cores", 0.0, "a finite number > 0"),
         ("cores", 0.25, "a multiple of 0.1"),
         ("service_scv", -0.1, "a finite number >= 0"),
-        ("start_s", float("inf"), "a finite number >= 0"),
+        ("cold_start_s", float("inf"), "a finite number >= 0"),
         ("weight", -1.0, "a finite number >= 0"),
-        ("percentile", 1.0, "strictly between 0 and 1"),
-        ("percentile", 0.0, "strictly between 0 and 1"),
+        ("quantile", 1.0, "strictly between 0 and 1"),
+        ("quantile", 0.0, "strictly between 0 and 1"),
         ("min_replicas", -1, "a whole number >= 0"),
         ("min_replicas", 1.5, "a whole number >= 0"),
         ("max_replicas", 0, "a whole number >= min_replicas=1"),
@@ -201,7 +201,7 @@ def test_a_file_that_does_not_exist_is_named(tmp_path, reader):
 
 @pytest.mark.parametrize("suffix", [".csv", ".yaml"])
 def test_jobs_come_back_as_written(tmp_path, suffix):
-    jobs = (Job("a", slo_s=1.5, cores=0.5, tenant="x", min_replicas=2), Job("7", percentile=0.9, model="resnet18"))
+    jobs = (Job("a", slo_s=1.5, cores=0.5, tenant="x", min_replicas=2), Job("7", quantile=0.9, model="resnet18"))
     write_jobs(jobs, tmp_path / f"jobs{suffix}")
     assert read_jobs(tmp_path / f"jobs{suffix}") == jobs
 
@@ -245,8 +245,8 @@ def test_a_table_of_jobs_of_another_kind_is_refused(tmp_path):
 @given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 2, 4]), st.integers(1, 5), st.integers(0, 999))
 def test_squeezing_averages_every_few_minutes_from_every_phase(jobs, days, factor, points, seed):
     per_min = np.random.default_rng(seed).integers(0, 100, (jobs, days, factor * points)).astype(float)
-    squeezed = squeeze(per_min, factor)
-    assert squeezed.shape == (days, factor, jobs, points)
+    downsampled = downsample(per_min, factor)
+    assert downsampled.shape == (days, factor, jobs, points)
     for job in range(jobs):
         line = list(per_min[job].ravel()) + [per_min[job, -1, -1]] * factor
         for day in range(days):
@@ -254,12 +254,12 @@ def test_squeezing_averages_every_few_minutes_from_every_phase(jobs, days, facto
                 for point in range(points):
                     start = day * factor * points + phase + point * factor
                     expected = np.mean(line[start : start + factor])
-                    assert squeezed[day, phase, job, point] == pytest.approx(expected)
+                    assert downsampled[day, phase, job, point] == pytest.approx(expected)
 
 
 def test_a_factor_that_does_not_divide_the_day_is_refused():
-    with pytest.raises(ValueError, match="a day of 10 minutes cannot be squeezed by 4"):
-        squeeze(np.zeros((1, 1, 10)), 4)
+    with pytest.raises(ValueError, match="a day of 10 minutes cannot be downsampled by 4"):
+        downsample(np.zeros((1, 1, 10)), 4)
 
 
 @given(st.integers(0, 999), st.sampled_from([10, 1600]))

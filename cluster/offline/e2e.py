@@ -36,7 +36,7 @@ from faro_lib.kube.client import Api, connect
 from faro_lib.kube.rayservice import SECRET, SECRET_KEY
 from faro_lib.kube.status import GROUP, PLURAL, VERSION
 from faro_lib.metrics.recovery import Recorded, one_run, recovery_frame, write
-from faro_lib.rayserve.load import FAILED, SERVED, SHED, Generator, Sent
+from faro_lib.rayserve.load import DROPPED, FAILED, SERVED, Generator, Sent
 from faro_lib.rayserve.rest import Rest
 from faro_lib.simulate.run import Decisions
 from faro_lib.workload import Workload
@@ -270,12 +270,12 @@ class Node:
         until(decided, 240, f"a decision of {policy}")
 
     def decisions(self, origin_s: float, end_s: float) -> Decisions:
-        """The turns that the acting controllers wrote down in that time, on the clock of the load."""
+        """The ticks that the acting controllers wrote down in that time, on the clock of the load."""
         found = Decisions()
         steps = []
         for path in (self.run / "journal").glob("*.jsonl"):
-            header, turns = read(path)
-            steps += [(header.origin_s + one.step.observation.now_s - origin_s, one.step) for one in turns]
+            header, ticks = read(path)
+            steps += [(header.origin_s + one.step.observation.now_s - origin_s, one.step) for one in ticks]
         for at_s, step in sorted(steps, key=lambda pair: pair[0]):
             if 0 <= at_s <= end_s:
                 found.append(replace(step, observation=replace(step.observation, now_s=at_s)))
@@ -327,26 +327,26 @@ def measured(node: Node, policy: str, one: Slice, seed: int) -> Recorded:
     draws = one.draws(seed)
     script, order = script_of(one, draws, [f"{SERVING}/{job.name}" for job in one.workload.jobs])
     origin_s, began = time.time() + 2, time.perf_counter()
-    generator = Generator(script, origin_s, most_rps=MOST_RPS)
+    generator = Generator(script, origin_s, max_rps=MOST_RPS)
     try:
         sent = generator.result(timeout_s=60 * one.workload.minutes + 120)
     finally:
         generator.stop()
     decisions = node.decisions(origin_s, 60.0 * one.workload.minutes)
     if not decisions.time_s:
-        raise RuntimeError(f"{policy} wrote no turn while the load lasted")
+        raise RuntimeError(f"{policy} wrote no tick while the load lasted")
     run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
     run = replace(run, initial=initial)
     kept = dict(
-        served=sent.count(SERVED), shed=sent.count(SHED), failed=sent.count(FAILED), load_1min=os.getloadavg()[0]
+        served=sent.count(SERVED), dropped=sent.count(DROPPED), failed=sent.count(FAILED), load_1min=os.getloadavg()[0]
     )
     found = one_run(
-        run, policy, kept | {"tick_s": TICK_S, "late_ms_p99": float(np.nanquantile(sent.late_s, 0.99) * 1e3)}
+        run, policy, kept | {"tick_s": TICK_S, "send_lag_ms_p99": float(np.nanquantile(sent.late_s, 0.99) * 1e3)}
     )
     row = found.summary.iloc[0]
     say(
         f"{policy}: violations {row.slo_violation_rate:.1%}, lost utility {row.lost_utility:.3f}; {kept['served']} served, "
-        f"{kept['shed']} shed, {kept['failed']} failed; targets {decisions.target[-1].tolist()}"
+        f"{kept['dropped']} dropped, {kept['failed']} failed; targets {decisions.target[-1].tolist()}"
     )
     return found
 
@@ -356,7 +356,7 @@ def recovered(node: Node, one: Slice, seed: int):
     draws = one.draws(seed)
     script, _ = script_of(one, draws, [f"{SERVING}/{job.name}" for job in one.workload.jobs])
     origin_s = time.time() + 2
-    generator = Generator(script, origin_s, most_rps=MOST_RPS)
+    generator = Generator(script, origin_s, max_rps=MOST_RPS)
     states: list[dict] = []
     ended = threading.Event()
 
@@ -386,7 +386,7 @@ def recovered(node: Node, one: Slice, seed: int):
     back = table[(table["second"] > DELETED_AFTER_S) & (table["workers"] == WORKERS)]["second"]
     when = f"{back.iloc[0] - DELETED_AFTER_S:.0f} s after" if len(back) else "after the load had ended"
     say(
-        f"all {WORKERS} workers were ready again {when}; {sent.count(FAILED)} requests failed, {sent.count(SHED)} were shed"
+        f"all {WORKERS} workers were ready again {when}; {sent.count(FAILED)} requests failed, {sent.count(DROPPED)} were dropped"
     )
     return table
 

@@ -75,10 +75,10 @@ def _aggregate(g, jobs) -> Job:
     return Job(
         f"group {g:06d}",
         slo_s=float(np.mean([job.slo_s for job in jobs])),
-        percentile=float(np.mean([job.percentile for job in jobs])),
+        quantile=float(np.mean([job.quantile for job in jobs])),
         service_time_s=float(np.mean([job.service_time_s for job in jobs])),
         service_scv=float(np.mean([job.service_scv for job in jobs])),
-        start_s=float(np.mean([job.start_s for job in jobs])),
+        cold_start_s=float(np.mean([job.cold_start_s for job in jobs])),
         cores=jobs[0].cores,
         weight=float(np.sum([job.weight for job in jobs])),
         min_replicas=sum(job.min_replicas for job in jobs),

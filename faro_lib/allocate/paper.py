@@ -37,7 +37,7 @@ def solve_paper(
     *,
     current=None,
     method: str = "cobyla",
-    performance: str = "half-mmc",
+    latency_model: str = "half-mmc",
     utility: str = "relaxed",
     alpha: float = 1.0,
     cold_start: bool | None = None,
@@ -60,7 +60,7 @@ def solve_paper(
     current : (jobs,) counts that the repair stays close to; `running` if None.
     method : "cobyla" (SciPy's), "nlopt-cobyla" (Powell's code as older SciPy had it; needs nlopt), "slsqp" or
         "differential-evolution"; `options` go to it.
-    performance : "half-mmc" or "upper-bound"; `utility` "relaxed" or "precise".
+    latency_model : "half-mmc" or "upper-bound"; `utility` "relaxed" or "precise".
     cold_start : whether the first minute of a grown job is served by its running count; None: only if `running` leaves
         no replica free.
 
@@ -75,8 +75,8 @@ def solve_paper(
     rates = np.asarray(rates_rps, float)
     if rates.ndim != 2 or rates.shape[0] != len(jobs):
         raise ValueError(f"rates_rps has shape {rates.shape}; expected ({len(jobs)} jobs, minutes)")
-    if performance not in ("half-mmc", "upper-bound"):
-        raise ValueError(f"performance={performance!r} has no continuous form; accepted: half-mmc, upper-bound")
+    if latency_model not in ("half-mmc", "upper-bound"):
+        raise ValueError(f"latency_model={latency_model!r} has no continuous form; accepted: half-mmc, upper-bound")
     chosen = MIN_MAX if objective == "Fair" else objective_of(objective)
     cores = jobs_array(jobs, "cores").astype(float)
     running = np.asarray(running)
@@ -84,8 +84,8 @@ def solve_paper(
         cold_start = bool((cores * running).sum() >= budget)
     largest = int(budget / cores.min())
     table = build_table(
-        jobs, rates[:, None, :], running, performance=performance, utility=utility, alpha=alpha,
-        cold_start_min=1.0 if cold_start else 0.0, max_replicas=largest,
+        jobs, rates[:, None, :], running, latency_model=latency_model, utility=utility, alpha=alpha,
+        cold_start_minutes=1.0 if cold_start else 0.0, max_replicas=largest,
     )  # fmt: skip
     n = len(jobs)
     spread = chosen.gamma(n, gamma)
@@ -94,13 +94,13 @@ def solve_paper(
     loads = rates * jobs_array(jobs, "service_time_s")[:, None]
     # The upper bound is in seconds, l = load / c; the queues are in service times.
     slo = jobs_array(jobs, "slo_s").astype(float)
-    if performance != "upper-bound":
+    if latency_model != "upper-bound":
         slo = slo / jobs_array(jobs, "service_time_s")
     mode = 2 if chosen is MIN_MAX else (1 if spread else 0)
     fixed = (
         loads, running.astype(float), cold_start, slo,
-        jobs_array(jobs, "percentile").astype(float), jobs_array(jobs, "weight").astype(float),
-        performance == "upper-bound", utility == "precise", float(alpha), RHO_MAX, np.asarray(SOLVER_STEPS), spread,
+        jobs_array(jobs, "quantile").astype(float), jobs_array(jobs, "weight").astype(float),
+        latency_model == "upper-bound", utility == "precise", float(alpha), RHO_MAX, np.asarray(SOLVER_STEPS), spread,
         mode,
     )  # fmt: skip
     none = np.zeros(n)

@@ -23,21 +23,21 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import CONTEXT_MIN, job_names, training_counts
+from faro_lib.forecast.forecaster import CONTEXT_MINUTES, job_names, training_counts
 from faro_lib.forecast.posterior import NORMAL_GRID, Posterior, correlation_root, save_posterior
 from faro_lib.forecast.regression import design, root, shapes_of_other_days, units
 from faro_lib.workload import Traces
 
 log = logging.getLogger(__name__)
 
-FEATURES = ["lag"] * CONTEXT_MIN + ["shape"] * (CONTEXT_MIN + 1) + ["constant"]
+FEATURES = ["lag"] * CONTEXT_MINUTES + ["shape"] * (CONTEXT_MINUTES + 1) + ["constant"]
 GROUPS = ["lag", "shape", "constant"]
 CONSTANT_WIDTH = 0.01  # one coefficient a job is too little to learn its spread from
 LEAST_NU = 3.0  # counts are squares of roots: heavier tails would leave them hardly a mean (2 and 3 do equally well)
 
 
-def build_model(traces: Traces, *, sample: int = 0, thin: int = 1):
-    """The PyMC model of the training days at phase `sample`; one minute in `thin`, chosen at random.
+def build_model(traces: Traces, *, sample: int = 0, data_stride: int = 1):
+    """The PyMC model of the training days at phase `sample`; one minute in `data_stride`, chosen at random.
 
     The phases of a day are the same day, so only one of them counts as evidence: the one that is to be forecast.
     """
@@ -48,7 +48,7 @@ def build_model(traces: Traces, *, sample: int = 0, thin: int = 1):
     y = root(counts) / units(counts)[:, None]
     features, moved, target = design(y, shapes_of_other_days(y))
     # (days, jobs, minutes, ...) -> (jobs, rows, ...); rows at random: every third one would miss what has a period
-    chosen = np.random.default_rng(0).permutation(target.shape[0] * target.shape[2])[::thin]
+    chosen = np.random.default_rng(0).permutation(target.shape[0] * target.shape[2])[::data_stride]
     features, moved, target = (
         np.moveaxis(array, 1, 0).reshape(array.shape[1], -1, *array.shape[3:])[:, chosen]
         for array in (features, moved, target)
@@ -96,7 +96,7 @@ def fit_bayes(
     tune: int = 500,
     chains: int = 4,
     sample: int = 0,
-    thin: int = 1,
+    data_stride: int = 1,
     progress: Callable[[str], None] = log.info,
 ) -> Any:
     """Fit with nutpie and return ArviZ InferenceData; the same seed gives the same draws.
@@ -107,7 +107,7 @@ def fit_bayes(
     import nutpie
 
     started = time.perf_counter()
-    model = build_model(traces, sample=sample, thin=thin)
+    model = build_model(traces, sample=sample, data_stride=data_stride)
     # Coefficients start at least squares; the jitter of +-1 that chains get by default would be far from anything.
     compiled = nutpie.compile_pymc_model(model, jitter_rvs={model["log_spread"], model["follow"], model["log_nu"]})
     compile_s = time.perf_counter() - started
@@ -127,7 +127,7 @@ def fit_bayes(
     fit_s = time.perf_counter() - started
     worst = convergence(idata)
     progress(f"fitted in {fit_s:.0f} s: " + ", ".join(f"{name} {value:g}" for name, value in worst.items()))
-    idata.posterior.attrs.update(seed=seed, fit_s=fit_s, compile_s=compile_s, sample=sample, thin=thin)
+    idata.posterior.attrs.update(seed=seed, fit_s=fit_s, compile_s=compile_s, sample=sample, data_stride=data_stride)
     return idata
 
 

@@ -14,7 +14,7 @@ from faro_lib.cli.profile import profile
 from faro_lib.cli.recommend import recommend
 from faro_lib.cli.run import run
 from faro_lib.cli.simulate import simulate
-from faro_lib.errors import told
+from faro_lib.errors import message_of
 
 app = typer.Typer(name="faro")
 
@@ -25,7 +25,7 @@ def faro(
 ) -> None:
     """SLO-aware autoscaling of many ML inference jobs that share one fixed cluster.
 
-    Exit status: 0; 2 bad input, told in one line; 130 interrupted.
+    Exit status: 0; 2 bad input, message_of in one line; 130 interrupted.
     """
     if version:
         print(f"faro {__version__}")
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except Exception as mistake:
-        said = _usage(mistake) if hasattr(mistake, "format_message") else told(mistake)
+        said = _usage(mistake) if hasattr(mistake, "format_message") else message_of(mistake)
         if said is None:  # ours to mend, so its traceback is wanted
             raise
         text = said

@@ -18,11 +18,11 @@ def explain(
 
     What was seen, what was asked, and the reason, at the instant --at.
     """
-    from faro_lib.control.explanation import explained, turn_at
+    from faro_lib.control.explanation import explained, tick_at
     from faro_lib.control.journal import read
 
-    header, turns = read(journal)
-    one = turn_at(turns, at, journal)
+    header, ticks = read(journal)
+    one = tick_at(ticks, at, journal)
     rows = explained(header, one)
     if as_json:
         for row in rows:
@@ -42,9 +42,9 @@ def explain(
     for row in rows:
         print(
             f"{row['job']:<{width}}  {row['replicas_before']:>3}  {row['replicas']:>3}  {row['drop']:>4.0%}  "
-            f"{_number(row['seen_rps'], '.1f'):>7}  {_number(row['forecast_rps'], '.1f'):>10}  "
-            f"{_ms(row['measured_p99_s']):>8}  {_ms(row['predicted_p99_s']):>9}  {_ms(row['slo_s']):>7}  "
-            f"{_number(row['value_more'], '+.3f'):>8}  {_number(row['value_less'], '.3f'):>8}  {row['reason']}"
+            f"{_number(row['observed_rps'], '.1f'):>7}  {_number(row['forecast_rps'], '.1f'):>10}  "
+            f"{_ms(row['observed_tail_latency_s']):>8}  {_ms(row['predicted_tail_latency_s']):>9}  {_ms(row['slo_s']):>7}  "
+            f"{_number(row['marginal_value_up'], '+.3f'):>8}  {_number(row['marginal_value_down'], '.3f'):>8}  {row['reason']}"
         )
 
 

@@ -18,8 +18,10 @@ def manifests(
         str, typer.Option(help="Of the controller and of the replicas (cluster/Dockerfile).")
     ] = "faro:local",
     policy: Annotated[str, typer.Option(help="Who decides.")] = "Faro-Sum",
-    tick: Annotated[float, typer.Option(help="Seconds between two turns.")] = 60.0,
-    dry: Annotated[bool, typer.Option("--dry", help="A controller that prints its plans and changes nothing.")] = False,
+    tick: Annotated[float, typer.Option(help="Seconds between two ticks.")] = 60.0,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="A controller that prints its plans and changes nothing.")
+    ] = False,
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
     worker_cores: Annotated[int, typer.Option(help="Cores of each.")] = 4,
     worker_memory: Annotated[float, typer.Option(help="GiB of each.")] = 8.0,
@@ -41,14 +43,14 @@ def manifests(
     from faro_lib.kube.manifests import FIRST, Wanted, write
     from faro_lib.kube.rayservice import SECRET, SECRET_KEY, Workers
     from faro_lib.kube.status import GROUP, PLURAL
-    from faro_lib.policies import maker_of
+    from faro_lib.policies import factory_of
     from faro_lib.policies.baselines import fair_share
     from faro_lib.rayserve.spec import served
     from faro_lib.workload.readers import read_jobs, read_sections
 
     if not jobs.endswith((".yaml", ".yml")):
         raise ValueError(f"jobs={jobs!r} must be a .yaml table: only that says how jobs are served")
-    maker_of(policy)  # refuses a name that nobody has registered
+    factory_of(policy)  # refuses a name that nobody has registered
     table = read_jobs(jobs)
     common: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
     common |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)

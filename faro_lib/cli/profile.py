@@ -14,7 +14,7 @@ def profile(
     address: Annotated[str | None, typer.Option(help="Ray's dashboard, http://host:8265.")] = None,
     serve_address: Annotated[str | None, typer.Option(help="Where the applications are; port 8000 there.")] = None,
     requests: Annotated[int, typer.Option(help="Requests sent to each job, one at a time.")] = 200,
-    dry: Annotated[bool, typer.Option("--dry", help="Print only.")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Print only.")] = False,
 ) -> None:
     """Measure service and start times; write them into the table.
 
@@ -43,7 +43,7 @@ def profile(
             found[job.name] = measured = whole(endpoint.ray, endpoint.http, job.name, one, requests)
             print(
                 f"{job.name}: service {measured.service_time_s * 1e3:.1f} ms, scv {measured.service_scv:.3f}, outside the "
-                f"replica {measured.outside_s * 1e3:.1f} ms, start {measured.start_s:.1f} s ({measured.requests} requests)"
+                f"replica {measured.network_overhead_s * 1e3:.1f} ms, start {measured.cold_start_s:.1f} s ({measured.requests} requests)"
             )
     if not dry:
         write(jobs, found)

@@ -40,11 +40,11 @@ def recommend(
     """
     from faro_lib import recommend as advice
     from faro_lib.registry import load_plugins
-    from faro_lib.simulate import Physics
+    from faro_lib.simulate import ServingModel
 
     if plot is not None:
         _check_picture(Path(plot))
-    physics = Physics(dispatch)
+    serving_model = ServingModel(dispatch)
     load_plugins(plugin or [])
     if sum(source is not None for source in (workload, prometheus, journal)) != 1:
         raise ValueError("give one of --workload FILE.csv, --prometheus URL and --journal FILE")
@@ -66,7 +66,7 @@ def recommend(
         _tell(f"{history.missing} counts are missing: bridged by straight lines for learning, missing for deciding")
     found = advice.recommend(
         history, replicas, with_curve=curve or plot is not None, violations=violations, objective=objective,
-        forecaster=forecaster, physics=physics, report=_tell,
+        forecaster=forecaster, serving_model=serving_model, report=_tell,
     )  # fmt: skip
     if plot is not None:
         _draw(found, Path(plot))
@@ -98,8 +98,8 @@ def _text(found) -> str:
     width = max(4, *(len(row["job"]) for row in rows))
     lines = [f"{'job':<{width}} replicas  requests/s (80 %)    predicted      SLO  why"]
     for row in rows:
-        low, high = row["likely_rps"]
-        rate = f"{row['expected_rps']:.1f} ({low:.1f}-{high:.1f})"
+        low, high = row["prediction_interval_rps"]
+        rate = f"{row['forecast_rps']:.1f} ({low:.1f}-{high:.1f})"
         latency = "no end" if row["predicted_latency_s"] is None else f"{1000 * row['predicted_latency_s']:.0f} ms"
         slo = f"{1000 * row['slo_s']:.0f} ms"
         lines.append(f"{row['job']:<{width}} {row['replicas']:>8}  {rate:<20} {latency:>9} {slo:>8}  {row['why']}")

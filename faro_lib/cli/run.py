@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 BACKENDS = ("local", "rayserve", "deployments")
-STANDS_STILL_S = 120.0  # and five ticks without a turn or a failure; the longest call takes a minute
+STANDS_STILL_S = 120.0  # and five ticks without a tick or a failure; the longest call takes a minute
 
 
 def run(
@@ -31,12 +31,12 @@ def run(
     forecaster: Annotated[str, typer.Option(help="What is learnt from it.")] = "ar",
     apply: Annotated[bool, typer.Option("--apply", help="Act; without it plans are only printed.")] = False,
     journal: Annotated[str | None, typer.Option(help="File of observations and plans; a run resumes from it.")] = None,
-    tick: Annotated[float | None, typer.Option(help="Seconds between two turns; by default the policy's own.")] = None,
+    tick: Annotated[float | None, typer.Option(help="Seconds between two ticks; by default the policy's own.")] = None,
     replicas: Annotated[
         int | None, typer.Option(help="Cores that the jobs may use; by default all that there are.")
     ] = None,
     fail_mode: Annotated[str, typer.Option(help="Without data or plan: hold or fair-share.")] = "hold",
-    max_moves: Annotated[int | None, typer.Option(help="Replicas that a decision may move.")] = None,
+    max_scaling_actions: Annotated[int | None, typer.Option(help="Replicas that a decision may move.")] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus metrics.")] = None,
     metrics_address: Annotated[str, typer.Option(help="Address that they are bound to.")] = "127.0.0.1",
     seconds: Annotated[float | None, typer.Option(help="End after so long; by default never.")] = None,
@@ -50,7 +50,7 @@ def run(
     prometheus_token: Annotated[str | None, typer.Option(help="File of a bearer token for it.")] = None,
 ) -> None:
     """Observe, decide and, with --apply, act, until SIGTERM or Ctrl-C; the cluster is left as it is."""
-    from faro_lib.control import Rules
+    from faro_lib.control import GuardrailConfig
     from faro_lib.control.controller import drive, paced
     from faro_lib.files import writable
     from faro_lib.policies import make
@@ -59,7 +59,7 @@ def run(
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
     table = read_jobs(jobs)
-    rules = Rules(fail_mode=fail_mode, max_moves=max_moves)
+    guardrails = GuardrailConfig(fail_mode=fail_mode, max_scaling_actions=max_scaling_actions)
     decides = make(policy, kit_for(table, history, forecaster))
     if tick is not None:
         decides = paced(decides, tick)
@@ -113,7 +113,7 @@ def run(
             cluster,
             decides,
             table,
-            rules=rules,
+            guardrails=guardrails,
             act=apply,
             journal=journal,
             clock=clock,
@@ -128,9 +128,9 @@ def kit_for(table, history: str | None, forecaster: str):
     """What a policy is made from; the forecaster learnt from the counts in `history`, or needs to learn nothing."""
     from faro_lib import forecast
     from faro_lib.forecast.kalman import untaught
-    from faro_lib.policies import Kit
-    from faro_lib.rayserve.spec import PLACES
-    from faro_lib.simulate import Physics
+    from faro_lib.policies import PolicyContext
+    from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
+    from faro_lib.simulate import ServingModel
     from faro_lib.simulate.measure import measure
     from faro_lib.workload import Traces
     from faro_lib.workload.readers import read_csv
@@ -141,12 +141,14 @@ def kit_for(table, history: str | None, forecaster: str):
         learnt = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
     else:
         learnt = untaught(tuple(job.name for job in table))
-    physics = Physics("least-outstanding", replica_places=PLACES)
-    return Kit(table, forecaster=learnt, performance=measure(table, minutes=20, physics=physics))
+    serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
+    return PolicyContext(
+        table, forecaster=learnt, latency_model=measure(table, minutes=20, serving_model=serving_model)
+    )
 
 
 def ending(stop: threading.Event, number: int) -> None:
-    """End after this turn; a second Ctrl-C does not wait for it, nor for a Ray that is still being started."""
+    """End after this tick; a second Ctrl-C does not wait for it, nor for a Ray that is still being started."""
     if number == signal.SIGINT and stop.is_set():
         raise KeyboardInterrupt
     stop.set()
@@ -165,7 +167,7 @@ def place_of(backend: str, plan: str | None, kubeconfig: str | None, context: st
     from faro_lib.kube.operate import Place
 
     logging.basicConfig(level=logging.INFO, format="faro: %(message)s")
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # each of its tries; we tell what became of them
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # each of its attempts; we tell what became of them
     return Place.of(plan, kubeconfig, context)
 
 
@@ -184,13 +186,13 @@ def clock_of(journal: str | None, stop: threading.Event):
     """Wall time since the journal began; without one since a while ago, so that what is known of that while counts."""
     from faro_lib.control.clock import Clock
     from faro_lib.control.journal import read
-    from faro_lib.policies.protocol import HISTORY_MIN
+    from faro_lib.policies.protocol import HISTORY_MINUTES
 
     if journal and Path(journal).exists() and Path(journal).stat().st_size:
-        header, turns = read(journal)
-        if turns and header.origin_s is not None:
+        header, ticks = read(journal)
+        if ticks and header.origin_s is not None:
             return Clock(header.origin_s, header.scale, stop)
-    return Clock.starting_now(stop=stop, in_s=-HISTORY_MIN * 60.0)
+    return Clock.starting_now(stop=stop, in_s=-HISTORY_MINUTES * 60.0)
 
 
 def cluster_of(backend: str, table, path: str, address, serve_address, replicas: int | None, clock, policy):

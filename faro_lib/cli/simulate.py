@@ -1,4 +1,4 @@
-"""`faro simulate`: the judged day of a workload under policies."""
+"""`faro simulate`: the evaluation day of a workload under policies."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def simulate(
     plugin: Annotated[list[str] | None, typer.Option(help="A file of yours that registers what you add.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a policy and trial.")] = False,
 ) -> None:
-    """Replay the judged day of a workload under policies, and say what each one loses."""
+    """Replay the evaluation day of a workload under policies, and say what each one loses."""
     from faro_lib import config, forecast
     from faro_lib.experiments.compare import compare
     from faro_lib.pipeline.check import learners, without_learning
     from faro_lib.pipeline.check import names as check_names
-    from faro_lib.policies import Kit, make
+    from faro_lib.policies import PolicyContext, make
     from faro_lib.simulate.measure import measure
     from faro_lib.workload.tables import load_workload
 
@@ -40,20 +40,20 @@ def simulate(
             "forecaster='bayes' and --posterior FILE.npz need each other (forecast/posterior.npz of a run)"
         )
     names = policy or ["FairShare", "AIAD", "Faro-Sum"]
-    told = dict(workload=workload, jobs=jobs, policies=names, sizes=[replicas], trials=trials, minutes=minutes)
+    told = dict(workload=workload, jobs=jobs, policies=names, capacities=[replicas], trials=trials, minutes=minutes)
     asked = config.load(told | dict(plugins=plugin or []))
     check_names(asked)
     traces = load_workload(asked.workload, asked.jobs, raw=asked.raw, synthetic=asked.synthetic.model_dump())
     if not traces.days:
         without_learning(asked, traces.jobs)
     fitted: dict[str, Any] = {"posterior": posterior} if posterior else {}
-    kit = Kit(
+    context = PolicyContext(
         traces.jobs,
         forecaster=forecast.fit(forecaster, traces, **fitted) if learners(names, traces.jobs) else None,
-        performance=measure(traces.jobs),
+        latency_model=measure(traces.jobs),
     )
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
-    policies = {name: make(name, kit) for name in names}
+    policies = {name: make(name, context) for name in names}
     tables = compare(day, policies, replicas, trials, limit=False, report=lambda line: print(line, file=sys.stderr))
     if as_json:
         for row in tables.summary.to_dict("records"):

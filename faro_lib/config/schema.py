@@ -26,7 +26,7 @@ class Synthetic(Section):
     seed: int = Field(1, ge=0, description="everything about the workload follows from it")
     jobs: int = Field(10, ge=1, description="inference jobs")
     days: int = Field(10, ge=0, description="training days; the day after them is judged")
-    minutes: int = Field(360, ge=1, description="minutes in a day, as squeezed")
+    minutes: int = Field(360, ge=1, description="minutes in a day, as downsampled")
 
 
 class Forecast(Section):
@@ -36,7 +36,7 @@ class Forecast(Section):
     draws: int = Field(200, ge=10, description="posterior draws of each chain")
     tune: int = Field(300, ge=10, description="steps of each chain before them")
     chains: int = Field(2, ge=1, description="chains of the sampler")
-    thin: int = Field(2, ge=1, description="fit to one minute in so many")
+    data_stride: int = Field(2, ge=1, description="fit to one minute in so many")
     samples: int = Field(200, ge=10, description="sample paths a forecast that the scores are computed from")
     baselines: list[str] = Field(
         ["persistence", "seasonal", "kalman", "ar"], min_length=1, description="forecasters that it is compared with"
@@ -69,13 +69,13 @@ class Sloppify(Section):
 class Ablation(Section):
     """Stage 60: what each step is worth, the paper's steps and then ours."""
 
-    sizes: list[int] | None = Field(
-        None, description="cluster sizes; the paper's: [40, 36, 32]; null: the middle one of `sizes`; []: left out"
+    capacities: list[int] | None = Field(
+        None, description="cluster sizes; the paper's: [40, 36, 32]; null: the middle one of `capacities`; []: left out"
     )
     trials: int = Field(1, ge=1, description="trials a step and size")
     objective: str = Field("FairSum", description="what is maximised; the published ablation's is FairSum")
 
-    @field_validator("sizes")
+    @field_validator("capacities")
     @classmethod
     def _sizes_are_positive(cls, sizes: list[int] | None) -> list[int] | None:
         return sizes and _sizes(sizes)
@@ -88,7 +88,7 @@ class Scale(Section):
     minutes: int | None = Field(60, ge=1, description="how much of the day the larger workloads have; null: all of it")
     mixed: list[int] | None = Field(
         None,
-        description="cluster sizes with ResNet18 in every other job; null: the middle one of `sizes`; []: left out",
+        description="cluster sizes with ResNet18 in every other job; null: the middle one of `capacities`; []: left out",
     )
     clusters: list[tuple[int, int]] = Field(
         [(10, 32), (20, 70), (100, 320)], description="[jobs, replicas] of larger workloads; []: left out"
@@ -137,8 +137,8 @@ class Sensitivity(Section):
     """Stage 65: where the lead ends, one circumstance at a time; an empty list leaves a circumstance out."""
 
     trials: int = Field(1, ge=1, description="trials a circumstance and policy")
-    replicas: int | None = Field(None, ge=1, description="cluster size; null: the middle one of `sizes`")
-    first_minute: int = Field(0, ge=0, description="where the slice of the judged day begins")
+    replicas: int | None = Field(None, ge=1, description="cluster size; null: the middle one of `capacities`")
+    first_minute: int = Field(0, ge=0, description="where the slice of the evaluation day begins")
     minutes: int = Field(60, ge=1, description="length of the slice")
     policies: list[str] = Field(
         ["FairShare", "AIAD", "Faro-FairSum"], min_length=2, description="who competes; the last one leads or does not"
@@ -182,12 +182,14 @@ class Live(Section):
         None, min_length=1, description="which jobs of the workload, counted from 0; null: the first three"
     )
     replicas: int = Field(8, ge=1, description="cluster size, in replicas of one core")
-    first_minute: int = Field(0, ge=0, description="where the slice of the judged day begins")
+    first_minute: int = Field(0, ge=0, description="where the slice of the evaluation day begins")
     minutes: int = Field(3, ge=2, description="length of the slice")
     scale: float = Field(2, gt=0, description="seconds of the trace in a second of wall time; it must divide 60")
     tick_s: float = Field(30, ge=30, description="wall seconds between two decisions")
-    places: int = Field(10, ge=1, description="requests that a replica may hold, the one in service included")
-    most_rps: float = Field(150, gt=0, description="requests a second; of a slice that asks for more a share is sent")
+    max_ongoing_requests: int = Field(
+        10, ge=1, description="requests that a replica may hold, the one in service included"
+    )
+    max_rps: float = Field(150, gt=0, description="requests a second; of a slice that asks for more a share is sent")
     trials: int = Field(1, ge=1, description="trials a policy, each with its own seed")
     policies: list[str] = Field(["FairShare", "Faro-FairSum"], min_length=1, description="who competes")
     address: str | None = Field(None, description="Ray's dashboard, http://host:8265; backend local starts its own")
@@ -229,9 +231,9 @@ class Config(Section):
     plugins: list[str] = Field([], description="your files that register a policy, forecaster, objective or solver")
     raw: str = Field("data/raw", min_length=1, description="where fetched traces lie")
     backend: Literal["none", "local", "kind", "kubernetes"] = Field("local", description="where the live stage runs")
-    sizes: list[int] = Field([36, 32, 16], min_length=1, description="cluster sizes in replicas of one core")
+    capacities: list[int] = Field([36, 32, 16], min_length=1, description="cluster sizes in replicas of one core")
     trials: int = Field(2, ge=1, description="trials a policy and size, each with its own seed; the paper ran 5")
-    minutes: int | None = Field(None, ge=1, description="how much of the judged day is replayed; null: all of it")
+    minutes: int | None = Field(None, ge=1, description="how much of the evaluation day is replayed; null: all of it")
     policies: list[str] = Field(
         ["FairShare", "Oneshot", "AIAD", "Faro-Sum"], min_length=1, description="who competes, in the figures' order"
     )
@@ -269,7 +271,7 @@ class Config(Section):
     def _each_once(cls, policies: list[str]) -> list[str]:
         return _no_twins(policies)
 
-    @field_validator("sizes")
+    @field_validator("capacities")
     @classmethod
     def _sizes_are_positive(cls, sizes: list[int]) -> list[int]:
         return _sizes(sizes)
@@ -278,8 +280,8 @@ class Config(Section):
     def _a_replica_for_every_job(self):
         jobs = {SYNTHETIC: self.synthetic.jobs, PUBLISHED: PUBLISHED_JOBS}.get(self.workload, 1)
         for key, sizes in {
-            "sizes": self.sizes,
-            "ablation.sizes": self.ablation.sizes,
+            "capacities": self.capacities,
+            "ablation.capacities": self.ablation.capacities,
             "scale.mixed": self.scale.mixed,
             "scale.curve": self.scale.curve,
             "sensitivity.replicas": [self.sensitivity.replicas] if self.sensitivity.replicas else [],
@@ -291,12 +293,16 @@ class Config(Section):
         return self
 
     def or_middle(self, sizes: list[int] | None) -> list[int]:
-        """`sizes`, or where it is None the middle one of the cluster sizes.
+        """`capacities`, or where it is None the middle one of the cluster sizes.
 
         >>> Config().or_middle(None), Config().or_middle([])
         ([32], [])
         """
-        return sorted(self.sizes)[len(self.sizes) // 2 : len(self.sizes) // 2 + 1] if sizes is None else sizes
+        return (
+            sorted(self.capacities)[len(self.capacities) // 2 : len(self.capacities) // 2 + 1]
+            if sizes is None
+            else sizes
+        )
 
     @property
     def stem(self) -> str:

@@ -1,20 +1,20 @@
 """The loop, admission and guardrails: the same for every policy, driven by any `Cluster`, simulated or live."""
 
 from faro_lib.control.clamp import Pending, admit, growth
-from faro_lib.control.guardrails import Guard, Limits, PolicyFailed, Rules
-from faro_lib.control.loop import RULES, Memory, Step, run, turn
+from faro_lib.control.guardrails import Guard, GuardrailConfig, Limits, PolicyFailed
+from faro_lib.control.loop import GUARDRAILS, Memory, Step, run, tick
 
 __all__ = [
-    "RULES",
+    "GUARDRAILS",
     "Guard",
+    "GuardrailConfig",
     "Limits",
     "Memory",
     "Pending",
     "PolicyFailed",
-    "Rules",
     "Step",
     "admit",
     "growth",
     "run",
-    "turn",
+    "tick",
 ]

@@ -11,10 +11,10 @@ from faro_lib.policies.protocol import Observation, Plan
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Actions carried over from earlier ticks: wanted replicas (jobs,), and how many tries are left (0 = none)."""
+    """Actions carried over from earlier ticks: wanted replicas (jobs,), and how many attempts are left (0 = none)."""
 
     target: np.ndarray
-    tries: np.ndarray
+    attempts: np.ndarray
 
     @classmethod
     def none(cls, jobs: int) -> Pending:
@@ -22,7 +22,7 @@ class Pending:
 
     def only(self, where: np.ndarray) -> Pending:
         """What is carried over for these jobs; bool (jobs,)."""
-        return Pending(self.target, np.where(where, self.tries, 0))
+        return Pending(self.target, np.where(where, self.attempts, 0))
 
 
 def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndarray) -> tuple[np.ndarray, Pending]:
@@ -30,7 +30,7 @@ def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndar
 
     Downscales come first, then actions carried over, then the others in the order of the jobs, each cut to what is left.
     Where a job's change is still going on, actions for it are skipped. What is skipped or cut is tried again at later
-    ticks if the plan says so (`plan.tries`, this try included); a newer action for the job replaces it.
+    ticks if the plan says so (`plan.attempts`, this try included); a newer action for the job replaces it.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndar
     pending : what is carried over.
     """
     new = plan.target != observation.target
-    carried = (pending.tries > 0) & ~(new & (plan.tries > 1))
+    carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))
     wanted = np.where(carried, pending.target, plan.target)
-    tries = np.where(carried, pending.tries, np.where(new, plan.tries, 0))
+    attempts = np.where(carried, pending.attempts, np.where(new, plan.attempts, 0))
 
     target = observation.target.copy()
     if not (wanted != target).any():
-        return target, Pending(wanted, np.zeros_like(tries))
+        return target, Pending(wanted, np.zeros_like(attempts))
     allowed = ~observation.changing
     down = allowed & (wanted < target)
     target[down] = wanted[down]
@@ -60,7 +60,7 @@ def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndar
             target[job] += steps
             free -= steps * cores[job]
 
-    left = np.where(target != wanted, np.maximum(tries - 1, 0), 0)
+    left = np.where(target != wanted, np.maximum(attempts - 1, 0), 0)
     return target, Pending(wanted, left)
 
 

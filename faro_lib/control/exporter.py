@@ -18,7 +18,7 @@ PER_JOB = {
     "running": "replicas that serve",
     "drop_ratio": "share of requests refused at the door",
     "arrivals_per_minute": "requests in the last complete minute",
-    "queue": "requests inside",
+    "ongoing": "requests inside",
     "measured_p99_seconds": "the job's percentile of latency in the last complete minute",
     "predicted_p99_seconds": "the same as the plan expects it",
     "forecast_rps": "requests a second that the plan expects",
@@ -27,7 +27,7 @@ PER_JOB = {
 
 
 class Exporter:
-    """Gauges of the last turn, and counts of what went wrong, at http://address:port/metrics.
+    """Gauges of the last tick, and counts of what went wrong, at http://address:port/metrics.
 
     At /healthz it answers 200 as long as the loop goes on, else 503, so that whoever started the controller can start it
     anew: a solver that never returns cannot be ended from within. Before its first sign of life the loop is not judged; it
@@ -36,7 +36,7 @@ class Exporter:
     Parameters
     ----------
     port : 0 takes a free one; `self.port` says which.
-    patience_s : without a turn or a failure for so long the loop stands still.
+    patience_s : without a tick or a failure for so long the loop stands still.
     """
 
     def __init__(self, jobs: tuple[Job, ...], port: int, address: str = "127.0.0.1", patience_s: float = math.inf):
@@ -54,7 +54,7 @@ class Exporter:
         self._decision = prometheus.Histogram(
             "faro_decision_seconds", "time of a decision", registry=registry, buckets=[2.0**n for n in range(-10, 5)]
         )
-        self._turns = prometheus.Counter("faro_turns", "turns of the loop", registry=registry)
+        self._ticks = prometheus.Counter("faro_ticks", "ticks of the loop", registry=registry)
         self._failures = prometheus.Counter("faro_failures", "what went wrong", ["reason"], registry=registry)
         self._reasons = prometheus.Counter("faro_reasons", "reasons of targets", ["job", "reason"], registry=registry)
         try:
@@ -71,7 +71,7 @@ class Exporter:
             silent_s = 0.0 if self._alive_s is None else time.monotonic() - self._alive_s
             status = "200 OK" if silent_s <= self._patience_s else "503 Service Unavailable"
             start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-            return [f"{silent_s:.0f} s since the last turn\n".encode()]
+            return [f"{silent_s:.0f} s since the last tick\n".encode()]
 
         return answer
 
@@ -85,12 +85,14 @@ class Exporter:
             "running": seen.running,
             "drop_ratio": plan.drop,
             "arrivals_per_minute": history[:, -1] if history.shape[1] else None,
-            "queue": seen.queue,
-            "measured_p99_seconds": seen.p99_s,
-            "predicted_p99_seconds": plan.predicted_p99_s,
+            "ongoing": seen.ongoing,
+            "measured_p99_seconds": seen.tail_latency_s,
+            "predicted_p99_seconds": plan.predicted_tail_latency_s,
             "forecast_rps": plan.forecast_rps,
             "utility": np.where(
-                np.isnan(seen.p99_s), math.nan, relaxed_utility(np.nan_to_num(seen.p99_s, nan=1.0), slo_s)
+                np.isnan(seen.tail_latency_s),
+                math.nan,
+                relaxed_utility(np.nan_to_num(seen.tail_latency_s, nan=1.0), slo_s),
             ),
         }
         for name, gauge in self._gauges.items():
@@ -100,7 +102,7 @@ class Exporter:
         self._capacity.set(seen.capacity)
         self._used.set(float(step.target @ self._cores))
         self._decision.observe(step.decision_s)
-        self._turns.inc()
+        self._ticks.inc()
         for job, reason in zip(self._jobs, plan.reason):
             self._reasons.labels(job.name, reason).inc()
 

@@ -1,7 +1,7 @@
-"""Guardrails: what holds whatever the policy says. Pure functions of (rules, what is remembered, observation, plan).
+"""Guardrails: what holds whatever the policy says. Pure functions of (guardrails, what is remembered, observation, plan).
 
-In the order of a turn: `look` sees targets as they were asked for, `lend` hides from the policy who is absent, `guarded`
-keeps its plan within the rules, admission cuts it to the free capacity, `settle` sees to it that what is asked of the
+In the order of a tick: `restore_targets` sees targets as they were asked for, `mask_absent` hides from the policy who is absent, `guarded`
+keeps its plan within the guardrails, admission cuts it to the free capacity, `enforce_capacity` sees to it that what is asked of the
 cluster fits in any case. Each job that a rule touched says so in the plan's reason.
 """
 
@@ -14,15 +14,15 @@ import numpy as np
 from faro_lib.control.clamp import Pending
 from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.protocol import (
-    APPEARED,
     BOUNDS,
     CAPACITY,
-    HISTORY_MIN,
+    DRIFT_CORRECTED,
+    HISTORY_MINUTES,
     HOLD,
-    LEFT,
+    JOB_ADDED,
+    JOB_REMOVED,
     MISSING,
-    MOVE_LIMIT,
-    REASSERT,
+    RATE_LIMIT,
     Observation,
     Plan,
 )
@@ -38,15 +38,15 @@ class PolicyFailed(RuntimeWarning):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class GuardrailConfig:
     """What an operator may choose.
 
     Attributes
     ----------
     fail_mode : "hold" (stay as asked) or "fair-share" where data is missing, the policy failed or was late.
-    max_moves : replicas that a decision may move, None for any number; a start together with the stops that it needs is
-        one move. The starts that the plan values most come first (its `value_less`), and the stops that it misses least
-        (`value_more`), where it tells; else the order of the jobs.
+    max_scaling_actions : replicas that a decision may move, None for any number; a start together with the stops that it needs is
+        one move. The starts that the plan values most come first (its `marginal_value_down`), and the stops that it misses least
+        (`marginal_value_up`), where it tells; else the order of the jobs.
     stale_after_s : a job's data may be missing for so long before the policy's word on it no longer counts. Missing means
         that the last complete minute's count or the mean latency is NaN; that is never read as zero.
     deadline_s : a decision that took longer is not carried out; None for no deadline. It is measured, not enforced: a
@@ -54,15 +54,17 @@ class Rules:
     """
 
     fail_mode: str = "hold"
-    max_moves: int | None = None
+    max_scaling_actions: int | None = None
     stale_after_s: float = 60.0
     deadline_s: float | None = None
 
     def __post_init__(self):
         if self.fail_mode not in FAIL_MODES:
             raise ValueError(f"fail_mode={self.fail_mode!r} is unknown; accepted: {', '.join(FAIL_MODES)}")
-        if self.max_moves is not None and (self.max_moves != int(self.max_moves) or self.max_moves < 0):
-            raise ValueError(f"max_moves={self.max_moves!r} must be None or a whole number >= 0")
+        if self.max_scaling_actions is not None and (
+            self.max_scaling_actions != int(self.max_scaling_actions) or self.max_scaling_actions < 0
+        ):
+            raise ValueError(f"max_scaling_actions={self.max_scaling_actions!r} must be None or a whole number >= 0")
         if not self.stale_after_s >= 0:
             raise ValueError(f"stale_after_s={self.stale_after_s!r} must be a number >= 0")
         if self.deadline_s is not None and not self.deadline_s > 0:
@@ -115,7 +117,7 @@ class Guard:
         return Guard(self.known_s, target, drop, observation.present)
 
 
-def look(guard: Guard, observation: Observation) -> tuple[Guard, Observation]:
+def restore_targets(guard: Guard, observation: Observation) -> tuple[Guard, Observation]:
     """Take notice of what data there is, and see targets and drop rates as they were asked for.
 
     If somebody else has reset them, the policy decides as if nothing had happened, and what it decides is asserted again.
@@ -132,7 +134,7 @@ def look(guard: Guard, observation: Observation) -> tuple[Guard, Observation]:
     return guard, observation
 
 
-def lend(limits: Limits, intended: Observation) -> Observation:
+def mask_absent(limits: Limits, intended: Observation) -> Observation:
     """What the policy sees of absent jobs: that they have their minimum, outside the capacity.
 
     Policies give everybody the minimum; so they need not know who is there.
@@ -162,15 +164,15 @@ def without_data(last: Observation, now_s: float) -> Observation:
     jobs = len(last.target)
     nothing, minute = np.full(jobs, np.nan), max(last.minute, int(now_s // MINUTE_S))
     unseen = np.full((jobs, minute - last.minute), np.nan)
-    history = np.hstack([last.arrivals_per_min, unseen])[:, -HISTORY_MIN:]
+    history = np.hstack([last.arrivals_per_min, unseen])[:, -HISTORY_MINUTES:]
     return replace(
         last,
         now_s=now_s,
         minute=minute,
         arrivals_per_min=history if unseen.shape[1] else last.arrivals_per_min,
         mean_latency_s=nothing,
-        p99_s=nothing,
-        queue=nothing,
+        tail_latency_s=nothing,
+        ongoing=nothing,
         arrivals_now=None,
     )
 
@@ -191,7 +193,7 @@ def unsound(plan: Plan, jobs: int) -> str | None:
 
 
 def guarded(
-    rules: Rules,
+    guardrails: GuardrailConfig,
     limits: Limits,
     guard: Guard,
     observation: Observation,
@@ -199,28 +201,28 @@ def guarded(
     plan: Plan,
     failure: str | None = None,
 ) -> Plan:
-    """The plan within the rules.
+    """The plan within the guardrails.
 
     Parameters
     ----------
-    guard : as `look` returned it.
+    guard : as `restore_targets` returned it.
     observation, seen : what there is, and what the policy saw of it.
     failure : a reason why the plan does not count, or None.
     """
     jobs = len(plan.target)
     if failure:
-        target, drop, tries = fallback(rules, limits, seen)
-        plan = Plan(target, drop, (failure,) * jobs, tries)
-    stale = seen.now_s - guard.known_s > rules.stale_after_s
+        target, drop, attempts = fallback(guardrails, limits, seen)
+        plan = Plan(target, drop, (failure,) * jobs, attempts)
+    stale = seen.now_s - guard.known_s > guardrails.stale_after_s
     if stale.any():
-        target, drop, tries = fallback(rules, limits, seen)
+        target, drop, attempts = fallback(guardrails, limits, seen)
         # The plan's reasons for what it expects of these jobs rest on nothing.
         plan = replace(
             plan,
             target=np.where(stale, target, plan.target),
             drop=np.where(stale, drop, plan.drop),
             reason=told(plan.reason, stale, MISSING),
-            tries=max(tries, plan.tries),
+            attempts=max(attempts, plan.attempts),
         )
     outside = (plan.target < limits.fewest) | (plan.target > limits.most)
     if seen.present is not None:
@@ -228,16 +230,16 @@ def guarded(
     if outside.any():
         within = np.where(outside, np.clip(plan.target, limits.fewest, limits.most), plan.target)
         plan = replace(plan, target=within, reason=told(plan.reason, outside, BOUNDS))
-    if rules.max_moves is not None:
-        target = limit_moves(plan, seen.target, seen.capacity, limits.cores, rules.max_moves)
-        plan = replace(plan, target=target, reason=told(plan.reason, target != plan.target, MOVE_LIMIT))
+    if guardrails.max_scaling_actions is not None:
+        target = limit_scaling_actions(plan, seen.target, seen.capacity, limits.cores, guardrails.max_scaling_actions)
+        plan = replace(plan, target=target, reason=told(plan.reason, target != plan.target, RATE_LIMIT))
     if seen.present is not None or guard.present is not None:
         plan = with_presence(limits, guard, seen, plan)
     if seen is not observation and guard.target is not None:
         reset = was_reset(guard, observation) & (np.array(plan.reason) == HOLD)
         if observation.present is not None:
             reset &= observation.present
-        plan = replace(plan, reason=told(plan.reason, reset, REASSERT))
+        plan = replace(plan, reason=told(plan.reason, reset, DRIFT_CORRECTED))
     return plan
 
 
@@ -245,27 +247,29 @@ def told(reason: tuple[str, ...], where: np.ndarray, why: str) -> tuple[str, ...
     return tuple(why if changed else old for old, changed in zip(reason, where)) if where.any() else reason
 
 
-def fallback(rules: Rules, limits: Limits, seen: Observation) -> tuple[np.ndarray, np.ndarray, int]:
-    """Target, drop and tries without a plan; where the minima do not fit there is no fair share, so it holds."""
+def fallback(guardrails: GuardrailConfig, limits: Limits, seen: Observation) -> tuple[np.ndarray, np.ndarray, int]:
+    """Target, drop and attempts without a plan; where the minima do not fit there is no fair share, so it holds."""
     fits = float(limits.at_start @ limits.cores) <= seen.capacity + EPSILON
-    if rules.fail_mode == "fair-share" and fits:
+    if guardrails.fail_mode == "fair-share" and fits:
         return fair_share(limits.jobs, seen.capacity, seen.present), np.zeros(len(seen.target)), 5
     return seen.target, seen.drop, 1
 
 
-def limit_moves(plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray, moves: int) -> np.ndarray:
-    """The plan's targets, or the first `moves` moves towards them; see `Rules.max_moves`.
+def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray, moves: int) -> np.ndarray:
+    """The plan's targets, or the first `moves` moves towards them; see `GuardrailConfig.max_scaling_actions`.
 
     >>> plan = Plan(np.array([3, 1, 4]), np.zeros(3), (HOLD,) * 3)
-    >>> limit_moves(plan, np.array([2, 4, 2]), capacity=8, cores=np.ones(3), moves=2).tolist()
+    >>> limit_scaling_actions(plan, np.array([2, 4, 2]), capacity=8, cores=np.ones(3), moves=2).tolist()
     [3, 2, 3]
     """
     change = plan.target.astype(np.int64) - now
     if np.maximum(change, 0).sum() + np.maximum(-change, 0).sum() <= moves:
         return plan.target
     # A job has no value of one less where it must not have less, and none of one more where it gains nothing.
-    gain = np.zeros(len(now)) if plan.value_less is None else np.nan_to_num(plan.value_less, nan=np.inf)
-    miss = np.zeros(len(now)) if plan.value_more is None else np.nan_to_num(plan.value_more)
+    gain = (
+        np.zeros(len(now)) if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
+    )
+    miss = np.zeros(len(now)) if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
     starts = [job for job in np.argsort(-gain, kind="stable") for _ in range(max(0, change[job]))]
     stops = [job for job in np.argsort(miss, kind="stable") for _ in range(max(0, -change[job]))]
     target, free = now.copy(), capacity - float(now @ cores)
@@ -289,16 +293,16 @@ def with_presence(limits: Limits, guard: Guard, seen: Observation, plan: Plan) -
     first_look = guard.target is None
     before = present if first_look else everybody if guard.present is None else guard.present
     came, left = present & ~before, ~present & before
-    reason = told(told(plan.reason, ~present, HOLD), left, LEFT)
+    reason = told(told(plan.reason, ~present, HOLD), left, JOB_REMOVED)
     return replace(
         plan,
         target=np.where(came, limits.at_start, np.where(present, plan.target, 0)),
         drop=np.where(came | ~present, 0.0, plan.drop),
-        reason=told(reason, came, APPEARED),
+        reason=told(reason, came, JOB_ADDED),
     )
 
 
-def settle(
+def enforce_capacity(
     limits: Limits, observation: Observation, plan: Plan, target: np.ndarray, pending: Pending
 ) -> tuple[np.ndarray, Plan, Pending]:
     """What is asked of the cluster fits it, though a change be going on: minima are kept, absent jobs hold nothing, and
@@ -311,7 +315,7 @@ def settle(
     fewest, present = limits.fewest, observation.present
     if present is not None:
         fewest = np.where(present, fewest, 0)
-        came = np.array([why == APPEARED for why in plan.reason])
+        came = np.array([why == JOB_ADDED for why in plan.reason])
         fewest = np.where(came, limits.at_start, fewest)
         target = np.where(present, target, 0)
     target = np.maximum(target, fewest)
@@ -324,7 +328,7 @@ def settle(
 
 
 def within_capacity(limits: Limits, fewest, capacity: float, wanted, target) -> np.ndarray:
-    """Targets (jobs,) shed until they fit; see `settle` for the order."""
+    """Targets (jobs,) shed until they fit; see `enforce_capacity` for the order."""
     target = target.copy()
     latest = np.arange(len(target))
     while float(target @ limits.cores) > capacity + EPSILON and target.any():

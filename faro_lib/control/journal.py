@@ -1,4 +1,4 @@
-"""The controller's memory on disk: a JSON line a turn, from which it resumes and anybody can decide again."""
+"""The controller's memory on disk: a JSON line a tick, from which it resumes and anybody can decide again."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.control import Limits, Memory, PolicyFailed, Rules, Step, turn
+from faro_lib.control import GuardrailConfig, Limits, Memory, PolicyFailed, Step, tick
 from faro_lib.policies.protocol import Observation, Plan, Policy
 from faro_lib.workload import Job
 
-BEGIN, TURN, RESUME = "begin", "turn", "resume"
-FOLDED = 200  # turns that a resuming controller decides again to remember: counters reach back 10 minutes, forecasts 15
-INTEGERS = {"running", "starting", "target", "idle"}
+BEGIN, TICK, RESUME = "begin", "tick", "resume"
+REPLAYED_TICKS = (
+    200  # ticks that a resuming controller decides again to remember: counters reach back 10 minutes, forecasts 15
+)
+INTEGERS = {"running", "starting", "target", "terminating"}
 BOOLEANS = {"changing", "present"}
-SCALARS = {"now_s", "capacity", "minute", "tries"}
+SCALARS = {"now_s", "capacity", "minute", "attempts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Header:
 
     policy: str
     jobs: tuple[Job, ...]
-    rules: Rules
+    guardrails: GuardrailConfig
     tick_s: float
     act: bool
     origin_s: int | None = None
@@ -44,19 +46,19 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Tick:
     """One line of the journal: the step, and what became of it.
 
-    error : why it could not be carried out, None if it could; folded : turns that a resumed controller remembered before.
+    error : why it could not be carried out, None if it could; replayed_ticks : ticks that a resumed controller remembered before.
     """
 
     step: Step
     error: str | None = None
-    folded: int | None = None
+    replayed_ticks: int | None = None
 
 
 class Journal:
-    """An open journal. A line is on the disk before the next turn begins, whole or not at all."""
+    """An open journal. A line is on the disk before the next tick begins, whole or not at all."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -68,12 +70,12 @@ class Journal:
         told = dataclasses.asdict(header)
         self._write({"kind": BEGIN} | told)
 
-    def resume(self, folded: int) -> None:
-        self._write({"kind": RESUME, "folded": folded})
+    def resume(self, replayed_ticks: int) -> None:
+        self._write({"kind": RESUME, "replayed_ticks": replayed_ticks})
 
-    def turn(self, step: Step, error: str | None) -> None:
+    def tick(self, step: Step, error: str | None) -> None:
         plan, observation = _plain(step.plan), _plain(step.observation)
-        record = {"kind": TURN, "observation": observation, "plan": plan, "target": step.target.tolist()}
+        record = {"kind": TICK, "observation": observation, "plan": plan, "target": step.target.tolist()}
         self._write(record | {"decision_s": step.decision_s, "error": error})
 
     def close(self) -> None:
@@ -96,10 +98,10 @@ class Journal:
         self.close()
 
 
-def read(path: str | Path) -> tuple[Header, list[Turn]]:
-    """Header and turns of a journal; a last line that was torn by a crash is left out.
+def read(path: str | Path) -> tuple[Header, list[Tick]]:
+    """Header and ticks of a journal; a last line that was torn by a crash is left out.
 
-    A run that ended before its first turn leaves its header alone; the next one's stands below it, and is the one.
+    A run that ended before its first tick leaves its header alone; the next one's stands below it, and is the one.
 
     Raises
     ------
@@ -108,68 +110,68 @@ def read(path: str | Path) -> tuple[Header, list[Turn]]:
     records = list(_records(Path(path)))
     if not records or records[0].get("kind") != BEGIN:
         raise ValueError(f"{path}: not a journal of `faro run`; its first line must be the header")
-    header, turns = records[0], list[Turn]()
-    folded = None
+    header, ticks = records[0], list[Tick]()
+    replayed_ticks = None
     for record in records[1:]:
-        if record["kind"] == BEGIN and not turns:
+        if record["kind"] == BEGIN and not ticks:
             header = record
         elif record["kind"] == RESUME:
-            folded = record["folded"]
-        elif record["kind"] == TURN:
+            replayed_ticks = record["replayed_ticks"]
+        elif record["kind"] == TICK:
             step = Step(
                 _observation(record["observation"]),
                 _plan(record["plan"]),
                 np.array(record["target"], np.int64),
                 record["decision_s"],
             )
-            turns.append(Turn(step, record["error"], folded))
-            folded = None
-    return _header(header), turns
+            ticks.append(Tick(step, record["error"], replayed_ticks))
+            replayed_ticks = None
+    return _header(header), ticks
 
 
-def arrivals(header: Header, turns: list[Turn]) -> np.ndarray:
-    """(jobs, minutes) requests in each minute from the first to the last that was seen; NaN = no turn knew it."""
-    seen = [one.step.observation for one in turns]
+def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:
+    """(jobs, minutes) requests in each minute from the first to the last that was seen; NaN = no tick knew it."""
+    seen = [one.step.observation for one in ticks]
     last = max((one.minute for one in seen), default=0)
     counts = np.full((len(header.jobs), last), np.nan)
     for one in seen:
         history = one.arrivals_per_min
         part = counts[:, one.minute - history.shape[1] : one.minute]
-        part[:] = np.where(np.isnan(history), part, history)  # a later turn knows better, where it knows
+        part[:] = np.where(np.isnan(history), part, history)  # a later tick knows better, where it knows
     known = np.isfinite(counts).any(axis=0)
     return counts[:, known.argmax() :] if known.any() else counts[:, :0]
 
 
-def remember(policy: Policy, header: Header, turns: list[Turn]) -> Memory:
-    """What the controller remembered after these turns: they are decided again. No more than the last ones are needed."""
+def remember(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
+    """What the controller remembered after these ticks: they are decided again. No more than the last ones are needed."""
     limits, memory = Limits.of(header.jobs), Memory.start(policy, header.jobs, header.start_s)
-    for one in turns:
+    for one in ticks:
         memory, _ = _again(policy, header, limits, memory, one)
     return memory
 
 
-def replay(policy: Policy, header: Header, turns: list[Turn]) -> Iterator[tuple[Step, Step]]:
-    """Every turn as it was taken, and as the policy takes it now; a resumption is replayed as one."""
+def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[Step, Step]]:
+    """Every tick as it was taken, and as the policy takes it now; a resumption is replayed as one."""
     limits, memory = Limits.of(header.jobs), Memory.start(policy, header.jobs, header.start_s)
-    for place, one in enumerate(turns):
-        if one.folded is not None:
-            memory = remember(policy, header, turns[place - one.folded : place])
+    for place, one in enumerate(ticks):
+        if one.replayed_ticks is not None:
+            memory = remember(policy, header, ticks[place - one.replayed_ticks : place])
         memory, step = _again(policy, header, limits, memory, one)
         yield one.step, step
 
 
 def after(memory: Memory, act: bool) -> Memory:
-    """The memory that the next turn begins with: where plans are not carried out, nothing was asked of anybody."""
+    """The memory that the next tick begins with: where plans are not carried out, nothing was asked of anybody."""
     if act:
         return memory
-    pending = memory.pending.only(np.zeros(len(memory.pending.tries), bool))
+    pending = memory.pending.only(np.zeros(len(memory.pending.attempts), bool))
     return dataclasses.replace(memory, pending=pending, guard=dataclasses.replace(memory.guard, target=None, drop=None))
 
 
-def _again(policy, header, limits, memory, one: Turn) -> tuple[Memory, Step]:
+def _again(policy, header, limits, memory, one: Tick) -> tuple[Memory, Step]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PolicyFailed)  # it was told of when it happened
-        memory, step = turn(policy, header.rules, limits, memory, one.step.observation, clock=lambda: 0.0)
+        memory, step = tick(policy, header.guardrails, limits, memory, one.step.observation, clock=lambda: 0.0)
     return after(memory, header.act), step
 
 
@@ -239,4 +241,4 @@ def _plan(told: Mapping[str, Any]) -> Plan:
 def _header(record: Mapping[str, Any]) -> Header:
     told = {key: value for key, value in record.items() if key != "kind"}
     jobs = tuple(Job(**job) for job in told.pop("jobs"))
-    return Header(jobs=jobs, rules=Rules(**told.pop("rules")), **told)
+    return Header(jobs=jobs, guardrails=GuardrailConfig(**told.pop("guardrails")), **told)

@@ -1,4 +1,4 @@
-"""The loop: observe, decide, keep within the rules, admit, apply."""
+"""The loop: observe, decide, keep within the guardrails, admit, apply."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import numpy as np
 from faro_lib.control.clamp import Pending, admit
 from faro_lib.control.guardrails import (
     Guard,
+    GuardrailConfig,
     Limits,
     PolicyFailed,
-    Rules,
+    enforce_capacity,
     guarded,
-    lend,
-    look,
-    settle,
+    mask_absent,
+    restore_targets,
     unsound,
     without_data,
 )
-from faro_lib.policies.protocol import FAILED, LATE, Cluster, Observation, Plan, Policy, hold
+from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, Cluster, Observation, Plan, Policy, hold
 from faro_lib.workload import Job
 
-RULES = Rules()
+GUARDRAILS = GuardrailConfig()
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One turn of the loop: what was seen, what was planned within the rules, what was asked of the cluster."""
+    """One turn of the loop: what was seen, what was planned within the guardrails, what was asked of the cluster."""
 
     observation: Observation
     plan: Plan
@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """All that the loop remembers between two turns; a fold of `turn` over observations, so that a log restores it."""
+    """All that the loop remembers between two ticks; a fold of `tick` over observations, so that a log restores it."""
 
     state: Any
     pending: Pending
@@ -52,9 +52,9 @@ class Memory:
         return cls(policy.start(jobs), Pending.none(len(jobs)), Guard.start(len(jobs), start_s))
 
 
-def turn(
+def tick(
     policy: Policy,
-    rules: Rules,
+    guardrails: GuardrailConfig,
     limits: Limits,
     memory: Memory,
     observation: Observation,
@@ -62,11 +62,11 @@ def turn(
 ) -> tuple[Memory, Step]:
     """From an observation to what is asked of the cluster.
 
-    A policy that raises or answers nonsense keeps its state of before and is asked again at the next turn; meanwhile, and
-    where it was late, the rules say what happens.
+    A policy that raises or answers nonsense keeps its state of before and is asked again at the next tick; meanwhile, and
+    where it was late, the guardrails say what happens.
     """
-    guard, intended = look(memory.guard, observation)
-    seen = lend(limits, intended)
+    guard, intended = restore_targets(memory.guard, observation)
+    seen = mask_absent(limits, intended)
     state, failure = memory.state, None
     began = clock()
     try:
@@ -77,17 +77,17 @@ def turn(
     except Exception as error:  # whatever a policy does wrong, serving goes on
         plan, failure = hold(seen), FAILED
         warnings.warn(
-            f"policy {policy.name!r} failed at {seen.now_s:g} s, {rules.fail_mode} instead: {error}",
+            f"policy {policy.name!r} failed at {seen.now_s:g} s, {guardrails.fail_mode} instead: {error}",
             PolicyFailed,
             stacklevel=2,
         )
     decision_s = clock() - began
-    if failure is None and rules.deadline_s is not None and decision_s > rules.deadline_s:
-        failure = LATE
-    plan = guarded(rules, limits, guard, observation, seen, plan, failure)
+    if failure is None and guardrails.deadline_s is not None and decision_s > guardrails.deadline_s:
+        failure = DEADLINE_EXCEEDED
+    plan = guarded(guardrails, limits, guard, observation, seen, plan, failure)
     carried = memory.pending if observation.present is None else memory.pending.only(observation.present)
     target, pending = admit(carried, plan, intended, limits.cores)
-    target, plan, pending = settle(limits, observation, plan, target, pending)
+    target, plan, pending = enforce_capacity(limits, observation, plan, target, pending)
     return Memory(state, pending, guard.after(target, plan.drop, observation)), Step(
         observation, plan, target, decision_s
     )
@@ -101,16 +101,16 @@ def run(
     *,
     start_s: float = 0.0,
     on_step: Callable[[Step], None] | None = None,
-    rules: Rules = RULES,
+    guardrails: GuardrailConfig = GUARDRAILS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Take a turn and apply what it asks, every `policy.tick_s` seconds until `until_s`.
+    """Take a tick and apply what it asks, every `policy.tick_s` seconds until `until_s`.
 
     Where the cluster cannot be observed the last observation stands in, without its data.
 
     Parameters
     ----------
-    rules : the guardrails.
+    guardrails : the guardrails.
     clock : measures how long a decision takes, in seconds.
     """
     limits, memory = Limits.of(jobs), Memory.start(policy, jobs, start_s)
@@ -124,7 +124,7 @@ def run(
             if last is None:
                 raise
             observation = without_data(last, now_s)
-        memory, step = turn(policy, rules, limits, memory, observation, clock)
+        memory, step = tick(policy, guardrails, limits, memory, observation, clock)
         cluster.apply(step.target, step.plan.drop)
         last = observation
         if on_step:

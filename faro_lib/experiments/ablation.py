@@ -9,7 +9,7 @@ from faro_lib.policies.faro import FALLBACK, Faro, chosen, chosen_options
 from faro_lib.policies.paper import OBJECTIVES, PaperFaro
 from faro_lib.policies.paper_solvers import ExactPaperFaro
 from faro_lib.policies.protocol import Policy
-from faro_lib.policies.registry import Kit
+from faro_lib.policies.registry import PolicyContext
 
 PAPER, OURS = "paper", "ours"
 OBJECTIVE = "FairSum"  # that of the published ablation
@@ -30,13 +30,13 @@ class Variant:
     published: str = ""
 
 
-def paper_steps(kit: Kit, objective: str = OBJECTIVE) -> list[Variant]:
+def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Variant]:
     """From step utilities, bursts, no forecast and no reaction to the paper's edition, in the published order."""
     bare = PaperFaro(
-        kit.need("forecaster", "the ablation"),
+        context.require("forecaster", "the ablation"),
         name="no relaxation",
         objective=OBJECTIVES[f"Faro-{objective}"],
-        performance="upper-bound",
+        latency_model="upper-bound",
         utility="precise",
         predictive=False,
         quantile=None,
@@ -44,10 +44,10 @@ def paper_steps(kit: Kit, objective: str = OBJECTIVE) -> list[Variant]:
         shrink=False,
         reactive=False,
     )
-    final = PaperFaro(kit.forecaster)
+    final = PaperFaro(context.forecaster)
     steps: list[tuple[str, str, str, dict[str, Any]]] = [
         ("conf2", "+ relaxation", "inverse utility instead of a step", {"utility": final.utility}),
-        ("conf3", "+ M/D/c", "queueing instead of bursts that arrive together", {"performance": final.performance}),
+        ("conf3", "+ M/D/c", "queueing instead of bursts that arrive together", {"latency_model": final.latency_model}),
         ("conf4", "+ prediction", "a point forecast of 7 minutes", {"predictive": True}),
         ("conf5", "+ reaction", "one replica more after 30 s above the SLO", {"reactive": True}),
         ("conf6", "+ shrinking", "what is not missed is given back", {"shrink": True}),
@@ -67,7 +67,9 @@ def paper_steps(kit: Kit, objective: str = OBJECTIVE) -> list[Variant]:
     return variants
 
 
-def our_steps(kit: Kit, objective: str = OBJECTIVE, options: dict[str, Any] | None = None) -> list[Variant]:
+def our_steps(
+    context: PolicyContext, objective: str = OBJECTIVE, options: dict[str, Any] | None = None
+) -> list[Variant]:
     """From the paper's edition to `policies.faro.chosen`: what the paper leaves on the table.
 
     Parameters
@@ -75,13 +77,13 @@ def our_steps(kit: Kit, objective: str = OBJECTIVE, options: dict[str, Any] | No
     options : those of our edition; `policies.faro.chosen_options` if None.
     """
     options = chosen_options(objective) if options is None else options
-    forecaster = kit.need("forecaster", "the ablation")
+    forecaster = context.require("forecaster", "the ablation")
     exact = ExactPaperFaro(forecaster, name="+ exact solver", objective=OBJECTIVES[f"Faro-{objective}"])
     paths = Faro(forecaster, name="+ sample paths", objective=objective)
     name, about = ("+ latency model", f"the formula {FALLBACK!r} instead of half M/M/c")
-    if kit.performance is not None:
+    if context.latency_model is not None:
         name, about = ("+ measured latency", "what constant rates did instead of half M/M/c")
-    measured = replace(paths, name=name, performance=chosen(kit, objective).performance)
+    measured = replace(paths, name=name, latency_model=chosen(context, objective).latency_model)
     variants = [
         Variant(exact.name, "whole numbers, exactly, instead of COBYLA", exact, OURS),
         Variant(paths.name, f"the mean utility over {paths.samples} paths instead of a quantile", paths, OURS),
@@ -90,10 +92,10 @@ def our_steps(kit: Kit, objective: str = OBJECTIVE, options: dict[str, Any] | No
     switches: list[tuple[str, str, tuple[str, ...]]] = [
         ("+ early and often", "decides every {interval_s:g} s, from {first_s:g} s on", ("first_s", "interval_s", "phase_s")),
         ("+ nowcast", "looks at the minute that is going on", ("nowcast",)),
-        ("+ slow starts", "{cold_start_min:g} minutes until a grown job is served", ("cold_start_min",)),
-        ("+ price of moves", "a job's move costs {change_penalty:g} utilities", ("change_penalty",)),
+        ("+ slow starts", "{cold_start_minutes:g} minutes until a grown job is served", ("cold_start_minutes",)),
+        ("+ price of moves", "a job's move costs {switching_cost:g} utilities", ("switching_cost",)),
         ("+ small spread", "the spread weighs {gamma:g} instead of the number of jobs", ("gamma",)),
-        ("+ redress", "losses so far weigh with exponent {redress:g}", ("redress",)),
+        ("+ deficit_weighting", "losses so far weigh with exponent {deficit_weighting:g}", ("deficit_weighting",)),
     ]  # fmt: skip
     known = {field for *_, fields in switches for field in fields}
     others = tuple(field for field in options if field not in known)
@@ -110,6 +112,6 @@ def our_steps(kit: Kit, objective: str = OBJECTIVE, options: dict[str, Any] | No
     return variants
 
 
-def variants(kit: Kit, objective: str = OBJECTIVE) -> list[Variant]:
+def variants(context: PolicyContext, objective: str = OBJECTIVE) -> list[Variant]:
     """All steps, the paper's and then ours."""
-    return [*paper_steps(kit, objective), *our_steps(kit, objective)]
+    return [*paper_steps(context, objective), *our_steps(context, objective)]

@@ -15,16 +15,16 @@ from faro_lib.control import PolicyFailed
 from faro_lib.metrics.frames import clairvoyant_frame, decisions_frame, minutes_frame, running_by_minute
 from faro_lib.metrics.limit import Clairvoyant, clairvoyant, measured_utilities, most_replicas
 from faro_lib.metrics.measures import summarize
-from faro_lib.policies import Kit, Policy
-from faro_lib.queueing import MeasuredPerformance
-from faro_lib.simulate import TRIAL_SEEDS, Physics, draw, simulate
+from faro_lib.policies import Policy, PolicyContext
+from faro_lib.queueing import LatencyTable
+from faro_lib.simulate import TRIAL_SEEDS, ServingModel, draw, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, Workload, jobs_array
 from faro_lib.workload.jobs import MINUTE_S
 
 BY_MINUTE = ("minutes", "decisions", "running", "clairvoyant")  # tables too long for a CSV
-LIMIT = ["replicas", "trial", "lost_utility", "slo_violation_rate", "lost_effective_utility"]
+LIMIT = ["capacity_cores", "trial", "lost_utility", "slo_violation_rate", "lost_effective_utility"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,9 @@ class Tables:
     clairvoyant: pd.DataFrame
 
 
-def kit_of(traces: Traces, results: str | Path | None = None, report: Callable[[str], None] = print) -> Kit:
+def policy_context(
+    traces: Traces, results: str | Path | None = None, report: Callable[[str], None] = print
+) -> PolicyContext:
     """What the policies of an experiment are made from; it has seen the training days only.
 
     From `results` it takes forecast/posterior.npz and queueing/measured.npz where earlier stages left them; without a
@@ -59,9 +61,9 @@ def kit_of(traces: Traces, results: str | Path | None = None, report: Callable[[
         forecaster = forecast.fit("bayes", traces, posterior=posterior)
     elif traces.days:
         forecaster = forecast.fit("ar", traces)
-    performance = MeasuredPerformance.load(measured) if measured and measured.exists() else measure(traces.jobs)
+    latency_model = LatencyTable.load(measured) if measured and measured.exists() else measure(traces.jobs)
     report(f"forecaster: {type(forecaster).__name__}; latency: measured")
-    return Kit(traces.jobs, forecaster=forecaster, performance=performance)
+    return PolicyContext(traces.jobs, forecaster=forecaster, latency_model=latency_model)
 
 
 def trial_seeds(trials: int) -> tuple[int, ...]:
@@ -80,7 +82,7 @@ def compare(
     capacity: int,
     trials: int,
     *,
-    physics: Physics = PAPER,
+    serving_model: ServingModel = PAPER,
     limit: bool = True,
     report: Callable[[str], None] = print,
 ) -> Tables:
@@ -90,12 +92,12 @@ def compare(
     """
     summary, minutes, decisions, running, limits, best = [], [], [], [], [], []
     for trial, seed in enumerate(trial_seeds(trials)):
-        draws = draw(workload, seed, router=physics.router)
+        draws = draw(workload, seed, router=serving_model.router)
         for name, policy in policies.items():
             with warnings.catch_warnings():
                 warnings.simplefilter("error", PolicyFailed)
-                run = simulate(workload, policy, capacity, draws=draws, physics=physics)
-            key = {"policy": name, "replicas": capacity, "trial": trial}
+                run = simulate(workload, policy, capacity, draws=draws, serving_model=serving_model)
+            key = {"policy": name, "capacity_cores": capacity, "trial": trial}
             summary.append(key | summarize(run))
             minutes.append(minutes_frame(run).assign(**key))
             decisions.append(decisions_frame(run).assign(**key))
@@ -105,11 +107,11 @@ def compare(
                 f"{name} at {capacity}, trial {trial + 1} of {trials}: lost utility {lost:.3f}, violations {violated:.2%}"
             )
         if limit:
-            key = {"replicas": capacity, "trial": trial}
-            (found,) = clairvoyants(workload, draws, (capacity,), physics=physics)
+            key = {"capacity_cores": capacity, "trial": trial}
+            (found,) = clairvoyants(workload, draws, (capacity,), serving_model=serving_model)
             limits.append(key | found.summary())
             best.append(clairvoyant_frame(found).assign(**key))
-    first = ["policy", "replicas", "trial"]
+    first = ["policy", "capacity_cores", "trial"]
     return Tables(
         pd.DataFrame(summary),
         _in_order(minutes, [*first, "job", "minute"]),
@@ -120,18 +122,20 @@ def compare(
     )
 
 
-def clairvoyants(workload: Workload, draws, capacities, *, physics: Physics = PAPER) -> list[Clairvoyant]:
+def clairvoyants(workload: Workload, draws, capacities, *, serving_model: ServingModel = PAPER) -> list[Clairvoyant]:
     """What the clairvoyant does on these requests at several cluster sizes (cores)."""
     jobs = workload.jobs
     most = min(most_replicas(jobs, max(capacities)), columns_worth_measuring(workload))
-    measured = measured_utilities(workload, draws, most, physics)
+    measured = measured_utilities(workload, draws, most, serving_model)
     return [clairvoyant(*measured, size, jobs) for size in capacities]
 
 
-def limits_of(workload: Workload, draws, capacities, *, physics: Physics = PAPER, trial: int = 0) -> list[dict]:
+def limits_of(
+    workload: Workload, draws, capacities, *, serving_model: ServingModel = PAPER, trial: int = 0
+) -> list[dict]:
     """The clairvoyant limit of one trial at several cluster sizes (cores): rows with the columns LIMIT."""
-    found = clairvoyants(workload, draws, capacities, physics=physics)
-    return [{"replicas": size, "trial": trial} | one.summary() for size, one in zip(capacities, found)]
+    found = clairvoyants(workload, draws, capacities, serving_model=serving_model)
+    return [{"capacity_cores": size, "trial": trial} | one.summary() for size, one in zip(capacities, found)]
 
 
 def summaries(
@@ -140,7 +144,7 @@ def summaries(
     capacity: int,
     trials: int,
     *,
-    physics: Physics = PAPER,
+    serving_model: ServingModel = PAPER,
     scv_factor: float = 1.0,
     limit: bool = False,
     report: Callable[[str], None] = print,
@@ -153,13 +157,13 @@ def summaries(
     """
     rows, limits = [], []
     for trial, seed in enumerate(trial_seeds(trials)):
-        draws = draw(workload, seed, router=physics.router, scv_factor=scv_factor)
+        draws = draw(workload, seed, router=serving_model.router, scv_factor=scv_factor)
         for name, policy in policies.items():
-            run = simulate(workload, policy, capacity, draws=draws, physics=physics)
-            rows.append({"policy": name, "replicas": capacity, "trial": trial} | summarize(run))
+            run = simulate(workload, policy, capacity, draws=draws, serving_model=serving_model)
+            rows.append({"policy": name, "capacity_cores": capacity, "trial": trial} | summarize(run))
             report(f"{name} at {capacity}, trial {trial + 1} of {trials}: lost utility {rows[-1]['lost_utility']:.3f}")
         if limit and trial == 0:
-            limits += limits_of(workload, draws, (capacity,), physics=physics)
+            limits += limits_of(workload, draws, (capacity,), serving_model=serving_model)
     return pd.DataFrame(rows), pd.DataFrame(limits, columns=LIMIT)
 
 

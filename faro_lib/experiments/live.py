@@ -16,7 +16,7 @@ from faro_lib.experiments.compare import trial_seeds
 from faro_lib.experiments.live_slice import Notes, Slice, live, part_of, twin
 from faro_lib.metrics.frames import decisions_frame, minutes_frame
 from faro_lib.metrics.measures import summarize
-from faro_lib.policies import Kit, Policy, make
+from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.rayserve import profile
 from faro_lib.rayserve.backend import Endpoint, serving
 from faro_lib.rayserve.deploy import configuration, deploy
@@ -41,10 +41,10 @@ class LiveTables:
     decisions: pd.DataFrame
 
 
-def thinned(workload: Workload, scale: float, most_rps: float) -> tuple[Workload, float]:
+def thinned(workload: Workload, scale: float, max_rps: float) -> tuple[Workload, float]:
     """The workload with so much of its requests that its busiest minute stays within the bound, and which share that is."""
     peak_rps = float(workload.requests_per_min.sum(axis=0).max()) / 60 * scale
-    share = min(1.0, most_rps / peak_rps) if peak_rps else 1.0
+    share = min(1.0, max_rps / peak_rps) if peak_rps else 1.0
     counts = np.floor(workload.requests_per_min * share).astype(np.int64)
     return replace(workload, requests_per_min=counts), share
 
@@ -59,7 +59,7 @@ def study(
     address: str | None = None,
     serve_address: str | None = None,
     journals: str | Path | None = None,
-    most_rps: float = 150.0,
+    max_rps: float = 150.0,
     report: Callable[[str], None] = print,
 ) -> LiveTables:
     """Every policy live, trial by trial; then the same in the simulator, with the times that were measured meanwhile."""
@@ -68,7 +68,7 @@ def study(
     runs: list[tuple[dict, Run, Notes | None]] = []
     addresses = dict(address=address, serve_address=serve_address)
     with reached(backend, one, how, report, **addresses) as ray:
-        start_s = _start_s(one, how, ray.ray, report)
+        cold_start_s = _start_s(one, how, ray.ray, report)
         for trial, seed in enumerate(trial_seeds(trials)):
             for name, policy in policies.items():
                 journal = Path(journals) / f"journal-{name}-{trial}.jsonl" if journals else None
@@ -83,19 +83,22 @@ def study(
                     ray.http,
                     pids=ray.pids,
                     journal=journal,
-                    most_rps=BURST * most_rps,
+                    max_rps=BURST * max_rps,
                 )
-                key = {"environment": LIVE, "policy": name, "replicas": one.capacity, "trial": trial}
+                key = {"environment": LIVE, "policy": name, "capacity_cores": one.capacity, "trial": trial}
                 runs.append((key, run, notes))
                 report(_told(key, run, notes, trials))
     overhead_s = float(np.nanmean([notes.overhead_s for _, _, notes in runs if notes]))
-    jobs = tuple(replace(job, start_s=start_s) for job in one.workload.jobs)
+    jobs = tuple(replace(job, cold_start_s=cold_start_s) for job in one.workload.jobs)
     known = replace(one, workload=replace(one.workload, jobs=jobs), overhead_s=max(0.0, overhead_s))
     for trial, seed in enumerate(trial_seeds(trials)):
         for name, policy in policies.items():
-            key = {"environment": SIMULATION, "policy": name, "replicas": one.capacity, "trial": trial}
+            key = {"environment": SIMULATION, "policy": name, "capacity_cores": one.capacity, "trial": trial}
             runs.append((key, twin(known, policy, seed), None))
-    rows = [key | summarize(run) | _noted(notes) | {"start_s": start_s, "scale": one.scale} for key, run, notes in runs]
+    rows = [
+        key | summarize(run) | _noted(notes) | {"cold_start_s": cold_start_s, "scale": one.scale}
+        for key, run, notes in runs
+    ]
     return LiveTables(
         pd.DataFrame(rows),
         pd.concat([minutes_frame(run).assign(**key) for key, run, _ in runs], ignore_index=True),
@@ -124,7 +127,7 @@ def _start_s(one: Slice, how, ray: Rest, report) -> float:
     """How long a few replicas take to start, as many as there is room for; what the jobs say where there is none."""
     room = min(one.capacity - int(one.initial.sum()), 3)
     if room < 1:
-        return one.workload.jobs[0].start_s
+        return one.workload.jobs[0].cold_start_s
     wall_s = profile.start_time(ray, how[0], more=room)
     report(f"{room} replicas start in {wall_s:.1f} s of wall time")
     return wall_s * one.scale
@@ -134,20 +137,20 @@ def _noted(notes: Notes | None) -> dict:
     if notes is None:
         return {}
     told = asdict(notes) | {"failures": len(notes.failures)}
-    return told | {"too_much_load": too_much(notes)}
+    return told | {"noisy_host": too_much(notes)}
 
 
 def too_much(notes: Notes) -> bool:
     """Whether others that do not give way kept the machine too busy for the run to be trusted."""
-    return notes.other_cpu - notes.niced_cpu > TOO_MUCH
+    return notes.background_cpu - notes.niced_cpu > TOO_MUCH
 
 
 def _told(key, run, notes: Notes, trials: int) -> str:
-    mark = f"; {notes.other_cpu:.1f} processors were busy with others" + (", too many" if too_much(notes) else "")
+    mark = f"; {notes.background_cpu:.1f} processors were busy with others" + (", too many" if too_much(notes) else "")
     rate = summarize(run)["slo_violation_rate"]
     return (
-        f"{key['policy']}, trial {key['trial'] + 1} of {trials}: violations {rate:.2%}, {notes.served} served, {notes.shed} "
-        f"shed, {notes.failed + notes.unsent} lost{mark}"
+        f"{key['policy']}, trial {key['trial'] + 1} of {trials}: violations {rate:.2%}, {notes.served} served, {notes.dropped} "
+        f"dropped, {notes.failed + notes.unsent} lost{mark}"
     )
 
 
@@ -198,7 +201,7 @@ def published_distance(table: pd.DataFrame, policies: list[str]) -> float:
         columns={"system": "policy", "env": "environment"}
     )
     table = table[table["policy"].isin(policies)].assign(trial=0, lost_utility=table["lost_cluster_utility_mean"])
-    return float(np.mean([ranking_distance(part) for _, part in table.groupby("replicas")]))
+    return float(np.mean([ranking_distance(part) for _, part in table.groupby("capacity_cores")]))
 
 
 def lost_utility_error(summary: pd.DataFrame) -> pd.DataFrame:
@@ -229,12 +232,12 @@ def replay(
     *,
     jobs: Sequence[int] | None,
     replicas: int,
-    places: int,
+    max_ongoing_requests: int,
     first_minute: int,
     minutes: int,
     scale: float,
     tick_s: float,
-    most_rps: float,
+    max_rps: float,
     trials: int,
     policies: Sequence[str],
     address: str | None = None,
@@ -245,26 +248,28 @@ def replay(
 
     Parameters
     ----------
-    jobs : places in the workload, None the first three.
-    first_minute, minutes : of the judged day.
+    jobs : max_ongoing_requests in the workload, None the first three.
+    first_minute, minutes : of the evaluation day.
     tick_s : wall seconds between decisions.
     """
     traces = read_traces(Path(results) / "traces")
     traces = part_of(traces, range(len(traces.jobs))[:3] if jobs is None else jobs, first_minute)
-    workload, share = thinned(traces.workload().between(0, minutes), scale, most_rps)
+    workload, share = thinned(traces.workload().between(0, minutes), scale, max_rps)
     if share < 1:
-        report(f"{share:.0%} of the requests are sent, as all would be more than {most_rps:g} a second")
-    one = Slice(workload, replicas, scale, tick_s * scale, places)
-    kit = Kit(workload.jobs, forecast.fit("ar", traces), measure(workload.jobs, physics=one.physics))
+        report(f"{share:.0%} of the requests are sent, as all would be more than {max_rps:g} a second")
+    one = Slice(workload, replicas, scale, tick_s * scale, max_ongoing_requests)
+    context = PolicyContext(
+        workload.jobs, forecast.fit("ar", traces), measure(workload.jobs, serving_model=one.serving_model)
+    )
     return study(
         one,
-        {name: make(name, kit) for name in policies},
+        {name: make(name, context) for name in policies},
         served(workload.jobs, scale=scale),
         trials,
         backend=backend,
         address=address,
         serve_address=serve_address,
         journals=Path(results) / "live" / backend,
-        most_rps=most_rps,
+        max_rps=max_rps,
         report=report,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faro_lib.control import Rules
+from faro_lib.control import GuardrailConfig
 from faro_lib.control.clock import Clock
 from faro_lib.control.controller import drive, paced
 from faro_lib.policies import Faro, Policy
@@ -24,8 +24,8 @@ from faro_lib.rayserve.profile import REPORTED_S
 from faro_lib.rayserve.rest import PATIENCE_S, Rest
 from faro_lib.rayserve.spec import Served
 from faro_lib.rayserve.statistics import add_row, empty_row
-from faro_lib.simulate import Draws, Physics, Run, draw, simulate
-from faro_lib.simulate.run import Decisions, judged
+from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
+from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Traces, Workload
 from faro_lib.workload.jobs import MINUTE_S
 
@@ -42,7 +42,7 @@ class Slice:
     workload : the jobs, with service and start times as measured, and their requests.
     scale : trace seconds in a wall second.
     tick_s : between two decisions.
-    places : requests that a replica may hold.
+    max_ongoing_requests : requests that a replica may hold.
     overhead_s : what a replica needs for a request beyond the service time drawn for it.
     """
 
@@ -50,7 +50,7 @@ class Slice:
     capacity: int
     scale: float
     tick_s: float
-    places: int
+    max_ongoing_requests: int
     overhead_s: float = 0.0
 
     def __post_init__(self):
@@ -66,18 +66,18 @@ class Slice:
         return fair_share(self.workload.jobs, self.capacity)
 
     @property
-    def rules(self) -> Rules:
-        return Rules(max_moves=MOST_STARTS)
+    def guardrails(self) -> GuardrailConfig:
+        return GuardrailConfig(max_scaling_actions=MOST_STARTS)
 
     @property
-    def physics(self) -> Physics:
-        return Physics("least-outstanding", replica_places=self.places)
+    def serving_model(self) -> ServingModel:
+        return ServingModel("least-outstanding", max_ongoing_requests=self.max_ongoing_requests)
 
     def paced(self, policy: Policy) -> Policy:
         """The policy with this slice's tick; where it plans, a new replica is cold for the minute that it takes to start."""
         if not isinstance(policy, Faro):
             return paced(policy, self.tick_s)
-        return paced(policy, self.tick_s, cold_start_min=1.0)
+        return paced(policy, self.tick_s, cold_start_minutes=1.0)
 
     def draws(self, seed: int) -> Draws:
         """The chance of a trial, the same for every policy, live and in the twin."""
@@ -90,16 +90,16 @@ def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
     One training day is lost if first_minute > 0, as the days are cut anew.
     """
     chosen = list(jobs)
-    train, judged_day = traces.train[:, :, chosen], traces.evaluation[:, chosen]
+    train, evaluation_day = traces.train[:, :, chosen], traces.evaluation[:, chosen]
     if first_minute:
         days, samples, count, minutes = train.shape
         flat = train.transpose(1, 2, 0, 3).reshape(samples, count, days * minutes)
         cut = flat[..., first_minute : first_minute + (days - 1) * minutes] if days else flat
         train = cut.reshape(samples, count, max(days - 1, 0), minutes).transpose(2, 0, 1, 3)
-        judged_day = judged_day[..., first_minute:]
+        evaluation_day = evaluation_day[..., first_minute:]
         if not train.shape[0]:
-            train = np.zeros((0, *judged_day.shape), np.int64)
-    return Traces(tuple(traces.jobs[job] for job in chosen), train, judged_day)
+            train = np.zeros((0, *evaluation_day.shape), np.int64)
+    return Traces(tuple(traces.jobs[job] for job in chosen), train, evaluation_day)
 
 
 def twin(one: Slice, policy: Policy, seed: int) -> Run:
@@ -111,8 +111,8 @@ def twin(one: Slice, policy: Policy, seed: int) -> Run:
         one.paced(policy),
         one.capacity,
         draws=draws,
-        physics=one.physics,
-        rules=one.rules,
+        serving_model=one.serving_model,
+        guardrails=one.guardrails,
         initial=one.initial,
     )
 
@@ -121,29 +121,29 @@ def twin(one: Slice, policy: Policy, seed: int) -> Run:
 class Notes:
     """What else there is to say of a live run.
 
-    other_cpu, niced_cpu : processors kept busy by processes that are not ours, mean over the run; of them, by processes
+    background_cpu, niced_cpu : processors kept busy by processes that are not ours, mean over the run; of them, by processes
         that give way to ours.
-    served, shed, failed, unsent : requests by outcome.
-    late_ms_p99 : how much later than due requests were sent.
-    overhead_s, outside_s : trace seconds that a request took beyond the service time drawn for it, in its replica and
+    served, dropped, failed, unsent : requests by outcome.
+    send_lag_ms_p99 : how much later than due requests were sent.
+    overhead_s, network_overhead_s : trace seconds that a request took beyond the service time drawn for it, in its replica and
         outside of it; NaN if the replicas did not tell.
     failures : what went wrong in the controller, (reason, one line).
     """
 
-    other_cpu: float
+    background_cpu: float
     niced_cpu: float
     served: int
-    shed: int
+    dropped: int
     failed: int
     unsent: int
-    late_ms_p99: float
+    send_lag_ms_p99: float
     overhead_s: float
-    outside_s: float
+    network_overhead_s: float
     failures: tuple[tuple[str, str], ...]
 
 
 def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np.ndarray]:
-    """The requests of a trial as the load generator sends them, and their places in the order of the draws."""
+    """The requests of a trial as the load generator sends them, and their max_ongoing_requests in the order of the draws."""
     job = np.repeat(np.arange(len(urls)), np.diff(draws.first))
     order = np.argsort(draws.arrival_s, kind="stable")
     wall = draws.arrival_s[order] / one.scale, draws.service_s[order] / one.scale
@@ -158,7 +158,7 @@ def run_of(one: Slice, draws: Draws, order: np.ndarray, sent: Sent, decisions: D
     minute_s[-1] = np.inf
     blocks = zip(draws.first[:-1], draws.first[1:])
     edges = np.array([a + np.searchsorted(draws.arrival_s[a:b], minute_s) for a, b in blocks])
-    return judged(one.workload, one.capacity, latency_s, edges, one.initial, decisions, wall_s)
+    return evaluate_run(one.workload, one.capacity, latency_s, edges, one.initial, decisions, wall_s)
 
 
 def live(
@@ -171,7 +171,7 @@ def live(
     *,
     pids: Sequence[int] = (),
     journal: str | Path | None = None,
-    most_rps: float = 200.0,
+    max_rps: float = 200.0,
 ) -> tuple[Run, Notes]:
     """The slice on real replicas, from the same start and with the same requests for every policy.
 
@@ -186,7 +186,7 @@ def live(
     clock = Clock.starting_now(one.scale, in_s=2.0)
     cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, one.capacity)
     decisions, failures = Decisions(), list[tuple[str, str]]()
-    generator = Generator(script, clock.origin_s, most_rps=most_rps)
+    generator = Generator(script, clock.origin_s, max_rps=max_rps)
     began = time.perf_counter()
     try:
         with OtherLoad((*pids, generator.pid)) as others:
@@ -194,7 +194,7 @@ def live(
                 cluster,
                 one.paced(policy),
                 one.workload.jobs,
-                rules=one.rules,
+                guardrails=one.guardrails,
                 journal=journal,
                 clock=clock,
                 until_s=one.workload.minutes * MINUTE_S,
@@ -205,19 +205,19 @@ def live(
     finally:
         generator.stop()
     run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
-    served_n, shed, failed, unsent = (sent.count(outcome) for outcome in range(len(OUTCOMES)))
+    served_n, dropped, failed, unsent = (sent.count(outcome) for outcome in range(len(OUTCOMES)))
     late_ms = float(np.nanquantile(sent.late_s, 0.99) * 1e3) if len(sent.late_s) else 0.0
-    overhead_s, outside_s = beyond(one, draws, order, sent, http, clock)
+    overhead_s, network_overhead_s = beyond(one, draws, order, sent, http, clock)
     return run, Notes(
         others.processors,
         others.niced,
         served_n,
-        shed,
+        dropped,
         failed,
         unsent,
         late_ms,
         overhead_s,
-        outside_s,
+        network_overhead_s,
         tuple(failures),
     )
 
@@ -238,8 +238,8 @@ def beyond(one: Slice, draws: Draws, order, sent: Sent, http: Rest, clock: Clock
         return math.nan, math.nan
     drawn_s = float(draws.service_s[order][was_served].mean())
     in_replica_s = total["latency_s"] / total["done"]
-    outside_s = (float(sent.latency_s[was_served].mean()) - in_replica_s) * one.scale
-    return total["service_s"] / total["done"] * one.scale - drawn_s, outside_s
+    network_overhead_s = (float(sent.latency_s[was_served].mean()) - in_replica_s) * one.scale
+    return total["service_s"] / total["done"] * one.scale - drawn_s, network_overhead_s
 
 
 def reset(one: Slice, served: tuple[Served, ...], ray: Rest, http: Rest) -> float:
@@ -253,9 +253,11 @@ def reset(one: Slice, served: tuple[Served, ...], ray: Rest, http: Rest) -> floa
             running = seen.running.tolist()
             cluster.apply(one.initial, np.zeros(len(served)))
             at_start = (
-                (seen.running == one.initial).all() and (seen.target == one.initial).all() and not seen.idle.any()
+                (seen.running == one.initial).all()
+                and (seen.target == one.initial).all()
+                and not seen.terminating.any()
             )
-            if at_start and not np.nansum(seen.queue):
+            if at_start and not np.nansum(seen.ongoing):
                 time.sleep(QUIET_S)
                 return time.monotonic() - began
         time.sleep(0.5)

@@ -12,11 +12,11 @@ from faro_lib.experiments.compare import limits_of
 from faro_lib.forecast.oracle import oracle
 from faro_lib.metrics.limit import best_by_minute, most_replicas
 from faro_lib.metrics.measures import lost_utility, summarize
-from faro_lib.policies import Kit
+from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import chosen
 from faro_lib.policies.protocol import Policy
-from faro_lib.queueing import MeasuredPerformance, service_class
-from faro_lib.simulate import Draws, Physics, simulate
+from faro_lib.queueing import LatencyTable, service_class
+from faro_lib.simulate import Draws, ServingModel, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S
@@ -60,12 +60,12 @@ class Beginning:
         return self.policy.decide(state, observation)
 
 
-def values_at_constant_rates(workload: Workload, performance: MeasuredPerformance, most: int) -> np.ndarray:
+def values_at_constant_rates(workload: Workload, latency_model: LatencyTable, most: int) -> np.ndarray:
     """What each minute is worth on average with x replicas at its rate: (jobs, most + 1, minutes); column 0 nothing."""
     rates_rps = workload.requests_per_min / MINUTE_S
     columns = [
         [
-            performance.read("relaxed", service_class(job), rate, x) if x else np.zeros(len(rate))
+            latency_model.read("relaxed", service_class(job), rate, x) if x else np.zeros(len(rate))
             for x in range(most + 1)
         ]
         for job, rate in zip(workload.jobs, rates_rps)
@@ -75,18 +75,18 @@ def values_at_constant_rates(workload: Workload, performance: MeasuredPerformanc
 
 def remaining(
     workload: Workload,
-    kit: Kit,
+    context: PolicyContext,
     capacity: int,
     draws: Draws,
     *,
     objective: str = "Sum",
-    physics: Physics = PAPER,
+    serving_model: ServingModel = PAPER,
 ) -> pd.DataFrame:
     """Lost utility of our edition with one part ideal, then all, then without any chance; rows in the order of IDEALS.
 
     Parameters
     ----------
-    kit : with a forecaster and a measured latency table.
+    context : with a forecaster and a measured latency table.
     capacity : cores.
     draws : of the trial.
 
@@ -94,25 +94,25 @@ def remaining(
     -------
     part, lost_utility, slo_violation_rate (NaN where nothing was simulated).
     """
-    if kit.performance is None:
-        raise ValueError("kit.performance=None: what constant rates are worth must have been measured")
-    value = values_at_constant_rates(workload, kit.performance, most_replicas(workload.jobs, capacity))
+    if context.latency_model is None:
+        raise ValueError("context.latency_model=None: what constant rates are worth must have been measured")
+    value = values_at_constant_rates(workload, context.latency_model, most_replicas(workload.jobs, capacity))
     best = best_by_minute(value, capacity, workload.jobs)
-    knowing = replace(kit, forecaster=oracle(workload))
-    at_once = replace(workload, jobs=tuple(replace(job, start_s=0.0) for job in workload.jobs))
-    no_wait = replace(physics, idle_s=0.0, retry_s=1.0)
+    knowing = replace(context, forecaster=oracle(workload))
+    at_once = replace(workload, jobs=tuple(replace(job, cold_start_s=0.0) for job in workload.jobs))
+    no_wait = replace(serving_model, idle_s=0.0, retry_s=1.0)
     # Decided in the last seconds of a minute, a move is there for the next one.
-    ours, soon = chosen(kit, objective), {"cold_start_min": 1.0}
-    runs: dict[str, tuple[Workload, Policy, Physics]] = {
-        AS_IS: (workload, ours, physics),
-        START: (workload, Beginning(ours, best[:, 0]), physics),
-        FORECAST: (workload, chosen(knowing, objective), physics),
-        MOVES: (at_once, chosen(kit, objective, **soon), no_wait),
+    ours, soon = chosen(context, objective), {"cold_start_minutes": 1.0}
+    runs: dict[str, tuple[Workload, Policy, ServingModel]] = {
+        AS_IS: (workload, ours, serving_model),
+        START: (workload, Beginning(ours, best[:, 0]), serving_model),
+        FORECAST: (workload, chosen(knowing, objective), serving_model),
+        MOVES: (at_once, chosen(context, objective, **soon), no_wait),
         ALL: (at_once, Beginning(chosen(knowing, objective, **soon), best[:, 0]), no_wait),
     }
     rows = []
     for part, (day, policy, world) in runs.items():
-        measured = summarize(simulate(day, policy, capacity, draws=draws, physics=world))
+        measured = summarize(simulate(day, policy, capacity, draws=draws, serving_model=world))
         rows.append((part, measured["lost_utility"], measured["slo_violation_rate"]))
     jobs, minutes = best.shape
     reached = np.full((jobs, minutes + 1), np.nan)  # the last bin is the overrun's, which no rate describes
@@ -120,6 +120,6 @@ def remaining(
         workload.requests_per_min > 0, value[np.arange(jobs)[:, None], best, np.arange(minutes)], np.nan
     )
     rows.append((CONSTANT, lost_utility(reached), np.nan))
-    limit = limits_of(workload, draws, (capacity,), physics=physics)[0]
+    limit = limits_of(workload, draws, (capacity,), serving_model=serving_model)[0]
     rows.append((LIMIT, limit["lost_utility"], limit["slo_violation_rate"]))
     return pd.DataFrame(rows, columns=["part", "lost_utility", "slo_violation_rate"])

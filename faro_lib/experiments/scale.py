@@ -10,7 +10,7 @@ import pandas as pd
 
 from faro_lib import forecast
 from faro_lib.experiments.compare import limits_of, summaries, trial_seeds
-from faro_lib.policies import Kit, make
+from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.paper import OBJECTIVES
 from faro_lib.policies.paper_solvers import ExactPaperFaro, GroupedPaperFaro
 from faro_lib.simulate import draw
@@ -25,12 +25,12 @@ GROUPED, EXACT = "Faro-Sum (paper, hierarchical)", "Faro-Sum (paper, exact)"
 COMPARED = ("FairShare", "AIAD", GROUPED, EXACT, "Faro-Sum")
 
 
-def make_any(name: str, kit: Kit):
+def make_any(name: str, context: PolicyContext):
     """`policies.make`, and the paper's edition of Faro-Sum with its hierarchical or the exact solver."""
     other = {GROUPED: GroupedPaperFaro, EXACT: ExactPaperFaro}.get(name)
     if other is None:
-        return make(name, kit)
-    return other(kit.need("forecaster", name), name=name, objective=OBJECTIVES["Faro-Sum"])
+        return make(name, context)
+    return other(context.require("forecaster", name), name=name, objective=OBJECTIVES["Faro-Sum"])
 
 
 def enlarged(traces: Traces, how: str, jobs: int, seed: int = SEED) -> Traces:
@@ -43,7 +43,7 @@ def enlarged(traces: Traces, how: str, jobs: int, seed: int = SEED) -> Traces:
 
 def larger(
     traces: Traces,
-    performance: Any,
+    latency_model: Any,
     how: str,
     jobs: int,
     replicas: int,
@@ -61,24 +61,24 @@ def larger(
 
     Parameters
     ----------
-    performance : the measured latency table of the models, or None.
+    latency_model : the measured latency table of the models, or None.
     replicas : of the jobs' mean size in cores.
     minutes : of the day; None = all of it.
     """
     many = enlarged(traces, how, jobs)
     cores = jobs_array(many.jobs, "cores")
     capacity = round(replicas * cores.mean())
-    kit = Kit(many.jobs, forecast.fit("ar", many), performance)
+    context = PolicyContext(many.jobs, forecast.fit("ar", many), latency_model)
     day = _part_of_a_day(many, minutes)
-    made = {name: make_any(name, kit) for name in policies if name != GROUPED or np.ptp(cores) == 0}
+    made = {name: make_any(name, context) for name in policies if name != GROUPED or np.ptp(cores) == 0}
     summary, limits = summaries(day, made, capacity, trials, limit=limit, report=report)
-    about = {"variant": how, "jobs": jobs, "replicas": replicas}
+    about = {"variant": how, "jobs": jobs, "capacity_cores": replicas}
     return summary.assign(**about), limits.assign(**about)
 
 
 def two_models(
     traces: Traces,
-    kit: Kit,
+    context: PolicyContext,
     replicas: int,
     policies: Sequence[str],
     *,
@@ -88,16 +88,16 @@ def two_models(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every other job serves ResNet18: the summary and the limit. Both models are measured anew."""
     both = mixed(traces)
-    kit = Kit(both.jobs, kit.forecaster, measure(both.jobs))
+    context = PolicyContext(both.jobs, context.forecaster, measure(both.jobs))
     day = _part_of_a_day(both, minutes)
-    made = {name: make(name, kit) for name in policies}
+    made = {name: make(name, context) for name in policies}
     summary, limits = summaries(day, made, replicas, trials, limit=True, report=report)
     return summary.assign(variant="mixed", jobs=len(both.jobs)), limits
 
 
 def curve(
     traces: Traces,
-    kit: Kit,
+    context: PolicyContext,
     sizes: Sequence[int],
     policies: Sequence[str],
     *,
@@ -107,7 +107,7 @@ def curve(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The same day at many cluster sizes: the summary, and the limit of the first trial at each size."""
     day = _part_of_a_day(traces, minutes)
-    made = {name: make(name, kit) for name in policies}
+    made = {name: make(name, context) for name in policies}
     rows = pd.concat([summaries(day, made, size, trials, report=report)[0] for size in sizes], ignore_index=True)
     return rows, pd.DataFrame(limits_of(day, draw(day, trial_seeds(1)[0]), tuple(sizes)))
 

@@ -13,17 +13,17 @@ from faro_lib.allocate.hierarchical import solve_hierarchical
 from faro_lib.allocate.objectives import objective_of
 from faro_lib.allocate.solve import solve
 from faro_lib.allocate.spare import shrink, spread_spare
-from faro_lib.forecast import HORIZON_MIN
+from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 
 # Of sloppify/solvers.csv.
 COLUMNS = (
-    "objective", "formulation", "solver", "jobs", "replicas", "window", "value", "optimum", "gap", "seconds",
+    "objective", "formulation", "solver", "jobs", "capacity_cores", "window", "value", "optimum", "gap", "seconds",
     "table_seconds",
 )  # fmt: skip
-SPARE = ("replicas", "window", "spare", "replicas_used", "realised")
-JUDGED = ("objective", "formulation", "solver", "replicas", "window", "judge", "expected", "realised")
+SPARE = ("capacity_cores", "window", "spare", "replicas_used", "realised")
+SCORED = ("objective", "formulation", "solver", "capacity_cores", "window", "scored_by", "expected", "realised")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def decision_windows(
     fitted = forecast.fit(forecaster, traces.until(days[0]), seed=seed)
     total = traces.train.shape[-1]
     per_day = int(np.ceil(count / len(days)))
-    moments = np.unique(np.linspace(forecast.CONTEXT_MIN, total - HORIZON_MIN, per_day).round().astype(int))
+    moments = np.unique(np.linspace(forecast.CONTEXT_MINUTES, total - HORIZON_MINUTES, per_day).round().astype(int))
     windows: list[Window] = []
     for day in days:
         counts = traces.train[day - 1, sample]
@@ -71,13 +71,13 @@ def decision_windows(
         for minute in range(total):
             if minute in moments and len(windows) < count:
                 past = counts[:, None, minute - 5 : minute] / MINUTE_S
-                before = build_table(traces.jobs, past, np.zeros(len(traces.jobs)), cold_start_min=0)
+                before = build_table(traces.jobs, past, np.zeros(len(traces.jobs)), cold_start_minutes=0)
                 windows.append(
                     Window(
                         f"day {day}, minute {minute}",
                         traces.jobs,
-                        state.sample(HORIZON_MIN, samples) / MINUTE_S,
-                        counts[:, minute : minute + HORIZON_MIN] / MINUTE_S,
+                        state.sample(HORIZON_MINUTES, samples) / MINUTE_S,
+                        counts[:, minute : minute + HORIZON_MINUTES] / MINUTE_S,
                         solve(before, budget).replicas,
                     )
                 )
@@ -98,15 +98,15 @@ def enlarged(window: Window, jobs: int, *, seed: int = 0) -> Window:
     )
 
 
-def table_of(window: Window, budget, objective, formulation, *, performance="half-mmc", truth=False):
+def table_of(window: Window, budget, objective, formulation, *, latency_model="half-mmc", truth=False):
     """The window's table: formulation "relaxed" or "precise", with drops if the objective asks for them."""
     return build_table(
-        window.jobs, window.truth_rps[:, None] if truth else window.rates_rps, window.running, performance=performance,
+        window.jobs, window.truth_rps[:, None] if truth else window.rates_rps, window.running, latency_model=latency_model,
         utility=formulation, drops=DROPS if objective_of(objective).effective else None, max_replicas=int(budget),
     )  # fmt: skip
 
 
-def compare_solvers(windows, budgets, objectives, solvers, *, slow=(), slow_windows: int = 3, performance="half-mmc"):
+def compare_solvers(windows, budgets, objectives, solvers, *, slow=(), slow_windows: int = 3, latency_model="half-mmc"):
     """Every solver on the same tables: a data frame with one row an answer, as in sloppify/solvers.csv.
 
     Columns objective, formulation, solver, jobs, replicas, window, value, optimum, gap, seconds, and table_seconds, the
@@ -120,7 +120,7 @@ def compare_solvers(windows, budgets, objectives, solvers, *, slow=(), slow_wind
             for objective in objectives:
                 for formulation in ("relaxed", "precise"):
                     started = time.process_time()
-                    table = table_of(window, budget, objective, formulation, performance=performance)
+                    table = table_of(window, budget, objective, formulation, latency_model=latency_model)
                     table_seconds = time.process_time() - started
                     best = solve(table, budget, objective).value
                     for solver in (*solvers, *(slow if i < slow_windows else ())):
@@ -134,8 +134,8 @@ def compare_solvers(windows, budgets, objectives, solvers, *, slow=(), slow_wind
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def judge_formulations(windows, budgets, objectives, solvers, *, performance="half-mmc"):
-    """Decide on one formulation, be judged on both, as expected and as it came: one row a decision and judge.
+def score_formulations(windows, budgets, objectives, solvers, *, latency_model="half-mmc"):
+    """Decide on one formulation, be scored on both, as expected and as it came: one row a decision and judge.
 
     Columns objective, formulation, solver, replicas, window, judge (relaxed, precise), expected, realised: mean utility
     over jobs and minutes, under the forecast and under the true rates. Objectives without drops only.
@@ -147,13 +147,13 @@ def judge_formulations(windows, budgets, objectives, solvers, *, performance="ha
         for window in windows:
             jobs = np.arange(len(window.jobs))
             judges = {
-                (judge, truth): table_of(window, budget, "Sum", judge, performance=performance, truth=truth).value
+                (judge, truth): table_of(window, budget, "Sum", judge, latency_model=latency_model, truth=truth).value
                 for judge in ("relaxed", "precise")
                 for truth in (False, True)
             }
             for objective in objectives:
                 for formulation in ("relaxed", "precise"):
-                    table = table_of(window, budget, objective, formulation, performance=performance)
+                    table = table_of(window, budget, objective, formulation, latency_model=latency_model)
                     for solver in solvers:
                         options = {"plateau": True} if solver in METHODS and formulation == "precise" else {}
                         chosen = solve(table, budget, objective, solver, **options).replicas
@@ -166,7 +166,7 @@ def judge_formulations(windows, budgets, objectives, solvers, *, performance="ha
                             rows.append(
                                 (objective, formulation, solver, budget, window.name, judge, expected, realised)
                             )
-    return pd.DataFrame(rows, columns=JUDGED)
+    return pd.DataFrame(rows, columns=SCORED)
 
 
 def compare_scales(
@@ -215,7 +215,7 @@ def compare_scales(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def judge_spare(windows, budgets, *, heavier=1.3, performance="half-mmc"):
+def score_spare(windows, budgets, *, heavier=1.3, latency_model="half-mmc"):
     """What is left after the optimum of Sum: kept idle, taken back (`shrink`), or given away (`spread_spare`).
 
     Columns replicas, window, spare, replicas_used, realised: mean relaxed utility over jobs and minutes under the true rates.
@@ -226,11 +226,15 @@ def judge_spare(windows, budgets, *, heavier=1.3, performance="half-mmc"):
     rows = []
     for budget in budgets:
         for window in windows:
-            table = table_of(window, budget, "Sum", "relaxed", performance=performance)
+            table = table_of(window, budget, "Sum", "relaxed", latency_model=latency_model)
             heavy = table_of(
-                replace(window, rates_rps=heavier * window.rates_rps), budget, "Sum", "relaxed", performance=performance
+                replace(window, rates_rps=heavier * window.rates_rps),
+                budget,
+                "Sum",
+                "relaxed",
+                latency_model=latency_model,
             )
-            judge = table_of(window, budget, "Sum", "relaxed", performance=performance, truth=True).value
+            judge = table_of(window, budget, "Sum", "relaxed", latency_model=latency_model, truth=True).value
             plan = solve(table, budget)
             answers = {
                 "as solved": plan,

@@ -2,7 +2,7 @@
 
     python -m faro_lib.experiments.tuning --raw data/raw --out choices.csv
 
-The judged day is never opened. docs/choices.md has the table.
+The evaluation day is never opened. docs/choices.md has the table.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.experiments.remaining import remaining
 from faro_lib.metrics.measures import minute_utility, summarize
-from faro_lib.policies import Kit
+from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import FALLBACK, chosen
 from faro_lib.policies.protocol import Policy
 from faro_lib.simulate import TRIAL_SEEDS, draw, simulate
@@ -28,43 +28,43 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces
 from faro_lib.workload.tables import load_workload
 
-# The last training days carry about 0.88 of the judged day's load, so that these stand for its 36, 32 and 16.
+# The last training days carry about 0.88 of the evaluation day's load, so that these stand for its 36, 32 and 16.
 DAYS, PHASES, SIZES = (9, 10), (0, 2), (32, 28, 14)
 CHOSEN = "chosen"
 
 
-def alternatives(kit: Kit, other: Kit) -> dict[str, Policy]:
+def alternatives(context: PolicyContext, other: PolicyContext) -> dict[str, Policy]:
     """What was chosen, and what differs from it by one option; `other` has another forecaster."""
     changes: dict[str, dict] = {
         "no nowcast": {"nowcast": False},
         "decides 40 s into a minute": {"phase_s": 40.0},
         "decides every second minute": {"interval_s": 120.0},
-        "grown jobs cold for 1 minute of the horizon": {"cold_start_min": 1.0},
-        "grown jobs cold for 1.5 minutes": {"cold_start_min": 1.5},
-        "horizon of 5 minutes": {"horizon_min": 5},
-        "horizon of 8 minutes": {"horizon_min": 8},
-        "moves are free": {"change_penalty": 0.0},
-        "a move costs 0.02": {"change_penalty": 0.02},
-        "a move costs 0.06": {"change_penalty": 0.06},
+        "grown jobs cold for 1 minute of the horizon": {"cold_start_minutes": 1.0},
+        "grown jobs cold for 1.5 minutes": {"cold_start_minutes": 1.5},
+        "horizon of 5 minutes": {"horizon_minutes": 5},
+        "horizon of 8 minutes": {"horizon_minutes": 8},
+        "moves are free": {"switching_cost": 0.0},
+        "a move costs 0.02": {"switching_cost": 0.02},
+        "a move costs 0.06": {"switching_cost": 0.06},
         "no reactive loop": {"reactive": False},
-        "half of M/M/c": {"performance": "half-mmc"},
-        "M/G/c by correction": {"performance": FALLBACK},
+        "half of M/M/c": {"latency_model": "half-mmc"},
+        "M/G/c by correction": {"latency_model": FALLBACK},
     }
     fair: dict[str, dict] = {
-        "FairSum: a move costs 0.01": {"change_penalty": 0.01},
-        "FairSum: a move costs 0.1": {"change_penalty": 0.1},
+        "FairSum: a move costs 0.01": {"switching_cost": 0.01},
+        "FairSum: a move costs 0.1": {"switching_cost": 0.1},
         "FairSum: spread weighed by the number of jobs": {"gamma": None},
-        "FairSum: no redress": {"redress": 0.0},
-        "FairSum: redress 2": {"redress": 2.0},
+        "FairSum: no deficit_weighting": {"deficit_weighting": 0.0},
+        "FairSum: deficit_weighting 2": {"deficit_weighting": 2.0},
     }
     return {
-        CHOSEN: chosen(kit),
-        **{name: chosen(kit, **change) for name, change in changes.items()},
+        CHOSEN: chosen(context),
+        **{name: chosen(context, **change) for name, change in changes.items()},
         "pooled autoregression": chosen(other),
-        f"FairSum: {CHOSEN}": chosen(kit, "FairSum"),
-        **{name: chosen(kit, "FairSum", **change) for name, change in fair.items()},
-        f"Fair: {CHOSEN}": chosen(kit, "Fair"),
-        "Fair: no redress": chosen(kit, "Fair", redress=0.0),
+        f"FairSum: {CHOSEN}": chosen(context, "FairSum"),
+        **{name: chosen(context, "FairSum", **change) for name, change in fair.items()},
+        f"Fair: {CHOSEN}": chosen(context, "Fair"),
+        "Fair: no deficit_weighting": chosen(context, "Fair", deficit_weighting=0.0),
     }
 
 
@@ -78,7 +78,7 @@ def measured(
     for name, policy in policies.items():
         run = simulate(workload, policy, size, draws=draws)
         worst = float(np.nanmean(minute_utility(run), axis=1).min())
-        key = {"option": name, "day": day, "phase": phase, "replicas": size}
+        key = {"option": name, "day": day, "phase": phase, "capacity_cores": size}
         rows.append(key | summarize(run) | {"worst_job": worst})
     return pd.DataFrame(rows)
 
@@ -92,29 +92,29 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     -------
     option, replicas, lost_utility, slo_violation_rate, worst_job, more, more_error.
     """
-    runs = ["day", "phase", "replicas"]
+    runs = ["day", "phase", "capacity_cores"]
     prefix = table["option"].str.extract(r"^(Fair\w*: )", expand=False).fillna("")
     base = table[table["option"] == prefix + CHOSEN].assign(prefix=prefix)
     table = table.assign(prefix=prefix).merge(
         base[[*runs, "prefix", "lost_utility"]], on=[*runs, "prefix"], suffixes=("", "_chosen")
     )
     table["more"] = table["lost_utility"] - table["lost_utility_chosen"]
-    by = table.groupby(["option", "replicas"], sort=False)
+    by = table.groupby(["option", "capacity_cores"], sort=False)
     means = by[["lost_utility", "slo_violation_rate", "worst_job", "more"]].mean()
     return means.assign(more_error=by["more"].sem(ddof=1)).reset_index()
 
 
-def _remaining(traces: Traces, kit: Kit, day: int, phase: int, size: int, seed: int) -> pd.DataFrame:
+def _remaining(traces: Traces, context: PolicyContext, day: int, phase: int, size: int, seed: int) -> pd.DataFrame:
     workload = traces.workload(day, phase)
-    return remaining(workload, kit, size, draw(workload, seed)).assign(day=day, phase=phase, replicas=size)
+    return remaining(workload, context, size, draw(workload, seed)).assign(day=day, phase=phase, replicas=size)
 
 
-def kits(traces: Traces, posterior: forecast.Posterior) -> tuple[Kit, Kit]:
+def kits(traces: Traces, posterior: forecast.Posterior) -> tuple[PolicyContext, PolicyContext]:
     """With the Bayesian forecaster, and with the pooled autoregression; both have seen the days before DAYS only."""
-    jobs, performance = traces.jobs, measure(traces.jobs)
+    jobs, latency_model = traces.jobs, measure(traces.jobs)
     before = traces.until(min(DAYS))
     return tuple(  # type: ignore[return-value]
-        Kit(jobs, forecaster=forecaster, performance=performance)
+        PolicyContext(jobs, forecaster=forecaster, latency_model=latency_model)
         for forecaster in (forecast.fit("bayes", before, posterior=posterior), forecast.fit("ar", before))
     )
 
@@ -146,16 +146,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2)
     told = parser.parse_args(arguments)
     traces = load_workload("faro-10jobs", raw=told.raw)
-    kit, other = kits(traces, fitted(traces))
-    policies = alternatives(kit, other)
+    context, other = kits(traces, fitted(traces))
+    policies = alternatives(context, other)
     cases = list(product(DAYS, PHASES, SIZES))
     with ProcessPoolExecutor(told.workers) as pool:
         runs = [pool.submit(measured, traces, policies, *case, told.seed) for case in cases]
-        parts = [pool.submit(_remaining, traces, kit, *case, told.seed) for case in cases]
+        parts = [pool.submit(_remaining, traces, context, *case, told.seed) for case in cases]
         table = gathered(runs, told.out)
         made_of = pd.concat([part.result() for part in parts], ignore_index=True)
     print(differences(table).round(4).to_string(index=False))
-    print(made_of.groupby(["part", "replicas"], sort=False)["lost_utility"].mean().unstack().round(3).to_string())
+    print(made_of.groupby(["part", "capacity_cores"], sort=False)["lost_utility"].mean().unstack().round(3).to_string())
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def published_ablation(path, steps: dict[str, str], environment: str = "simulati
     return pd.DataFrame(
         {
             "variant": table["system"].map(steps),
-            "replicas": table["replicas"],
+            "capacity_cores": table["capacity_cores"],
             "lost_utility": table["lost_cluster_utility_mean"],
             "slo_violation_rate": table["slo_violation_rate_mean"],
         }
@@ -53,19 +53,19 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
 
     names = list(dict.fromkeys(summary["variant"]))
     editions = summary.drop_duplicates("variant").set_index("variant")["edition"]
-    sizes = sorted(summary["replicas"].unique(), reverse=True)
+    sizes = sorted(summary["capacity_cores"].unique(), reverse=True)
     figure, axes = plt.subplots(1, len(sizes), figsize=(PAGE_IN, 0.7 + 0.2 * len(names)), sharey=True, squeeze=False)
     for axis, size in zip(axes[0], sizes):
-        here = summary[summary["replicas"] == size].set_index("variant")["lost_utility"]
+        here = summary[summary["capacity_cores"] == size].set_index("variant")["lost_utility"]
         beside = None
         if published is not None:
-            beside = published[published["replicas"] == size].set_index("variant")["lost_utility"]
+            beside = published[published["capacity_cores"] == size].set_index("variant")["lost_utility"]
         draw_rows(
             axis,
             here,
             [EDITION_COLOURS[editions[name]] for name in names],
             published=beside,
-            limit=limit.loc[limit["replicas"] == size, "lost_utility"].mean(),
+            limit=limit.loc[limit["capacity_cores"] == size, "lost_utility"].mean(),
         )
         axis.set(title=f"{size:g} replicas", xlabel="lost cluster utility")
     handles = [
@@ -84,10 +84,10 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
 
 def caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
     """Where it begins and ends at each size, and which step of each edition gains most."""
-    mean = summary.groupby(["replicas", "variant"], sort=False)["lost_utility"].mean()
+    mean = summary.groupby(["capacity_cores", "variant"], sort=False)["lost_utility"].mean()
     editions = summary.drop_duplicates("variant").set_index("variant")["edition"]
     said = []
-    for size in dict.fromkeys(summary["replicas"]):
+    for size in dict.fromkeys(summary["capacity_cores"]):
         lost = mean[size]
         gain = -lost.diff()
         last = editions[editions == "paper"].index[-1]
@@ -98,7 +98,7 @@ def caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str
         )
         if gain.min() < -COSTLY:
             said[-1] += f" and {gain.idxmin().removeprefix('+ ')} costs most ({-gain.min():.2f})"
-    trials = summary.groupby(["replicas", "variant"])["trial"].nunique().min()
+    trials = summary.groupby(["capacity_cores", "variant"])["trial"].nunique().min()
     text = f"Lost cluster utility, each step with all those above it, mean over {trials} trial{'s' if trials > 1 else ''}: "
     beside = "Diamonds are the published values." if published is not None else NONE_PUBLISHED
     return text + "; ".join(said) + ". The limit is that of the first trial. " + beside

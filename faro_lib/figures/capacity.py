@@ -25,7 +25,7 @@ def capacity_curve(
     from matplotlib.ticker import MaxNLocator
 
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
-    rate = curve.set_index("replicas")["slo_violation_rate"]
+    rate = curve.set_index("capacity_cores")["slo_violation_rate"]
     axis.plot(rate.index, 100 * rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)
     axis.axhline(100 * violations, color=LIMIT, linestyle="--", linewidth=1.0)
     said = notes(violations, knee, needed)
@@ -61,7 +61,7 @@ def notes(violations: float, knee: int | None = None, needed: int | None = None)
 def bars(curve: pd.DataFrame, notes: dict[int, str], width: int = 40) -> str:
     """The same for a terminal: a line a size, with a bar and what there is to say of it.
 
-    >>> print(bars(pd.DataFrame({"replicas": [8, 16], "slo_violation_rate": [0.5, 0.01]}), {16: "keeps 1 %"}, 8))
+    >>> print(bars(pd.DataFrame({"capacity_cores": [8, 16], "slo_violation_rate": [0.5, 0.01]}), {16: "keeps 1 %"}, 8))
            8  ████████ 50.0 %
           16  ▏ 1.0 %  <- keeps 1 %
     """

@@ -31,16 +31,16 @@ def published_main(directory: str | Path, environment: str = "simulation") -> pd
     )
     faro = table[table["policy"].str.startswith("Faro")]
     editions = faro.assign(policy=faro["policy"] + " (paper)")
-    columns = ["policy", "replicas", "lost_utility", "slo_violation_rate", "lost_effective_utility"]
+    columns = ["policy", "capacity_cores", "lost_utility", "slo_violation_rate", "lost_effective_utility"]
     return pd.concat([table, editions], ignore_index=True)[columns]
 
 
 def policies_by_size(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None) -> str:
-    trials = summary.groupby(["policy", "replicas"])["trial"].nunique().min()
+    trials = summary.groupby(["policy", "capacity_cores"])["trial"].nunique().min()
     said = []
-    for size, part in summary.groupby("replicas", sort=False):
+    for size, part in summary.groupby("capacity_cores", sort=False):
         mean = part.groupby("policy")["lost_utility"].mean().sort_values()
-        floor = limit.loc[limit["replicas"] == size, "lost_utility"].mean()
+        floor = limit.loc[limit["capacity_cores"] == size, "lost_utility"].mean()
         least, most = mean.iloc[0], mean.iloc[-1]
         said.append(
             f"at {size:g} replicas {mean.index[0]} loses least, {least:.2f} (limit {floor:.2f}, worst {most:.2f})"
@@ -53,8 +53,8 @@ def policies_by_size(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.D
 
 
 def spread_over_jobs(minutes: pd.DataFrame) -> str:
-    utility = minutes.groupby(["replicas", "policy", "job"])["utility"].mean()
-    worst = utility.groupby(["replicas", "policy"]).min().unstack("replicas")
+    utility = minutes.groupby(["capacity_cores", "policy", "job"])["utility"].mean()
+    worst = utility.groupby(["capacity_cores", "policy"]).min().unstack("capacity_cores")
     said = [
         f"{size:g} replicas, {worst[size].idxmax()} ({worst[size].max():.2f})" for size in sorted(worst, reverse=True)
     ]

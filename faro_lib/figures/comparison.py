@@ -38,13 +38,13 @@ def policies_by_size(
     import matplotlib.pyplot as plt
 
     policies = list(dict.fromkeys(summary["policy"]))
-    sizes = sorted(summary["replicas"].unique(), reverse=True)
+    sizes = sorted(summary["capacity_cores"].unique(), reverse=True)
     if len(policies) > MOST_BARS:
         return _in_rows(summary, limit, published, measures, policies, sizes)
     figure, axes = plt.subplots(1, len(measures), figsize=(PAGE_IN, 2.5), squeeze=False)
     width = 0.85 / len(policies)
     for axis, (measure, label) in zip(axes[0], measures.items()):
-        grouped = summary.groupby(["policy", "replicas"])[measure]
+        grouped = summary.groupby(["policy", "capacity_cores"])[measure]
         mean, deviation = grouped.mean(), grouped.std(ddof=1).fillna(0)
         for place, policy in enumerate(policies):
             x = np.arange(len(sizes)) + (place - (len(policies) - 1) / 2) * width
@@ -55,7 +55,7 @@ def policies_by_size(
                 error_kw={"linewidth": 0.8},
             )  # fmt: skip
             if published is not None:
-                values = published.set_index(["policy", "replicas"])[measure].reindex(keys)
+                values = published.set_index(["policy", "capacity_cores"])[measure].reindex(keys)
                 axis.plot(
                     x,
                     values,
@@ -67,7 +67,7 @@ def policies_by_size(
                 )
         if limit is not None and measure in limit:
             for place, size in enumerate(sizes):
-                value = limit.set_index("replicas")[measure].get(size, np.nan)
+                value = limit.set_index("capacity_cores")[measure].get(size, np.nan)
                 axis.hlines(value, place - 0.45, place + 0.45, color=LIMIT, linewidth=1.2, linestyle="--")
         axis.set_xticks(range(len(sizes)), [f"{size:g} replicas" for size in sizes])
         axis.set_ylabel(label)
@@ -92,14 +92,14 @@ def _in_rows(summary, limit, published, measures, policies, sizes):
     )  # fmt: skip
     for band, (measure, label) in zip(axes, measures.items()):
         for axis, size in zip(band, sizes):
-            of = lambda frame, by: frame[frame["replicas"] == size].set_index(by)[measure]  # noqa: B023, E731
+            of = lambda frame, by: frame[frame["capacity_cores"] == size].set_index(by)[measure]  # noqa: B023, E731
             draw_rows(
                 axis,
                 of(summary, "policy"),
                 [colour(policy) for policy in policies],
                 hatches=[_hatch(policy) for policy in policies],
                 published=None if published is None else of(published, "policy"),
-                limit=None if limit is None or measure not in limit else of(limit, "replicas").mean(),
+                limit=None if limit is None or measure not in limit else of(limit, "capacity_cores").mean(),
                 written=WRITTEN.get(measure, "{:.2f}"),
             )
             axis.set(title=f"{size:g} replicas", xlabel=label)
@@ -135,14 +135,14 @@ def spread_over_jobs(minutes: pd.DataFrame, limit: pd.DataFrame | None = None) -
 
     if limit is not None:
         minutes = pd.concat([minutes, limit.assign(policy=CLAIRVOYANT)], ignore_index=True)
-    lost = (1 - minutes.groupby(["policy", "replicas", "job"])["utility"].mean()).rename("lost").reset_index()
-    sizes = sorted(lost["replicas"].unique(), reverse=True)
+    lost = (1 - minutes.groupby(["policy", "capacity_cores", "job"])["utility"].mean()).rename("lost").reset_index()
+    sizes = sorted(lost["capacity_cores"].unique(), reverse=True)
     policies = list(dict.fromkeys(minutes["policy"]))
     figure, axes = plt.subplots(
         1, len(sizes), figsize=(PAGE_IN, 0.6 + 0.24 * len(policies)), sharey=True, squeeze=False
     )
     for axis, size in zip(axes[0], sizes):
-        part = lost[lost["replicas"] == size]
+        part = lost[lost["capacity_cores"] == size]
         colours = {policy: LIMIT if policy == CLAIRVOYANT else colour(policy) for policy in policies}
         sns.boxplot(
             part, x="lost", y="policy", order=policies, hue="policy", palette=colours, ax=axis, fliersize=0,

@@ -70,7 +70,7 @@ def half_against_exact(ratios: pd.DataFrame) -> Figure:
     sns.lineplot(ratios, x="rho", y="ratio", hue="servers", style="servers", palette="viridis", ax=axis)
     axis.axhline(1.0, color="black", linewidth=0.6)
     axis.set(xlabel="utilisation", ylabel="half M/M/c over exact M/D/c")
-    axis.legend(title="replicas", ncols=2)
+    axis.legend(title="capacity_cores", ncols=2)
     return figure
 
 
@@ -119,16 +119,16 @@ def hierarchical(scales: pd.DataFrame) -> Figure:
     return figure
 
 
-def sloppification(judged: pd.DataFrame) -> Figure:
-    """Decide on one formulation, be judged on the other. Columns replicas, formulation, solver, judge, realised."""
+def sloppification(scored: pd.DataFrame) -> Figure:
+    """Decide on one formulation, be scored on the other. Columns replicas, formulation, solver, judge, realised."""
     import seaborn as sns
     from matplotlib import pyplot as plt
 
-    judged = judged.assign(decided=judged["solver"] + ", " + judged["formulation"], lost=1 - judged["realised"])
+    scored = scored.assign(decided=scored["solver"] + ", " + scored["formulation"], lost=1 - scored["realised"])
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4))
     for axis, judge in zip(axes, ("relaxed", "precise")):
-        part = judged[judged["judge"] == judge]
-        sns.barplot(part, x="replicas", y="lost", hue="decided", errorbar=("se", 1), ax=axis)
-        axis.set(xlabel="replicas", ylabel="lost utility per job", title=f"judged by {judge} utility, as it came")
+        part = scored[scored["scored_by"] == judge]
+        sns.barplot(part, x="capacity_cores", y="lost", hue="decided", errorbar=("se", 1), ax=axis)
+        axis.set(xlabel="capacity_cores", ylabel="lost utility per job", title=f"scored by {judge} utility, as it came")
         axis.legend(title="decided by")
     return figure

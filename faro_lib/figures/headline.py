@@ -22,7 +22,7 @@ def headline(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
     few = summary[summary["policy"].isin(SHOWN)].sort_values(
         "policy", key=lambda column: column.map(SHOWN.index), kind="stable"
     )
-    floor = limit.groupby("replicas", as_index=False).mean(numeric_only=True)
+    floor = limit.groupby("capacity_cores", as_index=False).mean(numeric_only=True)
     return policies_by_size(few, floor, published, {"lost_utility": "lost cluster utility (of 10)"})
 
 

@@ -12,7 +12,7 @@ from faro_lib.metrics.recovery import STEP_S, Recorded, recovery_s
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHARES = {"in_time": ("in time", "#0072B2"), "late": ("late", "#EABA00"), "refused": ("refused", "#B15900")}
+SHARES = {"in_time": ("in time", "#0072B2"), "slo_missed": ("slo_missed", "#EABA00"), "dropped": ("dropped", "#B15900")}
 FAILED = ("failed", "#000000")
 
 
@@ -40,7 +40,9 @@ def on_a_node(tables: Recorded) -> Figure:
     right.axvline(last["deleted_s"].iloc[0], color="black", linestyle=":", linewidth=1)
     right.set(xlabel="seconds; a worker is deleted at the dotted line", ylabel="requests/s", ylim=(0, None))
     beside = right.twinx()
-    beside.step(last["second"], last["replicas"], where="post", color="black", linestyle="--", label="replicas")
+    beside.step(
+        last["second"], last["capacity_cores"], where="post", color="black", linestyle="--", label="capacity_cores"
+    )
     beside.set(ylabel="replicas that serve", ylim=(0, None))
     beside.grid(visible=False)
     handles, labels = (a + b for a, b in zip(right.get_legend_handles_labels(), beside.get_legend_handles_labels()))

@@ -1,4 +1,4 @@
-"""How a policy that learns its performance model gets better over a run."""
+"""How a policy that learns its latency_model model gets better over a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def learning(curves: pd.DataFrame) -> Figure:
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.0))
-    for (replicas, rows), marker in zip(curves.groupby("replicas"), "osD^vPX"):
+    for (replicas, rows), marker in zip(curves.groupby("capacity_cores"), "osD^vPX"):
         error_pct = 100 * np.expm1(rows["log_error"])
         axis.plot(rows["minute"] + 1, error_pct, marker=marker, ms=3, lw=1, label=f"{replicas} replicas")
     axis.set_xscale("log")

@@ -87,8 +87,8 @@ def caption(summary: pd.DataFrame, scale: float, published: float | None = None)
 def load_told(live: pd.DataFrame) -> str:
     """What else the machine did, and what became of the requests."""
     lost = int((live["failed"] + live["unsent"]).sum())
-    marked = int(live["too_much_load"].astype(bool).sum())
-    busy, niced = live["other_cpu"].mean(), live["niced_cpu"].mean()
+    marked = int(live["noisy_host"].astype(bool).sum())
+    busy, niced = live["background_cpu"].mean(), live["niced_cpu"].mean()
     runs = f"{marked} of {len(live)} runs are" if marked else "no run is"
     return (
         f"Other processes kept {busy:.1f} processors busy, {niced:.1f} of them at low priority; {runs} marked for it. "

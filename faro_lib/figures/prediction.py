@@ -24,13 +24,13 @@ def bands(errors: pd.DataFrame) -> pd.DataFrame:
     ----------
     errors : `metrics.prediction_errors` of several runs, with a column replicas.
     """
-    ratio = errors["p99_s"].clip(upper=WORST * errors["slo_s"]) / errors["predicted_p99_s"].clip(
+    ratio = errors["tail_latency_s"].clip(upper=WORST * errors["slo_s"]) / errors["predicted_tail_latency_s"].clip(
         upper=WORST * errors["slo_s"]
     )
-    by_size = ratio.groupby(errors["replicas"])
+    by_size = ratio.groupby(errors["capacity_cores"])
     table = by_size.quantile((BAND[0], 0.5, BAND[1])).unstack()
     table.columns = ["low", "ratio", "high"]
-    return table.assign(minutes=by_size.size()).reset_index().sort_values("replicas", ascending=False)
+    return table.assign(minutes=by_size.size()).reset_index().sort_values("capacity_cores", ascending=False)
 
 
 def predicted_against_simulated(errors: pd.DataFrame, policy: str) -> Figure:
@@ -38,8 +38,8 @@ def predicted_against_simulated(errors: pd.DataFrame, policy: str) -> Figure:
     import matplotlib.pyplot as plt
 
     slo_s = errors["slo_s"]
-    predicted = (errors["predicted_p99_s"] / slo_s).clip(upper=WORST)
-    simulated = (errors["p99_s"] / slo_s).clip(upper=WORST)
+    predicted = (errors["predicted_tail_latency_s"] / slo_s).clip(upper=WORST)
+    simulated = (errors["tail_latency_s"] / slo_s).clip(upper=WORST)
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, 21)))
     place = np.clip(np.searchsorted(edges, predicted, side="right") - 1, 0, max(len(edges) - 2, 0))
     groups = simulated.groupby(place)

@@ -27,7 +27,7 @@ def effective(
 
 def effective_caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
     """By how much the two measures differ, and for whom most."""
-    mean = summary.groupby(["policy", "replicas"])[list(EFFECTIVE)].mean()
+    mean = summary.groupby(["policy", "capacity_cores"])[list(EFFECTIVE)].mean()
     gap = mean["lost_utility"] - mean["lost_effective_utility"]
     policy, size = gap.abs().idxmax()
     beside = "Diamonds are the published values." if published is not None else NONE_PUBLISHED
@@ -48,15 +48,15 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
 
     policies = list(dict.fromkeys(summary["policy"]))
     ways = list(dict.fromkeys(summary["variant"]))
-    room = [len(summary.loc[summary["variant"] == way, ["jobs", "replicas"]].drop_duplicates()) for way in ways]
+    room = [len(summary.loc[summary["variant"] == way, ["jobs", "capacity_cores"]].drop_duplicates()) for way in ways]
     figure, axes = plt.subplots(
         1, len(ways), figsize=(PAGE_IN, 2.5), sharey=True, squeeze=False, gridspec_kw={"width_ratios": room}
     )
     width = 0.85 / len(policies)
     for axis, way in zip(axes[0], ways):
         part = summary[summary["variant"] == way]
-        clusters = list(dict.fromkeys(zip(part["jobs"], part["replicas"])))
-        lost = (part["lost_utility"] / part["jobs"]).groupby([part["policy"], part["jobs"], part["replicas"]])
+        clusters = list(dict.fromkeys(zip(part["jobs"], part["capacity_cores"])))
+        lost = (part["lost_utility"] / part["jobs"]).groupby([part["policy"], part["jobs"], part["capacity_cores"]])
         mean, deviation = lost.mean(), lost.std(ddof=1).fillna(0)
         for place, policy in enumerate(policies):
             keys = pd.MultiIndex.from_tuples([(policy, *cluster) for cluster in clusters])
@@ -66,7 +66,7 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
                 edgecolor="black", linewidth=0.3, hatch=hatch_of(policy),
                 error_kw={"linewidth": 0.8},
             )  # fmt: skip
-        floors = limit[limit["variant"] == way].groupby(["jobs", "replicas"])["lost_utility"].mean()
+        floors = limit[limit["variant"] == way].groupby(["jobs", "capacity_cores"])["lost_utility"].mean()
         for place, (jobs, replicas) in enumerate(clusters):
             floor = floors.get((jobs, replicas), np.nan) / jobs
             axis.hlines(floor, place - 0.45, place + 0.45, color=LIMIT, linewidth=1.2, linestyle="--")
@@ -94,7 +94,7 @@ def hatch_of(policy: str) -> str | None:
 def larger_caption(summary: pd.DataFrame) -> str:
     """Who loses least in each cluster, and how long the slowest decisions took."""
     said = []
-    for (way, jobs, replicas), part in summary.groupby(["variant", "jobs", "replicas"], sort=False):
+    for (way, jobs, replicas), part in summary.groupby(["variant", "jobs", "capacity_cores"], sort=False):
         mean = part.groupby("policy")["lost_utility"].mean().sort_values()
         said.append(f"{jobs:,} jobs on {replicas:,} replicas ({way}): {mean.index[0]}, {mean.iloc[0] / jobs:.3f}")
     trials = summary.groupby(["variant", "jobs", "policy"])["trial"].nunique()
@@ -166,27 +166,27 @@ def curve(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
 
     figure, axis = plt.subplots(figsize=(PAGE_IN, 2.8))
     for marker, policy in zip(MARKERS, dict.fromkeys(summary["policy"])):
-        lost = summary[summary["policy"] == policy].groupby("replicas")["lost_utility"]
+        lost = summary[summary["policy"] == policy].groupby("capacity_cores")["lost_utility"]
         line = "--" if "(paper" in policy else "-"
         axis.errorbar(
             lost.mean().index, lost.mean(), yerr=lost.std(ddof=1).fillna(0), marker=marker, markersize=3,
             linestyle=line, color=colour(policy), label=policy,
         )  # fmt: skip
-    floor = limit.groupby("replicas")["lost_utility"].mean()
+    floor = limit.groupby("capacity_cores")["lost_utility"].mean()
     axis.plot(floor.index, floor, color=LIMIT, linestyle="--", label=CLAIRVOYANT)
-    axis.set(xlabel="replicas", ylabel="lost cluster utility", yscale="log")
+    axis.set(xlabel="capacity_cores", ylabel="lost cluster utility", yscale="log")
     legend_above(figure, *axis.get_legend_handles_labels(), 4)
     return figure
 
 
 def curve_caption(summary: pd.DataFrame) -> str:
     """How many replicas each policy needs to lose no more than half a job's utility."""
-    mean = summary.groupby(["policy", "replicas"], sort=False)["lost_utility"].mean()
+    mean = summary.groupby(["policy", "capacity_cores"], sort=False)["lost_utility"].mean()
     said = []
     for policy in dict.fromkeys(summary["policy"]):
         enough = [size for size, lost in mean[policy].sort_index().items() if lost <= 0.5]
         said.append(f"{policy} {enough[0]:g}" if enough else f"{policy} more than {mean[policy].index.max():g}")
-    trials = summary.groupby(["policy", "replicas"])["trial"].nunique().min()
+    trials = summary.groupby(["policy", "capacity_cores"])["trial"].nunique().min()
     ranked = mean.unstack("policy").sort_index()
     least = ", ".join(f"{size:g} {policy}" for size, policy in ranked.idxmin(axis=1).items())
     return (

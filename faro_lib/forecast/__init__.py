@@ -16,13 +16,13 @@ from faro_lib.forecast import (
     posterior,
 )  # each registers its forecasters
 from faro_lib.forecast.conformal import Recalibrated, recalibrated
-from faro_lib.forecast.forecaster import CONTEXT_MIN, HORIZON_MIN, Forecaster, fit, forecasters, register
+from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters, register
 from faro_lib.forecast.posterior import Posterior, bayes_forecaster, load_posterior, save_posterior
 from faro_lib.forecast.rolling import rolling
 
 __all__ = [
-    "CONTEXT_MIN",
-    "HORIZON_MIN",
+    "CONTEXT_MINUTES",
+    "HORIZON_MINUTES",
     "Forecaster",
     "Posterior",
     "Recalibrated",

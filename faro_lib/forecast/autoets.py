@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib.forecast.forecaster import (
-    CONTEXT_MIN,
-    HORIZON_MIN,
+    CONTEXT_MINUTES,
+    HORIZON_MINUTES,
     Forecaster,
     check_horizon,
     job_names,
@@ -22,7 +22,7 @@ from faro_lib.workload import Traces
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoETS(Forecaster):
-    """Exponential smoothing chosen anew by AICc each minute on the root counts of the last 2 x CONTEXT_MIN minutes.
+    """Exponential smoothing chosen anew by AICc each minute on the root counts of the last 2 x CONTEXT_MINUTES minutes.
 
     It gives a mean and an interval for each minute; paths are normal with that spread, correlated over minutes like a
     random walk, corr(h, k) = sqrt(min / max).
@@ -30,19 +30,19 @@ class AutoETS(Forecaster):
     Attributes
     ----------
     level, spread : mean and standard deviation of sqrt(x + 3/8) over the training days, shape (jobs,): used until
-        CONTEXT_MIN minutes are known.
+        CONTEXT_MINUTES minutes are known.
     """
 
     level: np.ndarray
     spread: np.ndarray
 
-    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         check_horizon(horizon, n)
         mean = np.repeat(root(last_known(self.counts, from_root(self.level)))[:, None], horizon, axis=1)
         spread = np.repeat(self.spread[:, None], horizon, axis=1)
         for job, counts in enumerate(self.counts):
             known = root(counts[~np.isnan(counts)])
-            if len(known) >= CONTEXT_MIN and np.ptp(known) > 0:
+            if len(known) >= CONTEXT_MINUTES and np.ptp(known) > 0:
                 forecast = _auto_ets().forecast(y=known, h=horizon, level=[80])
                 mean[job] = forecast["mean"]
                 spread[job] = np.maximum(forecast["hi-80"] - forecast["mean"], 0) / 1.2815515655446004

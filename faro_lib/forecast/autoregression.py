@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from faro_lib.forecast.forecaster import (
-    CONTEXT_MIN,
-    HORIZON_MIN,
+    CONTEXT_MINUTES,
+    HORIZON_MINUTES,
     Forecaster,
     check_horizon,
     job_names,
@@ -35,7 +35,7 @@ def simulate(start, known, coefficients, errors):
 
     Parameters
     ----------
-    start : the CONTEXT_MIN values before the first simulated one, shape (lags, jobs, samples), oldest first.
+    start : the CONTEXT_MINUTES values before the first simulated one, shape (lags, jobs, samples), oldest first.
     known : values that have been seen, NaN where not, shape (minutes, jobs); the rest is simulated.
     coefficients : oldest lag first, broadcasts to (lags, jobs, samples), or of shape (lags,).
     errors : shape (minutes, jobs, samples).
@@ -81,7 +81,7 @@ class Autoregression(Forecaster):
     errors: np.ndarray
     spread: np.ndarray
 
-    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         check_horizon(horizon, n)
         rng = self.rng()
         y = np.log1p(self.counts) - self._shape(-self.counts.shape[1], 0)
@@ -121,26 +121,26 @@ class Autoregression(Forecaster):
 def context(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where a simulation has to begin, and what it must hold on to, given a history with gaps.
 
-    Without gaps in the last CONTEXT_MIN minutes it begins with the minute to come. Otherwise it begins at the earliest
+    Without gaps in the last CONTEXT_MINUTES minutes it begins with the minute to come. Otherwise it begins at the earliest
     gap, and what lies before it is filled: backwards with the first known deviation from the day shape, forwards with
     the last one; a job of which nothing is known stands off its day shape by a normal deviation of `spread`.
 
     Parameters
     ----------
-    y : deviations from the day shape, shape (jobs, 2 x CONTEXT_MIN), NaN where missing.
+    y : deviations from the day shape, shape (jobs, 2 x CONTEXT_MINUTES), NaN where missing.
     spread : shape (jobs,).
     normal : standard normal draws, shape (jobs, samples).
 
     Returns
     -------
-    start : shape (CONTEXT_MIN, jobs, samples).
+    start : shape (CONTEXT_MINUTES, jobs, samples).
     known : shape (minutes to simulate before the minute to come, jobs), NaN where missing.
     """
     missing = np.isnan(y)
-    recent = missing[:, CONTEXT_MIN:].any(axis=0)
-    gap = CONTEXT_MIN - int(np.argmax(recent)) if recent.any() else 0
-    first = y.shape[1] - gap - CONTEXT_MIN
-    before = y[:, first : first + CONTEXT_MIN]
+    recent = missing[:, CONTEXT_MINUTES:].any(axis=0)
+    gap = CONTEXT_MINUTES - int(np.argmax(recent)) if recent.any() else 0
+    first = y.shape[1] - gap - CONTEXT_MINUTES
+    before = y[:, first : first + CONTEXT_MINUTES]
     start = np.repeat(filled(before, y)[:, :, None], normal.shape[1], axis=2) if gap else before[:, :, None]
     nothing = missing.all(axis=1)
     if nothing.any():
@@ -191,10 +191,10 @@ def pooled_ar(
         return shape @ basis @ np.linalg.inv(basis.T @ basis) @ basis.T
 
     y = log_counts - np.stack([smooth(shapes_of_other_days(log_counts[:, p])) for p in range(phases)], axis=1)
-    windows = np.lib.stride_tricks.sliding_window_view(y, CONTEXT_MIN + 1, axis=-1)
-    rows = windows.reshape(-1, CONTEXT_MIN + 1)
+    windows = np.lib.stride_tricks.sliding_window_view(y, CONTEXT_MINUTES + 1, axis=-1)
+    rows = windows.reshape(-1, CONTEXT_MINUTES + 1)
     lags, target = rows[:, :-1], rows[:, -1]
-    coefficients = np.linalg.solve(lags.T @ lags + ridge * np.eye(CONTEXT_MIN), lags.T @ target)
+    coefficients = np.linalg.solve(lags.T @ lags + ridge * np.eye(CONTEXT_MINUTES), lags.T @ target)
     errors = windows[..., -1] - windows[..., :-1] @ coefficients  # (days, phases, jobs, minutes)
     errors = np.moveaxis(errors, 2, -1).reshape(-1, jobs)
     errors = errors[:: max(1, len(errors) // draws)]

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import HORIZON_MIN, Forecaster, check_horizon
+from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, check_horizon
 
 LEAST_LOG_STRETCH, MOST_LOG_STRETCH = -1.0, 1.5
 TRACKED_SAMPLES = 100
@@ -29,7 +29,7 @@ class Recalibrated(Forecaster):
     rate : how fast the stretch follows, per minute.
     tail : the share of each tail whose quantile is watched.
     log_stretch : r, shape (2, jobs): lower and upper tail.
-    promised : the tail quantiles of the last forecasts, shape (HORIZON_MIN, 2, jobs, HORIZON_MIN): [i] was made
+    promised : the tail quantiles of the last forecasts, shape (HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES): [i] was made
         i + 1 minutes ago; NaN before the first.
     """
 
@@ -49,7 +49,7 @@ class Recalibrated(Forecaster):
 
     def update(self, counts) -> Self:
         counts = self.checked(counts)
-        ahead = np.arange(HORIZON_MIN)
+        ahead = np.arange(HORIZON_MINUTES)
         low, high = np.moveaxis(self.promised[ahead, :, :, ahead], 1, 0)  # each (horizon, jobs)
         known = ~np.isnan(low) & ~np.isnan(counts)
         beyond = np.stack([(counts < low) & known, (counts > high) & known]).sum(axis=1)
@@ -59,13 +59,13 @@ class Recalibrated(Forecaster):
 
         later = Forecaster.update(self, counts)
         later = replace(later, inner=self.inner.update(counts), log_stretch=log_stretch)
-        samples = later.sample(HORIZON_MIN, TRACKED_SAMPLES)
+        samples = later.sample(HORIZON_MINUTES, TRACKED_SAMPLES)
         # The order statistics at or beyond the tail: the promise itself is not optimistic.
         ends = (int(self.tail * (TRACKED_SAMPLES + 1)) - 1, TRACKED_SAMPLES - int(self.tail * (TRACKED_SAMPLES + 1)))
         promise = np.partition(samples, ends, axis=1)[:, ends].transpose(1, 0, 2)
         return replace(later, promised=np.concatenate([promise[None], self.promised[:-1]]))
 
-    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         check_horizon(horizon, n)
         samples = self.inner.sample(horizon, n)
         middle = np.median(samples, axis=1, keepdims=True)
@@ -95,5 +95,5 @@ def recalibrated(inner: Forecaster, *, rate: float = 0.07, tail: float = 0.1) ->
         rate=rate,
         tail=tail,
         log_stretch=np.zeros((2, jobs)),
-        promised=np.full((HORIZON_MIN, 2, jobs, HORIZON_MIN), np.nan),
+        promised=np.full((HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES), np.nan),
     )

@@ -12,8 +12,8 @@ import numpy as np
 from faro_lib.registry import Registry, load_plugins
 from faro_lib.workload import Traces
 
-CONTEXT_MIN = 15  # minutes of history that a forecast looks at (EuroSys'25, section 4.1)
-HORIZON_MIN = 7  # minutes that a forecast covers
+CONTEXT_MINUTES = 15  # minutes of history that a forecast looks at (EuroSys'25, section 4.1)
+HORIZON_MINUTES = 7  # minutes that a forecast covers
 _NOTHING = np.empty((0, 0))
 
 
@@ -31,7 +31,7 @@ class Forecaster(ABC):
     day_minutes : length of a day; the day shape repeats after it.
     minute_of_day : of the minute to come.
     seen : minutes updated since the start.
-    counts : requests per minute of the last 2 x CONTEXT_MIN minutes, shape (jobs, minutes), NaN where missing.
+    counts : requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes), NaN where missing.
     """
 
     jobs: tuple[str, ...]
@@ -43,7 +43,7 @@ class Forecaster(ABC):
 
     def __post_init__(self):
         if self.counts.size == 0:
-            object.__setattr__(self, "counts", _frozen(np.full((len(self.jobs), 2 * CONTEXT_MIN), np.nan)))
+            object.__setattr__(self, "counts", _frozen(np.full((len(self.jobs), 2 * CONTEXT_MINUTES), np.nan)))
 
     def start(self, minute_of_day: int = 0) -> Self:
         """Forget the history: a new day begins at `minute_of_day`."""
@@ -60,10 +60,10 @@ class Forecaster(ABC):
         )
 
     @abstractmethod
-    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         """Sample paths of the requests per minute of the next `horizon` minutes, shape (jobs, n, horizon), >= 0."""
 
-    def mean(self, horizon: int = HORIZON_MIN) -> np.ndarray:
+    def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
         """Expected requests per minute, shape (jobs, horizon); by default the mean of 1,000 sample paths."""
         return self.sample(horizon, 1000).mean(axis=1)
 
@@ -123,10 +123,10 @@ def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
 def training_counts(traces: Traces) -> np.ndarray:
     """The training days as floats, shape (days, samples, jobs, minutes); an error if there is too little to learn."""
     counts = np.asarray(traces.train, dtype=float)
-    if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= CONTEXT_MIN + HORIZON_MIN:
+    if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= CONTEXT_MINUTES + HORIZON_MINUTES:
         raise ValueError(
             f"train has shape {counts.shape}; a forecaster needs at least one day of more than "
-            f"{CONTEXT_MIN + HORIZON_MIN} minutes"
+            f"{CONTEXT_MINUTES + HORIZON_MINUTES} minutes"
         )
     return counts
 

@@ -7,7 +7,14 @@ from typing import Self
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import HORIZON_MIN, Forecaster, check_horizon, job_names, register, training_counts
+from faro_lib.forecast.forecaster import (
+    HORIZON_MINUTES,
+    Forecaster,
+    check_horizon,
+    job_names,
+    register,
+    training_counts,
+)
 from faro_lib.forecast.regression import from_root, root
 from faro_lib.workload import Traces
 
@@ -44,7 +51,7 @@ class LocalLevel(Forecaster):
         level = self.level + gain * np.where(np.isnan(seen), 0.0, seen - self.level)
         return replace(later, level=level, variance=self.variance * (1 - gain) + self.step)
 
-    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         check_horizon(horizon, n)
         rng = self.rng()
         moves = rng.standard_normal((len(self.jobs), n, horizon)) * np.sqrt(self.step)[:, None, None]
@@ -96,7 +103,7 @@ def concentrated_likelihood(y: np.ndarray, ratio: float) -> tuple[np.ndarray, np
 class Untaught(LocalLevel):
     """The local level of jobs that nobody has seen before; it says so until it has seen a minute of each."""
 
-    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         unseen = np.flatnonzero(self.variance > UNKNOWN / 2)
         if len(unseen):
             raise ValueError(f"job {self.jobs[unseen[0]]!r}: no complete minute has been counted yet")

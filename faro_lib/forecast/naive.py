@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib.forecast.forecaster import (
-    HORIZON_MIN,
+    HORIZON_MINUTES,
     Forecaster,
     check_horizon,
     job_names,
@@ -33,7 +33,7 @@ class Persistence(Forecaster):
     errors: np.ndarray
     level: np.ndarray
 
-    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         check_horizon(horizon, n)
         rows = self.rng().integers(len(self.errors), size=n)
         # Beyond the horizon of the errors the last one stands.
@@ -41,7 +41,7 @@ class Persistence(Forecaster):
         errors = self.errors[rows][:, :, minutes].transpose(1, 0, 2)
         return np.maximum(last_known(self.counts, self.level)[:, None, None] + errors, 0)
 
-    def mean(self, horizon: int = HORIZON_MIN) -> np.ndarray:
+    def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
         return np.repeat(last_known(self.counts, self.level)[:, None], horizon, axis=1)
 
 
@@ -67,12 +67,12 @@ class Seasonal(Forecaster):
 
     days: np.ndarray
 
-    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         check_horizon(horizon, n)
         rows = self.rng().integers(len(self.days), size=n)
         return self.days[:, :, self.minutes_ahead(0, horizon)][rows].transpose(1, 0, 2)
 
-    def mean(self, horizon: int = HORIZON_MIN) -> np.ndarray:
+    def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
         return self.days[:, :, self.minutes_ahead(0, horizon)].mean(axis=0)
 
 

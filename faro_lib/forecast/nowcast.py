@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import HORIZON_MIN, Forecaster
+from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster
 
 
-def nowcast(forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+def nowcast(forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
     """Sample paths that begin with the minute that is going on, of which a share has been seen.
 
     The forecast of the minute and its extrapolation from the count so far are weighed by their precisions: the variance of

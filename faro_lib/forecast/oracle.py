@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import HORIZON_MIN, Forecaster, check_horizon, register
+from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, check_horizon, register
 from faro_lib.workload import Traces, Workload
 
 
@@ -26,7 +26,7 @@ class Oracle(Forecaster):
     truth: np.ndarray
     error: float = 0.0
 
-    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         check_horizon(horizon, n)
         paths = np.repeat(self._truth_ahead(horizon)[:, None], n, axis=1)
         if self.error == 0:
@@ -35,7 +35,7 @@ class Oracle(Forecaster):
         rng, jobs = self.rng(), len(self.jobs)
         return paths * self._factor(rng, (jobs, 1, 1)) * self._factor(rng, (jobs, n, 1))
 
-    def mean(self, horizon: int = HORIZON_MIN) -> np.ndarray:
+    def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
         return Forecaster.mean(self, horizon) if self.error else self._truth_ahead(horizon)
 
     def _truth_ahead(self, horizon):

@@ -10,7 +10,7 @@ import numpy as np
 
 from faro_lib.forecast.autoregression import context
 from faro_lib.forecast.conformal import recalibrated
-from faro_lib.forecast.forecaster import CONTEXT_MIN, HORIZON_MIN, Forecaster, check_horizon, register, reindex
+from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, check_horizon, register, reindex
 from faro_lib.forecast.regression import RECENT_MIN, from_root, movement, root
 from faro_lib.workload import Traces
 
@@ -64,7 +64,7 @@ class Posterior:
             "shape": (jobs, self.day_minutes),
             "off_shape": (jobs,),
             "most": (jobs,),
-            "coefficients": (draws, len(self.jobs), 2 * CONTEXT_MIN + 2),
+            "coefficients": (draws, len(self.jobs), 2 * CONTEXT_MINUTES + 2),
             "log_spread": (draws, jobs),
             "follow": (draws, jobs),
             "errors": (jobs, len(NORMAL_GRID)),
@@ -159,7 +159,7 @@ class Bayes(Forecaster):
     learnt: Posterior
     fresh: np.ndarray  # shape (jobs,), True for a job without training days
 
-    def sample(self, horizon: int = HORIZON_MIN, n: int = 100) -> np.ndarray:
+    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         check_horizon(horizon, n)
         learnt, rng = self.learnt, self.rng()
         jobs, first = len(self.jobs), -self.counts.shape[1]
@@ -167,24 +167,26 @@ class Bayes(Forecaster):
         z = root(self.counts) / unit - shape[:, :-horizon]
         start, known = context(z, learnt.off_shape, rng.standard_normal((jobs, n)))
         steps = len(known) + horizon
-        shape = shape[:, -steps - CONTEXT_MIN :].astype(np.float32)
+        shape = shape[:, -steps - CONTEXT_MINUTES :].astype(np.float32)
 
         rows = rng.integers(learnt.draws, size=n) if n < learnt.draws else np.arange(n) % learnt.draws
         weights = learnt.coefficients[rows].astype(np.float32)  # (n, jobs, features)
-        lags = np.ascontiguousarray(weights[..., :CONTEXT_MIN].transpose(2, 1, 0))  # (lags, jobs, n)
-        pull = np.lib.stride_tricks.sliding_window_view(shape - 1, CONTEXT_MIN + 1, axis=1)  # (jobs, steps, lags + 1)
-        pull = np.matmul(pull, weights[..., CONTEXT_MIN:-1].transpose(1, 2, 0))  # (jobs, steps, n)
+        lags = np.ascontiguousarray(weights[..., :CONTEXT_MINUTES].transpose(2, 1, 0))  # (lags, jobs, n)
+        pull = np.lib.stride_tricks.sliding_window_view(
+            shape - 1, CONTEXT_MINUTES + 1, axis=1
+        )  # (jobs, steps, lags + 1)
+        pull = np.matmul(pull, weights[..., CONTEXT_MINUTES:-1].transpose(1, 2, 0))  # (jobs, steps, n)
         pull = pull.transpose(1, 0, 2) + weights[..., -1].T
         log_spread, follow = (a[rows].T.astype(np.float32) for a in (learnt.log_spread, learnt.follow))
         errors = self._errors(rng, steps, n)
 
-        path = np.empty((CONTEXT_MIN + steps, jobs, n), dtype=np.float32)
-        path[:CONTEXT_MIN] = start
+        path = np.empty((CONTEXT_MINUTES + steps, jobs, n), dtype=np.float32)
+        path[:CONTEXT_MINUTES] = start
         # Between an empty minute and twice (a new job: thrice) the most that was ever seen.
-        lowest = root(0) / unit - shape[:, CONTEXT_MIN:]
-        highest = root(self._most())[:, None] / unit - shape[:, CONTEXT_MIN:]
+        lowest = root(0) / unit - shape[:, CONTEXT_MINUTES:]
+        highest = root(self._most())[:, None] / unit - shape[:, CONTEXT_MINUTES:]
         for step in range(steps):
-            past = path[step : step + CONTEXT_MIN]
+            past = path[step : step + CONTEXT_MINUTES]
             moved = movement(past[-RECENT_MIN - 1 :], axis=0)
             ahead = (
                 np.einsum("ljn,ljn->jn", lags, past) + pull[step] + np.exp(log_spread + follow * moved) * errors[step]
@@ -193,7 +195,7 @@ class Bayes(Forecaster):
             if step < len(known):
                 seen = known[step][:, None]
                 ahead = np.where(np.isnan(seen), ahead, seen)
-            path[CONTEXT_MIN + step] = ahead
+            path[CONTEXT_MINUTES + step] = ahead
         future = path[-horizon:].transpose(1, 2, 0) + shape[:, None, -horizon:]
         unknown = self.fresh & np.isnan(self.counts).all(axis=1)
         if unknown.any():  # not even its level is known

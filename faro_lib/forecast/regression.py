@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import CONTEXT_MIN
+from faro_lib.forecast.forecaster import CONTEXT_MINUTES
 
 ANSCOMBE = 3 / 8
 RECENT_MIN = 5  # minutes whose movement tells the spread of the next one
@@ -53,7 +53,7 @@ def windows(values: np.ndarray, length: int) -> np.ndarray:
 
 
 def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features, movement and target of each minute of a day from the CONTEXT_MIN-th on.
+    """Features, movement and target of each minute of a day from the CONTEXT_MINUTES-th on.
 
     Parameters
     ----------
@@ -61,16 +61,16 @@ def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
     Returns
     -------
-    features : shape (..., minutes - CONTEXT_MIN, 2 x CONTEXT_MIN + 2): lags of z (oldest first), of shape - 1 (oldest
+    features : shape (..., minutes - CONTEXT_MINUTES, 2 x CONTEXT_MINUTES + 2): lags of z (oldest first), of shape - 1 (oldest
         first, the minute itself last), a constant.
-    moved : v, shape (..., minutes - CONTEXT_MIN).
-    target : z, shape (..., minutes - CONTEXT_MIN).
+    moved : v, shape (..., minutes - CONTEXT_MINUTES).
+    target : z, shape (..., minutes - CONTEXT_MINUTES).
     """
     z = y - shape
-    runs = windows(z, CONTEXT_MIN + 1)
+    runs = windows(z, CONTEXT_MINUTES + 1)
     lags = runs[..., :-1]
     constant = np.ones((*lags.shape[:-1], 1))
-    features = np.concatenate([lags, windows(shape - 1, CONTEXT_MIN + 1), constant], axis=-1)
+    features = np.concatenate([lags, windows(shape - 1, CONTEXT_MINUTES + 1), constant], axis=-1)
     return features, movement(lags[..., -RECENT_MIN - 1 :]), runs[..., -1]
 
 

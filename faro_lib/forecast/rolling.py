@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import CONTEXT_MIN, HORIZON_MIN, Forecaster
+from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster
 
 
-def rolling(forecaster: Forecaster, day_counts, horizon: int = HORIZON_MIN, n: int = 100, context: int = CONTEXT_MIN):
+def rolling(
+    forecaster: Forecaster, day_counts, horizon: int = HORIZON_MINUTES, n: int = 100, context: int = CONTEXT_MINUTES
+):
     """Sample paths from every origin of a day, and what came.
 
     Origin t has seen minutes 0..t-1 and forecasts t..t+horizon-1; origins run from `context` to the last whose horizon

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 RETRIED = (429, 500, 502, 503, 504)
 JSON, MERGE, APPLY = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
 MANAGER = "faro"  # the field manager that our writes carry
-LONGEST_PAUSE_S = 10.0  # between two tries, whatever the server asks for: a turn must come to its end
+LONGEST_PAUSE_S = 10.0  # between two tries, whatever the server asks for: a tick must come to its end
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import urllib3
 
 from faro_lib.errors import nearest
-from faro_lib.policies.protocol import HISTORY_MIN
+from faro_lib.policies.protocol import HISTORY_MINUTES
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.prometheus import check_address, token_file
 
@@ -32,13 +32,13 @@ class Queries:
     requests : arrivals in the window, e.g. sum(increase(http_requests_total{service="a"}[$window])).
     latency_mean_s : mean time of the requests that ended in the window.
     latency_s : the job's percentile of latency over the window; "" if nobody knows.
-    queue : requests inside, waiting or in service; "" if nobody knows.
+    ongoing : requests inside, waiting or in service; "" if nobody knows.
     """
 
     requests: str
     latency_mean_s: str
     latency_s: str = ""
-    queue: str = ""
+    ongoing: str = ""
 
     @classmethod
     def of(cls, job: str, said: dict) -> Queries:
@@ -61,8 +61,8 @@ class Load:
     arrivals_per_min: np.ndarray
     arrivals_now: np.ndarray
     mean_latency_s: np.ndarray
-    p99_s: np.ndarray
-    queue: np.ndarray
+    tail_latency_s: np.ndarray
+    ongoing: np.ndarray
 
 
 class Prometheus:
@@ -88,11 +88,11 @@ class Prometheus:
 
         Parameters
         ----------
-        minute_ends_s : unix times of the ends of the complete minutes, oldest first, `HISTORY_MIN` at most.
+        minute_ends_s : unix times of the ends of the complete minutes, oldest first, `HISTORY_MINUTES` at most.
         now_s : unix time.
         minute_s : seconds of a minute, where the clock of the trace runs faster.
         """
-        ends = np.asarray(minute_ends_s, float)[-HISTORY_MIN:]
+        ends = np.asarray(minute_ends_s, float)[-HISTORY_MINUTES:]
         since_s, pace = now_s - ends[-1] if len(ends) else 0.0, minute_s / MINUTE_S
         window_s, jobs = WINDOW_S * pace, len(queries)
 
@@ -108,8 +108,8 @@ class Prometheus:
             arrivals_per_min=self.values(asked("requests", minute_s), ends),
             arrivals_now=at("requests", since_s, now_s) if since_s >= SHORTEST_S * pace else missing,
             mean_latency_s=np.where(np.isinf(mean_s), 0.0, mean_s),  # of no requests
-            p99_s=_finite(at("latency_s", minute_s, ends[-1])) if len(ends) else missing,
-            queue=_finite(at("queue", window_s, now_s)),
+            tail_latency_s=_finite(at("latency_s", minute_s, ends[-1])) if len(ends) else missing,
+            ongoing=_finite(at("ongoing", window_s, now_s)),
         )
 
     def values(self, queries: list[str], at_s: np.ndarray) -> np.ndarray:

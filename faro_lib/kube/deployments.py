@@ -15,7 +15,7 @@ from faro_lib.errors import nearest
 from faro_lib.kube.capacity import Shape, requests_of
 from faro_lib.kube.client import MERGE, Api, ApiError
 from faro_lib.kube.deployment_metrics import Load, Prometheus, Queries
-from faro_lib.policies.protocol import HISTORY_MIN, Observation
+from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
 
@@ -80,7 +80,7 @@ class Deployments:
     def __init__(self, api: Api, addresses: list[Address], prometheus: Prometheus, clock: Clock, cores: float = 0.0):
         self._api, self.addresses, self._prometheus, self.clock, self.cores = api, addresses, prometheus, clock, cores
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="deployments")
-        self._patience_s = PATIENCE * jobs_array([address.job for address in addresses], "start_s") / clock.scale
+        self._patience_s = PATIENCE * jobs_array([address.job for address in addresses], "cold_start_s") / clock.scale
         self._drop = np.zeros(len(addresses))
         self._asked_at = np.full(len(addresses), -np.inf)
         self._found: list[Found | None] = [None] * len(addresses)
@@ -109,12 +109,12 @@ class Deployments:
             minute=minute,
             arrivals_per_min=load.arrivals_per_min,
             mean_latency_s=load.mean_latency_s * self.clock.scale,
-            p99_s=load.p99_s * self.clock.scale,
-            queue=load.queue,
+            tail_latency_s=load.tail_latency_s * self.clock.scale,
+            ongoing=load.ongoing,
             running=np.minimum(ready, target),
             starting=np.maximum(target - ready, 0),
             target=target,
-            idle=np.maximum(ready - target, 0),
+            terminating=np.maximum(ready - target, 0),
             changing=unsettled & (time.monotonic() - self._asked_at < self._patience_s),
             drop=self._drop.copy(),
             arrivals_now=None if np.isnan(load.arrivals_now).all() else load.arrivals_now,
@@ -127,7 +127,7 @@ class Deployments:
 
         Raises
         ------
-        ApiError : what was refused first. The next turn sees it, and asks again.
+        ApiError : what was refused first. The next tick sees it, and asks again.
         """
         self._drop = np.array(drop, float)
         target = np.asarray(target)
@@ -168,7 +168,7 @@ class Deployments:
 
         Raises
         ------
-        ApiError : refused; 409 where someone else has scaled it meanwhile, which the next turn will see.
+        ApiError : refused; 409 where someone else has scaled it meanwhile, which the next tick will see.
         """
         if not self.may_act():
             raise ApiError(0, "another controller may act by now; the rest is left to it")
@@ -196,7 +196,7 @@ class Deployments:
 
     def _measure(self, minute: int, now_s: float) -> Load:
         clock = self.clock
-        ends = clock.origin_s + clock.minute_s * (np.arange(max(0, minute - HISTORY_MIN), minute) + 1.0)
+        ends = clock.origin_s + clock.minute_s * (np.arange(max(0, minute - HISTORY_MINUTES), minute) + 1.0)
         queries = [one.queries for one in self.addresses]
         return self._prometheus.observe(queries, ends, clock.wall_s(now_s), clock.minute_s)
 

@@ -140,7 +140,7 @@ class Leadership:
         while not self._stop.is_set():
             began_s = time.monotonic()
             try:
-                self.turn()
+                self.tick()
                 self.error = None
             except Exception as error:  # until_s says how long we may still act; who gave up here would never act again
                 if self.error is None:
@@ -148,7 +148,7 @@ class Leadership:
                 self.error = error
             self._stop.wait(max(0.1, self.terms.renew_s - (time.monotonic() - began_s)))
 
-    def turn(self) -> None:
+    def tick(self) -> None:
         """Read the lease, and write it if it is ours to write. A lost race is a 409, and nothing happens."""
         try:
             lease: dict | None = self._api.get(f"{self._path}/{self.name}")

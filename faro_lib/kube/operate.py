@@ -98,7 +98,7 @@ def operated(
     terms: Terms = TERMS,
     report: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
-    """The cluster as Kubernetes governs it, once this controller leads, and whom to tell of every turn.
+    """The cluster as Kubernetes governs it, once this controller leads, and whom to tell of every tick.
 
     Parameters
     ----------

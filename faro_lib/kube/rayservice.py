@@ -96,7 +96,7 @@ def rayservice(
 
     Requests enter at the head's service, where HAProxy spreads them over the replicas.
     The count of workers does not change, and KubeRay submits the configuration anew only when it changes or the cluster
-    does: then counts are as in here until the controller's next turn.
+    does: then counts are as in here until the controller's next tick.
     """
     applications = {
         "proxy_location": "HeadOnly",

@@ -14,14 +14,14 @@ import numpy as np
 
 from faro_lib.control import Step
 from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
-from faro_lib.policies.protocol import CAPACITY, FAILED, LATE, MISSING
+from faro_lib.policies.protocol import CAPACITY, FAILED, DEADLINE_EXCEEDED, MISSING
 from faro_lib.workload import Job
 
 LOG = logging.getLogger(__name__)
 GROUP, VERSION, PLURAL, KIND = "autoscaling.faro", "v1alpha1", "faroplans", "FaroPlan"
 API_VERSION = f"{GROUP}/{VERSION}"
-ALARMING = (MISSING, FAILED, LATE, CAPACITY)
-MOST_EVENTS = 50  # of one turn
+ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY)
+MOST_EVENTS = 50  # of one tick
 NUMBER, TEXT, WHOLE = {"type": "number"}, {"type": "string"}, {"type": "integer"}
 
 
@@ -77,13 +77,13 @@ def definition() -> dict:
 
 
 def status_of(jobs: tuple[Job, ...], step: Step, controller: str, now: str, since: str) -> dict:
-    """The status of FaroPlan after a turn, of a controller that acts since then; what the policy does not know is left out."""
+    """The status of FaroPlan after a tick, of a controller that acts since then; what the policy does not know is left out."""
     plan, seen = step.plan, step.observation
     known = {
         "forecastRps": plan.forecast_rps,
-        "predictedLatencySeconds": plan.predicted_p99_s,
-        "valueOfOneMore": plan.value_more,
-        "valueOfOneLess": plan.value_less,
+        "predictedLatencySeconds": plan.predicted_tail_latency_s,
+        "valueOfOneMore": plan.marginal_value_up,
+        "valueOfOneLess": plan.marginal_value_down,
     }
 
     def line(i: int, job: Job) -> dict:
@@ -122,8 +122,8 @@ def changes(jobs: tuple[Job, ...], step: Step) -> list[tuple[str, str, str]]:
         text = f"{jobs[i].name}: {step.observation.target[i]} -> {step.target[i]} replicas ({why})"
         if plan.forecast_rps is not None and np.isfinite(plan.forecast_rps[i]):
             text += f"; expects {plan.forecast_rps[i]:.3g} requests/s"
-        if plan.predicted_p99_s is not None and np.isfinite(plan.predicted_p99_s[i]):
-            text += f", p{100 * jobs[i].percentile:g} {plan.predicted_p99_s[i]:.3g} s"
+        if plan.predicted_tail_latency_s is not None and np.isfinite(plan.predicted_tail_latency_s[i]):
+            text += f", p{100 * jobs[i].quantile:g} {plan.predicted_tail_latency_s[i]:.3g} s"
         name = "".join(word.capitalize() for word in why.split("-"))
         told.append(("Warning" if why in ALARMING else "Normal", name, text))
     return told
@@ -134,7 +134,7 @@ def _now() -> str:
 
 
 class Reporter:
-    """Publishes each turn from a thread of its own: a slow API server never delays a decision, it only skips reports."""
+    """Publishes each tick from a thread of its own: a slow API server never delays a decision, it only skips reports."""
 
     def __init__(self, api: Api, namespace: str, name: str, policy: str, jobs: tuple[Job, ...], controller: str):
         self._api, self._namespace, self.name, self._policy = api, namespace, name, policy
@@ -166,7 +166,7 @@ class Reporter:
             try:
                 if steps:
                     self.publish(steps)
-            except Exception as refused:  # whatever it was, the next turn is told again
+            except Exception as refused:  # whatever it was, the next tick is told again
                 LOG.warning(
                     "the plan is not published: %s", refused if isinstance(refused, ApiError) else repr(refused)
                 )
@@ -174,7 +174,7 @@ class Reporter:
                 return
 
     def publish(self, steps: list[Step]) -> None:
-        """The status after the last of these turns, and the events of all."""
+        """The status after the last of these ticks, and the events of all."""
         now = _now()
         meta = {"name": self.name, "namespace": self._namespace}
         head = {"apiVersion": API_VERSION, "kind": KIND, "metadata": meta}

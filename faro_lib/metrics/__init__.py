@@ -4,7 +4,7 @@ from faro_lib.metrics.frames import decisions_frame, minutes_frame, running_by_m
 from faro_lib.metrics.limit import best_by_minute, clairvoyant, measured_utilities
 from faro_lib.metrics.measures import (
     lost_utility,
-    lost_utility_360,
+    lost_utility_excl_overrun,
     minute_effective_utility,
     minute_utility,
     slo_violation_rate,
@@ -18,7 +18,7 @@ __all__ = [
     "decisions_frame",
     "learning_curve",
     "lost_utility",
-    "lost_utility_360",
+    "lost_utility_excl_overrun",
     "measured_utilities",
     "minute_effective_utility",
     "minute_utility",

@@ -21,9 +21,9 @@ def minutes_frame(run: Run) -> pd.DataFrame:
             "job": np.repeat([job.name for job in run.workload.jobs], bins),
             "minute": np.tile(np.arange(bins, dtype=np.int32), jobs),
             "requests": run.requests.ravel(),
-            "dropped": run.refused.ravel(),
-            "late": run.late.ravel(),
-            "p99_s": run.p99_s.ravel(),
+            "dropped": run.dropped.ravel(),
+            "slo_missed": run.slo_missed.ravel(),
+            "tail_latency_s": run.tail_latency_s.ravel(),
             "utility": minute_utility(run).ravel(),
             "effective_utility": minute_effective_utility(run).ravel(),
         }
@@ -45,7 +45,7 @@ def clairvoyant_frame(found: Clairvoyant) -> pd.DataFrame:
 
 
 def decisions_frame(run: Run) -> pd.DataFrame:
-    """One row a job and turn in which its target or drop rate changed, a reason or a prediction was given.
+    """One row a job and tick in which its target or drop rate changed, a reason or a prediction was given.
 
     The columns of simulate/decisions.parquet that belong to one run: the decision, then what the plan rests on (NaN where
     the plan does not tell).
@@ -55,24 +55,24 @@ def decisions_frame(run: Run) -> pd.DataFrame:
     time_s = np.concatenate(([0.0], decisions.time_s))
     target = np.vstack([run.initial, *decisions.target])
     drop = np.vstack([np.zeros(len(names)), *decisions.drop])
-    reason = np.vstack([np.full(len(names), START), *(np.array(turn) for turn in decisions.reason)])
+    reason = np.vstack([np.full(len(names), START), *(np.array(tick) for tick in decisions.reason)])
     unknown = np.full(len(names), np.nan)
     explained = {
-        column: np.vstack([unknown, *(unknown if turn is None else turn for turn in getattr(decisions, column))])
+        column: np.vstack([unknown, *(unknown if tick is None else tick for tick in getattr(decisions, column))])
         for column in EXPLANATIONS
     }
-    told = (reason != HOLD) | ~np.isnan(explained["predicted_p99_s"])
+    told = (reason != HOLD) | ~np.isnan(explained["predicted_tail_latency_s"])
     told[1:] |= (target[1:] != target[:-1]) | (drop[1:] != drop[:-1])
-    turn, job = np.nonzero(told)
+    tick, job = np.nonzero(told)
     return pd.DataFrame(
         {
-            "time_s": time_s[turn],
+            "time_s": time_s[tick],
             "job": names[job],
-            "replicas_target": target[turn, job],
-            "drop_target": drop[turn, job],
-            "reason": reason[turn, job],
+            "replicas_target": target[tick, job],
+            "drop_target": drop[tick, job],
+            "reason": reason[tick, job],
         }
-        | {column: values[turn, job] for column, values in explained.items()}
+        | {column: values[tick, job] for column, values in explained.items()}
     )
 
 

@@ -9,13 +9,13 @@ import numpy as np
 from faro_lib.metrics.measures import lost_utility, mean_over_jobs_then_bins, minute_effective_utility, minute_utility
 from faro_lib.policies import Fixed
 from faro_lib.policies.protocol import at_least_one_each
-from faro_lib.simulate import Draws, Physics, simulate
+from faro_lib.simulate import Draws, ServingModel, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Job, Workload, jobs_array
 
 
 def measured_utilities(
-    workload: Workload, draws: Draws, most: int, physics: Physics = PAPER
+    workload: Workload, draws: Draws, most: int, serving_model: ServingModel = PAPER
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What each job's minute would have been worth with x replicas all day long: utility(job, x, minute), measured.
 
@@ -32,11 +32,11 @@ def measured_utilities(
     for replicas in range(1, most + 1):
         fixed = tuple(replace(job, min_replicas=replicas, max_replicas=replicas) for job in workload.jobs)
         day = replace(workload, jobs=fixed)
-        run = simulate(day, Fixed(replicas), replicas * cores, draws=draws, physics=physics)
+        run = simulate(day, Fixed(replicas), replicas * cores, draws=draws, serving_model=serving_model)
         utility[:, replicas] = minute_utility(run)
         effective[:, replicas] = minute_effective_utility(run)
         violated[:, replicas] = np.where(
-            run.requests == 0, np.nan, (run.refused + run.late) / np.maximum(run.requests, 1)
+            run.requests == 0, np.nan, (run.dropped + run.slo_missed) / np.maximum(run.requests, 1)
         )
     return utility, violated, effective
 
@@ -48,7 +48,7 @@ class Clairvoyant:
     Attributes
     ----------
     replicas : of each job in each minute.
-    utility, effective : NaN in a job-minute without requests; violated : share refused or late, NaN there, too.
+    utility, effective : NaN in a job-minute without requests; violated : share refused or slo_missed, NaN there, too.
     """
 
     jobs: tuple[Job, ...]

@@ -16,7 +16,7 @@ def minute_utility(run: Run) -> np.ndarray:
     """Relaxed utility (a = 1) of each job-minute's percentile of latency, (jobs, minutes + 1); NaN without requests."""
     slo_s = jobs_array(run.workload.jobs, "slo_s")[:, None]
     empty = run.requests == 0
-    return np.where(empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.p99_s), slo_s))
+    return np.where(empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s))
 
 
 def minute_effective_utility(run: Run) -> np.ndarray:
@@ -24,14 +24,14 @@ def minute_effective_utility(run: Run) -> np.ndarray:
 
     U is that of the requests that were served, so that a refusal costs its penalty once and not its latency besides.
     """
-    return _effective(run.requests, run.refused, run.served_p99_s, jobs_array(run.workload.jobs, "slo_s"))
+    return _effective(run.requests, run.dropped, run.served_tail_latency_s, jobs_array(run.workload.jobs, "slo_s"))
 
 
-def _effective(requests, refused, served_p99_s, slo_s):
-    drop = refused / np.maximum(requests, 1)
+def _effective(requests, dropped, served_tail_latency_s, slo_s):
+    drop = dropped / np.maximum(requests, 1)
     slo_s = slo_s[:, None]
-    nobody_served = np.isnan(served_p99_s)
-    utility = relaxed_utility(np.where(nobody_served, slo_s, served_p99_s), slo_s)
+    nobody_served = np.isnan(served_tail_latency_s)
+    utility = relaxed_utility(np.where(nobody_served, slo_s, served_tail_latency_s), slo_s)
     value = precise_drop_penalty(drop) * np.where(nobody_served, 0.0, utility)
     return np.where(requests == 0, np.nan, value)
 
@@ -49,7 +49,7 @@ def lost_utility(utility: np.ndarray) -> float:
     return float(jobs - np.nansum(utility) / bins)
 
 
-def lost_utility_360(utility: np.ndarray) -> float:
+def lost_utility_excl_overrun(utility: np.ndarray) -> float:
     """Lost utility over the minutes proper; a job-minute without requests loses nothing."""
     proper = utility[:, :-1]
     return float(np.nansum(1 - proper) / proper.shape[1])
@@ -57,7 +57,7 @@ def lost_utility_360(utility: np.ndarray) -> float:
 
 def slo_violation_rate(run: Run) -> float:
     """Mean over bins of the mean over jobs with arrivals of the fraction of requests refused or late."""
-    violated = (run.refused + run.late) / np.maximum(run.requests, 1)
+    violated = (run.dropped + run.slo_missed) / np.maximum(run.requests, 1)
     return mean_over_jobs_then_bins(np.where(run.requests == 0, np.nan, violated))
 
 
@@ -70,9 +70,9 @@ def mean_over_jobs_then_bins(rate: np.ndarray) -> float:
 
 
 def planning_ms(run: Run) -> np.ndarray:
-    """Milliseconds of every turn that planned; of every turn, where no plan says what rate it expects.
+    """Milliseconds of every tick that planned; of every tick, where no plan says what rate it expects.
 
-    A policy that plans once a minute does next to nothing in the turns between, which would hide how long its plans take.
+    A policy that plans once a minute does next to nothing in the ticks between, which would hide how long its plans take.
     """
     decision_ms = 1e3 * np.array(run.decisions.seconds or [0.0])
     planned = np.array([rate is not None for rate in run.decisions.forecast_rps], bool)
@@ -86,10 +86,10 @@ def summarize(run: Run) -> dict[str, float]:
     running = np.array(run.decisions.running or [run.initial])
     return {
         "lost_utility": lost_utility(utility),
-        "lost_utility_360": lost_utility_360(utility),
+        "lost_utility_excl_overrun": lost_utility_excl_overrun(utility),
         "slo_violation_rate": slo_violation_rate(run),
         "lost_effective_utility": lost_utility(minute_effective_utility(run)),
-        "drop_rate": float(run.refused.sum() / max(1, run.requests.sum())),
+        "drop_rate": float(run.dropped.sum() / max(1, run.requests.sum())),
         "replicas_used_mean": float(running.sum(axis=1).mean()),
         "decision_ms_p50": float(np.quantile(decision_ms, 0.5)),
         "decision_ms_p99": float(np.quantile(decision_ms, 0.99)),

@@ -13,7 +13,7 @@ import pandas as pd
 
 from faro_lib.metrics.frames import decisions_frame, minutes_frame
 from faro_lib.metrics.measures import summarize
-from faro_lib.rayserve.load import FAILED, SERVED, SHED
+from faro_lib.rayserve.load import DROPPED, FAILED, SERVED
 from faro_lib.simulate import Run
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ STEP_S = 5  # of the table of a recovery
 class Recorded:
     """Tables under results/<workload>/live/kubernetes/; every row names its trial, and its policy where it has one.
 
-    recovery : a row every STEP_S seconds: served in time, late, refused and failed, and what was there of the cluster.
+    recovery : a row every STEP_S seconds: served in time, slo_missed, refused and failed, and what was there of the cluster.
     about : by trial, the versions of what ran.
     """
 
@@ -40,7 +40,7 @@ class Recorded:
 
 def one_run(run: Run, policy: str, noted: Mapping[str, Any]) -> Recorded:
     """The tables of one run, of a trial yet unnumbered."""
-    key = {"policy": policy, "replicas": run.capacity}
+    key = {"policy": policy, "capacity_cores": run.capacity}
     return Recorded(
         pd.DataFrame([key | summarize(run) | dict(noted)]),
         minutes_frame(run).assign(**key),
@@ -65,13 +65,13 @@ def recovery_frame(
         {
             "second": (np.asarray(due_s) // STEP_S * STEP_S).astype(int),
             "in_time": in_time,
-            "late": (sent.outcome == SERVED) & ~in_time,
-            "refused": sent.outcome == SHED,
+            "slo_missed": (sent.outcome == SERVED) & ~in_time,
+            "dropped": sent.outcome == DROPPED,
             "failed": sent.outcome >= FAILED,
         }
     )
     table = counts.groupby("second").sum().reset_index()
-    seen = pd.DataFrame(list(states), columns=["second", "workers", "capacity", "replicas"])
+    seen = pd.DataFrame(list(states), columns=["second", "workers", "capacity", "capacity_cores"])
     seen["second"] = (seen["second"] // STEP_S * STEP_S).astype(int)
     table = table.merge(seen.groupby("second").last().reset_index(), on="second", how="left")
     return table.assign(deleted_s=deleted_s)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from faro_lib.errors import told
+from faro_lib.errors import message_of
 from faro_lib.pipeline.fetch import fetch
 from faro_lib.pipeline.notebook import NotebookError, run_notebook
 
-MISTAKES = Path(".snakemake/mistakes")  # what went wrong in the stages of this run; told again at its end
+MISTAKES = Path(".snakemake/errors")  # what went wrong in the stages of this run; message_of again at its end
 
 
 def notebook(source: str, output: str, parameters: str, log: str, threads: str = "1") -> int:
@@ -40,7 +40,7 @@ def fetch_all(*names: str) -> int:
             for path in fetch(name):
                 print(path)
     except (OSError, ValueError) as error:
-        print(f"fetch: {told(error)}", file=sys.stderr)
+        print(f"fetch: {message_of(error)}", file=sys.stderr)
         return 2
     return 0
 

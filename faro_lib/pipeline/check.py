@@ -57,15 +57,15 @@ def names(config: Config) -> None:
     """Load the plugins, and refuse, a line each, what nobody has registered."""
     from faro_lib.allocate import OBJECTIVES, SOLVERS
     from faro_lib.forecast import forecasters
-    from faro_lib.policies import MAKERS, maker_of
+    from faro_lib.policies import FACTORIES, factory_of
 
     load_plugins(config.plugins)
-    editions = [name.removeprefix("Faro-").removesuffix(" (paper)") for name in MAKERS if name.endswith(" (paper)")]
+    editions = [name.removeprefix("Faro-").removesuffix(" (paper)") for name in FACTORIES if name.endswith(" (paper)")]
     asked = [
-        ("policies", config.policies, maker_of),
-        ("scale.policies", config.scale.policies, maker_of),
-        ("sensitivity.policies", config.sensitivity.policies, maker_of),
-        ("live.policies", config.live.policies, maker_of),
+        ("policies", config.policies, factory_of),
+        ("scale.policies", config.scale.policies, factory_of),
+        ("sensitivity.policies", config.sensitivity.policies, factory_of),
+        ("live.policies", config.live.policies, factory_of),
         ("sloppify.objectives", config.sloppify.objectives, OBJECTIVES.find),
         ("sloppify.solvers", config.sloppify.solvers, SOLVERS.find),
         ("forecast.baselines", config.forecast.baselines, _among("forecaster", forecasters())),
@@ -106,9 +106,9 @@ def _among(noun: str, accepted: list[str]) -> Callable[[str], None]:
 
 def learners(policies: Sequence[str], jobs) -> list[str]:
     """Those policies that are made from a forecaster."""
-    from faro_lib.policies import Kit, make
+    from faro_lib.policies import PolicyContext, make
 
-    return [policy for policy in policies if _mistake(lambda name: make(name, Kit(jobs)), policy)]
+    return [policy for policy in policies if _mistake(lambda name: make(name, PolicyContext(jobs)), policy)]
 
 
 def without_learning(config: Config, jobs) -> None:
@@ -132,4 +132,4 @@ def _hold(jobs, config: Config) -> None:
     """The smallest cluster must hold everyone's minimum."""
     from faro_lib.policies.protocol import at_least_one_each
 
-    at_least_one_each(jobs, min(config.sizes))
+    at_least_one_each(jobs, min(config.capacities))

@@ -19,7 +19,7 @@ def needed_gb(config: Config, jobs: int, days: int, minutes: int) -> dict[str, f
     day = minutes if config.minutes is None else min(config.minutes, minutes)
     found = {"50_simulation": replayed_gb(jobs * day)}
     if days >= 2:
-        learnt = jobs * days * minutes / config.forecast.thin * config.forecast.chains
+        learnt = jobs * days * minutes / config.forecast.data_stride * config.forecast.chains
         found["30_forecasting"] = KERNEL_GB + (ROW_GB * learnt if config.forecast.posterior is None else 0.0)
         larger = min(config.scale.minutes or minutes, minutes)
         biggest = [count * larger for count, _ in config.scale.clusters]
@@ -36,7 +36,7 @@ def replayed_gb(job_minutes: float) -> float:
 
 
 LESS = {
-    "30_forecasting": "lower forecast.chains, raise forecast.thin, or name a fitted forecast.posterior",
+    "30_forecasting": "lower forecast.chains, raise forecast.data_stride, or name a fitted forecast.posterior",
     "50_simulation": "shorten the day (minutes=60), or take fewer jobs",
     "70_scale": "take smaller scale.clusters and scale.largest, or [] for none",
     "80_live": "take fewer live.replicas, or backend=none",

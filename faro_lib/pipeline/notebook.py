@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from faro_lib.errors import told, told_by_name
+from faro_lib.errors import message_of_kernel_error, message_of
 
 KERNEL = "python3"  # the kernel of the environment that runs us
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -42,7 +42,7 @@ def run_notebook(
     ----------
     source, output : the notebook and where its executed copy goes; it appears there only if every cell has run.
     parameters : values for the cell tagged `parameters`.
-    log : everything that the cells print; the same is told on standard error, each line under the notebook's name.
+    log : everything that the cells print; the same is message_of on standard error, each line under the notebook's name.
     threads : how many the numerical libraries of the kernel may use.
 
     Raises
@@ -73,12 +73,14 @@ def run_notebook(
             )
         partial.replace(output)
     except DeadKernelError:
-        raise NotebookError(f"{source}: its process was killed, most likely for {told(MemoryError())}") from None
+        raise NotebookError(f"{source}: its process was killed, most likely for {message_of(MemoryError())}") from None
     except PapermillException as error:
         name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
-        raise NotebookError(f"{source}: {told_by_name(name, text)} (partly executed: {partial}, log: {log})") from None
+        raise NotebookError(
+            f"{source}: {message_of_kernel_error(name, text)} (partly executed: {partial}, log: {log})"
+        ) from None
     except (OSError, MemoryError) as error:
-        raise NotebookError(f"{source}: {told(error)}") from None
+        raise NotebookError(f"{source}: {message_of(error)}") from None
 
 
 class _Environment:

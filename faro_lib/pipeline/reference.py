@@ -13,7 +13,7 @@ PAGE = Path("docs/configuration.md")
 HEAD = """# Every setting
 
 Written from `faro_lib/config/schema.py` by `make config`; a test keeps it in step. A setting is given in a file laid over
-`config/default.yaml` (`make figures CONFIG=my.yaml`) or on the command line (`make figures SET="trials=5 sizes=[24,16]"`,
+`config/default.yaml` (`make figures CONFIG=my.yaml`) or on the command line (`make figures SET="trials=5 capacities=[24,16]"`,
 `snakemake --cores 2 --config trials=5`; one of a stage, a dot in the tables below, as `--config 'scale={curve: [20, 30]}'`
 or `SET="'scale={curve: [20, 30]}'"`). An unknown setting, a value out of range, a policy that nobody registered: each is
 refused in one line before anything is written.

@@ -6,26 +6,26 @@ from faro_lib.policies.faro import Faro
 from faro_lib.policies.paper import MArk, PaperFaro
 from faro_lib.policies.platforms import HPA, RayServe
 from faro_lib.policies.protocol import Cluster, Observation, Plan, Policy
-from faro_lib.policies.registry import MAKERS, Kit, make, maker_of, register
+from faro_lib.policies.registry import FACTORIES, PolicyContext, factory_of, make, register
 
 __all__ = [
     "AIAD",
+    "FACTORIES",
     "HPA",
-    "MAKERS",
     "Cilantro",
     "Cluster",
     "FairShare",
     "Faro",
     "Fixed",
-    "Kit",
     "MArk",
     "Observation",
     "Oneshot",
     "PaperFaro",
     "Plan",
     "Policy",
+    "PolicyContext",
     "RayServe",
+    "factory_of",
     "make",
-    "maker_of",
     "register",
 ]

@@ -6,7 +6,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from faro_lib.policies.protocol import HOLD, REACT_DOWN, REACT_UP, SHARE, Observation, Plan, at_least_one_each, hold
+from faro_lib.policies.protocol import (
+    HOLD,
+    REACTIVE_DOWN,
+    REACTIVE_UP,
+    SHARE,
+    Observation,
+    Plan,
+    at_least_one_each,
+    hold,
+)
 from faro_lib.policies.registry import register
 from faro_lib.workload import Job, jobs_array
 
@@ -53,7 +62,7 @@ class FairShare:
     def decide(self, state, observation):
         target = fair_share(state, observation.capacity, observation.present)
         reason = tuple(HOLD if same else SHARE for same in target == observation.target)
-        return state, Plan(target, np.zeros(len(target)), reason, tries=5)
+        return state, Plan(target, np.zeros(len(target)), reason, attempts=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +129,7 @@ class Reactive:
         target = np.where(up, self.step(state, observation, +1), observation.target)
         target = np.where(down, self.step(state, observation, -1), target)
         target = np.clip(target, state.fewest, state.most)
-        reason = tuple(REACT_UP if u else REACT_DOWN if d else HOLD for u, d in zip(up, down))
+        reason = tuple(REACTIVE_UP if u else REACTIVE_DOWN if d else HOLD for u, d in zip(up, down))
         counter_s = np.where(up | down, 0.0, counter_s)
         state = replace(state, counter_s=counter_s, last_s=observation.now_s)
         return state, Plan(target, np.zeros(len(target)), reason)
@@ -147,6 +156,6 @@ class Oneshot(Reactive):
         return np.ceil(observation.target * latency_s / state.slo_s).astype(np.int64)
 
 
-register("FairShare")(lambda kit: FairShare())
-register("Oneshot")(lambda kit: Oneshot())
-register("AIAD")(lambda kit: AIAD())
+register("FairShare")(lambda context: FairShare())
+register("Oneshot")(lambda context: Oneshot())
+register("AIAD")(lambda context: AIAD())

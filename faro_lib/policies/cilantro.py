@@ -91,7 +91,7 @@ class LearnedLatency:
         return np.where(replicas > 0, latency_s, np.inf)
 
     def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0) -> np.ndarray:
-        """Utility of `job` at constant rates; what `utility.build_table` asks of a performance model."""
+        """Utility of `job` at constant rates; what `utility.build_table` asks of a latency_model model."""
         kind = job.model if job.model in self.kinds else job.name
         latency_s = self.latency_s(kind, job.slo_s, rate_rps, replicas)
         return precise_utility(latency_s, job.slo_s) if utility == "precise" else relaxed_utility(
@@ -186,11 +186,11 @@ class Cilantro:
             chosen.replicas,
             np.zeros(len(now)),
             tuple(PLANNED if moved else HOLD for moved in chosen.replicas != now),
-            tries=5,
+            attempts=5,
             forecast_rps=rate_rps,
-            predicted_p99_s=predicted_s,
-            value_more=marginal.more,
-            value_less=marginal.less,
+            predicted_tail_latency_s=predicted_s,
+            marginal_value_up=marginal.more,
+            marginal_value_down=marginal.less,
         )
 
 
@@ -200,16 +200,16 @@ def learn(state: CilantroState, observation) -> CilantroState:
     running = observation.running
     before = running if state.running is None else state.running
     steady = (running == before) & (running > 0) & ~observation.changing
-    known = steady & (rate_rps > 0) & ~np.isnan(observation.p99_s)
+    known = steady & (rate_rps > 0) & ~np.isnan(observation.tail_latency_s)
     model = state.model.learn(
         [kind for kind, is_known in zip(state.kinds, known) if is_known],
         state.slo_s[known],
         rate_rps[known],
         running[known],
-        observation.p99_s[known],
+        observation.tail_latency_s[known],
     )
     rate_rps = np.where(np.isnan(rate_rps), state.rate_rps, rate_rps)
     return replace(state, model=model, rate_rps=rate_rps, minute=observation.minute, running=running)
 
 
-register("Cilantro")(lambda kit: Cilantro())
+register("Cilantro")(lambda context: Cilantro())

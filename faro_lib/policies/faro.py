@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from faro_lib.allocate import OBJECTIVES, marginal_values, solve
-from faro_lib.forecast import HORIZON_MIN
+from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.protocol import HOLD, PLANNED, Observation, Plan
-from faro_lib.policies.registry import Kit, register
+from faro_lib.policies.registry import PolicyContext, register
 from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
 
@@ -24,27 +24,27 @@ class Faro(TwoLoops):
     Attributes
     ----------
     objective : a name in `allocate.OBJECTIVES`.
-    performance : the latency model, as `utility.build_table` takes it.
+    latency_model : the latency model, as `utility.build_table` takes it.
     service_time_s : replaces the jobs' own planning value, or None.
-    samples, horizon_min : sample paths and minutes of a forecast.
+    samples, horizon_minutes : sample paths and minutes of a forecast.
     nowcast : whether the count of the minute that is going on is used.
-    cold_start_min : minutes of the horizon in which a grown job is still served by its old count.
-    change_penalty : utility that changing a job's count costs in the table, so that only moves that pay are made.
+    cold_start_minutes : minutes of the horizon in which a grown job is still served by its old count.
+    switching_cost : utility that changing a job's count costs in the table, so that only moves that pay are made.
     gamma : weight of the spread in FairSum and PenaltyFairSum; the number of jobs if None.
-    redress : a job's loss counts (its loss so far / the mean job's) ** redress; 0 looks ahead only, see `redressed`.
+    deficit_weighting : a job's loss counts (its loss so far / the mean job's) ** deficit_weighting; 0 looks ahead only, see `deficit_weighted`.
     """
 
     name: str = "Faro-Sum"
     objective: str = "Sum"
-    performance: Any = "half-mmc"
+    latency_model: Any = "half-mmc"
     service_time_s: float | None = None
     samples: int = 100
-    horizon_min: int = HORIZON_MIN
+    horizon_minutes: int = HORIZON_MINUTES
     nowcast: bool = False
-    cold_start_min: float = 1.0
-    change_penalty: float = 0.0
+    cold_start_minutes: float = 1.0
+    switching_cost: float = 0.0
     gamma: float | None = None
-    redress: float = 0.0
+    deficit_weighting: float = 0.0
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         rates_rps = self._paths(state, observation) / MINUTE_S
@@ -56,14 +56,14 @@ class Faro(TwoLoops):
             jobs,
             rates_rps,
             target_now,
-            performance=self.performance,
+            latency_model=self.latency_model,
             drops=drops,
-            cold_start_min=self.cold_start_min,
-            change_penalty=self.change_penalty,
+            cold_start_minutes=self.cold_start_minutes,
+            switching_cost=self.switching_cost,
             max_replicas=int(observation.capacity / jobs_array(jobs, "cores").min()),
         )
-        if self.redress:
-            table = redressed(table, state.lost, self.redress)
+        if self.deficit_weighting:
+            table = deficit_weighted(table, state.lost, self.deficit_weighting)
         chosen = solve(table, observation.capacity, self.objective, current=target_now, gamma=self.gamma)
         target, drop = chosen.replicas, chosen.drop
         forecast_rps = rates_rps.mean(axis=(1, 2))
@@ -74,23 +74,25 @@ class Faro(TwoLoops):
             target,
             drop,
             tuple(PLANNED if moved else HOLD for moved in target != target_now),
-            tries=5,
+            attempts=5,
             forecast_rps=forecast_rps,
-            predicted_p99_s=predicted_latency(jobs, forecast_rps, target, drop=drop, performance=self.performance),
-            value_more=marginals.more,
-            value_less=marginals.less,
+            predicted_tail_latency_s=predicted_latency(
+                jobs, forecast_rps, target, drop=drop, latency_model=self.latency_model
+            ),
+            marginal_value_up=marginals.more,
+            marginal_value_down=marginals.less,
         )
 
     def _paths(self, state, observation):
         """Requests per minute (jobs, samples, minutes)."""
         elapsed_s = observation.now_s - MINUTE_S * observation.minute
         if not self.nowcast or observation.arrivals_now is None or not 0 < elapsed_s <= MINUTE_S:
-            return state.forecaster.sample(self.horizon_min, self.samples)
+            return state.forecaster.sample(self.horizon_minutes, self.samples)
         share = elapsed_s / MINUTE_S
-        return nowcast(state.forecaster, observation.arrivals_now, share, self.horizon_min, self.samples)
+        return nowcast(state.forecaster, observation.arrivals_now, share, self.horizon_minutes, self.samples)
 
 
-def redressed(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
+def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
     """The table with 1 - w (1 - U) for U: who has lost most so far is helped most, so that no job is last all day long.
 
     w_j is proportional to (L_j + 2)^exponent, with mean 1; L_j is the utility that job j has lost so far. Where a sum of
@@ -111,13 +113,13 @@ CHOSEN = {
     "interval_s": 60.0,
     "phase_s": 50.0,
     "nowcast": True,
-    "cold_start_min": 2.0,
-    "change_penalty": 0.01,
+    "cold_start_minutes": 2.0,
+    "switching_cost": 0.01,
 }
 CHOSEN_FAIR = {
-    "change_penalty": 0.06,
+    "switching_cost": 0.06,
     "gamma": 1.0,
-    "redress": 1.0,
+    "deficit_weighting": 1.0,
 }  # besides, where the worst-off job counts on its own
 PRIOR_LOST = 2.0  # what every job is taken to have lost before the day, so that its first minutes do not decide it
 FALLBACK = "mgc"  # the latency model where nothing was measured
@@ -130,16 +132,16 @@ def chosen_options(objective: str = "Sum") -> dict[str, Any]:
     return CHOSEN | CHOSEN_FAIR if fair else dict(CHOSEN)
 
 
-def chosen(kit: Kit, objective: str = "Sum", **changes: Any) -> Faro:
+def chosen(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Faro:
     """Our edition with the options chosen on training days; `changes` override single ones."""
     name = f"Faro-{objective}"
-    performance = FALLBACK if kit.performance is None else kit.performance
-    options = chosen_options(objective) | {"performance": performance} | changes
-    return Faro(kit.need("forecaster", name), name=name, objective=objective, **options)
+    latency_model = FALLBACK if context.latency_model is None else context.latency_model
+    options = chosen_options(objective) | {"latency_model": latency_model} | changes
+    return Faro(context.require("forecaster", name), name=name, objective=objective, **options)
 
 
 def _enter(objective: str) -> None:
-    register(f"Faro-{objective}")(lambda kit: chosen(kit, objective))
+    register(f"Faro-{objective}")(lambda context: chosen(context, objective))
 
 
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib.policies.baselines import UP_AFTER_S
-from faro_lib.policies.protocol import HOLD, REACT_UP, Observation, Plan, at_least_one_each
+from faro_lib.policies.protocol import HOLD, REACTIVE_UP, Observation, Plan, at_least_one_each
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, jobs_array
 
@@ -85,7 +85,13 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
         forecaster = forecaster.update(history[:, -back] if known else np.full(len(history), np.nan))
     lost = state.lost
     if observation.minute > state.minute:
-        lost = lost + 1 - relaxed_utility(np.where(np.isnan(observation.p99_s), 0.0, observation.p99_s), state.slo_s)
+        lost = (
+            lost
+            + 1
+            - relaxed_utility(
+                np.where(np.isnan(observation.tail_latency_s), 0.0, observation.tail_latency_s), state.slo_s
+            )
+        )
     return replace(state, forecaster=forecaster, lost=lost, minute=observation.minute)
 
 
@@ -100,4 +106,4 @@ def react_up(state: LoopState, observation: Observation, steps: int = 1) -> tupl
     up = (counter_s >= UP_AFTER_S) & (steps > 0)
     target = np.minimum(observation.target + steps * up, np.maximum(state.most, observation.target))
     state = replace(state, counter_s=np.where(up, 0.0, counter_s), last_s=observation.now_s)
-    return state, Plan(target, observation.drop, tuple(REACT_UP if u else HOLD for u in up))
+    return state, Plan(target, observation.drop, tuple(REACTIVE_UP if u else HOLD for u in up))

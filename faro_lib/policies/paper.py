@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from faro_lib.allocate import solve_paper
-from faro_lib.forecast import HORIZON_MIN
+from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.protocol import HISTORY_MIN, HOLD, PLANNED, Observation, Plan
+from faro_lib.policies.protocol import HISTORY_MINUTES, HOLD, PLANNED, Observation, Plan
 from faro_lib.policies.registry import register
 from faro_lib.workload import jobs_array
 from faro_lib.workload.jobs import MINUTE_S
@@ -35,13 +35,13 @@ class MArk(TwoLoops):
     """Predictive per job, each for itself: x = ceil(max forecast rate x service time / SLO), with the reactive step."""
 
     name: str = "MArk"
-    horizon_min: int = HORIZON_MIN
+    horizon_minutes: int = HORIZON_MINUTES
 
     def plan(self, state, observation):
-        if observation.minute < HISTORY_MIN:
+        if observation.minute < HISTORY_MINUTES:
             per_min = counts_since(state, observation)
         else:
-            per_min = state.forecaster.mean(self.horizon_min)
+            per_min = state.forecaster.mean(self.horizon_minutes)
         rate_rps = np.nanmax(per_min, axis=1) / MINUTE_S
         per_replica_rps = state.slo_s / jobs_array(state.jobs, "service_time_s")
         wanted = np.ceil(np.nan_to_num(rate_rps) / per_replica_rps - 1e-9).astype(np.int64)
@@ -58,7 +58,7 @@ class PaperFaro(TwoLoops):
     Attributes
     ----------
     objective : a name that `allocate.solve_paper` knows.
-    performance, utility : "upper-bound" or "half-mmc"; "precise" or "relaxed".
+    latency_model, utility : "upper-bound" or "half-mmc"; "precise" or "relaxed".
     predictive : False decides on the counts since the last decision.
     quantile : of the forecast, a minute at a time; with `adaptive` raised in steps of 0.1 to 0.9 while the solution leaves
         replicas free, keeping the last that left some. None: the mean, a point forecast.
@@ -68,7 +68,7 @@ class PaperFaro(TwoLoops):
 
     name: str = "Faro-Sum (paper)"
     objective: str = "Sum"
-    performance: str = "half-mmc"
+    latency_model: str = "half-mmc"
     utility: str = "relaxed"
     predictive: bool = True
     quantile: float | None = 0.6
@@ -76,21 +76,21 @@ class PaperFaro(TwoLoops):
     shrink: bool = True
     method: str = "nlopt-cobyla"
     samples: int = 100
-    horizon_min: int = HORIZON_MIN
+    horizon_minutes: int = HORIZON_MINUTES
 
     def plan(self, state, observation):
-        if not self.predictive or observation.minute < HISTORY_MIN:
+        if not self.predictive or observation.minute < HISTORY_MINUTES:
             per_min = np.nan_to_num(counts_since(state, observation).mean(axis=1, keepdims=True))
             chosen = self._solve(state, observation, per_min)
         elif self.quantile is None:
-            per_min = state.forecaster.mean(self.horizon_min)
+            per_min = state.forecaster.mean(self.horizon_minutes)
             chosen = self._solve(state, observation, per_min)
         else:
             per_min, chosen = self._quantiles(state, observation)
         return _long_term(chosen.replicas, chosen.drop, observation, per_min.mean(axis=1) / MINUTE_S)
 
     def _quantiles(self, state, observation):
-        samples = state.forecaster.sample(self.horizon_min, self.samples)
+        samples = state.forecaster.sample(self.horizon_minutes, self.samples)
         per_min = np.quantile(samples, self.quantile, axis=1)
         chosen = self._solve(state, observation, per_min)
         cores = jobs_array(state.jobs, "cores")
@@ -113,7 +113,7 @@ class PaperFaro(TwoLoops):
             self.objective,
             current=observation.target,
             method=self.method,
-            performance=self.performance,
+            latency_model=self.latency_model,
             utility=self.utility,
             shrink=self.shrink,
             cold_start=None if self.predictive else False,
@@ -122,16 +122,16 @@ class PaperFaro(TwoLoops):
 
 def _long_term(target, drop, observation, forecast_rps) -> Plan:
     reason = tuple(PLANNED if moved else HOLD for moved in target != observation.target)
-    return Plan(target, drop, reason, tries=5, forecast_rps=forecast_rps)
+    return Plan(target, drop, reason, attempts=5, forecast_rps=forecast_rps)
 
 
-register("MArk")(lambda kit: MArk(kit.need("forecaster", "MArk")))
+register("MArk")(lambda context: MArk(context.require("forecaster", "MArk")))
 
 
 def _edition(name: str, objective: str):
     paper_name = f"{name} (paper)"
     register(paper_name)(
-        lambda kit: PaperFaro(kit.need("forecaster", paper_name), name=paper_name, objective=objective)
+        lambda context: PaperFaro(context.require("forecaster", paper_name), name=paper_name, objective=objective)
     )
 
 

@@ -18,10 +18,10 @@ def table_options(policy: PaperFaro, state, observation) -> dict[str, Any]:
     cores = np.array([job.cores for job in state.jobs])
     full = bool(np.maximum(observation.running, 1) @ cores >= observation.capacity)
     return {
-        "performance": policy.performance,
+        "latency_model": policy.latency_model,
         "utility": policy.utility,
         "drops": DROPS if policy.objective.startswith("Penalty") else None,
-        "cold_start_min": 1.0 if policy.predictive and full else 0.0,
+        "cold_start_minutes": 1.0 if policy.predictive and full else 0.0,
         "max_replicas": int(observation.capacity / cores.min()),
     }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from faro_lib.policies.protocol import HOLD, REACT_DOWN, REACT_UP, Plan, at_least_one_each
+from faro_lib.policies.protocol import HOLD, REACTIVE_DOWN, REACTIVE_UP, Plan, at_least_one_each
 from faro_lib.policies.registry import register
 from faro_lib.workload import jobs_array
 from faro_lib.workload.jobs import MINUTE_S
@@ -37,7 +37,7 @@ def remember(window, now_s: float, seen: np.ndarray, back_s: float):
 
 def _plan(target, observation) -> Plan:
     reason = (
-        REACT_UP if wanted > now else REACT_DOWN if wanted < now else HOLD
+        REACTIVE_UP if wanted > now else REACTIVE_DOWN if wanted < now else HOLD
         for wanted, now in zip(target, observation.target)
     )
     return Plan(target, np.zeros(len(target)), tuple(reason))
@@ -134,7 +134,7 @@ class RayServe:
         return PlatformState.of(jobs, counter_s=np.zeros(len(jobs)))
 
     def decide(self, state, observation):
-        window = remember(state.window, observation.now_s, observation.queue, self.look_back_s)
+        window = remember(state.window, observation.now_s, observation.ongoing, self.look_back_s)
         samples = np.array([queue for _, queue in window], float)
         seen = ~np.isnan(samples)
         mean = np.where(seen, samples, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
@@ -150,5 +150,5 @@ class RayServe:
         return state, _plan(target, observation)
 
 
-register("HPA")(lambda kit: HPA())
-register("RayServe")(lambda kit: RayServe())
+register("HPA")(lambda context: HPA())
+register("RayServe")(lambda context: RayServe())

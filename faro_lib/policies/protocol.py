@@ -9,28 +9,28 @@ import numpy as np
 
 from faro_lib.workload import Job
 
-HISTORY_MIN = 15  # complete minutes of counts in an observation
+HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 
 # Why a job's target is what it is: the closed list of reasons.
 START = "start"  # what the run began with
 HOLD = "hold"  # nothing to do
 SHARE = "fair-share"  # an equal share of the capacity
 PLANNED = "planned"  # the long-term decision
-REACT_UP = "react-up"  # latency above the SLO for long enough
-REACT_DOWN = "react-down"  # latency below the SLO for long enough
+REACTIVE_UP = "reactive-scale-up"  # latency above the SLO for long enough
+REACTIVE_DOWN = "reactive-scale-down"  # latency below the SLO for long enough
 # The guardrails' reasons; they stand instead of the policy's.
 MISSING = "missing-data"  # the job's data has been missing for too long
 FAILED = "policy-failed"  # the policy raised, or its plan made no sense
-LATE = "late"  # the decision took too long
+DEADLINE_EXCEEDED = "deadline-exceeded"  # the decision took too long
 BOUNDS = "bounds"  # the plan was outside the job's own minimum and maximum
-MOVE_LIMIT = "move-limit"  # the plan moved more replicas than a decision may
+RATE_LIMIT = "scaling-rate-limit"  # the plan moved more replicas than a decision may
 CAPACITY = "capacity"  # more was in place than the capacity holds
-REASSERT = "reassert"  # somebody else had changed what was asked for
-APPEARED = "appeared"  # the job is new
-LEFT = "left"  # the job is gone
+DRIFT_CORRECTED = "drift-corrected"  # somebody else had changed what was asked for
+JOB_ADDED = "job-added"  # the job is new
+JOB_REMOVED = "job-removed"  # the job is gone
 REASONS = (
-    START, HOLD, SHARE, PLANNED, REACT_UP, REACT_DOWN,
-    MISSING, FAILED, LATE, BOUNDS, MOVE_LIMIT, CAPACITY, REASSERT, APPEARED, LEFT,
+    START, HOLD, SHARE, PLANNED, REACTIVE_UP, REACTIVE_DOWN,
+    MISSING, FAILED, DEADLINE_EXCEEDED, BOUNDS, RATE_LIMIT, CAPACITY, DRIFT_CORRECTED, JOB_ADDED, JOB_REMOVED,
 )  # fmt: skip
 
 
@@ -45,12 +45,12 @@ class Observation:
     minute : number of complete minutes so far.
     arrivals_per_min : (jobs, <= 15), requests in the last complete minutes, newest last; NaN = missing, never zero.
     mean_latency_s : mean time in the system of the requests that ended in the last 30 s, refused ones included; 0 if none.
-    p99_s : the job's percentile of latency over the last complete minute; inf if refusals reach into it, NaN if unknown.
-    queue : requests inside, waiting or in service.
+    tail_latency_s : the job's percentile of latency over the last complete minute; inf if refusals reach into it, NaN if unknown.
+    ongoing : requests inside, waiting or in service.
     running : replicas that serve.
     starting : replicas asked for that do not serve yet.
     target : replicas asked for.
-    idle : pods of the job that still hold capacity but serve nobody.
+    terminating : pods of the job that still hold capacity but serve nobody.
     changing : bool, a change of the job's replicas is going on.
     drop : the drop rate in force.
     arrivals_now : requests so far in the minute that is not complete yet; None where the cluster does not tell.
@@ -63,12 +63,12 @@ class Observation:
     minute: int
     arrivals_per_min: np.ndarray
     mean_latency_s: np.ndarray
-    p99_s: np.ndarray
-    queue: np.ndarray
+    tail_latency_s: np.ndarray
+    ongoing: np.ndarray
     running: np.ndarray
     starting: np.ndarray
     target: np.ndarray
-    idle: np.ndarray
+    terminating: np.ndarray
     changing: np.ndarray
     drop: np.ndarray
     arrivals_now: np.ndarray | None = None
@@ -84,21 +84,21 @@ class Plan:
     target : replicas wanted; equal to the observed target where nothing is asked.
     drop : fraction of each job's requests to refuse at the door.
     reason : one of REASONS for each job.
-    tries : how often the part that admission refuses is tried, this time included: 5 for long-term plans, 1 for reactions.
-    forecast_rps, predicted_p99_s : what the plan rests on, where the policy knows: the expected rate and the percentile of
+    attempts : how often the part that admission refuses is tried, this time included: 5 for long-term plans, 1 for reactions.
+    forecast_rps, predicted_tail_latency_s : what the plan rests on, where the policy knows: the expected rate and the percentile of
         latency predicted from it at `target` replicas.
-    value_more, value_less : what one replica more would add to the objective, and one less would take from it, as
+    marginal_value_up, marginal_value_down : what one replica more would add to the objective, and one less would take from it, as
         `allocate.marginal_values` has them; NaN at a bound.
     """
 
     target: np.ndarray
     drop: np.ndarray
     reason: tuple[str, ...]
-    tries: int = 1
+    attempts: int = 1
     forecast_rps: np.ndarray | None = None
-    predicted_p99_s: np.ndarray | None = None
-    value_more: np.ndarray | None = None
-    value_less: np.ndarray | None = None
+    predicted_tail_latency_s: np.ndarray | None = None
+    marginal_value_up: np.ndarray | None = None
+    marginal_value_down: np.ndarray | None = None
 
 
 def hold(observation: Observation) -> Plan:

@@ -13,47 +13,47 @@ from faro_lib.workload import Job
 
 
 @dataclass(frozen=True, slots=True)
-class Kit:
+class PolicyContext:
     """What a policy may be made from.
 
     forecaster : fitted on training days only; None if there is none.
-    performance : a measured latency table (`queueing.MeasuredPerformance`), or None.
+    latency_model : a measured latency table (`queueing.LatencyTable`), or None.
     """
 
     jobs: tuple[Job, ...]
     forecaster: Any = None
-    performance: Any = None
+    latency_model: Any = None
 
-    def need(self, part: str, policy: str):
+    def require(self, part: str, policy: str):
         value = getattr(self, part)
         if value is None:
-            raise ValueError(f"policy {policy!r} needs a {part}; the kit that it is made from has none")
+            raise ValueError(f"policy {policy!r} needs a {part}; the context that it is made from has none")
         return value
 
 
-Maker = Callable[[Kit], Policy]
-MAKERS: Registry[Maker] = Registry("policy")
+PolicyFactory = Callable[[PolicyContext], Policy]
+FACTORIES: Registry[PolicyFactory] = Registry("policy")
 
 
 def register(name: str):
-    """Enter the function below as the maker of policy `name`."""
+    """Enter the function below as the factory of policy `name`."""
 
-    def enter(maker: Maker) -> Maker:
-        return MAKERS.enter(name, maker)
+    def enter(factory: PolicyFactory) -> PolicyFactory:
+        return FACTORIES.enter(name, factory)
 
     return enter
 
 
-def maker_of(name: str) -> Maker:
-    """The maker of policy `name`; for every registered objective, whoever registered it, there is `Faro-<objective>`."""
+def factory_of(name: str) -> PolicyFactory:
+    """The factory of policy `name`; for every registered objective, whoever registered it, there is `Faro-<objective>`."""
     objective = name.removeprefix("Faro-")
-    if not MAKERS.knows(name) and objective != name and OBJECTIVES.knows(objective):
+    if not FACTORIES.knows(name) and objective != name and OBJECTIVES.knows(objective):
         from faro_lib.policies.faro import chosen
 
-        return lambda kit: chosen(kit, objective)
-    return MAKERS.find(name)
+        return lambda context: chosen(context, objective)
+    return FACTORIES.find(name)
 
 
-def make(name: str, kit: Kit) -> Policy:
+def make(name: str, context: PolicyContext) -> Policy:
     """The policy of that name."""
-    return maker_of(name)(kit)
+    return factory_of(name)(context)

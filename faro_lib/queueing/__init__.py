@@ -6,10 +6,10 @@
 
 from faro_lib.queueing.constant_service import mdc, mdc_wait_cdf, mdc_wait_over_service, mgc
 from faro_lib.queueing.formulas import erlang_c, half_mmc, latency, mmc, mmc_wait, relaxed, upper_bound
-from faro_lib.queueing.latency_table import MeasuredPerformance, service_class
+from faro_lib.queueing.latency_table import LatencyTable, service_class
 
 __all__ = [
-    "MeasuredPerformance",
+    "LatencyTable",
     "erlang_c",
     "half_mmc",
     "latency",

@@ -138,7 +138,7 @@ def latency(model: str, rate_rps, replicas, service_time_s, percentile, *, servi
         return upper_bound(rate_rps, replicas, service_time_s, percentile)
     functions = {"half-mmc": half_mmc, "mmc": mmc, "mdc": mdc, "mgc": lambda *a: mgc(*a, service_scv=service_scv)}
     if model not in functions:
-        raise ValueError(f"performance={model!r} is not a model; accepted: upper-bound, {', '.join(functions)}")
+        raise ValueError(f"latency_model={model!r} is not a model; accepted: upper-bound, {', '.join(functions)}")
     return relaxed(functions[model], rate_rps, replicas, service_time_s, percentile, rho_max=rho_max)
 
 

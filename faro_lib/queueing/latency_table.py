@@ -1,4 +1,4 @@
-"""A performance model that was measured: what constant arrival rates did on the real dispatch rules."""
+"""A latency_model model that was measured: what constant arrival rates did on the real dispatch rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-FIELDS = ("latency_s", "relaxed", "precise", "refused")
+FIELDS = ("latency_s", "relaxed", "precise", "dropped")
 
 
 def service_class(job) -> str:
@@ -18,11 +18,11 @@ def service_class(job) -> str:
     'resnet34 of 0.18 s, p99 within 0.72 s'
     """
     varies = f" (scv {job.service_scv:g})" if job.service_scv else ""
-    return f"{job.model} of {job.service_time_s:g} s{varies}, p{100 * job.percentile:g} within {job.slo_s:g} s"
+    return f"{job.model} of {job.service_time_s:g} s{varies}, p{100 * job.quantile:g} within {job.slo_s:g} s"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MeasuredPerformance:
+class LatencyTable:
     """Latency and utility of each service class on a grid of (rate per replica, replicas), made by `simulate`.
 
     The grid runs along the rate *per replica*, so that every count has its saturation at about the same column.
@@ -37,7 +37,7 @@ class MeasuredPerformance:
     replicas : increasing whole numbers, shape (counts,).
     latency_s : percentile of latency, shape (classes, rates, counts).
     relaxed, precise : mean per-minute utility, in [0, 1], same shape.
-    refused : fraction of the requests refused, same shape.
+    refused : fraction of the requests dropped, same shape.
     """
 
     classes: tuple[str, ...]
@@ -46,7 +46,7 @@ class MeasuredPerformance:
     latency_s: np.ndarray
     relaxed: np.ndarray
     precise: np.ndarray
-    refused: np.ndarray
+    dropped: np.ndarray
 
     def __post_init__(self):
         for field in ("rate_per_replica_rps", "replicas", *FIELDS):
@@ -74,7 +74,7 @@ class MeasuredPerformance:
     def read(self, field: str, kind: str, rate_rps, replicas):
         """One of FIELDS of service class `kind`, interpolated; `rate_rps` and `replicas` broadcast.
 
-        Zero replicas serve nobody: infinite latency, utility 0, everything refused.
+        Zero replicas serve nobody: infinite latency, utility 0, everything dropped.
         """
         if field not in FIELDS:
             raise ValueError(f"field={field!r} was not measured; accepted: {', '.join(FIELDS)}")
@@ -97,14 +97,14 @@ class MeasuredPerformance:
         beyond = np.maximum(1.0, per_replica / grid[-1])
         served = {
             "latency_s": lambda: inside * beyond,
-            "refused": lambda: 1 - (1 - inside) / beyond,
+            "dropped": lambda: 1 - (1 - inside) / beyond,
             "relaxed": lambda: inside / beyond,
             "precise": lambda: inside / beyond,
         }[field]()
-        return np.where(replicas > 0, served, {"latency_s": np.inf, "refused": 1.0}.get(field, 0.0))
+        return np.where(replicas > 0, served, {"latency_s": np.inf, "dropped": 1.0}.get(field, 0.0))
 
     def expected_utility(self, job, rate_rps, replicas, utility: str, alpha: float = 1.0):
-        """Mean utility of `job` at constant rates; what `utility.build_table` asks of a performance model."""
+        """Mean utility of `job` at constant rates; what `utility.build_table` asks of a latency_model model."""
         if utility == "relaxed" and alpha != 1.0:
             raise ValueError(f"alpha={alpha}: relaxed utilities were measured with alpha=1")
         return self.read(utility, service_class(job), rate_rps, replicas)
@@ -116,7 +116,7 @@ class MeasuredPerformance:
         np.savez_compressed(Path(path), classes=np.array(self.classes), **arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path) -> MeasuredPerformance:
+    def load(cls, path) -> LatencyTable:
         """Read what `save` wrote."""
         with np.load(Path(path), allow_pickle=False) as file:
             names = ("rate_per_replica_rps", "replicas", *FIELDS)

@@ -50,7 +50,7 @@ class RayServeCluster:
         self._ray, self._http = ray, http
         self._fixed_capacity, self._capacity = capacity, capacity
         self._history = History(tuple(job.name for job in jobs))
-        self._percentile = jobs_array(jobs, "percentile")
+        self._percentile = jobs_array(jobs, "quantile")
         self._heard_until = 0
         self._now_s = 0.0
         self._seen: np.ndarray | None = None  # targets as Ray has them; -1 = the application is absent
@@ -96,12 +96,12 @@ class RayServeCluster:
             minute=minute,
             arrivals_per_min=self._history.arrivals_per_min(clock, minute),
             mean_latency_s=self._history.mean_latency_s(clock, now_s),
-            p99_s=self._history.percentile_s(clock, minute, self._percentile),
-            queue=np.array([_queue(told.get(job.name)) for job in self.jobs]),
+            tail_latency_s=self._history.percentile_s(clock, minute, self._percentile),
+            ongoing=np.array([_queue(told.get(job.name)) for job in self.jobs]),
             running=running,
             starting=np.maximum(target - running, 0),
             target=target,
-            idle=np.array([count.get("STOPPING", 0) for count in counts]),
+            terminating=np.array([count.get("STOPPING", 0) for count in counts]),
             changing=(running < target) & recently,
             drop=np.array([_drop(told.get(job.name)) for job in self.jobs]),
             arrivals_now=self._history.arrivals_now(clock, minute, now_s),

@@ -38,7 +38,7 @@ def configuration(
                 "deployment": one.deployment,
                 "model": one.model,
                 "options": dict(one.options),
-                "places": one.places,
+                "max_ongoing_requests": one.max_ongoing_requests,
                 "concurrency": one.concurrency,
                 "cores": job.cores,
                 "replicas": int(count),

@@ -20,8 +20,8 @@ import numpy as np
 
 from faro_lib.rayserve.rest import is_loopback
 
-SERVED, SHED, FAILED, UNSENT = 0, 1, 2, 3  # what became of a request; unsent = too many were in flight
-OUTCOMES = ("served", "shed", "failed", "unsent")
+SERVED, DROPPED, FAILED, UNSENT = 0, 1, 2, 3  # what became of a request; unsent = too many were in flight
+OUTCOMES = ("served", "dropped", "failed", "unsent")
 MOST_RPS = 200.0
 IN_FLIGHT = 2000
 TIMEOUT_S = 30.0
@@ -65,19 +65,19 @@ class Sent:
         return int((self.outcome == outcome).sum())
 
 
-async def send(script: Script, origin_s: float, *, most_rps: float = MOST_RPS, in_flight: int = IN_FLIGHT) -> Sent:
+async def send(script: Script, origin_s: float, *, max_rps: float = MOST_RPS, in_flight: int = IN_FLIGHT) -> Sent:
     """Send every request at its instant and wait for all answers.
 
     Parameters
     ----------
     origin_s : the wall-clock instant of `due_s` = 0.
-    most_rps : a script whose busiest ten seconds ask for more is refused.
+    max_rps : a script whose busiest ten seconds ask for more is refused.
     in_flight : requests without an answer at once; one more is not sent but recorded as such.
     """
     import aiohttp
 
-    if script.peak_rps > most_rps:
-        raise ValueError(f"load of {script.peak_rps:.0f} requests/s is above the bound of {most_rps:g}")
+    if script.peak_rps > max_rps:
+        raise ValueError(f"load of {script.peak_rps:.0f} requests/s is above the bound of {max_rps:g}")
     n = len(script.due_s)
     outcome, status = np.full(n, UNSENT, np.int8), np.zeros(n, np.int16)
     latency_s, late_s = np.full(n, np.nan), np.full(n, np.nan)
@@ -91,7 +91,7 @@ async def send(script: Script, origin_s: float, *, most_rps: float = MOST_RPS, i
             async with session.post(script.urls[script.job[place]], data=body) as answer:
                 await answer.read()
                 status[place] = answer.status
-                outcome[place] = SERVED if answer.status == 200 else SHED if answer.status == 503 else FAILED
+                outcome[place] = SERVED if answer.status == 200 else DROPPED if answer.status == 503 else FAILED
         except (TimeoutError, aiohttp.ClientError, OSError):
             outcome[place] = FAILED
         if outcome[place] == SERVED:
@@ -118,18 +118,16 @@ async def send(script: Script, origin_s: float, *, most_rps: float = MOST_RPS, i
 class Generator:
     """The load generator in a process of its own."""
 
-    def __init__(self, script: Script, origin_s: float, *, most_rps: float = MOST_RPS, loopback_only: bool = True):
+    def __init__(self, script: Script, origin_s: float, *, max_rps: float = MOST_RPS, loopback_only: bool = True):
         for url in script.urls:
             if loopback_only and not is_loopback(urllib.parse.urlsplit(url).hostname):
                 raise ValueError(f"load for {url}: only loopback is allowed here")
-        if script.peak_rps > most_rps:
-            raise ValueError(f"load of {script.peak_rps:.0f} requests/s is above the bound of {most_rps:g}")
+        if script.peak_rps > max_rps:
+            raise ValueError(f"load of {script.peak_rps:.0f} requests/s is above the bound of {max_rps:g}")
         self._folder = tempfile.TemporaryDirectory(prefix="faro-load-")
         folder = Path(self._folder.name)
         np.savez(folder / "script.npz", due_s=script.due_s, job=script.job, service_s=script.service_s)
-        (folder / "about.json").write_text(
-            json.dumps({"urls": script.urls, "origin_s": origin_s, "most_rps": most_rps})
-        )
+        (folder / "about.json").write_text(json.dumps({"urls": script.urls, "origin_s": origin_s, "max_rps": max_rps}))
         command = [sys.executable, "-m", "faro_lib.rayserve.load", str(folder)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -160,7 +158,7 @@ def main(folder: str) -> None:
     about = json.loads((Path(folder) / "about.json").read_text())
     with np.load(Path(folder) / "script.npz") as script:
         told = Script(tuple(about["urls"]), script["due_s"], script["job"], script["service_s"])
-    sent = asyncio.run(send(told, about["origin_s"], most_rps=about["most_rps"]))
+    sent = asyncio.run(send(told, about["origin_s"], max_rps=about["max_rps"]))
     np.savez(Path(folder) / "sent.npz", **{name: getattr(sent, name) for name in Sent.__slots__})
 
 

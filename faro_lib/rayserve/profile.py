@@ -22,13 +22,13 @@ REPORTED_S = 2.5  # until a second has been reported
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Wall seconds. outside_s : what a request spends outside the replica, between sending and the answer, on average."""
+    """Wall seconds. network_overhead_s : what a request spends outside the replica, between sending and the answer, on average."""
 
     service_time_s: float
     service_scv: float
-    outside_s: float
+    network_overhead_s: float
     requests: int
-    start_s: float | None = None
+    cold_start_s: float | None = None
 
 
 def moments(row: dict[str, Any]) -> tuple[float, float]:
@@ -66,8 +66,8 @@ def service(http: Rest, job: str, served: Served, requests: int = 200, rate_rps:
     for row in seconds.values():
         add_row(total, row)
     mean_s, scv = moments(total)
-    outside_s = float(np.mean(latencies)) - total["latency_s"] / total["done"]
-    return Profile(mean_s, scv, outside_s, total["done"])
+    network_overhead_s = float(np.mean(latencies)) - total["latency_s"] / total["done"]
+    return Profile(mean_s, scv, network_overhead_s, total["done"])
 
 
 def start_time(ray: Rest, served: Served, more: int = 1) -> float:
@@ -97,7 +97,7 @@ def start_time(ray: Rest, served: Served, more: int = 1) -> float:
 
 def whole(ray: Rest, http: Rest, job: str, served: Served, requests: int = 200) -> Profile:
     """Service and start time of one job."""
-    return replace(service(http, job, served, requests), start_s=start_time(ray, served))
+    return replace(service(http, job, served, requests), cold_start_s=start_time(ray, served))
 
 
 def write(path: str | Path, profiles: dict[str, Profile], scale: float = 1.0) -> None:
@@ -117,8 +117,8 @@ def write(path: str | Path, profiles: dict[str, Profile], scale: float = 1.0) ->
         if found := profiles.get(str(row.get("job"))):
             row["service_time_s"] = round(found.service_time_s * scale, 5)
             row["service_scv"] = round(found.service_scv, 4)
-            if found.start_s is not None:
-                row["start_s"] = round(found.start_s * scale, 1)
+            if found.cold_start_s is not None:
+                row["cold_start_s"] = round(found.cold_start_s * scale, 1)
     partial = path.with_name(f".{path.name}")
     partial.write_text(yaml.safe_dump(table, sort_keys=False))
     partial.replace(path)

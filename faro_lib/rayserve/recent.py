@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib.control.clock import Clock
-from faro_lib.policies.protocol import HISTORY_MIN
+from faro_lib.policies.protocol import HISTORY_MINUTES
 from faro_lib.rayserve.statistics import add_row, empty_row, latency_of
 from faro_lib.workload.jobs import MINUTE_S
 
@@ -29,7 +29,7 @@ class History:
             second = int(key)
             if second not in known or _weight(row) >= _weight(known[second]):
                 known[second] = row
-        oldest = max(known, default=0) - (HISTORY_MIN + 2) * MINUTE_S
+        oldest = max(known, default=0) - (HISTORY_MINUTES + 2) * MINUTE_S
         for old in [second for second in known if second < oldest]:
             del known[old]
 
@@ -44,7 +44,7 @@ class History:
 
     def arrivals_per_min(self, clock: Clock, minute: int) -> np.ndarray:
         """(jobs, <= 15), the last complete minutes of the trace before `minute`; NaN where too few seconds are known."""
-        first = max(0, minute - HISTORY_MIN)
+        first = max(0, minute - HISTORY_MINUTES)
         counts = np.full((len(self._seconds), minute - first), np.nan)
         for row, job in enumerate(self._seconds):
             for column, one in enumerate(range(first, minute)):
@@ -67,7 +67,7 @@ class History:
         means = []
         for job in self._seconds:
             total, known = self.between(job, first, ends)
-            ended = total["done"] + total["shed"]
+            ended = total["done"] + total["dropped"]
             means.append(np.nan if not known else total["latency_s"] * clock.scale / max(ended, 1))
         return np.array(means)
 
@@ -85,10 +85,10 @@ class History:
 def percentile_of_row(row: Mapping[str, Any], percentile: float) -> float:
     """The latency below which that share of a row's ended requests lies, in wall seconds; refused ones take for ever.
 
-    >>> percentile_of_row({"done": 3, "shed": 0, "failed": 0, "buckets": {"16": 2, "32": 1}}, 0.5)
+    >>> percentile_of_row({"done": 3, "dropped": 0, "failed": 0, "buckets": {"16": 2, "32": 1}}, 0.5)
     0.002
     """
-    ended = row["done"] + row["shed"] + row["failed"]
+    ended = row["done"] + row["dropped"] + row["failed"]
     if not ended:
         return math.nan
     rank, passed = math.ceil(percentile * ended), 0
@@ -100,4 +100,4 @@ def percentile_of_row(row: Mapping[str, Any], percentile: float) -> float:
 
 
 def _weight(row: Mapping[str, Any]) -> int:
-    return row["arrivals"] + row["done"] + row["shed"]
+    return row["arrivals"] + row["done"] + row["dropped"]

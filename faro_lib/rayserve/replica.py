@@ -20,8 +20,8 @@ UNREPORTED_S = 300  # seconds that a replica keeps while nobody listens
 GOLDEN = (5**0.5 - 1) / 2
 
 
-class Refused(Exception):
-    """The request was shed at the door."""
+class Dropped(Exception):
+    """The request was dropped at the door."""
 
 
 class Station:
@@ -29,7 +29,7 @@ class Station:
 
     Parameters
     ----------
-    places : requests that it may hold, the one in service included; one more is refused.
+    max_ongoing_requests : requests that it may hold, the one in service included; one more is refused.
     concurrency : requests in service at once.
 
     Attributes
@@ -39,8 +39,8 @@ class Station:
     rows : what happened in each second that was not reported yet.
     """
 
-    def __init__(self, places: int, concurrency: int = 1, clock: Callable[[], float] = time.time):
-        self.places, self.accept, self.inside = places, 1.0, 0
+    def __init__(self, max_ongoing_requests: int, concurrency: int = 1, clock: Callable[[], float] = time.time):
+        self.max_ongoing_requests, self.accept, self.inside = max_ongoing_requests, 1.0, 0
         self.rows: dict[int, dict[str, Any]] = {}
         self._clock, self._point = clock, random.random()
         self._serving = asyncio.Semaphore(concurrency)
@@ -53,13 +53,13 @@ class Station:
 
         Raises
         ------
-        Refused : the share to accept, or the places, left no room.
+        Dropped : the share to accept, or the max_ongoing_requests, left no room.
         """
         self._row()["arrivals"] += 1
         self._point = (self._point + GOLDEN) % 1
-        if self._point >= self.accept or self.inside >= self.places:
-            self._row()["shed"] += 1
-            raise Refused
+        if self._point >= self.accept or self.inside >= self.max_ongoing_requests:
+            self._row()["dropped"] += 1
+            raise Dropped
         self.inside += 1
         arrived = time.perf_counter()
         try:
@@ -67,7 +67,7 @@ class Station:
                 began = time.perf_counter()
                 answer = await call()
                 ended = time.perf_counter()
-        except BaseException:  # a caller that went away included: every arrival ends as one of done, shed, failed
+        except BaseException:  # a caller that went away included: every arrival ends as one of done, dropped, failed
             self._row()["failed"] += 1
             raise
         finally:
@@ -121,11 +121,11 @@ def load(path: str) -> Callable[..., Any]:
 class Replica:
     """One replica of a job as Ray Serve runs it."""
 
-    def __init__(self, job: str, model: str, options: dict[str, Any], places: int, concurrency: int):
+    def __init__(self, job: str, model: str, options: dict[str, Any], max_ongoing_requests: int, concurrency: int):
         from ray import serve
 
         self._job, self._name = job, serve.get_replica_context().replica_tag
-        self._station = Station(places, concurrency)
+        self._station = Station(max_ongoing_requests, concurrency)
         self._model = load(model)(**options)
         call = getattr(self._model, "__call__", self._model)  # noqa: B004 - the method, to see whether it is async
         self._is_async = inspect.iscoroutinefunction(call)
@@ -140,8 +140,8 @@ class Replica:
 
         try:
             answer = await self._station.serve(call)
-        except Refused:
-            return PlainTextResponse("shed", status_code=503, headers={"Retry-After": "1"})
+        except Dropped:
+            return PlainTextResponse("dropped", status_code=503, headers={"Retry-After": "1"})
         return answer if isinstance(answer, Response) else PlainTextResponse(str(answer))
 
     async def _beat(self) -> None:
@@ -200,12 +200,13 @@ def application(arguments: dict[str, Any]):
     """The Serve application of one job, as the declarative configuration builds it from its `args`."""
     from ray import serve
 
-    chosen = {key: arguments[key] for key in ("job", "model", "options", "places", "concurrency")}
+    chosen = {key: arguments[key] for key in ("job", "model", "options", "max_ongoing_requests", "concurrency")}
     deployment: Any = serve.deployment(Replica)
     options = dict(
         name=arguments.get("deployment", "replica"),
         num_replicas=arguments["replicas"],
-        max_ongoing_requests=100 * chosen["places"],  # the replica itself refuses; Serve shall never queue
+        max_ongoing_requests=100
+        * chosen["max_ongoing_requests"],  # the replica itself refuses; Serve shall never queue
         ray_actor_options={"num_cpus": arguments["cores"]},
         graceful_shutdown_timeout_s=30,
         health_check_period_s=5,

@@ -13,7 +13,7 @@ from faro_lib.rayserve import models
 from faro_lib.workload import Job
 from faro_lib.workload.service import true_service_time
 
-PLACES = 10
+MAX_ONGOING_REQUESTS = 10
 EMULATED = f"{models.__name__}:Emulated"
 
 
@@ -25,7 +25,7 @@ class Served:
     ----------
     application, deployment, route : where it is; by default the job's name and a route of the same name.
     model : "package.module:Class", called with each request; `options` are its constructor's.
-    places : requests that a replica may hold, the one in service included; one more is refused with 503.
+    max_ongoing_requests : requests that a replica may hold, the one in service included; one more is refused with 503.
     concurrency : requests that a replica serves at once.
     """
 
@@ -34,11 +34,11 @@ class Served:
     deployment: str = "replica"
     model: str = EMULATED
     options: Mapping[str, Any] = field(default_factory=dict)
-    places: int = PLACES
+    max_ongoing_requests: int = MAX_ONGOING_REQUESTS
     concurrency: int = 1
 
     def __post_init__(self):
-        for name in ("places", "concurrency"):
+        for name in ("max_ongoing_requests", "concurrency"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"serve of {self.application!r}: {name}={value!r} must be a whole number >= 1")

@@ -28,14 +28,20 @@ def latency_of(bucket: int) -> float:
 
 
 def empty_row() -> dict[str, Any]:
-    """One second of one replica or job: counts by the second of arrival (arrivals, shed) and of the end (the others).
+    """One second of one replica or job: counts by the second of arrival (arrivals, dropped) and of the end (the others).
 
     latency_s, service_s, service_s2 : sums over `done` of the time inside, of the service alone and of its square.
     buckets : how many of `done` fell into each latency bucket; keys are strings, as JSON has them.
     """
-    return {"arrivals": 0, "shed": 0, "failed": 0, "done": 0, "latency_s": 0.0, "service_s": 0.0, "service_s2": 0.0} | {
-        "buckets": {}
-    }
+    return {
+        "arrivals": 0,
+        "dropped": 0,
+        "failed": 0,
+        "done": 0,
+        "latency_s": 0.0,
+        "service_s": 0.0,
+        "service_s2": 0.0,
+    } | {"buckets": {}}
 
 
 def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> None:

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.forecast import CONTEXT_MIN, HORIZON_MIN, Forecaster, fit, forecasters
+from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
 from faro_lib.forecast.kalman import untaught
 from faro_lib.workload import Job, Traces
 
-DAY_MIN = 1440
+DAY_MINUTES = 1440
 LEARNT_FROM_DAYS, LEARNT_FROM_TODAY = "ar", "persistence"
 UNFIT = {"oracle": "knows what is to come", "bayes": "needs a posterior, which the pipeline fits"}
-LEAST_MIN = CONTEXT_MIN + HORIZON_MIN + 1  # of a day that something can be learnt from, or that can be replayed
+MIN_HISTORY_MINUTES = (
+    CONTEXT_MINUTES + HORIZON_MINUTES + 1
+)  # of a day that something can be learnt from, or that can be replayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class History:
     @property
     def short(self) -> bool:
         """Whether there is too little to learn from, or to replay."""
-        return self.traces.train.shape[-1] < LEAST_MIN
+        return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
         """`name`, or the pooled autoregression; with a single day, what a minute says of the next.
@@ -68,9 +70,9 @@ def history_of(jobs, counts, *, earlier=None, at: int | None = None) -> History:
     at : minutes of the last day that have been seen; None for all.
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
-    if counts.shape[1] >= 2 * DAY_MIN and earlier is None:
-        days = counts.shape[1] // DAY_MIN
-        by_day = counts[:, -days * DAY_MIN :].reshape(len(jobs), days, DAY_MIN).transpose(1, 0, 2)
+    if counts.shape[1] >= 2 * DAY_MINUTES and earlier is None:
+        days = counts.shape[1] // DAY_MINUTES
+        by_day = counts[:, -days * DAY_MINUTES :].reshape(len(jobs), days, DAY_MINUTES).transpose(1, 0, 2)
         earlier, counts = np.stack([_whole(jobs, day) for day in by_day[:-1]])[:, None], by_day[-1]
     if not counts.shape[1]:
         raise ValueError("no minute has been counted to its end yet; try again in one or two")
@@ -125,12 +127,12 @@ def history_from_prometheus(
 def history_from_journal(path: str, jobs: str | None = None, at: int | None = None) -> History:
     """From what `faro run` saw and wrote down; by default the jobs are promised what they were promised then.
 
-    Minutes that no turn saw, while no controller ran, are missing.
+    Minutes that no tick saw, while no controller ran, are missing.
     """
     from faro_lib.control.journal import arrivals, read
 
-    header, turns = read(path)
-    counts = arrivals(header, turns)
+    header, ticks = read(path)
+    counts = arrivals(header, ticks)
     if jobs is None:
         return history_of(header.jobs, counts, at=at)
     names = tuple(job.name for job in header.jobs)

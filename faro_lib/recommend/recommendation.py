@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 
 from faro_lib.allocate import OBJECTIVES
-from faro_lib.policies import Faro, Kit
+from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.faro import chosen
-from faro_lib.queueing import MeasuredPerformance
+from faro_lib.queueing import LatencyTable
 from faro_lib.recommend.capacity import busiest, curve, knee, needed, sizes_worth_trying
-from faro_lib.recommend.load_history import LEAST_MIN, History, history_of
+from faro_lib.recommend.load_history import MIN_HISTORY_MINUTES, History, history_of
 from faro_lib.recommend.now import Advice, advise
-from faro_lib.simulate import Physics
+from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 
 REPLAYED_MIN = 360  # of a longer day its busiest part is replayed
@@ -72,14 +72,14 @@ def recommend(
     violations: float = 0.01,
     objective: str = "Sum",
     forecaster: str | None = None,
-    physics: Physics = Physics("least-outstanding"),  # noqa: B008
+    serving_model: ServingModel = ServingModel("least-outstanding"),  # noqa: B008
     report: Callable[[str], None] = print,
 ) -> Recommendation:
     """What to run now, on `replicas` cores; without them, on as many as keep `violations` over the replayed day.
 
     Parameters
     ----------
-    physics : how requests are dispatched, in the replay and where latencies are measured.
+    serving_model : how requests are dispatched, in the replay and where latencies are measured.
     """
     if not 0 <= violations < 1:
         raise ValueError(f"violations={violations} must be a share in [0, 1)")
@@ -89,33 +89,35 @@ def recommend(
     if history.short and (with_curve or replicas is None):
         n = history.today.shape[1]
         raise ValueError(
-            f"{n} minutes of counts; at least {LEAST_MIN} are needed for a replay; with --replicas none are"
+            f"{n} minutes of counts; at least {MIN_HISTORY_MINUTES} are needed for a replay; with --replicas none are"
         )
     history.forecaster(forecaster)  # a name that nobody knows is refused now, not after the minute that the rest takes
     report("measuring latencies of each kind of jobs and promise at constant rates")
-    performance = measure(history.jobs, minutes=20, physics=physics)
-    policy = _policy(history, performance, objective, forecaster)
+    latency_model = measure(history.jobs, minutes=20, serving_model=serving_model)
+    policy = _policy(history, latency_model, objective, forecaster)
     table, bend, size = None, None, replicas
     if with_curve or replicas is None:
-        table, bend = _replayed(history, performance, objective, forecaster, violations, replicas, physics, report)
-        size = replicas or needed(table, violations) or int(table["replicas"].max())
+        table, bend = _replayed(
+            history, latency_model, objective, forecaster, violations, replicas, serving_model, report
+        )
+        size = replicas or needed(table, violations) or int(table["capacity_cores"].max())
     assert size is not None
     return Recommendation(advise(history.jobs, history.today, policy, size), table, violations, bend)
 
 
-def _policy(history: History, performance: MeasuredPerformance, objective: str, forecaster: str | None) -> Faro:
-    return chosen(Kit(history.jobs, history.forecaster(forecaster), performance), objective)
+def _policy(history: History, latency_model: LatencyTable, objective: str, forecaster: str | None) -> Faro:
+    return chosen(PolicyContext(history.jobs, history.forecaster(forecaster), latency_model), objective)
 
 
-def _replayed(history, performance, objective, forecaster, violations, replicas, physics, report):
+def _replayed(history, latency_model, objective, forecaster, violations, replicas, serving_model, report):
     """The curve over the busiest part of the last day, and its knee."""
     day, first = busiest(history.traces, REPLAYED_MIN)
     if history.single_day:
         report("there is no earlier day: what is replayed was learnt from, so the curve flatters a little")
     report(f"replaying minutes {first} to {first + day.evaluation.shape[-1]} of the last day")
     learnt = history_of(day.jobs, day.evaluation[0], earlier=None if history.single_day else day.train)
-    policy = _policy(learnt, performance, objective, forecaster)
+    policy = _policy(learnt, latency_model, objective, forecaster)
     workload = day.workload()
-    sizes = sizes_worth_trying(workload, policy.performance)
-    table = curve(workload, policy, sizes, violations, include=replicas, physics=physics, report=report)
-    return table, knee(table[table["replicas"] <= max(sizes)])
+    sizes = sizes_worth_trying(workload, policy.latency_model)
+    table = curve(workload, policy, sizes, violations, include=replicas, serving_model=serving_model, report=report)
+    return table, knee(table[table["capacity_cores"] <= max(sizes)])

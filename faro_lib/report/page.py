@@ -84,7 +84,7 @@ def page_of(figure: Figure, title: str, text: str) -> str:
 def tables(summary: pd.DataFrame) -> list[tuple[int, list[dict]]]:
     """For each cluster size, largest first: a row a policy with mean ± standard deviation over its trials."""
     by_size = []
-    for size, at_size in sorted(summary.groupby("replicas"), reverse=True):
+    for size, at_size in sorted(summary.groupby("capacity_cores"), reverse=True):
         means = at_size.groupby("policy", sort=False)["lost_utility"].mean()
         rows = [
             {

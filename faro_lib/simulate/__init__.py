@@ -1,8 +1,8 @@
 """The request-level simulator: the paper's physics (EuroSys'25, section 6) as one compiled event loop behind `Cluster`."""
 
-from faro_lib.simulate.cluster import Physics, SimulatedCluster
+from faro_lib.simulate.cluster import ServingModel, SimulatedCluster
 from faro_lib.simulate.draws import TRIAL_SEEDS, Draws, draw
 from faro_lib.simulate.run import Run, simulate
 from faro_lib.workload.service import ServiceTime
 
-__all__ = ["TRIAL_SEEDS", "Draws", "Physics", "Run", "ServiceTime", "SimulatedCluster", "draw", "simulate"]
+__all__ = ["TRIAL_SEEDS", "Draws", "Run", "ServiceTime", "ServingModel", "SimulatedCluster", "draw", "simulate"]

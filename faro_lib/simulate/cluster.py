@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.policies.protocol import HISTORY_MIN, Observation, at_least_one_each
+from faro_lib.policies.protocol import HISTORY_MINUTES, Observation, at_least_one_each
 from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import percentiles_so_far
 from faro_lib.simulate.pods import IDLE_S, RETRY_S, Pods
@@ -20,27 +20,27 @@ DRAIN_STEP_S = 10.0  # between two looks whether the last request has ended
 
 
 @dataclass(frozen=True, slots=True)
-class Physics:
+class ServingModel:
     """How the simulated cluster serves.
 
-    dispatch : "router" (the paper's: one queue a job, round-robin) or "least-outstanding" (a queue a replica, as behind a
+    dispatch : "round-robin" (the paper's: one queue a job, round-robin) or "least-outstanding" (a queue a replica, as behind a
         least-connections proxy).
-    queue_limit : a request that finds more than this many waiting is refused ("router").
-    replica_places : requests that a replica may hold, the one in service included.
+    queue_limit : a request that finds more than this many waiting is refused ("round-robin").
+    max_ongoing_requests : requests that a replica may hold, the one in service included.
     idle_s : how long the pod of a removed replica is kept; until then no other job can have its place.
     retry_s : a replica that found no place tries again after this.
     """
 
-    dispatch: str = "router"
+    dispatch: str = "round-robin"
     queue_limit: int = 50
-    replica_places: int = 4
+    max_ongoing_requests: int = 4
     idle_s: float = IDLE_S
     retry_s: float = RETRY_S
 
     def __post_init__(self):
         if self.dispatch not in DISPATCH:
             raise ValueError(f"dispatch={self.dispatch!r} is unknown; accepted: {', '.join(DISPATCH)}")
-        for field, least in (("queue_limit", 0), ("replica_places", 1)):
+        for field, least in (("queue_limit", 0), ("max_ongoing_requests", 1)):
             value = getattr(self, field)
             if value != int(value) or value < least:
                 raise ValueError(f"{field}={value!r} must be a whole number >= {least}")
@@ -52,10 +52,10 @@ class Physics:
     @property
     def router(self) -> ServiceTime | None:
         """Service time of one pass through the router, None where this dispatch has none; `draw` wants to know."""
-        return ROUTER if self.dispatch == "router" else None
+        return ROUTER if self.dispatch == "round-robin" else None
 
 
-PAPER = Physics()
+PAPER = ServingModel()
 
 
 class SimulatedCluster:
@@ -68,7 +68,7 @@ class SimulatedCluster:
     initial : replicas (jobs,) that serve from the beginning.
     capacity_steps : (instant, cores) pairs: from then on the cluster has that many cores.
     lifetimes : (job index, from, until) triples in seconds: the job is there only in between, the others always. What is
-        asked of a job while it has no replicas because it is not there is refused.
+        asked of a job while it has no replicas because it is not there is dropped.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class SimulatedCluster:
         draws: Draws,
         capacity: float,
         initial: np.ndarray,
-        physics: Physics = PAPER,
+        serving_model: ServingModel = PAPER,
         *,
         capacity_steps: tuple[tuple[float, float], ...] = (),
         lifetimes: tuple[tuple[int, float, float], ...] = (),
@@ -88,12 +88,14 @@ class SimulatedCluster:
         self._capacity_steps = capacity_steps
         self._lifetimes = lifetimes
         jobs, seconds = len(workload.jobs), int(workload.minutes * MINUTE_S)
-        self._serving = Serving(draws, seconds + 1, physics.dispatch, physics.queue_limit, physics.replica_places)
-        self._percentile = jobs_array(workload.jobs, "percentile")
-        self._p99_minute, self._p99_s = -1, np.full(jobs, np.nan)
-        cold_start_s, cores = jobs_array(workload.jobs, "start_s"), jobs_array(workload.jobs, "cores")
+        self._serving = Serving(
+            draws, seconds + 1, serving_model.dispatch, serving_model.queue_limit, serving_model.max_ongoing_requests
+        )
+        self._percentile = jobs_array(workload.jobs, "quantile")
+        self._tail_minute, self._tail_latency_s = -1, np.full(jobs, np.nan)
+        cold_start_s, cores = jobs_array(workload.jobs, "cold_start_s"), jobs_array(workload.jobs, "cores")
         told = self._serving.add_replica, self._serving.remove_replica
-        self._pods = Pods(cores, cold_start_s, capacity, *told, physics.idle_s, physics.retry_s)
+        self._pods = Pods(cores, cold_start_s, capacity, *told, serving_model.idle_s, serving_model.retry_s)
         self._target = np.array(initial, np.int64)
         for job, replicas in enumerate(self._target):
             self._pods.set_running(job, int(replicas))
@@ -106,7 +108,7 @@ class SimulatedCluster:
 
     @property
     def latency_s(self) -> np.ndarray:
-        """(requests,) latency of every request; inf = refused. Complete once `finish` was called."""
+        """(requests,) latency of every request; inf = dropped. Complete once `finish` was called."""
         return self._serving.requests.latency_s
 
     @property
@@ -130,7 +132,7 @@ class SimulatedCluster:
         station = self._serving.station
         ended = station.finished[:, window].sum(axis=1)
         spent_s = station.finished_latency_s[:, window].sum(axis=1)
-        counts = np.diff(self._edges[:, max(0, minute - HISTORY_MIN) : minute + 1], axis=1).astype(float)
+        counts = np.diff(self._edges[:, max(0, minute - HISTORY_MINUTES) : minute + 1], axis=1).astype(float)
         pods = self._pods.jobs
         return Observation(
             now_s=self.now_s,
@@ -138,12 +140,12 @@ class SimulatedCluster:
             minute=minute,
             arrivals_per_min=counts,
             mean_latency_s=spent_s / np.maximum(ended, 1),
-            p99_s=self._percentile_of(minute - 1),
-            queue=station.waiting_count + (station.held >= 0) + station.inside.sum(axis=1),
+            tail_latency_s=self._percentile_of(minute - 1),
+            ongoing=station.waiting_count + (station.held >= 0) + station.inside.sum(axis=1),
             running=np.array([p.running for p in pods]),
             starting=self._target - [p.running for p in pods],
             target=self._target.copy(),
-            idle=np.array([len(p.idle_since_s) for p in pods]),
+            terminating=np.array([len(p.idle_since_s) for p in pods]),
             changing=np.array([self._pods.changing(job, self.now_s) for job in range(len(pods))]),
             drop=station.drop.copy(),
             arrivals_now=station.next_arrival - self._edges[:, minute],
@@ -187,9 +189,9 @@ class SimulatedCluster:
 
     def _percentile_of(self, minute: int) -> np.ndarray:
         """Of the arrivals in that minute, as known when it ended; NaN before the first."""
-        if minute != self._p99_minute:
+        if minute != self._tail_minute:
             edges = self._edges[:, minute : minute + 2]
             arrival_s, latency_s = self._serving.requests.arrival_s, self._serving.requests.latency_s
-            self._p99_s = percentiles_so_far(self.now_s, arrival_s, latency_s, edges, self._percentile)[:, 0]
-            self._p99_minute = minute
-        return self._p99_s
+            self._tail_latency_s = percentiles_so_far(self.now_s, arrival_s, latency_s, edges, self._percentile)[:, 0]
+            self._tail_minute = minute
+        return self._tail_latency_s

@@ -21,7 +21,7 @@ class Requests(NamedTuple):
     """The requests of a trial, as in `Draws`, and what becomes of them.
 
     While a request is inside, its latency_s holds minus the instant at which it leaves the first pass; afterwards its
-    latency, inf = refused.
+    latency, inf = dropped.
     """
 
     first: np.ndarray

@@ -57,19 +57,19 @@ def percentiles_so_far(now_s, arrival_s, latency_s, edges, percentile):
 
 
 @njit(cache=True)
-def refused_and_late(latency_s, edges, slo_s):
-    """How many of every slice were refused, and how many were served after the SLO: two int arrays (jobs, slices).
+def dropped_and_missed(latency_s, edges, slo_s):
+    """How many of every slice were dropped, and how many were served after the SLO: two int arrays (jobs, slices).
 
     Parameters
     ----------
     latency_s, edges : as in `percentiles`; slo_s : (jobs,).
     """
     jobs, slices = edges.shape[0], edges.shape[1] - 1
-    refused, late = np.zeros((jobs, slices), np.int64), np.zeros((jobs, slices), np.int64)
+    dropped, slo_missed = np.zeros((jobs, slices), np.int64), np.zeros((jobs, slices), np.int64)
     for job in range(jobs):
         for k in range(slices):
             for request in range(edges[job, k], edges[job, k + 1]):
-                is_refused = latency_s[request] == np.inf
-                refused[job, k] += is_refused
-                late[job, k] += not is_refused and latency_s[request] > slo_s[job]
-    return refused, late
+                is_dropped = latency_s[request] == np.inf
+                dropped[job, k] += is_dropped
+                slo_missed[job, k] += not is_dropped and latency_s[request] > slo_s[job]
+    return dropped, slo_missed

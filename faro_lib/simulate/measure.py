@@ -1,4 +1,4 @@
-"""Measured performance: what constant rates do to the simulated dispatch, as a table that decisions can read."""
+"""Measured latency_model: what constant rates do to the simulated dispatch, as a table that decisions can read."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from faro_lib.policies.baselines import Fixed
-from faro_lib.queueing import MeasuredPerformance, service_class
-from faro_lib.simulate.cluster import PAPER, Physics
+from faro_lib.queueing import LatencyTable, service_class
+from faro_lib.simulate.cluster import PAPER, ServingModel
 from faro_lib.simulate.draws import draw
 from faro_lib.simulate.run import simulate
 from faro_lib.utility import precise_utility, relaxed_utility
@@ -24,8 +24,8 @@ def measure(
     *,
     minutes: int = 60,
     seed: int = 1,
-    physics: Physics = PAPER,
-) -> MeasuredPerformance:
+    serving_model: ServingModel = PAPER,
+) -> LatencyTable:
     """Serve constant rates with constant replicas, class by class (`service_class`), and write down what a minute was worth.
 
     Utilities are means over minutes of the utility of a minute's percentile, which is what a decision is judged by; the
@@ -41,7 +41,7 @@ def measure(
     shape = (len(classes), 1 + len(UTILISATIONS), len(replicas))
     rates = np.zeros(shape[:2])
     # At rate 0 nothing waits: the table's first row is that of an idle replica.
-    latency_s, refused = np.zeros(shape), np.zeros(shape)
+    latency_s, dropped = np.zeros(shape), np.zeros(shape)
     relaxed, precise = np.ones(shape), np.ones(shape)
     for k, job in enumerate(classes.values()):
         per_min = np.rint(60 * np.array(UTILISATIONS) / true_service_time(job).mean_s).astype(int)
@@ -51,12 +51,12 @@ def measure(
             # A class has no bounds, whatever its first job may have.
             fixed = replace(job, min_replicas=x, max_replicas=x)
             workload = Workload(tuple(replace(fixed, name=str(n)) for n in range(len(per_min))), counts)
-            draws = draw(workload, seed, router=physics.router)
-            run = simulate(workload, Fixed(x), x * len(per_min) * job.cores, draws=draws, physics=physics)
-            p99_s = run.p99_s[:, 1 : minutes + 1]
-            latency_s[k, 1:, column] = np.median(p99_s, axis=1)
-            relaxed[k, 1:, column] = relaxed_utility(p99_s, job.slo_s).mean(axis=1)
-            precise[k, 1:, column] = precise_utility(p99_s, job.slo_s).mean(axis=1)
-            refused[k, 1:, column] = run.refused.sum(axis=1) / run.requests.sum(axis=1)
+            draws = draw(workload, seed, router=serving_model.router)
+            run = simulate(workload, Fixed(x), x * len(per_min) * job.cores, draws=draws, serving_model=serving_model)
+            tail_latency_s = run.tail_latency_s[:, 1 : minutes + 1]
+            latency_s[k, 1:, column] = np.median(tail_latency_s, axis=1)
+            relaxed[k, 1:, column] = relaxed_utility(tail_latency_s, job.slo_s).mean(axis=1)
+            precise[k, 1:, column] = precise_utility(tail_latency_s, job.slo_s).mean(axis=1)
+            dropped[k, 1:, column] = run.dropped.sum(axis=1) / run.requests.sum(axis=1)
         latency_s[k, 0] = latency_s[k, 1]
-    return MeasuredPerformance(tuple(classes), rates, np.array(replicas), latency_s, relaxed, precise, refused)
+    return LatencyTable(tuple(classes), rates, np.array(replicas), latency_s, relaxed, precise, dropped)

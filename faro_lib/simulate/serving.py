@@ -7,7 +7,7 @@ import numpy as np
 from faro_lib.simulate import events
 from faro_lib.simulate.draws import Draws
 
-DISPATCH = {"router": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
+DISPATCH = {"round-robin": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
 SLOTS = 4  # room for replicas to begin with; it doubles when needed
 
 
@@ -19,12 +19,12 @@ class Serving:
     requests, station : what the event loop works on (see `events`).
     """
 
-    def __init__(self, draws: Draws, seconds: int, dispatch: str, queue_limit: int, replica_places: int):
+    def __init__(self, draws: Draws, seconds: int, dispatch: str, queue_limit: int, max_ongoing_requests: int):
         columns = (draws.first, draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
         self.requests = events.Requests(*columns, np.empty(len(draws.arrival_s)))
         jobs = len(draws.first) - 1
-        # The loop keeps one place beyond the limit: "more than" queue_limit are refused.
-        self.station = events.new_station(jobs, SLOTS, queue_limit + 1, replica_places, seconds, draws.first)
+        # The loop keeps one place beyond the limit: "more than" queue_limit are dropped.
+        self.station = events.new_station(jobs, SLOTS, queue_limit + 1, max_ongoing_requests, seconds, draws.first)
         self._rules = (DISPATCH[dispatch], queue_limit)
         self._shufflers = [draws.shuffler(job) for job in range(jobs)]
         self._active: list[list[int]] = [[] for _ in range(jobs)]  # slots, oldest replica first
@@ -65,12 +65,12 @@ class Serving:
         places = station.waiting.shape[1]
         ring = (station.waiting_head[job] + np.arange(station.waiting_count[job])) % places
         held = station.held[job : job + 1]
-        refused = np.concatenate([station.waiting[job, ring], held[held >= 0]])
-        self.requests.latency_s[refused] = np.inf
+        dropped = np.concatenate([station.waiting[job, ring], held[held >= 0]])
+        self.requests.latency_s[dropped] = np.inf
         second = int(now_s)
         if second < station.finished.shape[1]:
-            station.finished[job, second] += len(refused)
-            station.finished_latency_s[job, second] += (now_s - self.requests.arrival_s[refused]).sum()
+            station.finished[job, second] += len(dropped)
+            station.finished_latency_s[job, second] += (now_s - self.requests.arrival_s[dropped]).sum()
         station.waiting_count[job], station.held[job] = 0, events.NOBODY
 
     def _hand_over(self, job, slot, now_s):

@@ -1,6 +1,6 @@
 """Utility at a constant rate, per service class and replica count, as a curve over the offered load.
 
-A performance model enters the table through these curves only. Each is 1 (its first value) up to `first`, straight
+A latency_model model enters the table through these curves only. Each is 1 (its first value) up to `first`, straight
 lines through `value` between `first` and `last`, and value[-1] (last / load)^alpha beyond. For the formulas `first` is
 where the promise breaks and `last` where the relaxation begins, so only the short stretch between the two is
 interpolated.
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from faro_lib.queueing import MeasuredPerformance, latency, service_class
+from faro_lib.queueing import LatencyTable, latency, service_class
 from faro_lib.queueing.formulas import RHO_MAX
 from faro_lib.utility.functions import relaxed_utility
 
@@ -33,36 +33,36 @@ class Curves:
     of_job: np.ndarray
 
 
-def curves_of(jobs, performance, utility: str, alpha: float, columns: int) -> Curves:
+def curves_of(jobs, latency_model, utility: str, alpha: float, columns: int) -> Curves:
     """One curve for every service class among `jobs` and every replica count 0..columns."""
     keys: list
-    if isinstance(performance, str):
+    if isinstance(latency_model, str):
         # Queues scale with the service time; the upper bound, l = p lam / c, has seconds: l in s is load / c.
         keys = [
             (
-                j.slo_s if performance == "upper-bound" else j.slo_s / j.service_time_s,
-                j.percentile,
-                j.service_scv if performance == "mgc" else 0.0,
+                j.slo_s if latency_model == "upper-bound" else j.slo_s / j.service_time_s,
+                j.quantile,
+                j.service_scv if latency_model == "mgc" else 0.0,
             )
             for j in jobs
         ]
         classes = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        first, last, value = _formula_stack(performance, utility, float(alpha), columns, tuple(classes))
+        first, last, value = _formula_stack(latency_model, utility, float(alpha), columns, tuple(classes))
         return Curves(first, last, value, np.array([classes[key] for key in keys]))
-    elif isinstance(performance, MeasuredPerformance):
+    elif isinstance(latency_model, LatencyTable):
         keys = [
             replace(job, name=service_class(job), weight=1.0, tenant="", cores=1.0, min_replicas=0, max_replicas=1)
             for job in jobs
         ]
         classes = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        parts = [_measured_curves(performance, job, utility, float(alpha), columns) for job in classes]
-    elif hasattr(performance, "expected_utility"):
+        parts = [_measured_curves(latency_model, job, utility, float(alpha), columns) for job in classes]
+    elif hasattr(latency_model, "expected_utility"):
         # A model that learns may answer differently next time: nothing is kept.
         keys, classes = list(range(len(jobs))), {i: i for i in range(len(jobs))}
-        parts = [_model_curves(performance, job, utility, float(alpha), columns) for job in jobs]
+        parts = [_model_curves(latency_model, job, utility, float(alpha), columns) for job in jobs]
     else:
         raise ValueError(
-            f"performance={performance!r} must be the name of a formula (half-mmc, mdc, mgc, mmc, upper-bound) or have "
+            f"latency_model={latency_model!r} must be the name of a formula (half-mmc, mdc, mgc, mmc, upper-bound) or have "
             "a method expected_utility(job, rate_rps, replicas, utility, alpha)"
         )
     first, last, value = (np.stack(arrays) for arrays in zip(*parts))
@@ -111,16 +111,16 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
     )
 
 
-def _model_curves(performance, job, utility, alpha, columns):
+def _model_curves(latency_model, job, utility, alpha, columns):
     """Sample a model at utilisations 0..RHO_REACH of every replica count; beyond, utility falls as 1 / load^alpha."""
     replicas = np.arange(1, columns + 1)
     loads = np.linspace(0.0, RHO_REACH, MODEL_KNOTS)[None, :] * replicas[:, None]
     value = np.asarray(
-        performance.expected_utility(job, loads / job.service_time_s, replicas[:, None], utility, alpha), float
+        latency_model.expected_utility(job, loads / job.service_time_s, replicas[:, None], utility, alpha), float
     )
     if value.shape != loads.shape or not np.all(np.isfinite(value)):
         raise ValueError(
-            f"performance: expected_utility of job {job.name!r} must be finite and of shape {loads.shape}; "
+            f"latency_model: expected_utility of job {job.name!r} must be finite and of shape {loads.shape}; "
             f"got {value.shape}"
         )
     nobody = np.zeros((1, MODEL_KNOTS))

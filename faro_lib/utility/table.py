@@ -100,21 +100,21 @@ def build_table(
     rates_rps,
     running,
     *,
-    performance="half-mmc",
+    latency_model="half-mmc",
     utility: str = "relaxed",
     alpha: float = 1.0,
     drops=None,
     drop_penalty: str | None = None,
     drop_steps=None,
-    cold_start_min: float | None = 1.0,
-    change_penalty: float = 0.0,
+    cold_start_minutes: float | None = 1.0,
+    switching_cost: float = 0.0,
     sample_weights=None,
     max_replicas: int | None = None,
 ) -> UtilityTable:
     """Expected utility of every job at every replica count, averaged over forecast samples and minutes.
 
     value[j, x] = mean over samples and minutes of U(l(lam, x)), U relaxed or precise, l the latency percentile by
-    `performance`. A job that grows is served by its running count until its new replicas have started; that part of the
+    `latency_model`. A job that grows is served by its running count until its new replicas have started; that part of the
     horizon is the same for every x above `running`. With `drops`, effective[j, x] = max over d of phi(d) times the mean
     utility of the rates (1 - d) lam: dropping relieves the queue, which is what it is for.
 
@@ -123,17 +123,17 @@ def build_table(
     jobs : sequence of Job.
     rates_rps : array (jobs, samples, minutes), requests per second, >= 0.
     running : whole numbers (jobs,), the replicas that serve now.
-    performance : "half-mmc", "mdc", "mgc", "mmc", "upper-bound", a `queueing.MeasuredPerformance`, or any object with
+    latency_model : "half-mmc", "mdc", "mgc", "mmc", "upper-bound", a `queueing.LatencyTable`, or any object with
         expected_utility(job, rate_rps, replicas, utility, alpha) -> array.
     utility : "relaxed" or "precise"; `alpha` is the exponent of the relaxed one.
     drops : None, or increasing drop rates to try, beginning with 0 (`DROPS`).
     drop_penalty : "relaxed" or "precise"; as `utility` if None. `drop_steps` replaces its breakpoints.
-    cold_start_min : minutes until new replicas serve, fractions allowed; None takes each job's own start_s; 0 for none.
-    change_penalty : utility that changing a job's replica count costs, whatever the size of the change.
+    cold_start_minutes : minutes until new replicas serve, fractions allowed; None takes each job's own cold_start_s; 0 for none.
+    switching_cost : utility that changing a job's replica count costs, whatever the size of the change.
     sample_weights : None, or weights (samples,) >= 0 of the samples.
     max_replicas : no column beyond it (a budget, say); jobs' own max_replicas hold anyway.
 
-    >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_min=0)
+    >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_minutes=0)
     >>> table.value[0].round(2).tolist()
     [-inf, 0.05, 0.33, 1.0]
     """
@@ -142,13 +142,17 @@ def build_table(
     n_jobs, _, minutes = loads.shape
     if utility not in ("relaxed", "precise"):
         raise ValueError(f"utility={utility!r} is not a utility; accepted: relaxed, precise")
-    if not change_penalty >= 0:
-        raise ValueError(f"change_penalty={change_penalty} must be a number >= 0")
+    if not switching_cost >= 0:
+        raise ValueError(f"switching_cost={switching_cost} must be a number >= 0")
     drops, phi = _drop_grid(drops, drop_penalty or utility, drop_steps)
     # The part of each minute before the new replicas serve.
-    start_min = jobs_array(jobs, "start_s") / 60 if cold_start_min is None else np.full(n_jobs, float(cold_start_min))
+    start_min = (
+        jobs_array(jobs, "cold_start_s") / 60
+        if cold_start_minutes is None
+        else np.full(n_jobs, float(cold_start_minutes))
+    )
     if not np.all(start_min >= 0):
-        raise ValueError(f"cold_start_min={cold_start_min} must be a number >= 0")
+        raise ValueError(f"cold_start_minutes={cold_start_minutes} must be a number >= 0")
     cold_share = np.clip(start_min[:, None] - np.arange(minutes), 0.0, 1.0)
     cold = (weights[None, :, None] * cold_share[:, None, :]).reshape(n_jobs, -1) / minutes
     warm = (weights[None, :, None] * (1 - cold_share)[:, None, :]).reshape(n_jobs, -1) / minutes
@@ -157,7 +161,7 @@ def build_table(
     if max_replicas is not None:
         high = np.maximum(np.minimum(high, int(max_replicas)), low)
     widest = int(max(high.max(), running.max()))
-    curves = curves_of(jobs, performance, utility, alpha, widest)
+    curves = curves_of(jobs, latency_model, utility, alpha, widest)
 
     from faro_lib.utility import _table_kernels as _compiled
 
@@ -168,9 +172,9 @@ def build_table(
         curves.of_job, curves.first, curves.last, curves.value, float(alpha),
         drops, phi, value, effective, drop,
     )  # fmt: skip
-    if change_penalty:
+    if switching_cost:
         changed = np.arange(value.shape[1])[None, :] != running[:, None]
-        value, effective = value - change_penalty * changed, effective - change_penalty * changed
+        value, effective = value - switching_cost * changed, effective - switching_cost * changed
     # Columns stop where the last job saturates, but a job may always stay as it is.
     last = int(max(saturated.max(), np.minimum(running, high).max(), low.max()))
     cut = slice(0, last + 1)
@@ -179,7 +183,7 @@ def build_table(
     )
 
 
-def predicted_latency(jobs, rates_rps, replicas, *, drop=0.0, performance="half-mmc") -> np.ndarray:
+def predicted_latency(jobs, rates_rps, replicas, *, drop=0.0, latency_model="half-mmc") -> np.ndarray:
     """Latency percentile in seconds that the model expects at the given rates; explains a plan.
 
     Parameters
@@ -204,20 +208,20 @@ def predicted_latency(jobs, rates_rps, replicas, *, drop=0.0, performance="half-
     for j, job in enumerate(jobs):
         if replicas[j] <= 0:
             out[j] = np.where(rates[j] * kept[j] > 0, np.inf, job.service_time_s)
-        elif isinstance(performance, str):
+        elif isinstance(latency_model, str):
             out[j] = latency(
-                performance,
+                latency_model,
                 rates[j] * kept[j],
                 replicas[j],
                 job.service_time_s,
-                job.percentile,
+                job.quantile,
                 service_scv=job.service_scv,
             )
-        elif hasattr(performance, "read"):
-            out[j] = performance.read("latency_s", service_class(job), rates[j] * kept[j], replicas[j])
+        elif hasattr(latency_model, "read"):
+            out[j] = latency_model.read("latency_s", service_class(job), rates[j] * kept[j], replicas[j])
         else:
             # A model of utilities alone says nothing about latency but how far the promise is missed.
-            worth = performance.expected_utility(job, rates[j] * kept[j], replicas[j], "relaxed", 1.0)
+            worth = latency_model.expected_utility(job, rates[j] * kept[j], replicas[j], "relaxed", 1.0)
             out[j] = job.slo_s / np.maximum(np.asarray(worth, float), 1e-9)
     return out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def squeeze(per_min: np.ndarray, factor: int = 4) -> np.ndarray:
+def downsample(per_min: np.ndarray, factor: int = 4) -> np.ndarray:
     """Average every `factor` minutes; each phase of the averaging is one sample of the day.
 
     Parameters
@@ -17,13 +17,13 @@ def squeeze(per_min: np.ndarray, factor: int = 4) -> np.ndarray:
     (days, factor samples, jobs, minutes / factor); sample k starts k minutes later and ends in the next day (the last day
     repeats its last minute).
 
-    >>> squeeze(np.arange(16.0).reshape(1, 2, 8))[0].tolist()
+    >>> downsample(np.arange(16.0).reshape(1, 2, 8))[0].tolist()
     [[[1.5, 5.5]], [[2.5, 6.5]], [[3.5, 7.5]], [[4.5, 8.5]]]
     """
     jobs, days, minutes = per_min.shape
     if minutes % factor:
         raise ValueError(
-            f"a day of {minutes} minutes cannot be squeezed by {factor}; the factor must divide the minutes"
+            f"a day of {minutes} minutes cannot be downsampled by {factor}; the factor must divide the minutes"
         )
     flat = per_min.reshape(jobs, -1)
     flat = np.concatenate([flat, np.repeat(flat[:, -1:], factor - 1, axis=1)], axis=1)

@@ -11,7 +11,7 @@ MINUTE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One inference service and the promise it must keep: the `percentile` of its latency stays below `slo_s`.
+    """One inference service and the promise it must keep: the `quantile` of its latency stays below `slo_s`.
 
     Defaults are the paper's ResNet34: a planner's service time of 0.180 s and an SLO of four times that at p99
     (EuroSys'25, section 6.1).
@@ -19,10 +19,10 @@ class Job:
     Attributes
     ----------
     name : unique within a workload.
-    slo_s, percentile : the promise; 0 < percentile < 1.
+    slo_s, quantile : the promise; 0 < percentile < 1.
     service_time_s, service_scv : mean and squared coefficient of variation of one request's service on a free replica,
         as the planner believes them.
-    start_s : seconds from asking for a replica until it serves.
+    cold_start_s : seconds from asking for a replica until it serves.
     cores : cores a replica, a multiple of 0.1.
     weight : priority, multiplies the job's utility; >= 0.
     min_replicas, max_replicas : bounds on the replicas, inclusive; at least 1 and at most 100 by default.
@@ -32,10 +32,10 @@ class Job:
 
     name: str
     slo_s: float = 0.720
-    percentile: float = 0.99
+    quantile: float = 0.99
     service_time_s: float = 0.180
     service_scv: float = 0.0
-    start_s: float = 35.0
+    cold_start_s: float = 35.0
     cores: float = 1.0
     weight: float = 1.0
     min_replicas: int = 1
@@ -51,9 +51,9 @@ class Job:
         check("name", "a non-empty string", isinstance(self.name, str) and self.name != "")
         for field in ("slo_s", "service_time_s", "cores"):
             check(field, "a finite number > 0", np.isfinite(getattr(self, field)) and getattr(self, field) > 0)
-        for field in ("service_scv", "start_s", "weight"):
+        for field in ("service_scv", "cold_start_s", "weight"):
             check(field, "a finite number >= 0", np.isfinite(getattr(self, field)) and getattr(self, field) >= 0)
-        check("percentile", "strictly between 0 and 1", 0 < self.percentile < 1)
+        check("quantile", "strictly between 0 and 1", 0 < self.quantile < 1)
         check("cores", "a multiple of 0.1", abs(self.cores * 10 - round(self.cores * 10)) < 1e-9)
         check("min_replicas", "a whole number >= 0", int(self.min_replicas) == self.min_replicas >= 0)
         check(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from faro_lib.workload.downsample import scale_to, squeeze
+from faro_lib.workload.downsample import downsample, scale_to
 from faro_lib.workload.jobs import Job, Traces
 
 JOB_FIELDS = {field.name: str(field.type) for field in dataclasses.fields(Job)}
@@ -157,11 +157,11 @@ def _check_rows(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_azure(
-    paths: list[str | Path], top: int = 10, by: str = "invocations", *, squeeze_by: int = 4, most: int = 1600
+    paths: list[str | Path], top: int = 10, by: str = "invocations", *, downsample_by: int = 4, most: int = 1600
 ) -> Traces:
     """The Azure Functions 2019 layout: one file a day, columns HashOwner, HashApp, HashFunction, Trigger, 1..1440.
 
-    The `top` functions by total invocations or by variance over all days are squeezed (1,440 minutes to 360) and scaled to
+    The `top` functions by total invocations or by variance over all days are downsampled (1,440 minutes to 360) and scaled to
     1..most requests per minute, as the paper does. The last file is the day to be judged on.
 
     Source of the data: Shahrad et al., "Serverless in the Wild", USENIX ATC 2020 (CC-BY 4.0).
@@ -188,5 +188,5 @@ def read_azure(
     counts = np.stack([day.loc[names].to_numpy(float) for day in days], axis=1)  # (functions, days, minutes)
     score = counts.sum(axis=(1, 2)) if by == "invocations" else counts.reshape(len(names), -1).var(axis=1)
     chosen = np.argsort(-score, kind="stable")[:top]
-    scaled = scale_to(squeeze(counts[chosen], squeeze_by), most)
+    scaled = scale_to(downsample(counts[chosen], downsample_by), most)
     return Traces(tuple(Job(names[i]) for i in chosen), scaled[:-1], scaled[-1])

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.workload.downsample import scale_to, squeeze
+from faro_lib.workload.downsample import downsample, scale_to
 from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 
-SQUEEZE = 4
+DOWNSAMPLE = 4
 TRUE_SERVICE_S = 0.154  # mean service of the default model, for the calibration only
 CALIBRATED_QUANTILE = 0.95
 LOAD_PER_JOB = 2.26  # erlangs a job at that quantile: the published evaluation day's 22.6 for ten jobs
@@ -21,7 +21,7 @@ class Character:
 
     daily : size of the daily shape.
     drift, drift_hours : a slow wandering of the level, and how long it remembers.
-    noise, noise_min : a fast wandering, and how many (squeezed) minutes it remembers.
+    noise, noise_min : a fast wandering, and how many (downsampled) minutes it remembers.
     jitter : independent from minute to minute; job by job it varies threefold around this.
     shared : share of the wandering's variance that all jobs have in common.
     bursts_per_day, burst, burst_min : how often load surges, by how much, and how fast it fades.
@@ -44,7 +44,7 @@ def synthetic(
 ) -> Traces:
     """Training days and a day to be judged on, all from one seed.
 
-    Each job is exp(daily shape + slow drift + fast noise + bursts), generated at four times the resolution, squeezed and
+    Each job is exp(daily shape + slow drift + fast noise + bursts), generated at four times the resolution, downsampled and
     scaled as the published traces are, then scaled together so that 3.6, 3.2 and 1.6 replicas a job of the default model
     are right-sized, slightly and heavily oversubscribed: the 95th percentile of the jobs' total offered load on the
     evaluation day is 2.26 erlangs a job, the published day's.
@@ -56,7 +56,7 @@ def synthetic(
     if min(jobs, minutes) < 1 or days < 0:
         raise ValueError(f"jobs={jobs}, days={days}, minutes={minutes}: at least 1 job, 0 days and 1 minute are needed")
     rng = np.random.default_rng([seed, 0])
-    fine = minutes * SQUEEZE
+    fine = minutes * DOWNSAMPLE
     steps = (days + 1) * fine
     phase = 2 * np.pi * np.arange(steps) / fine
     log_rate = np.zeros((jobs, steps))
@@ -65,12 +65,12 @@ def synthetic(
         log_rate += size * np.cos(harmonic * phase + rng.uniform(0, 2 * np.pi, (jobs, 1)))
     hour = fine / 24
     log_rate += character.drift * _wander(rng, jobs, steps, character.drift_hours * hour, character.shared)
-    log_rate += character.noise * _wander(rng, jobs, steps, character.noise_min * SQUEEZE, character.shared)
+    log_rate += character.noise * _wander(rng, jobs, steps, character.noise_min * DOWNSAMPLE, character.shared)
     log_rate += _bursts(rng, jobs, steps, character, fine)
-    # Jitter is per squeezed minute, so that averaging does not remove it.
+    # Jitter is per downsampled minute, so that averaging does not remove it.
     sizes = character.jitter * np.exp(rng.uniform(-np.log(3), np.log(3), (jobs, 1)))
-    log_rate += sizes * np.repeat(rng.standard_t(5, (jobs, steps // SQUEEZE)), SQUEEZE, axis=1)
-    scaled = scale_to(squeeze(np.exp(log_rate).reshape(jobs, days + 1, fine), SQUEEZE)).astype(float)
+    log_rate += sizes * np.repeat(rng.standard_t(5, (jobs, steps // DOWNSAMPLE)), DOWNSAMPLE, axis=1)
+    scaled = scale_to(downsample(np.exp(log_rate).reshape(jobs, days + 1, fine), DOWNSAMPLE)).astype(float)
     load = scaled[-1, 0].sum(axis=0) / MINUTE_S * TRUE_SERVICE_S
     factor = LOAD_PER_JOB * jobs / np.quantile(load, CALIBRATED_QUANTILE)
     counts = np.maximum(np.rint(scaled * factor), 0).astype(np.int64)
@@ -94,4 +94,4 @@ def _bursts(rng, jobs, steps, character, fine):
 
     begins = rng.random((jobs, steps)) < character.bursts_per_day / fine
     sizes = begins * rng.exponential(character.burst, (jobs, steps))
-    return lfilter([1.0], [1.0, -np.exp(-1 / (character.burst_min * SQUEEZE))], sizes, axis=1)
+    return lfilter([1.0], [1.0, -np.exp(-1 / (character.burst_min * DOWNSAMPLE))], sizes, axis=1)
