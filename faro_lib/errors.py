@@ -86,14 +86,42 @@ def extras() -> dict[str, str]:
     return {package: extra for extra, package in reversed(pairs)}
 
 
+# Names that have changed, so that an old configuration, table or command is refused with the new name.
+RENAMED = {
+    "percentile": "quantile",
+    "start_s": "cold_start_s",
+    "places": "max_ongoing_requests",
+    "most_rps": "max_rps",
+    "thin": "data_stride",
+    "sizes": "capacities",
+    "replicas": "capacity",
+    "cold_start_min": "cold_start_minutes",
+    "change_penalty": "switching_cost",
+    "redress": "deficit_weighting",
+    "performance": "latency_model",
+    "queue": "ongoing",
+    "model": "import_path",
+    "options": "args",
+    "--replicas": "--capacity",
+    "--violations": "--max-violation-rate",
+    "--max-moves": "--max-scaling-actions",
+    "--dry": "--dry-run",
+}
+
+
 def nearest(word: str, accepted) -> str:
-    """The hint at the end of an error: what was probably meant, else all that is accepted.
+    """The hint at the end of an error: the new name of a renamed word, the nearest accepted word, or all of them.
 
     >>> nearest("trails", ["trials", "sizes"])
     "did you mean 'trials'?"
     >>> nearest("x", ["trials", "sizes"])
     'accepted: trials, sizes'
+    >>> nearest("thin", ["draws", "data_stride"])
+    "it is now called 'data_stride'"
     """
+    accepted = list(accepted)
+    if RENAMED.get(word) in accepted:
+        return f"it is now called {RENAMED[word]!r}"
     lower = {name.lower(): name for name in accepted}
     close = difflib.get_close_matches(str(word).lower(), lower, 1)
     return f"did you mean {lower[close[0]]!r}?" if close else f"accepted: {', '.join(accepted)}"

@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-SYNTHETIC = "synthetic"
-PUBLISHED = "faro-10jobs"
+from faro_lib.workload import PUBLISHED, SYNTHETIC
+
 PUBLISHED_JOBS, PUBLISHED_DAYS = 10, 10
 
 

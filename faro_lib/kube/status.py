@@ -14,7 +14,7 @@ import numpy as np
 
 from faro_lib.control import Step
 from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
-from faro_lib.policies.protocol import CAPACITY, FAILED, DEADLINE_EXCEEDED, MISSING
+from faro_lib.policies.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, MISSING
 from faro_lib.workload import Job
 
 LOG = logging.getLogger(__name__)

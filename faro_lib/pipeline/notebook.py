@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from faro_lib.errors import message_of_kernel_error, message_of
+from faro_lib.errors import message_of, message_of_kernel_error
 
 KERNEL = "python3"  # the kernel of the environment that runs us
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")

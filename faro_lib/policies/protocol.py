@@ -10,6 +10,8 @@ import numpy as np
 from faro_lib.workload import Job
 
 HISTORY_MINUTES = 15  # complete minutes of counts in an observation
+LATENCY_WINDOW_S = 30.0  # `mean_latency_s` is over the requests that ended in this window
+PLAN_ATTEMPTS = 5  # ticks for which the part of a long-term plan that did not fit is tried (paper, section 4)
 
 # Why a job's target is what it is: the closed list of reasons.
 START = "start"  # what the run began with

@@ -1,5 +1,5 @@
 """What comes in: jobs, their promises, and their requests per minute."""
 
-from faro_lib.workload.jobs import Job, Traces, Workload, jobs_array
+from faro_lib.workload.jobs import PUBLISHED, SYNTHETIC, Job, JobArrays, Traces, Workload, arrays_of, jobs_array
 
-__all__ = ["Job", "Traces", "Workload", "jobs_array"]
+__all__ = ["PUBLISHED", "SYNTHETIC", "Job", "JobArrays", "Traces", "Workload", "arrays_of", "jobs_array"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cache
 
 import numpy as np
 
 MINUTE_S = 60.0
+TOLERANCE = 1e-9  # for comparisons of sums of cores, rates and times that rounding may have touched
+SYNTHETIC, PUBLISHED = "synthetic", "faro-10jobs"  # the workloads that have a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,34 @@ def jobs_array(jobs, field: str) -> np.ndarray:
     [0.72, 1.0]
     """
     return np.array([getattr(job, field) for job in jobs])
+
+
+@dataclass(frozen=True, slots=True)
+class JobArrays:
+    """The numeric fields of the jobs as read-only arrays (jobs,); the fields are those of `Job`."""
+
+    slo_s: np.ndarray
+    quantile: np.ndarray
+    service_time_s: np.ndarray
+    service_scv: np.ndarray
+    cold_start_s: np.ndarray
+    cores: np.ndarray
+    weight: np.ndarray
+    min_replicas: np.ndarray
+    max_replicas: np.ndarray
+
+
+@cache
+def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
+    """The arrays of these jobs, built once for each tuple of jobs.
+
+    >>> arrays_of((Job("a"), Job("b", slo_s=1.0))).slo_s.tolist()
+    [0.72, 1.0]
+    """
+    columns = [np.array([getattr(job, field.name) for job in jobs]) for field in fields(JobArrays)]
+    for column in columns:
+        column.setflags(write=False)
+    return JobArrays(*columns)
 
 
 @dataclass(frozen=True, slots=True)
