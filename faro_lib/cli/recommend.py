@@ -76,14 +76,14 @@ def recommend(
 
 def _check_picture(path: Path) -> None:
     """Refuse now what could not be written after the replay."""
-    from faro_lib.files import writable
+    from faro_lib.files import check_writable
 
     if path.suffix not in (".png", ".html"):
         raise ValueError(f"plot={str(path)!r} is not a picture; accepted: a .png or a .html file")
     if not path.parent.is_dir():
         raise ValueError(f"plot={str(path)!r}: there is no folder {str(path.parent)!r}; make it, or name another")
     try:
-        writable(path.parent)
+        check_writable(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
@@ -118,12 +118,12 @@ def _draw(found, path: Path) -> None:
     """The curve as a picture, or in a page of its own with the table below it."""
     from faro_lib.figures import use_style
     from faro_lib.figures.capacity import capacity_curve
-    from faro_lib.files import whole
+    from faro_lib.files import atomic_write
     from faro_lib.report import page_of
 
     use_style()
     figure = capacity_curve(found.curve, found.violations, found.knee, found.needed)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         if path.suffix == ".png":
             figure.savefig(partial)
         else:

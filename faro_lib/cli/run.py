@@ -52,7 +52,7 @@ def run(
     """Observe, decide and, with --apply, act, until SIGTERM or Ctrl-C; the cluster is left as it is."""
     from faro_lib.control import GuardrailConfig
     from faro_lib.control.controller import drive, paced
-    from faro_lib.files import writable
+    from faro_lib.files import check_writable
     from faro_lib.policies import make
     from faro_lib.workload.readers import read_jobs
 
@@ -76,7 +76,7 @@ def run(
             stack.callback(exporter.close)
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
         if journal is not None:
-            writable(journal)
+            check_writable(journal)
         clock = clock_of(journal, stop)
         place = place_of(backend, plan, kubeconfig, context)
         if backend == "deployments":

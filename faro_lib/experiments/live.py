@@ -231,7 +231,7 @@ def replay(
     backend: str,
     *,
     jobs: Sequence[int] | None,
-    replicas: int,
+    capacity: int,
     max_ongoing_requests: int,
     first_minute: int,
     minutes: int,
@@ -257,7 +257,7 @@ def replay(
     workload, share = thinned(traces.workload().between(0, minutes), scale, max_rps)
     if share < 1:
         report(f"{share:.0%} of the requests are sent, as all would be more than {max_rps:g} a second")
-    one = Slice(workload, replicas, scale, tick_s * scale, max_ongoing_requests)
+    one = Slice(workload, capacity, scale, tick_s * scale, max_ongoing_requests)
     context = PolicyContext(
         workload.jobs, forecast.fit("ar", traces), measure(workload.jobs, serving_model=one.serving_model)
     )

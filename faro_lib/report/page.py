@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faro_lib import __version__
-from faro_lib.config import SYNTHETIC
-from faro_lib.files import whole
+from faro_lib.workload import SYNTHETIC
+from faro_lib.files import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ def write_report(results: str | Path, config: Mapping[str, Any], page: str | Pat
         configuration=yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None),
         versions=versions(),
     )
-    with whole(page) as partial:
+    with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
