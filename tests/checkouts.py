@@ -104,12 +104,12 @@ class Checkout:
         counts = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
         return {rule: int(jobs) for rule, jobs in counts if rule not in ("total", "all")}
 
-    def reasons(self, *arguments: str) -> dict[str, str]:
-        """Rule -> why a dry run would run it, one reason of its jobs."""
-        done = self.snakemake("--dry-run", "--quiet", "host", "--", *arguments)
+    def reasons(self, *arguments: str) -> dict[str, set[str]]:
+        """Reason -> rules that a dry run would run for it."""
+        done = self.snakemake("--dry-run", "--quiet", "host", *arguments)
         assert done.returncode == 0, done.stderr
-        text = done.stdout + done.stderr
-        return dict(re.findall(r"^(?:local)?rule (\w+):\n(?: .*\n)*?    reason: (.*)$", text, re.MULTILINE))
+        sections = re.findall(r"^    (\w[^\n]*):\n        (\w[^\n]*)$", done.stdout + done.stderr, re.MULTILINE)
+        return {reason: set(rules.split(", ")) - {"all"} for reason, rules in sections}
 
 
 def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:

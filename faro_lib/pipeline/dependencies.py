@@ -60,7 +60,7 @@ def imported_by(path: Path, root: Path) -> set[Path]:
 
     `from package import name` leads to the module that defines the name, not to all that the package re-exports.
     """
-    return {file for _, file in _imports(path, root)} - {path}
+    return {file for _, file in _imports(path, root, path.stat().st_mtime_ns)} - {path}
 
 
 def looked_up_by(path: Path, root: Path) -> set[Path]:
@@ -68,8 +68,11 @@ def looked_up_by(path: Path, root: Path) -> set[Path]:
 
     Importing a class or a function `register...` from the module of a registry looks nothing up.
     """
-    names = [(name, file) for name, file in _imports(path, root) if not name.startswith("register")]
-    homes = {file.parent for name, file in names if (name.isupper() or name.islower()) and _has_registry(file, root)}
+    homes = {
+        file.parent
+        for name, file in _imports(path, root, path.stat().st_mtime_ns)
+        if (name.isupper() or name.islower()) and not name.startswith("register") and _has_registry(file, root)
+    }
     return {file for home in homes for file in home.glob("*.py")}
 
 
@@ -77,7 +80,8 @@ def _has_registry(path: Path, root: Path) -> bool:
     return any(bound == "Registry" for *_, bound in _bindings(path, root))
 
 
-def _imports(path: Path, root: Path) -> list[tuple[str, Path]]:
+@cache
+def _imports(path: Path, root: Path, mtime_ns: int) -> list[tuple[str, Path]]:
     """Every imported name of the package with the file that defines it."""
     origins = [(name, _defining(base, name, root)) for base, name, _ in _bindings(path, root)]
     return [(name, file) for name, file in origins if file]
