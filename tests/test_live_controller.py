@@ -15,7 +15,7 @@ from faro_lib import forecast
 from faro_lib.control import GuardrailConfig, journal
 from faro_lib.control.controller import APPLY, JOURNAL, OBSERVE, drive, paced, resumed
 from faro_lib.control.explanation import explained, tick_at
-from faro_lib.forecast.kalman import untaught
+from faro_lib.forecast.kalman import untrained
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.protocol import DRIFT_CORRECTED, FAILED
 from faro_lib.simulate import SimulatedCluster, draw
@@ -290,7 +290,7 @@ def test_a_file_that_is_no_journal_is_one_line(tmp_path):
 
 def test_jobs_without_a_past_are_held_until_a_minute_of_them_is_known(day, context):
     policy = make(
-        "Faro-Sum", PolicyContext(day.jobs, untaught(tuple(job.name for job in day.jobs)), context.latency_model)
+        "Faro-Sum", PolicyContext(day.jobs, untrained(tuple(job.name for job in day.jobs)), context.latency_model)
     )
     told = Recorder()
     drive(cluster_of(day, policy), policy, day.jobs, until_s=300.0, on_step=told, on_failure=told.failed)

@@ -13,7 +13,7 @@ from faro_lib.allocate.objectives import Objective, objective_of
 from faro_lib.allocate.problem import problem_of
 from faro_lib.allocate.solve import allocation_of
 from faro_lib.allocate.spare import repaired, shrunk
-from faro_lib.queueing.formulas import RHO_MAX
+from faro_lib.queueing import RHO_MAX
 from faro_lib.utility import (
     SOLVER_STEPS,
     UtilityTable,

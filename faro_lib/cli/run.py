@@ -127,7 +127,7 @@ def run(
 def kit_for(table, history: str | None, forecaster: str):
     """What a policy is made from; the forecaster learnt from the counts in `history`, or needs to learn nothing."""
     from faro_lib import forecast
-    from faro_lib.forecast.kalman import untaught
+    from faro_lib.forecast.kalman import untrained
     from faro_lib.policies import PolicyContext
     from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
     from faro_lib.simulate import ServingModel
@@ -140,7 +140,7 @@ def kit_for(table, history: str | None, forecaster: str):
         days = traces.train if traces.days else traces.evaluation[None]
         learnt = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
     else:
-        learnt = untaught(tuple(job.name for job in table))
+        learnt = untrained(tuple(job.name for job in table))
     serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
     return PolicyContext(
         table, forecaster=learnt, latency_model=measure(table, minutes=20, serving_model=serving_model)

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from faro_lib.queueing import LatencyTable, latency, service_class
-from faro_lib.queueing.formulas import RHO_MAX
+from faro_lib.queueing import RHO_MAX
 from faro_lib.utility.functions import relaxed_utility
 
 KNOTS = 129
