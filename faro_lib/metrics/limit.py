@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from faro_lib import allocate
 from faro_lib.metrics.measures import lost_utility, mean_over_jobs_then_bins, minute_effective_utility, minute_utility
 from faro_lib.policies import Fixed
 from faro_lib.policies.protocol import at_least_one_each
@@ -98,8 +99,6 @@ def most_replicas(jobs: tuple[Job, ...], capacity: float) -> int:
 def best_by_minute(value: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> np.ndarray:
     """Allocation of at most `capacity` cores that maximises the sum of values, minute by minute.
 
-    Dynamic programming over the budget, all minutes at once, so it need not build a table for each.
-
     Parameters
     ----------
     value : (jobs, columns, bins), the worth of 0, 1, ... replicas; what has no column is not given to anybody.
@@ -109,25 +108,6 @@ def best_by_minute(value: np.ndarray, capacity: float, jobs: tuple[Job, ...]) ->
     -------
     int (jobs, bins), at least 1 each.
     """
-    fewest = at_least_one_each(jobs, capacity)
-    tenths = np.rint(10 * jobs_array(jobs, "cores")).astype(np.int64)
-    unit = np.gcd.reduce(tenths)
-    cost, budget = tenths // unit, int(np.floor(10 * capacity / unit + 1e-9))
-    rows, columns, bins = value.shape
-    most = np.minimum(jobs_array(jobs, "max_replicas"), columns - 1)
-    best = np.zeros((budget + 1, bins))
-    choices = np.zeros((rows, budget + 1, bins), np.int64)
-    for job in range(rows):
-        after = np.full_like(best, -np.inf)
-        for x in range(fewest[job], min(most[job], budget // cost[job]) + 1):
-            with_x = best[: budget + 1 - x * cost[job]] + value[job, x]
-            better = with_x > after[x * cost[job] :]
-            after[x * cost[job] :][better] = with_x[better]
-            choices[job, x * cost[job] :][better] = x
-        best = after
-    left = np.full(bins, budget)
-    replicas = np.zeros((rows, bins), np.int64)
-    for job in reversed(range(rows)):
-        replicas[job] = choices[job, left, np.arange(bins)]
-        left = left - cost[job] * replicas[job]
-    return replicas
+    fewest, x = at_least_one_each(jobs, capacity), np.arange(value.shape[1])
+    outside = (x < fewest[:, None]) | (x > jobs_array(jobs, "max_replicas")[:, None])
+    return allocate.best_by_minute(np.where(outside[:, :, None], -np.inf, value), jobs, capacity)
