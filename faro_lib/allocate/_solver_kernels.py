@@ -57,10 +57,10 @@ def trace(choice, cost, budget):
 
 
 @njit(cache=True)
-def _pick_at(price, term, cost, allowed, pick):
-    """Set `pick` to the best choices at a price per unit; returns the sum of term - price cost, and the cost."""
+def _pick_at(price, term, cost, allowed, budget, pick):
+    """Set `pick` to the best choices at a price per unit; returns the Lagrangian at that price, and their cost."""
     rows, choices = term.shape
-    spent, total = 0, 0.0
+    spent, total = 0, price * budget
     for j in range(rows):
         best, at = -np.inf, -1
         for x in range(choices):
@@ -98,14 +98,13 @@ def dual_bound(term, cost, allowed, budget):
         widest = max(widest, high - low)
     if cheapest > budget:
         return -np.inf, 0.0, pick, False
-    bound, spent = _pick_at(0.0, term, cost, allowed, pick)
+    bound, spent = _pick_at(0.0, term, cost, allowed, budget, pick)
     if spent <= budget:
         return bound, 0.0, pick, True
     low, high, price = 0.0, max(widest, 1e-9) + 1e-9, 0.0
     for _ in range(60):
         middle = (low + high) / 2
-        total, spent = _pick_at(middle, term, cost, allowed, pick)
-        total += middle * budget
+        total, spent = _pick_at(middle, term, cost, allowed, budget, pick)
         if total < bound:
             bound, price = total, middle
         if spent > budget:
@@ -114,7 +113,7 @@ def dual_bound(term, cost, allowed, budget):
             high = middle
         if high - low < 1e-10 * max(high, 1e-3) or spent == budget:
             break
-    _pick_at(high, term, cost, allowed, pick)
+    _pick_at(high, term, cost, allowed, budget, pick)
     return bound, price, pick, True
 
 
