@@ -77,7 +77,7 @@ class TestAPackageThatIsNotInstalled:
         return str(tmp_path / "jobs.yaml")
 
     def test_without_ray_there_is_no_cluster_on_this_machine(self, lacking, tmp_path):
-        arguments = ("run", "--backend", "local", "--jobs", self.jobs(tmp_path), "--policy", "AIAD", "--replicas", "2")
+        arguments = ("run", "--backend", "local", "--jobs", self.jobs(tmp_path), "--policy", "AIAD", "--capacity", "2")
         done = lacking(("ray",), *arguments)
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1] == "faro: backend=local needs Ray Serve: pip install 'faro_lib[live]'"
@@ -87,7 +87,7 @@ class TestAPackageThatIsNotInstalled:
         [
             ("prometheus_client", "live", ("run", "--policy", "AIAD", "--metrics-port", "0")),
             ("kubernetes", "kube", ("run", "--policy", "AIAD", "--backend", "deployments", "--plan", "faro/faro")),
-            ("matplotlib", "figures", ("recommend", "--replicas", "3", "--curve", "--plot", "curve.png")),
+            ("matplotlib", "figures", ("recommend", "--capacity", "3", "--curve", "--plot", "curve.png")),
         ],
     )
     def test_the_line_says_what_to_install(self, package, extra, arguments, lacking, tmp_path, counts):
@@ -138,7 +138,7 @@ class TestTooLittleMemory:
     def test_the_command_line_refuses_beforehand_a_ray_that_cannot_fit(self, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
         arguments = ["--jobs", str(tmp_path / "jobs.yaml"), "--policy", "AIAD", "--backend", "local"]
-        assert cli.main(["run", *arguments, "--replicas", "100000"]) == 2
+        assert cli.main(["run", *arguments, "--capacity", "100000"]) == 2
         assert "100000 replicas of Ray Serve need about" in only_line(capsys.readouterr().err)
 
 
@@ -191,7 +191,7 @@ class TestNoPermission:
     def test_a_picture_that_may_not_be_written_is_one_line(self, forbidden):
         (forbidden.folder / "counts.csv").write_text(COUNTS)
         call = "import sys; from faro_lib.cli import main; sys.exit(main(sys.argv[1:]))"
-        done = forbidden(call, "recommend", "--workload", "counts.csv", "--replicas", "3", "--plot", "curve.png")
+        done = forbidden(call, "recommend", "--workload", "counts.csv", "--capacity", "3", "--plot", "curve.png")
         assert done.returncode == 2
         assert "curve.png: permission denied" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
@@ -266,7 +266,7 @@ class TestAFullDisk:
         (tmp_path / "curve.png").write_bytes(b"the earlier one")
         call = "import resource, sys; from faro_lib.cli import main; import matplotlib.font_manager\n"
         call += "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); sys.exit(main(sys.argv[1:]))"
-        arguments = ["recommend", "--workload", counts, "--replicas", "3", "--plot", "curve.png"]
+        arguments = ["recommend", "--workload", counts, "--capacity", "3", "--plot", "curve.png"]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"}
         done = subprocess.run(
             [sys.executable, "-c", call, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True

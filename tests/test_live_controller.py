@@ -205,15 +205,15 @@ def test_stopping_leaves_the_cluster_as_it_is(day, context):
 def test_the_second_ctrl_c_does_not_wait():
     from signal import SIGINT, SIGTERM
 
-    from faro_lib.cli.run import ending
+    from faro_lib.cli.run import request_stop
 
     stop = threading.Event()
-    ending(stop, SIGTERM)
-    ending(stop, SIGTERM)
+    request_stop(stop, SIGTERM)
+    request_stop(stop, SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        ending(stop, SIGINT)
+        request_stop(stop, SIGINT)
     stop.clear()
-    ending(stop, SIGINT)
+    request_stop(stop, SIGINT)
     assert stop.is_set()
 
 

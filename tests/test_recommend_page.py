@@ -39,7 +39,7 @@ def test_every_option_of_the_page_is_one(command, monkeypatch, tmp_path, capsys)
 def test_the_keys_of_the_json_are_those_of_the_page(tmp_path, capsys):
     counts = [f"{day},{minute},a,300" for day in (0, 1) for minute in range(40)]
     (tmp_path / "my.csv").write_text("\n".join(["day,minute,job,requests", *counts]))
-    arguments = ["recommend", "--workload", str(tmp_path / "my.csv"), "--replicas", "3", "--curve", "--json"]
+    arguments = ["recommend", "--workload", str(tmp_path / "my.csv"), "--capacity", "3", "--curve", "--json"]
     assert cli.main(arguments) == 0
     sentence = next(line for line in PAGE.splitlines() if line.startswith("With `--json`"))
     assert re.findall(r"`(\w+)`", sentence) == list(json.loads(capsys.readouterr().out))
