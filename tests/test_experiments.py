@@ -219,7 +219,7 @@ class TestAPolicyThatRaises:
 
     @pytest.fixture
     def stops(self):
-        return pytest.raises(PolicyFailed, match="policy 'Broken' failed at 360 s.*a bug")
+        return pytest.raises(PolicyFailed, match=r"policy 'Broken' failed at 360 s.*a bug")
 
     def test_stops_a_comparison(self, stops):
         with stops:

@@ -26,8 +26,7 @@ def recovery(back_s=20, until_s=40):
     due_s = np.arange(until_s, dtype=float)
     outcome = np.where((due_s >= 11) & (due_s < back_s), DROPPED, SERVED)
     states = [
-        {"second": s, "workers": 1 if 11 <= s < back_s else 2, "capacity": 4, "replicas": 8}
-        for s in range(until_s)
+        {"second": s, "workers": 1 if 11 <= s < back_s else 2, "capacity": 4, "replicas": 8} for s in range(until_s)
     ]
     return recovery_frame(due_s, sent(outcome, np.full(until_s, 0.1)), np.full(until_s, 0.5), states, 10.0)
 
@@ -66,7 +65,9 @@ def test_trials_are_appended_and_read_back(tmp_path):
         assert add_trial(tables(), tmp_path, ABOUT) == trial
     recorded = read_tables(tmp_path)
     assert recorded.summary["trial"].tolist() == [0, 1]
-    assert set(recorded.decisions["trial"]) == set(recorded.minutes["trial"]) == set(recorded.recovery["trial"]) == {0, 1}
+    assert (
+        set(recorded.decisions["trial"]) == set(recorded.minutes["trial"]) == set(recorded.recovery["trial"]) == {0, 1}
+    )
     assert recorded.about == (ABOUT, ABOUT)
 
 

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _usage(error) -> str:
     """The error in the words of a command, and where to find all options."""
     command = error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else None
-    text, option = error.format_message(), getattr(error, "option_name", None)
+    text, option = error.format_message(), getattr(error, "option_name", "")
     accepted = {name for parameter in error.ctx.command.params for name in parameter.opts} if error.ctx else set()
     if RENAMED.get(option) in accepted:
         text = f"No such option: {option}; it is now called {RENAMED[option]}."

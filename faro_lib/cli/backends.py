@@ -51,9 +51,7 @@ class Backend:
         return Place.of(self.plan, self.kubeconfig, self.context)
 
     @contextmanager
-    def cluster(
-        self, home: Place | None, table: tuple[Job, ...], clock: Clock, policy: Policy
-    ) -> Iterator[Cluster]:
+    def cluster(self, home: Place | None, table: tuple[Job, ...], clock: Clock, policy: Policy) -> Iterator[Cluster]:
         """The cluster that serves the jobs, for as long as it is needed."""
         if home is not None and self.name == "deployments":
             yield self._deployments(home, table, clock)

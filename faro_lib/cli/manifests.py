@@ -28,7 +28,9 @@ def manifests(
     worker_memory: Annotated[float, typer.Option(help="GiB of memory per worker.")] = 8.0,
     worker_cpu: Annotated[
         float | None,
-        typer.Option(help="CPU request per worker; less than its cores where replicas mostly wait.  [default: its cores]"),
+        typer.Option(
+            help="CPU request per worker; less than its cores where replicas mostly wait.  [default: its cores]"
+        ),
     ] = None,
     ray_version: Annotated[
         str | None, typer.Option(help="Version of Ray in the image.  [default: the installed one]")
@@ -85,4 +87,6 @@ def _installed_ray() -> str:
     try:
         return version("ray")
     except PackageNotFoundError:
-        raise ValueError("ray_version: Ray is not installed here; give --ray-version, the version in the image") from None
+        raise ValueError(
+            "ray_version: Ray is not installed here; give --ray-version, the version in the image"
+        ) from None

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from faro_lib.policies import PolicyContext
     from faro_lib.workload import Job
 
-STALLED_S = 120.0  # without a tick or a failure, beyond five ticks, before the health check fails; a call takes up to 60 s
+STALLED_S = (
+    120.0  # without a tick or a failure, beyond five ticks, before the health check fails; a call takes up to 60 s
+)
 
 
 def run(

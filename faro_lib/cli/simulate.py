@@ -40,7 +40,9 @@ def simulate(
     if capacity < 1:
         raise ValueError(f"capacity={capacity} must be at least 1")
     if (forecaster == "bayes") != (posterior is not None):
-        raise ValueError("forecaster='bayes' and --posterior FILE.npz need each other (forecast/posterior.npz of a run)")
+        raise ValueError(
+            "forecaster='bayes' and --posterior FILE.npz need each other (forecast/posterior.npz of a run)"
+        )
     names = policy or list(COMPARED)
     options: dict[str, Any] = dict(workload=workload, jobs=jobs, policies=names, capacities=[capacity])
     checked = config.load(options | dict(trials=trials, minutes=minutes, plugins=plugin or []))

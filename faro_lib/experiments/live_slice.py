@@ -198,10 +198,13 @@ def run_live(
     finally:
         generator.stop()
     run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
-    outcomes = [sent.count(outcome) for outcome in range(len(OUTCOMES))]
+    served_n, dropped, failed, unsent = (sent.count(outcome) for outcome in range(len(OUTCOMES)))
     send_lag_ms = float(np.nanquantile(sent.late_s, 0.99) * 1e3) if len(sent.late_s) else 0.0
-    overheads_s = overheads(one, draws, order, sent, http, clock)
-    return run, Notes(others.processors, others.niced, *outcomes, send_lag_ms, *overheads_s, tuple(failures))
+    overhead_s, network_s = overheads(one, draws, order, sent, http, clock)
+    return run, Notes(
+        others.processors, others.niced, served_n, dropped, failed, unsent, send_lag_ms, overhead_s, network_s,
+        tuple(failures),
+    )  # fmt: skip
 
 
 def overheads(one: Slice, draws: Draws, order, sent: Sent, http: Rest, clock: Clock) -> tuple[float, float]:

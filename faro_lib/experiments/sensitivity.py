@@ -58,18 +58,21 @@ def settings(workload: Workload, context: PolicyContext, values: Mapping[str, Se
     unknown = set(values) - set(PARAMETERS)
     if unknown:
         raise ValueError(f"parameter={min(unknown)!r} is unknown; accepted: {', '.join(PARAMETERS)}")
-    for name, value in ((name, value) for name in PARAMETERS for value in values.get(name, ())):
-        if name == "cold_start_s":
-            jobs = tuple(replace(job, cold_start_s=value) for job in workload.jobs)
-            yield Setting(name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs))
-        elif name == "slo_factor":
-            jobs = tuple(replace(job, slo_s=value * job.service_time_s) for job in workload.jobs)
-            table = context.latency_model and measure(jobs)
-            yield Setting(name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs, latency_model=table))
-        elif name == "forecast_error":
-            yield Setting(name, value, workload, replace(context, forecaster=oracle(workload, value)))
-        else:
-            yield Setting(name, value, workload, context, **{name: value})
+    for name in PARAMETERS:
+        for value in values.get(name, ()):
+            if name == "cold_start_s":
+                jobs = tuple(replace(job, cold_start_s=value) for job in workload.jobs)
+                yield Setting(name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs))
+            elif name == "slo_factor":
+                jobs = tuple(replace(job, slo_s=value * job.service_time_s) for job in workload.jobs)
+                table = context.latency_model and measure(jobs)
+                yield Setting(
+                    name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs, latency_model=table)
+                )
+            elif name == "forecast_error":
+                yield Setting(name, value, workload, replace(context, forecaster=oracle(workload, value)))
+            else:
+                yield Setting(name, value, workload, context, **{name: value})
 
 
 def sensitivity(

@@ -153,9 +153,7 @@ def score_formulations(
     return pd.DataFrame(rows, columns=(*key, "expected", "realised"))
 
 
-def compare_scales(
-    window: Window, counts: Iterable[int], *, groups: int = 10, cobyla_up_to: int = 20
-) -> pd.DataFrame:
+def compare_scales(window: Window, counts: Iterable[int], *, groups: int = 10, cobyla_up_to: int = 20) -> pd.DataFrame:
     """Exact, hierarchical and COBYLA on Sum as the number of jobs grows: COLUMNS as in `compare_solvers`, relaxed.
 
     `seconds` is for the complete decision with its tables; the curves of the queues are cached, as in a running controller.

@@ -103,13 +103,13 @@ def run_trials(
         for name, policy in policies.items():
             with warnings.catch_warnings():
                 warnings.simplefilter("error", PolicyFailed)
-                run = simulate(
-                    workload, policy, capacity, draws=of_trial, serving_model=serving_model, initial=initial
-                )
+                run = simulate(workload, policy, capacity, draws=of_trial, serving_model=serving_model, initial=initial)
             if report:
                 measures = summarize(run)
                 lost, violated = measures["lost_utility"], measures["slo_violation_rate"]
-                report(f"{name} at {capacity} cores, trial {number + 1}: lost utility {lost:.3f}, violations {violated:.2%}")
+                report(
+                    f"{name} at {capacity} cores, trial {number + 1}: lost utility {lost:.3f}, violations {violated:.2%}"
+                )
             yield Trial(name, number, run)
 
 

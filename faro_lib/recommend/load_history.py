@@ -132,9 +132,7 @@ def history_from_journal(path: str, jobs: str | None = None, at: int | None = No
     return history_of(*_of_table(jobs, names, counts, "the jobs of the journal"), at=at)
 
 
-def _of_table(
-    path: str, names: Sequence[str], counts: np.ndarray, source: str
-) -> tuple[tuple[Job, ...], np.ndarray]:
+def _of_table(path: str, names: Sequence[str], counts: np.ndarray, source: str) -> tuple[tuple[Job, ...], np.ndarray]:
     """The jobs of a table, and their rows of the counts."""
     from faro_lib.workload.readers import read_jobs
 

@@ -52,8 +52,8 @@ class Recommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """The recommendation in plain types, for JSON."""
-        now = {"capacity": self.advice.capacity, "used": self.advice.used, "slo_met": self.slo_met}
-        now |= {"jobs": self.advice.rows()}
+        now: dict[str, Any] = {"capacity": self.advice.capacity, "used": self.advice.used, "slo_met": self.slo_met}
+        now["jobs"] = self.advice.rows()
         if self.curve is None:
             return now
         day = {"max_violation_rate": self.max_violation_rate, "required_cores": self.required_cores, "knee": self.knee}
@@ -101,7 +101,9 @@ def recommend(
         return Recommendation(advise(history.jobs, history.today, policy(history), capacity), max_violation_rate)
     part, first = busiest(history.traces, REPLAYED_MINUTES)
     if history.single_day:
-        report("there is no earlier day: the forecaster learns from the replayed day, so the curve is a little optimistic")
+        report(
+            "there is no earlier day: the forecaster learns from the replayed day, so the curve is a little optimistic"
+        )
     report(f"replaying minutes {first} to {first + part.evaluation.shape[-1]} of the last day")
     learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
     day = part.workload()
