@@ -65,7 +65,7 @@ class Load:
     ongoing: np.ndarray
 
 
-class Prometheus:
+class DeploymentMetrics:
     """The HTTP API of a Prometheus server.
 
     Parameters

@@ -14,7 +14,7 @@ from faro_lib.control.clock import Clock
 from faro_lib.errors import nearest
 from faro_lib.kube.capacity import Shape, requests_of
 from faro_lib.kube.client import MERGE, Api, ApiError
-from faro_lib.kube.deployment_metrics import Load, Prometheus, Queries
+from faro_lib.kube.deployment_metrics import Load, DeploymentMetrics, Queries
 from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, jobs_array
@@ -24,7 +24,7 @@ THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class DeploymentRef:
     """Which Deployment a job is, and how it is measured."""
 
     job: Job
@@ -33,7 +33,7 @@ class Address:
     queries: Queries
 
     @classmethod
-    def of(cls, job: Job, said: dict, namespace: str) -> Address:
+    def of(cls, job: Job, said: dict, namespace: str) -> DeploymentRef:
         """From the job's `deployment` section of jobs.yaml."""
         accepted = ("namespace", "name", "queries")
         for key in said:
@@ -74,10 +74,10 @@ class Deployments:
     ----------
     clock : trace time. Prometheus remembers what was since its origin: a controller whose clock began a quarter of an hour
         ago has its history at once.
-    cores : what the jobs may use, unless a `Governed` cluster says otherwise.
+    cores : what the jobs may use, unless a `LeaderGatedCluster` cluster says otherwise.
     """
 
-    def __init__(self, api: Api, addresses: list[Address], prometheus: Prometheus, clock: Clock, cores: float = 0.0):
+    def __init__(self, api: Api, addresses: list[DeploymentRef], prometheus: DeploymentMetrics, clock: Clock, cores: float = 0.0):
         self._api, self.addresses, self._prometheus, self.clock, self.cores = api, addresses, prometheus, clock, cores
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="deployments")
         self._patience_s = PATIENCE * jobs_array([address.job for address in addresses], "cold_start_s") / clock.scale

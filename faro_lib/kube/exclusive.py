@@ -1,4 +1,4 @@
-"""A RayService borrowed for an experiment: its controllers rest, its Ray serves other jobs, and then all is as it was."""
+"""A RayService exclusive_access for an experiment: its controllers rest, its Ray serves other jobs, and then all is as it was."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from faro_lib.kube.manifests import NAME as CONTROLLER
 from faro_lib.kube.rayservice import DASHBOARD, SECRET_KEY, SERVING
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.deploy import APPLICATIONS
-from faro_lib.rayserve.rest import Rest
+from faro_lib.http import HttpClient
 
 PLACE = ("faro", "faro")  # namespace and name, as `faro manifests` has them by default
 CONTEXTS = {"kind": "kind-faro", "kubernetes": None}  # of the kubeconfig, by backend; None: the current one
@@ -29,7 +29,7 @@ FORWARD_S, PUT_S = 30.0, 120.0
 
 
 @contextmanager
-def borrowed(
+def exclusive_access(
     backend: str,
     *,
     address: str | None = None,
@@ -45,31 +45,31 @@ def borrowed(
 
     Raises
     ------
-    ValueError : there is no such RayService, or it may not be borrowed; one line, and nothing has been changed.
+    ValueError : there is no such RayService, or it may not be exclusive_access; one line, and nothing has been changed.
     """
     namespace, name = place
     api = connect(kubeconfig, CONTEXTS[backend])
     preflight.check_server(api)
-    preflight.check_definitions(api, [preflight.RAY_SERVICES])
+    preflight.check_crds(api, [preflight.RAY_SERVICES])
     service = _get(api, f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}", "RayService", place)
     token = token_of(api, namespace, service)
     with ExitStack() as stack:
         if address is None:
             head = f"service/{name}-head-svc"
             address, serve_address = stack.enter_context(
-                forwarded(namespace, head, (DASHBOARD, SERVING), kubeconfig, CONTEXTS[backend])
+                port_forward(namespace, head, (DASHBOARD, SERVING), kubeconfig, CONTEXTS[backend])
             )
         elif serve_address is None:
             parts = urllib.parse.urlsplit(address)
             serve_address = f"{parts.scheme}://{parts.hostname}:{SERVING}"
-        ray = Rest(address, token)
+        ray = HttpClient(address, token)
         ray.get(APPLICATIONS)  # a wrong address is refused before anything is changed
-        stack.enter_context(resting(api, namespace))
+        stack.enter_context(scaled_to_zero(api, namespace))
         # Before the controllers come back: they shall find the jobs that they know.
         stack.callback(
-            lambda: Rest(address, token, PUT_S).put(APPLICATIONS, yaml.safe_load(service["spec"]["serveConfigV2"]))
+            lambda: HttpClient(address, token, PUT_S).put(APPLICATIONS, yaml.safe_load(service["spec"]["serveConfigV2"]))
         )
-        yield Endpoint(ray, Rest(serve_address or "", token))
+        yield Endpoint(ray, HttpClient(serve_address or "", token))
 
 
 def token_of(api: Api, namespace: str, service: dict) -> str | None:
@@ -87,7 +87,7 @@ def token_of(api: Api, namespace: str, service: dict) -> str | None:
 
 
 @contextmanager
-def resting(api: Api, namespace: str, name: str = CONTROLLER) -> Iterator[None]:
+def scaled_to_zero(api: Api, namespace: str, name: str = CONTROLLER) -> Iterator[None]:
     """No controller runs; afterwards as many as before. Where there is none, nothing is done."""
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"
     try:
@@ -109,7 +109,7 @@ def resting(api: Api, namespace: str, name: str = CONTROLLER) -> Iterator[None]:
 
 
 @contextmanager
-def forwarded(
+def port_forward(
     namespace: str, target: str, ports: tuple[int, ...], kubeconfig: str | None, context: str | None
 ) -> Iterator[list[str]]:
     """Addresses on loopback that lead to these ports of a pod or service, by kubectl."""

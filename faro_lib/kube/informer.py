@@ -24,7 +24,7 @@ def whole(thing: dict) -> dict:
     return thing
 
 
-class Watched:
+class Informer:
     """The collection at `path`, kept current by a thread.
 
     Parameters
@@ -45,12 +45,12 @@ class Watched:
         self._things: dict[tuple[str, str], dict] = {}
         self._lock = threading.Lock()
         self._stop, self._listed = threading.Event(), threading.Event()
-        self.lists = 0
+        self.list_count = 0
         self.heard_s = float("-inf")  # time.monotonic() when the server last answered
         self.error: ApiError | None = None
         self._thread = threading.Thread(target=self._follow, name=f"watch {path}", daemon=True)
 
-    def start(self) -> Watched:
+    def start(self) -> Informer:
         self._thread.start()
         return self
 
@@ -62,7 +62,7 @@ class Watched:
         if not self._listed.wait(timeout_s):
             raise self.error or ApiError(0, f"GET {self._path}: no answer within {timeout_s:g} s")
 
-    def things(self) -> list[dict]:
+    def items(self) -> list[dict]:
         with self._lock:
             return list(self._things.values())
 
@@ -93,7 +93,7 @@ class Watched:
         things = {_key(thing): self._keep(thing) for thing in listed["items"]}
         with self._lock:
             self._things = things
-        self.lists += 1
+        self.list_count += 1
         self.heard_s, self.error = time.monotonic(), None
         self._listed.set()
         self._changed()

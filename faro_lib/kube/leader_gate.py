@@ -11,7 +11,7 @@ import numpy as np
 
 from faro_lib.kube.capacity import Capacity, Shape, capacity, cores_of_workers
 from faro_lib.kube.client import Api
-from faro_lib.kube.informer import Watched
+from faro_lib.kube.informer import Informer
 from faro_lib.kube.lease import NOBODY, Leadership
 from faro_lib.policies.protocol import Cluster, Observation
 
@@ -63,9 +63,9 @@ class ClusterCapacity:
     def __init__(self, api: Api, namespace: str, ours: tuple[Mapping[str, str], ...], shape: Shape | None):
         self._namespace, self._ours, self._shape = namespace, ours, shape
         self.changed = threading.Event()
-        self.nodes = Watched(api, "/api/v1/nodes", small_node, self.changed.set)
-        self.pods = Watched(api, "/api/v1/pods", small_pod, self.changed.set)
-        self.quotas = Watched(api, f"/api/v1/namespaces/{namespace}/resourcequotas", changed=self.changed.set)
+        self.nodes = Informer(api, "/api/v1/nodes", small_node, self.changed.set)
+        self.pods = Informer(api, "/api/v1/pods", small_pod, self.changed.set)
+        self.quotas = Informer(api, f"/api/v1/namespaces/{namespace}/resourcequotas", changed=self.changed.set)
 
     def start(self, timeout_s: float = 30.0) -> ClusterCapacity:
         for one in (self.nodes, self.pods, self.quotas):
@@ -90,13 +90,13 @@ class ClusterCapacity:
 
     def __call__(self) -> Capacity:
         if self._shape is None:
-            mine = [pod for pod in self.pods.things() if self.is_ours(pod)]
-            return cores_of_workers(mine, self.nodes.things())
-        nodes, pods, quotas = (one.things() for one in (self.nodes, self.pods, self.quotas))
+            mine = [pod for pod in self.pods.items() if self.is_ours(pod)]
+            return cores_of_workers(mine, self.nodes.items())
+        nodes, pods, quotas = (one.items() for one in (self.nodes, self.pods, self.quotas))
         return capacity(nodes, pods, quotas, self._namespace, self.is_ours, self._shape)
 
 
-class Governed:
+class LeaderGatedCluster:
     """`Cluster` that is `inner` with the capacity that Kubernetes has, and acts only while it leads.
 
     Parameters
@@ -117,7 +117,7 @@ class Governed:
         self.inner, self._capacity, self._leadership, self._act_s = inner, capacity, leadership, act_s
         self.last: Capacity | None = None
         if leadership is not None:  # asked again before each of many calls: the lease may end among them
-            inner.may_act = lambda: leadership.leads(act_s)  # type: ignore[attr-defined]
+            inner.may_act = lambda: leadership.is_leader(act_s)  # type: ignore[attr-defined]
 
     def __getattr__(self, name):
         return getattr(self.inner, name)
@@ -141,7 +141,7 @@ class Governed:
         LostLease : another controller leads.
         """
         lease = self._leadership
-        if lease is None or lease.leads(self._act_s):
+        if lease is None or lease.is_leader(self._act_s):
             self.inner.apply(target, drop)
         elif lease.holder not in ("", NOBODY, lease.candidate.identity):
             raise LostLease(f"lease {lease.name} is held by {lease.holder}")

@@ -24,16 +24,16 @@ NOBODY = "nobody"  # holds a lease that vanished, until whoever held it before m
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LeaseTimings:
     """How long a lease lasts, how often it is renewed, how long before its end its holder rests its hands; seconds."""
 
     duration_s: float = 10.0
-    renew_s: float = 2.0
+    retry_period_s: float = 2.0
     margin_s: float = 2.0
 
     def __post_init__(self):
-        if not 0 < self.renew_s < self.duration_s - self.margin_s:
-            raise ValueError(f"renew_s={self.renew_s} must lie between 0 and duration_s - margin_s")
+        if not 0 < self.retry_period_s < self.duration_s - self.margin_s:
+            raise ValueError(f"retry_period_s={self.retry_period_s} must lie between 0 and duration_s - margin_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,12 @@ class Candidate:
     since_s: float = 0.0
     until_s: float = float("-inf")
 
-    def leads(self, now_s: float) -> bool:
+    def is_leader(self, now_s: float) -> bool:
         return now_s < self.until_s
 
 
 def observe(
-    candidate: Candidate, lease: dict | None, now_s: float, terms: Terms = Terms()
+    candidate: Candidate, lease: dict | None, now_s: float, terms: LeaseTimings = LeaseTimings()
 ) -> tuple[Candidate, str | None]:
     """Take notice of a lease; in whose name it is to be written now: our own, `NOBODY`'s, or None to leave it alone.
 
@@ -71,7 +71,7 @@ def observe(
     lease : the object as read; None if there is none.
     now_s : instant, of a clock that never jumps, at or after the reading.
     """
-    leads = candidate.leads(now_s)
+    leads = candidate.is_leader(now_s)
     if lease is None:
         return replace(candidate, seen=None), candidate.identity if leads else NOBODY
     spec = lease.get("spec") or {}
@@ -83,7 +83,7 @@ def observe(
     return candidate, candidate.identity if ours or run_out else None
 
 
-def written(candidate: Candidate, terms: Terms, sent_s: float) -> Candidate:
+def written(candidate: Candidate, terms: LeaseTimings, sent_s: float) -> Candidate:
     """After a write that succeeded and was sent at `sent_s`."""
     return replace(candidate, until_s=sent_s + terms.duration_s - terms.margin_s)
 
@@ -96,7 +96,7 @@ class Leadership:
     api : best with few retries and a time-out well below `terms.duration_s`.
     """
 
-    def __init__(self, api: Api, namespace: str, name: str, identity: str, terms: Terms = Terms()):
+    def __init__(self, api: Api, namespace: str, name: str, identity: str, terms: LeaseTimings = LeaseTimings()):
         self._api, self.terms = api, terms
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self.name, self.candidate = name, Candidate(identity)
@@ -108,9 +108,9 @@ class Leadership:
         self._thread.start()
         return self
 
-    def leads(self, for_s: float = 0.0) -> bool:
+    def is_leader(self, for_s: float = 0.0) -> bool:
         """Whether we lead, and will for another `for_s` whatever happens."""
-        return self.candidate.leads(time.monotonic() + for_s)
+        return self.candidate.is_leader(time.monotonic() + for_s)
 
     @property
     def holder(self) -> str:
@@ -120,15 +120,15 @@ class Leadership:
     def wait(self, timeout_s: float = math.inf) -> bool:
         """Until we lead; whether we do."""
         until_s = time.monotonic() + timeout_s
-        while not self.leads() and time.monotonic() < until_s and not self._stop.is_set():
+        while not self.is_leader() and time.monotonic() < until_s and not self._stop.is_set():
             time.sleep(0.05)
-        return self.leads()
+        return self.is_leader()
 
     def stop(self) -> None:
         """Rest, and give the lease back so that another need not wait for its end."""
         self._stop.set()
         self._thread.join(self.terms.duration_s)
-        led, self.candidate = self.leads(), replace(self.candidate, until_s=float("-inf"))
+        led, self.candidate = self.is_leader(), replace(self.candidate, until_s=float("-inf"))
         if led:
             with suppress(ApiError):  # else it runs out by itself
                 lease = self._api.get(f"{self._path}/{self.name}")
@@ -146,7 +146,7 @@ class Leadership:
                 if self.error is None:
                     LOG.warning("lease %s: %s", self.name, error if isinstance(error, ApiError) else repr(error))
                 self.error = error
-            self._stop.wait(max(0.1, self.terms.renew_s - (time.monotonic() - began_s)))
+            self._stop.wait(max(0.1, self.terms.retry_period_s - (time.monotonic() - began_s)))
 
     def tick(self) -> None:
         """Read the lease, and write it if it is ours to write. A lost race is a 409, and nothing happens."""

@@ -13,9 +13,9 @@ import yaml
 
 from faro_lib.kube import preflight, rayservice
 from faro_lib.kube.dashboard import dashboard
-from faro_lib.kube.deployments import Address
-from faro_lib.kube.status import API_VERSION, KIND, definition
-from faro_lib.rayserve.spec import Served
+from faro_lib.kube.deployments import DeploymentRef
+from faro_lib.kube.status import API_VERSION, KIND, crd
+from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 from faro_lib.workload.prometheus import check_address
 
@@ -26,13 +26,13 @@ METRICS = 9400
 JOBS_FILE = "jobs.yaml"
 TOKEN_FOLDER = "/var/run/faro"
 BACKENDS = ("rayserve", "deployments")
-FIRST = ("namespace.yaml", "crd.yaml")  # the Secret lies in the one, a FaroPlan is of the other
+APPLY_FIRST = ("namespace.yaml", "crd.yaml")  # the Secret lies in the one, a FaroPlan is of the other
 WORKERS = rayservice.Workers()
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # of DNS, RFC 1123
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ManifestSpec:
     """What the manifests are made from.
 
     Attributes
@@ -56,8 +56,8 @@ class Wanted:
     policy: str = "Faro-Sum"
     tick_s: float = 60.0
     act: bool = True
-    served: tuple[Served, ...] = ()
-    addresses: tuple[Address, ...] = ()
+    served: tuple[ServeSpec, ...] = ()
+    addresses: tuple[DeploymentRef, ...] = ()
     initial: Sequence[int] = ()
     workers: rayservice.Workers = WORKERS
     prometheus: str = ""
@@ -86,12 +86,12 @@ class Wanted:
                 )
 
 
-def manifests(wanted: Wanted) -> dict[str, list[dict]]:
+def manifests(wanted: ManifestSpec) -> dict[str, list[dict]]:
     """File name -> objects."""
     files = {
         "namespace.yaml": [namespace(wanted)],
-        "crd.yaml": [definition()],
-        "rbac.yaml": rights(wanted),
+        "crd.yaml": [crd()],
+        "rbac.yaml": rbac(wanted),
         "config.yaml": [jobs_map(wanted), plan(wanted)],
         "controller.yaml": [controller(wanted), service(wanted), *budgets(wanted)],
         "network.yaml": networks(wanted),
@@ -109,8 +109,8 @@ def manifests(wanted: Wanted) -> dict[str, list[dict]]:
     return files
 
 
-def write(wanted: Wanted, folder: str | Path) -> list[Path]:
-    """The files, in the order in which they may be applied; `FIRST` before the rest, and known to the server by then."""
+def write(wanted: ManifestSpec, folder: str | Path) -> list[Path]:
+    """The files, in the order in which they may be applied; `APPLY_FIRST` before the rest, and known to the server by then."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     paths = []
     for name, objects in manifests(wanted).items():
@@ -120,14 +120,14 @@ def write(wanted: Wanted, folder: str | Path) -> list[Path]:
     return paths
 
 
-def namespace(wanted: Wanted) -> dict:
+def namespace(wanted: ManifestSpec) -> dict:
     # Where model servers of others run already, to enforce would keep their next pods from starting.
     modes = ("enforce", "warn") if wanted.backend == "rayserve" else ("warn",)
     enforced = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in modes}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": wanted.namespace, "labels": PART | enforced}}
 
 
-def rights(wanted: Wanted) -> list[dict]:
+def rbac(wanted: ManifestSpec) -> list[dict]:
     """A ServiceAccount that may do what the controller does and nothing else; nodes and pods it may only see."""
     special = preflight.FOR_RAY if wanted.backend == "rayserve" else preflight.FOR_DEPLOYMENTS
     subject = [{"kind": "ServiceAccount", "name": NAME, "namespace": wanted.namespace}]
@@ -162,11 +162,11 @@ def _binding(kind: str, meta: dict, role_kind: str, role: str, subjects: list[di
     return {"apiVersion": RBAC, "kind": kind, "metadata": meta, "roleRef": reference, "subjects": subjects}
 
 
-def _meta(wanted: Wanted, name: str, labels: dict | None = None) -> dict:
+def _meta(wanted: ManifestSpec, name: str, labels: dict | None = None) -> dict:
     return {"name": name, "namespace": wanted.namespace, "labels": CONTROLLER if labels is None else labels}
 
 
-def jobs_map(wanted: Wanted) -> dict:
+def jobs_map(wanted: ManifestSpec) -> dict:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -175,13 +175,13 @@ def jobs_map(wanted: Wanted) -> dict:
     }
 
 
-def plan(wanted: Wanted) -> dict:
+def plan(wanted: ManifestSpec) -> dict:
     """The FaroPlan whose status the controller writes."""
     meta = _meta(wanted, wanted.name, PART)
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": meta, "spec": {"policy": wanted.policy}}
 
 
-def arguments(wanted: Wanted) -> list[str]:
+def arguments(wanted: ManifestSpec) -> list[str]:
     """Of `faro` in the controller's container."""
     said = {
         "--backend": wanted.backend,
@@ -201,7 +201,7 @@ def arguments(wanted: Wanted) -> list[str]:
     return ["run", *(["--apply"] if wanted.act else []), *(word for pair in said.items() for word in pair)]
 
 
-def controller(wanted: Wanted) -> dict:
+def controller(wanted: ManifestSpec) -> dict:
     """Two controllers, of which the holder of the lease acts; each reads its token from a file, so that it may rotate."""
     probe = {"httpGet": {"path": "/healthz", "port": "metrics"}, "periodSeconds": 10, "timeoutSeconds": 5}
     container: dict[str, Any] = {
@@ -256,7 +256,7 @@ def controller(wanted: Wanted) -> dict:
     }
 
 
-def service(wanted: Wanted) -> dict:
+def service(wanted: ManifestSpec) -> dict:
     ports = [{"name": "metrics", "port": METRICS, "targetPort": "metrics", "protocol": "TCP"}]
     return {
         "apiVersion": "v1",
@@ -266,7 +266,7 @@ def service(wanted: Wanted) -> dict:
     }
 
 
-def budgets(wanted: Wanted) -> list[dict]:
+def budgets(wanted: ManifestSpec) -> list[dict]:
     """At most one controller, and one Ray worker, is evicted at a time.
 
     A RayCluster has no `scale` for Kubernetes to learn from how many workers there should be: `maxUnavailable` would then
@@ -287,7 +287,7 @@ def budgets(wanted: Wanted) -> list[dict]:
     ]
 
 
-def quota(wanted: Wanted) -> dict:
+def quota(wanted: ManifestSpec) -> dict:
     """Room for the workers, the head and two controllers while they are being replaced; more is somebody's mistake."""
     workers, spare = wanted.workers, 2
     hard = {
@@ -303,7 +303,7 @@ def quota(wanted: Wanted) -> dict:
     }
 
 
-def networks(wanted: Wanted) -> list[dict]:
+def networks(wanted: ManifestSpec) -> list[dict]:
     """The dashboard, which can run anything, hears only the controller, KubeRay's operator and its own cluster."""
     metrics = {"ports": [{"port": METRICS, "protocol": "TCP"}]}
     policies = [_policy(wanted, NAME, CONTROLLER, [metrics])]
@@ -325,7 +325,7 @@ def networks(wanted: Wanted) -> list[dict]:
     return policies
 
 
-def _policy(wanted: Wanted, name: str, labels: dict, ingress: list[dict]) -> dict:
+def _policy(wanted: ManifestSpec, name: str, labels: dict, ingress: list[dict]) -> dict:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -334,7 +334,7 @@ def _policy(wanted: Wanted, name: str, labels: dict, ingress: list[dict]) -> dic
     }
 
 
-def monitor(wanted: Wanted) -> dict:
+def monitor(wanted: ManifestSpec) -> dict:
     endpoint = {"port": "metrics", "interval": "15s"}
     return {
         "apiVersion": "monitoring.coreos.com/v1",
@@ -344,7 +344,7 @@ def monitor(wanted: Wanted) -> dict:
     }
 
 
-def dashboard_map(wanted: Wanted) -> dict:
+def dashboard_map(wanted: ManifestSpec) -> dict:
     """The dashboard where Grafana's sidecar looks for it."""
     return {
         "apiVersion": "v1",

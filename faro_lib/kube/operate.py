@@ -13,20 +13,20 @@ from faro_lib.control import Step
 from faro_lib.control.clock import Clock
 from faro_lib.kube import preflight
 from faro_lib.kube.client import Api, connect
-from faro_lib.kube.deployment_metrics import Prometheus
-from faro_lib.kube.deployments import Address, Deployments, shape_of
-from faro_lib.kube.leader_gate import ClusterCapacity, Governed
-from faro_lib.kube.lease import Leadership, Terms
+from faro_lib.kube.deployment_metrics import DeploymentMetrics
+from faro_lib.kube.deployments import DeploymentRef, Deployments, shape_of
+from faro_lib.kube.leader_gate import ClusterCapacity, LeaderGatedCluster
+from faro_lib.kube.lease import Leadership, LeaseTimings
 from faro_lib.kube.status import Reporter
 from faro_lib.policies.protocol import Cluster
 from faro_lib.workload import Job
 
 WORKERS = {"ray.io/node-type": "worker"}
-TERMS = Terms()
+TERMS = LeaseTimings()
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NamespacedName:
     """Where a controller is at home.
 
     Attributes
@@ -41,7 +41,7 @@ class Place:
     context: str | None = None
 
     @classmethod
-    def of(cls, plan: str, kubeconfig: str | None = None, context: str | None = None) -> Place:
+    def of(cls, plan: str, kubeconfig: str | None = None, context: str | None = None) -> NamespacedName:
         """From "namespace/name"."""
         namespace, _, name = plan.partition("/")
         if not namespace or not name or "/" in name:
@@ -57,11 +57,11 @@ def identity() -> str:
     return f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
 
 
-def deployments(
-    place: Place,
+def connect_deployments(
+    place: NamespacedName,
     jobs: tuple[Job, ...],
     sections: dict[str, dict],
-    prometheus: Prometheus,
+    prometheus: DeploymentMetrics,
     clock: Clock,
     cores: float | None = None,
 ) -> Deployments:
@@ -77,17 +77,17 @@ def deployments(
     """
     api = place.connect()
     preflight.check_server(api)
-    addresses = [Address.of(job, sections.get(job.name, {}), place.namespace) for job in jobs]
+    addresses = [DeploymentRef.of(job, sections.get(job.name, {}), place.namespace) for job in jobs]
     cluster = Deployments(api, addresses, prometheus, clock, cores or 0.0)
     for namespace in sorted({address.namespace for address in addresses}):
-        preflight.check_rights(api, namespace, preflight.FOR_DEPLOYMENTS, ())
+        preflight.check_permissions(api, namespace, preflight.FOR_DEPLOYMENTS, ())
     preflight.check_deployments({f"{a.namespace}/{a.name}": found for a, found in zip(addresses, cluster.read())})
     return cluster
 
 
 @contextmanager
-def operated(
-    place: Place,
+def gated_cluster(
+    place: NamespacedName,
     cluster: Cluster,
     jobs: tuple[Job, ...],
     policy: str,
@@ -95,7 +95,7 @@ def operated(
     *,
     act: bool = True,
     fixed: bool = False,
-    terms: Terms = TERMS,
+    terms: LeaseTimings = TERMS,
     report: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
     """The cluster as Kubernetes governs it, once this controller leads, and whom to tell of every tick.
@@ -116,8 +116,8 @@ def operated(
     kinds = (
         [preflight.FARO_PLANS] if isinstance(cluster, Deployments) else [preflight.FARO_PLANS, preflight.RAY_SERVICES]
     )
-    preflight.check_definitions(api, kinds if act else [])
-    preflight.check_rights(
+    preflight.check_crds(api, kinds if act else [])
+    preflight.check_permissions(
         api, place.namespace, preflight.ALWAYS if act else (), () if fixed else preflight.CLUSTER_WIDE
     )
     capacity = None if fixed else watched(api, place, cluster, jobs)
@@ -125,7 +125,7 @@ def operated(
         if capacity is not None:
             preflight.check_minima(jobs, capacity.start()())
         if not act:
-            yield Governed(cluster, capacity), lambda step: None
+            yield LeaderGatedCluster(cluster, capacity), lambda step: None
             return
         me = identity()
         # Short and impatient: a renewal that hangs must end well before the lease does.
@@ -138,7 +138,7 @@ def operated(
                 report(f"{me} leads")
             reporter = Reporter(place.connect(retries=1), place.namespace, place.plan, policy, jobs, me)
             try:
-                yield Governed(cluster, capacity, leadership), reporter
+                yield LeaderGatedCluster(cluster, capacity, leadership), reporter
             finally:
                 reporter.close()
         finally:
@@ -148,7 +148,7 @@ def operated(
             capacity.stop()
 
 
-def watched(api: Api, place: Place, cluster: Cluster, jobs: tuple[Job, ...]) -> ClusterCapacity:
+def watched(api: Api, place: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> ClusterCapacity:
     """Capacity for pods of Deployments, or inside Ray's workers."""
     if not isinstance(cluster, Deployments):
         return ClusterCapacity(api, place.namespace, (WORKERS,), None)

@@ -12,7 +12,7 @@ from faro_lib.kube.status import GROUP, PLURAL, VERSION
 from faro_lib.workload import Job
 
 # What the controller does, as (API group, resource, verbs, whether in its own namespace): the Role is written from it, and
-# `check_rights` asks the server for each.
+# `check_permissions` asks the server for each.
 CLUSTER_WIDE = (("", "nodes", ("list", "watch")), ("", "pods", ("list", "watch")))
 ALWAYS = (
     ("", "resourcequotas", ("list", "watch")),
@@ -50,7 +50,7 @@ def check_namespace(api: Api, namespace: str) -> None:
             raise
 
 
-def check_definitions(api: Api, groups: Iterable[tuple[str, str, str, str]]) -> None:
+def check_crds(api: Api, groups: Iterable[tuple[str, str, str, str]]) -> None:
     """Each (group, version, plural, who brings it) must be served."""
     for group, version, plural, origin in groups:
         try:
@@ -83,7 +83,7 @@ def check_deployments(found: Mapping[str, object]) -> None:
         raise ValueError(f"deployment {missing[0]!r} is not there ({len(missing)} of {len(found)} are missing)")
 
 
-def check_rights(
+def check_permissions(
     api: Api, namespace: str, rights: Iterable[tuple[str, str, tuple[str, ...]]], everywhere=CLUSTER_WIDE
 ) -> None:
     """Raises ValueError naming the first verb that we need and may not."""

@@ -9,7 +9,7 @@ import yaml
 
 from faro_lib.kube.capacity import CORES
 from faro_lib.rayserve.deploy import configuration
-from faro_lib.rayserve.spec import Served
+from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 
 DASHBOARD, SERVING = 8265, 8000
@@ -86,7 +86,7 @@ def rayservice(
     name: str,
     namespace: str,
     jobs: tuple[Job, ...],
-    served: tuple[Served, ...],
+    served: tuple[ServeSpec, ...],
     initial: Sequence[int],
     workers: Workers,
     image: str,

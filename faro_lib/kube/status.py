@@ -25,16 +25,16 @@ MOST_EVENTS = 50  # of one tick
 NUMBER, TEXT, WHOLE = {"type": "number"}, {"type": "string"}, {"type": "integer"}
 
 
-def definition() -> dict:
+def crd() -> dict:
     """The CustomResourceDefinition of FaroPlan."""
     job = {
         **dict.fromkeys(("name", "reason"), TEXT),
         **dict.fromkeys(("target", "running"), WHOLE),
-        **dict.fromkeys(("drop", "forecastRps", "predictedLatencySeconds", "valueOfOneMore", "valueOfOneLess"), NUMBER),
+        **dict.fromkeys(("drop", "forecastRps", "predictedTailLatencySeconds", "marginalValueUp", "marginalValueDown"), NUMBER),
     }
     condition = dict.fromkeys(("type", "status", "reason", "message", "lastTransitionTime"), TEXT)
     status = {
-        **dict.fromkeys(("controller", "decidedAt", "targets", "reason"), TEXT),
+        **dict.fromkeys(("controller", "lastDecisionTime", "targets", "reason"), TEXT),
         **dict.fromkeys(("capacityCores", "usedCores"), NUMBER),
         "jobs": {"type": "array", "items": {"type": "object", "properties": job}},
         "conditions": {"type": "array", "items": {"type": "object", "properties": condition}},
@@ -45,7 +45,7 @@ def definition() -> dict:
         ("Used", "number", ".status.usedCores"),
         ("Targets", "string", ".status.targets"),
         ("Reason", "string", ".status.reason"),
-        ("Decided", "date", ".status.decidedAt"),
+        ("Decided", "date", ".status.lastDecisionTime"),
     ]
     schema = {
         "type": "object",
@@ -81,9 +81,9 @@ def status_of(jobs: tuple[Job, ...], step: Step, controller: str, now: str, sinc
     plan, seen = step.plan, step.observation
     known = {
         "forecastRps": plan.forecast_rps,
-        "predictedLatencySeconds": plan.predicted_tail_latency_s,
-        "valueOfOneMore": plan.marginal_value_up,
-        "valueOfOneLess": plan.marginal_value_down,
+        "predictedTailLatencySeconds": plan.predicted_tail_latency_s,
+        "marginalValueUp": plan.marginal_value_up,
+        "marginalValueDown": plan.marginal_value_down,
     }
 
     def line(i: int, job: Job) -> dict:
@@ -104,7 +104,7 @@ def status_of(jobs: tuple[Job, ...], step: Step, controller: str, now: str, sinc
     }
     return {
         "controller": controller,
-        "decidedAt": now,
+        "lastDecisionTime": now,
         "capacityCores": float(seen.capacity),
         "usedCores": float(step.target @ cores),
         "targets": " ".join(f"{job.name}={n}" for job, n in zip(jobs, step.target)),
