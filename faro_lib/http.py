@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,7 +27,7 @@ class HttpError(OSError):
     """No answer (`status` 0), or a status that is not 2xx; `detail` is the server's own message."""
 
     def __init__(self, url: str, status: int, detail: str):
-        super().__init__(f"{url}: status {status}: {detail}" if status else f"{url}: {detail}")
+        super().__init__(f"{url}: {f'status {status}: ' if status else ''}{detail}")
         self.status, self.detail = status, detail
 
 
@@ -55,10 +54,7 @@ def check_address(url: str, name: str = "address") -> None:
 class HttpClient:
     """A client of one server. Redirects are errors, because they would carry the token to another server.
 
-    Parameters
-    ----------
-    address : http://host:port or https://host:port, without a path.
-    token : bearer token, or a function that returns it; the function is called for each request, so tokens can rotate.
+    token : bearer token, or a function that returns it; it is called for each request, so that tokens can rotate.
     timeout_s : for connecting, and for each read.
     token_hint : how to supply the token; ends the message of `Unauthorized`.
     """
@@ -72,27 +68,26 @@ class HttpClient:
         check_address(self.address)
 
     def get(self, path: str, retry_for_s: float = 0.0) -> Any:
-        """The answer's JSON (its text if it is not JSON); failures are retried for `retry_for_s` seconds."""
+        """GET; failures are retried for `retry_for_s` seconds."""
         until = time.monotonic() + retry_for_s
         while True:
             try:
-                return self._request("GET", path)
+                return self.request("GET", path)
             except HttpError:
                 if time.monotonic() > until:
                     raise
                 time.sleep(RETRY_PAUSE_S)
 
     def post(self, path: str, body: Any) -> Any:
-        return self._request("POST", path, json=body)
+        return self.request("POST", path, body)
 
     def put(self, path: str, body: Any) -> Any:
-        return self._request("PUT", path, json=body)
+        return self.request("PUT", path, body)
 
-    def post_form(self, path: str, fields: dict[str, str]) -> Any:
-        return self._request("POST", path, data=fields)
+    def request(self, method: str, path: str, body: Any = None, form: dict[str, str] | None = None) -> Any:
+        """The answer's JSON, or its text if it is not JSON.
 
-    def _request(self, method: str, path: str, **content: Any) -> Any:
-        """Send one request on a connection of its own, so that threads share nothing and certificates can rotate.
+        Each request has a connection of its own: threads share nothing, and certificates can rotate.
 
         Raises
         ------
@@ -104,16 +99,26 @@ class HttpClient:
         try:
             with requests.Session() as session:
                 session.trust_env = not is_loopback(urlsplit(url).hostname)  # no proxy leads to this machine
-                session.auth = _Bearer(token)
-                tls = {"verify": os.environ.get(CA_FILE) or True, "cert": os.environ.get(CLIENT_CERTIFICATE) or None}
-                limits = {"timeout": self.timeout_s, "allow_redirects": False}
-                answer = session.request(method, url, **tls, **limits, **content)
-        except (requests.RequestException, OSError, ValueError) as error:
-            raise HttpError(url, 0, _reason(error)) from None
+                answer = session.request(
+                    method,
+                    url,
+                    json=body,
+                    data=form,
+                    headers={"Authorization": f"Bearer {token}"} if token else {},
+                    auth=lambda prepared: prepared,  # by default `requests` would send a password from ~/.netrc
+                    verify=os.environ.get(CA_FILE) or True,
+                    cert=os.environ.get(CLIENT_CERTIFICATE) or None,
+                    timeout=self.timeout_s,
+                    allow_redirects=False,
+                )
+        except (OSError, ValueError) as error:  # those of `requests` are OSErrors
+            cause: Any = error.args[0] if error.args else error
+            reason = " ".join(str(getattr(cause, "reason", cause)).split()).split("): ")[-1]
+            raise HttpError(url, 0, reason or type(error).__name__) from None
         if answer.status_code in (401, 403):
-            reason = "the token is wrong" if token else "the server requires a token and none was given"
-            raise Unauthorized(f"{url}: {reason}; {self.token_hint}")
-        if not answer.ok or answer.is_redirect:
+            problem = "the token is wrong" if token else "the server requires a token and none was given"
+            raise Unauthorized(f"{url}: {problem}; {self.token_hint}")
+        if not 200 <= answer.status_code < 300:
             raise HttpError(url, answer.status_code, _detail(answer))
         try:
             return answer.json()
@@ -121,20 +126,8 @@ class HttpClient:
             return answer.text
 
 
-@dataclass(frozen=True, slots=True)
-class _Bearer(requests.auth.AuthBase):
-    """Sets the header even where there is no token: without it, `requests` would take a password from ~/.netrc."""
-
-    token: str | None
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self.token:
-            request.headers["Authorization"] = f"Bearer {self.token}"
-        return request
-
-
 def _detail(answer: requests.Response) -> str:
-    """The message of an error answer: its field `error` or `message`, its redirect, or the start of its text."""
+    """An error answer's redirect, its field `error` or `message`, or the start of its text."""
     if answer.is_redirect:
         return f"redirects to {answer.headers['Location']}; use that address"
     try:
@@ -142,24 +135,3 @@ def _detail(answer: requests.Response) -> str:
         return str(body.get("error") or body["message"])
     except (ValueError, KeyError, AttributeError):
         return " ".join(answer.text[:300].split())
-
-
-def _reason(error: Exception) -> str:
-    """One line for a failed connection, without the layers that `requests` and urllib3 put around the cause."""
-    cause: Any = error.args[0] if error.args else error
-    cause = getattr(cause, "reason", cause)
-    return " ".join(str(cause).split()).split("): ")[-1] or type(error).__name__
-
-
-def token_file(path: str | None, name: str) -> Callable[[], str] | None:
-    """A function that reads the bearer token in the file `path`; None without a path.
-
-    Raises
-    ------
-    ValueError : there is no such file; `name` is the setting that the message blames.
-    """
-    if path is None:
-        return None
-    if not Path(path).is_file():
-        raise ValueError(f"{name}={path}: no such file; it must hold a bearer token")
-    return lambda: Path(path).read_text().strip()

@@ -9,11 +9,11 @@ import pytest
 from fake_serve import DeclaredRay
 from k8s_world import OFFLINE, World, apply, kubeconfig, until
 
+from faro_lib.http import Unauthorized
 from faro_lib.kube.exclusive import exclusive_access
 from faro_lib.kube.manifests import NAME as CONTROLLER
 from faro_lib.kube.rayservice import SECRET, Workers, rayservice
 from faro_lib.rayserve.deploy import configuration, deploy
-from faro_lib.http import Unauthorized
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 

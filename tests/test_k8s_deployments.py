@@ -233,7 +233,7 @@ def test_a_turn_is_seen_in_the_plan_and_in_events(world, prometheus):
     report.close()
     assert plan["capacityCores"] == 6
     assert plan["targets"] == "a=3 b=3"
-    assert [(job["name"], job["target"], job["reason"]) for job in plan["jobs"]] == [
+    assert [(job["name"], job["desiredReplicas"], job["reason"]) for job in plan["jobs"]] == [
         ("a", 3, "fair-share"),
         ("b", 3, "fair-share"),
     ]

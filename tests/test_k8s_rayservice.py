@@ -11,12 +11,12 @@ from fake_serve import DeclaredRay
 from k8s_world import OFFLINE, Controller, World, apply, kubeconfig, path_of, until
 
 from faro_lib import cli
+from faro_lib.http import HttpClient
 from faro_lib.kube.client import MERGE, connect
 from faro_lib.kube.manifests import ManifestSpec, rbac
 from faro_lib.kube.rayservice import SECRET, Workers, rayservice
 from faro_lib.kube.status import PLURAL
 from faro_lib.kube.status import crd as plans
-from faro_lib.http import HttpClient
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 

@@ -89,10 +89,10 @@ def test_a_watch_outlives_nonsense_and_says_that_what_it_knows_is_old(caplog):
         watched.wait(10)
         watched.stop()
     assert [one["metadata"]["name"] for one in watched.items()] == ["a"]
-    assert "what is known of /things may be old" in caplog.text
+    assert "the copy of /things may be stale" in caplog.text
 
 
-TERMS = LeaseTimings(duration_s=3.0, retry_period_s=0.1, margin_s=0.5)
+TERMS = LeaseTimings(duration_s=3.0, retry_period_s=0.1, renew_deadline_s=2.5)
 
 
 class Leases:
@@ -215,7 +215,7 @@ def test_deployments_are_seen_at_the_instant_of_the_tick_so_that_policies_which_
     seen = cluster.observe()
     assert seen.now_s == 960.0
     assert seen.minute == 16
-    ends, asked_s = cluster._prometheus.asked
+    ends, asked_s = cluster._metrics.asked
     assert (len(ends), ends[-1], asked_s) == (HISTORY_MINUTES, clock.origin_s + 16 * MINUTE_S, clock.origin_s + 960.0)
 
 
@@ -252,6 +252,6 @@ def test_a_lease_that_ends_in_mid_apply_ends_the_writing():
     server = Server(a=4, b=4)
     cluster = LeaderGatedCluster(deployments(server), None, Lease(2))
     cluster.observe()
-    with pytest.raises(ApiError, match="another controller may act by now"):
+    with pytest.raises(ApiError, match="another controller may act now"):
         cluster.apply(np.array([2, 6]), np.zeros(2))
     assert server.replicas == {"a": 2, "b": 4}

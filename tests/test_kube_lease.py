@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from faro_lib.kube.lease import NOBODY, Candidate, LeaseTimings, observe, written
 
-TERMS = LeaseTimings(duration_s=10, retry_period_s=2, margin_s=2)
+TERMS = LeaseTimings(duration_s=10, retry_period_s=2, renew_deadline_s=8)
 
 
 def lease(holder, renewed="1", lasts_s=10):
@@ -69,7 +69,7 @@ def test_a_holder_rests_before_its_lease_runs_out_counted_from_when_it_sent_the_
 
 def test_terms_that_leave_no_time_to_renew_are_refused():
     with pytest.raises(ValueError, match="retry_period_s=9"):
-        LeaseTimings(duration_s=10, retry_period_s=9, margin_s=2)
+        LeaseTimings(duration_s=10, retry_period_s=9, renew_deadline_s=8)
 
 
 class Server:

@@ -14,10 +14,10 @@ from live_things import JOBS, FakeRay, Wanting
 
 from faro_lib.control.clock import Clock
 from faro_lib.control.controller import APPLY, OBSERVE, drive
-from faro_lib.rayserve.cluster import RayServeCluster
-from faro_lib.rayserve.recent import RecentSeconds
 from faro_lib.http import HttpClient, Unauthorized
 from faro_lib.rayserve.authentication import read_token
+from faro_lib.rayserve.cluster import RayServeCluster
+from faro_lib.rayserve.recent import RecentSeconds
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.rayserve.statistics import empty_row
 
@@ -93,9 +93,8 @@ def test_once_another_controller_may_act_nothing_more_is_asked_for(ray):
         cluster = cluster_at(address)
         cluster.observe()
         answers = iter([True, False, False])
-        cluster.may_act = lambda: next(answers)
-        with pytest.raises(OSError, match="another controller may act by now"):
-            cluster.apply(np.array([4, 1]), np.array([0.5, 0.5]))
+        with pytest.raises(OSError, match="another controller may act now"):
+            cluster.apply(np.array([4, 1]), np.array([0.5, 0.5]), may_act=lambda: next(answers))
     assert ray.scaled == [("b", 1)]
     assert ray.board.report("a", "a#1", 0, {}) is None
 
@@ -133,7 +132,9 @@ def test_a_board_that_lost_its_memory_loses_the_controller_nothing(ray):
     np.testing.assert_array_equal(after.arrivals_per_min, before.arrivals_per_min)
 
 
-@pytest.mark.parametrize(("given", "told"), [(None, "wants a token and none was given"), ("other", "token is wrong")])
+@pytest.mark.parametrize(
+    ("given", "told"), [(None, "requires a token and none was given"), ("other", "token is wrong")]
+)
 def test_a_token_that_is_wrong_or_missing_is_refused_with_what_to_set(given, told):
     ray = FakeRay({"a": 1, "b": 1}, token="right")
     with ray.served() as address:
@@ -208,7 +209,9 @@ def test_a_token_does_not_follow_a_redirection():
 
 def test_no_proxy_is_asked_for_this_machine(ray):
     with ray.served() as address:
-        code = f"from faro_lib.http import HttpClient; print(len(HttpClient({address!r}).get('/api/serve/applications/')))"
+        code = (
+            f"from faro_lib.http import HttpClient; print(len(HttpClient({address!r}).get('/api/serve/applications/')))"
+        )
         proxied = {"http_proxy": "http://127.0.0.1:9", "PATH": "", "PYTHONPATH": str(ROOT)}
         told = subprocess.run([sys.executable, "-c", code], env=proxied, capture_output=True, text=True, timeout=60)
     assert told.stdout == "1\n", told.stderr

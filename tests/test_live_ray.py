@@ -20,14 +20,14 @@ from live_things import Wanting
 from faro_lib.control import journal
 from faro_lib.control.clock import Clock
 from faro_lib.control.controller import OBSERVE, drive
+from faro_lib.http import BUSY_RETRY_S, HttpClient
+from faro_lib.policies.protocol import LATENCY_WINDOW_S
 from faro_lib.rayserve import local
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import APPLICATIONS, configuration, deploy
 from faro_lib.rayserve.load import DROPPED, FAILED, UNSENT, Generator, Script
 from faro_lib.rayserve.profile import profile_job
-from faro_lib.policies.protocol import LATENCY_WINDOW_S
-from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 
@@ -284,7 +284,7 @@ def test_a_controller_that_is_killed_resumes_and_asks_again_within_two_ticks_and
 
 
 @pytest.mark.parametrize(
-    ("token", "told"), [("wrong", "the token is wrong"), (None, "wants a token and none was given")]
+    ("token", "told"), [("wrong", "the token is wrong"), (None, "requires a token and none was given")]
 )
 def test_a_token_that_is_wrong_or_missing_is_refused_in_one_line(ray, token, told, tmp_path):
     line, environment = command(ray, tmp_path)

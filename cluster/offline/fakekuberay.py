@@ -20,11 +20,11 @@ from collections.abc import Callable
 
 import yaml
 
+from faro_lib.http import HttpClient
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import MERGE, Api, ApiError, connect
 from faro_lib.kube.informer import Informer
 from faro_lib.kube.rayservice import SECRET_KEY
-from faro_lib.http import HttpClient
 
 LOG = logging.getLogger("fakekuberay")
 APPLICATIONS = "/api/serve/applications/"

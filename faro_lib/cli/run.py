@@ -179,7 +179,8 @@ def deployments_of(place, table, path: str, prometheus: str | None, token: str |
 
     if prometheus is None:
         raise ValueError("backend=deployments needs --prometheus, the address that the jobs' queries go to")
-    return connect_deployments(place, table, read_sections(path, "deployment"), DeploymentMetrics(prometheus, token), clock, cores)
+    sections, metrics = read_sections(path, "deployment"), DeploymentMetrics(prometheus, token)
+    return connect_deployments(place, table, sections, metrics, clock, cores)
 
 
 def clock_of(journal: str | None, stop: threading.Event):

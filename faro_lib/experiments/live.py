@@ -14,6 +14,7 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.experiments.compare import trial_seeds
 from faro_lib.experiments.live_slice import Notes, Slice, live, part_of, twin
+from faro_lib.http import HttpClient
 from faro_lib.metrics.frames import decisions_frame, minutes_frame
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import Policy, PolicyContext, make
@@ -21,7 +22,6 @@ from faro_lib.rayserve import profile
 from faro_lib.rayserve.backend import Endpoint, serving
 from faro_lib.rayserve.deploy import configuration, deploy
 from faro_lib.rayserve.machine import NOISY_CPUS
-from faro_lib.http import HttpClient
 from faro_lib.rayserve.spec import ServeSpec, serve_specs
 from faro_lib.simulate import Run
 from faro_lib.simulate.measure import measure

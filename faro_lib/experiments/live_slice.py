@@ -14,6 +14,7 @@ import numpy as np
 from faro_lib.control import GuardrailConfig
 from faro_lib.control.clock import Clock
 from faro_lib.control.controller import drive, paced
+from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.baselines import fair_share
 from faro_lib.rayserve.cluster import RayServeCluster
@@ -21,7 +22,6 @@ from faro_lib.rayserve.deploy import STATS_ROUTE
 from faro_lib.rayserve.load import OUTCOMES, SERVED, Generator, Script, Sent
 from faro_lib.rayserve.machine import BackgroundLoad
 from faro_lib.rayserve.profile import REPORTED_S
-from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
 from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
