@@ -110,7 +110,7 @@ RUN_ERRORS = [
     (["--backend", "rey"], "backend='rey' is unknown; accepted: local, rayserve, deployments"),
     (["--policy", "AIDA"], "policy='AIDA' is unknown; did you mean 'AIAD'?"),
     (["--policy", "AIAD"], "backend=rayserve needs --address, Ray's dashboard, http://host:8265"),
-    (["--policy", "AIAD", "--address", "here"], "address='here' must read http://host:port"),
+    (["--policy", "AIAD", "--address", "here"], "address='here' must be an http:// or https:// address"),
     (
         ["--policy", "AIAD", "--backend", "local"],
         "backend=local needs --capacity, the cores of the cluster that it starts",

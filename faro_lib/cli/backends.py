@@ -12,8 +12,9 @@ from faro_lib.cli.shared import say
 
 if TYPE_CHECKING:
     from faro_lib.control.clock import Clock
-    from faro_lib.kube.operate import Place
-    from faro_lib.policies import Cluster, Policy
+    from faro_lib.kube.leader_gate import InterruptibleCluster
+    from faro_lib.kube.operate import NamespacedName
+    from faro_lib.policies import Policy
     from faro_lib.workload import Job
 
 BACKENDS = ("local", "rayserve", "deployments")
@@ -38,20 +39,22 @@ class Backend:
         if self.name not in BACKENDS:
             raise ValueError(f"backend={self.name!r} is unknown; accepted: {', '.join(BACKENDS)}")
 
-    def home(self) -> Place | None:
+    def home(self) -> NamespacedName | None:
         """The controller's own FaroPlan in Kubernetes; None outside of it."""
         if self.plan is None:
             if self.name == "deployments":
                 raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
             return None
-        from faro_lib.kube.operate import Place
+        from faro_lib.kube.operate import NamespacedName
 
         logging.basicConfig(level=logging.INFO, format="faro: %(message)s")
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs every attempt; we report the outcome
-        return Place.of(self.plan, self.kubeconfig, self.context)
+        return NamespacedName.of(self.plan, self.kubeconfig, self.context)
 
     @contextmanager
-    def cluster(self, home: Place | None, table: tuple[Job, ...], clock: Clock, policy: Policy) -> Iterator[Cluster]:
+    def cluster(
+        self, home: NamespacedName | None, table: tuple[Job, ...], clock: Clock, policy: Policy
+    ) -> Iterator[InterruptibleCluster]:
         """The cluster that serves the jobs, for as long as it is needed."""
         if home is not None and self.name == "deployments":
             yield self._deployments(home, table, clock)
@@ -59,27 +62,27 @@ class Backend:
             with self._ray(table, clock, policy) as cluster:
                 yield cluster
 
-    def _deployments(self, home: Place, table: tuple[Job, ...], clock: Clock) -> Cluster:
+    def _deployments(self, home: NamespacedName, table: tuple[Job, ...], clock: Clock) -> InterruptibleCluster:
         """The Deployments that the sections `deployment` of the table name."""
-        from faro_lib.kube.deployment_metrics import Prometheus
-        from faro_lib.kube.operate import deployments
+        from faro_lib.kube.deployment_metrics import DeploymentMetrics
+        from faro_lib.kube.operate import connect_deployments
         from faro_lib.workload.readers import read_sections
 
         if self.prometheus is None:
             raise ValueError("backend=deployments needs --prometheus, the address of the server for the jobs' queries")
-        prometheus = Prometheus(self.prometheus, self.prometheus_token)
-        return deployments(home, table, read_sections(self.jobs, "deployment"), prometheus, clock, self.capacity)
+        metrics = DeploymentMetrics(self.prometheus, self.prometheus_token)
+        return connect_deployments(home, table, read_sections(self.jobs, "deployment"), metrics, clock, self.capacity)
 
     @contextmanager
-    def _ray(self, table: tuple[Job, ...], clock: Clock, policy: Policy) -> Iterator[Cluster]:
+    def _ray(self, table: tuple[Job, ...], clock: Clock, policy: Policy) -> Iterator[InterruptibleCluster]:
         """Ray Serve: started here (local), or at --address."""
         from faro_lib.memory import must_fit, ray_gb
         from faro_lib.rayserve.backend import serving
         from faro_lib.rayserve.cluster import RayServeCluster
-        from faro_lib.rayserve.spec import served
+        from faro_lib.rayserve.spec import serve_specs
         from faro_lib.workload.readers import read_sections
 
-        how = served(table, read_sections(self.jobs, "serve") if self.jobs.endswith((".yaml", ".yml")) else {})
+        how = serve_specs(table, read_sections(self.jobs, "serve") if self.jobs.endswith((".yaml", ".yml")) else {})
         if self.name == "local":
             if self.capacity is None:
                 raise ValueError("backend=local needs --capacity, the cores of the cluster that it starts")

@@ -20,8 +20,8 @@ def profile(
 ) -> None:
     """Measure service times (mean and squared coefficient of variation) and start times; write them into the table."""
     from faro_lib.rayserve.backend import serving
-    from faro_lib.rayserve.profile import whole, write
-    from faro_lib.rayserve.spec import served
+    from faro_lib.rayserve.profile import profile_job, write
+    from faro_lib.rayserve.spec import serve_specs
     from faro_lib.workload.readers import read_jobs, read_sections
 
     if backend not in ("local", "rayserve"):
@@ -29,7 +29,7 @@ def profile(
     if not jobs.endswith((".yaml", ".yml")):
         raise ValueError(f"jobs={jobs!r} must be a .yaml table: the measurements are written into it")
     table = read_jobs(jobs)
-    how = served(table, read_sections(jobs, "serve"))
+    how = serve_specs(table, read_sections(jobs, "serve"))
     cores = [job.cores for job in table]
     capacity = math.ceil(sum(cores) + max(cores))  # one replica each, and one more to measure its start
     profiles = {}
@@ -37,7 +37,7 @@ def profile(
         backend, table, how, [1] * len(table), capacity, address=address, serve_address=serve_address, report=say
     ) as endpoint:
         for job, one in zip(table, how):
-            measured = profiles[job.name] = whole(endpoint.ray, endpoint.http, job.name, one, requests)
+            measured = profiles[job.name] = profile_job(endpoint.ray, endpoint.http, job.name, one, requests)
             print(
                 f"{job.name}: service {measured.service_time_s * 1e3:.1f} ms, scv {measured.service_scv:.3f}, "
                 f"network overhead {measured.network_overhead_s * 1e3:.1f} ms, "

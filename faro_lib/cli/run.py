@@ -18,7 +18,7 @@ from faro_lib.cli.shared import DEFAULT_POLICY, Address, Policy, Prometheus, Pro
 if TYPE_CHECKING:
     from faro_lib.control import Step
     from faro_lib.control.clock import Clock
-    from faro_lib.policies import PolicyContext
+    from faro_lib.policies import Cluster, PolicyContext
     from faro_lib.workload import Job
 
 STALLED_S = (
@@ -87,13 +87,14 @@ def run(
         if journal is not None:
             writable(journal)
         clock, home, publish = clock_of(journal, stop), where.home(), None
-        cluster = stack.enter_context(where.cluster(home, table, clock, chosen))
+        serving = stack.enter_context(where.cluster(home, table, clock, chosen))
+        cluster: Cluster = serving
         if home:
-            from faro_lib.kube.operate import operated
+            from faro_lib.kube.operate import gated_cluster
 
             fixed = capacity is not None
-            governed = operated(home, cluster, table, policy, stop, act=apply, fixed=fixed, report=say)
-            cluster, publish = stack.enter_context(governed)
+            gated = gated_cluster(home, serving, table, policy, stop, act=apply, fixed=fixed, report=say)
+            cluster, publish = stack.enter_context(gated)
 
         def on_step(step: Step) -> None:
             for listener in (publish, exporter and exporter.step):
@@ -125,7 +126,7 @@ def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> 
     """What the policy is made from; the forecaster is fitted to the counts in `history`, or starts unfitted."""
     from faro_lib import forecast
     from faro_lib.forecast.kalman import untaught
-    from faro_lib.policies import PolicyContext
+    from faro_lib.policies import Cluster, PolicyContext
     from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
     from faro_lib.simulate import ServingModel
     from faro_lib.simulate.measure import measure

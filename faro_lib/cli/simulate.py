@@ -50,12 +50,11 @@ def simulate(
     traces = load_workload(checked.workload, checked.jobs, raw=checked.raw, synthetic=checked.synthetic.model_dump())
     if not traces.days:
         without_learning(checked, traces.jobs)
-    fitted: dict[str, Any] = {"posterior": posterior} if posterior else {}
-    context = PolicyContext(
-        traces.jobs,
-        forecaster=forecast.fit(forecaster, traces, **fitted) if learners(names, traces.jobs) else None,
-        latency_model=measure(traces.jobs),
-    )
+    context = PolicyContext(traces.jobs)
+    if learners(names, traces.jobs):
+        fitted: dict[str, Any] = {"posterior": posterior} if posterior else {}
+        learned = forecast.fit(forecaster, traces, **fitted)
+        context = PolicyContext(traces.jobs, forecaster=learned, latency_model=measure(traces.jobs))
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     summary = summaries(day, {name: make(name, context) for name in names}, capacity, trials, report=say)
     if as_json:

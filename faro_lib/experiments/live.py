@@ -13,15 +13,15 @@ import numpy as np
 from faro_lib import forecast
 from faro_lib.experiments.live_slice import Notes, Slice, limit_rate, matched_simulation, part_of, run_live
 from faro_lib.experiments.trials import Report, trial_seeds
+from faro_lib.http import HttpClient
 from faro_lib.metrics.agreement import LIVE, SIMULATION
 from faro_lib.metrics.frames import Tables, joined, tables_of
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.rayserve import profile
 from faro_lib.rayserve.backend import Endpoint, serving
 from faro_lib.rayserve.deploy import configuration, deploy
-from faro_lib.rayserve.machine import TOO_MUCH
-from faro_lib.rayserve.rest import Rest
-from faro_lib.rayserve.spec import Served, served
+from faro_lib.rayserve.machine import NOISY_CPUS
+from faro_lib.rayserve.spec import ServeSpec, serve_specs
 from faro_lib.simulate import Run
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.tables import read_traces
@@ -66,7 +66,7 @@ def replay(
     latency_model = measure(workload.jobs, serving_model=one.serving_model)
     context = PolicyContext(workload.jobs, forecast.fit("ar", traces), latency_model)
     made = {name: make(name, context) for name in policies}
-    how = served(workload.jobs, scale=scale)
+    how = serve_specs(workload.jobs, scale=scale)
     with _endpoint(backend, one, how, address, serve_address, report) as endpoint:
         return _compare(one, made, how, endpoint, trials, Path(results) / "live" / backend, max_rps, report)
 
@@ -74,7 +74,7 @@ def replay(
 def _compare(
     one: Slice,
     policies: Mapping[str, Policy],
-    how: tuple[Served, ...],
+    how: tuple[ServeSpec, ...],
     endpoint: Endpoint,
     trials: int,
     journals: Path,
@@ -108,7 +108,7 @@ def _compare(
 
 def noisy_host(notes: Notes) -> bool:
     """Whether other processes of normal priority kept the machine too busy for the run to be trusted."""
-    return notes.background_cpu - notes.niced_cpu > TOO_MUCH
+    return notes.background_cpu - notes.niced_cpu > NOISY_CPUS
 
 
 def _key(environment: str, policy: str, one: Slice, trial: int) -> dict[str, Any]:
@@ -123,14 +123,14 @@ def _columns(notes: Notes | None) -> dict[str, Any]:
 
 @contextmanager
 def _endpoint(
-    backend: str, one: Slice, how: tuple[Served, ...], address: str | None, serve_address: str | None, report: Report
+    backend: str, one: Slice, how: tuple[ServeSpec, ...], address: str | None, serve_address: str | None, report: Report
 ) -> Iterator[Endpoint]:
     """A Ray that serves the slice's jobs: one that we start, one at `address`, or exclusive access to a RayService."""
-    from faro_lib.kube.exclusive import CONTEXTS, borrowed
+    from faro_lib.kube.exclusive import CONTEXTS, exclusive_access
 
     jobs, addresses = one.workload.jobs, {"address": address, "serve_address": serve_address}
     if backend in CONTEXTS:
-        with borrowed(backend, address=address, serve_address=serve_address) as endpoint:
+        with exclusive_access(backend, address=address, serve_address=serve_address) as endpoint:
             deploy(endpoint.ray, configuration(jobs, how, one.initial), report=report)
             yield endpoint
     else:
@@ -138,11 +138,11 @@ def _endpoint(
             yield endpoint
 
 
-def _cold_start_s(one: Slice, how: tuple[Served, ...], ray: Rest, report: Report) -> float:
+def _cold_start_s(one: Slice, how: tuple[ServeSpec, ...], ray: HttpClient, report: Report) -> float:
     """Trace seconds until up to three new replicas serve; the jobs' own value if the cluster has no room for one."""
     room = min(one.capacity - int(one.initial.sum()), 3)
     if room < 1:
         return one.workload.jobs[0].cold_start_s
-    wall_s = profile.start_time(ray, how[0], more=room)
+    wall_s = profile.measure_cold_start(ray, how[0], more=room)
     report(f"{room} replicas start in {wall_s:.1f} s of wall time")
     return wall_s * one.scale

@@ -14,16 +14,16 @@ import numpy as np
 from faro_lib.control import GuardrailConfig
 from faro_lib.control.clock import Clock
 from faro_lib.control.controller import drive, paced
+from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.baselines import fair_share
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
-from faro_lib.rayserve.deploy import WINDOW_ROUTE
+from faro_lib.rayserve.deploy import STATS_ROUTE
 from faro_lib.rayserve.load import OUTCOMES, SERVED, Generator, Script, Sent
-from faro_lib.rayserve.machine import OtherLoad
+from faro_lib.rayserve.machine import BackgroundLoad
 from faro_lib.rayserve.profile import REPORTED_S
-from faro_lib.rayserve.rest import PATIENCE_S, Rest
-from faro_lib.rayserve.spec import Served
+from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
 from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
 from faro_lib.simulate.run import Decisions, evaluate_run
@@ -173,7 +173,7 @@ def run_live(
     one: Slice,
     policy: Policy,
     seed: int,
-    served: tuple[Served, ...],
+    served: tuple[ServeSpec, ...],
     endpoint: Endpoint,
     journal: Path,
     max_rps: float,
@@ -188,7 +188,7 @@ def run_live(
     generator = Generator(script, clock.origin_s, max_rps=max_rps)
     began = time.perf_counter()
     try:
-        with OtherLoad((*endpoint.pids, generator.pid)) as others:
+        with BackgroundLoad((*endpoint.pids, generator.pid)) as others:
             drive(
                 cluster, one.paced(policy), one.workload.jobs, guardrails=one.guardrails, journal=journal, clock=clock,
                 until_s=one.workload.minutes * MINUTE_S, on_step=decisions.append,
@@ -199,7 +199,7 @@ def run_live(
         generator.stop()
     run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
     served_n, dropped, failed, unsent = (sent.count(outcome) for outcome in range(len(OUTCOMES)))
-    send_lag_ms = float(np.nanquantile(sent.late_s, 0.99) * 1e3) if len(sent.late_s) else 0.0
+    send_lag_ms = float(np.nanquantile(sent.send_lag_s, 0.99) * 1e3) if len(sent.send_lag_s) else 0.0
     overhead_s, network_s = overheads(one, draws, order, sent, http, clock)
     return run, Notes(
         others.processors, others.niced, served_n, dropped, failed, unsent, send_lag_ms, overhead_s, network_s,
@@ -207,10 +207,10 @@ def run_live(
     )  # fmt: skip
 
 
-def overheads(one: Slice, draws: Draws, order, sent: Sent, http: Rest, clock: Clock) -> tuple[float, float]:
+def overheads(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock) -> tuple[float, float]:
     """Mean trace seconds per served request beyond its drawn service time, inside and outside the replica."""
     time.sleep(REPORTED_S)
-    statistics = http.get(f"{WINDOW_ROUTE}?since={clock.origin_s}", PATIENCE_S)
+    statistics = http.get(f"{STATS_ROUTE}?since={clock.origin_s}", BUSY_RETRY_S)
     total = empty_row()
     for job in one.workload.jobs:
         for row in statistics.get(job.name, {}).get("seconds", {}).values():
@@ -224,7 +224,7 @@ def overheads(one: Slice, draws: Draws, order, sent: Sent, http: Rest, clock: Cl
     return total["service_s"] / total["done"] * one.scale - drawn_s, network_overhead_s
 
 
-def reset(one: Slice, served: tuple[Served, ...], ray: Rest, http: Rest) -> None:
+def reset(one: Slice, served: tuple[ServeSpec, ...], ray: HttpClient, http: HttpClient) -> None:
     """Restore the initial replicas, and return once all of them serve and no request is left."""
     cluster = RayServeCluster(one.workload.jobs, served, ray, http, Clock.starting_now(), one.capacity)
     began, running = time.monotonic(), None
