@@ -30,13 +30,13 @@ KIND = JOB.model
 
 def learned(rate_rps, replicas, latency_s):
     many = len(rate_rps)
-    return LearnedLatency.ignorant([KIND]).learn(
+    return LearnedLatency.prior([KIND]).learn(
         [KIND] * many, np.full(many, JOB.slo_s), np.array(rate_rps), np.array(replicas), np.array(latency_s)
     )
 
 
 def test_at_first_it_believes_that_a_request_keeps_a_replica_busy_for_a_whole_slo():
-    ignorant = LearnedLatency.ignorant([KIND])
+    ignorant = LearnedLatency.prior([KIND])
     assert ignorant.latency_s(KIND, JOB.slo_s, 3 / JOB.slo_s, 3) == pytest.approx(JOB.slo_s)
     assert ignorant.latency_s(KIND, JOB.slo_s, 30 / JOB.slo_s, 3) == pytest.approx(10 * JOB.slo_s)
 
@@ -77,9 +77,9 @@ def test_good_minutes_at_a_high_load_raise_the_hopes_for_all_lower_ones():
 
 
 def test_it_serves_as_the_performance_model_of_a_table():
-    table = build_table([JOB], np.full((1, 1, 1), 2 / JOB.slo_s), [1], latency_model=LearnedLatency.ignorant([KIND]))
+    table = build_table([JOB], np.full((1, 1, 1), 2 / JOB.slo_s), [1], latency_model=LearnedLatency.prior([KIND]))
     assert table.value.shape[1] >= 3
-    direct = LearnedLatency.ignorant([KIND]).expected_utility(JOB, 2 / JOB.slo_s, np.array([1, 2]), "relaxed")
+    direct = LearnedLatency.prior([KIND]).expected_utility(JOB, 2 / JOB.slo_s, np.array([1, 2]), "relaxed")
     assert direct.tolist() == pytest.approx([0.5, 1.0])
 
 
@@ -101,12 +101,12 @@ def observed(**fields):
 )
 def test_it_learns_from_minutes_that_are_known_and_were_served_by_one_count(minute, learns):
     state = learn(Cilantro().start((JOB,)), minute)
-    assert state.model.seen.sum() == (1 if learns else 0)
+    assert state.model.count.sum() == (1 if learns else 0)
 
 
 def test_it_does_not_learn_from_a_minute_in_which_the_replicas_changed():
     state = replace(Cilantro().start((JOB,)), running=np.array([1]))
-    assert learn(state, observed()).model.seen.sum() == 0
+    assert learn(state, observed()).model.count.sum() == 0
 
 
 def test_a_job_of_unknown_load_keeps_what_it_has():
