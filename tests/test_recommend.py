@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from live_things import Wanting
 
 from faro_lib import cli
-from faro_lib.control.controller import drive
+from faro_lib.control import run
 from faro_lib.forecast.oracle import Oracle
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
@@ -207,7 +207,7 @@ def observed(tmp_path):
     """A day of which `faro run` saw forty minutes, and the journal that it left."""
     day = synthetic(seed=1, jobs=2, days=3).workload().between(0, SEEN_MIN + 1)
     draws = draw(day, 1)
-    drive(
+    run(
         SimulatedCluster(day, draws, 8, np.array([4, 4])),
         Wanting([4, 4]),
         day.jobs,

@@ -37,6 +37,12 @@ def run(
     ] = None,
     fail_mode: Annotated[str, typer.Option(help="Without data or plan: hold or fair-share.")] = "hold",
     max_scaling_actions: Annotated[int | None, typer.Option(help="Replicas that a decision may move.")] = None,
+    stale_after: Annotated[
+        float, typer.Option(help="Seconds without a job's data after which the fail mode applies to it.")
+    ] = 60.0,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds after which a decision is discarded; default: no deadline.")
+    ] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus metrics.")] = None,
     metrics_address: Annotated[str, typer.Option(help="Address that they are bound to.")] = "127.0.0.1",
     seconds: Annotated[float | None, typer.Option(help="End after so long; by default never.")] = None,
@@ -50,16 +56,17 @@ def run(
     prometheus_token: Annotated[str | None, typer.Option(help="File of a bearer token for it.")] = None,
 ) -> None:
     """Observe, decide and, with --apply, act, until SIGTERM or Ctrl-C; the cluster is left as it is."""
+    from faro_lib import control
     from faro_lib.control import GuardrailConfig
-    from faro_lib.control.controller import drive, paced
     from faro_lib.files import writable
     from faro_lib.policies import make
+    from faro_lib.policies.loops import paced
     from faro_lib.workload.readers import read_jobs
 
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
     table = read_jobs(jobs)
-    guardrails = GuardrailConfig(fail_mode=fail_mode, max_scaling_actions=max_scaling_actions)
+    guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline)
     decides = make(policy, kit_for(table, history, forecaster))
     if tick is not None:
         decides = paced(decides, tick)
@@ -109,12 +116,12 @@ def run(
             say(f"faro: {reason}: {told}")
 
         until_s = float("inf") if seconds is None else clock.now_s + seconds
-        drive(
+        control.run(
             cluster,
             decides,
             table,
             guardrails=guardrails,
-            act=apply,
+            apply=apply,
             journal=journal,
             clock=clock,
             until_s=until_s,

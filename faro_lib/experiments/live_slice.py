@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from faro_lib import control
 from faro_lib.control import GuardrailConfig
 from faro_lib.control.clock import Clock
-from faro_lib.control.controller import drive, paced
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.baselines import fair_share
+from faro_lib.policies.loops import paced
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import WINDOW_ROUTE
 from faro_lib.rayserve.load import OUTCOMES, SERVED, Generator, Script, Sent
@@ -190,7 +191,7 @@ def live(
     began = time.perf_counter()
     try:
         with OtherLoad((*pids, generator.pid)) as others:
-            drive(
+            control.run(
                 cluster,
                 one.paced(policy),
                 one.workload.jobs,
