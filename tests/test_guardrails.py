@@ -278,7 +278,8 @@ def test_a_new_job_starts_at_its_minimum_whatever_the_plan():
     jobs = (Job("a"), Job("b"), Job("c", min_replicas=2))
     ticks = Ticks(Wish((3, 3, 5)), jobs)
     assert ticks.after(with_present(observed([3, 3, 0]), True, True, False)) == ([3, 3, 0], (HOLD, HOLD, HOLD))
-    assert ticks.after(with_present(observed([3, 3, 0], now_s=120.0), True, True, True)) == ([3, 3, 2], (HOLD, HOLD, JOB_ADDED))
+    added = with_present(observed([3, 3, 0], now_s=120.0), True, True, True)
+    assert ticks.after(added) == ([3, 3, 2], (HOLD, HOLD, JOB_ADDED))
     assert ticks.after(with_present(observed([3, 3, 2], now_s=180.0), True, True, True))[0] == [3, 3, 5]
 
 
@@ -377,7 +378,8 @@ def test_targets_always_fit_the_capacity_keep_the_minima_and_have_a_reason(data)
         ticks.policy = policy
         capacity = int(np.ceil(10 * np.maximum(1, fewest) @ cores)) / 10 + data.draw(st.integers(0, 100)) / 10
         present = np.array(per_job(st.booleans()))
-        now = np.array(per_job(st.integers(0, 5))) if data.draw(st.booleans()) else np.array(target)  # changed by something else, or not
+        drifted = data.draw(st.booleans())  # something else changed the targets
+        now = np.array(per_job(st.integers(0, 5)) if drifted else target)
         observation = with_present(observed(now, capacity, per_job(st.booleans()), now_s=60.0 * number), *present)
         if data.draw(st.booleans()):
             observation = blind(observation, *range(n))

@@ -13,8 +13,8 @@ from live_things import JOBS, Wanting
 
 from faro_lib import forecast
 from faro_lib.control import GuardrailConfig, journal, run
-from faro_lib.control.loop import APPLY, JOURNAL, OBSERVE
 from faro_lib.control.explanation import explained, tick_at
+from faro_lib.control.loop import APPLY, JOURNAL, OBSERVE
 from faro_lib.forecast.kalman import untaught
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.loops import paced
@@ -289,7 +289,7 @@ def test_a_file_that_is_not_a_journal_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="line 1: not a line of a journal"):
         journal.read(tmp_path / "j")
     (tmp_path / "j").write_text('{"kind": "begin", "policy": "AIAD", "rules": {}}\n')
-    with pytest.raises(ValueError, match="another version .* name another journal"):
+    with pytest.raises(ValueError, match=r"another version .* name another journal"):
         journal.read(tmp_path / "j")
 
 

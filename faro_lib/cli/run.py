@@ -94,9 +94,9 @@ def run(
             )
         publish = None
         if place:
-            from faro_lib.kube.operate import operated
+            from faro_lib.kube.operate import gated_cluster
 
-            governing = operated(place, cluster, table, policy, stop, act=apply, fixed=replicas is not None, report=say)
+            governing = gated_cluster(place, cluster, table, policy, stop, act=apply, fixed=replicas is not None, report=say)
             cluster, publish = stack.enter_context(governing)
 
         def on_step(step) -> None:
@@ -171,22 +171,23 @@ def place_of(backend: str, plan: str | None, kubeconfig: str | None, context: st
         if backend == "deployments":
             raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
         return None
-    from faro_lib.kube.operate import Place
+    from faro_lib.kube.operate import NamespacedName
 
     logging.basicConfig(level=logging.INFO, format="faro: %(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # each of its attempts; we tell what became of them
-    return Place.of(plan, kubeconfig, context)
+    return NamespacedName.of(plan, kubeconfig, context)
 
 
 def deployments_of(place, table, path: str, prometheus: str | None, token: str | None, clock, cores: int | None):
     """Plain Deployments, by the section `deployment` of the table."""
-    from faro_lib.kube.deployment_metrics import Prometheus
-    from faro_lib.kube.operate import deployments
+    from faro_lib.kube.deployment_metrics import DeploymentMetrics
+    from faro_lib.kube.operate import connect_deployments
     from faro_lib.workload.readers import read_sections
 
     if prometheus is None:
         raise ValueError("backend=deployments needs --prometheus, the address that the jobs' queries go to")
-    return deployments(place, table, read_sections(path, "deployment"), Prometheus(prometheus, token), clock, cores)
+    sections, metrics = read_sections(path, "deployment"), DeploymentMetrics(prometheus, token)
+    return connect_deployments(place, table, sections, metrics, clock, cores)
 
 
 def clock_of(journal: str | None, stop: threading.Event):
@@ -209,11 +210,11 @@ def cluster_of(backend: str, table, path: str, address, serve_address, replicas:
     from faro_lib.memory import must_fit, ray_gb
     from faro_lib.rayserve.backend import serving
     from faro_lib.rayserve.cluster import RayServeCluster
-    from faro_lib.rayserve.spec import served
+    from faro_lib.rayserve.spec import serve_specs
     from faro_lib.workload.readers import read_sections
 
     sections = read_sections(path, "serve") if path.endswith((".yaml", ".yml")) else {}
-    how = served(table, sections)
+    how = serve_specs(table, sections)
     if backend == "local" and replicas is None:
         raise ValueError("backend=local needs --replicas, the size of the cluster that it starts")
     if backend == "local" and replicas is not None:
