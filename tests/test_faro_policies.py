@@ -12,7 +12,7 @@ from faro_lib.experiments.compare import compare, policy_context
 from faro_lib.figures import captions
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies import PolicyContext, make
-from faro_lib.policies.faro import tuned, deficit_weighted
+from faro_lib.policies.faro import deficit_weighted, tuned
 from faro_lib.policies.loops import fold_minutes
 from faro_lib.policies.protocol import HOLD, PLANNED
 from faro_lib.simulate import draw, simulate
