@@ -11,8 +11,8 @@ from faro_lib.experiments.ablation import our_steps, paper_steps, variants
 from faro_lib.experiments.compare import compare, summaries
 from faro_lib.figures import ablation as figure
 from faro_lib.policies import PaperFaro, PolicyContext, make
-from faro_lib.policies.faro import chosen, chosen_options
-from faro_lib.policies.paper_solvers import ExactPaperFaro
+from faro_lib.policies.faro import tuned, tuned_options
+from faro_lib.policies.paper import ExactPaperFaro
 from faro_lib.workload.synthetic import synthetic
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +38,7 @@ def options(policy):
 
 def test_the_papers_steps_end_in_its_edition_and_ours_in_the_chosen_one(context):
     assert options(paper_steps(context, "Sum")[-1].policy) == options(make("Faro-Sum (paper)", context))
-    assert options(our_steps(context, "Sum")[-1].policy) == options(chosen(context, "Sum"))
+    assert options(our_steps(context, "Sum")[-1].policy) == options(tuned(context, "Sum"))
 
 
 def test_every_step_of_the_paper_changes_something_that_no_other_step_changes(context):
@@ -49,7 +49,7 @@ def test_every_step_of_the_paper_changes_something_that_no_other_step_changes(co
 
 
 def test_an_option_that_no_step_names_becomes_a_step_of_its_own(context):
-    last = our_steps(context, options=chosen_options() | {"samples": 50})[-1]
+    last = our_steps(context, options=tuned_options() | {"samples": 50})[-1]
     assert last.policy.samples == 50
     assert "samples" in last.adds
 

@@ -31,13 +31,13 @@ import yaml
 from faro_lib import cli
 from faro_lib.control.journal import read
 from faro_lib.experiments.live_slice import Slice, run_of, script_of
+from faro_lib.http import HttpClient
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import Api, connect
 from faro_lib.kube.rayservice import SECRET, SECRET_KEY
 from faro_lib.kube.status import GROUP, PLURAL, VERSION
 from faro_lib.metrics.recovery import Recorded, one_run, recovery_frame, write
 from faro_lib.rayserve.load import DROPPED, FAILED, SERVED, Generator, Sent
-from faro_lib.rayserve.rest import Rest
 from faro_lib.simulate.run import Decisions
 from faro_lib.workload import Workload
 from faro_lib.workload.readers import read_jobs
@@ -225,8 +225,8 @@ class Node:
     token: str
 
     @property
-    def ray(self) -> Rest:
-        return Rest(DASHBOARD, self.token, 30.0)
+    def ray(self) -> HttpClient:
+        return HttpClient(DASHBOARD, self.token, 30.0)
 
     def pods(self, kind: str) -> list[dict]:
         path = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -265,7 +265,7 @@ class Node:
             pods = self.api.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
             acting = [pod for pod in pods if seen["controller"].startswith(pod["metadata"]["name"])]
             args = " ".join(acting[0]["spec"]["containers"][0]["args"]) if acting else ""
-            return seen["decidedAt"] >= since and said in args
+            return seen["lastDecisionTime"] >= since and said in args
 
         until(decided, 240, f"a decision of {policy}")
 
@@ -297,7 +297,7 @@ def running_node(run: Path):
     apply([secret | {"stringData": {SECRET_KEY: token}}])
     apply([*files["rbac"], *files["quota"], *files["network"], *files["dashboard"], *files["config"], *services()])
     apply(files["rayservice"])
-    operator = fakekuberay.FakeKubeRay(api, lambda *_: Rest(DASHBOARD, token, 120.0)).start()
+    operator = fakekuberay.FakeKubeRay(api, lambda *_: HttpClient(DASHBOARD, token, 120.0)).start()
     node = Node(api, run, token)
     try:
         until(lambda: node.ready("head") == 1 and node.ready("worker") == WORKERS, 300, "Ray's pods are ready")
@@ -341,7 +341,7 @@ def measured(node: Node, policy: str, one: Slice, seed: int) -> Recorded:
         served=sent.count(SERVED), dropped=sent.count(DROPPED), failed=sent.count(FAILED), load_1min=os.getloadavg()[0]
     )
     found = one_run(
-        run, policy, kept | {"tick_s": TICK_S, "send_lag_ms_p99": float(np.nanquantile(sent.late_s, 0.99) * 1e3)}
+        run, policy, kept | {"tick_s": TICK_S, "send_lag_ms_p99": float(np.nanquantile(sent.send_lag_s, 0.99) * 1e3)}
     )
     row = found.summary.iloc[0]
     say(

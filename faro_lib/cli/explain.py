@@ -1,4 +1,4 @@
-"""`faro explain`: what a past decision was, and what it rested on."""
+"""`faro explain`: a past decision of `faro run`, job by job."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ import typer
 
 def explain(
     journal: Annotated[str, typer.Argument(help="The journal of `faro run`.")],
-    at: Annotated[float | None, typer.Option(help="Seconds since the run began; by default the last decision.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a job.")] = False,
+    at: Annotated[float | None, typer.Option(help="Seconds since the run began; default: the last decision.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per job.")] = False,
 ) -> None:
-    """Tell why a decision of `faro run` was as it was, job by job.
-
-    What was seen, what was asked, and the reason, at the instant --at.
-    """
+    """Explain a past decision of `faro run`, job by job: observation, forecast, prediction and reason."""
     from faro_lib.control.explanation import explained, tick_at
     from faro_lib.control.journal import read
 
@@ -28,28 +25,29 @@ def explain(
         for row in rows:
             print(json.dumps({key: _plain(value) for key, value in row.items()}))
         return
-    seen = one.step.observation
-    carried_out = (
-        "only printed (dry run)" if not header.act else f"not carried out: {one.error}" if one.error else "applied"
-    )
-    cores = sum(row["replicas"] * job.cores for row, job in zip(rows, header.jobs))
-    print(f"{header.policy} at {seen.now_s:g} s, {one.step.decision_s * 1e3:.0f} ms, {carried_out}")
-    print(f"{cores:g} of {seen.capacity:g} cores asked for")
+    applied = "dry run" if not header.apply else f"not applied: {one.error}" if one.error else "applied"
+    cores = sum(row["after"] * job.cores for row, job in zip(rows, header.jobs))
+    observation = one.step.observation
+    print(f"{header.policy} at {observation.now_s:g} s, decided in {one.step.decision_s * 1e3:.0f} ms, {applied}")
+    print(f"{cores:g} of {observation.capacity:g} cores requested")
     width = max(4, *(len(row["job"]) for row in rows))
     print(
-        f"{'job':<{width}}  was  now  drop   seen/s  expected/s  p99 seen  predicted      SLO  one more  one less  why"
+        f"{'job':<{width}}  before  after  drop  observed rps  forecast rps  observed latency  predicted      SLO  "
+        "+1 replica  -1 replica  reason"
     )
     for row in rows:
         print(
-            f"{row['job']:<{width}}  {row['replicas_before']:>3}  {row['replicas']:>3}  {row['drop']:>4.0%}  "
-            f"{_number(row['observed_rps'], '.1f'):>7}  {_number(row['forecast_rps'], '.1f'):>10}  "
-            f"{_ms(row['observed_tail_latency_s']):>8}  {_ms(row['predicted_tail_latency_s']):>9}  {_ms(row['slo_s']):>7}  "
-            f"{_number(row['marginal_value_up'], '+.3f'):>8}  {_number(row['marginal_value_down'], '.3f'):>8}  {row['reason']}"
+            f"{row['job']:<{width}}  {row['before']:>6}  {row['after']:>5}  {row['drop']:>4.0%}  "
+            f"{_number(row['observed_rps'], '.1f'):>12}  {_number(row['forecast_rps'], '.1f'):>12}  "
+            f"{_ms(row['observed_tail_latency_s'], 'dropped'):>16}  "
+            f"{_ms(row['predicted_tail_latency_s'], 'unbounded'):>9}  {_ms(row['slo_s'], ''):>7}  "
+            f"{_number(row['marginal_value_up'], '+.3f'):>10}  {_number(row['marginal_value_down'], '.3f'):>10}  "
+            f"{row['reason']}"
         )
 
 
 def _plain(value):
-    """What JSON can hold: null where nothing is known, a word for what never ended."""
+    """The value as JSON can hold it: null for NaN, "inf" for infinity."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf"
     return value
@@ -59,5 +57,5 @@ def _number(value: float, shape: str) -> str:
     return "-" if math.isnan(value) else format(value, shape)
 
 
-def _ms(value_s: float) -> str:
-    return "-" if math.isnan(value_s) else "refused" if math.isinf(value_s) else f"{1e3 * value_s:.0f} ms"
+def _ms(value_s: float, infinite: str) -> str:
+    return "-" if math.isnan(value_s) else infinite if math.isinf(value_s) else f"{1e3 * value_s:.0f} ms"

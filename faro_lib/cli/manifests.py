@@ -39,13 +39,13 @@ def manifests(
 
     RayService, controller, rights, quota, network policy, disruption budgets, dashboard.
     """
-    from faro_lib.kube.deployments import Address
-    from faro_lib.kube.manifests import FIRST, Wanted, write
+    from faro_lib.kube.deployments import DeploymentRef
+    from faro_lib.kube.manifests import APPLY_FIRST, ManifestSpec, write
     from faro_lib.kube.rayservice import SECRET, SECRET_KEY, Workers
     from faro_lib.kube.status import GROUP, PLURAL
     from faro_lib.policies import factory_of
     from faro_lib.policies.baselines import fair_share
-    from faro_lib.rayserve.spec import served
+    from faro_lib.rayserve.spec import serve_specs
     from faro_lib.workload.readers import read_jobs, read_sections
 
     if not jobs.endswith((".yaml", ".yml")):
@@ -56,21 +56,21 @@ def manifests(
     common |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
     if backend == "deployments":
         sections = read_sections(jobs, "deployment")
-        addresses = tuple(Address.of(job, sections[job.name], namespace) for job in table)
-        wanted = Wanted(**common, addresses=addresses, prometheus=prometheus)
+        addresses = tuple(DeploymentRef.of(job, sections[job.name], namespace) for job in table)
+        wanted = ManifestSpec(**common, addresses=addresses, prometheus=prometheus)
     else:
         how, size = (
-            served(table, read_sections(jobs, "serve")),
+            serve_specs(table, read_sections(jobs, "serve")),
             Workers(workers, worker_cores, worker_memory, worker_cpu),
         )
         everybody = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
-        initial = fair_share(table, size.total).tolist() if everybody else [1] * len(table)  # Wanted says what is wrong
+        initial = fair_share(table, size.total).tolist() if everybody else [1] * len(table)  # ManifestSpec says what is wrong
         ray = ray_version or _installed_ray()
-        wanted = Wanted(**common, served=how, initial=initial, workers=size, ray_version=ray)
+        wanted = ManifestSpec(**common, served=how, initial=initial, workers=size, ray_version=ray)
     for path in write(wanted, out):
         print(path)
     print("# namespace and definition first:")
-    print(f"kubectl apply --server-side {' '.join(f'-f {out}/{name}' for name in FIRST)}")
+    print(f"kubectl apply --server-side {' '.join(f'-f {out}/{name}' for name in APPLY_FIRST)}")
     print(f"kubectl wait --for condition=established --timeout 60s crd/{PLURAL}.{GROUP}")
     if backend == "rayserve":
         secret = f"kubectl -n {namespace} create secret generic {SECRET}"

@@ -21,8 +21,8 @@ def profile(
     Of the service time: mean and squared coefficient of variation, over --requests requests to each job.
     """
     from faro_lib.rayserve.backend import serving
-    from faro_lib.rayserve.profile import whole, write
-    from faro_lib.rayserve.spec import served
+    from faro_lib.rayserve.profile import profile_job, write
+    from faro_lib.rayserve.spec import serve_specs
     from faro_lib.workload.readers import read_jobs, read_sections
 
     if backend not in ("local", "rayserve"):
@@ -30,7 +30,7 @@ def profile(
     if not jobs.endswith((".yaml", ".yml")):
         raise ValueError(f"jobs={jobs!r} must be a .yaml table: what is measured is written into it")
     table = read_jobs(jobs)
-    how = served(table, read_sections(jobs, "serve"))
+    how = serve_specs(table, read_sections(jobs, "serve"))
     cores = int(-(-(sum(job.cores for job in table) + max(job.cores for job in table)) // 1))
     found = {}
 
@@ -40,7 +40,7 @@ def profile(
     where = dict(address=address, serve_address=serve_address, report=report)
     with serving(backend, table, how, [1] * len(table), cores, **where) as endpoint:  # type: ignore[arg-type]
         for job, one in zip(table, how):
-            found[job.name] = measured = whole(endpoint.ray, endpoint.http, job.name, one, requests)
+            found[job.name] = measured = profile_job(endpoint.ray, endpoint.http, job.name, one, requests)
             print(
                 f"{job.name}: service {measured.service_time_s * 1e3:.1f} ms, scv {measured.service_scv:.3f}, outside the "
                 f"replica {measured.network_overhead_s * 1e3:.1f} ms, start {measured.cold_start_s:.1f} s ({measured.requests} requests)"

@@ -37,6 +37,12 @@ def run(
     ] = None,
     fail_mode: Annotated[str, typer.Option(help="Without data or plan: hold or fair-share.")] = "hold",
     max_scaling_actions: Annotated[int | None, typer.Option(help="Replicas that a decision may move.")] = None,
+    stale_after: Annotated[
+        float, typer.Option(help="Seconds without a job's data after which the fail mode applies to it.")
+    ] = 60.0,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds after which a decision is discarded; default: no deadline.")
+    ] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus metrics.")] = None,
     metrics_address: Annotated[str, typer.Option(help="Address that they are bound to.")] = "127.0.0.1",
     seconds: Annotated[float | None, typer.Option(help="End after so long; by default never.")] = None,
@@ -50,16 +56,17 @@ def run(
     prometheus_token: Annotated[str | None, typer.Option(help="File of a bearer token for it.")] = None,
 ) -> None:
     """Observe, decide and, with --apply, act, until SIGTERM or Ctrl-C; the cluster is left as it is."""
+    from faro_lib import control
     from faro_lib.control import GuardrailConfig
-    from faro_lib.control.controller import drive, paced
     from faro_lib.files import writable
     from faro_lib.policies import make
+    from faro_lib.policies.loops import paced
     from faro_lib.workload.readers import read_jobs
 
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
     table = read_jobs(jobs)
-    guardrails = GuardrailConfig(fail_mode=fail_mode, max_scaling_actions=max_scaling_actions)
+    guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline)
     decides = make(policy, kit_for(table, history, forecaster))
     if tick is not None:
         decides = paced(decides, tick)
@@ -87,9 +94,9 @@ def run(
             )
         publish = None
         if place:
-            from faro_lib.kube.operate import operated
+            from faro_lib.kube.operate import gated_cluster
 
-            governing = operated(place, cluster, table, policy, stop, act=apply, fixed=replicas is not None, report=say)
+            governing = gated_cluster(place, cluster, table, policy, stop, act=apply, fixed=replicas is not None, report=say)
             cluster, publish = stack.enter_context(governing)
 
         def on_step(step) -> None:
@@ -109,12 +116,12 @@ def run(
             say(f"faro: {reason}: {told}")
 
         until_s = float("inf") if seconds is None else clock.now_s + seconds
-        drive(
+        control.run(
             cluster,
             decides,
             table,
             guardrails=guardrails,
-            act=apply,
+            apply=apply,
             journal=journal,
             clock=clock,
             until_s=until_s,
@@ -164,22 +171,23 @@ def place_of(backend: str, plan: str | None, kubeconfig: str | None, context: st
         if backend == "deployments":
             raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
         return None
-    from faro_lib.kube.operate import Place
+    from faro_lib.kube.operate import NamespacedName
 
     logging.basicConfig(level=logging.INFO, format="faro: %(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # each of its attempts; we tell what became of them
-    return Place.of(plan, kubeconfig, context)
+    return NamespacedName.of(plan, kubeconfig, context)
 
 
 def deployments_of(place, table, path: str, prometheus: str | None, token: str | None, clock, cores: int | None):
     """Plain Deployments, by the section `deployment` of the table."""
-    from faro_lib.kube.deployment_metrics import Prometheus
-    from faro_lib.kube.operate import deployments
+    from faro_lib.kube.deployment_metrics import DeploymentMetrics
+    from faro_lib.kube.operate import connect_deployments
     from faro_lib.workload.readers import read_sections
 
     if prometheus is None:
         raise ValueError("backend=deployments needs --prometheus, the address that the jobs' queries go to")
-    return deployments(place, table, read_sections(path, "deployment"), Prometheus(prometheus, token), clock, cores)
+    sections, metrics = read_sections(path, "deployment"), DeploymentMetrics(prometheus, token)
+    return connect_deployments(place, table, sections, metrics, clock, cores)
 
 
 def clock_of(journal: str | None, stop: threading.Event):
@@ -202,11 +210,11 @@ def cluster_of(backend: str, table, path: str, address, serve_address, replicas:
     from faro_lib.memory import must_fit, ray_gb
     from faro_lib.rayserve.backend import serving
     from faro_lib.rayserve.cluster import RayServeCluster
-    from faro_lib.rayserve.spec import served
+    from faro_lib.rayserve.spec import serve_specs
     from faro_lib.workload.readers import read_sections
 
     sections = read_sections(path, "serve") if path.endswith((".yaml", ".yml")) else {}
-    how = served(table, sections)
+    how = serve_specs(table, sections)
     if backend == "local" and replicas is None:
         raise ValueError("backend=local needs --replicas, the size of the cluster that it starts")
     if backend == "local" and replicas is not None:

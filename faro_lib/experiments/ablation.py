@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from faro_lib.policies.faro import FALLBACK, Faro, chosen, chosen_options
-from faro_lib.policies.paper import OBJECTIVES, PaperFaro
-from faro_lib.policies.paper_solvers import ExactPaperFaro
+from faro_lib.policies.faro import FALLBACK_MODEL, Faro, tuned, tuned_options
+from faro_lib.policies.paper import ExactPaperFaro, PaperFaro
 from faro_lib.policies.protocol import Policy
 from faro_lib.policies.registry import PolicyContext
 
@@ -35,7 +34,7 @@ def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Vari
     bare = PaperFaro(
         context.require("forecaster", "the ablation"),
         name="no relaxation",
-        objective=OBJECTIVES[f"Faro-{objective}"],
+        objective=objective,
         latency_model="upper-bound",
         utility="precise",
         predictive=False,
@@ -70,20 +69,20 @@ def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Vari
 def our_steps(
     context: PolicyContext, objective: str = OBJECTIVE, options: dict[str, Any] | None = None
 ) -> list[Variant]:
-    """From the paper's edition to `policies.faro.chosen`: what the paper leaves on the table.
+    """From the paper's edition to `policies.faro.tuned`: what the paper leaves on the table.
 
     Parameters
     ----------
-    options : those of our edition; `policies.faro.chosen_options` if None.
+    options : those of our edition; `policies.faro.tuned_options` if None.
     """
-    options = chosen_options(objective) if options is None else options
+    options = tuned_options(objective) if options is None else options
     forecaster = context.require("forecaster", "the ablation")
-    exact = ExactPaperFaro(forecaster, name="+ exact solver", objective=OBJECTIVES[f"Faro-{objective}"])
+    exact = ExactPaperFaro(forecaster, name="+ exact solver", objective=objective)
     paths = Faro(forecaster, name="+ sample paths", objective=objective)
-    name, about = ("+ latency model", f"the formula {FALLBACK!r} instead of half M/M/c")
+    name, about = ("+ latency model", f"the formula {FALLBACK_MODEL!r} instead of half M/M/c")
     if context.latency_model is not None:
         name, about = ("+ measured latency", "what constant rates did instead of half M/M/c")
-    measured = replace(paths, name=name, latency_model=chosen(context, objective).latency_model)
+    measured = replace(paths, name=name, latency_model=tuned(context, objective).latency_model)
     variants = [
         Variant(exact.name, "whole numbers, exactly, instead of COBYLA", exact, OURS),
         Variant(paths.name, f"the mean utility over {paths.samples} paths instead of a quantile", paths, OURS),

@@ -14,15 +14,15 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.experiments.compare import trial_seeds
 from faro_lib.experiments.live_slice import Notes, Slice, live, part_of, twin
+from faro_lib.http import HttpClient
 from faro_lib.metrics.frames import decisions_frame, minutes_frame
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.rayserve import profile
 from faro_lib.rayserve.backend import Endpoint, serving
 from faro_lib.rayserve.deploy import configuration, deploy
-from faro_lib.rayserve.machine import TOO_MUCH
-from faro_lib.rayserve.rest import Rest
-from faro_lib.rayserve.spec import Served, served
+from faro_lib.rayserve.machine import NOISY_CPUS
+from faro_lib.rayserve.spec import ServeSpec, serve_specs
 from faro_lib.simulate import Run
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
@@ -52,7 +52,7 @@ def thinned(workload: Workload, scale: float, max_rps: float) -> tuple[Workload,
 def study(
     one: Slice,
     policies: Mapping[str, Policy],
-    how: tuple[Served, ...],
+    how: tuple[ServeSpec, ...],
     trials: int,
     *,
     backend: str = "local",
@@ -110,12 +110,12 @@ def study(
 def reached(
     backend: str, one: Slice, how, report, *, address: str | None, serve_address: str | None
 ) -> Iterator[Endpoint]:
-    """A Ray that serves the slice's jobs: one of our own, or that of a RayService, borrowed."""
-    from faro_lib.kube.exclusive import CONTEXTS, borrowed
+    """A Ray that serves the slice's jobs: one of our own, or that of a RayService with exclusive access."""
+    from faro_lib.kube.exclusive import CONTEXTS, exclusive_access
 
     jobs, addresses = one.workload.jobs, dict(address=address, serve_address=serve_address)
     if backend in CONTEXTS:
-        with borrowed(backend, address=address, serve_address=serve_address) as ray:
+        with exclusive_access(backend, address=address, serve_address=serve_address) as ray:
             deploy(ray.ray, configuration(jobs, how, one.initial), report=report)
             yield ray
     else:
@@ -123,12 +123,12 @@ def reached(
             yield ray
 
 
-def _start_s(one: Slice, how, ray: Rest, report) -> float:
+def _start_s(one: Slice, how, ray: HttpClient, report) -> float:
     """How long a few replicas take to start, as many as there is room for; what the jobs say where there is none."""
     room = min(one.capacity - int(one.initial.sum()), 3)
     if room < 1:
         return one.workload.jobs[0].cold_start_s
-    wall_s = profile.start_time(ray, how[0], more=room)
+    wall_s = profile.measure_cold_start(ray, how[0], more=room)
     report(f"{room} replicas start in {wall_s:.1f} s of wall time")
     return wall_s * one.scale
 
@@ -142,7 +142,7 @@ def _noted(notes: Notes | None) -> dict:
 
 def too_much(notes: Notes) -> bool:
     """Whether others that do not give way kept the machine too busy for the run to be trusted."""
-    return notes.background_cpu - notes.niced_cpu > TOO_MUCH
+    return notes.background_cpu - notes.niced_cpu > NOISY_CPUS
 
 
 def _told(key, run, notes: Notes, trials: int) -> str:
@@ -264,7 +264,7 @@ def replay(
     return study(
         one,
         {name: make(name, context) for name in policies},
-        served(workload.jobs, scale=scale),
+        serve_specs(workload.jobs, scale=scale),
         trials,
         backend=backend,
         address=address,

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
+from faro_lib import control
 from faro_lib.control import GuardrailConfig
 from faro_lib.control.clock import Clock
-from faro_lib.control.controller import drive, paced
+from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.baselines import fair_share
+from faro_lib.policies.loops import paced
 from faro_lib.rayserve.cluster import RayServeCluster
-from faro_lib.rayserve.deploy import WINDOW_ROUTE
+from faro_lib.rayserve.deploy import STATS_ROUTE
 from faro_lib.rayserve.load import OUTCOMES, SERVED, Generator, Script, Sent
-from faro_lib.rayserve.machine import OtherLoad
+from faro_lib.rayserve.machine import BackgroundLoad
 from faro_lib.rayserve.profile import REPORTED_S
-from faro_lib.rayserve.rest import PATIENCE_S, Rest
-from faro_lib.rayserve.spec import Served
+from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
 from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
 from faro_lib.simulate.run import Decisions, evaluate_run
@@ -165,9 +166,9 @@ def live(
     one: Slice,
     policy: Policy,
     seed: int,
-    served: tuple[Served, ...],
-    ray: Rest,
-    http: Rest,
+    served: tuple[ServeSpec, ...],
+    ray: HttpClient,
+    http: HttpClient,
     *,
     pids: Sequence[int] = (),
     journal: str | Path | None = None,
@@ -189,8 +190,8 @@ def live(
     generator = Generator(script, clock.origin_s, max_rps=max_rps)
     began = time.perf_counter()
     try:
-        with OtherLoad((*pids, generator.pid)) as others:
-            drive(
+        with BackgroundLoad((*pids, generator.pid)) as others:
+            control.run(
                 cluster,
                 one.paced(policy),
                 one.workload.jobs,
@@ -206,7 +207,7 @@ def live(
         generator.stop()
     run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
     served_n, dropped, failed, unsent = (sent.count(outcome) for outcome in range(len(OUTCOMES)))
-    late_ms = float(np.nanquantile(sent.late_s, 0.99) * 1e3) if len(sent.late_s) else 0.0
+    late_ms = float(np.nanquantile(sent.send_lag_s, 0.99) * 1e3) if len(sent.send_lag_s) else 0.0
     overhead_s, network_overhead_s = beyond(one, draws, order, sent, http, clock)
     return run, Notes(
         others.processors,
@@ -222,13 +223,13 @@ def live(
     )
 
 
-def beyond(one: Slice, draws: Draws, order, sent: Sent, http: Rest, clock: Clock) -> tuple[float, float]:
+def beyond(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock) -> tuple[float, float]:
     """What requests took beyond the service times drawn for them, in the replicas and outside; trace seconds, means.
 
     The replicas' own sums are compared with the draws of those that were served.
     """
     time.sleep(REPORTED_S)
-    told = http.get(f"{WINDOW_ROUTE}?since={clock.origin_s}", PATIENCE_S)
+    told = http.get(f"{STATS_ROUTE}?since={clock.origin_s}", BUSY_RETRY_S)
     total = empty_row()
     for job in one.workload.jobs:
         for row in told.get(job.name, {}).get("seconds", {}).values():
@@ -242,7 +243,7 @@ def beyond(one: Slice, draws: Draws, order, sent: Sent, http: Rest, clock: Clock
     return total["service_s"] / total["done"] * one.scale - drawn_s, network_overhead_s
 
 
-def reset(one: Slice, served: tuple[Served, ...], ray: Rest, http: Rest) -> float:
+def reset(one: Slice, served: tuple[ServeSpec, ...], ray: HttpClient, http: HttpClient) -> float:
     """Back to the state that every run starts from; returns when all replicas serve and nobody waits. Seconds it took."""
     clock = Clock.starting_now()
     cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, one.capacity)

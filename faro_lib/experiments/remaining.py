@@ -13,7 +13,7 @@ from faro_lib.forecast.oracle import oracle
 from faro_lib.metrics.limit import best_by_minute, most_replicas
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext
-from faro_lib.policies.faro import chosen
+from faro_lib.policies.faro import tuned
 from faro_lib.policies.protocol import Policy
 from faro_lib.queueing import LatencyTable, service_class
 from faro_lib.simulate import Draws, ServingModel, simulate
@@ -102,13 +102,13 @@ def remaining(
     at_once = replace(workload, jobs=tuple(replace(job, cold_start_s=0.0) for job in workload.jobs))
     no_wait = replace(serving_model, idle_s=0.0, retry_s=1.0)
     # Decided in the last seconds of a minute, a move is there for the next one.
-    ours, soon = chosen(context, objective), {"cold_start_minutes": 1.0}
+    ours, soon = tuned(context, objective), {"cold_start_minutes": 1.0}
     runs: dict[str, tuple[Workload, Policy, ServingModel]] = {
         AS_IS: (workload, ours, serving_model),
         START: (workload, Beginning(ours, best[:, 0]), serving_model),
-        FORECAST: (workload, chosen(knowing, objective), serving_model),
-        MOVES: (at_once, chosen(context, objective, **soon), no_wait),
-        ALL: (at_once, Beginning(chosen(knowing, objective, **soon), best[:, 0]), no_wait),
+        FORECAST: (workload, tuned(knowing, objective), serving_model),
+        MOVES: (at_once, tuned(context, objective, **soon), no_wait),
+        ALL: (at_once, Beginning(tuned(knowing, objective, **soon), best[:, 0]), no_wait),
     }
     rows = []
     for part, (day, policy, world) in runs.items():

@@ -11,8 +11,7 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.experiments.compare import limits_of, summaries, trial_seeds
 from faro_lib.policies import PolicyContext, make
-from faro_lib.policies.paper import OBJECTIVES
-from faro_lib.policies.paper_solvers import ExactPaperFaro, GroupedPaperFaro
+from faro_lib.policies.paper import ExactPaperFaro, GroupedPaperFaro
 from faro_lib.simulate import draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, Workload, jobs_array
@@ -30,7 +29,7 @@ def make_any(name: str, context: PolicyContext):
     other = {GROUPED: GroupedPaperFaro, EXACT: ExactPaperFaro}.get(name)
     if other is None:
         return make(name, context)
-    return other(context.require("forecaster", name), name=name, objective=OBJECTIVES["Faro-Sum"])
+    return other(context.require("forecaster", name), name=name, objective="Sum")
 
 
 def enlarged(traces: Traces, how: str, jobs: int, seed: int = SEED) -> Traces:

@@ -21,7 +21,7 @@ from faro_lib import forecast
 from faro_lib.experiments.remaining import remaining
 from faro_lib.metrics.measures import minute_utility, summarize
 from faro_lib.policies import PolicyContext
-from faro_lib.policies.faro import FALLBACK, chosen
+from faro_lib.policies.faro import FALLBACK_MODEL, tuned
 from faro_lib.policies.protocol import Policy
 from faro_lib.simulate import TRIAL_SEEDS, draw, simulate
 from faro_lib.simulate.measure import measure
@@ -48,7 +48,7 @@ def alternatives(context: PolicyContext, other: PolicyContext) -> dict[str, Poli
         "a move costs 0.06": {"switching_cost": 0.06},
         "no reactive loop": {"reactive": False},
         "half of M/M/c": {"latency_model": "half-mmc"},
-        "M/G/c by correction": {"latency_model": FALLBACK},
+        "M/G/c by correction": {"latency_model": FALLBACK_MODEL},
     }
     fair: dict[str, dict] = {
         "FairSum: a move costs 0.01": {"switching_cost": 0.01},
@@ -58,13 +58,13 @@ def alternatives(context: PolicyContext, other: PolicyContext) -> dict[str, Poli
         "FairSum: deficit_weighting 2": {"deficit_weighting": 2.0},
     }
     return {
-        CHOSEN: chosen(context),
-        **{name: chosen(context, **change) for name, change in changes.items()},
-        "pooled autoregression": chosen(other),
-        f"FairSum: {CHOSEN}": chosen(context, "FairSum"),
-        **{name: chosen(context, "FairSum", **change) for name, change in fair.items()},
-        f"Fair: {CHOSEN}": chosen(context, "Fair"),
-        "Fair: no deficit_weighting": chosen(context, "Fair", deficit_weighting=0.0),
+        CHOSEN: tuned(context),
+        **{name: tuned(context, **change) for name, change in changes.items()},
+        "pooled autoregression": tuned(other),
+        f"FairSum: {CHOSEN}": tuned(context, "FairSum"),
+        **{name: tuned(context, "FairSum", **change) for name, change in fair.items()},
+        f"Fair: {CHOSEN}": tuned(context, "Fair"),
+        "Fair: no deficit_weighting": tuned(context, "Fair", deficit_weighting=0.0),
     }
 
 

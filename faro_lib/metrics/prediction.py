@@ -64,7 +64,7 @@ def learning_curve(run: Run, scored_on: Run | None = None, after_min=(0, 5, 15, 
     judge_of_job, _, *judge = _steady_minutes(scored_on or run)
     kinds = np.array([job.model for job in run.workload.jobs])
     slo_s = jobs_array(run.workload.jobs, "slo_s")
-    model, rows, done = LearnedLatency.ignorant(kinds), [], 0
+    model, rows, done = LearnedLatency.prior(kinds), [], 0
     for until in sorted(min(m, run.workload.minutes) for m in after_min):
         upto = int(np.searchsorted(minute, until))
         part = slice(done, upto)

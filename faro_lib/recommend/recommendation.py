@@ -10,7 +10,7 @@ import pandas as pd
 
 from faro_lib.allocate import OBJECTIVES
 from faro_lib.policies import Faro, PolicyContext
-from faro_lib.policies.faro import chosen
+from faro_lib.policies.faro import tuned
 from faro_lib.queueing import LatencyTable
 from faro_lib.recommend.capacity import busiest, curve, knee, needed, sizes_worth_trying
 from faro_lib.recommend.load_history import MIN_HISTORY_MINUTES, History, history_of
@@ -106,7 +106,7 @@ def recommend(
 
 
 def _policy(history: History, latency_model: LatencyTable, objective: str, forecaster: str | None) -> Faro:
-    return chosen(PolicyContext(history.jobs, history.forecaster(forecaster), latency_model), objective)
+    return tuned(PolicyContext(history.jobs, history.forecaster(forecaster), latency_model), objective)
 
 
 def _replayed(history, latency_model, objective, forecaster, violations, replicas, serving_model, report):
