@@ -13,8 +13,8 @@ from faro_lib.experiments.limits import limits_of
 from faro_lib.experiments.trials import summaries, trial_draws
 from faro_lib.figures import ablation as figure
 from faro_lib.policies import PaperFaro, PolicyContext, make
-from faro_lib.policies.faro import chosen, chosen_options
-from faro_lib.policies.paper_solvers import ExactPaperFaro
+from faro_lib.policies.faro import tuned, tuned_options
+from faro_lib.policies.paper import ExactPaperFaro
 from faro_lib.workload.synthetic import synthetic
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +40,7 @@ def options(policy):
 
 def test_the_steps_end_in_the_papers_policy_and_in_the_tuned_defaults(context):
     assert options(paper_steps(context, "Sum")[-1].policy) == options(make("Faro-Sum (paper)", context))
-    assert options(our_steps(context, "Sum")[-1].policy) == options(chosen(context, "Sum"))
+    assert options(our_steps(context, "Sum")[-1].policy) == options(tuned(context, "Sum"))
 
 
 def test_every_step_of_the_paper_changes_options_that_no_other_step_changes(context):
@@ -51,7 +51,7 @@ def test_every_step_of_the_paper_changes_options_that_no_other_step_changes(cont
 
 
 def test_an_option_that_no_step_names_becomes_a_step_of_its_own(context):
-    last = our_steps(context, options=chosen_options() | {"samples": 50})[-1]
+    last = our_steps(context, options=tuned_options() | {"samples": 50})[-1]
     assert last.policy.samples == 50
     assert "samples" in last.adds
 

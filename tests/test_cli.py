@@ -89,17 +89,17 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 def test_a_past_decision_is_explained_from_the_journal(tmp_path, capsys):
     from live_things import Wanting
 
-    from faro_lib.control.controller import drive
+    from faro_lib.control import run
     from faro_lib.simulate import SimulatedCluster, draw
     from faro_lib.workload.synthetic import synthetic
 
     day = synthetic(seed=1, jobs=2, days=0).workload().between(0, 3)
-    drive(
+    run(
         SimulatedCluster(day, draw(day, 24), 6, [1, 1]), Wanting([2, 3]), day.jobs, journal=tmp_path / "j", until_s=90.0
     )
     assert cli.main(["explain", str(tmp_path / "j"), "--at", "15", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(row["job"], row["replicas_before"], row["replicas"]) for row in rows] == [("job0", 1, 2), ("job1", 1, 3)]
+    assert [(row["job"], row["before"], row["after"]) for row in rows] == [("job0", 1, 2), ("job1", 1, 3)]
     assert cli.main(["explain", str(tmp_path / "j")]) == 0
     assert "Wanting at 80 s" in capsys.readouterr().out
     assert cli.main(["explain", str(tmp_path / "j"), "--at", "1"]) == 2

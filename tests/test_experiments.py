@@ -234,7 +234,7 @@ class TestAPolicyThatRaises:
             tuning.measured(TRACES, {"chosen": Broken()}, day=3, phase=0, capacity=13, seed=24)
 
     def test_stops_the_analysis_of_the_remaining_loss(self, stops, monkeypatch):
-        monkeypatch.setattr(remaining, "chosen", lambda *_, **__: Broken())
+        monkeypatch.setattr(remaining, "tuned", lambda *_, **__: Broken())
         table = measure(TRACES.jobs, (1, 2), minutes=3)
         with stops:
             day = DAY.between(0, 8)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from live_things import Wanting
 
 from faro_lib import cli
-from faro_lib.control.controller import drive
+from faro_lib.control import run
 from faro_lib.forecast.oracle import Oracle
 from faro_lib.policies import PolicyContext
-from faro_lib.policies.faro import chosen
+from faro_lib.policies.faro import tuned
 from faro_lib.recommend.capacity import busiest, capacity_range, knee, required_cores
 from faro_lib.recommend.load_history import History, history_from_csv, history_from_journal, history_of
 from faro_lib.recommend.now import advise
@@ -33,7 +33,7 @@ def oracle(counts=STEADY, jobs=JOBS):
 
 
 def policy(jobs=JOBS, counts=STEADY):
-    return chosen(PolicyContext(jobs, oracle(counts, jobs)), "Sum")
+    return tuned(PolicyContext(jobs, oracle(counts, jobs)), "Sum")
 
 
 def test_a_busy_job_gets_more_replicas_and_both_meet_their_slo():
@@ -66,7 +66,7 @@ def test_missing_minutes_are_not_zero_in_decisions():
     history = history_of(JOBS, gap)
     assert isinstance(history, History)
     assert history.missing == 6
-    advice = advise(JOBS, history.today, chosen(PolicyContext(JOBS, history.forecaster()), "Sum"), 12)
+    advice = advise(JOBS, history.today, tuned(PolicyContext(JOBS, history.forecaster()), "Sum"), 12)
     assert advice.forecast_rps[0] == pytest.approx(20, rel=0.1)
 
 
@@ -207,7 +207,7 @@ def observed(tmp_path):
     """A day of which `faro run` saw forty minutes, and the journal that it left."""
     day = synthetic(seed=1, jobs=2, days=3).workload().between(0, OBSERVED_MINUTES + 1)
     draws = draw(day, 1)
-    drive(
+    run(
         SimulatedCluster(day, draws, 8, np.array([4, 4])),
         Wanting([4, 4]),
         day.jobs,

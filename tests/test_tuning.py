@@ -11,7 +11,7 @@ import pytest
 from faro_lib import forecast
 from faro_lib.experiments import tuning
 from faro_lib.policies import PolicyContext
-from faro_lib.policies.faro import chosen
+from faro_lib.policies.faro import tuned
 from faro_lib.workload.synthetic import synthetic
 
 
@@ -46,7 +46,7 @@ def test_an_alternative_differs_from_the_tuned_defaults_in_the_option_it_names(w
             field.name
             for field in fields(policy)
             if field.name != "forecaster"
-            and getattr(policy, field.name) != getattr(chosen(context, policy.objective), field.name)
+            and getattr(policy, field.name) != getattr(tuned(context, policy.objective), field.name)
         }
         for name, policy in every.items()
     }
@@ -91,7 +91,7 @@ def test_differences_are_taken_between_runs_of_the_same_day_phase_and_capacity()
 
 def test_a_run_reports_its_key_its_measures_and_its_worst_job(world):
     traces, context = world
-    table = tuning.measured(traces, {"chosen": chosen(context)}, day=9, phase=0, capacity=6, seed=24)
+    table = tuning.measured(traces, {"chosen": tuned(context)}, day=9, phase=0, capacity=6, seed=24)
     assert table[["option", "day", "phase", "capacity_cores"]].iloc[0].tolist() == ["chosen", 9, 0, 6]
     assert 0 <= table["worst_job"].iloc[0] <= 1 - table["lost_utility_excl_overrun"].iloc[0] / 3
 

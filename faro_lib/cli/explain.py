@@ -27,9 +27,9 @@ def explain(
         for row in rows:
             print(json.dumps({key: _plain(value) for key, value in row.items()}))
         return
-    outcome = "dry run" if not header.act else f"not applied: {tick.error}" if tick.error else "applied"
+    outcome = "dry run" if not header.apply else f"not applied: {tick.error}" if tick.error else "applied"
     observation, decision_ms = tick.step.observation, tick.step.decision_s * 1e3
-    cores = sum(row["replicas"] * job.cores for row, job in zip(rows, header.jobs))
+    cores = sum(row["after"] * job.cores for row, job in zip(rows, header.jobs))
     print(f"{header.policy} at {observation.now_s:g} s, decided in {decision_ms:.0f} ms, {outcome}")
     print(f"{cores:g} of {observation.capacity:g} cores requested")
     print(text_table([_cells(row) for row in rows]))
@@ -38,8 +38,8 @@ def explain(
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     return {
         "job": row["job"],
-        "before": str(row["replicas_before"]),
-        "after": str(row["replicas"]),
+        "before": str(row["before"]),
+        "after": str(row["after"]),
         "drop": f"{row['drop']:.0%}",
         "observed/s": _number(row["observed_rps"], ".1f"),
         "forecast/s": _number(row["forecast_rps"], ".1f"),

@@ -48,6 +48,12 @@ def run(
     ] = None,
     fail_mode: Annotated[str, typer.Option(help="Plan without data or policy: hold or fair-share.")] = "hold",
     max_scaling_actions: Annotated[int | None, typer.Option(help="Replicas that one tick may add or remove.")] = None,
+    stale_after: Annotated[
+        float, typer.Option(help="Seconds without a job's data until the fail mode applies.")
+    ] = 60.0,
+    deadline: Annotated[
+        float | None, typer.Option(help="Discard a decision that takes longer (s).  [default: never]")
+    ] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Port for Prometheus metrics; 0 picks a free one.")] = None,
     metrics_address: Annotated[str, typer.Option(help="Network address that the metrics port binds to.")] = "127.0.0.1",
     seconds: Annotated[float | None, typer.Option(help="Stop after this time.  [default: never]")] = None,
@@ -62,17 +68,18 @@ def run(
     prometheus_token: PrometheusToken = None,
 ) -> None:
     """Run the autoscaling loop until SIGTERM or Ctrl-C. A dry run unless --apply; replicas stay as they are on exit."""
+    from faro_lib import control
     from faro_lib.control import GuardrailConfig
-    from faro_lib.control.controller import drive, paced
     from faro_lib.files import writable
     from faro_lib.policies import make
+    from faro_lib.policies.loops import paced
     from faro_lib.workload.readers import read_jobs
 
     where = Backend(
         backend, jobs, capacity, address, serve_address, plan, kubeconfig, context, prometheus, prometheus_token
     )
     table = read_jobs(jobs)
-    guardrails = GuardrailConfig(fail_mode=fail_mode, max_scaling_actions=max_scaling_actions)
+    guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline)
     chosen = make(policy, context_of(table, history, forecaster))
     chosen = chosen if tick is None else paced(chosen, tick)
     with ExitStack() as stack:
@@ -107,8 +114,8 @@ def run(
                 exporter.failure(reason, message)
             say(f"faro: {reason}: {message}")
 
-        drive(
-            cluster, chosen, table, guardrails=guardrails, act=apply, journal=journal, clock=clock, stop=stop,
+        control.run(
+            cluster, chosen, table, guardrails=guardrails, apply=apply, journal=journal, clock=clock, stop=stop,
             until_s=float("inf") if seconds is None else clock.now_s + seconds, on_step=on_step, on_failure=on_failure,
         )  # fmt: skip
 
@@ -126,7 +133,7 @@ def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> 
     """What the policy is made from; the forecaster is fitted to the counts in `history`, or starts unfitted."""
     from faro_lib import forecast
     from faro_lib.forecast.kalman import untaught
-    from faro_lib.policies import Cluster, PolicyContext
+    from faro_lib.policies import PolicyContext
     from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
     from faro_lib.simulate import ServingModel
     from faro_lib.simulate.measure import measure

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from faro_lib.policies.faro import FALLBACK, Faro, chosen, chosen_options
-from faro_lib.policies.paper import OBJECTIVES, PaperFaro
-from faro_lib.policies.paper_solvers import ExactPaperFaro
+from faro_lib.policies.faro import FALLBACK_MODEL, Faro, tuned, tuned_options
+from faro_lib.policies.paper import ExactPaperFaro, PaperFaro
 from faro_lib.policies.protocol import Policy
 from faro_lib.policies.registry import PolicyContext
 
@@ -32,7 +31,7 @@ class Variant:
 
 def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Variant]:
     """From step utilities without forecast or reaction to the paper's complete policy, in the published order."""
-    final = PaperFaro(context.require("forecaster", "the ablation"), objective=OBJECTIVES[f"Faro-{objective}"])
+    final = PaperFaro(context.require("forecaster", "the ablation"), objective=objective)
     policy = replace(
         final, latency_model="upper-bound", utility="precise", predictive=False, quantile=None, adaptive=False,
         shrink=False, reactive=False,
@@ -57,20 +56,20 @@ def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Vari
 def our_steps(
     context: PolicyContext, objective: str = OBJECTIVE, options: dict[str, Any] | None = None
 ) -> list[Variant]:
-    """From the paper's complete policy to `policies.faro.chosen`.
+    """From the paper's complete policy to `policies.faro.tuned`.
 
     Parameters
     ----------
-    options : of our edition; the tuned defaults, `policies.faro.chosen_options`, if None.
+    options : of our edition; the tuned defaults, `policies.faro.tuned_options`, if None.
     """
-    options = chosen_options(objective) if options is None else options
+    options = tuned_options(objective) if options is None else options
     forecaster = context.require("forecaster", "the ablation")
-    exact = ExactPaperFaro(forecaster, name="+ exact solver", objective=OBJECTIVES[f"Faro-{objective}"])
+    exact = ExactPaperFaro(forecaster, name="+ exact solver", objective=objective)
     paths = Faro(forecaster, name="+ sample paths", objective=objective)
     name, about = ("+ measured latency", "latencies measured at constant rates instead of half M/M/c")
     if context.latency_model is None:
-        name, about = ("+ latency model", f"the formula {FALLBACK!r} instead of half M/M/c")
-    policy = replace(paths, name=name, latency_model=chosen(context, objective).latency_model)
+        name, about = ("+ latency model", f"the formula {FALLBACK_MODEL!r} instead of half M/M/c")
+    policy = replace(paths, name=name, latency_model=tuned(context, objective).latency_model)
     variants = [
         Variant(exact.name, "whole numbers, exactly, instead of COBYLA", exact, OURS),
         Variant(paths.name, f"the mean utility over {paths.samples} paths instead of a quantile", paths, OURS),

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from faro_lib import control
 from faro_lib.control import GuardrailConfig
 from faro_lib.control.clock import Clock
-from faro_lib.control.controller import drive, paced
 from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.baselines import fair_share
+from faro_lib.policies.loops import paced
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import STATS_ROUTE
@@ -189,7 +190,7 @@ def run_live(
     began = time.perf_counter()
     try:
         with BackgroundLoad((*endpoint.pids, generator.pid)) as others:
-            drive(
+            control.run(
                 cluster, one.paced(policy), one.workload.jobs, guardrails=one.guardrails, journal=journal, clock=clock,
                 until_s=one.workload.minutes * MINUTE_S, on_step=decisions.append,
                 on_failure=lambda reason, message: failures.append((reason, message)),

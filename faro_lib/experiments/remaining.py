@@ -13,7 +13,7 @@ from faro_lib.forecast.oracle import oracle
 from faro_lib.metrics.limit import best_by_minute, max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext
-from faro_lib.policies.faro import chosen
+from faro_lib.policies.faro import tuned
 from faro_lib.queueing import LatencyTable, service_class
 from faro_lib.simulate import Draws, ServingModel
 from faro_lib.simulate.cluster import PAPER
@@ -75,11 +75,11 @@ def remaining(
     # A move that is decided in the last seconds of a minute is complete when the next one begins.
     soon, first = {"cold_start_minutes": 1.0}, best[:, 0]
     cases = [
-        (AS_IS, workload, chosen(context, objective), serving_model, None),
-        (START, workload, chosen(context, objective), serving_model, first),
-        (FORECAST, workload, chosen(informed, objective), serving_model, None),
-        (MOVES, at_once, chosen(context, objective, **soon), no_wait, None),
-        (ALL, at_once, chosen(informed, objective, **soon), no_wait, first),
+        (AS_IS, workload, tuned(context, objective), serving_model, None),
+        (START, workload, tuned(context, objective), serving_model, first),
+        (FORECAST, workload, tuned(informed, objective), serving_model, None),
+        (MOVES, at_once, tuned(context, objective, **soon), no_wait, None),
+        (ALL, at_once, tuned(informed, objective, **soon), no_wait, first),
     ]
     columns, rows = ["lost_utility", "slo_violation_rate"], []
     for part, day, policy, model, initial in cases:

@@ -12,8 +12,7 @@ from faro_lib import forecast
 from faro_lib.experiments.limits import limits_of
 from faro_lib.experiments.trials import Report, summaries, trial_draws
 from faro_lib.policies import Policy, PolicyContext, make
-from faro_lib.policies.paper import OBJECTIVES
-from faro_lib.policies.paper_solvers import ExactPaperFaro, GroupedPaperFaro
+from faro_lib.policies.paper import ExactPaperFaro, GroupedPaperFaro
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, arrays_of
 from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
@@ -30,7 +29,7 @@ def make_any(name: str, context: PolicyContext) -> Policy:
     solver = {GROUPED: GroupedPaperFaro, EXACT: ExactPaperFaro}.get(name)
     if solver is None:
         return make(name, context)
-    return solver(context.require("forecaster", name), name=name, objective=OBJECTIVES["Faro-Sum"])
+    return solver(context.require("forecaster", name), name=name, objective="Sum")
 
 
 def enlarged(traces: Traces, how: str, jobs: int, seed: int = SEED) -> Traces:

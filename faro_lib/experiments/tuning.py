@@ -23,7 +23,7 @@ from faro_lib.experiments.remaining import remaining
 from faro_lib.experiments.trials import run_trials
 from faro_lib.metrics.measures import minute_utility, summarize
 from faro_lib.policies import PolicyContext
-from faro_lib.policies.faro import FALLBACK, chosen
+from faro_lib.policies.faro import FALLBACK_MODEL, tuned
 from faro_lib.policies.protocol import Policy
 from faro_lib.simulate import TRIAL_SEEDS, draw
 from faro_lib.simulate.measure import measure
@@ -46,7 +46,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "switching cost 0.06": {"switching_cost": 0.06},
     "no reactive loop": {"reactive": False},
     "half of M/M/c": {"latency_model": "half-mmc"},
-    "M/G/c by correction": {"latency_model": FALLBACK},
+    "M/G/c by correction": {"latency_model": FALLBACK_MODEL},
 }
 FAIR_SUM_CHANGES: dict[str, dict[str, Any]] = {
     "switching cost 0.01": {"switching_cost": 0.01},
@@ -60,13 +60,13 @@ FAIR_SUM_CHANGES: dict[str, dict[str, Any]] = {
 def alternatives(context: PolicyContext, other: PolicyContext) -> dict[str, Policy]:
     """The tuned defaults, and variants that differ in one option; `other` has another forecaster."""
     return {
-        CHOSEN: chosen(context),
-        **{name: chosen(context, **change) for name, change in CHANGES.items()},
-        "pooled autoregression": chosen(other),
-        f"FairSum: {CHOSEN}": chosen(context, "FairSum"),
-        **{f"FairSum: {name}": chosen(context, "FairSum", **change) for name, change in FAIR_SUM_CHANGES.items()},
-        f"Fair: {CHOSEN}": chosen(context, "Fair"),
-        "Fair: no deficit weighting": chosen(context, "Fair", deficit_weighting=0.0),
+        CHOSEN: tuned(context),
+        **{name: tuned(context, **change) for name, change in CHANGES.items()},
+        "pooled autoregression": tuned(other),
+        f"FairSum: {CHOSEN}": tuned(context, "FairSum"),
+        **{f"FairSum: {name}": tuned(context, "FairSum", **change) for name, change in FAIR_SUM_CHANGES.items()},
+        f"Fair: {CHOSEN}": tuned(context, "Fair"),
+        "Fair: no deficit weighting": tuned(context, "Fair", deficit_weighting=0.0),
     }
 
 

@@ -67,7 +67,7 @@ def learning_curve(
     of_job, minute, *learned = _steady_minutes(run)
     scored_job, _, *scored = _steady_minutes(scored_on or run)
     kinds, slo_s = np.array([job.model for job in run.workload.jobs]), arrays_of(run.workload.jobs).slo_s
-    model, rows, done = LearnedLatency.ignorant(kinds), [], 0
+    model, rows, done = LearnedLatency.prior(kinds), [], 0
     for until in sorted(min(m, run.workload.minutes) for m in after_minutes):
         part = slice(done, int(np.searchsorted(minute, until)))
         model = model.learn(list(kinds[of_job[part]]), slo_s[of_job[part]], *(values[part] for values in learned))

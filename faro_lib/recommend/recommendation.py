@@ -10,7 +10,7 @@ import pandas as pd
 from faro_lib.allocate import OBJECTIVES
 from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
-from faro_lib.policies.faro import chosen
+from faro_lib.policies.faro import tuned
 from faro_lib.recommend.capacity import busiest, capacity_curve, capacity_range, knee, required_cores
 from faro_lib.recommend.load_history import MIN_HISTORY_MINUTES, History, history_of
 from faro_lib.recommend.now import Advice, advise
@@ -94,7 +94,7 @@ def recommend(
     latency_model = measure(history.jobs, minutes=20, serving_model=serving_model)
 
     def policy(history: History) -> Faro:
-        return chosen(PolicyContext(history.jobs, history.forecaster(forecaster), latency_model), objective)
+        return tuned(PolicyContext(history.jobs, history.forecaster(forecaster), latency_model), objective)
 
     if not with_curve:
         assert capacity is not None
