@@ -1,7 +1,12 @@
 """Utilities of latencies, penalties of drop rates, and the utility table of a decision."""
 
 from faro_lib.utility.functions import (
-    MEASURE_STEPS, SOLVER_STEPS, precise_drop_penalty, precise_utility, relaxed_drop_penalty, relaxed_utility,
+    MEASURE_STEPS,
+    SOLVER_STEPS,
+    precise_drop_penalty,
+    precise_utility,
+    relaxed_drop_penalty,
+    relaxed_utility,
 )  # fmt: skip
 from faro_lib.utility.table import DROPS, UtilityTable, build_table, predicted_latency
 

@@ -45,7 +45,7 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
     keys: list
     if isinstance(latency_model, str):
         keys = [_formula_key(latency_model, job) for job in jobs]
-        classes = {key: None for key in keys}
+        classes = dict.fromkeys(keys)
         stacks = _formula_stack(latency_model, utility, float(alpha), columns, tuple(classes))
     elif hasattr(latency_model, "expected_utility"):
         # Curves of a measured table are cached; a model that learns may answer differently next time.
