@@ -52,7 +52,7 @@ rule simulated:
     conda:
         ENVIRONMENT
     params:
-        code=code_of("faro_lib/experiments/compare.py"),
+        code=code_of("faro_lib/metrics/frames.py"),
     message:
         "simulated: all capacities in one table"
     shell:

@@ -20,14 +20,20 @@ def write(folder, *names):
     for name in names:
         (folder / name).write_text("x")
 """
-TRACES = WRITE + """
+TRACES = (
+    WRITE
+    + """
 import faro_lib.workload
 write("traces", "requests.parquet", "jobs.csv")
 """
-QUEUEING = WRITE + """
+)
+QUEUEING = (
+    WRITE
+    + """
 import faro_lib.queueing
 write("queueing", "measured.npz", "half_against_exact.csv", "relaxed_latency.csv", "drop_penalty.csv")
 """
+)
 SIMULATION = """
 import time
 from pathlib import Path

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-from faro_lib.rayserve.statistics import Board, empty_row
+from faro_lib.rayserve.statistics import StatsAggregator, empty_row
 from faro_lib.workload import Job
 
 JOBS = (Job("a", cold_start_s=5.0), Job("b", cold_start_s=5.0))
@@ -30,7 +30,7 @@ class FakeRay:
         self.targets, self.cpus, self.token = dict(targets), cpus, token
         self.scaled: list[tuple[str, int]] = []
         self.status, self.window_status, self.hang_s = 200, 200, 0.0
-        self.board = Board()
+        self.board = StatsAggregator()
 
     def hear(self, job: str, per_second: int, seconds, latency_s: float = 0.1) -> None:
         """A replica of the job reports so many requests in each of these seconds."""

@@ -9,12 +9,12 @@ import pytest
 from fake_serve import DeclaredRay
 from k8s_world import OFFLINE, World, apply, kubeconfig, until
 
-from faro_lib.kube.exclusive import borrowed
+from faro_lib.http import Unauthorized
+from faro_lib.kube.exclusive import exclusive_access
 from faro_lib.kube.manifests import NAME as CONTROLLER
 from faro_lib.kube.rayservice import SECRET, Workers, rayservice
 from faro_lib.rayserve.deploy import configuration, deploy
-from faro_lib.rayserve.rest import Refusal
-from faro_lib.rayserve.spec import served
+from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 
 sys.path.insert(0, str(OFFLINE))
@@ -31,7 +31,7 @@ def world(tmp_path, monkeypatch):
     until(lambda: one.api.get(RAYSERVICES), 60)
     meta = {"name": SECRET, "namespace": one.namespace}
     apply(one.api, {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"auth_token": "s3cret"}})
-    apply(one.api, rayservice("ray", one.namespace, THEIRS, served(THEIRS), [3], Workers(1, 4), "none", "2.60.0"))
+    apply(one.api, rayservice("ray", one.namespace, THEIRS, serve_specs(THEIRS), [3], Workers(1, 4), "none", "2.60.0"))
     yield one
     one.close()
 
@@ -39,7 +39,7 @@ def world(tmp_path, monkeypatch):
 @pytest.fixture
 def ray():
     fake = DeclaredRay("s3cret")
-    fake.answer("PUT", "/api/serve/applications/", {"applications": configuration(THEIRS, served(THEIRS), [3])})
+    fake.answer("PUT", "/api/serve/applications/", {"applications": configuration(THEIRS, serve_specs(THEIRS), [3])})
     with fake.served() as url:
         yield fake, url
 
@@ -49,7 +49,7 @@ def controllers(world) -> int:
 
 
 def lent(world, url, name="ray"):
-    return borrowed(
+    return exclusive_access(
         "kubernetes", address=url, serve_address=url, place=(world.namespace, name), kubeconfig=kubeconfig()
     )
 
@@ -58,7 +58,7 @@ def test_its_controllers_rest_its_ray_serves_our_jobs_and_then_all_is_as_it_was(
     fake, url = ray
     with lent(world, url) as there:
         assert controllers(world) == 0
-        deploy(there.ray, configuration(OURS, served(OURS), np.array([2, 1])))
+        deploy(there.ray, configuration(OURS, serve_specs(OURS), np.array([2, 1])))
         assert fake.counts() == {"a": 2, "b": 1}
         assert "s3cret" not in repr(there)
     assert fake.counts() == {"theirs": 3}
@@ -70,7 +70,7 @@ def test_an_experiment_that_fails_gives_it_back_too(world, ray):
 
     def experiment():
         with lent(world, url) as there:
-            deploy(there.ray, configuration(OURS, served(OURS), np.array([2, 1])))
+            deploy(there.ray, configuration(OURS, serve_specs(OURS), np.array([2, 1])))
             raise RuntimeError("went wrong")
 
     with pytest.raises(RuntimeError, match="went wrong"):
@@ -89,7 +89,7 @@ def test_one_that_is_not_there_or_does_not_answer_is_refused_and_nothing_is_touc
     with pytest.raises(OSError, match="refused"), lent(world, "http://127.0.0.1:9"):
         pass
     fake.token = "another"
-    with pytest.raises(Refusal, match="the token is wrong"), lent(world, url):
+    with pytest.raises(Unauthorized, match="the token is wrong"), lent(world, url):
         pass
     assert controllers(world) == 2
     assert fake.counts() == {"theirs": 3}

@@ -8,8 +8,8 @@ import pytest
 from k8s_world import OFFLINE, World, apply, until
 
 from faro_lib.kube.capacity import Shape
+from faro_lib.kube.capacity_watch import ClusterCapacity
 from faro_lib.kube.client import MERGE, connect
-from faro_lib.kube.leader_gate import ClusterCapacity
 
 sys.path.insert(0, str(OFFLINE))
 pytestmark = pytest.mark.k8s
@@ -37,7 +37,7 @@ def world(tmp_path):
 def capacity(world, nodes):
     shape = Shape(quantum=1.0)
     watched = ClusterCapacity(world.api, world.namespace, ({"app": "job"},), shape).start()
-    until(lambda: watched().cores == 12, what="three nodes of four cores")
+    until(lambda: watched.current().cores == 12, what="three nodes of four cores")
     yield watched
     watched.stop()
 

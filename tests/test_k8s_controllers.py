@@ -14,8 +14,8 @@ from k8s_world import OFFLINE, Controller, FakePrometheus, World, apply, kubecon
 from faro_lib import cli
 from faro_lib.kube import preflight
 from faro_lib.kube.client import MERGE, connect
-from faro_lib.kube.manifests import Wanted, rights
-from faro_lib.kube.status import PLURAL, definition
+from faro_lib.kube.manifests import ManifestSpec, rbac
+from faro_lib.kube.status import PLURAL, crd
 
 sys.path.insert(0, str(OFFLINE))
 pytestmark = pytest.mark.k8s
@@ -44,10 +44,10 @@ def prometheus():
 @pytest.fixture
 def world(tmp_path, nodes):
     one = World(tmp_path)
-    apply(one.api, definition(), *(one.deployment(name) for name in NAMES))
+    apply(one.api, crd(), *(one.deployment(name) for name in NAMES))
     until(lambda: one.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
-    wanted = Wanted(jobs=(), jobs_text="", backend="deployments", namespace=one.namespace, prometheus="http://x")
-    apply(one.api, *rights(wanted))
+    wanted = ManifestSpec(jobs=(), jobs_text="", backend="deployments", namespace=one.namespace, prometheus="http://x")
+    apply(one.api, *rbac(wanted))
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES)))
     yield one
     one.close()

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from k8s_world import OFFLINE, FakePrometheus, World, apply, kubeconfig, table, until
 
-from faro_lib.control import GuardrailConfig, Limits, Memory, Step, tick
+from faro_lib.control import GuardrailConfig, Memory, Step, tick
 from faro_lib.control.clock import Clock
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity import Capacity
 from faro_lib.kube.client import MERGE, ApiError, connect
-from faro_lib.kube.deployment_metrics import Prometheus
-from faro_lib.kube.deployments import Address, Deployments
-from faro_lib.kube.leader_gate import Governed, LostLease
-from faro_lib.kube.manifests import Wanted, rights
-from faro_lib.kube.status import PLURAL, Reporter, definition
+from faro_lib.kube.deployment_metrics import DeploymentMetrics
+from faro_lib.kube.deployments import DeploymentRef, Deployments
+from faro_lib.kube.leader_gate import LeaderGatedCluster, LostLease
+from faro_lib.kube.manifests import ManifestSpec, rbac
+from faro_lib.kube.status import PLURAL, Reporter, crd
 from faro_lib.policies import FairShare
 from faro_lib.policies.protocol import DRIFT_CORRECTED
 from faro_lib.workload import Job
@@ -54,9 +54,9 @@ def prometheus():
 def deployments(world, names, prometheus, api=None, replicas=1, capacity=8.0):
     jobs = tuple(Job(name, cold_start_s=5) for name in names)
     apply(world.api, *(world.deployment(name, replicas) for name in names))
-    addresses = [Address.of(job, row["deployment"], world.namespace) for job, row in zip(jobs, table(names))]
+    addresses = [DeploymentRef.of(job, row["deployment"], world.namespace) for job, row in zip(jobs, table(names))]
     return jobs, Deployments(
-        api or world.api, addresses, Prometheus(prometheus.url), Clock.starting_now(in_s=-901), capacity
+        api or world.api, addresses, DeploymentMetrics(prometheus.url), Clock.starting_now(in_s=-901), capacity
     )
 
 
@@ -104,13 +104,13 @@ def test_what_someone_else_has_scaled_meanwhile_is_not_overwritten_but_seen_and_
     world, prometheus
 ):
     jobs, cluster = deployments(world, ["a"], prometheus, capacity=3)
-    policy, rules, limits = FairShare(), GuardrailConfig(), Limits.of(jobs)
+    policy, rules = FairShare(), GuardrailConfig()
     memory = Memory.start(policy, jobs)
 
     def step(meddle=lambda: None) -> Step:
         nonlocal memory
         seen = cluster.observe()
-        memory, done = tick(policy, rules, limits, memory, seen)
+        memory, done = tick(policy, rules, jobs, memory, seen)
         meddle()
         cluster.apply(done.target, done.plan.drop)
         return done
@@ -158,18 +158,18 @@ def test_two_hundred_jobs_are_reconciled_in_one_turn_in_under_two_seconds(world,
     names = [f"job{i:03d}" for i in range(200)]
     apply(
         world.api,
-        *rights(Wanted(jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x")),
+        *rbac(ManifestSpec(jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x")),
     )
     account = connect(world.account("faro-controller"))
     jobs, cluster = deployments(world, names, prometheus, account, replicas=0, capacity=400.0)
-    policy, rules, limits = FairShare(), GuardrailConfig(), Limits.of(jobs)
+    policy, rules = FairShare(), GuardrailConfig()
     until(lambda: len(cluster.read()) == 200)
     took_s = []
     for capacity in (400.0, 600.0, 400.0):  # the best of three: the limit is the program's, not the machine's
         cluster.cores = capacity
         cluster._asked_at[:] = -np.inf
         began = time.perf_counter()
-        _, step = tick(policy, rules, limits, Memory.start(policy, jobs), cluster.observe())
+        _, step = tick(policy, rules, jobs, Memory.start(policy, jobs), cluster.observe())
         cluster.apply(step.target, step.plan.drop)
         took_s.append(time.perf_counter() - began)
         assert [found.target for found in cluster.read()] == [capacity // 200] * 200
@@ -201,14 +201,14 @@ class Lease:
     def __init__(self, leads, holder="me"):
         self._leads, self.holder = leads, holder
 
-    def leads(self, for_s):
+    def is_leader(self, for_s):
         return self._leads
 
 
 @pytest.mark.parametrize("holder", ["", "me"])
 def test_without_the_lease_nothing_is_written(world, prometheus, holder):
     _, cluster = deployments(world, ["a"], prometheus)
-    governed = Governed(cluster, lambda: Capacity(5, {}, {}), Lease(False, holder))
+    governed = LeaderGatedCluster(cluster, lambda: Capacity(5, {}, {}), Lease(False, holder))
     assert governed.observe().capacity == 5
     governed.apply(np.array([4]), np.zeros(1))
     assert replicas(world, "a") == 1
@@ -217,23 +217,23 @@ def test_without_the_lease_nothing_is_written(world, prometheus, holder):
 def test_who_has_lost_the_lease_to_another_ends(world, prometheus):
     _, cluster = deployments(world, ["a"], prometheus)
     with pytest.raises(LostLease, match="held by other"):
-        Governed(cluster, None, Lease(False, "other")).apply(np.array([4]), np.zeros(1))
+        LeaderGatedCluster(cluster, None, Lease(False, "other")).apply(np.array([4]), np.zeros(1))
     assert replicas(world, "a") == 1
 
 
 def test_a_turn_is_seen_in_the_plan_and_in_events(world, prometheus):
-    apply(world.api, definition())
+    apply(world.api, crd())
     until(lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
     jobs, cluster = deployments(world, ["a", "b"], prometheus, capacity=6.0)
     policy = FairShare()
-    _, step = tick(policy, GuardrailConfig(), Limits.of(jobs), Memory.start(policy, jobs), cluster.observe())
+    _, step = tick(policy, GuardrailConfig(), jobs, Memory.start(policy, jobs), cluster.observe())
     report = Reporter(world.api, world.namespace, "main", "FairShare", jobs, "me-1")
     report(step)
     plan = until(lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}/main").get("status"))
     report.close()
     assert plan["capacityCores"] == 6
     assert plan["targets"] == "a=3 b=3"
-    assert [(job["name"], job["target"], job["reason"]) for job in plan["jobs"]] == [
+    assert [(job["name"], job["desiredReplicas"], job["reason"]) for job in plan["jobs"]] == [
         ("a", 3, "fair-share"),
         ("b", 3, "fair-share"),
     ]
@@ -242,7 +242,7 @@ def test_a_turn_is_seen_in_the_plan_and_in_events(world, prometheus):
     assert "a: 1 -> 3 replicas (fair-share)" in {event["message"] for event in events}
 
 
-# --- rights ----------------------------------------------------------------------------------------------------------
+# --- rbac ----------------------------------------------------------------------------------------------------------
 
 USED = [
     ("deployments", preflight.ALWAYS + preflight.FOR_DEPLOYMENTS),
@@ -264,14 +264,14 @@ FORBIDDEN = [
 
 def controller_account(world, backend):
     wanted = dict(jobs=(), jobs_text="", backend=backend, namespace=world.namespace, prometheus="http://x")
-    apply(world.api, *rights(Wanted(**wanted)))
+    apply(world.api, *rbac(ManifestSpec(**wanted)))
     return connect(world.account("faro-controller"))
 
 
 @pytest.mark.parametrize(("backend", "used"), USED)
 def test_the_controllers_account_may_do_each_thing_that_it_does(world, backend, used):
     account = controller_account(world, backend)
-    preflight.check_rights(account, world.namespace, used)
+    preflight.check_permissions(account, world.namespace, used)
 
 
 @pytest.mark.parametrize(("method", "path"), FORBIDDEN)
@@ -291,4 +291,4 @@ def test_the_controllers_account_may_not(world, method, path):
 def test_a_missing_right_is_named(world):
     account = controller_account(world, "rayserve")
     with pytest.raises(ValueError, match=r"may not list deployments\.apps in namespace"):
-        preflight.check_rights(account, world.namespace, preflight.FOR_DEPLOYMENTS)
+        preflight.check_permissions(account, world.namespace, preflight.FOR_DEPLOYMENTS)

@@ -13,7 +13,7 @@ from k8s_world import OFFLINE, ROOT, World, apply, kubeconfig, path_of, until
 
 from faro_lib import cli
 from faro_lib.kube.client import ApiError
-from faro_lib.kube.status import definition
+from faro_lib.kube.status import crd
 
 sys.path.insert(0, str(OFFLINE))
 JOBS = ROOT / "cluster/jobs.yaml"
@@ -220,7 +220,7 @@ def test_a_real_api_server_takes_every_object_in_a_dry_run(written, world):
     from fakekuberay import definition as ray_definition
 
     _, _, things = written
-    apply(world.api, definition())
+    apply(world.api, crd())
     # KubeRay's own definition, where the operator is installed, is left alone.
     try:
         world.api.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/rayservices.ray.io")
@@ -256,7 +256,7 @@ def serves(world, path) -> bool:
 @pytest.mark.k8s
 def test_a_second_apply_changes_nothing(written, world):
     _, _, things = written
-    apply(world.api, definition())
+    apply(world.api, crd())
     until(lambda: world.api.get("/apis/autoscaling.faro/v1alpha1/faroplans"), 60)
     ours = [
         copy.deepcopy(thing)
@@ -276,7 +276,7 @@ def test_a_second_apply_changes_nothing(written, world):
 def test_kubectl_shows_the_plan_as_a_table(world):
     if not shutil.which("kubectl"):
         pytest.skip("kubectl is not installed")
-    apply(world.api, definition())
+    apply(world.api, crd())
     until(lambda: world.api.get("/apis/autoscaling.faro/v1alpha1/faroplans"), 60)
     meta = {"name": "main", "namespace": world.namespace}
     apply(

@@ -13,8 +13,8 @@ import yaml
 from k8s_world import OFFLINE, Controller, FakePrometheus, World, apply, kubeconfig, table, until
 
 from faro_lib.kube.client import MERGE, connect
-from faro_lib.kube.manifests import Wanted, rights
-from faro_lib.kube.status import PLURAL, definition
+from faro_lib.kube.manifests import ManifestSpec, rbac
+from faro_lib.kube.status import PLURAL, crd
 
 sys.path.insert(0, str(OFFLINE))
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
@@ -41,10 +41,10 @@ def nodes():
 
 def furnish(world: World) -> None:
     """What an operator applies."""
-    apply(world.api, definition(), *(world.deployment(name) for name in NAMES))
+    apply(world.api, crd(), *(world.deployment(name) for name in NAMES))
     until(lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
-    wanted = Wanted(jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x")
-    apply(world.api, *rights(wanted))
+    wanted = ManifestSpec(jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x")
+    apply(world.api, *rbac(wanted))
 
 
 def replicas(world: World) -> list[int]:

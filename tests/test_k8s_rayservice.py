@@ -11,13 +11,13 @@ from fake_serve import DeclaredRay
 from k8s_world import OFFLINE, Controller, World, apply, kubeconfig, path_of, until
 
 from faro_lib import cli
+from faro_lib.http import HttpClient
 from faro_lib.kube.client import MERGE, connect
-from faro_lib.kube.manifests import Wanted, rights
+from faro_lib.kube.manifests import ManifestSpec, rbac
 from faro_lib.kube.rayservice import SECRET, Workers, rayservice
 from faro_lib.kube.status import PLURAL
-from faro_lib.kube.status import definition as plans
-from faro_lib.rayserve.rest import Rest
-from faro_lib.rayserve.spec import served
+from faro_lib.kube.status import crd as plans
+from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 
 sys.path.insert(0, str(OFFLINE))
@@ -45,8 +45,8 @@ class Ray:
         self.world, self.url, self.fake = world, url, fake
         self.operator = None
 
-    def reached(self, namespace, name, token) -> Rest:
-        return Rest(self.url, token)
+    def reached(self, namespace, name, token) -> HttpClient:
+        return HttpClient(self.url, token)
 
     def operate(self) -> None:
         from fakekuberay import FakeKubeRay
@@ -56,7 +56,7 @@ class Ray:
         self.operator = FakeKubeRay(self.world.api, self.reached, self.world.namespace).start()
 
     def describe(self, max_ongoing_requests: int = 10, jobs=JOBS, initial=(1, 2)) -> None:
-        how = served(jobs, {job.name: {"max_ongoing_requests": max_ongoing_requests} for job in jobs})
+        how = serve_specs(jobs, {job.name: {"max_ongoing_requests": max_ongoing_requests} for job in jobs})
         size = Workers(2, 4, 1.0)
         thing = rayservice("ray", self.world.namespace, jobs, how, initial, size, "none", "2.60.0")
         cluster = thing["spec"]["rayClusterConfig"]
@@ -87,7 +87,7 @@ def world(tmp_path, nodes):
     apply(one.api, plans(), definition())
     for path in (f"/apis/autoscaling.faro/v1alpha1/{PLURAL}", RAYSERVICES):
         until(lambda path=path: one.api.get(path), 60, path)
-    apply(one.api, *rights(Wanted(jobs=(), jobs_text="", namespace=one.namespace)))
+    apply(one.api, *rbac(ManifestSpec(jobs=(), jobs_text="", namespace=one.namespace)))
     rows = [{"job": job.name, "cold_start_s": 5} for job in JOBS]
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(rows))
     (tmp_path / "token").write_text("first")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kube_things import is_replica, node, pod, quota, replica
 
 from faro_lib.kube.capacity import CORES, Shape, capacity, cores_of_workers, requests_of, tolerates
-from faro_lib.kube.leader_gate import small_node, small_pod
+from faro_lib.kube.capacity_watch import small_node, small_pod
 
 WHOLE = Shape(quantum=1.0)
 

@@ -15,10 +15,10 @@ from faro_lib.control.clock import Clock
 from faro_lib.kube import client
 from faro_lib.kube.client import ApiError
 from faro_lib.kube.deployment_metrics import Load, Queries
-from faro_lib.kube.deployments import Address, Deployments
-from faro_lib.kube.informer import Watched
-from faro_lib.kube.leader_gate import Governed
-from faro_lib.kube.lease import Leadership, Terms
+from faro_lib.kube.deployments import DeploymentRef, Deployments
+from faro_lib.kube.informer import Informer
+from faro_lib.kube.leader_gate import LeaderGatedCluster
+from faro_lib.kube.lease import Leadership, LeaseTimings
 from faro_lib.kube.status import Reporter, status_of
 from faro_lib.policies.protocol import HISTORY_MINUTES, HOLD, Plan
 from faro_lib.workload import Job
@@ -85,14 +85,14 @@ def test_a_watch_outlives_nonsense_and_says_that_what_it_knows_is_old(caplog):
         return 200, next(answers, {"items": [thing("a", "1")], "metadata": {"resourceVersion": "1"}})
 
     with serving(answer) as server:
-        watched = Watched(api_at(server, retries=0), "/things").start()
+        watched = Informer(api_at(server, retries=0), "/things").start()
         watched.wait(10)
         watched.stop()
-    assert [one["metadata"]["name"] for one in watched.things()] == ["a"]
-    assert "what is known of /things may be old" in caplog.text
+    assert [one["metadata"]["name"] for one in watched.items()] == ["a"]
+    assert "the copy of /things may be stale" in caplog.text
 
 
-TERMS = Terms(duration_s=3.0, renew_s=0.1, margin_s=0.5)
+TERMS = LeaseTimings(duration_s=3.0, retry_period_s=0.1, renew_deadline_s=2.5)
 
 
 class Leases:
@@ -161,7 +161,7 @@ def test_the_time_of_the_condition_is_that_of_its_change_and_not_of_the_report()
         0.0,
     )
     said = status_of(JOBS, step, "me", "2026-01-01T00:05:00Z", "2026-01-01T00:00:00Z")
-    assert said["decidedAt"] == "2026-01-01T00:05:00Z"
+    assert said["lastDecisionTime"] == "2026-01-01T00:05:00Z"
     assert said["conditions"][0]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
     assert said["usedCores"] == 3
 
@@ -204,7 +204,7 @@ class Silent:
 
 
 def deployments(server, clock=None, cores=8.0):
-    addresses = [Address(job, "jobs", job.name, Queries("r[$window]", "m[$window]")) for job in JOBS]
+    addresses = [DeploymentRef(job, "jobs", job.name, Queries("r[$window]", "m[$window]")) for job in JOBS]
     return Deployments(server, addresses, Silent(), clock or Clock.starting_now(in_s=-1000), cores)
 
 
@@ -215,7 +215,7 @@ def test_deployments_are_seen_at_the_instant_of_the_tick_so_that_policies_which_
     seen = cluster.observe()
     assert seen.now_s == 960.0
     assert seen.minute == 16
-    ends, asked_s = cluster._prometheus.asked
+    ends, asked_s = cluster._metrics.asked
     assert (len(ends), ends[-1], asked_s) == (HISTORY_MINUTES, clock.origin_s + 16 * MINUTE_S, clock.origin_s + 960.0)
 
 
@@ -243,15 +243,15 @@ class Lease:
     def __init__(self, questions):
         self.left = questions
 
-    def leads(self, for_s):
+    def is_leader(self, for_s):
         self.left -= 1
         return self.left >= 0
 
 
 def test_a_lease_that_ends_in_mid_apply_ends_the_writing():
     server = Server(a=4, b=4)
-    cluster = Governed(deployments(server), None, Lease(2))
+    cluster = LeaderGatedCluster(deployments(server), None, Lease(2))
     cluster.observe()
-    with pytest.raises(ApiError, match="another controller may act by now"):
+    with pytest.raises(ApiError, match="another controller may act now"):
         cluster.apply(np.array([2, 6]), np.zeros(2))
     assert server.replicas == {"a": 2, "b": 4}

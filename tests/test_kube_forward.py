@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from faro_lib.kube.exclusive import forwarded
+from faro_lib.kube.exclusive import port_forward
 
 SERVES = """#!{python}
 import http.server, os, sys
@@ -43,7 +43,7 @@ def kubectl(tmp_path, monkeypatch):
 
 def test_complaints_do_not_stop_it_and_it_ends_with_us(kubectl):
     kubectl(SERVES.format(python=sys.executable))
-    with forwarded("faro", "service/faro", (8265,), None, None) as (address,):
+    with port_forward("faro", "service/faro", (8265,), None, None) as (address,):
         for _ in range(3):
             with urllib.request.urlopen(address, timeout=10) as answer:
                 pid = int(answer.read())
@@ -55,6 +55,6 @@ def test_one_that_refuses_is_one_line(kubectl):
     kubectl(REFUSES)
     with (
         pytest.raises(ValueError, match=r'^kubectl port-forward service/faro: error: services "faro" not found$'),
-        forwarded("faro", "service/faro", (8265,), None, None),
+        port_forward("faro", "service/faro", (8265,), None, None),
     ):
         pass

@@ -14,8 +14,8 @@ import pytest
 from k8s_world import MARKED
 
 from faro_lib.kube.client import Api, ApiError, connect
-from faro_lib.kube.deployment_metrics import Prometheus, Queries
-from faro_lib.kube.informer import Watched
+from faro_lib.kube.deployment_metrics import DeploymentMetrics, Queries
+from faro_lib.kube.informer import Informer
 
 
 class Fake(ThreadingHTTPServer):
@@ -175,15 +175,15 @@ def test_a_watch_whose_version_is_gone_lists_again():
         return 200, [{"type": "ADDED", "object": thing("c", "2")}, gone]
 
     with serving(answer) as server:
-        watched = Watched(api_at(server), "/things").start()
+        watched = Informer(api_at(server), "/things").start()
         watched.wait(5)
         until = time.monotonic() + 5
-        while {one["metadata"]["name"] for one in watched.things()} != {"b", "c"} and time.monotonic() < until:
+        while {one["metadata"]["name"] for one in watched.items()} != {"b", "c"} and time.monotonic() < until:
             time.sleep(0.02)
         watched.stop()
-    assert watched.lists >= 2
-    assert {one["metadata"]["name"] for one in watched.things()} >= {"b"}
-    assert "a" not in {one["metadata"]["name"] for one in watched.things()}
+    assert watched.list_count >= 2
+    assert {one["metadata"]["name"] for one in watched.items()} >= {"b"}
+    assert "a" not in {one["metadata"]["name"] for one in watched.items()}
 
 
 def test_a_watch_that_ends_in_order_goes_on_from_where_it_was():
@@ -196,11 +196,11 @@ def test_a_watch_that_ends_in_order_goes_on_from_where_it_was():
         ]
 
     with serving(answer) as server:
-        watched = Watched(api_at(server), "/things").start()
+        watched = Informer(api_at(server), "/things").start()
         time.sleep(0.5)
         watched.stop()
         versions = [query["resourceVersion"] for _, _, query in server.asked if "watch" in query]
-    assert watched.lists == 1
+    assert watched.list_count == 1
     assert versions == [str(5 + i) for i in range(len(versions))]
     assert len(versions) > 2
 
@@ -210,11 +210,11 @@ def test_a_watch_without_a_server_keeps_what_it_knew_and_says_how_old_it_is():
         return 200, {"items": [thing("a", "1")], "metadata": {"resourceVersion": "1"}} if "watch" not in query else []
 
     with serving(answer) as server:
-        watched = Watched(api_at(server, retries=0), "/things").start()
+        watched = Informer(api_at(server, retries=0), "/things").start()
         watched.wait(5)
     time.sleep(0.6)
     watched.stop()
-    assert [one["metadata"]["name"] for one in watched.things()] == ["a"]
+    assert [one["metadata"]["name"] for one in watched.items()] == ["a"]
     assert watched.silent_s() > 0.4
     assert watched.error is not None
 
@@ -247,7 +247,7 @@ def prometheus(values: dict[str, list[tuple[float, object]]], refused=()):
 
 def observed(answer, queries=(QUERIES,), now_s=1030.0):
     with serving(answer) as server:
-        load = Prometheus(server.url).observe(list(queries), ENDS, now_s)
+        load = DeploymentMetrics(server.url).observe(list(queries), ENDS, now_s)
     return load, server.asked
 
 
@@ -284,7 +284,7 @@ def test_two_hundred_jobs_are_asked_for_by_few_requests_and_none_is_confused_wit
 
 
 def test_a_prometheus_that_is_not_there_leaves_everything_missing():
-    load = Prometheus("http://127.0.0.1:9", timeout_s=1).observe([QUERIES, QUERIES], ENDS, 1030.0)
+    load = DeploymentMetrics("http://127.0.0.1:9", timeout_s=1).observe([QUERIES, QUERIES], ENDS, 1030.0)
     assert load.arrivals_per_min.shape == (2, 3)
     assert np.isnan(load.arrivals_per_min).all()
     assert np.isnan(load.mean_latency_s).all()
@@ -305,7 +305,7 @@ def test_a_prometheus_that_does_not_answer_is_told_of_once_for_as_long_as_it_las
         return (503, {}) if down[0] else (200, {"data": {"result": []}})
 
     with serving(answer) as server:
-        one = Prometheus(server.url)
+        one = DeploymentMetrics(server.url)
         for down[0] in (True, True, False, True):
             one.values(["x"], ENDS)
     assert caplog.text.count(f"{server.url} does not answer") == 2
@@ -313,7 +313,7 @@ def test_a_prometheus_that_does_not_answer_is_told_of_once_for_as_long_as_it_las
 
 def test_a_token_file_that_is_not_there_is_one_line():
     with pytest.raises(ValueError, match="prometheus_token=/nowhere: no such file"):
-        Prometheus("http://127.0.0.1:9", "/nowhere")
+        DeploymentMetrics("http://127.0.0.1:9", "/nowhere")
 
 
 def test_a_query_that_prometheus_does_not_understand_is_named():
@@ -335,7 +335,7 @@ def test_the_token_of_prometheus_is_read_at_every_request(tmp_path):
 
     with serving(answer) as server:
         path.write_text("none yet")
-        client = Prometheus(server.url, str(path))
+        client = DeploymentMetrics(server.url, str(path))
         for token in ("one", "two"):
             path.write_text(token)
             client.values(["x"], ENDS)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faro_lib.kube.lease import NOBODY, Candidate, Terms, observe, written
+from faro_lib.kube.lease import NOBODY, Candidate, LeaseTimings, observe, written
 
-TERMS = Terms(duration_s=10, renew_s=2, margin_s=2)
+TERMS = LeaseTimings(duration_s=10, retry_period_s=2, renew_deadline_s=8)
 
 
 def lease(holder, renewed="1", lasts_s=10):
@@ -63,13 +63,13 @@ def test_a_lease_that_vanishes_twice_between_two_looks_is_waited_out_anew():
 
 def test_a_holder_rests_before_its_lease_runs_out_counted_from_when_it_sent_the_renewal():
     me = written(Candidate("me"), TERMS, sent_s=50)
-    assert me.leads(57.9)
-    assert not me.leads(58)
+    assert me.is_leader(57.9)
+    assert not me.is_leader(58)
 
 
 def test_terms_that_leave_no_time_to_renew_are_refused():
-    with pytest.raises(ValueError, match="renew_s=9"):
-        Terms(duration_s=10, renew_s=9, margin_s=2)
+    with pytest.raises(ValueError, match="retry_period_s=9"):
+        LeaseTimings(duration_s=10, retry_period_s=9, renew_deadline_s=8)
 
 
 class Server:
@@ -110,4 +110,4 @@ def test_two_candidates_never_lead_at_once_however_slow_their_requests_and_whoev
                     if done and data.draw(st.booleans(), "answered") and holder != NOBODY:
                         candidates[name] = written(candidates[name], TERMS, sent_s)
                     busy[name] = []
-        assert sum(one.leads(now) for one in candidates.values()) <= 1
+        assert sum(one.is_leader(now) for one in candidates.values()) <= 1

@@ -80,22 +80,22 @@ class TestWhatTheServerKnows:
 
     def test_a_kind_that_is_served_is_found(self):
         path = f"/apis/{self.GROUP}/{self.VERSION}"
-        preflight.check_definitions(Server({path: {"resources": [{"name": self.PLURAL}]}}), [preflight.FARO_PLANS])
+        preflight.check_crds(Server({path: {"resources": [{"name": self.PLURAL}]}}), [preflight.FARO_PLANS])
 
     @pytest.mark.parametrize("answers", [{}, {"/apis/ray.io/v1": {"resources": [{"name": "rayjobs"}]}}])
     def test_a_kind_that_is_not_says_who_brings_it(self, answers):
         with pytest.raises(ValueError, match=r"does not know rayservices\.ray\.io/v1; KubeRay's operator brings it"):
-            preflight.check_definitions(Server(answers), [preflight.RAY_SERVICES])
+            preflight.check_crds(Server(answers), [preflight.RAY_SERVICES])
 
     def test_a_server_that_fails_is_not_taken_for_one_that_lacks_it(self):
         with pytest.raises(ApiError, match="503"):
-            preflight.check_definitions(Server({"/apis/ray.io/v1": 503}), [preflight.RAY_SERVICES])
+            preflight.check_crds(Server({"/apis/ray.io/v1": 503}), [preflight.RAY_SERVICES])
 
 
 class TestRights:
     def test_every_verb_is_asked_for_in_its_place(self):
         server = reviewed(lambda asked: True)
-        preflight.check_rights(server, "faro", preflight.FOR_DEPLOYMENTS)
+        preflight.check_permissions(server, "faro", preflight.FOR_DEPLOYMENTS)
         asked = [body["spec"]["resourceAttributes"] for _, _, body in server.asked]
         mine = {
             "namespace": "faro",
@@ -120,7 +120,7 @@ class TestRights:
     def test_the_first_that_is_lacking_is_named(self, lacking, told):
         server = reviewed(lambda asked: not lacking.items() <= asked.items())
         with pytest.raises(ValueError, match=told + "; `faro manifests` has a Role"):
-            preflight.check_rights(server, "faro", preflight.FOR_DEPLOYMENTS)
+            preflight.check_permissions(server, "faro", preflight.FOR_DEPLOYMENTS)
 
 
 def test_deployments_that_are_missing_are_counted():

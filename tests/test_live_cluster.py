@@ -12,20 +12,22 @@ import numpy as np
 import pytest
 from live_things import JOBS, FakeRay, Wanting
 
+from faro_lib.control import run
 from faro_lib.control.clock import Clock
-from faro_lib.control.controller import APPLY, OBSERVE, drive
+from faro_lib.control.loop import APPLY, OBSERVE
+from faro_lib.http import HttpClient, Unauthorized
+from faro_lib.rayserve.authentication import read_token
 from faro_lib.rayserve.cluster import RayServeCluster
-from faro_lib.rayserve.recent import History
-from faro_lib.rayserve.rest import Refusal, Rest, read_token
-from faro_lib.rayserve.spec import served
+from faro_lib.rayserve.recent import RecentSeconds
+from faro_lib.rayserve.spec import serve_specs
 from faro_lib.rayserve.statistics import empty_row
 
 ROOT = Path(__file__).parent.parent
 
 
 def cluster_at(address, clock=None, token=None, timeout_s=2.0) -> RayServeCluster:
-    rest = Rest(address, token, timeout_s)
-    return RayServeCluster(JOBS, served(JOBS), rest, rest, clock or Clock(int(time.time()) - 120))
+    rest = HttpClient(address, token, timeout_s)
+    return RayServeCluster(JOBS, serve_specs(JOBS), rest, rest, clock or Clock(int(time.time()) - 120))
 
 
 @pytest.fixture
@@ -92,9 +94,8 @@ def test_once_another_controller_may_act_nothing_more_is_asked_for(ray):
         cluster = cluster_at(address)
         cluster.observe()
         answers = iter([True, False, False])
-        cluster.may_act = lambda: next(answers)
-        with pytest.raises(OSError, match="another controller may act by now"):
-            cluster.apply(np.array([4, 1]), np.array([0.5, 0.5]))
+        with pytest.raises(OSError, match="another controller may act now"):
+            cluster.apply(np.array([4, 1]), np.array([0.5, 0.5]), may_act=lambda: next(answers))
     assert ray.scaled == [("b", 1)]
     assert ray.board.report("a", "a#1", 0, {}) is None
 
@@ -132,22 +133,24 @@ def test_a_board_that_lost_its_memory_loses_the_controller_nothing(ray):
     np.testing.assert_array_equal(after.arrivals_per_min, before.arrivals_per_min)
 
 
-@pytest.mark.parametrize(("given", "told"), [(None, "wants a token and none was given"), ("other", "token is wrong")])
+@pytest.mark.parametrize(
+    ("given", "told"), [(None, "requires a token and none was given"), ("other", "token is wrong")]
+)
 def test_a_token_that_is_wrong_or_missing_is_refused_with_what_to_set(given, told):
     ray = FakeRay({"a": 1, "b": 1}, token="right")
     with ray.served() as address:
         cluster_at(address, token="right").connect()
-        with pytest.raises(Refusal, match=f"{told}.*RAY_AUTH_TOKEN"):
+        with pytest.raises(Unauthorized, match=f"{told}.*RAY_AUTH_TOKEN"):
             cluster_at(address, token=given).connect()
 
 
 def test_a_replica_that_fell_silent_leaves_its_queue_unknown_and_not_empty(ray, monkeypatch):
     ray.hear("a", 2, [int(time.time()) - 1])
     with ray.served() as address:
-        assert cluster_at(address).observe().queue[0] == 0
+        assert cluster_at(address).observe().ongoing[0] == 0
         later_s = time.time() + 60
         monkeypatch.setattr("faro_lib.rayserve.statistics.time.time", lambda: later_s)
-        assert np.isnan(cluster_at(address, Clock(int(later_s) - 120)).observe().queue[0])
+        assert np.isnan(cluster_at(address, Clock(int(later_s) - 120)).observe().ongoing[0])
 
 
 def test_replicas_that_are_about_to_go_are_not_counted_as_starting(ray):
@@ -185,7 +188,7 @@ def raw(answer: bytes):
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", b"nonsense\r\n\r\n", b""])
 def test_an_answer_that_breaks_off_is_an_error_like_any_other(answer):
     with raw(answer) as (address, _), pytest.raises(OSError, match=address):
-        Rest(address).get("/x")
+        HttpClient(address).get("/x")
 
 
 def test_a_page_of_somebody_else_is_not_taken_for_ray():
@@ -201,13 +204,15 @@ def test_a_token_does_not_follow_a_redirection():
     with raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as (elsewhere, heard):
         moved = f"HTTP/1.1 302 Found\r\nLocation: {elsewhere}/x\r\nContent-Length: 0\r\n\r\n".encode()
         with raw(moved) as (address, _), pytest.raises(OSError, match="status 302"):
-            Rest(address, "secret").get("/x")
+            HttpClient(address, "secret").get("/x")
     assert heard == []
 
 
 def test_no_proxy_is_asked_for_this_machine(ray):
     with ray.served() as address:
-        code = f"from faro_lib.rayserve.rest import Rest; print(len(Rest({address!r}).get('/api/serve/applications/')))"
+        code = (
+            f"from faro_lib.http import HttpClient; print(len(HttpClient({address!r}).get('/api/serve/applications/')))"
+        )
         proxied = {"http_proxy": "http://127.0.0.1:9", "PATH": "", "PYTHONPATH": str(ROOT)}
         told = subprocess.run([sys.executable, "-c", code], env=proxied, capture_output=True, text=True, timeout=60)
     assert told.stdout == "1\n", told.stderr
@@ -267,7 +272,7 @@ def test_the_loop_outlives_a_server_that_fails_or_hangs_and_asks_again(ray, fiel
     with ray.served() as address:
         cluster = cluster_at(address, clock, timeout_s=0.2)
         policy = Wanting([3, 4])
-        drive(
+        run(
             cluster, policy, JOBS, clock=clock, on_step=on_step,
             on_failure=lambda reason, told: failures.append(reason),
         )  # fmt: skip
@@ -277,30 +282,30 @@ def test_the_loop_outlives_a_server_that_fails_or_hangs_and_asks_again(ray, fiel
 
 
 def test_a_minute_with_a_few_unknown_seconds_is_scaled_up_and_one_with_many_is_missing():
-    history, clock = History(("a",)), Clock(1000)
+    history, clock = RecentSeconds(("a",)), Clock(1000)
     told = empty_row() | {"arrivals": 1}
-    history.hear("a", {str(second): told for second in range(1000, 1050)})
+    history.add("a", {str(second): told for second in range(1000, 1050)})
     assert history.arrivals_per_min(clock, 1).tolist() == [[60]]
-    history = History(("a",))
-    history.hear("a", {str(second): told for second in range(1000, 1030)})
+    history = RecentSeconds(("a",))
+    history.add("a", {str(second): told for second in range(1000, 1030)})
     assert np.isnan(history.arrivals_per_min(clock, 1)).all()
 
 
 def test_trace_time_is_scaled_wall_time():
     clock = Clock(1000, scale=2.0)
-    history = History(("a",))
+    history = RecentSeconds(("a",))
     ended = empty_row() | {"arrivals": 1, "done": 1, "latency_s": 0.25, "buckets": {"128": 1}}
-    history.hear("a", {str(second): ended for second in range(1000, 1030)})
+    history.add("a", {str(second): ended for second in range(1000, 1030)})
     assert history.arrivals_per_min(clock, 1).tolist() == [[30]]
     assert history.mean_latency_s(clock, 60.0).tolist() == [0.5]
-    assert history.percentile_s(clock, 1, np.array([0.99]))[0] == pytest.approx(0.512, rel=0.03)
+    assert history.tail_latency_s(clock, 1, np.array([0.99]))[0] == pytest.approx(0.512, rel=0.03)
     with pytest.raises(ValueError, match=r"scale=7\.0 must divide 60"):
         Clock(0, scale=7.0)
 
 
 def test_refusals_that_reach_into_the_percentile_make_it_infinite():
-    history, clock = History(("a",)), Clock(1000)
+    history, clock = RecentSeconds(("a",)), Clock(1000)
     told = empty_row() | {"arrivals": 10, "done": 9, "dropped": 1, "latency_s": 0.9, "buckets": {"100": 9}}
-    history.hear("a", {str(second): told for second in range(1000, 1060)})
-    assert np.isinf(history.percentile_s(clock, 1, np.array([0.99])))
-    assert np.isfinite(history.percentile_s(clock, 1, np.array([0.5])))
+    history.add("a", {str(second): told for second in range(1000, 1060)})
+    assert np.isinf(history.tail_latency_s(clock, 1, np.array([0.99])))
+    assert np.isfinite(history.tail_latency_s(clock, 1, np.array([0.5])))

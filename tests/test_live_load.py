@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from faro_lib.experiments.live import lost_utility_error, pairs, ranking_distance, thinned
-from faro_lib.experiments.live_slice import Slice, part_of, run_of, script_of, twin
+from faro_lib.experiments.live_slice import Slice, limit_rate, matched_simulation, part_of, run_of, script_of
+from faro_lib.metrics.agreement import lost_utility_error, pairs, ranking_distance
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
 from faro_lib.rayserve.load import DROPPED, FAILED, SERVED, UNSENT, Generator, Script, Sent, send
 from faro_lib.rayserve.profile import Profile, moments, write
-from faro_lib.rayserve.spec import EMULATED, served
+from faro_lib.rayserve.spec import EMULATED, serve_specs
 from faro_lib.simulate.run import Decisions
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.readers import read_jobs, read_sections
@@ -71,7 +71,7 @@ def test_nobody_there_is_a_failure_and_not_an_error():
 def test_a_slow_answer_does_not_keep_the_next_request_waiting(address):
     sent = sending(script(address, "/slow", "/", due_s=[0.0, 0.05]))
     assert sent.latency_s[0] > 0.2
-    assert sent.late_s[1] < 0.15
+    assert sent.send_lag_s[1] < 0.15
 
 
 def test_latency_counts_from_the_instant_at_which_the_request_was_due(address):
@@ -79,7 +79,7 @@ def test_latency_counts_from_the_instant_at_which_the_request_was_due(address):
 
     sent = asyncio.run(send(script(address, "/"), time.time() - 1.0))
     assert sent.latency_s[0] > 1.0
-    assert sent.late_s[0] > 0.99
+    assert sent.send_lag_s[0] > 0.99
 
 
 def test_beyond_the_bound_in_flight_requests_are_not_sent_and_recorded_as_such(address):
@@ -145,13 +145,13 @@ def test_a_live_run_is_judged_as_a_simulated_one(one):
 def test_the_twin_begins_with_an_equal_share_whoever_decides(one):
     assert one.initial.tolist() == [2, 2, 2]
     for policy in (FairShare(), AIAD()):
-        run = twin(one, policy, 24)
+        run = matched_simulation(one, policy, 24)
         assert run.initial.tolist() == [2, 2, 2]
         assert set(np.diff([0.0, *run.decisions.time_s])) == {60.0}
 
 
 def test_no_decision_of_the_twin_starts_more_replicas_than_it_may(one):
-    run = twin(one, AIAD(), 24)
+    run = matched_simulation(one, AIAD(), 24)
     targets = np.vstack([run.initial, *run.decisions.target])
     assert np.maximum(np.diff(targets, axis=0), 0).sum(axis=1).max() <= 6
 
@@ -175,10 +175,10 @@ def test_a_part_of_the_traces_begins_every_day_at_the_same_minute():
 
 def test_a_slice_that_asks_for_too_much_is_thinned_to_the_bound_and_says_by_how_much():
     workload = Workload((Job("a"),), np.array([[6000, 3000]]))
-    less, share = thinned(workload, 2.0, 100.0)
+    less, share = limit_rate(workload, 2.0, 100.0)
     assert share == 0.5
     assert less.requests_per_min.tolist() == [[3000, 1500]]
-    assert thinned(workload, 1.0, 100.0)[1] == 1.0
+    assert limit_rate(workload, 1.0, 100.0)[1] == 1.0
 
 
 def summary_of(**violations):
@@ -241,34 +241,37 @@ def test_a_profile_is_written_into_the_table_and_the_rest_stays(tmp_path):
 
 class TestHowJobsAreServed:
     def test_by_default_each_has_an_application_and_a_route_of_its_name_and_takes_as_long_as_its_model(self):
-        one, other = served((Job("a"), Job("a again 1")), scale=2.0)
+        one, other = serve_specs((Job("a"), Job("a again 1")), scale=2.0)
         assert (one.application, one.route, other.route) == ("a", "/a", "/a-again-1")
-        assert one.model == EMULATED
-        assert one.options["mean_s"] == pytest.approx(0.154 / 2, rel=0.01)
+        assert one.import_path == EMULATED
+        assert one.args["mean_s"] == pytest.approx(0.154 / 2, rel=0.01)
 
     @pytest.mark.parametrize(
         ("said", "told"),
         [
-            ({"plces": 3}, "unknown key 'plces'; did you mean 'max_ongoing_requests'?"),
+            ({"max_ongoing": 3}, "unknown key 'max_ongoing'; did you mean 'max_ongoing_requests'?"),
+            ({"places": 3}, "unknown key 'places'; it is now called 'max_ongoing_requests'"),
+            ({"model": "m:Model"}, "unknown key 'model'; it is now called 'import_path'"),
+            ({"options": {}}, "unknown key 'options'; it is now called 'args'"),
             ({"max_ongoing_requests": 0}, "max_ongoing_requests=0 must be a whole number >= 1"),
             ({"route": "no"}, "route='no' must read /name"),
-            ({"model": "module"}, "must read package.module:Class"),
+            ({"import_path": "module"}, "must read package.module:Class"),
         ],
     )
     def test_a_mistake_is_one_line(self, said, told):
         with pytest.raises(ValueError) as error:
-            served((Job("a"),), {"a": said})
+            serve_specs((Job("a"),), {"a": said})
         assert told in str(error.value)
 
     def test_two_jobs_of_one_route_are_refused(self):
         with pytest.raises(ValueError, match="belongs to two jobs"):
-            served((Job("a"), Job("b")), {"b": {"route": "/a"}})
+            serve_specs((Job("a"), Job("b")), {"b": {"route": "/a"}})
 
 
 def test_nothing_private_of_ray_is_used_and_nothing_of_it_is_patched():
     from pathlib import Path
 
-    live = Path(__file__).parent.parent / "faro_lib" / "live"
+    live = Path(__file__).parent.parent / "faro_lib" / "rayserve"
     texts = {path.name: path.read_text() for path in live.glob("*.py")}
     assert len(texts) > 10
     for name, text in texts.items():

@@ -17,18 +17,18 @@ import psutil
 import pytest
 from live_things import Wanting
 
-from faro_lib.control import journal
+from faro_lib.control import journal, run
 from faro_lib.control.clock import Clock
-from faro_lib.control.controller import OBSERVE, drive
+from faro_lib.control.loop import OBSERVE
+from faro_lib.http import BUSY_RETRY_S, HttpClient
+from faro_lib.policies.protocol import LATENCY_WINDOW_S
 from faro_lib.rayserve import local
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import APPLICATIONS, configuration, deploy
 from faro_lib.rayserve.load import DROPPED, FAILED, UNSENT, Generator, Script
-from faro_lib.rayserve.profile import whole
-from faro_lib.rayserve.recent import WINDOW_S
-from faro_lib.rayserve.rest import PATIENCE_S, Rest
-from faro_lib.rayserve.spec import served
+from faro_lib.rayserve.profile import profile_job
+from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 
 pytestmark = pytest.mark.live
@@ -39,7 +39,7 @@ JOBS = (
     Job("a", slo_s=0.5, service_time_s=SERVICE_S, model="m"),
     Job("b", slo_s=0.5, service_time_s=SERVICE_S, model="m"),
 )
-SERVED = served(JOBS, {job.name: {"max_ongoing_requests": 20} for job in JOBS})
+SERVED = serve_specs(JOBS, {job.name: {"max_ongoing_requests": 20} for job in JOBS})
 RECOVERED_S = 60.0
 TICK_S = 2.0
 
@@ -52,7 +52,7 @@ def ray():
         deploy(running.rest, configuration(JOBS, SERVED, START), (local.HTTP_HOST, port))
         family = local.processes(running.pid)
         assert len(family) > 5
-        yield Endpoint(running.rest, Rest(running.http, running.token), (running.pid,))
+        yield Endpoint(running.rest, HttpClient(running.http, running.token), (running.pid,))
         family += local.processes(running.pid)
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
@@ -65,7 +65,7 @@ def until(holds, seconds=RECOVERED_S, what="waited in vain"):
 
 
 def state(ray, job) -> dict:
-    return ray.ray.get(APPLICATIONS, PATIENCE_S)["applications"][job]["deployments"]["replica"]
+    return ray.ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"][job]["deployments"]["replica"]
 
 
 def running(ray) -> list[int]:
@@ -81,7 +81,7 @@ class Loop:
         clock = Clock.starting_now(stop=self.stop, in_s=-900)
         cluster = RayServeCluster(JOBS, SERVED, ray.ray, ray.http, clock)
         self.thread = threading.Thread(
-            target=drive,
+            target=run,
             args=(cluster, policy, JOBS),
             kwargs=dict(
                 clock=clock,
@@ -160,7 +160,7 @@ def test_a_share_of_0_3_that_shall_be_refused_is_refused_two_seconds_later(ray):
 
 
 def test_what_is_observed_is_what_was_sent(ray):
-    time.sleep(WINDOW_S)  # what the test before had refused took no time; none of it shall be in the mean
+    time.sleep(LATENCY_WINDOW_S)  # what the test before had refused took no time; none of it shall be in the mean
     with controlled(ray) as loop:
         began = time.time()
         with loaded(ray, 8, rate_rps=30.0) as result:
@@ -195,7 +195,7 @@ def test_a_replica_that_is_killed_is_replaced(ray):
 def test_the_statistics_come_back_when_their_actor_is_killed(ray):
     with controlled(ray) as loop:
         before = loop.steps[-1].observation.minute
-        (board,) = [one for one in local.processes(ray.pids[0]) if "ray::Board" in " ".join(one.cmdline())]
+        (board,) = [one for one in local.processes(ray.pids[0]) if "ray::StatsAggregator" in " ".join(one.cmdline())]
         board.kill()
         killed = int(time.time())
 
@@ -284,7 +284,7 @@ def test_a_controller_that_is_killed_resumes_and_asks_again_within_two_ticks_and
 
 
 @pytest.mark.parametrize(
-    ("token", "told"), [("wrong", "the token is wrong"), (None, "wants a token and none was given")]
+    ("token", "told"), [("wrong", "the token is wrong"), (None, "requires a token and none was given")]
 )
 def test_a_token_that_is_wrong_or_missing_is_refused_in_one_line(ray, token, told, tmp_path):
     line, environment = command(ray, tmp_path)
@@ -301,12 +301,12 @@ def test_a_token_that_is_wrong_or_missing_is_refused_in_one_line(ray, token, tol
 
 
 def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
-    from faro_lib.control.controller import paced
-    from faro_lib.forecast.kalman import untaught
+    from faro_lib.forecast.kalman import untrained
     from faro_lib.policies import PolicyContext, make
+    from faro_lib.policies.loops import paced
 
     def policy():
-        context = PolicyContext(JOBS, untaught(("a", "b")))
+        context = PolicyContext(JOBS, untrained(("a", "b")))
         return paced(make("Faro-PenaltySum", context), TICK_S, switching_cost=0.0)
 
     with controlled(ray, policy(), tmp_path / "journal") as loop, loaded(ray, 20, rate_rps=60.0) as result:
@@ -326,7 +326,7 @@ def test_a_profile_measures_what_the_model_takes_and_leaves_as_many_replicas_as_
         ray.ray.post("/api/v1/applications/a/deployments/replica/scale", {"target_num_replicas": before[0] - 1})
         before[0] -= 1
         until(lambda: running(ray) == before)
-    measured = whole(ray.ray, ray.http, "a", SERVED[0], requests=50)
+    measured = profile_job(ray.ray, ray.http, "a", SERVED[0], requests=50)
     assert measured.requests == 50
     assert measured.service_time_s > 0.8 * SERVICE_S  # of a mean of 50 draws
     assert measured.network_overhead_s > 0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib.rayserve.replica import Dropped, Station, load
-from faro_lib.rayserve.statistics import Board, add_row, bucket_of, empty_row, latency_of
+from faro_lib.rayserve.statistics import StatsAggregator, add_row, bucket_of, empty_row, latency_of
 
 
 async def at_once(station: Station, requests: int, service_s: float = 0.0) -> int:
@@ -32,7 +32,7 @@ def totals(station: Station) -> dict:
 def test_a_replica_holds_no_more_than_its_places():
     station = Station(max_ongoing_requests=4)
     assert asyncio.run(at_once(station, 10, service_s=0.01)) == 6
-    assert station.inside == 0
+    assert station.ongoing == 0
     assert (totals(station)["arrivals"], totals(station)["dropped"], totals(station)["done"]) == (10, 6, 4)
 
 
@@ -84,7 +84,7 @@ def test_a_caller_that_goes_away_is_counted_and_its_place_is_free_again():
         await asyncio.gather(request, return_exceptions=True)
 
     asyncio.run(hang_up())
-    assert (totals(station)["arrivals"], totals(station)["failed"], station.inside) == (1, 1, 0)
+    assert (totals(station)["arrivals"], totals(station)["failed"], station.ongoing) == (1, 1, 0)
 
 
 def test_time_in_the_queue_counts_as_latency_and_not_as_service():
@@ -115,14 +115,14 @@ def row(**counts):
 
 
 def test_a_second_that_is_told_twice_counts_once():
-    board = Board()
+    board = StatsAggregator()
     for _ in range(2):
         board.report("a", "a#1", 0, {2_000_000_000: row(arrivals=7)})
     assert board.read()["a"]["seconds"]["2000000000"]["arrivals"] == 7
 
 
 def test_replicas_of_a_job_add_up_and_their_order_does_not_matter():
-    one, other = Board(), Board()
+    one, other = StatsAggregator(), StatsAggregator()
     reports = [("a", "a#1", 2, {2_000_000_000: row(arrivals=3)}), ("a", "a#2", 5, {2_000_000_000: row(arrivals=4)})]
     for report in reports:
         one.report(*report)
@@ -130,18 +130,18 @@ def test_replicas_of_a_job_add_up_and_their_order_does_not_matter():
         other.report(*report)
     assert one.read() == other.read()
     assert one.read()["a"]["seconds"]["2000000000"]["arrivals"] == 7
-    assert (one.read()["a"]["inside"], one.read()["a"]["replicas"]) == (7, 2)
+    assert (one.read()["a"]["ongoing"], one.read()["a"]["replicas"]) == (7, 2)
 
 
 def test_the_share_to_accept_comes_back_with_the_heartbeat_once_it_is_known():
-    board = Board()
+    board = StatsAggregator()
     assert board.report("a", "a#1", 0, {}) is None
     board.accept({"a": 0.7})
     assert board.report("a", "a#1", 0, {}) == 0.7
 
 
 def test_what_the_board_tells_survives_json():
-    board = Board()
+    board = StatsAggregator()
     board.report("a", "a#1", 0, {2_000_000_000: row(arrivals=1, buckets={"5": 1})})
     assert json.loads(json.dumps(board.read())) == board.read()
 

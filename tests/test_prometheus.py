@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from faro_lib import cli
-from faro_lib.recommend import history_from_prometheus
+from faro_lib.recommend.load_history import history_from_prometheus
 from faro_lib.workload.prometheus import read_prometheus
 
 QUERY = "sum by (service) (increase(http_requests_total[1m]))"
@@ -105,7 +105,7 @@ def test_a_history_bridges_gaps_for_learning_and_keeps_them_missing_for_deciding
 @pytest.mark.slow
 def test_the_command_recommends_from_a_range_query(server, capsys):
     url, _ = server
-    arguments = ["recommend", "--prometheus", url, "--query", QUERY, "--hours", "5", "--replicas", "8", "--json"]
+    arguments = ["recommend", "--prometheus", url, "--query", QUERY, "--hours", "5", "--capacity", "8", "--json"]
     assert cli.main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     by_job = {row["job"]: row for row in found["jobs"]}
@@ -127,11 +127,13 @@ def stub():
     """A server that answers `stub.answer`."""
 
     class Answers(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            Answers.asked_as.append((self.path.split("?")[0], self.headers.get("Authorization")))
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            Answers.asked_as.append((self.path, self.headers.get("Authorization")))
             if Answers.elsewhere and self.path.startswith("/api"):
                 self.send_response(302)
                 self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "0")
                 return self.end_headers()
             body = Answers.answer if isinstance(Answers.answer, bytes) else json.dumps(Answers.answer).encode()
             self.send_response(200)
@@ -178,13 +180,21 @@ def test_the_minute_of_a_value_is_the_one_that_ends_with_it(stub):
     np.testing.assert_array_equal(counts, [[np.nan, 5, np.nan]])  # minutes that end at 0, 60 and 120 s
 
 
-def test_a_bearer_token_is_sent_from_its_file_and_not_to_where_a_redirection_leads(stub, tmp_path):
+def test_the_bearer_token_is_read_from_its_file_and_sent(stub, tmp_path):
     (tmp_path / "token").write_text("secret\n")
-    stub.answer, stub.elsewhere = matrix({"service": "a"}), True
+    stub.answer = matrix({"service": "a"})
     read_prometheus(stub.url, "up", minutes=1, end_s=60, token_path=str(tmp_path / "token"))
-    assert stub.asked_as == [("/api/v1/query_range", "Bearer secret"), ("/elsewhere", None)]
+    assert stub.asked_as == [("/api/v1/query_range", "Bearer secret")]
     with pytest.raises(ValueError, match="none: no such file; it must hold a bearer token"):
         read_prometheus(stub.url, "up", minutes=1, token_path="none")
+
+
+def test_a_redirection_is_reported_and_does_not_get_the_token(stub, tmp_path):
+    (tmp_path / "token").write_text("secret\n")
+    stub.elsewhere = True
+    with pytest.raises(ConnectionError, match="redirects to /elsewhere; use that address"):
+        read_prometheus(stub.url, "up", minutes=1, end_s=60, token_path=str(tmp_path / "token"))
+    assert stub.asked_as == [("/api/v1/query_range", "Bearer secret")]
 
 
 def test_no_server_is_one_line(capsys):

@@ -20,11 +20,11 @@ from collections.abc import Callable
 
 import yaml
 
+from faro_lib.http import HttpClient
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import MERGE, Api, ApiError, connect
-from faro_lib.kube.informer import Watched
+from faro_lib.kube.informer import Informer
 from faro_lib.kube.rayservice import SECRET_KEY
-from faro_lib.rayserve.rest import Rest
 
 LOG = logging.getLogger("fakekuberay")
 APPLICATIONS = "/api/serve/applications/"
@@ -43,13 +43,13 @@ class FakeKubeRay:
     namespace : whose RayServices it minds; None: all.
     """
 
-    def __init__(self, api: Api, dashboard: Callable[[str, str, str | None], Rest], namespace: str | None = None):
+    def __init__(self, api: Api, dashboard: Callable[[str, str, str | None], HttpClient], namespace: str | None = None):
         self._api, self._dashboard = api, dashboard
         self._stop, self._wake = threading.Event(), threading.Event()
         inside = f"/namespaces/{namespace}" if namespace else ""
-        self._services = Watched(api, f"/apis/ray.io/v1{inside}/rayservices", changed=self._wake.set)
+        self._services = Informer(api, f"/apis/ray.io/v1{inside}/rayservices", changed=self._wake.set)
         labels = "ray.io/is-ray-node=yes"
-        self._pods = Watched(api, f"/api/v1{inside}/pods", changed=self._wake.set, labelSelector=labels)
+        self._pods = Informer(api, f"/api/v1{inside}/pods", changed=self._wake.set, labelSelector=labels)
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._submitted: dict[tuple[str, str], tuple[str, str]] = {}  # RayService -> head's uid, configuration
         self.submissions = 0
@@ -69,7 +69,7 @@ class FakeKubeRay:
 
     def _follow(self) -> None:
         while not self._stop.is_set():
-            for service in self._services.things():
+            for service in self._services.items():
                 try:
                     self.reconcile(service)
                 except (OSError, ValueError) as wrong:  # an ApiError is one too; the next look tries again
@@ -84,7 +84,7 @@ class FakeKubeRay:
         namespace, name = meta["namespace"], meta["name"]
         cluster = spec["rayClusterConfig"]
         address = self._head_service(service)
-        pods = [pod for pod in self._pods.things() if pod["metadata"].get("labels", {}).get("ray.io/cluster") == name]
+        pods = [pod for pod in self._pods.items() if pod["metadata"].get("labels", {}).get("ray.io/cluster") == name]
         pods = [pod for pod in pods if pod["metadata"]["namespace"] == namespace and not _going(pod)]
         heads = [pod for pod in pods if pod["metadata"]["labels"]["ray.io/node-type"] == "head"]
         if not heads:
@@ -123,7 +123,7 @@ class FakeKubeRay:
         made = self._api.send("POST", f"/api/v1/namespaces/{thing['metadata']['namespace']}/pods", thing)
         until = time.monotonic() + 5
         while time.monotonic() < until:  # a look that does not see it yet would make another one
-            if any(pod["metadata"]["uid"] == made["metadata"]["uid"] for pod in self._pods.things()):
+            if any(pod["metadata"]["uid"] == made["metadata"]["uid"] for pod in self._pods.items()):
                 return
             time.sleep(0.02)
 
@@ -261,7 +261,7 @@ def main() -> None:
     parser.add_argument("--dashboard", required=True, help="where the dashboard of every RayService is reached")
     said = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    FakeKubeRay(connect(), lambda namespace, name, token: Rest(said.dashboard, token, timeout_s=120)).start()
+    FakeKubeRay(connect(), lambda namespace, name, token: HttpClient(said.dashboard, token, timeout_s=120)).start()
     threading.Event().wait()
 
 

@@ -4,4 +4,13 @@ from faro_lib.config.load import default_yaml, load, reference_md
 from faro_lib.config.schema import PUBLISHED_DAYS, PUBLISHED_JOBS, Config
 from faro_lib.workload import PUBLISHED, SYNTHETIC
 
-__all__ = ["PUBLISHED", "PUBLISHED_DAYS", "PUBLISHED_JOBS", "SYNTHETIC", "Config", "default_yaml", "load", "reference_md"]
+__all__ = [
+    "PUBLISHED",
+    "PUBLISHED_DAYS",
+    "PUBLISHED_JOBS",
+    "SYNTHETIC",
+    "Config",
+    "default_yaml",
+    "load",
+    "reference_md",
+]

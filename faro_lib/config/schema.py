@@ -102,12 +102,16 @@ class Scale(Section):
     mixed: Capacities | None = Field(
         None, description="cluster capacities with ResNet18 in every other job; null: the middle one; []: skip"
     )
-    clusters: Clusters = Field([(10, 32), (20, 70), (100, 320)], description="larger workloads: [jobs, replicas]; []: skip")
+    clusters: Clusters = Field(
+        [(10, 32), (20, 70), (100, 320)], description="larger workloads: [jobs, replicas]; []: skip"
+    )
     largest: Clusters = Field(
         [], description="[jobs, replicas] of the largest workloads, which have their own minutes and policies; []: skip"
     )
     largest_minutes: int | None = Field(60, ge=1, description="minutes of the day in the largest workloads; null: all")
-    largest_policies: Names = Field(["FairShare", "Faro-Sum"], description="policies in the largest workloads, one trial")
+    largest_policies: Names = Field(
+        ["FairShare", "Faro-Sum"], description="policies in the largest workloads, one trial"
+    )
     curve: Capacities = Field([], description="cluster capacities of the curve of lost utility; []: skip")
     curve_trials: int = Field(3, ge=1, description="trials of the curve")
     policies: Names = Field(
@@ -133,7 +137,9 @@ class Sensitivity(Section):
     slo_factor: PositiveNumbers = Field([2, 4, 8], description="SLO in service times; []: skip")
     forecast_error: Numbers = Field([0, 0.25, 0.5], description="relative error of an oracle forecast; []: skip")
     interval_s: PositiveNumbers = Field([60, 300], description="seconds between two decisions; []: skip")
-    scv_factor: Numbers = Field([1, 4], description="variability of service times, as a multiple of the measured; []: skip")
+    scv_factor: Numbers = Field(
+        [1, 4], description="variability of service times, as a multiple of the measured; []: skip"
+    )
 
     @property
     def wanted(self) -> bool:
@@ -150,8 +156,12 @@ class Live(Section):
     minutes: int = Field(3, ge=2, description="length of the slice")
     scale: float = Field(2, gt=0, description="speed-up: seconds of the trace per second of wall time; must divide 60")
     tick_s: float = Field(30, ge=30, description="wall seconds between two decisions")
-    max_ongoing_requests: int = Field(10, ge=1, description="requests that a replica holds, the one in service included")
-    max_rps: float = Field(150, gt=0, description="request rate per second that is sent at most; a busier slice is scaled down")
+    max_ongoing_requests: int = Field(
+        10, ge=1, description="requests that a replica holds, the one in service included"
+    )
+    max_rps: float = Field(
+        150, gt=0, description="request rate per second that is sent at most; a busier slice is scaled down"
+    )
     trials: int = Field(1, ge=1, description="trials per policy, each with its own seed")
     policies: Names = Field(["FairShare", "Faro-FairSum"], description="policies")
     address: str | None = Field(None, description="Ray's dashboard, http://host:8265; backend local starts its own")
@@ -174,7 +184,9 @@ class Live(Section):
     @model_validator(mode="after")
     def _a_replica_for_every_job(self):
         if self.capacity < len(self.jobs or [0]):
-            raise ValueError(f"live.capacity={self.capacity} is less than one core for each of its {len(self.jobs)} jobs")
+            raise ValueError(
+                f"live.capacity={self.capacity} is less than one core for each of its {len(self.jobs)} jobs"
+            )
         return self
 
 
@@ -187,15 +199,21 @@ class Config(Section):
     plugins: list[str] = Field([], description="your files that register a policy, forecaster, objective or solver")
     raw: str = Field("data/raw", min_length=1, description="the folder of fetched traces")
     backend: Literal["none", "local", "kind", "kubernetes"] = Field("local", description="where the live stage runs")
-    capacities: Capacities = Field([36, 32, 16], min_length=1, description="cluster capacities in cores, one per replica")
+    capacities: Capacities = Field(
+        [36, 32, 16], min_length=1, description="cluster capacities in cores, one per replica"
+    )
     trials: int = Field(2, ge=1, description="trials per policy and capacity, each with its own seed; the paper ran 5")
     minutes: int | None = Field(None, ge=1, description="minutes of the evaluation day to replay; null: all")
-    policies: Names = Field(["FairShare", "Oneshot", "AIAD", "Faro-Sum"], description="policies, in the order of the figures")
+    policies: Names = Field(
+        ["FairShare", "Oneshot", "AIAD", "Faro-Sum"], description="policies, in the order of the figures"
+    )
     synthetic: Synthetic = Field(Synthetic(), description="the generated workload")
     forecast: Forecast = Field(Forecast(), description="stage 30: the Bayesian forecaster, fitted on the training days")
     sloppify: Sloppify = Field(Sloppify(), description="stage 40: solvers and formulations compared")
     ablation: Ablation = Field(Ablation(), description="stage 60: what each step is worth")
-    sensitivity: Sensitivity = Field(Sensitivity(), description="stage 65: where the margin ends, one parameter at a time")
+    sensitivity: Sensitivity = Field(
+        Sensitivity(), description="stage 65: where the margin ends, one parameter at a time"
+    )
     scale: Scale = Field(Scale(), description="stage 70: mixed models, more jobs, more capacities")
     live: Live = Field(Live(), description="stage 80: real requests on real replicas of Ray Serve")
 

@@ -26,7 +26,7 @@ from faro_lib.figures.style import (
     trials_note,
 )
 
-EDITION_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
+SOURCE_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
 PLANNER = "Faro-Sum"  # whose remaining loss is shown
 COSTLY = 0.02  # a step that loses no more than this is not reported as costly
 
@@ -55,9 +55,13 @@ def published_ablation(directory: Path, steps: dict[str, str]) -> pd.DataFrame:
     """
     table = pd.read_csv(directory / "published_ablation.csv")
     table = table[(table["env"] == "simulation") & table["system"].isin(list(steps))]
-    measures = {"lost_cluster_utility_mean": "lost_utility", "slo_violation_rate_mean": "slo_violation_rate"}
-    table = table.assign(variant=table["system"].map(steps)).rename(columns=measures)
-    return table[["variant", "capacity_cores", *measures.values()]].reset_index(drop=True)
+    columns = {
+        "replicas": "capacity_cores",
+        "lost_cluster_utility_mean": "lost_utility",
+        "slo_violation_rate_mean": "slo_violation_rate",
+    }
+    table = table.assign(variant=table["system"].map(steps)).rename(columns=columns)
+    return table[["variant", *columns.values()]].reset_index(drop=True)
 
 
 def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
@@ -65,13 +69,13 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
 
     Parameters
     ----------
-    summary : columns variant, edition, capacity_cores, trial, lost_utility.
+    summary : columns variant, source, capacity_cores, trial, lost_utility.
     limit : columns capacity_cores, lost_utility.
     published : columns variant, capacity_cores, lost_utility.
     """
-    editions = summary.drop_duplicates("variant").set_index("variant")["edition"]
+    sources = summary.drop_duplicates("variant").set_index("variant")["source"]
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
-    size_in = (PAGE_IN, 0.7 + 0.2 * len(editions))
+    size_in = (PAGE_IN, 0.7 + 0.2 * len(sources))
     figure, axes = plt.subplots(1, len(capacities), figsize=size_in, sharey=True, squeeze=False)
     for axis, capacity in zip(axes[0], capacities):
 
@@ -81,13 +85,13 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
         rows_of_bars(
             axis,
             at(summary, "variant"),
-            [EDITION_COLOURS[edition] for edition in editions],
+            [SOURCE_COLOURS[source] for source in sources],
             published=None if published is None else at(published, "variant"),
             limit=at(limit, "capacity_cores").mean(),
         )
         axis.set(title=f"{capacity:g} replicas", xlabel="lost cluster utility")
     steps = {"paper": "the paper's steps", "ours": "our steps"}
-    bars = [Patch(facecolor=EDITION_COLOURS[edition], edgecolor="black") for edition in steps]
+    bars = [Patch(facecolor=SOURCE_COLOURS[source], edgecolor="black") for source in steps]
     handles, labels = reference_handles(published is not None, limit=True)
     legend_above(figure, bars + handles, [*steps.values(), *labels], 4)
     return figure
@@ -96,13 +100,13 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
 def ablation_caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
     """The first and last loss at each capacity, and the step of ours that gains most."""
     mean = summary.groupby(["capacity_cores", "variant"], sort=False)["lost_utility"].mean()
-    editions = summary.drop_duplicates("variant").set_index("variant")["edition"]
-    last = editions[editions == "paper"].index[-1]
+    sources = summary.drop_duplicates("variant").set_index("variant")["source"]
+    last = sources[sources == "paper"].index[-1]
     parts = []
     for capacity in dict.fromkeys(summary["capacity_cores"]):
         lost = mean[capacity]
         gain = -lost.diff()
-        ours = gain[editions[editions == "ours"].index]
+        ours = gain[sources[sources == "ours"].index]
         parts.append(
             f"at {capacity:g} replicas from {lost.iloc[0]:.2f} to {lost[last]:.2f} by the paper's steps and to "
             f"{lost.iloc[-1]:.2f} by ours, of which {ours.idxmax().removeprefix('+ ')} gains most ({ours.max():.2f})"

@@ -10,7 +10,6 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.experiments.compare import Tables, read_tables
 from faro_lib.figures.barcharts import grouped_bars, hatch_of, rows_of_bars
 from faro_lib.figures.prediction import errors_of, predicted_against_simulated, prediction_caption
 from faro_lib.figures.style import (
@@ -27,6 +26,7 @@ from faro_lib.figures.style import (
     reference_handles,
     trials_note,
 )
+from faro_lib.metrics.frames import Tables, read_tables
 from faro_lib.workload import Job
 from faro_lib.workload.readers import read_jobs
 
@@ -81,7 +81,7 @@ def published_main(directory: str | Path, environment: str = "simulation") -> pd
     table = table[table["env"] == environment].replace({"system": {"MArk/Cocktail/Barista": "MArk"}})
     measures = ["lost_utility", "slo_violation_rate", "lost_effective_utility"]
     published = ["lost_cluster_utility_mean", "slo_violation_rate_mean", "lost_effective_utility_mean"]
-    table = table.rename(columns={"system": "policy", **dict(zip(published, measures))})
+    table = table.rename(columns={"system": "policy", "replicas": "capacity_cores", **dict(zip(published, measures))})
     faro = table[table["policy"].str.startswith("Faro")]
     both = pd.concat([table, faro.assign(policy=faro["policy"] + " (paper)")], ignore_index=True)
     return both[["policy", "capacity_cores", *measures]]
@@ -191,7 +191,9 @@ def spread_over_jobs(minutes: pd.DataFrame, limit: pd.DataFrame | None = None) -
 def spread_caption(minutes: pd.DataFrame) -> str:
     utility = minutes.groupby(["capacity_cores", "policy", "job"])["utility"].mean()
     worst = utility.groupby(["capacity_cores", "policy"]).min().unstack("capacity_cores")
-    best = [f"{size:g} replicas, {worst[size].idxmax()} ({worst[size].max():.2f})" for size in sorted(worst, reverse=True)]
+    best = [
+        f"{size:g} replicas, {worst[size].idxmax()} ({worst[size].max():.2f})" for size in sorted(worst, reverse=True)
+    ]
     return (
         "Mean lost utility of each job; last, under the clairvoyant. The worst-off job fares best under: "
         f"{'; '.join(best)}. {NONE_PUBLISHED}"

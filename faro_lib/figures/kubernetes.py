@@ -9,7 +9,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import EDGE, PAGE_IN, Captioned, colour, legend_above
-from faro_lib.metrics.recovery import STEP_S, Recorded, read, recovery_s
+from faro_lib.metrics.frames import Tables, read_tables
+from faro_lib.metrics.recovery import STEP_S, recovery_s
 
 # Outcome of a request -> its label and colour.
 OUTCOMES = {
@@ -21,11 +22,11 @@ OUTCOMES = {
 
 
 def draw(results: Path, tables: str) -> Captioned:
-    recorded = read(tables)
+    recorded = read_tables(tables)
     return {"fig81_kubernetes": (on_a_node(recorded), node_caption(recorded))}
 
 
-def on_a_node(tables: Recorded) -> Figure:
+def on_a_node(tables: Tables) -> Figure:
     """Violations of every trial by policy; requests by outcome and replicas around the loss of a worker in the last trial."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4), width_ratios=(1, 2.2))
     policies = list(dict.fromkeys(tables.summary["policy"]))
@@ -52,7 +53,7 @@ def on_a_node(tables: Recorded) -> Figure:
     return figure
 
 
-def node_caption(tables: Recorded) -> str:
+def node_caption(tables: Tables) -> str:
     """The versions, the violations of each policy, and how long the loss of a worker lasted."""
     by_policy = tables.summary.groupby("policy", sort=False)["slo_violation_rate"]
     rates = ", ".join(f"{policy} {100 * rates.mean():.1f} %" for policy, rates in by_policy)
@@ -65,7 +66,9 @@ def node_caption(tables: Recorded) -> str:
         lasted = f"A deleted worker was replaced and ready after {recovered_s.min():.0f} to {recovered_s.max():.0f} s"
     where = ""
     if tables.about:
-        where = "Ray {ray} on Kubernetes {kubeletVersion}, one node of {processors} processors; ".format(**tables.about[-1])
+        where = "Ray {ray} on Kubernetes {kubeletVersion}, one node of {processors} processors; ".format(
+            **tables.about[-1]
+        )
     return (
         f"{where}Ray's head, its workers and the controllers in pods, load from outside through a Service. SLO violations: "
         f"{rates}; {best} has fewest violations in {int((least == best).sum())} of {len(wide)} trials. {lasted}; "

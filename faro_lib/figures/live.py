@@ -13,23 +13,23 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from faro_lib.experiments.live import (
+from faro_lib.figures.style import EDGE, MEASURES, NONE_PUBLISHED, PAGE_IN, Captioned, colour, legend_above, trials_note
+from faro_lib.metrics.agreement import (
     LIVE,
     SIMULATION,
     lost_utility_error,
     pairs,
     published_distance,
     ranking_distance,
-    read_live,
 )
-from faro_lib.figures.style import EDGE, MEASURES, NONE_PUBLISHED, PAGE_IN, Captioned, colour, legend_above, trials_note
+from faro_lib.metrics.frames import read_tables
 
 HATCHES = {LIVE: None, SIMULATION: "///"}
 LINES: dict[str, tuple[Literal["-", "--"], str]] = {LIVE: ("-", "o"), SIMULATION: ("--", "x")}
 
 
 def draw(results: Path, backend: str, published: str | None = None) -> Captioned:
-    tables = read_live(results / "live" / backend)
+    tables = read_tables(results / "live" / backend)
     return {
         "fig80_live": (side_by_side(tables.summary), live_caption(tables.summary, distance(tables.summary, published))),
         "fig80_live_minutes": (lost_by_minute(tables.minutes), minutes_caption(tables.minutes)),

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.experiments.compare import Tables
 from faro_lib.figures.style import COLUMN_IN, NONE_PUBLISHED, colour
+from faro_lib.metrics.frames import Tables
 from faro_lib.metrics.prediction import WORST, prediction_errors
 from faro_lib.workload import Job
 

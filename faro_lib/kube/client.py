@@ -1,6 +1,8 @@
-"""How Kubernetes is reached: authentication, time-outs, back-off, and every error as one line.
+"""A connection to the Kubernetes API server: credentials, time-outs, back-off, and every error as one line.
 
-Objects are the API's own JSON as dictionaries. Two hundred of them cost a few milliseconds so, a second as typed models.
+The official client loads and refreshes the credentials and sends the requests. Ours is what it lacks: objects as plain
+dictionaries (200 of them take milliseconds, as typed models a second), server-side apply, watches that notice a silent
+connection, and retries with a bound on the pause.
 """
 
 from __future__ import annotations
@@ -9,18 +11,21 @@ import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient, Configuration
 
 RETRIED = (429, 500, 502, 503, 504)
 JSON, MERGE, APPLY = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
-MANAGER = "faro"  # the field manager that our writes carry
-LONGEST_PAUSE_S = 10.0  # between two tries, whatever the server asks for: a tick must come to its end
+MANAGER = "faro"  # the field manager of our writes
+LONGEST_PAUSE_S = 10.0  # between two attempts, even if the server asks for more: a tick must come to its end
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class ApiError(OSError):
-    """The API server refused, or was not reached; `status` is HTTP's, 0 where there was no answer."""
+    """The API server refused the request (`status` of HTTP) or did not answer (`status` 0)."""
 
     def __init__(self, status: int, text: str):
         super().__init__(text)
@@ -32,20 +37,19 @@ class Api:
 
     Parameters
     ----------
-    load : answers with a `kubernetes.client.Configuration`; called again when the credentials in hand are refused, so
-        that a token may rotate.
-    namespace : where the connection's owner lives.
-    retries : how often 429, 5xx and a broken connection are tried again, with exponential back-off and jitter; the server's
-        Retry-After is honoured, up to `LONGEST_PAUSE_S`.
+    load : returns a `kubernetes.client.Configuration`; called again after a 401, so that credentials can rotate.
+    namespace : the namespace of the kubeconfig's context or of the pod.
+    retries : of 429, 5xx and broken connections, with exponential back-off and jitter; a Retry-After is honoured up to
+        `LONGEST_PAUSE_S`.
     timeout_s : for each attempt.
     """
 
-    def __init__(self, load: Callable[[], Any], namespace: str, *, retries: int = 4, timeout_s: float = 5.0):
+    def __init__(self, load: Callable[[], Configuration], namespace: str, *, retries: int = 4, timeout_s: float = 5.0):
         self.namespace = namespace
         self._load, self._retries, self._timeout_s = load, retries, timeout_s
-        self._client = self._fresh()
+        self._client = self._new_client()
 
-    def _fresh(self):
+    def _new_client(self) -> ApiClient:
         from kubernetes.client import ApiClient
         from urllib3 import Retry
 
@@ -53,11 +57,11 @@ class Api:
         configuration.retries = Retry(
             total=self._retries,
             status_forcelist=RETRIED,
-            allowed_methods=None,  # a create that is tried again finds its object and is a 409, never a second one
+            allowed_methods=None,  # a repeated create returns 409, never a second object
             backoff_factor=0.2,
             backoff_max=LONGEST_PAUSE_S,
             backoff_jitter=0.2,
-            retry_after_max=LONGEST_PAUSE_S,
+            retry_after_max=LONGEST_PAUSE_S,  # type: ignore[arg-type]
             raise_on_status=False,
         )
         configuration.connection_pool_maxsize = 32
@@ -67,91 +71,91 @@ class Api:
     def host(self) -> str:
         return self._client.configuration.host
 
-    def get(self, path: str, **query) -> dict:
+    def get(self, path: str, **query: Any) -> dict:
         return self.send("GET", path, **query)
 
-    def send(self, method: str, path: str, body: dict | None = None, *, kind: str = JSON, **query) -> dict:
-        """One request; the object that it answers with."""
+    def send(self, method: str, path: str, body: dict | None = None, *, kind: str = JSON, **query: Any) -> dict:
+        """Send one request and return the object in the answer."""
         answer = self._request(method, path, body, kind, query, self._timeout_s)
-        text = _body(answer, f"{method} {path}")
+        text = _read(answer, f"{method} {path}")
         if not 200 <= answer.status < 300:
-            raise ApiError(answer.status, f"{method} {path}: {answer.status} {_said(text)}")
+            raise ApiError(answer.status, f"{method} {path}: {answer.status} {_message(text)}")
         try:
             return json.loads(text) if text else {}
         except ValueError:
             raise ApiError(0, f"{method} {path}: {self.host} does not answer as an API server does") from None
 
-    def apply(self, path: str, thing: dict, **query) -> dict:
-        """Server-side apply of `thing` at `path`, taking over fields from whoever had set them."""
-        return self.send("PATCH", path, thing, kind=APPLY, fieldManager=MANAGER, force="true", **query)
+    def apply(self, path: str, manifest: dict, **query: Any) -> dict:
+        """Server-side apply; takes over fields that other managers have set."""
+        return self.send("PATCH", path, manifest, kind=APPLY, fieldManager=MANAGER, force="true", **query)
 
-    def lines(self, path: str, silence_s: float, **query) -> Iterator[dict]:
-        """JSON objects, one a line, as they come; it is an error when none comes for `silence_s`."""
+    def lines(self, path: str, silence_s: float, **query: Any) -> Iterator[dict]:
+        """The JSON objects of a stream, one from each line; raises ApiError after `silence_s` without any."""
         answer = self._request("GET", path, None, JSON, query, (self._timeout_s, silence_s))
         if answer.status != 200:
-            raise ApiError(answer.status, f"GET {path}: {answer.status} {_said(_body(answer, f'GET {path}'))}")
+            raise ApiError(answer.status, f"GET {path}: {answer.status} {_message(_read(answer, f'GET {path}'))}")
         response, rest = answer.response, b""
         try:
             for chunk in response.stream(None):
-                *whole, rest = (rest + chunk).split(b"\n")
-                yield from (json.loads(line) for line in whole if line)
-        except Exception as broken:
-            raise ApiError(0, f"GET {path}: the stream broke ({type(broken).__name__})") from None
+                *complete, rest = (rest + chunk).split(b"\n")
+                yield from (json.loads(line) for line in complete if line)
+        except Exception as error:
+            raise ApiError(0, f"GET {path}: the stream broke ({type(error).__name__})") from None
         finally:
             response.close()
             response.release_conn()
 
-    def _request(self, method, path, body, kind, query, timeout):
-        answer = self._once(method, path, body, kind, query, timeout)
-        if answer.status == 401:  # the credentials may have been renewed under our feet
-            try:
-                self._client = self._fresh()  # other threads may still use the old one
-            except Exception as broken:  # a kubeconfig breaks its loader in many ways
-                raise ApiError(401, f"{self.host}: refused, and new credentials cannot be read: {broken}") from None
-            answer = self._once(method, path, body, kind, query, timeout)
-        return answer
+    def _request(self, method: str, path: str, body: dict | None, kind: str, query: dict, timeout: Any) -> Any:
+        """The raw answer. A 401 loads the credentials again and repeats the request once."""
+        answer = self._request_once(method, path, body, kind, query, timeout)
+        if answer.status != 401:
+            return answer
+        try:
+            self._client = self._new_client()  # other threads may still use the old one
+        except Exception as error:  # the loader of kubeconfigs raises many types
+            raise ApiError(401, f"{self.host}: refused, and new credentials cannot be read: {error}") from None
+        return self._request_once(method, path, body, kind, query, timeout)
 
-    def _once(self, method, path, body, kind, query, timeout):
+    def _request_once(self, method: str, path: str, body: dict | None, kind: str, query: dict, timeout: Any) -> Any:
         from urllib3.exceptions import HTTPError
 
         headers = {"Accept": JSON, "Content-Type": kind, "User-Agent": MANAGER}
         try:
             self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        except Exception as broken:  # it may read a token anew
-            raise ApiError(0, f"{self.host}: the credentials cannot be read: {broken}") from None
+        except Exception as error:  # it may run a plugin or read a file for a new token
+            raise ApiError(0, f"{self.host}: the credentials cannot be read: {error}") from None
         url = self.host + path + (f"?{urlencode(query)}" if query else "")
         try:
             return self._client.call_api(method, url, headers, body, _request_timeout=timeout)
-        except (HTTPError, OSError) as broken:
-            why = getattr(broken, "reason", broken)
-            raise ApiError(0, f"{self.host} is not reached: {type(why).__name__}") from None
+        except (HTTPError, OSError) as error:
+            raise ApiError(0, f"{self.host} is not reached: {type(getattr(error, 'reason', error)).__name__}") from None
 
 
-def _body(answer, asked: str) -> bytes:
-    """The rest of an answer, which may break off after its status."""
+def _read(answer: Any, request: str) -> bytes:
+    """The body of an answer; the connection can break after the status."""
     from urllib3.exceptions import HTTPError
 
     try:
         return answer.read()
-    except (HTTPError, OSError) as broken:
-        raise ApiError(0, f"{asked}: the answer broke off ({type(broken).__name__})") from None
+    except (HTTPError, OSError) as error:
+        raise ApiError(0, f"{request}: the answer broke off ({type(error).__name__})") from None
 
 
-def _said(text: bytes | None) -> str:
-    """The message of a Status object."""
+def _message(text: bytes | None) -> str:
+    """The message of a Status object, else the start of the text."""
     try:
         return str(json.loads(text or b"")["message"])
     except (ValueError, KeyError, TypeError):
         return (text or b"").decode(errors="replace")[:200]
 
 
-def connect(kubeconfig: str | None = None, context: str | None = None, **options) -> Api:
-    """A connection by a kubeconfig (the one named, else $KUBECONFIG or ~/.kube/config), or in a pod by its ServiceAccount.
+def connect(kubeconfig: str | None = None, context: str | None = None, **options: Any) -> Api:
+    """A connection with a kubeconfig, or with the pod's ServiceAccount.
 
     Parameters
     ----------
-    kubeconfig : path; None chooses the ServiceAccount where there is one.
-    context : of the kubeconfig; None is its current one.
+    kubeconfig : path; None means the ServiceAccount if there is one, else $KUBECONFIG or ~/.kube/config.
+    context : kubeconfig context; None means the current one.
     options : of `Api`.
 
     Raises
@@ -162,31 +166,31 @@ def connect(kubeconfig: str | None = None, context: str | None = None, **options
     from kubernetes.client import Configuration
 
     if kubeconfig is None and context is None and (IN_CLUSTER / "token").exists():
+        source = "ServiceAccount"
 
-        def load():
+        def load() -> Configuration:
             config.load_incluster_config(configuration := Configuration())
             return configuration
-
-        where, namespace = "ServiceAccount", (IN_CLUSTER / "namespace").read_text().strip()
     else:
-        where = f"kubeconfig={kubeconfig or config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION}"
+        source = f"kubeconfig={kubeconfig or config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION}"
         if kubeconfig is not None and not Path(kubeconfig).exists():
-            raise ValueError(f"{where}: no such file")
+            raise ValueError(f"{source}: no such file")
 
-        def load():
+        def load() -> Configuration:
             config.load_kube_config(kubeconfig, context, configuration := Configuration(), persist_config=False)
             return configuration
 
-        namespace = "default"
     try:
-        api = Api(load, namespace, **options)
-        if where != "ServiceAccount":
+        api = Api(load, "default", **options)
+        if source == "ServiceAccount":
+            api.namespace = (IN_CLUSTER / "namespace").read_text().strip()
+        else:
             _, current = config.list_kube_config_contexts(kubeconfig)
             if context is None:
                 api.namespace = current["context"].get("namespace", "default")
-    except Exception as mistake:  # a broken kubeconfig breaks the loader in many ways
-        raise ValueError(f"{where}: {' '.join(str(mistake).split()) or type(mistake).__name__}") from None
-    return api
+        return api
+    except Exception as error:  # the loader of kubeconfigs raises many types
+        raise ValueError(f"{source}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
 @lru_cache(4096)

@@ -1,38 +1,36 @@
-"""Load and latency by Prometheus queries: what plain Deployments are observed by. What is missing is NaN, never zero."""
+"""Load and latency of Deployments, measured by Prometheus queries. Missing data is NaN, never zero."""
 
 from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import urllib3
 
 from faro_lib.errors import nearest
-from faro_lib.policies.protocol import HISTORY_MINUTES
+from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.workload.jobs import MINUTE_S
-from faro_lib.workload.prometheus import check_address, token_file
+from faro_lib.workload.prometheus import BadQuery, Prometheus
 
 LOG = logging.getLogger(__name__)
-WINDOW_S = 30.0  # of the mean latency that policies see
-SHORTEST_S = 20.0  # of the minute that goes on, before its count says anything
+MIN_PARTIAL_MINUTE_S = 20.0  # a shorter part of the current minute has too few scrapes to count
 WINDOW = "$window"
-AT_ONCE = 50  # queries in one request
-MARK = "faro_query"  # the label that says which of them an answer is to
+BATCH = 50  # queries in one request
+THREADS = 4
+MARK = "faro_query"  # label that numbers the queries of a request in its answer
 
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """PromQL of one job; each is a vector of one number. `$window` stands for the time that it looks back.
+    """PromQL of one job; each query returns one number. `$window` is replaced by the time that the query looks back.
 
     Attributes
     ----------
-    requests : arrivals in the window, e.g. sum(increase(http_requests_total{service="a"}[$window])).
-    latency_mean_s : mean time of the requests that ended in the window.
-    latency_s : the job's percentile of latency over the window; "" if nobody knows.
-    ongoing : requests inside, waiting or in service; "" if nobody knows.
+    requests : arrivals in the window, such as sum(increase(http_requests_total{service="a"}[$window])).
+    latency_mean_s : mean latency of the requests that ended in the window.
+    latency_s : the job's latency quantile over the window; "" if it is not measured.
+    ongoing : requests waiting or in service; "" if it is not measured.
     """
 
     requests: str
@@ -41,22 +39,22 @@ class Queries:
     ongoing: str = ""
 
     @classmethod
-    def of(cls, job: str, said: dict) -> Queries:
-        """From the job's `deployment` section."""
-        for key in said:
+    def of(cls, job: str, section: dict[str, str]) -> Queries:
+        """From the `deployment.queries` of the job's row."""
+        for key in section:
             if key not in cls.__slots__:
                 raise ValueError(f"job {job!r}: deployment.queries.{key} is unknown; {nearest(key, cls.__slots__)}")
         for key in ("requests", "latency_mean_s"):
-            if not said.get(key):
+            if not section.get(key):
                 raise ValueError(f"job {job!r}: deployment.queries.{key} is missing; a PromQL query with {WINDOW}")
-            if WINDOW not in said[key]:
-                raise ValueError(f"job {job!r}: deployment.queries.{key}={said[key]!r} must look back by {WINDOW}")
-        return cls(**said)
+            if WINDOW not in section[key]:
+                raise ValueError(f"job {job!r}: deployment.queries.{key}={section[key]!r} must look back by {WINDOW}")
+        return cls(**section)
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What was measured; arrays (jobs,) and arrivals (jobs, minutes), newest last. NaN = missing."""
+    """Measurements; arrays (jobs,), and arrivals_per_min (jobs, minutes), oldest first. NaN = missing."""
 
     arrivals_per_min: np.ndarray
     arrivals_now: np.ndarray
@@ -65,21 +63,13 @@ class Load:
     ongoing: np.ndarray
 
 
-class Prometheus:
-    """The HTTP API of a Prometheus server.
+class DeploymentMetrics:
+    """Measures the jobs through a Prometheus server; see `Prometheus` for the parameters."""
 
-    Parameters
-    ----------
-    url : without /api/v1.
-    token_path : a file with a bearer token, read at every request, so that the token may rotate.
-    """
-
-    def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0, threads: int = 4):
-        check_address(url)
-        self.url, self._token, self._timeout_s = url.rstrip("/"), token_file(token_path), timeout_s
+    def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
+        self._prometheus = Prometheus(url, token_path, timeout_s)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
         self.error: str | None = None  # why the last request was not answered
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prometheus")
-        self._http = urllib3.PoolManager(maxsize=threads)
 
     def observe(
         self, queries: list[Queries], minute_ends_s: np.ndarray, now_s: float, minute_s: float = MINUTE_S
@@ -88,95 +78,68 @@ class Prometheus:
 
         Parameters
         ----------
-        minute_ends_s : unix times of the ends of the complete minutes, oldest first, `HISTORY_MINUTES` at most.
+        minute_ends_s : unix times of the ends of the complete minutes, oldest first; the last HISTORY_MINUTES count.
         now_s : unix time.
-        minute_s : seconds of a minute, where the clock of the trace runs faster.
+        minute_s : wall seconds of a minute, where the trace runs faster than the clock.
         """
         ends = np.asarray(minute_ends_s, float)[-HISTORY_MINUTES:]
         since_s, pace = now_s - ends[-1] if len(ends) else 0.0, minute_s / MINUTE_S
-        window_s, jobs = WINDOW_S * pace, len(queries)
+        window_s, missing = LATENCY_WINDOW_S * pace, np.full(len(queries), np.nan)
 
-        def asked(field: str, window_s: float) -> list[str]:
-            return [getattr(query, field).replace(WINDOW, f"{window_s:.0f}s") for query in queries]
+        def values(field: str, window_s: float, times_s: np.ndarray) -> np.ndarray:
+            return self.values([getattr(one, field).replace(WINDOW, f"{window_s:.0f}s") for one in queries], times_s)
 
-        def at(field: str, window_s: float, when_s: float) -> np.ndarray:
-            return self.values(asked(field, window_s), np.array([when_s]))[:, 0]
+        def value(field: str, window_s: float, time_s: float, undefined: float = np.inf) -> np.ndarray:
+            one = values(field, window_s, np.array([time_s]))[:, 0]
+            return np.where(np.isinf(one), undefined, one)
 
-        missing = np.full(jobs, np.nan)
-        mean_s = at("latency_mean_s", window_s, now_s)
         return Load(
-            arrivals_per_min=self.values(asked("requests", minute_s), ends),
-            arrivals_now=at("requests", since_s, now_s) if since_s >= SHORTEST_S * pace else missing,
-            mean_latency_s=np.where(np.isinf(mean_s), 0.0, mean_s),  # of no requests
-            tail_latency_s=_finite(at("latency_s", minute_s, ends[-1])) if len(ends) else missing,
-            ongoing=_finite(at("ongoing", window_s, now_s)),
+            arrivals_per_min=values("requests", minute_s, ends),
+            arrivals_now=value("requests", since_s, now_s) if since_s >= MIN_PARTIAL_MINUTE_S * pace else missing,
+            mean_latency_s=value("latency_mean_s", window_s, now_s, undefined=0.0),  # 0/0: the job is idle
+            tail_latency_s=value("latency_s", minute_s, ends[-1], undefined=np.nan) if len(ends) else missing,
+            ongoing=value("ongoing", window_s, now_s, undefined=np.nan),
         )
 
-    def values(self, queries: list[str], at_s: np.ndarray) -> np.ndarray:
-        """The numbers that queries have at evenly spaced instants, (queries, instants); NaN where there is none, inf for 0/0.
+    def values(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
+        """Values (queries, instants) at evenly spaced unix times; NaN = missing, inf = 0/0.
 
         Raises
         ------
-        ValueError : a query is not PromQL, or has several answers; that is the operator's mistake.
+        ValueError : a query is not PromQL or returns several series, which the operator must correct.
         """
-        found = np.full((len(queries), len(at_s)), np.nan)
-        if not len(at_s):
-            return found
-        some = [i for i, query in enumerate(queries) if query]
-        chunks = [some[first : first + AT_ONCE] for first in range(0, len(some), AT_ONCE)]
-        for chunk, answer in zip(chunks, self._threads.map(lambda one: self._chunk(queries, one, at_s), chunks)):
-            found[chunk] = answer
-        return found
+        values = np.full((len(queries), len(times_s)), np.nan)
+        if len(times_s):
+            asked = [i for i, query in enumerate(queries) if query]
+            batches = [asked[first : first + BATCH] for first in range(0, len(asked), BATCH)]
+            answers = self._threads.map(lambda batch: self._batch([queries[i] for i in batch], times_s), batches)
+            for batch, answer in zip(batches, answers):
+                values[batch] = answer
+        return values
 
-    def _chunk(self, queries: list[str], chunk: list[int], at_s: np.ndarray) -> np.ndarray:
-        """Some of them by one request, each marked with its place."""
-        marked = (f'label_replace({queries[i]}, "{MARK}", "{place}", "", "")' for place, i in enumerate(chunk))
-        step_s = at_s[1] - at_s[0] if len(at_s) > 1 else MINUTE_S
-        span = dict(start=f"{at_s[0]:.3f}", end=f"{at_s[-1]:.3f}", step=f"{step_s:g}")
-        found = np.full((len(chunk), len(at_s)), np.nan)
+    def _batch(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
+        """Several queries in one request: each is labelled with its number, and `or` joins them."""
+        marked = (f'label_replace({query}, "{MARK}", "{i}", "", "")' for i, query in enumerate(queries))
+        values = np.full((len(queries), len(times_s)), np.nan)
         try:
-            result = self._ask(query=" or ".join(marked), **span)
-            told = [(int(one["metric"][MARK]), one["values"]) for one in result]
-        except BadQuery as bad:
-            if len(chunk) > 1:  # whose fault is it?
-                return np.vstack([self._chunk(queries, [i], at_s) for i in chunk])
-            raise ValueError(f"query {queries[chunk[0]]!r}: {bad}") from None
-        except (OSError, urllib3.exceptions.HTTPError, KeyError, TypeError, ValueError) as error:
-            self._miss(f"{type(error).__name__}: {getattr(error, 'reason', None) or error}")
-            return found  # not reached, or nonsense: missing
+            series = self._prometheus.query_range(" or ".join(marked), times_s)
+            numbers = [int(labels[MARK]) for labels, _ in series]
+        except BadQuery as error:
+            if len(queries) > 1:  # ask one by one to name the query that is wrong
+                return np.vstack([self._batch([query], times_s) for query in queries])
+            raise ValueError(f"query {queries[0]!r}: {error}") from None
+        except (OSError, KeyError, ValueError) as error:
+            self._report_missing(str(error) or type(error).__name__)
+            return values
         self.error = None
-        for place, values in told:
-            if sum(one == place for one, _ in told) > 1:
-                raise ValueError(f"query {queries[chunk[place]]!r} has several answers; one is needed: sum(...)")
-            for when_s, value in values:
-                number = float(value)
-                found[place, round((float(when_s) - at_s[0]) / step_s)] = np.inf if np.isnan(number) else number
-        return found
+        for i, (_, row) in zip(numbers, series):
+            if numbers.count(i) > 1:
+                raise ValueError(f"query {queries[i]!r} has several answers; one is needed: sum(...)")
+            values[i] = row
+        return values
 
-    def _miss(self, why: str) -> None:
-        """Said once for as long as it lasts: counts that are missing look the same whether nobody asked or nobody answers."""
+    def _report_missing(self, error: str) -> None:
+        """Log once for each outage: without it, missing data would not show that Prometheus is the cause."""
         if self.error is None:
-            LOG.warning("%s does not answer, what it would tell is missing: %s", self.url, " ".join(why.split()))
-        self.error = why
-
-    def _ask(self, **parameters) -> list[dict]:
-        headers = {}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token.read_text().strip()}"
-        body: dict[str, Any] = {"fields": parameters, "encode_multipart": False, "headers": headers}
-        answer = self._http.request(
-            "POST", f"{self.url}/api/v1/query_range", timeout=self._timeout_s, retries=0, **body
-        )
-        if answer.status in (400, 422):
-            raise BadQuery(answer.json().get("error", answer.status))
-        if answer.status != 200:
-            raise OSError(f"{self.url}: status {answer.status}")
-        return answer.json()["data"]["result"]
-
-
-class BadQuery(ValueError):
-    """Prometheus does not understand it."""
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isinf(values), np.nan, values)
+            LOG.warning("%s does not answer; its data is missing: %s", self._prometheus.url, " ".join(error.split()))
+        self.error = error

@@ -1,4 +1,4 @@
-"""Faro without Ray: each job is a plain Deployment of any model server, scaled by its `scale` subresource."""
+"""`Cluster` without Ray: each job is a Deployment of any model server, scaled through its `scale` subresource."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import numpy as np
 from faro_lib.control import growth
 from faro_lib.control.clock import Clock
 from faro_lib.errors import nearest
-from faro_lib.kube.capacity import Shape, requests_of
-from faro_lib.kube.client import MERGE, Api, ApiError
-from faro_lib.kube.deployment_metrics import Load, Prometheus, Queries
+from faro_lib.kube.capacity import EPSILON, Shape, requests_of
+from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
+from faro_lib.kube.deployment_metrics import DeploymentMetrics, Load, Queries
 from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.workload import Job
-from faro_lib.workload.jobs import MINUTE_S, jobs_array
+from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-PATIENCE = 3.0  # cold starts after which a change that has not come true no longer counts as going on
+PROGRESS_DEADLINE = 3.0  # cold starts; a change that takes longer counts as stalled, and the job may change again
+SCALE_ATTEMPTS = 3
 THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Which Deployment a job is, and how it is measured."""
+class DeploymentRef:
+    """The Deployment of a job, and the queries that measure it."""
 
     job: Job
     namespace: str
@@ -33,25 +34,28 @@ class Address:
     queries: Queries
 
     @classmethod
-    def of(cls, job: Job, said: dict, namespace: str) -> Address:
-        """From the job's `deployment` section of jobs.yaml."""
+    def of(cls, job: Job, section: dict, namespace: str) -> DeploymentRef:
+        """From the job's section `deployment` of jobs.yaml; `namespace` is the default."""
         accepted = ("namespace", "name", "queries")
-        for key in said:
+        for key in section:
             if key not in accepted:
                 raise ValueError(f"job {job.name!r}: deployment.{key} is unknown; {nearest(key, accepted)}")
-        if not isinstance(said.get("queries"), dict):
+        if not isinstance(section.get("queries"), dict):
             raise ValueError(f"job {job.name!r}: deployment.queries is missing: PromQL for requests and latency_mean_s")
-        queries = Queries.of(job.name, said["queries"])
-        return cls(job, said.get("namespace", namespace), said.get("name", job.name), queries)
+        queries = Queries.of(job.name, section["queries"])
+        return cls(job, section.get("namespace", namespace), section.get("name", job.name), queries)
 
     @property
     def path(self) -> str:
         return f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{self.name}"
 
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One Deployment as last read."""
+class DeploymentState:
+    """A Deployment as last read."""
 
     version: str
     target: int
@@ -59,50 +63,53 @@ class Found:
     settled: bool
 
     @classmethod
-    def of(cls, deployment: Mapping) -> Found:
-        status, spec = deployment.get("status", {}), deployment["spec"]
-        seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+    def of(cls, deployment: Mapping) -> DeploymentState:
+        metadata, status, spec = deployment["metadata"], deployment.get("status", {}), deployment["spec"]
+        observed = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
         target, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
-        settled = seen and ready == target and status.get("replicas", 0) == target
-        return cls(deployment["metadata"]["resourceVersion"], target, ready, settled)
+        settled = observed and ready == target == status.get("replicas", 0)
+        return cls(metadata["resourceVersion"], target, ready, settled)
+
+
+ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """`Cluster` on plain Deployments. A drop rate is nobody's to enforce here: it is remembered, and published in the plan.
+    """Jobs as plain Deployments. Nothing here enforces a drop rate: it is remembered, and published in the plan.
 
     Parameters
     ----------
-    clock : trace time. Prometheus remembers what was since its origin: a controller whose clock began a quarter of an hour
-        ago has its history at once.
-    cores : what the jobs may use, unless a `Governed` cluster says otherwise.
+    clock : trace time; with an origin 15 minutes ago, the first observation has its history from Prometheus.
+    cores : cores that the jobs may use, unless `LeaderGatedCluster` measures the capacity.
     """
 
-    def __init__(self, api: Api, addresses: list[Address], prometheus: Prometheus, clock: Clock, cores: float = 0.0):
-        self._api, self.addresses, self._prometheus, self.clock, self.cores = api, addresses, prometheus, clock, cores
+    def __init__(
+        self, api: Api, refs: list[DeploymentRef], metrics: DeploymentMetrics, clock: Clock, cores: float = 0.0
+    ):
+        self._api, self.refs, self._metrics, self.clock, self.cores = api, refs, metrics, clock, cores
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="deployments")
-        self._patience_s = PATIENCE * jobs_array([address.job for address in addresses], "cold_start_s") / clock.scale
-        self._drop = np.zeros(len(addresses))
-        self._asked_at = np.full(len(addresses), -np.inf)
-        self._found: list[Found | None] = [None] * len(addresses)
-        self._cores_each = jobs_array([address.job for address in addresses], "cores")
+        self._arrays = arrays_of(tuple(ref.job for ref in refs))
+        self._progress_deadline_s = PROGRESS_DEADLINE * self._arrays.cold_start_s / clock.scale
+        self._drop = np.zeros(len(refs))
+        self._scaled_at = np.full(len(refs), -np.inf)
+        self._states: list[DeploymentState | None] = [None] * len(refs)
         self._tick_s: float | None = None
-        self.may_act: Callable[[], bool] = lambda: True
 
     def advance(self, until_s: float) -> None:
         self.clock.wait_until(until_s)
         self._tick_s = until_s
 
     def observe(self) -> Observation:
-        """Raises ApiError where the Deployments cannot be read; missing load is NaN."""
-        self._found = self.read()
-        # Of the tick, not of the answer: policies plan at instants of a grid, and must find themselves on it.
+        """The Deployments and their load. Raises ApiError where the Deployments cannot be read."""
+        self._states = self.read()
+        # The time of the tick, not of the answer: policies plan at fixed multiples of their period.
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
         load = self._measure(minute, now_s)
-        there = np.array([found is not None for found in self._found])
-        target = np.array([found.target if found else 0 for found in self._found])
-        ready = np.array([found.ready if found else 0 for found in self._found])
-        unsettled = np.array([found is not None and not found.settled for found in self._found])
+        present = np.array([state is not None for state in self._states])
+        states = [state or ABSENT for state in self._states]
+        target, ready = np.array([state.target for state in states]), np.array([state.ready for state in states])
+        recently = time.monotonic() - self._scaled_at < self._progress_deadline_s
         return Observation(
             now_s=now_s,
             capacity=self.cores,
@@ -115,114 +122,117 @@ class Deployments:
             starting=np.maximum(target - ready, 0),
             target=target,
             terminating=np.maximum(ready - target, 0),
-            changing=unsettled & (time.monotonic() - self._asked_at < self._patience_s),
+            changing=np.array([not state.settled for state in states]) & recently,
             drop=self._drop.copy(),
             arrivals_now=None if np.isnan(load.arrivals_now).all() else load.arrivals_now,
-            present=None if there.all() else there,
+            present=None if present.all() else present,
         )
 
-    def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Scale what differs, shrinking first; every job is tried, whatever became of those before it, but that nobody grows
-        into what another has not given up.
+    def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
+        """Scale the jobs that differ from their target, those that shrink first.
+
+        A failure does not prevent the others, but no job grows into cores that another has not given up. `may_act` is
+        asked before each call.
 
         Raises
         ------
-        ApiError : what was refused first. The next tick sees it, and asks again.
+        ApiError : the first failure, and the number of others. The next tick tries again.
         """
         self._drop = np.array(drop, float)
         target = np.asarray(target)
-        standing = np.array([found.target if found else asked for found, asked in zip(self._found, target)])
-        refused = self._scale_all(np.flatnonzero(target < standing), target, standing)
-        grows = growth(target, standing, self._cores_each, self.cores)
-        for job in np.flatnonzero((target > standing) & ~grows):
-            refused.append(f"{self.addresses[job].name} does not grow to {target[job]}: others have not shrunk")
-        refused += self._scale_all(np.flatnonzero(grows), target, standing)
-        if refused:
-            raise ApiError(0, refused[0] + (f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""))
+        current = np.array([state.target if state else wanted for state, wanted in zip(self._states, target)])
+        errors = self._scale_all(np.flatnonzero(target < current), target, current, may_act)
+        grows = growth(target, current, self._arrays.cores, self.cores)
+        for job in np.flatnonzero((target > current) & ~grows):
+            errors.append(f"{self.refs[job].name} does not grow to {target[job]}: others have not shrunk")
+        errors += self._scale_all(np.flatnonzero(grows), target, current, may_act)
+        if errors:
+            raise ApiError(0, errors[0] + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""))
 
-    def _scale_all(self, these: np.ndarray, target: np.ndarray, standing: np.ndarray) -> list[str]:
-        """Scale these jobs at once; `standing` becomes what there is then. What was refused, a line each."""
-        refused = []
-        asked = {int(job): self._threads.submit(self._scale, int(job), int(target[job])) for job in these}
-        for job, done in asked.items():
-            if error := done.exception():
-                refused.append(f"{self.addresses[job].name} is not scaled to {target[job]}: {error}")
+    def _scale_all(
+        self, jobs: np.ndarray, target: np.ndarray, current: np.ndarray, may_act: Callable[[], bool]
+    ) -> list[str]:
+        """Scale these jobs in parallel and update `current`; returns the errors, a line each."""
+        errors = []
+        calls = {int(job): self._threads.submit(self._scale, int(job), int(target[job]), may_act) for job in jobs}
+        for job, call in calls.items():
+            if error := call.exception():
+                errors.append(f"{self.refs[job].name} is not scaled to {target[job]}: {error}")
             else:
-                standing[job] = target[job]
-        return refused
+                current[job] = target[job]
+        return errors
 
-    def read(self) -> list[Found | None]:
-        """Every job's Deployment as it stands; None where there is none."""
-        return [Found.of(one) if one else None for one in self.objects()]
+    def read(self) -> list[DeploymentState | None]:
+        """The state of every job's Deployment; None where there is none."""
+        return [DeploymentState.of(deployment) if deployment else None for deployment in self.objects()]
 
     def objects(self) -> list[dict | None]:
-        """The same whole, by one list a namespace."""
-        there: dict[tuple[str, str], dict] = {}
-        for namespace in sorted({address.namespace for address in self.addresses}):
-            listed = self._api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments")
-            there |= {(namespace, item["metadata"]["name"]): item for item in listed["items"]}
-        return [there.get((address.namespace, address.name)) for address in self.addresses]
+        """The Deployments as the API has them, with one list call for each namespace."""
+        deployments: dict[tuple[str, str], dict] = {}
+        for namespace in sorted({ref.namespace for ref in self.refs}):
+            items = self._api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments")["items"]
+            deployments |= {(namespace, item["metadata"]["name"]): item for item in items}
+        return [deployments.get((ref.namespace, ref.name)) for ref in self.refs]
 
-    def _scale(self, job: int, replicas: int) -> None:
-        """Write only upon what was read: a controller that was suspended while another took over overwrites nothing of it.
+    def _scale(self, job: int, replicas: int, may_act: Callable[[], bool]) -> None:
+        """Scale one job, on the condition that its count is still the one observed.
+
+        So a controller that was suspended while another took over overwrites nothing.
 
         Raises
         ------
-        ApiError : refused; 409 where someone else has scaled it meanwhile, which the next tick will see.
+        ApiError : refused; 409 if another client has scaled the job, which the next tick observes.
         """
-        if not self.may_act():
-            raise ApiError(0, "another controller may act by now; the rest is left to it")
-        address, found = self.addresses[job], self._found[job]
-        version = found.version if found else ""
-        for _ in range(3):
+        if not may_act():
+            raise ApiError(0, "another controller may act now; this one makes no further changes")
+        path, state = f"{self.refs[job].path}/scale", self._states[job]
+        version = state.version if state else ""
+        for _ in range(SCALE_ATTEMPTS):
             body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
             try:
-                written = self._api.send("PATCH", f"{address.path}/scale", body, kind=MERGE, fieldManager="faro")
-            except ApiError as refused:
-                if refused.status != 409:
+                scaled = self._api.send("PATCH", path, body, kind=MERGE, fieldManager=MANAGER)
+            except ApiError as error:
+                if error.status != 409:
                     raise
-                now = self._api.get(f"{address.path}/scale")
-                theirs = now["spec"].get("replicas", 0)
-                if found and theirs not in (found.target, replicas):
+                current = self._api.get(path)
+                theirs = current["spec"].get("replicas", 0)
+                if state and theirs not in (state.target, replicas):
                     raise ApiError(409, f"someone else has scaled it to {theirs}") from None
-                version = now["metadata"]["resourceVersion"]
+                version = current["metadata"]["resourceVersion"]
                 continue
-            self._asked_at[job] = time.monotonic()
-            self._found[job] = Found(
-                written["metadata"]["resourceVersion"], replicas, found.ready if found else 0, False
-            )
+            self._scaled_at[job] = time.monotonic()
+            version = scaled["metadata"]["resourceVersion"]
+            self._states[job] = DeploymentState(version, replicas, state.ready if state else 0, False)
             return
         raise ApiError(409, "it changes faster than it can be scaled")
 
     def _measure(self, minute: int, now_s: float) -> Load:
         clock = self.clock
         ends = clock.origin_s + clock.minute_s * (np.arange(max(0, minute - HISTORY_MINUTES), minute) + 1.0)
-        queries = [one.queries for one in self.addresses]
-        return self._prometheus.observe(queries, ends, clock.wall_s(now_s), clock.minute_s)
+        return self._metrics.observe([ref.queries for ref in self.refs], ends, clock.wall_s(now_s), clock.minute_s)
 
 
 def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:
-    """What the replicas of these Deployments need of a node; see `Shape`.
+    """What the replicas of these Deployments require of a node.
 
     Raises
     ------
-    ValueError : a job's cores are not what its pods ask for, or the pods cannot go to the same nodes.
+    ValueError : a job's cores differ from its pods' CPU request, or the pods cannot run on the same nodes.
     """
     per_core: dict[str, float] = {}
     specs = [deployment["spec"]["template"]["spec"] for deployment in deployments]
     for job, spec in zip(jobs, specs):
-        asked = requests_of({"spec": spec})
-        if abs(asked.get("cpu", 0.0) - job.cores) > 1e-6:
-            raise ValueError(
-                f"job {job.name!r}: cores={job.cores:g}, but its pods ask for {asked.get('cpu', 0.0):g}; they must agree"
-            )
-        for name, value in asked.items():
+        requests = requests_of({"spec": spec})
+        cpu = requests.get("cpu", 0.0)
+        if abs(cpu - job.cores) > EPSILON:
+            raise ValueError(f"job {job.name!r}: cores={job.cores:g}, but its pods ask for {cpu:g}; they must agree")
+        for name, value in requests.items():
             per_core[name] = max(per_core.get(name, 0.0), value / job.cores)
-    tenths = np.gcd.reduce([round(job.cores * 10) for job in jobs])
-    tolerations = tuple(
+    quantum = float(np.gcd.reduce([round(job.cores * 10) for job in jobs])) / 10  # cores are multiples of 0.1
+    tolerations = [
         one for one in specs[0].get("tolerations", []) if all(one in s.get("tolerations", []) for s in specs)
-    )
+    ]
     selector = dict(specs[0].get("nodeSelector", {}))
     if any(spec.get("nodeSelector", {}) != selector for spec in specs):
         raise ValueError("deployments: their nodeSelectors differ; jobs share capacity only on the same nodes")
-    return Shape(per_core, float(tenths) / 10, tolerations, selector)
+    return Shape(per_core, quantum, tuple(tolerations), selector)

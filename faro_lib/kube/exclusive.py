@@ -1,100 +1,94 @@
-"""A RayService borrowed for an experiment: its controllers rest, its Ray serves other jobs, and then all is as it was."""
+"""Exclusive access to a RayService for an experiment, which deploys other jobs; everything is restored afterwards."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import shutil
 import subprocess
 import tempfile
 import threading
 import time
-import urllib.parse
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from urllib.parse import urlsplit
 
 import yaml
 
+from faro_lib.http import HttpClient
 from faro_lib.kube import preflight
 from faro_lib.kube.client import MERGE, Api, ApiError, connect
 from faro_lib.kube.manifests import NAME as CONTROLLER
 from faro_lib.kube.rayservice import DASHBOARD, SECRET_KEY, SERVING
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.deploy import APPLICATIONS
-from faro_lib.rayserve.rest import Rest
 
-PLACE = ("faro", "faro")  # namespace and name, as `faro manifests` has them by default
-CONTEXTS = {"kind": "kind-faro", "kubernetes": None}  # of the kubeconfig, by backend; None: the current one
+RAY_SERVICE = ("faro", "faro")  # namespace and name; the defaults of `faro manifests`
+CONTEXTS = {"kind": "kind-faro", "kubernetes": None}  # backend -> kubeconfig context; None: the current one
 FORWARD_S, PUT_S = 30.0, 120.0
 
 
 @contextmanager
-def borrowed(
+def exclusive_access(
     backend: str,
     *,
     address: str | None = None,
     serve_address: str | None = None,
-    place: tuple[str, str] = PLACE,
+    place: tuple[str, str] = RAY_SERVICE,
     kubeconfig: str | None = None,
 ) -> Iterator[Endpoint]:
-    """The Ray of a RayService, with nobody else acting on it.
+    """The Ray cluster of a RayService, while no controller acts on it.
 
     Parameters
     ----------
-    address, serve_address : where its dashboard and its applications are reached; None forwards ports of its head.
+    address, serve_address : of its dashboard and its applications; None forwards the ports of its head.
 
     Raises
     ------
-    ValueError : there is no such RayService, or it may not be borrowed; one line, and nothing has been changed.
+    ValueError : the RayService does not exist, or access is refused; one line, and nothing has been changed.
     """
     namespace, name = place
     api = connect(kubeconfig, CONTEXTS[backend])
     preflight.check_server(api)
-    preflight.check_definitions(api, [preflight.RAY_SERVICES])
+    preflight.check_crds(api, [preflight.RAY_SERVICES])
     service = _get(api, f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}", "RayService", place)
     token = token_of(api, namespace, service)
     with ExitStack() as stack:
         if address is None:
-            head = f"service/{name}-head-svc"
-            address, serve_address = stack.enter_context(
-                forwarded(namespace, head, (DASHBOARD, SERVING), kubeconfig, CONTEXTS[backend])
+            forward = port_forward(
+                namespace, f"service/{name}-head-svc", (DASHBOARD, SERVING), kubeconfig, CONTEXTS[backend]
             )
-        elif serve_address is None:
-            parts = urllib.parse.urlsplit(address)
-            serve_address = f"{parts.scheme}://{parts.hostname}:{SERVING}"
-        ray = Rest(address, token)
-        ray.get(APPLICATIONS)  # a wrong address is refused before anything is changed
-        stack.enter_context(resting(api, namespace))
-        # Before the controllers come back: they shall find the jobs that they know.
-        stack.callback(
-            lambda: Rest(address, token, PUT_S).put(APPLICATIONS, yaml.safe_load(service["spec"]["serveConfigV2"]))
-        )
-        yield Endpoint(ray, Rest(serve_address or "", token))
+            address, serve_address = stack.enter_context(forward)
+        parts = urlsplit(address)
+        serve_address = serve_address or f"{parts.scheme}://{parts.hostname}:{SERVING}"
+        ray = HttpClient(address, token)
+        ray.get(APPLICATIONS)  # a wrong address fails before anything is changed
+        stack.enter_context(scaled_to_zero(api, namespace))
+        # Restored before the controllers come back, so that they find their own jobs.
+        configuration = yaml.safe_load(service["spec"]["serveConfigV2"])
+        stack.callback(replace(ray, timeout_s=PUT_S).put, APPLICATIONS, configuration)
+        yield Endpoint(ray, HttpClient(serve_address, token))
 
 
 def token_of(api: Api, namespace: str, service: dict) -> str | None:
-    """Ray's token, from the Secret that the RayService names; None where it wants none."""
+    """Ray's token, from the Secret that the RayService names; None if it requires none."""
     options = service["spec"]["rayClusterConfig"].get("authOptions", {})
     if options.get("mode") != "token":
         return None
-    secret = _get(
-        api,
-        f"/api/v1/namespaces/{namespace}/secrets/{options['secretName']}",
-        "Secret",
-        (namespace, options["secretName"]),
-    )
+    name = options["secretName"]
+    secret = _get(api, f"/api/v1/namespaces/{namespace}/secrets/{name}", "Secret", (namespace, name))
     return base64.b64decode(secret["data"][SECRET_KEY]).decode().strip()
 
 
 @contextmanager
-def resting(api: Api, namespace: str, name: str = CONTROLLER) -> Iterator[None]:
-    """No controller runs; afterwards as many as before. Where there is none, nothing is done."""
+def scaled_to_zero(api: Api, namespace: str, name: str = CONTROLLER) -> Iterator[None]:
+    """No controller runs meanwhile; the previous number is restored. Without a controller's Deployment, do nothing."""
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"
     try:
         before = api.get(path)["spec"].get("replicas", 0)
-    except ApiError as refused:
-        if refused.status != 404:
-            raise ValueError(str(refused)) from None
+    except ApiError as error:
+        if error.status != 404:
+            raise ValueError(str(error)) from None
         yield
         return
 
@@ -109,42 +103,40 @@ def resting(api: Api, namespace: str, name: str = CONTROLLER) -> Iterator[None]:
 
 
 @contextmanager
-def forwarded(
+def port_forward(
     namespace: str, target: str, ports: tuple[int, ...], kubeconfig: str | None, context: str | None
 ) -> Iterator[list[str]]:
-    """Addresses on loopback that lead to these ports of a pod or service, by kubectl."""
+    """Addresses on loopback that kubectl forwards to these ports of a pod or service."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         raise ValueError("kubectl is missing, which forwards ports; or name live.address and live.serve_address")
-    chosen = [f"--{key}={value}" for key, value in (("kubeconfig", kubeconfig), ("context", context)) if value]
-    command = [
-        kubectl,
-        *chosen,
-        "-n",
-        namespace,
-        "port-forward",
-        "--address=127.0.0.1",
-        target,
-        *(f":{port}" for port in ports),
-    ]
-    # Into a file: it complains of every broken connection, and a pipe that nobody empties would stop it.
+    options = [f"--{key}={value}" for key, value in (("kubeconfig", kubeconfig), ("context", context)) if value]
+    command = [kubectl, *options, "-n", namespace, "port-forward", "--address=127.0.0.1", target]
+    # stderr goes to a file: kubectl logs every broken connection, and a full pipe would block it.
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(
+            [*command, *(f":{port}" for port in ports)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
         try:
-            found: dict[int, str] = {}
+            addresses: dict[int, str] = {}
             until = time.monotonic() + FORWARD_S
-            while len(found) < len(ports):
+            while len(addresses) < len(ports):
                 line = process.stdout.readline() if process.stdout else ""
-                if not line or time.monotonic() > until:  # its end, for it says one line a port at once or none
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(1)  # its output ends shortly before it does
+                if not line or time.monotonic() > until:  # kubectl prints a line for each port at once, or it ends
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(1)  # its output closes shortly before it exits
                     errors.seek(0)
                     raise ValueError(f"kubectl port-forward {target}: {' '.join(errors.read().split()) or 'no answer'}")
                 words = line.split()  # Forwarding from 127.0.0.1:35141 -> 8265
                 if words[:2] == ["Forwarding", "from"]:
-                    found[int(words[-1])] = f"http://{words[2]}"
-            threading.Thread(target=lambda: list(process.stdout or ()), daemon=True).start()  # a line a connection
-            yield [found[port] for port in ports]
+                    addresses[int(words[-1])] = f"http://{words[2]}"
+            # It prints a line for each connection, which somebody must read.
+            threading.Thread(target=lambda: list(process.stdout or ()), daemon=True).start()
+            yield [addresses[port] for port in ports]
         finally:
             process.terminate()
             try:
@@ -157,9 +149,8 @@ def forwarded(
 def _get(api: Api, path: str, kind: str, place: tuple[str, str]) -> dict:
     try:
         return api.get(path)
-    except ApiError as refused:
-        if refused.status == 404:
-            raise ValueError(
-                f"{kind} '{'/'.join(place)}' is not there; cluster/up.sh or `faro manifests` brings it"
-            ) from None
-        raise ValueError(str(refused)) from None
+    except ApiError as error:
+        if error.status == 404:
+            name = "/".join(place)
+            raise ValueError(f"{kind} '{name}' is not there; cluster/up.sh or `faro manifests` brings it") from None
+        raise ValueError(str(error)) from None

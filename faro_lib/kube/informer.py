@@ -1,7 +1,7 @@
-"""Watching: a copy of a collection that follows the API server.
+"""An informer: a local copy of a collection that follows the API server.
 
-List, then watch from there; after any error list anew, for a version that the server no longer has (410), or has never
-had (restored from a backup), cannot be watched from. The client library's informer goes on from the old version after
+It lists and then watches, and relists after any error: a resource version that the server no longer has (410), or never
+had (restored from a backup), cannot be watched from. The official client's watch continues from the old version after
 all errors but 410, and without a pause.
 """
 
@@ -11,25 +11,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from faro_lib.kube.client import Api, ApiError
 
 LOG = logging.getLogger(__name__)
-WATCH_S = 30  # the server ends a watch after this long; silence for WATCH_S + 10 means that the line is dead
-LONGEST_PAUSE_S = 5.0
-TOLD_AFTER = 3  # failures in a row; a version that is gone is one, and nothing to tell
+WATCH_S = 30  # the server ends a watch after this time; silence for WATCH_S + 10 means that the connection is dead
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+WARN_AFTER = 3  # failures in a row; a single one is an expired resource version, which is normal
 
 
-def whole(thing: dict) -> dict:
-    return thing
-
-
-class Watched:
+class Informer:
     """The collection at `path`, kept current by a thread.
 
     Parameters
     ----------
-    keep : what of an object is worth remembering.
+    keep : reduces an object to the part worth remembering.
     changed : called after each change.
     """
 
@@ -37,20 +34,20 @@ class Watched:
         self,
         api: Api,
         path: str,
-        keep: Callable[[dict], dict] = whole,
+        keep: Callable[[dict], dict] = lambda item: item,
         changed: Callable[[], None] = lambda: None,
-        **query,
+        **query: Any,
     ):
         self._api, self._path, self._keep, self._changed, self._query = api, path, keep, changed, query
-        self._things: dict[tuple[str, str], dict] = {}
+        self._items: dict[tuple[str, str], dict] = {}
         self._lock = threading.Lock()
         self._stop, self._listed = threading.Event(), threading.Event()
-        self.lists = 0
-        self.heard_s = float("-inf")  # time.monotonic() when the server last answered
+        self.list_count = 0
+        self.heard_s = float("-inf")  # time.monotonic() of the server's last answer
         self.error: ApiError | None = None
         self._thread = threading.Thread(target=self._follow, name=f"watch {path}", daemon=True)
 
-    def start(self) -> Watched:
+    def start(self) -> Informer:
         self._thread.start()
         return self
 
@@ -58,75 +55,64 @@ class Watched:
         self._stop.set()
 
     def wait(self, timeout_s: float) -> None:
-        """Until the first list is there; raises what prevents it."""
+        """Wait for the first list; raises ApiError if it does not come."""
         if not self._listed.wait(timeout_s):
             raise self.error or ApiError(0, f"GET {self._path}: no answer within {timeout_s:g} s")
 
-    def things(self) -> list[dict]:
+    def items(self) -> list[dict]:
         with self._lock:
-            return list(self._things.values())
+            return list(self._items.values())
 
     def silent_s(self) -> float:
-        """Seconds since the server was last heard."""
+        """Seconds since the server's last answer."""
         return time.monotonic() - self.heard_s
 
     def _follow(self) -> None:
-        version, pause_s, failures = None, 0.2, 0
+        version, pause_s, failures = None, FIRST_PAUSE_S, 0
         while not self._stop.is_set():
             try:
-                if version is None:
-                    version = self._list()
-                version = self._watch(version)
-                pause_s, failures = 0.2, 0
-            except (
-                Exception
-            ) as error:  # whatever it was: who stops following here would be frozen, and nobody would know
+                version = self._watch(version or self._relist())
+                pause_s, failures = FIRST_PAUSE_S, 0
+            except Exception as error:  # any error: if this thread ended, the copy would be stale without notice
                 version, failures = None, failures + 1
                 self.error = error if isinstance(error, ApiError) else ApiError(0, f"{self._path}: {error!r}")
-                if failures == TOLD_AFTER:
-                    LOG.warning("what is known of %s may be old: %s", self._path, self.error)
+                if failures == WARN_AFTER:
+                    LOG.warning("the copy of %s may be stale: %s", self._path, self.error)
                 self._stop.wait(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def _list(self) -> str:
-        listed = self._api.get(self._path, **self._query)
-        things = {_key(thing): self._keep(thing) for thing in listed["items"]}
+    def _relist(self) -> str:
+        answer = self._api.get(self._path, **self._query)
+        items = {_key(item): self._keep(item) for item in answer["items"]}
         with self._lock:
-            self._things = things
-        self.lists += 1
+            self._items = items
+        self.list_count += 1
         self.heard_s, self.error = time.monotonic(), None
         self._listed.set()
         self._changed()
-        return listed["metadata"]["resourceVersion"]
+        return answer["metadata"]["resourceVersion"]
 
     def _watch(self, version: str) -> str:
-        events = self._api.lines(
-            self._path,
-            WATCH_S + 10,
-            **self._query,
-            watch="true",
-            allowWatchBookmarks="true",
-            resourceVersion=version,
-            timeoutSeconds=WATCH_S,
-        )
-        for event in events:
+        """Follow the changes since a resource version until the server ends the watch; returns the last version."""
+        query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_S)}
+        for event in self._api.lines(self._path, WATCH_S + 10, **self._query, **query, resourceVersion=version):
             if self._stop.is_set():
                 break
-            kind, thing = event["type"], event["object"]
+            kind, item = event["type"], event["object"]
             if kind == "ERROR":
-                raise ApiError(thing.get("code", 0), f"watch {self._path}: {thing.get('message', 'ended')}")
+                raise ApiError(item.get("code", 0), f"watch {self._path}: {item.get('message', 'ended')}")
             self.heard_s = time.monotonic()
-            version = thing["metadata"]["resourceVersion"]
+            version = item["metadata"]["resourceVersion"]
             if kind != "BOOKMARK":
                 with self._lock:
                     if kind == "DELETED":
-                        self._things.pop(_key(thing), None)
+                        self._items.pop(_key(item), None)
                     else:
-                        self._things[_key(thing)] = self._keep(thing)
+                        self._items[_key(item)] = self._keep(item)
                 self._changed()
         self.heard_s = time.monotonic()
         return version
 
 
-def _key(thing: dict) -> tuple[str, str]:
-    return thing["metadata"].get("namespace", ""), thing["metadata"]["name"]
+def _key(item: dict) -> tuple[str, str]:
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]

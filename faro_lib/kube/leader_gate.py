@@ -1,152 +1,78 @@
-"""A cluster governed by Kubernetes: its capacity follows nodes, pods and quotas, and only the leader acts on it."""
+"""A cluster in Kubernetes: its capacity follows nodes, pods and quotas, and only the leader changes it."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
-from faro_lib.kube.capacity import Capacity, Shape, capacity, cores_of_workers
-from faro_lib.kube.client import Api
-from faro_lib.kube.informer import Watched
+from faro_lib.kube.capacity import EPSILON, Capacity
 from faro_lib.kube.lease import NOBODY, Leadership
 from faro_lib.policies.protocol import Cluster, Observation
 
 LOG = logging.getLogger(__name__)
-POD_FIELDS = ("nodeName", "containers", "initContainers", "overhead")
 
 
 class LostLease(SystemExit):
-    """Another controller may act now; this one ends, and whoever started it starts it anew."""
+    """Another controller may act now. This one exits, and its Deployment restarts it as a candidate."""
 
 
-def small_pod(pod: dict) -> dict:
-    """What capacity needs of a pod."""
-    meta, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
-    kept = ("namespace", "name", "labels", "deletionTimestamp")
-    return {
-        "metadata": {name: meta[name] for name in kept if name in meta},
-        "spec": {
-            name: [{"resources": c.get("resources", {}), "restartPolicy": c.get("restartPolicy")} for c in spec[name]]
-            if name.endswith("ontainers")
-            else spec[name]
-            for name in POD_FIELDS
-            if name in spec
-        },
-        "status": {"phase": status.get("phase"), "conditions": status.get("conditions", [])},
-    }
+class InterruptibleCluster(Cluster, Protocol):
+    """A cluster whose `apply` takes several calls, and asks before each whether it may still act."""
+
+    def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = ...) -> None: ...
 
 
-def small_node(node: dict) -> dict:
-    """What capacity needs of a node."""
-    meta, spec, status = node["metadata"], node.get("spec", {}), node.get("status", {})
-    return {
-        "metadata": {"name": meta["name"], "labels": meta.get("labels", {})},
-        "spec": {name: spec[name] for name in ("unschedulable", "taints") if name in spec},
-        "status": {name: status.get(name) or type_() for name, type_ in (("allocatable", dict), ("conditions", list))},
-    }
-
-
-class ClusterCapacity:
-    """The capacity as it is now, from watches on nodes, pods and quotas.
+class LeaderGatedCluster:
+    """`inner` with the capacity that Kubernetes has, changed only while this controller is the leader.
 
     Parameters
     ----------
-    namespace : where the jobs run.
-    ours : labels by which a job's pods are known: each a mapping that all must match.
-    shape : what replicas need; None where the pods with those labels are workers whose cores replicas share (Ray's).
-    """
-
-    def __init__(self, api: Api, namespace: str, ours: tuple[Mapping[str, str], ...], shape: Shape | None):
-        self._namespace, self._ours, self._shape = namespace, ours, shape
-        self.changed = threading.Event()
-        self.nodes = Watched(api, "/api/v1/nodes", small_node, self.changed.set)
-        self.pods = Watched(api, "/api/v1/pods", small_pod, self.changed.set)
-        self.quotas = Watched(api, f"/api/v1/namespaces/{namespace}/resourcequotas", changed=self.changed.set)
-
-    def start(self, timeout_s: float = 30.0) -> ClusterCapacity:
-        for one in (self.nodes, self.pods, self.quotas):
-            one.start()
-        for one in (self.nodes, self.pods, self.quotas):
-            one.wait(timeout_s)
-        return self
-
-    def stop(self) -> None:
-        for one in (self.nodes, self.pods, self.quotas):
-            one.stop()
-
-    def silent_s(self) -> float:
-        """For how long nothing has been heard; the capacity is as old as that."""
-        return max(one.silent_s() for one in (self.nodes, self.pods, self.quotas))
-
-    def is_ours(self, pod: dict) -> bool:
-        labels = pod["metadata"].get("labels", {})
-        return pod["metadata"].get("namespace") == self._namespace and any(
-            all(labels.get(name) == value for name, value in wanted.items()) for wanted in self._ours
-        )
-
-    def __call__(self) -> Capacity:
-        if self._shape is None:
-            mine = [pod for pod in self.pods.things() if self.is_ours(pod)]
-            return cores_of_workers(mine, self.nodes.things())
-        nodes, pods, quotas = (one.things() for one in (self.nodes, self.pods, self.quotas))
-        return capacity(nodes, pods, quotas, self._namespace, self.is_ours, self._shape)
-
-
-class Governed:
-    """`Cluster` that is `inner` with the capacity that Kubernetes has, and acts only while it leads.
-
-    Parameters
-    ----------
-    capacity : cores as of now; None keeps those of `inner`.
-    leadership : None where there is but one controller.
-    act_s : how long one call of an `apply` may take; without as much time left on the lease none is begun. `inner` asks
-        `may_act` before each.
+    capacity : returns the current capacity; None keeps that of `inner`.
+    leadership : None if there is a single controller.
+    act_s : longest duration of one call of `apply`; no call starts unless the lease lasts at least as long.
     """
 
     def __init__(
         self,
-        inner: Cluster,
+        inner: InterruptibleCluster,
         capacity: Callable[[], Capacity] | None = None,
         leadership: Leadership | None = None,
         act_s: float = 2.0,
     ):
         self.inner, self._capacity, self._leadership, self._act_s = inner, capacity, leadership, act_s
         self.last: Capacity | None = None
-        if leadership is not None:  # asked again before each of many calls: the lease may end among them
-            inner.may_act = lambda: leadership.leads(act_s)  # type: ignore[attr-defined]
-
-    def __getattr__(self, name):
-        return getattr(self.inner, name)
 
     def observe(self) -> Observation:
-        seen = self.inner.observe()
+        observation = self.inner.observe()
         if self._capacity is None:
-            return seen
-        now = self._capacity()
-        if self.last is None or abs(now.cores - self.last.cores) > 1e-6:
-            unusable = "".join(f"; {node}: {why}" for node, why in now.unusable.items())
-            LOG.info("capacity is %g cores, bound by %s%s", now.cores, now.bound, unusable)
-        self.last = now
-        return replace(seen, capacity=now.cores)
+            return observation
+        current = self._capacity()
+        if self.last is None or abs(current.cores - self.last.cores) > EPSILON:
+            unusable = "".join(f"; {node}: {reason}" for node, reason in current.unusable.items())
+            LOG.info("capacity is %g cores, bound by %s%s", current.cores, current.bound, unusable)
+        self.last = current
+        return replace(observation, capacity=current.cores)
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Does nothing while nobody is known to lead: then the server is not reached, and nobody can take over either.
+        """Apply as the leader. Without a known leader nothing changes: no other controller can reach the server either.
 
         Raises
         ------
-        LostLease : another controller leads.
+        LostLease : another controller is the leader.
         """
         lease = self._leadership
-        if lease is None or lease.leads(self._act_s):
+        if lease is None:
             self.inner.apply(target, drop)
+        elif lease.is_leader(self._act_s):
+            self.inner.apply(target, drop, may_act=lambda: lease.is_leader(self._act_s))
         elif lease.holder not in ("", NOBODY, lease.candidate.identity):
             raise LostLease(f"lease {lease.name} is held by {lease.holder}")
         else:
-            LOG.warning("lease %s could not be renewed; everything stays as it is", lease.name)
+            LOG.warning("lease %s could not be renewed; this tick changes nothing", lease.name)
 
     def advance(self, until_s: float) -> None:
         self.inner.advance(until_s)

@@ -1,10 +1,9 @@
-"""Leadership: of several controllers one acts, the holder of a Lease, and never two.
+"""Leader election with a Lease: at most one controller acts.
 
-A candidate takes the lease only after it has seen the same record for as long as the record itself says, by its own
-clock; a holder stops acting `margin_s` before that, counted from the instant at which it *sent* the last renewal that
-succeeded. So the clocks need not agree, only run equally fast. The client library's own election counts from the
-answer, has no time-out on its requests and no way to ask whether one still leads, so that a call that hangs outlives
-the lease.
+A candidate takes the lease only after its record has not changed for the lease's duration, by the candidate's own clock.
+A leader stops acting `renew_deadline_s` after it *sent* the last renewal that succeeded. So the clocks need not agree,
+only run equally fast. The official client's leader election counts from the answer, has no time-out on its requests,
+and cannot say whether it still leads: a call that hangs outlives the lease.
 """
 
 from __future__ import annotations
@@ -20,87 +19,90 @@ from datetime import UTC, datetime
 from faro_lib.kube.client import Api, ApiError
 
 LOG = logging.getLogger(__name__)
-NOBODY = "nobody"  # holds a lease that vanished, until whoever held it before must have noticed
+NOBODY = "nobody"  # holds a lease that vanished until its former holder must have noticed
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """How long a lease lasts, how often it is renewed, how long before its end its holder rests its hands; seconds."""
+class LeaseTimings:
+    """Seconds, as in client-go: how long a lease lasts, how often and for how long its holder tries to renew it."""
 
     duration_s: float = 10.0
-    renew_s: float = 2.0
-    margin_s: float = 2.0
+    retry_period_s: float = 2.0
+    renew_deadline_s: float = 8.0
 
     def __post_init__(self):
-        if not 0 < self.renew_s < self.duration_s - self.margin_s:
-            raise ValueError(f"renew_s={self.renew_s} must lie between 0 and duration_s - margin_s")
+        if not 0 < self.retry_period_s < self.renew_deadline_s < self.duration_s:
+            raise ValueError(
+                f"0 < retry_period_s={self.retry_period_s} < renew_deadline_s={self.renew_deadline_s} < "
+                f"duration_s={self.duration_s} must hold"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What one candidate knows.
+    """The state of one candidate.
 
     Attributes
     ----------
     identity : unique among the candidates.
-    seen : the lease's (holder, renewals) as last read, None before.
-    since_s : by our own clock, when it was first seen so.
-    until_s : we may act until then.
+    record : (holder, renewal time) of the lease as last read; None before.
+    since_s : when this record was first read, by our own clock.
+    until_s : this candidate is the leader until then.
     """
 
     identity: str
-    seen: tuple[str, str] | None = None
+    record: tuple[str, str] | None = None
     since_s: float = 0.0
     until_s: float = float("-inf")
 
-    def leads(self, now_s: float) -> bool:
+    def is_leader(self, now_s: float) -> bool:
         return now_s < self.until_s
 
 
 def observe(
-    candidate: Candidate, lease: dict | None, now_s: float, terms: Terms = Terms()
+    candidate: Candidate, lease: dict | None, now_s: float, timings: LeaseTimings = LeaseTimings()
 ) -> tuple[Candidate, str | None]:
-    """Take notice of a lease; in whose name it is to be written now: our own, `NOBODY`'s, or None to leave it alone.
+    """Read a lease: the new state, and the holder to write now (the candidate, `NOBODY`, or None to write nothing).
 
-    A lease that is not there may have been deleted, or lost with the server's memory, while somebody holds it. Unless that
-    is us it is written down as nobody's, and runs out like any other: that it stayed away cannot be seen, for between two
-    looks it may have come and gone.
+    A missing lease may have been deleted, or lost by the server, while another controller holds it. Unless that is
+    us, it is written with the holder `NOBODY` and must expire like any other. Waiting for it to stay missing would not
+    do: it may come and go between two reads.
 
     Parameters
     ----------
     lease : the object as read; None if there is none.
-    now_s : instant, of a clock that never jumps, at or after the reading.
+    now_s : time of the reading or later, by a clock that never jumps.
     """
-    leads = candidate.leads(now_s)
+    leads = candidate.is_leader(now_s)
     if lease is None:
-        return replace(candidate, seen=None), candidate.identity if leads else NOBODY
+        return replace(candidate, record=None), candidate.identity if leads else NOBODY
     spec = lease.get("spec") or {}
     record = (spec.get("holderIdentity") or "", spec.get("renewTime") or "")
-    if record != candidate.seen:
-        candidate = replace(candidate, seen=record, since_s=now_s)
+    if record != candidate.record:
+        candidate = replace(candidate, record=record, since_s=now_s)
     ours = record[0] in ("", candidate.identity) or (record[0] == NOBODY and leads)
-    run_out = now_s - candidate.since_s > float(spec.get("leaseDurationSeconds") or terms.duration_s)
-    return candidate, candidate.identity if ours or run_out else None
+    expired = now_s - candidate.since_s > float(spec.get("leaseDurationSeconds") or timings.duration_s)
+    return candidate, candidate.identity if ours or expired else None
 
 
-def written(candidate: Candidate, terms: Terms, sent_s: float) -> Candidate:
-    """After a write that succeeded and was sent at `sent_s`."""
-    return replace(candidate, until_s=sent_s + terms.duration_s - terms.margin_s)
+def written(candidate: Candidate, timings: LeaseTimings, sent_s: float) -> Candidate:
+    """The state after a successful write that was sent at `sent_s`."""
+    return replace(candidate, until_s=sent_s + timings.renew_deadline_s)
 
 
 class Leadership:
-    """Keeps trying for a lease in a thread of its own; `leads` may be asked at any time.
+    """Acquires and renews a lease in its own thread.
 
     Parameters
     ----------
-    api : best with few retries and a time-out well below `terms.duration_s`.
+    api : should have few retries, and a time-out well below `timings.duration_s`.
     """
 
-    def __init__(self, api: Api, namespace: str, name: str, identity: str, terms: Terms = Terms()):
-        self._api, self.terms = api, terms
+    def __init__(self, api: Api, namespace: str, name: str, identity: str, timings: LeaseTimings = LeaseTimings()):
+        self._api, self.timings = api, timings
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self.name, self.candidate = name, Candidate(identity)
-        self.error: Exception | None = None  # of the last try
+        self.error: Exception | None = None  # of the last attempt
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"lease {name}", daemon=True)
 
@@ -108,29 +110,29 @@ class Leadership:
         self._thread.start()
         return self
 
-    def leads(self, for_s: float = 0.0) -> bool:
-        """Whether we lead, and will for another `for_s` whatever happens."""
-        return self.candidate.leads(time.monotonic() + for_s)
+    def is_leader(self, for_s: float = 0.0) -> bool:
+        """Whether this controller is the leader, and certainly remains it for another `for_s` seconds."""
+        return self.candidate.is_leader(time.monotonic() + for_s)
 
     @property
     def holder(self) -> str:
-        """Who holds the lease as far as we know."""
-        return self.candidate.seen[0] if self.candidate.seen else ""
+        """The holder of the lease as last read."""
+        return self.candidate.record[0] if self.candidate.record else ""
 
     def wait(self, timeout_s: float = math.inf) -> bool:
-        """Until we lead; whether we do."""
+        """Wait until this controller is the leader; returns whether it is."""
         until_s = time.monotonic() + timeout_s
-        while not self.leads() and time.monotonic() < until_s and not self._stop.is_set():
+        while not self.is_leader() and time.monotonic() < until_s and not self._stop.is_set():
             time.sleep(0.05)
-        return self.leads()
+        return self.is_leader()
 
     def stop(self) -> None:
-        """Rest, and give the lease back so that another need not wait for its end."""
+        """Stop acting, and release the lease so that another controller need not wait for its end."""
         self._stop.set()
-        self._thread.join(self.terms.duration_s)
-        led, self.candidate = self.leads(), replace(self.candidate, until_s=float("-inf"))
+        self._thread.join(self.timings.duration_s)
+        led, self.candidate = self.is_leader(), replace(self.candidate, until_s=float("-inf"))
         if led:
-            with suppress(ApiError):  # else it runs out by itself
+            with suppress(ApiError):  # otherwise it expires
                 lease = self._api.get(f"{self._path}/{self.name}")
                 if (lease.get("spec") or {}).get("holderIdentity") == self.candidate.identity:
                     lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
@@ -142,40 +144,39 @@ class Leadership:
             try:
                 self.tick()
                 self.error = None
-            except Exception as error:  # until_s says how long we may still act; who gave up here would never act again
+            except (
+                Exception
+            ) as error:  # any error: `until_s` bounds our acts, but without this thread we never lead again
                 if self.error is None:
                     LOG.warning("lease %s: %s", self.name, error if isinstance(error, ApiError) else repr(error))
                 self.error = error
-            self._stop.wait(max(0.1, self.terms.renew_s - (time.monotonic() - began_s)))
+            self._stop.wait(max(0.1, self.timings.retry_period_s - (time.monotonic() - began_s)))
 
     def tick(self) -> None:
-        """Read the lease, and write it if it is ours to write. A lost race is a 409, and nothing happens."""
+        """Read the lease, and write it if it is ours to write. A lost race (409) changes nothing."""
+        path, lease = f"{self._path}/{self.name}", None
         try:
-            lease: dict | None = self._api.get(f"{self._path}/{self.name}")
-        except ApiError as absent:
-            if absent.status != 404:
+            lease = self._api.get(path)
+        except ApiError as error:
+            if error.status != 404:
                 raise
-            lease = None
-        self.candidate, holder = observe(self.candidate, lease, time.monotonic(), self.terms)
+        self.candidate, holder = observe(self.candidate, lease, time.monotonic(), self.timings)
         if holder is None:
             return
-        new = lease is None
+        method, path = ("POST", self._path) if lease is None else ("PUT", path)
         lease = lease or {"metadata": {"name": self.name}}
-        lease["spec"] = lease.get("spec") or {}  # one that somebody made by hand may have none
-        spec, now = lease["spec"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec = lease["spec"] = lease.get("spec") or {}  # a lease made by hand may have none
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if spec.get("holderIdentity") != holder:
             spec |= {"holderIdentity": holder, "acquireTime": now}
             spec["leaseTransitions"] = (spec.get("leaseTransitions") or 0) + (holder != NOBODY)
-        spec |= {"renewTime": now, "leaseDurationSeconds": max(1, math.ceil(self.terms.duration_s))}
+        spec |= {"renewTime": now, "leaseDurationSeconds": max(1, math.ceil(self.timings.duration_s))}
         sent_s = time.monotonic()
         try:
-            if new:
-                self._api.send("POST", self._path, lease)
-            else:
-                self._api.send("PUT", f"{self._path}/{self.name}", lease)
-        except ApiError as refused:
-            if refused.status != 409:
+            self._api.send(method, path, lease)
+        except ApiError as error:
+            if error.status != 409:
                 raise
             return
         if holder != NOBODY:
-            self.candidate = written(self.candidate, self.terms, sent_s)
+            self.candidate = written(self.candidate, self.timings, sent_s)

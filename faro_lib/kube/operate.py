@@ -1,4 +1,4 @@
-"""A controller in Kubernetes: everything checked first, then led by a lease, its capacity watched, its plans published."""
+"""Run a controller in Kubernetes: check everything first, become the leader, watch the capacity, publish the plans."""
 
 from __future__ import annotations
 
@@ -6,158 +6,154 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from faro_lib.control import Step
 from faro_lib.control.clock import Clock
 from faro_lib.kube import preflight
+from faro_lib.kube.capacity_watch import ClusterCapacity
 from faro_lib.kube.client import Api, connect
-from faro_lib.kube.deployment_metrics import Prometheus
-from faro_lib.kube.deployments import Address, Deployments, shape_of
-from faro_lib.kube.leader_gate import ClusterCapacity, Governed
-from faro_lib.kube.lease import Leadership, Terms
+from faro_lib.kube.deployment_metrics import DeploymentMetrics
+from faro_lib.kube.deployments import DeploymentRef, Deployments, shape_of
+from faro_lib.kube.leader_gate import InterruptibleCluster, LeaderGatedCluster
+from faro_lib.kube.lease import Leadership, LeaseTimings
 from faro_lib.kube.status import Reporter
 from faro_lib.policies.protocol import Cluster
 from faro_lib.workload import Job
 
 WORKERS = {"ray.io/node-type": "worker"}
-TERMS = Terms()
+TIMINGS = LeaseTimings()
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a controller is at home.
+class NamespacedName:
+    """The controller's FaroPlan and Lease, which share one name, and how to reach their API server.
 
-    Attributes
-    ----------
-    namespace, plan : of its FaroPlan and of its lease, which have the same name.
-    kubeconfig, context : how the API server is reached; None: the pod's ServiceAccount, or the default kubeconfig.
+    kubeconfig, context : None means the pod's ServiceAccount, or the default kubeconfig and its current context.
     """
 
     namespace: str
-    plan: str
+    name: str
     kubeconfig: str | None = None
     context: str | None = None
 
     @classmethod
-    def of(cls, plan: str, kubeconfig: str | None = None, context: str | None = None) -> Place:
+    def of(cls, plan: str, kubeconfig: str | None = None, context: str | None = None) -> NamespacedName:
         """From "namespace/name"."""
         namespace, _, name = plan.partition("/")
         if not namespace or not name or "/" in name:
             raise ValueError(f"plan={plan!r} must read namespace/name")
         return cls(namespace, name, kubeconfig, context)
 
-    def connect(self, **options) -> Api:
+    def connect(self, **options: Any) -> Api:
         return connect(self.kubeconfig, self.context, **options)
 
 
 def identity() -> str:
-    """Of this controller among those that want the lease."""
+    """This controller's name as a candidate for the lease."""
     return f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
 
 
-def deployments(
-    place: Place,
+def connect_deployments(
+    plan: NamespacedName,
     jobs: tuple[Job, ...],
     sections: dict[str, dict],
-    prometheus: Prometheus,
+    metrics: DeploymentMetrics,
     clock: Clock,
     cores: float | None = None,
 ) -> Deployments:
-    """`Cluster` on the Deployments that the table names.
+    """The Deployments that the jobs' table names.
 
     Parameters
     ----------
-    cores : what they may use; None leaves it to the capacity that Kubernetes has.
+    sections : by job name, the sections `deployment` of the table.
+    cores : cores that the jobs may use; None leaves it to the capacity of the cluster.
 
     Raises
     ------
-    ValueError : one is not there; one line.
+    ValueError : a Deployment does not exist, or a permission is missing; one line.
     """
-    api = place.connect()
+    api = plan.connect()
     preflight.check_server(api)
-    addresses = [Address.of(job, sections.get(job.name, {}), place.namespace) for job in jobs]
-    cluster = Deployments(api, addresses, prometheus, clock, cores or 0.0)
-    for namespace in sorted({address.namespace for address in addresses}):
-        preflight.check_rights(api, namespace, preflight.FOR_DEPLOYMENTS, ())
-    preflight.check_deployments({f"{a.namespace}/{a.name}": found for a, found in zip(addresses, cluster.read())})
+    refs = [DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in jobs]
+    cluster = Deployments(api, refs, metrics, clock, cores or 0.0)
+    for namespace in sorted({ref.namespace for ref in refs}):
+        preflight.check_permissions(api, namespace, preflight.FOR_DEPLOYMENTS, ())
+    preflight.check_deployments({str(ref): state for ref, state in zip(refs, cluster.read())})
     return cluster
 
 
 @contextmanager
-def operated(
-    place: Place,
-    cluster: Cluster,
+def gated_cluster(
+    plan: NamespacedName,
+    cluster: InterruptibleCluster,
     jobs: tuple[Job, ...],
     policy: str,
     stop: threading.Event,
     *,
     act: bool = True,
     fixed: bool = False,
-    terms: Terms = TERMS,
+    timings: LeaseTimings = TIMINGS,
     report: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
-    """The cluster as Kubernetes governs it, once this controller leads, and whom to tell of every tick.
+    """The leader-gated cluster, once this controller is the leader, and a function that publishes each tick.
 
     Parameters
     ----------
-    stop : set, nobody waits for the lease any more.
-    act : whether plans are carried out; without, no lease is taken and nothing is published.
-    fixed : the cluster's own capacity counts, and that of Kubernetes is not asked for.
+    stop : once set, the wait for the lease ends.
+    act : whether plans are applied; if not, no lease is taken and nothing is published.
+    fixed : keep the cluster's own capacity instead of measuring it.
 
     Raises
     ------
-    ValueError : what is missing or forbidden; one line, and nothing has been changed.
+    ValueError : a resource or permission is missing; one line, and nothing has been changed.
     """
-    api = place.connect()
+    api = plan.connect()
     preflight.check_server(api)
-    preflight.check_namespace(api, place.namespace)
-    kinds = (
-        [preflight.FARO_PLANS] if isinstance(cluster, Deployments) else [preflight.FARO_PLANS, preflight.RAY_SERVICES]
-    )
-    preflight.check_definitions(api, kinds if act else [])
-    preflight.check_rights(
-        api, place.namespace, preflight.ALWAYS if act else (), () if fixed else preflight.CLUSTER_WIDE
-    )
-    capacity = None if fixed else watched(api, place, cluster, jobs)
-    try:
-        if capacity is not None:
-            preflight.check_minima(jobs, capacity.start()())
+    preflight.check_namespace(api, plan.namespace)
+    ray = () if isinstance(cluster, Deployments) else (preflight.RAY_SERVICES,)
+    preflight.check_crds(api, (preflight.FARO_PLANS, *ray) if act else ())
+    permissions, cluster_wide = preflight.ALWAYS if act else (), () if fixed else preflight.CLUSTER_WIDE
+    preflight.check_permissions(api, plan.namespace, permissions, cluster_wide)
+    with ExitStack() as stack:
+        current = None
+        if not fixed:
+            capacity = watch_capacity(api, plan, cluster, jobs)
+            stack.callback(capacity.stop)
+            capacity.start()
+            preflight.check_minima(jobs, capacity.current())
+            current = capacity.current
         if not act:
-            yield Governed(cluster, capacity), lambda step: None
+            yield LeaderGatedCluster(cluster, current), lambda step: None
             return
-        me = identity()
-        # Short and impatient: a renewal that hangs must end well before the lease does.
-        leadership = Leadership(place.connect(retries=0, timeout_s=2.0), place.namespace, place.plan, me, terms).start()
-        try:
-            report(f"{me} waits for lease {place.namespace}/{place.plan}")
-            while not stop.is_set() and not leadership.wait(0.5):
-                pass
-            if not stop.is_set():
-                report(f"{me} leads")
-            reporter = Reporter(place.connect(retries=1), place.namespace, place.plan, policy, jobs, me)
-            try:
-                yield Governed(cluster, capacity, leadership), reporter
-            finally:
-                reporter.close()
-        finally:
-            leadership.stop()
-    finally:
-        if capacity is not None:
-            capacity.stop()
+        name = identity()
+        # No retries and a short time-out: a renewal that hangs must end well before the lease does.
+        lease_api = plan.connect(retries=0, timeout_s=2.0)
+        leadership = Leadership(lease_api, plan.namespace, plan.name, name, timings).start()
+        stack.callback(leadership.stop)
+        report(f"{name} waits for lease {plan.namespace}/{plan.name}")
+        while not stop.is_set() and not leadership.wait(0.5):
+            pass
+        if not stop.is_set():
+            report(f"{name} leads")
+        reporter = Reporter(plan.connect(retries=1), plan.namespace, plan.name, policy, jobs, name)
+        stack.callback(reporter.close)
+        yield LeaderGatedCluster(cluster, current, leadership), reporter
 
 
-def watched(api: Api, place: Place, cluster: Cluster, jobs: tuple[Job, ...]) -> ClusterCapacity:
-    """Capacity for pods of Deployments, or inside Ray's workers."""
+def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> ClusterCapacity:
+    """The capacity for the pods of Deployments, or inside Ray's workers; not started yet."""
     if not isinstance(cluster, Deployments):
-        return ClusterCapacity(api, place.namespace, (WORKERS,), None)
-    namespaces = {address.namespace for address in cluster.addresses}
+        return ClusterCapacity(api, plan.namespace, (WORKERS,), None)
+    namespaces = {ref.namespace for ref in cluster.refs}
     if len(namespaces) > 1:
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
-    found = [one for one in cluster.objects() if one]
-    # A selector without labels would be true of every pod; those of the template are true of ours.
-    labels = tuple(
-        one["spec"]["selector"].get("matchLabels") or one["spec"]["template"]["metadata"]["labels"] for one in found
+    deployments = [one for one in cluster.objects() if one]
+    # An empty selector would match every pod, so the labels of the pod template stand in for it.
+    selectors = tuple(
+        one["spec"]["selector"].get("matchLabels") or one["spec"]["template"]["metadata"]["labels"]
+        for one in deployments
     )
-    return ClusterCapacity(api, namespaces.pop(), labels, shape_of(list(jobs), found))
+    return ClusterCapacity(api, namespaces.pop(), selectors, shape_of(list(jobs), deployments))

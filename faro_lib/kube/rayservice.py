@@ -1,41 +1,59 @@
-"""The RayService that KubeRay makes a Ray cluster from: one application a job, scaled from outside."""
+"""The RayService, from which KubeRay makes a Ray cluster, and the rendering of manifest templates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import yaml
 
 from faro_lib.kube.capacity import CORES
 from faro_lib.rayserve.deploy import configuration
-from faro_lib.rayserve.spec import Served
+from faro_lib.rayserve.local import haproxy_files
+from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 
 DASHBOARD, SERVING = 8265, 8000
 SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
-# The replica of notes: HAProxy in C before the replicas, no telemetry, measurements at normal priority.
+TEMPLATES = Path(__file__).parent / "templates"
+# HAProxy (in C) in front of the replicas, no telemetry, and replicas at normal priority.
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
-    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "/tmp/haproxy/haproxy.cfg",
-    "RAY_SERVE_HAPROXY_SOCKET_PATH": "/tmp/haproxy/admin.sock",
-    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "/tmp/haproxy",
-    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "/tmp/haproxy/server-state",
+    **haproxy_files(Path("/tmp/haproxy")),
     "OMP_NUM_THREADS": "1",
 }
+HEAD = {"cpu": "2", "memory": "4Gi"}  # a core for HAProxy and one for Ray
+RUNTIME_PROFILE = {"seccompProfile": {"type": "RuntimeDefault"}}
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+} | RUNTIME_PROFILE
+POD_SECURITY = {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000} | RUNTIME_PROFILE
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this package as YAML text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, **options)
+    return environment.get_template(template).render(restricted=RESTRICTED, pod_security=POD_SECURITY, **values)
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """The Ray workers whose cores the replicas share.
+    """The Ray workers, whose cores the replicas share.
 
     Attributes
     ----------
-    count : pods; fixed, for Faro divides what there is.
-    cores, memory_gib : of each.
-    cpu : what each requests of its node; None: its cores. Less is right where replicas mostly wait.
+    count : pods; fixed.
+    cores, memory_gib : of each pod.
+    cpu : CPUs that each pod requests of its node; None means its cores. Less suits replicas that mostly wait.
     """
 
     count: int = 2
@@ -55,106 +73,52 @@ class Workers:
 
     @property
     def total(self) -> int:
+        """Cores of all workers."""
         return self.count * self.cores
 
     @property
     def requested(self) -> float:
-        """Processors that all of them request."""
+        """CPUs that all workers request."""
         return self.count * (self.cores if self.cpu is None else self.cpu)
 
 
-HEAD = {"cpu": "2", "memory": "4Gi"}  # HAProxy's core and that of Ray
-# KubeRay's own probe of a worker waits for a proxy, which only the head has here: a worker is ready when its raylet is.
-AGENT = 52365
-PROBE = {"httpGet": {"path": "/api/local_raylet_healthz", "port": AGENT}, "periodSeconds": 5, "timeoutSeconds": 5}
-RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "runAsNonRoot": True,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-POD_SECURITY = {
-    "runAsNonRoot": True,
-    "runAsUser": 1000,
-    "runAsGroup": 1000,
-    "fsGroup": 1000,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
+def rayservice(*args: Any) -> dict[str, Any]:
+    """The RayService as an object; the arguments are those of `rayservice_yaml`."""
+    return yaml.safe_load(rayservice_yaml(*args))
 
 
-def rayservice(
+def rayservice_yaml(
     name: str,
     namespace: str,
     jobs: tuple[Job, ...],
-    served: tuple[Served, ...],
+    specs: tuple[ServeSpec, ...],
     initial: Sequence[int],
     workers: Workers,
     image: str,
     ray_version: str,
-) -> dict:
-    """The object. The token is KubeRay's to hand out, from a Secret that no manifest contains.
-
-    Requests enter at the head's service, where HAProxy spreads them over the replicas.
-    The count of workers does not change, and KubeRay submits the configuration anew only when it changes or the cluster
-    does: then counts are as in here until the controller's next tick.
-    """
-    applications = {
+) -> str:
+    """The RayService as YAML text, with one application for each job and `initial` replicas."""
+    serve_config = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "0.0.0.0", "port": SERVING},
-        "applications": configuration(jobs, served, initial),
+        "applications": configuration(jobs, specs, initial),
     }
-    memory = f"{workers.memory_gib:g}Gi"
-    worker = _pod("ray-worker", image, {"cpu": str(workers.cores), "memory": memory}, {"serve": SERVING})
-    if workers.cpu is not None:
-        worker["spec"]["containers"][0]["resources"]["requests"] = {"cpu": f"{workers.cpu:g}", "memory": memory}
-        worker["metadata"]["labels"] = worker["metadata"]["labels"] | {CORES: str(workers.cores)}
-    return {
-        "apiVersion": "ray.io/v1",
-        "kind": "RayService",
-        "metadata": {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "faro"}},
-        "spec": {
-            "serveConfigV2": yaml.safe_dump(applications, sort_keys=False),
-            "rayClusterConfig": {
-                "rayVersion": ray_version,
-                "authOptions": {"mode": "token", "secretName": SECRET},
-                "headGroupSpec": {
-                    "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
-                    "template": _pod("ray-head", image, HEAD, {"gcs": 6379, "dashboard": DASHBOARD, "serve": SERVING}),
-                },
-                "workerGroupSpecs": [
-                    {
-                        "groupName": "replicas",
-                        "replicas": workers.count,
-                        "minReplicas": workers.count,
-                        "maxReplicas": workers.count,
-                        "rayStartParams": {"num-cpus": str(workers.cores)},
-                        "template": worker,
-                    }
-                ],
-            },
-        },
-    }
-
-
-def _pod(container: str, image: str, resources: dict[str, str], ports: dict[str, int]) -> dict:
-    return {
-        "metadata": {"labels": {"app.kubernetes.io/part-of": "faro"}},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "securityContext": POD_SECURITY,
-            "containers": [
-                {
-                    "name": container,
-                    "image": image,
-                    "env": [{"name": key, "value": value} for key, value in ENVIRONMENT.items()],
-                    "ports": [{"name": key, "containerPort": port, "protocol": "TCP"} for key, port in ports.items()],
-                    "readinessProbe": PROBE | {"failureThreshold": 3},
-                    "livenessProbe": PROBE | {"initialDelaySeconds": 60, "failureThreshold": 24},
-                    "resources": {"requests": resources, "limits": resources},
-                    "securityContext": RESTRICTED,
-                    "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-                }
-            ],
-            "volumes": [{"name": "tmp", "emptyDir": {}}],
-        },
-    }
+    limits = {"cpu": str(workers.cores), "memory": f"{workers.memory_gib:g}Gi"}
+    return render(
+        "rayservice.yaml",
+        name=name,
+        namespace=namespace,
+        workers=workers,
+        image=image,
+        ray_version=ray_version,
+        serve_config=yaml.safe_dump(serve_config, sort_keys=False),
+        limits=limits,
+        requests=limits if workers.cpu is None else limits | {"cpu": f"{workers.cpu:g}"},
+        cores="" if workers.cpu is None else str(workers.cores),
+        cores_label=CORES,
+        environment=ENVIRONMENT,
+        head=HEAD,
+        secret=SECRET,
+        dashboard_port=DASHBOARD,
+        serving_port=SERVING,
+    )

@@ -1,7 +1,6 @@
-"""What the controller says of itself in Kubernetes: a FaroPlan object, and an Event for each job whose target changed.
+"""What the controller publishes in Kubernetes: its FaroPlan, and an Event for each job whose target has changed.
 
-`kubectl get faroplans` shows capacity and targets, `kubectl describe faroplan NAME` every job with its reason and the
-last events.
+`kubectl get faroplans` shows the capacity and the targets, `kubectl describe faroplan NAME` the jobs and their reasons.
 """
 
 from __future__ import annotations
@@ -9,124 +8,83 @@ from __future__ import annotations
 import logging
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from faro_lib.control import Step
 from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_lib.policies.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, MISSING
 from faro_lib.workload import Job
+from faro_lib.workload.jobs import arrays_of
 
 LOG = logging.getLogger(__name__)
 GROUP, VERSION, PLURAL, KIND = "autoscaling.faro", "v1alpha1", "faroplans", "FaroPlan"
 API_VERSION = f"{GROUP}/{VERSION}"
 ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY)
-MOST_EVENTS = 50  # of one tick
-NUMBER, TEXT, WHOLE = {"type": "number"}, {"type": "string"}, {"type": "integer"}
+MAX_EVENTS = 50  # in one report
+MAX_STEPS = 10  # that wait to be published
 
 
-def definition() -> dict:
+def crd() -> dict:
     """The CustomResourceDefinition of FaroPlan."""
-    job = {
-        **dict.fromkeys(("name", "reason"), TEXT),
-        **dict.fromkeys(("target", "running"), WHOLE),
-        **dict.fromkeys(("drop", "forecastRps", "predictedLatencySeconds", "valueOfOneMore", "valueOfOneLess"), NUMBER),
-    }
-    condition = dict.fromkeys(("type", "status", "reason", "message", "lastTransitionTime"), TEXT)
-    status = {
-        **dict.fromkeys(("controller", "decidedAt", "targets", "reason"), TEXT),
-        **dict.fromkeys(("capacityCores", "usedCores"), NUMBER),
-        "jobs": {"type": "array", "items": {"type": "object", "properties": job}},
-        "conditions": {"type": "array", "items": {"type": "object", "properties": condition}},
-    }
-    columns = [
-        ("Policy", "string", ".spec.policy"),
-        ("Capacity", "number", ".status.capacityCores"),
-        ("Used", "number", ".status.usedCores"),
-        ("Targets", "string", ".status.targets"),
-        ("Reason", "string", ".status.reason"),
-        ("Decided", "date", ".status.decidedAt"),
-    ]
-    schema = {
-        "type": "object",
-        "properties": {
-            "spec": {"type": "object", "properties": {"policy": TEXT}},
-            "status": {"type": "object", "properties": status},
-        },
-    }
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
-        "spec": {
-            "group": GROUP,
-            "scope": "Namespaced",
-            "names": {"plural": PLURAL, "singular": KIND.lower(), "kind": KIND, "shortNames": ["fp"]},
-            "versions": [
-                {
-                    "name": VERSION,
-                    "served": True,
-                    "storage": True,
-                    "subresources": {"status": {}},
-                    "additionalPrinterColumns": [dict(name=n, type=t, jsonPath=p) for n, t, p in columns],
-                    "schema": {"openAPIV3Schema": schema},
-                }
-            ],
-        },
-    }
+    return yaml.safe_load((Path(__file__).parent / "templates" / "crd.yaml").read_text())
 
 
 def status_of(jobs: tuple[Job, ...], step: Step, controller: str, now: str, since: str) -> dict:
-    """The status of FaroPlan after a tick, of a controller that acts since then; what the policy does not know is left out."""
-    plan, seen = step.plan, step.observation
-    known = {
+    """The status of the FaroPlan after a tick; values that the policy does not know are omitted.
+
+    Parameters
+    ----------
+    controller : identity of the controller, the leader since `since`.
+    now, since : times as RFC 3339 text.
+    """
+    plan, observation = step.plan, step.observation
+    optional = {
         "forecastRps": plan.forecast_rps,
-        "predictedLatencySeconds": plan.predicted_tail_latency_s,
-        "valueOfOneMore": plan.marginal_value_up,
-        "valueOfOneLess": plan.marginal_value_down,
+        "observedTailLatencySeconds": observation.tail_latency_s,
+        "predictedTailLatencySeconds": plan.predicted_tail_latency_s,
+        "marginalValueUp": plan.marginal_value_up,
+        "marginalValueDown": plan.marginal_value_down,
     }
-
-    def line(i: int, job: Job) -> dict:
-        said = {
-            name: float(values[i]) for name, values in known.items() if values is not None and np.isfinite(values[i])
+    rows = [
+        {
+            "name": job.name,
+            "reason": plan.reason[i],
+            "desiredReplicas": int(step.target[i]),
+            "readyReplicas": int(observation.running[i]),
+            "drop": float(plan.drop[i]),
         }
-        numbers = dict(target=int(step.target[i]), running=int(seen.running[i]), drop=float(plan.drop[i]))
-        return {"name": job.name, "reason": plan.reason[i], **numbers, **said}
-
-    cores = np.array([job.cores for job in jobs])
-    reasons = sorted(set(plan.reason), key=plan.reason.count, reverse=True)
-    condition = {
-        "type": "Acting",
-        "status": "True",
-        "reason": "Leads",
-        "message": f"{controller} decides",
-        "lastTransitionTime": since,
-    }
+        | {name: float(values[i]) for name, values in optional.items() if values is not None and np.isfinite(values[i])}
+        for i, job in enumerate(jobs)
+    ]
+    acting = {"type": "Acting", "status": "True", "reason": "Leads", "message": f"{controller} decides"}
     return {
         "controller": controller,
-        "decidedAt": now,
-        "capacityCores": float(seen.capacity),
-        "usedCores": float(step.target @ cores),
+        "lastDecisionTime": now,
+        "capacityCores": float(observation.capacity),
+        "usedCores": float(step.target @ arrays_of(jobs).cores),
         "targets": " ".join(f"{job.name}={n}" for job, n in zip(jobs, step.target)),
-        "reason": ", ".join(reasons),
-        "jobs": [line(i, job) for i, job in enumerate(jobs)],
-        "conditions": [condition],
+        "reason": ", ".join(sorted(set(plan.reason), key=plan.reason.count, reverse=True)),
+        "jobs": rows,
+        "conditions": [acting | {"lastTransitionTime": since}],
     }
 
 
 def changes(jobs: tuple[Job, ...], step: Step) -> list[tuple[str, str, str]]:
-    """(type, reason, message) of an Event for each job whose target changed."""
-    told = []
-    for i in np.flatnonzero(step.target != step.observation.target):
-        why, plan = step.plan.reason[i], step.plan
-        text = f"{jobs[i].name}: {step.observation.target[i]} -> {step.target[i]} replicas ({why})"
-        if plan.forecast_rps is not None and np.isfinite(plan.forecast_rps[i]):
-            text += f"; expects {plan.forecast_rps[i]:.3g} requests/s"
-        if plan.predicted_tail_latency_s is not None and np.isfinite(plan.predicted_tail_latency_s[i]):
-            text += f", p{100 * jobs[i].quantile:g} {plan.predicted_tail_latency_s[i]:.3g} s"
-        name = "".join(word.capitalize() for word in why.split("-"))
-        told.append(("Warning" if why in ALARMING else "Normal", name, text))
-    return told
+    """(type, reason, message) of an Event for each job whose target has changed."""
+    events, before, plan = [], step.observation.target, step.plan
+    for i in np.flatnonzero(step.target != before):
+        reason, rate, latency = plan.reason[i], plan.forecast_rps, plan.predicted_tail_latency_s
+        message = f"{jobs[i].name}: {before[i]} -> {step.target[i]} replicas ({reason})"
+        if rate is not None and np.isfinite(rate[i]):
+            message += f"; expects {rate[i]:.3g} requests/s"
+        if latency is not None and np.isfinite(latency[i]):
+            message += f", p{100 * jobs[i].quantile:g} {latency[i]:.3g} s"
+        camel_case = "".join(word.capitalize() for word in reason.split("-"))
+        events.append(("Warning" if reason in ALARMING else "Normal", camel_case, message))
+    return events
 
 
 def _now() -> str:
@@ -134,12 +92,12 @@ def _now() -> str:
 
 
 class Reporter:
-    """Publishes each tick from a thread of its own: a slow API server never delays a decision, it only skips reports."""
+    """Publishes each tick from its own thread: a slow API server delays no decision, it only misses reports."""
 
     def __init__(self, api: Api, namespace: str, name: str, policy: str, jobs: tuple[Job, ...], controller: str):
         self._api, self._namespace, self.name, self._policy = api, namespace, name, policy
         self._jobs, self._controller = jobs, controller
-        self._path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
+        self._path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
         self._since = _now()
         self._steps: list[Step] = []
         self._wake, self._lock, self._closed = threading.Event(), threading.Lock(), False
@@ -148,17 +106,17 @@ class Reporter:
 
     def __call__(self, step: Step) -> None:
         with self._lock:
-            self._steps = [*self._steps[-9:], step]
+            self._steps = [*self._steps, step][-MAX_STEPS:]
         self._wake.set()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Publish what is left."""
+        """Publish the remaining ticks and end."""
         self._closed = True
         self._wake.set()
         self._thread.join(timeout_s)
 
     def _follow(self) -> None:
-        while True:
+        while not self._closed or self._steps:
             self._wake.wait()
             self._wake.clear()
             with self._lock:
@@ -166,35 +124,28 @@ class Reporter:
             try:
                 if steps:
                     self.publish(steps)
-            except Exception as refused:  # whatever it was, the next tick is told again
-                LOG.warning(
-                    "the plan is not published: %s", refused if isinstance(refused, ApiError) else repr(refused)
-                )
-            if self._closed and not self._steps:
-                return
+            except Exception as error:  # any error: the next tick is published again
+                LOG.warning("the plan is not published: %s", error if isinstance(error, ApiError) else repr(error))
 
     def publish(self, steps: list[Step]) -> None:
-        """The status after the last of these ticks, and the events of all."""
+        """Write the status after the last of these ticks, and the Events of all."""
         now = _now()
-        meta = {"name": self.name, "namespace": self._namespace}
-        head = {"apiVersion": API_VERSION, "kind": KIND, "metadata": meta}
-        plan = self._api.apply(self._path, {**head, "spec": {"policy": self._policy}})
+        metadata = {"name": self.name, "namespace": self._namespace}
+        head = {"apiVersion": API_VERSION, "kind": KIND}
+        plan = self._api.apply(self._path, {**head, "metadata": metadata, "spec": {"policy": self._policy}})
         status = status_of(self._jobs, steps[-1], self._controller, now, self._since)
         self._api.send("PATCH", f"{self._path}/status", {"status": status}, kind=MERGE, fieldManager=MANAGER)
-        about = {"apiVersion": API_VERSION, "kind": KIND, **meta, "uid": plan["metadata"]["uid"]}
-        told = [one for step in steps for one in changes(self._jobs, step)]
-        for kind, reason, message in told[-MOST_EVENTS:]:
-            event = {
-                "metadata": {"generateName": f"{self.name}.", "namespace": self._namespace},
-                "involvedObject": about,
-                "type": kind,
-                "reason": reason,
-                "message": message[:1000],
-                "source": {"component": MANAGER},
-                "reportingComponent": MANAGER,
-                "reportingInstance": self._controller,
-                "firstTimestamp": now,
-                "lastTimestamp": now,
-                "count": 1,
-            }
+        common = {
+            "metadata": {"generateName": f"{self.name}.", "namespace": self._namespace},
+            "involvedObject": {**head, **metadata, "uid": plan["metadata"]["uid"]},
+            "source": {"component": MANAGER},
+            "reportingComponent": MANAGER,
+            "reportingInstance": self._controller,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        events = [event for step in steps for event in changes(self._jobs, step)]
+        for kind, reason, message in events[-MAX_EVENTS:]:
+            event = common | {"type": kind, "reason": reason, "message": message[:1000]}
             self._api.send("POST", f"/api/v1/namespaces/{self._namespace}/events", event)

@@ -39,7 +39,7 @@ def draw(stage: str, captions: str, options: str) -> None:
 
 def join(output: str, *inputs: str) -> None:
     """Join the tables of several capacities, each in its folder, into one set in the folder of `output`."""
-    from faro_lib.experiments.compare import gather
+    from faro_lib.metrics.frames import gather
 
     gather(sorted({Path(table).parent for table in inputs}, reverse=True), Path(output).parent)
 

@@ -60,7 +60,9 @@ def check_names(config: Config) -> None:
     from faro_lib.policies import FACTORIES, factory_of
 
     load_plugins(config.plugins)
-    objectives = [name.removeprefix("Faro-").removesuffix(" (paper)") for name in FACTORIES if name.endswith(" (paper)")]
+    objectives = [
+        name.removeprefix("Faro-").removesuffix(" (paper)") for name in FACTORIES if name.endswith(" (paper)")
+    ]
     looked_up: Mapping[str, tuple[Callable[[str], Any], Sequence[str]]] = {
         "policies": (factory_of, config.policies),
         "scale.policies": (factory_of, config.scale.policies),

@@ -80,7 +80,9 @@ def run_notebook(
     except DeadKernelError:
         raise NotebookError(f"{source}: its process was killed, most likely for {message_of(MemoryError())}") from None
     except PapermillException as error:
-        cause = message_of_kernel_error(getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error)))
+        cause = message_of_kernel_error(
+            getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+        )
         raise NotebookError(f"{source}: {cause} (partly executed: {partial}, log: {log})") from None
     except (OSError, MemoryError) as error:
         raise NotebookError(f"{source}: {message_of(error)}") from None

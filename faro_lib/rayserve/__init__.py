@@ -1,4 +1,1 @@
-"""The cluster on Ray Serve: replicas, their statistics, deployment and load.
-
-Nothing heavy is imported here: replicas import this package when they start.
-"""
+"""`Cluster` on Ray Serve: replicas and their statistics, deployment, load. Replicas import it, so it stays light."""

@@ -1,8 +1,9 @@
-"""`Cluster` on Ray Serve, over REST: what runs, what the replicas report, and how many there shall be."""
+"""`Cluster` on Ray Serve, over the REST API of Ray and Faro's stats endpoint."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -11,62 +12,61 @@ import numpy as np
 
 from faro_lib.control import growth
 from faro_lib.control.clock import Clock
+from faro_lib.http import HttpClient, Unauthorized
 from faro_lib.policies.protocol import Observation
-from faro_lib.rayserve.deploy import APPLICATIONS, WINDOW_ROUTE
-from faro_lib.rayserve.recent import History
-from faro_lib.rayserve.rest import Refusal, Rest
-from faro_lib.rayserve.spec import Served
-from faro_lib.workload import Job, jobs_array
-from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
+from faro_lib.rayserve.recent import RecentSeconds
+from faro_lib.rayserve.spec import ServeSpec
+from faro_lib.workload import Job
+from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-LAG_S = 0.6  # wall seconds after an instant until what happened before it has been reported
-LATE_S = 15  # seconds that may still be reported anew
-PATIENCE_S = 90.0  # a change that takes longer, wall time, no longer keeps the job from being changed again
+LAG_S = 0.6  # wall seconds until the replicas have reported what happened before an instant
+LATE_S = 15  # seconds that may still be reported again
+PROGRESS_DEADLINE_S = 90.0  # wall seconds; a change that takes longer counts as stalled, and the job may change again
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED")
+NODES = "/api/v0/nodes?detail=1&limit=1000"
+ABSENT, UNKNOWN = -1, -2  # instead of a target
 
 
 class RayServeCluster:
-    """Jobs as applications of one Ray cluster that somebody else has deployed.
+    """Jobs that are deployed as applications of one Ray cluster.
 
     Parameters
     ----------
-    jobs, served : what is controlled, and where it is.
-    ray : REST of the dashboard.
-    http : where the applications are served; the statistics' window is one of them.
+    jobs, specs : the jobs, and their applications.
+    ray : the dashboard's REST API.
+    http : the applications; the stats endpoint is one of them.
     clock : trace time.
-    capacity : cores that the jobs may use; None asks Ray for all that its nodes have.
+    capacity : cores that the jobs may use; None asks Ray for the CPUs of its nodes.
     """
 
     def __init__(
         self,
         jobs: tuple[Job, ...],
-        served: tuple[Served, ...],
-        ray: Rest,
-        http: Rest,
+        specs: tuple[ServeSpec, ...],
+        ray: HttpClient,
+        http: HttpClient,
         clock: Clock,
         capacity: float | None = None,
     ):
-        self.jobs, self.served, self.clock = jobs, served, clock
+        self.jobs, self.specs, self.clock = jobs, specs, clock
         self._ray, self._http = ray, http
         self._fixed_capacity, self._capacity = capacity, capacity
-        self._history = History(tuple(job.name for job in jobs))
-        self._percentile = jobs_array(jobs, "quantile")
-        self._heard_until = 0
+        self._recent = RecentSeconds(tuple(job.name for job in jobs))
+        self._read_until = 0
         self._now_s = 0.0
-        self._seen: np.ndarray | None = None  # targets as Ray has them; -1 = the application is absent
-        self._asked_at = np.full(len(jobs), -np.inf)
-        self._cores = jobs_array(jobs, "cores")
-        self.may_act: Callable[[], bool] = lambda: True
+        self._target = np.full(len(jobs), UNKNOWN)  # as last read from Ray or written to it
+        self._scaled_at = np.full(len(jobs), -np.inf)
 
     def connect(self) -> None:
-        """Ask both servers once, so that a wrong address or token is refused before anything begins.
+        """Call both servers once, so that a wrong address or token is reported before anything starts.
 
         Raises
         ------
         ValueError : one line.
         """
         try:
-            for server, path in ((self._ray, APPLICATIONS), (self._http, f"{WINDOW_ROUTE}?since={int(time.time())}")):
+            for server, path in ((self._ray, APPLICATIONS), (self._http, f"{STATS_ROUTE}?since={int(time.time())}")):
                 if not isinstance(server.get(path), dict):
                     raise OSError(f"{server.address}{path} is answered, but not by Ray Serve and Faro")
         except OSError as error:
@@ -77,121 +77,111 @@ class RayServeCluster:
         self._now_s = until_s
 
     def observe(self) -> Observation:
-        states = self._ray.get(APPLICATIONS)["applications"]
+        """The cluster as Ray and the replicas report it. Raises OSError where Ray does not answer."""
+        applications = self._ray.get(APPLICATIONS)["applications"]
         self._capacity = self._read_capacity()
-        told = self._hear()
-        now_s, clock = self._now_s, self.clock
+        stats = self._read_stats()
+        deployments = [_deployment(applications, spec) for spec in self.specs]
+        present = np.array([deployment is not None for deployment in deployments])
+        target = np.array([int((one or {}).get("target_num_replicas") or 0) for one in deployments])
+        states = [Counter(replica["state"] for replica in (one or {}).get("replicas", [])) for one in deployments]
+        running = np.array([count["RUNNING"] for count in states])
+        self._target = np.where(present, target, ABSENT)
+        recently = time.monotonic() - self._scaled_at < PROGRESS_DEADLINE_S
+        now_s, clock, recent = self._now_s, self.clock, self._recent
         minute = int(now_s // MINUTE_S)
-        deployments = [self._deployment(states, one) for one in self.served]
-        present = np.array([found is not None for found in deployments])
-        found = [one or {} for one in deployments]
-        target = np.array([int(one.get("target_num_replicas") or 0) for one in found])
-        counts = [_by_state(one) for one in found]
-        running = np.array([count.get("RUNNING", 0) for count in counts])
-        self._seen = np.where(present, target, -1)
-        recently = time.monotonic() - self._asked_at < PATIENCE_S
         return Observation(
             now_s=now_s,
             capacity=self._capacity,
             minute=minute,
-            arrivals_per_min=self._history.arrivals_per_min(clock, minute),
-            mean_latency_s=self._history.mean_latency_s(clock, now_s),
-            tail_latency_s=self._history.percentile_s(clock, minute, self._percentile),
-            ongoing=np.array([_queue(told.get(job.name)) for job in self.jobs]),
+            arrivals_per_min=recent.arrivals_per_min(clock, minute),
+            mean_latency_s=recent.mean_latency_s(clock, now_s),
+            tail_latency_s=recent.tail_latency_s(clock, minute, arrays_of(self.jobs).quantile),
+            ongoing=np.array([_ongoing(stats.get(job.name, {})) for job in self.jobs]),
             running=running,
             starting=np.maximum(target - running, 0),
             target=target,
-            terminating=np.array([count.get("STOPPING", 0) for count in counts]),
+            terminating=np.array([count["STOPPING"] for count in states]),
             changing=(running < target) & recently,
-            drop=np.array([_drop(told.get(job.name)) for job in self.jobs]),
-            arrivals_now=self._history.arrivals_now(clock, minute, now_s),
+            drop=np.array([_drop(stats.get(job.name, {})) for job in self.jobs]),
+            arrivals_now=recent.arrivals_now(clock, minute, now_s),
             present=None if present.all() else present,
         )
 
-    def apply(self, target, drop) -> None:
-        """Ask Ray for these replicas, those that go first, and the replicas for these drop rates.
+    def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
+        """Set the replica counts in Ray, those that shrink first, and the drop rates in the replicas.
 
-        Every call is made, whatever became of those before it, but for two: nobody grows into what another has not given
-        up, and nothing is asked for any more once `may_act` says no.
+        A failed call does not prevent the others, with two exceptions: a job does not grow into cores that another
+        job has not given up, and no call is made once `may_act`, which is asked before each, returns False.
 
         Raises
         ------
-        OSError : what went wrong first.
+        OSError : the first failure.
         """
         target = np.asarray(target)
-        seen = np.full(len(target), -2) if self._seen is None else self._seen
-        wrong: list[Exception] = []
-        # Where nothing was seen yet nothing is known to stand in the way.
-        standing = np.where(seen < 0, target, seen)
-        for job in np.argsort(target - seen, kind="stable"):
-            if seen[job] == -1 or seen[job] == target[job]:
-                continue
-            if target[job] > standing[job] and not growth(target, standing, self._cores, self._capacity or 0.0)[job]:
-                wrong.append(OSError(f"{self.jobs[job].name} does not grow to {target[job]}: others have not shrunk"))
-                continue
-            one = self.served[job]
-            path = f"/api/v1/applications/{one.application}/deployments/{one.deployment}/scale"
+        errors: list[Exception] = []
+
+        def post(server: HttpClient, path: str, body: dict[str, Any]) -> bool:
             try:
-                self._call(self._ray, path, {"target_num_replicas": int(target[job])})
-                self._asked_at[job] = time.monotonic()
-                standing[job] = target[job]
-                if self._seen is not None:
-                    self._seen[job] = target[job]
-            except (OSError, Refusal) as error:
-                wrong.append(error)
-        try:
-            shares = {job.name: round(1 - float(d), 6) for job, d in zip(self.jobs, drop)}
-            self._call(self._http, WINDOW_ROUTE, shares)
-        except (OSError, Refusal) as error:
-            wrong.append(error)
-        if wrong:
-            raise OSError(str(wrong[0]))
+                if not may_act():
+                    raise OSError("another controller may act now; this one makes no further changes")
+                server.post(path, body)
+            except (OSError, Unauthorized) as error:
+                errors.append(error)
+                return False
+            return True
 
-    def _call(self, server: Rest, path: str, body: dict[str, Any]) -> None:
-        if not self.may_act():
-            raise OSError("another controller may act by now; the rest is left to it")
-        server.post(path, body)
+        current = np.where(self._target < 0, target, self._target)  # an unknown count does not prevent growth
+        cores = arrays_of(self.jobs).cores
+        for job in np.argsort(target - self._target, kind="stable"):
+            if self._target[job] in (ABSENT, target[job]):
+                continue
+            if target[job] > current[job] and not growth(target, current, cores, self._capacity or 0.0)[job]:
+                errors.append(OSError(f"{self.jobs[job].name} does not grow to {target[job]}: others have not shrunk"))
+            elif post(self._ray, scale_path(self.specs[job]), {"target_num_replicas": int(target[job])}):
+                self._scaled_at[job] = time.monotonic()
+                current[job] = target[job]
+                if self._target[job] != UNKNOWN:
+                    self._target[job] = target[job]
+        post(self._http, STATS_ROUTE, {job.name: round(1 - float(rate), 6) for job, rate in zip(self.jobs, drop)})
+        if errors:
+            raise OSError(str(errors[0]))
 
-    def _hear(self) -> dict[str, Any]:
-        """What the window tells; nothing where it does not answer: then the data is missing, and the loop knows."""
+    def _read_stats(self) -> dict[str, Any]:
+        """The jobs' statistics; empty if the endpoint does not answer, so that their data is missing."""
         try:
-            told = self._http.get(f"{WINDOW_ROUTE}?since={self._heard_until - LATE_S}")
-        except (OSError, Refusal):
+            stats = self._http.get(f"{STATS_ROUTE}?since={self._read_until - LATE_S}")
+        except (OSError, Unauthorized):
             return {}
-        known = {job.name for job in self.jobs}
-        told = {job: one for job, one in told.items() if job in known}
-        for job, one in told.items():
-            self._history.hear(job, one["seconds"])
-        self._heard_until = int(time.time())
-        return told
-
-    def _deployment(self, states, one: Served) -> dict[str, Any] | None:
-        state = states.get(one.application, {})
-        return state.get("deployments", {}).get(one.deployment) if state.get("status") in ALIVE else None
+        stats = {job.name: stats[job.name] for job in self.jobs if job.name in stats}
+        for job, one in stats.items():
+            self._recent.add(job, one["seconds"])
+        self._read_until = int(time.time())
+        return stats
 
     def _read_capacity(self) -> float:
+        """Cores of the live nodes; the last known number if Ray does not answer."""
         if self._fixed_capacity is not None:
             return self._fixed_capacity
-        with suppress(OSError, Refusal, KeyError, TypeError):
-            nodes = self._ray.get("/api/v0/nodes?detail=1&limit=1000")["data"]["result"]["result"]
-            alive = [node for node in nodes if node["state"] == "ALIVE"]
-            return float(sum(node["resources_total"].get("CPU", 0.0) for node in alive))
+        with suppress(OSError, Unauthorized, KeyError, TypeError):
+            nodes = self._ray.get(NODES)["data"]["result"]["result"]
+            return float(sum(node["resources_total"].get("CPU", 0.0) for node in nodes if node["state"] == "ALIVE"))
         if self._capacity is None:
-            raise OSError(f"{self._ray.address}: Ray does not tell its nodes' resources")
+            raise OSError(f"{self._ray.address}: Ray does not report the resources of its nodes")
         return self._capacity
 
 
-def _by_state(deployment: dict[str, Any]) -> dict[str, int]:
-    states = [replica["state"] for replica in deployment.get("replicas", [])]
-    return {state: states.count(state) for state in set(states)}
+def _deployment(applications: dict[str, Any], spec: ServeSpec) -> dict[str, Any] | None:
+    state = applications.get(spec.application, {})
+    return state.get("deployments", {}).get(spec.deployment) if state.get("status") in ALIVE else None
 
 
-def _queue(told: dict[str, Any] | None) -> float:
-    """Requests inside; unknown where no replica was heard of lately."""
-    return float(told["inside"]) if told and told["replicas"] else np.nan
+def _ongoing(stats: dict[str, Any]) -> float:
+    """Ongoing requests; NaN without a recent heartbeat."""
+    return float(stats["ongoing"]) if stats.get("replicas") else np.nan
 
 
-def _drop(told: dict[str, Any] | None) -> float:
-    """The drop rate in force as far as the board knows: none, if nobody told it one."""
-    share = (told or {}).get("accept")
+def _drop(stats: dict[str, Any]) -> float:
+    """The drop rate in force; 0 if none was ever set."""
+    share = stats.get("accept")
     return 0.0 if share is None else round(1 - share, 6)

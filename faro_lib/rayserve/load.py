@@ -1,6 +1,6 @@
-"""Open-loop load: requests are sent when they are due, whatever became of those before them.
+"""Open-loop load: each request is sent when it is due, whether or not earlier ones have been answered.
 
-Runs as a process of its own (`python -m faro_lib.rayserve.load`), so that nothing but the machine delays it.
+The generator is a process of its own (`python -m faro_lib.rayserve.load`), so that no other work delays it.
 """
 
 from __future__ import annotations
@@ -11,27 +11,25 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 
-from faro_lib.rayserve.rest import is_loopback
-
-SERVED, DROPPED, FAILED, UNSENT = 0, 1, 2, 3  # what became of a request; unsent = too many were in flight
+SERVED, DROPPED, FAILED, UNSENT = 0, 1, 2, 3  # outcomes; unsent: too many requests were in flight
 OUTCOMES = ("served", "dropped", "failed", "unsent")
-MOST_RPS = 200.0
-IN_FLIGHT = 2000
+MAX_RPS = 200.0
+MAX_IN_FLIGHT = 2000
 TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Requests to be sent; arrays (requests,), in the order of `due_s`.
+    """Requests to send; arrays (requests,), ordered by `due_s`.
 
-    due_s : wall seconds after the origin; job : index into urls; service_s : sent as the body, NaN sends none.
+    due_s : wall seconds after the origin. job : index into urls. service_s : the request's body; NaN sends none.
     """
 
     urls: tuple[str, ...]
@@ -39,91 +37,89 @@ class Script:
     job: np.ndarray
     service_s: np.ndarray
 
-    @property
-    def peak_rps(self) -> float:
-        """Requests in the busiest ten seconds, a second."""
-        if not len(self.due_s):
-            return 0.0
-        return float(np.bincount((self.due_s // 10).astype(int)).max() / 10)
+    def check_rate(self, max_rps: float) -> None:
+        """Raise ValueError if the rate of the busiest ten seconds is above `max_rps`."""
+        peak_rps = np.bincount((self.due_s // 10).astype(int)).max() / 10 if len(self.due_s) else 0.0
+        if peak_rps > max_rps:
+            raise ValueError(f"load of {peak_rps:.0f} requests/s is above the bound of {max_rps:g}")
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of each request of a script; arrays (requests,).
+    """The outcomes of a script; arrays (requests,).
 
-    outcome : index into OUTCOMES; status : of HTTP, 0 without an answer.
-    latency_s : wall seconds from the instant at which the request was due to the end of its answer; NaN unless served.
-    late_s : how much later than due it was sent.
+    outcome : index into OUTCOMES. status : of HTTP, 0 without an answer.
+    latency_s : wall seconds from when the request was due to the end of its answer; NaN unless served.
+    send_lag_s : how long after its due time the request was sent.
     """
 
     outcome: np.ndarray
     status: np.ndarray
     latency_s: np.ndarray
-    late_s: np.ndarray
+    send_lag_s: np.ndarray
 
     def count(self, outcome: int) -> int:
         return int((self.outcome == outcome).sum())
 
 
-async def send(script: Script, origin_s: float, *, max_rps: float = MOST_RPS, in_flight: int = IN_FLIGHT) -> Sent:
-    """Send every request at its instant and wait for all answers.
+async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_flight: int = MAX_IN_FLIGHT) -> Sent:
+    """Send every request when it is due, and wait for all answers.
 
     Parameters
     ----------
     origin_s : the wall-clock instant of `due_s` = 0.
-    max_rps : a script whose busiest ten seconds ask for more is refused.
-    in_flight : requests without an answer at once; one more is not sent but recorded as such.
+    max_rps : upper bound on the script's rate; see `Script.check_rate`.
+    in_flight : upper bound on unanswered requests; a request beyond it is recorded as unsent.
     """
     import aiohttp
 
-    if script.peak_rps > max_rps:
-        raise ValueError(f"load of {script.peak_rps:.0f} requests/s is above the bound of {max_rps:g}")
+    script.check_rate(max_rps)
     n = len(script.due_s)
     outcome, status = np.full(n, UNSENT, np.int8), np.zeros(n, np.int16)
-    latency_s, late_s = np.full(n, np.nan), np.full(n, np.nan)
+    latency_s, send_lag_s = np.full(n, np.nan), np.full(n, np.nan)
     flying: set[asyncio.Task] = set()
-    offset = time.time() - time.perf_counter()  # one clock that never jumps
+    offset = time.time() - time.perf_counter()  # wall time from a clock that never jumps
 
-    async def one(place: int, due: float) -> None:
-        service_s = script.service_s[place]
-        body = None if np.isnan(service_s) else f"{service_s:.6f}"
+    async def send_one(i: int, due: float) -> None:
+        body = None if np.isnan(script.service_s[i]) else f"{script.service_s[i]:.6f}"
         try:
-            async with session.post(script.urls[script.job[place]], data=body) as answer:
+            async with session.post(script.urls[script.job[i]], data=body) as answer:
                 await answer.read()
-                status[place] = answer.status
-                outcome[place] = SERVED if answer.status == 200 else DROPPED if answer.status == 503 else FAILED
+                status[i] = answer.status
+                outcome[i] = {200: SERVED, 503: DROPPED}.get(answer.status, FAILED)
         except (TimeoutError, aiohttp.ClientError, OSError):
-            outcome[place] = FAILED
-        if outcome[place] == SERVED:
-            latency_s[place] = time.perf_counter() + offset - due
+            outcome[i] = FAILED
+        if outcome[i] == SERVED:
+            latency_s[i] = time.perf_counter() + offset - due
 
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=10)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        for place in range(n):
-            due = origin_s + script.due_s[place]
+        for i in range(n):
+            due = origin_s + script.due_s[i]
             wait_s = due - offset - time.perf_counter()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
-            late_s[place] = time.perf_counter() + offset - due
+            send_lag_s[i] = time.perf_counter() + offset - due
             if len(flying) < in_flight:
-                task = asyncio.create_task(one(place, due))
+                task = asyncio.create_task(send_one(i, due))
                 flying.add(task)
                 task.add_done_callback(flying.discard)
         if flying:
             await asyncio.gather(*flying)
-    return Sent(outcome, status, latency_s, late_s)
+    return Sent(outcome, status, latency_s, send_lag_s)
 
 
 class Generator:
-    """The load generator in a process of its own."""
+    """The load generator in its own process."""
 
-    def __init__(self, script: Script, origin_s: float, *, max_rps: float = MOST_RPS, loopback_only: bool = True):
+    def __init__(self, script: Script, origin_s: float, *, max_rps: float = MAX_RPS, loopback_only: bool = True):
+        from faro_lib.http import is_loopback
+
         for url in script.urls:
-            if loopback_only and not is_loopback(urllib.parse.urlsplit(url).hostname):
+            if loopback_only and not is_loopback(urlsplit(url).hostname):
                 raise ValueError(f"load for {url}: only loopback is allowed here")
-        if script.peak_rps > max_rps:
-            raise ValueError(f"load of {script.peak_rps:.0f} requests/s is above the bound of {max_rps:g}")
+        script.check_rate(max_rps)
         self._folder = tempfile.TemporaryDirectory(prefix="faro-load-")
         folder = Path(self._folder.name)
         np.savez(folder / "script.npz", due_s=script.due_s, job=script.job, service_s=script.service_s)
@@ -136,15 +132,15 @@ class Generator:
         return self._process.pid
 
     def result(self, timeout_s: float | None = None) -> Sent:
-        """What became of every request, once all are answered."""
-        _, said = self._process.communicate(timeout=timeout_s)
-        if self._process.returncode:
-            lines = [line for line in said.splitlines() if line.strip()]
-            raise RuntimeError(f"the load generator failed: {lines[-1] if lines else self._process.returncode}")
-        with np.load(Path(self._folder.name) / "sent.npz") as sent:
-            found = Sent(**{name: sent[name] for name in Sent.__slots__})
+        """The outcomes, once every request is answered."""
+        _, errors = self._process.communicate(timeout=timeout_s)
+        if status := self._process.returncode:
+            lines = [line for line in errors.splitlines() if line.strip()]
+            raise RuntimeError(f"the load generator failed: {[status, *lines][-1]}")
+        with np.load(Path(self._folder.name) / "sent.npz") as arrays:
+            sent = Sent(**arrays)
         self._folder.cleanup()
-        return found
+        return sent
 
     def stop(self) -> None:
         if self._process.poll() is None:
@@ -154,13 +150,13 @@ class Generator:
         self._folder.cleanup()
 
 
-def main(folder: str) -> None:
-    about = json.loads((Path(folder) / "about.json").read_text())
-    with np.load(Path(folder) / "script.npz") as script:
-        told = Script(tuple(about["urls"]), script["due_s"], script["job"], script["service_s"])
-    sent = asyncio.run(send(told, about["origin_s"], max_rps=about["max_rps"]))
-    np.savez(Path(folder) / "sent.npz", **{name: getattr(sent, name) for name in Sent.__slots__})
+def main(folder: Path) -> None:
+    about = json.loads((folder / "about.json").read_text())
+    with np.load(folder / "script.npz") as arrays:
+        script = Script(tuple(about["urls"]), **arrays)
+    sent = asyncio.run(send(script, about["origin_s"], max_rps=about["max_rps"]))
+    np.savez(folder / "sent.npz", **{field.name: getattr(sent, field.name) for field in fields(sent)})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))

@@ -1,4 +1,7 @@
-"""A Ray of our own on this machine, on loopback, beside whatever else runs; ended by the ids of its own processes."""
+"""A Ray cluster of our own on loopback, next to whatever else runs on this machine.
+
+Its processes are ended by their ids, so that no other Ray is touched.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +16,39 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from faro_lib.rayserve.rest import Rest
+from faro_lib.http import HttpClient
 
-LOOPBACK = "127.0.0.2"  # of the node: Ray replaces 127.0.0.1 by the address of the network card
+if TYPE_CHECKING:
+    import psutil
+
+LOOPBACK = "127.0.0.2"  # the node's address: Ray replaces 127.0.0.1 by the address of the network card
 HTTP_HOST = "127.0.0.1"  # where HAProxy looks for the replicas of its own node
 START_S = 180.0
-PORTS = (
-    "gcs",
-    "dashboard",
-    "agent",
-    "agent_grpc",
-    "runtime",
-    "metrics",
-    "client",
-    "http",
-    "fallback",
-    "exporter",
-    "stats",
+OBJECT_STORE_BYTES = 128 * 2**20
+# Options of `ray start` that take a port, and environment variables that do.
+PORT_OPTIONS = (
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+    "ray-client-server-port",
 )
-OURS = range(28_000, 32_768)  # above those of Ray's workers and of the replicas, below those of outgoing connections
-DIRECT_PORTS = 200  # replicas listen there
+PORT_VARIABLES = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+)
+HTTP = "http"
+PORT_RANGE = range(28_000, 32_768)  # above the ports of Ray's workers and replicas, below those of outgoing connections
+REPLICA_PORTS = 200  # consecutive ports for the replicas, from one of 40 starts above 20,000
 
 
 @dataclass(slots=True)
@@ -45,9 +57,9 @@ class LocalRay:
 
     Attributes
     ----------
-    pid : of the process whose children all others are.
-    dashboard, http : addresses of REST and of the served applications.
-    token : that REST wants.
+    pid : of the process that is the root of all others.
+    dashboard, http : addresses of the REST API and of the served applications.
+    token : the REST API requires it.
     """
 
     pid: int
@@ -58,8 +70,8 @@ class LocalRay:
     process: subprocess.Popen
 
     @property
-    def rest(self) -> Rest:
-        return Rest(self.dashboard, self.token)
+    def rest(self) -> HttpClient:
+        return HttpClient(self.dashboard, self.token)
 
     def stop(self) -> None:
         """End every process of this Ray, and no other."""
@@ -84,43 +96,43 @@ class LocalRay:
         self.stop()
 
 
-def processes(pid: int):
-    """psutil's handles of a process and all that it started; a handle never means a later process of the same number."""
+def processes(pid: int) -> list[psutil.Process]:
+    """A process and its descendants, as handles that never mean a later process with the same id."""
     import psutil
 
     try:
-        head = psutil.Process(pid)
-        return [head, *head.children(recursive=True)]
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
 
 
-def session(pid: int):
-    """psutil's handles of the processes in the session that `pid` began, orphans (an HAProxy whose proxy died) included."""
+def session(pid: int) -> list[psutil.Process]:
+    """The processes in the session of `pid`, orphans included: HAProxy is one once its proxy actor has died."""
     import psutil
 
-    found = []
-    for one in psutil.process_iter():
+    members = []
+    for process in psutil.process_iter():
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getsid(one.pid) == pid:
-                found.append(one)
-    return found
+            if os.getsid(process.pid) == pid:
+                members.append(process)
+    return members
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, and that no outgoing connection is given meanwhile."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(OURS, len(OURS)):
-        with socket.socket() as one, suppress(OSError):
-            one.bind(("", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise ValueError(f"fewer than {count} ports of {OURS.start}..{OURS.stop - 1} are free; Ray needs as many")
+    """Free ports outside the range of outgoing connections, so that they stay free until Ray listens on them."""
+    ports: list[int] = []
+    for port in random.SystemRandom().sample(PORT_RANGE, len(PORT_RANGE)):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("", port))
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise ValueError(f"Ray needs {count} free ports in {PORT_RANGE.start}..{PORT_RANGE.stop - 1}")
 
 
 def start(cpus: int, *, haproxy: bool = True, quiet: bool = True) -> LocalRay:
-    """Start Ray with so many logical CPUs, on ports of its own, with a token of its own.
+    """Start Ray with `cpus` logical CPUs, on its own ports and with its own token.
 
     Raises
     ------
@@ -128,77 +140,81 @@ def start(cpus: int, *, haproxy: bool = True, quiet: bool = True) -> LocalRay:
     """
     if importlib.util.find_spec("ray") is None:
         raise ValueError("backend=local needs Ray Serve: pip install 'faro_lib[live]'")
-    ports = dict(zip(PORTS, free_ports(len(PORTS))))
-    folder = Path(tempfile.mkdtemp(prefix="faro-"))  # short: sockets lie in it
+    names = (*PORT_OPTIONS, *PORT_VARIABLES, HTTP)
+    ports = dict(zip(names, free_ports(len(names))))
+    folder = Path(tempfile.mkdtemp(prefix="faro-"))  # a short path: Unix sockets are created in it
     token = secrets.token_hex(32)
-    direct = 20_000 + secrets.randbelow(40) * DIRECT_PORTS
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": token,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",
-        "RAY_TMPDIR": str(folder),
-        "RAY_SERVE_ENABLE_HA_PROXY": str(int(haproxy)),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy" / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "haproxy" / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "haproxy"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "haproxy" / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["exporter"]),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["stats"]),
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports["fallback"]),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(direct),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(direct + DIRECT_PORTS - 1),
-    }
-    environment.pop("RAY_ADDRESS", None)
-    environment.pop("RAY_AUTH_TOKEN_PATH", None)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        environment[name] = "1"
-    command = [
-        *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats"),
-        *("--node-ip-address", LOOPBACK, "--port", str(ports["gcs"])),
-        *("--dashboard-host", LOOPBACK, "--dashboard-port", str(ports["dashboard"])),
-        *("--dashboard-agent-listen-port", str(ports["agent"])),
-        *("--dashboard-agent-grpc-port", str(ports["agent_grpc"])),
-        *("--runtime-env-agent-port", str(ports["runtime"])),
-        *("--metrics-export-port", str(ports["metrics"])),
-        *("--ray-client-server-port", str(ports["client"])),
-        *("--num-cpus", str(cpus), "--object-store-memory", str(128 * 2**20), "--temp-dir", str(folder)),
-    ]
     log = folder / "ray-start.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            command,
-            env=environment,
+            _command(cpus, ports, folder),
+            env=_environment(ports, folder, token, haproxy),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output if quiet else None,
             stderr=subprocess.STDOUT if quiet else None,
             start_new_session=True,
         )
-    ray = LocalRay(
-        process.pid,
-        f"http://{LOOPBACK}:{ports['dashboard']}",
-        f"http://{HTTP_HOST}:{ports['http']}",
-        token,
-        folder,
-        process,
-    )
+    dashboard, http = f"http://{LOOPBACK}:{ports['dashboard-port']}", f"http://{HTTP_HOST}:{ports[HTTP]}"
+    ray = LocalRay(process.pid, dashboard, http, token, folder, process)
     try:
-        _await(ray, log)
+        _wait(ray, log)
     except BaseException:
         ray.stop()
         raise
     return ray
 
 
-def _await(ray: LocalRay, log: Path) -> None:
+def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:
+    options = {"node-ip-address": LOOPBACK, "dashboard-host": LOOPBACK, "num-cpus": cpus, "temp-dir": folder}
+    options |= {"object-store-memory": OBJECT_STORE_BYTES} | {name: ports[name] for name in PORT_OPTIONS}
+    ray = str(Path(sys.executable).parent / "ray")
+    words = (f"--{name}={value}" for name, value in options.items())
+    return [ray, "start", "--head", "--block", "--disable-usage-stats", *words]
+
+
+def _environment(ports: Mapping[str, int], folder: Path, token: str, haproxy: bool) -> dict[str, str]:
+    """Our environment without another Ray's address and token, with what keeps two Rays on one machine apart."""
+    ours = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")}
+    repository = str(Path(__file__).parents[2])
+    first_port = 20_000 + secrets.randbelow(40) * REPLICA_PORTS
+    return (
+        ours
+        | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        | {name: str(ports[name]) for name in PORT_VARIABLES}
+        | {
+            "PYTHONPATH": os.pathsep.join(filter(None, [repository, os.environ.get("PYTHONPATH")])),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
+            "RAY_TMPDIR": str(folder),
+            "RAY_SERVE_ENABLE_HA_PROXY": str(int(haproxy)),
+            **haproxy_files(folder / "haproxy"),
+            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + REPLICA_PORTS - 1),
+        }
+    )
+
+
+def haproxy_files(folder: Path) -> dict[str, str]:
+    """Environment variables that move HAProxy's files to `folder`; the default folder is shared by all Rays."""
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+    }
+
+
+def _wait(ray: LocalRay, log: Path) -> None:
+    """Wait until the REST API answers."""
     until = time.monotonic() + START_S
     while True:
-        if ray.process.poll() is not None:
-            said = [line for line in log.read_text().splitlines() if line.strip()]
-            raise ValueError(f"Ray did not start: {said[-1] if said else f'status {ray.process.returncode}'}")
+        if (status := ray.process.poll()) is not None:
+            lines = [line for line in log.read_text().splitlines() if line.strip()]
+            raise ValueError(f"Ray did not start: {[f'status {status}', *lines][-1]}")
         try:
             ray.rest.get("/api/serve/applications/")
             return

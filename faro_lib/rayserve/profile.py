@@ -1,4 +1,4 @@
-"""How long a model really takes, and a replica to start: measured on the replicas themselves."""
+"""Measure a model's service time and a replica's cold start on running replicas."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.rayserve.deploy import APPLICATIONS, WINDOW_ROUTE
+from faro_lib.http import BUSY_RETRY_S, HttpClient
+from faro_lib.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
 from faro_lib.rayserve.load import SERVED, Script, send
-from faro_lib.rayserve.rest import PATIENCE_S, Rest
-from faro_lib.rayserve.spec import Served
+from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
 
 START_S = 180.0
-REPORTED_S = 2.5  # until a second has been reported
+REPORTED_S = 2.5  # wall seconds until the replicas have reported a second
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Wall seconds. network_overhead_s : what a request spends outside the replica, between sending and the answer, on average."""
+    """Measurements of one job, in wall seconds.
+
+    service_time_s, service_scv : mean and squared coefficient of variation of the service time.
+    network_overhead_s : mean time of a request outside the replica.
+    """
 
     service_time_s: float
     service_scv: float
@@ -43,82 +47,70 @@ def moments(row: dict[str, Any]) -> tuple[float, float]:
     return mean, max(0.0, row["service_s2"] / row["done"] / mean**2 - 1)
 
 
-def service(http: Rest, job: str, served: Served, requests: int = 200, rate_rps: float | None = None) -> Profile:
-    """Send requests one at a time, or at a rate, and read what the replicas measured."""
-    began = int(time.time()) + 1  # statistics are of whole seconds: none before shall be in it
-    time.sleep(began - time.time())
-    spacing_s = 1 / rate_rps if rate_rps else 0.0
-    latencies: list[float] = []
-    url = (http.address + served.route,)
-    if spacing_s:
-        due_s = np.arange(requests) * spacing_s
-        script = Script(url, due_s, np.zeros(requests, int), np.full(requests, np.nan))
-        sent = asyncio.run(send(script, time.time() + 0.1))
-        latencies = sent.latency_s[sent.outcome == SERVED].tolist()
-    else:
-        for _ in range(requests):
-            script = Script(url, np.zeros(1), np.zeros(1, int), np.full(1, np.nan))
-            sent = asyncio.run(send(script, time.time()))
-            latencies += sent.latency_s[sent.outcome == SERVED].tolist()
+def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, requests: int = 200) -> Profile:
+    """Service time and cold start of one job."""
+    return replace(measure_service(http, job, spec, requests), cold_start_s=measure_cold_start(ray, spec))
+
+
+def measure_service(http: HttpClient, job: str, spec: ServeSpec, requests: int = 200) -> Profile:
+    """Send requests one after the other, and read what the replicas measured."""
+    began = int(time.time()) + 1
+    time.sleep(began - time.time())  # the statistics are of complete seconds, which must hold no other requests
+    script = Script((http.address + spec.route,), np.zeros(1), np.zeros(1, int), np.full(1, np.nan))
+    answers = [asyncio.run(send(script, time.time())) for _ in range(requests)]
+    latencies_s = [one.latency_s[0] for one in answers if one.outcome[0] == SERVED]
     time.sleep(REPORTED_S)
-    seconds = http.get(f"{WINDOW_ROUTE}?since={began}", PATIENCE_S)[job]["seconds"]
     total = empty_row()
-    for row in seconds.values():
+    for row in http.get(f"{STATS_ROUTE}?since={began}", BUSY_RETRY_S)[job]["seconds"].values():
         add_row(total, row)
     mean_s, scv = moments(total)
-    network_overhead_s = float(np.mean(latencies)) - total["latency_s"] / total["done"]
-    return Profile(mean_s, scv, network_overhead_s, total["done"])
+    return Profile(mean_s, scv, float(np.mean(latencies_s)) - total["latency_s"] / total["done"], total["done"])
 
 
-def start_time(ray: Rest, served: Served, more: int = 1) -> float:
-    """Wall seconds from asking for `more` replicas until they serve; afterwards there are as many as before."""
-    path = f"/api/v1/applications/{served.application}/deployments/{served.deployment}/scale"
+def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float:
+    """Wall seconds until `more` additional replicas serve; the replica count is restored afterwards."""
 
     def deployment() -> dict[str, Any]:
-        return ray.get(APPLICATIONS, PATIENCE_S)["applications"][served.application]["deployments"][served.deployment]
+        return ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"][spec.application]["deployments"][spec.deployment]
 
     def running() -> int:
-        return sum(one["state"] == "RUNNING" for one in deployment()["replicas"])
+        return sum(replica["state"] == "RUNNING" for replica in deployment()["replicas"])
 
     before = deployment()["target_num_replicas"]
     began = time.monotonic()
-    ray.post(path, {"target_num_replicas": before + more})
+    ray.post(scale_path(spec), {"target_num_replicas": before + more})
     try:
         while running() < before + more:
             if time.monotonic() - began > START_S:
                 raise ValueError(
-                    f"no new replica of {served.application!r} serves after {START_S:g} s; is there room for one?"
+                    f"no new replica of {spec.application!r} serves after {START_S:g} s; is there room for one?"
                 )
             time.sleep(0.1)
         return time.monotonic() - began
     finally:
-        ray.post(path, {"target_num_replicas": before})
-
-
-def whole(ray: Rest, http: Rest, job: str, served: Served, requests: int = 200) -> Profile:
-    """Service and start time of one job."""
-    return replace(service(http, job, served, requests), cold_start_s=start_time(ray, served))
+        ray.post(scale_path(spec), {"target_num_replicas": before})
 
 
 def write(path: str | Path, profiles: dict[str, Profile], scale: float = 1.0) -> None:
-    """Put what was measured into the table of jobs, a .yaml; nothing else in it changes but its comments, which are lost.
+    """Write the profiles into the jobs' table `path`, a .yaml. Its comments are lost; nothing else changes.
 
     Parameters
     ----------
-    scale : trace seconds in a wall second; the table is in trace time.
+    scale : trace seconds in a wall second; the table has trace seconds.
     """
     import yaml
+
+    from faro_lib.files import atomic_write
 
     path = Path(path)
     if path.suffix not in (".yaml", ".yml"):
         raise ValueError(f"{path}: profiles are written into a .yaml table")
     table = yaml.safe_load(path.read_text())
     for row in table["jobs"] if isinstance(table, dict) else table:
-        if found := profiles.get(str(row.get("job"))):
-            row["service_time_s"] = round(found.service_time_s * scale, 5)
-            row["service_scv"] = round(found.service_scv, 4)
-            if found.cold_start_s is not None:
-                row["cold_start_s"] = round(found.cold_start_s * scale, 1)
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(yaml.safe_dump(table, sort_keys=False))
-    partial.replace(path)
+        if profile := profiles.get(str(row.get("job"))):
+            row["service_time_s"] = round(profile.service_time_s * scale, 5)
+            row["service_scv"] = round(profile.service_scv, 4)
+            if profile.cold_start_s is not None:
+                row["cold_start_s"] = round(profile.cold_start_s * scale, 1)
+    with atomic_write(path) as partial:
+        partial.write_text(yaml.safe_dump(table, sort_keys=False))

@@ -1,4 +1,4 @@
-"""A replica: the user's model behind a door that measures, queues, sheds and reports; the model knows nothing of it."""
+"""What runs inside Ray Serve: the replica around the user's model, and the endpoint of the statistics."""
 
 from __future__ import annotations
 
@@ -8,39 +8,43 @@ import importlib
 import inspect
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from faro_lib.rayserve.statistics import Board, add_row, bucket_of, empty_row
+from faro_lib.rayserve.authentication import read_token
+from faro_lib.rayserve.statistics import StatsAggregator, add_row, bucket_of, empty_row
 
-NAMESPACE, BOARD = "faro", "faro-statistics"
+NAMESPACE, ACTOR = "faro", "faro-statistics"
 HEARTBEAT_S = 1.0
-REPORT_AFTER_S = 0.1  # past the full second, so that a second is reported once it is over
-UNREPORTED_S = 300  # seconds that a replica keeps while nobody listens
-GOLDEN = (5**0.5 - 1) / 2
+REPORT_AFTER_S = 0.1  # past the full second, so that each second is complete when it is reported
+REPORT_TIMEOUT_S = 5.0
+UNREPORTED_S = 300  # seconds that a replica keeps while the aggregator does not answer
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+RAY_LIMIT_FACTOR = 100  # Ray's own max_ongoing_requests is this much larger: the replica drops, Serve never queues
 
 
 class Dropped(Exception):
-    """The request was dropped at the door."""
+    """The replica did not accept the request."""
 
 
 class Station:
-    """The door, the queue and the server of one replica.
+    """Admission, queue and server of one replica, with their measurements.
 
     Parameters
     ----------
-    max_ongoing_requests : requests that it may hold, the one in service included; one more is refused.
+    max_ongoing_requests : requests that it holds, waiting or in service; a further request is dropped.
     concurrency : requests in service at once.
 
     Attributes
     ----------
-    accept : the share of requests that pass the door. Which ones is a golden-ratio sequence from a random start: evenly
-        spread, and after n requests the share is met to about 1/n.
-    rows : what happened in each second that was not reported yet.
+    accept : share of the requests to accept. A golden-ratio sequence from a random start picks them: they are spread
+        evenly, and after n requests the share is met to about 1/n.
+    ongoing : requests waiting or in service.
+    rows : measurements of each second that has not been reported yet.
     """
 
     def __init__(self, max_ongoing_requests: int, concurrency: int = 1, clock: Callable[[], float] = time.time):
-        self.max_ongoing_requests, self.accept, self.inside = max_ongoing_requests, 1.0, 0
+        self.max_ongoing_requests, self.accept, self.ongoing = max_ongoing_requests, 1.0, 0
         self.rows: dict[int, dict[str, Any]] = {}
         self._clock, self._point = clock, random.random()
         self._serving = asyncio.Semaphore(concurrency)
@@ -49,88 +53,85 @@ class Station:
         return self.rows.setdefault(int(self._clock()), empty_row())
 
     async def serve(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """What `call` answers, once it is its turn.
+        """Wait for a free server and return the result of `call`.
 
         Raises
         ------
-        Dropped : the share to accept, or the max_ongoing_requests, left no room.
+        Dropped : `accept` or `max_ongoing_requests` excludes the request.
         """
         self._row()["arrivals"] += 1
-        self._point = (self._point + GOLDEN) % 1
-        if self._point >= self.accept or self.inside >= self.max_ongoing_requests:
+        self._point = (self._point + GOLDEN_RATIO) % 1
+        if self._point >= self.accept or self.ongoing >= self.max_ongoing_requests:
             self._row()["dropped"] += 1
             raise Dropped
-        self.inside += 1
+        self.ongoing += 1
         arrived = time.perf_counter()
         try:
             async with self._serving:
                 began = time.perf_counter()
                 answer = await call()
                 ended = time.perf_counter()
-        except BaseException:  # a caller that went away included: every arrival ends as one of done, dropped, failed
+        except BaseException:  # cancellation too: every arrival ends as done, dropped or failed
             self._row()["failed"] += 1
             raise
         finally:
-            self.inside -= 1
-        bucket = str(bucket_of(ended - arrived))
-        service_s = ended - began
-        times = {"latency_s": ended - arrived, "service_s": service_s, "service_s2": service_s**2}
-        add_row(self._row(), {"done": 1, "buckets": {bucket: 1}} | times)
+            self.ongoing -= 1
+        latency_s, service_s = ended - arrived, ended - began
+        times = {"latency_s": latency_s, "service_s": service_s, "service_s2": service_s**2}
+        add_row(self._row(), {"done": 1, "buckets": {str(bucket_of(latency_s)): 1}} | times)
         return answer
 
     def finished_seconds(self) -> dict[int, dict]:
-        """Rows of seconds that are over, silent ones included: a second without a row was not seen by anybody."""
+        """The rows of complete seconds in order; a second without requests has an empty row, which says it was idle."""
         now = int(self._clock())
-        first = min(self.rows, default=now)
-        for second in range(max(first, now - UNREPORTED_S), now):
+        oldest = now - UNREPORTED_S
+        for second in range(max(min(self.rows, default=now), oldest), now + 1):
             self.rows.setdefault(second, empty_row())
-        for old in [second for second in self.rows if second < now - UNREPORTED_S]:
-            del self.rows[old]
-        self.rows.setdefault(now, empty_row())
-        return {second: self.rows[second] for second in sorted(self.rows) if second < now}
+        self.rows = {second: self.rows[second] for second in sorted(self.rows) if second >= oldest}
+        return {second: row for second, row in self.rows.items() if second < now}
 
-    def forget(self, seconds) -> None:
-        """These were reported."""
+    def forget(self, seconds: Iterable[int]) -> None:
+        """Remove seconds that have been reported."""
         for second in seconds:
             self.rows.pop(second, None)
 
 
-def board():
-    """The named actor that hears the replicas; made by whoever asks first, anew if it is gone."""
+def aggregator() -> Any:
+    """The handle of the named actor that aggregates the statistics; the first caller creates it."""
     import ray
 
-    actor = ray.remote(num_cpus=0, max_restarts=-1)(Board)
-    return actor.options(name=BOARD, namespace=NAMESPACE, lifetime="detached", get_if_exists=True).remote()
+    actor = ray.remote(num_cpus=0, max_restarts=-1)(StatsAggregator)
+    return actor.options(name=ACTOR, namespace=NAMESPACE, lifetime="detached", get_if_exists=True).remote()
 
 
 def load(path: str) -> Callable[..., Any]:
-    """The class or function behind "package.module:Name".
+    """The class or function that "package.module:Name" names.
 
     >>> load("collections:OrderedDict").__name__
     'OrderedDict'
     """
     module, _, name = path.partition(":")
     if not module or not name:
-        raise ValueError(f"model={path!r} must read package.module:Name")
-    found = getattr(importlib.import_module(module), name, None)
-    if found is None:
-        raise ValueError(f"model={path!r}: the module {module} has no {name}")
-    return found
+        raise ValueError(f"import_path={path!r} must read package.module:Name")
+    target = getattr(importlib.import_module(module), name, None)
+    if target is None:
+        raise ValueError(f"import_path={path!r}: the module {module} has no {name}")
+    return target
 
 
 class Replica:
-    """One replica of a job as Ray Serve runs it."""
+    """One replica of a job as Ray Serve runs it; the arguments are those of `ServeSpec`."""
 
-    def __init__(self, job: str, model: str, options: dict[str, Any], max_ongoing_requests: int, concurrency: int):
+    def __init__(self, job: str, import_path: str, args: dict[str, Any], max_ongoing_requests: int, concurrency: int):
         from ray import serve
 
         self._job, self._name = job, serve.get_replica_context().replica_tag
         self._station = Station(max_ongoing_requests, concurrency)
-        self._model = load(model)(**options)
+        self._model = load(import_path)(**args)
         call = getattr(self._model, "__call__", self._model)  # noqa: B004 - the method, to see whether it is async
         self._is_async = inspect.iscoroutinefunction(call)
-        self._board = board()
-        self._heart = asyncio.get_running_loop().create_task(self._beat())
+        self._aggregator = aggregator()
+        self._heartbeat = asyncio.get_running_loop().create_task(self._report_forever())
 
     async def __call__(self, request):
         from starlette.responses import PlainTextResponse, Response
@@ -144,18 +145,17 @@ class Replica:
             return PlainTextResponse("dropped", status_code=503, headers={"Retry-After": "1"})
         return answer if isinstance(answer, Response) else PlainTextResponse(str(answer))
 
-    async def _beat(self) -> None:
-        """Report every second, shortly after it is over; what nobody heard is kept and told again."""
+    async def _report_forever(self) -> None:
+        """Report each second shortly after it ends; seconds that did not get through are sent again."""
         while True:
-            now = time.time()
-            await asyncio.sleep(HEARTBEAT_S - (now - REPORT_AFTER_S) % HEARTBEAT_S)
+            await asyncio.sleep(HEARTBEAT_S - (time.time() - REPORT_AFTER_S) % HEARTBEAT_S)
             rows = self._station.finished_seconds()
             try:
-                heard = self._board.report.remote(self._job, self._name, self._station.inside, rows)
-                share = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(heard.future())), 5.0)
-            except Exception:  # whatever became of the board, serving goes on
+                report = self._aggregator.report.remote(self._job, self._name, self._station.ongoing, rows)
+                share = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(report.future())), REPORT_TIMEOUT_S)
+            except Exception:  # serving continues whatever happens to the aggregator
                 try:
-                    self._board = await asyncio.to_thread(board)
+                    self._aggregator = await asyncio.to_thread(aggregator)
                 except Exception:
                     await asyncio.sleep(HEARTBEAT_S)
                 continue
@@ -164,19 +164,17 @@ class Replica:
                 self._station.accept = share
 
 
-class Window:
-    """The board over HTTP: GET what was reported since a second, POST which share of requests jobs shall accept.
+class StatsEndpoint:
+    """The aggregator over HTTP: GET returns the seconds since `since`, POST sets the share of requests that jobs accept.
 
-    Where Ray has a token, the window wants the same one.
+    Where Ray has a token, the endpoint requires the same one.
     """
 
     def __init__(self):
-        self._board = board()
+        self._aggregator = aggregator()
 
     async def __call__(self, request):
         from starlette.responses import JSONResponse, PlainTextResponse
-
-        from faro_lib.rayserve.rest import read_token
 
         token = read_token()
         given = request.headers.get("authorization", "")
@@ -184,40 +182,38 @@ class Window:
             return PlainTextResponse("the token is missing or wrong", status_code=401)
         try:
             return JSONResponse(await self._answer(request))
-        except Exception:
-            self._board = await asyncio.to_thread(board)
+        except Exception:  # the actor may be gone
+            self._aggregator = await asyncio.to_thread(aggregator)
             return JSONResponse(await self._answer(request))
 
     async def _answer(self, request):
         if request.method == "POST":
             shares = await request.json()
-            await self._board.accept.remote(shares)
+            await self._aggregator.accept.remote(shares)
             return shares
-        return await self._board.read.remote(int(request.query_params.get("since", 0)))
+        return await self._aggregator.read.remote(int(request.query_params.get("since", 0)))
 
 
-def application(arguments: dict[str, Any]):
-    """The Serve application of one job, as the declarative configuration builds it from its `args`."""
+def application(arguments: dict[str, Any]) -> Any:
+    """The Serve application of one job, built from the `args` of the declarative configuration."""
     from ray import serve
 
-    chosen = {key: arguments[key] for key in ("job", "model", "options", "max_ongoing_requests", "concurrency")}
+    keys = ("job", "import_path", "args", "max_ongoing_requests", "concurrency")
     deployment: Any = serve.deployment(Replica)
-    options = dict(
+    return deployment.options(
         name=arguments.get("deployment", "replica"),
         num_replicas=arguments["replicas"],
-        max_ongoing_requests=100
-        * chosen["max_ongoing_requests"],  # the replica itself refuses; Serve shall never queue
+        max_ongoing_requests=RAY_LIMIT_FACTOR * arguments["max_ongoing_requests"],
         ray_actor_options={"num_cpus": arguments["cores"]},
         graceful_shutdown_timeout_s=30,
         health_check_period_s=5,
         health_check_timeout_s=15,
-    )
-    return deployment.options(**options).bind(**chosen)
+    ).bind(**{key: arguments[key] for key in keys})
 
 
-def window(arguments: dict[str, Any]):
-    """The Serve application of the statistics' window."""
+def stats_endpoint(arguments: dict[str, Any]) -> Any:
+    """The Serve application of the stats endpoint."""
     from ray import serve
 
-    deployment: Any = serve.deployment(Window)
-    return deployment.options(name="window", num_replicas=1, ray_actor_options={"num_cpus": 0}).bind()
+    deployment: Any = serve.deployment(StatsEndpoint)
+    return deployment.options(name="stats", num_replicas=1, ray_actor_options={"num_cpus": 0}).bind()

@@ -1,14 +1,13 @@
-"""What the section `serve` of a table of jobs says: how Ray Serve runs each job."""
+"""How Ray Serve runs each job: the section `serve` of the jobs' table."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from faro_lib.errors import nearest
 from faro_lib.rayserve import models
 from faro_lib.workload import Job
 from faro_lib.workload.service import true_service_time
@@ -18,61 +17,61 @@ EMULATED = f"{models.__name__}:Emulated"
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """One job as Ray Serve runs it: one application with one deployment.
+class ServeSpec:
+    """One job on Ray Serve: one application with one deployment.
 
     Attributes
     ----------
-    application, deployment, route : where it is; by default the job's name and a route of the same name.
-    model : "package.module:Class", called with each request; `options` are its constructor's.
-    max_ongoing_requests : requests that a replica may hold, the one in service included; one more is refused with 503.
+    application, deployment, route : default to the job's name, "replica" and a route named after the job.
+    import_path : "package.module:Class" of the model; the instance is called with each request.
+    args : keyword arguments of its constructor.
+    max_ongoing_requests : requests that a replica holds, waiting or in service; a further request is answered with 503.
+        Ray Serve's own limit is 100 times this number, so that Ray never queues.
     concurrency : requests that a replica serves at once.
     """
 
     application: str
     route: str
     deployment: str = "replica"
-    model: str = EMULATED
-    options: Mapping[str, Any] = field(default_factory=dict)
+    import_path: str = EMULATED
+    args: Mapping[str, Any] = field(default_factory=dict)
     max_ongoing_requests: int = MAX_ONGOING_REQUESTS
     concurrency: int = 1
 
     def __post_init__(self):
+        def check(name: str, accepted: str, holds: bool) -> None:
+            if not holds:
+                raise ValueError(f"serve of {self.application!r}: {name}={getattr(self, name)!r} must {accepted}")
+
         for name in ("max_ongoing_requests", "concurrency"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"serve of {self.application!r}: {name}={value!r} must be a whole number >= 1")
-        if not re.fullmatch(r"/[\w.-]+", self.route):
-            raise ValueError(f"serve of {self.application!r}: route={self.route!r} must read /name")
-        if self.model.count(":") != 1:
-            raise ValueError(f"serve of {self.application!r}: model={self.model!r} must read package.module:Class")
+            check(name, "be a whole number >= 1", isinstance(value, int) and value >= 1)
+        check("route", "read /name", bool(re.fullmatch(r"/[\w.-]+", self.route)))
+        check("import_path", "read package.module:Class", self.import_path.count(":") == 1)
 
 
-def served(
+def serve_specs(
     jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]] | None = None, scale: float = 1.0
-) -> tuple[Served, ...]:
-    """How each job is served, by `sections` (`read_sections(path, "serve")`) and defaults.
+) -> tuple[ServeSpec, ...]:
+    """The spec of each job, from its section (`read_sections(path, "serve")`) and the defaults.
 
-    The emulated model takes as long as the job's model is known to, divided by the time `scale`.
+    By default the emulated model takes the service time of the job's `model`, divided by the time `scale`.
     """
-    fields = {one.name for one in dataclasses.fields(Served)}
-    result = []
+    accepted = [field.name for field in fields(ServeSpec)]
+    specs = []
     for job in jobs:
-        said = dict((sections or {}).get(job.name, {}))
-        for key in said:
-            if key not in fields:
-                near = difflib.get_close_matches(key, fields, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"accepted: {', '.join(sorted(fields))}"
-                raise ValueError(f"job {job.name!r}: serve has an unknown key {key!r}; {hint}")
-        plain = re.sub(r"[^\w.-]+", "-", job.name)
-        one = Served(**({"application": plain, "route": f"/{plain}"} | said))
-        if one.model == EMULATED and not one.options:
-            truth = true_service_time(job)
-            one = dataclasses.replace(one, options={"mean_s": truth.mean_s / scale, "scv": truth.scv})
-        result.append(one)
-    for name in ("application", "route"):
-        values = [getattr(one, name) for one in result]
-        if len(set(values)) < len(values):
-            twice = next(value for value in values if values.count(value) > 1)
-            raise ValueError(f"serve: {name}={twice!r} belongs to two jobs; each needs its own")
-    return tuple(result)
+        section = dict((sections or {}).get(job.name, {}))
+        for key in section:
+            if key not in accepted:
+                raise ValueError(f"job {job.name!r}: serve has an unknown key {key!r}; {nearest(key, accepted)}")
+        name = re.sub(r"[^\w.-]+", "-", job.name)
+        spec = ServeSpec(**({"application": name, "route": f"/{name}"} | section))
+        if spec.import_path == EMULATED and not spec.args:
+            service = true_service_time(job)
+            spec = replace(spec, args={"mean_s": service.mean_s / scale, "scv": service.scv})
+        specs.append(spec)
+    for key in ("application", "route"):
+        values = [getattr(spec, key) for spec in specs]
+        if shared := [value for value in values if values.count(value) > 1]:
+            raise ValueError(f"serve: {key}={shared[0]!r} belongs to two jobs; each job needs its own")
+    return tuple(specs)

@@ -1,4 +1,4 @@
-"""What replicas report, second by second, and how long requests took: the only measurements that decisions rest on."""
+"""The replicas' measurements by second, the only ones that decisions rest on, and the actor that adds them up."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-KEEP_S = 20 * 60  # seconds of history: 15 minutes are observed
-FRESH_S = 5.0  # a replica that has been silent for longer does not count
-PER_OCTAVE = 16  # buckets a doubling of latency: 4.4 % wide
+KEEP_S = 20 * 60  # seconds of history; policies see 15 minutes
+FRESH_S = 5.0  # a replica without a heartbeat for longer does not count
+PER_OCTAVE = 16  # latency buckets for each doubling: 4.4 % wide
 FLOOR_S = 1e-3
 
 
 def bucket_of(latency_s: float) -> int:
-    """The log-spaced bucket of a latency; everything up to a millisecond is in bucket 0.
+    """The log-spaced bucket of a latency; bucket 0 holds everything up to a millisecond.
 
     >>> bucket_of(0.0005), bucket_of(0.002), bucket_of(0.004)
     (0, 16, 32)
@@ -28,47 +28,40 @@ def latency_of(bucket: int) -> float:
 
 
 def empty_row() -> dict[str, Any]:
-    """One second of one replica or job: counts by the second of arrival (arrivals, dropped) and of the end (the others).
+    """One second of a replica or a job.
 
-    latency_s, service_s, service_s2 : sums over `done` of the time inside, of the service alone and of its square.
-    buckets : how many of `done` fell into each latency bucket; keys are strings, as JSON has them.
+    arrivals, dropped : requests that arrived in this second.
+    done, failed : requests that ended in it.
+    latency_s, service_s, service_s2 : sums over `done` of the time in the replica, the service time and its square.
+    buckets : requests of `done` by latency bucket; the keys are strings, as in JSON.
     """
-    return {
-        "arrivals": 0,
-        "dropped": 0,
-        "failed": 0,
-        "done": 0,
-        "latency_s": 0.0,
-        "service_s": 0.0,
-        "service_s2": 0.0,
-    } | {"buckets": {}}
+    counts = dict.fromkeys(("arrivals", "dropped", "failed", "done"), 0)
+    return counts | dict.fromkeys(("latency_s", "service_s", "service_s2"), 0.0) | {"buckets": {}}
 
 
 def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> None:
     """Add one row to another, in place."""
     for key, value in row.items():
         if key == "buckets":
-            for bucket, count in value.items():
-                total[key][bucket] = total[key].get(bucket, 0) + count
+            add_row(total[key], value)
         else:
             total[key] = total.get(key, 0) + value
 
 
-class Board:
-    """Every job's recent seconds, who reports them, and which share of requests its replicas shall accept.
-
-    Pure but for the clock; runs as one named actor.
-    """
+class StatsAggregator:
+    """The recent seconds of every job, and the share of requests that its replicas accept. Runs as one named actor."""
 
     def __init__(self):
         self._seconds: dict[str, dict[int, dict]] = {}
-        self._replicas: dict[
-            str, dict[str, tuple[float, int, int]]
-        ] = {}  # job -> replica -> (heard, inside, last second)
+        # job -> replica -> (time of its last heartbeat, ongoing requests, last second reported)
+        self._replicas: dict[str, dict[str, tuple[float, int, int]]] = {}
         self._accept: dict[str, float] = {}
 
-    def report(self, job: str, replica: str, inside: int, rows: Mapping[int, dict]) -> float | None:
-        """A replica's heartbeat: its finished seconds, each of which counts once. Answers the share to accept, if known."""
+    def report(self, job: str, replica: str, ongoing: int, rows: Mapping[int, dict]) -> float | None:
+        """Take a replica's heartbeat and return the share of requests to accept, None if it was never set.
+
+        A second that a replica reports twice counts once.
+        """
         now = time.time()
         seconds, replicas = self._seconds.setdefault(job, {}), self._replicas.setdefault(job, {})
         _, _, last = replicas.get(replica, (0.0, 0, 0))
@@ -76,27 +69,24 @@ class Board:
             if second > last:
                 add_row(seconds.setdefault(second, empty_row()), rows[second])
                 last = second
-        replicas[replica] = (now, inside, last)
-        for old in [second for second in seconds if second < now - KEEP_S]:
-            del seconds[old]
-        for gone in [name for name, (heard, *_) in replicas.items() if heard < now - KEEP_S]:
-            del replicas[gone]
+        replicas[replica] = (now, ongoing, last)
+        self._seconds[job] = {second: row for second, row in seconds.items() if second >= now - KEEP_S}
+        self._replicas[job] = {name: one for name, one in replicas.items() if one[0] >= now - KEEP_S}
         return self._accept.get(job)
 
     def accept(self, shares: Mapping[str, float]) -> None:
-        """From now on these jobs accept so much of what arrives."""
+        """Set the share of arriving requests that each of these jobs accepts."""
         self._accept.update(shares)
 
     def read(self, since: int = 0) -> dict[str, dict[str, Any]]:
-        """By job: its seconds from `since` on, requests inside, replicas heard of lately, the share to accept if known."""
-        now = time.time()
-        told = {}
+        """By job: seconds from `since` on, ongoing requests, live replicas, the share to accept (None if never set)."""
+        now, jobs = time.time(), {}
         for job, seconds in self._seconds.items():
-            fresh = [inside for heard, inside, _ in self._replicas[job].values() if now - heard <= FRESH_S]
-            told[job] = {
+            fresh = [ongoing for heard, ongoing, _ in self._replicas[job].values() if now - heard <= FRESH_S]
+            jobs[job] = {
                 "seconds": {str(second): row for second, row in seconds.items() if second >= since},
-                "inside": sum(fresh),
+                "ongoing": sum(fresh),
                 "replicas": len(fresh),
                 "accept": self._accept.get(job),
             }
-        return told
+        return jobs

@@ -49,7 +49,7 @@ def write_report(results: str | Path, config: Mapping[str, Any], page: str | Pat
     import yaml
     from jinja2 import Template
 
-    from faro_lib.experiments.compare import trial_seeds
+    from faro_lib.experiments.trials import trial_seeds
 
     results = Path(results)
     text = Template(Path(__file__).with_name("page.html.jinja").read_text(), autoescape=True).render(

@@ -1,24 +1,62 @@
-"""Counts from a Prometheus server: one range query, a series a job. What is missing stays missing."""
+"""Range queries of Prometheus, and the request counts that they return. A missing sample is NaN, never zero."""
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlencode
-from urllib.request import Request, urlopen
 
 import numpy as np
 
+from faro_lib.http import HttpClient, HttpError, check_address
 from faro_lib.workload.jobs import MINUTE_S
 
-MOST_POINTS = 11_000  # that the API returns of a series
+MAX_POINTS = 11_000  # of a series, by Prometheus' API
+Series = tuple[dict[str, str], np.ndarray]  # labels, and values (instants,)
 
 
-def check_address(url: str) -> None:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"prometheus={url!r} must be an http:// or https:// address")
+class BadQuery(ValueError):
+    """Prometheus does not accept the query; the message is its own."""
+
+
+class Prometheus:
+    """A client of one Prometheus server.
+
+    url : without /api/v1. token_path : a file with a bearer token, read again for each request.
+    """
+
+    def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
+        check_address(url, "prometheus")
+        if token_path is not None and not Path(token_path).is_file():
+            raise ValueError(f"prometheus_token={token_path}: no such file; it must hold a bearer token")
+        self.url = url
+        token = (lambda: Path(token_path).read_text().strip()) if token_path else None
+        self._http = HttpClient(url, token, timeout_s, token_hint="name the file of a token with --prometheus-token")
+
+    def query_range(self, query: str, times_s: np.ndarray) -> list[Series]:
+        """The series of a query at evenly spaced unix times; NaN where a sample is missing, inf where it is NaN (0/0).
+
+        Raises
+        ------
+        BadQuery, OSError (no answer), ValueError (not an answer of Prometheus, or the token is wrong) : one line.
+        """
+        step_s = float(times_s[1] - times_s[0]) if len(times_s) > 1 else MINUTE_S
+        span = {"start": f"{times_s[0]:.3f}", "end": f"{times_s[-1]:.3f}", "step": f"{step_s:g}"}
+        try:
+            answer = self._http.request("POST", "/api/v1/query_range", form={"query": query, **span})
+            return [(one["metric"], _values(one["values"], times_s, step_s)) for one in answer["data"]["result"]]
+        except HttpError as error:
+            if error.status not in (400, 422):
+                raise
+            raise BadQuery(error.detail) from None
+        except (KeyError, TypeError, IndexError):
+            raise ValueError(f"{self.url}: this is no Prometheus: /api/v1/query_range answers something else") from None
+
+
+def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
+    values = np.full(len(times_s), np.nan)
+    for time_s, text in samples:
+        values[round((float(time_s) - times_s[0]) / step_s)] = np.nan_to_num(float(text), nan=np.inf, posinf=np.inf)
+    return values
 
 
 def read_prometheus(
@@ -35,38 +73,38 @@ def read_prometheus(
 
     Parameters
     ----------
-    query : its value at the end of a minute is that minute's requests.
-    minutes : how far back, counted from the last complete minute before `end_s` (now, if None).
-    label : which label names the job; None where the series have one label only.
-    token_path : a file with a bearer token; no redirection gets it.
+    query : its value at the end of a minute is the number of requests in that minute.
+    minutes : length of the history before `end_s` (now, if None), in complete minutes.
+    label : the label that names the job; None if the series have a single label.
 
     Returns
     -------
-    names (jobs,), sorted, and counts (jobs, minutes), oldest first, NaN where the server knows nothing.
+    names (jobs,), sorted, and counts (jobs, minutes), oldest first, NaN where a sample is missing.
     """
-    check_address(url)
-    if not 1 <= minutes <= MOST_POINTS:
-        raise ValueError(f"minutes={minutes} must lie in 1..{MOST_POINTS}, as much as Prometheus returns of a series")
+    if not 1 <= minutes <= MAX_POINTS:
+        raise ValueError(f"minutes={minutes} must lie in 1..{MAX_POINTS}, as much as Prometheus returns of a series")
     last_s = (time.time() if end_s is None else end_s) // MINUTE_S * MINUTE_S
-    first_s = last_s - (minutes - 1) * MINUTE_S
-    series = _ask(url, query, first_s, last_s, token_file(token_path), timeout_s)
+    times_s = last_s - MINUTE_S * np.arange(minutes - 1, -1, -1)
+    try:
+        series = Prometheus(url, token_path, timeout_s).query_range(query, times_s)
+    except BadQuery as error:
+        raise ValueError(f"{url}: query {query!r} was refused: {error}") from None
+    except OSError as error:
+        raise ConnectionError(f"{url}: no answer from Prometheus ({getattr(error, 'detail', error)})") from None
     if not series:
         raise ValueError(f"{url}: query {query!r} has no series in the last {minutes} minutes")
-    counts = np.full((len(series), minutes), np.nan)
-    names = [_name(one["metric"], label, query) for one in series]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"query {query!r}: several series are of job {twice!r}; sum by (...) the label that names it")
-    for row, one in zip(counts, series):
-        for when_s, value in one["values"]:
-            row[round((float(when_s) - first_s) / MINUTE_S)] = float(value)
+    names = [_job_name(labels, label, query) for labels, _ in series]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"query {query!r}: several series are of job {repeated[0]!r}; sum by (...) the job's label")
+    counts = np.array([values for _, values in series])
+    counts[np.isinf(counts)] = np.nan
     if (counts < 0).any():
         raise ValueError(f"query {query!r}: negative counts; increase(...[1m]) counts requests")
     order = np.argsort(names)
     return tuple(np.array(names)[order].tolist()), counts[order]
 
 
-def _name(labels: dict[str, str], label: str | None, query: str) -> str:
+def _job_name(labels: dict[str, str], label: str | None, query: str) -> str:
     named = {key: value for key, value in labels.items() if key != "__name__"}
     if label is None and len(named) == 1:
         return next(iter(named.values()))
@@ -74,36 +112,3 @@ def _name(labels: dict[str, str], label: str | None, query: str) -> str:
         return named[label]
     given = ", ".join(sorted(named)) or "none"
     raise ValueError(f"query {query!r}: label={label!r} does not name the job; its series have the labels: {given}")
-
-
-def token_file(path: str | None) -> Path | None:
-    """The file of a bearer token, which must be there; None without."""
-    if path is None:
-        return None
-    if not Path(path).is_file():
-        raise ValueError(f"prometheus_token={path}: no such file; it must hold a bearer token")
-    return Path(path)
-
-
-def _ask(url: str, query: str, first_s: float, last_s: float, token: Path | None, timeout_s: float) -> list[dict]:
-    span = dict(query=query, start=f"{first_s:.3f}", end=f"{last_s:.3f}", step=f"{MINUTE_S:g}")
-    request = Request(f"{url.rstrip('/')}/api/v1/query_range?{urlencode(span)}")
-    if token:
-        request.add_unredirected_header("Authorization", f"Bearer {token.read_text().strip()}")
-    try:
-        with urlopen(request, timeout=timeout_s) as answer:
-            told = json.load(answer)["data"]
-    except HTTPError as error:
-        raise ValueError(f"{url}: query {query!r} was refused: {_said(error)}") from None
-    except (URLError, TimeoutError) as error:
-        raise ConnectionError(f"{url}: no answer from Prometheus ({getattr(error, 'reason', error)})") from None
-    except (ValueError, KeyError):
-        raise ValueError(f"{url}: this is no Prometheus: its answer is not what /api/v1/query_range gives") from None
-    return told["result"]
-
-
-def _said(error: HTTPError) -> str:
-    try:
-        return str(json.load(error)["error"])
-    except (ValueError, KeyError):
-        return f"HTTP {error.code}"
