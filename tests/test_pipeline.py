@@ -115,15 +115,16 @@ class TestTheCodeOfANotebook:
         assert (pipeline.fingerprint("x", package, plugins=[package / "mine.py"]) != before) == counts
 
 
+POLICIES = {str(path.relative_to(ROOT)) for path in (ROOT / "faro_lib" / "policies").glob("*.py")}
+STAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("[1-9]*.ipynb"))
+
+
 class TestTheRealStages:
     """Which policies the stages of this project depend on."""
 
-    POLICIES = {str(path.relative_to(ROOT)) for path in (ROOT / "faro_lib" / "policies").glob("*.py")}
-    STAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("[1-9]*.ipynb"))
-
     @pytest.mark.parametrize("stage", ["50_simulation", "60_ablation", "65_sensitivity", "70_scale", "80_live"])
     def test_a_stage_that_simulates_depends_on_all_policies(self, stage):
-        assert set(pipeline.modules_of(stage, ROOT)) >= self.POLICIES
+        assert set(pipeline.modules_of(stage, ROOT)) >= POLICIES
 
     @pytest.mark.parametrize(
         "stage", ["10_traces", "20_queueing", "30_forecasting", "40_sloppification", "81_kubernetes"]
@@ -297,6 +298,11 @@ def until(holds, seconds):
         time.sleep(0.1)
 
 
+DRAWN = {"draw_comparison", "figures", "report"}
+SIMULATED = {"simulate", "simulated"} | DRAWN
+COMMENT, CODE = "\n# changed\n", "\nCHANGED = 1\n"
+
+
 class TestTheWholePipeline:
     """With notebooks that take seconds, in a checkout of its own."""
 
@@ -332,17 +338,13 @@ class TestTheWholePipeline:
         *_, checkout = interrupted_and_resumed
         assert checkout.would_run(*SMALL_RUN) == {}
 
-    COMPARISON = {"draw_comparison", "figures", "report"}
-    SIMULATION = {"simulate", "simulated"} | COMPARISON
-    COMMENT, CODE = "\n# changed\n", "\nCHANGED = 1\n"
-
     @pytest.mark.parametrize(
         ("changed", "text", "runs"),
         [
-            ("faro_lib/policies/platforms.py", CODE, SIMULATION),
+            ("faro_lib/policies/platforms.py", CODE, SIMULATED),
             ("faro_lib/policies/platforms.py", COMMENT, set()),
             ("faro_lib/config/schema.py", CODE, set()),
-            ("faro_lib/figures/comparison.py", CODE, COMPARISON),
+            ("faro_lib/figures/comparison.py", CODE, DRAWN),
             ("faro_lib/figures/comparison.py", COMMENT, set()),
             ("faro_lib/figures/traces.py", CODE, {"draw_traces", "report"}),
             ("faro_lib/workload/enlarge.py", CODE, set()),
@@ -357,10 +359,10 @@ class TestTheWholePipeline:
 
     def test_the_reason_is_the_fingerprint_of_the_code(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
-        with edited(checkout.folder / "faro_lib/policies/platforms.py", lambda source: source + self.CODE):
+        with edited(checkout.folder / "faro_lib/policies/platforms.py", lambda source: source + CODE):
             reasons = checkout.reasons(*SMALL_RUN)
         assert reasons["params have changed since last execution"] == {"simulate"}
-        assert reasons["input files updated by another job"] == self.SIMULATION - {"simulate"}
+        assert reasons["input files updated by another job"] == SIMULATED - {"simulate"}
 
     def test_another_text_of_a_setting_reruns_nothing(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
@@ -389,7 +391,7 @@ class TestTheWholePipeline:
         *_, checkout = interrupted_and_resumed
         notebook = checkout.folder / "notebooks" / "50_simulation.ipynb"
         with edited(notebook, lambda text: text.replace("import time", "import time as time")):
-            assert set(checkout.would_run(*SMALL_RUN)) == self.SIMULATION
+            assert set(checkout.would_run(*SMALL_RUN)) == SIMULATED
 
     def test_another_number_of_trials_simulates_again_on_the_same_traces(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed

@@ -51,7 +51,8 @@ def _positive(values: list[float]) -> list[float]:
     return values
 
 
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
+Unique = Annotated[list[str], AfterValidator(_unique)]
+Names = Annotated[Unique, Field(min_length=1)]
 Capacities = Annotated[list[int], AfterValidator(_at_least_one_replica), AfterValidator(_unique)]
 Clusters = Annotated[list[tuple[int, int]], AfterValidator(_a_replica_per_job), AfterValidator(_unique)]
 Numbers = Annotated[list[float], AfterValidator(_not_negative), AfterValidator(_unique)]
@@ -130,7 +131,7 @@ class Sensitivity(Section):
     capacity: int | None = Field(None, ge=1, description="cluster capacity in cores; null: the middle one")
     first_minute: int = Field(0, ge=0, description="first minute of the slice of the evaluation day")
     minutes: int = Field(60, ge=1, description="length of the slice")
-    policies: Names = Field(
+    policies: Unique = Field(
         ["FairShare", "AIAD", "Faro-FairSum"], min_length=2, description="policies; the margin is that of the last one"
     )
     cold_start_s: Numbers = Field([5, 35, 120], description="seconds until a new replica serves; []: skip")

@@ -46,7 +46,7 @@ def check(config: Config, here: bool = True) -> int:
         traces = load_workload(config.workload, config.jobs)
         _check_minimum(traces.jobs, config)
         if not traces.days:
-            _check_none_learns(config, traces.jobs)
+            check_none_learns(config, traces.jobs)
         size = (len(traces.jobs), traces.days, traces.evaluation.shape[-1])
     if here:
         check_memory(config, *size)
@@ -95,12 +95,17 @@ def _find_in(noun: str, accepted: Sequence[str]) -> Callable[[str], None]:
     return find
 
 
-def _check_none_learns(config: Config, jobs: Sequence[Job]) -> None:
-    """Refuse policies that need a forecaster, which would have no day to learn from."""
+def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
+    """The policies that need a forecaster."""
     from faro_lib.policies import PolicyContext, make
 
     context = PolicyContext(tuple(jobs))
-    learning = [name for name in config.policies if _error(lambda policy: make(policy, context), name)]
+    return [policy for policy in policies if _error(lambda name: make(name, context), policy)]
+
+
+def check_none_learns(config: Config, jobs: Sequence[Job]) -> None:
+    """Refuse policies that need a forecaster, which would have no day to learn from."""
+    learning = learners(config.policies, jobs)
     if learning:
         others = [name for name in config.policies if name not in learning] or ["FairShare"]
         raise ValueError(
