@@ -89,9 +89,7 @@ class HttpClient:
 
         Each request has a connection of its own: threads share nothing, and certificates can rotate.
 
-        Raises
-        ------
-        Unauthorized : status 401 or 403.
+        Raises Unauthorized: status 401 or 403.
         HttpError : no complete answer in time, or any other status than 2xx; one line.
         """
         url = self.address.rstrip("/") + path

@@ -205,7 +205,7 @@ def test_a_watch_that_ends_in_order_goes_on_from_where_it_was():
     assert len(versions) > 2
 
 
-def test_a_watch_without_a_server_keeps_what_it_knew_and_says_how_old_it_is():
+def test_an_informer_without_a_server_keeps_its_items_and_the_error():
     def answer(method, path, query, headers):
         return 200, {"items": [thing("a", "1")], "metadata": {"resourceVersion": "1"}} if "watch" not in query else []
 
@@ -215,7 +215,6 @@ def test_a_watch_without_a_server_keeps_what_it_knew_and_says_how_old_it_is():
     time.sleep(0.6)
     watched.stop()
     assert [one["metadata"]["name"] for one in watched.items()] == ["a"]
-    assert watched.silent_s() > 0.4
     assert watched.error is not None
 
 

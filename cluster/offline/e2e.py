@@ -34,7 +34,7 @@ from faro_lib.experiments.live_slice import Slice, run_of, script_of
 from faro_lib.http import HttpClient
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import Api, connect
-from faro_lib.kube.rayservice import SECRET, SECRET_KEY
+from faro_lib.kube.manifests import SECRET, SECRET_KEY
 from faro_lib.kube.status import GROUP, PLURAL, VERSION
 from faro_lib.metrics.recovery import Recorded, one_run, recovery_frame, write
 from faro_lib.rayserve.load import DROPPED, FAILED, SERVED, Generator, Sent

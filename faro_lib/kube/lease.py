@@ -42,8 +42,6 @@ class LeaseTimings:
 class Candidate:
     """The state of one candidate.
 
-    Attributes
-    ----------
     identity : unique among the candidates.
     record : (holder, renewal time) of the lease as last read; None before.
     since_s : when this record was first read, by our own clock.
@@ -68,8 +66,6 @@ def observe(
     us, it is written with the holder `NOBODY` and must expire like any other. Waiting for it to stay missing would not
     do: it may come and go between two reads.
 
-    Parameters
-    ----------
     lease : the object as read; None if there is none.
     now_s : time of the reading or later, by a clock that never jumps.
     """
@@ -93,8 +89,6 @@ def written(candidate: Candidate, timings: LeaseTimings, sent_s: float) -> Candi
 class Leadership:
     """Acquires and renews a lease in its own thread.
 
-    Parameters
-    ----------
     api : should have few retries, and a time-out well below `timings.duration_s`.
     """
 

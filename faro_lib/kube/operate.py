@@ -66,14 +66,10 @@ def connect_deployments(
 ) -> Deployments:
     """The Deployments that the jobs' table names.
 
-    Parameters
-    ----------
     sections : by job name, the sections `deployment` of the table.
     cores : cores that the jobs may use; None leaves it to the capacity of the cluster.
 
-    Raises
-    ------
-    ValueError : a Deployment does not exist, or a permission is missing; one line.
+    Raises ValueError: a Deployment does not exist, or a permission is missing; one line.
     """
     api = plan.connect()
     preflight.check_server(api)
@@ -100,15 +96,11 @@ def gated_cluster(
 ) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
     """The leader-gated cluster, once this controller is the leader, and a function that publishes each tick.
 
-    Parameters
-    ----------
     stop : once set, the wait for the lease ends.
     act : whether plans are applied; if not, no lease is taken and nothing is published.
     fixed : keep the cluster's own capacity instead of measuring it.
 
-    Raises
-    ------
-    ValueError : a resource or permission is missing; one line, and nothing has been changed.
+    Raises ValueError: a resource or permission is missing; one line, and nothing has been changed.
     """
     api = plan.connect()
     preflight.check_server(api)

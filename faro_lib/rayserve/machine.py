@@ -12,13 +12,9 @@ NOISY_CPUS = 0.5  # a run is noisy if others of our priority keep more processor
 class BackgroundLoad:
     """Average number of processors that other programs keep busy while the context is open.
 
-    Parameters
-    ----------
     pids : roots of our process trees besides this process. Work of our processes that end meanwhile counts as others',
         so the result errs on the high side.
 
-    Attributes
-    ----------
     processors : kept busy by others.
     niced : of these, by processes of lower priority, which give way to ours.
     """

@@ -16,8 +16,6 @@ class Emulated:
 
     A request's body may hold its service time in seconds: then two runs serve exactly the same work.
 
-    Parameters
-    ----------
     mean_s : mean service time.
     scv : squared coefficient of variation of a lognormal; None keeps the distribution measured for ResNet34.
     """
@@ -41,8 +39,6 @@ class Emulated:
 class TorchVision:
     """A torchvision network on the CPU with random weights; returns the most likely class of a 224 x 224 image.
 
-    Parameters
-    ----------
     name : torchvision's name of the model, such as resnet18.
     threads : CPU threads for each request.
     """

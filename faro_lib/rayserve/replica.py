@@ -30,13 +30,9 @@ class Dropped(Exception):
 class Station:
     """Admission, queue and server of one replica, with their measurements.
 
-    Parameters
-    ----------
     max_ongoing_requests : requests that it holds, waiting or in service; a further request is dropped.
     concurrency : requests in service at once.
 
-    Attributes
-    ----------
     accept : share of the requests to accept. A golden-ratio sequence from a random start picks them: they are spread
         evenly, and after n requests the share is met to about 1/n.
     ongoing : requests waiting or in service.
@@ -55,9 +51,7 @@ class Station:
     async def serve(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """Wait for a free server and return the result of `call`.
 
-        Raises
-        ------
-        Dropped : `accept` or `max_ongoing_requests` excludes the request.
+        Raises Dropped: `accept` or `max_ongoing_requests` excludes the request.
         """
         self._row()["arrivals"] += 1
         self._point = (self._point + GOLDEN_RATIO) % 1

@@ -20,8 +20,6 @@ EMULATED = f"{models.__name__}:Emulated"
 class ServeSpec:
     """One job on Ray Serve: one application with one deployment.
 
-    Attributes
-    ----------
     application, deployment, route : default to the job's name, "replica" and a route named after the job.
     import_path : "package.module:Class" of the model; the instance is called with each request.
     args : keyword arguments of its constructor.
