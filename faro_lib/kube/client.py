@@ -25,7 +25,7 @@ IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class ApiError(OSError):
-    """The API server refused the request (`status` of HTTP) or did not answer (`status` 0)."""
+    """The API server refused the request with a `status`, or did not answer (0)."""
 
     def __init__(self, status: int, text: str):
         super().__init__(text)

@@ -32,10 +32,8 @@ class LeaseTimings:
 
     def __post_init__(self):
         if not 0 < self.retry_period_s < self.renew_deadline_s < self.duration_s:
-            raise ValueError(
-                f"0 < retry_period_s={self.retry_period_s} < renew_deadline_s={self.renew_deadline_s} < "
-                f"duration_s={self.duration_s} must hold"
-            )
+            rest = f"renew_deadline_s={self.renew_deadline_s} < duration_s={self.duration_s} must hold"
+            raise ValueError(f"0 < retry_period_s={self.retry_period_s} < {rest}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,11 +51,6 @@ class NamespacedName:
         return connect(self.kubeconfig, self.context, **options)
 
 
-def identity() -> str:
-    """This controller's name as a candidate for the lease."""
-    return f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
-
-
 def connect_deployments(
     plan: NamespacedName,
     jobs: tuple[Job, ...],
@@ -120,7 +115,7 @@ def gated_cluster(
         if not act:
             yield LeaderGatedCluster(cluster, current), lambda step: None
             return
-        name = identity()
+        name = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"  # unique among the candidates
         # No retries and a short time-out: a renewal that hangs must end well before the lease does.
         lease_api = plan.connect(retries=0, timeout_s=2.0)
         leadership = Leadership(lease_api, plan.namespace, plan.name, name, timings).start()

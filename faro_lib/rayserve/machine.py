@@ -14,9 +14,7 @@ class BackgroundLoad:
 
     pids : roots of our process trees besides this process. Work of our processes that end meanwhile counts as others',
         so the result errs on the high side.
-
-    processors : kept busy by others.
-    niced : of these, by processes of lower priority, which give way to ours.
+    processors, niced : kept busy by others; of these, by processes of lower priority, which give way to ours.
     """
 
     def __init__(self, pids: Sequence[int] = ()):
