@@ -64,7 +64,7 @@ class HttpClient:
     timeout_s: float = TIMEOUT_S
     token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_address(self.address)
 
     def get(self, path: str, retry_for_s: float = 0.0) -> Any:

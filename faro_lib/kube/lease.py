@@ -30,7 +30,7 @@ class LeaseTimings:
     retry_period_s: float = 2.0
     renew_deadline_s: float = 8.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.retry_period_s < self.renew_deadline_s < self.duration_s:
             rest = f"renew_deadline_s={self.renew_deadline_s} < duration_s={self.duration_s} must hold"
             raise ValueError(f"0 < retry_period_s={self.retry_period_s} < {rest}")

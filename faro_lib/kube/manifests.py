@@ -56,7 +56,7 @@ class Workers:
     memory_gib: float = 8.0
     cpu: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("count", "cores"):
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
@@ -103,7 +103,7 @@ class ManifestSpec:
     prometheus: str = ""
     monitor: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
         for key in ("namespace", "name"):

@@ -78,7 +78,7 @@ class LocalRay:
     def __enter__(self) -> LocalRay:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

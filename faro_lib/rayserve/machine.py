@@ -27,7 +27,7 @@ class BackgroundLoad:
         self._ours_s = ours_s(self._pids)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         elapsed_s = time.perf_counter() - self._start_s
         ours = sum(spent - self._ours_s.get(key, 0.0) for key, spent in ours_s(self._pids).items())
         busy, niced = busy_s()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from faro_lib.workload.service import RESNET34, ServiceTime
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 MAX_SERVICE_S = 60.0
 
@@ -25,7 +29,7 @@ class Emulated:
         self.service = scaled if scv is None else ServiceTime.from_moments(mean_s, scv)
         self._rng = np.random.default_rng(seed)
 
-    async def __call__(self, request) -> str:
+    async def __call__(self, request: Request) -> str:
         body = await request.body()
         await asyncio.sleep(min(float(body) if body else self._draw_s(), MAX_SERVICE_S))
         return "ok"
@@ -54,6 +58,6 @@ class TorchVision:
         self._network = torchvision.models.get_model(name, weights=None).eval()
         self._image = torch.rand((1, 3, 224, 224))
 
-    def __call__(self, request) -> str:
+    def __call__(self, request: Request) -> str:
         with self._torch.inference_mode():
             return str(int(self._network(self._image).argmax()))

@@ -36,7 +36,7 @@ class ServeSpec:
     max_ongoing_requests: int = MAX_ONGOING_REQUESTS
     concurrency: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         def check(name: str, accepted: str, holds: bool) -> None:
             if not holds:
                 raise ValueError(f"serve of {self.application!r}: {name}={getattr(self, name)!r} must {accepted}")
