@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_control import seen
+from observations import observed
 
 from faro_lib.policies import AIAD, FairShare, Oneshot
 from faro_lib.policies.baselines import fair_share
@@ -21,7 +21,7 @@ def targets(policy, latencies, start=5, changing=()):
     job = (Job("a"),)
     state, target, wanted = policy.start(job), start, []
     for tick, latency_s in enumerate(latencies, 1):
-        observation = seen([target], now_s=10.0 * tick, mean_latency_s=np.array([latency_s]))
+        observation = observed([target], now_s=10.0 * tick, mean_latency_s=np.array([latency_s]))
         state, plan = policy.decide(state, observation)
         wanted.append(int(plan.target[0]))
         if tick not in changing:
@@ -80,7 +80,7 @@ def test_targets_stay_within_a_jobs_bounds(policy):
     for latency_s, bound in ((50.0, 6), (0.01, 2)):
         state, target = policy.start(job), 4
         for tick in range(1, 601):
-            observation = seen([target], now_s=10.0 * tick, mean_latency_s=np.array([latency_s]))
+            observation = observed([target], now_s=10.0 * tick, mean_latency_s=np.array([latency_s]))
             state, plan = policy.decide(state, observation)
             target = int(plan.target[0])
             assert 2 <= target <= 6
@@ -90,10 +90,10 @@ def test_targets_stay_within_a_jobs_bounds(policy):
 def test_reactions_say_why():
     state = AIAD().start((Job("a"),))
     for tick, latency_s, reason in [(1, ABOVE, "hold"), (2, ABOVE, "hold"), (3, ABOVE, REACTIVE_UP)]:
-        state, plan = AIAD().decide(state, seen([5], now_s=10.0 * tick, mean_latency_s=np.array([latency_s])))
+        state, plan = AIAD().decide(state, observed([5], now_s=10.0 * tick, mean_latency_s=np.array([latency_s])))
         assert plan.reason == (reason,)
     for tick in range(4, 64):
-        state, plan = AIAD().decide(state, seen([5], now_s=10.0 * tick, mean_latency_s=np.array([BELOW])))
+        state, plan = AIAD().decide(state, observed([5], now_s=10.0 * tick, mean_latency_s=np.array([BELOW])))
     assert plan.reason == (REACTIVE_DOWN,)
 
 

@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_control import seen
+from observations import observed
 
-from faro_lib.metrics import (
-    decisions_frame,
-    learning_curve,
-    minutes_frame,
-    prediction_errors,
-)
+from faro_lib.metrics.frames import decisions_frame, minutes_frame
+from faro_lib.metrics.prediction import learning_curve, prediction_errors
 from faro_lib.policies import Cilantro
 from faro_lib.policies.cilantro import LOADS, SIZES, LearnedLatency, learn
 from faro_lib.queueing import latency
@@ -30,13 +26,13 @@ KIND = JOB.model
 
 def learned(rate_rps, replicas, latency_s):
     many = len(rate_rps)
-    return LearnedLatency.ignorant([KIND]).learn(
+    return LearnedLatency.prior([KIND]).learn(
         [KIND] * many, np.full(many, JOB.slo_s), np.array(rate_rps), np.array(replicas), np.array(latency_s)
     )
 
 
 def test_at_first_it_believes_that_a_request_keeps_a_replica_busy_for_a_whole_slo():
-    ignorant = LearnedLatency.ignorant([KIND])
+    ignorant = LearnedLatency.prior([KIND])
     assert ignorant.latency_s(KIND, JOB.slo_s, 3 / JOB.slo_s, 3) == pytest.approx(JOB.slo_s)
     assert ignorant.latency_s(KIND, JOB.slo_s, 30 / JOB.slo_s, 3) == pytest.approx(10 * JOB.slo_s)
 
@@ -77,41 +73,41 @@ def test_good_minutes_at_a_high_load_raise_the_hopes_for_all_lower_ones():
 
 
 def test_it_serves_as_the_performance_model_of_a_table():
-    table = build_table([JOB], np.full((1, 1, 1), 2 / JOB.slo_s), [1], latency_model=LearnedLatency.ignorant([KIND]))
+    table = build_table([JOB], np.full((1, 1, 1), 2 / JOB.slo_s), [1], latency_model=LearnedLatency.prior([KIND]))
     assert table.value.shape[1] >= 3
-    direct = LearnedLatency.ignorant([KIND]).expected_utility(JOB, 2 / JOB.slo_s, np.array([1, 2]), "relaxed")
+    direct = LearnedLatency.prior([KIND]).expected_utility(JOB, 2 / JOB.slo_s, np.array([1, 2]), "relaxed")
     assert direct.tolist() == pytest.approx([0.5, 1.0])
 
 
-def observed(**fields):
+def minute_with(**fields):
     fields = {"arrivals_per_min": np.array([[120.0]]), "tail_latency_s": np.array([0.4])} | fields
-    return seen([2], **fields)
+    return observed([2], **fields)
 
 
 @pytest.mark.parametrize(
     ("minute", "learns"),
     [
-        (observed(), True),
-        (observed(tail_latency_s=np.array([np.inf])), True),  # refusals are something to learn from
-        (observed(arrivals_per_min=np.array([[np.nan]])), False),
-        (observed(tail_latency_s=np.array([np.nan])), False),
-        (observed(arrivals_per_min=np.array([[0.0]])), False),
-        (observed(changing=[True]), False),
+        (minute_with(), True),
+        (minute_with(tail_latency_s=np.array([np.inf])), True),  # refusals are something to learn from
+        (minute_with(arrivals_per_min=np.array([[np.nan]])), False),
+        (minute_with(tail_latency_s=np.array([np.nan])), False),
+        (minute_with(arrivals_per_min=np.array([[0.0]])), False),
+        (minute_with(changing=[True]), False),
     ],
 )
 def test_it_learns_from_minutes_that_are_known_and_were_served_by_one_count(minute, learns):
     state = learn(Cilantro().start((JOB,)), minute)
-    assert state.model.seen.sum() == (1 if learns else 0)
+    assert state.model.count.sum() == (1 if learns else 0)
 
 
 def test_it_does_not_learn_from_a_minute_in_which_the_replicas_changed():
     state = replace(Cilantro().start((JOB,)), running=np.array([1]))
-    assert learn(state, observed()).model.seen.sum() == 0
+    assert learn(state, minute_with()).model.count.sum() == 0
 
 
 def test_a_job_of_unknown_load_keeps_what_it_has():
     jobs = (Job("a"), Job("b"))
-    observation = seen(
+    observation = observed(
         [3, 3], capacity=9, arrivals_per_min=np.array([[np.nan], [1200.0]]), tail_latency_s=np.array([0.3, 0.9])
     )
     _, plan = Cilantro().decide(Cilantro().start(jobs), observation)
@@ -124,7 +120,7 @@ def test_a_load_that_is_missing_is_the_last_known_one_not_zero():
     for minute, count in ((1, 600.0), (2, np.nan), (3, 0.0)):
         counts = np.array([[count], [600.0]])
         overloaded = dict(arrivals_per_min=counts, tail_latency_s=np.array([2.0, 2.0]))
-        observation = seen([3, 3], capacity=9, minute=minute, now_s=60.0 * minute, **overloaded)
+        observation = observed([3, 3], capacity=9, minute=minute, now_s=60.0 * minute, **overloaded)
         state, plan = Cilantro().decide(state, observation)
         plans.append(plan.target.tolist())
     assert plans[0][0] > 1
@@ -139,7 +135,7 @@ def runs():
 
 
 def test_its_error_falls_over_the_run_as_judged_by_another_trial(runs):
-    curve = learning_curve(*runs, after_min=(0, 15, 60, 360))
+    curve = learning_curve(*runs, after_minutes=(0, 15, 60, 360))
     error = curve.log_error.to_numpy()
     assert (np.diff(error) < 0).all()
     assert error[-1] < error[0] / 4

@@ -8,11 +8,12 @@ import pytest
 
 from faro_lib import forecast
 from faro_lib.allocate import solve
-from faro_lib.experiments.compare import compare, policy_context
+from faro_lib.experiments.compare import compare
+from faro_lib.experiments.trials import policy_context
 from faro_lib.figures import captions
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies import PolicyContext, make
-from faro_lib.policies.faro import chosen, deficit_weighted
+from faro_lib.policies.faro import deficit_weighted, tuned
 from faro_lib.policies.loops import fold_minutes
 from faro_lib.policies.protocol import HOLD, PLANNED
 from faro_lib.simulate import draw, simulate
@@ -84,14 +85,14 @@ def test_the_paper_decides_at_one_minute_and_every_five_ours_every_minute(contex
 
 
 def test_a_move_that_costs_more_than_it_gains_is_not_made(context, observation):
-    policy = chosen(context, switching_cost=1e9)
+    policy = tuned(context, switching_cost=1e9)
     _, plan = policy.decide(policy.start(context.jobs), observation)
     np.testing.assert_array_equal(plan.target, observation.target)
 
 
 def test_who_has_lost_most_is_served_first(context, observation):
     """Two jobs with the same requests and room for one of them."""
-    fair = chosen(context, "Fair")
+    fair = tuned(context, "Fair")
     table = UtilityTable.from_values(context.jobs[:2], [[0, 0.5, 0.9]] * 2, running=[1, 1])
     for first, lost in enumerate(([9.0, 1.0], [1.0, 9.0])):
         helped = solve(deficit_weighted(table, np.array(lost), fair.deficit_weighting), 3, fair.objective).replicas

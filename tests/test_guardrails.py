@@ -1,4 +1,4 @@
-"""The guardrails, rule by rule."""
+"""The guardrails, one by one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_control import seen
+from observations import observed
 
-from faro_lib.control import GuardrailConfig, Limits, Memory, PolicyFailed, run, tick
+from faro_lib.control import GuardrailConfig, Memory, PolicyFailed, run, tick
+from faro_lib.control.loop import report
 from faro_lib.policies import AIAD, FairShare
 from faro_lib.policies.protocol import (
     BOUNDS,
@@ -32,7 +33,7 @@ from faro_lib.workload import Job
 
 @dataclass(frozen=True)
 class Wish:
-    """A policy that always wants the same."""
+    """A policy that always asks for the same targets."""
 
     target: tuple
     more: tuple | None = None
@@ -73,95 +74,96 @@ def jobs_of(*names, **fields):
 ABC = jobs_of("a", "b", "c")
 
 
-class Turns:
-    """A loop by hand: one observation after another."""
+class Ticks:
+    """Tick by hand, one observation after another."""
 
-    def __init__(self, policy, jobs=ABC, guardrails=GuardrailConfig(), clock=None):  # noqa: B008
+    def __init__(self, policy, jobs=ABC, guardrails=GuardrailConfig(), timer=None):  # noqa: B008
         self.policy, self.jobs, self.guardrails = policy, jobs, guardrails
         self.memory = Memory.start(policy, jobs)
-        self.clock = {} if clock is None else {"clock": clock}
+        self.timer = {} if timer is None else {"timer": timer}
 
-    def see(self, observation):
+    def after(self, observation):
         self.memory, step = tick(
-            self.policy, self.guardrails, Limits.of(self.jobs), self.memory, observation, **self.clock
+            self.policy, self.guardrails, self.jobs, self.memory, observation, **self.timer
         )  # fmt: skip
+        report(step, on_failure=None)
         return step.target.tolist(), step.plan.reason
 
 
 def blind(observation, *jobs):
-    """The same without the data of these jobs."""
+    """The observation without the data of these jobs."""
     latency_s, counts = observation.mean_latency_s.astype(float), observation.arrivals_per_min.astype(float)
     latency_s, counts = latency_s.copy(), counts.copy()
     latency_s[list(jobs)], counts[list(jobs), -1] = np.nan, np.nan
     return replace(observation, mean_latency_s=latency_s, arrivals_per_min=counts)
 
 
-def test_a_plan_within_the_rules_passes_as_it_is():
-    assert Turns(Wish((3, 1, 2))).see(seen([2, 2, 2])) == ([3, 1, 2], (PLANNED, PLANNED, HOLD))
+def test_a_plan_within_the_guardrails_is_not_changed():
+    assert Ticks(Wish((3, 1, 2))).after(observed([2, 2, 2])) == ([3, 1, 2], (PLANNED, PLANNED, HOLD))
 
 
-def test_data_that_is_missing_for_a_moment_is_the_policys_own_affair():
-    ticks = Turns(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=60))
-    assert ticks.see(blind(seen([2, 2, 2], now_s=60.0), 0))[0] == [3, 1, 2]
+def test_data_that_is_missing_for_a_short_time_is_left_to_the_policy():
+    ticks = Ticks(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=60))
+    assert ticks.after(blind(observed([2, 2, 2], now_s=60.0), 0))[0] == [3, 1, 2]
 
 
-def test_a_job_whose_data_stays_missing_is_held_and_the_others_are_not():
-    ticks = Turns(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=30))
-    assert ticks.see(blind(seen([2, 2, 2], now_s=60.0), 0)) == ([2, 1, 2], (MISSING, PLANNED, HOLD))
+def test_only_a_job_whose_data_stays_missing_is_held():
+    ticks = Ticks(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=30))
+    assert ticks.after(blind(observed([2, 2, 2], now_s=60.0), 0)) == ([2, 1, 2], (MISSING, PLANNED, HOLD))
 
 
 @pytest.mark.parametrize("field", ["arrivals_per_min", "mean_latency_s"])
-def test_counts_and_latencies_are_missed_alike(field):
+def test_missing_counts_and_missing_latencies_have_the_same_effect(field):
     ticks, observation = (
-        Turns(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=30)),
-        seen([2, 2, 2], now_s=60.0),
+        Ticks(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=30)),
+        observed([2, 2, 2], now_s=60.0),
     )
     without = replace(observation, **{field: getattr(blind(observation, 1), field)})
-    assert ticks.see(without)[1] == (PLANNED, MISSING, HOLD)
+    assert ticks.after(without)[1] == (PLANNED, MISSING, HOLD)
 
 
-def test_missing_data_can_mean_a_fair_share_instead():
-    ticks = Turns(Wish((1, 1, 1)), guardrails=GuardrailConfig("fair-share", stale_after_s=30))
-    observation = blind(seen([1, 1, 7], capacity=9, now_s=60.0), 0, 1, 2)
-    assert ticks.see(observation) == ([3, 3, 3], (MISSING,) * 3)
+def test_the_fail_mode_fair_share_applies_to_missing_data():
+    ticks = Ticks(Wish((1, 1, 1)), guardrails=GuardrailConfig("fair-share", stale_after_s=30))
+    observation = blind(observed([1, 1, 7], capacity=9, now_s=60.0), 0, 1, 2)
+    assert ticks.after(observation) == ([3, 3, 3], (MISSING,) * 3)
 
 
-def test_a_job_counts_again_as_soon_as_its_data_is_back():
-    ticks = Turns(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=30))
-    ticks.see(blind(seen([2, 2, 2], now_s=60.0), 0, 1, 2))
-    assert ticks.see(seen([2, 2, 2], now_s=70.0))[0] == [3, 1, 2]
+def test_the_policy_decides_for_a_job_again_once_its_data_is_back():
+    ticks = Ticks(Wish((3, 1, 2)), guardrails=GuardrailConfig(stale_after_s=30))
+    ticks.after(blind(observed([2, 2, 2], now_s=60.0), 0, 1, 2))
+    assert ticks.after(observed([2, 2, 2], now_s=70.0))[0] == [3, 1, 2]
 
 
-def test_missing_latencies_are_not_read_as_low_ones():
+def test_missing_latencies_are_not_read_as_low_latencies():
     # Ten minutes below the SLO let AIAD take a replica away; ten minutes without a latency do not.
     for latency_s, expected in ((0.1, 4), (np.nan, 5)):
-        ticks = Turns(AIAD(), jobs_of("a"), GuardrailConfig(stale_after_s=1e9))
+        ticks = Ticks(AIAD(), jobs_of("a"), GuardrailConfig(stale_after_s=1e9))
         for n in range(1, 61):
-            target, _ = ticks.see(seen([5], now_s=10.0 * n, mean_latency_s=np.array([latency_s])))
+            target, _ = ticks.after(observed([5], now_s=10.0 * n, mean_latency_s=np.array([latency_s])))
         assert target == [expected]
 
 
-def test_when_the_policy_raises_the_loop_holds_and_says_so():
+def test_when_the_policy_raises_the_loop_holds_and_warns():
     with pytest.warns(PolicyFailed, match=r"'Wish' failed at 60 s, hold instead: no solution"):
-        assert Turns(Failing((3, 1, 2))).see(seen([2, 2, 2])) == ([2, 2, 2], (FAILED,) * 3)
+        assert Ticks(Failing((3, 1, 2))).after(observed([2, 2, 2])) == ([2, 2, 2], (FAILED,) * 3)
 
 
-def test_when_the_policy_raises_everybody_can_get_a_fair_share_instead():
+def test_when_the_policy_raises_the_fail_mode_can_be_a_fair_share():
     with pytest.warns(PolicyFailed):
-        assert Turns(Failing((9, 9, 9)), guardrails=GuardrailConfig("fair-share")).see(seen([1, 1, 7], capacity=9))[
+        assert Ticks(Failing((9, 9, 9)), guardrails=GuardrailConfig("fair-share")).after(observed([1, 1, 7], capacity=9))[
             0
         ] == [3, 3, 3]
 
 
-def test_a_failed_policy_is_asked_again_with_the_state_it_had():
-    ticks = Turns(Failing((2, 2, 2)))
+def test_a_failed_policy_keeps_its_previous_state():
+    ticks = Ticks(Failing((2, 2, 2)))
     with pytest.warns(PolicyFailed):
-        ticks.see(seen([2, 2, 2]))
+        ticks.after(observed([2, 2, 2]))
     assert ticks.memory.state == 0
 
 
 @pytest.mark.parametrize(
-    ("wish", "said"),
+    ("wish", "message"),
     [
         (Wish((3, np.nan, 2)), "whole numbers"),
         (Wish((3, 1.5, 2)), "whole numbers"),
@@ -170,147 +172,148 @@ def test_a_failed_policy_is_asked_again_with_the_state_it_had():
         (Wish((3, 1, 2), drop=1.5), r"lie in \[0, 1\]"),
     ],
 )
-def test_a_plan_that_makes_no_sense_counts_as_a_failure(wish, said):
+def test_an_invalid_plan_counts_as_a_failure(wish, message):
     class Nonsense(Wish):
         def decide(self, state, observation):
             target = np.array(self.target)
             return state, Plan(target, np.full(len(target), self.drop), (HOLD,) * len(target))
 
     nonsense = Nonsense(wish.target, drop=wish.drop)
-    with pytest.warns(PolicyFailed, match=said):
-        assert Turns(nonsense).see(seen([2, 2, 2])) == ([2, 2, 2], (FAILED,) * 3)
+    with pytest.warns(PolicyFailed, match=message):
+        assert Ticks(nonsense).after(observed([2, 2, 2])) == ([2, 2, 2], (FAILED,) * 3)
 
 
-def test_a_decision_that_comes_too_late_is_not_carried_out():
-    def clock(instants):
+def test_a_decision_after_the_deadline_is_discarded():
+    def timer(instants):
         return iter(instants).__next__
 
     for took_s, expected in ((0.9, [3, 1, 2]), (1.1, [2, 2, 2])):
-        ticks = Turns(Wish((3, 1, 2)), guardrails=GuardrailConfig(deadline_s=1.0), clock=clock([5.0, 5.0 + took_s]))
-        target, reason = ticks.see(seen([2, 2, 2]))
+        ticks = Ticks(Wish((3, 1, 2)), guardrails=GuardrailConfig(deadline_s=1.0), timer=timer([5.0, 5.0 + took_s]))
+        target, reason = ticks.after(observed([2, 2, 2]))
         assert target == expected
         assert (reason == (DEADLINE_EXCEEDED,) * 3) == (took_s > 1.0)
 
 
-def test_targets_stay_within_the_jobs_bounds():
+def test_targets_stay_within_the_bounds_of_the_jobs():
     jobs = jobs_of("a", "b", "c", min_replicas=2, max_replicas=4)
-    assert Turns(Wish((1, 9, 3)), jobs).see(seen([3, 3, 3])) == ([2, 4, 3], (BOUNDS, BOUNDS, HOLD))
+    assert Ticks(Wish((1, 9, 3)), jobs).after(observed([3, 3, 3])) == ([2, 4, 3], (BOUNDS, BOUNDS, HOLD))
 
 
-def test_a_decision_moves_at_most_so_many_replicas_in_the_order_of_the_jobs():
-    ticks = Turns(Wish((3, 3, 4)), guardrails=GuardrailConfig(max_scaling_actions=2))
-    assert ticks.see(seen([2, 2, 2])) == ([3, 3, 2], (PLANNED, PLANNED, RATE_LIMIT))
+def test_scaling_actions_are_limited_in_the_order_of_the_jobs():
+    ticks = Ticks(Wish((3, 3, 4)), guardrails=GuardrailConfig(max_scaling_actions=2))
+    assert ticks.after(observed([2, 2, 2])) == ([3, 3, 2], (PLANNED, PLANNED, RATE_LIMIT))
 
 
-def test_the_most_valuable_moves_stay_where_the_plan_tells():
+def test_the_most_valuable_starts_come_first_if_the_plan_has_values():
     wish = Wish((3, 3, 4), less=(0.1, 0.2, 0.3))
-    assert Turns(wish, guardrails=GuardrailConfig(max_scaling_actions=2)).see(seen([2, 2, 2]))[0] == [2, 2, 4]
+    assert Ticks(wish, guardrails=GuardrailConfig(max_scaling_actions=2)).after(observed([2, 2, 2]))[0] == [2, 2, 4]
 
 
-def test_a_start_in_a_full_cluster_takes_the_stop_that_is_missed_least_along_as_one_move():
+def test_a_start_in_a_full_cluster_and_the_least_valuable_stop_are_one_action():
     wish = Wish((4, 1, 1), more=(0.0, 0.5, 0.1), less=(0.9, 0.0, 0.0))
-    assert Turns(wish, guardrails=GuardrailConfig(max_scaling_actions=1)).see(seen([2, 2, 2], capacity=6))[0] == [
+    assert Ticks(wish, guardrails=GuardrailConfig(max_scaling_actions=1)).after(observed([2, 2, 2], capacity=6))[0] == [
         3,
         2,
         1,
     ]
 
 
-def test_what_the_limit_held_back_is_done_by_later_decisions_if_it_is_still_wanted():
-    ticks, target = Turns(Wish((5, 1, 3)), guardrails=GuardrailConfig(max_scaling_actions=1)), [2, 4, 3]
+def test_actions_beyond_the_limit_are_made_by_later_decisions():
+    ticks, target = Ticks(Wish((5, 1, 3)), guardrails=GuardrailConfig(max_scaling_actions=1)), [2, 4, 3]
     for n in range(1, 4):
-        target, _ = ticks.see(seen(target, capacity=9, now_s=60.0 * n))
+        target, _ = ticks.after(observed(target, capacity=9, now_s=60.0 * n))
     assert target == [5, 1, 3]
 
 
-def test_targets_that_somebody_else_has_reset_are_asserted_again():
-    ticks = Turns(Wish((3, 1, 2)))
-    ticks.see(seen([2, 2, 2], now_s=60.0))
-    assert ticks.see(seen([1, 1, 1], now_s=120.0)) == ([3, 1, 2], (DRIFT_CORRECTED, HOLD, DRIFT_CORRECTED))
+def test_targets_that_something_else_changed_are_restored():
+    ticks = Ticks(Wish((3, 1, 2)))
+    ticks.after(observed([2, 2, 2], now_s=60.0))
+    assert ticks.after(observed([1, 1, 1], now_s=120.0)) == ([3, 1, 2], (DRIFT_CORRECTED, HOLD, DRIFT_CORRECTED))
 
 
-def test_a_policy_counts_from_what_it_asked_for_not_from_what_somebody_else_reset():
-    ticks = Turns(AIAD(), jobs_of("a"))
+def test_a_policy_steps_from_the_requested_target_not_from_a_changed_one():
+    ticks = Ticks(AIAD(), jobs_of("a"))
     for n, target in ((1, 5), (2, 5), (3, 1)):
-        asked, _ = ticks.see(seen([target], now_s=10.0 * n, mean_latency_s=np.array([1.0])))
+        asked, _ = ticks.after(observed([target], now_s=10.0 * n, mean_latency_s=np.array([1.0])))
     assert asked == [6]
 
 
-def test_drop_rates_that_somebody_else_has_reset_are_asserted_again():
-    ticks = Turns(Wish((2, 2, 2), drop=0.1))
-    ticks.see(seen([2, 2, 2], now_s=60.0))
-    assert ticks.see(seen([2, 2, 2], now_s=120.0))[1] == (DRIFT_CORRECTED,) * 3
+def test_drop_rates_that_something_else_changed_are_restored():
+    ticks = Ticks(Wish((2, 2, 2), drop=0.1))
+    ticks.after(observed([2, 2, 2], now_s=60.0))
+    assert ticks.after(observed([2, 2, 2], now_s=120.0))[1] == (DRIFT_CORRECTED,) * 3
 
 
-def test_when_capacity_shrinks_replicas_go_that_the_plan_does_not_want_first_though_they_be_changing():
+def test_if_capacity_shrinks_unwanted_replicas_go_first_even_during_changes():
     wish = Wish((2, 1, 4))
-    observation = seen([4, 2, 4], capacity=7, changing=[True, True, True])
-    assert Turns(wish).see(observation)[0] == [2, 1, 4]
+    observation = observed([4, 2, 4], capacity=7, changing=[True, True, True])
+    assert Ticks(wish).after(observation)[0] == [2, 1, 4]
 
 
-def test_then_they_go_from_the_job_with_the_most_cores_above_its_minimum_the_later_among_equals():
-    assert Turns(Wish((4, 2, 4))).see(seen([4, 2, 4], capacity=9)) == ([4, 2, 3], (HOLD, HOLD, CAPACITY))
-    assert Turns(Wish((4, 2, 4))).see(seen([4, 2, 4], capacity=6)) == ([2, 2, 2], (CAPACITY, HOLD, CAPACITY))
+def test_then_they_go_from_the_last_job_with_most_cores_above_its_minimum():
+    assert Ticks(Wish((4, 2, 4))).after(observed([4, 2, 4], capacity=9)) == ([4, 2, 3], (HOLD, HOLD, CAPACITY))
+    assert Ticks(Wish((4, 2, 4))).after(observed([4, 2, 4], capacity=6)) == ([2, 2, 2], (CAPACITY, HOLD, CAPACITY))
 
 
-def test_what_the_capacity_took_does_not_come_back_by_an_older_plan():
-    ticks = Turns(Wish((9, 2, 2)))
-    assert ticks.see(seen([2, 2, 2], capacity=8, now_s=60.0))[0] == [4, 2, 2]  # the rest is carried over
+def test_replicas_removed_for_capacity_do_not_return_by_an_older_plan():
+    ticks = Ticks(Wish((9, 2, 2)))
+    assert ticks.after(observed([2, 2, 2], capacity=8, now_s=60.0))[0] == [4, 2, 2]  # the rest is carried over
     ticks.policy = Wish((4, 2, 2))
-    assert ticks.see(seen([4, 2, 2], capacity=7, now_s=120.0))[0] == [3, 2, 2]
+    assert ticks.after(observed([4, 2, 2], capacity=7, now_s=120.0))[0] == [3, 2, 2]
     ticks.policy = Wish((3, 2, 2))
-    assert ticks.see(seen([3, 2, 2], capacity=20, now_s=180.0))[0] == [3, 2, 2]
+    assert ticks.after(observed([3, 2, 2], capacity=20, now_s=180.0))[0] == [3, 2, 2]
 
 
-def test_minima_go_last_of_the_job_of_the_least_weight():
+def test_minima_go_last_and_from_the_job_of_the_least_weight():
     jobs = (Job("a", weight=0.5), Job("b"), Job("c"))
-    assert Turns(Wish((1, 1, 1)), jobs).see(seen([1, 1, 1], capacity=2))[0] == [0, 1, 1]
-    assert Turns(Wish((1, 1, 1))).see(seen([1, 1, 1], capacity=2))[0] == [1, 1, 0]
+    assert Ticks(Wish((1, 1, 1)), jobs).after(observed([1, 1, 1], capacity=2))[0] == [0, 1, 1]
+    assert Ticks(Wish((1, 1, 1))).after(observed([1, 1, 1], capacity=2))[0] == [1, 1, 0]
 
 
-def here(observation, *present):
+def with_present(observation, *present):
     return replace(observation, present=np.array(present))
 
 
-def test_a_job_that_appears_starts_at_its_minimum_whatever_is_wanted_for_it():
+def test_a_new_job_starts_at_its_minimum_whatever_the_plan():
     jobs = (Job("a"), Job("b"), Job("c", min_replicas=2))
-    ticks = Turns(Wish((3, 3, 5)), jobs)
-    assert ticks.see(here(seen([3, 3, 0]), True, True, False)) == ([3, 3, 0], (HOLD, HOLD, HOLD))
-    assert ticks.see(here(seen([3, 3, 0], now_s=120.0), True, True, True)) == ([3, 3, 2], (HOLD, HOLD, JOB_ADDED))
-    assert ticks.see(here(seen([3, 3, 2], now_s=180.0), True, True, True))[0] == [3, 3, 5]
+    ticks = Ticks(Wish((3, 3, 5)), jobs)
+    assert ticks.after(with_present(observed([3, 3, 0]), True, True, False)) == ([3, 3, 0], (HOLD, HOLD, HOLD))
+    added = with_present(observed([3, 3, 0], now_s=120.0), True, True, True)
+    assert ticks.after(added) == ([3, 3, 2], (HOLD, HOLD, JOB_ADDED))
+    assert ticks.after(with_present(observed([3, 3, 2], now_s=180.0), True, True, True))[0] == [3, 3, 5]
 
 
-def test_a_job_that_appears_in_a_full_cluster_takes_its_minimum_from_who_has_most():
-    ticks = Turns(Wish((2, 4, 1)))
-    ticks.see(here(seen([2, 4, 0], capacity=6), True, True, False))
-    assert ticks.see(here(seen([2, 4, 0], capacity=6, now_s=120.0), True, True, True)) == (
+def test_a_new_job_in_a_full_cluster_takes_its_minimum_from_the_largest_job():
+    ticks = Ticks(Wish((2, 4, 1)))
+    ticks.after(with_present(observed([2, 4, 0], capacity=6), True, True, False))
+    assert ticks.after(with_present(observed([2, 4, 0], capacity=6, now_s=120.0), True, True, True)) == (
         [2, 3, 1],
         (HOLD, CAPACITY, JOB_ADDED),
     )
 
 
-def test_a_job_that_leaves_gives_up_all_it_has_though_it_be_changing():
-    ticks = Turns(Wish((2, 4, 1)))
-    ticks.see(here(seen([2, 4, 1]), True, True, True))
-    observation = here(seen([2, 4, 1], now_s=120.0, changing=[False, True, False]), True, False, True)
-    assert ticks.see(observation) == ([2, 0, 1], (HOLD, JOB_REMOVED, HOLD))
-    assert ticks.see(here(seen([2, 0, 1], now_s=180.0), True, False, True)) == ([2, 0, 1], (HOLD, HOLD, HOLD))
+def test_a_removed_job_gives_up_all_its_replicas_even_during_changes():
+    ticks = Ticks(Wish((2, 4, 1)))
+    ticks.after(with_present(observed([2, 4, 1]), True, True, True))
+    observation = with_present(observed([2, 4, 1], now_s=120.0, changing=[False, True, False]), True, False, True)
+    assert ticks.after(observation) == ([2, 0, 1], (HOLD, JOB_REMOVED, HOLD))
+    assert ticks.after(with_present(observed([2, 0, 1], now_s=180.0), True, False, True)) == ([2, 0, 1], (HOLD, HOLD, HOLD))
 
 
-def test_what_was_carried_over_for_a_job_that_left_is_not_in_the_way_of_the_others():
-    ticks = Turns(Wish((2, 2, 9)))
-    ticks.see(here(seen([2, 2, 2], capacity=8, now_s=60.0), True, True, True))  # 5 of its 9 are carried over
+def test_actions_carried_over_for_a_removed_job_do_not_block_other_jobs():
+    ticks = Ticks(Wish((2, 2, 9)))
+    ticks.after(with_present(observed([2, 2, 2], capacity=8, now_s=60.0), True, True, True))  # 5 of its 9 are carried over
     ticks.policy = Wish((8, 2, 4), attempts=1)
-    assert ticks.see(here(seen([2, 2, 4], capacity=10, now_s=120.0), True, True, False))[0] == [8, 2, 0]
+    assert ticks.after(with_present(observed([2, 2, 4], capacity=10, now_s=120.0), True, True, False))[0] == [8, 2, 0]
 
 
-def test_the_share_of_absent_jobs_is_shared_by_the_others():
-    ticks = Turns(FairShare())
-    assert ticks.see(here(seen([2, 2, 0], capacity=8), True, True, False))[0] == [4, 4, 0]
+def test_present_jobs_divide_the_share_of_absent_jobs():
+    ticks = Ticks(FairShare())
+    assert ticks.after(with_present(observed([2, 2, 0], capacity=8), True, True, False))[0] == [4, 4, 0]
 
 
 class Broken:
-    """A cluster that cannot be observed from `fails_s` on."""
+    """A cluster that cannot be observed after `fails_s`."""
 
     def __init__(self, fails_s):
         self.fails_s, self.now_s, self.applied = fails_s, 0.0, []
@@ -321,13 +324,13 @@ class Broken:
     def observe(self):
         if self.now_s >= self.fails_s:
             raise ConnectionError("no answer")
-        return seen([2, 2, 2], now_s=self.now_s)
+        return observed([2, 2, 2], now_s=self.now_s)
 
     def apply(self, target, drop):
         self.applied.append(target.tolist())
 
 
-def test_a_cluster_that_cannot_be_observed_is_held_where_it_was():
+def test_a_cluster_that_cannot_be_observed_holds_its_targets():
     cluster, steps = Broken(120.0), []
     run(cluster, Wish((3, 1, 2)), ABC, 400.0, on_step=steps.append, guardrails=GuardrailConfig(stale_after_s=90))
     assert cluster.applied == [[3, 1, 2]] * 6
@@ -336,7 +339,7 @@ def test_a_cluster_that_cannot_be_observed_is_held_where_it_was():
     assert np.isnan(steps[-1].observation.arrivals_per_min[:, 1:]).all()
 
 
-def test_without_a_single_observation_there_is_nothing_to_hold():
+def test_without_a_single_observation_the_run_ends_with_the_error():
     with pytest.raises(ConnectionError):
         run(Broken(0.0), Wish((3, 1, 2)), ABC, 400.0)
 
@@ -345,13 +348,13 @@ def test_without_a_single_observation_there_is_nothing_to_hold():
     ("field", "value"),
     [("fail_mode", "panic"), ("max_scaling_actions", -1), ("stale_after_s", -1.0), ("deadline_s", 0.0)],
 )
-def test_rules_that_make_no_sense_are_refused_by_name(field, value):
+def test_invalid_guardrails_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"{field}={value!r}"):
         GuardrailConfig(**{field: value})
 
 
 @given(st.data())
-def test_whatever_happens_targets_fit_the_capacity_keep_the_minima_and_say_why(data):
+def test_targets_always_fit_the_capacity_keep_the_minima_and_have_a_reason(data):
     n = data.draw(st.integers(1, 4))
 
     def per_job(values):
@@ -368,22 +371,23 @@ def test_whatever_happens_targets_fit_the_capacity_keep_the_minima_and_say_why(d
         data.draw(st.sampled_from([0.0, 60.0])),
     )
     ticks, target = None, np.maximum(1, fewest)
-    for n in range(1, data.draw(st.integers(1, 5)) + 1):
+    for number in range(1, data.draw(st.integers(1, 5)) + 1):
         wish = Wish(tuple(per_job(st.integers(0, 9))))
         policy = Failing(wish.target) if data.draw(st.booleans()) else wish
-        ticks = ticks or Turns(policy, jobs, guardrails)
+        ticks = ticks or Ticks(policy, jobs, guardrails)
         ticks.policy = policy
         capacity = int(np.ceil(10 * np.maximum(1, fewest) @ cores)) / 10 + data.draw(st.integers(0, 100)) / 10
         present = np.array(per_job(st.booleans()))
-        now = np.array(per_job(st.integers(0, 5))) if data.draw(st.booleans()) else np.array(target)  # a reset, or not
-        observation = here(seen(now, capacity, per_job(st.booleans()), now_s=60.0 * n), *present)
+        drifted = data.draw(st.booleans())  # something else changed the targets
+        now = np.array(per_job(st.integers(0, 5)) if drifted else target)
+        observation = with_present(observed(now, capacity, per_job(st.booleans()), now_s=60.0 * number), *present)
         if data.draw(st.booleans()):
             observation = blind(observation, *range(n))
         if isinstance(policy, Failing):
             with pytest.warns(PolicyFailed):
-                target, reason = ticks.see(observation)
+                target, reason = ticks.after(observation)
         else:
-            target, reason = ticks.see(observation)
+            target, reason = ticks.after(observation)
         assert np.array(target) @ cores <= capacity + 1e-9
         assert (np.array(target)[present] >= fewest[present]).all()
         assert (np.array(target)[~present] == 0).all()

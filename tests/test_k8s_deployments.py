@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from k8s_world import OFFLINE, FakePrometheus, World, apply, kubeconfig, table, until
 
-from faro_lib.control import GuardrailConfig, Limits, Memory, Step, tick
+from faro_lib.control import GuardrailConfig, Memory, Step, tick
 from faro_lib.control.clock import Clock
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity import Capacity
@@ -104,13 +104,13 @@ def test_what_someone_else_has_scaled_meanwhile_is_not_overwritten_but_seen_and_
     world, prometheus
 ):
     jobs, cluster = deployments(world, ["a"], prometheus, capacity=3)
-    policy, rules, limits = FairShare(), GuardrailConfig(), Limits.of(jobs)
+    policy, rules = FairShare(), GuardrailConfig()
     memory = Memory.start(policy, jobs)
 
     def step(meddle=lambda: None) -> Step:
         nonlocal memory
         seen = cluster.observe()
-        memory, done = tick(policy, rules, limits, memory, seen)
+        memory, done = tick(policy, rules, jobs, memory, seen)
         meddle()
         cluster.apply(done.target, done.plan.drop)
         return done
@@ -165,14 +165,14 @@ def test_two_hundred_jobs_are_reconciled_in_one_turn_in_under_two_seconds(world,
     )
     account = connect(world.account("faro-controller"))
     jobs, cluster = deployments(world, names, prometheus, account, replicas=0, capacity=400.0)
-    policy, rules, limits = FairShare(), GuardrailConfig(), Limits.of(jobs)
+    policy, rules = FairShare(), GuardrailConfig()
     until(lambda: len(cluster.read()) == 200)
     took_s = []
     for capacity in (400.0, 600.0, 400.0):  # the best of three: the limit is the program's, not the machine's
         cluster.cores = capacity
         cluster._asked_at[:] = -np.inf
         began = time.perf_counter()
-        _, step = tick(policy, rules, limits, Memory.start(policy, jobs), cluster.observe())
+        _, step = tick(policy, rules, jobs, Memory.start(policy, jobs), cluster.observe())
         cluster.apply(step.target, step.plan.drop)
         took_s.append(time.perf_counter() - began)
         assert [found.target for found in cluster.read()] == [capacity // 200] * 200
@@ -229,7 +229,7 @@ def test_a_turn_is_seen_in_the_plan_and_in_events(world, prometheus):
     until(lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
     jobs, cluster = deployments(world, ["a", "b"], prometheus, capacity=6.0)
     policy = FairShare()
-    _, step = tick(policy, GuardrailConfig(), Limits.of(jobs), Memory.start(policy, jobs), cluster.observe())
+    _, step = tick(policy, GuardrailConfig(), jobs, Memory.start(policy, jobs), cluster.observe())
     report = Reporter(world.api, world.namespace, "main", "FairShare", jobs, "me-1")
     report(step)
     plan = until(lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}/main").get("status"))

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from live_things import JOBS, FakeRay, Wanting
 
+from faro_lib.control import run
 from faro_lib.control.clock import Clock
-from faro_lib.control.controller import APPLY, OBSERVE, drive
+from faro_lib.control.loop import APPLY, OBSERVE
 from faro_lib.http import HttpClient, Unauthorized
 from faro_lib.rayserve.authentication import read_token
 from faro_lib.rayserve.cluster import RayServeCluster
@@ -271,7 +272,7 @@ def test_the_loop_survives_a_server_that_fails_or_hangs_and_restores_the_targets
     with ray.served() as address:
         cluster = cluster_at(address, clock, timeout_s=0.2)
         policy = Wanting([3, 4])
-        drive(
+        run(
             cluster, policy, JOBS, clock=clock, on_step=on_step,
             on_failure=lambda reason, text: failures.append(reason),
         )  # fmt: skip

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from faro_lib.experiments.live import lost_utility_error, pairs, ranking_distance, thinned
-from faro_lib.experiments.live_slice import Slice, part_of, run_of, script_of, twin
+from faro_lib.experiments.live_slice import Slice, limit_rate, matched_simulation, part_of, run_of, script_of
+from faro_lib.metrics.agreement import lost_utility_error, pairs, ranking_distance
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
 from faro_lib.rayserve.load import DROPPED, FAILED, SERVED, UNSENT, Generator, Script, Sent, send
@@ -145,13 +145,13 @@ def test_a_live_run_is_evaluated_as_a_simulated_one(one):
 def test_the_matched_simulation_begins_with_a_fair_share_under_every_policy(one):
     assert one.initial.tolist() == [2, 2, 2]
     for policy in (FairShare(), AIAD()):
-        run = twin(one, policy, 24)
+        run = matched_simulation(one, policy, 24)
         assert run.initial.tolist() == [2, 2, 2]
         assert set(np.diff([0.0, *run.decisions.time_s])) == {60.0}
 
 
 def test_no_decision_of_the_matched_simulation_exceeds_the_rate_limit(one):
-    run = twin(one, AIAD(), 24)
+    run = matched_simulation(one, AIAD(), 24)
     targets = np.vstack([run.initial, *run.decisions.target])
     assert np.maximum(np.diff(targets, axis=0), 0).sum(axis=1).max() <= 6
 
@@ -175,10 +175,10 @@ def test_part_of_the_traces_begins_every_day_at_the_same_minute():
 
 def test_a_slice_above_the_rate_bound_is_thinned_and_reports_the_share_kept():
     workload = Workload((Job("a"),), np.array([[6000, 3000]]))
-    less, share = thinned(workload, 2.0, 100.0)
+    less, share = limit_rate(workload, 2.0, 100.0)
     assert share == 0.5
     assert less.requests_per_min.tolist() == [[3000, 1500]]
-    assert thinned(workload, 1.0, 100.0)[1] == 1.0
+    assert limit_rate(workload, 1.0, 100.0)[1] == 1.0
 
 
 def summary_of(**violations):

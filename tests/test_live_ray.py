@@ -17,9 +17,9 @@ import psutil
 import pytest
 from live_things import Wanting
 
-from faro_lib.control import journal
+from faro_lib.control import journal, run
 from faro_lib.control.clock import Clock
-from faro_lib.control.controller import OBSERVE, drive
+from faro_lib.control.loop import OBSERVE
 from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.policies.protocol import LATENCY_WINDOW_S
 from faro_lib.rayserve import local
@@ -81,7 +81,7 @@ class Loop:
         clock = Clock.starting_now(stop=self.stop, in_s=-900)
         cluster = RayServeCluster(JOBS, SERVED, ray.ray, ray.http, clock)
         self.thread = threading.Thread(
-            target=drive,
+            target=run,
             args=(cluster, policy, JOBS),
             kwargs=dict(
                 clock=clock,
@@ -301,9 +301,9 @@ def test_a_wrong_or_missing_token_is_refused_in_one_line(ray, token, message, tm
 
 
 def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
-    from faro_lib.control.controller import paced
     from faro_lib.forecast.kalman import untaught
     from faro_lib.policies import PolicyContext, make
+    from faro_lib.policies.loops import paced
 
     def policy():
         context = PolicyContext(JOBS, untaught(("a", "b")))

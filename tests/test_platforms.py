@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_control import seen
+from observations import observed
 
 from faro_lib.policies import HPA, RayServe
 from faro_lib.workload import Job
@@ -18,7 +18,7 @@ def busy(pods):
 
 
 def hpa(target, pods, *, starting=0, now_s=15.0, state=None):
-    observation = seen(
+    observation = observed(
         [target],
         now_s=now_s,
         arrivals_per_min=busy(pods),
@@ -66,14 +66,14 @@ def test_hpa_without_a_metric_does_nothing_even_if_it_wanted_to_shrink_before():
 
 
 def test_hpa_waits_for_the_first_complete_minute():
-    observation = seen([3], arrivals_per_min=np.zeros((1, 0)))
+    observation = observed([3], arrivals_per_min=np.zeros((1, 0)))
     assert HPA().decide(HPA().start(JOB), observation)[1].target.tolist() == [3]
 
 
 def ray_serve(queues, target=2):
     state, targets = RayServe().start(JOB), []
     for tick, queue in enumerate(queues, 1):
-        observation = seen([target], now_s=10.0 * tick, ongoing=np.array([queue]))
+        observation = observed([target], now_s=10.0 * tick, ongoing=np.array([queue]))
         state, plan = RayServe().decide(state, observation)
         target = int(plan.target[0])
         targets.append(target)
@@ -109,7 +109,7 @@ def test_targets_stay_within_a_jobs_bounds(policy):
     for load, bound in ((50.0, 6), (0.01, 2)):
         state, target = policy.start(job), 4
         for tick in range(1, 200):
-            observation = seen(
+            observation = observed(
                 [target],
                 now_s=policy.tick_s * tick,
                 ongoing=np.array([load]),

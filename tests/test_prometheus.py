@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from faro_lib import cli
-from faro_lib.recommend import history_from_prometheus
+from faro_lib.recommend.load_history import history_from_prometheus
 from faro_lib.workload.prometheus import read_prometheus
 
 QUERY = "sum by (service) (increase(http_requests_total[1m]))"
@@ -105,7 +105,7 @@ def test_a_history_fills_gaps_for_training_and_keeps_them_missing_for_decisions(
 @pytest.mark.slow
 def test_the_recommend_command_accepts_a_range_query(server, capsys):
     url, _ = server
-    arguments = ["recommend", "--prometheus", url, "--query", QUERY, "--hours", "5", "--replicas", "8", "--json"]
+    arguments = ["recommend", "--prometheus", url, "--query", QUERY, "--hours", "5", "--capacity", "8", "--json"]
     assert cli.main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     by_job = {row["job"]: row for row in found["jobs"]}

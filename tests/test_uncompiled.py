@@ -15,7 +15,7 @@ from checkouts import ROOT
 from faro_lib import queueing
 from faro_lib.allocate import solve, solve_paper
 from faro_lib.forecast.oracle import Oracle
-from faro_lib.metrics import summarize
+from faro_lib.metrics.measures import summarize
 from faro_lib.policies import PolicyContext, make
 from faro_lib.queueing import _latency_kernels as queues
 from faro_lib.simulate import ServingModel, draw, simulate

@@ -1,20 +1,11 @@
-"""The loop, admission and guardrails: the same for every policy, driven by any `Cluster`, simulated or live."""
+"""One control loop for every policy and any `Cluster`, simulated or live: guardrails, capacity, journal, metrics."""
 
-from faro_lib.control.clamp import Pending, admit, growth
-from faro_lib.control.guardrails import Guard, GuardrailConfig, Limits, PolicyFailed
-from faro_lib.control.loop import GUARDRAILS, Memory, Step, run, tick
+from faro_lib.control.clamp import Pending, clamp_to_capacity, growth
+from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig
+from faro_lib.control.loop import run
+from faro_lib.control.tick import Memory, PolicyFailed, Step, tick
 
 __all__ = [
-    "GUARDRAILS",
-    "Guard",
-    "GuardrailConfig",
-    "Limits",
-    "Memory",
-    "Pending",
-    "PolicyFailed",
-    "Step",
-    "admit",
-    "growth",
-    "run",
+    "GUARDRAILS", "GuardrailConfig", "Memory", "Pending", "PolicyFailed", "Step", "clamp_to_capacity", "growth", "run",
     "tick",
-]
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Admission: what of a plan the free capacity allows, and what of it where jobs do not shrink as asked."""
+"""Clamping: the part of a plan that fits the free capacity, and the jobs that may grow before others have shrunk."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib.policies.protocol import Observation, Plan
+from faro_lib.workload.jobs import TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Actions carried over from earlier ticks: wanted replicas (jobs,), and how many attempts are left (0 = none)."""
+    """Actions carried over from earlier ticks: replicas wanted (jobs,), and attempts left for them (0 = none)."""
 
     target: np.ndarray
     attempts: np.ndarray
@@ -21,16 +22,18 @@ class Pending:
         return cls(np.zeros(jobs, np.int64), np.zeros(jobs, np.int64))
 
     def only(self, where: np.ndarray) -> Pending:
-        """What is carried over for these jobs; bool (jobs,)."""
+        """The actions of the jobs in `where`, bool (jobs,)."""
         return Pending(self.target, np.where(where, self.attempts, 0))
 
 
-def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndarray) -> tuple[np.ndarray, Pending]:
-    """Cut a plan to what the free capacity allows (paper/simulator: free = capacity - sum of targets).
+def clamp_to_capacity(
+    pending: Pending, plan: Plan, observation: Observation, cores: np.ndarray
+) -> tuple[np.ndarray, Pending]:
+    """Clamp a plan to the free capacity, which is the capacity minus the cores of all targets (paper, section 5).
 
-    Downscales come first, then actions carried over, then the others in the order of the jobs, each cut to what is left.
-    Where a job's change is still going on, actions for it are skipped. What is skipped or cut is tried again at later
-    ticks if the plan says so (`plan.attempts`, this try included); a newer action for the job replaces it.
+    Scale-downs come first, then actions carried over, then the other jobs in their order, each cut to what is left. A job
+    that is still changing is skipped. What is skipped or cut is carried over for `plan.attempts` ticks, this one
+    included, or until a newer action for the job.
 
     Parameters
     ----------
@@ -38,8 +41,8 @@ def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndar
 
     Returns
     -------
-    target : (jobs,) replicas to ask the cluster for.
-    pending : what is carried over.
+    target : (jobs,) replicas to request.
+    pending : actions carried over.
     """
     new = plan.target != observation.target
     carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))
@@ -55,34 +58,32 @@ def admit(pending: Pending, plan: Plan, observation: Observation, cores: np.ndar
     free = observation.capacity - float(target @ cores)
     up = np.flatnonzero(allowed & (wanted > target))
     for job in sorted(up, key=lambda job: not carried[job]):
-        steps = min(int(wanted[job] - target[job]), int((free + 1e-9) // cores[job]))
-        if steps > 0:
-            target[job] += steps
-            free -= steps * cores[job]
-
-    left = np.where(target != wanted, np.maximum(attempts - 1, 0), 0)
-    return target, Pending(wanted, left)
+        replicas = min(int(wanted[job] - target[job]), int((free + TOLERANCE) // cores[job]))
+        if replicas > 0:
+            target[job] += replicas
+            free -= replicas * cores[job]
+    return target, Pending(wanted, np.where(target != wanted, np.maximum(attempts - 1, 0), 0))
 
 
 def growth(target: np.ndarray, standing: np.ndarray, cores: np.ndarray, capacity: float = 0.0) -> np.ndarray:
-    """Which jobs may grow now, bool (jobs,): all, unless some have not shrunk and so still hold what others shall have.
+    """Jobs that may grow now, bool (jobs,): those that fit beside replicas of other jobs that have not yet been removed.
 
-    What was asked for in all, or the capacity if it is more, is not exceeded; in the order of the jobs.
+    The limit is the cores of all targets, or the capacity if it is larger; jobs are taken in their order.
 
     Parameters
     ----------
-    target, standing : (jobs,) replicas asked for, and those that are there once shrinking has been tried.
-    cores : (jobs,) of one replica.
+    target, standing : (jobs,) replicas requested, and replicas that exist after scaling down was tried.
+    cores : (jobs,) cores of one replica.
 
     >>> growth(np.array([4, 1]), np.array([2, 3]), np.ones(2)).tolist()
     [False, False]
     >>> growth(np.array([4, 1]), np.array([2, 1]), np.ones(2)).tolist()
     [True, False]
     """
-    most, used = max(float(target @ cores), capacity), float(standing @ cores)
+    limit, used = max(float(target @ cores), capacity), float(standing @ cores)
     grows = np.zeros(len(target), bool)
     for job in np.flatnonzero(target > standing):
         more = float(target[job] - standing[job]) * cores[job]
-        if used + more <= most + 1e-9:
+        if used + more <= limit + TOLERANCE:
             grows[job], used = True, used + more
     return grows

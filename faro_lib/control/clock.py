@@ -1,4 +1,4 @@
-"""Wall-clock time as the time that policies see: trace seconds = scale x wall seconds since the origin."""
+"""Trace time on the wall clock: trace seconds = scale x wall seconds since the origin."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:
     """
     Attributes
     ----------
-    origin_s : the wall-clock instant (seconds since 1970, a whole number) at which trace time is 0.
-    scale : trace seconds in a wall second; a minute of the trace must last a whole number of wall seconds.
-    stop : whoever waits wakes up when it is set.
+    origin_s : Unix time, in whole seconds, of trace time 0.
+    scale : trace seconds per wall second; a minute of the trace must last a whole number of wall seconds.
+    stop : ends every wait when it is set.
     """
 
     origin_s: int
@@ -22,11 +24,12 @@ class Clock:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self):
-        if not self.scale > 0 or abs(60 / self.scale - round(60 / self.scale)) > 1e-9:
+        if not self.scale > 0 or abs(MINUTE_S / self.scale - round(MINUTE_S / self.scale)) > TOLERANCE:
             raise ValueError(f"scale={self.scale!r} must divide 60: 1, 2, 3, 4, 5, 6, 10, ...")
 
     @classmethod
     def starting_now(cls, scale: float = 1.0, stop: threading.Event | None = None, in_s: float = 0.0) -> Clock:
+        """A clock whose trace time 0 is `in_s` wall seconds from now, rounded up."""
         return cls(int(time.time() + in_s) + 1, scale, stop or threading.Event())
 
     @property
@@ -36,11 +39,11 @@ class Clock:
 
     @property
     def minute_s(self) -> int:
-        """Wall seconds of a minute of the trace."""
-        return round(60 / self.scale)
+        """Wall seconds per minute of the trace."""
+        return round(MINUTE_S / self.scale)
 
     def wall_s(self, trace_s: float) -> float:
-        """The wall-clock instant of a trace time."""
+        """Unix time of a trace time."""
         return self.origin_s + trace_s / self.scale
 
     def wait_until(self, trace_s: float, lag_s: float = 0.0) -> None:

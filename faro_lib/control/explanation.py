@@ -1,4 +1,4 @@
-"""A past tick, job by job: what was seen, what was asked for, and what it rested on."""
+"""A past decision, job by job: what was observed, what was requested, and why."""
 
 from __future__ import annotations
 
@@ -10,45 +10,38 @@ from faro_lib.workload.jobs import MINUTE_S
 
 
 def tick_at(ticks: list[Tick], at_s: float | None = None, journal: str = "the journal") -> Tick:
-    """The tick in force at an instant, the last one by default.
+    """The last tick at or before a time, or the last one of all.
 
     Raises
     ------
-    ValueError : there is none; one line.
+    ValueError : there is none.
     """
     if not ticks:
-        raise ValueError(f"{journal}: no decision has been taken yet")
+        raise ValueError(f"{journal}: no decision has been made yet")
     before = [one for one in ticks if at_s is None or one.step.observation.now_s <= at_s]
     if not before:
-        first_s = ticks[0].step.observation.now_s
-        raise ValueError(f"at={at_s:g} is before the first decision, at {first_s:g} s")
+        raise ValueError(f"at={at_s:g} is before the first decision, at {ticks[0].step.observation.now_s:g} s")
     return before[-1]
 
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
-    """One row a job; NaN where the plan or the cluster does not tell."""
-    seen, plan, history = tick.step.observation, tick.step.plan, tick.step.observation.arrivals_per_min
-    rows = []
-    for place, job in enumerate(header.jobs):
-
-        def of(column, place=place) -> float:
-            return math.nan if column is None else float(column[place])
-
-        rows.append(
-            {
-                "job": job.name,
-                "replicas_before": int(seen.target[place]),
-                "running": int(seen.running[place]),
-                "replicas": int(tick.step.target[place]),
-                "drop": float(plan.drop[place]),
-                "reason": plan.reason[place],
-                "observed_rps": float(history[place, -1]) / MINUTE_S if history.shape[1] else math.nan,
-                "forecast_rps": of(plan.forecast_rps),
-                "observed_tail_latency_s": float(seen.tail_latency_s[place]),
-                "predicted_tail_latency_s": of(plan.predicted_tail_latency_s),
-                "slo_s": job.slo_s,
-                "marginal_value_up": of(plan.marginal_value_up),
-                "marginal_value_down": of(plan.marginal_value_down),
-            }
-        )
-    return rows
+    """One row per job; NaN for what the plan or the cluster does not know."""
+    observation, plan, history = tick.step.observation, tick.step.plan, tick.step.observation.arrivals_per_min
+    columns = {
+        "before": observation.target,
+        "running": observation.running,
+        "after": tick.step.target,
+        "drop": plan.drop,
+        "observed_rps": history[:, -1] / MINUTE_S if history.shape[1] else None,
+        "forecast_rps": plan.forecast_rps,
+        "observed_tail_latency_s": observation.tail_latency_s,
+        "predicted_tail_latency_s": plan.predicted_tail_latency_s,
+        "marginal_value_up": plan.marginal_value_up,
+        "marginal_value_down": plan.marginal_value_down,
+    }
+    return [
+        {"job": job.name}
+        | {name: math.nan if column is None else column[n].item() for name, column in columns.items()}
+        | {"slo_s": job.slo_s, "reason": plan.reason[n]}
+        for n, job in enumerate(header.jobs)
+    ]

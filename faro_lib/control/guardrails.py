@@ -1,8 +1,8 @@
-"""Guardrails: what holds whatever the policy says. Pure functions of (guardrails, what is remembered, observation, plan).
+"""Guardrails: pure functions that keep every plan within limits, whatever the policy returns.
 
-In the order of a tick: `restore_targets` sees targets as they were asked for, `mask_absent` hides from the policy who is absent, `guarded`
-keeps its plan within the guardrails, admission cuts it to the free capacity, `enforce_capacity` sees to it that what is asked of the
-cluster fits in any case. Each job that a rule touched says so in the plan's reason.
+A tick calls them in this order: `restore_targets` undoes changes that something else made, `mask_absent` hides jobs that
+do not exist from the policy, `guarded` limits its plan, and `enforce_capacity` checks the final targets. A job that a
+guardrail changed has the guardrail's reason in the plan.
 """
 
 from __future__ import annotations
@@ -22,35 +22,33 @@ from faro_lib.policies.protocol import (
     JOB_ADDED,
     JOB_REMOVED,
     MISSING,
+    PLAN_ATTEMPTS,
     RATE_LIMIT,
     Observation,
     Plan,
+    hold,
+    minimum_replicas,
 )
-from faro_lib.workload import Job, jobs_array
-from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 FAIL_MODES = ("hold", "fair-share")
-EPSILON = 1e-9  # cores
-
-
-class PolicyFailed(RuntimeWarning):
-    """A policy raised, or its plan made no sense; the loop went on without it."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuardrailConfig:
-    """What an operator may choose.
+    """The limits that an operator sets.
 
     Attributes
     ----------
-    fail_mode : "hold" (stay as asked) or "fair-share" where data is missing, the policy failed or was late.
-    max_scaling_actions : replicas that a decision may move, None for any number; a start together with the stops that it needs is
-        one move. The starts that the plan values most come first (its `marginal_value_down`), and the stops that it misses least
-        (`marginal_value_up`), where it tells; else the order of the jobs.
-    stale_after_s : a job's data may be missing for so long before the policy's word on it no longer counts. Missing means
-        that the last complete minute's count or the mean latency is NaN; that is never read as zero.
-    deadline_s : a decision that took longer is not carried out; None for no deadline. It is measured, not enforced: a
-        policy that never answers must be stopped from outside.
+    fail_mode : "hold" (keep the targets) or "fair-share", if data is missing or the policy failed or was too slow.
+    max_scaling_actions : replicas that one decision may start or stop, None for any number; a start and the stops that
+        make room for it are one action. The most valuable starts (the plan's `marginal_value_down`) come first, with the
+        least valuable stops (`marginal_value_up`); without these values, the jobs in their order.
+    stale_after_s : seconds without a job's data after which the fail mode applies to it. Data is missing if the count of
+        the last complete minute or the mean latency is NaN; it is never read as zero.
+    deadline_s : seconds after which a decision is discarded, None for no deadline. It is checked after the decision; a
+        policy that never returns must be stopped from outside.
     """
 
     fail_mode: str = "hold"
@@ -59,38 +57,18 @@ class GuardrailConfig:
     deadline_s: float | None = None
 
     def __post_init__(self):
+        actions, deadline_s = self.max_scaling_actions, self.deadline_s
         if self.fail_mode not in FAIL_MODES:
             raise ValueError(f"fail_mode={self.fail_mode!r} is unknown; accepted: {', '.join(FAIL_MODES)}")
-        if self.max_scaling_actions is not None and (
-            self.max_scaling_actions != int(self.max_scaling_actions) or self.max_scaling_actions < 0
-        ):
-            raise ValueError(f"max_scaling_actions={self.max_scaling_actions!r} must be None or a whole number >= 0")
+        if actions is not None and (actions != int(actions) or actions < 0):
+            raise ValueError(f"max_scaling_actions={actions!r} must be None or a whole number >= 0")
         if not self.stale_after_s >= 0:
             raise ValueError(f"stale_after_s={self.stale_after_s!r} must be a number >= 0")
-        if self.deadline_s is not None and not self.deadline_s > 0:
-            raise ValueError(f"deadline_s={self.deadline_s!r} must be None or a number > 0")
+        if deadline_s is not None and not deadline_s > 0:
+            raise ValueError(f"deadline_s={deadline_s!r} must be None or a number > 0")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the jobs themselves allow; arrays (jobs,)."""
-
-    jobs: tuple[Job, ...]
-    cores: np.ndarray
-    fewest: np.ndarray
-    most: np.ndarray
-    weight: np.ndarray
-
-    @classmethod
-    def of(cls, jobs: tuple[Job, ...]) -> Limits:
-        return cls(
-            jobs, *(jobs_array(jobs, field) for field in ("cores", "min_replicas", "max_replicas", "weight"))
-        )  # fmt: skip
-
-    @property
-    def at_start(self) -> np.ndarray:
-        """Replicas that a job begins with."""
-        return np.maximum(1, self.fewest)
+GUARDRAILS = GuardrailConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +77,9 @@ class Guard:
 
     Attributes
     ----------
-    target, drop : as last asked; None before the first time.
-    known_s : the instant at which the job's data was last there.
-    present : whether the job was there at the last look; None = every job.
+    known_s : the last time at which the job's data was available.
+    target, drop : as last requested; None before the first request.
+    present : whether the job existed at the last observation; None = every job.
     """
 
     known_s: np.ndarray
@@ -109,80 +87,70 @@ class Guard:
     drop: np.ndarray | None = None
     present: np.ndarray | None = None
 
-    @classmethod
-    def start(cls, jobs: int, start_s: float) -> Guard:
-        return cls(np.full(jobs, start_s))
+    def updated(self, observation: Observation) -> Guard:
+        """The guard after noting which jobs have data."""
+        known = np.isfinite(observation.mean_latency_s)
+        if observation.arrivals_per_min.shape[1]:
+            known &= np.isfinite(observation.arrivals_per_min[:, -1])
+        if observation.present is not None:
+            known |= ~observation.present
+        return replace(self, known_s=np.where(known, observation.now_s, self.known_s))
 
-    def after(self, target: np.ndarray, drop: np.ndarray, observation: Observation) -> Guard:
-        return Guard(self.known_s, target, drop, observation.present)
+    def drifted(self, observation: Observation) -> np.ndarray:
+        """Jobs whose target or drop rate something else has changed since the last request; bool (jobs,)."""
+        if self.target is None or self.drop is None:
+            return np.zeros(len(observation.target), bool)
+        return (observation.target != self.target) | (observation.drop != self.drop)
 
 
-def restore_targets(guard: Guard, observation: Observation) -> tuple[Guard, Observation]:
-    """Take notice of what data there is, and see targets and drop rates as they were asked for.
+def restore_targets(guard: Guard, observation: Observation) -> Observation:
+    """The observation with targets and drop rates as requested, so that the policy decides as if nothing had drifted."""
+    starting = np.maximum(guard.target - observation.running, 0)
+    return replace(observation, target=guard.target, drop=guard.drop, starting=starting)
 
-    If somebody else has reset them, the policy decides as if nothing had happened, and what it decides is asserted again.
+
+def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
+    """The observation in which absent jobs have their minimum and the capacity is larger by just that.
+
+    Policies give every job its minimum, so they need not know which jobs exist.
     """
-    here = np.isfinite(observation.mean_latency_s)
-    if observation.arrivals_per_min.shape[1]:
-        here = here & np.isfinite(observation.arrivals_per_min[:, -1])
-    if observation.present is not None:
-        here = here | ~observation.present
-    guard = replace(guard, known_s=np.where(here, observation.now_s, guard.known_s))
-    if guard.target is not None and guard.drop is not None and was_reset(guard, observation).any():
-        starting = np.maximum(guard.target - observation.running, 0)
-        observation = replace(observation, target=guard.target, drop=guard.drop, starting=starting)
-    return guard, observation
-
-
-def mask_absent(limits: Limits, intended: Observation) -> Observation:
-    """What the policy sees of absent jobs: that they have their minimum, outside the capacity.
-
-    Policies give everybody the minimum; so they need not know who is there.
-    """
-    if intended.present is None or intended.present.all():
-        return intended
-    absent = ~intended.present
-    lent = float((limits.cores * limits.at_start)[absent].sum())
+    if observation.present is None or observation.present.all():
+        return observation
+    absent, minimum = ~observation.present, minimum_replicas(jobs)
+    reserved = float((arrays_of(jobs).cores * minimum)[absent].sum())
     return replace(
-        intended,
-        capacity=intended.capacity + lent,
-        target=np.where(absent, limits.at_start, intended.target),
-        running=np.where(absent, limits.at_start, intended.running),
-        starting=np.where(absent, 0, intended.starting),
-        changing=intended.changing & ~absent,
-        drop=np.where(absent, 0.0, intended.drop),
+        observation,
+        capacity=observation.capacity + reserved,
+        target=np.where(absent, minimum, observation.target),
+        running=np.where(absent, minimum, observation.running),
+        starting=np.where(absent, 0, observation.starting),
+        changing=observation.changing & ~absent,
+        drop=np.where(absent, 0.0, observation.drop),
     )
 
 
-def was_reset(guard: Guard, observation: Observation) -> np.ndarray:
-    """Jobs whose target or drop rate is not what was asked; bool (jobs,)."""
-    return (observation.target != guard.target) | (observation.drop != guard.drop)
-
-
 def without_data(last: Observation, now_s: float) -> Observation:
-    """The last observation at a later instant: what may have changed since is missing."""
-    jobs = len(last.target)
-    nothing, minute = np.full(jobs, np.nan), max(last.minute, int(now_s // MINUTE_S))
-    unseen = np.full((jobs, minute - last.minute), np.nan)
-    history = np.hstack([last.arrivals_per_min, unseen])[:, -HISTORY_MINUTES:]
+    """The last observation at a later time, with everything that may have changed since marked as missing."""
+    missing, minute = np.full(len(last.target), np.nan), max(last.minute, int(now_s // MINUTE_S))
+    history = np.hstack([last.arrivals_per_min, np.full((len(missing), minute - last.minute), np.nan)])
     return replace(
         last,
         now_s=now_s,
         minute=minute,
-        arrivals_per_min=history if unseen.shape[1] else last.arrivals_per_min,
-        mean_latency_s=nothing,
-        tail_latency_s=nothing,
-        ongoing=nothing,
+        arrivals_per_min=history[:, -HISTORY_MINUTES:] if minute > last.minute else last.arrivals_per_min,
+        mean_latency_s=missing,
+        tail_latency_s=missing,
+        ongoing=missing,
         arrivals_now=None,
     )
 
 
-def unsound(plan: Plan, jobs: int) -> str | None:
-    """What is wrong with a plan, in words; None if it can be carried out."""
+def invalid(plan: Plan, jobs: int) -> str | None:
+    """Why a plan cannot be carried out; None if it can."""
     for field in ("target", "drop"):
-        values = np.asarray(getattr(plan, field))
-        if values.shape != (jobs,):
-            return f"plan.{field} has shape {values.shape}; expected ({jobs} jobs,)"
+        shape = np.shape(getattr(plan, field))
+        if shape != (jobs,):
+            return f"plan.{field} has shape {shape}; expected ({jobs} jobs,)"
     if plan.target.dtype.kind != "i" and not (np.isfinite(plan.target) & (plan.target % 1 == 0)).all():
         return f"plan.target={plan.target.tolist()} must be whole numbers"
     if not ((plan.drop >= 0) & (plan.drop <= 1)).all():
@@ -194,89 +162,91 @@ def unsound(plan: Plan, jobs: int) -> str | None:
 
 def guarded(
     guardrails: GuardrailConfig,
-    limits: Limits,
+    jobs: tuple[Job, ...],
     guard: Guard,
-    observation: Observation,
-    seen: Observation,
+    visible: Observation,
     plan: Plan,
-    failure: str | None = None,
+    *,
+    drifted: np.ndarray,
+    void: str | None = None,
 ) -> Plan:
     """The plan within the guardrails.
 
     Parameters
     ----------
-    guard : as `restore_targets` returned it.
-    observation, seen : what there is, and what the policy saw of it.
-    failure : a reason why the plan does not count, or None.
+    guard : after `Guard.updated`.
+    visible : what the policy observed.
+    drifted : jobs whose targets were restored, bool (jobs,).
+    void : the reason why the plan does not count, or None.
     """
-    jobs = len(plan.target)
-    if failure:
-        target, drop, attempts = fallback(guardrails, limits, seen)
-        plan = Plan(target, drop, (failure,) * jobs, attempts)
-    stale = seen.now_s - guard.known_s > guardrails.stale_after_s
-    if stale.any():
-        target, drop, attempts = fallback(guardrails, limits, seen)
-        # The plan's reasons for what it expects of these jobs rest on nothing.
+    arrays = arrays_of(jobs)
+    stale = visible.now_s - guard.known_s > guardrails.stale_after_s
+    if void or stale.any():
+        safe = fallback(guardrails, jobs, visible)
+        if void:
+            plan = replace(safe, reason=(void,) * len(jobs))
+        # The plan keeps its predictions for stale jobs, which rest on old data.
         plan = replace(
             plan,
-            target=np.where(stale, target, plan.target),
-            drop=np.where(stale, drop, plan.drop),
-            reason=told(plan.reason, stale, MISSING),
-            attempts=max(attempts, plan.attempts),
+            target=np.where(stale, safe.target, plan.target),
+            drop=np.where(stale, safe.drop, plan.drop),
+            reason=with_reason(plan.reason, stale, MISSING),
+            attempts=max(safe.attempts, plan.attempts),
         )
-    outside = (plan.target < limits.fewest) | (plan.target > limits.most)
-    if seen.present is not None:
-        outside &= seen.present
+    outside = (plan.target < arrays.min_replicas) | (plan.target > arrays.max_replicas)
+    if visible.present is not None:
+        outside &= visible.present
     if outside.any():
-        within = np.where(outside, np.clip(plan.target, limits.fewest, limits.most), plan.target)
-        plan = replace(plan, target=within, reason=told(plan.reason, outside, BOUNDS))
+        within = np.clip(plan.target, arrays.min_replicas, arrays.max_replicas)
+        target = np.where(outside, within, plan.target)
+        plan = replace(plan, target=target, reason=with_reason(plan.reason, outside, BOUNDS))
     if guardrails.max_scaling_actions is not None:
-        target = limit_scaling_actions(plan, seen.target, seen.capacity, limits.cores, guardrails.max_scaling_actions)
-        plan = replace(plan, target=target, reason=told(plan.reason, target != plan.target, RATE_LIMIT))
-    if seen.present is not None or guard.present is not None:
-        plan = with_presence(limits, guard, seen, plan)
-    if seen is not observation and guard.target is not None:
-        reset = was_reset(guard, observation) & (np.array(plan.reason) == HOLD)
-        if observation.present is not None:
-            reset &= observation.present
-        plan = replace(plan, reason=told(plan.reason, reset, DRIFT_CORRECTED))
-    return plan
+        actions = guardrails.max_scaling_actions
+        target = limit_scaling_actions(plan, visible.target, visible.capacity, arrays.cores, actions)
+        plan = replace(plan, target=target, reason=with_reason(plan.reason, target != plan.target, RATE_LIMIT))
+    if visible.present is not None or guard.present is not None:
+        plan = with_presence(jobs, guard, visible, plan)
+    held = drifted & np.array([why == HOLD for why in plan.reason])
+    if visible.present is not None:
+        held &= visible.present
+    return replace(plan, reason=with_reason(plan.reason, held, DRIFT_CORRECTED)) if held.any() else plan
 
 
-def told(reason: tuple[str, ...], where: np.ndarray, why: str) -> tuple[str, ...]:
-    return tuple(why if changed else old for old, changed in zip(reason, where)) if where.any() else reason
+def with_reason(reason: tuple[str, ...], where: np.ndarray, new: str) -> tuple[str, ...]:
+    """The reasons with `new` for the jobs in `where`, bool (jobs,)."""
+    return tuple(new if changed else old for old, changed in zip(reason, where)) if where.any() else reason
 
 
-def fallback(guardrails: GuardrailConfig, limits: Limits, seen: Observation) -> tuple[np.ndarray, np.ndarray, int]:
-    """Target, drop and attempts without a plan; where the minima do not fit there is no fair share, so it holds."""
-    fits = float(limits.at_start @ limits.cores) <= seen.capacity + EPSILON
-    if guardrails.fail_mode == "fair-share" and fits:
-        return fair_share(limits.jobs, seen.capacity, seen.present), np.zeros(len(seen.target)), 5
-    return seen.target, seen.drop, 1
+def fallback(guardrails: GuardrailConfig, jobs: tuple[Job, ...], visible: Observation) -> Plan:
+    """The plan of the fail mode; it holds if the minima do not fit the capacity, as then no fair share exists."""
+    fits = float(minimum_replicas(jobs) @ arrays_of(jobs).cores) <= visible.capacity + TOLERANCE
+    if guardrails.fail_mode != "fair-share" or not fits:
+        return hold(visible)
+    target = fair_share(jobs, visible.capacity, visible.present)
+    return Plan(target, np.zeros(len(target)), (HOLD,) * len(target), PLAN_ATTEMPTS)
 
 
-def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray, moves: int) -> np.ndarray:
-    """The plan's targets, or the first `moves` moves towards them; see `GuardrailConfig.max_scaling_actions`.
+def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray, actions: int) -> np.ndarray:
+    """The plan's targets, or the first `actions` steps towards them; see `GuardrailConfig.max_scaling_actions`.
 
     >>> plan = Plan(np.array([3, 1, 4]), np.zeros(3), (HOLD,) * 3)
-    >>> limit_scaling_actions(plan, np.array([2, 4, 2]), capacity=8, cores=np.ones(3), moves=2).tolist()
+    >>> limit_scaling_actions(plan, np.array([2, 4, 2]), capacity=8, cores=np.ones(3), actions=2).tolist()
     [3, 2, 3]
     """
     change = plan.target.astype(np.int64) - now
-    if np.maximum(change, 0).sum() + np.maximum(-change, 0).sum() <= moves:
+    if np.abs(change).sum() <= actions:
         return plan.target
-    # A job has no value of one less where it must not have less, and none of one more where it gains nothing.
-    gain = (
-        np.zeros(len(now)) if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
-    )
-    miss = np.zeros(len(now)) if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
+    # NaN at a bound: a job at its minimum needs its start most, one at its maximum misses a stop least.
+    unknown = np.zeros(len(now))
+    gain = unknown if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
+    loss = unknown if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
     starts = [job for job in np.argsort(-gain, kind="stable") for _ in range(max(0, change[job]))]
-    stops = [job for job in np.argsort(miss, kind="stable") for _ in range(max(0, -change[job]))]
+    stops = [job for job in np.argsort(loss, kind="stable") for _ in range(max(0, -change[job]))]
     target, free = now.copy(), capacity - float(now @ cores)
-    for _ in range(moves):
+    for _ in range(actions):
         if starts:
             start = starts.pop(0)
-            while stops and free < cores[start] - EPSILON:
+            while stops and free < cores[start] - TOLERANCE:
                 target[stop := stops.pop(0)] -= 1
                 free += cores[stop]
             target[start] += 1
@@ -286,59 +256,61 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
     return target
 
 
-def with_presence(limits: Limits, guard: Guard, seen: Observation, plan: Plan) -> Plan:
-    """A job that has just appeared starts with its minimum; one that has left has nothing."""
-    everybody = np.ones(len(plan.target), bool)
-    present = everybody if seen.present is None else seen.present
-    first_look = guard.target is None
-    before = present if first_look else everybody if guard.present is None else guard.present
-    came, left = present & ~before, ~present & before
-    reason = told(told(plan.reason, ~present, HOLD), left, JOB_REMOVED)
+def with_presence(jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan) -> Plan:
+    """The plan in which a job that was just added starts with its minimum and one that is absent has nothing."""
+    every = np.ones(len(plan.target), bool)
+    present = every if visible.present is None else visible.present
+    before = every if guard.present is None else guard.present
+    if guard.target is None:  # at the first tick no job is new
+        before = present
+    added, removed = present & ~before, ~present & before
+    reason = with_reason(with_reason(plan.reason, ~present, HOLD), removed, JOB_REMOVED)
     return replace(
         plan,
-        target=np.where(came, limits.at_start, np.where(present, plan.target, 0)),
-        drop=np.where(came | ~present, 0.0, plan.drop),
-        reason=told(reason, came, JOB_ADDED),
+        target=np.where(added, minimum_replicas(jobs), np.where(present, plan.target, 0)),
+        drop=np.where(added | ~present, 0.0, plan.drop),
+        reason=with_reason(reason, added, JOB_ADDED),
     )
 
 
 def enforce_capacity(
-    limits: Limits, observation: Observation, plan: Plan, target: np.ndarray, pending: Pending
+    jobs: tuple[Job, ...], observation: Observation, plan: Plan, target: np.ndarray, pending: Pending
 ) -> tuple[np.ndarray, Plan, Pending]:
-    """What is asked of the cluster fits it, though a change be going on: minima are kept, absent jobs hold nothing, and
-    the capacity is never exceeded.
+    """Targets that never exceed the capacity, keep the minima, and are 0 for absent jobs, even during changes.
 
-    If it is (it has shrunk, or a job has appeared), replicas go one at a time: first those that the plan does not want,
-    then of the job with the most cores above its minimum, the later one among equals. Only where not even the minima fit
-    do they go too, of the job of the least weight first, the later one among equals.
+    If the capacity has shrunk or a job was added, replicas are removed one at a time; see `shed`.
     """
-    fewest, present = limits.fewest, observation.present
+    arrays, present = arrays_of(jobs), observation.present
+    minimum = arrays.min_replicas
     if present is not None:
-        fewest = np.where(present, fewest, 0)
-        came = np.array([why == JOB_ADDED for why in plan.reason])
-        fewest = np.where(came, limits.at_start, fewest)
+        added = np.array([why == JOB_ADDED for why in plan.reason])
+        minimum = np.where(added, minimum_replicas(jobs), np.where(present, minimum, 0))
         target = np.where(present, target, 0)
-    target = np.maximum(target, fewest)
-    if float(target @ limits.cores) <= observation.capacity + EPSILON:
+    target = np.maximum(target, minimum)
+    if float(target @ arrays.cores) <= observation.capacity + TOLERANCE:
         return target, plan, pending
-    shed = within_capacity(limits, fewest, observation.capacity, plan.target, target)
-    lost = shed < target
-    # What was carried over for these jobs belongs to a larger cluster.
-    return shed, replace(plan, reason=told(plan.reason, lost & (shed < plan.target), CAPACITY)), pending.only(~lost)
+    fitting = shed(target, minimum, plan.target, observation.capacity, arrays.cores, arrays.weight)
+    removed = fitting < target
+    reason = with_reason(plan.reason, removed & (fitting < plan.target), CAPACITY)
+    # Actions carried over for these jobs were meant for a larger cluster.
+    return fitting, replace(plan, reason=reason), pending.only(~removed)
 
 
-def within_capacity(limits: Limits, fewest, capacity: float, wanted, target) -> np.ndarray:
-    """Targets (jobs,) shed until they fit; see `enforce_capacity` for the order."""
+def shed(target, minimum, wanted, capacity: float, cores, weight) -> np.ndarray:
+    """Targets (jobs,) after removing replicas one at a time until they fit.
+
+    The next replica is taken from those that the plan does not want, then from the job with the most cores above its
+    minimum, then, if not even the minima fit, from the job of the least weight; the last of equal jobs.
+    """
     target = target.copy()
-    latest = np.arange(len(target))
-    while float(target @ limits.cores) > capacity + EPSILON and target.any():
-        above = (target - fewest) * limits.cores
+    while float(target @ cores) > capacity + TOLERANCE and target.any():
+        above = (target - minimum) * cores
         unwanted = np.where((target > wanted) & (above > 0), above, 0)
         if unwanted.any():
-            order = np.lexsort((latest, unwanted))
+            score = unwanted
         elif (above > 0).any():
-            order = np.lexsort((latest, above))
+            score = above
         else:
-            order = np.lexsort((latest, -np.where(target > 0, limits.weight, np.inf)))
-        target[order[-1]] -= 1
+            score = -np.where(target > 0, weight, np.inf)
+        target[len(score) - 1 - np.argmax(score[::-1])] -= 1
     return target

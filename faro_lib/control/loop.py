@@ -1,132 +1,134 @@
-"""The loop: observe, decide, keep within the guardrails, admit, apply."""
+"""The control loop: observe, decide, apply at every tick, for a simulated day or for weeks on a live cluster."""
 
 from __future__ import annotations
 
-import time
+import threading
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 
-from faro_lib.control.clamp import Pending, admit
-from faro_lib.control.guardrails import (
-    Guard,
-    GuardrailConfig,
-    Limits,
-    PolicyFailed,
-    enforce_capacity,
-    guarded,
-    mask_absent,
-    restore_targets,
-    unsound,
-    without_data,
-)
-from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, Cluster, Observation, Plan, Policy, hold
+from faro_lib.control.clock import Clock
+from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig, without_data
+from faro_lib.control.journal import Header, Journal, next_memory, resumed
+from faro_lib.control.tick import Memory, PolicyFailed, Step, tick
+from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Policy
 from faro_lib.workload import Job
+from faro_lib.workload.jobs import TOLERANCE
 
-GUARDRAILS = GuardrailConfig()
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One turn of the loop: what was seen, what was planned within the guardrails, what was asked of the cluster."""
-
-    observation: Observation
-    plan: Plan
-    target: np.ndarray
-    decision_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """All that the loop remembers between two ticks; a fold of `tick` over observations, so that a log restores it."""
-
-    state: Any
-    pending: Pending
-    guard: Guard
-
-    @classmethod
-    def start(cls, policy: Policy, jobs: tuple[Job, ...], start_s: float = 0.0) -> Memory:
-        return cls(policy.start(jobs), Pending.none(len(jobs)), Guard.start(len(jobs), start_s))
-
-
-def tick(
-    policy: Policy,
-    guardrails: GuardrailConfig,
-    limits: Limits,
-    memory: Memory,
-    observation: Observation,
-    clock: Callable[[], float] = time.perf_counter,
-) -> tuple[Memory, Step]:
-    """From an observation to what is asked of the cluster.
-
-    A policy that raises or answers nonsense keeps its state of before and is asked again at the next tick; meanwhile, and
-    where it was late, the guardrails say what happens.
-    """
-    guard, intended = restore_targets(memory.guard, observation)
-    seen = mask_absent(limits, intended)
-    state, failure = memory.state, None
-    began = clock()
-    try:
-        after, plan = policy.decide(state, seen)
-        if wrong := unsound(plan, len(seen.target)):
-            raise ValueError(wrong)
-        state = after
-    except Exception as error:  # whatever a policy does wrong, serving goes on
-        plan, failure = hold(seen), FAILED
-        warnings.warn(
-            f"policy {policy.name!r} failed at {seen.now_s:g} s, {guardrails.fail_mode} instead: {error}",
-            PolicyFailed,
-            stacklevel=2,
-        )
-    decision_s = clock() - began
-    if failure is None and guardrails.deadline_s is not None and decision_s > guardrails.deadline_s:
-        failure = DEADLINE_EXCEEDED
-    plan = guarded(guardrails, limits, guard, observation, seen, plan, failure)
-    carried = memory.pending if observation.present is None else memory.pending.only(observation.present)
-    target, pending = admit(carried, plan, intended, limits.cores)
-    target, plan, pending = enforce_capacity(limits, observation, plan, target, pending)
-    return Memory(state, pending, guard.after(target, plan.drop, observation)), Step(
-        observation, plan, target, decision_s
-    )
+OBSERVE, APPLY, JOURNAL = "observe", "apply", "journal"  # reasons of failures, besides those of plans
+OnFailure = Callable[[str, str], None]
 
 
 def run(
     cluster: Cluster,
     policy: Policy,
     jobs: tuple[Job, ...],
-    until_s: float,
+    until_s: float = np.inf,
     *,
-    start_s: float = 0.0,
-    on_step: Callable[[Step], None] | None = None,
     guardrails: GuardrailConfig = GUARDRAILS,
-    clock: Callable[[], float] = time.perf_counter,
+    apply: bool = True,
+    journal: str | Path | None = None,
+    clock: Clock | None = None,
+    stop: threading.Event | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    on_failure: OnFailure | None = None,
 ) -> None:
-    """Take a tick and apply what it asks, every `policy.tick_s` seconds until `until_s`.
+    """Observe, decide and apply at every multiple of `policy.tick_s` before `until_s`, or until `stop` is set.
 
-    Where the cluster cannot be observed the last observation stands in, without its data.
+    If the cluster cannot be observed, the last observation is used without its data. If it cannot be changed, the next
+    tick notices and asks again. At the end the cluster is left as it is.
 
     Parameters
     ----------
-    guardrails : the guardrails.
-    clock : measures how long a decision takes, in seconds.
+    apply : False decides and records, but changes nothing.
+    journal : file that records every tick. If it exists the run resumes from it, and `clock` must be the journal's.
+    clock : wall time, on which late ticks are skipped; None if the cluster keeps its own time, as a simulated one does.
+    on_step : called after every tick.
+    on_failure : called with (reason, one line) for every failure, after which the loop goes on. None turns failures of
+        the policy into warnings and raises those of the cluster and the journal.
+
+    Raises
+    ------
+    ValueError : the journal belongs to another policy, other jobs or other guardrails.
     """
-    limits, memory = Limits.of(jobs), Memory.start(policy, jobs, start_s)
-    now_s, last = start_s, None
-    while now_s + policy.tick_s < until_s:
-        now_s += policy.tick_s
-        cluster.advance(now_s)
-        try:
-            observation = cluster.observe()
-        except Exception:
-            if last is None:
-                raise
-            observation = without_data(last, now_s)
-        memory, step = tick(policy, guardrails, limits, memory, observation, clock)
-        cluster.apply(step.target, step.plan.drop)
-        last = observation
-        if on_step:
-            on_step(step)
-    cluster.advance(until_s)
+    stop = stop or (clock.stop if clock else threading.Event())
+    start_s = max(0.0, clock.now_s) if clock else 0.0
+    memory, last = Memory.start(policy, jobs, start_s), None
+    with ExitStack() as stack:
+        writer = None
+        if journal:
+            header = Header.of(policy, jobs, guardrails, apply, clock, start_s)
+            past = resumed(journal, policy, header)
+            if past:
+                memory, last, start_s = past.memory, past.observation, past.observation.now_s
+            writer = stack.enter_context(Journal(journal, header, past.ticks if past else None))
+        for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
+            cluster.advance(now_s)
+            if stop.is_set():
+                return
+            try:
+                observation = last = cluster.observe()
+            except Exception as error:  # whatever happened to the cluster, the loop goes on
+                if on_failure:
+                    on_failure(OBSERVE, one_line(error))
+                elif last is None:
+                    raise
+                if last is None:
+                    continue
+                observation = without_data(last, now_s)
+            memory, step = tick(policy, guardrails, jobs, memory, observation)
+            memory = next_memory(memory, apply)
+            report(step, on_failure)
+            error_line = None
+            if apply:
+                error_line = attempt(APPLY, on_failure, cluster.apply, step.target, step.plan.drop)
+            if writer:  # a full disk does not stop the loop, but a restart then knows less
+                attempt(JOURNAL, on_failure, writer.tick, step, error_line)
+            if on_step:
+                on_step(step)
+    if np.isfinite(until_s) and not stop.is_set():
+        cluster.advance(until_s)
+
+
+def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | None = None) -> Iterator[float]:
+    """The multiples of `tick_s` between the two instants, without those that have already passed on the clock."""
+    now_s = start_s
+    while True:
+        passed_s = now_s if clock is None else max(now_s, clock.now_s - tick_s / 2)
+        now_s = tick_s * (int(passed_s / tick_s + TOLERANCE) + 1)
+        if now_s >= until_s:
+            return
+        yield now_s
+
+
+def report(step: Step, on_failure: OnFailure | None) -> None:
+    """Pass the failures of a tick on: to `on_failure`, or the policy's as a warning."""
+    if on_failure is None:
+        if step.failure:
+            warnings.warn(step.failure, PolicyFailed, stacklevel=3)
+        return
+    if step.failure:
+        on_failure(FAILED, " ".join(step.failure.split()))
+    for reason in (DEADLINE_EXCEEDED, MISSING):
+        if reason in step.plan.reason:
+            on_failure(reason, f"at {step.observation.now_s:g} s")
+
+
+def attempt(reason: str, on_failure: OnFailure | None, call: Callable, *arguments) -> str | None:
+    """Call, and return the error as one line, None if there is none; raise it if there is no `on_failure`."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        if on_failure is None:
+            raise
+        line = one_line(error)
+        on_failure(reason, line)
+        return line
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

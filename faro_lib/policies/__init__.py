@@ -1,4 +1,4 @@
-"""Policies: pure functions from what was observed to what should be."""
+"""Policies: pure functions from an observation of the cluster to a plan for it."""
 
 from faro_lib.policies.baselines import AIAD, FairShare, Fixed, Oneshot
 from faro_lib.policies.cilantro import Cilantro
@@ -9,23 +9,6 @@ from faro_lib.policies.protocol import Cluster, Observation, Plan, Policy
 from faro_lib.policies.registry import FACTORIES, PolicyContext, factory_of, make, register
 
 __all__ = [
-    "AIAD",
-    "FACTORIES",
-    "HPA",
-    "Cilantro",
-    "Cluster",
-    "FairShare",
-    "Faro",
-    "Fixed",
-    "MArk",
-    "Observation",
-    "Oneshot",
-    "PaperFaro",
-    "Plan",
-    "Policy",
-    "PolicyContext",
-    "RayServe",
-    "factory_of",
-    "make",
-    "register",
-]
+    "AIAD", "FACTORIES", "HPA", "Cilantro", "Cluster", "FairShare", "Faro", "Fixed", "MArk", "Observation", "Oneshot",
+    "PaperFaro", "Plan", "Policy", "PolicyContext", "RayServe", "factory_of", "make", "register",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The policies without a forecast: an equal share for ever, and the reactive rules (paper, section 6.1)."""
+"""Policies without a forecast: an equal share, and the reactive rules of the paper (section 6.1)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 
 from faro_lib.policies.protocol import (
     HOLD,
+    PLAN_ATTEMPTS,
+    REACT_UP_AFTER_S,
     REACTIVE_DOWN,
     REACTIVE_UP,
     SHARE,
@@ -15,40 +17,42 @@ from faro_lib.policies.protocol import (
     Plan,
     at_least_one_each,
     hold,
+    minimum_replicas,
+    reasons,
 )
 from faro_lib.policies.registry import register
-from faro_lib.workload import Job, jobs_array
+from faro_lib.workload import Job, JobArrays, arrays_of
+from faro_lib.workload.jobs import TOLERANCE
 
-UP_AFTER_S, DOWN_AFTER_S = 30.0, 600.0  # how long latency must stay above, below the SLO
+REACT_DOWN_AFTER_S = 600.0  # seconds below the SLO after which replicas are removed
 
 
 def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None) -> np.ndarray:
-    """floor(R/J) cores' worth of replicas each, within each job's bounds; what is left stays unused.
+    """Replicas (jobs,) from an equal share of the cores for each job, within its bounds; the rest stays unused.
 
-    With `present`, bool (jobs,), `capacity` lends the absent jobs their minimum, as in `Observation`; the others share.
+    Jobs that are not `present`, bool (jobs,), get their minimum and the others share what remains.
 
     >>> fair_share((Job("a"), Job("b"), Job("c")), 8).tolist()
     [2, 2, 2]
     """
-    fewest = at_least_one_each(jobs, capacity)
+    minimum, arrays = at_least_one_each(jobs, capacity), arrays_of(jobs)
     if present is not None and not present.all():
-        share = fewest.copy()
-        here = tuple(job for job, is_here in zip(jobs, present) if is_here)
-        lent = float(np.dot(fewest[~present], jobs_array(jobs, "cores")[~present]))
-        share[present] = fair_share(here, capacity - lent) if here else 0
+        share = minimum.copy()
+        if present.any():
+            reserved = float(minimum[~present] @ arrays.cores[~present])
+            here = tuple(job for job, is_here in zip(jobs, present) if is_here)
+            share[present] = fair_share(here, capacity - reserved)
         return share
-    equal = [int(capacity / len(jobs) / job.cores + 1e-9) for job in jobs]
-    share = np.clip(equal, fewest, [job.max_replicas for job in jobs])
-    cores = np.array([job.cores for job in jobs])
-    while share @ cores > capacity + 1e-9:  # minima above the equal share must be paid for by the others
-        spare = np.where(share > fewest, share * cores, -np.inf)
-        share[np.argmax(spare)] -= 1
+    equal = (capacity / len(jobs) / arrays.cores + TOLERANCE).astype(np.int64)
+    share = np.clip(equal, minimum, arrays.max_replicas)
+    while share @ arrays.cores > capacity + TOLERANCE:  # the others pay for minima above the equal share
+        share[np.argmax(np.where(share > minimum, share * arrays.cores, -np.inf))] -= 1
     return share
 
 
 @dataclass(frozen=True, slots=True)
 class FairShare:
-    """An equal share of the cluster for each job, for ever."""
+    """A constant equal share of the cluster for each job."""
 
     name: str = "FairShare"
     tick_s: float = 60.0
@@ -59,15 +63,15 @@ class FairShare:
     def start(self, jobs):
         return jobs
 
-    def decide(self, state, observation):
-        target = fair_share(state, observation.capacity, observation.present)
-        reason = tuple(HOLD if same else SHARE for same in target == observation.target)
-        return state, Plan(target, np.zeros(len(target)), reason, attempts=5)
+    def decide(self, jobs, observation):
+        target = fair_share(jobs, observation.capacity, observation.present)
+        plan = Plan(target, np.zeros(len(target)), reasons(target, observation.target, SHARE), PLAN_ATTEMPTS)
+        return jobs, plan
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same number of replicas for everyone, for ever: the instrument of measured tables, not a policy to run."""
+    """The same constant number of replicas for each job; used to measure latency tables."""
 
     replicas: int = 1
     name: str = "Fixed"
@@ -85,27 +89,16 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class ReactiveState:
-    slo_s: np.ndarray
-    fewest: np.ndarray
-    most: np.ndarray
-    counter_s: np.ndarray  # seconds above the SLO (positive) or below it (negative) in a row
-    last_s: float
+    """counter_s : (jobs,) consecutive seconds above the SLO (positive) or below it (negative)."""
 
-
-def count(counter_s: np.ndarray, above: np.ndarray, elapsed_s: float, known=True) -> np.ndarray:
-    """Seconds in a row above (+) or below (-) the SLO; a change of side starts afresh, and what is not known counts nothing.
-
-    >>> count(np.array([20.0, 20.0, -50.0]), np.array([True, False, True]), 10.0).tolist()
-    [30.0, -10.0, 10.0]
-    """
-    up = np.maximum(counter_s, 0) + elapsed_s
-    down = np.minimum(counter_s, 0) - elapsed_s
-    return np.where(known, np.where(above, up, down), counter_s)
+    jobs: JobArrays
+    counter_s: np.ndarray
+    last_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reactive:
-    """A single loop that steps up after 30 s above the SLO and down after 10 min below; `step` says how far."""
+    """Step up after 30 s above the SLO and down after 10 min below it; `step` is the new target of a step."""
 
     tick_s: float = 10.0
 
@@ -113,31 +106,37 @@ class Reactive:
         return at_least_one_each(jobs, capacity)
 
     def start(self, jobs):
-        fewest = np.maximum(1, jobs_array(jobs, "min_replicas"))
-        return ReactiveState(
-            jobs_array(jobs, "slo_s"), fewest, jobs_array(jobs, "max_replicas"), np.zeros(len(jobs)), 0.0
-        )
+        return ReactiveState(replace(arrays_of(jobs), min_replicas=minimum_replicas(jobs)), np.zeros(len(jobs)))
 
     def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         raise NotImplementedError
 
     def decide(self, state, observation):
-        elapsed_s = observation.now_s - state.last_s
         latency_s = observation.mean_latency_s
-        counter_s = count(state.counter_s, latency_s > state.slo_s, elapsed_s, ~np.isnan(latency_s))
-        up, down = counter_s >= UP_AFTER_S, counter_s <= -DOWN_AFTER_S
+        counter_s = count(state.counter_s, latency_s, state.jobs.slo_s, observation.now_s - state.last_s)
+        up, down = counter_s >= REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
         target = np.where(down, self.step(state, observation, -1), target)
-        target = np.clip(target, state.fewest, state.most)
+        target = np.clip(target, state.jobs.min_replicas, state.jobs.max_replicas)
         reason = tuple(REACTIVE_UP if u else REACTIVE_DOWN if d else HOLD for u, d in zip(up, down))
-        counter_s = np.where(up | down, 0.0, counter_s)
-        state = replace(state, counter_s=counter_s, last_s=observation.now_s)
+        state = replace(state, counter_s=np.where(up | down, 0.0, counter_s), last_s=observation.now_s)
         return state, Plan(target, np.zeros(len(target)), reason)
+
+
+def count(counter_s: np.ndarray, latency_s: np.ndarray, slo_s: np.ndarray, elapsed_s: float) -> np.ndarray:
+    """Consecutive seconds above (+) or below (-) the SLO, `elapsed_s` later; a missing latency changes nothing.
+
+    >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
+    [30.0, -10.0, 10.0, 5.0]
+    """
+    up = np.maximum(counter_s, 0) + elapsed_s
+    down = np.minimum(counter_s, 0) - elapsed_s
+    return np.where(np.isnan(latency_s), counter_s, np.where(latency_s > slo_s, up, down))
 
 
 @dataclass(frozen=True, slots=True)
 class AIAD(Reactive):
-    """Additive increase, additive decrease: one replica more after 30 s above the SLO, one less after 10 min below."""
+    """Additive increase, additive decrease: one replica more or less at each step."""
 
     name: str = "AIAD"
 
@@ -147,13 +146,13 @@ class AIAD(Reactive):
 
 @dataclass(frozen=True, slots=True)
 class Oneshot(Reactive):
-    """Linearly proportional to latency: x <- ceil(x * latency / SLO), up after 30 s above it, down after 10 min below."""
+    """Replicas in proportion to latency at each step: x <- ceil(x * latency / SLO)."""
 
     name: str = "Oneshot"
 
     def step(self, state, observation, direction):
-        latency_s = np.nan_to_num(observation.mean_latency_s)  # where it is missing nobody steps
-        return np.ceil(observation.target * latency_s / state.slo_s).astype(np.int64)
+        latency_s = np.nan_to_num(observation.mean_latency_s)  # a missing latency takes no step
+        return np.ceil(observation.target * latency_s / state.jobs.slo_s).astype(np.int64)
 
 
 register("FairShare")(lambda context: FairShare())

@@ -1,4 +1,4 @@
-"""The two control loops of the forecasting policies: a long-term one, and a reactive one in between (paper, section 4)."""
+"""The two control loops of the forecasting policies: a long-term one and a reactive one (paper, section 4)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.policies.baselines import UP_AFTER_S
-from faro_lib.policies.protocol import HOLD, REACTIVE_UP, Observation, Plan, at_least_one_each
+from faro_lib.forecast import Forecaster
+from faro_lib.policies.protocol import (
+    HOLD,
+    REACT_UP_AFTER_S,
+    REACTIVE_UP,
+    Observation,
+    Plan,
+    Policy,
+    at_least_one_each,
+    hold,
+)
 from faro_lib.utility import relaxed_utility
-from faro_lib.workload import Job, jobs_array
+from faro_lib.workload import Job, arrays_of
 
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """What both loops remember; arrays of shape (jobs,).
+    """The state of both loops; arrays of shape (jobs,).
 
-    minute : complete minutes that the forecaster has seen.
-    since_minute : the minute of the last long-term decision.
+    Attributes
+    ----------
+    forecaster : updated with every complete minute so far.
     counter_s : seconds above the SLO since the last long-term decision.
-    lost : utility that each job has lost so far, as its observed percentiles tell; an unknown one loses nothing.
+    lost : utility that each job has lost so far; a minute of unknown latency loses nothing.
+    minute, since_minute : complete minutes so far, and those at the last long-term decision.
     """
 
     jobs: tuple[Job, ...]
-    slo_s: np.ndarray
-    most: np.ndarray
-    forecaster: Any
+    forecaster: Forecaster
     counter_s: np.ndarray
     lost: np.ndarray
     minute: int = 0
@@ -36,17 +45,16 @@ class LoopState:
 
 @dataclass(frozen=True, slots=True)
 class TwoLoops:
-    """A policy that plans now and then and reacts in between; `plan` says how it plans.
+    """Plan at long intervals with a forecast, and react to latency in between; a subclass defines `plan`.
 
     Attributes
     ----------
-    forecaster : `forecast.Forecaster`, fitted; it sees each complete minute once.
-    first_s, interval_s, phase_s : the long-term loop decides at first_s and whenever now_s - phase_s is a multiple of
-        interval_s, but not before first_s.
+    first_s, interval_s, phase_s : the long-term loop decides at first_s, and later whenever now_s - phase_s is a
+        multiple of interval_s.
     reactive : whether the reactive loop runs.
     """
 
-    forecaster: Any
+    forecaster: Forecaster
     first_s: float = 60.0
     interval_s: float = 300.0
     phase_s: float = 0.0
@@ -57,53 +65,61 @@ class TwoLoops:
         return at_least_one_each(jobs, capacity)
 
     def start(self, jobs):
-        most = np.maximum(jobs_array(jobs, "max_replicas"), 1)
-        return LoopState(jobs, jobs_array(jobs, "slo_s"), most, self.forecaster.start(), *np.zeros((2, len(jobs))))
+        return LoopState(jobs, self.forecaster.start(), *np.zeros((2, len(jobs))))
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         raise NotImplementedError
 
-    def decide(self, state: LoopState, observation: Observation):
+    def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         state = fold_minutes(state, observation)
         if self.is_long_term(observation.now_s):
             plan = self.plan(state, observation)
-            cleared = np.zeros_like(state.counter_s)
-            return replace(state, counter_s=cleared, last_s=observation.now_s, since_minute=observation.minute), plan
-        return react_up(state, observation, steps=1 if self.reactive else 0)
+            counter_s = np.zeros_like(state.counter_s)
+            return replace(state, counter_s=counter_s, last_s=observation.now_s, since_minute=observation.minute), plan
+        return react_up(state, observation) if self.reactive else (state, hold(observation))
 
     def is_long_term(self, now_s: float) -> bool:
+        """Whether the tick at that time makes a long-term plan."""
         return now_s == self.first_s or (now_s > self.first_s and (now_s - self.phase_s) % self.interval_s == 0)
 
 
 def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
-    """Show the forecaster every complete minute that it has not seen; minutes beyond the observed history are missing."""
-    forecaster = state.forecaster
-    history = observation.arrivals_per_min
-    for minute in range(state.minute, observation.minute):
-        back = observation.minute - minute  # 1 = the newest
-        known = back <= history.shape[1]
-        forecaster = forecaster.update(history[:, -back] if known else np.full(len(history), np.nan))
-    lost = state.lost
-    if observation.minute > state.minute:
-        lost = (
-            lost
-            + 1
-            - relaxed_utility(
-                np.where(np.isnan(observation.tail_latency_s), 0.0, observation.tail_latency_s), state.slo_s
-            )
-        )
+    """The state updated with the minutes completed since; those before the observed history are missing (NaN)."""
+    if observation.minute == state.minute:
+        return state
+    forecaster, history = state.forecaster, observation.arrivals_per_min
+    for age in range(observation.minute - state.minute, 0, -1):  # 1 = the newest minute
+        forecaster = forecaster.update(history[:, -age] if age <= history.shape[1] else np.full(len(history), np.nan))
+    latency_s = np.where(np.isnan(observation.tail_latency_s), 0.0, observation.tail_latency_s)
+    lost = state.lost + 1 - relaxed_utility(latency_s, arrays_of(state.jobs).slo_s)
     return replace(state, forecaster=forecaster, lost=lost, minute=observation.minute)
 
 
-def react_up(state: LoopState, observation: Observation, steps: int = 1) -> tuple[LoopState, Plan]:
-    """The short-term loop: `steps` replicas more after 30 s above the SLO since the last long-term decision.
+def react_up(state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
+    """The reactive loop: one replica more after 30 s above the SLO since the last long-term decision.
 
-    Below the SLO, and during a change, the counter stands still.
+    The counter does not advance below the SLO or during a change.
     """
-    elapsed_s = observation.now_s - state.last_s
-    above = (observation.mean_latency_s > state.slo_s) & ~observation.changing
-    counter_s = state.counter_s + elapsed_s * above
-    up = (counter_s >= UP_AFTER_S) & (steps > 0)
-    target = np.minimum(observation.target + steps * up, np.maximum(state.most, observation.target))
+    jobs = arrays_of(state.jobs)
+    above = (observation.mean_latency_s > jobs.slo_s) & ~observation.changing
+    counter_s = state.counter_s + (observation.now_s - state.last_s) * above
+    up = counter_s >= REACT_UP_AFTER_S
+    target = np.minimum(observation.target + up, np.maximum(jobs.max_replicas, observation.target))
     state = replace(state, counter_s=np.where(up, 0.0, counter_s), last_s=observation.now_s)
-    return state, Plan(target, observation.drop, tuple(REACTIVE_UP if u else HOLD for u in up))
+    reason = tuple(REACTIVE_UP if u else HOLD for u in up)
+    return state, Plan(target, observation.drop, reason)
+
+
+def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
+    """The policy with another tick; long-term plans keep their interval, rounded to ticks, and start at once.
+
+    Raises
+    ------
+    ValueError : the tick is not positive.
+    """
+    if not tick_s > 0:
+        raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
+    if isinstance(policy, TwoLoops):
+        interval_s = tick_s * max(1, round(policy.interval_s / tick_s))
+        changes = dict(first_s=tick_s, interval_s=interval_s, phase_s=0.0) | changes
+    return replace(policy, tick_s=tick_s, **changes)  # type: ignore[type-var]

@@ -1,4 +1,4 @@
-"""The paper's edition: MArk/Cocktail/Barista, and Faro as its published code decides (paper/faro.md, section 2)."""
+"""The policies as published: MArk/Cocktail/Barista, Faro (EuroSys'25), and Faro with another solver."""
 
 from __future__ import annotations
 
@@ -7,32 +7,39 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.allocate import solve_paper
+from faro_lib.allocate import Allocation, shrink, solve, solve_hierarchical, solve_paper
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.protocol import HISTORY_MINUTES, HOLD, PLANNED, Observation, Plan
-from faro_lib.policies.registry import register
-from faro_lib.workload import jobs_array
-from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.policies.protocol import (
+    HISTORY_MINUTES,
+    PLAN_ATTEMPTS,
+    Observation,
+    Plan,
+    minimum_replicas,
+    reasons,
+)
+from faro_lib.policies.registry import PolicyFactory, register
+from faro_lib.utility import DROPS, build_table
+from faro_lib.workload import arrays_of
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-OBJECTIVES = {
-    "Faro-Sum": "Sum",
-    "Faro-Fair": "Fair",
-    "Faro-FairSum": "FairSum",
-    "Faro-PenaltySum": "PenaltySum",
-    "Faro-PenaltyFairSum": "PenaltyFairSum",
-}
+MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # of the adaptive quantile
 
 
 def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
-    """Requests per minute since the last long-term decision, (jobs, minutes): the forecast before there is one."""
+    """Requests per minute since the last long-term decision (jobs, minutes): the forecast until one is possible."""
     minutes = max(1, min(observation.minute - state.since_minute, observation.arrivals_per_min.shape[1]))
     return observation.arrivals_per_min[:, -minutes:]
 
 
+def long_term_plan(target: np.ndarray, drop: np.ndarray, observation: Observation, forecast_rps: np.ndarray) -> Plan:
+    reason = reasons(target, observation.target)
+    return Plan(target, drop, reason, PLAN_ATTEMPTS, forecast_rps=forecast_rps)
+
+
 @dataclass(frozen=True, slots=True)
 class MArk(TwoLoops):
-    """Predictive per job, each for itself: x = ceil(max forecast rate x service time / SLO), with the reactive step."""
+    """Predictive scaling of each job alone: x = ceil(max forecast rate x service time / SLO), and the reactive loop."""
 
     name: str = "MArk"
     horizon_minutes: int = HORIZON_MINUTES
@@ -42,27 +49,28 @@ class MArk(TwoLoops):
             per_min = counts_since(state, observation)
         else:
             per_min = state.forecaster.mean(self.horizon_minutes)
+        jobs = arrays_of(state.jobs)
         rate_rps = np.nanmax(per_min, axis=1) / MINUTE_S
-        per_replica_rps = state.slo_s / jobs_array(state.jobs, "service_time_s")
-        wanted = np.ceil(np.nan_to_num(rate_rps) / per_replica_rps - 1e-9).astype(np.int64)
-        target = np.clip(wanted, np.maximum(1, jobs_array(state.jobs, "min_replicas")), state.most)
-        return _long_term(target, np.zeros(len(target)), observation, rate_rps)
+        per_replica_rps = jobs.slo_s / jobs.service_time_s
+        wanted = np.ceil(np.nan_to_num(rate_rps) / per_replica_rps - TOLERANCE).astype(np.int64)
+        target = np.clip(wanted, minimum_replicas(state.jobs), jobs.max_replicas)
+        return long_term_plan(target, np.zeros(len(target)), observation, rate_rps)
 
 
 @dataclass(frozen=True, slots=True)
 class PaperFaro(TwoLoops):
-    """Faro by its published settings: one quantile of the forecast, COBYLA on the continuous relaxation, rounding, shrinking.
+    """Faro with its published settings: a forecast quantile, COBYLA on the continuous relaxation, rounding, shrinking.
 
-    Every field is a step of the paper's ablation (its Figure 16).
+    Each field is a step of the paper's ablation (its Figure 16).
 
     Attributes
     ----------
     objective : a name that `allocate.solve_paper` knows.
     latency_model, utility : "upper-bound" or "half-mmc"; "precise" or "relaxed".
     predictive : False decides on the counts since the last decision.
-    quantile : of the forecast, a minute at a time; with `adaptive` raised in steps of 0.1 to 0.9 while the solution leaves
-        replicas free, keeping the last that left some. None: the mean, a point forecast.
-    shrink : give back what is not worth 1e-4.
+    quantile : of the forecast of each minute; None is its mean.
+    adaptive : raise the quantile in steps of 0.1 up to 0.9 and keep the last solution that leaves replicas free.
+    shrink : give back replicas worth less than 1e-4.
     method : "nlopt-cobyla" is Powell's code, as SciPy had it when the paper was written; SciPy 1.16 replaced it.
     """
 
@@ -81,30 +89,30 @@ class PaperFaro(TwoLoops):
     def plan(self, state, observation):
         if not self.predictive or observation.minute < HISTORY_MINUTES:
             per_min = np.nan_to_num(counts_since(state, observation).mean(axis=1, keepdims=True))
-            chosen = self._solve(state, observation, per_min)
+            allocation = self.allocate(state, observation, per_min)
         elif self.quantile is None:
             per_min = state.forecaster.mean(self.horizon_minutes)
-            chosen = self._solve(state, observation, per_min)
+            allocation = self.allocate(state, observation, per_min)
         else:
-            per_min, chosen = self._quantiles(state, observation)
-        return _long_term(chosen.replicas, chosen.drop, observation, per_min.mean(axis=1) / MINUTE_S)
+            per_min, allocation = self.allocate_adaptively(state, observation, self.quantile)
+        return long_term_plan(allocation.replicas, allocation.drop, observation, per_min.mean(axis=1) / MINUTE_S)
 
-    def _quantiles(self, state, observation):
+    def allocate_adaptively(self, state, observation, quantile: float) -> tuple[np.ndarray, Allocation]:
+        """The forecast (jobs, minutes) at the highest quantile that leaves replicas free, and its solution."""
         samples = state.forecaster.sample(self.horizon_minutes, self.samples)
-        per_min = np.quantile(samples, self.quantile, axis=1)
-        chosen = self._solve(state, observation, per_min)
-        cores = jobs_array(state.jobs, "cores")
-        level = self.quantile
-        while self.adaptive and level < 0.89 and chosen.replicas @ cores < observation.capacity:
-            level += 0.1
-            higher = np.quantile(samples, level, axis=1)
-            raised = self._solve(state, observation, higher)
+        per_min = np.quantile(samples, quantile, axis=1)
+        allocation = self.allocate(state, observation, per_min)
+        cores = arrays_of(state.jobs).cores
+        while self.adaptive and quantile < MAX_QUANTILE - 0.01 and allocation.replicas @ cores < observation.capacity:
+            quantile += QUANTILE_STEP
+            higher = np.quantile(samples, quantile, axis=1)
+            raised = self.allocate(state, observation, higher)
             if raised.replicas @ cores >= observation.capacity:
                 break
-            per_min, chosen = higher, raised
-        return per_min, chosen
+            per_min, allocation = higher, raised
+        return per_min, allocation
 
-    def _solve(self, state, observation, per_min) -> Any:
+    def allocate(self, state, observation, per_min) -> Allocation:
         return solve_paper(
             state.jobs,
             np.maximum(per_min, 1.0) / MINUTE_S,
@@ -119,21 +127,58 @@ class PaperFaro(TwoLoops):
             cold_start=None if self.predictive else False,
         )
 
+    def table_inputs(self, state, observation, per_min) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments of `utility.build_table` for the paper's formulation."""
+        running, cores = np.maximum(observation.running, 1), arrays_of(state.jobs).cores
+        full = bool(running @ cores >= observation.capacity)
+        return (state.jobs, np.maximum(per_min, 1.0)[:, None] / MINUTE_S, running), {
+            "latency_model": self.latency_model,
+            "utility": self.utility,
+            "drops": DROPS if self.objective.startswith("Penalty") else None,
+            "cold_start_minutes": 1.0 if self.predictive and full else 0.0,
+            "max_replicas": int(observation.capacity / cores.min()),
+        }
 
-def _long_term(target, drop, observation, forecast_rps) -> Plan:
-    reason = tuple(PLANNED if moved else HOLD for moved in target != observation.target)
-    return Plan(target, drop, reason, attempts=5, forecast_rps=forecast_rps)
+
+@dataclass(frozen=True, slots=True)
+class ExactPaperFaro(PaperFaro):
+    """The exact integer solution instead of COBYLA."""
+
+    name: str = "Faro-Sum (paper, exact)"
+
+    def allocate(self, state, observation, per_min):
+        inputs, options = self.table_inputs(state, observation, per_min)
+        table = build_table(*inputs, **options)
+        allocation = solve(table, observation.capacity, self.objective, current=observation.target)
+        return shrink(table, allocation, observation.capacity) if self.shrink else allocation
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedPaperFaro(PaperFaro):
+    """Hierarchical: between groups first, then inside each (EuroSys'25, section 4.4), without shrinking.
+
+    Attributes
+    ----------
+    solver : a name in `allocate.SOLVERS`, used at both levels.
+    """
+
+    name: str = "Faro-Sum (paper, hierarchical)"
+    groups: int = 10
+    solver: str = "nlopt-cobyla"
+
+    def allocate(self, state, observation, per_min):
+        inputs, options = self.table_inputs(state, observation, per_min)
+        groups = min(self.groups, len(state.jobs))
+        return solve_hierarchical(
+            *inputs, observation.capacity, groups=groups, objective=self.objective, solver=self.solver, **options
+        )
+
+
+def _factory(name: str, objective: str) -> PolicyFactory:
+    return lambda context: PaperFaro(context.require("forecaster", name), name=name, objective=objective)
 
 
 register("MArk")(lambda context: MArk(context.require("forecaster", "MArk")))
-
-
-def _edition(name: str, objective: str):
-    paper_name = f"{name} (paper)"
-    register(paper_name)(
-        lambda context: PaperFaro(context.require("forecaster", paper_name), name=paper_name, objective=objective)
-    )
-
-
-for _name, _objective in OBJECTIVES.items():
-    _edition(_name, _objective)
+for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
+    _name = f"Faro-{_objective} (paper)"
+    register(_name)(_factory(_name, _objective))

@@ -1,4 +1,4 @@
-"""What the platforms do by themselves: the Kubernetes HPA's rule and Ray Serve's own, each with its default parameters."""
+"""The autoscalers of the platforms with their default parameters: Kubernetes' HPA and Ray Serve's own."""
 
 from __future__ import annotations
 
@@ -6,59 +6,63 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from faro_lib.policies.protocol import HOLD, REACTIVE_DOWN, REACTIVE_UP, Plan, at_least_one_each
+from faro_lib.policies.protocol import (
+    REACTIVE_DOWN,
+    REACTIVE_UP,
+    Observation,
+    Plan,
+    at_least_one_each,
+    minimum_replicas,
+    reasons,
+)
 from faro_lib.policies.registry import register
-from faro_lib.workload import jobs_array
-from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload import JobArrays, arrays_of
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+
+Window = tuple[tuple[float, np.ndarray], ...]  # (instant, values), oldest first
 
 
 @dataclass(frozen=True, slots=True)
 class PlatformState:
-    service_time_s: np.ndarray
-    fewest: np.ndarray
-    most: np.ndarray
-    window: tuple[tuple[float, np.ndarray], ...] = ()  # (instant, what was seen or recommended), oldest first
-    counter_s: np.ndarray | None = None  # seconds in a row that more (+) or fewer (-) replicas were wanted
+    """window : past observations or recommendations; counter_s : as in `baselines.ReactiveState`."""
+
+    jobs: JobArrays
+    counter_s: np.ndarray
+    window: Window = ()
 
     @classmethod
-    def of(cls, jobs, **fields) -> PlatformState:
-        return cls(
-            jobs_array(jobs, "service_time_s"),
-            np.maximum(1, jobs_array(jobs, "min_replicas")),
-            jobs_array(jobs, "max_replicas"),
-            **fields,
-        )
+    def of(cls, jobs) -> PlatformState:
+        return cls(replace(arrays_of(jobs), min_replicas=minimum_replicas(jobs)), np.zeros(len(jobs)))
+
+    def within_bounds(self, replicas: np.ndarray) -> np.ndarray:
+        return np.clip(replicas, self.jobs.min_replicas, self.jobs.max_replicas)
 
 
-def remember(window, now_s: float, seen: np.ndarray, back_s: float):
-    """The window with one more entry, without those that are `back_s` old."""
-    return (*((at_s, old) for at_s, old in window if at_s > now_s - back_s), (now_s, seen))
+def appended(window: Window, now_s: float, values: np.ndarray, back_s: float) -> Window:
+    """The window with one more entry and without those that are `back_s` old."""
+    return (*(entry for entry in window if entry[0] > now_s - back_s), (now_s, values))
 
 
-def _plan(target, observation) -> Plan:
-    reason = (
-        REACTIVE_UP if wanted > now else REACTIVE_DOWN if wanted < now else HOLD
-        for wanted, now in zip(target, observation.target)
-    )
-    return Plan(target, np.zeros(len(target)), tuple(reason))
+def reactive_plan(target: np.ndarray, observation: Observation) -> Plan:
+    return Plan(target, np.zeros(len(target)), reasons(target, observation.target, REACTIVE_UP, REACTIVE_DOWN))
 
 
 @dataclass(frozen=True, slots=True)
 class HPA:
     """The Kubernetes Horizontal Pod Autoscaler on CPU utilisation, with the defaults of autoscaling/v2.
 
-    desired = ceil(ready pods x utilisation / target utilisation), nothing within a tolerance of 10 %; pods that start
-    count as idle when they would be reasons to grow; at most max(4 pods, 100 %) more in 15 s; down only to the highest
-    recommendation of the last 5 minutes; no metric, no action. Sources: kubernetes.io, "Horizontal Pod Autoscaling",
-    sections "Algorithm details" and "Default behavior"; kube-controller-manager's flags
+    desired = ceil(ready pods x utilisation / target utilisation); no change within a tolerance of 10 %; starting pods
+    count as idle when the rule would scale up; at most max(4 pods, 100 %) more in 15 s; down only to the highest
+    recommendation of the last 5 minutes; no change without a metric. Sources: kubernetes.io, "Horizontal Pod
+    Autoscaling", sections "Algorithm details" and "Default behavior"; kube-controller-manager's flags
     --horizontal-pod-autoscaler-sync-period (15 s), -tolerance (0.1), -downscale-stabilization (5 min).
 
-    A pod's CPU is busy while it serves, so its utilisation is min(1, rate x service time / running); the rate is that of
-    the last complete minute, as metrics pipelines deliver it, the service time the planner's.
+    A pod's CPU is busy while it serves, so its utilisation is min(1, rate x service time / running). The rate is that of
+    the last complete minute, as metrics pipelines deliver it; the service time is the planner's.
 
     Attributes
     ----------
-    utilisation : the target, 80 % (what Kubernetes uses where an HPA names no metric).
+    utilisation : the target, 80 % (the default of Kubernetes for an HPA that names no metric).
     """
 
     utilisation: float = 0.8
@@ -76,37 +80,33 @@ class HPA:
         return PlatformState.of(jobs)
 
     def decide(self, state, observation):
-        now = observation.target
+        now, now_s = observation.target, observation.now_s
         desired, known = self.recommend(state, observation)
-        # The controller's first recommendation is what it finds; what was not measured recommends nothing.
-        window = remember(
-            state.window or ((observation.now_s, now),),
-            observation.now_s,
-            np.where(known, desired, 0),
-            self.stabilisation_s,
-        )
+        # The first recommendation is the current target; a job without a metric recommends nothing.
+        window = state.window or ((now_s, now),)
+        window = appended(window, now_s, np.where(known, desired, 0), self.stabilisation_s)
         highest = np.max([recommended for _, recommended in window], axis=0)
-        most_up = np.maximum(now + self.up_pods, np.ceil(now * self.up_factor)).astype(np.int64)
-        target = np.where(desired > now, np.minimum(desired, most_up), np.minimum(now, highest))
-        target = np.clip(np.where(known, target, now), state.fewest, state.most)
-        return replace(state, window=window), _plan(target, observation)
+        max_up = np.maximum(now + self.up_pods, np.ceil(now * self.up_factor)).astype(np.int64)
+        target = np.where(desired > now, np.minimum(desired, max_up), np.minimum(now, highest))
+        target = state.within_bounds(np.where(known, target, now))
+        return replace(state, window=window), reactive_plan(target, observation)
 
-    def recommend(self, state, observation) -> tuple[np.ndarray, np.ndarray]:
-        """Replicas by the metric alone, and where there is a metric; the present target where it says nothing."""
+    def recommend(self, state: PlatformState, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
+        """Replicas by the metric alone, and whether there is a metric; the present target where there is none."""
         history, now = observation.arrivals_per_min, observation.target
         if not history.shape[1]:
             return now, np.zeros(len(now), bool)
         ready, starting = observation.running, np.maximum(observation.starting, 0)
-        busy = history[:, -1] / MINUTE_S * state.service_time_s
+        busy = history[:, -1] / MINUTE_S * state.jobs.service_time_s
         known = np.isfinite(busy) & (ready > 0)
         ratio = np.where(known, np.minimum(1.0, busy / np.maximum(ready, 1)), self.utilisation) / self.utilisation
-        # Pods without a metric yet are taken as idle where the others ask for more: growth is not asked for twice.
+        # Starting pods count as idle when the others ask for more, so that growth is not requested twice.
         pods = np.where(ratio > 1, ready + starting, ready)
         diluted = ratio * ready / np.maximum(pods, 1)
-        desired = np.ceil(diluted * pods - 1e-9).astype(np.int64)
-        turned = (ratio > 1) & ((diluted < 1) | (desired < now))
-        quiet = ~known | (np.abs(diluted - 1) <= self.tolerance) | turned
-        return np.clip(np.where(quiet, now, desired), state.fewest, state.most), known
+        desired = np.ceil(diluted * pods - TOLERANCE).astype(np.int64)
+        reversed_ = (ratio > 1) & ((diluted < 1) | (desired < now))
+        unchanged = ~known | (np.abs(diluted - 1) <= self.tolerance) | reversed_
+        return state.within_bounds(np.where(unchanged, now, desired)), known
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,23 +131,22 @@ class RayServe:
         return at_least_one_each(jobs, capacity)
 
     def start(self, jobs):
-        return PlatformState.of(jobs, counter_s=np.zeros(len(jobs)))
+        return PlatformState.of(jobs)
 
     def decide(self, state, observation):
-        window = remember(state.window, observation.now_s, observation.ongoing, self.look_back_s)
-        samples = np.array([queue for _, queue in window], float)
-        seen = ~np.isnan(samples)
-        mean = np.where(seen, samples, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-        desired = np.where(seen.any(axis=0), np.ceil(mean / self.ongoing - 1e-9), observation.target).astype(np.int64)
-        desired = np.clip(desired, state.fewest, state.most)
+        now = observation.target
+        window = appended(state.window, observation.now_s, observation.ongoing, self.look_back_s)
+        samples = np.array([ongoing for _, ongoing in window], float)
+        known = ~np.isnan(samples)
+        mean = np.where(known, samples, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        desired = np.where(known.any(axis=0), np.ceil(mean / self.ongoing - TOLERANCE), now).astype(np.int64)
+        desired = state.within_bounds(desired)
 
-        more, fewer = desired > observation.target, desired < observation.target
-        counter_s = np.where(more, np.maximum(state.counter_s, 0) + self.tick_s, 0.0)
-        counter_s = np.where(fewer, np.minimum(state.counter_s, 0) - self.tick_s, counter_s)
+        counter_s = np.where(desired > now, np.maximum(state.counter_s, 0) + self.tick_s, 0.0)
+        counter_s = np.where(desired < now, np.minimum(state.counter_s, 0) - self.tick_s, counter_s)
         act = (counter_s >= self.up_after_s) | (counter_s <= -self.down_after_s)
-        target = np.where(act, desired, observation.target)
         state = replace(state, window=window, counter_s=np.where(act, 0.0, counter_s))
-        return state, _plan(target, observation)
+        return state, reactive_plan(np.where(act, desired, now), observation)
 
 
 register("HPA")(lambda context: HPA())

@@ -1,13 +1,15 @@
-"""Policies by name. A new policy is one file and one `@register("Name")` on a function that makes it."""
+"""Policies by name. A new policy is one file and one `@register("Name")` on the function that makes it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from faro_lib.allocate import OBJECTIVES
+from faro_lib.forecast import Forecaster
 from faro_lib.policies.protocol import Policy
+from faro_lib.queueing import LatencyTable
 from faro_lib.registry import Registry
 from faro_lib.workload import Job
 
@@ -16,41 +18,46 @@ from faro_lib.workload import Job
 class PolicyContext:
     """What a policy may be made from.
 
-    forecaster : fitted on training days only; None if there is none.
-    latency_model : a measured latency table (`queueing.LatencyTable`), or None.
+    Attributes
+    ----------
+    forecaster : fitted on training days only, or None.
+    latency_model : measured latencies (`simulate.measure`), or None.
     """
 
     jobs: tuple[Job, ...]
-    forecaster: Any = None
-    latency_model: Any = None
+    forecaster: Forecaster | None = None
+    latency_model: LatencyTable | None = None
 
-    def require(self, part: str, policy: str):
+    def require(self, part: str, policy: str) -> Any:
+        """The part of that name; ValueError if the context has none."""
         value = getattr(self, part)
         if value is None:
-            raise ValueError(f"policy {policy!r} needs a {part}; the context that it is made from has none")
+            raise ValueError(f"policy {policy!r} needs a {part}; its context has none")
         return value
 
 
 PolicyFactory = Callable[[PolicyContext], Policy]
 FACTORIES: Registry[PolicyFactory] = Registry("policy")
+_FAMILIES: dict[str, tuple[Callable[[str], bool], Callable[[str], PolicyFactory]]] = {}
 
 
-def register(name: str):
-    """Enter the function below as the factory of policy `name`."""
+def register(name: str) -> Callable[[PolicyFactory], PolicyFactory]:
+    """Register the function below as the factory of policy `name`."""
+    return partial(FACTORIES.enter, name)
 
-    def enter(factory: PolicyFactory) -> PolicyFactory:
-        return FACTORIES.enter(name, factory)
 
-    return enter
+def register_family(prefix: str, accepts: Callable[[str], bool], factory: Callable[[str], PolicyFactory]) -> None:
+    """Let every name `prefix + member` with an accepted member be a policy: the one that `factory(member)` makes."""
+    _FAMILIES[prefix] = accepts, factory
 
 
 def factory_of(name: str) -> PolicyFactory:
-    """The factory of policy `name`; for every registered objective, whoever registered it, there is `Faro-<objective>`."""
-    objective = name.removeprefix("Faro-")
-    if not FACTORIES.knows(name) and objective != name and OBJECTIVES.knows(objective):
-        from faro_lib.policies.faro import chosen
-
-        return lambda context: chosen(context, objective)
+    """The factory of policy `name`; ValueError, with the nearest name, if there is none."""
+    if not FACTORIES.knows(name):
+        for prefix, (accepts, factory) in _FAMILIES.items():
+            member = name.removeprefix(prefix)
+            if member != name and accepts(member):
+                return factory(member)
     return FACTORIES.find(name)
 
 
