@@ -16,9 +16,11 @@ from faro_lib.kube import preflight
 from faro_lib.kube.capacity import CORES
 from faro_lib.kube.dashboard import dashboard
 from faro_lib.kube.deployments import DeploymentRef
+from faro_lib.policies.protocol import minimum_replicas
 from faro_lib.rayserve.deploy import configuration
 from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
+from faro_lib.workload.jobs import arrays_of
 
 NAME = "faro-controller"
 METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
@@ -115,7 +117,7 @@ class ManifestSpec:
             if not self.prometheus:
                 raise ValueError("backend=deployments needs prometheus, the address that the jobs' queries go to")
             check_address(self.prometheus, "prometheus")
-        need, workers = sum(max(1, job.min_replicas) * job.cores for job in self.jobs), self.workers
+        need, workers = float(minimum_replicas(self.jobs) @ arrays_of(self.jobs).cores), self.workers
         if self.backend == "rayserve" and need > workers.total:
             have = f"workers: {workers.count} x {workers.cores} cores"
             raise ValueError(f"{have} cannot hold the minimum of {len(self.jobs)} jobs, {need:g} cores")
