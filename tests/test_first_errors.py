@@ -245,7 +245,7 @@ class TestAFullDisk:
 
     def test_the_last_line_says_what_to_do(self, filled):
         said, _ = filled
-        _, _, end = said["first.out"].partition("What went wrong; what is finished stays")
+        _, _, end = said["first.out"].partition("Errors of this run:")
         assert end.splitlines()[1] == f"notebooks/50_simulation.ipynb: {DISK_FULL}"
         assert "Traceback" not in said["first.out"]
 

@@ -90,7 +90,8 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
         axis.set_xticks(range(len(clusters)), [f"{jobs:,.0f} jobs on\n{replicas:,.0f}" for jobs, replicas in clusters])
         axis.set(title=f"jobs {way}", xlabel="jobs on replicas")
     axes[0][0].set_ylabel("lost utility per job")
-    legend_above(figure, *axes[0][0].get_legend_handles_labels(), columns=3)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, 3)
     return figure
 
 
@@ -132,7 +133,8 @@ def hierarchical_simulated(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure
     for axis in (left, right):
         axis.set_xticks(counts, [f"{count:g}" for count in counts])
         axis.minorticks_off()
-    legend_above(figure, *left.get_legend_handles_labels(), columns=2)
+    handles, labels = left.get_legend_handles_labels()
+    legend_above(figure, handles, labels, 2)
     return figure
 
 
