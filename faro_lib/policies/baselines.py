@@ -28,7 +28,7 @@ REACT_DOWN_AFTER_S = 600.0  # seconds below the SLO after which replicas are rem
 
 
 def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None) -> np.ndarray:
-    """Replicas (jobs,) from an equal share of the cores for each job, within its bounds; the rest stays unused.
+    """Replicas (jobs,) from an equal share of the cores for each job, within bounds and quotas; the rest is unused.
 
     Jobs that are not `present`, bool (jobs,), get their minimum and the others share what remains.
 
@@ -45,9 +45,13 @@ def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | Non
         return share
     equal = (capacity / len(jobs) / arrays.cores + TOLERANCE).astype(np.int64)
     share = np.clip(equal, minimum, arrays.max_replicas)
-    while share @ arrays.cores > capacity + TOLERANCE:  # the others pay for minima above the equal share
-        share[np.argmax(np.where(share > minimum, share * arrays.cores, -np.inf))] -= 1
-    return share
+    while True:  # minima above the equal share are paid for by the others, and quotas by the jobs of their tenant
+        cores = share * arrays.cores
+        over_quota = np.bincount(arrays.group, cores, len(arrays.quota)) > arrays.quota + TOLERANCE
+        over = over_quota[arrays.group] | (cores.sum() > capacity + TOLERANCE)
+        if not over.any():
+            return share
+        share[np.argmax(np.where(over & (share > minimum), cores, -np.inf))] -= 1
 
 
 @dataclass(frozen=True, slots=True)

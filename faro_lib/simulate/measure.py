@@ -48,8 +48,8 @@ def measure(
         rates[k, 1:] = per_min / 60
         for column, x in enumerate(replicas):
             counts = np.repeat(per_min[:, None] * x, minutes + 1, axis=1)
-            # A class has no bounds, whatever its first job may have.
-            fixed = replace(job, min_replicas=x, max_replicas=x)
+            # A class has neither the bounds nor the quota of its first job.
+            fixed = replace(job, min_replicas=x, max_replicas=x, tenant_quota=None)
             workload = Workload(tuple(replace(fixed, name=str(n)) for n in range(len(per_min))), counts)
             draws = draw(workload, seed, router=serving_model.router)
             run = simulate(workload, Fixed(x), x * len(per_min) * job.cores, draws=draws, serving_model=serving_model)
