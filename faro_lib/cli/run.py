@@ -112,7 +112,7 @@ def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
 def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> PolicyContext:
     """What the policy is made from; the forecaster is fitted to the counts in `history`, or starts unfitted."""
     from faro_lib import forecast
-    from faro_lib.forecast.kalman import untaught
+    from faro_lib.forecast.kalman import untrained
     from faro_lib.policies import PolicyContext
     from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
     from faro_lib.simulate import ServingModel
@@ -125,7 +125,7 @@ def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> 
         days = traces.train if traces.days else traces.evaluation[None]
         fitted = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
     else:
-        fitted = untaught(tuple(job.name for job in table))
+        fitted = untrained(tuple(job.name for job in table))
     serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
     latency_model = measure(table, minutes=20, serving_model=serving_model)
     return PolicyContext(table, forecaster=fitted, latency_model=latency_model)
