@@ -6,11 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
-from faro_lib.cli.shared import DEFAULT_POLICY, Jobs, Policy, option
+from faro_lib.cli.shared import DEFAULT_POLICY, Policy, option
 
 
 def manifests(
-    jobs: Jobs,
+    jobs: Annotated[str, option("Table of jobs, a .yaml file that says how each job is served.")],
     out: Annotated[str, option("Folder to write to, for `kubectl apply -k`.")] = "manifests",
     backend: Annotated[str, option("rayserve (KubeRay) or deployments (any model server).")] = "rayserve",
     namespace: Annotated[str, option("Namespace of all objects.")] = "faro",

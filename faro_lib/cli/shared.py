@@ -18,10 +18,8 @@ def option(help: str, *names: str, default: str | None = None) -> Any:
     return typer.Option(*names, help=help, show_default=default or True)
 
 
-Jobs = Annotated[str, option("Table of jobs, a .yaml or .csv file.")]
 OptionalJobs = Annotated[str | None, option("Table of jobs with SLOs and service times, .yaml or .csv.")]
 Policy = Annotated[str, option("Name of the policy.")]
-Capacity = Annotated[int, option("Cores of the cluster.")]
 Address = Annotated[str | None, option("Address of Ray's dashboard, http://host:8265.")]
 ServeAddress = Annotated[str | None, option("Address of Ray Serve.", default="port 8000 of the same host")]
 Prometheus = Annotated[str | None, option("Address of the Prometheus server to query, http://host:9090.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from faro_lib.cli.shared import DEFAULT_POLICY, Capacity, OptionalJobs, Plugins, option, say, text_table
+from faro_lib.cli.shared import DEFAULT_POLICY, OptionalJobs, Plugins, option, say, text_table
 
 COMPARED = ("FairShare", "AIAD", DEFAULT_POLICY)
 
@@ -14,7 +14,7 @@ def simulate(
     workload: Annotated[str, option("synthetic, faro-10jobs, or a CSV file of counts.")] = "synthetic",
     jobs: OptionalJobs = None,
     policy: Annotated[list[str] | None, option("Policy; repeatable.", default=", ".join(COMPARED))] = None,
-    capacity: Capacity = 32,
+    capacity: Annotated[int, option("Cores of the cluster.")] = 32,
     trials: Annotated[int, option("Trials per policy, each with its own seed.")] = 1,
     minutes: Annotated[int | None, option("Length of the simulated day.", default="all of it")] = None,
     forecaster: Annotated[str, option("Forecaster of the policies that use one.")] = "ar",
