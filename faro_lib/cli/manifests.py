@@ -37,8 +37,7 @@ def manifests(
     RayService, controller, permissions, quota, network policy, disruption budgets, dashboard.
     """
     from faro_lib.kube.deployments import DeploymentRef
-    from faro_lib.kube.manifests import APPLY_FIRST, ManifestSpec, write
-    from faro_lib.kube.rayservice import SECRET, SECRET_KEY, Workers
+    from faro_lib.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY, ManifestSpec, Workers, write
     from faro_lib.kube.status import GROUP, PLURAL
     from faro_lib.policies import factory_of
     from faro_lib.policies.baselines import fair_share
