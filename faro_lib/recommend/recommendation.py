@@ -11,9 +11,9 @@ from faro_lib.allocate import OBJECTIVES
 from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.recommend.sizing import busiest, violations_by_capacity, capacity_range, knee, required_cores
 from faro_lib.recommend.load_history import MIN_HISTORY_MINUTES, History, history_of
 from faro_lib.recommend.now import Advice, advise
+from faro_lib.recommend.sizing import busiest, capacity_range, knee, required_cores, violations_by_capacity
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 
