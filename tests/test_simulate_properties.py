@@ -14,7 +14,7 @@ from schedules import Schedule, schedules
 
 from faro_lib.policies import AIAD, FairShare, Oneshot
 from faro_lib.simulate import TRIAL_SEEDS, Draws, ServingModel, SimulatedCluster, draw, simulate
-from faro_lib.simulate.latencies import percentile_of
+from faro_lib.simulate.latencies import quantile_of
 from faro_lib.simulate.pods import CHECK_S
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.arrivals import sample_arrivals
@@ -189,10 +189,10 @@ def test_a_percentile_interpolates_as_numpy_does_and_is_infinite_as_soon_as_a_re
     values = np.random.default_rng(0).permutation(np.array(served + [np.inf] * refused))
     position = q * (len(values) - 1)
     if np.ceil(position) > len(served) - 1:
-        assert percentile_of(values, q) == np.inf
+        assert quantile_of(values, q) == np.inf
     else:
         finite_stand_in = np.where(np.isinf(values), 1e6, values)
-        assert percentile_of(values, q) == pytest.approx(np.quantile(finite_stand_in, q), rel=1e-9)
+        assert quantile_of(values, q) == pytest.approx(np.quantile(finite_stand_in, q), rel=1e-9)
 
 
 def test_a_cluster_that_nobody_needs_any_more_frees_its_requests_at_once():
