@@ -1,4 +1,4 @@
-"""The platforms' own guardrails, checked against worked examples of their documentation and against their stated limits."""
+"""The platforms' own autoscalers, against worked examples of their documentation and their stated limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def hpa(target, pods, *, starting=0, now_s=15.0, state=None):
     return int(plan.target[0]), state
 
 
-def test_hpa_asks_for_the_pods_that_bring_the_utilisation_to_80_percent():
+def test_hpa_requests_the_pods_that_bring_the_utilisation_to_80_percent():
     assert hpa(8, 7.99)[0] == 10  # 8 x (1.0 / 0.8)
     assert hpa(4, 3.7)[0] == 5  # 4 x (0.925 / 0.8) = 4.6
 
@@ -39,12 +39,12 @@ def test_hpa_does_nothing_within_ten_percent_of_its_target():
     assert hpa(10, 7.3)[0] == 10
 
 
-def test_a_pod_is_never_busier_than_wholly_so_hpa_grows_by_at_most_a_quarter():
+def test_hpa_grows_by_at_most_a_quarter_as_utilisation_is_at_most_one():
     assert hpa(8, 80)[0] == 10
 
 
-def test_pods_that_start_count_as_idle_so_hpa_does_not_ask_for_them_twice():
-    assert hpa(10, 8, starting=2)[0] == 10  # 8 wholly busy of 8 that run: 10, and 2 are on their way
+def test_starting_pods_count_as_idle_so_hpa_does_not_request_them_twice():
+    assert hpa(10, 8, starting=2)[0] == 10  # 8 of 8 running pods are busy: 10 are needed, and 2 are starting
 
 
 def test_hpa_shrinks_only_to_the_highest_recommendation_of_five_minutes():
