@@ -75,7 +75,7 @@ def test_oneshot_leaves_one_replica_to_a_job_without_requests():
 
 
 @pytest.mark.parametrize("policy", [AIAD(), Oneshot()], ids=lambda policy: policy.name)
-def test_targets_stay_within_a_jobs_bounds(policy):
+def test_targets_stay_within_the_bounds_of_a_job(policy):
     job = (Job("a", min_replicas=2, max_replicas=6),)
     for latency_s, bound in ((50.0, 6), (0.01, 2)):
         state, target = policy.start(job), 4
