@@ -90,14 +90,13 @@ def new_station(jobs: int, slots: int, queue_length: int, max_ongoing: int, seco
 
 def with_slots(station: Station, slots: int) -> Station:
     """The station with room for more replicas."""
-
-    def grown(array, empty):
-        wider = np.full((array.shape[0], slots, *array.shape[2:]), empty, array.dtype)
-        wider[:, : array.shape[1]] = array
-        return wider
-
-    empty = dict(order=0, inside=0, ring=0, ring_done_s=0.0, ring_head=0, next_done_s=np.inf, last_done_s=0.0)
-    return station._replace(**{field: grown(getattr(station, field), value) for field, value in empty.items()})
+    wider = {}
+    for field in ("order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s", "last_done_s"):
+        array = getattr(station, field)
+        empty = np.inf if field == "next_done_s" else 0
+        wider[field] = np.full((array.shape[0], slots, *array.shape[2:]), empty, array.dtype)
+        wider[field][:, : array.shape[1]] = array
+    return station._replace(**wider)
 
 
 @njit(cache=True, inline="always")
@@ -108,10 +107,7 @@ def _wrap(place, places):
 
 @njit(cache=True, inline="always")
 def _next_with_room(order, active, turn, inside, places):
-    """The paper's round robin: the next active slot with room, NONE if all are full; a full slot is passed over.
-
-    Returns (slot, position of the next turn).
-    """
+    """The paper's round robin: the next active slot with room, NONE if all are full; and the position of the next turn."""
     for _ in range(active):
         slot = order[turn]
         turn = _wrap(turn + 1, active)
@@ -122,7 +118,7 @@ def _next_with_room(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _least_outstanding(order, active, turn, inside, places):
-    """The active slot with the fewest requests, ties in turn; NONE if all are full. Returns as above."""
+    """The active slot with the fewest requests, ties in turn, NONE if all are full; and the position of the next turn."""
     best, fewest, next_turn = NONE, places, turn
     for _ in range(active):
         slot = order[turn]
