@@ -215,7 +215,7 @@ def test_a_job_that_is_added_and_one_that_is_removed(day, draws, context, decide
     assert served[1, :200].sum() > 0.5 * run.requests[1, :200].sum()
 
 
-def test_targets_that_something_else_changes_are_restored_at_the_next_tick(day, draws, context, undisturbed, decided, monkeypatch):
+def test_targets_that_something_else_changes_are_restored(day, draws, context, undisturbed, decided, monkeypatch):
     observe = SimulatedCluster.observe
 
     def meddled(cluster):
