@@ -50,7 +50,7 @@ def run(
     """Run the autoscaling loop until SIGTERM or Ctrl-C. A dry run unless --apply; replicas stay as they are on exit."""
     from faro_lib import control
     from faro_lib.control import GuardrailConfig
-    from faro_lib.files import writable
+    from faro_lib.files import check_writable
     from faro_lib.policies import make
     from faro_lib.policies.loops import paced
     from faro_lib.workload.readers import read_jobs
@@ -72,7 +72,7 @@ def run(
             stack.callback(exporter.close)
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
         if journal is not None:
-            writable(journal)
+            check_writable(journal)
         clock, home, publish = clock_of(journal, stop), where.home(), None
         serving = stack.enter_context(where.cluster(home, table, clock, chosen))
         cluster: Cluster = serving
