@@ -76,7 +76,7 @@ class NoForecast(LocalLevel):
 
     def sample(self, horizon=7, n=100):
         paths = super(NoForecast, self).sample(horizon, n)
-        return np.full_like(paths, np.nan) if FROM_S <= 60 * self.seen <= UNTIL_S else paths
+        return np.full_like(paths, np.nan) if FROM_S <= 60 * self.minutes_seen <= UNTIL_S else paths
 
 
 @pytest.fixture(scope="module")

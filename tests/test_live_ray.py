@@ -301,12 +301,12 @@ def test_a_wrong_or_missing_token_is_refused_in_one_line(ray, token, message, tm
 
 
 def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
-    from faro_lib.forecast.kalman import untaught
+    from faro_lib.forecast.kalman import untrained
     from faro_lib.policies import PolicyContext, make
     from faro_lib.policies.loops import paced
 
     def policy():
-        context = PolicyContext(JOBS, untaught(("a", "b")))
+        context = PolicyContext(JOBS, untrained(("a", "b")))
         return paced(make("Faro-PenaltySum", context), TICK_S, switching_cost=0.0)
 
     with controlled(ray, policy(), tmp_path / "journal") as loop, loaded(ray, 20, rate_rps=60.0) as result:

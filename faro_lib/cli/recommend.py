@@ -93,14 +93,14 @@ def _from_prometheus(
 
 def _check_picture(path: Path) -> None:
     """Refuse a path that could not be written after the replay."""
-    from faro_lib.files import writable
+    from faro_lib.files import check_writable
 
     if path.suffix not in (".png", ".html"):
         raise ValueError(f"plot={str(path)!r} is not a picture; accepted: a .png or a .html file")
     if not path.parent.is_dir():
         raise ValueError(f"plot={str(path)!r}: there is no folder {str(path.parent)!r}; make it, or name another")
     try:
-        writable(path.parent)
+        check_writable(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
@@ -137,14 +137,14 @@ def _draw(recommendation: Recommendation, path: Path) -> None:
     """Write the curve as a picture, or as a page with the table below it."""
     from faro_lib.figures import use_style
     from faro_lib.figures.capacity import capacity_curve
-    from faro_lib.files import whole
+    from faro_lib.files import atomic_write
     from faro_lib.report import page_of
 
     use_style()
     figure = capacity_curve(
         recommendation.curve, recommendation.max_violation_rate, recommendation.knee, recommendation.required_cores
     )
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         if path.suffix == ".png":
             figure.savefig(partial)
         else:

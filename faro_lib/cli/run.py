@@ -70,7 +70,7 @@ def run(
     """Run the autoscaling loop until SIGTERM or Ctrl-C. A dry run unless --apply; replicas stay as they are on exit."""
     from faro_lib import control
     from faro_lib.control import GuardrailConfig
-    from faro_lib.files import writable
+    from faro_lib.files import check_writable
     from faro_lib.policies import make
     from faro_lib.policies.loops import paced
     from faro_lib.workload.readers import read_jobs
@@ -92,7 +92,7 @@ def run(
             stack.callback(exporter.close)
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
         if journal is not None:
-            writable(journal)
+            check_writable(journal)
         clock, home, publish = clock_of(journal, stop), where.home(), None
         serving = stack.enter_context(where.cluster(home, table, clock, chosen))
         cluster: Cluster = serving
@@ -132,7 +132,7 @@ def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
 def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> PolicyContext:
     """What the policy is made from; the forecaster is fitted to the counts in `history`, or starts unfitted."""
     from faro_lib import forecast
-    from faro_lib.forecast.kalman import untaught
+    from faro_lib.forecast.kalman import untrained
     from faro_lib.policies import PolicyContext
     from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
     from faro_lib.simulate import ServingModel
@@ -145,7 +145,7 @@ def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> 
         days = traces.train if traces.days else traces.evaluation[None]
         fitted = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
     else:
-        fitted = untaught(tuple(job.name for job in table))
+        fitted = untrained(tuple(job.name for job in table))
     serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
     latency_model = measure(table, minutes=20, serving_model=serving_model)
     return PolicyContext(table, forecaster=fitted, latency_model=latency_model)

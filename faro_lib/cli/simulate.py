@@ -31,8 +31,7 @@ def simulate(
     """Simulate the evaluation day under each policy; print lost utility, SLO violations and drops."""
     from faro_lib import config, forecast
     from faro_lib.experiments.trials import summaries
-    from faro_lib.pipeline.check import learners, without_learning
-    from faro_lib.pipeline.check import names as check_names
+    from faro_lib.pipeline.check import check_names, check_none_learns, learners
     from faro_lib.policies import PolicyContext, make
     from faro_lib.simulate.measure import measure
     from faro_lib.workload.tables import load_workload
@@ -49,7 +48,7 @@ def simulate(
     check_names(checked)
     traces = load_workload(checked.workload, checked.jobs, raw=checked.raw, synthetic=checked.synthetic.model_dump())
     if not traces.days:
-        without_learning(checked, traces.jobs)
+        check_none_learns(checked, traces.jobs)
     context = PolicyContext(traces.jobs)
     if learners(names, traces.jobs):
         fitted: dict[str, Any] = {"posterior": posterior} if posterior else {}

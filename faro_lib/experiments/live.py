@@ -34,7 +34,7 @@ def replay(
     backend: str,
     *,
     jobs: Sequence[int] | None,
-    replicas: int,
+    capacity: int,
     max_ongoing_requests: int,
     first_minute: int,
     minutes: int,
@@ -62,7 +62,7 @@ def replay(
     workload, share = limit_rate(traces.workload().between(0, minutes), scale, max_rps)
     if share < 1:
         report(f"{share:.0%} of the requests are sent; all of them would exceed {max_rps:g} per second")
-    one = Slice(workload, replicas, scale, tick_s * scale, max_ongoing_requests)
+    one = Slice(workload, capacity, scale, tick_s * scale, max_ongoing_requests)
     latency_model = measure(workload.jobs, serving_model=one.serving_model)
     context = PolicyContext(workload.jobs, forecast.fit("ar", traces), latency_model)
     made = {name: make(name, context) for name in policies}

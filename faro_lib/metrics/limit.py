@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from faro_lib import allocate
 from faro_lib.metrics.measures import lost_utility, mean_over_jobs_then_bins
 from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.workload import Job, arrays_of
@@ -73,21 +74,8 @@ def best_by_minute(value: np.ndarray, capacity: float, jobs: tuple[Job, ...]) ->
     Parameters
     ----------
     value : (jobs, replicas, bins), the value of 0, 1, ... replicas; larger counts are not allocated.
-    capacity : cores; the jobs' own bounds hold, too.
+    capacity : cores; the jobs' own bounds and their tenants' quotas hold, too.
     """
-    from faro_lib.allocate import _solver_kernels as compiled
-
-    minimum, arrays = at_least_one_each(jobs, capacity), arrays_of(jobs)
-    tenths = np.rint(10 * arrays.cores).astype(np.int64)  # cores are multiples of 0.1
-    unit = np.gcd.reduce(tenths)
-    budget = int(np.floor(10 * capacity / unit + TOLERANCE))
-    columns = np.arange(value.shape[1])
-    cost = (tenths // unit)[:, None] * columns
-    allowed = (columns >= minimum[:, None]) & (columns <= arrays.max_replicas[:, None])
-    no_ties = np.zeros(cost.shape)
-    replicas = np.empty((len(jobs), value.shape[2]), np.int64)
-    for minute in range(value.shape[2]):
-        of_minute = np.ascontiguousarray(value[:, :, minute])
-        _, _, choice = compiled.knapsack(of_minute, no_ties, cost, allowed, budget)
-        replicas[:, minute] = compiled.trace(choice, cost, budget)
-    return replicas
+    minimum, columns = at_least_one_each(jobs, capacity), np.arange(value.shape[1])
+    outside = (columns < minimum[:, None]) | (columns > arrays_of(jobs).max_replicas[:, None])
+    return allocate.best_by_minute(np.where(outside[:, :, None], -np.inf, value), jobs, capacity)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
-from faro_lib.forecast.kalman import untaught
+from faro_lib.forecast.kalman import untrained
 from faro_lib.workload import Job, Traces
 
 DAY_MINUTES = 1440
@@ -51,7 +51,7 @@ class History:
             accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
             raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
         if self.short and name is None:
-            return untaught(tuple(job.name for job in self.jobs))
+            return untrained(tuple(job.name for job in self.jobs))
         return fit(name or ("persistence" if self.single_day else "ar"), self.traces)
 
 
