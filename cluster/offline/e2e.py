@@ -34,7 +34,7 @@ from faro_lib.experiments.live_slice import Slice, run_of, script_of
 from faro_lib.http import HttpClient
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import Api, connect
-from faro_lib.kube.rayservice import SECRET, SECRET_KEY
+from faro_lib.kube.manifests import SECRET, SECRET_KEY
 from faro_lib.kube.status import GROUP, PLURAL, VERSION
 from faro_lib.metrics.frames import Tables, add_trial, joined, tables_of
 from faro_lib.metrics.recovery import recovery_frame

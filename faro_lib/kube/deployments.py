@@ -14,7 +14,7 @@ from faro_lib.control.clock import Clock
 from faro_lib.errors import nearest
 from faro_lib.kube.capacity import EPSILON, Shape, requests_of
 from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
-from faro_lib.kube.deployment_metrics import DeploymentMetrics, Load, Queries
+from faro_lib.kube.deployment_metrics import DeploymentMetrics, Queries
 from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
@@ -77,8 +77,6 @@ ABSENT = DeploymentState("", 0, 0, True)
 class Deployments:
     """Jobs as plain Deployments. Nothing here enforces a drop rate: it is remembered, and published in the plan.
 
-    Parameters
-    ----------
     clock : trace time; with an origin 15 minutes ago, the first observation has its history from Prometheus.
     cores : cores that the jobs may use, unless `LeaderGatedCluster` measures the capacity.
     """
@@ -105,7 +103,9 @@ class Deployments:
         # The time of the tick, not of the answer: policies plan at fixed multiples of their period.
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
-        load = self._measure(minute, now_s)
+        clock, queries = self.clock, [ref.queries for ref in self.refs]
+        ends = clock.origin_s + clock.minute_s * (np.arange(max(0, minute - HISTORY_MINUTES), minute) + 1.0)
+        load = self._metrics.observe(queries, ends, clock.wall_s(now_s), clock.minute_s)
         present = np.array([state is not None for state in self._states])
         states = [state or ABSENT for state in self._states]
         target, ready = np.array([state.target for state in states]), np.array([state.ready for state in states])
@@ -134,9 +134,7 @@ class Deployments:
         A failure does not prevent the others, but no job grows into cores that another has not given up. `may_act` is
         asked before each call.
 
-        Raises
-        ------
-        ApiError : the first failure, and the number of others. The next tick tries again.
+        Raises ApiError: the first failure, and the number of others. The next tick tries again.
         """
         self._drop = np.array(drop, float)
         target = np.asarray(target)
@@ -179,9 +177,7 @@ class Deployments:
 
         So a controller that was suspended while another took over overwrites nothing.
 
-        Raises
-        ------
-        ApiError : refused; 409 if another client has scaled the job, which the next tick observes.
+        Raises ApiError: refused; 409 if another client has scaled the job, which the next tick observes.
         """
         if not may_act():
             raise ApiError(0, "another controller may act now; this one makes no further changes")
@@ -206,18 +202,11 @@ class Deployments:
             return
         raise ApiError(409, "it changes faster than it can be scaled")
 
-    def _measure(self, minute: int, now_s: float) -> Load:
-        clock = self.clock
-        ends = clock.origin_s + clock.minute_s * (np.arange(max(0, minute - HISTORY_MINUTES), minute) + 1.0)
-        return self._metrics.observe([ref.queries for ref in self.refs], ends, clock.wall_s(now_s), clock.minute_s)
-
 
 def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
-    Raises
-    ------
-    ValueError : a job's cores differ from its pods' CPU request, or the pods cannot run on the same nodes.
+    Raises ValueError: a job's cores differ from its pods' CPU request, or the pods cannot run on the same nodes.
     """
     per_core: dict[str, float] = {}
     specs = [deployment["spec"]["template"]["spec"] for deployment in deployments]

@@ -94,13 +94,11 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
 def write(path: str | Path, profiles: dict[str, Profile], scale: float = 1.0) -> None:
     """Write the profiles into the jobs' table `path`, a .yaml. Its comments are lost; nothing else changes.
 
-    Parameters
-    ----------
     scale : trace seconds in a wall second; the table has trace seconds.
     """
     import yaml
 
-    from faro_lib.files import whole
+    from faro_lib.files import atomic_write
 
     path = Path(path)
     if path.suffix not in (".yaml", ".yml"):
@@ -112,5 +110,5 @@ def write(path: str | Path, profiles: dict[str, Profile], scale: float = 1.0) ->
             row["service_scv"] = round(profile.service_scv, 4)
             if profile.cold_start_s is not None:
                 row["cold_start_s"] = round(profile.cold_start_s * scale, 1)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(yaml.safe_dump(table, sort_keys=False))
