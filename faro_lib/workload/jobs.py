@@ -96,11 +96,6 @@ def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
     return JobArrays(**columns)
 
 
-def jobs_array(jobs, field: str) -> np.ndarray:
-    """One field of every job as an array of shape (jobs,)."""
-    return np.array([getattr(job, field) for job in jobs])
-
-
 @dataclass(frozen=True, slots=True)
 class Workload:
     """Jobs and `requests_per_min`, their whole numbers of requests, shape (jobs, minutes)."""
