@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def report(step: Step, on_failure: OnFailure | None) -> None:
             on_failure(reason, f"at {step.observation.now_s:g} s")
 
 
-def attempt(reason: str, on_failure: OnFailure | None, call: Callable, *arguments) -> str | None:
+def attempt(reason: str, on_failure: OnFailure | None, call: Callable[..., None], *arguments: Any) -> str | None:
     """Call, and return the error as one line, None if there is none; raise it if there is no `on_failure`."""
     try:
         call(*arguments)
