@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import simpy
 
-from faro_lib.metrics import summarize
+from faro_lib.metrics.measures import summarize
 from faro_lib.policies import FairShare
 from faro_lib.simulate import Draws, SimulatedCluster, draw, simulate
 from faro_lib.workload import Workload

@@ -64,7 +64,7 @@ class HttpClient:
     timeout_s: float = TIMEOUT_S
     token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_address(self.address)
 
     def get(self, path: str, retry_for_s: float = 0.0) -> Any:
@@ -89,9 +89,7 @@ class HttpClient:
 
         Each request has a connection of its own: threads share nothing, and certificates can rotate.
 
-        Raises
-        ------
-        Unauthorized : status 401 or 403.
+        Raises Unauthorized: status 401 or 403.
         HttpError : no complete answer in time, or any other status than 2xx; one line.
         """
         url = self.address.rstrip("/") + path

@@ -52,6 +52,6 @@ rule simulated:
     message:
         "simulated: all cluster sizes in one table"
     run:
-        from faro_lib.metrics import gather
+        from faro_lib.metrics.frames import gather
 
         gather(sorted({Path(table).parent for table in input}, reverse=True), Path(output.tables[0]).parent)

@@ -1,17 +1,17 @@
-"""A Ray whose applications come by a declarative configuration, as KubeRay submits it; nothing runs."""
+"""A Ray that takes a declarative configuration, as KubeRay submits it; nothing runs."""
 
 from __future__ import annotations
 
 from live_things import FakeRay
 
 APPLICATIONS = "/api/serve/applications/"
-WINDOW = "faro-statistics"
+STATS = "faro-statistics"
 
 
 class DeclaredRay(FakeRay):
-    """A configuration that is put says which applications there are, and resets each one's count to what it says.
+    """A PUT replaces the applications and resets their replica counts to those in the configuration.
 
-    What replicas reported, and which share of requests they accept, outlives that; a crash of the head nothing.
+    The statistics and the accepted shares survive a PUT; nothing survives a crash of the head.
     """
 
     def __init__(self, token: str | None = None):
@@ -19,7 +19,7 @@ class DeclaredRay(FakeRay):
         self.puts = 0
 
     def answer(self, method, path, body):
-        if path.startswith(f"/{WINDOW}") and self.puts == 0:
+        if path.startswith(f"/{STATS}") and self.puts == 0:
             return 404, {}
         if (method, path) == ("PUT", APPLICATIONS):
             self.puts += 1
@@ -30,9 +30,9 @@ class DeclaredRay(FakeRay):
         return super().answer(method, path, body)
 
     def counts(self) -> dict[str, int]:
-        """Replicas by application, the window aside."""
-        return {name: count for name, count in self.targets.items() if name != WINDOW}
+        """Replicas by application, the stats endpoint excluded."""
+        return {name: count for name, count in self.targets.items() if name != STATS}
 
     def crash(self) -> None:
         self.targets, self.puts = {}, 0
-        self.board.__init__()
+        self.stats.__init__()

@@ -25,13 +25,6 @@ def ar1_posterior(jobs=4, lag=0.8, spread=0.05, unit=20.0, correlation=None, day
         follow=np.zeros((draws, jobs)),
         errors=np.repeat(NORMAL_GRID[None], jobs, axis=0),
         root_correlation=root_correlation,
-        new_coefficients=coefficients[:, 0],
-        new_log_spread=np.full(draws, np.log(spread)),
-        new_follow=np.zeros(draws),
-        new_errors=NORMAL_GRID,
-        new_off_shape=0.5,
-        new_unit=unit,
-        new_unit_spread=0.5,
     )
 
 

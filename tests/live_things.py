@@ -1,4 +1,4 @@
-"""What the tests of the live part share: a server that answers like Ray, and jobs."""
+"""Shared by the tests of the live parts: jobs, a server that answers like Ray, and a policy with a fixed target."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ JOBS = (Job("a", cold_start_s=5.0), Job("b", cold_start_s=5.0))
 
 
 class FakeRay:
-    """Ray's REST and the statistics' window in one server; targets come true at once.
+    """Ray's REST API and the stats endpoint in one server; targets take effect at once.
 
     Attributes
     ----------
-    targets : by application; scaled : every change asked for, in order.
-    status : answer everything with this status instead; hang_s : after so long; token : wanted.
+    targets : replicas by application. scaled : every change, in order.
+    status : answers every request. hang_s : delay of each answer. token : required.
     """
 
     def __init__(self, targets: dict[str, int], cpus: float = 8.0, token: str | None = None):
         self.targets, self.cpus, self.token = dict(targets), cpus, token
         self.scaled: list[tuple[str, int]] = []
         self.status, self.window_status, self.hang_s = 200, 200, 0.0
-        self.board = StatsAggregator()
+        self.stats = StatsAggregator()
 
     def hear(self, job: str, per_second: int, seconds, latency_s: float = 0.1) -> None:
-        """A replica of the job reports so many requests in each of these seconds."""
+        """A replica of the job reports `per_second` requests in each of these seconds."""
         from faro_lib.rayserve.statistics import bucket_of
 
         row = empty_row() | {"arrivals": per_second, "done": per_second, "latency_s": per_second * latency_s}
         rows = {second: row | {"buckets": {str(bucket_of(latency_s)): per_second}} for second in seconds}
-        self.board.report(job, f"{job}#1", 0, rows)
+        self.stats.report(job, f"{job}#1", 0, rows)
 
     def answer(self, method: str, path: str, body):
         parts = urlsplit(path)
@@ -46,9 +46,9 @@ class FakeRay:
             if self.window_status != 200:
                 return self.window_status, {}
             if method == "POST":
-                self.board.accept(body)
+                self.stats.accept(body)
                 return 200, body
-            return 200, self.board.read(int(parse_qs(parts.query)["since"][0]))
+            return 200, self.stats.read(int(parse_qs(parts.query)["since"][0]))
         if self.status != 200:
             return self.status, {}
         if parts.path == "/api/serve/applications/":
@@ -103,7 +103,7 @@ class FakeRay:
 
 
 class Wanting:
-    """A policy that asks for what it is told."""
+    """A policy with a fixed target."""
 
     name, tick_s = "Wanting", 10.0
 

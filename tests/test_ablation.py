@@ -8,7 +8,9 @@ import pytest
 
 from faro_lib import forecast
 from faro_lib.experiments.ablation import our_steps, paper_steps, variants
-from faro_lib.experiments.compare import compare, summaries
+from faro_lib.experiments.compare import compare
+from faro_lib.experiments.limits import limits_of
+from faro_lib.experiments.trials import summaries, trial_draws
 from faro_lib.figures import ablation as figure
 from faro_lib.policies import PaperFaro, PolicyContext, make
 from faro_lib.policies.faro import tuned, tuned_options
@@ -36,12 +38,12 @@ def options(policy):
     return {field.name: getattr(policy, field.name) for field in fields(policy) if field.name != "name"}
 
 
-def test_the_papers_steps_end_in_its_edition_and_ours_in_the_chosen_one(context):
+def test_the_steps_end_in_the_papers_policy_and_in_the_tuned_defaults(context):
     assert options(paper_steps(context, "Sum")[-1].policy) == options(make("Faro-Sum (paper)", context))
     assert options(our_steps(context, "Sum")[-1].policy) == options(tuned(context, "Sum"))
 
 
-def test_every_step_of_the_paper_changes_something_that_no_other_step_changes(context):
+def test_every_step_of_the_paper_changes_options_that_no_other_step_changes(context):
     steps = [step.policy for step in paper_steps(context)]
     changed = [differing(one, other) for one, other in zip(steps, steps[1:])]
     assert all(changed)
@@ -54,18 +56,18 @@ def test_an_option_that_no_step_names_becomes_a_step_of_its_own(context):
     assert "samples" in last.adds
 
 
-def test_an_option_that_was_not_chosen_is_no_step(context):
+def test_an_option_that_is_not_set_is_no_step(context):
     names = [step.name for step in our_steps(context, options={"nowcast": True})]
     assert names == ["+ exact solver", "+ sample paths", "+ measured latency", "+ nowcast"]
 
 
-def test_where_nothing_was_measured_the_step_says_so(context):
+def test_the_latency_step_names_the_formula_where_nothing_was_measured(context):
     steps = {step.name: step for step in our_steps(replace(context, latency_model=None))}
     assert "+ measured latency" not in steps
     assert steps["+ latency model"].adds == "the formula 'mgc' instead of half M/M/c"
 
 
-def test_the_exact_solver_never_promises_less_than_cobyla_on_the_same_decision(context):
+def test_the_exact_solver_is_never_worse_than_cobyla_on_the_same_decision(context):
     from faro_lib.allocate import worth
     from faro_lib.policies.protocol import Observation
     from faro_lib.utility import build_table
@@ -87,18 +89,19 @@ def test_the_exact_solver_never_promises_less_than_cobyla_on_the_same_decision(c
     assert values[1] >= values[0] - 1e-9
 
 
-def test_the_published_steps_are_all_found():
+def test_every_published_step_has_a_variant():
     names = {step.published: step.name for step in paper_steps(PolicyContext(TRACES.jobs, forecaster=object()))}
     table = figure.published_ablation(ROOT / "data" / "published" / "published_ablation.csv", names)
     assert table.groupby("capacity_cores")["variant"].nunique().to_dict() == {32: 7, 36: 7, 40: 7}
-    assert np.isclose(table.query("replicas == 32 and variant == 'no relaxation'")["lost_utility"], 2.11342).all()
+    assert np.isclose(table.query("capacity_cores == 32 and variant == 'no relaxation'")["lost_utility"], 2.11342).all()
 
 
-def test_a_summary_says_what_the_whole_comparison_says(context):
+def test_a_summary_equals_that_of_the_complete_comparison(context):
     day = TRACES.workload().between(0, 20)
     policies = {name: make(name, context) for name in ("FairShare", "AIAD")}
-    short, limit = summaries(day, policies, 12, 2, limit=True, report=lambda line: None)
-    whole = compare(day, policies, 12, 2, report=lambda line: None)
+    short = summaries(day, policies, 12, 2, report=None)
+    limit = limits_of(day, next(trial_draws(day, 1)), [12])
+    whole = compare(day, policies, 12, 2, report=None)
     columns = ["policy", "trial", "lost_utility", "slo_violation_rate", "drop_rate"]
     assert short[columns].equals(whole.summary[columns])
     assert limit["lost_utility"].tolist() == whole.limit["lost_utility"].tolist()[:1]
@@ -107,20 +110,20 @@ def test_a_summary_says_what_the_whole_comparison_says(context):
 def test_the_caption_names_the_step_that_gains_most(context):
     day = TRACES.workload().between(0, 20)
     steps = variants(context, "Sum")
-    summary, _ = summaries(day, {steps[0].name: steps[0].policy}, 12, 1, report=lambda line: None)
+    summary = summaries(day, {steps[0].name: steps[0].policy}, 12, 1, report=None)
     lost = dict(
         zip([step.name for step in steps], [3.0, 2.5, 2.4, 2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.0, 0.9, 0.8, 0.7, 0.6])
     )
     rows = [
-        summary.iloc[0].to_dict() | {"variant": step.name, "edition": step.edition, "lost_utility": lost[step.name]}
+        summary.iloc[0].to_dict() | {"variant": step.name, "source": step.source, "lost_utility": lost[step.name]}
         for step in steps
     ]
     import pandas as pd
 
-    told = figure.caption(pd.DataFrame(rows))
-    assert "from 3.00 to 2.00 by the paper's steps and to 0.60 by ours" in told
-    assert "measured latency gains most (0.80)" in told
-    assert "costs" not in told
+    text = figure.caption(pd.DataFrame(rows))
+    assert "from 3.00 to 2.00 by the paper's steps and to 0.60 by ours" in text
+    assert "measured latency gains most (0.80)" in text
+    assert "costs" not in text
 
 
 def test_the_caption_names_a_step_that_costs():
@@ -128,6 +131,6 @@ def test_the_caption_names_a_step_that_costs():
 
     lost = {"a": ("paper", 1.0), "b": ("paper", 0.5), "c": ("ours", 0.7), "d": ("ours", 0.3)}
     rows = [
-        {"variant": v, "edition": e, "capacity_cores": 32, "trial": 0, "lost_utility": x} for v, (e, x) in lost.items()
+        {"variant": v, "source": s, "capacity_cores": 32, "trial": 0, "lost_utility": x} for v, (s, x) in lost.items()
     ]
     assert "d gains most (0.40) and c costs most (0.20)" in figure.caption(pd.DataFrame(rows))

@@ -13,8 +13,8 @@ from faro_lib.allocate import (
     OBJECTIVES,
     SOLVERS,
     Objective,
+    best_by_minute,
     marginal_values,
-    price_of_one_replica,
     register_objective,
     register_solver,
     shrink,
@@ -34,7 +34,7 @@ KNOWN = tuple(OBJECTIVES)
 
 @st.composite
 def instances(draw):
-    """(table, budget, current, gamma, quotas): up to 4 jobs and 10 cores, with ties, bounds, weights, cores and tenants."""
+    """(table, budget, current, gamma): up to 4 jobs and 10 cores, with ties, bounds, weights, cores and quotas."""
     n = draw(st.integers(1, 4))
     columns = draw(st.integers(1, 6))
     # Few levels make ties, many make none; sorted rows are monotone, unsorted ones (change penalties) are not.
@@ -48,6 +48,7 @@ def instances(draw):
     if draw(st.booleans()):
         value.sort(axis=1)
     cores = st.sampled_from([1.0]) if draw(st.booleans()) else st.sampled_from([0.1, 0.3, 0.5, 1.0, 2.0])
+    quotas = {tenant: draw(st.none() | st.integers(0, 8).map(float)) for tenant in ("red", "blue")}
     jobs = []
     for j in range(n):
         low = draw(st.integers(0, 1))
@@ -58,15 +59,25 @@ def instances(draw):
                 weight=draw(st.sampled_from([0.0, 0.5, 1.0, 1.0, 3.0])),
                 min_replicas=low,
                 max_replicas=draw(st.integers(max(low, 1), 6)),
-                tenant=draw(st.sampled_from(["red", "blue"])),
+                tenant=(tenant := draw(st.sampled_from(["red", "blue"]))),
+                tenant_quota=quotas[tenant],
             )
         )
     effective = np.minimum(1.0, value * draw(st.sampled_from([1.0, 1.25])) + 0.01)
     table = UtilityTable.from_values(jobs, value, effective=effective, drop=np.full(value.shape, 0.02))
     current = np.array(draw(st.lists(st.integers(0, columns), min_size=n, max_size=n)))
     gamma = draw(st.sampled_from([None, None, 0.0, 0.3, 2.5]))
-    quotas = {t: float(draw(st.integers(0, 8))) for t in {job.tenant for job in jobs}} if draw(st.booleans()) else None
-    return table, float(draw(st.integers(1, 10))), current, gamma, quotas
+    return table, float(draw(st.integers(1, 10))), current, gamma
+
+
+def keeps_quotas(jobs, replicas):
+    """Whether the jobs of no tenant use more cores than its quota."""
+    tenths = [round(10 * job.cores) * int(x) for job, x in zip(jobs, replicas)]
+    return all(
+        sum(t for t, other in zip(tenths, jobs) if other.tenant == job.tenant) <= round(10 * job.tenant_quota)
+        for job in jobs
+        if job.tenant_quota is not None
+    )
 
 
 def rank(table, replicas, objective, current, gamma):
@@ -78,19 +89,13 @@ def rank(table, replicas, objective, current, gamma):
     return value, -int(np.abs(replicas - current).sum()), -int(replicas.sum())
 
 
-def brute_force(table, budget, objective, current, gamma, quotas):
+def brute_force(table, budget, objective, current, gamma):
     """The best rank over all allocations, or None if none fits."""
     tenths = np.array([round(10 * job.cores) for job in table.jobs])
     best = None
     for choice in itertools.product(*(np.flatnonzero(np.isfinite(row)) for row in table.value)):
         replicas = np.array(choice)
-        spent = replicas * tenths
-        if spent.sum() > round(10 * budget):
-            continue
-        if any(
-            sum(s for s, job in zip(spent, table.jobs) if job.tenant == tenant) > round(10 * cores)
-            for tenant, cores in (quotas or {}).items()
-        ):
+        if (replicas * tenths).sum() > round(10 * budget) or not keeps_quotas(table.jobs, replicas):
             continue
         found = rank(table, replicas, objective, current, gamma)
         best = found if best is None else max(best, found)
@@ -101,20 +106,20 @@ def brute_force(table, budget, objective, current, gamma, quotas):
 @relaxed_settings
 @given(instance=instances())
 def test_exact_equals_brute_force(objective, instance):
-    table, budget, current, gamma, quotas = instance
-    best = brute_force(table, budget, objective, current, gamma, quotas)
+    table, budget, current, gamma = instance
+    best = brute_force(table, budget, objective, current, gamma)
     if best is None:
-        with pytest.raises(ValueError, match=r"budget|quotas|job"):
-            solve(table, budget, objective, current=current, gamma=gamma, quotas=quotas)
+        with pytest.raises(ValueError, match=r"budget|quota|job"):
+            solve(table, budget, objective, current=current, gamma=gamma)
         return
-    found = solve(table, budget, objective, current=current, gamma=gamma, quotas=quotas)
+    found = solve(table, budget, objective, current=current, gamma=gamma)
     assert rank(table, found.replicas, objective, current, gamma) == best
     assert found.gap == 0
     assert found.bound == found.value
 
 
-def real_table(n, seed, *, utility="relaxed", load=3.2, drops=DROPS, decorate=False):
-    """A table as decisions see it: forecasts, half-M/M/c, drops; with `decorate` also weights, cores and tenants."""
+def real_table(n, seed, *, utility="relaxed", load=3.2, drops=DROPS, decorate=False, quotas=(None, None)):
+    """A table as decisions see it: forecasts, half-M/M/c, drops; with `decorate` also weights and cores."""
     rng = np.random.default_rng(seed)
     jobs = [
         Job(
@@ -122,6 +127,7 @@ def real_table(n, seed, *, utility="relaxed", load=3.2, drops=DROPS, decorate=Fa
             weight=float(rng.choice([0.5, 1.0, 2.0])) if decorate else 1.0,
             cores=float(rng.choice([0.5, 1.0, 1.5])) if decorate else 1.0,
             tenant=("red", "blue")[j % 2],
+            tenant_quota=quotas[j % 2],
         )
         for j in range(n)
     ]
@@ -129,9 +135,9 @@ def real_table(n, seed, *, utility="relaxed", load=3.2, drops=DROPS, decorate=Fa
     return build_table(jobs, rates, np.full(n, 3), utility=utility, drops=drops)
 
 
-def same_as_milp(table, budget, objective, quotas=None):
-    exact = solve(table, budget, objective, quotas=quotas)
-    oracle = solve(table, budget, objective, "milp", quotas=quotas)
+def same_as_milp(table, budget, objective):
+    exact = solve(table, budget, objective)
+    oracle = solve(table, budget, objective, "milp")
     if OBJECTIVES[objective].leximin:
         ranks = [np.array(rank(table, a.replicas, objective, table.running, None)[0]) for a in (exact, oracle)]
         np.testing.assert_allclose(*ranks, atol=2e-6)
@@ -147,7 +153,7 @@ def test_exact_equals_the_mixed_integer_program_on_10_jobs(objective, utility):
 
 @pytest.mark.parametrize("objective", KNOWN)
 def test_exact_equals_the_mixed_integer_program_with_weights_cores_and_quotas(objective):
-    same_as_milp(real_table(10, 2, decorate=True), 28, objective, quotas={"red": 11.0, "blue": 20.0})
+    same_as_milp(real_table(10, 2, decorate=True, quotas=(11.0, 20.0)), 28, objective)
 
 
 @pytest.mark.slow
@@ -156,8 +162,8 @@ def test_exact_equals_the_mixed_integer_program_with_weights_cores_and_quotas(ob
 @pytest.mark.parametrize(("n", "budget", "seed"), [(10, 36, 3), (10, 16, 4), (20, 70, 5), (20, 40, 6)])
 @pytest.mark.parametrize("decorate", [False, True])
 def test_exact_equals_the_mixed_integer_program_on_10_and_20_jobs(objective, utility, n, budget, seed, decorate):
-    table = real_table(n, seed, utility=utility, decorate=decorate)
-    same_as_milp(table, budget, objective, {"red": budget * 0.6, "blue": budget * 0.5} if decorate else None)
+    quotas = (budget * 0.6, budget * 0.5) if decorate else (None, None)
+    same_as_milp(real_table(n, seed, utility=utility, decorate=decorate, quotas=quotas), budget, objective)
 
 
 QUICK = ("convex", "greedy", "slsqp")
@@ -166,17 +172,16 @@ QUICK = ("convex", "greedy", "slsqp")
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(instances(), st.sampled_from(KNOWN), st.sampled_from(QUICK))
 def test_no_solver_beats_exact_and_every_solver_keeps_the_budget(instance, objective, solver):
-    table, budget, current, gamma, quotas = instance
+    table, budget, current, gamma = instance
     try:
-        exact = solve(table, budget, objective, current=current, gamma=gamma, quotas=quotas)
+        exact = solve(table, budget, objective, current=current, gamma=gamma)
     except ValueError:
         return
-    other = solve(table, budget, objective, solver, current=current, gamma=gamma, quotas=quotas)
+    other = solve(table, budget, objective, solver, current=current, gamma=gamma)
     assert other.value <= exact.value + 1e-9
     spent = [job.cores * x for job, x in zip(table.jobs, other.replicas)]
     assert sum(spent) <= budget + 1e-9
-    for tenant, cores in (quotas or {}).items():
-        assert sum(s for s, job in zip(spent, table.jobs) if job.tenant == tenant) <= cores + 1e-9
+    assert keeps_quotas(table.jobs, other.replicas)
     if np.isfinite(other.bound):
         assert exact.value <= other.bound + 1e-6
 
@@ -195,7 +200,7 @@ def test_the_papers_solvers_stay_within_the_budget_and_below_the_optimum(objecti
 @relaxed_settings
 @given(instances(), st.sampled_from(KNOWN), st.randoms(use_true_random=False))
 def test_the_order_of_the_jobs_never_changes_the_result(instance, objective, random):
-    table, budget, current, gamma, quotas = instance
+    table, budget, current, gamma = instance
     order = list(range(len(table.jobs)))
     random.shuffle(order)
     shuffled = replace(
@@ -203,10 +208,10 @@ def test_the_order_of_the_jobs_never_changes_the_result(instance, objective, ran
         effective=table.effective[order], drop=table.drop[order], saturated=table.saturated[order],
     )  # fmt: skip
     try:
-        first = solve(table, budget, objective, current=current, gamma=gamma, quotas=quotas)
+        first = solve(table, budget, objective, current=current, gamma=gamma)
     except ValueError:
         return
-    second = solve(shuffled, budget, objective, current=current[order], gamma=gamma, quotas=quotas)
+    second = solve(shuffled, budget, objective, current=current[order], gamma=gamma)
     assert first.replicas[order].tolist() == second.replicas.tolist()
     assert first.value == second.value
 
@@ -244,15 +249,6 @@ def test_a_table_of_1000_jobs_is_solved_exactly_and_below_its_bound():
         exact = solve(table, 3200, objective)
         assert exact.replicas.sum() <= 3200
         assert exact.value >= solve(table, 3200, objective, "greedy" if objective == "Sum" else "exact").value
-
-
-@pytest.mark.parametrize("objective", ["Sum", "ProportionalFair", "PenaltySum", "FairSum"])
-@pytest.mark.parametrize("budget", [16, 24, 32])
-def test_the_price_of_a_replica_is_what_solving_the_relaxation_again_says(objective, budget):
-    table = real_table(10, 9)
-    less, now, more = (solve(table, budget + d, objective, "convex").bound for d in (-1, 0, 1))
-    price = price_of_one_replica(table, budget, objective)
-    assert more - now - 1e-6 <= price <= now - less + 1e-6
 
 
 def test_marginal_values_are_what_the_objective_says():
@@ -324,18 +320,15 @@ def test_spare_replicas_go_where_a_heavier_load_would_hurt():
 
 
 def test_the_papers_objective_is_the_relaxed_half_mmc_at_fractional_replicas():
-    from faro_lib.allocate import _solver_kernels as _compiled
-    from faro_lib.utility import SOLVER_STEPS
+    from faro_lib.allocate import _paper_kernels as kernels
 
     rng = np.random.default_rng(13)
     rates, x = rng.uniform(1, 40, (4, 7)), rng.uniform(1, 6, 4)
     latency_s = relaxed(half_mmc, rates, x[:, None], 0.18, 0.99)
     expected = relaxed_utility(latency_s, 0.72).mean(axis=1).sum()
-    found = _compiled.paper_score(
-        x, np.zeros(4), rates * 0.18, np.ones(4), False, np.full(4, 4.0), np.full(4, 0.99), np.ones(4),
-        False, False, 1.0, 0.95, np.asarray(SOLVER_STEPS), 0.0, 0,
-    )  # fmt: skip
-    assert found == pytest.approx(expected, rel=1e-9)
+    ones = np.ones(4)
+    formulation = kernels.Formulation(rates * 0.18, ones, False, 4 * ones, 0.99 * ones, ones, False, False, 0.0, False)
+    assert kernels.score(x, np.zeros(4), formulation) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("objective", ["Sum", "Fair", "FairSum"])
@@ -390,7 +383,8 @@ def test_a_solver_of_the_users_own_is_found_by_one_registration():
         SOLVERS.pop("least", None)
 
 
-TABLE = UtilityTable.from_values([Job("a", min_replicas=2, tenant="red"), Job("b", cores=0.5)], np.ones((2, 5)))
+JOBS = (Job("a", min_replicas=2, tenant="red"), Job("b", cores=0.5))
+TABLE = UtilityTable.from_values(JOBS, np.ones((2, 5)))
 
 
 @pytest.mark.parametrize(
@@ -411,9 +405,6 @@ def test_bad_input_is_named_with_what_is_accepted(arguments, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quotas": {"red": 1.0}}, r"quotas: tenant 'red' has 1 cores; min_replicas of its jobs need 2"),
-        ({"quotas": {"green": 1.0}}, r"quotas: tenant 'green' owns no job; tenants: \['', 'red'\]"),
-        ({"quotas": {"red": -1.0}}, r"quotas: tenant 'red' has -1.0 cores; a quota is a number >= 0"),
         ({"gamma": -1.0}, r"gamma=-1.0 must be a number >= 0"),
         ({"current": [1]}, r"current=\[1\] must be 2 whole numbers >= 0"),
     ],
@@ -426,3 +417,49 @@ def test_bad_options_are_named_with_what_is_accepted(options, message):
 def test_a_weight_below_zero_is_refused_where_the_job_is_born():
     with pytest.raises(ValueError, match=r"job 'a': weight=-1.0 must be a finite number >= 0"):
         Job("a", weight=-1.0)
+
+
+def test_a_quota_below_the_minimum_of_its_tenants_jobs_is_refused():
+    jobs = (replace(JOBS[0], tenant_quota=1.0), JOBS[1])
+    with pytest.raises(ValueError, match=r"tenant 'red': tenant_quota=1 cores is too small: min_replicas .* need 2"):
+        solve(UtilityTable.from_values(jobs, np.ones((2, 5))), 9)
+
+
+def test_after_the_optimum_quotas_still_hold():
+    table = real_table(10, 11, load=1.0, quotas=(9.0, None))
+    plan = solve(table, 40)
+    assert keeps_quotas(table.jobs, shrink(table, plan, 40).replicas)
+    heavy = real_table(10, 11, load=2.0, quotas=(9.0, None))
+    spread = spread_spare(heavy, plan, 40)
+    assert spread.replicas.sum() > plan.replicas.sum()
+    assert keeps_quotas(table.jobs, spread.replicas)
+
+
+@pytest.mark.parametrize("objective", ["Sum", "PenaltySum"])
+def test_the_papers_edition_keeps_quotas(objective):
+    jobs = [Job(name, tenant="red", tenant_quota=5.0) for name in "ab"] + [Job("c")]
+    plan = solve_paper(jobs, np.full((3, 7), 20.0), [2, 2, 2], 18, objective, method="slsqp")
+    assert plan.replicas[:2].sum() <= 5 < plan.replicas.sum()
+
+
+def test_the_hierarchical_solver_refuses_quotas():
+    jobs = [Job("a", tenant="red", tenant_quota=5.0), Job("b")]
+    with pytest.raises(ValueError, match="tenant_quota is not supported by the hierarchical solver"):
+        solve_hierarchical(jobs, np.ones((2, 1, 7)), [1, 1], 9, groups=2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(instances())
+def test_the_best_of_every_minute_is_what_the_exact_solver_finds(instance):
+    table, budget, _, _ = instance
+    jobs = [replace(job, weight=1.0) for job in table.jobs]
+    value = quantised(table.value)
+    minutes = np.stack([value, np.where(np.isneginf(value), -np.inf, 1 - value)], axis=2)
+    try:
+        best = best_by_minute(minutes, jobs, budget)
+    except ValueError:
+        return
+    plan = solve(replace(table, jobs=tuple(jobs)), budget)
+    rows = np.arange(len(jobs))
+    assert table.value[rows, best[:, 0]].sum() == pytest.approx(table.value[rows, plan.replicas].sum())
+    assert keeps_quotas(jobs, best[:, 1])

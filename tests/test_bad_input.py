@@ -22,7 +22,7 @@ FILES = [
 def test_the_command_line_refuses_a_bad_file_in_one_line(content, told, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text(content)
-    assert cli.main(["simulate", "--workload", "bad.csv", "--policy", "FairShare", "--replicas", "4"]) == 2
+    assert cli.main(["simulate", "--workload", "bad.csv", "--policy", "FairShare", "--capacity", "4"]) == 2
     assert_one_line(capsys.readouterr().err, told)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
 
@@ -78,8 +78,9 @@ def test_the_command_line_refuses_published_traces_with_another_content(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--replicas", "9"], "9 replicas are fewer than the 10 jobs of synthetic"),
-        (["--replicas", "many"], "--replicas"),
+        (["--capacity", "9"], "9 replicas are fewer than the 10 jobs of synthetic"),
+        (["--capacity", "many"], "--capacity"),
+        (["--replicas", "32"], "No such option: --replicas; it is now called --capacity."),
         (["--workload", "none.csv"], "none.csv: no such file"),
         (["--workload", "synthetc"], "did you mean 'synthetic'?"),
         (["--policy", "fairshare"], "did you mean 'FairShare'?"),

@@ -112,10 +112,3 @@ def test_a_fit_of_other_jobs_is_refused(fits):
     others = Traces((Job("steady"), Job("stranger")), traces.train, traces.evaluation)
     with pytest.raises(ValueError, match="stranger"):
         posterior_of(fits[0], others)
-
-
-def test_a_phase_that_does_not_exist_is_refused():
-    from faro_lib.bayes import fit_bayes
-
-    with pytest.raises(ValueError, match=r"sample=4 is not a phase of the training days; there are 0 to 0"):
-        fit_bayes(world(), sample=4)

@@ -7,7 +7,7 @@ import pytest
 from faro_lib.figures import captions
 from faro_lib.figures.captions import NONE_PUBLISHED
 from faro_lib.figures.prediction import bands, prediction_caption
-from faro_lib.metrics import prediction_errors
+from faro_lib.metrics.prediction import prediction_errors
 from faro_lib.workload import Job
 
 MINUTES = pd.DataFrame({"policy": "Faro-Sum", "job": "a", "minute": range(4), "utility": [1.0, 0.5, 0.5, 1.0]})

@@ -10,12 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from observations import observed
 
-from faro_lib.metrics import (
-    decisions_frame,
-    learning_curve,
-    minutes_frame,
-    prediction_errors,
-)
+from faro_lib.metrics.frames import decisions_frame, minutes_frame
+from faro_lib.metrics.prediction import learning_curve, prediction_errors
 from faro_lib.policies import Cilantro
 from faro_lib.policies.cilantro import LOADS, SIZES, LearnedLatency, learn
 from faro_lib.queueing import latency
@@ -139,7 +135,7 @@ def runs():
 
 
 def test_its_error_falls_over_the_run_as_judged_by_another_trial(runs):
-    curve = learning_curve(*runs, after_min=(0, 15, 60, 360))
+    curve = learning_curve(*runs, after_minutes=(0, 15, 60, 360))
     error = curve.log_error.to_numpy()
     assert (np.diff(error) < 0).all()
     assert error[-1] < error[0] / 4

@@ -9,15 +9,15 @@ import pytest
 
 from faro_lib import __version__, cli
 
-HOUR = ["simulate", "--policy", "FairShare", "--policy", "AIAD", "--minutes", "10", "--trials", "2", "--replicas", "16"]
+HOUR = ["simulate", "--policy", "FairShare", "--policy", "AIAD", "--minutes", "10", "--trials", "2", "--capacity", "16"]
 
 
-def test_it_tells_its_version(capsys):
+def test_version_prints_the_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == f"faro {__version__}"
 
 
-def test_without_a_command_it_tells_what_there_is(capsys):
+def test_without_a_command_it_lists_the_commands(capsys):
     assert cli.main([]) == 0
     assert "simulate" in capsys.readouterr().out
 
@@ -46,21 +46,21 @@ def test_the_shell_completes_commands_and_options():
         (["run"], "faro run --help"),
     ],
 )
-def test_words_that_it_does_not_know_are_one_line_that_says_where_all_stand(arguments, where, capsys):
+def test_unknown_words_are_one_line_that_says_where_all_options_are(arguments, where, capsys):
     assert cli.main(arguments) == 2
     said = capsys.readouterr().err
-    assert said.endswith(f"All that is accepted: {where}\n")
+    assert said.endswith(f"All options: {where}\n")
     assert said.count("\n") == 1
 
 
-def test_the_table_has_a_row_for_each_policy_in_the_order_asked_for(capsys):
+def test_the_table_has_a_row_per_policy_in_the_given_order(capsys):
     assert cli.main(HOUR) == 0
     rows = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in rows] == ["policy", "FairShare", "AIAD"]
     assert all("±" in row for row in rows[1:])
 
 
-def test_json_has_an_object_for_each_policy_and_trial_and_nothing_else_on_standard_output(capsys):
+def test_standard_output_has_one_json_object_per_policy_and_trial_and_nothing_else(capsys):
     assert cli.main([*HOUR, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {(row["policy"], row["trial"]) for row in rows} == {(p, t) for p in ("FairShare", "AIAD") for t in (0, 1)}
@@ -77,16 +77,16 @@ def test_the_same_call_gives_the_same_numbers(capsys):
     assert run() == run()
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
+def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(*_, **__):
         raise KeyError("a bug")
 
-    monkeypatch.setattr("faro_lib.metrics.compare", broken)
+    monkeypatch.setattr("faro_lib.experiments.trials.summaries", broken)
     with pytest.raises(KeyError, match="a bug"):
         cli.main(HOUR)
 
 
-def test_a_decision_of_the_past_is_explained_from_the_journal(tmp_path, capsys):
+def test_a_past_decision_is_explained_from_the_journal(tmp_path, capsys):
     from live_things import Wanting
 
     from faro_lib.control import run
@@ -106,21 +106,21 @@ def test_a_decision_of_the_past_is_explained_from_the_journal(tmp_path, capsys):
     assert capsys.readouterr().err == "faro: at=1 is before the first decision, at 10 s\n"
 
 
-RUN_MISTAKES = [
+RUN_ERRORS = [
     (["--backend", "rey"], "backend='rey' is unknown; accepted: local, rayserve, deployments"),
     (["--policy", "AIDA"], "policy='AIDA' is unknown; did you mean 'AIAD'?"),
     (["--policy", "AIAD"], "backend=rayserve needs --address, Ray's dashboard, http://host:8265"),
-    (["--policy", "AIAD", "--address", "here"], "address='here' must read http://host:port"),
+    (["--policy", "AIAD", "--address", "here"], "address='here' must be an http:// or https:// address"),
     (
         ["--policy", "AIAD", "--backend", "local"],
-        "backend=local needs --replicas, the size of the cluster that it starts",
+        "backend=local needs --capacity, the cores of the cluster that it starts",
     ),
     (["--policy", "AIAD", "--address", "http://127.0.0.1:9"], "no Ray Serve at http://127.0.0.1:9"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), RUN_MISTAKES, ids=lambda part: str(part)[:30])
-def test_a_controller_that_cannot_begin_says_why_in_one_line(arguments, told, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(("arguments", "told"), RUN_ERRORS, ids=lambda part: str(part)[:30])
+def test_a_controller_that_cannot_start_says_why_in_one_line(arguments, told, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     (tmp_path / "jobs.yaml").write_text("- job: a\n- job: b\n")
     assert cli.main(["run", "--jobs", str(tmp_path / "jobs.yaml"), *arguments]) == 2
@@ -152,38 +152,38 @@ def test_without_apply_the_controller_prints_plans_and_changes_nothing(tmp_path,
 ONE_DAY = "minute,job,requests\n" + "".join(f"{minute},{job},5\n" for minute in range(10) for job in "ab")
 
 
-class TestADayThatIsTooLittleToLearnFrom:
+class TestASingleDay:
     @pytest.fixture
     def counts(self, tmp_path):
         (tmp_path / "day.csv").write_text(ONE_DAY)
         return str(tmp_path / "day.csv")
 
-    def test_is_refused_for_a_policy_that_learns_with_those_that_do_not(self, counts, capsys):
-        assert cli.main(["simulate", "--workload", counts, "--replicas", "6"]) == 2
+    def test_is_refused_for_a_policy_that_learns_with_the_names_of_others(self, counts, capsys):
+        assert cli.main(["simulate", "--workload", counts, "--capacity", "6"]) == 2
         said = capsys.readouterr().err
         assert "a single day leaves Faro-Sum none to learn from" in said
         assert "or choose policies that do not learn: FairShare, AIAD" in said
         assert said.count("\n") == 1
 
-    def test_is_enough_for_a_policy_that_does_not(self, counts, capsys):
-        assert cli.main(["simulate", "--workload", counts, "--replicas", "6", "--policy", "AIAD"]) == 0
+    def test_is_enough_for_a_policy_that_does_not_learn(self, counts, capsys):
+        assert cli.main(["simulate", "--workload", counts, "--capacity", "6", "--policy", "AIAD"]) == 0
 
-    def test_nor_need_a_second_short_one_be_learnt_from(self, tmp_path, capsys):
+    def test_a_second_short_day_is_not_needed_for_learning(self, tmp_path, capsys):
         rows = [f"{day},{minute},{job},5" for day in (1, 2) for minute in range(10) for job in "ab"]
         (tmp_path / "two.csv").write_text("\n".join(["day,minute,job,requests", *rows]) + "\n")
-        told = ["simulate", "--workload", str(tmp_path / "two.csv"), "--replicas", "6", "--policy", "FairShare"]
+        told = ["simulate", "--workload", str(tmp_path / "two.csv"), "--capacity", "6", "--policy", "FairShare"]
         assert cli.main(told) == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--replicas", "0"], "replicas=0 must be at least 1"),
+        (["--capacity", "0"], "capacity=0 must be at least 1"),
         (["--forecaster", "bayes"], "forecaster='bayes' and --posterior FILE.npz need each other"),
         (["--posterior", "p.npz"], "forecaster='bayes' and --posterior FILE.npz need each other"),
     ],
 )
-def test_a_simulation_that_cannot_be_is_refused_in_one_line(arguments, told, capsys):
+def test_an_impossible_simulation_is_refused_in_one_line(arguments, told, capsys):
     assert cli.main(["simulate", *arguments]) == 2
     said = capsys.readouterr().err
     assert told in said

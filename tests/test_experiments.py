@@ -1,16 +1,22 @@
-"""Larger and mixed workloads, an oracle that errs, and where a margin ends."""
+"""Larger and mixed workloads, an oracle with an error, the sensitivity analysis, and policies that raise."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from faro_lib import forecast
-from faro_lib.experiments import scale
+from faro_lib.control import PolicyFailed
+from faro_lib.experiments import remaining, scale, tuning
+from faro_lib.experiments.compare import compare
 from faro_lib.experiments.sensitivity import PARAMETERS, margins, sensitivity, settings, where_it_ends
+from faro_lib.experiments.trials import summaries, trial_draws
 from faro_lib.figures import scale as scale_figures
 from faro_lib.figures import sensitivity as sensitivity_figures
 from faro_lib.forecast.oracle import oracle
-from faro_lib.policies import PolicyContext
+from faro_lib.policies import FairShare, PolicyContext
+from faro_lib.simulate.measure import measure
 from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
 from faro_lib.workload.synthetic import synthetic
 
@@ -23,34 +29,34 @@ def quiet(line):
 
 
 class TestMoreJobs:
-    def test_repeated_jobs_ask_for_what_the_traced_ones_ask_for(self):
+    def test_repeated_jobs_have_the_requests_of_the_traced_ones(self):
         many = repeated(TRACES, 10)
         np.testing.assert_array_equal(many.evaluation[:, 4:8], TRACES.evaluation)
         np.testing.assert_array_equal(many.train[:, :, 8], TRACES.train[:, :, 0])
 
-    def test_a_shifted_day_is_the_traced_day_begun_at_another_minute_and_scaled(self):
+    def test_a_shifted_day_is_the_traced_day_rotated_and_scaled(self):
         many = shifted(TRACES, 6, seed=1)
         for job in range(6):
             source = TRACES.evaluation[0, job % 4].astype(float)
-            turned = [np.corrcoef(np.roll(source, shift), many.evaluation[0, job])[0, 1] for shift in range(60)]
-            assert max(turned) > 0.999
+            rotated = [np.corrcoef(np.roll(source, shift), many.evaluation[0, job])[0, 1] for shift in range(60)]
+            assert max(rotated) > 0.999
 
-    def test_a_job_is_shifted_and_scaled_alike_every_day(self):
+    def test_a_job_has_the_same_shift_on_every_day(self):
         many = shifted(TRACES, 5, seed=1)
 
         def alike(shift, traced, moved):
             return np.corrcoef(np.roll(traced, shift), moved)[0, 1]
 
-        learnt = TRACES.train[0, 0, 0], many.train[0, 0, 4]
-        shift = max(range(60), key=lambda shift: alike(shift, *learnt))
-        assert alike(shift, *learnt) > 0.999
+        learned = TRACES.train[0, 0, 0], many.train[0, 0, 4]
+        shift = max(range(60), key=lambda shift: alike(shift, *learned))
+        assert alike(shift, *learned) > 0.999
         assert alike(shift, TRACES.evaluation[0, 0], many.evaluation[0, 4]) > 0.999
 
-    def test_the_mean_load_a_job_stays_what_it_was(self):
+    def test_the_mean_load_per_job_does_not_change(self):
         many = shifted(TRACES, 400, seed=1)
         assert many.evaluation.mean() == pytest.approx(TRACES.evaluation.mean(), rel=0.1)
 
-    def test_the_seed_is_all_the_chance_there_is(self):
+    def test_the_seed_determines_the_workload(self):
         one, same, other = (shifted(TRACES, 8, seed).evaluation for seed in (1, 1, 2))
         np.testing.assert_array_equal(one, same)
         assert not np.array_equal(one, other)
@@ -65,11 +71,11 @@ class TestMoreJobs:
         assert (jobs[0].service_time_s, jobs[0].slo_s) == (0.100, 0.400)
         assert jobs[1] == TRACES.jobs[1]
 
-    def test_an_unknown_way_is_told_the_known_ones(self):
+    def test_an_unknown_way_to_enlarge_is_refused_with_the_known_ones(self):
         with pytest.raises(ValueError, match="how='copied' is unknown; accepted: repeated, shifted"):
             scale.enlarged(TRACES, "copied", 8)
 
-    def test_groups_never_hand_out_more_than_there_is_and_every_policy_has_its_row(self):
+    def test_groups_keep_within_capacity_and_every_policy_has_a_row(self):
         summary, limit = scale.larger(TRACES, None, scale.SHIFTED, 12, 40, minutes=15, report=quiet)
         assert summary["policy"].tolist() == list(scale.COMPARED)
         assert (summary["replicas_used_mean"] <= 40).all()
@@ -78,10 +84,10 @@ class TestMoreJobs:
         caption = scale_figures.larger_caption(summary)
         assert "12 jobs on 40 replicas (shifted)" in caption
 
-    def test_jobs_of_several_cores_get_as_many_replicas_and_are_not_grouped_where_sizes_differ(self):
+    def test_the_capacity_counts_mean_replicas_and_jobs_of_unequal_cores_are_not_grouped(self):
         from dataclasses import replace
 
-        jobs = tuple(replace(job, cores=2.0 if place else 4.0) for place, job in enumerate(TRACES.jobs))
+        jobs = tuple(replace(job, cores=2.0 if n else 4.0) for n, job in enumerate(TRACES.jobs))
         summary, _ = scale.larger(
             replace(TRACES, jobs=jobs), None, scale.REPEATED, 8, 24, policies=("FairShare", scale.GROUPED), minutes=5,
             limit=False, report=quiet,
@@ -96,20 +102,20 @@ class TestMoreJobs:
         assert limit["lost_utility"].is_monotonic_decreasing
         assert rows["lost_utility"].iloc[0] > rows["lost_utility"].iloc[-1]
 
-    def test_the_caption_of_the_curve_says_who_needs_how_many_and_who_leads_where(self):
+    def test_the_caption_of_the_curve_names_required_capacities_and_the_best_policies(self):
         lost = {"A": {20: 2.0, 40: 0.6, 60: 0.1}, "B": {20: 1.0, 40: 0.5, 60: 0.4}, "C": {20: 3.0, 40: 2.0, 60: 1.0}}
         rows = [
             {"policy": policy, "capacity_cores": size, "trial": 0, "lost_utility": value}
             for policy, sizes in lost.items()
             for size, value in sizes.items()
         ]
-        told = scale_figures.curve_caption(pd.DataFrame(rows))
-        assert "A 60, B 40, C more than 60" in told
-        assert "Least at each: 20 B, 40 B, 60 A" in told
+        text = scale_figures.curve_caption(pd.DataFrame(rows))
+        assert "A 60, B 40, C more than 60" in text
+        assert "Least at each: 20 B, 40 B, 60 A" in text
 
 
 class TestTheOracle:
-    def test_without_an_error_it_says_what_comes(self):
+    def test_without_an_error_it_returns_the_actual_counts(self):
         seen = oracle(DAY).update(DAY.requests_per_min[:, 0])
         np.testing.assert_array_equal(seen.mean(3), DAY.requests_per_min[:, 1:4])
 
@@ -117,14 +123,14 @@ class TestTheOracle:
         later = forecast.fit("oracle", TRACES).start(minute_of_day=20).update(DAY.requests_per_min[:, 20])
         np.testing.assert_array_equal(later.mean(3), DAY.requests_per_min[:, 21:24])
 
-    def test_beyond_the_end_the_last_minute_stands(self):
+    def test_after_the_end_of_the_day_it_repeats_the_last_minute(self):
         seen = oracle(DAY)
         for counts in DAY.requests_per_min.T:
             seen = seen.update(counts)
         np.testing.assert_array_equal(seen.mean(7), np.repeat(DAY.requests_per_min[:, -1:], 7, axis=1))
 
     @pytest.mark.parametrize("error", [0.1, 0.5])
-    def test_its_centre_is_off_by_the_error_asked_for_and_right_on_average(self, error):
+    def test_its_median_has_the_given_error_and_no_bias(self, error):
         state, ratios = oracle(DAY, error), []
         for counts in DAY.requests_per_min.T:
             truth = counts
@@ -134,7 +140,7 @@ class TestTheOracle:
         assert ratios.std() == pytest.approx(error, rel=0.25)
         assert ratios.mean() == pytest.approx(1, abs=4 * error / np.sqrt(len(ratios)) + 0.02)
 
-    def test_its_paths_spread_by_as_much(self):
+    def test_its_sample_paths_spread_by_the_error(self):
         paths = oracle(DAY, 0.3).sample(7, 4000)
         np.testing.assert_allclose(paths.std(axis=1) / paths.mean(axis=1), 0.3, rtol=0.15)
 
@@ -143,8 +149,8 @@ class TestTheOracle:
             oracle(DAY, -1)
 
 
-class TestWhereTheLeadEnds:
-    def test_one_thing_changes_at_a_time(self):
+class TestWhereTheMarginEnds:
+    def test_a_setting_changes_one_parameter(self):
         context = PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES))
         of = {
             s.parameter: s
@@ -155,18 +161,18 @@ class TestWhereTheLeadEnds:
         assert of["scv_factor"].workload is DAY
         assert of["forecast_error"].context.forecaster.truth is DAY.requests_per_min
 
-    def test_the_interval_changes_those_that_plan_and_nobody_else(self):
+    def test_the_interval_changes_only_policies_that_plan(self):
         context = PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES))
         (setting,) = settings(DAY, context, {"interval_s": [120]})
         made = setting.policies(["AIAD", "MArk", "Faro-Sum"])
         assert made["MArk"].interval_s == made["Faro-Sum"].interval_s == 120
         assert not hasattr(made["AIAD"], "interval_s")
 
-    def test_an_unknown_circumstance_is_told_the_known_ones(self):
+    def test_an_unknown_parameter_is_refused_with_the_known_ones(self):
         with pytest.raises(ValueError, match="parameter='weather' is unknown; accepted: cold_start_s"):
             list(settings(DAY, PolicyContext(TRACES.jobs), {"weather": [1]}))
 
-    def test_the_same_hour_in_other_circumstances_leaves_a_row_for_each(self):
+    def test_the_summary_has_a_row_per_setting_and_policy(self):
         context = PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES))
         hour = DAY.between(0, 10)
         values = {"cold_start_s": [5, 120], "scv_factor": [4]}
@@ -176,7 +182,7 @@ class TestWhereTheLeadEnds:
         assert table["best_other"].unique().tolist() == ["FairShare"]
         assert [*table["parameter"]] == ["cold_start_s", "cold_start_s", "scv_factor"]
 
-    def test_the_caption_says_between_which_values(self):
+    def test_the_caption_names_the_values_between_which_the_margin_ends(self):
         def rows(parameter, leader):
             for value, lost in leader.items():
                 yield {"parameter": parameter, "value": value, "policy": "F", "trial": 0, "lost_utility": lost}
@@ -186,11 +192,50 @@ class TestWhereTheLeadEnds:
             [*rows("forecast_error", {0.5: 1.2, 0.0: 0.3, 0.2: 0.7}), *rows("cold_start_s", {5.0: 0.2, 120.0: 0.9})]
         )
         assert where_it_ends(margins(frame, "F")) == {"cold_start_s": (120.0, None), "forecast_error": (0.2, 0.5)}
-        told = sensitivity_figures.caption(frame, "F")
-        assert "forecast error (of an oracle): between 0.2 and 0.5" in told
-        assert "nowhere; the margin is least, 0.10, at 120" in told
+        text = sensitivity_figures.caption(frame, "F")
+        assert "forecast error (of an oracle): between 0.2 and 0.5" in text
+        assert "nowhere; the margin is least, 0.10, at 120" in text
 
-    def test_every_circumstance_can_be_configured(self):
+    def test_every_parameter_can_be_configured(self):
         from faro_lib.config import Sensitivity
 
         assert set(PARAMETERS) <= set(Sensitivity.model_fields)
+
+
+@dataclass(frozen=True)
+class Broken(FairShare):
+    """An equal share for five minutes, then an error."""
+
+    name: str = "Broken"
+
+    def decide(self, state, observation):
+        if observation.now_s > 300:
+            raise KeyError("a bug")
+        return FairShare.decide(self, state, observation)
+
+
+class TestAPolicyThatRaises:
+    """Every experiment stops at the error of a policy; the rest of its run would not be its own."""
+
+    @pytest.fixture
+    def stops(self):
+        return pytest.raises(PolicyFailed, match=r"policy 'Broken' failed at 360 s.*a bug")
+
+    def test_stops_a_comparison(self, stops):
+        with stops:
+            compare(DAY.between(0, 8), {"Broken": Broken()}, 13, 1, limit=False, report=None)
+
+    def test_stops_a_summary(self, stops):
+        with stops:
+            summaries(DAY.between(0, 8), {"FairShare": FairShare(), "Broken": Broken()}, 13, 1, report=None)
+
+    def test_stops_tuning(self, stops):
+        with stops:
+            tuning.measured(TRACES, {"chosen": Broken()}, day=3, phase=0, capacity=13, seed=24)
+
+    def test_stops_the_analysis_of_the_remaining_loss(self, stops, monkeypatch):
+        monkeypatch.setattr(remaining, "tuned", lambda *_, **__: Broken())
+        table = measure(TRACES.jobs, (1, 2), minutes=3)
+        with stops:
+            day = DAY.between(0, 8)
+            remaining.remaining(day, PolicyContext(TRACES.jobs, None, table), 13, next(trial_draws(day, 1)))

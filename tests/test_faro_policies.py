@@ -8,7 +8,8 @@ import pytest
 
 from faro_lib import forecast
 from faro_lib.allocate import solve
-from faro_lib.experiments.compare import compare, policy_context
+from faro_lib.experiments.compare import compare
+from faro_lib.experiments.trials import policy_context
 from faro_lib.figures import captions
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies import PolicyContext, make

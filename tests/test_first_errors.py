@@ -1,4 +1,4 @@
-"""What goes wrong on the first day: one line that says what to do, and nothing half written that looks whole."""
+"""Errors of a first day: one line that says what to do, and no half-written file that looks complete."""
 
 import ctypes
 import os
@@ -40,23 +40,23 @@ class TestAPortInUse:
             listening.listen()
             yield listening.getsockname()[1]
 
-    def test_the_controller_says_so_before_it_looks_for_a_cluster(self, taken, tmp_path, capsys):
+    def test_is_reported_before_the_controller_looks_for_a_cluster(self, taken, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
         arguments = ["--jobs", str(tmp_path / "jobs.yaml"), "--policy", "AIAD", "--metrics-port", str(taken)]
         assert cli.main(["run", *arguments]) == 2
-        told = only_line(capsys.readouterr().err)
-        assert f"metrics port {taken} on 127.0.0.1: Address already in use; choose another" in told
+        text = only_line(capsys.readouterr().err)
+        assert f"metrics port {taken} on 127.0.0.1: Address already in use; choose another" in text
 
-    def test_a_ray_of_our_own_takes_ports_that_nobody_listens_on(self, taken):
-        from faro_lib.rayserve.local import PORTS, free_ports
+    def test_is_not_taken_for_a_ray_that_we_start(self, taken):
+        from faro_lib.rayserve.local import free_ports
 
-        found = free_ports(len(PORTS))
-        assert len(set(found)) == len(PORTS)
-        assert taken not in found
+        ports = free_ports(8)
+        assert len(set(ports)) == 8
+        assert taken not in ports
 
 
 class TestAPackageThatIsNotInstalled:
-    """An environment that lacks one package: links to all others, and a Python that looks nowhere else."""
+    """An environment without one package: links to all others, and a Python that searches only there."""
 
     @pytest.fixture
     def lacking(self, tmp_path):
@@ -76,8 +76,8 @@ class TestAPackageThatIsNotInstalled:
         (tmp_path / "jobs.yaml").write_text("- job: a\n  deployment: {query: up}\n")
         return str(tmp_path / "jobs.yaml")
 
-    def test_without_ray_there_is_no_cluster_on_this_machine(self, lacking, tmp_path):
-        arguments = ("run", "--backend", "local", "--jobs", self.jobs(tmp_path), "--policy", "AIAD", "--replicas", "2")
+    def test_ray_is_named_where_a_local_cluster_needs_it(self, lacking, tmp_path):
+        arguments = ("run", "--backend", "local", "--jobs", self.jobs(tmp_path), "--policy", "AIAD", "--capacity", "2")
         done = lacking(("ray",), *arguments)
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1] == "faro: backend=local needs Ray Serve: pip install 'faro_lib[live]'"
@@ -87,27 +87,27 @@ class TestAPackageThatIsNotInstalled:
         [
             ("prometheus_client", "live", ("run", "--policy", "AIAD", "--metrics-port", "0")),
             ("kubernetes", "kube", ("run", "--policy", "AIAD", "--backend", "deployments", "--plan", "faro/faro")),
-            ("matplotlib", "figures", ("recommend", "--replicas", "3", "--curve", "--plot", "curve.png")),
+            ("matplotlib", "figures", ("recommend", "--capacity", "3", "--curve", "--plot", "curve.png")),
         ],
     )
-    def test_the_line_says_what_to_install(self, package, extra, arguments, lacking, tmp_path, counts):
-        told = ("--jobs", self.jobs(tmp_path)) if arguments[0] == "run" else ("--workload", counts)
+    def test_is_named_with_the_extra_to_install(self, package, extra, arguments, lacking, tmp_path, counts):
+        text = ("--jobs", self.jobs(tmp_path)) if arguments[0] == "run" else ("--workload", counts)
         if package == "kubernetes":
-            told += ("--prometheus", "http://127.0.0.1:9")
-        done = lacking((package,), *arguments, *told)
+            text += ("--prometheus", "http://127.0.0.1:9")
+        done = lacking((package,), *arguments, *text)
         assert done.returncode == 2, done.stderr
         assert f"{package} is not installed: pip install 'faro_lib[{extra}]'" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
 
-    def test_what_a_notebook_lacks_is_told_in_the_same_way(self, tmp_path):
+    def test_is_reported_in_the_same_way_by_a_notebook(self, tmp_path):
         write_notebook(tmp_path / "n.ipynb", "raise ModuleNotFoundError(\"No module named 'pymc'\", name='pymc')")
         with pytest.raises(NotebookError, match=r"pymc is not installed: pip install 'faro_lib\[bayes\]'") as error:
             run_notebook(tmp_path / "n.ipynb", tmp_path / "o.ipynb", {}, tmp_path / "o.log", root=tmp_path)
         only_line(str(error.value))
 
-    def test_a_module_of_ours_that_is_missing_is_our_mistake(self, monkeypatch, counts):
-        monkeypatch.delattr("faro_lib.recommend", raising=False)  # where another test has imported it
-        monkeypatch.setitem(sys.modules, "faro_lib.recommend", None)
+    def test_is_a_bug_with_a_traceback_if_it_is_our_own(self, monkeypatch, counts):
+        monkeypatch.delattr("faro_lib.recommend.recommendation", raising=False)  # where another test has imported it
+        monkeypatch.setitem(sys.modules, "faro_lib.recommend.recommendation", None)
         with pytest.raises(ModuleNotFoundError):
             cli.main(["recommend", "--workload", counts])
 
@@ -120,30 +120,30 @@ class TestTooLittleMemory:
         assert not (folder / "o.ipynb").exists()
         return only_line(str(error.value))
 
-    def test_an_array_that_cannot_be_had_says_how_to_ask_for_less(self, tmp_path):
-        told = self.failure(tmp_path, "import numpy as np\nnp.ones(10**17)")
-        assert "too little memory (Unable to allocate" in told
-        assert "take fewer jobs, minutes or trials" in told
+    def test_for_an_array_says_how_to_ask_for_less(self, tmp_path):
+        text = self.failure(tmp_path, "import numpy as np\nnp.ones(10**17)")
+        assert "too little memory (Unable to allocate" in text
+        assert "take fewer jobs, minutes or trials" in text
 
-    def test_a_kernel_that_the_system_has_killed_is_not_a_riddle(self, tmp_path):
-        told = self.failure(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-        assert "its process was killed, most likely for too little memory: take fewer jobs" in told
+    def test_is_named_where_the_system_killed_a_kernel(self, tmp_path):
+        text = self.failure(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+        assert "its process was killed, most likely for too little memory: take fewer jobs" in text
 
-    def test_the_pipeline_refuses_beforehand_what_cannot_fit(self, checkout):
+    def test_is_found_by_the_pipeline_before_it_starts(self, checkout):
         from test_bad_input import assert_refused
 
         asked = "scale={largest: [[1000000, 3200000]]}"
         assert_refused(checkout, "70_scale needs about", "--config", asked)
 
-    def test_the_command_line_refuses_beforehand_a_ray_that_cannot_fit(self, tmp_path, capsys):
+    def test_is_found_before_a_local_ray_is_started(self, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
         arguments = ["--jobs", str(tmp_path / "jobs.yaml"), "--policy", "AIAD", "--backend", "local"]
-        assert cli.main(["run", *arguments, "--replicas", "100000"]) == 2
+        assert cli.main(["run", *arguments, "--capacity", "100000"]) == 2
         assert "100000 replicas of Ray Serve need about" in only_line(capsys.readouterr().err)
 
 
 def without_rights() -> None:
-    """In a child before its command begins: even root is held to what permissions say."""
+    """Run in the child process before its command: makes permissions count even for root."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     for capability in (1, 2):  # to override, and to read and search, against permissions
         if os.geteuid() == 0 and prctl(24, capability, 0, 0, 0):  # out of the bounding set: an exec leaves it behind
@@ -152,7 +152,7 @@ def without_rights() -> None:
 
 @pytest.fixture
 def forbidden(tmp_path):
-    """A folder that may be looked into and not be written to, and what runs Python code there."""
+    """A folder that can be read and not written, and a function that runs Python code in it."""
     folder = tmp_path / "theirs"
     folder.mkdir()
 
@@ -179,24 +179,24 @@ def forbidden(tmp_path):
 class TestNoPermission:
     CHECK = "from faro_lib import config, pipeline; pipeline.check(config.load({'results': '%s'}))"
 
-    def test_the_pipeline_looks_before_it_begins(self, forbidden):
-        code = f"import sys; from faro_lib.errors import told\ntry: {self.CHECK % 'results'}\n"
+    def test_is_found_by_the_pipeline_before_it_starts(self, forbidden):
+        code = f"import sys; from faro_lib.errors import message_of\ntry: {self.CHECK % 'results'}\n"
         done = forbidden(
-            code.replace("; pipeline.check", ";  pipeline.check") + "except OSError as e: sys.exit(told(e))"
+            code.replace("; pipeline.check", ";  pipeline.check") + "except OSError as e: sys.exit(message_of(e))"
         )
-        told = only_line(done.stderr)
-        assert told.startswith(str(forbidden.folder))
-        assert "permission denied; change its permissions, or name a place that is yours" in told
+        text = only_line(done.stderr)
+        assert text.startswith(str(forbidden.folder))
+        assert "permission denied; change its permissions, or name a place that is yours" in text
 
-    def test_a_picture_that_may_not_be_written_is_one_line(self, forbidden):
+    def test_for_a_picture_is_one_line(self, forbidden):
         (forbidden.folder / "counts.csv").write_text(COUNTS)
         call = "import sys; from faro_lib.cli import main; sys.exit(main(sys.argv[1:]))"
-        done = forbidden(call, "recommend", "--workload", "counts.csv", "--replicas", "3", "--plot", "curve.png")
+        done = forbidden(call, "recommend", "--workload", "counts.csv", "--capacity", "3", "--plot", "curve.png")
         assert done.returncode == 2
         assert "curve.png: permission denied" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
 
-    def test_a_file_where_the_results_should_go_is_named(self, checkout):
+    def test_a_file_in_place_of_the_results_folder_is_named(self, checkout):
         (checkout.folder / "taken").write_text("mine")
         done = checkout.snakemake("--config", "results=taken")
         assert done.returncode != 0
@@ -204,7 +204,7 @@ class TestNoPermission:
         assert "Traceback" not in done.stderr
         assert (checkout.folder / "taken").read_text() == "mine"
 
-    def test_a_journal_that_cannot_be_kept_is_found_before_anything_starts(self, tmp_path, capsys):
+    def test_for_a_journal_is_found_before_anything_starts(self, tmp_path, capsys):
         (tmp_path / "jobs.yaml").write_text("- job: a\n")
         (tmp_path / "folder").mkdir()
         arguments = ["--jobs", str(tmp_path / "jobs.yaml"), "--policy", "AIAD", "--journal", str(tmp_path / "none/j")]
@@ -226,7 +226,7 @@ class TestAFullDisk:
     @pytest.fixture(scope="class")
     @classmethod
     def filled(cls, checkout):
-        """The pipeline on a disk of one megabyte, of which a stage wants three; then on a larger one."""
+        """The pipeline on a disk of one megabyte, where one stage needs three; then on a larger disk."""
         if shutil.which("unshare") is None:
             pytest.skip("unshare is not there, so no small disk can be had")
         notebook = checkout.folder / "notebooks" / "50_simulation.ipynb"
@@ -243,30 +243,30 @@ class TestAFullDisk:
         assert done.returncode == 0, (done.returncode, done.stderr, said)
         return said, files
 
-    def test_the_last_that_is_said_is_what_to_do(self, filled):
+    def test_the_last_line_says_what_to_do(self, filled):
         said, _ = filled
         _, _, end = said["first.out"].partition("What went wrong; what is finished stays")
         assert end.splitlines()[1] == f"notebooks/50_simulation.ipynb: {DISK_FULL}"
         assert "Traceback" not in said["first.out"]
 
-    def test_nothing_of_the_stage_that_failed_looks_finished(self, filled):
+    def test_no_output_of_the_failed_stage_looks_complete(self, filled):
         _, files = filled
         left = {name for name in files["first"] if "/simulate/" in name or "50_simulation" in name}
         assert not [name for name in left if name.endswith((".csv", ".parquet"))]
         assert not [name for name in left if name.endswith(".ipynb") and ".partial." not in name]
         assert "results/synthetic/report.html" not in files["first"]
 
-    def test_with_room_the_same_command_goes_on_to_the_end(self, filled):
+    def test_the_same_command_finishes_once_there_is_space(self, filled):
         said, files = filled
         assert "results/synthetic/report.html" in files["second"]
         assert "Job 0: report" not in said["second.out"].partition("50_simulation")[0]
         assert "10_traces" not in said["second.out"]
 
-    def test_a_picture_that_does_not_fit_leaves_the_earlier_one(self, tmp_path, counts):
+    def test_an_earlier_picture_stays_if_a_new_one_does_not_fit(self, tmp_path, counts):
         (tmp_path / "curve.png").write_bytes(b"the earlier one")
         call = "import resource, sys; from faro_lib.cli import main; import matplotlib.font_manager\n"
         call += "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); sys.exit(main(sys.argv[1:]))"
-        arguments = ["recommend", "--workload", counts, "--replicas", "3", "--plot", "curve.png"]
+        arguments = ["recommend", "--workload", counts, "--capacity", "3", "--plot", "curve.png"]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"}
         done = subprocess.run(
             [sys.executable, "-c", call, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True

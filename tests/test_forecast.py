@@ -33,7 +33,7 @@ def test_an_update_makes_a_new_forecaster_and_leaves_the_old_one_as_it_was(kind)
     first = before.sample()
     after = before.update([1, 2, 3, 4])
     np.testing.assert_array_equal(before.sample(), first)
-    assert (after.seen, before.seen) == (1, 0)
+    assert (after.minutes_seen, before.minutes_seen) == (1, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,16 +131,6 @@ def test_the_pooled_autoregression_beats_persistence_where_days_have_a_shape_and
         return crps(*rolling(fit(kind, TRACES), DAY))
 
     assert judged("ar") < judged("persistence")
-
-
-def test_the_autoregression_gives_a_new_job_the_pooled_prior_at_its_own_level():
-    known = fit("ar", TRACES)
-    with pytest.raises(ValueError, match=r"'newcomer' is not among the jobs"):
-        known.for_jobs(["job1", "newcomer"])
-    forecaster = known.for_jobs(["job1", "newcomer"], new_jobs="pooled")
-    for _ in range(20):
-        forecaster = forecaster.update([60, 5000])
-    assert 3500 < np.median(forecaster.sample()[1]) < 7000
 
 
 def test_forecasting_online_imports_neither_pymc_nor_pandas():

@@ -1,5 +1,7 @@
 """The Bayesian forecaster online, against worlds whose truth is known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from forecast_worlds import ar1_day, ar1_posterior, shaped_traces
@@ -7,6 +9,7 @@ from forecast_worlds import ar1_day, ar1_posterior, shaped_traces
 from faro_lib.forecast import bayes_forecaster, fit, load_posterior, recalibrated, rolling, save_posterior
 from faro_lib.forecast.regression import from_root, root
 from faro_lib.forecast.scores import coverage
+from faro_lib.workload import Job
 
 UNIT, LAG, SPREAD = 20.0, 0.8, 0.05
 
@@ -64,18 +67,18 @@ def test_nothing_known_is_the_day_shape_with_the_spread_of_days():
     np.testing.assert_allclose(z.std(axis=1), np.tile(posterior.off_shape[:, None], 7), rtol=0.1)
 
 
-def test_a_job_never_seen_gets_the_pooled_prior_at_its_own_level():
-    posterior = ar1_posterior()
-    forecaster = bayes_forecaster(posterior, ["job1", "newcomer"], new_jobs="pooled", recalibrate=False)
-    before = forecaster.sample(7, 2000)
-    assert before[1].std() > 2 * before[0].std()
-    after = seen(forecaster, [np.array([400.0, 9000.0])] * 15).sample(7, 2000)
-    assert np.median(after[1]) == pytest.approx(9000, rel=0.1)
-    assert np.median(after[0]) == pytest.approx(400, rel=0.1)
+def test_the_posterior_of_some_jobs_in_another_order_is_theirs():
+    together = np.array([[1, 0.9, 0, 0], [0.9, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    posterior = dataclasses.replace(ar1_posterior(correlation=together), unit=np.array([10.0, 20.0, 30.0, 40.0]))
+    forecaster = bayes_forecaster(posterior, [Job("job2"), Job("job1"), Job("job0")], recalibrate=False)
+    assert forecaster.jobs == ("job2", "job1", "job0")
+    samples = forecaster.sample(1, 20_000)[:, :, 0]
+    np.testing.assert_allclose(np.median(samples, axis=1), [900, 400, 100], rtol=0.05)
+    assert np.corrcoef(root(samples))[1, 2] == pytest.approx(0.9, abs=0.05)
 
 
 def test_a_posterior_of_other_jobs_is_refused_and_the_job_named():
-    with pytest.raises(ValueError, match=r"job 'stranger' is not among the jobs that were learnt"):
+    with pytest.raises(ValueError, match=r"job 'stranger' is not among the jobs of the posterior"):
         bayes_forecaster(ar1_posterior(), ["job0", "stranger"])
 
 

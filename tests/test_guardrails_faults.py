@@ -12,7 +12,8 @@ import pytest
 from faro_lib.allocate.solve import SOLVERS
 from faro_lib.control import GuardrailConfig, PolicyFailed
 from faro_lib.forecast.kalman import LocalLevel, kalman
-from faro_lib.metrics import decisions_frame, minute_utility
+from faro_lib.metrics.frames import decisions_frame
+from faro_lib.metrics.measures import minute_utility
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.protocol import CAPACITY, DRIFT_CORRECTED, FAILED, HOLD, JOB_ADDED, JOB_REMOVED, MISSING, REASONS
 from faro_lib.simulate import SimulatedCluster, draw, simulate
@@ -75,7 +76,7 @@ class NoForecast(LocalLevel):
 
     def sample(self, horizon=7, n=100):
         paths = super(NoForecast, self).sample(horizon, n)
-        return np.full_like(paths, np.nan) if FROM_S <= 60 * self.seen <= UNTIL_S else paths
+        return np.full_like(paths, np.nan) if FROM_S <= 60 * self.minutes_seen <= UNTIL_S else paths
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from k8s_world import OFFLINE, World, apply, kubeconfig, until
 from faro_lib.http import Unauthorized
 from faro_lib.kube.exclusive import exclusive_access
 from faro_lib.kube.manifests import NAME as CONTROLLER
-from faro_lib.kube.rayservice import SECRET, Workers, rayservice
+from faro_lib.kube.manifests import SECRET, ManifestSpec, Workers, objects
 from faro_lib.rayserve.deploy import configuration, deploy
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
@@ -31,7 +31,9 @@ def world(tmp_path, monkeypatch):
     until(lambda: one.api.get(RAYSERVICES), 60)
     meta = {"name": SECRET, "namespace": one.namespace}
     apply(one.api, {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"auth_token": "s3cret"}})
-    apply(one.api, rayservice("ray", one.namespace, THEIRS, serve_specs(THEIRS), [3], Workers(1, 4), "none", "2.60.0"))
+    where = dict(namespace=one.namespace, name="ray", image="none", ray_version="2.60.0")
+    spec = ManifestSpec(THEIRS, "", served=serve_specs(THEIRS), initial=[3], workers=Workers(1, 4), **where)
+    apply(one.api, *objects(spec, "rayservice.yaml"))
     yield one
     one.close()
 

@@ -14,7 +14,7 @@ from k8s_world import OFFLINE, Controller, FakePrometheus, World, apply, kubecon
 from faro_lib import cli
 from faro_lib.kube import preflight
 from faro_lib.kube.client import MERGE, connect
-from faro_lib.kube.manifests import ManifestSpec, rbac
+from faro_lib.kube.manifests import ManifestSpec, objects
 from faro_lib.kube.status import PLURAL, crd
 
 sys.path.insert(0, str(OFFLINE))
@@ -47,7 +47,7 @@ def world(tmp_path, nodes):
     apply(one.api, crd(), *(one.deployment(name) for name in NAMES))
     until(lambda: one.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
     wanted = ManifestSpec(jobs=(), jobs_text="", backend="deployments", namespace=one.namespace, prometheus="http://x")
-    apply(one.api, *rbac(wanted))
+    apply(one.api, *objects(wanted, "rbac.yaml"))
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES)))
     yield one
     one.close()

@@ -18,7 +18,7 @@ from faro_lib.kube.client import MERGE, ApiError, connect
 from faro_lib.kube.deployment_metrics import DeploymentMetrics
 from faro_lib.kube.deployments import DeploymentRef, Deployments
 from faro_lib.kube.leader_gate import LeaderGatedCluster, LostLease
-from faro_lib.kube.manifests import ManifestSpec, rbac
+from faro_lib.kube.manifests import ManifestSpec, objects
 from faro_lib.kube.status import PLURAL, Reporter, crd
 from faro_lib.policies import FairShare
 from faro_lib.policies.protocol import DRIFT_CORRECTED
@@ -158,7 +158,10 @@ def test_two_hundred_jobs_are_reconciled_in_one_turn_in_under_two_seconds(world,
     names = [f"job{i:03d}" for i in range(200)]
     apply(
         world.api,
-        *rbac(ManifestSpec(jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x")),
+        *objects(
+            ManifestSpec(jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x"),
+            "rbac.yaml",
+        ),
     )
     account = connect(world.account("faro-controller"))
     jobs, cluster = deployments(world, names, prometheus, account, replicas=0, capacity=400.0)
@@ -242,7 +245,7 @@ def test_a_turn_is_seen_in_the_plan_and_in_events(world, prometheus):
     assert "a: 1 -> 3 replicas (fair-share)" in {event["message"] for event in events}
 
 
-# --- rbac ----------------------------------------------------------------------------------------------------------
+# --- permissions ----------------------------------------------------------------------------------------------------------
 
 USED = [
     ("deployments", preflight.ALWAYS + preflight.FOR_DEPLOYMENTS),
@@ -264,7 +267,7 @@ FORBIDDEN = [
 
 def controller_account(world, backend):
     wanted = dict(jobs=(), jobs_text="", backend=backend, namespace=world.namespace, prometheus="http://x")
-    apply(world.api, *rbac(ManifestSpec(**wanted)))
+    apply(world.api, *objects(ManifestSpec(**wanted), "rbac.yaml"))
     return connect(world.account("faro-controller"))
 
 

@@ -13,7 +13,7 @@ import yaml
 from k8s_world import OFFLINE, Controller, FakePrometheus, World, apply, kubeconfig, table, until
 
 from faro_lib.kube.client import MERGE, connect
-from faro_lib.kube.manifests import ManifestSpec, rbac
+from faro_lib.kube.manifests import ManifestSpec, objects
 from faro_lib.kube.status import PLURAL, crd
 
 sys.path.insert(0, str(OFFLINE))
@@ -44,7 +44,7 @@ def furnish(world: World) -> None:
     apply(world.api, crd(), *(world.deployment(name) for name in NAMES))
     until(lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
     wanted = ManifestSpec(jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x")
-    apply(world.api, *rbac(wanted))
+    apply(world.api, *objects(wanted, "rbac.yaml"))
 
 
 def replicas(world: World) -> list[int]:

@@ -13,8 +13,7 @@ from k8s_world import OFFLINE, Controller, World, apply, kubeconfig, path_of, un
 from faro_lib import cli
 from faro_lib.http import HttpClient
 from faro_lib.kube.client import MERGE, connect
-from faro_lib.kube.manifests import ManifestSpec, rbac
-from faro_lib.kube.rayservice import SECRET, Workers, rayservice
+from faro_lib.kube.manifests import SECRET, ManifestSpec, Workers, objects
 from faro_lib.kube.status import PLURAL
 from faro_lib.kube.status import crd as plans
 from faro_lib.rayserve.spec import serve_specs
@@ -57,8 +56,9 @@ class Ray:
 
     def describe(self, max_ongoing_requests: int = 10, jobs=JOBS, initial=(1, 2)) -> None:
         how = serve_specs(jobs, {job.name: {"max_ongoing_requests": max_ongoing_requests} for job in jobs})
-        size = Workers(2, 4, 1.0)
-        thing = rayservice("ray", self.world.namespace, jobs, how, initial, size, "none", "2.60.0")
+        where = dict(namespace=self.world.namespace, name="ray", image="none", ray_version="2.60.0")
+        spec = ManifestSpec(jobs, "", served=how, initial=initial, workers=Workers(2, 4, 1.0), **where)
+        (thing,) = objects(spec, "rayservice.yaml")
         cluster = thing["spec"]["rayClusterConfig"]
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
             group["template"]["spec"]["terminationGracePeriodSeconds"] = 1
@@ -87,7 +87,7 @@ def world(tmp_path, nodes):
     apply(one.api, plans(), definition())
     for path in (f"/apis/autoscaling.faro/v1alpha1/{PLURAL}", RAYSERVICES):
         until(lambda path=path: one.api.get(path), 60, path)
-    apply(one.api, *rbac(ManifestSpec(jobs=(), jobs_text="", namespace=one.namespace)))
+    apply(one.api, *objects(ManifestSpec(jobs=(), jobs_text="", namespace=one.namespace), "rbac.yaml"))
     rows = [{"job": job.name, "cold_start_s": 5} for job in JOBS]
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(rows))
     (tmp_path / "token").write_text("first")

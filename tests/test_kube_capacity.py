@@ -1,4 +1,4 @@
-"""Capacity: the cores that a cluster really has for the jobs."""
+"""Capacity: the cores that a cluster has for the jobs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def cores(nodes, pods=(), quotas=(), shape=WHOLE):
     return capacity(nodes, pods, quotas, "jobs", is_replica, shape).cores
 
 
-def test_an_empty_cluster_has_what_its_nodes_have():
+def test_an_empty_cluster_has_the_cores_of_its_nodes():
     assert cores([node("a", "8"), node("b", "3500m")]) == 11
 
 
-def test_pods_of_others_take_away_and_our_own_do_not():
+def test_other_pods_reduce_the_capacity_and_our_own_do_not():
     assert cores([node(cpu="8")], [pod("db", "2"), replica("r1"), replica("r2")]) == 6
 
 
@@ -43,13 +43,13 @@ def test_a_fraction_of_a_replica_on_each_of_two_nodes_is_not_a_replica():
         ),
     ],
 )
-def test_a_node_that_takes_no_replica_does_not_count_and_says_why(gone, why):
+def test_a_node_that_accepts_no_replica_does_not_count_and_has_a_reason(gone, why):
     found = capacity([node("a"), gone], [], [], "jobs", is_replica, WHOLE)
     assert found.cores == 8
     assert found.unusable == {"b": why}
 
 
-def test_a_taint_that_only_advises_does_not_repel():
+def test_a_prefer_no_schedule_taint_does_not_repel():
     assert cores([node(taints=[{"key": "spot", "effect": "PreferNoSchedule"}])]) == 8
 
 
@@ -64,7 +64,7 @@ def test_a_taint_that_only_advises_does_not_repel():
         ({"key": "spot", "operator": "Exists"}, False),
     ],
 )
-def test_tolerations_cover_taints_as_the_scheduler_has_it(toleration, holds):
+def test_tolerations_cover_taints_by_the_rules_of_the_scheduler(toleration, holds):
     assert tolerates(toleration, {"key": "gpu", "value": "a100", "effect": "NoSchedule"}) is holds
 
 
@@ -77,7 +77,7 @@ def test_only_nodes_that_the_pods_select_count():
     assert cores([node("a"), node("b")], shape=Shape(selector={"kubernetes.io/hostname": "a"})) == 8
 
 
-def test_pods_that_have_ended_take_nothing():
+def test_finished_pods_do_not_reduce_the_capacity():
     assert cores([node(cpu="8")], [pod("job", "4", phase="Succeeded"), pod("crash", "4", phase="Failed")]) == 8
 
 
@@ -86,12 +86,12 @@ def test_a_quota_below_the_nodes_binds_and_is_named():
     assert (found.cores, found.bound) == (5, "quota q")
 
 
-def test_of_a_quota_the_pods_of_others_in_the_namespace_take_their_part_even_before_they_have_a_node():
+def test_other_pods_of_the_namespace_use_its_quota_even_without_a_node():
     others = [pod("web", "2", on=None), pod("elsewhere", "3", namespace="other", on=None), replica("r", cpu="1")]
     assert cores([node(cpu="8")], others, [quota(requests_cpu="5")]) == 3
 
 
-def test_the_quota_of_another_namespace_is_not_ours():
+def test_a_quota_of_another_namespace_does_not_count():
     assert cores([node(cpu="8")], quotas=[quota("other", requests_cpu="1")]) == 8
 
 
@@ -123,13 +123,13 @@ def test_a_quota_of_limits_binds_too_and_counts_the_limits_of_others():
         ({"scopeSelector": {"matchExpressions": [{"scopeName": "NotBestEffort", "operator": "Exists"}]}}, True),
     ],
 )
-def test_a_quota_for_pods_of_another_kind_is_not_ours(scoped, binds):
+def test_a_quota_whose_scopes_exclude_replicas_does_not_count(scoped, binds):
     one = quota(requests_cpu="2")
     one["spec"] |= scoped
     assert cores([node(cpu="8")], quotas=[one]) == (2 if binds else 8)
 
 
-def test_a_pod_reserves_its_containers_or_its_largest_init_container_and_its_sidecars_and_overhead():
+def test_a_pod_reserves_its_containers_sidecars_and_overhead_or_an_init_container():
     def container(cpu, **more):
         return {"name": "c", "resources": {"requests": {"cpu": cpu}}, **more}
 
@@ -144,7 +144,7 @@ def test_a_pod_reserves_its_containers_or_its_largest_init_container_and_its_sid
 
 
 @given(st.lists(st.tuples(st.integers(0, 64), st.integers(0, 3000), st.booleans()), max_size=8), st.integers(0, 40))
-def test_capacity_is_never_negative_and_never_more_than_there_is(described, limit):
+def test_capacity_is_never_negative_and_never_above_nodes_and_quota(described, limit):
     nodes = [node(f"n{i}", str(cpu), unschedulable=gone) for i, (cpu, _, gone) in enumerate(described)]
     pods = [pod(f"p{i}", f"{milli}m", on=f"n{i}") for i, (_, milli, _) in enumerate(described)]
     found = cores(nodes, pods, [quota(requests_cpu=str(limit))])
@@ -152,7 +152,7 @@ def test_capacity_is_never_negative_and_never_more_than_there_is(described, limi
     assert found <= cores(nodes, (), [quota(requests_cpu=str(limit))])
 
 
-def test_what_is_remembered_of_nodes_and_pods_is_enough():
+def test_the_informers_keep_enough_of_nodes_and_pods():
     nodes = [
         node("a", cpu="4", taints=[{"key": "x", "effect": "NoExecute"}]),
         node("b", cpu="4"),
@@ -162,7 +162,7 @@ def test_what_is_remembered_of_nodes_and_pods_is_enough():
     assert cores(map(small_node, nodes), map(small_pod, pods)) == cores(nodes, pods) == 2
 
 
-def test_replicas_inside_workers_have_the_cores_of_those_workers_that_are_ready_on_nodes_that_are_not_lost():
+def test_ray_capacity_is_that_of_ready_workers_on_ready_nodes():
     workers = [pod("w1", "4", on="a"), pod("w2", "4", on="b"), pod("w3", "4", on="a", ready=False)]
     workers.append(pod("w4", "4", on="a") | {"metadata": {"name": "w4", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
     assert cores_of_workers(workers, [node("a"), node("b", ready=False)]).cores == 4
@@ -171,6 +171,6 @@ def test_replicas_inside_workers_have_the_cores_of_those_workers_that_are_ready_
     )
 
 
-def test_a_worker_whose_replicas_mostly_wait_may_say_that_it_has_more_cores_than_it_requests():
+def test_a_worker_label_may_offer_more_cores_than_the_pod_requests():
     workers = [pod("w1", "500m", on="a"), pod("w2", "500m", on="a", labels={CORES: "4"})]
     assert cores_of_workers(workers, [node("a")]).cores == 4.5

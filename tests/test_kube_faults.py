@@ -1,4 +1,4 @@
-"""Threads and ticks of `kube` outlive what they meet: answers that break off, nonsense, a lease that ends in mid-apply."""
+"""Faults that the threads and ticks of `kube` survive: truncated answers, nonsense, a lease that expires in apply."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def until(holds, within_s=5.0):
 # --- the connection --------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_that_breaks_off_is_one_line():
+def test_a_truncated_answer_is_one_line():
     with (
         serving(lambda *_: (200, {"a": 1}, {"Content-Length": "5000"})) as server,
         pytest.raises(ApiError, match=r"GET /x: the answer broke off"),
@@ -44,7 +44,7 @@ def test_an_answer_that_breaks_off_is_one_line():
         api_at(server, retries=0).get("/x")
 
 
-def test_an_answer_that_is_no_json_is_one_line():
+def test_an_answer_that_is_not_json_is_one_line():
     class Page(list):  # the fake sends the lines of a list as JSON, one after the other: two are no object
         pass
 
@@ -65,7 +65,7 @@ def test_credentials_that_cannot_be_read_again_are_one_line():
     assert error.value.status == 401
 
 
-def test_a_server_that_asks_for_an_hour_is_asked_again_sooner(monkeypatch):
+def test_a_retry_after_of_an_hour_is_cut_short(monkeypatch):
     monkeypatch.setattr(client, "LONGEST_PAUSE_S", 0.2)
     with serving(failing(1, 429, **{"Retry-After": "3600"})) as server:
         began = time.monotonic()
@@ -76,7 +76,7 @@ def test_a_server_that_asks_for_an_hour_is_asked_again_sooner(monkeypatch):
 # --- threads ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_watch_outlives_nonsense_and_says_that_what_it_knows_is_old(caplog):
+def test_an_informer_survives_nonsense_and_warns_that_its_copy_is_stale(caplog):
     answers = iter([{"what": "is this"}, "text", [1]])
 
     def answer(method, path, query, headers):
@@ -85,14 +85,14 @@ def test_a_watch_outlives_nonsense_and_says_that_what_it_knows_is_old(caplog):
         return 200, next(answers, {"items": [thing("a", "1")], "metadata": {"resourceVersion": "1"}})
 
     with serving(answer) as server:
-        watched = Informer(api_at(server, retries=0), "/things").start()
-        watched.wait(10)
-        watched.stop()
-    assert [one["metadata"]["name"] for one in watched.items()] == ["a"]
+        informer = Informer(api_at(server, retries=0), "/things").start()
+        informer.wait(10)
+        informer.stop()
+    assert [one["metadata"]["name"] for one in informer.items()] == ["a"]
     assert "the copy of /things may be stale" in caplog.text
 
 
-TERMS = LeaseTimings(duration_s=3.0, retry_period_s=0.1, renew_deadline_s=2.5)
+TIMINGS = LeaseTimings(duration_s=3.0, retry_period_s=0.1, renew_deadline_s=2.5)
 
 
 class Leases:
@@ -115,9 +115,9 @@ class Leases:
 
 
 @pytest.mark.parametrize("nonsense", [KeyError("spec"), TypeError("?"), ValueError("no JSON"), ApiError(500, "busy")])
-def test_a_candidate_outlives_whatever_the_server_answers_and_says_so_once(nonsense, caplog):
+def test_a_candidate_survives_any_answer_of_the_server_and_logs_it_once(nonsense, caplog):
     held = {"spec": {"holderIdentity": "me", "renewTime": "1", "leaseDurationSeconds": 3}}
-    leadership = Leadership(Leases([nonsense] * 3, held), "n", "faro", "me", TERMS).start()
+    leadership = Leadership(Leases([nonsense] * 3, held), "n", "faro", "me", TIMINGS).start()
     try:
         assert leadership.wait(5.0)
     finally:
@@ -125,9 +125,9 @@ def test_a_candidate_outlives_whatever_the_server_answers_and_says_so_once(nonse
     assert caplog.text.count("lease faro: ") == 1
 
 
-def test_a_lease_that_was_made_without_a_spec_can_be_taken():
+def test_a_lease_without_a_spec_can_be_taken():
     server = Leases(lease={"metadata": {"name": "faro"}})
-    leadership = Leadership(server, "n", "faro", "me", TERMS).start()
+    leadership = Leadership(server, "n", "faro", "me", TIMINGS).start()
     try:
         assert leadership.wait(5.0)
         assert server.lease["spec"]["holderIdentity"] == "me"
@@ -135,35 +135,35 @@ def test_a_lease_that_was_made_without_a_spec_can_be_taken():
         leadership.stop()
 
 
-def test_the_plan_is_published_again_after_an_answer_that_made_no_sense(caplog):
-    told = []
+def test_the_plan_is_published_again_after_a_failed_report(caplog):
+    published = []
 
     class Odd(Reporter):
         def publish(self, steps):
-            told.append(steps)
-            if len(told) == 1:
+            published.append(steps)
+            if len(published) == 1:
                 raise KeyError("uid")
 
     reporter = Odd(None, "n", "faro", "AIAD", (), "me")
     for step in (1, 2):
         reporter(step)
-        until(lambda step=step: len(told) == step)
+        until(lambda step=step: len(published) == step)
     reporter.close()
-    assert told == [[1], [2]]
+    assert published == [[1], [2]]
     assert "the plan is not published" in caplog.text
 
 
-def test_the_time_of_the_condition_is_that_of_its_change_and_not_of_the_report():
+def test_the_condition_has_the_time_of_its_change_and_not_of_the_report():
     step = Step(
         deployments(Server(a=1, b=1)).observe(),
         Plan(np.array([1, 2]), np.zeros(2), (HOLD, HOLD)),
         np.array([1, 2]),
         0.0,
     )
-    said = status_of(JOBS, step, "me", "2026-01-01T00:05:00Z", "2026-01-01T00:00:00Z")
-    assert said["lastDecisionTime"] == "2026-01-01T00:05:00Z"
-    assert said["conditions"][0]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
-    assert said["usedCores"] == 3
+    status = status_of(JOBS, step, "me", "2026-01-01T00:05:00Z", "2026-01-01T00:00:00Z")
+    assert status["lastDecisionTime"] == "2026-01-01T00:05:00Z"
+    assert status["conditions"][0]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
+    assert status["usedCores"] == 3
 
 
 # --- plain Deployments -----------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def deployments(server, clock=None, cores=8.0):
     return Deployments(server, addresses, Silent(), clock or Clock.starting_now(in_s=-1000), cores)
 
 
-def test_deployments_are_seen_at_the_instant_of_the_tick_so_that_policies_which_plan_on_a_grid_do():
+def test_an_observation_of_deployments_has_the_time_of_the_tick():
     clock = Clock(int(datetime.now(UTC).timestamp()) - 1000)
     cluster = deployments(Server(a=1, b=1), clock)
     cluster.advance(960.0)
@@ -219,7 +219,7 @@ def test_deployments_are_seen_at_the_instant_of_the_tick_so_that_policies_which_
     assert (len(ends), ends[-1], asked_s) == (HISTORY_MINUTES, clock.origin_s + 16 * MINUTE_S, clock.origin_s + 960.0)
 
 
-def test_a_job_that_does_not_shrink_keeps_the_others_from_its_cores_and_no_longer():
+def test_a_job_that_fails_to_shrink_blocks_growth_into_its_cores_until_it_shrinks():
     server = Server(a=6, b=2)
     server.dropped = {"a"}
     cluster = deployments(server)
@@ -248,7 +248,7 @@ class Lease:
         return self.left >= 0
 
 
-def test_a_lease_that_ends_in_mid_apply_ends_the_writing():
+def test_a_lease_that_expires_during_apply_stops_the_remaining_calls():
     server = Server(a=4, b=4)
     cluster = LeaderGatedCluster(deployments(server), None, Lease(2))
     cluster.observe()

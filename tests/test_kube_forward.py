@@ -1,4 +1,4 @@
-"""Ports that kubectl forwards, by a kubectl of our own: it ends with us, and what it complains of stops nothing."""
+"""Port forwarding, with a stand-in for kubectl."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def kubectl(tmp_path, monkeypatch):
     return write
 
 
-def test_complaints_do_not_stop_it_and_it_ends_with_us(kubectl):
+def test_a_port_forward_survives_its_own_errors_and_ends_with_us(kubectl):
     kubectl(SERVES.format(python=sys.executable))
     with port_forward("faro", "service/faro", (8265,), None, None) as (address,):
         for _ in range(3):
@@ -51,7 +51,7 @@ def test_complaints_do_not_stop_it_and_it_ends_with_us(kubectl):
         os.kill(pid, 0)
 
 
-def test_one_that_refuses_is_one_line(kubectl):
+def test_a_refused_port_forward_is_one_line(kubectl):
     kubectl(REFUSES)
     with (
         pytest.raises(ValueError, match=r'^kubectl port-forward service/faro: error: services "faro" not found$'),

@@ -1,4 +1,4 @@
-"""Before anything is touched in Kubernetes: what would go wrong, each in one line. (Against a real API server: test_k8s_*.)"""
+"""Preflight checks, each of which fails with one line. (On a real API server: test_k8s_*.)"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Server:
         answer = self.answers.get(path, 404)
         self.asked.append((method, path, body))
         if isinstance(answer, int):
-            raise ApiError(answer, f"{method} {path}: {answer} said the server")
+            raise ApiError(answer, f"{method} {path}: {answer} answered")
         return answer(body) if callable(answer) else answer
 
 
@@ -36,64 +36,64 @@ def reviewed(allowed):
     return Server({REVIEWS: lambda body: {"status": {"allowed": allowed(body["spec"]["resourceAttributes"])}}})
 
 
-class TestTheServer:
-    def test_one_that_answers_is_good_enough_whatever_it_allows(self):
+class TestServer:
+    def test_any_answer_to_a_permission_review_is_accepted(self):
         preflight.check_server(reviewed(lambda asked: False))
 
-    def test_refused_credentials_ask_about_the_token(self):
+    def test_refused_credentials_mention_the_token(self):
         with pytest.raises(
             ValueError, match=r"^https://faro\.test: the credentials are refused; has the token expired\?$"
         ):
             preflight.check_server(Server({REVIEWS: 401}))
 
-    def test_one_that_is_not_reached_is_told_as_it_is(self):
-        with pytest.raises(ValueError, match=r"POST .*: 503 said the server"):
+    def test_a_server_that_fails_is_reported_as_it_is(self):
+        with pytest.raises(ValueError, match=r"POST .*: 503 answered"):
             preflight.check_server(Server({REVIEWS: 503}))
 
 
-class TestTheNamespace:
+class TestNamespace:
     QUOTAS, ITSELF = "/api/v1/namespaces/faro/resourcequotas", "/api/v1/namespaces/faro"
 
-    def test_one_that_lives_is_accepted(self):
+    def test_an_active_namespace_is_accepted(self):
         preflight.check_namespace(Server({self.QUOTAS: {}, self.ITSELF: {"status": {"phase": "Active"}}}), "faro")
 
-    def test_one_that_is_not_there_says_how_to_make_it(self):
+    def test_a_missing_namespace_says_how_to_create_it(self):
         with pytest.raises(ValueError, match="namespace='faro' is not there; kubectl create namespace faro"):
             preflight.check_namespace(Server({}), "faro")
 
-    def test_one_that_is_being_deleted_is_refused(self):
+    def test_a_terminating_namespace_is_refused(self):
         with pytest.raises(ValueError, match="namespace='faro' is being deleted"):
             preflight.check_namespace(
                 Server({self.QUOTAS: {}, self.ITSELF: {"status": {"phase": "Terminating"}}}), "faro"
             )
 
-    def test_who_may_not_look_at_it_may_still_live_in_it(self):
+    def test_a_forbidden_read_of_the_namespace_is_accepted(self):
         preflight.check_namespace(Server({self.QUOTAS: {}, self.ITSELF: 403}), "faro")
 
-    def test_a_server_that_fails_is_not_taken_for_consent(self):
+    def test_a_failing_server_does_not_pass_the_check(self):
         with pytest.raises(ApiError, match="500"):
             preflight.check_namespace(Server({self.QUOTAS: 500}), "faro")
 
 
-class TestWhatTheServerKnows:
+class TestCustomResources:
     GROUP, VERSION, PLURAL, _ = preflight.FARO_PLANS
 
-    def test_a_kind_that_is_served_is_found(self):
+    def test_a_resource_that_is_served_passes(self):
         path = f"/apis/{self.GROUP}/{self.VERSION}"
         preflight.check_crds(Server({path: {"resources": [{"name": self.PLURAL}]}}), [preflight.FARO_PLANS])
 
     @pytest.mark.parametrize("answers", [{}, {"/apis/ray.io/v1": {"resources": [{"name": "rayjobs"}]}}])
-    def test_a_kind_that_is_not_says_who_brings_it(self, answers):
+    def test_a_missing_resource_names_what_installs_it(self, answers):
         with pytest.raises(ValueError, match=r"does not know rayservices\.ray\.io/v1; KubeRay's operator brings it"):
             preflight.check_crds(Server(answers), [preflight.RAY_SERVICES])
 
-    def test_a_server_that_fails_is_not_taken_for_one_that_lacks_it(self):
+    def test_a_failing_server_is_not_taken_for_a_missing_resource(self):
         with pytest.raises(ApiError, match="503"):
             preflight.check_crds(Server({"/apis/ray.io/v1": 503}), [preflight.RAY_SERVICES])
 
 
-class TestRights:
-    def test_every_verb_is_asked_for_in_its_place(self):
+class TestPermissions:
+    def test_every_verb_is_reviewed_in_its_scope(self):
         server = reviewed(lambda asked: True)
         preflight.check_permissions(server, "faro", preflight.FOR_DEPLOYMENTS)
         asked = [body["spec"]["resourceAttributes"] for _, _, body in server.asked]
@@ -111,25 +111,25 @@ class TestRights:
         }
 
     @pytest.mark.parametrize(
-        ("lacking", "told"),
+        ("lacking", "message"),
         [
             ({"resource": "deployments", "verb": "patch"}, "may not patch deployments/scale.apps in namespace 'faro'"),
             ({"resource": "nodes", "verb": "watch"}, "may not watch nodes in the whole cluster"),
         ],
     )
-    def test_the_first_that_is_lacking_is_named(self, lacking, told):
+    def test_the_first_missing_permission_is_named(self, lacking, message):
         server = reviewed(lambda asked: not lacking.items() <= asked.items())
-        with pytest.raises(ValueError, match=told + "; `faro manifests` has a Role"):
+        with pytest.raises(ValueError, match=message + "; `faro manifests` has a Role"):
             preflight.check_permissions(server, "faro", preflight.FOR_DEPLOYMENTS)
 
 
-def test_deployments_that_are_missing_are_counted():
+def test_missing_deployments_are_counted():
     preflight.check_deployments({"faro/a": object()})
     with pytest.raises(ValueError, match=r"deployment 'faro/b' is not there \(2 of 3 are missing\)"):
         preflight.check_deployments({"faro/a": object(), "faro/b": None, "faro/c": None})
 
 
-def test_a_cluster_below_the_minimum_says_what_bounds_it_and_which_nodes_do_not_count():
+def test_a_capacity_below_the_minimum_names_its_bound_and_the_unusable_nodes():
     jobs = (Job("a", cores=2.0), Job("b", min_replicas=3))
     preflight.check_minima(jobs, Capacity(5.0, {"n1": 5.0}, {}))
     with pytest.raises(ValueError, match=r"^nodes: 4 cores cannot hold the minimum of 2 jobs, 5 cores; n2: cordoned$"):

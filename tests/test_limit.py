@@ -1,4 +1,4 @@
-"""The clairvoyant limit and what lies between it and us: within cores and bounds, against brute force."""
+"""The clairvoyant limit against brute force, and the components of the remaining loss."""
 
 from dataclasses import replace
 from itertools import product
@@ -9,54 +9,54 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faro_lib import forecast
-from faro_lib.experiments import remaining
-from faro_lib.experiments.compare import compare, limits_of
-from faro_lib.experiments.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT
-from faro_lib.metrics import best_by_minute, lost_utility, summarize
-from faro_lib.metrics.limit import most_replicas
+from faro_lib.experiments.compare import compare
+from faro_lib.experiments.limits import limits_of
+from faro_lib.experiments.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT, remaining
+from faro_lib.metrics.limit import best_by_minute, max_replicas_of_any
+from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.measure import measure
-from faro_lib.workload import Job, Workload, jobs_array
+from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.synthetic import synthetic
 
 
 @st.composite
 def clusters(draw):
-    """Jobs of several cores and bounds, what their replicas are worth in two minutes, and a capacity that holds them."""
+    """Jobs with cores and bounds, the value of their replicas in two minutes, and a capacity that holds their minima."""
     jobs = tuple(
         Job(
             str(n),
             cores=draw(st.sampled_from([0.5, 1.0, 1.5, 2.0])),
-            min_replicas=(least := draw(st.integers(0, 2))),
-            max_replicas=least + draw(st.integers(1, 3)),
+            min_replicas=(minimum := draw(st.integers(0, 2))),
+            max_replicas=minimum + draw(st.integers(1, 3)),
         )
         for n in range(draw(st.integers(1, 3)))
     )
     value = draw(st.lists(st.floats(0, 1), min_size=len(jobs) * 10, max_size=len(jobs) * 10))
-    fewest = np.maximum(1, jobs_array(jobs, "min_replicas"))
-    capacity = float(fewest @ jobs_array(jobs, "cores")) + draw(st.sampled_from([0.0, 0.4, 1.0, 2.5, 6.0]))
+    minima = np.maximum(1, arrays_of(jobs).min_replicas)
+    capacity = float(minima @ arrays_of(jobs).cores) + draw(st.sampled_from([0.0, 0.4, 1.0, 2.5, 6.0]))
     return jobs, np.array(value).reshape(len(jobs), 5, 2), capacity
 
 
 @settings(deadline=None, max_examples=60)
 @given(clusters())
-def test_the_best_of_every_minute_is_the_best_of_all_allocations_that_fit(cluster):
+def test_the_allocation_of_every_minute_is_the_best_that_fits(cluster):
     jobs, value, capacity = cluster
-    cores = jobs_array(jobs, "cores")
+    cores = arrays_of(jobs).cores
     bounds = [range(max(1, job.min_replicas), min(4, job.max_replicas) + 1) for job in jobs]
     fitting = [x for x in product(*bounds) if np.array(x) @ cores <= capacity + 1e-9]
     rows, best = np.arange(len(jobs)), best_by_minute(value, capacity, jobs)
     for minute in range(2):
         assert tuple(best[:, minute]) in fitting
-        most = max(value[rows, x, minute].sum() for x in fitting)
-        assert value[rows, best[:, minute], minute].sum() == pytest.approx(most)
+        optimum = max(value[rows, x, minute].sum() for x in fitting)
+        assert value[rows, best[:, minute], minute].sum() == pytest.approx(optimum)
 
 
-def test_the_most_that_a_job_can_have_leaves_the_others_their_minimum():
-    assert most_replicas((Job("a"),) * 10, 36) == 27
-    assert most_replicas((Job("a", min_replicas=3), Job("b", cores=2.0)), 12) == 10
-    assert most_replicas((Job("a", max_replicas=4), Job("b", max_replicas=2)), 12) == 4
+def test_the_largest_count_of_a_job_leaves_the_others_their_minimum():
+    assert max_replicas_of_any((Job("a"),) * 10, 36) == 27
+    assert max_replicas_of_any((Job("a", min_replicas=3), Job("b", cores=2.0)), 12) == 10
+    assert max_replicas_of_any((Job("a", max_replicas=4), Job("b", max_replicas=2)), 12) == 4
 
 
 def day_of(**fields):
@@ -64,7 +64,7 @@ def day_of(**fields):
 
 
 def limit_of(day, capacity):
-    return limits_of(day, draw(day, 24), (capacity,))[0]["lost_utility"]
+    return limits_of(day, draw(day, 24), (capacity,))["lost_utility"].item()
 
 
 def test_the_limit_of_replicas_of_two_cores_is_that_of_half_as_many_cores():
@@ -78,9 +78,9 @@ def test_the_limit_keeps_within_the_bounds_of_the_jobs():
     assert limit_of(day_of(min_replicas=2), 4) == limit_of(day_of(max_replicas=2), 4) > limit_of(day_of(), 4)
 
 
-def test_what_the_clairvoyant_does_minute_by_minute_adds_up_to_the_limit_and_fits():
+def test_the_minutes_of_the_clairvoyant_add_up_to_the_limit_and_fit():
     policies = {"FairShare": make("FairShare", PolicyContext(day_of().jobs))}
-    tables = compare(day_of(), policies, 7, trials=2, report=lambda line: None)
+    tables = compare(day_of(), policies, 7, trials=2, report=None)
     assert (tables.clairvoyant.groupby(["trial", "minute"])["running"].sum() <= 7).all()
     for _, row in tables.limit.iterrows():
         of = tables.clairvoyant[tables.clairvoyant["trial"] == row["trial"]]
@@ -91,7 +91,7 @@ def test_what_the_clairvoyant_does_minute_by_minute_adds_up_to_the_limit_and_fit
 
 
 @pytest.mark.parametrize("fields", [{"min_replicas": 3}, {"max_replicas": 2}, {"cores": 2.0}])
-def test_a_class_is_measured_alike_whatever_bounds_its_first_job_has(fields):
+def test_measured_latencies_do_not_depend_on_the_bounds_of_the_first_job(fields):
     free, bound = (measure((job,), (1, 3), minutes=3) for job in (Job("a"), Job("a", **fields)))
     np.testing.assert_array_equal(free.latency_s, bound.latency_s)
 
@@ -110,22 +110,22 @@ def parts(context):
     return remaining(DAY, context, 13, draw(DAY, 24)).set_index("part")
 
 
-def test_each_part_of_the_remaining_loss_has_its_row(parts):
+def test_each_component_of_the_remaining_loss_has_a_row(parts):
     assert list(parts.index) == list(IDEALS)
     assert parts["slo_violation_rate"].isna().tolist() == [part == CONSTANT for part in parts.index]
 
 
-def test_what_is_left_as_it_is_loses_what_our_edition_loses(parts, context):
+def test_the_first_row_is_the_loss_of_our_edition(parts, context):
     run = simulate(DAY, make("Faro-Sum", context), 13, draws=draw(DAY, 24))
     assert parts["lost_utility"][AS_IS] == summarize(run)["lost_utility"]
 
 
-def test_nobody_loses_less_than_the_clairvoyant_and_ideal_parts_help(parts):
+def test_the_clairvoyant_loses_least_and_ideal_parts_help(parts):
     lost = parts["lost_utility"]
     assert lost.idxmin() == LIMIT
     assert lost[ALL] < lost[AS_IS]
 
 
-def test_without_a_measured_table_it_says_what_is_missing(context):
-    with pytest.raises(ValueError, match="what constant rates are worth must have been measured"):
+def test_a_context_without_a_measured_table_is_refused(context):
+    with pytest.raises(ValueError, match="needs a measured latency table"):
         remaining(DAY, replace(context, latency_model=None), 13, draw(DAY, 24))

@@ -1,4 +1,4 @@
-"""RayServeCluster against a server that answers like Ray, and what it makes of the seconds that replicas reported."""
+"""RayServeCluster with a server that answers like Ray, and the observations made from the replicas' seconds."""
 
 import socketserver
 import subprocess
@@ -35,7 +35,7 @@ def ray():
     return FakeRay({"a": 2, "b": 3})
 
 
-def test_it_sees_replicas_targets_and_the_cores_of_ray(ray):
+def test_it_observes_replicas_targets_and_the_cores_of_ray(ray):
     with ray.served() as address:
         seen = cluster_at(address).observe()
     assert seen.capacity == 8
@@ -44,7 +44,7 @@ def test_it_sees_replicas_targets_and_the_cores_of_ray(ray):
     assert seen.present is None
 
 
-def test_counts_of_complete_minutes_are_known_and_those_of_a_silent_job_are_missing(ray):
+def test_complete_minutes_have_counts_and_those_of_a_silent_job_are_missing(ray):
     clock = Clock(int(time.time()) - 121)
     ray.hear("a", 2, range(clock.origin_s, clock.origin_s + 120))
     with ray.served() as address:
@@ -58,17 +58,17 @@ def test_counts_of_complete_minutes_are_known_and_those_of_a_silent_job_are_miss
     assert seen.tail_latency_s[0] == pytest.approx(0.1, rel=0.03)
 
 
-def test_downscales_are_asked_for_first_and_what_is_right_already_is_left_alone(ray):
+def test_downscales_come_first_and_jobs_at_their_target_are_left_alone(ray):
     with ray.served() as address:
         cluster = cluster_at(address)
         cluster.observe()
         cluster.apply(np.array([4, 1]), np.zeros(2))
         cluster.apply(np.array([4, 1]), np.array([0.3, 0.0]))
     assert ray.scaled == [("b", 1), ("a", 4)]
-    assert ray.board.report("a", "a#1", 0, {}) == pytest.approx(0.7)
+    assert ray.stats.report("a", "a#1", 0, {}) == pytest.approx(0.7)
 
 
-def test_a_call_that_fails_does_not_keep_the_others_back(ray):
+def test_a_failed_call_does_not_prevent_the_others(ray):
     with ray.served() as address:
         cluster = cluster_at(address)
         cluster.observe()
@@ -78,7 +78,7 @@ def test_a_call_that_fails_does_not_keep_the_others_back(ray):
     assert ray.scaled == [("a", 4)]
 
 
-def test_nobody_grows_into_what_another_job_has_not_given_up(ray):
+def test_no_job_grows_into_cores_that_another_has_not_given_up(ray):
     ray.cpus = 5.0
     with ray.served() as address:
         cluster = cluster_at(address)
@@ -89,7 +89,7 @@ def test_nobody_grows_into_what_another_job_has_not_given_up(ray):
     assert ray.scaled == []
 
 
-def test_once_another_controller_may_act_nothing_more_is_asked_for(ray):
+def test_no_call_is_made_once_another_controller_may_act(ray):
     with ray.served() as address:
         cluster = cluster_at(address)
         cluster.observe()
@@ -97,10 +97,10 @@ def test_once_another_controller_may_act_nothing_more_is_asked_for(ray):
         with pytest.raises(OSError, match="another controller may act now"):
             cluster.apply(np.array([4, 1]), np.array([0.5, 0.5]), may_act=lambda: next(answers))
     assert ray.scaled == [("b", 1)]
-    assert ray.board.report("a", "a#1", 0, {}) is None
+    assert ray.stats.report("a", "a#1", 0, {}) is None
 
 
-def test_an_application_that_is_deleted_is_absent_and_nothing_is_asked_of_it(ray):
+def test_a_deleted_application_is_absent_and_is_not_scaled(ray):
     del ray.targets["b"]
     with ray.served() as address:
         cluster = cluster_at(address)
@@ -110,7 +110,7 @@ def test_an_application_that_is_deleted_is_absent_and_nothing_is_asked_of_it(ray
     assert ray.scaled == []
 
 
-def test_without_the_window_replicas_are_known_and_their_data_is_missing(ray):
+def test_without_the_stats_endpoint_replicas_are_known_and_their_data_is_missing(ray):
     ray.window_status = 500
     with ray.served() as address:
         cluster = cluster_at(address)
@@ -121,30 +121,30 @@ def test_without_the_window_replicas_are_known_and_their_data_is_missing(ray):
     assert np.isnan(seen.ongoing).all()
 
 
-def test_a_board_that_lost_its_memory_loses_the_controller_nothing(ray):
+def test_a_restart_of_the_stats_aggregator_loses_no_history_of_the_controller(ray):
     clock = Clock(int(time.time()) - 121)
     ray.hear("a", 2, range(clock.origin_s, clock.origin_s + 120))
     with ray.served() as address:
         cluster = cluster_at(address, clock)
         cluster.advance(120.0)
         before = cluster.observe()
-        ray.board.__init__()
+        ray.stats.__init__()
         after = cluster.observe()
     np.testing.assert_array_equal(after.arrivals_per_min, before.arrivals_per_min)
 
 
 @pytest.mark.parametrize(
-    ("given", "told"), [(None, "requires a token and none was given"), ("other", "token is wrong")]
+    ("given", "message"), [(None, "requires a token and none was given"), ("other", "token is wrong")]
 )
-def test_a_token_that_is_wrong_or_missing_is_refused_with_what_to_set(given, told):
+def test_a_wrong_or_missing_token_is_refused_with_the_variable_to_set(given, message):
     ray = FakeRay({"a": 1, "b": 1}, token="right")
     with ray.served() as address:
         cluster_at(address, token="right").connect()
-        with pytest.raises(Unauthorized, match=f"{told}.*RAY_AUTH_TOKEN"):
+        with pytest.raises(Unauthorized, match=f"{message}.*RAY_AUTH_TOKEN"):
             cluster_at(address, token=given).connect()
 
 
-def test_a_replica_that_fell_silent_leaves_its_queue_unknown_and_not_empty(ray, monkeypatch):
+def test_ongoing_requests_are_missing_and_not_zero_without_a_heartbeat(ray, monkeypatch):
     ray.hear("a", 2, [int(time.time()) - 1])
     with ray.served() as address:
         assert cluster_at(address).observe().ongoing[0] == 0
@@ -153,13 +153,13 @@ def test_a_replica_that_fell_silent_leaves_its_queue_unknown_and_not_empty(ray, 
         assert np.isnan(cluster_at(address, Clock(int(later_s) - 120)).observe().ongoing[0])
 
 
-def test_replicas_that_are_about_to_go_are_not_counted_as_starting(ray):
+def test_replicas_about_to_stop_are_not_counted_as_starting(ray):
     application = ray.application
 
     def shrinking(count):
-        told = application(count)
-        told["deployments"]["replica"]["target_num_replicas"] = count - 1
-        return told
+        state = application(count)
+        state["deployments"]["replica"]["target_num_replicas"] = count - 1
+        return state
 
     ray.application = shrinking
     with ray.served() as address:
@@ -186,12 +186,12 @@ def raw(answer: bytes):
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", b"nonsense\r\n\r\n", b""])
-def test_an_answer_that_breaks_off_is_an_error_like_any_other(answer):
+def test_a_truncated_answer_is_an_error_like_any_other(answer):
     with raw(answer) as (address, _), pytest.raises(OSError, match=address):
         HttpClient(address).get("/x")
 
 
-def test_a_page_of_somebody_else_is_not_taken_for_ray():
+def test_a_page_of_another_server_is_not_taken_for_ray():
     with (
         raw(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>") as (address, _),
         pytest.raises(ValueError, match="answered, but not by Ray Serve") as error,
@@ -208,23 +208,23 @@ def test_a_token_does_not_follow_a_redirection():
     assert heard == []
 
 
-def test_no_proxy_is_asked_for_this_machine(ray):
+def test_no_proxy_is_used_for_this_machine(ray):
     with ray.served() as address:
         code = (
             f"from faro_lib.http import HttpClient; print(len(HttpClient({address!r}).get('/api/serve/applications/')))"
         )
         proxied = {"http_proxy": "http://127.0.0.1:9", "PATH": "", "PYTHONPATH": str(ROOT)}
-        told = subprocess.run([sys.executable, "-c", code], env=proxied, capture_output=True, text=True, timeout=60)
-    assert told.stdout == "1\n", told.stderr
+        done = subprocess.run([sys.executable, "-c", code], env=proxied, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "1\n", done.stderr
 
 
-def test_a_server_that_is_not_there_is_one_line():
+def test_a_server_that_does_not_answer_is_one_line():
     with pytest.raises(ValueError, match=r"no Ray Serve at http://127.0.0.1:9 .*") as error:
         cluster_at("http://127.0.0.1:9").connect()
     assert "\n" not in str(error.value)
 
 
-def test_a_token_is_taken_from_the_environment_or_the_file_that_it_names(monkeypatch, tmp_path):
+def test_the_token_comes_from_the_environment_or_the_file_that_it_names(monkeypatch, tmp_path):
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
@@ -233,8 +233,8 @@ def test_a_token_is_taken_from_the_environment_or_the_file_that_it_names(monkeyp
     (tmp_path / "token").write_text("in the file\n")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     assert read_token() == "in the file"
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "said")
-    assert read_token() == "said"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "in the variable")
+    assert read_token() == "in the variable"
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match=r"RAY_AUTH_TOKEN_PATH=.*no such file"):
@@ -255,7 +255,7 @@ class Fault:
 
 
 @pytest.mark.parametrize(("field", "value"), [("status", 500), ("hang_s", 0.4), ("window_status", 503)])
-def test_the_loop_outlives_a_server_that_fails_or_hangs_and_asks_again(ray, field, value, monkeypatch):
+def test_the_loop_survives_a_server_that_fails_or_hangs_and_restores_the_targets(ray, field, value, monkeypatch):
     monkeypatch.setattr("faro_lib.rayserve.cluster.LAG_S", 0.02)
     clock = Clock(int(time.time()), scale=30.0)
     failures, steps = [], []
@@ -274,38 +274,38 @@ def test_the_loop_outlives_a_server_that_fails_or_hangs_and_asks_again(ray, fiel
         policy = Wanting([3, 4])
         run(
             cluster, policy, JOBS, clock=clock, on_step=on_step,
-            on_failure=lambda reason, told: failures.append(reason),
+            on_failure=lambda reason, text: failures.append(reason),
         )  # fmt: skip
     assert ray.targets == {"a": 3, "b": 4}
     assert all(step.target.tolist() == [3, 4] for step in steps)
     assert {OBSERVE, APPLY} & set(failures)
 
 
-def test_a_minute_with_a_few_unknown_seconds_is_scaled_up_and_one_with_many_is_missing():
-    history, clock = RecentSeconds(("a",)), Clock(1000)
-    told = empty_row() | {"arrivals": 1}
-    history.add("a", {str(second): told for second in range(1000, 1050)})
-    assert history.arrivals_per_min(clock, 1).tolist() == [[60]]
-    history = RecentSeconds(("a",))
-    history.add("a", {str(second): told for second in range(1000, 1030)})
-    assert np.isnan(history.arrivals_per_min(clock, 1)).all()
+def test_a_minute_with_few_unknown_seconds_is_scaled_up_and_with_many_is_missing():
+    recent, clock = RecentSeconds(("a",)), Clock(1000)
+    row = empty_row() | {"arrivals": 1}
+    recent.add("a", {str(second): row for second in range(1000, 1050)})
+    assert recent.arrivals_per_min(clock, 1).tolist() == [[60]]
+    recent = RecentSeconds(("a",))
+    recent.add("a", {str(second): row for second in range(1000, 1030)})
+    assert np.isnan(recent.arrivals_per_min(clock, 1)).all()
 
 
 def test_trace_time_is_scaled_wall_time():
     clock = Clock(1000, scale=2.0)
-    history = RecentSeconds(("a",))
+    recent = RecentSeconds(("a",))
     ended = empty_row() | {"arrivals": 1, "done": 1, "latency_s": 0.25, "buckets": {"128": 1}}
-    history.add("a", {str(second): ended for second in range(1000, 1030)})
-    assert history.arrivals_per_min(clock, 1).tolist() == [[30]]
-    assert history.mean_latency_s(clock, 60.0).tolist() == [0.5]
-    assert history.tail_latency_s(clock, 1, np.array([0.99]))[0] == pytest.approx(0.512, rel=0.03)
+    recent.add("a", {str(second): ended for second in range(1000, 1030)})
+    assert recent.arrivals_per_min(clock, 1).tolist() == [[30]]
+    assert recent.mean_latency_s(clock, 60.0).tolist() == [0.5]
+    assert recent.tail_latency_s(clock, 1, np.array([0.99]))[0] == pytest.approx(0.512, rel=0.03)
     with pytest.raises(ValueError, match=r"scale=7\.0 must divide 60"):
         Clock(0, scale=7.0)
 
 
-def test_refusals_that_reach_into_the_percentile_make_it_infinite():
-    history, clock = RecentSeconds(("a",)), Clock(1000)
-    told = empty_row() | {"arrivals": 10, "done": 9, "dropped": 1, "latency_s": 0.9, "buckets": {"100": 9}}
-    history.add("a", {str(second): told for second in range(1000, 1060)})
-    assert np.isinf(history.tail_latency_s(clock, 1, np.array([0.99])))
-    assert np.isfinite(history.tail_latency_s(clock, 1, np.array([0.5])))
+def test_dropped_requests_that_reach_into_the_quantile_make_it_infinite():
+    recent, clock = RecentSeconds(("a",)), Clock(1000)
+    row = empty_row() | {"arrivals": 10, "done": 9, "dropped": 1, "latency_s": 0.9, "buckets": {"100": 9}}
+    recent.add("a", {str(second): row for second in range(1000, 1060)})
+    assert np.isinf(recent.tail_latency_s(clock, 1, np.array([0.99])))
+    assert np.isfinite(recent.tail_latency_s(clock, 1, np.array([0.5])))

@@ -15,7 +15,7 @@ from faro_lib import forecast
 from faro_lib.control import GuardrailConfig, journal, run
 from faro_lib.control.explanation import explained, tick_at
 from faro_lib.control.loop import APPLY, JOURNAL, OBSERVE
-from faro_lib.forecast.kalman import untaught
+from faro_lib.forecast.kalman import untrained
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.loops import paced
 from faro_lib.policies.protocol import DRIFT_CORRECTED, FAILED
@@ -207,15 +207,15 @@ def test_stopping_leaves_the_cluster_as_it_is(day, context):
 def test_the_second_ctrl_c_does_not_wait_for_the_tick():
     from signal import SIGINT, SIGTERM
 
-    from faro_lib.cli.run import ending
+    from faro_lib.cli.run import request_stop
 
     stop = threading.Event()
-    ending(stop, SIGTERM)
-    ending(stop, SIGTERM)
+    request_stop(stop, SIGTERM)
+    request_stop(stop, SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        ending(stop, SIGINT)
+        request_stop(stop, SIGINT)
     stop.clear()
-    ending(stop, SIGINT)
+    request_stop(stop, SIGINT)
     assert stop.is_set()
 
 
@@ -295,7 +295,7 @@ def test_a_file_that_is_not_a_journal_is_refused_in_one_line(tmp_path):
 
 def test_jobs_without_history_hold_until_a_minute_of_counts_is_known(day, context):
     policy = make(
-        "Faro-Sum", PolicyContext(day.jobs, untaught(tuple(job.name for job in day.jobs)), context.latency_model)
+        "Faro-Sum", PolicyContext(day.jobs, untrained(tuple(job.name for job in day.jobs)), context.latency_model)
     )
     recorder = Recorder()
     run(cluster_of(day, policy), policy, day.jobs, until_s=300.0, on_step=recorder, on_failure=recorder.failed)

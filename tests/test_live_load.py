@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from faro_lib.experiments.live import lost_utility_error, pairs, ranking_distance, thinned
-from faro_lib.experiments.live_slice import Slice, part_of, run_of, script_of, twin
+from faro_lib.experiments.live_slice import Slice, limit_rate, matched_simulation, part_of, run_of, script_of
+from faro_lib.metrics.agreement import lost_utility_error, pairs, ranking_distance
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
 from faro_lib.rayserve.load import DROPPED, FAILED, SERVED, UNSENT, Generator, Script, Sent, send
@@ -58,23 +58,23 @@ def sending(one, **options):
     return asyncio.run(send(one, time.time() + 0.05, **options))
 
 
-def test_every_request_is_accounted_for_as_served_shed_or_failed(address):
+def test_every_request_counts_as_served_dropped_or_failed(address):
     sent = sending(script(address, "/", "/status/503", "/status/500", "/"))
     assert sent.outcome.tolist() == [SERVED, DROPPED, FAILED, SERVED]
     assert np.isfinite(sent.latency_s).tolist() == [True, False, False, True]
 
 
-def test_nobody_there_is_a_failure_and_not_an_error():
+def test_a_server_that_is_down_is_a_failed_request_and_not_an_error():
     assert sending(script("http://127.0.0.1:9", "/")).outcome.tolist() == [FAILED]
 
 
-def test_a_slow_answer_does_not_keep_the_next_request_waiting(address):
+def test_a_slow_answer_does_not_delay_the_next_request(address):
     sent = sending(script(address, "/slow", "/", due_s=[0.0, 0.05]))
     assert sent.latency_s[0] > 0.2
     assert sent.send_lag_s[1] < 0.15
 
 
-def test_latency_counts_from_the_instant_at_which_the_request_was_due(address):
+def test_latency_counts_from_the_time_at_which_the_request_was_due(address):
     import time
 
     sent = asyncio.run(send(script(address, "/"), time.time() - 1.0))
@@ -82,7 +82,7 @@ def test_latency_counts_from_the_instant_at_which_the_request_was_due(address):
     assert sent.send_lag_s[0] > 0.99
 
 
-def test_beyond_the_bound_in_flight_requests_are_not_sent_and_recorded_as_such(address):
+def test_requests_beyond_the_bound_in_flight_are_recorded_as_unsent(address):
     sent = sending(script(address, "/slow", "/slow", "/slow"), in_flight=2)
     assert sorted(sent.outcome.tolist()) == [SERVED, SERVED, UNSENT]
 
@@ -94,12 +94,12 @@ def test_a_load_above_the_bound_is_refused_before_anything_is_sent(address):
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "127.0.0.1.example.org", "localhost.example.org"])
-def test_only_loopback_is_ever_loaded_here(host):
+def test_only_loopback_is_loaded_by_default(host):
     with pytest.raises(ValueError, match="only loopback"):
         Generator(script(f"http://{host}", "/"), 0.0)
 
 
-def test_the_generator_runs_as_a_process_of_its_own(address):
+def test_the_generator_runs_in_its_own_process(address):
     import time
 
     generator = Generator(script(address, "/", "/status/503"), time.time() + 1.0)
@@ -116,17 +116,17 @@ def one():
     return Slice(traces.workload().between(0, 8), 8, 2.0, 60.0, 10)
 
 
-def test_what_is_sent_is_what_the_simulator_would_serve(one):
+def test_the_requests_sent_are_those_that_the_simulator_serves(one):
     draws = one.draws(24)
-    told, order = script_of(one, draws, ["a", "b", "c"])
-    assert len(told.due_s) == len(draws.arrival_s)
-    assert (np.diff(told.due_s) >= 0).all()
-    np.testing.assert_allclose(told.due_s * one.scale, draws.arrival_s[order])
-    np.testing.assert_allclose(told.service_s * one.scale, draws.service_s[order])
-    assert np.bincount(told.job).tolist() == np.diff(draws.first).tolist()
+    script, order = script_of(one, draws, ["a", "b", "c"])
+    assert len(script.due_s) == len(draws.arrival_s)
+    assert (np.diff(script.due_s) >= 0).all()
+    np.testing.assert_allclose(script.due_s * one.scale, draws.arrival_s[order])
+    np.testing.assert_allclose(script.service_s * one.scale, draws.service_s[order])
+    assert np.bincount(script.job).tolist() == np.diff(draws.first).tolist()
 
 
-def test_a_live_run_is_judged_as_a_simulated_one(one):
+def test_a_live_run_is_evaluated_as_a_simulated_one(one):
     draws = one.draws(24)
     _, order = script_of(one, draws, ["a", "b", "c"])
     n = len(order)
@@ -134,34 +134,34 @@ def test_a_live_run_is_judged_as_a_simulated_one(one):
     outcome[::10] = DROPPED
     sent = Sent(outcome, np.zeros(n), np.full(n, 0.2), np.zeros(n))
     run = run_of(one, draws, order, sent, Decisions(), 1.0)
-    told = summarize(run)
-    assert told["requests"] == n
-    assert told["drop_rate"] == pytest.approx((outcome == DROPPED).mean())
+    summary = summarize(run)
+    assert summary["requests"] == n
+    assert summary["drop_rate"] == pytest.approx((outcome == DROPPED).mean())
     assert run.slo_missed.sum() == 0  # 0.2 s of wall time are 0.4 s of the trace
     late = run_of(one, draws, order, replace(sent, latency_s=np.full(n, 0.4)), Decisions(), 1.0)
     assert late.slo_missed.sum() == n - (outcome == DROPPED).sum()
 
 
-def test_the_twin_begins_with_an_equal_share_whoever_decides(one):
+def test_the_matched_simulation_begins_with_a_fair_share_under_every_policy(one):
     assert one.initial.tolist() == [2, 2, 2]
     for policy in (FairShare(), AIAD()):
-        run = twin(one, policy, 24)
+        run = matched_simulation(one, policy, 24)
         assert run.initial.tolist() == [2, 2, 2]
         assert set(np.diff([0.0, *run.decisions.time_s])) == {60.0}
 
 
-def test_no_decision_of_the_twin_starts_more_replicas_than_it_may(one):
-    run = twin(one, AIAD(), 24)
+def test_no_decision_of_the_matched_simulation_exceeds_the_rate_limit(one):
+    run = matched_simulation(one, AIAD(), 24)
     targets = np.vstack([run.initial, *run.decisions.target])
     assert np.maximum(np.diff(targets, axis=0), 0).sum(axis=1).max() <= 6
 
 
-def test_ticks_that_are_too_close_in_wall_time_are_refused(one):
+def test_ticks_too_close_in_wall_time_are_refused(one):
     with pytest.raises(ValueError, match="at least 30 s apart"):
         replace(one, tick_s=10.0)
 
 
-def test_a_part_of_the_traces_begins_every_day_at_the_same_minute():
+def test_part_of_the_traces_begins_every_day_at_the_same_minute():
     traces = synthetic(seed=1, jobs=4, days=3)
     part = part_of(traces, [2, 0], 100)
     assert [job.name for job in part.jobs] == ["job2", "job0"]
@@ -173,12 +173,12 @@ def test_a_part_of_the_traces_begins_every_day_at_the_same_minute():
     np.testing.assert_array_equal(whole.train[:, :, 0], traces.train[:, :, 1])
 
 
-def test_a_slice_that_asks_for_too_much_is_thinned_to_the_bound_and_says_by_how_much():
+def test_a_slice_above_the_rate_bound_is_thinned_and_reports_the_share_kept():
     workload = Workload((Job("a"),), np.array([[6000, 3000]]))
-    less, share = thinned(workload, 2.0, 100.0)
+    less, share = limit_rate(workload, 2.0, 100.0)
     assert share == 0.5
     assert less.requests_per_min.tolist() == [[3000, 1500]]
-    assert thinned(workload, 1.0, 100.0)[1] == 1.0
+    assert limit_rate(workload, 1.0, 100.0)[1] == 1.0
 
 
 def summary_of(**violations):
@@ -192,7 +192,7 @@ def summary_of(**violations):
     return pd.DataFrame(rows)
 
 
-def test_a_single_policy_has_nobody_to_be_compared_with():
+def test_a_single_policy_has_no_pair_to_compare():
     from faro_lib.figures import live as draw
 
     alone = summary_of(A=([0.1, 0.11, 0.1], [0.1, 0.1, 0.11]))
@@ -202,7 +202,7 @@ def test_a_single_policy_has_nobody_to_be_compared_with():
     assert "no ranking is claimed" in draw.caption(alone.assign(lost_utility=0.5, **more), 2.0)
 
 
-def test_a_pair_counts_as_decided_only_if_both_environments_are_sure_of_it():
+def test_a_pair_is_decided_only_if_both_environments_are_certain():
     steady, noisy = [0.1, 0.11, 0.1], [0.1, 0.4, 0.0]
     table = pairs(summary_of(A=(steady, steady), B=([0.3, 0.31, 0.3], [0.3, 0.32, 0.3]), C=(noisy, noisy)))
     decided = {(row.policy, row.other): row.decided for row in table.itertuples()}
@@ -229,7 +229,7 @@ def test_moments_are_those_of_the_sample():
         moments({"done": 0})
 
 
-def test_a_profile_is_written_into_the_table_and_the_rest_stays(tmp_path):
+def test_a_profile_is_written_into_the_table_and_the_rest_stays_the_same(tmp_path):
     path = tmp_path / "jobs.yaml"
     path.write_text("jobs:\n- job: a\n  slo_s: 0.5\n  serve: {max_ongoing_requests: 4}\n- job: b\n")
     write(path, {"a": Profile(0.0812345, 0.2, 0.003, 100, cold_start_s=6.789)})
@@ -239,15 +239,15 @@ def test_a_profile_is_written_into_the_table_and_the_rest_stays(tmp_path):
     assert read_sections(path, "serve") == {"a": {"max_ongoing_requests": 4}, "b": {}}
 
 
-class TestHowJobsAreServed:
-    def test_by_default_each_has_an_application_and_a_route_of_its_name_and_takes_as_long_as_its_model(self):
+class TestServeSpecs:
+    def test_defaults_are_named_after_the_job_and_take_the_service_time_of_its_model(self):
         one, other = serve_specs((Job("a"), Job("a again 1")), scale=2.0)
         assert (one.application, one.route, other.route) == ("a", "/a", "/a-again-1")
         assert one.import_path == EMULATED
         assert one.args["mean_s"] == pytest.approx(0.154 / 2, rel=0.01)
 
     @pytest.mark.parametrize(
-        ("said", "told"),
+        ("section", "message"),
         [
             ({"max_ongoing": 3}, "unknown key 'max_ongoing'; did you mean 'max_ongoing_requests'?"),
             ({"places": 3}, "unknown key 'places'; it is now called 'max_ongoing_requests'"),
@@ -258,17 +258,17 @@ class TestHowJobsAreServed:
             ({"import_path": "module"}, "must read package.module:Class"),
         ],
     )
-    def test_a_mistake_is_one_line(self, said, told):
+    def test_an_invalid_section_is_one_line(self, section, message):
         with pytest.raises(ValueError) as error:
-            serve_specs((Job("a"),), {"a": said})
-        assert told in str(error.value)
+            serve_specs((Job("a"),), {"a": section})
+        assert message in str(error.value)
 
-    def test_two_jobs_of_one_route_are_refused(self):
+    def test_two_jobs_with_one_route_are_refused(self):
         with pytest.raises(ValueError, match="belongs to two jobs"):
             serve_specs((Job("a"), Job("b")), {"b": {"route": "/a"}})
 
 
-def test_nothing_private_of_ray_is_used_and_nothing_of_it_is_patched():
+def test_nothing_private_of_ray_is_used_and_nothing_in_it_is_patched():
     from pathlib import Path
 
     live = Path(__file__).parent.parent / "faro_lib" / "rayserve"

@@ -1,4 +1,4 @@
-"""Ray on this machine ends with all that it started."""
+"""A local Ray ends with all processes that it started."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def other():
     process.wait()
 
 
-def test_what_has_lost_its_parent_ends_too_and_nothing_of_others_does(tmp_path, other):
+def test_orphans_of_ray_end_too_and_other_processes_do_not(tmp_path, other):
     head = subprocess.Popen(
         [sys.executable, "-c", ORPHANING], stdout=subprocess.PIPE, text=True, start_new_session=True
     )

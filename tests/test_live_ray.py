@@ -1,4 +1,4 @@
-"""On a real Ray Serve: scaling, shedding, and every fault that an operator must expect. One Ray for all of them."""
+"""A real Ray Serve: scaling, dropping, and the faults that an operator must expect. One Ray serves all tests."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def running(ray) -> list[int]:
 
 
 class Loop:
-    """A controller in a thread of its own, and what it did."""
+    """A controller in its own thread, with its steps and failures."""
 
     def __init__(self, ray, policy, path=None):
         self.steps, self.failures = [], []
@@ -87,19 +87,19 @@ class Loop:
                 clock=clock,
                 journal=path,
                 on_step=self.steps.append,
-                on_failure=lambda reason, told: self.failures.append(reason),
+                on_failure=lambda reason, text: self.failures.append(reason),
             ),
         )
 
     def ticks(self, more: int, seconds: float = 60.0) -> None:
-        """Wait for so many further ticks."""
+        """Wait for `more` further ticks."""
         wanted = len(self.steps) + more
-        until(lambda: len(self.steps) >= wanted, seconds, "the loop stands still")
+        until(lambda: len(self.steps) >= wanted, seconds, "the loop has stalled")
 
 
 @contextmanager
 def controlled(ray, policy=None, path=None):
-    """A controller beside what happens; it must not have ended, exceeded the capacity or scaled anybody to zero."""
+    """A controller runs meanwhile; it must not end, exceed the capacity or scale a job to zero."""
     policy = policy or Wanting([2, 2])
     if isinstance(policy, Wanting):
         policy.tick_s = TICK_S
@@ -120,7 +120,7 @@ def controlled(ray, policy=None, path=None):
 
 @contextmanager
 def loaded(ray, seconds, rate_rps=15.0):
-    """Poisson-free load on both jobs meanwhile; yields a function that waits for what became of it."""
+    """Evenly spaced load on both jobs; yields a function that waits for the outcomes."""
     n = int(seconds * rate_rps)
     job = np.arange(n) % len(JOBS)
     urls = tuple(ray.http.address + one.route for one in SERVED)
@@ -144,7 +144,7 @@ def test_scaling_up_and_down_loses_no_request(ray):
     assert sent.count(DROPPED) == 0
 
 
-def test_a_share_of_0_3_that_shall_be_refused_is_refused_two_seconds_later(ray):
+def test_a_drop_rate_of_0_3_is_in_force_two_seconds_later(ray):
     policy = Wanting([2, 2], drop=[0.3, 0.0])
     with controlled(ray, policy) as loop:
         loop.ticks(1)
@@ -159,7 +159,7 @@ def test_a_share_of_0_3_that_shall_be_refused_is_refused_two_seconds_later(ray):
     assert sent.count(FAILED) == 0
 
 
-def test_what_is_observed_is_what_was_sent(ray):
+def test_the_observation_agrees_with_the_requests_sent(ray):
     time.sleep(LATENCY_WINDOW_S)  # what the test before had refused took no time; none of it shall be in the mean
     with controlled(ray) as loop:
         began = time.time()
@@ -195,8 +195,8 @@ def test_a_replica_that_is_killed_is_replaced(ray):
 def test_the_statistics_come_back_when_their_actor_is_killed(ray):
     with controlled(ray) as loop:
         before = loop.steps[-1].observation.minute
-        (board,) = [one for one in local.processes(ray.pids[0]) if "ray::StatsAggregator" in " ".join(one.cmdline())]
-        board.kill()
+        (aggregator,) = [one for one in local.processes(ray.pids[0]) if "ray::StatsAggregator" in " ".join(one.cmdline())]
+        aggregator.kill()
         killed = int(time.time())
 
         def heard_again() -> bool:
@@ -251,7 +251,7 @@ def command(ray, path, *arguments) -> tuple[list[str], dict[str, str]]:
     return line, os.environ | {"RAY_AUTH_TOKEN": ray.ray.token, "RAY_AUTH_MODE": "token"}
 
 
-def test_a_controller_that_is_killed_resumes_and_asks_again_within_two_ticks_and_ends_on_sigterm(ray, tmp_path):
+def test_a_killed_controller_resumes_within_two_ticks_and_ends_on_sigterm(ray, tmp_path):
     line, environment = command(ray, tmp_path, "--apply", "--journal", str(tmp_path / "journal"))
 
     def begin():
@@ -284,9 +284,9 @@ def test_a_controller_that_is_killed_resumes_and_asks_again_within_two_ticks_and
 
 
 @pytest.mark.parametrize(
-    ("token", "told"), [("wrong", "the token is wrong"), (None, "requires a token and none was given")]
+    ("token", "message"), [("wrong", "the token is wrong"), (None, "requires a token and none was given")]
 )
-def test_a_token_that_is_wrong_or_missing_is_refused_in_one_line(ray, token, told, tmp_path):
+def test_a_wrong_or_missing_token_is_refused_in_one_line(ray, token, message, tmp_path):
     line, environment = command(ray, tmp_path)
     environment["HOME"] = str(tmp_path)
     environment.pop("RAY_AUTH_TOKEN_PATH", None)
@@ -296,17 +296,17 @@ def test_a_token_that_is_wrong_or_missing_is_refused_in_one_line(ray, token, tol
         environment["RAY_AUTH_TOKEN"] = token
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
-    from faro_lib.forecast.kalman import untaught
+    from faro_lib.forecast.kalman import untrained
     from faro_lib.policies import PolicyContext, make
     from faro_lib.policies.loops import paced
 
     def policy():
-        context = PolicyContext(JOBS, untaught(("a", "b")))
+        context = PolicyContext(JOBS, untrained(("a", "b")))
         return paced(make("Faro-PenaltySum", context), TICK_S, switching_cost=0.0)
 
     with controlled(ray, policy(), tmp_path / "journal") as loop, loaded(ray, 20, rate_rps=60.0) as result:
@@ -320,7 +320,7 @@ def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
         assert again.plan.reason == taken.plan.reason
 
 
-def test_a_profile_measures_what_the_model_takes_and_leaves_as_many_replicas_as_before(ray):
+def test_a_profile_measures_the_service_time_and_restores_the_replica_count(ray):
     before = [state(ray, job.name)["target_num_replicas"] for job in JOBS]
     if sum(before) == CAPACITY:
         ray.ray.post("/api/v1/applications/a/deployments/replica/scale", {"target_num_replicas": before[0] - 1})

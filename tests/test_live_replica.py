@@ -1,4 +1,4 @@
-"""A replica's door, queue and report, and the board that hears it: without Ray."""
+"""A replica's admission, queue and reports, and the stats aggregator, without Ray."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def totals(station: Station) -> dict:
     return total
 
 
-def test_a_replica_holds_no_more_than_its_places():
+def test_a_replica_holds_at_most_max_ongoing_requests():
     station = Station(max_ongoing_requests=4)
     assert asyncio.run(at_once(station, 10, service_s=0.01)) == 6
     assert station.ongoing == 0
@@ -54,14 +54,14 @@ def test_it_serves_one_at_a_time():
 
 
 @given(share=st.floats(0, 1), requests=st.integers(20, 300))
-def test_the_share_that_passes_the_door_is_the_share_asked_for(share, requests):
+def test_the_accepted_share_is_the_share_that_was_set(share, requests):
     station = Station(max_ongoing_requests=requests)
     station.accept = share
     refused = asyncio.run(at_once(station, requests))
     assert refused / requests == pytest.approx(1 - share, abs=6 / requests)
 
 
-def test_a_model_that_raises_is_counted_and_its_place_is_free_again():
+def test_a_model_that_raises_counts_as_failed_and_frees_its_slot():
     station = Station(max_ongoing_requests=1)
 
     async def broken():
@@ -74,7 +74,7 @@ def test_a_model_that_raises_is_counted_and_its_place_is_free_again():
     assert totals(station)["dropped"] == 0
 
 
-def test_a_caller_that_goes_away_is_counted_and_its_place_is_free_again():
+def test_a_caller_that_disconnects_counts_as_failed_and_frees_its_slot():
     station = Station(max_ongoing_requests=1)
 
     async def hang_up():
@@ -94,7 +94,7 @@ def test_time_in_the_queue_counts_as_latency_and_not_as_service():
     assert total["latency_s"] > total["service_s"] + 0.01
 
 
-def test_a_silent_second_is_reported_and_a_second_that_goes_on_is_not():
+def test_an_idle_second_is_reported_and_the_current_second_is_not():
     now = 100.5
     station = Station(max_ongoing_requests=1, clock=lambda: now)
     station.finished_seconds()
@@ -106,7 +106,7 @@ def test_a_silent_second_is_reported_and_a_second_that_goes_on_is_not():
 
 
 @given(st.floats(0.001, 100))
-def test_a_latency_is_known_to_a_few_percent(latency_s):
+def test_latency_buckets_are_accurate_to_a_few_percent(latency_s):
     assert latency_of(bucket_of(latency_s)) == pytest.approx(latency_s, rel=0.023)
 
 
@@ -114,14 +114,14 @@ def row(**counts):
     return empty_row() | counts
 
 
-def test_a_second_that_is_told_twice_counts_once():
-    board = StatsAggregator()
+def test_a_second_that_is_reported_twice_counts_once():
+    stats = StatsAggregator()
     for _ in range(2):
-        board.report("a", "a#1", 0, {2_000_000_000: row(arrivals=7)})
-    assert board.read()["a"]["seconds"]["2000000000"]["arrivals"] == 7
+        stats.report("a", "a#1", 0, {2_000_000_000: row(arrivals=7)})
+    assert stats.read()["a"]["seconds"]["2000000000"]["arrivals"] == 7
 
 
-def test_replicas_of_a_job_add_up_and_their_order_does_not_matter():
+def test_the_replicas_of_a_job_add_up_in_any_order():
     one, other = StatsAggregator(), StatsAggregator()
     reports = [("a", "a#1", 2, {2_000_000_000: row(arrivals=3)}), ("a", "a#2", 5, {2_000_000_000: row(arrivals=4)})]
     for report in reports:
@@ -133,26 +133,26 @@ def test_replicas_of_a_job_add_up_and_their_order_does_not_matter():
     assert (one.read()["a"]["ongoing"], one.read()["a"]["replicas"]) == (7, 2)
 
 
-def test_the_share_to_accept_comes_back_with_the_heartbeat_once_it_is_known():
-    board = StatsAggregator()
-    assert board.report("a", "a#1", 0, {}) is None
-    board.accept({"a": 0.7})
-    assert board.report("a", "a#1", 0, {}) == 0.7
+def test_the_heartbeat_returns_the_share_to_accept_once_it_is_set():
+    stats = StatsAggregator()
+    assert stats.report("a", "a#1", 0, {}) is None
+    stats.accept({"a": 0.7})
+    assert stats.report("a", "a#1", 0, {}) == 0.7
 
 
-def test_what_the_board_tells_survives_json():
-    board = StatsAggregator()
-    board.report("a", "a#1", 0, {2_000_000_000: row(arrivals=1, buckets={"5": 1})})
-    assert json.loads(json.dumps(board.read())) == board.read()
+def test_the_statistics_survive_json():
+    stats = StatsAggregator()
+    stats.report("a", "a#1", 0, {2_000_000_000: row(arrivals=1, buckets={"5": 1})})
+    assert json.loads(json.dumps(stats.read())) == stats.read()
 
 
-@pytest.mark.parametrize(("path", "told"), [("json", "package.module:Name"), ("json:nothing", "has no nothing")])
-def test_a_model_that_is_not_there_is_one_line(path, told):
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize(("path", "message"), [("json", "package.module:Name"), ("json:nothing", "has no nothing")])
+def test_a_missing_model_is_one_line(path, message):
+    with pytest.raises(ValueError, match=message):
         load(path)
 
 
-def test_the_emulated_model_takes_the_time_that_a_request_brings():
+def test_the_emulated_model_takes_the_time_in_the_request():
     from faro_lib.rayserve.models import Emulated
 
     class Request:
@@ -162,7 +162,7 @@ def test_the_emulated_model_takes_the_time_that_a_request_brings():
     assert asyncio.run(Emulated(mean_s=100.0)(Request())) == "ok"
 
 
-def test_without_torch_the_network_that_computes_says_what_to_install(monkeypatch):
+def test_without_torch_the_torchvision_model_says_what_to_install(monkeypatch):
     from faro_lib.rayserve.models import TorchVision
 
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -170,7 +170,7 @@ def test_without_torch_the_network_that_computes_says_what_to_install(monkeypatc
         TorchVision()
 
 
-def test_a_network_that_computes_answers_a_class():
+def test_the_torchvision_model_answers_a_class():
     pytest.importorskip("torchvision", reason="the extra `torch` is not installed: the real network is NOT tested")
     from faro_lib.rayserve.models import TorchVision
 

@@ -1,9 +1,9 @@
-"""What a run was worth, reckoned by hand."""
+"""Measures of a run, against values computed by hand."""
 
 import numpy as np
 import pytest
 
-from faro_lib.metrics import (
+from faro_lib.metrics.measures import (
     lost_utility,
     lost_utility_excl_overrun,
     minute_effective_utility,
@@ -14,11 +14,11 @@ from faro_lib.metrics import (
 from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Job, Workload
 
-SLO_S, REFUSED = 0.5, np.inf
+SLO_S, DROPPED = 0.5, np.inf
 
 
 def run_of(*jobs, decisions=None):
-    """A run of jobs whose minutes, and what overran the last one, are lists of latencies."""
+    """A run of jobs whose bins, the minutes and the overrun, are lists of latencies."""
     minutes = len(jobs[0]) - 1
     latency_s = np.array([latency for job in jobs for minute in job for latency in minute], float)
     counts = np.array([[len(minute) for minute in job] for job in jobs])
@@ -32,45 +32,43 @@ def run_of(*jobs, decisions=None):
 IN_TIME, TWICE = [0.1] * 4, [1.0] * 4  # every request in time; all of them take twice the SLO
 
 
-def test_a_minute_that_takes_twice_the_slo_is_worth_one_half_and_one_with_a_refusal_nothing():
-    utility = minute_utility(run_of([IN_TIME, TWICE, [0.1, 0.1, 0.1, REFUSED], []]))
+def test_a_minute_at_twice_the_slo_has_utility_one_half_and_one_with_a_drop_zero():
+    utility = minute_utility(run_of([IN_TIME, TWICE, [0.1, 0.1, 0.1, DROPPED], []]))
     np.testing.assert_array_equal(utility, [[1.0, 0.5, 0.0, np.nan]])
 
 
-def test_the_published_convention_takes_a_minute_without_requests_for_lost_and_ours_does_not():
+def test_only_the_published_convention_counts_minutes_without_requests_as_lost():
     utility = minute_utility(run_of([IN_TIME, [], TWICE, []], [IN_TIME, IN_TIME, IN_TIME, IN_TIME]))
     assert lost_utility(utility) == 2 - (1 + 0.5 + 4) / 4
     assert lost_utility_excl_overrun(utility) == pytest.approx(0.5 / 3)
 
 
-def test_the_violation_rate_is_that_of_the_minutes_jobs_first_and_of_the_minutes_then():
-    run = run_of([IN_TIME, TWICE, []], [[1.0, 0.1, 0.1, REFUSED], [], []])
-    assert slo_violation_rate(run) == ((0 + 0.5) / 2 + 1.0) / 2, (
-        "a job without requests, a minute without any: left out"
-    )
+def test_the_violation_rate_averages_over_jobs_first_and_over_minutes_then():
+    run = run_of([IN_TIME, TWICE, []], [[1.0, 0.1, 0.1, DROPPED], [], []])
+    assert slo_violation_rate(run) == ((0 + 0.5) / 2 + 1.0) / 2, "jobs and minutes without requests are left out"
 
 
-def test_a_refusal_costs_its_penalty_once_and_not_its_latency_besides():
-    four_percent = [0.1] * 96 + [REFUSED] * 4
-    run = run_of([four_percent, [1.0] * 96 + [REFUSED] * 4, [REFUSED], []])
+def test_a_dropped_request_costs_its_penalty_and_does_not_count_as_late_too():
+    four_percent = [0.1] * 96 + [DROPPED] * 4
+    run = run_of([four_percent, [1.0] * 96 + [DROPPED] * 4, [DROPPED], []])
     np.testing.assert_array_equal(minute_utility(run)[0, :3], [0.0, 0.0, 0.0])
     np.testing.assert_array_equal(minute_effective_utility(run), [[0.75, 0.375, 0.0, np.nan]])
 
 
 def decisions_of(seconds, planned):
     decisions = Decisions()
-    for tick, (took_s, rests_on_a_forecast) in enumerate(zip(seconds, planned)):
+    for tick, (took_s, has_forecast) in enumerate(zip(seconds, planned)):
         decisions.time_s.append(10.0 * tick)
         decisions.seconds.append(took_s)
         decisions.running.append(np.ones(1, int))
-        decisions.forecast_rps.append(np.ones(1) if rests_on_a_forecast else None)
+        decisions.forecast_rps.append(np.ones(1) if has_forecast else None)
     return decisions
 
 
 @pytest.mark.parametrize(("planned", "median_ms"), [((True, False, False), 30.0), ((False, False, False), 1.0)])
-def test_how_long_decisions_take_is_told_of_those_that_plan_where_some_do(planned, median_ms):
-    told = summarize(run_of([IN_TIME, []], decisions=decisions_of((0.030, 0.001, 0.001), planned)))
-    assert told["decision_ms_p50"] == pytest.approx(median_ms)
+def test_decision_times_are_those_of_planning_ticks_where_there_are_any(planned, median_ms):
+    measures = summarize(run_of([IN_TIME, []], decisions=decisions_of((0.030, 0.001, 0.001), planned)))
+    assert measures["decision_ms_p50"] == pytest.approx(median_ms)
 
 
 def test_the_summary_has_the_columns_of_the_table():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from faro_lib import cli
-from faro_lib.recommend import history_from_prometheus
+from faro_lib.recommend.load_history import history_from_prometheus
 from faro_lib.workload.prometheus import read_prometheus
 
 QUERY = "sum by (service) (increase(http_requests_total[1m]))"
@@ -86,7 +86,7 @@ def test_a_range_query_gives_the_counts_of_every_service(server):
 
 
 @pytest.mark.slow
-def test_what_was_not_scraped_is_missing_and_not_zero(server):
+def test_minutes_without_scrapes_are_missing_and_not_zero(server):
     url, end_s = server
     names, counts = read_prometheus(url, QUERY, minutes=HOURS * 60, end_s=end_s)
     gap = counts[names.index("b"), 102:109]
@@ -95,7 +95,7 @@ def test_what_was_not_scraped_is_missing_and_not_zero(server):
 
 
 @pytest.mark.slow
-def test_a_history_bridges_gaps_for_learning_and_keeps_them_missing_for_deciding(server):
+def test_a_history_fills_gaps_for_training_and_keeps_them_missing_for_decisions(server):
     url, end_s = server
     history = history_from_prometheus(url, QUERY, hours=HOURS, end_s=end_s)
     assert history.missing >= 7
@@ -103,9 +103,9 @@ def test_a_history_bridges_gaps_for_learning_and_keeps_them_missing_for_deciding
 
 
 @pytest.mark.slow
-def test_the_command_recommends_from_a_range_query(server, capsys):
+def test_the_recommend_command_accepts_a_range_query(server, capsys):
     url, _ = server
-    arguments = ["recommend", "--prometheus", url, "--query", QUERY, "--hours", "5", "--replicas", "8", "--json"]
+    arguments = ["recommend", "--prometheus", url, "--query", QUERY, "--hours", "5", "--capacity", "8", "--json"]
     assert cli.main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     by_job = {row["job"]: row for row in found["jobs"]}
@@ -115,7 +115,7 @@ def test_the_command_recommends_from_a_range_query(server, capsys):
 
 
 @pytest.mark.slow
-def test_a_query_that_the_server_refuses_is_one_line_with_its_reason(server):
+def test_a_refused_query_is_one_line_with_its_reason(server):
     url, _ = server
     with pytest.raises(ValueError, match=r"query 'sum\(' was refused: .*parse error") as error:
         read_prometheus(url, "sum(", minutes=5)
@@ -165,16 +165,16 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "label", "told"), BAD, ids=[case[2][:30] for case in BAD])
-def test_an_answer_that_names_no_jobs_is_refused_in_one_line(stub, answer, label, told):
+@pytest.mark.parametrize(("answer", "label", "message"), BAD, ids=[case[2][:30] for case in BAD])
+def test_an_answer_without_job_names_is_refused_in_one_line(stub, answer, label, message):
     stub.answer = answer
     with pytest.raises(ValueError) as error:
         read_prometheus(stub.url, "up", minutes=5, label=label, end_s=300)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_the_minute_of_a_value_is_the_one_that_ends_with_it(stub):
+def test_a_value_belongs_to_the_minute_that_it_ends(stub):
     stub.answer = matrix({"service": "a"})
     _, counts = read_prometheus(stub.url, "up", minutes=3, end_s=130)
     np.testing.assert_array_equal(counts, [[np.nan, 5, np.nan]])  # minutes that end at 0, 60 and 120 s
@@ -197,9 +197,9 @@ def test_a_redirection_is_reported_and_does_not_get_the_token(stub, tmp_path):
     assert stub.asked_as == [("/api/v1/query_range", "Bearer secret")]
 
 
-def test_no_server_is_one_line(capsys):
+def test_a_missing_server_is_one_line(capsys):
     url = f"http://127.0.0.1:{free_port()}"
     assert cli.main(["recommend", "--prometheus", url, "--query", "up"]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert f"{url}: no answer from Prometheus (" in said[0]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert f"{url}: no answer from Prometheus (" in lines[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from faro_lib.metrics import lost_utility, minute_utility, slo_violation_rate
+from faro_lib.metrics.measures import lost_utility, minute_utility, slo_violation_rate
 from faro_lib.policies import AIAD, FairShare, Oneshot
 from faro_lib.simulate import TRIAL_SEEDS, draw, simulate
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 
 PUBLISHED = pd.read_csv(ROOT / "data/published/published_main.csv").query("env == 'simulation'")
-PUBLISHED = PUBLISHED.set_index(["system", "capacity_cores"])
+PUBLISHED = PUBLISHED.set_index(["system", "replicas"])
 POLICIES = {policy.name: policy for policy in (FairShare(), AIAD(), Oneshot())}
 # Oneshot's feedback amplifies every detail.
 LOST_WITHIN = {"FairShare": 0.02, "AIAD": 0.02, "Oneshot": 0.05}
@@ -32,9 +32,9 @@ def results(published_traces):
     for seed in TRIAL_SEEDS:
         draws = draw(workload, seed)
         for name, policy in POLICIES.items():
-            for replicas in (36, 32, 16):
-                run = simulate(workload, policy, replicas, draws=draws)
-                trials.setdefault((name, replicas), []).append(
+            for capacity in (36, 32, 16):
+                run = simulate(workload, policy, capacity, draws=draws)
+                trials.setdefault((name, capacity), []).append(
                     (lost_utility(minute_utility(run)), slo_violation_rate(run))
                 )
     return {key: np.mean(values, axis=0) for key, values in trials.items()}
@@ -44,17 +44,17 @@ def test_the_evaluation_day_has_the_published_number_of_requests(published_trace
     assert published_traces.workload().requests_per_min.sum() == 2_675_770
 
 
-@pytest.mark.parametrize("capacity_cores", [36, 32, 16])
+@pytest.mark.parametrize("capacity", [36, 32, 16])
 @pytest.mark.parametrize("system", POLICIES)
-def test_a_policy_loses_the_published_utility(results, system, replicas):
-    published = PUBLISHED.loc[(system, replicas)]
+def test_a_policy_loses_the_published_utility(results, system, capacity):
+    published = PUBLISHED.loc[(system, capacity)]
     mean = published.lost_cluster_utility_mean
     within = max(LOST_WITHIN[system] * mean, 2 * published.lost_cluster_utility_std)
-    assert results[system, replicas][0] == pytest.approx(mean, abs=within)
+    assert results[system, capacity][0] == pytest.approx(mean, abs=within)
 
 
-@pytest.mark.parametrize("capacity_cores", [36, 32, 16])
+@pytest.mark.parametrize("capacity", [36, 32, 16])
 @pytest.mark.parametrize("system", POLICIES)
-def test_a_policy_violates_the_slo_at_the_published_rate(results, system, replicas):
-    published = PUBLISHED.loc[(system, replicas)].slo_violation_rate_mean
-    assert results[system, replicas][1] == pytest.approx(published, abs=VIOLATION_WITHIN[system])
+def test_a_policy_violates_the_slo_at_the_published_rate(results, system, capacity):
+    published = PUBLISHED.loc[(system, capacity)].slo_violation_rate_mean
+    assert results[system, capacity][1] == pytest.approx(published, abs=VIOLATION_WITHIN[system])

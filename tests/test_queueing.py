@@ -22,12 +22,12 @@ from faro_lib.queueing import (
     relaxed,
     upper_bound,
 )
-from faro_lib.queueing.constant_service import RHO_GRID, STORED_PERCENTILES, _stored
+from faro_lib.queueing.constant_service import RHO_GRID, STORED_QUANTILES, stored_waits
 
 rates = st.floats(0.01, 200.0)
 counts = st.integers(1, 40)
 services = st.floats(0.01, 2.0)
-percentiles = st.sampled_from([0.5, 0.9, 0.99])
+quantiles = st.sampled_from([0.5, 0.9, 0.99])
 CASES = [(2, 0.5), (2, 0.9), (4, 0.8), (8, 0.9), (16, 0.9), (32, 0.95)]
 
 
@@ -95,21 +95,21 @@ def test_a_long_simulation_of_mdc_waits_as_the_exact_distribution_says(servers, 
     np.testing.assert_allclose(mdc_wait_cdf(at + 1e-9, rho, servers), measured, atol=error)
 
 
-@pytest.mark.parametrize("percentile", STORED_PERCENTILES)
-def test_the_stored_table_is_what_the_exact_algorithm_gives(percentile):
-    stored = _stored()[f"{percentile:.6g}"]
+@pytest.mark.parametrize("quantile", STORED_QUANTILES)
+def test_the_stored_table_is_what_the_exact_algorithm_gives(quantile):
+    stored = stored_waits()[f"{quantile:.6g}"]
     rng = np.random.default_rng(1)
     for c, i in zip(rng.integers(1, 101, 40), rng.integers(0, len(RHO_GRID) - 4, 40)):
-        assert stored[c - 1, i] == pytest.approx(mdc_wait_over_service(RHO_GRID[i], int(c), percentile), rel=1e-6)
+        assert stored[c - 1, i] == pytest.approx(mdc_wait_over_service(RHO_GRID[i], int(c), quantile), rel=1e-6)
 
 
-@pytest.mark.parametrize("percentile", STORED_PERCENTILES)
+@pytest.mark.parametrize("quantile", STORED_QUANTILES)
 @pytest.mark.parametrize("servers", [1, 2, 4, 10, 45, 90])
-def test_the_table_interpolates_within_half_a_percent_of_exact(percentile, servers):
+def test_the_table_interpolates_within_half_a_percent_of_exact(quantile, servers):
     # In the middle between grid points the error is largest.
     rho = (RHO_GRID[1:] + RHO_GRID[:-1])[:-8] / 2
-    exact = [1 + mdc_wait_over_service(r, servers, percentile) for r in rho]
-    np.testing.assert_allclose(mdc(rho * servers, servers, 1.0, percentile), exact, rtol=0.005)
+    exact = [1 + mdc_wait_over_service(r, servers, quantile) for r in rho]
+    np.testing.assert_allclose(mdc(rho * servers, servers, 1.0, quantile), exact, rtol=0.005)
 
 
 def test_a_percentile_that_is_not_stored_is_computed():
@@ -128,23 +128,23 @@ def test_general_service_lies_at_mdc_without_and_at_mmc_with_exponential_variati
     assert mdc(*at) < mgc(*at, service_scv=0.3) < mmc(*at)
 
 
-@given(rates, counts, services, percentiles, st.sampled_from([upper_bound, mmc, half_mmc, mdc]))
-def test_more_replicas_never_wait_longer(rate, replicas, service, percentile, model):
-    assert model(rate, replicas + 1, service, percentile) <= model(rate, replicas, service, percentile) * (1 + 1e-3)
+@given(rates, counts, services, quantiles, st.sampled_from([upper_bound, mmc, half_mmc, mdc]))
+def test_more_replicas_never_wait_longer(rate, replicas, service, quantile, model):
+    assert model(rate, replicas + 1, service, quantile) <= model(rate, replicas, service, quantile) * (1 + 1e-3)
 
 
-@given(rates, counts, services, percentiles, st.sampled_from(["upper-bound", "mmc", "half-mmc", "mdc", "mgc"]))
-def test_the_relaxed_latency_is_finite_and_grows_with_the_rate(rate, replicas, service, percentile, model):
-    low, high = (latency(model, r, replicas, service, percentile, service_scv=0.4) for r in (rate, rate * 1.01))
+@given(rates, counts, services, quantiles, st.sampled_from(["upper-bound", "mmc", "half-mmc", "mdc", "mgc"]))
+def test_the_relaxed_latency_is_finite_and_grows_with_the_rate(rate, replicas, service, quantile, model):
+    low, high = (latency(model, r, replicas, service, quantile, service_scv=0.4) for r in (rate, rate * 1.01))
     assert np.isfinite(high)
     assert low <= high * (1 + 1e-9)
 
 
-@given(counts, services, percentiles, st.floats(0.5, 0.99))
-def test_the_relaxation_is_continuous_at_rho_max(replicas, service, percentile, rho_max):
+@given(counts, services, quantiles, st.floats(0.5, 0.99))
+def test_the_relaxation_is_continuous_at_rho_max(replicas, service, quantile, rho_max):
     at = rho_max * replicas / service
     below, above = (
-        relaxed(half_mmc, at * f, replicas, service, percentile, rho_max=rho_max) for f in (1 - 1e-9, 1 + 1e-9)
+        relaxed(half_mmc, at * f, replicas, service, quantile, rho_max=rho_max) for f in (1 - 1e-9, 1 + 1e-9)
     )
     assert above == pytest.approx(below, rel=1e-5)
 

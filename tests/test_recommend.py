@@ -1,4 +1,4 @@
-"""Recommendations: what the policy would ask for, in words; the capacity that a promise needs; exit statuses."""
+"""Recommendations: replicas with reasons, the capacity that the SLOs need, and exit statuses."""
 
 import json
 
@@ -14,15 +14,17 @@ from faro_lib.control import run
 from faro_lib.forecast.oracle import Oracle
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.recommend import advise, history_from_csv, history_from_journal, history_of, recommend
-from faro_lib.recommend.capacity import busiest, knee, needed, sizes_worth_trying
+from faro_lib.recommend.capacity import busiest, capacity_range, knee, required_cores
+from faro_lib.recommend.load_history import History, history_from_csv, history_from_journal, history_of
+from faro_lib.recommend.now import advise
+from faro_lib.recommend.recommendation import recommend
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import traces_frame
 
-JOBS = (Job("busy"), Job("terminating"))
+JOBS = (Job("busy"), Job("idle"))
 STEADY = np.tile([[1200.0], [60.0]], 30)  # 20 and 1 requests a second
 
 
@@ -34,33 +36,31 @@ def policy(jobs=JOBS, counts=STEADY):
     return tuned(PolicyContext(jobs, oracle(counts, jobs)), "Sum")
 
 
-def test_a_busy_job_gets_the_replicas_and_both_keep_their_slo():
+def test_a_busy_job_gets_more_replicas_and_both_meet_their_slo():
     advice = advise(JOBS, STEADY, policy(), 12)
     assert advice.plan.target.sum() <= 12
     assert advice.plan.target[0] >= 5  # 20 requests a second at 0.18 s each keep 3.6 replicas busy
-    assert advice.kept.all()
+    assert advice.slo_met.all()
 
 
-def test_where_capacity_is_short_it_says_how_many_would_do():
+def test_where_capacity_is_short_it_says_how_many_replicas_would_meet_the_slo():
     advice = advise(JOBS, STEADY, policy(), 5)
-    assert not advice.kept[0]
-    enough = int(advice.needed[0])
-    assert advice.why(0) == f"misses its SLO; {enough} would keep it"
-    assert advise(JOBS, STEADY, policy(), 1 + enough).kept.all()
+    assert not advice.slo_met[0]
+    enough = int(advice.required_replicas[0])
+    assert advice.reason(0) == f"misses its SLO; {enough} would meet it"
+    assert advise(JOBS, STEADY, policy(), 1 + enough).slo_met.all()
 
 
-def test_the_number_that_would_do_is_the_least():
-    enough = int(advise(JOBS, STEADY, policy(), 5).needed[0])
-    assert not advise(JOBS, STEADY, policy(), enough).kept[0]
+def test_the_required_replicas_are_the_smallest_count_that_meets_the_slo():
+    enough = int(advise(JOBS, STEADY, policy(), 5).required_replicas[0])
+    assert not advise(JOBS, STEADY, policy(), enough).slo_met[0]
 
 
-def test_the_expected_rate_is_the_forecast_s():
+def test_the_forecast_rate_is_the_forecasters():
     np.testing.assert_allclose(advise(JOBS, STEADY, policy(), 12).forecast_rps, [20, 1])
 
 
-def test_missing_minutes_are_not_zero_for_the_one_who_decides():
-    from faro_lib.recommend.load_history import History
-
+def test_missing_minutes_are_not_zero_in_decisions():
     gap = STEADY.copy()
     gap[:, -3:] = np.nan
     history = history_of(JOBS, gap)
@@ -89,19 +89,19 @@ def test_a_few_minutes_are_enough_for_a_plan_but_not_for_a_replay():
     quiet = lambda line: None  # noqa: E731
     assert (recommend(history, 9, report=quiet).advice.plan.target >= 1).all()
     with pytest.raises(
-        ValueError, match="5 minutes of counts; at least 23 are needed for a replay; with --replicas none are"
+        ValueError, match="5 minutes of counts; at least 23 are needed for a replay; with --capacity none are"
     ):
         recommend(history, report=quiet)
     with pytest.raises(ValueError, match="a forecaster needs at least one day of more than 22 minutes"):
         recommend(history, 9, forecaster="ar", report=quiet)
 
 
-def test_a_history_without_a_whole_minute_is_refused():
-    with pytest.raises(ValueError, match="no minute has been counted to its end yet"):
+def test_a_history_without_a_complete_minute_is_refused():
+    with pytest.raises(ValueError, match="there is no complete minute of counts yet"):
         history_of(JOBS, STEADY[:, :0])
 
 
-def test_the_busiest_part_of_a_day_keeps_its_place_in_the_training_days():
+def test_the_busiest_part_of_a_day_has_the_same_time_in_the_training_days():
     day = np.tile(np.arange(100) % 50, (2, 1))
     traces = Traces(JOBS, day[None, None], day[None])
     part, first = busiest(traces, 20)
@@ -114,9 +114,9 @@ def test_the_knee_of_a_corner_is_its_corner():
     assert knee(corner) == 9
 
 
-def test_a_size_that_is_asked_about_does_not_move_the_knee(counts_csv):
+def test_a_capacity_that_was_asked_about_does_not_move_the_knee(counts_csv):
     history = history_from_csv(str(counts_csv))
-    alone, asked = (recommend(history, replicas, with_curve=True, report=lambda line: None) for replicas in (None, 60))
+    alone, asked = (recommend(history, capacity, with_curve=True, report=lambda line: None) for capacity in (None, 60))
     assert asked.curve["capacity_cores"].max() == 60 > alone.curve["capacity_cores"].max()
     assert asked.knee == alone.knee
 
@@ -129,20 +129,20 @@ def test_a_straight_line_and_a_flat_one_have_no_knee():
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=12))
-def test_the_knee_is_one_of_the_sizes_and_not_an_end(rates):
+def test_the_knee_is_one_of_the_capacities_and_not_an_end(rates):
     rates = sorted(rates, reverse=True)
     curve = pd.DataFrame({"capacity_cores": np.arange(len(rates)) * 3 + 2, "slo_violation_rate": rates})
     assert knee(curve) in {None, *curve["capacity_cores"].iloc[1:-1]}
 
 
-def test_no_size_may_be_enough():
-    assert needed(pd.DataFrame({"capacity_cores": [4, 8], "slo_violation_rate": [0.9, 0.2]}), 0.1) is None
+def test_there_may_be_no_sufficient_capacity():
+    assert required_cores(pd.DataFrame({"capacity_cores": [4, 8], "slo_violation_rate": [0.9, 0.2]}), 0.1) is None
 
 
-def test_sizes_worth_trying_hold_what_a_clairvoyant_would_need():
-    least, most = sizes_worth_trying(Workload(JOBS, STEADY.astype(int)), "half-mmc")
-    assert least == 2
-    assert most >= 1.25 * advise(JOBS, STEADY, policy(), 12).needed.sum() - 1
+def test_the_capacity_range_contains_what_a_clairvoyant_would_need():
+    smallest, largest = capacity_range(Workload(JOBS, STEADY.astype(int)), "half-mmc")
+    assert smallest == 2
+    assert largest >= 1.25 * advise(JOBS, STEADY, policy(), 12).required_replicas.sum() - 1
 
 
 @pytest.fixture
@@ -162,19 +162,19 @@ def test_a_table_of_jobs_with_service_times_makes_models_of_their_own(tmp_path):
 
 
 def test_enough_capacity_is_exit_status_0_and_json_is_one_object(counts_csv, capsys):
-    assert cli.main(["recommend", "--workload", str(counts_csv), "--replicas", "24", "--json"]) == 0
+    assert cli.main(["recommend", "--workload", str(counts_csv), "--capacity", "24", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["reached"]
+    assert found["slo_met"]
     assert {row["job"] for row in found["jobs"]} == {"job0", "job1", "job2"}
-    assert all(row["kept"] and row["why"] for row in found["jobs"])
+    assert all(row["slo_met"] and row["reason"] for row in found["jobs"])
 
 
 def test_too_little_capacity_is_exit_status_3(counts_csv, capsys):
-    assert cli.main(["recommend", "--workload", str(counts_csv), "--replicas", "3"]) == 3
-    assert "would keep it" in capsys.readouterr().out
+    assert cli.main(["recommend", "--workload", str(counts_csv), "--capacity", "3"]) == 3
+    assert "would meet it" in capsys.readouterr().out
 
 
-def test_without_a_capacity_it_takes_what_the_replayed_day_needs_and_marks_the_knee(counts_csv, tmp_path, capsys):
+def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_the_knee(counts_csv, tmp_path, capsys):
     picture = tmp_path / "curve.html"
     assert (
         cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0.05", "--plot", str(picture)])
@@ -186,12 +186,12 @@ def test_without_a_capacity_it_takes_what_the_replayed_day_needs_and_marks_the_k
     assert "data:image/png;base64," in picture.read_text()
 
 
-def test_a_rate_that_no_size_keeps_is_exit_status_3(counts_csv, capsys):
+def test_a_rate_that_no_capacity_keeps_is_exit_status_3(counts_csv, capsys):
     assert cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0"]) == 3
-    assert "no size that was tried keeps 0 %" in capsys.readouterr().out
+    assert "no capacity that was tried keeps 0 %" in capsys.readouterr().out
 
 
-def test_a_day_without_earlier_ones_is_learnt_from_itself(tmp_path):
+def test_a_single_day_is_its_own_training_day(tmp_path):
     table = pd.DataFrame({"minute": np.repeat(range(40), 2), "job": ["a", "b"] * 40, "requests": 100})
     table.to_csv(tmp_path / "day.csv", index=False)
     history = history_from_csv(str(tmp_path / "day.csv"))
@@ -199,36 +199,36 @@ def test_a_day_without_earlier_ones_is_learnt_from_itself(tmp_path):
     assert type(history.forecaster()).__name__ == "Persistence"
 
 
-SEEN_MIN = 40
+OBSERVED_MINUTES = 40
 
 
 @pytest.fixture
 def observed(tmp_path):
     """A day of which `faro run` saw forty minutes, and the journal that it left."""
-    day = synthetic(seed=1, jobs=2, days=3).workload().between(0, SEEN_MIN + 1)
+    day = synthetic(seed=1, jobs=2, days=3).workload().between(0, OBSERVED_MINUTES + 1)
     draws = draw(day, 1)
     run(
         SimulatedCluster(day, draws, 8, np.array([4, 4])),
         Wanting([4, 4]),
         day.jobs,
         journal=tmp_path / "run.jsonl",
-        until_s=60.0 * SEEN_MIN + 1,
+        until_s=60.0 * OBSERVED_MINUTES + 1,
     )
     by_job = np.split(draws.arrival_s // 60, draws.first[1:-1])
-    arrived = np.stack([np.bincount(minute.astype(int))[:SEEN_MIN] for minute in by_job])
+    arrived = np.stack([np.bincount(minute.astype(int))[:OBSERVED_MINUTES] for minute in by_job])
     return day.jobs, arrived, tmp_path / "run.jsonl"
 
 
-def test_what_a_controller_saw_is_what_the_next_decision_is_learnt_from(observed, capsys):
+def test_the_history_of_a_journal_is_what_the_controller_observed(observed, capsys):
     jobs, arrived, journal = observed
     history = history_from_journal(str(journal))
     assert history.jobs == jobs
     np.testing.assert_array_equal(history.today, arrived)
-    assert cli.main(["recommend", "--journal", str(journal), "--replicas", "20", "--json"]) == 0
+    assert cli.main(["recommend", "--journal", str(journal), "--capacity", "20", "--json"]) == 0
     assert [row["job"] for row in json.loads(capsys.readouterr().out)["jobs"]] == [job.name for job in jobs]
 
 
-def test_minutes_that_no_turn_of_the_journal_saw_are_missing(observed):
+def test_minutes_that_no_tick_of_the_journal_observed_are_missing(observed):
     *_, journal = observed
     header, *ticks = journal.read_text().splitlines()
     kept = [tick for tick in ticks if not 10 < json.loads(tick)["observation"]["minute"] < 30]
@@ -237,7 +237,7 @@ def test_minutes_that_no_turn_of_the_journal_saw_are_missing(observed):
     assert np.isnan(history.today).any(axis=0).nonzero()[0].tolist() == [10, 11, 12, 13, 14]  # the next looks back 15
 
 
-def test_a_table_chooses_among_the_jobs_of_a_journal_and_a_stranger_is_named(observed, tmp_path):
+def test_a_table_selects_jobs_of_a_journal_and_an_unknown_one_is_named(observed, tmp_path):
     jobs, arrived, journal = observed
     (tmp_path / "jobs.yaml").write_text(f"- {{job: {jobs[1].name}, slo_s: 0.5}}\n")
     history = history_from_journal(str(journal), str(tmp_path / "jobs.yaml"))
@@ -248,7 +248,7 @@ def test_a_table_chooses_among_the_jobs_of_a_journal_and_a_stranger_is_named(obs
         history_from_journal(str(journal), str(tmp_path / "jobs.yaml"))
 
 
-MISTAKES = [
+ERRORS = [
     ([], "give one of --workload FILE.csv, --prometheus URL and --journal FILE"),
     (
         ["--workload", "my.csv", "--journal", "run.jsonl"],
@@ -264,19 +264,20 @@ MISTAKES = [
     (["--prometheus", "localhost", "--query", "up"], "prometheus='localhost' must be an http:// or https:// address"),
     (["--workload", "my.csv", "--plot", "x.gif"], "plot='x.gif' is not a picture"),
     (["--workload", "my.csv", "--dispatch", "best"], "dispatch='best' is unknown; accepted: "),
-    (["--workload", "{csv}", "--max-violation-rate", "2"], "violations=2.0 must be a share in [0, 1)"),
-    (["--workload", "{csv}", "--replicas", "0"], "replicas=0 must be at least 1"),
-    (["--workload", "{csv}", "--replicas", "2"], "cannot hold the minimum of 3 jobs"),
+    (["--workload", "{csv}", "--max-violation-rate", "2"], "max_violation_rate=2.0 must be a share in [0, 1)"),
+    (["--workload", "{csv}", "--capacity", "0"], "capacity=0 must be at least 1"),
+    (["--workload", "{csv}", "--capacity", "2"], "cannot hold the minimum of 3 jobs"),
+    (["--workload", "{csv}", "--violations", "0.1"], "--violations; it is now called --max-violation-rate."),
     (["--workload", "{csv}", "--at", "999"], "at=999 is not a minute of the last day; accepted: 1..60"),
     (
-        ["--workload", "{csv}", "--objective", "sum", "--replicas", "9"],
+        ["--workload", "{csv}", "--objective", "sum", "--capacity", "9"],
         "objective='sum' is unknown; did you mean 'Sum'?",
     ),
 ]
 
 
 @pytest.mark.parametrize("wrong", [["--objective", "sum"], ["--forecaster", "arr"], ["--plot", "nowhere/curve.png"]])
-def test_what_cannot_succeed_is_refused_before_anything_is_replayed(wrong, counts_csv, capsys, monkeypatch, tmp_path):
+def test_what_cannot_succeed_is_refused_before_the_replay(wrong, counts_csv, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["recommend", "--workload", str(counts_csv), *wrong]) == 2
     said = capsys.readouterr().err
@@ -284,7 +285,7 @@ def test_what_cannot_succeed_is_refused_before_anything_is_replayed(wrong, count
     assert said.count("\n") == 1
 
 
-def test_a_size_that_is_the_knee_and_enough_has_one_label_in_the_picture():
+def test_a_capacity_that_is_both_knee_and_sufficient_has_one_label():
     from faro_lib.figures.capacity import capacity_curve
 
     curve = pd.DataFrame({"capacity_cores": [4, 8, 12], "slo_violation_rate": [0.5, 0.02, 0.0]})
@@ -292,9 +293,9 @@ def test_a_size_that_is_the_knee_and_enough_has_one_label_in_the_picture():
     assert texts == ["knee, keeps 5 %: 8"]
 
 
-@pytest.mark.parametrize(("arguments", "told"), MISTAKES, ids=[case[1][:30] for case in MISTAKES])
-def test_a_mistake_is_one_line_and_exit_status_2(arguments, told, counts_csv, capsys):
+@pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=[case[1][:30] for case in ERRORS])
+def test_an_error_is_one_line_and_exit_status_2(arguments, message, counts_csv, capsys):
     assert cli.main(["recommend", *(word.replace("{csv}", str(counts_csv)) for word in arguments)]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("faro: ")]
     assert len(said) == 1
-    assert told in said[0]
+    assert message in said[0]

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from checkouts import ROOT
 from faro_lib import queueing
 from faro_lib.allocate import solve, solve_paper
 from faro_lib.forecast.oracle import Oracle
-from faro_lib.metrics import summarize
+from faro_lib.metrics.measures import summarize
 from faro_lib.policies import PolicyContext, make
 from faro_lib.queueing import _latency_kernels as queues
 from faro_lib.simulate import ServingModel, draw, simulate
@@ -23,6 +24,7 @@ from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, Workload
 
 JOBS = (Job("a", tenant="x"), Job("b", weight=2.0, tenant="y"), Job("c", slo_s=0.4, tenant="y"))
+WITH_QUOTAS = tuple(replace(job, tenant_quota={"x": 2.0, "y": 5.0}[job.tenant]) for job in JOBS)
 COUNTS = np.array([[40, 700, 60, 30], [90, 80, 0, 70], [300, 20, 30, 500]])
 RATES_RPS = np.random.default_rng(5).gamma(2.0, 3.0, (3, 4, 3))
 OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
@@ -55,10 +57,10 @@ def allocated() -> dict:
         drops = DROPS[::8] if "Penalty" in objective else None
         table = build_table(JOBS, RATES_RPS, [1, 2, 1], drops=drops, max_replicas=9)
         for solver in ("exact", "greedy"):
-            for quotas in (None, {"x": 2, "y": 5}):
+            for jobs in (JOBS, WITH_QUOTAS):
                 if objective != "Fair" or solver != "greedy":
-                    found = solve(table, 9, objective, solver, quotas=quotas)
-                    told[f"{objective}, {solver}, {quotas}"] = [*found.replicas.tolist(), found.value]
+                    found = solve(replace(table, jobs=jobs), 9, objective, solver)
+                    told[f"{objective}, {solver}, {jobs is JOBS}"] = [*found.replicas.tolist(), found.value]
     table = build_table(JOBS, RATES_RPS, [1, 2, 1], utility="precise", max_replicas=9)
     told["precise"] = table.value[:, 1:].ravel().tolist()
     told["cobyla"] = solve(table, 9, "FairSum", "cobyla").replicas.tolist()

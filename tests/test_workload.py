@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload import published as artifact
-from faro_lib.workload.downsample import downsample, scale_to
 from faro_lib.workload.published import read_artifact
-from faro_lib.workload.readers import read_azure, read_csv, read_jobs, write_jobs
-from faro_lib.workload.synthetic import synthetic
+from faro_lib.workload.readers import read_csv, read_jobs, write_jobs
+from faro_lib.workload.synthetic import downsample, scale_to, synthetic
 
 
 def one_line(error) -> str:
@@ -188,9 +187,7 @@ def test_a_job_without_requests_in_the_file_is_named(csv):
         read_csv(csv("minute,job,requests\n0,a,1\n"), (Job("a"), Job("b")))
 
 
-@pytest.mark.parametrize(
-    "reader", [read_csv, read_jobs, lambda path: read_azure([path]), lambda path: read_artifact(path, path)]
-)
+@pytest.mark.parametrize("reader", [read_csv, read_jobs, lambda path: read_artifact(path, path)])
 def test_a_file_that_does_not_exist_is_named(tmp_path, reader):
     with pytest.raises(FileNotFoundError, match=r"nothing\.csv: no such file"):
         reader(tmp_path / "nothing.csv")
@@ -239,7 +236,7 @@ def test_a_table_of_jobs_of_another_kind_is_refused(tmp_path):
         read_jobs(tmp_path / "jobs.txt")
 
 
-# --- squeezing, scaling, the Azure layout
+# --- downsampling, scaling
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 2, 4]), st.integers(1, 5), st.integers(0, 999))
@@ -275,56 +272,6 @@ def test_scaling_sends_each_jobs_least_to_one_and_its_most_to_the_maximum_and_ke
 
 def test_a_job_that_never_varies_is_scaled_to_one():
     assert scale_to(np.full((1, 1, 1, 3), 5.0)).tolist() == [[[[1, 1, 1]]]]
-
-
-def azure_day(path, functions, seed):
-    """A small file in the layout of the Azure Functions 2019 data: name -> mean requests per minute."""
-    rng = np.random.default_rng(seed)
-    table = pd.DataFrame(
-        [rng.poisson(mean, 1440) for mean in functions.values()], columns=[str(minute) for minute in range(1, 1441)]
-    )
-    table.insert(0, "Trigger", "http")
-    table.insert(0, "HashFunction", list(functions))
-    table.insert(0, "HashApp", "app")
-    table.insert(0, "HashOwner", "owner")
-    table.to_csv(path, index=False)
-    return path
-
-
-def test_the_busiest_azure_functions_that_occur_on_all_days_are_taken(tmp_path):
-    days = [
-        azure_day(tmp_path / "d01.csv", {"quiet": 1, "busy": 50, "middle": 10, "once": 500}, 1),
-        azure_day(tmp_path / "d02.csv", {"middle": 10, "busy": 50, "quiet": 1}, 2),
-    ]
-    traces = read_azure(days, top=2)
-    assert [job.name for job in traces.jobs] == ["busy", "middle"]
-    assert traces.train.shape == (1, 4, 2, 360)
-    assert traces.evaluation.shape == (4, 2, 360)
-    both = np.concatenate([traces.train, traces.evaluation[None]])
-    assert both.min(axis=(0, 1, 3)).tolist() == [1, 1]
-    assert both.max(axis=(0, 1, 3)).tolist() == [1600, 1600]
-
-
-def test_azure_functions_may_be_chosen_by_variance(tmp_path):
-    path = azure_day(tmp_path / "d01.csv", {"steady": 0, "wild": 20}, 1)
-    table = pd.read_csv(path)
-    table.loc[table["HashFunction"] == "steady", [str(minute) for minute in range(1, 1441)]] = 1000
-    table.to_csv(path, index=False)
-    assert [job.name for job in read_azure([path], top=1).jobs] == ["steady"]
-    assert [job.name for job in read_azure([path], top=1, by="variance").jobs] == ["wild"]
-
-
-def test_a_bad_azure_file_or_choice_gets_one_line(tmp_path):
-    path = azure_day(tmp_path / "d01.csv", {"a": 5}, 1)
-    with pytest.raises(ValueError, match="top=10: only 1 functions occur on all 1 days"):
-        read_azure([path])
-    with pytest.raises(ValueError, match="by='fame' is unknown; accepted: invocations, variance"):
-        read_azure([path], by="fame")
-    with pytest.raises(ValueError, match="paths is empty"):
-        read_azure([])
-    pd.read_csv(path).drop(columns="1440").to_csv(path, index=False)
-    with pytest.raises(ValueError, match="column '1440' is missing"):
-        read_azure([path], top=1)
 
 
 # --- the published artifact

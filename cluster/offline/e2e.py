@@ -34,9 +34,10 @@ from faro_lib.experiments.live_slice import Slice, run_of, script_of
 from faro_lib.http import HttpClient
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import Api, connect
-from faro_lib.kube.rayservice import SECRET, SECRET_KEY
+from faro_lib.kube.manifests import SECRET, SECRET_KEY
 from faro_lib.kube.status import GROUP, PLURAL, VERSION
-from faro_lib.metrics.recovery import Recorded, one_run, recovery_frame, write
+from faro_lib.metrics.frames import Tables, add_trial, joined, tables_of
+from faro_lib.metrics.recovery import recovery_frame
 from faro_lib.rayserve.load import DROPPED, FAILED, SERVED, Generator, Sent
 from faro_lib.simulate.run import Decisions
 from faro_lib.workload import Workload
@@ -319,7 +320,7 @@ def workload(minutes: int) -> Workload:
     return Workload(jobs, np.concatenate([early, late], axis=1).round().astype(np.int64))
 
 
-def measured(node: Node, policy: str, one: Slice, seed: int) -> Recorded:
+def measured(node: Node, policy: str, one: Slice, seed: int) -> Tables:
     """One policy under the load of a trial."""
     node.controlled_by(policy)
     initial = np.array(node.running())
@@ -340,9 +341,9 @@ def measured(node: Node, policy: str, one: Slice, seed: int) -> Recorded:
     kept = dict(
         served=sent.count(SERVED), dropped=sent.count(DROPPED), failed=sent.count(FAILED), load_1min=os.getloadavg()[0]
     )
-    found = one_run(
-        run, policy, kept | {"tick_s": TICK_S, "send_lag_ms_p99": float(np.nanquantile(sent.send_lag_s, 0.99) * 1e3)}
-    )
+    lag_ms = float(np.nanquantile(sent.send_lag_s, 0.99) * 1e3)
+    key = {"policy": policy, "capacity_cores": run.capacity}
+    found = tables_of(run, key, **kept, tick_s=TICK_S, send_lag_ms_p99=lag_ms)
     row = found.summary.iloc[0]
     say(
         f"{policy}: violations {row.slo_violation_rate:.1%}, lost utility {row.lost_utility:.3f}; {kept['served']} served, "
@@ -386,7 +387,8 @@ def recovered(node: Node, one: Slice, seed: int):
     back = table[(table["second"] > DELETED_AFTER_S) & (table["workers"] == WORKERS)]["second"]
     when = f"{back.iloc[0] - DELETED_AFTER_S:.0f} s after" if len(back) else "after the load had ended"
     say(
-        f"all {WORKERS} workers were ready again {when}; {sent.count(FAILED)} requests failed, {sent.count(DROPPED)} were dropped"
+        f"all {WORKERS} workers were ready again {when}; {sent.count(FAILED)} requests failed, "
+        f"{sent.count(DROPPED)} were dropped"
     )
     return table
 
@@ -417,7 +419,7 @@ def main() -> None:
     with running_node(run) as node:
         runs = [measured(node, policy, one, seed) for policy in POLICIES]
         recovery = recovered(node, replace(one, workload=workload(3).between(0, 2)), seed)
-        trial = write(folder, runs, recovery, versions(node.api))
+        trial = add_trial(joined([*runs, Tables(recovery=recovery)]), folder, versions(node.api))
     say(f"trial {trial + 1} is in {folder}")
     print(json.dumps({run.summary["policy"].iloc[0]: float(run.summary["slo_violation_rate"].iloc[0]) for run in runs}))
 

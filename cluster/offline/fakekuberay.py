@@ -24,7 +24,7 @@ from faro_lib.http import HttpClient
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import MERGE, Api, ApiError, connect
 from faro_lib.kube.informer import Informer
-from faro_lib.kube.rayservice import SECRET_KEY
+from faro_lib.kube.manifests import SECRET_KEY
 
 LOG = logging.getLogger("fakekuberay")
 APPLICATIONS = "/api/serve/applications/"

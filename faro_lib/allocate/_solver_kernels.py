@@ -1,4 +1,8 @@
-"""Compiled loops of the solvers; imported when first used."""
+"""Compiled loops of the solvers; imported when first used.
+
+`term` and `cost` are (rows, choices), `allowed` is bool of that shape, costs are whole units >= 0, and `pick` is one
+choice per row.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,10 @@ from numba import njit
 
 @njit(cache=True)
 def knapsack(term, tie, cost, allowed, budget):
-    """One choice a row, total cost within `budget`: most `term`, then least `tie`.
+    """One choice per row within `budget`: the largest sum of `term`, then the least sum of `tie`.
 
-    term, tie, allowed (rows, choices); cost (rows, choices) whole units, >= 0. Returns the best term and tie for every
-    budget 0..budget, both -inf / inf where nothing fits, and the choice of every row there (rows, budget + 1).
+    Returns the best term and tie for every budget 0..budget, -inf and inf where nothing fits, and the choice of
+    every row at each of them (rows, budget + 1).
     """
     rows, choices = term.shape
     best = np.zeros(budget + 1)
@@ -42,66 +46,65 @@ def knapsack(term, tie, cost, allowed, budget):
 
 @njit(cache=True)
 def trace(choice, cost, budget):
-    """Choices of every row on the way to `budget`."""
+    """The choices of all rows that `knapsack` made for `budget`."""
     rows = choice.shape[0]
-    out = np.empty(rows, np.int64)
+    pick = np.empty(rows, np.int64)
     b = budget
     for j in range(rows - 1, -1, -1):
-        out[j] = choice[j, b]
-        b -= cost[j, out[j]]
-    return out
+        pick[j] = choice[j, b]
+        b -= cost[j, pick[j]]
+    return pick
+
+
+@njit(cache=True)
+def _pick_at(price, term, cost, allowed, budget, pick):
+    """Set `pick` to the best choices at a price per unit; returns the Lagrangian at that price, and their cost."""
+    rows, choices = term.shape
+    spent, total = 0, price * budget
+    for j in range(rows):
+        best, at = -np.inf, -1
+        for x in range(choices):
+            if allowed[j, x]:
+                v = term[j, x] - price * cost[j, x]
+                if v > best:
+                    best, at = v, x
+        total += best
+        spent += cost[j, at]
+        pick[j] = at
+    return total, spent
 
 
 @njit(cache=True)
 def dual_bound(term, cost, allowed, budget):
     """The Lagrangian bound min over price >= 0 of sum_j max_x (term - price cost x) + price budget, by bisection.
 
-    Equal to the convex relaxation over the rows' concave envelopes. Any price gives a valid bound, so that rounding in
-    the bisection can only loosen it. Returns (bound, price, choice of every row at the price, feasible).
+    It equals the convex relaxation over the rows' concave envelopes. Any price gives a valid bound, so rounding
+    in the bisection can only loosen it. Returns (bound, price, a pick that fits, whether any pick fits).
     """
     rows, choices = term.shape
     pick = np.zeros(rows, np.int64)
-    least = 0
-    top = 0.0
-    # At price 0 the best terms are the bound, unless they do not fit.
-    spent = 0
-    total = 0.0
+    cheapest = 0
+    widest = 0.0  # range of the terms of a row, above which no price matters
     for j in range(rows):
-        best, at, cheapest = -np.inf, -1, -1
-        worst = np.inf
+        low, high, least = np.inf, -np.inf, -1
         for x in range(choices):
             if allowed[j, x]:
-                if cheapest < 0 or cost[j, x] < cost[j, cheapest]:
-                    cheapest = x
-                if term[j, x] > best:
-                    best, at = term[j, x], x
-                worst = min(worst, term[j, x])
-        if at < 0:
+                low, high = min(low, term[j, x]), max(high, term[j, x])
+                if least < 0 or cost[j, x] < least:
+                    least = cost[j, x]
+        if least < 0 or high == -np.inf:
             return -np.inf, 0.0, pick, False
-        least += cost[j, cheapest]
-        pick[j] = at
-        spent += cost[j, at]
-        total += best
-        top = max(top, best - worst)
-    if least > budget:
+        cheapest += least
+        widest = max(widest, high - low)
+    if cheapest > budget:
         return -np.inf, 0.0, pick, False
+    bound, spent = _pick_at(0.0, term, cost, allowed, budget, pick)
     if spent <= budget:
-        return total, 0.0, pick, True
-    low, high = 0.0, max(top, 1e-9) + 1e-9
-    bound, price = total, 0.0
+        return bound, 0.0, pick, True
+    low, high, price = 0.0, max(widest, 1e-9) + 1e-9, 0.0
     for _ in range(60):
         middle = (low + high) / 2
-        spent, total = 0, middle * budget
-        for j in range(rows):
-            best, at = -np.inf, -1
-            for x in range(choices):
-                if allowed[j, x]:
-                    v = term[j, x] - middle * cost[j, x]
-                    if v > best:
-                        best, at = v, x
-            total += best
-            spent += cost[j, at]
-            pick[j] = at
+        total, spent = _pick_at(middle, term, cost, allowed, budget, pick)
         if total < bound:
             bound, price = total, middle
         if spent > budget:
@@ -110,27 +113,18 @@ def dual_bound(term, cost, allowed, budget):
             high = middle
         if high - low < 1e-10 * max(high, 1e-3) or spent == budget:
             break
-    # The picks that fit, at the upper end.
-    for j in range(rows):
-        best, at = -np.inf, -1
-        for x in range(choices):
-            if allowed[j, x]:
-                v = term[j, x] - high * cost[j, x]
-                if v > best:
-                    best, at = v, x
-        pick[j] = at
+    _pick_at(high, term, cost, allowed, budget, pick)
     return bound, price, pick, True
 
 
 @njit(cache=True)
 def fill_up(term, cost, allowed, budget, pick):
-    """Improve `pick`, which fits, by the best gain per cost that still fits, until none does. Returns its sum."""
+    """Improve `pick`, which fits, by the step with the best gain per cost that still fits, until none does."""
     rows, choices = term.shape
-    spent = 0
+    room = budget
     for j in range(rows):
-        spent += cost[j, pick[j]]
-    room = budget - spent
-    # The best step of each row is kept, and looked for again only when the row moves or the step no longer fits.
+        room -= cost[j, pick[j]]
+    # The best step of each row is cached, and recomputed only after the row moved or when the step no longer fits.
     step = np.full(rows, -1, np.int64)
     rate = np.zeros(rows)
     stale = np.ones(rows, np.bool_)
@@ -158,8 +152,8 @@ def fill_up(term, cost, allowed, budget, pick):
 
 
 @njit(cache=True)
-def drop_hopeless(term, cost, allowed, bound, price, floor):
-    """Choices that no solution worth at least `floor` can contain (reduced cost > bound - floor) are disallowed."""
+def reduce_columns(term, cost, allowed, bound, price, floor):
+    """`allowed` without the choices that no solution of at least `floor` contains: reduced cost > bound - floor."""
     rows, choices = term.shape
     out = allowed.copy()
     room = bound - floor + 1e-9
@@ -175,19 +169,8 @@ def drop_hopeless(term, cost, allowed, bound, price, floor):
 
 
 @njit(cache=True)
-def between(utility, low, high):
-    """Where low <= utility <= high."""
-    rows, choices = utility.shape
-    out = np.empty((rows, choices), np.bool_)
-    for j in range(rows):
-        for x in range(choices):
-            out[j, x] = low <= utility[j, x] <= high
-    return out
-
-
-@njit(cache=True)
 def score_between(utility, term, x, gamma, leximin, plateau):
-    """Objective at fractional columns x: straight lines between the columns, or the column below if `plateau`."""
+    """The objective at fractional columns x: linear between the columns, or the column below if `plateau`."""
     total, low, high = 0.0, np.inf, -np.inf
     last = utility.shape[1] - 1
     for j in range(len(x)):
@@ -201,67 +184,3 @@ def score_between(utility, term, x, gamma, leximin, plateau):
         total += (1 - t) * term[j, i] + t * term[j, k]
         low, high = min(low, u), max(high, u)
     return low if leximin else total + gamma * (low - high)
-
-
-@njit(cache=True)
-def paper_score(
-    x, drop, loads, running, cold, slo, percentile, weight, bound_model, precise, alpha, rho_max, steps, gamma, mode
-):
-    """The paper's objective at fractional replicas.
-
-    loads (jobs, minutes) erlangs at one quantile; slo in service times (upper bound: in s); mode 0: sum, 1: sum and
-    spread, 2: spread
-    alone. Drops multiply the utility and leave the rate alone, as in the published code.
-    """
-    jobs, minutes = loads.shape
-    total, low, high = 0.0, np.inf, -np.inf
-    for j in range(jobs):
-        u = 0.0
-        for m in range(minutes):
-            c = running[j] if (cold and m == 0 and x[j] > running[j]) else x[j]
-            u += _paper_utility(loads[j, m], c, slo[j], percentile[j], bound_model, precise, alpha, rho_max)
-        u *= _penalty(drop[j], precise, steps) / minutes
-        total += weight[j] * u
-        low, high = min(low, u), max(high, u)
-    if mode == 2:
-        return low - high
-    return total + gamma * (low - high) if mode == 1 else total
-
-
-@njit(cache=True)
-def _penalty(d, precise, steps):
-    if d <= steps[0]:
-        return 1.0
-    if precise:
-        return 0.75 if d <= steps[1] else (0.5 if d <= steps[2] else 0.0)
-    if d <= steps[1]:
-        return 1.0 - 0.25 * (d - steps[0]) / (steps[1] - steps[0])
-    if d <= steps[2]:
-        return 0.75 - 0.25 * (d - steps[1]) / (steps[2] - steps[1])
-    return max(0.0, 0.5 * (1.0 - d) / (1.0 - steps[2]))
-
-
-@njit(cache=True)
-def _paper_utility(load, c, slo, percentile, bound_model, precise, alpha, rho_max):
-    if c <= 0:
-        return 1.0 if load <= 0 else 0.0
-    if bound_model:
-        latency = load / c
-    else:
-        # Precise: the queue as it is, without end beyond saturation.
-        if precise and load >= c:
-            return 0.0
-        inside = load if precise else min(load, rho_max * c)
-        blocked = 1.0
-        for k in range(1, int(c) + 1):
-            carried = inside * blocked
-            blocked = carried / (k + carried)
-        rho = inside / c
-        waits = blocked / (1.0 - rho * (1.0 - blocked))
-        wait = np.log(waits / (1.0 - percentile)) / (c - inside) if waits > 0 else 0.0
-        latency = (1.0 + max(0.0, wait) / 2) * max(1.0, load / inside if inside > 0 else 1.0)
-    if latency <= slo:
-        return 1.0
-    if precise:
-        return 0.0
-    return (slo / latency) ** alpha

@@ -1,4 +1,4 @@
-"""Objectives: what the cluster wants, as a sum over jobs, a spread, or the fate of the worst-off."""
+"""Objectives of a cluster: a sum over jobs, with or without a penalty on the spread, or the worst-off job first."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib.registry import Registry
+from faro_lib.utility import UtilityTable
 
-# Sums of multiples of 2^-30 are exact in float64 up to 4 million, so that no order of the jobs changes a value or a
-# tie.
+# Sums of multiples of 2^-30 are exact in float64 up to 4 million, so the order of the jobs changes no value and no tie.
 QUANTUM = 2.0**-30
 
 
-def quantised(values):
+def quantised(values) -> np.ndarray:
     """Rounded to the nearest multiple of 2^-30, about 1e-9."""
     return np.round(np.asarray(values, float) / QUANTUM) * QUANTUM
 
@@ -31,15 +31,15 @@ def weighted_log(utility, weight):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """sum_j term(U_j, w_j) + gamma (min_j U_j - max_j U_j), or the worst-off first.
+    """sum_j term(U_j, w_j) + gamma (min_j U_j - max_j U_j), or the worst-off job first.
 
     Attributes
     ----------
-    term : broadcasting function (utility, weight) -> what one job adds.
-    spread : jobs -> default gamma; None for no spread term.
-    leximin : raise the worst-off job, then the next worst, and so on; `term` and `spread` are then unused and the value
-        is the least utility.
-    effective : on utilities times drop penalties, at the best drop rates (needs a table with drops).
+    term : broadcasting function (utility, weight) -> contribution of a job.
+    spread : number of jobs -> default gamma; None for no spread term.
+    leximin : raise the worst-off job, then the next worst, and so on; `term` and `spread` are then unused
+        and the value is the least utility.
+    effective : use utilities times drop penalties, at the best drop rates (needs a table with drops).
     """
 
     name: str
@@ -48,24 +48,23 @@ class Objective:
     leximin: bool = False
     effective: bool = False
 
-    def utilities(self, table) -> np.ndarray:
-        """The table's (jobs, X + 1) that this objective looks at."""
+    def utilities(self, table: UtilityTable) -> np.ndarray:
+        """The table's utilities (jobs, X + 1) that this objective uses."""
         return table.effective if self.effective else table.value
 
     def gamma(self, jobs: int, gamma: float | None = None) -> float:
+        """The weight of the spread: `gamma`, or the default for this number of jobs if None."""
         if self.spread is None:
             return 0.0
-        return float(self.spread(jobs)) if gamma is None else float(gamma)
+        return float(self.spread(jobs) if gamma is None else gamma)
 
-    def terms(self, utility, weight):
-        """Quantised terms; -inf stays."""
-        with np.errstate(invalid="ignore"):
-            return np.where(
-                np.isneginf(utility), -np.inf, quantised(self.term(np.where(np.isneginf(utility), 0, utility), weight))
-            )
+    def terms(self, utility: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """The quantised terms; -inf where the utility is."""
+        infeasible = np.isneginf(utility)
+        return np.where(infeasible, -np.inf, quantised(self.term(np.where(infeasible, 0, utility), weight)))
 
     def score(self, utility, weight, gamma: float | None = None) -> float:
-        """The objective of one utility per job, each of shape (jobs,); -inf if any job is out of its bounds."""
+        """The objective at one utility per job, each of shape (jobs,); -inf if any job is out of its bounds."""
         utility = np.asarray(utility, float)
         if np.isneginf(utility).any():
             return -np.inf
@@ -80,12 +79,12 @@ OBJECTIVES: Registry[Objective] = Registry("objective")
 
 
 def register_objective(objective: Objective) -> Objective:
-    """Make an objective known to `solve` under its name; one call in a file of yours is all it takes."""
+    """Register an objective under its name, for `solve` and as a policy."""
     return OBJECTIVES.enter(objective.name, objective)
 
 
-def objective_of(name) -> Objective:
-    return name if isinstance(name, Objective) else OBJECTIVES.find(name)
+def objective_of(objective: str | Objective) -> Objective:
+    return objective if isinstance(objective, Objective) else OBJECTIVES.find(objective)
 
 
 register_objective(Objective("Sum"))

@@ -1,31 +1,64 @@
-"""A table, a budget and an objective, brought into the one form that all solvers read."""
+"""A table, a budget and an objective in the form that all solvers read, and the allocation that they return."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from math import gcd
 
 import numpy as np
 
 from faro_lib.allocate.objectives import Objective, quantised
-from faro_lib.workload.jobs import jobs_array
+from faro_lib.utility import UtilityTable
+from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
+
+CHANGE = 2.0**24  # in a tie, one replica of change counts more than any number of replicas of a table this size
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Replicas and drop rate of every job, with a certificate of optimality.
+
+    Attributes
+    ----------
+    replicas : whole numbers, shape (jobs,).
+    drop : fraction of the requests to drop, shape (jobs,).
+    value : the objective at this allocation.
+    bound : upper bound on the objective of any allocation within the budget; NaN if the solver has none.
+    gap : (bound - value) / |bound|, 0 for `exact`; NaN without a bound.
+    seconds : time in the solver.
+    """
+
+    replicas: np.ndarray
+    drop: np.ndarray
+    value: float
+    bound: float
+    gap: float
+    seconds: float
+    solver: str
+    objective: str
+
+    def __post_init__(self):
+        for field, dtype in (("replicas", np.int64), ("drop", float)):
+            array = np.array(getattr(self, field), dtype=dtype)
+            array.setflags(write=False)
+            object.__setattr__(self, field, array)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Jobs sorted by name (so that their order in the input cannot matter), costs in the largest common unit of cores.
+    """Jobs sorted by name, so that their order in the input cannot matter; costs in the largest common unit of cores.
 
     Attributes
     ----------
-    order : (jobs,) positions in the table; every other array follows it.
-    utility, term : (jobs, X + 1), quantised; -inf where infeasible.
-    cost : (jobs,) units of one replica; `budget` in units, `unit_cores` the cores of a unit.
-    tie : (jobs, X + 1) whole numbers, change from `current` first, then replicas; smaller is better.
-    group, quota : tenant index (jobs,) and its units; one group without quotas.
+    order : positions in the table, shape (jobs,); all other arrays are in this order.
+    utility, term : quantised, shape (jobs, X + 1); -inf where infeasible.
+    cost : units of one replica, shape (jobs,); `costs` those of every column, shape (jobs, X + 1).
+    budget : in units; `unit_cores` are the cores of a unit.
+    tie : whole numbers, smaller is better: change from `current`, then replicas; shape (jobs, X + 1).
+    group, quota : index of each job's quota, shape (jobs,), and the quotas in units; one group without quotas.
     """
 
-    table: object
+    table: UtilityTable
     objective: Objective
     gamma: float
     order: np.ndarray
@@ -33,6 +66,7 @@ class Problem:
     term: np.ndarray
     weight: np.ndarray
     cost: np.ndarray
+    costs: np.ndarray
     budget: int
     unit_cores: float
     tie: np.ndarray
@@ -40,26 +74,45 @@ class Problem:
     group: np.ndarray
     quota: np.ndarray
 
-    def score(self, replicas) -> float:
+    @property
+    def feasible(self) -> np.ndarray:
+        """Columns within the bounds of the jobs, bool (jobs, X + 1)."""
+        return ~np.isneginf(self.term)
+
+    @property
+    def has_quotas(self) -> bool:
+        return len(self.quota) > 1
+
+    def score(self, replicas: np.ndarray) -> float:
         """The objective of `replicas` (in problem order)."""
         return self.objective.score(self.utility[np.arange(len(self.cost)), replicas], self.weight, self.gamma)
 
-    def fits(self, replicas) -> bool:
+    def room(self, replicas: np.ndarray) -> tuple[int, np.ndarray]:
+        """Units that are left of the budget and of each quota; negative where they are exceeded."""
         spent = self.cost * replicas
-        return bool(
-            spent.sum() <= self.budget and np.all(np.bincount(self.group, spent, len(self.quota)) <= self.quota)
-        )
+        return self.budget - int(spent.sum()), self.quota - np.bincount(self.group, spent, len(self.quota)).astype(int)
+
+    def fits(self, replicas: np.ndarray) -> bool:
+        left, quota_left = self.room(replicas)
+        return left >= 0 and bool(np.all(quota_left >= 0))
+
+    def allocation(self, replicas: np.ndarray, bound: float, seconds: float, solver: str) -> Allocation:
+        """The allocation of `replicas` (in problem order), in the order of the table."""
+        value = self.score(replicas)
+        rows, in_table = np.arange(len(replicas)), np.empty(len(replicas), np.int64)
+        in_table[self.order] = replicas
+        drop = self.table.drop[rows, in_table] if self.objective.effective else np.zeros(len(replicas))
+        gap = (bound - value) / max(abs(bound), TOLERANCE)
+        return Allocation(in_table, drop, value, float(bound), gap, seconds, solver, self.objective.name)
 
 
-# One replica of change outweighs any number of replicas of a table this size.
-CHANGE = 2.0**24
-
-
-def problem_of(table, budget, objective: Objective, *, current=None, gamma=None, quotas=None) -> Problem:
+def problem_of(
+    table: UtilityTable, budget: float, objective: Objective, *, current=None, gamma: float | None = None
+) -> Problem:
+    """The problem of allocating `budget` cores; a ValueError if even the minimum replicas do not fit."""
     jobs = table.jobs
     if not isinstance(budget, (int, float, np.number)) or not 0 <= float(budget) < np.inf:
         raise ValueError(f"budget={budget!r} must be a number of cores >= 0")
-    budget = float(budget)
     if objective.effective and not table.with_drops:
         raise ValueError(f"objective={objective.name!r} needs a table with drops; build_table(..., drops=DROPS)")
     if gamma is not None and not (np.isfinite(gamma) and gamma >= 0):
@@ -68,56 +121,47 @@ def problem_of(table, budget, objective: Objective, *, current=None, gamma=None,
     if current.shape != (len(jobs),) or not np.all(np.isfinite(current)) or np.any(current < 0):
         raise ValueError(f"current={current.tolist()} must be {len(jobs)} whole numbers >= 0")
     order = np.array(sorted(range(len(jobs)), key=lambda j: jobs[j].name))
-    tenths = np.round(jobs_array(jobs, "cores") * 10).astype(np.int64)[order]
-    unit = reduce(gcd, tenths.tolist())
-    units = int(np.floor(budget * 10 / unit + 1e-9))
-    group, quota = _groups([jobs[j] for j in order], quotas, unit, units)
-    units = min(units, int(quota.sum()))
+    cost, units, quota, unit_cores = in_units(jobs, float(budget))
+    cost, current, group = cost[order], current[order], arrays_of(jobs).group[order]
     utility = quantised(objective.utilities(table)[order])
-    weight = jobs_array(jobs, "weight").astype(float)[order]
-    x = np.arange(utility.shape[1])
-    tie = np.abs(x[None, :] - current[order][:, None]) * CHANGE + x[None, :]
+    weight = arrays_of(jobs).weight[order]
+    x = np.arange(utility.shape[1])[None, :]
     problem = Problem(
         table, objective, objective.gamma(len(jobs), gamma), order, utility, objective.terms(utility, weight[:, None]),
-        weight,
-        tenths // unit, units, unit / 10, tie, current[order].astype(np.int64), group, quota,
+        weight, cost, cost[:, None] * x, units, unit_cores, np.abs(x - current[:, None]) * CHANGE + x,
+        current.astype(np.int64), group, quota,
     )  # fmt: skip
-    _check_room(problem, budget)
+    _check_minimum(problem, budget)
     return problem
 
 
-def _groups(jobs, quotas, unit, units):
-    if not quotas:
-        return np.zeros(len(jobs), np.int64), np.array([units])
-    unknown = sorted(set(quotas) - {job.tenant for job in jobs})
-    if unknown:
-        raise ValueError(f"quotas: tenant {unknown[0]!r} owns no job; tenants: {sorted({job.tenant for job in jobs})}")
-    for tenant, cores in quotas.items():
-        if not (np.isfinite(cores) and cores >= 0):
-            raise ValueError(f"quotas: tenant {tenant!r} has {cores} cores; a quota is a number >= 0")
-    tenants = sorted({job.tenant for job in jobs})
-    quota = [
-        min(units, int(np.floor(quotas.get(t, np.inf) * 10 / unit + 1e-9))) if t in quotas else units for t in tenants
-    ]
-    return np.array([tenants.index(job.tenant) for job in jobs]), np.array(quota)
+def in_units(jobs: Sequence[Job], budget: float) -> tuple[np.ndarray, int, np.ndarray, float]:
+    """Cores as whole units: (cost of a replica (jobs,), budget, quotas (groups,), cores of a unit)."""
+    arrays = arrays_of(tuple(jobs))
+    tenths = np.rint(10 * arrays.cores).astype(np.int64)
+    unit = int(np.gcd.reduce(tenths))
+    units = int(budget * 10 / unit + TOLERANCE)
+    quota = np.minimum(units, np.floor(arrays.quota * 10 / unit + TOLERANCE)).astype(np.int64)
+    return tenths // unit, min(units, int(quota.sum())), quota, unit / 10
 
 
-def _check_room(problem, budget):
-    feasible = ~np.isneginf(problem.utility)
-    if not feasible.any(axis=1).all():
-        name = problem.table.jobs[problem.order[int(np.argmin(feasible.any(axis=1)))]].name
+def _check_minimum(problem: Problem, budget: float) -> None:
+    feasible = problem.feasible
+    for j in np.flatnonzero(~feasible.any(axis=1))[:1]:
+        name = problem.table.jobs[problem.order[j]].name
         raise ValueError(f"job {name!r}: no replica count within its bounds is in the table")
-    least = problem.cost * np.argmax(feasible, axis=1)
-    if least.sum() > problem.budget:
-        raise ValueError(
-            f"budget={budget} cores is too small: min_replicas of the {len(least)} jobs need "
-            f"{least.sum() * problem.unit_cores:g}"
-        )
-    for g, room in enumerate(problem.quota):
-        need = least[problem.group == g].sum()
-        if need > room:
-            tenant = problem.table.jobs[problem.order[int(np.argmax(problem.group == g))]].tenant
+    minimum = np.argmax(feasible, axis=1)
+    left, quota_left = problem.room(minimum)
+    for g in np.flatnonzero(quota_left < 0)[:1]:
+        job = problem.table.jobs[problem.order[np.argmax(problem.group == g)]]
+        if job.tenant_quota is not None:
+            need = (problem.quota[g] - quota_left[g]) * problem.unit_cores
             raise ValueError(
-                f"quotas: tenant {tenant!r} has {room * problem.unit_cores:g} cores; min_replicas of its jobs need "
-                f"{need * problem.unit_cores:g}"
+                f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores is too small: min_replicas of its jobs "
+                f"need {need:g}"
             )
+    if left < 0:
+        raise ValueError(
+            f"budget={float(budget)} cores is too small: min_replicas of the {len(minimum)} jobs need "
+            f"{(problem.cost * minimum).sum() * problem.unit_cores:g}"
+        )

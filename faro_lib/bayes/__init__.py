@@ -1,4 +1,4 @@
-"""PyMC models, fitted offline and exported to plain arrays; nothing else imports pymc."""
+"""PyMC models, fitted offline and exported to plain arrays; no other package imports pymc."""
 
 from faro_lib.bayes.demand import convergence, export_posterior, fit_bayes, posterior_of
 

@@ -1,4 +1,4 @@
-"""The command line, one module a command; what the user did wrong is one line and exit status 2."""
+"""The command line, one module per command. A user's error is one line on standard error and exit status 2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from faro_lib.cli.profile import profile
 from faro_lib.cli.recommend import recommend
 from faro_lib.cli.run import run
 from faro_lib.cli.simulate import simulate
-from faro_lib.errors import message_of
+from faro_lib.errors import RENAMED, message_of
 
 app = typer.Typer(name="faro")
 
@@ -23,9 +23,9 @@ app = typer.Typer(name="faro")
 def faro(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
-    """SLO-aware autoscaling of many ML inference jobs that share one fixed cluster.
+    """SLO-aware autoscaling of ML inference jobs that share a fixed-size cluster.
 
-    Exit status: 0; 2 bad input, message_of in one line; 130 interrupted.
+    Exit status: 0 success; 2 invalid input, with one line that says why; 130 interrupted.
     """
     if version:
         print(f"faro {__version__}")
@@ -38,22 +38,25 @@ for command in (simulate, recommend, run, explain, profile, manifests):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; what the user did wrong is one line on standard error, and exit status 2."""
+    """Run the command line and return its exit status."""
     try:
         status = app(arguments, standalone_mode=False)
         return status if isinstance(status, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except Exception as mistake:
-        said = _usage(mistake) if hasattr(mistake, "format_message") else message_of(mistake)
-        if said is None:  # ours to mend, so its traceback is wanted
+    except Exception as error:
+        text = _usage(error) if hasattr(error, "format_message") else message_of(error)
+        if text is None:  # a bug of ours, whose traceback is needed
             raise
-        text = said
     print(f"faro: {' '.join(text.removeprefix('config: ').split())}", file=sys.stderr)
     return 2
 
 
-def _usage(mistake) -> str:
-    """What is wrong with the words of a command, and where all of them stand."""
-    command = mistake.ctx.info_name if mistake.ctx is not None and mistake.ctx.parent is not None else None
-    return f"{mistake.format_message()} All that is accepted: faro {f'{command} ' if command else ''}--help"
+def _usage(error) -> str:
+    """The error in the words of a command, and where to find all options."""
+    command = error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else None
+    text, option = error.format_message(), getattr(error, "option_name", "")
+    accepted = {name for parameter in error.ctx.command.params for name in parameter.opts} if error.ctx else set()
+    if RENAMED.get(option) in accepted:
+        text = f"No such option: {option}; it is now called {RENAMED[option]}."
+    return f"{text} All options: faro {f'{command} ' if command else ''}--help"

@@ -1,44 +1,57 @@
-"""`faro recommend`: replicas for the minutes to come, and how many a promise needs, from counts that one has."""
+"""`faro recommend`: replicas for the coming minutes, and the capacity that the SLOs need, from counts of requests."""
 
 from __future__ import annotations
 
-import json as json_format
-import sys
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-OUT_OF_REACH = 3  # exit status: the SLOs cannot be kept with this capacity
+from faro_lib.cli.shared import OptionalJobs, Plugins, Prometheus, PrometheusToken, milliseconds, say, text_table
+
+if TYPE_CHECKING:
+    from faro_lib.recommend.load_history import History
+    from faro_lib.recommend.recommendation import Recommendation
+
+OUT_OF_REACH = 3  # exit status: this capacity does not meet the SLOs
 
 
 def recommend(
-    workload: Annotated[str | None, typer.Option(help="Counts: a CSV with minute, job, requests[, day].")] = None,
-    prometheus: Annotated[str | None, typer.Option(help="Counts: the address of a Prometheus server.")] = None,
-    prometheus_token: Annotated[str | None, typer.Option(help="File of a bearer token for it.")] = None,
-    query: Annotated[str | None, typer.Option(help="PromQL of a minute's requests, one series a job.")] = None,
-    label: Annotated[str | None, typer.Option(help="The label that names the job.")] = None,
-    journal: Annotated[str | None, typer.Option(help="Counts: the journal of `faro run`.")] = None,
-    hours: Annotated[int | None, typer.Option(help="How far back Prometheus is asked.  [default: 24]")] = None,
-    jobs: Annotated[str | None, typer.Option(help="Promises and service times, .csv or .yaml.")] = None,
-    replicas: Annotated[int | None, typer.Option(help="Capacity in cores; by default what is needed.")] = None,
-    curve: Annotated[bool, typer.Option("--curve", help="Replay the last day at several sizes.")] = False,
-    violations: Annotated[float, typer.Option(help="Share of requests that may violate their SLO.")] = 0.01,
-    objective: Annotated[str, typer.Option(help="What is maximised.")] = "Sum",
-    forecaster: Annotated[str | None, typer.Option(help="By default ar; persistence if there is one day.")] = None,
-    dispatch: Annotated[str, typer.Option(help="least-outstanding, or router (the paper's).")] = "least-outstanding",
-    at: Annotated[
-        int | None, typer.Option(help="Decide after so many minutes of the last day, not at its end.")
+    workload: Annotated[str | None, typer.Option(help="Counts from a CSV: minute, job, requests[, day].")] = None,
+    prometheus: Prometheus = None,
+    prometheus_token: PrometheusToken = None,
+    query: Annotated[str | None, typer.Option(help="PromQL for requests per minute, one series per job.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label of the series that names the job.")] = None,
+    hours: Annotated[int | None, typer.Option(help="Length of the history from Prometheus.  [default: 24]")] = None,
+    journal: Annotated[str | None, typer.Option(help="Counts from a journal of `faro run`.")] = None,
+    jobs: OptionalJobs = None,
+    capacity: Annotated[int | None, typer.Option(help="Cores of the cluster.  [default: what the SLOs need]")] = None,
+    curve: Annotated[bool, typer.Option("--curve", help="Replay the last day at several capacities.")] = False,
+    max_violation_rate: Annotated[float, typer.Option(help="Accepted share of requests that miss their SLO.")] = 0.01,
+    objective: Annotated[str, typer.Option(help="Objective that the allocation maximises.")] = "Sum",
+    forecaster: Annotated[
+        str | None, typer.Option(help="Name of the forecaster.  [default: ar; persistence for a single day]")
     ] = None,
-    plugin: Annotated[list[str] | None, typer.Option(help="A file of yours that registers what you add.")] = None,
-    plot: Annotated[str | None, typer.Option(help="Draw the curve into this .png or .html.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    dispatch: Annotated[
+        str, typer.Option(help="least-outstanding, or round-robin (as in the paper).")
+    ] = "least-outstanding",
+    at: Annotated[
+        int | None, typer.Option(help="Decide after this minute of the last day.  [default: at its end]")
+    ] = None,
+    plugin: Plugins = None,
+    plot: Annotated[str | None, typer.Option(help="Draw the curve into this .png or .html file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> int:
-    """Say how many replicas each job should have now and why, and how many keep the SLOs over a day.
+    """Recommend replicas for each job, with forecasts (80 % prediction intervals), predicted latencies and reasons.
 
-    Exit status: 0; 2 bad input; 3 this capacity cannot keep the SLOs; 130 interrupted.
+    With --curve, also the capacity that meets the SLOs over the last day. Counts come from one of --workload, --prometheus
+    and --journal.
+
+    Exit status: 0 success; 2 invalid input; 3 this capacity does not meet the SLOs; 130 interrupted.
     """
-    from faro_lib import recommend as advice
+    from faro_lib.recommend.load_history import history_from_csv, history_from_journal
+    from faro_lib.recommend.recommendation import recommend as recommendation_of
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import ServingModel
 
@@ -48,34 +61,38 @@ def recommend(
     load_plugins(plugin or [])
     if sum(source is not None for source in (workload, prometheus, journal)) != 1:
         raise ValueError("give one of --workload FILE.csv, --prometheus URL and --journal FILE")
-    of_prometheus = {"--query": query, "--hours": hours, "--label": label, "--prometheus-token": prometheus_token}
-    for option, value in of_prometheus.items():
-        if prometheus is None and value is not None:
-            raise ValueError(f"{option} is for --prometheus, which is not given")
-    if workload is not None:
-        history = advice.history_from_csv(workload, jobs, at)
-    elif journal is not None:
-        history = advice.history_from_journal(journal, jobs, at)
+    if prometheus is not None:
+        history = _from_prometheus(prometheus, query, jobs, hours, label, prometheus_token)
     else:
-        if query is None:
-            raise ValueError("--prometheus needs --query, e.g. 'sum by (job_name) (increase(http_requests_total[1m]))'")
-        history = advice.history_from_prometheus(
-            str(prometheus), query, jobs, hours=24 if hours is None else hours, label=label, token_path=prometheus_token
-        )
+        options = {"--query": query, "--hours": hours, "--label": label, "--prometheus-token": prometheus_token}
+        for option, value in options.items():
+            if value is not None:
+                raise ValueError(f"{option} is for --prometheus, which is not given")
+        history = history_from_csv(workload, jobs, at) if workload else history_from_journal(str(journal), jobs, at)
     if history.missing:
-        _tell(f"{history.missing} counts are missing: bridged by straight lines for learning, missing for deciding")
-    found = advice.recommend(
-        history, replicas, with_curve=curve or plot is not None, violations=violations, objective=objective,
-        forecaster=forecaster, serving_model=serving_model, report=_tell,
+        say(f"{history.missing} counts are missing; they are interpolated for learning, and stay missing for decisions")
+    recommendation = recommendation_of(
+        history, capacity, with_curve=curve or plot is not None, max_violation_rate=max_violation_rate,
+        objective=objective, forecaster=forecaster, serving_model=serving_model, report=say,
     )  # fmt: skip
     if plot is not None:
-        _draw(found, Path(plot))
-    print(json_format.dumps(found.told()) if as_json else _text(found))
-    return 0 if found.reached else OUT_OF_REACH
+        _draw(recommendation, Path(plot))
+    print(json.dumps(recommendation.to_dict()) if as_json else _text(recommendation))
+    return 0 if recommendation.slo_met else OUT_OF_REACH
+
+
+def _from_prometheus(
+    url: str, query: str | None, jobs: str | None, hours: int | None, label: str | None, token_path: str | None
+) -> History:
+    from faro_lib.recommend.load_history import history_from_prometheus
+
+    if query is None:
+        raise ValueError("--prometheus needs --query, e.g. 'sum by (job_name) (increase(http_requests_total[1m]))'")
+    return history_from_prometheus(url, query, jobs, hours=hours or 24, label=label, token_path=token_path)
 
 
 def _check_picture(path: Path) -> None:
-    """Refuse now what could not be written after the replay."""
+    """Refuse a path that could not be written after the replay."""
     from faro_lib.files import writable
 
     if path.suffix not in (".png", ".html"):
@@ -88,43 +105,47 @@ def _check_picture(path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _text(found) -> str:
+def _text(recommendation: Recommendation) -> str:
     """A table of the jobs, then the curve."""
-    rows = found.advice.rows()
-    width = max(4, *(len(row["job"]) for row in rows))
-    lines = [f"{'job':<{width}} replicas  requests/s (80 %)    predicted      SLO  why"]
-    for row in rows:
+    advice, curve = recommendation.advice, recommendation.curve
+    rows = []
+    for row in advice.rows():
         low, high = row["prediction_interval_rps"]
-        rate = f"{row['forecast_rps']:.1f} ({low:.1f}-{high:.1f})"
-        latency = "no end" if row["predicted_latency_s"] is None else f"{1000 * row['predicted_latency_s']:.0f} ms"
-        slo = f"{1000 * row['slo_s']:.0f} ms"
-        lines.append(f"{row['job']:<{width}} {row['replicas']:>8}  {rate:<20} {latency:>9} {slo:>8}  {row['why']}")
-    lines.append(f"{found.advice.used:g} of {found.advice.capacity:g} cores used")
-    if found.curve is not None:
+        rows.append(
+            {
+                "job": row["job"],
+                "replicas": str(row["replicas"]),
+                "requests/s (80 %)": f"{row['forecast_rps']:.1f} ({low:.1f}-{high:.1f})",
+                "predicted": milliseconds(row["predicted_tail_latency_s"]),
+                "SLO": milliseconds(row["slo_s"]),
+                "reason": row["reason"],
+            }
+        )
+    lines = [text_table(rows), f"{advice.used:g} of {advice.capacity:g} cores used"]
+    if curve is not None:
         from faro_lib.figures.capacity import bars, notes
 
-        said = notes(found.violations, found.knee, found.needed)
-        lines += ["", "   cores  SLO violations over the replayed day", bars(found.curve, said)]
-        if found.needed is None:
-            lines.append(f"no size that was tried keeps {100 * found.violations:g} %")
+        rate, required = recommendation.max_violation_rate, recommendation.required_cores
+        lines += ["", "   cores  SLO violations over the replayed day"]
+        lines += [bars(curve, notes(rate, recommendation.knee, required))]
+        if required is None:
+            lines += [f"no capacity that was tried keeps {100 * rate:g} %"]
     return "\n".join(lines)
 
 
-def _draw(found, path: Path) -> None:
-    """The curve as a picture, or in a page of its own with the table below it."""
+def _draw(recommendation: Recommendation, path: Path) -> None:
+    """Write the curve as a picture, or as a page with the table below it."""
     from faro_lib.figures import use_style
     from faro_lib.figures.capacity import capacity_curve
     from faro_lib.files import whole
     from faro_lib.report import page_of
 
     use_style()
-    figure = capacity_curve(found.curve, found.violations, found.knee, found.needed)
+    figure = capacity_curve(
+        recommendation.curve, recommendation.max_violation_rate, recommendation.knee, recommendation.required_cores
+    )
     with whole(path) as partial:
         if path.suffix == ".png":
             figure.savefig(partial)
         else:
-            partial.write_text(page_of(figure, "How many replicas?", _text(found)), encoding="utf-8")
+            partial.write_text(page_of(figure, "How many replicas?", _text(recommendation)), encoding="utf-8")

@@ -1,61 +1,73 @@
-"""`faro run`: the controller, over whatever serves the jobs."""
+"""`faro run`: the autoscaling loop over a live cluster."""
 
 from __future__ import annotations
 
 import json
-import logging
 import signal
-import sys
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-BACKENDS = ("local", "rayserve", "deployments")
-STANDS_STILL_S = 120.0  # and five ticks without a tick or a failure; the longest call takes a minute
+from faro_lib.cli.backends import Backend
+from faro_lib.cli.shared import DEFAULT_POLICY, Address, Policy, Prometheus, PrometheusToken, ServeAddress, say
+
+if TYPE_CHECKING:
+    from faro_lib.control import Step
+    from faro_lib.control.clock import Clock
+    from faro_lib.policies import Cluster, PolicyContext
+    from faro_lib.workload import Job
+
+STALLED_S = (
+    120.0  # without a tick or a failure, beyond five ticks, before the health check fails; a call takes up to 60 s
+)
 
 
 def run(
-    jobs: Annotated[str, typer.Option(help="The table of jobs; a .yaml may say in `serve` how each is served.")],
+    jobs: Annotated[str, typer.Option(help="Table of jobs, .yaml or .csv; a .yaml says how each job is served.")],
     backend: Annotated[
-        str, typer.Option(help="local (starts Ray on this machine), rayserve, deployments.")
+        str, typer.Option(help="local (starts Ray on this machine), rayserve, or deployments (Kubernetes).")
     ] = "rayserve",
-    address: Annotated[str | None, typer.Option(help="Ray's dashboard, http://host:8265.")] = None,
-    serve_address: Annotated[str | None, typer.Option(help="Where the applications are; port 8000 there.")] = None,
-    policy: Annotated[str, typer.Option(help="Who decides.")] = "Faro-Sum",
+    address: Address = None,
+    serve_address: ServeAddress = None,
+    policy: Policy = DEFAULT_POLICY,
     history: Annotated[
-        str | None, typer.Option(help="CSV of counts (minute, job, requests[, day]) that forecasts are learnt from.")
+        str | None, typer.Option(help="CSV of counts to fit the forecaster to: minute, job, requests[, day].")
     ] = None,
-    forecaster: Annotated[str, typer.Option(help="What is learnt from it.")] = "ar",
-    apply: Annotated[bool, typer.Option("--apply", help="Act; without it plans are only printed.")] = False,
-    journal: Annotated[str | None, typer.Option(help="File of observations and plans; a run resumes from it.")] = None,
-    tick: Annotated[float | None, typer.Option(help="Seconds between two ticks; by default the policy's own.")] = None,
-    replicas: Annotated[
-        int | None, typer.Option(help="Cores that the jobs may use; by default all that there are.")
+    forecaster: Annotated[str, typer.Option(help="Forecaster that is fitted to --history.")] = "ar",
+    apply: Annotated[bool, typer.Option("--apply", help="Scale the jobs. Without it plans are only printed.")] = False,
+    journal: Annotated[
+        str | None, typer.Option(help="File of observations and plans; a run resumes from an existing one.")
     ] = None,
-    fail_mode: Annotated[str, typer.Option(help="Without data or plan: hold or fair-share.")] = "hold",
-    max_scaling_actions: Annotated[int | None, typer.Option(help="Replicas that a decision may move.")] = None,
+    tick: Annotated[float | None, typer.Option(help="Seconds between ticks.  [default: the policy's own]")] = None,
+    capacity: Annotated[
+        int | None, typer.Option(help="Cores that the jobs may use.  [default: all cores of the cluster]")
+    ] = None,
+    fail_mode: Annotated[str, typer.Option(help="Plan without data or policy: hold or fair-share.")] = "hold",
+    max_scaling_actions: Annotated[int | None, typer.Option(help="Replicas that one tick may add or remove.")] = None,
     stale_after: Annotated[
-        float, typer.Option(help="Seconds without a job's data after which the fail mode applies to it.")
+        float, typer.Option(help="Seconds without a job's data until the fail mode applies.")
     ] = 60.0,
     deadline: Annotated[
-        float | None, typer.Option(help="Seconds after which a decision is discarded; default: no deadline.")
+        float | None, typer.Option(help="Discard a decision that takes longer (s).  [default: never]")
     ] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus metrics.")] = None,
-    metrics_address: Annotated[str, typer.Option(help="Address that they are bound to.")] = "127.0.0.1",
-    seconds: Annotated[float | None, typer.Option(help="End after so long; by default never.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Port for Prometheus metrics; 0 picks a free one.")] = None,
+    metrics_address: Annotated[str, typer.Option(help="Network address that the metrics port binds to.")] = "127.0.0.1",
+    seconds: Annotated[float | None, typer.Option(help="Stop after this time.  [default: never]")] = None,
     plan: Annotated[
-        str | None,
-        typer.Option(help="Kubernetes: NAMESPACE/NAME of the FaroPlan; takes lease and capacity from there."),
+        str | None, typer.Option(help="In Kubernetes: NAMESPACE/NAME of the FaroPlan, whose Lease elects the leader.")
     ] = None,
-    kubeconfig: Annotated[str | None, typer.Option(help="In a pod: its ServiceAccount; else the usual one.")] = None,
-    context: Annotated[str | None, typer.Option(help="Of the kubeconfig.")] = None,
-    prometheus: Annotated[str | None, typer.Option(help="Address that the queries of `deployment` go to.")] = None,
-    prometheus_token: Annotated[str | None, typer.Option(help="File of a bearer token for it.")] = None,
+    kubeconfig: Annotated[
+        str | None, typer.Option(help="Path of the kubeconfig.  [default: the pod's ServiceAccount, or kubectl's file]")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="kubeconfig context.  [default: the current one]")] = None,
+    prometheus: Prometheus = None,
+    prometheus_token: PrometheusToken = None,
 ) -> None:
-    """Observe, decide and, with --apply, act, until SIGTERM or Ctrl-C; the cluster is left as it is."""
+    """Run the autoscaling loop until SIGTERM or Ctrl-C. A dry run unless --apply; replicas stay as they are on exit."""
     from faro_lib import control
     from faro_lib.control import GuardrailConfig
     from faro_lib.files import writable
@@ -63,78 +75,64 @@ def run(
     from faro_lib.policies.loops import paced
     from faro_lib.workload.readers import read_jobs
 
-    if backend not in BACKENDS:
-        raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
+    where = Backend(
+        backend, jobs, capacity, address, serve_address, plan, kubeconfig, context, prometheus, prometheus_token
+    )
     table = read_jobs(jobs)
     guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline)
-    decides = make(policy, kit_for(table, history, forecaster))
-    if tick is not None:
-        decides = paced(decides, tick)
-    stop = threading.Event()
+    chosen = make(policy, context_of(table, history, forecaster))
+    chosen = chosen if tick is None else paced(chosen, tick)
     with ExitStack() as stack:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before = signal.signal(number, lambda number, _: ending(stop, number))
-            stack.callback(signal.signal, number, before)
+        stop = stack.enter_context(stopped_by_signals())
         exporter = None
-        if metrics_port is not None:  # first of all: a port in use is found before a cluster is started
+        if metrics_port is not None:  # before a cluster is started: the port may be in use
             from faro_lib.control.exporter import Exporter
 
-            exporter = Exporter(table, metrics_port, metrics_address, STANDS_STILL_S + 5 * decides.tick_s)
+            exporter = Exporter(table, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s)
             stack.callback(exporter.close)
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
         if journal is not None:
             writable(journal)
-        clock = clock_of(journal, stop)
-        place = place_of(backend, plan, kubeconfig, context)
-        if backend == "deployments":
-            cluster = deployments_of(place, table, jobs, prometheus, prometheus_token, clock, replicas)
-        else:
-            cluster = stack.enter_context(
-                cluster_of(backend, table, jobs, address, serve_address, replicas, clock, decides)
-            )
-        publish = None
-        if place:
+        clock, home, publish = clock_of(journal, stop), where.home(), None
+        serving = stack.enter_context(where.cluster(home, table, clock, chosen))
+        cluster: Cluster = serving
+        if home:
             from faro_lib.kube.operate import gated_cluster
 
-            governing = gated_cluster(place, cluster, table, policy, stop, act=apply, fixed=replicas is not None, report=say)
-            cluster, publish = stack.enter_context(governing)
+            fixed = capacity is not None
+            gated = gated_cluster(home, serving, table, policy, stop, act=apply, fixed=fixed, report=say)
+            cluster, publish = stack.enter_context(gated)
 
-        def on_step(step) -> None:
-            if publish:
-                publish(step)
+        def on_step(step: Step) -> None:
+            for listener in (publish, exporter and exporter.step):
+                if listener:
+                    listener(step)
+            print(json.dumps(summary_of(step, table, apply)), flush=True)
+
+        def on_failure(reason: str, message: str) -> None:
             if exporter:
-                exporter.step(step)
-            told = {
-                job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
-                for job, target, drop, reason in zip(table, step.target, step.plan.drop, step.plan.reason)
-            }
-            print(json.dumps({"now_s": step.observation.now_s, "applied": apply, "plan": told}), flush=True)
+                exporter.failure(reason, message)
+            say(f"faro: {reason}: {message}")
 
-        def on_failure(reason: str, told: str) -> None:
-            if exporter:
-                exporter.failure(reason, told)
-            say(f"faro: {reason}: {told}")
-
-        until_s = float("inf") if seconds is None else clock.now_s + seconds
         control.run(
-            cluster,
-            decides,
-            table,
-            guardrails=guardrails,
-            apply=apply,
-            journal=journal,
-            clock=clock,
-            until_s=until_s,
-            stop=stop,
-            on_step=on_step,
-            on_failure=on_failure,
-        )
+            cluster, chosen, table, guardrails=guardrails, apply=apply, journal=journal, clock=clock, stop=stop,
+            until_s=float("inf") if seconds is None else clock.now_s + seconds, on_step=on_step, on_failure=on_failure,
+        )  # fmt: skip
 
 
-def kit_for(table, history: str | None, forecaster: str):
-    """What a policy is made from; the forecaster learnt from the counts in `history`, or needs to learn nothing."""
+def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
+    """One tick as plain types: time, whether it was applied, and per job replicas, drop rate and reason."""
+    plan = {
+        job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
+        for job, target, drop, reason in zip(table, step.target, step.plan.drop, step.plan.reason)
+    }
+    return {"now_s": step.observation.now_s, "applied": applied, "plan": plan}
+
+
+def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> PolicyContext:
+    """What the policy is made from; the forecaster is fitted to the counts in `history`, or starts unfitted."""
     from faro_lib import forecast
-    from faro_lib.forecast.kalman import untaught
+    from faro_lib.forecast.kalman import untrained
     from faro_lib.policies import PolicyContext
     from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
     from faro_lib.simulate import ServingModel
@@ -145,89 +143,43 @@ def kit_for(table, history: str | None, forecaster: str):
     if history:
         traces = read_csv(history, table)
         days = traces.train if traces.days else traces.evaluation[None]
-        learnt = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
+        fitted = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
     else:
-        learnt = untaught(tuple(job.name for job in table))
+        fitted = untrained(tuple(job.name for job in table))
     serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
-    return PolicyContext(
-        table, forecaster=learnt, latency_model=measure(table, minutes=20, serving_model=serving_model)
-    )
+    latency_model = measure(table, minutes=20, serving_model=serving_model)
+    return PolicyContext(table, forecaster=fitted, latency_model=latency_model)
 
 
-def ending(stop: threading.Event, number: int) -> None:
-    """End after this tick; a second Ctrl-C does not wait for it, nor for a Ray that is still being started."""
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; afterwards the signals are handled as before."""
+    stop = threading.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda number, _: request_stop(stop, number)) for number in signals]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(signals, before):
+            signal.signal(number, handler)
+
+
+def request_stop(stop: threading.Event, number: int) -> None:
+    """End after this tick; a second Ctrl-C ends at once, even while Ray is still starting."""
     if number == signal.SIGINT and stop.is_set():
         raise KeyboardInterrupt
     stop.set()
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def place_of(backend: str, plan: str | None, kubeconfig: str | None, context: str | None):
-    """Where in Kubernetes the controller is at home; None outside of it."""
-    if plan is None:
-        if backend == "deployments":
-            raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
-        return None
-    from faro_lib.kube.operate import NamespacedName
-
-    logging.basicConfig(level=logging.INFO, format="faro: %(message)s")
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # each of its attempts; we tell what became of them
-    return NamespacedName.of(plan, kubeconfig, context)
-
-
-def deployments_of(place, table, path: str, prometheus: str | None, token: str | None, clock, cores: int | None):
-    """Plain Deployments, by the section `deployment` of the table."""
-    from faro_lib.kube.deployment_metrics import DeploymentMetrics
-    from faro_lib.kube.operate import connect_deployments
-    from faro_lib.workload.readers import read_sections
-
-    if prometheus is None:
-        raise ValueError("backend=deployments needs --prometheus, the address that the jobs' queries go to")
-    sections, metrics = read_sections(path, "deployment"), DeploymentMetrics(prometheus, token)
-    return connect_deployments(place, table, sections, metrics, clock, cores)
-
-
-def clock_of(journal: str | None, stop: threading.Event):
-    """Wall time since the journal began; without one since a while ago, so that what is known of that while counts."""
+def clock_of(journal: str | None, stop: threading.Event) -> Clock:
+    """Wall time since the journal began; without one it began HISTORY_MINUTES ago, so that earlier observations count."""
     from faro_lib.control.clock import Clock
     from faro_lib.control.journal import read
     from faro_lib.policies.protocol import HISTORY_MINUTES
+    from faro_lib.workload.jobs import MINUTE_S
 
     if journal and Path(journal).exists() and Path(journal).stat().st_size:
         header, ticks = read(journal)
         if ticks and header.origin_s is not None:
             return Clock(header.origin_s, header.scale, stop)
-    return Clock.starting_now(stop=stop, in_s=-HISTORY_MINUTES * 60.0)
-
-
-def cluster_of(backend: str, table, path: str, address, serve_address, replicas: int | None, clock, policy):
-    """A context in which Ray serves the jobs."""
-    from contextlib import contextmanager
-
-    from faro_lib.memory import must_fit, ray_gb
-    from faro_lib.rayserve.backend import serving
-    from faro_lib.rayserve.cluster import RayServeCluster
-    from faro_lib.rayserve.spec import serve_specs
-    from faro_lib.workload.readers import read_sections
-
-    sections = read_sections(path, "serve") if path.endswith((".yaml", ".yml")) else {}
-    how = serve_specs(table, sections)
-    if backend == "local" and replicas is None:
-        raise ValueError("backend=local needs --replicas, the size of the cluster that it starts")
-    if backend == "local" and replicas is not None:
-        must_fit(f"{replicas} replicas of Ray Serve need", ray_gb(replicas), "take fewer replicas")
-
-    @contextmanager
-    def there():
-        initial = policy.initial(table, replicas) if replicas else [1] * len(table)
-        places = dict(address=address, serve_address=serve_address)
-        with serving(backend, table, how, initial, replicas or 0, report=say, **places) as endpoint:
-            cluster = RayServeCluster(table, how, endpoint.ray, endpoint.http, clock, replicas)
-            cluster.connect()
-            say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
-            yield cluster
-
-    return there()
+    return Clock.starting_now(stop=stop, in_s=-HISTORY_MINUTES * MINUTE_S)

@@ -1,4 +1,4 @@
-"""One slice of a day under one policy, on real replicas and in the simulator's twin of them."""
+"""One slice of a day under one policy, on real replicas and in a matched simulation."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.loops import paced
+from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import STATS_ROUTE
 from faro_lib.rayserve.load import OUTCOMES, SERVED, Generator, Script, Sent
@@ -30,21 +31,24 @@ from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Traces, Workload
 from faro_lib.workload.jobs import MINUTE_S
 
-LEAST_TICK_S = 30.0  # wall seconds between two decisions: a few replicas must be able to start
-MOST_STARTS = 6  # replicas that a decision may start
+MIN_TICK_S = 30.0  # wall seconds between two decisions, enough for a few replicas to start
+MAX_STARTS = 6  # replicas that one decision may start
 RESET_S = 120.0
 QUIET_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What is replayed, live and in the twin; times in seconds of the trace.
+    """The slice that is replayed, live and in simulation; times in seconds of the trace.
 
-    workload : the jobs, with service and start times as measured, and their requests.
-    scale : trace seconds in a wall second.
-    tick_s : between two decisions.
+    Attributes
+    ----------
+    workload : jobs, with service and start times as measured, and their requests.
+    capacity : cores.
+    scale : trace seconds per wall second.
+    tick_s : time between two decisions.
     max_ongoing_requests : requests that a replica may hold.
-    overhead_s : what a replica needs for a request beyond the service time drawn for it.
+    overhead_s : time per request in the replica beyond its drawn service time.
     """
 
     workload: Workload
@@ -55,80 +59,84 @@ class Slice:
     overhead_s: float = 0.0
 
     def __post_init__(self):
-        if self.tick_s / self.scale < LEAST_TICK_S:
+        wall_s = self.tick_s / self.scale
+        if wall_s < MIN_TICK_S:
             raise ValueError(
-                f"tick_s={self.tick_s:g} at scale={self.scale:g} is {self.tick_s / self.scale:g} s of wall time; "
-                f"decisions must be at least {LEAST_TICK_S:g} s apart"
+                f"tick_s={self.tick_s:g} at scale={self.scale:g} is {wall_s:g} s of wall time; "
+                f"decisions must be at least {MIN_TICK_S:g} s apart"
             )
 
     @property
     def initial(self) -> np.ndarray:
-        """Every policy begins with an equal share: a run is too short to begin with one replica each."""
+        """Replicas (jobs,) at the start, an equal share: a run is too short to start with one replica each."""
         return fair_share(self.workload.jobs, self.capacity)
 
     @property
     def guardrails(self) -> GuardrailConfig:
-        return GuardrailConfig(max_scaling_actions=MOST_STARTS)
+        return GuardrailConfig(max_scaling_actions=MAX_STARTS)
 
     @property
     def serving_model(self) -> ServingModel:
         return ServingModel("least-outstanding", max_ongoing_requests=self.max_ongoing_requests)
 
     def paced(self, policy: Policy) -> Policy:
-        """The policy with this slice's tick; where it plans, a new replica is cold for the minute that it takes to start."""
-        if not isinstance(policy, Faro):
-            return paced(policy, self.tick_s)
-        return paced(policy, self.tick_s, cold_start_minutes=1.0)
+        """The policy with this slice's tick; one that plans expects a new replica to serve after one minute."""
+        changes = {"cold_start_minutes": 1.0} if isinstance(policy, Faro) else {}
+        return paced(policy, self.tick_s, **changes)
 
     def draws(self, seed: int) -> Draws:
-        """The chance of a trial, the same for every policy, live and in the twin."""
+        """Arrivals and service times of a trial, the same for every policy, live and in simulation."""
         return draw(self.workload, seed, router=None)
 
 
 def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
-    """Some jobs only, and every day begun at `first_minute`: a forecaster that starts there knows what time it is.
+    """Some of the jobs, with every day starting at `first_minute`, so that the forecaster knows the time of day.
 
-    One training day is lost if first_minute > 0, as the days are cut anew.
+    One training day is lost if first_minute > 0, because such a day spans two of the original ones.
     """
     chosen = list(jobs)
-    train, evaluation_day = traces.train[:, :, chosen], traces.evaluation[:, chosen]
+    train, evaluation = traces.train[:, :, chosen], traces.evaluation[:, chosen, first_minute:]
     if first_minute:
         days, samples, count, minutes = train.shape
-        flat = train.transpose(1, 2, 0, 3).reshape(samples, count, days * minutes)
-        cut = flat[..., first_minute : first_minute + (days - 1) * minutes] if days else flat
-        train = cut.reshape(samples, count, max(days - 1, 0), minutes).transpose(2, 0, 1, 3)
-        evaluation_day = evaluation_day[..., first_minute:]
-        if not train.shape[0]:
-            train = np.zeros((0, *evaluation_day.shape), np.int64)
-    return Traces(tuple(traces.jobs[job] for job in chosen), train, evaluation_day)
+        joint = train.transpose(1, 2, 0, 3).reshape(samples, count, days * minutes)
+        shifted = joint[..., first_minute : first_minute + (days - 1) * minutes]
+        if days > 1:
+            train = shifted.reshape(samples, count, days - 1, minutes).transpose(2, 0, 1, 3)
+        else:
+            train = np.zeros((0, *evaluation.shape), np.int64)
+    return Traces(tuple(traces.jobs[job] for job in chosen), train, evaluation)
 
 
-def twin(one: Slice, policy: Policy, seed: int) -> Run:
-    """The slice in the simulator: queues at the replicas behind a least-connections proxy, measured times, the same tick."""
+def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Workload, float]:
+    """The workload with requests left out where its busiest minute exceeds the bound, and the share that remains."""
+    peak_rps = float(workload.requests_per_min.sum(axis=0).max()) / MINUTE_S * scale
+    share = min(1.0, max_rps / peak_rps) if peak_rps else 1.0
+    counts = np.floor(workload.requests_per_min * share).astype(np.int64)
+    return replace(workload, requests_per_min=counts), share
+
+
+def matched_simulation(one: Slice, policy: Policy, seed: int) -> Run:
+    """Simulate the slice as it is served: least-outstanding dispatch, measured times, the same requests and tick."""
     draws = one.draws(seed)
     draws = replace(draws, service_s=draws.service_s + one.overhead_s)
     return simulate(
-        one.workload,
-        one.paced(policy),
-        one.capacity,
-        draws=draws,
-        serving_model=one.serving_model,
-        guardrails=one.guardrails,
-        initial=one.initial,
-    )
+        one.workload, one.paced(policy), one.capacity, draws=draws, serving_model=one.serving_model,
+        guardrails=one.guardrails, initial=one.initial,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What else there is to say of a live run.
+    """Requests by outcome, the host and the controller during a live run.
 
-    background_cpu, niced_cpu : processors kept busy by processes that are not ours, mean over the run; of them, by processes
-        that give way to ours.
+    Attributes
+    ----------
+    background_cpu, niced_cpu : mean number of processors busy with other processes; of these, with low-priority ones.
     served, dropped, failed, unsent : requests by outcome.
-    send_lag_ms_p99 : how much later than due requests were sent.
-    overhead_s, network_overhead_s : trace seconds that a request took beyond the service time drawn for it, in its replica and
-        outside of it; NaN if the replicas did not tell.
-    failures : what went wrong in the controller, (reason, one line).
+    send_lag_ms_p99 : delay between a request's due time and its sending.
+    overhead_s, network_overhead_s : mean trace seconds per request beyond its drawn service time, inside and outside the
+        replica; NaN if the replicas reported nothing.
+    failures : (reason, one line) of each failure in the controller.
     """
 
     background_cpu: float
@@ -144,15 +152,15 @@ class Notes:
 
 
 def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np.ndarray]:
-    """The requests of a trial as the load generator sends them, and their max_ongoing_requests in the order of the draws."""
+    """The requests of a trial for the load generator, and the index of each among the draws."""
     job = np.repeat(np.arange(len(urls)), np.diff(draws.first))
     order = np.argsort(draws.arrival_s, kind="stable")
-    wall = draws.arrival_s[order] / one.scale, draws.service_s[order] / one.scale
-    return Script(tuple(urls), wall[0], job[order], wall[1]), order
+    due_s, service_s = draws.arrival_s[order] / one.scale, draws.service_s[order] / one.scale
+    return Script(tuple(urls), due_s, job[order], service_s), order
 
 
 def run_of(one: Slice, draws: Draws, order: np.ndarray, sent: Sent, decisions: Decisions, wall_s: float) -> Run:
-    """The run as the simulator would have told it; latencies in trace seconds, whatever was not served refused."""
+    """The live run in the form of a simulated one: latencies in trace seconds, requests that were not served as dropped."""
     latency_s = np.empty(len(order))
     latency_s[order] = np.where(sent.outcome == SERVED, sent.latency_s * one.scale, np.inf)
     minute_s = MINUTE_S * np.arange(one.workload.minutes + 2)
@@ -162,27 +170,18 @@ def run_of(one: Slice, draws: Draws, order: np.ndarray, sent: Sent, decisions: D
     return evaluate_run(one.workload, one.capacity, latency_s, edges, one.initial, decisions, wall_s)
 
 
-def live(
+def run_live(
     one: Slice,
     policy: Policy,
     seed: int,
     served: tuple[ServeSpec, ...],
-    ray: HttpClient,
-    http: HttpClient,
-    *,
-    pids: Sequence[int] = (),
-    journal: str | Path | None = None,
-    max_rps: float = 200.0,
+    endpoint: Endpoint,
+    journal: Path,
+    max_rps: float,
 ) -> tuple[Run, Notes]:
-    """The slice on real replicas, from the same start and with the same requests for every policy.
-
-    Parameters
-    ----------
-    pids : heads of our process trees, so that other load can be told from ours.
-    """
-    draws = one.draws(seed)
-    urls = [http.address + job.route for job in served]
-    script, order = script_of(one, draws, urls)
+    """Run the slice on real replicas; the initial state and the requests are the same for every policy."""
+    draws, ray, http = one.draws(seed), endpoint.ray, endpoint.http
+    script, order = script_of(one, draws, [http.address + job.route for job in served])
     reset(one, served, ray, http)
     clock = Clock.starting_now(one.scale, in_s=2.0)
     cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, one.capacity)
@@ -190,49 +189,32 @@ def live(
     generator = Generator(script, clock.origin_s, max_rps=max_rps)
     began = time.perf_counter()
     try:
-        with BackgroundLoad((*pids, generator.pid)) as others:
+        with BackgroundLoad((*endpoint.pids, generator.pid)) as others:
             control.run(
-                cluster,
-                one.paced(policy),
-                one.workload.jobs,
-                guardrails=one.guardrails,
-                journal=journal,
-                clock=clock,
-                until_s=one.workload.minutes * MINUTE_S,
-                on_step=decisions.append,
-                on_failure=lambda reason, told: failures.append((reason, told)),
-            )
+                cluster, one.paced(policy), one.workload.jobs, guardrails=one.guardrails, journal=journal, clock=clock,
+                until_s=one.workload.minutes * MINUTE_S, on_step=decisions.append,
+                on_failure=lambda reason, message: failures.append((reason, message)),
+            )  # fmt: skip
         sent = generator.result(timeout_s=90)
     finally:
         generator.stop()
     run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
     served_n, dropped, failed, unsent = (sent.count(outcome) for outcome in range(len(OUTCOMES)))
-    late_ms = float(np.nanquantile(sent.send_lag_s, 0.99) * 1e3) if len(sent.send_lag_s) else 0.0
-    overhead_s, network_overhead_s = beyond(one, draws, order, sent, http, clock)
+    send_lag_ms = float(np.nanquantile(sent.send_lag_s, 0.99) * 1e3) if len(sent.send_lag_s) else 0.0
+    overhead_s, network_s = overheads(one, draws, order, sent, http, clock)
     return run, Notes(
-        others.processors,
-        others.niced,
-        served_n,
-        dropped,
-        failed,
-        unsent,
-        late_ms,
-        overhead_s,
-        network_overhead_s,
+        others.processors, others.niced, served_n, dropped, failed, unsent, send_lag_ms, overhead_s, network_s,
         tuple(failures),
-    )
+    )  # fmt: skip
 
 
-def beyond(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock) -> tuple[float, float]:
-    """What requests took beyond the service times drawn for them, in the replicas and outside; trace seconds, means.
-
-    The replicas' own sums are compared with the draws of those that were served.
-    """
+def overheads(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock) -> tuple[float, float]:
+    """Mean trace seconds per served request beyond its drawn service time, inside and outside the replica."""
     time.sleep(REPORTED_S)
-    told = http.get(f"{STATS_ROUTE}?since={clock.origin_s}", BUSY_RETRY_S)
+    statistics = http.get(f"{STATS_ROUTE}?since={clock.origin_s}", BUSY_RETRY_S)
     total = empty_row()
     for job in one.workload.jobs:
-        for row in told.get(job.name, {}).get("seconds", {}).values():
+        for row in statistics.get(job.name, {}).get("seconds", {}).values():
             add_row(total, row)
     was_served = sent.outcome == SERVED
     if not total["done"] or not was_served.any():
@@ -243,23 +225,18 @@ def beyond(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock:
     return total["service_s"] / total["done"] * one.scale - drawn_s, network_overhead_s
 
 
-def reset(one: Slice, served: tuple[ServeSpec, ...], ray: HttpClient, http: HttpClient) -> float:
-    """Back to the state that every run starts from; returns when all replicas serve and nobody waits. Seconds it took."""
-    clock = Clock.starting_now()
-    cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, one.capacity)
+def reset(one: Slice, served: tuple[ServeSpec, ...], ray: HttpClient, http: HttpClient) -> None:
+    """Restore the initial replicas, and return once all of them serve and no request is left."""
+    cluster = RayServeCluster(one.workload.jobs, served, ray, http, Clock.starting_now(), one.capacity)
     began, running = time.monotonic(), None
     while time.monotonic() - began < RESET_S:
         with suppress(OSError):  # no answer in time: ask again
             seen = cluster.observe()
             running = seen.running.tolist()
             cluster.apply(one.initial, np.zeros(len(served)))
-            at_start = (
-                (seen.running == one.initial).all()
-                and (seen.target == one.initial).all()
-                and not seen.terminating.any()
-            )
-            if at_start and not np.nansum(seen.ongoing):
+            restored = (seen.running == one.initial) & (seen.target == one.initial) & (seen.terminating == 0)
+            if restored.all() and not np.nansum(seen.ongoing):
                 time.sleep(QUIET_S)
-                return time.monotonic() - began
+                return
         time.sleep(0.5)
     raise ValueError(f"replicas are {running} after {RESET_S:g} s, not {one.initial.tolist()}")

@@ -1,43 +1,48 @@
-"""More jobs, jobs of two models, and more cluster sizes: experiments on workloads made from one."""
+"""Larger workloads: more jobs, jobs of two models, and a range of capacities."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from faro_lib import forecast
-from faro_lib.experiments.compare import limits_of, summaries, trial_seeds
-from faro_lib.policies import PolicyContext, make
+from faro_lib.experiments.limits import limits_of
+from faro_lib.experiments.trials import Report, summaries, trial_draws
+from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.policies.paper import ExactPaperFaro, GroupedPaperFaro
-from faro_lib.simulate import draw
 from faro_lib.simulate.measure import measure
-from faro_lib.workload import Traces, Workload, jobs_array
+from faro_lib.workload import Traces, arrays_of
 from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
 
 REPEATED, SHIFTED = "repeated", "shifted"
-LEARN_DAYS = 4  # of the training days, where there are many jobs
+LEARN_DAYS = 4  # training days of a large workload
 SEED = 1  # of the shifts and scales
 GROUPED, EXACT = "Faro-Sum (paper, hierarchical)", "Faro-Sum (paper, exact)"
 COMPARED = ("FairShare", "AIAD", GROUPED, EXACT, "Faro-Sum")
 
 
-def make_any(name: str, context: PolicyContext):
-    """`policies.make`, and the paper's edition of Faro-Sum with its hierarchical or the exact solver."""
-    other = {GROUPED: GroupedPaperFaro, EXACT: ExactPaperFaro}.get(name)
-    if other is None:
+def make_any(name: str, context: PolicyContext) -> Policy:
+    """`policies.make`, extended by the paper's Faro-Sum with a hierarchical or the exact solver."""
+    solver = {GROUPED: GroupedPaperFaro, EXACT: ExactPaperFaro}.get(name)
+    if solver is None:
         return make(name, context)
-    return other(context.require("forecaster", name), name=name, objective="Sum")
+    return solver(context.require("forecaster", name), name=name, objective="Sum")
 
 
 def enlarged(traces: Traces, how: str, jobs: int, seed: int = SEED) -> Traces:
-    """As many `jobs` as wanted: how = "repeated" (the paper's way) or "shifted" (ours), from the last training days."""
+    """The last training days and the evaluation day with N `jobs`.
+
+    Parameters
+    ----------
+    how : "repeated" (copies, as in the paper) or "shifted" (copies shifted in time and scaled).
+    """
     if how not in (REPEATED, SHIFTED):
         raise ValueError(f"how={how!r} is unknown; accepted: {REPEATED}, {SHIFTED}")
-    few = last_days(traces, LEARN_DAYS)
-    return repeated(few, jobs) if how == REPEATED else shifted(few, jobs, seed)
+    recent = last_days(traces, LEARN_DAYS)
+    return repeated(recent, jobs) if how == REPEATED else shifted(recent, jobs, seed)
 
 
 def larger(
@@ -51,66 +56,73 @@ def larger(
     trials: int = 1,
     minutes: int | None = None,
     limit: bool = True,
-    report: Callable[[str], None] = print,
+    report: Report = print,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One larger cluster: the summary and the limit, both with columns variant (`how`) and jobs.
+    """Summary and limit of one larger cluster, both with columns variant (`how`) and jobs.
 
-    The forecaster is the pooled autoregression, learnt from the enlarged training days. Groups need replicas of one size, so
-    where jobs differ in cores the hierarchical edition is left out.
+    The forecaster is the pooled autoregression, fitted to the enlarged training days. GROUPED is left out where jobs
+    differ in cores, because its groups share out replicas of equal size.
 
     Parameters
     ----------
     latency_model : the measured latency table of the models, or None.
-    replicas : of the jobs' mean size in cores.
-    minutes : of the day; None = all of it.
+    replicas : capacity in replicas of mean size.
+    minutes : length of the simulated day; None = all of it.
     """
     many = enlarged(traces, how, jobs)
-    cores = jobs_array(many.jobs, "cores")
-    capacity = round(replicas * cores.mean())
+    cores = arrays_of(many.jobs).cores
     context = PolicyContext(many.jobs, forecast.fit("ar", many), latency_model)
-    day = _part_of_a_day(many, minutes)
-    made = {name: make_any(name, context) for name in policies if name != GROUPED or np.ptp(cores) == 0}
-    summary, limits = summaries(day, made, capacity, trials, limit=limit, report=report)
+    names = [name for name in policies if name != GROUPED or np.ptp(cores) == 0]
+    capacity = round(replicas * cores.mean())
     about = {"variant": how, "jobs": jobs, "capacity_cores": replicas}
+    summary, limits = _at(many, context, (capacity,), names, trials, minutes, limit, report)
     return summary.assign(**about), limits.assign(**about)
 
 
 def two_models(
     traces: Traces,
     context: PolicyContext,
-    replicas: int,
+    capacity: int,
     policies: Sequence[str],
     *,
     trials: int = 1,
     minutes: int | None = None,
-    report: Callable[[str], None] = print,
+    report: Report = print,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every other job serves ResNet18: the summary and the limit. Both models are measured anew."""
+    """Summary and limit where every other job serves ResNet18; the latencies of both models are measured first."""
     both = mixed(traces)
     context = PolicyContext(both.jobs, context.forecaster, measure(both.jobs))
-    day = _part_of_a_day(both, minutes)
-    made = {name: make(name, context) for name in policies}
-    summary, limits = summaries(day, made, replicas, trials, limit=True, report=report)
+    summary, limits = _at(both, context, (capacity,), policies, trials, minutes, True, report)
     return summary.assign(variant="mixed", jobs=len(both.jobs)), limits
 
 
 def curve(
     traces: Traces,
     context: PolicyContext,
-    sizes: Sequence[int],
+    capacities: Sequence[int],
     policies: Sequence[str],
     *,
     trials: int = 3,
     minutes: int | None = None,
-    report: Callable[[str], None] = print,
+    report: Report = print,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The same day at many cluster sizes: the summary, and the limit of the first trial at each size."""
-    day = _part_of_a_day(traces, minutes)
-    made = {name: make(name, context) for name in policies}
-    rows = pd.concat([summaries(day, made, size, trials, report=report)[0] for size in sizes], ignore_index=True)
-    return rows, pd.DataFrame(limits_of(day, draw(day, trial_seeds(1)[0]), tuple(sizes)))
+    """Summary and limit of the same day at many capacities (cores)."""
+    return _at(traces, context, capacities, policies, trials, minutes, True, report)
 
 
-def _part_of_a_day(traces: Traces, minutes: int | None) -> Workload:
-    day = traces.workload()
-    return day if minutes is None else day.between(0, minutes)
+def _at(
+    traces: Traces,
+    context: PolicyContext,
+    capacities: Sequence[int],
+    policies: Sequence[str],
+    trials: int,
+    minutes: int | None,
+    limit: bool,
+    report: Report,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Summary of every policy, and the limit of the first trial, at each capacity."""
+    day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
+    made = {name: make_any(name, context) for name in policies}
+    summary = [summaries(day, made, capacity, trials, report=report) for capacity in capacities]
+    limits = limits_of(day, next(trial_draws(day, 1)), capacities) if limit else pd.DataFrame()
+    return pd.concat(summary, ignore_index=True), limits

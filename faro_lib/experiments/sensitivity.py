@@ -1,21 +1,20 @@
-"""Where a margin ends: one parameter at a time is changed, everything else stays as it is."""
+"""Sensitivity analysis: change one parameter at a time, and see where the margin over the best baseline ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
-from faro_lib.experiments.compare import summaries
+from faro_lib.experiments.trials import Report, summaries
 from faro_lib.forecast.oracle import oracle
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.policies.loops import TwoLoops
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
 
-# Each parameter and how its values are said.
+# Each parameter and the label of its values.
 PARAMETERS = {
     "cold_start_s": "cold start (s)",
     "slo_factor": "SLO (service times)",
@@ -37,7 +36,7 @@ class Setting:
     scv_factor: float = 1.0
 
     def policies(self, names: Sequence[str]) -> dict[str, Policy]:
-        """Policies by name; those that plan take the interval."""
+        """Policies by name; those that plan do so every `interval_s`."""
         made = {name: make(name, self.context) for name in names}
         if self.interval_s is None:
             return made
@@ -48,33 +47,32 @@ class Setting:
 
 
 def settings(workload: Workload, context: PolicyContext, values: Mapping[str, Sequence[float]]) -> Iterator[Setting]:
-    """Every value of every parameter.
+    """Every value of every parameter, with everything else unchanged.
 
-    - cold_start_s: how long a new replica takes; policies keep the options that were chosen at the usual one.
-    - slo_factor: the promise, in planned service times; the latency table is measured again for it.
-    - forecast_error: of an oracle, which takes the place of the forecaster.
-    - interval_s: between two decisions of a policy that plans.
-    - scv_factor: the replicas' service times vary so much more than the latency table knows.
+    - cold_start_s: seconds until a new replica serves; policies keep their tuned defaults.
+    - slo_factor: the SLO, in planned service times; the latency table is measured again for it.
+    - forecast_error: relative error of an oracle, which replaces the forecaster.
+    - interval_s: time between two decisions of a policy that plans.
+    - scv_factor: factor on the variability of service times, which the latency table does not know.
     """
     unknown = set(values) - set(PARAMETERS)
     if unknown:
         raise ValueError(f"parameter={min(unknown)!r} is unknown; accepted: {', '.join(PARAMETERS)}")
-    for cold_start_s in values.get("cold_start_s", ()):
-        yield Setting(
-            "cold_start_s",
-            cold_start_s,
-            *_with_jobs(workload, context, lambda job, s=cold_start_s: {"cold_start_s": s}),
-        )
-    for factor in values.get("slo_factor", ()):
-        changed, same = _with_jobs(workload, context, lambda job, f=factor: {"slo_s": f * job.service_time_s})
-        table = context.latency_model and measure(changed.jobs)
-        yield Setting("slo_factor", factor, changed, replace(same, latency_model=table))
-    for error in values.get("forecast_error", ()):
-        yield Setting("forecast_error", error, workload, replace(context, forecaster=oracle(workload, error)))
-    for interval_s in values.get("interval_s", ()):
-        yield Setting("interval_s", interval_s, workload, context, interval_s=interval_s)
-    for scv_factor in values.get("scv_factor", ()):
-        yield Setting("scv_factor", scv_factor, workload, context, scv_factor=scv_factor)
+    for name in PARAMETERS:
+        for value in values.get(name, ()):
+            if name == "cold_start_s":
+                jobs = tuple(replace(job, cold_start_s=value) for job in workload.jobs)
+                yield Setting(name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs))
+            elif name == "slo_factor":
+                jobs = tuple(replace(job, slo_s=value * job.service_time_s) for job in workload.jobs)
+                table = context.latency_model and measure(jobs)
+                yield Setting(
+                    name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs, latency_model=table)
+                )
+            elif name == "forecast_error":
+                yield Setting(name, value, workload, replace(context, forecaster=oracle(workload, value)))
+            else:
+                yield Setting(name, value, workload, context, **{name: value})
 
 
 def sensitivity(
@@ -85,27 +83,25 @@ def sensitivity(
     capacity: int,
     trials: int,
     *,
-    report: Callable[[str], None] = print,
+    report: Report = print,
 ) -> pd.DataFrame:
-    """Every policy in every setting: rows parameter, value, policy, replicas, trial and the measures."""
+    """Every policy in every setting: parameter, value, policy, capacity_cores, trial and the measures."""
     frames = []
-    for setting in settings(workload, context, values):
-        made = setting.policies(policies)
-        rows, _ = summaries(
-            setting.workload, made, capacity, trials, scv_factor=setting.scv_factor, report=lambda line: None
-        )
+    for one in settings(workload, context, values):
+        made = one.policies(policies)
+        rows = summaries(one.workload, made, capacity, trials, scv_factor=one.scv_factor, report=None)
         lost = rows.groupby("policy")["lost_utility"].mean().round(3).to_dict()
-        report(f"{setting.parameter}={setting.value:g}: {lost}")
-        rows.insert(0, "parameter", setting.parameter)
-        rows.insert(1, "value", float(setting.value))
+        report(f"{one.parameter}={one.value:g}: {lost}")
+        rows.insert(0, "parameter", one.parameter)
+        rows.insert(1, "value", float(one.value))
         frames.append(rows)
     return pd.concat(frames, ignore_index=True)
 
 
 def margins(summary: pd.DataFrame, leader: str) -> pd.DataFrame:
-    """How far ahead of the best other policy: columns parameter, value, margin, best_other.
+    """Margin of the leader over the best baseline: columns parameter, value, margin, best_other.
 
-    `margin` is the lost utility that the leader avoids, negative where it is behind, mean over trials.
+    The margin is the lost utility that the leader avoids, mean over trials; negative where a baseline is better.
     """
     mean = summary.groupby(["parameter", "value", "policy"], sort=False)["lost_utility"].mean().unstack("policy")
     if leader not in mean:
@@ -117,22 +113,14 @@ def margins(summary: pd.DataFrame, leader: str) -> pd.DataFrame:
 
 
 def where_it_ends(margin: pd.DataFrame) -> dict[str, tuple[float | None, float | None]]:
-    """For each parameter the last value with a margin and the first without, by size; None where there is none.
+    """By parameter, the last value with a positive margin and the first one without; None if there is none.
 
     >>> where_it_ends(pd.DataFrame({"parameter": "e", "value": [0.0, 0.2, 0.5], "margin": [0.7, 0.3, -0.4]}))
     {'e': (0.2, 0.5)}
     """
     ends: dict[str, tuple[float | None, float | None]] = {}
     for name, part in margin.groupby("parameter", sort=False):
-        values = list(zip(part["value"].tolist(), part["margin"].tolist()))
-        lost = [value for value, ahead in values if ahead <= 0]
-        kept = [value for value, ahead in values if ahead > 0 and (not lost or value < lost[0])]
-        ends[str(name)] = (kept[-1] if kept else None, lost[0] if lost else None)
+        lost = part.loc[part["margin"] <= 0, "value"].tolist()
+        led = [value for value in part.loc[part["margin"] > 0, "value"].tolist() if not lost or value < lost[0]]
+        ends[str(name)] = (led[-1] if led else None, lost[0] if lost else None)
     return ends
-
-
-def _with_jobs(
-    workload: Workload, context: PolicyContext, change: Callable[..., dict[str, Any]]
-) -> tuple[Workload, PolicyContext]:
-    jobs = tuple(replace(job, **change(job)) for job in workload.jobs)
-    return replace(workload, jobs=jobs), replace(context, jobs=jobs)

@@ -1,40 +1,46 @@
-"""Real decisions, asked again: the inputs of decisions on given days, and every solver's answer to them."""
+"""Solvers compared on real decisions: the inputs of decisions on given days, and every solver's answer to them."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from faro_lib import forecast
+from faro_lib.allocate import Allocation
 from faro_lib.allocate.continuous import METHODS
 from faro_lib.allocate.hierarchical import solve_hierarchical
 from faro_lib.allocate.objectives import objective_of
 from faro_lib.allocate.solve import solve
 from faro_lib.allocate.spare import shrink, spread_spare
 from faro_lib.forecast import HORIZON_MINUTES
-from faro_lib.utility import DROPS, build_table
-from faro_lib.workload.jobs import MINUTE_S, Job, Traces
+from faro_lib.utility import DROPS, UtilityTable, build_table
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, Traces
 
+FORMULATIONS = ("relaxed", "precise")
+REPLICAS_PER_JOB = 3.2  # of larger windows
+HEAVIER = 1.3  # rates for which spare replicas are placed, over the forecast
 # Of sloppify/solvers.csv.
 COLUMNS = (
     "objective", "formulation", "solver", "jobs", "capacity_cores", "window", "value", "optimum", "gap", "seconds",
     "table_seconds",
 )  # fmt: skip
-SPARE = ("capacity_cores", "window", "spare", "replicas_used", "realised")
-SCORED = ("objective", "formulation", "solver", "capacity_cores", "window", "scored_by", "expected", "realised")
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a decision knows, and what came then.
+    """The inputs of one decision, and the actual rates.
 
     Attributes
     ----------
-    rates_rps : sample paths of the next minutes, shape (jobs, samples, minutes).
-    truth_rps : what was asked then, shape (jobs, minutes).
-    running : replicas that serve at this moment, shape (jobs,).
+    rates_rps : forecast sample paths of the next minutes, shape (jobs, samples, minutes).
+    truth_rps : actual rates of these minutes, shape (jobs, minutes).
+    running : replicas that serve at the time of the decision, shape (jobs,).
     """
 
     name: str
@@ -43,206 +49,184 @@ class Window:
     truth_rps: np.ndarray
     running: np.ndarray
 
+    def table(self, budget: int, objective: str, formulation: str, *, truth: bool = False) -> UtilityTable:
+        """The utility table under the forecast or the actual rates; with drops if the objective has drop penalties."""
+        rates_rps = self.truth_rps[:, None] if truth else self.rates_rps
+        drops = DROPS if objective_of(objective).effective else None
+        return build_table(
+            self.jobs, rates_rps, self.running, utility=formulation, drops=drops, max_replicas=int(budget)
+        )
+
 
 def decision_windows(
-    traces: Traces,
-    budget,
-    *,
-    days,
-    count: int,
-    forecaster: str = "ar",
-    samples: int = 100,
-    sample: int = 0,
-    seed: int = 0,
+    traces: Traces, budget: int, *, days: Sequence[int], count: int, forecaster: str = "ar", samples: int = 100
 ) -> list[Window]:
-    """`count` moments spread evenly over training days `days`, forecast by what was learnt on the days before them.
+    """`count` moments spread evenly over training days `days`, forecast after fitting to the days before them.
 
-    Running is the optimum for the five minutes before, as if the last decision had been right.
+    The running replicas are the optimum for the five minutes before, as if the last decision had been perfect.
     """
     days = sorted(days)
-    fitted = forecast.fit(forecaster, traces.until(days[0]), seed=seed)
+    fitted = forecast.fit(forecaster, traces.until(days[0]))
     total = traces.train.shape[-1]
     per_day = int(np.ceil(count / len(days)))
     moments = np.unique(np.linspace(forecast.CONTEXT_MINUTES, total - HORIZON_MINUTES, per_day).round().astype(int))
     windows: list[Window] = []
     for day in days:
-        counts = traces.train[day - 1, sample]
-        state = fitted.start()
+        counts, state = traces.train[day - 1, 0], fitted.start()
         for minute in range(total):
             if minute in moments and len(windows) < count:
                 past = counts[:, None, minute - 5 : minute] / MINUTE_S
                 before = build_table(traces.jobs, past, np.zeros(len(traces.jobs)), cold_start_minutes=0)
-                windows.append(
-                    Window(
-                        f"day {day}, minute {minute}",
-                        traces.jobs,
-                        state.sample(HORIZON_MINUTES, samples) / MINUTE_S,
-                        counts[:, minute : minute + HORIZON_MINUTES] / MINUTE_S,
-                        solve(before, budget).replicas,
-                    )
-                )
+                rates_rps = state.sample(HORIZON_MINUTES, samples) / MINUTE_S
+                truth_rps = counts[:, minute : minute + HORIZON_MINUTES] / MINUTE_S
+                running = solve(before, budget).replicas
+                windows.append(Window(f"day {day}, minute {minute}", traces.jobs, rates_rps, truth_rps, running))
             state = state.update(counts[:, minute])
     return windows
 
 
-def enlarged(window: Window, jobs: int, *, seed: int = 0) -> Window:
-    """As many `jobs` as wanted, each one of the window's with its rates scaled by 0.5 to 1.5."""
-    rng = np.random.default_rng(seed)
-    chosen, scale = rng.integers(len(window.jobs), size=jobs), rng.uniform(0.5, 1.5, jobs)
+def larger_window(window: Window, jobs: int) -> Window:
+    """A window with N `jobs`, drawn from the window's, their rates scaled by 0.5 to 1.5."""
+    rng = np.random.default_rng(0)
+    drawn, scale = rng.integers(len(window.jobs), size=jobs), rng.uniform(0.5, 1.5, jobs)
     return Window(
         window.name,
-        tuple(replace(window.jobs[j], name=f"job {i:05d}") for i, j in enumerate(chosen)),
-        window.rates_rps[chosen] * scale[:, None, None],
-        window.truth_rps[chosen] * scale[:, None],
-        window.running[chosen],
+        tuple(replace(window.jobs[j], name=f"job {i:05d}") for i, j in enumerate(drawn)),
+        window.rates_rps[drawn] * scale[:, None, None],
+        window.truth_rps[drawn] * scale[:, None],
+        window.running[drawn],
     )
 
 
-def table_of(window: Window, budget, objective, formulation, *, latency_model="half-mmc", truth=False):
-    """The window's table: formulation "relaxed" or "precise", with drops if the objective asks for them."""
-    return build_table(
-        window.jobs, window.truth_rps[:, None] if truth else window.rates_rps, window.running, latency_model=latency_model,
-        utility=formulation, drops=DROPS if objective_of(objective).effective else None, max_replicas=int(budget),
-    )  # fmt: skip
+def compare_solvers(
+    windows: Sequence[Window],
+    budgets: Iterable[int],
+    objectives: Iterable[str],
+    solvers: Iterable[str],
+    *,
+    slow: Iterable[str] = (),
+    slow_windows: int = 3,
+) -> pd.DataFrame:
+    """Every solver on the same tables, one row per answer with COLUMNS.
 
-
-def compare_solvers(windows, budgets, objectives, solvers, *, slow=(), slow_windows: int = 3, latency_model="half-mmc"):
-    """Every solver on the same tables: a data frame with one row an answer, as in sloppify/solvers.csv.
-
-    Columns objective, formulation, solver, jobs, replicas, window, value, optimum, gap, seconds, and table_seconds, the
-    time to build the table. Solvers in `slow` see only `slow_windows` of the windows.
+    `seconds` is CPU time without the table, `table_seconds` that of the table. Solvers in `slow` solve only the first
+    `slow_windows` windows.
     """
-    import pandas as pd
-
     rows = []
-    for budget in budgets:
-        for i, window in enumerate(windows):
-            for objective in objectives:
-                for formulation in ("relaxed", "precise"):
-                    started = time.process_time()
-                    table = table_of(window, budget, objective, formulation, latency_model=latency_model)
-                    table_seconds = time.process_time() - started
-                    best = solve(table, budget, objective).value
-                    for solver in (*solvers, *(slow if i < slow_windows else ())):
-                        options = {"plateau": True} if solver in METHODS and formulation == "precise" else {}
-                        started = time.process_time()
-                        found = solve(table, budget, objective, solver, **options)
-                        seconds = time.process_time() - started
-                        gap = (best - found.value) / max(abs(best), 1e-9)
-                        about = (objective, formulation, solver, len(window.jobs), budget, window.name)
-                        rows.append((*about, found.value, best, gap, seconds, table_seconds))
+    for budget, (n, window), objective, formulation in product(
+        budgets, list(enumerate(windows)), list(objectives), FORMULATIONS
+    ):
+        table, table_s = _timed(lambda: window.table(budget, objective, formulation))  # noqa: B023
+        optimum = solve(table, budget, objective).value
+        for solver in (*solvers, *(slow if n < slow_windows else ())):
+            answer, seconds = _timed(lambda: _solve(table, budget, objective, solver, formulation))  # noqa: B023
+            about = (objective, formulation, solver, len(window.jobs), budget, window.name)
+            rows.append((*about, answer.value, optimum, _gap(optimum, answer), seconds, table_s))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def score_formulations(windows, budgets, objectives, solvers, *, latency_model="half-mmc"):
-    """Decide on one formulation, be scored on both, as expected and as it came: one row a decision and judge.
+def score_formulations(
+    windows: Iterable[Window], budgets: Iterable[int], objectives: Sequence[str], solvers: Sequence[str]
+) -> pd.DataFrame:
+    """Decide with one formulation of the utility and score the decision by both; objectives without drops only.
 
-    Columns objective, formulation, solver, replicas, window, judge (relaxed, precise), expected, realised: mean utility
-    over jobs and minutes, under the forecast and under the true rates. Objectives without drops only.
+    Returns
+    -------
+    objective, formulation, solver, capacity_cores, window, scored_by (formulation), expected and realised: mean utility
+    over jobs and minutes under the forecast and under the actual rates.
     """
-    import pandas as pd
-
     rows = []
-    for budget in budgets:
-        for window in windows:
-            jobs = np.arange(len(window.jobs))
-            judges = {
-                (judge, truth): table_of(window, budget, "Sum", judge, latency_model=latency_model, truth=truth).value
-                for judge in ("relaxed", "precise")
-                for truth in (False, True)
-            }
-            for objective in objectives:
-                for formulation in ("relaxed", "precise"):
-                    table = table_of(window, budget, objective, formulation, latency_model=latency_model)
-                    for solver in solvers:
-                        options = {"plateau": True} if solver in METHODS and formulation == "precise" else {}
-                        chosen = solve(table, budget, objective, solver, **options).replicas
-                        for judge in ("relaxed", "precise"):
-                            # A judge's table may end earlier, where one more replica changes nothing.
-                            expected, realised = (
-                                t[jobs, np.minimum(chosen, t.shape[1] - 1)].mean()
-                                for t in (judges[judge, False], judges[judge, True])
-                            )
-                            rows.append(
-                                (objective, formulation, solver, budget, window.name, judge, expected, realised)
-                            )
-    return pd.DataFrame(rows, columns=SCORED)
+    for budget, window in product(budgets, list(windows)):
+        tables = {
+            (scored_by, truth): window.table(budget, "Sum", scored_by, truth=truth)
+            for scored_by, truth in product(FORMULATIONS, (False, True))
+        }
+        for objective, formulation in product(objectives, FORMULATIONS):
+            table = window.table(budget, objective, formulation)
+            for solver in solvers:
+                replicas = _solve(table, budget, objective, solver, formulation).replicas
+                for scored_by in FORMULATIONS:
+                    expected, realised = (_mean_value(tables[scored_by, truth], replicas) for truth in (False, True))
+                    about = (objective, formulation, solver, budget, window.name, scored_by)
+                    rows.append((*about, expected, realised))
+    key = ("objective", "formulation", "solver", "capacity_cores", "window", "scored_by")
+    return pd.DataFrame(rows, columns=(*key, "expected", "realised"))
 
 
-def compare_scales(
-    window: Window, counts, *, replicas_per_job=3.2, objective="Sum", groups=10, cobyla_up_to=20, seed=0
-):
-    """Exact, hierarchical and COBYLA as the number of jobs grows: columns as in `compare_solvers`, formulation relaxed.
+def compare_scales(window: Window, counts: Iterable[int], *, groups: int = 10, cobyla_up_to: int = 20) -> pd.DataFrame:
+    """Exact, hierarchical and COBYLA on Sum as the number of jobs grows: COLUMNS as in `compare_solvers`, relaxed.
 
-    Here `seconds` is for the whole decision, tables included (with the curves of the queues at hand, as in a running
-    controller). COBYLA alone is asked up to `cobyla_up_to` jobs, and in groups up to `groups` times that.
+    `seconds` is for the complete decision with its tables; the curves of the queues are cached, as in a running controller.
+    COBYLA solves up to `cobyla_up_to` jobs at once, and in groups up to `groups` times that number.
     """
-    import pandas as pd
-
     rows = []
     for count in counts:
-        large = enlarged(window, count, seed=seed)
-        budget = int(replicas_per_job * count)
+        large, budget = larger_window(window, count), int(REPLICAS_PER_JOB * count)
 
-        def flat(solver, large=large, budget=budget):
-            return solve(table_of(large, budget, objective, "relaxed"), budget, objective, solver)
+        def at_once(solver: str, large: Window = large, budget: int = budget) -> Allocation:
+            return solve(large.table(budget, "Sum", "relaxed"), budget, "Sum", solver)
 
-        def grouped(solver, large=large, budget=budget):
+        def grouped(solver: str, large: Window = large, budget: int = budget) -> Allocation:
             return solve_hierarchical(
-                large.jobs,
-                large.rates_rps,
-                large.running,
-                budget,
-                groups=min(len(large.jobs), groups),
-                objective=objective,
-                solver=solver,
+                large.jobs, large.rates_rps, large.running, budget, groups=min(len(large.jobs), groups), solver=solver
             )
 
-        asked = [(flat, "exact"), (grouped, "exact")]
-        asked += [(flat, "cobyla")] if count <= cobyla_up_to else []
-        asked += [(grouped, "cobyla")] if count <= groups * cobyla_up_to else []
-        best = flat("exact").value
-        for ask, solver in asked:
+        cases = [(at_once, "exact"), (grouped, "exact")]
+        cases += [(at_once, "cobyla")] if count <= cobyla_up_to else []
+        cases += [(grouped, "cobyla")] if count <= groups * cobyla_up_to else []
+        optimum = at_once("exact").value
+        for method, solver in cases:
             if solver == "exact":
-                ask(solver)
-            started = time.process_time()
-            found = ask(solver)
-            seconds = time.process_time() - started
-            gap = (best - found.value) / max(abs(best), 1e-9)
-            rows.append(
-                (objective, "relaxed", found.solver, count, budget, large.name, found.value, best, gap, seconds, 0.0)
-            )
+                method(solver)  # compile and fill caches before the clock runs
+            answer, seconds = _timed(lambda: method(solver))  # noqa: B023
+            about = ("Sum", "relaxed", answer.solver, count, budget, large.name)
+            rows.append((*about, answer.value, optimum, _gap(optimum, answer), seconds, 0.0))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def score_spare(windows, budgets, *, heavier=1.3, latency_model="half-mmc"):
-    """What is left after the optimum of Sum: kept idle, taken back (`shrink`), or given away (`spread_spare`).
+def score_spare(windows: Iterable[Window], budgets: Iterable[int]) -> pd.DataFrame:
+    """Uses of the replicas that the optimum of Sum leaves: none ("as solved"), `shrink`, or `spread_spare`.
 
-    Columns replicas, window, spare, replicas_used, realised: mean relaxed utility over jobs and minutes under the true rates.
-    The spare replicas go where they help most at `heavier` times the forecast rates.
+    Spread replicas go where they help most at HEAVIER times the forecast rates.
+
+    Returns
+    -------
+    capacity_cores, window, spare (the use), replicas_used, realised: mean relaxed utility under the actual rates.
     """
-    import pandas as pd
-
     rows = []
-    for budget in budgets:
-        for window in windows:
-            table = table_of(window, budget, "Sum", "relaxed", latency_model=latency_model)
-            heavy = table_of(
-                replace(window, rates_rps=heavier * window.rates_rps),
-                budget,
-                "Sum",
-                "relaxed",
-                latency_model=latency_model,
-            )
-            judge = table_of(window, budget, "Sum", "relaxed", latency_model=latency_model, truth=True).value
-            plan = solve(table, budget)
-            answers = {
-                "as solved": plan,
-                "shrink": shrink(table, plan, budget),
-                "spread": spread_spare(heavy, plan, budget),
-            }
-            for name, found in answers.items():
-                column = np.minimum(found.replicas, judge.shape[1] - 1)
-                realised = judge[np.arange(len(column)), column].mean()
-                rows.append((budget, window.name, name, int(found.replicas.sum()), realised))
-    return pd.DataFrame(rows, columns=SPARE)
+    for budget, window in product(budgets, list(windows)):
+        heavy = replace(window, rates_rps=HEAVIER * window.rates_rps)
+        table, heavy_table = (one.table(budget, "Sum", "relaxed") for one in (window, heavy))
+        actual = window.table(budget, "Sum", "relaxed", truth=True)
+        plan = solve(table, budget)
+        answers = {
+            "as solved": plan,
+            "shrink": shrink(table, plan, budget),
+            "spread": spread_spare(heavy_table, plan, budget),
+        }
+        for use, answer in answers.items():
+            used, realised = int(answer.replicas.sum()), _mean_value(actual, answer.replicas)
+            rows.append((budget, window.name, use, used, realised))
+    return pd.DataFrame(rows, columns=("capacity_cores", "window", "spare", "replicas_used", "realised"))
+
+
+def _solve(table: UtilityTable, budget: int, objective: str, solver: str, formulation: str) -> Allocation:
+    """Solve; a continuous method on a step function gets the paper's plateaus."""
+    options = {"plateau": True} if solver in METHODS and formulation == "precise" else {}
+    return solve(table, budget, objective, solver, **options)
+
+
+def _mean_value(table: UtilityTable, replicas: np.ndarray) -> float:
+    """Mean utility over jobs; a table may end early, where one replica more changes nothing."""
+    return table.value[np.arange(len(replicas)), np.minimum(replicas, table.columns)].mean()
+
+
+def _gap(optimum: float, answer: Allocation) -> float:
+    return (optimum - answer.value) / max(abs(optimum), TOLERANCE)
+
+
+def _timed(action: Callable[[], Any]) -> tuple[Any, float]:
+    """The result and its CPU seconds."""
+    started = time.process_time()
+    result = action()
+    return result, time.process_time() - started

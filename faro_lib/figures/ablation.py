@@ -13,7 +13,7 @@ from faro_lib.figures.style import COLOURS, LIMIT, PAGE_IN, PUBLISHED, legend_ab
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-EDITION_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
+SOURCE_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
 
 COSTLY = 0.02  # a step that loses no more than this is not said to cost anything
 
@@ -31,7 +31,7 @@ def published_ablation(path, steps: dict[str, str], environment: str = "simulati
     return pd.DataFrame(
         {
             "variant": table["system"].map(steps),
-            "capacity_cores": table["capacity_cores"],
+            "capacity_cores": table["replicas"],
             "lost_utility": table["lost_cluster_utility_mean"],
             "slo_violation_rate": table["slo_violation_rate_mean"],
         }
@@ -43,7 +43,7 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
 
     Parameters
     ----------
-    summary : columns variant, edition, replicas, trial, lost_utility; bars are means, whiskers standard deviations.
+    summary : columns variant, source, capacity_cores, trial, lost_utility; bars are means, whiskers standard deviations.
     limit : columns replicas, lost_utility.
     published : columns variant, replicas, lost_utility, or None.
     """
@@ -52,7 +52,7 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
     from matplotlib.patches import Patch
 
     names = list(dict.fromkeys(summary["variant"]))
-    editions = summary.drop_duplicates("variant").set_index("variant")["edition"]
+    sources = summary.drop_duplicates("variant").set_index("variant")["source"]
     sizes = sorted(summary["capacity_cores"].unique(), reverse=True)
     figure, axes = plt.subplots(1, len(sizes), figsize=(PAGE_IN, 0.7 + 0.2 * len(names)), sharey=True, squeeze=False)
     for axis, size in zip(axes[0], sizes):
@@ -63,14 +63,14 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
         draw_rows(
             axis,
             here,
-            [EDITION_COLOURS[editions[name]] for name in names],
+            [SOURCE_COLOURS[sources[name]] for name in names],
             published=beside,
             limit=limit.loc[limit["capacity_cores"] == size, "lost_utility"].mean(),
         )
         axis.set(title=f"{size:g} replicas", xlabel="lost cluster utility")
     handles = [
-        Patch(facecolor=EDITION_COLOURS["paper"], edgecolor="black", label="the paper's steps"),
-        Patch(facecolor=EDITION_COLOURS["ours"], edgecolor="black", label="our steps"),
+        Patch(facecolor=SOURCE_COLOURS["paper"], edgecolor="black", label="the paper's steps"),
+        Patch(facecolor=SOURCE_COLOURS["ours"], edgecolor="black", label="our steps"),
         Line2D([], [], color=LIMIT, linestyle="--", label="clairvoyant limit"),
     ]
     if published is not None:
@@ -83,15 +83,15 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
 
 
 def caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
-    """Where it begins and ends at each size, and which step of each edition gains most."""
+    """Where it begins and ends at each size, and which step of each source gains most."""
     mean = summary.groupby(["capacity_cores", "variant"], sort=False)["lost_utility"].mean()
-    editions = summary.drop_duplicates("variant").set_index("variant")["edition"]
+    sources = summary.drop_duplicates("variant").set_index("variant")["source"]
     said = []
     for size in dict.fromkeys(summary["capacity_cores"]):
         lost = mean[size]
         gain = -lost.diff()
-        last = editions[editions == "paper"].index[-1]
-        ours = gain[editions[editions == "ours"].index]
+        last = sources[sources == "paper"].index[-1]
+        ours = gain[sources[sources == "ours"].index]
         said.append(
             f"at {size:g} replicas from {lost.iloc[0]:.2f} to {lost[last]:.2f} by the paper's steps and to "
             f"{lost.iloc[-1]:.2f} by ours, of which {ours.idxmax().removeprefix('+ ')} gains most ({ours.max():.2f})"

@@ -70,6 +70,6 @@ def bars(curve: pd.DataFrame, notes: dict[int, str], width: int = 40) -> str:
     for row in curve.itertuples():
         eighths = max(round(8 * width * row.slo_violation_rate / most), int(row.slo_violation_rate > 0))
         bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-        note = f"  <- {notes[row.replicas]}" if row.replicas in notes else ""
-        lines.append(f"{row.replicas:8d}  {bar} {100 * row.slo_violation_rate:.1f} %{note}")
+        note = f"  <- {notes[row.capacity_cores]}" if row.capacity_cores in notes else ""
+        lines.append(f"{row.capacity_cores:8d}  {bar} {100 * row.slo_violation_rate:.1f} %{note}")
     return "\n".join(lines)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from faro_lib.figures.style import PAGE_IN, colour, legend_above
-from faro_lib.metrics.recovery import STEP_S, Recorded, recovery_s
+from faro_lib.metrics.frames import Tables
+from faro_lib.metrics.recovery import STEP_S, recovery_s
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ SHARES = {"in_time": ("in time", "#0072B2"), "slo_missed": ("slo_missed", "#EABA
 FAILED = ("failed", "#000000")
 
 
-def on_a_node(tables: Recorded) -> Figure:
+def on_a_node(tables: Tables) -> Figure:
     """Violations of every trial by policy; requests by outcome and replicas around the loss of a worker in the last trial."""
     from matplotlib import pyplot as plt
 
@@ -41,7 +42,7 @@ def on_a_node(tables: Recorded) -> Figure:
     right.set(xlabel="seconds; a worker is deleted at the dotted line", ylabel="requests/s", ylim=(0, None))
     beside = right.twinx()
     beside.step(
-        last["second"], last["capacity_cores"], where="post", color="black", linestyle="--", label="capacity_cores"
+        last["second"], last["replicas"], where="post", color="black", linestyle="--", label="replicas"
     )
     beside.set(ylabel="replicas that serve", ylim=(0, None))
     beside.grid(visible=False)
@@ -50,7 +51,7 @@ def on_a_node(tables: Recorded) -> Figure:
     return figure
 
 
-def on_a_node_caption(tables: Recorded) -> str:
+def on_a_node_caption(tables: Tables) -> str:
     """What ran on what, who violated how much in which trial, and how long the loss of a worker lasted."""
     by_policy = tables.summary.groupby("policy", sort=False)["slo_violation_rate"]
     said = ", ".join(f"{policy} {100 * rates.mean():.1f} %" for policy, rates in by_policy)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from faro_lib.experiments.live import LIVE, SIMULATION, lost_utility_error, pairs, ranking_distance
 from faro_lib.figures.captions import NONE_PUBLISHED
 from faro_lib.figures.comparison import MEASURES
 from faro_lib.figures.style import PAGE_IN, colour, legend_above
+from faro_lib.metrics.agreement import LIVE, SIMULATION, lost_utility_error, pairs, ranking_distance
 
 # Of lines: live, in simulation.
 STYLES: tuple[tuple[Literal["-", "--"], str], ...] = (("-", "o"), ("--", "x"))

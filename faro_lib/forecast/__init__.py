@@ -1,4 +1,4 @@
-"""Forecasts of requests per minute as sample paths: fit offline, update and sample online in milliseconds.
+"""Forecasts of requests per minute as sample paths: fit offline, then update and sample in milliseconds.
 
 >>> forecaster = fit("ar", traces)                                  # doctest: +SKIP
 >>> forecaster = forecaster.start(minute_of_day=0)                  # doctest: +SKIP
@@ -7,37 +7,13 @@
 (2, 100, 7)
 """
 
-from faro_lib.forecast import (
-    autoets,
-    autoregression,
-    kalman,
-    naive,
-    oracle,
-    posterior,
-)  # each registers its forecasters
+from faro_lib.forecast import autoets, autoregression, kalman, naive, oracle, posterior  # noqa: F401, each registers
 from faro_lib.forecast.conformal import Recalibrated, recalibrated
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters, register
 from faro_lib.forecast.posterior import Posterior, bayes_forecaster, load_posterior, save_posterior
 from faro_lib.forecast.rolling import rolling
 
 __all__ = [
-    "CONTEXT_MINUTES",
-    "HORIZON_MINUTES",
-    "Forecaster",
-    "Posterior",
-    "Recalibrated",
-    "autoets",
-    "autoregression",
-    "bayes_forecaster",
-    "fit",
-    "forecasters",
-    "kalman",
-    "load_posterior",
-    "naive",
-    "oracle",
-    "posterior",
-    "recalibrated",
-    "register",
-    "rolling",
-    "save_posterior",
-]
+    "CONTEXT_MINUTES", "HORIZON_MINUTES", "Forecaster", "Posterior", "Recalibrated", "bayes_forecaster", "fit",
+    "forecasters", "load_posterior", "recalibrated", "register", "rolling", "save_posterior",
+]  # fmt: skip

@@ -1,79 +1,34 @@
-"""Autoregression on log counts around a day shape: pooled coefficients by ridge, sample paths by simulation."""
+"""Autoregression of log counts around a day shape: pooled coefficients by ridge, sample paths by simulation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import (
-    CONTEXT_MINUTES,
-    HORIZON_MINUTES,
-    Forecaster,
-    check_horizon,
-    job_names,
-    register,
-    reindex,
-    training_counts,
-)
-from faro_lib.forecast.regression import shapes_of_other_days
+from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, register, training_counts
+from faro_lib.forecast.regression import shapes_of_other_days, windows
 from faro_lib.workload import Traces
 
-
-def harmonics(day_minutes: int, order: int) -> np.ndarray:
-    """Cosines and sines of the day, shape (day_minutes, 1 + 2 x order), a constant first.
-
-    >>> harmonics(4, 1).round(6).tolist()
-    [[1.0, 1.0, 0.0], [1.0, 0.0, 1.0], [1.0, -1.0, 0.0], [1.0, -0.0, -1.0]]
-    """
-    angle = 2 * np.pi * np.arange(day_minutes)[:, None] * np.arange(1, order + 1) / day_minutes
-    return np.concatenate([np.ones((day_minutes, 1)), np.cos(angle), np.sin(angle)], axis=1)
-
-
-def simulate(start, known, coefficients, errors):
-    """Continue the paths y[t] = sum_l coefficients[l] y[t-l] + errors[t], with known minutes held at what was seen.
-
-    Parameters
-    ----------
-    start : the CONTEXT_MINUTES values before the first simulated one, shape (lags, jobs, samples), oldest first.
-    known : values that have been seen, NaN where not, shape (minutes, jobs); the rest is simulated.
-    coefficients : oldest lag first, broadcasts to (lags, jobs, samples), or of shape (lags,).
-    errors : shape (minutes, jobs, samples).
-
-    Returns
-    -------
-    array of shape (minutes, jobs, samples).
-    """
-    lags = start.shape[0]
-    path = np.concatenate([start, errors]).astype(np.float32)
-    for t in range(lags, len(path)):
-        past = path[t - lags : t]
-        if coefficients.ndim == 1:
-            path[t] += np.tensordot(coefficients, past, axes=1)
-        else:
-            path[t] += np.einsum("ljs,ljs->js", np.broadcast_to(coefficients, past.shape), past)
-        seen = known[t - lags]
-        if not np.isnan(seen).all():
-            path[t] = np.where(np.isnan(seen)[:, None], path[t], seen[:, None])
-    return path[lags:]
+RIDGE = 10.0
+ERROR_ROWS = 2000  # minutes of training errors that are kept, evenly spaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Autoregression(Forecaster):
-    """Log counts as a day shape plus an autoregression that all jobs share; errors drawn from the training days.
+    """Log counts as a day shape plus an autoregression that all jobs share, with errors of the training days.
 
     y = log(1 + x) - shape[job, minute];  y[t] = sum_l a[l] y[t-l] + e[t].
 
-    A row of errors is one minute of all jobs, so what jobs have in common stays in the paths. Missing minutes are
-    simulated like the future ones, between the minutes that are known. A job that was never seen has a flat day
-    at its own level.
+    A draw of errors is one training minute of all jobs, which keeps their correlation in the paths.
+    Missing minutes are simulated like future ones, between the known minutes.
 
     Attributes
     ----------
-    shape : shape (jobs, day_minutes); NaN for a job never seen.
+    shape : shape (jobs, day_minutes).
     coefficients : shape (lags,), oldest first.
-    errors : shape (draws, jobs).
-    spread : standard deviation of y over the training days, shape (jobs,): what is known before the first minute.
+    errors : shape (rows, jobs).
+    spread : standard deviation of y over the training days, shape (jobs,); the prior of the first minute.
     """
 
     shape: np.ndarray
@@ -82,48 +37,23 @@ class Autoregression(Forecaster):
     spread: np.ndarray
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
-        check_horizon(horizon, n)
+        self.check_horizon(horizon, n)
         rng = self.rng()
-        y = np.log1p(self.counts) - self._shape(-self.counts.shape[1], 0)
-        start, known = context(y, self.spread, rng.standard_normal((len(self.jobs), n)))
+        y = np.log1p(self.counts) - self.shape[:, self.minutes_ahead(-self.counts.shape[1], 0)]
+        start, known = simulation_start(y, self.spread, rng.standard_normal((len(self.jobs), n)))
         known = np.concatenate([known, np.full((horizon, len(self.jobs)), np.nan)])
         rows = rng.integers(len(self.errors), size=(len(known), n))
-        paths = simulate(start, known, self.coefficients, self.errors[rows].transpose(0, 2, 1))[-horizon:]
-        shape = self._shape(0, horizon)
-        return np.expm1(bounded(paths + shape.T[:, :, None], self.counts)).transpose(1, 2, 0)
-
-    def _shape(self, first: int, last: int) -> np.ndarray:
-        """Day shape over minutes first..last, (jobs, minutes); a job never seen is flat at its own level."""
-        shape = self.shape[:, self.minutes_ahead(first, last)]
-        if not np.isnan(shape).any():
-            return shape
-        seen = ~np.isnan(self.counts)
-        own = np.where(seen, np.log1p(np.where(seen, self.counts, 0)), 0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
-        pooled = np.nanmean(self.shape) if not np.isnan(self.shape).all() else 0.0
-        return np.where(np.isnan(shape), np.where(seen.any(axis=1), own, pooled)[:, None], shape)
-
-    def for_jobs(self, names, new_jobs: str = "error") -> Autoregression:
-        """The same for other jobs; with `new_jobs="pooled"` one that was never seen gets the pooled prior."""
-        index = reindex(names, self.jobs, new_jobs)
-        new = index < 0
-        errors = self.errors[:, index].copy()
-        everyone = self.errors.ravel()
-        errors[:, new] = everyone[
-            np.random.default_rng(self.seed).integers(everyone.size, size=(len(errors), new.sum()))
-        ]
-        shape = np.where(new[:, None], np.nan, self.shape[index])
-        spread = np.where(new, np.sqrt(np.mean(self.spread**2)) + np.nanstd(self.shape), self.spread[index])
-        return replace(
-            self, jobs=tuple(names), shape=shape, errors=errors, spread=spread, counts=np.empty((0, 0)), seen=0
-        )
+        paths = _continue(start, known, self.coefficients, self.errors[rows].transpose(0, 2, 1))[-horizon:]
+        shape = self.shape[:, self.minutes_ahead(0, horizon)]
+        return np.expm1(_bounded(paths + shape.T[:, :, None], self.counts)).transpose(1, 2, 0)
 
 
-def context(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where a simulation has to begin, and what it must hold on to, given a history with gaps.
+def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lags from which a simulation starts, and the known minutes that it must reproduce.
 
-    Without gaps in the last CONTEXT_MINUTES minutes it begins with the minute to come. Otherwise it begins at the earliest
-    gap, and what lies before it is filled: backwards with the first known deviation from the day shape, forwards with
-    the last one; a job of which nothing is known stands off its day shape by a normal deviation of `spread`.
+    If the last CONTEXT_MINUTES minutes have no gap, the simulation starts with the coming minute.
+    Otherwise it starts at the earliest gap. Gaps in the lags before that are filled forwards with the last
+    known value, or backwards with the first; a job without any known minute gets normal draws of its `spread`.
 
     Parameters
     ----------
@@ -134,76 +64,76 @@ def context(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.n
     Returns
     -------
     start : shape (CONTEXT_MINUTES, jobs, samples).
-    known : shape (minutes to simulate before the minute to come, jobs), NaN where missing.
+    known : shape (minutes to simulate before the coming minute, jobs), NaN where missing.
     """
     missing = np.isnan(y)
     recent = missing[:, CONTEXT_MINUTES:].any(axis=0)
     gap = CONTEXT_MINUTES - int(np.argmax(recent)) if recent.any() else 0
     first = y.shape[1] - gap - CONTEXT_MINUTES
-    before = y[:, first : first + CONTEXT_MINUTES]
-    start = np.repeat(filled(before, y)[:, :, None], normal.shape[1], axis=2) if gap else before[:, :, None]
-    nothing = missing.all(axis=1)
-    if nothing.any():
-        start[nothing] = (spread[nothing, None] * normal[nothing])[:, None, :]
+    lags = y[:, first : first + CONTEXT_MINUTES]
+    start = np.repeat(_filled(lags, y)[:, :, None], normal.shape[1], axis=2) if gap else lags[:, :, None]
+    unknown = missing.all(axis=1)
+    if unknown.any():
+        start[unknown] = (spread[unknown, None] * normal[unknown])[:, None, :]
     start = np.broadcast_to(start, (*start.shape[:2], normal.shape[1])).transpose(1, 0, 2)
     return start, y[:, y.shape[1] - gap :].T
 
 
-def filled(window: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`window` (jobs, minutes) with gaps filled by the value before them, else by the first one of `whole`."""
-    known = ~np.isnan(window)
-    latest = np.maximum.accumulate(np.where(known, np.arange(window.shape[1]), -1), axis=1)
-    rows = np.arange(len(window))[:, None]
-    first = np.nan_to_num(whole[rows[:, 0], np.argmax(~np.isnan(whole), axis=1)])
-    return np.where(latest >= 0, window[rows, latest], first[:, None])
+def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
+    """`lags` (jobs, minutes) with gaps filled by the value before them, else by the first one of `history`."""
+    known = ~np.isnan(lags)
+    latest = np.maximum.accumulate(np.where(known, np.arange(lags.shape[1]), -1), axis=1)
+    rows = np.arange(len(lags))[:, None]
+    first = np.nan_to_num(history[rows[:, 0], np.argmax(~np.isnan(history), axis=1)])
+    return np.where(latest >= 0, lags[rows, latest], first[:, None])
 
 
-def bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Log counts (minutes, jobs, samples) between an empty minute and ten times the most that was seen."""
-    seen = np.where(np.isnan(counts), 0, counts).max(axis=1)
-    most = np.log1p(np.where(seen > 0, np.maximum(10 * seen, 100), 1e6))
-    return np.clip(log_counts, 0, most[None, :, None])
+def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Continue y[t] = sum_l coefficients[l] y[t-l] + errors[t] from `start`; known minutes keep their value.
+
+    Shapes: start (lags, jobs, samples), known (minutes, jobs) with NaN where a minute is simulated,
+    coefficients (lags,), errors and result (minutes, jobs, samples).
+    """
+    lags = len(start)
+    path = np.concatenate([start, errors]).astype(np.float32)
+    for t in range(lags, len(path)):
+        path[t] += np.tensordot(coefficients, path[t - lags : t], axes=1)
+        minute = known[t - lags]
+        if not np.isnan(minute).all():
+            path[t] = np.where(np.isnan(minute)[:, None], path[t], minute[:, None])
+    return path[lags:]
+
+
+def _bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Log counts (minutes, jobs, samples), clipped to at most ten times the largest known count."""
+    largest = np.where(np.isnan(counts), 0, counts).max(axis=1)
+    limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))
+    return np.clip(log_counts, 0, limit[None, :, None])
 
 
 @register("ar")
-def pooled_ar(
-    traces: Traces, *, seed: int = 0, sample: int = 0, order: int | None = None, ridge: float = 10.0, draws: int = 2000
-) -> Autoregression:
-    """Pooled ridge autoregression on log counts: a = (Z'Z + ridge I)^-1 Z'y over all jobs, days and phases.
+def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
+    """Pooled ridge autoregression on log counts: a = (Z'Z + RIDGE I)^-1 Z'y over all jobs, days and phases.
 
-    In the fit a day's shape is that of the other days, which is what a forecaster could have known.
-
-    Parameters
-    ----------
-    sample : the phase of the days to be forecast, whose shape is kept.
-    order : harmonics that smooth the day shape; None takes the mean of each minute as it is.
-    draws : minutes of errors to keep, thinned evenly.
+    The fit takes the mean of the *other* days as a day's shape, which is what a forecaster could have
+    known; forecasts take the mean of all days at phase 0.
     """
     log_counts = np.log1p(training_counts(traces))
     _, phases, jobs, minutes = log_counts.shape
-    if not 0 <= sample < phases:
-        raise ValueError(f"sample={sample} is not a phase of the training days; there are 0 to {phases - 1}")
-
-    def smooth(shape):
-        if order is None:
-            return shape
-        basis = harmonics(minutes, order)
-        return shape @ basis @ np.linalg.inv(basis.T @ basis) @ basis.T
-
-    y = log_counts - np.stack([smooth(shapes_of_other_days(log_counts[:, p])) for p in range(phases)], axis=1)
-    windows = np.lib.stride_tricks.sliding_window_view(y, CONTEXT_MINUTES + 1, axis=-1)
-    rows = windows.reshape(-1, CONTEXT_MINUTES + 1)
+    y = log_counts - np.stack([shapes_of_other_days(log_counts[:, p]) for p in range(phases)], axis=1)
+    runs = windows(y, CONTEXT_MINUTES + 1)
+    rows = runs.reshape(-1, CONTEXT_MINUTES + 1)
     lags, target = rows[:, :-1], rows[:, -1]
-    coefficients = np.linalg.solve(lags.T @ lags + ridge * np.eye(CONTEXT_MINUTES), lags.T @ target)
-    errors = windows[..., -1] - windows[..., :-1] @ coefficients  # (days, phases, jobs, minutes)
+    coefficients = np.linalg.solve(lags.T @ lags + RIDGE * np.eye(CONTEXT_MINUTES), lags.T @ target)
+    errors = runs[..., -1] - runs[..., :-1] @ coefficients  # (days, phases, jobs, minutes)
     errors = np.moveaxis(errors, 2, -1).reshape(-1, jobs)
-    errors = errors[:: max(1, len(errors) // draws)]
+    errors = errors[:: max(1, len(errors) // ERROR_ROWS)]
     errors -= errors.mean(axis=0)
     return Autoregression(
-        jobs=job_names(traces),
+        jobs=traces.names,
         seed=seed,
         day_minutes=minutes,
-        shape=smooth(log_counts[:, sample].mean(axis=0)),
+        shape=log_counts[:, 0].mean(axis=0),
         coefficients=coefficients.astype(np.float32),
         errors=errors.astype(np.float32),
         spread=y.std(axis=(0, 1, 3)),

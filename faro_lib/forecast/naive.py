@@ -1,4 +1,4 @@
-"""Forecasts without a model: the last minute, and the same minute of other days."""
+"""Naive forecasts: the last minute repeated, and the same minutes of other days."""
 
 from __future__ import annotations
 
@@ -6,59 +6,53 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import (
-    HORIZON_MINUTES,
-    Forecaster,
-    check_horizon,
-    job_names,
-    last_known,
-    register,
-    training_counts,
-)
+from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, training_counts
 from faro_lib.workload import Traces
+
+ERROR_MINUTES = 15  # horizon up to which errors are learnt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence(Forecaster):
-    """The last minute goes on, with the errors that this made on the training days.
+    """The last minute repeated, with the errors that this made on the training days.
 
-    x[t+h] = x[t] + e[h], with e a whole path of errors (all jobs at once) drawn from the training days.
+    x[t+h] = x[t] + e[h], with e a path of errors (all jobs together) drawn from the training days.
 
     Attributes
     ----------
-    errors : shape (draws, jobs, minutes), x[t+h] - x[t] on the training days; one row keeps minutes and jobs together.
-    level : requests per minute when nothing is known yet, shape (jobs,).
+    errors : x[t+h] - x[t] on the training days, shape (draws, jobs, minutes).
+    level : requests per minute before the first count, shape (jobs,).
     """
 
     errors: np.ndarray
     level: np.ndarray
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
-        check_horizon(horizon, n)
+        self.check_horizon(horizon, n)
         rows = self.rng().integers(len(self.errors), size=n)
-        # Beyond the horizon of the errors the last one stands.
-        minutes = np.minimum(np.arange(horizon), self.errors.shape[2] - 1)
+        minutes = np.minimum(np.arange(horizon), self.errors.shape[2] - 1)  # further ahead, the last error is repeated
         errors = self.errors[rows][:, :, minutes].transpose(1, 0, 2)
-        return np.maximum(last_known(self.counts, self.level)[:, None, None] + errors, 0)
+        return np.maximum(self.last_known(self.level)[:, None, None] + errors, 0)
 
     def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
-        return np.repeat(last_known(self.counts, self.level)[:, None], horizon, axis=1)
+        return np.repeat(self.last_known(self.level)[:, None], horizon, axis=1)
 
 
 @register("persistence")
-def persistence(traces: Traces, *, seed: int = 0, horizon: int = 15) -> Persistence:
-    """Persistence with empirical errors up to `horizon` minutes ahead."""
+def persistence(traces: Traces, *, seed: int = 0) -> Persistence:
+    """Persistence with empirical errors up to ERROR_MINUTES ahead."""
     train = training_counts(traces)
-    last = train.shape[-1] - horizon
-    errors = np.stack([train[..., h : last + h] - train[..., :last] for h in range(1, horizon + 1)], axis=-1)
-    errors = np.moveaxis(errors, 3, 2).reshape(-1, train.shape[2], horizon)  # (days x samples x origins, jobs, minutes)
+    last = train.shape[-1] - ERROR_MINUTES
+    errors = np.stack([train[..., h : last + h] - train[..., :last] for h in range(1, ERROR_MINUTES + 1)], axis=-1)
+    errors = np.moveaxis(errors, 3, 2)  # (days, samples, origins, jobs, minutes)
+    errors = errors.reshape(-1, *errors.shape[-2:])
     level = train.mean(axis=(0, 1, 3))
-    return Persistence(jobs=job_names(traces), seed=seed, day_minutes=train.shape[-1], errors=errors, level=level)
+    return Persistence(jobs=traces.names, seed=seed, day_minutes=train.shape[-1], errors=errors, level=level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seasonal(Forecaster):
-    """A day like one of the training days: a sample path is what followed this minute on a day drawn at random.
+    """Seasonal naive: a sample path is what followed this minute on a random training day.
 
     Attributes
     ----------
@@ -68,7 +62,7 @@ class Seasonal(Forecaster):
     days: np.ndarray
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
-        check_horizon(horizon, n)
+        self.check_horizon(horizon, n)
         rows = self.rng().integers(len(self.days), size=n)
         return self.days[:, :, self.minutes_ahead(0, horizon)][rows].transpose(1, 0, 2)
 
@@ -81,4 +75,4 @@ def seasonal(traces: Traces, *, seed: int = 0) -> Seasonal:
     """Seasonal naive over all training days."""
     train = training_counts(traces)
     days = train.reshape(-1, *train.shape[2:])
-    return Seasonal(jobs=job_names(traces), seed=seed, day_minutes=train.shape[-1], days=days)
+    return Seasonal(jobs=traces.names, seed=seed, day_minutes=train.shape[-1], days=days)

@@ -1,4 +1,4 @@
-"""A forecaster that knows what comes, but for an error of a given size: the bound that no forecast passes."""
+"""A forecaster that knows the future up to an error of a given size: the bound on any forecast."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, check_horizon, register
+from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register
 from faro_lib.workload import Traces, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oracle(Forecaster):
-    """The truth times a lognormal error of mean 1; it knows how large its error is.
+    """The truth times a lognormal error of mean 1, whose size the sample paths know.
 
-    Each minute and job the whole horizon is off by one factor, exp(s z - s^2 / 2) with s^2 = log(1 + error^2), and the
-    sample paths spread around that by as much again. Errors of different minutes and jobs are independent.
+    In each minute one factor per job scales the horizon, exp(s z - s^2 / 2) with s^2 = log(1 + error^2),
+    and the sample paths spread around that by as much again. Errors of different minutes and jobs are
+    independent.
 
     Attributes
     ----------
-    truth : requests per minute, shape (jobs, minutes); beyond its end its last minute stands.
-    error : standard deviation of the factor, relative: 0.2 = 20 %.
+    truth : requests per minute, shape (jobs, minutes); its last minute is repeated beyond its end.
+    error : relative standard deviation of the factor: 0.2 = 20 %.
     """
 
     truth: np.ndarray
     error: float = 0.0
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
-        check_horizon(horizon, n)
+        self.check_horizon(horizon, n)
         paths = np.repeat(self._truth_ahead(horizon)[:, None], n, axis=1)
         if self.error == 0:
             return paths
-        # The factor of this minute first, so that it is the same however many paths are drawn.
+        # The common factor is drawn first, so that it does not depend on the number of paths.
         rng, jobs = self.rng(), len(self.jobs)
         return paths * self._factor(rng, (jobs, 1, 1)) * self._factor(rng, (jobs, n, 1))
 
@@ -39,9 +40,9 @@ class Oracle(Forecaster):
         return Forecaster.mean(self, horizon) if self.error else self._truth_ahead(horizon)
 
     def _truth_ahead(self, horizon):
-        """Requests per minute (jobs, horizon) from the minute to come on; minutes count from where the day began."""
-        to_come = (self.minute_of_day - self.seen) % self.day_minutes + self.seen
-        minutes = np.minimum(to_come + np.arange(horizon), self.truth.shape[1] - 1)
+        """Requests per minute (jobs, horizon) from the coming minute on, counted from the start of the day."""
+        coming = (self.minute_of_day - self.minutes_seen) % self.day_minutes + self.minutes_seen
+        minutes = np.minimum(coming + np.arange(horizon), self.truth.shape[1] - 1)
         return self.truth[:, minutes].astype(float)
 
     def _factor(self, rng, shape):
@@ -63,6 +64,6 @@ def oracle(workload: Workload, error: float = 0.0, seed: int = 0) -> Oracle:
 
 
 @register("oracle")
-def oracle_of(traces: Traces, *, seed: int = 0, sample: int = 0, error: float = 0.0) -> Oracle:
-    """The oracle of phase `sample` of the evaluation day."""
-    return oracle(traces.workload(sample=sample), error, seed)
+def oracle_of(traces: Traces, *, seed: int = 0) -> Oracle:
+    """The oracle of the evaluation day."""
+    return oracle(traces.workload(), seed=seed)

@@ -1,12 +1,12 @@
-"""The regression behind the Bayesian forecaster: from counts to features, shared by the fit and by the online paths.
+"""The regression behind the Bayesian forecaster: features from counts, for the fit and for the online paths.
 
-On the square-root scale, where counts have an even spread (Anscombe 1948), in units of the job's own level:
+On the square-root scale, where counts have an even spread (Anscombe 1948), in units of the job's level:
 
     y[t] = sqrt(x[t] + 3/8) / unit,   z[t] = y[t] - shape[t]
     z[t] = sum_l a[l] z[t-l] + sum_k b[k] (shape[t-k] - 1) + c + exp(s + g v[t]) e[t],   e Student-t
 
-with shape[t] the mean of y at that minute over other days, l = 1..15, k = 0..15, and v[t] the log of how much z has
-moved from minute to minute lately.
+with shape[t] the mean of y at that minute over other days, l = 1..15, k = 0..15, and v[t] the log of the
+recent movement of z.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES
 
 ANSCOMBE = 3 / 8
-RECENT_MIN = 5  # minutes whose movement tells the spread of the next one
-LEAST_MOVE = 0.01  # of the job's level; keeps the log of a standing trace finite
-USUAL_MOVE = 0.04  # centre of the log movement
+RECENT_MINUTES = 5  # minutes whose movement predicts the spread of the next one
+MIN_MOVEMENT = 0.01  # of the job's level; keeps the log of a constant trace finite
+USUAL_MOVEMENT = 0.04  # centre of the log movement
 
 
 def root(counts):
@@ -39,12 +39,12 @@ def from_root(y):
     return np.maximum(np.square(np.maximum(y, 0)) - ANSCOMBE, 0)
 
 
-def movement(z, axis: int = -1):
-    """v = log of the mean absolute step of z over its last RECENT_MIN steps, centred at the usual movement.
+def movement(z: np.ndarray, axis: int = -1) -> np.ndarray:
+    """v = log of the mean absolute step of z over its last RECENT_MINUTES steps, centred at the usual movement.
 
-    `z` holds the last RECENT_MIN + 1 minutes along `axis`.
+    `z` has the last RECENT_MINUTES + 1 minutes along `axis`.
     """
-    return np.log((np.abs(np.diff(z, axis=axis)).mean(axis=axis) + LEAST_MOVE) / USUAL_MOVE)
+    return np.log((np.abs(np.diff(z, axis=axis)).mean(axis=axis) + MIN_MOVEMENT) / USUAL_MOVEMENT)
 
 
 def windows(values: np.ndarray, length: int) -> np.ndarray:
@@ -61,17 +61,16 @@ def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
     Returns
     -------
-    features : shape (..., minutes - CONTEXT_MINUTES, 2 x CONTEXT_MINUTES + 2): lags of z (oldest first), of shape - 1 (oldest
-        first, the minute itself last), a constant.
+    features : shape (..., minutes - CONTEXT_MINUTES, 2 x CONTEXT_MINUTES + 2): lags of z (oldest first),
+        lags of shape - 1 (oldest first, the minute itself last), a constant.
     moved : v, shape (..., minutes - CONTEXT_MINUTES).
     target : z, shape (..., minutes - CONTEXT_MINUTES).
     """
-    z = y - shape
-    runs = windows(z, CONTEXT_MINUTES + 1)
+    runs = windows(y - shape, CONTEXT_MINUTES + 1)
     lags = runs[..., :-1]
     constant = np.ones((*lags.shape[:-1], 1))
     features = np.concatenate([lags, windows(shape - 1, CONTEXT_MINUTES + 1), constant], axis=-1)
-    return features, movement(lags[..., -RECENT_MIN - 1 :]), runs[..., -1]
+    return features, movement(lags[..., -RECENT_MINUTES - 1 :]), runs[..., -1]
 
 
 def units(counts: np.ndarray) -> np.ndarray:
@@ -80,10 +79,7 @@ def units(counts: np.ndarray) -> np.ndarray:
 
 
 def shapes_of_other_days(y: np.ndarray) -> np.ndarray:
-    """For each day the mean of the *other* days, shape (days, jobs, minutes): what a forecaster could have known.
-
-    With a single day it is flat at the day's mean.
-    """
+    """For each day the mean of the *other* days, shape (days, jobs, minutes); a single day is flat at its mean."""
     days = len(y)
     if days == 1:
         return np.broadcast_to(y.mean(axis=-1, keepdims=True), y.shape).copy()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster
+from faro_lib.forecast.regression import windows
 
 
 def rolling(
     forecaster: Forecaster, day_counts, horizon: int = HORIZON_MINUTES, n: int = 100, context: int = CONTEXT_MINUTES
-):
-    """Sample paths from every origin of a day, and what came.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sample paths from every origin of a day, and the actuals.
 
-    Origin t has seen minutes 0..t-1 and forecasts t..t+horizon-1; origins run from `context` to the last whose horizon
-    lies within the day.
+    Origin t has the counts of minutes 0..t-1 and forecasts t..t+horizon-1. Origins run from `context` to
+    the last whose horizon lies within the day.
 
     Parameters
     ----------
@@ -35,5 +36,4 @@ def rolling(
         if minute >= context:
             samples.append(current.sample(horizon, n).astype(np.float32))
         current = current.update(day_counts[:, minute])
-    truth = np.lib.stride_tricks.sliding_window_view(day_counts[:, context:], horizon, axis=1).transpose(1, 0, 2)
-    return np.stack(samples), truth
+    return np.stack(samples), windows(day_counts[:, context:], horizon).transpose(1, 0, 2)

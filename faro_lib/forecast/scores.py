@@ -1,7 +1,7 @@
-"""How good a forecast was: sums over sums, by job or by minute ahead, and how sure one can be of a difference.
+"""Scores of forecasts, the significance of a difference, and the tables of the forecasting stage.
 
-Throughout, `samples` has shape (origins, jobs, n, minutes) and `truth` (origins, jobs, minutes), as `rolling` gives
-them; `by` is "" for one number, "job" or "minute" for one each.
+Throughout, `samples` has shape (origins, jobs, n, minutes) and `truth`, the actuals, (origins, jobs, minutes),
+as `rolling` returns them; `by` is "" for one number, or "job" or "minute" for one per job or minute ahead.
 """
 
 from __future__ import annotations
@@ -16,20 +16,15 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 TAIL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
-def squared_errors(samples, truth):
-    """(mean of the samples - x)^2, shape of the truth."""
-    return (samples.mean(axis=2, dtype=float) - truth) ** 2
-
-
 def rmse(samples, truth, by: str = ""):
-    """Root of the mean squared error of the mean of the samples."""
-    return np.sqrt(_mean(squared_errors(samples, truth), by))
+    """Root mean squared error of the mean of the samples."""
+    return np.sqrt(_mean((samples.mean(axis=2, dtype=float) - truth) ** 2, by))
 
 
-def crps_terms(samples, truth):
+def crps_terms(samples, truth) -> np.ndarray:
     """CRPS of the empirical distribution of the samples (not the "fair" one), shape of the truth.
 
-    E|X - x| - E|X - X'| / 2 with X, X' drawn from the n samples with replacement (Gneiting and Raftery 2007, eq. 21).
+    E|X - x| - E|X - X'| / 2, X and X' drawn from the n samples with replacement (Gneiting and Raftery 2007, eq. 21).
 
     >>> float(crps_terms(np.array([[[[0.0], [2.0]]]]), np.array([[[1.0]]]))[0, 0, 0])
     0.5
@@ -46,64 +41,65 @@ def crps(samples, truth, by: str = ""):
     return _mean(crps_terms(samples, truth), by)
 
 
-def pinball_terms(samples, truth, levels: Sequence[float]):
+def pinball_terms(samples, truth, levels: Sequence[float]) -> np.ndarray:
     """max(q (x - z), (q - 1) (x - z)) of the sample quantile z at level q, shape (levels, *truth)."""
     over = truth - np.quantile(samples, levels, axis=2)
     level = np.asarray(levels).reshape(-1, 1, 1, 1)
     return np.maximum(level * over, (level - 1) * over)
 
 
-def pinball(samples, truth, levels: Sequence[float] = TAIL_LEVELS):
+def pinball(samples, truth, levels: Sequence[float] = TAIL_LEVELS) -> np.ndarray:
     """Mean pinball loss at each level, shape (levels,)."""
     return pinball_terms(samples, truth, levels).mean(axis=(1, 2, 3))
 
 
-def wql_terms(samples, truth, levels: Sequence[float] = LEVELS):
+def wql_terms(samples, truth, levels: Sequence[float] = LEVELS) -> np.ndarray:
     """2 x the pinball loss, mean over levels, shape of the truth: the numerator of WQL."""
     return 2 * pinball_terms(samples, truth, levels).mean(axis=0)
 
 
 def wql(samples, truth, by: str = ""):
-    """Weighted quantile loss: the sum of 2 x pinball over the sum of what came, mean over the levels .1 to .9."""
+    """Weighted quantile loss: the sum of 2 x pinball over the sum of the actuals, mean over the levels .1 to .9."""
     return _mean(wql_terms(samples, truth), by) / _mean(truth, by)
 
 
 def coverage(samples, truth, level: float = 0.8, by: str = ""):
-    """How often the central interval of `level` held what came."""
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=2)
+    """Empirical coverage of the central interval of `level`."""
+    low, high = _interval(samples, level)
     return _mean((low <= truth) & (truth <= high), by)
 
 
-def pit(samples, truth):
-    """Share of samples below what came, ties by half, shape of the truth: uniform if the forecast is calibrated."""
-    held = truth[:, :, None]
-    return ((samples < held).mean(axis=2) + (samples <= held).mean(axis=2)) / 2
+def pit(samples, truth) -> np.ndarray:
+    """Probability integral transform: share of samples below the actual, ties by half, shape of the truth.
+
+    It is uniform if the forecast is calibrated.
+    """
+    actual = truth[:, :, None]
+    return ((samples < actual).mean(axis=2) + (samples <= actual).mean(axis=2)) / 2
 
 
 def difference(
-    numerators, others, weights=None, *, block: int = 30, draws: int = 2000, seed: int = 0, level: float = 0.95
-):
+    terms, others, weights=None, *, block: int = 30, draws: int = 2000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float, float]:
     """Mean score of one forecaster minus another's on the same day, with a block-bootstrap interval.
 
-    Blocks of `block` consecutive origins, all jobs and minutes together, are drawn with replacement around the day
-    (Politis and Romano 1992), because errors of neighbouring minutes and of alike jobs are one error.
+    Blocks of `block` consecutive origins, all jobs and minutes together, are drawn with replacement around
+    the day (Politis and Romano 1992), because errors of neighbouring minutes and similar jobs are correlated.
 
     Parameters
     ----------
-    numerators, others : terms of a score, shape (origins, ...), e.g. `crps_terms`.
-    weights : what the sums are divided by, shape (origins, ...); default 1 each. For WQL: the truth.
+    terms, others : terms of a score, shape (origins, ...), e.g. `crps_terms`.
+    weights : divisors of the sums, shape (origins, ...); default 1 each. For WQL: the truth.
 
     Returns
     -------
     (difference, low, high).
     """
-    origins = len(numerators)
-    if np.shape(numerators) != np.shape(others):
-        raise ValueError(
-            f"numerators {np.shape(numerators)} and others {np.shape(others)} are not of the same forecasts"
-        )
-    total = (np.asarray(numerators, dtype=float) - others).reshape(origins, -1).sum(axis=1)
-    weight = np.ones_like(numerators, dtype=float) if weights is None else np.asarray(weights, dtype=float)
+    origins = len(terms)
+    if np.shape(terms) != np.shape(others):
+        raise ValueError(f"terms {np.shape(terms)} and others {np.shape(others)} are not of the same forecasts")
+    total = (np.asarray(terms, dtype=float) - others).reshape(origins, -1).sum(axis=1)
+    weight = np.ones_like(terms, dtype=float) if weights is None else np.asarray(weights, dtype=float)
     weight = weight.reshape(origins, -1).sum(axis=1)
     block = min(block, origins)
     starts = np.random.default_rng(seed).integers(origins, size=(draws, -(-origins // block)))
@@ -113,83 +109,77 @@ def difference(
     return float(total.sum() / weight.sum()), float(low), float(high)
 
 
-def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray], float]):
-    """What plans made from the forecast lose against plans made from the truth, at each origin, shape (origins,).
+def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
+    """Utility that plans from the forecast lose against plans from the truth, at each origin, shape (origins,).
 
-    `plan_value(samples, truth)` makes a plan from samples (jobs, n, minutes) and returns its utility on what came,
-    (jobs, minutes). It is >= 0 wherever the plan from the truth is optimal for it.
+    `plan_value(samples, truth)` makes a plan from samples (jobs, n, minutes) and returns its utility on the
+    actuals (jobs, minutes). The regret is >= 0 if the plan from the truth is optimal for it.
     """
-    return np.array([plan_value(came[:, None, :], came) - plan_value(seen, came) for seen, came in zip(samples, truth)])
+    return np.array(
+        [plan_value(actual[:, None, :], actual) - plan_value(paths, actual) for paths, actual in zip(samples, truth)]
+    )
 
 
 def score_table(
     forecaster: str, samples, truth, jobs: Sequence[str], *, fit_s: float = np.nan, predict_ms: float = np.nan
 ):
-    """Rows of forecast/scores.csv, one a job and one for all of them together (job = "all")."""
+    """Rows of forecast/scores.csv, one per job and one for all of them together (job = "all")."""
     import pandas as pd
 
-    def column(score):
-        return [*score(samples, truth, by="job"), score(samples, truth)]
-
-    return pd.DataFrame(
-        {
-            "forecaster": forecaster,
-            "job": [*jobs, "all"],
-            "rmse_per_min": column(rmse),
-            "crps_per_min": column(crps),
-            "wql": column(wql),
-            "coverage_80": column(coverage),
-            "fit_s": fit_s,
-            "predict_ms": predict_ms,
-        }
-    )
+    scores = {"rmse_per_min": rmse, "crps_per_min": crps, "wql": wql, "coverage_80": coverage}
+    columns = {name: [*score(samples, truth, by="job"), score(samples, truth)] for name, score in scores.items()}
+    rows = {"forecaster": forecaster, "job": [*jobs, "all"], **columns}
+    return pd.DataFrame(rows | {"fit_s": fit_s, "predict_ms": predict_ms})
 
 
 def coverage_table(forecaster: str, samples, truth, levels: Sequence[float] = (0.5, 0.8, 0.95)):
-    """Coverage by minutes ahead: columns forecaster, minute (from 1), level, coverage."""
+    """Coverage by minutes ahead: columns minute (from 1), level, coverage, forecaster."""
     import pandas as pd
 
     minutes = np.arange(1, truth.shape[2] + 1)
-    held = [
-        pd.DataFrame({"minute": minutes, "level": q, "coverage": coverage(samples, truth, q, "minute")}) for q in levels
-    ]
-    return pd.concat(held, ignore_index=True).assign(forecaster=forecaster)
+    tables = [{"minute": minutes, "level": q, "coverage": coverage(samples, truth, q, "minute")} for q in levels]
+    return pd.concat(map(pd.DataFrame, tables), ignore_index=True).assign(forecaster=forecaster)
 
 
 def bands_table(samples, truth, jobs: Sequence[str], ahead: int, first_minute: int, level: float = 0.8):
-    """One row a job and minute, forecast `ahead` minutes before: columns job, minute, requests, mean, low, high."""
+    """One row per job and minute, forecast `ahead` minutes before: columns job, minute, requests, mean, low, high."""
     import pandas as pd
 
-    seen, came = samples[..., ahead - 1], truth[..., ahead - 1]
-    low, high = np.quantile(seen, [(1 - level) / 2, (1 + level) / 2], axis=2)
-    minute = first_minute + ahead - 1 + np.arange(len(seen))
-    columns = {"requests": came, "mean": seen.mean(axis=2), "low": low, "high": high}
+    samples, truth = samples[..., ahead - 1], truth[..., ahead - 1]
+    low, high = _interval(samples, level)
+    minute = first_minute + ahead - 1 + np.arange(len(samples))
+    columns = {"requests": truth, "mean": samples.mean(axis=2), "low": low, "high": high}
     rows = [
-        pd.DataFrame({"job": job, "minute": minute, **{name: values[:, j] for name, values in columns.items()}})
+        {"job": job, "minute": minute, **{name: values[:, j] for name, values in columns.items()}}
         for j, job in enumerate(jobs)
     ]
-    return pd.concat(rows, ignore_index=True)
+    return pd.concat(map(pd.DataFrame, rows), ignore_index=True)
 
 
 def steps_table(
     samples, truth, jobs: Sequence[str], levels: Sequence[float] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 ):
-    """Quantiles of the change from one minute ahead to the next, in the paths and in what came: a predictive check."""
+    """Quantiles of the change from one minute ahead to the next, in paths and actuals: a predictive check."""
     import pandas as pd
 
     replicated = np.quantile(np.diff(samples, axis=3), levels, axis=(0, 2, 3))
     observed = np.quantile(np.diff(truth, axis=2), levels, axis=(0, 2))
     rows = [
-        pd.DataFrame({"job": job, "level": levels, "observed": observed[:, j], "replicated": replicated[:, j]})
+        {"job": job, "level": levels, "observed": observed[:, j], "replicated": replicated[:, j]}
         for j, job in enumerate(jobs)
     ]
-    return pd.concat(rows, ignore_index=True)
+    return pd.concat(map(pd.DataFrame, rows), ignore_index=True)
 
 
 def save_samples(path: str | Path, forecasts: dict[str, np.ndarray], truth: np.ndarray, jobs: Sequence[str]) -> None:
-    """Write forecast/samples.npz: one array of whole requests a forecaster, and `truth` and `jobs`."""
+    """Write forecast/samples.npz: `truth`, `jobs`, and the samples of each forecaster, rounded to whole requests."""
     arrays: dict[str, Any] = {name: np.rint(samples).astype(np.int32) for name, samples in forecasts.items()}
     np.savez_compressed(path, truth=truth, jobs=np.array(list(jobs)), **arrays)
+
+
+def _interval(samples, level: float) -> np.ndarray:
+    """Lower and upper end of the central interval, over the samples' axis 2."""
+    return np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=2)
 
 
 def _mean(terms: np.ndarray, by: str):

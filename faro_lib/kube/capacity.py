@@ -24,8 +24,6 @@ REPELLING = ("NoSchedule", "NoExecute")
 class Shape:
     """What replicas require of a node.
 
-    Attributes
-    ----------
     per_core : resource -> amount for each core, the largest of all jobs; "pods" is 1 / cores of the smallest replica.
     quantum : cores; each replica has a multiple of it.
     tolerations, selector : those of the pods' spec.
@@ -41,8 +39,6 @@ class Shape:
 class Capacity:
     """Cores for the jobs.
 
-    Attributes
-    ----------
     by_node : node -> cores, of the usable nodes.
     unusable : node -> reason why it accepts no replica.
     bound : what limits the capacity: "nodes", "workers", or the tightest quota.
@@ -64,8 +60,6 @@ def capacity(
 ) -> Capacity:
     """Cores that the jobs may use, including those that their pods use now.
 
-    Parameters
-    ----------
     nodes, pods, quotas : of all namespaces.
     namespace : of the jobs; only its quotas count.
     ours : whether a pod is a replica of a job.

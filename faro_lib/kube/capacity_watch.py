@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
 from faro_lib.kube.capacity import Capacity, Shape, capacity, cores_of_workers
 from faro_lib.kube.client import Api
 from faro_lib.kube.informer import Informer
-
-CONTAINER_FIELDS = ("resources", "restartPolicy")
 
 
 def small_pod(pod: dict) -> dict:
@@ -17,7 +14,7 @@ def small_pod(pod: dict) -> dict:
     spec = _pick(pod["spec"], "nodeName", "overhead", "containers", "initContainers")
     for name in ("containers", "initContainers"):
         if name in spec:
-            spec[name] = [_pick(container, *CONTAINER_FIELDS) for container in spec[name]]
+            spec[name] = [_pick(container, "resources", "restartPolicy") for container in spec[name]]
     return {
         "metadata": _pick(pod["metadata"], "namespace", "name", "labels", "deletionTimestamp"),
         "spec": spec,
@@ -41,8 +38,6 @@ def _pick(mapping: dict, *names: str) -> dict:
 class ClusterCapacity:
     """The capacity of a cluster.
 
-    Parameters
-    ----------
     namespace : of the jobs.
     ours : label selectors of the jobs' pods; a pod is ours if all labels of one selector match.
     shape : what replicas require; None if the pods are Ray workers, whose cores the replicas share.
@@ -50,11 +45,11 @@ class ClusterCapacity:
 
     def __init__(self, api: Api, namespace: str, ours: tuple[Mapping[str, str], ...], shape: Shape | None):
         self._namespace, self._ours, self._shape = namespace, ours, shape
-        self.changed = threading.Event()
-        self.nodes = Informer(api, "/api/v1/nodes", small_node, self.changed.set)
-        self.pods = Informer(api, "/api/v1/pods", small_pod, self.changed.set)
-        self.quotas = Informer(api, f"/api/v1/namespaces/{namespace}/resourcequotas", changed=self.changed.set)
-        self._informers = (self.nodes, self.pods, self.quotas)
+        self._informers = (
+            Informer(api, "/api/v1/nodes", small_node),
+            Informer(api, "/api/v1/pods", small_pod),
+            Informer(api, f"/api/v1/namespaces/{namespace}/resourcequotas"),
+        )
 
     def start(self, timeout_s: float = 30.0) -> ClusterCapacity:
         for informer in self._informers:
@@ -66,10 +61,6 @@ class ClusterCapacity:
     def stop(self) -> None:
         for informer in self._informers:
             informer.stop()
-
-    def silent_s(self) -> float:
-        """The age of the least recent information, in seconds."""
-        return max(informer.silent_s() for informer in self._informers)
 
     def is_ours(self, pod: dict) -> bool:
         labels = pod["metadata"].get("labels", {})

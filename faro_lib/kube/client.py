@@ -25,7 +25,7 @@ IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class ApiError(OSError):
-    """The API server refused the request (`status` of HTTP) or did not answer (`status` 0)."""
+    """The API server refused the request with a `status`, or did not answer (0)."""
 
     def __init__(self, status: int, text: str):
         super().__init__(text)
@@ -35,8 +35,6 @@ class ApiError(OSError):
 class Api:
     """A connection to one API server.
 
-    Parameters
-    ----------
     load : returns a `kubernetes.client.Configuration`; called again after a 401, so that credentials can rotate.
     namespace : the namespace of the kubeconfig's context or of the pod.
     retries : of 429, 5xx and broken connections, with exponential back-off and jitter; a Retry-After is honoured up to
@@ -105,18 +103,10 @@ class Api:
             response.close()
             response.release_conn()
 
-    def _request(self, method: str, path: str, body: dict | None, kind: str, query: dict, timeout: Any) -> Any:
+    def _request(
+        self, method: str, path: str, body: dict | None, kind: str, query: dict, timeout: Any, again: bool = True
+    ) -> Any:
         """The raw answer. A 401 loads the credentials again and repeats the request once."""
-        answer = self._request_once(method, path, body, kind, query, timeout)
-        if answer.status != 401:
-            return answer
-        try:
-            self._client = self._new_client()  # other threads may still use the old one
-        except Exception as error:  # the loader of kubeconfigs raises many types
-            raise ApiError(401, f"{self.host}: refused, and new credentials cannot be read: {error}") from None
-        return self._request_once(method, path, body, kind, query, timeout)
-
-    def _request_once(self, method: str, path: str, body: dict | None, kind: str, query: dict, timeout: Any) -> Any:
         from urllib3.exceptions import HTTPError
 
         headers = {"Accept": JSON, "Content-Type": kind, "User-Agent": MANAGER}
@@ -126,9 +116,16 @@ class Api:
             raise ApiError(0, f"{self.host}: the credentials cannot be read: {error}") from None
         url = self.host + path + (f"?{urlencode(query)}" if query else "")
         try:
-            return self._client.call_api(method, url, headers, body, _request_timeout=timeout)
+            answer = self._client.call_api(method, url, headers, body, _request_timeout=timeout)
         except (HTTPError, OSError) as error:
             raise ApiError(0, f"{self.host} is not reached: {type(getattr(error, 'reason', error)).__name__}") from None
+        if answer.status != 401 or not again:
+            return answer
+        try:
+            self._client = self._new_client()  # other threads may still use the old one
+        except Exception as error:  # the loader of kubeconfigs raises many types
+            raise ApiError(401, f"{self.host}: refused, and new credentials cannot be read: {error}") from None
+        return self._request(method, path, body, kind, query, timeout, again=False)
 
 
 def _read(answer: Any, request: str) -> bytes:
@@ -152,45 +149,36 @@ def _message(text: bytes | None) -> str:
 def connect(kubeconfig: str | None = None, context: str | None = None, **options: Any) -> Api:
     """A connection with a kubeconfig, or with the pod's ServiceAccount.
 
-    Parameters
-    ----------
     kubeconfig : path; None means the ServiceAccount if there is one, else $KUBECONFIG or ~/.kube/config.
     context : kubeconfig context; None means the current one.
     options : of `Api`.
 
-    Raises
-    ------
-    ValueError : the credentials cannot be read; one line.
+    Raises ValueError: the credentials cannot be read; one line.
     """
     from kubernetes import config
     from kubernetes.client import Configuration
 
-    if kubeconfig is None and context is None and (IN_CLUSTER / "token").exists():
-        source = "ServiceAccount"
+    in_pod = kubeconfig is None and context is None and (IN_CLUSTER / "token").exists()
+    file = f"kubeconfig={kubeconfig or config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION}"
+    if kubeconfig is not None and not Path(kubeconfig).exists():
+        raise ValueError(f"{file}: no such file")
 
-        def load() -> Configuration:
-            config.load_incluster_config(configuration := Configuration())
-            return configuration
-    else:
-        source = f"kubeconfig={kubeconfig or config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION}"
-        if kubeconfig is not None and not Path(kubeconfig).exists():
-            raise ValueError(f"{source}: no such file")
-
-        def load() -> Configuration:
-            config.load_kube_config(kubeconfig, context, configuration := Configuration(), persist_config=False)
-            return configuration
+    def load() -> Configuration:
+        configuration = Configuration()
+        if in_pod:
+            config.load_incluster_config(configuration)
+        else:
+            config.load_kube_config(kubeconfig, context, configuration, persist_config=False)
+        return configuration
 
     try:
-        api = Api(load, "default", **options)
-        if source == "ServiceAccount":
-            api.namespace = (IN_CLUSTER / "namespace").read_text().strip()
-        else:
-            _, current = config.list_kube_config_contexts(kubeconfig)
-            if context is None:
-                api.namespace = current["context"].get("namespace", "default")
-        return api
+        if in_pod:
+            return Api(load, (IN_CLUSTER / "namespace").read_text().strip(), **options)
+        current = config.list_kube_config_contexts(kubeconfig)[1]["context"]
+        return Api(load, "default" if context else current.get("namespace", "default"), **options)
     except Exception as error:  # the loader of kubeconfigs raises many types
-        raise ValueError(f"{source}: {' '.join(str(error).split()) or type(error).__name__}") from None
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{'ServiceAccount' if in_pod else file}: {message}") from None
 
 
 @lru_cache(4096)

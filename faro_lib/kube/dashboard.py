@@ -1,60 +1,32 @@
-"""The Grafana dashboard: capacity, replicas, latency, load, utility and reasons, by job."""
+"""The Grafana dashboard: capacity, replicas, latency, load, utility and reasons."""
 
 from __future__ import annotations
 
 import json
 
-BY_JOB = "max by (inference_job) ({})"
-JOB = "{{inference_job}}"
+
+def by_job(metric: str, suffix: str = "") -> tuple[str, str]:
+    """The query and the legend of a metric that each job has."""
+    return f"max by (inference_job) ({metric})", "{{inference_job}}" + suffix
+
+
 # (title, unit, [(query, legend)])
+DECISION_P99 = "histogram_quantile(0.99, sum by (le) (rate(faro_decision_duration_seconds_bucket[5m])))"
+LATENCY, PREDICTED = "faro_tail_latency_seconds", "faro_predicted_tail_latency_seconds"
 PANELS = (
-    (
-        "Capacity and use",
-        "short",
-        [("max(faro_capacity_cores)", "capacity, cores"), ("max(faro_used_cores)", "used, cores")],
-    ),
-    (
-        "Replicas",
-        "short",
-        [(BY_JOB.format("faro_running_replicas"), JOB), (BY_JOB.format("faro_desired_replicas"), f"{JOB}, desired")],
-    ),
-    (
-        "Tail latency, observed and predicted",
-        "s",
-        [
-            (BY_JOB.format("faro_tail_latency_seconds"), JOB),
-            (BY_JOB.format("faro_predicted_tail_latency_seconds"), f"{JOB}, predicted"),
-        ],
-    ),
-    (
-        "Requests per second, observed and forecast",
-        "reqps",
-        [
-            (BY_JOB.format("faro_arrivals_per_minute") + " / 60", JOB),
-            (BY_JOB.format("faro_forecast_rps"), f"{JOB}, forecast"),
-        ],
-    ),
-    ("Ongoing requests", "short", [(BY_JOB.format("faro_ongoing_requests"), JOB)]),
-    ("Utility", "percentunit", [(BY_JOB.format("faro_utility"), JOB)]),
-    ("Drop rate", "percentunit", [(BY_JOB.format("faro_drop_ratio"), JOB)]),
+    ("Capacity", "short", [("max(faro_capacity_cores)", "capacity, cores"), ("max(faro_used_cores)", "used, cores")]),
+    ("Replicas", "short", [by_job("faro_running_replicas"), by_job("faro_desired_replicas", ", desired")]),
+    ("Tail latency, observed and predicted", "s", [by_job(LATENCY), by_job(PREDICTED, ", predicted")]),
+    ("Load", "reqps", [by_job("faro_arrivals_per_minute / 60"), by_job("faro_forecast_rps", ", forecast")]),
+    ("Ongoing requests", "short", [by_job("faro_ongoing_requests")]),
+    ("Utility", "percentunit", [by_job("faro_utility")]),
+    ("Drop rate", "percentunit", [by_job("faro_drop_ratio")]),
     ("Decisions by reason", "short", [("sum by (reason) (increase(faro_decisions_total[5m]))", "{{reason}}")]),
     ("Failures by reason", "short", [("sum by (reason) (increase(faro_failures_total[5m]))", "{{reason}}")]),
-    (
-        "Duration of a decision",
-        "s",
-        [("histogram_quantile(0.99, sum by (le) (rate(faro_decision_duration_seconds_bucket[5m])))", "p99")],
-    ),
+    ("Duration of a decision", "s", [(DECISION_P99, "p99")]),
 )
 SOURCE = {"type": "prometheus", "uid": "${source}"}
-DASHBOARD = {
-    "uid": "faro",
-    "title": "Faro",
-    "tags": ["faro"],
-    "schemaVersion": 39,
-    "refresh": "15s",
-    "time": {"from": "now-1h", "to": "now"},
-    "templating": {"list": [{"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus"}]},
-}
+SOURCES = {"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
 
 
 def dashboard() -> str:
@@ -74,4 +46,6 @@ def dashboard() -> str:
         }
         for i, (title, unit, queries) in enumerate(PANELS)
     ]
-    return json.dumps(DASHBOARD | {"panels": panels}, indent=1)
+    head = {"uid": "faro", "title": "Faro", "tags": ["faro"], "schemaVersion": 39, "refresh": "15s"}
+    shown = {"time": {"from": "now-1h", "to": "now"}, "templating": {"list": [SOURCES]}, "panels": panels}
+    return json.dumps(head | shown, indent=1)

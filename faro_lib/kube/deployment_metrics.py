@@ -25,8 +25,6 @@ MARK = "faro_query"  # label that numbers the queries of a request in its answer
 class Queries:
     """PromQL of one job; each query returns one number. `$window` is replaced by the time that the query looks back.
 
-    Attributes
-    ----------
     requests : arrivals in the window, such as sum(increase(http_requests_total{service="a"}[$window])).
     latency_mean_s : mean latency of the requests that ended in the window.
     latency_s : the job's latency quantile over the window; "" if it is not measured.
@@ -76,8 +74,6 @@ class DeploymentMetrics:
     ) -> Load:
         """Load and latency of every job.
 
-        Parameters
-        ----------
         minute_ends_s : unix times of the ends of the complete minutes, oldest first; the last HISTORY_MINUTES count.
         now_s : unix time.
         minute_s : wall seconds of a minute, where the trace runs faster than the clock.
@@ -104,9 +100,7 @@ class DeploymentMetrics:
     def values(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
         """Values (queries, instants) at evenly spaced unix times; NaN = missing, inf = 0/0.
 
-        Raises
-        ------
-        ValueError : a query is not PromQL or returns several series, which the operator must correct.
+        Raises ValueError: a query is not PromQL or returns several series, which the operator must correct.
         """
         values = np.full((len(queries), len(times_s)), np.nan)
         if len(times_s):

@@ -77,8 +77,6 @@ ABSENT = DeploymentState("", 0, 0, True)
 class Deployments:
     """Jobs as plain Deployments. Nothing here enforces a drop rate: it is remembered, and published in the plan.
 
-    Parameters
-    ----------
     clock : trace time; with an origin 15 minutes ago, the first observation has its history from Prometheus.
     cores : cores that the jobs may use, unless `LeaderGatedCluster` measures the capacity.
     """
@@ -134,9 +132,7 @@ class Deployments:
         A failure does not prevent the others, but no job grows into cores that another has not given up. `may_act` is
         asked before each call.
 
-        Raises
-        ------
-        ApiError : the first failure, and the number of others. The next tick tries again.
+        Raises ApiError: the first failure, and the number of others. The next tick tries again.
         """
         self._drop = np.array(drop, float)
         target = np.asarray(target)
@@ -179,9 +175,7 @@ class Deployments:
 
         So a controller that was suspended while another took over overwrites nothing.
 
-        Raises
-        ------
-        ApiError : refused; 409 if another client has scaled the job, which the next tick observes.
+        Raises ApiError: refused; 409 if another client has scaled the job, which the next tick observes.
         """
         if not may_act():
             raise ApiError(0, "another controller may act now; this one makes no further changes")
@@ -215,9 +209,7 @@ class Deployments:
 def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
-    Raises
-    ------
-    ValueError : a job's cores differ from its pods' CPU request, or the pods cannot run on the same nodes.
+    Raises ValueError: a job's cores differ from its pods' CPU request, or the pods cannot run on the same nodes.
     """
     per_core: dict[str, float] = {}
     specs = [deployment["spec"]["template"]["spec"] for deployment in deployments]

@@ -18,8 +18,8 @@ import yaml
 from faro_lib.http import HttpClient
 from faro_lib.kube import preflight
 from faro_lib.kube.client import MERGE, Api, ApiError, connect
+from faro_lib.kube.manifests import DASHBOARD_PORT, SECRET_KEY, SERVING_PORT
 from faro_lib.kube.manifests import NAME as CONTROLLER
-from faro_lib.kube.rayservice import DASHBOARD, SECRET_KEY, SERVING
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.deploy import APPLICATIONS
 
@@ -39,13 +39,9 @@ def exclusive_access(
 ) -> Iterator[Endpoint]:
     """The Ray cluster of a RayService, while no controller acts on it.
 
-    Parameters
-    ----------
     address, serve_address : of its dashboard and its applications; None forwards the ports of its head.
 
-    Raises
-    ------
-    ValueError : the RayService does not exist, or access is refused; one line, and nothing has been changed.
+    Raises ValueError: the RayService does not exist, or access is refused; one line, and nothing has been changed.
     """
     namespace, name = place
     api = connect(kubeconfig, CONTEXTS[backend])
@@ -56,11 +52,11 @@ def exclusive_access(
     with ExitStack() as stack:
         if address is None:
             forward = port_forward(
-                namespace, f"service/{name}-head-svc", (DASHBOARD, SERVING), kubeconfig, CONTEXTS[backend]
+                namespace, f"service/{name}-head-svc", (DASHBOARD_PORT, SERVING_PORT), kubeconfig, CONTEXTS[backend]
             )
             address, serve_address = stack.enter_context(forward)
         parts = urlsplit(address)
-        serve_address = serve_address or f"{parts.scheme}://{parts.hostname}:{SERVING}"
+        serve_address = serve_address or f"{parts.scheme}://{parts.hostname}:{SERVING_PORT}"
         ray = HttpClient(address, token)
         ray.get(APPLICATIONS)  # a wrong address fails before anything is changed
         stack.enter_context(scaled_to_zero(api, namespace))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +23,6 @@ WARN_AFTER = 3  # failures in a row; a single one is an expired resource version
 class Informer:
     """The collection at `path`, kept current by a thread.
 
-    Parameters
-    ----------
     keep : reduces an object to the part worth remembering.
     changed : called after each change.
     """
@@ -43,7 +40,6 @@ class Informer:
         self._lock = threading.Lock()
         self._stop, self._listed = threading.Event(), threading.Event()
         self.list_count = 0
-        self.heard_s = float("-inf")  # time.monotonic() of the server's last answer
         self.error: ApiError | None = None
         self._thread = threading.Thread(target=self._follow, name=f"watch {path}", daemon=True)
 
@@ -62,10 +58,6 @@ class Informer:
     def items(self) -> list[dict]:
         with self._lock:
             return list(self._items.values())
-
-    def silent_s(self) -> float:
-        """Seconds since the server's last answer."""
-        return time.monotonic() - self.heard_s
 
     def _follow(self) -> None:
         version, pause_s, failures = None, FIRST_PAUSE_S, 0
@@ -87,7 +79,7 @@ class Informer:
         with self._lock:
             self._items = items
         self.list_count += 1
-        self.heard_s, self.error = time.monotonic(), None
+        self.error = None
         self._listed.set()
         self._changed()
         return answer["metadata"]["resourceVersion"]
@@ -101,7 +93,6 @@ class Informer:
             kind, item = event["type"], event["object"]
             if kind == "ERROR":
                 raise ApiError(item.get("code", 0), f"watch {self._path}: {item.get('message', 'ended')}")
-            self.heard_s = time.monotonic()
             version = item["metadata"]["resourceVersion"]
             if kind != "BOOKMARK":
                 with self._lock:
@@ -110,7 +101,6 @@ class Informer:
                     else:
                         self._items[_key(item)] = self._keep(item)
                 self._changed()
-        self.heard_s = time.monotonic()
         return version
 
 

@@ -29,8 +29,6 @@ class InterruptibleCluster(Cluster, Protocol):
 class LeaderGatedCluster:
     """`inner` with the capacity that Kubernetes has, changed only while this controller is the leader.
 
-    Parameters
-    ----------
     capacity : returns the current capacity; None keeps that of `inner`.
     leadership : None if there is a single controller.
     act_s : longest duration of one call of `apply`; no call starts unless the lease lasts at least as long.
@@ -60,9 +58,7 @@ class LeaderGatedCluster:
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
         """Apply as the leader. Without a known leader nothing changes: no other controller can reach the server either.
 
-        Raises
-        ------
-        LostLease : another controller is the leader.
+        Raises LostLease: another controller is the leader.
         """
         lease = self._leadership
         if lease is None:

@@ -30,20 +30,16 @@ class LeaseTimings:
     retry_period_s: float = 2.0
     renew_deadline_s: float = 8.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.retry_period_s < self.renew_deadline_s < self.duration_s:
-            raise ValueError(
-                f"0 < retry_period_s={self.retry_period_s} < renew_deadline_s={self.renew_deadline_s} < "
-                f"duration_s={self.duration_s} must hold"
-            )
+            rest = f"renew_deadline_s={self.renew_deadline_s} < duration_s={self.duration_s} must hold"
+            raise ValueError(f"0 < retry_period_s={self.retry_period_s} < {rest}")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """The state of one candidate.
 
-    Attributes
-    ----------
     identity : unique among the candidates.
     record : (holder, renewal time) of the lease as last read; None before.
     since_s : when this record was first read, by our own clock.
@@ -68,8 +64,6 @@ def observe(
     us, it is written with the holder `NOBODY` and must expire like any other. Waiting for it to stay missing would not
     do: it may come and go between two reads.
 
-    Parameters
-    ----------
     lease : the object as read; None if there is none.
     now_s : time of the reading or later, by a clock that never jumps.
     """
@@ -93,8 +87,6 @@ def written(candidate: Candidate, timings: LeaseTimings, sent_s: float) -> Candi
 class Leadership:
     """Acquires and renews a lease in its own thread.
 
-    Parameters
-    ----------
     api : should have few retries, and a time-out well below `timings.duration_s`.
     """
 

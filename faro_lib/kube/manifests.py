@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -13,27 +12,75 @@ from typing import Any
 import yaml
 
 from faro_lib.http import check_address
-from faro_lib.kube import preflight, rayservice
+from faro_lib.kube import preflight
+from faro_lib.kube.capacity import CORES
 from faro_lib.kube.dashboard import dashboard
 from faro_lib.kube.deployments import DeploymentRef
+from faro_lib.policies.protocol import minimum_replicas
+from faro_lib.rayserve.deploy import configuration
 from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
+from faro_lib.workload.jobs import arrays_of
 
 NAME = "faro-controller"
-LABELS = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/part-of": "faro"}
-METRICS_PORT = 9400
+METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
+SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
 BACKENDS = ("rayserve", "deployments")
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")  # the Secret is created in the namespace, a FaroPlan needs the CRD
-WORKERS = rayservice.Workers()
-LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # of DNS, RFC 1123
+TEMPLATES = Path(__file__).parent / "templates"
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
+SECCOMP = {"seccompProfile": {"type": "RuntimeDefault"}}
+CONSTANTS = {
+    "controller": NAME,
+    "labels": {"app.kubernetes.io/name": NAME, "app.kubernetes.io/part-of": "faro"},
+    "restricted": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    | SECCOMP,
+    "pod_security": {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000} | SECCOMP,
+    "metrics_port": METRICS_PORT,
+    "dashboard_port": DASHBOARD_PORT,
+    "serving_port": SERVING_PORT,
+    "secret": SECRET,
+    "secret_key": SECRET_KEY,
+    "cores_label": CORES,
+    "cluster_wide": preflight.CLUSTER_WIDE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """A fixed number of Ray workers, whose cores the replicas share.
+
+    cpu : CPUs that each worker requests of its node; None means its cores. Less suits replicas that mostly wait.
+    """
+
+    count: int = 2
+    cores: int = 4
+    memory_gib: float = 8.0
+    cpu: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("count", "cores"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"workers: {field}={value!r} must be a whole number >= 1")
+        if not self.memory_gib > 0:
+            raise ValueError(f"workers: memory_gib={self.memory_gib!r} must be > 0")
+        if self.cpu is not None and not 0 < self.cpu <= self.cores:
+            raise ValueError(f"workers: cpu={self.cpu!r} must be > 0 and at most its cores={self.cores}")
+
+    @property
+    def total(self) -> int:
+        """Cores of all workers."""
+        return self.count * self.cores
+
+
+WORKERS = Workers()
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestSpec:
     """What the manifests depend on.
 
-    Attributes
-    ----------
     jobs_text : the jobs' table as the user wrote it, for the ConfigMap.
     served, initial, workers, ray_version : for the backend rayserve; `initial` are the first replica counts.
     addresses, prometheus : for the backend deployments; the address of the server that the queries go to.
@@ -54,15 +101,15 @@ class ManifestSpec:
     served: tuple[ServeSpec, ...] = ()
     addresses: tuple[DeploymentRef, ...] = ()
     initial: Sequence[int] = ()
-    workers: rayservice.Workers = WORKERS
+    workers: Workers = WORKERS
     prometheus: str = ""
     monitor: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
         for key in ("namespace", "name"):
-            if not LABEL.fullmatch(value := getattr(self, key)):
+            if not DNS_LABEL.fullmatch(value := getattr(self, key)):
                 raise ValueError(f"{key}={value!r} is no name in Kubernetes: lower case, digits and -, up to 63")
         if not 0 < self.tick_s < math.inf:
             raise ValueError(f"tick_s={self.tick_s!r} must be a number > 0")
@@ -70,60 +117,47 @@ class ManifestSpec:
             if not self.prometheus:
                 raise ValueError("backend=deployments needs prometheus, the address that the jobs' queries go to")
             check_address(self.prometheus, "prometheus")
-        need, workers = sum(max(1, job.min_replicas) * job.cores for job in self.jobs), self.workers
+        need, workers = float(minimum_replicas(self.jobs) @ arrays_of(self.jobs).cores), self.workers
         if self.backend == "rayserve" and need > workers.total:
             have = f"workers: {workers.count} x {workers.cores} cores"
             raise ValueError(f"{have} cannot hold the minimum of {len(self.jobs)} jobs, {need:g} cores")
 
 
-def texts(spec: ManifestSpec) -> dict[str, str]:
-    """File name -> YAML text."""
-    files = [*APPLY_FIRST, "rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml"]
-    if spec.backend == "rayserve":
-        files += ["rayservice.yaml", "quota.yaml"]
-    if spec.monitor:
-        files += ["monitor.yaml"]
-    return {name: text(spec, name, resources=files) for name in [*files, "kustomization.yaml"]}
-
-
-def text(spec: ManifestSpec, file: str, resources: Sequence[str] = ()) -> str:
-    """One file."""
-    if file == "rayservice.yaml":
-        made_from = (spec.name, spec.namespace, spec.jobs, spec.served, spec.initial, spec.workers)
-        return rayservice.rayservice_yaml(*made_from, spec.image, spec.ray_version)
-    own = preflight.FOR_RAY if spec.backend == "rayserve" else preflight.FOR_DEPLOYMENTS
-    elsewhere = {ref.namespace for ref in spec.addresses} - {spec.namespace}
-    return rayservice.render(
-        file,
-        spec=spec,
-        rayserve=spec.backend == "rayserve",
-        controller=NAME,
-        labels=json.dumps(LABELS),
-        roles={spec.namespace: (*preflight.ALWAYS, *own), **dict.fromkeys(sorted(elsewhere), own)},
-        cluster_wide=preflight.CLUSTER_WIDE,
-        arguments=arguments(spec),
-        metrics=METRICS_PORT,
-        dashboard=dashboard(),
-        dashboard_port=rayservice.DASHBOARD,
-        serving_port=rayservice.SERVING,
-        secret=rayservice.SECRET,
-        secret_key=rayservice.SECRET_KEY,
-        resources=list(resources),
-    )
-
-
-def rbac(spec: ManifestSpec) -> list[dict[str, Any]]:
-    """The controller's ServiceAccount with its roles and their bindings."""
-    return list(yaml.safe_load_all(text(spec, "rbac.yaml")))
-
-
 def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
     """Write the files; apply `APPLY_FIRST` and wait until the server knows them, then the rest."""
-    files = texts(spec)
+    files = [*APPLY_FIRST, "rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml"]
+    files += ["rayservice.yaml", "quota.yaml"] if spec.backend == "rayserve" else []
+    files += ["monitor.yaml"] if spec.monitor else []
+    texts = {name: render(spec, name, resources=files) for name in (*files, "kustomization.yaml")}
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (Path(folder) / name).write_text(content)
-    return [Path(folder) / name for name in files]
+    for name, text in texts.items():
+        (Path(folder) / name).write_text(text)
+    return [Path(folder) / name for name in texts]
+
+
+def objects(spec: ManifestSpec, template: str) -> list[dict[str, Any]]:
+    """The objects of one file."""
+    return list(yaml.safe_load_all(render(spec, template)))
+
+
+def render(spec: ManifestSpec, template: str, **values: Any) -> str:
+    """One file as YAML text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, **options)
+    own = preflight.FOR_RAY if spec.backend == "rayserve" else preflight.FOR_DEPLOYMENTS
+    elsewhere = {ref.namespace for ref in spec.addresses} - {spec.namespace}
+    return environment.get_template(template).render(
+        CONSTANTS,
+        spec=spec,
+        rayserve=spec.backend == "rayserve",
+        roles={spec.namespace: (*preflight.ALWAYS, *own), **dict.fromkeys(sorted(elsewhere), own)},
+        arguments=arguments(spec),
+        applications=yaml.safe_dump(configuration(spec.jobs, spec.served, spec.initial), sort_keys=False),
+        dashboard=dashboard(),
+        **values,
+    )
 
 
 def arguments(spec: ManifestSpec) -> list[str]:
@@ -139,7 +173,7 @@ def arguments(spec: ManifestSpec) -> list[str]:
     }
     if spec.backend == "rayserve":
         head = f"http://{spec.name}-head-svc.{spec.namespace}.svc"
-        options |= {"--address": f"{head}:{rayservice.DASHBOARD}", "--serve-address": f"{head}:{rayservice.SERVING}"}
+        options |= {"--address": f"{head}:{DASHBOARD_PORT}", "--serve-address": f"{head}:{SERVING_PORT}"}
     else:
         options["--prometheus"] = spec.prometheus
     return ["run", *(["--apply"] if spec.act else []), *(word for option in options.items() for word in option)]

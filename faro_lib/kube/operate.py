@@ -51,11 +51,6 @@ class NamespacedName:
         return connect(self.kubeconfig, self.context, **options)
 
 
-def identity() -> str:
-    """This controller's name as a candidate for the lease."""
-    return f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
-
-
 def connect_deployments(
     plan: NamespacedName,
     jobs: tuple[Job, ...],
@@ -66,14 +61,10 @@ def connect_deployments(
 ) -> Deployments:
     """The Deployments that the jobs' table names.
 
-    Parameters
-    ----------
     sections : by job name, the sections `deployment` of the table.
     cores : cores that the jobs may use; None leaves it to the capacity of the cluster.
 
-    Raises
-    ------
-    ValueError : a Deployment does not exist, or a permission is missing; one line.
+    Raises ValueError: a Deployment does not exist, or a permission is missing; one line.
     """
     api = plan.connect()
     preflight.check_server(api)
@@ -100,15 +91,11 @@ def gated_cluster(
 ) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
     """The leader-gated cluster, once this controller is the leader, and a function that publishes each tick.
 
-    Parameters
-    ----------
     stop : once set, the wait for the lease ends.
     act : whether plans are applied; if not, no lease is taken and nothing is published.
     fixed : keep the cluster's own capacity instead of measuring it.
 
-    Raises
-    ------
-    ValueError : a resource or permission is missing; one line, and nothing has been changed.
+    Raises ValueError: a resource or permission is missing; one line, and nothing has been changed.
     """
     api = plan.connect()
     preflight.check_server(api)
@@ -128,7 +115,7 @@ def gated_cluster(
         if not act:
             yield LeaderGatedCluster(cluster, current), lambda step: None
             return
-        name = identity()
+        name = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"  # unique among the candidates
         # No retries and a short time-out: a renewal that hangs must end well before the lease does.
         lease_api = plan.connect(retries=0, timeout_s=2.0)
         leadership = Leadership(lease_api, plan.namespace, plan.name, name, timings).start()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from faro_lib.kube.capacity import EPSILON, Capacity
 from faro_lib.kube.client import Api, ApiError
 from faro_lib.kube.status import GROUP, PLURAL, VERSION
+from faro_lib.policies.protocol import minimum_replicas
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
 
@@ -70,8 +69,7 @@ def check_crds(api: Api, resources: Iterable[tuple[str, str, str, str]]) -> None
 
 def check_minima(jobs: tuple[Job, ...], capacity: Capacity) -> None:
     """Raise ValueError if the capacity cannot hold the minimum of every job."""
-    arrays = arrays_of(jobs)
-    need = float(np.maximum(arrays.min_replicas, 1) @ arrays.cores)
+    need = float(minimum_replicas(jobs) @ arrays_of(jobs).cores)
     if need > capacity.cores + EPSILON:
         reasons = "".join(f"; {node}: {reason}" for node, reason in capacity.unusable.items())
         have = f"{capacity.bound}: {capacity.cores:g} cores"

@@ -35,8 +35,6 @@ def crd() -> dict:
 def status_of(jobs: tuple[Job, ...], step: Step, controller: str, now: str, since: str) -> dict:
     """The status of the FaroPlan after a tick; values that the policy does not know are omitted.
 
-    Parameters
-    ----------
     controller : identity of the controller, the leader since `since`.
     now, since : times as RFC 3339 text.
     """

@@ -1,54 +1,173 @@
-"""A run as tables: the rows that the pipeline's files hold."""
+"""Runs as tables, and the files that hold the tables of an experiment."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.limit import Clairvoyant
-from faro_lib.metrics.measures import minute_effective_utility, minute_utility
+from faro_lib.metrics.measures import minute_effective_utility, minute_utility, summarize
 from faro_lib.policies.protocol import HOLD, START
 from faro_lib.simulate import Run
 from faro_lib.simulate.run import EXPLANATIONS
+from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
+
+SHORT = ("summary", "limit", "recovery")  # stored as CSV; the other tables are long, and stored as Parquet
+SIX_DIGITS = "%.6g"
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of an experiment; those that it does not have are empty, and have no file.
+
+    Attributes
+    ----------
+    summary : one row per run.
+    minutes, running : one row per run, job and minute; measures, and running replicas.
+    decisions : one row per run, job and tick with a change, a reason or a prediction.
+    limit, clairvoyant : measures of the clairvoyant per trial, and its replicas and utilities per job and minute.
+    recovery : requests and cluster around the loss of a worker (`metrics.recovery`).
+    about : by trial, versions of the software and properties of the machine.
+    """
+
+    summary: pd.DataFrame = field(default_factory=pd.DataFrame)
+    minutes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    decisions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    running: pd.DataFrame = field(default_factory=pd.DataFrame)
+    limit: pd.DataFrame = field(default_factory=pd.DataFrame)
+    clairvoyant: pd.DataFrame = field(default_factory=pd.DataFrame)
+    recovery: pd.DataFrame = field(default_factory=pd.DataFrame)
+    about: tuple[dict[str, Any], ...] = ()
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """The tables that are not empty, by name."""
+        frames = {name: getattr(self, name) for name in NAMES}
+        return {name: frame for name, frame in frames.items() if not frame.empty}
+
+
+NAMES = tuple(field.name for field in fields(Tables) if field.name != "about")
+
+
+def tables_of(run: Run, key: Mapping[str, Any], **notes: Any) -> Tables:
+    """Summary, minutes and decisions of one run.
+
+    Parameters
+    ----------
+    key : the first columns of every row, such as policy, capacity_cores and trial.
+    notes : further columns of the summary.
+    """
+    summary = pd.DataFrame([{**key, **summarize(run), **notes}])
+    return Tables(summary, with_key(minutes_frame(run), key), with_key(decisions_frame(run), key))
+
+
+def with_key(frame: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
+    """The frame with the constant columns of `key` before its own."""
+    return frame.assign(**key)[[*key, *frame.columns]]
+
+
+def joined(parts: Iterable[Tables]) -> Tables:
+    """The rows of all parts, in their order."""
+    parts = list(parts)
+    frames = {name: [part.frames()[name] for part in parts if name in part.frames()] for name in NAMES}
+    joint = {name: pd.concat(rows, ignore_index=True) for name, rows in frames.items() if rows}
+    return Tables(**joint, about=tuple(about for part in parts for about in part.about))
+
+
+def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
+    """The tables in a folder.
+
+    Parameters
+    ----------
+    writer : the command that writes them, for the error message.
+
+    Raises
+    ------
+    FileNotFoundError : the folder has no summary.csv.
+    """
+    folder = Path(folder)
+    if not (folder / "summary.csv").exists():
+        raise FileNotFoundError(f"{folder}/summary.csv: no such file; {writer} writes it")
+    frames = {}
+    for name in NAMES:
+        if (path := folder / f"{name}.csv").exists():
+            frames[name] = pd.read_csv(path)
+        elif (path := folder / f"{name}.parquet").exists():
+            frames[name] = pd.read_parquet(path)
+    about = tuple(json.loads(path.read_text()) for path in sorted(folder.glob("trial-*.json")))
+    return Tables(**frames, about=about)
+
+
+def write_tables(tables: Tables, folder: str | Path, *, as_text: bool = False) -> None:
+    """Write the tables for `read_tables`; `as_text` stores all of them as CSV with six digits, to be kept in git."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in tables.frames().items():
+        if as_text or name in SHORT:
+            frame.to_csv(folder / f"{name}.csv", index=False, float_format=SIX_DIGITS if as_text else None)
+        else:
+            frame.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def add_trial(tables: Tables, folder: str | Path, about: Mapping[str, Any]) -> int:
+    """Append a trial to the tables of a folder, as text, and return its number, counted from 0."""
+    folder = Path(folder)
+    trial = len(list(folder.glob("trial-*.json")))
+    new = Tables(**{name: frame.assign(trial=trial) for name, frame in tables.frames().items()})
+    write_tables(joined([read_tables(folder), new]) if trial else new, folder, as_text=True)
+    # Written last: a trial counts once all of its tables are written.
+    (folder / f"trial-{trial}.json").write_text(json.dumps(dict(about), indent=1) + "\n")
+    return trial
+
+
+def gather(folders: Iterable[str | Path], folder: str | Path) -> None:
+    """Join the tables of several experiments, such as one per capacity, in `folder`."""
+    write_tables(joined(read_tables(part) for part in folders), folder)
 
 
 def minutes_frame(run: Run) -> pd.DataFrame:
-    """One row a job and minute: the columns of simulate/minutes.parquet that belong to one run."""
-    jobs, bins = run.requests.shape
-    return pd.DataFrame(
-        {
-            "job": np.repeat([job.name for job in run.workload.jobs], bins),
-            "minute": np.tile(np.arange(bins, dtype=np.int32), jobs),
-            "requests": run.requests.ravel(),
-            "dropped": run.dropped.ravel(),
-            "slo_missed": run.slo_missed.ravel(),
-            "tail_latency_s": run.tail_latency_s.ravel(),
-            "utility": minute_utility(run).ravel(),
-            "effective_utility": minute_effective_utility(run).ravel(),
-        }
+    """Requests, drops, tail latency and utilities of a run, one row per job and minute."""
+    return _by_minute(
+        run.workload.jobs,
+        requests=run.requests,
+        dropped=run.dropped,
+        slo_missed=run.slo_missed,
+        tail_latency_s=run.tail_latency_s,
+        utility=minute_utility(run),
+        effective_utility=minute_effective_utility(run),
     )
 
 
-def clairvoyant_frame(found: Clairvoyant) -> pd.DataFrame:
-    """One row a job and minute: the columns of simulate/clairvoyant.parquet that belong to one trial."""
-    jobs, bins = found.replicas.shape
-    return pd.DataFrame(
-        {
-            "job": np.repeat([job.name for job in found.jobs], bins),
-            "minute": np.tile(np.arange(bins, dtype=np.int32), jobs),
-            "running": found.replicas.ravel(),
-            "utility": found.utility.ravel(),
-            "effective_utility": found.effective.ravel(),
-        }
-    )
+def clairvoyant_frame(best: Clairvoyant) -> pd.DataFrame:
+    """Replicas and utilities of the clairvoyant, one row per job and minute."""
+    return _by_minute(best.jobs, running=best.replicas, utility=best.utility, effective_utility=best.effective)
+
+
+def running_frame(run: Run) -> pd.DataFrame:
+    """Running replicas, one row per job and minute."""
+    return _by_minute(run.workload.jobs, running=running_by_minute(run))
+
+
+def _by_minute(jobs: tuple[Job, ...], **columns: np.ndarray) -> pd.DataFrame:
+    """Arrays (jobs, minutes) as columns."""
+    minutes = next(iter(columns.values())).shape[1]
+    index = {
+        "job": np.repeat([job.name for job in jobs], minutes),
+        "minute": np.tile(np.arange(minutes, dtype=np.int32), len(jobs)),
+    }
+    return pd.DataFrame(index | {name: column.ravel() for name, column in columns.items()})
 
 
 def decisions_frame(run: Run) -> pd.DataFrame:
-    """One row a job and tick in which its target or drop rate changed, a reason or a prediction was given.
+    """One row per job and tick in which its target or drop rate changed, or that has a reason or a prediction.
 
-    The columns of simulate/decisions.parquet that belong to one run: the decision, then what the plan rests on (NaN where
-    the plan does not tell).
+    The last columns are EXPLANATIONS, what the plan rests on; NaN where the policy does not report it.
     """
     names = np.array([job.name for job in run.workload.jobs])
     decisions = run.decisions
@@ -61,27 +180,17 @@ def decisions_frame(run: Run) -> pd.DataFrame:
         column: np.vstack([unknown, *(unknown if tick is None else tick for tick in getattr(decisions, column))])
         for column in EXPLANATIONS
     }
-    told = (reason != HOLD) | ~np.isnan(explained["predicted_tail_latency_s"])
-    told[1:] |= (target[1:] != target[:-1]) | (drop[1:] != drop[:-1])
-    tick, job = np.nonzero(told)
-    return pd.DataFrame(
-        {
-            "time_s": time_s[tick],
-            "job": names[job],
-            "replicas_target": target[tick, job],
-            "drop_target": drop[tick, job],
-            "reason": reason[tick, job],
-        }
-        | {column: values[tick, job] for column, values in explained.items()}
-    )
+    reported = (reason != HOLD) | ~np.isnan(explained["predicted_tail_latency_s"])
+    reported[1:] |= (target[1:] != target[:-1]) | (drop[1:] != drop[:-1])
+    tick, job = np.nonzero(reported)
+    columns = {"replicas_target": target, "drop_target": drop, "reason": reason} | explained
+    rows = {name: values[tick, job] for name, values in columns.items()}
+    return pd.DataFrame({"time_s": time_s[tick], "job": names[job]} | rows)
 
 
 def running_by_minute(run: Run) -> np.ndarray:
-    """Replicas that serve, as last seen in each minute: (jobs, minutes)."""
-    minutes = run.workload.minutes
-    if not run.decisions.time_s:
-        return np.repeat(run.initial[:, None], minutes, axis=1)
+    """Running replicas at the last observation within each minute, (jobs, minutes)."""
     time_s = np.concatenate(([0.0], run.decisions.time_s))
     running = np.vstack([run.initial, *run.decisions.running])
-    seen = np.searchsorted(time_s, MINUTE_S * (1 + np.arange(minutes)), side="right") - 1
-    return running[seen].T
+    end_s = MINUTE_S * (1 + np.arange(run.workload.minutes))
+    return running[np.searchsorted(time_s, end_s, side="right") - 1].T

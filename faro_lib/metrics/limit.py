@@ -1,54 +1,27 @@
-"""The clairvoyant limit: what any policy could reach that moves replicas once a minute, without delay."""
+"""The clairvoyant limit: the best that a policy could do that moves replicas once a minute, without delay."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.metrics.measures import lost_utility, mean_over_jobs_then_bins, minute_effective_utility, minute_utility
-from faro_lib.policies import Fixed
+from faro_lib import allocate
+from faro_lib.metrics.measures import lost_utility, mean_over_jobs_then_bins
 from faro_lib.policies.protocol import at_least_one_each
-from faro_lib.simulate import Draws, ServingModel, simulate
-from faro_lib.simulate.cluster import PAPER
-from faro_lib.workload import Job, Workload, jobs_array
-
-
-def measured_utilities(
-    workload: Workload, draws: Draws, most: int, serving_model: ServingModel = PAPER
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What each job's minute would have been worth with x replicas all day long: utility(job, x, minute), measured.
-
-    Every x is measured for every job, within its bounds or not; `best_by_minute` keeps to them.
-
-    Returns
-    -------
-    utility, violated, effective : (jobs, most + 1, minutes + 1); column 0 is worth nothing.
-    """
-    jobs, bins = len(workload.jobs), workload.minutes + 1
-    utility, effective = np.zeros((jobs, most + 1, bins)), np.zeros((jobs, most + 1, bins))
-    violated = np.ones((jobs, most + 1, bins))
-    cores = jobs_array(workload.jobs, "cores").sum()
-    for replicas in range(1, most + 1):
-        fixed = tuple(replace(job, min_replicas=replicas, max_replicas=replicas) for job in workload.jobs)
-        day = replace(workload, jobs=fixed)
-        run = simulate(day, Fixed(replicas), replicas * cores, draws=draws, serving_model=serving_model)
-        utility[:, replicas] = minute_utility(run)
-        effective[:, replicas] = minute_effective_utility(run)
-        violated[:, replicas] = np.where(
-            run.requests == 0, np.nan, (run.dropped + run.slo_missed) / np.maximum(run.requests, 1)
-        )
-    return utility, violated, effective
+from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.jobs import TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
 class Clairvoyant:
-    """What the clairvoyant does and what comes of it; arrays (jobs, bins).
+    """Allocations of the clairvoyant and the measures that they reach; arrays (jobs, bins), NaN without requests.
 
     Attributes
     ----------
-    replicas : of each job in each minute.
-    utility, effective : NaN in a job-minute without requests; violated : share refused or slo_missed, NaN there, too.
+    replicas : whole numbers, never NaN.
+    utility, effective : with and without drop penalty.
+    violated : share of requests that were dropped or missed the SLO.
     """
 
     jobs: tuple[Job, ...]
@@ -58,7 +31,7 @@ class Clairvoyant:
     violated: np.ndarray
 
     def summary(self) -> dict[str, float]:
-        """The measures that policies are compared by; nothing is ever dropped."""
+        """The measures by which policies are compared."""
         return {
             "lost_utility": lost_utility(self.utility),
             "slo_violation_rate": mean_over_jobs_then_bins(self.violated),
@@ -69,13 +42,11 @@ class Clairvoyant:
 def clairvoyant(
     utility: np.ndarray, violated: np.ndarray, effective: np.ndarray, capacity: float, jobs: tuple[Job, ...]
 ) -> Clairvoyant:
-    """The limit: reallocate every minute, without delay, knowing what each minute would be worth (paper/faro.md, section 5).
-
-    The allocation that maximises the sum of utilities minute by minute.
+    """Allocate each minute to maximise the sum of utilities, knowing what every allocation of that minute is worth.
 
     Parameters
     ----------
-    utility, violated, effective : (jobs, columns, bins) of `measured_utilities`.
+    utility, violated, effective : (jobs, replicas, bins), as `experiments.limits.measured_utilities` returns them.
     capacity : cores.
     """
     replicas = best_by_minute(np.nan_to_num(utility), capacity, jobs)
@@ -84,50 +55,27 @@ def clairvoyant(
     return Clairvoyant(jobs, replicas, utility[chosen], effective[chosen], violated[chosen])
 
 
-def most_replicas(jobs: tuple[Job, ...], capacity: float) -> int:
-    """The most that any job can have of `capacity` cores while the others keep their minimum.
+def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
+    """The largest replica count that any job can have within `capacity` cores while the others keep their minimum.
 
-    >>> most_replicas((Job("a"), Job("b", cores=2.0)), 8)
+    >>> max_replicas_of_any((Job("a"), Job("b", cores=2.0)), 8)
     6
     """
-    fewest, cores = at_least_one_each(jobs, capacity), jobs_array(jobs, "cores")
-    most = fewest + np.floor((capacity - fewest @ cores) / cores + 1e-9)
-    return int(np.minimum(most, jobs_array(jobs, "max_replicas")).max())
+    minimum, arrays = at_least_one_each(jobs, capacity), arrays_of(jobs)
+    maximum = minimum + np.floor((capacity - minimum @ arrays.cores) / arrays.cores + TOLERANCE)
+    return int(np.minimum(maximum, arrays.max_replicas).max())
 
 
 def best_by_minute(value: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> np.ndarray:
-    """Allocation of at most `capacity` cores that maximises the sum of values, minute by minute.
+    """The allocation of each minute that maximises the sum of values: whole numbers (jobs, bins), at least 1 each.
 
-    Dynamic programming over the budget, all minutes at once, so it need not build a table for each.
+    Solved exactly by the knapsack of `allocate`. Ties go to fewer replicas of the job that comes last.
 
     Parameters
     ----------
-    value : (jobs, columns, bins), the worth of 0, 1, ... replicas; what has no column is not given to anybody.
-    jobs : whose cores and bounds hold.
-
-    Returns
-    -------
-    int (jobs, bins), at least 1 each.
+    value : (jobs, replicas, bins), the value of 0, 1, ... replicas; larger counts are not allocated.
+    capacity : cores; the jobs' own bounds and their tenants' quotas hold, too.
     """
-    fewest = at_least_one_each(jobs, capacity)
-    tenths = np.rint(10 * jobs_array(jobs, "cores")).astype(np.int64)
-    unit = np.gcd.reduce(tenths)
-    cost, budget = tenths // unit, int(np.floor(10 * capacity / unit + 1e-9))
-    rows, columns, bins = value.shape
-    most = np.minimum(jobs_array(jobs, "max_replicas"), columns - 1)
-    best = np.zeros((budget + 1, bins))
-    choices = np.zeros((rows, budget + 1, bins), np.int64)
-    for job in range(rows):
-        after = np.full_like(best, -np.inf)
-        for x in range(fewest[job], min(most[job], budget // cost[job]) + 1):
-            with_x = best[: budget + 1 - x * cost[job]] + value[job, x]
-            better = with_x > after[x * cost[job] :]
-            after[x * cost[job] :][better] = with_x[better]
-            choices[job, x * cost[job] :][better] = x
-        best = after
-    left = np.full(bins, budget)
-    replicas = np.zeros((rows, bins), np.int64)
-    for job in reversed(range(rows)):
-        replicas[job] = choices[job, left, np.arange(bins)]
-        left = left - cost[job] * replicas[job]
-    return replicas
+    minimum, columns = at_least_one_each(jobs, capacity), np.arange(value.shape[1])
+    outside = (columns < minimum[:, None]) | (columns > arrays_of(jobs).max_replicas[:, None])
+    return allocate.best_by_minute(np.where(outside[:, :, None], -np.inf, value), jobs, capacity)

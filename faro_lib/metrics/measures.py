@@ -1,6 +1,6 @@
-"""What a run was worth: utilities and violations by job and minute, and their summary.
+"""Utilities, SLO violations and drops of a run, by job and minute and as a summary.
 
-Conventions of the paper's evaluation (EuroSys'25, section 6.1, and its artifact); see `lost_utility`.
+The conventions are those of the paper's evaluation (EuroSys'25, section 6.1) and of its artifact.
 """
 
 from __future__ import annotations
@@ -9,37 +9,37 @@ import numpy as np
 
 from faro_lib.simulate import Run
 from faro_lib.utility import precise_drop_penalty, relaxed_utility
-from faro_lib.workload import jobs_array
+from faro_lib.workload import arrays_of
 
 
 def minute_utility(run: Run) -> np.ndarray:
-    """Relaxed utility (a = 1) of each job-minute's percentile of latency, (jobs, minutes + 1); NaN without requests."""
-    slo_s = jobs_array(run.workload.jobs, "slo_s")[:, None]
-    empty = run.requests == 0
+    """Relaxed utility (alpha = 1) of each job's tail latency, (jobs, minutes + 1); NaN without requests."""
+    slo_s, empty = arrays_of(run.workload.jobs).slo_s[:, None], run.requests == 0
     return np.where(empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s))
 
 
 def minute_effective_utility(run: Run) -> np.ndarray:
-    """Effective utility phi(drop) x U of what was served, (jobs, minutes + 1); NaN without requests.
+    """Effective utility phi(drop rate) x U, (jobs, minutes + 1); NaN without requests.
 
-    U is that of the requests that were served, so that a refusal costs its penalty once and not its latency besides.
+    U is the utility of the served requests only. A dropped request costs its penalty, and does not count as late too.
     """
-    return _effective(run.requests, run.dropped, run.served_tail_latency_s, jobs_array(run.workload.jobs, "slo_s"))
+    slo_s, served = arrays_of(run.workload.jobs).slo_s[:, None], ~np.isnan(run.served_tail_latency_s)
+    utility = relaxed_utility(np.where(served, run.served_tail_latency_s, slo_s), slo_s)
+    penalty = precise_drop_penalty(run.dropped / np.maximum(run.requests, 1))
+    return np.where(run.requests == 0, np.nan, penalty * np.where(served, utility, 0.0))
 
 
-def _effective(requests, dropped, served_tail_latency_s, slo_s):
-    drop = dropped / np.maximum(requests, 1)
-    slo_s = slo_s[:, None]
-    nobody_served = np.isnan(served_tail_latency_s)
-    utility = relaxed_utility(np.where(nobody_served, slo_s, served_tail_latency_s), slo_s)
-    value = precise_drop_penalty(drop) * np.where(nobody_served, 0.0, utility)
-    return np.where(requests == 0, np.nan, value)
+def minute_violation_rate(run: Run) -> np.ndarray:
+    """Share of requests that were dropped or missed the SLO, (jobs, minutes + 1); NaN without requests."""
+    violated = (run.dropped + run.slo_missed) / np.maximum(run.requests, 1)
+    return np.where(run.requests == 0, np.nan, violated)
 
 
 def lost_utility(utility: np.ndarray) -> float:
-    """The published convention: J - (sum of the jobs' utilities over all bins) / bins, an empty job-minute counting 0.
+    """Lost cluster utility as published: J - (sum of utilities over all jobs and bins) / bins.
 
-    There is one bin more than minutes (arrivals that overran the last one), so its floor is 0.02 to 0.03.
+    A job-minute without requests counts as utility 0. Because the last of the minutes + 1 bins holds only the arrivals
+    after the last minute, even a perfect run loses 0.02 to 0.03.
 
     Parameters
     ----------
@@ -50,29 +50,27 @@ def lost_utility(utility: np.ndarray) -> float:
 
 
 def lost_utility_excl_overrun(utility: np.ndarray) -> float:
-    """Lost utility over the minutes proper; a job-minute without requests loses nothing."""
-    proper = utility[:, :-1]
-    return float(np.nansum(1 - proper) / proper.shape[1])
+    """Lost utility without the last bin; a job-minute without requests loses nothing."""
+    minutes = utility[:, :-1]
+    return float(np.nansum(1 - minutes) / minutes.shape[1])
 
 
 def slo_violation_rate(run: Run) -> float:
-    """Mean over bins of the mean over jobs with arrivals of the fraction of requests refused or late."""
-    violated = (run.dropped + run.slo_missed) / np.maximum(run.requests, 1)
-    return mean_over_jobs_then_bins(np.where(run.requests == 0, np.nan, violated))
+    """Violation rate averaged over the jobs with requests in each minute, then over minutes."""
+    return mean_over_jobs_then_bins(minute_violation_rate(run))
 
 
 def mean_over_jobs_then_bins(rate: np.ndarray) -> float:
-    """(jobs, bins) -> scalar; NaN = no arrivals; bins in which nobody asked for anything do not count."""
-    asked = ~np.isnan(rate)
-    jobs_asked = asked.sum(axis=0)
-    bins = jobs_asked > 0
-    return float((np.nansum(rate, axis=0)[bins] / jobs_asked[bins]).mean())
+    """Mean of (jobs, bins), first over jobs, then over bins; NaN = no requests; bins without any requests are left out."""
+    jobs_with_requests = (~np.isnan(rate)).sum(axis=0)
+    bins = jobs_with_requests > 0
+    return float((np.nansum(rate, axis=0)[bins] / jobs_with_requests[bins]).mean())
 
 
 def planning_ms(run: Run) -> np.ndarray:
-    """Milliseconds of every tick that planned; of every tick, where no plan says what rate it expects.
+    """Milliseconds of each tick that planned; of every tick if no plan has a forecast.
 
-    A policy that plans once a minute does next to nothing in the ticks between, which would hide how long its plans take.
+    A policy that plans once a minute does almost nothing in other ticks, and they would hide how long planning takes.
     """
     decision_ms = 1e3 * np.array(run.decisions.seconds or [0.0])
     planned = np.array([rate is not None for rate in run.decisions.forecast_rps], bool)
@@ -80,7 +78,7 @@ def planning_ms(run: Run) -> np.ndarray:
 
 
 def summarize(run: Run) -> dict[str, float]:
-    """The columns of simulate/summary.csv that belong to one run."""
+    """Measures of one run: the columns of summary.csv that follow policy, capacity and trial."""
     utility = minute_utility(run)
     decision_ms = planning_ms(run)
     running = np.array(run.decisions.running or [run.initial])

@@ -1,6 +1,8 @@
-"""How well predicted percentiles of latency came true, and how fast a model that learns gets better."""
+"""Errors of predicted tail latencies, and how fast a learned latency model improves."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,81 +10,80 @@ import pandas as pd
 from faro_lib.metrics.frames import running_by_minute
 from faro_lib.policies.cilantro import WORST, LearnedLatency
 from faro_lib.simulate import Run
-from faro_lib.workload.jobs import MINUTE_S, Job, jobs_array
+from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.jobs import MINUTE_S
 
 
 def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.DataFrame:
-    """Predicted against measured percentiles, for the first whole minute after each decision that predicts.
+    """Predicted and measured tail latencies of the first full minute after each decision with a prediction.
 
-    Decisions that change a job's replicas are left out: the minute after them is served by another count. The error
-    includes what the load did meanwhile, as a policy without a forecast must bear it.
+    Decisions that change a job's replicas are left out, because the old count serves part of the next minute. The error
+    includes the change of the load since the decision.
 
     Parameters
     ----------
-    decisions, minutes : of one run, `decisions_frame` and `minutes_frame`.
+    decisions, minutes : `decisions_frame` and `minutes_frame` of one run.
 
     Returns
     -------
-    one row a job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s, log_error = |ln(predicted / measured)|,
-    both cut at 10 SLOs, and utility_error = |utility predicted - measured| (relaxed).
+    One row per job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s,
+    log_error = |ln(predicted / measured)| with both cut at WORST times the SLO, and utility_error, the absolute
+    difference of the relaxed utilities.
     """
-    slo_s = {job.name: job.slo_s for job in jobs}
     decisions = decisions.sort_values(["job", "time_s"], kind="stable")
     moved = decisions.groupby("job", sort=False)["replicas_target"].diff().fillna(0) != 0
     steady = decisions[~moved & decisions["predicted_tail_latency_s"].notna()]
     steady = steady.assign(minute=np.ceil(steady["time_s"] / MINUTE_S).astype(np.int32))
-    steady = steady.drop_duplicates(["job", "minute"], keep="last")  # the latest word on a minute
-    told = steady[["job", "minute", "predicted_tail_latency_s"]].merge(
-        minutes[["job", "minute", "tail_latency_s"]], on=["job", "minute"]
+    steady = steady.drop_duplicates(["job", "minute"], keep="last")  # the latest prediction of a minute
+    rows = steady[["job", "minute", "predicted_tail_latency_s"]].merge(
+        minutes[["job", "minute", "tail_latency_s"]].dropna(), on=["job", "minute"]
     )
-    told = told[told["tail_latency_s"].notna()]
-    slo = told["job"].map(slo_s)
+    slo_s = rows["job"].map({job.name: job.slo_s for job in jobs})
     predicted, measured = (
-        (told[column] / slo).clip(upper=WORST) for column in ("predicted_tail_latency_s", "tail_latency_s")
+        (rows[column] / slo_s).clip(upper=WORST) for column in ("predicted_tail_latency_s", "tail_latency_s")
     )
-    return told.assign(
-        slo_s=slo,
+    return rows.assign(
+        slo_s=slo_s,
         log_error=np.abs(np.log(predicted / measured)),
         utility_error=np.abs(np.minimum(1, 1 / predicted) - np.minimum(1, 1 / measured)),
-    ).reset_index(drop=True)
+    )
 
 
-def learning_curve(run: Run, scored_on: Run | None = None, after_min=(0, 5, 15, 30, 60, 120, 240, 360)) -> pd.DataFrame:
-    """How wrong the learned latency model was after so many minutes of a run, always judged on the same job-minutes.
+def learning_curve(
+    run: Run, scored_on: Run | None = None, after_minutes: Sequence[int] = (0, 5, 15, 30, 60, 120, 240, 360)
+) -> pd.DataFrame:
+    """Error of the learned latency model (`policies.cilantro`) after N minutes of a run, on a fixed set of job-minutes.
 
-    Errors over time as `prediction_errors` has them follow the load, as peaks are harder to predict; these do not.
+    `prediction_errors` over time would follow the load, because peaks are harder to predict.
 
     Parameters
     ----------
-    scored_on : the run whose job-minutes judge, another trial, say; `run` itself if None.
+    scored_on : the run that supplies these job-minutes, for example another trial; `run` itself if None.
 
     Returns
     -------
-    minute, log_error (mean of |ln(believed / measured)|, cut at 10 SLOs), observations learned so far.
+    minute, log_error (mean of |ln(predicted / measured)|, cut at WORST times the SLO), observations learned.
     """
     of_job, minute, *learned = _steady_minutes(run)
-    judge_of_job, _, *judge = _steady_minutes(scored_on or run)
-    kinds = np.array([job.model for job in run.workload.jobs])
-    slo_s = jobs_array(run.workload.jobs, "slo_s")
+    scored_job, _, *scored = _steady_minutes(scored_on or run)
+    kinds, slo_s = np.array([job.model for job in run.workload.jobs]), arrays_of(run.workload.jobs).slo_s
     model, rows, done = LearnedLatency.prior(kinds), [], 0
-    for until in sorted(min(m, run.workload.minutes) for m in after_min):
-        upto = int(np.searchsorted(minute, until))
-        part = slice(done, upto)
-        jobs = of_job[part]
-        model = model.learn(list(kinds[jobs]), slo_s[jobs], *(values[part] for values in learned))
-        done = upto
+    for until in sorted(min(m, run.workload.minutes) for m in after_minutes):
+        part = slice(done, int(np.searchsorted(minute, until)))
+        model = model.learn(list(kinds[of_job[part]]), slo_s[of_job[part]], *(values[part] for values in learned))
+        done = part.stop
         errors = []
-        for job in np.unique(judge_of_job):
-            rate_rps, replicas, tail_latency_s = (values[judge_of_job == job] for values in judge)
-            believed_s = model.latency_s(kinds[job], slo_s[job], rate_rps, replicas)
+        for job in np.unique(scored_job):
+            rate_rps, replicas, measured_s = (values[scored_job == job] for values in scored)
+            predicted_s = model.latency_s(kinds[job], slo_s[job], rate_rps, replicas)
             worst_s = WORST * slo_s[job]
-            errors.append(np.abs(np.log(np.minimum(believed_s, worst_s) / np.minimum(tail_latency_s, worst_s))))
+            errors.append(np.abs(np.log(np.minimum(predicted_s, worst_s) / np.minimum(measured_s, worst_s))))
         rows.append((until, float(np.concatenate(errors).mean()), done))
     return pd.DataFrame(rows, columns=["minute", "log_error", "observations"]).drop_duplicates("minute")
 
 
-def _steady_minutes(run: Run):
-    """Job-minutes with requests and as many replicas as the minute before: job, minute, rate_rps, replicas, tail_latency_s."""
+def _steady_minutes(run: Run) -> tuple[np.ndarray, ...]:
+    """Job-minutes with requests and an unchanged replica count: job, minute, rate_rps, replicas, tail_latency_s."""
     running = running_by_minute(run)
     requests, tail_latency_s = run.requests[:, :-1], run.tail_latency_s[:, :-1]
     steady = (running > 0) & (requests > 0)

@@ -149,8 +149,8 @@ class Policy(Protocol):
 class Cluster(Protocol):
     """Observes and scales the jobs, simulated or real.
 
-    A cluster that makes several calls in one `apply` takes `may_act: Callable[[], bool]` in its constructor and asks it
-    before each call, so that a controller that has lost its lease stops in the middle.
+    A cluster that makes several calls in one `apply` takes `may_act: Callable[[], bool]` as a third argument of `apply`
+    and asks it before each call, so that a controller that has lost its lease stops in the middle.
     """
 
     def observe(self) -> Observation:

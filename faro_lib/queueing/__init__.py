@@ -1,25 +1,15 @@
-"""How long a request waits: arrival rate in, latency percentile out, as functions that broadcast.
+"""Latency quantiles from arrival rates: functions on arrays that broadcast.
 
 >>> float(half_mmc(10.0, 4, 0.180, 0.99).round(3))
 0.284
 """
 
 from faro_lib.queueing.constant_service import mdc, mdc_wait_cdf, mdc_wait_over_service, mgc
-from faro_lib.queueing.formulas import erlang_c, half_mmc, latency, mmc, mmc_wait, relaxed, upper_bound
+from faro_lib.queueing.formulas import erlang_c, half_mmc, mmc, mmc_wait, upper_bound
 from faro_lib.queueing.latency_table import LatencyTable, service_class
+from faro_lib.queueing.models import RHO_MAX, latency, relaxed
 
 __all__ = [
-    "LatencyTable",
-    "erlang_c",
-    "half_mmc",
-    "latency",
-    "mdc",
-    "mdc_wait_cdf",
-    "mdc_wait_over_service",
-    "mgc",
-    "mmc",
-    "mmc_wait",
-    "relaxed",
-    "service_class",
-    "upper_bound",
-]
+    "RHO_MAX", "LatencyTable", "erlang_c", "half_mmc", "latency", "mdc", "mdc_wait_cdf", "mdc_wait_over_service",
+    "mgc", "mmc", "mmc_wait", "relaxed", "service_class", "upper_bound",
+]  # fmt: skip

@@ -10,15 +10,15 @@ from numba import njit
 
 @njit(cache=True)
 def waiting_distribution(rho, servers, tolerance):
-    """P(number waiting = m) at a multiple of the service time, m = 0, 1, ... until the tail is below `tolerance`.
+    """P(number waiting = m) at a multiple of the service time, for m = 0, 1, ... until the tail is below `tolerance`.
 
-    Spitzer: with S_n = Poisson(n a) - n c and g_k = sum_n P(S_n = k) / n, P(L = 0) = exp(-sum_k P(S_n > 0) / n) and
-    m P(L = m) = sum_{k=1..m} k g_k P(L = m - k).
+    Spitzer: with S_n = Poisson(n a) - n c and g_k = sum_n P(S_n = k) / n,
+    P(L = 0) = exp(-sum_k P(S_n > 0) / n) and m P(L = m) = sum_{k=1..m} k g_k P(L = m - k).
     """
     a = rho * servers
     if a <= 0:
         return np.ones(1)
-    # The tail falls as z^-m, z > 1 the root of c ln z = a (z - 1): that says how many terms matter.
+    # The tail falls as z^-m, with z > 1 the root of c ln z = a (z - 1); that gives the number of terms.
     low, high = 1.0, 2.0
     while servers * math.log(high) > a * (high - 1):
         high *= 2
@@ -29,8 +29,7 @@ def waiting_distribution(rho, servers, tolerance):
             low = middle
         else:
             high = middle
-    decay = math.log(low)
-    size = int(-math.log(tolerance) / decay) + 2 + servers
+    size = int(-math.log(tolerance) / math.log(low)) + 2 + servers
     # Chernoff: P(S_n >= 0) <= e^(-n c I), I = rho - 1 - ln rho.
     rounds = int(-math.log(tolerance) / (servers * (rho - 1 - math.log(rho)))) + 2
     g = np.zeros(size + 1)
@@ -62,9 +61,8 @@ def waiting_distribution(rho, servers, tolerance):
 @njit(cache=True)
 def wait_cdf(x, rho, servers, below):
     """Franx's sum; `below` is the cumulative distribution of the number waiting."""
-    a = rho * servers
     k = math.floor(x) + 1
-    mean = a * (k - x)
+    mean = rho * servers * (k - x)
     top = k * servers - 1
     if mean <= 0:
         return below[min(top, len(below) - 1)]
@@ -78,18 +76,19 @@ def wait_cdf(x, rho, servers, below):
 
 
 @njit(cache=True)
-def wait_quantile(rho, servers, percentile):
+def wait_quantile(rho, servers, quantile):
+    """The wait, in service times, whose `wait_cdf` is `quantile`, by bisection."""
     if rho <= 0:
         return 0.0
-    below = np.cumsum(waiting_distribution(rho, servers, min(1e-10, (1 - percentile) * 1e-6)))
-    if wait_cdf(0.0, rho, servers, below) >= percentile:
+    below = np.cumsum(waiting_distribution(rho, servers, min(1e-10, (1 - quantile) * 1e-6)))
+    if wait_cdf(0.0, rho, servers, below) >= quantile:
         return 0.0
     low, high = 0.0, 1.0
-    while wait_cdf(high, rho, servers, below) < percentile:
+    while wait_cdf(high, rho, servers, below) < quantile:
         low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
-        if wait_cdf(middle, rho, servers, below) < percentile:
+        if wait_cdf(middle, rho, servers, below) < quantile:
             low = middle
         else:
             high = middle

@@ -1,4 +1,4 @@
-"""A latency_model model that was measured: what constant arrival rates did on the real dispatch rules."""
+"""A measured latency model: what constant arrival rates did to replicas under the real dispatch."""
 
 from __future__ import annotations
 
@@ -7,37 +7,39 @@ from pathlib import Path
 
 import numpy as np
 
+from faro_lib.workload.jobs import Job
+
 FIELDS = ("latency_s", "relaxed", "precise", "dropped")
+AXES = ("rate_per_replica_rps", "replicas")
 
 
-def service_class(job) -> str:
-    """What jobs with one model and one promise have in common, by a name.
+def service_class(job: Job) -> str:
+    """The name of the class of jobs that share this job's model, service time and SLO.
 
-    >>> from faro_lib.workload import Job
     >>> service_class(Job("a"))
     'resnet34 of 0.18 s, p99 within 0.72 s'
     """
-    varies = f" (scv {job.service_scv:g})" if job.service_scv else ""
-    return f"{job.model} of {job.service_time_s:g} s{varies}, p{100 * job.quantile:g} within {job.slo_s:g} s"
+    scv = f" (scv {job.service_scv:g})" if job.service_scv else ""
+    return f"{job.model} of {job.service_time_s:g} s{scv}, p{100 * job.quantile:g} within {job.slo_s:g} s"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LatencyTable:
-    """Latency and utility of each service class on a grid of (rate per replica, replicas), made by `simulate`.
+    """Latency and utility of each service class on a grid of (rate per replica, replicas), measured by `simulate`.
 
-    The grid runs along the rate *per replica*, so that every count has its saturation at about the same column.
-    Between grid points everything is linear; fewer or more replicas than measured read the nearest count at the same
-    rate per replica; beyond the largest rate the latency grows with the rate and the utilities fall with it, as in the
-    relaxed M/D/c.
+    One axis is the rate *per replica*, so every replica count saturates at about the same grid point.
+    Between grid points all fields are interpolated linearly. Fewer or more replicas than measured read the
+    nearest count at the same rate per replica. Beyond the largest rate the latency grows in proportion
+    to the rate and the utilities fall with it, as in the relaxed M/D/c.
 
     Attributes
     ----------
-    classes : names of the service classes, found by `service_class`.
+    classes : names of the service classes, see `service_class`.
     rate_per_replica_rps : increasing, shape (classes, rates); the first is 0.
     replicas : increasing whole numbers, shape (counts,).
-    latency_s : percentile of latency, shape (classes, rates, counts).
+    latency_s : quantile of latency, shape (classes, rates, counts).
     relaxed, precise : mean per-minute utility, in [0, 1], same shape.
-    refused : fraction of the requests dropped, same shape.
+    dropped : fraction of the requests dropped, same shape.
     """
 
     classes: tuple[str, ...]
@@ -49,32 +51,33 @@ class LatencyTable:
     dropped: np.ndarray
 
     def __post_init__(self):
-        for field in ("rate_per_replica_rps", "replicas", *FIELDS):
+        for field in (*AXES, *FIELDS):
             array = np.array(getattr(self, field), dtype=float)
             array.setflags(write=False)
             object.__setattr__(self, field, array)
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
-        n = len(self.classes)
-        if self.rate_per_replica_rps.ndim != 2 or self.rate_per_replica_rps.shape[0] != n or self.replicas.ndim != 1:
+        rates, counts, n = self.rate_per_replica_rps, self.replicas, len(self.classes)
+        if rates.ndim != 2 or rates.shape[0] != n or counts.ndim != 1:
             raise ValueError(
-                f"rate_per_replica_rps has shape {self.rate_per_replica_rps.shape}, replicas {self.replicas.shape}; "
+                f"rate_per_replica_rps has shape {rates.shape}, replicas {counts.shape}; "
                 f"expected ({n} classes, rates) and (counts,)"
             )
-        for field, grid in (("rate_per_replica_rps", self.rate_per_replica_rps), ("replicas", self.replicas[None])):
-            if grid.shape[1] < 1 or not (np.all(np.diff(grid, axis=1) > 0) and np.all(grid >= 0)):
+        for field in AXES:
+            axis = np.atleast_2d(getattr(self, field))
+            if axis.shape[1] < 1 or not (np.all(np.diff(axis, axis=1) > 0) and np.all(axis >= 0)):
                 raise ValueError(f"{field} must be increasing and >= 0")
-        shape = (n, self.rate_per_replica_rps.shape[1], len(self.replicas))
+        shape = (n, rates.shape[1], len(counts))
         for field in FIELDS:
-            values = getattr(self, field)
+            values, largest = getattr(self, field), np.inf if field == "latency_s" else 1
             if values.shape != shape:
                 raise ValueError(f"{field} has shape {values.shape}; expected {shape} (classes, rates, counts)")
-            if np.isnan(values).any() or (values < 0).any() or (field != "latency_s" and (values > 1).any()):
-                raise ValueError(f"{field} must lie in [0, {'inf' if field == 'latency_s' else '1'}] without NaN")
+            if not np.all((values >= 0) & (values <= largest)):
+                raise ValueError(f"{field} must lie in [0, {largest}] without NaN")
 
-    def read(self, field: str, kind: str, rate_rps, replicas):
-        """One of FIELDS of service class `kind`, interpolated; `rate_rps` and `replicas` broadcast.
+    def read(self, field: str, kind: str, rate_rps, replicas) -> np.ndarray:
+        """One of FIELDS for service class `kind`, interpolated; `rate_rps` and `replicas` broadcast.
 
-        Zero replicas serve nobody: infinite latency, utility 0, everything dropped.
+        At zero replicas the latency is infinite, the utility 0 and every request dropped.
         """
         if field not in FIELDS:
             raise ValueError(f"field={field!r} was not measured; accepted: {', '.join(FIELDS)}")
@@ -86,44 +89,40 @@ class LatencyTable:
             raise ValueError(f"rate_rps={rate_rps[~(rate_rps >= 0)].flat[0]} must be a number >= 0")
         grid, values = self.rate_per_replica_rps[k], getattr(self, field)[k]
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
-        i, t = _place(per_replica, grid)
-        j, u = _place(replicas, self.replicas)
+        i, t = _position(per_replica, grid)
+        j, u = _position(replicas, self.replicas)
         i1, j1 = np.minimum(i + 1, len(grid) - 1), np.minimum(j + 1, len(self.replicas) - 1)
-        # Infinite latencies must not meet a weight of zero.
+        # `where`, because an infinite latency times a weight of zero is NaN.
         with np.errstate(invalid="ignore"):
             below = np.where(u > 0, (1 - u) * values[i, j] + u * values[i, j1], values[i, j])
             above = np.where(u > 0, (1 - u) * values[i1, j] + u * values[i1, j1], values[i1, j])
             inside = np.where(t > 0, (1 - t) * below + t * above, below)
-        beyond = np.maximum(1.0, per_replica / grid[-1])
-        served = {
-            "latency_s": lambda: inside * beyond,
-            "dropped": lambda: 1 - (1 - inside) / beyond,
-            "relaxed": lambda: inside / beyond,
-            "precise": lambda: inside / beyond,
-        }[field]()
-        return np.where(replicas > 0, served, {"latency_s": np.inf, "dropped": 1.0}.get(field, 0.0))
+        overload = np.maximum(1.0, per_replica / grid[-1])
+        if field == "latency_s":
+            return np.where(replicas > 0, inside * overload, np.inf)
+        if field == "dropped":
+            return np.where(replicas > 0, 1 - (1 - inside) / overload, 1.0)
+        return np.where(replicas > 0, inside / overload, 0.0)
 
-    def expected_utility(self, job, rate_rps, replicas, utility: str, alpha: float = 1.0):
-        """Mean utility of `job` at constant rates; what `utility.build_table` asks of a latency_model model."""
+    def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0) -> np.ndarray:
+        """Mean utility of `job` at constant rates; `utility.build_table` calls it."""
         if utility == "relaxed" and alpha != 1.0:
             raise ValueError(f"alpha={alpha}: relaxed utilities were measured with alpha=1")
         return self.read(utility, service_class(job), rate_rps, replicas)
 
-    def save(self, path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write all arrays into one .npz file."""
-        names = ("rate_per_replica_rps", "replicas", *FIELDS)
-        arrays = {name: np.asarray(getattr(self, name)) for name in names}
+        arrays = {name: np.asarray(getattr(self, name)) for name in (*AXES, *FIELDS)}
         np.savez_compressed(Path(path), classes=np.array(self.classes), **arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path) -> LatencyTable:
-        """Read what `save` wrote."""
+    def load(cls, path: str | Path) -> LatencyTable:
+        """Read a file that `save` wrote."""
         with np.load(Path(path), allow_pickle=False) as file:
-            names = ("rate_per_replica_rps", "replicas", *FIELDS)
-            return cls(classes=tuple(file["classes"].tolist()), **{name: file[name] for name in names})
+            return cls(tuple(file["classes"].tolist()), **{name: file[name] for name in (*AXES, *FIELDS)})
 
 
-def _place(values, grid):
+def _position(values, grid):
     """Index of the grid point at or below each value, and the fraction of the way to the next; clamped to the grid."""
     clamped = np.clip(values, grid[0], grid[-1])
     i = np.clip(np.searchsorted(grid, clamped, side="right") - 1, 0, max(len(grid) - 2, 0))

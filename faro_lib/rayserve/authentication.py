@@ -9,9 +9,7 @@ from pathlib import Path
 def read_token() -> str | None:
     """The token from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, in Ray's own order; None without.
 
-    Raises
-    ------
-    ValueError : the file that RAY_AUTH_TOKEN_PATH names does not exist.
+    Raises ValueError: the file that RAY_AUTH_TOKEN_PATH names does not exist.
     """
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         return None

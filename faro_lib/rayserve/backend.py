@@ -16,16 +16,10 @@ from faro_lib.rayserve.deploy import configuration, deploy
 from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 
-LOCAL = "local"
-
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A Ray cluster that serves the jobs.
-
-    ray, http : its dashboard's REST API, and its applications.
-    pids : roots of its process trees, if this process started it.
-    """
+    """A Ray cluster: its dashboard's REST API, its applications, and its process trees if this process started it."""
 
     ray: HttpClient
     http: HttpClient
@@ -49,7 +43,7 @@ def serving(
     `local` starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend is a Ray cluster
     at `address` (dashboard) and `serve_address` that serves the jobs already, and continues to do so.
     """
-    if backend != LOCAL:
+    if backend != "local":
         yield connect_endpoint(backend, address, serve_address)
         return
     report("starting Ray on this machine")

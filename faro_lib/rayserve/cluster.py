@@ -31,8 +31,6 @@ ABSENT, UNKNOWN = -1, -2  # instead of a target
 class RayServeCluster:
     """Jobs that are deployed as applications of one Ray cluster.
 
-    Parameters
-    ----------
     jobs, specs : the jobs, and their applications.
     ray : the dashboard's REST API.
     http : the applications; the stats endpoint is one of them.
@@ -61,9 +59,7 @@ class RayServeCluster:
     def connect(self) -> None:
         """Call both servers once, so that a wrong address or token is reported before anything starts.
 
-        Raises
-        ------
-        ValueError : one line.
+        Raises ValueError: one line.
         """
         try:
             for server, path in ((self._ray, APPLICATIONS), (self._http, f"{STATS_ROUTE}?since={int(time.time())}")):
@@ -114,9 +110,7 @@ class RayServeCluster:
         A failed call does not prevent the others, with two exceptions: a job does not grow into cores that another
         job has not given up, and no call is made once `may_act`, which is asked before each, returns False.
 
-        Raises
-        ------
-        OSError : the first failure.
+        Raises OSError: the first failure.
         """
         target = np.asarray(target)
         errors: list[Exception] = []

@@ -62,13 +62,9 @@ def deploy(
 ) -> None:
     """Replace the deployed applications by these, and wait until all of them run.
 
-    Parameters
-    ----------
     http : host and port to serve on; needed where Serve does not run yet.
 
-    Raises
-    ------
-    ValueError : an application failed or did not start in time; the last line of Ray's message.
+    Raises ValueError: an application failed or did not start in time; the last line of Ray's message.
     """
     body: dict[str, Any] = {"proxy_location": "HeadOnly", "applications": applications}
     if http:

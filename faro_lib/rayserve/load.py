@@ -65,8 +65,6 @@ class Sent:
 async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_flight: int = MAX_IN_FLIGHT) -> Sent:
     """Send every request when it is due, and wait for all answers.
 
-    Parameters
-    ----------
     origin_s : the wall-clock instant of `due_s` = 0.
     max_rps : upper bound on the script's rate; see `Script.check_rate`.
     in_flight : upper bound on unanswered requests; a request beyond it is recorded as unsent.

@@ -1,7 +1,4 @@
-"""A Ray cluster of our own on loopback, next to whatever else runs on this machine.
-
-Its processes are ended by their ids, so that no other Ray is touched.
-"""
+"""A Ray cluster of our own on loopback; its processes are ended by their ids, so no other Ray is touched."""
 
 from __future__ import annotations
 
@@ -33,19 +30,12 @@ START_S = 180.0
 OBJECT_STORE_BYTES = 128 * 2**20
 # Options of `ray start` that take a port, and environment variables that do.
 PORT_OPTIONS = (
-    "port",
-    "dashboard-port",
-    "dashboard-agent-listen-port",
-    "dashboard-agent-grpc-port",
-    "runtime-env-agent-port",
-    "metrics-export-port",
-    "ray-client-server-port",
-)
+    "port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
+    "runtime-env-agent-port", "metrics-export-port", "ray-client-server-port",
+)  # fmt: skip
 PORT_VARIABLES = (
-    "RAY_SERVE_HAPROXY_METRICS_PORT",
-    "RAY_SERVE_HAPROXY_STATS_PORT",
-    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
-)
+    "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+)  # fmt: skip
 HTTP = "http"
 PORT_RANGE = range(28_000, 32_768)  # above the ports of Ray's workers and replicas, below those of outgoing connections
 REPLICA_PORTS = 200  # consecutive ports for the replicas, from one of 40 starts above 20,000
@@ -55,11 +45,7 @@ REPLICA_PORTS = 200  # consecutive ports for the replicas, from one of 40 starts
 class LocalRay:
     """A running head node.
 
-    Attributes
-    ----------
-    pid : of the process that is the root of all others.
-    dashboard, http : addresses of the REST API and of the served applications.
-    token : the REST API requires it.
+    pid : root of its process tree. dashboard, http : addresses of the REST API and of the served applications.
     """
 
     pid: int
@@ -92,7 +78,7 @@ class LocalRay:
     def __enter__(self) -> LocalRay:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
@@ -131,12 +117,10 @@ def free_ports(count: int) -> list[int]:
     raise ValueError(f"Ray needs {count} free ports in {PORT_RANGE.start}..{PORT_RANGE.stop - 1}")
 
 
-def start(cpus: int, *, haproxy: bool = True, quiet: bool = True) -> LocalRay:
+def start(cpus: int) -> LocalRay:
     """Start Ray with `cpus` logical CPUs, on its own ports and with its own token.
 
-    Raises
-    ------
-    ValueError : Ray is not installed, or it did not start; one line.
+    Raises ValueError: Ray is not installed, or it did not start; one line.
     """
     if importlib.util.find_spec("ray") is None:
         raise ValueError("backend=local needs Ray Serve: pip install 'faro_lib[live]'")
@@ -148,11 +132,11 @@ def start(cpus: int, *, haproxy: bool = True, quiet: bool = True) -> LocalRay:
     with log.open("w") as output:
         process = subprocess.Popen(
             _command(cpus, ports, folder),
-            env=_environment(ports, folder, token, haproxy),
+            env=_environment(ports, folder, token),
             cwd=folder,
             stdin=subprocess.DEVNULL,
-            stdout=output if quiet else None,
-            stderr=subprocess.STDOUT if quiet else None,
+            stdout=output,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     dashboard, http = f"http://{LOOPBACK}:{ports['dashboard-port']}", f"http://{HTTP_HOST}:{ports[HTTP]}"
@@ -173,7 +157,7 @@ def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:
     return [ray, "start", "--head", "--block", "--disable-usage-stats", *words]
 
 
-def _environment(ports: Mapping[str, int], folder: Path, token: str, haproxy: bool) -> dict[str, str]:
+def _environment(ports: Mapping[str, int], folder: Path, token: str) -> dict[str, str]:
     """Our environment without another Ray's address and token, with what keeps two Rays on one machine apart."""
     ours = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")}
     repository = str(Path(__file__).parents[2])
@@ -189,23 +173,16 @@ def _environment(ports: Mapping[str, int], folder: Path, token: str, haproxy: bo
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",
             "RAY_TMPDIR": str(folder),
-            "RAY_SERVE_ENABLE_HA_PROXY": str(int(haproxy)),
-            **haproxy_files(folder / "haproxy"),
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy/haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "haproxy/admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "haproxy"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "haproxy/server-state"),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + REPLICA_PORTS - 1),
         }
     )
-
-
-def haproxy_files(folder: Path) -> dict[str, str]:
-    """Environment variables that move HAProxy's files to `folder`; the default folder is shared by all Rays."""
-    return {
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-    }
 
 
 def _wait(ray: LocalRay, log: Path) -> None:

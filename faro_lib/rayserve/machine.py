@@ -12,15 +12,9 @@ NOISY_CPUS = 0.5  # a run is noisy if others of our priority keep more processor
 class BackgroundLoad:
     """Average number of processors that other programs keep busy while the context is open.
 
-    Parameters
-    ----------
     pids : roots of our process trees besides this process. Work of our processes that end meanwhile counts as others',
         so the result errs on the high side.
-
-    Attributes
-    ----------
-    processors : kept busy by others.
-    niced : of these, by processes of lower priority, which give way to ours.
+    processors, niced : kept busy by others; of these, by processes of lower priority, which give way to ours.
     """
 
     def __init__(self, pids: Sequence[int] = ()):
@@ -33,7 +27,7 @@ class BackgroundLoad:
         self._ours_s = ours_s(self._pids)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         elapsed_s = time.perf_counter() - self._start_s
         ours = sum(spent - self._ours_s.get(key, 0.0) for key, spent in ours_s(self._pids).items())
         busy, niced = busy_s()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from faro_lib.workload.service import RESNET34, ServiceTime
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 MAX_SERVICE_S = 60.0
 
@@ -16,8 +20,6 @@ class Emulated:
 
     A request's body may hold its service time in seconds: then two runs serve exactly the same work.
 
-    Parameters
-    ----------
     mean_s : mean service time.
     scv : squared coefficient of variation of a lognormal; None keeps the distribution measured for ResNet34.
     """
@@ -27,7 +29,7 @@ class Emulated:
         self.service = scaled if scv is None else ServiceTime.from_moments(mean_s, scv)
         self._rng = np.random.default_rng(seed)
 
-    async def __call__(self, request) -> str:
+    async def __call__(self, request: Request) -> str:
         body = await request.body()
         await asyncio.sleep(min(float(body) if body else self._draw_s(), MAX_SERVICE_S))
         return "ok"
@@ -41,8 +43,6 @@ class Emulated:
 class TorchVision:
     """A torchvision network on the CPU with random weights; returns the most likely class of a 224 x 224 image.
 
-    Parameters
-    ----------
     name : torchvision's name of the model, such as resnet18.
     threads : CPU threads for each request.
     """
@@ -58,6 +58,6 @@ class TorchVision:
         self._network = torchvision.models.get_model(name, weights=None).eval()
         self._image = torch.rand((1, 3, 224, 224))
 
-    def __call__(self, request) -> str:
+    def __call__(self, request: Request) -> str:
         with self._torch.inference_mode():
             return str(int(self._network(self._image).argmax()))

@@ -94,8 +94,6 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
 def write(path: str | Path, profiles: dict[str, Profile], scale: float = 1.0) -> None:
     """Write the profiles into the jobs' table `path`, a .yaml. Its comments are lost; nothing else changes.
 
-    Parameters
-    ----------
     scale : trace seconds in a wall second; the table has trace seconds.
     """
     import yaml

@@ -9,10 +9,14 @@ import inspect
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from faro_lib.rayserve.authentication import read_token
 from faro_lib.rayserve.statistics import StatsAggregator, add_row, bucket_of, empty_row
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 NAMESPACE, ACTOR = "faro", "faro-statistics"
 HEARTBEAT_S = 1.0
@@ -30,13 +34,9 @@ class Dropped(Exception):
 class Station:
     """Admission, queue and server of one replica, with their measurements.
 
-    Parameters
-    ----------
     max_ongoing_requests : requests that it holds, waiting or in service; a further request is dropped.
     concurrency : requests in service at once.
 
-    Attributes
-    ----------
     accept : share of the requests to accept. A golden-ratio sequence from a random start picks them: they are spread
         evenly, and after n requests the share is met to about 1/n.
     ongoing : requests waiting or in service.
@@ -55,9 +55,7 @@ class Station:
     async def serve(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """Wait for a free server and return the result of `call`.
 
-        Raises
-        ------
-        Dropped : `accept` or `max_ongoing_requests` excludes the request.
+        Raises Dropped: `accept` or `max_ongoing_requests` excludes the request.
         """
         self._row()["arrivals"] += 1
         self._point = (self._point + GOLDEN_RATIO) % 1
@@ -133,10 +131,10 @@ class Replica:
         self._aggregator = aggregator()
         self._heartbeat = asyncio.get_running_loop().create_task(self._report_forever())
 
-    async def __call__(self, request):
+    async def __call__(self, request: Request) -> Response:
         from starlette.responses import PlainTextResponse, Response
 
-        async def call():
+        async def call() -> Any:
             return await (self._model(request) if self._is_async else asyncio.to_thread(self._model, request))
 
         try:
@@ -170,10 +168,10 @@ class StatsEndpoint:
     Where Ray has a token, the endpoint requires the same one.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._aggregator = aggregator()
 
-    async def __call__(self, request):
+    async def __call__(self, request: Request) -> Response:
         from starlette.responses import JSONResponse, PlainTextResponse
 
         token = read_token()
@@ -186,7 +184,7 @@ class StatsEndpoint:
             self._aggregator = await asyncio.to_thread(aggregator)
             return JSONResponse(await self._answer(request))
 
-    async def _answer(self, request):
+    async def _answer(self, request: Request) -> Any:
         if request.method == "POST":
             shares = await request.json()
             await self._aggregator.accept.remote(shares)

@@ -20,8 +20,6 @@ EMULATED = f"{models.__name__}:Emulated"
 class ServeSpec:
     """One job on Ray Serve: one application with one deployment.
 
-    Attributes
-    ----------
     application, deployment, route : default to the job's name, "replica" and a route named after the job.
     import_path : "package.module:Class" of the model; the instance is called with each request.
     args : keyword arguments of its constructor.
@@ -38,7 +36,7 @@ class ServeSpec:
     max_ongoing_requests: int = MAX_ONGOING_REQUESTS
     concurrency: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         def check(name: str, accepted: str, holds: bool) -> None:
             if not holds:
                 raise ValueError(f"serve of {self.application!r}: {name}={getattr(self, name)!r} must {accepted}")

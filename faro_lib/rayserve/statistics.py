@@ -51,7 +51,7 @@ def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> None:
 class StatsAggregator:
     """The recent seconds of every job, and the share of requests that its replicas accept. Runs as one named actor."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._seconds: dict[str, dict[int, dict]] = {}
         # job -> replica -> (time of its last heartbeat, ongoing requests, last second reported)
         self._replicas: dict[str, dict[str, tuple[float, int, int]]] = {}

@@ -1,27 +1,28 @@
-"""How many replicas a promise needs: the last day replayed at several cluster sizes, by the code that runs live."""
+"""The capacity that the SLOs need: the last day replayed at several capacities, by the code that runs live."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from faro_lib.experiments.compare import summaries
+from faro_lib.experiments.trials import Report, summaries
 from faro_lib.policies import Policy
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.utility import predicted_latency
-from faro_lib.workload import Traces, Workload, jobs_array
+from faro_lib.workload import Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
 COLUMNS = ["capacity_cores", "slo_violation_rate", "lost_utility", "replicas_used_mean"]
-COARSE = 7  # sizes before the refinement
-HEADROOM = 1.25  # over what a clairvoyant would need at the worst minute
+COARSE = 7  # capacities before the refinement
+HEADROOM = 1.25  # over what a clairvoyant would need in the worst minute
+MAX_REPLICAS = 200  # of a job, in the search for what it needs
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """The part of the evaluation day with the most requests, training days cut to begin with it; and its first minute."""
+    """The busiest part of the evaluation day and its first minute; training days are rotated to start there, too."""
     day = traces.evaluation[0].sum(axis=0)
     if minutes >= len(day):
         return traces, 0
@@ -30,83 +31,79 @@ def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
     return Traces(traces.jobs, rolled, traces.evaluation[..., first : first + minutes]), first
 
 
-def sizes_worth_trying(workload: Workload, latency_model) -> tuple[int, int]:
-    """From everybody's minimum to what the worst minute would take if it were known, and a quarter more."""
-    jobs, cores = workload.jobs, jobs_array(workload.jobs, "cores")
-    rates_rps = workload.requests_per_min / MINUTE_S
-    slo_s, need = jobs_array(jobs, "slo_s")[:, None], np.zeros(rates_rps.shape)
-    for x in range(1, 201):
-        open_ = need == 0
-        if not open_.any():
+def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
+    """The cores of all jobs' minimum, and HEADROOM times those of the worst minute if its load were known."""
+    arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
+    required = np.zeros(rates_rps.shape)
+    for x in range(1, MAX_REPLICAS + 1):
+        replicas = np.full(len(workload.jobs), x)
+        latency_s = predicted_latency(workload.jobs, rates_rps, replicas, latency_model=latency_model)
+        required[(required == 0) & (latency_s <= arrays.slo_s[:, None])] = x
+        if required.all():
             break
-        kept = predicted_latency(jobs, rates_rps, np.full(len(jobs), x), latency_model=latency_model) <= slo_s
-        need[open_ & kept] = x
-    need = np.clip(need, 1, jobs_array(jobs, "max_replicas")[:, None])
-    fewest = int(np.ceil(np.maximum(jobs_array(jobs, "min_replicas"), 1) @ cores))
-    return fewest, max(fewest + 1, int(np.ceil(HEADROOM * (cores @ need).max())))
+    required = np.clip(required, 1, arrays.max_replicas[:, None])
+    minimum = int(np.ceil(np.maximum(arrays.min_replicas, 1) @ arrays.cores))
+    return minimum, max(minimum + 1, int(np.ceil(HEADROOM * (arrays.cores @ required).max())))
 
 
-def curve(
+def capacity_curve(
     workload: Workload,
     policy: Policy,
-    sizes: tuple[int, int],
-    violations: float,
+    capacities: tuple[int, int],
+    max_violation_rate: float,
     *,
     include: int | None = None,
     serving_model: ServingModel = PAPER,
     trials: int = 1,
-    report: Callable[[str], None] = print,
+    report: Report = print,
 ) -> pd.DataFrame:
-    """SLO violations at cluster sizes from the least possible to plenty, the finer the nearer to `violations`.
+    """SLO violations by capacity, by bisection finest around `max_violation_rate`.
 
     Parameters
     ----------
-    sizes : the least and the most worth trying (`sizes_worth_trying`).
-    violations : the rate that is wanted; between the two sizes around it every step of the bisection is replayed.
-    include : a size to replay in any case.
+    capacities : the smallest and the largest in cores (`capacity_range`).
+    include : a capacity to replay in any case.
 
     Returns
     -------
-    COLUMNS, sorted by replicas (cores, where replicas have several).
+    COLUMNS, sorted by capacity.
     """
-    least, most = sizes
-    found: dict[int, dict] = {}
+    smallest, largest = capacities
+    replayed: dict[int, dict[str, float]] = {}
 
-    def replay(size: int) -> float:
-        if size not in found:
-            summary, _ = summaries(
-                workload, {policy.name: policy}, size, trials, serving_model=serving_model, report=lambda _: None
-            )
-            found[size] = {"capacity_cores": size} | summary[COLUMNS[1:]].mean().to_dict()
-            report(f"{size} cores: {found[size]['slo_violation_rate']:.2%} of requests violate their SLO")
-        return found[size]["slo_violation_rate"]
+    def violation_rate(size: int) -> float:
+        if size not in replayed:
+            policies = {policy.name: policy}
+            summary = summaries(workload, policies, size, trials, serving_model=serving_model, report=None)
+            replayed[size] = {"capacity_cores": size} | summary[COLUMNS[1:]].mean().to_dict()
+            report(f"{size} cores: {replayed[size]['slo_violation_rate']:.2%} of requests violate their SLO")
+        return replayed[size]["slo_violation_rate"]
 
-    for size in np.unique(np.linspace(least, most, COARSE).round().astype(int)):
-        replay(int(size))
-    if include is not None and include >= least:
-        replay(include)
-    kept = [size for size in found if found[size]["slo_violation_rate"] <= violations]
-    if kept:
-        enough = min(kept)
-        short = max((size for size in found if size < enough), default=enough - 1)
+    for size in np.unique(np.linspace(smallest, largest, COARSE).round().astype(int)):
+        violation_rate(int(size))
+    if include is not None and include >= smallest:
+        violation_rate(include)
+    enough = min((size for size in replayed if violation_rate(size) <= max_violation_rate), default=None)
+    if enough is not None:
+        short = max((size for size in replayed if size < enough), default=enough - 1)
         while enough - short > 1:
             middle = (enough + short) // 2
-            enough, short = (middle, short) if replay(middle) <= violations else (enough, middle)
-    return pd.DataFrame(found.values()).sort_values("capacity_cores", ignore_index=True)[COLUMNS]
+            enough, short = (middle, short) if violation_rate(middle) <= max_violation_rate else (enough, middle)
+    return pd.DataFrame(replayed.values()).sort_values("capacity_cores", ignore_index=True)[COLUMNS]
 
 
-def needed(table: pd.DataFrame, violations: float) -> int | None:
-    """The smallest replayed size that keeps the rate; None if none does.
+def required_cores(curve: pd.DataFrame, max_violation_rate: float) -> int | None:
+    """The smallest replayed capacity with at most this violation rate; None if there is none.
 
-    >>> needed(pd.DataFrame({"capacity_cores": [8, 12, 16], "slo_violation_rate": [0.3, 0.02, 0.001]}), 0.01)
+    >>> required_cores(pd.DataFrame({"capacity_cores": [8, 12, 16], "slo_violation_rate": [0.3, 0.02, 0.001]}), 0.01)
     16
     """
-    enough = table[table["slo_violation_rate"] <= violations]
-    return None if enough.empty else int(enough["capacity_cores"].min())
+    enough = curve.loc[curve["slo_violation_rate"] <= max_violation_rate, "capacity_cores"]
+    return None if enough.empty else int(enough.min())
 
 
-def knee(table: pd.DataFrame) -> int | None:
-    """Where more capacity stops to pay: the point of the curve farthest below the chord between its ends.
+def knee(curve: pd.DataFrame) -> int | None:
+    """The capacity beyond which more gains little: the point farthest below the chord between the curve's ends.
 
     Both axes are scaled to 0..1 first (Satopaa et al., "Finding a 'Kneedle' in a Haystack", 2011, without its smoothing).
     None where no point lies below the chord.
@@ -114,7 +111,7 @@ def knee(table: pd.DataFrame) -> int | None:
     >>> knee(pd.DataFrame({"capacity_cores": [4, 8, 12, 16, 20], "slo_violation_rate": [0.9, 0.4, 0.05, 0.02, 0.0]}))
     12
     """
-    x, y = table["capacity_cores"].to_numpy(float), table["slo_violation_rate"].to_numpy(float)
+    x, y = curve["capacity_cores"].to_numpy(float), curve["slo_violation_rate"].to_numpy(float)
     if len(x) < 3 or y[0] <= y[-1]:
         return None
     below = (1 - (x - x[0]) / (x[-1] - x[0])) - (y - y[-1]) / (y[0] - y[-1])

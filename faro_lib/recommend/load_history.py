@@ -1,21 +1,19 @@
-"""What has been asked so far, and what a forecaster may learn from it."""
+"""Load histories: requests per minute up to now, and what a forecaster may learn from them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
-from faro_lib.forecast.kalman import untaught
+from faro_lib.forecast.kalman import untrained
 from faro_lib.workload import Job, Traces
 
 DAY_MINUTES = 1440
-LEARNT_FROM_DAYS, LEARNT_FROM_TODAY = "ar", "persistence"
 UNFIT = {"oracle": "knows what is to come", "bayes": "needs a posterior, which the pipeline fits"}
-MIN_HISTORY_MINUTES = (
-    CONTEXT_MINUTES + HORIZON_MINUTES + 1
-)  # of a day that something can be learnt from, or that can be replayed
+MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # the shortest day to learn from or to replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,6 @@ class History:
     ----------
     today : shape (jobs, minutes), oldest first, NaN = missing.
     traces : whole counts to learn from: earlier days, or today itself where there are none.
-    missing : job-minutes of today that are missing.
     """
 
     jobs: tuple[Job, ...]
@@ -35,11 +32,12 @@ class History:
 
     @property
     def missing(self) -> int:
+        """Job-minutes of today without a count."""
         return int(np.isnan(self.today).sum())
 
     @property
     def single_day(self) -> bool:
-        """Whether there is no earlier day: the day shape is unknown, and what is replayed was learnt from, too."""
+        """Whether there is no earlier day: the daily pattern is unknown, and the forecaster learns from the replayed day."""
         return self.traces.days == 1 and self.traces.train.shape == (1, 1, *self.traces.evaluation.shape[1:])
 
     @property
@@ -48,57 +46,52 @@ class History:
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
-        """`name`, or the pooled autoregression; with a single day, what a minute says of the next.
-
-        With less than that, the one that `faro run` begins with, which need not learn.
-        """
+        """The forecaster `name`, fitted; by default `ar`, `persistence` with a single day, or an unfitted Kalman filter."""
         if name in UNFIT:
             accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
             raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
         if self.short and name is None:
-            return untaught(tuple(job.name for job in self.jobs))
-        return fit(name or (LEARNT_FROM_TODAY if self.single_day else LEARNT_FROM_DAYS), self.traces)
+            return untrained(tuple(job.name for job in self.jobs))
+        return fit(name or ("persistence" if self.single_day else "ar"), self.traces)
 
 
-def history_of(jobs, counts, *, earlier=None, at: int | None = None) -> History:
-    """From counts as they were read.
+def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None, at: int | None = None) -> History:
+    """A history from counts.
 
     Parameters
     ----------
-    counts : (jobs, minutes), NaN = missing; more than two days of 1,440 minutes are split into days that end now.
-    earlier : (days, samples, jobs, minutes) whole counts of earlier days, if the source tells days apart.
-    at : minutes of the last day that have been seen; None for all.
+    counts : (jobs, minutes), NaN = missing; two days of 1,440 minutes or more are split into days that end now.
+    earlier : (days, samples, jobs, minutes) whole counts of earlier days, if the source separates days.
+    at : minutes of the last day up to now; None for all.
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
     if counts.shape[1] >= 2 * DAY_MINUTES and earlier is None:
         days = counts.shape[1] // DAY_MINUTES
         by_day = counts[:, -days * DAY_MINUTES :].reshape(len(jobs), days, DAY_MINUTES).transpose(1, 0, 2)
-        earlier, counts = np.stack([_whole(jobs, day) for day in by_day[:-1]])[:, None], by_day[-1]
+        earlier, counts = np.stack([_interpolated(jobs, day) for day in by_day[:-1]])[:, None], by_day[-1]
     if not counts.shape[1]:
-        raise ValueError("no minute has been counted to its end yet; try again in one or two")
+        raise ValueError("there is no complete minute of counts yet; try again in one or two")
     minutes = counts.shape[1] if at is None else at
     if not 1 <= minutes <= counts.shape[1]:
         raise ValueError(f"at={minutes} is not a minute of the last day; accepted: 1..{counts.shape[1]}")
-    day = _whole(jobs, counts)
+    day = _interpolated(jobs, counts)
     train = day[None, None] if earlier is None or not len(earlier) else earlier
     return History(jobs, counts[:, :minutes], Traces(jobs, train, day[None]))
 
 
-def _whole(jobs, counts: np.ndarray) -> np.ndarray:
-    """Counts to learn from: straight lines across what is missing, which decisions are never shown."""
+def _interpolated(jobs: tuple[Job, ...], counts: np.ndarray) -> np.ndarray:
+    """Whole counts to learn from, interpolated where missing; decisions still see the minutes as missing."""
     filled, minute = counts.copy(), np.arange(counts.shape[1])
     for row, job in zip(filled, jobs):
         known = np.isfinite(row)
         if not known.any():
-            raise ValueError(
-                f"job {job.name!r} has no count in {len(row)} minutes; is its name what the source calls it?"
-            )
+            raise ValueError(f"job {job.name!r} has no count in {len(row)} minutes; does the source use the same name?")
         row[~known] = np.interp(minute[~known], minute[known], row[known])
     return np.rint(filled).astype(np.int64)
 
 
 def history_from_csv(path: str, jobs: str | None = None, at: int | None = None) -> History:
-    """From a CSV of counts (or a workload's name), as the pipeline reads it; its last day is today."""
+    """A history from a CSV of counts (or a workload's name), as the pipeline reads it; its last day is today."""
     from faro_lib.workload.tables import load_workload
 
     traces = load_workload(path, jobs)
@@ -115,19 +108,19 @@ def history_from_prometheus(
     end_s: float | None = None,
     token_path: str | None = None,
 ) -> History:
-    """From a range query (see `workload.prometheus`); a table of jobs chooses among its series and says what they promise."""
+    """A history from a range query (`workload.prometheus`); a table of jobs selects series and sets their SLOs."""
     from faro_lib.workload.prometheus import read_prometheus
 
     names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
     if jobs is None:
         return history_of([Job(name) for name in names], counts)
-    return history_of(*_promised(jobs, names, counts, "the series of the query"))
+    return history_of(*_of_table(jobs, names, counts, "the series of the query"))
 
 
 def history_from_journal(path: str, jobs: str | None = None, at: int | None = None) -> History:
-    """From what `faro run` saw and wrote down; by default the jobs are promised what they were promised then.
+    """A history from a journal of `faro run`, by default with the SLOs of that run.
 
-    Minutes that no tick saw, while no controller ran, are missing.
+    Minutes that no tick observed, because no controller ran, are missing.
     """
     from faro_lib.control.journal import arrivals, read
 
@@ -136,16 +129,16 @@ def history_from_journal(path: str, jobs: str | None = None, at: int | None = No
     if jobs is None:
         return history_of(header.jobs, counts, at=at)
     names = tuple(job.name for job in header.jobs)
-    return history_of(*_promised(jobs, names, counts, "the jobs of the journal"), at=at)
+    return history_of(*_of_table(jobs, names, counts, "the jobs of the journal"), at=at)
 
 
-def _promised(path: str, names, counts: np.ndarray, source: str) -> tuple[tuple[Job, ...], np.ndarray]:
+def _of_table(path: str, names: Sequence[str], counts: np.ndarray, source: str) -> tuple[tuple[Job, ...], np.ndarray]:
     """The jobs of a table, and their rows of the counts."""
     from faro_lib.workload.readers import read_jobs
 
-    promised = read_jobs(path)
+    jobs = read_jobs(path)
     row = {name: n for n, name in enumerate(names)}
-    for job in promised:
+    for job in jobs:
         if job.name not in row:
             raise ValueError(f"{path}: job {job.name!r} is not among {source}: {', '.join(names)}")
-    return promised, counts[[row[job.name] for job in promised]]
+    return jobs, counts[[row[job.name] for job in jobs]]

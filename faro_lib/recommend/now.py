@@ -1,8 +1,9 @@
-"""Replicas for the minutes to come: one decision of the policy that runs live, put into words."""
+"""Replicas for the coming minutes: one decision of the policy that runs live, with a reason per job."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -10,20 +11,20 @@ from faro_lib.policies import Faro, Observation, Plan
 from faro_lib.policies.loops import fold_minutes
 from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.utility import predicted_latency
-from faro_lib.workload import Job, jobs_array
+from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A plan and what it rests on; arrays (jobs,).
+    """A plan and the predictions behind it; arrays (jobs,).
 
     Attributes
     ----------
-    forecast_rps : mean of the coming minutes' rate; latency_s : the percentile of latency predicted from it.
-    prediction_interval_rps : 10th and 90th percentile of the coming minutes' rate, shape (2, jobs).
-    needed : replicas with which the job keeps its SLO at the expected rate, whatever the others get; 0 if no number does.
-    one_less_s : predicted percentile of latency with one replica less.
+    forecast_rps : mean forecast rate of the coming minutes.
+    prediction_interval_rps : 80 % prediction interval of that rate, the 10th and 90th percentile, shape (2, jobs).
+    tail_latency_s, one_less_s : latency at the SLO's quantile, predicted for the plan and for one replica less.
+    required_replicas : replicas that meet the job's SLO at the forecast rate, whatever the other jobs get; 0 if none do.
     """
 
     jobs: tuple[Job, ...]
@@ -31,36 +32,37 @@ class Advice:
     plan: Plan
     forecast_rps: np.ndarray
     prediction_interval_rps: np.ndarray
-    latency_s: np.ndarray
-    needed: np.ndarray
+    tail_latency_s: np.ndarray
+    required_replicas: np.ndarray
     one_less_s: np.ndarray
 
     @property
-    def kept(self) -> np.ndarray:
-        """Whether the job is predicted to keep its SLO, bool (jobs,)."""
-        return self.latency_s <= jobs_array(self.jobs, "slo_s")
+    def slo_met(self) -> np.ndarray:
+        """Whether the job is predicted to meet its SLO, bool (jobs,)."""
+        return self.tail_latency_s <= arrays_of(self.jobs).slo_s
 
     @property
     def used(self) -> float:
         """Cores that the plan uses."""
-        return float(self.plan.target @ jobs_array(self.jobs, "cores"))
+        return float(self.plan.target @ arrays_of(self.jobs).cores)
 
-    def why(self, job: int) -> str:
-        """One clause for the number of replicas of a job."""
-        if not self.kept[job]:
-            needed = self.needed[job]
-            return f"misses its SLO; {needed} would keep it" if needed else "misses its SLO; more would not help"
+    def reason(self, job: int) -> str:
+        """Why the job at this index gets its number of replicas."""
+        if not self.slo_met[job]:
+            required = self.required_replicas[job]
+            return f"misses its SLO; {required} would meet it" if required else "misses its SLO; more would not help"
         if self.plan.target[job] <= max(1, self.jobs[job].min_replicas):
             return "its minimum suffices"
-        if self.one_less_s[job] > self.jobs[job].slo_s:
-            return f"one less would miss the SLO ({_ms(self.one_less_s[job])})"
-        lost = np.nan if self.plan.marginal_value_down is None else self.plan.marginal_value_down[job]
-        return f"one less would cost {lost:.3f} utility"
+        one_less_s, down = self.one_less_s[job], self.plan.marginal_value_down
+        if one_less_s > self.jobs[job].slo_s:
+            latency = f"{1000 * one_less_s:.0f} ms" if np.isfinite(one_less_s) else "unbounded queue"
+            return f"one less would miss the SLO ({latency})"
+        return f"one less would cost {np.nan if down is None else down[job]:.3f} utility"
 
-    def rows(self) -> list[dict]:
-        """What is told of each job, in plain types."""
-        plan, nothing = self.plan, np.full(len(self.jobs), np.nan)
-        more, less = (nothing if v is None else v for v in (plan.marginal_value_up, plan.marginal_value_down))
+    def rows(self) -> list[dict[str, Any]]:
+        """One mapping per job in plain types; None where a number is infinite or unknown."""
+        plan, unknown = self.plan, np.full(len(self.jobs), np.nan)
+        up, down = (unknown if v is None else v for v in (plan.marginal_value_up, plan.marginal_value_down))
         return [
             {
                 "job": job.name,
@@ -68,56 +70,54 @@ class Advice:
                 "drop": round(float(plan.drop[j]), 4),
                 "forecast_rps": _rounded(self.forecast_rps[j]),
                 "prediction_interval_rps": [_rounded(value) for value in self.prediction_interval_rps[:, j]],
-                "predicted_latency_s": _rounded(self.latency_s[j]),
+                "predicted_tail_latency_s": _rounded(self.tail_latency_s[j]),
                 "slo_s": job.slo_s,
                 "quantile": job.quantile,
-                "kept": bool(self.kept[j]),
-                "marginal_value_up": _rounded(more[j]),
-                "marginal_value_down": _rounded(less[j]),
-                "why": self.why(j),
+                "slo_met": bool(self.slo_met[j]),
+                "marginal_value_up": _rounded(up[j]),
+                "marginal_value_down": _rounded(down[j]),
+                "reason": self.reason(j),
             }
             for j, job in enumerate(self.jobs)
         ]
 
 
-def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running=None) -> Advice:
-    """What `policy` would ask for after these minutes.
+def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running: np.ndarray | None = None) -> Advice:
+    """The plan of `policy` after these minutes.
 
     Parameters
     ----------
     counts : (jobs, minutes), requests per minute from minute 0 of the day on, NaN = missing.
     policy : with its forecaster fitted.
-    running : (jobs,) replicas that serve now; None: nobody knows, so neither cold starts nor moves count.
+    capacity : cores.
+    running : (jobs,) replicas that serve now; if None (unknown), cold starts and switching costs are ignored.
     """
     counts = np.asarray(counts, float)
     if running is None:
         running, policy = at_least_one_each(jobs, capacity), replace(policy, cold_start_minutes=0.0, switching_cost=0.0)
     none, minutes = np.zeros(len(jobs)), counts.shape[1]
-    seen = Observation(
+    observation = Observation(
         now_s=minutes * MINUTE_S, capacity=capacity, minute=minutes, arrivals_per_min=counts, mean_latency_s=none,
-        tail_latency_s=none, ongoing=none, running=running, starting=none.astype(int), target=running, terminating=none.astype(int),
-        changing=none.astype(bool), drop=none,
+        tail_latency_s=none, ongoing=none, running=running, starting=none.astype(int), target=running,
+        terminating=none.astype(int), changing=none.astype(bool), drop=none,
     )  # fmt: skip
-    state = fold_minutes(policy.start(jobs), seen)
-    plan = policy.plan(state, seen)
-    paths = state.forecaster.sample(policy.horizon_minutes, policy.samples) / MINUTE_S
-    forecast_rps = paths.mean(axis=(1, 2)) if plan.forecast_rps is None else plan.forecast_rps
-    slo_s, most = jobs_array(jobs, "slo_s"), int(capacity / jobs_array(jobs, "cores").min())
+    state = fold_minutes(policy.start(jobs), observation)
+    plan = policy.plan(state, observation)
+    paths_rps = state.forecaster.sample(policy.horizon_minutes, policy.samples) / MINUTE_S
+    forecast_rps = paths_rps.mean(axis=(1, 2)) if plan.forecast_rps is None else plan.forecast_rps
+    arrays = arrays_of(jobs)
 
-    def latency_s(replicas):
+    def tail_latency_s(replicas: np.ndarray) -> np.ndarray:
         return predicted_latency(jobs, forecast_rps, replicas, drop=plan.drop, latency_model=policy.latency_model)
 
-    keeps = np.stack([latency_s(np.full(len(jobs), x)) <= slo_s for x in range(1, 2 * most + 1)], axis=1)
-    needed = np.where(keeps.any(axis=1), keeps.argmax(axis=1) + 1, 0)
-    likely = np.quantile(paths, (0.1, 0.9), axis=(1, 2))
-    one_less_s = latency_s(np.maximum(plan.target - 1, 0))
-    return Advice(jobs, capacity, plan, forecast_rps, likely, latency_s(plan.target), needed, one_less_s)
+    counts_tried = range(1, 2 * int(capacity / arrays.cores.min()) + 1)
+    meets = np.stack([tail_latency_s(np.full(len(jobs), x)) <= arrays.slo_s for x in counts_tried], axis=1)
+    required = np.where(meets.any(axis=1), meets.argmax(axis=1) + 1, 0)
+    interval_rps = np.quantile(paths_rps, (0.1, 0.9), axis=(1, 2))
+    one_less_s = tail_latency_s(np.maximum(plan.target - 1, 0))
+    return Advice(jobs, capacity, plan, forecast_rps, interval_rps, tail_latency_s(plan.target), required, one_less_s)
 
 
-def _rounded(value) -> float | None:
-    """Four digits after the point; None where it is not a number."""
+def _rounded(value: float) -> float | None:
+    """Four decimals; None if the value is not finite."""
     return round(float(value), 4) if np.isfinite(value) else None
-
-
-def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.0f} ms" if np.isfinite(seconds) else "no end of the queue"

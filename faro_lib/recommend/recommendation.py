@@ -1,123 +1,116 @@
-"""From a history to what is recommended: replicas now, and the capacity that the promises need."""
+"""A recommendation from a load history: replicas now, and the capacity that the SLOs need."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from faro_lib.allocate import OBJECTIVES
+from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.queueing import LatencyTable
-from faro_lib.recommend.capacity import busiest, curve, knee, needed, sizes_worth_trying
+from faro_lib.recommend.capacity import busiest, capacity_curve, capacity_range, knee, required_cores
 from faro_lib.recommend.load_history import MIN_HISTORY_MINUTES, History, history_of
 from faro_lib.recommend.now import Advice, advise
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 
-REPLAYED_MIN = 360  # of a longer day its busiest part is replayed
+REPLAYED_MINUTES = 360  # the busiest part of a longer day
+LIVE = ServingModel("least-outstanding")  # how Ray Serve and service meshes dispatch
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What is recommended.
+    """Replicas now, and the capacity for a day.
 
     Attributes
     ----------
-    advice : replicas for the minutes to come.
-    curve : SLO violations by cluster size (`capacity.COLUMNS`), None if it was not asked for.
-    violations : the rate that is wanted.
-    knee : where more capacity stops to pay, among the sizes worth trying: one that was asked about does not move it.
+    advice : replicas for the coming minutes.
+    max_violation_rate : the accepted share of requests that violate their SLO.
+    curve : SLO violations by capacity (`capacity.COLUMNS`); None if no day was replayed.
+    knee : the capacity beyond which more gains little; a capacity that the user asked about does not move it.
     """
 
     advice: Advice
-    curve: pd.DataFrame | None
-    violations: float
+    max_violation_rate: float
+    curve: pd.DataFrame | None = None
     knee: int | None = None
 
     @property
-    def needed(self) -> int | None:
-        """The smallest size that keeps the rate over the replayed day."""
-        return None if self.curve is None else needed(self.curve, self.violations)
+    def required_cores(self) -> int | None:
+        """The smallest capacity that meets `max_violation_rate` over the replayed day."""
+        return None if self.curve is None else required_cores(self.curve, self.max_violation_rate)
 
     @property
-    def reached(self) -> bool:
-        """Whether the capacity keeps the SLOs: over the day if it was replayed, else of every job in the minutes to come."""
+    def slo_met(self) -> bool:
+        """Whether the capacity meets the SLOs: over the replayed day, else of every job in the coming minutes."""
         if self.curve is None:
-            return bool(self.advice.kept.all())
-        return self.needed is not None and self.needed <= self.advice.capacity
+            return bool(self.advice.slo_met.all())
+        return self.required_cores is not None and self.required_cores <= self.advice.capacity
 
-    def told(self) -> dict[str, Any]:
-        """All of it in plain types."""
-        now: dict[str, Any] = {"capacity": self.advice.capacity, "used": self.advice.used, "reached": self.reached}
+    def to_dict(self) -> dict[str, Any]:
+        """The recommendation in plain types, for JSON."""
+        now: dict[str, Any] = {"capacity": self.advice.capacity, "used": self.advice.used, "slo_met": self.slo_met}
         now["jobs"] = self.advice.rows()
         if self.curve is None:
             return now
-        return now | {
-            "violations": self.violations,
-            "needed": self.needed,
-            "knee": self.knee,
-            "curve": self.curve.to_dict("records"),
-        }
+        day = {"max_violation_rate": self.max_violation_rate, "required_cores": self.required_cores, "knee": self.knee}
+        return now | day | {"curve": self.curve.to_dict("records")}
 
 
 def recommend(
     history: History,
-    replicas: int | None = None,
+    capacity: int | None = None,
     *,
     with_curve: bool = False,
-    violations: float = 0.01,
+    max_violation_rate: float = 0.01,
     objective: str = "Sum",
     forecaster: str | None = None,
-    serving_model: ServingModel = ServingModel("least-outstanding"),  # noqa: B008
-    report: Callable[[str], None] = print,
+    serving_model: ServingModel = LIVE,
+    report: Report = print,
 ) -> Recommendation:
-    """What to run now, on `replicas` cores; without them, on as many as keep `violations` over the replayed day.
+    """Replicas now on `capacity` cores; if None, on as many as meet `max_violation_rate` over the replayed day.
 
     Parameters
     ----------
+    with_curve : replay the last day even if `capacity` is given.
     serving_model : how requests are dispatched, in the replay and where latencies are measured.
     """
-    if not 0 <= violations < 1:
-        raise ValueError(f"violations={violations} must be a share in [0, 1)")
-    if replicas is not None and replicas < 1:
-        raise ValueError(f"replicas={replicas} must be at least 1")
+    if not 0 <= max_violation_rate < 1:
+        raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
+    if capacity is not None and capacity < 1:
+        raise ValueError(f"capacity={capacity} must be at least 1")
     OBJECTIVES.find(objective)
-    if history.short and (with_curve or replicas is None):
-        n = history.today.shape[1]
+    with_curve = with_curve or capacity is None
+    if history.short and with_curve:
         raise ValueError(
-            f"{n} minutes of counts; at least {MIN_HISTORY_MINUTES} are needed for a replay; with --replicas none are"
+            f"{history.today.shape[1]} minutes of counts; at least {MIN_HISTORY_MINUTES} are needed for a replay; with "
+            "--capacity none are"
         )
-    history.forecaster(forecaster)  # a name that nobody knows is refused now, not after the minute that the rest takes
-    report("measuring latencies of each kind of jobs and promise at constant rates")
+    history.forecaster(forecaster)  # refuses an unknown name before the minute of work that follows
+    report("measuring latencies of each kind of jobs and SLO at constant rates")
     latency_model = measure(history.jobs, minutes=20, serving_model=serving_model)
-    policy = _policy(history, latency_model, objective, forecaster)
-    table, bend, size = None, None, replicas
-    if with_curve or replicas is None:
-        table, bend = _replayed(
-            history, latency_model, objective, forecaster, violations, replicas, serving_model, report
-        )
-        size = replicas or needed(table, violations) or int(table["capacity_cores"].max())
-    assert size is not None
-    return Recommendation(advise(history.jobs, history.today, policy, size), table, violations, bend)
 
+    def policy(history: History) -> Faro:
+        return tuned(PolicyContext(history.jobs, history.forecaster(forecaster), latency_model), objective)
 
-def _policy(history: History, latency_model: LatencyTable, objective: str, forecaster: str | None) -> Faro:
-    return tuned(PolicyContext(history.jobs, history.forecaster(forecaster), latency_model), objective)
-
-
-def _replayed(history, latency_model, objective, forecaster, violations, replicas, serving_model, report):
-    """The curve over the busiest part of the last day, and its knee."""
-    day, first = busiest(history.traces, REPLAYED_MIN)
+    if not with_curve:
+        assert capacity is not None
+        return Recommendation(advise(history.jobs, history.today, policy(history), capacity), max_violation_rate)
+    part, first = busiest(history.traces, REPLAYED_MINUTES)
     if history.single_day:
-        report("there is no earlier day: what is replayed was learnt from, so the curve flatters a little")
-    report(f"replaying minutes {first} to {first + day.evaluation.shape[-1]} of the last day")
-    learnt = history_of(day.jobs, day.evaluation[0], earlier=None if history.single_day else day.train)
-    policy = _policy(learnt, latency_model, objective, forecaster)
-    workload = day.workload()
-    sizes = sizes_worth_trying(workload, policy.latency_model)
-    table = curve(workload, policy, sizes, violations, include=replicas, serving_model=serving_model, report=report)
-    return table, knee(table[table["capacity_cores"] <= max(sizes)])
+        report(
+            "there is no earlier day: the forecaster learns from the replayed day, so the curve is a little optimistic"
+        )
+    report(f"replaying minutes {first} to {first + part.evaluation.shape[-1]} of the last day")
+    learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
+    day = part.workload()
+    capacities = capacity_range(day, latency_model)
+    curve = capacity_curve(
+        day, learned, capacities, max_violation_rate, include=capacity, serving_model=serving_model, report=report
+    )
+    size = capacity or required_cores(curve, max_violation_rate) or int(curve["capacity_cores"].max())
+    advice = advise(history.jobs, history.today, policy(history), size)
+    return Recommendation(advice, max_violation_rate, curve, knee(curve[curve["capacity_cores"] <= max(capacities)]))

@@ -41,7 +41,7 @@ def write_report(results: str | Path, config: Mapping[str, Any], page: str | Pat
     import yaml
     from jinja2 import Environment, PackageLoader
 
-    from faro_lib.experiments.compare import trial_seeds
+    from faro_lib.experiments.trials import trial_seeds
 
     results, page = Path(results), Path(page)
     template = Environment(loader=PackageLoader("faro_lib", "."), autoescape=lambda _: True).get_template(

@@ -1,4 +1,4 @@
-"""What a latency is worth, what a drop costs, and the table that holds both for every decision."""
+"""Utilities of latencies, penalties of drop rates, and the utility table of a decision."""
 
 from faro_lib.utility.functions import (
     MEASURE_STEPS,
@@ -7,18 +7,10 @@ from faro_lib.utility.functions import (
     precise_utility,
     relaxed_drop_penalty,
     relaxed_utility,
-)
+)  # fmt: skip
 from faro_lib.utility.table import DROPS, UtilityTable, build_table, predicted_latency
 
 __all__ = [
-    "DROPS",
-    "MEASURE_STEPS",
-    "SOLVER_STEPS",
-    "UtilityTable",
-    "build_table",
-    "precise_drop_penalty",
-    "precise_utility",
-    "predicted_latency",
-    "relaxed_drop_penalty",
-    "relaxed_utility",
-]
+    "DROPS", "MEASURE_STEPS", "SOLVER_STEPS", "UtilityTable", "build_table", "precise_drop_penalty",
+    "precise_utility", "predicted_latency", "relaxed_drop_penalty", "relaxed_utility",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What comes in: jobs, their promises, and their requests per minute."""
+"""Jobs, their SLOs, and their requests per minute."""
 
 from faro_lib.workload.jobs import PUBLISHED, SYNTHETIC, Job, JobArrays, Traces, Workload, arrays_of, jobs_array
 

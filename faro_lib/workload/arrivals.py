@@ -1,4 +1,4 @@
-"""From counts per minute to the instants of single requests."""
+"""Sample the arrival time of each request from counts per minute."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from faro_lib.workload.jobs import MINUTE_S, Workload
 
 
 def sample_arrivals(workload: Workload, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Arrival times of every request, as the paper's evaluation draws them (EuroSys'25 artifact).
+    """Arrival times of all requests, drawn as in the paper's evaluation (EuroSys'25 artifact).
 
-    In each minute with n requests the gaps are exponential with mean 60/n s; the first request comes at the minute's
-    start. Requests that overrun their minute are kept and mix with the next. The stream is
-    `default_rng(seed).exponential(60/n, n)`, minute by minute, jobs in order.
+    In a minute with n requests the gaps are exponential with mean 60/n s, and the first request
+    arrives at the minute's start. Requests that overrun their minute are kept and mix with the next.
+    The stream is `default_rng(seed).exponential(60/n, n)`, minute by minute, jobs in order.
 
     Returns
     -------
@@ -29,15 +29,15 @@ def sample_arrivals(workload: Workload, seed: int) -> tuple[np.ndarray, np.ndarr
     first = np.concatenate(([0], np.cumsum(counts.sum(axis=1))))
     gaps = np.random.default_rng(seed).standard_exponential(first[-1])
     arrival_s = np.empty(first[-1])
-    _place(counts, first, gaps, arrival_s)
-    for a, b in zip(first[:-1], first[1:]):
-        arrival_s[a:b].sort(kind="stable")
+    _fill(counts, first, gaps, arrival_s)
+    for begin, end in zip(first[:-1], first[1:]):
+        arrival_s[begin:end].sort(kind="stable")
     return arrival_s, first
 
 
 @njit(cache=True)
-def _place(counts, first, gaps, arrival_s):
-    """Walk the gaps in the order in which they were drawn (minute, then job) and lay each job's requests in its block."""
+def _fill(counts, first, gaps, arrival_s):
+    """Write the arrival times into each job's block; gaps are in draw order: minute, then job."""
     jobs, minutes = counts.shape
     free = first.copy()
     drawn = 0

@@ -1,9 +1,10 @@
-"""The nouns: a job and its promise, a day of requests, and the days that came before it."""
+"""Jobs with their SLOs, a day of requests (`Workload`), and training days with an evaluation day (`Traces`)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,23 +15,25 @@ SYNTHETIC, PUBLISHED = "synthetic", "faro-10jobs"  # the workloads that have a n
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One inference service and the promise it must keep: the `quantile` of its latency stays below `slo_s`.
+    """One inference service and its SLO: the `quantile` of its latency stays below `slo_s`.
 
-    Defaults are the paper's ResNet34: a planner's service time of 0.180 s and an SLO of four times that at p99
-    (EuroSys'25, section 6.1).
+    Defaults are the paper's ResNet34: a planner's service time of 0.180 s and an SLO of four times
+    that at p99 (EuroSys'25, section 6.1).
 
     Attributes
     ----------
     name : unique within a workload.
-    slo_s, quantile : the promise; 0 < percentile < 1.
-    service_time_s, service_scv : mean and squared coefficient of variation of one request's service on a free replica,
-        as the planner believes them.
-    cold_start_s : seconds from asking for a replica until it serves.
-    cores : cores a replica, a multiple of 0.1.
+    slo_s, quantile : the SLO; 0 < quantile < 1.
+    service_time_s, service_scv : mean and squared coefficient of variation of a request's service
+        time on an idle replica, as the planner believes them.
+    cold_start_s : seconds from the request for a replica until it serves.
+    cores : cores of one replica, a multiple of 0.1.
     weight : priority, multiplies the job's utility; >= 0.
-    min_replicas, max_replicas : bounds on the replicas, inclusive; at least 1 and at most 100 by default.
-    tenant : the owner, for quotas; "" is nobody's.
-    model : name of what the replicas run; `simulate` looks up its true service time by it.
+    min_replicas, max_replicas : inclusive bounds; by default 1 and 100.
+    tenant : the owner; "" = none.
+    tenant_quota : cores that all jobs of the tenant may use together; None = no quota. All jobs of
+        a tenant must agree.
+    model : name of the model that the replicas run; `simulate` looks up its true service time.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Job:
     min_replicas: int = 1
     max_replicas: int = 100
     tenant: str = ""
+    tenant_quota: float | None = None
     model: str = "resnet34"
 
     def __post_init__(self):
@@ -57,27 +61,25 @@ class Job:
         for field in ("service_scv", "cold_start_s", "weight"):
             check(field, "a finite number >= 0", np.isfinite(getattr(self, field)) and getattr(self, field) >= 0)
         check("quantile", "strictly between 0 and 1", 0 < self.quantile < 1)
-        check("cores", "a multiple of 0.1", abs(self.cores * 10 - round(self.cores * 10)) < 1e-9)
+        check("cores", "a multiple of 0.1", abs(self.cores * 10 - round(self.cores * 10)) < TOLERANCE)
         check("min_replicas", "a whole number >= 0", int(self.min_replicas) == self.min_replicas >= 0)
-        check(
-            "max_replicas",
-            f"a whole number >= min_replicas={self.min_replicas}",
-            self.max_replicas >= self.min_replicas,
-        )
-
-
-def jobs_array(jobs, field: str) -> np.ndarray:
-    """One field of every job as an array of shape (jobs,).
-
-    >>> jobs_array([Job("a"), Job("b", slo_s=1.0)], "slo_s").tolist()
-    [0.72, 1.0]
-    """
-    return np.array([getattr(job, field) for job in jobs])
+        at_least = f"a whole number >= min_replicas={self.min_replicas}"
+        check("max_replicas", at_least, self.max_replicas >= self.min_replicas)
+        if self.tenant_quota is not None:
+            valid = np.isfinite(self.tenant_quota) and self.tenant_quota >= 0
+            check("tenant_quota", "a finite number of cores >= 0, or left out", valid)
+            check("tenant", "named where the job has a tenant_quota", self.tenant != "")
 
 
 @dataclass(frozen=True, slots=True)
 class JobArrays:
-    """The numeric fields of the jobs as read-only arrays (jobs,); the fields are those of `Job`."""
+    """The fields of `Job` as read-only arrays (jobs,), and the tenants' quotas.
+
+    Attributes
+    ----------
+    group : index of each job in `quota`; jobs without a quota share one group.
+    quota : cores that a group may use, shape (groups,); infinite without a quota.
+    """
 
     slo_s: np.ndarray
     quantile: np.ndarray
@@ -88,24 +90,40 @@ class JobArrays:
     weight: np.ndarray
     min_replicas: np.ndarray
     max_replicas: np.ndarray
+    group: np.ndarray
+    quota: np.ndarray
 
 
-@cache
+@lru_cache(maxsize=256)
 def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
     """The arrays of these jobs, built once for each tuple of jobs.
 
     >>> arrays_of((Job("a"), Job("b", slo_s=1.0))).slo_s.tolist()
     [0.72, 1.0]
+    >>> arrays_of((Job("a", tenant="x", tenant_quota=4.0), Job("b"))).quota.tolist()
+    [inf, 4.0]
     """
-    columns = [np.array([getattr(job, field.name) for job in jobs]) for field in fields(JobArrays)]
-    for column in columns:
+    quotas = _quotas(jobs)
+    tenants = sorted({job.tenant if job.tenant in quotas else "" for job in jobs})
+    columns = {
+        field.name: np.array([getattr(job, field.name) for job in jobs], int if "replicas" in field.name else float)
+        for field in fields(JobArrays)[:-2]
+    }
+    columns["group"] = np.array([tenants.index(job.tenant if job.tenant in quotas else "") for job in jobs])
+    columns["quota"] = np.array([quotas.get(tenant, np.inf) for tenant in tenants])
+    for column in columns.values():
         column.setflags(write=False)
-    return JobArrays(*columns)
+    return JobArrays(**columns)
+
+
+def jobs_array(jobs, field: str) -> np.ndarray:
+    """One field of every job as an array of shape (jobs,)."""
+    return np.array([getattr(job, field) for job in jobs])
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Jobs and what is asked of them: `requests_per_min`, whole numbers of shape (jobs, minutes)."""
+    """Jobs and `requests_per_min`, their whole numbers of requests, shape (jobs, minutes)."""
 
     jobs: tuple[Job, ...]
     requests_per_min: np.ndarray
@@ -114,8 +132,8 @@ class Workload:
         counts = np.asarray(self.requests_per_min)
         if counts.ndim != 2 or counts.shape[0] != len(self.jobs):
             raise ValueError(f"requests_per_min has shape {counts.shape}; expected ({len(self.jobs)} jobs, minutes)")
-        _check_names(self.jobs)
-        object.__setattr__(self, "requests_per_min", _whole(counts, "requests_per_min"))
+        check_jobs(self.jobs)
+        object.__setattr__(self, "requests_per_min", _whole_numbers(counts, "requests_per_min"))
 
     @property
     def minutes(self) -> int:
@@ -128,11 +146,11 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """The days to learn from and the day to be judged on.
+    """Training days and the evaluation day.
 
     Attributes
     ----------
-    train : whole numbers, shape (days, samples, jobs, minutes); the samples are phase shifts of the same day.
+    train : whole numbers, shape (days, samples, jobs, minutes); samples are phase shifts of a day.
     evaluation : whole numbers, shape (samples, jobs, minutes).
     """
 
@@ -141,18 +159,22 @@ class Traces:
     evaluation: np.ndarray
 
     def __post_init__(self):
-        _check_names(self.jobs)
+        check_jobs(self.jobs)
         for field, ndim in (("train", 4), ("evaluation", 3)):
             counts = np.asarray(getattr(self, field))
             if counts.ndim != ndim or counts.shape[-2] != len(self.jobs):
                 raise ValueError(
                     f"{field} has shape {counts.shape}; its last two axes must be ({len(self.jobs)} jobs, minutes)"
                 )
-            object.__setattr__(self, field, _whole(counts, field))
+            object.__setattr__(self, field, _whole_numbers(counts, field))
 
     @property
     def days(self) -> int:
         return self.train.shape[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(job.name for job in self.jobs)
 
     def workload(self, day: int | None = None, sample: int = 0) -> Workload:
         """One day as a Workload: the evaluation day, or training day `day` (counted from 1)."""
@@ -163,23 +185,41 @@ class Traces:
         return Workload(self.jobs, self.train[day - 1, sample])
 
     def until(self, day: int) -> Traces:
-        """What an honest choice of options may see: days 1..day - 1 to train on, training day `day` to be judged on."""
+        """Training days 1..day - 1, with training day `day` for validation: what tuning may see."""
         if not 2 <= day <= self.days:
-            raise ValueError(f"day={day} must lie in 2..{self.days}: it is judged on days before it")
+            raise ValueError(f"day={day} must lie in 2..{self.days}: it is validated on the days before it")
         return Traces(self.jobs, self.train[: day - 1], self.train[day - 1])
 
+    def first_jobs(self, jobs: int) -> Traces:
+        """The traces of the first `jobs` jobs."""
+        return Traces(self.jobs[:jobs], self.train[:, :, :jobs], self.evaluation[:, :jobs])
 
-def _check_names(jobs) -> None:
+
+def check_jobs(jobs: Sequence[Job]) -> None:
+    """Raise a ValueError without jobs, with two jobs of one name, or where a tenant has two quotas."""
     names = [job.name for job in jobs]
     if not names:
         raise ValueError("jobs is empty; at least one job is needed")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"job {twice!r} occurs more than once; names are unique")
+    _quotas(jobs)
 
 
-def _whole(counts: np.ndarray, field: str) -> np.ndarray:
-    counts = np.asarray(counts)
+def _quotas(jobs: Sequence[Job]) -> dict[str, float]:
+    """Cores of each tenant that has a quota."""
+    quotas: dict[str, float | None] = {}
+    for job in jobs:
+        if job.tenant and quotas.setdefault(job.tenant, job.tenant_quota) != job.tenant_quota:
+            raise ValueError(
+                f"job {job.name!r}: tenant_quota={job.tenant_quota} differs from {quotas[job.tenant]}, which another "
+                f"job of tenant {job.tenant!r} has; all jobs of a tenant must agree"
+            )
+    return {tenant: quota for tenant, quota in quotas.items() if quota is not None}
+
+
+def _whole_numbers(counts: np.ndarray, field: str) -> np.ndarray:
+    """The counts as a read-only array of int64."""
     bad = ~np.isfinite(counts) | (counts < 0) | (counts != np.floor(counts))
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])

@@ -17,12 +17,13 @@ TRAINING_DAYS = 10  # the file also holds day 11, which is for evaluation only
 
 
 def read_artifact(evaluation: str | Path, training: str | Path) -> Traces:
-    """Ten jobs: days 1-10 (4 samples each) to train on, day 11 (sample 0) to be judged on.
+    """Ten jobs: days 1-10 (4 samples each) for training, day 11 (sample 0) for evaluation.
 
     Parameters
     ----------
-    evaluation : input.json, one line a minute.
-    training : the pickled data frame; it is opened only after its SHA-256 matches, since a pickle can run code.
+    evaluation : input.json, one line per minute.
+    training : the pickled data frame; it is opened only after its SHA-256 matches, since a pickle
+        can run code.
     """
     lines = [json.loads(line) for line in _verified(evaluation, EVALUATION_SHA256).decode().splitlines()]
     names = list(lines[0]["counts"])
@@ -48,7 +49,7 @@ def _verified(path: str | Path, sha256: str) -> bytes:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; `make data` fetches it, or copy it there")
     content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise ValueError(f"{path}: SHA-256 {found} is not {sha256}; the file was not opened")
+    checksum = hashlib.sha256(content).hexdigest()
+    if checksum != sha256:
+        raise ValueError(f"{path}: SHA-256 {checksum} is not {sha256}; the file was not opened")
     return content

@@ -1,4 +1,4 @@
-"""How long a replica really takes: the models' measured service times."""
+"""Measured service times of the models: what a replica really takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import Job
 
 @dataclass(frozen=True, slots=True)
 class ServiceTime:
-    """A shifted lognormal service time: loc_s + scale_s * exp(shape * Z), Z standard normal; shape 0 is a constant."""
+    """A shifted lognormal: loc_s + scale_s * exp(shape * Z), Z standard normal; shape 0 is a constant."""
 
     shape: float
     loc_s: float
@@ -52,10 +52,10 @@ class ServiceTime:
 
 
 RESNET34 = ServiceTime(0.422472, 0.0793016, 0.0685808)
-# No distribution of ResNet18 was published; the same shape, shortened as the planner's service times are (0.100 / 0.180 s).
+# No distribution of ResNet18 was published: the same shape, scaled as the planner's service times (0.100 / 0.180 s).
 MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 
 
 def true_service_time(job: Job) -> ServiceTime:
-    """What a replica of this job really takes: its model's measured distribution, else the job's own moments."""
+    """The measured distribution of the job's model; for an unknown model the job's own moments."""
     return MODELS.get(job.model) or ServiceTime.from_moments(job.service_time_s, job.service_scv)

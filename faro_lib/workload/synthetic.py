@@ -1,4 +1,8 @@
-"""A synthetic workload with the features of the published one: daily shapes, bursts, drifting levels, correlated jobs."""
+"""A synthetic workload with the features of the published one.
+
+It has daily shapes, bursts, drifting levels and correlated jobs, and the paper's preprocessing: a day
+of 1,440 minutes becomes 360, and counts become 1..1600 requests per minute.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +10,48 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.workload.downsample import downsample, scale_to
 from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 
 DOWNSAMPLE = 4
 TRUE_SERVICE_S = 0.154  # mean service of the default model, for the calibration only
 CALIBRATED_QUANTILE = 0.95
-LOAD_PER_JOB = 2.26  # erlangs a job at that quantile: the published evaluation day's 22.6 for ten jobs
+LOAD_PER_JOB = 2.26  # erlangs per job at that quantile: the published evaluation day has 22.6 for ten jobs
 
 
 @dataclass(frozen=True, slots=True)
-class Character:
-    """How unruly the jobs are; all in log units unless noted.
+class Variability:
+    """How much the load varies; all in log units unless noted.
 
     daily : size of the daily shape.
-    drift, drift_hours : a slow wandering of the level, and how long it remembers.
-    noise, noise_min : a fast wandering, and how many (downsampled) minutes it remembers.
-    jitter : independent from minute to minute; job by job it varies threefold around this.
-    shared : share of the wandering's variance that all jobs have in common.
-    bursts_per_day, burst, burst_min : how often load surges, by how much, and how fast it fades.
+    drift, drift_hours : slow drift of the level, and its memory.
+    noise, noise_minutes : fast noise, and its memory in (downsampled) minutes.
+    jitter : independent noise per minute; its size varies threefold around this from job to job.
+    shared : share of the variance of drift and noise that all jobs have in common.
+    bursts_per_day, burst, burst_minutes : rate, mean size and decay time of bursts.
     """
 
     daily: float = 0.22
     drift: float = 0.12
     drift_hours: float = 8.0
     noise: float = 0.08
-    noise_min: float = 12.0
+    noise_minutes: float = 12.0
     jitter: float = 0.06
     shared: float = 0.3
     bursts_per_day: float = 1.0
     burst: float = 0.3
-    burst_min: float = 6.0
+    burst_minutes: float = 6.0
 
 
 def synthetic(
-    seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360, character: Character = Character()
+    seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360, variability: Variability = Variability()
 ) -> Traces:
-    """Training days and a day to be judged on, all from one seed.
+    """Training days and an evaluation day, all from one seed.
 
-    Each job is exp(daily shape + slow drift + fast noise + bursts), generated at four times the resolution, downsampled and
-    scaled as the published traces are, then scaled together so that 3.6, 3.2 and 1.6 replicas a job of the default model
-    are right-sized, slightly and heavily oversubscribed: the 95th percentile of the jobs' total offered load on the
-    evaluation day is 2.26 erlangs a job, the published day's.
+    Each job is exp(daily shape + slow drift + fast noise + bursts), generated at four times the
+    resolution, downsampled and scaled as the published traces are. All jobs are then scaled together:
+    the 95th percentile of their total offered load on the evaluation day is 2.26 erlangs per job, as
+    on the published day. So 3.6, 3.2 and 1.6 replicas per job of the default model are right-sized,
+    slightly and heavily oversubscribed.
 
     >>> traces = synthetic(seed=1, jobs=3, days=2, minutes=60)
     >>> traces.train.shape, traces.evaluation.shape
@@ -61,14 +65,14 @@ def synthetic(
     phase = 2 * np.pi * np.arange(steps) / fine
     log_rate = np.zeros((jobs, steps))
     for harmonic in (1, 2, 3):
-        size = character.daily / harmonic * rng.gamma(2.0, 0.5, (jobs, 1))
+        size = variability.daily / harmonic * rng.gamma(2.0, 0.5, (jobs, 1))
         log_rate += size * np.cos(harmonic * phase + rng.uniform(0, 2 * np.pi, (jobs, 1)))
-    hour = fine / 24
-    log_rate += character.drift * _wander(rng, jobs, steps, character.drift_hours * hour, character.shared)
-    log_rate += character.noise * _wander(rng, jobs, steps, character.noise_min * DOWNSAMPLE, character.shared)
-    log_rate += _bursts(rng, jobs, steps, character, fine)
+    drift_steps, noise_steps = variability.drift_hours * (fine / 24), variability.noise_minutes * DOWNSAMPLE
+    log_rate += variability.drift * _drift(rng, jobs, steps, drift_steps, variability.shared)
+    log_rate += variability.noise * _drift(rng, jobs, steps, noise_steps, variability.shared)
+    log_rate += _bursts(rng, jobs, steps, variability, fine)
     # Jitter is per downsampled minute, so that averaging does not remove it.
-    sizes = character.jitter * np.exp(rng.uniform(-np.log(3), np.log(3), (jobs, 1)))
+    sizes = variability.jitter * np.exp(rng.uniform(-np.log(3), np.log(3), (jobs, 1)))
     log_rate += sizes * np.repeat(rng.standard_t(5, (jobs, steps // DOWNSAMPLE)), DOWNSAMPLE, axis=1)
     scaled = scale_to(downsample(np.exp(log_rate).reshape(jobs, days + 1, fine), DOWNSAMPLE)).astype(float)
     load = scaled[-1, 0].sum(axis=0) / MINUTE_S * TRUE_SERVICE_S
@@ -77,8 +81,41 @@ def synthetic(
     return Traces(tuple(Job(f"job{n}") for n in range(jobs)), counts[:-1], counts[-1])
 
 
-def _wander(rng, jobs, steps, memory, shared):
-    """Stationary AR(1) of unit variance and the given memory (in steps), partly common to all jobs: (jobs, steps)."""
+def downsample(per_min: np.ndarray, factor: int = DOWNSAMPLE) -> np.ndarray:
+    """Average every `factor` minutes; each phase of the averaging is one sample of the day.
+
+    Parameters
+    ----------
+    per_min : (jobs, days, minutes), minutes a multiple of `factor`.
+
+    Returns
+    -------
+    (days, factor samples, jobs, minutes / factor); sample k starts k minutes later and ends in the
+    next day (the last day repeats its last minute).
+
+    >>> downsample(np.arange(16.0).reshape(1, 2, 8))[0].tolist()
+    [[[1.5, 5.5]], [[2.5, 6.5]], [[3.5, 7.5]], [[4.5, 8.5]]]
+    """
+    jobs, days, minutes = per_min.shape
+    if minutes % factor:
+        raise ValueError(
+            f"a day of {minutes} minutes cannot be downsampled by {factor}; the factor must divide the minutes"
+        )
+    flat = np.pad(per_min.reshape(jobs, -1), ((0, 0), (0, factor - 1)), mode="edge")
+    phases = [flat[:, k : k + days * minutes].reshape(jobs, days, -1, factor).mean(-1) for k in range(factor)]
+    return np.stack(phases).transpose(2, 0, 1, 3)
+
+
+def scale_to(per_min: np.ndarray, maximum: int = 1600) -> np.ndarray:
+    """Scale each job linearly to 1..maximum over all its days, rounded; (days, samples, jobs, minutes)."""
+    low = per_min.min(axis=(0, 1, 3), keepdims=True)
+    high = per_min.max(axis=(0, 1, 3), keepdims=True)
+    span = np.where(high > low, high - low, 1)
+    return np.rint(1 + (per_min - low) / span * (maximum - 1)).astype(np.int64)
+
+
+def _drift(rng, jobs, steps, memory, shared):
+    """Stationary AR(1) of unit variance and `memory` steps, partly common to all jobs: (jobs, steps)."""
     from scipy.signal import lfilter
 
     keep = np.exp(-1 / memory)
@@ -88,10 +125,10 @@ def _wander(rng, jobs, steps, memory, shared):
     return np.sqrt(1 - shared) * paths[1:] + np.sqrt(shared) * paths[:1]
 
 
-def _bursts(rng, jobs, steps, character, fine):
-    """Surges that begin at once and fade exponentially: (jobs, steps), in log units."""
+def _bursts(rng, jobs, steps, variability, fine):
+    """Bursts that start at once and decay exponentially: (jobs, steps), in log units."""
     from scipy.signal import lfilter
 
-    begins = rng.random((jobs, steps)) < character.bursts_per_day / fine
-    sizes = begins * rng.exponential(character.burst, (jobs, steps))
-    return lfilter([1.0], [1.0, -np.exp(-1 / (character.burst_min * DOWNSAMPLE))], sizes, axis=1)
+    starts = rng.random((jobs, steps)) < variability.bursts_per_day / fine
+    sizes = starts * rng.exponential(variability.burst, (jobs, steps))
+    return lfilter([1.0], [1.0, -np.exp(-1 / (variability.burst_minutes * DOWNSAMPLE))], sizes, axis=1)

@@ -1,4 +1,4 @@
-"""The comparison of solvers looks at honest inputs."""
+"""The comparison of solvers: inputs without knowledge of the future, and consistent answers."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def windows(traces):
     return study.decision_windows(traces, 14, days=[3], count=4, forecaster="persistence", samples=20)
 
 
-def test_a_window_knows_nothing_of_what_comes(traces, windows):
+def test_a_window_does_not_depend_on_the_minutes_after_it(traces, windows):
     first = windows[0]
     minute = int(first.name.rsplit(" ", 1)[1])
     train = traces.train.copy()
@@ -32,12 +32,12 @@ def test_a_window_knows_nothing_of_what_comes(traces, windows):
     assert not np.array_equal(changed.truth_rps, first.truth_rps)
 
 
-def test_a_window_has_the_rates_that_came(traces, windows):
+def test_a_window_has_the_actual_rates_of_its_minutes(traces, windows):
     minute = int(windows[1].name.rsplit(" ", 1)[1])
     np.testing.assert_allclose(windows[1].truth_rps * 60, traces.train[2, 0, :, minute : minute + 7])
 
 
-def test_every_solver_answers_every_window_and_none_beats_exact(windows):
+def test_every_solver_solves_every_window_and_none_beats_exact(windows):
     answers = study.compare_solvers(
         windows, [14], ["Sum", "FairSum"], ["exact", "greedy"], slow=["slsqp"], slow_windows=1
     )
@@ -47,14 +47,14 @@ def test_every_solver_answers_every_window_and_none_beats_exact(windows):
     assert (answers.loc[answers["solver"] == "exact", "gap"] == 0).all()
 
 
-def test_deciding_on_a_utility_is_best_for_that_utility_as_expected(windows):
+def test_a_decision_has_the_best_expected_score_by_its_own_formulation(windows):
     scored = study.score_formulations(windows, [8], ["Sum"], ["exact"])
     expected = scored.groupby(["window", "scored_by", "formulation"])["expected"].mean().unstack()
     assert (expected.xs("relaxed", level="scored_by").diff(axis=1)["relaxed"] >= -1e-9).all()
     assert (expected.xs("precise", level="scored_by").diff(axis=1)["relaxed"] <= 1e-9).all()
 
 
-def test_groups_are_never_better_than_all_jobs_at_once(windows):
+def test_solving_in_groups_is_never_better_than_all_jobs_at_once(windows):
     scales = study.compare_scales(windows[0], [6, 12], groups=3, cobyla_up_to=0)
     assert set(scales["solver"]) == {"exact", "hierarchical-exact"}
     assert (scales["gap"] >= -1e-9).all()

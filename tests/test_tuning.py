@@ -1,4 +1,4 @@
-"""Options are chosen on training days only, run by run against what was chosen."""
+"""Options are tuned on training days only, and compared run by run with the tuned defaults."""
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from faro_lib import forecast
-from faro_lib.experiments import tuning as choosing
+from faro_lib.experiments import tuning
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.workload.synthetic import synthetic
@@ -28,19 +28,19 @@ def world():
     return traces, PolicyContext(traces.jobs, forecaster=forecast.fit("ar", traces))
 
 
-def test_what_is_judged_are_training_days_and_the_forecasters_saw_those_before(world, monkeypatch):
+def test_tuning_scores_training_days_with_forecasters_fitted_to_earlier_ones(world, monkeypatch):
     seen = {}
-    monkeypatch.setattr(choosing.forecast, "fit", lambda name, traces, **_: seen.setdefault(name, traces.days))
-    monkeypatch.setattr(choosing, "measure", lambda jobs: None)
-    choosing.kits(world[0], posterior=None)
+    monkeypatch.setattr(tuning.forecast, "fit", lambda name, traces, **_: seen.setdefault(name, traces.days))
+    monkeypatch.setattr(tuning, "measure", lambda jobs: None)
+    tuning.contexts(world[0], posterior=None)
     assert seen == {"bayes": 8, "ar": 8}
-    assert min(choosing.DAYS) == 9
-    assert max(choosing.DAYS) == world[0].days, "the evaluation day is day 11"
+    assert min(tuning.DAYS) == 9
+    assert max(tuning.DAYS) == world[0].days, "the evaluation day is day 11"
 
 
-def test_an_alternative_differs_from_what_was_chosen_in_what_its_name_says(world):
+def test_an_alternative_differs_from_the_tuned_defaults_in_the_option_it_names(world):
     _, context = world
-    every = choosing.alternatives(context, context)
+    every = tuning.alternatives(context, context)
     differ = {
         name: {
             field.name
@@ -50,20 +50,20 @@ def test_an_alternative_differs_from_what_was_chosen_in_what_its_name_says(world
         }
         for name, policy in every.items()
     }
-    assert differ["moves are free"] == differ["FairSum: a move costs 0.1"] == {"switching_cost"}
+    assert differ["no switching cost"] == differ["FairSum: switching cost 0.1"] == {"switching_cost"}
     assert differ["no nowcast"] == {"nowcast"}
-    assert differ["FairSum: no deficit_weighting"] == differ["Fair: no deficit_weighting"] == {"deficit_weighting"}
+    assert differ["FairSum: no deficit weighting"] == differ["Fair: no deficit weighting"] == {"deficit_weighting"}
     assert all(len(changed) <= 1 for changed in differ.values())
     assert [name for name, changed in differ.items() if not changed] == [
         "chosen",
-        "M/G/c by correction",  # what is chosen where nothing was measured, as here
+        "M/G/c by correction",  # the default where no latency was measured, as here
         "pooled autoregression",
         "FairSum: chosen",
         "Fair: chosen",
     ]
 
 
-def test_runs_are_compared_with_the_chosen_ones_of_the_same_day_phase_and_size():
+def test_differences_are_taken_between_runs_of_the_same_day_phase_and_capacity():
     def rows(option, lost):
         return [
             {
@@ -78,30 +78,30 @@ def test_runs_are_compared_with_the_chosen_ones_of_the_same_day_phase_and_size()
             for day, value in zip((9, 10), lost)
         ]
 
-    lost = {"chosen": (1.0, 3.0), "moves are free": (1.1, 3.3), "FairSum: chosen": (2.0, 2.0)}
-    lost["FairSum: no deficit_weighting"] = (2.5, 2.5)
+    lost = {"chosen": (1.0, 3.0), "no switching cost": (1.1, 3.3), "FairSum: chosen": (2.0, 2.0)}
+    lost["FairSum: no deficit weighting"] = (2.5, 2.5)
     table = pd.DataFrame([row for option, values in lost.items() for row in rows(option, values)])
-    found = choosing.differences(table).set_index("option")
-    assert found["more"].to_dict() == pytest.approx(
-        {"chosen": 0, "moves are free": 0.2, "FairSum: chosen": 0, "FairSum: no deficit_weighting": 0.5}
+    table = tuning.differences(table).set_index("option")
+    assert table["more"].to_dict() == pytest.approx(
+        {"chosen": 0, "no switching cost": 0.2, "FairSum: chosen": 0, "FairSum: no deficit weighting": 0.5}
     )
-    assert found.loc["moves are free", "more_error"] == pytest.approx(np.std([0.1, 0.3], ddof=1) / np.sqrt(2))
-    assert found.loc["moves are free", "lost_utility"] == pytest.approx(2.2)
+    assert table.loc["no switching cost", "more_error"] == pytest.approx(np.std([0.1, 0.3], ddof=1) / np.sqrt(2))
+    assert table.loc["no switching cost", "lost_utility"] == pytest.approx(2.2)
 
 
-def test_a_run_says_what_was_lost_and_by_whom(world):
+def test_a_run_reports_its_key_its_measures_and_its_worst_job(world):
     traces, context = world
-    table = choosing.measured(traces, {"chosen": tuned(context)}, day=9, phase=0, size=6, seed=24)
+    table = tuning.measured(traces, {"chosen": tuned(context)}, day=9, phase=0, capacity=6, seed=24)
     assert table[["option", "day", "phase", "capacity_cores"]].iloc[0].tolist() == ["chosen", 9, 0, 6]
     assert 0 <= table["worst_job"].iloc[0] <= 1 - table["lost_utility_excl_overrun"].iloc[0] / 3
 
 
-def test_what_is_measured_is_on_disk_at_once_and_looks_complete_only_when_it_is(tmp_path):
+def test_finished_runs_are_in_the_partial_file_until_all_are_finished(tmp_path):
     first, second = Future(), Future()
-    out = tmp_path / "choices.csv"
-    partial = tmp_path / "choices.partial.csv"
+    out = tmp_path / "tuning.csv"
+    partial = tmp_path / "tuning.partial.csv"
     with ThreadPoolExecutor() as pool:
-        gathering = pool.submit(choosing.gathered, [first, second], out)
+        gathering = pool.submit(tuning.gathered, [first, second], out)
         second.set_result(pd.DataFrame({"option": ["b"]}))
         until(partial.exists)
         assert not out.exists()
@@ -113,10 +113,10 @@ def test_what_is_measured_is_on_disk_at_once_and_looks_complete_only_when_it_is(
     assert not partial.exists()
 
 
-def test_with_a_run_that_fails_nothing_looks_complete(tmp_path):
+def test_a_run_that_fails_leaves_no_complete_table(tmp_path):
     good, bad = Future(), Future()
     good.set_result(pd.DataFrame({"option": ["a"]}))
     bad.set_exception(RuntimeError("no memory"))
     with pytest.raises(RuntimeError, match="no memory"):
-        choosing.gathered([good, bad], tmp_path / "choices.csv")
-    assert not (tmp_path / "choices.csv").exists()
+        tuning.gathered([good, bad], tmp_path / "tuning.csv")
+    assert not (tmp_path / "tuning.csv").exists()

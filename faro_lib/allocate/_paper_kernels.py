@@ -1,0 +1,86 @@
+"""The paper's objective at fractional replicas, compiled; imported when first used."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from faro_lib.queueing import RHO_MAX
+from faro_lib.utility import SOLVER_STEPS
+
+FREE, STEP_1, STEP_2 = SOLVER_STEPS  # breakpoints of the drop penalty
+
+
+class Formulation(NamedTuple):
+    """The paper's continuous problem; all arrays but `loads` have shape (jobs,)."""
+
+    loads: np.ndarray  # (jobs, minutes) erlangs, at one quantile of the forecast
+    running: np.ndarray
+    cold_start: bool  # whether the running replicas serve the first minute of a job that grows
+    slo: np.ndarray  # in service times; for the upper bound in seconds
+    quantile: np.ndarray
+    weight: np.ndarray
+    upper_bound: bool  # latency is load / c; otherwise half-M/M/c
+    precise: bool  # utility and penalty are steps
+    gamma: float
+    spread_only: bool  # the objective is gamma (min U - max U) alone
+
+
+@njit(cache=True)
+def score(x, drop, f):
+    """The objective of the `Formulation` f at replicas x and drop rates (jobs,).
+
+    Drops multiply the utility and leave the rate unchanged, as in the published code.
+    """
+    jobs, minutes = f.loads.shape
+    total, low, high = 0.0, np.inf, -np.inf
+    for j in range(jobs):
+        u = 0.0
+        for m in range(minutes):
+            c = f.running[j] if (f.cold_start and m == 0 and x[j] > f.running[j]) else x[j]
+            u += _utility(f.loads[j, m], c, f.slo[j], f.quantile[j], f.upper_bound, f.precise)
+        u *= _penalty(drop[j], f.precise) / minutes
+        total += f.weight[j] * u
+        low, high = min(low, u), max(high, u)
+    if f.spread_only:
+        return f.gamma * (low - high)
+    return total + f.gamma * (low - high)
+
+
+@njit(cache=True)
+def _penalty(d, precise):
+    """`utility.precise_drop_penalty` or `relaxed_drop_penalty` with SOLVER_STEPS."""
+    if d <= FREE:
+        return 1.0
+    if precise:
+        return 0.75 if d <= STEP_1 else (0.5 if d <= STEP_2 else 0.0)
+    if d <= STEP_1:
+        return 1.0 - 0.25 * (d - FREE) / (STEP_1 - FREE)
+    if d <= STEP_2:
+        return 0.75 - 0.25 * (d - STEP_1) / (STEP_2 - STEP_1)
+    return max(0.0, 0.5 * (1.0 - d) / (1.0 - STEP_2))
+
+
+@njit(cache=True)
+def _utility(load, c, slo, quantile, upper_bound, precise):
+    if c <= 0:
+        return 1.0 if load <= 0 else 0.0
+    if upper_bound:
+        latency = load / c
+    elif precise and load >= c:  # the precise queue is not relaxed: its latency is infinite
+        return 0.0
+    else:
+        stable = load if precise else min(load, RHO_MAX * c)
+        blocked = 1.0
+        for k in range(1, int(c) + 1):
+            carried = stable * blocked
+            blocked = carried / (k + carried)
+        rho = stable / c
+        waits = blocked / (1.0 - rho * (1.0 - blocked))
+        wait = np.log(waits / (1.0 - quantile)) / (c - stable) if waits > 0 else 0.0
+        latency = (1.0 + max(0.0, wait) / 2) * max(1.0, load / stable if stable > 0 else 1.0)
+    if latency <= slo:
+        return 1.0
+    return 0.0 if precise else slo / latency

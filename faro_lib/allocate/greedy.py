@@ -1,0 +1,59 @@
+"""A greedy solver along the concave envelopes of the jobs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from faro_lib.allocate.problem import Problem
+
+
+def greedy(problem: Problem) -> tuple[np.ndarray, float]:
+    """Best gain per core first, along each job's concave envelope, until nothing fits; the relaxation is the bound.
+
+    For a sum it is within one job's utility of the optimum. For a spread or leximin objective it takes the
+    step that raises the objective most, and may stop early. With quotas each step must fit its tenant's.
+    """
+    from faro_lib.allocate import _solver_kernels as kernels
+
+    separable = not problem.objective.leximin and not problem.gamma
+    bound, _, pick, _ = kernels.dual_bound(problem.term, problem.costs, problem.feasible, problem.budget)
+    if separable and not problem.has_quotas:
+        kernels.fill_up(problem.term, problem.costs, problem.feasible, problem.budget, pick)
+        return pick, bound
+    replicas = np.argmax(problem.feasible, axis=1)
+    envelopes = [_envelope(row) for row in (problem.utility if problem.objective.leximin else problem.term)]
+    while True:
+        best_rate, best = 0.0, None
+        now = _smooth_score(problem, replicas)
+        for j, columns in enumerate(envelopes):
+            for x in columns[columns > replicas[j]][:1]:
+                step = replicas.copy()
+                step[j] = x
+                if problem.fits(step):
+                    gain = _smooth_score(problem, step) - now
+                    rate = gain / (problem.costs[j, x] - problem.costs[j, replicas[j]])
+                    if gain > 1e-12 and rate > best_rate:
+                        best_rate, best = rate, step
+        if best is None:
+            return replicas, bound if separable else float("nan")
+        replicas = best
+
+
+def _smooth_score(problem: Problem, replicas: np.ndarray) -> float:
+    """The objective; for leximin, a sum in which low utilities count far more."""
+    if not problem.objective.leximin:
+        return problem.score(replicas)
+    return -float(np.exp(-20.0 * problem.utility[np.arange(len(replicas)), replicas]).sum())
+
+
+def _envelope(row: np.ndarray) -> np.ndarray:
+    """Columns of the row that lie on its concave envelope."""
+    kept: list[int] = []
+    for x in np.flatnonzero(~np.isneginf(row)).tolist():
+        while len(kept) > 1:
+            a, b = kept[-2:]
+            if (row[b] - row[a]) * (x - b) > (row[x] - row[b]) * (b - a):  # the slope falls: b is on the envelope
+                break
+            kept.pop()
+        kept.append(x)
+    return np.array(kept)

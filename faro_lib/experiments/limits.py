@@ -1,0 +1,69 @@
+"""The clairvoyant limit of a trial: simulate every constant replica count, then allocate the best of each minute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from faro_lib.metrics.limit import Clairvoyant, clairvoyant, max_replicas_of_any
+from faro_lib.metrics.measures import minute_effective_utility, minute_utility, minute_violation_rate
+from faro_lib.policies import Fixed
+from faro_lib.simulate import Draws, ServingModel, simulate
+from faro_lib.simulate.cluster import PAPER
+from faro_lib.workload import Workload, arrays_of
+from faro_lib.workload.jobs import MINUTE_S
+
+HEADROOM = 1.6  # over the peak offered load; beyond it one replica more changes nothing
+
+
+def measured_utilities(
+    workload: Workload, draws: Draws, max_replicas: int, serving_model: ServingModel = PAPER
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Utility, violation rate and effective utility of each job and minute with x replicas all day long.
+
+    Every x is measured for every job; the bounds of the jobs are left to `metrics.limit.best_by_minute`.
+
+    Returns
+    -------
+    Three arrays (jobs, max_replicas + 1, minutes + 1). Without replicas utility is 0 and every request violates the SLO.
+    """
+    shape = (len(workload.jobs), max_replicas + 1, workload.minutes + 1)
+    utility, violated, effective = np.zeros(shape), np.ones(shape), np.zeros(shape)
+    cores = arrays_of(workload.jobs).cores.sum()
+    for replicas in range(1, max_replicas + 1):
+        fixed = tuple(replace(job, min_replicas=replicas, max_replicas=replicas) for job in workload.jobs)
+        day = replace(workload, jobs=fixed)
+        run = simulate(day, Fixed(replicas), replicas * cores, draws=draws, serving_model=serving_model)
+        utility[:, replicas] = minute_utility(run)
+        violated[:, replicas] = minute_violation_rate(run)
+        effective[:, replicas] = minute_effective_utility(run)
+    return utility, violated, effective
+
+
+def clairvoyants(
+    workload: Workload, draws: Draws, capacities: Sequence[int], serving_model: ServingModel = PAPER
+) -> list[Clairvoyant]:
+    """The clairvoyant's allocations for these requests at each capacity (cores)."""
+    jobs = workload.jobs
+    maximum = min(max_replicas_of_any(jobs, max(capacities)), enough_replicas(workload))
+    measured = measured_utilities(workload, draws, maximum, serving_model)
+    return [clairvoyant(*measured, capacity, jobs) for capacity in capacities]
+
+
+def limits_of(
+    workload: Workload, draws: Draws, capacities: Sequence[int], serving_model: ServingModel = PAPER, trial: int = 0
+) -> pd.DataFrame:
+    """The clairvoyant limit of one trial, one row per capacity: capacity_cores, trial and the measures."""
+    best = clairvoyants(workload, draws, capacities, serving_model)
+    rows = [{"capacity_cores": size, "trial": trial} | one.summary() for size, one in zip(capacities, best)]
+    return pd.DataFrame(rows)
+
+
+def enough_replicas(workload: Workload) -> int:
+    """A replica count from which no job gains, nor less than any job's minimum."""
+    arrays = arrays_of(workload.jobs)
+    peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * arrays.service_time_s).max()
+    return max(int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays.min_replicas.max()))

@@ -1,0 +1,134 @@
+"""The parts that all experiments share: what policies are made from, and the runs of every policy on the same trials."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from faro_lib import forecast
+from faro_lib.control import PolicyFailed
+from faro_lib.metrics.measures import summarize
+from faro_lib.policies import Policy, PolicyContext
+from faro_lib.queueing import LatencyTable
+from faro_lib.simulate import TRIAL_SEEDS, Draws, Run, ServingModel, draw, simulate
+from faro_lib.simulate.cluster import PAPER
+from faro_lib.simulate.measure import measure
+from faro_lib.workload import Traces, Workload
+
+Report = Callable[[str], None]
+
+
+def policy_context(traces: Traces, results: str | Path | None = None, report: Report = print) -> PolicyContext:
+    """What the policies of an experiment are made from; the forecaster has learned from the training days only.
+
+    Parameters
+    ----------
+    results : folder whose forecast/posterior.npz and queueing/measured.npz are used if they exist. Without a posterior the
+        forecaster is the pooled autoregression (None without training days), without a table latencies are measured now.
+    """
+    posterior = Path(results) / "forecast" / "posterior.npz" if results else None
+    measured = Path(results) / "queueing" / "measured.npz" if results else None
+    forecaster = None
+    if posterior and posterior.exists():
+        forecaster = forecast.fit("bayes", traces, posterior=posterior)
+    elif traces.days:
+        forecaster = forecast.fit("ar", traces)
+    latency_model = LatencyTable.load(measured) if measured and measured.exists() else measure(traces.jobs)
+    report(f"forecaster: {type(forecaster).__name__}; latency: measured")
+    return PolicyContext(traces.jobs, forecaster=forecaster, latency_model=latency_model)
+
+
+def trial_seeds(trials: int) -> tuple[int, ...]:
+    """The five published seeds, then 63, 64, ...
+
+    >>> trial_seeds(6)
+    (24, 32, 40, 42, 62, 63)
+    """
+    return (*TRIAL_SEEDS, *(TRIAL_SEEDS[-1] + n for n in range(1, trials)))[:trials]
+
+
+def trial_draws(
+    workload: Workload, trials: int, serving_model: ServingModel = PAPER, scv_factor: float = 1.0
+) -> Iterator[Draws]:
+    """Arrivals and service times of each trial (`simulate.draw`)."""
+    for seed in trial_seeds(trials):
+        yield draw(workload, seed, router=serving_model.router, scv_factor=scv_factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run of one policy; `number` counts trials from 0."""
+
+    policy: str
+    number: int
+    run: Run
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The columns that name the run in every table."""
+        return {"policy": self.policy, "capacity_cores": self.run.capacity, "trial": self.number}
+
+
+def run_trials(
+    workload: Workload,
+    policies: Mapping[str, Policy],
+    capacity: int,
+    draws: Iterable[Draws],
+    *,
+    serving_model: ServingModel = PAPER,
+    initial: np.ndarray | None = None,
+    report: Report | None = None,
+) -> Iterator[Trial]:
+    """Run every policy on the same requests (common random numbers), trial by trial.
+
+    The control loop survives a policy that raises. An experiment does not, because the rest of the run would not be the
+    policy's own.
+
+    Parameters
+    ----------
+    capacity : cores.
+    initial : (jobs,) replicas at the start; each policy's own if None.
+
+    Raises
+    ------
+    PolicyFailed : names the policy, the time and the error.
+    """
+    for number, of_trial in enumerate(draws):
+        for name, policy in policies.items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", PolicyFailed)
+                run = simulate(workload, policy, capacity, draws=of_trial, serving_model=serving_model, initial=initial)
+            if report:
+                measures = summarize(run)
+                lost, violated = measures["lost_utility"], measures["slo_violation_rate"]
+                report(
+                    f"{name} at {capacity} cores, trial {number + 1}: lost utility {lost:.3f}, violations {violated:.2%}"
+                )
+            yield Trial(name, number, run)
+
+
+def summaries(
+    workload: Workload,
+    policies: Mapping[str, Policy],
+    capacity: int,
+    trials: int,
+    *,
+    serving_model: ServingModel = PAPER,
+    scv_factor: float = 1.0,
+    report: Report | None = print,
+) -> pd.DataFrame:
+    """The summary alone of what `compare` returns, one row per policy and trial.
+
+    Parameters
+    ----------
+    scv_factor : factor on the variability of service times, as in `simulate.draw`.
+    """
+    draws = trial_draws(workload, trials, serving_model, scv_factor)
+    runs = run_trials(workload, policies, capacity, draws, serving_model=serving_model, report=report)
+    return pd.DataFrame([trial.key | summarize(trial.run) for trial in runs])

@@ -1,0 +1,65 @@
+"""Agreement of live runs with their simulation: differences between policies, their ranking, and lost utility."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+LIVE, SIMULATION = "live", "simulation"  # values of the column `environment`
+
+
+def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate", errors: float = 2.0) -> pd.DataFrame:
+    """Difference of every two policies in each environment, and whether both environments agree on its sign.
+
+    Differences are taken trial by trial, because trials share their requests.
+
+    Returns
+    -------
+    One row per pair: policy, other, for each environment the mean difference and its standard error (NaN with one trial),
+    decided (both differ by more than `errors` standard errors), agree (the same sign).
+    """
+    wide = summary.pivot_table(index=["environment", "trial"], columns="policy", values=measure, sort=False)
+    rows = []
+    for policy, other in combinations(dict.fromkeys(summary["policy"]), 2):
+        row: dict = {"policy": policy, "other": other}
+        significant = []
+        for environment in (LIVE, SIMULATION):
+            difference = (wide[policy] - wide[other]).loc[environment]
+            error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.nan
+            row |= {environment: difference.mean(), f"{environment}_error": error}
+            significant.append(bool(abs(difference.mean()) > errors * error))
+        agree = bool(np.sign(row[LIVE]) == np.sign(row[SIMULATION]))
+        rows.append(row | {"decided": all(significant), "agree": agree})
+    columns = ["policy", "other", LIVE, f"{LIVE}_error", SIMULATION, f"{SIMULATION}_error", "decided", "agree"]
+    return pd.DataFrame(rows, columns=columns).astype({"decided": bool, "agree": bool})
+
+
+def ranking_distance(summary: pd.DataFrame, measure: str = "lost_utility") -> float:
+    """Normalised Kendall tau distance of the policies' rankings in the two environments.
+
+    The share of pairs in another order: 0 = the same ranking, 1 = the reverse.
+    """
+    table = pairs(summary, measure)
+    return float((~table["agree"]).mean()) if len(table) else 0.0
+
+
+def published_distance(table: pd.DataFrame, policies: list[str]) -> float:
+    """The ranking distance of the paper's simulator and cluster, mean over its cluster sizes.
+
+    Parameters
+    ----------
+    table : data/published/published_main.csv.
+    """
+    table = table.replace({"system": {"MArk/Cocktail/Barista": "MArk"}, "env": {"cluster": LIVE}}).rename(
+        columns={"system": "policy", "env": "environment", "lost_cluster_utility_mean": "lost_utility"}
+    )
+    table = table[table["policy"].isin(policies)].assign(trial=0)
+    return float(np.mean([ranking_distance(part) for _, part in table.groupby("replicas")]))
+
+
+def lost_utility_error(summary: pd.DataFrame) -> pd.DataFrame:
+    """Mean lost utility by policy, live and in simulation, and the difference."""
+    mean = summary.pivot_table(index="policy", columns="environment", values="lost_utility", sort=False)
+    return mean.assign(error=mean[SIMULATION] - mean[LIVE]).reset_index()
