@@ -14,7 +14,7 @@ from faro_lib.control import run
 from faro_lib.forecast.oracle import Oracle
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.recommend.capacity import busiest, capacity_range, knee, required_cores
+from faro_lib.recommend.sizing import busiest, capacity_range, knee, required_cores
 from faro_lib.recommend.load_history import History, history_from_csv, history_from_journal, history_of
 from faro_lib.recommend.now import advise
 from faro_lib.recommend.recommendation import recommend

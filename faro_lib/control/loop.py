@@ -44,15 +44,12 @@ def run(
     Parameters
     ----------
     apply : False decides and records, but changes nothing.
-    journal : file that records every tick. If it exists the run resumes from it, and `clock` must be the journal's.
+    journal : file that records every tick; if it exists the run resumes from it, `clock` must be the journal's, and
+        another policy, other jobs or other guardrails are a ValueError.
     clock : wall time, on which late ticks are skipped; None if the cluster keeps its own time, as a simulated one does.
     on_step : called after every tick.
     on_failure : called with (reason, one line) for every failure, after which the loop goes on. None turns failures of
         the policy into warnings and raises those of the cluster and the journal.
-
-    Raises
-    ------
-    ValueError : the journal belongs to another policy, other jobs or other guardrails.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
@@ -124,9 +121,8 @@ def attempt(reason: str, on_failure: OnFailure | None, call: Callable, *argument
     except Exception as error:
         if on_failure is None:
             raise
-        line = one_line(error)
-        on_failure(reason, line)
-        return line
+        on_failure(reason, one_line(error))
+        return one_line(error)
     return None
 
 

@@ -33,18 +33,12 @@ class LearnedLatency:
     (isotonic regression) and to fall with the replicas. Cells with few observations shrink towards the mean over all
     replica counts at that load, and that mean towards the prior: a request keeps a replica busy for a whole SLO, so
     latency / SLO = load.
-
-    Attributes
-    ----------
-    kinds : names of what is learned separately.
-    count, total : (kinds, sizes, loads), observations and their sum of log(latency / SLO).
-    log_latency : (kinds, sizes, loads), the estimate of log(latency / SLO).
     """
 
-    kinds: tuple[str, ...]
-    count: np.ndarray
-    total: np.ndarray
-    log_latency: np.ndarray
+    kinds: tuple[str, ...]  # models or jobs that are learned separately
+    count: np.ndarray  # (kinds, sizes, loads), observations
+    total: np.ndarray  # (kinds, sizes, loads), their sum of log(latency / SLO)
+    log_latency: np.ndarray  # (kinds, sizes, loads), the estimate of log(latency / SLO)
 
     @classmethod
     def prior(cls, kinds) -> LearnedLatency:

@@ -155,16 +155,11 @@ class ExactPaperFaro(PaperFaro):
 
 @dataclass(frozen=True, slots=True)
 class GroupedPaperFaro(PaperFaro):
-    """Hierarchical: between groups first, then inside each (EuroSys'25, section 4.4), without shrinking.
-
-    Attributes
-    ----------
-    solver : a name in `allocate.SOLVERS`, used at both levels.
-    """
+    """Hierarchical: between groups first, then inside each (EuroSys'25, section 4.4), without shrinking."""
 
     name: str = "Faro-Sum (paper, hierarchical)"
     groups: int = 10
-    solver: str = "nlopt-cobyla"
+    solver: str = "nlopt-cobyla"  # a name in `allocate.SOLVERS`, used at both levels
 
     def allocate(self, state, observation, per_min):
         inputs, options = self.table_inputs(state, observation, per_min)
