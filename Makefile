@@ -69,7 +69,6 @@ data: $(READY)
 
 config: $(READY)
 	python -m faro_lib.config
-	python -m faro_lib.pipeline.reference
 
 clean:
 	rm -rf results .snakemake .mypy_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@ configfile: "config/default.yaml"
 
 
 wildcard_constraints:
-    replicas=r"\d+",
+    capacity=r"\d+",
 
 
 include: "rules/common.smk"
@@ -35,5 +35,7 @@ onstart:
 
 onerror:
     if Path(".snakemake/errors").exists():
-        sys.stderr.write("\nWhat went wrong; what is finished stays, and the same command goes on from there:\n")
+        sys.stderr.write(
+            "\nFinished stages are kept, and the same command resumes after them. Errors of this run:\n"
+        )
         sys.stderr.write(Path(".snakemake/errors").read_text())

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are complete or absent."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
-    """Where to write what shall appear at `path` once it is complete; of what fails half way nothing is left.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield the path to write to; on success it is moved to `path`, on an error it is removed.
 
-    >>> import tempfile
     >>> page = Path(tempfile.mkdtemp()) / "page.html"
-    >>> with whole(page) as partial:
+    >>> with atomic_write(page) as partial:
     ...     written = partial.write_text("all of it")
     >>> page.read_text()
     'all of it'
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}")  # the suffix stays: it says what kind of file it is
+    partial = path.with_name(f".{path.name}")  # keeps the suffix, which tells writers the format
     try:
         yield partial
         partial.replace(path)
@@ -31,18 +30,18 @@ def whole(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def writable(path: str | Path) -> None:
-    """Raise now the OSError that writing this file, or a file in this folder, would raise later; nothing is left behind."""
+def check_writable(path: str | Path) -> None:
+    """Raise the OSError that writing this file, or a file in this folder, would raise; nothing is left behind."""
     path = Path(path)
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     try:
-        if there.is_dir():
-            with tempfile.TemporaryFile(dir=there):
+        if existing.is_dir():
+            with tempfile.TemporaryFile(dir=existing):
                 pass
-        elif there == path:
+        elif existing == path:
             with path.open("ab"):
                 pass
         else:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(there)) from None
+        raise OSError(error.errno, error.strerror, str(existing)) from None

@@ -1,4 +1,8 @@
-"""What all rules share: the checked configuration, the folders, how a notebook is run and what it depends on."""
+"""What all rules share: the checked configuration, the folders, and the commands with their fingerprints.
+
+What reruns when: a rule reruns when its inputs, its parameters or its code change. Its parameter `code` is a fingerprint of
+the code that it runs (faro_lib/pipeline/dependencies.py), so the notebook itself is an `ancient` input.
+"""
 
 import json
 import shlex
@@ -14,10 +18,10 @@ from faro_lib.errors import message_of
 try:
     CONFIG = load(config)
     DAYS = pipeline.check(CONFIG, here=workflow.is_main_process and workflow.resource_settings.nodes is None)
-except (ValueError, OSError, ModuleNotFoundError) as mistake:
-    if message_of(mistake) is None:
+except (ValueError, OSError, ModuleNotFoundError) as error:
+    if message_of(error) is None:
         raise
-    sys.stderr.write(f"{message_of(mistake)}\n")
+    sys.stderr.write(f"{message_of(error)}\n")
     sys.stderr.flush()
     raise SystemExit(2)
 
@@ -25,6 +29,8 @@ RESULTS = f"{CONFIG.results}/{CONFIG.stem}"
 NOTEBOOKS = f"{RESULTS}/notebooks"
 LOGS = f"{RESULTS}/logs"
 PUBLISHED_TABLES = "data/published"
+# Where the published values are of the configured workload; None for other workloads.
+COMPARED_WITH = PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None
 
 if workflow.is_main_process:  # `make figures` ends with this line
     Path(".snakemake").mkdir(exist_ok=True)
@@ -33,56 +39,36 @@ if workflow.is_main_process:  # `make figures` ends with this line
 # The environment that a rule runs in with `--software-deployment-method conda`; otherwise it is the one that runs snakemake.
 ENVIRONMENT = f"{workflow.basedir}/environment.yml"
 PYTHON = "python" if workflow.deployment_settings.deployment_method else shlex.quote(sys.executable)
-# A process of its own for each notebook, so that Ctrl-C reaches it at once.
-RUN_NOTEBOOK = f"{PYTHON} -m faro_lib.pipeline notebook"
-RUN_NOTEBOOK += " {input.notebook} {output.notebook} {params.notebook:q} {log} {threads}"
+COMMAND = f"{PYTHON} -m faro_lib.pipeline"
+RUN_NOTEBOOK = f"{COMMAND} notebook {{input.notebook}} {{output.notebook}} {{params.notebook:q}} {{log}} {{threads}}"
+
+DRAWINGS = (
+    {}
+)  # stage -> its tables, the names of its figures, and the options of its `draw`; filled by the stages' rules
 
 
 def parameters(**values):
-    """What a notebook is message_of, as the command line that runs it takes it."""
+    """The parameters of a notebook as its command line takes them."""
     return json.dumps(values)
 
 
-def modules_of(notebook):
-    """What a changed file would change: the modules that a notebook imports, and theirs; the plugins, if it chooses by name."""
-    modules = pipeline.modules_of(notebook, workflow.basedir)
-    return [*modules, *(CONFIG.plugins if "faro_lib/registry.py" in modules else [])]
+def code_of(source, figures=False):
+    """A fingerprint of the code that a notebook or module runs, the user's plugins included."""
+    return pipeline.fingerprint(source, workflow.basedir, plugins=CONFIG.plugins, figures=figures)
 
 
 def figures_named(*names):
-    """The files of figures, so that each can be asked for: `snakemake --cores 2 results/synthetic/figures/fig10_policies.pdf`."""
+    """The files of figures, so that each is a target: `snakemake --cores 2 results/synthetic/figures/fig10_policies.pdf`."""
     return [f"{RESULTS}/figures/{name}.{kind}" for name in names for kind in ("pdf", "png")]
 
 
+def tables_in(folder, *names):
+    return [f"{RESULTS}/{folder}/{name}" for name in names]
+
+
 def files_of_the_workload():
-    """What the traces are made of; a synthetic workload is made of its seed."""
+    """The files that the traces are read from; a synthetic workload is generated from its seed."""
     files = [local(CONFIG.jobs)] if CONFIG.jobs else []
     if CONFIG.workload == PUBLISHED:
         return [*files, f"{CONFIG.raw}/{PUBLISHED}.sha256"]
     return [*files, *([local(CONFIG.workload)] if CONFIG.workload.endswith(".csv") else [])]
-
-
-def days_to_decide_on():
-    """The last training days, counted from 1; the first of all has nothing before it to learn from."""
-    return [day for day in range(DAYS - CONFIG.sloppify.days + 1, DAYS + 1) if day >= 2]
-
-
-def figures_of_the_comparison():
-    """What is drawn of the evaluation day; what a plan expects only where Faro-Sum plans."""
-    return [
-        *("fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread"),
-        *(["fig91_prediction"] if "Faro-Sum" in CONFIG.policies else []),
-    ]
-
-
-def figures_of_scale():
-    """What the configured parts of the stage of scale draw."""
-    parts = CONFIG.scale
-    return [
-        "fig15_effective",
-        *(["fig14_mixed"] if CONFIG.or_middle(parts.mixed) else []),
-        *(["fig70_larger_clusters"] if parts.clusters or parts.largest else []),
-        # Groups need jobs of as many cores each, as they all have unless a table of jobs says otherwise.
-        *(["fig07b_hierarchical_simulated"] if parts.clusters and not CONFIG.jobs else []),
-        *(["fig02_sizes"] if parts.curve else []),
-    ]

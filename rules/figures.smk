@@ -1,18 +1,14 @@
-"""Stage 90: the figures, and one page with all of them."""
+"""The figures of every stage, drawn from its tables; stage 90 shows those of the comparison; and one page with all."""
 
 
 rule figures:
-    "Draw the figures of the paper and ours from the tables of all stages."
+    "Show the figures of the comparison next to the published values."
     input:
-        notebook=local("notebooks/90_figures.ipynb"),
-        modules=local(modules_of("90_figures")),
-        requests=rules.traces.output.requests,
+        notebook=ancient(local("notebooks/90_figures.ipynb")),
         jobs=rules.traces.output.jobs,
         simulated=rules.simulated.output.tables,
         published=local([str(table) for table in sorted(Path(PUBLISHED_TABLES).glob("*.csv"))]),
     output:
-        captions=f"{RESULTS}/figures/captions-comparison.json",
-        figures=figures_named(*figures_of_the_comparison()),
         notebook=f"{NOTEBOOKS}/90_figures.ipynb",
     log:
         f"{LOGS}/90_figures.log",
@@ -21,48 +17,72 @@ rule figures:
     conda:
         ENVIRONMENT
     params:
-        notebook=parameters(
-            results=RESULTS,
-            capacities=CONFIG.capacities,
-            published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
-        ),
+        code=code_of("90_figures", figures=True),
+        notebook=parameters(results=RESULTS, published=COMPARED_WITH),
     message:
         "figures: 90_figures"
     shell:
         RUN_NOTEBOOK
 
 
-# Stages whose figures stand on the page; those that learn are left out where there are no days to learn from.
-STAGES = [rules.traces, rules.queueing, rules.figures]
-STAGES += [rules.kubernetes] if NODE_RUNS else []
+for stage, drawing in DRAWINGS.items():
+
+    rule:
+        name:
+            f"draw_{stage}"
+        input:
+            tables=drawing["tables"],
+            published=local([str(table) for table in sorted(Path(PUBLISHED_TABLES).glob("*.csv"))]),
+        output:
+            captions=f"{RESULTS}/figures/captions-{stage}.json",
+            figures=figures_named(*drawing["figures"]),
+        log:
+            f"{LOGS}/draw_{stage}.log",
+        benchmark:
+            f"{LOGS}/draw_{stage}.bench"
+        conda:
+            ENVIRONMENT
+        params:
+            code=code_of(f"faro_lib/figures/{stage}.py", figures=True),
+            stage=stage,
+            options=parameters(**drawing.get("options", {})),
+        message:
+            f"draw_{stage}: {', '.join(drawing['figures'])}"
+        shell:
+            f"{COMMAND} draw {{params.stage}} {{output.captions:q}} {{params.options:q}} 2> {{log}}"
+
+
+# The stages whose figures are on the page; those that learn need days to learn from.
+SHOWN = {"traces": rules.traces, "queueing": rules.queueing, "comparison": rules.figures}
+SHOWN |= {"kubernetes": rules.kubernetes} if NODE_RUNS else {}
 if DAYS >= 2:
-    STAGES += [rules.forecast, rules.sloppify]
-    STAGES += [rules.ablation] if CONFIG.ablation.capacities != [] else []
-    STAGES += [rules.sensitivity] if CONFIG.sensitivity.wanted else []
-    STAGES += [rules.scale] if CONFIG.scale.wanted else []
-    STAGES += [rules.live] if CONFIG.backend != "none" else []
+    SHOWN |= {"forecast": rules.forecast, "sloppify": rules.sloppify}
+    SHOWN |= {"ablation": rules.ablation} if CONFIG.ablation.capacities != [] else {}
+    SHOWN |= {"sensitivity": rules.sensitivity} if CONFIG.sensitivity.wanted else {}
+    SHOWN |= {"scale": rules.scale} if CONFIG.scale.wanted else {}
+    SHOWN |= {"live": rules.live} if CONFIG.backend != "none" else {}
 
 
 rule report:
     "Write one self-contained page: figures, tables, configuration, versions, seeds."
     input:
-        modules=local(modules_of("faro_lib/report/page.py")),
         template=local("faro_lib/report/page.html.jinja"),
-        captions=[stage.output.captions for stage in STAGES],
-        figures=[figure for stage in STAGES for figure in stage.output.figures],
-        notebooks=[stage.output.notebook for stage in STAGES],
+        captions=[f"{RESULTS}/figures/captions-{stage}.json" for stage in SHOWN],
+        figures=[figure for stage in SHOWN for figure in figures_named(*DRAWINGS[stage]["figures"])],
+        notebooks=[rule.output.notebook for rule in SHOWN.values()],
         summary=f"{RESULTS}/simulate/summary.csv",
     output:
-        f"{RESULTS}/report.html",
+        page=f"{RESULTS}/report.html",
     log:
         f"{LOGS}/report.log",
     benchmark:
         f"{LOGS}/report.bench"
+    conda:
+        ENVIRONMENT
     params:
-        config=CONFIG.model_dump(),
+        code=code_of("faro_lib/report/page.py"),
+        config=CONFIG.model_dump_json(),
     message:
-        "report: {output}"
-    run:
-        from faro_lib.report import write_report
-
-        write_report(Path(output[0]).parent, params.config, output[0])
+        "report: {output.page}"
+    shell:
+        f"{COMMAND} report {{output.page:q}} {{params.config:q}} 2> {{log}}"

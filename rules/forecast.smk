@@ -4,18 +4,15 @@
 rule forecast:
     "Fit the Bayesian forecaster on the training days and score every forecaster on the evaluation day."
     input:
-        notebook=local("notebooks/30_forecasting.ipynb"),
-        modules=local(modules_of("30_forecasting")),
+        notebook=ancient(local("notebooks/30_forecasting.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        posterior=[local(CONFIG.forecast.posterior)] if CONFIG.forecast.posterior else [],
+        fitted=[local(CONFIG.forecast.posterior)] if CONFIG.forecast.posterior else [],
     output:
-        scores=f"{RESULTS}/forecast/scores.csv",
         samples=f"{RESULTS}/forecast/samples.npz",
         posterior=f"{RESULTS}/forecast/posterior.npz",
-        captions=f"{RESULTS}/figures/captions-forecast.json",
-        figures=figures_named(
-            "fig08_forecast", "fig30_calibration", "fig31_pit", "fig32_scores", "fig33_predictive_check"
+        tables=tables_in(
+            "forecast", "scores.csv", "coverage.csv", "gains.csv", "bands.parquet", "steps.parquet", "pit.parquet"
         ),
         notebook=f"{NOTEBOOKS}/30_forecasting.ipynb",
     log:
@@ -25,12 +22,16 @@ rule forecast:
     conda:
         ENVIRONMENT
     params:
-        notebook=parameters(
-            results=RESULTS,
-            **CONFIG.forecast.model_dump(),
-            published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
-        ),
+        code=code_of("30_forecasting"),
+        notebook=parameters(results=RESULTS, **CONFIG.forecast.model_dump()),
     message:
         "forecast: 30_forecasting"
     shell:
         RUN_NOTEBOOK
+
+
+DRAWINGS["forecast"] = {
+    "tables": rules.forecast.output.tables,
+    "figures": ["fig08_forecast", "fig30_calibration", "fig31_pit", "fig32_scores", "fig33_predictive_check"],
+    "options": {"published": COMPARED_WITH},
+}

@@ -1,19 +1,14 @@
-"""Stage 80: real requests on real replicas of Ray Serve. Switched off by `backend: none`."""
-
-LIVE_TABLES = ["summary.csv", "minutes.parquet", "decisions.parquet"]
+"""Stage 80: real requests on real replicas of Ray Serve. `backend: none` switches it off."""
 
 
 rule live:
     "Serve a slice of the evaluation day on Ray Serve under each policy, and the same slice in the simulator."
     input:
-        notebook=local("notebooks/80_live.ipynb"),
-        modules=local(modules_of("80_live")),
+        notebook=ancient(local("notebooks/80_live.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
     output:
-        tables=[f"{RESULTS}/live/{CONFIG.backend}/{table}" for table in LIVE_TABLES],
-        captions=f"{RESULTS}/figures/captions-live.json",
-        figures=figures_named("fig80_live", "fig80_live_minutes"),
+        tables=tables_in(f"live/{CONFIG.backend}", "summary.csv", "minutes.parquet", "decisions.parquet"),
         notebook=f"{NOTEBOOKS}/80_live.ipynb",
     log:
         f"{LOGS}/80_live.log",
@@ -21,8 +16,9 @@ rule live:
         f"{LOGS}/80_live.bench"
     conda:
         ENVIRONMENT
-    threads: workflow.cores  # nothing else may run beside what is timed
+    threads: workflow.resource_settings.cores or 1  # nothing else may run beside what is timed
     params:
+        code=code_of("80_live"),
         notebook=parameters(results=RESULTS, backend=CONFIG.backend, **CONFIG.live.model_dump()),
     message:
         "live: 80_live on {CONFIG.backend}"
@@ -30,21 +26,24 @@ rule live:
         RUN_NOTEBOOK
 
 
-# Runs on a Kubernetes node take a machine of their own (`make e2e-k8s`): yours where there are any, else those that are kept.
+DRAWINGS["live"] = {
+    "tables": rules.live.output.tables,
+    "figures": ["fig80_live", "fig80_live_minutes"],
+    "options": {"backend": CONFIG.backend, "published": COMPARED_WITH},
+}
+
+# Runs on a Kubernetes node need their own machine (`make e2e-k8s`): the user's if there are any, else the recorded ones.
 NODE_RUNS = next(
     (path for path in (f"{RESULTS}/live/kubernetes/e2e", "data/recorded-kubernetes") if Path(path).is_dir()), None
 )
 
 
 rule kubernetes:
-    "Draw what policies did on a Kubernetes node, and what the loss of a worker cost."
+    "Look at what policies did on a Kubernetes node, and at the cost of losing a worker."
     input:
-        notebook=local("notebooks/81_kubernetes.ipynb"),
-        modules=local(modules_of("81_kubernetes")),
+        notebook=ancient(local("notebooks/81_kubernetes.ipynb")),
         tables=local(sorted(str(path) for path in Path(NODE_RUNS).iterdir())) if NODE_RUNS else [],
     output:
-        captions=f"{RESULTS}/figures/captions-kubernetes.json",
-        figures=figures_named("fig81_kubernetes"),
         notebook=f"{NOTEBOOKS}/81_kubernetes.ipynb",
     log:
         f"{LOGS}/81_kubernetes.log",
@@ -53,8 +52,17 @@ rule kubernetes:
     conda:
         ENVIRONMENT
     params:
+        code=code_of("81_kubernetes", figures=True),
         notebook=parameters(results=RESULTS, tables=NODE_RUNS),
     message:
         "kubernetes: 81_kubernetes"
     shell:
         RUN_NOTEBOOK
+
+
+if NODE_RUNS:
+    DRAWINGS["kubernetes"] = {
+        "tables": rules.kubernetes.input.tables,
+        "figures": ["fig81_kubernetes"],
+        "options": {"tables": NODE_RUNS},
+    }

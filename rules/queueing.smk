@@ -1,17 +1,14 @@
-"""Stage 20: how long does a request wait? The formulas, and the measured table that every decision rests on."""
+"""Stage 20, how long a request waits: the latency formulas, and the measured table that decisions use."""
 
 
 rule queueing:
-    "Compare the latency formulas with each other and with exact M/D/c; measure the jobs' classes at constant rates."
+    "Compare the latency formulas with exact M/D/c and measure the jobs' classes at constant rates."
     input:
-        notebook=local("notebooks/20_queueing.ipynb"),
-        modules=local(modules_of("20_queueing")),
+        notebook=ancient(local("notebooks/20_queueing.ipynb")),
         jobs=rules.traces.output.jobs,
     output:
         table=f"{RESULTS}/queueing/measured.npz",
-        half=f"{RESULTS}/queueing/half_against_exact.csv",
-        captions=f"{RESULTS}/figures/captions-queueing.json",
-        figures=figures_named("fig06_relaxations", "fig20_half_against_exact"),
+        tables=tables_in("queueing", "half_against_exact.csv", "relaxed_latency.csv", "drop_penalty.csv"),
         notebook=f"{NOTEBOOKS}/20_queueing.ipynb",
     log:
         f"{LOGS}/20_queueing.log",
@@ -20,8 +17,15 @@ rule queueing:
     conda:
         ENVIRONMENT
     params:
+        code=code_of("20_queueing"),
         notebook=parameters(results=RESULTS),
     message:
         "queueing: 20_queueing"
     shell:
         RUN_NOTEBOOK
+
+
+DRAWINGS["queueing"] = {
+    "tables": rules.queueing.output.tables,
+    "figures": ["fig06_relaxations", "fig20_half_against_exact"],
+}

@@ -1,37 +1,52 @@
-"""Stage 70: two models, more jobs, more sizes. Each part with an empty list is left out, the stage if all are."""
+"""Stage 70: two models, more jobs, more capacities. An empty list leaves a part out; if all are empty, the stage is off."""
+
+MIXED = CONFIG.or_middle(CONFIG.scale.mixed)
+LARGER = CONFIG.scale.clusters or CONFIG.scale.largest
 
 
 rule scale:
-    "Replay the evaluation day with two models, with more jobs, and at more cluster sizes."
+    "Replay the evaluation day with two models, with more jobs, and at more capacities."
     input:
-        notebook=local("notebooks/70_scale.ipynb"),
-        modules=local(modules_of("70_scale")),
+        notebook=ancient(local("notebooks/70_scale.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         measured=rules.queueing.output.table,
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
-        simulated=[f"{RESULTS}/simulate/{table}.csv" for table in ("summary", "limit")],
-        published=local(f"{PUBLISHED_TABLES}/published_main.csv"),
     output:
-        summary=f"{RESULTS}/scale/summary.csv",
-        captions=f"{RESULTS}/figures/captions-scale.json",
-        figures=figures_named(*figures_of_scale()),
+        tables=tables_in(
+            *("scale", "summary.csv", "limit.csv"),
+            *(["curve.csv", "curve_limit.csv"] if CONFIG.scale.curve else []),
+        ),
         notebook=f"{NOTEBOOKS}/70_scale.ipynb",
     log:
         f"{LOGS}/70_scale.log",
     benchmark:
         f"{LOGS}/70_scale.bench"
-    priority: 1  # the longest of those that are left, on one core: before what asks for all
+    priority: 1  # the longest remaining stage, on one core: before the stage that needs all cores
     conda:
         ENVIRONMENT
     params:
+        code=code_of("70_scale"),
         notebook=parameters(
             results=RESULTS,
             day_minutes=CONFIG.minutes,
-            **CONFIG.scale.model_dump() | dict(mixed=CONFIG.or_middle(CONFIG.scale.mixed)),
-            published=PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None,
+            **CONFIG.scale.model_dump() | dict(mixed=MIXED),
         ),
     message:
         "scale: 70_scale"
     shell:
         RUN_NOTEBOOK
+
+
+DRAWINGS["scale"] = {
+    "tables": rules.scale.output.tables + tables_in("simulate", "summary.csv", "limit.csv"),
+    "figures": [
+        "fig15_effective",
+        *(["fig14_mixed"] if MIXED else []),
+        *(["fig70_larger_clusters"] if LARGER else []),
+        # Groups need jobs with the same number of cores, which all have unless a table of jobs says otherwise.
+        *(["fig07b_hierarchical_simulated"] if CONFIG.scale.clusters and not CONFIG.jobs else []),
+        *(["fig02_sizes"] if CONFIG.scale.curve else []),
+    ],
+    "options": {"published": COMPARED_WITH, "curve": bool(CONFIG.scale.curve)},
+}

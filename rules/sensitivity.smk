@@ -1,19 +1,16 @@
-"""Stage 65: where the margin ends. A parameter with an empty list is left out, the stage if all are."""
+"""Stage 65: where the margin ends. An empty list leaves a parameter out; if all are empty, the stage is off."""
 
 
 rule sensitivity:
     "Replay a slice of the evaluation day under other parameters, one at a time."
     input:
-        notebook=local("notebooks/65_sensitivity.ipynb"),
-        modules=local(modules_of("65_sensitivity")),
+        notebook=ancient(local("notebooks/65_sensitivity.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         measured=rules.queueing.output.table,
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
     output:
-        summary=f"{RESULTS}/sensitivity/summary.csv",
-        captions=f"{RESULTS}/figures/captions-sensitivity.json",
-        figures=figures_named("fig65_sensitivity"),
+        tables=tables_in("sensitivity", "summary.csv"),
         notebook=f"{NOTEBOOKS}/65_sensitivity.ipynb",
     log:
         f"{LOGS}/65_sensitivity.log",
@@ -22,12 +19,16 @@ rule sensitivity:
     conda:
         ENVIRONMENT
     params:
+        code=code_of("65_sensitivity"),
         notebook=parameters(
             results=RESULTS,
             **CONFIG.sensitivity.model_dump()
-            | dict(replicas=CONFIG.sensitivity.replicas or CONFIG.or_middle(None)[0]),
+            | dict(capacity=CONFIG.sensitivity.capacity or CONFIG.or_middle(None)[0]),
         ),
     message:
         "sensitivity: 65_sensitivity"
     shell:
         RUN_NOTEBOOK
+
+
+DRAWINGS["sensitivity"] = {"tables": rules.sensitivity.output.tables, "figures": ["fig65_sensitivity"]}

@@ -1,4 +1,4 @@
-"""Stage 50: the paper's comparison, replayed. Scattered over cluster sizes, not over seeds: a kernel start costs seconds."""
+"""Stage 50: the paper's comparison, replayed; one job per capacity, not per seed, as a kernel takes seconds to start."""
 
 SIMULATED = [
     *["summary.csv", "limit.csv"],
@@ -7,51 +7,63 @@ SIMULATED = [
 
 
 rule simulate:
-    "Replay the evaluation day under every policy, trial by trial, at one cluster size."
+    "Replay the evaluation day under every policy, trial by trial, at one capacity."
     input:
-        notebook=local("notebooks/50_simulation.ipynb"),
-        modules=local(modules_of("50_simulation")),
+        notebook=ancient(local("notebooks/50_simulation.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         measured=rules.queueing.output.table,
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
     output:
-        tables=[f"{RESULTS}/simulate/{{replicas}}/{table}" for table in SIMULATED],
-        notebook=f"{NOTEBOOKS}/50_simulation-{{replicas}}.ipynb",
+        tables=tables_in("simulate/{capacity}", *SIMULATED),
+        notebook=f"{NOTEBOOKS}/50_simulation-{{capacity}}.ipynb",
     log:
-        f"{LOGS}/50_simulation-{{replicas}}.log",
+        f"{LOGS}/50_simulation-{{capacity}}.log",
     benchmark:
-        f"{LOGS}/50_simulation-{{replicas}}.bench"
-    priority: 1  # most waits for it
+        f"{LOGS}/50_simulation-{{capacity}}.bench"
+    priority: 1  # most stages wait for it
     conda:
         ENVIRONMENT
     params:
+        code=code_of("50_simulation"),
         notebook=lambda wildcards: parameters(
             results=RESULTS,
-            replicas=int(wildcards.replicas),
+            capacity=int(wildcards.capacity),
             trials=CONFIG.trials,
             policies=CONFIG.policies,
             minutes=CONFIG.minutes,
         ),
     message:
-        "simulate: 50_simulation at {wildcards.replicas} replicas"
+        "simulate: 50_simulation at {wildcards.capacity} cores"
     shell:
         RUN_NOTEBOOK
 
 
 rule simulated:
-    "Join the tables of all cluster sizes."
+    "Join the tables of all capacities."
     input:
-        expand(f"{RESULTS}/simulate/{{replicas}}/{{table}}", replicas=CONFIG.capacities, table=SIMULATED),
+        [tables_in(f"simulate/{capacity}", *SIMULATED) for capacity in CONFIG.capacities],
     output:
-        tables=[f"{RESULTS}/simulate/{table}" for table in SIMULATED],
+        tables=tables_in("simulate", *SIMULATED),
     log:
         f"{LOGS}/simulated.log",
     benchmark:
         f"{LOGS}/simulated.bench"
+    conda:
+        ENVIRONMENT
+    params:
+        code=code_of("faro_lib/metrics/frames.py"),
     message:
-        "simulated: all cluster sizes in one table"
-    run:
-        from faro_lib.metrics.frames import gather
+        "simulated: all capacities in one table"
+    shell:
+        f"{COMMAND} join {{output.tables[0]:q}} {{input:q}} 2> {{log}}"
 
-        gather(sorted({Path(table).parent for table in input}, reverse=True), Path(output.tables[0]).parent)
+
+DRAWINGS["comparison"] = {
+    "tables": [*rules.simulated.output.tables, rules.traces.output.jobs],
+    "figures": [
+        *("fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread"),
+        *(["fig91_prediction"] if "Faro-Sum" in CONFIG.policies else []),  # of the plans of Faro-Sum
+    ],
+    "options": {"published": COMPARED_WITH},
+}

@@ -1,16 +1,16 @@
-"""Stage 40: does it still help to be sloppy? Solvers and formulations on moments of the last training days."""
+"""Stage 40: does relaxing still help? Solvers and formulations on moments of the last training days."""
+
+# The last training days, counted from 1; the first has no earlier day to learn from.
+DECISION_DAYS = [day for day in range(DAYS - CONFIG.sloppify.days + 1, DAYS + 1) if day >= 2]
 
 
 rule sloppify:
-    "Solve the same decisions by every solver, precisely and relaxed, and judge both."
+    "Solve the same decisions with every solver, precisely and relaxed, and score both."
     input:
-        notebook=local("notebooks/40_sloppification.ipynb"),
-        modules=local(modules_of("40_sloppification")),
+        notebook=ancient(local("notebooks/40_sloppification.ipynb")),
         files=files_of_the_workload(),
     output:
-        solvers=f"{RESULTS}/sloppify/solvers.csv",
-        captions=f"{RESULTS}/figures/captions-sloppify.json",
-        figures=figures_named("fig04_utility", "fig05_solvers", "fig07_hierarchical", "fig40_sloppification"),
+        tables=tables_in("sloppify", "solvers.csv", "scored.csv", "utility.csv"),
         notebook=f"{NOTEBOOKS}/40_sloppification.ipynb",
     log:
         f"{LOGS}/40_sloppification.log",
@@ -19,6 +19,7 @@ rule sloppify:
     conda:
         ENVIRONMENT
     params:
+        code=code_of("40_sloppification"),
         notebook=parameters(
             results=RESULTS,
             workload=CONFIG.workload,
@@ -26,9 +27,15 @@ rule sloppify:
             raw=CONFIG.raw,
             synthetic=CONFIG.synthetic.model_dump(),
             capacities=CONFIG.capacities,
-            **CONFIG.sloppify.model_dump() | dict(days=days_to_decide_on()),
+            **CONFIG.sloppify.model_dump() | dict(days=DECISION_DAYS),
         ),
     message:
         "sloppify: 40_sloppification"
     shell:
         RUN_NOTEBOOK
+
+
+DRAWINGS["sloppify"] = {
+    "tables": rules.sloppify.output.tables,
+    "figures": ["fig04_utility", "fig05_solvers", "fig07_hierarchical", "fig40_sloppification"],
+}

@@ -1,31 +1,30 @@
-"""Stage 10: the workload, tidy."""
+"""Stage 10: the workload as tidy tables."""
 
 
 rule fetch:
-    "Fetch the published traces into data/raw/ or take those that lie there; either way their SHA-256 must be right."
+    "Fetch the published traces into data/raw/, or accept those that are there; their SHA-256 must be right."
     input:
         sources=local("data/sources.yaml"),
     output:
         checksums=f"{CONFIG.raw}/{PUBLISHED}.sha256",
     log:
         f"{LOGS}/fetch.log",
+    conda:
+        ENVIRONMENT
     message:
         "fetch: the published traces"
-    run:
-        pipeline.fetch_and_record(PUBLISHED, CONFIG.raw, input.sources, output.checksums)
+    shell:
+        f"{COMMAND} fetch-and-record {PUBLISHED} {{output.checksums:q}} 2> {{log}}"
 
 
 rule traces:
-    "Read or generate the workload, look at it, and write it tidy."
+    "Read or generate the workload, look at it, and write it as tidy tables."
     input:
-        notebook=local("notebooks/10_traces.ipynb"),
-        modules=local(modules_of("10_traces")),
+        notebook=ancient(local("notebooks/10_traces.ipynb")),
         files=files_of_the_workload(),
     output:
         requests=f"{RESULTS}/traces/requests.parquet",
         jobs=f"{RESULTS}/traces/jobs.csv",
-        captions=f"{RESULTS}/figures/captions-traces.json",
-        figures=figures_named("fig04_workload", "fig04_load"),
         notebook=f"{NOTEBOOKS}/10_traces.ipynb",
     log:
         f"{LOGS}/10_traces.log",
@@ -34,6 +33,7 @@ rule traces:
     conda:
         ENVIRONMENT
     params:
+        code=code_of("10_traces"),
         notebook=parameters(
             results=RESULTS,
             workload=CONFIG.workload,
@@ -46,3 +46,10 @@ rule traces:
         "traces: 10_traces"
     shell:
         RUN_NOTEBOOK
+
+
+DRAWINGS["traces"] = {
+    "tables": [rules.traces.output.requests, rules.traces.output.jobs],
+    "figures": ["fig04_workload", "fig04_load"],
+    "options": {"capacities": CONFIG.capacities},
+}

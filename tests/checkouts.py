@@ -11,51 +11,39 @@ import nbformat
 
 ROOT = Path(__file__).parent.parent
 
-# What each stage reads, imports and writes, and nothing else.
-DRAW = """
-def draw(stage, *names):
-    import base64
-    from pathlib import Path
-    folder = Path(results) / "figures"
+# What each stand-in notebook imports and writes, and nothing else.
+WRITE = """
+from pathlib import Path
+def write(folder, *names):
+    folder = Path(results) / folder
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"captions-{stage}.json").write_text("{}")
-    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
     for name in names:
-        for kind in ("pdf", "png"):
-            (folder / f"{name}.{kind}").write_bytes(base64.b64decode(pixel))
+        (folder / name).write_text("x")
 """
 TRACES = (
-    DRAW
+    WRITE
     + """
-from pathlib import Path
 import faro_lib.workload
-folder = Path(results) / "traces"
-folder.mkdir(parents=True, exist_ok=True)
-(folder / "requests.parquet").write_text(workload)
-(folder / "jobs.csv").write_text("job")
-draw("traces", "fig04_workload", "fig04_load")
+write("traces", "requests.parquet", "jobs.csv")
 """
 )
 QUEUEING = (
-    DRAW
+    WRITE
     + """
-from pathlib import Path
 import faro_lib.queueing
-folder = Path(results) / "queueing"
-folder.mkdir(parents=True, exist_ok=True)
-(folder / "half_against_exact.csv").write_text("rho")
-(folder / "measured.npz").write_text("table")
-draw("queueing", "fig06_relaxations", "fig20_half_against_exact")
+write("queueing", "measured.npz", "half_against_exact.csv", "relaxed_latency.csv", "drop_penalty.csv")
 """
 )
 SIMULATION = """
 import time
 from pathlib import Path
 import pandas as pd
+from faro_lib.figures import use_style
+from faro_lib.policies import make
 from faro_lib.simulate import TRIAL_SEEDS
-folder = Path(results) / "simulate" / str(replicas)
+folder = Path(results) / "simulate" / str(capacity)
 folder.mkdir(parents=True, exist_ok=True)
-summary = pd.DataFrame({"policy": policies, "capacity_cores": replicas, "trial": 0})
+summary = pd.DataFrame({"policy": policies, "capacity_cores": capacity, "trial": 0})
 columns = ["lost_utility", "slo_violation_rate", "lost_effective_utility", "drop_rate", "replicas_used_mean"]
 summary = summary.assign(**dict.fromkeys(columns, 0.5))
 (folder / "summary.csv").write_text("half")
@@ -66,18 +54,19 @@ for name in ("summary", "limit"):
 for name in ("minutes", "decisions", "running", "clairvoyant"):
     summary.to_parquet(folder / f"{name}.parquet", index=False)
 """
-FIGURES = (
-    DRAW
-    + """
-import json
-from pathlib import Path
-from faro_lib.figures import captions
-folder = Path(results) / "figures"
-folder.mkdir(parents=True, exist_ok=True)
-(folder / "captions-comparison.json").write_text(json.dumps({}))
-draw("comparison", "fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread", "fig91_prediction")
+# Drawing takes no time either.
+DRAW = """
+
+def draw(results, **options):
+    from matplotlib.figure import Figure
+
+    return {name: (Figure((1, 1)), "A caption.") for name in %r}
 """
-)
+FIGURES = {
+    "traces": ["fig04_workload", "fig04_load"],
+    "queueing": ["fig06_relaxations", "fig20_half_against_exact"],
+    "comparison": ["fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread", "fig91_prediction"],
+}
 
 
 def write_notebook(path: Path, code: str, parameters: str = "") -> None:
@@ -118,8 +107,15 @@ class Checkout:
         """Rule -> number of jobs that a dry run announces."""
         done = self.snakemake("--dry-run", *arguments)
         assert done.returncode == 0, done.stderr
-        told = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
-        return {rule: int(jobs) for rule, jobs in told if rule not in ("total", "all")}
+        counts = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
+        return {rule: int(jobs) for rule, jobs in counts if rule not in ("total", "all")}
+
+    def reasons(self, *arguments: str) -> dict[str, set[str]]:
+        """Reason -> rules that a dry run would run for it."""
+        done = self.snakemake("--dry-run", "--quiet", "host", *arguments)
+        assert done.returncode == 0, done.stderr
+        sections = re.findall(r"^    (\w[^\n]*):\n        (\w[^\n]*)$", done.stdout + done.stderr, re.MULTILINE)
+        return {reason: set(rules.split(", ")) - {"all"} for reason, rules in sections}
 
 
 def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
@@ -137,7 +133,11 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
     if real_notebooks:
         shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
         return Checkout(folder)
-    standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION, "90_figures": FIGURES}
+    standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION}
+    standing_in["90_figures"] = "from faro_lib.figures import comparison"
+    for stage, names in FIGURES.items():
+        with (folder / "faro_lib" / "figures" / f"{stage}.py").open("a") as module:
+            module.write(DRAW % names)
     for name in sorted({path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} | set(standing_in)):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", standing_in.get(name, "pass"))
     return Checkout(folder)

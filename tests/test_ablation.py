@@ -91,7 +91,7 @@ def test_the_exact_solver_is_never_worse_than_cobyla_on_the_same_decision(contex
 
 def test_every_published_step_has_a_variant():
     names = {step.published: step.name for step in paper_steps(PolicyContext(TRACES.jobs, forecaster=object()))}
-    table = figure.published_ablation(ROOT / "data" / "published" / "published_ablation.csv", names)
+    table = figure.published_ablation(ROOT / "data" / "published", names)
     assert table.groupby("capacity_cores")["variant"].nunique().to_dict() == {32: 7, 36: 7, 40: 7}
     assert np.isclose(table.query("capacity_cores == 32 and variant == 'no relaxation'")["lost_utility"], 2.11342).all()
 
@@ -120,7 +120,7 @@ def test_the_caption_names_the_step_that_gains_most(context):
     ]
     import pandas as pd
 
-    text = figure.caption(pd.DataFrame(rows))
+    text = figure.ablation_caption(pd.DataFrame(rows))
     assert "from 3.00 to 2.00 by the paper's steps and to 0.60 by ours" in text
     assert "measured latency gains most (0.80)" in text
     assert "costs" not in text
@@ -133,4 +133,4 @@ def test_the_caption_names_a_step_that_costs():
     rows = [
         {"variant": v, "source": s, "capacity_cores": 32, "trial": 0, "lost_utility": x} for v, (s, x) in lost.items()
     ]
-    assert "d gains most (0.40) and c costs most (0.20)" in figure.caption(pd.DataFrame(rows))
+    assert "d gains most (0.40) and c costs most (0.20)" in figure.ablation_caption(pd.DataFrame(rows))

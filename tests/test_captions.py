@@ -1,12 +1,12 @@
-"""Captions say what was computed, and whether the paper has it, too."""
+"""Captions report what was computed, and whether there are published values."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from faro_lib.figures import captions
-from faro_lib.figures.captions import NONE_PUBLISHED
-from faro_lib.figures.prediction import bands, prediction_caption
+from faro_lib.figures import comparison
+from faro_lib.figures.prediction import error_bands, prediction_caption
+from faro_lib.figures.style import NONE_PUBLISHED
 from faro_lib.metrics.prediction import prediction_errors
 from faro_lib.workload import Job
 
@@ -14,22 +14,22 @@ MINUTES = pd.DataFrame({"policy": "Faro-Sum", "job": "a", "minute": range(4), "u
 
 
 @pytest.mark.parametrize(
-    "told",
+    "caption",
     [
-        captions.policy_timeline(MINUTES, 32),
-        captions.job_timelines(["FairShare", "Faro-Sum"], 32),
-        captions.spread_over_jobs(MINUTES.assign(replicas=32)),
+        comparison.timeline_caption(MINUTES, 32),
+        comparison.job_caption(["FairShare", "Faro-Sum"], 32),
+        comparison.spread_caption(MINUTES.assign(capacity_cores=32)),
     ],
 )
-def test_where_nothing_is_published_the_caption_says_so(told):
-    assert told.endswith(NONE_PUBLISHED)
+def test_where_nothing_is_published_the_caption_says_so(caption):
+    assert caption.endswith(NONE_PUBLISHED)
 
 
-def test_a_timeline_tells_the_mean_loss_of_a_minute():
-    assert "from 0.25 on average under Faro-Sum to 0.25" in captions.policy_timeline(MINUTES, 32)
+def test_the_caption_of_a_timeline_has_the_mean_loss_of_a_minute():
+    assert "from 0.25 on average under Faro-Sum to 0.25" in comparison.timeline_caption(MINUTES, 32)
 
 
-def test_a_prediction_is_judged_by_the_first_whole_minute_after_it_and_of_jobs_that_stay():
+def test_a_prediction_is_scored_by_the_first_full_minute_after_it_if_the_job_is_not_moved():
     decisions = pd.DataFrame(
         {
             "time_s": [0.0, 50.0, 110.0, 170.0],
@@ -50,6 +50,6 @@ def test_the_band_of_predictions_holds_eighty_percent_of_the_minutes():
     errors = pd.DataFrame(
         {"capacity_cores": 32, "predicted_tail_latency_s": 0.4, "tail_latency_s": 0.4 * ratio, "slo_s": 0.72}
     )
-    row = bands(errors).iloc[0]
+    row = error_bands(errors).iloc[0]
     assert (row["low"], row["ratio"], row["high"]) == pytest.approx((0.6, 1.0, 1.4))
-    assert "1.00 (0.60 to 1.40) at 32 replicas" in prediction_caption(errors, "Faro-Sum")
+    assert "1.00 (0.60 to 1.40) at 32 replicas" in prediction_caption(errors)

@@ -1,4 +1,4 @@
-"""The configuration: what is accepted, and what a mistake is told."""
+"""The configuration: what is accepted, and the message for each mistake."""
 
 import re
 from pathlib import Path
@@ -21,9 +21,7 @@ def test_the_default_file_says_what_the_schema_assumes():
 
 
 def test_the_reference_is_what_the_schema_writes():
-    from faro_lib.pipeline.reference import configuration_md
-
-    assert (ROOT / "docs" / "configuration.md").read_text() == configuration_md()
+    assert (ROOT / "docs" / "configuration.md").read_text() == config.reference_md()
 
 
 def test_every_key_of_the_default_file_is_explained():
@@ -45,7 +43,7 @@ def test_the_full_overlay_names_every_policy():
     assert set(load(yaml.safe_load((ROOT / "config" / "full.yaml").read_text())).policies) == ours
 
 
-def test_results_lie_under_the_stem_of_the_readers_file():
+def test_results_are_in_a_folder_named_after_the_workload_file():
     assert load({"workload": "some/where/my.csv", "capacities": [4]}).stem == "my"
     assert load({}).stem == "synthetic"
 
@@ -54,19 +52,19 @@ MISTAKES = [
     ({"trails": 5}, "unknown key 'trails'; did you mean 'trials'?"),
     ({"synthetic": {"sead": 5}}, "unknown key 'synthetic.sead'; did you mean 'seed'?"),
     ({"zzz": 5}, "unknown key 'zzz'; accepted: workload, jobs, "),
-    ({"workload": "faro-10job"}, "workload='faro-10job' is unknown; did you mean 'faro-10jobs'?"),
+    ({"workload": "faro-10job"}, "workload='faro-10job' is neither a workload nor a .csv file; did you mean 'faro-10jobs'?"),
     ({"workload": "synthetic.csv"}, "rename the file"),
     ({"jobs": "jobs.txt"}, "jobs='jobs.txt' is not a table of jobs; accepted: the path of a .csv or .yaml file"),
     ({"policies": ["AIAD", "AIAD"]}, "has 'AIAD' more than once"),
     ({"policies": []}, "policies=[] "),
-    ({"capacities": [36, 9]}, "sizes: 9 replicas are fewer than the 10 jobs of synthetic"),
-    ({"workload": "faro-10jobs", "capacities": [9]}, "sizes: 9 replicas are fewer than the 10 jobs of faro-10jobs"),
+    ({"capacities": [36, 9]}, "capacities: 9 replicas are fewer than the 10 jobs of synthetic"),
+    ({"workload": "faro-10jobs", "capacities": [9]}, "capacities: 9 replicas are fewer than the 10 jobs of faro-10jobs"),
     ({"capacities": [0]}, "capacities=[0] has 0; a cluster has at least 1 replica"),
-    ({"capacities": 36}, "sizes=36 should be a valid list"),
+    ({"capacities": 36}, "capacities=36 should be a valid list"),
     ({"trials": 0}, "trials=0 should be greater than or equal to 1"),
     ({"trials": 1.5}, "trials=1.5 should be a valid integer"),
     ({"minutes": "all"}, "minutes='all' should be a valid integer"),
-    ({"ablation": {"size": [32]}}, "unknown key 'ablation.size'; did you mean 'sizes'?"),
+    ({"ablation": {"capacity": [32]}}, "unknown key 'ablation.capacity'; did you mean 'capacities'?"),
     ({"ablation": {"capacities": [9]}}, "ablation.capacities: 9 replicas are fewer than the 10 jobs of synthetic"),
     ({"scale": {"curve": [20, 20]}}, "has 20 more than once"),
     ({"scale": {"clusters": [[20, 10]]}}, "has [20, 10]; a cluster has at least 1 job and 1 replica for each"),
@@ -77,34 +75,52 @@ MISTAKES = [
     ({"live": {"scale": 7}}, "live.scale=7 must divide 60: 1, 2, 3, 4, 5, 6, 10, ..."),
     ({"live": {"tick_s": 10}}, "live.tick_s=10 should be greater than or equal to 30"),
     ({"live": {"jobs": [0, 10]}}, "live.jobs has 10; synthetic has jobs 0 to 9"),
-    ({"live": {"jobs": [0, 1], "replicas": 1}}, "live.replicas=1 are fewer than its 2 jobs"),
+    ({"live": {"jobs": [0, 1], "capacity": 1}}, "live.capacity=1 is less than one core for each of its 2 jobs"),
     ({"backend": "kindd"}, "backend='kindd' should be 'none', 'local', 'kind' or 'kubernetes'"),
 ]
 
 
-@pytest.mark.parametrize(("mapping", "told"), MISTAKES, ids=lambda part: str(part)[:40])
-def test_a_mistake_is_told_in_one_line_with_the_key_the_value_and_what_is_accepted(mapping, told):
+@pytest.mark.parametrize(("mapping", "message"), MISTAKES, ids=lambda part: str(part)[:40])
+def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(mapping, message):
     with pytest.raises(ValueError) as error:
         load(mapping)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert str(error.value).startswith("config: ")
     assert "\n" not in str(error.value)
 
 
-def test_a_stage_without_sizes_of_its_own_takes_the_middle_one_and_an_empty_list_leaves_it_out():
+def test_a_stage_without_capacities_takes_the_middle_one_and_an_empty_list_skips_it():
     small = load({"capacities": [16, 12, 14]})
     assert small.or_middle(small.ablation.capacities) == [14]
     assert small.or_middle([]) == []
 
 
-def test_every_part_of_a_stage_can_be_switched_off_and_then_there_is_no_stage():
+def test_a_stage_with_every_part_switched_off_is_off():
     parts = {"mixed": [], "clusters": [], "largest": [], "curve": []}
     assert not load({"scale": parts}).scale.wanted
     assert load({"scale": parts | {"curve": [20]}}).scale.wanted
     names = ["cold_start_s", "slo_factor", "forecast_error", "interval_s", "scv_factor"]
-    circumstances: dict[str, list[float]] = {name: [] for name in names}
-    assert not load({"sensitivity": circumstances}).sensitivity.wanted
-    assert load({"sensitivity": circumstances | {"cold_start_s": [5]}}).sensitivity.wanted
+    parameters: dict[str, list[float]] = {name: [] for name in names}
+    assert not load({"sensitivity": parameters}).sensitivity.wanted
+    assert load({"sensitivity": parameters | {"cold_start_s": [5]}}).sensitivity.wanted
+
+
+OLD_KEYS = [
+    ({"sizes": [36]}, "sizes", "capacities"),
+    ({"ablation": {"sizes": [36]}}, "ablation.sizes", "capacities"),
+    ({"sensitivity": {"replicas": 32}}, "sensitivity.replicas", "capacity"),
+    ({"forecast": {"thin": 2}}, "forecast.thin", "data_stride"),
+    ({"live": {"replicas": 8}}, "live.replicas", "capacity"),
+    ({"live": {"places": 10}}, "live.places", "max_ongoing_requests"),
+    ({"live": {"most_rps": 150}}, "live.most_rps", "max_rps"),
+]
+
+
+@pytest.mark.parametrize(("mapping", "old", "new"), OLD_KEYS, ids=[key for _, key, _ in OLD_KEYS])
+def test_an_old_key_is_refused_with_its_new_name(mapping, old, new):
+    with pytest.raises(ValueError) as error:
+        load(mapping)
+    assert str(error.value) == f"config: unknown key {old!r}; it is now called {new!r}"
 
 
 def test_two_mistakes_are_two_lines():

@@ -185,19 +185,19 @@ class TestWhereTheMarginEnds:
     def test_the_caption_names_the_values_between_which_the_margin_ends(self):
         def rows(parameter, leader):
             for value, lost in leader.items():
-                yield {"parameter": parameter, "value": value, "policy": "F", "trial": 0, "lost_utility": lost}
                 yield {"parameter": parameter, "value": value, "policy": "A", "trial": 0, "lost_utility": 1.0}
+                yield {"parameter": parameter, "value": value, "policy": "F", "trial": 0, "lost_utility": lost}
 
         frame = pd.DataFrame(
             [*rows("forecast_error", {0.5: 1.2, 0.0: 0.3, 0.2: 0.7}), *rows("cold_start_s", {5.0: 0.2, 120.0: 0.9})]
         )
         assert where_it_ends(margins(frame, "F")) == {"cold_start_s": (120.0, None), "forecast_error": (0.2, 0.5)}
-        text = sensitivity_figures.caption(frame, "F")
+        text = sensitivity_figures.margin_caption(frame)
         assert "forecast error (of an oracle): between 0.2 and 0.5" in text
-        assert "nowhere; the margin is least, 0.10, at 120" in text
+        assert "positive throughout; smallest 0.10, at 120" in text
 
     def test_every_parameter_can_be_configured(self):
-        from faro_lib.config import Sensitivity
+        from faro_lib.config.schema import Sensitivity
 
         assert set(PARAMETERS) <= set(Sensitivity.model_fields)
 

@@ -10,7 +10,7 @@ from faro_lib import forecast
 from faro_lib.allocate import solve
 from faro_lib.experiments.compare import compare
 from faro_lib.experiments.trials import policy_context
-from faro_lib.figures import captions
+from faro_lib.figures.comparison import published_main
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import deficit_weighted, tuned
@@ -163,6 +163,6 @@ def test_faro_as_published_loses_what_the_paper_reports(published_traces, replic
     tables = compare(
         published_traces.workload(), {policy: make(policy, context)}, replicas, 2, limit=False, report=lambda line: None
     )
-    published = captions.published_main(Path(__file__).parents[1] / "data" / "published")
-    lost = published.set_index(["policy", "replicas"])["lost_utility"][policy, replicas]
+    published = published_main(Path(__file__).parents[1] / "data" / "published")
+    lost = published.set_index(["policy", "capacity_cores"])["lost_utility"][policy, replicas]
     assert tables.summary["lost_utility"].mean() == pytest.approx(lost, rel=within)

@@ -1,6 +1,5 @@
-"""docs/figures.md: every figure of the pipeline stands there, with the notebook that draws it, and can be asked for alone."""
+"""docs/figures.md lists every figure of the pipeline with its notebook; each is a target of its own."""
 
-import json
 import re
 from pathlib import Path
 
@@ -12,33 +11,38 @@ NOTEBOOK_OF = dict(re.findall(r"^\| `(fig\w+)` \|.*\| `(\d\d_\w+)` \|", PAGE, re
 
 
 @pytest.fixture(scope="module")
-def drawn(checkout):
-    """Figure -> notebook, as the rules declare them."""
+def rules(checkout):
+    """File -> rule of everything that the largest configuration makes."""
     curve = ["--config", "workload=synthetic", "scale={curve: [20]}"]
     # Runs on a Kubernetes node are drawn where there are any.
     (checkout.folder / "results" / "synthetic" / "live" / "kubernetes" / "e2e").mkdir(parents=True, exist_ok=True)
-    told = checkout.snakemake("--configfile", "config/full.yaml", *curve, "--summary")
-    assert told.returncode == 0, told.stderr
-    files = [(Path(file), rule) for file, _, rule, *_ in (line.split("\t") for line in told.stdout.splitlines()[1:])]
-    notebook = {rule: file.stem for file, rule in files if file.suffix == ".ipynb"}
-    return {file.stem: notebook[rule] for file, rule in files if file.suffix == ".pdf"}
+    done = checkout.snakemake("--configfile", "config/full.yaml", *curve, "--summary")
+    assert done.returncode == 0, done.stderr
+    return {Path(file): rule for file, _, rule, *_ in (line.split("\t") for line in done.stdout.splitlines()[1:])}
 
 
-def test_every_figure_stands_on_the_page_with_its_notebook(drawn):
-    assert drawn == NOTEBOOK_OF
+@pytest.fixture(scope="module")
+def stages(rules):
+    """Figure -> stage whose tables it is drawn from."""
+    return {file.stem: rule.removeprefix("draw_") for file, rule in rules.items() if file.suffix == ".pdf"}
 
 
-def test_a_stage_declares_every_figure_that_its_notebook_draws(drawn):
+def test_every_figure_is_on_the_page_with_its_notebook(rules, stages):
+    notebooks = {rule: file.stem for file, rule in rules.items() if file.suffix == ".ipynb"}
+    notebooks["comparison"] = notebooks["figures"]
+    assert {figure: notebooks[stage] for figure, stage in stages.items()} == NOTEBOOK_OF
+
+
+def test_a_stage_declares_every_figure_that_its_module_draws(stages):
     named = {}
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        code = "".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"])
-        named |= dict.fromkeys(re.findall(r"\"(fig\d\w+)\"", code), path.stem)
-    assert named == drawn
+    for path in (ROOT / "faro_lib" / "figures").glob("*.py"):
+        named |= dict.fromkeys(re.findall(r"\"(fig\d\w+)\"", path.read_text()), path.stem)
+    assert named == stages
 
 
 def test_a_figure_alone_needs_only_the_stages_before_it(checkout):
     target = "results/synthetic/figures/fig06_relaxations.pdf"
-    assert set(checkout.would_run("--", target)) == {"traces", "queueing"}
+    assert set(checkout.would_run("--", target)) == {"traces", "queueing", "draw_queueing"}
 
 
 def test_every_example_of_the_page_is_a_target(checkout):

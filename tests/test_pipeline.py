@@ -1,4 +1,4 @@
-"""The pipeline: what depends on what, whole results or none, and resuming after an interruption."""
+"""The pipeline: what reruns when, complete results or none, and resuming after an interruption."""
 
 import hashlib
 import http.server
@@ -21,19 +21,24 @@ from faro_lib import pipeline
 from faro_lib.pipeline.notebook import NotebookError
 
 
-class TestTheImportGraph:
+class TestTheCodeOfANotebook:
     """Read from the source, without running it."""
 
     @pytest.fixture
     def package(self, tmp_path):
         files = {
             "__init__.py": "",
+            "registry.py": "class Registry(dict): ...",
             "alone.py": "import numpy",
             "late.py": "def f():\n    from faro_lib import deep\n    return deep",
             "deep.py": "x = 1",
-            "box/__init__.py": "from faro_lib.box.inside import y",
-            "box/inside.py": "from . import beside\nfrom ..deep import x\ny = x",
-            "box/beside.py": "",
+            "box/__init__.py": "from faro_lib.box.inside import y\nfrom faro_lib.box.beside import z",
+            "box/inside.py": "from ..deep import x\ny = x",
+            "box/beside.py": "z = 1",
+            "named/__init__.py": "from faro_lib.named import one\nfrom faro_lib.named.names import find, register, Kind",
+            "named/names.py": "from faro_lib.registry import Registry\nKind = Registry\ndef find(): ...\ndef register(): ...",
+            "named/one.py": "from faro_lib.named.names import register",
+            "figures/bars.py": "from faro_lib import alone",
         }
         for name, text in files.items():
             path = tmp_path / "faro_lib" / name
@@ -41,27 +46,38 @@ class TestTheImportGraph:
             path.write_text(text)
         return tmp_path
 
-    def reached(self, package, code):
+    def reached(self, package, code, **options):
         write_notebook(package / "notebooks" / "x.ipynb", code)
-        files = pipeline.modules_of("x", package)
+        files = pipeline.modules_of("x", package, **options)
         return {file.removeprefix("faro_lib/").removesuffix(".py") for file in files} - {"__init__"}
 
     def test_a_module_that_is_not_imported_is_not_reached(self, package):
         assert self.reached(package, "from faro_lib import alone") == {"alone"}
 
     def test_an_import_inside_a_function_counts(self, package):
-        assert self.reached(package, "import faro_lib.slo_missed") == {"slo_missed", "deep"}
+        assert self.reached(package, "import faro_lib.late") == {"late", "deep"}
 
-    def test_a_package_brings_what_its_init_imports_and_relative_imports_are_followed(self, package):
-        assert self.reached(package, "from faro_lib.box import y") == {
-            "box/__init__",
-            "box/inside",
-            "box/beside",
-            "deep",
-        }
+    def test_a_name_of_a_package_leads_to_the_module_that_defines_it(self, package):
+        assert self.reached(package, "from faro_lib.box import y") == {"box/inside", "deep"}
+
+    def test_a_package_itself_leads_to_all_that_it_imports(self, package):
+        assert self.reached(package, "from faro_lib import box") == {"box/__init__", "box/inside", "box/beside", "deep"}
 
     def test_a_name_in_a_module_is_not_a_module(self, package):
         assert self.reached(package, "from faro_lib.deep import x as alone") == {"deep"}
+
+    def test_looking_up_a_registered_name_leads_to_all_that_may_be_registered(self, package):
+        everything = {"named/__init__", "named/names", "named/one", "registry"}
+        assert self.reached(package, "from faro_lib.named import find") == everything
+
+    @pytest.mark.parametrize("name", ["register", "Kind"])
+    def test_registering_or_a_type_leads_to_nothing_that_others_register(self, package, name):
+        assert self.reached(package, f"from faro_lib.named import {name}") == {"named/names", "registry"}
+
+    def test_figures_count_only_where_they_are_asked_for(self, package):
+        code = "from faro_lib.figures import bars"
+        assert self.reached(package, code) == set()
+        assert self.reached(package, code, figures=True) == {"figures/bars", "alone"}
 
     def test_magics_are_not_python(self, package):
         assert self.reached(package, "%matplotlib inline\n!ls\nfrom faro_lib import deep") == {"deep"}
@@ -75,9 +91,69 @@ class TestTheImportGraph:
         with pytest.raises(FileNotFoundError, match=r"nothing\.ipynb: no such file"):
             pipeline.modules_of("nothing", package)
 
+    @pytest.mark.parametrize(
+        ("text", "same"),
+        [
+            ('"""A docstring."""\nx = 1  # a comment', True),
+            ("x = (\n    1\n)", True),
+            ("x = 2", False),
+            ("x = 1\ny = 2", False),
+        ],
+    )
+    def test_the_fingerprint_changes_with_the_code_only(self, package, text, same):
+        write_notebook(package / "notebooks" / "x.ipynb", "from faro_lib import late")
+        before = pipeline.fingerprint("x", package)
+        (package / "faro_lib" / "deep.py").write_text(text)
+        assert (pipeline.fingerprint("x", package) == before) == same
+
+    @pytest.mark.parametrize(("name", "counts"), [("find", True), ("register", False)])
+    def test_a_plugin_counts_where_names_are_looked_up(self, package, name, counts):
+        write_notebook(package / "notebooks" / "x.ipynb", f"from faro_lib.named import {name}")
+        (package / "mine.py").write_text("a = 1")
+        before = pipeline.fingerprint("x", package, plugins=[package / "mine.py"])
+        (package / "mine.py").write_text("a = 2")
+        assert (pipeline.fingerprint("x", package, plugins=[package / "mine.py"]) != before) == counts
+
+
+POLICIES = {str(path.relative_to(ROOT)) for path in (ROOT / "faro_lib" / "policies").glob("*.py")}
+STAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("[1-9]*.ipynb"))
+
+
+class TestTheRealStages:
+    """Which policies the stages of this project depend on."""
+
+    @pytest.mark.parametrize("stage", ["50_simulation", "60_ablation", "65_sensitivity", "70_scale", "80_live"])
+    def test_a_stage_that_simulates_depends_on_all_policies(self, stage):
+        assert set(pipeline.modules_of(stage, ROOT)) >= POLICIES
+
+    @pytest.mark.parametrize(
+        "stage", ["10_traces", "20_queueing", "30_forecasting", "40_sloppification", "81_kubernetes"]
+    )
+    def test_a_stage_that_chooses_no_policy_depends_on_none_of_them(self, stage):
+        planners = {f"faro_lib/policies/{name}.py" for name in ("faro", "paper", "cilantro", "platforms")}
+        assert not planners & set(pipeline.modules_of(stage, ROOT))
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_no_stage_depends_on_the_settings_or_the_commands(self, stage):
+        modules = pipeline.modules_of(stage, ROOT, figures=True)
+        assert not [name for name in modules if name.split("/")[1] in ("config", "cli", "pipeline", "report")]
+
+    def test_an_init_has_imports_only_so_that_it_can_be_skipped(self):
+        import ast
+
+        for path in (ROOT / "faro_lib").glob("*/__init__.py"):
+            if path.parent.name in ("allocate", "cli"):
+                continue  # registers its solvers, and whatever looks one up depends on it; the command line is no stage
+            kinds = {type(node) for node in ast.parse(path.read_text()).body}
+            assert kinds <= {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.If}, path
+
 
 class TestANotebook:
     """Run by papermill: a whole result or none."""
+
+    @pytest.fixture(autouse=True)
+    def own_environment(self, monkeypatch):
+        monkeypatch.setattr(os, "environ", os.environ.copy())
 
     def run(self, folder, code, **parameters):
         write_notebook(folder / "source.ipynb", code, "a = 1")
@@ -154,7 +230,7 @@ class TestFetching:
 
     def test_what_arrives_with_another_content_is_not_kept(self, tmp_path, sources):
         (tmp_path / "served" / "counts.csv").write_bytes(b"tampered")
-        with pytest.raises(ValueError, match="what came is not what it should be"):
+        with pytest.raises(ValueError, match="the SHA-256 of the download is not"):
             pipeline.fetch("small", tmp_path / "raw", sources)
         assert not (tmp_path / "raw" / "counts.csv").exists()
 
@@ -222,6 +298,11 @@ def until(holds, seconds):
         time.sleep(0.1)
 
 
+DRAWN = {"draw_comparison", "figures", "report"}
+SIMULATED = {"simulate", "simulated"} | DRAWN
+COMMENT, CODE = "\n# changed\n", "\nCHANGED = 1\n"
+
+
 class TestTheWholePipeline:
     """With notebooks that take seconds, in a checkout of its own."""
 
@@ -258,26 +339,59 @@ class TestTheWholePipeline:
         assert checkout.would_run(*SMALL_RUN) == {}
 
     @pytest.mark.parametrize(
-        ("changed", "runs"),
+        ("changed", "text", "runs"),
         [
-            ("faro_lib/figures/captions.py", {"figures", "report"}),
-            ("faro_lib/simulate/pods.py", {"simulate", "simulated", "figures", "report"}),
-            ("faro_lib/workload/jobs.py", {"traces", "queueing", "simulate", "simulated", "figures", "report"}),
-            ("faro_lib/report/page.py", {"report"}),
-            ("faro_lib/cli/simulate.py", set()),
+            ("faro_lib/policies/platforms.py", CODE, SIMULATED),
+            ("faro_lib/policies/platforms.py", COMMENT, set()),
+            ("faro_lib/config/schema.py", CODE, set()),
+            ("faro_lib/figures/comparison.py", CODE, DRAWN),
+            ("faro_lib/figures/comparison.py", COMMENT, set()),
+            ("faro_lib/figures/traces.py", CODE, {"draw_traces", "report"}),
+            ("faro_lib/workload/enlarge.py", CODE, set()),
+            ("faro_lib/report/page.py", CODE, {"report"}),
+            ("faro_lib/cli/simulate.py", CODE, set()),
         ],
     )
-    def test_a_changed_module_runs_again_what_depends_on_it_and_nothing_else(
-        self, changed, runs, interrupted_and_resumed
-    ):
+    def test_changed_code_reruns_what_runs_it_and_what_follows(self, changed, text, runs, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
-        with edited(checkout.folder / changed, "\n# changed\n"):
+        with edited(checkout.folder / changed, lambda source: source + text):
             assert set(checkout.would_run(*SMALL_RUN)) == runs
 
-    def test_a_changed_notebook_runs_its_stage_again(self, interrupted_and_resumed):
+    def test_the_reason_is_the_fingerprint_of_the_code(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
-        with edited(checkout.folder / "notebooks" / "50_simulation.ipynb", "\n"):
-            assert set(checkout.would_run(*SMALL_RUN)) == {"simulate", "simulated", "figures", "report"}
+        with edited(checkout.folder / "faro_lib/policies/platforms.py", lambda source: source + CODE):
+            reasons = checkout.reasons(*SMALL_RUN)
+        assert reasons["params have changed since last execution"] == {"simulate"}
+        assert reasons["input files updated by another job"] == SIMULATED - {"simulate"}
+
+    def test_another_text_of_a_setting_reruns_nothing(self, interrupted_and_resumed):
+        *_, checkout = interrupted_and_resumed
+        with edited(checkout.folder / "faro_lib/config/schema.py", lambda text: text.replace("trials per", "runs per")):
+            assert checkout.would_run(*SMALL_RUN) == {}
+
+    def test_another_docstring_reruns_nothing(self, interrupted_and_resumed):
+        *_, checkout = interrupted_and_resumed
+        module = checkout.folder / "faro_lib/policies/platforms.py"
+        with edited(module, lambda text: text.replace('"""', '"""Really: ', 1)):
+            assert checkout.would_run(*SMALL_RUN) == {}
+
+    def test_an_execution_count_or_an_output_in_a_notebook_reruns_nothing(self, interrupted_and_resumed):
+        *_, checkout = interrupted_and_resumed
+
+        def executed(text):
+            notebook = nbformat.reads(text, 4)
+            notebook.cells[-1].execution_count = 7
+            notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="done")]
+            return nbformat.writes(notebook)
+
+        with edited(checkout.folder / "notebooks" / "50_simulation.ipynb", executed):
+            assert checkout.would_run(*SMALL_RUN) == {}
+
+    def test_changed_code_in_a_notebook_reruns_its_stage(self, interrupted_and_resumed):
+        *_, checkout = interrupted_and_resumed
+        notebook = checkout.folder / "notebooks" / "50_simulation.ipynb"
+        with edited(notebook, lambda text: text.replace("import time", "import time as time")):
+            assert set(checkout.would_run(*SMALL_RUN)) == SIMULATED
 
     def test_another_number_of_trials_simulates_again_on_the_same_traces(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
@@ -312,16 +426,17 @@ class TestTheWholePipeline:
 
 
 class edited:
-    """A file with something appended, put back afterwards as it was, time stamp and all."""
+    """A file with another text, restored afterwards with its time stamp."""
 
-    def __init__(self, path, text):
-        self.path, self.text = path, text
+    def __init__(self, path, change):
+        self.path, self.change = path, change
 
     def __enter__(self):
         self.kept = self.path.with_name(f".{self.path.name}.kept")
         shutil.copy2(self.path, self.kept)
-        with self.path.open("a") as file:
-            file.write(self.text)
+        text = self.path.read_text()
+        assert self.change(text) != text
+        self.path.write_text(self.change(text))
 
     def __exit__(self, *_):
         self.kept.replace(self.path)

@@ -1,8 +1,9 @@
-"""What the pipeline looks at before its first stage, and how its own commands end (from outside: test_bad_input)."""
+"""Checks before the first stage, and the exit codes of the pipeline's commands (from outside: test_bad_input)."""
 
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from checkouts import ROOT, write_notebook
@@ -62,43 +63,47 @@ class TestItRefuses:
     def test_published_files_with_another_content(self, folder):
         (folder / "data" / "raw").mkdir()
         (folder / "data" / "raw" / "input.json").write_text("{}")
-        with pytest.raises(ValueError, match=r"input\.json: SHA-256 \w+ is not \w+; remove the file to fetch it anew"):
+        with pytest.raises(ValueError, match=r"input\.json: SHA-256 \w+ is not \w+; remove the file to fetch it again"):
             checked(workload="faro-10jobs")
 
     def test_names_that_nobody_registered_all_at_once_with_the_nearest(self, folder):
         with pytest.raises(ValueError) as refused:
             checked(policies=["FairShar"], forecast={"baselines": ["kalmann"]}, ablation={"objective": "Sun"})
-        told = str(refused.value).splitlines()
-        assert [line.split(": ")[1] for line in told] == ["policies", "forecast.baselines", "ablation.objective"]
-        assert all("did you mean" in line for line in told)
+        lines = str(refused.value).splitlines()
+        assert [line.split(": ")[1] for line in lines] == ["policies", "forecast.baselines", "ablation.objective"]
+        assert all("did you mean" in line for line in lines)
 
 
 class TestTheCommandOfARule:
+    @pytest.fixture(autouse=True)
+    def own_environment(self, monkeypatch):
+        monkeypatch.setattr(os, "environ", os.environ.copy())
+
     def run(self, folder, code, **parameters):
         write_notebook(folder / "stage.ipynb", code, "results = ''\na = 1")
         (folder / ".snakemake").mkdir(exist_ok=True)
         output, log = folder / "out" / "notebooks" / "stage.ipynb", folder / "out" / "stage.log"
-        status = commands.notebook(str(folder / "stage.ipynb"), str(output), json.dumps(parameters), str(log))
+        status = commands.main("notebook", str(folder / "stage.ipynb"), str(output), json.dumps(parameters), str(log))
         return status, output, log
 
-    def test_it_tells_the_notebook_where_its_results_really_are(self, folder):
+    def test_the_notebook_gets_the_folder_of_its_output_as_results(self, folder):
         status, output, log = self.run(folder, "print('into', results, a)", results="elsewhere", a=2)
         assert status == 0
         assert output.exists()
         assert f"into {folder / 'out'} 2" in log.read_text()
 
-    def test_a_failure_is_told_and_kept_to_be_told_again_at_the_end(self, folder, capsys):
+    def test_a_failure_is_printed_and_kept_to_be_repeated_at_the_end(self, folder, capsys):
         status, output, _ = self.run(folder, "raise ValueError('minutes=3 is odd')")
-        assert status == 1
+        assert status == 2
         assert not output.exists()
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert "minutes=3 is odd" in said
-        assert (folder / ".snakemake" / "mistakes").read_text() == said + "\n"
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert "minutes=3 is odd" in message
+        assert (folder / ".snakemake" / "errors").read_text() == message + "\n"
 
 
 class TestFetching:
     def test_a_name_that_is_not_on_the_list_is_one_line(self, folder, capsys):
-        assert commands.fetch_all("faro-10job") == 2
+        assert commands.main("fetch", "faro-10job") == 2
         said = capsys.readouterr().err
         assert said.startswith("fetch: data/sources.yaml: no entry 'faro-10job'; did you mean 'faro-10jobs'?")
         assert said.count("\n") == 1

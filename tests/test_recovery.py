@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from faro_lib.figures import use_style
-from faro_lib.figures.kubernetes import on_a_node, on_a_node_caption
+from faro_lib.figures.kubernetes import node_caption, on_a_node
 from faro_lib.metrics.frames import Tables, add_trial, joined, read_tables, tables_of
 from faro_lib.metrics.recovery import recovery_frame, recovery_s
 from faro_lib.policies import FairShare
@@ -82,6 +82,6 @@ def test_the_figure_and_its_caption_show_the_tables(tmp_path):
     use_style()
     left, right, _ = on_a_node(recorded).axes
     assert [bar.get_height() for bar in left.patches] == recorded.summary["slo_violation_rate"].tolist()
-    assert "Kubernetes v1.20.2" in on_a_node_caption(recorded)
-    assert "after 10 to 10 s" in on_a_node_caption(recorded)
+    assert "Kubernetes v1.20.2" in node_caption(recorded)
+    assert "after 10 to 10 s" in node_caption(recorded)
     assert right.get_ylabel() == "requests/s"

@@ -7,7 +7,7 @@ import yaml
 
 from faro_lib import pipeline, registry
 from faro_lib.config import load
-from faro_lib.pipeline.check import names
+from faro_lib.pipeline.check import check_names
 from faro_lib.policies import FACTORIES, factory_of, make
 from faro_lib.registry import Registry
 
@@ -54,13 +54,13 @@ UNKNOWN = [
 @pytest.mark.parametrize(("mapping", "told"), UNKNOWN, ids=lambda part: str(part)[:40])
 def test_an_unknown_name_is_refused_in_one_line_before_anything_runs(mapping, told):
     with pytest.raises((ValueError, OSError)) as error:
-        names(load(mapping))
+        check_names(load(mapping))
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_every_policy_of_the_library_can_be_configured():
-    names(load({"policies": list(FACTORIES)}))
+    check_names(load({"policies": list(FACTORIES)}))
 
 
 def test_a_name_is_registered_once():

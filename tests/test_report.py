@@ -31,7 +31,7 @@ def page(tmp_path):
     pd.DataFrame(rows).to_csv(results / "simulate" / "summary.csv", index=False)
     (results / "figures" / "fig02_second.png").write_bytes(PIXEL)
     (results / "figures" / "fig01_first.png").write_bytes(PIXEL)
-    (results / "figures" / "captions.json").write_text('{"fig01_first": "Faster & <better>."}')
+    (results / "figures" / "captions-my.json").write_text('{"fig01_first": "Faster & <better>."}')
     write_report(results, Config().model_dump(), results / "report.html")
     return pd.DataFrame(rows), (results / "report.html").read_text()
 
@@ -70,5 +70,5 @@ def test_configuration_seeds_and_versions_stand_on_the_page(page):
     _, html = page
     assert "Trial seeds: 24, 32." in html
     assert "generated from seed 1." in html
-    assert "sizes: [36, 32, 16]" in html
+    assert "capacities: [36, 32, 16]" in html
     assert f"numpy {np.__version__}" in html

@@ -8,8 +8,8 @@ import pytest
 from faro_lib.config import Config
 from faro_lib.figures import use_style
 from faro_lib.figures.capacity import capacity_curve
-from faro_lib.figures.captions import save_all
-from faro_lib.figures.comparison import policies_by_size
+from faro_lib.figures.comparison import policies_by_capacity
+from faro_lib.figures.style import save_all
 from faro_lib.report import MEASURES, page_of, write_report
 
 PHONE, DESKTOP = 390, 1280
@@ -34,10 +34,10 @@ def report(tmp_path_factory):
     summary = pd.DataFrame(rows)
     summary.to_csv(results / "simulate" / "summary.csv", index=False)
     drawn = {
-        "fig10_policies": (policies_by_size(summary), "Said <b>of</b> it."),
+        "fig10_policies": (policies_by_capacity(summary), "Said <b>of</b> it."),
         "fig99_curve": (capacity_curve(CURVE, 0.01, 12, 16), "Where it bends."),
     }
-    save_all(drawn, results / "figures")
+    save_all(drawn, results / "figures" / "captions-my.json")
     write_report(results, Config().model_dump(), results / "report.html")
     return results / "report.html"
 

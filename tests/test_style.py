@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from faro_lib.figures import comparison, decision, forecasting, headline, style
+from faro_lib.figures import comparison, forecast, headline, sloppify, style
 
 # What light of linear RGB becomes for those who lack a cone (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {
@@ -20,8 +20,8 @@ VISION = {
 TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 PALETTES = {
     "policies": style.COLOURS | {"limit": style.LIMIT},
-    "solvers": decision.SOLVER_COLOURS,
-    "forecasters": forecasting.COLOURS,
+    "solvers": sloppify.SOLVER_COLOURS,
+    "forecasters": forecast.COLOURS,
     "cycle": {str(place): colour for place, colour in enumerate(style.CYCLE)},
 }
 JUST_TOLD_APART = 2.3  # in CIELAB, side by side
@@ -99,15 +99,15 @@ def test_a_legend_of_many_names_stays_on_the_page(simulated):
     summary, minutes = simulated
     style.use_style()
     assert inside(
-        comparison.policies_by_size(summary, summary.groupby("capacity_cores", as_index=False).mean(numeric_only=True))
+        comparison.policies_by_capacity(summary, summary.groupby("capacity_cores", as_index=False).mean(numeric_only=True))
     )
     assert inside(comparison.policy_timeline(minutes, minutes, 36))
 
 
 def test_more_policies_than_colours_tell_apart_stand_in_rows_with_their_values(simulated):
     summary = simulated[0]
-    assert len(summary["policy"].unique()) > comparison.MOST_BARS
-    figure = comparison.policies_by_size(summary, None, summary[summary["trial"] == 0])
+    assert len(summary["policy"].unique()) > comparison.MAX_BARS
+    figure = comparison.policies_by_capacity(summary, None, summary[summary["trial"] == 0])
     sizes = sorted(summary["capacity_cores"].unique(), reverse=True)
     assert [axis.get_title() for axis in figure.axes] == [f"{size:g} replicas" for size in sizes] * 2
     lost = figure.axes[0]
@@ -115,8 +115,8 @@ def test_more_policies_than_colours_tell_apart_stand_in_rows_with_their_values(s
     mean = summary[summary["capacity_cores"] == sizes[0]].groupby("policy")["lost_utility"].mean()
     assert [text.get_text() for text in lost.texts] == [f"{mean[policy]:.2f}" for policy in MANY]
     assert all(text.get_text().endswith("%") for text in figure.axes[-1].texts)
-    few = summary[summary["policy"].isin(MANY[: comparison.MOST_BARS])]
-    assert len(comparison.policies_by_size(few).axes) == len(comparison.MEASURES)
+    few = summary[summary["policy"].isin(MANY[: comparison.MAX_BARS])]
+    assert len(comparison.policies_by_capacity(few).axes) == len(style.MEASURES)
 
 
 def test_each_policy_s_replicas_have_a_scale_of_their_own(simulated):
@@ -131,22 +131,22 @@ def test_a_timeline_has_no_more_lines_than_the_eye_can_follow(simulated):
     figure = comparison.policy_timeline(simulated[1], simulated[1], 36)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == [name for name in MANY if name in comparison.FOLLOWED]
-    assert comparison.told_apart(["x", "y", "x"]) == ["x", "y"]
+    assert comparison.distinguishable(["x", "y", "x"]) == ["x", "y"]
 
 
 def test_the_clairvoyant_has_a_line_of_its_own_among_policies(simulated):
     minutes = simulated[1][simulated[1]["policy"].isin(["AIAD", "Faro-Sum"])]
     limit = minutes[minutes["policy"] == "AIAD"].drop(columns="policy")
     timeline = comparison.policy_timeline(minutes, minutes, 36, limit)
-    assert [text.get_text() for text in timeline.legends[0].get_texts()][-1] == comparison.CLAIRVOYANT
+    assert [text.get_text() for text in timeline.legends[0].get_texts()][-1] == style.CLAIRVOYANT
     columns = comparison.job_timelines(minutes, minutes, ["AIAD", "Faro-Sum"], limit).axes
     assert all(axis.lines[-1].get_color() == style.LIMIT for axis in columns)
-    rows = comparison.spread_over_jobs(minutes.assign(replicas=36), limit.assign(replicas=36)).axes[0]
-    assert [text.get_text() for text in rows.get_yticklabels()] == ["AIAD", "Faro-Sum", comparison.CLAIRVOYANT]
+    rows = comparison.spread_over_jobs(minutes.assign(capacity_cores=36), limit.assign(capacity_cores=36)).axes[0]
+    assert [text.get_text() for text in rows.get_yticklabels()] == ["AIAD", "Faro-Sum", style.CLAIRVOYANT]
 
 
 def test_the_picture_of_the_readme_has_few_policies_on_one_panel(simulated):
     figure = headline.headline(simulated[0], simulated[0], None)
     assert len(figure.axes) == 1
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [*headline.SHOWN, "clairvoyant limit"]
-    style.legible(figure, "headline")
+    style.check_legible(figure, "headline")

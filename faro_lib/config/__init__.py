@@ -1,7 +1,8 @@
-"""The configuration of the pipeline: its schema, and how files and command line are read into it."""
+"""The configuration of the pipeline: its schema, and how files and the command line are read into it."""
 
-from faro_lib.config.load import default_yaml, load
-from faro_lib.config.schema import PUBLISHED, PUBLISHED_DAYS, PUBLISHED_JOBS, SYNTHETIC, Config, Section, Sensitivity
+from faro_lib.config.load import default_yaml, load, reference_md
+from faro_lib.config.schema import PUBLISHED_DAYS, PUBLISHED_JOBS, Config
+from faro_lib.workload import PUBLISHED, SYNTHETIC
 
 __all__ = [
     "PUBLISHED",
@@ -9,8 +10,7 @@ __all__ = [
     "PUBLISHED_JOBS",
     "SYNTHETIC",
     "Config",
-    "Section",
-    "Sensitivity",
     "default_yaml",
     "load",
+    "reference_md",
 ]

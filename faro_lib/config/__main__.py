@@ -1,10 +1,7 @@
-"""`python -m faro_lib.config` writes config/default.yaml."""
+"""`make config`: write config/default.yaml and docs/configuration.md from the schema."""
 
-from pathlib import Path
-
-from faro_lib.config.load import default_yaml
+from faro_lib.config.load import DEFAULT_FILE, REFERENCE, default_yaml, reference_md
 
 if __name__ == "__main__":
-    target = Path("config/default.yaml")
-    target.write_text(default_yaml())
-    print(target)
+    DEFAULT_FILE.write_text(default_yaml())
+    REFERENCE.write_text(reference_md())

@@ -24,7 +24,7 @@ def measured_utilities(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Utility, violation rate and effective utility of each job and minute with x replicas all day long.
 
-    Every x is measured for every job; the bounds of the jobs are left to `metrics.limit.best_by_minute`.
+    Every x is measured for every job; the bounds of the jobs are left to `metrics.limit.best_replicas_by_minute`.
 
     Returns
     -------

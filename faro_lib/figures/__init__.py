@@ -1,5 +1,8 @@
-"""One function a figure: data frame in, Figure out; one style."""
+"""One function per figure, from tables to a matplotlib Figure, with its caption beside it; one module per stage.
 
-from faro_lib.figures.style import save, use_style
+`draw` of a stage's module draws all figures of the stage from the tables under results/<workload>/.
+"""
 
-__all__ = ["save", "use_style"]
+from faro_lib.figures.style import save_all, use_style
+
+__all__ = ["save_all", "use_style"]

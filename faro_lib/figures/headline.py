@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from faro_lib.figures.captions import published_main
-from faro_lib.figures.comparison import policies_by_size
+from faro_lib.figures.comparison import policies_by_capacity, published_main
+from faro_lib.figures.style import check_legible, use_style
+from faro_lib.files import atomic_write
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-SHOWN = ("FairShare", "Oneshot", "AIAD", "MArk", "Faro-Sum (paper)", "Faro-Sum")
+SHOWN = ["FairShare", "Oneshot", "AIAD", "MArk", "Faro-Sum (paper)", "Faro-Sum"]
 RESULTS, PUBLISHED, PICTURE = "results/faro-10jobs/simulate", "data/published", "docs/images/comparison.png"
 
 
 def headline(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
-    """Lost utility alone, of the policies that everybody knows and of Faro-Sum in both editions."""
-    few = summary[summary["policy"].isin(SHOWN)].sort_values(
-        "policy", key=lambda column: column.map(SHOWN.index), kind="stable"
-    )
+    """Lost utility alone, of the best-known policies and of both variants of Faro-Sum."""
+    ranked = summary.assign(rank=summary["policy"].map(dict(zip(SHOWN, range(len(SHOWN))))))
+    shown = ranked.dropna(subset="rank").sort_values("rank", kind="stable")
     floor = limit.groupby("capacity_cores", as_index=False).mean(numeric_only=True)
-    return policies_by_size(few, floor, published, {"lost_utility": "lost cluster utility (of 10)"})
-
-
-def main() -> None:
-    from faro_lib.figures.style import legible, use_style
-    from faro_lib.files import whole
-
-    summary, limit = (pd.read_csv(Path(RESULTS) / f"{name}.csv") for name in ("summary", "limit"))
-    use_style()
-    figure = headline(summary, limit, published_main(PUBLISHED))
-    legible(figure, "headline")
-    with whole(PICTURE) as partial:
-        figure.savefig(partial, metadata={"Software": None})
-    print(PICTURE)
+    return policies_by_capacity(shown, floor, published, {"lost_utility": "lost cluster utility (of 10)"})
 
 
 if __name__ == "__main__":
-    main()
+    use_style()
+    summary, limit = (pd.read_csv(Path(RESULTS) / f"{name}.csv") for name in ("summary", "limit"))
+    figure = headline(summary, limit, published_main(PUBLISHED))
+    check_legible(figure, "headline")
+    with atomic_write(PICTURE) as partial:
+        figure.savefig(partial, metadata={"Software": None})
+    print(PICTURE)

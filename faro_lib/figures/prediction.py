@@ -1,76 +1,75 @@
-"""Whether predicted percentiles of latency came true."""
+"""Predicted tail latencies against those of the simulation."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-from faro_lib.figures.captions import NONE_PUBLISHED
-from faro_lib.figures.style import COLUMN_IN, colour
-from faro_lib.metrics.prediction import WORST
+from faro_lib.figures.style import COLUMN_IN, NONE_PUBLISHED, colour
+from faro_lib.metrics.frames import Tables
+from faro_lib.metrics.prediction import WORST, prediction_errors
+from faro_lib.workload import Job
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+PLANNER = "Faro-Sum"  # whose predictions are checked
 BAND = (0.1, 0.9)
+TICKS = (0.3, 0.5, 1, 2, 5, 10)  # of latencies, in SLOs
 
 
-def bands(errors: pd.DataFrame) -> pd.DataFrame:
-    """Simulated over predicted p99: columns replicas, ratio (median), low and high (80 % of the minutes), minutes.
-
-    Parameters
-    ----------
-    errors : `metrics.prediction_errors` of several runs, with a column replicas.
-    """
-    ratio = errors["tail_latency_s"].clip(upper=WORST * errors["slo_s"]) / errors["predicted_tail_latency_s"].clip(
-        upper=WORST * errors["slo_s"]
+def errors_of(tables: Tables, jobs: Sequence[Job]) -> pd.DataFrame:
+    """`prediction_errors` of PLANNER in the first trial, with a column capacity_cores; empty if it did not compete."""
+    decisions, minutes = (
+        frame[(frame["policy"] == PLANNER) & (frame["trial"] == 0)] for frame in (tables.decisions, tables.minutes)
     )
-    by_size = ratio.groupby(errors["capacity_cores"])
-    table = by_size.quantile((BAND[0], 0.5, BAND[1])).unstack()
+    parts = [
+        prediction_errors(part, minutes[minutes["capacity_cores"] == capacity], jobs).assign(capacity_cores=capacity)
+        for capacity, part in decisions.groupby("capacity_cores")
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def error_bands(errors: pd.DataFrame) -> pd.DataFrame:
+    """Simulated over predicted tail latency: columns capacity_cores, ratio (median), low and high (80 % of the minutes)."""
+    cap_s = WORST * errors["slo_s"]
+    ratio = errors["tail_latency_s"].clip(upper=cap_s) / errors["predicted_tail_latency_s"].clip(upper=cap_s)
+    table = ratio.groupby(errors["capacity_cores"]).quantile((BAND[0], 0.5, BAND[1])).unstack()
     table.columns = ["low", "ratio", "high"]
-    return table.assign(minutes=by_size.size()).reset_index().sort_values("capacity_cores", ascending=False)
+    return table.reset_index().sort_values("capacity_cores", ascending=False)
 
 
-def predicted_against_simulated(errors: pd.DataFrame, policy: str) -> Figure:
-    """Median and 80 % band of the simulated p99 by the predicted one, both in SLOs, all sizes together."""
-    import matplotlib.pyplot as plt
-
-    slo_s = errors["slo_s"]
-    predicted = (errors["predicted_tail_latency_s"] / slo_s).clip(upper=WORST)
-    simulated = (errors["tail_latency_s"] / slo_s).clip(upper=WORST)
+def predicted_against_simulated(errors: pd.DataFrame) -> Figure:
+    """Median and 80 % band of the simulated p99 by the predicted one, both in SLOs, all capacities together."""
+    predicted = (errors["predicted_tail_latency_s"] / errors["slo_s"]).clip(upper=WORST)
+    simulated = (errors["tail_latency_s"] / errors["slo_s"]).clip(upper=WORST)
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, 21)))
-    place = np.clip(np.searchsorted(edges, predicted, side="right") - 1, 0, max(len(edges) - 2, 0))
-    groups = simulated.groupby(place)
-    middle = predicted.groupby(place).median()
+    bins = np.clip(np.searchsorted(edges, predicted, side="right") - 1, 0, max(len(edges) - 2, 0))
+    groups, middle = simulated.groupby(bins), predicted.groupby(bins).median()
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.6))
-    axis.fill_between(
-        middle, groups.quantile(BAND[0]), groups.quantile(BAND[1]), color=colour(policy), alpha=0.25, lw=0
-    )
-    axis.plot(middle, groups.median(), color=colour(policy), marker="o", ms=3, label="simulated, median and 80 %")
+    low, high = groups.quantile(BAND[0]), groups.quantile(BAND[1])
+    axis.fill_between(middle, low, high, color=colour(PLANNER), alpha=0.25, lw=0)
+    label = "simulated, median and 80 %"
+    axis.plot(middle, groups.median(), color=colour(PLANNER), marker="o", ms=3, label=label)
     reach = [predicted.min(), predicted.max()]
     axis.plot(reach, reach, color="#555555", lw=0.8, ls="--", label="as predicted")
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    ticks = [tick for tick in (0.3, 0.5, 1, 2, 5, 10) if reach[0] * 0.9 <= tick <= WORST]
+    axis.set(xscale="log", yscale="log", xlabel="predicted p99 (SLOs)", ylabel="simulated p99 (SLOs)")
+    ticks = [tick for tick in TICKS if reach[0] * 0.9 <= tick <= WORST]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.set_yticks([0.3, 0.5, 1, 2, 5, 10], ["0.3", "0.5", "1", "2", "5", "10"])
+    axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
     axis.minorticks_off()
-    axis.set_xlabel("predicted p99 (SLOs)")
-    axis.set_ylabel("simulated p99 (SLOs)")
     axis.legend(frameon=False, loc="lower right")
     return figure
 
 
-def prediction_caption(errors: pd.DataFrame, policy: str) -> str:
-    said = [
-        f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f}) at {row.replicas:g} replicas"
-        for row in bands(errors).itertuples()
+def prediction_caption(errors: pd.DataFrame) -> str:
+    ratios = [
+        f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f}) at {row.capacity_cores:g} replicas"
+        for row in error_bands(errors).itertuples()
     ]
     return (
-        f"Predicted p99 of {policy}'s plans against the simulated one of the first whole minute after, {len(errors)} "
+        f"Predicted p99 of the plans of {PLANNER} against the simulated one of the first full minute after, {len(errors)} "
         f"minutes of jobs that were not moved, cut at {WORST:g} SLOs. Simulated over predicted, median and 80 % band: "
-        + "; ".join(said)
-        + f". {NONE_PUBLISHED}"
+        f"{'; '.join(ratios)}. {NONE_PUBLISHED}"
     )

@@ -1,30 +1,32 @@
-"""Where does the margin end? One panel a parameter."""
+"""Stage 65: where the margin over simpler policies ends, one panel per parameter."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from faro_lib.experiments.sensitivity import PARAMETERS, margins, where_it_ends
-from faro_lib.figures.style import PAGE_IN, colour, legend_above
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from faro_lib.figures.style import PAGE_IN, Captioned, colour, legend_above, trials_note
 
 MARKERS = "os^Dv"
 NOTHING_PUBLISHED = "The paper has no such figure."
 
 
-def where_the_lead_ends(summary: pd.DataFrame) -> Figure:
+def draw(results: Path) -> Captioned:
+    summary = pd.read_csv(results / "sensitivity" / "summary.csv")
+    return {"fig65_sensitivity": (where_the_margin_ends(summary), margin_caption(summary))}
+
+
+def where_the_margin_ends(summary: pd.DataFrame) -> Figure:
     """Lost utility of each policy against each parameter, mean over trials.
 
     Parameters
     ----------
     summary : columns parameter, value, policy, trial, lost_utility.
     """
-    from matplotlib import pyplot as plt
-
     names = [name for name in PARAMETERS if name in set(summary["parameter"])]
     figure, axes = plt.subplots(1, len(names), figsize=(PAGE_IN, 2.3), sharey=True, squeeze=False)
     for axis, name in zip(axes[0], names):
@@ -32,9 +34,8 @@ def where_the_lead_ends(summary: pd.DataFrame) -> Figure:
         for marker, policy in zip(MARKERS, dict.fromkeys(part["policy"])):
             lost = part[part["policy"] == policy].groupby("value")["lost_utility"]
             mean, deviation = lost.mean(), lost.std(ddof=1).fillna(0)
-            axis.errorbar(
-                mean.index, mean, yerr=deviation, marker=marker, markersize=3, color=colour(policy), label=policy
-            )
+            line = {"marker": marker, "markersize": 3, "color": colour(policy), "label": policy}
+            axis.errorbar(mean.index, mean, yerr=deviation, **line)
         values = sorted(part["value"].unique())
         axis.set_xticks(values, [f"{value:g}" if value in sparse(values) else "" for value in values])
         axis.set_xlabel(PARAMETERS[name].replace(" (", "\n("))
@@ -43,15 +44,15 @@ def where_the_lead_ends(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def sparse(values: list[float], apart: float = 0.19) -> list[float]:
-    """Those of the ascending `values` whose labels find room on an axis that spans them all; the last always does.
+def sparse(values: list[float], spacing: float = 0.19) -> list[float]:
+    """The ascending `values` whose tick labels do not overlap, `spacing` of the axis apart; always the last one.
 
     >>> sparse([5, 20, 35, 60, 120])
     [5, 35, 60, 120]
     >>> sparse([30, 60, 300])
     [30, 300]
     """
-    room = apart * (values[-1] - values[0])
+    room = spacing * (values[-1] - values[0])
     kept = values[-1:]
     for value in reversed(values[:-1]):
         if kept[0] - value >= room and (value - values[0] >= room or value == values[0]):
@@ -59,21 +60,22 @@ def sparse(values: list[float], apart: float = 0.19) -> list[float]:
     return kept
 
 
-def caption(summary: pd.DataFrame, leader: str) -> str:
-    """For each parameter: where the leader's margin ends, or how small it gets."""
+def margin_caption(summary: pd.DataFrame) -> str:
+    """For each parameter: where the margin of the last policy ends, or how small it gets."""
+    leader = summary["policy"].iloc[-1]
     table = margins(summary, leader)
-    said = []
+    parts = []
     for name, (kept, lost) in where_it_ends(table).items():
         label = PARAMETERS[name]
-        part = table[table["parameter"] == name].set_index("value")["margin"]
+        margin = table[table["parameter"] == name].set_index("value")["margin"]
         if lost is None:
-            said.append(f"{label}: nowhere; the margin is least, {part.min():.2f}, at {part.idxmin():g}")
+            parts.append(f"{label}: positive throughout; smallest {margin.min():.2f}, at {margin.idxmin():g}")
         elif kept is None:
-            said.append(f"{label}: there is none at {lost:g} already")
+            parts.append(f"{label}: none, already at {lost:g}")
         else:
-            said.append(f"{label}: between {kept:g} and {lost:g}")
-    trials = summary.groupby(["parameter", "value", "policy"])["trial"].nunique().min()
+            parts.append(f"{label}: between {kept:g} and {lost:g}")
+    trials = trials_note(summary, ["parameter", "value", "policy"])
     return (
-        f"Where the margin of {leader} over the best other policy ends, in lost utility, "
-        f"mean over {trials} trial{'s' if trials > 1 else ''}. {'; '.join(said)}. {NOTHING_PUBLISHED}"
+        f"Where the margin of {leader} over the best baseline ends, in lost utility, {trials}. {'; '.join(parts)}. "
+        f"{NOTHING_PUBLISHED}"
     )

@@ -1,20 +1,28 @@
-"""One style for every figure: widths of a two-column paper, nothing under 8 pt, colours that the colour-blind tell apart."""
+"""One style for all figures: two-column paper widths, text of 8 pt or more, colour-blind-safe colours, and how to save.
+
+A figure with its caption is a pair; a stage draws a mapping from names to such pairs.
+"""
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+Captioned = Mapping[str, tuple[Figure, str]]
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of one column and of the page
 FONT_PT = 8
 
-# Any two lie at least 20 apart in CIELAB, also for protanopes, deuteranopes and tritanopes (tests/test_style.py), and far
-# enough from white; a hatch, marker or label tells the same a second time.
+# Any two are at least 18 apart in CIELAB, also for protanopes, deuteranopes and tritanopes (tests/test_style.py), and far
+# from white. A hatch, marker or label repeats the information.
 COLOURS = {
     "FairShare": "#7F9F86",
     "Oneshot": "#E9923C",
@@ -31,21 +39,43 @@ COLOURS = {
 }
 LIMIT = "#971713"  # the clairvoyant limit
 PUBLISHED = "#000000"
-SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for what plugins add
-# For whatever has no colour of its own; in this order, and then the spare ones.
+SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for names that plugins add
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
+
+DIAMOND = {"marker": "D", "linestyle": "", "markersize": 3, "markerfacecolor": "white", "markeredgecolor": PUBLISHED}
+EDGE = {"edgecolor": "black", "linewidth": 0.3}
+LIMIT_LINE = {"color": LIMIT, "linestyle": "--"}
+MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
+CLAIRVOYANT = "clairvoyant limit"
+NONE_PUBLISHED = "No published values are available for this workload."
+
+
+def published_note(published: object | None) -> str:
+    """The last sentence of a caption: whether published values are shown."""
+    return NONE_PUBLISHED if published is None else "Diamonds are the published values."
+
+
+def trials_note(summary: pd.DataFrame, by: list[str]) -> str:
+    """How many trials a mean is over, e.g. "mean over 2 trials"; the fewest of any group."""
+    trials = summary.groupby(by)["trial"].nunique().min()
+    return f"mean over {trials} trial{'s' if trials > 1 else ''}"
+
+
+def reference_handles(published: bool, limit: bool) -> tuple[list, list[str]]:
+    """Legend handles and labels of the clairvoyant limit and of the published values."""
+    handles = [Line2D([], [], **LIMIT_LINE)] if limit else []
+    handles += [Line2D([], [], **DIAMOND)] if published else []
+    return handles, [CLAIRVOYANT] * limit + ["published (EuroSys'25)"] * published
 
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
-    """The colour of a policy or of another name of a palette; the paper's edition of Faro has that of ours."""
+    """The colour of a name in a palette, or a spare one; the paper's variant of a policy shares the colour of ours."""
     own = palette.get(name.removesuffix(" (paper)"))
     return own or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
 
 
 def use_style() -> None:
-    """Make this style seaborn's and matplotlib's default."""
-    import seaborn as sns
-
+    """Make this style the default of seaborn and matplotlib."""
     sns.set_theme(
         context="paper",
         style="whitegrid",
@@ -73,7 +103,7 @@ def use_style() -> None:
 
 
 def legend_above(figure: Figure, handles, labels, columns: int = 5) -> None:
-    """One legend above all panels, in as many columns, but no more than that, as fit into the width of the figure."""
+    """Add one legend above all panels, in at most `columns` columns and no wider than the figure."""
     for ncols in range(min(columns, len(labels)), 0, -1):
         legend = figure.legend(handles, labels, loc="outside upper center", ncols=ncols, frameon=False)
         if legend.get_window_extent().width <= figure.bbox.width or ncols == 1:
@@ -82,11 +112,13 @@ def legend_above(figure: Figure, handles, labels, columns: int = 5) -> None:
 
 
 def save(figure: Figure, directory: str | Path, name: str) -> Path:
-    """Write `name`.pdf and `name`.png; the same figure gives the same bytes. Returns the PNG's path.
+    """Write `name`.pdf and `name`.png and return the path of the PNG; the same figure gives the same bytes.
 
-    Refused are figures that print would make illegible: wider than a page, or with text under 8 pt.
+    Raises
+    ------
+    ValueError : as `check_legible`.
     """
-    legible(figure, name)
+    check_legible(figure, name)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     figure.savefig(directory / f"{name}.pdf", metadata={"CreationDate": None})
@@ -94,15 +126,21 @@ def save(figure: Figure, directory: str | Path, name: str) -> Path:
     return directory / f"{name}.png"
 
 
-def legible(figure: Figure, name: str) -> None:
-    """A ValueError if the figure is wider than a page, so that it would be shrunk, or has text under 8 pt."""
-    from matplotlib.text import Text
+def save_all(captioned: Captioned, captions: str | Path) -> None:
+    """Write every figure into the folder of the file `captions`, and then the captions as JSON into it."""
+    for name, (figure, _) in captioned.items():
+        save(figure, Path(captions).parent, name)
+    texts = {name: caption for name, (_, caption) in captioned.items()}
+    Path(captions).write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
 
+
+def check_legible(figure: Figure, name: str) -> None:
+    """Raise a ValueError if the figure is wider than a page (print would shrink it) or has text under 8 pt."""
     width_in = figure.get_size_inches()[0]
     if width_in > PAGE_IN + 1e-9:
         raise ValueError(f"figure {name!r}: width {width_in:g} in; at most a page, {PAGE_IN:g} in")
-    for text in figure.findobj(Text):
+    texts: Iterable[Text] = figure.findobj(Text)
+    for text in texts:
         if text.get_visible() and text.get_text() and float(text.get_fontsize()) < FONT_PT:
-            raise ValueError(
-                f"figure {name!r}: {text.get_text()!r} has {text.get_fontsize():g} pt; at least {FONT_PT} pt"
-            )
+            size = f"{text.get_text()!r} has {text.get_fontsize():g} pt"
+            raise ValueError(f"figure {name!r}: {size}; at least {FONT_PT} pt")

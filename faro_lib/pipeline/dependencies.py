@@ -1,88 +1,148 @@
-"""What a notebook depends on: the modules of faro_lib that it imports, and those that they import, read from the source.
+"""Which code a stage runs, as one fingerprint: Snakemake reruns the stage when the fingerprint changes.
 
-Nothing is executed. Imports inside functions count, so a module that is loaded late is a dependency all the same.
+The fingerprint covers the code cells of a notebook and every module of faro_lib that they reach. It ignores comments,
+docstrings, formatting, outputs and execution counts. Nothing is executed; imports inside functions count.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 PACKAGE = "faro_lib"
+FIGURES = f"{PACKAGE}/figures"  # a stage computes tables; its figures are drawn afterwards, by a rule of their own
 
 
-def modules_of(source: str | Path, root: str | Path = ".") -> list[str]:
-    """Files of the package that a notebook or a module reaches, paths relative to `root`, sorted.
+def fingerprint(
+    source: str | Path, root: str | Path = ".", *, plugins: Iterable[str | Path] = (), figures: bool = False
+) -> str:
+    """SHA-256 of the code that a notebook or module runs.
 
     Parameters
     ----------
-    source : path of a .ipynb or .py file below `root`, or just the stem of a notebook in notebooks/; a module reaches itself.
-    root : folder that holds faro_lib/.
+    source, root, figures : as in `modules_of`.
+    plugins : the user's plugin files, which count if the code looks anything up by name.
     """
     root = Path(root).resolve()
-    path = root / (source if Path(source).suffix else f"notebooks/{source}.ipynb")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; modules_of takes a notebook or a module")
-    reached: set[Path] = {path} if path.suffix == ".py" else set()
-    waiting = list(imported_by(path, root))
+    paths = {_path(source, root): None}
+    paths |= dict.fromkeys(root / module for module in modules_of(source, root, figures=figures))
+    if any(looked_up_by(path, root) for path in paths):
+        paths |= dict.fromkeys(Path(plugin).resolve() for plugin in plugins)
+    return hashlib.sha256("".join(_digest(path, path.stat().st_mtime_ns) for path in paths).encode()).hexdigest()
+
+
+def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = False) -> list[str]:
+    """Files of the package that a notebook or a module reaches, as sorted paths relative to `root`.
+
+    Parameters
+    ----------
+    source : path of an .ipynb or .py file below `root`, or the stem of a notebook; a module reaches itself.
+    root : folder that holds faro_lib/.
+    figures : whether faro_lib.figures counts.
+    """
+    root = Path(root).resolve()
+    reached: set[Path] = set()
+    waiting = [_path(source, root)]
     while waiting:
-        module = waiting.pop()
-        if module not in reached:
-            reached.add(module)
-            waiting += imported_by(module, root)
-    return sorted(str(module.relative_to(root)) for module in reached)
+        path = waiting.pop()
+        if path not in reached and (figures or path.parent != root / FIGURES):
+            reached.add(path)
+            waiting += [*imported_by(path, root), *looked_up_by(path, root)]
+    return sorted(str(path.relative_to(root)) for path in reached if path.suffix == ".py")
 
 
-def imported_by(path: Path, root: Path) -> tuple[Path, ...]:
-    """Files of the package that one file imports directly; a module's packages (their __init__) come with it."""
-    return _imported_by(path, root, path.stat().st_mtime_ns)
+def imported_by(path: Path, root: Path) -> set[Path]:
+    """Files of the package that one file imports directly.
+
+    `from package import name` leads to the module that defines the name, not to all that the package re-exports.
+    """
+    return {file for _, file in _imports(path, root, path.stat().st_mtime_ns)} - {path}
+
+
+def looked_up_by(path: Path, root: Path) -> set[Path]:
+    """Files that register what one file looks up by name: the package of every `Registry` whose content it imports.
+
+    Importing a class or a function `register...` from the module of a registry looks nothing up.
+    """
+    homes = {
+        file.parent
+        for name, file in _imports(path, root, path.stat().st_mtime_ns)
+        if (name.isupper() or name.islower()) and not name.startswith("register") and _has_registry(file, root)
+    }
+    return {file for home in homes for file in home.glob("*.py")}
+
+
+def _has_registry(path: Path, root: Path) -> bool:
+    return any(bound == "Registry" for *_, bound in _bindings(path, root))
 
 
 @cache
-def _imported_by(path: Path, root: Path, _mtime_ns: int) -> tuple[Path, ...]:
-    found: dict[Path, None] = {}
-    for name in _names(ast.parse(_code(path), str(path)), path, root):
-        parts = name.split(".")
-        for length in range(1, len(parts) + 1):
-            file = _file(root, parts[:length])
-            if file is None:
-                break  # the rest is a name in the module, not a module
-            if file != path:
-                found[file] = None
-    return tuple(found)
+def _imports(path: Path, root: Path, mtime_ns: int) -> list[tuple[str, Path]]:
+    """Every imported name of the package with the file that defines it."""
+    origins = [(name, _defining(base, name, root)) for base, name, _ in _bindings(path, root)]
+    return [(name, file) for name, file in origins if file]
 
 
-def _code(path: Path) -> str:
-    if path.suffix != ".ipynb":
-        return path.read_text()
-    cells = json.loads(path.read_text())["cells"]
-    lines = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()]
-    return "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
+def _defining(base: str, name: str, root: Path) -> Path | None:
+    """The file that defines `name` of the module or package `base`; None where there is none."""
+    file = _file(f"{base}.{name}", root) or _file(base, root)
+    if file == _file(base, root) and file and file.name == "__init__.py":
+        for origin, alias, bound in _bindings(file, root):
+            if bound == name:
+                return _defining(origin, alias, root)
+    return file
 
 
-def _names(tree: ast.AST, path: Path, root: Path) -> Iterator[str]:
-    """Dotted names that might be modules of the package."""
-    for node in ast.walk(tree):
+def _bindings(path: Path, root: Path) -> list[tuple[str, str, str]]:
+    """Every import of the package in a file: (module that it is from, name, name that it is bound to)."""
+    return _bindings_at(path, path.parent.relative_to(root).parts, path.stat().st_mtime_ns)
+
+
+@cache
+def _bindings_at(path: Path, package: tuple[str, ...], mtime_ns: int) -> list[tuple[str, str, str]]:
+    bindings = []
+    for node in ast.walk(_tree(path, mtime_ns)):
         if isinstance(node, ast.Import):
-            yield from _ours(alias.name for alias in node.names)
+            split = [(alias.name.rpartition("."), alias.asname) for alias in node.names]
+            bindings += [(base, name, bound or name) for (base, _, name), bound in split]
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = path.parent.relative_to(root).parts
-                base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
-            yield from _ours(f"{base}.{alias.name}" for alias in node.names)
+            parents = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*parents, *filter(None, [node.module])])
+            bindings += [(base, alias.name, alias.asname or alias.name) for alias in node.names]
+    return [binding for binding in bindings if PACKAGE in (binding[0].split(".")[0], binding[1])]
 
 
-def _ours(names: Iterable[str]) -> Iterator[str]:
-    return (name for name in names if name.split(".")[0] == PACKAGE)
+@cache
+def _digest(path: Path, mtime_ns: int) -> str:
+    return hashlib.sha256(ast.dump(_tree(path, mtime_ns)).encode()).hexdigest()
 
 
-def _file(root: Path, parts: list[str]) -> Path | None:
-    module = root.joinpath(*parts)
-    for file in (module.with_suffix(".py"), module / "__init__.py"):
-        if file.exists():
-            return file
-    return None
+def _path(source: str | Path, root: Path) -> Path:
+    path = root / (source if Path(source).suffix else f"notebooks/{source}.ipynb")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; expected a notebook or a module")
+    return path
+
+
+def _file(module: str, root: Path) -> Path | None:
+    path = root.joinpath(*filter(None, module.split(".")))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+
+
+@cache
+def _tree(path: Path, mtime_ns: int) -> ast.Module:
+    """The syntax tree of a module or of the code cells of a notebook, without docstrings."""
+    text = path.read_text()
+    if path.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        lines = [line for cell in cells for line in "".join(cell["source"]).splitlines()]
+        text = "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
+    tree = ast.parse(text, str(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+    return tree

@@ -1,12 +1,9 @@
-"""Fetch published data by URL and SHA-256, or take the files that already lie there."""
+"""Fetch published data by URL and SHA-256, or accept the files that are there."""
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
-
-import yaml
 
 from faro_lib.errors import nearest
 
@@ -14,48 +11,48 @@ SOURCES = Path("data/sources.yaml")
 
 
 def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> list[Path]:
-    """The files of one entry of data/sources.yaml, each with the SHA-256 that is written there.
+    """The files of one entry of data/sources.yaml in the folder `into`, fetched where they are missing.
 
-    A file that lies there is taken if its hash is right and refused if not: it is never overwritten.
+    Raises
+    ------
+    ValueError : the SHA-256 of a file is wrong; an existing file is never overwritten.
+    OSError : a file cannot be fetched.
     """
-    into = Path(into)
-    paths = [into / file for file in _files(name, sources)]
     verify(name, into, sources)
-    for path, (url, sha256) in zip(paths, _files(name, sources).values()):
+    paths = {Path(into) / file: source for file, source in _files(name, sources).items()}
+    for path, source in paths.items():
         if not path.exists():
-            _download(url, sha256, path)
-    return paths
+            _download(source["url"], source["sha256"], path)
+    return list(paths)
 
 
 def verify(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> None:
-    """Refuse files of this entry that lie there with another content than they should have."""
-    for file, (_, sha256) in _files(name, sources).items():
+    """Refuse existing files of this entry whose SHA-256 is wrong."""
+    for file, source in _files(name, sources).items():
         path = Path(into) / file
-        if path.exists() and (found := _sha256(path)) != sha256:
-            raise ValueError(f"{path}: SHA-256 {found} is not {sha256}; remove the file to fetch it anew")
-
-
-def fetch_and_record(name: str, into: str | Path, sources: str | Path, record: str | Path) -> None:
-    """`fetch`, then write the `checksums` of what lies there into a file."""
-    fetch(name, into, sources)
-    Path(record).write_text(checksums(name, into, sources))
+        if path.exists() and (sha256 := _sha256(path)) != source["sha256"]:
+            raise ValueError(f"{path}: SHA-256 {sha256} is not {source['sha256']}; remove the file to fetch it again")
 
 
 def checksums(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> str:
-    """What `sha256sum --check` reads."""
-    return "".join(f"{sha256}  {Path(into) / file}\n" for file, (_, sha256) in _files(name, sources).items())
+    """The input of `sha256sum --check` for the files of an entry."""
+    return "".join(f"{source['sha256']}  {Path(into) / file}\n" for file, source in _files(name, sources).items())
 
 
-def _files(name: str, sources: str | Path) -> dict[str, tuple[str, str]]:
-    """File name -> (URL, SHA-256)."""
+def _files(name: str, sources: str | Path) -> dict[str, dict[str, str]]:
+    """File name -> its url and sha256."""
+    import yaml
+
     entries = yaml.safe_load(Path(sources).read_text())
     if name not in entries:
         raise ValueError(f"{sources}: no entry {name!r}; {nearest(name, entries)}")
-    return {file: (source["url"], source["sha256"]) for file, source in entries[name]["files"].items()}
+    return entries[name]["files"]
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    import pooch
+
+    return pooch.file_hash(str(path))
 
 
 def _download(url: str, sha256: str, path: Path) -> None:
@@ -67,8 +64,7 @@ def _download(url: str, sha256: str, path: Path) -> None:
         pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent)
     except OSError as error:
         cause = str(error).splitlines()[0]
-        raise OSError(
-            f"{url}: cannot be fetched ({cause}); copy the file to {path}, its hash will be checked"
-        ) from None
+        advice = f"copy the file to {path}, its SHA-256 will be checked"
+        raise OSError(f"{url}: cannot be fetched ({cause}); {advice}") from None
     except ValueError:
-        raise ValueError(f"{url}: what came is not what it should be, its SHA-256 is not {sha256}") from None
+        raise ValueError(f"{url}: the SHA-256 of the download is not {sha256}") from None

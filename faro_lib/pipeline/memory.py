@@ -1,49 +1,41 @@
-"""How much memory the stages take at their peak, as measured by their benchmark files, so that none begins in vain."""
+"""Peak memory of the stages, from their benchmark files, so that none starts that cannot finish."""
 
 from __future__ import annotations
 
 from faro_lib.config import Config
 from faro_lib.memory import must_fit, ray_gb
 
-# A kernel that has compiled the library and measured latencies; what each minute of a job adds to a run; what each row (a
-# job's minute) that a fit learns from adds in each of its chains.
-KERNEL_GB, JOB_MINUTE_GB, ROW_GB = 0.75, 35e-6, 7e-6
+KERNEL_GB = 0.75  # a kernel that has compiled the library and measured latencies
+JOB_MINUTE_GB = 35e-6  # per minute of a job in a simulation: several hundred requests
+ROW_GB = 7e-6  # per minute of a job that a fit learns from, in each of its chains
+ADVICE = {
+    "30_forecasting": "lower forecast.chains, raise forecast.data_stride, or name a fitted forecast.posterior",
+    "50_simulation": "shorten the day (minutes=60), or take fewer jobs",
+    "70_scale": "take smaller scale.clusters and scale.largest, or [] for none",
+    "80_live": "lower live.capacity, or set backend=none",
+}
 
 
 def needed_gb(config: Config, jobs: int, days: int, minutes: int) -> dict[str, float]:
-    """Stage -> gigabytes, for a workload of so many jobs, training days and minutes a day.
+    """Stage -> gigabytes, for a workload of `jobs` and training `days` with `minutes` each.
 
     >>> needed_gb(Config(backend="none"), jobs=10, days=10, minutes=360)["50_simulation"]
     0.876
     """
-    day = minutes if config.minutes is None else min(config.minutes, minutes)
-    found = {"50_simulation": replayed_gb(jobs * day)}
+    job_minutes = jobs * min(config.minutes or minutes, minutes)
+    needed = {"50_simulation": KERNEL_GB + JOB_MINUTE_GB * job_minutes}
     if days >= 2:
-        learnt = jobs * days * minutes / config.forecast.data_stride * config.forecast.chains
-        found["30_forecasting"] = KERNEL_GB + (ROW_GB * learnt if config.forecast.posterior is None else 0.0)
-        larger = min(config.scale.minutes or minutes, minutes)
-        biggest = [count * larger for count, _ in config.scale.clusters]
-        biggest += [count * min(60, minutes) for count, _ in config.scale.largest]
-        found["70_scale"] = replayed_gb(max([jobs * day, *biggest]))
+        rows = jobs * days * minutes / config.forecast.data_stride * config.forecast.chains
+        needed["30_forecasting"] = KERNEL_GB + (ROW_GB * rows if config.forecast.posterior is None else 0.0)
+        larger = [count * min(config.scale.minutes or minutes, minutes) for count, _ in config.scale.clusters]
+        largest = [count * min(60, minutes) for count, _ in config.scale.largest]
+        needed["70_scale"] = KERNEL_GB + JOB_MINUTE_GB * max([job_minutes, *larger, *largest])
         if config.backend == "local":
-            found["80_live"] = KERNEL_GB + ray_gb(config.live.replicas)
-    return {stage: round(gb, 3) for stage, gb in found.items()}
-
-
-def replayed_gb(job_minutes: float) -> float:
-    """Of a run of the simulator: what grows is the requests, several hundred in a job's minute."""
-    return KERNEL_GB + JOB_MINUTE_GB * job_minutes
-
-
-LESS = {
-    "30_forecasting": "lower forecast.chains, raise forecast.data_stride, or name a fitted forecast.posterior",
-    "50_simulation": "shorten the day (minutes=60), or take fewer jobs",
-    "70_scale": "take smaller scale.clusters and scale.largest, or [] for none",
-    "80_live": "take fewer live.replicas, or backend=none",
-}
+            needed["80_live"] = KERNEL_GB + ray_gb(config.live.capacity)
+    return {stage: round(gb, 3) for stage, gb in needed.items()}
 
 
 def check_memory(config: Config, jobs: int, days: int, minutes: int) -> None:
-    """Refuse, in one line, what this machine could not hold."""
+    """Raise a ValueError for a stage that this machine cannot hold."""
     for stage, gb in needed_gb(config, jobs, days, minutes).items():
-        must_fit(f"{stage} needs", gb, LESS[stage])
+        must_fit(f"{stage} needs", gb, ADVICE[stage])

@@ -98,7 +98,7 @@ def write(path: str | Path, profiles: dict[str, Profile], scale: float = 1.0) ->
     """
     import yaml
 
-    from faro_lib.files import whole
+    from faro_lib.files import atomic_write
 
     path = Path(path)
     if path.suffix not in (".yaml", ".yml"):
@@ -110,5 +110,5 @@ def write(path: str | Path, profiles: dict[str, Profile], scale: float = 1.0) ->
             row["service_scv"] = round(profile.service_scv, 4)
             if profile.cold_start_s is not None:
                 row["cold_start_s"] = round(profile.cold_start_s * scale, 1)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(yaml.safe_dump(table, sort_keys=False))

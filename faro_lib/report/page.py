@@ -1,8 +1,9 @@
-"""One page with everything that a run of the pipeline found: self-contained, readable on a phone, no scripts."""
+"""One page with everything that a run of the pipeline computed: self-contained, readable on a phone, without scripts."""
 
 from __future__ import annotations
 
 import base64
+import io
 import json
 import platform
 from collections.abc import Mapping
@@ -11,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faro_lib import __version__
-from faro_lib.config import SYNTHETIC
-from faro_lib.files import whole
+from faro_lib.files import atomic_write
+from faro_lib.workload import SYNTHETIC
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-# Column of simulate/summary.csv -> heading and how a value is written.
+# Column of simulate/summary.csv -> heading and format.
 MEASURES = {
     "lost_utility": ("lost utility", "{:.3f}"),
     "slo_violation_rate": ("SLO violations", "{:.2%}"),
@@ -26,8 +27,15 @@ MEASURES = {
     "drop_rate": ("dropped", "{:.2%}"),
     "replicas_used_mean": ("replicas used", "{:.1f}"),
 }
-WIDE_PX = 1000  # wider pictures scroll sideways on a phone instead of shrinking until nobody can read them
+WIDE_PX = 1000  # wider pictures scroll sideways on a phone instead of shrinking beyond legibility
 PACKAGES = ("numpy", "scipy", "numba", "pandas", "matplotlib", "papermill", "snakemake")
+# A page of one figure and a text below it.
+SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ title }}</title>\
+<link rel="icon" href="data:,"><body style="font: 16px/1.5 system-ui, sans-serif; margin: 1rem">\
+<h1>{{ title }}</h1>\
+<img style="max-width: 100%" alt="{{ title }}" src="data:image/png;base64,{{ png }}">\
+<pre style="overflow-x: auto">{{ text }}</pre></body></html>"""
 
 
 def write_report(results: str | Path, config: Mapping[str, Any], page: str | Path) -> None:
@@ -35,19 +43,16 @@ def write_report(results: str | Path, config: Mapping[str, Any], page: str | Pat
 
     Parameters
     ----------
-    config : the configuration of the run, as a mapping.
+    config : the configuration of the run.
     """
     import pandas as pd
     import yaml
-    from jinja2 import Environment, PackageLoader
+    from jinja2 import Template
 
     from faro_lib.experiments.trials import trial_seeds
 
-    results, page = Path(results), Path(page)
-    template = Environment(loader=PackageLoader("faro_lib", "."), autoescape=lambda _: True).get_template(
-        "page.html.jinja"
-    )
-    text = template.render(
+    results = Path(results)
+    text = Template(Path(__file__).with_name("page.html.jinja").read_text(), autoescape=True).render(
         workload=results.name,
         columns=[heading for heading, _ in MEASURES.values()],
         tables=tables(pd.read_csv(results / "simulate" / "summary.csv")),
@@ -57,50 +62,40 @@ def write_report(results: str | Path, config: Mapping[str, Any], page: str | Pat
         configuration=yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None),
         versions=versions(),
     )
-    with whole(page) as partial:
+    with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def page_of(figure: Figure, title: str, text: str) -> str:
     """A self-contained page of one figure and a text below it."""
-    import io
-
     from jinja2 import Template
 
     png = io.BytesIO()
     figure.savefig(png, format="png")
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ title }}</title>'
-        '<link rel="icon" href="data:,"><body style="font: 16px/1.5 system-ui, sans-serif; margin: 1rem">'
-        "<h1>{{ title }}</h1>"
-        '<img style="max-width: 100%" alt="{{ title }}" src="data:image/png;base64,{{ png }}">'
-        '<pre style="overflow-x: auto">{{ text }}</pre></body></html>'
-    )
     encoded = base64.b64encode(png.getvalue()).decode("ascii")
-    return Template(page, autoescape=True).render(title=title, text=text, png=encoded)
+    return Template(SINGLE, autoescape=True).render(title=title, text=text, png=encoded)
 
 
-def tables(summary: pd.DataFrame) -> list[tuple[int, list[dict]]]:
-    """For each cluster size, largest first: a row a policy with mean ± standard deviation over its trials."""
-    by_size = []
-    for size, at_size in sorted(summary.groupby("capacity_cores"), reverse=True):
-        means = at_size.groupby("policy", sort=False)["lost_utility"].mean()
+def tables(summary: pd.DataFrame) -> list[tuple[int, list[dict[str, Any]]]]:
+    """For each capacity, largest first: one row per policy with mean ± standard deviation over its trials."""
+    by_capacity = []
+    for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
+        best = part.groupby("policy", sort=False)["lost_utility"].mean().idxmin()
         rows = [
             {
                 "policy": policy,
                 "cells": [spread(trials[column], shape) for column, (_, shape) in MEASURES.items()],
                 "trials": len(trials),
-                "best": policy == means.idxmin(),
+                "best": policy == best,
             }
-            for policy, trials in at_size.groupby("policy", sort=False)
+            for policy, trials in part.groupby("policy", sort=False)
         ]
-        by_size.append((int(size), rows))
-    return by_size
+        by_capacity.append((int(capacity), rows))
+    return by_capacity
 
 
 def spread(values: pd.Series, shape: str) -> str:
-    """Mean ± sample standard deviation; one value alone has none.
+    """Mean ± sample standard deviation; the mean alone for a single value.
 
     >>> import pandas as pd
     >>> spread(pd.Series([1.0, 2.0]), "{:.1f}"), spread(pd.Series([0.5]), "{:.0%}")
@@ -112,40 +107,37 @@ def spread(values: pd.Series, shape: str) -> str:
 
 def figures(directory: Path) -> list[dict[str, Any]]:
     """Every PNG of the folder with its title and caption, in the order of their names."""
-    captions: dict[str, Any] = {}
+    captions: dict[str, str] = {}
     for path in sorted(directory.glob("captions*.json")):
         captions |= json.loads(path.read_text())
+    pictures = [(path.stem, path.read_bytes()) for path in sorted(directory.glob("*.png"))]
     return [
         {
-            "name": path.stem,
-            "png": base64.b64encode(path.read_bytes()).decode("ascii"),
-            "wide": int.from_bytes(path.read_bytes()[16:20]) > WIDE_PX,  # a PNG's width stands in bytes 16 to 19
-            **titled(path.stem, captions.get(path.stem, "")),
+            "name": name,
+            "png": base64.b64encode(png).decode("ascii"),
+            "wide": int.from_bytes(png[16:20]) > WIDE_PX,  # bytes 16 to 19 of a PNG are its width
+            "title": title_of(name),
+            "caption": captions.get(name, ""),
         }
-        for path in sorted(directory.glob("*.png"))
+        for name, png in pictures
     ]
 
 
-def titled(name: str, caption: str | Mapping[str, str]) -> dict[str, str]:
-    """A caption is a text, or a mapping of title and caption; without a title the figure's name gives one.
+def title_of(name: str) -> str:
+    """The title of a figure from the name of its file.
 
-    >>> titled("fig10_policies", "Faro loses least.")
-    {'title': 'Figure 10: policies', 'caption': 'Faro loses least.'}
+    >>> title_of("fig10_policies")
+    'Figure 10: policies'
     """
     number, _, words = name.partition("_")
     digits = number.removeprefix("fig").lstrip("0")
-    title = f"Figure {digits}: {words.replace('_', ' ')}" if digits and words else name.replace("_", " ")
-    if isinstance(caption, str):
-        return {"title": title, "caption": caption}
-    return {"title": caption.get("title", title), "caption": caption.get("caption", "")}
+    return f"Figure {digits}: {words.replace('_', ' ')}" if digits and words else name.replace("_", " ")
 
 
 def versions() -> str:
-    """What computed the page, one package a line."""
-    lines = [
-        f"faro_lib {__version__}",
-        f"Python {platform.python_version()} on {platform.system()} {platform.machine()}",
-    ]
+    """The versions of what computed the page, one per line."""
+    system = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    lines = [f"faro_lib {__version__}", system]
     for package in PACKAGES:
         try:
             lines.append(f"{package} {version(package)}")

@@ -1,0 +1,98 @@
+"""Bars with whiskers, published values and the clairvoyant limit: side by side, or in rows with their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from faro_lib.figures.style import DIAMOND, EDGE, LIMIT_LINE, colour
+
+
+def hatch_of(policy: str) -> str | None:
+    """Slashes for the paper's variant, which has the colour of ours, and dots where that is solved exactly."""
+    if "(paper" not in policy:
+        return None
+    return "..." if "exact" in policy else "//"
+
+
+def grouped_bars(
+    axis: Axes,
+    values: pd.Series,
+    groups: Sequence[tuple],
+    *,
+    published: pd.Series | None = None,
+    limit: pd.Series | None = None,
+    colour_of: Callable[[str], str] = colour,
+) -> None:
+    """Draw a group of bars per entry of `groups`, with a bar per policy: the mean, and one standard deviation as whisker.
+
+    Parameters
+    ----------
+    values : one value per trial, indexed by (policy, *group).
+    published : indexed as `values`, one value each, drawn as diamonds.
+    limit : indexed by group, drawn as a dashed line across it.
+    """
+    policies = list(dict.fromkeys(values.index.get_level_values(0)))
+    by_bar = values.groupby(level=list(range(values.index.nlevels)))
+    mean, deviation = by_bar.mean(), by_bar.std(ddof=1).fillna(0)
+    width = 0.85 / len(policies)
+    for number, policy in enumerate(policies):
+        x = np.arange(len(groups)) + (number - (len(policies) - 1) / 2) * width
+        keys = pd.MultiIndex.from_tuples([(policy, *group) for group in groups])
+        axis.bar(
+            x, mean.reindex(keys), width, yerr=deviation.reindex(keys), color=colour_of(policy), label=policy,
+            hatch=hatch_of(policy), error_kw={"linewidth": 0.8}, **EDGE,
+        )  # fmt: skip
+        if published is not None:
+            axis.plot(x, published.reindex(keys), **DIAMOND, markeredgewidth=0.8)
+    if limit is not None:
+        for number, group in enumerate(groups):
+            value = limit.get(group if len(group) > 1 else group[0], np.nan)
+            axis.hlines(value, number - 0.45, number + 0.45, linewidth=1.2, **LIMIT_LINE)
+    axis.grid(visible=False, axis="x")
+
+
+def rows_of_bars(
+    axis: Axes,
+    values: pd.Series,
+    colours: Sequence[str],
+    *,
+    published: pd.Series | None = None,
+    limit: float | None = None,
+    hatches: Sequence[str | None] = (),
+    number_format: str = "{:.2f}",
+) -> None:
+    """Draw a row per name: the mean as a bar and as a number, one standard deviation, and the published value.
+
+    Parameters
+    ----------
+    values : one value per trial, indexed by name; the first name is the top row.
+    colours, hatches : one per row.
+    published : indexed by name.
+    limit : drawn through all rows.
+    """
+    names = list(dict.fromkeys(values.index))
+    by_name = values.groupby(level=0)
+    mean, deviation = by_name.mean().reindex(names), by_name.std(ddof=1).reindex(names).fillna(0)
+    bars = axis.barh(range(len(names)), mean, xerr=deviation, color=colours, error_kw={"linewidth": 0.8}, **EDGE)
+    for bar, hatch in zip(bars, hatches):
+        bar.set_hatch(hatch)
+    for row, value in enumerate(mean):  # at the edge of the panel, clear of bars and diamonds
+        axis.annotate(
+            number_format.format(value), (1, row), (-2, 0), axis.get_yaxis_transform(),
+            textcoords="offset points", ha="right", va="center",
+        )  # fmt: skip
+    widest = float((mean + deviation).max())
+    if published is not None:
+        known = published.reindex(names)
+        widest = max(widest, float(known.max())) if known.notna().any() else widest
+        axis.plot(known, range(len(names)), **DIAMOND)
+    if limit is not None:
+        axis.axvline(limit, linewidth=1.0, **LIMIT_LINE)
+    room = 0.12 + 0.05 * max(len(number_format.format(value)) for value in mean)  # for the numbers
+    axis.set(xlim=(0, (1 + room) * (widest or 1.0)), ylim=(len(names) - 0.4, -0.6))
+    axis.set_yticks(range(len(names)), names)
+    axis.grid(visible=False, axis="y")

@@ -1,0 +1,190 @@
+"""Stage 30, forecasts: figure 8 of the paper, a predictive check, calibration and scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from faro_lib.figures.style import COLUMN_IN, EDGE, PAGE_IN, Captioned, colour
+
+COLOURS = {
+    "bayes": "#0072B2",
+    "bayes (not recalibrated)": "#8569F1",
+    "ar": "#D45E00",
+    "kalman": "#D873A4",
+    "persistence": "#E3B300",
+    "seasonal": "#00CF72",
+    "autoets": "#7F7C5D",
+}
+MARKERS = dict(zip(COLOURS, "osD^vPX"))
+BINS = 20  # of the histogram of quantiles
+
+
+def draw(results: Path, published: str | None = None) -> Captioned:
+    folder = results / "forecast"
+    table, coverage, gains = (pd.read_csv(folder / f"{name}.csv") for name in ("scores", "coverage", "gains"))
+    bands, steps, pits = (pd.read_parquet(folder / f"{name}.parquet") for name in ("bands", "steps", "pit"))
+    rmse = pd.read_csv(Path(published) / "published_forecast_rmse.csv") if published else None
+    return {
+        "fig08_forecast": (point_and_probabilistic(bands[bands["shown"]]), point_caption(bands)),
+        "fig30_calibration": (coverage_by_minute(coverage), coverage_caption(table)),
+        "fig31_pit": (pit_histogram(pits), pit_caption(pits)),
+        "fig32_scores": (scores(table, rmse), scores_caption(gains)),
+        "fig33_predictive_check": (posterior_predictive(steps), predictive_caption(steps)),
+    }
+
+
+def point_and_probabilistic(bands: pd.DataFrame) -> Figure:
+    """Figure 8: actual requests, the mean of a forecast, and its 80 % interval, one panel per job.
+
+    Parameters
+    ----------
+    bands : columns job, minute, requests, mean, low, high: forecasts of `minute`, made some minutes before.
+    """
+    jobs = list(dict.fromkeys(bands["job"]))
+    figure, axes = plt.subplots(len(jobs), 1, figsize=(PAGE_IN, 0.4 + 1.4 * len(jobs)), sharex=True, squeeze=False)
+    for axis, job in zip(axes[:, 0], jobs):
+        rows = bands[bands["job"] == job]
+        band = {"color": "#56B4E9", "alpha": 0.45, "lw": 0, "label": "80 % interval"}
+        axis.fill_between(rows["minute"], rows["low"], rows["high"], **band)
+        axis.plot(rows["minute"], rows["mean"], color="#D55E00", lw=0.9, ls="--", label="point forecast (mean)")
+        axis.plot(rows["minute"], rows["requests"], color="black", lw=0.7, label="actual")
+        axis.set_title(str(job), pad=2)
+    axes[0, 0].legend(ncol=3, loc="lower center", bbox_to_anchor=(0.5, 1.15), frameon=False)
+    axes[-1, 0].set_xlabel("minute")
+    figure.supylabel("requests per minute", fontsize=8)
+    return figure
+
+
+def point_caption(bands: pd.DataFrame) -> str:
+    above_mean, above_interval = ((bands["requests"] > bands[column]).mean() for column in ("mean", "high"))
+    return (
+        f"Four minutes ahead, provisioning for the mean forecast falls short in {above_mean:.0%} of the job-minutes, "
+        f"provisioning for the upper end of the 80 % interval in {above_interval:.0%}."
+    )
+
+
+def coverage_by_minute(coverage: pd.DataFrame) -> Figure:
+    """Empirical coverage of prediction intervals by minutes ahead; dotted: the nominal coverage.
+
+    Parameters
+    ----------
+    coverage : columns forecaster, minute, level, coverage.
+    """
+    levels = sorted(coverage["level"].unique())
+    figure, axes = plt.subplots(1, len(levels), figsize=(PAGE_IN, 2.2), sharey=True, squeeze=False)
+    for axis, level in zip(axes[0], levels):
+        axis.axhline(level, color="black", ls=":", lw=0.9)
+        for name, rows in coverage[coverage["level"] == level].groupby("forecaster", sort=False):
+            line = {"color": colour(name, COLOURS), "marker": MARKERS.get(name, "*"), "ms": 3, "label": name}
+            axis.plot(rows["minute"], rows["coverage"], **line)
+        axis.set(xlabel="minutes ahead", title=f"{level:.0%} interval", ylim=(0.2, 1.02))
+    axes[0, 0].set_ylabel("empirical coverage")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4, frameon=False)
+    return figure
+
+
+def coverage_caption(table: pd.DataFrame) -> str:
+    held = table[table["forecaster"] == "bayes"].set_index("job")["coverage_80"]
+    by_job = held.drop("all")
+    return (
+        f"The 80 % interval of bayes covers {held['all']:.1%} of the actual values, between {by_job.min():.0%} and "
+        f"{by_job.max():.0%} by job."
+    )
+
+
+def pit_histogram(pit: pd.DataFrame) -> Figure:
+    """Quantile of the actual value in its forecast: flat if calibrated, U-shaped if overconfident, a hump if underconfident.
+
+    Parameters
+    ----------
+    pit : columns forecaster, pit.
+    """
+    names = list(dict.fromkeys(pit["forecaster"]))
+    figure, axes = plt.subplots(1, len(names), figsize=(PAGE_IN, 1.8), sharey=True, squeeze=False)
+    for axis, name in zip(axes[0], names):
+        values = pit.loc[pit["forecaster"] == name, "pit"]
+        axis.hist(values, bins=BINS, range=(0, 1), density=True, color=colour(name, COLOURS), edgecolor="white", lw=0.3)
+        axis.axhline(1, color="black", ls=":", lw=0.9)
+        axis.set(title=name, xlabel="PIT")
+    axes[0, 0].set_ylabel("density")
+    return figure
+
+
+def pit_caption(pit: pd.DataFrame) -> str:
+    misplaced = {
+        name: np.abs(np.histogram(rows["pit"], BINS, (0, 1))[0] / len(rows) - 1 / BINS).sum() / 2
+        for name, rows in pit.groupby("forecaster")
+    }
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in misplaced.items())
+    return f"Share of forecasts in the wrong bar of a flat histogram: {shares}."
+
+
+def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
+    """RMSE, CRPS and WQL of every forecaster over all jobs, and the published RMSE.
+
+    Parameters
+    ----------
+    table : forecast/scores.csv.
+    published : columns model, rmse_requests_per_min.
+    """
+    everything = table[(table["job"] == "all") & (table["forecaster"] != "oracle")].sort_values("crps_per_min")
+    labels = {"rmse_per_min": "RMSE (requests/min)", "crps_per_min": "CRPS (requests/min)", "wql": "WQL"}
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE_IN, 2.3), sharey=True)
+    rows = np.arange(len(everything))
+    for axis, (column, label) in zip(axes, labels.items()):
+        colours = [colour(name, COLOURS) for name in everything["forecaster"]]
+        axis.barh(rows, everything[column], color=colours, **EDGE)
+        axis.set_xlabel(label)
+    axes[0].set_yticks(rows, everything["forecaster"])
+    axes[0].invert_yaxis()
+    if published is not None:
+        for style, (_, row) in zip((":", "--", "-."), published.iterrows()):
+            label = f"{row['model']} (published)"
+            axes[0].axvline(row["rmse_requests_per_min"], color="black", lw=0.9, ls=style, label=label)
+        axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
+    else:
+        axes[1].set_title("no published values for this workload")
+    return figure
+
+
+def scores_caption(gains: pd.DataFrame) -> str:
+    """How far bayes is from the best baseline; `gains` has columns score, rival, difference, low, high."""
+    parts = [
+        f"{row.score}: bayes minus the best baseline ({row.rival}) {row.difference:.3g}, 95 % interval {row.low:.3g} to "
+        f"{row.high:.3g}"
+        for row in gains.itertuples()
+    ]
+    return f"{'; '.join(parts)} (bootstrap over blocks of 30 minutes)."
+
+
+def posterior_predictive(steps: pd.DataFrame) -> Figure:
+    """Quantiles of the change from one minute to the next: replicated by the model against observed, one line per job.
+
+    Parameters
+    ----------
+    steps : columns job, level, observed, replicated (requests per minute).
+    """
+    figure, axis = plt.subplots(figsize=(COLUMN_IN, COLUMN_IN))
+    for job, rows in steps.groupby("job", sort=False):
+        axis.plot(rows["observed"], rows["replicated"], marker="o", ms=2, lw=0.8, label=job)
+    edge = float(np.abs(steps[["observed", "replicated"]]).max().max())
+    axis.plot([-edge, edge], [-edge, edge], color="black", ls=":", lw=0.9)
+    # Linear within 50 requests, where the sign of a change is noise.
+    axis.set_xscale("symlog", linthresh=50)
+    axis.set_yscale("symlog", linthresh=50)
+    axis.set(xlabel="observed change (requests/min)", ylabel="replicated change (requests/min)")
+    for direction in (axis.xaxis, axis.yaxis):
+        direction.set_ticks([-100, 0, 100])
+    axis.legend(ncol=2, title="job", loc="upper left", columnspacing=0.8, handlelength=1.2)
+    return figure
+
+
+def predictive_caption(steps: pd.DataFrame) -> str:
+    tails = steps[steps["level"].isin([0.05, 0.95])]
+    ratio = np.abs(tails["replicated"]).sum() / np.abs(tails["observed"]).sum()
+    return f"At the 5 % and 95 % quantiles the replicated changes are {ratio:.2f} times the observed ones."
