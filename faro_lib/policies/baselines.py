@@ -61,13 +61,13 @@ class FairShare:
     name: str = "FairShare"
     tick_s: float = 60.0
 
-    def initial(self, jobs, capacity):
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return fair_share(jobs, capacity)
 
-    def start(self, jobs):
+    def start(self, jobs: tuple[Job, ...]) -> tuple[Job, ...]:
         return jobs
 
-    def decide(self, jobs, observation):
+    def decide(self, jobs: tuple[Job, ...], observation: Observation) -> tuple[tuple[Job, ...], Plan]:
         target = fair_share(jobs, observation.capacity, observation.present)
         plan = Plan(target, np.zeros(len(target)), reasons(target, observation.target, SHARE), PLAN_ATTEMPTS)
         return jobs, plan
@@ -81,13 +81,13 @@ class Fixed:
     name: str = "Fixed"
     tick_s: float = 1e9
 
-    def initial(self, jobs, capacity):
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return np.full(len(jobs), self.replicas)
 
-    def start(self, jobs):
+    def start(self, jobs: tuple[Job, ...]) -> None:
         return None
 
-    def decide(self, state, observation):
+    def decide(self, state: None, observation: Observation) -> tuple[None, Plan]:
         return state, hold(observation)
 
 
@@ -106,16 +106,16 @@ class Reactive:
 
     tick_s: float = 10.0
 
-    def initial(self, jobs, capacity):
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return at_least_one_each(jobs, capacity)
 
-    def start(self, jobs):
+    def start(self, jobs: tuple[Job, ...]) -> ReactiveState:
         return ReactiveState(replace(arrays_of(jobs), min_replicas=minimum_replicas(jobs)), np.zeros(len(jobs)))
 
     def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         raise NotImplementedError
 
-    def decide(self, state, observation):
+    def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
         latency_s = observation.mean_latency_s
         counter_s = count(state.counter_s, latency_s, state.jobs.slo_s, observation.now_s - state.last_s)
         up, down = counter_s >= REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
@@ -144,7 +144,7 @@ class AIAD(Reactive):
 
     name: str = "AIAD"
 
-    def step(self, state, observation, direction):
+    def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         return observation.target + direction
 
 
@@ -154,7 +154,7 @@ class Oneshot(Reactive):
 
     name: str = "Oneshot"
 
-    def step(self, state, observation, direction):
+    def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         latency_s = np.nan_to_num(observation.mean_latency_s)  # a missing latency takes no step
         return np.ceil(observation.target * latency_s / state.jobs.slo_s).astype(np.int64)
 
