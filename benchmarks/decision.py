@@ -1,10 +1,11 @@
-"""Time and optimality of one decision, side by side in one run.
+"""CPU time and optimality of one decision by solver, measured in one run.
 
     python benchmarks/decision.py [--cobyla-up-to 100] [--repeat 5]
 
-A decision is the table (100 samples x 7 minutes, half-M/M/c, relaxed) and its solution. Compiled code is warm, and so are
-the curves of the queues, as in a running controller. Times are the best CPU time of `--repeat`, in one thread; look at the
-ratios, not at the milliseconds. COBYLA gets the same table; SciPy's version is named because it changed in 1.16.
+A decision builds the table (100 samples x 7 minutes, half-M/M/c, relaxed) and solves it. Code is compiled
+and the queueing curves are cached, as in a running controller. Times are the minimum of `--repeat` runs in one
+thread; compare ratios, not milliseconds. COBYLA gets the same table. SciPy's version is printed because its
+COBYLA changed in 1.16.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import scipy
 from faro_lib.allocate import solve
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job
+from faro_lib.workload.jobs import TOLERANCE
 
-SIZES = ((10, 36), (10, 16), (100, 320), (100, 160), (1000, 3200), (1000, 1600))
+CLUSTERS = ((10, 36), (10, 16), (100, 320), (100, 160), (1000, 3200), (1000, 1600))
 TARGET_MS = {10: 5.0, 100: 60.0, 1000: 1000.0}
 OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum", "ProportionalFair")
 
@@ -56,7 +58,7 @@ def main():
     )
     print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     gaps = []
-    for n, budget in SIZES:
+    for n, budget in CLUSTERS:
         jobs, rates, running = inputs(n)
         for objective in OBJECTIVES:
             drops = DROPS if objective.startswith("Penalty") else None
@@ -80,8 +82,8 @@ def main():
     for budget, objective, optimum, table in gaps:
         cells = []
         for solver in solvers:
-            seconds, found = best_of(1, lambda: solve(table, budget, objective, solver))  # noqa: B023
-            cells.append(f"{(optimum - found.value) / max(abs(optimum), 1e-9):.2%}, {seconds * 1e3:.1f}")
+            seconds, answer = best_of(1, lambda: solve(table, budget, objective, solver))  # noqa: B023
+            cells.append(f"{(optimum - answer.value) / max(abs(optimum), TOLERANCE):.2%}, {seconds * 1e3:.1f}")
         print(f"| {budget} | {objective} | " + " | ".join(cells) + " |", flush=True)
 
 

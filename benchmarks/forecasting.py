@@ -1,7 +1,7 @@
-"""How long one update and one sample take, for 10 and for 1,000 jobs: `python benchmarks/forecasting.py [posterior.npz]`.
+"""CPU time of one update and one sample, for 10 and 1,000 jobs: `python benchmarks/forecasting.py [posterior.npz]`.
 
-Each figure is the best of several repetitions of process time, in milliseconds for `update` + `sample` of 7 minutes x 100
-paths, and its ratio to persistence in the same run.
+Each number is the minimum of several repetitions: milliseconds of `update` and `sample` (7 minutes x 100 paths),
+and the ratio to persistence in the same run.
 """
 
 import sys
@@ -20,7 +20,7 @@ def world(jobs: int, days: int = 2, minutes: int = 120, seed: int = 0) -> Traces
 
 
 def posterior(jobs: int, draws: int = 200, minutes: int = 360, seed: int = 0) -> forecast.Posterior:
-    """Arrays of a real posterior's size; the numbers do not matter for the time."""
+    """Arrays of the size of a real posterior; the time does not depend on the values."""
     from faro_lib.forecast.posterior import NORMAL_GRID
 
     rng = np.random.default_rng(seed)
@@ -51,7 +51,7 @@ def step_ms(forecaster, day, repetitions: int = 7) -> float:
 
 
 def gappy_ms(forecaster, day) -> float:
-    """The same with a minute missing in the middle, so that part of the history is simulated too."""
+    """The same with a missing minute, which the forecaster must simulate first."""
     for minute in range(20):
         forecaster = forecaster.update(np.where(minute == 8, np.nan, day[:, minute]))
     return min(step_ms_once(forecaster, day) for _ in range(5))
@@ -68,9 +68,9 @@ def main(path: str | None = None) -> None:
         traces = world(jobs)
         day = traces.evaluation[0]
         made = {name: forecast.fit(name, traces) for name in ("persistence", "seasonal", "kalman", "ar")}
-        learnt = forecast.load_posterior(path) if path and jobs == 10 else posterior(jobs)
-        made["bayes (not recalibrated)"] = forecast.bayes_forecaster(learnt, recalibrate=False)
-        made["bayes"] = forecast.bayes_forecaster(learnt)
+        learned = forecast.load_posterior(path) if path and jobs == 10 else posterior(jobs)
+        made["bayes (not recalibrated)"] = forecast.bayes_forecaster(learned, recalibrate=False)
+        made["bayes"] = forecast.bayes_forecaster(learned)
         times = {name: step_ms(forecaster, day) for name, forecaster in made.items()}
         times["bayes, a minute missing"] = gappy_ms(made["bayes"], day)
         for name, milliseconds in times.items():

@@ -1,10 +1,10 @@
-"""How long a decision takes in the loop, from observation to plan: forecast, table, solution, explanation.
+"""Time of a decision in the loop, from observation to plan: forecast, table, solution, explanation.
 
     python benchmarks/loop.py [--minutes 60] [--largest-minutes 5]
 
-Ten jobs with the Bayesian forecaster on 36 replicas, a thousand with the pooled autoregression on 3200, both in a simulated
-run of Faro-Sum as it was chosen. Only ticks in which it plans count, one a minute; compiled code is warm. On a busy machine
-the wall's time is more than the CPU's; the last column is the CPU time of the whole run.
+Faro-Sum with its tuned defaults in a simulation of 10 jobs (Bayesian forecaster, 36 replicas) and of 1,000 jobs
+(pooled autoregression, 3,200 replicas). Only planning ticks count, one per minute, with compiled code. On a busy
+machine wall time exceeds CPU time; the last column is the CPU time of the complete run.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ POSTERIOR = Path(__file__).parents[1] / "data" / "posterior-smoke.npz"
 
 @dataclass
 class Timed:
-    """A policy whose planning ticks are timed: seconds on the wall and of CPU."""
+    """A policy whose planning ticks are timed, in wall and CPU seconds."""
 
     policy: Any
-    turns_s: list
+    ticks_s: list
 
     def __getattr__(self, name):
         return getattr(self.policy, name)
@@ -42,18 +42,18 @@ class Timed:
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         answer = self.policy.decide(state, observation)
         if self.policy.is_long_term(observation.now_s):
-            self.turns_s.append((time.perf_counter() - wall_s, time.process_time() - cpu_s))
+            self.ticks_s.append((time.perf_counter() - wall_s, time.process_time() - cpu_s))
         return answer
 
 
 def planning_ms(context: PolicyContext, day, capacity: int) -> tuple[np.ndarray, float]:
-    """Milliseconds of every planning tick (ticks, 2), and CPU seconds of the whole run without its draws."""
+    """Wall and CPU milliseconds of every planning tick (ticks, 2), and CPU seconds of the run without its draws."""
     policy, draws = Timed(make("Faro-Sum", context), []), draw(day, 24)
     simulate(day.between(0, 2), policy, capacity, seed=24)
-    policy.turns_s.clear()
+    policy.ticks_s.clear()
     began = time.process_time()
     simulate(day, policy, capacity, draws=draws)
-    return 1e3 * np.array(policy.turns_s), time.process_time() - began
+    return 1e3 * np.array(policy.ticks_s), time.process_time() - began
 
 
 def main():
@@ -67,7 +67,7 @@ def main():
         (few, forecast.fit("bayes", few, posterior=POSTERIOR), 36, arguments.minutes),
         (many, forecast.fit("ar", many), 3200, arguments.largest_minutes),
     )
-    print("| jobs | replicas | plans | median ms | p99 ms | CPU p99 ms | limit ms | CPU s a job and hour |")
+    print("| jobs | replicas | plans | median ms | p99 ms | CPU p99 ms | limit ms | CPU s per job and hour |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for traces, forecaster, capacity, minutes in cases:
         jobs = traces.jobs

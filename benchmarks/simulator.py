@@ -1,9 +1,9 @@
-"""How fast the simulator is: beside the same queue in simpy, in one run, and how time and memory grow with the jobs.
+"""Speed of the simulator: compared with the same queue in simpy, and growth of time and memory with the jobs.
 
     python benchmarks/simulator.py
 
-Times are CPU seconds of one thread, compilation excluded, the best of several. It uses the published traces if they lie in
-data/raw, the synthetic workload otherwise.
+Times are CPU seconds of one thread without compilation, the minimum of several runs. Uses the published traces if
+they are in data/raw, and the synthetic workload otherwise.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from faro_lib.workload.synthetic import synthetic
 RAW = Path(__file__).resolve().parent.parent / "data/raw"
 FILES = (RAW / "input.json", RAW / "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented.pkl")
 SEED, REPLICAS_PER_JOB = 24, 3
-SLICE_MIN = 6
-QUEUE_LIMIT, REPLICA_PLACES = 50, 4
+SLICE_MINUTES = 6
+QUEUE_LIMIT, MAX_ONGOING_REQUESTS = 50, 4
 
 
 def evaluation_day() -> Workload:
@@ -37,7 +37,7 @@ def evaluation_day() -> Workload:
 
 
 def cpu_s(action, times: int = 5) -> float:
-    """The least CPU time of several calls; the first, which compiles, does not count."""
+    """The minimum CPU time of several calls; a first call, which compiles, does not count."""
     action()
     taken = []
     for _ in range(times):
@@ -60,7 +60,7 @@ def compiled_latencies(workload: Workload, draws: Draws) -> np.ndarray:
 
 
 def simpy_latencies(draws: Draws) -> np.ndarray:
-    """The same serving_model, draws and replicas as simpy processes."""
+    """The same serving model, draws and replicas as simpy processes."""
     latency_s = np.empty(len(draws.arrival_s))
     env = simpy.Environment()
     for job, (a, b) in enumerate(zip(draws.first[:-1], draws.first[1:])):
@@ -87,18 +87,18 @@ def _simpy_job(env, draws, a, b, order, latency_s):
 
     def request(n):
         began_s = env.now
-        with router.request() as turn:
-            yield turn
+        with router.request() as slot:
+            yield slot
             yield env.timeout(router_in_s[n])
-        refused = len(queue.items) > QUEUE_LIMIT
-        if not refused:
+        dropped = len(queue.items) > QUEUE_LIMIT
+        if not dropped:
             end_of_service = served[n] = env.event()
             queue.put(n)
             yield end_of_service
-        with router.request() as turn:
-            yield turn
+        with router.request() as slot:
+            yield slot
             yield env.timeout(router_out_s[n])
-        latency_s[a + n] = np.inf if refused else env.now - began_s
+        latency_s[a + n] = np.inf if dropped else env.now - began_s
 
     def dispatcher():
         nonlocal room
@@ -109,7 +109,7 @@ def _simpy_job(env, draws, a, b, order, latency_s):
                 slot = None
                 for _ in order:
                     candidate, turn = order[turn], (turn + 1) % len(order)
-                    if inside[candidate] < REPLICA_PLACES:
+                    if inside[candidate] < MAX_ONGOING_REQUESTS:
                         slot = candidate
                         break
                 if slot is not None:
@@ -142,7 +142,7 @@ def repeated(workload: Workload, times: int) -> Workload:
 
 
 def grown(times: int, results) -> None:
-    """CPU time, peak memory and requests of a run with the traces repeated; alone in its process."""
+    """CPU time, peak memory and requests of a run with the traces repeated, measured in its own process."""
     workload = evaluation_day()
     whole_run(workload.between(0, 2))
     workload = repeated(workload, times)
@@ -158,7 +158,7 @@ def main() -> None:
     print(f"one run, {len(day.jobs)} jobs, {day.minutes} min, {requests:,} requests: {took_s:.3f} CPU-s", end="")
     print(f" with drawing and measuring, {requests / took_s:,.0f} requests/s")
 
-    part = day.between(0, SLICE_MIN)
+    part = day.between(0, SLICE_MINUTES)
     draws = draw(part, SEED)
     began = time.process_time()
     theirs = simpy_latencies(draws)

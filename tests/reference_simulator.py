@@ -1,10 +1,10 @@
-"""The paper's simulator once more, plain and slow: one event queue, real queues, no arrays, nothing of `faro_lib`.
+"""A second implementation of the paper's simulator, plain and slow: one event queue, no arrays, no code of `faro_lib`.
 
-Written from the description of the authors' simulator (EuroSys'25, section 6, and the published artifact), so that the
-compiled one can be held against it request by request. All chance is handed in.
+It follows the description of the authors' simulator (EuroSys'25, section 6, and the published artifact), so that the
+compiled one can be compared with it request by request. All randomness is passed in.
 
-Where the description is silent, both sides assume: a replica is born before the controller looks at the same instant; of a
-job's idle pods the one that has been idle longest is taken first; jobs that retry at the same instant do so in file order.
+Where the description says nothing, both assume: a replica starts before the controller observes at the same time; of a
+job's idle pods the one idle longest is reused first; jobs that retry at the same time do so in file order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ QUEUE_LIMIT, REPLICA_PLACES = 50, 4
 REUSE_S, COLD_START_S, RETRY_S = 3, 35, 5
 IDLE_S, CHECK_S = 30, 5
 WINDOW_S = 30
-# What comes first at equal times.
+# The order of events at equal times.
 ARRIVAL, SERVICE, BIRTH, CONTROLLER, COLLECTION, RETRY = range(6)
 
 
@@ -30,19 +30,19 @@ class Request:
     service_s: float
     router_out_s: float
     coin: float
-    refused: bool = False
+    dropped: bool = False
     latency_s: float | None = None
 
 
 @dataclass
-class Seen:
-    """What the controller sees of every job before it acts."""
+class Observed:
+    """What the controller observes of every job before it acts."""
 
     now_s: float
     running: list[int]
-    idle: list[int]
+    terminating: list[int]
     changing: list[bool]
-    queue: list[int]
+    ongoing: list[int]
     mean_latency_s: list[float]
 
 
@@ -62,7 +62,7 @@ class Clock:
 
 
 class Router:
-    """One server, first in first out, for requests on their way in and responses and refusals on their way out."""
+    """One server, first in first out, for requests on their way in and responses and drops on their way out."""
 
     def __init__(self, clock):
         self.clock, self.line = clock, deque()
@@ -111,7 +111,7 @@ class Service:
         self.retired: list[Replica] = []
         self.order: list[Replica] = []
         self.turn = 0
-        self.ended: list[tuple[float, float]] = []  # (instant, time in the system)
+        self.ended: list[tuple[float, float]] = []  # (time, time in the system)
         for request in requests:
             clock.at(request.arrival_s, ARRIVAL, lambda request=request: self._arrive(request))
 
@@ -189,13 +189,13 @@ class Pods:
 
 
 class Cluster:
-    """All jobs inside one capacity, and the controller that acts on a schedule.
+    """All jobs in one capacity, and a controller that follows a schedule.
 
     Parameters
     ----------
     requests : for each job its requests, by arrival.
     tenths, capacity_tenths : cores of each job's replica and of the cluster, in tenths.
-    schedule : (instant, wanted replicas, drop rates, attempts) tuples; at each the controller sees, admits and acts.
+    schedule : (time, wanted replicas, drop rates, attempts) tuples; at each the controller observes, clamps and acts.
     permutations : for each job a callable n -> order of 0..n-1.
     """
 
@@ -204,8 +204,8 @@ class Cluster:
         self.capacity_tenths = capacity_tenths
         self.services = [Service(clock, own, permutation) for own, permutation in zip(requests, permutations)]
         self.pods = [Pods(cores, target) for cores, target in zip(tenths, initial)]
-        self.carried: dict[int, tuple[int, int]] = {}  # job -> (wanted, tries left)
-        self.seen: list[Seen] = []
+        self.carried: dict[int, tuple[int, int]] = {}  # job -> (wanted, attempts left)
+        self.seen: list[Observed] = []
         self.targets: list[list[int]] = []
         for service, replicas in zip(self.services, initial):
             for _ in range(replicas):
@@ -238,7 +238,7 @@ class Cluster:
     def _control(self, wanted, drop, attempts):
         jobs = range(len(self.pods))
         self.seen.append(
-            Seen(
+            Observed(
                 self.clock.now_s,
                 [len(service.replicas) for service in self.services],
                 [len(pods.idle_since_s) for pods in self.pods],
@@ -260,23 +260,23 @@ class Cluster:
         downs = [job for job in jobs if job in actions and actions[job][0] < self.pods[job].target]
         ups = [job for job in jobs if job in actions and actions[job][0] > self.pods[job].target]
         ups.sort(key=lambda job: job in fresh)
-        # Downscales first, then what was carried over, then file order; the cluster acts when all are admitted.
-        admitted = [pods.target for pods in self.pods]
+        # Scale-downs first, then actions carried over, then file order; the cluster acts after all are clamped.
+        clamped = [pods.target for pods in self.pods]
         for job in downs + ups:
             target, left = actions[job]
             if not self.changing(job):
-                free = self.capacity_tenths - sum(a * pods.tenths for a, pods in zip(admitted, self.pods))
-                admitted[job] = min(target, admitted[job] + max(0, free // self.pods[job].tenths))
-            if admitted[job] != target and left > 1:
+                free = self.capacity_tenths - sum(a * pods.tenths for a, pods in zip(clamped, self.pods))
+                clamped[job] = min(target, clamped[job] + max(0, free // self.pods[job].tenths))
+            if clamped[job] != target and left > 1:
                 self.carried[job] = (target, left - 1)
-        self.targets.append(admitted)
+        self.targets.append(clamped)
         for job in jobs:
-            if admitted[job] < self.pods[job].target:
-                self._shrink(job, self.pods[job].target - admitted[job])
+            if clamped[job] < self.pods[job].target:
+                self._shrink(job, self.pods[job].target - clamped[job])
         for job in jobs:
-            if admitted[job] > self.pods[job].target:
-                self._grow(job, admitted[job] - self.pods[job].target)
-        for pods, target in zip(self.pods, admitted):
+            if clamped[job] > self.pods[job].target:
+                self._grow(job, clamped[job] - self.pods[job].target)
+        for pods, target in zip(self.pods, clamped):
             pods.target = target
 
     def _shrink(self, job, replicas):

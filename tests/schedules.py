@@ -1,4 +1,4 @@
-"""Random schedules for the simulated cluster: what to ask of it, turn by turn."""
+"""Random schedules for the simulated cluster: targets and drop rates, tick by tick."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from faro_lib.workload.jobs import MINUTE_S
 
 @dataclass
 class Scripted:
-    """A policy that asks for what a script says, turn by turn: wanted, drop (turns, jobs); tries (turns,)."""
+    """A policy that follows a script: wanted, drop (ticks, jobs); attempts (ticks,)."""
 
     wanted: np.ndarray
     drop: np.ndarray
@@ -29,14 +29,14 @@ class Scripted:
     def start(self, jobs):
         return 0
 
-    def decide(self, turn, observation):
-        plan = Plan(self.wanted[turn], self.drop[turn], (HOLD,) * len(observation.target), self.attempts[turn])
-        return turn + 1, plan
+    def decide(self, tick, observation):
+        plan = Plan(self.wanted[tick], self.drop[tick], (HOLD,) * len(observation.target), self.attempts[tick])
+        return tick + 1, plan
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A small workload and what is asked for it; lists over turns of lists over jobs."""
+    """A small workload and a script for its jobs; lists over ticks of lists over jobs."""
 
     counts: list  # requests per minute: lists over minutes of lists over jobs
     tenths: list  # cores of a replica, in tenths
@@ -61,7 +61,7 @@ class Schedule:
         return draw(self.workload, self.seed)
 
     def run(self, draws: Draws, serving_model: ServingModel = PAPER) -> tuple[SimulatedCluster, list[control.Step]]:
-        """The cluster when every request has ended, and the turns of the loop."""
+        """The cluster after every request has ended, and the ticks of the loop."""
         policy = Scripted(np.array(self.wanted), np.array(self.drop), self.attempts, float(self.tick_s))
         workload = self.workload
         cluster = SimulatedCluster(workload, draws, self.capacity_tenths / 10, np.array(self.initial), serving_model)
@@ -73,26 +73,26 @@ class Schedule:
 
 @st.composite
 def schedules(draw_from):
-    """Few minutes, few replicas, little room: pods wait, queues overflow, replicas go while they still hold requests."""
+    """Few minutes, replicas and cores: pods wait, queues overflow, replicas are removed while they hold requests."""
     jobs = draw_from(st.integers(1, 3))
     minutes = draw_from(st.integers(1, 3))
     tick_s = draw_from(st.sampled_from([2, 5, 7, 10]))
-    turns = int(np.ceil(minutes * MINUTE_S / tick_s)) - 1
+    ticks = int(np.ceil(minutes * MINUTE_S / tick_s)) - 1
 
     def per_job(values):
         return st.lists(values, min_size=jobs, max_size=jobs)
 
     def changes(values):
-        # Few changes with long stretches between them, so that they have the time to happen.
-        change = st.tuples(st.integers(0, turns - 1), values)
-        return st.lists(change, max_size=12).map(lambda all_of_them: sorted(all_of_them, key=lambda one: one[0]))
+        # Few changes, far apart, so that they have time to take effect.
+        change = st.tuples(st.integers(0, ticks - 1), values)
+        return st.lists(change, max_size=12).map(lambda pairs: sorted(pairs, key=lambda pair: pair[0]))
 
     initial = draw_from(per_job(st.integers(1, 4)))
-    wanted, drop = np.tile(initial, (turns, 1)), np.zeros((turns, jobs))
-    for turn, targets in draw_from(changes(per_job(st.integers(1, 6)))):
-        wanted[turn:] = targets
-    for turn, rates in draw_from(changes(per_job(st.sampled_from([0.0, 0.0, 0.05, 0.5, 1.0])))):
-        drop[turn:] = rates
+    wanted, drop = np.tile(initial, (ticks, 1)), np.zeros((ticks, jobs))
+    for tick, targets in draw_from(changes(per_job(st.integers(1, 6)))):
+        wanted[tick:] = targets
+    for tick, rates in draw_from(changes(per_job(st.sampled_from([0.0, 0.0, 0.05, 0.5, 1.0])))):
+        drop[tick:] = rates
     return Schedule(
         draw_from(st.lists(per_job(st.integers(0, 1200)), min_size=minutes, max_size=minutes)),
         draw_from(per_job(st.sampled_from([10, 10, 5, 20, 3]))),
@@ -101,6 +101,6 @@ def schedules(draw_from):
         tick_s,
         wanted.tolist(),
         drop.tolist(),
-        draw_from(st.lists(st.sampled_from([1, 5]), min_size=turns, max_size=turns)),
+        draw_from(st.lists(st.sampled_from([1, 5]), min_size=ticks, max_size=ticks)),
         draw_from(st.integers(0, 2**31)),
     )

@@ -1,4 +1,4 @@
-"""The policies without a forecast: shares and counters."""
+"""Policies without a forecast: shares and counters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.protocol import REACTIVE_DOWN, REACTIVE_UP
 from faro_lib.workload import Job
 
-ABOVE, BELOW, SILENT = 1.0, 0.2, 0.0  # mean latencies around the SLO of 0.720 s; silent: no request ended
+ABOVE, BELOW, SILENT = 1.0, 0.2, 0.0  # mean latencies around the SLO of 0.720 s; SILENT: no request ended
 
 
 def targets(policy, latencies, start=5, changing=()):
@@ -29,22 +29,22 @@ def targets(policy, latencies, start=5, changing=()):
     return wanted
 
 
-def test_aiad_adds_one_at_the_third_tick_above_the_slo_and_starts_to_count_again():
+def test_aiad_adds_one_at_the_third_tick_above_the_slo_and_counts_again():
     assert targets(AIAD(), [ABOVE] * 7) == [5, 5, 6, 6, 6, 7, 7]
 
 
-def test_aiad_takes_one_away_at_the_sixtieth_tick_below_the_slo_and_starts_to_count_again():
+def test_aiad_removes_one_at_the_sixtieth_tick_below_the_slo_and_counts_again():
     wanted = targets(AIAD(), [BELOW] * 121)
     assert wanted[:59] == [5] * 59
     assert wanted[59:119] == [4] * 60
     assert wanted[119:] == [3] * 2
 
 
-def test_a_tick_below_the_slo_ends_the_counting_up():
+def test_a_tick_below_the_slo_resets_the_count_above_it():
     assert targets(AIAD(), [ABOVE, ABOVE, BELOW, ABOVE, ABOVE, BELOW, ABOVE, ABOVE]) == [5] * 8
 
 
-def test_a_tick_above_the_slo_ends_the_counting_down():
+def test_a_tick_above_the_slo_resets_the_count_below_it():
     assert set(targets(AIAD(), [BELOW] * 59 + [ABOVE] + [BELOW] * 59)) == {5}
     assert targets(AIAD(), [BELOW] * 59 + [ABOVE] + [BELOW] * 60)[-1] == 4
 
@@ -57,8 +57,8 @@ def test_a_latency_of_exactly_the_slo_is_not_above_it():
     assert targets(AIAD(), [0.720] * 60)[-1] == 4
 
 
-def test_counters_run_on_during_a_change():
-    # The plan of tick 3 is not carried out yet at ticks 4 to 6; that of tick 6 comes all the same.
+def test_counters_continue_during_a_change():
+    # The plan of tick 3 is not carried out yet at ticks 4 to 6; tick 6 plans an increase all the same.
     assert targets(AIAD(), [ABOVE] * 6, changing={3, 4, 5, 6})[2::3] == [6, 6]
 
 
@@ -70,12 +70,12 @@ def test_oneshot_shrinks_by_the_same_formula():
     assert targets(Oneshot(), [0.2] * 60)[-1] == int(np.ceil(5 * 0.2 / 0.720))
 
 
-def test_oneshot_leaves_one_replica_to_a_silent_job():
+def test_oneshot_leaves_one_replica_to_a_job_without_requests():
     assert targets(Oneshot(), [SILENT] * 60)[-1] == 1
 
 
 @pytest.mark.parametrize("policy", [AIAD(), Oneshot()], ids=lambda policy: policy.name)
-def test_targets_stay_within_a_jobs_bounds(policy):
+def test_targets_stay_within_the_bounds_of_a_job(policy):
     job = (Job("a", min_replicas=2, max_replicas=6),)
     for latency_s, bound in ((50.0, 6), (0.01, 2)):
         state, target = policy.start(job), 4
@@ -87,7 +87,7 @@ def test_targets_stay_within_a_jobs_bounds(policy):
         assert target == bound
 
 
-def test_reactions_say_why():
+def test_reactive_plans_have_their_reasons():
     state = AIAD().start((Job("a"),))
     for tick, latency_s, reason in [(1, ABOVE, "hold"), (2, ABOVE, "hold"), (3, ABOVE, REACTIVE_UP)]:
         state, plan = AIAD().decide(state, observed([5], now_s=10.0 * tick, mean_latency_s=np.array([latency_s])))

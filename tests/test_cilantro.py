@@ -1,4 +1,4 @@
-"""The policy that learns: what it believes at first, what it makes of observations, and that its error falls."""
+"""Cilantro: its prior, what it learns from observations, and that its error falls."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def learned(rate_rps, replicas, latency_s):
     )
 
 
-def test_at_first_it_believes_that_a_request_keeps_a_replica_busy_for_a_whole_slo():
-    ignorant = LearnedLatency.prior([KIND])
-    assert ignorant.latency_s(KIND, JOB.slo_s, 3 / JOB.slo_s, 3) == pytest.approx(JOB.slo_s)
-    assert ignorant.latency_s(KIND, JOB.slo_s, 30 / JOB.slo_s, 3) == pytest.approx(10 * JOB.slo_s)
+def test_its_prior_is_that_a_request_keeps_a_replica_busy_for_one_slo():
+    prior = LearnedLatency.prior([KIND])
+    assert prior.latency_s(KIND, JOB.slo_s, 3 / JOB.slo_s, 3) == pytest.approx(JOB.slo_s)
+    assert prior.latency_s(KIND, JOB.slo_s, 30 / JOB.slo_s, 3) == pytest.approx(10 * JOB.slo_s)
 
 
 @st.composite
@@ -46,33 +46,33 @@ def observations(draw):
 
 @given(observations())
 @settings(deadline=None)
-def test_more_load_never_promises_less_latency_and_more_replicas_never_more(rows):
+def test_latency_never_falls_with_the_load_and_never_rises_with_the_replicas(rows):
     model = learned(*rows)
     rates_rps = np.geomspace(0.01, 400, 200)
-    believed_s = model.latency_s(KIND, JOB.slo_s, rates_rps[:, None], np.arange(1, 41))
-    assert np.isfinite(believed_s).all()
-    assert (np.diff(believed_s, axis=0) >= -1e-9).all()
+    estimate_s = model.latency_s(KIND, JOB.slo_s, rates_rps[:, None], np.arange(1, 41))
+    assert np.isfinite(estimate_s).all()
+    assert (np.diff(estimate_s, axis=0) >= -1e-9).all()
     assert (np.diff(model.log_latency, axis=1) <= 1e-9).all()  # at the same load per replica
-    assert (np.diff(believed_s, axis=1) <= 1e-9).all()  # at the same rate
+    assert (np.diff(estimate_s, axis=1) <= 1e-9).all()  # at the same rate
 
 
-def test_what_it_has_seen_often_it_believes():
-    # An M/D/c queue shows itself at random loads; the model was told nothing of queues.
+def test_many_observations_outweigh_the_prior():
+    # Observations of an M/D/c queue at random loads; the model knows nothing of queues.
     rng = np.random.default_rng(0)
     replicas = rng.choice(SIZES[:6], 4000)
     rates_rps = rng.uniform(0.1, 0.9, 4000) * replicas / JOB.service_time_s
     truth_s = np.array([latency("mdc", rate, c, JOB.service_time_s, 0.99) for rate, c in zip(rates_rps, replicas)])
     model = learned(rates_rps, replicas, truth_s)
-    believed_s = model.latency_s(KIND, JOB.slo_s, rates_rps, replicas)
-    assert np.median(np.abs(np.log(believed_s / truth_s))) < 0.1  # about the width of a cell
+    estimate_s = model.latency_s(KIND, JOB.slo_s, rates_rps, replicas)
+    assert np.median(np.abs(np.log(estimate_s / truth_s))) < 0.1  # about the width of a cell
 
 
-def test_good_minutes_at_a_high_load_raise_the_hopes_for_all_lower_ones():
+def test_low_latency_at_a_high_load_lowers_the_estimate_at_all_lower_loads():
     model = learned([5.0] * 20, [1] * 20, [0.3] * 20)
     assert (model.latency_s(KIND, JOB.slo_s, np.array([1.5, 3.0, 4.5]), 1) < JOB.slo_s).all()
 
 
-def test_it_serves_as_the_performance_model_of_a_table():
+def test_it_can_be_the_latency_model_of_a_utility_table():
     table = build_table([JOB], np.full((1, 1, 1), 2 / JOB.slo_s), [1], latency_model=LearnedLatency.prior([KIND]))
     assert table.value.shape[1] >= 3
     direct = LearnedLatency.prior([KIND]).expected_utility(JOB, 2 / JOB.slo_s, np.array([1, 2]), "relaxed")
@@ -88,14 +88,14 @@ def minute_with(**fields):
     ("minute", "learns"),
     [
         (minute_with(), True),
-        (minute_with(tail_latency_s=np.array([np.inf])), True),  # refusals are something to learn from
+        (minute_with(tail_latency_s=np.array([np.inf])), True),  # drops are informative
         (minute_with(arrivals_per_min=np.array([[np.nan]])), False),
         (minute_with(tail_latency_s=np.array([np.nan])), False),
         (minute_with(arrivals_per_min=np.array([[0.0]])), False),
         (minute_with(changing=[True]), False),
     ],
 )
-def test_it_learns_from_minutes_that_are_known_and_were_served_by_one_count(minute, learns):
+def test_it_learns_only_from_complete_data_at_a_constant_replica_count(minute, learns):
     state = learn(Cilantro().start((JOB,)), minute)
     assert state.model.count.sum() == (1 if learns else 0)
 
@@ -105,7 +105,7 @@ def test_it_does_not_learn_from_a_minute_in_which_the_replicas_changed():
     assert learn(state, minute_with()).model.count.sum() == 0
 
 
-def test_a_job_of_unknown_load_keeps_what_it_has():
+def test_a_job_of_unknown_load_keeps_its_replicas():
     jobs = (Job("a"), Job("b"))
     observation = observed(
         [3, 3], capacity=9, arrivals_per_min=np.array([[np.nan], [1200.0]]), tail_latency_s=np.array([0.3, 0.9])
@@ -115,7 +115,7 @@ def test_a_job_of_unknown_load_keeps_what_it_has():
     assert np.isnan(plan.predicted_tail_latency_s[0])
 
 
-def test_a_load_that_is_missing_is_the_last_known_one_not_zero():
+def test_a_missing_load_is_the_last_known_one_not_zero():
     state, plans = Cilantro().start((Job("a"), Job("b"))), []
     for minute, count in ((1, 600.0), (2, np.nan), (3, 0.0)):
         counts = np.array([[count], [600.0]])
@@ -134,7 +134,7 @@ def runs():
     return [simulate(day, Cilantro(), 36, seed) for seed in (24, 32)]
 
 
-def test_its_error_falls_over_the_run_as_judged_by_another_trial(runs):
+def test_its_error_on_another_trial_falls_during_the_run(runs):
     curve = learning_curve(*runs, after_minutes=(0, 15, 60, 360))
     error = curve.log_error.to_numpy()
     assert (np.diff(error) < 0).all()
@@ -142,7 +142,7 @@ def test_its_error_falls_over_the_run_as_judged_by_another_trial(runs):
     assert curve.observations.is_monotonic_increasing
 
 
-def test_its_predictions_come_true_better_in_the_second_hour_than_in_the_first_minutes(runs):
+def test_its_predictions_are_better_in_the_second_hour_than_in_the_first_minutes(runs):
     run = runs[0]
     errors = prediction_errors(decisions_frame(run), minutes_frame(run), run.workload.jobs)
     first, second_hour = errors[errors.minute < 15], errors[errors.minute.between(60, 119)]
@@ -150,7 +150,7 @@ def test_its_predictions_come_true_better_in_the_second_hour_than_in_the_first_m
     assert (errors.predicted_tail_latency_s > 0).all()
 
 
-def test_every_planned_decision_says_what_it_rests_on(runs):
+def test_every_planned_decision_has_its_forecast_and_predicted_latency(runs):
     decisions = decisions_frame(runs[0])
     assert decisions.columns[:5].tolist() == ["time_s", "job", "replicas_target", "drop_target", "reason"]
     planned = decisions[decisions.reason == "planned"]
@@ -159,6 +159,6 @@ def test_every_planned_decision_says_what_it_rests_on(runs):
     assert (decisions.marginal_value_down.dropna() >= 0).all()
 
 
-def test_the_axis_of_loads_covers_what_a_replica_can_carry():
+def test_the_load_axis_covers_the_capacity_of_a_replica():
     true_service_s = 0.154
     assert LOADS[0] < 0.1 * JOB.slo_s / true_service_s < JOB.slo_s / true_service_s < LOADS[-1]

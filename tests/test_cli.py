@@ -108,6 +108,8 @@ def test_a_past_decision_is_explained_from_the_journal(tmp_path, capsys):
 
 RUN_ERRORS = [
     (["--backend", "rey"], "backend='rey' is unknown; accepted: local, rayserve, deployments"),
+    (["--stale-after", "-1"], "stale_after_s=-1.0 must be a number >= 0"),
+    (["--deadline", "0"], "deadline_s=0.0 must be None or a number > 0"),
     (["--policy", "AIDA"], "policy='AIDA' is unknown; did you mean 'AIAD'?"),
     (["--policy", "AIAD"], "backend=rayserve needs --address, Ray's dashboard, http://host:8265"),
     (["--policy", "AIAD", "--address", "here"], "address='here' must be an http:// or https:// address"),

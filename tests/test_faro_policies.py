@@ -1,4 +1,4 @@
-"""Faro's two editions and MArk: when they decide, on what, and that deciding is a pure function."""
+"""Faro, Faro as published and MArk: when and on what they decide, and that `decide` is pure."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
 
-EDITIONS = ["MArk", "Faro-Sum", "Faro-FairSum", "Faro-Fair", "Faro-Sum (paper)", "Faro-FairSum (paper)"]
+POLICIES = ["MArk", "Faro-Sum", "Faro-FairSum", "Faro-Fair", "Faro-Sum (paper)", "Faro-FairSum (paper)"]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def observation(traces):
     return cluster.observe()
 
 
-@pytest.mark.parametrize("name", EDITIONS)
+@pytest.mark.parametrize("name", POLICIES)
 def test_the_same_state_and_observation_give_the_same_plan(context, observation, name):
     policy = make(name, context)
     at = replace(observation, now_s=1500.0, minute=25) if "(paper)" in name or name == "MArk" else observation
@@ -56,7 +56,7 @@ def test_the_same_state_and_observation_give_the_same_plan(context, observation,
     assert plan_1.reason == plan_2.reason
 
 
-@pytest.mark.parametrize("name", [name for name in EDITIONS if name.startswith("Faro")])
+@pytest.mark.parametrize("name", [name for name in POLICIES if name.startswith("Faro")])
 def test_a_plan_fits_the_cluster_and_leaves_no_job_without_replicas(context, observation, name):
     policy = make(name, context)
     at = replace(observation, now_s=1500.0, minute=25) if "(paper)" in name else observation
@@ -66,31 +66,31 @@ def test_a_plan_fits_the_cluster_and_leaves_no_job_without_replicas(context, obs
     assert {PLANNED, HOLD} >= set(plan.reason)
 
 
-def test_our_edition_says_what_its_plan_rests_on(context, observation):
+def test_a_plan_of_faro_has_its_forecast_prediction_and_marginal_values(context, observation):
     policy = make("Faro-Sum", context)
     _, plan = policy.decide(policy.start(context.jobs), observation)
     assert np.all(plan.forecast_rps > 0)
     assert np.all(plan.predicted_tail_latency_s > 0)
     assert np.all(plan.marginal_value_down[~np.isnan(plan.marginal_value_down)] >= -1e-9), (
-        "taking a replica away never gains"
+        "removing a replica never gains"
     )
     assert np.all(plan.marginal_value_up[~np.isnan(plan.marginal_value_up)] <= 1)
 
 
-def test_the_paper_decides_at_one_minute_and_every_five_ours_every_minute(context):
+def test_faro_as_published_plans_every_five_minutes_and_ours_every_minute(context):
     paper, ours = make("Faro-Sum (paper)", context), make("Faro-Sum", context)
     ticks = np.arange(10.0, 1000.0, 10.0)
     assert [t for t in ticks if paper.is_long_term(t)] == [60.0, 300.0, 600.0, 900.0]
     assert [t for t in ticks if ours.is_long_term(t)][:4] == [10.0, 50.0, 110.0, 170.0]
 
 
-def test_a_move_that_costs_more_than_it_gains_is_not_made(context, observation):
+def test_a_change_that_costs_more_than_it_gains_is_not_made(context, observation):
     policy = tuned(context, switching_cost=1e9)
     _, plan = policy.decide(policy.start(context.jobs), observation)
     np.testing.assert_array_equal(plan.target, observation.target)
 
 
-def test_who_has_lost_most_is_served_first(context, observation):
+def test_deficit_weighting_serves_the_job_that_has_lost_most_first(context, observation):
     """Two jobs with the same requests and room for one of them."""
     fair = tuned(context, "Fair")
     table = UtilityTable.from_values(context.jobs[:2], [[0, 0.5, 0.9]] * 2, running=[1, 1])
@@ -99,12 +99,12 @@ def test_who_has_lost_most_is_served_first(context, observation):
         assert helped[first] == 2
 
 
-def test_without_losses_nothing_is_redressed():
+def test_without_losses_deficit_weighting_changes_nothing():
     table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.9], [0, 0.1, 0.2]])
     np.testing.assert_allclose(deficit_weighted(table, np.zeros(2), 1.0).value, table.value)
 
 
-def test_losses_are_counted_minute_by_minute_and_an_unknown_minute_loses_nothing(context, observation):
+def test_losses_add_up_by_minute_and_an_unknown_minute_loses_nothing(context, observation):
     state = make("Faro-Fair", context).start(context.jobs)
     seen = replace(observation, tail_latency_s=np.array([0.5, 1.44, np.inf, np.nan]))
     np.testing.assert_allclose(fold_minutes(state, seen).lost, [0.0, 0.5, 1.0, 0.0])
@@ -117,12 +117,12 @@ def test_a_policy_that_needs_a_forecaster_says_so(traces):
         make("Faro-Sun", PolicyContext(traces.jobs))
 
 
-def test_a_nowcast_of_a_whole_minute_is_its_count(context):
+def test_a_nowcast_of_a_complete_minute_is_its_count(context):
     now = nowcast(context.forecaster.start(), [100, 200, 300, 400], share=1.0)[:, :, 0]
     np.testing.assert_allclose(now, np.array([[100], [200], [300], [400]]) * np.ones((1, 100)), rtol=1e-3)
 
 
-def test_a_nowcast_trusts_the_count_more_the_more_of_the_minute_it_has_seen(context):
+def test_a_nowcast_follows_the_count_more_as_the_minute_proceeds(context):
     forecaster = context.forecaster.start()
     expected = forecaster.mean(1)[:, 0]
     off = [
@@ -132,7 +132,7 @@ def test_a_nowcast_trusts_the_count_more_the_more_of_the_minute_it_has_seen(cont
     assert off[0] > off[1] > off[2]
 
 
-def test_a_missing_count_leaves_the_forecast_as_it_is(context):
+def test_a_missing_count_does_not_change_the_forecast(context):
     forecaster = context.forecaster.start()
     now = nowcast(forecaster, np.full(4, np.nan), share=0.5)[:, 0, 0]
     np.testing.assert_allclose(now, forecaster.sample(1, 100)[:, :, 0].mean(axis=1))
@@ -145,10 +145,10 @@ def test_a_share_beyond_the_minute_is_refused(context):
 
 def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, context):
     day, draws = traces.workload(), draw(traces.workload(), 24)
-    refused = {
-        name: simulate(day, make(name, context), 13, draws=draws).refused.sum() for name in ("FairShare", "Faro-Sum")
+    dropped = {
+        name: simulate(day, make(name, context), 13, draws=draws).dropped.sum() for name in ("FairShare", "Faro-Sum")
     }
-    assert refused["Faro-Sum"] < refused["FairShare"]
+    assert dropped["Faro-Sum"] < dropped["FairShare"]
 
 
 @pytest.mark.slow
@@ -157,8 +157,8 @@ def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, context):
     [("MArk", 0.10), ("Faro-FairSum (paper)", 0.10), ("Faro-Fair (paper)", 0.10), ("Faro-Sum (paper)", 0.12)],
 )
 @pytest.mark.parametrize("replicas", [36, 32, 16])
-def test_the_papers_edition_loses_what_the_paper_lost(published_traces, replicas, policy, within):
-    """Here with the pooled autoregression: docs/comparison.md has the Bayesian one. Sum is further off, as told there."""
+def test_faro_as_published_loses_what_the_paper_reports(published_traces, replicas, policy, within):
+    """With the pooled autoregression; docs/comparison.md has the Bayesian forecaster, and why Sum deviates most."""
     context = policy_context(published_traces, report=lambda line: None)
     tables = compare(
         published_traces.workload(), {policy: make(policy, context)}, replicas, 2, limit=False, report=lambda line: None

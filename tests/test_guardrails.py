@@ -150,9 +150,9 @@ def test_when_the_policy_raises_the_loop_holds_and_warns():
 
 def test_when_the_policy_raises_the_fail_mode_can_be_a_fair_share():
     with pytest.warns(PolicyFailed):
-        assert Ticks(Failing((9, 9, 9)), guardrails=GuardrailConfig("fair-share")).after(observed([1, 1, 7], capacity=9))[
-            0
-        ] == [3, 3, 3]
+        assert Ticks(Failing((9, 9, 9)), guardrails=GuardrailConfig("fair-share")).after(
+            observed([1, 1, 7], capacity=9)
+        )[0] == [3, 3, 3]
 
 
 def test_a_failed_policy_keeps_its_previous_state():
@@ -297,12 +297,17 @@ def test_a_removed_job_gives_up_all_its_replicas_even_during_changes():
     ticks.after(with_present(observed([2, 4, 1]), True, True, True))
     observation = with_present(observed([2, 4, 1], now_s=120.0, changing=[False, True, False]), True, False, True)
     assert ticks.after(observation) == ([2, 0, 1], (HOLD, JOB_REMOVED, HOLD))
-    assert ticks.after(with_present(observed([2, 0, 1], now_s=180.0), True, False, True)) == ([2, 0, 1], (HOLD, HOLD, HOLD))
+    assert ticks.after(with_present(observed([2, 0, 1], now_s=180.0), True, False, True)) == (
+        [2, 0, 1],
+        (HOLD, HOLD, HOLD),
+    )
 
 
 def test_actions_carried_over_for_a_removed_job_do_not_block_other_jobs():
     ticks = Ticks(Wish((2, 2, 9)))
-    ticks.after(with_present(observed([2, 2, 2], capacity=8, now_s=60.0), True, True, True))  # 5 of its 9 are carried over
+    ticks.after(
+        with_present(observed([2, 2, 2], capacity=8, now_s=60.0), True, True, True)
+    )  # 5 of its 9 are carried over
     ticks.policy = Wish((8, 2, 4), attempts=1)
     assert ticks.after(with_present(observed([2, 2, 4], capacity=10, now_s=120.0), True, True, False))[0] == [8, 2, 0]
 

@@ -1,4 +1,4 @@
-"""Jobs that come and go in the simulated cluster: what becomes of their requests."""
+"""Requests of jobs that are added and removed in the simulated cluster."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ def cluster_of(per_min, lifetime, replicas, dispatch="round-robin"):
     return SimulatedCluster(workload, draws, 8, np.array([replicas]), serving_model, lifetimes=((0, *lifetime),)), draws
 
 
-def ask(cluster, now_s, replicas):
+def request(cluster, now_s, replicas):
     cluster.advance(now_s)
     cluster.apply(np.array([replicas]), NONE)
 
 
 @pytest.mark.parametrize("dispatch", ["round-robin", "least-outstanding"])
-def test_what_is_asked_of_a_job_before_it_is_there_is_refused(dispatch):
+def test_requests_for_a_job_before_it_exists_are_dropped(dispatch):
     cluster, draws = cluster_of([60, 60, 0], (120.0, np.inf), 0, dispatch)
-    ask(cluster, 120.0, 1)
+    request(cluster, 120.0, 1)
     cluster.finish()
     assert np.isinf(cluster.latency_s[draws.arrival_s < 119]).all()
 
 
-def test_a_few_requests_wait_for_the_first_replica_of_a_job_that_appears_and_are_all_served():
+def test_requests_wait_for_the_first_replica_of_a_new_job_and_are_all_served():
     cluster, draws = cluster_of([0, 60, 60, 0], (60.0, np.inf), 0)
-    ask(cluster, 60.0, 1)
+    request(cluster, 60.0, 1)
     cluster.finish()
     assert np.isfinite(cluster.latency_s).all()
-    first = draws.arrival_s < 65  # these waited for the 35 s of a cold start
+    first = draws.arrival_s < 65  # these waited for a cold start of 35 s
     assert (draws.arrival_s + cluster.latency_s)[first].min() >= 95.0
     assert len(np.unique(draws.arrival_s + cluster.latency_s)) == len(draws.arrival_s)  # one after another
 
 
-def test_who_waits_at_a_job_that_leaves_is_refused_and_who_is_served_is_served_to_the_end():
+def test_a_removed_job_drops_waiting_requests_and_finishes_those_in_service():
     cluster, draws = cluster_of([1200, 0], (0.0, 30.0), 1)
     cluster.advance(30.0)
-    inside = int(cluster.observe().queue[0])
+    inside = int(cluster.observe().ongoing[0])
     ended = int(np.sum(cluster.latency_s > 0))
     assert inside > 10
     cluster.apply(np.array([0]), NONE)
-    assert cluster.observe().queue[0] <= 4  # those that the replica holds
+    assert cluster.observe().ongoing[0] <= 4  # requests in the replica
     cluster.finish()
-    assert not cluster.observe().queue.any()
+    assert not cluster.observe().ongoing.any()
     assert (np.isinf(cluster.latency_s) | (cluster.latency_s > 0)).all()
     served = np.isfinite(cluster.latency_s)
     assert ended < len(draws.arrival_s)
@@ -58,7 +58,7 @@ def test_who_waits_at_a_job_that_leaves_is_refused_and_who_is_served_is_served_t
     assert np.isinf(cluster.latency_s[draws.arrival_s > 30.0]).all()
 
 
-def test_a_job_is_seen_from_its_beginning_to_its_end():
+def test_a_job_is_present_from_its_beginning_to_its_end():
     cluster, _ = cluster_of([0, 0, 0], (60.0, 120.0), 0)
     seen = []
     for now_s in (0.0, 59.0, 60.0, 119.0, 120.0):

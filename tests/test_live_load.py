@@ -199,7 +199,7 @@ def test_a_single_policy_has_no_pair_to_compare():
     assert len(pairs(alone)) == 0
     assert ranking_distance(alone) == 0
     more = dict.fromkeys(("failed", "unsent", "noisy_host", "background_cpu", "niced_cpu"), 0) | {"requests": 10}
-    assert "no ranking is claimed" in draw.caption(alone.assign(lost_utility=0.5, **more), 2.0)
+    assert "no ranking is claimed" in draw.live_caption(alone.assign(lost_utility=0.5, scale=2.0, **more))
 
 
 def test_a_pair_is_decided_only_if_both_environments_are_certain():

@@ -1,4 +1,4 @@
-"""The platforms' own guardrails, checked against worked examples of their documentation and against their stated limits."""
+"""The platforms' own autoscalers, against worked examples of their documentation and their stated limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def hpa(target, pods, *, starting=0, now_s=15.0, state=None):
     return int(plan.target[0]), state
 
 
-def test_hpa_asks_for_the_pods_that_bring_the_utilisation_to_80_percent():
+def test_hpa_requests_the_pods_that_bring_the_utilisation_to_80_percent():
     assert hpa(8, 7.99)[0] == 10  # 8 x (1.0 / 0.8)
     assert hpa(4, 3.7)[0] == 5  # 4 x (0.925 / 0.8) = 4.6
 
@@ -39,12 +39,12 @@ def test_hpa_does_nothing_within_ten_percent_of_its_target():
     assert hpa(10, 7.3)[0] == 10
 
 
-def test_a_pod_is_never_busier_than_wholly_so_hpa_grows_by_at_most_a_quarter():
+def test_hpa_grows_by_at_most_a_quarter_as_utilisation_is_at_most_one():
     assert hpa(8, 80)[0] == 10
 
 
-def test_pods_that_start_count_as_idle_so_hpa_does_not_ask_for_them_twice():
-    assert hpa(10, 8, starting=2)[0] == 10  # 8 wholly busy of 8 that run: 10, and 2 are on their way
+def test_starting_pods_count_as_idle_so_hpa_does_not_request_them_twice():
+    assert hpa(10, 8, starting=2)[0] == 10  # 8 of 8 running pods are busy: 10 are needed, and 2 are starting
 
 
 def test_hpa_shrinks_only_to_the_highest_recommendation_of_five_minutes():
@@ -58,7 +58,7 @@ def test_hpa_shrinks_only_to_the_highest_recommendation_of_five_minutes():
     assert path[-1] == 2
 
 
-def test_hpa_without_a_metric_does_nothing_even_if_it_wanted_to_shrink_before():
+def test_hpa_does_nothing_without_a_metric_even_after_wanting_to_shrink():
     state, target = None, 10
     for tick in range(1, 60):
         target, state = hpa(target, 1.0 if tick < 10 else np.nan, now_s=15.0 * tick, state=state)
@@ -80,7 +80,7 @@ def ray_serve(queues, target=2):
     return targets
 
 
-def test_ray_serve_holds_two_ongoing_requests_a_replica_after_thirty_seconds():
+def test_ray_serve_keeps_two_ongoing_requests_per_replica_after_30_seconds():
     assert ray_serve([20, 20, 20, 20]) == [2, 2, 10, 10]
 
 
@@ -88,7 +88,7 @@ def test_ray_serve_averages_over_thirty_seconds():
     assert ray_serve([20, 8, 2])[-1] == 5
 
 
-def test_one_quiet_look_ends_ray_serves_waiting_to_grow():
+def test_one_observation_below_the_target_resets_ray_serves_delay_to_grow():
     assert ray_serve([8, 0, 0, 8, 8, 0, 0]) == [2] * 7
 
 
@@ -98,13 +98,13 @@ def test_ray_serve_shrinks_after_ten_minutes_of_wanting_fewer():
     assert targets[59:] == [2] * 2
 
 
-def test_ray_serve_takes_missing_queues_as_unknown_not_as_empty():
+def test_ray_serve_reads_missing_counts_as_unknown_not_as_zero():
     assert ray_serve([np.nan] * 100, target=6) == [6] * 100
     assert ray_serve([20, np.nan, 20])[-1] == 10
 
 
 @pytest.mark.parametrize("policy", [HPA(), RayServe()], ids=lambda policy: policy.name)
-def test_targets_stay_within_a_jobs_bounds(policy):
+def test_targets_stay_within_the_bounds_of_a_job(policy):
     job = (Job("a", service_time_s=0.1, min_replicas=2, max_replicas=6),)
     for load, bound in ((50.0, 6), (0.01, 2)):
         state, target = policy.start(job), 4

@@ -1,5 +1,6 @@
 """Recommendations: replicas with reasons, the capacity that the SLOs need, and exit statuses."""
 
+import functools
 import json
 
 import numpy as np
@@ -14,10 +15,11 @@ from faro_lib.control import run
 from faro_lib.forecast.oracle import Oracle
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.recommend.capacity import busiest, capacity_range, knee, required_cores
+from faro_lib.recommend import recommendation
 from faro_lib.recommend.load_history import History, history_from_csv, history_from_journal, history_of
 from faro_lib.recommend.now import advise
 from faro_lib.recommend.recommendation import recommend
+from faro_lib.recommend.sizing import busiest, capacity_range, knee, required_cores
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.readers import read_jobs
@@ -26,6 +28,14 @@ from faro_lib.workload.tables import traces_frame
 
 JOBS = (Job("busy"), Job("idle"))
 STEADY = np.tile([[1200.0], [60.0]], 30)  # 20 and 1 requests a second
+
+
+@pytest.fixture(scope="module", autouse=True)
+def measured_once():
+    """Latencies of the same jobs are measured once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recommendation, "measure", functools.cache(recommendation.measure))
+        yield
 
 
 def oracle(counts=STEADY, jobs=JOBS):

@@ -1,4 +1,4 @@
-"""What must hold in the simulated cluster whatever is asked of it."""
+"""Properties of the simulated cluster that hold for every schedule."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from schedules import Schedule, schedules
 
 from faro_lib.policies import AIAD, FairShare, Oneshot
 from faro_lib.simulate import TRIAL_SEEDS, Draws, ServingModel, SimulatedCluster, draw, simulate
-from faro_lib.simulate.latencies import percentile_of
+from faro_lib.simulate.latencies import quantile_of
 from faro_lib.simulate.pods import CHECK_S
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.arrivals import sample_arrivals
 from faro_lib.workload.jobs import MINUTE_S
 
-PHYSICS = [
+SERVING_MODELS = [
     ServingModel(),
     ServingModel(dispatch="least-outstanding"),
     ServingModel(queue_limit=3, max_ongoing_requests=2),
@@ -29,16 +29,16 @@ BUSY = Workload((Job("a"), Job("b"), Job("c")), np.random.default_rng(5).integer
 
 
 @settings(max_examples=60, deadline=None)
-@given(schedules(), st.sampled_from(PHYSICS))
-def test_a_request_is_served_or_refused_and_none_is_left_inside(schedule, serving_model):
+@given(schedules(), st.sampled_from(SERVING_MODELS))
+def test_every_request_is_either_served_or_dropped(schedule, serving_model):
     draws = schedule.draws()
     cluster, _ = schedule.run(draws, serving_model)
     served = np.isfinite(cluster.latency_s)
-    assert cluster.observe().queue.sum() == 0
+    assert cluster.observe().ongoing.sum() == 0
     fastest_s = draws.router_in_s + draws.service_s + draws.router_out_s
     assert (cluster.latency_s[served] >= fastest_s[served] - 1e-9).all()
     assert np.isposinf(cluster.latency_s[~served]).all()
-    ended = cluster._serving.station.finished.sum(axis=1)  # those that ended within the minutes of the workload
+    ended = cluster._serving.station.finished.sum(axis=1)  # requests that ended within the minutes of the workload
     assert (ended <= np.diff(draws.first)).all()
 
 
@@ -46,10 +46,10 @@ def test_a_request_is_served_or_refused_and_none_is_left_inside(schedule, servin
 @given(schedules())
 def test_pods_never_exceed_the_capacity_at_any_check(schedule):
     schedule = dataclasses.replace(schedule, tick_s=int(CHECK_S))
-    turns = int(len(schedule.counts) * MINUTE_S / CHECK_S) - 1
-    wanted = [schedule.wanted[min(turn, len(schedule.wanted) - 1)] for turn in range(turns)]
-    drop = [schedule.drop[min(turn, len(schedule.drop) - 1)] for turn in range(turns)]
-    schedule = dataclasses.replace(schedule, wanted=wanted, drop=drop, attempts=[5] * turns)
+    ticks = int(len(schedule.counts) * MINUTE_S / CHECK_S) - 1
+    wanted = [schedule.wanted[min(tick, len(schedule.wanted) - 1)] for tick in range(ticks)]
+    drop = [schedule.drop[min(tick, len(schedule.drop) - 1)] for tick in range(ticks)]
+    schedule = dataclasses.replace(schedule, wanted=wanted, drop=drop, attempts=[5] * ticks)
     used = []
     advance = SimulatedCluster.advance
 
@@ -62,7 +62,7 @@ def test_pods_never_exceed_the_capacity_at_any_check(schedule):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SimulatedCluster, "advance", watched)
         schedule.run(schedule.draws())
-    assert len(used) > turns
+    assert len(used) > ticks
     assert max(used) <= schedule.capacity_tenths
 
 
@@ -74,10 +74,10 @@ def test_targets_never_exceed_the_capacity(schedule):
 
 
 @settings(max_examples=20, deadline=None)
-@given(schedules(), st.sampled_from(PHYSICS))
-def test_a_job_in_company_fares_as_it_does_alone_while_the_capacity_does_not_bind(schedule, serving_model):
+@given(schedules(), st.sampled_from(SERVING_MODELS))
+def test_jobs_do_not_affect_each_other_while_the_capacity_is_ample(schedule, serving_model):
     alone_jobs = len(schedule.tenths)
-    ample = sum(schedule.tenths) * 10  # room for six active replicas a job and as many idle ones
+    ample = sum(schedule.tenths) * 10  # room for six active and six idle replicas per job
     schedule = dataclasses.replace(schedule, spare_tenths=ample)
     draws = schedule.draws()
     cluster, _ = schedule.run(draws, serving_model)
@@ -100,7 +100,7 @@ def test_a_job_in_company_fares_as_it_does_alone_while_the_capacity_does_not_bin
 
 @dataclasses.dataclass(frozen=True)
 class Shuffled(Draws):
-    """Draws of one job that shuffles as it did when it was number `as_job` among others."""
+    """Draws of one job that shuffles its replicas as job number `as_job` does."""
 
     as_job: int = 0
 
@@ -122,7 +122,7 @@ def test_another_seed_gives_other_results():
 
 
 @pytest.mark.parametrize("policy", [FairShare(), AIAD(), Oneshot()], ids=lambda policy: policy.name)
-def test_policies_that_share_draws_meet_the_very_same_requests(policy):
+def test_policies_that_share_draws_receive_the_same_requests(policy):
     draws = draw(BUSY, 24)
     before = [getattr(draws, field.name).copy() for field in dataclasses.fields(Draws)[:-1]]
     shared = simulate(BUSY, policy, 9, draws=draws)
@@ -133,7 +133,7 @@ def test_policies_that_share_draws_meet_the_very_same_requests(policy):
     np.testing.assert_array_equal(shared.dropped, fresh.dropped)
 
 
-def test_a_request_that_meets_nobody_takes_its_own_time_under_every_policy():
+def test_a_request_that_meets_no_other_takes_its_own_service_times():
     light = Workload((Job("a"),), [[1] * 10])
     draws = draw(light, 24)
     for replicas in (1, 3):
@@ -165,7 +165,7 @@ def test_arrivals_are_those_of_the_published_rule(by_minute, seed):
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.0, 1.0), st.integers(0, 2**31))
-def test_with_ample_replicas_exactly_the_requests_whose_coin_is_below_the_drop_rate_are_refused(rate, seed):
+def test_with_ample_replicas_a_request_is_dropped_if_its_coin_is_below_the_rate(rate, seed):
     workload = Workload((Job("a"),), [[300, 300]])
     draws = draw(workload, seed)
     cluster = SimulatedCluster(workload, draws, 20, np.array([20]))
@@ -185,22 +185,22 @@ def test_a_run_counts_every_request_once():
 @given(
     st.lists(st.floats(0.01, 100), min_size=1, max_size=40), st.integers(0, 5), st.sampled_from([0.5, 0.9, 0.99, 1.0])
 )
-def test_a_percentile_interpolates_as_numpy_does_and_is_infinite_as_soon_as_a_refusal_has_weight(served, refused, q):
-    values = np.random.default_rng(0).permutation(np.array(served + [np.inf] * refused))
+def test_a_quantile_interpolates_like_numpy_and_is_infinite_if_a_drop_has_weight(served, dropped, q):
+    values = np.random.default_rng(0).permutation(np.array(served + [np.inf] * dropped))
     position = q * (len(values) - 1)
     if np.ceil(position) > len(served) - 1:
-        assert percentile_of(values, q) == np.inf
+        assert quantile_of(values, q) == np.inf
     else:
         finite_stand_in = np.where(np.isinf(values), 1e6, values)
-        assert percentile_of(values, q) == pytest.approx(np.quantile(finite_stand_in, q), rel=1e-9)
+        assert quantile_of(values, q) == pytest.approx(np.quantile(finite_stand_in, q), rel=1e-9)
 
 
-def test_a_cluster_that_nobody_needs_any_more_frees_its_requests_at_once():
+def test_an_unreferenced_cluster_frees_its_requests_at_once():
     workload = Workload((Job("a"),), [[10]])
     cluster = SimulatedCluster(workload, draw(workload, 24), 2, np.array([1]))
     cluster.finish()
     latency_s = weakref.ref(cluster.latency_s)
-    gc.disable()  # a cycle would wait for the collector, and hold gigabytes meanwhile
+    gc.disable()  # a reference cycle would keep gigabytes until the next collection
     try:
         del cluster
         assert latency_s() is None
@@ -208,7 +208,7 @@ def test_a_cluster_that_nobody_needs_any_more_frees_its_requests_at_once():
         gc.enable()
 
 
-def test_capacity_that_is_taken_away_shows_in_the_next_observation():
+def test_a_capacity_step_shows_in_the_next_observation():
     workload = Workload((Job("a"),), [[10, 10]])
     cluster = SimulatedCluster(workload, draw(workload, 24), 8, np.array([2]), capacity_steps=((30.0, 5.0),))
     cluster.advance(20.0)
@@ -218,14 +218,14 @@ def test_capacity_that_is_taken_away_shows_in_the_next_observation():
 
 
 def test_an_unknown_dispatch_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"dispatch='random'.*router, least-outstanding"):
+    with pytest.raises(ValueError, match=r"dispatch='random'.*round-robin, least-outstanding"):
         ServingModel(dispatch="random")
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("queue_limit", -1), ("max_ongoing_requests", 0), ("max_ongoing_requests", 1.5)]
 )
-def test_places_that_make_no_sense_are_refused_by_name(field, value):
+def test_invalid_limits_of_a_serving_model_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"{field}={value} must be a whole number"):
         ServingModel(**{field: value})
 
@@ -241,7 +241,7 @@ def test_a_run_without_seed_and_draws_is_refused():
 
 
 def test_a_schedule_reaches_the_cases_that_matter():
-    """The strategy's examples would prove little if pods never waited and queues never overflowed."""
+    """The examples would prove little if pods never waited and queues never overflowed."""
     schedule = Schedule(
         counts=[[1200, 1200]] * 2,
         tenths=[10, 10],

@@ -10,7 +10,7 @@ from schedules import Schedule, schedules
 
 
 def run_plainly(schedule: Schedule, draws):
-    """The same requests and wishes in the plain simulator: (cluster, latency of every request)."""
+    """The schedule in the plain simulator: (cluster, latency of every request)."""
     columns = (draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
     requests = [reference.Request(*row) for row in zip(*(column.tolist() for column in columns))]
     plain = reference.Cluster(
@@ -19,8 +19,8 @@ def run_plainly(schedule: Schedule, draws):
         schedule.capacity_tenths,
         schedule.initial,
         [
-            (schedule.tick_s * (turn + 1), wanted, drop, attempts)
-            for turn, (wanted, drop, attempts) in enumerate(zip(schedule.wanted, schedule.drop, schedule.attempts))
+            (schedule.tick_s * (tick + 1), wanted, drop, attempts)
+            for tick, (wanted, drop, attempts) in enumerate(zip(schedule.wanted, schedule.drop, schedule.attempts))
         ],
         [draws.shuffler(job).permutation for job in range(len(schedule.tenths))],
     )
@@ -36,9 +36,9 @@ def assert_equal_to_the_last_request(schedule: Schedule):
         observed = step.observation
         assert observed.now_s == seen.now_s
         assert observed.running.tolist() == seen.running
-        assert observed.idle.tolist() == seen.terminating
+        assert observed.terminating.tolist() == seen.terminating
         assert observed.changing.tolist() == seen.changing
-        assert observed.queue.tolist() == seen.ongoing
+        assert observed.ongoing.tolist() == seen.ongoing
         np.testing.assert_allclose(observed.mean_latency_s, seen.mean_latency_s, rtol=1e-9)
         assert step.target.tolist() == target
     np.testing.assert_array_equal(cluster.latency_s, latency_s)
@@ -53,11 +53,11 @@ def test_every_request_fares_as_in_the_plain_simulator(schedule):
 @pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(schedules())
-def test_every_request_fares_as_in_the_plain_simulator_in_many_more_cases(schedule):
+def test_every_request_fares_as_in_the_plain_simulator_in_more_cases(schedule):
     assert_equal_to_the_last_request(schedule)
 
 
-def test_replicas_that_were_asked_for_before_the_end_still_come_while_the_last_requests_are_served():
+def test_replicas_requested_before_the_end_still_start_after_it():
     schedule = Schedule(
         counts=[[1000]],
         tenths=[10],
@@ -74,7 +74,7 @@ def test_replicas_that_were_asked_for_before_the_end_still_come_while_the_last_r
     assert steps[-1].observation.running.tolist() == [1]
 
 
-def test_a_replica_that_finds_no_pod_waits_until_an_idle_one_of_another_job_is_collected():
+def test_a_replica_without_cores_waits_until_another_jobs_idle_pod_is_collected():
     schedule = Schedule(
         counts=[[300, 300]] * 3,
         tenths=[10, 10],
@@ -89,11 +89,11 @@ def test_a_replica_that_finds_no_pod_waits_until_an_idle_one_of_another_job_is_c
     assert_equal_to_the_last_request(schedule)
     _, steps = schedule.run(schedule.draws())
     more = [step.observation.now_s for step in steps if step.observation.running[0] == 2]
-    # Asked for at 20 s; the pod is idle from then on, collected at 50 s, found by the retry of 50 s, ready 35 s later.
+    # Requested at 20 s; the pod is idle from then on, collected at 50 s, the retry at 50 s succeeds, ready 35 s later.
     assert more[0] == 90.0
 
 
-def test_of_several_idle_pods_the_one_that_has_been_idle_longest_is_taken_again():
+def test_the_pod_that_has_been_idle_longest_is_reused_first():
     wanted = [[3, 1]] + [[2, 1]] * 2 + [[1, 1]] + [[2, 1]] * 2 + [[2, 2]] * 11
     schedule = Schedule(
         counts=[[300, 300]] * 3,
@@ -109,5 +109,5 @@ def test_of_several_idle_pods_the_one_that_has_been_idle_longest_is_taken_again(
     assert_equal_to_the_last_request(schedule)
     _, steps = schedule.run(schedule.draws())
     idle = {step.observation.now_s: int(step.observation.terminating[0]) for step in steps}
-    # Idle from 20 s and from 40 s; one taken at 50 s. The other would go at 50 s or at 70 s: it is still there at 70 s.
+    # Idle from 20 s and from 40 s; one is reused at 50 s. The other exists until 70 s only if it is the younger one.
     assert [idle[at_s] for at_s in (30.0, 50.0, 60.0, 70.0, 80.0)] == [1, 2, 1, 1, 0]

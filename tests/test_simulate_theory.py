@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import exp, factorial, log
 
 import numpy as np
@@ -14,20 +15,22 @@ from faro_lib.workload.jobs import MINUTE_S
 
 SEED = 7
 REQUESTS = 1_000_000
-ONE_QUEUE = ServingModel(
-    queue_limit=100_000, max_ongoing_requests=1
-)  # no queue but the dispatcher's: first come, first served
+# Only the dispatcher has a queue: first come, first served.
+ONE_QUEUE = ServingModel(queue_limit=100_000, max_ongoing_requests=1)
 NO_QUEUE = ServingModel(dispatch="least-outstanding", max_ongoing_requests=1)
 
 
+@cache
 def exponential(mean_s):
     return lambda rng, n: rng.exponential(mean_s, n)
 
 
+@cache
 def constant(mean_s):
     return lambda rng, n: np.full(n, mean_s)
 
 
+@cache  # two tests share the M/M/1 queue
 def run_queue(rate_rps, service, servers, serving_model=ONE_QUEUE, requests=REQUESTS):
     """Poisson arrivals, no router: (latency, service) of every request once the queue is warm."""
     rng = np.random.default_rng(SEED)
@@ -60,7 +63,7 @@ def test_time_in_an_mm1_queue_is_exponential():
 
 
 @pytest.mark.parametrize(("servers", "rho"), [(2, 0.6), (4, 0.8), (10, 0.85)])
-def test_in_an_mmc_queue_erlangs_share_waits_and_its_wait_is_exponential(servers, rho):
+def test_in_an_mmc_queue_the_erlang_c_share_waits_exponentially_long(servers, rho):
     load = rho * servers
     latency_s, service_s = run_queue(load, exponential(1.0), servers)
     wait_s = latency_s - service_s
@@ -93,7 +96,7 @@ def test_waits_in_an_mdc_queue_follow_the_exact_distribution(servers, rho):
         assert share == pytest.approx(float(mdc_wait_cdf(wait, rho, servers)), abs=0.01)
 
 
-def test_a_single_server_waits_as_pollaczek_and_khinchine_say():
+def test_waits_in_an_mg1_queue_follow_pollaczek_and_khinchine():
     service = ServiceTime(0.6, 0.3, 0.5)
     mean_s, rho = service.mean_s, 0.6
 
@@ -108,15 +111,15 @@ def test_a_single_server_waits_as_pollaczek_and_khinchine_say():
 
 
 @pytest.mark.parametrize("service", [exponential(1.0), constant(1.0)], ids=["exponential", "constant"])
-def test_without_a_queue_erlangs_share_is_refused_whatever_the_service_times(service):
+def test_without_a_queue_the_erlang_b_share_is_dropped_for_any_service_times(service):
     latency_s, _ = run_queue(3.0, service, 4, NO_QUEUE)
     assert np.isinf(latency_s).mean() == pytest.approx(erlang_b(3.0, 4), rel=0.02)
 
 
-def test_one_replica_behind_the_router_is_an_mm1k_queue_of_its_places_the_one_held_and_one_beyond_the_limit():
+def test_one_replica_behind_the_router_is_an_mm1k_queue():
     rho, serving_model = 1.2, ServingModel(queue_limit=5, max_ongoing_requests=4)
     latency_s, _ = run_queue(rho, exponential(1.0), 1, serving_model)
-    k = 4 + 1 + (5 + 1)  # "more than 5 waiting" lets a sixth in; the request in the dispatcher's hands is not counted
+    k = 4 + 1 + (5 + 1)  # "more than 5 waiting" lets a sixth in; the request held by the dispatcher is not counted
     assert np.isinf(latency_s).mean() == pytest.approx((1 - rho) * rho**k / (1 - rho ** (k + 1)), rel=0.02)
     served_s = latency_s[np.isfinite(latency_s)]
     states = rho ** np.arange(k + 1)
@@ -125,7 +128,7 @@ def test_one_replica_behind_the_router_is_an_mm1k_queue_of_its_places_the_one_he
     assert served_s.mean() == pytest.approx(inside / accepted_rps, rel=0.02)  # Little's law
 
 
-def test_a_service_time_has_the_moments_that_it_says():
+def test_a_service_time_has_its_stated_moments():
     normals = np.random.default_rng(SEED).standard_normal(2_000_000)
     service = ServiceTime(0.422472, 0.0793016, 0.0685808)
     service.from_normals(normals)

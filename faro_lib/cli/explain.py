@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from faro_lib.cli.shared import milliseconds, text_table
+from faro_lib.cli.shared import milliseconds, option, text_table
 
 
 def explain(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run`.")],
-    at: Annotated[float | None, typer.Option(help="Seconds since the run began.  [default: the last decision]")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per job.")] = False,
+    at: Annotated[float | None, option("Seconds since the run began.", default="the last decision")] = None,
+    as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
     """Explain a past decision of `faro run`, job by job: observations, predictions, the plan and its reasons."""
     from faro_lib.control.explanation import explained, tick_at
@@ -43,7 +43,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "drop": f"{row['drop']:.0%}",
         "observed/s": _number(row["observed_rps"], ".1f"),
         "forecast/s": _number(row["forecast_rps"], ".1f"),
-        "observed latency": milliseconds(row["observed_tail_latency_s"]),
+        "observed latency": milliseconds(row["observed_tail_latency_s"], "dropped"),
         "predicted": milliseconds(row["predicted_tail_latency_s"]),
         "SLO": milliseconds(row["slo_s"]),
         "value of +1": _number(row["marginal_value_up"], "+.3f"),

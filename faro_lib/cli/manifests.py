@@ -6,38 +6,30 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from faro_lib.cli.shared import DEFAULT_POLICY, Jobs, Policy
+from faro_lib.cli.shared import DEFAULT_POLICY, Policy, option
 
 
 def manifests(
-    jobs: Jobs,
-    out: Annotated[str, typer.Option(help="Folder to write to, for `kubectl apply -k`.")] = "manifests",
-    backend: Annotated[str, typer.Option(help="rayserve (KubeRay) or deployments (any model server).")] = "rayserve",
-    namespace: Annotated[str, typer.Option(help="Namespace of all objects.")] = "faro",
-    name: Annotated[str, typer.Option(help="Name of the RayService and of the FaroPlan.")] = "faro",
-    image: Annotated[
-        str, typer.Option(help="Image of the controller and of the replicas (cluster/Dockerfile).")
-    ] = "faro:local",
+    jobs: Annotated[str, option("Table of jobs, a .yaml file that says how each job is served.")],
+    out: Annotated[str, option("Folder to write to, for `kubectl apply -k`.")] = "manifests",
+    backend: Annotated[str, option("rayserve (KubeRay) or deployments (any model server).")] = "rayserve",
+    namespace: Annotated[str, option("Namespace of all objects.")] = "faro",
+    name: Annotated[str, option("Name of the RayService and of the FaroPlan.")] = "faro",
+    image: Annotated[str, option("Image of controller and replicas (cluster/Dockerfile).")] = "faro:local",
     policy: Policy = DEFAULT_POLICY,
-    tick: Annotated[float, typer.Option(help="Seconds between ticks.")] = 60.0,
-    dry: Annotated[bool, typer.Option("--dry-run", help="The controller prints its plans and scales nothing.")] = False,
-    workers: Annotated[int, typer.Option(help="Number of Ray workers.")] = 2,
-    worker_cores: Annotated[int, typer.Option(help="Cores per worker, as Ray counts them.")] = 4,
-    worker_memory: Annotated[float, typer.Option(help="GiB of memory per worker.")] = 8.0,
+    tick: Annotated[float, option("Seconds between ticks.")] = 60.0,
+    dry: Annotated[bool, option("The controller prints its plans and scales nothing.", "--dry-run")] = False,
+    workers: Annotated[int, option("Number of Ray workers.")] = 2,
+    worker_cores: Annotated[int, option("Cores per worker, as Ray counts them.")] = 4,
+    worker_memory: Annotated[float, option("GiB of memory per worker.")] = 8.0,
     worker_cpu: Annotated[
         float | None,
-        typer.Option(
-            help="CPU request per worker; less than its cores where replicas mostly wait.  [default: its cores]"
-        ),
+        option("CPU request per worker, less where replicas mostly wait.", default="its cores"),
     ] = None,
-    ray_version: Annotated[
-        str | None, typer.Option(help="Version of Ray in the image.  [default: the installed one]")
-    ] = None,
-    prometheus: Annotated[str, typer.Option(help="DeploymentRef of Prometheus, for backend deployments.")] = "",
+    ray_version: Annotated[str | None, option("Version of Ray in the image.", default="the installed one")] = None,
+    prometheus: Annotated[str, option("Address of Prometheus, for backend deployments.")] = "",
     service_monitor: Annotated[
-        bool, typer.Option("--service-monitor", help="Add a ServiceMonitor for the Prometheus operator.")
+        bool, option("Add a ServiceMonitor (Prometheus operator).", "--service-monitor")
     ] = False,
 ) -> None:
     """Write Kubernetes manifests for kustomize, without any Secret.

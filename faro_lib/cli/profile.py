@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-import typer
-
-from faro_lib.cli.shared import Address, ServeAddress, say
+from faro_lib.cli.shared import Address, ServeAddress, option, say
 
 
 def profile(
-    jobs: Annotated[str, typer.Option(help="Table of jobs, a .yaml file; the measurements are written into it.")],
-    backend: Annotated[str, typer.Option(help="local (starts Ray on this machine) or rayserve.")] = "local",
+    jobs: Annotated[str, option("Table of jobs, a .yaml file; the measurements are written into it.")],
+    backend: Annotated[str, option("local (starts Ray on this machine) or rayserve.")] = "local",
     address: Address = None,
     serve_address: ServeAddress = None,
-    requests: Annotated[int, typer.Option(help="Requests to each job, sent one at a time.")] = 200,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Print the measurements, and change no file.")] = False,
+    requests: Annotated[int, option("Requests to each job, sent one at a time.")] = 200,
+    dry: Annotated[bool, option("Print the measurements, and change no file.", "--dry-run")] = False,
 ) -> None:
     """Measure service times (mean and squared coefficient of variation) and start times; write them into the table."""
     from faro_lib.rayserve.backend import serving

@@ -6,9 +6,16 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from faro_lib.cli.shared import OptionalJobs, Plugins, Prometheus, PrometheusToken, milliseconds, say, text_table
+from faro_lib.cli.shared import (
+    OptionalJobs,
+    Plugins,
+    Prometheus,
+    PrometheusToken,
+    milliseconds,
+    option,
+    say,
+    text_table,
+)
 
 if TYPE_CHECKING:
     from faro_lib.recommend.load_history import History
@@ -18,30 +25,24 @@ OUT_OF_REACH = 3  # exit status: this capacity does not meet the SLOs
 
 
 def recommend(
-    workload: Annotated[str | None, typer.Option(help="Counts from a CSV: minute, job, requests[, day].")] = None,
+    workload: Annotated[str | None, option("Counts from a CSV: minute, job, requests[, day].")] = None,
     prometheus: Prometheus = None,
     prometheus_token: PrometheusToken = None,
-    query: Annotated[str | None, typer.Option(help="PromQL for requests per minute, one series per job.")] = None,
-    label: Annotated[str | None, typer.Option(help="Label of the series that names the job.")] = None,
-    hours: Annotated[int | None, typer.Option(help="Length of the history from Prometheus.  [default: 24]")] = None,
-    journal: Annotated[str | None, typer.Option(help="Counts from a journal of `faro run`.")] = None,
+    query: Annotated[str | None, option("PromQL for requests per minute, one series per job.")] = None,
+    label: Annotated[str | None, option("Label of the series that names the job.")] = None,
+    hours: Annotated[int | None, option("Length of the history from Prometheus.", default="24")] = None,
+    journal: Annotated[str | None, option("Counts from a journal of `faro run`.")] = None,
     jobs: OptionalJobs = None,
-    capacity: Annotated[int | None, typer.Option(help="Cores of the cluster.  [default: what the SLOs need]")] = None,
-    curve: Annotated[bool, typer.Option("--curve", help="Replay the last day at several capacities.")] = False,
-    max_violation_rate: Annotated[float, typer.Option(help="Accepted share of requests that miss their SLO.")] = 0.01,
-    objective: Annotated[str, typer.Option(help="Objective that the allocation maximises.")] = "Sum",
-    forecaster: Annotated[
-        str | None, typer.Option(help="Name of the forecaster.  [default: ar; persistence for a single day]")
-    ] = None,
-    dispatch: Annotated[
-        str, typer.Option(help="least-outstanding, or round-robin (as in the paper).")
-    ] = "least-outstanding",
-    at: Annotated[
-        int | None, typer.Option(help="Decide after this minute of the last day.  [default: at its end]")
-    ] = None,
+    capacity: Annotated[int | None, option("Cores of the cluster.", default="what the SLOs need")] = None,
+    curve: Annotated[bool, option("Replay the last day at several capacities.", "--curve")] = False,
+    max_violation_rate: Annotated[float, option("Accepted share of requests that miss their SLO.")] = 0.01,
+    objective: Annotated[str, option("Objective that the allocation maximises.")] = "Sum",
+    forecaster: Annotated[str | None, option("Forecaster.", default="ar; persistence for a single day")] = None,
+    dispatch: Annotated[str, option("least-outstanding, or round-robin (as in the paper).")] = "least-outstanding",
+    at: Annotated[int | None, option("Decide after this minute of the last day.", default="at its end")] = None,
     plugin: Plugins = None,
-    plot: Annotated[str | None, typer.Option(help="Draw the curve into this .png or .html file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    plot: Annotated[str | None, option("Draw the curve into this .png or .html file.")] = None,
+    as_json: Annotated[bool, option("Print one JSON object instead of a table.", "--json")] = False,
 ) -> int:
     """Recommend replicas for each job, with forecasts (80 % prediction intervals), predicted latencies and reasons.
 

@@ -10,10 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from faro_lib.cli.backends import Backend
-from faro_lib.cli.shared import DEFAULT_POLICY, Address, Policy, Prometheus, PrometheusToken, ServeAddress, say
+from faro_lib.cli.shared import DEFAULT_POLICY, Address, Policy, Prometheus, PrometheusToken, ServeAddress, option, say
 
 if TYPE_CHECKING:
     from faro_lib.control import Step
@@ -21,49 +19,31 @@ if TYPE_CHECKING:
     from faro_lib.policies import Cluster, PolicyContext
     from faro_lib.workload import Job
 
-STALLED_S = (
-    120.0  # without a tick or a failure, beyond five ticks, before the health check fails; a call takes up to 60 s
-)
+STALLED_S = 120.0  # without a tick or a failure the health check fails, five ticks later; one call takes up to 60 s
 
 
 def run(
-    jobs: Annotated[str, typer.Option(help="Table of jobs, .yaml or .csv; a .yaml says how each job is served.")],
-    backend: Annotated[
-        str, typer.Option(help="local (starts Ray on this machine), rayserve, or deployments (Kubernetes).")
-    ] = "rayserve",
+    jobs: Annotated[str, option("Table of jobs, .yaml or .csv; a .yaml says how each job is served.")],
+    backend: Annotated[str, option("local (starts Ray here), rayserve, or deployments.")] = "rayserve",
     address: Address = None,
     serve_address: ServeAddress = None,
     policy: Policy = DEFAULT_POLICY,
-    history: Annotated[
-        str | None, typer.Option(help="CSV of counts to fit the forecaster to: minute, job, requests[, day].")
-    ] = None,
-    forecaster: Annotated[str, typer.Option(help="Forecaster that is fitted to --history.")] = "ar",
-    apply: Annotated[bool, typer.Option("--apply", help="Scale the jobs. Without it plans are only printed.")] = False,
-    journal: Annotated[
-        str | None, typer.Option(help="File of observations and plans; a run resumes from an existing one.")
-    ] = None,
-    tick: Annotated[float | None, typer.Option(help="Seconds between ticks.  [default: the policy's own]")] = None,
-    capacity: Annotated[
-        int | None, typer.Option(help="Cores that the jobs may use.  [default: all cores of the cluster]")
-    ] = None,
-    fail_mode: Annotated[str, typer.Option(help="Plan without data or policy: hold or fair-share.")] = "hold",
-    max_scaling_actions: Annotated[int | None, typer.Option(help="Replicas that one tick may add or remove.")] = None,
-    stale_after: Annotated[
-        float, typer.Option(help="Seconds without a job's data until the fail mode applies.")
-    ] = 60.0,
-    deadline: Annotated[
-        float | None, typer.Option(help="Discard a decision that takes longer (s).  [default: never]")
-    ] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="Port for Prometheus metrics; 0 picks a free one.")] = None,
-    metrics_address: Annotated[str, typer.Option(help="Network address that the metrics port binds to.")] = "127.0.0.1",
-    seconds: Annotated[float | None, typer.Option(help="Stop after this time.  [default: never]")] = None,
-    plan: Annotated[
-        str | None, typer.Option(help="In Kubernetes: NAMESPACE/NAME of the FaroPlan, whose Lease elects the leader.")
-    ] = None,
-    kubeconfig: Annotated[
-        str | None, typer.Option(help="Path of the kubeconfig.  [default: the pod's ServiceAccount, or kubectl's file]")
-    ] = None,
-    context: Annotated[str | None, typer.Option(help="kubeconfig context.  [default: the current one]")] = None,
+    history: Annotated[str | None, option("CSV of counts to learn from: minute, job, requests[, day].")] = None,
+    forecaster: Annotated[str, option("Forecaster that is fitted to --history.")] = "ar",
+    apply: Annotated[bool, option("Scale the jobs. Without it plans are only printed.", "--apply")] = False,
+    journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
+    tick: Annotated[float | None, option("Seconds between ticks.", default="the policy's own")] = None,
+    capacity: Annotated[int | None, option("Cores that the jobs may use.", default="all cores of the cluster")] = None,
+    fail_mode: Annotated[str, option("Response to missing data or a failed policy: hold or fair-share.")] = "hold",
+    max_scaling_actions: Annotated[int | None, option("Replicas that one tick may add or remove.")] = None,
+    stale_after: Annotated[float, option("Seconds without a job's data until the fail mode applies.")] = 60.0,
+    deadline: Annotated[float | None, option("Discard a decision that takes longer (s).", default="never")] = None,
+    metrics_port: Annotated[int | None, option("Port for Prometheus metrics; 0 picks a free one.")] = None,
+    metrics_address: Annotated[str, option("Network address that the metrics port binds to.")] = "127.0.0.1",
+    seconds: Annotated[float | None, option("Stop after this time.", default="never")] = None,
+    plan: Annotated[str | None, option("NAMESPACE/NAME of the FaroPlan and its Lease (Kubernetes).")] = None,
+    kubeconfig: Annotated[str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")] = None,
+    context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
     prometheus: Prometheus = None,
     prometheus_token: PrometheusToken = None,
 ) -> None:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 DEFAULT_POLICY = "Faro-Sum"
 LEFT = ("policy", "job", "reason")  # columns of text; numbers are aligned to the right
 
-Jobs = Annotated[str, typer.Option(help="Table of jobs, a .yaml or .csv file.")]
-OptionalJobs = Annotated[str | None, typer.Option(help="Table of jobs with SLOs and service times, .yaml or .csv.")]
-Policy = Annotated[str, typer.Option(help="Name of the policy.")]
-Capacity = Annotated[int, typer.Option(help="Cores of the cluster.")]
-Address = Annotated[str | None, typer.Option(help="Address of Ray's dashboard, http://host:8265.")]
-ServeAddress = Annotated[
-    str | None, typer.Option(help="Address of Ray Serve's applications.  [default: port 8000 of the same host]")
-]
-Prometheus = Annotated[str | None, typer.Option(help="Address of the Prometheus server to query, http://host:9090.")]
-PrometheusToken = Annotated[str | None, typer.Option(help="File with a bearer token for Prometheus.")]
-Plugins = Annotated[list[str] | None, typer.Option(help="Python file that registers your extensions; repeatable.")]
+
+def option(help: str, *names: str, default: str | None = None) -> Any:
+    """An option of a command; `default` describes a default that is not a value."""
+    return typer.Option(*names, help=help, show_default=default or True)
+
+
+OptionalJobs = Annotated[str | None, option("Table of jobs with SLOs and service times, .yaml or .csv.")]
+Policy = Annotated[str, option("Name of the policy.")]
+Address = Annotated[str | None, option("Address of Ray's dashboard, http://host:8265.")]
+ServeAddress = Annotated[str | None, option("Address of Ray Serve.", default="port 8000 of the same host")]
+Prometheus = Annotated[str | None, option("Address of the Prometheus server to query, http://host:9090.")]
+PrometheusToken = Annotated[str | None, option("File with a bearer token for Prometheus.")]
+Plugins = Annotated[list[str] | None, option("Python file that registers your extensions; repeatable.")]
 
 
 def say(line: str) -> None:
@@ -31,15 +34,17 @@ def say(line: str) -> None:
 
 def text_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows as aligned columns below their names."""
-    columns = [[name, *(row[name] for row in rows)] for name in rows[0]]
-    widths = [max(map(len, column)) for column in columns]
-    aligned = ["<" if column[0] in LEFT else ">" for column in columns]
-    lines = zip(*columns)
-    return "\n".join("  ".join(map(format, line, map("{}{}".format, aligned, widths))).rstrip() for line in lines)
+
+    def aligned(column: list[str]) -> list[str]:
+        align, width = str.ljust if column[0] in LEFT else str.rjust, max(map(len, column))
+        return [align(cell, width) for cell in column]
+
+    columns = [aligned([name, *(row[name] for row in rows)]) for name in rows[0]]
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
 
 
-def milliseconds(value_s: float | None) -> str:
-    """A latency as text; `unbounded` for a queue that grows without end, `-` where it is unknown."""
-    if value_s is None or value_s == float("inf"):
-        return "unbounded"
-    return "-" if value_s != value_s else f"{1000 * value_s:.0f} ms"
+def milliseconds(value_s: float | None, infinite: str = "unbounded") -> str:
+    """A latency as text; None and infinity are those of an unstable queue, NaN is unknown."""
+    if value_s is None or math.isinf(value_s):
+        return infinite
+    return "-" if math.isnan(value_s) else f"{1000 * value_s:.0f} ms"

@@ -5,28 +5,22 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-import typer
-
-from faro_lib.cli.shared import DEFAULT_POLICY, Capacity, OptionalJobs, Plugins, say, text_table
+from faro_lib.cli.shared import DEFAULT_POLICY, OptionalJobs, Plugins, option, say, text_table
 
 COMPARED = ("FairShare", "AIAD", DEFAULT_POLICY)
 
 
 def simulate(
-    workload: Annotated[str, typer.Option(help="synthetic, faro-10jobs, or a CSV file of counts.")] = "synthetic",
+    workload: Annotated[str, option("synthetic, faro-10jobs, or a CSV file of counts.")] = "synthetic",
     jobs: OptionalJobs = None,
-    policy: Annotated[
-        list[str] | None, typer.Option(help=f"Name of a policy; repeatable.  [default: {', '.join(COMPARED)}]")
-    ] = None,
-    capacity: Capacity = 32,
-    trials: Annotated[int, typer.Option(help="Trials per policy, each with its own seed.")] = 1,
-    minutes: Annotated[int | None, typer.Option(help="Length of the simulated day.  [default: all of it]")] = None,
-    forecaster: Annotated[str, typer.Option(help="Forecaster of the policies that use one.")] = "ar",
-    posterior: Annotated[
-        str | None, typer.Option(help="For forecaster bayes: forecast/posterior.npz of a pipeline run.")
-    ] = None,
+    policy: Annotated[list[str] | None, option("Policy; repeatable.", default=", ".join(COMPARED))] = None,
+    capacity: Annotated[int, option("Cores of the cluster.")] = 32,
+    trials: Annotated[int, option("Trials per policy, each with its own seed.")] = 1,
+    minutes: Annotated[int | None, option("Length of the simulated day.", default="all of it")] = None,
+    forecaster: Annotated[str, option("Forecaster of the policies that use one.")] = "ar",
+    posterior: Annotated[str | None, option("forecast/posterior.npz of a pipeline run, for bayes.")] = None,
     plugin: Plugins = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per policy and trial.")] = False,
+    as_json: Annotated[bool, option("Print one JSON object per policy and trial.", "--json")] = False,
 ) -> None:
     """Simulate the evaluation day under each policy; print lost utility, SLO violations and drops."""
     from faro_lib import config, forecast

@@ -11,19 +11,13 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """
-    Attributes
-    ----------
-    origin_s : Unix time, in whole seconds, of trace time 0.
-    scale : trace seconds per wall second; a minute of the trace must last a whole number of wall seconds.
-    stop : ends every wait when it is set.
-    """
+    """A clock of trace time; a minute of the trace must last a whole number of wall seconds."""
 
-    origin_s: int
-    scale: float = 1.0
-    stop: threading.Event = field(default_factory=threading.Event)
+    origin_s: int  # Unix time, in whole seconds, of trace time 0
+    scale: float = 1.0  # trace seconds per wall second
+    stop: threading.Event = field(default_factory=threading.Event)  # ends every wait when it is set
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.scale > 0 or abs(MINUTE_S / self.scale - round(MINUTE_S / self.scale)) > TOLERANCE:
             raise ValueError(f"scale={self.scale!r} must divide 60: 1, 2, 3, 4, 5, 6, 10, ...")
 

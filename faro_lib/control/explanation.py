@@ -10,12 +10,7 @@ from faro_lib.workload.jobs import MINUTE_S
 
 
 def tick_at(ticks: list[Tick], at_s: float | None = None, journal: str = "the journal") -> Tick:
-    """The last tick at or before a time, or the last one of all.
-
-    Raises
-    ------
-    ValueError : there is none.
-    """
+    """The last tick at or before a time, or the last one of all; ValueError if there is none."""
     if not ticks:
         raise ValueError(f"{journal}: no decision has been made yet")
     before = [one for one in ticks if at_s is None or one.step.observation.now_s <= at_s]

@@ -56,7 +56,7 @@ class GuardrailConfig:
     stale_after_s: float = 60.0
     deadline_s: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         actions, deadline_s = self.max_scaling_actions, self.deadline_s
         if self.fail_mode not in FAIL_MODES:
             raise ValueError(f"fail_mode={self.fail_mode!r} is unknown; accepted: {', '.join(FAIL_MODES)}")
@@ -73,19 +73,12 @@ GUARDRAILS = GuardrailConfig()
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What the guardrails remember; arrays (jobs,).
+    """What the guardrails remember; arrays (jobs,)."""
 
-    Attributes
-    ----------
-    known_s : the last time at which the job's data was available.
-    target, drop : as last requested; None before the first request.
-    present : whether the job existed at the last observation; None = every job.
-    """
-
-    known_s: np.ndarray
-    target: np.ndarray | None = None
+    known_s: np.ndarray  # the last time at which the job's data was available
+    target: np.ndarray | None = None  # as last requested; None before the first request
     drop: np.ndarray | None = None
-    present: np.ndarray | None = None
+    present: np.ndarray | None = None  # whether the job existed at the last observation; None = every job
 
     def updated(self, observation: Observation) -> Guard:
         """The guard after noting which jobs have data."""
@@ -105,6 +98,8 @@ class Guard:
 
 def restore_targets(guard: Guard, observation: Observation) -> Observation:
     """The observation with targets and drop rates as requested, so that the policy decides as if nothing had drifted."""
+    if guard.target is None or guard.drop is None:
+        return observation
     starting = np.maximum(guard.target - observation.running, 0)
     return replace(observation, target=guard.target, drop=guard.drop, starting=starting)
 
@@ -172,12 +167,8 @@ def guarded(
 ) -> Plan:
     """The plan within the guardrails.
 
-    Parameters
-    ----------
-    guard : after `Guard.updated`.
-    visible : what the policy observed.
-    drifted : jobs whose targets were restored, bool (jobs,).
-    void : the reason why the plan does not count, or None.
+    `visible` is what the policy observed, `drifted` the jobs whose targets were restored, bool (jobs,), and `void` the
+    reason why the plan does not count, or None.
     """
     arrays = arrays_of(jobs)
     stale = visible.now_s - guard.known_s > guardrails.stale_after_s
@@ -206,10 +197,12 @@ def guarded(
         plan = replace(plan, target=target, reason=with_reason(plan.reason, target != plan.target, RATE_LIMIT))
     if visible.present is not None or guard.present is not None:
         plan = with_presence(jobs, guard, visible, plan)
-    held = drifted & np.array([why == HOLD for why in plan.reason])
-    if visible.present is not None:
-        held &= visible.present
-    return replace(plan, reason=with_reason(plan.reason, held, DRIFT_CORRECTED)) if held.any() else plan
+    if drifted.any():
+        held = drifted & np.array([why == HOLD for why in plan.reason])
+        if visible.present is not None:
+            held &= visible.present
+        plan = replace(plan, reason=with_reason(plan.reason, held, DRIFT_CORRECTED))
+    return plan
 
 
 def with_reason(reason: tuple[str, ...], where: np.ndarray, new: str) -> tuple[str, ...]:
@@ -296,7 +289,14 @@ def enforce_capacity(
     return fitting, replace(plan, reason=reason), pending.only(~removed)
 
 
-def shed(target, minimum, wanted, capacity: float, cores, weight) -> np.ndarray:
+def shed(
+    target: np.ndarray,
+    minimum: np.ndarray,
+    wanted: np.ndarray,
+    capacity: float,
+    cores: np.ndarray,
+    weight: np.ndarray,
+) -> np.ndarray:
     """Targets (jobs,) after removing replicas one at a time until they fit.
 
     The next replica is taken from those that the plan does not want, then from the job with the most cores above its

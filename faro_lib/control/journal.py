@@ -27,27 +27,26 @@ SCALARS = {"now_s", "capacity", "minute", "attempts"}
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The first record of a journal.
-
-    Attributes
-    ----------
-    apply : whether plans were carried out.
-    origin_s, scale : of the clock; origin_s is None if the cluster kept its own time.
-    start_s : trace time at the beginning.
-    """
+    """The first record of a journal."""
 
     policy: str
     jobs: tuple[Job, ...]
     guardrails: GuardrailConfig
     tick_s: float
-    apply: bool
-    origin_s: int | None = None
+    apply: bool  # whether plans were carried out
+    origin_s: int | None = None  # of the clock; None if the cluster kept its own time
     scale: float = 1.0
-    start_s: float = 0.0
+    start_s: float = 0.0  # trace time at the beginning
 
     @classmethod
     def of(
-        cls, policy: Policy, jobs, guardrails: GuardrailConfig, apply: bool, clock: Clock | None, start_s: float
+        cls,
+        policy: Policy,
+        jobs: tuple[Job, ...],
+        guardrails: GuardrailConfig,
+        apply: bool,
+        clock: Clock | None,
+        start_s: float,
     ) -> Header:
         origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
         return cls(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s)
@@ -55,17 +54,11 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One tick in the journal.
-
-    Attributes
-    ----------
-    error : why its targets could not be applied, None if they were.
-    replayed_ticks : ticks that a run which resumed here replayed first; None if it did not resume here.
-    """
+    """One tick in the journal."""
 
     step: Step
-    error: str | None = None
-    replayed_ticks: int | None = None
+    error: str | None = None  # why its targets could not be applied
+    replayed_ticks: int | None = None  # ticks that a run which resumed here replayed first
 
 
 class Journal:
@@ -106,18 +99,15 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
 def read(path: str | Path) -> tuple[Header, list[Tick]]:
     """Header and ticks of a journal, without a last line that a crash left incomplete.
 
-    A run that ended before its first tick leaves only its header; the header of the next run then replaces it.
-
-    Raises
-    ------
-    ValueError : the file is not a journal.
+    A run that ended before its first tick leaves only its header; the header of the next run then replaces it. ValueError
+    if the file is not a journal.
     """
     records = list(_records(Path(path)))
     if not records or records[0].get("kind") != BEGIN:
@@ -154,11 +144,9 @@ class Past(NamedTuple):
 
 
 def resumed(path: str | Path, policy: Policy, header: Header) -> Past | None:
-    """The past of the run that wrote this journal; None if there is no journal or no tick in it.
+    """The past of the run that wrote this journal; None if it does not exist or has no tick.
 
-    Raises
-    ------
-    ValueError : the journal belongs to another policy, other jobs or other guardrails than `header`.
+    ValueError if it belongs to another policy, other jobs or other guardrails than `header`.
     """
     if not Path(path).exists() or not Path(path).stat().st_size:
         return None

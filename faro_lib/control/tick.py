@@ -29,21 +29,13 @@ class PolicyFailed(RuntimeWarning):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The record of one tick.
-
-    Attributes
-    ----------
-    plan : the policy's, changed by the guardrails.
-    target : (jobs,) replicas requested from the cluster.
-    decision_s : duration of the policy's decision.
-    failure : why the policy failed, None if it did not.
-    """
+    """The record of one tick."""
 
     observation: Observation
-    plan: Plan
-    target: np.ndarray
-    decision_s: float
-    failure: str | None = None
+    plan: Plan  # the policy's, changed by the guardrails
+    target: np.ndarray  # (jobs,) replicas requested from the cluster
+    decision_s: float  # duration of the policy's decision
+    failure: str | None = None  # why the policy failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +79,7 @@ def tick(
 
     plan = guarded(guardrails, jobs, guard, visible, plan, drifted=drifted, void=void)
     pending = memory.pending if observation.present is None else memory.pending.only(observation.present)
-    target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs).cores)
+    target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
     target, plan, pending = enforce_capacity(jobs, observation, plan, target, pending)
     guard = Guard(guard.known_s, target, plan.drop, observation.present)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)

@@ -29,7 +29,7 @@ from faro_lib.workload.tables import read_traces
 BURST = 4 / 3  # the busiest ten seconds of a minute, by chance, over its mean
 
 
-def replay(
+def compare_live(
     results: str | Path,
     backend: str,
     *,
@@ -85,13 +85,14 @@ def _compare(
     for policy in policies.values():  # compile now; a live decision must not wait for it
         matched_simulation(replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0])
     cases = [(name, trial, seed) for trial, seed in enumerate(trial_seeds(trials)) for name in policies]
+    columns = ("environment", "policy", "capacity_cores", "trial")
     cold_start_s = _cold_start_s(one, how, endpoint.ray, report)
     runs: list[tuple[dict[str, Any], Run, Notes | None]] = []
     for name, trial, seed in cases:
         journal = journals / f"journal-{name}-{trial}.jsonl"
         journal.unlink(missing_ok=True)
         run, notes = run_live(one, policies[name], seed, how, endpoint, journal, BURST * max_rps)
-        runs.append((_key(LIVE, name, one, trial), run, notes))
+        runs.append((dict(zip(columns, (LIVE, name, one.capacity, trial))), run, notes))
         report(
             f"{name}, trial {trial + 1} of {trials}: {notes.served} served, {notes.dropped} dropped, "
             f"{notes.failed + notes.unsent} lost; other processes kept {notes.background_cpu:.1f} processors busy"
@@ -101,7 +102,8 @@ def _compare(
     jobs = tuple(replace(job, cold_start_s=cold_start_s) for job in one.workload.jobs)
     measured = replace(one, workload=replace(one.workload, jobs=jobs), overhead_s=max(0.0, overhead_s))
     for name, trial, seed in cases:
-        runs.append((_key(SIMULATION, name, one, trial), matched_simulation(measured, policies[name], seed), None))
+        key = dict(zip(columns, (SIMULATION, name, one.capacity, trial)))
+        runs.append((key, matched_simulation(measured, policies[name], seed), None))
     about = {"cold_start_s": cold_start_s, "scale": one.scale}
     return joined(tables_of(run, key, **_columns(notes), **about) for key, run, notes in runs)
 
@@ -109,10 +111,6 @@ def _compare(
 def noisy_host(notes: Notes) -> bool:
     """Whether other processes of normal priority kept the machine too busy for the run to be trusted."""
     return notes.background_cpu - notes.niced_cpu > NOISY_CPUS
-
-
-def _key(environment: str, policy: str, one: Slice, trial: int) -> dict[str, Any]:
-    return {"environment": environment, "policy": policy, "capacity_cores": one.capacity, "trial": trial}
 
 
 def _columns(notes: Notes | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pandas as pd
 from faro_lib.experiments.limits import limits_of
 from faro_lib.experiments.trials import run_trials
 from faro_lib.forecast.oracle import oracle
-from faro_lib.metrics.limit import best_by_minute, max_replicas_of_any
+from faro_lib.metrics.limit import best_replicas_by_minute, max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
@@ -68,7 +68,7 @@ def remaining(
     if context.latency_model is None:
         raise ValueError("context.latency_model=None: the value at constant rates needs a measured latency table")
     value = values_at_constant_rates(workload, context.latency_model, max_replicas_of_any(workload.jobs, capacity))
-    best = best_by_minute(value, capacity, workload.jobs)
+    best = best_replicas_by_minute(value, capacity, workload.jobs)
     informed = replace(context, forecaster=oracle(workload))
     at_once = replace(workload, jobs=tuple(replace(job, cold_start_s=0.0) for job in workload.jobs))
     no_wait = replace(serving_model, idle_s=0.0, retry_s=1.0)

@@ -1,1 +1,1 @@
-"""Kubernetes: what capacity there is, who of several controllers acts, and two ways to act."""
+"""`Cluster` on Kubernetes: measured capacity, leader election, Deployments, and manifests."""

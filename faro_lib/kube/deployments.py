@@ -14,7 +14,7 @@ from faro_lib.control.clock import Clock
 from faro_lib.errors import nearest
 from faro_lib.kube.capacity import EPSILON, Shape, requests_of
 from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
-from faro_lib.kube.deployment_metrics import DeploymentMetrics, Load, Queries
+from faro_lib.kube.deployment_metrics import DeploymentMetrics, Queries
 from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
@@ -103,7 +103,9 @@ class Deployments:
         # The time of the tick, not of the answer: policies plan at fixed multiples of their period.
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
-        load = self._measure(minute, now_s)
+        clock, queries = self.clock, [ref.queries for ref in self.refs]
+        ends = clock.origin_s + clock.minute_s * (np.arange(max(0, minute - HISTORY_MINUTES), minute) + 1.0)
+        load = self._metrics.observe(queries, ends, clock.wall_s(now_s), clock.minute_s)
         present = np.array([state is not None for state in self._states])
         states = [state or ABSENT for state in self._states]
         target, ready = np.array([state.target for state in states]), np.array([state.ready for state in states])
@@ -199,11 +201,6 @@ class Deployments:
             self._states[job] = DeploymentState(version, replicas, state.ready if state else 0, False)
             return
         raise ApiError(409, "it changes faster than it can be scaled")
-
-    def _measure(self, minute: int, now_s: float) -> Load:
-        clock = self.clock
-        ends = clock.origin_s + clock.minute_s * (np.arange(max(0, minute - HISTORY_MINUTES), minute) + 1.0)
-        return self._metrics.observe([ref.queries for ref in self.refs], ends, clock.wall_s(now_s), clock.minute_s)
 
 
 def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:

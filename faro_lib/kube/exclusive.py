@@ -130,7 +130,7 @@ def port_forward(
                 words = line.split()  # Forwarding from 127.0.0.1:35141 -> 8265
                 if words[:2] == ["Forwarding", "from"]:
                     addresses[int(words[-1])] = f"http://{words[2]}"
-            # It prints a line for each connection, which somebody must read.
+            # kubectl prints a line for each connection; an unread pipe would fill up.
             threading.Thread(target=lambda: list(process.stdout or ()), daemon=True).start()
             yield [addresses[port] for port in ports]
         finally:

@@ -49,7 +49,7 @@ def clairvoyant(
     utility, violated, effective : (jobs, replicas, bins), as `experiments.limits.measured_utilities` returns them.
     capacity : cores.
     """
-    replicas = best_by_minute(np.nan_to_num(utility), capacity, jobs)
+    replicas = best_replicas_by_minute(np.nan_to_num(utility), capacity, jobs)
     rows, bins = replicas.shape
     chosen = (np.arange(rows)[:, None], replicas, np.arange(bins)[None])
     return Clairvoyant(jobs, replicas, utility[chosen], effective[chosen], violated[chosen])
@@ -66,7 +66,7 @@ def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
     return int(np.minimum(maximum, arrays.max_replicas).max())
 
 
-def best_by_minute(value: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> np.ndarray:
+def best_replicas_by_minute(value: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> np.ndarray:
     """The allocation of each minute that maximises the sum of values: whole numbers (jobs, bins), at least 1 each.
 
     Solved exactly by the knapsack of `allocate`. Ties go to fewer replicas of the job that comes last.

@@ -19,7 +19,9 @@ from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
 FALLBACK_MODEL = "mgc"  # the latency model if nothing was measured
-PRIOR_LOST = 2.0  # utility each job is assumed to have lost at the start, so that its first minutes do not decide the day
+PRIOR_LOST = (
+    2.0  # utility each job is assumed to have lost at the start, so that its first minutes do not decide the day
+)
 
 # Tuned on days 9 and 10 of the published traces with a forecaster fitted on days 1-8; docs/tuning.md has the measurements.
 TUNED_DEFAULTS = {

@@ -24,23 +24,15 @@ from faro_lib.workload import Job, arrays_of
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """The state of both loops; arrays of shape (jobs,).
-
-    Attributes
-    ----------
-    forecaster : updated with every complete minute so far.
-    counter_s : seconds above the SLO since the last long-term decision.
-    lost : utility that each job has lost so far; a minute of unknown latency loses nothing.
-    minute, since_minute : complete minutes so far, and those at the last long-term decision.
-    """
+    """The state of both loops; arrays of shape (jobs,)."""
 
     jobs: tuple[Job, ...]
-    forecaster: Forecaster
-    counter_s: np.ndarray
-    lost: np.ndarray
-    minute: int = 0
-    since_minute: int = 0
-    last_s: float = 0.0
+    forecaster: Forecaster  # updated with every complete minute so far
+    counter_s: np.ndarray  # seconds above the SLO since the last long-term decision
+    lost: np.ndarray  # utility lost so far; a minute of unknown latency loses nothing
+    minute: int = 0  # complete minutes so far
+    since_minute: int = 0  # the same at the last long-term decision
+    last_s: float = 0.0  # time of the last tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +53,10 @@ class TwoLoops:
     reactive: bool = True
     tick_s: float = 10.0
 
-    def initial(self, jobs, capacity):
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return at_least_one_each(jobs, capacity)
 
-    def start(self, jobs):
+    def start(self, jobs: tuple[Job, ...]) -> LoopState:
         return LoopState(jobs, self.forecaster.start(), *np.zeros((2, len(jobs))))
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
@@ -111,12 +103,7 @@ def react_up(state: LoopState, observation: Observation) -> tuple[LoopState, Pla
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """The policy with another tick; long-term plans keep their interval, rounded to ticks, and start at once.
-
-    Raises
-    ------
-    ValueError : the tick is not positive.
-    """
+    """The policy with another tick; long-term plans keep their interval, rounded to ticks, and start at once."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if isinstance(policy, TwoLoops):

@@ -16,17 +16,11 @@ from faro_lib.workload import Job
 
 @dataclass(frozen=True, slots=True)
 class PolicyContext:
-    """What a policy may be made from.
-
-    Attributes
-    ----------
-    forecaster : fitted on training days only, or None.
-    latency_model : measured latencies (`simulate.measure`), or None.
-    """
+    """What a policy may be made from."""
 
     jobs: tuple[Job, ...]
-    forecaster: Forecaster | None = None
-    latency_model: LatencyTable | None = None
+    forecaster: Forecaster | None = None  # fitted on training days only
+    latency_model: LatencyTable | None = None  # measured, see `simulate.measure`
 
     def require(self, part: str, policy: str) -> Any:
         """The part of that name; ValueError if the context has none."""

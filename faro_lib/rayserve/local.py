@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,12 +75,6 @@ class LocalRay:
         psutil.wait_procs(family, timeout=10)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __enter__(self) -> LocalRay:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
 
 def processes(pid: int) -> list[psutil.Process]:
     """A process and its descendants, as handles that never mean a later process with the same id."""
@@ -117,8 +111,9 @@ def free_ports(count: int) -> list[int]:
     raise ValueError(f"Ray needs {count} free ports in {PORT_RANGE.start}..{PORT_RANGE.stop - 1}")
 
 
-def start(cpus: int) -> LocalRay:
-    """Start Ray with `cpus` logical CPUs, on its own ports and with its own token.
+@contextmanager
+def start(cpus: int) -> Iterator[LocalRay]:
+    """Run Ray with `cpus` logical CPUs, on its own ports and with its own token.
 
     Raises ValueError: Ray is not installed, or it did not start; one line.
     """
@@ -143,10 +138,9 @@ def start(cpus: int) -> LocalRay:
     ray = LocalRay(process.pid, dashboard, http, token, folder, process)
     try:
         _wait(ray, log)
-    except BaseException:
+        yield ray
+    finally:
         ray.stop()
-        raise
-    return ray
 
 
 def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import importlib
 import inspect
+import pkgutil
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -108,13 +108,12 @@ def load(path: str) -> Callable[..., Any]:
     >>> load("collections:OrderedDict").__name__
     'OrderedDict'
     """
-    module, _, name = path.partition(":")
-    if not module or not name:
+    if path.count(":") != 1:
         raise ValueError(f"import_path={path!r} must read package.module:Name")
-    target = getattr(importlib.import_module(module), name, None)
-    if target is None:
-        raise ValueError(f"import_path={path!r}: the module {module} has no {name}")
-    return target
+    try:
+        return pkgutil.resolve_name(path)
+    except AttributeError:
+        raise ValueError(f"import_path={path!r}: the module {' has no '.join(path.split(':'))}") from None
 
 
 class Replica:

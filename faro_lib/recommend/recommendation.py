@@ -11,9 +11,9 @@ from faro_lib.allocate import OBJECTIVES
 from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.recommend.capacity import busiest, capacity_curve, capacity_range, knee, required_cores
 from faro_lib.recommend.load_history import MIN_HISTORY_MINUTES, History, history_of
 from faro_lib.recommend.now import Advice, advise
+from faro_lib.recommend.sizing import busiest, capacity_range, knee, required_cores, violations_by_capacity
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 
@@ -29,7 +29,7 @@ class Recommendation:
     ----------
     advice : replicas for the coming minutes.
     max_violation_rate : the accepted share of requests that violate their SLO.
-    curve : SLO violations by capacity (`capacity.COLUMNS`); None if no day was replayed.
+    curve : SLO violations by capacity (`sizing.COLUMNS`); None if no day was replayed.
     knee : the capacity beyond which more gains little; a capacity that the user asked about does not move it.
     """
 
@@ -108,7 +108,7 @@ def recommend(
     learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
     day = part.workload()
     capacities = capacity_range(day, latency_model)
-    curve = capacity_curve(
+    curve = violations_by_capacity(
         day, learned, capacities, max_violation_rate, include=capacity, serving_model=serving_model, report=report
     )
     size = capacity or required_cores(curve, max_violation_rate) or int(curve["capacity_cores"].max())

@@ -1,7 +1,7 @@
-"""All the chance in a run, drawn before it starts.
+"""All randomness of a trial, drawn before it starts.
 
-Every request carries its own draws, so two policies under one seed meet the very same requests (common random numbers):
-what differs between their results is what they decided.
+Every request carries its own draws, so all policies under one seed receive the same requests (common random numbers), and
+results differ only by their decisions.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from faro_lib.workload.arrivals import sample_arrivals
 from faro_lib.workload.service import ServiceTime, true_service_time
 
 TRIAL_SEEDS = (24, 32, 40, 42, 62)  # the published trials (EuroSys'25 artifact)
-
-
 ROUTER = ServiceTime(0.480784, 0.0034853, 0.0009878)
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """The chance of one trial; float arrays of shape (requests,), job after job as `first` (jobs + 1,) says.
+    """The randomness of one trial; float arrays of shape (requests,), job after job.
 
-    arrival_s : instant of arrival, ascending within a job.
-    router_in_s, router_out_s : the router's service of the two passes.
-    service_s : the replica's service.
-    coin : uniform in [0, 1); a drop rate above it refuses the request.
-    seed : names the trial; also seeds the shuffles of the dispatch order.
+    Attributes
+    ----------
+    first : (jobs + 1,) index of each job's first request.
+    arrival_s : arrival times, ascending within a job.
+    router_in_s, router_out_s : service times of the two passes through the router; empty without a router.
+    service_s : service time on a replica.
+    coin : uniform in [0, 1); the request is dropped if the drop rate exceeds it.
+    seed : of the trial; also seeds the shuffles of the dispatch order.
     """
 
     first: np.ndarray
@@ -45,29 +46,26 @@ class Draws:
 
 
 def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, scv_factor: float = 1.0) -> Draws:
-    """Draw a whole trial.
+    """Draw a trial.
 
     Parameters
     ----------
-    router : service time of one pass; None leaves the router out (its arrays are empty).
-    scv_factor : multiplies the squared coefficient of variation of the replicas' service times, their means unchanged.
+    router : service time of one pass; None leaves the router out.
+    scv_factor : multiplies the squared coefficient of variation of the replicas' service times at the same mean.
     """
     arrival_s, first = sample_arrivals(workload, seed)
     rng = np.random.default_rng([seed, 1])
-    n = len(arrival_s)
-    router_in_s, service_s, router_out_s = np.empty(n if router else 0), np.empty(n), np.empty(n if router else 0)
-    for normals in (router_in_s, router_out_s):
-        if router:
+    n, passes = len(arrival_s), len(arrival_s) if router else 0
+    router_in_s, service_s, router_out_s = np.empty(passes), np.empty(n), np.empty(passes)
+    if router:
+        for normals in (router_in_s, router_out_s):
             rng.standard_normal(out=normals)
             router.from_normals(normals)
     rng.standard_normal(out=service_s)
     for job, a, b in zip(workload.jobs, first[:-1], first[1:]):
-        _respread(true_service_time(job), scv_factor).from_normals(service_s[a:b])
+        service = true_service_time(job)
+        if scv_factor != 1.0:
+            service = ServiceTime.from_moments(service.mean_s, service.scv * scv_factor)
+        service.from_normals(service_s[a:b])
     coin = rng.random(n, dtype=np.float32)
     return Draws(first, arrival_s, router_in_s, service_s, router_out_s, coin, seed)
-
-
-def _respread(service: ServiceTime, scv_factor: float) -> ServiceTime:
-    if scv_factor == 1.0:
-        return service
-    return ServiceTime.from_moments(service.mean_s, service.scv * scv_factor)

@@ -1,9 +1,9 @@
-"""The compiled event loop: what happens to requests between two changes of the replica set.
+"""The compiled event loop, from one change of the replica set to the next.
 
-Jobs do not touch each other between decisions, so each is advanced alone. Three kinds of event exist for a job: a request
-arrives, a request leaves the router's first pass, a replica completes a request. The router is one FIFO server, so its
-departures are known the moment a request enters it and need no event of their own; first-pass departures happen in the
-order of arrival, so the requests inside the router are always the index range head..next_arrival.
+Jobs do not interact between decisions, so each is advanced alone. A job has three kinds of event: a request arrives, a
+request leaves the router's first pass, a replica completes a request. The router is one FIFO server, so the time at which a
+request leaves it is known when the request enters, and first-pass departures happen in the order of arrival: the requests
+inside the router are always the index range head..next_arrival.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import numpy as np
 from numba import njit
 
 ROUTER, LEAST_OUTSTANDING = 0, 1  # dispatch rules
-NOBODY = -1
+NONE = -1
 
 
 class Requests(NamedTuple):
-    """The requests of a trial, as in `Draws`, and what becomes of them.
+    """The requests of a trial, as in `Draws`, with their latencies; inf = dropped.
 
-    While a request is inside, its latency_s holds minus the instant at which it leaves the first pass; afterwards its
-    latency, inf = dropped.
+    While a request is in the system, its latency_s is minus the time at which it leaves the first pass.
     """
 
     first: np.ndarray
@@ -34,33 +33,33 @@ class Requests(NamedTuple):
 
 
 class Station(NamedTuple):
-    """State of every job's serving station.
+    """The state of all jobs; shapes are (jobs,) unless stated otherwise.
 
-    Shapes: (jobs,) but where noted; a *slot* is a replica, active or finishing what it holds.
+    A *slot* is a replica, active or removed and finishing the requests that it holds.
     """
 
     next_arrival: np.ndarray  # index of the next request to arrive
     head: np.ndarray  # index of the next request to leave the router's first pass
-    router_free_s: np.ndarray  # instant at which the router is free
-    drop: np.ndarray  # asked drop rate
-    held: np.ndarray  # request in the dispatcher's hands
-    waiting: np.ndarray  # (jobs, queue places) ring of requests
+    router_free_s: np.ndarray  # time at which the router is free
+    drop: np.ndarray  # drop rate
+    held: np.ndarray  # request held by the dispatcher until a replica has room
+    waiting: np.ndarray  # (jobs, queue length) ring of requests
     waiting_head: np.ndarray
     waiting_count: np.ndarray
     order: np.ndarray  # (jobs, slots) active slots in the order of dispatch
     active: np.ndarray  # number of active slots
     turn: np.ndarray  # position in `order` whose turn it is
     inside: np.ndarray  # (jobs, slots) requests that a slot holds
-    ring: np.ndarray  # (jobs, slots, slot places) their indices
-    ring_done_s: np.ndarray  # (jobs, slots, slot places) their instants of completion
+    ring: np.ndarray  # (jobs, slots, max ongoing) their indices
+    ring_done_s: np.ndarray  # (jobs, slots, max ongoing) their completion times
     ring_head: np.ndarray  # (jobs, slots)
     next_done_s: np.ndarray  # (jobs, slots) completion of the oldest request in the slot, inf where it is empty
     last_done_s: np.ndarray  # (jobs, slots) completion of the newest request in the slot
-    finished: np.ndarray  # (jobs, seconds) requests that ended in that second, refused ones included
+    finished: np.ndarray  # (jobs, seconds) requests that ended in that second, dropped ones included
     finished_latency_s: np.ndarray  # (jobs, seconds) the sum of their times in the system
 
 
-def new_station(jobs: int, slots: int, queue_places: int, slot_places: int, seconds: int, first: np.ndarray) -> Station:
+def new_station(jobs: int, slots: int, queue_length: int, max_ongoing: int, seconds: int, first: np.ndarray) -> Station:
     """An empty station for each job."""
 
     def zeros(*shape):
@@ -71,16 +70,16 @@ def new_station(jobs: int, slots: int, queue_places: int, slot_places: int, seco
         head=first[:-1].copy(),
         router_free_s=np.zeros(jobs),
         drop=np.zeros(jobs),
-        held=np.full(jobs, NOBODY),
-        waiting=zeros(queue_places),
+        held=np.full(jobs, NONE),
+        waiting=zeros(queue_length),
         waiting_head=zeros(),
         waiting_count=zeros(),
         order=zeros(slots),
         active=zeros(),
         turn=zeros(),
         inside=zeros(slots),
-        ring=zeros(slots, slot_places),
-        ring_done_s=np.zeros((jobs, slots, slot_places)),
+        ring=zeros(slots, max_ongoing),
+        ring_done_s=np.zeros((jobs, slots, max_ongoing)),
         ring_head=zeros(slots),
         next_done_s=np.full((jobs, slots), np.inf),
         last_done_s=np.zeros((jobs, slots)),
@@ -90,41 +89,37 @@ def new_station(jobs: int, slots: int, queue_places: int, slot_places: int, seco
 
 
 def with_slots(station: Station, slots: int) -> Station:
-    """The same station with room for more replicas."""
-
-    def grown(array, empty):
-        wider = np.full((array.shape[0], slots, *array.shape[2:]), empty, array.dtype)
-        wider[:, : array.shape[1]] = array
-        return wider
-
-    empty = dict(order=0, inside=0, ring=0, ring_done_s=0.0, ring_head=0, next_done_s=np.inf, last_done_s=0.0)
-    return station._replace(**{field: grown(getattr(station, field), value) for field, value in empty.items()})
+    """The station with room for more replicas."""
+    wider = {}
+    for field in ("order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s", "last_done_s"):
+        array = getattr(station, field)
+        empty = np.inf if field == "next_done_s" else 0
+        wider[field] = np.full((array.shape[0], slots, *array.shape[2:]), empty, array.dtype)
+        wider[field][:, : array.shape[1]] = array
+    return station._replace(**wider)
 
 
 @njit(cache=True, inline="always")
 def _wrap(place, places):
-    """Position in a ring; a comparison, since a division costs as much as the rest of an event."""
+    """Position in a ring, by a comparison, as a division would take as long as the rest of an event."""
     return place if place < places else place - places
 
 
 @njit(cache=True, inline="always")
 def _next_with_room(order, active, turn, inside, places):
-    """The paper's round robin: the next active slot with room, NOBODY if all are full; a full one loses its turn.
-
-    Returns (slot, whose turn it is next).
-    """
+    """The paper's round robin: the next active slot with room, NONE if all are full; and the position of the next turn."""
     for _ in range(active):
         slot = order[turn]
         turn = _wrap(turn + 1, active)
         if inside[slot] < places:
             return slot, turn
-    return NOBODY, turn
+    return NONE, turn
 
 
 @njit(cache=True, inline="always")
 def _least_outstanding(order, active, turn, inside, places):
-    """The active slot with the fewest requests inside, ties in turn; NOBODY if all are full. Returns as above."""
-    best, fewest, next_turn = NOBODY, places, turn
+    """The active slot with the fewest requests, ties in turn, NONE if all are full; and the position of the next turn."""
+    best, fewest, next_turn = NONE, places, turn
     for _ in range(active):
         slot = order[turn]
         turn = _wrap(turn + 1, active)
@@ -135,8 +130,8 @@ def _least_outstanding(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _soonest(next_done_s):
-    """The next completion among all slots, and its slot; (inf, NOBODY) if all are empty."""
-    done, slot = np.inf, NOBODY
+    """The next completion among all slots, and its slot; (inf, NONE) if all are empty."""
+    done, slot = np.inf, NONE
     for s in range(len(next_done_s)):
         if next_done_s[s] < done:
             done, slot = next_done_s[s], s
@@ -144,11 +139,13 @@ def _soonest(next_done_s):
 
 
 @njit(cache=True)
-def advance_job(job, until_s, dispatch, queue_limit, requests, station):
-    """Carry one job's requests through every event up to and including until_s.
+def advance_job(
+    job: int, until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station
+) -> None:
+    """Process one job's events up to and including `until_s`.
 
-    The job's rows are taken out of the tuples once, not at every event: that is several times faster. The dispatcher's
-    hands are empty only while nobody waits.
+    It is one long function, with the job's rows taken out of the tuples once: that is several times faster than calls and
+    look-ups at every event. The dispatcher holds no request only while none waits.
     """
     arrival_s, router_in_s, router_out_s = requests.arrival_s, requests.router_in_s, requests.router_out_s
     latency_s, coin = requests.latency_s, requests.coin
@@ -157,7 +154,7 @@ def advance_job(job, until_s, dispatch, queue_limit, requests, station):
     next_done_s, last_done_s = station.next_done_s[job], station.last_done_s[job]
     finished, finished_latency_s = station.finished[job], station.finished_latency_s[job]
     end, has_router = requests.first[job + 1], len(router_in_s) > 0
-    queue_places, places, active, drop = len(waiting), ring.shape[1], station.active[job], station.drop[job]
+    queue_length, places, active, drop = len(waiting), ring.shape[1], station.active[job], station.drop[job]
     arriving, head, router_free = station.next_arrival[job], station.head[job], station.router_free_s[job]
     held, turn = station.held[job], station.turn[job]
     waiting_head, waiting_count = station.waiting_head[job], station.waiting_count[job]
@@ -176,8 +173,8 @@ def advance_job(job, until_s, dispatch, queue_limit, requests, station):
             arriving += 1
             continue
 
-        # Who leaves the station at `now` (NOBODY: a request came in instead), and who goes to a replica.
-        leaving, served, coming = NOBODY, True, NOBODY
+        # The request that leaves the station at `now`, and the one that goes to a replica; NONE if there is none.
+        leaving, served, coming = NONE, True, NONE
         if routed <= done:
             now = routed
             if now > until_s:
@@ -186,12 +183,12 @@ def advance_job(job, until_s, dispatch, queue_limit, requests, station):
             head += 1
             if drop > 0 and coin[request] < drop:
                 leaving, served = request, False
-            elif held == NOBODY:
+            elif held == NONE:
                 coming = request
             elif waiting_count > queue_limit:
                 leaving, served = request, False
-            else:  # A dispatcher that holds a request looks again only when a replica completes one.
-                waiting[_wrap(waiting_head + waiting_count, queue_places)] = request
+            else:  # a dispatcher that holds a request tries again only when a replica completes one
+                waiting[_wrap(waiting_head + waiting_count, queue_length)] = request
                 waiting_count += 1
         else:
             now = done
@@ -203,21 +200,21 @@ def advance_job(job, until_s, dispatch, queue_limit, requests, station):
             ring_head[done_slot] = oldest
             inside[done_slot] -= 1
             next_done_s[done_slot] = ring_done_s[done_slot, oldest] if inside[done_slot] else np.inf
-            coming, held = held, NOBODY
+            coming, held = held, NONE
             done, done_slot = _soonest(next_done_s)
 
-        while coming != NOBODY:
+        while coming != NONE:
             if dispatch == ROUTER:
                 slot, turn = _next_with_room(order, active, turn, inside, places)
             else:
                 slot, turn = _least_outstanding(order, active, turn, inside, places)
-            if slot == NOBODY:
+            if slot == NONE:
                 if dispatch == ROUTER:
                     held = coming
                 else:
                     leaving, served = coming, False
                 break
-            # Into the replica's own FIFO; an empty replica's last completion lies in the past.
+            # Into the replica's own FIFO queue; an empty replica's last completion is in the past.
             completes = max(now, last_done_s[slot]) + requests.service_s[coming]
             place = _wrap(ring_head[slot] + inside[slot], places)
             ring[slot, place] = coming
@@ -228,13 +225,13 @@ def advance_job(job, until_s, dispatch, queue_limit, requests, station):
                 if completes < done:
                     done, done_slot = completes, slot
             inside[slot] += 1
-            coming = NOBODY
+            coming = NONE
             if waiting_count > 0:
                 coming = waiting[waiting_head]
-                waiting_head = _wrap(waiting_head + 1, queue_places)
+                waiting_head = _wrap(waiting_head + 1, queue_length)
                 waiting_count -= 1
 
-        if leaving != NOBODY:  # second pass through the router, then the end
+        if leaving != NONE:  # through the router again, and out
             leaves = now
             if has_router:
                 leaves = max(router_free, now) + router_out_s[leaving]
@@ -251,7 +248,7 @@ def advance_job(job, until_s, dispatch, queue_limit, requests, station):
 
 
 @njit(cache=True)
-def advance_all(until_s, dispatch, queue_limit, requests, station):
-    """Carry every job to until_s."""
+def advance_all(until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station) -> None:
+    """Process every job's events up to and including `until_s`."""
     for job in range(len(station.drop)):
         advance_job(job, until_s, dispatch, queue_limit, requests, station)

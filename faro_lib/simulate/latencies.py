@@ -1,73 +1,64 @@
-"""What became of the requests of each job's minutes: percentiles of their latencies, how many were refused or late."""
+"""Statistics of the requests that arrived in each minute: latency quantiles, drops and SLO misses."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
+from faro_lib.workload.jobs import MINUTE_S
+
+
+def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.ndarray:
+    """Indices of the requests at which each minute begins, int (jobs, minutes + 2); the last bin is the overrun.
+
+    Parameters
+    ----------
+    arrival_s : (requests,) job after job, ascending within each; first : (jobs + 1,) where each job begins.
+    """
+    edges_s = MINUTE_S * np.arange(minutes + 2)
+    edges_s[-1] = np.inf
+    return np.array([a + np.searchsorted(arrival_s[a:b], edges_s) for a, b in zip(first[:-1], first[1:])])
+
 
 @njit(cache=True)
-def percentile_of(values, q):
-    """The q-quantile by linear interpolation (numpy's default); inf as soon as an inf has weight in it, NaN of nothing."""
+def quantile_of(values: np.ndarray, q: float) -> float:
+    """The q-quantile by linear interpolation (numpy's default); inf if an inf has any weight in it, NaN if empty."""
     n = len(values)
     if n == 0:
         return np.nan
     position = q * (n - 1)
     low = int(position)
     weight = position - low
-    if weight == 0 or low + 1 == n:
-        return np.partition(values, low)[low]
     ordered = np.partition(values, low)
+    if weight == 0 or low + 1 == n:
+        return ordered[low]
     below, above = ordered[low], ordered[low + 1 :].min()
     return np.inf if above == np.inf else below + (above - below) * weight
 
 
 @njit(cache=True)
-def percentiles(latency_s, edges, percentile):
-    """The percentile of every slice.
+def quantiles(latency_s: np.ndarray, edges: np.ndarray, quantile: np.ndarray) -> np.ndarray:
+    """The latency quantile of every minute (jobs, minutes); NaN where it has no requests.
 
     Parameters
     ----------
-    latency_s : (requests,); edges : int (jobs, slices + 1), slice k of job j is latency_s[edges[j, k]:edges[j, k + 1]].
-    percentile : (jobs,).
-
-    Returns
-    -------
-    (jobs, slices); NaN where a slice is empty.
+    latency_s : (requests,); edges : int (jobs, minutes + 1), see `minute_edges`; quantile : (jobs,).
     """
-    jobs, slices = edges.shape[0], edges.shape[1] - 1
-    result = np.empty((jobs, slices))
+    jobs, minutes = edges.shape[0], edges.shape[1] - 1
+    result = np.empty((jobs, minutes))
     for job in range(jobs):
-        for k in range(slices):
-            result[job, k] = percentile_of(latency_s[edges[job, k] : edges[job, k + 1]], percentile[job])
+        for k in range(minutes):
+            result[job, k] = quantile_of(latency_s[edges[job, k] : edges[job, k + 1]], quantile[job])
     return result
 
 
 @njit(cache=True)
-def percentiles_so_far(now_s, arrival_s, latency_s, edges, percentile):
-    """As `percentiles`, of requests that may still be inside (latency_s <= 0): they count with the time spent until now."""
-    jobs, slices = edges.shape[0], edges.shape[1] - 1
-    result = np.empty((jobs, slices))
+def dropped_and_missed(latency_s: np.ndarray, edges: np.ndarray, slo_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Requests dropped, and requests served after the SLO `slo_s` (jobs,), of every minute: two int (jobs, minutes)."""
+    jobs, minutes = edges.shape[0], edges.shape[1] - 1
+    dropped, slo_missed = np.zeros((jobs, minutes), np.int64), np.zeros((jobs, minutes), np.int64)
     for job in range(jobs):
-        for k in range(slices):
-            a, b = edges[job, k], edges[job, k + 1]
-            spent = np.where(latency_s[a:b] > 0, latency_s[a:b], now_s - arrival_s[a:b])
-            result[job, k] = percentile_of(spent, percentile[job])
-    return result
-
-
-@njit(cache=True)
-def dropped_and_missed(latency_s, edges, slo_s):
-    """How many of every slice were dropped, and how many were served after the SLO: two int arrays (jobs, slices).
-
-    Parameters
-    ----------
-    latency_s, edges : as in `percentiles`; slo_s : (jobs,).
-    """
-    jobs, slices = edges.shape[0], edges.shape[1] - 1
-    dropped, slo_missed = np.zeros((jobs, slices), np.int64), np.zeros((jobs, slices), np.int64)
-    for job in range(jobs):
-        for k in range(slices):
+        for k in range(minutes):
             for request in range(edges[job, k], edges[job, k + 1]):
                 is_dropped = latency_s[request] == np.inf
                 dropped[job, k] += is_dropped

@@ -1,4 +1,4 @@
-"""Measured latency_model: what constant rates do to the simulated dispatch, as a table that decisions can read."""
+"""Measured latency tables: constant rates served by constant replicas in the simulated cluster."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from faro_lib.simulate.draws import draw
 from faro_lib.simulate.run import simulate
 from faro_lib.utility import precise_utility, relaxed_utility
 from faro_lib.workload import Job, Workload
+from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import true_service_time
 
 UTILISATIONS = (0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
@@ -26,31 +27,29 @@ def measure(
     seed: int = 1,
     serving_model: ServingModel = PAPER,
 ) -> LatencyTable:
-    """Serve constant rates with constant replicas, class by class (`service_class`), and write down what a minute was worth.
+    """The latency table of each class of jobs (`service_class`), measured at every utilisation and replica count.
 
-    Utilities are means over minutes of the utility of a minute's percentile, which is what a decision is judged by; the
-    utility of a mean percentile would be larger near saturation.
+    Utilities are means over minutes of the utility of a minute's latency quantile, by which decisions are evaluated; the
+    utility of the mean quantile would be larger near saturation.
 
     Parameters
     ----------
-    jobs : one job of each class stands for all of its class.
-    replicas : counts measured.
-    minutes : of each run; the first is left out, since it begins with empty queues.
+    jobs : one job of each class is measured.
+    minutes : of each run, after a first one that is left out because it begins with empty queues.
     """
     classes = {service_class(job): job for job in reversed(jobs)}
     shape = (len(classes), 1 + len(UTILISATIONS), len(replicas))
     rates = np.zeros(shape[:2])
-    # At rate 0 nothing waits: the table's first row is that of an idle replica.
-    latency_s, dropped = np.zeros(shape), np.zeros(shape)
-    relaxed, precise = np.ones(shape), np.ones(shape)
+    # Nothing waits at rate 0, so the first row is that of an idle replica.
+    latency_s, dropped, relaxed, precise = np.zeros(shape), np.zeros(shape), np.ones(shape), np.ones(shape)
     for k, job in enumerate(classes.values()):
-        per_min = np.rint(60 * np.array(UTILISATIONS) / true_service_time(job).mean_s).astype(int)
-        rates[k, 1:] = per_min / 60
+        per_min = np.rint(MINUTE_S * np.array(UTILISATIONS) / true_service_time(job).mean_s).astype(int)
+        rates[k, 1:] = per_min / MINUTE_S
         for column, x in enumerate(replicas):
             counts = np.repeat(per_min[:, None] * x, minutes + 1, axis=1)
-            # A class has no bounds, whatever its first job may have.
-            fixed = replace(job, min_replicas=x, max_replicas=x)
-            workload = Workload(tuple(replace(fixed, name=str(n)) for n in range(len(per_min))), counts)
+            # Bounds and quota of the job are not those of its class.
+            one = replace(job, min_replicas=x, max_replicas=x, tenant_quota=None)
+            workload = Workload(tuple(replace(one, name=str(n)) for n in range(len(per_min))), counts)
             draws = draw(workload, seed, router=serving_model.router)
             run = simulate(workload, Fixed(x), x * len(per_min) * job.cores, draws=draws, serving_model=serving_model)
             tail_latency_s = run.tail_latency_s[:, 1 : minutes + 1]

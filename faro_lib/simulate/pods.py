@@ -1,28 +1,30 @@
-"""Pods: how replicas come and go inside a fixed capacity (paper/simulator rules).
+"""Pods: how replicas come and go within a fixed capacity (EuroSys'25 artifact, rules of its simulator).
 
-Growing takes the job's idle pods first (ready after a short while), then new pods (ready after the cold start); what finds
-no pod waits and tries again. Shrinking removes the newest replica; its pod stays idle, and counts, until it is collected.
+A job that grows takes its idle pods first (ready after a short time), then new pods (ready after the cold start); a replica
+that finds no free cores waits and tries again. A job that shrinks removes its newest replica, whose pod stays idle and keeps
+its cores until it is collected.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-REUSE_S = 3.0  # an idle pod serves again after this; also how long a removal counts as a change
-RETRY_S = 5.0  # a replica that found no pod tries again after this
+from faro_lib.workload.jobs import TOLERANCE
+
+REUSE_S = 3.0  # until an idle pod serves again; also how long a removal counts as a change
+RETRY_S = 5.0  # until a replica that found no free cores tries again
 IDLE_S, CHECK_S = 30.0, 5.0  # idle pods are collected after IDLE_S, at the next multiple of CHECK_S
 BIRTH, COLLECT, RETRY = 0, 1, 2  # kinds of event, in their order at equal times
-
-EPSILON = 1e-9
 
 
 @dataclass(slots=True)
 class JobPods:
-    """One job's pods. `births` are the instants at which starting replicas begin to serve, oldest request first."""
+    """One job's pods; `births` are the times at which starting replicas will serve, `waiting` the replicas without cores."""
 
     cores: float
     cold_start_s: float
@@ -38,29 +40,31 @@ class JobPods:
 
 
 class Pods:
-    """All jobs' pods and the timetable of what happens to them.
+    """All jobs' pods and their future events.
 
-    Two callbacks tell the serving side: `on_birth(job, now_s)` and `on_removal(job, now_s)`, once a replica.
+    Parameters
+    ----------
+    cores, cold_start_s : (jobs,) of one replica.
+    on_birth, on_removal : called with (job, time) for every replica that starts or stops serving.
     """
 
     def __init__(
         self,
-        cores,
-        cold_start_s,
+        cores: np.ndarray,
+        cold_start_s: np.ndarray,
         capacity: float,
-        on_birth,
-        on_removal,
+        on_birth: Callable[[int, float], None],
+        on_removal: Callable[[int, float], None],
         idle_s: float = IDLE_S,
         retry_s: float = RETRY_S,
     ):
-        self.capacity = capacity
-        self.idle_s, self.retry_s = idle_s, retry_s
-        self.jobs = [JobPods(c, s) for c, s in zip(cores, cold_start_s)]
+        self.capacity, self.idle_s, self.retry_s = capacity, idle_s, retry_s
+        self.jobs = [JobPods(*row) for row in zip(cores, cold_start_s)]
         self._on_birth, self._on_removal = on_birth, on_removal
-        self._timetable: list[tuple[float, int, int]] = []  # (instant, kind, job)
+        self._events: list[tuple[float, int, int]] = []  # (time, kind, job)
 
     def set_running(self, job: int, replicas: int) -> None:
-        """Replicas that are there from the beginning."""
+        """Replicas that serve from the beginning."""
         for _ in range(replicas):
             self.jobs[job].running += 1
             self._on_birth(job, 0.0)
@@ -78,17 +82,16 @@ class Pods:
         reused = min(replicas, len(pods.idle_since_s))
         for _ in range(reused):
             pods.idle_since_s.popleft()
-            self._plan_birth(job, now_s + REUSE_S)
-        free = int((self.free_cores + EPSILON) // pods.cores)
-        new = max(0, min(replicas - reused, free))
+            self._start(job, now_s + REUSE_S)
+        new = max(0, min(replicas - reused, int((self.free_cores + TOLERANCE) // pods.cores)))
         for _ in range(new):
-            self._plan_birth(job, now_s + pods.cold_start_s)
+            self._start(job, now_s + pods.cold_start_s)
         pods.waiting = replicas - reused - new
         if pods.waiting:
-            heapq.heappush(self._timetable, (now_s + self.retry_s, RETRY, job))
+            heapq.heappush(self._events, (now_s + self.retry_s, RETRY, job))
 
     def shrink(self, job: int, replicas: int, now_s: float) -> None:
-        """Give up what waits, then what starts, then what runs, the newest first."""
+        """Remove waiting replicas first, then starting ones, then running ones, the newest first."""
         pods = self.jobs[job]
         given_up = min(replicas, pods.waiting)
         pods.waiting -= given_up
@@ -99,29 +102,28 @@ class Pods:
                 pods.running -= 1
                 self._on_removal(job, now_s)
             pods.idle_since_s.append(now_s)
-            collected_s = np.ceil((now_s + self.idle_s) / CHECK_S - EPSILON) * CHECK_S
-            heapq.heappush(self._timetable, (collected_s, COLLECT, job))
+            collected_s = np.ceil((now_s + self.idle_s) / CHECK_S - TOLERANCE) * CHECK_S
+            heapq.heappush(self._events, (collected_s, COLLECT, job))
         pods.removed_s = now_s
 
     def advance(self, until_s: float) -> None:
-        """Let everything happen that is due before `until_s`, and the births at `until_s` itself.
+        """Process the events before `until_s`, and the births at `until_s` itself.
 
-        At equal times the controller acts before pods are collected and before retries, so those wait for the next call.
+        At equal times the controller acts before pods are collected and before retries, so those are left to the next call.
         """
-        while self._timetable and self._timetable[0][:2] < (until_s, COLLECT):
-            now_s, kind, job = heapq.heappop(self._timetable)
+        while self._events and self._events[0][:2] < (until_s, COLLECT):
+            now_s, kind, job = heapq.heappop(self._events)
             pods = self.jobs[job]
-            if kind == BIRTH:
-                if now_s in pods.births:  # else it was given up
-                    pods.births.remove(now_s)
-                    pods.running += 1
-                    self._on_birth(job, now_s)
+            if kind == BIRTH and now_s in pods.births:  # it is not, if the replica was removed meanwhile
+                pods.births.remove(now_s)
+                pods.running += 1
+                self._on_birth(job, now_s)
             elif kind == COLLECT:
-                while pods.idle_since_s and pods.idle_since_s[0] + self.idle_s <= now_s + EPSILON:
+                while pods.idle_since_s and pods.idle_since_s[0] + self.idle_s <= now_s + TOLERANCE:
                     pods.idle_since_s.popleft()
-            elif pods.waiting:
+            elif kind == RETRY and pods.waiting:
                 self.grow(job, pods.waiting, now_s)
 
-    def _plan_birth(self, job: int, at_s: float) -> None:
+    def _start(self, job: int, at_s: float) -> None:
         self.jobs[job].births.append(at_s)
-        heapq.heappush(self._timetable, (at_s, BIRTH, job))
+        heapq.heappush(self._events, (at_s, BIRTH, job))

@@ -1,34 +1,26 @@
-"""One trial: a policy meets a day of requests."""
+"""One trial: a day of requests under a policy."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from faro_lib import control
 from faro_lib.policies.protocol import Policy
-from faro_lib.simulate.cluster import PAPER, ServingModel, SimulatedCluster
+from faro_lib.simulate.cluster import PAPER, CapacityStep, Lifetime, ServingModel, SimulatedCluster
 from faro_lib.simulate.draws import Draws, draw
-from faro_lib.simulate.latencies import dropped_and_missed, percentile_of, percentiles
-from faro_lib.workload import Workload
-from faro_lib.workload.jobs import MINUTE_S, jobs_array
+from faro_lib.simulate.latencies import dropped_and_missed, quantile_of, quantiles
+from faro_lib.workload import Workload, arrays_of
+from faro_lib.workload.jobs import MINUTE_S
 
-EXPLANATIONS = (
-    "forecast_rps",
-    "predicted_tail_latency_s",
-    "marginal_value_up",
-    "marginal_value_down",
-)  # of a plan, where it tells
+EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")  # of a Plan
 
 
 @dataclass(slots=True)
 class Decisions:
-    """The ticks of the loop, column by column; lists over ticks of scalars or of arrays (jobs,).
-
-    forecast_rps, predicted_tail_latency_s, marginal_value_up, marginal_value_down : as in `Plan`; None in ticks whose plan does not tell.
-    """
+    """The ticks of a run as columns: lists over ticks of scalars or of arrays (jobs,); EXPLANATIONS as in `Plan`."""
 
     time_s: list[float] = field(default_factory=list)
     target: list[np.ndarray] = field(default_factory=list)
@@ -42,24 +34,23 @@ class Decisions:
     marginal_value_down: list[np.ndarray | None] = field(default_factory=list)
 
     def append(self, step: control.Step) -> None:
-        self.time_s.append(step.observation.now_s)
-        self.target.append(step.target)
-        self.drop.append(step.plan.drop)
-        self.running.append(step.observation.running)
-        self.reason.append(step.plan.reason)
-        self.seconds.append(step.decision_s)
-        for column in EXPLANATIONS:
-            getattr(self, column).append(getattr(step.plan, column))
+        observation, plan = step.observation, step.plan
+        row = (observation.now_s, step.target, plan.drop, observation.running, plan.reason, step.decision_s)
+        for column, value in zip(fields(self), (*row, *(getattr(plan, name) for name in EXPLANATIONS))):
+            getattr(self, column.name).append(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of a trial. Minute arrays have shape (jobs, minutes + 1): the last bin holds what overran the last minute.
+    """The outcome of a trial; arrays by minute of arrival have shape (jobs, minutes + 1), the last bin is the overrun.
 
-    requests, dropped, slo_missed : counts by minute of arrival; slo_missed = served, but after the SLO.
-    tail_latency_s : the job's percentile of latency; inf where refusals reach into it, NaN without requests.
-    served_tail_latency_s : the same of the requests that were served; NaN without any.
+    Attributes
+    ----------
+    requests, dropped, slo_missed : counts; slo_missed are served, but after the SLO.
+    tail_latency_s : the job's latency quantile; inf if drops have weight in it, NaN without requests.
+    served_tail_latency_s : the same over the served requests only; NaN without any.
     initial : (jobs,) replicas at the beginning.
+    wall_s : duration of the simulation.
     """
 
     workload: Workload
@@ -82,20 +73,23 @@ def simulate(
     *,
     draws: Draws | None = None,
     serving_model: ServingModel = PAPER,
-    capacity_steps: tuple[tuple[float, float], ...] = (),
-    lifetimes: tuple[tuple[int, float, float], ...] = (),
+    capacity_steps: tuple[CapacityStep, ...] = (),
+    lifetimes: tuple[Lifetime, ...] = (),
     guardrails: control.GuardrailConfig = control.GUARDRAILS,
     initial: np.ndarray | None = None,
 ) -> Run:
-    """Replay a workload under a policy, until every request has ended.
+    """Replay a workload under a policy until every request has ended.
+
+    To test a policy in a cluster that changes: with `capacity_steps=((7200, 24),)` it has 24 cores after two hours, and
+    with `lifetimes=((0, 6000, np.inf), (1, 0, 12000))` job 0 is added at 6000 s and job 1 removed at 12000 s.
 
     Parameters
     ----------
     capacity : cores of the cluster.
-    seed, draws : the trial; draws made once may be shared by many policies.
-    capacity_steps, lifetimes : cores, and jobs, that come and go (`SimulatedCluster`).
-    guardrails : the guardrails.
-    initial : (jobs,) replicas to begin with; None leaves that to the policy.
+    seed, draws : the trial, one of them; draws can be shared by many policies.
+    capacity_steps : (time in s, cores) pairs, ascending.
+    lifetimes : (job index, from, until in s) triples; other jobs always exist.
+    initial : (jobs,) replicas to begin with; None asks the policy.
     """
     began = time.perf_counter()
     if draws is None:
@@ -107,49 +101,37 @@ def simulate(
     cluster = SimulatedCluster(
         workload, draws, capacity, initial, serving_model, capacity_steps=capacity_steps, lifetimes=lifetimes
     )
-    decisions = Decisions()
-    control.run(
-        cluster, policy, workload.jobs, workload.minutes * MINUTE_S, on_step=decisions.append, guardrails=guardrails
-    )
+    decisions, end_s = Decisions(), workload.minutes * MINUTE_S
+    control.run(cluster, policy, workload.jobs, end_s, on_step=decisions.append, guardrails=guardrails)
     cluster.finish()
-
     wall_s = time.perf_counter() - began
     return evaluate_run(workload, capacity, cluster.latency_s, cluster.minute_edges, initial, decisions, wall_s)
 
 
 def evaluate_run(
-    workload: Workload, capacity: float, latency_s, edges, initial, decisions: Decisions, wall_s: float
+    workload: Workload,
+    capacity: float,
+    latency_s: np.ndarray,
+    edges: np.ndarray,
+    initial: np.ndarray,
+    decisions: Decisions,
+    wall_s: float,
 ) -> Run:
-    """What requests and decisions amount to, wherever they were made.
+    """The outcome of a simulated or live run.
 
     Parameters
     ----------
     latency_s : (requests,), job after job by arrival; inf = dropped.
-    edges : int (jobs, minutes + 2), where the arrivals of each minute begin; the last bin is the overrun.
+    edges : int (jobs, minutes + 2), see `latencies.minute_edges`.
     """
-    dropped, slo_missed = dropped_and_missed(latency_s, edges, jobs_array(workload.jobs, "slo_s"))
-    percentile = jobs_array(workload.jobs, "quantile")
-    tail_latency_s = percentiles(latency_s, edges, percentile)
-    served_tail_latency_s = _served(latency_s, edges, percentile, tail_latency_s, dropped)
-    requests = np.diff(edges, axis=1)
-    return Run(
-        workload,
-        capacity,
-        requests,
-        dropped,
-        slo_missed,
-        tail_latency_s,
-        served_tail_latency_s,
-        initial,
-        decisions,
-        wall_s,
-    )
-
-
-def _served(latency_s, edges, percentile, tail_latency_s, dropped):
-    """The percentile without the refused; where none was refused it is tail_latency_s."""
+    jobs = arrays_of(workload.jobs)
+    dropped, slo_missed = dropped_and_missed(latency_s, edges, jobs.slo_s)
+    tail_latency_s = quantiles(latency_s, edges, jobs.quantile)
     served = tail_latency_s.copy()
     for job, minute in np.argwhere(dropped > 0):
         ended = latency_s[edges[job, minute] : edges[job, minute + 1]]
-        served[job, minute] = percentile_of(ended[np.isfinite(ended)], percentile[job])
-    return served
+        served[job, minute] = quantile_of(ended[np.isfinite(ended)], jobs.quantile[job])
+    requests = np.diff(edges, axis=1)
+    return Run(
+        workload, capacity, requests, dropped, slo_missed, tail_latency_s, served, initial, decisions, wall_s
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The serving side of the simulated cluster: requests, and replicas that come and go, around the compiled event loop."""
+"""Requests and replicas of the simulated cluster, around the compiled event loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from faro_lib.simulate import events
 from faro_lib.simulate.draws import Draws
 
 DISPATCH = {"round-robin": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
-SLOTS = 4  # room for replicas to begin with; it doubles when needed
+SLOTS = 4  # initial room for replicas; it doubles when needed
 
 
 class Serving:
@@ -16,31 +16,32 @@ class Serving:
 
     Attributes
     ----------
-    requests, station : what the event loop works on (see `events`).
+    requests, station : the state of the event loop, see `events`.
     """
 
     def __init__(self, draws: Draws, seconds: int, dispatch: str, queue_limit: int, max_ongoing_requests: int):
         columns = (draws.first, draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
         self.requests = events.Requests(*columns, np.empty(len(draws.arrival_s)))
         jobs = len(draws.first) - 1
-        # The loop keeps one place beyond the limit: "more than" queue_limit are dropped.
+        # One more than the limit, as only a request that finds more than `queue_limit` waiting is dropped.
         self.station = events.new_station(jobs, SLOTS, queue_limit + 1, max_ongoing_requests, seconds, draws.first)
-        self._rules = (DISPATCH[dispatch], queue_limit)
+        self._dispatch = (DISPATCH[dispatch], queue_limit)
         self._shufflers = [draws.shuffler(job) for job in range(jobs)]
         self._active: list[list[int]] = [[] for _ in range(jobs)]  # slots, oldest replica first
 
     def advance(self, until_s: float) -> None:
-        """Carry every job's requests to until_s."""
-        events.advance_all(until_s, *self._rules, self.requests, self.station)
+        """Process every job's events up to `until_s`."""
+        events.advance_all(until_s, *self._dispatch, self.requests, self.station)
 
     @property
     def any_inside(self) -> bool:
-        """Whether any request has not ended yet."""
+        """Whether any request has not ended."""
         station = self.station
         outside = (station.head == self.requests.first[1:]) & (station.held < 0) & (station.inside.sum(axis=1) == 0)
         return not outside.all()
 
     def add_replica(self, job: int, now_s: float) -> None:
+        """Add a replica, in a slot that is neither active nor finishing requests."""
         self._advance(job, now_s)
         slots = self.station.inside.shape[1]
         empty = [s for s in range(slots) if s not in self._active[job] and self.station.inside[job, s] == 0]
@@ -54,16 +55,15 @@ class Serving:
             self._hand_over(job, empty[0], now_s)
 
     def remove_replica(self, job: int, now_s: float) -> None:
-        """The newest goes; it finishes what it holds."""
+        """Remove the newest replica, which still serves the requests that it holds."""
         self._advance(job, now_s)
         self._active[job].pop()
         self._reorder(job)
 
-    def refuse_waiting(self, job: int, now_s: float) -> None:
-        """Whoever waits for a replica is refused at once: none will come."""
+    def drop_waiting(self, job: int, now_s: float) -> None:
+        """Drop all requests that wait for a replica."""
         station = self.station
-        places = station.waiting.shape[1]
-        ring = (station.waiting_head[job] + np.arange(station.waiting_count[job])) % places
+        ring = (station.waiting_head[job] + np.arange(station.waiting_count[job])) % station.waiting.shape[1]
         held = station.held[job : job + 1]
         dropped = np.concatenate([station.waiting[job, ring], held[held >= 0]])
         self.requests.latency_s[dropped] = np.inf
@@ -71,19 +71,19 @@ class Serving:
         if second < station.finished.shape[1]:
             station.finished[job, second] += len(dropped)
             station.finished_latency_s[job, second] += (now_s - self.requests.arrival_s[dropped]).sum()
-        station.waiting_count[job], station.held[job] = 0, events.NOBODY
+        station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """The dispatcher looks for room when a replica completes a request; where there was none, none ever would."""
+        """Give the held request to a job's first replica; the event loop only dispatches when a replica completes one."""
         station, request = self.station, self.station.held[job]
-        if request == events.NOBODY or station.inside[job].any():
+        if request == events.NONE or station.inside[job].any():
             return
         completes_s = now_s + self.requests.service_s[request]
         station.ring[job, slot, station.ring_head[job, slot]] = request
         station.ring_done_s[job, slot, station.ring_head[job, slot]] = completes_s
         station.next_done_s[job, slot] = station.last_done_s[job, slot] = completes_s
         station.inside[job, slot] = 1
-        station.held[job] = events.NOBODY
+        station.held[job] = events.NONE
         if station.waiting_count[job]:
             head = station.waiting_head[job]
             station.held[job] = station.waiting[job, head]
@@ -91,7 +91,7 @@ class Serving:
             station.waiting_count[job] -= 1
 
     def _advance(self, job, now_s):
-        events.advance_job(job, now_s, *self._rules, self.requests, self.station)
+        events.advance_job(job, now_s, *self._dispatch, self.requests, self.station)
 
     def _reorder(self, job):
         active = self._active[job]

@@ -46,7 +46,7 @@ def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
     return minimum, max(minimum + 1, int(np.ceil(HEADROOM * (arrays.cores @ required).max())))
 
 
-def capacity_curve(
+def violations_by_capacity(
     workload: Workload,
     policy: Policy,
     capacities: tuple[int, int],
