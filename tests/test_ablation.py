@@ -68,7 +68,6 @@ def test_the_latency_step_names_the_formula_where_nothing_was_measured(context):
 
 
 def test_the_exact_solver_is_never_worse_than_cobyla_on_the_same_decision(context):
-    from faro_lib.allocate import worth
     from faro_lib.policies.protocol import Observation
     from faro_lib.utility import build_table
 
@@ -85,7 +84,8 @@ def test_the_exact_solver_is_never_worse_than_cobyla_on_the_same_decision(contex
     for kind in (PaperFaro, ExactPaperFaro):
         policy = kind(context.forecaster, predictive=False, shrink=False)
         _, plan = policy.decide(policy.start(TRACES.jobs), seen)
-        values.append(worth(table, plan.target, 14))
+        assert plan.target.sum() <= 14
+        values.append(table.value[np.arange(jobs), np.minimum(plan.target, table.columns)].sum())
     assert values[1] >= values[0] - 1e-9
 
 

@@ -12,7 +12,7 @@ from faro_lib.control import Pending, clamp_to_capacity, run
 from faro_lib.control.loop import tick_times
 from faro_lib.policies import FairShare
 from faro_lib.policies.protocol import HOLD, Plan
-from faro_lib.workload import Job
+from faro_lib.workload import Job, arrays_of
 
 
 def plan(target, attempts=1):
@@ -20,8 +20,9 @@ def plan(target, attempts=1):
 
 
 def clamped(wanted, observation, pending=None, attempts=1, cores=None):
-    cores = np.ones(len(wanted)) if cores is None else np.array(cores)
-    target, pending = clamp_to_capacity(pending or Pending.none(len(wanted)), plan(wanted, attempts), observation, cores)
+    cores = [1.0] * len(wanted) if cores is None else cores
+    jobs = arrays_of(tuple(Job(str(n), cores=c) for n, c in enumerate(cores)))
+    target, pending = clamp_to_capacity(pending or Pending.none(len(wanted)), plan(wanted, attempts), observation, jobs)
     return target.tolist(), pending
 
 

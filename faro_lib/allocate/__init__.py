@@ -6,11 +6,11 @@ from faro_lib.allocate.knapsack import best_by_minute
 from faro_lib.allocate.objectives import OBJECTIVES, Objective, register_objective
 from faro_lib.allocate.paper import solve_paper
 from faro_lib.allocate.problem import Allocation, Problem
-from faro_lib.allocate.solve import SOLVERS, register_solver, solve, worth
+from faro_lib.allocate.solve import SOLVERS, register_solver, solve
 from faro_lib.allocate.spare import Marginals, marginal_values, shrink, spread_spare
 
 __all__ = [
     "METHODS", "OBJECTIVES", "SOLVERS", "Allocation", "Marginals", "Objective", "Problem", "best_by_minute",
     "marginal_values", "register_objective", "register_solver", "shrink", "solve", "solve_hierarchical", "solve_paper",
-    "spread_spare", "worth",
+    "spread_spare",
 ]  # fmt: skip

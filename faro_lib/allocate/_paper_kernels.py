@@ -1,7 +1,5 @@
 """The paper's objective at fractional replicas, compiled; imported when first used."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@
 choice per row.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

@@ -4,8 +4,6 @@ Between whole columns the table's utility is a straight line. With `plateau=True
 precise formulation, where these searches see no slope.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -5,11 +5,9 @@ is not exact. Dynamic programming over the budget is, in jobs x budget x columns
 remove most columns beforehand.
 """
 
-from __future__ import annotations
-
 import heapq
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -42,7 +40,7 @@ class Box(NamedTuple):
     def is_point(self) -> bool:
         return self.least_from == self.least_to and self.greatest_from == self.greatest_to
 
-    def halves(self, levels: np.ndarray) -> tuple[Box, Box]:
+    def halves(self, levels: np.ndarray) -> tuple[Self, Self]:
         """The box cut in the middle of its wider range."""
         least_width = levels[self.least_to] - levels[self.least_from]
         greatest_width = levels[self.greatest_to] - levels[self.greatest_from]

@@ -1,7 +1,5 @@
 """A greedy solver along the concave envelopes of the jobs."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from faro_lib.allocate.problem import Problem

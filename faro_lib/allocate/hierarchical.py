@@ -1,7 +1,5 @@
 """Allocation of very many jobs: first between groups of jobs, then within each group (the paper's section on scale)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 

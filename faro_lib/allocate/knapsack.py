@@ -1,7 +1,5 @@
 """The knapsack that all exact solvers share: one column per job, the largest sum of terms within budget and quotas."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Leximin: raise the least utility as far as the budget allows, then the next least, and so on."""
 
-from __future__ import annotations
-
 import heapq
 from bisect import bisect_right
 

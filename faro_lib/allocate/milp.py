@@ -1,7 +1,5 @@
 """An independent oracle for tests: a mixed-integer program in cvxpy, solved by HiGHS, and its linear relaxation."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from faro_lib.allocate.greedy import greedy

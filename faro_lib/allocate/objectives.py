@@ -1,7 +1,5 @@
 """Objectives of a cluster: a sum over jobs, with or without a penalty on the spread, or the worst-off job first."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,22 +29,13 @@ def weighted_log(utility, weight):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """sum_j term(U_j, w_j) + gamma (min_j U_j - max_j U_j), or the worst-off job first.
-
-    Attributes
-    ----------
-    term : broadcasting function (utility, weight) -> contribution of a job.
-    spread : number of jobs -> default gamma; None for no spread term.
-    leximin : raise the worst-off job, then the next worst, and so on; `term` and `spread` are then unused
-        and the value is the least utility.
-    effective : use utilities times drop penalties, at the best drop rates (needs a table with drops).
-    """
+    """sum_j term(U_j, w_j) + gamma (min_j U_j - max_j U_j), or the worst-off job first."""
 
     name: str
-    term: Callable = weighted
-    spread: Callable[[int], float] | None = None
-    leximin: bool = False
-    effective: bool = False
+    term: Callable = weighted  # broadcasting function (utility, weight) -> contribution of a job
+    spread: Callable[[int], float] | None = None  # number of jobs -> default gamma; None for no spread term
+    leximin: bool = False  # the worst-off job first; `term` and `spread` are unused, the value is the least utility
+    effective: bool = False  # use utilities times drop penalties, at the best drop rates (needs a table with drops)
 
     def utilities(self, table: UtilityTable) -> np.ndarray:
         """The table's utilities (jobs, X + 1) that this objective uses."""

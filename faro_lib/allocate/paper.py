@@ -1,7 +1,5 @@
 """Faro's decision as the paper and its published code make it, down to the details that its numbers depend on."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import replace

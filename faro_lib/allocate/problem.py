@@ -1,7 +1,5 @@
 """A table, a budget and an objective in the form that all solvers read, and the allocation that they return."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,24 +14,14 @@ CHANGE = 2.0**24  # in a tie, one replica of change counts more than any number 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Replicas and drop rate of every job, with a certificate of optimality.
+    """Replicas and drop rate of every job, with a certificate of optimality."""
 
-    Attributes
-    ----------
-    replicas : whole numbers, shape (jobs,).
-    drop : fraction of the requests to drop, shape (jobs,).
-    value : the objective at this allocation.
-    bound : upper bound on the objective of any allocation within the budget; NaN if the solver has none.
-    gap : (bound - value) / |bound|, 0 for `exact`; NaN without a bound.
-    seconds : time in the solver.
-    """
-
-    replicas: np.ndarray
-    drop: np.ndarray
-    value: float
-    bound: float
-    gap: float
-    seconds: float
+    replicas: np.ndarray  # whole numbers, shape (jobs,)
+    drop: np.ndarray  # fraction of the requests to drop, shape (jobs,)
+    value: float  # the objective at this allocation
+    bound: float  # upper bound on the objective of any allocation within the budget; NaN if the solver has none
+    gap: float  # (bound - value) / |bound|, 0 for `exact`; NaN without a bound
+    seconds: float  # time in the solver
     solver: str
     objective: str
 
@@ -46,33 +34,23 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Jobs sorted by name, so that their order in the input cannot matter; costs in the largest common unit of cores.
-
-    Attributes
-    ----------
-    order : positions in the table, shape (jobs,); all other arrays are in this order.
-    utility, term : quantised, shape (jobs, X + 1); -inf where infeasible.
-    cost : units of one replica, shape (jobs,); `costs` those of every column, shape (jobs, X + 1).
-    budget : in units; `unit_cores` are the cores of a unit.
-    tie : whole numbers, smaller is better: change from `current`, then replicas; shape (jobs, X + 1).
-    group, quota : index of each job's quota, shape (jobs,), and the quotas in units; one group without quotas.
-    """
+    """Jobs sorted by name, so that their order in the input cannot matter; costs in the largest common unit of cores."""
 
     table: UtilityTable
     objective: Objective
     gamma: float
-    order: np.ndarray
-    utility: np.ndarray
-    term: np.ndarray
+    order: np.ndarray  # positions in the table, shape (jobs,); all other arrays are in this order
+    utility: np.ndarray  # quantised, shape (jobs, X + 1); -inf where infeasible
+    term: np.ndarray  # the same for the objective's terms
     weight: np.ndarray
-    cost: np.ndarray
-    costs: np.ndarray
-    budget: int
-    unit_cores: float
-    tie: np.ndarray
+    cost: np.ndarray  # units of one replica, shape (jobs,)
+    costs: np.ndarray  # units of every column, shape (jobs, X + 1)
+    budget: int  # units
+    unit_cores: float  # cores of a unit
+    tie: np.ndarray  # whole numbers, smaller is better: change from `current`, then replicas; shape (jobs, X + 1)
     current: np.ndarray
-    group: np.ndarray
-    quota: np.ndarray
+    group: np.ndarray  # index of each job's quota, shape (jobs,)
+    quota: np.ndarray  # units, shape (groups,); one group where no job has a quota
 
     @property
     def feasible(self) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Solve an allocation problem by the name of a solver."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 
@@ -63,18 +61,3 @@ def solve(
     problem = problem_of(table, budget, chosen, current=current, gamma=gamma)
     replicas, bound = method(problem, **options)
     return problem.allocation(replicas, bound, time.perf_counter() - started, solver)
-
-
-def worth(
-    table: UtilityTable, replicas, budget: float, objective: str | Objective = "Sum", *, gamma: float | None = None
-) -> float:
-    """The objective of given replicas (jobs,); -inf if they do not fit. Counts beyond the table read its last column.
-
-    >>> from faro_lib.workload import Job
-    >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.4, 0.5], [0, 0.1, 0.9]])
-    >>> round(worth(table, [2, 1], 3), 6), worth(table, [2, 2], 3)
-    (0.6, -inf)
-    """
-    problem = problem_of(table, budget, objective_of(objective), gamma=gamma)
-    replicas = np.asarray(replicas)[problem.order]
-    return problem.score(np.minimum(replicas, table.columns)) if problem.fits(replicas) else float("-inf")

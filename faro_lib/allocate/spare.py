@@ -1,7 +1,5 @@
 """After the optimum: the marginal value of a replica, shrinking, and spreading what is left."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

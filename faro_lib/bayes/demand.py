@@ -12,8 +12,6 @@ Sampling is in the coordinates of the QR factors of each job's design, where the
 spherical (Stan user's guide, "The QR reparameterization").
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import time

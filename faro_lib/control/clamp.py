@@ -1,4 +1,4 @@
-"""Clamping: the part of a plan that fits the free capacity, and the jobs that may grow before others have shrunk."""
+"""Clamping: the part of a plan that fits capacity and quotas, and the jobs that may grow before others have shrunk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib.policies.protocol import Observation, Plan
-from faro_lib.workload.jobs import TOLERANCE
+from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,15 @@ class Pending:
 
 
 def clamp_to_capacity(
-    pending: Pending, plan: Plan, observation: Observation, cores: np.ndarray
+    pending: Pending, plan: Plan, observation: Observation, jobs: JobArrays
 ) -> tuple[np.ndarray, Pending]:
     """Clamp a plan to the free capacity, which is the capacity minus the cores of all targets (paper, section 5).
+
+    The tenants' quotas are clamped to as well, so that they hold for policies that do not know them.
 
     Scale-downs come first, then actions carried over, then the other jobs in their order, each cut to what is left. A job
     that is still changing is skipped. What is skipped or cut is carried over for `plan.attempts` ticks, this one
     included, or until a newer action for the job.
-
-    Parameters
-    ----------
-    cores : (jobs,) cores of one replica.
 
     Returns
     -------
@@ -55,13 +53,16 @@ def clamp_to_capacity(
     allowed = ~observation.changing
     down = allowed & (wanted < target)
     target[down] = wanted[down]
-    free = observation.capacity - float(target @ cores)
+    free = observation.capacity - float(target @ jobs.cores)
+    quota_free = jobs.quota - np.bincount(jobs.group, target * jobs.cores, len(jobs.quota))
     up = np.flatnonzero(allowed & (wanted > target))
     for job in sorted(up, key=lambda job: not carried[job]):
-        replicas = min(int(wanted[job] - target[job]), int((free + TOLERANCE) // cores[job]))
+        room = min(free, quota_free[jobs.group[job]])
+        replicas = min(int(wanted[job] - target[job]), int((room + TOLERANCE) // jobs.cores[job]))
         if replicas > 0:
             target[job] += replicas
-            free -= replicas * cores[job]
+            free -= replicas * jobs.cores[job]
+            quota_free[jobs.group[job]] -= replicas * jobs.cores[job]
     return target, Pending(wanted, np.where(target != wanted, np.maximum(attempts - 1, 0), 0))
 
 

@@ -17,7 +17,7 @@ class Clock:
     scale: float = 1.0  # trace seconds per wall second
     stop: threading.Event = field(default_factory=threading.Event)  # ends every wait when it is set
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.scale > 0 or abs(MINUTE_S / self.scale - round(MINUTE_S / self.scale)) > TOLERANCE:
             raise ValueError(f"scale={self.scale!r} must divide 60: 1, 2, 3, 4, 5, 6, 10, ...")
 

@@ -47,10 +47,10 @@ class Exporter:
         self._progress_s: float | None = None  # time.monotonic() of the last tick or failure
         registry = prometheus.CollectorRegistry()
 
-        def gauge(name: str, text: str, *labels: str):
+        def gauge(name: str, text: str, *labels: str) -> Any:
             return prometheus.Gauge(name, text, labels, registry=registry)
 
-        def counter(name: str, text: str, *labels: str):
+        def counter(name: str, text: str, *labels: str) -> Any:
             return prometheus.Counter(name, text, labels, registry=registry)
 
         self._gauges = {path: gauge(name, text, "inference_job") for name, text, path in GAUGES}
@@ -73,7 +73,7 @@ class Exporter:
         self.port = self._server.server_port
 
     def _with_health(self, metrics: Any) -> Callable:
-        def answer(environ: dict, start_response: Callable):
+        def answer(environ: dict, start_response: Callable) -> list[bytes]:
             if environ["PATH_INFO"] != "/healthz":
                 return metrics(environ, start_response)
             silent_s = 0.0 if self._progress_s is None else time.monotonic() - self._progress_s

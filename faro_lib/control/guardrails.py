@@ -56,7 +56,7 @@ class GuardrailConfig:
     stale_after_s: float = 60.0
     deadline_s: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         actions, deadline_s = self.max_scaling_actions, self.deadline_s
         if self.fail_mode not in FAIL_MODES:
             raise ValueError(f"fail_mode={self.fail_mode!r} is unknown; accepted: {', '.join(FAIL_MODES)}")
@@ -98,6 +98,8 @@ class Guard:
 
 def restore_targets(guard: Guard, observation: Observation) -> Observation:
     """The observation with targets and drop rates as requested, so that the policy decides as if nothing had drifted."""
+    if guard.target is None or guard.drop is None:
+        return observation
     starting = np.maximum(guard.target - observation.running, 0)
     return replace(observation, target=guard.target, drop=guard.drop, starting=starting)
 
@@ -287,7 +289,14 @@ def enforce_capacity(
     return fitting, replace(plan, reason=reason), pending.only(~removed)
 
 
-def shed(target, minimum, wanted, capacity: float, cores, weight) -> np.ndarray:
+def shed(
+    target: np.ndarray,
+    minimum: np.ndarray,
+    wanted: np.ndarray,
+    capacity: float,
+    cores: np.ndarray,
+    weight: np.ndarray,
+) -> np.ndarray:
     """Targets (jobs,) after removing replicas one at a time until they fit.
 
     The next replica is taken from those that the plan does not want, then from the job with the most cores above its

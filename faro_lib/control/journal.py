@@ -40,10 +40,16 @@ class Header:
 
     @classmethod
     def of(
-        cls, policy: Policy, jobs, guardrails: GuardrailConfig, apply: bool, clock: Clock | None, start_s: float
+        cls,
+        policy: Policy,
+        jobs: tuple[Job, ...],
+        guardrails: GuardrailConfig,
+        apply: bool,
+        clock: Clock | None,
+        start_s: float,
     ) -> Header:
-        origin = (clock.origin_s, clock.scale) if clock else (None, 1.0)
-        return cls(policy.name, jobs, guardrails, policy.tick_s, apply, *origin, start_s)
+        origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
+        return cls(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from faro_lib.control.clock import Clock
 from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig, without_data
 from faro_lib.control.journal import Header, Journal, next_memory, resumed
 from faro_lib.control.tick import Memory, PolicyFailed, Step, tick
-from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Policy
+from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import TOLERANCE
 
@@ -66,16 +67,10 @@ def run(
             cluster.advance(now_s)
             if stop.is_set():
                 return
-            try:
-                observation = last = cluster.observe()
-            except Exception as error:  # whatever happened to the cluster, the loop goes on
-                if on_failure:
-                    on_failure(OBSERVE, one_line(error))
-                elif last is None:
-                    raise
-                if last is None:
-                    continue
-                observation = without_data(last, now_s)
+            observation = observed(cluster, now_s, last, on_failure)
+            if observation is None:
+                continue
+            last = observation
             memory, step = tick(policy, guardrails, jobs, memory, observation)
             memory = next_memory(memory, apply)
             report(step, on_failure)
@@ -88,6 +83,20 @@ def run(
                 on_step(step)
     if np.isfinite(until_s) and not stop.is_set():
         cluster.advance(until_s)
+
+
+def observed(
+    cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure | None
+) -> Observation | None:
+    """The cluster now, or its last observation without data if it cannot be observed; None if there is neither."""
+    try:
+        return cluster.observe()
+    except Exception as error:  # whatever happened to the cluster, the loop goes on
+        if on_failure:
+            on_failure(OBSERVE, one_line(error))
+        elif last is None:
+            raise
+    return None if last is None else without_data(last, now_s)
 
 
 def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | None = None) -> Iterator[float]:
@@ -114,7 +123,7 @@ def report(step: Step, on_failure: OnFailure | None) -> None:
             on_failure(reason, f"at {step.observation.now_s:g} s")
 
 
-def attempt(reason: str, on_failure: OnFailure | None, call: Callable, *arguments) -> str | None:
+def attempt(reason: str, on_failure: OnFailure | None, call: Callable[..., None], *arguments: Any) -> str | None:
     """Call, and return the error as one line, None if there is none; raise it if there is no `on_failure`."""
     try:
         call(*arguments)

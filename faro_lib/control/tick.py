@@ -79,7 +79,7 @@ def tick(
 
     plan = guarded(guardrails, jobs, guard, visible, plan, drifted=drifted, void=void)
     pending = memory.pending if observation.present is None else memory.pending.only(observation.present)
-    target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs).cores)
+    target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
     target, plan, pending = enforce_capacity(jobs, observation, plan, target, pending)
     guard = Guard(guard.known_s, target, plan.drop, observation.present)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)

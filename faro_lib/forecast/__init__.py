@@ -11,7 +11,7 @@ from faro_lib.forecast import autoets, autoregression, kalman, naive, oracle, po
 from faro_lib.forecast.conformal import Recalibrated, recalibrated
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters, register
 from faro_lib.forecast.posterior import Posterior, bayes_forecaster, load_posterior, save_posterior
-from faro_lib.forecast.rolling import rolling
+from faro_lib.forecast.scores import rolling
 
 __all__ = [
     "CONTEXT_MINUTES", "HORIZON_MINUTES", "Forecaster", "Posterior", "Recalibrated", "bayes_forecaster", "fit",

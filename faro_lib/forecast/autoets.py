@@ -1,7 +1,5 @@
 """statsforecast's AutoETS as an optional baseline; it needs the extra `autoets`, in an environment of its own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +17,9 @@ class AutoETS(Forecaster):
 
     The model gives a mean and an 80 % interval for each minute. Paths are normal with that spread and
     correlated over minutes like a random walk, corr(h, k) = sqrt(min / max).
-
-    Attributes
-    ----------
-    level, spread : mean and standard deviation of sqrt(x + 3/8) over the training days, shape (jobs,);
-        the forecast until CONTEXT_MINUTES minutes are known.
     """
 
+    # Mean and standard deviation of the roots over the training days (jobs,), for a day's first CONTEXT_MINUTES minutes.
     level: np.ndarray
     spread: np.ndarray
 

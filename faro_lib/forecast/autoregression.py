@@ -1,7 +1,5 @@
 """Autoregression of log counts around a day shape: pooled coefficients by ridge, sample paths by simulation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,19 +20,12 @@ class Autoregression(Forecaster):
 
     A draw of errors is one training minute of all jobs, which keeps their correlation in the paths.
     Missing minutes are simulated like future ones, between the known minutes.
-
-    Attributes
-    ----------
-    shape : shape (jobs, day_minutes).
-    coefficients : shape (lags,), oldest first.
-    errors : shape (rows, jobs).
-    spread : standard deviation of y over the training days, shape (jobs,); the prior of the first minute.
     """
 
-    shape: np.ndarray
-    coefficients: np.ndarray
-    errors: np.ndarray
-    spread: np.ndarray
+    shape: np.ndarray  # shape (jobs, day_minutes)
+    coefficients: np.ndarray  # shape (lags,), oldest first
+    errors: np.ndarray  # shape (rows, jobs)
+    spread: np.ndarray  # standard deviation of y over the training days, shape (jobs,); the prior of the first minute
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)

@@ -1,7 +1,5 @@
 """Online recalibration: stretch the tails of the sample paths until they have their nominal coverage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -22,21 +20,13 @@ class Recalibrated(Forecaster):
     where `missed` is the share of the forecasts of the last minute (one for each horizon) whose tail
     quantile it exceeded (Gibbs and Candes 2021, on the log of the width). Over a long day each tail is
     missed at its nominal rate, whatever the model.
-
-    Attributes
-    ----------
-    inner : the forecaster that is recalibrated.
-    rate : learning rate of the stretch, per minute.
-    tail : probability of each tail whose quantile is tracked.
-    log_stretch : r, shape (2, jobs): lower and upper tail.
-    tails : tail quantiles of the last forecasts, shape (HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES); [i] was
-        made i + 1 minutes ago; NaN before the first.
     """
 
-    inner: Forecaster
-    rate: float = 0.07
-    tail: float = 0.1
-    log_stretch: np.ndarray
+    inner: Forecaster  # the forecaster that is recalibrated
+    rate: float = 0.07  # learning rate of the stretch, per minute
+    tail: float = 0.1  # probability of each tail whose quantile is tracked
+    log_stretch: np.ndarray  # r, shape (2, jobs): lower and upper tail
+    # Tail quantiles of the forecasts made i + 1 minutes ago, (HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES); NaN before.
     tails: np.ndarray
 
     def start(self, minute_of_day: int = 0) -> Self:

@@ -1,7 +1,5 @@
 """The base class of forecasters, and their registry."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -23,22 +21,14 @@ class Forecaster(ABC):
 
     A subclass adds its learnt parameters as fields and implements `sample`. A function that learns them
     from `Traces` is entered with `register`; `naive.persistence` is the shortest example.
-
-    Attributes
-    ----------
-    jobs : names, in the order of the first axis of every array.
-    seed : of the sample paths; the same seed and the same counts give the same samples.
-    day_minutes : length of a day; the day shape repeats after it.
-    minute_of_day : of the coming minute.
-    minutes_seen : updates since the start.
-    counts : requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN where missing.
     """
 
-    jobs: tuple[str, ...]
-    seed: int = 0
-    day_minutes: int = 360
-    minute_of_day: int = 0
-    minutes_seen: int = 0
+    jobs: tuple[str, ...]  # names, in the order of the first axis of every array
+    seed: int = 0  # of the sample paths; the same seed and the same counts give the same samples
+    day_minutes: int = 360  # length of a day; the day shape repeats after it
+    minute_of_day: int = 0  # of the coming minute
+    minutes_seen: int = 0  # updates since the start
+    # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN where missing.
     counts: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
 
     def __post_init__(self):

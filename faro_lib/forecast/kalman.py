@@ -6,8 +6,6 @@ The Kalman filter keeps the mean and the variance of each job's level; a missing
 the variance and nothing else.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -23,20 +21,13 @@ UNKNOWN = 1e12  # variance of a level before the first count of a job without tr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalLevel(Forecaster):
-    """The filtered level of each job; all arrays have shape (jobs,) and are on the root scale.
+    """The filtered level of each job; all arrays have shape (jobs,) and are on the root scale."""
 
-    Attributes
-    ----------
-    step, noise : variances of the model.
-    prior_level, prior_variance : mean and variance of the level before the first minute.
-    level, variance : mean and variance of the level in the coming minute.
-    """
-
-    step: np.ndarray
-    noise: np.ndarray
-    prior_level: np.ndarray
+    step: np.ndarray  # variance
+    noise: np.ndarray  # variance
+    prior_level: np.ndarray  # mean of the level before the first minute
     prior_variance: np.ndarray
-    level: np.ndarray
+    level: np.ndarray  # mean of the level in the coming minute
     variance: np.ndarray
 
     def start(self, minute_of_day: int = 0) -> Self:

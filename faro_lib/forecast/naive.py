@@ -1,7 +1,5 @@
 """Naive forecasts: the last minute repeated, and the same minutes of other days."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,15 +15,10 @@ class Persistence(Forecaster):
     """The last minute repeated, with the errors that this made on the training days.
 
     x[t+h] = x[t] + e[h], with e a path of errors (all jobs together) drawn from the training days.
-
-    Attributes
-    ----------
-    errors : x[t+h] - x[t] on the training days, shape (draws, jobs, minutes).
-    level : requests per minute before the first count, shape (jobs,).
     """
 
-    errors: np.ndarray
-    level: np.ndarray
+    errors: np.ndarray  # x[t+h] - x[t] on the training days, shape (draws, jobs, minutes)
+    level: np.ndarray  # requests per minute before the first count, shape (jobs,)
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
@@ -52,14 +45,9 @@ def persistence(traces: Traces, *, seed: int = 0) -> Persistence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seasonal(Forecaster):
-    """Seasonal naive: a sample path is what followed this minute on a random training day.
+    """Seasonal naive: a sample path is what followed this minute on a random training day."""
 
-    Attributes
-    ----------
-    days : requests per minute of the training days, shape (days x samples, jobs, minutes).
-    """
-
-    days: np.ndarray
+    days: np.ndarray  # requests per minute of the training days, shape (days x samples, jobs, minutes)
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)

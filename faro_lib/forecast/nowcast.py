@@ -1,7 +1,5 @@
 """A forecast that uses the count of the current, incomplete minute."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster

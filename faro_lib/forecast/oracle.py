@@ -1,7 +1,5 @@
 """A forecaster that knows the future up to an error of a given size: the bound on any forecast."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,15 +15,10 @@ class Oracle(Forecaster):
     In each minute one factor per job scales the horizon, exp(s z - s^2 / 2) with s^2 = log(1 + error^2),
     and the sample paths spread around that by as much again. Errors of different minutes and jobs are
     independent.
-
-    Attributes
-    ----------
-    truth : requests per minute, shape (jobs, minutes); its last minute is repeated beyond its end.
-    error : relative standard deviation of the factor: 0.2 = 20 %.
     """
 
-    truth: np.ndarray
-    error: float = 0.0
+    truth: np.ndarray  # requests per minute, shape (jobs, minutes); its last minute is repeated beyond its end
+    error: float = 0.0  # relative standard deviation of the factor: 0.2 = 20 %
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)

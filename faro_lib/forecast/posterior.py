@@ -1,11 +1,9 @@
 """The Bayesian forecaster online: posterior draws as arrays, sample paths by simulation, without PyMC."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,32 +22,19 @@ LIMIT_FACTOR, MIN_LIMIT = 2, 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posterior:
-    """The parameters of the online forecaster: arrays only, so that no file needs pickles.
+    """The parameters of the online forecaster: arrays only, so that no file needs pickles."""
 
-    Attributes
-    ----------
-    jobs : names; day_minutes : length of a day.
-    unit : level of each job on the root scale, shape (jobs,).
-    shape : day shape in units, shape (jobs, day_minutes).
-    off_shape : standard deviation of y - shape, shape (jobs,): the prior of a day's first minute.
-    most : largest count of the training days, shape (jobs,).
-    coefficients : shape (draws, jobs, features), features as in `regression.design`.
-    log_spread, follow : shape (draws, jobs).
-    errors : quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid).
-    root_correlation : A, shape (jobs, jobs); the errors of a minute are quantiles of A @ (independent normals).
-    """
-
-    jobs: tuple[str, ...]
-    day_minutes: int
-    unit: np.ndarray
-    shape: np.ndarray
-    off_shape: np.ndarray
-    most: np.ndarray
-    coefficients: np.ndarray
-    log_spread: np.ndarray
-    follow: np.ndarray
-    errors: np.ndarray
-    root_correlation: np.ndarray
+    jobs: tuple[str, ...]  # names; day_minutes : length of a day
+    day_minutes: int  # length of a day
+    unit: np.ndarray  # level of each job on the root scale, shape (jobs,)
+    shape: np.ndarray  # day shape in units, shape (jobs, day_minutes)
+    off_shape: np.ndarray  # standard deviation of y - shape, shape (jobs,): the prior of a day's first minute
+    most: np.ndarray  # largest count of the training days, shape (jobs,)
+    coefficients: np.ndarray  # shape (draws, jobs, features), features as in `regression.design`
+    log_spread: np.ndarray  # shape (draws, jobs)
+    follow: np.ndarray  # shape (draws, jobs)
+    errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
+    root_correlation: np.ndarray  # A (jobs, jobs); a minute's errors are quantiles of A @ (independent normals)
 
     def __post_init__(self):
         draws, jobs = self.draws, len(self.jobs)
@@ -75,7 +60,7 @@ class Posterior:
     def draws(self) -> int:
         return len(self.coefficients)
 
-    def select(self, names: Iterable[str]) -> Posterior:
+    def select(self, names: Iterable[str]) -> Self:
         """The posterior of the jobs `names`, in their order; a ValueError if one was not fitted."""
         names = tuple(names)
         for name in names:
@@ -86,9 +71,7 @@ class Posterior:
         correlation[np.diag_indices(len(index))] = 1.0
         first_axis = {f: getattr(self, f)[index] for f in ("unit", "shape", "off_shape", "most", "errors")}
         second_axis = {f: getattr(self, f)[:, index] for f in ("coefficients", "log_spread", "follow")}
-        return replace(
-            self, jobs=names, **first_axis, **second_axis, root_correlation=correlation_root(correlation)
-        )
+        return replace(self, jobs=names, **first_axis, **second_axis, root_correlation=correlation_root(correlation))
 
 
 def save_posterior(posterior: Posterior, path: str | Path) -> None:

@@ -9,8 +9,6 @@ with shape[t] the mean of y at that minute over other days, l = 1..15, k = 0..15
 recent movement of z.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES

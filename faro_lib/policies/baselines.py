@@ -28,7 +28,7 @@ REACT_DOWN_AFTER_S = 600.0  # seconds below the SLO after which replicas are rem
 
 
 def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None) -> np.ndarray:
-    """Replicas (jobs,) from an equal share of the cores for each job, within its bounds; the rest stays unused.
+    """Replicas (jobs,) from an equal share of the cores for each job, within bounds and quotas; the rest is unused.
 
     Jobs that are not `present`, bool (jobs,), get their minimum and the others share what remains.
 
@@ -45,9 +45,13 @@ def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | Non
         return share
     equal = (capacity / len(jobs) / arrays.cores + TOLERANCE).astype(np.int64)
     share = np.clip(equal, minimum, arrays.max_replicas)
-    while share @ arrays.cores > capacity + TOLERANCE:  # the others pay for minima above the equal share
-        share[np.argmax(np.where(share > minimum, share * arrays.cores, -np.inf))] -= 1
-    return share
+    while True:  # minima above the equal share are paid for by the others, and quotas by the jobs of their tenant
+        cores = share * arrays.cores
+        over_quota = np.bincount(arrays.group, cores, len(arrays.quota)) > arrays.quota + TOLERANCE
+        over = over_quota[arrays.group] | (cores.sum() > capacity + TOLERANCE)
+        if not over.any():
+            return share
+        share[np.argmax(np.where(over & (share > minimum), cores, -np.inf))] -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +61,13 @@ class FairShare:
     name: str = "FairShare"
     tick_s: float = 60.0
 
-    def initial(self, jobs, capacity):
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return fair_share(jobs, capacity)
 
-    def start(self, jobs):
+    def start(self, jobs: tuple[Job, ...]) -> tuple[Job, ...]:
         return jobs
 
-    def decide(self, jobs, observation):
+    def decide(self, jobs: tuple[Job, ...], observation: Observation) -> tuple[tuple[Job, ...], Plan]:
         target = fair_share(jobs, observation.capacity, observation.present)
         plan = Plan(target, np.zeros(len(target)), reasons(target, observation.target, SHARE), PLAN_ATTEMPTS)
         return jobs, plan
@@ -77,13 +81,13 @@ class Fixed:
     name: str = "Fixed"
     tick_s: float = 1e9
 
-    def initial(self, jobs, capacity):
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return np.full(len(jobs), self.replicas)
 
-    def start(self, jobs):
+    def start(self, jobs: tuple[Job, ...]) -> None:
         return None
 
-    def decide(self, state, observation):
+    def decide(self, state: None, observation: Observation) -> tuple[None, Plan]:
         return state, hold(observation)
 
 
@@ -102,16 +106,16 @@ class Reactive:
 
     tick_s: float = 10.0
 
-    def initial(self, jobs, capacity):
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return at_least_one_each(jobs, capacity)
 
-    def start(self, jobs):
+    def start(self, jobs: tuple[Job, ...]) -> ReactiveState:
         return ReactiveState(replace(arrays_of(jobs), min_replicas=minimum_replicas(jobs)), np.zeros(len(jobs)))
 
     def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         raise NotImplementedError
 
-    def decide(self, state, observation):
+    def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
         latency_s = observation.mean_latency_s
         counter_s = count(state.counter_s, latency_s, state.jobs.slo_s, observation.now_s - state.last_s)
         up, down = counter_s >= REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
@@ -140,7 +144,7 @@ class AIAD(Reactive):
 
     name: str = "AIAD"
 
-    def step(self, state, observation, direction):
+    def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         return observation.target + direction
 
 
@@ -150,7 +154,7 @@ class Oneshot(Reactive):
 
     name: str = "Oneshot"
 
-    def step(self, state, observation, direction):
+    def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         latency_s = np.nan_to_num(observation.mean_latency_s)  # a missing latency takes no step
         return np.ceil(observation.target * latency_s / state.jobs.slo_s).astype(np.int64)
 

@@ -5,9 +5,11 @@ It has no forecast (the next minute's load is the last one's) and no queueing mo
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from faro_lib.allocate import marginal_values, solve
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, hold, reasons
@@ -41,7 +43,7 @@ class LearnedLatency:
     log_latency: np.ndarray  # (kinds, sizes, loads), the estimate of log(latency / SLO)
 
     @classmethod
-    def prior(cls, kinds) -> LearnedLatency:
+    def prior(cls, kinds: Iterable[str]) -> LearnedLatency:
         """The estimate before the first observation.
 
         >>> LearnedLatency.prior(["resnet34"]).latency_s("resnet34", 0.5, [1.0, 4.0], 1).round(2).tolist()
@@ -51,7 +53,14 @@ class LearnedLatency:
         zeros = np.zeros((len(kinds), len(SIZES), len(LOADS)))
         return cls(kinds, zeros, zeros, zeros + np.log(LOADS))
 
-    def learn(self, kinds, slo_s, rate_rps, replicas, latency_s) -> LearnedLatency:
+    def learn(
+        self,
+        kinds: Sequence[str],
+        slo_s: np.ndarray,
+        rate_rps: np.ndarray,
+        replicas: np.ndarray,
+        latency_s: np.ndarray,
+    ) -> LearnedLatency:
         """The estimate after more observations; arrays of shape (observations,)."""
         if not len(kinds):
             return self
@@ -68,7 +77,7 @@ class LearnedLatency:
             log_latency[kind] = monotone_estimate(count[kind], total[kind])
         return LearnedLatency(self.kinds, count, total, log_latency)
 
-    def latency_s(self, kind: str, slo_s: float, rate_rps, replicas) -> np.ndarray:
+    def latency_s(self, kind: str, slo_s: float, rate_rps: ArrayLike, replicas: ArrayLike) -> np.ndarray:
         """Estimated latency quantile; `rate_rps` and `replicas` broadcast. Beyond the last load it grows with the load.
 
         NaN at a rate of NaN; infinite without replicas.
@@ -84,7 +93,9 @@ class LearnedLatency:
         latency_s = slo_s * np.exp(log_latency) * np.maximum(1.0, load / LOADS[-1])
         return np.where(replicas > 0, latency_s, np.inf)
 
-    def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0) -> np.ndarray:
+    def expected_utility(
+        self, job: Job, rate_rps: ArrayLike, replicas: ArrayLike, utility: str, alpha: float = 1.0
+    ) -> np.ndarray:
         """Utility of `job` at constant rates, as `utility.build_table` needs it from a latency model."""
         kind = job.model if job.model in self.kinds else job.name
         latency_s = self.latency_s(kind, job.slo_s, rate_rps, replicas)
@@ -93,7 +104,7 @@ class LearnedLatency:
         return relaxed_utility(latency_s, job.slo_s, alpha)
 
 
-def size_class(replicas) -> np.ndarray:
+def size_class(replicas: ArrayLike) -> np.ndarray:
     """Index in SIZES of the class of each replica count; -1 for 0."""
     return np.searchsorted(SIZES, replicas, side="right") - 1
 
@@ -138,14 +149,14 @@ class Cilantro:
     name: str = "Cilantro"
     tick_s: float = 60.0
 
-    def initial(self, jobs, capacity):
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return at_least_one_each(jobs, capacity)
 
-    def start(self, jobs):
+    def start(self, jobs: tuple[Job, ...]) -> CilantroState:
         kinds = tuple(job.model if self.pooled else job.name for job in jobs)
         return CilantroState(jobs, kinds, LearnedLatency.prior(kinds), np.full(len(jobs), np.nan))
 
-    def decide(self, state, observation):
+    def decide(self, state: CilantroState, observation: Observation) -> tuple[CilantroState, Plan]:
         if observation.minute == state.minute:
             return state, hold(observation)
         state = learn(state, observation)

@@ -53,10 +53,10 @@ class TwoLoops:
     reactive: bool = True
     tick_s: float = 10.0
 
-    def initial(self, jobs, capacity):
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return at_least_one_each(jobs, capacity)
 
-    def start(self, jobs):
+    def start(self, jobs: tuple[Job, ...]) -> LoopState:
         return LoopState(jobs, self.forecaster.start(), *np.zeros((2, len(jobs))))
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:

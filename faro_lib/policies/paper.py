@@ -44,7 +44,7 @@ class MArk(TwoLoops):
     name: str = "MArk"
     horizon_minutes: int = HORIZON_MINUTES
 
-    def plan(self, state, observation):
+    def plan(self, state: LoopState, observation: Observation) -> Plan:
         if observation.minute < HISTORY_MINUTES:
             per_min = counts_since(state, observation)
         else:
@@ -86,7 +86,7 @@ class PaperFaro(TwoLoops):
     samples: int = 100
     horizon_minutes: int = HORIZON_MINUTES
 
-    def plan(self, state, observation):
+    def plan(self, state: LoopState, observation: Observation) -> Plan:
         if not self.predictive or observation.minute < HISTORY_MINUTES:
             per_min = np.nan_to_num(counts_since(state, observation).mean(axis=1, keepdims=True))
             allocation = self.allocate(state, observation, per_min)
@@ -97,7 +97,9 @@ class PaperFaro(TwoLoops):
             per_min, allocation = self.allocate_adaptively(state, observation, self.quantile)
         return long_term_plan(allocation.replicas, allocation.drop, observation, per_min.mean(axis=1) / MINUTE_S)
 
-    def allocate_adaptively(self, state, observation, quantile: float) -> tuple[np.ndarray, Allocation]:
+    def allocate_adaptively(
+        self, state: LoopState, observation: Observation, quantile: float
+    ) -> tuple[np.ndarray, Allocation]:
         """The forecast (jobs, minutes) at the highest quantile that leaves replicas free, and its solution."""
         samples = state.forecaster.sample(self.horizon_minutes, self.samples)
         per_min = np.quantile(samples, quantile, axis=1)
@@ -112,7 +114,7 @@ class PaperFaro(TwoLoops):
             per_min, allocation = higher, raised
         return per_min, allocation
 
-    def allocate(self, state, observation, per_min) -> Allocation:
+    def allocate(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> Allocation:
         return solve_paper(
             state.jobs,
             np.maximum(per_min, 1.0) / MINUTE_S,
@@ -127,7 +129,9 @@ class PaperFaro(TwoLoops):
             cold_start=None if self.predictive else False,
         )
 
-    def table_inputs(self, state, observation, per_min) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def table_inputs(
+        self, state: LoopState, observation: Observation, per_min: np.ndarray
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of `utility.build_table` for the paper's formulation."""
         running, cores = np.maximum(observation.running, 1), arrays_of(state.jobs).cores
         full = bool(running @ cores >= observation.capacity)
@@ -146,7 +150,7 @@ class ExactPaperFaro(PaperFaro):
 
     name: str = "Faro-Sum (paper, exact)"
 
-    def allocate(self, state, observation, per_min):
+    def allocate(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> Allocation:
         inputs, options = self.table_inputs(state, observation, per_min)
         table = build_table(*inputs, **options)
         allocation = solve(table, observation.capacity, self.objective, current=observation.target)
@@ -161,11 +165,18 @@ class GroupedPaperFaro(PaperFaro):
     groups: int = 10
     solver: str = "nlopt-cobyla"  # a name in `allocate.SOLVERS`, used at both levels
 
-    def allocate(self, state, observation, per_min):
-        inputs, options = self.table_inputs(state, observation, per_min)
+    def allocate(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> Allocation:
+        (jobs, rates_rps, running), options = self.table_inputs(state, observation, per_min)
         groups = min(self.groups, len(state.jobs))
         return solve_hierarchical(
-            *inputs, observation.capacity, groups=groups, objective=self.objective, solver=self.solver, **options
+            jobs,
+            rates_rps,
+            running,
+            observation.capacity,
+            groups=groups,
+            objective=self.objective,
+            solver=self.solver,
+            **options,
         )
 
 

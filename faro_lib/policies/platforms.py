@@ -16,7 +16,7 @@ from faro_lib.policies.protocol import (
     reasons,
 )
 from faro_lib.policies.registry import register
-from faro_lib.workload import JobArrays, arrays_of
+from faro_lib.workload import Job, JobArrays, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 Window = tuple[tuple[float, np.ndarray], ...]  # (instant, values), oldest first
@@ -31,7 +31,7 @@ class PlatformState:
     window: Window = ()
 
     @classmethod
-    def of(cls, jobs) -> PlatformState:
+    def of(cls, jobs: tuple[Job, ...]) -> PlatformState:
         return cls(replace(arrays_of(jobs), min_replicas=minimum_replicas(jobs)), np.zeros(len(jobs)))
 
     def within_bounds(self, replicas: np.ndarray) -> np.ndarray:
@@ -73,13 +73,13 @@ class HPA:
     name: str = "HPA"
     tick_s: float = 15.0
 
-    def initial(self, jobs, capacity):
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return at_least_one_each(jobs, capacity)
 
-    def start(self, jobs):
+    def start(self, jobs: tuple[Job, ...]) -> PlatformState:
         return PlatformState.of(jobs)
 
-    def decide(self, state, observation):
+    def decide(self, state: PlatformState, observation: Observation) -> tuple[PlatformState, Plan]:
         now, now_s = observation.target, observation.now_s
         desired, known = self.recommend(state, observation)
         # The first recommendation is the current target; a job without a metric recommends nothing.
@@ -127,13 +127,13 @@ class RayServe:
     name: str = "RayServe"
     tick_s: float = 10.0
 
-    def initial(self, jobs, capacity):
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return at_least_one_each(jobs, capacity)
 
-    def start(self, jobs):
+    def start(self, jobs: tuple[Job, ...]) -> PlatformState:
         return PlatformState.of(jobs)
 
-    def decide(self, state, observation):
+    def decide(self, state: PlatformState, observation: Observation) -> tuple[PlatformState, Plan]:
         now = observation.target
         window = appended(state.window, observation.now_s, observation.ongoing, self.look_back_s)
         samples = np.array([ongoing for _, ongoing in window], float)

@@ -176,14 +176,22 @@ def minimum_replicas(jobs: tuple[Job, ...]) -> np.ndarray:
 
 
 def at_least_one_each(jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
-    """`minimum_replicas`, checked against the capacity.
+    """`minimum_replicas`, checked against the capacity and the tenants' quotas.
 
     >>> at_least_one_each((Job("a"), Job("b", min_replicas=2)), 2)
     Traceback (most recent call last):
     ValueError: capacity=2 cores cannot hold the minimum of 2 jobs, 3 cores
     """
     minimum = minimum_replicas(jobs)
-    required = float(minimum @ arrays_of(jobs).cores)
+    arrays = arrays_of(jobs)
+    required = float(minimum @ arrays.cores)
     if required > capacity + TOLERANCE:
         raise ValueError(f"capacity={capacity:g} cores cannot hold the minimum of {len(jobs)} jobs, {required:g} cores")
+    for_group = np.bincount(arrays.group, minimum * arrays.cores, len(arrays.quota))
+    for job, group in zip(jobs, arrays.group):
+        if for_group[group] > arrays.quota[group] + TOLERANCE:
+            raise ValueError(
+                f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores cannot hold the minimum of its jobs, "
+                f"{for_group[group]:g} cores"
+            )
     return minimum

@@ -1,7 +1,5 @@
 """Compiled loops of `mdc`; imported when first used."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -6,8 +6,6 @@ of the walk's maximum, which Spitzer's identity gives in positive terms only. Fr
 the distribution of the wait.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from importlib import resources
 

@@ -5,8 +5,6 @@ broadcasts. Replicas may be fractional, which the paper's continuous solvers nee
 run to floor(replicas) while the utilisation uses the fraction, as in the published code.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 

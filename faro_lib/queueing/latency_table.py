@@ -1,9 +1,8 @@
 """A measured latency model: what constant arrival rates did to replicas under the real dispatch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -31,24 +30,15 @@ class LatencyTable:
     Between grid points all fields are interpolated linearly. Fewer or more replicas than measured read the
     nearest count at the same rate per replica. Beyond the largest rate the latency grows in proportion
     to the rate and the utilities fall with it, as in the relaxed M/D/c.
-
-    Attributes
-    ----------
-    classes : names of the service classes, see `service_class`.
-    rate_per_replica_rps : increasing, shape (classes, rates); the first is 0.
-    replicas : increasing whole numbers, shape (counts,).
-    latency_s : quantile of latency, shape (classes, rates, counts).
-    relaxed, precise : mean per-minute utility, in [0, 1], same shape.
-    dropped : fraction of the requests dropped, same shape.
     """
 
-    classes: tuple[str, ...]
-    rate_per_replica_rps: np.ndarray
-    replicas: np.ndarray
-    latency_s: np.ndarray
-    relaxed: np.ndarray
+    classes: tuple[str, ...]  # names of the service classes, see `service_class`
+    rate_per_replica_rps: np.ndarray  # increasing, shape (classes, rates); the first is 0
+    replicas: np.ndarray  # increasing whole numbers, shape (counts,)
+    latency_s: np.ndarray  # quantile of latency, shape (classes, rates, counts)
+    relaxed: np.ndarray  # mean per-minute utility, in [0, 1], same shape
     precise: np.ndarray
-    dropped: np.ndarray
+    dropped: np.ndarray  # fraction of the requests dropped, same shape
 
     def __post_init__(self):
         for field in (*AXES, *FIELDS):
@@ -116,7 +106,7 @@ class LatencyTable:
         np.savez_compressed(Path(path), classes=np.array(self.classes), **arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: str | Path) -> LatencyTable:
+    def load(cls, path: str | Path) -> Self:
         """Read a file that `save` wrote."""
         with np.load(Path(path), allow_pickle=False) as file:
             return cls(tuple(file["classes"].tolist()), **{name: file[name] for name in (*AXES, *FIELDS)})

@@ -1,7 +1,5 @@
 """The latency models by name, and their relaxation beyond saturation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -12,9 +10,7 @@ from faro_lib.queueing.formulas import checked, half_mmc, mmc, upper_bound
 RHO_MAX = 0.95
 
 
-def relaxed(
-    model: Callable, rate_rps, replicas, service_time_s, quantile, *, rho_max: float = RHO_MAX
-) -> np.ndarray:
+def relaxed(model: Callable, rate_rps, replicas, service_time_s, quantile, *, rho_max: float = RHO_MAX) -> np.ndarray:
     """A latency that stays finite and continuous beyond saturation ("sloppified"; EuroSys'25, section 4).
 
     For rho = lam p / c above rho_max, l = l(at rho_max) rho / rho_max; below it is the model's own.

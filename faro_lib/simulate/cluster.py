@@ -40,7 +40,7 @@ class ServingModel:
     idle_s: float = IDLE_S
     retry_s: float = RETRY_S
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.dispatch not in DISPATCH:
             raise ValueError(f"dispatch={self.dispatch!r} is unknown; accepted: {', '.join(DISPATCH)}")
         for field, minimum in (("queue_limit", 0), ("max_ongoing_requests", 1)):
@@ -140,9 +140,9 @@ class SimulatedCluster:
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
         for job in np.flatnonzero(target < self._target):
-            self._pods.shrink(job, int(self._target[job] - target[job]), self.now_s)
+            self._pods.shrink(int(job), int(self._target[job] - target[job]), self.now_s)
         for job in np.flatnonzero(target > self._target):
-            self._pods.grow(job, int(target[job] - self._target[job]), self.now_s)
+            self._pods.grow(int(job), int(target[job] - self._target[job]), self.now_s)
         self._target[:] = target
         self._set_drop(drop)
 

@@ -139,7 +139,9 @@ def _soonest(next_done_s):
 
 
 @njit(cache=True)
-def advance_job(job, until_s, dispatch, queue_limit, requests, station):
+def advance_job(
+    job: int, until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station
+) -> None:
     """Process one job's events up to and including `until_s`.
 
     It is one long function, with the job's rows taken out of the tuples once: that is several times faster than calls and
@@ -246,7 +248,7 @@ def advance_job(job, until_s, dispatch, queue_limit, requests, station):
 
 
 @njit(cache=True)
-def advance_all(until_s, dispatch, queue_limit, requests, station):
+def advance_all(until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station) -> None:
     """Process every job's events up to and including `until_s`."""
     for job in range(len(station.drop)):
         advance_job(job, until_s, dispatch, queue_limit, requests, station)

@@ -21,7 +21,7 @@ def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.n
 
 
 @njit(cache=True)
-def quantile_of(values, q):
+def quantile_of(values: np.ndarray, q: float) -> float:
     """The q-quantile by linear interpolation (numpy's default); inf if an inf has any weight in it, NaN if empty."""
     n = len(values)
     if n == 0:
@@ -37,7 +37,7 @@ def quantile_of(values, q):
 
 
 @njit(cache=True)
-def quantiles(latency_s, edges, quantile):
+def quantiles(latency_s: np.ndarray, edges: np.ndarray, quantile: np.ndarray) -> np.ndarray:
     """The latency quantile of every minute (jobs, minutes); NaN where it has no requests.
 
     Parameters
@@ -53,7 +53,7 @@ def quantiles(latency_s, edges, quantile):
 
 
 @njit(cache=True)
-def dropped_and_missed(latency_s, edges, slo_s):
+def dropped_and_missed(latency_s: np.ndarray, edges: np.ndarray, slo_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Requests dropped, and requests served after the SLO `slo_s` (jobs,), of every minute: two int (jobs, minutes)."""
     jobs, minutes = edges.shape[0], edges.shape[1] - 1
     dropped, slo_missed = np.zeros((jobs, minutes), np.int64), np.zeros((jobs, minutes), np.int64)

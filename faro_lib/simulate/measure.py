@@ -47,7 +47,8 @@ def measure(
         rates[k, 1:] = per_min / MINUTE_S
         for column, x in enumerate(replicas):
             counts = np.repeat(per_min[:, None] * x, minutes + 1, axis=1)
-            one = replace(job, min_replicas=x, max_replicas=x)  # the bounds of the job are not those of its class
+            # Bounds and quota of the job are not those of its class.
+            one = replace(job, min_replicas=x, max_replicas=x, tenant_quota=None)
             workload = Workload(tuple(replace(one, name=str(n)) for n in range(len(per_min))), counts)
             draws = draw(workload, seed, router=serving_model.router)
             run = simulate(workload, Fixed(x), x * len(per_min) * job.cores, draws=draws, serving_model=serving_model)

@@ -1,7 +1,5 @@
 """Compiled loops of `build_table`; imported when first used."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

@@ -6,8 +6,6 @@ load that meets the SLO and `last` the start of the relaxation, so only the shor
 is interpolated.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol

@@ -1,7 +1,5 @@
 """Utility of a latency and penalty of a drop rate: precise (a step) and relaxed (a slope for the solvers)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 # Drop rates beyond which 25, 50 and 100 % of the price are credited: in the measure, and inside the paper's solver.

@@ -1,9 +1,8 @@
 """The utility table of a decision: for each job, the expected utility of every replica count."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -18,26 +17,15 @@ DROPS = tuple(sorted({0.0, 0.001, *SOLVER_STEPS, *MEASURE_STEPS, *(i / 100 for i
 
 @dataclass(frozen=True, slots=True)
 class UtilityTable:
-    """Expected utility of every job at every replica count; objectives and solvers see nothing else.
+    """Expected utility of every job at every replica count; objectives and solvers see nothing else."""
 
-    Attributes
-    ----------
-    jobs : their names, bounds, cores, weights and quotas.
-    running : replicas that serve now, shape (jobs,); solvers break ties towards them.
-    value : expected utility without weight or drops, shape (jobs, X + 1); -inf outside the job's bounds.
-    effective : the same times the drop penalty, at the best drop rate; equal to `value` without drops.
-    drop : that drop rate, in [0, 1]; 0 everywhere without drops.
-    saturated : shape (jobs,); all columns of the job beyond this one are equal.
-    with_drops : whether the table was built with drops.
-    """
-
-    jobs: tuple[Job, ...]
-    running: np.ndarray
-    value: np.ndarray
-    effective: np.ndarray
-    drop: np.ndarray
-    saturated: np.ndarray
-    with_drops: bool = False
+    jobs: tuple[Job, ...]  # their names, bounds, cores, weights and quotas
+    running: np.ndarray  # replicas that serve now, shape (jobs,); solvers break ties towards them
+    value: np.ndarray  # expected utility without weight or drops, shape (jobs, X + 1); -inf outside the job's bounds
+    effective: np.ndarray  # the same times the drop penalty, at the best drop rate; equal to `value` without drops
+    drop: np.ndarray  # that drop rate, in [0, 1]; 0 everywhere without drops
+    saturated: np.ndarray  # shape (jobs,); all columns of the job beyond this one are equal
+    with_drops: bool = False  # whether the table was built with drops
 
     def __post_init__(self):
         object.__setattr__(self, "jobs", tuple(self.jobs))
@@ -63,7 +51,7 @@ class UtilityTable:
         return self.value.shape[1] - 1
 
     @classmethod
-    def from_values(cls, jobs: Sequence[Job], value, *, running=None, effective=None, drop=None) -> UtilityTable:
+    def from_values(cls, jobs: Sequence[Job], value, *, running=None, effective=None, drop=None) -> Self:
         """A table from plain arrays (jobs, X + 1), with -inf outside the jobs' bounds."""
         jobs, value = tuple(jobs), np.array(value, dtype=float)
         if value.ndim != 2 or value.shape[0] != len(jobs):

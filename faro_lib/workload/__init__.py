@@ -1,5 +1,5 @@
 """Jobs, their SLOs, and their requests per minute."""
 
-from faro_lib.workload.jobs import PUBLISHED, SYNTHETIC, Job, JobArrays, Traces, Workload, arrays_of, jobs_array
+from faro_lib.workload.jobs import PUBLISHED, SYNTHETIC, Job, JobArrays, Traces, Workload, arrays_of
 
-__all__ = ["PUBLISHED", "SYNTHETIC", "Job", "JobArrays", "Traces", "Workload", "arrays_of", "jobs_array"]
+__all__ = ["PUBLISHED", "SYNTHETIC", "Job", "JobArrays", "Traces", "Workload", "arrays_of"]

@@ -1,7 +1,5 @@
 """Sample the arrival time of each request from counts per minute."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

@@ -1,7 +1,5 @@
 """Larger and mixed workloads made from one: more jobs than were traced, and jobs of two models."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -19,36 +19,22 @@ class Job:
 
     Defaults are the paper's ResNet34: a planner's service time of 0.180 s and an SLO of four times
     that at p99 (EuroSys'25, section 6.1).
-
-    Attributes
-    ----------
-    name : unique within a workload.
-    slo_s, quantile : the SLO; 0 < quantile < 1.
-    service_time_s, service_scv : mean and squared coefficient of variation of a request's service
-        time on an idle replica, as the planner believes them.
-    cold_start_s : seconds from the request for a replica until it serves.
-    cores : cores of one replica, a multiple of 0.1.
-    weight : priority, multiplies the job's utility; >= 0.
-    min_replicas, max_replicas : inclusive bounds; by default 1 and 100.
-    tenant : the owner; "" = none.
-    tenant_quota : cores that all jobs of the tenant may use together; None = no quota. All jobs of
-        a tenant must agree.
-    model : name of the model that the replicas run; `simulate` looks up its true service time.
     """
 
-    name: str
+    name: str  # unique within a workload
     slo_s: float = 0.720
-    quantile: float = 0.99
-    service_time_s: float = 0.180
-    service_scv: float = 0.0
-    cold_start_s: float = 35.0
-    cores: float = 1.0
-    weight: float = 1.0
-    min_replicas: int = 1
+    quantile: float = 0.99  # strictly between 0 and 1
+    service_time_s: float = 0.180  # mean service time of a request on an idle replica, as the planner believes it
+    service_scv: float = 0.0  # its squared coefficient of variation
+    cold_start_s: float = 35.0  # seconds from the request for a replica until it serves
+    cores: float = 1.0  # cores of one replica, a multiple of 0.1
+    weight: float = 1.0  # priority, multiplies the job's utility; >= 0
+    min_replicas: int = 1  # both bounds are inclusive
     max_replicas: int = 100
-    tenant: str = ""
+    tenant: str = ""  # the owner; "" = none
+    # Cores that all jobs of the tenant may use together, on which they must agree; None = no quota.
     tenant_quota: float | None = None
-    model: str = "resnet34"
+    model: str = "resnet34"  # name of the model that the replicas run; `simulate` looks up its true service time
 
     def __post_init__(self):
         def check(field, accepted, holds):
@@ -73,13 +59,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobArrays:
-    """The fields of `Job` as read-only arrays (jobs,), and the tenants' quotas.
-
-    Attributes
-    ----------
-    group : index of each job in `quota`; jobs without a quota share one group.
-    quota : cores that a group may use, shape (groups,); infinite without a quota.
-    """
+    """The fields of `Job` as read-only arrays (jobs,), and the tenants' quotas."""
 
     slo_s: np.ndarray
     quantile: np.ndarray
@@ -90,8 +70,8 @@ class JobArrays:
     weight: np.ndarray
     min_replicas: np.ndarray
     max_replicas: np.ndarray
-    group: np.ndarray
-    quota: np.ndarray
+    group: np.ndarray  # index of each job in `quota`; jobs without a quota share one group
+    quota: np.ndarray  # cores that a group may use, shape (groups,); infinite without a quota
 
 
 @lru_cache(maxsize=256)
@@ -114,11 +94,6 @@ def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
     for column in columns.values():
         column.setflags(write=False)
     return JobArrays(**columns)
-
-
-def jobs_array(jobs, field: str) -> np.ndarray:
-    """One field of every job as an array of shape (jobs,)."""
-    return np.array([getattr(job, field) for job in jobs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +121,11 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """Training days and the evaluation day.
-
-    Attributes
-    ----------
-    train : whole numbers, shape (days, samples, jobs, minutes); samples are phase shifts of a day.
-    evaluation : whole numbers, shape (samples, jobs, minutes).
-    """
+    """Training days and the evaluation day."""
 
     jobs: tuple[Job, ...]
-    train: np.ndarray
-    evaluation: np.ndarray
+    train: np.ndarray  # whole numbers, shape (days, samples, jobs, minutes); samples are phase shifts of a day
+    evaluation: np.ndarray  # whole numbers, shape (samples, jobs, minutes)
 
     def __post_init__(self):
         check_jobs(self.jobs)

@@ -1,7 +1,5 @@
 """Reader of the two trace files of the published Faro artifact (EuroSys'25)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import pickle

@@ -1,7 +1,5 @@
 """Readers of a user's files: a CSV of counts, and a table of jobs (.csv or .yaml)."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,8 +1,7 @@
 """Measured service times of the models: what a replica really takes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -27,11 +26,11 @@ class ServiceTime:
         variance = self.scale_s**2 * float(np.expm1(self.shape**2) * np.exp(self.shape**2))
         return variance / self.mean_s**2
 
-    def scaled(self, factor: float) -> ServiceTime:
+    def scaled(self, factor: float) -> Self:
         return ServiceTime(self.shape, self.loc_s * factor, self.scale_s * factor)
 
     @classmethod
-    def from_moments(cls, mean_s: float, scv: float) -> ServiceTime:
+    def from_moments(cls, mean_s: float, scv: float) -> Self:
         """The unshifted lognormal of this mean and squared coefficient of variation.
 
         >>> round(ServiceTime.from_moments(0.2, 0.5).scv, 6)

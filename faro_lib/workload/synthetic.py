@@ -4,8 +4,6 @@ It has daily shapes, bursts, drifting levels and correlated jobs, and the paper'
 of 1,440 minutes becomes 360, and counts become 1..1600 requests per minute.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,26 +18,18 @@ LOAD_PER_JOB = 2.26  # erlangs per job at that quantile: the published evaluatio
 
 @dataclass(frozen=True, slots=True)
 class Variability:
-    """How much the load varies; all in log units unless noted.
+    """How much the load varies; sizes are in log units."""
 
-    daily : size of the daily shape.
-    drift, drift_hours : slow drift of the level, and its memory.
-    noise, noise_minutes : fast noise, and its memory in (downsampled) minutes.
-    jitter : independent noise per minute; its size varies threefold around this from job to job.
-    shared : share of the variance of drift and noise that all jobs have in common.
-    bursts_per_day, burst, burst_minutes : rate, mean size and decay time of bursts.
-    """
-
-    daily: float = 0.22
-    drift: float = 0.12
-    drift_hours: float = 8.0
-    noise: float = 0.08
-    noise_minutes: float = 12.0
-    jitter: float = 0.06
-    shared: float = 0.3
+    daily: float = 0.22  # size of the daily shape
+    drift: float = 0.12  # size of the slow drift of the level
+    drift_hours: float = 8.0  # its memory
+    noise: float = 0.08  # size of the fast noise
+    noise_minutes: float = 12.0  # its memory, in downsampled minutes
+    jitter: float = 0.06  # independent noise per minute; its size varies threefold around this from job to job
+    shared: float = 0.3  # share of the variance of drift and noise that all jobs have in common
     bursts_per_day: float = 1.0
-    burst: float = 0.3
-    burst_minutes: float = 6.0
+    burst: float = 0.3  # mean size of a burst
+    burst_minutes: float = 6.0  # its decay time
 
 
 def synthetic(

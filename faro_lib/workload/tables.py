@@ -1,7 +1,5 @@
 """Load a workload by name, and write and read the pipeline's traces/requests.parquet and traces/jobs.csv."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
