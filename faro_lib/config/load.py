@@ -99,7 +99,7 @@ def _table(fields: Mapping[str, Mapping[str, Any]], prefix: str) -> str:
     return "| setting | default | type | what it means |\n| --- | --- | --- | --- |\n" + "".join(rows)
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
+def _kind(schema: Mapping[str, Any], plural: str = "") -> str:
     """The type of a JSON schema in words, with its limits.
 
     >>> _kind({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}), _kind({"enum": ["a", "b"]})
@@ -112,12 +112,11 @@ def _kind(schema: Mapping[str, Any]) -> str:
     if "prefixItems" in schema:
         return f"[{', '.join(_kind(part) for part in schema['prefixItems'])}]"
     if schema["type"] == "array":
-        plural = "" if "prefixItems" in schema["items"] else "s"
-        return f"list of {_kind(schema['items'])}{plural}" + (", not empty" if schema.get("minItems") else "")
+        return f"list of {_kind(schema['items'], 's')}" + (", not empty" if schema.get("minItems") else "")
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     limits = "".join(f" {sign} {schema[key]:g}" for key, sign in signs.items() if key in schema)
     words = {"integer": "whole number", "number": "number", "string": "text", "null": "null"}
-    return words[schema["type"]] + limits + (", not empty" if schema.get("minLength") else "")
+    return words[schema["type"]] + plural + limits + (", not empty" if schema.get("minLength") else "")
 
 
 def _yaml(value: Any) -> str:

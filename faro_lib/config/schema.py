@@ -8,7 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from faro_lib.errors import nearest
 from faro_lib.workload import PUBLISHED, SYNTHETIC
@@ -24,13 +35,6 @@ def _unique(values: list[Value]) -> list[Value]:
     return values
 
 
-def _at_least_one_replica(capacities: list[int]) -> list[int]:
-    for capacity in capacities:
-        if capacity < 1:
-            raise ValueError(f"has {capacity}; a cluster has at least 1 replica")
-    return capacities
-
-
 def _a_replica_per_job(clusters: list[tuple[int, int]]) -> list[tuple[int, int]]:
     for jobs, replicas in clusters:
         if not 1 <= jobs <= replicas:
@@ -38,25 +42,12 @@ def _a_replica_per_job(clusters: list[tuple[int, int]]) -> list[tuple[int, int]]
     return clusters
 
 
-def _not_negative(values: list[float]) -> list[float]:
-    for value in values:
-        if value < 0:
-            raise ValueError(f"has {value:g}; accepted: numbers >= 0")
-    return values
-
-
-def _positive(values: list[float]) -> list[float]:
-    if 0 in values:
-        raise ValueError("has 0; accepted: numbers > 0")
-    return values
-
-
 Unique = Annotated[list[str], AfterValidator(_unique)]
 Names = Annotated[Unique, Field(min_length=1)]
-Capacities = Annotated[list[int], AfterValidator(_at_least_one_replica), AfterValidator(_unique)]
+Capacities = Annotated[list[PositiveInt], AfterValidator(_unique)]
 Clusters = Annotated[list[tuple[int, int]], AfterValidator(_a_replica_per_job), AfterValidator(_unique)]
-Numbers = Annotated[list[float], AfterValidator(_not_negative), AfterValidator(_unique)]
-PositiveNumbers = Annotated[Numbers, AfterValidator(_positive)]
+Numbers = Annotated[list[NonNegativeFloat], AfterValidator(_unique)]
+PositiveNumbers = Annotated[list[PositiveFloat], AfterValidator(_unique)]
 
 
 class Section(BaseModel):
@@ -149,7 +140,7 @@ class Sensitivity(Section):
 
 
 class Live(Section):
-    jobs: Annotated[list[int], AfterValidator(_unique)] | None = Field(
+    jobs: Annotated[list[NonNegativeInt], AfterValidator(_unique)] | None = Field(
         None, min_length=1, description="jobs of the workload, counted from 0; null: the first three"
     )
     capacity: int = Field(8, ge=1, description="cluster capacity in cores, one per replica")
@@ -167,13 +158,6 @@ class Live(Section):
     policies: Names = Field(["FairShare", "Faro-FairSum"], description="policies")
     address: str | None = Field(None, description="Ray's dashboard, http://host:8265; backend local starts its own")
     serve_address: str | None = Field(None, description="address of the applications; null: port 8000 of the same host")
-
-    @field_validator("jobs")
-    @classmethod
-    def _counted_from_0(cls, jobs: list[int] | None) -> list[int] | None:
-        if jobs and min(jobs) < 0:
-            raise ValueError(f"has {min(jobs)}; jobs are counted from 0")
-        return jobs
 
     @field_validator("scale")
     @classmethod

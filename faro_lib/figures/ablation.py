@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from faro_lib.experiments.remaining import ALL, AS_IS, CONSTANT, FORECAST, IDEALS, MOVES, START
 from faro_lib.experiments.remaining import LIMIT as BEST
-from faro_lib.figures.barcharts import panels_of_rows
+from faro_lib.figures.barcharts import rows_of_bars
 from faro_lib.figures.style import (
     COLOURS,
     COLUMN_IN,
@@ -77,7 +77,7 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
     size_in = (PAGE_IN, 0.7 + 0.2 * len(sources))
     figure, axes = plt.subplots(1, summary["capacity_cores"].nunique(), figsize=size_in, sharey=True, squeeze=False)
     colours, measure = [SOURCE_COLOURS[source] for source in sources], ("lost_utility", "lost cluster utility")
-    panels_of_rows(axes[0], summary, "variant", measure, colours, published=published, limit=limit)
+    rows_of_bars(axes[0], summary, "variant", measure, colours, published=published, limit=limit)
     steps = {"paper": "the paper's steps", "ours": "our steps"}
     bars = [Patch(facecolor=SOURCE_COLOURS[source], edgecolor="black") for source in steps]
     handles, labels = reference_handles(published is not None, limit=True)

@@ -56,49 +56,6 @@ def grouped_bars(
 
 
 def rows_of_bars(
-    axis: Axes,
-    values: pd.Series,
-    colours: Sequence[str],
-    *,
-    published: pd.Series | None = None,
-    limit: float | None = None,
-    hatches: Sequence[str | None] = (),
-    number_format: str = "{:.2f}",
-) -> None:
-    """Draw a row per name: the mean as a bar and as a number, one standard deviation, and the published value.
-
-    Parameters
-    ----------
-    values : one value per trial, indexed by name; the first name is the top row.
-    colours, hatches : one per row.
-    published : indexed by name.
-    limit : drawn through all rows.
-    """
-    names = list(dict.fromkeys(values.index))
-    by_name = values.groupby(level=0)
-    mean, deviation = by_name.mean().reindex(names), by_name.std(ddof=1).reindex(names).fillna(0)
-    bars = axis.barh(range(len(names)), mean, xerr=deviation, color=colours, error_kw={"linewidth": 0.8}, **EDGE)
-    for bar, hatch in zip(bars, hatches):
-        bar.set_hatch(hatch)
-    for row, value in enumerate(mean):  # at the edge of the panel, clear of bars and diamonds
-        axis.annotate(
-            number_format.format(value), (1, row), (-2, 0), axis.get_yaxis_transform(),
-            textcoords="offset points", ha="right", va="center",
-        )  # fmt: skip
-    widest = float((mean + deviation).max())
-    if published is not None:
-        known = published.reindex(names)
-        widest = max(widest, float(known.max())) if known.notna().any() else widest
-        axis.plot(known, range(len(names)), **DIAMOND)
-    if limit is not None:
-        axis.axvline(limit, linewidth=1.0, **LIMIT_LINE)
-    room = 0.12 + 0.05 * max(len(number_format.format(value)) for value in mean)  # for the numbers
-    axis.set(xlim=(0, (1 + room) * (widest or 1.0)), ylim=(len(names) - 0.4, -0.6))
-    axis.set_yticks(range(len(names)), names)
-    axis.grid(visible=False, axis="y")
-
-
-def panels_of_rows(
     band: Sequence[Axes],
     summary: pd.DataFrame,
     key: str,
@@ -110,25 +67,40 @@ def panels_of_rows(
     hatches: Sequence[str | None] = (),
     number_format: str = "{:.2f}",
 ) -> None:
-    """Draw `rows_of_bars` of one measure, one panel of `band` per capacity, the largest first.
+    """Draw one panel of `band` per capacity, the largest first, with a row per name: the mean as a bar and as a number.
+
+    Whiskers are one standard deviation over trials, diamonds published values, the dashed line the mean limit.
 
     Parameters
     ----------
     summary, published, limit : columns capacity_cores, `key` (not in the limit) and the measure.
     measure : column and label.
+    colours, hatches : one per row.
     """
     column, label = measure
     for axis, capacity in zip(band, sorted(summary["capacity_cores"].unique(), reverse=True)):
-        known, floor = (
-            None if table is None else table[table["capacity_cores"] == capacity] for table in (published, limit)
-        )
-        rows_of_bars(
-            axis,
-            summary[summary["capacity_cores"] == capacity].set_index(key)[column],
-            colours,
-            published=None if known is None else known.set_index(key)[column],
-            limit=None if floor is None or column not in floor else floor[column].mean(),
-            hatches=hatches,
-            number_format=number_format,
-        )
+        here = summary[summary["capacity_cores"] == capacity]
+        by_name = here.groupby(key, sort=False)[column]
+        mean, deviation = by_name.mean(), by_name.std(ddof=1).fillna(0)
+        rows = range(len(mean))
+        bars = axis.barh(rows, mean, xerr=deviation, color=colours, error_kw={"linewidth": 0.8}, **EDGE)
+        for bar, hatch in zip(bars, hatches):
+            bar.set_hatch(hatch)
+        numbers = [number_format.format(value) for value in mean]
+        for row, number in zip(rows, numbers):  # at the edge of the panel, clear of bars and diamonds
+            axis.annotate(
+                number, (1, row), (-2, 0), axis.get_yaxis_transform(),
+                textcoords="offset points", ha="right", va="center",
+            )  # fmt: skip
+        widest = float((mean + deviation).max())
+        if published is not None:
+            known = published[published["capacity_cores"] == capacity].set_index(key)[column].reindex(mean.index)
+            widest = max(widest, float(known.max())) if known.notna().any() else widest
+            axis.plot(known, rows, **DIAMOND)
+        if limit is not None and column in limit:
+            axis.axvline(limit.loc[limit["capacity_cores"] == capacity, column].mean(), linewidth=1.0, **LIMIT_LINE)
+        room = 0.12 + 0.05 * max(map(len, numbers))
+        axis.set(xlim=(0, (1 + room) * (widest or 1.0)), ylim=(len(mean) - 0.4, -0.6))
+        axis.set_yticks(rows, mean.index)
+        axis.grid(visible=False, axis="y")
         axis.set(title=f"{capacity:g} replicas", xlabel=label)

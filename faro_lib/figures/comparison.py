@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.barcharts import grouped_bars, hatch_of, panels_of_rows
+from faro_lib.figures.barcharts import grouped_bars, hatch_of, rows_of_bars
 from faro_lib.figures.prediction import errors_of, predicted_against_simulated, prediction_caption
 from faro_lib.figures.style import (
     CLAIRVOYANT,
@@ -113,7 +113,7 @@ def policies_by_capacity(
         figure, axes = plt.subplots(len(measures), len(capacities), figsize=size_in, sharey=True, squeeze=False)
         colours, hatches = [colour(policy) for policy in policies], [hatch_of(policy) for policy in policies]
         for band, (measure, label) in zip(axes, measures.items()):
-            panels_of_rows(
+            rows_of_bars(
                 band, summary, "policy", (measure, label), colours, published=published, limit=limit, hatches=hatches,
                 number_format=NUMBER_FORMATS.get(measure, "{:.2f}"),
             )  # fmt: skip
