@@ -1,4 +1,4 @@
-"""What can be chosen by name, and where a reader's own files join: one file, one registration (docs/extending.md)."""
+"""Things that are chosen by name, and the plugin files in which users register their own (docs/extending.md)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TypeVar
 
 from faro_lib.errors import nearest
 
-ENVIRONMENT = "FARO_PLUGINS"  # the paths of the files, separated as in PATH; notebooks and jobs inherit it
+ENVIRONMENT = "FARO_PLUGINS"  # paths of the files, separated as in PATH; notebooks and jobs inherit it
 Thing = TypeVar("Thing")
 
 
 class Registry(dict[str, Thing]):
-    """Name -> thing; a name is entered once, and looked for in the plugins before it is refused.
+    """Name -> thing. Each name is registered once; an unknown one is looked for in the plugins before it is refused.
 
     >>> fruit = Registry("fruit")
     >>> fruit.enter("apple", 1)
@@ -48,18 +48,18 @@ class Registry(dict[str, Thing]):
 
 
 def load_plugins(paths: Iterable[str | Path] = ()) -> None:
-    """Run each of these files once, and those that FARO_PLUGINS names; whatever this process starts will know them too.
+    """Run each of these files and of those in FARO_PLUGINS once; child processes inherit all of them.
 
     Raises
     ------
-    FileNotFoundError, ValueError : one line that names the file and what went wrong in it.
+    FileNotFoundError, ValueError : one line with the file and its error.
     """
     named = [path for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path]
-    wanted = list(dict.fromkeys(str(Path(path).resolve()) for path in [*named, *paths]))
-    for path in wanted:
+    plugins = list(dict.fromkeys(str(Path(path).resolve()) for path in [*named, *paths]))
+    for path in plugins:
         _run_once(Path(path))
-    if wanted:
-        os.environ[ENVIRONMENT] = os.pathsep.join(wanted)
+    if plugins:
+        os.environ[ENVIRONMENT] = os.pathsep.join(plugins)
 
 
 def _run_once(path: Path) -> None:
@@ -74,6 +74,6 @@ def _run_once(path: Path) -> None:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as mistake:
+    except Exception as error:
         del sys.modules[name]
-        raise ValueError(f"{path}: {type(mistake).__name__}: {mistake}") from mistake
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error

@@ -36,7 +36,10 @@ def test_the_pipeline_refuses_a_bad_file_in_one_line(content, told, checkout):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (["workload=faro-10job"], "workload='faro-10job' is neither a workload nor a .csv file; did you mean 'faro-10jobs'?"),
+        (
+            ["workload=faro-10job"],
+            "workload='faro-10job' is neither a workload nor a .csv file; did you mean 'faro-10jobs'?",
+        ),
         (["workload=none.csv"], "none.csv: no such file"),
         (["capacities=[36,9]"], "9 replicas are fewer than the 10 jobs"),
         (["trails=5"], "unknown key 'trails'; did you mean 'trials'?"),

@@ -200,7 +200,7 @@ class TestNoPermission:
         (checkout.folder / "taken").write_text("mine")
         done = checkout.snakemake("--config", "results=taken")
         assert done.returncode != 0
-        assert "taken: a file stands where a folder is needed; move it, or name another place" in done.stderr
+        assert "taken: is a file, and a folder is needed; move it, or name another place" in done.stderr
         assert "Traceback" not in done.stderr
         assert (checkout.folder / "taken").read_text() == "mine"
 
@@ -210,7 +210,7 @@ class TestNoPermission:
         arguments = ["--jobs", str(tmp_path / "jobs.yaml"), "--policy", "AIAD", "--journal", str(tmp_path / "none/j")]
         (tmp_path / "none").write_text("a file")
         assert cli.main(["run", *arguments]) == 2
-        assert "none: a file stands where a folder is needed" in only_line(capsys.readouterr().err)
+        assert "none: is a file, and a folder is needed" in only_line(capsys.readouterr().err)
 
 
 class TestAFullDisk:
@@ -245,7 +245,7 @@ class TestAFullDisk:
 
     def test_the_last_line_says_what_to_do(self, filled):
         said, _ = filled
-        _, _, end = said["first.out"].partition("What went wrong; what is finished stays")
+        _, _, end = said["first.out"].partition("Errors of this run:")
         assert end.splitlines()[1] == f"notebooks/50_simulation.ipynb: {DISK_FULL}"
         assert "Traceback" not in said["first.out"]
 

@@ -159,7 +159,9 @@ def test_two_hundred_jobs_are_reconciled_in_one_turn_in_under_two_seconds(world,
     apply(
         world.api,
         *objects(
-            ManifestSpec(jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x"),
+            ManifestSpec(
+                jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x"
+            ),
             "rbac.yaml",
         ),
     )

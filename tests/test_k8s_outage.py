@@ -43,7 +43,9 @@ def furnish(world: World) -> None:
     """What an operator applies."""
     apply(world.api, crd(), *(world.deployment(name) for name in NAMES))
     until(lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
-    wanted = ManifestSpec(jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x")
+    wanted = ManifestSpec(
+        jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x"
+    )
     apply(world.api, *objects(wanted, "rbac.yaml"))
 
 

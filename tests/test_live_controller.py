@@ -233,9 +233,7 @@ def test_a_journal_of_another_policy_other_jobs_or_guardrails_is_refused(day, co
 
 def test_a_run_without_a_tick_does_not_determine_the_policy_of_its_journal(day, context, tmp_path):
     path = tmp_path / "j"
-    run(
-        None, make("MArk", context), day.jobs, journal=path, until_s=0.0, clock=Slow(0.0, origin_s=100, stop=stopped())
-    )
+    run(None, make("MArk", context), day.jobs, journal=path, until_s=0.0, clock=Slow(0.0, origin_s=100, stop=stopped()))
     policy = make("AIAD", context)
     run(cluster_of(day, policy), policy, day.jobs, journal=path, until_s=30.0)
     header, ticks = journal.read(path)

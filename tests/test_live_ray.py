@@ -195,7 +195,9 @@ def test_a_replica_that_is_killed_is_replaced(ray):
 def test_the_statistics_come_back_when_their_actor_is_killed(ray):
     with controlled(ray) as loop:
         before = loop.steps[-1].observation.minute
-        (aggregator,) = [one for one in local.processes(ray.pids[0]) if "ray::StatsAggregator" in " ".join(one.cmdline())]
+        (aggregator,) = [
+            one for one in local.processes(ray.pids[0]) if "ray::StatsAggregator" in " ".join(one.cmdline())
+        ]
         aggregator.kill()
         killed = int(time.time())
 

@@ -16,7 +16,19 @@ LIBRARY = ROOT / "faro_lib"
 
 # The order of the data flow: a module imports only from itself and from what stands before it.
 ORDER = [
-    *("errors", "files", "memory", "registry", "http", "workload", "config", "queueing", "forecast", "bayes", "utility"),
+    *(
+        "errors",
+        "files",
+        "memory",
+        "registry",
+        "http",
+        "workload",
+        "config",
+        "queueing",
+        "forecast",
+        "bayes",
+        "utility",
+    ),
     *("allocate", "policies", "control", "simulate", "rayserve", "kube", "metrics", "experiments", "figures"),
     *("recommend", "report", "pipeline", "cli"),
 ]

@@ -99,7 +99,9 @@ def test_a_legend_of_many_names_stays_on_the_page(simulated):
     summary, minutes = simulated
     style.use_style()
     assert inside(
-        comparison.policies_by_capacity(summary, summary.groupby("capacity_cores", as_index=False).mean(numeric_only=True))
+        comparison.policies_by_capacity(
+            summary, summary.groupby("capacity_cores", as_index=False).mean(numeric_only=True)
+        )
     )
     assert inside(comparison.policy_timeline(minutes, minutes, 36))
 

@@ -58,7 +58,14 @@ def test_every_cell_is_the_expected_utility_of_its_definition(latency_model, uti
     for j, job in enumerate(JOBS):
         for x in range(job.min_replicas, min(job.max_replicas, table.columns) + 1):
             truth = by_definition(
-                job, rates[j], RUNNING[j], x, latency_model=latency_model, utility=utility, alpha=alpha, cold_min=cold_min
+                job,
+                rates[j],
+                RUNNING[j],
+                x,
+                latency_model=latency_model,
+                utility=utility,
+                alpha=alpha,
+                cold_min=cold_min,
             )
             assert table.value[j, x] == pytest.approx(truth, abs=3e-4), (job.name, x)
 

@@ -20,9 +20,10 @@ REFERENCE_HEAD = """\
 # Every setting
 
 Written from `faro_lib/config/schema.py` by `make config`; a test keeps it up to date.
-A setting is given in a file that overrides `config/default.yaml` (`make figures CONFIG=my.yaml`) or on the command line
-(`make figures SET="trials=5 capacities=[24,16]"`, `snakemake --cores 2 --config trials=5`). The tables below write a setting of
-a stage with a dot; on the command line it is `--config 'scale={curve: [20, 30]}'` or `SET="'scale={curve: [20, 30]}'"`.
+A setting is given in a file that overrides `config/default.yaml` (`make figures CONFIG=my.yaml`) or on the command line:
+`make figures SET="trials=5 capacities=[24,16]"`, `snakemake --cores 2 --config trials=5`.
+The tables below write a setting of a stage with a dot; on the command line it is `--config 'scale={curve: [20, 30]}'`
+or `SET="'scale={curve: [20, 30]}'"`.
 An unknown setting, a value out of range or an unregistered policy is refused in one line before anything is written.
 """
 

@@ -34,7 +34,9 @@ def measured_utilities(
     utility, violated, effective = np.zeros(shape), np.ones(shape), np.zeros(shape)
     cores = arrays_of(workload.jobs).cores.sum()
     for replicas in range(1, max_replicas + 1):
-        fixed = tuple(replace(job, min_replicas=replicas, max_replicas=replicas, tenant_quota=None) for job in workload.jobs)
+        fixed = tuple(
+            replace(job, min_replicas=replicas, max_replicas=replicas, tenant_quota=None) for job in workload.jobs
+        )
         day = replace(workload, jobs=fixed)
         run = simulate(day, Fixed(replicas), replicas * cores, draws=draws, serving_model=serving_model)
         utility[:, replicas] = minute_utility(run)

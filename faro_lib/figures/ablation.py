@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from faro_lib.experiments.remaining import ALL, AS_IS, CONSTANT, FORECAST, IDEALS, MOVES, START
 from faro_lib.experiments.remaining import LIMIT as BEST
-from faro_lib.figures.barcharts import rows_of_bars
+from faro_lib.figures.barcharts import panels_of_rows
 from faro_lib.figures.style import (
     COLOURS,
     COLUMN_IN,
@@ -74,22 +74,10 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
     published : columns variant, capacity_cores, lost_utility.
     """
     sources = summary.drop_duplicates("variant").set_index("variant")["source"]
-    capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
     size_in = (PAGE_IN, 0.7 + 0.2 * len(sources))
-    figure, axes = plt.subplots(1, len(capacities), figsize=size_in, sharey=True, squeeze=False)
-    for axis, capacity in zip(axes[0], capacities):
-
-        def at(frame: pd.DataFrame, key: str, capacity=capacity) -> pd.Series:
-            return frame[frame["capacity_cores"] == capacity].set_index(key)["lost_utility"]
-
-        rows_of_bars(
-            axis,
-            at(summary, "variant"),
-            [SOURCE_COLOURS[source] for source in sources],
-            published=None if published is None else at(published, "variant"),
-            limit=at(limit, "capacity_cores").mean(),
-        )
-        axis.set(title=f"{capacity:g} replicas", xlabel="lost cluster utility")
+    figure, axes = plt.subplots(1, summary["capacity_cores"].nunique(), figsize=size_in, sharey=True, squeeze=False)
+    colours, measure = [SOURCE_COLOURS[source] for source in sources], ("lost_utility", "lost cluster utility")
+    panels_of_rows(axes[0], summary, "variant", measure, colours, published=published, limit=limit)
     steps = {"paper": "the paper's steps", "ours": "our steps"}
     bars = [Patch(facecolor=SOURCE_COLOURS[source], edgecolor="black") for source in steps]
     handles, labels = reference_handles(published is not None, limit=True)

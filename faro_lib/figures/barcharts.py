@@ -96,3 +96,39 @@ def rows_of_bars(
     axis.set(xlim=(0, (1 + room) * (widest or 1.0)), ylim=(len(names) - 0.4, -0.6))
     axis.set_yticks(range(len(names)), names)
     axis.grid(visible=False, axis="y")
+
+
+def panels_of_rows(
+    band: Sequence[Axes],
+    summary: pd.DataFrame,
+    key: str,
+    measure: tuple[str, str],
+    colours: Sequence[str],
+    *,
+    published: pd.DataFrame | None = None,
+    limit: pd.DataFrame | None = None,
+    hatches: Sequence[str | None] = (),
+    number_format: str = "{:.2f}",
+) -> None:
+    """Draw `rows_of_bars` of one measure, one panel of `band` per capacity, the largest first.
+
+    Parameters
+    ----------
+    summary, published, limit : columns capacity_cores, `key` (not in the limit) and the measure.
+    measure : column and label.
+    """
+    column, label = measure
+    for axis, capacity in zip(band, sorted(summary["capacity_cores"].unique(), reverse=True)):
+        known, floor = (
+            None if table is None else table[table["capacity_cores"] == capacity] for table in (published, limit)
+        )
+        rows_of_bars(
+            axis,
+            summary[summary["capacity_cores"] == capacity].set_index(key)[column],
+            colours,
+            published=None if known is None else known.set_index(key)[column],
+            limit=None if floor is None or column not in floor else floor[column].mean(),
+            hatches=hatches,
+            number_format=number_format,
+        )
+        axis.set(title=f"{capacity:g} replicas", xlabel=label)

@@ -33,8 +33,10 @@ def capacity_curve(
         point = (capacity, rate[capacity])
         marker = "D" if capacity == knee else "s"
         axis.plot(*point, marker, color="black", markersize=5, markerfacecolor="white")
-        text = {"xytext": (5, above_pt), "textcoords": "offset points", "bbox": {"color": "white", "pad": 0.5}}
-        axis.annotate(f"{texts[capacity]}: {capacity}", point, **text)
+        axis.annotate(
+            f"{texts[capacity]}: {capacity}", point, xytext=(5, above_pt), textcoords="offset points",
+            bbox={"color": "white", "pad": 0.5},
+        )  # fmt: skip
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="capacity (cores)", ylabel="SLO violations (%)", ylim=(-2, None))
     return figure

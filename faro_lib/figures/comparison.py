@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.barcharts import grouped_bars, hatch_of, rows_of_bars
+from faro_lib.figures.barcharts import grouped_bars, hatch_of, panels_of_rows
 from faro_lib.figures.prediction import errors_of, predicted_against_simulated, prediction_caption
 from faro_lib.figures.style import (
     CLAIRVOYANT,
@@ -42,7 +42,7 @@ def draw(results: Path, published: str | None = None) -> Captioned:
     return figures_of(tables, jobs, published_main(published) if published else None)
 
 
-def figures_of(tables: Tables, jobs: Sequence[Job], published: pd.DataFrame | None = None) -> Captioned:
+def figures_of(tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | None = None) -> Captioned:
     """The figures of a comparison, name -> (figure, caption); the timelines are of the middle capacity, first trial."""
     summary = tables.summary
     limit = tables.limit.groupby("capacity_cores", as_index=False).mean()
@@ -109,7 +109,14 @@ def policies_by_capacity(
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
     handles, labels = reference_handles(published is not None, limit is not None)
     if len(policies) > MAX_BARS:
-        figure = _in_rows(summary, limit, published, measures, policies, capacities)
+        size_in = (PAGE_IN, 0.3 + len(measures) * (0.5 + 0.17 * len(policies)))
+        figure, axes = plt.subplots(len(measures), len(capacities), figsize=size_in, sharey=True, squeeze=False)
+        colours, hatches = [colour(policy) for policy in policies], [hatch_of(policy) for policy in policies]
+        for band, (measure, label) in zip(axes, measures.items()):
+            panels_of_rows(
+                band, summary, "policy", (measure, label), colours, published=published, limit=limit, hatches=hatches,
+                number_format=NUMBER_FORMATS.get(measure, "{:.2f}"),
+            )  # fmt: skip
     else:
         figure, axes = plt.subplots(1, len(measures), figsize=(PAGE_IN, 2.5), squeeze=False)
         for axis, (measure, label) in zip(axes[0], measures.items()):
@@ -124,27 +131,6 @@ def policies_by_capacity(
         handles, labels = bars + handles, names + labels
     if handles:
         legend_above(figure, handles, labels)
-    return figure
-
-
-def _in_rows(summary, limit, published, measures, policies, capacities) -> Figure:
-    """A row per policy, a column of panels per capacity, a band of panels per measure."""
-    size_in = (PAGE_IN, 0.3 + len(measures) * (0.5 + 0.17 * len(policies)))
-    figure, axes = plt.subplots(len(measures), len(capacities), figsize=size_in, sharey=True, squeeze=False)
-    for band, (measure, label) in zip(axes, measures.items()):
-        for axis, capacity in zip(band, capacities):
-
-            def at(frame: pd.DataFrame, key: str, capacity=capacity, measure=measure) -> pd.Series:
-                return frame[frame["capacity_cores"] == capacity].set_index(key)[measure]
-
-            rows_of_bars(
-                axis, at(summary, "policy"), [colour(policy) for policy in policies],
-                hatches=[hatch_of(policy) for policy in policies],
-                published=None if published is None else at(published, "policy"),
-                limit=None if limit is None or measure not in limit else at(limit, "capacity_cores").mean(),
-                number_format=NUMBER_FORMATS.get(measure, "{:.2f}"),
-            )  # fmt: skip
-            axis.set(title=f"{capacity:g} replicas", xlabel=label)
     return figure
 
 

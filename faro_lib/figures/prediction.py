@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -19,7 +17,7 @@ BAND = (0.1, 0.9)
 TICKS = (0.3, 0.5, 1, 2, 5, 10)  # of latencies, in SLOs
 
 
-def errors_of(tables: Tables, jobs: Sequence[Job]) -> pd.DataFrame:
+def errors_of(tables: Tables, jobs: tuple[Job, ...]) -> pd.DataFrame:
     """`prediction_errors` of PLANNER in the first trial, with a column capacity_cores; empty if it did not compete."""
     decisions, minutes = (
         frame[(frame["policy"] == PLANNER) & (frame["trial"] == 0)] for frame in (tables.decisions, tables.minutes)

@@ -90,7 +90,8 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
         axis.set_xticks(range(len(clusters)), [f"{jobs:,.0f} jobs on\n{replicas:,.0f}" for jobs, replicas in clusters])
         axis.set(title=f"jobs {way}", xlabel="jobs on replicas")
     axes[0][0].set_ylabel("lost utility per job")
-    legend_above(figure, *axes[0][0].get_legend_handles_labels(), 3)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, 3)
     return figure
 
 
@@ -132,7 +133,8 @@ def hierarchical_simulated(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure
     for axis in (left, right):
         axis.set_xticks(counts, [f"{count:g}" for count in counts])
         axis.minorticks_off()
-    legend_above(figure, *left.get_legend_handles_labels(), 2)
+    handles, labels = left.get_legend_handles_labels()
+    legend_above(figure, handles, labels, 2)
     return figure
 
 
@@ -159,11 +161,13 @@ def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     for marker, policy in zip(MARKERS, dict.fromkeys(summary["policy"])):
         lost = summary[summary["policy"] == policy].groupby("capacity_cores")["lost_utility"]
         mean, deviation = lost.mean(), lost.std(ddof=1).fillna(0)
-        line = {"marker": marker, "markersize": 3, "linestyle": "--" if "(paper" in policy else "-"}
-        axis.errorbar(mean.index, mean, yerr=deviation, color=colour(policy), label=policy, **line)
+        axis.errorbar(
+            mean.index, mean, yerr=deviation, marker=marker, markersize=3, label=policy, color=colour(policy),
+            linestyle="--" if "(paper" in policy else "-",
+        )  # fmt: skip
     axis.plot(limit.groupby("capacity_cores")["lost_utility"].mean(), label=CLAIRVOYANT, **LIMIT_LINE)
     axis.set(xlabel="replicas", ylabel="lost cluster utility", yscale="log")
-    legend_above(figure, *axis.get_legend_handles_labels(), 4)
+    legend_above(figure, *axis.get_legend_handles_labels(), columns=4)
     return figure
 
 

@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import seaborn as sns
@@ -42,9 +43,16 @@ PUBLISHED = "#000000"
 SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for names that plugins add
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 
-DIAMOND = {"marker": "D", "linestyle": "", "markersize": 3, "markerfacecolor": "white", "markeredgecolor": PUBLISHED}
-EDGE = {"edgecolor": "black", "linewidth": 0.3}
-LIMIT_LINE = {"color": LIMIT, "linestyle": "--"}
+# Keyword arguments of matplotlib.
+DIAMOND: dict[str, Any] = {
+    "marker": "D",
+    "linestyle": "",
+    "markersize": 3,
+    "markerfacecolor": "white",
+    "markeredgecolor": PUBLISHED,
+}
+EDGE: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.3}
+LIMIT_LINE: dict[str, Any] = {"color": LIMIT, "linestyle": "--"}
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
 CLAIRVOYANT = "clairvoyant limit"
 NONE_PUBLISHED = "No published values are available for this workload."

@@ -80,12 +80,13 @@ def main(command: str, *arguments: str) -> int:
         print(f"{command}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        message = str(error) if isinstance(error, NotebookError) else message_of(error)
-        if message is None:
+        message = message_of(error)
+        if message is None and not isinstance(error, NotebookError):
             raise
-        print(f"{command}: {message}", file=sys.stderr)
+        line = f"{command}: {message}" if message else str(error)
+        print(line, file=sys.stderr)
         with suppress(OSError), ERRORS.open("a") as file:
-            file.write(f"{command}: {message}\n")
+            file.write(f"{line}\n")
         return 2
     return 0
 

@@ -1,4 +1,4 @@
-"""Run notebooks by hand's defaults and keep the outputs that nbval checks, and no others: `make notebooks`."""
+"""Run notebooks with their default parameters and keep only the outputs that nbval checks: `make notebooks`."""
 
 from __future__ import annotations
 
@@ -7,48 +7,36 @@ import sys
 from pathlib import Path
 
 CHECKED = "nbval-check-output"
-METADATA = {
-    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
-def refresh(path: str | Path) -> int:
-    """Execute the notebook in its folder and rewrite it free of stray metadata; returns the number of outputs kept."""
+def refresh(path: Path) -> int:
+    """Execute a notebook in its folder, rewrite it without stray metadata, and return the number of outputs kept."""
     import nbformat
     from nbclient import NotebookClient
 
-    path = Path(path)
+    from faro_lib.files import atomic_write
+
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
-    )
-    client.execute()
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(path.parent)}}).execute()
     kept = 0
     for number, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
-        cell.metadata = nbformat.NotebookNode({"tags": tags} if tags else {})
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         cell["id"] = f"cell-{number:02d}"
         if cell.cell_type == "code":
-            cell.outputs = (
-                [o for o in cell.outputs if o.output_type == "stream" and o.name == "stdout"] if CHECKED in tags else []
-            )
-            cell.execution_count = 1 if cell.outputs else None  # nbval takes a cell without a count for one never run
+            printed = [output for output in cell.outputs if output.get("name") == "stdout"]
+            cell.outputs = printed if CHECKED in tags else []
+            cell.execution_count = 1 if cell.outputs else None  # nbval takes a cell without a count as never run
             kept += len(cell.outputs)
-    notebook.metadata = nbformat.NotebookNode(METADATA)
-    partial = path.with_suffix(".partial")
-    nbformat.write(notebook, partial)
-    partial.replace(path)
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    with atomic_write(path) as partial:
+        nbformat.write(notebook, partial)
     return kept
 
 
-def main() -> None:
+if __name__ == "__main__":
     root = Path(__file__).parents[2]
     os.environ["PYTHONPATH"] = str(root)
-    paths = [Path(name) for name in sys.argv[1:]] or sorted((root / "notebooks").glob("*.ipynb"))
-    for path in paths:
+    for path in [Path(name) for name in sys.argv[1:]] or sorted((root / "notebooks").glob("*.ipynb")):
         print(f"{path}: {refresh(path)} checked outputs", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -36,6 +36,10 @@ class Job:
     tenant_quota: float | None = None
     model: str = "resnet34"  # name of the model that the replicas run; `simulate` looks up its true service time
 
+    def __hash__(self) -> int:
+        """The name's hash: equality still compares every field, but looking jobs up in a cache stays cheap."""
+        return hash(self.name)
+
     def __post_init__(self):
         def check(field, accepted, holds):
             if not holds:
