@@ -236,7 +236,7 @@ def test_weights_decide_when_the_budget_is_full():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_penalty_sum_drops_on_an_oversubscribed_cluster_and_gets_at_least_the_utility_of_sum(seed):
+def test_penalty_sum_drops_when_oversubscribed_and_is_at_least_as_good_as_sum(seed):
     table = real_table(10, seed)
     with_drops, without = (solve(table, 14, objective) for objective in ("PenaltySum", "Sum"))
     assert with_drops.drop.max() > 0.05
@@ -276,7 +276,7 @@ def test_shrink_takes_back_only_what_is_not_missed():
     assert less.value >= plan.value - 1e-4 * (plan.replicas.sum() - less.replicas.sum())
 
 
-def test_shrink_ends_though_many_losses_below_the_tolerance_add_up_to_a_gain_above_it():
+def test_shrink_terminates_though_many_small_losses_add_up_to_a_large_gain():
     slowly = 0.9 + 0.5e-4 * np.arange(41)
     table = UtilityTable.from_values([Job("a", max_replicas=40), Job("b", max_replicas=40)], [slowly, slowly])
     plan = solve(table, 60, "Sum")

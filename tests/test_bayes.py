@@ -50,7 +50,7 @@ def fits():
 
 
 @pytest.mark.slow
-def test_the_fit_finds_the_autoregression_the_spread_and_the_tails_that_made_the_data(fits):
+def test_the_fit_recovers_the_autoregression_spread_and_tails_of_the_data(fits):
     posterior = fits[0].posterior
     impulse = posterior["coefficients"].sel(feature=14).mean(("chain", "draw")).values
     np.testing.assert_allclose(impulse, LAGS, atol=0.07)

@@ -124,7 +124,7 @@ def test_seasonal_naive_repeats_the_same_minutes_of_the_training_days():
     np.testing.assert_allclose(forecaster.mean(4), days[:, :, [118, 119, 0, 1]].mean(axis=0))
 
 
-def test_the_pooled_autoregression_beats_persistence_where_days_have_a_shape_and_levels_return():
+def test_the_pooled_autoregression_beats_persistence_on_days_with_a_shape():
     from faro_lib.forecast.scores import crps
 
     def judged(kind):

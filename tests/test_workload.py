@@ -260,7 +260,7 @@ def test_a_factor_that_does_not_divide_the_day_is_refused():
 
 
 @given(st.integers(0, 999), st.sampled_from([10, 1600]))
-def test_scaling_sends_each_jobs_least_to_one_and_its_most_to_the_maximum_and_keeps_the_order(seed, most):
+def test_scaling_maps_each_job_to_one_to_maximum_and_keeps_the_order(seed, most):
     per_min = np.random.default_rng(seed).gamma(1.0, 50.0, (2, 3, 2, 7))
     scaled = scale_to(per_min, most)
     for job in range(2):

@@ -7,6 +7,8 @@ choice per row.
 import numpy as np
 from numba import njit
 
+from faro_lib.workload.jobs import TOLERANCE
+
 
 @njit(cache=True)
 def knapsack(term, tie, cost, allowed, budget):
@@ -99,7 +101,7 @@ def dual_bound(term, cost, allowed, budget):
     bound, spent = _pick_at(0.0, term, cost, allowed, budget, pick)
     if spent <= budget:
         return bound, 0.0, pick, True
-    low, high, price = 0.0, max(widest, 1e-9) + 1e-9, 0.0
+    low, high, price = 0.0, max(widest, TOLERANCE) + TOLERANCE, 0.0
     for _ in range(60):
         middle = (low + high) / 2
         total, spent = _pick_at(middle, term, cost, allowed, budget, pick)
@@ -154,7 +156,7 @@ def reduce_columns(term, cost, allowed, bound, price, floor):
     """`allowed` without the choices that no solution of at least `floor` contains: reduced cost > bound - floor."""
     rows, choices = term.shape
     out = allowed.copy()
-    room = bound - floor + 1e-9
+    room = bound - floor + TOLERANCE
     for j in range(rows):
         best = -np.inf
         for x in range(choices):

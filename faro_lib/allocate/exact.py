@@ -25,6 +25,7 @@ def exact(problem: Problem) -> tuple[np.ndarray, float]:
         replicas = _best_with_spread(problem)
     else:
         replicas = best_sum(problem, problem.feasible)
+    assert replicas is not None  # `problem_of` has checked that the minimum replicas fit
     return replicas, problem.score(replicas)
 
 

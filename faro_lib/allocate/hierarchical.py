@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,6 @@ def _aggregate(group: int, jobs: tuple[Job, ...]) -> Job:
     """One job in place of a group: means of what describes a request, sums of weights and bounds."""
     arrays = arrays_of(jobs)
     averaged = ("slo_s", "quantile", "service_time_s", "service_scv", "cold_start_s")
-    summed = {field: int(getattr(arrays, field).sum()) for field in ("min_replicas", "max_replicas")}
-    means = {field: float(np.mean(getattr(arrays, field))) for field in averaged}
-    return Job(f"group {group:06d}", cores=jobs[0].cores, weight=float(arrays.weight.sum()), **summed, **means)
+    fields: dict[str, Any] = {field: float(np.mean(getattr(arrays, field))) for field in averaged}
+    fields |= {field: int(getattr(arrays, field).sum()) for field in ("min_replicas", "max_replicas")}
+    return Job(f"group {group:06d}", cores=jobs[0].cores, weight=float(arrays.weight.sum()), **fields)

@@ -25,7 +25,7 @@ def convex(problem: Problem) -> tuple[np.ndarray, float]:
 
     program = _Program(problem, boolean=False)
     program.maximise(program.objective(), 600.0)
-    shares = np.where(problem.feasible, program.z.value, 0.0)
+    shares = np.where(problem.feasible, np.asarray(program.z.value), 0.0)
     replicas = np.argmax(shares > 1e-6, axis=1)  # the cheapest column of each job that has a share
     if not (problem.has_quotas or problem.gamma or problem.objective.leximin):
         kernels.fill_up(problem.term, problem.costs, problem.feasible, problem.budget, replicas)
@@ -72,7 +72,7 @@ class _Program:
             raise RuntimeError(f"HiGHS stopped as {program.status!r} within time_limit_s={time_limit_s}")
 
     def replicas(self) -> np.ndarray:
-        return np.argmax(np.where(self.problem.feasible, self.z.value, -1.0), axis=1)
+        return np.argmax(np.where(self.problem.feasible, np.asarray(self.z.value), -1.0), axis=1)
 
 
 def _leximin(problem: Problem, time_limit_s: float) -> tuple[np.ndarray, float]:

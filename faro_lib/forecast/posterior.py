@@ -177,7 +177,7 @@ def bayes_forecaster(
 
     `recalibrate` adapts the tails online, see `conformal`.
     """
-    names = posterior.jobs if jobs is None else tuple(getattr(job, "name", job) for job in jobs)
+    names = posterior.jobs if jobs is None else tuple(job.name if isinstance(job, Job) else job for job in jobs)
     selected = posterior.select(names)
     forecaster = Bayes(jobs=names, seed=seed, day_minutes=posterior.day_minutes, posterior=selected)
     return recalibrated(forecaster) if recalibrate else forecaster

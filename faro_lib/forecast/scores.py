@@ -158,7 +158,7 @@ def score_table(
     """Rows of forecast/scores.csv, one per job and one for all of them together (job = "all")."""
     import pandas as pd
 
-    scores = {"rmse_per_min": rmse, "crps_per_min": crps, "wql": wql, "coverage_80": coverage}
+    scores: dict[str, Callable] = {"rmse_per_min": rmse, "crps_per_min": crps, "wql": wql, "coverage_80": coverage}
     columns = {name: [*score(samples, truth, by="job"), score(samples, truth)] for name, score in scores.items()}
     rows = {"forecaster": forecaster, "job": [*jobs, "all"], **columns}
     return pd.DataFrame(rows | {"fit_s": fit_s, "predict_ms": predict_ms})

@@ -6,7 +6,7 @@ load that meets the SLO and `last` the start of the relaxation, so only the shor
 is interpolated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -44,21 +44,23 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
     if isinstance(latency_model, str):
         keys = [_formula_key(latency_model, job) for job in jobs]
         classes = dict.fromkeys(keys)
-        stacks = _formula_stack(latency_model, utility, float(alpha), columns, tuple(classes))
+        first, last, value = _formula_stack(latency_model, utility, float(alpha), columns, tuple(classes))
     elif hasattr(latency_model, "expected_utility"):
         # Curves of a measured table are cached; a model that learns may answer differently next time.
         measured = isinstance(latency_model, LatencyTable)
         keys = [service_class(job) for job in jobs] if measured else list(range(len(jobs)))
         classes = dict(zip(reversed(keys), reversed(jobs)))
-        sample = _measured_curves if measured else _model_curves
-        stacks = _stack(sample(latency_model, job, utility, float(alpha), columns) for job in classes.values())
+        sample: Callable = _measured_curves if measured else _model_curves
+        first, last, value = _stack(
+            sample(latency_model, job, utility, float(alpha), columns) for job in classes.values()
+        )
     else:
         raise ValueError(
             f"latency_model={latency_model!r} must be the name of a formula (half-mmc, mdc, mgc, mmc, upper-bound) or "
             "have a method expected_utility(job, rate_rps, replicas, utility, alpha)"
         )
     index = {key: i for i, key in enumerate(classes)}
-    return Curves(*stacks, np.array([index[key] for key in keys]))
+    return Curves(first, last, value, np.array([index[key] for key in keys]))
 
 
 def _formula_key(model: str, job: Job) -> tuple[float, float, float]:
@@ -67,7 +69,7 @@ def _formula_key(model: str, job: Job) -> tuple[float, float, float]:
     return slo, job.quantile, job.service_scv if model == "mgc" else 0.0
 
 
-def _stack(parts) -> tuple[np.ndarray, ...]:
+def _stack(parts: Iterable) -> tuple[np.ndarray, ...]:
     return tuple(np.stack(arrays) for arrays in zip(*parts))
 
 

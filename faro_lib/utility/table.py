@@ -114,7 +114,7 @@ def build_table(
         raise ValueError(f"switching_cost={switching_cost} must be a number >= 0")
     if cold_start_minutes is not None and not cold_start_minutes >= 0:
         raise ValueError(f"cold_start_minutes={cold_start_minutes} must be a number >= 0")
-    drops, phi = _drop_grid(drops, utility)
+    grid, phi = _drop_grid(drops, utility)
     arrays = arrays_of(jobs)
     _, samples, minutes = rates_rps.shape
     start_min = arrays.cold_start_s / MINUTE_S if cold_start_minutes is None else np.full(len(jobs), cold_start_minutes)
@@ -133,7 +133,7 @@ def build_table(
     effective, drop = value.copy(), np.zeros(value.shape)
     saturated = kernels.fill(
         rates_rps * arrays.service_time_s[:, None, None], warm, cold, running, low, high,
-        curves.of_job, curves.first, curves.last, curves.value, float(alpha), drops, phi, value, effective, drop,
+        curves.of_job, curves.first, curves.last, curves.value, float(alpha), grid, phi, value, effective, drop,
     )  # fmt: skip
     if switching_cost:
         changed = np.arange(value.shape[1])[None, :] != running[:, None]
@@ -141,7 +141,7 @@ def build_table(
     # The last column is where the last job saturates; every job can keep its running count.
     columns = int(max(saturated.max(), np.minimum(running, high).max(), low.max())) + 1
     value, effective, drop = (array[:, :columns] for array in (value, effective, drop))
-    return UtilityTable(jobs, running, value, effective, drop, saturated, with_drops=len(drops) > 1)
+    return UtilityTable(jobs, running, value, effective, drop, saturated, with_drops=len(grid) > 1)
 
 
 def predicted_latency(

@@ -1,12 +1,13 @@
 """Larger and mixed workloads made from one: more jobs than were traced, and jobs of two models."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from faro_lib.workload.jobs import Job, Traces
 
-RESNET18 = {"model": "resnet18", "service_time_s": 0.100, "slo_s": 0.400}  # EuroSys'25, section 6.1
+RESNET18: dict[str, Any] = {"model": "resnet18", "service_time_s": 0.100, "slo_s": 0.400}  # EuroSys'25, section 6.1
 MIN_SCALE, MAX_SCALE = 0.5, 1.5
 
 

@@ -1,6 +1,6 @@
 """Measured service times of the models: what a replica really takes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -27,7 +27,7 @@ class ServiceTime:
         return variance / self.mean_s**2
 
     def scaled(self, factor: float) -> Self:
-        return ServiceTime(self.shape, self.loc_s * factor, self.scale_s * factor)
+        return replace(self, loc_s=self.loc_s * factor, scale_s=self.scale_s * factor)
 
     @classmethod
     def from_moments(cls, mean_s: float, scv: float) -> Self:
