@@ -309,9 +309,10 @@ def networks(wanted: Wanted) -> list[dict]:
     policies = [_policy(wanted, NAME, CONTROLLER, [metrics])]
     if wanted.backend == "rayserve":
         ray = PART | {"ray.io/is-ray-node": "yes"}
+        # This label is the one that the operator's chart and its kustomization both set.
         operator = {
             "namespaceSelector": {},
-            "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}},
+            "podSelector": {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}},
         }
         trusted = [{"podSelector": {"matchLabels": CONTROLLER}}, operator]
         asked = [{"port": port, "protocol": "TCP"} for port in (rayservice.DASHBOARD, rayservice.SERVING)]
