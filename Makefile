@@ -1,4 +1,4 @@
-# make figures | test | test-all | e2e-k8s | lab | data | config | readme | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | test | test-all | lab | data | config | readme | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures test test-all e2e-k8s lint notebooks readme lab data config clean
+.PHONY: figures test test-all lint notebooks readme lab data config clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -47,11 +47,6 @@ test-all: lint
 	pytest $(WORKERS) --doctest-modules faro_lib tests -m "not live and not k8s"
 	pytest tests -m "live or k8s"
 	pytest --nbval-lax notebooks
-
-# Faro in pods on a real Kubernetes node of this machine (Debian 13, root); adds a trial under results/.
-#   make e2e-k8s ARGS="--minutes 2 --results results/synthetic"
-e2e-k8s: $(READY)
-	cluster/offline/e2e.sh $(ARGS)
 
 # Run every notebook by its defaults and keep the outputs that nbval checks.
 notebooks: $(READY)

@@ -30,7 +30,7 @@ rule live:
         RUN_NOTEBOOK
 
 
-# Runs on a Kubernetes node take a machine of their own (`make e2e-k8s`): yours where there are any, else those that are kept.
+# Runs on Kubernetes: yours where there are any, else the recorded ones.
 NODE_RUNS = next(
     (path for path in (f"{RESULTS}/live/kubernetes/e2e", "data/recorded-kubernetes") if Path(path).is_dir()), None
 )

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from faro_lib.kube.capacity import Shape, refuses
-from faro_lib.kube.client import APPLY, MERGE, Api, ApiError, amount, connect
+from faro_lib.kube.client import MERGE, Api, ApiError, amount, connect
 
 ROOT = Path(__file__).resolve().parent.parent
 LABEL = {"faro-test": "yes"}

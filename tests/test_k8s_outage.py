@@ -98,7 +98,9 @@ def test_on_a_server_that_has_forgotten_namespace_rights_and_definition_it_goes_
     world.api.send("POST", "/api/v1/namespaces", {"metadata": {"name": world.namespace}})
     until(lambda: world.get("/api/v1/{ns}/serviceaccounts")["items"], 60)
     furnish(world)
-    config.write_text(Path(world.account("faro-controller")).read_text())  # its token belonged to an account that is gone
+    config.write_text(
+        Path(world.account("faro-controller")).read_text()
+    )  # its token belonged to an account that is gone
     back = time.monotonic()
     until(lambda: replicas(world) == [4, 4], 90, f"acting on a server without memory; {controller.said[-3:]}")
     print(f"on a server that had forgotten everything it acted after {time.monotonic() - back:.1f} s")

@@ -67,7 +67,7 @@ def test_trials_add_up_and_are_read_as_they_were_written(tmp_path):
 
 
 def test_a_folder_without_tables_says_what_writes_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="make e2e-k8s"):
+    with pytest.raises(FileNotFoundError, match="no such file; recorded runs"):
         read(tmp_path)
 
 

@@ -96,7 +96,7 @@ def write(folder: str | Path, runs: Sequence[Recorded], recovery: pd.DataFrame, 
 def read(folder: str | Path) -> Recorded:
     folder = Path(folder)
     if not (folder / "summary.csv").exists():
-        raise FileNotFoundError(f"{folder}/summary.csv: no such file; `make e2e-k8s` writes it")
+        raise FileNotFoundError(f"{folder}/summary.csv: no such file; recorded runs on Kubernetes have one")
     about = tuple(json.loads(path.read_text()) for path in sorted(folder.glob("trial-*.json")))
     return Recorded(**{name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}, about=about)
 
