@@ -46,7 +46,7 @@ stop() {
   { read -r rule; read -r chain; } <"$STATE/before"
   eval "iptables $rule" # -P FORWARD ACCEPT or DROP
   echo "$chain" >/proc/sys/net/ipv4/ip_forward
-  find /sys/fs/cgroup -mindepth 1 -maxdepth 3 -type d -name docker -exec find {} -depth -type d -exec rmdir {} + \; 2>/dev/null || true
+  find /sys/fs/cgroup -maxdepth 3 -type d -name docker | while read -r group; do find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null || true; done
 }
 
 case ${1:-} in

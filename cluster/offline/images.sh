@@ -4,10 +4,15 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=settings.sh
 . "$(dirname "$0")/settings.sh"
-SUM=$(cat "$KIT"/{../versions.env,images.sh,roots.sh,network.yaml} | sha256sum | cut -c1-12)
-[ "$(docker image inspect -f '{{.Config.Labels.faro}}' "$LOCAL_NODE" 2>/dev/null)" != "$SUM" ] || exit 0
 export DOCKER_BUILDKIT=0 # Debian's Docker has no buildx
 CERTIFICATES=/etc/ssl/certs/ca-certificates.crt
+# Imported again, the Python image would be another one, and the image that is built on it too.
+python=$(basename "$(readlink "$CACHE/roots/python.tar")")
+if [ "$(docker image inspect -f '{{.Config.Labels.faro}}' "$LOCAL_PYTHON" 2>/dev/null)" != "$python" ]; then
+  docker import -c "LABEL faro=$python" -c "ENV PIP_CERT=$CERTIFICATES SSL_CERT_FILE=$CERTIFICATES" "$CACHE/roots/python.tar" "$LOCAL_PYTHON" >/dev/null
+fi
+SUM=$(cat "$KIT"/{../versions.env,images.sh,roots.sh,network.yaml} | sha256sum | cut -c1-12)
+[ "$(docker image inspect -f '{{.Config.Labels.faro}}' "$LOCAL_NODE" 2>/dev/null)" != "$SUM" ] || exit 0
 ROUTER=faro.local/kube-router:v$KUBE_ROUTER
 KUBE=$(programs "kubernetes-$KUBERNETES")
 work=$(mktemp -d)
@@ -15,7 +20,6 @@ loader=''
 trap 'rm -rf "$work"; [ -z "$loader" ] || docker rm -f "$loader" >/dev/null' EXIT
 
 for name in node router; do docker import "$CACHE/roots/$name.tar" "faro.local/root-$name" >/dev/null; done
-docker import -c "ENV PIP_CERT=$CERTIFICATES SSL_CERT_FILE=$CERTIFICATES" "$CACHE/roots/python.tar" "$LOCAL_PYTHON" >/dev/null
 
 parts=()
 part() { # part IMAGE PROGRAM PATH BASE [INSTRUCTION]: an image of one program
@@ -25,7 +29,7 @@ part() { # part IMAGE PROGRAM PATH BASE [INSTRUCTION]: an image of one program
   cp "$CERTIFICATES" "$context/certificates"
   printf 'FROM %s\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n' "$4" >"$context/Dockerfile"
   printf 'COPY certificates %s\nCOPY program %s\nENTRYPOINT ["%s"]\n%s\n' "$CERTIFICATES" "$3" "$3" "${5:-}" >>"$context/Dockerfile"
-  docker build --quiet --tag "$1" "$context" >/dev/null
+  quietly docker build --tag "$1" "$context"
   parts+=("$1")
 }
 for name in kube-apiserver kube-controller-manager kube-scheduler; do
@@ -82,12 +86,14 @@ RUN rm -f /lib/systemd/system/multi-user.target.wants/* /etc/systemd/system/*.wa
 ENV container=docker
 STOPSIGNAL SIGRTMIN+3
 D
-docker build --quiet --tag "$LOCAL_NODE-empty" "$work/node" >/dev/null
+quietly docker build --tag "$LOCAL_NODE-empty" "$work/node"
 loader=$(docker run --detach --privileged --tmpfs /tmp --volume "$work:/parts:ro" "$LOCAL_NODE-empty" sleep infinity)
-docker exec "$loader" bash -ec '
+# shellcheck disable=SC2016 # expanded in the container
+quietly docker exec "$loader" bash -ec '
   containerd >/tmp/log 2>&1 & pid=$!
   until ctr version >/dev/null 2>&1; do sleep 0.1; done
   ctr --namespace=k8s.io images import --all-platforms --local --discard-unpacked-layers /parts/parts.tar >/dev/null
+  ctr --namespace=k8s.io content prune references >/dev/null
   kill $pid; wait $pid || true; rm -rf /run/containerd'
 docker commit -c 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' -c 'CMD []' -c "LABEL faro=$SUM" "$loader" "$LOCAL_NODE" >/dev/null
 step "node image: $(docker image inspect -f '{{.Size}}' "$LOCAL_NODE" | awk '{print int($1 / 1e6)}') MB"

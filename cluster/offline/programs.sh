@@ -5,6 +5,9 @@ set -euo pipefail
 . "$(dirname "$0")/settings.sh"
 export CGO_ENABLED=0 GOFLAGS='-mod=mod -trimpath -buildvcs=false' GOWORK=off
 
+# Go says a line for each module that it downloads.
+compile() { go build "$@" 2> >(grep -v '^go: downloading' >&2); }
+
 # build NAME VERSION MODULE REPLACEMENT FLAGS PACKAGE...: in the module's own folder, by its own go.mod, whose replacements by
 # folders of its repository become the published modules of version REPLACEMENT (empty: those that go.mod requires).
 build() {
@@ -22,7 +25,7 @@ build() {
   fi
   rm -rf "$folder.new"
   mkdir "$folder.new"
-  go build -C "$tree" -modfile="$files/go.mod" -ldflags "-s -w $flags" -o "$folder.new/" "$@"
+  compile -C "$tree" -modfile="$files/go.mod" -ldflags "-s -w $flags" -o "$folder.new/" "$@"
   mv "$folder.new" "$folder"
   step "$name $version"
 }
@@ -50,7 +53,7 @@ coredns() {
     printf ')\n\nfunc main() { coremain.Run() }\n'
   } >"$files/main.go"
   go -C "$files" mod edit -module=faro/coredns -require="github.com/coredns/coredns@v$COREDNS"
-  go build -C "$files" -ldflags '-s -w' -o "$folder.new/coredns" .
+  compile -C "$files" -ldflags '-s -w' -o "$folder.new/coredns" .
   mv "$folder.new" "$folder"
   step "coredns $COREDNS"
 }

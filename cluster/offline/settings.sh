@@ -11,6 +11,10 @@ STARTED=${STARTED:-$(date +%s)}
 export STARTED
 
 step() { printf -- '--- [%4d s] %s\n' $(($(date +%s) - STARTED)) "$*"; }
+quietly() { # quietly COMMAND...: its output is shown only if it fails
+  local output
+  output=$("$@" 2>&1) || { echo "$output" | tail -20 >&2; return 1; }
+}
 programs() { echo "$CACHE/programs/$1"; }  # programs NAME-VERSION: the folder that programs.sh fills
 module() { GOFLAGS='' go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",\?$/\1/p'; } # module PATH@VERSION: its source folder
 PATH=$(programs "kind-$KIND"):$(programs "kubernetes-$KUBERNETES"):$(programs "helm-$HELM"):$PATH
