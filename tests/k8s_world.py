@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import re
 import subprocess
@@ -91,10 +92,11 @@ def workers(api: Api) -> list[str]:
     return sorted(node["metadata"]["name"] for node in nodes if refuses(node, Shape()) is None)
 
 
-def quarter(api: Api) -> float:
-    """Cores of a pod of which each worker holds exactly four beside the cluster's own pods."""
+def half_a_worker(api: Api) -> float:
+    """Cores of a pod of which each worker holds exactly two, beside the cluster's own pods; a multiple of 0.1."""
     nodes = api.get("/api/v1/nodes")["items"]
-    return min(int(210 * amount(node["status"]["allocatable"]["cpu"])) / 1000 for node in nodes)
+    smallest = min(amount(node["status"]["allocatable"]["cpu"]) for node in nodes)
+    return (math.floor(10 * smallest / 3) + 1) / 10
 
 
 def pause_image(api: Api) -> str:
@@ -151,7 +153,7 @@ class World:
         self.api = connect(kubeconfig())
         self.folder, self.namespace = folder, f"faro-{os.getpid()}-{next(SERIAL)}"
         self.api.send("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace, "labels": LABEL}})
-        until(lambda: self.get("/api/v1/{ns}/serviceaccounts")["items"], what="the default ServiceAccount")
+        until(lambda: self.get("/api/v1/{ns}/serviceaccounts")["items"], 120, "the default ServiceAccount")
 
     def path(self, path: str) -> str:
         return path.replace("{ns}", f"namespaces/{self.namespace}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from k8s_world import Controller, FakePrometheus, World, apply, cordon, kubeconfig, quarter, table, until, workers
+from k8s_world import Controller, FakePrometheus, World, apply, cordon, half_a_worker, kubeconfig, table, until, workers
 
 from faro_lib import cli
 from faro_lib.kube import preflight
@@ -33,7 +33,7 @@ def prometheus():
 @pytest.fixture
 def world(tmp_path):
     one = World(tmp_path)
-    one.each = quarter(one.api)  # cores of a replica: each of two workers holds four
+    one.each = half_a_worker(one.api)  # cores of a replica
     apply(one.api, definition(), *(one.deployment(name, cpu=one.each) for name in NAMES))
     until(lambda: one.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
     wanted = Wanted(jobs=(), jobs_text="", backend="deployments", namespace=one.namespace, prometheus="http://x")
@@ -81,16 +81,16 @@ def acts(controller, within_s=START_S):
 
 def test_a_node_that_is_drained_shrinks_the_plan_within_ten_seconds_and_the_pods_follow(world, controllers):
     controllers()
-    until(lambda: replicas(world) == [4, 4], START_S)
+    until(lambda: replicas(world) == [2, 2], START_S)
     node = workers(world.api)[1]
     cordon(world.api, node)
     began = time.monotonic()
     try:
-        until(lambda: replicas(world) == [2, 2], 10)
+        until(lambda: replicas(world) == [1, 1], 10)
         print(f"the plan followed the drained node after {time.monotonic() - began:.1f} s")
     finally:
         cordon(world.api, node, False)
-    until(lambda: replicas(world) == [4, 4], 30)
+    until(lambda: replicas(world) == [2, 2], 30)
 
 
 def test_when_the_leader_is_killed_the_other_acts_within_twenty_seconds_and_never_both(world, controllers):
@@ -135,13 +135,13 @@ def test_a_leader_whose_lease_is_taken_ends_itself(world, controllers):
 
 def test_someone_who_scales_by_hand_is_overruled_and_it_is_said_so(world, controllers):
     controllers()
-    until(lambda: replicas(world) == [4, 4], START_S)
+    until(lambda: replicas(world) == [2, 2], START_S)
     world.api.send("PATCH", world.path("/apis/apps/v1/{ns}/deployments/a/scale"), {"spec": {"replicas": 1}}, kind=MERGE)
-    until(lambda: replicas(world) == [4, 4], 30)
+    until(lambda: replicas(world) == [2, 2], 30)
     path = world.path("/api/v1/{ns}/events")
     until(
         lambda: any(
-            one["reason"] in ("Reassert", "FairShare") and "a: 1 -> 4" in one["message"]
+            one["reason"] in ("Reassert", "FairShare") and "a: 1 -> 2" in one["message"]
             for one in world.api.get(path)["items"]
         ),
         10,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from k8s_world import Controller, FakePrometheus, World, apply, quarter, table, until, without_api_server
+from k8s_world import Controller, FakePrometheus, World, apply, half_a_worker, table, until, without_api_server
 
 from faro_lib.kube.client import MERGE, ApiError
 from faro_lib.kube.manifests import Wanted, rights
@@ -21,7 +21,7 @@ DEFINITION = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{PLURAL}.
 
 def furnish(world: World) -> None:
     """What an operator applies."""
-    each = quarter(world.api)
+    each = half_a_worker(world.api)
     apply(world.api, definition(), *(world.deployment(name, cpu=each) for name in NAMES))
     until(lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
     wanted = Wanted(jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x")
@@ -44,7 +44,7 @@ def gone(world: World, path: str) -> bool:
 def world(tmp_path):
     one = World(tmp_path)
     furnish(one)
-    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES, cores=quarter(one.api))))
+    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES, cores=half_a_worker(one.api))))
     yield one
     one.close()
 
@@ -67,7 +67,7 @@ def controller(world, config):
         "--kubeconfig": str(config),
     }
     one = Controller("--apply", *(word for pair in said.items() for word in pair))
-    until(lambda: replicas(world) == [4, 4], 90, f"the first plan; {one.said[-3:]}")
+    until(lambda: replicas(world) == [2, 2], 90, f"the first plan; {one.said[-3:]}")
     yield one
     one.kill()
     prometheus.shutdown()
@@ -80,11 +80,11 @@ def test_while_the_api_server_is_away_the_controller_holds_and_then_goes_on(worl
         assert controller.process.poll() is None, controller.said[-5:]
         assert controller.heard("is not reached")
         last = [turn for when, turn in controller.turns if when > began + 5]
-        assert all(job["replicas"] == 4 for turn in last for job in turn["plan"].values()), "it holds"
+        assert all(job["replicas"] == 2 for turn in last for job in turn["plan"].values()), "it holds"
     scale = {"spec": {"replicas": 1}}
     world.api.send("PATCH", world.path("/apis/apps/v1/{ns}/deployments/a/scale"), scale, kind=MERGE)
     back = time.monotonic()
-    until(lambda: replicas(world) == [4, 4], 60, f"acting again; {controller.said[-3:]}")
+    until(lambda: replicas(world) == [2, 2], 60, f"acting again; {controller.said[-3:]}")
     print(f"after {AWAY_S:g} s without a server it acted {time.monotonic() - back:.1f} s after its return")
 
 
@@ -102,6 +102,6 @@ def test_on_a_server_that_has_forgotten_namespace_rights_and_definition_it_goes_
         Path(world.account("faro-controller")).read_text()
     )  # its token belonged to an account that is gone
     back = time.monotonic()
-    until(lambda: replicas(world) == [4, 4], 90, f"acting on a server without memory; {controller.said[-3:]}")
+    until(lambda: replicas(world) == [2, 2], 90, f"acting on a server without memory; {controller.said[-3:]}")
     print(f"on a server that had forgotten everything it acted after {time.monotonic() - back:.1f} s")
     assert controller.process.poll() is None
