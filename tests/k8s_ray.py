@@ -8,6 +8,7 @@ from pathlib import Path
 
 from k8s_world import World, apply, path_of, until
 
+from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import ApiError
 from faro_lib.kube.rayservice import DASHBOARD, SECRET, SERVING, Workers, rayservice
 from faro_lib.live.deploy import APPLICATIONS
@@ -33,6 +34,8 @@ class RayWorld(World):
 
     def __init__(self, folder: Path, jobs: tuple[Job, ...], initial: tuple[int, ...], token: str = "first"):
         super().__init__(folder)
+        if not self.operators():  # after an outage it waits for up to five minutes
+            self.restart_operator()
         self.set_token(token)
         self.describe(jobs, initial)
         ports = {"dashboard": DASHBOARD, "serve": SERVING}
@@ -63,7 +66,7 @@ class RayWorld(World):
         cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["resources"] = {"requests": HEAD}
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
             group["template"]["spec"]["terminationGracePeriodSeconds"] = 1
-        apply(self.api, thing, force="true")
+        apply(self.api, thing)
 
     @property
     def rest(self) -> Rest:
@@ -107,20 +110,15 @@ class RayWorld(World):
         self.api.send("DELETE", self.path(f"/api/v1/{{ns}}/pods/{name}"))
         return name
 
+    def operators(self) -> set[str]:
+        """Names of the operator's pods that are ready."""
+        return {pod["metadata"]["name"] for pod in self.api.get(OPERATOR)["items"] if is_ready(pod)}
+
     def restart_operator(self) -> None:
         before = {pod["metadata"]["name"] for pod in self.api.get(OPERATOR)["items"]}
         for name in before:
             self.api.send("DELETE", f"{OPERATOR}/{name}")
-
-        def another():
-            for pod in self.api.get(OPERATOR)["items"]:
-                conditions = pod["status"].get("conditions", [])
-                ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-                if ready and pod["metadata"]["name"] not in before:
-                    return True
-            return False
-
-        until(another, 120, "another operator is ready")
+        until(lambda: self.operators() - before, 120, "another operator is ready")
 
     def close(self) -> None:
         """The RayService first: its operator would make pods again."""
