@@ -1,4 +1,4 @@
-# make figures | test | test-all | e2e-k8s | lab | data | config | readme | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | test | test-all | test-k8s | lab | data | config | readme | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures test test-all e2e-k8s lint notebooks readme lab data config clean
+.PHONY: figures test test-all test-k8s kubeconfig lint notebooks readme lab data config clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -48,10 +48,12 @@ test-all: lint
 	pytest tests -m "live or k8s"
 	pytest --nbval-lax notebooks
 
-# Faro in pods on a real Kubernetes node of this machine (Debian 13, root); adds a trial under results/.
-#   make e2e-k8s ARGS="--minutes 2 --results results/synthetic"
-e2e-k8s: $(READY)
-	cluster/offline/e2e.sh $(ARGS)
+# On the kind cluster of `cluster/up.sh --only-cluster`, whose nodes these tests stop.
+test-k8s: kubeconfig $(READY)
+	pytest tests -m k8s
+
+kubeconfig:
+	@$(if $(KUBECONFIG),,$(error KUBECONFIG is not set; set it, and cluster/up.sh --only-cluster starts a kind cluster and writes it)):
 
 # Run every notebook by its defaults and keep the outputs that nbval checks.
 notebooks: $(READY)

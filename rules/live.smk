@@ -32,7 +32,7 @@ DRAWINGS["live"] = {
     "options": {"backend": CONFIG.backend, "published": COMPARED_WITH},
 }
 
-# Runs on a Kubernetes node need their own machine (`make e2e-k8s`): the user's if there are any, else the recorded ones.
+# Runs on Kubernetes: the user's if there are any, else the recorded ones.
 NODE_RUNS = next(
     (path for path in (f"{RESULTS}/live/kubernetes/e2e", "data/recorded-kubernetes") if Path(path).is_dir()), None
 )

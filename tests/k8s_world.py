@@ -1,16 +1,18 @@
-"""A real API server to test against: connections, namespaces, nodes that are not there, things to wait for."""
+"""The kind cluster that tests marked k8s run on: connections, namespaces, faults of its nodes, things to wait for."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -18,13 +20,16 @@ from urllib.parse import parse_qs
 import pytest
 import yaml
 
-from faro_lib.kube.client import APPLY, Api, ApiError, connect
+from faro_lib.kube.capacity import Shape, refuses
+from faro_lib.kube.client import MERGE, Api, ApiError, amount, connect
 
 ROOT = Path(__file__).resolve().parent.parent
-OFFLINE = ROOT / "cluster/offline"
 LABEL = {"faro-test": "yes"}
 SERIAL = itertools.count()
-WHY = "KUBECONFIG is not set: `cluster/offline/up.sh` starts a real API server, and says what to export"
+WHY = "KUBECONFIG is not set: `cluster/up.sh --only-cluster` starts a kind cluster for these tests"
+CONTROL_PLANE = "faro-control-plane"
+API_SERVER = "/etc/kubernetes/manifests/kube-apiserver.yaml"
+NOWHERE = {"nodeSelector": {"nowhere": "yes"}}  # for pods that need not run
 
 PLURALS = {
     "Namespace": ("/api/v1", "namespaces"),
@@ -78,14 +83,77 @@ def until(holds: Callable[[], object], within_s: float = 20.0, what: str = "it")
     raise AssertionError(f"{what} did not come true within {within_s:g} s; last seen: {last!r}")
 
 
+# --- nodes and what is done to them -----------------------------------------------------------------------------------
+
+
+def workers(api: Api) -> list[str]:
+    """Names of the nodes that take pods."""
+    nodes = api.get("/api/v1/nodes")["items"]
+    return sorted(node["metadata"]["name"] for node in nodes if refuses(node, Shape()) is None)
+
+
+def half_a_worker(api: Api) -> float:
+    """Cores of a pod of which each worker holds exactly two, beside the cluster's own pods; a multiple of 0.1."""
+    nodes = api.get("/api/v1/nodes")["items"]
+    smallest = min(amount(node["status"]["allocatable"]["cpu"]) for node in nodes)
+    return (math.floor(10 * smallest / 3) + 1) / 10
+
+
+def pause_image(api: Api) -> str:
+    """An image that every node of kind has and that does nothing."""
+    node = api.get("/api/v1/nodes")["items"][0]
+    return next(name for image in node["status"]["images"] for name in image["names"] if "/pause:" in name)
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def cordon(api: Api, node: str, cordoned: bool = True) -> None:
+    api.send("PATCH", f"/api/v1/nodes/{node}", {"spec": {"unschedulable": cordoned}}, kind=MERGE)
+
+
+@contextlib.contextmanager
+def paused(node: str) -> Iterator[None]:
+    """A node that hangs: nothing on it runs, and its heartbeat stops."""
+    docker("pause", node)
+    try:
+        yield
+    finally:
+        docker("unpause", node)
+
+
+@contextlib.contextmanager
+def without_api_server() -> Iterator[None]:
+    """The API server's static pod is taken away, and put back."""
+    away = "/root/" + Path(API_SERVER).name
+    docker("exec", CONTROL_PLANE, "mv", API_SERVER, away)
+    try:
+        api = connect(kubeconfig())
+        until(lambda: not answers(api), 60, "the API server is away")
+        yield
+    finally:
+        docker("exec", CONTROL_PLANE, "mv", away, API_SERVER)
+    until(lambda: answers(api), 120, "the API server is back")
+
+
+def answers(api: Api) -> bool:
+    try:
+        return bool(api.get("/api/v1/namespaces/default"))
+    except ApiError:
+        return False
+
+
 class World:
-    """One namespace on a real API server, and how to be somebody there."""
+    """One namespace on the cluster, and how to be somebody there."""
 
     def __init__(self, folder: Path):
         self.api = connect(kubeconfig())
         self.folder, self.namespace = folder, f"faro-{os.getpid()}-{next(SERIAL)}"
         self.api.send("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace, "labels": LABEL}})
-        until(lambda: self.get("/api/v1/{ns}/serviceaccounts")["items"], what="the default ServiceAccount")
+        until(lambda: self.get("/api/v1/{ns}/serviceaccounts")["items"], 120, "the default ServiceAccount")
 
     def path(self, path: str) -> str:
         return path.replace("{ns}", f"namespaces/{self.namespace}")
@@ -93,10 +161,12 @@ class World:
     def get(self, path: str, **query) -> dict:
         return self.api.get(self.path(path), **query)
 
-    def deployment(self, name: str, replicas: int = 1, cpu: str = "1", **spec) -> dict:
+    def deployment(self, name: str, replicas: int = 1, cpu: float = 0.01, **spec) -> dict:
+        """A Deployment of pods that do nothing; `spec` is added to that of the pod."""
+        resources = {"requests": {"cpu": f"{1000 * cpu:.0f}m"}}
         pod = {
             "terminationGracePeriodSeconds": 1,
-            "containers": [{"name": "c", "image": "none", "resources": {"requests": {"cpu": cpu}}}],
+            "containers": [{"name": "c", "image": pause_image(self.api), "resources": resources}],
             **spec,
         }
         return {
@@ -236,6 +306,3 @@ class Controller:
         except subprocess.TimeoutExpired:
             self.kill()
             return -9
-
-
-__all__ = ["APPLY", "Api", "ApiError", "Controller", "FakePrometheus", "World", "apply", "connect", "table", "until"]

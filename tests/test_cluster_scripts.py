@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 CLUSTER = ROOT / "cluster"
 DOCS = ROOT / "docs/kubernetes.md"
 SCRIPTS = sorted([*CLUSTER.rglob("*.sh"), ROOT / ".ci/run"])
-NEEDED = ("bash", "dirname", "grep", "head", "sort", "cat", "env")  # of any machine
+NEEDED = ("bash", "dirname", "grep", "head", "sort", "cat", "env", "date", "id", "mktemp", "rm")  # of any machine
 
 
 @pytest.fixture
@@ -74,37 +74,26 @@ def test_down_without_kind_says_so(bare):
     assert done.stderr.startswith("down.sh: kind is missing")
 
 
-def test_the_offline_cluster_says_what_to_run_first(bare, tmp_path):
-    done = ran("offline/up.sh", {"PATH": os.environ["PATH"], "K8S_DIR": str(tmp_path)})
+def test_without_a_registry_it_builds_and_says_what_it_lacks_for_that(bare):
+    done = ran("up.sh", bare | {"OFFLINE": "1"}, "--only-cluster")
     assert done.returncode == 1
-    assert "has no kube-apiserver: run" in done.stderr
-    assert not (tmp_path / "run").exists()
+    lacks = "run it as root" if os.geteuid() else "apt-get is missing"
+    assert done.stderr.startswith(f"build.sh: {lacks}")
 
 
-def test_what_is_ended_is_what_was_begun_and_not_a_later_process_of_the_same_number(tmp_path):
-    run = tmp_path / "run"
-    (run / "command").mkdir(parents=True)
-    begun = {"etcd": ["sleep", "100"], "proxy": ["sleep", "200"], "apiserver": ["sleep", "300"]}
-    there = {name: subprocess.Popen(command, start_new_session=True) for name, command in begun.items()}
-    try:
-        begun["proxy"] = ["nsenter", "--net=/run/netns/x", "sleep", "200"]  # which became sleep
-        begun["apiserver"] = ["kube-apiserver", "--etcd-servers=x"]  # before the machine was started anew
-        for name, command in begun.items():
-            (run / "command" / name).write_bytes(b"".join(word.encode() + b"\0" for word in command))
-        (run / "pids").write_text("".join(f"{one.pid} {name}\n" for name, one in there.items()))
-        environment = {"PATH": os.environ["PATH"], "K8S_DIR": str(tmp_path), "K8S_RUN": str(run)}
-        (tmp_path / "bin").mkdir()
-        (tmp_path / "bin/kube-apiserver").symlink_to("/bin/true")
-        up = ran("offline/up.sh", environment)
-        assert "is left from a cluster that died" in up.stderr
-        assert ran("offline/down.sh", environment).stdout == "down\n"
-        assert there["apiserver"].poll() is None
-        assert [there[name].wait(5) for name in ("etcd", "proxy")] == [-15, -15]
-        assert not run.exists()
-    finally:
-        for one in there.values():
-            one.kill()
-            one.wait()
+def test_a_registry_that_is_not_reached_makes_it_build(bare):
+    fake(bare, "docker", "no such host", status=1)
+    (Path(bare["PATH"]) / "docker").write_text("#!/bin/bash\nexit 1\n")
+    done = ran("up.sh", bare, "--only-cluster")
+    assert "no image registry: building" in done.stdout
+    assert done.stderr.startswith("build.sh: ")
+    assert "docker does not answer" in ran("up.sh", bare | {"OFFLINE": "0"}, "--only-cluster").stderr
+
+
+def test_an_engine_that_is_not_ours_is_not_stopped(bare):
+    done = ran("offline/docker.sh", bare, "stop")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert ran("offline/docker.sh", bare).stderr == "docker.sh start|stop\n"
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
@@ -117,10 +106,10 @@ def test_versions_stand_in_one_place():
     named = dict(
         line.split("=", 1) for line in (CLUSTER / "versions.env").read_text().splitlines() if line[:1].isupper()
     )
-    for path in (CLUSTER / "up.sh", CLUSTER / "kind.yaml", CLUSTER / "down.sh"):
+    for path in (*SCRIPTS, CLUSTER / "kind.yaml", CLUSTER / "offline/network.yaml"):
         text = path.read_text()
-        for value in named.values():
-            assert value not in text, f"{path.name} repeats {value}"
+        for name, value in named.items():
+            assert value not in text, f"{path.name} repeats {name}"
     default = re.search(r"ARG PYTHON_IMAGE=(\S+)", (CLUSTER / "Dockerfile").read_text())
     assert default[1] == named["PYTHON_IMAGE"], "docker build by hand takes the same"
 

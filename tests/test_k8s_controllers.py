@@ -1,15 +1,14 @@
-"""On a real API server: `faro run` as processes that follow each other, and what they refuse before they begin."""
+"""On a kind cluster: `faro run` as processes that follow each other, and what they refuse before they begin."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
-from k8s_world import OFFLINE, Controller, FakePrometheus, World, apply, kubeconfig, table, until
+from k8s_world import Controller, FakePrometheus, World, apply, cordon, half_a_worker, kubeconfig, table, until, workers
 
 from faro_lib import cli
 from faro_lib.kube import preflight
@@ -17,21 +16,11 @@ from faro_lib.kube.client import MERGE, connect
 from faro_lib.kube.manifests import ManifestSpec, objects
 from faro_lib.kube.status import PLURAL, crd
 
-sys.path.insert(0, str(OFFLINE))
 pytestmark = pytest.mark.k8s
 NAMES = ["a", "b"]
 START_S = 60.0  # of a process on a busy machine
 TAKE_OVER_S = 20.0  # what the issue grants
 LEASES = "/apis/coordination.k8s.io/v1/{ns}/leases/main"
-
-
-@pytest.fixture(scope="module")
-def nodes():
-    from fakekubelet import FakeNodes
-
-    fakes = FakeNodes(connect(kubeconfig()), 2, cpu="4", prefix="ctl").start()
-    yield fakes
-    fakes.stop()
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +31,14 @@ def prometheus():
 
 
 @pytest.fixture
-def world(tmp_path, nodes):
+def world(tmp_path):
     one = World(tmp_path)
-    apply(one.api, crd(), *(one.deployment(name) for name in NAMES))
+    one.each = half_a_worker(one.api)  # cores of a replica
+    apply(one.api, crd(), *(one.deployment(name, cpu=one.each) for name in NAMES))
     until(lambda: one.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
     wanted = ManifestSpec(jobs=(), jobs_text="", backend="deployments", namespace=one.namespace, prometheus="http://x")
     apply(one.api, *objects(wanted, "rbac.yaml"))
-    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES)))
+    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES, cores=one.each)))
     yield one
     one.close()
 
@@ -91,15 +81,16 @@ def acts(controller, within_s=START_S):
 
 def test_a_node_that_is_drained_shrinks_the_plan_within_ten_seconds_and_the_pods_follow(world, controllers):
     controllers()
-    until(lambda: replicas(world) == [4, 4], START_S)
-    world.api.send("PATCH", "/api/v1/nodes/ctl1", {"spec": {"unschedulable": True}}, kind=MERGE)
+    until(lambda: replicas(world) == [2, 2], START_S)
+    node = workers(world.api)[1]
+    cordon(world.api, node)
     began = time.monotonic()
     try:
-        until(lambda: replicas(world) == [2, 2], 10)
+        until(lambda: replicas(world) == [1, 1], 10)
         print(f"the plan followed the drained node after {time.monotonic() - began:.1f} s")
     finally:
-        world.api.send("PATCH", "/api/v1/nodes/ctl1", {"spec": {"unschedulable": False}}, kind=MERGE)
-    until(lambda: replicas(world) == [4, 4], 30)
+        cordon(world.api, node, False)
+    until(lambda: replicas(world) == [2, 2], 30)
 
 
 def test_when_the_leader_is_killed_the_other_acts_within_twenty_seconds_and_never_both(world, controllers):
@@ -144,13 +135,13 @@ def test_a_leader_whose_lease_is_taken_ends_itself(world, controllers):
 
 def test_someone_who_scales_by_hand_is_overruled_and_it_is_said_so(world, controllers):
     controllers()
-    until(lambda: replicas(world) == [4, 4], START_S)
+    until(lambda: replicas(world) == [2, 2], START_S)
     world.api.send("PATCH", world.path("/apis/apps/v1/{ns}/deployments/a/scale"), {"spec": {"replicas": 1}}, kind=MERGE)
-    until(lambda: replicas(world) == [4, 4], 30)
+    until(lambda: replicas(world) == [2, 2], 30)
     path = world.path("/api/v1/{ns}/events")
     until(
         lambda: any(
-            one["reason"] in ("Reassert", "FairShare") and "a: 1 -> 4" in one["message"]
+            one["reason"] in ("DriftCorrected", "FairShare") and "a: 1 -> 2" in one["message"]
             for one in world.api.get(path)["items"]
         ),
         10,
@@ -223,7 +214,7 @@ def test_a_namespace_that_is_not_there(world, prometheus, capsys):
 
 
 def test_a_deployment_that_is_not_there(world, prometheus, capsys):
-    (world.folder / "jobs.yaml").write_text(yaml.safe_dump(table([*NAMES, "c"])))
+    (world.folder / "jobs.yaml").write_text(yaml.safe_dump(table([*NAMES, "c"], cores=world.each)))
     assert "/c' is not there (1 of 3 are missing)" in refused(world, prometheus, capsys)
 
 
@@ -234,13 +225,14 @@ def test_a_definition_that_is_not_there(world, prometheus, capsys, monkeypatch):
 
 def test_a_quota_too_small_for_everybodys_minimum(world, prometheus, capsys):
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small", "namespace": world.namespace}}
-    apply(world.api, quota | {"spec": {"hard": {"requests.cpu": "1"}}})
-    assert "quota small: 1 cores cannot hold the minimum of 2 jobs, 2 cores" in refused(world, prometheus, capsys)
+    apply(world.api, quota | {"spec": {"hard": {"requests.cpu": f"{world.each:g}"}}})
+    told = f"quota small: {world.each:g} cores cannot hold the minimum of 2 jobs, {2 * world.each:g} cores"
+    assert told in refused(world, prometheus, capsys)
 
 
 def test_cores_that_the_pods_do_not_ask_for(world, prometheus, capsys):
     (world.folder / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES, cores=2.0)))
-    assert "job 'a': cores=2, but its pods ask for 1" in refused(world, prometheus, capsys)
+    assert f"job 'a': cores=2, but its pods ask for {world.each:g}" in refused(world, prometheus, capsys)
 
 
 def test_a_right_that_is_missing(world, prometheus, capsys):

@@ -1,14 +1,13 @@
-"""On a real API server: plain Deployments as a `Cluster`, and who may write what."""
+"""On a kind cluster: plain Deployments as a `Cluster`, and who may write what."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 
 import numpy as np
 import pytest
-from k8s_world import OFFLINE, FakePrometheus, World, apply, kubeconfig, table, until
+from k8s_world import NOWHERE, FakePrometheus, World, apply, table, until
 
 from faro_lib.control import GuardrailConfig, Memory, Step, tick
 from faro_lib.control.clock import Clock
@@ -24,7 +23,6 @@ from faro_lib.policies import FairShare
 from faro_lib.policies.protocol import DRIFT_CORRECTED
 from faro_lib.workload import Job
 
-sys.path.insert(0, str(OFFLINE))
 pytestmark = pytest.mark.k8s
 
 
@@ -36,24 +34,15 @@ def world(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def nodes():
-    from fakekubelet import FakeNodes
-
-    fakes = FakeNodes(connect(kubeconfig()), 2, cpu="16", prefix="dep").start()
-    yield fakes
-    fakes.stop()
-
-
-@pytest.fixture(scope="module")
 def prometheus():
     server = FakePrometheus({"requests": 60.0, "seconds": 0.2})
     yield server
     server.shutdown()
 
 
-def deployments(world, names, prometheus, api=None, replicas=1, capacity=8.0):
+def deployments(world, names, prometheus, api=None, replicas=1, capacity=8.0, pods=NOWHERE):
     jobs = tuple(Job(name, cold_start_s=5) for name in names)
-    apply(world.api, *(world.deployment(name, replicas) for name in names))
+    apply(world.api, *(world.deployment(name, replicas, **pods) for name in names))
     addresses = [DeploymentRef.of(job, row["deployment"], world.namespace) for job, row in zip(jobs, table(names))]
     return jobs, Deployments(
         api or world.api, addresses, DeploymentMetrics(prometheus.url), Clock.starting_now(in_s=-901), capacity
@@ -64,12 +53,12 @@ def replicas(world, name) -> int:
     return world.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["spec"]["replicas"]
 
 
-def test_a_deployment_is_scaled_and_its_pods_are_seen_to_start_and_to_serve(world, nodes, prometheus):
-    _, cluster = deployments(world, ["a", "b"], prometheus)
+def test_a_deployment_is_scaled_and_its_pods_are_seen_to_start_and_to_serve(world, prometheus):
+    _, cluster = deployments(world, ["a", "b"], prometheus, pods={})
     cluster.observe()
     cluster.apply(np.array([3, 1]), np.zeros(2))
     assert replicas(world, "a") == 3
-    seen = until(lambda: (one := cluster.observe()).running.tolist() == [3, 1] and one)
+    seen = until(lambda: (one := cluster.observe()).running.tolist() == [3, 1] and one, 60)
     assert seen.target.tolist() == [3, 1]
     assert not seen.starting.any()
     assert not seen.changing.any()

@@ -5,19 +5,15 @@ from __future__ import annotations
 import copy
 import shutil
 import subprocess
-import sys
 
 import pytest
 import yaml
-from k8s_world import OFFLINE, ROOT, World, apply, kubeconfig, path_of, until
+from k8s_world import ROOT, World, apply, kubeconfig, path_of, until
 
 from faro_lib import cli
-from faro_lib.kube.client import ApiError
 from faro_lib.kube.status import crd
 
-sys.path.insert(0, str(OFFLINE))
 JOBS = ROOT / "cluster/jobs.yaml"
-OLD = {"PodDisruptionBudget"}  # the offline server is of 1.20, when policy/v1 was not there
 FOREIGN = ("Kustomization", "ServiceMonitor")  # not the API server's own, nor Faro's
 BACKENDS = {
     "rayserve": ["--backend", "rayserve", "--service-monitor"],
@@ -204,7 +200,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, capsys, wrong, s
     assert not out.exists()
 
 
-# --- on a real API server --------------------------------------------------------------------------------------------
+# --- on a kind cluster -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -215,19 +211,11 @@ def world(tmp_path):
 
 
 @pytest.mark.k8s
-def test_a_real_api_server_takes_every_object_in_a_dry_run(written, world):
-    """Of policy/v1 the old server has only the beta, to which it is sent there."""
-    from fakekuberay import definition as ray_definition
-
+def test_the_api_server_takes_every_object_in_a_dry_run(written, world):
+    """KubeRay's own definition checks the RayService, its rules in CEL included."""
     _, _, things = written
     apply(world.api, crd())
-    # KubeRay's own definition, where the operator is installed, is left alone.
-    try:
-        world.api.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/rayservices.ray.io")
-    except ApiError:
-        apply(world.api, ray_definition())
-    for path in ("/apis/autoscaling.faro/v1alpha1/faroplans", "/apis/ray.io/v1/rayservices"):
-        until(lambda path=path: world.api.get(path), 60, path)
+    until(lambda: world.api.get("/apis/autoscaling.faro/v1alpha1/faroplans"), 60)
     taken = 0
     for thing in things:
         if thing["kind"] in FOREIGN:
@@ -235,22 +223,11 @@ def test_a_real_api_server_takes_every_object_in_a_dry_run(written, world):
         thing = copy.deepcopy(thing)
         if "namespace" in thing["metadata"]:
             thing["metadata"]["namespace"] = world.namespace
-        path = path_of(thing)
-        if thing["kind"] in OLD and not serves(world, "/apis/policy/v1"):
-            path, thing["apiVersion"] = path.replace("policy/v1/", "policy/v1beta1/"), "policy/v1beta1"
-        answer = world.api.apply(path, thing, dryRun="All")
+        answer = world.api.apply(path_of(thing), thing, dryRun="All")
         assert answer["metadata"]["name"] == thing["metadata"]["name"]
         assert not answer["metadata"].get("warnings")
         taken += 1
     assert taken > 10
-
-
-def serves(world, path) -> bool:
-    try:
-        world.api.get(path)
-    except ApiError:
-        return False
-    return True
 
 
 @pytest.mark.k8s

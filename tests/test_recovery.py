@@ -72,8 +72,8 @@ def test_trials_are_appended_and_read_back(tmp_path):
 
 
 def test_a_folder_without_tables_is_refused_with_the_command_that_writes_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="make e2e-k8s"):
-        read_tables(tmp_path, "make e2e-k8s")
+    with pytest.raises(FileNotFoundError, match="a run on Kubernetes"):
+        read_tables(tmp_path, "a run on Kubernetes")
 
 
 def test_the_figure_and_its_caption_show_the_tables(tmp_path):
