@@ -75,7 +75,10 @@ MISTAKES = [
     ({"scale": {"curve": [20, 20]}}, "has 20 more than once"),
     ({"scale": {"clusters": [[20, 10]]}}, "has [20, 10]; a cluster has at least 1 job and 1 replica for each"),
     ({"scale": {"policies": ["AIAD", "AIAD"]}}, "has 'AIAD' more than once"),
-    ({"sensitivity": {"forecast_error": [-0.1]}}, "sensitivity.forecast_error.0=-0.1 should be greater than or equal to 0"),
+    (
+        {"sensitivity": {"forecast_error": [-0.1]}},
+        "sensitivity.forecast_error.0=-0.1 should be greater than or equal to 0",
+    ),
     ({"sensitivity": {"interval_s": [0]}}, "sensitivity.interval_s.0=0 should be greater than 0"),
     ({"sensitivity": {"policies": ["AIAD"]}}, "sensitivity.policies=['AIAD'] list should have at least 2 items"),
     ({"live": {"scale": 7}}, "live.scale=7 must divide 60: 1, 2, 3, 4, 5, 6, 10, ..."),
