@@ -13,7 +13,7 @@ from faro_lib.experiments.live_slice import Slice, limit_rate, matched_simulatio
 from faro_lib.metrics.agreement import lost_utility_error, pairs, ranking_distance
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
-from faro_lib.rayserve.load import DROPPED, FAILED, SERVED, UNSENT, Generator, Script, Sent, send
+from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Generator, Script, Sent, send
 from faro_lib.rayserve.profile import Profile, moments, write
 from faro_lib.rayserve.spec import EMULATED, serve_specs
 from faro_lib.simulate.run import Decisions

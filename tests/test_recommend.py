@@ -191,14 +191,14 @@ def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_the_knee
         == 0
     )
     said = capsys.readouterr().out
-    assert "keeps 5 %" in said
+    assert "meets 5 %" in said
     assert "knee" in said
     assert "data:image/png;base64," in picture.read_text()
 
 
 def test_a_rate_that_no_capacity_keeps_is_exit_status_3(counts_csv, capsys):
     assert cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0"]) == 3
-    assert "no capacity that was tried keeps 0 %" in capsys.readouterr().out
+    assert "no capacity that was tried meets 0 %" in capsys.readouterr().out
 
 
 def test_a_single_day_is_its_own_training_day(tmp_path):
@@ -296,11 +296,11 @@ def test_what_cannot_succeed_is_refused_before_the_replay(wrong, counts_csv, cap
 
 
 def test_a_capacity_that_is_both_knee_and_sufficient_has_one_label():
-    from faro_lib.figures.capacity import capacity_curve
+    from faro_lib.figures.recommend import capacity_curve
 
     curve = pd.DataFrame({"capacity_cores": [4, 8, 12], "slo_violation_rate": [0.5, 0.02, 0.0]})
     texts = [text.get_text() for text in capacity_curve(curve, 0.05, knee=8, needed=8).axes[0].texts]
-    assert texts == ["knee, keeps 5 %: 8"]
+    assert texts == ["knee, meets 5 %: 8"]
 
 
 @pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=[case[1][:30] for case in ERRORS])

@@ -9,7 +9,7 @@ from faro_lib.figures.kubernetes import node_caption, on_a_node
 from faro_lib.metrics.frames import Tables, add_trial, joined, read_tables, tables_of
 from faro_lib.metrics.recovery import recovery_frame, recovery_s
 from faro_lib.policies import FairShare
-from faro_lib.rayserve.load import DROPPED, FAILED, SERVED, Sent
+from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, Sent
 from faro_lib.simulate import simulate
 from faro_lib.workload import Job, Workload
 

@@ -7,8 +7,8 @@ import pytest
 
 from faro_lib.config import Config
 from faro_lib.figures import use_style
-from faro_lib.figures.capacity import capacity_curve
 from faro_lib.figures.comparison import policies_by_capacity
+from faro_lib.figures.recommend import capacity_curve
 from faro_lib.figures.style import save_all
 from faro_lib.report import MEASURES, page_of, write_report
 

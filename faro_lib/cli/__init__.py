@@ -25,7 +25,7 @@ def faro(
 ) -> None:
     """SLO-aware autoscaling of ML inference jobs that share a fixed-size cluster.
 
-    Exit status: 0 success; 2 invalid input, with one line that says why; 130 interrupted.
+    Exit status: 0 success; 2 invalid input (one line says why); 130 interrupted.
     """
     if version:
         print(f"faro {__version__}")

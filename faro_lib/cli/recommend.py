@@ -124,20 +124,20 @@ def _text(recommendation: Recommendation) -> str:
         )
     lines = [text_table(rows), f"{advice.used:g} of {advice.capacity:g} cores used"]
     if curve is not None:
-        from faro_lib.figures.capacity import bars, notes
+        from faro_lib.figures.recommend import bars, notes
 
         rate, required = recommendation.max_violation_rate, recommendation.required_cores
         lines += ["", "   cores  SLO violations over the replayed day"]
         lines += [bars(curve, notes(rate, recommendation.knee, required))]
         if required is None:
-            lines += [f"no capacity that was tried keeps {100 * rate:g} %"]
+            lines += [f"no capacity that was tried meets {100 * rate:g} %"]
     return "\n".join(lines)
 
 
 def _draw(recommendation: Recommendation, path: Path) -> None:
     """Write the curve as a picture, or as a page with the table below it."""
     from faro_lib.figures import use_style
-    from faro_lib.figures.capacity import capacity_curve
+    from faro_lib.figures.recommend import capacity_curve
     from faro_lib.files import atomic_write
     from faro_lib.report import page_of
 

@@ -1,6 +1,6 @@
 """`make config`: write config/default.yaml and docs/configuration.md from the schema."""
 
-from faro_lib.config.load import DEFAULT_FILE, REFERENCE, default_yaml, reference_md
+from faro_lib.config.parse import DEFAULT_FILE, REFERENCE, default_yaml, reference_md
 
 if __name__ == "__main__":
     DEFAULT_FILE.write_text(default_yaml())

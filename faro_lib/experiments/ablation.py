@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from faro_lib.policies.factories import PolicyContext
 from faro_lib.policies.faro import FALLBACK_MODEL, Faro, tuned, tuned_options
 from faro_lib.policies.paper import ExactPaperFaro, PaperFaro
 from faro_lib.policies.protocol import Policy
-from faro_lib.policies.registry import PolicyContext
 
 PAPER, OURS = "paper", "ours"
 OBJECTIVE = "FairSum"  # of the published ablation

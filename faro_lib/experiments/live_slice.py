@@ -21,7 +21,7 @@ from faro_lib.policies.loops import paced
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import STATS_ROUTE
-from faro_lib.rayserve.load import OUTCOMES, SERVED, Generator, Script, Sent
+from faro_lib.rayserve.load_generator import OUTCOMES, SERVED, Generator, Script, Sent
 from faro_lib.rayserve.machine import BackgroundLoad
 from faro_lib.rayserve.profile import REPORTED_S
 from faro_lib.rayserve.spec import ServeSpec

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from faro_lib.rayserve.load import DROPPED, FAILED, SERVED
+from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED
 
 if TYPE_CHECKING:
-    from faro_lib.rayserve.load import Sent
+    from faro_lib.rayserve.load_generator import Sent
 
 STEP_S = 5  # seconds per row of the table
 

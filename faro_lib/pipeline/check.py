@@ -11,7 +11,7 @@ from faro_lib.config import PUBLISHED, PUBLISHED_DAYS, PUBLISHED_JOBS, SYNTHETIC
 from faro_lib.errors import nearest
 from faro_lib.files import check_writable
 from faro_lib.pipeline.fetch import verify
-from faro_lib.pipeline.memory import check_memory
+from faro_lib.pipeline.memory_estimate import check_memory
 from faro_lib.registry import load_plugins
 from faro_lib.workload import Job
 

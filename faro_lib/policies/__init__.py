@@ -2,11 +2,11 @@
 
 from faro_lib.policies.baselines import AIAD, FairShare, Fixed, Oneshot
 from faro_lib.policies.cilantro import Cilantro
+from faro_lib.policies.factories import FACTORIES, PolicyContext, factory_of, make, register
 from faro_lib.policies.faro import Faro
 from faro_lib.policies.paper import MArk, PaperFaro
 from faro_lib.policies.platforms import HPA, RayServe
 from faro_lib.policies.protocol import Cluster, Observation, Plan, Policy
-from faro_lib.policies.registry import FACTORIES, PolicyContext, factory_of, make, register
 
 __all__ = [
     "AIAD", "FACTORIES", "HPA", "Cilantro", "Cluster", "FairShare", "Faro", "Fixed", "MArk", "Observation", "Oneshot",

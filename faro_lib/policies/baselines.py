@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from faro_lib.policies.factories import register
 from faro_lib.policies.protocol import (
     HOLD,
     PLAN_ATTEMPTS,
@@ -20,7 +21,6 @@ from faro_lib.policies.protocol import (
     minimum_replicas,
     reasons,
 )
-from faro_lib.policies.registry import register
 from faro_lib.workload import Job, JobArrays, arrays_of
 from faro_lib.workload.jobs import TOLERANCE
 

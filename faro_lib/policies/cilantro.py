@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from faro_lib.allocate import marginal_values, solve
+from faro_lib.policies.factories import register
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, hold, reasons
-from faro_lib.policies.registry import register
 from faro_lib.utility import UtilityTable, precise_utility, relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S

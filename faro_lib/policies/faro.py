@@ -10,9 +10,9 @@ import numpy as np
 from faro_lib.allocate import OBJECTIVES, marginal_values, solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
+from faro_lib.policies.factories import PolicyContext, PolicyFactory, register, register_family
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, reasons
-from faro_lib.policies.registry import PolicyContext, PolicyFactory, register, register_family
 from faro_lib.queueing import LatencyTable
 from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
 from faro_lib.workload import arrays_of

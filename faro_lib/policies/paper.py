@@ -9,6 +9,7 @@ import numpy as np
 
 from faro_lib.allocate import Allocation, shrink, solve, solve_hierarchical, solve_paper
 from faro_lib.forecast import HORIZON_MINUTES
+from faro_lib.policies.factories import PolicyFactory, register
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.protocol import (
     HISTORY_MINUTES,
@@ -18,7 +19,6 @@ from faro_lib.policies.protocol import (
     minimum_replicas,
     reasons,
 )
-from faro_lib.policies.registry import PolicyFactory, register
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE

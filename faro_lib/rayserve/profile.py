@@ -12,7 +12,7 @@ import numpy as np
 
 from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
-from faro_lib.rayserve.load import SERVED, Script, send
+from faro_lib.rayserve.load_generator import SERVED, Script, send
 from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
 

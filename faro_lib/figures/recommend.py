@@ -46,10 +46,10 @@ def notes(violations: float, knee: int | None = None, needed: int | None = None)
     """Capacity -> what marks it; one note where a capacity is both.
 
     >>> notes(0.01, knee=12, needed=12), notes(0.05, knee=None, needed=16)
-    ({12: 'knee, keeps 1 %'}, {16: 'keeps 5 %'})
+    ({12: 'knee, meets 1 %'}, {16: 'meets 5 %'})
     """
     texts: dict[int, str] = {}
-    for capacity, text in ((knee, "knee"), (needed, f"keeps {100 * violations:g} %")):
+    for capacity, text in ((knee, "knee"), (needed, f"meets {100 * violations:g} %")):
         if capacity is not None:
             texts[capacity] = f"{texts[capacity]}, {text}" if capacity in texts else text
     return texts
@@ -58,9 +58,9 @@ def notes(violations: float, knee: int | None = None, needed: int | None = None)
 def bars(curve: pd.DataFrame, notes: dict[int, str], width: int = 40) -> str:
     """The curve for a terminal: one line per capacity with a bar and its note.
 
-    >>> print(bars(pd.DataFrame({"capacity_cores": [8, 16], "slo_violation_rate": [0.5, 0.01]}), {16: "keeps 1 %"}, 8))
+    >>> print(bars(pd.DataFrame({"capacity_cores": [8, 16], "slo_violation_rate": [0.5, 0.01]}), {16: "meets 1 %"}, 8))
            8  ████████ 50.0 %
-          16  ▏ 1.0 %  <- keeps 1 %
+          16  ▏ 1.0 %  <- meets 1 %
     """
     most = max(curve["slo_violation_rate"].max(), 1e-9)
     lines = []

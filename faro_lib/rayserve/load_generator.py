@@ -1,6 +1,6 @@
 """Open-loop load: each request is sent when it is due, whether or not earlier ones have been answered.
 
-The generator is a process of its own (`python -m faro_lib.rayserve.load`), so that no other work delays it.
+The generator is a process of its own (`python -m faro_lib.rayserve.load_generator`), so that no other work delays it.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Generator:
         folder = Path(self._folder.name)
         np.savez(folder / "script.npz", due_s=script.due_s, job=script.job, service_s=script.service_s)
         (folder / "about.json").write_text(json.dumps({"urls": script.urls, "origin_s": origin_s, "max_rps": max_rps}))
-        command = [sys.executable, "-m", "faro_lib.rayserve.load", str(folder)]
+        command = [sys.executable, "-m", "faro_lib.rayserve.load_generator", str(folder)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     @property
