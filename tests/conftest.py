@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 from browser import NAMES, Browser
 from checkouts import Checkout, make_checkout
+from hypothesis import settings
 
 from faro_lib.workload import Traces
+
+# These machines are shared: no test asserts an absolute time.
+settings.register_profile("faro", deadline=None)
+settings.load_profile("faro")
 
 ROOT = Path(__file__).resolve().parent.parent
 EVALUATION = ROOT / "data/raw/input.json"
