@@ -109,7 +109,7 @@ class HttpClient:
                     timeout=self.timeout_s,
                     allow_redirects=False,
                 )
-        except (OSError, ValueError) as error:  # those of `requests` are OSErrors
+        except (OSError, ValueError) as error:  # exceptions of `requests` are OSErrors
             cause: Any = error.args[0] if error.args else error
             reason = " ".join(str(getattr(cause, "reason", cause)).split()).split("): ")[-1]
             raise HttpError(url, 0, reason or type(error).__name__) from None

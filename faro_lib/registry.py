@@ -48,7 +48,7 @@ class Registry(dict[str, Thing]):
 
 
 def load_plugins(paths: Iterable[str | Path] = ()) -> None:
-    """Run each of these files and of those in FARO_PLUGINS once; child processes inherit all of them.
+    """Run each of these files, and each file in FARO_PLUGINS, once; child processes inherit the list.
 
     Raises
     ------

@@ -16,8 +16,8 @@ class Formulation(NamedTuple):
 
     loads: np.ndarray  # (jobs, minutes) erlangs, at one quantile of the forecast
     running: np.ndarray
-    cold_start: bool  # whether the running replicas serve the first minute of a job that grows
-    slo: np.ndarray  # in service times; for the upper bound in seconds
+    cold_start: bool  # whether only the already running replicas serve in the first minute after a scale-up
+    slo: np.ndarray  # in multiples of the service time; in seconds for the upper-bound latency model
     quantile: np.ndarray
     weight: np.ndarray
     upper_bound: bool  # latency is load / c; otherwise half-M/M/c

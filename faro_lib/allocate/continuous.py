@@ -39,8 +39,8 @@ def search(score: Callable, start, lower, upper, cost, budget, method: str, *, s
         bounds = Bounds(lower, upper)
         x = minimize(loss, start, method="SLSQP", bounds=bounds, constraints=room, options=options).x
     else:
-        # SciPy's COBYLA is interpreted since 1.16, and every constraint costs time: one vector of them, without the
-        # upper bounds that the budget implies. (The score is clipped to those.)
+        # COBYLA has been pure Python since SciPy 1.16, so each constraint is slow. Pass all constraints as one vector
+        # and omit the upper bounds, which the budget implies. (The loss clips x to them.)
         room = {"type": "ineq", "fun": lambda x: np.concatenate([[budget - cost @ x], x - lower])}
         x = minimize(loss, start, method="COBYLA", constraints=room, options={"rhobeg": 3.0, **options}).x
     return np.clip(np.where(np.isfinite(x), x, start), lower, upper)

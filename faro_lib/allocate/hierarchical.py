@@ -29,7 +29,7 @@ def solve_hierarchical(
     """Solve over `groups` aggregates (rates and bounds summed, service times and SLOs averaged), then within each.
 
     Jobs are dealt to the groups in the order of their names. `options` go to the solver, further keywords to
-    `build_table`. The value is that of all jobs together; the solver's name gets the prefix "hierarchical-".
+    `build_table`. The value counts all jobs together; the solver's name gets the prefix "hierarchical-".
     Tenant quotas are refused, because groups cut across tenants.
     """
     jobs, rates, running = tuple(jobs), np.asarray(rates_rps, float), np.asarray(running)

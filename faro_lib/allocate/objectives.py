@@ -33,7 +33,8 @@ class Objective:
 
     name: str
     term: Callable = weighted  # broadcasting function (utility, weight) -> contribution of a job
-    spread: Callable[[int], float] | None = None  # number of jobs -> default gamma; None for no spread term
+    # The default weight gamma of the spread term, given the number of jobs; None: no spread term.
+    spread: Callable[[int], float] | None = None
     leximin: bool = False  # the worst-off job first; `term` and `spread` are unused, the value is the least utility
     effective: bool = False  # use utilities times drop penalties, at the best drop rates (needs a table with drops)
 
@@ -48,7 +49,7 @@ class Objective:
         return float(self.spread(jobs) if gamma is None else gamma)
 
     def terms(self, utility: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """The quantised terms; -inf where the utility is."""
+        """The quantised terms; -inf if the utility is -inf."""
         infeasible = np.isneginf(utility)
         return np.where(infeasible, -np.inf, quantised(self.term(np.where(infeasible, 0, utility), weight)))
 

@@ -13,8 +13,8 @@ from faro_lib.allocate.spare import repaired, shrunk
 from faro_lib.utility import SOLVER_STEPS, UtilityTable, build_table, precise_drop_penalty, relaxed_drop_penalty
 from faro_lib.workload import Job, arrays_of
 
-# The paper's Fair. Sum + (min - max), which its simulation is said to call Fair, does not give its table
-# (docs/comparison.md).
+# The paper's Fair objective. The formula Sum + (min - max), reportedly called Fair in its simulator, does not reproduce
+# the paper's table (docs/comparison.md).
 MIN_MAX = Objective("Fair", term=lambda utility, weight: 0.0 * utility, spread=lambda jobs: 1.0)
 MODELS = ("half-mmc", "upper-bound")
 
@@ -46,8 +46,8 @@ def solve_paper(
     current : replicas (jobs,) that the repair stays close to; `running` if None.
     method : a name in `continuous.METHODS`; `options` go to it.
     latency_model : "half-mmc" or "upper-bound"; `utility` "relaxed" or "precise".
-    cold_start : whether the running replicas serve the first minute of a job that grows; None: only if
-        `running` uses the whole budget.
+    cold_start : whether only the already running replicas serve in the first minute after a scale-up; None: yes
+        exactly if `running` uses the whole budget.
 
     Returns
     -------

@@ -43,14 +43,14 @@ class Problem:
     utility: np.ndarray  # quantised, shape (jobs, X + 1); -inf where infeasible
     term: np.ndarray  # the same for the objective's terms
     weight: np.ndarray
-    cost: np.ndarray  # units of one replica, shape (jobs,)
+    cost: np.ndarray  # units of capacity that a replica takes, shape (jobs,)
     costs: np.ndarray  # units of every column, shape (jobs, X + 1)
     budget: int  # units
     unit_cores: float  # cores of a unit
     tie: np.ndarray  # whole numbers, smaller is better: change from `current`, then replicas; shape (jobs, X + 1)
     current: np.ndarray
     group: np.ndarray  # index of each job's quota, shape (jobs,)
-    quota: np.ndarray  # units, shape (groups,); one group where no job has a quota
+    quota: np.ndarray  # units, shape (groups,); a single group if no job has a quota
 
     @property
     def feasible(self) -> np.ndarray:
@@ -66,7 +66,7 @@ class Problem:
         return self.objective.score(self.utility[np.arange(len(self.cost)), replicas], self.weight, self.gamma)
 
     def room(self, replicas: np.ndarray) -> tuple[int, np.ndarray]:
-        """Units that are left of the budget and of each quota; negative where they are exceeded."""
+        """Units left of the budget and of each quota; negative if it is exceeded."""
         spent = self.cost * replicas
         return self.budget - int(spent.sum()), self.quota - np.bincount(self.group, spent, len(self.quota)).astype(int)
 

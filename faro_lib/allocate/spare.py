@@ -1,4 +1,4 @@
-"""After the optimum: the marginal value of a replica, shrinking, and spreading what is left."""
+"""After the optimum: the marginal value of a replica, shrinking, and spreading the spare replicas."""
 
 import time
 from collections.abc import Iterable
@@ -17,14 +17,14 @@ SHRINK_TOLERANCE = 1e-4  # loss of the objective that a freed replica may cost (
 
 @dataclass(frozen=True, slots=True)
 class Marginals:
-    """Gain of the objective by one more replica of a job, and loss by one less, (jobs,); NaN at a bound."""
+    """What the objective gains from one more replica of a job and loses with one less, (jobs,); NaN at a bound."""
 
     more: np.ndarray
     less: np.ndarray
 
 
 def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float | None = None) -> Marginals:
-    """The value of one replica more or less, job by job, with all other jobs unchanged; it explains a plan.
+    """Value of one replica more or one less for each job, with all other jobs unchanged; it explains a plan.
 
     >>> from faro_lib.workload import Job
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.4, 0.5], [0, 0.1, 0.9]])
@@ -119,11 +119,11 @@ def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
 
 
 def spread_spare(table_heavy: UtilityTable, allocation: Allocation, budget: float) -> Allocation:
-    """Give spare replicas to the jobs whose loss under a heavier load they reduce most, within their quotas.
+    """Give the spare replicas, within quotas, to the jobs whose loss under a heavier load they reduce most.
 
     In a cluster that is paid for, an unused replica has no value. The result is exact: the largest sum of
     weighted utilities on `table_heavy` (the same jobs at, say, 1.3 times the rates) with no job below
-    `allocation`. Value, bound and drop remain those of the expected load.
+    `allocation`. Value, bound and drop still refer to the expected load.
     """
     problem = problem_of(table_heavy, budget, Objective("Sum"), current=allocation.replicas)
     floor = allocation.replicas[problem.order]

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         text = _usage(error) if hasattr(error, "format_message") else message_of(error)
-        if text is None:  # a bug of ours, whose traceback is needed
+        if text is None:  # a bug in Faro, whose traceback is needed
             raise
     print(f"faro: {' '.join(text.removeprefix('config: ').split())}", file=sys.stderr)
     return 2

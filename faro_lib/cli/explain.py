@@ -53,7 +53,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON can hold: null where it is unknown, "inf" for a latency without bound."""
+    """A value that JSON can hold: null if it is unknown, "inf" for an infinite latency."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf"
     return value

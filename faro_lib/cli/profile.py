@@ -29,7 +29,7 @@ def profile(
     table = read_jobs(jobs)
     how = serve_specs(table, read_sections(jobs, "serve"))
     cores = [job.cores for job in table]
-    capacity = math.ceil(sum(cores) + max(cores))  # one replica each, and one more to measure its start
+    capacity = math.ceil(sum(cores) + max(cores))  # one replica each, plus one, whose cold start is measured
     profiles = {}
     with serving(
         backend, table, how, [1] * len(table), capacity, address=address, serve_address=serve_address, report=say

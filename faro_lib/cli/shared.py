@@ -28,7 +28,7 @@ Plugins = Annotated[list[str] | None, option("Python file that registers your ex
 
 
 def say(line: str) -> None:
-    """Print progress on standard error, where it does not mix with results."""
+    """Print progress on standard error, so that it does not mix with results."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -44,7 +44,7 @@ def text_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def milliseconds(value_s: float | None, infinite: str = "unbounded") -> str:
-    """A latency as text; None and infinity are those of an unstable queue, NaN is unknown."""
+    """A latency as text; None and infinity mean an unstable queue, NaN means unknown."""
     if value_s is None or math.isinf(value_s):
         return infinite
     return "-" if math.isnan(value_s) else f"{1000 * value_s:.0f} ms"

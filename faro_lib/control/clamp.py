@@ -67,14 +67,14 @@ def clamp_to_capacity(
 
 
 def growth(target: np.ndarray, standing: np.ndarray, cores: np.ndarray, capacity: float = 0.0) -> np.ndarray:
-    """Jobs that may grow now, bool (jobs,): those that fit beside replicas of other jobs that have not yet been removed.
+    """Jobs that may grow now, bool (jobs,): they fit beside replicas of other jobs that have not yet been removed.
 
     The limit is the cores of all targets, or the capacity if it is larger; jobs are taken in their order.
 
     Parameters
     ----------
     target, standing : (jobs,) replicas requested, and replicas that exist after scaling down was tried.
-    cores : (jobs,) cores of one replica.
+    cores : (jobs,) cores of a replica of each job.
 
     >>> growth(np.array([4, 1]), np.array([2, 3]), np.ones(2)).tolist()
     [False, False]

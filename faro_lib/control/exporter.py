@@ -14,7 +14,7 @@ from faro_lib.control.tick import Step
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 
-# Metric, its text, and where a step has it. Prometheus sets the label `job` on every scrape, so ours is `inference_job`.
+# Metric, its text, and the field of a step. Prometheus sets the label `job` on every scrape; we use `inference_job`.
 GAUGES = (
     ("faro_desired_replicas", "replicas requested", "target"),
     ("faro_running_replicas", "replicas that serve", "observation.running"),

@@ -34,7 +34,7 @@ class Header:
     guardrails: GuardrailConfig
     tick_s: float
     apply: bool  # whether plans were carried out
-    origin_s: int | None = None  # of the clock; None if the cluster kept its own time
+    origin_s: int | None = None  # time origin of the trace clock; None if the cluster kept its own time
     scale: float = 1.0
     start_s: float = 0.0  # trace time at the beginning
 

@@ -19,7 +19,7 @@ from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, MISSING, Clust
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import TOLERANCE
 
-OBSERVE, APPLY, JOURNAL = "observe", "apply", "journal"  # reasons of failures, besides those of plans
+OBSERVE, APPLY, JOURNAL = "observe", "apply", "journal"  # reasons of failures, besides the reasons in plans
 OnFailure = Callable[[str, str], None]
 
 
@@ -49,8 +49,8 @@ def run(
         another policy, other jobs or other guardrails are a ValueError.
     clock : wall time, on which late ticks are skipped; None if the cluster keeps its own time, as a simulated one does.
     on_step : called after every tick.
-    on_failure : called with (reason, one line) for every failure, after which the loop goes on. None turns failures of
-        the policy into warnings and raises those of the cluster and the journal.
+    on_failure : called with (reason, one line) for every failure, after which the loop goes on. If None, a failure
+        of the policy is a warning, and a failure of the cluster or the journal is raised.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
@@ -88,7 +88,7 @@ def run(
 def observed(
     cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure | None
 ) -> Observation | None:
-    """The cluster now, or its last observation without data if it cannot be observed; None if there is neither."""
+    """Observe the cluster; if that fails, return the last observation without its data, or None if there is none."""
     try:
         return cluster.observe()
     except Exception as error:  # whatever happened to the cluster, the loop goes on
@@ -124,7 +124,7 @@ def report(step: Step, on_failure: OnFailure | None) -> None:
 
 
 def attempt(reason: str, on_failure: OnFailure | None, call: Callable[..., None], *arguments: Any) -> str | None:
-    """Call, and return the error as one line, None if there is none; raise it if there is no `on_failure`."""
+    """Call, and return the error as one line, or None without an error; without `on_failure`, raise the error."""
     try:
         call(*arguments)
     except Exception as error:

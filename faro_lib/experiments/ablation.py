@@ -1,4 +1,4 @@
-"""Ablation: the paper's steps in its order (its Figure 16), then ours, one change per step."""
+"""Ablation: the paper's steps in the order of its Figure 16, then our own steps; each changes one thing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ OBJECTIVE = "FairSum"  # of the published ablation
 class Variant:
     """A policy that differs from the variant before it in what it `adds`.
 
-    source : PAPER for the published steps, OURS for those that follow them.
-    published : the step's name in the published table; "" where it has none.
+    source : PAPER for a published step, OURS for a later step.
+    published : the step's name in the published table; "" if it is not in that table.
     """
 
     name: str
@@ -60,7 +60,7 @@ def our_steps(
 
     Parameters
     ----------
-    options : of our edition; the tuned defaults, `policies.faro.tuned_options`, if None.
+    options : hyperparameters of our Faro; None: the tuned defaults, `policies.faro.tuned_options`.
     """
     options = tuned_options(objective) if options is None else options
     forecaster = context.require("forecaster", "the ablation")
@@ -94,5 +94,5 @@ def our_steps(
 
 
 def variants(context: PolicyContext, objective: str = OBJECTIVE) -> list[Variant]:
-    """All steps, the paper's and then ours."""
+    """All steps: the paper's, then our own."""
     return [*paper_steps(context, objective), *our_steps(context, objective)]

@@ -49,12 +49,12 @@ def compare_live(
 ) -> Tables:
     """Serve a slice of the evaluation day under each policy, then simulate it; the pipeline's stage 80.
 
-    Journals are written to results/live/<backend>. Parameters are those of the section `live` of the configuration.
+    Journals are written to results/live/<backend>. Parameters are the settings in section `live`.
 
     Parameters
     ----------
     jobs : indices in the workload; None = the first three.
-    first_minute, minutes : of the evaluation day.
+    first_minute, minutes : which part of the evaluation day is run.
     tick_s : wall seconds between decisions.
     """
     traces = read_traces(Path(results) / "traces")

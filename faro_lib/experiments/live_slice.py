@@ -134,8 +134,8 @@ class Notes:
     background_cpu, niced_cpu : mean number of processors busy with other processes; of these, with low-priority ones.
     served, dropped, failed, unsent : requests by outcome.
     send_lag_ms_p99 : delay between a request's due time and its sending.
-    overhead_s, network_overhead_s : mean trace seconds per request beyond its drawn service time, inside and outside the
-        replica; NaN if the replicas reported nothing.
+    overhead_s, network_overhead_s : mean overheads of a request in trace seconds, inside and outside the replica (see
+        `overheads`); NaN if the replicas reported nothing.
     failures : (reason, one line) of each failure in the controller.
     """
 
@@ -209,7 +209,10 @@ def run_live(
 
 
 def overheads(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock) -> tuple[float, float]:
-    """Mean trace seconds per served request beyond its drawn service time, inside and outside the replica."""
+    """Mean overheads of a served request, in trace seconds, inside and outside the replica.
+
+    Inside, it is the measured service time beyond the sampled one; outside, the latency beyond the replica's own.
+    """
     time.sleep(REPORTED_S)
     statistics = http.get(f"{STATS_ROUTE}?since={clock.origin_s}", BUSY_RETRY_S)
     total = empty_row()

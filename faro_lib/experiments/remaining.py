@@ -57,13 +57,13 @@ def remaining(
 
     Parameters
     ----------
-    context : with a forecaster and a measured latency table.
+    context : must have a forecaster and a measured latency table.
     capacity : cores.
     draws : arrivals and service times of the trial.
 
     Returns
     -------
-    part, lost_utility, slo_violation_rate (NaN where nothing was simulated).
+    part, lost_utility, slo_violation_rate (NaN for a part that was not simulated).
     """
     if context.latency_model is None:
         raise ValueError("context.latency_model=None: the value at constant rates needs a measured latency table")

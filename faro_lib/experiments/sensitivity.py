@@ -36,7 +36,7 @@ class Setting:
     scv_factor: float = 1.0
 
     def policies(self, names: Sequence[str]) -> dict[str, Policy]:
-        """Policies by name; those that plan do so every `interval_s`."""
+        """Policies by name; the ones that plan ahead do so every `interval_s`."""
         made = {name: make(name, self.context) for name in names}
         if self.interval_s is None:
             return made
@@ -101,7 +101,7 @@ def sensitivity(
 def margins(summary: pd.DataFrame, leader: str) -> pd.DataFrame:
     """Margin of the leader over the best baseline: columns parameter, value, margin, best_other.
 
-    The margin is the lost utility that the leader avoids, mean over trials; negative where a baseline is better.
+    The margin is the lost utility that the leader avoids, mean over trials; it is negative if a baseline is better.
     """
     mean = summary.groupby(["parameter", "value", "policy"], sort=False)["lost_utility"].mean().unstack("policy")
     if leader not in mean:

@@ -109,8 +109,8 @@ def compare_solvers(
 ) -> pd.DataFrame:
     """Every solver on the same tables, one row per answer with COLUMNS.
 
-    `seconds` is CPU time without the table, `table_seconds` that of the table. Solvers in `slow` solve only the first
-    `slow_windows` windows.
+    `seconds` is the CPU time of solving, `table_seconds` the CPU time of building the table. Solvers in `slow` solve
+    only the first `slow_windows` windows.
     """
     rows = []
     for budget, (n, window), objective, formulation in product(

@@ -83,7 +83,9 @@ def measured(
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over days and phases by option and capacity, and the loss beyond that of the tuned defaults.
+    """For each option and capacity: means over days and phases, and `more`.
+
+    `more` is the lost utility in excess of that with the tuned defaults for the same objective.
 
     Differences are taken run by run, because runs of the same day, phase and capacity share requests and draws.
 

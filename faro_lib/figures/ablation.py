@@ -50,8 +50,8 @@ def published_ablation(directory: Path, steps: dict[str, str]) -> pd.DataFrame:
 
     Parameters
     ----------
-    directory : of published_ablation.csv.
-    steps : the published name of a step -> ours.
+    directory : the folder that contains published_ablation.csv.
+    steps : maps the published name of a step to our name for it.
     """
     table = pd.read_csv(directory / "published_ablation.csv")
     table = table[(table["env"] == "simulation") & table["system"].isin(list(steps))]
@@ -86,7 +86,7 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
 
 
 def ablation_caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
-    """The first and last loss at each capacity, and the step of ours that gains most."""
+    """The first and last loss at each capacity, and which of our steps gains most."""
     mean = summary.groupby(["capacity_cores", "variant"], sort=False)["lost_utility"].mean()
     sources = summary.drop_duplicates("variant").set_index("variant")["source"]
     last = sources[sources == "paper"].index[-1]

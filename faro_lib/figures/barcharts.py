@@ -12,7 +12,7 @@ from faro_lib.figures.style import DIAMOND, EDGE, LIMIT_LINE, colour
 
 
 def hatch_of(policy: str) -> str | None:
-    """Slashes for the paper's variant, which has the colour of ours, and dots where that is solved exactly."""
+    """Slashes for the paper's variant of a policy, dots if it is solved exactly; its colour is our variant's."""
     if "(paper" not in policy:
         return None
     return "..." if "exact" in policy else "//"

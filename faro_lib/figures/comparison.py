@@ -32,7 +32,7 @@ from faro_lib.workload.readers import read_jobs
 
 MAX_LINES = 6
 MAX_BARS = 8  # side by side
-FOLLOWED = ("FairShare", "AIAD", "MArk", "HPA", "Cilantro", "Faro-Sum")  # where there are more than MAX_LINES
+FOLLOWED = ("FairShare", "AIAD", "MArk", "HPA", "Cilantro", "Faro-Sum")  # drawn if there are more than MAX_LINES
 SHADE = "#C2C5CA"
 NUMBER_FORMATS = {"slo_violation_rate": "{:.1%}"}
 
@@ -187,7 +187,7 @@ def spread_caption(minutes: pd.DataFrame) -> str:
 
 
 def distinguishable(policies: Sequence[str]) -> list[str]:
-    """The policies to draw as lines in one panel, in their order: all of a few, else those of FOLLOWED."""
+    """The policies to draw as lines in one panel, in order: all if there are at most MAX_LINES, else those in FOLLOWED."""
     names = list(dict.fromkeys(policies))
     followed = [name for name in names if name in FOLLOWED]
     return names if len(names) <= MAX_LINES else followed or names[:MAX_LINES]
@@ -202,7 +202,7 @@ def policy_timeline(
     ----------
     minutes : columns policy, job, minute, utility.
     running : columns policy, job, minute, running.
-    limit : of the clairvoyant, columns job, minute, utility, running.
+    limit : the clairvoyant limit, with columns job, minute, utility, running.
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.2), sharex=True)
     for policy in distinguishable(minutes["policy"]):

@@ -1,4 +1,4 @@
-"""Predicted tail latencies against those of the simulation."""
+"""Tail latencies that a policy predicts, against the simulated ones."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def capacity_curve(
 
 
 def notes(violations: float, knee: int | None = None, needed: int | None = None) -> dict[int, str]:
-    """Capacity -> what marks it; one note where a capacity is both.
+    """Map each marked capacity to its note; a capacity marked twice has one note.
 
     >>> notes(0.01, knee=12, needed=12), notes(0.05, knee=None, needed=16)
     ({12: 'knee, meets 1 %'}, {16: 'meets 5 %'})

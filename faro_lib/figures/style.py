@@ -77,7 +77,7 @@ def reference_handles(published: bool, limit: bool) -> tuple[list, list[str]]:
 
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
-    """The colour of a name in a palette, or a spare one; the paper's variant of a policy shares the colour of ours."""
+    """The colour of a name in a palette, or a spare one; both variants of a policy, the paper's and ours, share it."""
     own = palette.get(name.removesuffix(" (paper)"))
     return own or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
 

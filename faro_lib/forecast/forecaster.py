@@ -74,7 +74,7 @@ class Forecaster(ABC):
                 raise ValueError(f"{name}={value!r} must be a whole number >= 1")
 
     def last_known(self, otherwise: np.ndarray) -> np.ndarray:
-        """The latest count of each job that is not missing, shape (jobs,); `otherwise` where there is none."""
+        """The latest count of each job that is not missing, shape (jobs,); `otherwise` for a job without one."""
         known = ~np.isnan(self.counts)
         latest = self.counts.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1)
         return np.where(known.any(axis=1), self.counts[np.arange(len(known)), latest], otherwise)
@@ -105,7 +105,7 @@ def register(name: str) -> Callable:
 
 
 def forecasters() -> list[str]:
-    """Names of the registered forecasters, including those of plugins."""
+    """Names of the registered forecasters, including forecasters from plugins."""
     load_plugins()
     return sorted(_FITS)
 

@@ -68,7 +68,7 @@ def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
 def untrained(jobs: tuple[str, ...], *, seed: int = 0) -> LocalLevel:
     """The local level without training days; `sample` raises a ValueError until every job has a count.
 
-    The noise is that of Poisson counts, whose root has a variance of 1/4, and the step is 1: a job of 900
+    The noise is Poisson noise: the root of a Poisson count has a variance of 1/4, and the step is 1: a job of 900
     requests per minute moves by 7 % per minute (one standard deviation).
 
     >>> untrained(("a",)).update([100.0]).sample(1, 1000).mean().round() > 50

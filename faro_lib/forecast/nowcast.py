@@ -10,13 +10,14 @@ def nowcast(forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON
     """Sample paths that begin with the current minute, of which `share` has passed.
 
     The count of the current minute is the mean of its forecast and of its extrapolation, weighted by
-    precision: the variance of the sample paths, and that of the Poisson count that is still missing,
-    count / share x (1 - share) / share. The later minutes are forecast from that count.
+    precision. The forecast has the variance of the sample paths; the extrapolation has the variance of the
+    Poisson count that is still missing, count / share x (1 - share) / share. The later minutes are forecast from
+    the combined count.
 
     Parameters
     ----------
     so_far : requests (jobs,) since the minute began, NaN = missing (the forecast alone counts).
-    share : of the minute that has passed, in [0, 1].
+    share : the part of the minute that has passed, in [0, 1].
 
     Returns
     -------

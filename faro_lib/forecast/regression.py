@@ -1,12 +1,13 @@
 """The regression behind the Bayesian forecaster: features from counts, for the fit and for the online paths.
 
-On the square-root scale, where counts have an even spread (Anscombe 1948), in units of the job's level:
+y is the count on the square-root scale, where counts have an even spread (Anscombe 1948), in units of the job's level.
+z is the deviation of y from the day's profile p, the mean of y at that minute over other days, and v is the log of the
+recent movement of z (`movement`):
 
-    y[t] = sqrt(x[t] + 3/8) / unit,   z[t] = y[t] - shape[t]
-    z[t] = sum_l a[l] z[t-l] + sum_k b[k] (shape[t-k] - 1) + c + exp(s + g v[t]) e[t],   e Student-t
+    y[t] = sqrt(x[t] + 3/8) / unit,   z[t] = y[t] - p[t]
+    z[t] = sum_l a[l] z[t-l] + sum_k b[k] (p[t-k] - 1) + c + exp(s + g v[t]) e[t],   e Student-t
 
-with shape[t] the mean of y at that minute over other days, l = 1..15, k = 0..15, and v[t] the log of the
-recent movement of z.
+with l = 1..15 and k = 0..15. In the code, the profile p is the argument `shape`.
 """
 
 import numpy as np
@@ -53,16 +54,19 @@ def windows(values: np.ndarray, length: int) -> np.ndarray:
 def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features, movement and target of each minute of a day from the CONTEXT_MINUTES-th on.
 
+    z = y - profile is the deviation from the day's profile, and v its recent `movement`.
+
     Parameters
     ----------
-    y, shape : in units of the job's level, shape (..., minutes).
+    y : (..., minutes), roots of the counts in units of the job's level.
+    shape : (..., minutes), the profile in the same units.
 
     Returns
     -------
-    features : shape (..., minutes - CONTEXT_MINUTES, 2 x CONTEXT_MINUTES + 2): lags of z (oldest first),
-        lags of shape - 1 (oldest first, the minute itself last), a constant.
-    moved : v, shape (..., minutes - CONTEXT_MINUTES).
-    target : z, shape (..., minutes - CONTEXT_MINUTES).
+    features : (..., minutes - CONTEXT_MINUTES, 2 x CONTEXT_MINUTES + 2): lags of z, oldest first; lags of
+        (profile - 1), oldest first, ending with the minute itself; a constant.
+    moved : (..., minutes - CONTEXT_MINUTES), v.
+    target : (..., minutes - CONTEXT_MINUTES), z.
     """
     runs = windows(y - shape, CONTEXT_MINUTES + 1)
     lags = runs[..., :-1]

@@ -26,7 +26,7 @@ class Shape:
 
     per_core : resource -> amount for each core, the largest of all jobs; "pods" is 1 / cores of the smallest replica.
     quantum : cores; each replica has a multiple of it.
-    tolerations, selector : those of the pods' spec.
+    tolerations, selector : as in the spec of the pods.
     """
 
     per_core: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0})
@@ -58,7 +58,7 @@ def capacity(
     ours: Callable[[dict], bool],
     shape: Shape = Shape(),
 ) -> Capacity:
-    """Cores that the jobs may use, including those that their pods use now.
+    """Cores that the jobs may use, including the cores that their pods use now.
 
     nodes, pods, quotas : of all namespaces.
     namespace : of the jobs; only its quotas count.
@@ -91,7 +91,10 @@ def capacity(
 
 
 def applies(quota: dict) -> bool:
-    """Whether the quota's scopes include replicas: pods without an end, with requests, without a priority class."""
+    """Whether the quota's scopes match our replicas.
+
+    They are long-running pods (NotTerminating) with resource requests (NotBestEffort) and no priority class.
+    """
     spec = quota.get("spec", {})
     selected = (spec.get("scopeSelector") or {}).get("matchExpressions", [])
     return {*spec.get("scopes", []), *(one["scopeName"] for one in selected)} <= OUR_SCOPES
@@ -159,7 +162,7 @@ def is_ready(pod: dict) -> bool:
 
 
 def requests_of(pod: dict) -> dict[str, float]:
-    """Resources that the scheduler reserves: those of containers and sidecars, or of the largest init container."""
+    """Resources that the scheduler reserves: the sum of containers and sidecars, or the largest init container."""
     spec = pod["spec"]
     total: dict[str, float] = {"pods": 1.0}
     largest: dict[str, float] = {}

@@ -74,9 +74,10 @@ class DeploymentMetrics:
     ) -> Load:
         """Load and latency of every job.
 
-        minute_ends_s : unix times of the ends of the complete minutes, oldest first; the last HISTORY_MINUTES count.
+        minute_ends_s : unix times of the ends of complete minutes, oldest first; only the last HISTORY_MINUTES are
+            used.
         now_s : unix time.
-        minute_s : wall seconds of a minute, where the trace runs faster than the clock.
+        minute_s : wall-clock seconds per trace minute; below 60 if the trace is replayed faster than real time.
         """
         ends = np.asarray(minute_ends_s, float)[-HISTORY_MINUTES:]
         since_s, pace = now_s - ends[-1] if len(ends) else 0.0, minute_s / MINUTE_S

@@ -145,7 +145,7 @@ class Leadership:
             self._stop.wait(max(0.1, self.timings.retry_period_s - (time.monotonic() - began_s)))
 
     def tick(self) -> None:
-        """Read the lease, and write it if it is ours to write. A lost race (409) changes nothing."""
+        """Read the lease, and write it if we may hold it. A lost race (409) changes nothing."""
         path, lease = f"{self._path}/{self.name}", None
         try:
             lease = self._api.get(path)

@@ -46,7 +46,7 @@ def ranking_distance(summary: pd.DataFrame, measure: str = "lost_utility") -> fl
 
 
 def published_distance(table: pd.DataFrame, policies: list[str]) -> float:
-    """The ranking distance of the paper's simulator and cluster, mean over its cluster sizes.
+    """Ranking distance between the paper's simulator and its real cluster, averaged over the cluster sizes.
 
     Parameters
     ----------

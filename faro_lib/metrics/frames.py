@@ -25,7 +25,7 @@ SIX_DIGITS = "%.6g"
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The tables of an experiment; those that it does not have are empty, and have no file.
+    """The tables of an experiment; a table that it does not have is empty, and has no file.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Tables:
     decisions : one row per run, job and tick with a change, a reason or a prediction.
     limit, clairvoyant : measures of the clairvoyant per trial, and its replicas and utilities per job and minute.
     recovery : requests and cluster around the loss of a worker (`metrics.recovery`).
-    about : by trial, versions of the software and properties of the machine.
+    about : for each trial, the versions of the software and properties of the machine.
     """
 
     summary: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -167,7 +167,7 @@ def _by_minute(jobs: tuple[Job, ...], **columns: np.ndarray) -> pd.DataFrame:
 def decisions_frame(run: Run) -> pd.DataFrame:
     """One row per job and tick in which its target or drop rate changed, or that has a reason or a prediction.
 
-    The last columns are EXPLANATIONS, what the plan rests on; NaN where the policy does not report it.
+    The last columns are EXPLANATIONS, the inputs that the plan is based on; NaN if the policy does not report them.
     """
     names = np.array([job.name for job in run.workload.jobs])
     decisions = run.decisions

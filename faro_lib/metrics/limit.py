@@ -20,7 +20,7 @@ class Clairvoyant:
     Attributes
     ----------
     replicas : whole numbers, never NaN.
-    utility, effective : with and without drop penalty.
+    utility, effective : utility without the drop penalty, and with it.
     violated : share of requests that were dropped or missed the SLO.
     """
 

@@ -1,6 +1,6 @@
 """Utilities, SLO violations and drops of a run, by job and minute and as a summary.
 
-The conventions are those of the paper's evaluation (EuroSys'25, section 6.1) and of its artifact.
+The conventions follow the paper's evaluation (EuroSys'25, section 6.1) and its artifact.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def minute_utility(run: Run) -> np.ndarray:
 def minute_effective_utility(run: Run) -> np.ndarray:
     """Effective utility phi(drop rate) x U, (jobs, minutes + 1); NaN without requests.
 
+    The last of the minutes + 1 bins holds the arrivals after the last minute.
     U is the utility of the served requests only. A dropped request costs its penalty, and does not count as late too.
     """
     slo_s, served = arrays_of(run.workload.jobs).slo_s[:, None], ~np.isnan(run.served_tail_latency_s)

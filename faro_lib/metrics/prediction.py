@@ -27,7 +27,7 @@ def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tupl
     Returns
     -------
     One row per job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s,
-    log_error = |ln(predicted / measured)| with both cut at WORST times the SLO, and utility_error, the absolute
+    log_error = |ln(predicted / measured)| with both capped at WORST x SLO, and utility_error, the absolute
     difference of the relaxed utilities.
     """
     decisions = decisions.sort_values(["job", "time_s"], kind="stable")
@@ -54,7 +54,8 @@ def learning_curve(
 ) -> pd.DataFrame:
     """Error of the learned latency model (`policies.cilantro`) after N minutes of a run, on a fixed set of job-minutes.
 
-    `prediction_errors` over time would follow the load, because peaks are harder to predict.
+    The job-minutes are fixed because peaks are harder to predict: plotting `prediction_errors` over time would show the
+    load, not the learning.
 
     Parameters
     ----------
@@ -62,7 +63,8 @@ def learning_curve(
 
     Returns
     -------
-    minute, log_error (mean of |ln(predicted / measured)|, cut at WORST times the SLO), observations learned.
+    minute, log_error (mean of |ln(predicted / measured)|; latencies are capped at WORST x SLO), and observations, the
+    number learned from.
     """
     of_job, minute, *learned = _steady_minutes(run)
     scored_job, _, *scored = _steady_minutes(scored_on or run)

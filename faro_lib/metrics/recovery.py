@@ -45,7 +45,7 @@ def recovery_frame(
 
 
 def recovery_s(table: pd.DataFrame) -> pd.Series:
-    """Seconds by trial until as many workers are ready as before the loss; NaN if the load ended first."""
+    """Seconds from the loss until all workers are ready again, by trial; NaN if the load ended first."""
     times = {}
     for trial, part in table.groupby("trial"):
         all_workers, deleted_s = part["workers"].max(), part["deleted_s"].iloc[0]

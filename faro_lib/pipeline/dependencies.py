@@ -88,7 +88,7 @@ def _imports(path: Path, root: Path, mtime_ns: int) -> list[tuple[str, Path]]:
 
 
 def _defining(base: str, name: str, root: Path) -> Path | None:
-    """The file that defines `name` of the module or package `base`; None where there is none."""
+    """The file that defines `name` of the module or package `base`; None if there is none."""
     file = _file(f"{base}.{name}", root) or _file(base, root)
     if file == _file(base, root) and file and file.name == "__init__.py":
         for origin, alias, bound in _bindings(file, root):

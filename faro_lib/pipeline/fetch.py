@@ -11,7 +11,7 @@ SOURCES = Path("data/sources.yaml")
 
 
 def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> list[Path]:
-    """The files of one entry of data/sources.yaml in the folder `into`, fetched where they are missing.
+    """Fetch the missing files of one entry of data/sources.yaml into the folder `into`, and return all its files.
 
     Raises
     ------

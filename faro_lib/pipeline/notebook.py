@@ -44,7 +44,7 @@ def run_notebook(
     source, output : the notebook and its executed copy, which appears only if every cell has run.
     parameters : values for the cell tagged `parameters`.
     log : everything that the cells print, which also goes to standard error under the notebook's name.
-    threads : of the numerical libraries in the kernel.
+    threads : how many threads the numerical libraries in the kernel use.
 
     Raises
     ------

@@ -110,10 +110,10 @@ class Faro(TwoLoops):
 
 
 def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
-    """The table with utility 1 - w (1 - U): the more a job has lost so far, the more its further losses count.
+    """Replace each utility U by 1 - w (1 - U), so that a job that has already lost much weighs more.
 
-    w_j is proportional to (L_j + 2)^exponent and has mean 1; L_j is what job j has lost so far. With exponent 1, a
-    maximal sum of utilities descends on the sum of the squared total losses.
+    w_j is proportional to (L_j + 2)^exponent and has mean 1; L_j is the utility that job j has lost so far. With
+    exponent 1, maximising the sum of utilities is a greedy descent step on the sum of the squares of L_j + 2.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ class PaperFaro(TwoLoops):
     objective : a name that `allocate.solve_paper` knows.
     latency_model, utility : "upper-bound" or "half-mmc"; "precise" or "relaxed".
     predictive : False decides on the counts since the last decision.
-    quantile : of the forecast of each minute; None is its mean.
+    quantile : which quantile of each minute's forecast is used; None uses the mean.
     adaptive : raise the quantile in steps of 0.1 up to 0.9 and keep the last solution that leaves replicas free.
     shrink : give back replicas worth less than 1e-4.
     method : "nlopt-cobyla" is Powell's code, as SciPy had it when the paper was written; SciPy 1.16 replaced it.

@@ -39,7 +39,7 @@ class PlatformState:
 
 
 def appended(window: Window, now_s: float, values: np.ndarray, back_s: float) -> Window:
-    """The window with one more entry and without those that are `back_s` old."""
+    """The window with one more entry and without the entries that are `back_s` old."""
     return (*(entry for entry in window if entry[0] > now_s - back_s), (now_s, values))
 
 
@@ -92,7 +92,7 @@ class HPA:
         return replace(state, window=window), reactive_plan(target, observation)
 
     def recommend(self, state: PlatformState, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
-        """Replicas by the metric alone, and whether there is a metric; the present target where there is none."""
+        """Replicas by the metric alone, and whether there is a metric; without a metric, the present target."""
         history, now = observation.arrivals_per_min, observation.target
         if not history.shape[1]:
             return now, np.zeros(len(now), bool)

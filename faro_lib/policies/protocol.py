@@ -86,7 +86,7 @@ class Plan:
 
     Attributes
     ----------
-    target : replicas wanted; the observed target where nothing should change.
+    target : replicas wanted; for a job that should not change, the observed target.
     drop : fraction of each job's requests to drop on arrival.
     reason : one of REASONS for each job.
     attempts : ticks for which the part that does not fit the capacity is tried, this one included: `PLAN_ATTEMPTS` for
@@ -167,7 +167,7 @@ class Cluster(Protocol):
 
 
 def minimum_replicas(jobs: tuple[Job, ...]) -> np.ndarray:
-    """Each job's minimum, at least 1: what a job starts with (paper, section 6.1).
+    """Each job's minimum, at least 1; a job starts with it (paper, section 6.1).
 
     >>> minimum_replicas((Job("a", min_replicas=0), Job("b", min_replicas=2))).tolist()
     [1, 2]

@@ -16,7 +16,8 @@ def waiting_distribution(rho, servers, tolerance):
     a = rho * servers
     if a <= 0:
         return np.ones(1)
-    # The tail falls as z^-m, with z > 1 the root of c ln z = a (z - 1); that gives the number of terms.
+    # The queue-length distribution decays as z^-m in its length m, where z > 1 solves c ln z = a (z - 1), c = servers;
+    # the decay determines how many terms are needed.
     low, high = 1.0, 2.0
     while servers * math.log(high) > a * (high - 1):
         high *= 2

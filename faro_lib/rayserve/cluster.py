@@ -73,7 +73,7 @@ class RayServeCluster:
         self._now_s = until_s
 
     def observe(self) -> Observation:
-        """The cluster as Ray and the replicas report it. Raises OSError where Ray does not answer."""
+        """The cluster as Ray and the replicas report it. Raises OSError if Ray does not answer."""
         applications = self._ray.get(APPLICATIONS)["applications"]
         self._capacity = self._read_capacity()
         stats = self._read_stats()

@@ -37,7 +37,7 @@ PORT_VARIABLES = (
     "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
 )  # fmt: skip
 HTTP = "http"
-PORT_RANGE = range(28_000, 32_768)  # above the ports of Ray's workers and replicas, below those of outgoing connections
+PORT_RANGE = range(28_000, 32_768)  # above Ray's workers and replicas, below the ports of outgoing connections
 REPLICA_PORTS = 200  # consecutive ports for the replicas, from one of 40 starts above 20,000
 
 

@@ -14,7 +14,8 @@ class BackgroundLoad:
 
     pids : roots of our process trees besides this process. Work of our processes that end meanwhile counts as others',
         so the result errs on the high side.
-    processors, niced : kept busy by others; of these, by processes of lower priority, which give way to ours.
+    processors : average number kept busy by others.
+    niced : the part of it that processes of lower priority use, which give way to our processes.
     """
 
     def __init__(self, pids: Sequence[int] = ()):
@@ -36,7 +37,7 @@ class BackgroundLoad:
 
 
 def busy_s() -> tuple[float, float]:
-    """Processor seconds that the machine has spent on all processes, and on those of lower priority."""
+    """Processor seconds that the machine has spent on all processes, and on processes of lower priority."""
     import psutil
 
     times = psutil.cpu_times()

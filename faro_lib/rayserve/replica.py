@@ -117,7 +117,7 @@ def load(path: str) -> Callable[..., Any]:
 
 
 class Replica:
-    """One replica of a job as Ray Serve runs it; the arguments are those of `ServeSpec`."""
+    """One replica of a job, as Ray Serve runs it; its arguments have the same meaning as in `ServeSpec`."""
 
     def __init__(self, job: str, import_path: str, args: dict[str, Any], max_ongoing_requests: int, concurrency: int):
         from ray import serve

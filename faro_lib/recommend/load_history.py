@@ -23,7 +23,7 @@ class History:
     Attributes
     ----------
     today : shape (jobs, minutes), oldest first, NaN = missing.
-    traces : whole counts to learn from: earlier days, or today itself where there are none.
+    traces : whole counts to learn from: earlier days or, without any, today itself.
     """
 
     jobs: tuple[Job, ...]

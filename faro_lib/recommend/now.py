@@ -60,7 +60,7 @@ class Advice:
         return f"one less would cost {np.nan if down is None else down[job]:.3f} utility"
 
     def rows(self) -> list[dict[str, Any]]:
-        """One mapping per job in plain types; None where a number is infinite or unknown."""
+        """One mapping per job in plain types; None for a number that is infinite or unknown."""
         plan, unknown = self.plan, np.full(len(self.jobs), np.nan)
         up, down = (unknown if v is None else v for v in (plan.marginal_value_up, plan.marginal_value_down))
         return [
@@ -88,7 +88,7 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running
     Parameters
     ----------
     counts : (jobs, minutes), requests per minute from minute 0 of the day on, NaN = missing.
-    policy : with its forecaster fitted.
+    policy : its forecaster must be fitted.
     capacity : cores.
     running : (jobs,) replicas that serve now; if None (unknown), cold starts and switching costs are ignored.
     """

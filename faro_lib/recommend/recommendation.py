@@ -71,7 +71,7 @@ def recommend(
     serving_model: ServingModel = LIVE,
     report: Report = print,
 ) -> Recommendation:
-    """Replicas now on `capacity` cores; if None, on as many as meet `max_violation_rate` over the replayed day.
+    """Recommend replicas on `capacity` cores; None: the fewest that meet `max_violation_rate` over the replayed day.
 
     Parameters
     ----------

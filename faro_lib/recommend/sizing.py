@@ -17,8 +17,8 @@ from faro_lib.workload.jobs import MINUTE_S
 
 COLUMNS = ["capacity_cores", "slo_violation_rate", "lost_utility", "replicas_used_mean"]
 COARSE = 7  # capacities before the refinement
-HEADROOM = 1.25  # over what a clairvoyant would need in the worst minute
-MAX_REPLICAS = 200  # of a job, in the search for what it needs
+HEADROOM = 1.25  # times the cores that a clairvoyant would need in the worst minute
+MAX_REPLICAS = 200  # of one job; the search for the replicas that a job needs stops here
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
@@ -32,7 +32,7 @@ def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
 
 
 def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
-    """The cores of all jobs' minimum, and HEADROOM times those of the worst minute if its load were known."""
+    """Cores for the minimum of every job, and HEADROOM x the cores that the worst minute needs if its load is known."""
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
     for x in range(1, MAX_REPLICAS + 1):
@@ -106,7 +106,7 @@ def knee(curve: pd.DataFrame) -> int | None:
     """The capacity beyond which more gains little: the point farthest below the chord between the curve's ends.
 
     Both axes are scaled to 0..1 first (Satopaa et al., "Finding a 'Kneedle' in a Haystack", 2011, without its smoothing).
-    None where no point lies below the chord.
+    None if no point lies below the chord.
 
     >>> knee(pd.DataFrame({"capacity_cores": [4, 8, 12, 16, 20], "slo_violation_rate": [0.9, 0.4, 0.05, 0.02, 0.0]}))
     12

@@ -156,7 +156,7 @@ class SimulatedCluster:
         self.now_s = until_s
 
     def finish(self) -> None:
-        """Serve every request to its end; pods that are starting still arrive."""
+        """Run until every request has been served; pods that are still starting become ready meanwhile."""
         self._drop_all(self._target == 0)  # no replica would ever serve these
         while self._serving.any_inside:
             self.advance(self.now_s + DRAIN_STEP_S)

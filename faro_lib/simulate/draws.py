@@ -29,7 +29,7 @@ class Draws:
     router_in_s, router_out_s : service times of the two passes through the router; empty without a router.
     service_s : service time on a replica.
     coin : uniform in [0, 1); the request is dropped if the drop rate exceeds it.
-    seed : of the trial; also seeds the shuffles of the dispatch order.
+    seed : the trial's seed; it also seeds the shuffles of the dispatch order.
     """
 
     first: np.ndarray

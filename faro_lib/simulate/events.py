@@ -53,7 +53,7 @@ class Station(NamedTuple):
     ring: np.ndarray  # (jobs, slots, max ongoing) their indices
     ring_done_s: np.ndarray  # (jobs, slots, max ongoing) their completion times
     ring_head: np.ndarray  # (jobs, slots)
-    next_done_s: np.ndarray  # (jobs, slots) completion of the oldest request in the slot, inf where it is empty
+    next_done_s: np.ndarray  # (jobs, slots) completion of the oldest request in the slot; inf if the slot is empty
     last_done_s: np.ndarray  # (jobs, slots) completion of the newest request in the slot
     finished: np.ndarray  # (jobs, seconds) requests that ended in that second, dropped ones included
     finished_latency_s: np.ndarray  # (jobs, seconds) the sum of their times in the system

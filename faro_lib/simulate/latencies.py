@@ -38,7 +38,7 @@ def quantile_of(values: np.ndarray, q: float) -> float:
 
 @njit(cache=True)
 def quantiles(latency_s: np.ndarray, edges: np.ndarray, quantile: np.ndarray) -> np.ndarray:
-    """The latency quantile of every minute (jobs, minutes); NaN where it has no requests.
+    """The latency quantile of every minute (jobs, minutes); NaN for a minute without requests.
 
     Parameters
     ----------

@@ -35,19 +35,19 @@ def measure(
     Parameters
     ----------
     jobs : one job of each class is measured.
-    minutes : of each run, after a first one that is left out because it begins with empty queues.
+    minutes : how many minutes each run measures, after a first one that is left out because its queues begin empty.
     """
     classes = {service_class(job): job for job in reversed(jobs)}
     shape = (len(classes), 1 + len(UTILISATIONS), len(replicas))
     rates = np.zeros(shape[:2])
-    # Nothing waits at rate 0, so the first row is that of an idle replica.
+    # Nothing waits at rate 0, so the first row describes an idle replica.
     latency_s, dropped, relaxed, precise = np.zeros(shape), np.zeros(shape), np.ones(shape), np.ones(shape)
     for k, job in enumerate(classes.values()):
         per_min = np.rint(MINUTE_S * np.array(UTILISATIONS) / true_service_time(job).mean_s).astype(int)
         rates[k, 1:] = per_min / MINUTE_S
         for column, x in enumerate(replicas):
             counts = np.repeat(per_min[:, None] * x, minutes + 1, axis=1)
-            # Bounds and quota of the job are not those of its class.
+            # The class has neither the bounds nor the quota of this job.
             one = replace(job, min_replicas=x, max_replicas=x, tenant_quota=None)
             workload = Workload(tuple(replace(one, name=str(n)) for n in range(len(per_min))), counts)
             draws = draw(workload, seed, router=serving_model.router)

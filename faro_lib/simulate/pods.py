@@ -44,7 +44,7 @@ class Pods:
 
     Parameters
     ----------
-    cores, cold_start_s : (jobs,) of one replica.
+    cores, cold_start_s : (jobs,) cores and cold start of a replica of each job.
     on_birth, on_removal : called with (job, time) for every replica that starts or stops serving.
     """
 

@@ -32,7 +32,7 @@ def _mean(loads, weights, keep, first, last, value, alpha):
 
 @njit(cache=True)
 def _cell(loads, weights, cold, grown, d, drops, curves_now, curves_x, alpha, cold_part):
-    """Utility of one cell at drop rate d: the minutes that x replicas serve, and those that the running count serves.
+    """Utility of one cell at drop rate d: minutes that x replicas serve, and minutes that the running count serves.
 
     `cold_part` (drops,) caches the latter, which is the same for all x above the running count.
     """

@@ -100,7 +100,7 @@ def build_table(
     drops : None, or increasing drop rates to try, beginning with 0 (`DROPS`).
     cold_start_minutes : minutes until new replicas serve, >= 0; None takes each job's own cold_start_s.
     switching_cost : utility that any change of a job's replica count costs.
-    max_replicas : the last column (a budget, say), besides the jobs' own max_replicas.
+    max_replicas : the last column of the table, for example the budget; the jobs' own max_replicas apply too.
 
     >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_minutes=0)
     >>> table.value[0].round(2).tolist()
@@ -149,7 +149,7 @@ def predicted_latency(
 ) -> np.ndarray:
     """Latency quantile in seconds that the model expects at the given rates, shaped as `rates_rps`.
 
-    It is infinite where a job with requests has no replicas.
+    It is infinite for a job with requests but no replicas.
 
     Parameters
     ----------

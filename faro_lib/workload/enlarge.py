@@ -49,7 +49,7 @@ def mixed(traces: Traces) -> Traces:
 
 
 def last_days(traces: Traces, days: int) -> Traces:
-    """Only the last `days` training days, which are enough where there are many jobs."""
+    """Only the last `days` training days, which are enough with many jobs."""
     return replace(traces, train=traces.train[max(0, traces.days - days) :])
 
 

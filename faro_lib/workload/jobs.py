@@ -27,7 +27,7 @@ class Job:
     service_time_s: float = 0.180  # mean service time of a request on an idle replica, as the planner believes it
     service_scv: float = 0.0  # its squared coefficient of variation
     cold_start_s: float = 35.0  # seconds from the request for a replica until it serves
-    cores: float = 1.0  # cores of one replica, a multiple of 0.1
+    cores: float = 1.0  # cores that each replica takes, a multiple of 0.1
     weight: float = 1.0  # priority, multiplies the job's utility; >= 0
     min_replicas: int = 1  # both bounds are inclusive
     max_replicas: int = 100
@@ -169,7 +169,7 @@ class Traces:
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
-    """Raise a ValueError without jobs, with two jobs of one name, or where a tenant has two quotas."""
+    """Raise a ValueError if there are no jobs, two jobs of one name, or a tenant with two quotas."""
     names = [job.name for job in jobs]
     if not names:
         raise ValueError("jobs is empty; at least one job is needed")

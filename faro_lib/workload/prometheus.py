@@ -33,7 +33,7 @@ class Prometheus:
         self._http = HttpClient(url, token, timeout_s, token_hint="name the file of a token with --prometheus-token")
 
     def query_range(self, query: str, times_s: np.ndarray) -> list[Series]:
-        """The series of a query at evenly spaced unix times; NaN where a sample is missing, inf where it is NaN (0/0).
+        """The series of a query at evenly spaced unix times; a missing sample is NaN, and a NaN sample (0/0) is inf.
 
         Raises
         ------
@@ -79,7 +79,7 @@ def read_prometheus(
 
     Returns
     -------
-    names (jobs,), sorted, and counts (jobs, minutes), oldest first, NaN where a sample is missing.
+    names (jobs,), sorted, and counts (jobs, minutes), oldest first; a missing sample is NaN.
     """
     if not 1 <= minutes <= MAX_POINTS:
         raise ValueError(f"minutes={minutes} must lie in 1..{MAX_POINTS}, as much as Prometheus returns of a series")

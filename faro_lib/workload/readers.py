@@ -14,7 +14,7 @@ JOB_FIELDS = {field.name: str(field.type).removesuffix(" | None") for field in d
 COLUMNS = {"job": "str"} | {name: kind for name, kind in JOB_FIELDS.items() if name != "name"}
 TYPES = {"float": float, "int": int, "str": str}
 # Mappings that a .yaml table may hold beside the columns: how Ray Serve runs a job, and which Deployment it is.
-# `rayserve` and `kube` check what is in them.
+# `rayserve` and `kube` check their contents.
 SECTIONS = ("serve", "deployment")
 
 
@@ -34,7 +34,7 @@ def read_jobs(path: str | Path) -> tuple[Job, ...]:
 
 
 def read_sections(path: str | Path, section: str) -> dict[str, dict]:
-    """One of SECTIONS of each job of a .yaml table, by the job's name; {} where a job has none."""
+    """One of SECTIONS of each job of a .yaml table, by the job's name; {} for a job without it."""
     sections = {}
     for n, row in enumerate(_rows(Path(path)), 1):
         mapping = row.get(section) or {}

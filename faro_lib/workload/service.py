@@ -1,4 +1,4 @@
-"""Measured service times of the models: what a replica really takes."""
+"""Service times of the models, as measured on replicas."""
 
 from dataclasses import dataclass, replace
 from typing import Self
