@@ -13,8 +13,8 @@ GROUPS = [
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 ]
-# Ray Serve on this machine, as the proportional set size of all its processes (head node, dashboard, controller, proxies),
-# and one replica without a large model.
+# Memory of Ray Serve, measured as the proportional set size of all its processes without replicas (head node, dashboard,
+# controller, proxies), and of one replica with a small model.
 RAY_GB, REPLICA_GB = 1.8, 0.2
 
 

@@ -90,7 +90,7 @@ class Guard:
         return replace(self, known_s=np.where(known, observation.now_s, self.known_s))
 
     def drifted(self, observation: Observation) -> np.ndarray:
-        """Jobs whose target or drop rate something else has changed since the last request; bool (jobs,)."""
+        """Jobs whose target or drop rate is not what the controller last applied; bool (jobs,)."""
         if self.target is None or self.drop is None:
             return np.zeros(len(observation.target), bool)
         return (observation.target != self.target) | (observation.drop != self.drop)

@@ -124,7 +124,10 @@ def report(step: Step, on_failure: OnFailure | None) -> None:
 
 
 def attempt(reason: str, on_failure: OnFailure | None, call: Callable[..., None], *arguments: Any) -> str | None:
-    """Call, and return the error as one line, or None without an error; without `on_failure`, raise the error."""
+    """Run `call(*arguments)`; None if it succeeds, else the error as one line.
+
+    The error is reported to `on_failure` under `reason`, or raised if there is no `on_failure`.
+    """
     try:
         call(*arguments)
     except Exception as error:

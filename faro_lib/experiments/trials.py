@@ -25,12 +25,13 @@ Report = Callable[[str], None]
 
 
 def policy_context(traces: Traces, results: str | Path | None = None, report: Report = print) -> PolicyContext:
-    """What the policies of an experiment are made from; the forecaster has learned from the training days only.
+    """The inputs for making an experiment's policies; the forecaster has learned from the training days only.
 
     Parameters
     ----------
-    results : folder whose forecast/posterior.npz and queueing/measured.npz are used if they exist. Without a posterior the
-        forecaster is the pooled autoregression (None without training days), without a table latencies are measured now.
+    results : folder whose forecast/posterior.npz and queueing/measured.npz are used if they exist. If the
+        posterior is missing, the forecaster is the pooled autoregression, or None if there are no training days. If the
+        latency table is missing, it is measured now.
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None

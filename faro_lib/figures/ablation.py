@@ -27,8 +27,8 @@ from faro_lib.figures.style import (
 )
 
 SOURCE_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
-PLANNER = "Faro-Sum"  # whose remaining loss is shown
-COSTLY = 0.02  # a step that loses no more than this is not reported as costly
+PLANNER = "Faro-Sum"  # the policy whose remaining loss is shown
+COSTLY = 0.02  # steps that add more lost utility than this are reported as costly
 
 
 def draw(results: Path, published: str | None = None) -> Captioned:

@@ -10,11 +10,11 @@ from faro_lib.workload import Traces, Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oracle(Forecaster):
-    """The truth times a lognormal error of mean 1, whose size the sample paths know.
+    """The actual requests times a lognormal error of mean 1; the spread of the sample paths matches the error.
 
     In each minute one factor per job scales the horizon, exp(s z - s^2 / 2) with s^2 = log(1 + error^2),
-    and the sample paths spread around that by as much again. Errors of different minutes and jobs are
-    independent.
+    and the sample paths scatter around the scaled horizon with the same s. Errors of different minutes and
+    jobs are independent.
     """
 
     truth: np.ndarray  # requests per minute, shape (jobs, minutes); its last minute is repeated beyond its end

@@ -13,10 +13,11 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forec
 from faro_lib.forecast.regression import RECENT_MINUTES, from_root, movement, root, windows
 from faro_lib.workload import Job, Traces
 
-# The Student-t errors are a table of their quantiles at these standard normals (a Gaussian copula over jobs).
+# Student-t errors are interpolated in a table of their quantiles at these standard normals; correlated normals make
+# this a Gaussian copula over jobs.
 NORMAL_GRID = np.linspace(-4.5, 4.5, 361)
-# Paths are clipped to this multiple of the largest count so far, and never below this count: a heavy tail, squared,
-# would otherwise reach counts that no trace has.
+# Paths are clipped to this multiple of the largest count so far, and never below this count. The model works on square
+# roots, so that a heavy-tailed error is squared and would otherwise give counts that no trace has.
 LIMIT_FACTOR, MIN_LIMIT = 2, 100
 
 

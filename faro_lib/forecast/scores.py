@@ -142,10 +142,10 @@ def difference(
 
 
 def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
-    """Utility that plans from the forecast lose against plans from the truth, at each origin, shape (origins,).
+    """Utility lost by planning from the forecast instead of from the actual requests, at each origin, shape (origins,).
 
     `plan_value(samples, truth)` makes a plan from samples (jobs, n, minutes) and returns its utility on the
-    actuals (jobs, minutes). The regret is >= 0 if the plan from the truth is optimal for it.
+    actuals (jobs, minutes). The regret is >= 0 if `plan_value` plans optimally when given the actuals.
     """
     return np.array(
         [plan_value(actual[:, None, :], actual) - plan_value(paths, actual) for paths, actual in zip(samples, truth)]

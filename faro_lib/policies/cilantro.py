@@ -118,7 +118,8 @@ def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
     weights = POOLED_WEIGHT + count
     means = (POOLED_WEIGHT * pooled + total) / weights
     rising = np.array([isotonic_regression(y, weights=w).x for y, w in zip(means, weights)])
-    # Both envelopes over the sizes still rise with the load, and so does their mean.
+    # Latency must not rise with replicas either: average the lower and upper monotone envelopes along the replica axis.
+    # Both still rise with the load, so their mean does too.
     from_above = np.minimum.accumulate(rising, axis=0)
     from_below = np.maximum.accumulate(rising[::-1], axis=0)[::-1]
     return (from_above + from_below) / 2
@@ -126,7 +127,11 @@ def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class CilantroState:
-    """kinds : of each job; rate_rps : in the last minute with a known count, NaN before it; running : at its end."""
+    """What the policy remembers between decisions.
+
+    kinds : kind of each job; rate_rps : rate in the latest minute with a known count, NaN before the first one;
+    running : replicas that served at the end of that minute.
+    """
 
     jobs: tuple[Job, ...]
     kinds: tuple[str, ...]

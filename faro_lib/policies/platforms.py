@@ -82,7 +82,7 @@ class HPA:
     def decide(self, state: PlatformState, observation: Observation) -> tuple[PlatformState, Plan]:
         now, now_s = observation.target, observation.now_s
         desired, known = self.recommend(state, observation)
-        # The first recommendation is the current target; a job without a metric recommends nothing.
+        # The window starts with the current target. A job without a metric enters 0, which the maximum ignores.
         window = state.window or ((now_s, now),)
         window = appended(window, now_s, np.where(known, desired, 0), self.stabilisation_s)
         highest = np.max([recommended for _, recommended in window], axis=0)

@@ -54,7 +54,7 @@ class ServingModel:
 
     @property
     def router(self) -> ServiceTime | None:
-        """Service time of one pass through the router for `draw`; None without a router."""
+        """Service-time distribution of one pass through the router, as `draw` takes it; None if no router is simulated."""
         return ROUTER if self.dispatch == "round-robin" else None
 
 
