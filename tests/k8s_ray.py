@@ -35,7 +35,8 @@ class RayWorld(World):
     def __init__(self, folder: Path, jobs: tuple[Job, ...], initial: tuple[int, ...], token: str = "first"):
         super().__init__(folder)
         if not self.operators():  # after an outage it waits for up to five minutes
-            self.restart_operator()
+            going = self.delete_operator()
+            until(lambda: self.operators() - going, 120, "another operator is ready")
         self.set_token(token)
         self.describe(jobs, initial)
         ports = {"dashboard": DASHBOARD_PORT, "serve": SERVING_PORT}
@@ -116,11 +117,12 @@ class RayWorld(World):
         """Names of the operator's pods that are ready."""
         return {pod["metadata"]["name"] for pod in self.api.get(OPERATOR)["items"] if is_ready(pod)}
 
-    def restart_operator(self) -> None:
-        before = {pod["metadata"]["name"] for pod in self.api.get(OPERATOR)["items"]}
-        for name in before:
+    def delete_operator(self) -> set[str]:
+        """Another one comes; the names of those that go."""
+        going = {pod["metadata"]["name"] for pod in self.api.get(OPERATOR)["items"]}
+        for name in going:
             self.api.send("DELETE", f"{OPERATOR}/{name}")
-        until(lambda: self.operators() - before, 120, "another operator is ready")
+        return going
 
     def close(self) -> None:
         """The RayService first: its operator would make pods again."""

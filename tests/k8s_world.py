@@ -69,8 +69,8 @@ def apply(api: Api, *things: dict, **query) -> None:
         api.apply(path_of(thing), thing, **query)
 
 
-def until(holds: Callable[[], object], within_s: float = 20.0, what: str = "it"):
-    """The first true answer; the time is generous, for the machine may be busy."""
+def until(holds: Callable[[], object], within_s: float = 20.0, what: str | Callable[[], str] = "it"):
+    """The first true answer; the time is generous, for the machine may be busy. `what` may be asked when it failed."""
     last: object = None
     end = time.monotonic() + within_s
     while time.monotonic() < end:
@@ -80,6 +80,7 @@ def until(holds: Callable[[], object], within_s: float = 20.0, what: str = "it")
         except ApiError as refused:
             last = refused
         time.sleep(0.05)
+    what = what() if callable(what) else what
     raise AssertionError(f"{what} did not come true within {within_s:g} s; last seen: {last!r}")
 
 

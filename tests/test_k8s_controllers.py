@@ -75,7 +75,11 @@ def replicas(world):
 
 
 def acts(controller, within_s=START_S):
-    until(lambda: controller.ticks or controller.process.poll() is not None, within_s, f"a tick; {controller.said}")
+    until(
+        lambda: controller.ticks or controller.process.poll() is not None,
+        within_s,
+        lambda: f"a tick; {controller.said}",
+    )
     assert controller.ticks, controller.said
 
 

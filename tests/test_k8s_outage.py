@@ -69,7 +69,7 @@ def controller(world, config):
         "--kubeconfig": str(config),
     }
     one = Controller("--apply", *(word for pair in said.items() for word in pair))
-    until(lambda: replicas(world) == [2, 2], 90, f"the first plan; {one.said[-3:]}")
+    until(lambda: replicas(world) == [2, 2], 90, lambda: f"the first plan; {one.said[-3:]}")
     yield one
     one.kill()
     prometheus.shutdown()
@@ -86,7 +86,7 @@ def test_while_the_api_server_is_away_the_controller_holds_and_then_goes_on(worl
     scale = {"spec": {"replicas": 1}}
     world.api.send("PATCH", world.path("/apis/apps/v1/{ns}/deployments/a/scale"), scale, kind=MERGE)
     back = time.monotonic()
-    until(lambda: replicas(world) == [2, 2], 60, f"acting again; {controller.said[-3:]}")
+    until(lambda: replicas(world) == [2, 2], 60, lambda: f"acting again; {controller.said[-3:]}")
     print(f"after {AWAY_S:g} s without a server it acted {time.monotonic() - back:.1f} s after its return")
 
 
@@ -104,6 +104,6 @@ def test_on_a_server_that_has_forgotten_namespace_rights_and_definition_it_goes_
         Path(world.account("faro-controller")).read_text()
     )  # its token belonged to an account that is gone
     back = time.monotonic()
-    until(lambda: replicas(world) == [2, 2], 90, f"acting on a server without memory; {controller.said[-3:]}")
+    until(lambda: replicas(world) == [2, 2], 90, lambda: f"acting on a server without memory; {controller.said[-3:]}")
     print(f"on a server that had forgotten everything it acted after {time.monotonic() - back:.1f} s")
     assert controller.process.poll() is None

@@ -12,7 +12,8 @@ start() {
   ! docker info >/dev/null 2>&1 || return 0
   mkdir -p "$STATE"
   rm -f "$PID"
-  { iptables -S FORWARD | head -1; cat /proc/sys/net/ipv4/ip_forward; } >"$STATE/before"
+  # Kept from an engine that died: what it changed is still changed.
+  [ -e "$STATE/before" ] || { iptables -S FORWARD | head -1; cat /proc/sys/net/ipv4/ip_forward; } >"$STATE/before"
   local runtime=()
   if ! ((0x$(sed -n 's/^CapBnd:\s*//p' /proc/self/status) >> 24 & 1)); then # CAP_SYS_RESOURCE
     runtime=(--add-runtime "here=$KIT/runc-here" --default-runtime here)
@@ -28,12 +29,15 @@ start() {
 }
 
 stop() {
-  runs || return 0
+  [ -e "$STATE/before" ] || return 0
   local pid table rule chain link
-  pid=$(cat "$PID")
-  kill "$pid"
-  while [ -d "/proc/$pid" ]; do sleep 0.2; done
+  if runs; then
+    pid=$(cat "$PID")
+    kill "$pid"
+    while [ -d "/proc/$pid" ]; do sleep 0.2; done
+  fi
   rm -f "$PID"
+  ! docker info >/dev/null 2>&1 || return 0 # another engine: networks and rules are its own
   for link in docker0 $(ip -o link show type bridge | sed -nE 's/^[0-9]+: (br-[0-9a-f]{12}):.*/\1/p'); do
     ip link delete "$link" 2>/dev/null || true
   done
@@ -47,6 +51,7 @@ stop() {
   eval "iptables $rule" # -P FORWARD ACCEPT or DROP
   echo "$chain" >/proc/sys/net/ipv4/ip_forward
   find /sys/fs/cgroup -maxdepth 3 -type d -name docker | while read -r group; do find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null || true; done
+  rm -f "$STATE/before"
 }
 
 case ${1:-} in
