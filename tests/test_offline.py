@@ -68,6 +68,6 @@ def test_the_pipeline_runs_to_its_report_without_a_network(cut_off, checkout):
 @pytest.mark.live
 def test_ray_serves_on_loopback_alone(cut_off, checkout):
     table = "results/synthetic/live/local/summary.csv"
-    only = "live={replicas: 4, minutes: 2, policies: [FairShare]}"
+    only = "live={capacity: 4, minutes: 2, policies: [FairShare]}"
     ran(cut_off, checkout, "--config", "backend=local", only, "--", table)
     assert (checkout.folder / table).exists()
