@@ -68,7 +68,7 @@ def message_of(error: BaseException) -> str | None:
 
 
 def message_of_kernel_error(name: str, text: str) -> str:
-    """One line for an error of another process, of which only the name and the text are known.
+    """The one-line message of an error that another process raised, from its name and text.
 
     >>> message_of_kernel_error("OSError", "[Errno 28] No space left on device")
     'the disk is full; free some space or name a place on another disk, and start again'

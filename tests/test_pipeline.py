@@ -426,7 +426,7 @@ class TestTheWholePipeline:
 
 
 class edited:
-    """A file with another text, restored afterwards with its time stamp."""
+    """Replace the text of a file for a while; then restore the text and the time stamp."""
 
     def __init__(self, path, change):
         self.path, self.change = path, change

@@ -60,7 +60,7 @@ class LocalRay:
         return HttpClient(self.dashboard, self.token)
 
     def stop(self) -> None:
-        """End every process of this Ray, and no other."""
+        """End the processes of this Ray cluster only."""
         import psutil
 
         family = set(processes(self.pid))
