@@ -58,7 +58,7 @@ def code_of(source, figures=False):
 
 
 def figures_named(*names):
-    """The files of figures, so that each is a target: `snakemake --cores 2 results/synthetic/figures/fig10_policies.pdf`."""
+    """The files of figures, so that each is a target: `snakemake --cores 2 results/synthetic/figures/policies.pdf`."""
     return [f"{RESULTS}/figures/{name}.{kind}" for name in names for kind in ("pdf", "png")]
 
 

@@ -55,13 +55,6 @@ def test_intervals_of_a_calibrated_forecast_hold_what_they_promise(level):
     assert scores.coverage(*normal_forecasts(origins=2000, n=1000), level=level) == pytest.approx(level, abs=0.015)
 
 
-def test_the_pit_of_a_calibrated_forecast_is_uniform_and_of_a_timid_one_is_not():
-    pit = scores.pit(*normal_forecasts(origins=1000, n=500))
-    np.testing.assert_allclose(np.histogram(pit, bins=5, range=(0, 1))[0] / pit.size, 0.2, atol=0.02)
-    timid = scores.pit(*normal_forecasts(origins=1000, n=500, spread=3.0))
-    assert np.histogram(timid, bins=5, range=(0, 1))[0][2] / timid.size > 0.3
-
-
 def test_the_bootstrap_interval_of_a_mean_holds_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     held = 0

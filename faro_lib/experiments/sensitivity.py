@@ -110,17 +110,3 @@ def margins(summary: pd.DataFrame, leader: str) -> pd.DataFrame:
     table = pd.DataFrame({"margin": others.min(axis=1) - mean[leader], "best_other": others.idxmin(axis=1)})
     order = [name for name in PARAMETERS if name in set(summary["parameter"])]
     return table.sort_index().reindex(order, level="parameter").reset_index()
-
-
-def where_it_ends(margin: pd.DataFrame) -> dict[str, tuple[float | None, float | None]]:
-    """By parameter, the last value before the margin ends and the first without a margin; None if there is none.
-
-    >>> where_it_ends(pd.DataFrame({"parameter": "e", "value": [0.0, 0.2, 0.5], "margin": [0.7, 0.3, -0.4]}))
-    {'e': (0.2, 0.5)}
-    """
-    ends: dict[str, tuple[float | None, float | None]] = {}
-    for name, part in margin.groupby("parameter", sort=False):
-        lost = part.loc[part["margin"] <= 0, "value"].tolist()
-        led = [value for value in part.loc[part["margin"] > 0, "value"].tolist() if not lost or value < lost[0]]
-        ends[str(name)] = (led[-1] if led else None, lost[0] if lost else None)
-    return ends

@@ -17,14 +17,12 @@ from faro_lib.allocate.continuous import METHODS
 from faro_lib.allocate.hierarchical import solve_hierarchical
 from faro_lib.allocate.objectives import objective_of
 from faro_lib.allocate.solve import solve
-from faro_lib.allocate.spare import shrink, spread_spare
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, Traces
 
 FORMULATIONS = ("relaxed", "precise")
 REPLICAS_PER_JOB = 3.2  # in larger windows
-HEAVIER = 1.3  # factor on the forecast rates for which spare replicas are placed
 # Columns of sloppify/solvers.csv.
 COLUMNS = (
     "objective", "formulation", "solver", "jobs", "capacity_cores", "window", "value", "optimum", "gap", "seconds",
@@ -184,32 +182,6 @@ def compare_scales(window: Window, counts: Iterable[int], *, groups: int = 10, c
             about = ("Sum", "relaxed", answer.solver, count, budget, large.name)
             rows.append((*about, answer.value, optimum, _gap(optimum, answer), seconds, 0.0))
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def score_spare(windows: Iterable[Window], budgets: Iterable[int]) -> pd.DataFrame:
-    """Value of unused replicas: left unused ("as solved"), with further replicas released ("shrink"), or assigned ("spread").
-
-    Spread replicas are assigned where they help most at HEAVIER times the forecast rates.
-
-    Returns
-    -------
-    capacity_cores, window, spare (the use), replicas_used, realised (mean relaxed utility under the actual rates).
-    """
-    rows = []
-    for budget, window in product(budgets, list(windows)):
-        heavy = replace(window, rates_rps=HEAVIER * window.rates_rps)
-        table, heavy_table = (one.table(budget, "Sum", "relaxed") for one in (window, heavy))
-        actual = window.table(budget, "Sum", "relaxed", truth=True)
-        plan = solve(table, budget)
-        answers = {
-            "as solved": plan,
-            "shrink": shrink(table, plan, budget),
-            "spread": spread_spare(heavy_table, plan, budget),
-        }
-        for use, answer in answers.items():
-            used, realised = int(answer.replicas.sum()), _mean_value(actual, answer.replicas)
-            rows.append((budget, window.name, use, used, realised))
-    return pd.DataFrame(rows, columns=("capacity_cores", "window", "spare", "replicas_used", "realised"))
 
 
 def _solve(table: UtilityTable, budget: int, objective: str, solver: str, formulation: str) -> Allocation:
