@@ -1,7 +1,5 @@
 """Prometheus metrics of the control loop."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable
@@ -14,7 +12,7 @@ from faro_lib.control.tick import Step
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 
-# Metric, its text, and the field of a step. Prometheus sets the label `job` on every scrape; we use `inference_job`.
+# Metric, its help text, and the field of a step. The label is `inference_job` because Prometheus sets `job` itself.
 GAUGES = (
     ("faro_desired_replicas", "replicas requested", "target"),
     ("faro_running_replicas", "replicas that serve", "observation.running"),
@@ -27,15 +25,15 @@ GAUGES = (
 
 
 class Exporter:
-    """Serves the last tick and counts of failures at http://address:port/metrics.
+    """Serve the last tick and counts of failures at http://address:port/metrics.
 
-    /healthz answers 200 while the loop makes progress and 503 afterwards, so that a supervisor can restart a loop whose
-    solver never returns. It answers 200 before the first tick, as the loop may still wait for its lease.
+    /healthz answers 503 once the loop is stalled, so that a supervisor can restart it. It answers 200 before the first
+    tick, because the loop may still wait for its lease.
 
     Parameters
     ----------
-    port : 0 takes a free one; `self.port` is the one taken.
-    progress_deadline_s : seconds without a tick or a failure after which the loop counts as stalled.
+    port : 0 picks a free port; `self.port` is the port in use.
+    progress_deadline_s : seconds without a tick or a failure after which the loop is stalled.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class LearnedLatency:
     request occupies a replica for one SLO.
     """
 
-    kinds: tuple[str, ...]  # models, or jobs, that are learned separately
+    kinds: tuple[str, ...]  # models
     count: np.ndarray  # (kinds, sizes, loads) observations
     total: np.ndarray  # (kinds, sizes, loads) sum of log(latency / SLO) over the observations
     log_latency: np.ndarray  # (kinds, sizes, loads) estimate of log(latency / SLO)
@@ -92,8 +92,7 @@ class LearnedLatency:
         self, job: Job, rate_rps: ArrayLike, replicas: ArrayLike, utility: str, alpha: float = 1.0
     ) -> np.ndarray:
         """Utility of `job` at constant rates; makes this a latency model for `utility.build_table`."""
-        kind = job.model if job.model in self.kinds else job.name
-        latency_s = self.latency_s(kind, job.slo_s, rate_rps, replicas)
+        latency_s = self.latency_s(job.model, job.slo_s, rate_rps, replicas)
         if utility == "precise":
             return precise_utility(latency_s, job.slo_s)
         return relaxed_utility(latency_s, job.slo_s, alpha)
@@ -133,9 +132,11 @@ class CilantroState:
 
 @dataclass(frozen=True, slots=True)
 class Cilantro:
-    """Learn from each minute, then maximise the sum of the estimated utilities at its load."""
+    """Learn from each minute, then maximise the sum of the estimated utilities at its load.
 
-    pooled: bool = True  # whether jobs with the same model share one estimate
+    Jobs with the same model share one estimate.
+    """
+
     name: str = "Cilantro"
     tick_s: float = 60.0
 
@@ -143,7 +144,7 @@ class Cilantro:
         return at_least_one_each(jobs, capacity)
 
     def start(self, jobs: tuple[Job, ...]) -> CilantroState:
-        kinds = tuple(job.model if self.pooled else job.name for job in jobs)
+        kinds = tuple(job.model for job in jobs)
         return CilantroState(jobs, kinds, LearnedLatency.prior(kinds), np.full(len(jobs), np.nan))
 
     def decide(self, state: CilantroState, observation: Observation) -> tuple[CilantroState, Plan]:

@@ -1,7 +1,5 @@
 """The long-term and the reactive loop of the forecasting policies (paper, section 4)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The protocols `Policy` and `Cluster`, and the types `Observation` and `Plan` that the control loop passes between them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """`Cluster` on Ray Serve, through Ray's REST API and Faro's stats endpoint."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable
