@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -45,24 +46,20 @@ class Exporter:
         self._progress_s: float | None = None  # time.monotonic() of the last tick or failure
         registry = prometheus.CollectorRegistry()
 
-        def gauge(name: str, text: str, *labels: str) -> Any:
-            return prometheus.Gauge(name, text, labels, registry=registry)
-
-        def counter(name: str, text: str, *labels: str) -> Any:
-            return prometheus.Counter(name, text, labels, registry=registry)
-
-        self._gauges = {path: gauge(name, text, "inference_job") for name, text, path in GAUGES}
-        self._arrivals = gauge("faro_arrivals_per_minute", "requests in the last complete minute", "inference_job")
-        self._utility = gauge("faro_utility", "relaxed utility of the last complete minute", "inference_job")
+        gauge = partial(prometheus.Gauge, registry=registry)
+        counter = partial(prometheus.Counter, registry=registry)
+        self._gauges = {path: gauge(name, text, ["inference_job"]) for name, text, path in GAUGES}
+        self._arrivals = gauge("faro_arrivals_per_minute", "requests in the last complete minute", ["inference_job"])
+        self._utility = gauge("faro_utility", "relaxed utility of the last complete minute", ["inference_job"])
         self._capacity = gauge("faro_capacity_cores", "cores that the jobs may use")
         self._used = gauge("faro_used_cores", "cores of the replicas requested")
-        text, buckets = "duration of the policy's decision", [2.0**n for n in range(-10, 5)]
+        buckets, text = [2.0**n for n in range(-10, 5)], "duration of the policy's decision"
         self._duration = prometheus.Histogram(
             "faro_decision_duration_seconds", text, registry=registry, buckets=buckets
         )
         self._ticks = counter("faro_ticks_total", "ticks of the loop")
-        self._failures = counter("faro_failures_total", "failures by reason", "reason")
-        self._decisions = counter("faro_decisions_total", "decisions by reason", "inference_job", "reason")
+        self._failures = counter("faro_failures_total", "failures by reason", ["reason"])
+        self._decisions = counter("faro_decisions_total", "decisions by reason", ["inference_job", "reason"])
         try:
             self._server, _ = prometheus.start_http_server(port, addr=address, registry=registry)
         except OSError as error:
@@ -86,9 +83,9 @@ class Exporter:
         self._progress_s = time.monotonic()
         arrays, latency_s = arrays_of(self._jobs), step.observation.tail_latency_s
         history = step.observation.arrivals_per_min
-        utility = relaxed_utility(np.nan_to_num(latency_s, nan=1.0), arrays.slo_s)
         columns = {gauge: attrgetter(path)(step) for path, gauge in self._gauges.items()}
         columns[self._arrivals] = history[:, -1] if history.shape[1] else None
+        utility = relaxed_utility(np.nan_to_num(latency_s, nan=1.0), arrays.slo_s)
         columns[self._utility] = np.where(np.isnan(latency_s), math.nan, utility)
         for gauge, column in columns.items():
             for n, job in enumerate(self._jobs):

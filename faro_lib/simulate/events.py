@@ -57,30 +57,17 @@ class Station(NamedTuple):
 def new_station(jobs: int, slots: int, queue_length: int, max_ongoing: int, seconds: int, first: np.ndarray) -> Station:
     """An empty station for each job."""
 
-    def zeros(*shape):
-        return np.zeros((jobs, *shape), np.int64)
+    def zeros(*shape, dtype=np.int64):
+        return np.zeros((jobs, *shape), dtype)
 
     return Station(
-        next_arrival=first[:-1].copy(),
-        head=first[:-1].copy(),
-        router_free_s=np.zeros(jobs),
-        drop=np.zeros(jobs),
-        held=np.full(jobs, NONE),
-        waiting=zeros(queue_length),
-        waiting_head=zeros(),
-        waiting_count=zeros(),
-        order=zeros(slots),
-        active=zeros(),
-        turn=zeros(),
-        inside=zeros(slots),
-        ring=zeros(slots, max_ongoing),
-        ring_done_s=np.zeros((jobs, slots, max_ongoing)),
-        ring_head=zeros(slots),
-        next_done_s=np.full((jobs, slots), np.inf),
-        last_done_s=np.zeros((jobs, slots)),
-        finished=zeros(seconds),
-        finished_latency_s=np.zeros((jobs, seconds)),
-    )
+        next_arrival=first[:-1].copy(), head=first[:-1].copy(), router_free_s=np.zeros(jobs), drop=np.zeros(jobs),
+        held=np.full(jobs, NONE), waiting=zeros(queue_length), waiting_head=zeros(), waiting_count=zeros(),
+        order=zeros(slots), active=zeros(), turn=zeros(), inside=zeros(slots),
+        ring=zeros(slots, max_ongoing), ring_done_s=zeros(slots, max_ongoing, dtype=float), ring_head=zeros(slots),
+        next_done_s=np.full((jobs, slots), np.inf), last_done_s=zeros(slots, dtype=float),
+        finished=zeros(seconds), finished_latency_s=zeros(seconds, dtype=float),
+    )  # fmt: skip
 
 
 def with_slots(station: Station, slots: int) -> Station:
