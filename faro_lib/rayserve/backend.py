@@ -42,19 +42,15 @@ def serving(
     cluster at `address` (dashboard) and `serve_address`, which serves the jobs already.
     """
     if backend != "local":
-        yield connect_endpoint(backend, address, serve_address)
+        if not address:
+            raise ValueError(f"backend={backend} needs --address, Ray's dashboard, http://host:8265")
+        read_token()  # raises if the token file does not exist
+        parts = urlsplit(address)
+        serve_address = serve_address or f"{parts.scheme}://{parts.hostname}:8000"
+        # Tokens rotate, so each call reads the token again.
+        yield Endpoint(HttpClient(address, read_token), HttpClient(serve_address, read_token))
         return
     report("starting Ray on this machine")
     with local.start(capacity) as ray:
         deploy(ray.rest, configuration(jobs, specs, initial), (local.HTTP_HOST, urlsplit(ray.http).port or 0), report)
         yield Endpoint(ray.rest, HttpClient(ray.http, ray.token), (ray.pid,))
-
-
-def connect_endpoint(backend: str, address: str | None, serve_address: str | None) -> Endpoint:
-    """Endpoint of an existing cluster; Ray's token is read again for each call."""
-    if not address:
-        raise ValueError(f"backend={backend} needs --address, Ray's dashboard, http://host:8265")
-    parts = urlsplit(address)
-    read_token()  # raises if the token file does not exist
-    serve_address = serve_address or f"{parts.scheme}://{parts.hostname}:8000"
-    return Endpoint(HttpClient(address, read_token), HttpClient(serve_address, read_token))
