@@ -12,8 +12,9 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)  # this checkout's library and no other
 
 from faro_lib import pipeline
-from faro_lib.config import PUBLISHED, load
+from faro_lib.config import load
 from faro_lib.errors import message_of
+from faro_lib.workload import PUBLISHED
 
 try:
     CONFIG = load(config)

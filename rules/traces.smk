@@ -14,7 +14,7 @@ rule fetch:
     message:
         "fetch: the published traces"
     shell:
-        f"{COMMAND} fetch-and-record {PUBLISHED} {{output.checksums:q}} 2> {{log}}"
+        f"{COMMAND} fetch {PUBLISHED} {{output.checksums:q}} > {{log}} 2>&1"
 
 
 rule traces:

@@ -1,6 +1,6 @@
-"""A policy like Cilantro (OSDI'23), which learns the latency at each load and replica count from observations alone.
+"""A policy like Cilantro (OSDI'23), which learns latencies by load and replica count from observations alone.
 
-It has no forecast (the next minute's load is the last one's) and no queueing model.
+It has no queueing model, and its forecast is the load of the last minute.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from numpy.typing import ArrayLike
 from faro_lib.allocate import marginal_values, solve
 from faro_lib.policies.factories import register
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, hold, reasons
-from faro_lib.utility import UtilityTable, precise_utility, relaxed_utility
+from faro_lib.utility import UtilityTable, relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-# Load is counted in requests per SLO and replica, so that jobs with different SLOs share one axis.
+# Load is in requests per SLO and replica: jobs with different SLOs then share one axis.
 LOADS = np.geomspace(0.25, 16.0, 55)
 LOG_STEP = np.log(LOADS[1] / LOADS[0])
-SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # classes of replica counts, by their smallest member
-WORST = 10.0  # SLOs; larger and infinite latencies count as this
-PRIOR_WEIGHT = 0.5  # the prior at each load weighs as much as this many observations
-POOLED_WEIGHT = 2.0  # and so does the mean over all replica counts in the estimate for one of them
+SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # lower bounds of the classes of replica counts
+WORST = 10.0  # in SLOs; larger latencies, and infinite ones, are learned as this
+PRIOR_WEIGHT = 0.5  # weight of the prior at each load, in observations
+POOLED_WEIGHT = 2.0  # weight of the mean over all replica counts in the estimate for one class, in observations
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedLatency:
-    """Latency quantile by load and replica count, learned from (load, replicas, latency) alone.
+    """Latency quantile by load and replica count, learned from observations (load, replicas, latency).
 
-    log(latency / SLO) is averaged in cells of load per replica and replica count, then made to rise with the load
-    (isotonic regression) and to fall with the replicas. Cells with few observations shrink towards the mean over all
-    replica counts at that load, and that mean towards the prior: a request keeps a replica busy for a whole SLO, so
-    latency / SLO = load.
+    log(latency / SLO) is averaged in cells of load per replica and replica count, then made monotone: rising with the
+    load (isotonic regression) and falling with the replicas. Cells with few observations shrink towards the mean over
+    all replica counts at that load. This mean shrinks towards the prior latency / SLO = load, which assumes that a
+    request occupies a replica for one SLO.
     """
 
-    kinds: tuple[str, ...]  # models or jobs that are learned separately
-    count: np.ndarray  # (kinds, sizes, loads), observations
-    total: np.ndarray  # (kinds, sizes, loads), their sum of log(latency / SLO)
-    log_latency: np.ndarray  # (kinds, sizes, loads), the estimate of log(latency / SLO)
+    kinds: tuple[str, ...]  # models
+    count: np.ndarray  # (kinds, sizes, loads) observations
+    total: np.ndarray  # (kinds, sizes, loads) sum of log(latency / SLO) over the observations
+    log_latency: np.ndarray  # (kinds, sizes, loads) estimate of log(latency / SLO)
 
     @classmethod
     def prior(cls, kinds: Iterable[str]) -> LearnedLatency:
-        """The estimate before the first observation.
+        """Estimate before the first observation.
 
         >>> LearnedLatency.prior(["resnet34"]).latency_s("resnet34", 0.5, [1.0, 4.0], 1).round(2).tolist()
         [0.25, 1.0]
@@ -54,14 +54,9 @@ class LearnedLatency:
         return cls(kinds, zeros, zeros, zeros + np.log(LOADS))
 
     def learn(
-        self,
-        kinds: Sequence[str],
-        slo_s: np.ndarray,
-        rate_rps: np.ndarray,
-        replicas: np.ndarray,
-        latency_s: np.ndarray,
+        self, kinds: Sequence[str], slo_s: np.ndarray, rate_rps: np.ndarray, replicas: np.ndarray, latency_s: np.ndarray
     ) -> LearnedLatency:
-        """The estimate after more observations; arrays of shape (observations,)."""
+        """Estimate after more observations; arrays (observations,)."""
         if not len(kinds):
             return self
         count, total, log_latency = self.count.copy(), self.total.copy(), self.log_latency.copy()
@@ -78,9 +73,9 @@ class LearnedLatency:
         return LearnedLatency(self.kinds, count, total, log_latency)
 
     def latency_s(self, kind: str, slo_s: float, rate_rps: ArrayLike, replicas: ArrayLike) -> np.ndarray:
-        """Estimated latency quantile; `rate_rps` and `replicas` broadcast. Beyond the last load it grows with the load.
+        """Estimated latency quantile in seconds; `rate_rps` and `replicas` broadcast.
 
-        NaN at a rate of NaN; infinite without replicas.
+        Proportional to the load beyond the largest of LOADS; NaN at a rate of NaN; infinite without replicas.
         """
         rate_rps, replicas = np.broadcast_arrays(np.asarray(rate_rps, float), np.asarray(replicas, float))
         load = np.maximum(rate_rps * slo_s / np.maximum(replicas, 1e-12), LOADS[0])
@@ -93,24 +88,14 @@ class LearnedLatency:
         latency_s = slo_s * np.exp(log_latency) * np.maximum(1.0, load / LOADS[-1])
         return np.where(replicas > 0, latency_s, np.inf)
 
-    def expected_utility(
-        self, job: Job, rate_rps: ArrayLike, replicas: ArrayLike, utility: str, alpha: float = 1.0
-    ) -> np.ndarray:
-        """Utility of `job` at constant rates, as `utility.build_table` needs it from a latency model."""
-        kind = job.model if job.model in self.kinds else job.name
-        latency_s = self.latency_s(kind, job.slo_s, rate_rps, replicas)
-        if utility == "precise":
-            return precise_utility(latency_s, job.slo_s)
-        return relaxed_utility(latency_s, job.slo_s, alpha)
-
 
 def size_class(replicas: ArrayLike) -> np.ndarray:
-    """Index in SIZES of the class of each replica count; -1 for 0."""
+    """Index in SIZES of the class of each replica count; -1 for 0 replicas."""
     return np.searchsorted(SIZES, replicas, side="right") - 1
 
 
 def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Estimate of log(latency / SLO) from the cells of one kind, (sizes, loads), monotone along both axes."""
+    """Monotone estimate of log(latency / SLO) from the cells of one kind; all arrays (sizes, loads)."""
     from scipy.optimize import isotonic_regression
 
     weight = PRIOR_WEIGHT + count.sum(axis=0)
@@ -118,8 +103,7 @@ def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
     weights = POOLED_WEIGHT + count
     means = (POOLED_WEIGHT * pooled + total) / weights
     rising = np.array([isotonic_regression(y, weights=w).x for y, w in zip(means, weights)])
-    # Latency must not rise with replicas either: average the lower and upper monotone envelopes along the replica axis.
-    # Both still rise with the load, so their mean does too.
+    # The mean of the monotone envelopes along the replica axis falls with the replicas and still rises with the load.
     from_above = np.minimum.accumulate(rising, axis=0)
     from_below = np.maximum.accumulate(rising[::-1], axis=0)[::-1]
     return (from_above + from_below) / 2
@@ -127,30 +111,22 @@ def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class CilantroState:
-    """What the policy remembers between decisions.
-
-    kinds : kind of each job; rate_rps : rate in the latest minute with a known count, NaN before the first one;
-    running : replicas that served at the end of that minute.
-    """
+    """The learned latencies and the last known load."""
 
     jobs: tuple[Job, ...]
-    kinds: tuple[str, ...]
     model: LearnedLatency
-    rate_rps: np.ndarray
+    rate_rps: np.ndarray  # (jobs,) in the latest minute with a known count; NaN before the first
     minute: int = 0
-    running: np.ndarray | None = None
+    running: np.ndarray | None = None  # (jobs,) replicas at the last decision
 
 
 @dataclass(frozen=True, slots=True)
 class Cilantro:
-    """Once a minute: learn from the last minute, and maximise the sum of the utilities estimated at its load.
+    """Learn from each minute, then maximise the sum of the estimated utilities at its load.
 
-    Attributes
-    ----------
-    pooled : whether jobs that run the same model learn together.
+    Jobs with the same model share one estimate.
     """
 
-    pooled: bool = True
     name: str = "Cilantro"
     tick_s: float = 60.0
 
@@ -158,8 +134,7 @@ class Cilantro:
         return at_least_one_each(jobs, capacity)
 
     def start(self, jobs: tuple[Job, ...]) -> CilantroState:
-        kinds = tuple(job.model if self.pooled else job.name for job in jobs)
-        return CilantroState(jobs, kinds, LearnedLatency.prior(kinds), np.full(len(jobs), np.nan))
+        return CilantroState(jobs, LearnedLatency.prior(job.model for job in jobs), np.full(len(jobs), np.nan))
 
     def decide(self, state: CilantroState, observation: Observation) -> tuple[CilantroState, Plan]:
         if observation.minute == state.minute:
@@ -173,17 +148,18 @@ class Cilantro:
         counts = np.arange(columns)
 
         def value(job: Job, rate_rps: float, target: int) -> np.ndarray:
-            if np.isnan(rate_rps):  # a job of unknown load keeps at least its target
+            if np.isnan(rate_rps):  # unknown load: keep at least the target
                 return np.where(counts < target, 0.0, 1.0)
             if rate_rps == 0:
                 return np.ones(columns)
-            return state.model.expected_utility(job, rate_rps, counts, "relaxed")
+            latency_s = state.model.latency_s(job.model, job.slo_s, rate_rps, counts)
+            return relaxed_utility(latency_s, job.slo_s)
 
         values = [value(*row) for row in zip(state.jobs, state.rate_rps, now)]
         table = UtilityTable.from_values(state.jobs, values, running=np.minimum(observation.running, columns - 1))
         allocation = solve(table, observation.capacity, "Sum", current=now)
         marginal = marginal_values(table, allocation)
-        rows = zip(state.kinds, jobs.slo_s, state.rate_rps, allocation.replicas)
+        rows = zip((job.model for job in state.jobs), jobs.slo_s, state.rate_rps, allocation.replicas)
         return Plan(
             target=allocation.replicas,
             drop=np.zeros(len(now)),
@@ -197,14 +173,14 @@ class Cilantro:
 
 
 def learn(state: CilantroState, observation: Observation) -> CilantroState:
-    """Learn from the last minute of each job that had requests and whose replicas did not change in it."""
+    """Learn from the last minute of the jobs that had requests and a constant replica count."""
     rate_rps = observation.arrivals_per_min[:, -1] / MINUTE_S
     running = observation.running
     before = running if state.running is None else state.running
     steady = (running == before) & (running > 0) & ~observation.changing
     known = steady & (rate_rps > 0) & ~np.isnan(observation.tail_latency_s)
     model = state.model.learn(
-        [kind for kind, is_known in zip(state.kinds, known) if is_known],
+        [job.model for job, is_known in zip(state.jobs, known) if is_known],
         arrays_of(state.jobs).slo_s[known],
         rate_rps[known],
         running[known],
