@@ -58,7 +58,7 @@ def code_of(source, figures=False):
 
 
 def figures_named(*names):
-    """Paths of figures. Each is a target: `snakemake --cores 2 results/synthetic/figures/fig10_policies.pdf`."""
+    """Paths of figures. Each is a target: `snakemake --cores 2 results/synthetic/figures/policies.pdf`."""
     return [f"{RESULTS}/figures/{name}.{kind}" for name in names for kind in ("pdf", "png")]
 
 

@@ -50,6 +50,6 @@ rule traces:
 
 DRAWINGS["traces"] = {
     "tables": [rules.traces.output.requests, rules.traces.output.jobs],
-    "figures": ["fig04_workload", "fig04_load"],
+    "figures": ["requests_by_job", "offered_load"],
     "options": {"capacities": CONFIG.capacities},
 }

@@ -228,7 +228,7 @@ def test_a_journal_of_another_policy_other_jobs_or_guardrails_is_refused(day, co
         (policy, day.jobs, GuardrailConfig(max_scaling_actions=1)),
     ):
         with pytest.raises(ValueError, match="name another journal"):
-            journal.resumed(path, other, journal.Header.of(other, jobs, guardrails, True, None, 0.0))
+            journal.resumed(path, other, journal.Header(other.name, jobs, guardrails, other.tick_s, apply=True))
 
 
 def test_a_run_without_a_tick_does_not_determine_the_policy_of_its_journal(day, context, tmp_path):

@@ -36,7 +36,7 @@ def test_a_replica_holds_at_most_max_ongoing_requests():
     assert (totals(station)["arrivals"], totals(station)["dropped"], totals(station)["done"]) == (10, 6, 4)
 
 
-def test_it_serves_one_at_a_time():
+def test_a_replica_serves_one_request_at_a_time():
     station, inside, most = Station(max_ongoing_requests=10), 0, 0
 
     async def work():

@@ -158,7 +158,10 @@ def request_stop(stop: threading.Event, number: int) -> None:
 
 
 def clock_of(journal: str | None, stop: threading.Event) -> Clock:
-    """Wall time since the journal began; without a journal, since HISTORY_MINUTES ago, for the cluster's past counts."""
+    """A wall clock that starts where the journal starts.
+
+    Without a journal it starts HISTORY_MINUTES ago, so that counts from before the controller have times >= 0.
+    """
     from faro_lib.control.clock import Clock
     from faro_lib.control.journal import read
     from faro_lib.policies.protocol import HISTORY_MINUTES

@@ -44,11 +44,11 @@ def join(output: str, *inputs: str) -> None:
     gather(sorted({Path(table).parent for table in inputs}, reverse=True), Path(output).parent)
 
 
-def report(page: str, config: str) -> None:
-    """Write the HTML report; `config` is a JSON object."""
+def report(page: str, config: str, *captions: str) -> None:
+    """Write the HTML report with the figures of the files `captions`; `config` is a JSON object."""
     from faro_lib.report import write_report
 
-    write_report(Path(page).parent, json.loads(config), page)
+    write_report(Path(page).parent, json.loads(config), captions, page)
 
 
 def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:

@@ -27,7 +27,7 @@ def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCE
 
 
 def verify(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> None:
-    """Raise ValueError if an existing file of this entry has another SHA-256."""
+    """Raise ValueError if a file of the entry `name` exists in `into` with a SHA-256 other than the listed one."""
     import pooch
 
     for file, source in _files(name, sources).items():

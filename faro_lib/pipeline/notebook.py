@@ -16,7 +16,8 @@ from faro_lib.errors import message_of, message_of_kernel_error
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 CELL_STARTS = re.compile(r"Executing Cell (\d+)")
-# Messages of papermill that go to the log only. It warns about every parameter whose type it cannot infer.
+# Messages of papermill with these prefixes go to the log only. The last two are warnings about parameters whose type
+# papermill cannot infer; they are harmless.
 NOT_SHOWN = (
     *("Ending Cell", "<", "Input Notebook", "Output Notebook", "Working directory", "Executing notebook"),
     *("Unable to parse line", "Passed unknown parameter"),

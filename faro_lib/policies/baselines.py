@@ -1,7 +1,5 @@
 """Policies without a forecast: a fixed or equal share, and the reactive rules of the paper (section 6.1)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

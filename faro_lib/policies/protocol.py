@@ -1,7 +1,5 @@
 """The protocols `Policy` and `Cluster`, and the types `Observation` and `Plan` that the control loop passes between them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,7 +61,7 @@ class Observation:
 
     @property
     def exists(self) -> np.ndarray:
-        """Whether each job exists, bool (jobs,)."""
+        """Which of the configured jobs are deployed on the cluster now, bool (jobs,)."""
         return np.ones(len(self.target), bool) if self.present is None else self.present
 
 

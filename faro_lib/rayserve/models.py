@@ -1,4 +1,4 @@
-"""Models to serve: an emulation that only takes time, and a torchvision network (extra `torch`)."""
+"""Models to serve: an emulation that sleeps, and a torchvision network (extra `torch`)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ MAX_SERVICE_S = 60.0
 
 
 class Emulated:
-    """Sleeps for a service time; by default one of the paper's ResNet34.
-
-    A request's body may hold its service time in seconds: then two runs serve exactly the same work.
+    """Sleep for a random service time, or for the number of seconds in the body of the request.
 
     mean_s : mean service time.
-    scv : squared coefficient of variation of a lognormal; None keeps the distribution measured for ResNet34.
+    scv : squared coefficient of variation of a lognormal; None uses the shape measured for ResNet34.
     """
 
     def __init__(self, mean_s: float = RESNET34.mean_s, scv: float | None = None, seed: int | None = None):
@@ -41,11 +39,7 @@ class Emulated:
 
 
 class TorchVision:
-    """A torchvision network on the CPU with random weights; returns the most likely class of a 224 x 224 image.
-
-    name : torchvision's name of the model, such as resnet18.
-    threads : CPU threads for each request.
-    """
+    """A torchvision network on the CPU with random weights, which classifies a random 224 x 224 image."""
 
     def __init__(self, name: str = "resnet34", threads: int = 1):
         try:
