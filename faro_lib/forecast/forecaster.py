@@ -73,6 +73,10 @@ class Forecaster(ABC):
             if int(value) != value or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number >= 1")
 
+    def check_any_known(self, known: np.ndarray) -> None:
+        if not known.any():
+            raise ValueError(f"job {self.jobs[0]!r}: no complete minute has been counted yet")
+
     def last_known(self, otherwise: np.ndarray) -> np.ndarray:
         """The latest known count of each job, shape (jobs,); `otherwise` for a job without one."""
         known = ~np.isnan(self.counts)
@@ -123,7 +127,27 @@ def training_counts(traces: Traces) -> np.ndarray:
             f"train has shape {counts.shape}; a forecaster needs at least one day of more than "
             f"{CONTEXT_MINUTES + HORIZON_MINUTES} minutes"
         )
-    return counts
+    return imputed(counts)
+
+
+def imputed(counts: np.ndarray) -> np.ndarray:
+    """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed.
+
+    They are unobserved, not zero. Each takes the mean of the job's observed days at that minute, or else the mean
+    of all its observed minutes. A job without any request takes the mean of the other jobs' roots, squared.
+    """
+    days, samples, jobs, minutes = counts.shape
+    line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)
+    observed = np.logical_or.accumulate(line > 0, axis=-1)
+    if observed.all() or not observed.any():
+        return counts
+    known = observed.reshape(samples, jobs, days, minutes).transpose(2, 0, 1, 3)
+    total, number = np.where(known, counts, 0), known.astype(float)
+    level = total.sum(axis=(0, 1, 3)) / np.maximum(number.sum(axis=(0, 1, 3)), 1)
+    requested = observed.any(axis=(0, 2))
+    level = np.where(requested, level, np.sqrt(level[requested]).mean() ** 2)[:, None]
+    of_minute = total.sum(axis=(0, 1)) / np.maximum(number.sum(axis=(0, 1)), 1)
+    return np.where(known, counts, np.where(number.any(axis=(0, 1)), of_minute, level))
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
