@@ -32,8 +32,8 @@ class Mixture(Forecaster):
     where L[m] is the exponentially decayed mean of the CRPS of member m, one minute ahead and of the mean over
     HORIZON_MINUTES. A path of all jobs comes from one path of each member, which preserves correlations.
 
-    A single outlier is treated as missing. A second one in the same direction within CONTEXT_MINUTES is a new
-    level, which the members follow.
+    A single outlier is treated as missing. A second one in the same direction within CONTEXT_MINUTES is accepted;
+    in the next minute it is a new level, before which neither the local levels nor the scores remember anything.
     """
 
     names: tuple[str, ...]  # of the members
@@ -56,8 +56,8 @@ class Mixture(Forecaster):
 
     def weights(self) -> np.ndarray:
         """Weight of each member, shape (members, jobs); sums to 1 for each job."""
-        relative = self.score / np.maximum(self.score.min(axis=0), 1e-9)
-        weights = np.exp(-SHARPNESS * (relative - 1))
+        score = np.where(np.isnan(self.score), 1.0, self.score)  # equal weights after a shift
+        weights = np.exp(-SHARPNESS * (score / np.maximum(score.min(axis=0), 1e-9) - 1))
         return weights / weights.sum(axis=0)
 
     def update(self, counts) -> Self:
@@ -65,17 +65,20 @@ class Mixture(Forecaster):
         outlier = self._outliers(counts)
         recent = self.minutes_seen - self.outlier_at <= CONTEXT_MINUTES
         accepted = np.where((outlier & ~recent).any(axis=0), np.nan, counts)
+        shifted = (outlier & recent).any(axis=0) & np.isnan(self.counts[:, -1])
         later = replace(
             Forecaster.update(self, accepted),
-            members=tuple(member.update(accepted) for member in self.members),
+            members=tuple(member.forget(shifted).update(accepted) for member in self.members),
             outlier_at=np.where(outlier, self.minutes_seen, self.outlier_at),
         )
         paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
         means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
         terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
-        mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1)
+        # Not scored: minutes that are missing, and forecasts that started before a new level.
+        terms[:, shifted] = np.nan
+        mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
         of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]
-        score = _decayed(_decayed(self.score, 2 * terms), 2 * of_mean)
+        score = _decayed(_decayed(np.where(shifted, np.nan, self.score), 2 * terms), 2 * of_mean)
         return replace(later, score=score, paths=paths, means=means)
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
@@ -91,6 +94,14 @@ class Mixture(Forecaster):
     def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
         means = np.stack([member.mean(horizon) for member in self.members])
         return (self.weights()[:, :, None] * means).sum(axis=0)
+
+    def table(self):
+        """One row per job and member: columns job, forecaster, backtest_crps, weight."""
+        import pandas as pd
+
+        jobs, names = np.repeat(self.jobs, len(self.names)), np.tile(self.names, len(self.jobs))
+        columns = {"backtest_crps": self.backtest.T.ravel() / 2, "weight": self.weights().T.ravel()}
+        return pd.DataFrame({"job": jobs, "forecaster": names} | columns)
 
     def _member_paths(self, horizon: int, n: int) -> np.ndarray:
         return np.stack([member.sample(horizon, n).astype(np.float32) for member in self.members])
@@ -108,6 +119,7 @@ class Mixture(Forecaster):
 def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
     """The exponentially decayed mean with a new value, which may be NaN; each call is half a minute."""
     decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)
+    mean = np.where(np.isnan(mean), new, mean)
     return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)
 
 

@@ -49,6 +49,10 @@ class Forecaster(ABC):
             minutes_seen=self.minutes_seen + 1,
         )
 
+    def forget(self, jobs: np.ndarray) -> Self:
+        """The forecaster after a shift of the level of `jobs`, a mask (jobs,); local levels start again."""
+        return self
+
     @abstractmethod
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         """Sample paths of requests per minute, shape (jobs, n, horizon), >= 0; minute 0 is the coming one."""
@@ -133,8 +137,8 @@ def training_counts(traces: Traces) -> np.ndarray:
 def imputed(counts: np.ndarray) -> np.ndarray:
     """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed.
 
-    They are unobserved, not zero. Each takes the mean of the job's observed days at that minute, or else the mean
-    of all its observed minutes. A job without any request takes the mean of the other jobs' roots, squared.
+    They are unobserved, not zero. Each is a Poisson draw about the mean of the job's observed days at that minute,
+    or else of all its observed minutes. A job without any request has the squared mean of the other jobs' roots.
     """
     days, samples, jobs, minutes = counts.shape
     line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)
@@ -147,7 +151,8 @@ def imputed(counts: np.ndarray) -> np.ndarray:
     requested = observed.any(axis=(0, 2))
     level = np.where(requested, level, np.sqrt(level[requested]).mean() ** 2)[:, None]
     of_minute = total.sum(axis=(0, 1)) / np.maximum(number.sum(axis=(0, 1)), 1)
-    return np.where(known, counts, np.where(number.any(axis=(0, 1)), of_minute, level))
+    mean = np.broadcast_to(np.where(number.any(axis=(0, 1)), of_minute, level), counts.shape)
+    return np.where(known, counts, np.random.default_rng(0).poisson(mean))
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

@@ -31,6 +31,9 @@ class LocalLevel(Forecaster):
         fresh = Forecaster.start(self, minute_of_day)
         return replace(fresh, level=self.prior_level, variance=self.prior_variance)
 
+    def forget(self, jobs: np.ndarray) -> Self:
+        return replace(self, variance=np.where(jobs, UNKNOWN, self.variance))
+
     def update(self, counts) -> Self:
         later = Forecaster.update(self, counts)
         y = root(later.counts[:, -1])

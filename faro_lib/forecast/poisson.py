@@ -31,6 +31,9 @@ class DiscountedPoisson(Forecaster):
         fresh = Forecaster.start(self, minute_of_day)
         return replace(fresh, **_prior(self.prior_level))
 
+    def forget(self, jobs: np.ndarray) -> Self:
+        return replace(self, a=np.where(jobs, 0.0, self.a), b=np.where(jobs, 0.0, self.b))
+
     def update(self, counts) -> Self:
         later = Forecaster.update(self, counts)
         known = ~np.isnan(later.counts[:, -1])
