@@ -119,6 +119,7 @@ def without_data(last: Observation, now_s: float) -> Observation:
         tail_latency_s=missing,
         ongoing=missing,
         arrivals_now=None,
+        failed_per_min=None,
     )
 
 
