@@ -86,7 +86,7 @@ class HttpClient:
         token = self.token() if callable(self.token) else self.token
         try:
             with requests.Session() as session:
-                session.trust_env = not is_loopback(urlsplit(url).hostname)  # no proxy leads to this machine
+                session.trust_env = not is_loopback(urlsplit(url).hostname)  # no proxy reaches loopback
                 answer = session.request(
                     method,
                     url,

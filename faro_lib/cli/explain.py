@@ -1,4 +1,4 @@
-"""`faro explain`: a past decision, and the data it was based on."""
+"""`faro explain`: a past decision of `faro run` and its reasons."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON can hold: null if it is unknown, "inf" for an infinite latency."""
+    """A value for JSON: null for NaN (unknown), "inf" for infinity (an unstable queue)."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf"
     return value

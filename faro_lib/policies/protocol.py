@@ -62,7 +62,7 @@ class Observation:
 
     @property
     def exists(self) -> np.ndarray:
-        """Whether each job exists, bool (jobs,)."""
+        """Which of the configured jobs are deployed on the cluster now, bool (jobs,)."""
         return np.ones(len(self.target), bool) if self.present is None else self.present
 
 

@@ -19,7 +19,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
 LAG_S = 0.6  # wall seconds until the replicas have reported a second
-LATE_S = 15  # age in seconds up to which a second may still be reported
+LATE_S = 15  # replicas may report their statistics of a second up to this many seconds late
 PROGRESS_DEADLINE_S = 90.0  # wall seconds after which an unfinished change no longer prevents another one
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED")
 NODES = "/api/v0/nodes?detail=1&limit=1000"

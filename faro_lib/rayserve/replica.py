@@ -166,9 +166,9 @@ class Replica:
 
 
 class StatsEndpoint:
-    """The aggregator over HTTP: GET reads the seconds from `since` on, POST sets the share of requests to accept by job.
+    """HTTP access to the statistics: GET returns those of each second from `since` on, POST sets the shares to accept.
 
-    It requires Ray's token if there is one.
+    If Ray has a token, requests must carry it.
     """
 
     def __init__(self) -> None:

@@ -37,17 +37,17 @@ class Station(NamedTuple):
     head: np.ndarray  # index of the next request to leave the router's first pass
     router_free_s: np.ndarray  # time at which the router is free
     drop: np.ndarray  # drop rate
-    held: np.ndarray  # request held by the dispatcher until a replica has room
-    waiting: np.ndarray  # (jobs, queue length) ring of requests
-    waiting_head: np.ndarray
-    waiting_count: np.ndarray
+    held: np.ndarray  # index of the request that the dispatcher holds until a replica has room, or NONE
+    waiting: np.ndarray  # (jobs, queue length) indices of requests in the router's queue, a ring buffer
+    waiting_head: np.ndarray  # position of the oldest waiting request in the ring
+    waiting_count: np.ndarray  # number of waiting requests
     order: np.ndarray  # (jobs, slots) active slots in the order of dispatch
     active: np.ndarray  # number of active slots
     turn: np.ndarray  # position in `order` whose turn it is
-    inside: np.ndarray  # (jobs, slots) requests that a slot holds
-    ring: np.ndarray  # (jobs, slots, max ongoing) their indices
-    ring_done_s: np.ndarray  # (jobs, slots, max ongoing) their completion times
-    ring_head: np.ndarray  # (jobs, slots)
+    inside: np.ndarray  # (jobs, slots) number of requests in the slot, in service or queued
+    ring: np.ndarray  # (jobs, slots, max ongoing) indices of these requests, a ring buffer
+    ring_done_s: np.ndarray  # (jobs, slots, max ongoing) completion times of these requests
+    ring_head: np.ndarray  # (jobs, slots) position of the oldest request in the ring
     next_done_s: np.ndarray  # (jobs, slots) completion of the oldest request in the slot; inf if the slot is empty
     last_done_s: np.ndarray  # (jobs, slots) completion of the newest request in the slot
     finished: np.ndarray  # (jobs, seconds) requests that ended in that second, dropped ones included

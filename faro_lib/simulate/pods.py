@@ -14,7 +14,7 @@ import numpy as np
 
 from faro_lib.workload.jobs import TOLERANCE
 
-REUSE_S = 3.0  # delay until an idle pod serves again; also how long a removal counts as a change
+REUSE_S = 3.0  # delay until an idle pod serves again; after a removal, the job counts as changing for as long
 RETRY_S = 5.0  # delay until a replica that found no free cores tries again
 IDLE_S, CHECK_S = 30.0, 5.0  # idle pods are collected after IDLE_S, at the next multiple of CHECK_S
 BIRTH, COLLECT, RETRY = 0, 1, 2  # kinds of event, in their order at equal times
@@ -89,7 +89,7 @@ class Pods:
             heapq.heappush(self._events, (now_s + self.retry_s, RETRY, job))
 
     def shrink(self, job: int, replicas: int, now_s: float) -> None:
-        """Remove waiting replicas first, then starting ones, then running ones, the newest first."""
+        """Remove this many replicas of the job: waiting ones first, then starting ones, then running ones."""
         pods = self.jobs[job]
         given_up = min(replicas, pods.waiting)
         pods.waiting -= given_up
