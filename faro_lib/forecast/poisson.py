@@ -29,7 +29,9 @@ class DiscountedPoisson(Forecaster):
 
     def start(self, minute_of_day: int = 0) -> Self:
         fresh = Forecaster.start(self, minute_of_day)
-        return replace(fresh, **_prior(self.prior_level))
+        unknown = np.isnan(self.prior_level)
+        a, b = np.nan_to_num(self.prior_level) * PRIOR_MINUTES, np.where(unknown, 0.0, PRIOR_MINUTES)
+        return replace(fresh, a=a, b=b)
 
     def forget(self, jobs: np.ndarray) -> Self:
         return replace(self, a=np.where(jobs, 0.0, self.a), b=np.where(jobs, 0.0, self.b))
@@ -72,28 +74,17 @@ def poisson(traces: Traces, *, seed: int = 0) -> DiscountedPoisson:
     counts = training_counts(traces)
     x = counts.transpose(2, 0, 1, 3)  # (jobs, days, samples, minutes)
     likelihood = np.stack([_log_likelihood(x, discount) for discount in DISCOUNTS])
-    return _from_level(
-        traces.names,
-        counts.mean(axis=(0, 1, 3)),
-        DISCOUNTS[likelihood.argmax(axis=0)],
-        seed=seed,
-        day_minutes=counts.shape[-1],
-    )
+    level, discount = counts.mean(axis=(0, 1, 3)), DISCOUNTS[likelihood.argmax(axis=0)]
+    return _from_level(traces.names, level, discount, seed=seed, day_minutes=counts.shape[-1])
 
 
 def untrained_poisson(jobs: tuple[str, ...], **options) -> DiscountedPoisson:
     """The forecaster without training days; `sample` raises a ValueError until any job has a count."""
-    unknown = np.full(len(jobs), np.nan)
-    return _from_level(jobs, unknown, np.full(len(jobs), UNTRAINED_DISCOUNT), **options)
+    return _from_level(jobs, np.full(len(jobs), np.nan), np.full(len(jobs), UNTRAINED_DISCOUNT), **options)
 
 
 def _from_level(jobs, level, discount, **options) -> DiscountedPoisson:
-    return DiscountedPoisson(jobs=jobs, discount=discount, prior_level=level, **_prior(level), **options)
-
-
-def _prior(level: np.ndarray) -> dict[str, np.ndarray]:
-    """The gamma distribution of the level before the first count; all 0 where `level` is NaN."""
-    return {"a": np.nan_to_num(level) * PRIOR_MINUTES, "b": np.where(np.isnan(level), 0.0, PRIOR_MINUTES)}
+    return DiscountedPoisson(jobs=jobs, discount=discount, prior_level=level, a=level, b=level, **options).start()
 
 
 def _log_likelihood(x: np.ndarray, discount: float) -> np.ndarray:
@@ -101,7 +92,7 @@ def _log_likelihood(x: np.ndarray, discount: float) -> np.ndarray:
     from scipy.special import gammaln
 
     a, b = np.maximum(x[..., 0], 1e-3), 1.0
-    total = 0.0
+    total = np.zeros_like(a)
     for t in range(1, x.shape[-1]):
         a, b = np.maximum(discount * a, 1e-6), discount * b
         now = x[..., t]
