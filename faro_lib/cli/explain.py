@@ -42,6 +42,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "after": str(row["after"]),
         "drop": f"{row['drop']:.0%}",
         "observed/s": _number(row["observed_rps"], ".1f"),
+        "failed/min": _number(row["failed_per_min"], ".0f"),
         "forecast/s": _number(row["forecast_rps"], ".1f"),
         "observed latency": milliseconds(row["observed_tail_latency_s"], "dropped"),
         "predicted": milliseconds(row["predicted_tail_latency_s"]),

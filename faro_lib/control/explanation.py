@@ -26,6 +26,7 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
         "after": tick.step.target,
         "drop": plan.drop,
         "observed_rps": history[:, -1] / MINUTE_S if history.shape[1] else None,
+        "failed_per_min": observation.failed_per_min,
         "forecast_rps": plan.forecast_rps,
         "observed_tail_latency_s": observation.tail_latency_s,
         "predicted_tail_latency_s": plan.predicted_tail_latency_s,

@@ -57,16 +57,27 @@ class RecentSeconds:
         totals = self.totals(clock.origin_s + minute * clock.minute_s, math.floor(clock.wall_s(now_s)))
         return np.array([float(total["arrivals"]) for total, _ in totals])
 
+    def failed_per_min(self, clock: Clock, minute: int) -> np.ndarray:
+        """Requests that failed in the minute before `minute`; NaN if none of its seconds is known."""
+        return np.array(
+            [total["failed"] if known else np.nan for total, known in self._minute(clock, minute - 1)], float
+        )
+
     def mean_latency_s(self, clock: Clock, now_s: float) -> np.ndarray:
-        """Mean latency of the requests that ended in the last LATENCY_WINDOW_S; dropped requests, and no request, give 0."""
+        """Mean latency of the requests that ended in the last LATENCY_WINDOW_S; dropped requests, and no request, give 0.
+
+        NaN if all of them failed: the job is not idle.
+        """
         end = math.floor(clock.wall_s(now_s))
         totals = self.totals(end - math.ceil(LATENCY_WINDOW_S / clock.scale), end)
-        return np.array(
-            [
-                total["latency_s"] * clock.scale / max(total["done"] + total["dropped"], 1) if known else np.nan
-                for total, known in totals
-            ]
-        )
+
+        def mean_s(total: dict[str, Any], known: int) -> float:
+            measured = total["done"] + total["dropped"]
+            if not known or (total["failed"] and not measured):
+                return math.nan
+            return total["latency_s"] * clock.scale / max(measured, 1)
+
+        return np.array([mean_s(*one) for one in totals])
 
     def tail_latency_s(self, clock: Clock, minute: int, quantile: np.ndarray) -> np.ndarray:
         """Latency quantile of each job over the minute before `minute`; inf if drops reach into the quantile."""
