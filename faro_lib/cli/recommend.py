@@ -114,7 +114,7 @@ def _text(recommendation: Recommendation) -> str:
         lines += ["", "   cores  SLO violations over the replayed day"]
         lines += [bars(curve, notes(rate, recommendation.knee, required))]
         if required is None:
-            lines += [f"none of these capacities meets {100 * rate:g} %"]
+            lines += [f"no capacity that was tried meets {100 * rate:g} %"]
     return "\n".join(lines)
 
 
