@@ -107,11 +107,11 @@ def errors(seed, width):
 def synthetic(**changes):
     """A table of two counts whose tail latency doubles and whose drop rate rises to 4 % from one rate to the next."""
     tail_s = np.ones((1, 3, 2, 1)) * np.array([1.0, 2.0, 4.0])[None, :, None, None]
-    dropped = np.ones((1, 3, 2, 1)) * np.array([0.0, 0.0, 0.04])[None, :, None, None]
+    excess = np.ones((1, 3, 2, 1)) * np.array([-0.01, -0.01, 0.03])[None, :, None, None]
     arrays = {
         "classes": ("resnet34 of 0.18 s, p99",), "quantile": [0.99], "max_rps": [np.inf],
         "rate_per_replica_rps": [[0.0, 4.0, 8.0]], "saturation_rps": [8.0], "replicas": [1, 4], "tail_s": tail_s,
-        "dropped": dropped,
+        "excess_drops": excess,
     }  # fmt: skip
     return LatencyTable(**{**arrays, **changes})
 
@@ -164,8 +164,8 @@ def test_a_saved_table_reads_back_unchanged(tmp_path):
 
 
 def test_an_invalid_table_is_named():
-    with pytest.raises(ValueError, match=r"dropped must lie in \[0, 1\]"):
-        synthetic(dropped=np.full((1, 3, 2, 1), 1.5))
+    with pytest.raises(ValueError, match=r"excess_drops must lie in \[-1, 1\]"):
+        synthetic(excess_drops=np.full((1, 3, 2, 1), 1.5))
     with pytest.raises(ValueError, match=r"quantile has shape \(2,\); expected \(1,\)"):
         synthetic(quantile=[0.9, 0.99])
 

@@ -8,9 +8,9 @@ from typing import Self
 
 import numpy as np
 
-from faro_lib.workload.jobs import MINUTE_S, Job
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job
 
-AXES, FIELDS = ("rate_per_replica_rps", "replicas", "max_rps"), ("tail_s", "dropped")
+ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "replicas", "tail_s", "excess_drops")
 UTILITIES = ("relaxed", "precise")
 
 
@@ -31,7 +31,7 @@ class LatencyTable:
     A minute's tail latency is the quantile over the minute's requests, of which dropped ones are infinitely late. The
     table has L equally likely minutes per grid point, in ascending order of tail latency. Between grid points, the
     minutes of the same rank are interpolated: the latency of the served requests in its logarithm, the drop rate
-    linearly. The tail latency is infinite if the drop rate exceeds 1 - quantile.
+    linearly. The tail latency is infinite if the drop rate exceeds 1 - quantile. `excess_drops` is their difference.
 
     Replica counts between measured ones are interpolated at the same rate per replica. Counts above the largest, n,
     use n replicas at the utilisation with the same (1 - rho) sqrt(replicas) (Halfin and Whitt, 1981).
@@ -44,18 +44,18 @@ class LatencyTable:
     saturation_rps: np.ndarray  # rate per replica at utilisation 1, shape (classes,)
     replicas: np.ndarray  # increasing whole numbers, shape (counts,)
     tail_s: np.ndarray  # tail latency of the served requests, shape (classes, rates, counts, L)
-    dropped: np.ndarray  # drop rate, same shape
+    excess_drops: np.ndarray  # drop rate - (1 - quantile), at least half a request from 0, same shape
     own: Mapping[str, str] = field(default_factory=dict)  # class of a job that is served differently, by the job's name
 
     def __post_init__(self):
-        for name in ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "replicas", *FIELDS):
+        for name in ARRAYS:
             array = np.array(getattr(self, name), dtype=float)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
         n, rates, counts = len(self.classes), self.rate_per_replica_rps.shape[-1], len(self.replicas)
         expected = {"rate_per_replica_rps": (n, rates), "tail_s": (n, rates, counts, self.tail_s.shape[-1])}
-        expected |= {"dropped": self.tail_s.shape, "quantile": (n,), "max_rps": (n,), "saturation_rps": (n,)}
+        expected |= {"excess_drops": self.tail_s.shape, "quantile": (n,), "max_rps": (n,), "saturation_rps": (n,)}
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {shape}")
@@ -65,8 +65,8 @@ class LatencyTable:
                 raise ValueError(f"{name} must be increasing and >= 0")
         if not np.all((self.tail_s > 0) & np.isfinite(self.tail_s)):
             raise ValueError("tail_s must be finite and > 0")
-        if not np.all((self.dropped >= 0) & (self.dropped <= 1)):
-            raise ValueError("dropped must lie in [0, 1] without NaN")
+        if not np.all(np.abs(self.excess_drops) <= 1):
+            raise ValueError("excess_drops must lie in [-1, 1] without NaN")
 
     def class_of(self, job: Job) -> str:
         """The job's class in this table; a ValueError if it was not measured."""
@@ -99,11 +99,12 @@ class LatencyTable:
             below = (1 - u) * values[i, j] + u * values[i, j1]
             return (1 - t) * below + t * ((1 - u) * values[i1, j] + u * values[i1, j1])
 
-        tail_s, dropped = np.exp(between(np.log(self.tail_s[k]))), between(self.dropped[k])
+        tail_s, allowed = np.exp(between(np.log(self.tail_s[k]))), 1 - self.quantile[k]
+        dropped = between(self.excess_drops[k]) + allowed
         # Beyond the largest rate, and beyond the router's, the additional requests are dropped.
         excess = np.maximum(np.maximum(per_replica / grid[-1], rate_rps / self.max_rps[k]), 1.0)[..., None]
         dropped = np.where(replicas[..., None] > 0, 1 - (1 - dropped) / excess, 1.0)
-        return np.where(dropped > 1 - self.quantile[k] + 1e-12, np.inf, tail_s), dropped
+        return np.where(dropped > allowed + TOLERANCE, np.inf, tail_s), np.clip(dropped, 0.0, 1.0)
 
     def tail_latency_s(self, job: Job, rate_rps, replicas) -> np.ndarray:
         """Tail latency of the median minute in seconds."""
@@ -128,17 +129,15 @@ class LatencyTable:
 
     def save(self, path: str | Path) -> None:
         """Write the table as one .npz file."""
-        names = ("quantile", "saturation_rps", *AXES, *FIELDS)
-        arrays = {name: np.asarray(getattr(self, name)) for name in names}
+        arrays = {name: np.asarray(getattr(self, name)) for name in ARRAYS}
         text = {"classes": np.array(self.classes), "own": np.array(json.dumps(dict(self.own)))}
         np.savez_compressed(Path(path), **text, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a file written by `save`."""
-        names = ("quantile", "saturation_rps", *AXES, *FIELDS)
         with np.load(Path(path), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in names}
+            arrays = {name: file[name] for name in ARRAYS}
             return cls(classes=tuple(file["classes"].tolist()), own=json.loads(str(file["own"])), **arrays)
 
 

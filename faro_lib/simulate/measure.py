@@ -23,8 +23,8 @@ UTILISATIONS = (
 )  # fmt: skip
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)
 USUAL_REPLICAS = 16  # largest count that is measured if the capacity is not known
-MINUTES = 15  # minutes per grid point that the table keeps
-WINDOW_REQUESTS = 6000  # the tail latency over more requests hardly differs, so longer minutes are shortened to these
+MINUTES = 31  # minutes per grid point that the table keeps
+WINDOW_REQUESTS = 4000  # the tail latency over more requests hardly differs, so longer minutes are shortened to these
 WARM_UP = 50  # service times before the first minute, as queues begin empty
 
 
@@ -33,7 +33,7 @@ def measure(
     replicas: tuple[int, ...] | None = None,
     *,
     capacity: float | None = None,
-    requests: int = 20_000,
+    requests: int = 30_000,
     seed: int = 1,
     serving_model: ServingModel = PAPER,
     max_ongoing_requests: Iterable[tuple[str, int]] = (),
@@ -61,16 +61,17 @@ def measure(
             own[job.name] = kind = f"{kind}, at most {limit} ongoing"
         members[kind] = (job, replace(serving_model, max_ongoing_requests=limit))
     shape = (len(members), 1 + len(UTILISATIONS), len(replicas), MINUTES)
-    tail_s, dropped = np.empty(shape), np.empty(shape)
+    tail_s, excess = np.empty(shape), np.empty(shape)
     runs: dict = {}
     for k, (job, model) in enumerate(members.values()):
         for column, x in enumerate(replicas):
             key = (true_service_time(job), model, x)
             if key not in runs:
                 runs[key] = _run(job, x, model, requests, seed)
-            for row, edges in enumerate(runs[key][1], start=1):
-                tail_s[k, row, column], dropped[k, row, column] = _minutes(runs[key][0], edges, job.quantile)
-    tail_s[:, 0], dropped[:, 0] = tail_s[:, 1], 0.0
+            latency_s, by_rate, shrink = runs[key]
+            for row, edges in enumerate(by_rate, start=1):
+                tail_s[k, row, column], excess[k, row, column] = _minutes(latency_s, edges, job.quantile, shrink)
+    tail_s[:, 0], excess[:, 0] = tail_s[:, 1], excess[:, 1]
     saturation_rps = np.array([1 / true_service_time(job).mean_s for job, _ in members.values()])
     router = serving_model.router
     return LatencyTable(
@@ -81,13 +82,15 @@ def measure(
         saturation_rps=saturation_rps,
         replicas=np.array(replicas),
         tail_s=tail_s,
-        dropped=dropped,
+        excess_drops=excess,
         own=own,
     )
 
 
-def _run(job: Job, replicas: int, model: ServingModel, requests: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Latencies of all requests at every utilisation, and the edges of the minutes, int (utilisations, minutes + 1)."""
+def _run(
+    job: Job, replicas: int, model: ServingModel, requests: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Latencies of all requests, the edges of the minutes, int (utilisations, minutes + 1), and `shrink` of `_minutes`."""
     service: ServiceTime = true_service_time(job)
     full_rps = replicas / service.mean_s
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
@@ -99,11 +102,12 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int, seed: int)
     workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)
     draws = draw(workload, seed, router=model.router)
     if window_s < MINUTE_S:
-        arrival_s = draws.arrival_s.copy()
+        # The bursts at the ends of minutes in `draw` vanish as the requests of a minute increase.
+        within = np.random.default_rng([seed, replicas]).random(len(draws.arrival_s))
+        window = np.concatenate([np.repeat(np.arange(counts.shape[1]), row) for row in counts])
+        arrival_s = (window + within) * window_s
         for a, b in zip(draws.first[:-1], draws.first[1:]):
-            # The bursts at the ends of minutes in `draw` vanish as the requests in a minute increase.
-            gaps = np.random.default_rng([seed, b]).standard_exponential(b - a).cumsum()
-            arrival_s[a:b] = gaps / max(gaps[-1:].sum(), 1e-9) * window_s * (warm + windows)
+            arrival_s[a:b].sort()
         draws = replace(draws, arrival_s=arrival_s)
     serving = Serving(draws, 1, model.dispatch, model.queue_limit, model.max_ongoing_requests)
     for n in range(len(counts)):
@@ -111,22 +115,29 @@ def _run(job: Job, replicas: int, model: ServingModel, requests: int, seed: int)
             serving.add_replica(n, 0.0)
     serving.advance(np.finfo(float).max)
     edges = minute_edges(draws.arrival_s * (MINUTE_S / window_s), draws.first, warm + windows)
-    return serving.requests.latency_s, edges[:, warm:-1]
+    return serving.requests.latency_s, edges[:, warm:-1], float(np.sqrt(window_s / MINUTE_S))
 
 
-def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float) -> tuple[np.ndarray, np.ndarray]:
-    """(tail latency of the served requests, drop rate) of MINUTES equally likely minutes in order of tail latency."""
+def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
+    """(tail latency of the served requests, excess drops) of MINUTES equally likely minutes in order of tail latency.
+
+    A minute of n times as many requests as the measured one varies 1 / sqrt(n) = `shrink` as much around the mean.
+    """
     rows = []
     for a, b in zip(edges[:-1], edges[1:]):
         if a < b:
-            served = latency_s[a:b][np.isfinite(latency_s[a:b])]
-            drop = 1 - len(served) / (b - a)
+            n, served = b - a, latency_s[a:b][np.isfinite(latency_s[a:b])]
+            excess = 1 - len(served) / n - (1 - quantile)
             late = not np.isfinite(quantile_of(latency_s[a:b], quantile))
             # With drops, the quantile over all requests is a higher one over the served requests.
-            level = 1.0 if late else min(1.0, quantile * (b - a - 1) / max(len(served) - 1, 1))
+            level = 1.0 if late else min(1.0, quantile * (n - 1) / max(len(served) - 1, 1))
             tail_s = quantile_of(served, level) if len(served) else np.inf
-            rows.append((late, tail_s, max(drop, 1.0001 * (1 - quantile)) if late else min(drop, 1 - quantile)))
-    late, tail_s, drop = np.array(sorted(rows)).T
+            rows.append((late, tail_s, max(excess, 0.5 / n) if late else min(excess, -0.5 / n)))
+    _, tail_s, excess = np.array(sorted(rows)).T
     longest = tail_s[np.isfinite(tail_s)].max(initial=0.0) or 1e6
     rank = (np.arange(MINUTES) + 0.5) / MINUTES * len(rows) - 0.5
-    return tuple(np.interp(rank, np.arange(len(rows)), values) for values in (np.minimum(tail_s, longest), drop))
+    log_tail, excess = (
+        shrink * np.interp(rank, np.arange(len(rows)), values) + (1 - shrink) * values.mean()
+        for values in (np.log(np.minimum(tail_s, longest)), excess)
+    )
+    return np.exp(log_tail), excess
