@@ -57,7 +57,7 @@ kubeconfig:
 
 # Run every notebook by its defaults and keep the outputs that nbval checks.
 notebooks: $(READY)
-	python -m faro_lib.pipeline.refresh
+	python tests/refresh_notebooks.py
 
 # The picture of the README, from results of `make figures CONFIG=config/paper.yaml`.
 readme: $(READY)

@@ -33,6 +33,6 @@ rule ablation:
 
 DRAWINGS["ablation"] = {
     "tables": rules.ablation.output.tables,
-    "figures": ["fig16_ablation", "fig60_remaining", "fig02_learning"],
+    "figures": ["ablation", "remaining_loss", "learned_latency"],
     "options": {"published": COMPARED_WITH},
 }

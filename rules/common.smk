@@ -12,8 +12,9 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)  # this checkout's library and no other
 
 from faro_lib import pipeline
-from faro_lib.config import PUBLISHED, load
+from faro_lib.config import load
 from faro_lib.errors import message_of
+from faro_lib.workload import PUBLISHED
 
 try:
     CONFIG = load(config)
@@ -58,7 +59,7 @@ def code_of(source, figures=False):
 
 
 def figures_named(*names):
-    """The files of figures, so that each is a target: `snakemake --cores 2 results/synthetic/figures/fig10_policies.pdf`."""
+    """The files of figures, so that each is a target: `snakemake --cores 2 results/synthetic/figures/policies.pdf`."""
     return [f"{RESULTS}/figures/{name}.{kind}" for name in names for kind in ("pdf", "png")]
 
 

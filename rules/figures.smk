@@ -85,4 +85,4 @@ rule report:
     message:
         "report: {output.page}"
     shell:
-        f"{COMMAND} report {{output.page:q}} {{params.config:q}} 2> {{log}}"
+        f"{COMMAND} report {{output.page:q}} {{params.config:q}} {{input.captions:q}} 2> {{log}}"

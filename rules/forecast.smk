@@ -11,9 +11,7 @@ rule forecast:
     output:
         samples=f"{RESULTS}/forecast/samples.npz",
         posterior=f"{RESULTS}/forecast/posterior.npz",
-        tables=tables_in(
-            "forecast", "scores.csv", "coverage.csv", "gains.csv", "bands.parquet", "steps.parquet", "pit.parquet"
-        ),
+        tables=tables_in("forecast", "scores.csv", "coverage.csv", "gains.csv", "bands.parquet", "steps.parquet"),
         notebook=f"{NOTEBOOKS}/30_forecasting.ipynb",
     log:
         f"{LOGS}/30_forecasting.log",
@@ -32,6 +30,6 @@ rule forecast:
 
 DRAWINGS["forecast"] = {
     "tables": rules.forecast.output.tables,
-    "figures": ["fig08_forecast", "fig30_calibration", "fig31_pit", "fig32_scores", "fig33_predictive_check"],
+    "figures": ["forecast", "coverage", "forecast_scores", "predictive_check"],
     "options": {"published": COMPARED_WITH},
 }

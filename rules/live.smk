@@ -28,7 +28,7 @@ rule live:
 
 DRAWINGS["live"] = {
     "tables": rules.live.output.tables,
-    "figures": ["fig80_live", "fig80_live_minutes"],
+    "figures": ["live"],
     "options": {"backend": CONFIG.backend, "published": COMPARED_WITH},
 }
 
@@ -63,6 +63,6 @@ rule kubernetes:
 if NODE_RUNS:
     DRAWINGS["kubernetes"] = {
         "tables": rules.kubernetes.input.tables,
-        "figures": ["fig81_kubernetes"],
+        "figures": ["kubernetes"],
         "options": {"tables": NODE_RUNS},
     }

@@ -27,5 +27,5 @@ rule queueing:
 
 DRAWINGS["queueing"] = {
     "tables": rules.queueing.output.tables,
-    "figures": ["fig06_relaxations", "fig20_half_against_exact"],
+    "figures": ["relaxations", "half_wait"],
 }

@@ -41,12 +41,10 @@ rule scale:
 DRAWINGS["scale"] = {
     "tables": rules.scale.output.tables + tables_in("simulate", "summary.csv", "limit.csv"),
     "figures": [
-        "fig15_effective",
-        *(["fig14_mixed"] if MIXED else []),
-        *(["fig70_larger_clusters"] if LARGER else []),
-        # Groups need jobs with the same number of cores, which all have unless a table of jobs says otherwise.
-        *(["fig07b_hierarchical_simulated"] if CONFIG.scale.clusters and not CONFIG.jobs else []),
-        *(["fig02_sizes"] if CONFIG.scale.curve else []),
+        "effective_utility",
+        *(["two_models"] if MIXED else []),
+        *(["larger_clusters"] if LARGER else []),
+        *(["lost_utility_by_capacity"] if CONFIG.scale.curve else []),
     ],
     "options": {"published": COMPARED_WITH, "curve": bool(CONFIG.scale.curve)},
 }

@@ -1,5 +1,11 @@
 """Stage 65: where the margin ends. An empty list leaves a parameter out; if all are empty, the stage is off."""
 
+VARIED = [
+    name
+    for name in ("cold_start_s", "slo_factor", "forecast_error", "interval_s", "scv_factor")
+    if len(set(getattr(CONFIG.sensitivity, name))) > 1
+]
+
 
 rule sensitivity:
     "Replay a slice of the evaluation day under other parameters, one at a time."
@@ -31,4 +37,7 @@ rule sensitivity:
         RUN_NOTEBOOK
 
 
-DRAWINGS["sensitivity"] = {"tables": rules.sensitivity.output.tables, "figures": ["fig65_sensitivity"]}
+DRAWINGS["sensitivity"] = {
+    "tables": rules.sensitivity.output.tables,
+    "figures": ["sensitivity"] if VARIED else [],
+}

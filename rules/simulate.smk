@@ -62,8 +62,8 @@ rule simulated:
 DRAWINGS["comparison"] = {
     "tables": [*rules.simulated.output.tables, rules.traces.output.jobs],
     "figures": [
-        *("fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread"),
-        *(["fig91_prediction"] if "Faro-Sum" in CONFIG.policies else []),  # of the plans of Faro-Sum
+        *("lost_utility_over_the_day", "policies", "replicas_by_job", "spread_over_jobs"),
+        *(["predicted_latency"] if "Faro-Sum" in CONFIG.policies else []),  # of the plans of Faro-Sum
     ],
     "options": {"published": COMPARED_WITH},
 }

@@ -37,5 +37,8 @@ rule sloppify:
 
 DRAWINGS["sloppify"] = {
     "tables": rules.sloppify.output.tables,
-    "figures": ["fig04_utility", "fig05_solvers", "fig07_hierarchical", "fig40_sloppification"],
+    "figures": [
+        *("utility_of_latency", "solver_time_and_gap", "sloppification"),
+        *(["solver_scaling"] if len(set(CONFIG.sloppify.job_counts)) > 1 else []),
+    ],
 }

@@ -14,7 +14,7 @@ rule fetch:
     message:
         "fetch: the published traces"
     shell:
-        f"{COMMAND} fetch-and-record {PUBLISHED} {{output.checksums:q}} 2> {{log}}"
+        f"{COMMAND} fetch {PUBLISHED} {{output.checksums:q}} > {{log}} 2>&1"
 
 
 rule traces:
@@ -50,6 +50,6 @@ rule traces:
 
 DRAWINGS["traces"] = {
     "tables": [rules.traces.output.requests, rules.traces.output.jobs],
-    "figures": ["fig04_workload", "fig04_load"],
+    "figures": ["requests_by_job", "offered_load"],
     "options": {"capacities": CONFIG.capacities},
 }

@@ -46,7 +46,7 @@ class TestTheTrainingDays:
 class TestItRefuses:
     def test_a_policy_that_a_single_day_leaves_nothing_to_learn_from(self, folder):
         (folder / "day.csv").write_text(DAY)
-        with pytest.raises(ValueError, match=r"leaves Faro-Sum none to learn from; .* that do not learn: FairShare"):
+        with pytest.raises(ValueError, match=r"Faro-Sum learns from earlier days, .* that do not learn: FairShare"):
             checked(workload="day.csv", capacities=[4], policies=["FairShare", "Faro-Sum"])
         assert checked(workload="day.csv", capacities=[4], policies=["FairShare"]) == 0
 

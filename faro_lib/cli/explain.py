@@ -1,4 +1,4 @@
-"""`faro explain`: a past decision, and the data it was based on."""
+"""`faro explain`: a past decision of `faro run` and its reasons."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "after": str(row["after"]),
         "drop": f"{row['drop']:.0%}",
         "observed/s": _number(row["observed_rps"], ".1f"),
+        "failed/min": _number(row["failed_per_min"], ".0f"),
         "forecast/s": _number(row["forecast_rps"], ".1f"),
         "observed latency": milliseconds(row["observed_tail_latency_s"], "dropped"),
         "predicted": milliseconds(row["predicted_tail_latency_s"]),
@@ -53,7 +54,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON can hold: null if it is unknown, "inf" for an infinite latency."""
+    """A value for JSON: null for NaN (unknown), "inf" for infinity (an unstable queue)."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf"
     return value

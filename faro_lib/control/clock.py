@@ -1,4 +1,4 @@
-"""Trace time on the wall clock: trace seconds = scale x wall seconds since the origin."""
+"""Trace time from the wall clock: trace seconds = scale x wall seconds since the origin."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """A clock of trace time; a minute of the trace must last a whole number of wall seconds."""
+    """Trace time on the wall clock."""
 
-    origin_s: int  # Unix time, in whole seconds, of trace time 0
-    scale: float = 1.0  # trace seconds per wall second
-    stop: threading.Event = field(default_factory=threading.Event)  # ends every wait when it is set
+    origin_s: int  # Unix time of trace time 0
+    scale: float = 1.0  # trace seconds per wall second; a trace minute must be a whole number of wall seconds
+    stop: threading.Event = field(default_factory=threading.Event)  # ends every wait
 
     def __post_init__(self) -> None:
         if not self.scale > 0 or abs(MINUTE_S / self.scale - round(MINUTE_S / self.scale)) > TOLERANCE:
@@ -23,17 +23,17 @@ class Clock:
 
     @classmethod
     def starting_now(cls, scale: float = 1.0, stop: threading.Event | None = None, in_s: float = 0.0) -> Clock:
-        """A clock whose trace time 0 is `in_s` wall seconds from now, rounded up."""
+        """A clock whose trace time 0 is `in_s` wall seconds from now, rounded up to whole seconds."""
         return cls(int(time.time() + in_s) + 1, scale, stop or threading.Event())
 
     @property
     def now_s(self) -> float:
-        """Trace time."""
+        """The current trace time."""
         return (time.time() - self.origin_s) * self.scale
 
     @property
     def minute_s(self) -> int:
-        """Wall seconds per minute of the trace."""
+        """Wall seconds per trace minute."""
         return round(MINUTE_S / self.scale)
 
     def wall_s(self, trace_s: float) -> float:
@@ -41,5 +41,5 @@ class Clock:
         return self.origin_s + trace_s / self.scale
 
     def wait_until(self, trace_s: float, lag_s: float = 0.0) -> None:
-        """Return `lag_s` wall seconds after that trace time, or when `stop` is set."""
+        """Wait until `lag_s` wall seconds after `trace_s`, or until `stop` is set."""
         self.stop.wait(max(0.0, self.wall_s(trace_s) + lag_s - time.time()))

@@ -1,6 +1,4 @@
-"""A past decision, job by job: what was observed, what was requested, and why."""
-
-from __future__ import annotations
+"""A past decision job by job: observation, request and reason."""
 
 import math
 from typing import Any
@@ -10,7 +8,7 @@ from faro_lib.workload.jobs import MINUTE_S
 
 
 def tick_at(ticks: list[Tick], at_s: float | None = None, journal: str = "the journal") -> Tick:
-    """The last tick at or before a time, or the last one of all; ValueError if there is none."""
+    """The last tick, or the last one at or before `at_s`; ValueError if there is none."""
     if not ticks:
         raise ValueError(f"{journal}: no decision has been made yet")
     before = [one for one in ticks if at_s is None or one.step.observation.now_s <= at_s]
@@ -20,7 +18,7 @@ def tick_at(ticks: list[Tick], at_s: float | None = None, journal: str = "the jo
 
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
-    """One row per job; NaN for what the plan or the cluster does not know."""
+    """One row per job; unknown values are NaN."""
     observation, plan, history = tick.step.observation, tick.step.plan, tick.step.observation.arrivals_per_min
     columns = {
         "before": observation.target,
@@ -28,6 +26,7 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
         "after": tick.step.target,
         "drop": plan.drop,
         "observed_rps": history[:, -1] / MINUTE_S if history.shape[1] else None,
+        "failed_per_min": observation.failed_per_min,
         "forecast_rps": plan.forecast_rps,
         "observed_tail_latency_s": observation.tail_latency_s,
         "predicted_tail_latency_s": plan.predicted_tail_latency_s,

@@ -57,6 +57,7 @@ def tick(
     If the policy raises, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails applies. A
     policy that failed keeps its previous state and decides again at the next tick.
     """
+    observation = guardrails.with_known_capacity(jobs, observation)
     guard = memory.guard.updated(observation)
     drifted = guard.drifted(observation)
     intended = guardrails.restore_targets(guard, observation) if drifted.any() else observation
@@ -75,6 +76,7 @@ def tick(
     plan = guardrails.guarded(config, jobs, guard, visible, plan, drifted)
     pending = memory.pending.only(observation.exists)
     target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
+    plan = guardrails.with_delayed_reasons(plan, intended, target, pending)
     target, plan, pending = guardrails.enforce_capacity(jobs, observation, plan, target, pending)
     guard = Guard(guard.known_s, target, plan.drop, observation.exists)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)

@@ -1,7 +1,5 @@
 """The autoscalers of Kubernetes (HPA) and of Ray Serve with their default parameters."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -1,6 +1,4 @@
-"""Measured latency tables: constant rates served by a constant number of replicas."""
-
-from __future__ import annotations
+"""Measure latency tables: simulate constant rates on constant replica counts."""
 
 from collections.abc import Iterable
 from dataclasses import replace
