@@ -1,13 +1,12 @@
-"""Stage 30: the Bayesian forecaster, fitted offline and scored against the others; it needs training days."""
+"""Stage 30: fit the Bayesian forecaster and compare it with other forecasters. Needs two training days."""
 
 
 rule forecast:
-    "Fit the Bayesian forecaster on the training days and score every forecaster on the evaluation day."
+    "Fit the Bayesian forecaster on the training days; score all forecasters on the evaluation day."
     input:
-        notebook=ancient(local("notebooks/30_forecasting.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        fitted=[local(CONFIG.forecast.posterior)] if CONFIG.forecast.posterior else [],
+        fitted=committed(CONFIG.forecast.posterior) if CONFIG.forecast.posterior else [],
     output:
         samples=f"{RESULTS}/forecast/samples.npz",
         posterior=f"{RESULTS}/forecast/posterior.npz",
@@ -20,6 +19,7 @@ rule forecast:
     conda:
         ENVIRONMENT
     params:
+        source="notebooks/30_forecasting.ipynb",
         code=code_of("30_forecasting"),
         notebook=parameters(results=RESULTS, **CONFIG.forecast.model_dump()),
     message:

@@ -1,4 +1,4 @@
-"""Stage 65: where the margin ends. An empty list leaves a parameter out; if all are empty, the stage is off."""
+"""Stage 65: vary one parameter at a time. An empty list skips a parameter; without parameters, the stage is off."""
 
 VARIED = [
     name
@@ -8,9 +8,8 @@ VARIED = [
 
 
 rule sensitivity:
-    "Replay a slice of the evaluation day under other parameters, one at a time."
+    "Simulate a slice of the evaluation day, varying one parameter at a time."
     input:
-        notebook=ancient(local("notebooks/65_sensitivity.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         measured=rules.queueing.output.table,
@@ -25,6 +24,7 @@ rule sensitivity:
     conda:
         ENVIRONMENT
     params:
+        source="notebooks/65_sensitivity.ipynb",
         code=code_of("65_sensitivity"),
         notebook=parameters(
             results=RESULTS,

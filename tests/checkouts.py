@@ -133,6 +133,7 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
             shutil.copy(source, target)
     if real_notebooks:
         shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+        shutil.copytree(ROOT / "data/recorded-kubernetes", folder / "data/recorded-kubernetes")
         return Checkout(folder)
     standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION}
     standing_in["90_figures"] = "from faro_lib.figures import comparison"

@@ -60,6 +60,10 @@ class TestItRefuses:
         with pytest.raises(NotADirectoryError):
             checked()
 
+    def test_a_posterior_that_does_not_exist(self, folder):
+        with pytest.raises(FileNotFoundError, match=r"none\.npz"):
+            checked(forecast={"posterior": "none.npz"})
+
     def test_published_files_with_another_content(self, folder):
         (folder / "data" / "raw").mkdir()
         (folder / "data" / "raw" / "input.json").write_text("{}")

@@ -51,6 +51,7 @@ def run(
     """Run the autoscaling loop until SIGTERM or Ctrl-C; a dry run unless --apply. Replicas stay unchanged on exit."""
     from faro_lib import control
     from faro_lib.control import GuardrailConfig
+    from faro_lib.control.journal import check_unlocked
     from faro_lib.files import check_writable
     from faro_lib.policies import make
     from faro_lib.policies.loops import paced
@@ -73,6 +74,7 @@ def run(
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
         if journal is not None:
             check_writable(journal)
+            check_unlocked(journal)
         clock, publish = clock_of(journal, stop), None
         home = backends.faro_plan(backend, plan, kubeconfig, context)
         serving: InterruptibleCluster
@@ -140,7 +142,9 @@ def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> 
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set; restores the signal handlers on exit."""
-    stop = threading.Event()
+    from faro_lib.control.clock import StopEvent
+
+    stop = StopEvent()
     signals = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(number, lambda number, _: request_stop(stop, number)) for number in signals]
     try:
@@ -148,6 +152,7 @@ def stopped_by_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in zip(signals, before):
             signal.signal(number, handler)
+        stop.close()
 
 
 def request_stop(stop: threading.Event, number: int) -> None:

@@ -19,6 +19,7 @@ GAUGES = (
     ("faro_running_replicas", "replicas that serve", "observation.running"),
     ("faro_drop_ratio", "fraction of requests dropped on arrival", "plan.drop"),
     ("faro_ongoing_requests", "requests in the system", "observation.ongoing"),
+    ("faro_failed_requests_per_minute", "requests that failed in the last minute", "observation.failed_per_min"),
     ("faro_tail_latency_seconds", "latency quantile of the last complete minute", "observation.tail_latency_s"),
     ("faro_predicted_tail_latency_seconds", "latency quantile of the plan", "plan.predicted_tail_latency_s"),
     ("faro_forecast_rps", "requests per second in the plan", "plan.forecast_rps"),

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from faro_lib import control
-from faro_lib.control import GuardrailConfig
+from faro_lib.control import GuardrailConfig, PolicyFailed
 from faro_lib.control.clock import Clock
+from faro_lib.experiments.trials import policy_failures_raised
 from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.loops import paced
+from faro_lib.policies.protocol import FAILED
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import STATS_ROUTE
@@ -119,10 +121,11 @@ def matched_simulation(one: Slice, policy: Policy, seed: int) -> Run:
     """Simulate the slice with the dispatch, measured times, requests and tick of the live run."""
     draws = one.draws(seed)
     draws = replace(draws, service_s=draws.service_s + one.overhead_s)
-    return simulate(
-        one.workload, one.paced(policy), one.capacity, draws=draws, serving_model=one.serving_model,
-        guardrails=one.guardrails, initial=one.initial,
-    )  # fmt: skip
+    with policy_failures_raised():
+        return simulate(
+            one.workload, one.paced(policy), one.capacity, draws=draws, serving_model=one.serving_model,
+            guardrails=one.guardrails, initial=one.initial,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +188,19 @@ def run_live(
     clock = Clock.starting_now(one.scale, in_s=2.0)
     cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, one.capacity)
     decisions, failures = Decisions(), list[tuple[str, str]]()
+
+    def on_failure(reason: str, message: str) -> None:
+        if reason == FAILED:
+            raise PolicyFailed(message)
+        failures.append((reason, message))
+
     generator = Generator(script, clock.origin_s, max_rps=max_rps)
     began = time.perf_counter()
     try:
         with BackgroundLoad((*endpoint.pids, generator.pid)) as others:
             control.run(
                 cluster, one.paced(policy), one.workload.jobs, guardrails=one.guardrails, journal=journal, clock=clock,
-                until_s=one.workload.minutes * MINUTE_S, on_step=decisions.append,
-                on_failure=lambda reason, message: failures.append((reason, message)),
+                until_s=one.workload.minutes * MINUTE_S, on_step=decisions.append, on_failure=on_failure,
             )  # fmt: skip
         sent = generator.result(timeout_s=90)
     finally:

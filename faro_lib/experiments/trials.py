@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,14 @@ class Trial:
         return {"policy": self.policy, "capacity_cores": self.run.capacity, "trial": self.number}
 
 
+@contextmanager
+def policy_failures_raised() -> Iterator[None]:
+    """Raise PolicyFailed, which the control loop only warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PolicyFailed)
+        yield
+
+
 def run_trials(
     workload: Workload,
     policies: Mapping[str, Policy],
@@ -100,8 +109,7 @@ def run_trials(
     """
     for number, of_trial in enumerate(draws):
         for name, policy in policies.items():
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", PolicyFailed)
+            with policy_failures_raised():
                 run = simulate(workload, policy, capacity, draws=of_trial, serving_model=serving_model, initial=initial)
             if report:
                 measures = summarize(run)

@@ -27,6 +27,8 @@ def check(config: Config, here: bool = True) -> int:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
     check_writable(folder)
+    if config.forecast.posterior and not Path(config.forecast.posterior).is_file():
+        raise FileNotFoundError(errno.ENOENT, "no such file", config.forecast.posterior)
     if config.workload == PUBLISHED:
         verify(PUBLISHED, config.raw)
     if config.workload in (SYNTHETIC, PUBLISHED):

@@ -57,6 +57,7 @@ class Observation:
     changing: np.ndarray  # bool, the replica count is being changed
     drop: np.ndarray  # drop rate in force
     arrivals_now: np.ndarray | None = None  # requests in the current minute until now; None if the cluster cannot tell
+    failed_per_min: np.ndarray | None = None  # requests that failed (5xx) in the last minute; None if not measured
     present: np.ndarray | None = None  # bool, the job exists; None = every job
 
     @property

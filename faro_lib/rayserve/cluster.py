@@ -93,6 +93,7 @@ class RayServeCluster:
             changing=(running < target) & recently,
             drop=np.array([_drop(stats.get(job.name, {})) for job in self.jobs]),
             arrivals_now=recent.arrivals_now(clock, minute, now_s),
+            failed_per_min=recent.failed_per_min(clock, minute),
             present=None if present.all() else present,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from faro_lib.workload.service import RESNET34, ServiceTime
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.responses import Response
 
 MAX_SERVICE_S = 60.0
 
@@ -27,9 +29,17 @@ class Emulated:
         self.service = scaled if scv is None else ServiceTime.from_moments(mean_s, scv)
         self._rng = np.random.default_rng(seed)
 
-    async def __call__(self, request: Request) -> str:
+    async def __call__(self, request: Request) -> str | Response:
         body = await request.body()
-        await asyncio.sleep(min(float(body) if body else self._draw_s(), MAX_SERVICE_S))
+        try:
+            service_s = float(body) if body else min(self._draw_s(), MAX_SERVICE_S)
+        except ValueError:
+            service_s = math.nan
+        if not 0 <= service_s <= MAX_SERVICE_S:
+            from starlette.responses import PlainTextResponse
+
+            return PlainTextResponse(f"the body must be a service time in seconds, 0 to {MAX_SERVICE_S:g}", 400)
+        await asyncio.sleep(service_s)
         return "ok"
 
     def _draw_s(self) -> float:

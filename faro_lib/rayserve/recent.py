@@ -24,7 +24,9 @@ class RecentSeconds:
         self._seconds: dict[str, dict[int, dict[str, Any]]] = {job: {} for job in jobs}
 
     def add(self, job: str, seconds: Mapping[str, dict[str, Any]]) -> None:
-        known = self._seconds[job]
+        known, newest = self._seconds[job], max(map(int, seconds), default=0)
+        # Seconds far after the newest one were reported before the wall clock was set back.
+        known = {second: row for second, row in known.items() if not seconds or second <= newest + MINUTE_S}
         for key, row in seconds.items():
             second = int(key)
             if second not in known or _requests(row) >= _requests(known[second]):
@@ -54,19 +56,30 @@ class RecentSeconds:
 
     def arrivals_now(self, clock: Clock, minute: int, now_s: float) -> np.ndarray:
         """Arrivals since the beginning of `minute`."""
-        totals = self.totals(clock.origin_s + minute * clock.minute_s, math.floor(clock.wall_s(now_s)))
+        totals = self.totals(round(clock.wall_s(minute * MINUTE_S)), math.floor(clock.wall_s(now_s)))
         return np.array([float(total["arrivals"]) for total, _ in totals])
 
+    def failed_per_min(self, clock: Clock, minute: int) -> np.ndarray:
+        """Requests that failed in the minute before `minute`; NaN if none of its seconds is known."""
+        return np.array(
+            [total["failed"] if known else np.nan for total, known in self._minute(clock, minute - 1)], float
+        )
+
     def mean_latency_s(self, clock: Clock, now_s: float) -> np.ndarray:
-        """Mean latency of the requests that ended in the last LATENCY_WINDOW_S; dropped requests, and no request, give 0."""
+        """Mean latency of the requests that ended in the last LATENCY_WINDOW_S; dropped requests, and no request, give 0.
+
+        NaN if all of them failed: the job is not idle.
+        """
         end = math.floor(clock.wall_s(now_s))
         totals = self.totals(end - math.ceil(LATENCY_WINDOW_S / clock.scale), end)
-        return np.array(
-            [
-                total["latency_s"] * clock.scale / max(total["done"] + total["dropped"], 1) if known else np.nan
-                for total, known in totals
-            ]
-        )
+
+        def mean_s(total: dict[str, Any], known: int) -> float:
+            measured = total["done"] + total["dropped"]
+            if not known or (total["failed"] and not measured):
+                return math.nan
+            return total["latency_s"] * clock.scale / max(measured, 1)
+
+        return np.array([mean_s(*one) for one in totals])
 
     def tail_latency_s(self, clock: Clock, minute: int, quantile: np.ndarray) -> np.ndarray:
         """Latency quantile of each job over the minute before `minute`; inf if drops reach into the quantile."""
@@ -78,7 +91,7 @@ class RecentSeconds:
         )
 
     def _minute(self, clock: Clock, minute: int) -> list[tuple[dict[str, Any], int]]:
-        first = clock.origin_s + minute * clock.minute_s
+        first = round(clock.wall_s(minute * MINUTE_S))
         return self.totals(first, first + clock.minute_s)
 
 

@@ -31,6 +31,10 @@ class Dropped(Exception):
     """The replica dropped the request."""
 
 
+class Failed(Exception):
+    """The model answered with status 5xx; the argument is its response."""
+
+
 class Station:
     """Admission, queue, service and measurements of one replica.
 
@@ -128,14 +132,19 @@ class Replica:
     async def __call__(self, request: Request) -> Response:
         from starlette.responses import PlainTextResponse, Response
 
-        async def call() -> Any:
-            return await (self._model(request) if self._is_async else asyncio.to_thread(self._model, request))
+        async def call() -> Response:
+            answer = await (self._model(request) if self._is_async else asyncio.to_thread(self._model, request))
+            response = answer if isinstance(answer, Response) else PlainTextResponse(str(answer))
+            if response.status_code >= 500:
+                raise Failed(response)
+            return response
 
         try:
-            answer = await self._station.serve(call)
+            return await self._station.serve(call)
+        except Failed as error:
+            return error.args[0]
         except Dropped:
             return PlainTextResponse("dropped", status_code=503, headers={"Retry-After": "1"})
-        return answer if isinstance(answer, Response) else PlainTextResponse(str(answer))
 
     async def _report_forever(self) -> None:
         """Report each second shortly after its end; unsuccessful reports are repeated."""

@@ -65,7 +65,7 @@ class Pods:
         """Start with this number of running replicas."""
         for _ in range(replicas):
             self.jobs[job].running += 1
-            self._on_birth(job, 0.0)
+            self._on_birth(job, -np.inf)  # before the first arrival, which may be at 0
 
     @property
     def free_cores(self) -> float:
