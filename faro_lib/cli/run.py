@@ -61,7 +61,7 @@ def run(
         raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}")
     table = read_jobs(jobs)
     guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline)
-    chosen = make(policy, context_of(table, history, forecaster))
+    chosen = make(policy, context_of(table, history, forecaster, jobs, capacity))
     chosen = chosen if tick is None else paced(chosen, tick)
     with ExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals())
@@ -117,16 +117,18 @@ def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
     return {"now_s": step.observation.now_s, "applied": applied, "plan": plan}
 
 
-def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> PolicyContext:
+def context_of(
+    table: tuple[Job, ...], history: str | None, forecaster: str, path: str, capacity: float | None = None
+) -> PolicyContext:
     """The policy's inputs: jobs, latency table, and a forecaster fitted to the file `history` (None: not fitted)."""
     from faro_lib import forecast
     from faro_lib.forecast.kalman import untrained
     from faro_lib.policies import PolicyContext
-    from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
+    from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS, ongoing_limits
     from faro_lib.simulate import ServingModel
     from faro_lib.simulate.measure import measure
     from faro_lib.workload import Traces
-    from faro_lib.workload.readers import read_csv
+    from faro_lib.workload.readers import read_csv, read_sections
 
     if history:
         traces = read_csv(history, table)
@@ -135,7 +137,8 @@ def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> 
     else:
         fitted = untrained(tuple(job.name for job in table))
     serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
-    latency_model = measure(table, minutes=20, serving_model=serving_model)
+    limits = ongoing_limits(table, read_sections(path, "serve"))
+    latency_model = measure(table, capacity=capacity, serving_model=serving_model, max_ongoing_requests=limits)
     return PolicyContext(table, forecaster=fitted, latency_model=latency_model)
 
 

@@ -14,7 +14,7 @@ from faro_lib.metrics.limit import best_replicas_by_minute, max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.queueing import LatencyTable, service_class
+from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import Draws, ServingModel
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload
@@ -40,7 +40,7 @@ def values_at_constant_rates(workload: Workload, latency_model: LatencyTable, ma
     value = np.zeros((len(workload.jobs), max_replicas + 1, workload.minutes))
     for of_job, job, rate in zip(value, workload.jobs, rates_rps):
         for replicas in range(1, max_replicas + 1):
-            of_job[replicas] = latency_model.read("relaxed", service_class(job), rate, replicas)
+            of_job[replicas] = latency_model.expected_utility(job, rate, replicas, "relaxed")
     return value
 
 
