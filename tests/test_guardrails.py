@@ -16,7 +16,6 @@ from faro_lib.policies import AIAD, FairShare
 from faro_lib.policies.protocol import (
     BOUNDS,
     CAPACITY,
-    DEADLINE_EXCEEDED,
     DRIFT_CORRECTED,
     FAILED,
     HOLD,
@@ -77,14 +76,13 @@ ABC = jobs_of("a", "b", "c")
 class Ticks:
     """Tick by hand, one observation after another."""
 
-    def __init__(self, policy, jobs=ABC, guardrails=GuardrailConfig(), timer=None):  # noqa: B008
+    def __init__(self, policy, jobs=ABC, guardrails=GuardrailConfig()):  # noqa: B008
         self.policy, self.jobs, self.guardrails = policy, jobs, guardrails
         self.memory = Memory.start(policy, jobs)
-        self.timer = {} if timer is None else {"timer": timer}
 
     def after(self, observation):
         self.memory, step = tick(
-            self.policy, self.guardrails, self.jobs, self.memory, observation, **self.timer
+            self.policy, self.guardrails, self.jobs, self.memory, observation
         )  # fmt: skip
         report(step, on_failure=None)
         return step.target.tolist(), step.plan.reason
@@ -181,17 +179,6 @@ def test_an_invalid_plan_counts_as_a_failure(wish, message):
     nonsense = Nonsense(wish.target, drop=wish.drop)
     with pytest.warns(PolicyFailed, match=message):
         assert Ticks(nonsense).after(observed([2, 2, 2])) == ([2, 2, 2], (FAILED,) * 3)
-
-
-def test_a_decision_after_the_deadline_is_discarded():
-    def timer(instants):
-        return iter(instants).__next__
-
-    for took_s, expected in ((0.9, [3, 1, 2]), (1.1, [2, 2, 2])):
-        ticks = Ticks(Wish((3, 1, 2)), guardrails=GuardrailConfig(deadline_s=1.0), timer=timer([5.0, 5.0 + took_s]))
-        target, reason = ticks.after(observed([2, 2, 2]))
-        assert target == expected
-        assert (reason == (DEADLINE_EXCEEDED,) * 3) == (took_s > 1.0)
 
 
 def test_targets_stay_within_the_bounds_of_the_jobs():

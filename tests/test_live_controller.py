@@ -40,7 +40,7 @@ def day(traces):
 @pytest.fixture(scope="module")
 def context(traces):
     return PolicyContext(
-        traces.jobs, forecast.fit("ar", traces), measure(traces.jobs, replicas=(1, 2, 4, 8), minutes=5)
+        traces.jobs, forecast.fit("ar", traces), measure(traces.jobs, replicas=(1, 2, 4, 8), requests=2000)
     )
 
 
@@ -335,17 +335,19 @@ def test_a_past_decision_is_explained_from_the_journal(day, context, tmp_path):
     policy = make("Faro-Sum", context)
     run(cluster_of(day, policy), policy, day.jobs, journal=tmp_path / "j", until_s=60.0 * MINUTES)
     header, ticks = journal.read(tmp_path / "j")
-    rows = explained(header, tick_at(ticks, 175.0))
+    rows = explained(header, tick_at(header, ticks, 175.0))
     assert [row["job"] for row in rows] == [job.name for job in day.jobs]
-    assert tick_at(ticks, 175.0).step.observation.now_s == 170.0
+    assert tick_at(header, ticks, 175.0).step.observation.now_s == 170.0
     assert all(math.isnan(row["failed_per_min"]) for row in rows), "a simulated request never fails"
-    planned = explained(header, tick_at(ticks, 170.0))
+    planned = explained(header, tick_at(header, ticks, 170.0))
     assert all(row["predicted_tail_latency_s"] > 0 and row["forecast_rps"] > 0 for row in planned)
     assert [(row["before"], row["after"]) for row in planned] == [
-        (int(step.observation.target[n]), int(step.target[n])) for step in [tick_at(ticks, 170.0).step] for n in (0, 1)
+        (int(step.observation.target[n]), int(step.target[n]))
+        for step in [tick_at(header, ticks, 170.0).step]
+        for n in (0, 1)
     ]
     with pytest.raises(ValueError, match="before the first decision"):
-        tick_at(ticks, 1.0)
+        tick_at(header, ticks, 1.0)
 
 
 def exported(day, context, jobs, until_s: float):

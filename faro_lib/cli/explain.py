@@ -13,7 +13,9 @@ from faro_lib.cli.shared import milliseconds, option, text_table
 
 def explain(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run`.")],
-    at: Annotated[float | None, option("Seconds since the run began.", default="the last decision")] = None,
+    at: Annotated[
+        float | None, option("Seconds since the run began.", default="the last decision that is not a hold")
+    ] = None,
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
     """Explain a past decision of `faro run`, job by job: observations, predictions, the plan and its reasons."""
@@ -21,7 +23,7 @@ def explain(
     from faro_lib.control.journal import read
 
     header, ticks = read(journal)
-    tick = tick_at(ticks, at, journal)
+    tick = tick_at(header, ticks, at, journal)
     rows = explained(header, tick)
     if as_json:
         for row in rows:

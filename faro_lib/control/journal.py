@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from faro_lib.workload import Job
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
 REPLAYED_TICKS = 200  # restores the memory: counters reach back 10 minutes, forecasts 15
 DTYPES = dict.fromkeys(("running", "starting", "target", "terminating"), int) | {"changing": bool, "present": bool}
-SCALARS = {"now_s", "capacity", "minute", "attempts"}
+SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,10 @@ class Journal:
     def __init__(self, path: str | Path, header: Header, replayed_ticks: int | None = None):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():  # a crash may have left the last line incomplete
-            os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
         self._file = self.path.open("ab", buffering=0)
+        _lock(self._file, self.path)
+        # A crash may have left the last line incomplete.
+        os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
         if replayed_ticks is None:
             self._write({"kind": BEGIN} | asdict(header))
         else:
@@ -86,6 +88,22 @@ class Journal:
         self._file.close()
 
 
+def check_unlocked(path: str | Path) -> None:
+    """Raise ValueError if another controller writes the journal `path`."""
+    if Path(path).exists():
+        with Path(path).open("rb") as file:
+            _lock(file, path)
+
+
+def _lock(file: IO, path: str | Path) -> None:
+    """Lock a journal until the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ValueError(f"{path}: another controller writes this journal; stop it, or name another journal") from None
+
+
 def read(path: str | Path) -> tuple[Header, list[Tick]]:
     """Header and ticks of a journal; ValueError if the file is not a journal.
 
@@ -94,18 +112,29 @@ def read(path: str | Path) -> tuple[Header, list[Tick]]:
     records = list(_records(Path(path)))
     if not records or records[0].get("kind") != BEGIN:
         raise ValueError(f"{path}: not a journal of `faro run`; its first line must be the header")
-    header, ticks, replayed_ticks = records[0], list[Tick](), None
-    for record in records[1:]:
+    header, ticks, replayed_ticks = _header(path, records[0]), list[Tick](), None
+    for number, record in enumerate(records[1:], 2):
         if record["kind"] == BEGIN and not ticks:
-            header = record
-        elif record["kind"] == RESUME:
-            replayed_ticks = record["replayed_ticks"]
-        elif record["kind"] == TICK:
-            observation, plan = _restored(Observation, record["observation"]), _restored(Plan, record["plan"])
-            step = Step(observation, plan, np.array(record["target"], np.int64), record["decision_s"])
-            ticks.append(Tick(step, record["error"], replayed_ticks))
-            replayed_ticks = None
-    return _header(path, header), ticks
+            header = _header(path, record)
+            continue
+        try:
+            if record["kind"] == RESUME:
+                replayed_ticks = int(record["replayed_ticks"])
+            elif record["kind"] == TICK:
+                ticks.append(_tick(record, len(header.jobs), replayed_ticks))
+                replayed_ticks = None
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            problem = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+            raise ValueError(f"{path}, line {number}: a damaged {record['kind']} ({problem})") from None
+    return header, ticks
+
+
+def _tick(record: Mapping[str, Any], jobs: int, replayed_ticks: int | None) -> Tick:
+    observation, plan = _restored(Observation, record["observation"]), _restored(Plan, record["plan"])
+    target = np.array(record["target"], np.int64)
+    if {len(target), len(observation.target), len(plan.target), len(plan.reason)} != {jobs}:
+        raise ValueError(f"targets of other than {jobs} jobs")
+    return Tick(Step(observation, plan, target, float(record["decision_s"])), record["error"], replayed_ticks)
 
 
 def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
@@ -113,7 +142,7 @@ def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
         values = {field.name: record[field.name] for field in fields(Header)}
         values["jobs"] = tuple(Job(**job) for job in record["jobs"])
         return Header(**values | {"guardrails": GuardrailConfig(**record["guardrails"])})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: written by another version of faro_lib ({error}); name another journal") from None
 
 
@@ -170,8 +199,8 @@ def next_memory(memory: Memory, apply: bool) -> Memory:
 
 
 def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> tuple[Memory, Step]:
-    # The constant timer disables the deadline: durations differ between machines.
-    memory, step = tick(policy, header.guardrails, header.jobs, memory, one.step.observation, timer=lambda: 0.0)
+    # Without a deadline: durations differ between machines.
+    memory, step = tick(policy, header.guardrails, header.jobs, memory, one.step.observation)
     return next_memory(memory, header.apply), step
 
 
@@ -221,7 +250,7 @@ def _restored(kind: type, record: Mapping[str, Any]) -> Any:
 
     def value_of(field: str, value: Any) -> Any:
         if value is None or field in SCALARS:
-            return value
+            return value if value is None else SCALARS[field](value)
         return tuple(value) if field == "reason" else np.array(value, DTYPES.get(field, float))
 
     return kind(**{field: value_of(field, value) for field, value in record.items()})

@@ -12,12 +12,12 @@ import numpy as np
 from faro_lib.control.clock import Clock
 from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig, without_data
 from faro_lib.control.journal import Header, Journal, next_memory, resumed
-from faro_lib.control.tick import Memory, PolicyFailed, Step, tick
+from faro_lib.control.tick import Deadline, Memory, PolicyFailed, Step, tick
 from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import TOLERANCE
 
-OBSERVE, APPLY, JOURNAL = "observe", "apply", "journal"  # reasons of failures, besides those of plans
+OBSERVE, APPLY, JOURNAL, CLOCK = "observe", "apply", "journal", "clock"  # reasons of failures, besides those of plans
 OnFailure = Callable[[str, str], None]
 
 
@@ -53,6 +53,7 @@ def run(
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
     memory, last = Memory.start(policy, jobs, start_s), None
+    deadline, jump_s = Deadline(guardrails.deadline_s), 0
     with ExitStack() as stack:
         writer = None
         if journal:
@@ -61,16 +62,23 @@ def run(
             past = resumed(journal, policy, header)
             if past:
                 memory, last, start_s = past.memory, past.observation, past.observation.now_s
+                ahead_s = start_s - clock.now_s if clock else 0.0
+                if ahead_s > policy.tick_s:
+                    problem = f"its last tick is {ahead_s:.0f} s ahead of this machine's clock"
+                    raise ValueError(f"{journal}: {problem}; set the clock, or name another journal")
             writer = stack.enter_context(Journal(journal, header, past.ticks if past else None))
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
             if stop.is_set():
                 return
+            if clock and on_failure and clock.jump_s != jump_s:
+                moved_s, jump_s = clock.jump_s - jump_s, clock.jump_s
+                on_failure(CLOCK, f"the wall clock jumped by {moved_s:+d} s; ticks continue at their intervals")
             observation = observed(cluster, now_s, last, on_failure)
             if observation is None:
                 continue
             last = observation
-            memory, step = tick(policy, guardrails, jobs, memory, observation)
+            memory, step = tick(policy, guardrails, jobs, memory, observation, deadline)
             memory = next_memory(memory, apply)
             report(step, on_failure)
             error_line = None

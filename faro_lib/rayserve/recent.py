@@ -24,7 +24,9 @@ class RecentSeconds:
         self._seconds: dict[str, dict[int, dict[str, Any]]] = {job: {} for job in jobs}
 
     def add(self, job: str, seconds: Mapping[str, dict[str, Any]]) -> None:
-        known = self._seconds[job]
+        known, newest = self._seconds[job], max(map(int, seconds), default=0)
+        # Seconds far after the newest one were reported before the wall clock was set back.
+        known = {second: row for second, row in known.items() if not seconds or second <= newest + MINUTE_S}
         for key, row in seconds.items():
             second = int(key)
             if second not in known or _requests(row) >= _requests(known[second]):
@@ -54,7 +56,7 @@ class RecentSeconds:
 
     def arrivals_now(self, clock: Clock, minute: int, now_s: float) -> np.ndarray:
         """Arrivals since the beginning of `minute`."""
-        totals = self.totals(clock.origin_s + minute * clock.minute_s, math.floor(clock.wall_s(now_s)))
+        totals = self.totals(round(clock.wall_s(minute * MINUTE_S)), math.floor(clock.wall_s(now_s)))
         return np.array([float(total["arrivals"]) for total, _ in totals])
 
     def failed_per_min(self, clock: Clock, minute: int) -> np.ndarray:
@@ -89,7 +91,7 @@ class RecentSeconds:
         )
 
     def _minute(self, clock: Clock, minute: int) -> list[tuple[dict[str, Any], int]]:
-        first = clock.origin_s + minute * clock.minute_s
+        first = round(clock.wall_s(minute * MINUTE_S))
         return self.totals(first, first + clock.minute_s)
 
 

@@ -63,6 +63,8 @@ class StatsAggregator:
         now = time.time()
         seconds, replicas = self._seconds.setdefault(job, {}), self._replicas.setdefault(job, {})
         _, _, last = replicas.get(replica, (0.0, 0, 0))
+        if rows and last > max(rows) + FRESH_S:  # the wall clock was set back
+            last, seconds = 0, {second: row for second, row in seconds.items() if second <= max(rows)}
         for second in sorted(rows):
             if second > last:
                 add_row(seconds.setdefault(second, empty_row()), rows[second])
