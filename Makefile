@@ -58,7 +58,7 @@ kubeconfig:
 # On a SLURM cluster that the tests start here. Needs root and Debian's packages of SLURM, and takes five minutes.
 test-scale-out: $(READY)
 	@command -v slurmctld >/dev/null || { echo "make: SLURM is not installed: apt-get install slurmctld slurmd slurm-client munge" >&2; exit 1; }
-	pytest tests/test_scale_out.py
+	FARO_SCALE_OUT=1 pytest tests/test_scale_out.py
 
 # The readers of users' files on random input; `make test-all` runs a minute of it.
 fuzz: $(READY)

@@ -1,5 +1,6 @@
 """The pipeline on a SLURM cluster that these tests start on this machine: `make test-scale-out`."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,10 @@ import pytest
 from checkouts import make_checkout, write_notebook
 from slurm_world import missing, slurm
 
-pytestmark = pytest.mark.scale_out
+pytestmark = [
+    pytest.mark.scale_out,
+    pytest.mark.skipif("FARO_SCALE_OUT" not in os.environ, reason="starts SLURM: run `make test-scale-out`"),
+]
 
 SMOKE = ["--configfile", "config/smoke.yaml"]
 SMALL = ["--config", "capacities=[11]", "synthetic={days: 1}", "trials=1"]
