@@ -62,7 +62,7 @@ def remaining(
 
     Returns
     -------
-    part, lost_utility, slo_violation_rate (NaN for CONSTANT, which is not simulated).
+    part, lost_utility, slo_violation_rate (NaN for CONSTANT and LIMIT, which are not one simulated run).
     """
     if context.latency_model is None:
         raise ValueError("context.latency_model=None: the value at constant rates needs a measured latency table")
@@ -90,5 +90,5 @@ def remaining(
     of_best = value[np.arange(jobs)[:, None], best, np.arange(minutes)]
     reached[:, :-1] = np.where(workload.requests_per_min > 0, of_best, np.nan)
     rows.append((CONSTANT, lost_utility(reached), np.nan))
-    rows.append((LIMIT, *limits_of(workload, draws, (capacity,), serving_model)[columns].iloc[0]))
+    rows.append((LIMIT, limits_of(workload, draws, (capacity,), serving_model)["lost_utility"].item(), np.nan))
     return pd.DataFrame(rows, columns=["part", *columns])

@@ -128,6 +128,7 @@ def summaries(
     *,
     serving_model: ServingModel = PAPER,
     scv_factor: float = 1.0,
+    published: bool = False,
     report: Report | None = print,
 ) -> pd.DataFrame:
     """Run every policy on the same trials and return the summary: one row per policy and trial.
@@ -135,7 +136,8 @@ def summaries(
     Parameters
     ----------
     scv_factor : factor on the variability of service times, as in `simulate.draw`.
+    published : whether to add measures in the published convention.
     """
     draws = trial_draws(workload, trials, serving_model, scv_factor)
     runs = run_trials(workload, policies, capacity, draws, serving_model=serving_model, report=report)
-    return pd.DataFrame([trial.key | summarize(trial.run) for trial in runs])
+    return pd.DataFrame([trial.key | summarize(trial.run, published) for trial in runs])
