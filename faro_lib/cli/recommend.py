@@ -28,7 +28,7 @@ def recommend(
     curve: Annotated[bool, option("Replay the last day at several capacities.", "--curve")] = False,
     max_violation_rate: Annotated[float, option("Accepted share of requests that miss their SLO.")] = 0.01,
     objective: Annotated[str, option("Objective that the allocation maximises.")] = "Sum",
-    forecaster: Annotated[str | None, option("Forecaster.", default="ar; persistence for a single day")] = None,
+    forecaster: Annotated[str | None, option("Forecaster.", default="auto")] = None,
     dispatch: Annotated[str, option("least-outstanding, or round-robin (as in the paper).")] = "least-outstanding",
     at: Annotated[int | None, option("Decide after this minute of the last day.", default="at its end")] = None,
     plugin: shared.Plugins = None,
