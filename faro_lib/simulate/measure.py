@@ -28,11 +28,7 @@ def measure(
     """Measure the latency table of each class of jobs (`service_class`) at every utilisation and replica count.
 
     Utilities are averaged over minutes, as in the evaluation; the utility of the mean latency would be larger near
-    saturation.
-
-    Parameters
-    ----------
-    minutes : length of each run, after a first minute that is not measured because its queues begin empty.
+    saturation. Each run lasts `minutes`, after a first minute that is not measured because its queues begin empty.
     """
     classes = {service_class(job): job for job in reversed(jobs)}
     shape = (len(classes), 1 + len(UTILISATIONS), len(replicas))
