@@ -32,10 +32,7 @@ class Exporter:
     /healthz answers 503 once the loop is stalled, so that a supervisor can restart it. It answers 200 before the first
     tick, because the loop may still wait for its lease.
 
-    Parameters
-    ----------
-    port : 0 picks a free port; `self.port` is the port in use.
-    progress_deadline_s : seconds without a tick or a failure after which the loop is stalled.
+    The loop is stalled after `progress_deadline_s` without a tick or a failure. Port 0 picks a free port (`self.port`).
     """
 
     def __init__(
