@@ -6,7 +6,7 @@ import pytest
 from k8s_world import World, apply, cordon, half_a_worker, paused, until, workers
 
 from faro_lib.kube.capacity import Shape
-from faro_lib.kube.capacity_watch import ClusterCapacity
+from faro_lib.kube.capacity_watch import NodeCapacity
 
 pytestmark = pytest.mark.k8s
 WITHIN_S = 10.0  # what the issue grants a drained node
@@ -18,7 +18,7 @@ class Watched:
 
     def __init__(self, world: World):
         self.each = half_a_worker(world.api)
-        self.source = ClusterCapacity(world.api, world.namespace, ({"app": "job"},), Shape(quantum=self.each)).start()
+        self.source = NodeCapacity(world.api, world.namespace, ({"app": "job"},), Shape(quantum=self.each)).start()
 
     def __call__(self) -> int:
         return round(self.source.current().cores / self.each)

@@ -12,6 +12,7 @@ from faro_lib.cli.shared import say
 
 if TYPE_CHECKING:
     from faro_lib.control.clock import Clock
+    from faro_lib.control.startup import Ensure
     from faro_lib.kube.leader_gate import InterruptibleCluster
     from faro_lib.kube.operate import NamespacedName
     from faro_lib.policies import Policy
@@ -53,16 +54,21 @@ class Backend:
 
     @contextmanager
     def cluster(
-        self, home: NamespacedName | None, table: tuple[Job, ...], clock: Clock, policy: Policy
+        self, home: NamespacedName | None, table: tuple[Job, ...], clock: Clock, policy: Policy, ensure: Ensure
     ) -> Iterator[InterruptibleCluster]:
-        """The cluster that serves the jobs, for as long as it is needed."""
+        """The cluster that serves the jobs, for as long as it is needed.
+
+        ensure : how the checks that it serves are made.
+        """
         if home is not None and self.name == "deployments":
-            yield self._deployments(home, table, clock)
+            yield self._deployments(home, table, clock, ensure)
         else:
-            with self._ray(table, clock, policy) as cluster:
+            with self._ray(home, table, clock, policy, ensure) as cluster:
                 yield cluster
 
-    def _deployments(self, home: NamespacedName, table: tuple[Job, ...], clock: Clock) -> InterruptibleCluster:
+    def _deployments(
+        self, home: NamespacedName, table: tuple[Job, ...], clock: Clock, ensure: Ensure
+    ) -> InterruptibleCluster:
         """The Deployments that the sections `deployment` of the table name."""
         from faro_lib.kube.deployment_metrics import DeploymentMetrics
         from faro_lib.kube.operate import connect_deployments
@@ -71,10 +77,13 @@ class Backend:
         if self.prometheus is None:
             raise ValueError("backend=deployments needs --prometheus, the address of the server for the jobs' queries")
         metrics = DeploymentMetrics(self.prometheus, self.prometheus_token)
-        return connect_deployments(home, table, read_sections(self.jobs, "deployment"), metrics, clock, self.capacity)
+        sections = read_sections(self.jobs, "deployment")
+        return connect_deployments(home, table, sections, metrics, clock, self.capacity, ensure)
 
     @contextmanager
-    def _ray(self, table: tuple[Job, ...], clock: Clock, policy: Policy) -> Iterator[InterruptibleCluster]:
+    def _ray(
+        self, home: NamespacedName | None, table: tuple[Job, ...], clock: Clock, policy: Policy, ensure: Ensure
+    ) -> Iterator[InterruptibleCluster]:
         """Ray Serve: started here (local), or at --address."""
         from faro_lib.memory import must_fit, ray_gb
         from faro_lib.rayserve.backend import serving
@@ -91,6 +100,10 @@ class Backend:
         addresses = {"address": self.address, "serve_address": self.serve_address}
         with serving(self.name, table, how, initial, self.capacity or 0, report=say, **addresses) as endpoint:
             cluster = RayServeCluster(table, how, endpoint.ray, endpoint.http, clock, self.capacity)
-            cluster.connect()
+            if home and self.name == "rayserve" and self.capacity is None:
+                from faro_lib.kube.preflight import check_rayservice
+
+                ensure(lambda: check_rayservice(home.connect(), home.namespace, home.name))
+            ensure(cluster.connect)
             say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
             yield cluster

@@ -46,10 +46,12 @@ def run(
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
     prometheus: Prometheus = None,
     prometheus_token: PrometheusToken = None,
+    wait: Annotated[bool, option("Wait, unready, for jobs that are not served yet; else exit.", "--wait")] = False,
 ) -> None:
     """Run the autoscaling loop until SIGTERM or Ctrl-C. A dry run unless --apply; replicas stay as they are on exit."""
     from faro_lib import control
     from faro_lib.control import GuardrailConfig
+    from faro_lib.control.startup import once, until_passed
     from faro_lib.files import check_writable
     from faro_lib.policies import make
     from faro_lib.policies.loops import paced
@@ -74,13 +76,21 @@ def run(
         if journal is not None:
             check_writable(journal)
         clock, home, publish = clock_of(journal, stop), where.home(), None
-        serving = stack.enter_context(where.cluster(home, table, clock, chosen))
+
+        def waiting(reason: str | None) -> None:
+            if exporter:
+                exporter.waits_for = reason
+            if reason:
+                say(f"waiting: {reason}")
+
+        ensure = until_passed(stop, waiting) if wait else once
+        serving = stack.enter_context(where.cluster(home, table, clock, chosen, ensure))
         cluster: Cluster = serving
         if home:
             from faro_lib.kube.operate import gated_cluster
 
             fixed = capacity is not None
-            gated = gated_cluster(home, serving, table, policy, stop, act=apply, fixed=fixed, report=say)
+            gated = gated_cluster(home, serving, table, policy, stop, act=apply, fixed=fixed, report=say, ensure=ensure)
             cluster, publish = stack.enter_context(gated)
 
         def on_step(step: Step) -> None:

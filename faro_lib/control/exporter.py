@@ -29,6 +29,7 @@ GAUGES = (
 class Exporter:
     """Serves the last tick and counts of failures at http://address:port/metrics.
 
+    `waits_for` is the reason why the loop has not started yet; meanwhile /readyz answers 503 with it, otherwise as /healthz.
     /healthz answers 200 while the loop makes progress and 503 afterwards, so that a supervisor can restart a loop whose
     solver never returns. It answers 200 before the first tick, as the loop may still wait for its lease.
 
@@ -44,6 +45,7 @@ class Exporter:
         import prometheus_client as prometheus
 
         self._jobs, self._progress_deadline_s = jobs, progress_deadline_s
+        self.waits_for: str | None = None
         self._progress_s: float | None = None  # time.monotonic() of the last tick or failure
         registry = prometheus.CollectorRegistry()
 
@@ -74,12 +76,15 @@ class Exporter:
 
     def _with_health(self, metrics: Any) -> Callable:
         def answer(environ: dict, start_response: Callable) -> list[bytes]:
-            if environ["PATH_INFO"] != "/healthz":
+            if environ["PATH_INFO"] not in ("/healthz", "/readyz"):
                 return metrics(environ, start_response)
             silent_s = 0.0 if self._progress_s is None else time.monotonic() - self._progress_s
-            status = "200 OK" if silent_s <= self._progress_deadline_s else "503 Service Unavailable"
-            start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-            return [f"{silent_s:.0f} s since the last tick\n".encode()]
+            waits_for = self.waits_for if environ["PATH_INFO"] == "/readyz" else None
+            well = silent_s <= self._progress_deadline_s and not waits_for
+            start_response(
+                "200 OK" if well else "503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8")]
+            )
+            return [f"{waits_for or f'{silent_s:.0f} s since the last tick'}\n".encode()]
 
         return answer
 

@@ -23,6 +23,7 @@ from faro_lib.workload.jobs import MINUTE_S, arrays_of
 LAG_S = 0.6  # wall seconds until the replicas have reported what happened before an instant
 LATE_S = 15  # seconds that may still be reported again
 PROGRESS_DEADLINE_S = 90.0  # wall seconds; a change that takes longer counts as stalled, and the job may change again
+REDEPLOY_S = 15.0  # wall seconds; Ray does not list an application for 4 to 6 s while it deploys the application again
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED")
 NODES = "/api/v0/nodes?detail=1&limit=1000"
 ABSENT, UNKNOWN = -1, -2  # instead of a target
@@ -55,6 +56,8 @@ class RayServeCluster:
         self._now_s = 0.0
         self._target = np.full(len(jobs), UNKNOWN)  # as last read from Ray or written to it
         self._scaled_at = np.full(len(jobs), -np.inf)
+        self._deployments: list[dict[str, Any] | None] = [None] * len(jobs)  # as last listed
+        self._missing_since = np.full(len(jobs), np.inf)
 
     def connect(self) -> None:
         """Call both servers once, so that a wrong address or token is reported before anything starts.
@@ -77,12 +80,13 @@ class RayServeCluster:
         applications = self._ray.get(APPLICATIONS)["applications"]
         self._capacity = self._read_capacity()
         stats = self._read_stats()
-        deployments = [_deployment(applications, spec) for spec in self.specs]
+        listed = np.array([_deployment(applications, spec) is not None for spec in self.specs])
+        deployments = [self._last_deployment(job, applications) for job in range(len(self.jobs))]
         present = np.array([deployment is not None for deployment in deployments])
         target = np.array([int((one or {}).get("target_num_replicas") or 0) for one in deployments])
         states = [Counter(replica["state"] for replica in (one or {}).get("replicas", [])) for one in deployments]
         running = np.array([count["RUNNING"] for count in states])
-        self._target = np.where(present, target, ABSENT)
+        self._target = np.where(listed, target, ABSENT)
         recently = time.monotonic() - self._scaled_at < PROGRESS_DEADLINE_S
         now_s, clock, recent = self._now_s, self.clock, self._recent
         minute = int(now_s // MINUTE_S)
@@ -140,6 +144,16 @@ class RayServeCluster:
         post(self._http, STATS_ROUTE, {job.name: round(1 - float(rate), 6) for job, rate in zip(self.jobs, drop)})
         if errors:
             raise OSError(str(errors[0]))
+
+    def _last_deployment(self, job: int, applications: dict[str, Any]) -> dict[str, Any] | None:
+        """The job's deployment as listed now, or up to REDEPLOY_S ago; None if it was deleted or never listed."""
+        spec, now = self.specs[job], time.monotonic()
+        deployment = _deployment(applications, spec)
+        if deployment is not None or applications.get(spec.application, {}).get("status") == "DELETING":
+            self._deployments[job], self._missing_since[job] = deployment, np.inf
+            return deployment
+        self._missing_since[job] = min(self._missing_since[job], now)
+        return self._deployments[job] if now - self._missing_since[job] < REDEPLOY_S else None
 
     def _read_stats(self) -> dict[str, Any]:
         """The jobs' statistics; empty if the endpoint does not answer, so that their data is missing."""
