@@ -6,7 +6,7 @@ import base64
 from importlib.metadata import version
 from pathlib import Path
 
-from k8s_ray import IMAGE, OPERATOR, READY_S
+from k8s_ray import HEAD, IMAGE, OPERATOR, READY_S
 from k8s_world import World, apply, path_of, until
 
 from faro_lib.kube.capacity import is_ready
@@ -72,7 +72,7 @@ class FaroWorld(World):
         for pod in self.api.get(OPERATOR)["items"]:  # it waits for up to five minutes after an outage
             self.api.send("DELETE", f"{OPERATOR}/{pod['metadata']['name']}")
 
-    def describe(self, files: tuple[str, ...] = FILES, head: Head = Head(0.3, 2.0)) -> None:
+    def describe(self, files: tuple[str, ...] = FILES, head: Head = HEAD) -> None:
         """Apply these files of the manifests."""
         spec = ManifestSpec(
             JOBS,

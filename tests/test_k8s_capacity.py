@@ -18,7 +18,9 @@ class Watched:
 
     def __init__(self, world: World):
         self.each = half_a_worker(world.api)
-        self.source = NodeCapacity(world.api, world.namespace, ({"app": "job"},), Shape(quantum=self.each)).start()
+        self.source = NodeCapacity(
+            world.api, world.namespace, ({"app": "job"},), (self.each,), Shape(quantum=self.each)
+        ).start()
 
     def __call__(self) -> int:
         return round(self.source.current().cores / self.each)

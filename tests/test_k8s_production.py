@@ -134,7 +134,8 @@ def test_a_node_is_drained_under_the_disruption_budgets_and_its_worker_comes_bac
                 try:
                     serving.api.send("POST", path, body)
                 except ApiError as error:
-                    assert error.status in (404, 429), error
+                    if error.status not in (404, 429):
+                        raise
                     refused += error.status == 429
             return not pods
 

@@ -21,7 +21,10 @@ from faro_lib.workload import Job
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"
 REPLAYED_TICKS = 200  # enough to restore the memory: counters reach back 10 minutes, forecasts 15
-DTYPES = dict.fromkeys(("running", "starting", "target", "terminating"), int) | {"changing": bool, "present": bool}
+DTYPES = dict.fromkeys(("running", "starting", "target", "terminating", "placed"), int) | {
+    "changing": bool,
+    "present": bool,
+}
 SCALARS = {"now_s", "capacity", "minute", "attempts"}
 
 

@@ -19,6 +19,7 @@ from faro_lib.control.guardrails import (
     mask_absent,
     restore_targets,
 )
+from faro_lib.control.placement import cut_to_nodes
 from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
 from faro_lib.workload import Job, arrays_of
 
@@ -81,6 +82,7 @@ def tick(
     pending = memory.pending if observation.present is None else memory.pending.only(observation.present)
     target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
     target, plan, pending = enforce_capacity(jobs, observation, plan, target, pending)
+    target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target)
     guard = Guard(guard.known_s, target, plan.drop, observation.present)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)
 

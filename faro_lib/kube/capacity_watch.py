@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from faro_lib.kube.capacity import Capacity, Shape, capacity, cores_of_workers
+from faro_lib.kube.capacity import Capacity, Shape, capacity, cores_of_workers, placement
 from faro_lib.kube.client import Api
 from faro_lib.kube.informer import Informer
 from faro_lib.kube.rayservice import CLUSTER, serving_cluster
@@ -64,27 +65,34 @@ class NodeCapacity(CapacityWatch):
     """Capacity for pods of Deployments: what nodes and quotas leave for them.
 
     namespace : of the jobs.
-    ours : label selectors of the jobs' pods; a pod is a replica if all labels of one selector match.
+    selectors : labels of the pods of each job.
+    cores : of a replica of each job.
     shape : what replicas require of a node.
     """
 
-    def __init__(self, api: Api, namespace: str, ours: tuple[Mapping[str, str], ...], shape: Shape):
+    def __init__(
+        self, api: Api, namespace: str, selectors: Sequence[Mapping[str, str]], cores: Sequence[float], shape: Shape
+    ):
         super().__init__(
             Informer(api, "/api/v1/nodes", small_node),
             Informer(api, "/api/v1/pods", small_pod),
             Informer(api, f"/api/v1/namespaces/{namespace}/resourcequotas"),
         )
-        self._namespace, self._ours, self._shape = namespace, ours, shape
+        self._namespace, self._selectors, self._cores, self._shape = namespace, selectors, cores, shape
 
-    def is_ours(self, pod: dict) -> bool:
+    def job_of(self, pod: dict) -> int | None:
+        """Index of the job that a pod is a replica of; None if it is not a replica."""
         labels = pod["metadata"].get("labels", {})
-        return pod["metadata"].get("namespace") == self._namespace and any(
-            selector.items() <= labels.items() for selector in self._ours
-        )
+        if pod["metadata"].get("namespace") != self._namespace:
+            return None
+        matches = (job for job, selector in enumerate(self._selectors) if selector.items() <= labels.items())
+        return next(matches, None)
 
     def current(self) -> Capacity:
         nodes, pods, quotas = (informer.items() for informer in self._informers)
-        return capacity(nodes, pods, quotas, self._namespace, self.is_ours, self._shape)
+        now = capacity(nodes, pods, quotas, self._namespace, lambda pod: self.job_of(pod) is not None, self._shape)
+        free_cores, placed = placement(pods, self.job_of, self._cores, now.by_node)
+        return replace(now, free_cores=free_cores, placed=placed)
 
 
 class RayCapacity(CapacityWatch):

@@ -63,7 +63,7 @@ class LeaderGatedCluster:
             unusable = "".join(f"; {node}: {reason}" for node, reason in current.unusable.items())
             LOG.info("capacity is %g cores, bound by %s%s", current.cores, current.bound, unusable)
         self.last = current
-        return replace(observation, capacity=current.cores)
+        return replace(observation, capacity=current.cores, free_cores=current.free_cores, placed=current.placed)
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
         """Apply as the leader. Without a known leader nothing changes: no other controller can reach the server either.

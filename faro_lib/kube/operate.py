@@ -154,4 +154,5 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
         one["spec"]["selector"].get("matchLabels") or one["spec"]["template"]["metadata"]["labels"]
         for one in deployments
     )
-    return NodeCapacity(api, namespaces.pop(), selectors, shape_of(list(jobs), deployments))
+    cores = [job.cores for job in jobs]
+    return NodeCapacity(api, namespaces.pop(), selectors, cores, shape_of(list(jobs), deployments))

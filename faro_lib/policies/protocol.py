@@ -29,12 +29,14 @@ DEADLINE_EXCEEDED = "deadline-exceeded"  # the decision took too long
 BOUNDS = "bounds"  # the plan was outside the job's own minimum and maximum
 RATE_LIMIT = "scaling-rate-limit"  # the plan moved more replicas than one decision may
 CAPACITY = "capacity"  # the replicas no longer fitted the capacity
+FRAGMENTED = "fragmented"  # no node has room for the replica, although the sum of the free cores would do
 DRIFT_CORRECTED = "drift-corrected"  # something else had changed the target
 JOB_ADDED = "job-added"  # the job is new
 JOB_REMOVED = "job-removed"  # the job no longer exists
 REASONS = (
     START, HOLD, SHARE, PLANNED, REACTIVE_UP, REACTIVE_DOWN,
-    MISSING, FAILED, DEADLINE_EXCEEDED, BOUNDS, RATE_LIMIT, CAPACITY, DRIFT_CORRECTED, JOB_ADDED, JOB_REMOVED,
+    MISSING, FAILED, DEADLINE_EXCEEDED, BOUNDS, RATE_LIMIT, CAPACITY, FRAGMENTED, DRIFT_CORRECTED, JOB_ADDED,
+    JOB_REMOVED,
 )  # fmt: skip
 
 
@@ -61,6 +63,8 @@ class Observation:
     arrivals_now : requests so far in the current minute; None if the cluster does not measure it.
     present : bool, whether the job exists now; None = every job. An absent job holds no replicas and a plan's target
         for it is ignored, so policies need not look at this.
+    free_cores, placed : (nodes,) cores that are left on each node, and (jobs, nodes) replicas on each node; None if the
+        capacity is one pool of cores.
     """
 
     now_s: float
@@ -78,6 +82,8 @@ class Observation:
     drop: np.ndarray
     arrivals_now: np.ndarray | None = None
     present: np.ndarray | None = None
+    free_cores: np.ndarray | None = None
+    placed: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
