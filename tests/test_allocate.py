@@ -1,4 +1,4 @@
-"""Exact against brute force and against an independent solver; then what must hold of any solver."""
+"""The exact solver against brute force and an integer program, and properties of every solver."""
 
 import itertools
 from dataclasses import replace
@@ -70,7 +70,7 @@ def instances(draw):
     return table, float(draw(st.integers(1, 10))), current, gamma
 
 
-def keeps_quotas(jobs, replicas):
+def within_quotas(jobs, replicas):
     """Whether the jobs of no tenant use more cores than its quota."""
     tenths = [round(10 * job.cores) * int(x) for job, x in zip(jobs, replicas)]
     return all(
@@ -81,7 +81,7 @@ def keeps_quotas(jobs, replicas):
 
 
 def rank(table, replicas, objective, current, gamma):
-    """What is compared: the objective (leximin: sorted utilities), then less change, then fewer replicas."""
+    """Sort key of an allocation: objective (leximin: sorted utilities), then change, then replicas used."""
     chosen = OBJECTIVES[objective]
     utility = chosen.utilities(table)[np.arange(len(replicas)), replicas]
     weight = np.array([job.weight for job in table.jobs])
@@ -95,7 +95,7 @@ def brute_force(table, budget, objective, current, gamma):
     best = None
     for choice in itertools.product(*(np.flatnonzero(np.isfinite(row)) for row in table.value)):
         replicas = np.array(choice)
-        if (replicas * tenths).sum() > round(10 * budget) or not keeps_quotas(table.jobs, replicas):
+        if (replicas * tenths).sum() > round(10 * budget) or not within_quotas(table.jobs, replicas):
             continue
         found = rank(table, replicas, objective, current, gamma)
         best = found if best is None else max(best, found)
@@ -119,7 +119,7 @@ def test_exact_equals_brute_force(objective, instance):
 
 
 def real_table(n, seed, *, utility="relaxed", load=3.2, drops=DROPS, decorate=False, quotas=(None, None)):
-    """A table as decisions see it: forecasts, half-M/M/c, drops; with `decorate` also weights and cores."""
+    """A table of sampled rates by half-M/M/c; with `decorate`, weights and cores differ."""
     rng = np.random.default_rng(seed)
     jobs = [
         Job(
@@ -141,7 +141,7 @@ def same_as_milp(table, budget, objective):
     if OBJECTIVES[objective].leximin:
         ranks = [np.array(rank(table, a.replicas, objective, table.running, None)[0]) for a in (exact, oracle)]
         np.testing.assert_allclose(*ranks, atol=2e-6)
-    # HiGHS keeps its constraints to 1e-6, exact to the last bit.
+    # HiGHS satisfies constraints to within 1e-6.
     assert exact.value == pytest.approx(oracle.value, abs=2e-6)
 
 
@@ -171,7 +171,7 @@ QUICK = ("convex", "greedy", "slsqp")
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(instances(), st.sampled_from(KNOWN), st.sampled_from(QUICK))
-def test_no_solver_beats_exact_and_every_solver_keeps_the_budget(instance, objective, solver):
+def test_no_solver_beats_exact_and_every_solver_stays_within_the_budget(instance, objective, solver):
     table, budget, current, gamma = instance
     try:
         exact = solve(table, budget, objective, current=current, gamma=gamma)
@@ -181,13 +181,13 @@ def test_no_solver_beats_exact_and_every_solver_keeps_the_budget(instance, objec
     assert other.value <= exact.value + 1e-9
     spent = [job.cores * x for job, x in zip(table.jobs, other.replicas)]
     assert sum(spent) <= budget + 1e-9
-    assert keeps_quotas(table.jobs, other.replicas)
+    assert within_quotas(table.jobs, other.replicas)
     if np.isfinite(other.bound):
         assert exact.value <= other.bound + 1e-6
 
 
 @pytest.mark.parametrize("objective", ["Sum", "Fair", "FairSum", "PenaltySum"])
-def test_the_papers_solvers_stay_within_the_budget_and_below_the_optimum(objective):
+def test_continuous_solvers_stay_within_the_budget_and_below_the_optimum(objective):
     table = real_table(5, 7)
     best = solve(table, 14, objective).value
     for solver in ("cobyla", "slsqp", "differential-evolution"):
@@ -199,7 +199,7 @@ def test_the_papers_solvers_stay_within_the_budget_and_below_the_optimum(objecti
 
 @relaxed_settings
 @given(instances(), st.sampled_from(KNOWN), st.randoms(use_true_random=False))
-def test_the_order_of_the_jobs_never_changes_the_result(instance, objective, random):
+def test_the_order_of_the_jobs_does_not_change_the_allocation(instance, objective, random):
     table, budget, current, gamma = instance
     order = list(range(len(table.jobs)))
     random.shuffle(order)
@@ -216,7 +216,7 @@ def test_the_order_of_the_jobs_never_changes_the_result(instance, objective, ran
     assert first.value == second.value
 
 
-def test_what_is_good_enough_stays_as_it_is():
+def test_replicas_stay_as_they_are_if_no_change_improves_the_objective():
     table = UtilityTable.from_values([Job("a"), Job("b")], np.ones((2, 6)), running=[4, 2])
     for objective in ("Sum", "Fair", "FairSum", "ProportionalFair"):
         assert solve(table, 8, objective).replicas.tolist() == [4, 2]
@@ -228,7 +228,7 @@ def test_fair_raises_the_worst_off_then_the_next():
     assert solve(table, 6, "Fair").replicas.tolist() == [3, 1, 2]
 
 
-def test_weights_decide_when_the_budget_is_full():
+def test_the_job_with_the_larger_weight_gets_the_last_replica():
     value = [[0, 0.1, 0.9], [0, 0.1, 0.9]]
     for heavy in (0, 1):
         jobs = [Job("a", weight=2.0 if heavy == 0 else 1.0), Job("b", weight=2.0 if heavy == 1 else 1.0)]
@@ -251,7 +251,7 @@ def test_a_table_of_1000_jobs_is_solved_exactly_and_below_its_bound():
         assert exact.value >= solve(table, 3200, objective, "greedy" if objective == "Sum" else "exact").value
 
 
-def test_marginal_values_are_what_the_objective_says():
+def test_marginal_values_are_differences_of_the_objective():
     table = real_table(6, 10)
     plan = solve(table, 18, "FairSum")
     marginal = marginal_values(table, plan)
@@ -267,7 +267,7 @@ def test_marginal_values_are_what_the_objective_says():
                 assert found == pytest.approx(score(table.value[rows, moved], np.ones(6)) - plan.value)
 
 
-def test_shrink_takes_back_only_what_is_not_missed():
+def test_shrink_frees_replicas_whose_loss_is_within_the_tolerance():
     table = real_table(10, 11, load=1.0)
     plan = solve(table, 40, "Sum", current=np.full(10, 4))
     less = shrink(table, plan, 40)
@@ -283,8 +283,8 @@ def test_shrink_terminates_though_many_small_losses_add_up_to_a_large_gain():
     assert 2 <= shrink(table, plan, 60).replicas.sum() <= 60
 
 
-def test_powells_cobyla_is_stopped_where_it_would_never_return():
-    """Rates of one decision of a simulated day at which its simplex degenerates, asks for NaN and then stands still."""
+def test_powells_cobyla_is_stopped_when_its_simplex_degenerates():
+    """The rates are from a decision of a simulated day at which the search did not return."""
     rates_rps = np.loadtxt(Path(__file__).parent / "golden" / "stalled-cobyla.csv", delimiter=",")
     running = np.array([4, 3, 2, 5, 5, 3, 2, 4, 3, 2])
     jobs = [Job(str(j)) for j in range(10)]
@@ -296,7 +296,7 @@ def test_powells_cobyla_is_stopped_where_it_would_never_return():
     assert found.value >= started_from.value
 
 
-def test_spare_replicas_go_where_a_heavier_load_would_hurt():
+def test_spare_replicas_go_to_the_jobs_that_gain_most_under_a_heavier_load():
     rng = np.random.default_rng(12)
     jobs = [Job(f"job {j}") for j in range(6)]
     rates = 2.0 * rng.gamma(4.0, 1.0, (6, 1, 1)) * rng.lognormal(0, 0.2, (6, 50, 7))
@@ -333,7 +333,7 @@ def test_the_papers_objective_is_the_relaxed_half_mmc_at_fractional_replicas():
 
 @pytest.mark.parametrize("objective", ["Sum", "Fair", "FairSum"])
 @pytest.mark.parametrize("latency_model", ["half-mmc", "upper-bound"])
-def test_the_papers_edition_keeps_the_budget_and_never_beats_exact(objective, latency_model):
+def test_the_papers_solver_stays_within_the_budget_and_below_the_optimum(objective, latency_model):
     rng = np.random.default_rng(14)
     jobs = [Job(f"job {j}") for j in range(6)]
     rates, running = rng.uniform(2, 30, (6, 7)), np.full(6, 2)
@@ -344,7 +344,7 @@ def test_the_papers_edition_keeps_the_budget_and_never_beats_exact(objective, la
         assert plan.value <= solve(table, 18, objective).value + 1e-3
 
 
-def test_the_papers_edition_models_the_cold_start_only_on_a_full_cluster():
+def test_the_papers_solver_models_the_cold_start_only_on_a_full_cluster():
     jobs = [Job("a"), Job("b")]
     rates = np.full((2, 7), 20.0)
     full, roomy = (solve_paper(jobs, rates, [2, 2], budget, method="slsqp") for budget in (4, 12))
@@ -352,7 +352,7 @@ def test_the_papers_edition_models_the_cold_start_only_on_a_full_cluster():
     assert roomy.value == pytest.approx(2.0, abs=1e-3)
 
 
-def test_hierarchical_with_one_group_is_the_solver_itself():
+def test_hierarchical_with_one_group_equals_the_solver():
     rng = np.random.default_rng(15)
     jobs = [Job(f"job {j}") for j in range(12)]
     rates, running = rng.uniform(2, 30, (12, 5, 7)), np.full(12, 3)
@@ -363,7 +363,7 @@ def test_hierarchical_with_one_group_is_the_solver_itself():
     assert one.value == pytest.approx(whole.value, rel=1e-12)
 
 
-def test_an_objective_of_the_users_own_is_solved_exactly_by_one_registration():
+def test_a_registered_objective_is_solved_exactly():
     squares = Objective("Squares", term=lambda utility, weight: weight * utility**2)
     try:
         register_objective(squares)
@@ -375,7 +375,7 @@ def test_an_objective_of_the_users_own_is_solved_exactly_by_one_registration():
         OBJECTIVES.pop("Squares", None)
 
 
-def test_a_solver_of_the_users_own_is_found_by_one_registration():
+def test_a_registered_solver_is_found_by_its_name():
     try:
         register_solver("least", lambda problem: (np.argmax(~np.isneginf(problem.utility), axis=1), float("nan")))
         assert solve(real_table(3, 1), 9, solver="least").replicas.tolist() == [1, 1, 1]
@@ -414,7 +414,7 @@ def test_bad_options_are_named_with_what_is_accepted(options, message):
         solve(TABLE, 9, "FairSum", **options)
 
 
-def test_a_weight_below_zero_is_refused_where_the_job_is_born():
+def test_a_negative_weight_is_refused_when_the_job_is_created():
     with pytest.raises(ValueError, match=r"job 'a': weight=-1.0 must be a finite number >= 0"):
         Job("a", weight=-1.0)
 
@@ -425,18 +425,18 @@ def test_a_quota_below_the_minimum_of_its_tenants_jobs_is_refused():
         solve(UtilityTable.from_values(jobs, np.ones((2, 5))), 9)
 
 
-def test_after_the_optimum_quotas_still_hold():
+def test_shrinking_and_spreading_stay_within_quotas():
     table = real_table(10, 11, load=1.0, quotas=(9.0, None))
     plan = solve(table, 40)
-    assert keeps_quotas(table.jobs, shrink(table, plan, 40).replicas)
+    assert within_quotas(table.jobs, shrink(table, plan, 40).replicas)
     heavy = real_table(10, 11, load=2.0, quotas=(9.0, None))
     spread = spread_spare(heavy, plan, 40)
     assert spread.replicas.sum() > plan.replicas.sum()
-    assert keeps_quotas(table.jobs, spread.replicas)
+    assert within_quotas(table.jobs, spread.replicas)
 
 
 @pytest.mark.parametrize("objective", ["Sum", "PenaltySum"])
-def test_the_papers_edition_keeps_quotas(objective):
+def test_the_papers_solver_stays_within_quotas(objective):
     jobs = [Job(name, tenant="red", tenant_quota=5.0) for name in "ab"] + [Job("c")]
     plan = solve_paper(jobs, np.full((3, 7), 20.0), [2, 2, 2], 18, objective, method="slsqp")
     assert plan.replicas[:2].sum() <= 5 < plan.replicas.sum()
@@ -450,7 +450,7 @@ def test_the_hierarchical_solver_refuses_quotas():
 
 @settings(max_examples=100, deadline=None)
 @given(instances())
-def test_the_best_of_every_minute_is_what_the_exact_solver_finds(instance):
+def test_the_best_allocation_of_each_minute_equals_the_exact_solver(instance):
     table, budget, _, _ = instance
     jobs = [replace(job, weight=1.0) for job in table.jobs]
     value = quantised(table.value)
@@ -462,4 +462,4 @@ def test_the_best_of_every_minute_is_what_the_exact_solver_finds(instance):
     plan = solve(replace(table, jobs=tuple(jobs)), budget)
     rows = np.arange(len(jobs))
     assert table.value[rows, best[:, 0]].sum() == pytest.approx(table.value[rows, plan.replicas].sum())
-    assert keeps_quotas(jobs, best[:, 1])
+    assert within_quotas(jobs, best[:, 1])

@@ -1,9 +1,9 @@
-"""The Bayesian fit: it finds what made the data, says the same twice, and survives the disk."""
+"""The Bayesian fit: parameter recovery, convergence, reproducibility, and the files it writes."""
 
 import numpy as np
 import pytest
 
-from faro_lib.forecast import bayes_forecaster, load_posterior, rolling
+from faro_lib.forecast import bayes_forecaster, load_posterior, rolling, save_posterior
 from faro_lib.forecast.regression import from_root
 from faro_lib.forecast.scores import coverage
 from faro_lib.workload import Job, Traces
@@ -25,15 +25,15 @@ def world(seed=0, days=8, minutes=300):
 
 
 def test_a_fit_of_few_draws_becomes_a_forecaster(tmp_path):
-    """Everything between counts and forecasts, once and small; what it finds is judged by the slow tests below."""
-    from faro_lib.bayes import convergence, export_posterior, fit_bayes
+    from faro_lib.bayes import convergence, fit_bayes, posterior_of
 
-    told = []
+    messages = []
     traces = world(days=2, minutes=90)
-    idata = fit_bayes(traces, seed=1, draws=20, tune=40, chains=2, data_stride=2, progress=told.append)
-    assert [line.split(" in ")[0] for line in told] == ["model of 2 jobs compiled", "fitted"]
+    idata = fit_bayes(traces, seed=1, draws=20, tune=40, chains=2, data_stride=2, progress=messages.append)
+    assert [line.split(" in ")[0] for line in messages] == ["model of 2 jobs compiled", "fitted"]
     assert set(convergence(idata)) == {"r_hat", "ess_bulk", "ess_tail", "divergences"}
-    made = export_posterior(idata, tmp_path / "posterior.npz", traces, draws=30)
+    made = posterior_of(idata, traces, draws=30)
+    save_posterior(made, tmp_path / "posterior.npz")
     assert made.jobs == ("steady", "rough")
     assert made.coefficients.shape[:2] == (30, 2)
     ahead = bayes_forecaster(load_posterior(tmp_path / "posterior.npz")).update([3600, 3600]).sample(7, 50)
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_equal_posterior_arrays(fits):
 
 
 @pytest.mark.slow
-def test_intervals_on_a_new_day_hold_what_they_promise(fits):
+def test_prediction_intervals_have_nominal_coverage_on_a_new_day(fits):
     from faro_lib.bayes import posterior_of
 
     traces = world()
@@ -84,17 +84,18 @@ def test_intervals_on_a_new_day_hold_what_they_promise(fits):
 
 
 @pytest.mark.slow
-def test_the_export_gives_the_same_samples_as_the_fit_it_came_from(fits, tmp_path):
-    from faro_lib.bayes import export_posterior
+def test_a_saved_posterior_gives_the_same_samples_as_the_fit(fits, tmp_path):
+    from faro_lib.bayes import posterior_of
 
-    made = export_posterior(fits[0], tmp_path / "posterior.npz", world(), draws=50)
+    made = posterior_of(fits[0], world(), draws=50)
+    save_posterior(made, tmp_path / "posterior.npz")
     read = load_posterior(tmp_path / "posterior.npz")
     assert read.draws == 50
     np.testing.assert_array_equal(*(bayes_forecaster(p, seed=1).update([3000, 3000]).sample() for p in (made, read)))
 
 
 @pytest.mark.slow
-def test_the_fit_survives_netcdf(fits, tmp_path):
+def test_a_fit_read_from_netcdf_gives_the_same_posterior(fits, tmp_path):
     import arviz as az
 
     from faro_lib.bayes import posterior_of

@@ -1,4 +1,4 @@
-"""Forecasters: what holds for every kind, whatever the day brings."""
+"""Properties of every registered forecaster."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from faro_lib.forecast import fit, forecasters, register, rolling
 
 TRACES = shaped_traces()
 DAY = TRACES.evaluation[0]
-KINDS = [name for name in forecasters() if name != "autoets"]
+KINDS = forecasters()
 
 
 def fitted(kind, seed=0):
@@ -28,7 +28,7 @@ def test_samples_have_the_shape_jobs_samples_minutes(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_update_makes_a_new_forecaster_and_leaves_the_old_one_as_it_was(kind):
+def test_update_returns_a_new_forecaster_and_does_not_change_the_old_one(kind):
     before = fitted(kind)
     first = before.sample()
     after = before.update([1, 2, 3, 4])
@@ -49,7 +49,7 @@ def test_another_seed_gives_other_samples(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_new_day_remembers_nothing_of_the_old_one(kind):
+def test_start_forgets_all_counts(kind):
     used = fitted(kind).update([500, 500, 500, 500]).update([700, 700, 700, 700])
     np.testing.assert_array_equal(used.start(30).sample(), fitted(kind).start(30).sample())
 
@@ -67,7 +67,7 @@ def test_samples_are_finite_and_never_negative_after_any_history(kind, history):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bad_counts_are_refused_and_the_job_is_named(kind):
+def test_bad_counts_are_rejected_and_the_job_is_named(kind):
     forecaster = fitted(kind)
     with pytest.raises(ValueError, match=r"'job1' must be a finite number >= 0"):
         forecaster.update([1, -2, 3, 4])
@@ -78,17 +78,17 @@ def test_bad_counts_are_refused_and_the_job_is_named(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_horizon_below_one_minute_is_refused(kind):
+def test_a_horizon_below_one_minute_is_rejected(kind):
     with pytest.raises(ValueError, match="horizon=0 must be"):
         fitted(kind).sample(horizon=0)
 
 
-def test_an_unknown_kind_is_refused_with_the_names_that_exist():
+def test_an_unknown_forecaster_is_rejected_with_the_accepted_names():
     with pytest.raises(ValueError, match=r"'prophet' is unknown; accepted: .*persistence"):
         fit("prophet", TRACES)
 
 
-def test_a_forecaster_of_ones_own_is_one_registration_away():
+def test_a_registered_function_is_a_forecaster():
     @register("mine")
     def mine(traces, *, seed=0):
         return fit("persistence", traces, seed=seed + 1)
@@ -101,14 +101,14 @@ def test_a_forecaster_of_ones_own_is_one_registration_away():
         del base._FITS["mine"]
 
 
-def test_rolling_origins_see_the_past_and_are_judged_on_the_future():
+def test_rolling_forecasts_see_only_the_past():
     samples, truth = rolling(fit("oracle", TRACES), DAY, n=1)
     np.testing.assert_array_equal(samples[:, :, 0], truth)
     np.testing.assert_array_equal(truth[0], DAY[:, 15:22])
     np.testing.assert_array_equal(truth[-1], DAY[:, -7:])
 
 
-def test_a_day_too_short_for_one_forecast_is_refused():
+def test_a_day_too_short_for_one_forecast_is_rejected():
     with pytest.raises(ValueError, match="22 minutes or more"):
         rolling(fit("oracle", TRACES), DAY[:, :21])
 

@@ -33,14 +33,14 @@ def test_paths_of_an_ar1_have_its_mean_and_variance_at_every_minute():
     np.testing.assert_allclose(z.var(axis=1), np.tile(variance, (4, 1)), rtol=0.05)
 
 
-def test_paths_hang_together_over_minutes_as_an_ar1_does():
+def test_paths_have_the_autocorrelation_of_an_ar1():
     forecaster = seen(bayes_forecaster(ar1_posterior(), recalibrate=False), [np.full(4, 400)] * 15)
     z = deviations(forecaster.sample(7, 20_000))[0]
     expected = LAG * np.sqrt((1 - LAG**12) / (1 - LAG**14))  # corr(z6, z7) of an AR(1) started at a known value
     assert np.corrcoef(z[:, 5], z[:, 6])[0, 1] == pytest.approx(expected, abs=0.01)
 
 
-def test_jobs_that_move_together_do_so_in_the_samples():
+def test_correlated_jobs_have_correlated_samples():
     together = np.array([[1, 0.9, 0, 0], [0.9, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     forecaster = seen(bayes_forecaster(ar1_posterior(correlation=together), recalibrate=False), [np.full(4, 400)] * 15)
     z = deviations(forecaster.sample(7, 20_000))
@@ -59,7 +59,7 @@ def test_a_gap_of_k_minutes_is_as_uncertain_as_k_minutes_ahead(gap):
     )
 
 
-def test_nothing_known_is_the_day_shape_with_the_spread_of_days():
+def test_without_counts_the_forecast_is_the_profile_with_the_spread_of_days():
     posterior = ar1_posterior()
     z = deviations(bayes_forecaster(posterior, recalibrate=False).sample(7, 20_000))
     assert abs(z.mean()) < 0.01
@@ -67,7 +67,7 @@ def test_nothing_known_is_the_day_shape_with_the_spread_of_days():
     np.testing.assert_allclose(z.std(axis=1), np.tile(posterior.off_shape[:, None], 7), rtol=0.1)
 
 
-def test_the_posterior_of_some_jobs_in_another_order_is_theirs():
+def test_selected_jobs_keep_their_parameters_in_any_order():
     together = np.array([[1, 0.9, 0, 0], [0.9, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     posterior = dataclasses.replace(ar1_posterior(correlation=together), unit=np.array([10.0, 20.0, 30.0, 40.0]))
     forecaster = bayes_forecaster(posterior, [Job("job2"), Job("job1"), Job("job0")], recalibrate=False)
@@ -77,17 +77,17 @@ def test_the_posterior_of_some_jobs_in_another_order_is_theirs():
     assert np.corrcoef(root(samples))[1, 2] == pytest.approx(0.9, abs=0.05)
 
 
-def test_a_posterior_of_other_jobs_is_refused_and_the_job_named():
+def test_a_posterior_without_a_job_is_rejected_and_the_job_is_named():
     with pytest.raises(ValueError, match=r"job 'stranger' is not among the jobs of the posterior"):
         bayes_forecaster(ar1_posterior(), ["job0", "stranger"])
 
 
-def test_the_bayes_forecaster_without_a_posterior_says_that_it_is_not_fitted():
+def test_bayes_without_a_posterior_is_rejected():
     with pytest.raises(ValueError, match=r"posterior=None: the bayes forecaster is not fitted"):
         fit("bayes", shaped_traces())
 
 
-def test_a_posterior_survives_the_disk_and_other_files_are_refused(tmp_path):
+def test_a_posterior_is_read_as_saved_and_other_files_are_rejected(tmp_path):
     posterior = ar1_posterior()
     save_posterior(posterior, tmp_path / "posterior.npz")
     again = load_posterior(tmp_path / "posterior.npz")
@@ -100,20 +100,20 @@ def test_a_posterior_survives_the_disk_and_other_files_are_refused(tmp_path):
         load_posterior(tmp_path / "nowhere.npz")
 
 
-def test_a_model_that_is_right_is_calibrated_and_stays_so_when_recalibrated():
+def test_the_true_model_has_nominal_coverage_with_and_without_recalibration():
     day = ar1_day(jobs=8, seed=1)
     for recalibrate in (False, True):
         forecaster = bayes_forecaster(ar1_posterior(jobs=8), recalibrate=recalibrate)
         assert coverage(*rolling(forecaster, day, n=200)) == pytest.approx(0.8, abs=0.03)
 
 
-def test_recalibration_mends_a_model_that_is_three_times_too_sure():
+def test_recalibration_corrects_intervals_that_are_three_times_too_narrow():
     day = ar1_day(jobs=8, minutes=720, seed=2)
     sure = bayes_forecaster(ar1_posterior(jobs=8, spread=SPREAD / 3), recalibrate=False)
     samples, truth = rolling(sure, day)
-    mended, _ = rolling(recalibrated(sure), day)
+    corrected, _ = rolling(recalibrated(sure), day)
     assert coverage(samples, truth) < 0.5
-    assert coverage(mended[180:], truth[180:]) == pytest.approx(0.8, abs=0.03)
+    assert coverage(corrected[180:], truth[180:]) == pytest.approx(0.8, abs=0.03)
 
 
 def shifted(day):
@@ -135,7 +135,7 @@ def burst(day):
 
 
 @pytest.mark.parametrize("accident", [shifted, silent_for_an_hour, burst])
-def test_after_an_accident_the_intervals_hold_again_within_half_an_hour(accident):
+def test_half_an_hour_after_a_disturbance_coverage_is_restored(accident):
     day, over = accident(ar1_day(jobs=8, lag=0.95, seed=3))
     forecaster = bayes_forecaster(ar1_posterior(jobs=8, lag=0.95))
     samples, truth = rolling(forecaster, day)
@@ -145,7 +145,7 @@ def test_after_an_accident_the_intervals_hold_again_within_half_an_hour(accident
     assert coverage(samples[first : first + 60], truth[first : first + 60]) > 0.7
 
 
-def test_an_hour_of_silence_is_forecast_as_silence_while_it_lasts():
+def test_during_an_outage_the_forecast_is_near_zero():
     day, over = silent_for_an_hour(ar1_day(jobs=8, lag=0.95, seed=4))
     forecaster = seen(bayes_forecaster(ar1_posterior(jobs=8, lag=0.95)), day.T[: over - 10])
     assert np.median(forecaster.sample()[:, :, 0]) < 20  # of 400

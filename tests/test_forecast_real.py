@@ -1,4 +1,4 @@
-"""The published traces: what the forecasts must reach on day 11, fitted on days 1 to 10."""
+"""Accuracy and coverage on day 11 of the published traces, fitted to days 1 to 10."""
 
 from pathlib import Path
 
@@ -33,12 +33,12 @@ def judged(traces):
     return {name: samples for name, (samples, _) in paths.items()}, paths["bayes"][1]
 
 
-def test_the_mean_is_closer_than_least_squares_and_the_published_networks(judged):
+def test_the_rmse_is_below_that_of_least_squares_and_of_the_published_networks(judged):
     paths, truth = judged
     assert scores.rmse(paths["bayes"], truth) < 107  # N-HiTS 116.2, least squares with daily terms 107.5
 
 
-def test_intervals_hold_what_they_promise_over_all_jobs_and_for_each(judged):
+def test_coverage_is_nominal_over_all_jobs_and_near_it_for_each(judged):
     paths, truth = judged
     assert 0.77 <= scores.coverage(paths["bayes"], truth) <= 0.83
     by_job = scores.coverage(paths["bayes"], truth, by="job")
@@ -48,7 +48,7 @@ def test_intervals_hold_what_they_promise_over_all_jobs_and_for_each(judged):
 @pytest.mark.parametrize(
     ("terms", "weighted"), [(scores.crps_terms, False), (scores.wql_terms, True)], ids=["crps", "wql"]
 )
-def test_no_baseline_comes_near_and_the_bootstrap_interval_says_so(judged, terms, weighted):
+def test_the_bayesian_forecaster_scores_significantly_better_than_every_baseline(judged, terms, weighted):
     paths, truth = judged
     mine = terms(paths["bayes"], truth)
     for name in set(paths) - {"bayes"}:

@@ -51,18 +51,18 @@ def test_rmse_is_that_of_the_mean_and_splits_by_job_and_minute():
 
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
-def test_intervals_of_a_calibrated_forecast_hold_what_they_promise(level):
+def test_intervals_of_a_calibrated_forecast_have_nominal_coverage(level):
     assert scores.coverage(*normal_forecasts(origins=2000, n=1000), level=level) == pytest.approx(level, abs=0.015)
 
 
-def test_the_pit_of_a_calibrated_forecast_is_uniform_and_of_a_timid_one_is_not():
+def test_the_pit_is_uniform_if_calibrated_and_humped_if_underconfident():
     pit = scores.pit(*normal_forecasts(origins=1000, n=500))
     np.testing.assert_allclose(np.histogram(pit, bins=5, range=(0, 1))[0] / pit.size, 0.2, atol=0.02)
-    timid = scores.pit(*normal_forecasts(origins=1000, n=500, spread=3.0))
-    assert np.histogram(timid, bins=5, range=(0, 1))[0][2] / timid.size > 0.3
+    underconfident = scores.pit(*normal_forecasts(origins=1000, n=500, spread=3.0))
+    assert np.histogram(underconfident, bins=5, range=(0, 1))[0][2] / underconfident.size > 0.3
 
 
-def test_the_bootstrap_interval_of_a_mean_holds_the_truth_about_as_often_as_it_says():
+def test_the_bootstrap_interval_has_about_nominal_coverage():
     rng = np.random.default_rng(0)
     held = 0
     for trial in range(200):
@@ -92,13 +92,13 @@ def test_the_oracle_has_no_regret_and_a_worse_forecast_has_more():
     assert 0 < good < bad
 
 
-def test_the_table_has_the_columns_of_the_contract_and_a_row_for_all_jobs():
+def test_the_score_table_has_a_row_per_job_and_one_for_all():
     table = scores.score_table("ar", *normal_forecasts(), ["a", "b"], fit_s=1.0, predict_ms=2.0)
     assert ",".join(table.columns) == "forecaster,job,rmse_per_min,crps_per_min,wql,coverage_80,fit_s,predict_ms"
     assert table["job"].tolist() == ["a", "b", "all"]
 
 
-def test_samples_are_kept_in_whole_requests(tmp_path):
+def test_samples_are_saved_as_whole_requests(tmp_path):
     samples, truth = normal_forecasts(origins=3, n=4)
     scores.save_samples(tmp_path / "samples.npz", {"ar": samples}, truth, ["a", "b"])
     with np.load(tmp_path / "samples.npz", allow_pickle=False) as kept:

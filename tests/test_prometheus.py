@@ -1,4 +1,4 @@
-"""Counts from Prometheus: a real server on loopback with a day of backfilled counters, and a stub that answers badly."""
+"""Counts from Prometheus: a real server with six hours of backfilled counters, and a stub with bad answers."""
 
 import http.server
 import json
@@ -21,7 +21,7 @@ HOURS, STEP_S = 6, 15
 
 
 def counts_per_min(service: str) -> np.ndarray:
-    """What was asked of a service, minute by minute."""
+    """Requests per minute of a service."""
     minute = np.arange(HOURS * 60)
     return np.rint({"a": 300, "b": 120}[service] * (1 + 0.5 * np.sin(minute / 60)))
 
@@ -115,7 +115,7 @@ def test_the_recommend_command_accepts_a_range_query(server, capsys):
 
 
 @pytest.mark.slow
-def test_a_refused_query_is_one_line_with_its_reason(server):
+def test_a_rejected_query_is_one_line_with_its_reason(server):
     url, _ = server
     with pytest.raises(ValueError, match=r"query 'sum\(' was refused: .*parse error") as error:
         read_prometheus(url, "sum(", minutes=5)
@@ -166,7 +166,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("answer", "label", "message"), BAD, ids=[case[2][:30] for case in BAD])
-def test_an_answer_without_job_names_is_refused_in_one_line(stub, answer, label, message):
+def test_a_bad_answer_is_rejected_in_one_line(stub, answer, label, message):
     stub.answer = answer
     with pytest.raises(ValueError) as error:
         read_prometheus(stub.url, "up", minutes=5, label=label, end_s=300)

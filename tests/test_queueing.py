@@ -1,4 +1,4 @@
-"""Waiting: against theory first, then against a long simulation, then as properties."""
+"""Latency formulas against theory and simulation, and the measured latency table."""
 
 import math
 
@@ -96,7 +96,7 @@ def test_a_long_simulation_of_mdc_waits_as_the_exact_distribution_says(servers, 
 
 
 @pytest.mark.parametrize("quantile", STORED_QUANTILES)
-def test_the_stored_table_is_what_the_exact_algorithm_gives(quantile):
+def test_the_stored_waits_equal_the_exact_algorithm(quantile):
     stored = stored_waits()[f"{quantile:.6g}"]
     rng = np.random.default_rng(1)
     for c, i in zip(rng.integers(1, 101, 40), rng.integers(0, len(RHO_GRID) - 4, 40)):
@@ -105,23 +105,23 @@ def test_the_stored_table_is_what_the_exact_algorithm_gives(quantile):
 
 @pytest.mark.parametrize("quantile", STORED_QUANTILES)
 @pytest.mark.parametrize("servers", [1, 2, 4, 10, 45, 90])
-def test_the_table_interpolates_within_half_a_percent_of_exact(quantile, servers):
+def test_the_interpolated_latency_is_within_half_a_percent_of_the_exact_one(quantile, servers):
     # In the middle between grid points the error is largest.
     rho = (RHO_GRID[1:] + RHO_GRID[:-1])[:-8] / 2
     exact = [1 + mdc_wait_over_service(r, servers, quantile) for r in rho]
     np.testing.assert_allclose(mdc(rho * servers, servers, 1.0, quantile), exact, rtol=0.005)
 
 
-def test_a_percentile_that_is_not_stored_is_computed():
+def test_a_quantile_that_is_not_stored_is_computed():
     assert mdc(0.8 * 3, 3, 1.0, 0.97) == pytest.approx(1 + mdc_wait_over_service(0.8, 3, 0.97), rel=0.005)
 
 
-def test_half_of_mmc_is_pessimistic_for_few_servers_and_optimistic_for_many():
+def test_half_mmc_overestimates_mdc_for_few_servers_and_underestimates_it_for_many():
     assert half_mmc(1.0, 2, 1.0, 0.99) > mdc(1.0, 2, 1.0, 0.99)
     assert half_mmc(0.8 * 16, 16, 1.0, 0.99) < mdc(0.8 * 16, 16, 1.0, 0.99)
 
 
-def test_general_service_lies_at_mdc_without_and_at_mmc_with_exponential_variation():
+def test_mgc_equals_mdc_at_scv_0_and_mmc_at_scv_1_and_lies_between_them():
     at = (6.0, 4, 0.5, 0.99)
     assert mgc(*at, service_scv=0.0) == pytest.approx(mdc(*at))
     assert mgc(*at, service_scv=1.0) == pytest.approx(mmc(*at))
@@ -129,7 +129,7 @@ def test_general_service_lies_at_mdc_without_and_at_mmc_with_exponential_variati
 
 
 @given(rates, counts, services, quantiles, st.sampled_from([upper_bound, mmc, half_mmc, mdc]))
-def test_more_replicas_never_wait_longer(rate, replicas, service, quantile, model):
+def test_more_replicas_never_increase_the_latency(rate, replicas, service, quantile, model):
     assert model(rate, replicas + 1, service, quantile) <= model(rate, replicas, service, quantile) * (1 + 1e-3)
 
 
@@ -149,13 +149,13 @@ def test_the_relaxation_is_continuous_at_rho_max(replicas, service, quantile, rh
     assert above == pytest.approx(below, rel=1e-5)
 
 
-def test_fractional_replicas_sum_to_the_whole_part_and_divide_by_the_fraction():
+def test_fractional_replicas_are_rounded_down_in_the_erlang_sum_but_not_in_the_utilisation():
     blocked = 2.0**2 / 2 / (1 + 2.0 + 2.0**2 / 2)
     rho = 2.0 / 2.5
     assert erlang_c(2.0, 2.5) == pytest.approx(blocked / (1 - rho * (1 - blocked)))
 
 
-def test_functions_broadcast():
+def test_latency_functions_broadcast_their_arguments():
     shape = half_mmc(np.ones((3, 1)), np.arange(1, 6), 0.1, 0.99).shape
     assert shape == mdc(np.ones((3, 1)), np.arange(1, 6), 0.1, 0.99).shape == (3, 5)
 
@@ -188,20 +188,20 @@ def synthetic():
     return LatencyTable(("resnet34",), per_replica, [1, 2, 4], 0.1 + 0.1 * grow, 1 - grow / 10, 1 - grow / 8, grow / 16)
 
 
-def test_a_measured_table_reads_back_its_grid_and_straight_lines_between():
+def test_a_measured_table_interpolates_linearly_between_its_grid_points():
     table = synthetic()
     assert table.read("latency_s", "resnet34", 8.0, 2) == pytest.approx(0.5)
     assert table.read("relaxed", "resnet34", [3.0, 9.0], [1, 3]).tolist() == pytest.approx([0.7, 0.7])
 
 
-def test_beyond_the_measured_rates_latency_grows_and_utility_falls_with_the_rate():
+def test_beyond_the_measured_rates_latency_is_proportional_to_the_rate():
     table = synthetic()
     assert table.read("latency_s", "resnet34", 16.0, 1) == pytest.approx(2 * 0.9)
     assert table.read("relaxed", "resnet34", 16.0, 1) == pytest.approx(0.2 / 2)
     assert table.read("dropped", "resnet34", 16.0, 1) == pytest.approx(0.75)
 
 
-def test_nobody_serves_without_replicas():
+def test_without_replicas_every_request_is_dropped():
     table = synthetic()
     assert table.read("relaxed", "resnet34", 1.0, 0) == 0
     assert table.read("dropped", "resnet34", 1.0, 0) == 1
@@ -220,7 +220,7 @@ def test_each_promise_of_a_model_is_measured_by_itself():
     assert worth["a"] == worth["c"] > worth["b"] > 0
 
 
-def test_a_measured_table_survives_its_file(tmp_path):
+def test_a_saved_table_reads_back_unchanged(tmp_path):
     table = synthetic()
     table.save(tmp_path / "measured.npz")
     again = LatencyTable.load(tmp_path / "measured.npz")
@@ -229,7 +229,7 @@ def test_a_measured_table_survives_its_file(tmp_path):
     np.testing.assert_array_equal(again.rate_per_replica_rps, table.rate_per_replica_rps)
 
 
-def test_a_measured_table_names_what_is_wrong_with_it():
+def test_an_invalid_field_and_an_unknown_class_are_named():
     good = synthetic()
     arrays = [good.rate_per_replica_rps, good.replicas, good.latency_s, good.relaxed, good.precise, good.dropped]
     with pytest.raises(ValueError, match="relaxed must lie in"):

@@ -1,4 +1,4 @@
-"""Tenant quotas, from the jobs' table to the plan and through a simulated day."""
+"""Tenant quotas: reading and writing them, plans, and a simulated day."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def jobs_yaml(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".yaml"])
-def test_quotas_come_back_from_a_table_as_written(jobs_yaml, tmp_path, suffix):
+def test_quotas_are_read_back_as_written(jobs_yaml, tmp_path, suffix):
     jobs = read_jobs(jobs_yaml)
     assert [job.tenant_quota for job in jobs] == [3.0, 3.0, None]
     write_jobs(jobs, tmp_path / f"again{suffix}")
     assert read_jobs(tmp_path / f"again{suffix}") == jobs
 
 
-def test_a_tenant_has_one_quota(jobs_yaml):
+def test_jobs_of_one_tenant_with_different_quotas_are_refused(jobs_yaml):
     jobs_yaml.write_text(TABLE.replace("tenant_quota: 3}", "tenant_quota: 4}", 1))
     with pytest.raises(ValueError, match=r"jobs.yaml: job 'job1': tenant_quota=3.0 differs from 4.0.* must agree"):
         read_jobs(jobs_yaml)
@@ -59,7 +59,7 @@ def test_a_bad_quota_is_named_with_what_is_accepted(fields, message):
         Job("a", **fields)
 
 
-def test_a_quota_below_the_minimum_of_the_jobs_is_refused_at_the_start():
+def test_a_quota_below_the_minimum_replicas_is_refused():
     jobs = tuple(Job(name, tenant="red", tenant_quota=1.0) for name in "ab")
     with pytest.raises(ValueError, match="tenant 'red': tenant_quota=1 cores cannot hold the minimum of its jobs, 2"):
         at_least_one_each(jobs, 9)
@@ -83,11 +83,11 @@ def test_recommend_plans_within_the_quotas_of_the_table(jobs_yaml, tmp_path, cap
 def test_no_policy_exceeds_a_quota_in_the_simulator(jobs_yaml, name):
     jobs = read_jobs(jobs_yaml)
     traces = Traces(jobs, TRACES.train, TRACES.evaluation)
-    day = Workload(jobs, np.full((3, 12), 1800))  # 5.4 erlangs each, so that every policy wants more than it may have
+    day = Workload(jobs, np.full((3, 12), 1800))  # 5.4 erlangs each, so that every policy wants more than the quota
     context = PolicyContext(jobs, forecast.fit("ar", traces))
     targets = np.array(simulate(day, make(name, context), 20, draws=draw(day, 24)).decisions.target)
     assert targets[:, :2].sum(axis=1).max() <= 3 < targets[:, 2].max()
 
 
-def test_a_fair_share_keeps_quotas_and_leaves_other_jobs_their_share(jobs_yaml):
+def test_a_fair_share_stays_within_quotas_and_leaves_other_jobs_their_share(jobs_yaml):
     assert fair_share(read_jobs(jobs_yaml), 12).tolist() == [1, 2, 4]

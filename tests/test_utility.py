@@ -1,4 +1,4 @@
-"""The table is what its definition says, computed the slow way; then what must hold of any table."""
+"""Utility tables against their definition, computed directly, and properties of every table."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def sampled_rates(seed=0, samples=20, minutes=4, scale=1.0):
 
 
 def by_definition(job, rates, running, x, *, latency_model, utility, alpha=1.0, drop=0.0, cold_min=1.0):
-    """Expected utility of one job at x replicas, straight from the equations."""
+    """Expected utility of one job at x replicas, computed directly from the equations."""
 
     def of(replicas):
         if replicas == 0:
@@ -50,7 +50,7 @@ def by_definition(job, rates, running, x, *, latency_model, utility, alpha=1.0, 
 @pytest.mark.parametrize("latency_model", ["half-mmc", "mdc", "mgc", "mmc", "upper-bound"])
 @pytest.mark.parametrize(("utility", "alpha"), [("relaxed", 1.0), ("relaxed", 4.0), ("precise", 1.0)])
 @pytest.mark.parametrize("cold_min", [0.0, 0.4, 1.0, 2.5])
-def test_every_cell_is_the_expected_utility_of_its_definition(latency_model, utility, alpha, cold_min):
+def test_every_cell_equals_the_definition_of_expected_utility(latency_model, utility, alpha, cold_min):
     rates = sampled_rates()
     table = build_table(
         JOBS, rates, RUNNING, latency_model=latency_model, utility=utility, alpha=alpha, cold_start_minutes=cold_min
@@ -70,7 +70,7 @@ def test_every_cell_is_the_expected_utility_of_its_definition(latency_model, uti
             assert table.value[j, x] == pytest.approx(truth, abs=3e-4), (job.name, x)
 
 
-def test_counts_out_of_the_bounds_are_infeasible():
+def test_replica_counts_outside_the_bounds_are_infeasible():
     table = build_table(JOBS, sampled_rates(), RUNNING)
     assert np.isneginf(table.value[:, 0]).all()
     assert np.isneginf(table.value[2, 1])
@@ -79,7 +79,7 @@ def test_counts_out_of_the_bounds_are_infeasible():
 
 
 @pytest.mark.parametrize("utility", ["relaxed", "precise"])
-def test_the_drop_of_every_cell_is_the_best_of_the_grid(utility):
+def test_the_drop_rate_of_every_cell_is_the_best_on_the_grid(utility):
     rates = sampled_rates(scale=2.0)
     table = build_table(JOBS, rates, RUNNING, utility=utility, drops=DROPS)
     penalty = relaxed_drop_penalty if utility == "relaxed" else precise_drop_penalty
@@ -95,7 +95,7 @@ def test_the_drop_of_every_cell_is_the_best_of_the_grid(utility):
             assert each[at] == pytest.approx(max(each), abs=3e-4)
 
 
-def test_the_drop_grid_holds_every_percent_and_every_breakpoint():
+def test_the_drop_grid_contains_every_percent_and_every_breakpoint():
     assert {0.0, 0.001, 0.03, 0.08, 0.01, 0.05, 0.1, 1.0} <= set(DROPS)
     assert len(DROPS) == 102
 
@@ -107,7 +107,7 @@ def test_the_drop_grid_holds_every_percent_and_every_breakpoint():
     st.sampled_from(["half-mmc", "mdc", "upper-bound"]),
     st.sampled_from(["relaxed", "precise"]),
 )
-def test_more_replicas_are_never_worth_less_and_dropping_never_hurts(seed, scale, latency_model, utility):
+def test_utility_increases_with_replicas_and_the_best_drop_rate_never_lowers_it(seed, scale, latency_model, utility):
     table = build_table(
         JOBS, sampled_rates(seed, scale=scale), RUNNING, latency_model=latency_model, utility=utility, drops=DROPS
     )
@@ -118,13 +118,13 @@ def test_more_replicas_are_never_worth_less_and_dropping_never_hurts(seed, scale
         assert np.all(effective[inside] >= row[inside] - 1e-12)
 
 
-def test_columns_stop_where_every_sample_keeps_its_promise():
+def test_the_table_ends_where_every_sample_meets_its_slo():
     table = build_table([Job("a")], np.full((1, 5, 3), 4.0), [1], cold_start_minutes=0)
     assert table.columns == table.saturated[0] < 5
     assert table.value[0, -1] == pytest.approx(1)
 
 
-def test_a_running_job_can_stay_as_it_is_even_if_fewer_replicas_would_do():
+def test_the_table_reaches_the_running_count_even_if_fewer_replicas_suffice():
     assert build_table([Job("a")], np.full((1, 5, 3), 4.0), [9]).columns >= 9
 
 
@@ -133,34 +133,34 @@ def test_a_new_replica_serves_nothing_before_it_has_started():
     assert table.value[0, -1] == pytest.approx(table.value[0, 2])
 
 
-def test_each_job_may_have_its_own_cold_start():
+def test_without_cold_start_minutes_each_job_uses_its_own_cold_start():
     rates = sampled_rates()
     own = build_table(JOBS, rates, RUNNING, cold_start_minutes=None)
     b = build_table(JOBS, rates, RUNNING, cold_start_minutes=1.5)
     assert own.value[1] == pytest.approx(b.value[1, : own.columns + 1])
 
 
-def test_staying_costs_no_change_penalty_and_moving_does():
+def test_the_switching_cost_is_charged_at_every_count_but_the_running_one():
     rates = sampled_rates()
     free, charged = (build_table(JOBS, rates, RUNNING, switching_cost=p) for p in (0.0, 0.25))
     assert charged.value[0, 2] == free.value[0, 2]
     assert charged.value[0, 3] == pytest.approx(free.value[0, 3] - 0.25)
 
 
-def test_a_job_without_requests_needs_nobody():
+def test_a_job_without_requests_has_full_utility_on_zero_replicas():
     job = Job("a", min_replicas=0)
     assert build_table([job], np.zeros((1, 3, 2)), [0]).value[0, 0] == pytest.approx(1)
     assert build_table([job], np.ones((1, 3, 2)), [0]).value[0, 0] == 0
 
 
 class Learned:
-    """Any object with `expected_utility` is a latency_model model."""
+    """A latency model that is not a formula."""
 
     def expected_utility(self, job, rate_rps, replicas, utility, alpha):
         return 1 / (1 + (rate_rps * job.service_time_s / replicas) ** 2)
 
 
-def test_a_learned_model_enters_through_its_expected_utility():
+def test_a_learned_model_is_read_through_its_expected_utility():
     rates = sampled_rates(scale=0.5)
     table = build_table(JOBS, rates, RUNNING, latency_model=Learned(), cold_start_minutes=0, max_replicas=8)
     expected = np.mean(1 / (1 + (rates[0] * 0.18 / 3) ** 2))
@@ -182,19 +182,19 @@ def measured(slo_s=0.72):
     )
 
 
-def test_a_measured_table_enters_with_its_mean_utilities():
+def test_a_measured_table_is_read_through_its_mean_utilities():
     rates = sampled_rates(scale=0.5)
     jobs = (Job("a"), Job("b"), Job("c"))
     table = build_table(jobs, rates, RUNNING, latency_model=measured(), cold_start_minutes=0, max_replicas=8)
     assert table.value[0, 3] == pytest.approx(np.mean(1 / (1 + rates[0] * 0.18 / 3)), abs=2e-3)
 
 
-def test_a_measured_table_refuses_a_promise_that_it_was_not_measured_against():
+def test_a_measured_table_refuses_an_slo_that_was_not_measured():
     with pytest.raises(ValueError, match=r"p99 within 0.72 s' was not measured; there are: .* p99 within 0.5 s"):
         build_table([Job("a")], np.ones((1, 1, 1)), [1], latency_model=measured(0.5))
 
 
-def test_predicted_latency_is_the_models_own():
+def test_predicted_latency_is_the_latency_of_the_model_at_the_rates_that_are_not_dropped():
     rates = np.array([5.0, 20.0, 3.0])
     expected = [
         float(latency("half-mmc", r * 0.9, x, j.service_time_s, j.quantile)) for j, r, x in zip(JOBS, rates, [2, 4, 3])
@@ -203,7 +203,7 @@ def test_predicted_latency_is_the_models_own():
     assert np.isinf(predicted_latency(JOBS, rates, [0, 4, 3])[0])
 
 
-def test_the_penalties_step_and_slope_where_the_paper_says():
+def test_drop_penalties_have_the_breakpoints_of_the_paper():
     assert precise_drop_penalty([0.01, 0.0101, 0.05, 0.1, 0.11]).tolist() == [1, 0.75, 0.75, 0.5, 0]
     assert precise_drop_penalty([0.001, 0.03, 0.08, 0.081], SOLVER_STEPS).tolist() == [1, 0.75, 0.5, 0]
     assert relaxed_drop_penalty([0.001, 0.03, 0.08, 1.0]).tolist() == [1, 0.75, 0.5, 0]

@@ -1,4 +1,4 @@
-"""Jobs, workloads and their readers: what comes in right, and the one line that says what is wrong."""
+"""Jobs, workloads and their readers, and their one-line errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def one_line(error) -> str:
         ("max_replicas", 0, "a whole number >= min_replicas=1"),
     ],
 )
-def test_a_job_refuses_what_makes_no_sense_and_says_what_it_accepts(field, value, accepted):
+def test_a_job_rejects_bad_values_and_names_the_accepted_ones(field, value, accepted):
     with pytest.raises(ValueError) as error:
         Job(**{"name": "resnet", field: value})
     message = one_line(error)
@@ -72,13 +72,13 @@ def test_a_workload_has_a_job():
         Workload((), np.zeros((0, 3)))
 
 
-def test_a_workload_has_one_row_a_job():
+def test_a_workload_has_one_row_per_job():
     with pytest.raises(ValueError, match=r"shape \(1, 2\).*2 jobs"):
         Workload((Job("a"), Job("b")), [[1, 2]])
 
 
 @pytest.mark.parametrize("bad", [-1, 0.5, float("nan"), float("inf")])
-def test_counts_are_whole_and_not_negative_and_the_place_is_named(bad):
+def test_a_count_that_is_not_a_whole_number_is_rejected_with_its_index(bad):
     with pytest.raises(ValueError, match=r"requests_per_min\[0, 1\].*whole numbers >= 0"):
         Workload((Job("a"),), [[1, bad]])
 
@@ -89,14 +89,14 @@ def test_counts_cannot_be_changed_afterwards():
         workload.requests_per_min[0, 0] = 5
 
 
-def test_a_day_that_does_not_exist_is_refused():
+def test_a_day_that_does_not_exist_is_rejected():
     traces = synthetic(jobs=2, days=2, minutes=4)
     assert traces.workload(day=2).minutes == 4
     with pytest.raises(ValueError, match="day=3 is not a training day; there are days 1 to 2"):
         traces.workload(day=3)
 
 
-def test_what_an_honest_choice_may_see_ends_before_the_day_it_is_judged_on():
+def test_until_evaluates_a_training_day_and_trains_on_the_days_before():
     traces = synthetic(jobs=2, days=4, minutes=4)
     honest = traces.until(3)
     np.testing.assert_array_equal(honest.train, traces.train[:2])
@@ -120,7 +120,7 @@ def csv(tmp_path):
 
 @settings(max_examples=25)
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.randoms(use_true_random=False))
-def test_a_csv_comes_back_as_written_in_whatever_order_its_rows_are(tmp_path_factory, days, jobs, minutes, random):
+def test_a_csv_is_read_as_written_in_any_order_of_rows(tmp_path_factory, days, jobs, minutes, random):
     counts = np.array([random.randrange(2000) for _ in range(days * jobs * minutes)]).reshape(days, jobs, minutes)
     rows = [
         (day, minute, f"job{job}", counts[day, job, minute])
@@ -168,7 +168,7 @@ def test_jobs_come_in_the_order_of_their_table(csv):
         ("minute,job,requests\n0,a,1\n0,a,1\n", "line 3: job 'a' at minute 0 occurs a second time"),
     ],
 )
-def test_a_bad_csv_gets_one_line_that_says_where_and_what(csv, text, complaint):
+def test_a_bad_csv_gives_one_line_with_the_place_and_the_reason(csv, text, complaint):
     path = csv(text)
     with pytest.raises(ValueError) as error:
         read_csv(path)
@@ -177,12 +177,12 @@ def test_a_bad_csv_gets_one_line_that_says_where_and_what(csv, text, complaint):
     assert complaint in message
 
 
-def test_a_job_that_the_table_of_jobs_does_not_know_is_named(csv):
+def test_a_job_missing_from_the_table_of_jobs_is_named(csv):
     with pytest.raises(ValueError, match=r"job 'x' is not among the jobs \['a'\]"):
         read_csv(csv("minute,job,requests\n0,a,1\n0,x,1\n"), (Job("a"),))
 
 
-def test_a_job_without_requests_in_the_file_is_named(csv):
+def test_a_job_without_rows_is_named(csv):
     with pytest.raises(ValueError, match="minute 0 is missing for job 'b'"):
         read_csv(csv("minute,job,requests\n0,a,1\n"), (Job("a"), Job("b")))
 
@@ -197,13 +197,13 @@ def test_a_file_that_does_not_exist_is_named(tmp_path, reader):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".yaml"])
-def test_jobs_come_back_as_written(tmp_path, suffix):
+def test_jobs_are_read_as_written(tmp_path, suffix):
     jobs = (Job("a", slo_s=1.5, cores=0.5, tenant="x", min_replicas=2), Job("7", quantile=0.9, model="resnet18"))
     write_jobs(jobs, tmp_path / f"jobs{suffix}")
     assert read_jobs(tmp_path / f"jobs{suffix}") == jobs
 
 
-def test_what_a_table_of_jobs_leaves_out_has_the_defaults(tmp_path):
+def test_empty_fields_of_a_jobs_table_take_the_defaults(tmp_path):
     (tmp_path / "jobs.csv").write_text("job,slo_s,weight\na,,2\nb,1.0,\n")
     assert read_jobs(tmp_path / "jobs.csv") == (Job("a", weight=2.0), Job("b", slo_s=1.0))
 
@@ -220,7 +220,7 @@ def test_what_a_table_of_jobs_leaves_out_has_the_defaults(tmp_path):
         ("jobs", "expected a list of jobs"),
     ],
 )
-def test_a_bad_table_of_jobs_gets_one_line_and_a_hint(tmp_path, rows, complaint):
+def test_a_bad_table_of_jobs_gives_one_line_with_a_hint(tmp_path, rows, complaint):
     path = tmp_path / "jobs.yaml"
     path.write_text(yaml.safe_dump(rows))
     with pytest.raises(ValueError) as error:
@@ -230,7 +230,7 @@ def test_a_bad_table_of_jobs_gets_one_line_and_a_hint(tmp_path, rows, complaint)
     assert complaint in message
 
 
-def test_a_table_of_jobs_of_another_kind_is_refused(tmp_path):
+def test_a_jobs_table_of_another_file_type_is_rejected(tmp_path):
     (tmp_path / "jobs.txt").write_text("job\na\n")
     with pytest.raises(ValueError, match=r"a \.csv or a \.yaml file"):
         read_jobs(tmp_path / "jobs.txt")
@@ -240,7 +240,7 @@ def test_a_table_of_jobs_of_another_kind_is_refused(tmp_path):
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 2, 4]), st.integers(1, 5), st.integers(0, 999))
-def test_squeezing_averages_every_few_minutes_from_every_phase(jobs, days, factor, points, seed):
+def test_downsampling_averages_every_few_minutes_from_every_phase(jobs, days, factor, points, seed):
     per_min = np.random.default_rng(seed).integers(0, 100, (jobs, days, factor * points)).astype(float)
     downsampled = downsample(per_min, factor)
     assert downsampled.shape == (days, factor, jobs, points)
@@ -254,13 +254,13 @@ def test_squeezing_averages_every_few_minutes_from_every_phase(jobs, days, facto
                     assert downsampled[day, phase, job, point] == pytest.approx(expected)
 
 
-def test_a_factor_that_does_not_divide_the_day_is_refused():
+def test_a_factor_that_does_not_divide_the_day_is_rejected():
     with pytest.raises(ValueError, match="a day of 10 minutes cannot be downsampled by 4"):
         downsample(np.zeros((1, 1, 10)), 4)
 
 
 @given(st.integers(0, 999), st.sampled_from([10, 1600]))
-def test_scaling_maps_each_job_to_one_to_maximum_and_keeps_the_order(seed, most):
+def test_scaling_maps_each_job_to_1_to_maximum_in_the_same_order(seed, most):
     per_min = np.random.default_rng(seed).gamma(1.0, 50.0, (2, 3, 2, 7))
     scaled = scale_to(per_min, most)
     for job in range(2):
@@ -310,7 +310,7 @@ def test_the_artifact_trains_on_ten_days_and_evaluates_on_the_eleventh(small_art
     np.testing.assert_array_equal(traces.evaluation, counts[10, :1])
 
 
-def test_artifact_files_of_different_days_are_refused(small_artifact):
+def test_artifact_files_of_different_days_are_rejected(small_artifact):
     evaluation, training, counts, write_evaluation = small_artifact
     write_evaluation(counts[9, 0])
     with pytest.raises(ValueError, match="its day 11 is not the day of"):
@@ -340,7 +340,7 @@ def test_the_synthetic_workload_is_a_function_of_its_seed():
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_synthetic_day_asks_for_the_published_share_of_a_cluster_of_36(seed):
+def test_the_synthetic_evaluation_day_has_the_published_load(seed):
     traces = synthetic(seed)
     assert isinstance(traces, Traces)
     load = traces.workload().requests_per_min.sum(axis=0) / 60 * 0.154
@@ -360,6 +360,6 @@ def test_synthetic_jobs_are_correlated_and_keep_a_daily_shape():
 
 
 @pytest.mark.parametrize(("jobs", "days", "minutes"), [(0, 1, 10), (1, -1, 10), (1, 1, 0)])
-def test_a_synthetic_workload_of_nothing_is_refused(jobs, days, minutes):
+def test_an_empty_synthetic_workload_is_rejected(jobs, days, minutes):
     with pytest.raises(ValueError, match=f"jobs={jobs}, days={days}, minutes={minutes}"):
         synthetic(1, jobs, days, minutes)

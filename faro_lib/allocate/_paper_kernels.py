@@ -16,21 +16,21 @@ class Formulation(NamedTuple):
 
     loads: np.ndarray  # (jobs, minutes) erlangs, at one quantile of the forecast
     running: np.ndarray
-    cold_start: bool  # whether only the already running replicas serve in the first minute after a scale-up
-    slo: np.ndarray  # in multiples of the service time; in seconds for the upper-bound latency model
+    cold_start: bool  # whether new replicas serve only from the second minute on
+    slo: np.ndarray  # in service times; in seconds for the upper bound
     quantile: np.ndarray
     weight: np.ndarray
-    upper_bound: bool  # latency is load / c; otherwise half-M/M/c
-    precise: bool  # utility and penalty are steps
+    upper_bound: bool  # whether the latency is load / c; otherwise half-M/M/c
+    precise: bool  # whether utility and penalty are steps
     gamma: float
-    spread_only: bool  # the objective is gamma (min U - max U) alone
+    spread_only: bool  # whether the objective is gamma (min U - max U) alone
 
 
 @njit(cache=True)
 def score(x, drop, f):
-    """The objective of the `Formulation` f at replicas x and drop rates (jobs,).
+    """The objective of the `Formulation` f at fractional replicas x and drop rates, both (jobs,).
 
-    Drops multiply the utility and leave the rate unchanged, as in the published code.
+    As in the published code, a drop rate reduces the utility but not the load.
     """
     jobs, minutes = f.loads.shape
     total, low, high = 0.0, np.inf, -np.inf
@@ -49,7 +49,7 @@ def score(x, drop, f):
 
 @njit(cache=True)
 def _penalty(d, precise):
-    """`utility.precise_drop_penalty` or `relaxed_drop_penalty` with SOLVER_STEPS."""
+    """`utility.precise_drop_penalty` or `relaxed_drop_penalty`, with SOLVER_STEPS."""
     if d <= FREE:
         return 1.0
     if precise:
@@ -63,11 +63,12 @@ def _penalty(d, precise):
 
 @njit(cache=True)
 def _utility(load, c, slo, quantile, upper_bound, precise):
+    """Utility of `load` erlangs on c replicas, by the upper bound or `half_mmc`; relaxed unless `precise`."""
     if c <= 0:
         return 1.0 if load <= 0 else 0.0
     if upper_bound:
         latency = load / c
-    elif precise and load >= c:  # the precise queue is not relaxed: its latency is infinite
+    elif precise and load >= c:  # saturated, and without the relaxation
         return 0.0
     else:
         stable = load if precise else min(load, RHO_MAX * c)

@@ -1,7 +1,7 @@
 """Compiled loops of the solvers; imported when first used.
 
-`term` and `cost` are (rows, choices), `allowed` is bool of that shape, costs are whole units >= 0, and `pick` is one
-choice per row.
+A row is a job and a choice a replica count. `term` and `cost` (whole units >= 0) have shape (rows, choices), `allowed` is
+bool of that shape, and `pick` (rows,) has one choice per row.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @njit(cache=True)
 def knapsack(term, tie, cost, allowed, budget):
-    """One choice per row within `budget`: the largest sum of `term`, then the least sum of `tie`.
+    """Choose one column per row within `budget` for the largest sum of `term`, then the least sum of `tie`.
 
-    Returns the best term and tie for every budget 0..budget, -inf and inf where nothing fits, and the choice of
-    every row at each of them (rows, budget + 1).
+    Returns, for every budget 0..budget, the best sums of `term` and `tie` (-inf and inf if nothing fits) and the choice
+    of each row (rows, budget + 1), which `trace` reads.
     """
     rows, choices = term.shape
     best = np.zeros(budget + 1)
@@ -46,7 +46,7 @@ def knapsack(term, tie, cost, allowed, budget):
 
 @njit(cache=True)
 def trace(choice, cost, budget):
-    """The choices of all rows that `knapsack` made for `budget`."""
+    """One choice per row, from the table of choices of `knapsack` at `budget`."""
     rows = choice.shape[0]
     pick = np.empty(rows, np.int64)
     b = budget
@@ -58,7 +58,7 @@ def trace(choice, cost, budget):
 
 @njit(cache=True)
 def _pick_at(price, term, cost, allowed, budget, pick):
-    """Set `pick` to the best choices at a price per unit; returns the Lagrangian at that price, and their cost."""
+    """Set `pick` to the choices with the largest term - price x cost; returns the Lagrangian and the cost of `pick`."""
     rows, choices = term.shape
     spent, total = 0, price * budget
     for j in range(rows):
@@ -76,15 +76,15 @@ def _pick_at(price, term, cost, allowed, budget, pick):
 
 @njit(cache=True)
 def dual_bound(term, cost, allowed, budget):
-    """The Lagrangian bound min over price >= 0 of sum_j max_x (term - price cost x) + price budget, by bisection.
+    """The Lagrangian bound on the sum of terms, min over price >= 0 of sum_j max_x (term - price cost) + price budget.
 
-    It equals the convex relaxation over the rows' concave envelopes. Any price gives a valid bound, so rounding
-    in the bisection can only loosen it. Returns (bound, price, a pick that fits, whether any pick fits).
+    The bound equals the optimum over the rows' concave envelopes. The price is found by bisection; since every price
+    gives a valid bound, rounding only loosens it. Returns (bound, price, a pick that fits, whether any pick fits).
     """
     rows, choices = term.shape
     pick = np.zeros(rows, np.int64)
     cheapest = 0
-    widest = 0.0  # range of the terms of a row, above which no price matters
+    widest = 0.0  # largest range of a row; at a higher price every row picks its cheapest choice
     for j in range(rows):
         low, high, least = np.inf, -np.inf, -1
         for x in range(choices):
@@ -119,12 +119,12 @@ def dual_bound(term, cost, allowed, budget):
 
 @njit(cache=True)
 def fill_up(term, cost, allowed, budget, pick):
-    """Improve `pick`, which fits, by the step with the best gain per cost that still fits, until none does."""
+    """Improve `pick` by steps of the best gain per cost until no step fits the budget; returns the sum of its terms."""
     rows, choices = term.shape
     room = budget
     for j in range(rows):
         room -= cost[j, pick[j]]
-    # The best step of each row is cached, and recomputed only after the row moved or when the step no longer fits.
+    # The best step of a row is recomputed only after a step of the row, or when its step no longer fits.
     step = np.full(rows, -1, np.int64)
     rate = np.zeros(rows)
     stale = np.ones(rows, np.bool_)
@@ -153,7 +153,7 @@ def fill_up(term, cost, allowed, budget, pick):
 
 @njit(cache=True)
 def reduce_columns(term, cost, allowed, bound, price, floor):
-    """`allowed` without the choices that no solution of at least `floor` contains: reduced cost > bound - floor."""
+    """`allowed` without choices of reduced cost > bound - floor, which no solution worth at least `floor` contains."""
     rows, choices = term.shape
     out = allowed.copy()
     room = bound - floor + TOLERANCE
@@ -170,7 +170,7 @@ def reduce_columns(term, cost, allowed, bound, price, floor):
 
 @njit(cache=True)
 def score_between(utility, term, x, gamma, leximin, plateau):
-    """The objective at fractional columns x: linear between the columns, or the column below if `plateau`."""
+    """The objective at fractional replicas x, interpolated linearly, or read at floor(x) if `plateau`."""
     total, low, high = 0.0, np.inf, -np.inf
     last = utility.shape[1] - 1
     for j in range(len(x)):

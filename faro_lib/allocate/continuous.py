@@ -1,7 +1,7 @@
 """The paper's solvers, for comparison: search a continuous relaxation, round up, repair, shrink.
 
-Between whole columns the table's utility is a straight line. With `plateau=True` it is a step, as in the
-precise formulation, where these searches see no slope.
+Between replica counts, the utility is interpolated linearly, or with `plateau=True` is that of the count below. The
+latter is the precise formulation, in which these searches see no slope.
 """
 
 from collections.abc import Callable
@@ -11,18 +11,18 @@ import numpy as np
 from faro_lib.allocate.problem import Problem
 from faro_lib.allocate.spare import repaired, shrunk
 
-SLACK = 1e-8  # cores over the budget that count as none
+SLACK = 1e-8  # cores above the budget that a search may use
 ROUNDING = 1e-6  # replicas above a whole number that are not rounded up
 METHODS = ("cobyla", "nlopt-cobyla", "slsqp", "differential-evolution")
 
 
 def search(score: Callable, start, lower, upper, cost, budget, method: str, *, seed: int = 0, options=None):
-    """Maximise `score`(x) over lower <= x <= upper, cost x <= budget, by one of METHODS; `options` go to it."""
+    """The x within lower <= x <= upper and cost x <= budget that maximises score(x), by a method of METHODS."""
     from scipy.optimize import Bounds, LinearConstraint, differential_evolution, minimize
 
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not a search; accepted: {', '.join(METHODS)}")
-    options, cost = dict(options or {}), np.asarray(cost, float)
+    options, cost, bounds = dict(options or {}), np.asarray(cost, float), Bounds(lower, upper)
 
     def loss(x):
         return -score(np.clip(x, lower, upper))
@@ -31,12 +31,11 @@ def search(score: Callable, start, lower, upper, cost, budget, method: str, *, s
         x = _powell(score, np.clip(start, lower, upper), lower, upper, cost, budget, options)
     elif method == "differential-evolution":
         x = differential_evolution(
-            loss, Bounds(lower, upper), constraints=LinearConstraint(cost[None, :], -np.inf, budget),
+            loss, bounds, constraints=LinearConstraint(cost[None, :], -np.inf, budget),
             rng=np.random.default_rng(seed), x0=np.clip(start, lower, upper), **{"polish": False, **options},
         ).x  # fmt: skip
     elif method == "slsqp":
         room = {"type": "ineq", "fun": lambda x: budget - cost @ x, "jac": lambda x: -cost}
-        bounds = Bounds(lower, upper)
         x = minimize(loss, start, method="SLSQP", bounds=bounds, constraints=room, options=options).x
     else:
         # COBYLA has been pure Python since SciPy 1.16, so each constraint is slow. Pass all constraints as one vector
@@ -47,10 +46,10 @@ def search(score: Callable, start, lower, upper, cost, budget, method: str, *, s
 
 
 def _powell(score, start, lower, upper, cost, budget, options):
-    """Powell's compiled COBYLA, as SciPy had it before 1.16 and about twenty times as fast as SciPy's own now.
+    """Powell's compiled COBYLA, as SciPy had it before 1.16.
 
-    On a plateau its simplex may degenerate: it then asks for the score at NaN and later never returns. The
-    search stops there and returns the best point so far.
+    On a plateau its simplex may degenerate: it then evaluates the score at NaN and later never returns. The search
+    stops there and returns the best point so far.
     """
     try:
         import nlopt
@@ -82,7 +81,7 @@ def _powell(score, start, lower, upper, cost, budget, options):
 
 
 def continuous(method: str) -> Callable:
-    """A solver for the registry: `method` on the table's rows, interpolated between the columns."""
+    """A solver for `SOLVERS` that searches the table's rows by `method`."""
 
     def solver(problem: Problem, *, plateau: bool = False, seed: int = 0, options=None) -> tuple[np.ndarray, float]:
         from faro_lib.allocate import _solver_kernels as kernels

@@ -1,13 +1,11 @@
 """Exact solutions: a knapsack for sums, and a branch and bound around it for objectives with a spread.
 
-The utility of a job is not concave in its replicas (it is convex below saturation), so a greedy solution
-is not exact. Dynamic programming over the budget is, in jobs x budget x columns steps, and reduced costs
-remove most columns beforehand.
+A job's utility is convex in its replicas below saturation, so a greedy solution is not exact. Dynamic programming over
+the budget is exact, and reduced costs remove most columns before it.
 """
 
 import heapq
 from dataclasses import dataclass
-from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -16,9 +14,11 @@ from faro_lib.allocate.leximin import leximin
 from faro_lib.allocate.objectives import QUANTUM, quantised
 from faro_lib.allocate.problem import Problem
 
+Box = tuple[int, int, int, int]  # first and last level of the least utility, then of the greatest utility
+
 
 def exact(problem: Problem) -> tuple[np.ndarray, float]:
-    """The optimum, and its value as the bound."""
+    """The optimal replicas, and their value as the bound."""
     if problem.objective.leximin:
         replicas = leximin(problem)
     elif problem.gamma:
@@ -27,31 +27,6 @@ def exact(problem: Problem) -> tuple[np.ndarray, float]:
         replicas = best_sum(problem, problem.feasible)
     assert replicas is not None  # `problem_of` has checked that the minimum replicas fit
     return replicas, problem.score(replicas)
-
-
-class Box(NamedTuple):
-    """The allocations whose least and greatest utility lie in two ranges of levels; inclusive indices."""
-
-    least_from: int
-    least_to: int
-    greatest_from: int
-    greatest_to: int
-
-    @property
-    def is_point(self) -> bool:
-        return self.least_from == self.least_to and self.greatest_from == self.greatest_to
-
-    def halves(self, levels: np.ndarray) -> tuple[Self, Self]:
-        """The box cut in the middle of its wider range."""
-        least_width = levels[self.least_to] - levels[self.least_from]
-        greatest_width = levels[self.greatest_to] - levels[self.greatest_from]
-        if self.least_from < self.least_to and (
-            least_width >= greatest_width or self.greatest_from == self.greatest_to
-        ):
-            middle = (self.least_from + self.least_to) // 2
-            return self._replace(least_to=middle), self._replace(least_from=middle + 1)
-        middle = (self.greatest_from + self.greatest_to) // 2
-        return self._replace(greatest_to=middle), self._replace(greatest_from=middle + 1)
 
 
 @dataclass
@@ -63,6 +38,7 @@ class Incumbent:
     replicas: np.ndarray | None = None
 
     def offer(self, problem: Problem, replicas: np.ndarray | None) -> None:
+        """Keep `replicas` if they are better."""
         if replicas is None:
             return
         value, tie = problem.score(replicas), float(problem.tie[np.arange(len(replicas)), replicas].sum())
@@ -71,54 +47,62 @@ class Incumbent:
 
 
 def _best_with_spread(problem: Problem) -> np.ndarray | None:
-    """The largest sum of terms + gamma (min U - max U), by branch and bound over boxes, best bound first.
+    """Replicas with the largest sum of terms + gamma (min U - max U), by branch and bound, best bound first.
 
-    In a box the objective is at most the largest sum of terms with all utilities between the box's lowest
-    least level and highest greatest level, plus gamma times its smallest spread. A box that is a point
-    fixes the spread, and the knapsack solves it exactly.
+    A box restricts the least and the greatest utility to ranges of `levels`. If both ranges are single levels, the
+    spread is known and the knapsack solves the rest.
     """
     levels = np.unique(problem.utility[problem.feasible])
-    best = Incumbent()
-    top = len(levels) - 1
-    whole = Box(0, top, 0, top)
-    heap = [(-_bound(problem, levels, whole, best), whole)]
+    best, root = Incumbent(), (0, len(levels) - 1, 0, len(levels) - 1)
+    heap = [(-_bound(problem, levels, root, best), root)]
     while heap:
         bound, box = heapq.heappop(heap)
         if -bound < best.value - QUANTUM / 2:  # values are multiples of the quantum
             break
-        if box.is_point:
-            least, greatest = levels[box.least_from], levels[box.greatest_to]
+        if box[0] == box[1] and box[2] == box[3]:
+            least, greatest = levels[box[0]], levels[box[2]]
             floor = best.value - float(quantised(problem.gamma * (least - greatest)))
             best.offer(problem, best_sum(problem, _between(problem, least, greatest), floor=floor))
             continue
-        for half in box.halves(levels):
+        for half in _halves(box, levels):
             bound = _bound(problem, levels, half, best)
             if bound >= best.value - QUANTUM / 2 and bound > -np.inf:
                 heapq.heappush(heap, (-bound, half))
     return best.replicas
 
 
+def _halves(box: Box, levels: np.ndarray) -> tuple[Box, Box]:
+    """The box, cut in the middle of its wider range."""
+    a, b, c, d = box
+    if a < b and (levels[b] - levels[a] >= levels[d] - levels[c] or c == d):
+        return (a, (a + b) // 2, c, d), ((a + b) // 2 + 1, b, c, d)
+    return (a, b, c, (c + d) // 2), (a, b, (c + d) // 2 + 1, d)
+
+
 def _bound(problem: Problem, levels: np.ndarray, box: Box, best: Incumbent) -> float:
-    """An upper bound on the objective in the box, -inf if it is empty; solutions on the way are offered to `best`."""
+    """An upper bound on the objective in the box, -inf if the box is empty; offers its solution to `best`.
+
+    The largest sum of terms with all utilities between the box's extremes, plus gamma times its smallest spread.
+    """
     from faro_lib.allocate import _solver_kernels as kernels
 
-    lowest, highest = levels[box.least_from], levels[box.greatest_to]
+    lowest, highest = levels[box[0]], levels[box[3]]
     if lowest > highest:
         return -np.inf
     allowed = _between(problem, lowest, highest)
     total, _, pick, fits = kernels.dual_bound(problem.term, problem.costs, allowed, problem.budget)
     if not fits:
         return -np.inf
-    if problem.has_quotas:  # which the relaxation does not know
+    replicas: np.ndarray | None = pick
+    if problem.has_quotas:  # the relaxation ignores them
         replicas = best_sum(problem, allowed)
         if replicas is None:
             return -np.inf
         total = float(problem.term[np.arange(len(replicas)), replicas].sum())
-    else:  # the rounded relaxation is a solution, and good enough to prune by
-        replicas = pick
-        kernels.fill_up(problem.term, problem.costs, allowed, problem.budget, replicas)
+    else:
+        kernels.fill_up(problem.term, problem.costs, allowed, problem.budget, pick)
     best.offer(problem, replicas)
-    least, greatest = min(levels[box.least_to], highest), max(levels[box.greatest_from], lowest)
+    least, greatest = min(levels[box[1]], highest), max(levels[box[2]], lowest)
     return total + problem.gamma * (least - greatest)
 
 

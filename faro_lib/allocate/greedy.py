@@ -1,4 +1,4 @@
-"""A greedy solver along the concave envelopes of the jobs."""
+"""A greedy solver along the concave envelopes of the jobs' utilities."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ from faro_lib.allocate.problem import Problem
 
 
 def greedy(problem: Problem) -> tuple[np.ndarray, float]:
-    """Best gain per core first, along each job's concave envelope, until nothing fits; the relaxation is the bound.
+    """Replicas by repeated steps of the best gain per core, and the bound of the convex relaxation.
 
-    For a sum it is within one job's utility of the optimum. For a spread or leximin objective it takes the
-    step that raises the objective most, and may stop early. With quotas each step must fit its tenant's.
+    For a sum, the value is within one job's utility of the optimum. For an objective with a spread and for leximin,
+    each step is the one that raises the objective most, and the solution has no bound.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
@@ -38,19 +38,19 @@ def greedy(problem: Problem) -> tuple[np.ndarray, float]:
 
 
 def _smooth_score(problem: Problem, replicas: np.ndarray) -> float:
-    """The objective; for leximin, a sum in which low utilities count far more."""
+    """The objective; for leximin, a sum in which low utilities count far more than high ones."""
     if not problem.objective.leximin:
         return problem.score(replicas)
     return -float(np.exp(-20.0 * problem.utility[np.arange(len(replicas)), replicas]).sum())
 
 
 def _envelope(row: np.ndarray) -> np.ndarray:
-    """Columns of the row that lie on its concave envelope."""
+    """Columns on the concave envelope of the row."""
     kept: list[int] = []
     for x in np.flatnonzero(~np.isneginf(row)).tolist():
         while len(kept) > 1:
             a, b = kept[-2:]
-            if (row[b] - row[a]) * (x - b) > (row[x] - row[b]) * (b - a):  # the slope falls: b is on the envelope
+            if (row[b] - row[a]) * (x - b) > (row[x] - row[b]) * (b - a):  # the slope falls at b
                 break
             kept.pop()
         kept.append(x)

@@ -1,4 +1,4 @@
-"""Allocation of very many jobs: first between groups of jobs, then within each group (the paper's section on scale)."""
+"""Allocation of very many jobs: first between groups of jobs, then within each group (EuroSys'25, on scalability)."""
 
 import time
 from collections.abc import Sequence
@@ -26,11 +26,10 @@ def solve_hierarchical(
     options: dict | None = None,
     **table,
 ) -> Allocation:
-    """Solve over `groups` aggregates (rates and bounds summed, service times and SLOs averaged), then within each.
+    """Allocate `budget` cores to `groups` aggregated jobs, then each group's share to its jobs.
 
-    Jobs are dealt to the groups in the order of their names. `options` go to the solver, further keywords to
-    `build_table`. The value counts all jobs together; the solver's name gets the prefix "hierarchical-".
-    Tenant quotas are refused, because groups cut across tenants.
+    The jobs are dealt to the groups by name; all must have the same cores and none a tenant quota. `options` go to
+    the solver, further keywords to `build_table`. The solver's name gets the prefix "hierarchical-".
     """
     jobs, rates, running = tuple(jobs), np.asarray(rates_rps, float), np.asarray(running)
     arrays = arrays_of(jobs)
@@ -41,19 +40,19 @@ def solve_hierarchical(
     if np.isfinite(arrays.quota).any():
         raise ValueError("tenant_quota is not supported by the hierarchical solver, whose groups cut across tenants")
     started = time.perf_counter()
-    cores = float(arrays.cores[0])
-    chosen, options = objective_of(objective), options or {}
+    cores, chosen, options = float(arrays.cores[0]), objective_of(objective), options or {}
     by_name = np.array(sorted(range(len(jobs)), key=lambda j: jobs[j].name))
     members = [by_name[g::groups] for g in range(groups)]
-    table = {"max_replicas": int(budget / cores), **table}
+    capacity = int(budget / cores)
+    table = {"max_replicas": capacity, **table}
     aggregates = [_aggregate(g, tuple(jobs[j] for j in rows)) for g, rows in enumerate(members)]
     group_rates, group_running = (np.stack([a[rows].sum(axis=0) for rows in members]) for a in (rates, running))
     group_table = build_table(aggregates, group_rates, group_running, **table)
     shares = solve(group_table, budget, chosen, solver, gamma=gamma, **options).replicas
-    # A group pools its servers and so seems to need fewer than its jobs do: the rest is shared in proportion.
-    spare = max(0, int(budget / cores) - int(shares.sum())) * shares / max(1, shares.sum())
+    # An aggregate pools its servers and needs fewer than its jobs do, so the rest is shared in proportion.
+    spare = max(0, capacity - int(shares.sum())) * shares / max(1, shares.sum())
     shares = shares + np.floor(spare).astype(int)
-    rest = min(int(budget / cores) - int(shares.sum()), groups)
+    rest = min(capacity - int(shares.sum()), groups)
     shares[np.argsort(np.floor(spare) - spare, kind="stable")[: max(0, rest)]] += 1
     replicas, drop, utility = np.empty(len(jobs), np.int64), np.empty(len(jobs)), np.empty(len(jobs))
     for rows, share, aggregate in zip(members, shares, aggregates):
@@ -68,7 +67,7 @@ def solve_hierarchical(
 
 
 def _aggregate(group: int, jobs: tuple[Job, ...]) -> Job:
-    """One job in place of a group: means of what describes a request, sums of weights and bounds."""
+    """A job that stands for a group: means of service times and SLOs, sums of weights and bounds."""
     arrays = arrays_of(jobs)
     averaged = ("slo_s", "quantile", "service_time_s", "service_scv", "cold_start_s")
     fields: dict[str, Any] = {field: float(np.mean(getattr(arrays, field))) for field in averaged}

@@ -1,4 +1,4 @@
-"""The knapsack that all exact solvers share: one column per job, the largest sum of terms within budget and quotas."""
+"""The knapsack of all exact solvers: one replica count per job, the largest sum of terms within budget and quotas."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from faro_lib.workload import Job, arrays_of
 def best_sum(
     problem: Problem, allowed: np.ndarray, *, term: np.ndarray | None = None, floor: float | None = None
 ) -> np.ndarray | None:
-    """The allocation with the largest sum of terms over the allowed columns, then the least tie.
+    """Replicas with the largest sum of terms over the allowed columns, then the least tie; None if nothing fits.
 
-    None if nothing fits. Columns that no solution of at least `floor` contains are removed first, by their
-    reduced cost; without a floor, a near-optimal solution gives one.
+    Columns that no solution with a sum of at least `floor` contains are removed first, by their reduced cost. The
+    default floor is the value of a near-optimal solution.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
@@ -30,15 +30,11 @@ def best_sum(
 
 
 def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> np.ndarray:
-    """The allocation of at most `capacity` cores with the largest sum of values, minute by minute.
+    """Replicas, int (jobs, minutes), with the largest sum of values in each minute on at most `capacity` cores.
 
     Parameters
     ----------
     value : utility of 0, 1, ... replicas in each minute, shape (jobs, columns, minutes); -inf where not allowed.
-
-    Returns
-    -------
-    replicas, int (jobs, minutes).
 
     >>> best_by_minute(np.array([[[0.0], [0.4], [0.5]], [[0.0], [0.1], [0.9]]]), [Job("a"), Job("b")], 3).tolist()
     [[1], [2]]
@@ -56,7 +52,7 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
 
 
 def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None:
-    """Dynamic programming over the budget. With quotas it nests: a group is one row, its columns the units it gets."""
+    """Dynamic programming over the budget; with quotas, first within each tenant and then between the tenants."""
     from faro_lib.allocate import _solver_kernels as kernels
 
     if len(quota) == 1:
@@ -64,11 +60,10 @@ def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None
         return None if np.isneginf(best[-1]) else kernels.trace(choice, costs, budget)
     widest = int(quota.max()) + 1
     values, ties = np.full((len(quota), widest), -np.inf), np.full((len(quota), widest), np.inf)
-    choices = []
-    for g, units in enumerate(quota):
-        rows = group == g
+    members, choices = [group == g for g in range(len(quota))], []
+    for g, (rows, units) in enumerate(zip(members, quota.tolist())):
         values[g, : units + 1], ties[g, : units + 1], choice = kernels.knapsack(
-            term[rows], tie[rows], costs[rows], allowed[rows], int(units)
+            term[rows], tie[rows], costs[rows], allowed[rows], units
         )
         choices.append(choice)
     units = np.tile(np.arange(widest), (len(quota), 1))
@@ -76,7 +71,6 @@ def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None
     if np.isneginf(best[-1]):
         return None
     replicas = np.empty(len(term), np.int64)
-    for g, share in enumerate(kernels.trace(choice, units, budget)):
-        rows = group == g
-        replicas[rows] = kernels.trace(choices[g], costs[rows], int(share))
+    for rows, inner, share in zip(members, choices, kernels.trace(choice, units, budget).tolist()):
+        replicas[rows] = kernels.trace(inner, costs[rows], share)
     return replicas

@@ -1,4 +1,4 @@
-"""Leximin: raise the least utility as far as the budget allows, then the next least, and so on."""
+"""Leximin: maximise the least utility, then the second least, and so on."""
 
 import heapq
 from bisect import bisect_right

@@ -1,4 +1,4 @@
-"""An independent oracle for tests: a mixed-integer program in cvxpy, solved by HiGHS, and its linear relaxation."""
+"""Reference solvers in cvxpy and HiGHS that check the exact solver: an integer program and its linear relaxation."""
 
 import numpy as np
 
@@ -7,9 +7,9 @@ from faro_lib.allocate.problem import Problem
 
 
 def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, float]:
-    """One binary per job and column; leximin is a sequence of programs, one per job from the worst-off up.
+    """Optimal replicas and their value, from a program with one binary variable per job and replica count.
 
-    Any allocation of the best value may be returned: ties are not broken.
+    Leximin needs one program per job, from the worst-off job up. Ties are not broken.
     """
     if problem.objective.leximin:
         return _leximin(problem, time_limit_s)
@@ -20,7 +20,7 @@ def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, 
 
 
 def convex(problem: Problem) -> tuple[np.ndarray, float]:
-    """The linear relaxation (every job on its concave envelope) as the bound, and its rounding, filled up greedily."""
+    """The solution of the linear relaxation, rounded down and filled up greedily, and the relaxation's value."""
     from faro_lib.allocate import _solver_kernels as kernels
 
     program = _Program(problem, boolean=False)

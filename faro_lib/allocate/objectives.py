@@ -13,7 +13,7 @@ QUANTUM = 2.0**-30
 
 
 def quantised(values) -> np.ndarray:
-    """Rounded to the nearest multiple of 2^-30, about 1e-9."""
+    """The values, rounded to the nearest multiple of 2^-30 (about 1e-9)."""
     return np.round(np.asarray(values, float) / QUANTUM) * QUANTUM
 
 
@@ -32,29 +32,28 @@ class Objective:
     """sum_j term(U_j, w_j) + gamma (min_j U_j - max_j U_j), or the worst-off job first."""
 
     name: str
-    term: Callable = weighted  # broadcasting function (utility, weight) -> contribution of a job
-    # The default weight gamma of the spread term, given the number of jobs; None: no spread term.
-    spread: Callable[[int], float] | None = None
-    leximin: bool = False  # the worst-off job first; `term` and `spread` are unused, the value is the least utility
-    effective: bool = False  # use utilities times drop penalties, at the best drop rates (needs a table with drops)
+    term: Callable = weighted  # a job's contribution, from (utility, weight), which broadcast
+    spread: Callable[[int], float] | None = None  # default of gamma, from the number of jobs; None: gamma is 0
+    leximin: bool = False  # the worst-off job first: the value is the least utility; ignores `term` and `spread`
+    effective: bool = False  # use utility x drop penalty at the best drop rate; needs a table with drops
 
     def utilities(self, table: UtilityTable) -> np.ndarray:
         """The table's utilities (jobs, X + 1) that this objective uses."""
         return table.effective if self.effective else table.value
 
     def gamma(self, jobs: int, gamma: float | None = None) -> float:
-        """The weight of the spread: `gamma`, or the default for this number of jobs if None."""
+        """The weight of the spread: `gamma`, or its default for this number of jobs if None."""
         if self.spread is None:
             return 0.0
         return float(self.spread(jobs) if gamma is None else gamma)
 
     def terms(self, utility: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """The quantised terms; -inf if the utility is -inf."""
+        """The terms, quantised; -inf where the utility is -inf."""
         infeasible = np.isneginf(utility)
         return np.where(infeasible, -np.inf, quantised(self.term(np.where(infeasible, 0, utility), weight)))
 
     def score(self, utility, weight, gamma: float | None = None) -> float:
-        """The objective at one utility per job, each of shape (jobs,); -inf if any job is out of its bounds."""
+        """The objective's value, from one utility and one weight per job; -inf if any utility is -inf."""
         utility = np.asarray(utility, float)
         if np.isneginf(utility).any():
             return -np.inf
@@ -77,9 +76,12 @@ def objective_of(objective: str | Objective) -> Objective:
     return objective if isinstance(objective, Objective) else OBJECTIVES.find(objective)
 
 
-register_objective(Objective("Sum"))
-register_objective(Objective("Fair", leximin=True))
-register_objective(Objective("FairSum", spread=float))
-register_objective(Objective("PenaltySum", effective=True))
-register_objective(Objective("PenaltyFairSum", spread=float, effective=True))
-register_objective(Objective("ProportionalFair", term=weighted_log))
+for _objective in (
+    Objective("Sum"),
+    Objective("Fair", leximin=True),
+    Objective("FairSum", spread=float),
+    Objective("PenaltySum", effective=True),
+    Objective("PenaltyFairSum", spread=float, effective=True),
+    Objective("ProportionalFair", term=weighted_log),
+):
+    register_objective(_objective)

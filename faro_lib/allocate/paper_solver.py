@@ -1,4 +1,4 @@
-"""Faro's decision as the paper and its published code make it, down to the details that its numbers depend on."""
+"""Faro's decision as in the paper and its published code."""
 
 import time
 from collections.abc import Sequence
@@ -13,8 +13,7 @@ from faro_lib.allocate.spare import repaired, shrunk
 from faro_lib.utility import SOLVER_STEPS, UtilityTable, build_table, precise_drop_penalty, relaxed_drop_penalty
 from faro_lib.workload import Job, arrays_of
 
-# The paper's Fair objective. The formula Sum + (min - max), reportedly called Fair in its simulator, does not reproduce
-# the paper's table (docs/comparison.md).
+# The paper's Fair objective, min - max. Sum + (min - max) does not reproduce the paper's table (docs/comparison.md).
 MIN_MAX = Objective("Fair", term=lambda utility, weight: 0.0 * utility, spread=lambda jobs: 1.0)
 MODELS = ("half-mmc", "upper-bound")
 
@@ -34,24 +33,23 @@ def solve_paper(
     shrink: bool = True,
     options: dict | None = None,
 ) -> Allocation:
-    """COBYLA (or another search) on the continuous formulation, then rounding up, repair and shrinking.
+    """Search the continuous formulation (by COBYLA), round up, repair the budget, and shrink.
 
     Parameters
     ----------
     rates_rps : (jobs, minutes), one quantile of the forecast.
-    running : replicas (jobs,) that serve now; the search starts there.
-    budget : cores. The search does not know the tenants' quotas; the repair enforces them.
-    objective : Sum, Fair (min - max), FairSum, PenaltySum or PenaltyFairSum. In the last two the drop rates
-        are variables of the search that leave the modelled rate unchanged.
+    running : replicas (jobs,) that serve now; start of the search.
+    budget : cores. Tenant quotas are enforced by the repair only.
+    objective : Sum, Fair (min - max), FairSum, PenaltySum or PenaltyFairSum. The last two also search the drop rates,
+        which do not reduce the modelled rates.
     current : replicas (jobs,) that the repair stays close to; `running` if None.
     method : a name in `continuous.METHODS`; `options` go to it.
     latency_model : "half-mmc" or "upper-bound"; `utility` "relaxed" or "precise".
-    cold_start : whether only the already running replicas serve in the first minute after a scale-up; None: yes
-        exactly if `running` uses the whole budget.
+    cold_start : whether new replicas serve only from the second minute on; None: only if `running` uses the budget.
 
     Returns
     -------
-    Allocation whose value is the objective of this formulation at the whole numbers; bound and gap are NaN.
+    Allocation with the objective of this formulation as its value; bound and gap are NaN.
     """
     from faro_lib.allocate import _paper_kernels as kernels
 
@@ -107,7 +105,7 @@ def solve_paper(
 
 
 def _widened(table: UtilityTable, columns: int) -> UtilityTable:
-    """The table with columns up to `columns`, each repeating the last within the job's bounds."""
+    """The table with at least `columns` columns; the new ones repeat the last within the job's bounds."""
     more = columns - table.columns
     if more <= 0:
         return table
@@ -121,7 +119,7 @@ def _widened(table: UtilityTable, columns: int) -> UtilityTable:
 
 
 def _with_drops(table: UtilityTable, drop: np.ndarray, utility: str) -> UtilityTable:
-    """The table at given drop rates, which multiply the utility and leave the queue unchanged."""
+    """The table at the drop rates (jobs,), which reduce the utility but not the load."""
     penalty = precise_drop_penalty if utility == "precise" else relaxed_drop_penalty
     phi = penalty(np.clip(drop, 0, 1), SOLVER_STEPS)[:, None]
     infeasible = np.isneginf(table.value)

@@ -1,4 +1,4 @@
-"""A table, a budget and an objective in the form that all solvers read, and the allocation that they return."""
+"""The problem that all solvers read (table, budget and objective), and the allocation that they return."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from faro_lib.allocate.objectives import Objective, quantised
 from faro_lib.utility import UtilityTable
 from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
 
-CHANGE = 2.0**24  # in a tie, one replica of change counts more than any number of replicas of a table this size
+CHANGE = 2.0**24  # tie-break weight of a changed replica against a used one; exceeds any total of replicas
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Replicas and drop rate of every job, with a certificate of optimality."""
+    """Replicas and drop rate of every job, with the objective's value and a bound on it."""
 
     replicas: np.ndarray  # whole numbers, shape (jobs,)
     drop: np.ndarray  # fraction of the requests to drop, shape (jobs,)
@@ -34,27 +34,31 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Jobs sorted by name, so that their order in the input cannot matter; costs in the largest common unit of cores."""
+    """An allocation problem in arrays.
+
+    Jobs are sorted by name, so that the order of the input cannot matter. Costs are whole numbers of the largest unit of
+    cores that divides every job's cores.
+    """
 
     table: UtilityTable
     objective: Objective
     gamma: float
-    order: np.ndarray  # positions in the table, shape (jobs,); all other arrays are in this order
+    order: np.ndarray  # positions of the sorted jobs in the table, shape (jobs,)
     utility: np.ndarray  # quantised, shape (jobs, X + 1); -inf where infeasible
-    term: np.ndarray  # the same for the objective's terms
+    term: np.ndarray  # the objective's terms, same shape
     weight: np.ndarray
-    cost: np.ndarray  # units of capacity that a replica takes, shape (jobs,)
-    costs: np.ndarray  # units of every column, shape (jobs, X + 1)
+    cost: np.ndarray  # units per replica, shape (jobs,)
+    costs: np.ndarray  # units of each column, shape (jobs, X + 1)
     budget: int  # units
     unit_cores: float  # cores of a unit
-    tie: np.ndarray  # whole numbers, smaller is better: change from `current`, then replicas; shape (jobs, X + 1)
+    tie: np.ndarray  # tie-break, less is better: change from `current`, then replicas; shape (jobs, X + 1)
     current: np.ndarray
     group: np.ndarray  # index of each job's quota, shape (jobs,)
-    quota: np.ndarray  # units, shape (groups,); a single group if no job has a quota
+    quota: np.ndarray  # units, shape (groups,); one group if no job has a quota
 
     @property
     def feasible(self) -> np.ndarray:
-        """Columns within the bounds of the jobs, bool (jobs, X + 1)."""
+        """Whether a column is within the job's bounds, bool (jobs, X + 1)."""
         return ~np.isneginf(self.term)
 
     @property
@@ -62,11 +66,11 @@ class Problem:
         return len(self.quota) > 1
 
     def score(self, replicas: np.ndarray) -> float:
-        """The objective of `replicas` (in problem order)."""
+        """The objective at `replicas`, in problem order."""
         return self.objective.score(self.utility[np.arange(len(self.cost)), replicas], self.weight, self.gamma)
 
     def room(self, replicas: np.ndarray) -> tuple[int, np.ndarray]:
-        """Units left of the budget and of each quota; negative if it is exceeded."""
+        """Units left of the budget and of each quota; negative if exceeded."""
         spent = self.cost * replicas
         return self.budget - int(spent.sum()), self.quota - np.bincount(self.group, spent, len(self.quota)).astype(int)
 
@@ -75,7 +79,7 @@ class Problem:
         return left >= 0 and bool(np.all(quota_left >= 0))
 
     def allocation(self, replicas: np.ndarray, bound: float, seconds: float, solver: str) -> Allocation:
-        """The allocation of `replicas` (in problem order), in the order of the table."""
+        """`replicas`, in problem order, as an allocation in the order of the table."""
         value = self.score(replicas)
         rows, in_table = np.arange(len(replicas)), np.empty(len(replicas), np.int64)
         in_table[self.order] = replicas
@@ -87,7 +91,7 @@ class Problem:
 def problem_of(
     table: UtilityTable, budget: float, objective: Objective, *, current=None, gamma: float | None = None
 ) -> Problem:
-    """The problem of allocating `budget` cores; a ValueError if even the minimum replicas do not fit."""
+    """The problem of allocating `budget` cores; a ValueError if the minimum replicas do not fit."""
     jobs = table.jobs
     if not isinstance(budget, (int, float, np.number)) or not 0 <= float(budget) < np.inf:
         raise ValueError(f"budget={budget!r} must be a number of cores >= 0")
@@ -114,7 +118,7 @@ def problem_of(
 
 
 def in_units(jobs: Sequence[Job], budget: float) -> tuple[np.ndarray, int, np.ndarray, float]:
-    """Cores as whole units: (cost of a replica (jobs,), budget, quotas (groups,), cores of a unit)."""
+    """(cost of a replica (jobs,), budget, quotas (groups,)) in whole units, and the cores of a unit."""
     arrays = arrays_of(tuple(jobs))
     tenths = np.rint(10 * arrays.cores).astype(np.int64)
     unit = int(np.gcd.reduce(tenths))

@@ -14,12 +14,12 @@ from faro_lib.allocate.problem import Allocation, problem_of
 from faro_lib.registry import Registry
 from faro_lib.utility import UtilityTable
 
-Solver = Callable[..., tuple[np.ndarray, float]]  # (Problem, **options) -> replicas in problem order, bound or NaN
+Solver = Callable[..., tuple[np.ndarray, float]]  # (Problem, **options) -> (replicas in problem order, bound or NaN)
 SOLVERS: Registry[Solver] = Registry("solver")
 
 
 def register_solver(name: str, solver: Solver) -> Solver:
-    """Register `solver(problem, **options) -> (replicas, bound)` for `solve`; see `problem.Problem`."""
+    """Register a function `solver(problem, **options) -> (replicas, bound)`, see `problem.Problem`, for `solve`."""
     return SOLVERS.enter(name, solver)
 
 
@@ -39,15 +39,15 @@ def solve(
     gamma: float | None = None,
     **options,
 ) -> Allocation:
-    """The best allocation of `budget` cores over the jobs of a `UtilityTable`, within their tenants' quotas.
+    """Allocate `budget` cores to the jobs of a `UtilityTable`, within their tenants' quotas.
 
-    Ties are broken by the least change from `current`, then by the fewest replicas, then by the jobs' names;
-    the order of the jobs never matters.
+    Ties are broken by the least change from `current`, then by the fewest replicas, then by the jobs' names. The order
+    of the jobs does not matter.
 
     Parameters
     ----------
     objective : a name in OBJECTIVES, or an Objective.
-    solver : a name in SOLVERS; `options` go to it.
+    solver : a name in SOLVERS; receives `options`.
     current : replicas (jobs,) to stay close to; the table's `running` if None.
     gamma : weight of the spread in FairSum and PenaltyFairSum; the number of jobs if None.
 

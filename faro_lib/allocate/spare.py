@@ -17,14 +17,14 @@ SHRINK_TOLERANCE = 1e-4  # loss of the objective that a freed replica may cost (
 
 @dataclass(frozen=True, slots=True)
 class Marginals:
-    """What the objective gains from one more replica of a job and loses with one less, (jobs,); NaN at a bound."""
+    """The objective's gain from one more replica of each job, and its loss from one less, (jobs,); NaN at a bound."""
 
     more: np.ndarray
     less: np.ndarray
 
 
 def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float | None = None) -> Marginals:
-    """Value of one replica more or one less for each job, with all other jobs unchanged; it explains a plan.
+    """The marginal value of a replica of each job, with all other jobs unchanged.
 
     >>> from faro_lib.workload import Job
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.4, 0.5], [0, 0.1, 0.9]])
@@ -48,13 +48,12 @@ def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float
 
 
 def shrink(table: UtilityTable, allocation: Allocation, budget: float, *, gamma: float | None = None) -> Allocation:
-    """Free the replicas that the objective does not need: the paper's shrink.
+    """Free replicas that the objective does not need (the paper's shrink).
 
-    Job by job, in the table's order, one replica after another is freed until the first loss above
-    SHRINK_TOLERANCE. All of the free budget is then offered to each job in turn (within its tenant's
-    quota); a gain above the tolerance is accepted and the shrinking starts again. Unlike the paper's it
-    terminates: many small losses may add up to such a gain, so an accepted value must also exceed the one
-    accepted before.
+    In the table's order, each job frees replicas one by one until a loss exceeds SHRINK_TOLERANCE. Each job in turn is
+    then offered all of the free budget; if that gains more than the tolerance, it is accepted and the shrinking starts
+    again. Many small losses can add up to such a gain, so an accepted value must also exceed the last accepted one.
+    Otherwise, the procedure might not terminate.
     """
     started = time.perf_counter()
     problem = problem_of(table, budget, objective_of(allocation.objective), gamma=gamma)
@@ -64,7 +63,7 @@ def shrink(table: UtilityTable, allocation: Allocation, budget: float, *, gamma:
 
 
 def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> np.ndarray:
-    """`shrink` in problem order, visiting the jobs in the order of `sequence`."""
+    """`shrink` for replicas in problem order, with the jobs visited in the order of `sequence`."""
     replicas, sequence = np.array(replicas), list(sequence)
     accepted = -np.inf
     while _free(problem, replicas, sequence):
@@ -84,7 +83,7 @@ def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> n
 
 
 def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
-    """Free replicas in place while that loses at most the tolerance each; whether any was freed."""
+    """Free replicas, in place, that cost at most the tolerance each; returns whether any was freed."""
     freed = False
     for j in sequence:
         value = problem.score(replicas)
@@ -99,10 +98,9 @@ def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
 
 
 def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
-    """`replicas` within budget and quotas: one by one, the replica whose removal costs least is removed.
+    """Remove replicas until budget and quotas hold, each time the one whose removal costs least (the paper's rule).
 
-    Costs are compared after rounding the objective to 1e-4; ties go to the smaller change from `current`
-    (the paper's rule).
+    Costs are compared to 1e-4; ties go to the smaller change from `current`.
     """
     replicas = np.array(replicas)
     while not problem.fits(replicas):
@@ -119,11 +117,10 @@ def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
 
 
 def spread_spare(table_heavy: UtilityTable, allocation: Allocation, budget: float) -> Allocation:
-    """Give the spare replicas, within quotas, to the jobs whose loss under a heavier load they reduce most.
+    """Add the spare replicas where they help most under a heavier load.
 
-    In a cluster that is paid for, an unused replica has no value. The result is exact: the largest sum of
-    weighted utilities on `table_heavy` (the same jobs at, say, 1.3 times the rates) with no job below
-    `allocation`. Value, bound and drop still refer to the expected load.
+    The result has the largest sum of weighted utilities on `table_heavy` (the same jobs at, say, 1.3 times the rates)
+    within quotas and with no job below `allocation`. Value, bound and drop still refer to the expected load.
     """
     problem = problem_of(table_heavy, budget, Objective("Sum"), current=allocation.replicas)
     floor = allocation.replicas[problem.order]

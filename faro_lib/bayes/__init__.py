@@ -1,5 +1,5 @@
-"""PyMC models, fitted offline and exported to plain arrays; no other package imports pymc."""
+"""PyMC models, fitted offline and exported as arrays; no other package imports pymc."""
 
-from faro_lib.bayes.demand import convergence, export_posterior, fit_bayes, posterior_of
+from faro_lib.bayes.demand import convergence, fit_bayes, posterior_of
 
-__all__ = ["convergence", "export_posterior", "fit_bayes", "posterior_of"]
+__all__ = ["convergence", "fit_bayes", "posterior_of"]

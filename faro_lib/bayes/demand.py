@@ -1,28 +1,26 @@
-"""The Bayesian model of requests per minute: a hierarchical Student-t autoregression around a day shape, by NUTS.
+"""The Bayesian model of requests per minute: a hierarchical Student-t autoregression, fitted by NUTS.
 
-`forecast.regression` has the equation; here are its priors. All jobs share one regression, and partial
-pooling lets each job depart from it as far as the data says:
+`forecast.regression` has the likelihood. The priors pool the parameters of job j:
 
-    a_j, b_j, c_j ~ Normal(m, tau)      m, tau for each group: lags, shape
-    s_j ~ Normal(m_s, tau_s)            log spread
-    g_j ~ Normal(m_g, tau_g)            how the spread follows the recent movement
-    log(nu_j - 3) ~ Normal(m_nu, tau_nu)   tails
+    a_j, b_j, c_j ~ Normal(m, tau)         coefficients of lags, profile and constant; one tau per group
+    s_j ~ Normal(m_s, tau_s)               log spread
+    g_j ~ Normal(m_g, tau_g)               sensitivity of the log spread to the recent movement
+    log(nu_j - 3) ~ Normal(m_nu, tau_nu)   degrees of freedom
 
-Sampling is in the coordinates of the QR factors of each job's design, where the likelihood is close to
-spherical (Stan user's guide, "The QR reparameterization").
+NUTS samples the coefficients in the coordinates of a QR decomposition of each job's design, where the
+likelihood is nearly spherical (Stan user's guide, "The QR reparameterization").
 """
 
 import logging
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, training_counts
-from faro_lib.forecast.posterior import NORMAL_GRID, Posterior, correlation_root, save_posterior
+from faro_lib.forecast.posterior import NORMAL_GRID, Posterior, correlation_root
 from faro_lib.forecast.regression import design, root, shapes_of_other_days, units
 from faro_lib.workload import Traces
 
@@ -30,15 +28,15 @@ log = logging.getLogger(__name__)
 
 GROUPS = ["lag", "shape", "constant"]
 GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # index in GROUPS
-CONSTANT_WIDTH = 0.01  # fixed, because one coefficient per job cannot determine its spread
-MIN_NU = 3.0  # counts are squares of roots: with heavier tails their mean barely exists (2 and 3 do equally well)
-MIN_CORRELATION = 0.2  # weaker correlations between jobs are set to 0
+CONSTANT_WIDTH = 0.01  # tau of the constant; one coefficient per job cannot determine it
+MIN_NU = 3.0  # counts are squares of roots; their mean needs more than 2 degrees of freedom
+MIN_CORRELATION = 0.2  # weaker correlations of jobs are set to 0
 
 
 def build_model(traces: Traces, *, data_stride: int = 1):
-    """The PyMC model of the training days at phase 0; a random one of every `data_stride` minutes.
+    """The PyMC model of the training days, with one in `data_stride` minutes chosen at random.
 
-    The phases of a day are one day shifted by minutes, so only one of them is independent evidence.
+    It uses only phase 0, because the other phases are the same day shifted by minutes.
     """
     import pymc as pm
     import pytensor.tensor as pt
@@ -46,7 +44,7 @@ def build_model(traces: Traces, *, data_stride: int = 1):
     counts = training_counts(traces)[:, 0]
     y = root(counts) / units(counts)[:, None]
     features, moved, target = design(y, shapes_of_other_days(y))
-    # (days, jobs, minutes, ...) -> (jobs, rows, ...). Random rows, because regular ones would miss periods.
+    # (days, jobs, minutes, ...) -> (jobs, rows, ...). Every n-th row would alias periodic load.
     chosen = np.random.default_rng(0).permutation(target.shape[0] * target.shape[2])[::data_stride]
     features, moved, target = (
         np.moveaxis(array, 1, 0).reshape(array.shape[1], -1, *array.shape[3:])[:, chosen]
@@ -96,16 +94,15 @@ def fit_bayes(
     data_stride: int = 1,
     progress: Callable[[str], None] = log.info,
 ) -> Any:
-    """Fit with nutpie and return ArviZ InferenceData; the same seed gives the same draws.
+    """Fit the model with nutpie; returns ArviZ InferenceData, the same for the same seed.
 
-    Its posterior has the attributes `seed`, `fit_s`, `compile_s` and `data_stride`. `posterior_of` turns it
-    into the online forecaster's arrays.
+    The posterior group has the attributes `seed`, `fit_s`, `compile_s` and `data_stride`.
     """
     import nutpie
 
     started = time.perf_counter()
     model = build_model(traces, data_stride=data_stride)
-    # The coefficients start at least squares; the default jitter of +-1 would start them far from the posterior.
+    # The coefficients start at least squares, without the default jitter of +-1, which is far from the posterior.
     compiled = nutpie.compile_pymc_model(model, jitter_rvs={model["log_spread"], model["follow"], model["log_nu"]})
     compile_s = time.perf_counter() - started
     progress(
@@ -129,7 +126,7 @@ def fit_bayes(
 
 
 def convergence(idata) -> dict[str, float]:
-    """The largest R-hat and the smallest bulk and tail ESS of all parameters, and the number of divergences."""
+    """The largest R-hat, the smallest bulk and tail ESS, and the number of divergences."""
     import arviz as az
 
     table = az.summary(idata, var_names=["~theta"], kind="diagnostics")
@@ -142,7 +139,7 @@ def convergence(idata) -> dict[str, float]:
 
 
 def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
-    """The arrays of the online forecaster: `draws` evenly spaced posterior draws, day shapes and correlations."""
+    """The parameters of the online forecaster, with `draws` evenly spaced posterior draws."""
     counts = training_counts(traces)[:, 0]
     flat = idata.posterior.stack(draw_=("chain", "draw")).transpose("draw_", ...)
     if tuple(flat["job"].values) != traces.names:
@@ -173,10 +170,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
 
 
 def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """Quantiles of a Student-t per job on NORMAL_GRID, shape (jobs, grid), clipped to the job's largest residual.
-
-    The clipping keeps the mean of the counts (squares of the roots) finite.
-    """
+    """Student-t quantiles at NORMAL_GRID, shape (jobs, grid), clipped to +-`largest` so that squares have a mean."""
     from scipy.special import ndtr
     from scipy.stats import t
 
@@ -184,7 +178,7 @@ def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:
 
 
 def normal_score_correlation(residuals: np.ndarray) -> np.ndarray:
-    """Correlation over jobs of the normal scores of residuals (days, jobs, minutes); below MIN_CORRELATION it is 0."""
+    """Correlation between jobs of the normal scores of residuals (days, jobs, minutes), shape (jobs, jobs)."""
     from scipy.special import ndtri
     from scipy.stats import rankdata
 
@@ -192,10 +186,3 @@ def normal_score_correlation(residuals: np.ndarray) -> np.ndarray:
     scores = ndtri(rankdata(rows, axis=1) / (rows.shape[1] + 1))
     correlation = np.atleast_2d(np.corrcoef(scores))
     return np.where(np.abs(correlation) < MIN_CORRELATION, 0.0, correlation)
-
-
-def export_posterior(idata, path: str | Path, traces: Traces, *, draws: int = 200) -> Posterior:
-    """Write the online forecaster's arrays to `path` (.npz, see `forecast.load_posterior`) and return them."""
-    posterior = posterior_of(idata, traces, draws=draws)
-    save_posterior(posterior, path)
-    return posterior

@@ -1,4 +1,4 @@
-"""Clamping: the part of a plan that fits capacity and quotas, and the jobs that may grow before others have shrunk."""
+"""Clamp plans to the free capacity and the tenants' quotas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Actions carried over from earlier ticks: replicas wanted (jobs,), and attempts left for them (0 = none)."""
+    """Targets of earlier ticks that did not fit yet (jobs,), and the attempts left for them (0 = none)."""
 
     target: np.ndarray
     attempts: np.ndarray
@@ -22,25 +22,19 @@ class Pending:
         return cls(np.zeros(jobs, np.int64), np.zeros(jobs, np.int64))
 
     def only(self, where: np.ndarray) -> Pending:
-        """The actions of the jobs in `where`, bool (jobs,)."""
+        """The pending targets of the jobs in `where`, bool (jobs,)."""
         return Pending(self.target, np.where(where, self.attempts, 0))
 
 
 def clamp_to_capacity(
     pending: Pending, plan: Plan, observation: Observation, jobs: JobArrays
 ) -> tuple[np.ndarray, Pending]:
-    """Clamp a plan to the free capacity, which is the capacity minus the cores of all targets (paper, section 5).
+    """Replicas (jobs,) to request, within the free capacity and the tenants' quotas, and what remains pending.
 
-    The tenants' quotas are clamped to as well, so that they hold for policies that do not know them.
-
-    Scale-downs come first, then actions carried over, then the other jobs in their order, each cut to what is left. A job
-    that is still changing is skipped. What is skipped or cut is carried over for `plan.attempts` ticks, this one
-    included, or until a newer action for the job.
-
-    Returns
-    -------
-    target : (jobs,) replicas to request.
-    pending : actions carried over.
+    Free capacity is the capacity minus the cores of all targets (paper, section 5). Scale-downs come first, then pending
+    scale-ups, then other scale-ups in the order of the jobs, each cut to the remaining cores. A job whose count is still
+    changing is skipped. Targets that are skipped or cut stay pending for `plan.attempts` ticks, including this one, or
+    until a newer long-term plan for the job.
     """
     new = plan.target != observation.target
     carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))
@@ -64,27 +58,3 @@ def clamp_to_capacity(
             free -= replicas * jobs.cores[job]
             quota_free[jobs.group[job]] -= replicas * jobs.cores[job]
     return target, Pending(wanted, np.where(target != wanted, np.maximum(attempts - 1, 0), 0))
-
-
-def growth(target: np.ndarray, standing: np.ndarray, cores: np.ndarray, capacity: float = 0.0) -> np.ndarray:
-    """Jobs that may grow now, bool (jobs,): they fit beside replicas of other jobs that have not yet been removed.
-
-    The limit is the cores of all targets, or the capacity if it is larger; jobs are taken in their order.
-
-    Parameters
-    ----------
-    target, standing : (jobs,) replicas requested, and replicas that exist after scaling down was tried.
-    cores : (jobs,) cores of a replica of each job.
-
-    >>> growth(np.array([4, 1]), np.array([2, 3]), np.ones(2)).tolist()
-    [False, False]
-    >>> growth(np.array([4, 1]), np.array([2, 1]), np.ones(2)).tolist()
-    [True, False]
-    """
-    limit, used = max(float(target @ cores), capacity), float(standing @ cores)
-    grows = np.zeros(len(target), bool)
-    for job in np.flatnonzero(target > standing):
-        more = float(target[job] - standing[job]) * cores[job]
-        if used + more <= limit + TOLERANCE:
-            grows[job], used = True, used + more
-    return grows

@@ -1,8 +1,8 @@
-"""Guardrails: pure functions that keep every plan within limits, whatever the policy returns.
+"""Guardrails: limits that hold whatever the policy returns.
 
-A tick calls them in this order: `restore_targets` undoes changes that something else made, `mask_absent` hides jobs that
-do not exist from the policy, `guarded` limits its plan, and `enforce_capacity` checks the final targets. A job that a
-guardrail changed has the guardrail's reason in the plan.
+At each tick, `restore_targets` undoes changes made by other clients, `mask_absent` hides absent jobs from the policy,
+`guarded` limits the policy's plan, and `enforce_capacity` checks the final targets. The plan of a job that a guardrail
+changed has the guardrail's reason.
 """
 
 from __future__ import annotations
@@ -12,24 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from faro_lib.control.clamp import Pending
+from faro_lib.policies import protocol
 from faro_lib.policies.baselines import fair_share
-from faro_lib.policies.protocol import (
-    BOUNDS,
-    CAPACITY,
-    DRIFT_CORRECTED,
-    HISTORY_MINUTES,
-    HOLD,
-    JOB_ADDED,
-    JOB_REMOVED,
-    MISSING,
-    PLAN_ATTEMPTS,
-    RATE_LIMIT,
-    Observation,
-    Plan,
-    hold,
-    minimum_replicas,
-)
-from faro_lib.workload import Job, arrays_of
+from faro_lib.policies.protocol import HOLD, Observation, Plan, hold, minimum_replicas
+from faro_lib.workload import Job, JobArrays, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 FAIL_MODES = ("hold", "fair-share")
@@ -41,14 +27,13 @@ class GuardrailConfig:
 
     Attributes
     ----------
-    fail_mode : "hold" (keep the targets) or "fair-share", if data is missing or the policy failed or was too slow.
-    max_scaling_actions : replicas that one decision may start or stop, None for any number; a start and the stops that
-        make room for it are one action. The most valuable starts (the plan's `marginal_value_down`) come first, with the
-        least valuable stops (`marginal_value_up`); without these values, the jobs in their order.
-    stale_after_s : seconds without a job's data after which the fail mode applies to it. Data is missing if the count of
-        the last complete minute or the mean latency is NaN; it is never read as zero.
-    deadline_s : seconds after which a decision is discarded, None for no deadline. It is checked after the decision; a
-        policy that never returns must be stopped from outside.
+    fail_mode : response to missing data, a failed policy or a late decision: "hold" keeps the targets.
+    max_scaling_actions : replicas that one decision may start or stop, None for any number. A start and the stops that
+        make room for it are one action. Starts with the highest `marginal_value_down` of the plan come first, together
+        with the stops of the lowest `marginal_value_up`; without these values, jobs come in their order.
+    stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data is missing if the
+        count of the last complete minute or the mean latency is NaN.
+    deadline_s : seconds after which a decision is discarded, None for no deadline.
     """
 
     fail_mode: str = "hold"
@@ -73,31 +58,29 @@ GUARDRAILS = GuardrailConfig()
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What the guardrails remember; arrays (jobs,)."""
+    """What the guardrails remember between ticks; arrays (jobs,)."""
 
-    known_s: np.ndarray  # the last time at which the job's data was available
+    known_s: np.ndarray  # last time at which the job's data was available
     target: np.ndarray | None = None  # as last requested; None before the first request
-    drop: np.ndarray | None = None
-    present: np.ndarray | None = None  # whether the job existed at the last observation; None = every job
+    drop: np.ndarray | None = None  # as last requested
+    present: np.ndarray | None = None  # bool, the job existed at the last tick
 
     def updated(self, observation: Observation) -> Guard:
         """The guard after noting which jobs have data."""
-        known = np.isfinite(observation.mean_latency_s)
+        known = np.isfinite(observation.mean_latency_s) | ~observation.exists
         if observation.arrivals_per_min.shape[1]:
-            known &= np.isfinite(observation.arrivals_per_min[:, -1])
-        if observation.present is not None:
-            known |= ~observation.present
+            known &= np.isfinite(observation.arrivals_per_min[:, -1]) | ~observation.exists
         return replace(self, known_s=np.where(known, observation.now_s, self.known_s))
 
     def drifted(self, observation: Observation) -> np.ndarray:
-        """Jobs whose target or drop rate is not what the controller last applied; bool (jobs,)."""
+        """Jobs whose target or drop rate differs from the last request, bool (jobs,)."""
         if self.target is None or self.drop is None:
             return np.zeros(len(observation.target), bool)
         return (observation.target != self.target) | (observation.drop != self.drop)
 
 
 def restore_targets(guard: Guard, observation: Observation) -> Observation:
-    """The observation with targets and drop rates as requested, so that the policy decides as if nothing had drifted."""
+    """The observation with targets and drop rates as last requested."""
     if guard.target is None or guard.drop is None:
         return observation
     starting = np.maximum(guard.target - observation.running, 0)
@@ -105,17 +88,16 @@ def restore_targets(guard: Guard, observation: Observation) -> Observation:
 
 
 def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
-    """The observation in which absent jobs have their minimum and the capacity is larger by just that.
+    """The observation in which absent jobs have their minimum, and the capacity includes the cores of these replicas.
 
     Policies give every job its minimum, so they need not know which jobs exist.
     """
-    if observation.present is None or observation.present.all():
+    absent, minimum = ~observation.exists, minimum_replicas(jobs)
+    if not absent.any():
         return observation
-    absent, minimum = ~observation.present, minimum_replicas(jobs)
-    reserved = float((arrays_of(jobs).cores * minimum)[absent].sum())
     return replace(
         observation,
-        capacity=observation.capacity + reserved,
+        capacity=observation.capacity + float((arrays_of(jobs).cores * minimum)[absent].sum()),
         target=np.where(absent, minimum, observation.target),
         running=np.where(absent, minimum, observation.running),
         starting=np.where(absent, 0, observation.starting),
@@ -125,14 +107,14 @@ def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
 
 
 def without_data(last: Observation, now_s: float) -> Observation:
-    """The last observation at a later time, with everything that may have changed since marked as missing."""
+    """The last observation at a later time, with loads and latencies marked as missing."""
     missing, minute = np.full(len(last.target), np.nan), max(last.minute, int(now_s // MINUTE_S))
     history = np.hstack([last.arrivals_per_min, np.full((len(missing), minute - last.minute), np.nan)])
     return replace(
         last,
         now_s=now_s,
         minute=minute,
-        arrivals_per_min=history[:, -HISTORY_MINUTES:] if minute > last.minute else last.arrivals_per_min,
+        arrivals_per_min=history[:, -protocol.HISTORY_MINUTES :] if minute > last.minute else last.arrivals_per_min,
         mean_latency_s=missing,
         tail_latency_s=missing,
         ongoing=missing,
@@ -156,53 +138,34 @@ def invalid(plan: Plan, jobs: int) -> str | None:
 
 
 def guarded(
-    guardrails: GuardrailConfig,
-    jobs: tuple[Job, ...],
-    guard: Guard,
-    visible: Observation,
-    plan: Plan,
-    *,
-    drifted: np.ndarray,
-    void: str | None = None,
+    config: GuardrailConfig, jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan, drifted: np.ndarray
 ) -> Plan:
     """The plan within the guardrails.
 
-    `visible` is what the policy observed, `drifted` the jobs whose targets were restored, bool (jobs,), and `void` the
-    reason why the plan does not count, or None.
+    Parameters
+    ----------
+    visible : the observation that the policy received.
+    drifted : jobs whose targets were restored, bool (jobs,).
     """
     arrays = arrays_of(jobs)
-    stale = visible.now_s - guard.known_s > guardrails.stale_after_s
-    if void or stale.any():
-        safe = fallback(guardrails, jobs, visible)
-        if void:
-            plan = replace(safe, reason=(void,) * len(jobs))
-        # The plan keeps its predictions for stale jobs, which rest on old data.
+    stale = visible.now_s - guard.known_s > config.stale_after_s
+    if stale.any():
+        safe = fallback(config, jobs, visible)
         plan = replace(
             plan,
             target=np.where(stale, safe.target, plan.target),
             drop=np.where(stale, safe.drop, plan.drop),
-            reason=with_reason(plan.reason, stale, MISSING),
+            reason=with_reason(plan.reason, stale, protocol.MISSING),
             attempts=max(safe.attempts, plan.attempts),
         )
-    outside = (plan.target < arrays.min_replicas) | (plan.target > arrays.max_replicas)
-    if visible.present is not None:
-        outside &= visible.present
-    if outside.any():
-        within = np.clip(plan.target, arrays.min_replicas, arrays.max_replicas)
-        target = np.where(outside, within, plan.target)
-        plan = replace(plan, target=target, reason=with_reason(plan.reason, outside, BOUNDS))
-    if guardrails.max_scaling_actions is not None:
-        actions = guardrails.max_scaling_actions
-        target = limit_scaling_actions(plan, visible.target, visible.capacity, arrays.cores, actions)
-        plan = replace(plan, target=target, reason=with_reason(plan.reason, target != plan.target, RATE_LIMIT))
-    if visible.present is not None or guard.present is not None:
-        plan = with_presence(jobs, guard, visible, plan)
-    if drifted.any():
-        held = drifted & np.array([why == HOLD for why in plan.reason])
-        if visible.present is not None:
-            held &= visible.present
-        plan = replace(plan, reason=with_reason(plan.reason, held, DRIFT_CORRECTED))
-    return plan
+    within = np.clip(plan.target, arrays.min_replicas, arrays.max_replicas)
+    plan = with_target(plan, np.where(visible.exists, within, plan.target), protocol.BOUNDS)
+    if config.max_scaling_actions is not None:
+        target = limit_scaling_actions(plan, visible.target, visible.capacity, arrays.cores, config.max_scaling_actions)
+        plan = with_target(plan, target, protocol.RATE_LIMIT)
+    plan = with_presence(jobs, guard, visible.exists, plan)
+    held = drifted & visible.exists & np.array([why == HOLD for why in plan.reason])
+    return replace(plan, reason=with_reason(plan.reason, held, protocol.DRIFT_CORRECTED))
 
 
 def with_reason(reason: tuple[str, ...], where: np.ndarray, new: str) -> tuple[str, ...]:
@@ -210,17 +173,22 @@ def with_reason(reason: tuple[str, ...], where: np.ndarray, new: str) -> tuple[s
     return tuple(new if changed else old for old, changed in zip(reason, where)) if where.any() else reason
 
 
-def fallback(guardrails: GuardrailConfig, jobs: tuple[Job, ...], visible: Observation) -> Plan:
-    """The plan of the fail mode; it holds if the minima do not fit the capacity, as then no fair share exists."""
+def with_target(plan: Plan, target: np.ndarray, reason: str) -> Plan:
+    """The plan with other targets (jobs,), and `reason` for the jobs whose target changes."""
+    return replace(plan, target=target, reason=with_reason(plan.reason, target != plan.target, reason))
+
+
+def fallback(config: GuardrailConfig, jobs: tuple[Job, ...], visible: Observation) -> Plan:
+    """The plan of the fail mode; it holds if the minima exceed the capacity, because no fair share exists then."""
     fits = float(minimum_replicas(jobs) @ arrays_of(jobs).cores) <= visible.capacity + TOLERANCE
-    if guardrails.fail_mode != "fair-share" or not fits:
+    if config.fail_mode != "fair-share" or not fits:
         return hold(visible)
     target = fair_share(jobs, visible.capacity, visible.present)
-    return Plan(target, np.zeros(len(target)), (HOLD,) * len(target), PLAN_ATTEMPTS)
+    return Plan(target, np.zeros(len(target)), (HOLD,) * len(target), protocol.PLAN_ATTEMPTS)
 
 
 def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray, actions: int) -> np.ndarray:
-    """The plan's targets, or the first `actions` steps towards them; see `GuardrailConfig.max_scaling_actions`.
+    """The first `actions` steps from the targets `now` to the plan's, as `GuardrailConfig.max_scaling_actions` defines.
 
     >>> plan = Plan(np.array([3, 1, 4]), np.zeros(3), (HOLD,) * 3)
     >>> limit_scaling_actions(plan, np.array([2, 4, 2]), capacity=8, cores=np.ones(3), actions=2).tolist()
@@ -229,7 +197,7 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
     change = plan.target.astype(np.int64) - now
     if np.abs(change).sum() <= actions:
         return plan.target
-    # NaN at a bound: a job at its minimum needs its start most, one at its maximum misses a stop least.
+    # NaN at a bound: a job at its minimum needs a start most, and a job at its maximum can spare a replica.
     unknown = np.zeros(len(now))
     gain = unknown if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
     loss = unknown if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
@@ -249,68 +217,52 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
     return target
 
 
-def with_presence(jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan) -> Plan:
-    """The plan in which a job that was just added starts with its minimum and one that is absent has nothing."""
-    every = np.ones(len(plan.target), bool)
-    present = every if visible.present is None else visible.present
-    before = every if guard.present is None else guard.present
-    if guard.target is None:  # at the first tick no job is new
-        before = present
+def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan: Plan) -> Plan:
+    """The plan in which a job that was just added gets its minimum and an absent job gets no replicas."""
+    before = present if guard.target is None or guard.present is None else guard.present  # no job is new at first
     added, removed = present & ~before, ~present & before
-    reason = with_reason(with_reason(plan.reason, ~present, HOLD), removed, JOB_REMOVED)
+    reason = with_reason(with_reason(plan.reason, ~present, HOLD), removed, protocol.JOB_REMOVED)
     return replace(
         plan,
         target=np.where(added, minimum_replicas(jobs), np.where(present, plan.target, 0)),
         drop=np.where(added | ~present, 0.0, plan.drop),
-        reason=with_reason(reason, added, JOB_ADDED),
+        reason=with_reason(reason, added, protocol.JOB_ADDED),
     )
 
 
 def enforce_capacity(
     jobs: tuple[Job, ...], observation: Observation, plan: Plan, target: np.ndarray, pending: Pending
 ) -> tuple[np.ndarray, Plan, Pending]:
-    """Targets that never exceed the capacity, keep the minima, and are 0 for absent jobs, even during changes.
+    """Targets within the capacity, with the minima kept while they fit; and the plan and pending targets that result.
 
-    If the capacity has shrunk or a job was added, replicas are removed one at a time; see `shed`.
+    It also applies to jobs whose count is changing, because the capacity may shrink and jobs may be added at any time.
     """
-    arrays, present = arrays_of(jobs), observation.present
-    minimum = arrays.min_replicas
-    if present is not None:
-        added = np.array([why == JOB_ADDED for why in plan.reason])
-        minimum = np.where(added, minimum_replicas(jobs), np.where(present, minimum, 0))
-        target = np.where(present, target, 0)
-    target = np.maximum(target, minimum)
-    if float(target @ arrays.cores) <= observation.capacity + TOLERANCE:
-        return target, plan, pending
-    fitting = shed(target, minimum, plan.target, observation.capacity, arrays.cores, arrays.weight)
+    arrays, present = arrays_of(jobs), observation.exists
+    added = np.array([why == protocol.JOB_ADDED for why in plan.reason])
+    minimum = np.where(added, minimum_replicas(jobs), np.where(present, arrays.min_replicas, 0))
+    target = np.maximum(np.where(present, target, 0), minimum)
+    fitting = shed(target, minimum, plan.target, observation.capacity, arrays)
     removed = fitting < target
-    reason = with_reason(plan.reason, removed & (fitting < plan.target), CAPACITY)
-    # Actions carried over for these jobs were meant for a larger cluster.
+    reason = with_reason(plan.reason, removed & (fitting < plan.target), protocol.CAPACITY)
+    # Pending targets of these jobs were meant for a larger cluster.
     return fitting, replace(plan, reason=reason), pending.only(~removed)
 
 
-def shed(
-    target: np.ndarray,
-    minimum: np.ndarray,
-    wanted: np.ndarray,
-    capacity: float,
-    cores: np.ndarray,
-    weight: np.ndarray,
-) -> np.ndarray:
-    """Targets (jobs,) after removing replicas one at a time until they fit.
+def shed(target: np.ndarray, minimum: np.ndarray, wanted: np.ndarray, capacity: float, jobs: JobArrays) -> np.ndarray:
+    """Targets (jobs,) after removing replicas one at a time until the rest fits the capacity.
 
-    The next replica is taken from those that the plan does not want, then from the job with the most cores above its
-    minimum, then, if not even the minima fit, from the job of the least weight; the last of equal jobs.
+    Replicas beyond the plan (`wanted`) go first, then those of the job with the most cores above its minimum, then, if
+    not even the minima fit, those of the job of the least weight. Of equal jobs the last one loses a replica.
     """
     target = target.copy()
-    while float(target @ cores) > capacity + TOLERANCE and target.any():
-        above = (target - minimum) * cores
+    while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():
+        above = (target - minimum) * jobs.cores
         unwanted = np.where((target > wanted) & (above > 0), above, 0)
         if unwanted.any():
             score = unwanted
         elif (above > 0).any():
             score = above
         else:
-            score = -np.where(target > 0, weight, np.inf)
+            score = -np.where(target > 0, jobs.weight, np.inf)
         target[len(score) - 1 - np.argmax(score[::-1])] -= 1
     return target

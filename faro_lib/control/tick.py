@@ -1,31 +1,24 @@
-"""One tick of the control loop: from an observation to the replicas and drop rates requested, without any I/O."""
+"""One tick of the control loop as a pure function: from an observation to the requested replicas and drop rates."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from faro_lib.control import guardrails
 from faro_lib.control.clamp import Pending, clamp_to_capacity
-from faro_lib.control.guardrails import (
-    Guard,
-    GuardrailConfig,
-    enforce_capacity,
-    guarded,
-    invalid,
-    mask_absent,
-    restore_targets,
-)
+from faro_lib.control.guardrails import Guard, GuardrailConfig
 from faro_lib.control.placement import cut_to_nodes
 from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
 from faro_lib.workload import Job, arrays_of
 
 
 class PolicyFailed(RuntimeWarning):
-    """A policy raised or returned an invalid plan, and the loop went on without it."""
+    """A policy raised or returned an invalid plan; the loop applied the fail mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +26,15 @@ class Step:
     """The record of one tick."""
 
     observation: Observation
-    plan: Plan  # the policy's, changed by the guardrails
-    target: np.ndarray  # (jobs,) replicas requested from the cluster
-    decision_s: float  # duration of the policy's decision
+    plan: Plan  # within the guardrails
+    target: np.ndarray  # (jobs,) replicas requested, within the capacity
+    decision_s: float  # duration of the decision
     failure: str | None = None  # why the policy failed
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """All that the loop remembers between two ticks; it is a fold of `tick` over observations, so a journal restores it."""
+    """What the loop remembers between ticks. It depends only on the observations, so a journal restores it."""
 
     state: Any
     pending: Pending
@@ -54,36 +47,38 @@ class Memory:
 
 def tick(
     policy: Policy,
-    guardrails: GuardrailConfig,
+    config: GuardrailConfig,
     jobs: tuple[Job, ...],
     memory: Memory,
     observation: Observation,
     timer: Callable[[], float] = time.perf_counter,
 ) -> tuple[Memory, Step]:
-    """Decide within the guardrails and the capacity; the memory for the next tick, and the record of this one.
+    """Decide within the guardrails and the capacity; return the memory for the next tick and the record of this one.
 
-    A policy that raises or returns an invalid plan keeps its previous state and decides again at the next tick. In the
-    meantime, and if its decision exceeded the deadline, the fail mode of the guardrails applies.
+    If the policy raises, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails applies. A
+    policy that failed keeps its previous state and decides again at the next tick.
     """
     guard = memory.guard.updated(observation)
     drifted = guard.drifted(observation)
-    intended = restore_targets(guard, observation) if drifted.any() else observation
-    visible = mask_absent(jobs, intended)
+    intended = guardrails.restore_targets(guard, observation) if drifted.any() else observation
+    visible = guardrails.mask_absent(jobs, intended)
 
     began = timer()
     state, plan, failure = _decide(policy, memory.state, visible)
     decision_s = timer() - began
     if failure is not None:
-        failure = f"policy {policy.name!r} failed at {visible.now_s:g} s, {guardrails.fail_mode} instead: {failure}"
-    is_late = guardrails.deadline_s is not None and decision_s > guardrails.deadline_s
-    void = FAILED if failure else DEADLINE_EXCEEDED if is_late else None
+        failure = f"policy {policy.name!r} failed at {visible.now_s:g} s, {config.fail_mode} instead: {failure}"
+    is_late = config.deadline_s is not None and decision_s > config.deadline_s
+    if failure is not None or is_late:
+        reason = DEADLINE_EXCEEDED if failure is None else FAILED
+        plan = replace(guardrails.fallback(config, jobs, visible), reason=(reason,) * len(jobs))
 
-    plan = guarded(guardrails, jobs, guard, visible, plan, drifted=drifted, void=void)
-    pending = memory.pending if observation.present is None else memory.pending.only(observation.present)
+    plan = guardrails.guarded(config, jobs, guard, visible, plan, drifted)
+    pending = memory.pending.only(observation.exists)
     target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
-    target, plan, pending = enforce_capacity(jobs, observation, plan, target, pending)
+    target, plan, pending = guardrails.enforce_capacity(jobs, observation, plan, target, pending)
     target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target)
-    guard = Guard(guard.known_s, target, plan.drop, observation.present)
+    guard = Guard(guard.known_s, target, plan.drop, observation.exists)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)
 
 
@@ -91,8 +86,8 @@ def _decide(policy: Policy, state: Any, visible: Observation) -> tuple[Any, Plan
     """The policy's new state and plan; or the old state, a plan that holds, and why the policy failed."""
     try:
         after, plan = policy.decide(state, visible)
-        if problem := invalid(plan, len(visible.target)):
+        if problem := guardrails.invalid(plan, len(visible.target)):
             raise ValueError(problem)
-    except Exception as error:  # whatever a policy does wrong, serving goes on
+    except Exception as error:  # serving continues whatever the policy does
         return state, hold(visible), str(error)
     return after, plan, None

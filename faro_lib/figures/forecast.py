@@ -18,9 +18,8 @@ COLOURS = {
     "kalman": "#D873A4",
     "persistence": "#E3B300",
     "seasonal": "#00CF72",
-    "autoets": "#7F7C5D",
 }
-MARKERS = dict(zip(COLOURS, "osD^vPX"))
+MARKERS = dict(zip(COLOURS, "osD^vP"))
 BINS = 20  # of the histogram of quantiles
 
 

@@ -1,4 +1,4 @@
-"""Forecasts of requests per minute as sample paths: fit offline, then update and sample in milliseconds.
+"""Forecasters of requests per minute: fitted offline, updated every minute, sampled in milliseconds.
 
 >>> forecaster = fit("ar", traces)                                  # doctest: +SKIP
 >>> forecaster = forecaster.start(minute_of_day=0)                  # doctest: +SKIP
@@ -7,7 +7,7 @@
 (2, 100, 7)
 """
 
-from faro_lib.forecast import autoets, autoregression, kalman, naive, oracle, posterior  # noqa: F401, each registers
+from faro_lib.forecast import autoregression, kalman, naive, oracle, posterior  # noqa: F401, each registers
 from faro_lib.forecast.conformal import Recalibrated, recalibrated
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters, register
 from faro_lib.forecast.posterior import Posterior, bayes_forecaster, load_posterior, save_posterior

@@ -1,4 +1,4 @@
-"""Autoregression of log counts around a day shape: pooled coefficients by ridge, sample paths by simulation."""
+"""Forecaster "ar": an autoregression of log counts around a daily profile, pooled over jobs."""
 
 from dataclasses import dataclass
 
@@ -9,53 +9,53 @@ from faro_lib.forecast.regression import shapes_of_other_days, windows
 from faro_lib.workload import Traces
 
 RIDGE = 10.0
-ERROR_ROWS = 2000  # minutes of training errors that are kept, evenly spaced
+MAX_ERROR_ROWS = 2000  # training minutes whose errors are kept, about evenly spaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Autoregression(Forecaster):
-    """Log counts as a day shape plus an autoregression that all jobs share, with errors of the training days.
+    """Sample paths of log counts: a daily profile plus an autoregression whose coefficients all jobs share.
 
-    y = log(1 + x) - shape[job, minute];  y[t] = sum_l a[l] y[t-l] + e[t].
+    y[t] = log(1 + x[t]) - profile[job, t] = sum_l a[l] y[t-l] + e[t].
 
-    A draw of errors is one training minute of all jobs, which keeps their correlation in the paths.
-    Missing minutes are simulated like future ones, between the known minutes.
+    e[t] holds the errors of all jobs in one random training minute, which preserves their correlation.
+    Missing minutes are simulated too.
     """
 
-    shape: np.ndarray  # shape (jobs, day_minutes)
-    coefficients: np.ndarray  # shape (lags,), oldest first
-    errors: np.ndarray  # shape (rows, jobs)
-    spread: np.ndarray  # standard deviation of y over the training days, shape (jobs,); the prior of the first minute
+    profile: np.ndarray  # mean log count by minute of the day, shape (jobs, day_minutes)
+    coefficients: np.ndarray  # a, shape (lags,), oldest first
+    errors: np.ndarray  # one-minute errors on the training days, shape (rows, jobs)
+    spread: np.ndarray  # standard deviation of y on the training days, shape (jobs,); for a job without any count
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
         rng = self.rng()
-        y = np.log1p(self.counts) - self.shape[:, self.minutes_ahead(-self.counts.shape[1], 0)]
+        y = np.log1p(self.counts) - self.profile[:, self.minutes_ahead(-self.counts.shape[1], 0)]
         start, known = simulation_start(y, self.spread, rng.standard_normal((len(self.jobs), n)))
         known = np.concatenate([known, np.full((horizon, len(self.jobs)), np.nan)])
         rows = rng.integers(len(self.errors), size=(len(known), n))
         paths = _continue(start, known, self.coefficients, self.errors[rows].transpose(0, 2, 1))[-horizon:]
-        shape = self.shape[:, self.minutes_ahead(0, horizon)]
-        return np.expm1(_bounded(paths + shape.T[:, :, None], self.counts)).transpose(1, 2, 0)
+        profile = self.profile[:, self.minutes_ahead(0, horizon)]
+        return np.expm1(_bounded(paths + profile.T[:, :, None], self.counts)).transpose(1, 2, 0)
 
 
 def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lags from which a simulation starts, and the known minutes that it must reproduce.
+    """Initial lags of a simulation, and the past minutes that it must simulate because some are missing.
 
-    If the last CONTEXT_MINUTES minutes have no gap, the simulation starts with the coming minute.
-    Otherwise it starts at the earliest gap. Gaps in the lags before that are filled forwards with the last
-    known value, or backwards with the first; a job without any known minute gets normal draws of its `spread`.
+    The simulation starts at the earliest gap of the last CONTEXT_MINUTES minutes, or with the coming minute
+    if there is none. Earlier gaps are filled with the value before them, or with the first known value.
+    A job without any known minute starts from normal draws with its `spread`.
 
     Parameters
     ----------
-    y : deviations from the day shape, shape (jobs, 2 x CONTEXT_MINUTES), NaN where missing.
+    y : deviations from the daily profile, shape (jobs, 2 x CONTEXT_MINUTES), NaN where missing.
     spread : shape (jobs,).
     normal : standard normal draws, shape (jobs, samples).
 
     Returns
     -------
-    start : shape (CONTEXT_MINUTES, jobs, samples).
-    known : shape (minutes to simulate before the coming minute, jobs), NaN where missing.
+    start : initial lags, shape (CONTEXT_MINUTES, jobs, samples).
+    known : the past minutes to simulate, shape (minutes, jobs), NaN where missing; other values are kept.
     """
     missing = np.isnan(y)
     recent = missing[:, CONTEXT_MINUTES:].any(axis=0)
@@ -71,7 +71,7 @@ def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> t
 
 
 def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
-    """`lags` (jobs, minutes) with gaps filled by the value before them, else by the first one of `history`."""
+    """`lags` (jobs, minutes); gaps take the value before them, or the first known value of `history`."""
     known = ~np.isnan(lags)
     latest = np.maximum.accumulate(np.where(known, np.arange(lags.shape[1]), -1), axis=1)
     rows = np.arange(len(lags))[:, None]
@@ -80,10 +80,10 @@ def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
 
 
 def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Continue y[t] = sum_l coefficients[l] y[t-l] + errors[t] from `start`; known minutes keep their value.
+    """Simulate y[t] = sum_l coefficients[l] y[t-l] + errors[t]; known minutes keep their value.
 
-    Shapes: start (lags, jobs, samples), known (minutes, jobs) with NaN where a minute is simulated,
-    coefficients (lags,), errors and result (minutes, jobs, samples).
+    Shapes: start (lags, jobs, samples); known (minutes, jobs), NaN = simulate; errors and result
+    (minutes, jobs, samples).
     """
     lags = len(start)
     path = np.concatenate([start, errors]).astype(np.float32)
@@ -96,7 +96,7 @@ def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, er
 
 
 def _bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Log counts (minutes, jobs, samples), clipped to at most ten times the largest known count."""
+    """Log counts (minutes, jobs, samples), clipped to ten times the largest recent count."""
     largest = np.where(np.isnan(counts), 0, counts).max(axis=1)
     limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))
     return np.clip(log_counts, 0, limit[None, :, None])
@@ -104,10 +104,10 @@ def _bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 @register("ar")
 def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
-    """Pooled ridge autoregression on log counts: a = (Z'Z + RIDGE I)^-1 Z'y over all jobs, days and phases.
+    """Fit by ridge regression over all jobs, days and phases: a = (Z'Z + RIDGE I)^-1 Z'y, Z the lags of y.
 
-    The fit takes the mean of the *other* days as a day's shape, which is what a forecaster could have
-    known; forecasts take the mean of all days at phase 0.
+    In the fit, a day's profile is the mean of the *other* days, because no forecaster knows its own day.
+    Forecasts use the mean of all days at phase 0.
     """
     log_counts = np.log1p(training_counts(traces))
     _, phases, jobs, minutes = log_counts.shape
@@ -118,13 +118,13 @@ def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
     coefficients = np.linalg.solve(lags.T @ lags + RIDGE * np.eye(CONTEXT_MINUTES), lags.T @ target)
     errors = runs[..., -1] - runs[..., :-1] @ coefficients  # (days, phases, jobs, minutes)
     errors = np.moveaxis(errors, 2, -1).reshape(-1, jobs)
-    errors = errors[:: max(1, len(errors) // ERROR_ROWS)]
+    errors = errors[:: max(1, len(errors) // MAX_ERROR_ROWS)]
     errors -= errors.mean(axis=0)
     return Autoregression(
         jobs=traces.names,
         seed=seed,
         day_minutes=minutes,
-        shape=log_counts[:, 0].mean(axis=0),
+        profile=log_counts[:, 0].mean(axis=0),
         coefficients=coefficients.astype(np.float32),
         errors=errors.astype(np.float32),
         spread=y.std(axis=(0, 1, 3)),

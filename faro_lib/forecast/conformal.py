@@ -1,6 +1,6 @@
-"""Online recalibration: stretch the tails of the sample paths until they have their nominal coverage."""
+"""Online recalibration of the tails of a forecaster's sample paths."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -13,20 +13,20 @@ TRACKED_SAMPLES = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalibrated(Forecaster):
-    """Any forecaster, with each tail of each job stretched about the median by adaptive conformal inference.
+    """Sample paths whose lower and upper tails are widened or narrowed until they have their nominal coverage.
 
-    x' = median + exp(r) (x - median), with r per job and tail;  r <- r + rate (missed - tail),
+    x' = median + exp(r) (x - median);  r <- r + rate (exceeded - tail),
 
-    where `missed` is the share of the forecasts of the last minute (one for each horizon) whose tail
-    quantile it exceeded (Gibbs and Candes 2021, on the log of the width). Over a long day each tail is
-    missed at its nominal rate, whatever the model.
+    with one r per job and tail. `exceeded` is the share of the forecasts for the last minute, one per minute
+    ahead, whose tail quantile the count exceeded. This is adaptive conformal inference (Gibbs and Candes 2021)
+    on the log of the interval's width: over a long day the coverage is nominal, whatever the forecaster.
     """
 
-    inner: Forecaster  # the forecaster that is recalibrated
-    rate: float = 0.07  # learning rate of the stretch, per minute
-    tail: float = 0.1  # probability of each tail whose quantile is tracked
+    inner: Forecaster
+    rate: float = 0.07  # learning rate of r, per minute
+    tail: float = 0.1  # probability of each tail
     log_stretch: np.ndarray  # r, shape (2, jobs): lower and upper tail
-    # Tail quantiles of the forecasts made i + 1 minutes ago, (HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES); NaN before.
+    # Tail quantiles of the last forecasts, newest first, (HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES); NaN = none yet.
     tails: np.ndarray
 
     def start(self, minute_of_day: int = 0) -> Self:
@@ -49,7 +49,7 @@ class Recalibrated(Forecaster):
 
         later = replace(Forecaster.update(self, counts), inner=self.inner.update(counts), log_stretch=log_stretch)
         samples = later.sample(HORIZON_MINUTES, TRACKED_SAMPLES)
-        # The order statistics at or beyond the tail probability, so that the tracked quantile is not too narrow.
+        # Order statistics at or beyond the tail probability, because interpolated quantiles would be too narrow.
         in_tail = int(self.tail * (TRACKED_SAMPLES + 1))
         ends = (in_tail - 1, TRACKED_SAMPLES - in_tail)
         tails = np.partition(samples, ends, axis=1)[:, ends].transpose(1, 0, 2)
@@ -65,25 +65,15 @@ class Recalibrated(Forecaster):
 
 
 def recalibrated(inner: Forecaster, *, rate: float = 0.07, tail: float = 0.1) -> Recalibrated:
-    """`inner`, recalibrated from its next update on.
+    """`inner` with recalibrated tails.
 
-    The rate was tuned on the last two training days of the published traces (0.05 to 0.1 do equally well).
+    The default rate was tuned on days 9 and 10 of the published traces; 0.05 to 0.1 do equally well.
     """
     if not 0 < tail < 0.5:
         raise ValueError(f"tail={tail} must lie strictly between 0 and 0.5")
     if not rate >= 0:
         raise ValueError(f"rate={rate} must be a number >= 0")
     jobs = len(inner.jobs)
-    return Recalibrated(
-        jobs=inner.jobs,
-        seed=inner.seed,
-        day_minutes=inner.day_minutes,
-        minute_of_day=inner.minute_of_day,
-        minutes_seen=inner.minutes_seen,
-        counts=inner.counts,
-        inner=inner,
-        rate=rate,
-        tail=tail,
-        log_stretch=np.zeros((2, jobs)),
-        tails=np.full((HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES), np.nan),
-    )
+    common = {field.name: getattr(inner, field.name) for field in fields(Forecaster)}
+    none_yet = np.full((HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES), np.nan)
+    return Recalibrated(**common, inner=inner, rate=rate, tail=tail, log_stretch=np.zeros((2, jobs)), tails=none_yet)

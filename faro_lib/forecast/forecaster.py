@@ -1,4 +1,4 @@
-"""The base class of forecasters, and their registry."""
+"""The base class of forecasters, their registry, and the checks that they share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,18 +17,18 @@ _NO_COUNTS = np.empty((0, 0))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecaster(ABC):
-    """An immutable forecaster: `update` returns a new one that is a minute later, `sample` looks ahead.
+    """An immutable forecaster of requests per minute.
 
-    A subclass adds its learnt parameters as fields and implements `sample`. A function that learns them
-    from `Traces` is entered with `register`; `naive.persistence` is the shortest example.
+    A subclass adds its parameters as fields and implements `sample`. `register` enters the function that fits
+    them to `Traces`; `naive.persistence` is the shortest example.
     """
 
     jobs: tuple[str, ...]  # names, in the order of the first axis of every array
-    seed: int = 0  # of the sample paths; the same seed and the same counts give the same samples
-    day_minutes: int = 360  # length of a day; the day shape repeats after it
+    seed: int = 0  # the same seed and the same counts give the same samples
+    day_minutes: int = 360  # length of a day
     minute_of_day: int = 0  # of the coming minute
     minutes_seen: int = 0  # updates since the start
-    # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN where missing.
+    # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
     counts: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
 
     def __post_init__(self):
@@ -36,7 +36,7 @@ class Forecaster(ABC):
             object.__setattr__(self, "counts", _frozen(np.full((len(self.jobs), 2 * CONTEXT_MINUTES), np.nan)))
 
     def start(self, minute_of_day: int = 0) -> Self:
-        """Forget the history: a new day begins at `minute_of_day`."""
+        """The forecaster without any counts; the coming minute is `minute_of_day`."""
         return replace(self, minute_of_day=int(minute_of_day) % self.day_minutes, minutes_seen=0, counts=_NO_COUNTS)
 
     def update(self, counts) -> Self:
@@ -51,10 +51,10 @@ class Forecaster(ABC):
 
     @abstractmethod
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
-        """Sample paths of the requests per minute of the next `horizon` minutes, shape (jobs, n, horizon), >= 0."""
+        """Sample paths of requests per minute, shape (jobs, n, horizon), >= 0; minute 0 is the coming one."""
 
     def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
-        """Expected requests per minute, shape (jobs, horizon); by default the mean of 1,000 sample paths."""
+        """Expected requests per minute, shape (jobs, horizon): the mean of 1,000 sample paths."""
         return self.sample(horizon, 1000).mean(axis=1)
 
     def checked(self, counts) -> np.ndarray:
@@ -74,17 +74,17 @@ class Forecaster(ABC):
                 raise ValueError(f"{name}={value!r} must be a whole number >= 1")
 
     def last_known(self, otherwise: np.ndarray) -> np.ndarray:
-        """The latest count of each job that is not missing, shape (jobs,); `otherwise` for a job without one."""
+        """The latest known count of each job, shape (jobs,); `otherwise` for a job without one."""
         known = ~np.isnan(self.counts)
         latest = self.counts.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1)
         return np.where(known.any(axis=1), self.counts[np.arange(len(known)), latest], otherwise)
 
     def rng(self) -> np.random.Generator:
-        """The random generator of this minute, a function of the seed and of `minutes_seen`."""
+        """The random generator of the coming minute, from `seed` and `minutes_seen`."""
         return np.random.default_rng([self.seed, self.minutes_seen])
 
     def minutes_ahead(self, first: int, last: int) -> np.ndarray:
-        """Minutes of the day from `first` to `last` (exclusive), relative to the coming minute; negative = past."""
+        """Minutes of the day from `first` to `last` (exclusive), counted from the coming minute."""
         return np.arange(self.minute_of_day + first, self.minute_of_day + last) % self.day_minutes
 
 
@@ -111,12 +111,12 @@ def forecasters() -> list[str]:
 
 
 def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
-    """Fit the forecaster `name` to the training days of `traces`; it is at the start of a day."""
+    """Fit the forecaster `name` to the training days of `traces`; the coming minute is minute 0."""
     return _FITS.find(name)(traces, seed=seed, **options)
 
 
 def training_counts(traces: Traces) -> np.ndarray:
-    """The training days as floats, shape (days, samples, jobs, minutes); a ValueError if there is too little."""
+    """The training days as floats, shape (days, samples, jobs, minutes); ValueError if they are too few or short."""
     counts = np.asarray(traces.train, dtype=float)
     if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= CONTEXT_MINUTES + HORIZON_MINUTES:
         raise ValueError(

@@ -1,9 +1,6 @@
-"""The local level model: the root of a count is a random walk plus noise (Durbin and Koopman 2012, chapter 2).
+"""Forecaster "kalman": a Kalman filter for a local level of root counts (Durbin and Koopman 2012, chapter 2).
 
-    level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + N(0, noise)
-
-The Kalman filter keeps the mean and the variance of each job's level; a missing minute adds `step` to
-the variance and nothing else.
+level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + N(0, noise).
 """
 
 from dataclasses import dataclass, replace
@@ -16,19 +13,19 @@ from faro_lib.forecast.regression import from_root, root
 from faro_lib.workload import Traces
 
 RATIOS = np.geomspace(0.01, 100, 33)  # candidates for step / noise
-UNKNOWN = 1e12  # variance of a level before the first count of a job without training days
+UNKNOWN = 1e12  # variance of the level of a job without training days, before its first count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalLevel(Forecaster):
-    """The filtered level of each job; all arrays have shape (jobs,) and are on the root scale."""
+    """The local level of each job; all arrays have shape (jobs,) and are on the root scale."""
 
-    step: np.ndarray  # variance
-    noise: np.ndarray  # variance
+    step: np.ndarray  # variance of a minute's change of the level
+    noise: np.ndarray  # variance of a count about the level
     prior_level: np.ndarray  # mean of the level before the first minute
     prior_variance: np.ndarray
     level: np.ndarray  # mean of the level in the coming minute
-    variance: np.ndarray
+    variance: np.ndarray  # variance of the level in the coming minute
 
     def start(self, minute_of_day: int = 0) -> Self:
         fresh = Forecaster.start(self, minute_of_day)
@@ -56,7 +53,7 @@ class LocalLevel(Forecaster):
 
 @register("kalman")
 def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """The local level by maximum likelihood: step / noise on a grid, the noise in closed form."""
+    """Fit by maximum likelihood: step / noise on a grid, the noise in closed form."""
     y = root(training_counts(traces)).transpose(2, 0, 1, 3)  # (jobs, days, samples, minutes)
     likelihood, noise = np.array([concentrated_likelihood(y, ratio) for ratio in RATIOS]).swapaxes(0, 1)
     best = likelihood.argmax(axis=0)
@@ -66,10 +63,10 @@ def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
 
 
 def untrained(jobs: tuple[str, ...], *, seed: int = 0) -> LocalLevel:
-    """The local level without training days; `sample` raises a ValueError until every job has a count.
+    """A local level that needs no training days; `sample` raises a ValueError until every job has a count.
 
-    The noise is Poisson noise: the root of a Poisson count has a variance of 1/4, and the step is 1: a job of 900
-    requests per minute moves by 7 % per minute (one standard deviation).
+    The noise is 1/4, the variance of the root of a Poisson count. The step is 1: at 900 requests per minute the
+    level changes by 7 % per minute (one standard deviation).
 
     >>> untrained(("a",)).update([100.0]).sample(1, 1000).mean().round() > 50
     np.True_
@@ -79,18 +76,16 @@ def untrained(jobs: tuple[str, ...], *, seed: int = 0) -> LocalLevel:
 
 
 def _local_level(jobs, step, noise, level, variance, **options) -> LocalLevel:
-    """The filter at the start of a day."""
     prior = {"prior_level": level, "prior_variance": variance, "level": level, "variance": variance}
     return LocalLevel(jobs=jobs, step=step, noise=noise, **prior, **options)
 
 
 def concentrated_likelihood(y: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray]:
-    """Log-likelihood per job at step / noise = `ratio`, maximised over the noise, and that noise; each (jobs,).
+    """Log-likelihood at step / noise = `ratio`, maximised over the noise, and the maximising noise; each (jobs,).
 
-    `y` has shape (jobs, days, samples, minutes); the filter starts at the first minute of each day.
-    Variances are in units of the noise.
+    `y` has shape (jobs, days, samples, minutes). Each day is filtered from its first minute on.
     """
-    level, variance = y[..., 0], 1.0 + ratio
+    level, variance = y[..., 0], 1.0 + ratio  # variances are in units of the noise
     squares, logs = 0.0, 0.0
     for t in range(1, y.shape[-1]):
         error = y[..., t] - level

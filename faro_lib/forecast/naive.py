@@ -1,4 +1,4 @@
-"""Naive forecasts: the last minute repeated, and the same minutes of other days."""
+"""Naive forecasters: "persistence" repeats the last minute, "seasonal" the same minutes of earlier days."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,15 @@ import numpy as np
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, training_counts
 from faro_lib.workload import Traces
 
-ERROR_MINUTES = 15  # horizon up to which errors are learnt
+ERROR_MINUTES = 15  # minutes ahead up to which errors are learnt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence(Forecaster):
-    """The last minute repeated, with the errors that this made on the training days.
-
-    x[t+h] = x[t] + e[h], with e a path of errors (all jobs together) drawn from the training days.
-    """
+    """The last count plus a path of errors that this forecast made on a training day, for all jobs together."""
 
     errors: np.ndarray  # x[t+h] - x[t] on the training days, shape (draws, jobs, minutes)
-    level: np.ndarray  # requests per minute before the first count, shape (jobs,)
+    level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
@@ -33,7 +30,7 @@ class Persistence(Forecaster):
 
 @register("persistence")
 def persistence(traces: Traces, *, seed: int = 0) -> Persistence:
-    """Persistence with empirical errors up to ERROR_MINUTES ahead."""
+    """Persistence with the errors of the training days."""
     train = training_counts(traces)
     last = train.shape[-1] - ERROR_MINUTES
     errors = np.stack([train[..., h : last + h] - train[..., :last] for h in range(1, ERROR_MINUTES + 1)], axis=-1)
@@ -45,7 +42,7 @@ def persistence(traces: Traces, *, seed: int = 0) -> Persistence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seasonal(Forecaster):
-    """Seasonal naive: a sample path is what followed this minute on a random training day."""
+    """Sample paths are the counts of the same minutes on random training days."""
 
     days: np.ndarray  # requests per minute of the training days, shape (days x samples, jobs, minutes)
 
@@ -60,7 +57,7 @@ class Seasonal(Forecaster):
 
 @register("seasonal")
 def seasonal(traces: Traces, *, seed: int = 0) -> Seasonal:
-    """Seasonal naive over all training days."""
+    """The seasonal naive forecaster of all training days."""
     train = training_counts(traces)
     days = train.reshape(-1, *train.shape[2:])
     return Seasonal(jobs=traces.names, seed=seed, day_minutes=train.shape[-1], days=days)

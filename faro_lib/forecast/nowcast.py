@@ -1,4 +1,4 @@
-"""A forecast that uses the count of the current, incomplete minute."""
+"""Forecasts that use the count of the current, incomplete minute."""
 
 import numpy as np
 
@@ -7,21 +7,16 @@ from faro_lib.workload.jobs import TOLERANCE
 
 
 def nowcast(forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
-    """Sample paths that begin with the current minute, of which `share` has passed.
+    """Sample paths of requests per minute, shape (jobs, n, horizon), from the current minute on.
 
-    The count of the current minute is the mean of its forecast and of its extrapolation, weighted by
-    precision. The forecast has the variance of the sample paths; the extrapolation has the variance of the
-    Poisson count that is still missing, count / share x (1 - share) / share. The later minutes are forecast from
-    the combined count.
+    The current minute's count is the precision-weighted mean of its forecast and of its extrapolation
+    so_far / share. The forecast has the variance of the sample paths, the extrapolation the Poisson variance
+    of the requests still to come, so_far (1 - share) / share^2. Later minutes are forecast from this mean.
 
     Parameters
     ----------
-    so_far : requests (jobs,) since the minute began, NaN = missing (the forecast alone counts).
+    so_far : requests since the minute began, shape (jobs,); NaN = missing, then the forecast is used alone.
     share : the part of the minute that has passed, in [0, 1].
-
-    Returns
-    -------
-    requests per minute (jobs, n, horizon); minute 0 is the current one.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share={share} must lie in [0, 1]: it is the part of the minute that has passed")

@@ -1,4 +1,4 @@
-"""A forecaster that knows the future up to an error of a given size: the bound on any forecast."""
+"""Forecaster "oracle": the actual requests, with an error of a chosen size. It bounds what forecasts can gain."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,14 @@ from faro_lib.workload import Traces, Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oracle(Forecaster):
-    """The actual requests times a lognormal error of mean 1; the spread of the sample paths matches the error.
+    """The actual requests times lognormal factors of mean 1, exp(s z - s^2 / 2) with s^2 = log(1 + error^2).
 
-    In each minute one factor per job scales the horizon, exp(s z - s^2 / 2) with s^2 = log(1 + error^2),
-    and the sample paths scatter around the scaled horizon with the same s. Errors of different minutes and
-    jobs are independent.
+    One factor per job and origin scales all paths, a second one each path. Both have the same s, which makes
+    the spread of the paths match the error of their centre.
     """
 
-    truth: np.ndarray  # requests per minute, shape (jobs, minutes); its last minute is repeated beyond its end
-    error: float = 0.0  # relative standard deviation of the factor: 0.2 = 20 %
+    truth: np.ndarray  # requests per minute, shape (jobs, minutes); the last minute is repeated after the end
+    error: float = 0.0  # relative standard deviation of a factor: 0.2 = 20 %
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
@@ -33,7 +32,7 @@ class Oracle(Forecaster):
         return Forecaster.mean(self, horizon) if self.error else self._truth_ahead(horizon)
 
     def _truth_ahead(self, horizon):
-        """Requests per minute (jobs, horizon) from the coming minute on, counted from the start of the day."""
+        """The actual requests per minute from the coming minute on, shape (jobs, horizon)."""
         coming = (self.minute_of_day - self.minutes_seen) % self.day_minutes + self.minutes_seen
         minutes = np.minimum(coming + np.arange(horizon), self.truth.shape[1] - 1)
         return self.truth[:, minutes].astype(float)
@@ -44,7 +43,7 @@ class Oracle(Forecaster):
 
 
 def oracle(workload: Workload, error: float = 0.0, seed: int = 0) -> Oracle:
-    """The oracle of one day.
+    """The oracle of a day.
 
     >>> from faro_lib.workload import Job
     >>> oracle(Workload((Job("a"),), np.array([[10, 20, 30]]))).update([10]).sample(2, 1).tolist()

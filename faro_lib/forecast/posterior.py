@@ -1,4 +1,4 @@
-"""The Bayesian forecaster online: posterior draws as arrays, sample paths by simulation, without PyMC."""
+"""Forecaster "bayes": sample paths of the model in `regression`, simulated from posterior draws without PyMC."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -13,29 +13,28 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forec
 from faro_lib.forecast.regression import RECENT_MINUTES, from_root, movement, root, windows
 from faro_lib.workload import Job, Traces
 
-# Student-t errors are interpolated in a table of their quantiles at these standard normals; correlated normals make
-# this a Gaussian copula over jobs.
+# Standard normals at which the quantiles of the errors are tabulated. Normals that are correlated over jobs, mapped
+# through these tables, give errors with a Gaussian copula.
 NORMAL_GRID = np.linspace(-4.5, 4.5, 361)
-# Paths are clipped to this multiple of the largest count so far, and never below this count. The model works on square
-# roots, so that a heavy-tailed error is squared and would otherwise give counts that no trace has.
-LIMIT_FACTOR, MIN_LIMIT = 2, 100
+# Paths are clipped to LIMIT_FACTOR x the largest count so far, because a heavy-tailed error of a root is squared.
+LIMIT_FACTOR, MIN_LIMIT = 2, 100  # the limit is at least MIN_LIMIT requests per minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posterior:
-    """The parameters of the online forecaster: arrays only, so that no file needs pickles."""
+    """The parameters of the online forecaster, as arrays."""
 
-    jobs: tuple[str, ...]  # names; day_minutes : length of a day
+    jobs: tuple[str, ...]  # names
     day_minutes: int  # length of a day
     unit: np.ndarray  # level of each job on the root scale, shape (jobs,)
-    shape: np.ndarray  # day shape in units, shape (jobs, day_minutes)
-    off_shape: np.ndarray  # standard deviation of y - shape, shape (jobs,): the prior of a day's first minute
+    shape: np.ndarray  # daily profile of the roots in units, shape (jobs, day_minutes)
+    off_shape: np.ndarray  # standard deviation of the roots about the profile, shape (jobs,): the prior without counts
     most: np.ndarray  # largest count of the training days, shape (jobs,)
     coefficients: np.ndarray  # shape (draws, jobs, features), features as in `regression.design`
     log_spread: np.ndarray  # shape (draws, jobs)
     follow: np.ndarray  # shape (draws, jobs)
     errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
-    root_correlation: np.ndarray  # A (jobs, jobs); a minute's errors are quantiles of A @ (independent normals)
+    root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
 
     def __post_init__(self):
         draws, jobs = self.draws, len(self.jobs)
@@ -62,7 +61,7 @@ class Posterior:
         return len(self.coefficients)
 
     def select(self, names: Iterable[str]) -> Self:
-        """The posterior of the jobs `names`, in their order; a ValueError if one was not fitted."""
+        """The posterior of the jobs `names`, in that order; ValueError if one was not fitted."""
         names = tuple(names)
         for name in names:
             if name not in self.jobs:
@@ -82,14 +81,16 @@ def save_posterior(posterior: Posterior, path: str | Path) -> None:
 
 
 def load_posterior(path: str | Path) -> Posterior:
-    """Read a .npz that `save_posterior` or `bayes.export_posterior` wrote."""
+    """Read a file of `save_posterior`."""
     where = f"posterior={str(path)!r}"
     if not Path(path).exists():
-        raise ValueError(f"{where} does not exist; fit one with bayes.fit_bayes and bayes.export_posterior")
+        raise ValueError(
+            f"{where} does not exist; fit one with bayes.fit_bayes and save it with forecast.save_posterior"
+        )
     with np.load(path, allow_pickle=False) as arrays:
         missing = [field.name for field in fields(Posterior) if field.name not in arrays]
         if missing:
-            raise ValueError(f"{where} lacks {missing[0]!r}; it was not written by bayes.export_posterior")
+            raise ValueError(f"{where} lacks {missing[0]!r}; it was not written by forecast.save_posterior")
         values = {field.name: arrays[field.name] for field in fields(Posterior)}
     values["jobs"] = tuple(str(name) for name in values["jobs"])
     values["day_minutes"] = values["day_minutes"].item()
@@ -97,9 +98,9 @@ def load_posterior(path: str | Path) -> Posterior:
 
 
 def correlation_root(correlation: np.ndarray) -> np.ndarray:
-    """A with A A' = the nearest correlation matrix (negative eigenvalues cut); the identity is returned as it is."""
+    """A with A A' = the correlation matrix, after negative eigenvalues are set to 0."""
     if (correlation == np.eye(len(correlation))).all():
-        return correlation
+        return correlation  # exactly, so that `_errors` can skip the multiplication
     values, vectors = np.linalg.eigh(correlation)
     factor = vectors * np.sqrt(np.maximum(values, 0))
     return factor / np.sqrt((factor**2).sum(axis=1, keepdims=True))
@@ -107,10 +108,7 @@ def correlation_root(correlation: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bayes(Forecaster):
-    """Posterior predictive sample paths of the model in `regression`, one posterior draw per path.
-
-    Missing minutes are drawn like future ones, between the known minutes.
-    """
+    """Posterior predictive sample paths, one posterior draw per path; missing minutes are simulated too."""
 
     posterior: Posterior
 
@@ -150,12 +148,12 @@ class Bayes(Forecaster):
         return from_root(future * unit[:, :, None])
 
     def _errors(self, rng, steps: int, n: int) -> np.ndarray:
-        """Standardised errors, shape (steps, jobs, n): each job's quantiles of normals, correlated over jobs."""
+        """Standardised errors, correlated over jobs, shape (steps, jobs, n)."""
         jobs = len(self.jobs)
         normal = rng.standard_normal((steps, jobs, n), dtype=np.float32)
         if (self.posterior.root_correlation != np.eye(jobs)).any():
             normal = np.matmul(self.posterior.root_correlation.astype(np.float32), normal)
-        # Linear interpolation in all tables at once: np.interp takes one table, and this is the hot path.
+        # Linear interpolation in the tables of all jobs at once, because np.interp takes one table.
         position = (np.clip(normal, NORMAL_GRID[0], NORMAL_GRID[-1] - 1e-3) - NORMAL_GRID[0]) / (
             NORMAL_GRID[1] - NORMAL_GRID[0]
         )
@@ -166,7 +164,7 @@ class Bayes(Forecaster):
         return table[below] * (1 - position) + table[below + 1] * position
 
     def _limit(self) -> np.ndarray:
-        """The largest count that a path may reach, shape (jobs,)."""
+        """The largest count of a path, shape (jobs,)."""
         recent = np.where(np.isnan(self.counts), 0, self.counts).max(axis=1)
         return np.maximum(LIMIT_FACTOR * np.maximum(self.posterior.most, recent), MIN_LIMIT)
 
@@ -174,10 +172,7 @@ class Bayes(Forecaster):
 def bayes_forecaster(
     posterior: Posterior, jobs: Iterable[str | Job] | None = None, *, seed: int = 0, recalibrate: bool = True
 ) -> Forecaster:
-    """The online forecaster of `jobs` (names or Jobs; default: all of the posterior) at the start of a day.
-
-    `recalibrate` adapts the tails online, see `conformal`.
-    """
+    """The online forecaster of `jobs` (names or Jobs; default: all of the posterior), recalibrated by `conformal`."""
     names = posterior.jobs if jobs is None else tuple(job.name if isinstance(job, Job) else job for job in jobs)
     selected = posterior.select(names)
     forecaster = Bayes(jobs=names, seed=seed, day_minutes=posterior.day_minutes, posterior=selected)
@@ -188,7 +183,7 @@ def bayes_forecaster(
 def bayes(
     traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None, recalibrate: bool = True
 ) -> Forecaster:
-    """The Bayesian forecaster of the jobs of `traces`; `posterior` is a fitted one or the path of its .npz."""
+    """The Bayesian forecaster of the jobs of `traces`; `posterior` is a `Posterior` or the path of its .npz."""
     if posterior is None:
         raise ValueError(
             "posterior=None: the bayes forecaster is not fitted; give a posterior of bayes.fit_bayes or its .npz"

@@ -1,13 +1,11 @@
-"""The regression behind the Bayesian forecaster: features from counts, for the fit and for the online paths.
-
-y is the count on the square-root scale, where counts have an even spread (Anscombe 1948), in units of the job's level.
-z is the deviation of y from the day's profile p, the mean of y at that minute over other days, and v is the log of the
-recent movement of z (`movement`):
+"""The regression of the Bayesian model, shared by its fit and its online forecaster.
 
     y[t] = sqrt(x[t] + 3/8) / unit,   z[t] = y[t] - p[t]
     z[t] = sum_l a[l] z[t-l] + sum_k b[k] (p[t-k] - 1) + c + exp(s + g v[t]) e[t],   e Student-t
 
-with l = 1..15 and k = 0..15. In the code, the profile p is the argument `shape`.
+with lags l = 1..15 and k = 0..15. The root of a count has a nearly constant variance (Anscombe 1948); `unit`
+is the job's mean root. The profile p (argument `shape`) is the mean of y at that minute of other days, and v is
+the log of the recent `movement` of z.
 """
 
 import numpy as np
@@ -16,7 +14,7 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES
 
 ANSCOMBE = 3 / 8
 RECENT_MINUTES = 5  # minutes whose movement predicts the spread of the next one
-MIN_MOVEMENT = 0.01  # of the job's level; keeps the log of a constant trace finite
+MIN_MOVEMENT = 0.01  # in units; keeps the log of a constant trace finite
 USUAL_MOVEMENT = 0.04  # centre of the log movement
 
 
@@ -39,34 +37,26 @@ def from_root(y):
 
 
 def movement(z: np.ndarray, axis: int = -1) -> np.ndarray:
-    """v = log of the mean absolute step of z over its last RECENT_MINUTES steps, centred at the usual movement.
-
-    `z` has the last RECENT_MINUTES + 1 minutes along `axis`.
-    """
+    """v = log of the mean absolute change per minute of z, in which `axis` has RECENT_MINUTES + 1 minutes."""
     return np.log((np.abs(np.diff(z, axis=axis)).mean(axis=axis) + MIN_MOVEMENT) / USUAL_MOVEMENT)
 
 
 def windows(values: np.ndarray, length: int) -> np.ndarray:
-    """All runs of `length` minutes, shape (..., minutes - length + 1, length)."""
+    """All windows of `length` minutes, shape (..., minutes - length + 1, length)."""
     return np.lib.stride_tricks.sliding_window_view(values, length, axis=-1)
 
 
 def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features, movement and target of each minute of a day from the CONTEXT_MINUTES-th on.
-
-    z = y - profile is the deviation from the day's profile, and v its recent `movement`.
+    """Features, v and z of each minute of a day from minute CONTEXT_MINUTES on.
 
     Parameters
     ----------
-    y : (..., minutes), roots of the counts in units of the job's level.
-    shape : (..., minutes), the profile in the same units.
+    y, shape : roots of the counts and their profile, in units, shape (..., minutes).
 
     Returns
     -------
-    features : (..., minutes - CONTEXT_MINUTES, 2 x CONTEXT_MINUTES + 2): lags of z, oldest first; lags of
-        (profile - 1), oldest first, ending with the minute itself; a constant.
-    moved : (..., minutes - CONTEXT_MINUTES), v.
-    target : (..., minutes - CONTEXT_MINUTES), z.
+    features : z[t-15..t-1], p[t-15..t] - 1, and 1; shape (..., minutes - CONTEXT_MINUTES, 2 x CONTEXT_MINUTES + 2).
+    moved, target : v and z, shape (..., minutes - CONTEXT_MINUTES).
     """
     runs = windows(y - shape, CONTEXT_MINUTES + 1)
     lags = runs[..., :-1]
@@ -76,12 +66,12 @@ def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
 
 def units(counts: np.ndarray) -> np.ndarray:
-    """Level of each job on the root scale, shape (jobs,), from counts of shape (days, jobs, minutes)."""
+    """Mean root of each job's counts (days, jobs, minutes), at least 1; shape (jobs,)."""
     return np.maximum(root(counts).mean(axis=(0, 2)), 1.0)
 
 
 def shapes_of_other_days(y: np.ndarray) -> np.ndarray:
-    """For each day the mean of the *other* days, shape (days, jobs, minutes); a single day is flat at its mean."""
+    """The mean of the *other* days for each day, shape (days, jobs, minutes); the mean over minutes for a single day."""
     days = len(y)
     if days == 1:
         return np.broadcast_to(y.mean(axis=-1, keepdims=True), y.shape).copy()

@@ -1,7 +1,7 @@
-"""Rolling forecasts of a day, their scores, the significance of a difference, and the tables of the stage.
+"""Rolling forecasts of a day, their scores, and the tables of the forecast stage.
 
-Throughout, `samples` has shape (origins, jobs, n, minutes) and `truth`, the actuals, (origins, jobs, minutes),
-as `rolling` returns them; `by` is "" for one number, or "job" or "minute" for one per job or minute ahead.
+In all functions, `samples` has shape (origins, jobs, n, minutes) and `truth`, the actuals, (origins, jobs, minutes).
+`by` is "" for a single number, "job" for one per job, or "minute" for one per minute ahead.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +22,7 @@ def rolling(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sample paths from every origin of a day, and the actuals.
 
-    Origin t has the counts of minutes 0..t-1 and forecasts t..t+horizon-1. Origins run from `context` to
-    the last whose horizon lies within the day.
+    The forecast at origin t knows minutes 0..t-1 and covers t..t+horizon-1. The first origin is `context`.
 
     Parameters
     ----------
@@ -54,9 +53,9 @@ def rmse(samples, truth, by: str = ""):
 
 
 def crps_terms(samples, truth) -> np.ndarray:
-    """CRPS of the empirical distribution of the samples (not the "fair" one), shape of the truth.
+    """CRPS of the empirical distribution of the samples, in the shape of the truth.
 
-    E|X - x| - E|X - X'| / 2, X and X' drawn from the n samples with replacement (Gneiting and Raftery 2007, eq. 21).
+    E|X - x| - E|X - X'| / 2 with X, X' drawn from the samples with replacement (Gneiting and Raftery 2007, eq. 21).
 
     >>> float(crps_terms(np.array([[[[0.0], [2.0]]]]), np.array([[[1.0]]]))[0, 0, 0])
     0.5
@@ -86,25 +85,25 @@ def pinball(samples, truth, levels: Sequence[float] = TAIL_LEVELS) -> np.ndarray
 
 
 def wql_terms(samples, truth, levels: Sequence[float] = LEVELS) -> np.ndarray:
-    """2 x the pinball loss, mean over levels, shape of the truth: the numerator of WQL."""
+    """The numerator of WQL: 2 x the pinball loss, mean over levels, in the shape of the truth."""
     return 2 * pinball_terms(samples, truth, levels).mean(axis=0)
 
 
 def wql(samples, truth, by: str = ""):
-    """Weighted quantile loss: the sum of 2 x pinball over the sum of the actuals, mean over the levels .1 to .9."""
+    """Weighted quantile loss: 2 x the summed pinball loss / the summed actuals, mean over LEVELS."""
     return _mean(wql_terms(samples, truth), by) / _mean(truth, by)
 
 
 def coverage(samples, truth, level: float = 0.8, by: str = ""):
-    """Empirical coverage of the central interval of `level`."""
+    """Share of the actuals within the central interval of probability `level`."""
     low, high = _interval(samples, level)
     return _mean((low <= truth) & (truth <= high), by)
 
 
 def pit(samples, truth) -> np.ndarray:
-    """Probability integral transform: share of samples below the actual, ties by half, shape of the truth.
+    """Share of the samples below each actual (ties count half), in the shape of the truth.
 
-    It is uniform if the forecast is calibrated.
+    This is the probability integral transform, uniform if the forecast is calibrated.
     """
     actual = truth[:, :, None]
     return ((samples < actual).mean(axis=2) + (samples <= actual).mean(axis=2)) / 2
@@ -113,19 +112,16 @@ def pit(samples, truth) -> np.ndarray:
 def difference(
     terms, others, weights=None, *, block: int = 30, draws: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Mean score of one forecaster minus another's on the same day, with a block-bootstrap interval.
+    """Difference of the mean scores of two forecasters on one day: (difference, low, high).
 
-    Blocks of `block` consecutive origins, all jobs and minutes together, are drawn with replacement around
-    the day (Politis and Romano 1992), because errors of neighbouring minutes and similar jobs are correlated.
+    The interval of probability `level` is from a circular block bootstrap over origins (Politis and Romano 1992),
+    because errors of neighbouring minutes and of different jobs are correlated.
 
     Parameters
     ----------
-    terms, others : terms of a score, shape (origins, ...), e.g. `crps_terms`.
-    weights : divisors of the sums, shape (origins, ...); default 1 each. For WQL: the truth.
-
-    Returns
-    -------
-    (difference, low, high).
+    terms, others : terms of the score, such as `crps_terms`, shape (origins, ...).
+    weights : divisors of the summed terms, shape (origins, ...); 1 each by default, the truth for WQL.
+    block : origins in a block.
     """
     origins = len(terms)
     if np.shape(terms) != np.shape(others):
@@ -142,10 +138,10 @@ def difference(
 
 
 def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
-    """Utility lost by planning from the forecast instead of from the actual requests, at each origin, shape (origins,).
+    """Utility lost by planning from the forecast instead of the actuals, shape (origins,).
 
-    `plan_value(samples, truth)` makes a plan from samples (jobs, n, minutes) and returns its utility on the
-    actuals (jobs, minutes). The regret is >= 0 if `plan_value` plans optimally when given the actuals.
+    `plan_value(samples, truth)` plans from samples (jobs, n, minutes) and returns the plan's utility for the
+    actuals (jobs, minutes). The regret is >= 0 if plans from the actuals are optimal.
     """
     return np.array(
         [plan_value(actual[:, None, :], actual) - plan_value(paths, actual) for paths, actual in zip(samples, truth)]
@@ -155,7 +151,7 @@ def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray
 def score_table(
     forecaster: str, samples, truth, jobs: Sequence[str], *, fit_s: float = np.nan, predict_ms: float = np.nan
 ):
-    """Rows of forecast/scores.csv, one per job and one for all of them together (job = "all")."""
+    """Rows of forecast/scores.csv: one per job, and "all"."""
     import pandas as pd
 
     scores: dict[str, Callable] = {"rmse_per_min": rmse, "crps_per_min": crps, "wql": wql, "coverage_80": coverage}
@@ -165,7 +161,7 @@ def score_table(
 
 
 def coverage_table(forecaster: str, samples, truth, levels: Sequence[float] = (0.5, 0.8, 0.95)):
-    """Coverage by minutes ahead: columns minute (from 1), level, coverage, forecaster."""
+    """Coverage by minutes ahead (from 1): columns minute, level, coverage, forecaster."""
     import pandas as pd
 
     minutes = np.arange(1, truth.shape[2] + 1)
@@ -174,7 +170,7 @@ def coverage_table(forecaster: str, samples, truth, levels: Sequence[float] = (0
 
 
 def bands_table(samples, truth, jobs: Sequence[str], ahead: int, first_minute: int, level: float = 0.8):
-    """One row per job and minute, forecast `ahead` minutes before: columns job, minute, requests, mean, low, high."""
+    """Forecasts made `ahead` minutes before each minute: columns job, minute, requests, mean, low, high."""
     import pandas as pd
 
     samples, truth = samples[..., ahead - 1], truth[..., ahead - 1]
@@ -191,7 +187,7 @@ def bands_table(samples, truth, jobs: Sequence[str], ahead: int, first_minute: i
 def steps_table(
     samples, truth, jobs: Sequence[str], levels: Sequence[float] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 ):
-    """Quantiles of the change from one minute ahead to the next, in paths and actuals: a predictive check."""
+    """Quantiles of the change from minute to minute, in sample paths and actuals: a posterior predictive check."""
     import pandas as pd
 
     replicated = np.quantile(np.diff(samples, axis=3), levels, axis=(0, 2, 3))
@@ -204,13 +200,13 @@ def steps_table(
 
 
 def save_samples(path: str | Path, forecasts: dict[str, np.ndarray], truth: np.ndarray, jobs: Sequence[str]) -> None:
-    """Write forecast/samples.npz: `truth`, `jobs`, and the samples of each forecaster, rounded to whole requests."""
+    """Write forecast/samples.npz: `truth`, `jobs`, and each forecaster's samples as whole requests."""
     arrays: dict[str, Any] = {name: np.rint(samples).astype(np.int32) for name, samples in forecasts.items()}
     np.savez_compressed(path, truth=truth, jobs=np.array(list(jobs)), **arrays)
 
 
 def _interval(samples, level: float) -> np.ndarray:
-    """Lower and upper end of the central interval, over the samples' axis 2."""
+    """Ends of the central interval of probability `level`, shape (2, *truth)."""
     return np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=2)
 
 

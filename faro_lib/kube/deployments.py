@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.control import growth
 from faro_lib.control.clock import Clock
+from faro_lib.control.scaling import NOT_LEADER, scale_jobs, summary
 from faro_lib.errors import nearest
 from faro_lib.kube.capacity import EPSILON, Shape, requests_of
 from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
@@ -129,36 +129,18 @@ class Deployments:
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
-        """Scale the jobs that differ from their target, those that shrink first.
-
-        A failure does not prevent the others, but no job grows into cores that another has not given up. `may_act` is
-        asked before each call.
+        """Scale the jobs in parallel as `scale_jobs` does; `may_act` is asked before each call.
 
         Raises ApiError: the first failure, and the number of others. The next tick tries again.
         """
         self._drop = np.array(drop, float)
-        target = np.asarray(target)
         current = np.array([state.target if state else wanted for state, wanted in zip(self._states, target)])
-        errors = self._scale_all(np.flatnonzero(target < current), target, current, may_act)
-        grows = growth(target, current, self._arrays.cores, self.cores)
-        for job in np.flatnonzero((target > current) & ~grows):
-            errors.append(f"{self.refs[job].name} does not grow to {target[job]}: others have not shrunk")
-        errors += self._scale_all(np.flatnonzero(grows), target, current, may_act)
+        errors = scale_jobs(
+            [ref.name for ref in self.refs], np.asarray(target), current, self._arrays.cores, self.cores,
+            scale=lambda job, replicas: self._scale(job, replicas, may_act), each=self._threads.map,
+        )  # fmt: skip
         if errors:
-            raise ApiError(0, errors[0] + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""))
-
-    def _scale_all(
-        self, jobs: np.ndarray, target: np.ndarray, current: np.ndarray, may_act: Callable[[], bool]
-    ) -> list[str]:
-        """Scale these jobs in parallel and update `current`; returns the errors, a line each."""
-        errors = []
-        calls = {int(job): self._threads.submit(self._scale, int(job), int(target[job]), may_act) for job in jobs}
-        for job, call in calls.items():
-            if error := call.exception():
-                errors.append(f"{self.refs[job].name} is not scaled to {target[job]}: {error}")
-            else:
-                current[job] = target[job]
-        return errors
+            raise ApiError(0, summary(errors))
 
     def read(self) -> list[DeploymentState | None]:
         """The state of every job's Deployment; None where there is none."""
@@ -180,7 +162,7 @@ class Deployments:
         Raises ApiError: refused; 409 if another client has scaled the job, which the next tick observes.
         """
         if not may_act():
-            raise ApiError(0, "another controller may act now; this one makes no further changes")
+            raise ApiError(0, NOT_LEADER)
         path, state = f"{self.refs[job].path}/scale", self._states[job]
         version = state.version if state else ""
         for _ in range(SCALE_ATTEMPTS):

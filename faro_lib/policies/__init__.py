@@ -1,4 +1,4 @@
-"""Policies: pure functions from an observation of the cluster to a plan for it."""
+"""Policies: pure functions from an observation of the cluster to a plan."""
 
 from faro_lib.policies.baselines import AIAD, FairShare, Fixed, Oneshot
 from faro_lib.policies.cilantro import Cilantro

@@ -1,4 +1,4 @@
-"""Policies without a forecast: an equal share, and the reactive rules of the paper (section 6.1)."""
+"""Policies without a forecast: a fixed or equal share, and the reactive rules of the paper (section 6.1)."""
 
 from __future__ import annotations
 
@@ -6,31 +6,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from faro_lib.policies import protocol
 from faro_lib.policies.factories import register
-from faro_lib.policies.protocol import (
-    HOLD,
-    PLAN_ATTEMPTS,
-    REACT_UP_AFTER_S,
-    REACTIVE_DOWN,
-    REACTIVE_UP,
-    SHARE,
-    Observation,
-    Plan,
-    at_least_one_each,
-    hold,
-    minimum_replicas,
-    reasons,
-)
+from faro_lib.policies.protocol import Observation, Plan, at_least_one_each, hold, minimum_replicas, reasons
 from faro_lib.workload import Job, JobArrays, arrays_of
 from faro_lib.workload.jobs import TOLERANCE
 
 REACT_DOWN_AFTER_S = 600.0  # seconds below the SLO after which replicas are removed
+Window = tuple[tuple[float, np.ndarray], ...]  # (time in s, values), oldest first
 
 
 def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None) -> np.ndarray:
-    """Replicas (jobs,) from an equal share of the cores for each job, within bounds and quotas; the rest is unused.
+    """Replicas (jobs,) for an equal share of the cores per job, within bounds and quotas; the remainder is unused.
 
-    Jobs that are not `present`, bool (jobs,), get their minimum and the others share what remains.
+    Jobs that are not `present`, bool (jobs,), get their minimum, and the others share the remaining cores.
 
     >>> fair_share((Job("a"), Job("b"), Job("c")), 8).tolist()
     [2, 2, 2]
@@ -45,7 +34,7 @@ def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | Non
         return share
     equal = (capacity / len(jobs) / arrays.cores + TOLERANCE).astype(np.int64)
     share = np.clip(equal, minimum, arrays.max_replicas)
-    while True:  # minima above the equal share are paid for by the others, and quotas by the jobs of their tenant
+    while True:  # minima may exceed the equal share: reduce the largest job of an exceeded quota or capacity
         cores = share * arrays.cores
         over_quota = np.bincount(arrays.group, cores, len(arrays.quota)) > arrays.quota + TOLERANCE
         over = over_quota[arrays.group] | (cores.sum() > capacity + TOLERANCE)
@@ -56,7 +45,7 @@ def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | Non
 
 @dataclass(frozen=True, slots=True)
 class FairShare:
-    """A constant equal share of the cluster for each job."""
+    """An equal share of the cluster for each job."""
 
     name: str = "FairShare"
     tick_s: float = 60.0
@@ -69,13 +58,13 @@ class FairShare:
 
     def decide(self, jobs: tuple[Job, ...], observation: Observation) -> tuple[tuple[Job, ...], Plan]:
         target = fair_share(jobs, observation.capacity, observation.present)
-        plan = Plan(target, np.zeros(len(target)), reasons(target, observation.target, SHARE), PLAN_ATTEMPTS)
-        return jobs, plan
+        reason = reasons(target, observation.target, protocol.SHARE)
+        return jobs, Plan(target, np.zeros(len(target)), reason, protocol.PLAN_ATTEMPTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same constant number of replicas for each job; used to measure latency tables."""
+    """The same fixed number of replicas for each job, as in measurements of latency tables."""
 
     replicas: int = 1
     name: str = "Fixed"
@@ -93,16 +82,20 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class ReactiveState:
-    """counter_s : (jobs,) consecutive seconds above the SLO (positive) or below it (negative)."""
+    """State of a policy without a forecast; arrays (jobs,)."""
 
-    jobs: JobArrays
-    counter_s: np.ndarray
-    last_s: float = 0.0
+    jobs: JobArrays  # with minima of at least 1
+    counter_s: np.ndarray  # consecutive seconds above the SLO (positive) or below it (negative)
+    last_s: float = 0.0  # time of the last tick
+    window: Window = ()  # recent observations or recommendations
+
+    def within_bounds(self, replicas: np.ndarray) -> np.ndarray:
+        return np.clip(replicas, self.jobs.min_replicas, self.jobs.max_replicas)
 
 
 @dataclass(frozen=True, slots=True)
 class Reactive:
-    """Step up after 30 s above the SLO and down after 10 min below it; `step` is the new target of a step."""
+    """Base of the policies without a forecast: every job starts at its minimum."""
 
     tick_s: float = 10.0
 
@@ -112,23 +105,28 @@ class Reactive:
     def start(self, jobs: tuple[Job, ...]) -> ReactiveState:
         return ReactiveState(replace(arrays_of(jobs), min_replicas=minimum_replicas(jobs)), np.zeros(len(jobs)))
 
+
+@dataclass(frozen=True, slots=True)
+class Stepwise(Reactive):
+    """Step up after 30 s above the SLO and down after 10 min below it; a subclass defines `step`."""
+
     def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
+        """Targets (jobs,) after a step in `direction`, +1 or -1."""
         raise NotImplementedError
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
         latency_s = observation.mean_latency_s
         counter_s = count(state.counter_s, latency_s, state.jobs.slo_s, observation.now_s - state.last_s)
-        up, down = counter_s >= REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
+        up, down = counter_s >= protocol.REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
-        target = np.where(down, self.step(state, observation, -1), target)
-        target = np.clip(target, state.jobs.min_replicas, state.jobs.max_replicas)
-        reason = tuple(REACTIVE_UP if u else REACTIVE_DOWN if d else HOLD for u, d in zip(up, down))
+        target = state.within_bounds(np.where(down, self.step(state, observation, -1), target))
+        reason = np.select([up, down], [protocol.REACTIVE_UP, protocol.REACTIVE_DOWN], protocol.HOLD)
         state = replace(state, counter_s=np.where(up | down, 0.0, counter_s), last_s=observation.now_s)
-        return state, Plan(target, np.zeros(len(target)), reason)
+        return state, Plan(target, np.zeros(len(target)), tuple(reason.tolist()))
 
 
 def count(counter_s: np.ndarray, latency_s: np.ndarray, slo_s: np.ndarray, elapsed_s: float) -> np.ndarray:
-    """Consecutive seconds above (+) or below (-) the SLO, `elapsed_s` later; a missing latency changes nothing.
+    """Consecutive seconds (jobs,) above (+) or below (-) the SLO after `elapsed_s` more; NaN latency changes nothing.
 
     >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
     [30.0, -10.0, 10.0, 5.0]
@@ -139,8 +137,8 @@ def count(counter_s: np.ndarray, latency_s: np.ndarray, slo_s: np.ndarray, elaps
 
 
 @dataclass(frozen=True, slots=True)
-class AIAD(Reactive):
-    """Additive increase, additive decrease: one replica more or less at each step."""
+class AIAD(Stepwise):
+    """Additive increase, additive decrease: one replica per step."""
 
     name: str = "AIAD"
 
@@ -149,8 +147,8 @@ class AIAD(Reactive):
 
 
 @dataclass(frozen=True, slots=True)
-class Oneshot(Reactive):
-    """Replicas in proportion to latency at each step: x <- ceil(x * latency / SLO)."""
+class Oneshot(Stepwise):
+    """Multiply the replicas by latency / SLO at each step, rounded up."""
 
     name: str = "Oneshot"
 

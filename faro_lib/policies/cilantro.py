@@ -1,6 +1,6 @@
-"""A policy like Cilantro (OSDI'23), which learns the latency at each load and replica count from observations alone.
+"""A policy like Cilantro (OSDI'23), which learns latencies by load and replica count from observations alone.
 
-It has no forecast (the next minute's load is the last one's) and no queueing model.
+It has no queueing model, and its forecast is the load of the last minute.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from faro_lib.utility import UtilityTable, precise_utility, relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-# Load is counted in requests per SLO and replica, so that jobs with different SLOs share one axis.
+# Load is in requests per SLO and replica: jobs with different SLOs then share one axis.
 LOADS = np.geomspace(0.25, 16.0, 55)
 LOG_STEP = np.log(LOADS[1] / LOADS[0])
-SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # classes of replica counts, by their smallest member
-WORST = 10.0  # SLOs; larger and infinite latencies count as this
-PRIOR_WEIGHT = 0.5  # the prior at each load weighs as much as this many observations
-POOLED_WEIGHT = 2.0  # and so does the mean over all replica counts in the estimate for one of them
+SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # lower bounds of the classes of replica counts
+WORST = 10.0  # in SLOs; larger latencies, and infinite ones, are learned as this
+PRIOR_WEIGHT = 0.5  # weight of the prior at each load, in observations
+POOLED_WEIGHT = 2.0  # weight of the mean over all replica counts in the estimate for one class, in observations
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedLatency:
-    """Latency quantile by load and replica count, learned from (load, replicas, latency) alone.
+    """Latency quantile by load and replica count, learned from observations (load, replicas, latency).
 
-    log(latency / SLO) is averaged in cells of load per replica and replica count, then made to rise with the load
-    (isotonic regression) and to fall with the replicas. Cells with few observations shrink towards the mean over all
-    replica counts at that load, and that mean towards the prior: a request keeps a replica busy for a whole SLO, so
-    latency / SLO = load.
+    log(latency / SLO) is averaged in cells of load per replica and replica count, then made monotone: rising with the
+    load (isotonic regression) and falling with the replicas. Cells with few observations shrink towards the mean over
+    all replica counts at that load. This mean shrinks towards the prior latency / SLO = load, which assumes that a
+    request occupies a replica for one SLO.
     """
 
-    kinds: tuple[str, ...]  # models or jobs that are learned separately
-    count: np.ndarray  # (kinds, sizes, loads), observations
-    total: np.ndarray  # (kinds, sizes, loads), their sum of log(latency / SLO)
-    log_latency: np.ndarray  # (kinds, sizes, loads), the estimate of log(latency / SLO)
+    kinds: tuple[str, ...]  # models, or jobs, that are learned separately
+    count: np.ndarray  # (kinds, sizes, loads) observations
+    total: np.ndarray  # (kinds, sizes, loads) sum of log(latency / SLO) over the observations
+    log_latency: np.ndarray  # (kinds, sizes, loads) estimate of log(latency / SLO)
 
     @classmethod
     def prior(cls, kinds: Iterable[str]) -> LearnedLatency:
-        """The estimate before the first observation.
+        """Estimate before the first observation.
 
         >>> LearnedLatency.prior(["resnet34"]).latency_s("resnet34", 0.5, [1.0, 4.0], 1).round(2).tolist()
         [0.25, 1.0]
@@ -54,14 +54,9 @@ class LearnedLatency:
         return cls(kinds, zeros, zeros, zeros + np.log(LOADS))
 
     def learn(
-        self,
-        kinds: Sequence[str],
-        slo_s: np.ndarray,
-        rate_rps: np.ndarray,
-        replicas: np.ndarray,
-        latency_s: np.ndarray,
+        self, kinds: Sequence[str], slo_s: np.ndarray, rate_rps: np.ndarray, replicas: np.ndarray, latency_s: np.ndarray
     ) -> LearnedLatency:
-        """The estimate after more observations; arrays of shape (observations,)."""
+        """Estimate after more observations; arrays (observations,)."""
         if not len(kinds):
             return self
         count, total, log_latency = self.count.copy(), self.total.copy(), self.log_latency.copy()
@@ -78,9 +73,9 @@ class LearnedLatency:
         return LearnedLatency(self.kinds, count, total, log_latency)
 
     def latency_s(self, kind: str, slo_s: float, rate_rps: ArrayLike, replicas: ArrayLike) -> np.ndarray:
-        """Estimated latency quantile; `rate_rps` and `replicas` broadcast. Beyond the last load it grows with the load.
+        """Estimated latency quantile in seconds; `rate_rps` and `replicas` broadcast.
 
-        NaN at a rate of NaN; infinite without replicas.
+        Proportional to the load beyond the largest of LOADS; NaN at a rate of NaN; infinite without replicas.
         """
         rate_rps, replicas = np.broadcast_arrays(np.asarray(rate_rps, float), np.asarray(replicas, float))
         load = np.maximum(rate_rps * slo_s / np.maximum(replicas, 1e-12), LOADS[0])
@@ -96,7 +91,7 @@ class LearnedLatency:
     def expected_utility(
         self, job: Job, rate_rps: ArrayLike, replicas: ArrayLike, utility: str, alpha: float = 1.0
     ) -> np.ndarray:
-        """Utility of `job` at constant rates, as `utility.build_table` needs it from a latency model."""
+        """Utility of `job` at constant rates; makes this a latency model for `utility.build_table`."""
         kind = job.model if job.model in self.kinds else job.name
         latency_s = self.latency_s(kind, job.slo_s, rate_rps, replicas)
         if utility == "precise":
@@ -105,12 +100,12 @@ class LearnedLatency:
 
 
 def size_class(replicas: ArrayLike) -> np.ndarray:
-    """Index in SIZES of the class of each replica count; -1 for 0."""
+    """Index in SIZES of the class of each replica count; -1 for 0 replicas."""
     return np.searchsorted(SIZES, replicas, side="right") - 1
 
 
 def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Estimate of log(latency / SLO) from the cells of one kind, (sizes, loads), monotone along both axes."""
+    """Monotone estimate of log(latency / SLO) from the cells of one kind; all arrays (sizes, loads)."""
     from scipy.optimize import isotonic_regression
 
     weight = PRIOR_WEIGHT + count.sum(axis=0)
@@ -118,8 +113,7 @@ def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
     weights = POOLED_WEIGHT + count
     means = (POOLED_WEIGHT * pooled + total) / weights
     rising = np.array([isotonic_regression(y, weights=w).x for y, w in zip(means, weights)])
-    # Latency must not rise with replicas either: average the lower and upper monotone envelopes along the replica axis.
-    # Both still rise with the load, so their mean does too.
+    # The mean of the monotone envelopes along the replica axis falls with the replicas and still rises with the load.
     from_above = np.minimum.accumulate(rising, axis=0)
     from_below = np.maximum.accumulate(rising[::-1], axis=0)[::-1]
     return (from_above + from_below) / 2
@@ -127,30 +121,21 @@ def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class CilantroState:
-    """What the policy remembers between decisions.
-
-    kinds : kind of each job; rate_rps : rate in the latest minute with a known count, NaN before the first one;
-    running : replicas that served at the end of that minute.
-    """
+    """The learned latencies and the last known load."""
 
     jobs: tuple[Job, ...]
-    kinds: tuple[str, ...]
+    kinds: tuple[str, ...]  # of each job
     model: LearnedLatency
-    rate_rps: np.ndarray
+    rate_rps: np.ndarray  # (jobs,) in the latest minute with a known count; NaN before the first
     minute: int = 0
-    running: np.ndarray | None = None
+    running: np.ndarray | None = None  # (jobs,) replicas at the last decision
 
 
 @dataclass(frozen=True, slots=True)
 class Cilantro:
-    """Once a minute: learn from the last minute, and maximise the sum of the utilities estimated at its load.
+    """Learn from each minute, then maximise the sum of the estimated utilities at its load."""
 
-    Attributes
-    ----------
-    pooled : whether jobs that run the same model learn together.
-    """
-
-    pooled: bool = True
+    pooled: bool = True  # whether jobs with the same model share one estimate
     name: str = "Cilantro"
     tick_s: float = 60.0
 
@@ -173,7 +158,7 @@ class Cilantro:
         counts = np.arange(columns)
 
         def value(job: Job, rate_rps: float, target: int) -> np.ndarray:
-            if np.isnan(rate_rps):  # a job of unknown load keeps at least its target
+            if np.isnan(rate_rps):  # unknown load: keep at least the target
                 return np.where(counts < target, 0.0, 1.0)
             if rate_rps == 0:
                 return np.ones(columns)
@@ -197,7 +182,7 @@ class Cilantro:
 
 
 def learn(state: CilantroState, observation: Observation) -> CilantroState:
-    """Learn from the last minute of each job that had requests and whose replicas did not change in it."""
+    """Learn from the last minute of the jobs that had requests and a constant replica count."""
     rate_rps = observation.arrivals_per_min[:, -1] / MINUTE_S
     running = observation.running
     before = running if state.running is None else state.running

@@ -1,4 +1,4 @@
-"""Policies by name. A new policy is one file and one `@register("Name")` on the function that makes it."""
+"""Policies by name. `@register("Name")` on a factory function adds a policy."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from faro_lib.workload import Job
 
 @dataclass(frozen=True, slots=True)
 class PolicyContext:
-    """What a policy may be made from."""
+    """The inputs of a policy factory."""
 
     jobs: tuple[Job, ...]
     forecaster: Forecaster | None = None  # fitted on training days only
     latency_model: LatencyTable | None = None  # measured, see `simulate.measure`
 
     def require(self, part: str, policy: str) -> Any:
-        """The part of that name; ValueError if the context has none."""
+        """The attribute `part`; ValueError if it is None."""
         value = getattr(self, part)
         if value is None:
             raise ValueError(f"policy {policy!r} needs a {part}; its context has none")
@@ -36,17 +36,17 @@ _FAMILIES: dict[str, tuple[Callable[[str], bool], Callable[[str], PolicyFactory]
 
 
 def register(name: str) -> Callable[[PolicyFactory], PolicyFactory]:
-    """Register the function below as the factory of policy `name`."""
+    """Decorator that registers a factory as policy `name`."""
     return partial(FACTORIES.enter, name)
 
 
 def register_family(prefix: str, accepts: Callable[[str], bool], factory: Callable[[str], PolicyFactory]) -> None:
-    """Let every name `prefix + member` with an accepted member be a policy: the one that `factory(member)` makes."""
+    """Register `factory(member)` for every policy name `prefix + member` whose member is accepted."""
     _FAMILIES[prefix] = accepts, factory
 
 
 def factory_of(name: str) -> PolicyFactory:
-    """The factory of policy `name`; ValueError, with the nearest name, if there is none."""
+    """Factory of the policy `name`; ValueError with the nearest known name if there is none."""
     if not FACTORIES.knows(name):
         for prefix, (accepts, factory) in _FAMILIES.items():
             member = name.removeprefix(prefix)
@@ -56,5 +56,5 @@ def factory_of(name: str) -> PolicyFactory:
 
 
 def make(name: str, context: PolicyContext) -> Policy:
-    """The policy of that name."""
+    """Make the policy `name`."""
     return factory_of(name)(context)

@@ -1,4 +1,4 @@
-"""Faro: forecast sample paths, one utility table, the exact allocation."""
+"""Faro: forecast sample paths of requests, tabulate expected utilities, and solve the allocation exactly."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-FALLBACK_MODEL = "mgc"  # the latency model if nothing was measured
-PRIOR_LOST = (
-    2.0  # utility each job is assumed to have lost at the start, so that its first minutes do not decide the day
-)
+FALLBACK_MODEL = "mgc"  # latency model without a measured table
+PRIOR_LOST = 2.0  # lost utility that each job starts with, which limits the weight of its first minutes
 
 # Tuned on days 9 and 10 of the published traces with a forecaster fitted on days 1-8; docs/tuning.md has the measurements.
 TUNED_DEFAULTS = {
@@ -37,33 +35,21 @@ TUNED_FOR_FAIRNESS = {"switching_cost": 0.06, "gamma": 1.0, "deficit_weighting":
 
 @dataclass(frozen=True, slots=True)
 class Faro(TwoLoops):
-    """Maximise the objective over the expected utility of every replica count; the ablation switches single fields.
-
-    Attributes
-    ----------
-    objective : a name in `allocate.OBJECTIVES`.
-    latency_model : the name of a queueing formula or a measured table, as in `utility.build_table`.
-    samples, horizon_minutes : number and length of the sample paths of a forecast.
-    nowcast : whether the forecast uses the count of the current minute.
-    cold_start_minutes : minutes of the horizon in which a job that grows is still served by its old replicas.
-    switching_cost : utility subtracted for changing a job's count, so that only changes worth more are made.
-    gamma : weight of the spread in FairSum and PenaltyFairSum; None is the number of jobs.
-    deficit_weighting : exponent of the weight of past losses, see `deficit_weighted`; 0 looks only ahead.
-    """
+    """Maximise an objective over the expected utilities of all replica counts."""
 
     name: str = "Faro-Sum"
-    objective: str = "Sum"
-    latency_model: str | LatencyTable = "half-mmc"
-    samples: int = 100
+    objective: str = "Sum"  # a name in `allocate.OBJECTIVES`
+    latency_model: str | LatencyTable = "half-mmc"  # formula or measured table, as in `utility.build_table`
+    samples: int = 100  # sample paths of a forecast
     horizon_minutes: int = HORIZON_MINUTES
-    nowcast: bool = False
-    cold_start_minutes: float = 1.0
-    switching_cost: float = 0.0
-    gamma: float | None = None
-    deficit_weighting: float = 0.0
+    nowcast: bool = False  # whether the forecast uses the count of the current minute
+    cold_start_minutes: float = 1.0  # how long a growing job is still served by its old replicas only
+    switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
+    gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
+    deficit_weighting: float = 0.0  # exponent of `deficit_weighted`; 0 ignores past losses
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
-        """Forecast, build the table, solve it, and explain the solution."""
+        """The optimal allocation for the forecast, with its predictions and marginal values."""
         rates_rps = self.forecast_paths(state, observation) / MINUTE_S
         table = self.table(state, observation, rates_rps)
         now = observation.target
@@ -72,7 +58,7 @@ class Faro(TwoLoops):
         latency_s = predicted_latency(
             state.jobs, forecast_rps, allocation.replicas, drop=allocation.drop, latency_model=self.latency_model
         )
-        # Spare capacity may have taken jobs beyond the table, where one replica more or less is worth nothing.
+        # Spare capacity may exceed the columns of the table; replicas beyond them have no marginal value.
         inside = replace(allocation, replicas=np.minimum(allocation.replicas, table.columns))
         marginal = marginal_values(table, inside, gamma=self.gamma)
         return Plan(
@@ -87,7 +73,7 @@ class Faro(TwoLoops):
         )
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
-        """Requests per minute (jobs, samples, minutes), from the current minute on if `nowcast` is set."""
+        """Requests per minute (jobs, samples, minutes), starting with the current minute if `nowcast` is set."""
         elapsed_s = observation.now_s - MINUTE_S * observation.minute
         if not self.nowcast or observation.arrivals_now is None or not 0 < elapsed_s <= MINUTE_S:
             return state.forecaster.sample(self.horizon_minutes, self.samples)
@@ -95,7 +81,7 @@ class Faro(TwoLoops):
         return nowcast(state.forecaster, observation.arrivals_now, elapsed, self.horizon_minutes, self.samples)
 
     def table(self, state: LoopState, observation: Observation, rates_rps: np.ndarray) -> UtilityTable:
-        """The expected utility of every replica count of each job."""
+        """Expected utility of each replica count of each job at sampled rates (jobs, samples, minutes)."""
         table = build_table(
             state.jobs,
             rates_rps,
@@ -110,14 +96,10 @@ class Faro(TwoLoops):
 
 
 def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
-    """Replace each utility U by 1 - w (1 - U), so that a job that has already lost much weighs more.
+    """Weight the losses of each job by its past losses: utility U becomes 1 - w (1 - U).
 
-    w_j is proportional to (L_j + 2)^exponent and has mean 1; L_j is the utility that job j has lost so far. With
+    w_j is proportional to (L_j + 2)^exponent and has mean 1, with L_j = lost[j] >= 0 the utility that job j has lost. With
     exponent 1, maximising the sum of utilities is a greedy descent step on the sum of the squares of L_j + 2.
-
-    Parameters
-    ----------
-    lost : (jobs,) utility lost so far, >= 0.
     """
     weight = (lost + PRIOR_LOST) ** exponent
     weight = (weight / weight.mean())[:, None]
@@ -125,14 +107,14 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
 
 
 def tuned_options(objective: str = "Sum") -> dict[str, Any]:
-    """The hyperparameters of `Faro` tuned for this objective; `Faro` itself refuses an unknown one."""
+    """Tuned hyperparameters of `Faro` for an objective; unknown objectives get the defaults."""
     known = OBJECTIVES.get(objective)
     fair = known is not None and (known.leximin or known.spread is not None)
     return TUNED_DEFAULTS | (TUNED_FOR_FAIRNESS if fair else {})
 
 
 def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Faro:
-    """Faro with its tuned hyperparameters; `changes` override single ones."""
+    """Faro with its tuned hyperparameters, of which `changes` override some."""
     name = f"Faro-{objective}"
     latency_model = FALLBACK_MODEL if context.latency_model is None else context.latency_model
     options = tuned_options(objective) | {"latency_model": latency_model} | changes
@@ -145,4 +127,4 @@ def _factory(objective: str) -> PolicyFactory:
 
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
     register(f"Faro-{_objective}")(_factory(_objective))
-register_family("Faro-", OBJECTIVES.knows, _factory)  # one policy for every objective that a plugin registers
+register_family("Faro-", OBJECTIVES.knows, _factory)  # objectives of plugins

@@ -1,4 +1,4 @@
-"""The two control loops of the forecasting policies: a long-term one and a reactive one (paper, section 4)."""
+"""The long-term and the reactive loop of the forecasting policies (paper, section 4)."""
 
 from __future__ import annotations
 
@@ -8,49 +8,34 @@ from typing import Any
 import numpy as np
 
 from faro_lib.forecast import Forecaster
-from faro_lib.policies.protocol import (
-    HOLD,
-    REACT_UP_AFTER_S,
-    REACTIVE_UP,
-    Observation,
-    Plan,
-    Policy,
-    at_least_one_each,
-    hold,
-)
+from faro_lib.policies import protocol
+from faro_lib.policies.protocol import Observation, Plan, Policy, at_least_one_each, hold
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """The state of both loops; arrays of shape (jobs,)."""
+    """State of both loops; arrays (jobs,)."""
 
     jobs: tuple[Job, ...]
-    forecaster: Forecaster  # updated with every complete minute so far
+    forecaster: Forecaster  # updated with every complete minute
     counter_s: np.ndarray  # seconds above the SLO since the last long-term decision
-    lost: np.ndarray  # utility lost so far; a minute of unknown latency loses nothing
+    lost: np.ndarray  # sum of 1 - utility over the minutes so far; a minute of unknown latency counts 0
     minute: int = 0  # complete minutes so far
-    since_minute: int = 0  # the same at the last long-term decision
+    since_minute: int = 0  # `minute` at the last long-term decision
     last_s: float = 0.0  # time of the last tick
 
 
 @dataclass(frozen=True, slots=True)
 class TwoLoops:
-    """Plan at long intervals with a forecast, and react to latency in between; a subclass defines `plan`.
-
-    Attributes
-    ----------
-    first_s, interval_s, phase_s : the long-term loop decides at first_s, and later whenever now_s - phase_s is a
-        multiple of interval_s.
-    reactive : whether the reactive loop runs.
-    """
+    """Plan at long intervals with a forecast, and react to latency in between; a subclass defines `plan`."""
 
     forecaster: Forecaster
-    first_s: float = 60.0
-    interval_s: float = 300.0
+    first_s: float = 60.0  # time of the first long-term decision
+    interval_s: float = 300.0  # later ones follow whenever now_s - phase_s is a multiple of interval_s
     phase_s: float = 0.0
-    reactive: bool = True
+    reactive: bool = True  # whether the reactive loop runs
     tick_s: float = 10.0
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
@@ -60,6 +45,7 @@ class TwoLoops:
         return LoopState(jobs, self.forecaster.start(), *np.zeros((2, len(jobs))))
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
+        """The long-term plan."""
         raise NotImplementedError
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
@@ -71,16 +57,16 @@ class TwoLoops:
         return react_up(state, observation) if self.reactive else (state, hold(observation))
 
     def is_long_term(self, now_s: float) -> bool:
-        """Whether the tick at that time makes a long-term plan."""
+        """Whether the tick at `now_s` makes a long-term plan."""
         return now_s == self.first_s or (now_s > self.first_s and (now_s - self.phase_s) % self.interval_s == 0)
 
 
 def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
-    """The state updated with the minutes completed since; those before the observed history are missing (NaN)."""
+    """Update the state with the minutes that are new in the observation; unobserved minutes are NaN."""
     if observation.minute == state.minute:
         return state
     forecaster, history = state.forecaster, observation.arrivals_per_min
-    for age in range(observation.minute - state.minute, 0, -1):  # 1 = the newest minute
+    for age in range(observation.minute - state.minute, 0, -1):  # age 1 is the newest minute
         forecaster = forecaster.update(history[:, -age] if age <= history.shape[1] else np.full(len(history), np.nan))
     latency_s = np.where(np.isnan(observation.tail_latency_s), 0.0, observation.tail_latency_s)
     lost = state.lost + 1 - relaxed_utility(latency_s, arrays_of(state.jobs).slo_s)
@@ -88,22 +74,22 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
 
 
 def react_up(state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
-    """The reactive loop: one replica more after 30 s above the SLO since the last long-term decision.
+    """Add a replica to each job that was above its SLO for 30 s since the last long-term decision.
 
-    The counter does not advance below the SLO or during a change.
+    The seconds need not be consecutive; those during a change of the replica count do not count.
     """
     jobs = arrays_of(state.jobs)
     above = (observation.mean_latency_s > jobs.slo_s) & ~observation.changing
     counter_s = state.counter_s + (observation.now_s - state.last_s) * above
-    up = counter_s >= REACT_UP_AFTER_S
+    up = counter_s >= protocol.REACT_UP_AFTER_S
     target = np.minimum(observation.target + up, np.maximum(jobs.max_replicas, observation.target))
     state = replace(state, counter_s=np.where(up, 0.0, counter_s), last_s=observation.now_s)
-    reason = tuple(REACTIVE_UP if u else HOLD for u in up)
+    reason = tuple(protocol.REACTIVE_UP if u else protocol.HOLD for u in up)
     return state, Plan(target, observation.drop, reason)
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """The policy with another tick; long-term plans keep their interval, rounded to ticks, and start at once."""
+    """The policy with another tick; long-term plans start at the first tick, at intervals rounded to whole ticks."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if isinstance(policy, TwoLoops):

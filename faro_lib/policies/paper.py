@@ -1,4 +1,4 @@
-"""The policies as published: MArk/Cocktail/Barista, Faro (EuroSys'25), and Faro with another solver."""
+"""Published policies: MArk/Cocktail/Barista, Faro as in EuroSys'25, and the latter with other solvers."""
 
 from __future__ import annotations
 
@@ -11,23 +11,16 @@ from faro_lib.allocate import Allocation, shrink, solve, solve_hierarchical, sol
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.policies.factories import PolicyFactory, register
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.protocol import (
-    HISTORY_MINUTES,
-    PLAN_ATTEMPTS,
-    Observation,
-    Plan,
-    minimum_replicas,
-    reasons,
-)
+from faro_lib.policies.protocol import HISTORY_MINUTES, PLAN_ATTEMPTS, Observation, Plan, minimum_replicas, reasons
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # of the adaptive quantile
+MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # adaptive forecast quantile
 
 
 def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
-    """Requests per minute since the last long-term decision (jobs, minutes): the forecast until one is possible."""
+    """Requests per minute (jobs, minutes) since the last long-term decision, used before a forecast is possible."""
     minutes = max(1, min(observation.minute - state.since_minute, observation.arrivals_per_min.shape[1]))
     return observation.arrivals_per_min[:, -minutes:]
 
@@ -39,7 +32,7 @@ def long_term_plan(target: np.ndarray, drop: np.ndarray, observation: Observatio
 
 @dataclass(frozen=True, slots=True)
 class MArk(TwoLoops):
-    """Predictive scaling of each job alone: x = ceil(max forecast rate x service time / SLO), and the reactive loop."""
+    """Predictive scaling of each job alone: ceil(maximum forecast rate x service time / SLO) replicas."""
 
     name: str = "MArk"
     horizon_minutes: int = HORIZON_MINUTES
@@ -59,30 +52,20 @@ class MArk(TwoLoops):
 
 @dataclass(frozen=True, slots=True)
 class PaperFaro(TwoLoops):
-    """Faro with its published settings: a forecast quantile, COBYLA on the continuous relaxation, rounding, shrinking.
+    """Faro as published: a forecast quantile, COBYLA on the continuous relaxation, rounding and shrinking.
 
-    Each field is a step of the paper's ablation (its Figure 16).
-
-    Attributes
-    ----------
-    objective : a name that `allocate.solve_paper` knows.
-    latency_model, utility : "upper-bound" or "half-mmc"; "precise" or "relaxed".
-    predictive : False decides on the counts since the last decision.
-    quantile : which quantile of each minute's forecast is used; None uses the mean.
-    adaptive : raise the quantile in steps of 0.1 up to 0.9 and keep the last solution that leaves replicas free.
-    shrink : give back replicas worth less than 1e-4.
-    method : "nlopt-cobyla" is Powell's code, as SciPy had it when the paper was written; SciPy 1.16 replaced it.
+    The fields are the steps of the paper's ablation (Figure 16).
     """
 
     name: str = "Faro-Sum (paper)"
-    objective: str = "Sum"
-    latency_model: str = "half-mmc"
-    utility: str = "relaxed"
-    predictive: bool = True
-    quantile: float | None = 0.6
-    adaptive: bool = True
-    shrink: bool = True
-    method: str = "nlopt-cobyla"
+    objective: str = "Sum"  # as in `allocate.solve_paper`
+    latency_model: str = "half-mmc"  # or "upper-bound"
+    utility: str = "relaxed"  # or "precise"
+    predictive: bool = True  # False uses the counts since the last decision instead of a forecast
+    quantile: float | None = 0.6  # of each minute's forecast; None uses the mean
+    adaptive: bool = True  # raise the quantile by 0.1 up to 0.9 while the solution leaves replicas free
+    shrink: bool = True  # remove replicas worth less than 1e-4
+    method: str = "nlopt-cobyla"  # Powell's code, which SciPy used when the paper was written
     samples: int = 100
     horizon_minutes: int = HORIZON_MINUTES
 
@@ -100,7 +83,7 @@ class PaperFaro(TwoLoops):
     def allocate_adaptively(
         self, state: LoopState, observation: Observation, quantile: float
     ) -> tuple[np.ndarray, Allocation]:
-        """The forecast (jobs, minutes) at the highest quantile that leaves replicas free, and its solution."""
+        """Forecast (jobs, minutes) at the highest quantile whose solution leaves replicas free, and this solution."""
         samples = state.forecaster.sample(self.horizon_minutes, self.samples)
         per_min = np.quantile(samples, quantile, axis=1)
         allocation = self.allocate(state, observation, per_min)
@@ -115,6 +98,7 @@ class PaperFaro(TwoLoops):
         return per_min, allocation
 
     def allocate(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> Allocation:
+        """The solution for requests per minute (jobs, minutes)."""
         return solve_paper(
             state.jobs,
             np.maximum(per_min, 1.0) / MINUTE_S,
@@ -132,7 +116,7 @@ class PaperFaro(TwoLoops):
     def table_inputs(
         self, state: LoopState, observation: Observation, per_min: np.ndarray
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments of `utility.build_table` for the paper's formulation."""
+        """Positional and keyword arguments of `utility.build_table` for the paper's formulation."""
         running, cores = np.maximum(observation.running, 1), arrays_of(state.jobs).cores
         full = bool(running @ cores >= observation.capacity)
         return (state.jobs, np.maximum(per_min, 1.0)[:, None] / MINUTE_S, running), {
@@ -146,7 +130,7 @@ class PaperFaro(TwoLoops):
 
 @dataclass(frozen=True, slots=True)
 class ExactPaperFaro(PaperFaro):
-    """The exact integer solution instead of COBYLA."""
+    """`PaperFaro` with the exact integer solution instead of COBYLA."""
 
     name: str = "Faro-Sum (paper, exact)"
 
@@ -159,7 +143,7 @@ class ExactPaperFaro(PaperFaro):
 
 @dataclass(frozen=True, slots=True)
 class GroupedPaperFaro(PaperFaro):
-    """Hierarchical: between groups first, then inside each (EuroSys'25, section 4.4), without shrinking."""
+    """`PaperFaro` solved hierarchically, between groups and then within each (section 4.4), without shrinking."""
 
     name: str = "Faro-Sum (paper, hierarchical)"
     groups: int = 10
@@ -167,17 +151,8 @@ class GroupedPaperFaro(PaperFaro):
 
     def allocate(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> Allocation:
         (jobs, rates_rps, running), options = self.table_inputs(state, observation, per_min)
-        groups = min(self.groups, len(state.jobs))
-        return solve_hierarchical(
-            jobs,
-            rates_rps,
-            running,
-            observation.capacity,
-            groups=groups,
-            objective=self.objective,
-            solver=self.solver,
-            **options,
-        )
+        options |= {"groups": min(self.groups, len(jobs)), "objective": self.objective, "solver": self.solver}
+        return solve_hierarchical(jobs, rates_rps, running, observation.capacity, **options)
 
 
 def _factory(name: str, objective: str) -> PolicyFactory:

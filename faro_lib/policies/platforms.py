@@ -1,4 +1,4 @@
-"""The autoscalers of the platforms with their default parameters: Kubernetes' HPA and Ray Serve's own."""
+"""The autoscalers of Kubernetes (HPA) and of Ray Serve with their default parameters."""
 
 from __future__ import annotations
 
@@ -6,41 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from faro_lib.policies.baselines import Reactive, ReactiveState, Window
 from faro_lib.policies.factories import register
-from faro_lib.policies.protocol import (
-    REACTIVE_DOWN,
-    REACTIVE_UP,
-    Observation,
-    Plan,
-    at_least_one_each,
-    minimum_replicas,
-    reasons,
-)
-from faro_lib.workload import Job, JobArrays, arrays_of
+from faro_lib.policies.protocol import REACTIVE_DOWN, REACTIVE_UP, Observation, Plan, reasons
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-Window = tuple[tuple[float, np.ndarray], ...]  # (instant, values), oldest first
 
-
-@dataclass(frozen=True, slots=True)
-class PlatformState:
-    """window : past observations or recommendations; counter_s : as in `baselines.ReactiveState`."""
-
-    jobs: JobArrays
-    counter_s: np.ndarray
-    window: Window = ()
-
-    @classmethod
-    def of(cls, jobs: tuple[Job, ...]) -> PlatformState:
-        return cls(replace(arrays_of(jobs), min_replicas=minimum_replicas(jobs)), np.zeros(len(jobs)))
-
-    def within_bounds(self, replicas: np.ndarray) -> np.ndarray:
-        return np.clip(replicas, self.jobs.min_replicas, self.jobs.max_replicas)
-
-
-def appended(window: Window, now_s: float, values: np.ndarray, back_s: float) -> Window:
-    """The window with one more entry and without the entries that are `back_s` old."""
-    return (*(entry for entry in window if entry[0] > now_s - back_s), (now_s, values))
+def appended(window: Window, now_s: float, values: np.ndarray, length_s: float) -> Window:
+    """The window with one more entry, without the entries that are `length_s` old."""
+    return (*(entry for entry in window if entry[0] > now_s - length_s), (now_s, values))
 
 
 def reactive_plan(target: np.ndarray, observation: Observation) -> Plan:
@@ -48,24 +22,20 @@ def reactive_plan(target: np.ndarray, observation: Observation) -> Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class HPA:
-    """The Kubernetes Horizontal Pod Autoscaler on CPU utilisation, with the defaults of autoscaling/v2.
+class HPA(Reactive):
+    """Kubernetes' Horizontal Pod Autoscaler on CPU utilisation, with the defaults of autoscaling/v2.
 
-    desired = ceil(ready pods x utilisation / target utilisation); no change within a tolerance of 10 %; starting pods
-    count as idle when the rule would scale up; at most max(4 pods, 100 %) more in 15 s; down only to the highest
-    recommendation of the last 5 minutes; no change without a metric. Sources: kubernetes.io, "Horizontal Pod
+    desired = ceil(ready pods x utilisation / target utilisation), with no change within a tolerance of 10 % or without a
+    metric. Starting pods count as idle when the rule would scale up. It adds at most max(4 pods, 100 %) in 15 s and
+    scales down only to the highest recommendation of the last 5 minutes. Sources: kubernetes.io, "Horizontal Pod
     Autoscaling", sections "Algorithm details" and "Default behavior"; kube-controller-manager's flags
     --horizontal-pod-autoscaler-sync-period (15 s), -tolerance (0.1), -downscale-stabilization (5 min).
 
-    A pod's CPU is busy while it serves, so its utilisation is min(1, rate x service time / running). The rate is that of
-    the last complete minute, as metrics pipelines deliver it; the service time is the planner's.
-
-    Attributes
-    ----------
-    utilisation : the target, 80 % (the default of Kubernetes for an HPA that names no metric).
+    Utilisation is min(1, rate x service time / running): a pod's CPU is busy while it serves. The rate is that of the
+    last complete minute, as a metrics pipeline delivers it; the service time is the one in the jobs' table.
     """
 
-    utilisation: float = 0.8
+    utilisation: float = 0.8  # target; the default of Kubernetes for an HPA that names no metric
     tolerance: float = 0.1
     up_pods: int = 4
     up_factor: float = 2.0
@@ -73,16 +43,10 @@ class HPA:
     name: str = "HPA"
     tick_s: float = 15.0
 
-    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
-        return at_least_one_each(jobs, capacity)
-
-    def start(self, jobs: tuple[Job, ...]) -> PlatformState:
-        return PlatformState.of(jobs)
-
-    def decide(self, state: PlatformState, observation: Observation) -> tuple[PlatformState, Plan]:
+    def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
         now, now_s = observation.target, observation.now_s
         desired, known = self.recommend(state, observation)
-        # The window starts with the current target. A job without a metric enters 0, which the maximum ignores.
+        # A job without a metric enters 0, which the maximum over the window ignores.
         window = state.window or ((now_s, now),)
         window = appended(window, now_s, np.where(known, desired, 0), self.stabilisation_s)
         highest = np.max([recommended for _, recommended in window], axis=0)
@@ -91,8 +55,8 @@ class HPA:
         target = state.within_bounds(np.where(known, target, now))
         return replace(state, window=window), reactive_plan(target, observation)
 
-    def recommend(self, state: PlatformState, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
-        """Replicas by the metric alone, and whether there is a metric; without a metric, the present target."""
+    def recommend(self, state: ReactiveState, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
+        """Recommended replicas (jobs,), and whether there is a metric; without one, the current target."""
         history, now = observation.arrivals_per_min, observation.target
         if not history.shape[1]:
             return now, np.zeros(len(now), bool)
@@ -100,7 +64,6 @@ class HPA:
         busy = history[:, -1] / MINUTE_S * state.jobs.service_time_s
         known = np.isfinite(busy) & (ready > 0)
         ratio = np.where(known, np.minimum(1.0, busy / np.maximum(ready, 1)), self.utilisation) / self.utilisation
-        # Starting pods count as idle when the others ask for more, so that growth is not requested twice.
         pods = np.where(ratio > 1, ready + starting, ready)
         diluted = ratio * ready / np.maximum(pods, 1)
         desired = np.ceil(diluted * pods - TOLERANCE).astype(np.int64)
@@ -110,30 +73,22 @@ class HPA:
 
 
 @dataclass(frozen=True, slots=True)
-class RayServe:
+class RayServe(Reactive):
     """Ray Serve's request-based autoscaling with the defaults of its AutoscalingConfig.
 
-    desired = ceil(running x (ongoing requests / (target x running))): the smoothing factor is 1. Ongoing requests wait or
-    are in service, averaged over the last 30 s. A change is made after 30 s in which more, or 600 s in which fewer,
-    replicas were wanted throughout. Source: docs.ray.io, "Advanced Ray Serve Autoscaling" and
-    ray.serve.config.AutoscalingConfig (target_ongoing_requests 2, look_back_period_s 30, metrics_interval_s 10,
-    upscale_delay_s 30, downscale_delay_s 600). Bounds are the jobs' own, as with num_replicas="auto".
+    desired = ceil(ongoing requests / target), with the ongoing requests (waiting or in service) averaged over the last
+    30 s. It scales up after 30 s, and down after 600 s, in which `desired` stayed on the same side of the target.
+    Source: docs.ray.io, "Advanced Ray Serve Autoscaling" and ray.serve.config.AutoscalingConfig
+    (target_ongoing_requests 2, look_back_period_s 30, metrics_interval_s 10, upscale_delay_s 30, downscale_delay_s 600).
     """
 
-    ongoing: float = 2.0
+    ongoing: float = 2.0  # target per replica
     look_back_s: float = 30.0
     up_after_s: float = 30.0
     down_after_s: float = 600.0
     name: str = "RayServe"
-    tick_s: float = 10.0
 
-    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
-        return at_least_one_each(jobs, capacity)
-
-    def start(self, jobs: tuple[Job, ...]) -> PlatformState:
-        return PlatformState.of(jobs)
-
-    def decide(self, state: PlatformState, observation: Observation) -> tuple[PlatformState, Plan]:
+    def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
         now = observation.target
         window = appended(state.window, observation.now_s, observation.ongoing, self.look_back_s)
         samples = np.array([ongoing for _, ongoing in window], float)

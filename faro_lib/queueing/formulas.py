@@ -1,22 +1,17 @@
-"""Closed formulas: the upper bound, M/M/c, and the half-wait approximation of M/D/c.
+"""Closed-form latency quantiles: an upper bound, M/M/c, and the half-wait approximation of M/D/c.
 
-Every latency function has the signature (rate_rps, replicas, service_time_s, quantile) and
-broadcasts. Replicas may be fractional, which the paper's continuous solvers need: the Erlang sums then
-run to floor(replicas) while the utilisation uses the fraction, as in the published code.
+Every latency function takes (rate_rps, replicas, service_time_s, quantile), which broadcast, and returns seconds.
+Replicas may be fractional, because the paper's solvers search a continuous space: the Erlang recurrence stops at
+floor(replicas) and the utilisation uses the fraction, as in the published code.
 """
 
 import numpy as np
 
 
 def erlang_b(load, servers) -> np.ndarray:
-    """Probability that an arriving request is blocked in an M/M/c/c queue (all servers busy).
+    """Probability that an arriving request finds all servers of an M/M/c/c queue busy.
 
-    B(0) = 1, B(k) = a B(k-1) / (k + a B(k-1)) for offered load a (Erlang 1917; the stable recurrence).
-
-    Parameters
-    ----------
-    load : array, offered load in erlangs, >= 0.
-    servers : array >= 0, rounded down; broadcasts with `load`.
+    B(0) = 1, B(k) = a B(k-1) / (k + a B(k-1)) for an offered load of a erlangs (Erlang, 1917).
 
     >>> float(erlang_b(1.0, 2).round(3))
     0.2
@@ -32,12 +27,12 @@ def erlang_b(load, servers) -> np.ndarray:
 def erlang_c(load, servers) -> np.ndarray:
     """Probability that an arriving request waits in an M/M/c queue; 1 where load >= servers.
 
-    C = B / (1 - rho (1 - B)), with B the Erlang-B blocking probability and rho = load / servers.
+    C = B / (1 - rho (1 - B)), with B from `erlang_b` and rho = load / servers.
 
     Parameters
     ----------
     load : array, offered load in erlangs (arrival rate x service time), >= 0.
-    servers : array > 0; broadcasts with `load`. Of a fraction, B uses floor(servers), rho the fraction.
+    servers : array > 0; broadcasts with `load`.
 
     >>> float(erlang_c(0.5, 1).round(3))
     0.5
@@ -51,19 +46,21 @@ def erlang_c(load, servers) -> np.ndarray:
 
 
 def upper_bound(rate_rps, replicas, service_time_s, quantile=0.99) -> np.ndarray:
-    """Latency if all requests of a second arrive at once: l = p lam / c (EuroSys'25, section 4).
+    """Latency of the last request if one second's requests arrive at once: l = p lam / c (EuroSys'25, section 4).
 
     >>> float(upper_bound(10.0, 2, 0.2))
     1.0
     """
     rate_rps, replicas, service_time_s, quantile = checked(rate_rps, replicas, service_time_s, quantile)
-    return service_time_s * rate_rps / replicas + 0 * quantile  # the quantile takes part in the broadcast alone
+    return (
+        service_time_s * rate_rps / replicas + 0 * quantile
+    )  # the bound holds for any quantile, which only broadcasts
 
 
 def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
-    """Quantile of the wait in M/M/c in seconds; infinite where rho >= 1.
+    """Quantile of the waiting time in M/M/c, in seconds; infinite where rho >= 1.
 
-    W = max(0, ln(C / (1 - q)) / (c / p - lam)), with C the Erlang-C probability.
+    W = max(0, ln(C / (1 - q)) / (c / p - lam)), with C from `erlang_c`.
 
     >>> float(mmc_wait(5.0, 1, 0.1, 0.99).round(4))
     0.7824
@@ -77,14 +74,12 @@ def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
 
 
 def mmc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
-    """Latency in M/M/c as the mean service time plus the quantile of the wait: l = p + W."""
+    """Mean service time plus the quantile of the wait in M/M/c: l = p + W."""
     return service_time_s + mmc_wait(rate_rps, replicas, service_time_s, quantile)
 
 
 def half_mmc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
-    """The paper's M/D/c: half of the M/M/c wait, l = p + W / 2 (EuroSys'25, section 4).
-
-    `mdc` is the exact M/D/c; notebook 20_queueing shows where the two differ.
+    """The paper's approximation of M/D/c by half of the M/M/c wait: l = p + W / 2 (EuroSys'25, section 4).
 
     >>> float(half_mmc(5.0, 1, 0.1, 0.99).round(4))
     0.4912
@@ -93,7 +88,7 @@ def half_mmc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
 
 
 def checked(rate_rps, replicas, service_time_s, quantile) -> list[np.ndarray]:
-    """The four arguments as float arrays, or a ValueError that names the first bad value."""
+    """The arguments as float arrays; a ValueError names the first value that is out of range."""
     arrays = [np.asarray(a, float) for a in (rate_rps, replicas, service_time_s, quantile)]
     rate_rps, replicas, service_time_s, quantile = arrays
     _require("rate_rps", rate_rps, rate_rps >= 0, "a number >= 0")

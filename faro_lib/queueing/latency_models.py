@@ -1,4 +1,4 @@
-"""The latency models by name, and their relaxation beyond saturation."""
+"""The latency formulas by name, extended beyond saturation so that solvers see a finite slope there."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,12 @@ RHO_MAX = 0.95
 
 
 def relaxed(model: Callable, rate_rps, replicas, service_time_s, quantile, *, rho_max: float = RHO_MAX) -> np.ndarray:
-    """A latency that stays finite and continuous beyond saturation ("sloppified"; EuroSys'25, section 4).
-
-    For rho = lam p / c above rho_max, l = l(at rho_max) rho / rho_max; below it is the model's own.
+    """Latency of `model` up to utilisation rho_max; beyond, l(rho_max) rho / rho_max (EuroSys'25, section 4).
 
     Parameters
     ----------
     model : a latency function of this package.
-    rho_max : utilisation at which the straight line begins, strictly between 0 and 1.
+    rho_max : utilisation above which the latency grows linearly, strictly between 0 and 1.
 
     >>> bool(np.isfinite(relaxed(half_mmc, 100.0, 1, 0.18, 0.99)))
     True
@@ -34,11 +32,9 @@ def relaxed(model: Callable, rate_rps, replicas, service_time_s, quantile, *, rh
 def latency(
     model: str, rate_rps, replicas, service_time_s, quantile, *, service_scv=0.0, rho_max: float = RHO_MAX
 ) -> np.ndarray:
-    """Latency quantile in seconds by the model's name, relaxed beyond rho_max where the model saturates.
+    """Latency quantile in seconds by the formula `model`: half-mmc, mmc, mdc, mgc (uses service_scv) or upper-bound.
 
-    Parameters
-    ----------
-    model : "half-mmc", "mmc", "mdc", "mgc" (uses service_scv) or "upper-bound".
+    All but the upper bound are `relaxed` beyond rho_max.
 
     >>> float(latency("upper-bound", 10.0, 2, 0.2, 0.99))
     1.0

@@ -1,4 +1,4 @@
-"""A measured latency model: what constant arrival rates did to replicas under the real dispatch."""
+"""A measured latency model: latencies and utilities at constant rates, tabulated and interpolated."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ AXES = ("rate_per_replica_rps", "replicas")
 
 
 def service_class(job: Job) -> str:
-    """The name of the class of jobs that share this job's model, service time and SLO.
+    """A key that jobs with the same model, service time and SLO share.
 
     >>> service_class(Job("a"))
     'resnet34 of 0.18 s, p99 within 0.72 s'
@@ -24,21 +24,21 @@ def service_class(job: Job) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LatencyTable:
-    """Latency and utility of each service class on a grid of (rate per replica, replicas), measured by `simulate`.
+    """Measured latency and utility of each service class on a grid of (rate per replica, replicas).
 
-    One axis is the rate *per replica*, so every replica count saturates at about the same grid point.
-    Between grid points all fields are interpolated linearly. Fewer or more replicas than measured read the
-    nearest count at the same rate per replica. Beyond the largest rate the latency grows in proportion
-    to the rate and the utilities fall with it, as in the relaxed M/D/c.
+    One axis is the rate *per replica*, so every replica count saturates at about the same grid point. Fields are
+    interpolated linearly between grid points. Outside the measured replica counts, the nearest count is read at the
+    same rate per replica. Beyond the largest rate, the latency is proportional to the rate and the utilities are
+    inversely proportional, as in `relaxed`.
     """
 
-    classes: tuple[str, ...]  # names of the service classes, see `service_class`
-    rate_per_replica_rps: np.ndarray  # increasing, shape (classes, rates); the first is 0
+    classes: tuple[str, ...]  # keys by `service_class`
+    rate_per_replica_rps: np.ndarray  # increasing from 0, shape (classes, rates)
     replicas: np.ndarray  # increasing whole numbers, shape (counts,)
-    latency_s: np.ndarray  # quantile of latency, shape (classes, rates, counts)
+    latency_s: np.ndarray  # latency quantile, shape (classes, rates, counts)
     relaxed: np.ndarray  # mean per-minute utility, in [0, 1], same shape
     precise: np.ndarray
-    dropped: np.ndarray  # fraction of the requests dropped, same shape
+    dropped: np.ndarray  # fraction of the requests that are dropped, same shape
 
     def __post_init__(self):
         for field in (*AXES, *FIELDS):
@@ -48,10 +48,8 @@ class LatencyTable:
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
         rates, counts, n = self.rate_per_replica_rps, self.replicas, len(self.classes)
         if rates.ndim != 2 or rates.shape[0] != n or counts.ndim != 1:
-            raise ValueError(
-                f"rate_per_replica_rps has shape {rates.shape}, replicas {counts.shape}; "
-                f"expected ({n} classes, rates) and (counts,)"
-            )
+            shapes = f"rate_per_replica_rps has shape {rates.shape}, replicas {counts.shape}"
+            raise ValueError(f"{shapes}; expected ({n} classes, rates) and (counts,)")
         for field in AXES:
             axis = np.atleast_2d(getattr(self, field))
             if axis.shape[1] < 1 or not (np.all(np.diff(axis, axis=1) > 0) and np.all(axis >= 0)):
@@ -65,9 +63,9 @@ class LatencyTable:
                 raise ValueError(f"{field} must lie in [0, {largest}] without NaN")
 
     def read(self, field: str, kind: str, rate_rps, replicas) -> np.ndarray:
-        """One of FIELDS for service class `kind`, interpolated; `rate_rps` and `replicas` broadcast.
+        """One of FIELDS of the service class `kind`, interpolated; `rate_rps` and `replicas` broadcast.
 
-        At zero replicas the latency is infinite, the utility 0 and every request dropped.
+        With zero replicas, the latency is infinite, the utility 0 and all requests are dropped.
         """
         if field not in FIELDS:
             raise ValueError(f"field={field!r} was not measured; accepted: {', '.join(FIELDS)}")
@@ -95,19 +93,19 @@ class LatencyTable:
         return np.where(replicas > 0, inside / overload, 0.0)
 
     def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0) -> np.ndarray:
-        """Mean utility of `job` at constant rates; `utility.build_table` calls it."""
+        """Mean utility of `job` at constant rates; called by `utility.build_table`."""
         if utility == "relaxed" and alpha != 1.0:
             raise ValueError(f"alpha={alpha}: relaxed utilities were measured with alpha=1")
         return self.read(utility, service_class(job), rate_rps, replicas)
 
     def save(self, path: str | Path) -> None:
-        """Write all arrays into one .npz file."""
+        """Write the table as one .npz file."""
         arrays = {name: np.asarray(getattr(self, name)) for name in (*AXES, *FIELDS)}
         np.savez_compressed(Path(path), classes=np.array(self.classes), **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a file that `save` wrote."""
+        """Read a file written by `save`."""
         with np.load(Path(path), allow_pickle=False) as file:
             return cls(tuple(file["classes"].tolist()), **{name: file[name] for name in (*AXES, *FIELDS)})
 

@@ -1,4 +1,4 @@
-"""`Cluster` on Ray Serve, over the REST API of Ray and Faro's stats endpoint."""
+"""`Cluster` on Ray Serve, through Ray's REST API and Faro's stats endpoint."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.control import growth
 from faro_lib.control.clock import Clock
+from faro_lib.control.scaling import NOT_LEADER, scale_jobs, summary
 from faro_lib.http import HttpClient, Unauthorized
 from faro_lib.policies.protocol import Observation
 from faro_lib.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
@@ -20,23 +20,20 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-LAG_S = 0.6  # wall seconds until the replicas have reported what happened before an instant
-LATE_S = 15  # seconds that may still be reported again
-PROGRESS_DEADLINE_S = 90.0  # wall seconds; a change that takes longer counts as stalled, and the job may change again
+LAG_S = 0.6  # wall seconds until the replicas have reported a second
+LATE_S = 15  # age in seconds up to which a second may still be reported
+PROGRESS_DEADLINE_S = 90.0  # wall seconds after which an unfinished change no longer prevents another one
 REDEPLOY_S = 15.0  # wall seconds; Ray does not list an application for 4 to 6 s while it deploys the application again
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED")
 NODES = "/api/v0/nodes?detail=1&limit=1000"
-ABSENT, UNKNOWN = -1, -2  # instead of a target
+UNKNOWN = -1  # instead of the target of a job that is absent or was not observed yet
 
 
 class RayServeCluster:
-    """Jobs that are deployed as applications of one Ray cluster.
+    """Jobs deployed as applications of one Ray cluster.
 
-    jobs, specs : the jobs, and their applications.
-    ray : the dashboard's REST API.
-    http : the applications; the stats endpoint is one of them.
-    clock : trace time.
-    capacity : cores that the jobs may use; None asks Ray for the CPUs of its nodes.
+    ray, http : the REST API of the dashboard, and the applications with the stats endpoint.
+    capacity : cores that the jobs may use; None reads the CPUs of Ray's nodes.
     """
 
     def __init__(
@@ -54,16 +51,13 @@ class RayServeCluster:
         self._recent = RecentSeconds(tuple(job.name for job in jobs))
         self._read_until = 0
         self._now_s = 0.0
-        self._target = np.full(len(jobs), UNKNOWN)  # as last read from Ray or written to it
+        self._target = np.full(len(jobs), UNKNOWN)  # as last read from Ray or requested
         self._scaled_at = np.full(len(jobs), -np.inf)
         self._deployments: list[dict[str, Any] | None] = [None] * len(jobs)  # as last listed
         self._missing_since = np.full(len(jobs), np.inf)
 
     def connect(self) -> None:
-        """Call both servers once, so that a wrong address or token is reported before anything starts.
-
-        Raises ValueError: one line.
-        """
+        """Check addresses and tokens with one call to each server; ValueError if one fails."""
         try:
             for server, path in ((self._ray, APPLICATIONS), (self._http, f"{STATS_ROUTE}?since={int(time.time())}")):
                 if not isinstance(server.get(path), dict):
@@ -76,7 +70,7 @@ class RayServeCluster:
         self._now_s = until_s
 
     def observe(self) -> Observation:
-        """The cluster as Ray and the replicas report it. Raises OSError if Ray does not answer."""
+        """The cluster as Ray and the replicas report it; OSError if Ray does not answer."""
         applications = self._ray.get(APPLICATIONS)["applications"]
         self._capacity = self._read_capacity()
         stats = self._read_stats()
@@ -86,7 +80,7 @@ class RayServeCluster:
         target = np.array([int((one or {}).get("target_num_replicas") or 0) for one in deployments])
         states = [Counter(replica["state"] for replica in (one or {}).get("replicas", [])) for one in deployments]
         running = np.array([count["RUNNING"] for count in states])
-        self._target = np.where(listed, target, ABSENT)
+        self._target = np.where(listed, target, UNKNOWN)
         recently = time.monotonic() - self._scaled_at < PROGRESS_DEADLINE_S
         now_s, clock, recent = self._now_s, self.clock, self._recent
         minute = int(now_s // MINUTE_S)
@@ -109,41 +103,32 @@ class RayServeCluster:
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
-        """Set the replica counts in Ray, those that shrink first, and the drop rates in the replicas.
+        """Scale the jobs in Ray as `scale_jobs` does, and set the drop rates in the replicas.
 
-        A failed call does not prevent the others, with two exceptions: a job does not grow into cores that another
-        job has not given up, and no call is made once `may_act`, which is asked before each, returns False.
+        `may_act` is asked before each call.
 
-        Raises OSError: the first failure.
+        Raises OSError: the first failure, and the number of others.
         """
-        target = np.asarray(target)
-        errors: list[Exception] = []
 
-        def post(server: HttpClient, path: str, body: dict[str, Any]) -> bool:
-            try:
-                if not may_act():
-                    raise OSError("another controller may act now; this one makes no further changes")
-                server.post(path, body)
-            except (OSError, Unauthorized) as error:
-                errors.append(error)
-                return False
-            return True
+        def post(server: HttpClient, path: str, body: dict[str, Any]) -> None:
+            if not may_act():
+                raise OSError(NOT_LEADER)
+            server.post(path, body)
 
-        current = np.where(self._target < 0, target, self._target)  # an unknown count does not prevent growth
-        cores = arrays_of(self.jobs).cores
-        for job in np.argsort(target - self._target, kind="stable"):
-            if self._target[job] in (ABSENT, target[job]):
-                continue
-            if target[job] > current[job] and not growth(target, current, cores, self._capacity or 0.0)[job]:
-                errors.append(OSError(f"{self.jobs[job].name} does not grow to {target[job]}: others have not shrunk"))
-            elif post(self._ray, scale_path(self.specs[job]), {"target_num_replicas": int(target[job])}):
-                self._scaled_at[job] = time.monotonic()
-                current[job] = target[job]
-                if self._target[job] != UNKNOWN:
-                    self._target[job] = target[job]
-        post(self._http, STATS_ROUTE, {job.name: round(1 - float(rate), 6) for job, rate in zip(self.jobs, drop)})
+        def scale(job: int, replicas: int) -> None:
+            post(self._ray, scale_path(self.specs[job]), {"target_num_replicas": replicas})
+            self._scaled_at[job] = time.monotonic()
+
+        names, cores = [job.name for job in self.jobs], arrays_of(self.jobs).cores
+        current = np.where(self._target == UNKNOWN, target, self._target)
+        errors = scale_jobs(names, target, current, cores, self._capacity or 0.0, scale)
+        self._target = np.where(self._target == UNKNOWN, UNKNOWN, current)
+        try:
+            post(self._http, STATS_ROUTE, {name: round(1 - float(rate), 6) for name, rate in zip(names, drop)})
+        except (OSError, Unauthorized) as error:
+            errors.append(str(error))
         if errors:
-            raise OSError(str(errors[0]))
+            raise OSError(summary(errors))
 
     def _last_deployment(self, job: int, applications: dict[str, Any]) -> dict[str, Any] | None:
         """The job's deployment as listed now, or up to REDEPLOY_S ago; None if it was deleted or never listed."""
@@ -156,7 +141,7 @@ class RayServeCluster:
         return self._deployments[job] if now - self._missing_since[job] < REDEPLOY_S else None
 
     def _read_stats(self) -> dict[str, Any]:
-        """The jobs' statistics; empty if the endpoint does not answer, so that their data is missing."""
+        """Statistics by job; empty if the endpoint does not answer."""
         try:
             stats = self._http.get(f"{STATS_ROUTE}?since={self._read_until - LATE_S}")
         except (OSError, Unauthorized):
@@ -168,7 +153,7 @@ class RayServeCluster:
         return stats
 
     def _read_capacity(self) -> float:
-        """Cores of the live nodes; the last known number if Ray does not answer."""
+        """Cores of the live nodes; if Ray does not answer, the last known number."""
         if self._fixed_capacity is not None:
             return self._fixed_capacity
         with suppress(OSError, Unauthorized, KeyError, TypeError):
@@ -185,7 +170,7 @@ def _deployment(applications: dict[str, Any], spec: ServeSpec) -> dict[str, Any]
 
 
 def _ongoing(stats: dict[str, Any]) -> float:
-    """Ongoing requests; NaN without a recent heartbeat."""
+    """Ongoing requests; NaN without a heartbeat in the last seconds."""
     return float(stats["ongoing"]) if stats.get("replicas") else np.nan
 
 

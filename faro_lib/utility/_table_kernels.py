@@ -1,4 +1,7 @@
-"""Compiled loops of `build_table`; imported when first used."""
+"""Compiled loops of `build_table`; imported when first used.
+
+A curve is a tuple (first, last, value) of `curves.Curves`, at one class and replica count.
+"""
 
 import numpy as np
 from numba import njit
@@ -6,7 +9,7 @@ from numba import njit
 
 @njit(cache=True, inline="always")
 def _utility(load, first, last, per_load, value, alpha):
-    """A curve of `curves` at one load."""
+    """A curve at one load; `per_load` is its number of knots per erlang."""
     if load <= first:
         return value[0]
     if load >= last:
@@ -18,10 +21,11 @@ def _utility(load, first, last, per_load, value, alpha):
 
 
 @njit(cache=True)
-def _mean(loads, weights, keep, first, last, value, alpha):
+def _mean(loads, weights, keep, curve, alpha):
     """Sum over samples and minutes of weights[minute] x utility at `keep` times the load."""
-    total = 0.0
+    first, last, value = curve
     per_load = (len(value) - 1) / (last - first) if last > first else 0.0
+    total = 0.0
     samples, minutes = loads.shape
     for s in range(samples):
         for m in range(minutes):
@@ -31,25 +35,23 @@ def _mean(loads, weights, keep, first, last, value, alpha):
 
 
 @njit(cache=True)
-def _cell(loads, weights, cold, grown, d, drops, curves_now, curves_x, alpha, cold_part):
-    """Utility of one cell at drop rate d: minutes that x replicas serve, and minutes that the running count serves.
+def _cell(loads, weights, cold, grown, d, drops, curve_now, curve_x, alpha, cold_part):
+    """Expected utility of x replicas at drop rate d; `grown` tells whether x exceeds the running count.
 
-    `cold_part` (drops,) caches the latter, which is the same for all x above the running count.
+    `cold_part` (drops,) caches the sum over the cold minutes, which all x above the running count share.
     """
     keep = 1.0 - drops[d]
-    first, last, value = curves_x
-    total = _mean(loads, weights, keep, first, last, value, alpha)
+    total = _mean(loads, weights, keep, curve_x, alpha)
     if not grown:
         return total
     if np.isnan(cold_part[d]):
-        first, last, value = curves_now
-        cold_part[d] = _mean(loads, cold, keep, first, last, value, alpha)
+        cold_part[d] = _mean(loads, cold, keep, curve_now, alpha)
     return total + cold_part[d]
 
 
 @njit(cache=True)
-def _best_drop(loads, weights, cold, grown, drops, phi, curves_now, curves_x, alpha, cold_part, undropped, stack):
-    """The largest phi(d) U(d) on the grid, and its index; exact, by branch and bound.
+def _best_drop(loads, weights, cold, grown, drops, phi, curve_now, curve_x, alpha, cold_part, undropped, stack):
+    """The largest phi(d) U(d) on the grid of drop rates and its index, by branch and bound.
 
     U increases and phi decreases in d, so on drops a..b the product is at most phi(a) U(b).
     """
@@ -61,10 +63,10 @@ def _best_drop(loads, weights, cold, grown, drops, phi, curves_now, curves_x, al
     while depth > 0:
         depth -= 1
         a, b = stack[depth, 0], stack[depth, 1]
-        if phi[a + 1] * 1.0 <= best:
+        if phi[a + 1] <= best:  # U is at most 1
             continue
         if np.isnan(utility[b]):
-            utility[b] = _cell(loads, weights, cold, grown, b, drops, curves_now, curves_x, alpha, cold_part)
+            utility[b] = _cell(loads, weights, cold, grown, b, drops, curve_now, curve_x, alpha, cold_part)
             product = utility[b] * phi[b]
             if product > best or (product == best and b < at):
                 best, at = product, b
@@ -78,10 +80,10 @@ def _best_drop(loads, weights, cold, grown, drops, phi, curves_now, curves_x, al
 
 @njit(cache=True)
 def fill(loads, warm, cold, running, low, high, of_job, first, last, curve, alpha, drops, phi, value, effective, drop):
-    """Fill value, effective and drop in place, all (jobs, X + 1); `build_table` has the definitions.
+    """Fill value, effective and drop (jobs, X + 1), which `build_table` defines, in place.
 
-    loads (jobs, samples, minutes); warm and cold (jobs, minutes): the weight of each minute, split into the
-    parts that the new and the running count serve. Returns the largest x that differs from x - 1, per job.
+    loads (jobs, samples, minutes) in erlangs; warm and cold (jobs, minutes), the parts of each minute's weight in
+    which the new and the running replicas serve. Returns the largest x that differs from x - 1, per job.
     """
     jobs, columns = value.shape
     both = warm + cold
@@ -92,26 +94,24 @@ def fill(loads, warm, cold, running, low, high, of_job, first, last, curve, alph
         k, now = of_job[j], running[j]
         largest = loads[j].max()
         cold_part[:] = np.nan
-        curves_now = (first[k, now], last[k, now], curve[k, now])
+        curve_now = (first[k, now], last[k, now], curve[k, now])
         finished = -1
-        for x in range(columns):
-            if x < low[j] or x > high[j]:
-                continue
+        for x in range(low[j], min(high[j] + 1, columns)):
             if finished >= 0:
                 value[j, x], effective[j, x], drop[j, x] = value[j, finished], effective[j, finished], drop[j, finished]
                 continue
             saturated[j] = x
-            curves_x = (first[k, x], last[k, x], curve[k, x])
+            curve_x = (first[k, x], last[k, x], curve[k, x])
             grown = x > now
             weights = warm[j] if grown else both[j]
-            v = _cell(loads[j], weights, cold[j], grown, 0, drops, curves_now, curves_x, alpha, cold_part)
+            v = _cell(loads[j], weights, cold[j], grown, 0, drops, curve_now, curve_x, alpha, cold_part)
             value[j, x], effective[j, x], drop[j, x] = v, v, 0.0
             if len(drops) > 1:
                 effective[j, x], at = _best_drop(
-                    loads[j], weights, cold[j], grown, drops, phi, curves_now, curves_x, alpha, cold_part, v, stack
+                    loads[j], weights, cold[j], grown, drops, phi, curve_now, curve_x, alpha, cold_part, v, stack
                 )
                 drop[j, x] = drops[at]
-            # Every request of every sample meets its SLO: more replicas change nothing.
+            # Every sample of every minute meets the SLO, so more replicas change nothing.
             if largest <= first[k, x] and curve[k, x, 0] == 1.0 and (grown or cold[j].sum() == 0.0 or v >= 1.0 - 1e-12):
                 finished = x
     return saturated

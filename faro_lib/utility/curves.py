@@ -1,9 +1,8 @@
 """Utility at a constant rate as a curve over the offered load, per service class and replica count.
 
-The table sees a latency model through these curves only. Each is value[0] up to `first`, piecewise linear
-between `first` and `last`, and value[-1] (last / load)^alpha beyond. For the formulas, `first` is the largest
-load that meets the SLO and `last` the start of the relaxation, so only the short stretch between the two
-is interpolated.
+`build_table` reads every latency model through these curves. A curve is value[0] up to `first`, piecewise linear
+between `first` and `last`, and value[-1] (last / load)^alpha beyond. For a formula, `first` is the largest load that
+meets the SLO and `last` the start of the relaxation, so only the short stretch between the two is interpolated.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +29,7 @@ LatencyModel = str | LearnedModel
 
 
 class Curves(NamedTuple):
-    """The curves of all service classes, and the class of each job."""
+    """One curve per service class and replica count, and the class of each job."""
 
     first: np.ndarray  # (classes, X + 1)
     last: np.ndarray  # (classes, X + 1)
@@ -39,14 +38,14 @@ class Curves(NamedTuple):
 
 
 def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, alpha: float, columns: int) -> Curves:
-    """One curve for every service class among `jobs` and every replica count 0..columns."""
+    """The curves of all service classes among `jobs` for 0..columns replicas."""
     keys: list
     if isinstance(latency_model, str):
         keys = [_formula_key(latency_model, job) for job in jobs]
         classes = dict.fromkeys(keys)
         first, last, value = _formula_stack(latency_model, utility, float(alpha), columns, tuple(classes))
     elif hasattr(latency_model, "expected_utility"):
-        # Curves of a measured table are cached; a model that learns may answer differently next time.
+        # A measured table is constant, so its curves are cached; a model that learns may answer differently next time.
         measured = isinstance(latency_model, LatencyTable)
         keys = [service_class(job) for job in jobs] if measured else list(range(len(jobs)))
         classes = dict(zip(reversed(keys), reversed(jobs)))
@@ -64,7 +63,7 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
 
 
 def _formula_key(model: str, job: Job) -> tuple[float, float, float]:
-    """(SLO, quantile, scv) in the units of the formula: service times, or seconds for the upper bound (l = load / c)."""
+    """(SLO, quantile, scv), the SLO in service times, or in seconds for the upper bound (l = load / c)."""
     slo = job.slo_s if model == "upper-bound" else job.slo_s / job.service_time_s
     return slo, job.quantile, job.service_scv if model == "mgc" else 0.0
 
@@ -75,19 +74,18 @@ def _stack(parts: Iterable) -> tuple[np.ndarray, ...]:
 
 @lru_cache(maxsize=16)
 def _formula_stack(model: str, utility: str, alpha: float, columns: int, classes: tuple):
-    """The curves of all classes of a cluster, cached from one decision to the next."""
     return _stack(_formula_curves(model, utility, alpha, columns, *key) for key in classes)
 
 
 @lru_cache(maxsize=1024)
 def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: float, quantile: float, scv: float):
-    """(first, last, value) of one class; loads in erlangs, latencies in the units of `_formula_key`."""
+    """(first, last, value) of one class; loads in erlangs, latencies in the unit of `slo`."""
     c = np.arange(1, columns + 1, dtype=float)
 
     def at(load):
         return latency(model, load, c, 1.0, quantile, service_scv=scv)
 
-    # Bisection for the largest load that meets the SLO; latency is monotone in the load.
+    # Bisection for the largest load that meets the SLO; latency increases with the load.
     low, high = np.zeros(columns), c * max(slo, 1.0) * 2
     feasible = at(low) <= slo
     for _ in range(60):
@@ -101,25 +99,22 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
     if utility == "relaxed":
         for i, share in enumerate(np.linspace(0.0, 1.0, KNOTS)):
             value[:, i] = relaxed_utility(at(first + share * (last - first)), slo, alpha)
-        # Both ends of an empty stretch are the same point, at which the SLO is just met.
+        # An empty stretch is a single point, at which the SLO is just met.
         value[:, -1] = np.where(feasible & (last <= first), 1.0, value[:, -1])
     value[:, 0] = np.where(feasible, 1.0, value[:, 0])
     return _with_zero_replicas(first, last, value)
 
 
 def _model_curves(latency_model, job, utility, alpha, columns):
-    """Sample a model at utilisations 0..MODEL_RHO_MAX of every replica count."""
-    replicas = np.arange(1, columns + 1)
-    loads = np.linspace(0.0, MODEL_RHO_MAX, MODEL_KNOTS)[None, :] * replicas[:, None]
-    value = np.asarray(
-        latency_model.expected_utility(job, loads / job.service_time_s, replicas[:, None], utility, alpha), float
-    )
+    """(first, last, value) of a model sampled at utilisations 0..MODEL_RHO_MAX of every replica count."""
+    c = np.arange(1, columns + 1)
+    loads = np.linspace(0.0, MODEL_RHO_MAX, MODEL_KNOTS)[None, :] * c[:, None]
+    value = latency_model.expected_utility(job, loads / job.service_time_s, c[:, None], utility, alpha)
+    value = np.asarray(value, float)
     if value.shape != loads.shape or not np.all(np.isfinite(value)):
-        raise ValueError(
-            f"latency_model: expected_utility of job {job.name!r} must be finite and of shape {loads.shape}; "
-            f"got {value.shape}"
-        )
-    return _with_zero_replicas(np.zeros(columns), MODEL_RHO_MAX * replicas, value)
+        asked = f"latency_model: expected_utility of job {job.name!r} must be finite and of shape {loads.shape}"
+        raise ValueError(f"{asked}; got {value.shape}")
+    return _with_zero_replicas(np.zeros(columns), MODEL_RHO_MAX * c, value)
 
 
 def _with_zero_replicas(first, last, value):

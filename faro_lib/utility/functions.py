@@ -1,4 +1,4 @@
-"""Utility of a latency and penalty of a drop rate: precise (a step) and relaxed (a slope for the solvers)."""
+"""Utility of a latency and penalty of a drop rate: precise (a step) and relaxed (a slope that solvers can follow)."""
 
 import numpy as np
 
@@ -9,29 +9,29 @@ CREDITS = (1.0, 0.75, 0.5, 0.0)
 
 
 def precise_utility(latency_s, slo_s) -> np.ndarray:
-    """1 while the SLO is met, 0 otherwise: U = [l <= s].
+    """1 if the latency meets the SLO, else 0: U = [l <= s].
 
     >>> precise_utility([0.5, 0.72, 0.9], 0.72).tolist()
     [1.0, 1.0, 0.0]
     """
-    latency_s, slo_s = _latency_and_slo(latency_s, slo_s)
+    latency_s, slo_s = _checked(latency_s, slo_s)
     return (latency_s <= slo_s).astype(float)
 
 
 def relaxed_utility(latency_s, slo_s, alpha=1.0) -> np.ndarray:
-    """1 while the SLO is met, then decreasing in the latency: U = min(1, (s / l)^alpha) (EuroSys'25, section 4).
+    """1 if the latency meets the SLO, else (SLO / latency)^alpha: U = min(1, (s / l)^alpha) (EuroSys'25, section 4).
 
     >>> relaxed_utility([0.5, 1.44, float("inf")], 0.72).tolist()
     [1.0, 0.5, 0.0]
     """
-    latency_s, slo_s = _latency_and_slo(latency_s, slo_s)
+    latency_s, slo_s = _checked(latency_s, slo_s)
     if not np.all(np.asarray(alpha) > 0):
         raise ValueError(f"alpha={alpha} must be a number > 0")
     return np.minimum(1.0, slo_s / np.maximum(latency_s, slo_s)) ** alpha
 
 
 def precise_drop_penalty(drop, steps=MEASURE_STEPS) -> np.ndarray:
-    """Service credits: phi = 1 for d <= steps[0], 0.75 for d <= steps[1], 0.5 for d <= steps[2], 0 beyond.
+    """Fraction of the utility left by service credits: 1, 0.75, 0.5 and 0 for drop rates up to each step and beyond.
 
     >>> precise_drop_penalty([0.0, 0.01, 0.02, 0.1, 0.2]).tolist()
     [1.0, 1.0, 0.75, 0.5, 0.0]
@@ -40,7 +40,7 @@ def precise_drop_penalty(drop, steps=MEASURE_STEPS) -> np.ndarray:
 
 
 def relaxed_drop_penalty(drop, steps=SOLVER_STEPS) -> np.ndarray:
-    """Linear interpolation of (steps[0], 1), (steps[1], 0.75), (steps[2], 0.5), (1, 0) (EuroSys'25, section 4).
+    """`precise_drop_penalty` as straight lines through (steps[i], CREDITS[i]) and (1, 0) (EuroSys'25, section 4).
 
     >>> relaxed_drop_penalty([0.0, 0.03, 0.54, 1.0]).round(3).tolist()
     [1.0, 0.75, 0.25, 0.0]
@@ -48,11 +48,11 @@ def relaxed_drop_penalty(drop, steps=SOLVER_STEPS) -> np.ndarray:
     return np.interp(_drop(drop), (*steps, 1.0), CREDITS)
 
 
-def _latency_and_slo(latency_s, slo_s):
+def _checked(latency_s, slo_s):
     latency_s, slo_s = np.asarray(latency_s, float), np.asarray(slo_s, float)
-    negative = ~(latency_s >= 0)
-    if negative.any():
-        raise ValueError(f"latency_s={latency_s[negative].flat[0]} must be a number >= 0 (infinite is allowed)")
+    if not np.all(latency_s >= 0):
+        bad = latency_s[~(latency_s >= 0)].flat[0]
+        raise ValueError(f"latency_s={bad} must be a number >= 0 (infinite is allowed)")
     if not np.all((slo_s > 0) & np.isfinite(slo_s)):
         raise ValueError(f"slo_s={slo_s} must be a finite number > 0")
     return latency_s, slo_s
@@ -60,7 +60,7 @@ def _latency_and_slo(latency_s, slo_s):
 
 def _drop(drop):
     drop = np.asarray(drop, float)
-    outside = ~((drop >= 0) & (drop <= 1))
-    if outside.any():
-        raise ValueError(f"drop={drop[outside].flat[0]} must lie in [0, 1]")
+    inside = (drop >= 0) & (drop <= 1)
+    if not inside.all():
+        raise ValueError(f"drop={drop[~inside].flat[0]} must lie in [0, 1]")
     return drop

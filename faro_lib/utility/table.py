@@ -17,20 +17,20 @@ DROPS = tuple(sorted({0.0, 0.001, *SOLVER_STEPS, *MEASURE_STEPS, *(i / 100 for i
 
 @dataclass(frozen=True, slots=True)
 class UtilityTable:
-    """Expected utility of every job at every replica count; objectives and solvers see nothing else."""
+    """Expected utility of every job at every replica count: all that objectives and solvers know of the jobs' load."""
 
-    jobs: tuple[Job, ...]  # their names, bounds, cores, weights and quotas
-    running: np.ndarray  # replicas that serve now, shape (jobs,); solvers break ties towards them
-    value: np.ndarray  # expected utility without weight or drops, shape (jobs, X + 1); -inf outside the job's bounds
-    effective: np.ndarray  # the same times the drop penalty, at the best drop rate; equal to `value` without drops
-    drop: np.ndarray  # that drop rate, in [0, 1]; 0 everywhere without drops
-    saturated: np.ndarray  # shape (jobs,); all columns of the job beyond this one are equal
-    with_drops: bool = False  # whether the table was built with drops
+    jobs: tuple[Job, ...]
+    running: np.ndarray  # replicas that serve now, shape (jobs,); solvers break ties in favour of these counts
+    value: np.ndarray  # expected utility without weights and drops, (jobs, X + 1); -inf outside the job's bounds
+    effective: np.ndarray  # expected utility x drop penalty at the best drop rate, (jobs, X + 1); `value` without drops
+    drop: np.ndarray  # that drop rate, in [0, 1], (jobs, X + 1)
+    saturated: np.ndarray  # replica count beyond which all columns are equal, shape (jobs,)
+    with_drops: bool = False  # whether drop rates were tried
 
     def __post_init__(self):
         object.__setattr__(self, "jobs", tuple(self.jobs))
         n = len(self.jobs)
-        for field in ("running", "saturated", "value", "effective", "drop"):
+        for field in ("value", "effective", "drop", "running", "saturated"):
             per_job = field in ("running", "saturated")
             array = np.array(getattr(self, field), dtype=np.int64 if per_job else float)
             array.setflags(write=False)
@@ -40,9 +40,8 @@ class UtilityTable:
             expected = (n,) if per_job else self.value.shape
             if array.shape != expected:
                 raise ValueError(f"{field} has shape {array.shape}; expected {expected}")
-        for field in ("value", "effective"):
-            bad = np.isnan(getattr(self, field)) | np.isposinf(getattr(self, field))
-            for j in np.flatnonzero(bad.any(axis=1))[:1]:
+            bad = np.isnan(array) | np.isposinf(array)
+            for j in np.unique(np.argwhere(bad)[:1, 0]):
                 raise ValueError(f"{field} of job {self.jobs[j].name!r} must be finite, or -inf where infeasible")
 
     @property
@@ -52,18 +51,17 @@ class UtilityTable:
 
     @classmethod
     def from_values(cls, jobs: Sequence[Job], value, *, running=None, effective=None, drop=None) -> Self:
-        """A table from plain arrays (jobs, X + 1), with -inf outside the jobs' bounds."""
+        """A table from utilities (jobs, X + 1); entries outside the jobs' bounds become -inf."""
         jobs, value = tuple(jobs), np.array(value, dtype=float)
         if value.ndim != 2 or value.shape[0] != len(jobs):
             raise ValueError(f"value has shape {value.shape}; expected ({len(jobs)} jobs, X + 1)")
         x, arrays = np.arange(value.shape[1]), arrays_of(jobs)
         outside = (x < arrays.min_replicas[:, None]) | (x > arrays.max_replicas[:, None])
-        effective = value if effective is None else np.array(effective, dtype=float)
         return cls(
             jobs,
             np.zeros(len(jobs)) if running is None else running,
             np.where(outside, -np.inf, value),
-            np.where(outside, -np.inf, effective),
+            np.where(outside, -np.inf, value if effective is None else np.array(effective, dtype=float)),
             np.zeros(value.shape) if drop is None else drop,
             np.full(len(jobs), value.shape[1] - 1),
             with_drops=drop is not None,
@@ -85,10 +83,9 @@ def build_table(
 ) -> UtilityTable:
     """Expected utility of every job at every replica count, averaged over forecast samples and minutes.
 
-    value[j, x] = mean over samples and minutes of U(l(lam, x)), U relaxed or precise, l the latency quantile
-    of `latency_model`. A job that grows is served by its running count until its new replicas have started;
-    that part is the same for every x above `running`. With `drops`, effective[j, x] = max over d of phi(d)
-    times the mean utility at the rates (1 - d) lam, phi the drop penalty of the same kind as the utility.
+    value[j, x] = mean over samples and minutes of U(l(lam, x)), with l the latency quantile of `latency_model`. Until
+    new replicas have started, the `running` ones serve alone. With `drops`, effective[j, x] = max over d of phi(d)
+    times the mean utility at the rates (1 - d) lam, with phi the drop penalty of the same kind as the utility.
 
     Parameters
     ----------
@@ -96,11 +93,11 @@ def build_table(
     running : whole numbers (jobs,), replicas that serve now.
     latency_model : "half-mmc", "mdc", "mgc", "mmc", "upper-bound", a `queueing.LatencyTable`, or any object
         with expected_utility(job, rate_rps, replicas, utility, alpha) -> array.
-    utility : "relaxed" or "precise"; `alpha` is the exponent of the relaxed one.
+    utility : "relaxed" or "precise"; `alpha` is the exponent of the relaxed utility.
     drops : None, or increasing drop rates to try, beginning with 0 (`DROPS`).
-    cold_start_minutes : minutes until new replicas serve, >= 0; None takes each job's own cold_start_s.
-    switching_cost : utility that any change of a job's replica count costs.
-    max_replicas : the last column of the table, for example the budget; the jobs' own max_replicas apply too.
+    cold_start_minutes : minutes until new replicas serve, >= 0; None uses each job's cold_start_s.
+    switching_cost : utility subtracted from every column but `running`.
+    max_replicas : largest replica count in the table, on top of the jobs' max_replicas.
 
     >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_minutes=0)
     >>> table.value[0].round(2).tolist()
@@ -110,10 +107,9 @@ def build_table(
     rates_rps, running = _checked(jobs, rates_rps, running)
     if utility not in ("relaxed", "precise"):
         raise ValueError(f"utility={utility!r} is not a utility; accepted: relaxed, precise")
-    if not switching_cost >= 0:
-        raise ValueError(f"switching_cost={switching_cost} must be a number >= 0")
-    if cold_start_minutes is not None and not cold_start_minutes >= 0:
-        raise ValueError(f"cold_start_minutes={cold_start_minutes} must be a number >= 0")
+    for name, number in (("switching_cost", switching_cost), ("cold_start_minutes", cold_start_minutes or 0.0)):
+        if not number >= 0:
+            raise ValueError(f"{name}={number} must be a number >= 0")
     grid, phi = _drop_grid(drops, utility)
     arrays = arrays_of(jobs)
     _, samples, minutes = rates_rps.shape
@@ -136,8 +132,8 @@ def build_table(
         curves.of_job, curves.first, curves.last, curves.value, float(alpha), grid, phi, value, effective, drop,
     )  # fmt: skip
     if switching_cost:
-        changed = np.arange(value.shape[1])[None, :] != running[:, None]
-        value, effective = value - switching_cost * changed, effective - switching_cost * changed
+        charge = switching_cost * (np.arange(value.shape[1])[None, :] != running[:, None])
+        value, effective = value - charge, effective - charge
     # The last column is where the last job saturates; every job can keep its running count.
     columns = int(max(saturated.max(), np.minimum(running, high).max(), low.max())) + 1
     value, effective, drop = (array[:, :columns] for array in (value, effective, drop))
@@ -147,9 +143,10 @@ def build_table(
 def predicted_latency(
     jobs: Sequence[Job], rates_rps, replicas, *, drop=0.0, latency_model: LatencyModel = "half-mmc"
 ) -> np.ndarray:
-    """Latency quantile in seconds that the model expects at the given rates, shaped as `rates_rps`.
+    """Latency quantile in seconds that the model predicts, shaped as `rates_rps`.
 
-    It is infinite for a job with requests but no replicas.
+    Infinite for a job with requests but no replicas. From a model that knows only utilities, the latency whose
+    relaxed utility it predicts.
 
     Parameters
     ----------
@@ -175,7 +172,7 @@ def predicted_latency(
             )
         elif hasattr(latency_model, "read"):
             latency_s[j] = latency_model.read("latency_s", service_class(job), rate, x)
-        else:  # a model of utilities alone: the latency whose relaxed utility it is
+        else:
             utility = latency_model.expected_utility(job, rate, x, "relaxed", 1.0)
             latency_s[j] = job.slo_s / np.maximum(np.asarray(utility, float), TOLERANCE)
     return latency_s
@@ -188,10 +185,8 @@ def _checked(jobs, rates_rps, running) -> tuple[np.ndarray, np.ndarray]:
     if rates.ndim != 3 or rates.shape[0] != len(jobs) or 0 in rates.shape:
         raise ValueError(f"rates_rps has shape {rates.shape}; expected ({len(jobs)} jobs, samples, minutes)")
     for j, s, m in np.argwhere(~(np.isfinite(rates) & (rates >= 0)))[:1]:
-        raise ValueError(
-            f"rates_rps of job {jobs[j].name!r}, sample {s}, minute {m} is {rates[j, s, m]}; "
-            "it must be a finite number >= 0"
-        )
+        where = f"rates_rps of job {jobs[j].name!r}, sample {s}, minute {m}"
+        raise ValueError(f"{where} is {rates[j, s, m]}; it must be a finite number >= 0")
     counts = np.asarray(running)
     if counts.shape != (len(jobs),) or not np.all(np.isfinite(counts)) or np.any(counts < 0) or np.any(counts % 1):
         raise ValueError(f"running={counts.tolist()} must be {len(jobs)} whole numbers >= 0")

@@ -1,4 +1,4 @@
-"""Sample the arrival time of each request from counts per minute."""
+"""Arrival times of single requests, sampled from counts per minute."""
 
 import numpy as np
 from numba import njit
@@ -9,14 +9,13 @@ from faro_lib.workload.jobs import MINUTE_S, Workload
 def sample_arrivals(workload: Workload, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Arrival times of all requests, drawn as in the paper's evaluation (EuroSys'25 artifact).
 
-    In a minute with n requests the gaps are exponential with mean 60/n s, and the first request
-    arrives at the minute's start. Requests that overrun their minute are kept and mix with the next.
-    The stream is `default_rng(seed).exponential(60/n, n)`, minute by minute, jobs in order.
+    In a minute with n requests, the first arrives at the start and the gaps are exponential with mean 60/n s.
+    Later requests may fall into the next minute. Random numbers are used minute by minute, jobs in order.
 
     Returns
     -------
-    arrival_s : float array (requests,), job after job, ascending within a job.
-    first : int array (jobs + 1,); job j owns arrival_s[first[j]:first[j + 1]].
+    arrival_s : seconds, shape (requests,), job after job, ascending within a job.
+    first : shape (jobs + 1,); job j has arrival_s[first[j]:first[j + 1]].
 
     >>> from faro_lib.workload import Job
     >>> arrival_s, first = sample_arrivals(Workload((Job("a"), Job("b")), [[2, 0], [1, 1]]), seed=24)
@@ -35,7 +34,7 @@ def sample_arrivals(workload: Workload, seed: int) -> tuple[np.ndarray, np.ndarr
 
 @njit(cache=True)
 def _fill(counts, first, gaps, arrival_s):
-    """Write the arrival times into each job's block; gaps are in draw order: minute, then job."""
+    """Write the arrival times into `arrival_s`; `gaps` are ordered by minute, then job."""
     jobs, minutes = counts.shape
     free = first.copy()
     drawn = 0

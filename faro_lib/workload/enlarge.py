@@ -1,4 +1,4 @@
-"""Larger and mixed workloads made from one: more jobs than were traced, and jobs of two models."""
+"""Workloads derived from a traced one: more jobs, two models, fewer training days."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ MIN_SCALE, MAX_SCALE = 0.5, 1.5
 
 
 def repeated(traces: Traces, jobs: int) -> Traces:
-    """`jobs` jobs that repeat the traced ones, as in the paper's larger clusters (its Table 8).
+    """`jobs` jobs that repeat the traced ones (EuroSys'25, Table 8).
 
     >>> from faro_lib.workload.synthetic import synthetic
     >>> repeated(synthetic(jobs=2, days=0, minutes=4), 3).names
@@ -23,11 +23,9 @@ def repeated(traces: Traces, jobs: int) -> Traces:
 
 
 def shifted(traces: Traces, jobs: int, seed: int) -> Traces:
-    """`jobs` jobs that repeat the traced ones, each with a random phase of the day and load scale.
+    """`jobs` jobs that repeat the traced ones, each shifted in time and scaled, by the same amount on all days.
 
-    Shifts are uniform over the day and scales uniform in [0.5, 1.5], so the mean load per job stays
-    the same. A job keeps its shift and scale on all days, so training days still predict the
-    evaluation day.
+    Shifts are uniform over the day and scales uniform in [MIN_SCALE, MAX_SCALE], with mean 1.
     """
     rng = np.random.default_rng([seed, 3])
     source = np.arange(jobs) % len(traces.jobs)
@@ -43,13 +41,13 @@ def shifted(traces: Traces, jobs: int, seed: int) -> Traces:
 
 
 def mixed(traces: Traces) -> Traces:
-    """Every second job, from the first on, serves ResNet18 with its SLO."""
+    """The traces, with ResNet18 and its SLO for every second job, from the first on."""
     jobs = tuple(job if index % 2 else replace(job, **RESNET18) for index, job in enumerate(traces.jobs))
     return replace(traces, jobs=jobs)
 
 
 def last_days(traces: Traces, days: int) -> Traces:
-    """Only the last `days` training days, which are enough with many jobs."""
+    """The traces with only the last `days` training days."""
     return replace(traces, train=traces.train[max(0, traces.days - days) :])
 
 

@@ -1,4 +1,4 @@
-"""Jobs with their SLOs, a day of requests (`Workload`), and training days with an evaluation day (`Traces`)."""
+"""Jobs with their SLOs (`Job`), one day of requests (`Workload`), and all days (`Traces`)."""
 
 from __future__ import annotations
 
@@ -9,36 +9,33 @@ from functools import lru_cache
 import numpy as np
 
 MINUTE_S = 60.0
-TOLERANCE = 1e-9  # for comparisons of sums of cores, rates and times that rounding may have touched
-SYNTHETIC, PUBLISHED = "synthetic", "faro-10jobs"  # the workloads that have a name
+TOLERANCE = 1e-9  # rounding error allowed in comparisons of cores, rates and times
+SYNTHETIC, PUBLISHED = "synthetic", "faro-10jobs"  # names of the built-in workloads
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One inference service and its SLO: the `quantile` of its latency stays below `slo_s`.
+    """One inference service and its SLO: the `quantile` of its latency is at most `slo_s`.
 
-    Defaults are the paper's ResNet34: a planner's service time of 0.180 s and an SLO of four times
-    that at p99 (EuroSys'25, section 6.1).
+    The defaults are the paper's ResNet34, with an SLO of four service times (EuroSys'25, section 6.1).
     """
 
     name: str  # unique within a workload
     slo_s: float = 0.720
     quantile: float = 0.99  # strictly between 0 and 1
-    service_time_s: float = 0.180  # mean service time of a request on an idle replica, as the planner believes it
-    service_scv: float = 0.0  # its squared coefficient of variation
+    service_time_s: float = 0.180  # mean service time that policies assume; `model` sets the simulated one
+    service_scv: float = 0.0  # squared coefficient of variation of the service time
     cold_start_s: float = 35.0  # seconds from the request for a replica until it serves
-    cores: float = 1.0  # cores that each replica takes, a multiple of 0.1
-    weight: float = 1.0  # priority, multiplies the job's utility; >= 0
-    min_replicas: int = 1  # both bounds are inclusive
-    max_replicas: int = 100
+    cores: float = 1.0  # cores per replica, a multiple of 0.1
+    weight: float = 1.0  # factor on the job's utility, >= 0
+    min_replicas: int = 1  # inclusive
+    max_replicas: int = 100  # inclusive
     tenant: str = ""  # the owner; "" = none
-    # Cores that all jobs of the tenant may use together, on which they must agree; None = no quota.
-    tenant_quota: float | None = None
-    model: str = "resnet34"  # name of the model that the replicas run; `simulate` looks up its true service time
+    tenant_quota: float | None = None  # cores for all jobs of the tenant, the same in each of them; None = no quota
+    model: str = "resnet34"  # the model that replicas run; `service.MODELS` has measured service times
 
     def __hash__(self) -> int:
-        """The name's hash: equality still compares every field, but looking jobs up in a cache stays cheap."""
-        return hash(self.name)
+        return hash(self.name)  # cheap, because jobs are cache keys; equality compares every field
 
     def __post_init__(self):
         def check(field, accepted, holds):
@@ -74,13 +71,13 @@ class JobArrays:
     weight: np.ndarray
     min_replicas: np.ndarray
     max_replicas: np.ndarray
-    group: np.ndarray  # index of each job in `quota`; jobs without a quota share one group
-    quota: np.ndarray  # cores that a group may use, shape (groups,); infinite without a quota
+    group: np.ndarray  # index into `quota`; jobs without a quota share one group
+    quota: np.ndarray  # cores of each group, shape (groups,); infinite without a quota
 
 
 @lru_cache(maxsize=256)
 def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
-    """The arrays of these jobs, built once for each tuple of jobs.
+    """The fields of the jobs as arrays, cached.
 
     >>> arrays_of((Job("a"), Job("b", slo_s=1.0))).slo_s.tolist()
     [0.72, 1.0]
@@ -102,7 +99,7 @@ def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Jobs and `requests_per_min`, their whole numbers of requests, shape (jobs, minutes)."""
+    """Jobs and their requests per minute, whole numbers of shape (jobs, minutes)."""
 
     jobs: tuple[Job, ...]
     requests_per_min: np.ndarray
@@ -119,7 +116,7 @@ class Workload:
         return self.requests_per_min.shape[1]
 
     def between(self, first: int, last: int) -> Workload:
-        """Minutes first (inclusive) to last (exclusive)."""
+        """The workload from minute `first` to `last` (exclusive)."""
         return replace(self, requests_per_min=self.requests_per_min[:, first:last])
 
 
@@ -150,7 +147,7 @@ class Traces:
         return tuple(job.name for job in self.jobs)
 
     def workload(self, day: int | None = None, sample: int = 0) -> Workload:
-        """One day as a Workload: the evaluation day, or training day `day` (counted from 1)."""
+        """The evaluation day, or training day `day` (counted from 1), as a Workload."""
         if day is None:
             return Workload(self.jobs, self.evaluation[sample])
         if not 1 <= day <= self.days:
@@ -158,9 +155,9 @@ class Traces:
         return Workload(self.jobs, self.train[day - 1, sample])
 
     def until(self, day: int) -> Traces:
-        """Training days 1..day - 1, with training day `day` for validation: what tuning may see."""
+        """Training days 1..day - 1, with training day `day` as the evaluation day."""
         if not 2 <= day <= self.days:
-            raise ValueError(f"day={day} must lie in 2..{self.days}: it is validated on the days before it")
+            raise ValueError(f"day={day} must lie in 2..{self.days}: the days before it are for training")
         return Traces(self.jobs, self.train[: day - 1], self.train[day - 1])
 
     def first_jobs(self, jobs: int) -> Traces:
@@ -169,7 +166,7 @@ class Traces:
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
-    """Raise a ValueError if there are no jobs, two jobs of one name, or a tenant with two quotas."""
+    """Raise ValueError if there is no job, a repeated name, or a tenant with two quotas."""
     names = [job.name for job in jobs]
     if not names:
         raise ValueError("jobs is empty; at least one job is needed")

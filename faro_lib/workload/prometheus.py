@@ -1,4 +1,4 @@
-"""Range queries of Prometheus, and the request counts that they return. A missing sample is NaN, never zero."""
+"""Requests per minute from a Prometheus server. A missing sample is NaN, never zero."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import numpy as np
 from faro_lib.http import HttpClient, HttpError, check_address
 from faro_lib.workload.jobs import MINUTE_S
 
-MAX_POINTS = 11_000  # of a series, by Prometheus' API
+MAX_POINTS = 11_000  # samples that Prometheus returns per series at most
 Series = tuple[dict[str, str], np.ndarray]  # labels, and values (instants,)
 
 
 class BadQuery(ValueError):
-    """Prometheus does not accept the query; the message is its own."""
+    """Prometheus rejected the query; the message is from Prometheus."""
 
 
 class Prometheus:
     """A client of one Prometheus server.
 
-    url : without /api/v1. token_path : a file with a bearer token, read again for each request.
+    Parameters
+    ----------
+    url : the server's address, without /api/v1.
+    token_path : file of a bearer token, read again for each request.
     """
 
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
@@ -33,11 +36,9 @@ class Prometheus:
         self._http = HttpClient(url, token, timeout_s, token_hint="name the file of a token with --prometheus-token")
 
     def query_range(self, query: str, times_s: np.ndarray) -> list[Series]:
-        """The series of a query at evenly spaced unix times; a missing sample is NaN, and a NaN sample (0/0) is inf.
+        """Labels and values of each series at evenly spaced unix times; NaN = no sample, inf = a NaN sample (0/0).
 
-        Raises
-        ------
-        BadQuery, OSError (no answer), ValueError (not an answer of Prometheus, or the token is wrong) : one line.
+        Raises BadQuery, OSError without an answer, and ValueError for a wrong token or another kind of server.
         """
         step_s = float(times_s[1] - times_s[0]) if len(times_s) > 1 else MINUTE_S
         span = {"start": f"{times_s[0]:.3f}", "end": f"{times_s[-1]:.3f}", "step": f"{step_s:g}"}
@@ -69,17 +70,13 @@ def read_prometheus(
     token_path: str | None = None,
     timeout_s: float = 30.0,
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Requests per minute of every job, from a query like `sum by (job_name) (increase(http_requests_total[1m]))`.
+    """Names of the jobs (sorted) and requests per minute, shape (jobs, minutes), oldest first; NaN = missing.
 
     Parameters
     ----------
-    query : its value at the end of a minute is the number of requests in that minute.
-    minutes : length of the history before `end_s` (now, if None), in complete minutes.
-    label : the label that names the job; None if the series have a single label.
-
-    Returns
-    -------
-    names (jobs,), sorted, and counts (jobs, minutes), oldest first; a missing sample is NaN.
+    query : counts the requests of the last minute: `sum by (job_name) (increase(http_requests_total[1m]))`.
+    minutes : number of complete minutes before `end_s` (now by default).
+    label : the label that names the job; None if each series has a single label.
     """
     if not 1 <= minutes <= MAX_POINTS:
         raise ValueError(f"minutes={minutes} must lie in 1..{MAX_POINTS}, as much as Prometheus returns of a series")

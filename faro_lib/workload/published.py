@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import Job, Traces
 
 EVALUATION_SHA256 = "9370242f7291c94b04ed3c0329c45e1f286e7ca9aa92f126bf7c2b234b892b54"
 TRAINING_SHA256 = "e8bfc249a15320d65ecf1017e48a5ae7bbed30724b54ea7599751a543fdaf5cf"
-TRAINING_DAYS = 10  # the file also holds day 11, which is for evaluation only
+TRAINING_DAYS = 10  # the training file also contains day 11, the evaluation day
 
 
 def read_artifact(evaluation: str | Path, training: str | Path) -> Traces:
@@ -19,9 +19,8 @@ def read_artifact(evaluation: str | Path, training: str | Path) -> Traces:
 
     Parameters
     ----------
-    evaluation : input.json, one line per minute.
-    training : the pickled data frame; it is opened only after its SHA-256 matches, since a pickle
-        can run code.
+    evaluation : path of input.json, one line per minute.
+    training : path of the pickled data frame. A pickle can run code; its SHA-256 is checked first.
     """
     lines = [json.loads(line) for line in _verified(evaluation, EVALUATION_SHA256).decode().splitlines()]
     names = list(lines[0]["counts"])

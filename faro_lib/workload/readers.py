@@ -13,16 +13,14 @@ from faro_lib.workload.jobs import Job, Traces, check_jobs
 JOB_FIELDS = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(Job)}
 COLUMNS = {"job": "str"} | {name: kind for name, kind in JOB_FIELDS.items() if name != "name"}
 TYPES = {"float": float, "int": int, "str": str}
-# Mappings that a .yaml table may hold beside the columns: how Ray Serve runs a job, and which Deployment it is.
-# `rayserve` and `kube` check their contents.
-SECTIONS = ("serve", "deployment")
+SECTIONS = ("serve", "deployment")  # mappings of a .yaml table for `rayserve` and `kube`, which check them
 
 
 def read_jobs(path: str | Path) -> tuple[Job, ...]:
-    """Jobs of a .csv or .yaml table; columns are `job` (the name) and any other fields of `Job`.
+    """Jobs of a .csv or .yaml table with the columns `job` (the name) and any other fields of `Job`.
 
-    A job with a `service_time_s` but no `model` becomes a model of its own; else the replicas would
-    run the default model, with its service time.
+    If a job has a `service_time_s` but no `model`, its model is its name, so that the default model's measured
+    service time does not apply.
     """
     rows = [{key: value for key, value in row.items() if key not in SECTIONS} for row in _rows(Path(path))]
     jobs = tuple(_job(row, f"{path}, job {n}") for n, row in enumerate(rows, 1))
@@ -34,7 +32,7 @@ def read_jobs(path: str | Path) -> tuple[Job, ...]:
 
 
 def read_sections(path: str | Path, section: str) -> dict[str, dict]:
-    """One of SECTIONS of each job of a .yaml table, by the job's name; {} for a job without it."""
+    """The mapping `section` (one of SECTIONS) of each job of a .yaml table, by job name; {} where absent."""
     sections = {}
     for n, row in enumerate(_rows(Path(path)), 1):
         mapping = row.get(section) or {}
@@ -89,14 +87,10 @@ def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
 
 
 def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None) -> Traces:
-    """Counts from a CSV with columns minute, job, requests and, optionally, day.
+    """Traces from a CSV with columns minute, job, requests and, optionally, day.
 
-    Minutes run 0, 1, 2, ... without gaps, the same for every job and day. The last day is the
-    evaluation day, earlier days are for training; without `day` there is one day and no training.
-
-    Parameters
-    ----------
-    jobs : the jobs with their SLOs; by default every job of the file with `Job`'s defaults.
+    Every job and day needs the same minutes 0, 1, 2, ... The last day is the evaluation day, earlier days are
+    for training; without `day` there is only an evaluation day. `jobs` sets the SLOs (default: those of `Job`).
     """
     path = Path(path)
     if not path.exists():
@@ -134,7 +128,7 @@ def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None) -> Traces:
 
 
 def _check_rows(path: Path, table: pd.DataFrame) -> None:
-    """Convert the columns to integers, or name the first row that is not a count."""
+    """Convert minute, requests and day to integers; ValueError that names the first bad or repeated row."""
     for column in ("minute", "requests", "day"):
         values = pd.to_numeric(table[column], errors="coerce")
         for bad, reason in ((values.isna(), "not a number"), (values < 0, "negative"), (values % 1 != 0, "not whole")):

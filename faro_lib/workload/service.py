@@ -1,4 +1,4 @@
-"""Service times of the models, as measured on replicas."""
+"""Measured service times of the models."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -10,7 +10,7 @@ from faro_lib.workload.jobs import Job
 
 @dataclass(frozen=True, slots=True)
 class ServiceTime:
-    """A shifted lognormal: loc_s + scale_s * exp(shape * Z), Z standard normal; shape 0 is a constant."""
+    """A shifted lognormal distribution: loc_s + scale_s exp(shape Z), Z standard normal; constant if shape is 0."""
 
     shape: float
     loc_s: float
@@ -31,7 +31,7 @@ class ServiceTime:
 
     @classmethod
     def from_moments(cls, mean_s: float, scv: float) -> Self:
-        """The unshifted lognormal of this mean and squared coefficient of variation.
+        """The unshifted lognormal with this mean and squared coefficient of variation.
 
         >>> round(ServiceTime.from_moments(0.2, 0.5).scv, 6)
         0.5
@@ -40,7 +40,7 @@ class ServiceTime:
         return cls(shape, 0.0, mean_s * float(np.exp(-(shape**2) / 2)))
 
     def from_normals(self, normals: np.ndarray) -> None:
-        """Turn standard normals into service times, in place."""
+        """Convert standard normals to service times, in place."""
         if self.shape == 0:
             normals[:] = self.loc_s + self.scale_s
             return
@@ -56,5 +56,5 @@ MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 
 
 def true_service_time(job: Job) -> ServiceTime:
-    """The measured distribution of the job's model; for an unknown model the job's own moments."""
+    """The measured service time of the job's model, or for an unknown model a lognormal with the job's moments."""
     return MODELS.get(job.model) or ServiceTime.from_moments(job.service_time_s, job.service_scv)

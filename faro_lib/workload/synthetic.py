@@ -1,7 +1,7 @@
-"""A synthetic workload with the features of the published one.
+"""Synthetic traces with daily shapes, bursts, drifting levels and correlated jobs.
 
-It has daily shapes, bursts, drifting levels and correlated jobs, and the paper's preprocessing: a day
-of 1,440 minutes becomes 360, and counts become 1..1600 requests per minute.
+They are preprocessed like the published traces: a day of 1,440 minutes becomes 360 (`downsample`), and counts
+become 1..1600 requests per minute (`scale_to`).
 """
 
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ import numpy as np
 from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 
 DOWNSAMPLE = 4
-TRUE_SERVICE_S = 0.154  # mean service of the default model, for the calibration only
+TRUE_SERVICE_S = 0.154  # mean service time of the default model
 CALIBRATED_QUANTILE = 0.95
-LOAD_PER_JOB = 2.26  # erlangs per job at that quantile: the published evaluation day has 22.6 for ten jobs
+LOAD_PER_JOB = 2.26  # erlangs per job at that quantile of the evaluation day; 22.6 / 10 in the published traces
 
 
 @dataclass(frozen=True, slots=True)
 class Variability:
-    """How much the load varies; sizes are in log units."""
+    """How the load varies; sizes are in log units."""
 
     daily: float = 0.22  # size of the daily shape
-    drift: float = 0.12  # size of the slow drift of the level
-    drift_hours: float = 8.0  # its memory
-    noise: float = 0.08  # size of the fast noise
-    noise_minutes: float = 12.0  # its memory, in downsampled minutes
-    jitter: float = 0.06  # independent noise per minute; its size varies threefold around this from job to job
-    shared: float = 0.3  # share of the variance of drift and noise that all jobs have in common
+    drift: float = 0.12  # standard deviation of the slow drift
+    drift_hours: float = 8.0  # correlation time of the drift
+    noise: float = 0.08  # standard deviation of the fast noise
+    noise_minutes: float = 12.0  # correlation time of the noise, in downsampled minutes
+    jitter: float = 0.06  # independent noise per minute; a job has between a third and three times of it
+    shared: float = 0.3  # share of the variance of drift and noise that is common to all jobs
     bursts_per_day: float = 1.0
     burst: float = 0.3  # mean size of a burst
     burst_minutes: float = 6.0  # its decay time
@@ -35,13 +35,11 @@ class Variability:
 def synthetic(
     seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360, variability: Variability = Variability()
 ) -> Traces:
-    """Training days and an evaluation day, all from one seed.
+    """Traces from a seed: exp(daily shape + slow drift + fast noise + bursts), preprocessed and calibrated.
 
-    Each job is exp(daily shape + slow drift + fast noise + bursts), generated at four times the
-    resolution, downsampled and scaled as the published traces are. All jobs are then scaled together:
-    the 95th percentile of their total offered load on the evaluation day is 2.26 erlangs per job, as
-    on the published day. So 3.6, 3.2 and 1.6 replicas per job of the default model are right-sized,
-    slightly and heavily oversubscribed.
+    The calibration scales all jobs together to the published load: the CALIBRATED_QUANTILE of the total offered
+    load on the evaluation day is LOAD_PER_JOB erlangs per job. With 3.6, 3.2 and 1.6 replicas per job of the
+    default model, a cluster is right-sized, slightly and heavily oversubscribed.
 
     >>> traces = synthetic(seed=1, jobs=3, days=2, minutes=60)
     >>> traces.train.shape, traces.evaluation.shape
@@ -61,7 +59,7 @@ def synthetic(
     log_rate += variability.drift * _drift(rng, jobs, steps, drift_steps, variability.shared)
     log_rate += variability.noise * _drift(rng, jobs, steps, noise_steps, variability.shared)
     log_rate += _bursts(rng, jobs, steps, variability, fine)
-    # Jitter is per downsampled minute, so that averaging does not remove it.
+    # Jitter is per downsampled minute, because averaging would remove finer jitter.
     sizes = variability.jitter * np.exp(rng.uniform(-np.log(3), np.log(3), (jobs, 1)))
     log_rate += sizes * np.repeat(rng.standard_t(5, (jobs, steps // DOWNSAMPLE)), DOWNSAMPLE, axis=1)
     scaled = scale_to(downsample(np.exp(log_rate).reshape(jobs, days + 1, fine), DOWNSAMPLE)).astype(float)
@@ -72,16 +70,10 @@ def synthetic(
 
 
 def downsample(per_min: np.ndarray, factor: int = DOWNSAMPLE) -> np.ndarray:
-    """Average every `factor` minutes; each phase of the averaging is one sample of the day.
+    """Means over every `factor` minutes of `per_min` (jobs, days, minutes), for each of `factor` phases.
 
-    Parameters
-    ----------
-    per_min : (jobs, days, minutes), minutes a multiple of `factor`.
-
-    Returns
-    -------
-    (days, factor samples, jobs, minutes / factor); sample k starts k minutes later and ends in the
-    next day (the last day repeats its last minute).
+    Returns shape (days, factor, jobs, minutes / factor). Phase k starts k minutes later and ends in the next
+    day; after the last day, the last minute is repeated.
 
     >>> downsample(np.arange(16.0).reshape(1, 2, 8))[0].tolist()
     [[[1.5, 5.5]], [[2.5, 6.5]], [[3.5, 7.5]], [[4.5, 8.5]]]
@@ -97,7 +89,7 @@ def downsample(per_min: np.ndarray, factor: int = DOWNSAMPLE) -> np.ndarray:
 
 
 def scale_to(per_min: np.ndarray, maximum: int = 1600) -> np.ndarray:
-    """Scale each job linearly to 1..maximum over all its days, rounded; (days, samples, jobs, minutes)."""
+    """`per_min` (days, samples, jobs, minutes), each job scaled linearly to 1..maximum and rounded."""
     low = per_min.min(axis=(0, 1, 3), keepdims=True)
     high = per_min.max(axis=(0, 1, 3), keepdims=True)
     span = np.where(high > low, high - low, 1)
@@ -105,7 +97,7 @@ def scale_to(per_min: np.ndarray, maximum: int = 1600) -> np.ndarray:
 
 
 def _drift(rng, jobs, steps, memory, shared):
-    """Stationary AR(1) of unit variance and `memory` steps, partly common to all jobs: (jobs, steps)."""
+    """Stationary AR(1) of unit variance and correlation time `memory` (steps), shape (jobs, steps)."""
     from scipy.signal import lfilter
 
     keep = np.exp(-1 / memory)
@@ -116,7 +108,7 @@ def _drift(rng, jobs, steps, memory, shared):
 
 
 def _bursts(rng, jobs, steps, variability, fine):
-    """Bursts that start at once and decay exponentially: (jobs, steps), in log units."""
+    """Bursts with a sudden start and exponential decay, in log units, shape (jobs, steps)."""
     from scipy.signal import lfilter
 
     starts = rng.random((jobs, steps)) < variability.bursts_per_day / fine

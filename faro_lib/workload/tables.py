@@ -1,4 +1,4 @@
-"""Load a workload by name, and write and read the pipeline's traces/requests.parquet and traces/jobs.csv."""
+"""Traces by the name of a workload, and the pipeline's files traces/requests.parquet and traces/jobs.csv."""
 
 from pathlib import Path
 
@@ -20,10 +20,7 @@ def load_workload(
 ) -> Traces:
     """Traces by name: "synthetic", "faro-10jobs" (the published files in `raw`), or the path of a CSV.
 
-    Parameters
-    ----------
-    jobs : path of a table of jobs, which replaces the default SLOs; None keeps them.
-    synthetic : parameters of `workload.synthetic.synthetic`.
+    `jobs` is the path of a table of jobs with their SLOs, `synthetic` has parameters of `synthetic.synthetic`.
     """
     table = read_jobs(jobs) if jobs else None
     if workload == SYNTHETIC:
@@ -44,7 +41,7 @@ def load_workload(
 
 
 def traces_frame(traces: Traces) -> pd.DataFrame:
-    """One row per count: split (train, eval), sample, day, minute, job, requests."""
+    """One row per count: columns split (train or eval), sample, day, minute, job, requests."""
     parts = []
     for split, counts, first_day in (("train", traces.train, 1), ("eval", traces.evaluation[None], traces.days + 1)):
         day, sample, job, minute = np.indices(counts.shape).reshape(4, -1)
@@ -54,7 +51,7 @@ def traces_frame(traces: Traces) -> pd.DataFrame:
 
 
 def write_traces(traces: Traces, directory: str | Path) -> None:
-    """Write requests.parquet and jobs.csv into `directory`."""
+    """Write requests.parquet and jobs.csv to `directory`."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     traces_frame(traces).to_parquet(directory / "requests.parquet", index=False)
@@ -62,7 +59,7 @@ def write_traces(traces: Traces, directory: str | Path) -> None:
 
 
 def read_traces(directory: str | Path) -> Traces:
-    """Read the traces that `write_traces` wrote into `directory`."""
+    """Read the files of `write_traces`."""
     jobs = read_jobs(Path(directory) / "jobs.csv")
     table = pd.read_parquet(Path(directory) / "requests.parquet")
     table["job"] = pd.Categorical(table["job"], [job.name for job in jobs])

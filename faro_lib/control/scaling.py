@@ -1,0 +1,72 @@
+"""Scale the jobs of a real cluster without exceeding its capacity, even if some calls fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from faro_lib.workload.jobs import TOLERANCE
+
+NOT_LEADER = "another controller may act now; this one makes no further changes"
+
+
+def scale_jobs(
+    names: Sequence[str],
+    target: np.ndarray,
+    current: np.ndarray,
+    cores: np.ndarray,
+    capacity: float,
+    scale: Callable[[int, int], None],
+    each: Callable[..., Any] = map,
+) -> list[str]:
+    """Scale the jobs from `current` to `target`, shrinking jobs first; update `current` and return the errors.
+
+    A failure does not prevent other changes, but no job grows into cores that another job has not given up.
+
+    Parameters
+    ----------
+    target, current, cores : (jobs,) replicas, and the cores of one replica.
+    scale : called with the index of a job and its replicas; raises OSError or ValueError.
+    each : `map`, or the `map` of an executor that makes the calls in parallel.
+    """
+
+    def attempt(job: int) -> str | None:
+        try:
+            scale(int(job), int(target[job]))
+        except (OSError, ValueError) as error:
+            return f"{names[job]} is not scaled to {target[job]}: {error}"
+        current[job] = target[job]
+        return None
+
+    errors = [*each(attempt, np.flatnonzero(target < current))]
+    grows = growth(target, current, cores, capacity)
+    for job in np.flatnonzero((target > current) & ~grows).tolist():
+        errors.append(f"{names[job]} does not grow to {target[job]}: others have not shrunk")
+    errors += each(attempt, np.flatnonzero(grows))
+    return [error for error in errors if error]
+
+
+def summary(errors: list[str]) -> str:
+    """The first error, and the number of others."""
+    return errors[0] + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
+
+
+def growth(target: np.ndarray, current: np.ndarray, cores: np.ndarray, capacity: float = 0.0) -> np.ndarray:
+    """Jobs that may grow to their targets next to the `current` replicas of all jobs, bool (jobs,).
+
+    The limit is the cores of all targets, or the capacity if it is larger. Earlier jobs come first.
+
+    >>> growth(np.array([4, 1]), np.array([2, 3]), np.ones(2)).tolist()
+    [False, False]
+    >>> growth(np.array([4, 1]), np.array([2, 1]), np.ones(2)).tolist()
+    [True, False]
+    """
+    limit, used = max(float(target @ cores), capacity), float(current @ cores)
+    grows = np.zeros(len(target), bool)
+    for job in np.flatnonzero(target > current):
+        more = float(target[job] - current[job]) * cores[job]
+        if used + more <= limit + TOLERANCE:
+            grows[job], used = True, used + more
+    return grows
