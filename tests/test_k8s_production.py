@@ -79,6 +79,7 @@ def test_other_pods_reach_the_jobs_and_neither_dashboard_nor_gcs_nor_metrics(ser
     assert answers == ["closed", "closed", "open", "open"], "the namespace of Prometheus reads the metrics"
 
 
+@pytest.mark.fault
 def test_an_upgrade_of_the_ray_cluster_loses_no_request_and_never_doubles_the_capacity(serving, elsewhere):
     urls = [f"http://{serving.address(name)}/a" for name in ("faro-head-svc", "faro-serve-svc")]
     load = Load(serving, "upgrade", PER_S, *urls, namespace=elsewhere.namespace)
@@ -110,6 +111,7 @@ def test_an_upgrade_of_the_ray_cluster_loses_no_request_and_never_doubles_the_ca
     assert not failed(requests[urls[0]])
 
 
+@pytest.mark.fault
 def test_a_node_is_drained_under_the_disruption_budgets_and_its_worker_comes_back(serving, elsewhere):
     load = Load(serving, "drain", PER_S, f"http://{serving.address('faro-serve-svc')}/a", namespace=elsewhere.namespace)
     head = serving.get("/api/v1/{ns}/pods", labelSelector="ray.io/node-type=head")["items"][0]["spec"]["nodeName"]
