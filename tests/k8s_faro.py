@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -186,8 +187,6 @@ class Load:
 
     def end(self) -> dict[str, list[dict]]:
         """The requests by address, after those that are under way have ended."""
-        import time
-
         time.sleep(2)
         sent = self.sent()
         self.api.send("DELETE", self.path)

@@ -123,7 +123,7 @@ def test_a_job_that_leaves_the_configuration_gives_its_cores_to_the_others_and_m
     ray.describe(JOBS[:1], (1,))
     until(lambda: ray.counts() == {"a": 8}, 60, lambda: f"alone; {controller.said[-3:]}")
     ray.describe(JOBS, tuple(FIRST.values()))
-    until(lambda: ray.counts() == HALF, 60, lambda: f"both; {controller.said[-3:]}")
+    until(lambda: ray.counts() == HALF, 150, lambda: f"both; {controller.said[-3:]}")
 
 
 @pytest.mark.fault
