@@ -1,4 +1,4 @@
-# make figures | test | test-all | test-k8s | test-faults | lab | data | config | readme | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | test | test-all | test-k8s | test-faults | test-scale-out | lab | data | config | readme | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures test test-all test-k8s test-faults kubeconfig lint notebooks readme lab data config clean
+.PHONY: figures test test-all test-k8s test-faults test-scale-out kubeconfig lint notebooks readme lab data config clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -39,12 +39,12 @@ COV = --cov=faro_lib --cov-config=pyproject.toml
 WORKERS = -n logical --maxprocesses=4 --dist=loadfile
 test: lint
 	NUMBA_DISABLE_JIT=1 pytest $(COV) --cov-report= --cov-fail-under=0 tests/test_uncompiled.py
-	pytest $(WORKERS) $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s"
+	pytest $(WORKERS) $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s and not scale_out"
 	pytest $(COV) --cov-append --cov-report=term --nbval-lax notebooks
 
 # Replicas and controllers that run in real time have the machine for themselves.
 test-all: lint
-	pytest $(WORKERS) --doctest-modules faro_lib tests -m "not live and not k8s"
+	pytest $(WORKERS) --doctest-modules faro_lib tests -m "not live and not k8s and not scale_out"
 	pytest tests -m "live and not k8s"
 	pytest --nbval-lax notebooks
 
@@ -60,9 +60,14 @@ test-faults: kubeconfig $(READY)
 kubeconfig:
 	@$(if $(KUBECONFIG),,$(error KUBECONFIG is not set; set it, and cluster/up.sh --only-cluster starts a kind cluster and writes it)):
 
+# On a SLURM cluster that the tests start here. Needs root and Debian's packages of SLURM, and takes five minutes.
+test-scale-out: $(READY)
+	@command -v slurmctld >/dev/null || { echo "make: SLURM is not installed: apt-get install slurmctld slurmd slurm-client munge" >&2; exit 1; }
+	pytest tests/test_scale_out.py
+
 # Run every notebook by its defaults and keep the outputs that nbval checks.
 notebooks: $(READY)
-	python -m faro_lib.pipeline.refresh
+	python tests/refresh_notebooks.py
 
 # The picture of the README, from results of `make figures CONFIG=config/paper.yaml`.
 readme: $(READY)

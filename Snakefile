@@ -1,4 +1,4 @@
-"""Faro: from traces to the figures of the paper. `snakemake --cores all`; `snakemake --list` says what each rule does."""
+"""The pipeline from traces to figures. Run it with `snakemake --cores all`; `snakemake --list` describes the rules."""
 
 
 configfile: "config/default.yaml"
@@ -12,7 +12,7 @@ include: "rules/common.smk"
 
 
 rule all:
-    "Everything for the configured workload: all stages, the figures and the report."
+    "Run all stages of the configured workload and write the report."
     input:
         f"{RESULTS}/report.html",
 
@@ -35,7 +35,5 @@ onstart:
 
 onerror:
     if Path(".snakemake/errors").exists():
-        sys.stderr.write(
-            "\nFinished stages are kept, and the same command resumes after them. Errors of this run:\n"
-        )
+        sys.stderr.write("\nFinished stages are kept; the same command resumes the run. Errors of this run:\n")
         sys.stderr.write(Path(".snakemake/errors").read_text())

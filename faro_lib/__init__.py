@@ -1,7 +1,3 @@
-"""Faro: SLO-aware autoscaling of many ML inference jobs that share one fixed cluster.
-
-Everything a decision needs is one table, the expected utility of giving job j x replicas; see docs/concepts.md.
-Modules are imported where they are used, so that `import faro_lib` costs nothing.
-"""
+"""Faro: SLO-aware autoscaling of ML inference jobs that share a fixed-size cluster (see docs/concepts.md)."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""One line for an error that the user can fix: a full disk, a missing package, a port in use, a misspelt name."""
+"""One-line messages for errors that users can fix, such as a full disk, a missing package or a misspelt name."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import re
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires
 
-OUT_OF_MEMORY_ADVICE = "take fewer jobs, minutes or trials, end what else is running, or use a machine with more"
+OUT_OF_MEMORY_ADVICE = "take fewer jobs, minutes or trials, stop other programs, or use a machine with more memory"
+FOLDER_NEEDED = "is a file, and a folder is needed; move it, or name another place"
 ADVICE = {
     errno.ENOENT: "no such file or folder",
-    errno.EACCES: "permission denied; change its permissions, or name a place that is yours",
-    errno.EPERM: "not permitted; change its permissions, or name a place that is yours",
-    errno.EROFS: "the file system is read-only; name a place that can be written",
+    errno.EACCES: "permission denied; change its permissions, or name another place",
+    errno.EPERM: "not permitted; change its permissions, or name another place",
+    errno.EROFS: "the file system is read-only; name another place",
     errno.ENOSPC: "the disk is full; free some space or name a place on another disk, and start again",
     errno.EDQUOT: "your disk quota is used up; free some space or name a place on another disk, and start again",
-    errno.EFBIG: "the file would be larger than is allowed here; raise the limit (ulimit -f), and start again",
+    errno.EFBIG: "the file would exceed the size limit; raise the limit (ulimit -f), and start again",
     errno.EISDIR: "is a folder, and a file is needed",
-    errno.ENOTDIR: "is a file, and a folder is needed; move it, or name another place",
-    errno.EEXIST: "is a file, and a folder is needed; move it, or name another place",
-    errno.EADDRINUSE: "the port is in use; choose another, or end what listens there",
+    errno.ENOTDIR: FOLDER_NEEDED,
+    errno.EEXIST: FOLDER_NEEDED,
+    errno.EADDRINUSE: "the port is in use; choose another, or stop the program that uses it",
 }
-# The text of an error of another process: `[Errno 28] No space left on device: 'results/table.csv'`.
+# An OSError as text: `[Errno 28] No space left on device: 'results/table.csv'`.
 SYSTEM = re.compile(r"\[Errno (\d+)\] ([^\[\]']*?)(?:: '(.*)')?$")
 MODULE = re.compile(r"No module named '([\w.]+)'")
-# Old names of settings, options, columns and flags -> new names.
+# Former names of settings, columns and options -> today's names.
 RENAMED = {
     "percentile": "quantile",
     "start_s": "cold_start_s",
@@ -34,10 +35,6 @@ RENAMED = {
     "thin": "data_stride",
     "sizes": "capacities",
     "replicas": "capacity",
-    "cold_start_min": "cold_start_minutes",
-    "change_penalty": "switching_cost",
-    "redress": "deficit_weighting",
-    "performance": "latency_model",
     "queue": "ongoing",
     "model": "import_path",
     "options": "args",
@@ -49,7 +46,7 @@ RENAMED = {
 
 
 def message_of(error: BaseException) -> str | None:
-    """One line for an error that the user can fix; None for a bug, whose traceback is wanted.
+    """The message of an error that the user can fix; None for a bug, which needs its traceback.
 
     >>> message_of(OSError(28, "No space left on device", "results/table.csv"))
     'results/table.csv: the disk is full; free some space or name a place on another disk, and start again'
@@ -68,7 +65,7 @@ def message_of(error: BaseException) -> str | None:
 
 
 def message_of_kernel_error(name: str, text: str) -> str:
-    """The one-line message of an error that another process raised, from its name and text.
+    """The one-line message for an error raised in a notebook's kernel, from the error's name and text.
 
     >>> message_of_kernel_error("OSError", "[Errno 28] No space left on device")
     'the disk is full; free some space or name a place on another disk, and start again'
@@ -87,27 +84,22 @@ def message_of_kernel_error(name: str, text: str) -> str:
 
 
 def how_to_install(module: str) -> str | None:
-    """The command that installs a missing module; None if it is in no extra of this library."""
+    """How to install a missing module; None if it is no dependency of an extra of this library."""
     package = module.split(".")[0]
-    extra = _extras().get(package.replace("_", "-").lower())
-    if extra is None:
-        return None
-    return f"{package} is not installed: pip install 'faro_lib[{extra}]', or let `make .venv/.ready` set up everything"
-
-
-def _extras() -> dict[str, str]:
-    """Package -> the extra of this library that installs it, the first in the alphabet if there are several."""
     try:
         lines = requires("faro_lib") or []
     except PackageNotFoundError:  # a checkout that is not installed
-        return {}
+        return None
     matches = filter(None, (re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", line) for line in lines))
-    pairs = sorted((match[2], re.sub(r"[-_.]+", "-", match[1]).lower()) for match in matches)
-    return {package: extra for extra, package in reversed(pairs)}
+    wanted = package.replace("_", "-").lower()
+    extras = sorted(match[2] for match in matches if re.sub(r"[-_.]+", "-", match[1]).lower() == wanted)
+    if not extras:
+        return None
+    return f"{package} is not installed: pip install 'faro_lib[{extras[0]}]', or `make .venv/.ready` for all packages"
 
 
 def nearest(word: str, accepted: Iterable[str]) -> str:
-    """The hint at the end of an error: the new name of a renamed word, the nearest accepted word, or all of them.
+    """A hint for an unknown word: its new name, the nearest accepted word, or all accepted words.
 
     >>> nearest("trails", ["trials", "sizes"])
     "did you mean 'trials'?"

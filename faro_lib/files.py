@@ -1,4 +1,4 @@
-"""Files that are complete or absent."""
+"""Atomic writes, and a check that a path can be written."""
 
 from __future__ import annotations
 
@@ -12,16 +12,9 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield the path to write to; on success it is moved to `path`, on an error it is removed.
-
-    >>> page = Path(tempfile.mkdtemp()) / "page.html"
-    >>> with atomic_write(page) as partial:
-    ...     written = partial.write_text("all of it")
-    >>> page.read_text()
-    'all of it'
-    """
+    """Yield a temporary path to write to, which replaces `path` on success and is removed on an error."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}")  # keeps the suffix, which tells writers the format
+    partial = path.with_name(f".{path.name}")  # with the same suffix, from which writers infer the format
     try:
         yield partial
         partial.replace(path)
@@ -31,7 +24,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise the OSError that writing this file, or a file in this folder, would raise; nothing is left behind."""
+    """Raise OSError if this file, or a file in this folder, cannot be written. Changes nothing."""
     path = Path(path)
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     try:

@@ -1,6 +1,4 @@
-"""JSON over HTTP for Ray's REST API and Prometheus: TLS, tokens, time-outs, retries and errors in one place."""
-
-from __future__ import annotations
+"""HTTP client for Ray's REST API and Prometheus, with TLS, tokens, time-outs, retries and one-line errors."""
 
 import ipaddress
 import os
@@ -14,9 +12,9 @@ import requests
 
 TIMEOUT_S = 5.0
 RETRY_PAUSE_S = 0.2
-BUSY_RETRY_S = 60.0  # `retry_for_s` of callers outside the control loop, which can wait for a busy server
-CA_FILE = "FARO_CA_FILE"  # environment: PEM file of the authority that signed the servers' certificates
-CLIENT_CERTIFICATE = "FARO_CLIENT_CERTIFICATE"  # environment: PEM file with our certificate and its key
+BUSY_RETRY_S = 60.0  # `retry_for_s` for callers outside the control loop
+# Environment variables with PEM files: the authority of the servers, and our own certificate with its key.
+CA_FILE, CLIENT_CERTIFICATE = "FARO_CA_FILE", "FARO_CLIENT_CERTIFICATE"
 
 
 class Unauthorized(ValueError):
@@ -24,7 +22,7 @@ class Unauthorized(ValueError):
 
 
 class HttpError(OSError):
-    """No answer (`status` 0), or a status that is not 2xx; `detail` is the server's own message."""
+    """No answer (`status` 0), or a status other than 2xx with the server's message (`detail`)."""
 
     def __init__(self, url: str, status: int, detail: str):
         super().__init__(f"{url}: {f'status {status}: ' if status else ''}{detail}")
@@ -32,7 +30,7 @@ class HttpError(OSError):
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether the host name or address means this machine.
+    """Whether a host name or address is loopback.
 
     >>> is_loopback("127.0.0.2"), is_loopback("localhost"), is_loopback("127.0.0.1.example.org")
     (True, True, False)
@@ -44,7 +42,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 def check_address(url: str, name: str = "address") -> None:
-    """Raise ValueError unless `url` reads http://host or https://host."""
+    """Raise ValueError unless `url` is http://host or https://host."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError(f"{name}={url!r} must be an http:// or https:// address, http://host:port")
@@ -52,17 +50,12 @@ def check_address(url: str, name: str = "address") -> None:
 
 @dataclass(frozen=True, slots=True)
 class HttpClient:
-    """A client of one server. Redirects are errors, because they would carry the token to another server.
-
-    token : bearer token, or a function that returns it; it is called for each request, so that tokens can rotate.
-    timeout_s : for connecting, and for each read.
-    token_hint : how to supply the token; ends the message of `Unauthorized`.
-    """
+    """A client of one server. Redirects are errors, because they would carry the token to another server."""
 
     address: str
-    token: str | Callable[[], str | None] | None = field(default=None, repr=False)
-    timeout_s: float = TIMEOUT_S
-    token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+    token: str | Callable[[], str | None] | None = field(default=None, repr=False)  # a function is called per request
+    timeout_s: float = TIMEOUT_S  # for connecting, and for each read
+    token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"  # ends the message of `Unauthorized`
 
     def __post_init__(self) -> None:
         check_address(self.address)
@@ -85,25 +78,22 @@ class HttpClient:
         return self.request("PUT", path, body)
 
     def request(self, method: str, path: str, body: Any = None, form: dict[str, str] | None = None) -> Any:
-        """The answer's JSON, or its text if it is not JSON.
+        """Send a request on its own connection; return the answer's JSON, or its text if it is not JSON.
 
-        Each request has a connection of its own: threads share nothing, and certificates can rotate.
-
-        Raises Unauthorized: status 401 or 403.
-        HttpError : no complete answer in time, or any other status than 2xx; one line.
+        Raises Unauthorized at status 401 or 403, HttpError without a complete answer or at another status than 2xx.
         """
         url = self.address.rstrip("/") + path
         token = self.token() if callable(self.token) else self.token
         try:
             with requests.Session() as session:
-                session.trust_env = not is_loopback(urlsplit(url).hostname)  # no proxy leads to this machine
+                session.trust_env = not is_loopback(urlsplit(url).hostname)  # no proxy reaches loopback
                 answer = session.request(
                     method,
                     url,
                     json=body,
                     data=form,
                     headers={"Authorization": f"Bearer {token}"} if token else {},
-                    auth=lambda prepared: prepared,  # by default `requests` would send a password from ~/.netrc
+                    auth=lambda prepared: prepared,  # prevents a password from ~/.netrc
                     verify=os.environ.get(CA_FILE) or True,
                     cert=os.environ.get(CLIENT_CERTIFICATE) or None,
                     timeout=self.timeout_s,
@@ -125,7 +115,7 @@ class HttpClient:
 
 
 def _detail(answer: requests.Response) -> str:
-    """An error answer's redirect, its field `error` or `message`, or the start of its text."""
+    """The redirect of an error answer, its field `error` or `message`, or the start of its text."""
     if answer.is_redirect:
         return f"redirects to {answer.headers['Location']}; use that address"
     try:

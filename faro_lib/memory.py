@@ -1,4 +1,4 @@
-"""Refuse work that does not fit into the free memory, before it starts."""
+"""Check before a run that it fits into the free memory."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from pathlib import Path
 from faro_lib.errors import OUT_OF_MEMORY_ADVICE
 
 MEMINFO = Path("/proc/meminfo")
-# Limit and use of our control group: version 2, then version 1.
+# Memory limit and usage of the control group: version 2, version 1.
 GROUPS = [
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 ]
-# Memory of Ray Serve, measured as the proportional set size of all its processes without replicas (head node, dashboard,
-# controller, proxies), and of one replica with a small model.
+# Proportional set size, measured: all processes of Ray Serve except replicas, and one replica with a small model.
 RAY_GB, REPLICA_GB = 1.8, 0.2
 
 
 def free_gb() -> float:
-    """Memory that is available without swapping, of the machine or of our control group; inf where unknown."""
+    """Available memory (GB) of the machine or the control group; infinity if unknown."""
     free = math.inf
     if MEMINFO.exists():
         lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)
@@ -31,15 +30,12 @@ def free_gb() -> float:
 
 
 def must_fit(subject: str, needed_gb: float, advice: str = OUT_OF_MEMORY_ADVICE) -> None:
-    """Raise a ValueError if less memory is free; `subject` begins its line, with a verb.
-
-    >>> must_fit("a plan needs", 1e-9)
-    """
+    """Raise ValueError if less than `needed_gb` is free; its message starts with `subject` ("the run needs")."""
     free = free_gb()
     if needed_gb > free:
         raise ValueError(f"{subject} about {needed_gb:.1f} GB of memory and {free:.1f} GB are free: {advice}")
 
 
 def ray_gb(replicas: int) -> float:
-    """Memory of a local Ray Serve with `replicas` that hold no large model."""
+    """Memory (GB) of a local Ray Serve whose replicas run small models."""
     return RAY_GB + REPLICA_GB * replicas

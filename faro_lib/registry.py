@@ -1,4 +1,4 @@
-"""Things that are chosen by name, and the plugin files in which users register their own (docs/extending.md)."""
+"""Lookup by name, and plugin files in which users register their own classes and functions (docs/extending.md)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TypeVar
 
 from faro_lib.errors import nearest
 
-ENVIRONMENT = "FARO_PLUGINS"  # paths of the files, separated as in PATH; notebooks and jobs inherit it
-Thing = TypeVar("Thing")
+ENVIRONMENT = "FARO_PLUGINS"  # paths of plugin files, separated as in PATH; child processes inherit it
+Entry = TypeVar("Entry")
 
 
-class Registry(dict[str, Thing]):
-    """Name -> thing. Each name is registered once; an unknown one is looked for in the plugins before it is refused.
+class Registry(dict[str, Entry]):
+    """A dictionary of registered entries. A name can be registered once; looking up an unknown name loads the plugins.
 
     >>> fruit = Registry("fruit")
     >>> fruit.enter("apple", 1)
@@ -30,29 +30,27 @@ class Registry(dict[str, Thing]):
         super().__init__()
         self.noun = noun
 
-    def enter(self, name: str, thing: Thing) -> Thing:
+    def enter(self, name: str, entry: Entry) -> Entry:
         if name in self:
             raise ValueError(f"{self.noun}={name!r} is registered already; names are unique")
-        self[name] = thing
-        return thing
+        self[name] = entry
+        return entry
 
     def knows(self, name: str) -> bool:
         if name not in self:
             load_plugins()
         return name in self
 
-    def find(self, name: str) -> Thing:
+    def find(self, name: str) -> Entry:
         if not self.knows(name):
             raise ValueError(f"{self.noun}={name!r} is unknown; {nearest(name, self)}")
         return self[name]
 
 
 def load_plugins(paths: Iterable[str | Path] = ()) -> None:
-    """Run each of these files, and each file in FARO_PLUGINS, once; child processes inherit the list.
+    """Run these files and those in FARO_PLUGINS, each once, and add them to FARO_PLUGINS.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError : one line with the file and its error.
+    Raises FileNotFoundError or ValueError: one line with the file and its error.
     """
     named = [path for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path]
     plugins = list(dict.fromkeys(str(Path(path).resolve()) for path in [*named, *paths]))

@@ -1,10 +1,9 @@
-"""Stage 60: what each step is worth, the paper's and then ours. `ablation: {capacities: []}` switches it off."""
+"""Stage 60: measure the effect of each design step. `ablation: {capacities: []}` turns it off."""
 
 
 rule ablation:
-    "Replay the evaluation day under every step of the ablation."
+    "Simulate the evaluation day at every step of the ablation."
     input:
-        notebook=ancient(local("notebooks/60_ablation.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         measured=rules.queueing.output.table,
@@ -19,6 +18,7 @@ rule ablation:
     conda:
         ENVIRONMENT
     params:
+        source="notebooks/60_ablation.ipynb",
         code=code_of("60_ablation"),
         notebook=parameters(
             results=RESULTS,
@@ -33,6 +33,6 @@ rule ablation:
 
 DRAWINGS["ablation"] = {
     "tables": rules.ablation.output.tables,
-    "figures": ["fig16_ablation", "fig60_remaining", "fig02_learning"],
+    "figures": ["ablation", "remaining_loss", "learned_latency"],
     "options": {"published": COMPARED_WITH},
 }

@@ -1,7 +1,7 @@
-"""What all rules share: the checked configuration, the folders, and the commands with their fingerprints.
+"""The checked configuration, folders and commands that all rules use.
 
-What reruns when: a rule reruns when its inputs, its parameters or its code change. Its parameter `code` is a fingerprint of
-the code that it runs (faro_lib/pipeline/dependencies.py), so the notebook itself is an `ancient` input.
+A rule reruns when its inputs, parameters or code change. Its parameter `code` is a fingerprint of the notebook and of all
+code that it runs (faro_lib/pipeline/dependencies.py), so that notebooks are no inputs.
 """
 
 import json
@@ -9,11 +9,12 @@ import shlex
 import sys
 from pathlib import Path
 
-sys.path.insert(0, workflow.basedir)  # this checkout's library and no other
+sys.path.insert(0, workflow.basedir)  # import this checkout's library
 
 from faro_lib import pipeline
-from faro_lib.config import PUBLISHED, load
+from faro_lib.config import load
 from faro_lib.errors import message_of
+from faro_lib.workload import PUBLISHED
 
 try:
     CONFIG = load(config)
@@ -29,36 +30,35 @@ RESULTS = f"{CONFIG.results}/{CONFIG.stem}"
 NOTEBOOKS = f"{RESULTS}/notebooks"
 LOGS = f"{RESULTS}/logs"
 PUBLISHED_TABLES = "data/published"
-# Where the published values are of the configured workload; None for other workloads.
+# The paper's results, which apply to its own workload only.
 COMPARED_WITH = PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None
 
-if workflow.is_main_process:  # `make figures` ends with this line
+if workflow.is_main_process:  # `make figures` prints this path at the end
     Path(".snakemake").mkdir(exist_ok=True)
     Path(".snakemake/report").write_text(f"{Path(RESULTS).resolve() / 'report.html'}\n")
 
-# The environment that a rule runs in with `--software-deployment-method conda`; otherwise it is the one that runs snakemake.
+# The environment of a rule with `--software-deployment-method conda`; by default, rules run in Snakemake's environment.
 ENVIRONMENT = f"{workflow.basedir}/environment.yml"
 PYTHON = "python" if workflow.deployment_settings.deployment_method else shlex.quote(sys.executable)
 COMMAND = f"{PYTHON} -m faro_lib.pipeline"
-RUN_NOTEBOOK = f"{COMMAND} notebook {{input.notebook}} {{output.notebook}} {{params.notebook:q}} {{log}} {{threads}}"
+RUN_NOTEBOOK = f"{COMMAND} notebook {{params.source}} {{output.notebook}} {{params.notebook:q}} {{log}} {{threads}}"
 
-DRAWINGS = (
-    {}
-)  # stage -> its tables, the names of its figures, and the options of its `draw`; filled by the stages' rules
+# Stage -> its tables, the names of its figures and the options of its function `draw`. Each rule file adds its stage.
+DRAWINGS = {}
 
 
 def parameters(**values):
-    """The parameters of a notebook as its command line takes them."""
+    """The parameters of a notebook as JSON."""
     return json.dumps(values)
 
 
 def code_of(source, figures=False):
-    """A fingerprint of the code that a notebook or module runs, the user's plugins included."""
+    """The fingerprint of the code that a notebook or module runs, including plugins."""
     return pipeline.fingerprint(source, workflow.basedir, plugins=CONFIG.plugins, figures=figures)
 
 
 def figures_named(*names):
-    """The files of figures, so that each is a target: `snakemake --cores 2 results/synthetic/figures/fig10_policies.pdf`."""
+    """Paths of figures. Each is a target: `snakemake --cores 2 results/synthetic/figures/policies.pdf`."""
     return [f"{RESULTS}/figures/{name}.{kind}" for name in names for kind in ("pdf", "png")]
 
 
@@ -66,9 +66,14 @@ def tables_in(folder, *names):
     return [f"{RESULTS}/{folder}/{name}" for name in names]
 
 
+def committed(*paths):
+    """Input files that travel with the checkout to jobs without a shared disk. `local` would keep these jobs here."""
+    return [workflow.source_path(str(Path(path).absolute())) for path in paths]
+
+
 def files_of_the_workload():
-    """The files that the traces are read from; a synthetic workload is generated from its seed."""
-    files = [local(CONFIG.jobs)] if CONFIG.jobs else []
-    if CONFIG.workload == PUBLISHED:
-        return [*files, f"{CONFIG.raw}/{PUBLISHED}.sha256"]
-    return [*files, *([local(CONFIG.workload)] if CONFIG.workload.endswith(".csv") else [])]
+    """The input files of the workload; the synthetic workload has none."""
+    files = committed(CONFIG.jobs) if CONFIG.jobs else []
+    if CONFIG.workload == PUBLISHED:  # read from data/raw, which is on this machine only
+        return [*files, local(f"{CONFIG.raw}/{PUBLISHED}.sha256")]
+    return [*files, *(committed(CONFIG.workload) if CONFIG.workload.endswith(".csv") else [])]

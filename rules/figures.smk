@@ -1,13 +1,12 @@
-"""The figures of every stage, drawn from its tables; stage 90 shows those of the comparison; and one page with all."""
+"""Draw the figures of all stages from their tables, and write the report. Stage 90 shows the comparison of policies."""
 
 
 rule figures:
-    "Show the figures of the comparison next to the published values."
+    "Show the comparison of policies next to the published values."
     input:
-        notebook=ancient(local("notebooks/90_figures.ipynb")),
         jobs=rules.traces.output.jobs,
         simulated=rules.simulated.output.tables,
-        published=local([str(table) for table in sorted(Path(PUBLISHED_TABLES).glob("*.csv"))]),
+        published=committed(*sorted(Path(PUBLISHED_TABLES).glob("*.csv"))),
     output:
         notebook=f"{NOTEBOOKS}/90_figures.ipynb",
     log:
@@ -17,6 +16,7 @@ rule figures:
     conda:
         ENVIRONMENT
     params:
+        source="notebooks/90_figures.ipynb",
         code=code_of("90_figures", figures=True),
         notebook=parameters(results=RESULTS, published=COMPARED_WITH),
     message:
@@ -32,7 +32,7 @@ for stage, drawing in DRAWINGS.items():
             f"draw_{stage}"
         input:
             tables=drawing["tables"],
-            published=local([str(table) for table in sorted(Path(PUBLISHED_TABLES).glob("*.csv"))]),
+            published=committed(*sorted(Path(PUBLISHED_TABLES).glob("*.csv"))),
         output:
             captions=f"{RESULTS}/figures/captions-{stage}.json",
             figures=figures_named(*drawing["figures"]),
@@ -52,7 +52,7 @@ for stage, drawing in DRAWINGS.items():
             f"{COMMAND} draw {{params.stage}} {{output.captions:q}} {{params.options:q}} 2> {{log}}"
 
 
-# The stages whose figures are on the page; those that learn need days to learn from.
+# The stages in the report. Stages that learn need at least two training days.
 SHOWN = {"traces": rules.traces, "queueing": rules.queueing, "comparison": rules.figures}
 SHOWN |= {"kubernetes": rules.kubernetes} if NODE_RUNS else {}
 if DAYS >= 2:
@@ -64,9 +64,9 @@ if DAYS >= 2:
 
 
 rule report:
-    "Write one self-contained page: figures, tables, configuration, versions, seeds."
+    "Write one self-contained HTML page with figures, tables, configuration, versions and seeds."
     input:
-        template=local("faro_lib/report/page.html.jinja"),
+        template=committed("faro_lib/report/page.html.jinja"),
         captions=[f"{RESULTS}/figures/captions-{stage}.json" for stage in SHOWN],
         figures=[figure for stage in SHOWN for figure in figures_named(*DRAWINGS[stage]["figures"])],
         notebooks=[rule.output.notebook for rule in SHOWN.values()],
@@ -85,4 +85,4 @@ rule report:
     message:
         "report: {output.page}"
     shell:
-        f"{COMMAND} report {{output.page:q}} {{params.config:q}} 2> {{log}}"
+        f"{COMMAND} report {{output.page:q}} {{params.config:q}} {{input.captions:q}} 2> {{log}}"

@@ -1,19 +1,16 @@
-"""Stage 30: the Bayesian forecaster, fitted offline and scored against the others; it needs training days."""
+"""Stage 30: fit the Bayesian forecaster and compare it with other forecasters. Needs two training days."""
 
 
 rule forecast:
-    "Fit the Bayesian forecaster on the training days and score every forecaster on the evaluation day."
+    "Fit the Bayesian forecaster on the training days; score all forecasters on the evaluation day."
     input:
-        notebook=ancient(local("notebooks/30_forecasting.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
-        fitted=[local(CONFIG.forecast.posterior)] if CONFIG.forecast.posterior else [],
+        fitted=committed(CONFIG.forecast.posterior) if CONFIG.forecast.posterior else [],
     output:
         samples=f"{RESULTS}/forecast/samples.npz",
         posterior=f"{RESULTS}/forecast/posterior.npz",
-        tables=tables_in(
-            "forecast", "scores.csv", "coverage.csv", "gains.csv", "bands.parquet", "steps.parquet", "pit.parquet"
-        ),
+        tables=tables_in("forecast", "scores.csv", "coverage.csv", "gains.csv", "bands.parquet", "steps.parquet"),
         notebook=f"{NOTEBOOKS}/30_forecasting.ipynb",
     log:
         f"{LOGS}/30_forecasting.log",
@@ -22,6 +19,7 @@ rule forecast:
     conda:
         ENVIRONMENT
     params:
+        source="notebooks/30_forecasting.ipynb",
         code=code_of("30_forecasting"),
         notebook=parameters(results=RESULTS, **CONFIG.forecast.model_dump()),
     message:
@@ -32,6 +30,6 @@ rule forecast:
 
 DRAWINGS["forecast"] = {
     "tables": rules.forecast.output.tables,
-    "figures": ["fig08_forecast", "fig30_calibration", "fig31_pit", "fig32_scores", "fig33_predictive_check"],
+    "figures": ["forecast", "coverage", "forecast_scores", "predictive_check"],
     "options": {"published": COMPARED_WITH},
 }

@@ -1,10 +1,14 @@
-"""Stage 80: real requests on real replicas of Ray Serve. `backend: none` switches it off."""
+"""Stage 80: send requests to replicas on Ray Serve. `backend: none` turns it off. Stage 81: runs on Kubernetes."""
+
+
+# On this machine all cores, because other jobs would disturb the timing; on a cluster one core per replica.
+ON_CLUSTER = workflow.resource_settings.nodes is not None
+THREADS = CONFIG.live.capacity if ON_CLUSTER else workflow.resource_settings.cores or 1
 
 
 rule live:
-    "Serve a slice of the evaluation day on Ray Serve under each policy, and the same slice in the simulator."
+    "Serve a slice of the evaluation day on Ray Serve under each policy, and simulate the same slice."
     input:
-        notebook=ancient(local("notebooks/80_live.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
     output:
@@ -16,8 +20,9 @@ rule live:
         f"{LOGS}/80_live.bench"
     conda:
         ENVIRONMENT
-    threads: workflow.resource_settings.cores or 1  # nothing else may run beside what is timed
+    threads: THREADS
     params:
+        source="notebooks/80_live.ipynb",
         code=code_of("80_live"),
         notebook=parameters(results=RESULTS, backend=CONFIG.backend, **CONFIG.live.model_dump()),
     message:
@@ -28,21 +33,21 @@ rule live:
 
 DRAWINGS["live"] = {
     "tables": rules.live.output.tables,
-    "figures": ["fig80_live", "fig80_live_minutes"],
+    "figures": ["live"],
     "options": {"backend": CONFIG.backend, "published": COMPARED_WITH},
 }
 
-# Runs on Kubernetes: the user's if there are any, else the recorded ones.
-NODE_RUNS = next(
-    (path for path in (f"{RESULTS}/live/kubernetes/e2e", "data/recorded-kubernetes") if Path(path).is_dir()), None
-)
+# Tables of runs on Kubernetes: the user's, which are on this machine only, or else the recorded ones.
+OWN_RUNS, RECORDED_RUNS = f"{RESULTS}/live/kubernetes/e2e", "data/recorded-kubernetes"
+NODE_RUNS = next((path for path in (OWN_RUNS, RECORDED_RUNS) if Path(path).is_dir()), None)
+NODE_TABLES = sorted(str(path) for path in Path(NODE_RUNS).iterdir()) if NODE_RUNS else []
+NODE_TABLES = local(NODE_TABLES) if NODE_RUNS == OWN_RUNS else committed(*NODE_TABLES)
 
 
 rule kubernetes:
-    "Look at what policies did on a Kubernetes node, and at the cost of losing a worker."
+    "Show runs on Kubernetes, and the effect of a lost worker."
     input:
-        notebook=ancient(local("notebooks/81_kubernetes.ipynb")),
-        tables=local(sorted(str(path) for path in Path(NODE_RUNS).iterdir())) if NODE_RUNS else [],
+        tables=NODE_TABLES,
     output:
         notebook=f"{NOTEBOOKS}/81_kubernetes.ipynb",
     log:
@@ -52,6 +57,7 @@ rule kubernetes:
     conda:
         ENVIRONMENT
     params:
+        source="notebooks/81_kubernetes.ipynb",
         code=code_of("81_kubernetes", figures=True),
         notebook=parameters(results=RESULTS, tables=NODE_RUNS),
     message:
@@ -62,7 +68,7 @@ rule kubernetes:
 
 if NODE_RUNS:
     DRAWINGS["kubernetes"] = {
-        "tables": rules.kubernetes.input.tables,
-        "figures": ["fig81_kubernetes"],
+        "tables": NODE_TABLES,
+        "figures": ["kubernetes"],
         "options": {"tables": NODE_RUNS},
     }

@@ -1,10 +1,9 @@
-"""Stage 20, how long a request waits: the latency formulas, and the measured table that decisions use."""
+"""Stage 20: compare latency formulas, and measure the latency table that policies use."""
 
 
 rule queueing:
-    "Compare the latency formulas with exact M/D/c and measure the jobs' classes at constant rates."
+    "Compare latency formulas with exact M/D/c, and simulate each class of jobs at constant rates."
     input:
-        notebook=ancient(local("notebooks/20_queueing.ipynb")),
         jobs=rules.traces.output.jobs,
     output:
         table=f"{RESULTS}/queueing/measured.npz",
@@ -17,6 +16,7 @@ rule queueing:
     conda:
         ENVIRONMENT
     params:
+        source="notebooks/20_queueing.ipynb",
         code=code_of("20_queueing"),
         notebook=parameters(results=RESULTS),
     message:
@@ -27,5 +27,5 @@ rule queueing:
 
 DRAWINGS["queueing"] = {
     "tables": rules.queueing.output.tables,
-    "figures": ["fig06_relaxations", "fig20_half_against_exact"],
+    "figures": ["relaxations", "half_wait"],
 }

@@ -1,13 +1,12 @@
-"""Stage 70: two models, more jobs, more capacities. An empty list leaves a part out; if all are empty, the stage is off."""
+"""Stage 70: two models, more jobs, more capacities. An empty list skips a part; without parts, the stage is off."""
 
 MIXED = CONFIG.or_middle(CONFIG.scale.mixed)
 LARGER = CONFIG.scale.clusters or CONFIG.scale.largest
 
 
 rule scale:
-    "Replay the evaluation day with two models, with more jobs, and at more capacities."
+    "Simulate the evaluation day with two models, more jobs and more capacities."
     input:
-        notebook=ancient(local("notebooks/70_scale.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         measured=rules.queueing.output.table,
@@ -22,10 +21,11 @@ rule scale:
         f"{LOGS}/70_scale.log",
     benchmark:
         f"{LOGS}/70_scale.bench"
-    priority: 1  # the longest remaining stage, on one core: before the stage that needs all cores
+    priority: 1  # the longest stage on one core; runs before stage 80, which needs all cores
     conda:
         ENVIRONMENT
     params:
+        source="notebooks/70_scale.ipynb",
         code=code_of("70_scale"),
         notebook=parameters(
             results=RESULTS,
@@ -41,12 +41,10 @@ rule scale:
 DRAWINGS["scale"] = {
     "tables": rules.scale.output.tables + tables_in("simulate", "summary.csv", "limit.csv"),
     "figures": [
-        "fig15_effective",
-        *(["fig14_mixed"] if MIXED else []),
-        *(["fig70_larger_clusters"] if LARGER else []),
-        # Groups need jobs with the same number of cores, which all have unless a table of jobs says otherwise.
-        *(["fig07b_hierarchical_simulated"] if CONFIG.scale.clusters and not CONFIG.jobs else []),
-        *(["fig02_sizes"] if CONFIG.scale.curve else []),
+        "effective_utility",
+        *(["two_models"] if MIXED else []),
+        *(["larger_clusters"] if LARGER else []),
+        *(["lost_utility_by_capacity"] if CONFIG.scale.curve else []),
     ],
     "options": {"published": COMPARED_WITH, "curve": bool(CONFIG.scale.curve)},
 }

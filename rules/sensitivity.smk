@@ -1,10 +1,15 @@
-"""Stage 65: where the margin ends. An empty list leaves a parameter out; if all are empty, the stage is off."""
+"""Stage 65: vary one parameter at a time. An empty list skips a parameter; without parameters, the stage is off."""
+
+VARIED = [
+    name
+    for name in ("cold_start_s", "slo_factor", "forecast_error", "interval_s", "scv_factor")
+    if len(set(getattr(CONFIG.sensitivity, name))) > 1
+]
 
 
 rule sensitivity:
-    "Replay a slice of the evaluation day under other parameters, one at a time."
+    "Simulate a slice of the evaluation day, varying one parameter at a time."
     input:
-        notebook=ancient(local("notebooks/65_sensitivity.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         measured=rules.queueing.output.table,
@@ -19,6 +24,7 @@ rule sensitivity:
     conda:
         ENVIRONMENT
     params:
+        source="notebooks/65_sensitivity.ipynb",
         code=code_of("65_sensitivity"),
         notebook=parameters(
             results=RESULTS,
@@ -31,4 +37,7 @@ rule sensitivity:
         RUN_NOTEBOOK
 
 
-DRAWINGS["sensitivity"] = {"tables": rules.sensitivity.output.tables, "figures": ["fig65_sensitivity"]}
+DRAWINGS["sensitivity"] = {
+    "tables": rules.sensitivity.output.tables,
+    "figures": ["sensitivity"] if VARIED else [],
+}

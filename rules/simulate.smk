@@ -1,4 +1,4 @@
-"""Stage 50: the paper's comparison, replayed; one job per capacity, not per seed, as a kernel takes seconds to start."""
+"""Stage 50: compare policies by simulation. One job per capacity, because starting a kernel takes seconds."""
 
 SIMULATED = [
     *["summary.csv", "limit.csv"],
@@ -7,9 +7,8 @@ SIMULATED = [
 
 
 rule simulate:
-    "Replay the evaluation day under every policy, trial by trial, at one capacity."
+    "Simulate the evaluation day at one capacity under every policy, in several trials."
     input:
-        notebook=ancient(local("notebooks/50_simulation.ipynb")),
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         measured=rules.queueing.output.table,
@@ -21,10 +20,11 @@ rule simulate:
         f"{LOGS}/50_simulation-{{capacity}}.log",
     benchmark:
         f"{LOGS}/50_simulation-{{capacity}}.bench"
-    priority: 1  # most stages wait for it
+    priority: 1  # the report waits for it
     conda:
         ENVIRONMENT
     params:
+        source="notebooks/50_simulation.ipynb",
         code=code_of("50_simulation"),
         notebook=lambda wildcards: parameters(
             results=RESULTS,
@@ -62,8 +62,8 @@ rule simulated:
 DRAWINGS["comparison"] = {
     "tables": [*rules.simulated.output.tables, rules.traces.output.jobs],
     "figures": [
-        *("fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread"),
-        *(["fig91_prediction"] if "Faro-Sum" in CONFIG.policies else []),  # of the plans of Faro-Sum
+        *("lost_utility_over_the_day", "policies", "replicas_by_job", "spread_over_jobs"),
+        *(["predicted_latency"] if "Faro-Sum" in CONFIG.policies else []),  # of the plans of Faro-Sum
     ],
     "options": {"published": COMPARED_WITH},
 }

@@ -1,13 +1,12 @@
-"""Stage 40: does relaxing still help? Solvers and formulations on moments of the last training days."""
+"""Stage 40: compare solvers, and exact with relaxed formulations, on decisions of the last training days."""
 
-# The last training days, counted from 1; the first has no earlier day to learn from.
+# The last training days, counted from 1. Day 1 is left out, because a forecaster has no earlier day to learn from.
 DECISION_DAYS = [day for day in range(DAYS - CONFIG.sloppify.days + 1, DAYS + 1) if day >= 2]
 
 
 rule sloppify:
-    "Solve the same decisions with every solver, precisely and relaxed, and score both."
+    "Solve the same decisions with every solver, exactly and relaxed, and score the results."
     input:
-        notebook=ancient(local("notebooks/40_sloppification.ipynb")),
         files=files_of_the_workload(),
     output:
         tables=tables_in("sloppify", "solvers.csv", "scored.csv", "utility.csv"),
@@ -19,6 +18,7 @@ rule sloppify:
     conda:
         ENVIRONMENT
     params:
+        source="notebooks/40_sloppification.ipynb",
         code=code_of("40_sloppification"),
         notebook=parameters(
             results=RESULTS,
@@ -37,5 +37,8 @@ rule sloppify:
 
 DRAWINGS["sloppify"] = {
     "tables": rules.sloppify.output.tables,
-    "figures": ["fig04_utility", "fig05_solvers", "fig07_hierarchical", "fig40_sloppification"],
+    "figures": [
+        *("utility_of_latency", "solver_time_and_gap", "sloppification"),
+        *(["solver_scaling"] if len(set(CONFIG.sloppify.job_counts)) > 1 else []),
+    ],
 }

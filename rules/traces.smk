@@ -1,12 +1,12 @@
-"""Stage 10: the workload as tidy tables."""
+"""Stage 10: write the workload as tidy tables."""
 
 
 rule fetch:
-    "Fetch the published traces into data/raw/, or accept those that are there; their SHA-256 must be right."
+    "Download the published traces into data/raw/ unless they exist, and check their SHA-256."
     input:
         sources=local("data/sources.yaml"),
     output:
-        checksums=f"{CONFIG.raw}/{PUBLISHED}.sha256",
+        checksums=local(f"{CONFIG.raw}/{PUBLISHED}.sha256"),
     log:
         f"{LOGS}/fetch.log",
     conda:
@@ -14,13 +14,12 @@ rule fetch:
     message:
         "fetch: the published traces"
     shell:
-        f"{COMMAND} fetch-and-record {PUBLISHED} {{output.checksums:q}} 2> {{log}}"
+        f"{COMMAND} fetch {PUBLISHED} {{output.checksums:q}} > {{log}} 2>&1"
 
 
 rule traces:
-    "Read or generate the workload, look at it, and write it as tidy tables."
+    "Read or generate the workload, plot it, and write it as tidy tables."
     input:
-        notebook=ancient(local("notebooks/10_traces.ipynb")),
         files=files_of_the_workload(),
     output:
         requests=f"{RESULTS}/traces/requests.parquet",
@@ -33,6 +32,7 @@ rule traces:
     conda:
         ENVIRONMENT
     params:
+        source="notebooks/10_traces.ipynb",
         code=code_of("10_traces"),
         notebook=parameters(
             results=RESULTS,
@@ -50,6 +50,6 @@ rule traces:
 
 DRAWINGS["traces"] = {
     "tables": [rules.traces.output.requests, rules.traces.output.jobs],
-    "figures": ["fig04_workload", "fig04_load"],
+    "figures": ["requests_by_job", "offered_load"],
     "options": {"capacities": CONFIG.capacities},
 }

@@ -59,13 +59,14 @@ DRAW = """
 
 def draw(results, **options):
     from matplotlib.figure import Figure
+    from faro_lib.figures.style import Drawing
 
-    return {name: (Figure((1, 1)), "A caption.") for name in %r}
+    return {name: Drawing(Figure((1, 1)), "A title", "A caption.") for name in %r}
 """
 FIGURES = {
-    "traces": ["fig04_workload", "fig04_load"],
-    "queueing": ["fig06_relaxations", "fig20_half_against_exact"],
-    "comparison": ["fig01_timeline", "fig10_policies", "fig11_jobs", "fig12_spread", "fig91_prediction"],
+    "traces": ["requests_by_job", "offered_load"],
+    "queueing": ["relaxations", "half_wait"],
+    "comparison": ["lost_utility_over_the_day", "policies", "replicas_by_job", "spread_over_jobs", "predicted_latency"],
 }
 
 
@@ -132,6 +133,7 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
             shutil.copy(source, target)
     if real_notebooks:
         shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+        shutil.copytree(ROOT / "data/recorded-kubernetes", folder / "data/recorded-kubernetes")
         return Checkout(folder)
     standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION}
     standing_in["90_figures"] = "from faro_lib.figures import comparison"

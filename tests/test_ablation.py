@@ -121,7 +121,7 @@ def test_the_caption_names_the_step_that_gains_most(context):
     import pandas as pd
 
     text = figure.ablation_caption(pd.DataFrame(rows))
-    assert "from 3.00 to 2.00 by the paper's steps and to 0.60 by ours" in text
+    assert "from 3.00 to 2.00, and ours to 0.60" in text
     assert "measured latency gains most (0.80)" in text
     assert "costs" not in text
 
@@ -133,4 +133,4 @@ def test_the_caption_names_a_step_that_costs():
     rows = [
         {"variant": v, "source": s, "capacity_cores": 32, "trial": 0, "lost_utility": x} for v, (s, x) in lost.items()
     ]
-    assert "d gains most (0.40) and c costs most (0.20)" in figure.ablation_caption(pd.DataFrame(rows))
+    assert "d gains most (0.40); c costs most (0.20)" in figure.ablation_caption(pd.DataFrame(rows))

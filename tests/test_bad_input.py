@@ -59,7 +59,13 @@ def test_the_pipeline_refuses_fewer_replicas_than_the_jobs_of_a_file(checkout):
 
 def test_the_pipeline_refuses_a_single_day_for_a_policy_that_learns_from_earlier_ones(checkout):
     (checkout.folder / "good.csv").write_text(GOOD)
-    assert_refused(checkout, "leaves Faro-Sum none to learn from", "--config", "workload=good.csv", "capacities=[4]")
+    assert_refused(
+        checkout,
+        "Faro-Sum learns from earlier days, and there is a single day",
+        "--config",
+        "workload=good.csv",
+        "capacities=[4]",
+    )
 
 
 def test_the_pipeline_refuses_published_traces_with_another_content(checkout):

@@ -70,6 +70,14 @@ def test_oneshot_shrinks_by_the_same_formula():
     assert targets(Oneshot(), [0.2] * 60)[-1] == int(np.ceil(5 * 0.2 / 0.720))
 
 
+def test_oneshot_grows_to_the_maximum_at_an_infinite_latency():
+    jobs = (Job("a", max_replicas=9),)
+    state, plan = Oneshot().start(jobs), None
+    for n in range(1, 4):
+        state, plan = Oneshot().decide(state, observed([8], now_s=10.0 * n, mean_latency_s=np.array([np.inf])))
+    assert (plan.target.tolist(), plan.reason) == ([9], (REACTIVE_UP,))
+
+
 def test_oneshot_leaves_one_replica_to_a_job_without_requests():
     assert targets(Oneshot(), [SILENT] * 60)[-1] == 1
 

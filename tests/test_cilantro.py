@@ -16,7 +16,6 @@ from faro_lib.policies import Cilantro
 from faro_lib.policies.cilantro import LOADS, SIZES, LearnedLatency, learn
 from faro_lib.queueing import latency
 from faro_lib.simulate import simulate
-from faro_lib.utility import build_table
 from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
 
@@ -31,7 +30,7 @@ def learned(rate_rps, replicas, latency_s):
     )
 
 
-def test_its_prior_is_that_a_request_keeps_a_replica_busy_for_one_slo():
+def test_the_prior_is_that_a_request_keeps_a_replica_busy_for_one_slo():
     prior = LearnedLatency.prior([KIND])
     assert prior.latency_s(KIND, JOB.slo_s, 3 / JOB.slo_s, 3) == pytest.approx(JOB.slo_s)
     assert prior.latency_s(KIND, JOB.slo_s, 30 / JOB.slo_s, 3) == pytest.approx(10 * JOB.slo_s)
@@ -70,13 +69,6 @@ def test_many_observations_outweigh_the_prior():
 def test_low_latency_at_a_high_load_lowers_the_estimate_at_all_lower_loads():
     model = learned([5.0] * 20, [1] * 20, [0.3] * 20)
     assert (model.latency_s(KIND, JOB.slo_s, np.array([1.5, 3.0, 4.5]), 1) < JOB.slo_s).all()
-
-
-def test_it_can_be_the_latency_model_of_a_utility_table():
-    table = build_table([JOB], np.full((1, 1, 1), 2 / JOB.slo_s), [1], latency_model=LearnedLatency.prior([KIND]))
-    assert table.value.shape[1] >= 3
-    direct = LearnedLatency.prior([KIND]).expected_utility(JOB, 2 / JOB.slo_s, np.array([1, 2]), "relaxed")
-    assert direct.tolist() == pytest.approx([0.5, 1.0])
 
 
 def minute_with(**fields):
@@ -134,7 +126,7 @@ def runs():
     return [simulate(day, Cilantro(), 36, seed) for seed in (24, 32)]
 
 
-def test_its_error_on_another_trial_falls_during_the_run(runs):
+def test_the_error_on_another_trial_falls_during_the_run(runs):
     curve = learning_curve(*runs, after_minutes=(0, 15, 60, 360))
     error = curve.log_error.to_numpy()
     assert (np.diff(error) < 0).all()
@@ -142,7 +134,7 @@ def test_its_error_on_another_trial_falls_during_the_run(runs):
     assert curve.observations.is_monotonic_increasing
 
 
-def test_its_predictions_are_better_in_the_second_hour_than_in_the_first_minutes(runs):
+def test_predictions_are_better_in_the_second_hour_than_in_the_first_minutes(runs):
     run = runs[0]
     errors = prediction_errors(decisions_frame(run), minutes_frame(run), run.workload.jobs)
     first, second_hour = errors[errors.minute < 15], errors[errors.minute.between(60, 119)]

@@ -163,7 +163,7 @@ class TestASingleDay:
     def test_is_refused_for_a_policy_that_learns_with_the_names_of_others(self, counts, capsys):
         assert cli.main(["simulate", "--workload", counts, "--capacity", "6"]) == 2
         said = capsys.readouterr().err
-        assert "a single day leaves Faro-Sum none to learn from" in said
+        assert "Faro-Sum learns from earlier days, and there is a single day" in said
         assert "or choose policies that do not learn: FairShare, AIAD" in said
         assert said.count("\n") == 1
 

@@ -73,7 +73,7 @@ MISTAKES = [
     ({"ablation": {"capacity": [32]}}, "unknown key 'ablation.capacity'; did you mean 'capacities'?"),
     ({"ablation": {"capacities": [9]}}, "ablation.capacities: 9 replicas are fewer than the 10 jobs of synthetic"),
     ({"scale": {"curve": [20, 20]}}, "has 20 more than once"),
-    ({"scale": {"clusters": [[20, 10]]}}, "has [20, 10]; a cluster has at least 1 job and 1 replica for each"),
+    ({"scale": {"clusters": [[20, 10]]}}, "has [20, 10]; a cluster needs at least 1 job and 1 replica per job"),
     ({"scale": {"policies": ["AIAD", "AIAD"]}}, "has 'AIAD' more than once"),
     (
         {"sensitivity": {"forecast_error": [-0.1]}},

@@ -47,12 +47,12 @@ def test_a_job_that_is_changing_is_scaled_neither_up_nor_down():
     assert clamped([4, 1], observed([2, 3], changing=[True, True]))[0] == [2, 3]
 
 
-def test_a_reaction_that_was_cut_or_skipped_is_not_carried_over():
+def test_a_reaction_that_was_cut_or_skipped_does_not_stay_pending():
     _, pending = clamped([4, 4], observed([2, 2], capacity=5, changing=[True, False]))
     assert clamped([2, 3], observed([2, 3], capacity=9), pending)[0] == [2, 3]
 
 
-def test_the_part_of_a_long_term_plan_that_was_cut_is_carried_over():
+def test_the_part_of_a_long_term_plan_that_was_cut_stays_pending():
     target, pending = clamped([4, 1], observed([2, 1], capacity=4), attempts=5)
     assert target == [3, 1]
     assert clamped([3, 1], observed([3, 1], capacity=6), pending)[0] == [4, 1]
@@ -64,12 +64,12 @@ def test_a_long_term_plan_that_was_skipped_is_tried_again():
     assert clamped([3], observed([3]), pending)[0] == [1]
 
 
-def test_actions_carried_over_come_before_earlier_jobs():
+def test_pending_targets_come_before_earlier_jobs():
     _, pending = clamped([1, 3], observed([1, 1], capacity=2), attempts=5)
     assert clamped([3, 1], observed([1, 1], capacity=4), pending)[0] == [1, 3]
 
 
-def test_an_action_is_tried_five_times_in_total():
+def test_a_long_term_plan_has_five_attempts_in_total():
     full, roomy = observed([1], capacity=1), observed([1], capacity=9)
     _, pending = clamped([3], full, attempts=5)
     for _ in range(3):
@@ -79,7 +79,7 @@ def test_an_action_is_tried_five_times_in_total():
     assert clamped([1], roomy, pending)[0] == [1]
 
 
-def test_a_newer_long_term_plan_replaces_the_action_carried_over():
+def test_a_newer_long_term_plan_replaces_a_pending_target():
     _, pending = clamped([5], observed([1], capacity=1), attempts=5)
     assert clamped([2], observed([1]), pending, attempts=5)[0] == [2]
 

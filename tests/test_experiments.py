@@ -10,7 +10,7 @@ from faro_lib import forecast
 from faro_lib.control import PolicyFailed
 from faro_lib.experiments import remaining, scale, tuning
 from faro_lib.experiments.compare import compare
-from faro_lib.experiments.sensitivity import PARAMETERS, margins, sensitivity, settings, where_it_ends
+from faro_lib.experiments.sensitivity import PARAMETERS, margins, sensitivity, settings
 from faro_lib.experiments.trials import summaries, trial_draws
 from faro_lib.figures import scale as scale_figures
 from faro_lib.figures import sensitivity as sensitivity_figures
@@ -82,7 +82,7 @@ class TestMoreJobs:
         assert set(summary["jobs"]) == {12}
         assert (summary["lost_utility"] >= limit["lost_utility"].iloc[0]).all()
         caption = scale_figures.larger_caption(summary)
-        assert "12 jobs on 40 replicas (shifted)" in caption
+        assert "at 12 jobs on 40 replicas (shifted" in caption
 
     def test_the_capacity_counts_mean_replicas_and_jobs_of_unequal_cores_are_not_grouped(self):
         from dataclasses import replace
@@ -111,7 +111,7 @@ class TestMoreJobs:
         ]
         text = scale_figures.curve_caption(pd.DataFrame(rows))
         assert "A 60, B 40, C more than 60" in text
-        assert "Least at each: 20 B, 40 B, 60 A" in text
+        assert "Lowest loss at each capacity: 20 B, 40 B, 60 A" in text
 
 
 class TestTheOracle:
@@ -182,7 +182,7 @@ class TestWhereTheMarginEnds:
         assert table["best_other"].unique().tolist() == ["FairShare"]
         assert [*table["parameter"]] == ["cold_start_s", "cold_start_s", "scv_factor"]
 
-    def test_the_caption_names_the_values_between_which_the_margin_ends(self):
+    def test_the_caption_counts_the_settings_in_which_the_leader_wins(self):
         def rows(parameter, leader):
             for value, lost in leader.items():
                 yield {"parameter": parameter, "value": value, "policy": "A", "trial": 0, "lost_utility": 1.0}
@@ -191,10 +191,15 @@ class TestWhereTheMarginEnds:
         frame = pd.DataFrame(
             [*rows("forecast_error", {0.5: 1.2, 0.0: 0.3, 0.2: 0.7}), *rows("cold_start_s", {5.0: 0.2, 120.0: 0.9})]
         )
-        assert where_it_ends(margins(frame, "F")) == {"cold_start_s": (120.0, None), "forecast_error": (0.2, 0.5)}
         text = sensitivity_figures.margin_caption(frame)
-        assert "forecast error (of an oracle): between 0.2 and 0.5" in text
-        assert "positive throughout; smallest 0.10, at 120" in text
+        assert text.startswith("F loses less utility than the best baseline in 4 of 5 settings.")
+        assert "smallest, -0.20, at forecast error (of an oracle) = 0.5, against A" in text
+
+    def test_a_parameter_with_a_single_value_is_not_drawn(self):
+        rows = [("cold_start_s", 5.0), ("forecast_error", 0.0), ("forecast_error", 0.5)]
+        frame = pd.DataFrame(rows, columns=["parameter", "value"])
+        frame = frame.assign(policy="A", trial=0, lost_utility=1.0)
+        assert len(sensitivity_figures.lost_by_parameter(frame).axes) == 1
 
     def test_every_parameter_can_be_configured(self):
         from faro_lib.config.schema import Sensitivity

@@ -73,10 +73,10 @@ def test_the_pipeline_compares_the_solver_on_the_new_objective(results):
 @pytest.mark.parametrize(
     ("figure", "name"),
     [
-        ("fig10_policies", "Proportional"),
-        ("fig10_policies", "Faro-Root"),
-        ("fig32_scores", "steady"),
-        ("fig05_solvers", "uphill"),
+        ("policies", "Proportional"),
+        ("policies", "Faro-Root"),
+        ("forecast_scores", "steady"),
+        ("solver_time_and_gap", "uphill"),
     ],
 )
 def test_what_was_added_stands_in_the_figures(results, figure, name):

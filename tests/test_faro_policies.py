@@ -132,9 +132,10 @@ def test_a_nowcast_follows_the_count_more_as_the_minute_proceeds(context):
     assert off[0] > off[1] > off[2]
 
 
-def test_a_missing_count_does_not_change_the_forecast(context):
+@pytest.mark.parametrize("count", [np.nan, np.inf])
+def test_a_missing_or_infinite_count_does_not_change_the_forecast(context, count):
     forecaster = context.forecaster.start()
-    now = nowcast(forecaster, np.full(4, np.nan), share=0.5)[:, 0, 0]
+    now = nowcast(forecaster, np.full(4, count), share=0.5)[:, 0, 0]
     np.testing.assert_allclose(now, forecaster.sample(1, 100)[:, :, 0].mean(axis=1))
 
 

@@ -7,7 +7,7 @@ import pytest
 from checkouts import ROOT
 
 PAGE = (ROOT / "docs" / "figures.md").read_text()
-NOTEBOOK_OF = dict(re.findall(r"^\| `(fig\w+)` \|.*\| `(\d\d_\w+)` \|", PAGE, re.MULTILINE))
+NOTEBOOK_OF = dict(re.findall(r"^\| `(\w+)` \|.*\| `(\d\d_\w+)` \|", PAGE, re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,12 @@ def test_every_figure_is_on_the_page_with_its_notebook(rules, stages):
 def test_a_stage_declares_every_figure_that_its_module_draws(stages):
     named = {}
     for path in (ROOT / "faro_lib" / "figures").glob("*.py"):
-        named |= dict.fromkeys(re.findall(r"\"(fig\d\w+)\"", path.read_text()), path.stem)
+        named |= dict.fromkeys(re.findall(r"\"(\w+)\"(?:: |\] = )Drawing\(", path.read_text()), path.stem)
     assert named == stages
 
 
 def test_a_figure_alone_needs_only_the_stages_before_it(checkout):
-    target = "results/synthetic/figures/fig06_relaxations.pdf"
+    target = "results/synthetic/figures/relaxations.pdf"
     assert set(checkout.would_run("--", target)) == {"traces", "queueing", "draw_queueing"}
 
 

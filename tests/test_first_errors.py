@@ -186,14 +186,14 @@ class TestNoPermission:
         )
         text = only_line(done.stderr)
         assert text.startswith(str(forbidden.folder))
-        assert "permission denied; change its permissions, or name a place that is yours" in text
+        assert "permission denied; change its permissions, or name another place" in text
 
     def test_for_a_picture_is_one_line(self, forbidden):
         (forbidden.folder / "counts.csv").write_text(COUNTS)
         call = "import sys; from faro_lib.cli import main; sys.exit(main(sys.argv[1:]))"
         done = forbidden(call, "recommend", "--workload", "counts.csv", "--capacity", "3", "--plot", "curve.png")
         assert done.returncode == 2
-        assert "curve.png: permission denied" in done.stderr.splitlines()[-1]
+        assert f"{forbidden.folder.name}: permission denied" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
 
     def test_a_file_in_place_of_the_results_folder_is_named(self, checkout):
@@ -272,6 +272,6 @@ class TestAFullDisk:
             [sys.executable, "-c", call, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 2, done.stderr
-        assert "the file would be larger than is allowed here" in done.stderr.splitlines()[-1]
+        assert "the file would exceed the size limit" in done.stderr.splitlines()[-1]
         assert (tmp_path / "curve.png").read_bytes() == b"the earlier one"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["counts.csv", "curve.png"]

@@ -55,13 +55,6 @@ def test_intervals_of_a_calibrated_forecast_have_nominal_coverage(level):
     assert scores.coverage(*normal_forecasts(origins=2000, n=1000), level=level) == pytest.approx(level, abs=0.015)
 
 
-def test_the_pit_is_uniform_if_calibrated_and_humped_if_underconfident():
-    pit = scores.pit(*normal_forecasts(origins=1000, n=500))
-    np.testing.assert_allclose(np.histogram(pit, bins=5, range=(0, 1))[0] / pit.size, 0.2, atol=0.02)
-    underconfident = scores.pit(*normal_forecasts(origins=1000, n=500, spread=3.0))
-    assert np.histogram(underconfident, bins=5, range=(0, 1))[0][2] / underconfident.size > 0.3
-
-
 def test_the_bootstrap_interval_has_about_nominal_coverage():
     rng = np.random.default_rng(0)
     held = 0

@@ -16,7 +16,6 @@ from faro_lib.policies import AIAD, FairShare
 from faro_lib.policies.protocol import (
     BOUNDS,
     CAPACITY,
-    DEADLINE_EXCEEDED,
     DRIFT_CORRECTED,
     FAILED,
     HOLD,
@@ -77,14 +76,13 @@ ABC = jobs_of("a", "b", "c")
 class Ticks:
     """Tick by hand, one observation after another."""
 
-    def __init__(self, policy, jobs=ABC, guardrails=GuardrailConfig(), timer=None):  # noqa: B008
+    def __init__(self, policy, jobs=ABC, guardrails=GuardrailConfig()):  # noqa: B008
         self.policy, self.jobs, self.guardrails = policy, jobs, guardrails
         self.memory = Memory.start(policy, jobs)
-        self.timer = {} if timer is None else {"timer": timer}
 
     def after(self, observation):
         self.memory, step = tick(
-            self.policy, self.guardrails, self.jobs, self.memory, observation, **self.timer
+            self.policy, self.guardrails, self.jobs, self.memory, observation
         )  # fmt: skip
         report(step, on_failure=None)
         return step.target.tolist(), step.plan.reason
@@ -183,17 +181,6 @@ def test_an_invalid_plan_counts_as_a_failure(wish, message):
         assert Ticks(nonsense).after(observed([2, 2, 2])) == ([2, 2, 2], (FAILED,) * 3)
 
 
-def test_a_decision_after_the_deadline_is_discarded():
-    def timer(instants):
-        return iter(instants).__next__
-
-    for took_s, expected in ((0.9, [3, 1, 2]), (1.1, [2, 2, 2])):
-        ticks = Ticks(Wish((3, 1, 2)), guardrails=GuardrailConfig(deadline_s=1.0), timer=timer([5.0, 5.0 + took_s]))
-        target, reason = ticks.after(observed([2, 2, 2]))
-        assert target == expected
-        assert (reason == (DEADLINE_EXCEEDED,) * 3) == (took_s > 1.0)
-
-
 def test_targets_stay_within_the_bounds_of_the_jobs():
     jobs = jobs_of("a", "b", "c", min_replicas=2, max_replicas=4)
     assert Ticks(Wish((1, 9, 3)), jobs).after(observed([3, 3, 3])) == ([2, 4, 3], (BOUNDS, BOUNDS, HOLD))
@@ -225,7 +212,21 @@ def test_actions_beyond_the_limit_are_made_by_later_decisions():
     assert target == [5, 1, 3]
 
 
-def test_targets_that_something_else_changed_are_restored():
+def test_a_delayed_scaling_action_has_the_reason_of_the_plan_that_requested_it():
+    ticks = Ticks(Wish((3, 1, 2)))
+    assert ticks.after(observed([2, 1, 2], capacity=5, now_s=60.0)) == ([2, 1, 2], (PLANNED, HOLD, HOLD))
+    ticks.policy = Wish((2, 1, 2), attempts=1)  # holds
+    assert ticks.after(observed([2, 1, 2], capacity=9, now_s=120.0)) == ([3, 1, 2], (PLANNED, HOLD, HOLD))
+    ticks.policy = Wish((3, 1, 2), attempts=1)
+    assert ticks.after(observed([3, 1, 2], capacity=9, now_s=180.0)) == ([3, 1, 2], (HOLD, HOLD, HOLD))
+
+
+def test_without_a_known_capacity_no_job_grows_and_none_shrinks_for_it():
+    assert Ticks(Wish((3, 1, 2))).after(observed([2, 2, 2], capacity=np.nan))[0] == [3, 1, 2]
+    assert Ticks(Wish((3, 2, 2))).after(observed([2, 2, 2], capacity=np.nan))[0] == [2, 2, 2]
+
+
+def test_targets_changed_by_another_client_are_restored():
     ticks = Ticks(Wish((3, 1, 2)))
     ticks.after(observed([2, 2, 2], now_s=60.0))
     assert ticks.after(observed([1, 1, 1], now_s=120.0)) == ([3, 1, 2], (DRIFT_CORRECTED, HOLD, DRIFT_CORRECTED))
@@ -238,7 +239,7 @@ def test_a_policy_steps_from_the_requested_target_not_from_a_changed_one():
     assert asked == [6]
 
 
-def test_drop_rates_that_something_else_changed_are_restored():
+def test_drop_rates_changed_by_another_client_are_restored():
     ticks = Ticks(Wish((2, 2, 2), drop=0.1))
     ticks.after(observed([2, 2, 2], now_s=60.0))
     assert ticks.after(observed([2, 2, 2], now_s=120.0))[1] == (DRIFT_CORRECTED,) * 3
@@ -250,7 +251,7 @@ def test_if_capacity_shrinks_unwanted_replicas_go_first_even_during_changes():
     assert Ticks(wish).after(observation)[0] == [2, 1, 4]
 
 
-def test_then_they_go_from_the_last_job_with_most_cores_above_its_minimum():
+def test_wanted_replicas_go_from_the_last_job_with_most_cores_above_its_minimum():
     assert Ticks(Wish((4, 2, 4))).after(observed([4, 2, 4], capacity=9)) == ([4, 2, 3], (HOLD, HOLD, CAPACITY))
     assert Ticks(Wish((4, 2, 4))).after(observed([4, 2, 4], capacity=6)) == ([2, 2, 2], (CAPACITY, HOLD, CAPACITY))
 
@@ -292,6 +293,15 @@ def test_a_new_job_in_a_full_cluster_takes_its_minimum_from_the_largest_job():
     )
 
 
+def test_a_new_job_that_may_have_no_replicas_takes_none_below_the_minimum_of_another():
+    ticks = Ticks(
+        Wish((2, 2, 1)), (Job("a", min_replicas=2), Job("b", min_replicas=2), Job("c", min_replicas=0, weight=2.0))
+    )
+    ticks.after(with_present(observed([2, 2, 0], capacity=4), True, True, False))
+    added = with_present(observed([2, 2, 0], capacity=4, now_s=120.0), True, True, True)
+    assert ticks.after(added)[0] == [2, 2, 0]
+
+
 def test_a_removed_job_gives_up_all_its_replicas_even_during_changes():
     ticks = Ticks(Wish((2, 4, 1)))
     ticks.after(with_present(observed([2, 4, 1]), True, True, True))
@@ -303,7 +313,7 @@ def test_a_removed_job_gives_up_all_its_replicas_even_during_changes():
     )
 
 
-def test_actions_carried_over_for_a_removed_job_do_not_block_other_jobs():
+def test_pending_targets_of_a_removed_job_do_not_block_other_jobs():
     ticks = Ticks(Wish((2, 2, 9)))
     ticks.after(
         with_present(observed([2, 2, 2], capacity=8, now_s=60.0), True, True, True)

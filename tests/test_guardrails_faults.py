@@ -90,7 +90,7 @@ def test_a_day_without_faults_has_no_reasons_of_the_guardrails(undisturbed, deci
 
 
 @pytest.mark.parametrize("fail_mode", ["hold", "fair-share"])
-def test_forecasts_of_nan(day, draws, context, undisturbed, decided, fail_mode):
+def test_when_forecasts_are_nan_the_fail_mode_applies(day, draws, context, undisturbed, decided, fail_mode):
     fields = {name: getattr(context.forecaster, name) for name in context.forecaster.__dataclass_fields__}
     policy = make("Faro-Sum", replace(context, forecaster=NoForecast(**fields)))
     with pytest.warns(PolicyFailed):
@@ -107,7 +107,9 @@ def test_forecasts_of_nan(day, draws, context, undisturbed, decided, fail_mode):
     assert as_good_as(run, undisturbed, 180)
 
 
-def test_a_solver_that_raises_for_five_ticks(day, draws, context, undisturbed, decided, monkeypatch):
+def test_when_the_solver_raises_five_decisions_fail_and_the_next_succeed(
+    day, draws, context, undisturbed, decided, monkeypatch
+):
     exact, calls = SOLVERS["exact"], []
 
     def failing(problem, **options):
@@ -149,7 +151,7 @@ def no_answer(observe):
 
 @pytest.mark.parametrize("fault", [data_missing, no_answer])
 @pytest.mark.parametrize("name", POLICIES)
-def test_observations_that_stop_for_five_minutes(day, draws, context, decided, monkeypatch, name, fault):
+def test_when_observations_stop_targets_are_held_after_a_minute(day, draws, context, decided, monkeypatch, name, fault):
     observe = SimulatedCluster.observe
     broken = fault(observe)
     monkeypatch.setattr(
@@ -168,7 +170,9 @@ def test_observations_that_stop_for_five_minutes(day, draws, context, decided, m
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_capacity_that_shrinks_by_a_third_mid_run(day, draws, context, decided, name):
+def test_after_capacity_shrinks_by_a_third_the_targets_fit_and_no_job_is_without_replicas(
+    day, draws, context, decided, name
+):
     run = simulate(day, make(name, context), CAPACITY_CORES, draws=draws, capacity_steps=((FROM_S - 1, 24.0),))
     decisions = decided(run, lambda now_s: 36 if now_s < FROM_S - 1 else 24)
     before = np.searchsorted(run.decisions.time_s, FROM_S) - 1
@@ -189,7 +193,7 @@ def test_replicas_that_no_longer_fit_have_the_reason_capacity(day, draws, contex
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_job_that_is_added_and_one_that_is_removed(day, draws, context, decided, name):
+def test_an_added_job_starts_at_its_minimum_and_a_removed_job_gives_up_its_replicas(day, draws, context, decided, name):
     added_s, removed_s = 100 * 60.0, 200 * 60.0
     counts = day.requests_per_min.copy()
     counts[0, :100], counts[1, 200:] = 0, 0
@@ -215,7 +219,7 @@ def test_a_job_that_is_added_and_one_that_is_removed(day, draws, context, decide
     assert served[1, :200].sum() > 0.5 * run.requests[1, :200].sum()
 
 
-def test_targets_that_something_else_changes_are_restored(day, draws, context, undisturbed, decided, monkeypatch):
+def test_targets_changed_by_another_client_are_restored(day, draws, context, undisturbed, decided, monkeypatch):
     observe = SimulatedCluster.observe
 
     def meddled(cluster):

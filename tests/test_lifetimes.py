@@ -31,6 +31,16 @@ def test_requests_for_a_job_before_it_exists_are_dropped(dispatch):
     assert np.isinf(cluster.latency_s[draws.arrival_s < 119]).all()
 
 
+@pytest.mark.parametrize("dispatch", ["round-robin", "least-outstanding"])
+def test_a_request_at_the_very_beginning_is_served(dispatch):
+    workload, serving_model = Workload((Job("a"),), np.array([[1]])), ServingModel(dispatch)
+    draws = draw(workload, 24, router=serving_model.router)
+    assert draws.arrival_s[0] == 0
+    cluster = SimulatedCluster(workload, draws, 1, np.array([1]), serving_model)
+    cluster.finish()
+    assert np.isfinite(cluster.latency_s).all()
+
+
 def test_requests_wait_for_the_first_replica_of_a_new_job_and_are_all_served():
     cluster, draws = cluster_of([0, 60, 60, 0], (60.0, np.inf), 0)
     request(cluster, 60.0, 1)

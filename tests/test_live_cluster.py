@@ -314,6 +314,20 @@ def test_the_loop_survives_a_server_that_fails_or_hangs_and_restores_the_targets
     assert {OBSERVE, APPLY} & set(failures)
 
 
+def test_failed_requests_are_observed_and_violate_the_slo():
+    recent, clock = RecentSeconds(("a",)), Clock(1000)
+    row = empty_row() | {"arrivals": 10, "done": 9, "failed": 1, "latency_s": 0.9, "buckets": {"100": 9}}
+    recent.add("a", {str(second): row for second in range(1000, 1060)})
+    assert recent.failed_per_min(clock, 1).tolist() == [60]
+    assert np.isinf(recent.tail_latency_s(clock, 1, np.array([0.99])))
+
+
+def test_a_job_whose_requests_all_fail_does_not_look_idle():
+    recent, clock = RecentSeconds(("a",)), Clock(1000)
+    recent.add("a", {str(second): empty_row() | {"arrivals": 1, "failed": 1} for second in range(1000, 1060)})
+    assert np.isnan(recent.mean_latency_s(clock, 60.0)).all()
+
+
 def test_a_minute_with_few_unknown_seconds_is_scaled_up_and_with_many_is_missing():
     recent, clock = RecentSeconds(("a",)), Clock(1000)
     row = empty_row() | {"arrivals": 1}

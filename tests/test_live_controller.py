@@ -1,6 +1,7 @@
 """The control loop over days: failures of the cluster, the journal, resuming, replaying and metrics."""
 
 import json
+import math
 import threading
 import time
 import urllib.error
@@ -228,7 +229,7 @@ def test_a_journal_of_another_policy_other_jobs_or_guardrails_is_refused(day, co
         (policy, day.jobs, GuardrailConfig(max_scaling_actions=1)),
     ):
         with pytest.raises(ValueError, match="name another journal"):
-            journal.resumed(path, other, journal.Header.of(other, jobs, guardrails, True, None, 0.0))
+            journal.resumed(path, other, journal.Header(other.name, jobs, guardrails, other.tick_s, apply=True))
 
 
 def test_a_run_without_a_tick_does_not_determine_the_policy_of_its_journal(day, context, tmp_path):
@@ -334,16 +335,19 @@ def test_a_past_decision_is_explained_from_the_journal(day, context, tmp_path):
     policy = make("Faro-Sum", context)
     run(cluster_of(day, policy), policy, day.jobs, journal=tmp_path / "j", until_s=60.0 * MINUTES)
     header, ticks = journal.read(tmp_path / "j")
-    rows = explained(header, tick_at(ticks, 175.0))
+    rows = explained(header, tick_at(header, ticks, 175.0))
     assert [row["job"] for row in rows] == [job.name for job in day.jobs]
-    assert tick_at(ticks, 175.0).step.observation.now_s == 170.0
-    planned = explained(header, tick_at(ticks, 170.0))
+    assert tick_at(header, ticks, 175.0).step.observation.now_s == 170.0
+    assert all(math.isnan(row["failed_per_min"]) for row in rows), "a simulated request never fails"
+    planned = explained(header, tick_at(header, ticks, 170.0))
     assert all(row["predicted_tail_latency_s"] > 0 and row["forecast_rps"] > 0 for row in planned)
     assert [(row["before"], row["after"]) for row in planned] == [
-        (int(step.observation.target[n]), int(step.target[n])) for step in [tick_at(ticks, 170.0).step] for n in (0, 1)
+        (int(step.observation.target[n]), int(step.target[n]))
+        for step in [tick_at(header, ticks, 170.0).step]
+        for n in (0, 1)
     ]
     with pytest.raises(ValueError, match="before the first decision"):
-        tick_at(ticks, 1.0)
+        tick_at(header, ticks, 1.0)
 
 
 def exported(day, context, jobs, until_s: float):
@@ -417,6 +421,7 @@ def test_the_exporter_serves_targets_predictions_and_failures(day, context):
     assert float(metrics[f'faro_desired_replicas{{inference_job="{name}"}}']) == cluster.asked[-1][0]
     assert float(metrics[f'faro_tail_latency_seconds{{inference_job="{name}"}}']) > 0
     assert 0 < float(metrics[f'faro_utility{{inference_job="{name}"}}']) <= 1
+    assert metrics[f'faro_failed_requests_per_minute{{inference_job="{name}"}}'] == "NaN", "no cluster reports it here"
     assert float(metrics["faro_used_cores"]) == 2.0 * cluster.asked[-1][0] + 0.5 * cluster.asked[-1][1]
     assert float(metrics['faro_failures_total{reason="apply"}']) == 1
     assert float(metrics["faro_ticks_total"]) == 23

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from faro_lib.control import PolicyFailed
 from faro_lib.experiments.live_slice import Slice, limit_rate, matched_simulation, part_of, run_of, script_of
 from faro_lib.metrics.agreement import lost_utility_error, pairs, ranking_distance
 from faro_lib.metrics.measures import summarize
@@ -148,6 +149,15 @@ def test_the_matched_simulation_begins_with_a_fair_share_under_every_policy(one)
         run = matched_simulation(one, policy, 24)
         assert run.initial.tolist() == [2, 2, 2]
         assert set(np.diff([0.0, *run.decisions.time_s])) == {60.0}
+
+
+def test_a_policy_that_raises_fails_the_matched_simulation(one):
+    class Failing(AIAD):
+        def decide(self, state, observation):
+            raise ArithmeticError("no solution")
+
+    with pytest.raises(PolicyFailed, match=r"'AIAD' failed at 60 s.*no solution"):
+        matched_simulation(one, Failing(), 24)
 
 
 def test_no_decision_of_the_matched_simulation_exceeds_the_rate_limit(one):

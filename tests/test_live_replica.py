@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faro_lib.rayserve.replica import Dropped, Station, load
+from faro_lib.rayserve.replica import Dropped, Replica, Station, load
 from faro_lib.rayserve.statistics import StatsAggregator, add_row, bucket_of, empty_row, latency_of
 
 
@@ -36,7 +36,7 @@ def test_a_replica_holds_at_most_max_ongoing_requests():
     assert (totals(station)["arrivals"], totals(station)["dropped"], totals(station)["done"]) == (10, 6, 4)
 
 
-def test_it_serves_one_at_a_time():
+def test_a_replica_serves_one_request_at_a_time():
     station, inside, most = Station(max_ongoing_requests=10), 0, 0
 
     async def work():
@@ -160,6 +160,28 @@ def test_the_emulated_model_takes_the_time_in_the_request():
             return b"0.001"
 
     assert asyncio.run(Emulated(mean_s=100.0)(Request())) == "ok"
+
+
+def test_a_body_that_the_emulated_model_cannot_read_is_answered_with_400():
+    from faro_lib.rayserve.models import Emulated
+
+    class Request:
+        async def body(self):
+            return b"{}"
+
+    answer = asyncio.run(Emulated()(Request()))
+    assert (answer.status_code, answer.body) == (400, b"the body must be a service time in seconds, 0 to 60")
+
+
+@pytest.mark.parametrize(("status", "counted"), [(200, "done"), (400, "done"), (500, "failed"), (503, "failed")])
+def test_an_answer_of_the_model_with_status_5xx_counts_as_failed_and_is_passed_on(status, counted):
+    from starlette.responses import PlainTextResponse
+
+    replica = Replica.__new__(Replica)  # without Ray
+    replica._station, replica._is_async = Station(max_ongoing_requests=1), False
+    replica._model = lambda request: PlainTextResponse("answer", status)
+    assert asyncio.run(replica(None)).status_code == status
+    assert {key: totals(replica._station)[key] for key in ("done", "failed")} == {"done": 0, "failed": 0, counted: 1}
 
 
 def test_without_torch_the_torchvision_model_says_what_to_install(monkeypatch):

@@ -46,7 +46,7 @@ class TestTheTrainingDays:
 class TestItRefuses:
     def test_a_policy_that_a_single_day_leaves_nothing_to_learn_from(self, folder):
         (folder / "day.csv").write_text(DAY)
-        with pytest.raises(ValueError, match=r"leaves Faro-Sum none to learn from; .* that do not learn: FairShare"):
+        with pytest.raises(ValueError, match=r"Faro-Sum learns from earlier days, .* that do not learn: FairShare"):
             checked(workload="day.csv", capacities=[4], policies=["FairShare", "Faro-Sum"])
         assert checked(workload="day.csv", capacities=[4], policies=["FairShare"]) == 0
 
@@ -59,6 +59,10 @@ class TestItRefuses:
         (folder / "results").write_text("mine")
         with pytest.raises(NotADirectoryError):
             checked()
+
+    def test_a_posterior_that_does_not_exist(self, folder):
+        with pytest.raises(FileNotFoundError, match=r"none\.npz"):
+            checked(forecast={"posterior": "none.npz"})
 
     def test_published_files_with_another_content(self, folder):
         (folder / "data" / "raw").mkdir()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from observations import observed
 
-from faro_lib.policies import HPA, RayServe
+from faro_lib.policies import HPA, PolicyContext, RayServe, make
 from faro_lib.workload import Job
 
 JOB = (Job("a", service_time_s=0.1),)
@@ -101,6 +101,14 @@ def test_ray_serve_shrinks_after_ten_minutes_of_wanting_fewer():
 def test_ray_serve_reads_missing_counts_as_unknown_not_as_zero():
     assert ray_serve([np.nan] * 100, target=6) == [6] * 100
     assert ray_serve([20, np.nan, 20])[-1] == 10
+
+
+def test_the_baseline_ray_serve_keeps_a_replica_for_each_ongoing_request():
+    policy = make("RayServe", PolicyContext(JOB))
+    state = policy.start(JOB)
+    for tick in range(1, 62):
+        state, plan = policy.decide(state, observed([4], now_s=10.0 * tick, ongoing=np.array([4.0])))
+        assert plan.target.tolist() == [4]
 
 
 @pytest.mark.parametrize("policy", [HPA(), RayServe()], ids=lambda policy: policy.name)

@@ -98,9 +98,7 @@ def test_a_few_minutes_are_enough_for_a_plan_but_not_for_a_replay():
     history = history_of(JOBS, STEADY[:, :5])
     quiet = lambda line: None  # noqa: E731
     assert (recommend(history, 9, report=quiet).advice.plan.target >= 1).all()
-    with pytest.raises(
-        ValueError, match="5 minutes of counts; at least 23 are needed for a replay; with --capacity none are"
-    ):
+    with pytest.raises(ValueError, match="5 minutes of counts; a replay needs at least 23; --capacity needs none"):
         recommend(history, report=quiet)
     with pytest.raises(ValueError, match="a forecaster needs at least one day of more than 22 minutes"):
         recommend(history, 9, forecaster="ar", report=quiet)
@@ -266,7 +264,7 @@ ERRORS = [
     ),
     (["--journal", "none.jsonl"], "none.jsonl: no such file"),
     (["--workload", "my.csv", "--hours", "3"], "--hours is for --prometheus, which is not given"),
-    (["--workload", "{csv}", "--forecaster", "oracle"], "forecaster='oracle' knows what is to come; accepted: ar"),
+    (["--workload", "{csv}", "--forecaster", "oracle"], "forecaster='oracle' knows the future; accepted: ar"),
     (["--workload", "{csv}", "--forecaster", "bayes"], "forecaster='bayes' needs a posterior, which the pipeline fits"),
     (["--journal", "{csv}"], "not a line of a journal"),
     (["--workload", "none.csv"], "none.csv: no such file"),

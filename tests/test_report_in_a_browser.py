@@ -9,7 +9,7 @@ from faro_lib.config import Config
 from faro_lib.figures import use_style
 from faro_lib.figures.comparison import policies_by_capacity
 from faro_lib.figures.recommend import capacity_curve
-from faro_lib.figures.style import save_all
+from faro_lib.figures.style import Drawing, save_all
 from faro_lib.report import MEASURES, page_of, write_report
 
 PHONE, DESKTOP = 390, 1280
@@ -34,11 +34,12 @@ def report(tmp_path_factory):
     summary = pd.DataFrame(rows)
     summary.to_csv(results / "simulate" / "summary.csv", index=False)
     drawn = {
-        "fig10_policies": (policies_by_capacity(summary), "Said <b>of</b> it."),
-        "fig99_curve": (capacity_curve(CURVE, 0.01, 12, 16), "Where it bends."),
+        "policies": Drawing(policies_by_capacity(summary), "Policies", "A <b>bold</b> caption."),
+        "curve": Drawing(capacity_curve(CURVE, 0.01, 12, 16), "Violations by capacity", "The knee is at 12 cores."),
     }
-    save_all(drawn, results / "figures" / "captions-my.json")
-    write_report(results, Config().model_dump(), results / "report.html")
+    captions = results / "figures" / "captions-my.json"
+    save_all(drawn, captions)
+    write_report(results, Config().model_dump(), [captions], results / "report.html")
     return results / "report.html"
 
 

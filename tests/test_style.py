@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from faro_lib.figures import comparison, forecast, headline, sloppify, style
+from faro_lib.workload import Job
 
 # What light of linear RGB becomes for those who lack a cone (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {
@@ -74,6 +75,7 @@ def test_a_name_of_a_plugin_has_a_colour_of_its_own():
     assert style.colour("Faro-Sum (paper)") == style.COLOURS["Faro-Sum"]
 
 
+JOBS = (Job("a"),)
 MANY = [f"{name}{edition}" for name in style.COLOURS for edition in ("", " (paper)")]
 
 
@@ -103,34 +105,36 @@ def test_a_legend_of_many_names_stays_on_the_page(simulated):
             summary, summary.groupby("capacity_cores", as_index=False).mean(numeric_only=True)
         )
     )
-    assert inside(comparison.policy_timeline(minutes, minutes, 36))
+    assert inside(comparison.policy_timeline(minutes, minutes, JOBS, 36))
 
 
-def test_more_policies_than_colours_tell_apart_stand_in_rows_with_their_values(simulated):
+def test_policies_are_rows_with_their_values_and_capacities_are_panels(simulated):
     summary = simulated[0]
-    assert len(summary["policy"].unique()) > comparison.MAX_BARS
     figure = comparison.policies_by_capacity(summary, None, summary[summary["trial"] == 0])
     sizes = sorted(summary["capacity_cores"].unique(), reverse=True)
-    assert [axis.get_title() for axis in figure.axes] == [f"{size:g} replicas" for size in sizes] * 2
+    assert [axis.get_title() for axis in figure.axes] == [f"{size:g} cores" for size in sizes] * 2
     lost = figure.axes[0]
     assert [text.get_text() for text in lost.get_yticklabels()] == MANY
     mean = summary[summary["capacity_cores"] == sizes[0]].groupby("policy")["lost_utility"].mean()
     assert [text.get_text() for text in lost.texts] == [f"{mean[policy]:.2f}" for policy in MANY]
     assert all(text.get_text().endswith("%") for text in figure.axes[-1].texts)
-    few = summary[summary["policy"].isin(MANY[: comparison.MAX_BARS])]
-    assert len(comparison.policies_by_capacity(few).axes) == len(style.MEASURES)
 
 
-def test_each_policy_s_replicas_have_a_scale_of_their_own(simulated):
+def test_the_panels_of_a_job_have_the_same_scale(simulated):
     minutes = simulated[1].assign(running=2)
     minutes.loc[minutes["policy"] == "RayServe", "running"] = 20
     wasteful, ours = comparison.job_timelines(minutes, minutes, ["RayServe", "Faro-Sum"]).axes[:2]
-    assert wasteful.get_yticks().tolist() == [0, 20]
-    assert ours.get_yticks().tolist() == [0, 2]
+    assert wasteful.get_yticks().tolist() == ours.get_yticks().tolist() == [0, 20]
+
+
+def test_the_capacity_in_a_timeline_is_compared_with_cores_and_not_with_replicas(simulated):
+    minutes = simulated[1][simulated[1]["policy"] == "AIAD"]
+    used = comparison.policy_timeline(minutes, minutes, (Job("a", cores=4.0),), 36).axes[1].lines[0]
+    assert set(used.get_ydata()) == {12.0}
 
 
 def test_a_timeline_has_no_more_lines_than_the_eye_can_follow(simulated):
-    figure = comparison.policy_timeline(simulated[1], simulated[1], 36)
+    figure = comparison.policy_timeline(simulated[1], simulated[1], JOBS, 36)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == [name for name in MANY if name in comparison.FOLLOWED]
     assert comparison.distinguishable(["x", "y", "x"]) == ["x", "y"]
@@ -139,16 +143,16 @@ def test_a_timeline_has_no_more_lines_than_the_eye_can_follow(simulated):
 def test_the_clairvoyant_has_a_line_of_its_own_among_policies(simulated):
     minutes = simulated[1][simulated[1]["policy"].isin(["AIAD", "Faro-Sum"])]
     limit = minutes[minutes["policy"] == "AIAD"].drop(columns="policy")
-    timeline = comparison.policy_timeline(minutes, minutes, 36, limit)
+    timeline = comparison.policy_timeline(minutes, minutes, JOBS, 36, limit)
     assert [text.get_text() for text in timeline.legends[0].get_texts()][-1] == style.CLAIRVOYANT
-    columns = comparison.job_timelines(minutes, minutes, ["AIAD", "Faro-Sum"], limit).axes
+    columns = comparison.job_timelines(minutes, minutes, ["AIAD", "Faro-Sum"], limit).axes[:2]
     assert all(axis.lines[-1].get_color() == style.LIMIT for axis in columns)
     rows = comparison.spread_over_jobs(minutes.assign(capacity_cores=36), limit.assign(capacity_cores=36)).axes[0]
     assert [text.get_text() for text in rows.get_yticklabels()] == ["AIAD", "Faro-Sum", style.CLAIRVOYANT]
 
 
-def test_the_picture_of_the_readme_has_few_policies_on_one_panel(simulated):
+def test_the_picture_of_the_readme_has_few_policies_and_one_measure(simulated):
     figure = headline.headline(simulated[0], simulated[0], None)
-    assert len(figure.axes) == 1
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*headline.SHOWN, "clairvoyant limit"]
+    assert [axis.get_title() for axis in figure.axes] == ["36 cores", "16 cores"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == headline.SHOWN
     style.check_legible(figure, "headline")

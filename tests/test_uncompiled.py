@@ -94,7 +94,7 @@ def both():
     return json.loads(json.dumps(world())), json.loads(done.stdout.splitlines()[-1])  # a solver may greet
 
 
-def test_both_know_the_same_things(both):
+def test_compiled_and_uncompiled_runs_compute_the_same_quantities(both):
     here, there = both
     assert here.keys() == there.keys()
 

@@ -57,7 +57,7 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
     heap = [(-_bound(problem, levels, root, best), root)]
     while heap:
         bound, box = heapq.heappop(heap)
-        if -bound < best.value - QUANTUM / 2:  # values are multiples of the quantum
+        if -bound < best.value - QUANTUM / 2:  # half a quantum absorbs rounding
             break
         if box[0] == box[1] and box[2] == box[3]:
             least, greatest = levels[box[0]], levels[box[2]]

@@ -119,7 +119,7 @@ def _widened(table: UtilityTable, columns: int) -> UtilityTable:
 
 
 def _with_drops(table: UtilityTable, drop: np.ndarray, utility: str) -> UtilityTable:
-    """The table at the drop rates (jobs,), which reduce the utility but not the load."""
+    """The table with utilities multiplied by the penalty of the drop rates (jobs,); the load stays the full one."""
     penalty = precise_drop_penalty if utility == "precise" else relaxed_drop_penalty
     phi = penalty(np.clip(drop, 0, 1), SOLVER_STEPS)[:, None]
     infeasible = np.isneginf(table.value)

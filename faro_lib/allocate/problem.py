@@ -47,14 +47,14 @@ class Problem:
     utility: np.ndarray  # quantised, shape (jobs, X + 1); -inf where infeasible
     term: np.ndarray  # the objective's terms, same shape
     weight: np.ndarray
-    cost: np.ndarray  # units per replica, shape (jobs,)
-    costs: np.ndarray  # units of each column, shape (jobs, X + 1)
-    budget: int  # units
+    cost: np.ndarray  # cores per replica, in units of `unit_cores`, shape (jobs,)
+    costs: np.ndarray  # cores of each column, in units, shape (jobs, X + 1)
+    budget: int  # in units
     unit_cores: float  # cores of a unit
     tie: np.ndarray  # tie-break, less is better: change from `current`, then replicas; shape (jobs, X + 1)
     current: np.ndarray
     group: np.ndarray  # index of each job's quota, shape (jobs,)
-    quota: np.ndarray  # units, shape (groups,); one group if no job has a quota
+    quota: np.ndarray  # in units, shape (groups,); one group if no job has a quota
 
     @property
     def feasible(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The command line, one module per command. A user's error is one line on standard error and exit status 2."""
+"""The command line, one module per command. User errors print one line on standard error and exit with status 2."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from faro_lib.cli.simulate import simulate
 from faro_lib.errors import RENAMED, message_of
 
 app = typer.Typer(name="faro")
+for command in (simulate, recommend, run, explain, profile, manifests):
+    app.command()(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -33,10 +35,6 @@ def faro(
         print(context.get_help())
 
 
-for command in (simulate, recommend, run, explain, profile, manifests):
-    app.command()(command)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     try:
@@ -46,14 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         text = _usage(error) if hasattr(error, "format_message") else message_of(error)
-        if text is None:  # a bug in Faro, whose traceback is needed
+        if text is None:  # a bug in Faro; show the traceback
             raise
     print(f"faro: {' '.join(text.removeprefix('config: ').split())}", file=sys.stderr)
     return 2
 
 
 def _usage(error) -> str:
-    """The error in the words of a command, and where to find all options."""
+    """The message of a usage error, with the command that lists all options."""
     command = error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else None
     text, option = error.format_message(), getattr(error, "option_name", "")
     accepted = {name for parameter in error.ctx.command.params for name in parameter.opts} if error.ctx else set()

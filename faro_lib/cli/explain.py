@@ -1,4 +1,4 @@
-"""`faro explain`: a past decision, and the data it was based on."""
+"""`faro explain`: a past decision of `faro run` and its reasons."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from faro_lib.cli.shared import milliseconds, option, text_table
 
 def explain(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run`.")],
-    at: Annotated[float | None, option("Seconds since the run began.", default="the last decision")] = None,
+    at: Annotated[
+        float | None, option("Seconds since the run began.", default="the last decision that is not a hold")
+    ] = None,
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
     """Explain a past decision of `faro run`, job by job: observations, predictions, the plan and its reasons."""
@@ -21,7 +23,7 @@ def explain(
     from faro_lib.control.journal import read
 
     header, ticks = read(journal)
-    tick = tick_at(ticks, at, journal)
+    tick = tick_at(header, ticks, at, journal)
     rows = explained(header, tick)
     if as_json:
         for row in rows:
@@ -42,6 +44,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "after": str(row["after"]),
         "drop": f"{row['drop']:.0%}",
         "observed/s": _number(row["observed_rps"], ".1f"),
+        "failed/min": _number(row["failed_per_min"], ".0f"),
         "forecast/s": _number(row["forecast_rps"], ".1f"),
         "observed latency": milliseconds(row["observed_tail_latency_s"], "dropped"),
         "predicted": milliseconds(row["predicted_tail_latency_s"]),
@@ -53,7 +56,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON can hold: null if it is unknown, "inf" for an infinite latency."""
+    """A value for JSON: null for NaN (unknown), "inf" for infinity (an unstable queue)."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf"
     return value

@@ -1,4 +1,4 @@
-"""`faro manifests`: the YAML that a Kubernetes cluster needs to run Faro."""
+"""`faro manifests`: Kubernetes manifests for Faro and the jobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from faro_lib.cli.shared import DEFAULT_POLICY, Policy, option
 
 
 def manifests(
-    jobs: Annotated[str, option("Table of jobs, a .yaml file that says how each job is served.")],
+    jobs: Annotated[str, option("Table of jobs (.yaml), which says how each job is served.")],
     out: Annotated[str, option("Folder to write to, for `kubectl apply -k`.")] = "manifests",
     backend: Annotated[str, option("rayserve (KubeRay) or deployments (any model server).")] = "rayserve",
     namespace: Annotated[str, option("Namespace of all objects.")] = "faro",
@@ -22,21 +22,14 @@ def manifests(
     workers: Annotated[int, option("Number of Ray workers.")] = 2,
     worker_cores: Annotated[int, option("Cores per worker, as Ray counts them.")] = 4,
     worker_memory: Annotated[float, option("GiB of memory per worker.")] = 8.0,
-    worker_cpu: Annotated[
-        float | None,
-        option("CPU request per worker, less where replicas mostly wait.", default="its cores"),
-    ] = None,
+    worker_cpu: Annotated[float | None, option("CPU request per worker, in cores.", default="--worker-cores")] = None,
     head_cpu: Annotated[float, option("CPU request of Ray's head.")] = 2.0,
     head_memory: Annotated[float, option("GiB of memory of Ray's head.")] = 4.0,
     operator_namespace: Annotated[str, option("Namespace of KubeRay's operator.")] = "kuberay-system",
     ray_version: Annotated[str | None, option("Version of Ray in the image.", default="the installed one")] = None,
     prometheus: Annotated[str, option("Address of Prometheus, for backend deployments.")] = "",
-    monitoring_namespace: Annotated[
-        str, option("Namespace of Prometheus; only it reaches the metrics.")
-    ] = "monitoring",
-    service_monitor: Annotated[
-        bool, option("Add a ServiceMonitor (Prometheus operator).", "--service-monitor")
-    ] = False,
+    monitoring_namespace: Annotated[str, option("Namespace of Prometheus; only it gets metrics.")] = "monitoring",
+    service_monitor: Annotated[bool, option("Add a ServiceMonitor for Prometheus.", "--service-monitor")] = False,
 ) -> None:
     """Write Kubernetes manifests for kustomize, without any Secret.
 
@@ -51,8 +44,8 @@ def manifests(
     from faro_lib.workload.readers import read_jobs, read_sections
 
     if not jobs.endswith((".yaml", ".yml")):
-        raise ValueError(f"jobs={jobs!r} must be a .yaml table: only that says how jobs are served")
-    factory_of(policy)  # refuses an unknown name
+        raise ValueError(f"jobs={jobs!r} must be a .yaml table, which says how each job is served")
+    factory_of(policy)  # raises for an unknown name
     table = read_jobs(jobs)
     common: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
     common |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
@@ -65,9 +58,7 @@ def manifests(
         how = serve_specs(table, read_sections(jobs, "serve"))
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)
         fits = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
-        initial = (
-            fair_share(table, size.total).tolist() if fits else [1] * len(table)
-        )  # ManifestSpec reports what is wrong
+        initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)  # then ManifestSpec raises
         ray = ray_version or _installed_ray()
         ray_options: dict[str, Any] = dict(ray_version=ray, operator_namespace=operator_namespace)
         ray_options["head"] = Head(head_cpu, head_memory)
@@ -79,9 +70,9 @@ def manifests(
     print(f"kubectl wait --for condition=established --timeout 60s crd/{PLURAL}.{GROUP}")
     if backend == "rayserve":
         secret = f"kubectl -n {namespace} create secret generic {SECRET}"
-        print("# create the token once, before the rest; through a pipe it appears in no process list:")
+        print("# create the token once, before the rest; the pipe hides it from the list of processes:")
         print(f"openssl rand -hex 32 | tr -d '\\n' | {secret} --from-file={SECRET_KEY}=/dev/stdin")
-    print("# others also write the policy's name and the number of controllers; the manifests take precedence:")
+    print("# --force-conflicts resets fields that others changed, for example the number of controllers:")
     print(f"kubectl apply --server-side --force-conflicts -k {out}")
 
 
@@ -89,6 +80,4 @@ def _installed_ray() -> str:
     try:
         return version("ray")
     except PackageNotFoundError:
-        raise ValueError(
-            "ray_version: Ray is not installed here; give --ray-version, the version in the image"
-        ) from None
+        raise ValueError("Ray is not installed here; give --ray-version, the version in the image") from None

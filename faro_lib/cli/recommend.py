@@ -1,4 +1,4 @@
-"""`faro recommend`: replicas for the coming minutes, and the capacity that the SLOs need, from counts of requests."""
+"""`faro recommend`: replicas for the next minutes, and the capacity that the SLOs require, from recorded load."""
 
 from __future__ import annotations
 
@@ -6,19 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from faro_lib.cli.shared import (
-    OptionalJobs,
-    Plugins,
-    Prometheus,
-    PrometheusToken,
-    milliseconds,
-    option,
-    say,
-    text_table,
-)
+from faro_lib.cli import shared
+from faro_lib.cli.shared import milliseconds, option, say, text_table
 
 if TYPE_CHECKING:
-    from faro_lib.recommend.load_history import History
     from faro_lib.recommend.recommendation import Recommendation
 
 OUT_OF_REACH = 3  # exit status: this capacity does not meet the SLOs
@@ -26,13 +17,13 @@ OUT_OF_REACH = 3  # exit status: this capacity does not meet the SLOs
 
 def recommend(
     workload: Annotated[str | None, option("Counts from a CSV: minute, job, requests[, day].")] = None,
-    prometheus: Prometheus = None,
-    prometheus_token: PrometheusToken = None,
+    prometheus: shared.Prometheus = None,
+    prometheus_token: shared.PrometheusToken = None,
     query: Annotated[str | None, option("PromQL for requests per minute, one series per job.")] = None,
     label: Annotated[str | None, option("Label of the series that names the job.")] = None,
     hours: Annotated[int | None, option("Length of the history from Prometheus.", default="24")] = None,
     journal: Annotated[str | None, option("Counts from a journal of `faro run`.")] = None,
-    jobs: OptionalJobs = None,
+    jobs: shared.OptionalJobs = None,
     capacity: Annotated[int | None, option("Cores of the cluster.", default="what the SLOs need")] = None,
     curve: Annotated[bool, option("Replay the last day at several capacities.", "--curve")] = False,
     max_violation_rate: Annotated[float, option("Accepted share of requests that miss their SLO.")] = 0.01,
@@ -40,18 +31,18 @@ def recommend(
     forecaster: Annotated[str | None, option("Forecaster.", default="ar; persistence for a single day")] = None,
     dispatch: Annotated[str, option("least-outstanding, or round-robin (as in the paper).")] = "least-outstanding",
     at: Annotated[int | None, option("Decide after this minute of the last day.", default="at its end")] = None,
-    plugin: Plugins = None,
+    plugin: shared.Plugins = None,
     plot: Annotated[str | None, option("Draw the curve into this .png or .html file.")] = None,
     as_json: Annotated[bool, option("Print one JSON object instead of a table.", "--json")] = False,
 ) -> int:
     """Recommend replicas for each job, with forecasts (80 % prediction intervals), predicted latencies and reasons.
 
-    With --curve, also the capacity that meets the SLOs over the last day. Counts come from one of --workload, --prometheus
-    and --journal.
+    With --curve, also find the capacity that meets the SLOs over the last day. Give one of --workload, --prometheus and
+    --journal.
 
     Exit status: 0 success; 2 invalid input; 3 this capacity does not meet the SLOs; 130 interrupted.
     """
-    from faro_lib.recommend.load_history import history_from_csv, history_from_journal
+    from faro_lib.recommend.load_history import history_from_csv, history_from_journal, history_from_prometheus
     from faro_lib.recommend.recommendation import recommend as recommendation_of
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import ServingModel
@@ -62,14 +53,20 @@ def recommend(
     load_plugins(plugin or [])
     if sum(source is not None for source in (workload, prometheus, journal)) != 1:
         raise ValueError("give one of --workload FILE.csv, --prometheus URL and --journal FILE")
+    options = {"--query": query, "--hours": hours, "--label": label, "--prometheus-token": prometheus_token}
+    given = [name for name, value in options.items() if value is not None]
+    if prometheus is None and given:
+        raise ValueError(f"{given[0]} is for --prometheus, which is not given")
     if prometheus is not None:
-        history = _from_prometheus(prometheus, query, jobs, hours, label, prometheus_token)
+        if query is None:
+            raise ValueError("--prometheus needs --query, e.g. 'sum by (job_name) (increase(http_requests_total[1m]))'")
+        history = history_from_prometheus(
+            prometheus, query, jobs, hours=hours or 24, label=label, token_path=prometheus_token
+        )
+    elif workload is not None:
+        history = history_from_csv(workload, jobs, at)
     else:
-        options = {"--query": query, "--hours": hours, "--label": label, "--prometheus-token": prometheus_token}
-        for option, value in options.items():
-            if value is not None:
-                raise ValueError(f"{option} is for --prometheus, which is not given")
-        history = history_from_csv(workload, jobs, at) if workload else history_from_journal(str(journal), jobs, at)
+        history = history_from_journal(str(journal), jobs, at)
     if history.missing:
         say(f"{history.missing} counts are missing; they are interpolated for learning, and stay missing for decisions")
     recommendation = recommendation_of(
@@ -82,46 +79,31 @@ def recommend(
     return 0 if recommendation.slo_met else OUT_OF_REACH
 
 
-def _from_prometheus(
-    url: str, query: str | None, jobs: str | None, hours: int | None, label: str | None, token_path: str | None
-) -> History:
-    from faro_lib.recommend.load_history import history_from_prometheus
-
-    if query is None:
-        raise ValueError("--prometheus needs --query, e.g. 'sum by (job_name) (increase(http_requests_total[1m]))'")
-    return history_from_prometheus(url, query, jobs, hours=hours or 24, label=label, token_path=token_path)
-
-
 def _check_picture(path: Path) -> None:
-    """Refuse a path that could not be written after the replay."""
+    """Raise an error now for a path that could not be written at the end."""
     from faro_lib.files import check_writable
 
     if path.suffix not in (".png", ".html"):
         raise ValueError(f"plot={str(path)!r} is not a picture; accepted: a .png or a .html file")
     if not path.parent.is_dir():
         raise ValueError(f"plot={str(path)!r}: there is no folder {str(path.parent)!r}; make it, or name another")
-    try:
-        check_writable(path.parent)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    check_writable(path.parent.absolute())
 
 
 def _text(recommendation: Recommendation) -> str:
-    """A table of the jobs, then the curve."""
+    """The recommendation as text: a table of jobs, then the curve."""
     advice, curve = recommendation.advice, recommendation.curve
-    rows = []
-    for row in advice.rows():
-        low, high = row["prediction_interval_rps"]
-        rows.append(
-            {
-                "job": row["job"],
-                "replicas": str(row["replicas"]),
-                "requests/s (80 %)": f"{row['forecast_rps']:.1f} ({low:.1f}-{high:.1f})",
-                "predicted": milliseconds(row["predicted_tail_latency_s"]),
-                "SLO": milliseconds(row["slo_s"]),
-                "reason": row["reason"],
-            }
-        )
+    rows = [
+        {
+            "job": row["job"],
+            "replicas": str(row["replicas"]),
+            "requests/s (80 %)": "{:.1f} ({:.1f}-{:.1f})".format(row["forecast_rps"], *row["prediction_interval_rps"]),
+            "predicted": milliseconds(row["predicted_tail_latency_s"]),
+            "SLO": milliseconds(row["slo_s"]),
+            "reason": row["reason"],
+        }
+        for row in advice.rows()
+    ]
     lines = [text_table(rows), f"{advice.used:g} of {advice.capacity:g} cores used"]
     if curve is not None:
         from faro_lib.figures.recommend import bars, notes
@@ -130,12 +112,12 @@ def _text(recommendation: Recommendation) -> str:
         lines += ["", "   cores  SLO violations over the replayed day"]
         lines += [bars(curve, notes(rate, recommendation.knee, required))]
         if required is None:
-            lines += [f"no capacity that was tried meets {100 * rate:g} %"]
+            lines += [f"none of these capacities meets {100 * rate:g} %"]
     return "\n".join(lines)
 
 
 def _draw(recommendation: Recommendation, path: Path) -> None:
-    """Write the curve as a picture, or as a page with the table below it."""
+    """Write the curve as a .png, or as an .html page with the table below it."""
     from faro_lib.figures import use_style
     from faro_lib.figures.recommend import capacity_curve
     from faro_lib.files import atomic_write

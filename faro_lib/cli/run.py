@@ -1,4 +1,4 @@
-"""`faro run`: the autoscaling loop over a live cluster."""
+"""`faro run`: the autoscaling loop on a live cluster."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from faro_lib.cli.backends import Backend
+from faro_lib.cli import backends
 from faro_lib.cli.shared import DEFAULT_POLICY, Address, Policy, Prometheus, PrometheusToken, ServeAddress, option, say
 
 if TYPE_CHECKING:
     from faro_lib.control import Step
     from faro_lib.control.clock import Clock
+    from faro_lib.kube.leader_gate import InterruptibleCluster
     from faro_lib.policies import Cluster, PolicyContext
     from faro_lib.workload import Job
 
-STALLED_S = 120.0  # without a tick or a failure the health check fails, five ticks later; one call takes up to 60 s
+STALLED_S = 120.0  # the health check fails this time plus five ticks after the last tick; one call takes up to 60 s
 
 
 def run(
     jobs: Annotated[str, option("Table of jobs, .yaml or .csv; a .yaml says how each job is served.")],
-    backend: Annotated[str, option("local (starts Ray here), rayserve, or deployments.")] = "rayserve",
+    backend: Annotated[str, option("local (starts Ray here), rayserve or deployments.")] = "rayserve",
     address: Address = None,
     serve_address: ServeAddress = None,
     policy: Policy = DEFAULT_POLICY,
     history: Annotated[str | None, option("CSV of counts to learn from: minute, job, requests[, day].")] = None,
-    forecaster: Annotated[str, option("Forecaster that is fitted to --history.")] = "ar",
-    apply: Annotated[bool, option("Scale the jobs. Without it plans are only printed.", "--apply")] = False,
+    forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "ar",
+    apply: Annotated[bool, option("Scale the jobs; without it, only print plans.", "--apply")] = False,
     journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
     tick: Annotated[float | None, option("Seconds between ticks.", default="the policy's own")] = None,
     capacity: Annotated[int | None, option("Cores that the jobs may use.", default="all cores of the cluster")] = None,
     fail_mode: Annotated[str, option("Response to missing data or a failed policy: hold or fair-share.")] = "hold",
     max_scaling_actions: Annotated[int | None, option("Replicas that one tick may add or remove.")] = None,
     stale_after: Annotated[float, option("Seconds without a job's data until the fail mode applies.")] = 60.0,
-    deadline: Annotated[float | None, option("Discard a decision that takes longer (s).", default="never")] = None,
-    metrics_port: Annotated[int | None, option("Port for Prometheus metrics; 0 picks a free one.")] = None,
-    metrics_address: Annotated[str, option("Network address that the metrics port binds to.")] = "127.0.0.1",
-    seconds: Annotated[float | None, option("Stop after this time.", default="never")] = None,
+    deadline: Annotated[float | None, option("Seconds after which a decision is discarded.", default="never")] = None,
+    metrics_port: Annotated[int | None, option("Port that serves Prometheus metrics; 0: any.")] = None,
+    metrics_address: Annotated[str, option("Network address of the metrics port.")] = "127.0.0.1",
+    seconds: Annotated[float | None, option("Seconds after which the run stops.", default="never")] = None,
     plan: Annotated[str | None, option("NAMESPACE/NAME of the FaroPlan and its Lease (Kubernetes).")] = None,
     kubeconfig: Annotated[str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")] = None,
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
@@ -48,18 +49,18 @@ def run(
     prometheus_token: PrometheusToken = None,
     wait: Annotated[bool, option("Wait, unready, for jobs that are not served yet; else exit.", "--wait")] = False,
 ) -> None:
-    """Run the autoscaling loop until SIGTERM or Ctrl-C. A dry run unless --apply; replicas stay as they are on exit."""
+    """Run the autoscaling loop until SIGTERM or Ctrl-C; a dry run unless --apply. Replicas stay unchanged on exit."""
     from faro_lib import control
     from faro_lib.control import GuardrailConfig
+    from faro_lib.control.journal import check_unlocked
     from faro_lib.control.startup import once, until_passed
     from faro_lib.files import check_writable
     from faro_lib.policies import make
     from faro_lib.policies.loops import paced
     from faro_lib.workload.readers import read_jobs
 
-    where = Backend(
-        backend, jobs, capacity, address, serve_address, plan, kubeconfig, context, prometheus, prometheus_token
-    )
+    if backend not in backends.BACKENDS:
+        raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}")
     table = read_jobs(jobs)
     guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline)
     chosen = make(policy, context_of(table, history, forecaster))
@@ -67,7 +68,7 @@ def run(
     with ExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals())
         exporter = None
-        if metrics_port is not None:  # before a cluster is started: the port may be in use
+        if metrics_port is not None:  # first, because the port may be in use
             from faro_lib.control.exporter import Exporter
 
             exporter = Exporter(table, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s)
@@ -75,7 +76,9 @@ def run(
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
         if journal is not None:
             check_writable(journal)
-        clock, home, publish = clock_of(journal, stop), where.home(), None
+            check_unlocked(journal)
+        clock, publish = clock_of(journal, stop), None
+        home = backends.faro_plan(backend, plan, kubeconfig, context)
 
         def waiting(reason: str | None) -> None:
             if exporter:
@@ -84,7 +87,14 @@ def run(
                 say(f"waiting: {reason}")
 
         ensure = until_passed(stop, waiting) if wait else once
-        serving = stack.enter_context(where.cluster(home, table, clock, chosen, ensure))
+        serving: InterruptibleCluster
+        if home and backend == "deployments":
+            serving = backends.deployments(home, jobs, table, prometheus, prometheus_token, clock, capacity, ensure)
+        else:
+            ray = backends.ray_serve(
+                home, backend, jobs, table, address, serve_address, clock, capacity, chosen, ensure
+            )
+            serving = stack.enter_context(ray)
         cluster: Cluster = serving
         if home:
             from faro_lib.kube.operate import gated_cluster
@@ -111,7 +121,7 @@ def run(
 
 
 def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
-    """One tick as plain types: time, whether it was applied, and per job replicas, drop rate and reason."""
+    """One tick for JSON: time, whether it was applied, and each job's replicas, drop rate and reason."""
     plan = {
         job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
         for job, target, drop, reason in zip(table, step.target, step.plan.drop, step.plan.reason)
@@ -120,7 +130,7 @@ def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
 
 
 def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> PolicyContext:
-    """What the policy is made from; the forecaster is fitted to the counts in `history`, or starts unfitted."""
+    """The policy's inputs: jobs, latency table, and a forecaster fitted to the file `history` (None: not fitted)."""
     from faro_lib import forecast
     from faro_lib.forecast.kalman import untrained
     from faro_lib.policies import PolicyContext
@@ -143,8 +153,10 @@ def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; afterwards the signals are handled as before."""
-    stop = threading.Event()
+    """An event that SIGTERM and SIGINT set; restores the signal handlers on exit."""
+    from faro_lib.control.clock import StopEvent
+
+    stop = StopEvent()
     signals = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(number, lambda number, _: request_stop(stop, number)) for number in signals]
     try:
@@ -152,17 +164,21 @@ def stopped_by_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in zip(signals, before):
             signal.signal(number, handler)
+        stop.close()
 
 
 def request_stop(stop: threading.Event, number: int) -> None:
-    """End after this tick; a second Ctrl-C ends at once, even while Ray is still starting."""
+    """Stop after this tick; a second Ctrl-C stops at once, also while Ray is starting."""
     if number == signal.SIGINT and stop.is_set():
         raise KeyboardInterrupt
     stop.set()
 
 
 def clock_of(journal: str | None, stop: threading.Event) -> Clock:
-    """Wall time since the journal began; without one it began HISTORY_MINUTES ago, so that earlier observations count."""
+    """A wall clock that starts where the journal starts.
+
+    Without a journal it starts HISTORY_MINUTES ago, so that counts from before the controller have times >= 0.
+    """
     from faro_lib.control.clock import Clock
     from faro_lib.control.journal import read
     from faro_lib.policies.protocol import HISTORY_MINUTES

@@ -1,4 +1,4 @@
-"""Options that several commands have, and how commands print."""
+"""Options shared by several commands, and the format of their output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 DEFAULT_POLICY = "Faro-Sum"
-LEFT = ("policy", "job", "reason")  # columns of text; numbers are aligned to the right
+LEFT = ("policy", "job", "reason")  # columns that are aligned to the left
 
 
 def option(help: str, *names: str, default: str | None = None) -> Any:
@@ -28,12 +28,12 @@ Plugins = Annotated[list[str] | None, option("Python file that registers your ex
 
 
 def say(line: str) -> None:
-    """Print progress on standard error, so that it does not mix with results."""
+    """Print progress on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
 def text_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as aligned columns below their names."""
+    """Rows as a text table with a header line."""
 
     def aligned(column: list[str]) -> list[str]:
         align, width = str.ljust if column[0] in LEFT else str.rjust, max(map(len, column))
@@ -44,7 +44,7 @@ def text_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def milliseconds(value_s: float | None, infinite: str = "unbounded") -> str:
-    """A latency as text; None and infinity mean an unstable queue, NaN means unknown."""
+    """A latency as text: `infinite` for None or infinity (an unstable queue), "-" for NaN (unknown)."""
     if value_s is None or math.isinf(value_s):
         return infinite
     return "-" if math.isnan(value_s) else f"{1000 * value_s:.0f} ms"

@@ -1,4 +1,4 @@
-"""`faro simulate`: the evaluation day of a workload under several policies."""
+"""`faro simulate`: compare policies on the evaluation day of a workload."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def simulate(
     workload: Annotated[str, option("synthetic, faro-10jobs, or a CSV file of counts.")] = "synthetic",
     jobs: OptionalJobs = None,
     policy: Annotated[list[str] | None, option("Policy; repeatable.", default=", ".join(COMPARED))] = None,
-    capacity: Annotated[int, option("Cores of the cluster.")] = 32,
+    capacity: Annotated[int, option("Cluster capacity in cores.")] = 32,
     trials: Annotated[int, option("Trials per policy, each with its own seed.")] = 1,
-    minutes: Annotated[int | None, option("Length of the simulated day.", default="all of it")] = None,
+    minutes: Annotated[int | None, option("Minutes to simulate.", default="the whole day")] = None,
     forecaster: Annotated[str, option("Forecaster of the policies that use one.")] = "ar",
-    posterior: Annotated[str | None, option("forecast/posterior.npz of a pipeline run, for bayes.")] = None,
+    posterior: Annotated[str | None, option("Posterior (.npz) for forecaster bayes.")] = None,
     plugin: Plugins = None,
     as_json: Annotated[bool, option("Print one JSON object per policy and trial.", "--json")] = False,
 ) -> None:
-    """Simulate the evaluation day under each policy; print lost utility, SLO violations and drops."""
+    """Simulate the evaluation day under each policy; print lost utility, SLO violations and drop rates."""
     from faro_lib import config, forecast
     from faro_lib.experiments.trials import summaries
     from faro_lib.pipeline.check import check_names, check_none_learns, learners
@@ -58,7 +58,7 @@ def simulate(
 
 
 def _cells(policy: str, rows) -> dict[str, str]:
-    """The policy's measures: means, and standard deviations over trials."""
+    """One row of the table: means over trials, with their standard deviations."""
     cells = {"policy": policy}
     columns = {"lost utility": "lost_utility", "SLO violations": "slo_violation_rate", "dropped": "drop_rate"}
     for label, column in columns.items():

@@ -1,9 +1,10 @@
-"""Read the configuration from files and the command line, and write its default file and its reference page."""
+"""Check a configuration, and write config/default.yaml and docs/configuration.md from the schema."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,27 +14,27 @@ from faro_lib.errors import nearest
 
 DEFAULT_FILE, REFERENCE = Path("config/default.yaml"), Path("docs/configuration.md")
 DEFAULT_HEAD = """\
-# Every key of the configuration, with its default. Written from faro_lib/config/schema.py by `make config`.
-# To override: `make figures CONFIG=config/paper.yaml`, `snakemake --cores all --config trials=5`.
+# Every setting of the pipeline, with its default. `make config` writes this file from faro_lib/config/schema.py.
+# Override settings in a file (`make figures CONFIG=config/paper.yaml`) or one by one (`make figures SET=trials=5`).
 """
 REFERENCE_HEAD = """\
-# Every setting
+# Settings
 
-Written from `faro_lib/config/schema.py` by `make config`; a test keeps it up to date.
-A setting is given in a file that overrides `config/default.yaml` (`make figures CONFIG=my.yaml`) or on the command line:
-`make figures SET="trials=5 capacities=[24,16]"`, `snakemake --cores 2 --config trials=5`.
-The tables below write a setting of a stage with a dot; on the command line it is `--config 'scale={curve: [20, 30]}'`
-or `SET="'scale={curve: [20, 30]}'"`.
-An unknown setting, a value out of range or an unregistered policy is refused in one line before anything is written.
+`make config` writes this page from `faro_lib/config/schema.py`.
+
+Override settings in a file, `make figures CONFIG=my.yaml`, or on the command line:
+`make figures SET="trials=5 capacities=[24,16]"`. A setting with a dot belongs to a section:
+`make figures SET="'scale={curve: [20, 30]}'"`. Without make: `snakemake --cores all --config trials=5`.
+A wrong name, type or value is an error of one line, before anything is written.
 """
 
 
 def load(mapping: Mapping[str, Any]) -> Config:
-    """The configuration of a mapping as read from YAML; missing keys have their defaults.
+    """The configuration with these settings, and defaults for all others.
 
     Raises
     ------
-    ValueError : one line for each mistake: the key, its value, what is accepted.
+    ValueError : one line per error, with the key, its value and what is accepted.
 
     >>> load({"trials": 5}).trials
     5
@@ -44,25 +45,25 @@ def load(mapping: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(mapping))
     except ValidationError as error:
-        raise ValueError("\n".join(_line(mistake) for mistake in error.errors(include_url=False))) from None
+        raise ValueError("\n".join(map(_line, error.errors(include_url=False)))) from None
 
 
-def _line(mistake: Any) -> str:
-    keys = [str(key) for key in mistake["loc"]]
-    if mistake["type"] == "extra_forbidden":
+def _line(error: Any) -> str:
+    keys = [str(key) for key in error["loc"]]
+    if error["type"] == "extra_forbidden":
         section: Any = Config
         for key in keys[:-1]:
             section = section.model_fields[key].annotation
         return f"config: unknown key {'.'.join(keys)!r}; {nearest(keys[-1], section.model_fields)}"
-    message = mistake["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ")
     if not keys:
         return f"config: {message}"
     message = (message[0].lower() + message[1:]).replace("input should be", "should be")
-    return f"config: {'.'.join(keys)}={mistake['input']!r} {message}"
+    return f"config: {'.'.join(keys)}={error['input']!r} {message}"
 
 
 def default_yaml() -> str:
-    """The text of config/default.yaml: each key under its description, with its default."""
+    """The text of config/default.yaml: each setting with its default, below its description."""
     return DEFAULT_HEAD + "".join(_yaml_lines(Config(), ""))
 
 
@@ -79,44 +80,24 @@ def _yaml_lines(section: Section, indent: str) -> Iterator[str]:
 
 
 def reference_md() -> str:
-    """The text of docs/configuration.md: a table for the settings of the run, and one for each stage."""
-    schema = Config.model_json_schema()
-    sections = {key: field["$ref"].split("/")[-1] for key, field in schema["properties"].items() if "$ref" in field}
-    text = f"{REFERENCE_HEAD}\n## The run\n\n" + _table(schema["properties"], "")
-    for key, name in sections.items():
-        description = schema["properties"][key]["description"]
-        text += f"\n## `{key}`\n\n{description[0].upper()}{description[1:]}.\n\n"
-        text += _table(schema["$defs"][name]["properties"], f"{key}.")
+    """The text of docs/configuration.md: a list of the general settings, and one for each section."""
+    config = Config()
+    text = f"{REFERENCE_HEAD}\n## General\n\n" + _list(config, "")
+    for key, field in Config.model_fields.items():
+        if isinstance(section := getattr(config, key), Section):
+            description = str(field.description)
+            text += f"\n## `{key}`\n\n{description[0].upper()}{description[1:]}.\n\n" + _list(section, f"{key}.")
     return text
 
 
-def _table(fields: Mapping[str, Mapping[str, Any]], prefix: str) -> str:
-    rows = [
-        f"| `{prefix}{key}` | `{_yaml(field['default'])}` | {_kind(field)} | {field['description']} |\n"
-        for key, field in fields.items()
-        if "$ref" not in field
+def _list(section: Section, prefix: str) -> str:
+    items = [
+        f"- `{prefix}{key}` (default `{_yaml(getattr(section, key))}`): {field.description}"
+        for key, field in type(section).model_fields.items()
+        if not isinstance(getattr(section, key), Section)
     ]
-    return "| setting | default | type | what it means |\n| --- | --- | --- | --- |\n" + "".join(rows)
-
-
-def _kind(schema: Mapping[str, Any], plural: str = "") -> str:
-    """The type of a JSON schema in words, with its limits.
-
-    >>> _kind({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}), _kind({"enum": ["a", "b"]})
-    ('whole number >= 1 or null', '`a` or `b`')
-    """
-    if "anyOf" in schema:
-        return " or ".join(_kind(part) for part in schema["anyOf"])
-    if "enum" in schema:
-        return " or ".join(f"`{value}`" for value in schema["enum"])
-    if "prefixItems" in schema:
-        return f"[{', '.join(_kind(part) for part in schema['prefixItems'])}]"
-    if schema["type"] == "array":
-        return f"list of {_kind(schema['items'], 's')}" + (", not empty" if schema.get("minItems") else "")
-    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    limits = "".join(f" {sign} {schema[key]:g}" for key, sign in signs.items() if key in schema)
-    words = {"integer": "whole number", "number": "number", "string": "text", "null": "null"}
-    return words[schema["type"]] + plural + limits + (", not empty" if schema.get("minLength") else "")
+    wrap = TextWrapper(width=100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "".join(f"{wrap.fill(item)}\n" for item in items)
 
 
 def _yaml(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""The schema of the configuration: every key, its default, what it means, and a clear error for each mistake.
+"""Every setting of the pipeline: name, type, limits, default and description.
 
-`config/default.yaml` is written from here (`make config`); overlays in config/ and `--config` override its values.
+`make config` writes config/default.yaml and docs/configuration.md from here.
 """
 
 from __future__ import annotations
@@ -8,18 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from faro_lib.errors import nearest
 from faro_lib.workload import PUBLISHED, SYNTHETIC
@@ -35,19 +24,20 @@ def _unique(values: list[Value]) -> list[Value]:
     return values
 
 
-def _a_replica_per_job(clusters: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _one_replica_per_job(clusters: list[tuple[int, int]]) -> list[tuple[int, int]]:
     for jobs, replicas in clusters:
         if not 1 <= jobs <= replicas:
-            raise ValueError(f"has [{jobs}, {replicas}]; a cluster has at least 1 job and 1 replica for each")
+            raise ValueError(f"has [{jobs}, {replicas}]; a cluster needs at least 1 job and 1 replica per job")
     return clusters
 
 
 Unique = Annotated[list[str], AfterValidator(_unique)]
 Names = Annotated[Unique, Field(min_length=1)]
-Capacities = Annotated[list[PositiveInt], AfterValidator(_unique)]
-Clusters = Annotated[list[tuple[int, int]], AfterValidator(_a_replica_per_job), AfterValidator(_unique)]
-Numbers = Annotated[list[NonNegativeFloat], AfterValidator(_unique)]
-PositiveNumbers = Annotated[list[PositiveFloat], AfterValidator(_unique)]
+Capacities = Annotated[list[Annotated[int, Field(gt=0)]], AfterValidator(_unique)]
+Clusters = Annotated[list[tuple[int, int]], AfterValidator(_one_replica_per_job), AfterValidator(_unique)]
+Numbers = Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(_unique)]
+PositiveNumbers = Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(_unique)]
+Indices = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_unique)]
 
 
 class Section(BaseModel):
@@ -72,48 +62,40 @@ class Forecast(Section):
 
 
 class Sloppify(Section):
-    days: int = Field(2, ge=1, description="how many of the last training days the decisions are taken from")
-    windows: int = Field(8, ge=2, description="decisions, evenly spread over those days; the paper's size: 72")
-    slow_windows: int = Field(1, ge=1, description="decisions that the slow solvers solve")
-    objectives: Names = Field(["Sum", "FairSum"], description="objectives")
-    solvers: Names = Field(["exact", "greedy", "convex", "cobyla"], description="solvers of every decision")
+    days: int = Field(2, ge=1, description="number of last training days from which decisions are taken")
+    windows: int = Field(8, ge=2, description="number of decisions, spread evenly over those days; the paper's: 72")
+    slow_windows: int = Field(1, ge=1, description="number of decisions for the slow solvers")
+    objectives: Names = Field(["Sum", "FairSum"], description="objectives to maximise")
+    solvers: Names = Field(["exact", "greedy", "convex", "cobyla"], description="solvers to compare")
     job_counts: list[int] = Field([10, 20, 50], min_length=1, description="numbers of jobs in the scaling study")
 
 
 class Ablation(Section):
     capacities: Capacities | None = Field(
-        None, description="cluster capacities in cores; the paper's: [40, 36, 32]; null: the middle one; []: skip"
+        None, description="cluster capacities in cores; null: the middle one; []: skip"
     )
     trials: int = Field(1, ge=1, description="trials per step and capacity")
-    objective: str = Field("FairSum", description="objective; that of the published ablation is FairSum")
+    objective: str = Field("FairSum", description="objective to maximise; the paper's: FairSum")
 
 
 class Scale(Section):
-    trials: int = Field(1, ge=1, description="trials, except for the curve and the largest workloads")
-    minutes: int | None = Field(60, ge=1, description="minutes of the day in the larger workloads; null: all")
-    mixed: Capacities | None = Field(
-        None, description="cluster capacities with ResNet18 in every other job; null: the middle one; []: skip"
-    )
-    clusters: Clusters = Field(
-        [(10, 32), (20, 70), (100, 320)], description="larger workloads: [jobs, replicas]; []: skip"
-    )
-    largest: Clusters = Field(
-        [], description="[jobs, replicas] of the largest workloads, which have their own minutes and policies; []: skip"
-    )
-    largest_minutes: int | None = Field(60, ge=1, description="minutes of the day in the largest workloads; null: all")
-    largest_policies: Names = Field(
-        ["FairShare", "Faro-Sum"], description="policies in the largest workloads, one trial"
-    )
-    curve: Capacities = Field([], description="cluster capacities of the curve of lost utility; []: skip")
-    curve_trials: int = Field(3, ge=1, description="trials of the curve")
+    trials: int = Field(1, ge=1, description="trials per policy in `mixed` and `clusters`")
+    minutes: int | None = Field(60, ge=1, description="minutes of the day in `clusters`; null: all")
+    mixed: Capacities | None = Field(None, description="capacities with two models; null: the middle one; []: skip")
+    clusters: Clusters = Field([(10, 32), (20, 70), (100, 320)], description="more jobs: [jobs, replicas]; []: skip")
+    largest: Clusters = Field([], description="most jobs, one trial: [jobs, replicas]; []: skip")
+    largest_minutes: int | None = Field(60, ge=1, description="minutes of the day in `largest`; null: all")
+    largest_policies: Names = Field(["FairShare", "Faro-Sum"], description="policies in `largest`")
+    curve: Capacities = Field([], description="capacities at which lost utility is plotted; []: skip")
+    curve_trials: int = Field(3, ge=1, description="trials per policy and capacity in `curve`")
     policies: Names = Field(
         ["FairShare", "AIAD", "MArk", "Faro-FairSum (paper)", "Faro-Sum", "Faro-FairSum"],
-        description="policies with mixed models and in the curve",
+        description="policies in `mixed` and `curve`",
     )
 
     @property
     def wanted(self) -> bool:
-        """Whether any part is configured."""
+        """Whether any part of the stage is on."""
         return bool(self.mixed != [] or self.clusters or self.largest or self.curve)
 
 
@@ -121,17 +103,17 @@ class Sensitivity(Section):
     trials: int = Field(1, ge=1, description="trials per value and policy")
     capacity: int | None = Field(None, ge=1, description="cluster capacity in cores; null: the middle one")
     first_minute: int = Field(0, ge=0, description="first minute of the slice of the evaluation day")
-    minutes: int = Field(60, ge=1, description="length of the slice")
+    minutes: int = Field(60, ge=1, description="minutes of the slice")
     policies: Unique = Field(
-        ["FairShare", "AIAD", "Faro-FairSum"], min_length=2, description="policies; the margin is that of the last one"
+        ["FairShare", "AIAD", "Faro-FairSum"],
+        min_length=2,
+        description="policies; the last one is compared with the rest",
     )
     cold_start_s: Numbers = Field([5, 35, 120], description="seconds until a new replica serves; []: skip")
-    slo_factor: PositiveNumbers = Field([2, 4, 8], description="SLO in service times; []: skip")
+    slo_factor: PositiveNumbers = Field([2, 4, 8], description="SLO as a multiple of the service time; []: skip")
     forecast_error: Numbers = Field([0, 0.25, 0.5], description="relative error of an oracle forecast; []: skip")
     interval_s: PositiveNumbers = Field([60, 300], description="seconds between two decisions; []: skip")
-    scv_factor: Numbers = Field(
-        [1, 4], description="variability of service times, as a multiple of the measured; []: skip"
-    )
+    scv_factor: Numbers = Field([1, 4], description="factor on the variance of service times; []: skip")
 
     @property
     def wanted(self) -> bool:
@@ -140,24 +122,18 @@ class Sensitivity(Section):
 
 
 class Live(Section):
-    jobs: Annotated[list[NonNegativeInt], AfterValidator(_unique)] | None = Field(
-        None, min_length=1, description="jobs of the workload, counted from 0; null: the first three"
-    )
+    jobs: Indices | None = Field(None, min_length=1, description="indices of the jobs to serve; null: [0, 1, 2]")
     capacity: int = Field(8, ge=1, description="cluster capacity in cores, one per replica")
     first_minute: int = Field(0, ge=0, description="first minute of the slice of the evaluation day")
-    minutes: int = Field(3, ge=2, description="length of the slice")
-    scale: float = Field(2, gt=0, description="speed-up: seconds of the trace per second of wall time; must divide 60")
+    minutes: int = Field(3, ge=2, description="minutes of the slice")
+    scale: float = Field(2, gt=0, description="speed-up: trace seconds per wall second; must divide 60")
     tick_s: float = Field(30, ge=30, description="wall seconds between two decisions")
-    max_ongoing_requests: int = Field(
-        10, ge=1, description="requests that a replica holds, the one in service included"
-    )
-    max_rps: float = Field(
-        150, gt=0, description="request rate per second that is sent at most; a busier slice is scaled down"
-    )
+    max_ongoing_requests: int = Field(10, ge=1, description="requests that a replica queues or serves at once")
+    max_rps: float = Field(150, gt=0, description="maximum requests per second; a busier slice is scaled down")
     trials: int = Field(1, ge=1, description="trials per policy, each with its own seed")
     policies: Names = Field(["FairShare", "Faro-FairSum"], description="policies")
-    address: str | None = Field(None, description="Ray's dashboard, http://host:8265; backend local starts its own")
-    serve_address: str | None = Field(None, description="address of the applications; null: port 8000 of the same host")
+    address: str | None = Field(None, description="address of Ray's dashboard; null with backend local")
+    serve_address: str | None = Field(None, description="address of Ray Serve; null: port 8000 of the same host")
 
     @field_validator("scale")
     @classmethod
@@ -167,8 +143,8 @@ class Live(Section):
         return scale
 
     @model_validator(mode="after")
-    def _a_replica_for_every_job(self):
-        if self.capacity < len(self.jobs or [0]):
+    def _one_core_per_job(self):
+        if self.jobs and self.capacity < len(self.jobs):
             raise ValueError(
                 f"live.capacity={self.capacity} is less than one core for each of its {len(self.jobs)} jobs"
             )
@@ -176,35 +152,31 @@ class Live(Section):
 
 
 class Config(Section):
-    """The configuration of the pipeline."""
+    """All settings of a pipeline run."""
 
-    workload: str = Field(SYNTHETIC, description=f"{SYNTHETIC}, {PUBLISHED} (the published traces), or a .csv file")
-    jobs: str | None = Field(None, description="a .csv or .yaml table of its jobs; null: defaults for every job")
-    results: str = Field("results", min_length=1, description="the folder of all results")
+    workload: str = Field(SYNTHETIC, description=f"{SYNTHETIC}, {PUBLISHED} (published traces) or a .csv file")
+    jobs: str | None = Field(None, description=".csv or .yaml table of the jobs; null: defaults for every job")
+    results: str = Field("results", min_length=1, description="folder of all results")
     plugins: list[str] = Field([], description="your files that register a policy, forecaster, objective or solver")
-    raw: str = Field("data/raw", min_length=1, description="the folder of fetched traces")
-    backend: Literal["none", "local", "kind", "kubernetes"] = Field("local", description="where the live stage runs")
-    capacities: Capacities = Field(
-        [36, 32, 16], min_length=1, description="cluster capacities in cores, one per replica"
+    raw: str = Field("data/raw", min_length=1, description="folder of fetched traces")
+    backend: Literal["none", "local", "kind", "kubernetes"] = Field(
+        "local", description="cluster of the live stage: local, kind or kubernetes; none: skip it"
     )
-    trials: int = Field(2, ge=1, description="trials per policy and capacity, each with its own seed; the paper ran 5")
+    capacities: Capacities = Field([36, 32, 16], min_length=1, description="cluster capacities in cores")
+    trials: int = Field(2, ge=1, description="trials per policy and capacity, each with its own seed; the paper's: 5")
     minutes: int | None = Field(None, ge=1, description="minutes of the evaluation day to replay; null: all")
-    policies: Names = Field(
-        ["FairShare", "Oneshot", "AIAD", "Faro-Sum"], description="policies, in the order of the figures"
-    )
+    policies: Names = Field(["FairShare", "Oneshot", "AIAD", "Faro-Sum"], description="policies, in the figures' order")
     synthetic: Synthetic = Field(Synthetic(), description="the generated workload")
-    forecast: Forecast = Field(Forecast(), description="stage 30: the Bayesian forecaster, fitted on the training days")
-    sloppify: Sloppify = Field(Sloppify(), description="stage 40: solvers and formulations compared")
-    ablation: Ablation = Field(Ablation(), description="stage 60: what each step is worth")
-    sensitivity: Sensitivity = Field(
-        Sensitivity(), description="stage 65: where the margin ends, one parameter at a time"
-    )
+    forecast: Forecast = Field(Forecast(), description="stage 30: fit the Bayesian forecaster")
+    sloppify: Sloppify = Field(Sloppify(), description="stage 40: compare solvers and formulations")
+    ablation: Ablation = Field(Ablation(), description="stage 60: measure the effect of each design step")
+    sensitivity: Sensitivity = Field(Sensitivity(), description="stage 65: vary one parameter at a time")
     scale: Scale = Field(Scale(), description="stage 70: mixed models, more jobs, more capacities")
-    live: Live = Field(Live(), description="stage 80: real requests on real replicas of Ray Serve")
+    live: Live = Field(Live(), description="stage 80: send requests to replicas on Ray Serve")
 
     @field_validator("workload")
     @classmethod
-    def _a_known_workload_or_a_file(cls, workload: str) -> str:
+    def _known_or_a_csv_file(cls, workload: str) -> str:
         known = (SYNTHETIC, PUBLISHED)
         if workload not in known and Path(workload).suffix != ".csv":
             raise ValueError(f"is neither a workload nor a .csv file; {nearest(workload, known)}")
@@ -214,21 +186,18 @@ class Config(Section):
 
     @field_validator("jobs")
     @classmethod
-    def _a_table_of_jobs(cls, jobs: str | None) -> str | None:
+    def _csv_or_yaml(cls, jobs: str | None) -> str | None:
         if jobs is not None and Path(jobs).suffix not in (".csv", ".yaml", ".yml"):
             raise ValueError("is not a table of jobs; accepted: the path of a .csv or .yaml file")
         return jobs
 
     @model_validator(mode="after")
-    def _a_replica_for_every_job(self):
+    def _one_replica_per_job(self):
         jobs = {SYNTHETIC: self.synthetic.jobs, PUBLISHED: PUBLISHED_JOBS}.get(self.workload, 1)
-        for key, capacities in {
-            "capacities": self.capacities,
-            "ablation.capacities": self.ablation.capacities,
-            "scale.mixed": self.scale.mixed,
-            "scale.curve": self.scale.curve,
-            "sensitivity.capacity": [self.sensitivity.capacity] if self.sensitivity.capacity else [],
-        }.items():
+        lists = {"ablation.capacities": self.ablation.capacities, "scale.mixed": self.scale.mixed}
+        lists |= {"capacities": self.capacities, "scale.curve": self.scale.curve}
+        lists |= {"sensitivity.capacity": [self.sensitivity.capacity] if self.sensitivity.capacity else []}
+        for key, capacities in lists.items():
             if capacities and min(capacities) < jobs:
                 raise ValueError(f"{key}: {min(capacities)} replicas are fewer than the {jobs} jobs of {self.workload}")
         if self.live.jobs and Path(self.workload).suffix != ".csv" and max(self.live.jobs) >= jobs:
@@ -236,7 +205,7 @@ class Config(Section):
         return self
 
     def or_middle(self, capacities: list[int] | None) -> list[int]:
-        """`capacities`, or the middle one of the configured capacities for None.
+        """`capacities`; if None, the median of the configured capacities.
 
         >>> Config().or_middle(None), Config().or_middle([])
         ([32], [])
@@ -245,5 +214,5 @@ class Config(Section):
 
     @property
     def stem(self) -> str:
-        """Name of the workload, and of its folder under results."""
+        """Name of the workload's folder under `results`."""
         return self.workload if self.workload in (SYNTHETIC, PUBLISHED) else Path(self.workload).stem

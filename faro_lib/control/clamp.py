@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from faro_lib.policies.protocol import Observation, Plan
+from faro_lib.policies.protocol import HOLD, Observation, Plan
 from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Targets of earlier ticks that did not fit yet (jobs,), and the attempts left for them (0 = none)."""
+    """Targets of earlier ticks that did not fit yet (jobs,)."""
 
     target: np.ndarray
-    attempts: np.ndarray
+    attempts: np.ndarray  # left for these targets; 0 = none
+    reason: tuple[str, ...]  # of the plans that requested them
 
     @classmethod
     def none(cls, jobs: int) -> Pending:
-        return cls(np.zeros(jobs, np.int64), np.zeros(jobs, np.int64))
+        return cls(np.zeros(jobs, np.int64), np.zeros(jobs, np.int64), (HOLD,) * jobs)
 
     def only(self, where: np.ndarray) -> Pending:
         """The pending targets of the jobs in `where`, bool (jobs,)."""
-        return Pending(self.target, np.where(where, self.attempts, 0))
+        return replace(self, attempts=np.where(where, self.attempts, 0))
 
 
 def clamp_to_capacity(
@@ -40,10 +41,11 @@ def clamp_to_capacity(
     carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))
     wanted = np.where(carried, pending.target, plan.target)
     attempts = np.where(carried, pending.attempts, np.where(new, plan.attempts, 0))
+    reason = tuple(old if is_carried else now for old, now, is_carried in zip(pending.reason, plan.reason, carried))
 
     target = observation.target.copy()
     if not (wanted != target).any():
-        return target, Pending(wanted, np.zeros_like(attempts))
+        return target, Pending(wanted, np.zeros_like(attempts), reason)
     allowed = ~observation.changing
     down = allowed & (wanted < target)
     target[down] = wanted[down]
@@ -57,4 +59,4 @@ def clamp_to_capacity(
             target[job] += replicas
             free -= replicas * jobs.cores[job]
             quota_free[jobs.group[job]] -= replicas * jobs.cores[job]
-    return target, Pending(wanted, np.where(target != wanted, np.maximum(attempts - 1, 0), 0))
+    return target, Pending(wanted, np.where(target != wanted, np.maximum(attempts - 1, 0), 0), reason)

@@ -1,21 +1,59 @@
-"""Trace time on the wall clock: trace seconds = scale x wall seconds since the origin."""
+"""Trace time from the clock of this machine: trace seconds = scale x wall seconds since the origin."""
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
+MIN_JUMP_S = 2.0  # smaller differences between wall and monotonic time are adjustments, not jumps
+
+
+class StopEvent(threading.Event):
+    """A threading.Event whose `set` takes no lock, so that a signal handler may call it at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+
+    def set(self) -> None:
+        self._flag = True
+        with suppress(BlockingIOError):  # the pipe is full of earlier signals
+            os.write(self._write, b".")
+
+    def clear(self) -> None:
+        self._flag = False
+        while select.select([self._read], [], [], 0)[0]:
+            os.read(self._read, 1024)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        select.select([self._read], [], [], timeout)
+        return self.is_set()
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
+
+
+def wall_offset_s() -> float:
+    """Wall time minus monotonic time."""
+    return time.time() - time.monotonic()
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """A clock of trace time; a minute of the trace must last a whole number of wall seconds."""
+    """Trace time on this machine. It advances with the monotonic clock, whatever happens to the wall clock."""
 
-    origin_s: int  # Unix time, in whole seconds, of trace time 0
-    scale: float = 1.0  # trace seconds per wall second
-    stop: threading.Event = field(default_factory=threading.Event)  # ends every wait when it is set
+    origin_s: int  # Unix time of trace time 0
+    scale: float = 1.0  # trace seconds per wall second; a trace minute must be a whole number of wall seconds
+    stop: threading.Event = field(default_factory=threading.Event)  # ends every wait
+    offset_s: float = field(default_factory=wall_offset_s)  # at the start
 
     def __post_init__(self) -> None:
         if not self.scale > 0 or abs(MINUTE_S / self.scale - round(MINUTE_S / self.scale)) > TOLERANCE:
@@ -23,23 +61,29 @@ class Clock:
 
     @classmethod
     def starting_now(cls, scale: float = 1.0, stop: threading.Event | None = None, in_s: float = 0.0) -> Clock:
-        """A clock whose trace time 0 is `in_s` wall seconds from now, rounded up."""
+        """A clock whose trace time 0 is `in_s` wall seconds from now, rounded up to whole seconds."""
         return cls(int(time.time() + in_s) + 1, scale, stop or threading.Event())
 
     @property
     def now_s(self) -> float:
-        """Trace time."""
-        return (time.time() - self.origin_s) * self.scale
+        """The current trace time."""
+        return (time.monotonic() + self.offset_s - self.origin_s) * self.scale
 
     @property
     def minute_s(self) -> int:
-        """Wall seconds per minute of the trace."""
+        """Wall seconds per trace minute."""
         return round(MINUTE_S / self.scale)
 
+    @property
+    def jump_s(self) -> int:
+        """Seconds by which the wall clock has jumped since the start."""
+        jump_s = wall_offset_s() - self.offset_s
+        return round(jump_s) if abs(jump_s) > MIN_JUMP_S else 0
+
     def wall_s(self, trace_s: float) -> float:
-        """Unix time of a trace time."""
-        return self.origin_s + trace_s / self.scale
+        """Unix time of a trace time, on the wall clock as it is set now."""
+        return self.origin_s + self.jump_s + trace_s / self.scale
 
     def wait_until(self, trace_s: float, lag_s: float = 0.0) -> None:
-        """Return `lag_s` wall seconds after that trace time, or when `stop` is set."""
-        self.stop.wait(max(0.0, self.wall_s(trace_s) + lag_s - time.time()))
+        """Wait until `lag_s` wall seconds after `trace_s`, or until `stop` is set."""
+        self.stop.wait(max(0.0, (trace_s - self.now_s) / self.scale + lag_s))

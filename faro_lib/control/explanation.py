@@ -1,26 +1,32 @@
-"""A past decision, job by job: what was observed, what was requested, and why."""
-
-from __future__ import annotations
+"""A past decision job by job: observation, request and reason."""
 
 import math
 from typing import Any
 
 from faro_lib.control.journal import Header, Tick
+from faro_lib.policies.protocol import HOLD
 from faro_lib.workload.jobs import MINUTE_S
 
 
-def tick_at(ticks: list[Tick], at_s: float | None = None, journal: str = "the journal") -> Tick:
-    """The last tick at or before a time, or the last one of all; ValueError if there is none."""
+def tick_at(header: Header, ticks: list[Tick], at_s: float | None = None, journal: str = "the journal") -> Tick:
+    """The last tick at or before `at_s`; if None, the last one that does more than hold, or else the last one.
+
+    ValueError if there is no decision yet, or none at this time.
+    """
     if not ticks:
         raise ValueError(f"{journal}: no decision has been made yet")
-    before = [one for one in ticks if at_s is None or one.step.observation.now_s <= at_s]
-    if not before:
-        raise ValueError(f"at={at_s:g} is before the first decision, at {ticks[0].step.observation.now_s:g} s")
-    return before[-1]
+    if at_s is None:
+        return next((one for one in reversed(ticks) if set(one.step.plan.reason) != {HOLD}), ticks[-1])
+    first_s, last_s = (ticks[n].step.observation.now_s for n in (0, -1))
+    if at_s < first_s:
+        raise ValueError(f"at={at_s:g} is before the first decision, at {first_s:g} s")
+    if at_s >= last_s + header.tick_s:
+        raise ValueError(f"at={at_s:g} is after the last decision, at {last_s:g} s")
+    return [one for one in ticks if one.step.observation.now_s <= at_s][-1]
 
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
-    """One row per job; NaN for what the plan or the cluster does not know."""
+    """One row per job; unknown values are NaN."""
     observation, plan, history = tick.step.observation, tick.step.plan, tick.step.observation.arrivals_per_min
     columns = {
         "before": observation.target,
@@ -28,6 +34,7 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
         "after": tick.step.target,
         "drop": plan.drop,
         "observed_rps": history[:, -1] / MINUTE_S if history.shape[1] else None,
+        "failed_per_min": observation.failed_per_min,
         "forecast_rps": plan.forecast_rps,
         "observed_tail_latency_s": observation.tail_latency_s,
         "predicted_tail_latency_s": plan.predicted_tail_latency_s,

@@ -1,10 +1,9 @@
 """Prometheus metrics of the control loop."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -14,12 +13,13 @@ from faro_lib.control.tick import Step
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 
-# Metric, its text, and the field of a step. Prometheus sets the label `job` on every scrape; we use `inference_job`.
+# Metric, its help text, and the field of a step. The label is `inference_job` because Prometheus sets `job` itself.
 GAUGES = (
     ("faro_desired_replicas", "replicas requested", "target"),
     ("faro_running_replicas", "replicas that serve", "observation.running"),
     ("faro_drop_ratio", "fraction of requests dropped on arrival", "plan.drop"),
     ("faro_ongoing_requests", "requests in the system", "observation.ongoing"),
+    ("faro_failed_requests_per_minute", "requests that failed in the last minute", "observation.failed_per_min"),
     ("faro_tail_latency_seconds", "latency quantile of the last complete minute", "observation.tail_latency_s"),
     ("faro_predicted_tail_latency_seconds", "latency quantile of the plan", "plan.predicted_tail_latency_s"),
     ("faro_forecast_rps", "requests per second in the plan", "plan.forecast_rps"),
@@ -27,16 +27,16 @@ GAUGES = (
 
 
 class Exporter:
-    """Serves the last tick and counts of failures at http://address:port/metrics.
+    """Serve the last tick and counts of failures at http://address:port/metrics.
 
-    `waits_for` is the reason why the loop has not started yet; meanwhile /readyz answers 503 with it, otherwise as /healthz.
-    /healthz answers 200 while the loop makes progress and 503 afterwards, so that a supervisor can restart a loop whose
-    solver never returns. It answers 200 before the first tick, as the loop may still wait for its lease.
+    /healthz answers 503 once the loop is stalled, so that a supervisor can restart it. It answers 200 before the first
+    tick, because the loop may still wait for its lease.
+    While `waits_for` is set, the reason why the loop cannot start yet, /readyz answers 503 with it; else as /healthz.
 
     Parameters
     ----------
-    port : 0 takes a free one; `self.port` is the one taken.
-    progress_deadline_s : seconds without a tick or a failure after which the loop counts as stalled.
+    port : 0 picks a free port; `self.port` is the port in use.
+    progress_deadline_s : seconds without a tick or a failure after which the loop is stalled.
     """
 
     def __init__(
@@ -49,24 +49,20 @@ class Exporter:
         self._progress_s: float | None = None  # time.monotonic() of the last tick or failure
         registry = prometheus.CollectorRegistry()
 
-        def gauge(name: str, text: str, *labels: str) -> Any:
-            return prometheus.Gauge(name, text, labels, registry=registry)
-
-        def counter(name: str, text: str, *labels: str) -> Any:
-            return prometheus.Counter(name, text, labels, registry=registry)
-
-        self._gauges = {path: gauge(name, text, "inference_job") for name, text, path in GAUGES}
-        self._arrivals = gauge("faro_arrivals_per_minute", "requests in the last complete minute", "inference_job")
-        self._utility = gauge("faro_utility", "relaxed utility of the last complete minute", "inference_job")
+        gauge = partial(prometheus.Gauge, registry=registry)
+        counter = partial(prometheus.Counter, registry=registry)
+        self._gauges = {path: gauge(name, text, ["inference_job"]) for name, text, path in GAUGES}
+        self._arrivals = gauge("faro_arrivals_per_minute", "requests in the last complete minute", ["inference_job"])
+        self._utility = gauge("faro_utility", "relaxed utility of the last complete minute", ["inference_job"])
         self._capacity = gauge("faro_capacity_cores", "cores that the jobs may use")
         self._used = gauge("faro_used_cores", "cores of the replicas requested")
-        text, buckets = "duration of the policy's decision", [2.0**n for n in range(-10, 5)]
+        buckets, text = [2.0**n for n in range(-10, 5)], "duration of the policy's decision"
         self._duration = prometheus.Histogram(
             "faro_decision_duration_seconds", text, registry=registry, buckets=buckets
         )
         self._ticks = counter("faro_ticks_total", "ticks of the loop")
-        self._failures = counter("faro_failures_total", "failures by reason", "reason")
-        self._decisions = counter("faro_decisions_total", "decisions by reason", "inference_job", "reason")
+        self._failures = counter("faro_failures_total", "failures by reason", ["reason"])
+        self._decisions = counter("faro_decisions_total", "decisions by reason", ["inference_job", "reason"])
         try:
             self._server, _ = prometheus.start_http_server(port, addr=address, registry=registry)
         except OSError as error:
@@ -93,9 +89,9 @@ class Exporter:
         self._progress_s = time.monotonic()
         arrays, latency_s = arrays_of(self._jobs), step.observation.tail_latency_s
         history = step.observation.arrivals_per_min
-        utility = relaxed_utility(np.nan_to_num(latency_s, nan=1.0), arrays.slo_s)
         columns = {gauge: attrgetter(path)(step) for path, gauge in self._gauges.items()}
         columns[self._arrivals] = history[:, -1] if history.shape[1] else None
+        utility = relaxed_utility(np.nan_to_num(latency_s, nan=1.0), arrays.slo_s)
         columns[self._utility] = np.where(np.isnan(latency_s), math.nan, utility)
         for gauge, column in columns.items():
             for n, job in enumerate(self._jobs):

@@ -119,7 +119,15 @@ def without_data(last: Observation, now_s: float) -> Observation:
         tail_latency_s=missing,
         ongoing=missing,
         arrivals_now=None,
+        failed_per_min=None,
     )
+
+
+def with_known_capacity(jobs: tuple[Job, ...], observation: Observation) -> Observation:
+    """The observation; if its capacity is not a number, with the cores of the current targets instead."""
+    if np.isfinite(observation.capacity):
+        return observation
+    return replace(observation, capacity=float(observation.target @ arrays_of(jobs).cores))
 
 
 def invalid(plan: Plan, jobs: int) -> str | None:
@@ -230,6 +238,13 @@ def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan
     )
 
 
+def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:
+    """The plan in which jobs that it holds, but that now get a pending target, have the reason of that target."""
+    delayed = (target != observation.target) & np.array([why == HOLD for why in plan.reason])
+    reason = tuple(old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed))
+    return replace(plan, reason=reason)
+
+
 def enforce_capacity(
     jobs: tuple[Job, ...], observation: Observation, plan: Plan, target: np.ndarray, pending: Pending
 ) -> tuple[np.ndarray, Plan, Pending]:
@@ -239,30 +254,29 @@ def enforce_capacity(
     """
     arrays, present = arrays_of(jobs), observation.exists
     added = np.array([why == protocol.JOB_ADDED for why in plan.reason])
-    minimum = np.where(added, minimum_replicas(jobs), np.where(present, arrays.min_replicas, 0))
-    target = np.maximum(np.where(present, target, 0), minimum)
-    fitting = shed(target, minimum, plan.target, observation.capacity, arrays)
+    minimum = np.where(present, arrays.min_replicas, 0)
+    initial = np.where(added, minimum_replicas(jobs), minimum)
+    target = np.maximum(np.where(present, target, 0), initial)
+    fitting = shed(target, initial, minimum, plan.target, observation.capacity, arrays)
     removed = fitting < target
     reason = with_reason(plan.reason, removed & (fitting < plan.target), protocol.CAPACITY)
     # Pending targets of these jobs were meant for a larger cluster.
     return fitting, replace(plan, reason=reason), pending.only(~removed)
 
 
-def shed(target: np.ndarray, minimum: np.ndarray, wanted: np.ndarray, capacity: float, jobs: JobArrays) -> np.ndarray:
+def shed(
+    target: np.ndarray, initial: np.ndarray, minimum: np.ndarray, wanted: np.ndarray, capacity: float, jobs: JobArrays
+) -> np.ndarray:
     """Targets (jobs,) after removing replicas one at a time until the rest fits the capacity.
 
-    Replicas beyond the plan (`wanted`) go first, then those of the job with the most cores above its minimum, then, if
-    not even the minima fit, those of the job of the least weight. Of equal jobs the last one loses a replica.
+    Replicas beyond the plan (`wanted`) go first, then those of the job with the most cores above `initial`, then those
+    above `minimum`, then those of the job of the least weight. Of equal jobs the last one loses a replica.
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():
-        above = (target - minimum) * jobs.cores
-        unwanted = np.where((target > wanted) & (above > 0), above, 0)
-        if unwanted.any():
-            score = unwanted
-        elif (above > 0).any():
-            score = above
-        else:
-            score = -np.where(target > 0, jobs.weight, np.inf)
+        above = (target - initial) * jobs.cores
+        candidates = (np.where(target > wanted, above, 0), above, (target - minimum) * jobs.cores)
+        least_weight = -np.where(target > 0, jobs.weight, np.inf)
+        score = next((cores for cores in candidates if (cores > 0).any()), least_weight)
         target[len(score) - 1 - np.argmax(score[::-1])] -= 1
     return target

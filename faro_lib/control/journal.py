@@ -1,91 +1,76 @@
-"""The journal of a run: one JSON line per tick, from which a run resumes and any policy can be replayed."""
+"""The journal of a run: one JSON line per tick, from which a run resumes and decisions are replayed and explained."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from faro_lib.control.clock import Clock
 from faro_lib.control.guardrails import GuardrailConfig
 from faro_lib.control.tick import Memory, Step, tick
 from faro_lib.policies.protocol import Observation, Plan, Policy
 from faro_lib.workload import Job
 
-BEGIN, TICK, RESUME = "begin", "tick", "resume"
-REPLAYED_TICKS = 200  # enough to restore the memory: counters reach back 10 minutes, forecasts 15
+BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
+REPLAYED_TICKS = 200  # restores the memory: counters reach back 10 minutes, forecasts 15
 DTYPES = dict.fromkeys(("running", "starting", "target", "terminating", "placed"), int) | {
     "changing": bool,
     "present": bool,
 }
-SCALARS = {"now_s", "capacity", "minute", "attempts"}
+SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The first record of a journal."""
+    """The settings of a run: the first record of its journal."""
 
     policy: str
     jobs: tuple[Job, ...]
     guardrails: GuardrailConfig
     tick_s: float
     apply: bool  # whether plans were carried out
-    origin_s: int | None = None  # time origin of the trace clock; None if the cluster kept its own time
+    origin_s: int | None = None  # of the clock; None in a simulation
     scale: float = 1.0
-    start_s: float = 0.0  # trace time at the beginning
-
-    @classmethod
-    def of(
-        cls,
-        policy: Policy,
-        jobs: tuple[Job, ...],
-        guardrails: GuardrailConfig,
-        apply: bool,
-        clock: Clock | None,
-        start_s: float,
-    ) -> Header:
-        origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
-        return cls(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s)
+    start_s: float = 0.0  # trace time of the first record
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One tick in the journal."""
+    """One recorded tick."""
 
     step: Step
-    error: str | None = None  # why its targets could not be applied
-    replayed_ticks: int | None = None  # ticks that a run which resumed here replayed first
+    error: str | None = None  # why its targets were not applied
+    replayed_ticks: int | None = None  # if the run resumed here: number of earlier ticks that restored its memory
 
 
 class Journal:
-    """An open journal; every line is on the disk, complete, before the next tick begins.
+    """A journal open for writing: a new one with `header`, or, with `replayed_ticks`, that of a run that resumes.
 
-    Parameters
-    ----------
-    replayed_ticks : as in `Tick` for a run that resumes; None begins a journal with `header`.
+    Each record is on the disk before the next tick begins.
     """
 
     def __init__(self, path: str | Path, header: Header, replayed_ticks: int | None = None):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():  # cut off a last line that a crash left incomplete
-            text = self.path.read_bytes()
-            os.truncate(self.path, text.rfind(b"\n") + 1)
         self._file = self.path.open("ab", buffering=0)
+        _lock(self._file, self.path)
+        # A crash may have left the last line incomplete.
+        os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
         if replayed_ticks is None:
             self._write({"kind": BEGIN} | asdict(header))
         else:
             self._write({"kind": RESUME, "replayed_ticks": replayed_ticks})
 
     def tick(self, step: Step, error: str | None) -> None:
-        """Write one tick; OSError, and no part of the line, if the disk is full."""
+        """Write one tick; OSError if the disk is full, and then no part of the line remains."""
         record = {"kind": TICK, "observation": _plain(step.observation), "plan": _plain(step.plan)}
         self._write(record | {"target": step.target.tolist(), "decision_s": step.decision_s, "error": error})
 
@@ -106,27 +91,53 @@ class Journal:
         self._file.close()
 
 
-def read(path: str | Path) -> tuple[Header, list[Tick]]:
-    """Header and ticks of a journal, without a last line that a crash left incomplete.
+def check_unlocked(path: str | Path) -> None:
+    """Raise ValueError if another controller writes the journal `path`."""
+    if Path(path).exists():
+        with Path(path).open("rb") as file:
+            _lock(file, path)
 
-    A run that ended before its first tick leaves only its header; the header of the next run then replaces it. ValueError
-    if the file is not a journal.
+
+def _lock(file: IO, path: str | Path) -> None:
+    """Lock a journal until the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ValueError(f"{path}: another controller writes this journal; stop it, or name another journal") from None
+
+
+def read(path: str | Path) -> tuple[Header, list[Tick]]:
+    """Header and ticks of a journal; ValueError if the file is not a journal.
+
+    An incomplete last line is ignored. A header without ticks is replaced by the next header.
     """
     records = list(_records(Path(path)))
     if not records or records[0].get("kind") != BEGIN:
         raise ValueError(f"{path}: not a journal of `faro run`; its first line must be the header")
-    header, ticks, replayed_ticks = records[0], list[Tick](), None
-    for record in records[1:]:
+    header, ticks, replayed_ticks = _header(path, records[0]), list[Tick](), None
+    for number, record in enumerate(records[1:], 2):
         if record["kind"] == BEGIN and not ticks:
-            header = record
-        elif record["kind"] == RESUME:
-            replayed_ticks = record["replayed_ticks"]
-        elif record["kind"] == TICK:
-            observation, plan = _restored(Observation, record["observation"]), _restored(Plan, record["plan"])
-            step = Step(observation, plan, np.array(record["target"], np.int64), record["decision_s"])
-            ticks.append(Tick(step, record["error"], replayed_ticks))
-            replayed_ticks = None
-    return _header(path, header), ticks
+            header = _header(path, record)
+            continue
+        try:
+            if record["kind"] == RESUME:
+                replayed_ticks = int(record["replayed_ticks"])
+            elif record["kind"] == TICK:
+                ticks.append(_tick(record, len(header.jobs), replayed_ticks))
+                replayed_ticks = None
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            problem = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+            raise ValueError(f"{path}, line {number}: a damaged {record['kind']} ({problem})") from None
+    return header, ticks
+
+
+def _tick(record: Mapping[str, Any], jobs: int, replayed_ticks: int | None) -> Tick:
+    observation, plan = _restored(Observation, record["observation"]), _restored(Plan, record["plan"])
+    target = np.array(record["target"], np.int64)
+    if {len(target), len(observation.target), len(plan.target), len(plan.reason)} != {jobs}:
+        raise ValueError(f"targets of other than {jobs} jobs")
+    return Tick(Step(observation, plan, target, float(record["decision_s"])), record["error"], replayed_ticks)
 
 
 def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
@@ -134,43 +145,38 @@ def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
         values = {field.name: record[field.name] for field in fields(Header)}
         values["jobs"] = tuple(Job(**job) for job in record["jobs"])
         return Header(**values | {"guardrails": GuardrailConfig(**record["guardrails"])})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: written by another version of faro_lib ({error}); name another journal") from None
 
 
 class Past(NamedTuple):
-    """A run that can be resumed: its memory, its last observation, and the ticks replayed to restore the memory."""
+    """A run that can be resumed."""
 
     memory: Memory
-    observation: Observation
-    ticks: int
+    observation: Observation  # the last one
+    ticks: int  # number of ticks that restored the memory
 
 
 def resumed(path: str | Path, policy: Policy, header: Header) -> Past | None:
-    """The past of the run that wrote this journal; None if it does not exist or has no tick.
+    """The run that wrote the journal `path`; None if the file does not exist or has no tick.
 
-    ValueError if it belongs to another policy, other jobs or other guardrails than `header`.
+    ValueError if policy, jobs or guardrails differ from those in `header`.
     """
     if not Path(path).exists() or not Path(path).stat().st_size:
         return None
     old, ticks = read(path)
     if not ticks:
         return None
-    if (old.policy, old.tick_s) != (header.policy, header.tick_s):
-        raise ValueError(
-            f"{path}: written by policy {old.policy!r} every {old.tick_s:g} s, not by {header.policy!r} every "
-            f"{header.tick_s:g} s; name another journal"
-        )
-    if old.jobs != header.jobs:
-        raise ValueError(f"{path}: written for other jobs, {[job.name for job in old.jobs]}; name another journal")
-    if (old.guardrails, old.apply) != (header.guardrails, header.apply):
-        raise ValueError(f"{path}: written with other guardrails or another --apply; name another journal")
+    for name in ("policy", "tick_s", "jobs", "guardrails", "apply"):
+        if (was := getattr(old, name)) != getattr(header, name):
+            shown = [job.name for job in old.jobs] if name == "jobs" else was
+            raise ValueError(f"{path}: written by a run with other {name}, {shown}; name another journal")
     recent = ticks[-REPLAYED_TICKS:]
     return Past(remembered(policy, old, recent), ticks[-1].step.observation, len(recent))
 
 
 def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
-    """The memory of the loop after these ticks, by deciding them again."""
+    """Memory of the loop after these ticks, restored by repeating their decisions."""
     memory = Memory.start(policy, header.jobs, header.start_s)
     for one in ticks:
         memory, _ = _decide_again(policy, header, memory, one)
@@ -178,7 +184,7 @@ def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
 
 
 def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[Step, Step]]:
-    """Each recorded tick, and the same tick decided by `policy`; resumptions are replayed as such."""
+    """Pairs of a recorded tick and the decision of `policy` on the same observation."""
     memory = Memory.start(policy, header.jobs, header.start_s)
     for n, one in enumerate(ticks):
         if one.replayed_ticks is not None:
@@ -188,7 +194,7 @@ def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[
 
 
 def next_memory(memory: Memory, apply: bool) -> Memory:
-    """The memory at the next tick: in a dry run nothing was requested, so nothing is carried over or has drifted."""
+    """The memory for the next tick; a dry run requests nothing, so it has no pending targets and no drift."""
     if apply:
         return memory
     pending = memory.pending.only(np.zeros(len(memory.pending.attempts), bool))
@@ -196,25 +202,25 @@ def next_memory(memory: Memory, apply: bool) -> Memory:
 
 
 def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> tuple[Memory, Step]:
-    # The duration of a decision now must not decide whether it exceeds the deadline.
-    memory, step = tick(policy, header.guardrails, header.jobs, memory, one.step.observation, timer=lambda: 0.0)
+    # Without a deadline: durations differ between machines.
+    memory, step = tick(policy, header.guardrails, header.jobs, memory, one.step.observation)
     return next_memory(memory, header.apply), step
 
 
 def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:
-    """Requests per minute (jobs, minutes) from the first to the last minute observed; NaN = unknown at every tick."""
+    """Requests per minute (jobs, minutes) from the first to the last observed minute; NaN where never observed."""
     observations = [one.step.observation for one in ticks]
     counts = np.full((len(header.jobs), max((one.minute for one in observations), default=0)), np.nan)
     for one in observations:
         history = one.arrivals_per_min
         part = counts[:, one.minute - history.shape[1] : one.minute]
-        part[:] = np.where(np.isnan(history), part, history)  # later ticks are more accurate
+        part[:] = np.where(np.isnan(history), part, history)  # later observations are more complete
     known = np.isfinite(counts).any(axis=0)
     return counts[:, known.argmax() :] if known.any() else counts[:, :0]
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a journal."""
+    """Records of the complete lines of a journal."""
     try:
         *lines, _incomplete = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
@@ -230,7 +236,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Observations, plans and their values as JSON: NaN is null, infinity a string."""
+    """Convert observations, plans and their values to JSON types: NaN becomes null, infinity a string."""
     if isinstance(value, Observation | Plan):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, np.ndarray | np.generic):
@@ -243,11 +249,11 @@ def _plain(value: Any) -> Any:
 
 
 def _restored(kind: type, record: Mapping[str, Any]) -> Any:
-    """An Observation or a Plan from `_plain`; numpy reads null as NaN and "inf" as infinity."""
+    """Observation or Plan from the JSON types of `_plain`; numpy reads null as NaN and "inf" as infinity."""
 
     def value_of(field: str, value: Any) -> Any:
         if value is None or field in SCALARS:
-            return value
+            return value if value is None else SCALARS[field](value)
         return tuple(value) if field == "reason" else np.array(value, DTYPES.get(field, float))
 
     return kind(**{field: value_of(field, value) for field, value in record.items()})

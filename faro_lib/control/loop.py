@@ -1,6 +1,4 @@
-"""The control loop: observe, decide, apply at every tick, for a simulated day or for weeks on a live cluster."""
-
-from __future__ import annotations
+"""The control loop: observe, decide and apply at every tick, in a simulation or on a live cluster."""
 
 import threading
 import warnings
@@ -14,12 +12,12 @@ import numpy as np
 from faro_lib.control.clock import Clock
 from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig, without_data
 from faro_lib.control.journal import Header, Journal, next_memory, resumed
-from faro_lib.control.tick import Memory, PolicyFailed, Step, tick
+from faro_lib.control.tick import Deadline, Memory, PolicyFailed, Step, tick
 from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import TOLERANCE
 
-OBSERVE, APPLY, JOURNAL = "observe", "apply", "journal"  # reasons of failures, besides the reasons in plans
+OBSERVE, APPLY, JOURNAL, CLOCK = "observe", "apply", "journal", "clock"  # reasons of failures, besides those of plans
 OnFailure = Callable[[str, str], None]
 
 
@@ -39,45 +37,54 @@ def run(
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s` before `until_s`, or until `stop` is set.
 
-    If the cluster cannot be observed, the last observation is used without its data. If it cannot be changed, the next
-    tick notices and asks again. At the end the cluster is left as it is.
+    If the cluster cannot be observed, the policy decides on the last observation without its data. A change that fails is
+    requested again at the next tick. The replicas stay as they are at the end.
 
     Parameters
     ----------
-    apply : False decides and records, but changes nothing.
-    journal : file that records every tick; if it exists the run resumes from it, `clock` must be the journal's, and
-        another policy, other jobs or other guardrails are a ValueError.
-    clock : wall time, on which late ticks are skipped; None if the cluster keeps its own time, as a simulated one does.
+    apply : False for a dry run.
+    journal : file that records every tick. If it exists, the run resumes from it with the `clock` of its header;
+        ValueError if it was written with another policy, other jobs or other guardrails.
+    clock : wall clock, on which late ticks are skipped; None if the cluster has its own time, as a simulation has.
     on_step : called after every tick.
-    on_failure : called with (reason, one line) for every failure, after which the loop goes on. If None, a failure
+    on_failure : called with (reason, one line) for every failure, after which the loop continues. If None, a failure
         of the policy is a warning, and a failure of the cluster or the journal is raised.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
     memory, last = Memory.start(policy, jobs, start_s), None
+    deadline, jump_s = Deadline(guardrails.deadline_s), 0
     with ExitStack() as stack:
         writer = None
         if journal:
-            header = Header.of(policy, jobs, guardrails, apply, clock, start_s)
+            origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
+            header = Header(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s)
             past = resumed(journal, policy, header)
             if past:
                 memory, last, start_s = past.memory, past.observation, past.observation.now_s
+                ahead_s = start_s - clock.now_s if clock else 0.0
+                if ahead_s > policy.tick_s:
+                    problem = f"its last tick is {ahead_s:.0f} s ahead of this machine's clock"
+                    raise ValueError(f"{journal}: {problem}; set the clock, or name another journal")
             writer = stack.enter_context(Journal(journal, header, past.ticks if past else None))
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
             if stop.is_set():
                 return
+            if clock and on_failure and clock.jump_s != jump_s:
+                moved_s, jump_s = clock.jump_s - jump_s, clock.jump_s
+                on_failure(CLOCK, f"the wall clock jumped by {moved_s:+d} s; ticks continue at their intervals")
             observation = observed(cluster, now_s, last, on_failure)
             if observation is None:
                 continue
             last = observation
-            memory, step = tick(policy, guardrails, jobs, memory, observation)
+            memory, step = tick(policy, guardrails, jobs, memory, observation, deadline)
             memory = next_memory(memory, apply)
             report(step, on_failure)
             error_line = None
             if apply:
                 error_line = attempt(APPLY, on_failure, cluster.apply, step.target, step.plan.drop)
-            if writer:  # a full disk does not stop the loop, but a restart then knows less
+            if writer:  # a full disk does not stop the loop
                 attempt(JOURNAL, on_failure, writer.tick, step, error_line)
             if on_step:
                 on_step(step)
@@ -88,10 +95,10 @@ def run(
 def observed(
     cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure | None
 ) -> Observation | None:
-    """Observe the cluster; if that fails, return the last observation without its data, or None if there is none."""
+    """The cluster's observation; if it fails, the last one without its data, or None if there is none."""
     try:
         return cluster.observe()
-    except Exception as error:  # whatever happened to the cluster, the loop goes on
+    except Exception as error:
         if on_failure:
             on_failure(OBSERVE, one_line(error))
         elif last is None:
@@ -100,7 +107,7 @@ def observed(
 
 
 def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | None = None) -> Iterator[float]:
-    """The multiples of `tick_s` between the two instants, without those that have already passed on the clock."""
+    """Multiples of `tick_s` after `start_s` and before `until_s`, without those that have passed on the clock."""
     now_s = start_s
     while True:
         passed_s = now_s if clock is None else max(now_s, clock.now_s - tick_s / 2)
@@ -111,7 +118,7 @@ def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | Non
 
 
 def report(step: Step, on_failure: OnFailure | None) -> None:
-    """Pass the failures of a tick on: to `on_failure`, or the policy's as a warning."""
+    """Report the failures of a tick to `on_failure`; without it, warn of a failure of the policy."""
     if on_failure is None:
         if step.failure:
             warnings.warn(step.failure, PolicyFailed, stacklevel=3)
@@ -124,10 +131,7 @@ def report(step: Step, on_failure: OnFailure | None) -> None:
 
 
 def attempt(reason: str, on_failure: OnFailure | None, call: Callable[..., None], *arguments: Any) -> str | None:
-    """Run `call(*arguments)`; None if it succeeds, else the error as one line.
-
-    The error is reported to `on_failure` under `reason`, or raised if there is no `on_failure`.
-    """
+    """Run `call(*arguments)` and report an error to `on_failure`; return the error as one line, None without one."""
     try:
         call(*arguments)
     except Exception as error:

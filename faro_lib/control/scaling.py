@@ -1,7 +1,5 @@
 """Scale the jobs of a real cluster without exceeding its capacity, even if some calls fail."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

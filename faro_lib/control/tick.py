@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,49 +47,82 @@ class Memory:
         return cls(policy.start(jobs), Pending.none(len(jobs)), Guard(np.full(len(jobs), start_s)))
 
 
+class Deadline:
+    """Runs decisions and abandons those that take longer than `seconds`; None for no limit."""
+
+    def __init__(self, seconds: float | None = None):
+        self.seconds = seconds
+        self._thread: threading.Thread | None = None  # of a decision that was abandoned
+
+    def call(self, decide: Callable[[], Any]) -> Any:
+        """The result of `decide()`; TimeoutError if it is late or if an abandoned decision still runs."""
+        if self.seconds is None:
+            return decide()
+        if self._thread and self._thread.is_alive():
+            raise TimeoutError
+        outcome: Future = Future()
+
+        def run() -> None:
+            try:
+                outcome.set_result(decide())
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+        return outcome.result(self.seconds)
+
+    def join(self) -> None:
+        """Wait for an abandoned decision."""
+        if self._thread:
+            self._thread.join()
+
+
 def tick(
     policy: Policy,
     config: GuardrailConfig,
     jobs: tuple[Job, ...],
     memory: Memory,
     observation: Observation,
-    timer: Callable[[], float] = time.perf_counter,
+    deadline: Deadline | None = None,
 ) -> tuple[Memory, Step]:
     """Decide within the guardrails and the capacity; return the memory for the next tick and the record of this one.
 
-    If the policy raises, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails applies. A
-    policy that failed keeps its previous state and decides again at the next tick.
+    If the policy raises, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails applies. The
+    policy then keeps its previous state and decides again at the next tick.
     """
+    observation = guardrails.with_known_capacity(jobs, observation)
     guard = memory.guard.updated(observation)
     drifted = guard.drifted(observation)
     intended = guardrails.restore_targets(guard, observation) if drifted.any() else observation
     visible = guardrails.mask_absent(jobs, intended)
 
-    began = timer()
-    state, plan, failure = _decide(policy, memory.state, visible)
-    decision_s = timer() - began
-    if failure is not None:
+    began, failure, void = time.perf_counter(), None, None
+    state, plan = memory.state, hold(visible)
+    try:
+        state, plan = (deadline or Deadline()).call(lambda: _decide(policy, memory.state, visible))
+    except TimeoutError:
+        void = DEADLINE_EXCEEDED
+    except Exception as error:  # serving continues whatever the policy does
+        failure, void = str(error), FAILED
         failure = f"policy {policy.name!r} failed at {visible.now_s:g} s, {config.fail_mode} instead: {failure}"
-    is_late = config.deadline_s is not None and decision_s > config.deadline_s
-    if failure is not None or is_late:
-        reason = DEADLINE_EXCEEDED if failure is None else FAILED
-        plan = replace(guardrails.fallback(config, jobs, visible), reason=(reason,) * len(jobs))
+    decision_s = time.perf_counter() - began
+    if void:
+        plan = replace(guardrails.fallback(config, jobs, visible), reason=(void,) * len(jobs))
 
     plan = guardrails.guarded(config, jobs, guard, visible, plan, drifted)
     pending = memory.pending.only(observation.exists)
     target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
+    plan = guardrails.with_delayed_reasons(plan, intended, target, pending)
     target, plan, pending = guardrails.enforce_capacity(jobs, observation, plan, target, pending)
     target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target)
     guard = Guard(guard.known_s, target, plan.drop, observation.exists)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)
 
 
-def _decide(policy: Policy, state: Any, visible: Observation) -> tuple[Any, Plan, str | None]:
-    """The policy's new state and plan; or the old state, a plan that holds, and why the policy failed."""
-    try:
-        after, plan = policy.decide(state, visible)
-        if problem := guardrails.invalid(plan, len(visible.target)):
-            raise ValueError(problem)
-    except Exception as error:  # serving continues whatever the policy does
-        return state, hold(visible), str(error)
-    return after, plan, None
+def _decide(policy: Policy, state: Any, visible: Observation) -> tuple[Any, Plan]:
+    """The policy's new state and plan; raises whatever the policy raises, and ValueError if the plan is invalid."""
+    state, plan = policy.decide(state, visible)
+    if problem := guardrails.invalid(plan, len(visible.target)):
+        raise ValueError(problem)
+    return state, plan

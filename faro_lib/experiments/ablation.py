@@ -1,4 +1,4 @@
-"""Ablation: the paper's steps in the order of its Figure 16, then our own steps; each changes one thing."""
+"""Ablation: the paper's steps in the order of its Figure 16, then our own. Each step changes one thing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ OBJECTIVE = "FairSum"  # of the published ablation
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A policy that differs from the variant before it in what it `adds`.
+    """One step of the ablation: a policy, and how it differs from the step before (`adds`).
 
-    source : PAPER for a published step, OURS for a later step.
-    published : the step's name in the published table; "" if it is not in that table.
+    source : PAPER or OURS.
+    published : name of the step in the published table, or "".
     """
 
     name: str
@@ -30,7 +30,7 @@ class Variant:
 
 
 def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Variant]:
-    """From step utilities without forecast or reaction to the paper's complete policy, in the published order."""
+    """The paper's steps: from step utilities, without forecast or reaction, to its complete policy."""
     final = PaperFaro(context.require("forecaster", "the ablation"), objective=objective)
     policy = replace(
         final, latency_model="upper-bound", utility="precise", predictive=False, quantile=None, adaptive=False,
@@ -40,10 +40,10 @@ def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Vari
     steps: list[tuple[str, str, str, tuple[str, ...]]] = [
         ("conf1", "no relaxation", "step utility, bursts, no forecast, no reaction, no shrinking", ()),
         ("conf2", "+ relaxation", "inverse utility instead of a step", ("utility",)),
-        ("conf3", "+ M/D/c", "queueing instead of bursts that arrive together", ("latency_model",)),
+        ("conf3", "+ M/D/c", "queueing instead of simultaneous arrivals", ("latency_model",)),
         ("conf4", "+ prediction", "a point forecast of 7 minutes", ("predictive",)),
-        ("conf5", "+ reaction", "one replica more after 30 s above the SLO", ("reactive",)),
-        ("conf6", "+ shrinking", "replicas without a benefit are given back", ("shrink",)),
+        ("conf5", "+ reaction", "one more replica after 30 s above the SLO", ("reactive",)),
+        ("conf6", "+ shrinking", "releases replicas without a benefit", ("shrink",)),
         ("final", "+ probability", about, ("quantile", "adaptive")),
     ]
     variants = []
@@ -56,11 +56,11 @@ def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Vari
 def our_steps(
     context: PolicyContext, objective: str = OBJECTIVE, options: dict[str, Any] | None = None
 ) -> list[Variant]:
-    """From the paper's complete policy to `policies.faro.tuned`.
+    """Our steps: from the paper's complete policy to `policies.faro.tuned`.
 
     Parameters
     ----------
-    options : hyperparameters of our Faro; None: the tuned defaults, `policies.faro.tuned_options`.
+    options : hyperparameters of our Faro; None: the tuned defaults.
     """
     options = tuned_options(objective) if options is None else options
     forecaster = context.require("forecaster", "the ablation")
@@ -71,17 +71,17 @@ def our_steps(
         name, about = ("+ latency model", f"the formula {FALLBACK_MODEL!r} instead of half M/M/c")
     policy = replace(paths, name=name, latency_model=tuned(context, objective).latency_model)
     variants = [
-        Variant(exact.name, "whole numbers, exactly, instead of COBYLA", exact, OURS),
+        Variant(exact.name, "an optimal integer allocation instead of COBYLA", exact, OURS),
         Variant(paths.name, f"the mean utility over {paths.samples} paths instead of a quantile", paths, OURS),
         Variant(policy.name, about, policy, OURS),
     ]
     steps = [
         ("+ early and often", "decides every {interval_s:g} s, from {first_s:g} s on", ("first_s", "interval_s", "phase_s")),
-        ("+ nowcast", "looks at the minute that is going on", ("nowcast",)),
-        ("+ slow starts", "{cold_start_minutes:g} minutes until a grown job is served", ("cold_start_minutes",)),
-        ("+ switching cost", "changing a job's replicas costs {switching_cost:g} utilities", ("switching_cost",)),
-        ("+ small spread", "the spread weighs {gamma:g} instead of the number of jobs", ("gamma",)),
-        ("+ deficit weighting", "past losses weigh with exponent {deficit_weighting:g}", ("deficit_weighting",)),
+        ("+ nowcast", "uses the counts of the current minute", ("nowcast",)),
+        ("+ slow starts", "{cold_start_minutes:g} minutes until a new replica serves", ("cold_start_minutes",)),
+        ("+ switching cost", "changing a job's replicas costs {switching_cost:g} utility", ("switching_cost",)),
+        ("+ small spread", "the weight of the spread is {gamma:g} instead of the number of jobs", ("gamma",)),
+        ("+ deficit weighting", "weights jobs by past losses, exponent {deficit_weighting:g}", ("deficit_weighting",)),
     ]  # fmt: skip
     others = tuple(field for field in options if not any(field in fields for *_, fields in steps))
     steps.append(("+ the rest", "all other options: " + ", ".join(others), others))

@@ -1,4 +1,4 @@
-"""Comparison of policies: every policy on the same trials at one capacity, beside the clairvoyant limit."""
+"""Comparison of policies: every policy on the same trials at one capacity, and the clairvoyant limit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def compare(
     limit: bool = True,
     report: Report | None = print,
 ) -> Tables:
-    """All tables of every policy on the same trials.
+    """Run every policy on the same trials and return all tables.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The clairvoyant limit of a trial: simulate every constant replica count, then allocate the best of each minute."""
+"""The clairvoyant limit of a trial: simulate every constant replica count, then allocate each minute optimally."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-HEADROOM = 1.6  # over the peak offered load; beyond it one replica more changes nothing
+HEADROOM = 1.6  # factor on the peak offered load; more replicas change nothing
 
 
 def measured_utilities(
     workload: Workload, draws: Draws, max_replicas: int, serving_model: ServingModel = PAPER
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Utility, violation rate and effective utility of each job and minute with x replicas all day long.
+    """Utility, violation rate and effective utility of each job and minute with 0, 1, ... replicas all day.
 
-    Every x is measured for every job; the bounds of the jobs are left to `metrics.limit.best_replicas_by_minute`.
+    Bounds of the jobs are ignored here; `metrics.limit.best_replicas_by_minute` applies them.
 
     Returns
     -------
-    Three arrays (jobs, max_replicas + 1, minutes + 1). Without replicas utility is 0 and every request violates the SLO.
+    Three arrays (jobs, max_replicas + 1, minutes + 1). Without replicas, utility is 0 and the violation rate 1.
     """
     shape = (len(workload.jobs), max_replicas + 1, workload.minutes + 1)
     utility, violated, effective = np.zeros(shape), np.ones(shape), np.zeros(shape)
@@ -58,14 +58,14 @@ def clairvoyants(
 def limits_of(
     workload: Workload, draws: Draws, capacities: Sequence[int], serving_model: ServingModel = PAPER, trial: int = 0
 ) -> pd.DataFrame:
-    """The clairvoyant limit of one trial, one row per capacity: capacity_cores, trial and the measures."""
+    """The clairvoyant limit of one trial: capacity_cores, trial and the measures, one row per capacity."""
     best = clairvoyants(workload, draws, capacities, serving_model)
     rows = [{"capacity_cores": size, "trial": trial} | one.summary() for size, one in zip(capacities, best)]
     return pd.DataFrame(rows)
 
 
 def enough_replicas(workload: Workload) -> int:
-    """A replica count from which no job gains, nor less than any job's minimum."""
+    """A replica count, at least every job's minimum, beyond which no job gains."""
     arrays = arrays_of(workload.jobs)
     peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * arrays.service_time_s).max()
     return max(int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays.min_replicas.max()))

@@ -26,7 +26,7 @@ from faro_lib.simulate import Run
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.tables import read_traces
 
-BURST = 4 / 3  # the busiest ten seconds of a minute, by chance, over its mean
+BURST = 4 / 3  # rate of the busiest ten seconds of a minute over its mean
 
 
 def compare_live(
@@ -47,14 +47,14 @@ def compare_live(
     serve_address: str | None = None,
     report: Report = print,
 ) -> Tables:
-    """Serve a slice of the evaluation day under each policy, then simulate it; the pipeline's stage 80.
+    """Serve a slice of the evaluation day under each policy, then simulate the same slice.
 
-    Journals are written to results/live/<backend>. Parameters are the settings in section `live`.
+    Journals are written to results/live/<backend>. The parameters are the settings of section `live`.
 
     Parameters
     ----------
     jobs : indices in the workload; None = the first three.
-    first_minute, minutes : which part of the evaluation day is run.
+    first_minute, minutes : start and length of the slice.
     tick_s : wall seconds between decisions.
     """
     traces = read_traces(Path(results) / "traces")
@@ -81,8 +81,8 @@ def _compare(
     max_rps: float,
     report: Report,
 ) -> Tables:
-    """Every policy live, trial by trial; then the same in the simulator, with the times measured meanwhile."""
-    for policy in policies.values():  # compile now; a live decision must not wait for it
+    """Run every policy live, trial by trial, then simulate the same with the times measured live."""
+    for policy in policies.values():  # compile before a live decision waits for it
         matched_simulation(replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0])
     cases = [(name, trial, seed) for trial, seed in enumerate(trial_seeds(trials)) for name in policies]
     columns = ("environment", "policy", "capacity_cores", "trial")
@@ -95,7 +95,7 @@ def _compare(
         runs.append((dict(zip(columns, (LIVE, name, one.capacity, trial))), run, notes))
         report(
             f"{name}, trial {trial + 1} of {trials}: {notes.served} served, {notes.dropped} dropped, "
-            f"{notes.failed + notes.unsent} lost; other processes kept {notes.background_cpu:.1f} processors busy"
+            f"{notes.failed + notes.unsent} lost; other processes used {notes.background_cpu:.1f} processors"
             f"{', too many' if noisy_host(notes) else ''}"
         )
     overhead_s = float(np.nanmean([notes.overhead_s for _, _, notes in runs if notes]))
@@ -109,7 +109,7 @@ def _compare(
 
 
 def noisy_host(notes: Notes) -> bool:
-    """Whether other processes of normal priority kept the machine too busy for the run to be trusted."""
+    """Whether other processes of normal priority used more than NOISY_CPUS processors."""
     return notes.background_cpu - notes.niced_cpu > NOISY_CPUS
 
 
@@ -123,7 +123,7 @@ def _columns(notes: Notes | None) -> dict[str, Any]:
 def _endpoint(
     backend: str, one: Slice, how: tuple[ServeSpec, ...], address: str | None, serve_address: str | None, report: Report
 ) -> Iterator[Endpoint]:
-    """A Ray that serves the slice's jobs: one that we start, one at `address`, or exclusive access to a RayService."""
+    """A Ray cluster that serves the jobs: a local one, one at `address`, or a RayService with exclusive access."""
     from faro_lib.kube.exclusive import CONTEXTS, exclusive_access
 
     jobs, addresses = one.workload.jobs, {"address": address, "serve_address": serve_address}
@@ -137,7 +137,7 @@ def _endpoint(
 
 
 def _cold_start_s(one: Slice, how: tuple[ServeSpec, ...], ray: HttpClient, report: Report) -> float:
-    """Trace seconds until up to three new replicas serve; the jobs' own value if the cluster has no room for one."""
+    """Trace seconds until up to three new replicas serve; the jobs' own cold start if there is no room for one."""
     room = min(one.capacity - int(one.initial.sum()), 3)
     if room < 1:
         return one.workload.jobs[0].cold_start_s

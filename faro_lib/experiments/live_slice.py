@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from faro_lib import control
-from faro_lib.control import GuardrailConfig
+from faro_lib.control import GuardrailConfig, PolicyFailed
 from faro_lib.control.clock import Clock
+from faro_lib.experiments.trials import policy_failures_raised
 from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.loops import paced
+from faro_lib.policies.protocol import FAILED
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import STATS_ROUTE
@@ -39,11 +41,11 @@ QUIET_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The slice that is replayed, live and in simulation; times in seconds of the trace.
+    """Part of a day that is replayed live and in simulation; times are in seconds of the trace.
 
     Attributes
     ----------
-    workload : jobs, with service and start times as measured, and their requests.
+    workload : jobs, with measured service and start times, and their requests.
     capacity : cores.
     scale : trace seconds per wall second.
     tick_s : time between two decisions.
@@ -68,7 +70,7 @@ class Slice:
 
     @property
     def initial(self) -> np.ndarray:
-        """Replicas (jobs,) at the start, an equal share: a run is too short to start with one replica each."""
+        """Initial replicas (jobs,): an equal share, because a run is too short to start with one replica each."""
         return fair_share(self.workload.jobs, self.capacity)
 
     @property
@@ -80,19 +82,19 @@ class Slice:
         return ServingModel("least-outstanding", max_ongoing_requests=self.max_ongoing_requests)
 
     def paced(self, policy: Policy) -> Policy:
-        """The policy with this slice's tick; one that plans expects a new replica to serve after one minute."""
+        """The policy with the tick of this slice; Faro then expects a new replica to serve after one minute."""
         changes = {"cold_start_minutes": 1.0} if isinstance(policy, Faro) else {}
         return paced(policy, self.tick_s, **changes)
 
     def draws(self, seed: int) -> Draws:
-        """Arrivals and service times of a trial, the same for every policy, live and in simulation."""
+        """Arrivals and service times of a trial, shared by all policies, live and simulated."""
         return draw(self.workload, seed, router=None)
 
 
 def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
-    """Some of the jobs, with every day starting at `first_minute`, so that the forecaster knows the time of day.
+    """Traces of some of the jobs, with every day starting at `first_minute`.
 
-    One training day is lost if first_minute > 0, because such a day spans two of the original ones.
+    If first_minute > 0, a day spans two original days, and there is one training day less.
     """
     chosen = list(jobs)
     train, evaluation = traces.train[:, :, chosen], traces.evaluation[:, chosen, first_minute:]
@@ -108,7 +110,7 @@ def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
 
 
 def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Workload, float]:
-    """The workload with requests left out where its busiest minute exceeds the bound, and the share that remains."""
+    """The workload scaled down to at most `max_rps` (wall clock) in its busiest minute, and the share that remains."""
     peak_rps = float(workload.requests_per_min.sum(axis=0).max()) / MINUTE_S * scale
     share = min(1.0, max_rps / peak_rps) if peak_rps else 1.0
     counts = np.floor(workload.requests_per_min * share).astype(np.int64)
@@ -116,13 +118,14 @@ def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Worklo
 
 
 def matched_simulation(one: Slice, policy: Policy, seed: int) -> Run:
-    """Simulate the slice as it is served: least-outstanding dispatch, measured times, the same requests and tick."""
+    """Simulate the slice with the dispatch, measured times, requests and tick of the live run."""
     draws = one.draws(seed)
     draws = replace(draws, service_s=draws.service_s + one.overhead_s)
-    return simulate(
-        one.workload, one.paced(policy), one.capacity, draws=draws, serving_model=one.serving_model,
-        guardrails=one.guardrails, initial=one.initial,
-    )  # fmt: skip
+    with policy_failures_raised():
+        return simulate(
+            one.workload, one.paced(policy), one.capacity, draws=draws, serving_model=one.serving_model,
+            guardrails=one.guardrails, initial=one.initial,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +134,11 @@ class Notes:
 
     Attributes
     ----------
-    background_cpu, niced_cpu : mean number of processors busy with other processes; of these, with low-priority ones.
+    background_cpu, niced_cpu : mean processors used by other processes, and by those of low priority.
     served, dropped, failed, unsent : requests by outcome.
     send_lag_ms_p99 : delay between a request's due time and its sending.
-    overhead_s, network_overhead_s : mean overheads of a request in trace seconds, inside and outside the replica (see
-        `overheads`); NaN if the replicas reported nothing.
-    failures : (reason, one line) of each failure in the controller.
+    overhead_s, network_overhead_s : see `overheads`.
+    failures : reason and message of each failure in the controller.
     """
 
     background_cpu: float
@@ -152,7 +154,7 @@ class Notes:
 
 
 def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np.ndarray]:
-    """The requests of a trial for the load generator, and the index of each among the draws."""
+    """The requests of a trial for the load generator, and the index of each request in the draws."""
     job = np.repeat(np.arange(len(urls)), np.diff(draws.first))
     order = np.argsort(draws.arrival_s, kind="stable")
     due_s, service_s = draws.arrival_s[order] / one.scale, draws.service_s[order] / one.scale
@@ -160,7 +162,7 @@ def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np
 
 
 def run_of(one: Slice, draws: Draws, order: np.ndarray, sent: Sent, decisions: Decisions, wall_s: float) -> Run:
-    """The live run in the form of a simulated one: latencies in trace seconds, requests that were not served as dropped."""
+    """A live run as a `Run`: latencies in trace seconds; requests that were not served count as dropped."""
     latency_s = np.empty(len(order))
     latency_s[order] = np.where(sent.outcome == SERVED, sent.latency_s * one.scale, np.inf)
     minute_s = MINUTE_S * np.arange(one.workload.minutes + 2)
@@ -179,21 +181,26 @@ def run_live(
     journal: Path,
     max_rps: float,
 ) -> tuple[Run, Notes]:
-    """Run the slice on real replicas; the initial state and the requests are the same for every policy."""
+    """Run the slice on real replicas, from the initial replicas of the slice."""
     draws, ray, http = one.draws(seed), endpoint.ray, endpoint.http
     script, order = script_of(one, draws, [http.address + job.route for job in served])
     reset(one, served, ray, http)
     clock = Clock.starting_now(one.scale, in_s=2.0)
     cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, one.capacity)
     decisions, failures = Decisions(), list[tuple[str, str]]()
+
+    def on_failure(reason: str, message: str) -> None:
+        if reason == FAILED:
+            raise PolicyFailed(message)
+        failures.append((reason, message))
+
     generator = Generator(script, clock.origin_s, max_rps=max_rps)
     began = time.perf_counter()
     try:
         with BackgroundLoad((*endpoint.pids, generator.pid)) as others:
             control.run(
                 cluster, one.paced(policy), one.workload.jobs, guardrails=one.guardrails, journal=journal, clock=clock,
-                until_s=one.workload.minutes * MINUTE_S, on_step=decisions.append,
-                on_failure=lambda reason, message: failures.append((reason, message)),
+                until_s=one.workload.minutes * MINUTE_S, on_step=decisions.append, on_failure=on_failure,
             )  # fmt: skip
         sent = generator.result(timeout_s=90)
     finally:
@@ -209,9 +216,9 @@ def run_live(
 
 
 def overheads(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock) -> tuple[float, float]:
-    """Mean overheads of a served request, in trace seconds, inside and outside the replica.
+    """Mean overheads of a served request in trace seconds, inside and outside the replica; NaN if nothing was reported.
 
-    Inside, it is the measured service time beyond the sampled one; outside, the latency beyond the replica's own.
+    Inside: measured minus sampled service time. Outside: latency minus the latency that the replica measured.
     """
     time.sleep(REPORTED_S)
     statistics = http.get(f"{STATS_ROUTE}?since={clock.origin_s}", BUSY_RETRY_S)
@@ -229,7 +236,7 @@ def overheads(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clo
 
 
 def reset(one: Slice, served: tuple[ServeSpec, ...], ray: HttpClient, http: HttpClient) -> None:
-    """Restore the initial replicas, and return once all of them serve and no request is left."""
+    """Restore the initial replicas, and wait until all of them serve and no request is ongoing."""
     cluster = RayServeCluster(one.workload.jobs, served, ray, http, Clock.starting_now(), one.capacity)
     began, running = time.monotonic(), None
     while time.monotonic() - began < RESET_S:

@@ -1,4 +1,4 @@
-"""The components of the remaining loss: one part of the problem at a time is replaced by its ideal."""
+"""Decomposition of the remaining loss: replace one part of the problem at a time by its ideal."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from faro_lib.workload.jobs import MINUTE_S
 
 AS_IS, START, FORECAST, MOVES = "as it is", "start", "forecast", "moves"
 ALL, CONSTANT, LIMIT = "all three", "constant rates", "limit"
-# The rows of `remaining`, and what each of them idealises.
+# The rows of `remaining`, and the ideal of each.
 IDEALS = {
-    AS_IS: "our edition as it is",
-    START: "it begins with the replicas that the first minute needs",
-    FORECAST: "it knows the requests of the coming minutes",
-    MOVES: "replicas move at once: no cold start, no kept-alive pods",
-    ALL: "all of these",
-    CONSTANT: "no simulation: the best allocation of each minute, valued by the measured latency at its mean rate",
-    LIMIT: "the clairvoyant, who also knows how each minute's requests will fall",
+    AS_IS: "nothing",
+    START: "the run starts with the replicas that the first minute needs",
+    FORECAST: "the requests of the coming minutes are known",
+    MOVES: "replicas start and stop instantly",
+    ALL: "all three",
+    CONSTANT: "the optimal allocation of each minute at its mean rate, without simulation",
+    LIMIT: "the optimal allocation of each minute for its actual arrivals",
 }
 
 
 def values_at_constant_rates(workload: Workload, latency_model: LatencyTable, max_replicas: int) -> np.ndarray:
-    """Expected utility of each minute at its mean rate with x replicas, (jobs, max_replicas + 1, minutes); 0 without."""
+    """Expected utility of each minute at its mean rate with 0, 1, ... replicas, (jobs, max_replicas + 1, minutes)."""
     rates_rps = workload.requests_per_min / MINUTE_S
     value = np.zeros((len(workload.jobs), max_replicas + 1, workload.minutes))
     for of_job, job, rate in zip(value, workload.jobs, rates_rps):
@@ -53,17 +53,16 @@ def remaining(
     objective: str = "Sum",
     serving_model: ServingModel = PAPER,
 ) -> pd.DataFrame:
-    """Lost utility of our edition with each part of the problem idealised, in the order of IDEALS.
+    """Loss of the tuned policy with one part of the problem idealised at a time, in the order of IDEALS.
 
     Parameters
     ----------
     context : must have a forecaster and a measured latency table.
     capacity : cores.
-    draws : arrivals and service times of the trial.
 
     Returns
     -------
-    part, lost_utility, slo_violation_rate (NaN for a part that was not simulated).
+    part, lost_utility, slo_violation_rate (NaN for CONSTANT, which is not simulated).
     """
     if context.latency_model is None:
         raise ValueError("context.latency_model=None: the value at constant rates needs a measured latency table")
@@ -72,7 +71,7 @@ def remaining(
     informed = replace(context, forecaster=oracle(workload))
     at_once = replace(workload, jobs=tuple(replace(job, cold_start_s=0.0) for job in workload.jobs))
     no_wait = replace(serving_model, idle_s=0.0, retry_s=1.0)
-    # A move that is decided in the last seconds of a minute is complete when the next one begins.
+    # Decisions in the last seconds of a minute take effect before the next one.
     soon, first = {"cold_start_minutes": 1.0}, best[:, 0]
     cases = [
         (AS_IS, workload, tuned(context, objective), serving_model, None),

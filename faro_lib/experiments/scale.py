@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from faro_lib.experiments.limits import limits_of
 from faro_lib.experiments.trials import Report, summaries, trial_draws
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.policies.paper import ExactPaperFaro, GroupedPaperFaro
+from faro_lib.queueing import LatencyTable
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, arrays_of
 from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
@@ -22,10 +22,11 @@ LEARN_DAYS = 4  # training days of a large workload
 SEED = 1  # of the shifts and scales
 GROUPED, EXACT = "Faro-Sum (paper, hierarchical)", "Faro-Sum (paper, exact)"
 COMPARED = ("FairShare", "AIAD", GROUPED, EXACT, "Faro-Sum")
+Results = tuple[pd.DataFrame, pd.DataFrame]  # summary, and the limit of the first trial
 
 
 def make_any(name: str, context: PolicyContext) -> Policy:
-    """`policies.make`, extended by the paper's Faro-Sum with a hierarchical or the exact solver."""
+    """`policies.make`, extended by the paper's Faro-Sum with a hierarchical (GROUPED) or the exact solver (EXACT)."""
     solver = {GROUPED: GroupedPaperFaro, EXACT: ExactPaperFaro}.get(name)
     if solver is None:
         return make(name, context)
@@ -37,7 +38,7 @@ def enlarged(traces: Traces, how: str, jobs: int, seed: int = SEED) -> Traces:
 
     Parameters
     ----------
-    how : "repeated" (copies, as in the paper) or "shifted" (copies shifted in time and scaled).
+    how : REPEATED (copies, as in the paper) or SHIFTED (copies that are shifted in time and scaled).
     """
     if how not in (REPEATED, SHIFTED):
         raise ValueError(f"how={how!r} is unknown; accepted: {REPEATED}, {SHIFTED}")
@@ -46,26 +47,17 @@ def enlarged(traces: Traces, how: str, jobs: int, seed: int = SEED) -> Traces:
 
 
 def larger(
-    traces: Traces,
-    latency_model: Any,
-    how: str,
-    jobs: int,
-    replicas: int,
-    *,
-    policies: Sequence[str] = COMPARED,
-    trials: int = 1,
-    minutes: int | None = None,
-    limit: bool = True,
+    traces: Traces, latency_model: LatencyTable | None, how: str, jobs: int, replicas: int, *,
+    policies: Sequence[str] = COMPARED, trials: int = 1, minutes: int | None = None, limit: bool = True,
     report: Report = print,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Summary and limit of one larger cluster, both with columns variant (`how`) and jobs.
+) -> Results:  # fmt: skip
+    """Every policy on one larger cluster; both tables have the columns variant (`how`) and jobs.
 
-    The forecaster is the pooled autoregression, fitted to the enlarged training days. GROUPED is left out where jobs
-    differ in cores, because its groups share out replicas of equal size.
+    The forecaster is the pooled autoregression, fitted to the enlarged training days. GROUPED is left out if the jobs
+    differ in cores, because its groups exchange replicas of equal size.
 
     Parameters
     ----------
-    latency_model : the measured latency table of the models, or None.
     replicas : capacity in replicas of mean size.
     minutes : length of the simulated day; None = all of it.
     """
@@ -74,53 +66,28 @@ def larger(
     context = PolicyContext(many.jobs, forecast.fit("ar", many), latency_model)
     names = [name for name in policies if name != GROUPED or np.ptp(cores) == 0]
     capacity = round(replicas * cores.mean())
-    about = {"variant": how, "jobs": jobs, "capacity_cores": replicas}
-    summary, limits = _at(many, context, (capacity,), names, trials, minutes, limit, report)
-    return summary.assign(**about), limits.assign(**about)
+    results = curve(many, context, (capacity,), names, trials=trials, minutes=minutes, limit=limit, report=report)
+    summary, limits = (table.assign(variant=how, jobs=jobs, capacity_cores=replicas) for table in results)
+    return summary, limits
 
 
 def two_models(
-    traces: Traces,
-    context: PolicyContext,
-    capacity: int,
-    policies: Sequence[str],
-    *,
-    trials: int = 1,
-    minutes: int | None = None,
-    report: Report = print,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Summary and limit where every other job serves ResNet18; the latencies of both models are measured first."""
+    traces: Traces, context: PolicyContext, capacity: int, policies: Sequence[str], *, trials: int = 1,
+    minutes: int | None = None, report: Report = print,
+) -> Results:  # fmt: skip
+    """Every policy if every other job serves ResNet18, whose latencies are measured first."""
     both = mixed(traces)
     context = PolicyContext(both.jobs, context.forecaster, measure(both.jobs))
-    summary, limits = _at(both, context, (capacity,), policies, trials, minutes, True, report)
-    return summary.assign(variant="mixed", jobs=len(both.jobs)), limits
+    results = curve(both, context, (capacity,), policies, trials=trials, minutes=minutes, report=report)
+    summary, limits = (table.assign(variant="mixed", jobs=len(both.jobs)) for table in results)
+    return summary, limits
 
 
 def curve(
-    traces: Traces,
-    context: PolicyContext,
-    capacities: Sequence[int],
-    policies: Sequence[str],
-    *,
-    trials: int = 3,
-    minutes: int | None = None,
-    report: Report = print,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Summary and limit of the same day at many capacities (cores)."""
-    return _at(traces, context, capacities, policies, trials, minutes, True, report)
-
-
-def _at(
-    traces: Traces,
-    context: PolicyContext,
-    capacities: Sequence[int],
-    policies: Sequence[str],
-    trials: int,
-    minutes: int | None,
-    limit: bool,
-    report: Report,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Summary of every policy, and the limit of the first trial, at each capacity."""
+    traces: Traces, context: PolicyContext, capacities: Sequence[int], policies: Sequence[str], *, trials: int = 3,
+    minutes: int | None = None, limit: bool = True, report: Report = print,
+) -> Results:  # fmt: skip
+    """Every policy on the evaluation day at each capacity (cores)."""
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     made = {name: make_any(name, context) for name in policies}
     summary = [summaries(day, made, capacity, trials, report=report) for capacity in capacities]

@@ -1,4 +1,4 @@
-"""Sensitivity analysis: change one parameter at a time, and see where the margin over the best baseline ends."""
+"""Sensitivity analysis: the margin over the best baseline as one parameter changes at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from faro_lib.policies.loops import TwoLoops
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
 
-# Each parameter and the label of its values.
+# Parameter -> axis label.
 PARAMETERS = {
     "cold_start_s": "cold start (s)",
     "slo_factor": "SLO (service times)",
@@ -26,7 +26,7 @@ PARAMETERS = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One value of one parameter: the workload, what policies are made from, and what changes in them."""
+    """One value of one parameter, and the workload and policy inputs that follow from it."""
 
     parameter: str
     value: float
@@ -36,7 +36,7 @@ class Setting:
     scv_factor: float = 1.0
 
     def policies(self, names: Sequence[str]) -> dict[str, Policy]:
-        """Policies by name; the ones that plan ahead do so every `interval_s`."""
+        """Policies by name; those that plan ahead do so every `interval_s` if it is given."""
         made = {name: make(name, self.context) for name in names}
         if self.interval_s is None:
             return made
@@ -47,7 +47,7 @@ class Setting:
 
 
 def settings(workload: Workload, context: PolicyContext, values: Mapping[str, Sequence[float]]) -> Iterator[Setting]:
-    """Every value of every parameter, with everything else unchanged.
+    """One setting per value of each parameter, with everything else unchanged.
 
     - cold_start_s: seconds until a new replica serves; policies keep their tuned defaults.
     - slo_factor: the SLO, in planned service times; the latency table is measured again for it.
@@ -85,7 +85,7 @@ def sensitivity(
     *,
     report: Report = print,
 ) -> pd.DataFrame:
-    """Every policy in every setting: parameter, value, policy, capacity_cores, trial and the measures."""
+    """Run every policy in every setting: parameter, value, policy, capacity_cores, trial and the measures."""
     frames = []
     for one in settings(workload, context, values):
         made = one.policies(policies)
@@ -110,17 +110,3 @@ def margins(summary: pd.DataFrame, leader: str) -> pd.DataFrame:
     table = pd.DataFrame({"margin": others.min(axis=1) - mean[leader], "best_other": others.idxmin(axis=1)})
     order = [name for name in PARAMETERS if name in set(summary["parameter"])]
     return table.sort_index().reindex(order, level="parameter").reset_index()
-
-
-def where_it_ends(margin: pd.DataFrame) -> dict[str, tuple[float | None, float | None]]:
-    """By parameter, the last value with a positive margin and the first one without; None if there is none.
-
-    >>> where_it_ends(pd.DataFrame({"parameter": "e", "value": [0.0, 0.2, 0.5], "margin": [0.7, 0.3, -0.4]}))
-    {'e': (0.2, 0.5)}
-    """
-    ends: dict[str, tuple[float | None, float | None]] = {}
-    for name, part in margin.groupby("parameter", sort=False):
-        lost = part.loc[part["margin"] <= 0, "value"].tolist()
-        led = [value for value in part.loc[part["margin"] > 0, "value"].tolist() if not lost or value < lost[0]]
-        ends[str(name)] = (led[-1] if led else None, lost[0] if lost else None)
-    return ends

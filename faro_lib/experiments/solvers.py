@@ -1,4 +1,4 @@
-"""Solvers compared on real decisions: the inputs of decisions on given days, and every solver's answer to them."""
+"""Comparison of solvers on real decisions of given days."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from faro_lib.allocate.continuous import METHODS
 from faro_lib.allocate.hierarchical import solve_hierarchical
 from faro_lib.allocate.objectives import objective_of
 from faro_lib.allocate.solve import solve
-from faro_lib.allocate.spare import shrink, spread_spare
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, Traces
 
 FORMULATIONS = ("relaxed", "precise")
-REPLICAS_PER_JOB = 3.2  # of larger windows
-HEAVIER = 1.3  # rates for which spare replicas are placed, over the forecast
-# Of sloppify/solvers.csv.
+REPLICAS_PER_JOB = 3.2  # in larger windows
+# Columns of sloppify/solvers.csv.
 COLUMNS = (
     "objective", "formulation", "solver", "jobs", "capacity_cores", "window", "value", "optimum", "gap", "seconds",
     "table_seconds",
@@ -34,13 +32,13 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The inputs of one decision, and the actual rates.
+    """Inputs of one decision, and the actual rates.
 
     Attributes
     ----------
-    rates_rps : forecast sample paths of the next minutes, shape (jobs, samples, minutes).
-    truth_rps : actual rates of these minutes, shape (jobs, minutes).
-    running : replicas that serve at the time of the decision, shape (jobs,).
+    rates_rps : forecast sample paths of the next minutes, (jobs, samples, minutes).
+    truth_rps : actual rates of these minutes, (jobs, minutes).
+    running : replicas at the time of the decision, (jobs,).
     """
 
     name: str
@@ -50,7 +48,7 @@ class Window:
     running: np.ndarray
 
     def table(self, budget: int, objective: str, formulation: str, *, truth: bool = False) -> UtilityTable:
-        """The utility table under the forecast or the actual rates; with drops if the objective has drop penalties."""
+        """The utility table under the forecast or the actual rates; with drops if the objective has a drop penalty."""
         rates_rps = self.truth_rps[:, None] if truth else self.rates_rps
         drops = DROPS if objective_of(objective).effective else None
         return build_table(
@@ -61,9 +59,9 @@ class Window:
 def decision_windows(
     traces: Traces, budget: int, *, days: Sequence[int], count: int, forecaster: str = "ar", samples: int = 100
 ) -> list[Window]:
-    """`count` moments spread evenly over training days `days`, forecast after fitting to the days before them.
+    """Decisions at `count` moments of training days `days`, with a forecaster fitted to earlier days.
 
-    The running replicas are the optimum for the five minutes before, as if the last decision had been perfect.
+    The running replicas are optimal for the five minutes before.
     """
     days = sorted(days)
     fitted = forecast.fit(forecaster, traces.until(days[0]))
@@ -86,7 +84,7 @@ def decision_windows(
 
 
 def larger_window(window: Window, jobs: int) -> Window:
-    """A window with N `jobs`, drawn from the window's, their rates scaled by 0.5 to 1.5."""
+    """A window of N `jobs`, drawn from the given window, with rates scaled by 0.5 to 1.5."""
     rng = np.random.default_rng(0)
     drawn, scale = rng.integers(len(window.jobs), size=jobs), rng.uniform(0.5, 1.5, jobs)
     return Window(
@@ -107,10 +105,10 @@ def compare_solvers(
     slow: Iterable[str] = (),
     slow_windows: int = 3,
 ) -> pd.DataFrame:
-    """Every solver on the same tables, one row per answer with COLUMNS.
+    """Solve every window with every solver: COLUMNS, one row per answer.
 
-    `seconds` is the CPU time of solving, `table_seconds` the CPU time of building the table. Solvers in `slow` solve
-    only the first `slow_windows` windows.
+    `seconds` and `table_seconds` are the CPU times of solving and of building the table. Solvers in `slow` solve only the
+    first `slow_windows` windows.
     """
     rows = []
     for budget, (n, window), objective, formulation in product(
@@ -128,12 +126,14 @@ def compare_solvers(
 def score_formulations(
     windows: Iterable[Window], budgets: Iterable[int], objectives: Sequence[str], solvers: Sequence[str]
 ) -> pd.DataFrame:
-    """Decide with one formulation of the utility and score the decision by both; objectives without drops only.
+    """Decide with one formulation of the utility and score the decision by both.
+
+    Objectives must have no drop penalty.
 
     Returns
     -------
-    objective, formulation, solver, capacity_cores, window, scored_by (formulation), expected and realised: mean utility
-    over jobs and minutes under the forecast and under the actual rates.
+    objective, formulation, solver, capacity_cores, window, scored_by (a formulation), expected, realised (mean utility
+    over jobs and minutes under the forecast and under the actual rates).
     """
     rows = []
     for budget, window in product(budgets, list(windows)):
@@ -154,10 +154,10 @@ def score_formulations(
 
 
 def compare_scales(window: Window, counts: Iterable[int], *, groups: int = 10, cobyla_up_to: int = 20) -> pd.DataFrame:
-    """Exact, hierarchical and COBYLA on Sum as the number of jobs grows: COLUMNS as in `compare_solvers`, relaxed.
+    """Solve the relaxed Sum exactly, hierarchically and with COBYLA as the number of jobs grows: COLUMNS.
 
-    `seconds` is for the complete decision with its tables; the curves of the queues are cached, as in a running controller.
-    COBYLA solves up to `cobyla_up_to` jobs at once, and in groups up to `groups` times that number.
+    `seconds` is the CPU time of the decision including its tables; queueing curves are cached, as in a running controller.
+    COBYLA solves up to `cobyla_up_to` jobs at once, and `groups` times as many in groups.
     """
     rows = []
     for count in counts:
@@ -184,40 +184,14 @@ def compare_scales(window: Window, counts: Iterable[int], *, groups: int = 10, c
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def score_spare(windows: Iterable[Window], budgets: Iterable[int]) -> pd.DataFrame:
-    """Uses of the replicas that the optimum of Sum leaves: none ("as solved"), `shrink`, or `spread_spare`.
-
-    Spread replicas go where they help most at HEAVIER times the forecast rates.
-
-    Returns
-    -------
-    capacity_cores, window, spare (the use), replicas_used, realised: mean relaxed utility under the actual rates.
-    """
-    rows = []
-    for budget, window in product(budgets, list(windows)):
-        heavy = replace(window, rates_rps=HEAVIER * window.rates_rps)
-        table, heavy_table = (one.table(budget, "Sum", "relaxed") for one in (window, heavy))
-        actual = window.table(budget, "Sum", "relaxed", truth=True)
-        plan = solve(table, budget)
-        answers = {
-            "as solved": plan,
-            "shrink": shrink(table, plan, budget),
-            "spread": spread_spare(heavy_table, plan, budget),
-        }
-        for use, answer in answers.items():
-            used, realised = int(answer.replicas.sum()), _mean_value(actual, answer.replicas)
-            rows.append((budget, window.name, use, used, realised))
-    return pd.DataFrame(rows, columns=("capacity_cores", "window", "spare", "replicas_used", "realised"))
-
-
 def _solve(table: UtilityTable, budget: int, objective: str, solver: str, formulation: str) -> Allocation:
-    """Solve; a continuous method on a step function gets the paper's plateaus."""
+    """Solve; continuous methods get the paper's plateaus on step utilities."""
     options = {"plateau": True} if solver in METHODS and formulation == "precise" else {}
     return solve(table, budget, objective, solver, **options)
 
 
 def _mean_value(table: UtilityTable, replicas: np.ndarray) -> float:
-    """Mean utility over jobs; a table may end early, where one replica more changes nothing."""
+    """Mean utility over jobs. A table may end before the replica count, where more replicas change nothing."""
     return table.value[np.arange(len(replicas)), np.minimum(replicas, table.columns)].mean()
 
 

@@ -1,9 +1,10 @@
-"""The parts that all experiments share: what policies are made from, and the runs of every policy on the same trials."""
+"""Parts that all experiments share: inputs of policies, and runs of every policy on the same trials."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,12 @@ Report = Callable[[str], None]
 
 
 def policy_context(traces: Traces, results: str | Path | None = None, report: Report = print) -> PolicyContext:
-    """The inputs for making an experiment's policies; the forecaster has learned from the training days only.
+    """Inputs of an experiment's policies; the forecaster is fitted to the training days only.
 
     Parameters
     ----------
-    results : folder whose forecast/posterior.npz and queueing/measured.npz are used if they exist. If the
-        posterior is missing, the forecaster is the pooled autoregression, or None if there are no training days. If the
-        latency table is missing, it is measured now.
+    results : folder with forecast/posterior.npz and queueing/measured.npz. Without a posterior, the forecaster is the
+        pooled autoregression, or None if there are no training days. Without a latency table, latencies are measured.
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None
@@ -46,7 +46,7 @@ def policy_context(traces: Traces, results: str | Path | None = None, report: Re
 
 
 def trial_seeds(trials: int) -> tuple[int, ...]:
-    """The five published seeds, then 63, 64, ...
+    """Seeds of the trials: the five published ones, then 63, 64, ...
 
     >>> trial_seeds(6)
     (24, 32, 40, 42, 62, 63)
@@ -72,8 +72,16 @@ class Trial:
 
     @property
     def key(self) -> dict[str, Any]:
-        """The columns that name the run in every table."""
+        """The key columns of the run in every table."""
         return {"policy": self.policy, "capacity_cores": self.run.capacity, "trial": self.number}
+
+
+@contextmanager
+def policy_failures_raised() -> Iterator[None]:
+    """Raise PolicyFailed, which the control loop only warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PolicyFailed)
+        yield
 
 
 def run_trials(
@@ -88,13 +96,12 @@ def run_trials(
 ) -> Iterator[Trial]:
     """Run every policy on the same requests (common random numbers), trial by trial.
 
-    The control loop survives a policy that raises. An experiment does not, because the rest of the run would not be the
-    policy's own.
+    An experiment stops if a policy raises: the control loop would continue, but not with the policy's own decisions.
 
     Parameters
     ----------
     capacity : cores.
-    initial : (jobs,) replicas at the start; each policy's own if None.
+    initial : replicas at the start, (jobs,); None: each policy's default.
 
     Raises
     ------
@@ -102,8 +109,7 @@ def run_trials(
     """
     for number, of_trial in enumerate(draws):
         for name, policy in policies.items():
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", PolicyFailed)
+            with policy_failures_raised():
                 run = simulate(workload, policy, capacity, draws=of_trial, serving_model=serving_model, initial=initial)
             if report:
                 measures = summarize(run)
@@ -124,7 +130,7 @@ def summaries(
     scv_factor: float = 1.0,
     report: Report | None = print,
 ) -> pd.DataFrame:
-    """The summary alone of what `compare` returns, one row per policy and trial.
+    """Run every policy on the same trials and return the summary: one row per policy and trial.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Tuning: options of our edition compared on training days, with forecasters fitted to earlier days only.
+"""Tuning: compare hyperparameters of Faro on training days, with forecasters fitted to earlier days.
 
     python -m faro_lib.experiments.tuning --raw data/raw --out tuning.csv
 
@@ -30,15 +30,15 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import PUBLISHED, Traces
 from faro_lib.workload.tables import load_workload
 
-# The last training days have about 0.88 of the evaluation day's load: these capacities stand for its 36, 32 and 16.
+# The last training days have about 0.88 of the load of the evaluation day; these capacities correspond to its 36, 32, 16.
 DAYS, PHASES, CAPACITIES = (9, 10), (0, 2), (32, 28, 14)
 CHOSEN = "chosen"
 CHANGES: dict[str, dict[str, Any]] = {
     "no nowcast": {"nowcast": False},
     "decides 40 s into a minute": {"phase_s": 40.0},
     "decides every second minute": {"interval_s": 120.0},
-    "grown jobs cold for 1 minute of the horizon": {"cold_start_minutes": 1.0},
-    "grown jobs cold for 1.5 minutes": {"cold_start_minutes": 1.5},
+    "new replicas serve after 1 minute of the horizon": {"cold_start_minutes": 1.0},
+    "new replicas serve after 1.5 minutes": {"cold_start_minutes": 1.5},
     "horizon of 5 minutes": {"horizon_minutes": 5},
     "horizon of 8 minutes": {"horizon_minutes": 8},
     "no switching cost": {"switching_cost": 0.0},
@@ -58,7 +58,7 @@ FAIR_SUM_CHANGES: dict[str, dict[str, Any]] = {
 
 
 def alternatives(context: PolicyContext, other: PolicyContext) -> dict[str, Policy]:
-    """The tuned defaults, and variants that differ in one option; `other` has another forecaster."""
+    """The tuned defaults, variants that differ in one option, and the defaults with the forecaster of `other`."""
     return {
         CHOSEN: tuned(context),
         **{name: tuned(context, **change) for name, change in CHANGES.items()},
@@ -73,7 +73,7 @@ def alternatives(context: PolicyContext, other: PolicyContext) -> dict[str, Poli
 def measured(
     traces: Traces, policies: Mapping[str, Policy], day: int, phase: int, capacity: int, seed: int
 ) -> pd.DataFrame:
-    """The measures of every policy on one day, phase and capacity, with the mean utility of the worst job."""
+    """Measures of every policy on one day, phase and capacity, and the mean utility of the worst job."""
     workload, rows = traces.workload(day, phase), []
     for trial in run_trials(workload, policies, capacity, [draw(workload, seed)]):
         worst = float(np.nanmean(minute_utility(trial.run), axis=1).min())
@@ -83,15 +83,14 @@ def measured(
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """For each option and capacity: means over days and phases, and `more`.
+    """Means over days and phases of each option and capacity, and the difference from the tuned defaults.
 
-    `more` is the lost utility in excess of that with the tuned defaults for the same objective.
-
-    Differences are taken run by run, because runs of the same day, phase and capacity share requests and draws.
+    Differences are paired: runs of the same day, phase and capacity share their requests.
 
     Returns
     -------
-    option, capacity_cores, lost_utility, slo_violation_rate, worst_job, more, more_error (standard error of `more`).
+    option, capacity_cores, lost_utility, slo_violation_rate, worst_job, more (lost utility minus that of the tuned defaults
+    for the same objective), more_error (its standard error).
     """
     runs = ["day", "phase", "capacity_cores", "prefix"]
     table = table.assign(prefix=table["option"].str.extract(r"^(Fair\w*: )", expand=False).fillna(""))
@@ -106,14 +105,14 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 def remaining_of(
     traces: Traces, context: PolicyContext, day: int, phase: int, capacity: int, seed: int
 ) -> pd.DataFrame:
-    """The components of the loss on one day, phase and capacity."""
+    """Decomposition of the remaining loss on one day, phase and capacity."""
     workload = traces.workload(day, phase)
     parts = remaining(workload, context, capacity, draw(workload, seed))
     return parts.assign(day=day, phase=phase, capacity_cores=capacity)
 
 
 def contexts(traces: Traces, posterior: forecast.Posterior) -> tuple[PolicyContext, PolicyContext]:
-    """With the Bayesian forecaster, and with the pooled autoregression; both know only the days before DAYS."""
+    """Contexts with the Bayesian forecaster and with the pooled autoregression, both fitted to the days before DAYS."""
     before, latency_model = traces.until(min(DAYS)), measure(traces.jobs)
     bayes, pooled = forecast.fit("bayes", before, posterior=posterior), forecast.fit("ar", before)
     return (
@@ -123,7 +122,7 @@ def contexts(traces: Traces, posterior: forecast.Posterior) -> tuple[PolicyConte
 
 
 def fitted(traces: Traces, draws: int = 500) -> forecast.Posterior:
-    """The posterior of the days before DAYS."""
+    """The posterior, fitted to the days before DAYS."""
     from faro_lib import bayes
 
     before = traces.until(min(DAYS))
@@ -131,7 +130,7 @@ def fitted(traces: Traces, draws: int = 500) -> forecast.Posterior:
 
 
 def gathered(runs: Sequence[Future[pd.DataFrame]], out: Path) -> pd.DataFrame:
-    """Wait for all runs and write their rows, in order, to `out`; until then the finished ones are in out.partial.csv."""
+    """Wait for all runs and write their rows to `out`; until then, finished runs are in out.partial.csv."""
     partial = out.with_suffix(f".partial{out.suffix}")
     for done, _ in enumerate(as_completed(runs), 1):
         table = pd.concat([run.result() for run in runs if run.done()], ignore_index=True)
@@ -142,7 +141,7 @@ def gathered(runs: Sequence[Future[pd.DataFrame]], out: Path) -> pd.DataFrame:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run all alternatives on all days, phases and capacities, and print the differences."""
+    """Run all alternatives on all days, phases and capacities, and print their differences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--raw", default="data/raw", help="folder of the published traces (`make data`)")
     parser.add_argument("--out", type=Path, default=Path("tuning.csv"))

@@ -1,7 +1,4 @@
-"""One function per figure, from tables to a matplotlib Figure, with its caption beside it; one module per stage.
-
-`draw` of a stage's module draws all figures of the stage from the tables under results/<workload>/.
-"""
+"""Figures with titles and captions, drawn from tables; one module per stage, whose `draw` returns all of them."""
 
 from faro_lib.figures.style import save_all, use_style
 

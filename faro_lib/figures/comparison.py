@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.barcharts import grouped_bars, hatch_of, rows_of_bars
+from faro_lib.figures.barcharts import bar_rows, hatch_of
 from faro_lib.figures.prediction import errors_of, predicted_against_simulated, prediction_caption
 from faro_lib.figures.style import (
     CLAIRVOYANT,
     LIMIT,
     LIMIT_LINE,
     MEASURES,
-    NONE_PUBLISHED,
     PAGE_IN,
-    Captioned,
+    Drawing,
+    Drawings,
     colour,
     legend_above,
-    published_note,
     reference_handles,
     trials_note,
 )
@@ -31,21 +31,19 @@ from faro_lib.workload import Job
 from faro_lib.workload.readers import read_jobs
 
 MAX_LINES = 6
-MAX_BARS = 8  # side by side
 FOLLOWED = ("FairShare", "AIAD", "MArk", "HPA", "Cilantro", "Faro-Sum")  # drawn if there are more than MAX_LINES
-SHADE = "#C2C5CA"
+MAX_STEPS = 240  # points of a line in a small panel
 NUMBER_FORMATS = {"slo_violation_rate": "{:.1%}"}
 
 
-def draw(results: Path, published: str | None = None) -> Captioned:
+def draw(results: Path, published: str | None = None) -> Drawings:
     tables, jobs = read_tables(results / "simulate"), read_jobs(results / "traces" / "jobs.csv")
     return figures_of(tables, jobs, published_main(published) if published else None)
 
 
-def figures_of(tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | None = None) -> Captioned:
-    """The figures of a comparison, name -> (figure, caption); the timelines are of the middle capacity, first trial."""
+def figures_of(tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | None = None) -> Drawings:
+    """All figures of a comparison; the timelines are of the middle capacity and the first trial."""
     summary = tables.summary
-    limit = tables.limit.groupby("capacity_cores", as_index=False).mean()
     capacities = sorted(summary["capacity_cores"].unique())
     capacity = capacities[len(capacities) // 2]
     minutes, running, best = (
@@ -55,20 +53,32 @@ def figures_of(tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | 
     ranked = summary[summary["capacity_cores"] == capacity].groupby("policy")["lost_utility"].mean().sort_values().index
     extremes = [ranked[-1], ranked[0]]
     figures = {
-        "fig01_timeline": (
-            policy_timeline(minutes, running, capacity, best),
-            timeline_caption(minutes, capacity),
-        ),
-        "fig10_policies": (
-            policies_by_capacity(summary, limit, published),
+        "policies": Drawing(
+            policies_by_capacity(summary, tables.limit, published),
+            "Lost utility and SLO violations by policy",
             capacity_caption(summary, tables.limit, published),
         ),
-        "fig11_jobs": (job_timelines(minutes, running, extremes, best), job_caption(extremes, capacity)),
-        "fig12_spread": (spread_over_jobs(tables.minutes, tables.clairvoyant), spread_caption(tables.minutes)),
+        "spread_over_jobs": Drawing(
+            spread_over_jobs(tables.minutes, tables.clairvoyant),
+            "Lost utility of each job",
+            spread_caption(tables.minutes),
+        ),
+        "lost_utility_over_the_day": Drawing(
+            policy_timeline(minutes, running, jobs, capacity, best),
+            "Lost utility and cores in use over the day",
+            timeline_caption(minutes, capacity),
+        ),
+        "replicas_by_job": Drawing(
+            job_timelines(minutes, running, extremes, best),
+            "Replicas and lost utility of each job over the day",
+            job_caption(minutes, extremes, capacity),
+        ),
     }
     errors = errors_of(tables, jobs)
     if len(errors):
-        figures["fig91_prediction"] = (predicted_against_simulated(errors), prediction_caption(errors))
+        figures["predicted_latency"] = Drawing(
+            predicted_against_simulated(errors), "Predicted and simulated tail latency", prediction_caption(errors)
+        )
     return figures
 
 
@@ -93,9 +103,7 @@ def policies_by_capacity(
     published: pd.DataFrame | None = None,
     measures: Mapping[str, str] = MEASURES,
 ) -> Figure:
-    """Figures 10 and 13: each measure by capacity and policy, with the clairvoyant limit and the published values.
-
-    More than MAX_BARS policies are drawn as rows with their values in numbers.
+    """Figures 10 and 13: one panel per measure and capacity, one bar per policy; limits and published values.
 
     Parameters
     ----------
@@ -104,59 +112,50 @@ def policies_by_capacity(
     published : columns policy, capacity_cores and the measures.
     measures : column -> label.
     """
-    key = ["policy", "capacity_cores"]
     policies = list(dict.fromkeys(summary["policy"]))
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
-    handles, labels = reference_handles(published is not None, limit is not None)
-    if len(policies) > MAX_BARS:
-        size_in = (PAGE_IN, 0.3 + len(measures) * (0.5 + 0.17 * len(policies)))
-        figure, axes = plt.subplots(len(measures), len(capacities), figsize=size_in, sharey=True, squeeze=False)
-        colours, hatches = [colour(policy) for policy in policies], [hatch_of(policy) for policy in policies]
-        for band, (measure, label) in zip(axes, measures.items()):
-            rows_of_bars(
-                band, summary, "policy", (measure, label), colours, published=published, limit=limit, hatches=hatches,
+    size_in = (PAGE_IN, 0.3 + len(measures) * (0.5 + 0.17 * len(policies)))
+    figure, axes = plt.subplots(len(measures), len(capacities), figsize=size_in, sharey=True, squeeze=False)
+    colours, hatches = [colour(policy) for policy in policies], [hatch_of(policy) for policy in policies]
+
+    def at(table: pd.DataFrame, capacity: float) -> pd.DataFrame:
+        return table[table["capacity_cores"] == capacity]
+
+    for band, (measure, label) in zip(axes, measures.items()):
+        for axis, capacity in zip(band, capacities):
+            bar_rows(
+                axis, at(summary, capacity).set_index("policy")[measure], policies, colours, hatches=hatches,
+                published=None if published is None else at(published, capacity).set_index("policy")[measure],
+                limit=None if limit is None or measure not in limit else at(limit, capacity)[measure].mean(),
                 number_format=NUMBER_FORMATS.get(measure, "{:.2f}"),
             )  # fmt: skip
-    else:
-        figure, axes = plt.subplots(1, len(measures), figsize=(PAGE_IN, 2.5), squeeze=False)
-        for axis, (measure, label) in zip(axes[0], measures.items()):
-            grouped_bars(
-                axis, summary.set_index(key)[measure], [(capacity,) for capacity in capacities],
-                published=None if published is None else published.set_index(key)[measure],
-                limit=limit.set_index("capacity_cores")[measure] if limit is not None and measure in limit else None,
-            )  # fmt: skip
-            axis.set_xticks(range(len(capacities)), [f"{capacity:g} replicas" for capacity in capacities])
-            axis.set_ylabel(label)
-        bars, names = axes[0][0].get_legend_handles_labels()
-        handles, labels = bars + handles, names + labels
-    if handles:
-        legend_above(figure, handles, labels)
+            axis.set(title=f"{capacity:g} cores", xlabel=label)
+    if published is not None or limit is not None:
+        legend_above(figure, *reference_handles(published is not None, limit is not None))
     return figure
 
 
-def capacity_caption(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None) -> str:
-    best = []
-    for capacity, part in summary.groupby("capacity_cores", sort=False):
+def capacity_caption(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
+    findings = []
+    for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
         mean = part.groupby("policy")["lost_utility"].mean().sort_values()
         floor = limit.loc[limit["capacity_cores"] == capacity, "lost_utility"].mean()
-        best.append(
-            f"at {capacity:g} replicas {mean.index[0]} loses least, {mean.iloc[0]:.2f} (limit {floor:.2f}, worst "
-            f"{mean.iloc[-1]:.2f})"
+        worst = f", {mean.index[-1]} most ({mean.iloc[-1]:.2f})" if len(mean) > 1 else ""
+        findings.append(
+            f"At {capacity:g} cores, {mean.index[0]} loses least utility ({mean.iloc[0]:.2f}){worst}; the clairvoyant "
+            f"limit is {floor:.2f}."
         )
-    trials = trials_note(summary, ["policy", "capacity_cores"])
-    return (
-        f"Lost cluster utility and SLO violation rate, {trials}, whiskers one standard deviation: {'; '.join(best)}. "
-        f"{published_note(published)}"
-    )
+    diamonds = "" if published is None else " Diamonds: published values."
+    return f"{' '.join(findings)} {trials_note(summary, ['policy', 'capacity_cores'])}{diamonds}"
 
 
 def spread_over_jobs(minutes: pd.DataFrame, limit: pd.DataFrame | None = None) -> Figure:
-    """Figure 12: mean lost utility of each job (a dot, mean over trials) by policy, one panel per capacity.
+    """Figure 12: mean lost utility of each job (a dot) by policy, one panel per capacity.
 
     Parameters
     ----------
     minutes : columns policy, capacity_cores, job, utility.
-    limit : the same of the clairvoyant, without policy; the last row.
+    limit : the same of the clairvoyant, without policy; drawn as the last row.
     """
     if limit is not None:
         minutes = pd.concat([minutes, limit.assign(policy=CLAIRVOYANT)], ignore_index=True)
@@ -170,108 +169,138 @@ def spread_over_jobs(minutes: pd.DataFrame, limit: pd.DataFrame | None = None) -
         shared = {"data": lost[lost["capacity_cores"] == capacity], "x": "lost", "y": "policy", "order": policies}
         sns.boxplot(**shared, hue="policy", palette=palette, ax=axis, fliersize=0, linewidth=0.7, legend=False)
         sns.stripplot(**shared, ax=axis, color="black", size=2.2, jitter=0.15)
-        axis.set(title=f"{capacity:g} replicas", xlabel="mean lost utility of a job", ylabel="")
+        axis.set(title=f"{capacity:g} cores", xlabel="mean lost utility of a job", ylabel="")
     return figure
 
 
 def spread_caption(minutes: pd.DataFrame) -> str:
     utility = minutes.groupby(["capacity_cores", "policy", "job"])["utility"].mean()
     worst = utility.groupby(["capacity_cores", "policy"]).min().unstack("capacity_cores")
-    best = [
-        f"{size:g} replicas, {worst[size].idxmax()} ({worst[size].max():.2f})" for size in sorted(worst, reverse=True)
+    findings = [
+        f"At {size:g} cores, the worst-off job does best under {worst[size].idxmax()}, with a mean utility of "
+        f"{worst[size].max():.2f}."
+        for size in sorted(worst, reverse=True)
     ]
-    return (
-        "Mean lost utility of each job; last, under the clairvoyant. The worst-off job fares best under: "
-        f"{'; '.join(best)}. {NONE_PUBLISHED}"
-    )
+    return f"{' '.join(findings)} Each dot is a job, mean over its minutes with requests and over trials."
 
 
 def distinguishable(policies: Sequence[str]) -> list[str]:
-    """The policies to draw as lines in one panel, in order: all if there are at most MAX_LINES, else those in FOLLOWED."""
+    """The policies to draw as lines in one panel: all if there are at most MAX_LINES, else those in FOLLOWED."""
     names = list(dict.fromkeys(policies))
     followed = [name for name in names if name in FOLLOWED]
     return names if len(names) <= MAX_LINES else followed or names[:MAX_LINES]
 
 
 def policy_timeline(
-    minutes: pd.DataFrame, running: pd.DataFrame, capacity: float, limit: pd.DataFrame | None = None
+    minutes: pd.DataFrame,
+    running: pd.DataFrame,
+    jobs: tuple[Job, ...],
+    capacity: float,
+    limit: pd.DataFrame | None = None,
 ) -> Figure:
-    """Figure 1: lost utility of the cluster and the replicas in use over the day, by policy; one capacity and trial.
+    """Figure 1: lost utility of the cluster and cores in use over the day, by policy; one capacity and trial.
 
     Parameters
     ----------
     minutes : columns policy, job, minute, utility.
     running : columns policy, job, minute, running.
-    limit : the clairvoyant limit, with columns job, minute, utility, running.
+    limit : the clairvoyant, with columns job, minute, utility, running.
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.2), sharex=True)
     for policy in distinguishable(minutes["policy"]):
         top.plot(_lost(minutes[minutes["policy"] == policy]), color=colour(policy), label=policy)
-        used = running[running["policy"] == policy].groupby("minute")["running"].sum()
-        bottom.plot(used, color=colour(policy), label=policy)
+        bottom.plot(_cores(running[running["policy"] == policy], jobs), color=colour(policy))
     if limit is not None:
         top.plot(_lost(limit), linewidth=1.0, label=CLAIRVOYANT, **LIMIT_LINE)
-        bottom.plot(limit.groupby("minute")["running"].sum().iloc[:-1], linewidth=1.0, **LIMIT_LINE)
+        bottom.plot(_cores(limit, jobs).iloc[:-1], linewidth=1.0, **LIMIT_LINE)
     bottom.axhline(capacity, color="black", linestyle=":", linewidth=1.0)
     top.set(ylabel="lost utility\n(5-minute mean)")
-    bottom.set(ylabel="replicas serving", xlabel="minute")
+    bottom.set(ylabel="cores in use", xlabel="minute")
     legend_above(figure, *top.get_legend_handles_labels())
     return figure
 
 
 def _lost(minutes: pd.DataFrame) -> pd.Series:
-    """Utility lost by all jobs together, by minute, smoothed over five; without the last bin, which overran the day."""
+    """Lost utility of all jobs by minute, 5-minute mean, without the last bin (arrivals after the last minute)."""
     lost = (1 - minutes.pivot(index="minute", columns="job", values="utility")).sum(axis=1).iloc[:-1]
     return lost.rolling(5, center=True, min_periods=1).mean()
+
+
+def _cores(running: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.Series:
+    """Cores of all running replicas, by minute."""
+    cores = running["running"] * running["job"].map({job.name: job.cores for job in jobs})
+    return cores.groupby(running["minute"]).sum()
 
 
 def timeline_caption(minutes: pd.DataFrame, capacity: float) -> str:
     minutes = minutes[minutes["policy"].isin(distinguishable(minutes["policy"]))]
     lost = (1 - minutes["utility"]).groupby(minutes["policy"], sort=False).sum() / minutes["minute"].nunique()
+    most = f", and {lost.max():.2f} under {lost.idxmax()}" if len(lost) > 1 else ""
     return (
-        f"Utility lost over the day at {capacity:g} replicas and the replicas that serve (dotted: capacity; dashed: the "
-        f"clairvoyant), one trial; from {lost.min():.2f} on average under {lost.idxmin()} to {lost.max():.2f} under "
-        f"{lost.idxmax()}. {NONE_PUBLISHED}"
+        f"At {capacity:g} cores, the cluster loses {lost.min():.2f} utility on average under {lost.idxmin()}{most}. "
+        "Dashed: clairvoyant limit; dotted: capacity. First trial."
     )
 
 
 def job_timelines(
     minutes: pd.DataFrame, running: pd.DataFrame, policies: Sequence[str], limit: pd.DataFrame | None = None
 ) -> Figure:
-    """Figure 11: replicas (line) and lost utility (shade) of each job over the day, a column per policy, a row per job.
+    """Figure 11: replicas (line) and lost utility (strip) of each job, one row per job and one column per policy.
 
-    Each column has its own scale, as some policies go far beyond what others need.
+    The panels of a job share one scale. Values are means over up to MAX_STEPS intervals of the day.
 
     Parameters
     ----------
     minutes, running, limit : as in `policy_timeline`; the limit is a thin line in every panel.
     """
     jobs = list(dict.fromkeys(minutes["job"]))
-    size_in = (PAGE_IN, 0.45 + 0.42 * len(jobs))
-    figure, axes = plt.subplots(len(jobs), len(policies), figsize=size_in, sharex=True, sharey="col", squeeze=False)
+    size_in = (PAGE_IN, 0.9 + 0.42 * len(jobs))
+    figure, axes = plt.subplots(len(jobs), len(policies), figsize=size_in, sharex=True, sharey="row", squeeze=False)
+    last = int(running["minute"].max())
+    for row, job in enumerate(jobs):
+        of_job = [frame[frame["job"] == job] for frame in (running, minutes)]
+        best = None if limit is None else _binned(limit[limit["job"] == job], "running", last)
+        shown = [of_job[0].loc[of_job[0]["policy"].isin(policies), "running"].max(), 1 if best is None else best.max()]
+        top = int(np.ceil(max(1, *shown)))
+        for axis, policy in zip(axes[row], policies):
+            replicas, lost = (frame[frame["policy"] == policy] for frame in of_job)
+            axis.step(*_steps(_binned(replicas, "running", last)), where="post", color=colour(policy), linewidth=0.9)
+            if best is not None:
+                axis.step(*_steps(best), where="post", color=LIMIT, linewidth=0.4, alpha=0.8)
+            strip = 1 - _binned(lost, "utility", last).to_numpy()[None]
+            picture = axis.imshow(
+                strip, extent=(0, last, -0.35 * top, -0.05 * top), aspect="auto", cmap="Greys", vmin=0, vmax=1
+            )
+            axis.set(ylim=(-0.35 * top, 1.1 * top))
+            axis.set_yticks([0, top])
+            axis.grid(visible=False)
+        axes[row][0].set_ylabel(job, rotation=0, ha="right", va="center")
     for column, policy in enumerate(policies):
-        of_policy, running_of_policy = (frame[frame["policy"] == policy] for frame in (minutes, running))
-        shown = [running_of_policy, *([limit] if limit is not None else [])]
-        most = max(1, *(frame["running"].max() for frame in shown))
-        for row, job in enumerate(jobs):
-            axis = axes[row][column]
-            replicas, lost = (frame[frame["job"] == job] for frame in (running_of_policy, of_policy))
-            axis.step(replicas["minute"], replicas["running"], where="post", color=colour(policy), linewidth=0.9)
-            axis.fill_between(lost["minute"], 0, most * (1 - lost["utility"]), color=SHADE, linewidth=0)
-            if limit is not None:
-                best = limit[limit["job"] == job].iloc[:-1]
-                axis.step(best["minute"], best["running"], where="post", color=LIMIT, linewidth=0.4, alpha=0.8)
-            axis.set_yticks([0, int(most)])
-            if column == 0:
-                axis.set_ylabel(job, rotation=0, ha="right", va="center")
         axes[0][column].set_title(policy)
         axes[-1][column].set_xlabel("minute")
+    figure.colorbar(picture, ax=axes, label="lost utility (strip)", location="bottom", fraction=0.02, shrink=0.4)
     return figure
 
 
-def job_caption(policies: Sequence[str], capacity: float) -> str:
+def _binned(frame: pd.DataFrame, column: str, last: int) -> pd.Series:
+    """Mean of a column over equal intervals of the day, by first minute; minutes without requests are left out."""
+    width = max(1, -(-(last + 1) // MAX_STEPS))
+    inside = frame[frame["minute"] <= last]
+    return inside[column].groupby(inside["minute"] // width * width).mean()
+
+
+def _steps(values: pd.Series) -> tuple[pd.Index, pd.Series]:
+    return values.index, values
+
+
+def job_caption(minutes: pd.DataFrame, policies: Sequence[str], capacity: float) -> str:
+    lost = 1 - minutes.groupby(["policy", "job"])["utility"].mean()
+    findings = [
+        f"under {policy}, {lost[policy].idxmax()} loses most ({lost[policy].max():.2f} of its utility)"
+        for policy in dict.fromkeys(policies)
+    ]
+    sentence = "; ".join(findings)
     return (
-        f"Replicas of each job (line) and its lost utility (shade) at {capacity:g} replicas under the policy that loses "
-        f"most, {policies[0]}, and the one that loses least, {policies[-1]}; thin and red, the replicas that the clairvoyant "
-        f"gives it minute by minute. {NONE_PUBLISHED}"
+        f"{sentence[0].upper()}{sentence[1:]}, at {capacity:g} cores. Shown are the policies that lose most and least in "
+        "total. Line: replicas of the job; red: replicas that the clairvoyant allocates; strip: lost utility. First trial."
     )

@@ -1,4 +1,4 @@
-"""Stage 30, forecasts: figure 8 of the paper, a predictive check, calibration and scores."""
+"""Stage 30, forecasts: figure 8 of the paper, calibration, scores, and a predictive check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import COLUMN_IN, EDGE, PAGE_IN, Captioned, colour
+from faro_lib.figures.style import COLUMN_IN, EDGE, PAGE_IN, Drawing, Drawings, colour
 
 COLOURS = {
     "bayes": "#0072B2",
@@ -20,34 +20,46 @@ COLOURS = {
     "seasonal": "#00CF72",
 }
 MARKERS = dict(zip(COLOURS, "osD^vP"))
-BINS = 20  # of the histogram of quantiles
+SHOWN_MINUTES = 120  # of a forecast
 
 
-def draw(results: Path, published: str | None = None) -> Captioned:
+def draw(results: Path, published: str | None = None) -> Drawings:
     folder = results / "forecast"
     table, coverage, gains = (pd.read_csv(folder / f"{name}.csv") for name in ("scores", "coverage", "gains"))
-    bands, steps, pits = (pd.read_parquet(folder / f"{name}.parquet") for name in ("bands", "steps", "pit"))
+    bands, steps = (pd.read_parquet(folder / f"{name}.parquet") for name in ("bands", "steps"))
     rmse = pd.read_csv(Path(published) / "published_forecast_rmse.csv") if published else None
     return {
-        "fig08_forecast": (point_and_probabilistic(bands[bands["shown"]]), point_caption(bands)),
-        "fig30_calibration": (coverage_by_minute(coverage), coverage_caption(table)),
-        "fig31_pit": (pit_histogram(pits), pit_caption(pits)),
-        "fig32_scores": (scores(table, rmse), scores_caption(gains)),
-        "fig33_predictive_check": (posterior_predictive(steps), predictive_caption(steps)),
+        "forecast": Drawing(
+            point_and_probabilistic(bands[bands["shown"]]),
+            "Point forecast and prediction interval",
+            point_caption(bands),
+        ),
+        "coverage": Drawing(
+            coverage_by_minute(coverage), "Coverage of the prediction intervals", coverage_caption(table)
+        ),
+        "forecast_scores": Drawing(scores(table, rmse), "Scores of the forecasters", scores_caption(gains)),
+        "predictive_check": Drawing(
+            posterior_predictive(steps),
+            "Changes from minute to minute, replicated and observed",
+            predictive_caption(steps),
+        ),
     }
 
 
 def point_and_probabilistic(bands: pd.DataFrame) -> Figure:
-    """Figure 8: actual requests, the mean of a forecast, and its 80 % interval, one panel per job.
+    """Figure 8: actual requests, mean forecast and 80 % interval of each job around its busiest minute.
 
     Parameters
     ----------
-    bands : columns job, minute, requests, mean, low, high: forecasts of `minute`, made some minutes before.
+    bands : columns job, minute, requests, mean, low, high; forecasts of `minute` that are some minutes old.
     """
     jobs = list(dict.fromkeys(bands["job"]))
-    figure, axes = plt.subplots(len(jobs), 1, figsize=(PAGE_IN, 0.4 + 1.4 * len(jobs)), sharex=True, squeeze=False)
+    figure, axes = plt.subplots(len(jobs), 1, figsize=(PAGE_IN, 0.4 + 1.4 * len(jobs)), squeeze=False)
     for axis, job in zip(axes[:, 0], jobs):
         rows = bands[bands["job"] == job]
+        busiest = int(rows["requests"].to_numpy().argmax())
+        first = max(0, min(busiest - SHOWN_MINUTES // 2, len(rows) - SHOWN_MINUTES))
+        rows = rows.iloc[first : first + SHOWN_MINUTES]
         band = {"color": "#56B4E9", "alpha": 0.45, "lw": 0, "label": "80 % interval"}
         axis.fill_between(rows["minute"], rows["low"], rows["high"], **band)
         axis.plot(rows["minute"], rows["mean"], color="#D55E00", lw=0.9, ls="--", label="point forecast (mean)")
@@ -63,17 +75,13 @@ def point_caption(bands: pd.DataFrame) -> str:
     above_mean, above_interval = ((bands["requests"] > bands[column]).mean() for column in ("mean", "high"))
     return (
         f"Four minutes ahead, provisioning for the mean forecast falls short in {above_mean:.0%} of the job-minutes, "
-        f"provisioning for the upper end of the 80 % interval in {above_interval:.0%}."
+        f"provisioning for the upper end of the 80 % interval in {above_interval:.0%}. Shown: up to {SHOWN_MINUTES} minutes "
+        "around the peak of two jobs."
     )
 
 
 def coverage_by_minute(coverage: pd.DataFrame) -> Figure:
-    """Empirical coverage of prediction intervals by minutes ahead; dotted: the nominal coverage.
-
-    Parameters
-    ----------
-    coverage : columns forecaster, minute, level, coverage.
-    """
+    """Empirical coverage by minutes ahead, one panel per level. Columns forecaster, minute, level, coverage."""
     levels = sorted(coverage["level"].unique())
     figure, axes = plt.subplots(1, len(levels), figsize=(PAGE_IN, 2.2), sharey=True, squeeze=False)
     for axis, level in zip(axes[0], levels):
@@ -91,46 +99,13 @@ def coverage_caption(table: pd.DataFrame) -> str:
     held = table[table["forecaster"] == "bayes"].set_index("job")["coverage_80"]
     by_job = held.drop("all")
     return (
-        f"The 80 % interval of bayes covers {held['all']:.1%} of the actual values, between {by_job.min():.0%} and "
-        f"{by_job.max():.0%} by job."
+        f"The 80 % interval of bayes covers {held['all']:.1%} of the actual values, and between {by_job.min():.0%} and "
+        f"{by_job.max():.0%} of those of a single job. Dotted: nominal coverage."
     )
 
 
-def pit_histogram(pit: pd.DataFrame) -> Figure:
-    """Quantile of the actual value in its forecast: flat if calibrated, U-shaped if overconfident, a hump if underconfident.
-
-    Parameters
-    ----------
-    pit : columns forecaster, pit.
-    """
-    names = list(dict.fromkeys(pit["forecaster"]))
-    figure, axes = plt.subplots(1, len(names), figsize=(PAGE_IN, 1.8), sharey=True, squeeze=False)
-    for axis, name in zip(axes[0], names):
-        values = pit.loc[pit["forecaster"] == name, "pit"]
-        axis.hist(values, bins=BINS, range=(0, 1), density=True, color=colour(name, COLOURS), edgecolor="white", lw=0.3)
-        axis.axhline(1, color="black", ls=":", lw=0.9)
-        axis.set(title=name, xlabel="PIT")
-    axes[0, 0].set_ylabel("density")
-    return figure
-
-
-def pit_caption(pit: pd.DataFrame) -> str:
-    misplaced = {
-        name: np.abs(np.histogram(rows["pit"], BINS, (0, 1))[0] / len(rows) - 1 / BINS).sum() / 2
-        for name, rows in pit.groupby("forecaster")
-    }
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in misplaced.items())
-    return f"Share of forecasts in the wrong bar of a flat histogram: {shares}."
-
-
 def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
-    """RMSE, CRPS and WQL of every forecaster over all jobs, and the published RMSE.
-
-    Parameters
-    ----------
-    table : forecast/scores.csv.
-    published : columns model, rmse_requests_per_min.
-    """
+    """RMSE, CRPS and WQL of every forecaster over all jobs, and the published RMSE (model, rmse_requests_per_min)."""
     everything = table[(table["job"] == "all") & (table["forecaster"] != "oracle")].sort_values("crps_per_min")
     labels = {"rmse_per_min": "RMSE (requests/min)", "crps_per_min": "CRPS (requests/min)", "wql": "WQL"}
     figure, axes = plt.subplots(1, 3, figsize=(PAGE_IN, 2.3), sharey=True)
@@ -146,23 +121,23 @@ def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure
             label = f"{row['model']} (published)"
             axes[0].axvline(row["rmse_requests_per_min"], color="black", lw=0.9, ls=style, label=label)
         axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
-    else:
-        axes[1].set_title("no published values for this workload")
     return figure
 
 
 def scores_caption(gains: pd.DataFrame) -> str:
-    """How far bayes is from the best baseline; `gains` has columns score, rival, difference, low, high."""
-    parts = [
-        f"{row.score}: bayes minus the best baseline ({row.rival}) {row.difference:.3g}, 95 % interval {row.low:.3g} to "
-        f"{row.high:.3g}"
-        for row in gains.itertuples()
-    ]
-    return f"{'; '.join(parts)} (bootstrap over blocks of 30 minutes)."
+    """Difference between bayes and the best baseline. Columns score, rival, difference, low, high."""
+    parts = []
+    for row in gains.itertuples():
+        verdict = "lower" if row.high < 0 else "higher" if row.low > 0 else "not significantly lower"
+        parts.append(
+            f"The {row.score} of bayes is {verdict} than that of the best baseline, {row.rival} (difference "
+            f"{row.difference:.3g}, 95 % interval {row.low:.3g} to {row.high:.3g})."
+        )
+    return f"{' '.join(parts)} Bootstrap over blocks of 30 minutes; lower is better."
 
 
 def posterior_predictive(steps: pd.DataFrame) -> Figure:
-    """Quantiles of the change from one minute to the next: replicated by the model against observed, one line per job.
+    """Quantiles of the change from minute to minute, replicated against observed, one line per job.
 
     Parameters
     ----------
@@ -186,4 +161,4 @@ def posterior_predictive(steps: pd.DataFrame) -> Figure:
 def predictive_caption(steps: pd.DataFrame) -> str:
     tails = steps[steps["level"].isin([0.05, 0.95])]
     ratio = np.abs(tails["replicated"]).sum() / np.abs(tails["observed"]).sum()
-    return f"At the 5 % and 95 % quantiles the replicated changes are {ratio:.2f} times the observed ones."
+    return f"At the 5 % and 95 % quantiles, replicated changes are {ratio:.2f} times as large as observed ones."

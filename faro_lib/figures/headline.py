@@ -1,4 +1,4 @@
-"""The picture of the README: the comparison on the published traces at a glance, `make readme`."""
+"""The picture of the README: the comparison on the published traces (`make readme`)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ RESULTS, PUBLISHED, PICTURE = "results/faro-10jobs/simulate", "data/published", 
 
 
 def headline(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
-    """Lost utility alone, of the best-known policies and of both variants of Faro-Sum."""
+    """Lost utility of the best-known policies and of both variants of Faro-Sum."""
     ranked = summary.assign(rank=summary["policy"].map(dict(zip(SHOWN, range(len(SHOWN))))))
     shown = ranked.dropna(subset="rank").sort_values("rank", kind="stable")
-    floor = limit.groupby("capacity_cores", as_index=False).mean(numeric_only=True)
-    return policies_by_capacity(shown, floor, published, {"lost_utility": "lost cluster utility (of 10)"})
+    return policies_by_capacity(shown, limit, published, {"lost_utility": "lost cluster utility (of 10)"})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage 81, on a Kubernetes node: an equal share against Faro, and the loss of a worker under load."""
+"""Stage 81, runs on a Kubernetes node: Faro against an equal share, and the deletion of a worker under load."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import EDGE, PAGE_IN, Captioned, colour, legend_above
+from faro_lib.figures.style import EDGE, PAGE_IN, Drawing, Drawings, and_list, colour, legend_above
 from faro_lib.metrics.frames import Tables, read_tables
 from faro_lib.metrics.recovery import STEP_S, recovery_s
 
-# Outcome of a request -> its label and colour.
+# Outcome of a request -> label and colour.
 OUTCOMES = {
     "in_time": ("in time", "#0072B2"),
     "slo_missed": ("SLO missed", "#EABA00"),
@@ -21,13 +21,14 @@ OUTCOMES = {
 }
 
 
-def draw(results: Path, tables: str) -> Captioned:
+def draw(results: Path, tables: str) -> Drawings:
     recorded = read_tables(tables)
-    return {"fig81_kubernetes": (on_a_node(recorded), node_caption(recorded))}
+    title = "Policies on a Kubernetes node, and the deletion of a worker"
+    return {"kubernetes": Drawing(on_a_node(recorded), title, node_caption(recorded))}
 
 
 def on_a_node(tables: Tables) -> Figure:
-    """Violations of every trial by policy; requests by outcome and replicas around the loss of a worker in the last trial."""
+    """Left: violations by policy and trial. Right: requests and replicas around the deletion of a worker, last trial."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4), width_ratios=(1, 2.2))
     policies = list(dict.fromkeys(tables.summary["policy"]))
     for x, policy in enumerate(policies):
@@ -54,24 +55,23 @@ def on_a_node(tables: Tables) -> Figure:
 
 
 def node_caption(tables: Tables) -> str:
-    """The versions, the violations of each policy, and how long the loss of a worker lasted."""
     by_policy = tables.summary.groupby("policy", sort=False)["slo_violation_rate"]
-    rates = ", ".join(f"{policy} {100 * rates.mean():.1f} %" for policy, rates in by_policy)
+    rates = [f"{100 * rates.mean():.1f} % under {policy}" for policy, rates in by_policy]
     wide = tables.summary.pivot_table(index="trial", columns="policy", values="slo_violation_rate", sort=False)
-    least = wide.idxmin(axis=1)
-    best = least.mode()[0]
+    lowest = wide.idxmin(axis=1)
+    best = lowest.mode()[0]
     recovered_s = recovery_s(tables.recovery).dropna()
     lasted = "A deleted worker was not ready again before the load ended"
     if len(recovered_s):
         lasted = f"A deleted worker was replaced and ready after {recovered_s.min():.0f} to {recovered_s.max():.0f} s"
-    where = ""
+    where = "KubeRay's operator was a stand-in."
     if tables.about:
-        where = "Ray {ray} on Kubernetes {kubeletVersion}, one node of {processors} processors; ".format(
+        place = "Ray {ray} on Kubernetes {kubeletVersion}, one node of {processors} processors. ".format(
             **tables.about[-1]
         )
+        where = place + where
     return (
-        f"{where}Ray's head, its workers and the controllers in pods, load from outside through a Service. SLO violations: "
-        f"{rates}; {best} has fewest violations in {int((least == best).sum())} of {len(wide)} trials. {lasted}; "
-        f"{int(tables.recovery['failed'].sum())} of {int(tables.recovery[list(OUTCOMES)].sum().sum()):,} requests failed "
-        "meanwhile. KubeRay's operator was a stand-in; no ranking of policies is claimed beyond this load."
+        f"{best} has fewest violations in {int((lowest == best).sum())} of {len(wide)} trials; the mean violation rate is "
+        f"{and_list(rates)}. {lasted}; meanwhile {int(tables.recovery['failed'].sum())} of "
+        f"{int(tables.recovery[list(OUTCOMES)].sum().sum()):,} requests failed. {where}"
     )

@@ -1,4 +1,4 @@
-"""Tail latencies that a policy predicts, against the simulated ones."""
+"""Predicted against simulated tail latencies."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import COLUMN_IN, NONE_PUBLISHED, colour
+from faro_lib.figures.style import COLUMN_IN, colour
 from faro_lib.metrics.frames import Tables
 from faro_lib.metrics.prediction import WORST, prediction_errors
 from faro_lib.workload import Job
 
-PLANNER = "Faro-Sum"  # whose predictions are checked
+PLANNER = "Faro-Sum"  # the policy whose predictions are checked
 BAND = (0.1, 0.9)
 TICKS = (0.3, 0.5, 1, 2, 5, 10)  # of latencies, in SLOs
 
 
 def errors_of(tables: Tables, jobs: tuple[Job, ...]) -> pd.DataFrame:
-    """`prediction_errors` of PLANNER in the first trial, with a column capacity_cores; empty if it did not compete."""
+    """`prediction_errors` of PLANNER in the first trial, with a column capacity_cores; empty without PLANNER."""
     decisions, minutes = (
         frame[(frame["policy"] == PLANNER) & (frame["trial"] == 0)] for frame in (tables.decisions, tables.minutes)
     )
@@ -30,7 +30,7 @@ def errors_of(tables: Tables, jobs: tuple[Job, ...]) -> pd.DataFrame:
 
 
 def error_bands(errors: pd.DataFrame) -> pd.DataFrame:
-    """Simulated over predicted tail latency: columns capacity_cores, ratio (median), low and high (80 % of the minutes)."""
+    """Simulated over predicted tail latency by capacity: columns capacity_cores, ratio (median), low and high (80 %)."""
     cap_s = WORST * errors["slo_s"]
     ratio = errors["tail_latency_s"].clip(upper=cap_s) / errors["predicted_tail_latency_s"].clip(upper=cap_s)
     table = ratio.groupby(errors["capacity_cores"]).quantile((BAND[0], 0.5, BAND[1])).unstack()
@@ -39,7 +39,7 @@ def error_bands(errors: pd.DataFrame) -> pd.DataFrame:
 
 
 def predicted_against_simulated(errors: pd.DataFrame) -> Figure:
-    """Median and 80 % band of the simulated p99 by the predicted one, both in SLOs, all capacities together."""
+    """Median and 80 % band of the simulated tail latency by the predicted one, in SLOs, all capacities together."""
     predicted = (errors["predicted_tail_latency_s"] / errors["slo_s"]).clip(upper=WORST)
     simulated = (errors["tail_latency_s"] / errors["slo_s"]).clip(upper=WORST)
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, 21)))
@@ -52,7 +52,7 @@ def predicted_against_simulated(errors: pd.DataFrame) -> Figure:
     axis.plot(middle, groups.median(), color=colour(PLANNER), marker="o", ms=3, label=label)
     reach = [predicted.min(), predicted.max()]
     axis.plot(reach, reach, color="#555555", lw=0.8, ls="--", label="as predicted")
-    axis.set(xscale="log", yscale="log", xlabel="predicted p99 (SLOs)", ylabel="simulated p99 (SLOs)")
+    axis.set(xscale="log", yscale="log", xlabel="predicted tail latency / SLO", ylabel="simulated tail latency / SLO")
     ticks = [tick for tick in TICKS if reach[0] * 0.9 <= tick <= WORST]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
@@ -63,11 +63,10 @@ def predicted_against_simulated(errors: pd.DataFrame) -> Figure:
 
 def prediction_caption(errors: pd.DataFrame) -> str:
     ratios = [
-        f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f}) at {row.capacity_cores:g} replicas"
+        f"{row.ratio:.2f} at {row.capacity_cores:g} cores (80 %: {row.low:.2f} to {row.high:.2f})"
         for row in error_bands(errors).itertuples()
     ]
     return (
-        f"Predicted p99 of the plans of {PLANNER} against the simulated one of the first full minute after, {len(errors)} "
-        f"minutes of jobs that were not moved, cut at {WORST:g} SLOs. Simulated over predicted, median and 80 % band: "
-        f"{'; '.join(ratios)}. {NONE_PUBLISHED}"
+        f"The simulated tail latency divided by the prediction of {PLANNER} has a median of {'; '.join(ratios)}. First full "
+        f"minute after each prediction, {len(errors)} job-minutes without a change of replicas; capped at {WORST:g} SLOs."
     )

@@ -1,4 +1,4 @@
-"""SLO violations by capacity, for the advice of `faro recommend --curve`."""
+"""SLO violations by capacity, for `faro recommend --curve`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ if TYPE_CHECKING:
 def capacity_curve(
     curve: pd.DataFrame, violations: float, knee: int | None = None, needed: int | None = None
 ) -> Figure:
-    """SLO violations by capacity, the accepted rate, the knee, and the capacity that is needed.
-
-    Parameters
-    ----------
-    curve : columns capacity_cores, slo_violation_rate.
-    """
+    """SLO violations by capacity, the accepted rate, the knee and the required capacity."""
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
@@ -29,7 +24,7 @@ def capacity_curve(
     axis.plot(rate.index, rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)
     axis.axhline(100 * violations, color=LIMIT, linestyle="--", linewidth=1.0)
     texts = notes(violations, knee, needed)
-    for capacity, above_pt in zip(texts, (22, 9)[-len(texts) :]):  # the two may be neighbours: one line of text each
+    for capacity, above_pt in zip(texts, (22, 9)[-len(texts) :]):  # on separate lines, because they may be neighbours
         point = (capacity, rate[capacity])
         marker = "D" if capacity == knee else "s"
         axis.plot(*point, marker, color="black", markersize=5, markerfacecolor="white")
@@ -43,7 +38,7 @@ def capacity_curve(
 
 
 def notes(violations: float, knee: int | None = None, needed: int | None = None) -> dict[int, str]:
-    """Map each marked capacity to its note; a capacity marked twice has one note.
+    """Notes by marked capacity.
 
     >>> notes(0.01, knee=12, needed=12), notes(0.05, knee=None, needed=16)
     ({12: 'knee, meets 1 %'}, {16: 'meets 5 %'})
@@ -56,7 +51,7 @@ def notes(violations: float, knee: int | None = None, needed: int | None = None)
 
 
 def bars(curve: pd.DataFrame, notes: dict[int, str], width: int = 40) -> str:
-    """The curve for a terminal: one line per capacity with a bar and its note.
+    """The curve as text: one line per capacity with a bar and its note.
 
     >>> print(bars(pd.DataFrame({"capacity_cores": [8, 16], "slo_violation_rate": [0.5, 0.01]}), {16: "meets 1 %"}, 8))
            8  ████████ 50.0 %

@@ -1,4 +1,4 @@
-"""Stage 40, utilities and solvers: figures 4a, 5 and 7 of the paper, and the value of relaxing."""
+"""Stage 40, utilities and solvers: figures 4a, 5 and 7 of the paper, and the value of relaxation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Captioned, colour, legend_above
+from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Drawing, Drawings, and_list, colour, legend_above
 
-ENLARGED = ", enlarged"  # ends the `window` of the answers with more jobs in solvers.csv
+ENLARGED = ", enlarged"  # suffix of `window` for the answers with more jobs in solvers.csv
 
 SOLVER_COLOURS = {
     "exact": "#0072B2",
@@ -27,29 +27,38 @@ SOLVER_COLOURS = {
 }
 
 
-def draw(results: Path) -> Captioned:
+def draw(results: Path) -> Drawings:
+    """All figures; the one by number of jobs only if there are several."""
     utilities, answers, scored = (
         pd.read_csv(results / "sloppify" / f"{name}.csv") for name in ("utility", "solvers", "scored")
     )
     more_jobs = answers["window"].str.endswith(ENLARGED)
     answers, scales = answers[~more_jobs], answers[more_jobs]
-    return {
-        "fig04_utility": (utility_functions(utilities), utility_caption()),
-        "fig05_solvers": (solver_time_and_gap(answers), solver_caption(answers)),
-        "fig07_hierarchical": (hierarchical(scales), hierarchical_caption(scales)),
-        "fig40_sloppification": (sloppification(scored), sloppification_caption(scored)),
+    figures = {
+        "utility_of_latency": Drawing(utility_functions(utilities), "Utility of a latency", utility_caption()),
+        "solver_time_and_gap": Drawing(
+            solver_time_and_gap(answers), "Time and optimality gap of each solver", solver_caption(answers)
+        ),
+        "sloppification": Drawing(
+            sloppification(scored), "Decisions on precise and relaxed utilities", sloppification_caption(scored)
+        ),
     }
+    if scales["jobs"].nunique() > 1:
+        figures["solver_scaling"] = Drawing(
+            hierarchical(scales), "Utility and time of each solver by number of jobs", hierarchical_caption(scales)
+        )
+    return figures
 
 
 def _palette(solvers: pd.Series) -> dict[str, str]:
-    """Solver -> colour, in the order of the palette; solvers of plugins last."""
+    """Colours by solver, in the order of the palette; solvers of plugins last."""
     present = list(dict.fromkeys(solvers))
     names = [name for name in SOLVER_COLOURS if name in present]
     return {name: colour(name, SOLVER_COLOURS) for name in dict.fromkeys([*names, *present])}
 
 
 def utility_functions(utilities: pd.DataFrame) -> Figure:
-    """Figure 4a: what a latency is worth. Columns latency_over_slo, utility, kind."""
+    """Figure 4a: utility by latency. Columns latency_over_slo, utility, kind."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.0))
     sns.lineplot(utilities, x="latency_over_slo", y="utility", hue="kind", style="kind", ax=axis)
     axis.set(xlabel="latency / SLO", ylabel="utility", ylim=(-0.03, 1.05))
@@ -58,16 +67,27 @@ def utility_functions(utilities: pd.DataFrame) -> Figure:
 
 
 def utility_caption() -> str:
-    return "Precise utility is a step; relaxed utility falls with the latency, the faster the larger the exponent."
+    return "Precise utility is a step at the SLO; relaxed utility decreases beyond it, faster with a larger exponent."
 
 
-def solver_time_and_gap(solvers: pd.DataFrame) -> Figure:
-    """Figure 5: time against optimality gap, precise and relaxed. Columns formulation, solver, seconds, gap, objective."""
+def medians(answers: pd.DataFrame) -> pd.DataFrame:
+    """Median seconds and gap by formulation, objective and solver, over the windows that every solver has solved.
+
+    The median, because a gap relative to an optimum near zero is meaningless.
+    """
+    window = ["formulation", "objective", "capacity_cores", "window"]
+    solvers = answers.groupby(window)["solver"].transform("nunique")
+    shared = answers[solvers == answers["solver"].nunique()]
+    middle = shared.groupby(["formulation", "objective", "solver"], as_index=False)[["seconds", "gap"]].median()
+    return middle.assign(gap=middle["gap"].clip(lower=0), windows=len(shared.groupby(window[2:])))
+
+
+def solver_time_and_gap(answers: pd.DataFrame) -> Figure:
+    """Figure 5: median time and optimality gap of each solver, precise and relaxed."""
     formulations = ["precise", "relaxed"]
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.6), sharex=True, sharey=True, squeeze=False)
-    # A gap relative to an optimum near zero is meaningless, so take the median over the windows.
-    middle = solvers.groupby(["formulation", "solver", "objective"], as_index=False)[["seconds", "gap"]].median()
-    middle["gap"] = 100 * middle["gap"].clip(lower=0)
+    middle = medians(answers)
+    middle["gap"] *= 100
     palette = _palette(middle["solver"])
     for axis, formulation in zip(axes.flat, formulations):
         part = middle[middle["formulation"] == formulation]
@@ -82,15 +102,25 @@ def solver_time_and_gap(solvers: pd.DataFrame) -> Figure:
 
 
 def solver_caption(answers: pd.DataFrame) -> str:
-    on_sum = answers[answers["objective"] == "Sum"]
-    gap = on_sum.groupby(["solver", "formulation"])["gap"].mean().unstack().mean(axis=1)
-    seconds = on_sum.groupby(["solver", "formulation"])["seconds"].mean().unstack().mean(axis=1)
-    others = [f"{name}: {gap[name]:.2%} in {1000 * seconds[name]:.1f} ms" for name in gap.index if name != "exact"]
-    return f"Exact has no gap. {'; '.join(others)}."
+    middle = medians(answers)
+    first = middle["objective"].iloc[0] if "Sum" not in set(middle["objective"]) else "Sum"
+    wide = middle[middle["objective"] == first].pivot(index="solver", columns="formulation", values=["gap", "seconds"])
+    gap, ms = wide["gap"], 1000 * wide["seconds"]
+    others = [
+        f"{name} {gap['precise'][name]:.2%} in {ms['precise'][name]:.1f} ms and {gap['relaxed'][name]:.2%} in "
+        f"{ms['relaxed'][name]:.1f} ms"
+        for name in ms.mean(axis=1).sort_values().index
+        if name != "exact"
+    ]
+    return (
+        f"The exact solver has no gap and takes {ms['precise']['exact']:.1f} ms on precise and "
+        f"{ms['relaxed']['exact']:.1f} ms on relaxed utilities ({first}). The gaps and times of the others, in this order: "
+        f"{'; '.join(others)}. Medians over the {middle['windows'].iloc[0]} decisions that all solvers solved."
+    )
 
 
 def hierarchical(scales: pd.DataFrame) -> Figure:
-    """Figure 7: value and time as the number of jobs grows. Columns jobs, solver, value, seconds."""
+    """Figure 7: utility per job and time by number of jobs. Columns jobs, solver, value, seconds."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.2), sharex=True)
     per_job = scales.assign(per_job=scales["value"] / scales["jobs"])
     palette = _palette(scales["solver"])
@@ -111,12 +141,12 @@ def hierarchical(scales: pd.DataFrame) -> Figure:
 def hierarchical_caption(scales: pd.DataFrame) -> str:
     most = scales["jobs"].max()
     largest = scales[scales["jobs"] == most]
-    times = [f"{row.solver} {1000 * row.seconds:.1f} ms, gap {row.gap:.1%}" for row in largest.itertuples()]
-    return f"At {most} jobs: {'; '.join(times)}."
+    times = [f"{row.solver} takes {1000 * row.seconds:.1f} ms (gap {row.gap:.1%})" for row in largest.itertuples()]
+    return f"At {most} jobs, {and_list(times)}. One decision at each number of jobs."
 
 
 def sloppification(scored: pd.DataFrame) -> Figure:
-    """Decide on one formulation, be scored on the other.
+    """Lost utility of decisions on each formulation, scored by both.
 
     Parameters
     ----------
@@ -127,7 +157,7 @@ def sloppification(scored: pd.DataFrame) -> Figure:
     for axis, scored_by in zip(axes, ("relaxed", "precise")):
         part = scored[scored["scored_by"] == scored_by]
         sns.barplot(part, x="capacity_cores", y="lost", hue="decided", errorbar=("se", 1), ax=axis)
-        axis.set(xlabel="replicas", ylabel="lost utility per job", title=f"scored by {scored_by} utility, as it came")
+        axis.set(xlabel="capacity (cores)", ylabel="lost utility per job", title=f"scored by {scored_by} utility")
         axis.legend(title="decided by")
     return figure
 
@@ -137,8 +167,8 @@ def sloppification_caption(scored: pd.DataFrame) -> str:
     realised = exact.groupby(["capacity_cores", "scored_by", "formulation"])["realised"].mean().unstack()
     gain = realised["relaxed"] - realised["precise"]
     parts = [
-        f"at {capacity} replicas deciding on the relaxed table changes the realised relaxed utility of a job by "
-        f"{gain[capacity, 'relaxed']:+.3f} and the realised precise utility by {gain[capacity, 'precise']:+.3f}"
+        f"At {capacity} cores, deciding on relaxed instead of precise utilities changes a job's relaxed utility by "
+        f"{gain[capacity, 'relaxed']:+.3f} and its precise utility by {gain[capacity, 'precise']:+.3f}."
         for capacity in dict.fromkeys(exact["capacity_cores"])
     ]
-    return f"Solved exactly: {'; '.join(parts)}."
+    return f"{' '.join(parts)} Solved exactly, scored under the actual rates; whiskers: one standard error."

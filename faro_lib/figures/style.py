@@ -1,13 +1,11 @@
-"""One style for all figures: two-column paper widths, text of 8 pt or more, colour-blind-safe colours, and how to save.
-
-A figure with its caption is a pair; a stage draws a mapping from names to such pairs.
-"""
+"""One style for all figures: two-column paper widths, text of at least 8 pt, colour-blind-safe colours; saving."""
 
 from __future__ import annotations
 
 import json
 import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-Captioned = Mapping[str, tuple[Figure, str]]
-
 COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of one column and of the page
 FONT_PT = 8
+DPI = 220  # of PNG files
 
-# Any two are at least 18 apart in CIELAB, also for protanopes, deuteranopes and tritanopes (tests/test_style.py), and far
-# from white. A hatch, marker or label repeats the information.
+# At least 18 apart in CIELAB for every kind of colour vision, and far from white (tests/test_style.py). A hatch, marker or
+# label repeats the information.
 COLOURS = {
     "FairShare": "#7F9F86",
     "Oneshot": "#E9923C",
@@ -40,7 +37,7 @@ COLOURS = {
 }
 LIMIT = "#971713"  # the clairvoyant limit
 PUBLISHED = "#000000"
-SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for names that plugins add
+SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for policies of plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 
 # Keyword arguments of matplotlib.
@@ -55,29 +52,45 @@ EDGE: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.3}
 LIMIT_LINE: dict[str, Any] = {"color": LIMIT, "linestyle": "--"}
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
 CLAIRVOYANT = "clairvoyant limit"
-NONE_PUBLISHED = "No published values are available for this workload."
 
 
-def published_note(published: object | None) -> str:
-    """The last sentence of a caption: whether published values are shown."""
-    return NONE_PUBLISHED if published is None else "Diamonds are the published values."
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure, its title, and its caption, which begins with the finding."""
+
+    figure: Figure
+    title: str
+    caption: str
+
+
+Drawings = Mapping[str, Drawing]  # by name of the file
 
 
 def trials_note(summary: pd.DataFrame, by: list[str]) -> str:
-    """How many trials a mean is over, e.g. "mean over 2 trials"; the fewest of any group."""
+    """A sentence on the number of trials per mean, the smallest of any group, e.g. "Mean over 2 trials."."""
     trials = summary.groupby(by)["trial"].nunique().min()
-    return f"mean over {trials} trial{'s' if trials > 1 else ''}"
+    return f"Mean over {trials} trials; whiskers: one standard deviation." if trials > 1 else "One trial."
+
+
+def and_list(words: Iterable[object]) -> str:
+    """Words as an English list.
+
+    >>> and_list([36, 32, 16]), and_list(["a"])
+    ('36, 32 and 16', 'a')
+    """
+    *most, last = map(str, words)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def reference_handles(published: bool, limit: bool) -> tuple[list, list[str]]:
-    """Legend handles and labels of the clairvoyant limit and of the published values."""
+    """Legend handles and labels of the clairvoyant limit and the published values."""
     handles = [Line2D([], [], **LIMIT_LINE)] if limit else []
     handles += [Line2D([], [], **DIAMOND)] if published else []
     return handles, [CLAIRVOYANT] * limit + ["published (EuroSys'25)"] * published
 
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
-    """The colour of a name in a palette, or a spare one; both variants of a policy, the paper's and ours, share it."""
+    """The colour of a name in a palette, or a spare one. The paper's variant and ours share a colour."""
     own = palette.get(name.removesuffix(" (paper)"))
     return own or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
 
@@ -103,7 +116,7 @@ def use_style() -> None:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "figure.dpi": 110,
-            "savefig.dpi": 220,
+            "savefig.dpi": DPI,
             "pdf.fonttype": 42,
             "figure.constrained_layout.use": True,
         },
@@ -111,7 +124,7 @@ def use_style() -> None:
 
 
 def legend_above(figure: Figure, handles, labels, columns: int = 5) -> None:
-    """Add one legend above all panels, in at most `columns` columns and no wider than the figure."""
+    """Add one legend above all panels, no wider than the figure."""
     for ncols in range(min(columns, len(labels)), 0, -1):
         legend = figure.legend(handles, labels, loc="outside upper center", ncols=ncols, frameon=False)
         if legend.get_window_extent().width <= figure.bbox.width or ncols == 1:
@@ -120,11 +133,11 @@ def legend_above(figure: Figure, handles, labels, columns: int = 5) -> None:
 
 
 def save(figure: Figure, directory: str | Path, name: str) -> Path:
-    """Write `name`.pdf and `name`.png and return the path of the PNG; the same figure gives the same bytes.
+    """Write `name`.pdf and `name`.png reproducibly, and return the path of the PNG.
 
     Raises
     ------
-    ValueError : as `check_legible`.
+    ValueError : the figure is not legible (`check_legible`).
     """
     check_legible(figure, name)
     directory = Path(directory)
@@ -134,21 +147,21 @@ def save(figure: Figure, directory: str | Path, name: str) -> Path:
     return directory / f"{name}.png"
 
 
-def save_all(captioned: Captioned, captions: str | Path) -> None:
-    """Write every figure into the folder of the file `captions`, and then the captions as JSON into it."""
-    for name, (figure, _) in captioned.items():
-        save(figure, Path(captions).parent, name)
-    texts = {name: caption for name, (_, caption) in captioned.items()}
+def save_all(drawings: Drawings, captions: str | Path) -> None:
+    """Write every figure into the folder of `captions`, then titles and captions as JSON to `captions`."""
+    for name, drawing in drawings.items():
+        save(drawing.figure, Path(captions).parent, name)
+    texts = {name: {"title": one.title, "caption": one.caption} for name, one in drawings.items()}
     Path(captions).write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
 
 
 def check_legible(figure: Figure, name: str) -> None:
-    """Raise a ValueError if the figure is wider than a page (print would shrink it) or has text under 8 pt."""
+    """Raise ValueError if the figure is wider than a page or has text under 8 pt."""
     width_in = figure.get_size_inches()[0]
     if width_in > PAGE_IN + 1e-9:
         raise ValueError(f"figure {name!r}: width {width_in:g} in; at most a page, {PAGE_IN:g} in")
-    texts: Iterable[Text] = figure.findobj(Text)
-    for text in texts:
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
         if text.get_visible() and text.get_text() and float(text.get_fontsize()) < FONT_PT:
             size = f"{text.get_text()!r} has {text.get_fontsize():g} pt"
             raise ValueError(f"figure {name!r}: {size}; at least {FONT_PT} pt")

@@ -1,4 +1,4 @@
-"""Stage 10, the load on the cluster: figure 4b of the paper, and the offered load against capacity."""
+"""Stage 10, load: figure 4b of the paper, and the offered load against capacity."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import PAGE_IN, Captioned
+from faro_lib.figures.style import PAGE_IN, Drawing, Drawings
+from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.service import true_service_time
 
 
-def draw(results: Path, capacities: Sequence[int]) -> Captioned:
+def draw(results: Path, capacities: Sequence[int]) -> Drawings:
     requests = pd.read_parquet(results / "traces" / "requests.parquet")
-    jobs = read_jobs(results / "traces" / "jobs.csv")
-    load = offered_load(requests, sum(true_service_time(job).mean_s for job in jobs) / len(jobs))
+    load = offered_load(requests, read_jobs(results / "traces" / "jobs.csv"))
     return {
-        "fig04_workload": (workload_by_job(requests), workload_caption(requests)),
-        "fig04_load": (load_against_capacity(load, capacities), load_caption(load, capacities)),
+        "requests_by_job": Drawing(
+            workload_by_job(requests), "Requests of each job over the day", workload_caption(requests)
+        ),
+        "offered_load": Drawing(
+            load_against_capacity(load, capacities), "Offered load and capacity", load_caption(load, capacities)
+        ),
     }
 
 
@@ -41,15 +45,15 @@ def workload_by_job(requests: pd.DataFrame) -> Figure:
     jobs = list(dict.fromkeys(day["job"]))
     columns = min(5, len(jobs))
     rows = int(np.ceil(len(jobs) / columns))
-    size_in = (PAGE_IN, 0.4 + 1.05 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size_in, sharex=True, sharey=True, squeeze=False)
-    for axis, job in zip(axes.flat, jobs):
+    figure, axes = plt.subplots(rows, columns, figsize=(PAGE_IN, 0.4 + 1.05 * rows), sharex=True, squeeze=False)
+    for axis, job in zip(axes.flat, jobs):  # each with its own scale, because jobs may differ by orders of magnitude
         if len(before):
             band = before[before["job"] == job].groupby("minute")["requests"].quantile([0.1, 0.9]).unstack()
             axis.fill_between(band.index, band[0.1], band[0.9], color="#56B4E9", alpha=0.4, linewidth=0)
         line = day[day["job"] == job]
         axis.plot(line["minute"], line["requests"], color="#0072B2", linewidth=0.7)
         axis.set_title(str(job), pad=2)
+        axis.set_ylim(0, None)
     for axis in axes.flat[len(jobs) :]:
         axis.set_visible(False)
     figure.supxlabel("minute", fontsize=8)
@@ -60,34 +64,34 @@ def workload_by_job(requests: pd.DataFrame) -> Figure:
 def workload_caption(requests: pd.DataFrame) -> str:
     by_job = _day(requests).pivot(index="minute", columns="job", values="requests")
     swing = by_job.max() / by_job.mean()
-    calm, wild = (name.removeprefix("job") for name in (swing.idxmin(), swing.idxmax()))
     return (
-        f"The peak of a job is {swing.min():.1f} (job {calm}) to {swing.max():.1f} (job {wild}) times its mean: static shares "
-        f"sized for every peak need {by_job.max().sum() / by_job.sum(axis=1).max():.1f} times the capacity that all jobs "
-        "together ever use."
+        f"The peak load of a job is between {swing.min():.1f} times ({swing.idxmin()}) and {swing.max():.1f} times "
+        f"({swing.idxmax()}) its mean load. Line: evaluation day; band: middle 80 % of the training days. Each panel has its "
+        "own scale."
     )
 
 
-def offered_load(requests: pd.DataFrame, service_time_s: float) -> pd.Series:
-    """Total offered load (rate x mean service time) in busy replicas, by minute of the evaluation day."""
-    return _day(requests).groupby("minute")["requests"].sum() / MINUTE_S * service_time_s
+def offered_load(requests: pd.DataFrame, jobs: Sequence[Job]) -> pd.Series:
+    """Offered load of all jobs (rate x mean service time x cores) in busy cores, by minute of the evaluation day."""
+    by_job = _day(requests).pivot(index="minute", columns="job", values="requests")
+    return sum(by_job[job.name] / MINUTE_S * true_service_time(job).mean_s * job.cores for job in jobs)
 
 
 def load_against_capacity(load: pd.Series, capacities: Sequence[int]) -> Figure:
-    """The total offered load, and a dotted line per capacity."""
+    """The offered load in cores, and a dotted line per capacity."""
     figure, axis = plt.subplots(figsize=(PAGE_IN, 1.8))
     axis.plot(load.index, load, color="#0072B2")
     for capacity in capacities:
         axis.axhline(capacity, color="black", linestyle=":", linewidth=0.9)
         right_of_axis = axis.get_yaxis_transform()
-        axis.text(1.01, capacity, f"{capacity} replicas", transform=right_of_axis, va="center")
-    axis.set(xlabel="minute", ylabel="busy replicas", ylim=(0, max(capacities) * 1.12))
+        axis.text(1.01, capacity, f"{capacity} cores", transform=right_of_axis, va="center")
+    axis.set(xlabel="minute", ylabel="busy cores", ylim=(0, 1.12 * max([load.max(), *capacities])))
     return figure
 
 
 def load_caption(load: pd.Series, capacities: Sequence[int]) -> str:
     return " ".join(
-        f"At {capacity} replicas the load is {load.mean() / capacity:.0%} of capacity on average and "
-        f"{load.max() / capacity:.0%} at its peak."
+        f"At {capacity} cores, the offered load is {load.mean() / capacity:.0%} of capacity on average and "
+        f"{load.max() / capacity:.0%} in the busiest minute."
         for capacity in capacities
     )

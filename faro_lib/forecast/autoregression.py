@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, register, training_counts
-from faro_lib.forecast.regression import shapes_of_other_days, windows
+from faro_lib.forecast.regression import daily_profile, shapes_of_other_days, windows
 from faro_lib.workload import Traces
 
 RIDGE = 10.0
@@ -124,7 +124,7 @@ def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
         jobs=traces.names,
         seed=seed,
         day_minutes=minutes,
-        profile=log_counts[:, 0].mean(axis=0),
+        profile=daily_profile(log_counts[:, 0]),
         coefficients=coefficients.astype(np.float32),
         errors=errors.astype(np.float32),
         spread=y.std(axis=(0, 1, 3)),

@@ -49,6 +49,10 @@ class Forecaster(ABC):
             minutes_seen=self.minutes_seen + 1,
         )
 
+    def forget(self, jobs: np.ndarray) -> Self:
+        """The forecaster after a shift of the level of `jobs`, a mask (jobs,); local levels start again."""
+        return self
+
     @abstractmethod
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         """Sample paths of requests per minute, shape (jobs, n, horizon), >= 0; minute 0 is the coming one."""
@@ -72,6 +76,10 @@ class Forecaster(ABC):
         for name, value in (("horizon", horizon), ("n", n)):
             if int(value) != value or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number >= 1")
+
+    def check_any_known(self, known: np.ndarray) -> None:
+        if not known.any():
+            raise ValueError(f"job {self.jobs[0]!r}: no complete minute has been counted yet")
 
     def last_known(self, otherwise: np.ndarray) -> np.ndarray:
         """The latest known count of each job, shape (jobs,); `otherwise` for a job without one."""
@@ -123,7 +131,28 @@ def training_counts(traces: Traces) -> np.ndarray:
             f"train has shape {counts.shape}; a forecaster needs at least one day of more than "
             f"{CONTEXT_MINUTES + HORIZON_MINUTES} minutes"
         )
-    return counts
+    return imputed(counts)
+
+
+def imputed(counts: np.ndarray) -> np.ndarray:
+    """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed.
+
+    They are unobserved, not zero. Each is a Poisson draw about the mean of the job's observed days at that minute,
+    or else of all its observed minutes. A job without any request has the squared mean of the other jobs' roots.
+    """
+    days, samples, jobs, minutes = counts.shape
+    line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)
+    observed = np.logical_or.accumulate(line > 0, axis=-1)
+    if observed.all() or not observed.any():
+        return counts
+    known = observed.reshape(samples, jobs, days, minutes).transpose(2, 0, 1, 3)
+    total, number = np.where(known, counts, 0), known.astype(float)
+    level = total.sum(axis=(0, 1, 3)) / np.maximum(number.sum(axis=(0, 1, 3)), 1)
+    requested = observed.any(axis=(0, 2))
+    level = np.where(requested, level, np.sqrt(level[requested]).mean() ** 2)[:, None]
+    of_minute = total.sum(axis=(0, 1)) / np.maximum(number.sum(axis=(0, 1)), 1)
+    mean = np.broadcast_to(np.where(number.any(axis=(0, 1)), of_minute, level), counts.shape)
+    return np.where(known, counts, np.random.default_rng(0).poisson(mean))
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

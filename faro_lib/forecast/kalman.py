@@ -31,6 +31,9 @@ class LocalLevel(Forecaster):
         fresh = Forecaster.start(self, minute_of_day)
         return replace(fresh, level=self.prior_level, variance=self.prior_variance)
 
+    def forget(self, jobs: np.ndarray) -> Self:
+        return replace(self, variance=np.where(jobs, UNKNOWN, self.variance))
+
     def update(self, counts) -> Self:
         later = Forecaster.update(self, counts)
         y = root(later.counts[:, -1])
@@ -41,14 +44,17 @@ class LocalLevel(Forecaster):
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
-        for job in np.flatnonzero(self.variance > UNKNOWN / 2)[:1]:
-            raise ValueError(f"job {self.jobs[job]!r}: no complete minute has been counted yet")
+        known = self.variance < UNKNOWN / 2
+        self.check_any_known(known)
+        # A job without counts is like the others: it has their mean level, and the spread of a level of that size.
+        pooled = self.level[known].mean()
+        level, variance = np.where(known, self.level, pooled), np.where(known, self.variance, (pooled / 2) ** 2)
         rng = self.rng()
         shape = (len(self.jobs), n, horizon)
         steps = rng.standard_normal(shape) * np.sqrt(self.step)[:, None, None]
-        steps[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(self.variance)[:, None]
+        steps[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]
         noise = rng.standard_normal(shape) * np.sqrt(self.noise)[:, None, None]
-        return from_root(self.level[:, None, None] + steps.cumsum(axis=2) + noise)
+        return from_root(level[:, None, None] + steps.cumsum(axis=2) + noise)
 
 
 @register("kalman")
@@ -62,8 +68,8 @@ def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
     return _local_level(traces.names, noise * RATIOS[best], noise, level, variance, seed=seed, day_minutes=y.shape[-1])
 
 
-def untrained(jobs: tuple[str, ...], *, seed: int = 0) -> LocalLevel:
-    """A local level that needs no training days; `sample` raises a ValueError until every job has a count.
+def untrained(jobs: tuple[str, ...], **options) -> LocalLevel:
+    """A local level without training days; `sample` raises a ValueError until any job has a count.
 
     The noise is 1/4, the variance of the root of a Poisson count. The step is 1: at 900 requests per minute the
     level changes by 7 % per minute (one standard deviation).
@@ -72,7 +78,7 @@ def untrained(jobs: tuple[str, ...], *, seed: int = 0) -> LocalLevel:
     np.True_
     """
     ones = np.ones(len(jobs))
-    return _local_level(jobs, ones, ones / 4, 0 * ones, UNKNOWN * ones, seed=seed)
+    return _local_level(jobs, ones, ones / 4, 0 * ones, UNKNOWN * ones, **options)
 
 
 def _local_level(jobs, step, noise, level, variance, **options) -> LocalLevel:

@@ -70,6 +70,23 @@ def units(counts: np.ndarray) -> np.ndarray:
     return np.maximum(root(counts).mean(axis=(0, 2)), 1.0)
 
 
+def daily_profile(y: np.ndarray) -> np.ndarray:
+    """Mean of the days (days, jobs, minutes), shape (jobs, minutes), shrunk towards the job's mean.
+
+    The shrinkage is 1 - noise / variance, where `variance` is that of the mean over minutes, and `noise` its part
+    that days with independent deviations would have (James and Stein 1961). A single day is no profile.
+    """
+    days, _, minutes = y.shape
+    profile = y.mean(axis=0)
+    level = profile.mean(axis=-1, keepdims=True)
+    if days == 1:
+        return np.broadcast_to(level, profile.shape).copy()
+    deviations = y - profile - (y.mean(axis=-1, keepdims=True) - level)
+    noise = (deviations**2).sum(axis=(0, 2)) / ((days - 1) * minutes * days)
+    variance = np.maximum(profile.var(axis=-1), 1e-12)
+    return level + np.maximum(1 - noise / variance, 0)[:, None] * (profile - level)
+
+
 def shapes_of_other_days(y: np.ndarray) -> np.ndarray:
     """The mean of the *other* days for each day, shape (days, jobs, minutes); the mean over minutes for a single day."""
     days = len(y)

@@ -100,15 +100,6 @@ def coverage(samples, truth, level: float = 0.8, by: str = ""):
     return _mean((low <= truth) & (truth <= high), by)
 
 
-def pit(samples, truth) -> np.ndarray:
-    """Share of the samples below each actual (ties count half), in the shape of the truth.
-
-    This is the probability integral transform, uniform if the forecast is calibrated.
-    """
-    actual = truth[:, :, None]
-    return ((samples < actual).mean(axis=2) + (samples <= actual).mean(axis=2)) / 2
-
-
 def difference(
     terms, others, weights=None, *, block: int = 30, draws: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float, float]:

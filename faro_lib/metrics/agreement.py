@@ -1,4 +1,4 @@
-"""Agreement of live runs with their simulation: differences between policies, their ranking, and lost utility."""
+"""Agreement of live runs with their simulation: differences between policies, rankings and lost utility."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ LIVE, SIMULATION = "live", "simulation"  # values of the column `environment`
 
 
 def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate", errors: float = 2.0) -> pd.DataFrame:
-    """Difference of every two policies in each environment, and whether both environments agree on its sign.
-
-    Differences are taken trial by trial, because trials share their requests.
+    """Difference of every pair of policies, live and simulated, and whether both have the same sign.
 
     Returns
     -------
-    One row per pair: policy, other, for each environment the mean difference and its standard error (NaN with one trial),
-    decided (both differ by more than `errors` standard errors), agree (the same sign).
+    One row per pair: policy; other; for each environment the mean of the differences by trial and its standard error (NaN
+    with one trial); decided: both differences exceed `errors` standard errors; agree: both have the same sign.
     """
     wide = summary.pivot_table(index=["environment", "trial"], columns="policy", values=measure, sort=False)
     rows = []
@@ -37,16 +35,16 @@ def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate", errors: fl
 
 
 def ranking_distance(summary: pd.DataFrame, measure: str = "lost_utility") -> float:
-    """Normalised Kendall tau distance of the policies' rankings in the two environments.
+    """Normalised Kendall tau distance between the live and the simulated ranking of the policies.
 
-    The share of pairs in another order: 0 = the same ranking, 1 = the reverse.
+    It is the share of pairs that are ordered differently: 0 for equal rankings, 1 for reversed ones.
     """
     table = pairs(summary, measure)
     return float((~table["agree"]).mean()) if len(table) else 0.0
 
 
 def published_distance(table: pd.DataFrame, policies: list[str]) -> float:
-    """Ranking distance between the paper's simulator and its real cluster, averaged over the cluster sizes.
+    """Ranking distance between the paper's simulator and its real cluster, mean over capacities.
 
     Parameters
     ----------
@@ -60,6 +58,6 @@ def published_distance(table: pd.DataFrame, policies: list[str]) -> float:
 
 
 def lost_utility_error(summary: pd.DataFrame) -> pd.DataFrame:
-    """Mean lost utility by policy, live and in simulation, and the difference."""
+    """Mean lost utility by policy, live and simulated, and the error of the simulation."""
     mean = summary.pivot_table(index="policy", columns="environment", values="lost_utility", sort=False)
     return mean.assign(error=mean[SIMULATION] - mean[LIVE]).reset_index()

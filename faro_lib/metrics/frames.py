@@ -19,22 +19,23 @@ from faro_lib.simulate.run import EXPLANATIONS
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 
-SHORT = ("summary", "limit", "recovery")  # stored as CSV; the other tables are long, and stored as Parquet
+SHORT = ("summary", "limit", "recovery")  # stored as CSV; the other tables are stored as Parquet
 SIX_DIGITS = "%.6g"
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The tables of an experiment; a table that it does not have is empty, and has no file.
+    """The tables of an experiment. An empty table has no file.
 
     Attributes
     ----------
-    summary : one row per run.
-    minutes, running : one row per run, job and minute; measures, and running replicas.
+    summary : measures, one row per run.
+    minutes, running : measures and running replicas, one row per run, job and minute.
     decisions : one row per run, job and tick with a change, a reason or a prediction.
-    limit, clairvoyant : measures of the clairvoyant per trial, and its replicas and utilities per job and minute.
-    recovery : requests and cluster around the loss of a worker (`metrics.recovery`).
-    about : for each trial, the versions of the software and properties of the machine.
+    limit : measures of the clairvoyant, one row per capacity and trial.
+    clairvoyant : replicas and utilities of the clairvoyant, one row per capacity, trial, job and minute.
+    recovery : requests and cluster around the deletion of a worker (`metrics.recovery`).
+    about : software versions and properties of the machine, one mapping per trial.
     """
 
     summary: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -56,7 +57,7 @@ NAMES = tuple(field.name for field in fields(Tables) if field.name != "about")
 
 
 def tables_of(run: Run, key: Mapping[str, Any], **notes: Any) -> Tables:
-    """Summary, minutes and decisions of one run.
+    """The tables summary, minutes and decisions of one run.
 
     Parameters
     ----------
@@ -68,12 +69,12 @@ def tables_of(run: Run, key: Mapping[str, Any], **notes: Any) -> Tables:
 
 
 def with_key(frame: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
-    """The frame with the constant columns of `key` before its own."""
+    """The frame, preceded by one constant column per entry of `key`."""
     return frame.assign(**key)[[*key, *frame.columns]]
 
 
 def joined(parts: Iterable[Tables]) -> Tables:
-    """The rows of all parts, in their order."""
+    """Concatenate tables of the same name."""
     parts = list(parts)
     frames = {name: [part.frames()[name] for part in parts if name in part.frames()] for name in NAMES}
     joint = {name: pd.concat(rows, ignore_index=True) for name, rows in frames.items() if rows}
@@ -81,11 +82,11 @@ def joined(parts: Iterable[Tables]) -> Tables:
 
 
 def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
-    """The tables in a folder.
+    """Read all tables in a folder.
 
     Parameters
     ----------
-    writer : the command that writes them, for the error message.
+    writer : the command that writes the tables; used in the error message.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
 
 
 def write_tables(tables: Tables, folder: str | Path, *, as_text: bool = False) -> None:
-    """Write the tables for `read_tables`; `as_text` stores all of them as CSV with six digits, to be kept in git."""
+    """Write all tables into a folder; `as_text` stores all of them as CSV with six digits, suitable for git."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in tables.frames().items():
@@ -115,19 +116,8 @@ def write_tables(tables: Tables, folder: str | Path, *, as_text: bool = False) -
             frame.to_parquet(folder / f"{name}.parquet", index=False)
 
 
-def add_trial(tables: Tables, folder: str | Path, about: Mapping[str, Any]) -> int:
-    """Append a trial to the tables of a folder, as text, and return its number, counted from 0."""
-    folder = Path(folder)
-    trial = len(list(folder.glob("trial-*.json")))
-    new = Tables(**{name: frame.assign(trial=trial) for name, frame in tables.frames().items()})
-    write_tables(joined([read_tables(folder), new]) if trial else new, folder, as_text=True)
-    # Written last: a trial counts once all of its tables are written.
-    (folder / f"trial-{trial}.json").write_text(json.dumps(dict(about), indent=1) + "\n")
-    return trial
-
-
 def gather(folders: Iterable[str | Path], folder: str | Path) -> None:
-    """Join the tables of several experiments, such as one per capacity, in `folder`."""
+    """Read the tables in `folders`, concatenate them and write them into `folder`."""
     write_tables(joined(read_tables(part) for part in folders), folder)
 
 
@@ -155,7 +145,7 @@ def running_frame(run: Run) -> pd.DataFrame:
 
 
 def _by_minute(jobs: tuple[Job, ...], **columns: np.ndarray) -> pd.DataFrame:
-    """Arrays (jobs, minutes) as columns."""
+    """Stack arrays (jobs, minutes) into columns, one row per job and minute."""
     minutes = next(iter(columns.values())).shape[1]
     index = {
         "job": np.repeat([job.name for job in jobs], minutes),
@@ -165,9 +155,9 @@ def _by_minute(jobs: tuple[Job, ...], **columns: np.ndarray) -> pd.DataFrame:
 
 
 def decisions_frame(run: Run) -> pd.DataFrame:
-    """One row per job and tick in which its target or drop rate changed, or that has a reason or a prediction.
+    """Decisions of a run: one row per job and tick with a changed target or drop rate, a reason or a prediction.
 
-    The last columns are EXPLANATIONS, the inputs that the plan is based on; NaN if the policy does not report them.
+    The last columns (EXPLANATIONS) are the inputs of the plan; NaN if the policy does not report them.
     """
     names = np.array([job.name for job in run.workload.jobs])
     decisions = run.decisions

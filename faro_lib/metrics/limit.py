@@ -1,4 +1,4 @@
-"""The clairvoyant limit: the best that a policy could do that moves replicas once a minute, without delay."""
+"""The clairvoyant limit: the optimal allocation of each minute if all requests are known and replicas move instantly."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class Clairvoyant:
-    """Allocations of the clairvoyant and the measures that they reach; arrays (jobs, bins), NaN without requests.
+    """Allocations of the clairvoyant and their results; arrays (jobs, bins), NaN without requests.
 
     Attributes
     ----------
     replicas : whole numbers, never NaN.
-    utility, effective : utility without the drop penalty, and with it.
+    utility, effective : utility, and effective utility (with drop penalty).
     violated : share of requests that were dropped or missed the SLO.
     """
 
@@ -31,7 +31,7 @@ class Clairvoyant:
     violated: np.ndarray
 
     def summary(self) -> dict[str, float]:
-        """The measures by which policies are compared."""
+        """The measures of the clairvoyant, by column."""
         return {
             "lost_utility": lost_utility(self.utility),
             "slo_violation_rate": mean_over_jobs_then_bins(self.violated),
@@ -42,7 +42,7 @@ class Clairvoyant:
 def clairvoyant(
     utility: np.ndarray, violated: np.ndarray, effective: np.ndarray, capacity: float, jobs: tuple[Job, ...]
 ) -> Clairvoyant:
-    """Allocate each minute to maximise the sum of utilities, knowing what every allocation of that minute is worth.
+    """The allocation of each minute that maximises the sum of utilities.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def clairvoyant(
 
 
 def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
-    """The largest replica count that any job can have within `capacity` cores while the others keep their minimum.
+    """The largest replica count of any job within `capacity` cores if all other jobs have their minimum.
 
     >>> max_replicas_of_any((Job("a"), Job("b", cores=2.0)), 8)
     6
@@ -67,14 +67,14 @@ def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
 
 
 def best_replicas_by_minute(value: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> np.ndarray:
-    """The allocation of each minute that maximises the sum of values: whole numbers (jobs, bins), at least 1 each.
+    """The allocation of each minute that maximises the sum of values: int (jobs, bins), at least one replica per job.
 
-    Solved exactly by the knapsack of `allocate`. Ties go to fewer replicas of the job that comes last.
+    The knapsack is solved exactly, within the bounds of the jobs and the quotas of the tenants.
 
     Parameters
     ----------
-    value : (jobs, replicas, bins), the value of 0, 1, ... replicas; larger counts are not allocated.
-    capacity : cores; the jobs' own bounds and their tenants' quotas hold, too.
+    value : value of 0, 1, ... replicas, (jobs, replicas, bins).
+    capacity : cores.
     """
     minimum, columns = at_least_one_each(jobs, capacity), np.arange(value.shape[1])
     outside = (columns < minimum[:, None]) | (columns > arrays_of(jobs).max_replicas[:, None])

@@ -1,7 +1,4 @@
-"""Utilities, SLO violations and drops of a run, by job and minute and as a summary.
-
-The conventions follow the paper's evaluation (EuroSys'25, section 6.1) and its artifact.
-"""
+"""Utilities, SLO violations and drops of a run, after the paper's evaluation (EuroSys'25, section 6.1)."""
 
 from __future__ import annotations
 
@@ -21,8 +18,7 @@ def minute_utility(run: Run) -> np.ndarray:
 def minute_effective_utility(run: Run) -> np.ndarray:
     """Effective utility phi(drop rate) x U, (jobs, minutes + 1); NaN without requests.
 
-    The last of the minutes + 1 bins holds the arrivals after the last minute.
-    U is the utility of the served requests only. A dropped request costs its penalty, and does not count as late too.
+    U is the utility of the served requests: a drop costs its penalty and does not count as a missed SLO as well.
     """
     slo_s, served = arrays_of(run.workload.jobs).slo_s[:, None], ~np.isnan(run.served_tail_latency_s)
     utility = relaxed_utility(np.where(served, run.served_tail_latency_s, slo_s), slo_s)
@@ -62,16 +58,16 @@ def slo_violation_rate(run: Run) -> float:
 
 
 def mean_over_jobs_then_bins(rate: np.ndarray) -> float:
-    """Mean of (jobs, bins), first over jobs, then over bins; NaN = no requests; bins without any requests are left out."""
+    """Mean of an array (jobs, bins) over jobs, then over bins; NaN (no requests) is left out."""
     jobs_with_requests = (~np.isnan(rate)).sum(axis=0)
     bins = jobs_with_requests > 0
     return float((np.nansum(rate, axis=0)[bins] / jobs_with_requests[bins]).mean())
 
 
 def planning_ms(run: Run) -> np.ndarray:
-    """Milliseconds of each tick that planned; of every tick if no plan has a forecast.
+    """Duration of each planning tick in milliseconds; of every tick if no plan has a forecast.
 
-    A policy that plans once a minute does almost nothing in other ticks, and they would hide how long planning takes.
+    Other ticks take almost no time and would hide the planning time.
     """
     decision_ms = 1e3 * np.array(run.decisions.seconds or [0.0])
     planned = np.array([rate is not None for rate in run.decisions.forecast_rps], bool)
@@ -79,7 +75,7 @@ def planning_ms(run: Run) -> np.ndarray:
 
 
 def summarize(run: Run) -> dict[str, float]:
-    """Measures of one run: the columns of summary.csv that follow policy, capacity and trial."""
+    """Measures of one run, by column of summary.csv."""
     utility = minute_utility(run)
     decision_ms = planning_ms(run)
     running = np.array(run.decisions.running or [run.initial])

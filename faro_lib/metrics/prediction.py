@@ -1,4 +1,4 @@
-"""Errors of predicted tail latencies, and how fast a learned latency model improves."""
+"""Errors of predicted tail latencies, and the learning curve of a latency model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from faro_lib.workload.jobs import MINUTE_S
 
 
 def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.DataFrame:
-    """Predicted and measured tail latencies of the first full minute after each decision with a prediction.
+    """Predicted and measured tail latency of the first full minute after each prediction.
 
-    Decisions that change a job's replicas are left out, because the old count serves part of the next minute. The error
-    includes the change of the load since the decision.
+    Decisions that change a job's replicas are left out, because the old count serves part of the next minute. Errors
+    include the change of the load since the decision.
 
     Parameters
     ----------
@@ -26,9 +26,8 @@ def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tupl
 
     Returns
     -------
-    One row per job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s,
-    log_error = |ln(predicted / measured)| with both capped at WORST x SLO, and utility_error, the absolute
-    difference of the relaxed utilities.
+    One row per job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s, log_error =
+    |ln(predicted / measured)| with both capped at WORST x SLO, and utility_error = |difference of relaxed utilities|.
     """
     decisions = decisions.sort_values(["job", "time_s"], kind="stable")
     moved = decisions.groupby("job", sort=False)["replicas_target"].diff().fillna(0) != 0
@@ -52,19 +51,18 @@ def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tupl
 def learning_curve(
     run: Run, scored_on: Run | None = None, after_minutes: Sequence[int] = (0, 5, 15, 30, 60, 120, 240, 360)
 ) -> pd.DataFrame:
-    """Error of the learned latency model (`policies.cilantro`) after N minutes of a run, on a fixed set of job-minutes.
+    """Error of the learned latency model (`policies.cilantro`) after N minutes of learning.
 
-    The job-minutes are fixed because peaks are harder to predict: plotting `prediction_errors` over time would show the
-    load, not the learning.
+    All errors are measured on the same job-minutes, because peaks are harder to predict.
 
     Parameters
     ----------
-    scored_on : the run that supplies these job-minutes, for example another trial; `run` itself if None.
+    scored_on : run with the job-minutes to predict, for example another trial; None: `run`.
 
     Returns
     -------
-    minute, log_error (mean of |ln(predicted / measured)|; latencies are capped at WORST x SLO), and observations, the
-    number learned from.
+    minute; log_error, the mean of |ln(predicted / measured)| with latencies capped at WORST x SLO; observations, the number
+    of job-minutes learned from.
     """
     of_job, minute, *learned = _steady_minutes(run)
     scored_job, _, *scored = _steady_minutes(scored_on or run)

@@ -1,7 +1,6 @@
-"""The commands that the rules run: `python -m faro_lib.pipeline COMMAND ...`. An error is one line and exit status 2.
+"""`python -m faro_lib.pipeline COMMAND ...`: the commands that the rules run. An error prints one line and exits with 2.
 
-Each runs in its own process, so that Ctrl-C reaches it at once. The folder of the results is derived from the path of the
-output, as jobs that share no disk work on copies.
+A command takes the results folder from the path of its output, because Snakemake may run it on a copy of the files.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from pathlib import Path
 from faro_lib.errors import message_of
 from faro_lib.pipeline.fetch import checksums, fetch
 from faro_lib.pipeline.notebook import NotebookError, run_notebook
+from faro_lib.workload import PUBLISHED
 
-ERRORS = Path(".snakemake/errors")  # the messages of this run, which the Snakefile repeats at its end
+ERRORS = Path(".snakemake/errors")  # error messages of this run, which the Snakefile prints at the end
 
 
 def notebook(source: str, output: str, parameters: str, log: str, threads: str = "1") -> None:
@@ -29,7 +29,7 @@ def notebook(source: str, output: str, parameters: str, log: str, threads: str =
 
 
 def draw(stage: str, captions: str, options: str) -> None:
-    """Draw the figures of one stage from its tables and write them next to the file `captions`."""
+    """Draw the figures of one stage into the folder of the file `captions`."""
     from faro_lib.figures import save_all, use_style
 
     use_style()
@@ -38,28 +38,25 @@ def draw(stage: str, captions: str, options: str) -> None:
 
 
 def join(output: str, *inputs: str) -> None:
-    """Join the tables of several capacities, each in its folder, into one set in the folder of `output`."""
+    """Join the tables of all capacities, one folder each, into the folder of `output`."""
     from faro_lib.metrics.frames import gather
 
     gather(sorted({Path(table).parent for table in inputs}, reverse=True), Path(output).parent)
 
 
-def report(page: str, config: str) -> None:
+def report(page: str, config: str, *captions: str) -> None:
+    """Write the HTML report with the figures of the files `captions`; `config` is a JSON object."""
     from faro_lib.report import write_report
 
-    write_report(Path(page).parent, json.loads(config), page)
+    write_report(Path(page).parent, json.loads(config), captions, page)
 
 
-def fetch_all(*names: str) -> None:
-    """Fetch published data, or accept the files that are there, and print their paths."""
-    for name in names or ["faro-10jobs"]:
-        print(*fetch(name), sep="\n")
-
-
-def fetch_and_record(name: str, record: str) -> None:
-    """Fetch published data into the folder of `record`, and write the checksums of its files there."""
-    fetch(name, Path(record).parent)
-    Path(record).write_text(checksums(name, Path(record).parent))
+def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:
+    """Download published data and print the paths; `record` is a file for the checksums, next to the data."""
+    folder = Path(record).parent if record else Path("data/raw")
+    print(*fetch(name, folder), sep="\n")
+    if record:
+        Path(record).write_text(checksums(name, folder))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -67,8 +64,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "draw": draw,
     "join": join,
     "report": report,
-    "fetch": fetch_all,
-    "fetch-and-record": fetch_and_record,
+    "fetch": fetch_files,
 }
 
 

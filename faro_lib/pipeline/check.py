@@ -1,4 +1,4 @@
-"""Refuse bad input before anything is written, in one line per mistake."""
+"""Check a configuration before the first stage starts and before anything is written; one line per error."""
 
 from __future__ import annotations
 
@@ -7,26 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from faro_lib.config import PUBLISHED, PUBLISHED_DAYS, PUBLISHED_JOBS, SYNTHETIC, Config
-from faro_lib.errors import nearest
+from faro_lib.config import PUBLISHED_DAYS, PUBLISHED_JOBS, Config
 from faro_lib.files import check_writable
 from faro_lib.pipeline.fetch import verify
 from faro_lib.pipeline.memory_estimate import check_memory
-from faro_lib.registry import load_plugins
-from faro_lib.workload import Job
+from faro_lib.registry import Registry, load_plugins
+from faro_lib.workload import PUBLISHED, SYNTHETIC, Job
 
 PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, minutes in a day
 
 
 def check(config: Config, here: bool = True) -> int:
-    """Check everything that the configuration names and return the number of training days.
-
-    A user's workload file is read completely; published files that are there must have the right content.
-
-    Parameters
-    ----------
-    here : whether the stages run on this machine, in whose memory they must fit.
-    """
+    """Check names, files and, if the stages run `here`, memory; return the number of training days."""
     from faro_lib.workload.readers import read_jobs
     from faro_lib.workload.tables import load_workload
 
@@ -35,13 +27,16 @@ def check(config: Config, here: bool = True) -> int:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
     check_writable(folder)
+    if config.forecast.posterior and not Path(config.forecast.posterior).is_file():
+        raise FileNotFoundError(errno.ENOENT, "no such file", config.forecast.posterior)
     if config.workload == PUBLISHED:
         verify(PUBLISHED, config.raw)
     if config.workload in (SYNTHETIC, PUBLISHED):
         if config.jobs:
             _check_minimum(read_jobs(config.jobs), config)
-        made = config.synthetic
-        size = (made.jobs, made.days, made.minutes) if config.workload == SYNTHETIC else PUBLISHED_SIZE
+        generated = config.synthetic
+        sizes = {SYNTHETIC: (generated.jobs, generated.days, generated.minutes), PUBLISHED: PUBLISHED_SIZE}
+        size = sizes[config.workload]
     else:
         traces = load_workload(config.workload, config.jobs)
         _check_minimum(traces.jobs, config)
@@ -54,16 +49,14 @@ def check(config: Config, here: bool = True) -> int:
 
 
 def check_names(config: Config) -> None:
-    """Load the plugins and refuse unregistered names, one line each."""
+    """Load the plugins and raise ValueError for unregistered names, one line each."""
     from faro_lib.allocate import OBJECTIVES, SOLVERS
     from faro_lib.forecast import forecasters
     from faro_lib.policies import FACTORIES, factory_of
 
     load_plugins(config.plugins)
-    objectives = [
-        name.removeprefix("Faro-").removesuffix(" (paper)") for name in FACTORIES if name.endswith(" (paper)")
-    ]
-    looked_up: Mapping[str, tuple[Callable[[str], Any], Sequence[str]]] = {
+    paper = [name.removeprefix("Faro-").removesuffix(" (paper)") for name in FACTORIES if name.endswith(" (paper)")]
+    names: Mapping[str, tuple[Callable[[str], Any], Sequence[str]]] = {
         "policies": (factory_of, config.policies),
         "scale.policies": (factory_of, config.scale.policies),
         "sensitivity.policies": (factory_of, config.sensitivity.policies),
@@ -71,28 +64,27 @@ def check_names(config: Config) -> None:
         "sloppify.objectives": (OBJECTIVES.find, config.sloppify.objectives),
         "sloppify.solvers": (SOLVERS.find, config.sloppify.solvers),
         "forecast.baselines": (_find_in("forecaster", forecasters()), config.forecast.baselines),
-        "ablation.objective": (_find_in("objective", objectives), [config.ablation.objective]),
+        "ablation.objective": (_find_in("objective", paper), [config.ablation.objective]),
     }
-    errors = [(key, _error(find, name)) for key, (find, names) in looked_up.items() for name in names]
+    errors = [(key, _error(find, name)) for key, (find, values) in names.items() for name in values]
     lines = [f"config: {key}: {error}" for key, error in errors if error]
     if lines:
         raise ValueError("\n".join(lines))
 
 
-def _error(find: Callable[[str], Any], name: str) -> ValueError | None:
+def _error(function: Callable[[str], Any], name: str) -> ValueError | None:
+    """The ValueError that `function(name)` raises, or None."""
     try:
-        find(name)
+        function(name)
     except ValueError as error:
         return error
     return None
 
 
-def _find_in(noun: str, accepted: Sequence[str]) -> Callable[[str], None]:
-    def find(name: str) -> None:
-        if name not in accepted:
-            raise ValueError(f"{noun}={name!r} is unknown; {nearest(name, accepted)}")
-
-    return find
+def _find_in(noun: str, names: Sequence[str]) -> Callable[[str], None]:
+    registry = Registry[None](noun)
+    registry.update(dict.fromkeys(names))
+    return registry.find
 
 
 def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
@@ -104,18 +96,18 @@ def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
 
 
 def check_none_learns(config: Config, jobs: Sequence[Job]) -> None:
-    """Refuse policies that need a forecaster, which would have no day to learn from."""
+    """Raise ValueError if a policy needs a forecaster, for a workload without training days."""
     learning = learners(config.policies, jobs)
     if learning:
         others = [name for name in config.policies if name not in learning] or ["FairShare"]
         raise ValueError(
-            f"{config.workload}: a single day leaves {learning[0]} none to learn from; add earlier days (a column `day`), "
-            f"or choose policies that do not learn: {', '.join(others)}"
+            f"{config.workload}: {learning[0]} learns from earlier days, and there is a single day; add days (column "
+            f"`day`), or choose policies that do not learn: {', '.join(others)}"
         )
 
 
 def _check_minimum(jobs: Sequence[Job], config: Config) -> None:
-    """The smallest cluster must hold the minimum of every job."""
+    """Raise ValueError if the smallest cluster cannot hold the jobs' minimum replicas."""
     from faro_lib.policies.protocol import at_least_one_each
 
     at_least_one_each(tuple(jobs), min(config.capacities))

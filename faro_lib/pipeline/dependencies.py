@@ -1,7 +1,7 @@
-"""Which code a stage runs, as one fingerprint: Snakemake reruns the stage when the fingerprint changes.
+"""A fingerprint of the code that a stage runs; Snakemake reruns the stage when it changes.
 
-The fingerprint covers the code cells of a notebook and every module of faro_lib that they reach. It ignores comments,
-docstrings, formatting, outputs and execution counts. Nothing is executed; imports inside functions count.
+It covers a notebook's code cells and all modules of faro_lib that they import, also inside functions. It ignores comments,
+docstrings, formatting, outputs and execution counts. No code is executed.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "faro_lib"
-FIGURES = f"{PACKAGE}/figures"  # a stage computes tables; its figures are drawn afterwards, by a rule of their own
+FIGURES = f"{PACKAGE}/figures"  # a stage only computes tables; a separate rule draws its figures
 
 
 def fingerprint(
     source: str | Path, root: str | Path = ".", *, plugins: Iterable[str | Path] = (), figures: bool = False
 ) -> str:
-    """SHA-256 of the code that a notebook or module runs.
+    """SHA-256 of the code that a notebook or module runs; see `modules_of`.
 
-    Parameters
-    ----------
-    source, root, figures : as in `modules_of`.
-    plugins : the user's plugin files, which count if the code looks anything up by name.
+    The plugin files count if the code looks anything up in a `Registry`.
     """
     root = Path(root).resolve()
     paths = {_path(source, root): None}
@@ -36,17 +33,16 @@ def fingerprint(
 
 
 def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = False) -> list[str]:
-    """Files of the package that a notebook or a module reaches, as sorted paths relative to `root`.
+    """Sorted paths, relative to `root`, of the modules of faro_lib that a notebook or module runs.
 
     Parameters
     ----------
-    source : path of an .ipynb or .py file below `root`, or the stem of a notebook; a module reaches itself.
-    root : folder that holds faro_lib/.
-    figures : whether faro_lib.figures counts.
+    source : path of an .ipynb or .py file below `root`, or a notebook's name without suffix.
+    root : folder that contains faro_lib/.
+    figures : whether to include faro_lib.figures.
     """
     root = Path(root).resolve()
-    reached: set[Path] = set()
-    waiting = [_path(source, root)]
+    reached, waiting = set[Path](), [_path(source, root)]
     while waiting:
         path = waiting.pop()
         if path not in reached and (figures or path.parent != root / FIGURES):
@@ -56,39 +52,36 @@ def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = Fa
 
 
 def imported_by(path: Path, root: Path) -> set[Path]:
-    """Files of the package that one file imports directly.
+    """Files of faro_lib that one file imports directly.
 
-    `from package import name` leads to the module that defines the name, not to all that the package re-exports.
+    `from package import name` counts as an import of the module that defines `name`, not of the package.
     """
     return {file for _, file in _imports(path, root, path.stat().st_mtime_ns)} - {path}
 
 
 def looked_up_by(path: Path, root: Path) -> set[Path]:
-    """Files that register what one file looks up by name: the package of every `Registry` whose content it imports.
+    """Files that may register what one file looks up: the packages of the registries from which it imports.
 
-    Importing a class or a function `register...` from the module of a registry looks nothing up.
+    Importing a class or a function `register...` from a registry's module does not count as a lookup.
     """
     homes = {
         file.parent
         for name, file in _imports(path, root, path.stat().st_mtime_ns)
-        if (name.isupper() or name.islower()) and not name.startswith("register") and _has_registry(file, root)
+        if (name.isupper() or name.islower()) and not name.startswith("register")
+        if any(bound == "Registry" for *_, bound in _bindings(file, root))
     }
     return {file for home in homes for file in home.glob("*.py")}
 
 
-def _has_registry(path: Path, root: Path) -> bool:
-    return any(bound == "Registry" for *_, bound in _bindings(path, root))
-
-
 @cache
 def _imports(path: Path, root: Path, mtime_ns: int) -> list[tuple[str, Path]]:
-    """Every imported name of the package with the file that defines it."""
+    """Each name of faro_lib that a file imports, with the file that defines it."""
     origins = [(name, _defining(base, name, root)) for base, name, _ in _bindings(path, root)]
     return [(name, file) for name, file in origins if file]
 
 
 def _defining(base: str, name: str, root: Path) -> Path | None:
-    """The file that defines `name` of the module or package `base`; None if there is none."""
+    """The file that defines `base.name`, or None."""
     file = _file(f"{base}.{name}", root) or _file(base, root)
     if file == _file(base, root) and file and file.name == "__init__.py":
         for origin, alias, bound in _bindings(file, root):
@@ -98,7 +91,7 @@ def _defining(base: str, name: str, root: Path) -> Path | None:
 
 
 def _bindings(path: Path, root: Path) -> list[tuple[str, str, str]]:
-    """Every import of the package in a file: (module that it is from, name, name that it is bound to)."""
+    """The imports of faro_lib in a file: (module, name in that module, name in this file)."""
     return _bindings_at(path, path.parent.relative_to(root).parts, path.stat().st_mtime_ns)
 
 
@@ -122,10 +115,7 @@ def _digest(path: Path, mtime_ns: int) -> str:
 
 
 def _path(source: str | Path, root: Path) -> Path:
-    path = root / (source if Path(source).suffix else f"notebooks/{source}.ipynb")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; expected a notebook or a module")
-    return path
+    return root / (source if Path(source).suffix else f"notebooks/{source}.ipynb")
 
 
 def _file(module: str, root: Path) -> Path | None:
@@ -135,7 +125,7 @@ def _file(module: str, root: Path) -> Path | None:
 
 @cache
 def _tree(path: Path, mtime_ns: int) -> ast.Module:
-    """The syntax tree of a module or of the code cells of a notebook, without docstrings."""
+    """The syntax tree of a module or a notebook's code cells, without docstrings."""
     text = path.read_text()
     if path.suffix == ".ipynb":
         cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]

@@ -1,4 +1,4 @@
-"""Fetch published data by URL and SHA-256, or accept the files that are there."""
+"""Download the published traces and check their SHA-256."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SOURCES = Path("data/sources.yaml")
 
 
 def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> list[Path]:
-    """Fetch the missing files of one entry of data/sources.yaml into the folder `into`, and return all its files.
+    """Download the missing files of one entry of data/sources.yaml into `into`; return the paths of all its files.
 
     Raises
     ------
-    ValueError : the SHA-256 of a file is wrong; an existing file is never overwritten.
-    OSError : a file cannot be fetched.
+    ValueError : a file has another SHA-256; existing files are never overwritten.
+    OSError : a download failed.
     """
     verify(name, into, sources)
     paths = {Path(into) / file: source for file, source in _files(name, sources).items()}
@@ -27,32 +27,28 @@ def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCE
 
 
 def verify(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> None:
-    """Refuse existing files of this entry whose SHA-256 is wrong."""
+    """Raise ValueError if a file of the entry `name` exists in `into` with a SHA-256 other than the listed one."""
+    import pooch
+
     for file, source in _files(name, sources).items():
         path = Path(into) / file
-        if path.exists() and (sha256 := _sha256(path)) != source["sha256"]:
+        if path.exists() and (sha256 := pooch.file_hash(str(path))) != source["sha256"]:
             raise ValueError(f"{path}: SHA-256 {sha256} is not {source['sha256']}; remove the file to fetch it again")
 
 
 def checksums(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> str:
-    """The input of `sha256sum --check` for the files of an entry."""
+    """Checksums of an entry's files, in the format of `sha256sum`."""
     return "".join(f"{source['sha256']}  {Path(into) / file}\n" for file, source in _files(name, sources).items())
 
 
 def _files(name: str, sources: str | Path) -> dict[str, dict[str, str]]:
-    """File name -> its url and sha256."""
+    """File name -> {"url": ..., "sha256": ...}."""
     import yaml
 
     entries = yaml.safe_load(Path(sources).read_text())
     if name not in entries:
         raise ValueError(f"{sources}: no entry {name!r}; {nearest(name, entries)}")
     return entries[name]["files"]
-
-
-def _sha256(path: Path) -> str:
-    import pooch
-
-    return pooch.file_hash(str(path))
 
 
 def _download(url: str, sha256: str, path: Path) -> None:
@@ -64,7 +60,6 @@ def _download(url: str, sha256: str, path: Path) -> None:
         pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent)
     except OSError as error:
         cause = str(error).splitlines()[0]
-        advice = f"copy the file to {path}, its SHA-256 will be checked"
-        raise OSError(f"{url}: cannot be fetched ({cause}); {advice}") from None
+        raise OSError(f"{url}: cannot be fetched ({cause}); copy the file to {path} yourself") from None
     except ValueError:
         raise ValueError(f"{url}: the SHA-256 of the download is not {sha256}") from None

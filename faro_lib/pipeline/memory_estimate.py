@@ -1,13 +1,16 @@
-"""Peak memory of the stages, from their benchmark files, so that none starts that cannot finish."""
+"""Estimate the peak memory of each stage, so that a run that cannot finish is refused at the start.
+
+The constants come from the stages' benchmark files (`results/*/logs/*.bench`).
+"""
 
 from __future__ import annotations
 
 from faro_lib.config import Config
 from faro_lib.memory import must_fit, ray_gb
 
-KERNEL_GB = 0.75  # a kernel that has compiled the library and measured latencies
-JOB_MINUTE_GB = 35e-6  # per minute of a job in a simulation: several hundred requests
-ROW_GB = 7e-6  # per minute of a job that a fit learns from, in each of its chains
+KERNEL_GB = 0.75  # notebook kernel with the compiled library
+JOB_MINUTE_GB = 35e-6  # simulation, per job and minute (several hundred requests)
+ROW_GB = 7e-6  # fit, per training row (one job and minute) and chain
 ADVICE = {
     "30_forecasting": "lower forecast.chains, raise forecast.data_stride, or name a fitted forecast.posterior",
     "50_simulation": "shorten the day (minutes=60), or take fewer jobs",
@@ -17,7 +20,7 @@ ADVICE = {
 
 
 def needed_gb(config: Config, jobs: int, days: int, minutes: int) -> dict[str, float]:
-    """Stage -> gigabytes, for a workload of `jobs` and training `days` with `minutes` each.
+    """Stage -> peak memory in GB, for `jobs` jobs and `days` training days of `minutes` minutes.
 
     >>> needed_gb(Config(backend="none"), jobs=10, days=10, minutes=360)["50_simulation"]
     0.876
@@ -36,6 +39,6 @@ def needed_gb(config: Config, jobs: int, days: int, minutes: int) -> dict[str, f
 
 
 def check_memory(config: Config, jobs: int, days: int, minutes: int) -> None:
-    """Raise a ValueError for a stage that this machine cannot hold."""
+    """Raise ValueError if a stage needs more memory than is free."""
     for stage, gb in needed_gb(config, jobs, days, minutes).items():
         must_fit(f"{stage} needs", gb, ADVICE[stage])

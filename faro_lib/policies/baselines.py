@@ -1,7 +1,5 @@
 """Policies without a forecast: a fixed or equal share, and the reactive rules of the paper (section 6.1)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -153,8 +151,9 @@ class Oneshot(Stepwise):
     name: str = "Oneshot"
 
     def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
-        latency_s = np.nan_to_num(observation.mean_latency_s)  # a missing latency takes no step
-        return np.ceil(observation.target * latency_s / state.jobs.slo_s).astype(np.int64)
+        replicas = np.ceil(observation.target * observation.mean_latency_s / state.jobs.slo_s)
+        most = state.jobs.max_replicas  # also at an infinite latency
+        return np.nan_to_num(np.minimum(replicas, most)).astype(np.int64)
 
 
 register("FairShare")(lambda context: FairShare())

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from faro_lib.allocate import marginal_values, solve
 from faro_lib.policies.factories import register
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, hold, reasons
-from faro_lib.utility import UtilityTable, precise_utility, relaxed_utility
+from faro_lib.utility import UtilityTable, relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
@@ -37,7 +37,7 @@ class LearnedLatency:
     request occupies a replica for one SLO.
     """
 
-    kinds: tuple[str, ...]  # models, or jobs, that are learned separately
+    kinds: tuple[str, ...]  # models
     count: np.ndarray  # (kinds, sizes, loads) observations
     total: np.ndarray  # (kinds, sizes, loads) sum of log(latency / SLO) over the observations
     log_latency: np.ndarray  # (kinds, sizes, loads) estimate of log(latency / SLO)
@@ -88,16 +88,6 @@ class LearnedLatency:
         latency_s = slo_s * np.exp(log_latency) * np.maximum(1.0, load / LOADS[-1])
         return np.where(replicas > 0, latency_s, np.inf)
 
-    def expected_utility(
-        self, job: Job, rate_rps: ArrayLike, replicas: ArrayLike, utility: str, alpha: float = 1.0
-    ) -> np.ndarray:
-        """Utility of `job` at constant rates; makes this a latency model for `utility.build_table`."""
-        kind = job.model if job.model in self.kinds else job.name
-        latency_s = self.latency_s(kind, job.slo_s, rate_rps, replicas)
-        if utility == "precise":
-            return precise_utility(latency_s, job.slo_s)
-        return relaxed_utility(latency_s, job.slo_s, alpha)
-
 
 def size_class(replicas: ArrayLike) -> np.ndarray:
     """Index in SIZES of the class of each replica count; -1 for 0 replicas."""
@@ -124,7 +114,6 @@ class CilantroState:
     """The learned latencies and the last known load."""
 
     jobs: tuple[Job, ...]
-    kinds: tuple[str, ...]  # of each job
     model: LearnedLatency
     rate_rps: np.ndarray  # (jobs,) in the latest minute with a known count; NaN before the first
     minute: int = 0
@@ -133,9 +122,11 @@ class CilantroState:
 
 @dataclass(frozen=True, slots=True)
 class Cilantro:
-    """Learn from each minute, then maximise the sum of the estimated utilities at its load."""
+    """Learn from each minute, then maximise the sum of the estimated utilities at its load.
 
-    pooled: bool = True  # whether jobs with the same model share one estimate
+    Jobs with the same model share one estimate.
+    """
+
     name: str = "Cilantro"
     tick_s: float = 60.0
 
@@ -143,8 +134,7 @@ class Cilantro:
         return at_least_one_each(jobs, capacity)
 
     def start(self, jobs: tuple[Job, ...]) -> CilantroState:
-        kinds = tuple(job.model if self.pooled else job.name for job in jobs)
-        return CilantroState(jobs, kinds, LearnedLatency.prior(kinds), np.full(len(jobs), np.nan))
+        return CilantroState(jobs, LearnedLatency.prior(job.model for job in jobs), np.full(len(jobs), np.nan))
 
     def decide(self, state: CilantroState, observation: Observation) -> tuple[CilantroState, Plan]:
         if observation.minute == state.minute:
@@ -162,13 +152,14 @@ class Cilantro:
                 return np.where(counts < target, 0.0, 1.0)
             if rate_rps == 0:
                 return np.ones(columns)
-            return state.model.expected_utility(job, rate_rps, counts, "relaxed")
+            latency_s = state.model.latency_s(job.model, job.slo_s, rate_rps, counts)
+            return relaxed_utility(latency_s, job.slo_s)
 
         values = [value(*row) for row in zip(state.jobs, state.rate_rps, now)]
         table = UtilityTable.from_values(state.jobs, values, running=np.minimum(observation.running, columns - 1))
         allocation = solve(table, observation.capacity, "Sum", current=now)
         marginal = marginal_values(table, allocation)
-        rows = zip(state.kinds, jobs.slo_s, state.rate_rps, allocation.replicas)
+        rows = zip((job.model for job in state.jobs), jobs.slo_s, state.rate_rps, allocation.replicas)
         return Plan(
             target=allocation.replicas,
             drop=np.zeros(len(now)),
@@ -189,7 +180,7 @@ def learn(state: CilantroState, observation: Observation) -> CilantroState:
     steady = (running == before) & (running > 0) & ~observation.changing
     known = steady & (rate_rps > 0) & ~np.isnan(observation.tail_latency_s)
     model = state.model.learn(
-        [kind for kind, is_known in zip(state.kinds, known) if is_known],
+        [job.model for job, is_known in zip(state.jobs, known) if is_known],
         arrays_of(state.jobs).slo_s[known],
         rate_rps[known],
         running[known],

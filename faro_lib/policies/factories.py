@@ -1,7 +1,5 @@
 """Policies by name. `@register("Name")` on a factory function adds a policy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

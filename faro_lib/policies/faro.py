@@ -1,7 +1,5 @@
 """Faro: forecast sample paths of requests, tabulate expected utilities, and solve the allocation exactly."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

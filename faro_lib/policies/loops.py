@@ -1,7 +1,5 @@
 """The long-term and the reactive loop of the forecasting policies (paper, section 4)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,9 +72,9 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
 
 
 def react_up(state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
-    """Add a replica to each job that was above its SLO for 30 s since the last long-term decision.
+    """Add a replica to each job whose latency exceeded its SLO for a total of 30 s since the last long-term decision.
 
-    The seconds need not be consecutive; those during a change of the replica count do not count.
+    Seconds while replicas of the job are being added or removed are left out of the total.
     """
     jobs = arrays_of(state.jobs)
     above = (observation.mean_latency_s > jobs.slo_s) & ~observation.changing

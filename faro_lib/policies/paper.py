@@ -1,7 +1,5 @@
 """Published policies: MArk/Cocktail/Barista, Faro as in EuroSys'25, and the latter with other solvers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

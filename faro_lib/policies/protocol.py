@@ -1,7 +1,5 @@
 """The protocols `Policy` and `Cluster`, and the types `Observation` and `Plan` that the control loop passes between them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,13 +59,14 @@ class Observation:
     changing: np.ndarray  # bool, the replica count is being changed
     drop: np.ndarray  # drop rate in force
     arrivals_now: np.ndarray | None = None  # requests in the current minute until now; None if the cluster cannot tell
+    failed_per_min: np.ndarray | None = None  # requests that failed (5xx) in the last minute; None if not measured
     present: np.ndarray | None = None  # bool, the job exists; None = every job
     free_cores: np.ndarray | None = None  # (nodes,) cores left on each node; None if capacity is one pool of cores
     placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node
 
     @property
     def exists(self) -> np.ndarray:
-        """Whether each job exists, bool (jobs,)."""
+        """Which of the configured jobs are deployed on the cluster now, bool (jobs,)."""
         return np.ones(len(self.target), bool) if self.present is None else self.present
 
 

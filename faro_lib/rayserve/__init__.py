@@ -1,1 +1,1 @@
-"""`Cluster` on Ray Serve: replicas and their statistics, deployment, load. Replicas import it, so it stays light."""
+"""`Cluster` on Ray Serve, with its replicas, statistics, deployment and load. Replicas import it: no heavy imports."""

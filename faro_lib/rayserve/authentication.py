@@ -1,15 +1,13 @@
-"""Ray's token. Replicas import this module, so it imports nothing heavy."""
-
-from __future__ import annotations
+"""Ray's authentication token."""
 
 import os
 from pathlib import Path
 
 
 def read_token() -> str | None:
-    """The token from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, in Ray's own order; None without.
+    """Token from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, in Ray's own order; None without one.
 
-    Raises ValueError: the file that RAY_AUTH_TOKEN_PATH names does not exist.
+    ValueError if the file that RAY_AUTH_TOKEN_PATH names does not exist.
     """
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         return None

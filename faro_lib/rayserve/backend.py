@@ -1,6 +1,4 @@
-"""The Ray cluster that serves the jobs: started on this machine, or an existing one."""
-
-from __future__ import annotations
+"""Access to the Ray cluster that serves the jobs, started on this machine or existing elsewhere."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,11 +17,11 @@ from faro_lib.workload import Job
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A Ray cluster: its dashboard's REST API, its applications, and its process trees if this process started it."""
+    """How to reach a Ray cluster."""
 
-    ray: HttpClient
-    http: HttpClient
-    pids: tuple[int, ...] = ()
+    ray: HttpClient  # REST API of the dashboard
+    http: HttpClient  # applications
+    pids: tuple[int, ...] = ()  # roots of its process trees if it runs on this machine
 
 
 @contextmanager
@@ -38,25 +36,21 @@ def serving(
     serve_address: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Endpoint]:
-    """An endpoint that serves the jobs.
+    """Open an endpoint that serves the jobs.
 
-    `local` starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend is a Ray cluster
-    at `address` (dashboard) and `serve_address` that serves the jobs already, and continues to do so.
+    `local` starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend is an existing Ray
+    cluster at `address` (dashboard) and `serve_address`, which serves the jobs already.
     """
     if backend != "local":
-        yield connect_endpoint(backend, address, serve_address)
+        if not address:
+            raise ValueError(f"backend={backend} needs --address, Ray's dashboard, http://host:8265")
+        read_token()  # raises if the token file does not exist
+        parts = urlsplit(address)
+        serve_address = serve_address or f"{parts.scheme}://{parts.hostname}:8000"
+        # Tokens rotate, so each call reads the token again.
+        yield Endpoint(HttpClient(address, read_token), HttpClient(serve_address, read_token))
         return
     report("starting Ray on this machine")
     with local.start(capacity) as ray:
         deploy(ray.rest, configuration(jobs, specs, initial), (local.HTTP_HOST, urlsplit(ray.http).port or 0), report)
         yield Endpoint(ray.rest, HttpClient(ray.http, ray.token), (ray.pid,))
-
-
-def connect_endpoint(backend: str, address: str | None, serve_address: str | None) -> Endpoint:
-    """The endpoint of an existing cluster; Ray's token is read again for every call."""
-    if not address:
-        raise ValueError(f"backend={backend} needs --address, Ray's dashboard, http://host:8265")
-    parts = urlsplit(address)
-    read_token()  # an unreadable token file is reported before anything starts
-    serve_address = serve_address or f"{parts.scheme}://{parts.hostname}:8000"
-    return Endpoint(HttpClient(address, read_token), HttpClient(serve_address, read_token))

@@ -1,7 +1,5 @@
 """`Cluster` on Ray Serve, through Ray's REST API and Faro's stats endpoint."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +19,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
 LAG_S = 0.6  # wall seconds until the replicas have reported a second
-LATE_S = 15  # age in seconds up to which a second may still be reported
+LATE_S = 15  # replicas may report their statistics of a second up to this many seconds late
 PROGRESS_DEADLINE_S = 90.0  # wall seconds after which an unfinished change no longer prevents another one
 REDEPLOY_S = 15.0  # wall seconds; Ray does not list an application for 4 to 6 s while it deploys the application again
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED")
@@ -99,6 +97,7 @@ class RayServeCluster:
             changing=(running < target) & recently,
             drop=np.array([_drop(stats.get(job.name, {})) for job in self.jobs]),
             arrivals_now=recent.arrivals_now(clock, minute, now_s),
+            failed_per_min=recent.failed_per_min(clock, minute),
             present=None if present.all() else present,
         )
 

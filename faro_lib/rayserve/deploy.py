@@ -1,6 +1,4 @@
-"""Deploy the jobs' applications to a Ray cluster with Ray Serve's declarative configuration."""
-
-from __future__ import annotations
+"""Deploy the jobs to a Ray cluster with Ray Serve's declarative configuration."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,20 +15,20 @@ from faro_lib.workload import Job
 APPLICATIONS = "/api/serve/applications/"
 STATS_APPLICATION, STATS_ROUTE = "faro-statistics", "/faro-statistics"
 DEPLOY_TIMEOUT_S = 180.0
-FIRST_CALL_S = 120.0  # the first configuration starts Serve itself
+FIRST_CALL_S = 120.0  # time-out of the first call, which starts Serve itself
 
 
 def scale_path(spec: ServeSpec) -> str:
-    """The path of Ray's REST API that sets the replica count of a deployment."""
+    """Path in Ray's REST API that sets the replica count of a deployment."""
     return f"/api/v1/applications/{spec.application}/deployments/{spec.deployment}/scale"
 
 
 def configuration(
     jobs: tuple[Job, ...], specs: tuple[ServeSpec, ...], replicas: Sequence[int] | np.ndarray
 ) -> list[dict[str, Any]]:
-    """The `applications` of Ray Serve's declarative configuration: the stats endpoint, and one for each job.
+    """The `applications` of Ray Serve's declarative configuration: the stats endpoint, and one per job.
 
-    Faro scales the replicas from outside, so no application has an autoscaling configuration.
+    Faro scales the replicas, so no application has an autoscaling configuration.
     """
     stats = {"name": STATS_APPLICATION, "route_prefix": STATS_ROUTE, "args": {}}
     return [stats | {"import_path": f"{replica.__name__}:stats_endpoint"}] + [
@@ -60,11 +58,11 @@ def deploy(
     http: tuple[str, int] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Replace the deployed applications by these, and wait until all of them run.
+    """Replace the deployed applications by these, and wait until they run.
 
-    http : host and port to serve on; needed where Serve does not run yet.
+    `http` is the host and port to serve on, required if Serve does not run yet.
 
-    Raises ValueError: an application failed or did not start in time; the last line of Ray's message.
+    ValueError with the last line of Ray's message if an application fails or does not start in time.
     """
     body: dict[str, Any] = {"proxy_location": "HeadOnly", "applications": applications}
     if http:

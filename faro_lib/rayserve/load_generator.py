@@ -1,24 +1,21 @@
-"""Open-loop load: each request is sent when it is due, whether or not earlier ones have been answered.
+"""Open-loop load generator: each request is sent when it is due, whether or not earlier ones have been answered.
 
-The generator is a process of its own (`python -m faro_lib.rayserve.load_generator`), so that no other work delays it.
+`Generator` runs it as a separate process, so that no other work delays it.
 """
 
-from __future__ import annotations
-
 import asyncio
-import json
+import pickle
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
+from subprocess import PIPE
 from urllib.parse import urlsplit
 
 import numpy as np
 
-SERVED, DROPPED, FAILED, UNSENT = 0, 1, 2, 3  # outcomes; unsent: too many requests were in flight
+SERVED, DROPPED, FAILED, UNSENT = 0, 1, 2, 3  # outcomes; unsent = too many requests were in flight
 OUTCOMES = ("served", "dropped", "failed", "unsent")
 MAX_RPS = 200.0
 MAX_IN_FLIGHT = 2000
@@ -27,15 +24,12 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Requests to send; arrays (requests,), ordered by `due_s`.
-
-    due_s : wall seconds after the origin. job : index into urls. service_s : the request's body; NaN sends none.
-    """
+    """Requests to send; arrays (requests,), ordered by `due_s`."""
 
     urls: tuple[str, ...]
-    due_s: np.ndarray
-    job: np.ndarray
-    service_s: np.ndarray
+    due_s: np.ndarray  # wall seconds after the origin
+    job: np.ndarray  # index into `urls`
+    service_s: np.ndarray  # body of the request; NaN sends none
 
     def check_rate(self, max_rps: float) -> None:
         """Raise ValueError if the rate of the busiest ten seconds is above `max_rps`."""
@@ -46,17 +40,12 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The outcomes of a script; arrays (requests,).
+    """Outcomes of a script; arrays (requests,)."""
 
-    outcome : index into OUTCOMES. status : of HTTP, 0 without an answer.
-    latency_s : wall seconds from when the request was due to the end of its answer; NaN unless served.
-    send_lag_s : how long after its due time the request was sent.
-    """
-
-    outcome: np.ndarray
-    status: np.ndarray
-    latency_s: np.ndarray
-    send_lag_s: np.ndarray
+    outcome: np.ndarray  # index into OUTCOMES
+    status: np.ndarray  # of HTTP; 0 without an answer
+    latency_s: np.ndarray  # wall seconds from the due time to the end of the answer; NaN unless served
+    send_lag_s: np.ndarray  # wall seconds from the due time until the request was sent
 
     def count(self, outcome: int) -> int:
         return int((self.outcome == outcome).sum())
@@ -65,9 +54,8 @@ class Sent:
 async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_flight: int = MAX_IN_FLIGHT) -> Sent:
     """Send every request when it is due, and wait for all answers.
 
-    origin_s : the wall-clock instant of `due_s` = 0.
-    max_rps : upper bound on the script's rate; see `Script.check_rate`.
-    in_flight : upper bound on unanswered requests; a request beyond it is recorded as unsent.
+    origin_s : Unix time at which `due_s` is 0.
+    in_flight : maximum number of unanswered requests; a request beyond it is not sent.
     """
     import aiohttp
 
@@ -109,7 +97,7 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
 
 
 class Generator:
-    """The load generator in its own process."""
+    """The load generator as a process."""
 
     def __init__(self, script: Script, origin_s: float, *, max_rps: float = MAX_RPS, loopback_only: bool = True):
         from faro_lib.http import is_loopback
@@ -118,43 +106,32 @@ class Generator:
             if loopback_only and not is_loopback(urlsplit(url).hostname):
                 raise ValueError(f"load for {url}: only loopback is allowed here")
         script.check_rate(max_rps)
-        self._folder = tempfile.TemporaryDirectory(prefix="faro-load-")
-        folder = Path(self._folder.name)
-        np.savez(folder / "script.npz", due_s=script.due_s, job=script.job, service_s=script.service_s)
-        (folder / "about.json").write_text(json.dumps({"urls": script.urls, "origin_s": origin_s, "max_rps": max_rps}))
-        command = [sys.executable, "-m", "faro_lib.rayserve.load_generator", str(folder)]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        code = f"from {__name__} import main; main()"
+        self._process = subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        assert self._process.stdin
+        pickle.dump((script, origin_s, max_rps), self._process.stdin)
+        self._process.stdin.flush()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def result(self, timeout_s: float | None = None) -> Sent:
-        """The outcomes, once every request is answered."""
-        _, errors = self._process.communicate(timeout=timeout_s)
+        """Wait until every request is answered, and return the outcomes."""
+        answer, errors = self._process.communicate(timeout=timeout_s)
         if status := self._process.returncode:
-            lines = [line for line in errors.splitlines() if line.strip()]
+            lines = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
             raise RuntimeError(f"the load generator failed: {[status, *lines][-1]}")
-        with np.load(Path(self._folder.name) / "sent.npz") as arrays:
-            sent = Sent(**arrays)
-        self._folder.cleanup()
-        return sent
+        return pickle.loads(answer)
 
     def stop(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
             with suppress(subprocess.TimeoutExpired):
                 self._process.communicate(timeout=10)
-        self._folder.cleanup()
 
 
-def main(folder: Path) -> None:
-    about = json.loads((folder / "about.json").read_text())
-    with np.load(folder / "script.npz") as arrays:
-        script = Script(tuple(about["urls"]), **arrays)
-    sent = asyncio.run(send(script, about["origin_s"], max_rps=about["max_rps"]))
-    np.savez(folder / "sent.npz", **{field.name: getattr(sent, field.name) for field in fields(sent)})
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def main() -> None:
+    """Send the script on the standard input, and write the outcomes to the standard output."""
+    script, origin_s, max_rps = pickle.load(sys.stdin.buffer)
+    pickle.dump(asyncio.run(send(script, origin_s, max_rps=max_rps)), sys.stdout.buffer)

@@ -1,4 +1,4 @@
-"""A Ray cluster of our own on loopback; its processes are ended by their ids, so no other Ray is touched."""
+"""Start and stop a Ray cluster on loopback, next to other Ray clusters on the same machine."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from faro_lib.http import HttpClient
 if TYPE_CHECKING:
     import psutil
 
-LOOPBACK = "127.0.0.2"  # the node's address: Ray replaces 127.0.0.1 by the address of the network card
-HTTP_HOST = "127.0.0.1"  # where HAProxy looks for the replicas of its own node
+LOOPBACK = "127.0.0.2"  # node address: Ray replaces 127.0.0.1 by the address of the network card
+HTTP_HOST = "127.0.0.1"  # HAProxy looks for the replicas of its node here
 START_S = 180.0
 OBJECT_STORE_BYTES = 128 * 2**20
-# Options of `ray start` that take a port, and environment variables that do.
+# Options of `ray start`, and environment variables, that take a port.
 PORT_OPTIONS = (
     "port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
     "runtime-env-agent-port", "metrics-export-port", "ray-client-server-port",
@@ -37,20 +37,17 @@ PORT_VARIABLES = (
     "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
 )  # fmt: skip
 HTTP = "http"
-PORT_RANGE = range(28_000, 32_768)  # above Ray's workers and replicas, below the ports of outgoing connections
+PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
 REPLICA_PORTS = 200  # consecutive ports for the replicas, from one of 40 starts above 20,000
 
 
 @dataclass(slots=True)
 class LocalRay:
-    """A running head node.
+    """A running head node."""
 
-    pid : root of its process tree. dashboard, http : addresses of the REST API and of the served applications.
-    """
-
-    pid: int
-    dashboard: str
-    http: str
+    pid: int  # root of its process tree
+    dashboard: str  # address of the REST API
+    http: str  # address of the served applications
     token: str
     folder: Path
     process: subprocess.Popen
@@ -60,7 +57,7 @@ class LocalRay:
         return HttpClient(self.dashboard, self.token)
 
     def stop(self) -> None:
-        """End the processes of this Ray cluster only."""
+        """End the processes of this cluster by their ids."""
         import psutil
 
         family = set(processes(self.pid))
@@ -77,7 +74,7 @@ class LocalRay:
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """A process and its descendants, as handles that never mean a later process with the same id."""
+    """A process and its descendants; psutil never confuses them with later processes of the same id."""
     import psutil
 
     try:
@@ -88,7 +85,7 @@ def processes(pid: int) -> list[psutil.Process]:
 
 
 def session(pid: int) -> list[psutil.Process]:
-    """The processes in the session of `pid`, orphans included: HAProxy is one once its proxy actor has died."""
+    """Processes in the session of `pid`, including orphans such as an HAProxy whose proxy actor has died."""
     import psutil
 
     members = []
@@ -100,7 +97,7 @@ def session(pid: int) -> list[psutil.Process]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Free ports outside the range of outgoing connections, so that they stay free until Ray listens on them."""
+    """Random free ports; none can become the port of an outgoing connection before Ray listens on it."""
     ports: list[int] = []
     for port in random.SystemRandom().sample(PORT_RANGE, len(PORT_RANGE)):
         with socket.socket() as listener, suppress(OSError):
@@ -113,15 +110,12 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def start(cpus: int) -> Iterator[LocalRay]:
-    """Run Ray with `cpus` logical CPUs, on its own ports and with its own token.
-
-    Raises ValueError: Ray is not installed, or it did not start; one line.
-    """
+    """Run Ray with `cpus` logical CPUs, on its own ports and with its own token; ValueError if it does not start."""
     if importlib.util.find_spec("ray") is None:
         raise ValueError("backend=local needs Ray Serve: pip install 'faro_lib[live]'")
     names = (*PORT_OPTIONS, *PORT_VARIABLES, HTTP)
     ports = dict(zip(names, free_ports(len(names))))
-    folder = Path(tempfile.mkdtemp(prefix="faro-"))  # a short path: Unix sockets are created in it
+    folder = Path(tempfile.mkdtemp(prefix="faro-"))  # short, because paths of Unix sockets are limited
     token = secrets.token_hex(32)
     log = folder / "ray-start.log"
     with log.open("w") as output:
@@ -152,7 +146,7 @@ def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:
 
 
 def _environment(ports: Mapping[str, int], folder: Path, token: str) -> dict[str, str]:
-    """Our environment without another Ray's address and token, with what keeps two Rays on one machine apart."""
+    """The environment of this process, without another Ray's address and token, and with separate ports and folders."""
     ours = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")}
     repository = str(Path(__file__).parents[2])
     first_port = 20_000 + secrets.randbelow(40) * REPLICA_PORTS

@@ -1,4 +1,4 @@
-"""The load of other programs on this machine during a live run."""
+"""CPU load of other programs on this machine during a live run."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-NOISY_CPUS = 0.5  # a run is noisy if others of our priority keep more processors busy than this, on average
+NOISY_CPUS = 0.5  # mean number of CPUs busy with other programs of our priority above which a run is noisy
 
 
 class BackgroundLoad:
-    """Average number of processors that other programs keep busy while the context is open.
+    """Mean number of CPUs (`processors`) that other programs use while the context is open.
 
-    pids : roots of our process trees besides this process. Work of our processes that end meanwhile counts as others',
-        so the result errs on the high side.
-    processors : average number kept busy by others.
-    niced : the part of it that processes of lower priority use, which give way to our processes.
+    It includes `niced`, the CPUs used by processes of lower priority, and our processes that end in the meantime.
+
+    pids : roots of our process trees besides this process.
     """
 
     def __init__(self, pids: Sequence[int] = ()):
@@ -37,7 +36,7 @@ class BackgroundLoad:
 
 
 def busy_s() -> tuple[float, float]:
-    """Processor seconds that the machine has spent on all processes, and on processes of lower priority."""
+    """CPU seconds that this machine has spent on all processes, and on processes of lower priority."""
     import psutil
 
     times = psutil.cpu_times()
@@ -46,7 +45,7 @@ def busy_s() -> tuple[float, float]:
 
 
 def ours_s(pids: Sequence[int]) -> dict[tuple[int, float], float]:
-    """Processor seconds of each process in our trees, by (pid, creation time)."""
+    """CPU seconds of each process in our trees, by (pid, creation time)."""
     import psutil
 
     spent: dict[tuple[int, float], float] = {}

@@ -1,8 +1,9 @@
-"""Models to serve: an emulation that only takes time, and a torchvision network (extra `torch`)."""
+"""Models to serve: an emulation that sleeps, and a torchvision network (extra `torch`)."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,17 +12,16 @@ from faro_lib.workload.service import RESNET34, ServiceTime
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.responses import Response
 
 MAX_SERVICE_S = 60.0
 
 
 class Emulated:
-    """Sleeps for a service time; by default one of the paper's ResNet34.
-
-    A request's body may hold its service time in seconds: then two runs serve exactly the same work.
+    """Sleep for a random service time, or for the number of seconds in the body of the request.
 
     mean_s : mean service time.
-    scv : squared coefficient of variation of a lognormal; None keeps the distribution measured for ResNet34.
+    scv : squared coefficient of variation of a lognormal; None uses the shape measured for ResNet34.
     """
 
     def __init__(self, mean_s: float = RESNET34.mean_s, scv: float | None = None, seed: int | None = None):
@@ -29,9 +29,17 @@ class Emulated:
         self.service = scaled if scv is None else ServiceTime.from_moments(mean_s, scv)
         self._rng = np.random.default_rng(seed)
 
-    async def __call__(self, request: Request) -> str:
+    async def __call__(self, request: Request) -> str | Response:
         body = await request.body()
-        await asyncio.sleep(min(float(body) if body else self._draw_s(), MAX_SERVICE_S))
+        try:
+            service_s = float(body) if body else min(self._draw_s(), MAX_SERVICE_S)
+        except ValueError:
+            service_s = math.nan
+        if not 0 <= service_s <= MAX_SERVICE_S:
+            from starlette.responses import PlainTextResponse
+
+            return PlainTextResponse(f"the body must be a service time in seconds, 0 to {MAX_SERVICE_S:g}", 400)
+        await asyncio.sleep(service_s)
         return "ok"
 
     def _draw_s(self) -> float:
@@ -41,11 +49,7 @@ class Emulated:
 
 
 class TorchVision:
-    """A torchvision network on the CPU with random weights; returns the most likely class of a 224 x 224 image.
-
-    name : torchvision's name of the model, such as resnet18.
-    threads : CPU threads for each request.
-    """
+    """A torchvision network on the CPU with random weights, which classifies a random 224 x 224 image."""
 
     def __init__(self, name: str = "resnet34", threads: int = 1):
         try:

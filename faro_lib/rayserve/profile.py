@@ -1,6 +1,4 @@
-"""Measure a model's service time and a replica's cold start on running replicas."""
-
-from __future__ import annotations
+"""Measure service times and cold starts on running replicas."""
 
 import asyncio
 import time
@@ -17,26 +15,22 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
 
 START_S = 180.0
-REPORTED_S = 2.5  # wall seconds until the replicas have reported a second
+REPORTED_S = 2.5  # seconds until all replicas have reported a second
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Measurements of one job, in wall seconds.
+    """Measurements of one job, in wall seconds."""
 
-    service_time_s, service_scv : mean and squared coefficient of variation of the service time.
-    network_overhead_s : mean time of a request outside the replica.
-    """
-
-    service_time_s: float
+    service_time_s: float  # mean
     service_scv: float
-    network_overhead_s: float
+    network_overhead_s: float  # mean time of a request outside the replica
     requests: int
     cold_start_s: float | None = None
 
 
 def moments(row: dict[str, Any]) -> tuple[float, float]:
-    """Mean and squared coefficient of variation of the service times that a row sums up.
+    """Mean and squared coefficient of variation of the service times in a row of statistics.
 
     >>> moments({"done": 2, "service_s": 4.0, "service_s2": 10.0})
     (2.0, 0.25)
@@ -48,14 +42,14 @@ def moments(row: dict[str, Any]) -> tuple[float, float]:
 
 
 def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, requests: int = 200) -> Profile:
-    """Service time and cold start of one job."""
+    """Measure the service time and the cold start of one job."""
     return replace(measure_service(http, job, spec, requests), cold_start_s=measure_cold_start(ray, spec))
 
 
 def measure_service(http: HttpClient, job: str, spec: ServeSpec, requests: int = 200) -> Profile:
-    """Send requests one after the other, and read what the replicas measured."""
+    """Measure the service time by sending requests one after the other."""
     began = int(time.time()) + 1
-    time.sleep(began - time.time())  # the statistics are of complete seconds, which must hold no other requests
+    time.sleep(began - time.time())  # statistics are by second, and earlier requests must not count
     script = Script((http.address + spec.route,), np.zeros(1), np.zeros(1, int), np.full(1, np.nan))
     answers = [asyncio.run(send(script, time.time())) for _ in range(requests)]
     latencies_s = [one.latency_s[0] for one in answers if one.outcome[0] == SERVED]
@@ -68,7 +62,7 @@ def measure_service(http: HttpClient, job: str, spec: ServeSpec, requests: int =
 
 
 def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float:
-    """Wall seconds until `more` additional replicas serve; the replica count is restored afterwards."""
+    """Measure the wall seconds until `more` additional replicas serve, and remove them again."""
 
     def deployment() -> dict[str, Any]:
         return ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"][spec.application]["deployments"][spec.deployment]
@@ -92,9 +86,9 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
 
 
 def write(path: str | Path, profiles: dict[str, Profile], scale: float = 1.0) -> None:
-    """Write the profiles into the jobs' table `path`, a .yaml. Its comments are lost; nothing else changes.
+    """Write the profiles into the jobs' table `path`, a .yaml, which loses its comments.
 
-    scale : trace seconds in a wall second; the table has trace seconds.
+    scale : trace seconds per wall second; the table has trace seconds.
     """
     import yaml
 

@@ -1,6 +1,4 @@
-"""What policies observe of the replicas' seconds: counts by minute and latencies. Missing data is NaN, never zero."""
-
-from __future__ import annotations
+"""Counts and latencies per trace minute from the replicas' statistics per wall second; missing data is NaN."""
 
 import math
 from collections.abc import Mapping
@@ -13,21 +11,22 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.rayserve.statistics import add_row, empty_row, latency_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MIN_KNOWN_SHARE = 0.75  # of a minute's seconds; with fewer the minute is missing, with more its count is scaled up
+MIN_KNOWN_SHARE = 0.75  # share of a minute's seconds below which its count is missing and above which it is scaled up
 
 
 class RecentSeconds:
-    """The seconds of each job, as last reported.
+    """The reported seconds of each job; results are arrays (jobs,) in trace time.
 
-    Of two versions of a second the one with more requests wins, so nothing is lost when the aggregator restarts.
-    Arrays have shape (jobs,); times are wall seconds in the rows and trace seconds in the results.
+    If a second is reported twice, the row with more requests counts: the aggregator may have restarted in between.
     """
 
     def __init__(self, jobs: tuple[str, ...]):
         self._seconds: dict[str, dict[int, dict[str, Any]]] = {job: {} for job in jobs}
 
     def add(self, job: str, seconds: Mapping[str, dict[str, Any]]) -> None:
-        known = self._seconds[job]
+        known, newest = self._seconds[job], max(map(int, seconds), default=0)
+        # Seconds far after the newest one were reported before the wall clock was set back.
+        known = {second: row for second, row in known.items() if not seconds or second <= newest + MINUTE_S}
         for key, row in seconds.items():
             second = int(key)
             if second not in known or _requests(row) >= _requests(known[second]):
@@ -36,7 +35,7 @@ class RecentSeconds:
         self._seconds[job] = {second: row for second, row in known.items() if second >= oldest}
 
     def totals(self, first: int, last: int) -> list[tuple[dict[str, Any], int]]:
-        """For each job the sum of the seconds first <= second < last, and the number of them that are known."""
+        """For each job, the sum of the rows with first <= second < last, and the number of these rows."""
         totals = []
         for seconds in self._seconds.values():
             total, rows = empty_row(), [seconds[second] for second in range(first, last) if second in seconds]
@@ -46,7 +45,7 @@ class RecentSeconds:
         return totals
 
     def arrivals_per_min(self, clock: Clock, minute: int) -> np.ndarray:
-        """(jobs, <= HISTORY_MINUTES) counts of the last complete minutes before `minute`, oldest first."""
+        """Counts (jobs, <= HISTORY_MINUTES) of the minutes before `minute`, oldest first."""
         first = max(0, minute - HISTORY_MINUTES)
         counts = np.full((len(self._seconds), minute - first), np.nan)
         for column, one in enumerate(range(first, minute)):
@@ -56,23 +55,34 @@ class RecentSeconds:
         return counts
 
     def arrivals_now(self, clock: Clock, minute: int, now_s: float) -> np.ndarray:
-        """Arrivals since the last complete minute."""
-        totals = self.totals(clock.origin_s + minute * clock.minute_s, math.floor(clock.wall_s(now_s)))
+        """Arrivals since the beginning of `minute`."""
+        totals = self.totals(round(clock.wall_s(minute * MINUTE_S)), math.floor(clock.wall_s(now_s)))
         return np.array([float(total["arrivals"]) for total, _ in totals])
 
-    def mean_latency_s(self, clock: Clock, now_s: float) -> np.ndarray:
-        """Mean over the requests that ended in the latency window, dropped ones with 0; 0 if none ended."""
-        end = math.floor(clock.wall_s(now_s))
-        totals = self.totals(end - math.ceil(LATENCY_WINDOW_S / clock.scale), end)
+    def failed_per_min(self, clock: Clock, minute: int) -> np.ndarray:
+        """Requests that failed in the minute before `minute`; NaN if none of its seconds is known."""
         return np.array(
-            [
-                total["latency_s"] * clock.scale / max(total["done"] + total["dropped"], 1) if known else np.nan
-                for total, known in totals
-            ]
+            [total["failed"] if known else np.nan for total, known in self._minute(clock, minute - 1)], float
         )
 
+    def mean_latency_s(self, clock: Clock, now_s: float) -> np.ndarray:
+        """Mean latency of the requests that ended in the last LATENCY_WINDOW_S; dropped requests, and no request, give 0.
+
+        NaN if all of them failed: the job is not idle.
+        """
+        end = math.floor(clock.wall_s(now_s))
+        totals = self.totals(end - math.ceil(LATENCY_WINDOW_S / clock.scale), end)
+
+        def mean_s(total: dict[str, Any], known: int) -> float:
+            measured = total["done"] + total["dropped"]
+            if not known or (total["failed"] and not measured):
+                return math.nan
+            return total["latency_s"] * clock.scale / max(measured, 1)
+
+        return np.array([mean_s(*one) for one in totals])
+
     def tail_latency_s(self, clock: Clock, minute: int, quantile: np.ndarray) -> np.ndarray:
-        """The jobs' latency quantiles over the last complete minute; inf if dropped requests reach into the quantile."""
+        """Latency quantile of each job over the minute before `minute`; inf if drops reach into the quantile."""
         return np.array(
             [
                 clock.scale * quantile_of_row(total, q) if known >= MIN_KNOWN_SHARE * clock.minute_s else np.nan
@@ -81,12 +91,12 @@ class RecentSeconds:
         )
 
     def _minute(self, clock: Clock, minute: int) -> list[tuple[dict[str, Any], int]]:
-        first = clock.origin_s + minute * clock.minute_s
+        first = round(clock.wall_s(minute * MINUTE_S))
         return self.totals(first, first + clock.minute_s)
 
 
 def quantile_of_row(row: Mapping[str, Any], quantile: float) -> float:
-    """The latency quantile of a row's ended requests in wall seconds, where dropped and failed ones count as infinite.
+    """Latency quantile of a row in wall seconds; dropped and failed requests count as infinite.
 
     >>> quantile_of_row({"done": 3, "dropped": 0, "failed": 0, "buckets": {"16": 2, "32": 1}}, 0.5)
     0.002

@@ -1,4 +1,4 @@
-"""What runs inside Ray Serve: the replica around the user's model, and the endpoint of the statistics."""
+"""The Ray Serve deployments: a replica around the user's model, and the stats endpoint."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ if TYPE_CHECKING:
 
 NAMESPACE, ACTOR = "faro", "faro-statistics"
 HEARTBEAT_S = 1.0
-REPORT_AFTER_S = 0.1  # past the full second, so that each second is complete when it is reported
+REPORT_AFTER_S = 0.1  # delay of a report after the end of its second
 REPORT_TIMEOUT_S = 5.0
-UNREPORTED_S = 300  # seconds that a replica keeps while the aggregator does not answer
+UNREPORTED_S = 300  # seconds of measurements that a replica keeps while the aggregator does not answer
 GOLDEN_RATIO = (5**0.5 - 1) / 2
-RAY_LIMIT_FACTOR = 100  # Ray's own max_ongoing_requests is this much larger: the replica drops, Serve never queues
+RAY_LIMIT_FACTOR = 100  # Ray's own max_ongoing_requests is larger by this factor, so that Serve never queues
 
 
 class Dropped(Exception):
-    """The replica did not accept the request."""
+    """The replica dropped the request."""
+
+
+class Failed(Exception):
+    """The model answered with status 5xx; the argument is its response."""
 
 
 class Station:
-    """Admission, queue and server of one replica, with their measurements.
+    """Admission, queue, service and measurements of one replica.
 
-    max_ongoing_requests : requests that it holds, waiting or in service; a further request is dropped.
-    concurrency : requests in service at once.
+    It drops requests beyond `max_ongoing_requests`, and all but the share `accept`. A golden-ratio sequence from a random
+    start spreads the accepted requests evenly; after n requests the share is met to about 1/n.
 
-    accept : share of the requests to accept. A golden-ratio sequence from a random start picks them: they are spread
-        evenly, and after n requests the share is met to about 1/n.
     ongoing : requests waiting or in service.
     rows : measurements of each second that has not been reported yet.
     """
@@ -53,10 +55,7 @@ class Station:
         return self.rows.setdefault(int(self._clock()), empty_row())
 
     async def serve(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Wait for a free server and return the result of `call`.
-
-        Raises Dropped: `accept` or `max_ongoing_requests` excludes the request.
-        """
+        """The result of `call`, once one of the `concurrency` servers is free; raises Dropped if not admitted."""
         self._row()["arrivals"] += 1
         self._point = (self._point + GOLDEN_RATIO) % 1
         if self._point >= self.accept or self.ongoing >= self.max_ongoing_requests:
@@ -69,7 +68,7 @@ class Station:
                 began = time.perf_counter()
                 answer = await call()
                 ended = time.perf_counter()
-        except BaseException:  # cancellation too: every arrival ends as done, dropped or failed
+        except BaseException:  # also cancellation: every arrival ends as done, dropped or failed
             self._row()["failed"] += 1
             raise
         finally:
@@ -80,7 +79,7 @@ class Station:
         return answer
 
     def finished_seconds(self) -> dict[int, dict]:
-        """The rows of complete seconds in order; a second without requests has an empty row, which says it was idle."""
+        """Rows of the complete seconds, in order; an idle second has an empty row, which differs from a missing one."""
         now = int(self._clock())
         oldest = now - UNREPORTED_S
         for second in range(max(min(self.rows, default=now), oldest), now + 1):
@@ -89,13 +88,13 @@ class Station:
         return {second: row for second, row in self.rows.items() if second < now}
 
     def forget(self, seconds: Iterable[int]) -> None:
-        """Remove seconds that have been reported."""
+        """Remove rows that have been reported."""
         for second in seconds:
             self.rows.pop(second, None)
 
 
 def aggregator() -> Any:
-    """The handle of the named actor that aggregates the statistics; the first caller creates it."""
+    """Handle of the named StatsAggregator actor, which the first caller creates."""
     import ray
 
     actor = ray.remote(num_cpus=0, max_restarts=-1)(StatsAggregator)
@@ -103,7 +102,7 @@ def aggregator() -> Any:
 
 
 def load(path: str) -> Callable[..., Any]:
-    """The class or function that "package.module:Name" names.
+    """Import the class or function "package.module:Name".
 
     >>> load("collections:OrderedDict").__name__
     'OrderedDict'
@@ -117,7 +116,7 @@ def load(path: str) -> Callable[..., Any]:
 
 
 class Replica:
-    """One replica of a job, as Ray Serve runs it; its arguments have the same meaning as in `ServeSpec`."""
+    """One replica of a job; the arguments are those of `ServeSpec`."""
 
     def __init__(self, job: str, import_path: str, args: dict[str, Any], max_ongoing_requests: int, concurrency: int):
         from ray import serve
@@ -133,24 +132,29 @@ class Replica:
     async def __call__(self, request: Request) -> Response:
         from starlette.responses import PlainTextResponse, Response
 
-        async def call() -> Any:
-            return await (self._model(request) if self._is_async else asyncio.to_thread(self._model, request))
+        async def call() -> Response:
+            answer = await (self._model(request) if self._is_async else asyncio.to_thread(self._model, request))
+            response = answer if isinstance(answer, Response) else PlainTextResponse(str(answer))
+            if response.status_code >= 500:
+                raise Failed(response)
+            return response
 
         try:
-            answer = await self._station.serve(call)
+            return await self._station.serve(call)
+        except Failed as error:
+            return error.args[0]
         except Dropped:
             return PlainTextResponse("dropped", status_code=503, headers={"Retry-After": "1"})
-        return answer if isinstance(answer, Response) else PlainTextResponse(str(answer))
 
     async def _report_forever(self) -> None:
-        """Report each second shortly after it ends; seconds that did not get through are sent again."""
+        """Report each second shortly after its end; unsuccessful reports are repeated."""
         while True:
             await asyncio.sleep(HEARTBEAT_S - (time.time() - REPORT_AFTER_S) % HEARTBEAT_S)
             rows = self._station.finished_seconds()
             try:
                 report = self._aggregator.report.remote(self._job, self._name, self._station.ongoing, rows)
                 share = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(report.future())), REPORT_TIMEOUT_S)
-            except Exception:  # serving continues whatever happens to the aggregator
+            except Exception:  # serving continues without the aggregator
                 try:
                     self._aggregator = await asyncio.to_thread(aggregator)
                 except Exception:
@@ -162,9 +166,9 @@ class Replica:
 
 
 class StatsEndpoint:
-    """The aggregator over HTTP: GET returns the seconds since `since`, POST sets the share of requests that jobs accept.
+    """HTTP access to the statistics: GET returns those of each second from `since` on, POST sets the shares to accept.
 
-    Where Ray has a token, the endpoint requires the same one.
+    If Ray has a token, requests must carry it.
     """
 
     def __init__(self) -> None:
@@ -179,7 +183,7 @@ class StatsEndpoint:
             return PlainTextResponse("the token is missing or wrong", status_code=401)
         try:
             return JSONResponse(await self._answer(request))
-        except Exception:  # the actor may be gone
+        except Exception:  # the actor may have died
             self._aggregator = await asyncio.to_thread(aggregator)
             return JSONResponse(await self._answer(request))
 
@@ -192,7 +196,7 @@ class StatsEndpoint:
 
 
 def application(arguments: dict[str, Any]) -> Any:
-    """The Serve application of one job, built from the `args` of the declarative configuration."""
+    """Serve application of one job, built from the `args` of the declarative configuration."""
     from ray import serve
 
     keys = ("job", "import_path", "args", "max_ongoing_requests", "concurrency")
@@ -209,7 +213,7 @@ def application(arguments: dict[str, Any]) -> Any:
 
 
 def stats_endpoint(arguments: dict[str, Any]) -> Any:
-    """The Serve application of the stats endpoint."""
+    """Serve application of the stats endpoint."""
     from ray import serve
 
     deployment: Any = serve.deployment(StatsEndpoint)

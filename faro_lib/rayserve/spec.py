@@ -1,6 +1,4 @@
-"""How Ray Serve runs each job: the section `serve` of the jobs' table."""
-
-from __future__ import annotations
+"""The section `serve` of the jobs' table: how Ray Serve runs each job."""
 
 import re
 from collections.abc import Mapping
@@ -18,23 +16,15 @@ EMULATED = f"{models.__name__}:Emulated"
 
 @dataclass(frozen=True, slots=True)
 class ServeSpec:
-    """One job on Ray Serve: one application with one deployment.
+    """One job on Ray Serve: an application with one deployment."""
 
-    application, deployment, route : default to the job's name, "replica" and a route named after the job.
-    import_path : "package.module:Class" of the model; the instance is called with each request.
-    args : keyword arguments of its constructor.
-    max_ongoing_requests : requests that a replica holds, waiting or in service; a further request is answered with 503.
-        Ray Serve's own limit is 100 times this number, so that Ray never queues.
-    concurrency : requests that a replica serves at once.
-    """
-
-    application: str
-    route: str
+    application: str  # by default the job's name
+    route: str  # by default /NAME
     deployment: str = "replica"
-    import_path: str = EMULATED
-    args: Mapping[str, Any] = field(default_factory=dict)
-    max_ongoing_requests: int = MAX_ONGOING_REQUESTS
-    concurrency: int = 1
+    import_path: str = EMULATED  # "package.module:Class"; an instance is called with each request
+    args: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the class
+    max_ongoing_requests: int = MAX_ONGOING_REQUESTS  # in a replica, waiting or in service; others get status 503
+    concurrency: int = 1  # requests that a replica serves at once
 
     def __post_init__(self) -> None:
         def check(name: str, accepted: str, holds: bool) -> None:
@@ -51,9 +41,9 @@ class ServeSpec:
 def serve_specs(
     jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]] | None = None, scale: float = 1.0
 ) -> tuple[ServeSpec, ...]:
-    """The spec of each job, from its section (`read_sections(path, "serve")`) and the defaults.
+    """The spec of each job from `sections`, as `read_sections(path, "serve")` reads them, and the defaults.
 
-    By default the emulated model takes the service time of the job's `model`, divided by the time `scale`.
+    The emulated model has the service time of the job's `model`, divided by the time `scale`.
     """
     accepted = [field.name for field in fields(ServeSpec)]
     specs = []

@@ -1,6 +1,4 @@
-"""The replicas' measurements by second, the only ones that decisions rest on, and the actor that adds them up."""
-
-from __future__ import annotations
+"""Measurements of the replicas by second, and the actor that aggregates them."""
 
 import math
 import time
@@ -8,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 KEEP_S = 20 * 60  # seconds of history; policies see 15 minutes
-FRESH_S = 5.0  # a replica without a heartbeat for longer does not count
-PER_OCTAVE = 16  # latency buckets for each doubling: 4.4 % wide
+FRESH_S = 5.0  # age of a heartbeat after which a replica no longer counts
+PER_OCTAVE = 16  # latency buckets per doubling, each 4.4 % wide
 FLOOR_S = 1e-3
 
 
 def bucket_of(latency_s: float) -> int:
-    """The log-spaced bucket of a latency; bucket 0 holds everything up to a millisecond.
+    """Index of the log-spaced bucket of a latency; bucket 0 holds latencies up to a millisecond.
 
     >>> bucket_of(0.0005), bucket_of(0.002), bucket_of(0.004)
     (0, 16, 32)
@@ -23,17 +21,17 @@ def bucket_of(latency_s: float) -> int:
 
 
 def latency_of(bucket: int) -> float:
-    """The latency in the middle of a bucket, in seconds."""
+    """Latency in seconds in the middle of a bucket."""
     return FLOOR_S * 2 ** (bucket / PER_OCTAVE)
 
 
 def empty_row() -> dict[str, Any]:
-    """One second of a replica or a job.
+    """Measurements of one second of a replica or a job, all zero.
 
-    arrivals, dropped : requests that arrived in this second.
-    done, failed : requests that ended in it.
+    arrivals, dropped : requests that arrived in the second.
+    done, failed : requests that ended in the second.
     latency_s, service_s, service_s2 : sums over `done` of the time in the replica, the service time and its square.
-    buckets : requests of `done` by latency bucket; the keys are strings, as in JSON.
+    buckets : number of `done` by latency bucket; the keys are strings, as in JSON.
     """
     counts = dict.fromkeys(("arrivals", "dropped", "failed", "done"), 0)
     return counts | dict.fromkeys(("latency_s", "service_s", "service_s2"), 0.0) | {"buckets": {}}
@@ -49,7 +47,7 @@ def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> None:
 
 
 class StatsAggregator:
-    """The recent seconds of every job, and the share of requests that its replicas accept. Runs as one named actor."""
+    """The recent seconds of each job, and the share of requests that its replicas accept; runs as a named actor."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, dict[int, dict]] = {}
@@ -58,13 +56,15 @@ class StatsAggregator:
         self._accept: dict[str, float] = {}
 
     def report(self, job: str, replica: str, ongoing: int, rows: Mapping[int, dict]) -> float | None:
-        """Take a replica's heartbeat and return the share of requests to accept, None if it was never set.
+        """Record a heartbeat and return the share of requests to accept, None if it was never set.
 
         A second that a replica reports twice counts once.
         """
         now = time.time()
         seconds, replicas = self._seconds.setdefault(job, {}), self._replicas.setdefault(job, {})
         _, _, last = replicas.get(replica, (0.0, 0, 0))
+        if rows and last > max(rows) + FRESH_S:  # the wall clock was set back
+            last, seconds = 0, {second: row for second, row in seconds.items() if second <= max(rows)}
         for second in sorted(rows):
             if second > last:
                 add_row(seconds.setdefault(second, empty_row()), rows[second])
@@ -75,11 +75,11 @@ class StatsAggregator:
         return self._accept.get(job)
 
     def accept(self, shares: Mapping[str, float]) -> None:
-        """Set the share of arriving requests that each of these jobs accepts."""
+        """Set the share of requests that each of these jobs accepts."""
         self._accept.update(shares)
 
     def read(self, since: int = 0) -> dict[str, dict[str, Any]]:
-        """By job: seconds from `since` on, ongoing requests, live replicas, the share to accept (None if never set)."""
+        """Seconds from `since` on, ongoing requests, live replicas and share to accept (None if never set), by job."""
         now, jobs = time.time(), {}
         for job, seconds in self._seconds.items():
             fresh = [ongoing for heard, ongoing, _ in self._replicas[job].values() if now - heard <= FRESH_S]

@@ -1,4 +1,4 @@
-"""Load histories: requests per minute up to now, and what a forecaster may learn from them."""
+"""Load histories: requests per minute up to now, and the traces that a forecaster is fitted to."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from faro_lib.forecast.kalman import untrained
 from faro_lib.workload import Job, Traces
 
 DAY_MINUTES = 1440
-UNFIT = {"oracle": "knows what is to come", "bayes": "needs a posterior, which the pipeline fits"}
-MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # the shortest day to learn from or to replay
+UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
+MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # shortest day to fit to or to replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class History:
 
     Attributes
     ----------
-    today : shape (jobs, minutes), oldest first, NaN = missing.
-    traces : whole counts to learn from: earlier days or, without any, today itself.
+    today : (jobs, minutes), oldest first, NaN = missing.
+    traces : counts to fit to: earlier days or, without any, today.
     """
 
     jobs: tuple[Job, ...]
@@ -32,21 +32,21 @@ class History:
 
     @property
     def missing(self) -> int:
-        """Job-minutes of today without a count."""
+        """Number of job-minutes of today without a count."""
         return int(np.isnan(self.today).sum())
 
     @property
     def single_day(self) -> bool:
-        """Whether there is no earlier day: the daily pattern is unknown, and the forecaster learns from the replayed day."""
+        """Whether there is no earlier day, and the forecaster is fitted to the replayed day."""
         return self.traces.days == 1 and self.traces.train.shape == (1, 1, *self.traces.evaluation.shape[1:])
 
     @property
     def short(self) -> bool:
-        """Whether there is too little to learn from, or to replay."""
+        """Whether the history is too short to fit to, or to replay."""
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
-        """The forecaster `name`, fitted; by default `ar`, `persistence` with a single day, or an unfitted Kalman filter."""
+        """The fitted forecaster; by default `ar`, or `persistence` for a single day, or an untrained Kalman filter."""
         if name in UNFIT:
             accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
             raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
@@ -60,8 +60,8 @@ def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None
 
     Parameters
     ----------
-    counts : (jobs, minutes), NaN = missing; two days of 1,440 minutes or more are split into days that end now.
-    earlier : (days, samples, jobs, minutes) whole counts of earlier days, if the source separates days.
+    counts : (jobs, minutes), NaN = missing; two days or more are split into days that end now.
+    earlier : counts of earlier days, (days, samples, jobs, minutes), if the source separates days.
     at : minutes of the last day up to now; None for all.
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
@@ -80,7 +80,7 @@ def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None
 
 
 def _interpolated(jobs: tuple[Job, ...], counts: np.ndarray) -> np.ndarray:
-    """Whole counts to learn from, interpolated where missing; decisions still see the minutes as missing."""
+    """Integer counts to fit to, with missing minutes interpolated."""
     filled, minute = counts.copy(), np.arange(counts.shape[1])
     for row, job in zip(filled, jobs):
         known = np.isfinite(row)
@@ -91,7 +91,7 @@ def _interpolated(jobs: tuple[Job, ...], counts: np.ndarray) -> np.ndarray:
 
 
 def history_from_csv(path: str, jobs: str | None = None, at: int | None = None) -> History:
-    """A history from a CSV of counts (or a workload's name), as the pipeline reads it; its last day is today."""
+    """A history from a CSV of counts or a named workload; the last day is today."""
     from faro_lib.workload.tables import load_workload
 
     traces = load_workload(path, jobs)
@@ -108,7 +108,7 @@ def history_from_prometheus(
     end_s: float | None = None,
     token_path: str | None = None,
 ) -> History:
-    """A history from a range query (`workload.prometheus`); a table of jobs selects series and sets their SLOs."""
+    """A history from a range query (`workload.prometheus`); `jobs`, a table of jobs, selects series and sets SLOs."""
     from faro_lib.workload.prometheus import read_prometheus
 
     names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
@@ -118,9 +118,9 @@ def history_from_prometheus(
 
 
 def history_from_journal(path: str, jobs: str | None = None, at: int | None = None) -> History:
-    """A history from a journal of `faro run`, by default with the SLOs of that run.
+    """A history from a journal of `faro run`; minutes without a tick are missing.
 
-    Minutes that no tick observed, because no controller ran, are missing.
+    `jobs`, a table of jobs, replaces the SLOs of that run.
     """
     from faro_lib.control.journal import arrivals, read
 
@@ -133,7 +133,7 @@ def history_from_journal(path: str, jobs: str | None = None, at: int | None = No
 
 
 def _of_table(path: str, names: Sequence[str], counts: np.ndarray, source: str) -> tuple[tuple[Job, ...], np.ndarray]:
-    """The jobs of a table, and their rows of the counts."""
+    """The jobs of the table at `path`, and their counts."""
     from faro_lib.workload.readers import read_jobs
 
     jobs = read_jobs(path)

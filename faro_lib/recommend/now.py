@@ -1,4 +1,4 @@
-"""Replicas for the coming minutes: one decision of the policy that runs live, with a reason per job."""
+"""Replicas for the coming minutes: one decision of the live policy, with a reason per job."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Advice:
     Attributes
     ----------
     forecast_rps : mean forecast rate of the coming minutes.
-    prediction_interval_rps : 80 % prediction interval of that rate, the 10th and 90th percentile, shape (2, jobs).
-    tail_latency_s, one_less_s : latency at the SLO's quantile, predicted for the plan and for one replica less.
-    required_replicas : replicas that meet the job's SLO at the forecast rate, whatever the other jobs get; 0 if none do.
+    prediction_interval_rps : 80 % prediction interval of that rate, (2, jobs).
+    tail_latency_s, one_less_s : predicted tail latency with the planned replicas, and with one replica less.
+    required_replicas : replicas that the job alone needs to meet its SLO at the forecast rate; 0 if no count does.
     """
 
     jobs: tuple[Job, ...]
@@ -47,7 +47,7 @@ class Advice:
         return float(self.plan.target @ arrays_of(self.jobs).cores)
 
     def reason(self, job: int) -> str:
-        """Why the job at this index gets its number of replicas."""
+        """The reason for the replica count of the job at this index."""
         if not self.slo_met[job]:
             required = self.required_replicas[job]
             return f"misses its SLO; {required} would meet it" if required else "misses its SLO; more would not help"
@@ -60,7 +60,7 @@ class Advice:
         return f"one less would cost {np.nan if down is None else down[job]:.3f} utility"
 
     def rows(self) -> list[dict[str, Any]]:
-        """One mapping per job in plain types; None for a number that is infinite or unknown."""
+        """One mapping per job in plain types; numbers that are infinite or unknown are None."""
         plan, unknown = self.plan, np.full(len(self.jobs), np.nan)
         up, down = (unknown if v is None else v for v in (plan.marginal_value_up, plan.marginal_value_down))
         return [
@@ -83,14 +83,14 @@ class Advice:
 
 
 def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running: np.ndarray | None = None) -> Advice:
-    """The plan of `policy` after these minutes.
+    """The plan of `policy` after the minutes in `counts`.
 
     Parameters
     ----------
-    counts : (jobs, minutes), requests per minute from minute 0 of the day on, NaN = missing.
+    counts : requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing.
     policy : its forecaster must be fitted.
     capacity : cores.
-    running : (jobs,) replicas that serve now; if None (unknown), cold starts and switching costs are ignored.
+    running : current replicas, (jobs,); None (unknown): ignore cold starts and switching costs.
     """
     counts = np.asarray(counts, float)
     if running is None:
@@ -119,5 +119,5 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running
 
 
 def _rounded(value: float) -> float | None:
-    """Four decimals; None if the value is not finite."""
+    """The value with four decimals; None if it is not finite."""
     return round(float(value), 4) if np.isfinite(value) else None

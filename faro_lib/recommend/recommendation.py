@@ -17,7 +17,7 @@ from faro_lib.recommend.sizing import busiest, capacity_range, knee, required_co
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 
-REPLAYED_MINUTES = 360  # the busiest part of a longer day
+REPLAYED_MINUTES = 360  # busiest part of a longer day
 LIVE = ServingModel("least-outstanding")  # how Ray Serve and service meshes dispatch
 
 
@@ -28,9 +28,9 @@ class Recommendation:
     Attributes
     ----------
     advice : replicas for the coming minutes.
-    max_violation_rate : the accepted share of requests that violate their SLO.
+    max_violation_rate : accepted share of requests that violate their SLO.
     curve : SLO violations by capacity (`sizing.COLUMNS`); None if no day was replayed.
-    knee : the capacity beyond which more gains little; a capacity that the user asked about does not move it.
+    knee : capacity beyond which more gains little.
     """
 
     advice: Advice
@@ -45,7 +45,7 @@ class Recommendation:
 
     @property
     def slo_met(self) -> bool:
-        """Whether the capacity meets the SLOs: over the replayed day, else of every job in the coming minutes."""
+        """Whether the capacity meets the SLOs over the replayed day or, without one, in the coming minutes."""
         if self.curve is None:
             return bool(self.advice.slo_met.all())
         return self.required_cores is not None and self.required_cores <= self.advice.capacity
@@ -71,12 +71,12 @@ def recommend(
     serving_model: ServingModel = LIVE,
     report: Report = print,
 ) -> Recommendation:
-    """Recommend replicas on `capacity` cores; None: the fewest that meet `max_violation_rate` over the replayed day.
+    """Recommend replicas on `capacity` cores; None: the smallest capacity that meets `max_violation_rate`.
 
     Parameters
     ----------
     with_curve : replay the last day even if `capacity` is given.
-    serving_model : how requests are dispatched, in the replay and where latencies are measured.
+    serving_model : dispatch of requests, in the replay and the measured latencies.
     """
     if not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
@@ -86,11 +86,10 @@ def recommend(
     with_curve = with_curve or capacity is None
     if history.short and with_curve:
         raise ValueError(
-            f"{history.today.shape[1]} minutes of counts; at least {MIN_HISTORY_MINUTES} are needed for a replay; with "
-            "--capacity none are"
+            f"{history.today.shape[1]} minutes of counts; a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none"
         )
-    history.forecaster(forecaster)  # refuses an unknown name before the minute of work that follows
-    report("measuring latencies of each kind of jobs and SLO at constant rates")
+    history.forecaster(forecaster)  # refuse an unknown name before a minute of work
+    report("measuring latencies of each model and SLO at constant rates")
     latency_model = measure(history.jobs, minutes=20, serving_model=serving_model)
 
     def policy(history: History) -> Faro:

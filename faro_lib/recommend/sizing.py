@@ -1,4 +1,4 @@
-"""The capacity that the SLOs need: the last day replayed at several capacities, by the code that runs live."""
+"""The capacity that the SLOs need: replays of the last day at several capacities."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from faro_lib.workload.jobs import MINUTE_S
 
 COLUMNS = ["capacity_cores", "slo_violation_rate", "lost_utility", "replicas_used_mean"]
 COARSE = 7  # capacities before the refinement
-HEADROOM = 1.25  # times the cores that a clairvoyant would need in the worst minute
-MAX_REPLICAS = 200  # of one job; the search for the replicas that a job needs stops here
+HEADROOM = 1.25  # factor on the cores that the worst minute needs
+MAX_REPLICAS = 200  # of one job, in the search for the replicas that it needs
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """The busiest part of the evaluation day and its first minute; training days are rotated to start there, too."""
+    """Traces of the busiest part of the evaluation day, and its first minute; training days are rotated to start there."""
     day = traces.evaluation[0].sum(axis=0)
     if minutes >= len(day):
         return traces, 0
@@ -32,7 +32,7 @@ def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
 
 
 def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
-    """Cores for the minimum of every job, and HEADROOM x the cores that the worst minute needs if its load is known."""
+    """Smallest and largest useful capacity: the minimum of every job, and HEADROOM x the need of the worst minute."""
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
     for x in range(1, MAX_REPLICAS + 1):
@@ -57,12 +57,12 @@ def violations_by_capacity(
     trials: int = 1,
     report: Report = print,
 ) -> pd.DataFrame:
-    """SLO violations by capacity, by bisection finest around `max_violation_rate`.
+    """SLO violations by capacity, refined by bisection around `max_violation_rate`.
 
     Parameters
     ----------
     capacities : the smallest and the largest in cores (`capacity_range`).
-    include : a capacity to replay in any case.
+    include : a further capacity to replay.
 
     Returns
     -------
@@ -103,10 +103,9 @@ def required_cores(curve: pd.DataFrame, max_violation_rate: float) -> int | None
 
 
 def knee(curve: pd.DataFrame) -> int | None:
-    """The capacity beyond which more gains little: the point farthest below the chord between the curve's ends.
+    """The knee of the curve: its point farthest below the chord between its ends; None if no point is below.
 
-    Both axes are scaled to 0..1 first (Satopaa et al., "Finding a 'Kneedle' in a Haystack", 2011, without its smoothing).
-    None if no point lies below the chord.
+    Both axes are scaled to 0..1 (Satopaa et al., "Finding a 'Kneedle' in a Haystack", 2011, without smoothing).
 
     >>> knee(pd.DataFrame({"capacity_cores": [4, 8, 12, 16, 20], "slo_violation_rate": [0.9, 0.4, 0.05, 0.02, 0.0]}))
     12

@@ -1,4 +1,4 @@
-"""One page with everything that a run of the pipeline computed: self-contained, readable on a phone, without scripts."""
+"""One self-contained page with the results of a run, readable on a phone, without scripts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-# Column of simulate/summary.csv -> heading and format.
+# Column of simulate/summary.csv -> heading and number format.
 MEASURES = {
     "lost_utility": ("lost utility", "{:.3f}"),
     "slo_violation_rate": ("SLO violations", "{:.2%}"),
@@ -27,9 +27,7 @@ MEASURES = {
     "drop_rate": ("dropped", "{:.2%}"),
     "replicas_used_mean": ("replicas used", "{:.1f}"),
 }
-WIDE_PX = 1000  # wider pictures scroll sideways on a phone instead of shrinking beyond legibility
 PACKAGES = ("numpy", "scipy", "numba", "pandas", "matplotlib", "papermill", "snakemake")
-# A page of one figure and a text below it.
 SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ title }}</title>\
 <link rel="icon" href="data:,"><body style="font: 16px/1.5 system-ui, sans-serif; margin: 1rem">\
@@ -38,12 +36,15 @@ SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
 <pre style="overflow-x: auto">{{ text }}</pre></body></html>"""
 
 
-def write_report(results: str | Path, config: Mapping[str, Any], page: str | Path) -> None:
-    """Write the page from results/<workload>: simulate/summary.csv, figures/*.png and figures/captions*.json.
+def write_report(
+    results: str | Path, config: Mapping[str, Any], captions: Sequence[str | Path], page: str | Path
+) -> None:
+    """Write the page from results/<workload>/simulate/summary.csv and the figures of `captions`.
 
     Parameters
     ----------
-    config : the configuration of the run.
+    config : configuration of the run.
+    captions : files of captions, each next to its figures.
     """
     import pandas as pd
     import yaml
@@ -56,7 +57,7 @@ def write_report(results: str | Path, config: Mapping[str, Any], page: str | Pat
         workload=results.name,
         columns=[heading for heading, _ in MEASURES.values()],
         tables=tables(pd.read_csv(results / "simulate" / "summary.csv")),
-        figures=figures(results / "figures"),
+        figures=figures(captions),
         seeds=trial_seeds(config["trials"]),
         synthetic_seed=config["synthetic"]["seed"] if config["workload"] == SYNTHETIC else None,
         configuration=yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None),
@@ -77,7 +78,7 @@ def page_of(figure: Figure, title: str, text: str) -> str:
 
 
 def tables(summary: pd.DataFrame) -> list[tuple[int, list[dict[str, Any]]]]:
-    """For each capacity, largest first: one row per policy with mean ± standard deviation over its trials."""
+    """Mean ± standard deviation over trials of each measure, one table per capacity, one row per policy."""
     by_capacity = []
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
         best = part.groupby("policy", sort=False)["lost_utility"].mean().idxmin()
@@ -105,37 +106,22 @@ def spread(values: pd.Series, shape: str) -> str:
     return mean if len(values) < 2 else f"{mean} ± {shape.format(values.std())}"
 
 
-def figures(directory: Path) -> list[dict[str, Any]]:
-    """Every PNG of the folder with its title and caption, in the order of their names."""
-    captions: dict[str, str] = {}
-    for path in sorted(directory.glob("captions*.json")):
-        captions |= json.loads(path.read_text())
-    pictures = [(path.stem, path.read_bytes()) for path in sorted(directory.glob("*.png"))]
-    return [
-        {
-            "name": name,
-            "png": base64.b64encode(png).decode("ascii"),
-            "wide": int.from_bytes(png[16:20]) > WIDE_PX,  # bytes 16 to 19 of a PNG are its width
-            "title": title_of(name),
-            "caption": captions.get(name, ""),
-        }
-        for name, png in pictures
-    ]
+def figures(captions: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """The figures of these files of captions, in their order: name, picture, width, title and caption."""
+    from faro_lib.figures.style import DPI
 
-
-def title_of(name: str) -> str:
-    """The title of a figure from the name of its file.
-
-    >>> title_of("fig10_policies")
-    'Figure 10: policies'
-    """
-    number, _, words = name.partition("_")
-    digits = number.removeprefix("fig").lstrip("0")
-    return f"Figure {digits}: {words.replace('_', ' ')}" if digits and words else name.replace("_", " ")
+    texts = [(Path(path), name, text) for path in captions for name, text in json.loads(Path(path).read_text()).items()]
+    rows = []
+    for number, (path, name, text) in enumerate(texts, 1):
+        png = path.with_name(f"{name}.png").read_bytes()
+        width_px = int.from_bytes(png[16:20])  # bytes 16 to 19 of a PNG
+        row = {"name": name, "png": base64.b64encode(png).decode("ascii"), "width_in": width_px / DPI}
+        rows.append(row | {"title": f"Figure {number}. {text['title']}", "caption": text["caption"]})
+    return rows
 
 
 def versions() -> str:
-    """The versions of what computed the page, one per line."""
+    """Versions of Faro, Python and packages, one per line."""
     system = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     lines = [f"faro_lib {__version__}", system]
     for package in PACKAGES:

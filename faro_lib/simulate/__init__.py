@@ -1,4 +1,4 @@
-"""Request-level simulation: the paper's serving model (EuroSys'25, section 6) as a compiled event loop behind `Cluster`."""
+"""Request-level simulation of a cluster with the paper's serving model (EuroSys'25, section 6)."""
 
 from faro_lib.simulate.cluster import ServingModel, SimulatedCluster
 from faro_lib.simulate.draws import TRIAL_SEEDS, Draws, draw

@@ -1,6 +1,4 @@
-"""The simulated cluster: requests, replicas and pods behind the `Cluster` protocol."""
-
-from __future__ import annotations
+"""`Cluster` in simulated time: requests, replicas and pods."""
 
 from dataclasses import dataclass
 
@@ -22,23 +20,17 @@ Lifetime = tuple[int, float, float]  # (job index, from, until)
 
 @dataclass(frozen=True, slots=True)
 class ServingModel:
-    """How the simulated cluster serves.
+    """Parameters of the simulated serving system.
 
-    Attributes
-    ----------
-    dispatch : "round-robin" (the paper's: a router and one queue per job) or "least-outstanding" (a queue per replica,
-        as behind a least-connections proxy).
-    queue_limit : a request that finds more than this many waiting is dropped ("round-robin").
-    max_ongoing_requests : requests in a replica, including the one in service.
-    idle_s : how long the pod of a removed replica keeps its cores.
-    retry_s : a replica that found no free cores tries again after this.
+    `dispatch` is "round-robin" (the paper's: a router and one queue per job) or "least-outstanding" (a queue per replica,
+    as behind a least-connections proxy).
     """
 
     dispatch: str = "round-robin"
-    queue_limit: int = 50
-    max_ongoing_requests: int = 4
-    idle_s: float = IDLE_S
-    retry_s: float = RETRY_S
+    queue_limit: int = 50  # "round-robin" drops a request that finds more than this number waiting
+    max_ongoing_requests: int = 4  # in a replica, including the one in service
+    idle_s: float = IDLE_S  # how long the pod of a removed replica keeps its cores
+    retry_s: float = RETRY_S  # delay after which a replica that found no free cores tries again
 
     def __post_init__(self) -> None:
         if self.dispatch not in DISPATCH:
@@ -54,7 +46,7 @@ class ServingModel:
 
     @property
     def router(self) -> ServiceTime | None:
-        """Service-time distribution of one pass through the router, as `draw` takes it; None if no router is simulated."""
+        """Service time of one pass through the router, for `draw`; None without a router."""
         return ROUTER if self.dispatch == "round-robin" else None
 
 
@@ -62,14 +54,16 @@ PAPER = ServingModel()
 
 
 class SimulatedCluster:
-    """A cluster that serves a workload in simulated time.
+    """A simulated cluster that serves a workload.
+
+    Requests for an absent job without replicas are dropped.
 
     Parameters
     ----------
-    draws : the randomness of the trial (`draws.draw(workload, seed)`).
+    draws : all random numbers of the trial, from `draws.draw(workload, seed)`.
     capacity : cores.
-    initial : replicas (jobs,) that serve from the beginning.
-    capacity_steps, lifetimes : as in `simulate`. Requests for a job that is absent and has no replicas are dropped.
+    initial : (jobs,) replicas that serve from the beginning.
+    capacity_steps, lifetimes : as in `simulate`.
     """
 
     def __init__(
@@ -100,12 +94,12 @@ class SimulatedCluster:
 
     @property
     def latency_s(self) -> np.ndarray:
-        """(requests,) latency of every request; inf = dropped. Complete after `finish`."""
+        """(requests,) latency of every request, inf if dropped; complete after `finish`."""
         return self._serving.requests.latency_s
 
     @property
     def present(self) -> np.ndarray | None:
-        """Which jobs exist now, bool (jobs,); None if all of them always do."""
+        """Whether each job exists now, bool (jobs,); None if every job always exists."""
         if not self._lifetimes:
             return None
         present = np.ones(len(self._target), bool)
@@ -156,8 +150,8 @@ class SimulatedCluster:
         self.now_s = until_s
 
     def finish(self) -> None:
-        """Run until every request has been served; pods that are still starting become ready meanwhile."""
-        self._drop_all(self._target == 0)  # no replica would ever serve these
+        """Run until every request has ended."""
+        self._drop_all(self._target == 0)  # no replica would ever serve these requests
         while self._serving.any_inside:
             self.advance(self.now_s + DRAIN_STEP_S)
 
@@ -173,7 +167,7 @@ class SimulatedCluster:
             self._serving.drop_waiting(int(job), self.now_s)
 
     def _tail_latency_of(self, minute: int) -> np.ndarray:
-        """The latency quantile of the arrivals in that minute, as known at its end; NaN before the first.
+        """Latency quantiles (jobs,) of the arrivals in a minute, as known at its end; NaN before the first minute.
 
         Requests still in the system count with the time that they have spent there.
         """

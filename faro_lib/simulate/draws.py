@@ -1,10 +1,7 @@
-"""All randomness of a trial, drawn before it starts.
+"""All random numbers of a trial, drawn before it starts.
 
-Every request carries its own draws, so all policies under one seed receive the same requests (common random numbers), and
-results differ only by their decisions.
+With one seed, all policies receive the same requests (common random numbers); results differ only by their decisions.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -20,38 +17,28 @@ ROUTER = ServiceTime(0.480784, 0.0034853, 0.0009878)
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """The randomness of one trial; float arrays of shape (requests,), job after job.
+    """The random numbers of one trial; arrays (requests,), one job after the other."""
 
-    Attributes
-    ----------
-    first : (jobs + 1,) index of each job's first request.
-    arrival_s : arrival times, ascending within a job.
-    router_in_s, router_out_s : service times of the two passes through the router; empty without a router.
-    service_s : service time on a replica.
-    coin : uniform in [0, 1); the request is dropped if the drop rate exceeds it.
-    seed : the trial's seed; it also seeds the shuffles of the dispatch order.
-    """
-
-    first: np.ndarray
-    arrival_s: np.ndarray
-    router_in_s: np.ndarray
-    service_s: np.ndarray
-    router_out_s: np.ndarray
-    coin: np.ndarray
+    first: np.ndarray  # (jobs + 1,) index of the first request of each job
+    arrival_s: np.ndarray  # ascending within a job
+    router_in_s: np.ndarray  # service time of the first pass through the router; empty without a router
+    service_s: np.ndarray  # service time on a replica
+    router_out_s: np.ndarray  # service time of the second pass
+    coin: np.ndarray  # uniform in [0, 1); a request is dropped if the drop rate exceeds it
     seed: int
 
     def shuffler(self, job: int) -> np.random.Generator:
-        """The generator whose `permutation(n)` orders a job's replicas, once for each change of its replica set."""
+        """Generator of the random dispatch order of a job's replicas, drawn at each change of its replica set."""
         return np.random.default_rng([self.seed, 2, job])
 
 
 def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, scv_factor: float = 1.0) -> Draws:
-    """Draw a trial.
+    """Draw the random numbers of a trial.
 
     Parameters
     ----------
-    router : service time of one pass; None leaves the router out.
-    scv_factor : multiplies the squared coefficient of variation of the replicas' service times at the same mean.
+    router : service time of one pass; None for no router.
+    scv_factor : factor on the squared coefficient of variation of the replicas' service times.
     """
     arrival_s, first = sample_arrivals(workload, seed)
     rng = np.random.default_rng([seed, 1])

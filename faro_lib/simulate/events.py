@@ -1,12 +1,9 @@
-"""The compiled event loop, from one change of the replica set to the next.
+"""The compiled event loop between two changes of the replica set.
 
-Jobs do not interact between decisions, so each is advanced alone. A job has three kinds of event: a request arrives, a
-request leaves the router's first pass, a replica completes a request. The router is one FIFO server, so the time at which a
-request leaves it is known when the request enters, and first-pass departures happen in the order of arrival: the requests
-inside the router are always the index range head..next_arrival.
+Jobs do not interact between decisions, so each job is advanced alone. It has three kinds of events: a request arrives,
+leaves the first pass through the router, or is completed by a replica. The router is one FIFO server. The time at which a
+request leaves it is therefore known on entry, and the requests inside are the index range head..next_arrival.
 """
-
-from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -18,9 +15,10 @@ NONE = -1
 
 
 class Requests(NamedTuple):
-    """The requests of a trial, as in `Draws`, with their latencies; inf = dropped.
+    """The requests of a trial, as in `Draws`, with their latencies.
 
-    While a request is in the system, its latency_s is minus the time at which it leaves the first pass.
+    latency_s is inf for a dropped request. While a request is in the system, it is minus the time at which the request
+    leaves the first pass.
     """
 
     first: np.ndarray
@@ -33,26 +31,23 @@ class Requests(NamedTuple):
 
 
 class Station(NamedTuple):
-    """The state of all jobs; shapes are (jobs,) unless stated otherwise.
-
-    A *slot* is a replica, active or removed and finishing the requests that it holds.
-    """
+    """State of all jobs; shapes are (jobs,) unless stated otherwise. A slot holds a replica, active or removed."""
 
     next_arrival: np.ndarray  # index of the next request to arrive
     head: np.ndarray  # index of the next request to leave the router's first pass
     router_free_s: np.ndarray  # time at which the router is free
     drop: np.ndarray  # drop rate
-    held: np.ndarray  # request held by the dispatcher until a replica has room
-    waiting: np.ndarray  # (jobs, queue length) ring of requests
-    waiting_head: np.ndarray
-    waiting_count: np.ndarray
+    held: np.ndarray  # index of the request that the dispatcher holds until a replica has room, or NONE
+    waiting: np.ndarray  # (jobs, queue length) indices of requests in the router's queue, a ring buffer
+    waiting_head: np.ndarray  # position of the oldest waiting request in the ring
+    waiting_count: np.ndarray  # number of waiting requests
     order: np.ndarray  # (jobs, slots) active slots in the order of dispatch
     active: np.ndarray  # number of active slots
     turn: np.ndarray  # position in `order` whose turn it is
-    inside: np.ndarray  # (jobs, slots) requests that a slot holds
-    ring: np.ndarray  # (jobs, slots, max ongoing) their indices
-    ring_done_s: np.ndarray  # (jobs, slots, max ongoing) their completion times
-    ring_head: np.ndarray  # (jobs, slots)
+    inside: np.ndarray  # (jobs, slots) number of requests in the slot, in service or queued
+    ring: np.ndarray  # (jobs, slots, max ongoing) indices of these requests, a ring buffer
+    ring_done_s: np.ndarray  # (jobs, slots, max ongoing) completion times of these requests
+    ring_head: np.ndarray  # (jobs, slots) position of the oldest request in the ring
     next_done_s: np.ndarray  # (jobs, slots) completion of the oldest request in the slot; inf if the slot is empty
     last_done_s: np.ndarray  # (jobs, slots) completion of the newest request in the slot
     finished: np.ndarray  # (jobs, seconds) requests that ended in that second, dropped ones included
@@ -62,30 +57,17 @@ class Station(NamedTuple):
 def new_station(jobs: int, slots: int, queue_length: int, max_ongoing: int, seconds: int, first: np.ndarray) -> Station:
     """An empty station for each job."""
 
-    def zeros(*shape):
-        return np.zeros((jobs, *shape), np.int64)
+    def zeros(*shape, dtype=np.int64):
+        return np.zeros((jobs, *shape), dtype)
 
     return Station(
-        next_arrival=first[:-1].copy(),
-        head=first[:-1].copy(),
-        router_free_s=np.zeros(jobs),
-        drop=np.zeros(jobs),
-        held=np.full(jobs, NONE),
-        waiting=zeros(queue_length),
-        waiting_head=zeros(),
-        waiting_count=zeros(),
-        order=zeros(slots),
-        active=zeros(),
-        turn=zeros(),
-        inside=zeros(slots),
-        ring=zeros(slots, max_ongoing),
-        ring_done_s=np.zeros((jobs, slots, max_ongoing)),
-        ring_head=zeros(slots),
-        next_done_s=np.full((jobs, slots), np.inf),
-        last_done_s=np.zeros((jobs, slots)),
-        finished=zeros(seconds),
-        finished_latency_s=np.zeros((jobs, seconds)),
-    )
+        next_arrival=first[:-1].copy(), head=first[:-1].copy(), router_free_s=np.zeros(jobs), drop=np.zeros(jobs),
+        held=np.full(jobs, NONE), waiting=zeros(queue_length), waiting_head=zeros(), waiting_count=zeros(),
+        order=zeros(slots), active=zeros(), turn=zeros(), inside=zeros(slots),
+        ring=zeros(slots, max_ongoing), ring_done_s=zeros(slots, max_ongoing, dtype=float), ring_head=zeros(slots),
+        next_done_s=np.full((jobs, slots), np.inf), last_done_s=zeros(slots, dtype=float),
+        finished=zeros(seconds), finished_latency_s=zeros(seconds, dtype=float),
+    )  # fmt: skip
 
 
 def with_slots(station: Station, slots: int) -> Station:
@@ -101,13 +83,13 @@ def with_slots(station: Station, slots: int) -> Station:
 
 @njit(cache=True, inline="always")
 def _wrap(place, places):
-    """Position in a ring, by a comparison, as a division would take as long as the rest of an event."""
+    """Position in a ring; a division would take as long as the rest of an event."""
     return place if place < places else place - places
 
 
 @njit(cache=True, inline="always")
 def _next_with_room(order, active, turn, inside, places):
-    """The paper's round robin: the next active slot with room, NONE if all are full; and the position of the next turn."""
+    """Round robin: the next active slot with room, NONE if all are full; and the position of the next turn."""
     for _ in range(active):
         slot = order[turn]
         turn = _wrap(turn + 1, active)
@@ -118,7 +100,7 @@ def _next_with_room(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _least_outstanding(order, active, turn, inside, places):
-    """The active slot with the fewest requests, ties in turn, NONE if all are full; and the position of the next turn."""
+    """The active slot with the fewest requests, NONE if all are full; and the position of the next turn."""
     best, fewest, next_turn = NONE, places, turn
     for _ in range(active):
         slot = order[turn]
@@ -144,8 +126,8 @@ def advance_job(
 ) -> None:
     """Process one job's events up to and including `until_s`.
 
-    It is one long function, with the job's rows taken out of the tuples once: that is several times faster than calls and
-    look-ups at every event. The dispatcher holds no request only while none waits.
+    One long function is several times faster than calls and look-ups at every event. While the dispatcher holds no
+    request, none waits.
     """
     arrival_s, router_in_s, router_out_s = requests.arrival_s, requests.router_in_s, requests.router_out_s
     latency_s, coin = requests.latency_s, requests.coin
@@ -173,7 +155,7 @@ def advance_job(
             arriving += 1
             continue
 
-        # The request that leaves the station at `now`, and the one that goes to a replica; NONE if there is none.
+        # The request that leaves the station, and the one that goes to a replica; NONE if there is none.
         leaving, served, coming = NONE, True, NONE
         if routed <= done:
             now = routed
@@ -187,7 +169,7 @@ def advance_job(
                 coming = request
             elif waiting_count > queue_limit:
                 leaving, served = request, False
-            else:  # a dispatcher that holds a request tries again only when a replica completes one
+            else:  # a dispatcher that holds a request tries again only at a completion
                 waiting[_wrap(waiting_head + waiting_count, queue_length)] = request
                 waiting_count += 1
         else:
@@ -214,7 +196,7 @@ def advance_job(
                 else:
                     leaving, served = coming, False
                 break
-            # Into the replica's own FIFO queue; an empty replica's last completion is in the past.
+            # Into the FIFO queue of the replica; the last completion of an empty replica is in the past.
             completes = max(now, last_done_s[slot]) + requests.service_s[coming]
             place = _wrap(ring_head[slot] + inside[slot], places)
             ring[slot, place] = coming
@@ -231,7 +213,7 @@ def advance_job(
                 waiting_head = _wrap(waiting_head + 1, queue_length)
                 waiting_count -= 1
 
-        if leaving != NONE:  # through the router again, and out
+        if leaving != NONE:  # second pass through the router
             leaves = now
             if has_router:
                 leaves = max(router_free, now) + router_out_s[leaving]

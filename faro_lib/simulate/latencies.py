@@ -1,6 +1,4 @@
-"""Statistics of the requests that arrived in each minute: latency quantiles, drops and SLO misses."""
-
-from __future__ import annotations
+"""Latency quantiles, drops and SLO misses of the requests that arrived in each minute."""
 
 import numpy as np
 from numba import njit
@@ -9,11 +7,9 @@ from faro_lib.workload.jobs import MINUTE_S
 
 
 def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.ndarray:
-    """Indices of the requests at which each minute begins, int (jobs, minutes + 2); the last bin is the overrun.
+    """Index of the first request of each minute, int (jobs, minutes + 2); the last minute is the overrun.
 
-    Parameters
-    ----------
-    arrival_s : (requests,) job after job, ascending within each; first : (jobs + 1,) where each job begins.
+    `arrival_s` (requests,) and `first` (jobs + 1,) are those of `Draws`.
     """
     edges_s = MINUTE_S * np.arange(minutes + 2)
     edges_s[-1] = np.inf
@@ -22,7 +18,7 @@ def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.n
 
 @njit(cache=True)
 def quantile_of(values: np.ndarray, q: float) -> float:
-    """The q-quantile by linear interpolation (numpy's default); inf if an inf has any weight in it, NaN if empty."""
+    """The q-quantile by linear interpolation, as in numpy; inf if an inf has any weight in it, NaN without values."""
     n = len(values)
     if n == 0:
         return np.nan
@@ -38,11 +34,9 @@ def quantile_of(values: np.ndarray, q: float) -> float:
 
 @njit(cache=True)
 def quantiles(latency_s: np.ndarray, edges: np.ndarray, quantile: np.ndarray) -> np.ndarray:
-    """The latency quantile of every minute (jobs, minutes); NaN for a minute without requests.
+    """Latency quantile of every minute (jobs, minutes); NaN without requests.
 
-    Parameters
-    ----------
-    latency_s : (requests,); edges : int (jobs, minutes + 1), see `minute_edges`; quantile : (jobs,).
+    `edges` is int (jobs, minutes + 1), as from `minute_edges`; `quantile` is (jobs,).
     """
     jobs, minutes = edges.shape[0], edges.shape[1] - 1
     result = np.empty((jobs, minutes))
@@ -54,7 +48,7 @@ def quantiles(latency_s: np.ndarray, edges: np.ndarray, quantile: np.ndarray) ->
 
 @njit(cache=True)
 def dropped_and_missed(latency_s: np.ndarray, edges: np.ndarray, slo_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Requests dropped, and requests served after the SLO `slo_s` (jobs,), of every minute: two int (jobs, minutes)."""
+    """Requests dropped, and requests served later than the SLO, of every minute: two int arrays (jobs, minutes)."""
     jobs, minutes = edges.shape[0], edges.shape[1] - 1
     dropped, slo_missed = np.zeros((jobs, minutes), np.int64), np.zeros((jobs, minutes), np.int64)
     for job in range(jobs):

@@ -1,6 +1,4 @@
-"""Measured latency tables: constant rates served by constant replicas in the simulated cluster."""
-
-from __future__ import annotations
+"""Measure latency tables: simulate constant rates on constant replica counts."""
 
 from dataclasses import replace
 
@@ -27,27 +25,26 @@ def measure(
     seed: int = 1,
     serving_model: ServingModel = PAPER,
 ) -> LatencyTable:
-    """The latency table of each class of jobs (`service_class`), measured at every utilisation and replica count.
+    """Measure the latency table of each class of jobs (`service_class`) at every utilisation and replica count.
 
-    Utilities are means over minutes of the utility of a minute's latency quantile, by which decisions are evaluated; the
-    utility of the mean quantile would be larger near saturation.
+    Utilities are averaged over minutes, as in the evaluation; the utility of the mean latency would be larger near
+    saturation.
 
     Parameters
     ----------
-    jobs : one job of each class is measured.
-    minutes : how many minutes each run measures, after a first one that is left out because its queues begin empty.
+    minutes : length of each run, after a first minute that is not measured because its queues begin empty.
     """
     classes = {service_class(job): job for job in reversed(jobs)}
     shape = (len(classes), 1 + len(UTILISATIONS), len(replicas))
     rates = np.zeros(shape[:2])
-    # Nothing waits at rate 0, so the first row describes an idle replica.
+    # The first row describes an idle replica: nothing waits at rate 0.
     latency_s, dropped, relaxed, precise = np.zeros(shape), np.zeros(shape), np.ones(shape), np.ones(shape)
     for k, job in enumerate(classes.values()):
         per_min = np.rint(MINUTE_S * np.array(UTILISATIONS) / true_service_time(job).mean_s).astype(int)
         rates[k, 1:] = per_min / MINUTE_S
         for column, x in enumerate(replicas):
             counts = np.repeat(per_min[:, None] * x, minutes + 1, axis=1)
-            # The class has neither the bounds nor the quota of this job.
+            # The class has no bounds and no quota.
             one = replace(job, min_replicas=x, max_replicas=x, tenant_quota=None)
             workload = Workload(tuple(replace(one, name=str(n)) for n in range(len(per_min))), counts)
             draws = draw(workload, seed, router=serving_model.router)

@@ -1,11 +1,9 @@
-"""Pods: how replicas come and go within a fixed capacity (EuroSys'25 artifact, rules of its simulator).
+"""Life cycle of pods within a fixed capacity, with the rules of the simulator of the EuroSys'25 artifact.
 
-A job that grows takes its idle pods first (ready after a short time), then new pods (ready after the cold start); a replica
-that finds no free cores waits and tries again. A job that shrinks removes its newest replica, whose pod stays idle and keeps
-its cores until it is collected.
+A growing job reuses its idle pods (ready after a short time), then starts new pods (ready after the cold start). A replica
+that finds no free cores waits and tries again. A shrinking job removes its newest replica; the pod stays idle and keeps its
+cores until it is collected.
 """
-
-from __future__ import annotations
 
 import heapq
 from collections import deque
@@ -16,22 +14,22 @@ import numpy as np
 
 from faro_lib.workload.jobs import TOLERANCE
 
-REUSE_S = 3.0  # until an idle pod serves again; also how long a removal counts as a change
-RETRY_S = 5.0  # until a replica that found no free cores tries again
+REUSE_S = 3.0  # delay until an idle pod serves again; after a removal, the job counts as changing for as long
+RETRY_S = 5.0  # delay until a replica that found no free cores tries again
 IDLE_S, CHECK_S = 30.0, 5.0  # idle pods are collected after IDLE_S, at the next multiple of CHECK_S
 BIRTH, COLLECT, RETRY = 0, 1, 2  # kinds of event, in their order at equal times
 
 
 @dataclass(slots=True)
 class JobPods:
-    """One job's pods; `births` are the times at which starting replicas will serve, `waiting` the replicas without cores."""
+    """The pods of one job."""
 
-    cores: float
+    cores: float  # of each pod
     cold_start_s: float
     running: int = 0
-    births: list[float] = field(default_factory=list)
+    births: list[float] = field(default_factory=list)  # times at which starting replicas begin to serve
     idle_since_s: deque[float] = field(default_factory=deque)
-    waiting: int = 0
+    waiting: int = 0  # replicas without cores
     removed_s: float = -np.inf
 
     @property
@@ -40,12 +38,12 @@ class JobPods:
 
 
 class Pods:
-    """All jobs' pods and their future events.
+    """The pods of all jobs, with their future events.
 
     Parameters
     ----------
-    cores, cold_start_s : (jobs,) cores and cold start of a replica of each job.
-    on_birth, on_removal : called with (job, time) for every replica that starts or stops serving.
+    cores, cold_start_s : (jobs,) of a replica of each job.
+    on_birth, on_removal : called with (job, time) when a replica starts or stops serving.
     """
 
     def __init__(
@@ -64,10 +62,10 @@ class Pods:
         self._events: list[tuple[float, int, int]] = []  # (time, kind, job)
 
     def set_running(self, job: int, replicas: int) -> None:
-        """Replicas that serve from the beginning."""
+        """Start with this number of running replicas."""
         for _ in range(replicas):
             self.jobs[job].running += 1
-            self._on_birth(job, 0.0)
+            self._on_birth(job, -np.inf)  # before the first arrival, which may be at 0
 
     @property
     def free_cores(self) -> float:
@@ -91,7 +89,7 @@ class Pods:
             heapq.heappush(self._events, (now_s + self.retry_s, RETRY, job))
 
     def shrink(self, job: int, replicas: int, now_s: float) -> None:
-        """Remove waiting replicas first, then starting ones, then running ones, the newest first."""
+        """Remove this many replicas of the job: waiting ones first, then starting ones, then running ones."""
         pods = self.jobs[job]
         given_up = min(replicas, pods.waiting)
         pods.waiting -= given_up
@@ -107,14 +105,14 @@ class Pods:
         pods.removed_s = now_s
 
     def advance(self, until_s: float) -> None:
-        """Process the events before `until_s`, and the births at `until_s` itself.
+        """Process the events before `until_s`, and the births at `until_s`.
 
-        At equal times the controller acts before pods are collected and before retries, so those are left to the next call.
+        Collections and retries at `until_s` are left to the next call, because the controller acts before them.
         """
         while self._events and self._events[0][:2] < (until_s, COLLECT):
             now_s, kind, job = heapq.heappop(self._events)
             pods = self.jobs[job]
-            if kind == BIRTH and now_s in pods.births:  # it is not, if the replica was removed meanwhile
+            if kind == BIRTH and now_s in pods.births:  # the replica may have been removed
                 pods.births.remove(now_s)
                 pods.running += 1
                 self._on_birth(job, now_s)

@@ -1,6 +1,4 @@
-"""One trial: a day of requests under a policy."""
-
-from __future__ import annotations
+"""Simulate one trial: a workload under a policy."""
 
 import time
 from dataclasses import dataclass, field, fields
@@ -20,7 +18,7 @@ EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up",
 
 @dataclass(slots=True)
 class Decisions:
-    """The ticks of a run as columns: lists over ticks of scalars or of arrays (jobs,); EXPLANATIONS as in `Plan`."""
+    """The ticks of a run as columns: lists over ticks of scalars or of arrays (jobs,)."""
 
     time_s: list[float] = field(default_factory=list)
     target: list[np.ndarray] = field(default_factory=list)
@@ -42,27 +40,18 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The outcome of a trial; arrays by minute of arrival have shape (jobs, minutes + 1), the last bin is the overrun.
-
-    Attributes
-    ----------
-    requests, dropped, slo_missed : counts; slo_missed are served, but after the SLO.
-    tail_latency_s : the job's latency quantile; inf if drops have weight in it, NaN without requests.
-    served_tail_latency_s : the same over the served requests only; NaN without any.
-    initial : (jobs,) replicas at the beginning.
-    wall_s : duration of the simulation.
-    """
+    """Result of a trial; arrays by minute of arrival are (jobs, minutes + 1), and the last minute is the overrun."""
 
     workload: Workload
     capacity: float
-    requests: np.ndarray
+    requests: np.ndarray  # counts
     dropped: np.ndarray
-    slo_missed: np.ndarray
-    tail_latency_s: np.ndarray
-    served_tail_latency_s: np.ndarray
-    initial: np.ndarray
+    slo_missed: np.ndarray  # served later than the SLO
+    tail_latency_s: np.ndarray  # the job's quantile; inf if drops have weight in it, NaN without requests
+    served_tail_latency_s: np.ndarray  # the same over the served requests
+    initial: np.ndarray  # (jobs,) replicas at the start
     decisions: Decisions
-    wall_s: float
+    wall_s: float  # duration of the simulation
 
 
 def simulate(
@@ -78,18 +67,15 @@ def simulate(
     guardrails: control.GuardrailConfig = control.GUARDRAILS,
     initial: np.ndarray | None = None,
 ) -> Run:
-    """Replay a workload under a policy until every request has ended.
-
-    To test a policy in a cluster that changes: with `capacity_steps=((7200, 24),)` it has 24 cores after two hours, and
-    with `lifetimes=((0, 6000, np.inf), (1, 0, 12000))` job 0 is added at 6000 s and job 1 removed at 12000 s.
+    """Simulate a workload under a policy until every request has ended.
 
     Parameters
     ----------
     capacity : cores of the cluster.
-    seed, draws : the trial, one of them; draws can be shared by many policies.
-    capacity_steps : (time in s, cores) pairs, ascending.
-    lifetimes : (job index, from, until in s) triples; other jobs always exist.
-    initial : (jobs,) replicas to begin with; None asks the policy.
+    seed, draws : one of them defines the trial; draws can be shared by policies.
+    capacity_steps : (time in s, cores) pairs, ascending; ((7200, 24),) changes the capacity to 24 cores after two hours.
+    lifetimes : (job index, from, until in s) triples; ((0, 6000, np.inf),) adds job 0 at 6000 s. Other jobs always exist.
+    initial : (jobs,) replicas at the start; None asks the policy.
     """
     began = time.perf_counter()
     if draws is None:
@@ -117,12 +103,9 @@ def evaluate_run(
     decisions: Decisions,
     wall_s: float,
 ) -> Run:
-    """The outcome of a simulated or live run.
+    """Result of a simulated or live run.
 
-    Parameters
-    ----------
-    latency_s : (requests,), job after job by arrival; inf = dropped.
-    edges : int (jobs, minutes + 2), see `latencies.minute_edges`.
+    `latency_s` (requests,) is ordered by job and arrival, inf if dropped; `edges` is as from `latencies.minute_edges`.
     """
     jobs = arrays_of(workload.jobs)
     dropped, slo_missed = dropped_and_missed(latency_s, edges, jobs.slo_s)
@@ -131,7 +114,5 @@ def evaluate_run(
     for job, minute in np.argwhere(dropped > 0):
         ended = latency_s[edges[job, minute] : edges[job, minute + 1]]
         served[job, minute] = quantile_of(ended[np.isfinite(ended)], jobs.quantile[job])
-    requests = np.diff(edges, axis=1)
-    return Run(
-        workload, capacity, requests, dropped, slo_missed, tail_latency_s, served, initial, decisions, wall_s
-    )  # fmt: skip
+    counts = np.diff(edges, axis=1), dropped, slo_missed
+    return Run(workload, capacity, *counts, tail_latency_s, served, initial, decisions, wall_s)

@@ -1,6 +1,4 @@
-"""Requests and replicas of the simulated cluster, around the compiled event loop."""
-
-from __future__ import annotations
+"""Requests and replicas of the simulated cluster; adds and removes replicas between runs of the event loop."""
 
 import numpy as np
 
@@ -8,22 +6,17 @@ from faro_lib.simulate import events
 from faro_lib.simulate.draws import Draws
 
 DISPATCH = {"round-robin": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
-SLOTS = 4  # initial room for replicas; it doubles when needed
+SLOTS = 4  # initial number of slots per job; doubled when needed
 
 
 class Serving:
-    """Every job's requests and replicas.
-
-    Attributes
-    ----------
-    requests, station : the state of the event loop, see `events`.
-    """
+    """Requests and replicas of all jobs; `requests` and `station` are the state of the event loop (`events`)."""
 
     def __init__(self, draws: Draws, seconds: int, dispatch: str, queue_limit: int, max_ongoing_requests: int):
         columns = (draws.first, draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
         self.requests = events.Requests(*columns, np.empty(len(draws.arrival_s)))
         jobs = len(draws.first) - 1
-        # One more than the limit, as only a request that finds more than `queue_limit` waiting is dropped.
+        # Room for one more than the limit: only a request that finds more than `queue_limit` waiting is dropped.
         self.station = events.new_station(jobs, SLOTS, queue_limit + 1, max_ongoing_requests, seconds, draws.first)
         self._dispatch = (DISPATCH[dispatch], queue_limit)
         self._shufflers = [draws.shuffler(job) for job in range(jobs)]
@@ -41,7 +34,7 @@ class Serving:
         return not outside.all()
 
     def add_replica(self, job: int, now_s: float) -> None:
-        """Add a replica, in a slot that is neither active nor finishing requests."""
+        """Add a replica in an empty slot."""
         self._advance(job, now_s)
         slots = self.station.inside.shape[1]
         empty = [s for s in range(slots) if s not in self._active[job] and self.station.inside[job, s] == 0]
@@ -55,7 +48,7 @@ class Serving:
             self._hand_over(job, empty[0], now_s)
 
     def remove_replica(self, job: int, now_s: float) -> None:
-        """Remove the newest replica, which still serves the requests that it holds."""
+        """Remove the newest replica; it still serves the requests that it holds."""
         self._advance(job, now_s)
         self._active[job].pop()
         self._reorder(job)
@@ -74,7 +67,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Give the held request to a job's first replica; the event loop only dispatches when a replica completes one."""
+        """Give the held request to a job's first replica; the event loop itself dispatches it only at a completion."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return

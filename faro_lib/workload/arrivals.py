@@ -10,7 +10,8 @@ def sample_arrivals(workload: Workload, seed: int) -> tuple[np.ndarray, np.ndarr
     """Arrival times of all requests, drawn as in the paper's evaluation (EuroSys'25 artifact).
 
     In a minute with n requests, the first arrives at the start and the gaps are exponential with mean 60/n s.
-    Later requests may fall into the next minute. Random numbers are used minute by minute, jobs in order.
+    The last requests of a minute may therefore arrive after its end. Random numbers are drawn for all jobs of a
+    minute, in the order of the jobs, before those of the next minute.
 
     Returns
     -------

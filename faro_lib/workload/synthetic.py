@@ -97,7 +97,10 @@ def scale_to(per_min: np.ndarray, maximum: int = 1600) -> np.ndarray:
 
 
 def _drift(rng, jobs, steps, memory, shared):
-    """Stationary AR(1) of unit variance and correlation time `memory` (steps), shape (jobs, steps)."""
+    """Stationary AR(1) paths, shape (jobs, steps), with unit variance and correlation time `memory` (steps).
+
+    The share `shared` of the variance comes from a path that all jobs have in common.
+    """
     from scipy.signal import lfilter
 
     keep = np.exp(-1 / memory)

@@ -1,4 +1,4 @@
-"""Run notebooks with their default parameters and keep only the outputs that nbval checks: `make notebooks`."""
+"""`make notebooks`: run notebooks with their default parameters, and keep only the outputs that nbval checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 
 
 def refresh(path: Path) -> int:
-    """Execute a notebook in its folder, rewrite it without stray metadata, and return the number of outputs kept."""
+    """Execute and rewrite one notebook; return the number of outputs kept."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -27,7 +27,7 @@ def refresh(path: Path) -> int:
         if cell.cell_type == "code":
             printed = [output for output in cell.outputs if output.get("name") == "stdout"]
             cell.outputs = printed if CHECKED in tags else []
-            cell.execution_count = 1 if cell.outputs else None  # nbval takes a cell without a count as never run
+            cell.execution_count = 1 if cell.outputs else None  # nbval ignores cells without a count
             kept += len(cell.outputs)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     with atomic_write(path) as partial:
@@ -36,7 +36,7 @@ def refresh(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     os.environ["PYTHONPATH"] = str(root)
     for path in [Path(name) for name in sys.argv[1:]] or sorted((root / "notebooks").glob("*.ipynb")):
         print(f"{path}: {refresh(path)} checked outputs", flush=True)

@@ -1,0 +1,189 @@
+"""Forecaster "auto", the default: a mixture of forecasters, weighted for each job by their recent CRPS."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from faro_lib.forecast.autoregression import pooled_ar
+from faro_lib.forecast.conformal import TRACKED_SAMPLES, recalibrated
+from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, register
+from faro_lib.forecast.kalman import kalman, untrained
+from faro_lib.forecast.naive import persistence, seasonal
+from faro_lib.forecast.poisson import poisson, untrained_poisson
+from faro_lib.forecast.posterior import Posterior, bayes
+from faro_lib.forecast.regression import root
+from faro_lib.forecast.scores import crps_terms
+from faro_lib.workload import Traces
+
+HALF_LIFE_MINUTES = 10
+SHARPNESS = 4.0  # 5 to 40 minutes and 2 to 8 do about equally well on the training days of the published traces
+OUTLIER_FACTOR, OUTLIER_DEVIATIONS = 3.0, 6.0  # a count is an outlier beyond this factor and these Poisson deviations
+BACKTEST_ORIGINS = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture(Forecaster):
+    """Sample paths drawn from several forecasters in proportion to weights w[m] of each job.
+
+    w[m] ~ exp(-SHARPNESS (L[m] / min L - 1)),
+
+    where L[m] is the exponentially decayed mean of the CRPS of member m, one minute ahead and of the mean over
+    HORIZON_MINUTES. A path of all jobs comes from one path of each member, which preserves correlations.
+
+    A single outlier is treated as missing. A second one in the same direction within CONTEXT_MINUTES is accepted;
+    in the next minute it is a new level, before which neither the local levels nor the scores remember anything.
+    """
+
+    names: tuple[str, ...]  # of the members
+    members: tuple[Forecaster, ...]
+    backtest: np.ndarray  # L before the first count, shape (members, jobs)
+    score: np.ndarray  # L now, shape (members, jobs)
+    outlier_at: np.ndarray  # minutes_seen at the last outlier below and above the forecast, shape (2, jobs)
+    paths: np.ndarray  # forecasts of the members from the coming minute, (members, jobs, samples, HORIZON_MINUTES)
+    means: np.ndarray  # means over the horizon of the last forecasts, newest first, (HORIZON_MINUTES, *paths.shape[:3])
+
+    def start(self, minute_of_day: int = 0) -> Self:
+        return replace(
+            Forecaster.start(self, minute_of_day),
+            members=tuple(member.start(minute_of_day) for member in self.members),
+            score=self.backtest,
+            outlier_at=np.full_like(self.outlier_at, -np.inf),
+            paths=np.full_like(self.paths, np.nan),
+            means=np.full_like(self.means, np.nan),
+        )
+
+    def weights(self) -> np.ndarray:
+        """Weight of each member, shape (members, jobs); sums to 1 for each job."""
+        score = np.where(np.isnan(self.score), 1.0, self.score)  # equal weights after a shift
+        weights = np.exp(-SHARPNESS * (score / np.maximum(score.min(axis=0), 1e-9) - 1))
+        return weights / weights.sum(axis=0)
+
+    def update(self, counts) -> Self:
+        counts = self.checked(counts)
+        outlier = self._outliers(counts)
+        recent = self.minutes_seen - self.outlier_at <= CONTEXT_MINUTES
+        accepted = np.where((outlier & ~recent).any(axis=0), np.nan, counts)
+        shifted = (outlier & recent).any(axis=0) & np.isnan(self.counts[:, -1])
+        later = replace(
+            Forecaster.update(self, accepted),
+            members=tuple(member.forget(shifted).update(accepted) for member in self.members),
+            outlier_at=np.where(outlier, self.minutes_seen, self.outlier_at),
+        )
+        paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
+        means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
+        terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
+        # Not scored: minutes that are missing, and forecasts that started before a new level.
+        terms[:, shifted] = np.nan
+        mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
+        of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]
+        score = _decayed(_decayed(np.where(shifted, np.nan, self.score), 2 * terms), 2 * of_mean)
+        return replace(later, score=score, paths=paths, means=means)
+
+    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
+        self.check_horizon(horizon, n)
+        tracked = n == TRACKED_SAMPLES and horizon <= HORIZON_MINUTES and not np.isnan(self.paths).any()
+        paths = self.paths[..., :horizon] if tracked else self._member_paths(horizon, n)
+        # Stratified: path i is at the same quantile of the weights in all jobs.
+        quantile = (self.rng().permutation(n) + 0.5) / n
+        member = (quantile[:, None, None] > self.weights().cumsum(axis=0)).sum(axis=1).T  # (jobs, n)
+        member = np.minimum(member, len(self.members) - 1)
+        return paths[member, np.arange(len(self.jobs))[:, None], np.arange(n)]
+
+    def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
+        means = np.stack([member.mean(horizon) for member in self.members])
+        return (self.weights()[:, :, None] * means).sum(axis=0)
+
+    def table(self):
+        """One row per job and member: columns job, forecaster, backtest_crps, weight."""
+        import pandas as pd
+
+        jobs, names = np.repeat(self.jobs, len(self.names)), np.tile(self.names, len(self.jobs))
+        columns = {"backtest_crps": self.backtest.T.ravel() / 2, "weight": self.weights().T.ravel()}
+        return pd.DataFrame({"job": jobs, "forecaster": names} | columns)
+
+    def _member_paths(self, horizon: int, n: int) -> np.ndarray:
+        return np.stack([member.sample(horizon, n).astype(np.float32) for member in self.members])
+
+    def _outliers(self, counts: np.ndarray) -> np.ndarray:
+        """Whether each count is far below, or far above, the forecast, shape (2, jobs)."""
+        known = ~np.isnan(self.counts).all(axis=1) & ~np.isnan(self.paths).any(axis=(0, 2, 3))
+        expected = (self.weights() * self.paths[..., 0].mean(axis=-1)).sum(axis=0)
+        deviations = 2 * (root(counts) - root(expected))  # the root of a Poisson count has a deviation of 1/2
+        far_below = (counts * OUTLIER_FACTOR < expected) & (deviations < -OUTLIER_DEVIATIONS)
+        far_above = (counts > expected * OUTLIER_FACTOR) & (deviations > OUTLIER_DEVIATIONS)
+        return np.stack([far_below, far_above]) & known
+
+
+def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """The exponentially decayed mean with a new value, which may be NaN; each call is half a minute."""
+    decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)
+    mean = np.where(np.isnan(mean), new, mean)
+    return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)
+
+
+@register("auto")
+def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None) -> Forecaster:
+    """A recalibrated mixture of all forecasters that the training days allow, among them none.
+
+    Its first weights come from a backtest on the last training day of members that are fitted to the days before
+    (with a single day, on that day). A `posterior` adds the Bayesian forecaster.
+    """
+    names, members = _members(traces, seed, posterior)
+    jobs = len(traces.jobs)
+    backtest = np.ones((len(members), jobs))
+    if traces.days:
+        tried = members if traces.days == 1 else _members(traces.until(traces.days), seed, posterior, names)[1]
+        backtest = np.stack([backtest_crps(member, traces.train[-1, 0]) for member in tried])
+    tracked = (len(members), jobs, TRACKED_SAMPLES, HORIZON_MINUTES)
+    mixture = Mixture(
+        jobs=traces.names,
+        seed=seed,
+        day_minutes=members[0].day_minutes,
+        names=names,
+        members=members,
+        backtest=backtest,
+        score=backtest,
+        outlier_at=np.full((2, jobs), -np.inf),
+        paths=np.full(tracked, np.nan, np.float32),
+        means=np.full((HORIZON_MINUTES, *tracked[:3]), np.nan, np.float32),
+    )
+    return recalibrated(mixture)
+
+
+def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None = None):
+    """Names and fitted members: those of `names`, or all that the number of training days allows."""
+    if not traces.days:
+        jobs, minutes = traces.names, traces.evaluation.shape[-1]
+        level = untrained(jobs, seed=seed, day_minutes=minutes), untrained_poisson(jobs, seed=seed, day_minutes=minutes)
+        return ("kalman", "poisson"), level
+    fits = {"ar": pooled_ar, "kalman": kalman, "persistence": persistence, "poisson": poisson}
+    if traces.days > 1 or (names and "seasonal" in names):  # a single day says nothing about other days
+        fits["seasonal"] = seasonal
+    members = {name: fit(traces, seed=seed) for name, fit in fits.items()}
+    if posterior is not None:
+        members["bayes"] = bayes(traces, seed=seed, posterior=posterior, recalibrate=False)
+    return tuple(members), tuple(members.values())
+
+
+def backtest_crps(forecaster: Forecaster, day_counts) -> np.ndarray:
+    """CRPS (jobs,) on a day (jobs, minutes): one minute ahead plus that of the mean over HORIZON_MINUTES.
+
+    The forecasts start at BACKTEST_ORIGINS evenly spaced minutes.
+    """
+    counts = np.asarray(day_counts, dtype=float)
+    last = counts.shape[1] - HORIZON_MINUTES
+    origins = set(np.linspace(CONTEXT_MINUTES, last, min(BACKTEST_ORIGINS, last)).astype(int).tolist())
+    current, terms = forecaster.start(), []
+    for minute in range(last + 1):
+        if minute in origins:
+            samples, truth = (
+                current.sample(HORIZON_MINUTES, TRACKED_SAMPLES),
+                counts[:, minute : minute + HORIZON_MINUTES],
+            )
+            first = crps_terms(samples[None, :, :, :1], truth[None, :, :1])
+            mean = crps_terms(samples.mean(axis=-1)[None, :, :, None], truth.mean(axis=-1)[None, :, None])
+            terms.append((first + mean)[0, :, 0])
+        current = current.update(counts[:, minute])
+    return np.mean(terms, axis=0)

@@ -1,0 +1,101 @@
+"""Forecaster "poisson": Poisson counts whose level is gamma distributed and forgets its past at a constant rate.
+
+x[t] ~ Poisson(level[t]),  level[t] ~ Gamma(a, b),  a <- discount (a + x[t]),  b <- discount (b + 1)
+
+(Harvey and Fernandes 1989). It suits jobs with few requests or none, where a normal model of roots does not.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, training_counts
+from faro_lib.workload import Traces
+
+DISCOUNTS = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98])
+UNTRAINED_DISCOUNT = 0.6  # forgets half of the past in 1.4 minutes
+PRIOR_MINUTES = 0.1  # minutes of counts that the prior level is worth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscountedPoisson(Forecaster):
+    """The gamma distribution of each job's level; all arrays have shape (jobs,)."""
+
+    discount: np.ndarray
+    prior_level: np.ndarray  # requests per minute before the first count; NaN = unknown
+    a: np.ndarray  # shape of the level in the coming minute
+    b: np.ndarray  # rate of the level in the coming minute
+
+    def start(self, minute_of_day: int = 0) -> Self:
+        fresh = Forecaster.start(self, minute_of_day)
+        unknown = np.isnan(self.prior_level)
+        a, b = np.nan_to_num(self.prior_level) * PRIOR_MINUTES, np.where(unknown, 0.0, PRIOR_MINUTES)
+        return replace(fresh, a=a, b=b)
+
+    def forget(self, jobs: np.ndarray) -> Self:
+        return replace(self, a=np.where(jobs, 0.0, self.a), b=np.where(jobs, 0.0, self.b))
+
+    def update(self, counts) -> Self:
+        later = Forecaster.update(self, counts)
+        known = ~np.isnan(later.counts[:, -1])
+        a = self.a + np.where(known, later.counts[:, -1], 0)
+        return replace(later, a=self.discount * a, b=self.discount * (self.b + known))
+
+    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
+        self.check_horizon(horizon, n)
+        rng, (level_a, level_b) = self.rng(), self._level()
+        size = (len(self.jobs), n)
+        a, discount = np.maximum(level_a, 1e-6)[:, None], self.discount[:, None]
+        level = rng.gamma(a, 1 / level_b[:, None], size)
+        paths = np.empty((*size, horizon))
+        for minute in range(horizon):
+            paths[:, :, minute] = rng.poisson(np.minimum(level, 1e15))
+            level *= rng.beta(np.maximum(discount * a, 1e-9), np.maximum((1 - discount) * a, 1e-9), size) / discount
+            a = discount * a
+        return paths
+
+    def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
+        a, b = self._level()
+        return np.repeat((a / b)[:, None], horizon, axis=1)
+
+    def _level(self) -> tuple[np.ndarray, np.ndarray]:
+        """Shape and rate of each job's level; jobs without a level have the mean of the others', exponential."""
+        known = self.b > 0
+        self.check_any_known(known)
+        level = np.where(known, self.a / np.where(known, self.b, 1), 0)
+        pooled = max(float(level[known].mean()), 1e-6)
+        return np.where(known, self.a, 1.0), np.where(known, self.b, 1 / pooled)
+
+
+@register("poisson")
+def poisson(traces: Traces, *, seed: int = 0) -> DiscountedPoisson:
+    """Fit the discount by maximum likelihood on a grid."""
+    counts = training_counts(traces)
+    x = counts.transpose(2, 0, 1, 3)  # (jobs, days, samples, minutes)
+    likelihood = np.stack([_log_likelihood(x, discount) for discount in DISCOUNTS])
+    level, discount = counts.mean(axis=(0, 1, 3)), DISCOUNTS[likelihood.argmax(axis=0)]
+    return _from_level(traces.names, level, discount, seed=seed, day_minutes=counts.shape[-1])
+
+
+def untrained_poisson(jobs: tuple[str, ...], **options) -> DiscountedPoisson:
+    """The forecaster without training days; `sample` raises a ValueError until any job has a count."""
+    return _from_level(jobs, np.full(len(jobs), np.nan), np.full(len(jobs), UNTRAINED_DISCOUNT), **options)
+
+
+def _from_level(jobs, level, discount, **options) -> DiscountedPoisson:
+    return DiscountedPoisson(jobs=jobs, discount=discount, prior_level=level, a=level, b=level, **options).start()
+
+
+def _log_likelihood(x: np.ndarray, discount: float) -> np.ndarray:
+    """Log-likelihood (jobs,) of counts (jobs, days, samples, minutes): each is negative binomial given its past."""
+    from scipy.special import gammaln
+
+    a, b = np.maximum(x[..., 0], 1e-3), 1.0
+    total = np.zeros_like(a)
+    for t in range(1, x.shape[-1]):
+        a, b = np.maximum(discount * a, 1e-6), discount * b
+        now = x[..., t]
+        total = total + gammaln(a + now) - gammaln(a) + a * np.log(b / (1 + b)) - now * np.log1p(b)
+        a, b = a + now, b + 1
+    return total.sum(axis=(1, 2))

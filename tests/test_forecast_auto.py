@@ -1,0 +1,94 @@
+"""The default forecaster: what it learns from few or no days, and how its weights follow the load."""
+
+import numpy as np
+import pytest
+from forecast_worlds import ar1_posterior, shaped_traces
+
+from faro_lib.forecast import fit, forecasters, rolling
+from faro_lib.forecast.scores import crps
+from faro_lib.workload import Job, Traces
+
+JOBS = (Job("old"), Job("new"))
+
+
+def poisson_days(level, days, minutes=120, seed=0):
+    """Counts about `level` (jobs,), shape (days, 1, jobs, minutes)."""
+    return np.random.default_rng(seed).poisson(np.array(level)[:, None], (days, 1, len(level), minutes))
+
+
+def updated(forecaster, *minutes):
+    for counts in minutes:
+        forecaster = forecaster.update(counts)
+    return forecaster
+
+
+@pytest.mark.parametrize("kind", sorted(set(forecasters()) - {"bayes", "oracle"}))
+def test_minutes_before_the_first_request_are_not_learnt_as_zeros(kind):
+    days = poisson_days([200, 200], 3)
+    days[0, :, 1] = 0
+    days[1, :, 1, :60] = 0
+    forecaster = fit(kind, Traces(JOBS, days[:2], days[2]))
+    assert forecaster.mean(5)[1] == pytest.approx(200, rel=0.2)
+
+
+def test_a_job_without_a_request_on_any_training_day_is_forecast_at_the_level_of_the_others():
+    days = poisson_days([200, 0], 3)
+    assert fit("auto", Traces(JOBS, days[:2], days[2])).mean(5)[1] == pytest.approx(200, rel=0.2)
+
+
+def test_without_training_days_a_job_without_counts_does_not_change_the_forecast_of_the_others():
+    traces = Traces(JOBS, np.zeros((0, 1, 2, 120), int), np.zeros((1, 2, 120), int))
+    forecaster = updated(fit("auto", traces), *[[200, np.nan]] * 5)
+    known = updated(fit("auto", traces), *[[200, 7]] * 5)
+    np.testing.assert_allclose(forecaster.mean()[0], known.mean()[0], rtol=0.05)
+    assert 50 < np.median(forecaster.sample()[1]) < 500
+
+
+def test_without_training_days_and_counts_there_is_no_forecast():
+    traces = Traces(JOBS, np.zeros((0, 1, 2, 120), int), np.zeros((1, 2, 120), int))
+    with pytest.raises(ValueError, match="no complete minute has been counted yet"):
+        fit("auto", traces).update([np.nan, np.nan]).sample()
+
+
+def test_a_single_training_day_is_not_taken_for_a_daily_profile():
+    days = np.repeat(np.arange(120) % 60 < 30, 1)[None, None, None] * 300 + poisson_days([100, 100], 2)
+    for kind in ("ar", "auto"):
+        forecaster = updated(fit(kind, Traces(JOBS, days[:1], days[1])).start(45), *[[400, 400]] * 14)
+        assert forecaster.mean(1)[0, 0] > 300  # minute 59 of the training day had 100 and minute 0 had 400
+
+
+def test_the_first_weights_are_those_of_a_backtest_on_the_last_training_day():
+    traces = shaped_traces()
+    mixture = fit("auto", traces).inner
+    earlier = traces.until(traces.days)
+    best = [crps(*rolling(fit(name, earlier), earlier.evaluation[0]), by="job") for name in mixture.names]
+    np.testing.assert_array_equal(mixture.weights().argmax(axis=0), np.argmin(best, axis=0))
+
+
+def test_a_forecaster_that_has_become_worse_loses_its_weight():
+    days = poisson_days([200, 200], 4)
+    mixture = updated(fit("auto", Traces(JOBS, days[:3], days[3])), *[[200, 200]] * 20, *[[450, 200]] * 15).inner
+    shape_following = mixture.weights()[[mixture.names.index(name) for name in ("ar", "seasonal")]].sum(axis=0)
+    assert shape_following[0] < 0.05
+    assert shape_following[1] > 0.2
+
+
+def test_a_posterior_adds_the_bayesian_forecaster():
+    traces = shaped_traces()
+    mixture = fit("auto", traces, posterior=ar1_posterior(day_minutes=120)).inner
+    assert mixture.names == ("ar", "kalman", "persistence", "poisson", "seasonal", "bayes")
+
+
+def test_the_table_of_scores_has_a_row_for_each_member_and_job():
+    table = fit("auto", shaped_traces(jobs=3)).inner.table()
+    assert table.columns.tolist() == ["job", "forecaster", "backtest_crps", "weight"]
+    assert table.groupby("job")["weight"].sum().tolist() == pytest.approx([1, 1, 1])
+
+
+@pytest.mark.parametrize("level", [0.2, 2.0])
+def test_intervals_of_a_job_with_few_requests_have_at_least_nominal_coverage(level):
+    days = poisson_days([level, 300], 4, minutes=360)
+    samples, truth = rolling(fit("auto", Traces(JOBS, days[:3], days[3])), days[3, 0])
+    low, high = np.quantile(samples[:, 0], [0.1, 0.9], axis=1)
+    assert ((truth[:, 0] >= low) & (truth[:, 0] <= high)).mean() > 0.78
+    assert high.mean() < level + 3 * np.sqrt(level)

@@ -1,0 +1,74 @@
+"""The pipeline on a SLURM cluster that these tests start on this machine: `make test-scale-out`."""
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+from checkouts import make_checkout, write_notebook
+from slurm_world import missing, slurm
+
+pytestmark = pytest.mark.scale_out
+
+SMOKE = ["--configfile", "config/smoke.yaml"]
+SMALL = ["--config", "capacities=[11]", "synthetic={days: 1}", "trials=1"]
+NO_ACCOUNTING = ["--slurm-no-account", "--slurm-status-command", "squeue"]
+QUICK = ["--slurm-init-seconds-before-status-checks", "2", "--slurm-keep-successful-logs"]
+
+
+@dataclass
+class Run:
+    """A finished run: its exit status and output, the jobs that it announced, and what SLURM says about each job."""
+
+    status: int
+    output: str
+    planned: dict[str, int]  # rule -> number of jobs
+    submitted: dict[str, str]  # SLURM's job id -> rule
+    states: dict[str, str]  # SLURM's job id -> state
+
+
+def run_on_slurm(checkout, *arguments) -> Run:
+    if reason := missing():
+        pytest.skip(reason)
+    planned = checkout.would_run("--profile", "profiles/slurm", *arguments)
+    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", *arguments, *NO_ACCOUNTING, *QUICK]
+    with slurm() as completed:
+        done = subprocess.run(
+            command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True, timeout=1500
+        )
+        states = dict(re.findall(r"^JobId=(\d+) .*? JobState=(\w+)", completed.read_text(), re.MULTILINE))
+    logs = (checkout.folder / ".snakemake" / "slurm_logs").glob("rule_*/**/*.log")
+    submitted = {log.stem: re.search(r"/rule_(\w+)/", str(log))[1] for log in logs}  # type: ignore[index]
+    return Run(done.returncode, done.stdout + done.stderr, planned, submitted, states)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("slurm")
+
+
+@pytest.fixture(scope="module")
+def smoke(folder):
+    """The smoke configuration with the real notebooks."""
+    return run_on_slurm(make_checkout(folder, real_notebooks=True), *SMOKE)
+
+
+def test_the_smoke_configuration_runs_to_its_report(smoke, folder):
+    assert smoke.status == 0, smoke.output
+    assert "32 replicas" in (folder / "results" / "synthetic" / "report.html").read_text()
+
+
+def test_every_job_of_the_pipeline_ran_as_a_job_of_slurm(smoke):
+    rules = list(smoke.submitted.values())
+    assert {rule: rules.count(rule) for rule in rules} == smoke.planned
+    assert {smoke.states[job] for job in smoke.submitted} == {"COMPLETED"}
+
+
+def test_a_failed_job_ends_the_run_with_its_message(tmp_path):
+    checkout = make_checkout(tmp_path)
+    write_notebook(checkout.folder / "notebooks" / "10_traces.ipynb", "raise ValueError('minutes=3 is odd')")
+    failed = run_on_slurm(checkout, *SMALL)
+    assert failed.status != 0
+    assert "minutes=3 is odd" in failed.output.partition("Errors of this run:")[2]
+    assert {failed.submitted[job]: state for job, state in failed.states.items()} == {"traces": "FAILED"}
