@@ -38,6 +38,7 @@ RENAMED = {
     "queue": "ongoing",
     "model": "import_path",
     "options": "args",
+    "lost_utility_excl_overrun": "lost_utility",
     "--replicas": "--capacity",
     "--violations": "--max-violation-rate",
     "--max-moves": "--max-scaling-actions",

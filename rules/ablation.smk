@@ -23,6 +23,7 @@ rule ablation:
         notebook=parameters(
             results=RESULTS,
             minutes=CONFIG.minutes,
+            published=COMPARED_WITH is not None,
             **CONFIG.ablation.model_dump() | dict(capacities=CONFIG.or_middle(CONFIG.ablation.capacities)),
         ),
     message:

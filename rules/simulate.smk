@@ -32,6 +32,7 @@ rule simulate:
             trials=CONFIG.trials,
             policies=CONFIG.policies,
             minutes=CONFIG.minutes,
+            published=COMPARED_WITH is not None,
         ),
     message:
         "simulate: 50_simulation at {wildcards.capacity} cores"

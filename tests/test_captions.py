@@ -9,7 +9,7 @@ from faro_lib.figures.prediction import error_bands, prediction_caption
 from faro_lib.metrics.prediction import prediction_errors
 from faro_lib.workload import Job
 
-MINUTES = pd.DataFrame({"policy": "Faro-Sum", "job": "a", "minute": range(4), "utility": [1.0, 0.5, 0.5, 1.0]})
+MINUTES = pd.DataFrame({"policy": "Faro-Sum", "job": "a", "minute": range(4), "utility": [1.0, 0.5, 0.75, 0.0]})
 
 
 def test_the_caption_of_a_timeline_has_the_mean_loss_of_a_minute():

@@ -240,7 +240,7 @@ class TestAPolicyThatRaises:
 
     def test_stops_the_analysis_of_the_remaining_loss(self, stops, monkeypatch):
         monkeypatch.setattr(remaining, "tuned", lambda *_, **__: Broken())
-        table = measure(TRACES.jobs, (1, 2), minutes=3)
+        table = measure(TRACES.jobs, (1, 2), requests=1000)
         with stops:
             day = DAY.between(0, 8)
             remaining.remaining(day, PolicyContext(TRACES.jobs, None, table), 13, next(trial_draws(day, 1)))

@@ -162,8 +162,14 @@ def test_faro_as_published_loses_what_the_paper_reports(published_traces, replic
     """With the pooled autoregression; docs/comparison.md has the Bayesian forecaster, and why Sum deviates most."""
     context = policy_context(published_traces, report=lambda line: None)
     tables = compare(
-        published_traces.workload(), {policy: make(policy, context)}, replicas, 2, limit=False, report=lambda line: None
+        published_traces.workload(),
+        {policy: make(policy, context)},
+        replicas,
+        2,
+        limit=False,
+        published=True,
+        report=lambda line: None,
     )
     published = published_main(Path(__file__).parents[1] / "data" / "published")
-    lost = published.set_index(["policy", "capacity_cores"])["lost_utility"][policy, replicas]
-    assert tables.summary["lost_utility"].mean() == pytest.approx(lost, rel=within)
+    lost = published.set_index(["policy", "capacity_cores"])["lost_utility_published"][policy, replicas]
+    assert tables.summary["lost_utility_published"].mean() == pytest.approx(lost, rel=within)

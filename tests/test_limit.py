@@ -12,10 +12,12 @@ from faro_lib import forecast
 from faro_lib.experiments.compare import compare
 from faro_lib.experiments.limits import limits_of
 from faro_lib.experiments.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT, remaining
+from faro_lib.forecast.oracle import oracle
 from faro_lib.metrics.limit import best_replicas_by_minute, max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate import draw, simulate
+from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.synthetic import synthetic
@@ -84,16 +86,35 @@ def test_the_minutes_of_the_clairvoyant_add_up_to_the_limit_and_fit():
     assert (tables.clairvoyant.groupby(["trial", "minute"])["running"].sum() <= 7).all()
     for _, row in tables.limit.iterrows():
         of = tables.clairvoyant[tables.clairvoyant["trial"] == row["trial"]]
-        for name in ("utility", "effective_utility"):
-            values = of.pivot(index="job", columns="minute", values=name).to_numpy()
-            assert lost_utility(values) == row[f"lost_{name}"]
-    assert (tables.limit["lost_effective_utility"] >= tables.limit["lost_utility"] - 1e-9).all()
+        values = of.pivot(index="job", columns="minute", values="utility").to_numpy()
+        assert lost_utility(values) == row["lost_utility"]
+
+
+INSTANT = replace(PAPER, idle_s=0.0, retry_s=1.0)
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    counts=st.lists(st.lists(st.integers(0, 1500), min_size=6, max_size=6), min_size=2, max_size=3),
+    spare=st.integers(0, 5),
+    name=st.sampled_from(["FairShare", "AIAD", "Oneshot", "MArk", "Faro-Sum", "Faro-PenaltySum"]),
+)
+def test_no_policy_loses_less_than_the_limit_even_with_instant_moves_and_an_oracle(counts, spare, name):
+    jobs = tuple(Job(str(n), cold_start_s=0.0) for n in range(len(counts)))
+    day = Workload(jobs, np.array(counts))
+    capacity, draws = len(jobs) + spare, draw(day, 24)
+    run = simulate(day, make(name, PolicyContext(jobs, oracle(day))), capacity, draws=draws, serving_model=INSTANT)
+    assert summarize(run)["lost_utility"] >= limits_of(day, draws, (capacity,))["lost_utility"].item() - 1e-9
+
+
+def test_no_limit_is_claimed_for_measures_that_drops_can_lower():
+    assert list(limits_of(day_of(), draw(day_of(), 24), (4,))) == ["capacity_cores", "trial", "lost_utility"]
 
 
 @pytest.mark.parametrize("fields", [{"min_replicas": 3}, {"max_replicas": 2}, {"cores": 2.0}])
 def test_measured_latencies_do_not_depend_on_the_bounds_of_the_first_job(fields):
-    free, bound = (measure((job,), (1, 3), minutes=3) for job in (Job("a"), Job("a", **fields)))
-    np.testing.assert_array_equal(free.latency_s, bound.latency_s)
+    free, bound = (measure((job,), (1, 3), requests=1000) for job in (Job("a"), Job("a", **fields)))
+    np.testing.assert_array_equal(free.tail_s, bound.tail_s)
 
 
 TRACES = synthetic(seed=3, jobs=4, days=2, minutes=40)
@@ -102,7 +123,7 @@ DAY = TRACES.workload()
 
 @pytest.fixture(scope="module")
 def context():
-    return PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES), measure(TRACES.jobs, (1, 2, 4, 8), minutes=10))
+    return PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES), measure(TRACES.jobs, (1, 2, 4, 8), requests=3000))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +133,7 @@ def parts(context):
 
 def test_each_component_of_the_remaining_loss_has_a_row(parts):
     assert list(parts.index) == list(IDEALS)
-    assert parts["slo_violation_rate"].isna().tolist() == [part == CONSTANT for part in parts.index]
+    assert parts["slo_violation_rate"].isna().tolist() == [part in (CONSTANT, LIMIT) for part in parts.index]
 
 
 def test_the_first_row_is_the_loss_of_our_edition(parts, context):

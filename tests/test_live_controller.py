@@ -40,7 +40,7 @@ def day(traces):
 @pytest.fixture(scope="module")
 def context(traces):
     return PolicyContext(
-        traces.jobs, forecast.fit("ar", traces), measure(traces.jobs, replicas=(1, 2, 4, 8), minutes=5)
+        traces.jobs, forecast.fit("ar", traces), measure(traces.jobs, replicas=(1, 2, 4, 8), requests=2000)
     )
 
 

@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from faro_lib.metrics.measures import (
     lost_utility,
-    lost_utility_excl_overrun,
+    lost_utility_published,
     minute_effective_utility,
     minute_utility,
     slo_violation_rate,
     summarize,
 )
+from faro_lib.policies import FairShare
+from faro_lib.simulate import simulate
 from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Job, Workload
 
@@ -39,8 +43,28 @@ def test_a_minute_at_twice_the_slo_has_utility_one_half_and_one_with_a_drop_zero
 
 def test_only_the_published_convention_counts_minutes_without_requests_as_lost():
     utility = minute_utility(run_of([IN_TIME, [], TWICE, []], [IN_TIME, IN_TIME, IN_TIME, IN_TIME]))
-    assert lost_utility(utility) == 2 - (1 + 0.5 + 4) / 4
-    assert lost_utility_excl_overrun(utility) == pytest.approx(0.5 / 3)
+    assert lost_utility_published(utility) == 2 - (1 + 0.5 + 4) / 4
+    assert lost_utility(utility) == pytest.approx(0.5 / 3)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    counts=st.lists(st.lists(st.integers(0, 300), min_size=5, max_size=5), min_size=1, max_size=4),
+    idle=st.floats(0, 1),
+    seed=st.integers(0, 9),
+)
+def test_nothing_is_lost_with_enough_replicas_whatever_the_share_of_idle_minutes(counts, idle, seed):
+    counts = np.array(counts)
+    counts[np.random.default_rng(seed).random(counts.shape) < idle] = 0
+    workload = Workload(tuple(Job(str(n)) for n in range(len(counts))), counts)
+    measures = summarize(simulate(workload, FairShare(), 8 * len(counts), seed))
+    assert measures["lost_utility"] == measures["lost_effective_utility"] == measures["slo_violation_rate"] == 0
+
+
+def test_measures_in_the_published_convention_are_computed_only_on_demand():
+    run = run_of([IN_TIME, []])
+    assert not [name for name in summarize(run) if name.endswith("published")]
+    assert summarize(run, published=True)["lost_utility_published"] == 0.5
 
 
 def test_the_violation_rate_averages_over_jobs_first_and_over_minutes_then():
@@ -73,6 +97,6 @@ def test_decision_times_are_those_of_planning_ticks_where_there_are_any(planned,
 
 def test_the_summary_has_the_columns_of_the_table():
     assert list(summarize(run_of([IN_TIME, []]))) == [
-        "lost_utility", "lost_utility_excl_overrun", "slo_violation_rate", "lost_effective_utility", "drop_rate",
+        "lost_utility", "slo_violation_rate", "lost_effective_utility", "drop_rate",
         "replicas_used_mean", "decision_ms_p50", "decision_ms_p99", "requests", "wall_s",
     ]  # fmt: skip

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from faro_lib.queueing import (
-    LatencyTable,
     erlang_c,
     half_mmc,
     latency,
@@ -178,61 +177,3 @@ def test_bad_input_is_named_with_what_is_accepted(arguments, field):
 def test_an_unknown_model_is_named_with_what_is_accepted():
     with pytest.raises(ValueError, match=r"latency_model='mm1' is not a model; accepted: upper-bound, half-mmc"):
         latency("mm1", 1.0, 1, 0.1, 0.99)
-
-
-def synthetic():
-    """A measured table that is linear in the rate per replica."""
-    per_replica = np.array([[0.0, 2.0, 4.0, 8.0]])
-    shape = (1, 4, 3)
-    grow = np.broadcast_to(per_replica[0][None, :, None], shape)
-    return LatencyTable(("resnet34",), per_replica, [1, 2, 4], 0.1 + 0.1 * grow, 1 - grow / 10, 1 - grow / 8, grow / 16)
-
-
-def test_a_measured_table_interpolates_linearly_between_its_grid_points():
-    table = synthetic()
-    assert table.read("latency_s", "resnet34", 8.0, 2) == pytest.approx(0.5)
-    assert table.read("relaxed", "resnet34", [3.0, 9.0], [1, 3]).tolist() == pytest.approx([0.7, 0.7])
-
-
-def test_beyond_the_measured_rates_latency_is_proportional_to_the_rate():
-    table = synthetic()
-    assert table.read("latency_s", "resnet34", 16.0, 1) == pytest.approx(2 * 0.9)
-    assert table.read("relaxed", "resnet34", 16.0, 1) == pytest.approx(0.2 / 2)
-    assert table.read("dropped", "resnet34", 16.0, 1) == pytest.approx(0.75)
-
-
-def test_without_replicas_every_request_is_dropped():
-    table = synthetic()
-    assert table.read("relaxed", "resnet34", 1.0, 0) == 0
-    assert table.read("dropped", "resnet34", 1.0, 0) == 1
-    assert np.isinf(table.read("latency_s", "resnet34", 1.0, 0))
-
-
-def test_each_promise_of_a_model_is_measured_by_itself():
-    from faro_lib.queueing import service_class
-    from faro_lib.simulate.measure import measure
-    from faro_lib.workload import Job
-
-    easy, hard, another = Job("a"), Job("b", slo_s=0.4), Job("c")
-    table = measure((easy, hard, another), replicas=(1, 2), minutes=3)
-    assert set(table.classes) == {service_class(easy), service_class(hard)}
-    worth = {job.name: float(table.expected_utility(job, 8.0, 2, "relaxed")) for job in (easy, hard, another)}
-    assert worth["a"] == worth["c"] > worth["b"] > 0
-
-
-def test_a_saved_table_reads_back_unchanged(tmp_path):
-    table = synthetic()
-    table.save(tmp_path / "measured.npz")
-    again = LatencyTable.load(tmp_path / "measured.npz")
-    assert again.classes == table.classes
-    np.testing.assert_array_equal(again.relaxed, table.relaxed)
-    np.testing.assert_array_equal(again.rate_per_replica_rps, table.rate_per_replica_rps)
-
-
-def test_an_invalid_field_and_an_unknown_class_are_named():
-    good = synthetic()
-    arrays = [good.rate_per_replica_rps, good.replicas, good.latency_s, good.relaxed, good.precise, good.dropped]
-    with pytest.raises(ValueError, match="relaxed must lie in"):
-        LatencyTable(good.classes, *arrays[:3], good.relaxed + 1, *arrays[4:])
-    with pytest.raises(ValueError, match="'yolo' was not measured; there are: resnet34"):
-        good.read("relaxed", "yolo", 1.0, 1)

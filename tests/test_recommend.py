@@ -87,6 +87,12 @@ def test_a_long_history_is_split_into_days_that_end_now():
     np.testing.assert_array_equal(history.today, counts[:, -1440:])
 
 
+def test_a_job_that_began_36_hours_ago_is_learnt_from_its_first_count():
+    counts = np.full((2, 3 * 1440), 1200.0)
+    counts[1, : 3 * 1440 - 36 * 60] = np.nan
+    assert history_of(JOBS, counts).forecaster().mean(5)[1] == pytest.approx(1200, rel=0.2)
+
+
 def test_a_job_without_a_single_count_is_named():
     counts = STEADY.copy()
     counts[1] = np.nan
@@ -196,7 +202,7 @@ def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_the_knee
 
 def test_a_rate_that_no_capacity_keeps_is_exit_status_3(counts_csv, capsys):
     assert cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0"]) == 3
-    assert "no capacity that was tried meets 0 %" in capsys.readouterr().out
+    assert "none of these capacities meets 0 %" in capsys.readouterr().out
 
 
 def test_a_single_day_is_its_own_training_day(tmp_path):
@@ -204,7 +210,7 @@ def test_a_single_day_is_its_own_training_day(tmp_path):
     table.to_csv(tmp_path / "day.csv", index=False)
     history = history_from_csv(str(tmp_path / "day.csv"))
     assert history.single_day
-    assert type(history.forecaster()).__name__ == "Persistence"
+    assert type(history.forecaster()).__name__ == "Recalibrated"
 
 
 OBSERVED_MINUTES = 40

@@ -47,6 +47,12 @@ def test_a_folder_without_tables_is_refused_with_the_command_that_writes_them(tm
         read_tables(tmp_path, "a run on Kubernetes")
 
 
+def test_a_column_of_an_earlier_version_is_refused_with_its_new_name(tmp_path):
+    pd.DataFrame({"policy": ["AIAD"], "lost_utility_excl_overrun": 0.1}).to_csv(tmp_path / "summary.csv", index=False)
+    with pytest.raises(ValueError, match="column 'lost_utility_excl_overrun' is now called 'lost_utility'"):
+        read_tables(tmp_path)
+
+
 def test_the_figure_and_its_caption_show_the_tables():
     use_style()
     left, right, _ = on_a_node(recorded()).axes

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faro_lib.queueing import LatencyTable, latency, service_class
+from faro_lib.queueing import LatencyTable, latency, latency_class
 from faro_lib.utility import (
     DROPS,
     SOLVER_STEPS,
@@ -167,31 +167,31 @@ def test_a_learned_model_is_read_through_its_expected_utility():
     assert table.value[0, 3] == pytest.approx(expected, abs=1e-3)
 
 
-def measured(slo_s=0.72):
-    per_replica = np.linspace(0, 20, 81)[None]
-    rho = np.broadcast_to(per_replica[0][None, :, None] * 0.18, (1, 81, 8))
-    late = 0.18 + 0.1 * rho
+def measured(quantile=0.99):
+    """A table whose tail latency rises linearly with the utilisation, without drops."""
+    rho = np.linspace(0, 4, 401)
+    tail_s = np.broadcast_to(0.36 * (1 + rho[None, :, None, None]), (1, 401, 8, 1))
     return LatencyTable(
-        (service_class(Job("any", slo_s=slo_s)),),
-        per_replica,
-        np.arange(1, 9),
-        late,
-        1 / (1 + rho),
-        (rho < 1) * 1.0,
-        0.0 * rho,
-    )
+        classes=(latency_class(Job("any", quantile=quantile)),), quantile=[quantile], max_rps=[np.inf],
+        rate_per_replica_rps=rho[None] / 0.18, saturation_rps=[1 / 0.18], replicas=np.arange(1, 9), tail_s=tail_s,
+        excess_drops=0 * tail_s - 0.01,
+    )  # fmt: skip
 
 
 def test_a_measured_table_is_read_through_its_mean_utilities():
-    rates = sampled_rates(scale=0.5)
-    jobs = (Job("a"), Job("b"), Job("c"))
-    table = build_table(jobs, rates, RUNNING, latency_model=measured(), cold_start_minutes=0, max_replicas=8)
-    assert table.value[0, 3] == pytest.approx(np.mean(1 / (1 + rates[0] * 0.18 / 3)), abs=2e-3)
+    rates = 1 + sampled_rates(scale=0.5)
+    table = build_table(
+        (Job("a"), Job("b"), Job("c", slo_s=0.5)), rates, RUNNING, latency_model=measured(), cold_start_minutes=0,
+        max_replicas=8,
+    )  # fmt: skip
+    for row, slo_s in ((0, 0.72), (2, 0.5)):
+        tail_s = 0.36 * (1 + rates[row] * 0.18 / 3)
+        assert table.value[row, 3] == pytest.approx(np.minimum(1, slo_s / tail_s).mean(), abs=2e-3)
 
 
-def test_a_measured_table_refuses_an_slo_that_was_not_measured():
-    with pytest.raises(ValueError, match=r"p99 within 0.72 s' was not measured; there are: .* p99 within 0.5 s"):
-        build_table([Job("a")], np.ones((1, 1, 1)), [1], latency_model=measured(0.5))
+def test_a_measured_table_refuses_a_quantile_that_was_not_measured():
+    with pytest.raises(ValueError, match=r"'resnet34 of 0.18 s, p99' was not measured; there are: .* p90"):
+        build_table([Job("a")], np.ones((1, 1, 1)), [1], latency_model=measured(0.9))
 
 
 def test_predicted_latency_is_the_latency_of_the_model_at_the_rates_that_are_not_dropped():

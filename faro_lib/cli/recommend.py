@@ -28,7 +28,7 @@ def recommend(
     curve: Annotated[bool, option("Replay the last day at several capacities.", "--curve")] = False,
     max_violation_rate: Annotated[float, option("Accepted share of requests that miss their SLO.")] = 0.01,
     objective: Annotated[str, option("Objective that the allocation maximises.")] = "Sum",
-    forecaster: Annotated[str | None, option("Forecaster.", default="ar; persistence for a single day")] = None,
+    forecaster: Annotated[str | None, option("Forecaster.", default="auto")] = None,
     dispatch: Annotated[str, option("least-outstanding, or round-robin (as in the paper).")] = "least-outstanding",
     at: Annotated[int | None, option("Decide after this minute of the last day.", default="at its end")] = None,
     plugin: shared.Plugins = None,
@@ -42,14 +42,17 @@ def recommend(
 
     Exit status: 0 success; 2 invalid input; 3 this capacity does not meet the SLOs; 130 interrupted.
     """
+    from faro_lib.rayserve.spec import ongoing_limits
     from faro_lib.recommend.load_history import history_from_csv, history_from_journal, history_from_prometheus
+    from faro_lib.recommend.recommendation import LIVE
     from faro_lib.recommend.recommendation import recommend as recommendation_of
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import ServingModel
+    from faro_lib.workload.readers import read_sections
 
     if plot is not None:
         _check_picture(Path(plot))
-    serving_model = ServingModel(dispatch)
+    serving_model = LIVE if dispatch == LIVE.dispatch else ServingModel(dispatch)
     load_plugins(plugin or [])
     if sum(source is not None for source in (workload, prometheus, journal)) != 1:
         raise ValueError("give one of --workload FILE.csv, --prometheus URL and --journal FILE")
@@ -72,6 +75,7 @@ def recommend(
     recommendation = recommendation_of(
         history, capacity, with_curve=curve or plot is not None, max_violation_rate=max_violation_rate,
         objective=objective, forecaster=forecaster, serving_model=serving_model, report=say,
+        max_ongoing_requests=ongoing_limits(history.jobs, read_sections(jobs, "serve")) if jobs else (),
     )  # fmt: skip
     if plot is not None:
         _draw(recommendation, Path(plot))

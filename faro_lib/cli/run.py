@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
     from faro_lib.control.clock import Clock
     from faro_lib.kube.leader_gate import InterruptibleCluster
     from faro_lib.policies import Cluster, PolicyContext
+    from faro_lib.policies import Policy as PolicyOf
     from faro_lib.workload import Job
 
+DAY_MINUTES = 1440
 STALLED_S = 120.0  # the health check fails this time plus five ticks after the last tick; one call takes up to 60 s
 
 
@@ -30,7 +34,7 @@ def run(
     serve_address: ServeAddress = None,
     policy: Policy = DEFAULT_POLICY,
     history: Annotated[str | None, option("CSV of counts to learn from: minute, job, requests[, day].")] = None,
-    forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "ar",
+    forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
     apply: Annotated[bool, option("Scale the jobs; without it, only print plans.", "--apply")] = False,
     journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
     tick: Annotated[float | None, option("Seconds between ticks.", default="the policy's own")] = None,
@@ -63,7 +67,7 @@ def run(
         raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}")
     table = read_jobs(jobs)
     guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline)
-    chosen = make(policy, context_of(table, history, forecaster))
+    chosen = make(policy, context_of(table, history, forecaster, jobs, capacity))
     chosen = chosen if tick is None else paced(chosen, tick)
     with ExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals())
@@ -78,6 +82,7 @@ def run(
             check_writable(journal)
             check_unlocked(journal)
         clock, publish = clock_of(journal, stop), None
+        chosen = at_time_of_day(chosen, clock.origin_s)
         home = backends.faro_plan(backend, plan, kubeconfig, context)
 
         def waiting(reason: str | None) -> None:
@@ -129,26 +134,41 @@ def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
     return {"now_s": step.observation.now_s, "applied": applied, "plan": plan}
 
 
-def context_of(table: tuple[Job, ...], history: str | None, forecaster: str) -> PolicyContext:
+def context_of(
+    table: tuple[Job, ...], history: str | None, forecaster: str, path: str, capacity: float | None = None
+) -> PolicyContext:
     """The policy's inputs: jobs, latency table, and a forecaster fitted to the file `history` (None: not fitted)."""
+    import numpy as np
+
     from faro_lib import forecast
-    from faro_lib.forecast.kalman import untrained
     from faro_lib.policies import PolicyContext
-    from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
+    from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS, ongoing_limits
     from faro_lib.simulate import ServingModel
     from faro_lib.simulate.measure import measure
     from faro_lib.workload import Traces
-    from faro_lib.workload.readers import read_csv
+    from faro_lib.workload.readers import read_csv, read_sections
 
     if history:
         traces = read_csv(history, table)
-        days = traces.train if traces.days else traces.evaluation[None]
+        days = np.concatenate([traces.train, traces.evaluation[None]])  # the newest day too: it is over
         fitted = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
     else:
-        fitted = untrained(tuple(job.name for job in table))
+        none = np.zeros((0, 1, len(table), DAY_MINUTES), int)
+        fitted = forecast.fit("auto", Traces(table, none, np.zeros((1, len(table), DAY_MINUTES), int)))
     serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
-    latency_model = measure(table, minutes=20, serving_model=serving_model)
+    limits = ongoing_limits(table, read_sections(path, "serve"))
+    latency_model = measure(table, capacity=capacity, serving_model=serving_model, max_ongoing_requests=limits)
     return PolicyContext(table, forecaster=fitted, latency_model=latency_model)
+
+
+def at_time_of_day(policy: PolicyOf, origin_s: float) -> PolicyOf:
+    """The policy with its forecaster at the local minute of the day at `origin_s` (Unix time), for days of 24 hours."""
+    from faro_lib.policies.loops import TwoLoops
+
+    if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
+        return policy
+    local = time.localtime(origin_s)
+    return replace(policy, forecaster=policy.forecaster.start(60 * local.tm_hour + local.tm_min))
 
 
 @contextmanager

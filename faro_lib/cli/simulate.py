@@ -17,7 +17,7 @@ def simulate(
     capacity: Annotated[int, option("Cluster capacity in cores.")] = 32,
     trials: Annotated[int, option("Trials per policy, each with its own seed.")] = 1,
     minutes: Annotated[int | None, option("Minutes to simulate.", default="the whole day")] = None,
-    forecaster: Annotated[str, option("Forecaster of the policies that use one.")] = "ar",
+    forecaster: Annotated[str, option("Forecaster of the policies that use one.")] = "auto",
     posterior: Annotated[str | None, option("Posterior (.npz) for forecaster bayes.")] = None,
     plugin: Plugins = None,
     as_json: Annotated[bool, option("Print one JSON object per policy and trial.", "--json")] = False,

@@ -24,6 +24,7 @@ def compare(
     *,
     serving_model: ServingModel = PAPER,
     limit: bool = True,
+    published: bool = False,
     report: Report | None = print,
 ) -> Tables:
     """Run every policy on the same trials and return all tables.
@@ -32,6 +33,7 @@ def compare(
     ----------
     capacity : cores.
     limit : whether to compute the clairvoyant limit of every trial.
+    published : whether to add measures in the published convention.
     report : called with one line per run.
 
     Raises
@@ -41,12 +43,12 @@ def compare(
     draws = trial_draws(workload, trials, serving_model)
     runs = run_trials(workload, policies, capacity, draws, serving_model=serving_model, report=report)
     parts = [
-        replace(tables_of(trial.run, trial.key), running=with_key(running_frame(trial.run), trial.key))
+        replace(tables_of(trial.run, trial.key, published), running=with_key(running_frame(trial.run), trial.key))
         for trial in runs
     ]
     for number, requests in enumerate(trial_draws(workload, trials if limit else 0, serving_model)):
         (best,) = clairvoyants(workload, requests, (capacity,), serving_model)
         key = {"capacity_cores": capacity, "trial": number}
-        measures = pd.DataFrame([key | best.summary()])
+        measures = pd.DataFrame([key | best.summary(published)])
         parts.append(Tables(limit=measures, clairvoyant=with_key(clairvoyant_frame(best), key)))
     return joined(parts)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.limit import Clairvoyant, clairvoyant, max_replicas_of_any
-from faro_lib.metrics.measures import minute_effective_utility, minute_utility, minute_violation_rate
+from faro_lib.metrics.measures import minute_utility
 from faro_lib.policies import Fixed
 from faro_lib.simulate import Draws, ServingModel, simulate
 from faro_lib.simulate.cluster import PAPER
@@ -19,30 +19,31 @@ from faro_lib.workload.jobs import MINUTE_S
 HEADROOM = 1.6  # factor on the peak offered load; more replicas change nothing
 
 
-def measured_utilities(
+def measured_utility(
     workload: Workload, draws: Draws, max_replicas: int, serving_model: ServingModel = PAPER
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Utility, violation rate and effective utility of each job and minute with 0, 1, ... replicas all day.
+) -> np.ndarray:
+    """Utility of each job and minute with 0, 1, ... replicas, if the minute starts without waiting requests.
 
+    Idle minutes are inserted between the minutes of the day, because an earlier allocation may have emptied the queues.
     Bounds of the jobs are ignored here; `metrics.limit.best_replicas_by_minute` applies them.
 
     Returns
     -------
-    Three arrays (jobs, max_replicas + 1, minutes + 1). Without replicas, utility is 0 and the violation rate 1.
+    (jobs, max_replicas + 1, minutes + 1); NaN without requests, 0 without replicas.
     """
-    shape = (len(workload.jobs), max_replicas + 1, workload.minutes + 1)
-    utility, violated, effective = np.zeros(shape), np.ones(shape), np.zeros(shape)
+    counts = np.zeros((len(workload.jobs), 2 * workload.minutes), np.int64)
+    counts[:, ::2] = workload.requests_per_min
+    apart = replace(draws, arrival_s=draws.arrival_s + MINUTE_S * np.floor(draws.arrival_s / MINUTE_S))
+    utility = np.zeros((len(workload.jobs), max_replicas + 1, workload.minutes + 1))
     cores = arrays_of(workload.jobs).cores.sum()
     for replicas in range(1, max_replicas + 1):
         fixed = tuple(
             replace(job, min_replicas=replicas, max_replicas=replicas, tenant_quota=None) for job in workload.jobs
         )
-        day = replace(workload, jobs=fixed)
-        run = simulate(day, Fixed(replicas), replicas * cores, draws=draws, serving_model=serving_model)
-        utility[:, replicas] = minute_utility(run)
-        violated[:, replicas] = minute_violation_rate(run)
-        effective[:, replicas] = minute_effective_utility(run)
-    return utility, violated, effective
+        day = replace(workload, jobs=fixed, requests_per_min=counts)
+        run = simulate(day, Fixed(replicas), replicas * cores, draws=apart, serving_model=serving_model)
+        utility[:, replicas] = minute_utility(run)[:, ::2]
+    return utility
 
 
 def clairvoyants(
@@ -51,16 +52,17 @@ def clairvoyants(
     """The clairvoyant's allocations for these requests at each capacity (cores)."""
     jobs = workload.jobs
     maximum = min(max_replicas_of_any(jobs, max(capacities)), enough_replicas(workload))
-    measured = measured_utilities(workload, draws, maximum, serving_model)
-    return [clairvoyant(*measured, capacity, jobs) for capacity in capacities]
+    utility = measured_utility(workload, draws, maximum, serving_model)
+    return [clairvoyant(utility, capacity, jobs) for capacity in capacities]
 
 
 def limits_of(
-    workload: Workload, draws: Draws, capacities: Sequence[int], serving_model: ServingModel = PAPER, trial: int = 0
-) -> pd.DataFrame:
-    """The clairvoyant limit of one trial: capacity_cores, trial and the measures, one row per capacity."""
+    workload: Workload, draws: Draws, capacities: Sequence[int], serving_model: ServingModel = PAPER, *,
+    published: bool = False,
+) -> pd.DataFrame:  # fmt: skip
+    """The clairvoyant limit of the first trial: capacity_cores, trial and the measures, one row per capacity."""
     best = clairvoyants(workload, draws, capacities, serving_model)
-    rows = [{"capacity_cores": size, "trial": trial} | one.summary() for size, one in zip(capacities, best)]
+    rows = [{"capacity_cores": size, "trial": 0} | one.summary(published) for size, one in zip(capacities, best)]
     return pd.DataFrame(rows)
 
 

@@ -14,7 +14,7 @@ from faro_lib.metrics.limit import best_replicas_by_minute, max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.queueing import LatencyTable, service_class
+from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import Draws, ServingModel
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload
@@ -40,7 +40,7 @@ def values_at_constant_rates(workload: Workload, latency_model: LatencyTable, ma
     value = np.zeros((len(workload.jobs), max_replicas + 1, workload.minutes))
     for of_job, job, rate in zip(value, workload.jobs, rates_rps):
         for replicas in range(1, max_replicas + 1):
-            of_job[replicas] = latency_model.read("relaxed", service_class(job), rate, replicas)
+            of_job[replicas] = latency_model.expected_utility(job, rate, replicas, "relaxed")
     return value
 
 
@@ -62,7 +62,7 @@ def remaining(
 
     Returns
     -------
-    part, lost_utility, slo_violation_rate (NaN for CONSTANT, which is not simulated).
+    part, lost_utility, slo_violation_rate (NaN for CONSTANT and LIMIT, which are not one simulated run).
     """
     if context.latency_model is None:
         raise ValueError("context.latency_model=None: the value at constant rates needs a measured latency table")
@@ -90,5 +90,5 @@ def remaining(
     of_best = value[np.arange(jobs)[:, None], best, np.arange(minutes)]
     reached[:, :-1] = np.where(workload.requests_per_min > 0, of_best, np.nan)
     rows.append((CONSTANT, lost_utility(reached), np.nan))
-    rows.append((LIMIT, *limits_of(workload, draws, (capacity,), serving_model)[columns].iloc[0]))
+    rows.append((LIMIT, limits_of(workload, draws, (capacity,), serving_model)["lost_utility"].item(), np.nan))
     return pd.DataFrame(rows, columns=["part", *columns])

@@ -31,7 +31,7 @@ def policy_context(traces: Traces, results: str | Path | None = None, report: Re
     Parameters
     ----------
     results : folder with forecast/posterior.npz and queueing/measured.npz. Without a posterior, the forecaster is the
-        pooled autoregression, or None if there are no training days. Without a latency table, latencies are measured.
+        mixture `auto`, or None if there are no training days. Without a latency table, latencies are measured.
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None
@@ -39,7 +39,7 @@ def policy_context(traces: Traces, results: str | Path | None = None, report: Re
     if posterior and posterior.exists():
         forecaster = forecast.fit("bayes", traces, posterior=posterior)
     elif traces.days:
-        forecaster = forecast.fit("ar", traces)
+        forecaster = forecast.fit("auto", traces)
     latency_model = LatencyTable.load(measured) if measured and measured.exists() else measure(traces.jobs)
     report(f"forecaster: {type(forecaster).__name__}; latency: measured")
     return PolicyContext(traces.jobs, forecaster=forecaster, latency_model=latency_model)
@@ -128,6 +128,7 @@ def summaries(
     *,
     serving_model: ServingModel = PAPER,
     scv_factor: float = 1.0,
+    published: bool = False,
     report: Report | None = print,
 ) -> pd.DataFrame:
     """Run every policy on the same trials and return the summary: one row per policy and trial.
@@ -135,7 +136,8 @@ def summaries(
     Parameters
     ----------
     scv_factor : factor on the variability of service times, as in `simulate.draw`.
+    published : whether to add measures in the published convention.
     """
     draws = trial_draws(workload, trials, serving_model, scv_factor)
     runs = run_trials(workload, policies, capacity, draws, serving_model=serving_model, report=report)
-    return pd.DataFrame([trial.key | summarize(trial.run) for trial in runs])
+    return pd.DataFrame([trial.key | summarize(trial.run, published) for trial in runs])

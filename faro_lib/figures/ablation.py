@@ -16,6 +16,7 @@ from faro_lib.figures.barcharts import bar_rows
 from faro_lib.figures.style import (
     COLOURS,
     COLUMN_IN,
+    DIAMONDS,
     LIMIT,
     PAGE_IN,
     Drawing,
@@ -47,7 +48,7 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 
 
 def published_ablation(directory: Path, steps: dict[str, str]) -> pd.DataFrame:
-    """The published ablation in simulation: columns variant, capacity_cores, lost_utility, slo_violation_rate.
+    """The published ablation in simulation: columns variant, capacity_cores, lost_utility_published, slo_violation_rate.
 
     Parameters
     ----------
@@ -58,11 +59,16 @@ def published_ablation(directory: Path, steps: dict[str, str]) -> pd.DataFrame:
     table = table[(table["env"] == "simulation") & table["system"].isin(list(steps))]
     columns = {
         "replicas": "capacity_cores",
-        "lost_cluster_utility_mean": "lost_utility",
+        "lost_cluster_utility_mean": "lost_utility_published",
         "slo_violation_rate_mean": "slo_violation_rate",
     }
     table = table.assign(variant=table["system"].map(steps)).rename(columns=columns)
     return table[["variant", *columns.values()]].reset_index(drop=True)
+
+
+def lost_column(published: pd.DataFrame | None) -> str:
+    """The column of the lost utility, in the published convention if there are published values."""
+    return "lost_utility" if published is None else "lost_utility_published"
 
 
 def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
@@ -72,18 +78,19 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
     ----------
     summary : columns variant, source, capacity_cores, trial, lost_utility.
     limit : columns capacity_cores, lost_utility.
-    published : columns variant, capacity_cores, lost_utility.
+    published : columns variant, capacity_cores, lost_utility_published.
     """
+    lost = lost_column(published)
     sources = summary.drop_duplicates("variant").set_index("variant")["source"]
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
     size_in = (PAGE_IN, 0.7 + 0.2 * len(sources))
     figure, axes = plt.subplots(1, len(capacities), figsize=size_in, sharey=True, squeeze=False)
     for axis, capacity in zip(axes[0], capacities):
         here, known = (
-            None if table is None else table[table["capacity_cores"] == capacity].set_index("variant")["lost_utility"]
+            None if table is None else table[table["capacity_cores"] == capacity].set_index("variant")[lost]
             for table in (summary, published)
         )
-        floor = limit.loc[limit["capacity_cores"] == capacity, "lost_utility"].mean()
+        floor = limit.loc[limit["capacity_cores"] == capacity, lost].mean()
         colours = [SOURCE_COLOURS[source] for source in sources]
         bar_rows(axis, here, list(sources.index), colours, published=known, limit=floor)
         axis.set(title=f"{capacity:g} cores", xlabel="lost cluster utility")
@@ -95,7 +102,7 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
 
 
 def ablation_caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
-    mean = summary.groupby(["capacity_cores", "variant"], sort=False)["lost_utility"].mean()
+    mean = summary.groupby(["capacity_cores", "variant"], sort=False)[lost_column(published)].mean()
     sources = summary.drop_duplicates("variant").set_index("variant")["source"]
     last = sources[sources == "paper"].index[-1]
     findings = []
@@ -109,7 +116,7 @@ def ablation_caption(summary: pd.DataFrame, published: pd.DataFrame | None = Non
             f"and ours to {lost.iloc[-1]:.2f}. Of our steps, {ours.idxmax().removeprefix('+ ')} gains most "
             f"({ours.max():.2f}){costs}."
         )
-    diamonds = "" if published is None else " Diamonds: published values."
+    diamonds = "" if published is None else DIAMONDS
     return (
         f"{' '.join(findings)} Each step includes all steps above it. {trials_note(summary, ['capacity_cores', 'variant'])} "
         f"Dashed: clairvoyant limit of the first trial.{diamonds}"

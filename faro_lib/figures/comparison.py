@@ -15,12 +15,14 @@ from faro_lib.figures.barcharts import bar_rows, hatch_of
 from faro_lib.figures.prediction import errors_of, predicted_against_simulated, prediction_caption
 from faro_lib.figures.style import (
     CLAIRVOYANT,
+    DIAMONDS,
     LIMIT,
     LIMIT_LINE,
     MEASURES,
     PAGE_IN,
     Drawing,
     Drawings,
+    as_published,
     colour,
     legend_above,
     reference_handles,
@@ -83,13 +85,13 @@ def figures_of(tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | 
 
 
 def published_main(directory: str | Path, environment: str = "simulation") -> pd.DataFrame:
-    """The published comparison: columns policy, capacity_cores, lost_utility, slo_violation_rate, lost_effective_utility.
+    """The published comparison: columns policy, capacity_cores and measures in the published convention.
 
     The values of a published Faro objective are given for our policy and for "(paper)", its published variant.
     """
     table = pd.read_csv(Path(directory) / "published_main.csv")
     table = table[table["env"] == environment].replace({"system": {"MArk/Cocktail/Barista": "MArk"}})
-    measures = ["lost_utility", "slo_violation_rate", "lost_effective_utility"]
+    measures = ["lost_utility_published", "slo_violation_rate", "lost_effective_utility_published"]
     published = ["lost_cluster_utility_mean", "slo_violation_rate_mean", "lost_effective_utility_mean"]
     table = table.rename(columns={"system": "policy", "replicas": "capacity_cores", **dict(zip(published, measures))})
     faro = table[table["policy"].str.startswith("Faro")]
@@ -112,6 +114,7 @@ def policies_by_capacity(
     published : columns policy, capacity_cores and the measures.
     measures : column -> label.
     """
+    measures = measures if published is None else as_published(measures)
     policies = list(dict.fromkeys(summary["policy"]))
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
     size_in = (PAGE_IN, 0.3 + len(measures) * (0.5 + 0.17 * len(policies)))
@@ -136,16 +139,16 @@ def policies_by_capacity(
 
 
 def capacity_caption(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
-    findings = []
+    findings, lost = [], next(iter(MEASURES if published is None else as_published(MEASURES)))
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
-        mean = part.groupby("policy")["lost_utility"].mean().sort_values()
-        floor = limit.loc[limit["capacity_cores"] == capacity, "lost_utility"].mean()
+        mean = part.groupby("policy")[lost].mean().sort_values()
+        floor = limit.loc[limit["capacity_cores"] == capacity, lost].mean()
         worst = f", {mean.index[-1]} most ({mean.iloc[-1]:.2f})" if len(mean) > 1 else ""
         findings.append(
             f"At {capacity:g} cores, {mean.index[0]} loses least utility ({mean.iloc[0]:.2f}){worst}; the clairvoyant "
             f"limit is {floor:.2f}."
         )
-    diamonds = "" if published is None else " Diamonds: published values."
+    diamonds = "" if published is None else DIAMONDS
     return f"{' '.join(findings)} {trials_note(summary, ['policy', 'capacity_cores'])}{diamonds}"
 
 
@@ -234,6 +237,7 @@ def _cores(running: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.Series:
 
 def timeline_caption(minutes: pd.DataFrame, capacity: float) -> str:
     minutes = minutes[minutes["policy"].isin(distinguishable(minutes["policy"]))]
+    minutes = minutes[minutes["minute"] < minutes["minute"].max()]
     lost = (1 - minutes["utility"]).groupby(minutes["policy"], sort=False).sum() / minutes["minute"].nunique()
     most = f", and {lost.max():.2f} under {lost.idxmax()}" if len(lost) > 1 else ""
     return (

@@ -12,11 +12,13 @@ from faro_lib.figures.barcharts import bar_rows, hatch_of
 from faro_lib.figures.comparison import capacity_caption, policies_by_capacity, published_main
 from faro_lib.figures.style import (
     CLAIRVOYANT,
+    DIAMONDS,
     LIMIT_LINE,
     PAGE_IN,
     Drawing,
     Drawings,
     and_list,
+    as_published,
     colour,
     legend_above,
     reference_handles,
@@ -61,10 +63,11 @@ def draw(results: Path, published: str | None = None, curve: bool = False) -> Dr
 
 
 def effective_caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
-    mean = summary.groupby(["policy", "capacity_cores"])[list(EFFECTIVE)].mean()
-    gap = mean["lost_utility"] - mean["lost_effective_utility"]
+    columns = list(EFFECTIVE if published is None else as_published(EFFECTIVE))
+    mean = summary.groupby(["policy", "capacity_cores"])[columns].mean()
+    gap = mean[columns[0]] - mean[columns[1]]
     policy, capacity = gap.abs().idxmax()
-    diamonds = "" if published is None else " Diamonds: published values."
+    diamonds = "" if published is None else DIAMONDS
     return (
         f"Lost utility and lost effective utility differ by {gap.abs().median():.3f} in the median, and most for {policy} at "
         f"{capacity:g} cores ({gap[policy, capacity]:+.2f}). Effective utility charges a drop its penalty.{diamonds}"

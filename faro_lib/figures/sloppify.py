@@ -115,7 +115,7 @@ def solver_caption(answers: pd.DataFrame) -> str:
     return (
         f"The exact solver has no gap and takes {ms['precise']['exact']:.1f} ms on precise and "
         f"{ms['relaxed']['exact']:.1f} ms on relaxed utilities ({first}). The gaps and times of the others, in this order: "
-        f"{'; '.join(others)}. Medians over the {middle['windows'].iloc[0]} decisions that all solvers solved."
+        f"{'; '.join(others)}. Medians over all decisions that every solver solved (n = {middle['windows'].iloc[0]})."
     )
 
 

@@ -52,6 +52,12 @@ EDGE: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.3}
 LIMIT_LINE: dict[str, Any] = {"color": LIMIT, "linestyle": "--"}
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
 CLAIRVOYANT = "clairvoyant limit"
+DIAMONDS = " Diamonds: published values; losses are in the published convention."
+
+
+def as_published(measures: Mapping[str, str]) -> dict[str, str]:
+    """Measures (column -> label) with every loss in the published convention, for comparison with published values."""
+    return {f"{name}_published" if "lost" in name else name: label for name, label in measures.items()}
 
 
 @dataclass(frozen=True, slots=True)

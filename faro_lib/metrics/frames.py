@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from faro_lib.errors import RENAMED
 from faro_lib.metrics.limit import Clairvoyant
 from faro_lib.metrics.measures import minute_effective_utility, minute_utility, summarize
 from faro_lib.policies.protocol import HOLD, START
@@ -32,8 +33,8 @@ class Tables:
     summary : measures, one row per run.
     minutes, running : measures and running replicas, one row per run, job and minute.
     decisions : one row per run, job and tick with a change, a reason or a prediction.
-    limit : measures of the clairvoyant, one row per capacity and trial.
-    clairvoyant : replicas and utilities of the clairvoyant, one row per capacity, trial, job and minute.
+    limit : lost utility of the clairvoyant, one row per capacity and trial.
+    clairvoyant : replicas and utility of the clairvoyant, one row per capacity, trial, job and minute.
     recovery : requests and cluster around the deletion of a worker (`metrics.recovery`).
     about : software versions and properties of the machine, one mapping per trial.
     """
@@ -56,15 +57,16 @@ class Tables:
 NAMES = tuple(field.name for field in fields(Tables) if field.name != "about")
 
 
-def tables_of(run: Run, key: Mapping[str, Any], **notes: Any) -> Tables:
+def tables_of(run: Run, key: Mapping[str, Any], published: bool = False, **notes: Any) -> Tables:
     """The tables summary, minutes and decisions of one run.
 
     Parameters
     ----------
     key : the first columns of every row, such as policy, capacity_cores and trial.
+    published : whether to add measures in the published convention.
     notes : further columns of the summary.
     """
-    summary = pd.DataFrame([{**key, **summarize(run), **notes}])
+    summary = pd.DataFrame([{**key, **summarize(run, published), **notes}])
     return Tables(summary, with_key(minutes_frame(run), key), with_key(decisions_frame(run), key))
 
 
@@ -91,6 +93,7 @@ def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
     Raises
     ------
     FileNotFoundError : the folder has no summary.csv.
+    ValueError : the summary has a column that was renamed.
     """
     folder = Path(folder)
     if not (folder / "summary.csv").exists():
@@ -101,6 +104,10 @@ def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
             frames[name] = pd.read_csv(path)
         elif (path := folder / f"{name}.parquet").exists():
             frames[name] = pd.read_parquet(path)
+    for column in set(frames["summary"]) & set(RENAMED):
+        raise ValueError(
+            f"{folder}/summary.csv: column {column!r} is now called {RENAMED[column]!r}; run the stage again"
+        )
     about = tuple(json.loads(path.read_text()) for path in sorted(folder.glob("trial-*.json")))
     return Tables(**frames, about=about)
 
@@ -135,8 +142,8 @@ def minutes_frame(run: Run) -> pd.DataFrame:
 
 
 def clairvoyant_frame(best: Clairvoyant) -> pd.DataFrame:
-    """Replicas and utilities of the clairvoyant, one row per job and minute."""
-    return _by_minute(best.jobs, running=best.replicas, utility=best.utility, effective_utility=best.effective)
+    """Replicas and utility of the clairvoyant, one row per job and minute."""
+    return _by_minute(best.jobs, running=best.replicas, utility=best.utility)
 
 
 def running_frame(run: Run) -> pd.DataFrame:

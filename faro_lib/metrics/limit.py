@@ -1,4 +1,7 @@
-"""The clairvoyant limit: the optimal allocation of each minute if all requests are known and replicas move instantly."""
+"""The clairvoyant limit of lost utility: all requests are known, and replicas move instantly at the start of a minute.
+
+There is no such limit of violations or effective utility: dropping requests can lower both below any allocation without drops.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib import allocate
-from faro_lib.metrics.measures import lost_utility, mean_over_jobs_then_bins
+from faro_lib.metrics.measures import lost_utility, lost_utility_published
 from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import TOLERANCE
@@ -15,44 +18,29 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class Clairvoyant:
-    """Allocations of the clairvoyant and their results; arrays (jobs, bins), NaN without requests.
-
-    Attributes
-    ----------
-    replicas : whole numbers, never NaN.
-    utility, effective : utility, and effective utility (with drop penalty).
-    violated : share of requests that were dropped or missed the SLO.
-    """
+    """Replicas (int) and utility (NaN without requests) of each job and minute; arrays (jobs, minutes + 1)."""
 
     jobs: tuple[Job, ...]
     replicas: np.ndarray
     utility: np.ndarray
-    effective: np.ndarray
-    violated: np.ndarray
 
-    def summary(self) -> dict[str, float]:
-        """The measures of the clairvoyant, by column."""
-        return {
-            "lost_utility": lost_utility(self.utility),
-            "slo_violation_rate": mean_over_jobs_then_bins(self.violated),
-            "lost_effective_utility": lost_utility(self.effective),
-        }
+    def summary(self, published: bool = False) -> dict[str, float]:
+        """The lost utility, also in the published convention if `published`."""
+        lost = {"lost_utility": lost_utility(self.utility)}
+        return lost | ({"lost_utility_published": lost_utility_published(self.utility)} if published else {})
 
 
-def clairvoyant(
-    utility: np.ndarray, violated: np.ndarray, effective: np.ndarray, capacity: float, jobs: tuple[Job, ...]
-) -> Clairvoyant:
+def clairvoyant(utility: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> Clairvoyant:
     """The allocation of each minute that maximises the sum of utilities.
 
     Parameters
     ----------
-    utility, violated, effective : (jobs, replicas, bins), as `experiments.limits.measured_utilities` returns them.
+    utility : (jobs, replicas, minutes + 1), as `experiments.limits.measured_utility` returns it.
     capacity : cores.
     """
     replicas = best_replicas_by_minute(np.nan_to_num(utility), capacity, jobs)
     rows, bins = replicas.shape
-    chosen = (np.arange(rows)[:, None], replicas, np.arange(bins)[None])
-    return Clairvoyant(jobs, replicas, utility[chosen], effective[chosen], violated[chosen])
+    return Clairvoyant(jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]])
 
 
 def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:

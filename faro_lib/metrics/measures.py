@@ -33,10 +33,24 @@ def minute_violation_rate(run: Run) -> np.ndarray:
 
 
 def lost_utility(utility: np.ndarray) -> float:
+    """Lost cluster utility: (sum of 1 - utility over all jobs and minutes) / minutes.
+
+    A job-minute without requests meets its SLO and loses nothing. The last bin (arrivals after the last minute) is left
+    out.
+
+    Parameters
+    ----------
+    utility : (jobs, minutes + 1), NaN without requests.
+    """
+    minutes = utility[:, :-1]
+    return float(np.nansum(1 - minutes) / minutes.shape[1])
+
+
+def lost_utility_published(utility: np.ndarray) -> float:
     """Lost cluster utility as published: J - (sum of utilities over all jobs and bins) / bins.
 
-    A job-minute without requests counts as utility 0. Because the last of the minutes + 1 bins holds only the arrivals
-    after the last minute, even a perfect run loses 0.02 to 0.03.
+    Job-minutes without requests and the last bin count as lost, and even a perfect run loses 0.02 to 0.03 on the
+    published traces. Only for comparison with published values.
 
     Parameters
     ----------
@@ -46,22 +60,16 @@ def lost_utility(utility: np.ndarray) -> float:
     return float(jobs - np.nansum(utility) / bins)
 
 
-def lost_utility_excl_overrun(utility: np.ndarray) -> float:
-    """Lost utility without the last bin; a job-minute without requests loses nothing."""
-    minutes = utility[:, :-1]
-    return float(np.nansum(1 - minutes) / minutes.shape[1])
-
-
 def slo_violation_rate(run: Run) -> float:
     """Violation rate averaged over the jobs with requests in each minute, then over minutes."""
     return mean_over_jobs_then_bins(minute_violation_rate(run))
 
 
 def mean_over_jobs_then_bins(rate: np.ndarray) -> float:
-    """Mean of an array (jobs, bins) over jobs, then over bins; NaN (no requests) is left out."""
+    """Mean of an array (jobs, bins) over jobs, then over bins; NaN (no requests) is left out, and 0 if all are NaN."""
     jobs_with_requests = (~np.isnan(rate)).sum(axis=0)
     bins = jobs_with_requests > 0
-    return float((np.nansum(rate, axis=0)[bins] / jobs_with_requests[bins]).mean())
+    return float((np.nansum(rate, axis=0)[bins] / jobs_with_requests[bins]).mean()) if bins.any() else 0.0
 
 
 def planning_ms(run: Run) -> np.ndarray:
@@ -74,16 +82,15 @@ def planning_ms(run: Run) -> np.ndarray:
     return decision_ms[planned] if planned.any() else decision_ms
 
 
-def summarize(run: Run) -> dict[str, float]:
-    """Measures of one run, by column of summary.csv."""
-    utility = minute_utility(run)
+def summarize(run: Run, published: bool = False) -> dict[str, float]:
+    """Measures of one run, by column of summary.csv; with `published`, also in the published convention."""
+    utility, effective = minute_utility(run), minute_effective_utility(run)
     decision_ms = planning_ms(run)
     running = np.array(run.decisions.running or [run.initial])
-    return {
+    measures = {
         "lost_utility": lost_utility(utility),
-        "lost_utility_excl_overrun": lost_utility_excl_overrun(utility),
         "slo_violation_rate": slo_violation_rate(run),
-        "lost_effective_utility": lost_utility(minute_effective_utility(run)),
+        "lost_effective_utility": lost_utility(effective),
         "drop_rate": float(run.dropped.sum() / max(1, run.requests.sum())),
         "replicas_used_mean": float(running.sum(axis=1).mean()),
         "decision_ms_p50": float(np.quantile(decision_ms, 0.5)),
@@ -91,3 +98,7 @@ def summarize(run: Run) -> dict[str, float]:
         "requests": int(run.requests.sum()),
         "wall_s": run.wall_s,
     }
+    if published:
+        measures["lost_utility_published"] = lost_utility_published(utility)
+        measures["lost_effective_utility_published"] = lost_utility_published(effective)
+    return measures

@@ -40,7 +40,7 @@ class TwoLoops:
         return at_least_one_each(jobs, capacity)
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
-        return LoopState(jobs, self.forecaster.start(), *np.zeros((2, len(jobs))))
+        return LoopState(jobs, self.forecaster.start(self.forecaster.minute_of_day), *np.zeros((2, len(jobs))))
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         """The long-term plan."""

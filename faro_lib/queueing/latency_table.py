@@ -1,113 +1,144 @@
-"""A measured latency model: latencies and utilities at constant rates, tabulated and interpolated."""
+"""A measured latency model: tail latencies and drops at constant rates, tabulated and interpolated."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from faro_lib.workload.jobs import Job
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job
 
-FIELDS = ("latency_s", "relaxed", "precise", "dropped")
-AXES = ("rate_per_replica_rps", "replicas")
+ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "replicas", "tail_s", "excess_drops")
+UTILITIES = ("relaxed", "precise")
 
 
-def service_class(job: Job) -> str:
-    """A key that jobs with the same model, service time and SLO share.
+def latency_class(job: Job) -> str:
+    """A key that jobs with the same model, service time and latency quantile share.
 
-    >>> service_class(Job("a"))
-    'resnet34 of 0.18 s, p99 within 0.72 s'
+    >>> latency_class(Job("a"))
+    'resnet34 of 0.18 s, p99'
     """
     scv = f" (scv {job.service_scv:g})" if job.service_scv else ""
-    return f"{job.model} of {job.service_time_s:g} s{scv}, p{100 * job.quantile:g} within {job.slo_s:g} s"
+    return f"{job.model} of {job.service_time_s:g} s{scv}, p{100 * job.quantile:g}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LatencyTable:
-    """Measured latency and utility of each service class on a grid of (rate per replica, replicas).
+    """Distribution over minutes of the tail latency and the drop rate, by class, rate per replica and replica count.
 
-    One axis is the rate *per replica*, so every replica count saturates at about the same grid point. Fields are
-    interpolated linearly between grid points. Outside the measured replica counts, the nearest count is read at the
-    same rate per replica. Beyond the largest rate, the latency is proportional to the rate and the utilities are
-    inversely proportional, as in `relaxed`.
+    A minute's tail latency is the quantile over the minute's requests, of which dropped ones are infinitely late. The
+    table has L equally likely minutes per grid point, in ascending order of tail latency. Between grid points, the
+    minutes of the same rank are interpolated: the latency of the served requests in its logarithm, the drop rate
+    linearly. The tail latency is infinite if the drop rate exceeds 1 - quantile. `excess_drops` is their difference.
+
+    Replica counts between measured ones are interpolated at the same rate per replica. Counts above the largest, n,
+    use n replicas at the utilisation with the same (1 - rho) sqrt(replicas) (Halfin and Whitt, 1981).
     """
 
-    classes: tuple[str, ...]  # keys by `service_class`
+    classes: tuple[str, ...]  # keys by `latency_class`, or as in `own`
+    quantile: np.ndarray  # latency quantile, shape (classes,)
+    max_rps: np.ndarray  # largest rate that a job's router passes, shape (classes,); infinite without a router
     rate_per_replica_rps: np.ndarray  # increasing from 0, shape (classes, rates)
+    saturation_rps: np.ndarray  # rate per replica at utilisation 1, shape (classes,)
     replicas: np.ndarray  # increasing whole numbers, shape (counts,)
-    latency_s: np.ndarray  # latency quantile, shape (classes, rates, counts)
-    relaxed: np.ndarray  # mean per-minute utility, in [0, 1], same shape
-    precise: np.ndarray
-    dropped: np.ndarray  # fraction of the requests that are dropped, same shape
+    tail_s: np.ndarray  # tail latency of the served requests, shape (classes, rates, counts, L)
+    excess_drops: np.ndarray  # drop rate - (1 - quantile), at least half a request from 0, same shape
+    own: Mapping[str, str] = field(default_factory=dict)  # class of a job that is served differently, by the job's name
 
     def __post_init__(self):
-        for field in (*AXES, *FIELDS):
-            array = np.array(getattr(self, field), dtype=float)
+        for name in ARRAYS:
+            array = np.array(getattr(self, name), dtype=float)
             array.setflags(write=False)
-            object.__setattr__(self, field, array)
+            object.__setattr__(self, name, array)
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
-        rates, counts, n = self.rate_per_replica_rps, self.replicas, len(self.classes)
-        if rates.ndim != 2 or rates.shape[0] != n or counts.ndim != 1:
-            shapes = f"rate_per_replica_rps has shape {rates.shape}, replicas {counts.shape}"
-            raise ValueError(f"{shapes}; expected ({n} classes, rates) and (counts,)")
-        for field in AXES:
-            axis = np.atleast_2d(getattr(self, field))
-            if axis.shape[1] < 1 or not (np.all(np.diff(axis, axis=1) > 0) and np.all(axis >= 0)):
-                raise ValueError(f"{field} must be increasing and >= 0")
-        shape = (n, rates.shape[1], len(counts))
-        for field in FIELDS:
-            values, largest = getattr(self, field), np.inf if field == "latency_s" else 1
-            if values.shape != shape:
-                raise ValueError(f"{field} has shape {values.shape}; expected {shape} (classes, rates, counts)")
-            if not np.all((values >= 0) & (values <= largest)):
-                raise ValueError(f"{field} must lie in [0, {largest}] without NaN")
+        n, rates, counts = len(self.classes), self.rate_per_replica_rps.shape[-1], len(self.replicas)
+        expected = {"rate_per_replica_rps": (n, rates), "tail_s": (n, rates, counts, self.tail_s.shape[-1])}
+        expected |= {"excess_drops": self.tail_s.shape, "quantile": (n,), "max_rps": (n,), "saturation_rps": (n,)}
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {shape}")
+        for name in ("rate_per_replica_rps", "replicas"):
+            axis = np.atleast_2d(getattr(self, name))
+            if not (np.all(np.diff(axis, axis=1) > 0) and np.all(axis >= 0)):
+                raise ValueError(f"{name} must be increasing and >= 0")
+        if not np.all((self.tail_s > 0) & np.isfinite(self.tail_s)):
+            raise ValueError("tail_s must be finite and > 0")
+        if not np.all(np.abs(self.excess_drops) <= 1):
+            raise ValueError("excess_drops must lie in [-1, 1] without NaN")
 
-    def read(self, field: str, kind: str, rate_rps, replicas) -> np.ndarray:
-        """One of FIELDS of the service class `kind`, interpolated; `rate_rps` and `replicas` broadcast.
-
-        With zero replicas, the latency is infinite, the utility 0 and all requests are dropped.
-        """
-        if field not in FIELDS:
-            raise ValueError(f"field={field!r} was not measured; accepted: {', '.join(FIELDS)}")
+    def class_of(self, job: Job) -> str:
+        """The job's class in this table; a ValueError if it was not measured."""
+        kind = self.own.get(job.name, latency_class(job))
         if kind not in self.classes:
             raise ValueError(f"{kind!r} was not measured; there are: {'; '.join(self.classes)}")
-        k = self.classes.index(kind)
+        return kind
+
+    def minutes(self, job: Job, rate_rps, replicas) -> tuple[np.ndarray, np.ndarray]:
+        """Tail latency in seconds (infinite where drops exceed 1 - quantile) and drop rate of L equally likely minutes.
+
+        `rate_rps` and `replicas` broadcast, and the result has their shape and L as its last axis. Without replicas,
+        every request is dropped.
+        """
+        k = self.classes.index(self.class_of(job))
         rate_rps, replicas = np.broadcast_arrays(np.asarray(rate_rps, float), np.asarray(replicas, float))
         if not np.all(rate_rps >= 0):
             raise ValueError(f"rate_rps={rate_rps[~(rate_rps >= 0)].flat[0]} must be a number >= 0")
-        grid, values = self.rate_per_replica_rps[k], getattr(self, field)[k]
+        grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
+        wider = np.sqrt(np.maximum(replicas / counts[-1], 1.0))
+        spare = 1 - per_replica / full
+        per_replica = np.where(spare > 0, np.maximum(1 - spare * wider, 0.0) * full, per_replica)
         i, t = _position(per_replica, grid)
-        j, u = _position(replicas, self.replicas)
-        i1, j1 = np.minimum(i + 1, len(grid) - 1), np.minimum(j + 1, len(self.replicas) - 1)
-        # `where`, because an infinite latency times a weight of zero is NaN.
-        with np.errstate(invalid="ignore"):
-            below = np.where(u > 0, (1 - u) * values[i, j] + u * values[i, j1], values[i, j])
-            above = np.where(u > 0, (1 - u) * values[i1, j] + u * values[i1, j1], values[i1, j])
-            inside = np.where(t > 0, (1 - t) * below + t * above, below)
-        overload = np.maximum(1.0, per_replica / grid[-1])
-        if field == "latency_s":
-            return np.where(replicas > 0, inside * overload, np.inf)
-        if field == "dropped":
-            return np.where(replicas > 0, 1 - (1 - inside) / overload, 1.0)
-        return np.where(replicas > 0, inside / overload, 0.0)
+        j, u = _position(np.log(np.clip(replicas, counts[0], counts[-1])), np.log(counts))
+        i1, j1 = np.minimum(i + 1, len(grid) - 1), np.minimum(j + 1, len(counts) - 1)
+        t, u = t[..., None], u[..., None]
+
+        def between(values):
+            below = (1 - u) * values[i, j] + u * values[i, j1]
+            return (1 - t) * below + t * ((1 - u) * values[i1, j] + u * values[i1, j1])
+
+        tail_s, allowed = np.exp(between(np.log(self.tail_s[k]))), 1 - self.quantile[k]
+        dropped = between(self.excess_drops[k]) + allowed
+        # Beyond the largest rate, and beyond the router's, the additional requests are dropped.
+        excess = np.maximum(np.maximum(per_replica / grid[-1], rate_rps / self.max_rps[k]), 1.0)[..., None]
+        dropped = np.where(replicas[..., None] > 0, 1 - (1 - dropped) / excess, 1.0)
+        return np.where(dropped > allowed + TOLERANCE, np.inf, tail_s), np.clip(dropped, 0.0, 1.0)
+
+    def tail_latency_s(self, job: Job, rate_rps, replicas) -> np.ndarray:
+        """Tail latency of the median minute in seconds."""
+        tail_s, _ = self.minutes(job, rate_rps, replicas)
+        return tail_s[..., tail_s.shape[-1] // 2]
+
+    def drop_rate(self, job: Job, rate_rps, replicas) -> np.ndarray:
+        """Mean fraction of the requests that are dropped, in [0, 1]."""
+        return self.minutes(job, rate_rps, replicas)[1].mean(axis=-1)
 
     def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0) -> np.ndarray:
-        """Mean utility of `job` at constant rates; called by `utility.build_table`."""
-        if utility == "relaxed" and alpha != 1.0:
-            raise ValueError(f"alpha={alpha}: relaxed utilities were measured with alpha=1")
-        return self.read(utility, service_class(job), rate_rps, replicas)
+        """Mean over minutes of the utility of the tail latency, in [0, 1]; a minute without requests has utility 1."""
+        if utility not in UTILITIES:
+            raise ValueError(f"utility={utility!r} is not a utility; accepted: {', '.join(UTILITIES)}")
+        tail_s, _ = self.minutes(job, rate_rps, replicas)
+        if utility == "relaxed":
+            of_minute = np.minimum(1.0, job.slo_s / np.maximum(tail_s, job.slo_s)) ** alpha
+        else:
+            of_minute = (tail_s <= job.slo_s).astype(float)
+        with_requests = np.minimum(1.0, np.asarray(rate_rps, float) * MINUTE_S)
+        return 1 - with_requests * (1 - of_minute.mean(axis=-1))
 
     def save(self, path: str | Path) -> None:
         """Write the table as one .npz file."""
-        arrays = {name: np.asarray(getattr(self, name)) for name in (*AXES, *FIELDS)}
-        np.savez_compressed(Path(path), classes=np.array(self.classes), **arrays)  # type: ignore[arg-type]
+        arrays = {name: np.asarray(getattr(self, name)) for name in ARRAYS}
+        text = {"classes": np.array(self.classes), "own": np.array(json.dumps(dict(self.own)))}
+        np.savez_compressed(Path(path), **text, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a file written by `save`."""
         with np.load(Path(path), allow_pickle=False) as file:
-            return cls(tuple(file["classes"].tolist()), **{name: file[name] for name in (*AXES, *FIELDS)})
+            arrays = {name: file[name] for name in ARRAYS}
+            return cls(classes=tuple(file["classes"].tolist()), own=json.loads(str(file["own"])), **arrays)
 
 
 def _position(values, grid):

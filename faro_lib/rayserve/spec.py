@@ -38,6 +38,12 @@ class ServeSpec:
         check("import_path", "read package.module:Class", self.import_path.count(":") == 1)
 
 
+def ongoing_limits(jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
+    """(name, max_ongoing_requests) of the jobs whose limit is not MAX_ONGOING_REQUESTS; `measure` takes them."""
+    limits = ((job.name, spec.max_ongoing_requests) for job, spec in zip(jobs, serve_specs(jobs, sections)))
+    return tuple((name, limit) for name, limit in limits if limit != MAX_ONGOING_REQUESTS)
+
+
 def serve_specs(
     jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]] | None = None, scale: float = 1.0
 ) -> tuple[ServeSpec, ...]:

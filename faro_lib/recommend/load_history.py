@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
-from faro_lib.forecast.kalman import untrained
 from faro_lib.workload import Job, Traces
 
 DAY_MINUTES = 1440
@@ -46,13 +45,13 @@ class History:
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
-        """The fitted forecaster; by default `ar`, or `persistence` for a single day, or an untrained Kalman filter."""
+        """The fitted forecaster, by default `auto`, which a history that is too short does not train."""
         if name in UNFIT:
             accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
             raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
         if self.short and name is None:
-            return untrained(tuple(job.name for job in self.jobs))
-        return fit(name or ("persistence" if self.single_day else "ar"), self.traces)
+            return fit("auto", replace(self.traces, train=self.traces.train[:0]))
+        return fit(name or "auto", self.traces)
 
 
 def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None, at: int | None = None) -> History:
@@ -67,8 +66,9 @@ def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None
     jobs, counts = tuple(jobs), np.asarray(counts, float)
     if counts.shape[1] >= 2 * DAY_MINUTES and earlier is None:
         days = counts.shape[1] // DAY_MINUTES
-        by_day = counts[:, -days * DAY_MINUTES :].reshape(len(jobs), days, DAY_MINUTES).transpose(1, 0, 2)
-        earlier, counts = np.stack([_interpolated(jobs, day) for day in by_day[:-1]])[:, None], by_day[-1]
+        counts = counts[:, -days * DAY_MINUTES :]
+        by_day = _interpolated(jobs, counts).reshape(len(jobs), days, DAY_MINUTES).transpose(1, 0, 2)
+        earlier, counts = by_day[:-1, None], counts[:, -DAY_MINUTES:]
     if not counts.shape[1]:
         raise ValueError("there is no complete minute of counts yet; try again in one or two")
     minutes = counts.shape[1] if at is None else at
@@ -80,13 +80,13 @@ def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None
 
 
 def _interpolated(jobs: tuple[Job, ...], counts: np.ndarray) -> np.ndarray:
-    """Integer counts to fit to, with missing minutes interpolated."""
+    """Integer counts to fit to: missing minutes are interpolated, and 0 before a job's first count."""
     filled, minute = counts.copy(), np.arange(counts.shape[1])
     for row, job in zip(filled, jobs):
         known = np.isfinite(row)
         if not known.any():
             raise ValueError(f"job {job.name!r} has no count in {len(row)} minutes; does the source use the same name?")
-        row[~known] = np.interp(minute[~known], minute[known], row[known])
+        row[~known] = np.interp(minute[~known], minute[known], row[known], left=0)
     return np.rint(filled).astype(np.int64)
 
 

@@ -11,6 +11,7 @@ from faro_lib.allocate import OBJECTIVES
 from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.faro import tuned
+from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
 from faro_lib.recommend.load_history import MIN_HISTORY_MINUTES, History, history_of
 from faro_lib.recommend.now import Advice, advise
 from faro_lib.recommend.sizing import busiest, capacity_range, knee, required_cores, violations_by_capacity
@@ -18,7 +19,8 @@ from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 
 REPLAYED_MINUTES = 360  # busiest part of a longer day
-LIVE = ServingModel("least-outstanding")  # how Ray Serve and service meshes dispatch
+# How Ray Serve and service meshes dispatch.
+LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ def recommend(
     objective: str = "Sum",
     forecaster: str | None = None,
     serving_model: ServingModel = LIVE,
+    max_ongoing_requests: tuple[tuple[str, int], ...] = (),
     report: Report = print,
 ) -> Recommendation:
     """Recommend replicas on `capacity` cores; None: the smallest capacity that meets `max_violation_rate`.
@@ -77,6 +80,7 @@ def recommend(
     ----------
     with_curve : replay the last day even if `capacity` is given.
     serving_model : dispatch of requests, in the replay and the measured latencies.
+    max_ongoing_requests : (name, limit) of jobs that differ from the serving model; the replay ignores them.
     """
     if not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
@@ -90,7 +94,9 @@ def recommend(
         )
     history.forecaster(forecaster)  # refuse an unknown name before a minute of work
     report("measuring latencies of each model and SLO at constant rates")
-    latency_model = measure(history.jobs, minutes=20, serving_model=serving_model)
+    latency_model = measure(
+        history.jobs, capacity=capacity, serving_model=serving_model, max_ongoing_requests=max_ongoing_requests
+    )
 
     def policy(history: History) -> Faro:
         return tuned(PolicyContext(history.jobs, history.forecaster(forecaster), latency_model), objective)

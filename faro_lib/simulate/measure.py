@@ -1,58 +1,141 @@
 """Measure latency tables: simulate constant rates on constant replica counts."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 
-from faro_lib.policies.baselines import Fixed
-from faro_lib.queueing import LatencyTable, service_class
+from faro_lib.queueing import LatencyTable, latency_class
 from faro_lib.simulate.cluster import PAPER, ServingModel
 from faro_lib.simulate.draws import draw
-from faro_lib.simulate.run import simulate
-from faro_lib.utility import precise_utility, relaxed_utility
+from faro_lib.simulate.latencies import minute_edges, quantile_of
+from faro_lib.simulate.serving import Serving
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
-from faro_lib.workload.service import true_service_time
+from faro_lib.workload.service import ServiceTime, true_service_time
 
-UTILISATIONS = (0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
+# Finest near saturation, where the latency grows as 1 / (1 - rho) and drops begin.
+UTILISATIONS = (
+    0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.84, 0.88, 0.91, 0.94, 0.97, 1.0, 1.03, 1.06, 1.1,
+    1.2, 1.5, 2.0, 3.0,
+)  # fmt: skip
+COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)
+USUAL_REPLICAS = 16  # largest count that is measured if the capacity is not known
+MINUTES = 31  # minutes per grid point that the table keeps
+WINDOW_REQUESTS = 4000  # the tail latency over more requests hardly differs, so longer minutes are shortened to these
+WARM_UP = 50  # service times before the first minute, as queues begin empty
 
 
 def measure(
     jobs: tuple[Job, ...],
-    replicas: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12),
+    replicas: tuple[int, ...] | None = None,
     *,
-    minutes: int = 60,
+    capacity: float | None = None,
+    requests: int = 30_000,
     seed: int = 1,
     serving_model: ServingModel = PAPER,
+    max_ongoing_requests: Iterable[tuple[str, int]] = (),
 ) -> LatencyTable:
-    """Measure the latency table of each class of jobs (`service_class`) at every utilisation and replica count.
+    """The latency table of the jobs, measured at every utilisation and replica count.
 
-    Utilities are averaged over minutes, as in the evaluation; the utility of the mean latency would be larger near
-    saturation.
+    Jobs whose replicas behave alike share a simulation, whatever their SLO and quantile.
 
     Parameters
     ----------
-    minutes : length of each run, after a first minute that is not measured because its queues begin empty.
+    replicas : counts to measure; None: COUNTS up to what `capacity` (cores) allows.
+    requests : per grid point at utilisation 1.
+    max_ongoing_requests : (name, limit) of jobs that differ from the serving model.
     """
-    classes = {service_class(job): job for job in reversed(jobs)}
-    shape = (len(classes), 1 + len(UTILISATIONS), len(replicas))
-    rates = np.zeros(shape[:2])
-    # The first row describes an idle replica: nothing waits at rate 0.
-    latency_s, dropped, relaxed, precise = np.zeros(shape), np.zeros(shape), np.ones(shape), np.ones(shape)
-    for k, job in enumerate(classes.values()):
-        per_min = np.rint(MINUTE_S * np.array(UTILISATIONS) / true_service_time(job).mean_s).astype(int)
-        rates[k, 1:] = per_min / MINUTE_S
+    if replicas is None:
+        most = USUAL_REPLICAS if capacity is None else capacity / min(job.cores for job in jobs)
+        most = min(most, max(job.max_replicas for job in jobs))
+        replicas = tuple(x for n, x in enumerate(COUNTS) if n == 0 or COUNTS[n - 1] < most)
+    limits = dict(max_ongoing_requests)
+    own: dict[str, str] = {}
+    members: dict[str, tuple[Job, ServingModel]] = {}
+    for job in reversed(jobs):
+        kind, limit = latency_class(job), limits.get(job.name, serving_model.max_ongoing_requests)
+        if limit != serving_model.max_ongoing_requests:
+            own[job.name] = kind = f"{kind}, at most {limit} ongoing"
+        members[kind] = (job, replace(serving_model, max_ongoing_requests=limit))
+    shape = (len(members), 1 + len(UTILISATIONS), len(replicas), MINUTES)
+    tail_s, excess = np.empty(shape), np.empty(shape)
+    runs: dict = {}
+    for k, (job, model) in enumerate(members.values()):
         for column, x in enumerate(replicas):
-            counts = np.repeat(per_min[:, None] * x, minutes + 1, axis=1)
-            # The class has no bounds and no quota.
-            one = replace(job, min_replicas=x, max_replicas=x, tenant_quota=None)
-            workload = Workload(tuple(replace(one, name=str(n)) for n in range(len(per_min))), counts)
-            draws = draw(workload, seed, router=serving_model.router)
-            run = simulate(workload, Fixed(x), x * len(per_min) * job.cores, draws=draws, serving_model=serving_model)
-            tail_latency_s = run.tail_latency_s[:, 1 : minutes + 1]
-            latency_s[k, 1:, column] = np.median(tail_latency_s, axis=1)
-            relaxed[k, 1:, column] = relaxed_utility(tail_latency_s, job.slo_s).mean(axis=1)
-            precise[k, 1:, column] = precise_utility(tail_latency_s, job.slo_s).mean(axis=1)
-            dropped[k, 1:, column] = run.dropped.sum(axis=1) / run.requests.sum(axis=1)
-        latency_s[k, 0] = latency_s[k, 1]
-    return LatencyTable(tuple(classes), rates, np.array(replicas), latency_s, relaxed, precise, dropped)
+            key = (true_service_time(job), model, x)
+            if key not in runs:
+                runs[key] = _run(job, x, model, requests, seed)
+            latency_s, by_rate, shrink = runs[key]
+            for row, edges in enumerate(by_rate, start=1):
+                tail_s[k, row, column], excess[k, row, column] = _minutes(latency_s, edges, job.quantile, shrink)
+    tail_s[:, 0], excess[:, 0] = tail_s[:, 1], excess[:, 1]
+    saturation_rps = np.array([1 / true_service_time(job).mean_s for job, _ in members.values()])
+    router = serving_model.router
+    return LatencyTable(
+        classes=tuple(members),
+        quantile=np.array([job.quantile for job, _ in members.values()]),
+        max_rps=np.full(len(members), 1 / (2 * router.mean_s) if router else np.inf),
+        rate_per_replica_rps=saturation_rps[:, None] * np.array([0.0, *UTILISATIONS]),
+        saturation_rps=saturation_rps,
+        replicas=np.array(replicas),
+        tail_s=tail_s,
+        excess_drops=excess,
+        own=own,
+    )
+
+
+def _run(
+    job: Job, replicas: int, model: ServingModel, requests: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Latencies of all requests, the edges of the minutes, int (utilisations, minutes + 1), and `shrink` of `_minutes`."""
+    service: ServiceTime = true_service_time(job)
+    full_rps = replicas / service.mean_s
+    window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
+    windows = max(MINUTES, int(requests / (full_rps * window_s)))
+    warm = int(np.ceil(max(WARM_UP * service.mean_s, window_s) / window_s))
+    # Constant rates in whole requests: each window has the requests between two multiples of the rate.
+    ends = np.arange(warm + windows + 1) + np.random.default_rng(seed).random((len(UTILISATIONS), 1))
+    counts = np.diff(np.floor(ends * (full_rps * window_s * np.array(UTILISATIONS))[:, None]).astype(int), axis=1)
+    workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)
+    draws = draw(workload, seed, router=model.router)
+    if window_s < MINUTE_S:
+        # The bursts at the ends of minutes in `draw` vanish as the requests of a minute increase.
+        within = np.random.default_rng([seed, replicas]).random(len(draws.arrival_s))
+        window = np.concatenate([np.repeat(np.arange(counts.shape[1]), row) for row in counts])
+        arrival_s = (window + within) * window_s
+        for a, b in zip(draws.first[:-1], draws.first[1:]):
+            arrival_s[a:b].sort()
+        draws = replace(draws, arrival_s=arrival_s)
+    serving = Serving(draws, 1, model.dispatch, model.queue_limit, model.max_ongoing_requests)
+    for n in range(len(counts)):
+        for _ in range(replicas):
+            serving.add_replica(n, 0.0)
+    serving.advance(np.finfo(float).max)
+    edges = minute_edges(draws.arrival_s * (MINUTE_S / window_s), draws.first, warm + windows)
+    return serving.requests.latency_s, edges[:, warm:-1], float(np.sqrt(window_s / MINUTE_S))
+
+
+def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
+    """(tail latency of the served requests, excess drops) of MINUTES equally likely minutes in order of tail latency.
+
+    A minute of n times as many requests as the measured one varies 1 / sqrt(n) = `shrink` as much around the mean.
+    """
+    rows = []
+    for a, b in zip(edges[:-1], edges[1:]):
+        if a < b:
+            n, served = b - a, latency_s[a:b][np.isfinite(latency_s[a:b])]
+            excess = 1 - len(served) / n - (1 - quantile)
+            late = not np.isfinite(quantile_of(latency_s[a:b], quantile))
+            # With drops, the quantile over all requests is a higher one over the served requests.
+            level = 1.0 if late else min(1.0, quantile * (n - 1) / max(len(served) - 1, 1))
+            tail_s = quantile_of(served, level) if len(served) else np.inf
+            rows.append((late, tail_s, max(excess, 0.5 / n) if late else min(excess, -0.5 / n)))
+    _, tail_s, excess = np.array(sorted(rows)).T
+    longest = tail_s[np.isfinite(tail_s)].max(initial=0.0) or 1e6
+    rank = (np.arange(MINUTES) + 0.5) / MINUTES * len(rows) - 0.5
+    log_tail, excess = (
+        shrink * np.interp(rank, np.arange(len(rows)), values) + (1 - shrink) * values.mean()
+        for values in (np.log(np.minimum(tail_s, longest)), excess)
+    )
+    return np.exp(log_tail), excess

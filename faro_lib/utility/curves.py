@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from faro_lib.queueing import RHO_MAX, LatencyTable, latency, service_class
+from faro_lib.queueing import RHO_MAX, LatencyTable, latency
 from faro_lib.utility.functions import relaxed_utility
 from faro_lib.workload import Job
 
@@ -46,10 +46,11 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
         first, last, value = _formula_stack(latency_model, utility, float(alpha), columns, tuple(classes))
     elif hasattr(latency_model, "expected_utility"):
         # A measured table is constant, so its curves are cached; a model that learns may answer differently next time.
-        measured = isinstance(latency_model, LatencyTable)
-        keys = [service_class(job) for job in jobs] if measured else list(range(len(jobs)))
+        sample: Callable = _model_curves
+        keys = list(range(len(jobs)))
+        if isinstance(latency_model, LatencyTable):
+            sample, keys = _measured_curves, [(latency_model.class_of(job), job.slo_s) for job in jobs]
         classes = dict(zip(reversed(keys), reversed(jobs)))
-        sample: Callable = _measured_curves if measured else _model_curves
         first, last, value = _stack(
             sample(latency_model, job, utility, float(alpha), columns) for job in classes.values()
         )

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from faro_lib.queueing import latency, service_class
+from faro_lib.queueing import LatencyTable, latency
 from faro_lib.utility.curves import LatencyModel, curves_of
 from faro_lib.utility.functions import MEASURE_STEPS, SOLVER_STEPS, precise_drop_penalty, relaxed_drop_penalty
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, arrays_of
@@ -170,8 +170,8 @@ def predicted_latency(
             latency_s[j] = latency(
                 latency_model, rate, x, job.service_time_s, job.quantile, service_scv=job.service_scv
             )
-        elif hasattr(latency_model, "read"):
-            latency_s[j] = latency_model.read("latency_s", service_class(job), rate, x)
+        elif isinstance(latency_model, LatencyTable):
+            latency_s[j] = latency_model.tail_latency_s(job, rate, x)
         else:
             utility = latency_model.expected_utility(job, rate, x, "relaxed", 1.0)
             latency_s[j] = job.slo_s / np.maximum(np.asarray(utility, float), TOLERANCE)

@@ -1,0 +1,217 @@
+"""The measured latency table against an independent simulation at constant rates."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from faro_lib.queueing import LatencyTable
+from faro_lib.simulate import ServingModel
+from faro_lib.simulate.measure import COUNTS, measure
+from faro_lib.workload import Job
+
+MINUTE_S = 60.0
+LARGEST_REPLICAS = 40
+ENOUGH_REQUESTS = 30_000_000
+
+
+@njit
+def latencies(arrival_s, service_s, replicas, places):
+    """Latencies of requests that go to the replica with the fewest requests, inf if all hold `places`."""
+    done_s = np.zeros((replicas, places))  # completions of the last `places` requests of each replica
+    count = np.zeros(replicas, np.int64)
+    latency_s, turn = np.empty(len(arrival_s)), 0
+    for n, now in enumerate(arrival_s):
+        best, fewest = -1, places
+        for step in range(replicas):
+            r = (turn + step) % replicas
+            ongoing = (done_s[r] > now).sum()
+            if ongoing < fewest:
+                best, fewest = r, ongoing
+                if ongoing == 0:
+                    break
+        if best < 0:
+            latency_s[n] = np.inf
+            continue
+        turn = (best + 1) % replicas
+        newest = count[best] % places
+        completes = max(now, done_s[best].max()) + service_s[n]
+        done_s[best, newest] = completes
+        count[best] += 1
+        latency_s[n] = completes - now
+    return latency_s
+
+
+def replication(job, places, rate_rps, replicas, minutes, seed):
+    """Mean utility, relaxed and precise, over minutes with requests at a constant rate; without requests it is 1."""
+    rng = np.random.default_rng(seed)
+    warm = 1 + int(50 * job.service_time_s / MINUTE_S)
+    counts = np.diff(np.floor(rate_rps * MINUTE_S * np.arange(warm + minutes + 1) + rng.random()).astype(int))
+    arrival_s = np.concatenate(
+        [MINUTE_S * (m + np.cumsum(np.r_[0, rng.exponential(1 / n, n - 1)])) for m, n in enumerate(counts) if n]
+    )
+    arrival_s.sort()
+    shape = np.sqrt(np.log1p(job.service_scv))
+    service_s = job.service_time_s * rng.lognormal(-(shape**2) / 2, shape, len(arrival_s))
+    latency_s = latencies(arrival_s, service_s, replicas, places)
+    utility = []
+    for m in range(warm, warm + minutes):
+        a, b = np.searchsorted(arrival_s, [m * MINUTE_S, (m + 1) * MINUTE_S])
+        if a == b:
+            utility.append((1.0, 1.0))
+            continue
+        with np.errstate(invalid="ignore"):
+            late = np.quantile(latency_s[a:b], job.quantile)
+        late = np.inf if np.isnan(late) else late
+        utility.append((min(1.0, job.slo_s / late), float(late <= job.slo_s)))
+    return np.mean(utility, axis=0)
+
+
+def reference(job, places, rate_rps, replicas, width):
+    """Mean utilities and the half-width of their 95 % interval, from replications until it is below `width`."""
+    minutes = int(np.clip(300_000 / (rate_rps * MINUTE_S), 2, 2000))
+    means, requests = [], 0
+    while len(means) < 4 or (half(means) > width and requests < ENOUGH_REQUESTS):
+        means.append(replication(job, places, rate_rps, replicas, minutes, [7, len(means)]))
+        requests += minutes * rate_rps * MINUTE_S
+    return np.mean(means, axis=0), half(means)
+
+
+def half(means):
+    return 1.96 * (np.std(means, axis=0, ddof=1) / np.sqrt(len(means))).max()
+
+
+def case(seed):
+    """A random (job, places, rate, replicas): services of 1 ms to 60 s, 5 to 120 % utilisation."""
+    rng = np.random.default_rng([11, seed])
+    service_s = float(10 ** rng.uniform(-3, np.log10(60)))
+    job = Job(
+        "a", model="any", service_time_s=service_s, service_scv=float(rng.choice([0, 0.1, 0.5, 1, 2])),
+        slo_s=service_s * float(10 ** rng.uniform(0.1, 1.3)), quantile=float(rng.choice([0.5, 0.9, 0.95, 0.99])),
+    )  # fmt: skip
+    places, replicas = int(rng.choice([2, 4, 10, 20])), int(np.exp(rng.uniform(0, np.log(LARGEST_REPLICAS))))
+    return job, places, rng.uniform(0.05, 1.2) * replicas / service_s, replicas
+
+
+def errors(seed, width):
+    """Absolute errors of the table's relaxed and precise utility."""
+    job, places, rate_rps, replicas = case(seed)
+    above = next(x for x in COUNTS if x >= replicas)
+    around = tuple(x for x in COUNTS if x <= above)[-2:]
+    model = ServingModel("least-outstanding", max_ongoing_requests=places)
+    table = measure((job,), around, serving_model=model)
+    told = [float(table.expected_utility(job, rate_rps, replicas, kind)) for kind in ("relaxed", "precise")]
+    truth, within = reference(job, places, rate_rps, replicas, width)
+    return np.abs(told - truth), within, (job, places, rate_rps * job.service_time_s / replicas, replicas, told, truth)
+
+
+def synthetic(**changes):
+    """A table of two counts whose tail latency doubles and whose drop rate rises to 4 % from one rate to the next."""
+    tail_s = np.ones((1, 3, 2, 1)) * np.array([1.0, 2.0, 4.0])[None, :, None, None]
+    excess = np.ones((1, 3, 2, 1)) * np.array([-0.01, -0.01, 0.03])[None, :, None, None]
+    arrays = {
+        "classes": ("resnet34 of 0.18 s, p99",), "quantile": [0.99], "max_rps": [np.inf],
+        "rate_per_replica_rps": [[0.0, 4.0, 8.0]], "saturation_rps": [8.0], "replicas": [1, 4], "tail_s": tail_s,
+        "excess_drops": excess,
+    }  # fmt: skip
+    return LatencyTable(**{**arrays, **changes})
+
+
+JOB = Job("a")
+
+
+def test_the_logarithm_of_the_latency_is_interpolated_between_rates():
+    assert synthetic().tail_latency_s(JOB, 2.0, 1) == pytest.approx(np.sqrt(2.0))
+
+
+def test_the_latency_is_infinite_only_where_the_drop_rate_exceeds_what_the_quantile_allows():
+    assert np.isfinite(synthetic().tail_latency_s(JOB, [4.5, 4.9], 1)).all()
+    assert np.isinf(synthetic().tail_latency_s(JOB, 5.1, 1))
+
+
+def test_without_replicas_every_request_is_dropped():
+    assert synthetic().drop_rate(JOB, 1.0, 0) == 1
+    assert synthetic().expected_utility(JOB, 1.0, 0, "relaxed") == 0
+
+
+def test_a_job_almost_without_requests_keeps_its_utility_whatever_its_slo():
+    hopeless = Job("a", slo_s=0.01)
+    assert synthetic().expected_utility(hopeless, 1 / 6000, 1, "precise") == pytest.approx(0.99)
+
+
+def test_more_replicas_than_measured_never_increase_the_latency_at_the_same_rate_per_replica():
+    counts = np.array([4, 8, 16, 64])
+    assert np.all(np.diff(synthetic().tail_latency_s(JOB, 5.0 * counts, counts)) < 0)
+
+
+def test_a_rate_that_the_router_cannot_pass_is_dropped_at_any_replica_count():
+    table = synthetic(max_rps=[10.0])
+    assert table.drop_rate(JOB, 40.0, 1000) == pytest.approx(0.75)
+
+
+def test_a_job_of_its_own_class_is_read_from_there():
+    table = synthetic(classes=("wide",), own={"a": "wide"})
+    assert table.tail_latency_s(JOB, 4.0, 1) == pytest.approx(2.0)
+    with pytest.raises(ValueError, match=r"'resnet34 of 0.18 s, p99' was not measured; there are: wide"):
+        table.tail_latency_s(Job("b"), 4.0, 1)
+
+
+def test_a_saved_table_reads_back_unchanged(tmp_path):
+    table = synthetic(own={"a": "resnet34 of 0.18 s, p99"})
+    table.save(tmp_path / "measured.npz")
+    again = LatencyTable.load(tmp_path / "measured.npz")
+    assert (again.classes, again.own) == (table.classes, table.own)
+    np.testing.assert_array_equal(again.tail_s, table.tail_s)
+
+
+def test_an_invalid_table_is_named():
+    with pytest.raises(ValueError, match=r"excess_drops must lie in \[-1, 1\]"):
+        synthetic(excess_drops=np.full((1, 3, 2, 1), 1.5))
+    with pytest.raises(ValueError, match=r"quantile has shape \(2,\); expected \(1,\)"):
+        synthetic(quantile=[0.9, 0.99])
+
+
+def test_jobs_of_one_model_with_different_slos_and_quantiles_share_a_simulation(monkeypatch):
+    from faro_lib.simulate import measure as module
+
+    runs = []
+    monkeypatch.setattr(module, "_run", lambda *a, run=module._run: runs.append(a) or run(*a))
+    jobs = (Job("a"), Job("b", slo_s=0.4), Job("c", quantile=0.9))
+    table = measure(jobs, (2,), requests=500)
+    assert len(runs) == 1
+    a, b, c = (float(table.expected_utility(job, 8.0, 2, "relaxed")) for job in jobs)
+    assert c >= a > b > 0
+
+
+def test_a_jobs_own_max_ongoing_requests_is_measured():
+    model = ServingModel("least-outstanding", max_ongoing_requests=4)
+    jobs = (Job("a"), Job("b"))
+    table = measure(jobs, (1,), requests=2000, serving_model=model, max_ongoing_requests=[("b", 20)])
+    few, many = (float(table.drop_rate(job, 5.0, 1)) for job in jobs)
+    assert few > many
+
+
+def test_a_job_of_50_ms_behind_the_papers_router_never_serves_120_requests_per_second():
+    """The router passes every request twice and serves about 109 requests per second."""
+    job = Job("a", model="any", service_time_s=0.05, slo_s=0.2)
+    table = measure((job,), requests=2000)
+    assert table.expected_utility(job, 120.0, [12, 16, 40], "relaxed").max() < 0.2
+
+
+@pytest.mark.parametrize("service_s", [0.001, 4.0, 40.0, 60.0])
+def test_services_of_1_ms_to_60_s_can_be_measured(service_s):
+    job = Job("a", model="any", service_time_s=service_s, slo_s=4 * service_s)
+    table = measure((job,), (1, 2), requests=500, serving_model=ServingModel("least-outstanding"))
+    assert np.isfinite(table.tail_latency_s(job, 0.4 * np.array([1, 2]) / service_s, [1, 2])).all()
+
+
+@pytest.mark.parametrize("seed", [7, 9, 10, 19, 35])
+def test_the_table_gives_the_utility_of_an_independent_simulation(seed):
+    error, within, about = errors(seed, 0.02)
+    assert error.max() <= 0.1 + within, about
+
+
+@pytest.mark.slow
+def test_the_table_is_within_0_03_of_the_simulation_on_average_and_0_1_in_99_percent_of_200_random_cases():
+    worst = np.array([errors(seed, 0.01)[0].max() for seed in range(200)])
+    assert worst.mean() <= 0.03
+    assert np.quantile(worst, 0.99) <= 0.1
