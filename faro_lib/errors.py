@@ -65,6 +65,16 @@ def message_of(error: BaseException) -> str | None:
     return str(error) if isinstance(error, ValueError) else None
 
 
+def one_line(text: str, limit: int = 300) -> str:
+    """The text on one line of at most `limit` characters, with control characters escaped.
+
+    >>> one_line("first line\\n\\x1b[31msecond line")
+    'first line \\\\x1b[31msecond line'
+    """
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.split()))
+    return line if len(line) <= limit else f"{line[: limit - 105]} ... {line[-100:]}"
+
+
 def message_of_kernel_error(name: str, text: str) -> str:
     """The one-line message for an error raised in a notebook's kernel, from the error's name and text.
 

@@ -1,4 +1,4 @@
-"""Atomic writes, and a check that a path can be written."""
+"""Atomic writes, a check that a path can be written, and a reader of plain YAML."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 
 @contextmanager
@@ -38,3 +41,29 @@ def check_writable(path: str | Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(existing)) from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The content of a YAML file; ValueError, with file and line, if it is broken or has anchors, aliases or tags."""
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _PlainLoader)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{path}{line}: {error.problem}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # control characters, impossible dates, numbers of 5,000 digits
+        raise ValueError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Refuses aliases, with which a short file can expand to gigabytes, and tags."""
+
+    def compose_node(self, parent, index):
+        event = self.peek_event()
+        if event.anchor or getattr(event, "tag", None):
+            problem = "anchors, aliases and tags are not accepted"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)

@@ -13,7 +13,7 @@ sys.path.insert(0, workflow.basedir)  # import this checkout's library
 
 from faro_lib import pipeline
 from faro_lib.config import load
-from faro_lib.errors import message_of
+from faro_lib.errors import message_of, one_line
 from faro_lib.workload import PUBLISHED
 
 try:
@@ -22,7 +22,7 @@ try:
 except (ValueError, OSError, ModuleNotFoundError) as error:
     if message_of(error) is None:
         raise
-    sys.stderr.write(f"{message_of(error)}\n")
+    sys.stderr.writelines(f"{one_line(line)}\n" for line in message_of(error).splitlines())
     sys.stderr.flush()
     raise SystemExit(2)
 

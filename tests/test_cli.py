@@ -180,7 +180,7 @@ class TestASingleDay:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--capacity", "0"], "capacity=0 must be at least 1"),
+        (["--capacity", "0"], "'--capacity': Input should be greater than or equal to 1"),
         (["--forecaster", "bayes"], "forecaster='bayes' and --posterior FILE.npz need each other"),
         (["--posterior", "p.npz"], "forecaster='bayes' and --posterior FILE.npz need each other"),
     ],

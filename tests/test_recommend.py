@@ -279,7 +279,7 @@ ERRORS = [
     (["--workload", "my.csv", "--plot", "x.gif"], "plot='x.gif' is not a picture"),
     (["--workload", "my.csv", "--dispatch", "best"], "dispatch='best' is unknown; accepted: "),
     (["--workload", "{csv}", "--max-violation-rate", "2"], "max_violation_rate=2.0 must be a share in [0, 1)"),
-    (["--workload", "{csv}", "--capacity", "0"], "capacity=0 must be at least 1"),
+    (["--workload", "{csv}", "--capacity", "0"], "greater than or equal to 1"),
     (["--workload", "{csv}", "--capacity", "2"], "cannot hold the minimum of 3 jobs"),
     (["--workload", "{csv}", "--violations", "0.1"], "--violations; it is now called --max-violation-rate."),
     (["--workload", "{csv}", "--at", "999"], "at=999 is not a minute of the last day; accepted: 1..60"),

@@ -32,7 +32,7 @@ def one_line(error) -> str:
 @pytest.mark.parametrize(
     ("field", "value", "accepted"),
     [
-        ("name", "", "a non-empty string"),
+        ("name", "", "1 to 100 printable ASCII characters"),
         ("slo_s", 0.0, "a finite number > 0"),
         ("slo_s", float("nan"), "a finite number > 0"),
         ("service_time_s", -1.0, "a finite number > 0"),
@@ -45,7 +45,7 @@ def one_line(error) -> str:
         ("quantile", 0.0, "strictly between 0 and 1"),
         ("min_replicas", -1, "a whole number >= 0"),
         ("min_replicas", 1.5, "a whole number >= 0"),
-        ("max_replicas", 0, "a whole number >= min_replicas=1"),
+        ("max_replicas", 0, "a whole number from min_replicas=1 to 1000000"),
     ],
 )
 def test_a_job_rejects_bad_values_and_names_the_accepted_ones(field, value, accepted):
@@ -159,7 +159,7 @@ def test_jobs_come_in_the_order_of_their_table(csv):
         ("minute,job,requests\n0,a,1\n1,a,2.5\n", "line 3: requests=2.5 for job 'a' at minute 1 is not whole"),
         ("minute,job,requests\n0,a,many\n", "line 2: requests=many for job 'a' at minute 0 is not a number"),
         ("minute,job,requests\n0,a,\n", "is not a number"),
-        ("minute,job,requests\n0,a,inf\n", "line 2: requests=inf for job 'a' at minute 0 is not"),
+        ("minute,job,requests\n0,a,inf\n", "line 2: requests=inf for job 'a' at minute 0 is too large"),
         ("minute,job,requests\n0.5,a,1\n", "line 2: minute=0.5"),
         ("minute,job,requests\n0,a,1\n2,a,1\n", "minute 1 is missing for job 'a'; minutes 0..2 are needed"),
         ("minute,job,requests\n1,a,1\n", "minute 0 is missing for job 'a'"),

@@ -14,7 +14,7 @@ from faro_lib.cli.profile import profile
 from faro_lib.cli.recommend import recommend
 from faro_lib.cli.run import run
 from faro_lib.cli.simulate import simulate
-from faro_lib.errors import RENAMED, message_of
+from faro_lib.errors import RENAMED, message_of, one_line
 
 app = typer.Typer(name="faro")
 for command in (simulate, recommend, run, explain, profile, manifests):
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         text = _usage(error) if hasattr(error, "format_message") else message_of(error)
         if text is None:  # a bug in Faro; show the traceback
             raise
-    print(f"faro: {' '.join(text.removeprefix('config: ').split())}", file=sys.stderr)
+    print(one_line(f"faro: {text.removeprefix('config: ')}"), file=sys.stderr)
     return 2
 
 

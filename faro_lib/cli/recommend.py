@@ -24,7 +24,9 @@ def recommend(
     hours: Annotated[int | None, option("Length of the history from Prometheus.", default="24")] = None,
     journal: Annotated[str | None, option("Counts from a journal of `faro run`.")] = None,
     jobs: shared.OptionalJobs = None,
-    capacity: Annotated[int | None, option("Cores of the cluster.", default="what the SLOs need")] = None,
+    capacity: Annotated[
+        int | None, option("Cores of the cluster.", default="what the SLOs need", most=shared.MAX_CAPACITY)
+    ] = None,
     curve: Annotated[bool, option("Replay the last day at several capacities.", "--curve")] = False,
     max_violation_rate: Annotated[float, option("Accepted share of requests that miss their SLO.")] = 0.01,
     objective: Annotated[str, option("Objective that the allocation maximises.")] = "Sum",
@@ -116,7 +118,7 @@ def _text(recommendation: Recommendation) -> str:
         lines += ["", "   cores  SLO violations over the replayed day"]
         lines += [bars(curve, notes(rate, recommendation.knee, required))]
         if required is None:
-            lines += [f"none of these capacities meets {100 * rate:g} %"]
+            lines += [f"no capacity that was tried meets {100 * rate:g} %"]
     return "\n".join(lines)
 
 

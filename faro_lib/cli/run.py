@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from faro_lib.cli import backends
-from faro_lib.cli.shared import DEFAULT_POLICY, Address, Policy, Prometheus, PrometheusToken, ServeAddress, option, say
+from faro_lib.cli.shared import (
+    DEFAULT_POLICY,
+    MAX_CAPACITY,
+    Address,
+    Policy,
+    Prometheus,
+    PrometheusToken,
+    ServeAddress,
+    option,
+    say,
+)
 
 if TYPE_CHECKING:
     from faro_lib.control import Step
@@ -38,7 +48,9 @@ def run(
     apply: Annotated[bool, option("Scale the jobs; without it, only print plans.", "--apply")] = False,
     journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
     tick: Annotated[float | None, option("Seconds between ticks.", default="the policy's own")] = None,
-    capacity: Annotated[int | None, option("Cores that the jobs may use.", default="all cores of the cluster")] = None,
+    capacity: Annotated[
+        int | None, option("Cores that the jobs may use.", default="all cores of the cluster", most=MAX_CAPACITY)
+    ] = None,
     fail_mode: Annotated[str, option("Response to missing data or a failed policy: hold or fair-share.")] = "hold",
     max_scaling_actions: Annotated[int | None, option("Replicas that one tick may add or remove.")] = None,
     stale_after: Annotated[float, option("Seconds without a job's data until the fail mode applies.")] = 60.0,

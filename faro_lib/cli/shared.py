@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 DEFAULT_POLICY = "Faro-Sum"
+MAX_CAPACITY = 1_000_000
 LEFT = ("policy", "job", "reason")  # columns that are aligned to the left
 
 
-def option(help: str, *names: str, default: str | None = None) -> Any:
-    """An option of a command; `default` describes a default that is not a value."""
-    return typer.Option(*names, help=help, show_default=default or True)
+def option(help: str, *names: str, default: str | None = None, most: int | None = None) -> Any:
+    """An option of a command. `default` describes a default that is not a value; `most` bounds a number from 1."""
+    return typer.Option(*names, help=help, show_default=default or True, min=1 if most else None, max=most)
 
 
 OptionalJobs = Annotated[str | None, option("Table of jobs with SLOs and service times, .yaml or .csv.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from faro_lib.cli.shared import DEFAULT_POLICY, OptionalJobs, Plugins, option, say, text_table
+from faro_lib.cli.shared import DEFAULT_POLICY, MAX_CAPACITY, OptionalJobs, Plugins, option, say, text_table
 
 COMPARED = ("FairShare", "AIAD", DEFAULT_POLICY)
 
@@ -14,7 +14,7 @@ def simulate(
     workload: Annotated[str, option("synthetic, faro-10jobs, or a CSV file of counts.")] = "synthetic",
     jobs: OptionalJobs = None,
     policy: Annotated[list[str] | None, option("Policy; repeatable.", default=", ".join(COMPARED))] = None,
-    capacity: Annotated[int, option("Cluster capacity in cores.")] = 32,
+    capacity: Annotated[int, option("Cluster capacity in cores.", most=MAX_CAPACITY)] = 32,
     trials: Annotated[int, option("Trials per policy, each with its own seed.")] = 1,
     minutes: Annotated[int | None, option("Minutes to simulate.", default="the whole day")] = None,
     forecaster: Annotated[str, option("Forecaster of the policies that use one.")] = "auto",
@@ -30,8 +30,6 @@ def simulate(
     from faro_lib.simulate.measure import measure
     from faro_lib.workload.tables import load_workload
 
-    if capacity < 1:
-        raise ValueError(f"capacity={capacity} must be at least 1")
     if (forecaster == "bayes") != (posterior is not None):
         raise ValueError(
             "forecaster='bayes' and --posterior FILE.npz need each other (forecast/posterior.npz of a run)"

@@ -33,7 +33,7 @@ def _one_replica_per_job(clusters: list[tuple[int, int]]) -> list[tuple[int, int
 
 Unique = Annotated[list[str], AfterValidator(_unique)]
 Names = Annotated[Unique, Field(min_length=1)]
-Capacities = Annotated[list[Annotated[int, Field(gt=0)]], AfterValidator(_unique)]
+Capacities = Annotated[list[Annotated[int, Field(gt=0, le=1_000_000)]], AfterValidator(_unique)]
 Clusters = Annotated[list[tuple[int, int]], AfterValidator(_one_replica_per_job), AfterValidator(_unique)]
 Numbers = Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(_unique)]
 PositiveNumbers = Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(_unique)]
@@ -163,7 +163,9 @@ class Config(Section):
         "local", description="cluster of the live stage: local, kind or kubernetes; none: skip it"
     )
     capacities: Capacities = Field([36, 32, 16], min_length=1, description="cluster capacities in cores")
-    trials: int = Field(2, ge=1, description="trials per policy and capacity, each with its own seed; the paper's: 5")
+    trials: int = Field(
+        2, ge=1, le=10_000, description="trials per policy and capacity, each with its own seed; the paper's: 5"
+    )
     minutes: int | None = Field(None, ge=1, description="minutes of the evaluation day to replay; null: all")
     policies: Names = Field(["FairShare", "Oneshot", "AIAD", "Faro-Sum"], description="policies, in the figures' order")
     synthetic: Synthetic = Field(Synthetic(), description="the generated workload")

@@ -33,10 +33,7 @@ class Exporter:
     tick, because the loop may still wait for its lease.
     While `waits_for` is set, the reason why the loop cannot start yet, /readyz answers 503 with it; else as /healthz.
 
-    Parameters
-    ----------
-    port : 0 picks a free port; `self.port` is the port in use.
-    progress_deadline_s : seconds without a tick or a failure after which the loop is stalled.
+    The loop is stalled after `progress_deadline_s` without a tick or a failure. Port 0 picks a free port (`self.port`).
     """
 
     def __init__(

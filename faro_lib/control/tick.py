@@ -47,6 +47,10 @@ class Memory:
         return cls(policy.start(jobs), Pending.none(len(jobs)), Guard(np.full(len(jobs), start_s)))
 
 
+class Late(Exception):
+    """A decision exceeded its deadline."""
+
+
 class Deadline:
     """Runs decisions and abandons those that take longer than `seconds`; None for no limit."""
 
@@ -55,11 +59,11 @@ class Deadline:
         self._thread: threading.Thread | None = None  # of a decision that was abandoned
 
     def call(self, decide: Callable[[], Any]) -> Any:
-        """The result of `decide()`; TimeoutError if it is late or if an abandoned decision still runs."""
+        """The result of `decide()`; raises Late if it is late, or if an abandoned decision still runs."""
         if self.seconds is None:
             return decide()
         if self._thread and self._thread.is_alive():
-            raise TimeoutError
+            raise Late
         outcome: Future = Future()
 
         def run() -> None:
@@ -70,12 +74,10 @@ class Deadline:
 
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
-        return outcome.result(self.seconds)
-
-    def join(self) -> None:
-        """Wait for an abandoned decision."""
-        if self._thread:
-            self._thread.join()
+        self._thread.join(self.seconds)
+        if not outcome.done():
+            raise Late
+        return outcome.result()
 
 
 def tick(
@@ -101,7 +103,7 @@ def tick(
     state, plan = memory.state, hold(visible)
     try:
         state, plan = (deadline or Deadline()).call(lambda: _decide(policy, memory.state, visible))
-    except TimeoutError:
+    except Late:
         void = DEADLINE_EXCEEDED
     except Exception as error:  # serving continues whatever the policy does
         failure, void = str(error), FAILED

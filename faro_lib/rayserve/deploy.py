@@ -9,11 +9,11 @@ import numpy as np
 
 from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.rayserve import replica
-from faro_lib.rayserve.spec import ServeSpec
+from faro_lib.rayserve.spec import STATS_APPLICATION, ServeSpec
 from faro_lib.workload import Job
 
 APPLICATIONS = "/api/serve/applications/"
-STATS_APPLICATION, STATS_ROUTE = "faro-statistics", "/faro-statistics"
+STATS_ROUTE = f"/{STATS_APPLICATION}"
 DEPLOY_TIMEOUT_S = 180.0
 FIRST_CALL_S = 120.0  # time-out of the first call, which starts Serve itself
 

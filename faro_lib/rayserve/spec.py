@@ -12,6 +12,7 @@ from faro_lib.workload.service import true_service_time
 
 MAX_ONGOING_REQUESTS = 10
 EMULATED = f"{models.__name__}:Emulated"
+STATS_APPLICATION = "faro-statistics"  # the application that adds up the replicas' statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ def serve_specs(
                 raise ValueError(f"job {job.name!r}: serve has an unknown key {key!r}; {nearest(key, accepted)}")
         name = re.sub(r"[^\w.-]+", "-", job.name)
         spec = ServeSpec(**({"application": name, "route": f"/{name}"} | section))
+        if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
+            raise ValueError(f"job {job.name!r}: {STATS_APPLICATION!r} is reserved for Faro's own application")
         if spec.import_path == EMULATED and not spec.args:
             service = true_service_time(job)
             spec = replace(spec, args={"mean_s": service.mean_s / scale, "scv": service.scv})

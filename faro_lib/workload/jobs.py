@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -42,7 +43,8 @@ class Job:
             if not holds:
                 raise ValueError(f"job {self.name!r}: {field}={getattr(self, field)!r} must be {accepted}")
 
-        check("name", "a non-empty string", isinstance(self.name, str) and self.name != "")
+        check("name", "1 to 100 printable ASCII characters", re.fullmatch("[ -~]{1,100}", str(self.name)))
+        check("service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4)  # bounds requests per minute
         for field in ("slo_s", "service_time_s", "cores"):
             check(field, "a finite number > 0", np.isfinite(getattr(self, field)) and getattr(self, field) > 0)
         for field in ("service_scv", "cold_start_s", "weight"):
@@ -50,8 +52,8 @@ class Job:
         check("quantile", "strictly between 0 and 1", 0 < self.quantile < 1)
         check("cores", "a multiple of 0.1", abs(self.cores * 10 - round(self.cores * 10)) < TOLERANCE)
         check("min_replicas", "a whole number >= 0", int(self.min_replicas) == self.min_replicas >= 0)
-        at_least = f"a whole number >= min_replicas={self.min_replicas}"
-        check("max_replicas", at_least, self.max_replicas >= self.min_replicas)
+        at_least = f"a whole number from min_replicas={self.min_replicas} to 1000000"
+        check("max_replicas", at_least, self.min_replicas <= self.max_replicas <= 1_000_000)
         if self.tenant_quota is not None:
             valid = np.isfinite(self.tenant_quota) and self.tenant_quota >= 0
             check("tenant_quota", "a finite number of cores >= 0, or left out", valid)

@@ -8,11 +8,12 @@ import pandas as pd
 import yaml
 
 from faro_lib.errors import nearest
+from faro_lib.files import read_yaml
 from faro_lib.workload.jobs import Job, Traces, check_jobs
 
 JOB_FIELDS = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(Job)}
 COLUMNS = {"job": "str"} | {name: kind for name, kind in JOB_FIELDS.items() if name != "name"}
-TYPES = {"float": float, "int": int, "str": str}
+MAX_COUNT = 10**9  # of requests per minute
 SECTIONS = ("serve", "deployment")  # mappings of a .yaml table for `rayserve` and `kube`, which check them
 
 
@@ -46,34 +47,57 @@ def _rows(path: Path) -> list[dict]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; a table of jobs has the columns {', '.join(COLUMNS)}")
     if path.suffix in (".yaml", ".yml"):
-        rows = yaml.safe_load(path.read_text())
+        rows = read_yaml(path)
         rows = rows.get("jobs") if isinstance(rows, dict) else rows
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError(f"{path}: expected a list of jobs, each a mapping with any of {', '.join(COLUMNS)}")
         return rows
     if path.suffix == ".csv":
-        return pd.read_csv(path, dtype={"job": str, "tenant": str, "model": str}).to_dict("records")
+        return [{key: cell for key, cell in row.items() if cell != ""} for row in _table(path, str).to_dict("records")]
     raise ValueError(f"{path}: a table of jobs is a .csv or a .yaml file")
 
 
+def _table(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
+    """The table of a CSV file; a cell that the file leaves out is ""."""
+    try:
+        table = pd.read_csv(path, dtype=dtype, keep_default_na=False, low_memory=False)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: not a CSV table ({str(error).splitlines()[0]})") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells as an index
+        raise ValueError(f"{path}: line 2 has more cells than the header")
+    return table.fillna("")
+
+
 def _job(row: dict, where: str) -> Job:
-    row = {key: value for key, value in row.items() if value is not None and not pd.isna(value)}
+    row = {key: value for key, value in row.items() if value is not None}
     if "job" not in row:
         raise ValueError(f"{where}: column `job` (the name) is missing")
-    values = {}
+    values: dict = {}
     for key, value in row.items():
         if key not in COLUMNS:
-            raise ValueError(f"{where}: unknown field {key!r}; {nearest(key, COLUMNS)}")
+            raise ValueError(f"{where}: unknown field {key!r}; {nearest(str(key), COLUMNS)}")
         try:
-            values["name" if key == "job" else key] = TYPES[COLUMNS[key]](value)
-        except (TypeError, ValueError):
-            raise ValueError(f"{where}: {key}={value!r} is not a number") from None
+            values["name" if key == "job" else key] = _converted(value, COLUMNS[key])
+        except (ValueError, OverflowError):
+            accepted = {"str": "text", "int": "a whole number", "float": "a number"}[COLUMNS[key]]
+            raise ValueError(f"{where}: {key}={value!r} is not {accepted}") from None
     if "service_time_s" in values:
         values.setdefault("model", values["name"])
     try:
         return Job(**values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def _converted(value: object, kind: str) -> str | int | float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError
+    if kind == "str":
+        return str(value)
+    number = float(value)
+    if kind == "int" and number % 1 != 0:
+        raise ValueError
+    return int(number) if kind == "int" else number
 
 
 def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
@@ -95,10 +119,7 @@ def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None) -> Traces:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected a CSV with columns minute, job, requests[, day]")
-    try:
-        table = pd.read_csv(path, dtype={"job": str})
-    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path}: not a CSV table ({str(error).splitlines()[0]})") from None
+    table = _table(path, {"job": str})
     missing = [column for column in ("minute", "job", "requests") if column not in table]
     if missing:
         raise ValueError(
@@ -113,30 +134,34 @@ def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None) -> Traces:
     for name in table["job"].unique():
         if name not in names:
             raise ValueError(f"{path}: job {name!r} is not among the jobs {names}")
-    grid = table.pivot(index=["day", "minute"], columns="job", values="requests").reindex(columns=names)
-    minutes = grid.index.get_level_values("minute").max() + 1
-    days = sorted(table["day"].unique())
-    grid = grid.reindex(pd.MultiIndex.from_product([days, range(minutes)], names=["day", "minute"]))
-    if grid.isna().any(axis=None):
-        day, minute, name = grid.isna().stack().idxmax()
+    days, minutes = sorted(table["day"].unique()), int(table["minute"].max()) + 1
+    if len(table) < len(days) * minutes * len(names):
+        there = set(zip(table["day"], table["minute"], table["job"]))
+        every = ((day, minute, name) for day in days for minute in range(minutes) for name in names)
+        day, minute, name = next(row for row in every if row not in there)
         of_day = f" of day {day}" if len(days) > 1 else ""
         raise ValueError(
             f"{path}: minute {minute}{of_day} is missing for job {name!r}; minutes 0..{minutes - 1} are needed"
         )
+    grid = table.pivot(index=["day", "minute"], columns="job", values="requests")[names]
     counts = grid.to_numpy().reshape(len(days), minutes, len(names)).transpose(0, 2, 1)[:, None]
     return Traces(jobs or tuple(Job(name) for name in names), counts[:-1], counts[-1])
 
 
 def _check_rows(path: Path, table: pd.DataFrame) -> None:
     """Convert minute, requests and day to integers; ValueError that names the first bad or repeated row."""
+    for row in np.flatnonzero(table["job"] == "")[:1]:
+        raise ValueError(f"{path}, line {row + 2}: job is empty")
     for column in ("minute", "requests", "day"):
         values = pd.to_numeric(table[column], errors="coerce")
-        for bad, reason in ((values.isna(), "not a number"), (values < 0, "negative"), (values % 1 != 0, "not whole")):
+        reasons = {"not a number": values.isna(), "negative": values < 0}
+        reasons |= {"too large": values > MAX_COUNT, "not whole": values % 1 != 0}
+        for reason, bad in reasons.items():
             if bad.any():
                 row = table[bad].iloc[0]
                 raise ValueError(
                     f"{path}, line {table.index[bad][0] + 2}: {column}={row[column]} for job {row['job']!r} at minute "
-                    f"{row['minute']} is {reason}; counts are whole numbers >= 0"
+                    f"{row['minute']} is {reason}; counts are whole numbers from 0 to 1e9"
                 )
         table[column] = values.astype(np.int64)
     twice = table.duplicated(["day", "minute", "job"])
