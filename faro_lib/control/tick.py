@@ -14,6 +14,7 @@ import numpy as np
 from faro_lib.control import guardrails
 from faro_lib.control.clamp import Pending, clamp_to_capacity
 from faro_lib.control.guardrails import Guard, GuardrailConfig
+from faro_lib.control.placement import cut_to_nodes
 from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
 from faro_lib.workload import Job, arrays_of
 
@@ -116,6 +117,7 @@ def tick(
     target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
     plan = guardrails.with_delayed_reasons(plan, intended, target, pending)
     target, plan, pending = guardrails.enforce_capacity(jobs, observation, plan, target, pending)
+    target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target)
     guard = Guard(guard.known_s, target, plan.drop, observation.exists)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)
 
