@@ -1,4 +1,4 @@
-# make figures | test | test-all | test-k8s | test-scale-out | fuzz | lab | data | config | readme | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | lab | data | config | readme | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures test test-all test-k8s test-scale-out fuzz kubeconfig lint notebooks readme lab data config clean
+.PHONY: figures test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks readme lab data config clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -45,12 +45,17 @@ test: lint
 # Replicas and controllers that run in real time have the machine for themselves.
 test-all: lint
 	pytest $(WORKERS) --doctest-modules faro_lib tests -m "not live and not k8s and not scale_out"
-	pytest tests -m "live or k8s"
+	pytest tests -m "live and not k8s"
 	pytest --nbval-lax notebooks
 
-# On the kind cluster of `cluster/up.sh --only-cluster`, whose nodes these tests stop.
+# On the kind cluster of `cluster/up.sh --only-cluster`, whose nodes these tests stop: all of them, those that also match
+# SELECT, or the faults. An offline build keeps kubectl in its cache.
+K8S = bash -c '. cluster/offline/settings.sh; exec pytest -n0 --durations=0 --durations-min=1 tests -m "$$1"' -
 test-k8s: kubeconfig $(READY)
-	pytest tests -m k8s
+	$(K8S) "k8s$(if $(SELECT), and ($(SELECT)))"
+
+test-faults: kubeconfig $(READY)
+	$(K8S) fault
 
 kubeconfig:
 	@$(if $(KUBECONFIG),,$(error KUBECONFIG is not set; set it, and cluster/up.sh --only-cluster starts a kind cluster and writes it)):

@@ -58,14 +58,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 if [ $WITH_JOBS = 1 ]; then # first, for a table that is wrong is refused before there is a cluster
   "$FARO" manifests --jobs "$JOBS" --out "$folder/faro" --namespace "$NAMESPACE" --policy "$POLICY" --image "$IMAGE" \
-    --workers "$WORKERS" --worker-cores "$WORKER_CORES" --worker-cpu "$WORKER_CPU" --worker-memory 3 >/dev/null
-  # The head asks for two processors, which a node of a laptop does not have to spare.
-  cat >"$folder/kustomization.yaml" <<Y
-resources: [faro]
-patches:
-  - target: {kind: RayService}
-    patch: '[{op: replace, path: /spec/rayClusterConfig/headGroupSpec/template/spec/containers/0/resources/requests/cpu, value: "$HEAD_CPU"}]'
-Y
+    --workers "$WORKERS" --worker-cores "$WORKER_CORES" --worker-cpu "$WORKER_CPU" --worker-memory 3 --head-cpu "$HEAD_CPU" >/dev/null
   step "manifests"
 fi
 if [ "$offline" = 1 ]; then
@@ -131,10 +124,9 @@ k wait --for condition=established --timeout 60s crd/faroplans.autoscaling.faro 
 if ! k -n "$NAMESPACE" get secret faro-ray-token >/dev/null 2>&1; then # by a pipe: it is in no argument list and in no file
   head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' | k -n "$NAMESPACE" create secret generic faro-ray-token --from-file=auth_token=/dev/stdin >/dev/null
 fi
-k apply --server-side --force-conflicts -k "$folder" >/dev/null # the plan's policy and the controllers' count have other writers too
+k apply --server-side --force-conflicts -k "$folder/faro" >/dev/null # the plan's policy and the controllers' count have other writers too
 k -n "$NAMESPACE" wait --for condition=Ready --timeout 10m rayservice/faro >/dev/null
 step "RayService faro is ready"
-# Controllers that found no Ray yet have ended, and are begun again with growing pauses of up to five minutes.
 k -n "$NAMESPACE" rollout status deployment/faro-controller --timeout 10m >/dev/null
 step "the controllers are ready"
 cat <<SAY

@@ -70,7 +70,7 @@ rule report:
         captions=[f"{RESULTS}/figures/captions-{stage}.json" for stage in SHOWN],
         figures=[figure for stage in SHOWN for figure in figures_named(*DRAWINGS[stage]["figures"])],
         notebooks=[rule.output.notebook for rule in SHOWN.values()],
-        summary=f"{RESULTS}/simulate/summary.csv",
+        summary=tables_in("simulate", "summary.csv", "limit.csv"),
     output:
         page=f"{RESULTS}/report.html",
     log:

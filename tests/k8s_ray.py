@@ -11,14 +11,14 @@ from k8s_world import World, apply, path_of, until
 from faro_lib.http import HttpClient
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import ApiError
-from faro_lib.kube.manifests import DASHBOARD_PORT, SECRET, SERVING_PORT, ManifestSpec, Workers, objects
+from faro_lib.kube.manifests import DASHBOARD_PORT, SECRET, SERVING_PORT, Head, ManifestSpec, Workers, objects
 from faro_lib.rayserve.deploy import APPLICATIONS
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 
 IMAGE = "faro:local"
 READY_S = 300.0
-HEAD = {"cpu": "0.3", "memory": "2Gi"}
+HEAD = Head(0.3, 2.0)
 SIZE = Workers(2, 4, 2.0, 0.3)
 OPERATOR = "/api/v1/namespaces/kuberay-system/pods"
 
@@ -63,10 +63,9 @@ class RayWorld(World):
         """Apply the RayService; `serve` goes into the section of every job."""
         how = serve_specs(jobs, {job.name: serve for job in jobs})
         where = dict(namespace=self.namespace, name="ray", image=IMAGE, ray_version=version("ray"))
-        spec = ManifestSpec(jobs, "", served=how, initial=initial, workers=SIZE, **where)
+        spec = ManifestSpec(jobs, "", served=how, initial=initial, workers=SIZE, head=HEAD, **where)
         (thing,) = objects(spec, "rayservice.yaml")
         cluster = thing["spec"]["rayClusterConfig"]
-        cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["resources"] = {"requests": HEAD}
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
             group["template"]["spec"]["terminationGracePeriodSeconds"] = 1
         apply(self.api, thing)

@@ -22,13 +22,14 @@ class FakeRay:
 
     Attributes
     ----------
-    targets : replicas by application. scaled : every change, in order.
+    targets : replicas by application. scaled : every change, in order. deleting : applications being deleted.
     status : answers every request. hang_s : delay of each answer. token : required.
     """
 
     def __init__(self, targets: dict[str, int], cpus: float = 8.0, token: str | None = None):
         self.targets, self.cpus, self.token = dict(targets), cpus, token
         self.scaled: list[tuple[str, int]] = []
+        self.deleting: set[str] = set()
         self.status, self.window_status, self.hang_s = 200, 200, 0.0
         self.stats = StatsAggregator()
 
@@ -52,7 +53,7 @@ class FakeRay:
         if self.status != 200:
             return self.status, {}
         if parts.path == "/api/serve/applications/":
-            return 200, {"applications": {name: self.application(count) for name, count in self.targets.items()}}
+            return 200, {"applications": {name: self.application(name) for name in self.targets}}
         if parts.path == "/api/v0/nodes":
             node = {"state": "ALIVE", "resources_total": {"CPU": self.cpus}}
             return 200, {"data": {"result": {"result": [node]}}}
@@ -63,9 +64,10 @@ class FakeRay:
         self.scaled.append((name, body["target_num_replicas"]))
         return 200, {}
 
-    def application(self, count: int):
+    def application(self, name: str):
+        count, status = self.targets[name], "DELETING" if name in self.deleting else "RUNNING"
         replicas = [{"state": "RUNNING"}] * count
-        return {"status": "RUNNING", "deployments": {"replica": {"target_num_replicas": count, "replicas": replicas}}}
+        return {"status": status, "deployments": {"replica": {"target_num_replicas": count, "replicas": replicas}}}
 
     @contextmanager
     def served(self):

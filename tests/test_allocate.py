@@ -463,3 +463,20 @@ def test_the_best_allocation_of_each_minute_equals_the_exact_solver(instance):
     rows = np.arange(len(jobs))
     assert table.value[rows, best[:, 0]].sum() == pytest.approx(table.value[rows, plan.replicas].sum())
     assert within_quotas(jobs, best[:, 1])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_large_weights_cost_no_optimum(seed):
+    """Rounding grows with the weights, and must not remove the columns of the optimum."""
+    rng = np.random.default_rng(seed)
+    value = np.sort(rng.random((60, 7)), axis=1)
+    light, heavy = ([Job(f"{j:02d}", weight=w) for j in range(60)] for w in (1.0, 1e5))
+    plans = [solve(UtilityTable.from_values(jobs, value), 190) for jobs in (light, heavy)]
+    assert plans[1].value == pytest.approx(1e5 * plans[0].value, rel=1e-9)
+
+
+def test_a_budget_that_rounding_brings_just_below_a_whole_number_of_replicas_loses_none():
+    """0.3 / 0.1 is 2.999... in floating point."""
+    jobs = [Job("a", cores=0.1)]
+    assert solve_hierarchical(jobs, np.full((1, 1, 7), 20.0), [1], 0.3, groups=1).replicas.tolist() == [3]
+    assert solve_paper(jobs, np.full((1, 7), 20.0), [1], 0.3, method="slsqp").replicas.tolist() == [3]

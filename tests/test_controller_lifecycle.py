@@ -17,7 +17,7 @@ from faro_lib.control.clock import Clock
 from faro_lib.control.explanation import tick_at
 from faro_lib.control.loop import CLOCK
 from faro_lib.control.tick import Deadline
-from faro_lib.policies.protocol import DEADLINE_EXCEEDED, PLANNED, Plan
+from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, PLANNED, Plan
 from faro_lib.rayserve.recent import RecentSeconds
 from faro_lib.rayserve.statistics import StatsAggregator, empty_row
 
@@ -195,6 +195,18 @@ class Slow(Wanting):
         return super().decide(state, observation)
 
 
+def test_a_policy_that_raises_a_timeout_of_its_own_has_failed():
+    class Impatient(Wanting):
+        def decide(self, state, observation):
+            raise TimeoutError("the solver gave up")
+
+    for deadline in (Deadline(), Deadline(30.0)):
+        policy = Impatient([3, 3])
+        _, step = tick(policy, GuardrailConfig(), JOBS, Memory.start(policy, JOBS), observed([1, 1]), deadline)
+        assert step.plan.reason == (FAILED,) * 2
+        assert "the solver gave up" in step.failure
+
+
 def test_a_late_decision_is_abandoned_at_the_deadline_and_the_next_tick_decides_again():
     config, calls = GuardrailConfig(deadline_s=0.2), []
     policy, deadline = Slow([3, 3], calls), Deadline(config.deadline_s)
@@ -206,6 +218,6 @@ def test_a_late_decision_is_abandoned_at_the_deadline_and_the_next_tick_decides_
     assert step.plan.reason == (DEADLINE_EXCEEDED,) * 2
     assert calls == [10.0], "no second decision begins while the first one runs"
     policy.released.set()
-    deadline.join()
+    deadline._thread.join(10)
     memory, step = tick(policy, config, JOBS, memory, observed([1, 1], now_s=30.0), deadline)
     assert (step.target.tolist(), calls, memory.state) == ([3, 3], [10.0, 30.0], 1)

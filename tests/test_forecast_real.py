@@ -54,3 +54,12 @@ def test_the_bayesian_forecaster_scores_significantly_better_than_every_baseline
     for name in set(paths) - {"bayes"}:
         _, _, high = scores.difference(mine, terms(paths[name], truth), truth if weighted else None)
         assert high < 0, name
+
+
+@pytest.mark.parametrize("day", [7, 8, 9, 10])
+def test_auto_scores_5_percent_better_than_ar_with_nominal_coverage_on_each_validation_day(traces, day):
+    earlier = traces.until(day)
+    auto, truth = rolling(fit("auto", earlier), earlier.evaluation[0])
+    ar, _ = rolling(fit("ar", earlier), earlier.evaluation[0])
+    assert scores.crps(auto, truth) < 0.95 * scores.crps(ar, truth)
+    assert 0.77 <= scores.coverage(auto, truth) <= 0.83

@@ -6,7 +6,7 @@ import pytest
 from k8s_world import World, apply, cordon, half_a_worker, paused, until, workers
 
 from faro_lib.kube.capacity import Shape
-from faro_lib.kube.capacity_watch import ClusterCapacity
+from faro_lib.kube.capacity_watch import NodeCapacity
 
 pytestmark = pytest.mark.k8s
 WITHIN_S = 10.0  # what the issue grants a drained node
@@ -18,7 +18,9 @@ class Watched:
 
     def __init__(self, world: World):
         self.each = half_a_worker(world.api)
-        self.source = ClusterCapacity(world.api, world.namespace, ({"app": "job"},), Shape(quantum=self.each)).start()
+        self.source = NodeCapacity(
+            world.api, world.namespace, ({"app": "job"},), (self.each,), Shape(quantum=self.each)
+        ).start()
 
     def __call__(self) -> int:
         return round(self.source.current().cores / self.each)
@@ -39,6 +41,7 @@ def capacity(world):
     watched.source.stop()
 
 
+@pytest.mark.fault
 def test_a_cordoned_node_shrinks_it_within_ten_seconds_and_an_uncordoned_one_restores_it(world, capacity):
     node = workers(world.api)[0]
     cordon(world.api, node)
@@ -54,6 +57,7 @@ def test_the_control_plane_takes_no_replica(world, capacity):
     assert capacity.source.current().unusable == {"faro-control-plane": "taint node-role.kubernetes.io/control-plane"}
 
 
+@pytest.mark.fault
 def test_a_quota_that_shrinks_and_grows_is_followed(world, capacity):
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": world.namespace}}
     for room in (1, 3):
@@ -76,6 +80,7 @@ def test_our_own_replicas_do_not_lessen_it(world, capacity):
     assert capacity() == ALL
 
 
+@pytest.mark.fault
 def test_a_deleted_node_is_gone_until_it_is_registered_again(world, capacity):
     path = f"/api/v1/nodes/{workers(world.api)[1]}"
     node = world.api.get(path)
@@ -89,6 +94,7 @@ def test_a_deleted_node_is_gone_until_it_is_registered_again(world, capacity):
     until(lambda: capacity() == ALL, 60)
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_a_node_that_hangs_is_lost_once_kubernetes_says_so(world, capacity):
     """The node controller waits 40 s before it believes that."""

@@ -83,6 +83,7 @@ def acts(controller, within_s=START_S):
     assert controller.ticks, controller.said
 
 
+@pytest.mark.fault
 def test_a_node_that_is_drained_shrinks_the_plan_within_ten_seconds_and_the_pods_follow(world, controllers):
     controllers()
     until(lambda: replicas(world) == [2, 2], START_S)
@@ -97,6 +98,7 @@ def test_a_node_that_is_drained_shrinks_the_plan_within_ten_seconds_and_the_pods
     until(lambda: replicas(world) == [2, 2], 30)
 
 
+@pytest.mark.fault
 def test_when_the_leader_is_killed_the_other_acts_within_twenty_seconds_and_never_both(world, controllers):
     first = controllers()
     acts(first)
@@ -114,6 +116,7 @@ def test_when_the_leader_is_killed_the_other_acts_within_twenty_seconds_and_neve
     assert world.get(LEASES)["spec"]["leaseTransitions"] == 2
 
 
+@pytest.mark.fault
 def test_a_leader_that_is_asked_to_end_hands_over_at_once(world, controllers):
     first = controllers()
     acts(first)
@@ -125,6 +128,7 @@ def test_a_leader_that_is_asked_to_end_hands_over_at_once(world, controllers):
     assert second.ticks[0][0] - ended < 10
 
 
+@pytest.mark.fault
 def test_a_leader_whose_lease_is_taken_ends_itself(world, controllers):
     first = controllers()
     acts(first)
@@ -137,6 +141,7 @@ def test_a_leader_whose_lease_is_taken_ends_itself(world, controllers):
     assert first.heard("is held by other")
 
 
+@pytest.mark.fault
 def test_someone_who_scales_by_hand_is_overruled_and_it_is_said_so(world, controllers):
     controllers()
     until(lambda: replicas(world) == [2, 2], START_S)

@@ -112,11 +112,11 @@ def test_what_someone_else_has_scaled_meanwhile_is_not_overwritten_but_seen_and_
     with pytest.raises(ApiError, match="someone else has scaled it to 2"):
         step(lambda: someone_else(2))
     assert replicas(world, "a") == 2
-    cluster._asked_at[:] = -np.inf  # however long ago that was
+    cluster._scaled_at[:] = -np.inf  # however long ago that was
     assert step().target.tolist() == [3]
     assert replicas(world, "a") == 3
     someone_else(7)
-    cluster._asked_at[:] = -np.inf
+    cluster._scaled_at[:] = -np.inf
     assert step().plan.reason == (DRIFT_CORRECTED,)
     assert replicas(world, "a") == 3
 
@@ -161,7 +161,7 @@ def test_two_hundred_jobs_are_reconciled_in_one_turn_in_under_two_seconds(world,
     took_s = []
     for capacity in (400.0, 600.0, 400.0):  # the best of three: the limit is the program's, not the machine's
         cluster.cores = capacity
-        cluster._asked_at[:] = -np.inf
+        cluster._scaled_at[:] = -np.inf
         began = time.perf_counter()
         _, step = tick(policy, rules, jobs, Memory.start(policy, jobs), cluster.observe())
         cluster.apply(step.target, step.plan.drop)

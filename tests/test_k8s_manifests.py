@@ -11,6 +11,8 @@ import yaml
 from k8s_world import ROOT, World, apply, kubeconfig, path_of, until
 
 from faro_lib import cli
+from faro_lib.kube.capacity import requests_of
+from faro_lib.kube.client import amount
 from faro_lib.kube.status import crd
 
 JOBS = ROOT / "cluster/jobs.yaml"
@@ -100,7 +102,8 @@ def test_the_controller_has_probes_a_read_only_root_and_a_second_one_beside_it(w
     assert deployment["spec"]["replicas"] == 2
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+    probes = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
+    assert probes == {"startupProbe": "/healthz", "readinessProbe": "/readyz", "livenessProbe": "/healthz"}
 
 
 def test_the_pods_of_others_are_not_refused_for_our_sake(written):
@@ -176,6 +179,41 @@ def test_the_dashboard_of_ray_hears_only_the_controller_the_operator_and_its_own
     policy = one(for_ray, "NetworkPolicy", "faro-ray")["spec"]
     open_ports = [port["port"] for rule in policy["ingress"] if "from" not in rule for port in rule["ports"]]
     assert open_ports == [8000]
+    (operator,) = [peer for rule in policy["ingress"] for peer in rule.get("from", []) if "namespaceSelector" in peer]
+    assert operator["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}}
+    assert operator["podSelector"] == {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}}
+
+
+def test_only_the_namespace_of_prometheus_reaches_the_metrics(written):
+    _, _, things = written
+    (rule,) = one(things, "NetworkPolicy", "faro-controller")["spec"]["ingress"]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+
+
+@pytest.mark.parametrize("more", [[], ["--head-cpu", "0.5", "--head-memory", "3", "--worker-cpu", "0.3"]])
+def test_the_quota_has_room_for_the_second_ray_cluster_of_an_upgrade(tmp_path, more):
+    assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), *more]) == 0
+    things = [thing for path in tmp_path.glob("*.yaml") for thing in yaml.safe_load_all(path.read_text())]
+    hard = {name: amount(value) for name, value in one(things, "ResourceQuota")["spec"]["hard"].items()}
+    cluster = one(things, "RayService")["spec"]["rayClusterConfig"]
+    head, (workers,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    controller = one(things, "Deployment")["spec"]
+    two_clusters = [head["template"], *[workers["template"]] * workers["replicas"]] * 2
+    pods = [*two_clusters, *[controller["template"]] * 2 * controller["replicas"]]
+    assert hard["pods"] == len(pods)
+    for resource in ("cpu", "memory"):
+        assert hard[f"requests.{resource}"] == pytest.approx(sum(requests_of(pod)[resource] for pod in pods))
+
+
+def test_the_head_requests_what_it_is_given_and_may_use_two_cores(tmp_path):
+    assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), "--head-cpu", "0.5"]) == 0
+    service = yaml.safe_load((tmp_path / "rayservice.yaml").read_text())
+    head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
+    assert head["spec"]["containers"][0]["resources"] == {
+        "requests": {"cpu": "0.5", "memory": "4Gi"},
+        "limits": {"cpu": "2", "memory": "4Gi"},
+    }
+    assert "autoscaling.faro/cores" not in head["metadata"]["labels"]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +224,8 @@ def test_the_dashboard_of_ray_hears_only_the_controller_the_operator_and_its_own
         (["--workers", "1", "--worker-cores", "2"], "cannot hold the minimum of 3 jobs, 3 cores"),
         (["--backend", "deployments"], "needs prometheus"),
         (["--backend", "deployments", "--prometheus", "bogus"], "prometheus='bogus' must be an http:// or https://"),
+        (["--head-cpu", "0"], "head: cpu=0.0 must be a number > 0"),
+        (["--operator-namespace", "A"], "operator_namespace='A' is no name in Kubernetes"),
         (["--tick", "0"], "tick_s=0.0 must be a number > 0"),
         (["--namespace", "Bad_Name"], "namespace='Bad_Name' is no name in Kubernetes"),
         (["--name", "x" * 64], "is no name in Kubernetes"),

@@ -13,7 +13,7 @@ from faro_lib.kube.client import MERGE, ApiError
 from faro_lib.kube.manifests import ManifestSpec, objects
 from faro_lib.kube.status import PLURAL, crd
 
-pytestmark = [pytest.mark.k8s, pytest.mark.slow]
+pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.fault]
 NAMES = ["a", "b"]
 AWAY_S = 60.0
 DEFINITION = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{PLURAL}.autoscaling.faro"

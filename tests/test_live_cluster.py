@@ -110,6 +110,39 @@ def test_a_deleted_application_is_absent_and_is_not_scaled(ray):
     assert ray.scaled == []
 
 
+def test_an_application_that_ray_deploys_again_is_not_removed(ray):
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        cluster.observe()
+        replicas = ray.targets.pop("b")
+        seen = cluster.observe()
+        cluster.apply(np.array([2, 1]), np.zeros(2))
+        ray.targets["b"] = replicas
+        after = cluster.observe()
+    assert seen.present is None
+    assert seen.target.tolist() == after.target.tolist() == [2, 3]
+    assert ray.scaled == [], "Ray would answer 404"
+
+
+def test_an_application_that_stays_unlisted_is_removed(ray, monkeypatch):
+    monkeypatch.setattr("faro_lib.rayserve.cluster.REDEPLOY_S", 0.0)
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        cluster.observe()
+        del ray.targets["b"]
+        assert cluster.observe().present.tolist() == [True, False]
+
+
+def test_an_application_that_ray_deletes_is_removed_at_once(ray):
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        cluster.observe()
+        ray.deleting.add("b")
+        assert cluster.observe().present.tolist() == [True, False]
+        del ray.targets["b"]
+        assert cluster.observe().present.tolist() == [True, False]
+
+
 def test_without_the_stats_endpoint_replicas_are_known_and_their_data_is_missing(ray):
     ray.window_status = 500
     with ray.served() as address:
@@ -156,9 +189,9 @@ def test_ongoing_requests_are_missing_and_not_zero_without_a_heartbeat(ray, monk
 def test_replicas_about_to_stop_are_not_counted_as_starting(ray):
     application = ray.application
 
-    def shrinking(count):
-        state = application(count)
-        state["deployments"]["replica"]["target_num_replicas"] = count - 1
+    def shrinking(name):
+        state = application(name)
+        state["deployments"]["replica"]["target_num_replicas"] -= 1
         return state
 
     ray.application = shrinking

@@ -397,6 +397,22 @@ def test_the_health_endpoint_fails_while_the_loop_is_stalled(day, context):
         exporter.close()
 
 
+def test_a_loop_that_waits_to_start_is_healthy_and_not_ready_and_says_for_what(day):
+    from faro_lib.control.exporter import Exporter
+
+    exporter = Exporter(day.jobs, 0)
+    address = f"http://127.0.0.1:{exporter.port}"
+    try:
+        assert urllib.request.urlopen(f"{address}/readyz").status == 200
+        exporter.waits_for = "no head"
+        assert urllib.request.urlopen(f"{address}/healthz").status == 200
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(f"{address}/readyz")
+        assert (raised.value.code, raised.value.read()) == (503, b"no head\n")
+    finally:
+        exporter.close()
+
+
 def test_the_exporter_serves_targets_predictions_and_failures(day, context):
     jobs = tuple(replace(job, cores=cores) for job, cores in zip(day.jobs, (2.0, 0.5)))
     text, cluster = exported(day, context, jobs, until_s=240.0)

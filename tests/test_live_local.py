@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from faro_lib.rayserve.local import LocalRay
+from faro_lib.rayserve.local import OWNER, LocalRay, end_abandoned, owner
 
 # Its child starts a grandchild and ends: an orphan in the session, as an HAProxy is whose proxy has died.
 ORPHANING = """
@@ -26,6 +26,32 @@ def other():
     yield process
     process.kill()
     process.wait()
+
+
+def ray_like(folder):
+    """A process that belongs to the Ray cluster in `folder`."""
+    folder.mkdir()
+    return subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], env={"RAY_TMPDIR": str(folder)}, start_new_session=True
+    )
+
+
+def test_the_ray_of_a_controller_that_was_killed_ends_before_the_next_one_starts(tmp_path, other):
+    killed, alive = ray_like(tmp_path / "faro-a"), ray_like(tmp_path / "faro-b")
+    gone = subprocess.run([sys.executable, "-c", "import psutil; print(psutil.Process().create_time())"], text=True,
+                          capture_output=True, check=True)  # fmt: skip
+    (tmp_path / "faro-a" / OWNER).write_text(f"999999999 {gone.stdout}")
+    (tmp_path / "faro-b" / OWNER).write_text(owner())
+    try:
+        assert end_abandoned(tmp_path) == 1
+        assert not psutil.pid_exists(killed.pid)
+        assert not (tmp_path / "faro-a").exists()
+        assert (alive.poll(), other.poll()) == (None, None)
+        assert end_abandoned(tmp_path) == 0
+    finally:
+        for process in (killed, alive):
+            process.kill()
+            process.wait()
 
 
 def test_orphans_of_ray_end_too_and_other_processes_do_not(tmp_path, other):

@@ -30,6 +30,8 @@ def page(tmp_path):
         for trial in range(3)
     ]
     pd.DataFrame(rows).to_csv(results / "simulate" / "summary.csv", index=False)
+    floor = pd.DataFrame({"capacity_cores": [16, 36], "trial": 0, "lost_utility": 0.125})
+    floor.to_csv(results / "simulate" / "limit.csv", index=False)
     for name in ("second", "first", "of_another_run"):
         (results / "figures" / f"{name}.png").write_bytes(PIXEL)
     files = []
@@ -53,9 +55,17 @@ def test_the_largest_cluster_comes_first(page):
     assert re.findall(r'<h2 id="size-(\d+)"', html) == ["36", "16"]
 
 
-def test_the_policy_that_loses_least_stands_out(page):
+def test_the_best_value_of_each_column_is_bold_and_no_other(page):
     _, html = page
-    assert re.findall(r'<tr class="best"><td>(.*?)</td>', html) == ["&lt;Faro&gt;"] * 2
+    rows = re.findall(r"<tr><td>(.*?)</td>(.*?)</tr>", html)
+    bold = {policy: cells.count("<b>") for policy, cells in rows}
+    assert bold == {"AIAD": 0, "&lt;Faro&gt;": len(MEASURES), "clairvoyant limit": 0}
+
+
+def test_the_limit_is_a_row_and_every_column_is_defined_below_the_table(page):
+    _, html = page
+    assert "<td>clairvoyant limit</td><td>0.125</td><td>-</td>" in html
+    assert all(f"<i>{heading}</i>: {definition}." in html for heading, _, definition in MEASURES.values())
 
 
 def test_the_figures_of_this_run_are_numbered_in_order_and_others_are_left_out(page):

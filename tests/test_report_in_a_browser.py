@@ -32,7 +32,8 @@ def report(tmp_path_factory):
         for trial in range(2)
     ]
     summary = pd.DataFrame(rows)
-    summary.to_csv(results / "simulate" / "summary.csv", index=False)
+    for name in ("summary", "limit"):
+        summary.to_csv(results / "simulate" / f"{name}.csv", index=False)
     drawn = {
         "policies": Drawing(policies_by_capacity(summary), "Policies", "A <b>bold</b> caption."),
         "curve": Drawing(capacity_curve(CURVE, 0.01, 12, 16), "Violations by capacity", "The knee is at 12 cores."),

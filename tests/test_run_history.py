@@ -34,6 +34,7 @@ def test_the_newest_day_of_the_history_is_learnt(tmp_path, monkeypatch):
     day, _, _, minute = np.indices(counts.shape).reshape(4, -1)
     rows = pd.DataFrame({"day": day, "minute": minute, "job": "a", "requests": counts.ravel()})
     rows.to_csv(tmp_path / "days.csv", index=False)
+    (tmp_path / "jobs.yaml").write_text("- job: a\n")
     monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: None)
-    context = run.context_of(JOBS, str(tmp_path / "days.csv"), "seasonal")
+    context = run.context_of(JOBS, str(tmp_path / "days.csv"), "seasonal", str(tmp_path / "jobs.yaml"))
     np.testing.assert_allclose(context.forecaster.mean(5)[0], counts[:, 0, 0, :5].mean(axis=0))

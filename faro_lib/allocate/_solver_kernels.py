@@ -156,7 +156,7 @@ def reduce_columns(term, cost, allowed, bound, price, floor):
     """`allowed` without choices of reduced cost > bound - floor, which no solution worth at least `floor` contains."""
     rows, choices = term.shape
     out = allowed.copy()
-    room = bound - floor + TOLERANCE
+    room = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding grows with the sum of terms
     for j in range(rows):
         best = -np.inf
         for x in range(choices):

@@ -11,6 +11,7 @@ from faro_lib.allocate.problem import Allocation
 from faro_lib.allocate.solve import solve
 from faro_lib.utility import build_table
 from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.jobs import TOLERANCE
 
 
 def solve_hierarchical(
@@ -43,7 +44,7 @@ def solve_hierarchical(
     cores, chosen, options = float(arrays.cores[0]), objective_of(objective), options or {}
     by_name = np.array(sorted(range(len(jobs)), key=lambda j: jobs[j].name))
     members = [by_name[g::groups] for g in range(groups)]
-    capacity = int(budget / cores)
+    capacity = int(budget / cores + TOLERANCE)
     table = {"max_replicas": capacity, **table}
     aggregates = [_aggregate(g, tuple(jobs[j] for j in rows)) for g, rows in enumerate(members)]
     group_rates, group_running = (np.stack([a[rows].sum(axis=0) for rows in members]) for a in (rates, running))

@@ -11,6 +11,7 @@ from faro_lib.cli.shared import say
 
 if TYPE_CHECKING:
     from faro_lib.control.clock import Clock
+    from faro_lib.control.startup import Ensure
     from faro_lib.kube.deployments import Deployments
     from faro_lib.kube.operate import NamespacedName
     from faro_lib.policies import Policy
@@ -35,7 +36,7 @@ def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: s
 
 def deployments(
     home: NamespacedName, jobs_path: str, table: tuple[Job, ...], prometheus: str | None, token_path: str | None,
-    clock: Clock, capacity: int | None,
+    clock: Clock, capacity: int | None, ensure: Ensure,
 ) -> Deployments:  # fmt: skip
     """The Deployments that the `deployment` sections of the jobs' table name."""
     from faro_lib.kube.deployment_metrics import DeploymentMetrics
@@ -45,13 +46,14 @@ def deployments(
     if prometheus is None:
         raise ValueError("backend=deployments needs --prometheus, the address of the server for the jobs' queries")
     metrics = DeploymentMetrics(prometheus, token_path)
-    return connect_deployments(home, table, read_sections(jobs_path, "deployment"), metrics, clock, capacity)
+    sections = read_sections(jobs_path, "deployment")
+    return connect_deployments(home, table, sections, metrics, clock, capacity, ensure)
 
 
 @contextmanager
 def ray_serve(
-    backend: str, jobs_path: str, table: tuple[Job, ...], address: str | None, serve_address: str | None,
-    clock: Clock, capacity: int | None, policy: Policy,
+    home: NamespacedName | None, backend: str, jobs_path: str, table: tuple[Job, ...], address: str | None,
+    serve_address: str | None, clock: Clock, capacity: int | None, policy: Policy, ensure: Ensure,
 ) -> Iterator[RayServeCluster]:  # fmt: skip
     """The jobs on Ray Serve: backend `local` starts Ray on this machine and stops it on exit."""
     from faro_lib.memory import must_fit, ray_gb
@@ -69,6 +71,10 @@ def ray_serve(
     addresses = {"address": address, "serve_address": serve_address}
     with serving(backend, table, specs, initial, capacity or 0, report=say, **addresses) as endpoint:
         cluster = RayServeCluster(table, specs, endpoint.ray, endpoint.http, clock, capacity)
-        cluster.connect()
+        if home and backend == "rayserve" and capacity is None:
+            from faro_lib.kube.preflight import check_rayservice
+
+            ensure(lambda: check_rayservice(home.connect(), home.namespace, home.name))
+        ensure(cluster.connect)
         say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
         yield cluster

@@ -23,8 +23,12 @@ def manifests(
     worker_cores: Annotated[int, option("Cores per worker, as Ray counts them.")] = 4,
     worker_memory: Annotated[float, option("GiB of memory per worker.")] = 8.0,
     worker_cpu: Annotated[float | None, option("CPU request per worker, in cores.", default="--worker-cores")] = None,
+    head_cpu: Annotated[float, option("CPU request of Ray's head.")] = 2.0,
+    head_memory: Annotated[float, option("GiB of memory of Ray's head.")] = 4.0,
+    operator_namespace: Annotated[str, option("Namespace of KubeRay's operator.")] = "kuberay-system",
     ray_version: Annotated[str | None, option("Version of Ray in the image.", default="the installed one")] = None,
     prometheus: Annotated[str, option("Address of Prometheus, for backend deployments.")] = "",
+    monitoring_namespace: Annotated[str, option("Namespace of Prometheus; only it gets metrics.")] = "monitoring",
     service_monitor: Annotated[bool, option("Add a ServiceMonitor for Prometheus.", "--service-monitor")] = False,
 ) -> None:
     """Write Kubernetes manifests for kustomize, without any Secret.
@@ -32,7 +36,7 @@ def manifests(
     RayService, controller, permissions, quota, network policy, disruption budgets, dashboard.
     """
     from faro_lib.kube.deployments import DeploymentRef
-    from faro_lib.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY, ManifestSpec, Workers, write
+    from faro_lib.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY, Head, ManifestSpec, Workers, write
     from faro_lib.kube.status import GROUP, PLURAL
     from faro_lib.policies import factory_of
     from faro_lib.policies.baselines import fair_share
@@ -45,6 +49,7 @@ def manifests(
     table = read_jobs(jobs)
     common: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
     common |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
+    common["monitoring_namespace"] = monitoring_namespace
     if backend == "deployments":
         sections = read_sections(jobs, "deployment")
         addresses = tuple(DeploymentRef.of(job, sections[job.name], namespace) for job in table)
@@ -55,7 +60,9 @@ def manifests(
         fits = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
         initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)  # then ManifestSpec raises
         ray = ray_version or _installed_ray()
-        wanted = ManifestSpec(**common, served=how, initial=initial, workers=size, ray_version=ray)
+        ray_options: dict[str, Any] = dict(ray_version=ray, operator_namespace=operator_namespace)
+        ray_options["head"] = Head(head_cpu, head_memory)
+        wanted = ManifestSpec(**common, served=how, initial=initial, workers=size, **ray_options)
     for path in write(wanted, out):
         print(path)
     print("# first the namespace and the CustomResourceDefinition:")

@@ -63,11 +63,13 @@ def run(
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
     prometheus: Prometheus = None,
     prometheus_token: PrometheusToken = None,
+    wait: Annotated[bool, option("Wait, unready, for jobs that are not served yet; else exit.", "--wait")] = False,
 ) -> None:
     """Run the autoscaling loop until SIGTERM or Ctrl-C; a dry run unless --apply. Replicas stay unchanged on exit."""
     from faro_lib import control
     from faro_lib.control import GuardrailConfig
     from faro_lib.control.journal import check_unlocked
+    from faro_lib.control.startup import once, until_passed
     from faro_lib.files import check_writable
     from faro_lib.policies import make
     from faro_lib.policies.loops import paced
@@ -94,18 +96,28 @@ def run(
         clock, publish = clock_of(journal, stop), None
         chosen = at_time_of_day(chosen, clock.origin_s)
         home = backends.faro_plan(backend, plan, kubeconfig, context)
+
+        def waiting(reason: str | None) -> None:
+            if exporter:
+                exporter.waits_for = reason
+            if reason:
+                say(f"waiting: {reason}")
+
+        ensure = until_passed(stop, waiting) if wait else once
         serving: InterruptibleCluster
         if home and backend == "deployments":
-            serving = backends.deployments(home, jobs, table, prometheus, prometheus_token, clock, capacity)
+            serving = backends.deployments(home, jobs, table, prometheus, prometheus_token, clock, capacity, ensure)
         else:
-            ray = backends.ray_serve(backend, jobs, table, address, serve_address, clock, capacity, chosen)
+            ray = backends.ray_serve(
+                home, backend, jobs, table, address, serve_address, clock, capacity, chosen, ensure
+            )
             serving = stack.enter_context(ray)
         cluster: Cluster = serving
         if home:
             from faro_lib.kube.operate import gated_cluster
 
             fixed = capacity is not None
-            gated = gated_cluster(home, serving, table, policy, stop, act=apply, fixed=fixed, report=say)
+            gated = gated_cluster(home, serving, table, policy, stop, act=apply, fixed=fixed, report=say, ensure=ensure)
             cluster, publish = stack.enter_context(gated)
 
         def on_step(step: Step) -> None:

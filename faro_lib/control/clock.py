@@ -27,11 +27,6 @@ class StopEvent(threading.Event):
         with suppress(BlockingIOError):  # the pipe is full of earlier signals
             os.write(self._write, b".")
 
-    def clear(self) -> None:
-        self._flag = False
-        while select.select([self._read], [], [], 0)[0]:
-            os.read(self._read, 1024)
-
     def wait(self, timeout: float | None = None) -> bool:
         select.select([self._read], [], [], timeout)
         return self.is_set()

@@ -31,11 +31,9 @@ class Exporter:
 
     /healthz answers 503 once the loop is stalled, so that a supervisor can restart it. It answers 200 before the first
     tick, because the loop may still wait for its lease.
+    While `waits_for` is set, the reason why the loop cannot start yet, /readyz answers 503 with it; else as /healthz.
 
-    Parameters
-    ----------
-    port : 0 picks a free port; `self.port` is the port in use.
-    progress_deadline_s : seconds without a tick or a failure after which the loop is stalled.
+    The loop is stalled after `progress_deadline_s` without a tick or a failure. Port 0 picks a free port (`self.port`).
     """
 
     def __init__(
@@ -44,6 +42,7 @@ class Exporter:
         import prometheus_client as prometheus
 
         self._jobs, self._progress_deadline_s = jobs, progress_deadline_s
+        self.waits_for: str | None = None
         self._progress_s: float | None = None  # time.monotonic() of the last tick or failure
         registry = prometheus.CollectorRegistry()
 
@@ -70,12 +69,15 @@ class Exporter:
 
     def _with_health(self, metrics: Any) -> Callable:
         def answer(environ: dict, start_response: Callable) -> list[bytes]:
-            if environ["PATH_INFO"] != "/healthz":
+            if environ["PATH_INFO"] not in ("/healthz", "/readyz"):
                 return metrics(environ, start_response)
             silent_s = 0.0 if self._progress_s is None else time.monotonic() - self._progress_s
-            status = "200 OK" if silent_s <= self._progress_deadline_s else "503 Service Unavailable"
-            start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-            return [f"{silent_s:.0f} s since the last tick\n".encode()]
+            waits_for = self.waits_for if environ["PATH_INFO"] == "/readyz" else None
+            well = silent_s <= self._progress_deadline_s and not waits_for
+            start_response(
+                "200 OK" if well else "503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8")]
+            )
+            return [f"{waits_for or f'{silent_s:.0f} s since the last tick'}\n".encode()]
 
         return answer
 

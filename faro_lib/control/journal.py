@@ -21,7 +21,10 @@ from faro_lib.workload import Job
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
 REPLAYED_TICKS = 200  # restores the memory: counters reach back 10 minutes, forecasts 15
-DTYPES = dict.fromkeys(("running", "starting", "target", "terminating"), int) | {"changing": bool, "present": bool}
+DTYPES = dict.fromkeys(("running", "starting", "target", "terminating", "placed"), int) | {
+    "changing": bool,
+    "present": bool,
+}
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
 
 

@@ -58,8 +58,6 @@ def growth(target: np.ndarray, current: np.ndarray, cores: np.ndarray, capacity:
 
     >>> growth(np.array([4, 1]), np.array([2, 3]), np.ones(2)).tolist()
     [False, False]
-    >>> growth(np.array([4, 1]), np.array([2, 1]), np.ones(2)).tolist()
-    [True, False]
     """
     limit, used = max(float(target @ cores), capacity), float(current @ cores)
     grows = np.zeros(len(target), bool)

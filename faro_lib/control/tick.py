@@ -14,6 +14,7 @@ import numpy as np
 from faro_lib.control import guardrails
 from faro_lib.control.clamp import Pending, clamp_to_capacity
 from faro_lib.control.guardrails import Guard, GuardrailConfig
+from faro_lib.control.placement import cut_to_nodes
 from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
 from faro_lib.workload import Job, arrays_of
 
@@ -46,6 +47,10 @@ class Memory:
         return cls(policy.start(jobs), Pending.none(len(jobs)), Guard(np.full(len(jobs), start_s)))
 
 
+class Late(Exception):
+    """A decision exceeded its deadline."""
+
+
 class Deadline:
     """Runs decisions and abandons those that take longer than `seconds`; None for no limit."""
 
@@ -54,11 +59,11 @@ class Deadline:
         self._thread: threading.Thread | None = None  # of a decision that was abandoned
 
     def call(self, decide: Callable[[], Any]) -> Any:
-        """The result of `decide()`; TimeoutError if it is late or if an abandoned decision still runs."""
+        """The result of `decide()`; raises Late if it is late, or if an abandoned decision still runs."""
         if self.seconds is None:
             return decide()
         if self._thread and self._thread.is_alive():
-            raise TimeoutError
+            raise Late
         outcome: Future = Future()
 
         def run() -> None:
@@ -69,12 +74,10 @@ class Deadline:
 
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
-        return outcome.result(self.seconds)
-
-    def join(self) -> None:
-        """Wait for an abandoned decision."""
-        if self._thread:
-            self._thread.join()
+        self._thread.join(self.seconds)
+        if not outcome.done():
+            raise Late
+        return outcome.result()
 
 
 def tick(
@@ -100,7 +103,7 @@ def tick(
     state, plan = memory.state, hold(visible)
     try:
         state, plan = (deadline or Deadline()).call(lambda: _decide(policy, memory.state, visible))
-    except TimeoutError:
+    except Late:
         void = DEADLINE_EXCEEDED
     except Exception as error:  # serving continues whatever the policy does
         failure, void = str(error), FAILED
@@ -114,6 +117,7 @@ def tick(
     target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
     plan = guardrails.with_delayed_reasons(plan, intended, target, pending)
     target, plan, pending = guardrails.enforce_capacity(jobs, observation, plan, target, pending)
+    target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target)
     guard = Guard(guard.known_s, target, plan.drop, observation.exists)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)
 

@@ -104,7 +104,7 @@ def _compare(
     for name, trial, seed in cases:
         key = dict(zip(columns, (SIMULATION, name, one.capacity, trial)))
         runs.append((key, matched_simulation(measured, policies[name], seed), None))
-    about = {"cold_start_s": cold_start_s, "scale": one.scale}
+    about: dict[str, Any] = {"cold_start_s": cold_start_s, "scale": one.scale}
     return joined(tables_of(run, key, **_columns(notes), **about) for key, run, notes in runs)
 
 

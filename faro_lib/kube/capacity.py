@@ -8,8 +8,10 @@ cores at the rate of the job that needs most of them for each core.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from faro_lib.kube.client import amount
 
@@ -42,12 +44,15 @@ class Capacity:
     by_node : node -> cores, of the usable nodes.
     unusable : node -> reason why it accepts no replica.
     bound : what limits the capacity: "nodes", "workers", or the tightest quota.
+    free_cores, placed : as in `Observation`, for pods of Deployments.
     """
 
     cores: float
     by_node: Mapping[str, float]
     unusable: Mapping[str, str]
     bound: str = "nodes"
+    free_cores: np.ndarray | None = None
+    placed: np.ndarray | None = None
 
 
 def capacity(
@@ -88,6 +93,26 @@ def capacity(
             if left < cores - EPSILON:
                 cores, bound = left, f"quota {quota['metadata']['name']}"
     return Capacity(round(cores, 6), by_node, unusable, bound)
+
+
+def placement(
+    pods: Iterable[dict], job_of: Callable[[dict], int | None], cores: Sequence[float], by_node: Mapping[str, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(nodes,) cores that the jobs' pods leave of `by_node`, and (jobs, nodes) replicas there; usable nodes only.
+
+    job_of : the index of the job that a pod is a replica of, or None. A pod that ends still occupies its cores.
+    cores : of a replica of each job.
+    """
+    nodes = {name: i for i, name in enumerate(by_node)}
+    free, placed = np.array(list(by_node.values()), float), np.zeros((len(cores), len(nodes)), int)
+    for pod in pods:
+        job, node = job_of(pod), nodes.get(pod["spec"].get("nodeName", ""))
+        if job is None or node is None or pod.get("status", {}).get("phase") in FINISHED:
+            continue
+        free[node] -= cores[job]
+        if not pod["metadata"].get("deletionTimestamp"):
+            placed[job, node] += 1
+    return free, placed
 
 
 def applies(quota: dict) -> bool:

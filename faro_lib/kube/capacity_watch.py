@@ -1,12 +1,17 @@
-"""The current capacity, from informers on nodes, pods and quotas."""
+"""The current capacity, from informers on nodes, pods, quotas and the RayService."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from faro_lib.kube.capacity import Capacity, Shape, capacity, cores_of_workers
+from faro_lib.kube.capacity import Capacity, Shape, capacity, cores_of_workers, placement
 from faro_lib.kube.client import Api
 from faro_lib.kube.informer import Informer
+from faro_lib.kube.rayservice import CLUSTER, serving_cluster
+
+WORKERS = "ray.io/node-type=worker"
 
 
 def small_pod(pod: dict) -> dict:
@@ -35,23 +40,13 @@ def _pick(mapping: dict, *names: str) -> dict:
     return {name: mapping[name] for name in names if name in mapping}
 
 
-class ClusterCapacity:
-    """The capacity of a cluster.
+class CapacityWatch(ABC):
+    """The capacity of a cluster, from local copies of the objects that it depends on."""
 
-    namespace : of the jobs.
-    ours : label selectors of the jobs' pods; a pod is ours if all labels of one selector match.
-    shape : what replicas require; None if the pods are Ray workers, whose cores the replicas share.
-    """
+    def __init__(self, *informers: Informer):
+        self._informers = informers
 
-    def __init__(self, api: Api, namespace: str, ours: tuple[Mapping[str, str], ...], shape: Shape | None):
-        self._namespace, self._ours, self._shape = namespace, ours, shape
-        self._informers = (
-            Informer(api, "/api/v1/nodes", small_node),
-            Informer(api, "/api/v1/pods", small_pod),
-            Informer(api, f"/api/v1/namespaces/{namespace}/resourcequotas"),
-        )
-
-    def start(self, timeout_s: float = 30.0) -> ClusterCapacity:
+    def start(self, timeout_s: float = 30.0) -> CapacityWatch:
         for informer in self._informers:
             informer.start()
         for informer in self._informers:
@@ -62,14 +57,59 @@ class ClusterCapacity:
         for informer in self._informers:
             informer.stop()
 
-    def is_ours(self, pod: dict) -> bool:
-        labels = pod["metadata"].get("labels", {})
-        return pod["metadata"].get("namespace") == self._namespace and any(
-            selector.items() <= labels.items() for selector in self._ours
+    @abstractmethod
+    def current(self) -> Capacity: ...
+
+
+class NodeCapacity(CapacityWatch):
+    """Capacity for pods of Deployments: what nodes and quotas leave for them.
+
+    namespace : of the jobs.
+    selectors : labels of the pods of each job.
+    cores : of a replica of each job.
+    shape : what replicas require of a node.
+    """
+
+    def __init__(
+        self, api: Api, namespace: str, selectors: Sequence[Mapping[str, str]], cores: Sequence[float], shape: Shape
+    ):
+        super().__init__(
+            Informer(api, "/api/v1/nodes", small_node),
+            Informer(api, "/api/v1/pods", small_pod),
+            Informer(api, f"/api/v1/namespaces/{namespace}/resourcequotas"),
         )
+        self._namespace, self._selectors, self._cores, self._shape = namespace, selectors, cores, shape
+
+    def job_of(self, pod: dict) -> int | None:
+        """Index of the job that a pod is a replica of; None if it is not a replica."""
+        labels = pod["metadata"].get("labels", {})
+        if pod["metadata"].get("namespace") != self._namespace:
+            return None
+        matches = (job for job, selector in enumerate(self._selectors) if selector.items() <= labels.items())
+        return next(matches, None)
 
     def current(self) -> Capacity:
         nodes, pods, quotas = (informer.items() for informer in self._informers)
-        if self._shape is None:
-            return cores_of_workers(filter(self.is_ours, pods), nodes)
-        return capacity(nodes, pods, quotas, self._namespace, self.is_ours, self._shape)
+        now = capacity(nodes, pods, quotas, self._namespace, lambda pod: self.job_of(pod) is not None, self._shape)
+        free_cores, placed = placement(pods, self.job_of, self._cores, now.by_node)
+        return replace(now, free_cores=free_cores, placed=placed)
+
+
+class RayCapacity(CapacityWatch):
+    """Capacity for the replicas of a RayService: the cores of the workers in its serving cluster."""
+
+    def __init__(self, api: Api, namespace: str, name: str):
+        path, only = f"/apis/ray.io/v1/namespaces/{namespace}/rayservices", f"metadata.name={name}"
+        super().__init__(
+            Informer(api, "/api/v1/nodes", small_node),
+            Informer(api, f"/api/v1/namespaces/{namespace}/pods", small_pod, labelSelector=WORKERS),
+            Informer(api, path, fieldSelector=only),
+        )
+        self._cluster = ""
+
+    def current(self) -> Capacity:
+        nodes, workers, services = (informer.items() for informer in self._informers)
+        for service in services:  # one, or none while it is being created again
+            self._cluster = serving_cluster(service) or self._cluster
+        serving = [pod for pod in workers if pod["metadata"]["labels"].get(CLUSTER) == self._cluster]
+        return cores_of_workers(serving, nodes)

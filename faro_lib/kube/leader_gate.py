@@ -31,6 +31,7 @@ class LeaderGatedCluster:
 
     capacity : returns the current capacity; None keeps that of `inner`.
     leadership : None if there is a single controller.
+    diagnose : raises ValueError with the reason why the cluster does not serve; called when it cannot be observed.
     act_s : longest duration of one call of `apply`; no call starts unless the lease lasts at least as long.
     """
 
@@ -39,13 +40,22 @@ class LeaderGatedCluster:
         inner: InterruptibleCluster,
         capacity: Callable[[], Capacity] | None = None,
         leadership: Leadership | None = None,
+        diagnose: Callable[[], None] = lambda: None,
         act_s: float = 2.0,
     ):
         self.inner, self._capacity, self._leadership, self._act_s = inner, capacity, leadership, act_s
+        self._diagnose = diagnose
         self.last: Capacity | None = None
 
     def observe(self) -> Observation:
-        observation = self.inner.observe()
+        try:
+            observation = self.inner.observe()
+        except OSError as error:
+            try:
+                self._diagnose()
+            except ValueError as reason:
+                raise OSError(f"{error}; {reason}") from None
+            raise
         if self._capacity is None:
             return observation
         current = self._capacity()
@@ -53,7 +63,7 @@ class LeaderGatedCluster:
             unusable = "".join(f"; {node}: {reason}" for node, reason in current.unusable.items())
             LOG.info("capacity is %g cores, bound by %s%s", current.cores, current.bound, unusable)
         self.last = current
-        return replace(observation, capacity=current.cores)
+        return replace(observation, capacity=current.cores, free_cores=current.free_cores, placed=current.placed)
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
         """Apply as the leader. Without a known leader nothing changes: no other controller can reach the server either.

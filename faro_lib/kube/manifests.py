@@ -78,11 +78,29 @@ WORKERS = Workers()
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """What the head of the Ray cluster requests: by default a core for HAProxy and one for Ray."""
+
+    cpu: float = 2.0
+    memory_gib: float = 4.0
+
+    def __post_init__(self) -> None:
+        for field in ("cpu", "memory_gib"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"head: {field}={getattr(self, field)!r} must be a number > 0")
+
+
+HEAD = Head()
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestSpec:
     """What the manifests depend on.
 
     jobs_text : the jobs' table as the user wrote it, for the ConfigMap.
-    served, initial, workers, ray_version : for the backend rayserve; `initial` are the first replica counts.
+    monitoring_namespace : where Prometheus runs; only its pods reach the controller's metrics.
+    served, initial, workers, head, ray_version, operator_namespace : for the backend rayserve; `initial` are the first
+        replica counts, and KubeRay's operator runs in `operator_namespace`.
     addresses, prometheus : for the backend deployments; the address of the server that the queries go to.
     act : whether the controller applies its plans, or only prints them.
     monitor : whether to add a ServiceMonitor.
@@ -102,13 +120,16 @@ class ManifestSpec:
     addresses: tuple[DeploymentRef, ...] = ()
     initial: Sequence[int] = ()
     workers: Workers = WORKERS
+    head: Head = HEAD
+    operator_namespace: str = "kuberay-system"
+    monitoring_namespace: str = "monitoring"
     prometheus: str = ""
     monitor: bool = False
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
-        for key in ("namespace", "name"):
+        for key in ("namespace", "name", "operator_namespace", "monitoring_namespace"):
             if not DNS_LABEL.fullmatch(value := getattr(self, key)):
                 raise ValueError(f"{key}={value!r} is no name in Kubernetes: lower case, digits and -, up to 63")
         if not 0 < self.tick_s < math.inf:
@@ -176,4 +197,9 @@ def arguments(spec: ManifestSpec) -> list[str]:
         options |= {"--address": f"{head}:{DASHBOARD_PORT}", "--serve-address": f"{head}:{SERVING_PORT}"}
     else:
         options["--prometheus"] = spec.prometheus
-    return ["run", *(["--apply"] if spec.act else []), *(word for option in options.items() for word in option)]
+    return [
+        "run",
+        "--wait",
+        *(["--apply"] if spec.act else []),
+        *(word for option in options.items() for word in option),
+    ]

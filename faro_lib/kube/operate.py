@@ -12,8 +12,9 @@ from typing import Any
 
 from faro_lib.control import Step
 from faro_lib.control.clock import Clock
+from faro_lib.control.startup import Ensure, once
 from faro_lib.kube import preflight
-from faro_lib.kube.capacity_watch import ClusterCapacity
+from faro_lib.kube.capacity_watch import CapacityWatch, NodeCapacity, RayCapacity
 from faro_lib.kube.client import Api, connect
 from faro_lib.kube.deployment_metrics import DeploymentMetrics
 from faro_lib.kube.deployments import DeploymentRef, Deployments, shape_of
@@ -23,7 +24,6 @@ from faro_lib.kube.status import Reporter
 from faro_lib.policies.protocol import Cluster
 from faro_lib.workload import Job
 
-WORKERS = {"ray.io/node-type": "worker"}
 TIMINGS = LeaseTimings()
 
 
@@ -58,11 +58,13 @@ def connect_deployments(
     metrics: DeploymentMetrics,
     clock: Clock,
     cores: float | None = None,
+    ensure: Ensure = once,
 ) -> Deployments:
     """The Deployments that the jobs' table names.
 
     sections : by job name, the sections `deployment` of the table.
     cores : cores that the jobs may use; None leaves it to the capacity of the cluster.
+    ensure : how the check that they exist is made.
 
     Raises ValueError: a Deployment does not exist, or a permission is missing; one line.
     """
@@ -72,7 +74,7 @@ def connect_deployments(
     cluster = Deployments(api, refs, metrics, clock, cores or 0.0)
     for namespace in sorted({ref.namespace for ref in refs}):
         preflight.check_permissions(api, namespace, preflight.FOR_DEPLOYMENTS, ())
-    preflight.check_deployments({str(ref): state for ref, state in zip(refs, cluster.read())})
+    ensure(lambda: preflight.check_deployments({str(ref): state for ref, state in zip(refs, cluster.read())}))
     return cluster
 
 
@@ -88,32 +90,41 @@ def gated_cluster(
     fixed: bool = False,
     timings: LeaseTimings = TIMINGS,
     report: Callable[[str], None] = lambda line: None,
+    ensure: Ensure = once,
 ) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
     """The leader-gated cluster, once this controller is the leader, and a function that publishes each tick.
 
     stop : once set, the wait for the lease ends.
     act : whether plans are applied; if not, no lease is taken and nothing is published.
     fixed : keep the cluster's own capacity instead of measuring it.
+    ensure : how the check of the capacity is made.
 
     Raises ValueError: a resource or permission is missing; one line, and nothing has been changed.
     """
     api = plan.connect()
     preflight.check_server(api)
     preflight.check_namespace(api, plan.namespace)
-    ray = () if isinstance(cluster, Deployments) else (preflight.RAY_SERVICES,)
-    preflight.check_crds(api, (preflight.FARO_PLANS, *ray) if act else ())
+    on_ray = not isinstance(cluster, Deployments)
+    preflight.check_crds(api, (preflight.FARO_PLANS, *((preflight.RAY_SERVICES,) if on_ray else ())) if act else ())
     permissions, cluster_wide = preflight.ALWAYS if act else (), () if fixed else preflight.CLUSTER_WIDE
+    if on_ray and not fixed:
+        permissions += preflight.FOR_RAY
     preflight.check_permissions(api, plan.namespace, permissions, cluster_wide)
+
+    def diagnose() -> None:
+        if on_ray and not fixed:
+            preflight.check_rayservice(api, plan.namespace, plan.name)
+
     with ExitStack() as stack:
         current = None
         if not fixed:
             capacity = watch_capacity(api, plan, cluster, jobs)
             stack.callback(capacity.stop)
             capacity.start()
-            preflight.check_minima(jobs, capacity.current())
+            ensure(lambda: preflight.check_minima(jobs, capacity.current()))
             current = capacity.current
         if not act:
-            yield LeaderGatedCluster(cluster, current), lambda step: None
+            yield LeaderGatedCluster(cluster, current, None, diagnose), lambda step: None
             return
         name = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"  # unique among the candidates
         # No retries and a short time-out: a renewal that hangs must end well before the lease does.
@@ -127,13 +138,13 @@ def gated_cluster(
             report(f"{name} leads")
         reporter = Reporter(plan.connect(retries=1), plan.namespace, plan.name, policy, jobs, name)
         stack.callback(reporter.close)
-        yield LeaderGatedCluster(cluster, current, leadership), reporter
+        yield LeaderGatedCluster(cluster, current, leadership, diagnose), reporter
 
 
-def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> ClusterCapacity:
-    """The capacity for the pods of Deployments, or inside Ray's workers; not started yet."""
+def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> CapacityWatch:
+    """The capacity for the pods of Deployments, or in the workers of the plan's RayService; not started yet."""
     if not isinstance(cluster, Deployments):
-        return ClusterCapacity(api, plan.namespace, (WORKERS,), None)
+        return RayCapacity(api, plan.namespace, plan.name)
     namespaces = {ref.namespace for ref in cluster.refs}
     if len(namespaces) > 1:
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
@@ -143,4 +154,5 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
         one["spec"]["selector"].get("matchLabels") or one["spec"]["template"]["metadata"]["labels"]
         for one in deployments
     )
-    return ClusterCapacity(api, namespaces.pop(), selectors, shape_of(list(jobs), deployments))
+    cores = [job.cores for job in jobs]
+    return NodeCapacity(api, namespaces.pop(), selectors, cores, shape_of(list(jobs), deployments))

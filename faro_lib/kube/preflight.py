@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from faro_lib.kube.capacity import EPSILON, Capacity
 from faro_lib.kube.client import Api, ApiError
+from faro_lib.kube.rayservice import CLUSTER, why_not_ready
 from faro_lib.kube.status import GROUP, PLURAL, VERSION
 from faro_lib.policies.protocol import minimum_replicas
 from faro_lib.workload import Job
@@ -25,7 +26,7 @@ FOR_DEPLOYMENTS: tuple[Permission, ...] = (
     ("apps", "deployments", ("list",)),
     ("apps", "deployments/scale", ("get", "patch")),
 )
-FOR_RAY: tuple[Permission, ...] = (("ray.io", "rayservices", ("get",)),)
+FOR_RAY: tuple[Permission, ...] = (("ray.io", "rayservices", ("get", "list", "watch")),)
 # Custom resources: group, version, plural, and what installs them.
 FARO_PLANS = (GROUP, VERSION, PLURAL, "faro manifests")
 RAY_SERVICES = ("ray.io", "v1", "rayservices", "KubeRay's operator")
@@ -65,6 +66,20 @@ def check_crds(api: Api, resources: Iterable[tuple[str, str, str, str]]) -> None
             served = set()
         if plural not in served:
             raise ValueError(f"the API server does not know {plural}.{group}/{version}; {origin} brings it")
+
+
+def check_rayservice(api: Api, namespace: str, name: str) -> None:
+    """Raise ValueError if the RayService does not exist or is not ready; a pod that cannot start is named."""
+    place = f"RayService '{namespace}/{name}'"
+    try:
+        service = api.get(f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}")
+        pods = api.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=CLUSTER)["items"]
+    except ApiError as error:
+        if error.status != 404:
+            raise ValueError(str(error)) from None
+        raise ValueError(f"{place} is not there; `faro manifests` writes it") from None
+    if reason := why_not_ready(service, pods):
+        raise ValueError(f"{place} is not ready: {reason}")
 
 
 def check_minima(jobs: tuple[Job, ...], capacity: Capacity) -> None:

@@ -15,14 +15,14 @@ import yaml
 
 from faro_lib.control import Step
 from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
-from faro_lib.policies.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, MISSING
+from faro_lib.policies.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, FRAGMENTED, MISSING
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
 
 LOG = logging.getLogger(__name__)
 GROUP, VERSION, PLURAL, KIND = "autoscaling.faro", "v1alpha1", "faroplans", "FaroPlan"
 API_VERSION = f"{GROUP}/{VERSION}"
-ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY)
+ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY, FRAGMENTED)
 MAX_EVENTS = 50  # in one report
 MAX_STEPS = 10  # that wait to be published
 

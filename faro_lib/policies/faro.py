@@ -14,7 +14,7 @@ from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import LatencyTable
 from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
 from faro_lib.workload import arrays_of
-from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 FALLBACK_MODEL = "mgc"  # latency model without a measured table
 PRIOR_LOST = 2.0  # lost utility that each job starts with, which limits the weight of its first minutes
@@ -88,7 +88,7 @@ class Faro(TwoLoops):
             drops=DROPS if OBJECTIVES.find(self.objective).effective else None,
             cold_start_minutes=self.cold_start_minutes,
             switching_cost=self.switching_cost,
-            max_replicas=int(observation.capacity / arrays_of(state.jobs).cores.min()),
+            max_replicas=int(observation.capacity / arrays_of(state.jobs).cores.min() + TOLERANCE),
         )
         return deficit_weighted(table, state.lost, self.deficit_weighting) if self.deficit_weighting else table
 

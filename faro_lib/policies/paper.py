@@ -122,7 +122,7 @@ class PaperFaro(TwoLoops):
             "utility": self.utility,
             "drops": DROPS if self.objective.startswith("Penalty") else None,
             "cold_start_minutes": 1.0 if self.predictive and full else 0.0,
-            "max_replicas": int(observation.capacity / cores.min()),
+            "max_replicas": int(observation.capacity / cores.min() + TOLERANCE),
         }
 
 

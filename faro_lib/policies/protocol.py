@@ -27,12 +27,14 @@ DEADLINE_EXCEEDED = "deadline-exceeded"  # the decision took too long
 BOUNDS = "bounds"  # the plan was outside the job's own minimum and maximum
 RATE_LIMIT = "scaling-rate-limit"  # the plan moved more replicas than one decision may
 CAPACITY = "capacity"  # the targets exceeded the capacity
+FRAGMENTED = "fragmented"  # no single node has enough free cores for the replica
 DRIFT_CORRECTED = "drift-corrected"  # another client had changed the target
 JOB_ADDED = "job-added"  # the job is new
 JOB_REMOVED = "job-removed"  # the job no longer exists
 REASONS = (
     START, HOLD, SHARE, PLANNED, REACTIVE_UP, REACTIVE_DOWN,
-    MISSING, FAILED, DEADLINE_EXCEEDED, BOUNDS, RATE_LIMIT, CAPACITY, DRIFT_CORRECTED, JOB_ADDED, JOB_REMOVED,
+    MISSING, FAILED, DEADLINE_EXCEEDED, BOUNDS, RATE_LIMIT, CAPACITY, FRAGMENTED, DRIFT_CORRECTED, JOB_ADDED,
+    JOB_REMOVED,
 )  # fmt: skip
 
 
@@ -59,6 +61,8 @@ class Observation:
     arrivals_now: np.ndarray | None = None  # requests in the current minute until now; None if the cluster cannot tell
     failed_per_min: np.ndarray | None = None  # requests that failed (5xx) in the last minute; None if not measured
     present: np.ndarray | None = None  # bool, the job exists; None = every job
+    free_cores: np.ndarray | None = None  # (nodes,) cores left on each node; None if capacity is one pool of cores
+    placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node
 
     @property
     def exists(self) -> np.ndarray:

@@ -21,6 +21,7 @@ from faro_lib.workload.jobs import MINUTE_S, arrays_of
 LAG_S = 0.6  # wall seconds until the replicas have reported a second
 LATE_S = 15  # replicas may report their statistics of a second up to this many seconds late
 PROGRESS_DEADLINE_S = 90.0  # wall seconds after which an unfinished change no longer prevents another one
+REDEPLOY_S = 15.0  # wall seconds; Ray does not list an application for 4 to 6 s while it deploys the application again
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED")
 NODES = "/api/v0/nodes?detail=1&limit=1000"
 UNKNOWN = -1  # instead of the target of a job that is absent or was not observed yet
@@ -50,6 +51,8 @@ class RayServeCluster:
         self._now_s = 0.0
         self._target = np.full(len(jobs), UNKNOWN)  # as last read from Ray or requested
         self._scaled_at = np.full(len(jobs), -np.inf)
+        self._deployments: list[dict[str, Any] | None] = [None] * len(jobs)  # as last listed
+        self._missing_since = np.full(len(jobs), np.inf)
 
     def connect(self) -> None:
         """Check addresses and tokens with one call to each server; ValueError if one fails."""
@@ -69,12 +72,13 @@ class RayServeCluster:
         applications = self._ray.get(APPLICATIONS)["applications"]
         self._capacity = self._read_capacity()
         stats = self._read_stats()
-        deployments = [_deployment(applications, spec) for spec in self.specs]
+        listed = np.array([_deployment(applications, spec) is not None for spec in self.specs])
+        deployments = [self._last_deployment(job, applications) for job in range(len(self.jobs))]
         present = np.array([deployment is not None for deployment in deployments])
         target = np.array([int((one or {}).get("target_num_replicas") or 0) for one in deployments])
         states = [Counter(replica["state"] for replica in (one or {}).get("replicas", [])) for one in deployments]
         running = np.array([count["RUNNING"] for count in states])
-        self._target = np.where(present, target, UNKNOWN)
+        self._target = np.where(listed, target, UNKNOWN)
         recently = time.monotonic() - self._scaled_at < PROGRESS_DEADLINE_S
         now_s, clock, recent = self._now_s, self.clock, self._recent
         minute = int(now_s // MINUTE_S)
@@ -124,6 +128,16 @@ class RayServeCluster:
             errors.append(str(error))
         if errors:
             raise OSError(summary(errors))
+
+    def _last_deployment(self, job: int, applications: dict[str, Any]) -> dict[str, Any] | None:
+        """The job's deployment as listed now, or up to REDEPLOY_S ago; None if it was deleted or never listed."""
+        spec, now = self.specs[job], time.monotonic()
+        deployment = _deployment(applications, spec)
+        if deployment is not None or applications.get(spec.application, {}).get("status") == "DELETING":
+            self._deployments[job], self._missing_since[job] = deployment, np.inf
+            return deployment
+        self._missing_since[job] = min(self._missing_since[job], now)
+        return self._deployments[job] if now - self._missing_since[job] < REDEPLOY_S else None
 
     def _read_stats(self) -> dict[str, Any]:
         """Statistics by job; empty if the endpoint does not answer."""

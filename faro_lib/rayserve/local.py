@@ -37,6 +37,7 @@ PORT_VARIABLES = (
     "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
 )  # fmt: skip
 HTTP = "http"
+PREFIX, OWNER = "faro-", "owner"  # of the folder of a cluster; the file in it that names the process that started it
 PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
 REPLICA_PORTS = 200  # consecutive ports for the replicas, from one of 40 starts above 20,000
 
@@ -96,6 +97,38 @@ def session(pid: int) -> list[psutil.Process]:
     return members
 
 
+def owner() -> str:
+    """Id and creation time of this process, which owns the Ray clusters that it starts."""
+    import psutil
+
+    return f"{os.getpid()} {psutil.Process().create_time()}"
+
+
+def end_abandoned(parent: Path) -> int:
+    """End the Ray clusters in folders under `parent` whose owner was killed; return their number.
+
+    A process belongs to a cluster if its environment names the folder of the cluster.
+    """
+    import psutil
+
+    ended = 0
+    for file in parent.glob(f"{PREFIX}*/{OWNER}"):
+        pid, created = file.read_text().split()
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(int(pid)).create_time() == float(created):
+                continue
+        family = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("RAY_TMPDIR") == str(file.parent):
+                    process.kill()
+                    family.append(process)
+        psutil.wait_procs(family, timeout=10)
+        shutil.rmtree(file.parent, ignore_errors=True)
+        ended += 1
+    return ended
+
+
 def free_ports(count: int) -> list[int]:
     """Random free ports; none can become the port of an outgoing connection before Ray listens on it."""
     ports: list[int] = []
@@ -115,7 +148,9 @@ def start(cpus: int) -> Iterator[LocalRay]:
         raise ValueError("backend=local needs Ray Serve: pip install 'faro_lib[live]'")
     names = (*PORT_OPTIONS, *PORT_VARIABLES, HTTP)
     ports = dict(zip(names, free_ports(len(names))))
-    folder = Path(tempfile.mkdtemp(prefix="faro-"))  # short, because paths of Unix sockets are limited
+    end_abandoned(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # short, because paths of Unix sockets are limited
+    (folder / OWNER).write_text(owner())
     token = secrets.token_hex(32)
     log = folder / "ray-start.log"
     with log.open("w") as output:

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-# Column of simulate/summary.csv -> heading and number format.
+# Column of simulate/summary.csv -> heading, number format and definition. In all columns, lower is better.
 MEASURES = {
-    "lost_utility": ("lost utility", "{:.3f}"),
-    "slo_violation_rate": ("SLO violations", "{:.2%}"),
-    "lost_effective_utility": ("lost effective utility", "{:.3f}"),
-    "drop_rate": ("dropped", "{:.2%}"),
-    "replicas_used_mean": ("replicas used", "{:.1f}"),
-}
+    "lost_utility": ("lost utility", "{:.3f}", "sum of 1 - utility over jobs, mean over minutes; at most 1 per job"),
+    "slo_violation_rate": (
+        "SLO violations", "{:.2%}", "share of requests dropped or late, mean over jobs with requests, then over minutes"
+    ),
+    "lost_effective_utility": ("lost effective utility", "{:.3f}", "as lost utility, but a drop costs its penalty"),
+    "drop_rate": ("dropped", "{:.2%}", "share of all requests of the day"),
+    "replicas_used_mean": ("replicas used", "{:.1f}", "running replicas, mean over ticks"),
+}  # fmt: skip
 PACKAGES = ("numpy", "scipy", "numba", "pandas", "matplotlib", "papermill", "snakemake")
 SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ title }}</title>\
@@ -55,8 +57,9 @@ def write_report(
     results = Path(results)
     text = Template(Path(__file__).with_name("page.html.jinja").read_text(), autoescape=True).render(
         workload=results.name,
-        columns=[heading for heading, _ in MEASURES.values()],
-        tables=tables(pd.read_csv(results / "simulate" / "summary.csv")),
+        columns=[heading for heading, _, _ in MEASURES.values()],
+        definitions=[(heading, definition) for heading, _, definition in MEASURES.values()],
+        tables=tables(*(pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))),
         figures=figures(captions),
         seeds=trial_seeds(config["trials"]),
         synthetic_seed=config["synthetic"]["seed"] if config["workload"] == SYNTHETIC else None,
@@ -77,21 +80,33 @@ def page_of(figure: Figure, title: str, text: str) -> str:
     return Template(SINGLE, autoescape=True).render(title=title, text=text, png=encoded)
 
 
-def tables(summary: pd.DataFrame) -> list[tuple[int, list[dict[str, Any]]]]:
-    """Mean ± standard deviation over trials of each measure, one table per capacity, one row per policy."""
+def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[dict[str, Any]]]]:
+    """Mean ± standard deviation over trials of each measure, one table per capacity; a row per policy and the limit.
+
+    A cell is a text and whether it is the best of its column.
+    """
     by_capacity = []
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
-        best = part.groupby("policy", sort=False)["lost_utility"].mean().idxmin()
+        best = part.groupby("policy")[list(MEASURES)].mean().idxmin()
         rows = [
             {
                 "policy": policy,
-                "cells": [spread(trials[column], shape) for column, (_, shape) in MEASURES.items()],
+                "cells": [
+                    (spread(trials[column], shape), policy == best[column])
+                    for column, (_, shape, _) in MEASURES.items()
+                ],
                 "trials": len(trials),
-                "best": policy == best,
             }
             for policy, trials in part.groupby("policy", sort=False)
         ]
-        by_capacity.append((int(capacity), rows))
+        floor = limit[limit["capacity_cores"] == capacity]
+        cells = [
+            (spread(floor[column], shape) if column == "lost_utility" and len(floor) else "-", False)
+            for column, (_, shape, _) in MEASURES.items()
+        ]
+        by_capacity.append(
+            (int(capacity), [*rows, {"policy": "clairvoyant limit", "cells": cells, "trials": len(floor)}])
+        )
     return by_capacity
 
 

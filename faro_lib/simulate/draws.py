@@ -35,10 +35,8 @@ class Draws:
 def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, scv_factor: float = 1.0) -> Draws:
     """Draw the random numbers of a trial.
 
-    Parameters
-    ----------
-    router : service time of one pass; None for no router.
-    scv_factor : factor on the squared coefficient of variation of the replicas' service times.
+    `router` is the service time of one pass through it, None without a router. `scv_factor` multiplies the squared
+    coefficient of variation of the replicas' service times.
     """
     arrival_s, first = sample_arrivals(workload, seed)
     rng = np.random.default_rng([seed, 1])

@@ -1,0 +1,57 @@
+"""Placement: the part of a plan that finds room on the nodes, where capacity is not one pool of cores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from faro_lib.control.guardrails import with_reason
+from faro_lib.policies.protocol import FRAGMENTED, Observation, Plan
+from faro_lib.workload.jobs import TOLERANCE, JobArrays
+
+
+def cut_to_nodes(jobs: JobArrays, observation: Observation, plan: Plan, target: np.ndarray) -> tuple[np.ndarray, Plan]:
+    """The targets (jobs,) without replicas that no node has room for, and the plan with FRAGMENTED for these jobs.
+
+    A cluster whose nodes are unknown is one pool of cores: nothing is cut. Every job keeps its minimum.
+    """
+    if observation.free_cores is None or observation.placed is None:
+        return target, plan
+    fitting = np.maximum(placeable(target, jobs.cores, observation.placed, observation.free_cores), 0)
+    fitting = np.minimum(target, np.maximum(fitting, jobs.min_replicas))
+    return fitting, replace(plan, reason=with_reason(plan.reason, fitting < target, FRAGMENTED))
+
+
+def placeable(target: np.ndarray, cores: np.ndarray, placed: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """The replicas (jobs,) of `target` that find a node.
+
+    Replicas that run stay on their nodes. New ones go where the default scheduler of Kubernetes puts them: each to the node
+    with the most free cores; here those of the largest jobs come first. A job that shrinks frees cores on the nodes that
+    have most of its replicas.
+
+    Parameters
+    ----------
+    target, cores : (jobs,) replicas wanted, and cores of one replica.
+    placed : (jobs, nodes) replicas on each node.
+    free : (nodes,) cores that are left on each node.
+
+    >>> placeable(np.array([3]), np.array([2.0]), np.array([[0, 0]]), np.array([3.0, 3.0])).tolist()
+    [2]
+    """
+    free, fitting = free.astype(float), target.copy()
+    more = target - placed.sum(axis=1)
+    for job in np.flatnonzero(more < 0):
+        here = placed[job].copy()
+        for _ in range(-more[job]):
+            node = int(np.argmax(here))
+            here[node] -= 1
+            free[node] += cores[job]
+    for job in np.argsort(-cores, kind="stable"):
+        for count in range(max(0, more[job])):
+            node = int(np.argmax(free)) if len(free) else 0
+            if not len(free) or free[node] < cores[job] - TOLERANCE:
+                fitting[job] = target[job] - (more[job] - count)
+                break
+            free[node] -= cores[job]
+    return fitting

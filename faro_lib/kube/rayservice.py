@@ -1,0 +1,55 @@
+"""The state of a RayService as KubeRay reports it. Pure functions of the API's objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+CLUSTER = "ray.io/cluster"  # label of a pod: the name of its RayCluster
+
+
+def serving_cluster(service: dict) -> str:
+    """Name of the RayCluster that serves the applications; "" before one does.
+
+    During an upgrade KubeRay prepares a second cluster, the pending one, beside the one that serves.
+    """
+    return _cluster(service, "activeServiceStatus")
+
+
+def why_not_ready(service: dict, pods: Iterable[dict]) -> str | None:
+    """The reason why a RayService is not ready; None if it is ready.
+
+    pods : of its namespace. A pod that cannot start is the reason, if there is one.
+    """
+    conditions = {one["type"]: one for one in service.get("status", {}).get("conditions", [])}
+    ready = conditions.get("Ready", {})
+    if ready.get("status") == "True":
+        return None
+    clusters = {serving_cluster(service), _cluster(service, "pendingServiceStatus")}
+    for pod in pods:
+        if pod["metadata"].get("labels", {}).get(CLUSTER) in clusters and (reason := why_not_started(pod)):
+            return f"pod {pod['metadata']['name']} does not start: {reason}"
+    return ready.get("message") or "its Ray cluster does not serve yet"
+
+
+def why_not_started(pod: dict) -> str | None:
+    """The scheduler's or the kubelet's reason why a Pending pod does not start; None if they give none.
+
+    >>> condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 3 Insufficient cpu."}
+    >>> why_not_started({"status": {"phase": "Pending", "conditions": [condition]}})
+    '0/3 nodes are available: 3 Insufficient cpu.'
+    """
+    status = pod.get("status", {})
+    if status.get("phase") != "Pending":
+        return None
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return condition.get("message") or condition.get("reason")
+    for container in status.get("containerStatuses", []):
+        waiting = container.get("state", {}).get("waiting", {})
+        if waiting.get("message"):
+            return f"{waiting['reason']}: {waiting['message']}"
+    return None
+
+
+def _cluster(service: dict, which: str) -> str:
+    return service.get("status", {}).get(which, {}).get("rayClusterName", "")
