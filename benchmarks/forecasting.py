@@ -67,7 +67,9 @@ def main(path: str | None = None) -> None:
     for jobs in (10, 1000):
         traces = world(jobs)
         day = traces.evaluation[0]
-        made = {name: forecast.fit(name, traces) for name in ("persistence", "seasonal", "kalman", "ar", "poisson", "auto")}
+        made = {
+            name: forecast.fit(name, traces) for name in ("persistence", "seasonal", "kalman", "ar", "poisson", "auto")
+        }
         learned = forecast.load_posterior(path) if path and jobs == 10 else posterior(jobs)
         made["bayes (not recalibrated)"] = forecast.bayes_forecaster(learned, recalibrate=False)
         made["bayes"] = forecast.bayes_forecaster(learned)
