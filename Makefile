@@ -1,4 +1,4 @@
-# make figures | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | lab | data | config | readme | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | chart | lab | data | config | readme | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks readme lab data config clean
+.PHONY: figures test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks chart readme lab data config clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -79,6 +79,10 @@ readme: $(READY)
 
 lab: $(READY)
 	jupyter lab --notebook-dir=. notebooks/00_tour.ipynb
+
+# The generated part of the Helm chart, from the templates of `faro manifests`.
+chart: $(READY)
+	python -m faro_lib.kube.chart charts/faro
 
 data: $(READY)
 	python -m faro_lib.pipeline fetch

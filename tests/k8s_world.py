@@ -224,7 +224,7 @@ class FakePrometheus(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, values: dict[str, float] | None = None):
+    def __init__(self, values: dict[str, float] | None = None, host: str = "127.0.0.1"):
         self.values = values or {}
 
         class Answers(BaseHTTPRequestHandler):
@@ -244,12 +244,12 @@ class FakePrometheus(ThreadingHTTPServer):
                 self.end_headers()
                 self.wfile.write(body)
 
-        super().__init__(("127.0.0.1", 0), Answers)
+        super().__init__((host, 0), Answers)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"http://{self.server_address[0]}:{self.server_port}"
 
 
 def table(names, **fields) -> list[dict]:

@@ -52,8 +52,8 @@ def manifests(
     common["monitoring_namespace"] = monitoring_namespace
     if backend == "deployments":
         sections = read_sections(jobs, "deployment")
-        addresses = tuple(DeploymentRef.of(job, sections[job.name], namespace) for job in table)
-        wanted = ManifestSpec(**common, addresses=addresses, prometheus=prometheus)
+        namespaces = tuple(DeploymentRef.of(job, sections[job.name], namespace).namespace for job in table)
+        wanted = ManifestSpec(**common, namespaces=namespaces, prometheus=prometheus)
     else:
         how = serve_specs(table, read_sections(jobs, "serve"))
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)

@@ -15,7 +15,6 @@ from faro_lib.http import check_address
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity import CORES
 from faro_lib.kube.dashboard import dashboard
-from faro_lib.kube.deployments import DeploymentRef
 from faro_lib.policies.protocol import minimum_replicas
 from faro_lib.rayserve.deploy import configuration
 from faro_lib.rayserve.spec import ServeSpec
@@ -101,7 +100,8 @@ class ManifestSpec:
     monitoring_namespace : where Prometheus runs; only its pods reach the controller's metrics.
     served, initial, workers, head, ray_version, operator_namespace : for the backend rayserve; `initial` are the first
         replica counts, and KubeRay's operator runs in `operator_namespace`.
-    addresses, prometheus : for the backend deployments; the address of the server that the queries go to.
+    namespaces, prometheus : for the backend deployments; the Deployments' namespaces, and the address of the server that
+        the queries go to.
     act : whether the controller applies its plans, or only prints them.
     monitor : whether to add a ServiceMonitor.
     """
@@ -117,7 +117,7 @@ class ManifestSpec:
     tick_s: float = 60.0
     act: bool = True
     served: tuple[ServeSpec, ...] = ()
-    addresses: tuple[DeploymentRef, ...] = ()
+    namespaces: tuple[str, ...] = ()
     initial: Sequence[int] = ()
     workers: Workers = WORKERS
     head: Head = HEAD
@@ -168,7 +168,7 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, **options)
     own = preflight.FOR_RAY if spec.backend == "rayserve" else preflight.FOR_DEPLOYMENTS
-    elsewhere = {ref.namespace for ref in spec.addresses} - {spec.namespace}
+    elsewhere = set(spec.namespaces) - {spec.namespace}
     return environment.get_template(template).render(
         CONSTANTS,
         spec=spec,

@@ -1,0 +1,94 @@
+"""The Helm chart of the controller, generated from the templates of `faro manifests`.
+
+    python -m faro_lib.kube.chart charts/faro
+
+Jinja renders each template with a marker for every value that a user of the chart may set, and each marker becomes a Helm
+expression. The chart and `faro manifests` can therefore not differ.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from faro_lib.kube.manifests import BACKENDS, ManifestSpec, render
+
+FILES = ("rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml", "monitor.yaml")
+OPTIONAL = {"monitor.yaml": "$.Values.serviceMonitor"}  # files that a value switches on
+FOREIGN = "marker-foreign"  # a namespace other than the release's, in which the controller may also scale
+MARKERS = {
+    "marker-namespace": "$.Release.Namespace",
+    "marker-name": "$.Values.name",
+    "marker-image": "$.Values.image",
+    "marker-policy": "$.Values.policy",
+    "marker-jobs": "$.Values.jobs",
+    "http://marker-prometheus": "$.Values.prometheus",
+    "7919": "$.Values.tickSeconds | toString",
+    "marker-operator": "$.Values.operatorNamespace",
+    "marker-monitoring": "$.Values.monitoringNamespace",
+    FOREIGN: "$namespace",
+}
+ANY_MARKER = re.compile("|".join(f'"{marker}"|{marker}' for marker in map(re.escape, MARKERS)))
+
+
+def helm_template(template: str) -> str:
+    """One template of `faro manifests` as a Helm template."""
+    rayserve, deployments = (_with_expressions(render(_spec(backend), template)) for backend in BACKENDS)
+    text = rayserve
+    if rayserve != deployments:
+        text = f'{{{{- if eq $.Values.backend "rayserve" }}}}\n{rayserve}{{{{- else }}}}\n{deployments}{{{{- end }}}}\n'
+    if template in OPTIONAL:
+        text = f"{{{{- if {OPTIONAL[template]} }}}}\n{text}{{{{- end }}}}\n"
+    return text
+
+
+def write(folder: str | Path) -> None:
+    """Write the generated files of the chart; values, schema and notes are written by hand."""
+    folder = Path(folder)
+    for part in ("templates", "crds"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for template in FILES:
+        (folder / "templates" / template).write_text(helm_template(template))
+    (folder / "crds" / "crd.yaml").write_text(render(_spec("rayserve"), "crd.yaml"))
+
+
+def _spec(backend: str) -> ManifestSpec:
+    """A specification whose values are markers."""
+    return ManifestSpec(
+        jobs=(),
+        jobs_text="marker-jobs",
+        backend=backend,
+        namespace="marker-namespace",
+        name="marker-name",
+        image="marker-image",
+        policy="marker-policy",
+        prometheus="http://marker-prometheus",
+        operator_namespace="marker-operator",
+        monitoring_namespace="marker-monitoring",
+        tick_s=7919,
+        namespaces=(FOREIGN,) if backend == "deployments" else (),
+    )
+
+
+def _with_expressions(text: str) -> str:
+    """Markers replaced by Helm expressions, quoted where the marker was; objects in foreign namespaces repeated."""
+    text = text.replace("{{", '{{ "{{" }}')  # Grafana's own expressions
+    text = text.replace('"--apply", ', '{{ if $.Values.apply }}"--apply", {{ end }}')
+    objects: list[str] = []
+    for thing in re.split(r"(?m)^---\n", ANY_MARKER.sub(_expression, text)):
+        if "$namespace" in thing:
+            objects[-1] += f"{{{{- range $namespace := $.Values.namespaces }}}}\n---\n{thing}{{{{- end }}}}\n"
+        else:
+            objects.append(thing)
+    return "---\n".join(objects)
+
+
+def _expression(found: re.Match[str]) -> str:
+    marker = found[0].strip('"')
+    quoted = " | toJson" if marker != found[0] else ""
+    return f"{{{{ {MARKERS[marker]}{quoted} }}}}"
+
+
+if __name__ == "__main__":
+    write(sys.argv[1])

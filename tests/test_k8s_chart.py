@@ -1,0 +1,99 @@
+"""The Helm chart: Helm renders what `faro manifests` writes, and installs, upgrades, tests and rolls it back on kind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+import yaml
+from k8s_ray import IMAGE
+from k8s_world import NOWHERE, ROOT, FakePrometheus, World, apply, docker, kubeconfig, table, until
+
+from faro_lib import cli
+from faro_lib.kube.manifests import NAME
+
+pytestmark = pytest.mark.k8s
+CHART, JOBS = ROOT / "charts/faro", ROOT / "cluster/jobs.yaml"
+# Kustomize needs the first two; the user brings the last two.
+NOT_IN_THE_CHART = ("Kustomization", "Namespace", "RayService", "ResourceQuota")
+BACKENDS = {"rayserve": [], "deployments": ["--prometheus", "http://prometheus.elsewhere:9090"]}
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["helm", *arguments], capture_output=True, text=True, timeout=300)
+
+
+def by_name(things):
+    found = [thing for thing in things if thing and thing["kind"] not in NOT_IN_THE_CHART]
+    return {(thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"]): thing for thing in found}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_helm_renders_the_objects_of_faro_manifests(backend, tmp_path):
+    options = ["--backend", backend, "--service-monitor", "--tick", "2.5", "--name", "n", *BACKENDS[backend]]
+    assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), *options]) == 0
+    written = [one for path in sorted(tmp_path.glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
+    values = f"backend={backend},serviceMonitor=true,name=n,apply=true"
+    values += ",prometheus=http://prometheus.elsewhere:9090"
+    rendered = helm(
+        *("template", "faro", str(CHART), "--namespace", "faro", "--include-crds", "--no-hooks"),
+        *("--set", values, "--set-json", "tickSeconds=2.5", "--set-file", f"jobs={JOBS}"),
+    )
+    assert rendered.returncode == 0, rendered.stderr
+    assert by_name(yaml.safe_load_all(rendered.stdout)) == by_name(written)
+
+
+def test_helm_lint_has_no_complaint():
+    done = helm("lint", "--strict", str(CHART), "--set", "jobs=x")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("value", ["image=x y", "tickSeconds=0", "backend=ray", "name=A", "jobs=", "jbos=x"])
+def test_helm_refuses_a_value_outside_the_schema(value):
+    done = helm("template", "faro", str(CHART), "--set", "jobs=x", "--set", value)
+    assert done.returncode != 0
+    assert f"/{value.split('=')[0]}" in done.stderr or "jbos" in done.stderr
+
+
+@pytest.fixture
+def release(tmp_path):
+    """A namespace with two Deployments, a Prometheus on the host, and a function that runs helm on release `faro`."""
+    world = World(tmp_path)
+    gateways = docker("network", "inspect", "kind", "-f", "{{range .IPAM.Config}}{{.Gateway}} {{end}}").split()
+    host = next(address for address in gateways if "." in address)
+    prometheus = FakePrometheus({"requests": 60.0, "seconds": 0.2}, host)
+    apply(world.api, *(world.deployment(name, **NOWHERE) for name in ("a", "b")))
+    jobs = tmp_path / "jobs.yaml"
+    jobs.write_text(yaml.safe_dump({"jobs": table(["a", "b"])}))
+    values = f"backend=deployments,image={IMAGE},policy=FairShare,tickSeconds=5,prometheus={prometheus.url}"
+
+    def run(verb: str, *arguments: str) -> str:
+        chart = [str(CHART), "--set", values, "--set-file", f"jobs={jobs}"] if verb in ("install", "upgrade") else []
+        place = ["--namespace", world.namespace, "--kubeconfig", kubeconfig()]
+        done = helm(verb, "faro", *chart, *place, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    yield world, run
+    run("uninstall", "--ignore-not-found")
+    prometheus.shutdown()
+    world.close()
+
+
+def replicas(world: World) -> list[int]:
+    return [world.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["spec"]["replicas"] for name in ("a", "b")]
+
+
+def test_a_release_watches_then_scales_after_an_upgrade_and_stops_scaling_after_a_rollback(release):
+    world, run = release
+    run("install", "--wait", "--timeout", "240s", "--skip-crds")
+    run("test")
+    assert replicas(world) == [1, 1]
+    run("upgrade", "--set", "apply=true", "--wait", "--timeout", "240s")
+    until(lambda: min(replicas(world)) > 1, 120, "the controller scales")
+    run("rollback", "1", "--wait", "--timeout", "240s")
+    controller = world.get(f"/apis/apps/v1/{{ns}}/deployments/{NAME}")["spec"]["template"]["spec"]["containers"][0]
+    assert "--apply" not in controller["args"]
+    revisions = json.loads(run("history", "--output", "json"))
+    assert [one["status"] for one in revisions] == ["superseded", "superseded", "deployed"]
