@@ -109,7 +109,7 @@ def test_a_legend_of_many_names_stays_on_the_page(simulated):
 
 
 def test_policies_are_rows_with_their_values_and_capacities_are_panels(simulated):
-    summary = simulated[0]
+    summary = simulated[0].assign(lost_utility_published=simulated[0]["lost_utility"])
     figure = comparison.policies_by_capacity(summary, None, summary[summary["trial"] == 0])
     sizes = sorted(summary["capacity_cores"].unique(), reverse=True)
     assert [axis.get_title() for axis in figure.axes] == [f"{size:g} cores" for size in sizes] * 2
