@@ -87,7 +87,7 @@ def replicas(world: World) -> list[int]:
 
 def test_a_release_watches_then_scales_after_an_upgrade_and_stops_scaling_after_a_rollback(release):
     world, run = release
-    run("install", "--wait", "--timeout", "240s", "--skip-crds")
+    run("install", "--wait", "--timeout", "240s")
     run("test")
     assert replicas(world) == [1, 1]
     run("upgrade", "--set", "apply=true", "--wait", "--timeout", "240s")
