@@ -21,7 +21,6 @@ from faro_lib.allocate import (
     solve,
     solve_hierarchical,
     solve_paper,
-    spread_spare,
 )
 from faro_lib.allocate.objectives import quantised
 from faro_lib.queueing import half_mmc, relaxed
@@ -296,29 +295,6 @@ def test_powells_cobyla_is_stopped_when_its_simplex_degenerates():
     assert found.value >= started_from.value
 
 
-def test_spare_replicas_go_to_the_jobs_that_gain_most_under_a_heavier_load():
-    rng = np.random.default_rng(12)
-    jobs = [Job(f"job {j}") for j in range(6)]
-    rates = 2.0 * rng.gamma(4.0, 1.0, (6, 1, 1)) * rng.lognormal(0, 0.2, (6, 50, 7))
-    expected, heavy = (build_table(jobs, f * rates, np.full(6, 2), cold_start_minutes=0) for f in (1.0, 1.5))
-    plan = solve(expected, 30)
-    spread = spread_spare(heavy, plan, 30)
-    rows = np.arange(6)
-    assert plan.replicas.sum() < spread.replicas.sum() <= 30
-    assert np.all(spread.replicas >= plan.replicas)
-
-    def under_heavy(replicas):
-        return heavy.value[rows, replicas].sum()
-
-    assert under_heavy(spread.replicas) > under_heavy(plan.replicas)
-    # No single other place for any of the given replicas is better.
-    for j, k in itertools.permutations(range(6), 2):
-        if spread.replicas[j] > plan.replicas[j] and spread.replicas[k] < heavy.columns:
-            moved = spread.replicas.copy()
-            moved[j], moved[k] = moved[j] - 1, moved[k] + 1
-            assert under_heavy(moved) <= under_heavy(spread.replicas) + 1e-9
-
-
 def test_the_papers_objective_is_the_relaxed_half_mmc_at_fractional_replicas():
     from faro_lib.allocate import _paper_kernels as kernels
 
@@ -425,14 +401,9 @@ def test_a_quota_below_the_minimum_of_its_tenants_jobs_is_refused():
         solve(UtilityTable.from_values(jobs, np.ones((2, 5))), 9)
 
 
-def test_shrinking_and_spreading_stay_within_quotas():
+def test_shrinking_stays_within_quotas():
     table = real_table(10, 11, load=1.0, quotas=(9.0, None))
-    plan = solve(table, 40)
-    assert within_quotas(table.jobs, shrink(table, plan, 40).replicas)
-    heavy = real_table(10, 11, load=2.0, quotas=(9.0, None))
-    spread = spread_spare(heavy, plan, 40)
-    assert spread.replicas.sum() > plan.replicas.sum()
-    assert within_quotas(table.jobs, spread.replicas)
+    assert within_quotas(table.jobs, shrink(table, solve(table, 40), 40).replicas)
 
 
 @pytest.mark.parametrize("objective", ["Sum", "PenaltySum"])

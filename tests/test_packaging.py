@@ -118,3 +118,16 @@ def test_the_conda_environment_has_the_very_pins():
 def test_no_package_index_is_named():
     for name in ("requirements.txt", "environment.yml", "pyproject.toml", "Makefile", ".ci/run"):
         assert "index-url" not in (ROOT / name).read_text()
+
+
+def test_every_pinned_package_installs_on_the_oldest_python_that_the_project_accepts():
+    from importlib.metadata import distributions
+
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pinned = {Requirement(line).name.lower() for line in lines if re.match(r"[a-zA-Z]", line)}
+    needs = {one.name.lower(): one.metadata["Requires-Python"] for one in distributions()}
+    refused = [name for name in pinned if needs.get(name) and "3.11.0" not in SpecifierSet(needs[name])]
+    assert refused == []

@@ -7,10 +7,9 @@ from faro_lib.allocate.objectives import OBJECTIVES, Objective, register_objecti
 from faro_lib.allocate.paper_solver import solve_paper
 from faro_lib.allocate.problem import Allocation, Problem
 from faro_lib.allocate.solve import SOLVERS, register_solver, solve
-from faro_lib.allocate.spare import Marginals, marginal_values, shrink, spread_spare
+from faro_lib.allocate.spare import Marginals, marginal_values, shrink
 
 __all__ = [
     "METHODS", "OBJECTIVES", "SOLVERS", "Allocation", "Marginals", "Objective", "Problem", "best_by_minute",
     "marginal_values", "register_objective", "register_solver", "shrink", "solve", "solve_hierarchical", "solve_paper",
-    "spread_spare",
 ]  # fmt: skip

@@ -124,7 +124,7 @@ def fill_up(term, cost, allowed, budget, pick):
     room = budget
     for j in range(rows):
         room -= cost[j, pick[j]]
-    # The best step of a row is recomputed only after a step of the row, or when its step no longer fits.
+    # The best step of a row is kept until the row takes it, or until it no longer fits the remaining budget.
     step = np.full(rows, -1, np.int64)
     rate = np.zeros(rows)
     stale = np.ones(rows, np.bool_)

@@ -1,7 +1,7 @@
-"""Exact solutions: a knapsack for sums, and a branch and bound around it for objectives with a spread.
+"""Exact solutions: a knapsack for sums, branch and bound for objectives with a spread, `leximin` for Fair.
 
 A job's utility is convex in its replicas below saturation, so a greedy solution is not exact. Dynamic programming over
-the budget is exact, and reduced costs remove most columns before it.
+the budget is exact. The Lagrangian bound of the budget removes most columns before it.
 """
 
 import heapq
@@ -54,20 +54,27 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
     """
     levels = np.unique(problem.utility[problem.feasible])
     best, root = Incumbent(), (0, len(levels) - 1, 0, len(levels) - 1)
-    heap = [(-_bound(problem, levels, root, best), root)]
+    heap: list[tuple[float, Box]] = []
+
+    def consider(box: Box) -> None:
+        bound, replicas = _bound(problem, levels, box)
+        best.offer(problem, replicas)
+        if bound >= best.value - QUANTUM / 2 and bound > -np.inf:  # half a quantum absorbs rounding
+            heapq.heappush(heap, (-bound, box))
+
+    consider(root)
     while heap:
         bound, box = heapq.heappop(heap)
-        if -bound < best.value - QUANTUM / 2:  # half a quantum absorbs rounding
+        if -bound < best.value - QUANTUM / 2:
             break
-        if box[0] == box[1] and box[2] == box[3]:
-            least, greatest = levels[box[0]], levels[box[2]]
-            floor = best.value - float(quantised(problem.gamma * (least - greatest)))
+        least_from, least_to, greatest_from, greatest_to = box
+        if least_from == least_to and greatest_from == greatest_to:
+            least, greatest = levels[least_from], levels[greatest_from]
+            floor = best.value - float(quantised(problem.gamma * (least - greatest)))  # sums below it cannot win
             best.offer(problem, best_sum(problem, _between(problem, least, greatest), floor=floor))
             continue
         for half in _halves(box, levels):
-            bound = _bound(problem, levels, half, best)
-            if bound >= best.value - QUANTUM / 2 and bound > -np.inf:
-                heapq.heappush(heap, (-bound, half))
+            consider(half)
     return best.replicas
 
 
@@ -79,31 +86,29 @@ def _halves(box: Box, levels: np.ndarray) -> tuple[Box, Box]:
     return (a, b, c, (c + d) // 2), (a, b, (c + d) // 2 + 1, d)
 
 
-def _bound(problem: Problem, levels: np.ndarray, box: Box, best: Incumbent) -> float:
-    """An upper bound on the objective in the box, -inf if the box is empty; offers its solution to `best`.
+def _bound(problem: Problem, levels: np.ndarray, box: Box) -> tuple[float, np.ndarray | None]:
+    """An upper bound on the objective in the box, and a feasible allocation; -inf and None if the box is empty.
 
-    The largest sum of terms with all utilities between the box's extremes, plus gamma times its smallest spread.
+    The bound is a bound on the sum of terms with all utilities in the box, plus gamma times the box's smallest spread.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
-    lowest, highest = levels[box[0]], levels[box[3]]
+    least_from, least_to, greatest_from, greatest_to = box
+    lowest, highest = levels[least_from], levels[greatest_to]
     if lowest > highest:
-        return -np.inf
+        return -np.inf, None
     allowed = _between(problem, lowest, highest)
-    total, _, pick, fits = kernels.dual_bound(problem.term, problem.costs, allowed, problem.budget)
-    if not fits:
-        return -np.inf
-    replicas: np.ndarray | None = pick
-    if problem.has_quotas:  # the relaxation ignores them
+    total, _, replicas, fits = kernels.dual_bound(problem.term, problem.costs, allowed, problem.budget)
+    if fits and problem.has_quotas:  # the relaxation ignores quotas, so solve exactly
         replicas = best_sum(problem, allowed)
-        if replicas is None:
-            return -np.inf
+    if not fits or replicas is None:
+        return -np.inf, None
+    if problem.has_quotas:
         total = float(problem.term[np.arange(len(replicas)), replicas].sum())
-    else:
-        kernels.fill_up(problem.term, problem.costs, allowed, problem.budget, pick)
-    best.offer(problem, replicas)
-    least, greatest = min(levels[box[1]], highest), max(levels[box[2]], lowest)
-    return total + problem.gamma * (least - greatest)
+    else:  # improves `replicas` in place; `total` remains the bound of the relaxation
+        kernels.fill_up(problem.term, problem.costs, allowed, problem.budget, replicas)
+    least, greatest = min(levels[least_to], highest), max(levels[greatest_from], lowest)
+    return total + problem.gamma * (least - greatest), replicas
 
 
 def _between(problem: Problem, low: float, high: float) -> np.ndarray:

@@ -1,13 +1,12 @@
-"""After the optimum: the marginal value of a replica, shrinking, and spreading the spare replicas."""
+"""After the optimum: the marginal value of a replica, and shrinking."""
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.allocate.knapsack import best_sum
-from faro_lib.allocate.objectives import Objective, objective_of
+from faro_lib.allocate.objectives import objective_of
 from faro_lib.allocate.problem import Allocation, Problem, problem_of
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import arrays_of
@@ -114,21 +113,3 @@ def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
                 candidates.append((-round(problem.score(fewer), 4), change, j))
         replicas[min(candidates)[2]] -= 1
     return replicas
-
-
-def spread_spare(table_heavy: UtilityTable, allocation: Allocation, budget: float) -> Allocation:
-    """Add the spare replicas where they help most under a heavier load.
-
-    The result has the largest sum of weighted utilities on `table_heavy` (the same jobs at, say, 1.3 times the rates)
-    within quotas and with no job below `allocation`. Value, bound and drop still refer to the expected load.
-    """
-    problem = problem_of(table_heavy, budget, Objective("Sum"), current=allocation.replicas)
-    floor = allocation.replicas[problem.order]
-    if np.any(floor > table_heavy.columns):
-        return allocation
-    raised = best_sum(problem, problem.feasible & (np.arange(table_heavy.columns + 1)[None, :] >= floor[:, None]))
-    if raised is None:
-        return allocation
-    replicas = np.empty(len(floor), np.int64)
-    replicas[problem.order] = raised
-    return replace(allocation, replicas=replicas)

@@ -52,7 +52,7 @@ def build_model(traces: Traces, *, data_stride: int = 1):
     )
     names = traces.names
     ridge = 1e-6 * np.eye(features.shape[2])
-    # R of the QR factors, from the Gram matrix; Q = F R^-1 has rows of unit variance.
+    # R of the QR factors, from the Gram matrix; the columns of Q = F R^-1 are orthogonal with mean square 1.
     upper = np.linalg.cholesky(np.swapaxes(features, 1, 2) @ features / features.shape[1] + ridge).swapaxes(1, 2)
     inverse = np.linalg.inv(upper)
     q = features @ inverse
@@ -61,14 +61,14 @@ def build_model(traces: Traces, *, data_stride: int = 1):
     coords = {"job": list(names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": GROUPS[:2]}
     with pm.Model(coords=coords) as model:
         mean = pm.Normal("m", 0.0, 0.5, dims="feature")
-        # Priors away from zero, where a few similar jobs would make a funnel (Chung et al. 2013).
+        # A prior away from zero (Chung et al. 2013): with few, similar jobs tau would be near zero and the posterior a funnel.
         tau = pm.LogNormal("tau", np.log(0.1), 0.4, dims="group")
         width = pt.concatenate([tau, [CONSTANT_WIDTH]])
         theta = pm.Flat("theta", initval=start, dims=("job", "feature"))
         coefficients = pm.Deterministic(
             "coefficients", (inverse * theta[:, None, :]).sum(axis=-1), dims=("job", "feature")
         )
-        # theta = R coefficients is linear, so the prior needs no Jacobian.
+        # theta = R @ coefficients with a constant R, so the Jacobian is constant and left out.
         pm.Potential("coefficients_prior", pm.logp(pm.Normal.dist(mean, width[GROUP_OF_FEATURE]), coefficients).sum())
 
         def pooled(name, centre, width, initial):

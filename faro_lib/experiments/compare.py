@@ -33,7 +33,7 @@ def compare(
     ----------
     capacity : cores.
     limit : whether to compute the clairvoyant limit of every trial.
-    published : whether to add measures in the published convention.
+    published : whether to add the measures as the paper defines them, such as `lost_utility_published`.
     report : called with one line per run.
 
     Raises

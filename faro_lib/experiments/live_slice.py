@@ -181,7 +181,7 @@ def run_live(
     journal: Path,
     max_rps: float,
 ) -> tuple[Run, Notes]:
-    """Run the slice on real replicas, from the initial replicas of the slice."""
+    """Run the slice on real replicas; each job starts with the replica count that the slice gives it."""
     draws, ray, http = one.draws(seed), endpoint.ray, endpoint.http
     script, order = script_of(one, draws, [http.address + job.route for job in served])
     reset(one, served, ray, http)

@@ -24,7 +24,9 @@ def capacity_curve(
     axis.plot(rate.index, rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)
     axis.axhline(100 * violations, color=LIMIT, linestyle="--", linewidth=1.0)
     texts = notes(violations, knee, needed)
-    for capacity, above_pt in zip(texts, (22, 9)[-len(texts) :]):  # on separate lines, because they may be neighbours
+    for capacity, above_pt in zip(
+        texts, (22, 9)[-len(texts) :]
+    ):  # at two heights, so that labels of neighbouring capacities do not overlap
         point = (capacity, rate[capacity])
         marker = "D" if capacity == knee else "s"
         axis.plot(*point, marker, color="black", markersize=5, markerfacecolor="white")

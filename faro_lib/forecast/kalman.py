@@ -1,6 +1,8 @@
 """Forecaster "kalman": a Kalman filter for a local level of root counts (Durbin and Koopman 2012, chapter 2).
 
 level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + N(0, noise).
+
+The model is in three places: `update` filters, `sample` simulates, and `concentrated_likelihood` filters for the fit.
 """
 
 from dataclasses import dataclass, replace
@@ -51,10 +53,10 @@ class LocalLevel(Forecaster):
         level, variance = np.where(known, self.level, pooled), np.where(known, self.variance, (pooled / 2) ** 2)
         rng = self.rng()
         shape = (len(self.jobs), n, horizon)
-        steps = rng.standard_normal(shape) * np.sqrt(self.step)[:, None, None]
-        steps[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]
-        noise = rng.standard_normal(shape) * np.sqrt(self.noise)[:, None, None]
-        return from_root(level[:, None, None] + steps.cumsum(axis=2) + noise)
+        changes = rng.standard_normal(shape) * np.sqrt(self.step)[:, None, None]
+        changes[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]  # of the current level
+        errors = rng.standard_normal(shape) * np.sqrt(self.noise)[:, None, None]
+        return from_root(level[:, None, None] + changes.cumsum(axis=2) + errors)
 
 
 @register("kalman")
@@ -89,16 +91,21 @@ def _local_level(jobs, step, noise, level, variance, **options) -> LocalLevel:
 def concentrated_likelihood(y: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray]:
     """Log-likelihood at step / noise = `ratio`, maximised over the noise, and the maximising noise; each (jobs,).
 
-    `y` has shape (jobs, days, samples, minutes). Each day is filtered from its first minute on.
+    The filter of `update` in units of the noise, up to a constant. The first count of a day only sets its level.
+
+    Parameters
+    ----------
+    y : root counts, shape (jobs, days, samples, minutes).
     """
-    level, variance = y[..., 0], 1.0 + ratio  # variances are in units of the noise
-    squares, logs = 0.0, 0.0
-    for t in range(1, y.shape[-1]):
+    _, days, samples, minutes = y.shape
+    level, variance = y[..., 0], 1.0 + ratio  # the variance of one count, plus one step
+    squares, log_variances = 0.0, 0.0
+    for t in range(1, minutes):
         error = y[..., t] - level
         squares = squares + (error**2 / (variance + 1)).sum(axis=(1, 2))
-        logs += np.log(variance + 1)
+        log_variances += np.log(variance + 1)
         gain = variance / (variance + 1)
         level, variance = level + gain * error, variance * (1 - gain) + ratio
-    count = y[0, ..., 1:].size
-    noise = np.maximum(squares / count, 1e-9)  # a constant trace has no noise
-    return -0.5 * (count * np.log(noise) + y[0, ..., 0].size * logs), noise
+    predicted = days * samples * (minutes - 1)
+    noise = np.maximum(squares / predicted, 1e-9)  # a constant trace has no noise
+    return -0.5 * (predicted * np.log(noise) + days * samples * log_variances), noise

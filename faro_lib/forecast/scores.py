@@ -95,7 +95,7 @@ def wql(samples, truth, by: str = ""):
 
 
 def coverage(samples, truth, level: float = 0.8, by: str = ""):
-    """Share of the actuals within the central interval of probability `level`."""
+    """Share of the actuals that lie in the central interval of the samples with probability `level`."""
     low, high = _interval(samples, level)
     return _mean((low <= truth) & (truth <= high), by)
 

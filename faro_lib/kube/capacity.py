@@ -44,7 +44,7 @@ class Capacity:
     by_node : node -> cores, of the usable nodes.
     unusable : node -> reason why it accepts no replica.
     bound : what limits the capacity: "nodes", "workers", or the tightest quota.
-    free_cores, placed : as in `Observation`, for pods of Deployments.
+    free_cores, placed : as in `Observation`; set only where the jobs are Deployments.
     """
 
     cores: float

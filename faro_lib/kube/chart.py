@@ -54,7 +54,7 @@ def write(folder: str | Path) -> None:
 
 
 def _spec(backend: str) -> ManifestSpec:
-    """A specification whose values are markers."""
+    """A specification with a marker for every value that becomes a Helm expression."""
     return ManifestSpec(
         jobs=(),
         jobs_text="marker-jobs",

@@ -100,7 +100,7 @@ class Deployments:
     def observe(self) -> Observation:
         """The Deployments and their load. Raises ApiError where the Deployments cannot be read."""
         self._states = self.read()
-        # The time of the tick, not of the answer: policies plan at fixed multiples of their period.
+        # The time of the tick, not of Prometheus' answer: policies plan at fixed multiples of their period.
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
         clock, queries = self.clock, [ref.queries for ref in self.refs]

@@ -78,7 +78,7 @@ def token_of(api: Api, namespace: str, service: dict) -> str | None:
 
 @contextmanager
 def scaled_to_zero(api: Api, namespace: str, name: str = CONTROLLER) -> Iterator[None]:
-    """No controller runs meanwhile; the previous number is restored. Without a controller's Deployment, do nothing."""
+    """Scale the controller's Deployment to zero within the block, then restore its count. Without one, do nothing."""
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"
     try:
         before = api.get(path)["spec"].get("replicas", 0)

@@ -122,7 +122,7 @@ class Reporter:
             try:
                 if steps:
                     self.publish(steps)
-            except Exception as error:  # any error: the next tick is published again
+            except Exception as error:  # any error: this status is lost, and the next tick publishes a new one
                 LOG.warning("the plan is not published: %s", error if isinstance(error, ApiError) else repr(error))
 
     def publish(self, steps: list[Step]) -> None:

@@ -73,9 +73,9 @@ def mean_over_jobs_then_bins(rate: np.ndarray) -> float:
 
 
 def planning_ms(run: Run) -> np.ndarray:
-    """Duration of each planning tick in milliseconds; of every tick if no plan has a forecast.
+    """Duration in milliseconds of each planning tick, which is a tick whose plan has a forecast.
 
-    Other ticks take almost no time and would hide the planning time.
+    Other ticks take almost no time and would hide the planning time. If no plan has a forecast, all ticks count.
     """
     decision_ms = 1e3 * np.array(run.decisions.seconds or [0.0])
     planned = np.array([rate is not None for rate in run.decisions.forecast_rps], bool)

@@ -62,7 +62,7 @@ class FairShare:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same fixed number of replicas for each job, as in measurements of latency tables."""
+    """Every job has the same number of replicas, which never changes; used to measure latency tables."""
 
     replicas: int = 1
     name: str = "Fixed"

@@ -56,9 +56,7 @@ class Faro(TwoLoops):
         latency_s = predicted_latency(
             state.jobs, forecast_rps, allocation.replicas, drop=allocation.drop, latency_model=self.latency_model
         )
-        # Spare capacity may exceed the columns of the table; replicas beyond them have no marginal value.
-        inside = replace(allocation, replicas=np.minimum(allocation.replicas, table.columns))
-        marginal = marginal_values(table, inside, gamma=self.gamma)
+        marginal = marginal_values(table, allocation, gamma=self.gamma)
         return Plan(
             target=allocation.replicas,
             drop=allocation.drop,

@@ -116,7 +116,7 @@ class LatencyTable:
         return self.minutes(job, rate_rps, replicas)[1].mean(axis=-1)
 
     def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0) -> np.ndarray:
-        """Mean over minutes of the utility of the tail latency, in [0, 1]; a minute without requests has utility 1."""
+        """Expected utility of a minute at a constant rate, in [0, 1]; 1 without requests. `rate_rps`, `replicas` broadcast."""
         if utility not in UTILITIES:
             raise ValueError(f"utility={utility!r} is not a utility; accepted: {', '.join(UTILITIES)}")
         tail_s, _ = self.minutes(job, rate_rps, replicas)

@@ -55,7 +55,7 @@ class RecentSeconds:
         return counts
 
     def arrivals_now(self, clock: Clock, minute: int, now_s: float) -> np.ndarray:
-        """Arrivals since the beginning of `minute`."""
+        """Requests of each job that arrived from the beginning of `minute` until `now_s`."""
         totals = self.totals(round(clock.wall_s(minute * MINUTE_S)), math.floor(clock.wall_s(now_s)))
         return np.array([float(total["arrivals"]) for total, _ in totals])
 

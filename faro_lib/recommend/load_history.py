@@ -108,7 +108,10 @@ def history_from_prometheus(
     end_s: float | None = None,
     token_path: str | None = None,
 ) -> History:
-    """A history from a range query (`workload.prometheus`); `jobs`, a table of jobs, selects series and sets SLOs."""
+    """Load of the last `hours` before `end_s` (now if None) from a Prometheus range query.
+
+    `label` names the job of a series. `jobs` is the path of a jobs table: only its jobs are read, with its SLOs.
+    """
     from faro_lib.workload.prometheus import read_prometheus
 
     names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)

@@ -79,7 +79,7 @@ class JobArrays:
 
 @lru_cache(maxsize=256)
 def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
-    """The fields of the jobs as arrays, cached.
+    """The fields of the jobs as arrays, cached. `quota` has one entry per tenant, sorted by name; no tenant is first.
 
     >>> arrays_of((Job("a"), Job("b", slo_s=1.0))).slo_s.tolist()
     [0.72, 1.0]
