@@ -1,6 +1,5 @@
 """Stage 80: send requests to replicas on Ray Serve. `backend: none` turns it off. Stage 81: runs on Kubernetes."""
 
-
 # On this machine all cores, because other jobs would disturb the timing; on a cluster one core per replica.
 ON_CLUSTER = workflow.resource_settings.nodes is not None
 THREADS = CONFIG.live.capacity if ON_CLUSTER else workflow.resource_settings.cores or 1
