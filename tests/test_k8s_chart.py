@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import yaml
 from k8s_ray import IMAGE
-from k8s_world import NOWHERE, ROOT, FakePrometheus, World, apply, docker, kubeconfig, table, until
+from k8s_world import ROOT, FakePrometheus, World, apply, docker, kubeconfig, table, until
 
 from faro_lib import cli
 from faro_lib.kube.manifests import NAME
@@ -63,9 +63,9 @@ def release(tmp_path):
     gateways = docker("network", "inspect", "kind", "-f", "{{range .IPAM.Config}}{{.Gateway}} {{end}}").split()
     host = next(address for address in gateways if "." in address)
     prometheus = FakePrometheus({"requests": 60.0, "seconds": 0.2}, host)
-    apply(world.api, *(world.deployment(name, **NOWHERE) for name in ("a", "b")))
+    apply(world.api, *(world.deployment(name, cpu=0.1) for name in ("a", "b")))
     jobs = tmp_path / "jobs.yaml"
-    jobs.write_text(yaml.safe_dump({"jobs": table(["a", "b"])}))
+    jobs.write_text(yaml.safe_dump({"jobs": table(["a", "b"], cores=0.1, max_replicas=3)}))
     values = f"backend=deployments,image={IMAGE},policy=FairShare,tickSeconds=5,prometheus={prometheus.url}"
 
     def run(verb: str, *arguments: str) -> str:
@@ -85,13 +85,14 @@ def replicas(world: World) -> list[int]:
     return [world.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["spec"]["replicas"] for name in ("a", "b")]
 
 
+@pytest.mark.slow
 def test_a_release_watches_then_scales_after_an_upgrade_and_stops_scaling_after_a_rollback(release):
     world, run = release
     run("install", "--wait", "--timeout", "240s")
-    run("test")
     assert replicas(world) == [1, 1]
     run("upgrade", "--set", "apply=true", "--wait", "--timeout", "240s")
     until(lambda: min(replicas(world)) > 1, 120, "the controller scales")
+    run("test")
     run("rollback", "1", "--wait", "--timeout", "240s")
     controller = world.get(f"/apis/apps/v1/{{ns}}/deployments/{NAME}")["spec"]["template"]["spec"]["containers"][0]
     assert "--apply" not in controller["args"]
