@@ -98,7 +98,7 @@ def capacity(
 def placement(
     pods: Iterable[dict], job_of: Callable[[dict], int | None], cores: Sequence[float], by_node: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(nodes,) cores that the jobs' pods leave of `by_node`, and (jobs, nodes) replicas there; usable nodes only.
+    """Free cores of the usable nodes (nodes,), and each job's replicas there (jobs, nodes).
 
     job_of : the index of the job that a pod is a replica of, or None. A pod that ends still occupies its cores.
     cores : of a replica of each job.

@@ -155,9 +155,9 @@ class Deployments:
         return [deployments.get((ref.namespace, ref.name)) for ref in self.refs]
 
     def _scale(self, job: int, replicas: int, may_act: Callable[[], bool]) -> None:
-        """Scale one job, on the condition that its count is still the one observed.
+        """Scale one job only if its count is still the one observed.
 
-        So a controller that was suspended while another took over overwrites nothing.
+        Then a controller that was suspended while another took over overwrites nothing.
 
         Raises ApiError: refused; 409 if another client has scaled the job, which the next tick observes.
         """
