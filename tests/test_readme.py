@@ -190,5 +190,5 @@ def test_a_workload_of_one_s_own_has_its_own_report(folder):
     )
     typed(f'{MINE} CONFIG="config/smoke.yaml quick.yaml"', folder)
     report = (folder / "results/my/report.html").read_text()
-    assert "24 replicas" in report
-    assert "16 replicas" in report
+    assert "24 cores" in report
+    assert "16 cores" in report

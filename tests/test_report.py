@@ -62,6 +62,19 @@ def test_the_best_value_of_each_column_is_bold_and_no_other(page):
     assert bold == {"AIAD": 0, "&lt;Faro&gt;": len(MEASURES), "clairvoyant limit": 0}
 
 
+def test_the_difference_to_the_best_policy_is_paired_by_trial_and_has_an_interval(page):
+    from scipy.stats import ttest_rel
+
+    table, html = page
+    at = table[table["capacity_cores"] == 36].pivot(index="trial", columns="policy", values="lost_utility")
+    test = ttest_rel(at["AIAD"], at["<Faro>"])
+    low, high = test.confidence_interval(0.95)
+    row = re.search(r"<td>AIAD</td>.*?</tr>", html).group()
+    assert f"<td>{(low + high) / 2:+.3f} ± {(high - low) / 2:.3f}</td>" in row
+    best = re.search(r"<td>&lt;Faro&gt;</td>.*?</tr>", html).group()
+    assert best.endswith("<td>-</td><td>3</td></tr>")
+
+
 def test_the_limit_is_a_row_and_every_column_is_defined_below_the_table(page):
     _, html = page
     assert "<td>clairvoyant limit</td><td>0.125</td><td>-</td>" in html

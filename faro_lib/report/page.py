@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from faro_lib import __version__
 from faro_lib.files import atomic_write
+from faro_lib.metrics.paired import paired_difference
 from faro_lib.workload import SYNTHETIC
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ MEASURES = {
     "drop_rate": ("dropped", "{:.2%}", "share of all requests of the day"),
     "replicas_used_mean": ("replicas used", "{:.1f}", "running replicas, mean over ticks"),
 }  # fmt: skip
+DIFFERENCE = (
+    "above the best",
+    "lost utility minus that of the best policy, with a 95 % interval over the paired trials",
+)
 PACKAGES = ("numpy", "scipy", "numba", "pandas", "matplotlib", "papermill", "snakemake")
 SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ title }}</title>\
@@ -57,8 +63,8 @@ def write_report(
     results = Path(results)
     text = Template(Path(__file__).with_name("page.html.jinja").read_text(), autoescape=True).render(
         workload=results.name,
-        columns=[heading for heading, _, _ in MEASURES.values()],
-        definitions=[(heading, definition) for heading, _, definition in MEASURES.values()],
+        columns=[*(heading for heading, _, _ in MEASURES.values()), DIFFERENCE[0]],
+        definitions=[*((heading, definition) for heading, _, definition in MEASURES.values()), DIFFERENCE],
         tables=tables(*(pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))),
         figures=figures(captions),
         seeds=trial_seeds(config["trials"]),
@@ -83,18 +89,22 @@ def page_of(figure: Figure, title: str, text: str) -> str:
 def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[dict[str, Any]]]]:
     """Mean ± standard deviation over trials of each measure, one table per capacity; a row per policy and the limit.
 
+    The last cell of a policy is `above_the_best`.
+
     A cell is a text and whether it is the best of its column.
     """
     by_capacity = []
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
         best = part.groupby("policy")[list(MEASURES)].mean().idxmin()
+        lost = part.pivot(index="trial", columns="policy", values="lost_utility")
         rows = [
             {
                 "policy": policy,
                 "cells": [
                     (spread(trials[column], shape), policy == best[column])
                     for column, (_, shape, _) in MEASURES.items()
-                ],
+                ]
+                + [(above_the_best(lost, policy, best["lost_utility"]), False)],
                 "trials": len(trials),
             }
             for policy, trials in part.groupby("policy", sort=False)
@@ -104,10 +114,22 @@ def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[d
             (spread(floor[column], shape) if column == "lost_utility" and len(floor) else "-", False)
             for column, (_, shape, _) in MEASURES.items()
         ]
-        by_capacity.append(
-            (int(capacity), [*rows, {"policy": "clairvoyant limit", "cells": cells, "trials": len(floor)}])
-        )
+        row = {"policy": "clairvoyant limit", "cells": [*cells, ("-", False)], "trials": len(floor)}
+        by_capacity.append((int(capacity), [*rows, row]))
     return by_capacity
+
+
+def above_the_best(lost: pd.DataFrame, policy: str, best: str) -> str:
+    """Difference of a policy's lost utility to that of the best policy, with its interval; "-" for the best itself.
+
+    Parameters
+    ----------
+    lost : lost utility by trial (index) and policy (columns).
+    """
+    if policy == best:
+        return "-"
+    mean, half_width = paired_difference(lost[policy], lost[best])
+    return f"{mean:+.3f}" if math.isnan(half_width) else f"{mean:+.3f} ± {half_width:.3f}"
 
 
 def spread(values: pd.Series, shape: str) -> str:
