@@ -1,5 +1,6 @@
 """The page with everything: right numbers, captions beside figures, nothing from elsewhere."""
 
+import hashlib
 import json
 import re
 
@@ -32,6 +33,9 @@ def page(tmp_path):
     pd.DataFrame(rows).to_csv(results / "simulate" / "summary.csv", index=False)
     floor = pd.DataFrame({"capacity_cores": [16, 36], "trial": 0, "lost_utility": 0.125})
     floor.to_csv(results / "simulate" / "limit.csv", index=False)
+    for folder, name in (("traces", "requests.parquet"), ("notebooks", "10_traces.ipynb")):
+        (results / folder).mkdir()
+        (results / folder / name).write_text("content")
     for name in ("second", "first", "of_another_run"):
         (results / "figures" / f"{name}.png").write_bytes(PIXEL)
     files = []
@@ -90,7 +94,16 @@ def test_the_figures_of_this_run_are_numbered_in_order_and_others_are_left_out(p
 def test_nothing_is_loaded_from_elsewhere_and_nothing_is_run(page):
     _, html = page
     assert "<script" not in html
-    assert all(source.startswith("data:") for source in re.findall(r'(?:src|href)="([^"#][^"]*)"', html))
+    loaded = re.findall(r'<(?!a )[^>]*(?:src|href)="([^"#][^"]*)"', html)
+    assert loaded
+    assert all(source.startswith("data:") for source in loaded)
+
+
+def test_the_page_links_the_executed_notebooks_and_names_code_and_data(page):
+    _, html = page
+    assert re.findall(r'<a href="([^"#]+)"', html) == ["notebooks/10_traces.ipynb"]
+    assert hashlib.sha256(b"content").hexdigest() in html
+    assert re.search(r"Git commit of the code: <code>([0-9a-f]{40}( \+ local changes)?|unknown)</code>", html)
 
 
 def test_configuration_seeds_and_versions_stand_on_the_page(page):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import math
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,6 +73,9 @@ def write_report(
         synthetic_seed=config["synthetic"]["seed"] if config["workload"] == SYNTHETIC else None,
         configuration=yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None),
         versions=versions(),
+        commit=commit(),
+        requests_sha256=sha256_of(results / "traces" / "requests.parquet"),
+        notebooks=sorted(path.relative_to(results).as_posix() for path in results.glob("notebooks/*.ipynb")),
     )
     with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -155,6 +160,28 @@ def figures(captions: Sequence[str | Path]) -> list[dict[str, Any]]:
         row = {"name": name, "png": base64.b64encode(png).decode("ascii"), "width_in": width_px / DPI}
         rows.append(row | {"title": f"Figure {number}. {text['title']}", "caption": text["caption"]})
     return rows
+
+
+def commit() -> str:
+    """The git commit of the code, "+ local changes" if tracked files differ from it; "unknown" outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        folder = Path(__file__).parent
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no").strip()
+        return git("rev-parse", "HEAD").strip() + (" + local changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file; "unknown" if it does not exist."""
+    if not path.exists():
+        return "unknown"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> str:
