@@ -161,6 +161,7 @@ def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, context):
 def test_faro_as_published_loses_what_the_paper_reports(published_traces, replicas, policy, within):
     """With the pooled autoregression; docs/comparison.md has the Bayesian forecaster, and why Sum deviates most."""
     context = policy_context(published_traces, report=lambda line: None)
+    context = replace(context, forecaster=forecast.fit("ar", published_traces))
     tables = compare(
         published_traces.workload(),
         {policy: make(policy, context)},

@@ -212,6 +212,6 @@ def test_the_table_gives_the_utility_of_an_independent_simulation(seed):
 
 @pytest.mark.slow
 def test_the_table_is_within_0_03_of_the_simulation_on_average_and_0_1_in_99_percent_of_200_random_cases():
-    worst = np.array([errors(seed, 0.01)[0].max() for seed in range(200)])
-    assert worst.mean() <= 0.03
-    assert np.quantile(worst, 0.99) <= 0.1
+    found = np.array([errors(seed, 0.01)[0] for seed in range(200)])  # of the relaxed and of the precise utility
+    assert found.mean(axis=0).max() <= 0.03
+    assert np.quantile(found, 0.99, axis=0).max() <= 0.1
