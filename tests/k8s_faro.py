@@ -7,11 +7,10 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from k8s_ray import HEAD, IMAGE, OPERATOR, READY_S
-from k8s_world import World, apply, path_of, until
+from k8s_ray import HEAD, IMAGE, OPERATOR, READY_S, WorldWithRayService
+from k8s_world import apply, until
 
 from faro_lib.kube.capacity import is_ready
-from faro_lib.kube.client import ApiError
 from faro_lib.kube.manifests import CONSTANTS, NAME, SECRET, SERVING_PORT, Head, ManifestSpec, Workers, objects
 from faro_lib.kube.status import PLURAL, crd
 from faro_lib.rayserve.spec import serve_specs
@@ -52,7 +51,7 @@ print(json.dumps(answers), flush=True)
 """
 
 
-class FaroWorld(World):
+class FaroWorld(WorldWithRayService):
     """A namespace with everything that `faro manifests` writes, small: two workers of four cores, two controllers.
 
     monitoring : name of the namespace whose pods may read the metrics.
@@ -163,15 +162,6 @@ class FaroWorld(World):
 
     def address(self, service: str, port: int = SERVING_PORT) -> str:
         return f"{service}.{self.namespace}.svc:{port}"
-
-    def close(self) -> None:
-        """The RayService first: its operator would make pods again."""
-        try:
-            self.api.send("DELETE", path_of({"kind": "RayService", "metadata": self.service()["metadata"]}))
-        except ApiError as gone:
-            if gone.status != 404:
-                raise
-        super().close()
 
 
 class Load:

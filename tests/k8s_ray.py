@@ -23,7 +23,23 @@ SIZE = Workers(2, 4, 2.0, 0.3)
 OPERATOR = "/api/v1/namespaces/kuberay-system/pods"
 
 
-class RayWorld(World):
+class WorldWithRayService(World):
+    """A namespace whose RayService, which `service` reads, is deleted before everything else."""
+
+    def service(self) -> dict:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """The RayService first: its operator would make pods again."""
+        try:
+            self.api.send("DELETE", path_of({"kind": "RayService", "metadata": self.service()["metadata"]}))
+        except ApiError as gone:
+            if gone.status != 404:
+                raise
+        super().close()
+
+
+class RayWorld(WorldWithRayService):
     """A namespace with a RayService named "ray": two workers of four cores each.
 
     Attributes
@@ -122,12 +138,3 @@ class RayWorld(World):
         for name in going:
             self.api.send("DELETE", f"{OPERATOR}/{name}")
         return going
-
-    def close(self) -> None:
-        """The RayService first: its operator would make pods again."""
-        try:
-            self.api.send("DELETE", path_of({"kind": "RayService", "metadata": self.service()["metadata"]}))
-        except ApiError as gone:
-            if gone.status != 404:
-                raise
-        super().close()

@@ -12,7 +12,6 @@ from faro_lib.allocate.problem import Allocation, problem_of
 from faro_lib.allocate.spare import repaired, shrunk
 from faro_lib.utility import SOLVER_STEPS, UtilityTable, build_table, precise_drop_penalty, relaxed_drop_penalty
 from faro_lib.workload import Job, arrays_of
-from faro_lib.workload.jobs import TOLERANCE
 
 # The paper's Fair objective, min - max. Sum + (min - max) does not reproduce the paper's table (docs/comparison.md).
 MIN_MAX = Objective("Fair", term=lambda utility, weight: 0.0 * utility, spread=lambda jobs: 1.0)
@@ -78,7 +77,7 @@ def solve_paper(
         spread_only=chosen is MIN_MAX,
     )
     lower = arrays.min_replicas.astype(float)
-    upper = np.maximum(np.minimum(arrays.max_replicas, np.floor(budget / arrays.cores + TOLERANCE)), lower)
+    upper = np.maximum(np.minimum(arrays.max_replicas, arrays.replicas_within(budget)).astype(float), lower)
     start, no_drop = np.clip(running.astype(float), lower, upper), np.zeros(n)
     if chosen.effective:
         x = search(
@@ -95,7 +94,7 @@ def solve_paper(
         drop = no_drop
     table = build_table(
         jobs, rates[:, None, :], running, latency_model=latency_model, utility=utility,
-        cold_start_minutes=float(cold_start), max_replicas=int(budget / arrays.cores.min() + TOLERANCE),
+        cold_start_minutes=float(cold_start), max_replicas=int(arrays.replicas_within(budget).max()),
     )  # fmt: skip
     table = _with_drops(_widened(table, int(upper.max())), drop, utility)
     problem = problem_of(table, budget, replace(chosen, effective=True), current=current)

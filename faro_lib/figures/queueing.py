@@ -26,7 +26,7 @@ def draw(results: Path) -> Drawings:
 
 
 def half_against_exact(ratios: pd.DataFrame) -> Figure:
-    """Latency of the half-wait approximation over exact M/D/c. Columns rho, servers, ratio."""
+    """Ratio of the latency of the half-wait approximation to the exact M/D/c latency: columns rho, servers, ratio."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.2))
     ratios = ratios.assign(servers=ratios["servers"].astype(str))
     sns.lineplot(ratios, x="rho", y="ratio", hue="servers", style="servers", palette="viridis", ax=axis)

@@ -30,7 +30,7 @@ def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | Non
             here = tuple(job for job, is_here in zip(jobs, present) if is_here)
             share[present] = fair_share(here, capacity - reserved)
         return share
-    equal = (capacity / len(jobs) / arrays.cores + TOLERANCE).astype(np.int64)
+    equal = arrays.replicas_within(capacity / len(jobs))
     share = np.clip(equal, minimum, arrays.max_replicas)
     while True:  # minima may exceed the equal share: reduce the largest job of an exceeded quota or capacity
         cores = share * arrays.cores

@@ -16,7 +16,7 @@ from faro_lib.policies.factories import register
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, hold, reasons
 from faro_lib.utility import UtilityTable, relaxed_utility
 from faro_lib.workload import Job, arrays_of
-from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_lib.workload.jobs import MINUTE_S
 
 # Load is in requests per SLO and replica: jobs with different SLOs then share one axis.
 LOADS = np.geomspace(0.25, 16.0, 55)
@@ -144,7 +144,7 @@ class Cilantro:
 
     def plan(self, state: CilantroState, observation: Observation) -> Plan:
         now, jobs = observation.target, arrays_of(state.jobs)
-        columns = 1 + int(min(observation.capacity / jobs.cores.min() + TOLERANCE, jobs.max_replicas.max()))
+        columns = 1 + int(min(jobs.replicas_within(observation.capacity).max(), jobs.max_replicas.max()))
         counts = np.arange(columns)
 
         def value(job: Job, rate_rps: float, target: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import LatencyTable
 from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
 from faro_lib.workload import arrays_of
-from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_lib.workload.jobs import MINUTE_S
 
 FALLBACK_MODEL = "mgc"  # latency model without a measured table
 PRIOR_LOST = 2.0  # lost utility that each job starts with, which limits the weight of its first minutes
@@ -86,7 +86,7 @@ class Faro(TwoLoops):
             drops=DROPS if OBJECTIVES.find(self.objective).effective else None,
             cold_start_minutes=self.cold_start_minutes,
             switching_cost=self.switching_cost,
-            max_replicas=int(observation.capacity / arrays_of(state.jobs).cores.min() + TOLERANCE),
+            max_replicas=int(arrays_of(state.jobs).replicas_within(observation.capacity).max()),
         )
         return deficit_weighted(table, state.lost, self.deficit_weighting) if self.deficit_weighting else table
 

@@ -115,14 +115,14 @@ class PaperFaro(TwoLoops):
         self, state: LoopState, observation: Observation, per_min: np.ndarray
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments of `utility.build_table` for the paper's formulation."""
-        running, cores = np.maximum(observation.running, 1), arrays_of(state.jobs).cores
-        full = bool(running @ cores >= observation.capacity)
+        running, jobs = np.maximum(observation.running, 1), arrays_of(state.jobs)
+        full = bool(running @ jobs.cores >= observation.capacity)
         return (state.jobs, np.maximum(per_min, 1.0)[:, None] / MINUTE_S, running), {
             "latency_model": self.latency_model,
             "utility": self.utility,
             "drops": DROPS if self.objective.startswith("Penalty") else None,
             "cold_start_minutes": 1.0 if self.predictive and full else 0.0,
-            "max_replicas": int(observation.capacity / cores.min() + TOLERANCE),
+            "max_replicas": int(jobs.replicas_within(observation.capacity).max()),
         }
 
 

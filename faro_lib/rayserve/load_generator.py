@@ -4,12 +4,12 @@
 """
 
 import asyncio
-import pickle
+import io
 import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from subprocess import PIPE
 from urllib.parse import urlsplit
 
@@ -96,6 +96,19 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
     return Sent(outcome, status, latency_s, send_lag_s)
 
 
+def packed(**arrays) -> bytes:
+    """Named arrays as the bytes of an .npz file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def unpacked(content: bytes) -> dict[str, np.ndarray]:
+    """Arrays from `packed`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return dict(file)
+
+
 class Generator:
     """The load generator as a process."""
 
@@ -109,8 +122,9 @@ class Generator:
         code = f"from {__name__} import main; main()"
         self._process = subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, stderr=PIPE)
         assert self._process.stdin
-        pickle.dump((script, origin_s, max_rps), self._process.stdin)
-        self._process.stdin.flush()
+        self._process.stdin.write(packed(**asdict(script), origin_s=origin_s, max_rps=max_rps))
+        self._process.stdin.close()  # the process begins once it has read everything
+        self._process.stdin = None
 
     @property
     def pid(self) -> int:
@@ -122,7 +136,7 @@ class Generator:
         if status := self._process.returncode:
             lines = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
             raise RuntimeError(f"the load generator failed: {[status, *lines][-1]}")
-        return pickle.loads(answer)
+        return Sent(**unpacked(answer))
 
     def stop(self) -> None:
         if self._process.poll() is None:
@@ -133,5 +147,7 @@ class Generator:
 
 def main() -> None:
     """Send the script on the standard input, and write the outcomes to the standard output."""
-    script, origin_s, max_rps = pickle.load(sys.stdin.buffer)
-    pickle.dump(asyncio.run(send(script, origin_s, max_rps=max_rps)), sys.stdout.buffer)
+    arrays = unpacked(sys.stdin.buffer.read())
+    origin_s, max_rps = float(arrays.pop("origin_s")), float(arrays.pop("max_rps"))
+    script = Script(tuple(arrays.pop("urls").tolist()), **arrays)
+    sys.stdout.buffer.write(packed(**asdict(asyncio.run(send(script, origin_s, max_rps=max_rps)))))

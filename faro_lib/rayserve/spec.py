@@ -40,7 +40,7 @@ class ServeSpec:
 
 
 def ongoing_limits(jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
-    """(name, max_ongoing_requests) of the jobs whose limit is not MAX_ONGOING_REQUESTS; `measure` takes them."""
+    """(name, max_ongoing_requests) of each job whose limit differs from the default, MAX_ONGOING_REQUESTS."""
     limits = ((job.name, spec.max_ongoing_requests) for job, spec in zip(jobs, serve_specs(jobs, sections)))
     return tuple((name, limit) for name, limit in limits if limit != MAX_ONGOING_REQUESTS)
 

@@ -12,7 +12,7 @@ from faro_lib.policies.loops import fold_minutes
 from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, arrays_of
-from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_lib.workload.jobs import MINUTE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running
     def tail_latency_s(replicas: np.ndarray) -> np.ndarray:
         return predicted_latency(jobs, forecast_rps, replicas, drop=plan.drop, latency_model=policy.latency_model)
 
-    counts_tried = range(1, 2 * int(capacity / arrays.cores.min() + TOLERANCE) + 1)
+    counts_tried = range(1, 2 * int(arrays.replicas_within(capacity).max()) + 1)
     meets = np.stack([tail_latency_s(np.full(len(jobs), x)) <= arrays.slo_s for x in counts_tried], axis=1)
     required = np.where(meets.any(axis=1), meets.argmax(axis=1) + 1, 0)
     interval_rps = np.quantile(paths_rps, (0.1, 0.9), axis=(1, 2))

@@ -76,6 +76,14 @@ class JobArrays:
     group: np.ndarray  # index into `quota`; jobs without a quota share one group
     quota: np.ndarray  # cores of each group, shape (groups,); infinite without a quota
 
+    def replicas_within(self, cores: float) -> np.ndarray:
+        """Number of replicas of each job that `cores` hold if no other job has any, int (jobs,).
+
+        >>> arrays_of((Job("a", cores=0.1), Job("b", cores=2.0))).replicas_within(0.3).tolist()
+        [3, 0]
+        """
+        return (cores / self.cores + TOLERANCE).astype(np.int64)
+
 
 @lru_cache(maxsize=256)
 def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
