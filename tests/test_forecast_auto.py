@@ -1,5 +1,7 @@
 """The default forecaster: what it learns from few or no days, and how its weights follow the load."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from forecast_worlds import ar1_posterior, shaped_traces
@@ -71,6 +73,14 @@ def test_a_forecaster_that_has_become_worse_loses_its_weight():
     shape_following = mixture.weights()[[mixture.names.index(name) for name in ("ar", "seasonal")]].sum(axis=0)
     assert shape_following[0] < 0.05
     assert shape_following[1] > 0.2
+
+
+def test_weights_sum_to_1_even_if_the_estimate_of_a_crps_is_negative():
+    mixture = fit("auto", shaped_traces()).inner
+    score = np.where(np.arange(len(mixture.members))[:, None] == 1, -0.01, 1.0) * np.ones(len(mixture.jobs))
+    weights = replace(mixture, score=score).weights()
+    np.testing.assert_allclose(weights.sum(axis=0), 1)
+    np.testing.assert_allclose(weights[1], 1)
 
 
 def test_a_posterior_adds_the_bayesian_forecaster():

@@ -57,7 +57,8 @@ class Mixture(Forecaster):
     def weights(self) -> np.ndarray:
         """Weight of each member, shape (members, jobs); sums to 1 for each job."""
         score = np.where(np.isnan(self.score), 1.0, self.score)  # equal weights after a shift
-        weights = np.exp(-SHARPNESS * (score / np.maximum(score.min(axis=0), 1e-9) - 1))
+        score = np.maximum(score, 1e-9)  # the unbiased estimate of a CRPS can be negative
+        weights = np.exp(-SHARPNESS * (score / score.min(axis=0) - 1))
         return weights / weights.sum(axis=0)
 
     def update(self, counts) -> Self:
