@@ -419,7 +419,7 @@ class TestTheWholePipeline:
     def test_the_report_is_one_page_that_loads_nothing(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
         page = (checkout.results / "synthetic" / "report.html").read_text()
-        assert "12 replicas" in page
+        assert "12 cores" in page
         assert "0.500" in page
         assert "http" not in page
         assert "<script" not in page

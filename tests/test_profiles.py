@@ -95,5 +95,5 @@ def test_jobs_that_share_no_disk_get_all_that_they_read(checkout, tmp_path):
         pytest.skip("rsync is not installed: on Debian, apt-get install rsync")
     done = checkout.snakemake(*no_shared_disk(tmp_path), *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 replicas" in (tmp_path / "results" / "synthetic" / "report.html").read_text()
+    assert "12 cores" in (tmp_path / "results" / "synthetic" / "report.html").read_text()
     assert not (checkout.results / "synthetic").exists()
