@@ -60,7 +60,7 @@ def smoke(folder):
 
 def test_the_smoke_configuration_runs_to_its_report(smoke, folder):
     assert smoke.status == 0, smoke.output
-    assert "32 replicas" in (folder / "results" / "synthetic" / "report.html").read_text()
+    assert "32 cores" in (folder / "results" / "synthetic" / "report.html").read_text()
 
 
 def test_every_job_of_the_pipeline_ran_as_a_job_of_slurm(smoke):
