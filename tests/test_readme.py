@@ -75,13 +75,6 @@ def test_these_are_the_commands_of_the_readme():
     assert shown <= {FIGURES, f"{FIGURES} CONFIG=config/smoke.yaml", TEST, "make test-all"}
 
 
-def test_every_file_that_the_readme_names_is_there():
-    named = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"^\| (`[^|]+`) \|", README, re.MULTILINE)
-    paths = [path for name in named for path in (re.findall(r"`([^`]+)`", name) or [name])]
-    assert len(paths) > 10
-    assert [path for path in paths if not (ROOT / path).exists()] == []
-
-
 def test_the_picture_of_the_loop_loads_nothing_and_is_drawn_for_light_and_dark():
     picture = (ROOT / "docs/images/loop.svg").read_text()
     assert "prefers-color-scheme: dark" in picture
