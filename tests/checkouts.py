@@ -1,10 +1,12 @@
 """A checkout of its own, with notebooks that take seconds, to run the pipeline in."""
 
+import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -79,6 +81,25 @@ def write_notebook(path: Path, code: str, parameters: str = "") -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
 
 
+# Importing Snakemake takes as long as a dry run, so each run is a fork of one process that has imported it.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["snakemake.cli", "pandas", "pydantic", "nbformat"])
+
+
+def run_snakemake(folder: Path, environment: dict[str, str], arguments: list[str], prepare: Callable | None) -> None:
+    """Run Snakemake in a forked process; its output goes to the files .stdout and .stderr in `folder`."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for descriptor, name in ((1, ".stdout"), (2, ".stderr")):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    from snakemake.cli import main
+
+    if prepare:
+        prepare()
+    main(arguments)
+
+
 class Checkout:
     """A copy of the project in a folder of its own."""
 
@@ -94,15 +115,16 @@ class Checkout:
         paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and Path(path) != ROOT]
         return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+    def snakemake(self, *arguments: str, prepare: Callable | None = None) -> subprocess.CompletedProcess:
+        """Run Snakemake with these arguments, after `prepare()` in its process."""
+        command = ["--cores", "1", *arguments]
+        fork = FORKS.Process(target=run_snakemake, args=(self.folder, self.environment(), command, prepare))
+        fork.start()
+        fork.join(600)
+        fork.kill()  # if it hangs
+        fork.join()
+        said = [(self.folder / name).read_text() for name in (".stdout", ".stderr")]
+        return subprocess.CompletedProcess(command, fork.exitcode, *said)
 
     def would_run(self, *arguments: str) -> dict[str, int]:
         """Rule -> number of jobs that a dry run announces."""

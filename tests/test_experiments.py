@@ -20,6 +20,8 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
 from faro_lib.workload.synthetic import synthetic
 
+pytestmark = pytest.mark.usefixtures("coarse_tables")
+
 TRACES = synthetic(seed=3, jobs=4, days=3, minutes=60)
 DAY = TRACES.workload()
 

@@ -16,13 +16,13 @@ from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-HEADROOM = 1.6  # factor on the peak offered load; more replicas change nothing
+HEADROOM = 1.6  # replicas per erlang of peak load; beyond it, utility hardly rises
 
 
 def measured_utility(
     workload: Workload, draws: Draws, max_replicas: int, serving_model: ServingModel = PAPER
 ) -> np.ndarray:
-    """Utility of each job and minute with 0, 1, ... replicas, if the minute starts without waiting requests.
+    """Simulated utility of each job and minute with 0, 1, ... replicas, if the minute starts with empty queues.
 
     Idle minutes are inserted between the minutes of the day, because an earlier allocation may have emptied the queues.
     Bounds of the jobs are ignored here; `metrics.limit.best_replicas_by_minute` applies them.

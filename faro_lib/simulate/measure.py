@@ -19,10 +19,10 @@ UTILISATIONS = (
     0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.84, 0.88, 0.91, 0.94, 0.97, 1.0, 1.03, 1.06, 1.1,
     1.2, 1.5, 2.0, 3.0,
 )  # fmt: skip
-COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)
-USUAL_REPLICAS = 16  # largest count that is measured if the capacity is not known
+COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
+USUAL_REPLICAS = 16  # the largest count to measure if the capacity is unknown
 MINUTES = 31  # minutes per grid point that the table keeps
-WINDOW_REQUESTS = 4000  # the tail latency over more requests hardly differs, so longer minutes are shortened to these
+WINDOW_REQUESTS = 4000  # a minute with more requests is shortened to these; its tail latency hardly changes
 WARM_UP = 50  # service times before the first minute, as queues begin empty
 
 
