@@ -78,7 +78,7 @@ class TestMoreJobs:
             scale.enlarged(TRACES, "copied", 8)
 
     def test_groups_keep_within_capacity_and_every_policy_has_a_row(self):
-        summary, limit = scale.larger(TRACES, None, scale.SHIFTED, 12, 40, minutes=15, report=quiet)
+        summary, limit = scale.larger(TRACES, None, scale.SHIFTED, 12, 40, minutes=6, report=quiet)
         assert summary["policy"].tolist() == list(scale.COMPARED)
         assert (summary["replicas_used_mean"] <= 40).all()
         assert set(summary["jobs"]) == {12}

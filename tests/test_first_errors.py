@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -262,16 +263,23 @@ class TestAFullDisk:
         assert SIMULATED in files["second"]
         assert "10_traces" not in said["second.out"]
 
-    def test_an_earlier_picture_stays_if_a_new_one_does_not_fit(self, tmp_path, counts):
-        (tmp_path / "curve.png").write_bytes(b"the earlier one")
-        call = "import resource, sys; from faro_lib.cli import main; import matplotlib.font_manager\n"
-        call += "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); sys.exit(main(sys.argv[1:]))"
-        arguments = ["recommend", "--workload", counts, "--capacity", "3", "--plot", "curve.png"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", call, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 2, done.stderr
-        assert "the file would exceed the size limit" in done.stderr.splitlines()[-1]
-        assert (tmp_path / "curve.png").read_bytes() == b"the earlier one"
+    def test_an_earlier_picture_stays_if_a_new_one_does_not_fit(
+        self, tmp_path, counts, capsys, monkeypatch, coarse_tables
+    ):
+        from matplotlib.figure import Figure
+
+        def save_in_8_kb(figure, path, savefig=Figure.savefig):
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+            try:
+                savefig(figure, path)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+        monkeypatch.setattr(Figure, "savefig", save_in_8_kb)
+        picture = tmp_path / "curve.png"
+        picture.write_bytes(b"the earlier one")
+        assert cli.main(["recommend", "--workload", counts, "--capacity", "3", "--plot", str(picture)]) == 2
+        assert "the file would exceed the size limit" in capsys.readouterr().err.splitlines()[-1]
+        assert picture.read_bytes() == b"the earlier one"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["counts.csv", "curve.png"]

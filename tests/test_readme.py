@@ -81,10 +81,12 @@ def test_the_picture_of_the_loop_loads_nothing_and_is_drawn_for_light_and_dark()
     assert not re.search(r"href|<script|<image|url\((?!#)", picture)
 
 
+@pytest.mark.slow
 def test_the_simulator_of_the_readme_prints_a_row_a_policy(folder):
     assert [row.split()[0] for row in typed(SIMULATE, folder).splitlines()] == ["policy", "AIAD", "Faro-Sum"]
 
 
+@pytest.mark.slow
 def test_the_advice_of_the_readme_has_a_row_a_job_and_a_curve(folder):
     told = typed(RECOMMEND, folder)
     assert [line.split()[0] for line in told.splitlines()[1:5]] == ["caption", "detect", "search", "translate"]
