@@ -1,4 +1,4 @@
-"""A checkout of its own, with notebooks that take seconds, to run the pipeline in."""
+"""A separate checkout to run the pipeline in, with stand-in notebooks that take seconds."""
 
 import multiprocessing
 import os
@@ -59,7 +59,7 @@ for name in ("summary", "limit"):
 for name in ("minutes", "decisions", "running", "clairvoyant"):
     summary.to_parquet(folder / f"{name}.parquet", index=False)
 """
-# Drawing takes no time either.
+# A function `draw` that draws empty figures.
 DRAW = """
 
 def draw(results, **options):
@@ -114,7 +114,7 @@ class Checkout:
         return [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
 
     def environment(self) -> dict[str, str]:
-        """Ours, without this project's library on the path: the copy has its own."""
+        """The environment of the tests without this library on PYTHONPATH, because the copy has its own."""
         paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and Path(path) != ROOT]
         return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
@@ -145,7 +145,7 @@ class Checkout:
 
 
 def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
-    """The project's own files, and stand-ins for its notebooks unless the real ones are wanted."""
+    """Copy the project; its notebooks are replaced by stand-ins unless `real_notebooks`."""
     for name in (
         *("Snakefile", "rules", "config", "profiles", "environment.yml", "faro_lib"),
         *("data/sources.yaml", "data/published", "data/posterior-smoke.npz"),

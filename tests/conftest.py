@@ -1,4 +1,4 @@
-"""What several tests share: the published traces, where they lie."""
+"""Settings and fixtures that several test files share."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ class Broken(FairShare):
 
 
 class TestAPolicyThatRaises:
-    """Every experiment stops at the error of a policy; the rest of its run would not be its own."""
+    """Every experiment stops at the error of a policy, after which the control loop would decide instead."""
 
     @pytest.fixture
     def stops(self):

@@ -1,4 +1,4 @@
-"""Errors of a first day: one line that says what to do, and no half-written file that looks complete."""
+"""Errors that new users meet: one line that says what to do, and no incomplete file under a final name."""
 
 import ctypes
 import os
@@ -58,7 +58,7 @@ class TestAPortInUse:
 
 
 class TestAPackageThatIsNotInstalled:
-    """An environment without one package: links to all others, and a Python that searches only there."""
+    """Runs the command line in an environment that links to every installed package except one."""
 
     @pytest.fixture
     def lacking(self, tmp_path):
@@ -108,7 +108,7 @@ class TestAPackageThatIsNotInstalled:
         only_line(str(error.value))
 
     def test_is_a_bug_with_a_traceback_if_it_is_our_own(self, monkeypatch, counts):
-        monkeypatch.delattr("faro_lib.recommend.recommendation", raising=False)  # where another test has imported it
+        monkeypatch.delattr("faro_lib.recommend.recommendation", raising=False)  # another test may have imported it
         monkeypatch.setitem(sys.modules, "faro_lib.recommend.recommendation", None)
         with pytest.raises(ModuleNotFoundError):
             cli.main(["recommend", "--workload", counts])
@@ -145,16 +145,16 @@ class TestTooLittleMemory:
 
 
 def without_rights() -> None:
-    """Run in the child process before its command: makes permissions count even for root."""
+    """Drop root's right to ignore permissions; called in the child process before its command."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    for capability in (1, 2):  # to override, and to read and search, against permissions
-        if os.geteuid() == 0 and prctl(24, capability, 0, 0, 0):  # out of the bounding set: an exec leaves it behind
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        if os.geteuid() == 0 and prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP, which takes effect at exec
             raise OSError(ctypes.get_errno(), "prctl")
 
 
 @pytest.fixture
 def forbidden(tmp_path):
-    """A folder that can be read and not written, and a function that runs Python code in it."""
+    """Runs Python code in a folder that is readable but not writable."""
     folder = tmp_path / "theirs"
     folder.mkdir()
 

@@ -139,7 +139,7 @@ def test_each_component_of_the_remaining_loss_has_a_row(parts):
     assert parts["slo_violation_rate"].isna().tolist() == [part in (CONSTANT, LIMIT) for part in parts.index]
 
 
-def test_the_first_row_is_the_loss_of_our_edition(parts, context):
+def test_the_first_row_is_the_loss_of_the_tuned_policy(parts, context):
     run = simulate(DAY, make("Faro-Sum", context), 13, draws=draw(DAY, 24))
     assert parts["lost_utility"][AS_IS] == summarize(run)["lost_utility"]
 

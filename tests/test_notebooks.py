@@ -1,4 +1,4 @@
-"""Notebooks: friendly to diffs, each with a checked number, and checked against the library that is there."""
+"""Notebooks: small diffs, a checked number in each, and a failure if the library no longer gives it."""
 
 import os
 import re

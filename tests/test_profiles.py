@@ -1,4 +1,4 @@
-"""Executor profiles: plans for SLURM and Kubernetes, and a run without a shared disk. test_scale_out runs SLURM itself."""
+"""Executor profiles: plans for SLURM and Kubernetes, and a run without a shared disk (on SLURM: test_scale_out)."""
 
 import importlib.util
 import itertools
@@ -20,7 +20,7 @@ def needs(*modules):
 
 
 def no_shared_disk(tmp_path) -> list[str]:
-    """Options for jobs that exchange files through a storage, which is a folder here."""
+    """Options for jobs that exchange files through a storage; here, it is a folder."""
     needs("snakemake_storage_plugin_fs")
     prefix = ["--default-storage-provider", "fs", "--default-storage-prefix", str(tmp_path)]
     return [*prefix, "--shared-fs-usage", "none"]
@@ -86,7 +86,7 @@ def test_without_a_shared_disk_only_jobs_that_read_fetched_traces_run_where_they
 
 
 @pytest.mark.slow
-def test_jobs_that_share_no_disk_get_all_that_they_read(checkout, tmp_path):
+def test_jobs_that_share_no_disk_receive_all_their_inputs(checkout, tmp_path):
     if shutil.which("rsync") is None:
         pytest.skip("rsync is not installed: on Debian, apt-get install rsync")
     done = checkout.snakemake(*no_shared_disk(tmp_path), *SMALL)

@@ -1,7 +1,5 @@
 """Larger workloads: more jobs, jobs of two models, and a range of capacities."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,7 +31,7 @@ def make_any(name: str, context: PolicyContext) -> Policy:
     return solver(context.require("forecaster", name), name=name, objective="Sum")
 
 
-def enlarged(traces: Traces, how: str, jobs: int, seed: int = SEED) -> Traces:
+def enlarged(traces: Traces, how: str, jobs: int) -> Traces:
     """Traces of N `jobs`: the last LEARN_DAYS training days and the evaluation day.
 
     Parameters
@@ -43,7 +41,7 @@ def enlarged(traces: Traces, how: str, jobs: int, seed: int = SEED) -> Traces:
     if how not in (REPEATED, SHIFTED):
         raise ValueError(f"how={how!r} is unknown; accepted: {REPEATED}, {SHIFTED}")
     recent = last_days(traces, LEARN_DAYS)
-    return repeated(recent, jobs) if how == REPEATED else shifted(recent, jobs, seed)
+    return repeated(recent, jobs) if how == REPEATED else shifted(recent, jobs, SEED)
 
 
 def larger(

@@ -1,7 +1,5 @@
 """Compare solvers on the allocation problems of training days."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
