@@ -23,8 +23,6 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.synthetic import synthetic
 
-pytestmark = pytest.mark.usefixtures("coarse_tables")
-
 
 @st.composite
 def clusters(draw):
