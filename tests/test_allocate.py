@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib.allocate import (
@@ -29,7 +30,6 @@ from faro_lib.queueing import half_mmc, relaxed
 from faro_lib.utility import DROPS, UtilityTable, build_table, relaxed_utility
 from faro_lib.workload import Job
 
-relaxed_settings = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KNOWN = tuple(OBJECTIVES)
 
 
@@ -104,7 +104,7 @@ def brute_force(table, budget, objective, current, gamma):
 
 
 @pytest.mark.parametrize("objective", KNOWN)
-@relaxed_settings
+@examples(300)
 @given(instance=instances())
 def test_exact_equals_brute_force(objective, instance):
     table, budget, current, gamma = instance
@@ -170,7 +170,7 @@ def test_exact_equals_the_mixed_integer_program_on_10_and_20_jobs(objective, uti
 QUICK = ("convex", "greedy", "slsqp")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(30)
 @given(instances(), st.sampled_from(KNOWN), st.sampled_from(QUICK))
 def test_no_solver_beats_exact_and_every_solver_stays_within_the_budget(instance, objective, solver):
     table, budget, current, gamma = instance
@@ -198,7 +198,7 @@ def test_continuous_solvers_stay_within_the_budget_and_below_the_optimum(objecti
         assert found.value <= best + 1e-9
 
 
-@relaxed_settings
+@examples(300)
 @given(instances(), st.sampled_from(KNOWN), st.randoms(use_true_random=False))
 def test_the_order_of_the_jobs_does_not_change_the_allocation(instance, objective, random):
     table, budget, current, gamma = instance
@@ -446,7 +446,7 @@ def test_the_hierarchical_solver_refuses_quotas():
         solve_hierarchical(jobs, np.ones((2, 1, 7)), [1, 1], 9, groups=2)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(instances())
 def test_the_best_allocation_of_each_minute_equals_the_exact_solver(instance):
     table, budget, _, _ = instance

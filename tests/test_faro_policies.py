@@ -1,4 +1,4 @@
-"""Faro, Faro as published and MArk: when and on what they decide, and that `decide` is pure."""
+"""Faro, the paper's Faro and MArk: when they decide, from which inputs, and that `decide` is pure."""
 
 from dataclasses import replace
 from pathlib import Path
