@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from faro_lib.cli.shared import say
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from faro_lib.kube.deployments import Deployments
     from faro_lib.kube.operate import NamespacedName
     from faro_lib.policies import Policy
-    from faro_lib.rayserve.cluster import RayServeCluster
+    from faro_lib.rayserve.cluster import Lease, RayServeCluster
     from faro_lib.workload import Job
 
 BACKENDS = ("local", "rayserve", "deployments")
@@ -53,7 +53,8 @@ def deployments(
 @contextmanager
 def ray_serve(
     home: NamespacedName | None, backend: str, jobs_path: str, table: tuple[Job, ...], address: str | None,
-    serve_address: str | None, clock: Clock, capacity: int | None, policy: Policy, ensure: Ensure,
+    serve_address: str | None, clock: Clock, capacity: int | None, policy: Policy, ensure: Ensure, lease: Lease | None,
+    start_timeout_s: float,
 ) -> Iterator[RayServeCluster]:  # fmt: skip
     """The jobs on Ray Serve: backend `local` starts Ray on this machine and stops it on exit."""
     from faro_lib.memory import must_fit, ray_gb
@@ -68,13 +69,17 @@ def ray_serve(
             raise ValueError("backend=local needs --capacity, the cores of the cluster that it starts")
         must_fit(f"{capacity} replicas of Ray Serve need", ray_gb(capacity), "take fewer replicas")
     initial = policy.initial(table, capacity) if capacity else [1] * len(table)
-    addresses = {"address": address, "serve_address": serve_address}
-    with serving(backend, table, specs, initial, capacity or 0, report=say, **addresses) as endpoint:
-        cluster = RayServeCluster(table, specs, endpoint.ray, endpoint.http, clock, capacity)
+    options: dict[str, Any] = {"address": address, "serve_address": serve_address, "start_timeout_s": start_timeout_s}
+    with serving(backend, table, specs, initial, capacity or 0, report=say, **options) as endpoint:
+        cluster = RayServeCluster(table, specs, endpoint.ray, endpoint.http, clock, capacity, lease)
         if home and backend == "rayserve" and capacity is None:
             from faro_lib.kube.preflight import check_rayservice
 
             ensure(lambda: check_rayservice(home.connect(), home.namespace, home.name))
         ensure(cluster.connect)
         say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
-        yield cluster
+        try:
+            yield cluster
+        finally:
+            if backend != "local":
+                cluster.release_lease()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
     from faro_lib.control import Step
     from faro_lib.control.clock import Clock
     from faro_lib.kube.leader_gate import InterruptibleCluster
+    from faro_lib.kube.operate import NamespacedName
     from faro_lib.policies import Cluster, PolicyContext
     from faro_lib.policies import Policy as PolicyOf
+    from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
 
 DAY_MINUTES = 1440
@@ -63,6 +67,8 @@ def run(
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
     prometheus: Prometheus = None,
     prometheus_token: PrometheusToken = None,
+    force: Annotated[bool, option("Take over from another controller; overrule other clients.", "--force")] = False,
+    start_timeout: Annotated[float, option("Seconds that a Ray started here, and its jobs, may take.")] = 180.0,
     wait: Annotated[bool, option("Wait, unready, for jobs that are not served yet; else exit.", "--wait")] = False,
 ) -> None:
     """Run the autoscaling loop until SIGTERM or Ctrl-C; a dry run unless --apply. Replicas stay unchanged on exit."""
@@ -78,7 +84,7 @@ def run(
     if backend not in backends.BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}")
     table = read_jobs(jobs)
-    guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline)
+    guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline, force)
     chosen = make(policy, context_of(table, history, forecaster, jobs, capacity))
     chosen = chosen if tick is None else paced(chosen, tick)
     with ExitStack() as stack:
@@ -109,8 +115,9 @@ def run(
             serving = backends.deployments(home, jobs, table, prometheus, prometheus_token, clock, capacity, ensure)
         else:
             ray = backends.ray_serve(
-                home, backend, jobs, table, address, serve_address, clock, capacity, chosen, ensure
-            )
+                home, backend, jobs, table, address, serve_address, clock, capacity, chosen, ensure,
+                lease_of(home, journal, chosen.tick_s, force) if apply else None, start_timeout,
+            )  # fmt: skip
             serving = stack.enter_context(ray)
         cluster: Cluster = serving
         if home:
@@ -135,6 +142,15 @@ def run(
             cluster, chosen, table, guardrails=guardrails, apply=apply, journal=journal, clock=clock, stop=stop,
             until_s=float("inf") if seconds is None else clock.now_s + seconds, on_step=on_step, on_failure=on_failure,
         )  # fmt: skip
+
+
+def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, force: bool) -> Lease:
+    """The lease of this controller. One that starts again with its FaroPlan or its journal has the same name."""
+    from faro_lib.rayserve.cluster import Lease
+
+    host = socket.gethostname()
+    name = f"{host}:{Path(journal).absolute()}" if journal else f"{host}, process {os.getpid()}"
+    return Lease(f"{home.namespace}/{home.name}" if home else name, max(30.0, 3 * tick_s), force)
 
 
 def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:

@@ -193,10 +193,13 @@ def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[
         yield one.step, step
 
 
-def next_memory(memory: Memory, apply: bool) -> Memory:
-    """The memory for the next tick; a dry run requests nothing, so it has no pending targets and no drift."""
+def next_memory(memory: Memory, apply: bool, error: str | None) -> Memory:
+    """The memory for the next tick; a dry run requests nothing, so it has no pending targets and no drift.
+
+    error : why the targets were not applied; None if they were.
+    """
     if apply:
-        return memory
+        return replace(memory, guard=replace(memory.guard, applied=error is None))
     pending = memory.pending.only(np.zeros(len(memory.pending.attempts), bool))
     return replace(memory, pending=pending, guard=replace(memory.guard, target=None, drop=None))
 
@@ -204,7 +207,7 @@ def next_memory(memory: Memory, apply: bool) -> Memory:
 def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> tuple[Memory, Step]:
     # Without a deadline: durations differ between machines.
     memory, step = tick(policy, header.guardrails, header.jobs, memory, one.step.observation)
-    return next_memory(memory, header.apply), step
+    return next_memory(memory, header.apply, one.error), step
 
 
 def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:

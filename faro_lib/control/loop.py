@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from faro_lib.control.clock import Clock
-from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig, without_data
+from faro_lib.control.guardrails import GUARDRAILS, Guard, GuardrailConfig, without_data
 from faro_lib.control.journal import Header, Journal, next_memory, resumed
 from faro_lib.control.tick import Deadline, Memory, PolicyFailed, Step, tick
-from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
+from faro_lib.policies.protocol import CONTESTED, DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import TOLERANCE
 
@@ -78,12 +78,14 @@ def run(
             if observation is None:
                 continue
             last = observation
-            memory, step = tick(policy, guardrails, jobs, memory, observation, deadline)
-            memory = next_memory(memory, apply)
+            after, step = tick(policy, guardrails, jobs, memory, observation, deadline)
             report(step, on_failure)
+            if on_failure and CONTESTED in step.plan.reason:
+                on_failure(CONTESTED, contest(jobs, memory.guard, step, cluster))
             error_line = None
             if apply:
                 error_line = attempt(APPLY, on_failure, cluster.apply, step.target, step.plan.drop)
+            memory = next_memory(after, apply, error_line)
             if writer:  # a full disk does not stop the loop
                 attempt(JOURNAL, on_failure, writer.tick, step, error_line)
             if on_step:
@@ -128,6 +130,15 @@ def report(step: Step, on_failure: OnFailure | None) -> None:
     for reason in (DEADLINE_EXCEEDED, MISSING):
         if reason in step.plan.reason:
             on_failure(reason, f"at {step.observation.now_s:g} s")
+
+
+def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -> str:
+    """A line about the first job whose target another client keeps changing."""
+    n = step.plan.reason.index(CONTESTED)
+    wanted = "" if guard.target is None else f" instead of {guard.target[n]}"
+    writer = getattr(cluster, "writer_of", lambda job: None)(n) or "another client"
+    change = f"{writer} keeps setting {step.target[n]} replicas{wanted}"
+    return f"job {jobs[n].name!r}: {change}; Faro leaves it alone, and overrules it only with --force"
 
 
 def attempt(reason: str, on_failure: OnFailure | None, call: Callable[..., None], *arguments: Any) -> str | None:

@@ -142,6 +142,16 @@ class Deployments:
         if errors:
             raise ApiError(0, summary(errors))
 
+    def writer_of(self, job: int) -> str | None:
+        """The field manager other than Faro that last wrote the job's replica count; None if there is none."""
+        fields = (self._api.get(self.refs[job].path).get("metadata") or {}).get("managedFields") or []
+        others = [
+            (one.get("time", ""), one["manager"])
+            for one in fields
+            if one.get("manager") != MANAGER and "f:replicas" in one.get("fieldsV1", {}).get("f:spec", {})
+        ]
+        return max(others)[1] if others else None
+
     def read(self) -> list[DeploymentState | None]:
         """The state of every job's Deployment; None where there is none."""
         return [DeploymentState.of(deployment) if deployment else None for deployment in self.objects()]
