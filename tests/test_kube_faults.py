@@ -278,6 +278,7 @@ def test_the_client_that_last_scaled_a_deployment_is_known_from_its_managed_fiel
 
     class Api:
         def get(self, path):
-            return {"metadata": {"managedFields": [*fields, {"manager": "other", "fieldsV1": {"f:spec": {}}}]}}
+            other = {"manager": "other", "fieldsV1": {"f:spec": {}}}
+            return {"items": [{"metadata": {"name": "a", "managedFields": [*fields, other]}}]}
 
     assert LeaderGatedCluster(deployments(Api())).writer_of(0) == told

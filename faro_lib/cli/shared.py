@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from faro_lib.http import CA_FILE
 
 DEFAULT_POLICY = "Faro-Sum"
 MAX_CAPACITY = 1_000_000
@@ -19,6 +23,19 @@ def option(help: str, *names: str, default: str | None = None, most: int | None 
     return typer.Option(*names, help=help, show_default=default or True, min=1 if most else None, max=most)
 
 
+def use_authority(path: str | None) -> str | None:
+    """Trust the certificate authority in this file for all servers."""
+    if path is not None:
+        if not Path(path).is_file():
+            raise ValueError(f"ca_file={path!r}: no such file; a PEM file with certificates")
+        os.environ[CA_FILE] = path
+    return path
+
+
+CaFile = Annotated[
+    str | None,
+    typer.Option(help="PEM file of the certificate authority of Ray and Prometheus.", callback=use_authority),
+]
 OptionalJobs = Annotated[str | None, option("Table of jobs with SLOs and service times, .yaml or .csv.")]
 Policy = Annotated[str, option("Name of the policy.")]
 Address = Annotated[str | None, option("Address of Ray's dashboard, http://host:8265.")]

@@ -60,6 +60,7 @@ class Journal:
     def __init__(self, path: str | Path, header: Header, replayed_ticks: int | None = None):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch(0o600)
         self._file = self.path.open("ab", buffering=0)
         _lock(self._file, self.path)
         # A crash may have left the last line incomplete.

@@ -41,7 +41,7 @@ CONSTANTS = {
     "secret": SECRET,
     "secret_key": SECRET_KEY,
     "cores_label": CORES,
-    "cluster_wide": preflight.CLUSTER_WIDE,
+    "cluster_wide": preflight.rules(preflight.CLUSTER_WIDE, {}),
 }
 
 
@@ -100,8 +100,8 @@ class ManifestSpec:
     monitoring_namespace : where Prometheus runs; only its pods reach the controller's metrics.
     served, initial, workers, head, ray_version, operator_namespace : for the backend rayserve; `initial` are the first
         replica counts, and KubeRay's operator runs in `operator_namespace`.
-    namespaces, prometheus : for the backend deployments; the Deployments' namespaces, and the address of the server that
-        the queries go to.
+    namespaces, deployments, prometheus : for the backend deployments; the Deployments' namespaces and names, and the
+        address of the server that the queries go to.
     act : whether the controller applies its plans, or only prints them.
     monitor : whether to add a ServiceMonitor.
     """
@@ -118,6 +118,7 @@ class ManifestSpec:
     act: bool = True
     served: tuple[ServeSpec, ...] = ()
     namespaces: tuple[str, ...] = ()
+    deployments: tuple[str, ...] = ()
     initial: Sequence[int] = ()
     workers: Workers = WORKERS
     head: Head = HEAD
@@ -173,7 +174,13 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
         CONSTANTS,
         spec=spec,
         rayserve=spec.backend == "rayserve",
-        roles={spec.namespace: (*preflight.ALWAYS, *own), **dict.fromkeys(sorted(elsewhere), own)},
+        roles={
+            namespace: preflight.rules(permissions, preflight.names_of(spec.name, spec.deployments))
+            for namespace, permissions in (
+                (spec.namespace, preflight.ALWAYS + own),
+                *((other, own) for other in sorted(elsewhere)),
+            )
+        },
         arguments=arguments(spec),
         applications=yaml.safe_dump(configuration(spec.jobs, spec.served, spec.initial), sort_keys=False),
         dashboard=dashboard(),

