@@ -162,7 +162,7 @@ def test_the_role_names_the_deployments_and_the_plan_that_the_controller_changes
 @pytest.mark.parametrize("section", [{"namespace": "kube-system"}, {}])
 def test_a_deployment_of_kubernetes_itself_is_refused(section):
     queries = {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}
-    with pytest.raises(ValueError, match=r"deployment.namespace='kube-system' belongs to Kubernetes itself"):
+    with pytest.raises(ValueError, match=r"deployment\.namespace='kube-system' belongs to Kubernetes itself"):
         DeploymentRef.of(Job("a"), section | {"queries": queries}, "kube-system")
 
 

@@ -29,7 +29,7 @@ def manifests(
     ray_version: Annotated[str | None, option("Version of Ray in the image.", default="the installed one")] = None,
     prometheus: Annotated[str, option("Address of Prometheus, for backend deployments.")] = "",
     monitoring_namespace: Annotated[str, option("Namespace of Prometheus; only it gets metrics.")] = "monitoring",
-    service_monitor: Annotated[bool, option("Add a ServiceMonitor for Prometheus.", "--service-monitor")] = False,
+    service_monitor: Annotated[bool, option("Add a ServiceMonitor and a PrometheusRule.", "--service-monitor")] = False,
 ) -> None:
     """Write Kubernetes manifests for kustomize, without any Secret.
 

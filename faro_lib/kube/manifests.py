@@ -26,7 +26,7 @@ METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
 SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
 BACKENDS = ("rayserve", "deployments")
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")  # the Secret is created in the namespace, a FaroPlan needs the CRD
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
 SECCOMP = {"seccompProfile": {"type": "RuntimeDefault"}}
 CONSTANTS = {
@@ -151,6 +151,7 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
     files += ["rayservice.yaml", "quota.yaml"] if spec.backend == "rayserve" else []
     files += ["monitor.yaml"] if spec.monitor else []
     texts = {name: render(spec, name, resources=files) for name in (*files, "kustomization.yaml")}
+    texts[RULES.name] = RULES.read_text()
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (Path(folder) / name).write_text(text)
@@ -184,6 +185,7 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
         arguments=arguments(spec),
         applications=yaml.safe_dump(configuration(spec.jobs, spec.served, spec.initial), sort_keys=False),
         dashboard=dashboard(),
+        rules=yaml.safe_load(RULES.read_text()),
         **values,
     )
 
