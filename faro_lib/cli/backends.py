@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from faro_lib.cli.shared import say
+from faro_lib.cli.shared import SayHandler, say
 
 if TYPE_CHECKING:
     from faro_lib.control.clock import Clock
@@ -29,7 +29,7 @@ def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: s
         return None
     from faro_lib.kube.operate import NamespacedName
 
-    logging.basicConfig(level=logging.INFO, format="faro: %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[SayHandler()])
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs every attempt; we report the outcome
     return NamespacedName.of(plan, kubeconfig, context)
 

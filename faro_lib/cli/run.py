@@ -20,6 +20,7 @@ from faro_lib.cli.shared import (
     MAX_CAPACITY,
     Address,
     CaFile,
+    LogFormat,
     Policy,
     Prometheus,
     PrometheusToken,
@@ -69,6 +70,7 @@ def run(
     prometheus: Prometheus = None,
     prometheus_token: PrometheusToken = None,
     ca_file: CaFile = None,
+    log: LogFormat = "text",
     force: Annotated[bool, option("Take over from another controller; overrule other clients.", "--force")] = False,
     start_timeout: Annotated[float, option("Seconds that a Ray started here, and its jobs, may take.")] = 180.0,
     wait: Annotated[bool, option("Wait, unready, for jobs that are not served yet; else exit.", "--wait")] = False,
@@ -138,7 +140,7 @@ def run(
         def on_failure(reason: str, message: str) -> None:
             if exporter:
                 exporter.failure(reason, message)
-            say(f"faro: {reason}: {message}")
+            say(message, reason)
 
         control.run(
             cluster, chosen, table, guardrails=guardrails, apply=apply, journal=journal, clock=clock, stop=stop,
