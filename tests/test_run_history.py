@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib import forecast
+from faro_lib.control.overrides import Settings
 from faro_lib.policies import PolicyContext, make
 from faro_lib.workload import Job, Traces
 
@@ -36,5 +37,5 @@ def test_the_newest_day_of_the_history_is_learnt(tmp_path, monkeypatch):
     rows.to_csv(tmp_path / "days.csv", index=False)
     (tmp_path / "jobs.yaml").write_text("- job: a\n")
     monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: None)
-    context = run.context_of(JOBS, str(tmp_path / "days.csv"), "seasonal", str(tmp_path / "jobs.yaml"))
+    context = run.context_of(Settings(JOBS, {}), str(tmp_path / "days.csv"), "seasonal")
     np.testing.assert_allclose(context.forecaster.mean(5)[0], counts[:, 0, 0, :5].mean(axis=0))

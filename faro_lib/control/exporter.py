@@ -78,7 +78,7 @@ class Exporter:
     ):
         import prometheus_client as prometheus
 
-        self._jobs, self._progress_deadline_s = jobs, progress_deadline_s
+        self._progress_deadline_s = progress_deadline_s
         self.waits_for: str | None = None
         self._progress_s: float | None = None  # time.monotonic() of the last tick or failure
         registry = prometheus.CollectorRegistry()
@@ -98,11 +98,9 @@ class Exporter:
         self._failures = counter("faro_failures_total", "failures by reason", ["reason"])
         self._decisions = counter("faro_decisions_total", "decisions by reason", ["inference_job", "reason"])
         self._offered = gauge("faro_offered_cores", "cores that the requests of the last minute keep busy")
-        budget = gauge("faro_slo_error_budget_ratio", "share of minutes that may miss the SLO", ["inference_job"])
-        for job in jobs:
-            budget.labels(job.name).set(1 - job.quantile)
+        self._budget = gauge("faro_slo_error_budget_ratio", "share of minutes that may miss the SLO", ["inference_job"])
         self._sums = {name: counter(name, text, ["inference_job"]) for name, text in SUMS.items()}
-        self._scores = MinuteScores(jobs)
+        self.use_jobs(jobs)
         try:
             self._server, _ = prometheus.start_http_server(port, addr=address, registry=registry)
         except OSError as error:
@@ -123,6 +121,15 @@ class Exporter:
             return [f"{waits_for or f'{silent_s:.0f} s since the last tick'}\n".encode()]
 
         return answer
+
+    def use_jobs(self, jobs: tuple[Job, ...]) -> None:
+        """Serve the metrics of these jobs from the next tick on."""
+        self._jobs, self._scores = jobs, MinuteScores(jobs)
+        gauges: list[Any] = [*self._gauges, self._arrivals, self._utility, self._budget]
+        for gauge in gauges:
+            gauge.clear()
+        for job in jobs:
+            self._budget.labels(job.name).set(1 - job.quantile)
 
     def step(self, step: Step) -> None:
         """Publish a tick."""

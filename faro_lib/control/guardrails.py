@@ -35,6 +35,7 @@ class GuardrailConfig:
     stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data is missing if the
         count of the last complete minute or the mean latency is NaN.
     deadline_s : seconds after which a decision is discarded, None for no deadline.
+    fixed : names of jobs whose count an operator has fixed, which is then both their minimum and their maximum.
     force : also restore the targets that another client changes again and again.
     """
 
@@ -43,8 +44,10 @@ class GuardrailConfig:
     stale_after_s: float = 60.0
     deadline_s: float | None = None
     force: bool = False
+    fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "fixed", tuple(self.fixed))  # a journal has a list
         actions, deadline_s = self.max_scaling_actions, self.deadline_s
         if self.fail_mode not in FAIL_MODES:
             raise ValueError(f"fail_mode={self.fail_mode!r} is unknown; accepted: {', '.join(FAIL_MODES)}")
@@ -186,6 +189,9 @@ def guarded(
         )
     within = np.clip(plan.target, arrays.min_replicas, arrays.max_replicas)
     plan = with_target(plan, np.where(visible.exists, within, plan.target), protocol.BOUNDS)
+    if config.fixed:
+        fixed = np.array([job.name in config.fixed for job in jobs])
+        plan = replace(plan, reason=with_reason(plan.reason, fixed, protocol.OVERRIDE))
     if config.max_scaling_actions is not None:
         target = limit_scaling_actions(plan, visible.target, visible.capacity, arrays.cores, config.max_scaling_actions)
         plan = with_target(plan, target, protocol.RATE_LIMIT)

@@ -34,6 +34,8 @@ def run(
     stop: threading.Event | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_failure: OnFailure | None = None,
+    changes: tuple[str, ...] = (),
+    changed: Callable[[], bool] = lambda: False,
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s` before `until_s`, or until `stop` is set.
 
@@ -49,6 +51,8 @@ def run(
     on_step : called after every tick.
     on_failure : called with (reason, one line) for every failure, after which the loop continues. If None, a failure
         of the policy is a warning, and a failure of the cluster or the journal is raised.
+    changes : what an operator has changed in the jobs since the last call of `run` with this journal.
+    changed : asked before every tick; the run ends once it returns True.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
@@ -58,10 +62,11 @@ def run(
         writer = None
         if journal:
             origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
-            header = Header(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s)
+            header = Header(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s, changes)
             past = resumed(journal, policy, header)
             if past:
-                memory, last, start_s = past.memory, past.observation, past.observation.now_s
+                memory, start_s = past.memory, past.observation.now_s
+                last = past.observation if past.ticks is not None else None  # else of other jobs
                 ahead_s = start_s - clock.now_s if clock else 0.0
                 if ahead_s > policy.tick_s:
                     problem = f"its last tick is {ahead_s:.0f} s ahead of this machine's clock"
@@ -69,7 +74,7 @@ def run(
             writer = stack.enter_context(Journal(journal, header, past.ticks if past else None))
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
-            if stop.is_set():
+            if stop.is_set() or changed():
                 return
             if clock and on_failure and clock.jump_s != jump_s:
                 moved_s, jump_s = clock.jump_s - jump_s, clock.jump_s

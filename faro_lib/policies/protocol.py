@@ -30,12 +30,13 @@ RATE_LIMIT = "scaling-rate-limit"  # the plan moved more replicas than one decis
 CAPACITY = "capacity"  # the targets exceeded the capacity
 FRAGMENTED = "fragmented"  # no single node has enough free cores for the replica
 DRIFT_CORRECTED = "drift-corrected"  # another client had changed the target
+OVERRIDE = "override"  # an operator has fixed the count
 CONTESTED = "contested"  # another client keeps changing the target, and Faro leaves the job alone
 JOB_ADDED = "job-added"  # the job is new
 JOB_REMOVED = "job-removed"  # the job no longer exists
 REASONS = (
     START, HOLD, SHARE, PLANNED, REACTIVE_UP, REACTIVE_DOWN,
-    MISSING, FAILED, DEADLINE_EXCEEDED, BOUNDS, RATE_LIMIT, CAPACITY, FRAGMENTED, DRIFT_CORRECTED, CONTESTED,
+    MISSING, FAILED, DEADLINE_EXCEEDED, BOUNDS, RATE_LIMIT, CAPACITY, FRAGMENTED, DRIFT_CORRECTED, OVERRIDE, CONTESTED,
     JOB_ADDED, JOB_REMOVED,
 )  # fmt: skip
 
