@@ -62,11 +62,12 @@ def as_published(measures: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A figure, its title, and its caption, which begins with the finding."""
+    """A figure, its title, and its caption, which begins with the finding; `recorded` if another run made its data."""
 
     figure: Figure
     title: str
     caption: str
+    recorded: bool = False
 
 
 Drawings = Mapping[str, Drawing]  # by name of the file
@@ -157,7 +158,9 @@ def save_all(drawings: Drawings, captions: str | Path) -> None:
     """Write every figure into the folder of `captions`, then titles and captions as JSON to `captions`."""
     for name, drawing in drawings.items():
         save(drawing.figure, Path(captions).parent, name)
-    texts = {name: {"title": one.title, "caption": one.caption} for name, one in drawings.items()}
+    texts = {
+        name: {"title": one.title, "caption": one.caption, "recorded": one.recorded} for name, one in drawings.items()
+    }
     Path(captions).write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
 
 
