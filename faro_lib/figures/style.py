@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import seaborn as sns
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -100,6 +102,16 @@ def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
     """The colour of a name in a palette, or a spare one. The paper's variant and ours share a colour."""
     own = palette.get(name.removesuffix(" (paper)"))
     return own or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
+
+
+def label_log_axis(axis: Axis, low: float, high: float) -> None:
+    """Label 1, 2 and 5 times the powers of ten between `low` and `high`; only the powers if the range is wide."""
+    steps = (1, 2, 5) if high < 30 * low else (1,)
+    exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**exponent for exponent in exponents for step in steps]
+    ticks = [tick for tick in ticks if low / 1.5 <= tick <= high * 1.5]
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
 
 
 def use_style() -> None:
