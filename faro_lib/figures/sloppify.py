@@ -159,7 +159,8 @@ def sloppification(scored: pd.DataFrame) -> Figure:
         sns.barplot(part, x="capacity_cores", y="lost", hue="decided", errorbar=("se", 1), ax=axis)
         axis.set(xlabel="capacity (cores)", ylabel="lost utility per job", title=f"scored by {scored_by} utility")
         axis.get_legend().remove()
-    legend_above(figure, *axes[0].get_legend_handles_labels(), columns=4)
+    handles, labels = axes[0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, columns=4)
     return figure
 
 
