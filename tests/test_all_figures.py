@@ -198,6 +198,13 @@ def test_the_dots_of_the_solvers_are_the_medians_in_the_caption(drawings):
     assert np.isclose(dots, [seconds, gap], atol=[1e-4, 0.01]).all(axis=1).any()
 
 
+def test_a_job_whose_changes_are_replicated_badly_is_named(drawings, results):
+    steps = pd.read_parquet(results / "forecast" / "steps.parquet")
+    bad = steps["replicated"].where(steps["job"] != "fraud", 9 * steps["observed"])
+    assert "9.00 times (fraud)" in forecast.predictive_caption(steps.assign(replicated=bad))
+    assert "over all jobs, and between 1.10 (" in drawings["predictive_check"].caption
+
+
 def test_the_margin_in_the_caption_of_the_sensitivity_is_the_smallest_of_the_table(drawings, results):
     table = pd.read_csv(results / "sensitivity" / "summary.csv")
     table = table[table["parameter"] != "slo_factor"]  # a single value is not drawn

@@ -160,5 +160,10 @@ def posterior_predictive(steps: pd.DataFrame) -> Figure:
 
 def predictive_caption(steps: pd.DataFrame) -> str:
     tails = steps[steps["level"].isin([0.05, 0.95])]
-    ratio = np.abs(tails["replicated"]).sum() / np.abs(tails["observed"]).sum()
-    return f"At the 5 % and 95 % quantiles, replicated changes are {ratio:.2f} times as large as observed ones."
+    size = tails[["replicated", "observed"]].abs().groupby(tails["job"], sort=False).sum()
+    ratio = size["replicated"].sum() / size["observed"].sum()
+    by_job = (size["replicated"] / size["observed"])[size["observed"] > 0]
+    return (
+        f"At the 5 % and 95 % quantiles, replicated changes are {ratio:.2f} times as large as observed ones over all jobs, and "
+        f"between {by_job.min():.2f} ({by_job.idxmin()}) and {by_job.max():.2f} times ({by_job.idxmax()}) for a single job."
+    )
