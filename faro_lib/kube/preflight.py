@@ -25,6 +25,7 @@ ALWAYS: tuple[Permission, ...] = (
 FOR_DEPLOYMENTS: tuple[Permission, ...] = (
     ("apps", "deployments", ("list",)),
     ("apps", "deployments/scale", ("get", "patch")),
+    ("autoscaling", "horizontalpodautoscalers", ("list",)),
 )
 FOR_RAY: tuple[Permission, ...] = (("ray.io", "rayservices", ("get", "list", "watch")),)
 # Custom resources: group, version, plural, and what installs them.
@@ -96,6 +97,17 @@ def check_deployments(states: Mapping[str, object]) -> None:
     missing = [name for name, state in states.items() if state is None]
     if missing:
         raise ValueError(f"deployment {missing[0]!r} is not there ({len(missing)} of {len(states)} are missing)")
+
+
+def check_autoscalers(names: Mapping[str, str | None]) -> None:
+    """Raise ValueError if a Deployment (namespace/name -> its HorizontalPodAutoscaler or None) has an autoscaler."""
+    scaled = [(deployment, name) for deployment, name in names.items() if name]
+    if scaled:
+        deployment, name = scaled[0]
+        more = f" ({len(scaled)} of {len(names)} have one)" if len(scaled) > 1 else ""
+        raise ValueError(
+            f"deployment {deployment!r} is also scaled by HorizontalPodAutoscaler {name!r}; delete it{more}"
+        )
 
 
 def check_permissions(
