@@ -1,4 +1,4 @@
-# make figures | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | chart | lab | data | config | readme | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | chart | lab | data | config | readme | recorded-kubernetes | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks chart readme lab data config clean
+.PHONY: figures test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -77,6 +77,14 @@ notebooks: $(READY)
 # The picture of the README, from results of `make figures CONFIG=config/paper.yaml`.
 readme: $(READY)
 	python -m faro_lib.figures.headline
+
+# The runs of notebook 81, about two hours on an otherwise idle machine: two workers of eight cores on the kind cluster. If it
+# is interrupted, the same command continues with the runs that are missing.
+KIND_RUN = results/faro-10jobs/live/kind
+recorded-kubernetes: kubeconfig $(READY)
+	WORKER_CORES=8 cluster/up.sh
+	bash -c '. cluster/offline/settings.sh; exec snakemake --cores all --configfile config/kind-full.yaml --rerun-incomplete -- $(KIND_RUN)/summary.csv'
+	python -c 'from faro_lib.metrics.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
 
 lab: $(READY)
 	jupyter lab --notebook-dir=. notebooks/00_tour.ipynb

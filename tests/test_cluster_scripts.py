@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CLUSTER = ROOT / "cluster"
 DOCS = ROOT / "docs/kubernetes.md"
-SCRIPTS = sorted([*CLUSTER.rglob("*.sh"), ROOT / ".ci/run"])
+SCRIPTS = sorted([*CLUSTER.rglob("*.sh"), ROOT / ".ci/run", ROOT / ".ci/release"])
 NEEDED = ("bash", "dirname", "grep", "head", "sort", "cat", "env", "date", "id", "mktemp", "rm")  # of any machine
 
 

@@ -132,6 +132,10 @@ class Live(Section):
     max_rps: float = Field(150, gt=0, description="maximum requests per second; a busier slice is scaled down")
     trials: int = Field(1, ge=1, description="trials per policy, each with its own seed")
     policies: Names = Field(["FairShare", "Faro-FairSum"], description="policies")
+    history_minutes: int = Field(0, ge=0, description="recorded minutes before the slice with which forecasts start")
+    lost_worker_trial: int | None = Field(
+        None, ge=0, description="trial, from 0, in which a Ray worker is deleted halfway (kind, kubernetes); null: none"
+    )
     address: str | None = Field(None, description="address of Ray's dashboard; null with backend local")
     serve_address: str | None = Field(None, description="address of Ray Serve; null: port 8000 of the same host")
 
@@ -141,6 +145,14 @@ class Live(Section):
         if abs(60 / scale - round(60 / scale)) > 1e-9:
             raise ValueError("must divide 60: 1, 2, 3, 4, 5, 6, 10, ...")
         return scale
+
+    @model_validator(mode="after")
+    def _history_exists(self):
+        if self.history_minutes > self.first_minute:
+            raise ValueError(
+                f"live.history_minutes={self.history_minutes} must be at most live.first_minute={self.first_minute}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_core_per_job(self):

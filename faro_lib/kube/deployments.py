@@ -94,6 +94,7 @@ class Deployments:
         self._drop = np.zeros(len(refs))
         self._scaled_at = np.full(len(refs), -np.inf)
         self._states: list[DeploymentState | None] = [None] * len(refs)
+        self._autoscalers: list[str | None] = [None] * len(refs)  # as last read
         self._tick_s: float | None = None
 
     def advance(self, until_s: float) -> None:
@@ -102,7 +103,7 @@ class Deployments:
 
     def observe(self) -> Observation:
         """The Deployments and their load. Raises ApiError where the Deployments cannot be read."""
-        self._states = self.read()
+        self._states, self._autoscalers = self.read(), self.autoscalers()
         # The time of the tick, not of Prometheus' answer: policies plan at fixed multiples of their period.
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
@@ -134,6 +135,8 @@ class Deployments:
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
         """Scale the jobs in parallel as `scale_jobs` does; `may_act` is asked before each call.
 
+        A job that a HorizontalPodAutoscaler scales too is left to it.
+
         Raises ApiError: the first failure, and the number of others. The next tick tries again.
         """
         self._drop = np.array(drop, float)
@@ -160,12 +163,25 @@ class Deployments:
         return [DeploymentState.of(deployment) if deployment else None for deployment in self.objects()]
 
     def objects(self) -> list[dict | None]:
-        """The Deployments as the API has them, with one list call for each namespace."""
-        deployments: dict[tuple[str, str], dict] = {}
-        for namespace in sorted({ref.namespace for ref in self.refs}):
-            items = self._api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments")["items"]
-            deployments |= {(namespace, item["metadata"]["name"]): item for item in items}
-        return [deployments.get((ref.namespace, ref.name)) for ref in self.refs]
+        """The Deployments as the API has them."""
+        found = {place_of(one, one["metadata"]["name"]): one for one in self._list("/apis/apps/v1", "deployments")}
+        return [found.get(str(ref)) for ref in self.refs]
+
+    def autoscalers(self) -> list[str | None]:
+        """The HorizontalPodAutoscaler of each Deployment; None if it has none."""
+        autoscalers = self._list("/apis/autoscaling/v2", "horizontalpodautoscalers")
+        targets = [(one, one["spec"]["scaleTargetRef"]) for one in autoscalers]
+        names = {
+            place_of(one, target["name"]): one["metadata"]["name"]
+            for one, target in targets
+            if target["kind"] == "Deployment"
+        }
+        return [names.get(str(ref)) for ref in self.refs]
+
+    def _list(self, group: str, plural: str) -> list[dict]:
+        """All objects of a kind in the Deployments' namespaces, with one call for each namespace."""
+        paths = (f"{group}/namespaces/{namespace}/{plural}" for namespace in sorted({r.namespace for r in self.refs}))
+        return [one for path in paths for one in self._api.get(path)["items"]]
 
     def _scale(self, job: int, replicas: int, may_act: Callable[[], bool]) -> None:
         """Scale one job only if its count is still the one observed.
@@ -176,6 +192,8 @@ class Deployments:
         """
         if not may_act():
             raise ApiError(0, NOT_LEADER)
+        if autoscaler := self._autoscalers[job]:
+            raise ApiError(409, f"HorizontalPodAutoscaler {autoscaler!r} scales it too; Faro waits until it is deleted")
         path, state = f"{self.refs[job].path}/scale", self._states[job]
         version = state.version if state else ""
         for _ in range(SCALE_ATTEMPTS):
@@ -196,6 +214,11 @@ class Deployments:
             self._states[job] = DeploymentState(version, replicas, state.ready if state else 0, False)
             return
         raise ApiError(409, "it changes faster than it can be scaled")
+
+
+def place_of(item: Mapping, name: str) -> str:
+    """The namespace of an object and a name, as `DeploymentRef` writes them."""
+    return f"{item['metadata']['namespace']}/{name}"
 
 
 def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:

@@ -116,6 +116,17 @@ def gated_cluster(
         if on_ray and not fixed:
             preflight.check_rayservice(api, plan.namespace, plan.name)
 
+    def check_autoscalers() -> None:
+        if isinstance(cluster, Deployments):
+            preflight.check_autoscalers({str(ref): name for ref, name in zip(cluster.refs, cluster.autoscalers())})
+
+    try:
+        (ensure if act else once)(check_autoscalers)
+    except ValueError as error:
+        if act:
+            raise
+        report(f"with --apply, Faro would refuse: {error}")
+
     with ExitStack() as stack:
         current = None
         if not fixed:

@@ -25,6 +25,7 @@ ALWAYS: tuple[Permission, ...] = (
 FOR_DEPLOYMENTS: tuple[Permission, ...] = (
     ("apps", "deployments", ("list",)),
     ("apps", "deployments/scale", ("get", "patch")),
+    ("autoscaling", "horizontalpodautoscalers", ("list",)),
 )
 FOR_RAY: tuple[Permission, ...] = (("ray.io", "rayservices", ("get", "list", "watch")),)
 NAMED = ("get", "update", "patch")  # verbs that a Role can restrict to objects by their names
@@ -118,6 +119,17 @@ def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]])
         found += [(group, resource, rest, [])] if rest else []
         found += [(group, resource, named, list(names[resource]))] if named else []
     return found
+
+
+def check_autoscalers(names: Mapping[str, str | None]) -> None:
+    """Raise ValueError if a Deployment (namespace/name -> its HorizontalPodAutoscaler or None) has an autoscaler."""
+    scaled = [(deployment, name) for deployment, name in names.items() if name]
+    if scaled:
+        deployment, name = scaled[0]
+        more = f" ({len(scaled)} of {len(names)} have one)" if len(scaled) > 1 else ""
+        raise ValueError(
+            f"deployment {deployment!r} is also scaled by HorizontalPodAutoscaler {name!r}; delete it{more}"
+        )
 
 
 def check_permissions(

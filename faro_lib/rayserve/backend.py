@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,6 +23,7 @@ class Endpoint:
     ray: HttpClient  # REST API of the dashboard
     http: HttpClient  # applications
     pids: tuple[int, ...] = ()  # roots of its process trees if it runs on this machine
+    workers: Any = None  # the Ray workers of a RayService (`kube.exclusive.RayWorkers`)
 
 
 @contextmanager
