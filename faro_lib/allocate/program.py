@@ -43,7 +43,8 @@ def least_loss(
 def leximin_by_levels(problem: Problem, time_limit_s: float) -> np.ndarray | None:
     """Leximin by one integer program per level, which minimises the number of jobs at it or below; then least change."""
     utility, feasible = problem.utility, problem.feasible
-    jobs, counts, level = np.arange(len(utility)), [], -np.inf
+    jobs, level = np.arange(len(utility)), -np.inf
+    counts: list[Count] = []
     replicas = least_loss(problem, feasible, np.zeros(utility.shape), time_limit_s=time_limit_s)
     while replicas is not None and (above := utility[jobs, replicas] > level).any():
         level = utility[jobs, replicas][above].min()
