@@ -478,3 +478,28 @@ def test_a_budget_that_rounding_brings_just_below_a_whole_number_of_replicas_los
     jobs = [Job("a", cores=0.1)]
     assert solve_hierarchical(jobs, np.full((1, 1, 7), 20.0), [1], 0.3, groups=1).replicas.tolist() == [3]
     assert solve_paper(jobs, np.full((1, 7), 20.0), [1], 0.3, method="slsqp").replicas.tolist() == [3]
+
+
+@pytest.mark.parametrize("objective", ["Sum", "FairSum"])
+def test_dynamic_programming_is_left_with_few_of_2000_jobs(objective, monkeypatch):
+    """The table of choices for all jobs and every budget would bound the memory: 1.3 GB for 10,000 jobs."""
+    from faro_lib.allocate import _solver_kernels as kernels
+
+    rows, compiled = [], kernels.knapsack
+    monkeypatch.setattr(kernels, "knapsack", lambda term, *rest: rows.append(len(term)) or compiled(term, *rest))
+    allocation = solve(real_table(2000, 1, drops=None), 6400, objective)
+    assert allocation.gap == 0
+    assert max(rows, default=0) < 100
+
+
+def test_with_enough_for_all_jobs_only_the_least_change_is_left_to_find(monkeypatch):
+    """Columns of equal utility are not searched for every budget."""
+    from faro_lib.allocate import _solver_kernels as kernels
+
+    rows, compiled = [], kernels.knapsack
+    monkeypatch.setattr(kernels, "knapsack", lambda term, *rest: rows.append(len(term)) or compiled(term, *rest))
+    jobs = [Job(f"{j:03d}", max_replicas=9) for j in range(100)]
+    running = np.arange(100) % 8 + 1
+    table = UtilityTable.from_values(jobs, np.ones((100, 10)), running=running)
+    assert solve(table, 1000).replicas.tolist() == running.tolist()
+    assert not rows
