@@ -14,6 +14,7 @@ from datetime import date, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import yaml
 from k8s_ray import HEAD, IMAGE, OPERATOR, READY_S, WorldWithRayService
 from k8s_world import ROOT, World, apply, until
 
@@ -24,7 +25,6 @@ from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 
 JOBS = (Job("a", cold_start_s=5), Job("b", cold_start_s=5))
-JOBS_TEXT = "jobs:\n  - {job: a, cold_start_s: 5}\n  - {job: b, cold_start_s: 5}\n"
 FILES = ("rbac", "config", "controller", "network", "quota", "rayservice")
 HALF = ("a=4 b=4", 8.0)  # the targets and the capacity: a fair share of two workers of four cores
 TICK_S = 5.0
@@ -89,18 +89,18 @@ class FaroWorld(WorldWithRayService):
         for pod in self.api.get(OPERATOR)["items"]:  # it waits for up to five minutes after an outage
             self.api.send("DELETE", f"{OPERATOR}/{pod['metadata']['name']}")
 
-    def describe(self, files: tuple[str, ...] = FILES, head: Head = HEAD) -> None:
+    def describe(self, files: tuple[str, ...] = FILES, head: Head = HEAD, jobs: tuple[Job, ...] = JOBS) -> None:
         """Apply these files of the manifests."""
         spec = ManifestSpec(
-            JOBS,
-            JOBS_TEXT,
+            jobs,
+            yaml.safe_dump([{"job": job.name, "cold_start_s": job.cold_start_s} for job in jobs]),
             namespace=self.namespace,
             image=IMAGE,
             ray_version=version("ray"),
             policy="FairShare",
             tick_s=TICK_S,
-            served=serve_specs(JOBS),
-            initial=(1, 1),
+            served=serve_specs(jobs),
+            initial=[1] * len(jobs),
             workers=Workers(2, 4, 2.0, 0.2),
             head=head,
             monitoring_namespace=self.monitoring,

@@ -10,13 +10,14 @@ import copy
 import time
 
 import pytest
-from k8s_faro import FOLLOWED_S, HALF, faro_world, under_load
+from k8s_faro import FOLLOWED_S, HALF, JOBS, faro_world, under_load
 from k8s_ray import OPERATOR
 from k8s_world import apply, cordon, path_of, paused, until, without_api_server
 
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.client import ApiError
 from faro_lib.kube.manifests import SECRET, Head
+from faro_lib.workload import Job
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.fault]
 QUARTER = ("a=2 b=2", 4.0)  # what one worker of four cores leaves
@@ -105,6 +106,17 @@ def test_a_second_rayservice_in_the_namespace_adds_no_capacity(faro):
         finally:
             faro.api.send("DELETE", path_of(other))
     assert seen == {HALF}
+    assert row.failed == 0
+
+
+def test_a_job_is_added_and_removed(faro):
+    """The controllers read the jobs when they start, so other ones follow; Ray keeps the applications that it has."""
+    changed = ("config", "controller", "rayservice")
+    with under_load(faro, "job added, then removed") as row:
+        faro.describe(changed, jobs=(*JOBS, Job("c", cold_start_s=5)))
+        follows(faro, ("a=3 b=3 c=2", 8.0))
+        until(lambda: faro.ready_replicas() == [3, 3, 2], FOLLOWED_S, lambda: f"replicas: {faro.plan()}")
+        faro.describe(changed)
     assert row.failed == 0
 
 

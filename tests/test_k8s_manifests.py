@@ -175,6 +175,28 @@ def test_each_job_is_an_application_that_is_scaled_from_outside(for_ray):
     assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"], "Faro divides what there is"
 
 
+def test_a_changed_table_of_jobs_replaces_the_controllers_which_read_it_when_they_start(tmp_path):
+    def template(jobs, folder):
+        assert cli.main(["manifests", "--jobs", str(jobs), "--out", str(tmp_path / folder)]) == 0
+        found = yaml.safe_load_all((tmp_path / folder / "controller.yaml").read_text())
+        return one(list(found), "Deployment")["spec"]["template"]
+
+    changed = tmp_path / "jobs.yaml"
+    changed.write_text(JOBS.read_text().replace("slo_s: 0.6", "slo_s: 0.7"))
+    assert template(JOBS, "first") == template(JOBS, "again")
+    assert template(JOBS, "first") != template(changed, "changed")
+
+
+def test_requests_enter_at_the_head_and_never_at_a_worker_where_nothing_listens(for_ray):
+    service = one(for_ray, "RayService")["spec"]
+    (port,) = service["serveService"]["spec"]["ports"]
+    cluster = service["rayClusterConfig"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    containers = [group["template"]["spec"]["containers"][0] for group in groups]
+    defined = [[one["name"] for one in container.get("ports", [])] for container in containers]
+    assert [port["targetPort"] in names for names in defined] == [True, False]
+
+
 def test_the_dashboard_of_ray_hears_only_the_controller_the_operator_and_its_own_cluster(for_ray):
     policy = one(for_ray, "NetworkPolicy", "faro-ray")["spec"]
     open_ports = [port["port"] for rule in policy["ingress"] if "from" not in rule for port in rule["ports"]]

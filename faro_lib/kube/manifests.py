@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -175,10 +176,16 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
         rayserve=spec.backend == "rayserve",
         roles={spec.namespace: (*preflight.ALWAYS, *own), **dict.fromkeys(sorted(elsewhere), own)},
         arguments=arguments(spec),
+        jobs_hash=hash_of(spec.jobs_text),
         applications=yaml.safe_dump(configuration(spec.jobs, spec.served, spec.initial), sort_keys=False),
         dashboard=dashboard(),
         **values,
     )
+
+
+def hash_of(text: str) -> str:
+    """Changes with the text; `sha256sum | trunc 16` of Helm."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def arguments(spec: ManifestSpec) -> list[str]:
