@@ -28,6 +28,9 @@ SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
 BACKENDS = ("rayserve", "deployments")
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")  # the Secret is created in the namespace, a FaroPlan needs the CRD
 TEMPLATES = Path(__file__).parent / "templates"
+IMAGE = re.compile(  # [HOST[:PORT]/]NAME[:TAG][@DIGEST]
+    r"([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
 SECCOMP = {"seccompProfile": {"type": "RuntimeDefault"}}
 CONSTANTS = {
@@ -133,6 +136,8 @@ class ManifestSpec:
         for key in ("namespace", "name", "operator_namespace", "monitoring_namespace"):
             if not DNS_LABEL.fullmatch(value := getattr(self, key)):
                 raise ValueError(f"{key}={value!r} is no name in Kubernetes: lower case, digits and -, up to 63")
+        if not IMAGE.fullmatch(self.image):
+            raise ValueError(f"image={self.image!r} is no name of an image: NAME:TAG or NAME@sha256:DIGEST")
         if not 0 < self.tick_s < math.inf:
             raise ValueError(f"tick_s={self.tick_s!r} must be a number > 0")
         if self.backend == "deployments":
