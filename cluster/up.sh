@@ -73,7 +73,7 @@ k() { kubectl --context "kind-$CLUSTER" "$@"; }
 docker build --build-arg PYTHON_IMAGE="$PYTHON_IMAGE" -f "$HERE/Dockerfile" -t "$IMAGE" "$ROOT" >"$folder/image.log" 2>&1 &
 image=$!
 if ! kind get clusters 2>/dev/null | grep -qx "$CLUSTER"; then
-  kind create cluster --config "$HERE/kind.yaml" --image "$NODE_IMAGE" --wait 180s --quiet
+  quietly kind create cluster --config "$HERE/kind.yaml" --image "$NODE_IMAGE" --wait 180s # with --quiet it would not say why it fails
   k wait --for condition=Ready nodes --all --timeout 180s >/dev/null
   step "kind cluster of $(k get nodes --no-headers | wc -l) nodes, Kubernetes $(k version | sed -n 's/^Server Version: //p')"
 fi

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import json
+import os
+import subprocess
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import yaml
 from k8s_ray import HEAD, IMAGE, OPERATOR, READY_S, WorldWithRayService
-from k8s_world import apply, until
+from k8s_world import ROOT, World, apply, until
 
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.manifests import CONSTANTS, NAME, SECRET, SERVING_PORT, Head, ManifestSpec, Workers, objects
@@ -17,36 +25,45 @@ from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 
 JOBS = (Job("a", cold_start_s=5), Job("b", cold_start_s=5))
-JOBS_TEXT = "jobs:\n  - {job: a, cold_start_s: 5}\n  - {job: b, cold_start_s: 5}\n"
 FILES = ("rbac", "config", "controller", "network", "quota", "rayservice")
+HALF = ("a=4 b=4", 8.0)  # the targets and the capacity: a fair share of two workers of four cores
+TICK_S = 5.0
+FOLLOWED_S = 120.0
+PER_S = 2.0  # requests to each job
+REQUEST_S = 10.0  # after which a request has failed
 # One line of JSON for each request: when it was sent, its address, its status or error.
 LOAD = """
 import json, sys, threading, time, urllib.request
 def send(url):
     began = time.time()
     try:
-        status = urllib.request.urlopen(url, timeout=20).status
+        status = urllib.request.urlopen(url, timeout=TIMEOUT).status
     except urllib.error.HTTPError as error:
         status = error.code
     except Exception as error:
         status = repr(error)[:100]
-    print(json.dumps({"at": began, "url": url, "status": status, "took_s": round(time.time() - began, 2)}), flush=True)
+    one = {"at": began, "url": url, "status": status, "took_s": round(time.time() - began, 2)}
+    sys.stdout.write(json.dumps(one) + "\n")  # one write, so that lines of two threads do not mix
+    sys.stdout.flush()
 urls, pause_s, end = sys.argv[2:], 1 / float(sys.argv[1]), time.time() + 900
 while time.time() < end:
     for url in urls:
         threading.Thread(target=send, args=(url,)).start()
     time.sleep(pause_s)
-"""
+""".replace("TIMEOUT", str(REQUEST_S))
+# It tries for a while, because a policy that admits a new pod takes effect some seconds after the pod has started.
 PROBE = """
 import json, socket, sys, time
-answers = {}
-for address in sys.argv[1:]:
-    host, port = address.rsplit(":", 1)
-    try:
-        socket.create_connection((host, int(port)), 3).close()
-        answers[address] = "open"
-    except OSError as error:
-        answers[address] = "closed"
+answers = dict.fromkeys(sys.argv[1:], "closed")
+for _ in range(10):
+    for address in answers:
+        host, port = address.rsplit(":", 1)
+        try:
+            socket.create_connection((host, int(port)), 3).close()
+            answers[address] = "open"
+        except OSError:
+            pass
+    time.sleep(1)
 print(json.dumps(answers), flush=True)
 """
 
@@ -72,18 +89,18 @@ class FaroWorld(WorldWithRayService):
         for pod in self.api.get(OPERATOR)["items"]:  # it waits for up to five minutes after an outage
             self.api.send("DELETE", f"{OPERATOR}/{pod['metadata']['name']}")
 
-    def describe(self, files: tuple[str, ...] = FILES, head: Head = HEAD) -> None:
+    def describe(self, files: tuple[str, ...] = FILES, head: Head = HEAD, jobs: tuple[Job, ...] = JOBS) -> None:
         """Apply these files of the manifests."""
         spec = ManifestSpec(
-            JOBS,
-            JOBS_TEXT,
+            jobs,
+            yaml.safe_dump([{"job": job.name, "cold_start_s": job.cold_start_s} for job in jobs]),
             namespace=self.namespace,
             image=IMAGE,
             ray_version=version("ray"),
             policy="FairShare",
-            tick_s=5.0,
-            served=serve_specs(JOBS),
-            initial=(1, 1),
+            tick_s=TICK_S,
+            served=serve_specs(jobs),
+            initial=[1] * len(jobs),
             workers=Workers(2, 4, 2.0, 0.2),
             head=head,
             monitoring_namespace=self.monitoring,
@@ -106,9 +123,21 @@ class FaroWorld(WorldWithRayService):
     def until_ready(self) -> None:
         until(lambda: self.condition("Ready") == "True", READY_S, lambda: f"ready: {self.service().get('status')}")
 
-    def workers(self) -> list[dict]:
-        found = self.get("/api/v1/{ns}/pods", labelSelector="ray.io/node-type=worker")["items"]
+    def pods(self, kind: str) -> list[dict]:
+        """Heads or workers of the serving cluster that are not on their way out."""
+        chosen = f"ray.io/node-type={kind},ray.io/cluster={self.serving()}"
+        found = self.get("/api/v1/{ns}/pods", labelSelector=chosen)["items"]
         return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+
+    def kill(self, pod: dict) -> str:
+        """Without the time to end that a pod is usually given."""
+        name = pod["metadata"]["name"]
+        self.api.send("DELETE", self.path(f"/api/v1/{{ns}}/pods/{name}"), gracePeriodSeconds="0")
+        return name
+
+    def worker_away_from_the_head(self) -> dict:
+        (head,) = self.pods("head")
+        return next(pod for pod in self.pods("worker") if pod["spec"]["nodeName"] != head["spec"]["nodeName"])
 
     # --- Faro ---------------------------------------------------------------------------------------------------------
 
@@ -122,6 +151,24 @@ class FaroWorld(WorldWithRayService):
     def ready_replicas(self) -> list[int]:
         return [job["readyReplicas"] for job in self.plan().get("jobs", [])]
 
+    def whole(self) -> bool:
+        """Whether two workers serve, and a plan of the last ticks gives each job its half of them."""
+        decided = self.plan().get("lastDecisionTime")
+        return (
+            decided is not None
+            and time.time() - datetime.fromisoformat(decided).timestamp() < 3 * TICK_S
+            and self.targets() == HALF
+            and self.ready_replicas() == [4, 4]
+            and self.condition("Ready") == "True"
+            and sum(is_ready(pod) for pod in self.pods("worker")) == 2
+        )
+
+    def serve(self) -> None:
+        """The RayService, and a controller that leads."""
+        self.describe()
+        self.until_ready()
+        until(self.whole, FOLLOWED_S, lambda: f"the plan: {self.plan()}")
+
     def controllers(self) -> list[dict]:
         return self.get("/api/v1/{ns}/pods", labelSelector=f"app.kubernetes.io/name={NAME}")["items"]
 
@@ -132,8 +179,8 @@ class FaroWorld(WorldWithRayService):
 
     # --- pods of the test ---------------------------------------------------------------------------------------------
 
-    def python(self, name: str, code: str, *arguments: str, namespace: str | None = None) -> str:
-        """Start a pod that runs Python code; returns the path of the pod."""
+    def python(self, name: str, code: str, *arguments: str, namespace: str | None = None, **where: str) -> str:
+        """Start a pod that runs Python code; returns the path of the pod. `where` is added to its spec."""
         container = {
             "name": "c",
             "image": IMAGE,
@@ -147,6 +194,7 @@ class FaroWorld(WorldWithRayService):
             "automountServiceAccountToken": False,
             "securityContext": CONSTANTS["pod_security"],
             "containers": [container],
+            **where,
         }
         path = f"/api/v1/namespaces/{namespace or self.namespace}/pods"
         self.api.send("POST", path, {"metadata": {"name": name}, "spec": spec})
@@ -164,24 +212,73 @@ class FaroWorld(WorldWithRayService):
         return f"{service}.{self.namespace}.svc:{port}"
 
 
-class Load:
-    """A pod that sends requests at a fixed rate to each of some addresses, from a namespace without policies."""
+@contextlib.contextmanager
+def faro_world(folder: Path, *files: str) -> Iterator[FaroWorld]:
+    """Faro in a namespace of its own, and another namespace, which is the one of Prometheus. `files` are applied."""
+    with (
+        contextlib.closing(World(folder)) as monitoring,
+        contextlib.closing(FaroWorld(folder, monitoring.namespace)) as one,
+    ):
+        one.describe(files)
+        yield one
 
-    def __init__(self, world: FaroWorld, name: str, per_s: float, *urls: str, namespace: str):
-        self.api, self.urls = world.api, urls
-        self.path = world.python(name, LOAD, str(per_s), *urls, namespace=namespace)
+
+class Load:
+    """A pod beside the head, in the namespace of Prometheus, that sends requests to both jobs at a fixed rate."""
+
+    def __init__(self, world: FaroWorld, name: str):
+        self.api, service = world.api, world.address("faro-serve-svc")
+        urls = [f"http://{service}/{job.name}" for job in JOBS]
+        (head,) = world.pods("head")
+        where = dict(namespace=world.monitoring, nodeName=head["spec"]["nodeName"])
+        self.path = world.python(name, LOAD, str(PER_S), *urls, **where)
         until(lambda: is_ready(self.api.get(self.path)), 120, "the load has begun")
 
-    def sent(self) -> list[dict]:
-        return list(self.api.lines(f"{self.path}/log", 10.0))
-
-    def end(self) -> dict[str, list[dict]]:
-        """The requests by address, after those that are under way have ended."""
-        time.sleep(2)
-        sent = self.sent()
+    def end(self) -> list[dict]:
+        """The requests in the order of their answers."""
+        sent = list(self.api.lines(f"{self.path}/log", 10.0))
         self.api.send("DELETE", self.path)
-        return {url: [one for one in sent if one["url"] == url] for url in self.urls}
+        return sent
 
 
 def failed(requests: list[dict]) -> list[dict]:
     return [one for one in requests if one["status"] != 200]
+
+
+@dataclass
+class Row:
+    """What a fault cost: a row of the table in docs/kubernetes.md.
+
+    whole_s : seconds from the fault until everything was as before and no request failed any more.
+    """
+
+    fault: str
+    sent: int = 0
+    failed: int = 0
+    whole_s: float = 0.0
+
+
+@contextlib.contextmanager
+def under_load(world: FaroWorld, fault: str, within_s: float = 300.0) -> Iterator[Row]:
+    """Send requests during a fault and until everything is as before.
+
+    The row is complete at the end. It is printed, and added to the file $FARO_FAULTS, if that is set.
+    """
+    load, row = Load(world, f"load-{time.monotonic_ns()}"), Row(fault)
+    time.sleep(5)
+    began = time.time()
+    yield row
+    until(world.whole, within_s, lambda: f"as before: {world.plan()} {world.service().get('status')}")
+    whole = time.time()
+    time.sleep(REQUEST_S + 2)  # those under way end
+    requests = load.end()
+    lost = failed(requests)
+    row.sent, row.failed = len(requests), len(lost)
+    row.whole_s = round(max([whole, *(one["at"] + one["took_s"] for one in lost)]) - began, 1)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    line = json.dumps(asdict(row) | {"date": date.today().isoformat(), "commit": commit.strip()})
+    print(line, "failed:", lost[:3], lost[-1:])
+    if path := os.environ.get("FARO_FAULTS"):
+        with open(path, "a") as file:
+            file.write(line + "\n")
+    assert not failed(requests[-5:]), lost

@@ -106,3 +106,14 @@ def test_a_skipped_test_marked_k8s_fails_where_a_cluster_is_named(tmp_path):
         environment = os.environ | {"KUBECONFIG": kubeconfig, "PYTHONPATH": f"{tests}:{tests.parent}"}
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == status, done.stdout + done.stderr
+
+
+def test_it_leaves_no_folder_behind_even_if_the_cluster_neither_comes_up_nor_goes_down(machine, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    machine.environment["TMPDIR"] = str(tmp_path / "tmp")
+    for name in ("up.sh", "down.sh"):
+        machine.fake(machine.folder / "cluster" / name, "exit 1")
+    status, outcomes, _ = machine.run()
+    assert status != 0
+    assert outcomes["kind cluster"].startswith("FAILED")
+    assert not list((tmp_path / "tmp").iterdir())

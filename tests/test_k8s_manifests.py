@@ -175,6 +175,35 @@ def test_each_job_is_an_application_that_is_scaled_from_outside(for_ray):
     assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"], "Faro divides what there is"
 
 
+def test_an_image_may_be_named_by_its_digest(tmp_path):
+    image = "registry.example:5000/team/faro:v1@sha256:" + 64 * "a"
+    assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), "--image", image]) == 0
+    things = [thing for path in tmp_path.glob("*.yaml") for thing in yaml.safe_load_all(path.read_text())]
+    assert {container["image"] for _, pod in pods(things) for container in pod["spec"]["containers"]} == {image}
+
+
+def test_a_changed_table_of_jobs_replaces_the_controllers_which_read_it_when_they_start(tmp_path):
+    def template(jobs, folder):
+        assert cli.main(["manifests", "--jobs", str(jobs), "--out", str(tmp_path / folder)]) == 0
+        found = yaml.safe_load_all((tmp_path / folder / "controller.yaml").read_text())
+        return one(list(found), "Deployment")["spec"]["template"]
+
+    changed = tmp_path / "jobs.yaml"
+    changed.write_text(JOBS.read_text().replace("slo_s: 0.6", "slo_s: 0.7"))
+    assert template(JOBS, "first") == template(JOBS, "again")
+    assert template(JOBS, "first") != template(changed, "changed")
+
+
+def test_requests_enter_at_the_head_and_never_at_a_worker_where_nothing_listens(for_ray):
+    service = one(for_ray, "RayService")["spec"]
+    (port,) = service["serveService"]["spec"]["ports"]
+    cluster = service["rayClusterConfig"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    containers = [group["template"]["spec"]["containers"][0] for group in groups]
+    defined = [[one["name"] for one in container.get("ports", [])] for container in containers]
+    assert [port["targetPort"] in names for names in defined] == [True, False]
+
+
 def test_the_dashboard_of_ray_hears_only_the_controller_the_operator_and_its_own_cluster(for_ray):
     policy = one(for_ray, "NetworkPolicy", "faro-ray")["spec"]
     open_ports = [port["port"] for rule in policy["ingress"] if "from" not in rule for port in rule["ports"]]
@@ -228,6 +257,8 @@ def test_the_head_requests_what_it_is_given_and_may_use_two_cores(tmp_path):
         (["--operator-namespace", "A"], "operator_namespace='A' is no name in Kubernetes"),
         (["--tick", "0"], "tick_s=0.0 must be a number > 0"),
         (["--namespace", "Bad_Name"], "namespace='Bad_Name' is no name in Kubernetes"),
+        (["--image", "x y"], "image='x y' is no name of an image: NAME:TAG or NAME@sha256:DIGEST"),
+        (["--image", "faro@sha256:12"], "is no name of an image"),
         (["--name", "x" * 64], "is no name in Kubernetes"),
     ],
 )

@@ -16,5 +16,9 @@ quietly() { # quietly COMMAND...: its output is shown only if it fails
   output=$("$@" 2>&1) || { echo "$output" | tail -20 >&2; return 1; }
 }
 programs() { echo "$CACHE/programs/$1"; }  # programs NAME-VERSION: the folder that programs.sh fills
-module() { GOFLAGS='' go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",\?$/\1/p'; } # module PATH@VERSION: its source folder
+module() { # module PATH@VERSION: its source folder
+  local said
+  said=$(GOFLAGS='' go mod download -json "$1") || { sed -n 's/^\t"Error": "\(.*\)",\?$/\1/p' <<<"$said" >&2; return 1; }
+  sed -n 's/^\t"Dir": "\(.*\)",\?$/\1/p' <<<"$said"
+}
 PATH=$(programs "kind-$KIND"):$(programs "kubernetes-$KUBERNETES"):$(programs "helm-$HELM"):$PATH

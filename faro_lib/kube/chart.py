@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from faro_lib.kube.manifests import BACKENDS, ManifestSpec, render
+from faro_lib.kube.manifests import BACKENDS, ManifestSpec, hash_of, render
 
 FILES = ("rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml", "monitor.yaml")
 OPTIONAL = {"monitor.yaml": "$.Values.serviceMonitor"}  # files that a value switches on
@@ -23,6 +23,7 @@ MARKERS = {
     "marker-image": "$.Values.image",
     "marker-policy": "$.Values.policy",
     "marker-jobs": "$.Values.jobs",
+    hash_of("marker-jobs"): "$.Values.jobs | sha256sum | trunc 16",
     "http://marker-prometheus": "$.Values.prometheus",
     "7919": "$.Values.tickSeconds | toString",
     "marker-operator": "$.Values.operatorNamespace",

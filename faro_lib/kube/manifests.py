@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
 BACKENDS = ("rayserve", "deployments")
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")  # the Secret is created in the namespace, a FaroPlan needs the CRD
 TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
+IMAGE = re.compile(  # [HOST[:PORT]/]NAME[:TAG][@DIGEST]
+    r"([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
 SECCOMP = {"seccompProfile": {"type": "RuntimeDefault"}}
 CONSTANTS = {
@@ -133,6 +137,8 @@ class ManifestSpec:
         for key in ("namespace", "name", "operator_namespace", "monitoring_namespace"):
             if not DNS_LABEL.fullmatch(value := getattr(self, key)):
                 raise ValueError(f"{key}={value!r} is no name in Kubernetes: lower case, digits and -, up to 63")
+        if not IMAGE.fullmatch(self.image):
+            raise ValueError(f"image={self.image!r} is no name of an image: NAME:TAG or NAME@sha256:DIGEST")
         if not 0 < self.tick_s < math.inf:
             raise ValueError(f"tick_s={self.tick_s!r} must be a number > 0")
         if self.backend == "deployments":
@@ -183,11 +189,17 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
             )
         },
         arguments=arguments(spec),
+        jobs_hash=hash_of(spec.jobs_text),
         applications=yaml.safe_dump(configuration(spec.jobs, spec.served, spec.initial), sort_keys=False),
         dashboard=dashboard(),
         rules=yaml.safe_load(RULES.read_text()),
         **values,
     )
+
+
+def hash_of(text: str) -> str:
+    """Changes with the text; `sha256sum | trunc 16` of Helm."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def arguments(spec: ManifestSpec) -> list[str]:
