@@ -425,6 +425,14 @@ class TestTheWholePipeline:
         assert "<script" not in page
 
 
+@pytest.mark.parametrize("question", ["--rulegraph", "--summary"])
+def test_a_question_about_the_pipeline_needs_no_number_of_cores(checkout, question):
+    command = [sys.executable, "-m", "snakemake", question]
+    done = subprocess.run(command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "simulate" in done.stdout
+
+
 class edited:
     """Replace the text of a file for a while; then restore the text and the time stamp."""
 
