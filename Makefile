@@ -1,4 +1,4 @@
-# make figures | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | chart | lab | data | config | readme | recorded-kubernetes | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config clean
+.PHONY: figures test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -98,6 +98,19 @@ data: $(READY)
 
 config: $(READY)
 	python -m faro_lib.config
+
+# The documentation as a site in build/site, with the executed notebooks of EXECUTED (`make figures` writes them). Its tools
+# are in an environment of their own; a link or reference that leads nowhere is an error.
+EXECUTED ?= results/synthetic/notebooks
+DOCS = build/docs-venv
+docs: $(DOCS)/.ready
+	EXECUTED=$(EXECUTED) NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	@echo "$(CURDIR)/build/site/index.html; with search: python3 -m http.server --directory build/site"
+
+$(DOCS)/.ready: envs/docs/requirements.txt
+	python3 -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 clean:
 	rm -rf results .snakemake .mypy_cache .ruff_cache .hypothesis

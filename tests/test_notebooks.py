@@ -10,6 +10,8 @@ import nbformat
 import pytest
 from checkouts import ROOT
 
+from faro_lib.files import find_upwards
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CHECKED = "nbval-check-output"
 METADATA = {"kernelspec", "language_info"}
@@ -47,6 +49,28 @@ def test_there_is_no_stray_metadata(notebook):
     assert set(notebook.metadata) == METADATA
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
     assert [cell.id for cell in notebook.cells] == [f"cell-{n:02d}" for n in range(len(notebook.cells))]
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks"], ids=["top", "notebooks"])
+def test_a_file_that_it_reads_by_default_is_found_from_the_top_folder_and_from_its_own(notebook, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    cell = next(cell for cell in notebook.cells if "parameters" in tags(cell))
+    defaults: dict = {}
+    exec(cell.source, defaults)
+    paths = [value for name, value in defaults.items() if name != "raw" and "data/" in str(value)]
+    assert not [path for path in paths if not find_upwards(path).exists()]
+    assert all(
+        "../" not in path and f"find_upwards({name})" in str(notebook)
+        for name, path in defaults.items()
+        if path in paths
+    )
+
+
+def test_papermill_runs_it_from_the_top_folder(tmp_path):
+    command = [sys.executable, "-m", "papermill", "notebooks/81_kubernetes.ipynb", str(tmp_path / "out.ipynb")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_nbval_fails_once_a_constant_of_the_library_has_changed(tmp_path):

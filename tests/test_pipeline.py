@@ -425,6 +425,14 @@ class TestTheWholePipeline:
         assert not re.search(r"<script[^>]|url\(|@import|fetch", page)
 
 
+@pytest.mark.parametrize("question", ["--rulegraph", "--summary"])
+def test_a_question_about_the_pipeline_needs_no_number_of_cores(checkout, question):
+    command = [sys.executable, "-m", "snakemake", question]
+    done = subprocess.run(command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "simulate" in done.stdout
+
+
 class edited:
     """Change the text of a file within a `with` block; restore text and time stamp at its end."""
 
