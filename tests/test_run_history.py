@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib import forecast
+from faro_lib.control.overrides import Settings
 from faro_lib.policies import PolicyContext, make
 from faro_lib.workload import Job, Traces
 
@@ -35,7 +36,7 @@ def test_the_newest_day_of_the_history_is_learnt(tmp_path):
     rows = pd.DataFrame({"day": day, "minute": minute, "job": "a", "requests": counts.ravel()})
     rows.to_csv(tmp_path / "days.csv", index=False)
     (tmp_path / "jobs.yaml").write_text("- job: a\n")
-    context = run.context_of(JOBS, str(tmp_path / "days.csv"), "seasonal", str(tmp_path / "jobs.yaml"))
+    context = run.context_of(Settings(JOBS, {}), str(tmp_path / "days.csv"), "seasonal")
     np.testing.assert_allclose(context.forecaster.mean(5)[0], counts[:, 0, 0, :5].mean(axis=0))
 
 
@@ -43,7 +44,7 @@ def test_latencies_are_measured_only_for_a_policy_that_uses_them(tmp_path, monke
     measured = []
     monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: measured.append("a table"))
     (tmp_path / "jobs.yaml").write_text("- job: a\n")
-    context = run.context_of(JOBS, None, "auto", str(tmp_path / "jobs.yaml"))
+    context = run.context_of(Settings(JOBS, {}), None, "auto")
     make("AIAD", context)
     assert measured == []
     make("Faro-Sum", context)
