@@ -131,7 +131,8 @@ def test_the_knee_of_a_corner_is_its_corner():
 
 def test_a_capacity_that_was_asked_about_does_not_move_the_knee(counts_csv):
     history = history_from_csv(str(counts_csv))
-    alone, asked = (recommend(history, capacity, with_curve=True, report=lambda line: None) for capacity in (None, 60))
+    options = {"with_curve": True, "forecaster": "persistence", "report": lambda line: None}
+    alone, asked = (recommend(history, capacity, **options) for capacity in (None, 60))
     assert asked.curve["capacity_cores"].max() == 60 > alone.curve["capacity_cores"].max()
     assert asked.knee == alone.knee
 

@@ -40,10 +40,9 @@ def test_the_newest_day_of_the_history_is_learnt(tmp_path):
     np.testing.assert_allclose(context.forecaster.mean(5)[0], counts[:, 0, 0, :5].mean(axis=0))
 
 
-def test_latencies_are_measured_only_for_a_policy_that_uses_them(tmp_path, monkeypatch):
+def test_latencies_are_measured_only_for_a_policy_that_uses_them(monkeypatch):
     measured = []
     monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: measured.append("a table"))
-    (tmp_path / "jobs.yaml").write_text("- job: a\n")
     context = run.context_of(Settings(JOBS, {}), None, "auto")
     make("AIAD", context)
     assert measured == []

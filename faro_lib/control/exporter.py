@@ -125,7 +125,7 @@ class Exporter:
     def use_jobs(self, jobs: tuple[Job, ...]) -> None:
         """Serve the metrics of these jobs from the next tick on."""
         self._jobs, self._scores = jobs, MinuteScores(jobs)
-        gauges: list[Any] = [*self._gauges, self._arrivals, self._utility, self._budget]
+        gauges: list[Any] = [*self._gauges.values(), self._arrivals, self._utility, self._budget]
         for gauge in gauges:
             gauge.clear()
         for job in jobs:

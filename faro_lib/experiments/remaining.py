@@ -1,6 +1,7 @@
 """Decomposition of the remaining loss: replace one part of the problem at a time by its ideal."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,7 +63,8 @@ def remaining(workload: Workload, context: PolicyContext, capacity: int, draws: 
     at_once = replace(workload, jobs=tuple(replace(job, cold_start_s=0.0) for job in workload.jobs))
     no_wait = replace(PAPER, idle_s=0.0, retry_s=1.0)
     # Decisions in the last seconds of a minute take effect before the next one.
-    soon, first = {"cold_start_minutes": 1.0}, best[:, 0]
+    soon: dict[str, Any] = {"cold_start_minutes": 1.0}
+    first = best[:, 0]
     cases = [
         (AS_IS, workload, tuned(context), PAPER, None),
         (START, workload, tuned(context), PAPER, first),
