@@ -12,6 +12,8 @@ import pytest
 from faro_lib import __version__, cli
 from faro_lib.cli import shared
 
+pytestmark = pytest.mark.usefixtures("coarse_tables")
+
 HOUR = ["simulate", "--policy", "FairShare", "--policy", "AIAD", "--minutes", "10", "--trials", "2", "--capacity", "16"]
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from faro_lib.kube.operate import NamespacedName
     from faro_lib.policies import Cluster, PolicyContext
     from faro_lib.policies import Policy as PolicyOf
+    from faro_lib.queueing import LatencyTable
     from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
 
@@ -250,10 +251,8 @@ def context_of(
     import numpy as np
 
     from faro_lib import forecast
-    from faro_lib.policies import PolicyContext
+    from faro_lib.policies.factories import LazyContext
     from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS, ongoing_limits
-    from faro_lib.simulate import ServingModel
-    from faro_lib.simulate.measure import measure
     from faro_lib.workload import Traces
     from faro_lib.workload.readers import read_csv
 
@@ -265,10 +264,16 @@ def context_of(
     else:
         none = np.zeros((0, 1, len(table), DAY_MINUTES), int)
         fitted = forecast.fit("auto", Traces(table, none, np.zeros((1, len(table), DAY_MINUTES), int)))
-    serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
     limits = ongoing_limits(table, settings.sections.get("serve", {}))
-    latency_model = measure(table, capacity=capacity, serving_model=serving_model, max_ongoing_requests=limits)
-    return PolicyContext(table, forecaster=fitted, latency_model=latency_model)
+
+    def latency_table() -> LatencyTable:
+        from faro_lib.simulate import ServingModel
+        from faro_lib.simulate.measure import measure
+
+        serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
+        return measure(table, capacity=capacity, serving_model=serving_model, max_ongoing_requests=limits)
+
+    return LazyContext(table, fitted, latency_table)
 
 
 def at_time_of_day(policy: PolicyOf, origin_s: float) -> PolicyOf:
