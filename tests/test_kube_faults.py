@@ -282,3 +282,21 @@ def test_the_client_that_last_scaled_a_deployment_is_known_from_its_managed_fiel
             return {"items": [{"metadata": {"name": "a", "managedFields": [*fields, other]}}]}
 
     assert LeaderGatedCluster(deployments(Api())).writer_of(0) == told
+
+
+def test_after_a_jump_of_the_wall_clock_the_minutes_are_asked_for_at_the_new_times(monkeypatch):
+    clock, wall_s, asked = Clock(int(time.time()) - 300), time.time, []
+
+    class Asked(Silent):
+        def observe(self, queries, minute_ends_s, now_s, minute_s):
+            asked.append((minute_ends_s[-1], now_s))
+            return super().observe(queries, minute_ends_s, now_s, minute_s)
+
+    cluster = deployments(Server(a=1, b=1), clock)
+    cluster._metrics = Asked()
+    cluster.observe()
+    monkeypatch.setattr(time, "time", lambda: wall_s() + 3600)
+    cluster.observe()
+    (before_s, _), (after_s, now_s) = asked
+    assert after_s - before_s == pytest.approx(3600, abs=61)
+    assert 0 <= now_s - after_s <= 61

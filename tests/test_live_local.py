@@ -100,3 +100,17 @@ def test_an_application_that_does_not_start_in_time_is_named_with_the_reason_of_
     problem = r"application 'a' does not run after 0.1 s \(DEPLOYING waiting for resources\); --start-timeout"
     with fake.served() as address, pytest.raises(ValueError, match=problem):
         deploy(HttpClient(address), [{"name": "a"}], timeout_s=0.1)
+
+
+def test_haproxy_of_a_local_ray_opens_its_statistics_and_metrics_on_loopback_only(tmp_path):
+    haproxy, configuration = tmp_path / "haproxy", tmp_path / "haproxy.cfg"
+    haproxy.write_text(local.ON_LOOPBACK.format(haproxy=local.haproxy_binary()))
+    haproxy.chmod(0o700)
+    binds = ["bind :28901", "bind 127.0.0.1:28902", "bind *:28903"]
+    sections = [f"listen l{n}\n  mode http\n  timeout client 1s\n  timeout server 1s\n  timeout connect 1s\n  {bind}\n"
+                for n, bind in enumerate(binds)]  # fmt: skip
+    configuration.write_text("".join(sections))
+    done = subprocess.run([haproxy, "-db", "-c", "-f", configuration], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    ours = [line.strip() for line in configuration.read_text().splitlines() if "bind" in line]
+    assert ours == ["bind 127.0.0.1:28901", "bind 127.0.0.1:28902", "bind 127.0.0.1:28903"]

@@ -117,7 +117,6 @@ def run(
             check_unlocked(journal)
             changes = changes_since(journal, settings)
         clock = clock_of(journal, stop)
-        until_s = float("inf") if seconds is None else clock.now_s + seconds
         home = backends.faro_plan(backend, plan, kubeconfig, context)
 
         def waiting(reason: str | None) -> None:
@@ -151,6 +150,7 @@ def run(
                 lease_of(home, journal, chosen.tick_s, force) if apply else None, start_timeout,
             )  # fmt: skip
             cluster_of = stack.enter_context(ray)
+        until_s = float("inf") if seconds is None else clock.now_s + seconds  # after Ray has started
         last = settings
         while not stop.is_set() and clock.now_s < until_s:  # once more after every change of the settings
             table = settings.jobs

