@@ -1,4 +1,4 @@
-"""The page with everything: right numbers, captions beside figures, nothing from elsewhere."""
+"""The HTML report: correct numbers, a caption for each figure, and nothing loaded from other files."""
 
 import dataclasses
 import hashlib
