@@ -165,5 +165,5 @@ def predictive_caption(steps: pd.DataFrame) -> str:
     by_job = (size["replicated"] / size["observed"])[size["observed"] > 0]
     return (
         f"At the 5 % and 95 % quantiles, replicated changes are {ratio:.2f} times as large as observed ones over all jobs, "
-        f"and between {by_job.min():.2f} ({by_job.idxmin()}) and {by_job.max():.2f} times ({by_job.idxmax()}) for a single job."
+        f"and between {by_job.min():.2f} ({by_job.idxmin()}) and {by_job.max():.2f} times ({by_job.idxmax()}) for one job."
     )
