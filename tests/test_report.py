@@ -117,9 +117,11 @@ def test_the_page_begins_with_sizes_and_findings(page):
     found = re.findall(r"<li>(.*?)</li>", html)
     assert len(found) == 5
     mean = table[table["capacity_cores"] == 36].groupby("policy")["lost_utility"].mean()
-    assert found[0].startswith(f"Lowest lost utility: &lt;Faro&gt; has {mean['<Faro>']:.3f} at 36 cores, ")
+    assert found[0].startswith(
+        f"The lowest lost cluster utility is {mean['<Faro>']:.3f} at 36 cores, under &lt;Faro&gt;, "
+    )
     assert found[3] == "No forecast was scored, because the workload has fewer than two training days."
-    assert found[4].startswith("Decisions are slowest under AIAD: 5 ms in the median and 20 ms")
+    assert found[4].startswith("Decisions are slowest under AIAD: 5.0 ms in the median and 20.0 ms")
 
 
 def test_nothing_is_loaded_from_elsewhere(page):
@@ -157,17 +159,20 @@ def trials(**lost):
 
 
 def test_a_policy_that_is_better_in_every_trial_by_the_same_margin_is_named_the_winner():
-    text = findings.lowest(trials(A=[0.5, 0.6, 0.7], B=[0.2, 0.3, 0.41]), "lost_utility")
-    assert text == "Lowest lost utility: B has 0.303 at 8 cores, 0.297 ± 0.014 less than the next policy, A."
+    summary, utility = trials(A=[0.5, 0.6, 0.7], B=[0.2, 0.3, 0.41]), "lost cluster utility"
+    text = findings.lowest(summary, "lost_utility")
+    assert text == f"The lowest {utility} is 0.303 at 8 cores, under B, 0.297 ± 0.014 below the next policy, A."
+    violations = findings.lowest(summary, "slo_violation_rate")
+    assert "30.33% at 8 cores, under B, 29.67 ± 1.43 percentage points below the next policy, A." in violations
 
 
 def test_no_policy_is_called_better_if_the_interval_includes_a_tie():
     text = findings.lowest(trials(A=[0.5, 0.3, 0.4], B=[0.4, 0.4, 0.3], C=[2.0, 2.0, 2.0]), "lost_utility")
-    assert text.endswith(", but no policy is clearly better: the interval of A includes a tie.")
+    assert text.endswith("(no policy is clearly better, because the interval against A includes zero).")
     assert "clearly" in findings.lowest(trials(A=[0.5, 0.5], B=[0.5, 0.5]), "slo_violation_rate"), "equal"
     single = findings.lowest(trials(A=[0.5], B=[0.4]), "lost_utility")
-    assert single.endswith("0.100 less than the next policy, A (a single trial, so no policy is clearly better).")
-    assert findings.lowest(trials(A=[0.5]), "lost_utility") == "Lowest lost utility: A has 0.500 at 8 cores."
+    assert single.endswith("0.100 below the next policy, A (a single trial, so no policy is clearly better).")
+    assert findings.lowest(trials(A=[0.5]), "lost_utility").endswith("is 0.500 at 8 cores, under A.")
 
 
 def test_the_distance_to_the_limit_is_paired_by_trial():

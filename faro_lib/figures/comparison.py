@@ -312,5 +312,6 @@ def job_caption(minutes: pd.DataFrame, policies: Sequence[str], capacity: float)
     sentence = "; ".join(findings)
     return (
         f"{sentence[0].upper()}{sentence[1:]}, at {capacity:g} cores. Shown are the policies that lose most and least in "
-        "total. Line: replicas of the job; red: replicas that the clairvoyant allocates; strip: lost utility. First trial."
+        "total. Line: replicas of the job; red: replicas that the clairvoyant allocates; strip: lost utility. Losses are "
+        "means over minutes with requests. First trial."
     )

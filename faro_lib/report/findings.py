@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from faro_lib.figures.forecast import scores_caption
+from faro_lib.figures.style import MEASURES as LABELS
 from faro_lib.figures.style import and_list
 from faro_lib.metrics.paired import paired_difference
 from faro_lib.report.tables import MEASURES, by_run
@@ -35,7 +36,9 @@ def findings(results: Path, stages: set[str]) -> list[str]:
 
 def lowest(summary: pd.DataFrame, measure: str) -> str:
     """The policy with the lowest mean of a measure at each capacity, and how far the next one is above it."""
-    heading, shape, _ = MEASURES[measure]
+    _, shape, _ = MEASURES[measure]
+    percent = "%" in shape
+    number, unit, scale = ("{:.2f}", " percentage points", 100) if percent else (shape, "", 1)
     clauses = []
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
         runs = by_run(part, measure)
@@ -43,17 +46,17 @@ def lowest(summary: pd.DataFrame, measure: str) -> str:
         best, others = mean.index[0], list(mean.index[1:])
         margins = {other: paired_difference(runs[other], runs[best]) for other in others}
         unclear = [other for other, (margin, half_width) in margins.items() if not margin > half_width]
-        clause = f"{best} has {shape.format(mean.iloc[0])} at {capacity:g} cores"
+        clause = f"{shape.format(mean.iloc[0])} at {capacity:g} cores, under {best}"
         if others:
             margin, half_width = margins[others[0]]
-            interval = "" if math.isnan(half_width) else f" ± {shape.format(half_width)}"
-            clause += f", {shape.format(margin)}{interval} less than the next policy, {others[0]}"
+            interval = "" if math.isnan(half_width) else f" ± {number.format(scale * half_width)}"
+            clause += f", {number.format(scale * margin)}{interval}{unit} below the next policy, {others[0]}"
         if unclear and len(part) == len(others) + 1:
             clause += " (a single trial, so no policy is clearly better)"
         elif unclear:
-            clause += f", but no policy is clearly better: the interval of {and_list(unclear)} includes a tie"
+            clause += f" (no policy is clearly better, because the interval against {and_list(unclear)} includes zero)"
         clauses.append(clause)
-    return f"Lowest {heading}: {'; '.join(clauses)}."
+    return f"The lowest {LABELS[measure]} is {'; '.join(clauses)}."
 
 
 def above_the_limit(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
@@ -75,7 +78,8 @@ def calibration(scores: pd.DataFrame, gains: pd.DataFrame) -> str:
     by_job = (coverage.drop("all") - 0.8).abs()
     return (
         f"The 80 % intervals of the forecasts cover {coverage['all']:.1%} of the actual requests per minute, and "
-        f"{coverage[by_job.idxmax()]:.1%} for the job farthest from 80 %, {by_job.idxmax()}. {scores_caption(gains)}"
+        f"{coverage[by_job.idxmax()]:.1%} for the job farthest from 80 %, {by_job.idxmax()}. "
+        f"{scores_caption(gains[gains['score'] == 'CRPS'])}"
     )
 
 
@@ -85,6 +89,6 @@ def decision_time(summary: pd.DataFrame) -> str:
     slowest = times_ms["decision_ms_p99"].idxmax()
     median, high = times_ms.loc[slowest]
     return (
-        f"Decisions are slowest under {slowest}: {median:.2g} ms in the median and {high:.2g} ms at the 99th percentile, "
+        f"Decisions are slowest under {slowest}: {median:,.1f} ms in the median and {high:,.1f} ms at the 99th percentile, "
         "mean over capacities and trials."
     )
