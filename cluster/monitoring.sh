@@ -38,10 +38,12 @@ resources: [$base]
 $images
 patches:
   - target: {kind: Deployment, name: metrics-server}
-    patch: '[{op: add, path: /spec/template/spec/containers/0/args/-, value: --kubelet-insecure-tls}]' # kind signs no kubelet's certificate
+    patch: '[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--kubelet-insecure-tls"}]'
 Y
+# kind signs no certificate of a kubelet.
 k apply --server-side --force-conflicts -k "$work/metrics" >/dev/null
 sed "s#image: IMAGE#image: $PROMETHEUS_IMAGE#" "$HERE/monitoring.yaml" | k apply --server-side --force-conflicts -f - >/dev/null
+k -n monitoring create configmap pod-targets --from-file="$HERE/pod_targets.py" --dry-run=client -o yaml | k apply --server-side --force-conflicts -f - >/dev/null
 k -n monitoring rollout status deployment/prometheus --timeout 5m >/dev/null
 step "Prometheus at http://prometheus.monitoring:9090"
 k -n kube-system rollout status deployment/metrics-server --timeout 5m >/dev/null
