@@ -64,7 +64,7 @@ def compare_live(
         report(f"{share:.0%} of the requests are sent; all of them would exceed {max_rps:g} per second")
     one = Slice(workload, capacity, scale, tick_s * scale, max_ongoing_requests)
     latency_model = measure(workload.jobs, serving_model=one.serving_model)
-    context = PolicyContext(workload.jobs, forecast.fit("ar", traces), latency_model)
+    context = PolicyContext(workload.jobs, forecast.fit("auto", traces), latency_model)
     made = {name: make(name, context) for name in policies}
     how = serve_specs(workload.jobs, scale=scale)
     with _endpoint(backend, one, how, address, serve_address, report) as endpoint:
