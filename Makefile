@@ -42,7 +42,8 @@ test: lint
 	pytest $(WORKERS) $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s and not scale_out"
 	pytest $(COV) --cov-append --cov-report=term --nbval-lax notebooks
 
-# Replicas and controllers that run in real time have the machine for themselves.
+# Property tests try all their examples (tests/examples.py). Tests that run in real time have the machine for themselves.
+test-all: export FARO_ALL_EXAMPLES = 1
 test-all: lint
 	pytest $(WORKERS) --doctest-modules faro_lib tests -m "not live and not k8s and not scale_out"
 	pytest tests -m "live and not k8s"

@@ -1,4 +1,4 @@
-"""The hosted check: the same script as everywhere else, nothing of its own, and versions that do not move."""
+"""The hosted CI runs `.ci/run` and nothing else, with pinned versions."""
 
 import os
 import re

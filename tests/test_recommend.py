@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from live_things import Wanting
 
@@ -34,7 +35,7 @@ STEADY = np.tile([[1200.0], [60.0]], 30)  # 20 and 1 requests a second
 
 
 @pytest.fixture(scope="module", autouse=True)
-def measured_once():
+def measured_once(coarse_tables):
     """Latencies of the same jobs are measured once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recommendation, "measure", functools.cache(recommendation.measure))
@@ -148,7 +149,7 @@ def test_a_straight_line_and_a_flat_one_have_no_knee():
     assert knee(line.assign(slo_violation_rate=0.0)) is None
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=12))
 def test_the_knee_is_one_of_the_capacities_and_not_an_end(rates):
     rates = sorted(rates, reverse=True)

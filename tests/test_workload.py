@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib.workload import Job, Traces, Workload
@@ -118,7 +119,7 @@ def csv(tmp_path):
     return write
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.randoms(use_true_random=False))
 def test_a_csv_is_read_as_written_in_any_order_of_rows(tmp_path_factory, days, jobs, minutes, random):
     counts = np.array([random.randrange(2000) for _ in range(days * jobs * minutes)]).reshape(days, jobs, minutes)

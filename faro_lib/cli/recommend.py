@@ -92,7 +92,9 @@ def recommend(
 
 
 def _check_picture(path: Path) -> None:
-    """Raise an error now for a path that could not be written at the end."""
+    """Raise an error now for a picture that could not be drawn or written at the end."""
+    import matplotlib  # noqa: F401
+
     from faro_lib.files import check_writable
 
     if path.suffix not in (".png", ".html"):

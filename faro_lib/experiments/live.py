@@ -126,7 +126,8 @@ def _endpoint(
     """A Ray cluster that serves the jobs: a local one, one at `address`, or a RayService with exclusive access."""
     from faro_lib.kube.exclusive import CONTEXTS, exclusive_access
 
-    jobs, addresses = one.workload.jobs, {"address": address, "serve_address": serve_address}
+    jobs = one.workload.jobs
+    addresses: dict[str, Any] = {"address": address, "serve_address": serve_address}
     if backend in CONTEXTS:
         with exclusive_access(backend, address=address, serve_address=serve_address) as endpoint:
             deploy(endpoint.ray, configuration(jobs, how, one.initial), report=report)

@@ -22,11 +22,10 @@ OUTCOMES = {
 
 
 def draw(results: Path, tables: str) -> Drawings:
-    recorded = read_tables(tables)
+    trials = read_tables(tables)
     title = "Policies on a Kubernetes node, and the deletion of a worker"
-    if not Path(tables).resolve().is_relative_to(Path(results).resolve()):
-        title += " (recorded earlier, with another workload)"
-    return {"kubernetes": Drawing(on_a_node(recorded), title, node_caption(recorded))}
+    recorded = not Path(tables).resolve().is_relative_to(Path(results).resolve())
+    return {"kubernetes": Drawing(on_a_node(trials), title, node_caption(trials), recorded)}
 
 
 def on_a_node(tables: Tables) -> Figure:

@@ -42,8 +42,11 @@ class DeploymentRef:
                 raise ValueError(f"job {job.name!r}: deployment.{key} is unknown; {nearest(key, accepted)}")
         if not isinstance(section.get("queries"), dict):
             raise ValueError(f"job {job.name!r}: deployment.queries is missing: PromQL for requests and latency_mean_s")
-        queries = Queries.of(job.name, section["queries"])
-        return cls(job, section.get("namespace", namespace), section.get("name", job.name), queries)
+        queries, namespace = Queries.of(job.name, section["queries"]), section.get("namespace", namespace)
+        if str(namespace).startswith("kube-"):
+            problem = "belongs to Kubernetes itself; Faro scales no Deployment there"
+            raise ValueError(f"job {job.name!r}: deployment.namespace={namespace!r} {problem}")
+        return cls(job, namespace, section.get("name", job.name), queries)
 
     @property
     def path(self) -> str:
@@ -141,6 +144,16 @@ class Deployments:
         )  # fmt: skip
         if errors:
             raise ApiError(0, summary(errors))
+
+    def writer_of(self, job: int) -> str | None:
+        """The field manager other than Faro that last wrote the job's replica count; None if there is none."""
+        fields = (self.objects()[job] or {}).get("metadata", {}).get("managedFields", [])
+        others = [
+            (one.get("time", ""), one["manager"])
+            for one in fields
+            if one.get("manager") != MANAGER and "f:replicas" in one.get("fieldsV1", {}).get("f:spec", {})
+        ]
+        return max(others)[1] if others else None
 
     def read(self) -> list[DeploymentState | None]:
         """The state of every job's Deployment; None where there is none."""

@@ -1,7 +1,5 @@
 """Time until a deleted worker is replaced."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,7 +1,5 @@
 """Requests per minute from a Prometheus server. A missing sample is NaN, never zero."""
 
-from __future__ import annotations
-
 import re
 import time
 from pathlib import Path

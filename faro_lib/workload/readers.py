@@ -37,7 +37,7 @@ def read_jobs(path: str | Path) -> tuple[Job, ...]:
 
 
 def read_sections(path: str | Path, section: str) -> dict[str, dict]:
-    """The mapping `section` (one of SECTIONS) of each job of a .yaml table, by job name; {} where absent."""
+    """Job name -> its mapping `section` (one of SECTIONS) in a .yaml table; {} for a job without it."""
     sections = {}
     for n, row in enumerate(_rows(Path(path)), 1):
         mapping = row.get(section) or {}
