@@ -153,7 +153,7 @@ def test_jobs_come_in_the_order_of_their_table(csv):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("minute,job\n0,a\n", "column 'requests' is missing; expected minute, job, requests"),
+        ("minute,job\n0,a\n", "column 'requests' is missing; expected job, requests, and minute[, day] or time"),
         ("minute,job,requests\n", "no rows"),
         ("", "not a CSV table"),
         ("minute,job,requests\n0,a,1\n1,a,-3\n", "line 3: requests=-3 for job 'a' at minute 1 is negative"),

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
 
-DAY_MINUTES = 1440
 CHANGES = "changes"  # reason of a failure: settings that cannot be used
 STALLED_S = 120.0  # the health check fails this time plus five ticks after the last tick; one call takes up to 60 s
 
@@ -54,7 +53,9 @@ def run(
     address: Address = None,
     serve_address: ServeAddress = None,
     policy: Policy = DEFAULT_POLICY,
-    history: Annotated[str | None, option("CSV of counts to learn from: minute, job, requests[, day].")] = None,
+    history: Annotated[
+        str | None, option("Counts to learn from, .csv, .csv.gz or .parquet: job, requests, minute[, day] or time.")
+    ] = None,
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
     apply: Annotated[bool, option("Scale the jobs; without it, only print plans.", "--apply")] = False,
     journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
@@ -254,6 +255,7 @@ def context_of(
     from faro_lib.policies.factories import LazyContext
     from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS, ongoing_limits
     from faro_lib.workload import Traces
+    from faro_lib.workload.jobs import DAY_MINUTES
     from faro_lib.workload.readers import read_csv
 
     table = settings.jobs
@@ -279,6 +281,7 @@ def context_of(
 def at_time_of_day(policy: PolicyOf, origin_s: float) -> PolicyOf:
     """The policy with its forecaster at the local minute of the day at `origin_s` (Unix time), for days of 24 hours."""
     from faro_lib.policies.loops import TwoLoops
+    from faro_lib.workload.jobs import DAY_MINUTES
 
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy

@@ -77,7 +77,7 @@ def compare_live(
     workload = workload.between(history_minutes, history_minutes + minutes)
     one = Slice(workload, capacity, scale, tick_s * scale, max_ongoing_requests, before=before)
     latency_model = measure(workload.jobs, serving_model=one.serving_model)
-    context = PolicyContext(workload.jobs, forecast.fit("ar", traces), latency_model)
+    context = PolicyContext(workload.jobs, forecast.fit("auto", traces), latency_model)
     made = {name: make(name, context) for name in policies}
     how = serve_specs(workload.jobs, scale=scale)
     journals = Path(results) / "live" / backend

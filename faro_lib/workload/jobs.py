@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 
 MINUTE_S = 60.0
+DAY_MINUTES = 1440
+TABLES = (".csv", ".csv.gz", ".parquet")  # files of counts
 TOLERANCE = 1e-9  # rounding error allowed in comparisons of cores, rates and times
 SYNTHETIC, PUBLISHED = "synthetic", "faro-10jobs"  # names of the built-in workloads
 
