@@ -1,4 +1,4 @@
-# make figures | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | chart | lab | data | config | readme | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks chart readme lab data config clean
+.PHONY: figures test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -42,7 +42,8 @@ test: lint
 	pytest $(WORKERS) $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s and not scale_out"
 	pytest $(COV) --cov-append --cov-report=term --nbval-lax notebooks
 
-# Replicas and controllers that run in real time have the machine for themselves.
+# Property tests try all their examples (tests/examples.py). Tests that run in real time have the machine for themselves.
+test-all: export FARO_ALL_EXAMPLES = 1
 test-all: lint
 	pytest $(WORKERS) --doctest-modules faro_lib tests -m "not live and not k8s and not scale_out"
 	pytest tests -m "live and not k8s"
@@ -77,6 +78,14 @@ notebooks: $(READY)
 readme: $(READY)
 	python -m faro_lib.figures.headline
 
+# The runs of notebook 81, about two hours on an otherwise idle machine: two workers of eight cores on the kind cluster. If it
+# is interrupted, the same command continues with the runs that are missing.
+KIND_RUN = results/faro-10jobs/live/kind
+recorded-kubernetes: kubeconfig $(READY)
+	WORKER_CORES=8 cluster/up.sh
+	bash -c '. cluster/offline/settings.sh; exec snakemake --cores all --configfile config/kind-full.yaml --rerun-incomplete -- $(KIND_RUN)/summary.csv'
+	python -c 'from faro_lib.metrics.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
+
 lab: $(READY)
 	jupyter lab --notebook-dir=. notebooks/00_tour.ipynb
 
@@ -89,6 +98,19 @@ data: $(READY)
 
 config: $(READY)
 	python -m faro_lib.config
+
+# The documentation as a site in build/site, with the executed notebooks of EXECUTED (`make figures` writes them). Its tools
+# are in an environment of their own; a link or reference that leads nowhere is an error.
+EXECUTED ?= results/synthetic/notebooks
+DOCS = build/docs-venv
+docs: $(DOCS)/.ready
+	EXECUTED=$(EXECUTED) NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	@echo "$(CURDIR)/build/site/index.html; with search: python3 -m http.server --directory build/site"
+
+$(DOCS)/.ready: envs/docs/requirements.txt
+	python3 -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 clean:
 	rm -rf results .snakemake .mypy_cache .ruff_cache .hypothesis

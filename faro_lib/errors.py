@@ -25,6 +25,7 @@ ADVICE = {
 }
 # An OSError as text: `[Errno 28] No space left on device: 'results/table.csv'`.
 SYSTEM = re.compile(r"\[Errno (\d+)\] ([^\[\]']*?)(?:: '(.*)')?$")
+PASSWORD = re.compile(r"://[^/@\s]+@")  # user and password of a URL
 MODULE = re.compile(r"No module named '([\w.]+)'")
 # Former names of settings, columns and options -> today's names.
 RENAMED = {
@@ -66,11 +67,12 @@ def message_of(error: BaseException) -> str | None:
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """The text on one line of at most `limit` characters, with control characters escaped.
+    """The text on one line of at most `limit` characters, with control characters escaped and passwords in URLs hidden.
 
     >>> one_line("first line\\n\\x1b[31msecond line")
     'first line \\\\x1b[31msecond line'
     """
+    text = PASSWORD.sub("://***@", text)
     line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit - 105]} ... {line[-100:]}"
 

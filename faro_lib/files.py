@@ -1,4 +1,4 @@
-"""Atomic writes, a check that a path can be written, and a reader of plain YAML."""
+"""Atomic writes, a check that a path can be written, a search in the folders above, and a reader of plain YAML."""
 
 from __future__ import annotations
 
@@ -41,6 +41,16 @@ def check_writable(path: str | Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(existing)) from None
+
+
+def find_upwards(path: str | Path) -> Path:
+    """The path, relative to the first of this folder and the folders above it that has it; unchanged if none has.
+
+    A notebook finds `data/example.csv` wherever in the checkout it runs: JupyterLab starts it in its own folder,
+    papermill in the folder of the command.
+    """
+    here = Path.cwd()
+    return next((found for folder in (here, *here.parents) if (found := folder / path).exists()), Path(path))
 
 
 def read_yaml(path: str | Path) -> Any:

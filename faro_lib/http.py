@@ -44,6 +44,9 @@ def is_loopback(host: str | None) -> bool:
 def check_address(url: str, name: str = "address") -> None:
     """Raise ValueError unless `url` is http://host or https://host."""
     parts = urlsplit(url)
+    if "@" in parts.netloc:
+        hint = "has a user or a password, which would appear in logs; Faro sends tokens only"
+        raise ValueError(f"{name}={parts.scheme}://{parts.netloc.rpartition('@')[2]} {hint}")
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError(f"{name}={url!r} must be an http:// or https:// address, http://host:port")
 

@@ -63,6 +63,12 @@ if DAYS >= 2:
     SHOWN |= {"live": rules.live} if CONFIG.backend != "none" else {}
 
 
+def sources_of(stage):
+    """The notebook and the tables of a stage, relative to the report."""
+    paths = [SHOWN[stage].output.notebook, *DRAWINGS[stage]["tables"]]
+    return [str(path).removeprefix(f"{RESULTS}/") for path in paths if str(path).startswith(f"{RESULTS}/")]
+
+
 rule report:
     "Write one self-contained HTML page with figures, tables, configuration, versions and seeds."
     input:
@@ -71,6 +77,8 @@ rule report:
         figures=[figure for stage in SHOWN for figure in figures_named(*DRAWINGS[stage]["figures"])],
         notebooks=[rule.output.notebook for rule in SHOWN.values()],
         summary=tables_in("simulate", "summary.csv", "limit.csv"),
+        traces=[rules.traces.output.requests, rules.traces.output.jobs],
+        forecast=[*rules.forecast.output.tables, rules.forecast.output.posterior] if "forecast" in SHOWN else [],
     output:
         page=f"{RESULTS}/report.html",
     log:
@@ -80,9 +88,10 @@ rule report:
     conda:
         ENVIRONMENT
     params:
-        code=code_of("faro_lib/report/page.py"),
+        code=code_of("faro_lib/report/page.py", figures=True),
         config=CONFIG.model_dump_json(),
+        sources=parameters(**{stage: sources_of(stage) for stage in SHOWN}),
     message:
         "report: {output.page}"
     shell:
-        f"{COMMAND} report {{output.page:q}} {{params.config:q}} {{input.captions:q}} 2> {{log}}"
+        f"{COMMAND} report {{output.page:q}} {{params.config:q}} {{params.sources:q}} 2> {{log}}"

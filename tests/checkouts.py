@@ -1,17 +1,19 @@
-"""A checkout of its own, with notebooks that take seconds, to run the pipeline in."""
+"""A separate checkout to run the pipeline in, with stand-in notebooks that take seconds."""
 
+import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 
 ROOT = Path(__file__).parent.parent
 
-# What each stand-in notebook imports and writes, and nothing else.
+# What each stand-in notebook imports and writes, and nothing else. The fingerprint of its code covers imports that never run.
 WRITE = """
 from pathlib import Path
 def write(folder, *names):
@@ -23,14 +25,16 @@ def write(folder, *names):
 TRACES = (
     WRITE
     + """
-import faro_lib.workload
+if False:
+    import faro_lib.workload
 write("traces", "requests.parquet", "jobs.csv")
 """
 )
 QUEUEING = (
     WRITE
     + """
-import faro_lib.queueing
+if False:
+    import faro_lib.queueing
 write("queueing", "measured.npz", "half_against_exact.csv", "relaxed_latency.csv", "drop_penalty.csv")
 """
 )
@@ -38,9 +42,10 @@ SIMULATION = """
 import time
 from pathlib import Path
 import pandas as pd
-from faro_lib.figures import use_style
-from faro_lib.policies import make
-from faro_lib.simulate import TRIAL_SEEDS
+if False:
+    from faro_lib.figures import use_style
+    from faro_lib.policies import make
+    from faro_lib.simulate import TRIAL_SEEDS
 folder = Path(results) / "simulate" / str(capacity)
 folder.mkdir(parents=True, exist_ok=True)
 summary = pd.DataFrame({"policy": policies, "capacity_cores": capacity, "trial": 0})
@@ -54,7 +59,7 @@ for name in ("summary", "limit"):
 for name in ("minutes", "decisions", "running", "clairvoyant"):
     summary.to_parquet(folder / f"{name}.parquet", index=False)
 """
-# Drawing takes no time either.
+# A function `draw` that draws empty figures.
 DRAW = """
 
 def draw(results, **options):
@@ -79,6 +84,25 @@ def write_notebook(path: Path, code: str, parameters: str = "") -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
 
 
+# Importing Snakemake takes as long as a dry run, so each run is a fork of one process that has imported it.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["snakemake.cli", "pandas", "pydantic", "nbformat"])
+
+
+def run_snakemake(folder: Path, environment: dict[str, str], arguments: list[str], prepare: Callable | None) -> None:
+    """Run Snakemake in a forked process; its output goes to the files .stdout and .stderr in `folder`."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for descriptor, name in ((1, ".stdout"), (2, ".stderr")):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    from snakemake.cli import main
+
+    if prepare:
+        prepare()
+    main(arguments)
+
+
 class Checkout:
     """A copy of the project in a folder of its own."""
 
@@ -90,19 +114,20 @@ class Checkout:
         return [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
 
     def environment(self) -> dict[str, str]:
-        """Ours, without this project's library on the path: the copy has its own."""
+        """The environment of the tests without this library on PYTHONPATH, because the copy has its own."""
         paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and Path(path) != ROOT]
         return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+    def snakemake(self, *arguments: str, prepare: Callable | None = None) -> subprocess.CompletedProcess:
+        """Run Snakemake with these arguments, after `prepare()` in its process."""
+        command = ["--cores", "1", *arguments]
+        fork = FORKS.Process(target=run_snakemake, args=(self.folder, self.environment(), command, prepare))
+        fork.start()
+        fork.join(600)
+        fork.kill()  # if it hangs
+        fork.join()
+        said = [(self.folder / name).read_text() for name in (".stdout", ".stderr")]
+        return subprocess.CompletedProcess(command, fork.exitcode, *said)
 
     def would_run(self, *arguments: str) -> dict[str, int]:
         """Rule -> number of jobs that a dry run announces."""
@@ -120,7 +145,7 @@ class Checkout:
 
 
 def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
-    """The project's own files, and stand-ins for its notebooks unless the real ones are wanted."""
+    """Copy the project; its notebooks are replaced by stand-ins unless `real_notebooks`."""
     for name in (
         *("Snakefile", "rules", "config", "profiles", "environment.yml", "faro_lib"),
         *("data/sources.yaml", "data/published", "data/posterior-smoke.npz"),
@@ -136,7 +161,7 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
         shutil.copytree(ROOT / "data/recorded-kubernetes", folder / "data/recorded-kubernetes")
         return Checkout(folder)
     standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION}
-    standing_in["90_figures"] = "from faro_lib.figures import comparison"
+    standing_in["90_figures"] = "if False:\n    from faro_lib.figures import comparison"
     for stage, names in FIGURES.items():
         with (folder / "faro_lib" / "figures" / f"{stage}.py").open("a") as module:
             module.write(DRAW % names)

@@ -1,4 +1,4 @@
-"""What several tests share: the published traces, where they lie."""
+"""Settings and fixtures that several test files share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from browser import NAMES, Browser
 from checkouts import Checkout, make_checkout
-from hypothesis import settings
+from examples import examples
+from hypothesis import HealthCheck, settings
 
 from faro_lib.workload import Traces
 
 # These machines are shared: no test asserts an absolute time.
-settings.register_profile("faro", deadline=None)
+settings.register_profile("faro", examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("faro")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +42,14 @@ def published_traces() -> Traces:
         if not path.exists():
             pytest.skip(f"{path.relative_to(ROOT)} is not there: `make data` fetches the published traces")
     return read_artifact(EVALUATION, TRAINING)
+
+
+@pytest.fixture(scope="module")
+def coarse_tables():
+    """Latency tables are measured with few requests, in a tenth of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("faro_lib.simulate.measure.WINDOW_REQUESTS", 400)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,9 @@ class FakeRay:
         if parts.path == "/faro-statistics":
             if self.window_status != 200:
                 return self.window_status, {}
+            query = parse_qs(parts.query)
+            if "holder" in query:
+                return 200, self.stats.lease(query["holder"][0], float(query["duration_s"][0]), "force" in query)
             if method == "POST":
                 self.stats.accept(body)
                 return 200, body

@@ -1,4 +1,4 @@
-"""The ablation is a chain: one change a step, from the paper's beginning to our edition."""
+"""The ablation: each step changes one thing, from the paper's first step to our tuned policy."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ TRACES = synthetic(seed=3, jobs=4, days=2, minutes=60)
 
 @pytest.fixture(scope="module")
 def context():
-    """With a table that is never read: what is simulated here does not plan by it."""
+    """Its latency table is a placeholder, because no policy here that is simulated reads it."""
     return PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES), latency_model=object())
 
 
@@ -56,7 +56,7 @@ def test_an_option_that_no_step_names_becomes_a_step_of_its_own(context):
     assert "samples" in last.adds
 
 
-def test_an_option_that_is_not_set_is_no_step(context):
+def test_an_option_that_is_not_set_has_no_step(context):
     names = [step.name for step in our_steps(context, options={"nowcast": True})]
     assert names == ["+ exact solver", "+ sample paths", "+ measured latency", "+ nowcast"]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib.allocate import (
@@ -22,12 +23,13 @@ from faro_lib.allocate import (
     solve_hierarchical,
     solve_paper,
 )
-from faro_lib.allocate.objectives import quantised
+from faro_lib.allocate.objectives import objective_of, quantised
+from faro_lib.allocate.problem import problem_of
+from faro_lib.allocate.spare import repaired
 from faro_lib.queueing import half_mmc, relaxed
 from faro_lib.utility import DROPS, UtilityTable, build_table, relaxed_utility
 from faro_lib.workload import Job
 
-relaxed_settings = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KNOWN = tuple(OBJECTIVES)
 
 
@@ -102,7 +104,7 @@ def brute_force(table, budget, objective, current, gamma):
 
 
 @pytest.mark.parametrize("objective", KNOWN)
-@relaxed_settings
+@examples(300)
 @given(instance=instances())
 def test_exact_equals_brute_force(objective, instance):
     table, budget, current, gamma = instance
@@ -168,7 +170,7 @@ def test_exact_equals_the_mixed_integer_program_on_10_and_20_jobs(objective, uti
 QUICK = ("convex", "greedy", "slsqp")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(30)
 @given(instances(), st.sampled_from(KNOWN), st.sampled_from(QUICK))
 def test_no_solver_beats_exact_and_every_solver_stays_within_the_budget(instance, objective, solver):
     table, budget, current, gamma = instance
@@ -196,7 +198,7 @@ def test_continuous_solvers_stay_within_the_budget_and_below_the_optimum(objecti
         assert found.value <= best + 1e-9
 
 
-@relaxed_settings
+@examples(300)
 @given(instances(), st.sampled_from(KNOWN), st.randoms(use_true_random=False))
 def test_the_order_of_the_jobs_does_not_change_the_allocation(instance, objective, random):
     table, budget, current, gamma = instance
@@ -293,6 +295,31 @@ def test_powells_cobyla_is_stopped_when_its_simplex_degenerates():
         jobs, rates_rps, running, 36, "PenaltySum", current=running, method="nlopt-cobyla", options={"maxiter": 1}
     )
     assert found.value >= started_from.value
+
+
+def test_in_the_papers_objective_a_job_without_replicas_leaves_nobody_any_utility():
+    from faro_lib.allocate import _paper_kernels as kernels
+
+    running = np.ones(2)
+    formulation = kernels.Formulation(
+        np.ones((2, 1)), running, False, 4 * running, 0.99 * running, running, False, False, 0.0, False
+    )
+    assert kernels.score(np.array([2.0, 2.0]), np.zeros(2), formulation) > 1
+    assert kernels.score(np.array([9.0, -0.1]), np.zeros(2), formulation) == 0
+
+
+@pytest.mark.parametrize("method", ["cobyla", "nlopt-cobyla"])
+def test_the_papers_search_steps_over_drop_rates_in_per_cent(method):
+    """With room for all, nothing is dropped; steps of rhobeg 3 in a rate from 0 to 1 would end far from that."""
+    jobs = [Job(str(j)) for j in range(4)]
+    plan = solve_paper(jobs, np.full((4, 7), 10.0), [4] * 4, 30, "PenaltyFairSum", method=method)
+    assert plan.drop.max() < 0.01
+
+
+def test_a_repair_takes_equal_losses_from_the_job_that_stays_closest_to_its_replicas():
+    flat = UtilityTable.from_values([Job("a"), Job("b")], [np.ones(9), np.ones(9)])
+    problem = problem_of(flat, 10, objective_of("Sum"), current=[1, 6])
+    assert repaired(problem, np.array([6, 6])[problem.order])[np.argsort(problem.order)].tolist() == [6, 4]
 
 
 def test_the_papers_objective_is_the_relaxed_half_mmc_at_fractional_replicas():
@@ -419,7 +446,7 @@ def test_the_hierarchical_solver_refuses_quotas():
         solve_hierarchical(jobs, np.ones((2, 1, 7)), [1, 1], 9, groups=2)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(instances())
 def test_the_best_allocation_of_each_minute_equals_the_exact_solver(instance):
     table, budget, _, _ = instance
@@ -451,3 +478,28 @@ def test_a_budget_that_rounding_brings_just_below_a_whole_number_of_replicas_los
     jobs = [Job("a", cores=0.1)]
     assert solve_hierarchical(jobs, np.full((1, 1, 7), 20.0), [1], 0.3, groups=1).replicas.tolist() == [3]
     assert solve_paper(jobs, np.full((1, 7), 20.0), [1], 0.3, method="slsqp").replicas.tolist() == [3]
+
+
+@pytest.mark.parametrize("objective", ["Sum", "FairSum"])
+def test_dynamic_programming_is_left_with_few_of_2000_jobs(objective, monkeypatch):
+    """The table of choices for all jobs and every budget would bound the memory: 1.3 GB for 10,000 jobs."""
+    from faro_lib.allocate import _solver_kernels as kernels
+
+    rows, compiled = [], kernels.knapsack
+    monkeypatch.setattr(kernels, "knapsack", lambda term, *rest: rows.append(len(term)) or compiled(term, *rest))
+    allocation = solve(real_table(2000, 1, drops=None), 6400, objective)
+    assert allocation.gap == 0
+    assert max(rows, default=0) < 100
+
+
+def test_with_enough_for_all_jobs_only_the_least_change_is_left_to_find(monkeypatch):
+    """Columns of equal utility are not searched for every budget."""
+    from faro_lib.allocate import _solver_kernels as kernels
+
+    rows, compiled = [], kernels.knapsack
+    monkeypatch.setattr(kernels, "knapsack", lambda term, *rest: rows.append(len(term)) or compiled(term, *rest))
+    jobs = [Job(f"{j:03d}", max_replicas=9) for j in range(100)]
+    running = np.arange(100) % 8 + 1
+    table = UtilityTable.from_values(jobs, np.ones((100, 10)), running=running)
+    assert solve(table, 1000).replicas.tolist() == running.tolist()
+    assert not rows

@@ -84,7 +84,7 @@ def test_a_bad_table_of_jobs_is_refused_in_one_line(content, told, request, tmp_
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_job_with_the_name_of_faro_s_own_application_is_refused_on_ray_serve():
+def test_a_job_with_the_name_of_faros_own_application_is_refused_on_ray_serve():
     with pytest.raises(ValueError, match="job 'faro statistics': 'faro-statistics' is reserved"):
         serve_specs((Job("faro statistics"),))
 
@@ -97,7 +97,7 @@ def test_a_capacity_beyond_every_cluster_is_refused_at_once(command, tmp_path, c
     assert_one_line(capsys.readouterr().err, "'--capacity': Input should be less than or equal to 1000000")
 
 
-def test_a_thousand_million_trials_are_refused_at_once(capsys):
+def test_a_billion_trials_are_refused_at_once(capsys):
     assert cli.main(["simulate", "--trials", "1000000000"]) == 2
     assert_one_line(capsys.readouterr().err, "trials=1000000000")
 
@@ -195,7 +195,7 @@ def assert_one_line(said: str, told: str) -> None:
 
 
 def assert_refused(checkout, told: str, *arguments: str) -> None:
-    """Snakemake stops before it plans anything; of its own it says only where its configuration comes from."""
+    """Snakemake stops before planning and prints only the error and where its configuration comes from."""
     done = checkout.snakemake(*arguments)
     assert done.returncode != 0
     own = ("Using workflow specific profile", "Config file config/default.yaml is extended")

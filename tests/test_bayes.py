@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from faro_lib.forecast import bayes_forecaster, load_posterior, rolling, save_posterior
+from faro_lib.forecast.posterior import CONVERGENCE
 from faro_lib.forecast.regression import from_root
 from faro_lib.forecast.scores import coverage
 from faro_lib.workload import Job, Traces
@@ -36,7 +37,9 @@ def test_a_fit_of_few_draws_becomes_a_forecaster(tmp_path):
     save_posterior(made, tmp_path / "posterior.npz")
     assert made.jobs == ("steady", "rough")
     assert made.coefficients.shape[:2] == (30, 2)
-    ahead = bayes_forecaster(load_posterior(tmp_path / "posterior.npz")).update([3600, 3600]).sample(7, 50)
+    read = load_posterior(tmp_path / "posterior.npz")
+    assert dict(zip(CONVERGENCE, read.convergence)) == convergence(idata)
+    ahead = bayes_forecaster(read).update([3600, 3600]).sample(7, 50)
     assert ahead.shape == (2, 50, 7)
     assert 1800 < np.median(ahead) < 7200  # the world's level is 3600
 

@@ -1,13 +1,18 @@
 """The command line, run as its user does."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
+from datetime import datetime
 
 import pytest
 
 from faro_lib import __version__, cli
+from faro_lib.cli import shared
+
+pytestmark = pytest.mark.usefixtures("coarse_tables")
 
 HOUR = ["simulate", "--policy", "FairShare", "--policy", "AIAD", "--minutes", "10", "--trials", "2", "--capacity", "16"]
 
@@ -190,3 +195,17 @@ def test_an_impossible_simulation_is_refused_in_one_line(arguments, told, capsys
     said = capsys.readouterr().err
     assert told in said
     assert said.count("\n") == 1
+
+
+def test_the_log_of_a_run_can_be_json(capsys, monkeypatch):
+    monkeypatch.setattr(shared, "_log_format", "text")
+    shared.use_log_format("json")
+    shared.say("no answer", "observe")
+    logging.getLogger("faro.test").addHandler(shared.SayHandler())
+    logging.getLogger("faro.test").warning("the plan is not published")
+    failure, warning = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (failure["level"], failure["reason"], failure["message"]) == ("error", "observe", "no answer")
+    assert warning["message"] == "the plan is not published"
+    assert datetime.fromisoformat(failure["time"]).tzinfo
+    with pytest.raises(ValueError, match="log='xml' is unknown; accepted: text, json"):
+        shared.use_log_format("xml")

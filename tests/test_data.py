@@ -1,4 +1,4 @@
-"""The data that lies in the repository is what its README says."""
+"""The data files of the repository match data/README.md."""
 
 import numpy as np
 import pandas as pd
@@ -32,9 +32,9 @@ def test_the_citation_names_the_paper_its_authors_and_where_it_is():
 
 
 @pytest.mark.parametrize("days", [2, 0])
-def test_what_the_pipeline_keeps_of_traces_is_all_of_them(days, tmp_path):
+def test_traces_that_the_pipeline_wrote_read_back_unchanged(days, tmp_path):
     rng = np.random.default_rng(1)
-    # Names whose order in the alphabet is not theirs in the table.
+    # The alphabetical order of these names differs from their order in the table.
     jobs = (Job("zebra", slo_s=0.4), Job("ape", weight=2), Job("job 10"))
     traces = Traces(jobs, rng.integers(0, 9, (days, 2, 3, 5)), rng.integers(0, 9, (2, 3, 5)))
     write_traces(traces, tmp_path / "traces")
@@ -48,7 +48,7 @@ SMALL = {"jobs": 3, "days": 2, "minutes": 60}
 
 
 class TestATableOfJobsForANamedWorkload:
-    def test_it_replaces_the_promises_and_keeps_the_order_of_the_counts(self, tmp_path):
+    def test_it_replaces_the_slos_and_keeps_the_order_of_the_counts(self, tmp_path):
         plain = load_workload("synthetic", synthetic=SMALL)
         promised = [Job(job.name, slo_s=1.5) for job in plain.jobs]
         write_jobs(promised[::-1], tmp_path / "jobs.csv")

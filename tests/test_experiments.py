@@ -20,6 +20,8 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
 from faro_lib.workload.synthetic import synthetic
 
+pytestmark = pytest.mark.usefixtures("coarse_tables")
+
 TRACES = synthetic(seed=3, jobs=4, days=3, minutes=60)
 DAY = TRACES.workload()
 
@@ -76,7 +78,7 @@ class TestMoreJobs:
             scale.enlarged(TRACES, "copied", 8)
 
     def test_groups_keep_within_capacity_and_every_policy_has_a_row(self):
-        summary, limit = scale.larger(TRACES, None, scale.SHIFTED, 12, 40, minutes=15, report=quiet)
+        summary, limit = scale.larger(TRACES, None, scale.SHIFTED, 12, 40, minutes=6, report=quiet)
         assert summary["policy"].tolist() == list(scale.COMPARED)
         assert (summary["replicas_used_mean"] <= 40).all()
         assert set(summary["jobs"]) == {12}
@@ -220,7 +222,7 @@ class Broken(FairShare):
 
 
 class TestAPolicyThatRaises:
-    """Every experiment stops at the error of a policy; the rest of its run would not be its own."""
+    """Every experiment stops at the error of a policy, after which the control loop would decide instead."""
 
     @pytest.fixture
     def stops(self):

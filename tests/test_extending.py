@@ -1,4 +1,4 @@
-"""docs/extending.md, followed to the letter: its files are written, its commands are run, its names are in the results."""
+"""docs/extending.md: its files work, its commands run, and the names that it adds appear in the results."""
 
 import os
 import re
@@ -18,7 +18,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL) f
 
 
 def follow(command: str, folder: Path) -> subprocess.CompletedProcess:
-    """Run a command of the guide as a reader does who has activated the environment."""
+    """Run a command of the guide in the activated environment."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FARO_PLUGINS")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment["PYTHONPATH"] = str(folder)
@@ -79,7 +79,7 @@ def test_the_pipeline_compares_the_solver_on_the_new_objective(results):
         ("solver_time_and_gap", "uphill"),
     ],
 )
-def test_what_was_added_stands_in_the_figures(results, figure, name):
+def test_the_extensions_appear_in_the_figures(results, figure, name):
     if shutil.which("pdftotext") is None:
         pytest.skip("pdftotext is not there: on Debian, apt-get install poppler-utils")
     text = subprocess.run(["pdftotext", results / "figures" / f"{figure}.pdf", "-"], capture_output=True, text=True)
@@ -87,5 +87,5 @@ def test_what_was_added_stands_in_the_figures(results, figure, name):
 
 
 @pytest.mark.slow
-def test_what_was_added_stands_in_the_report(results):
+def test_the_extensions_appear_in_the_report(results):
     assert "<td>Proportional</td>" in (results / "report.html").read_text()

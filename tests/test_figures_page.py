@@ -1,4 +1,4 @@
-"""docs/figures.md lists every figure of the pipeline with its notebook; each is a target of its own."""
+"""docs/figures.md lists every figure of the pipeline with its notebook, and each is a target."""
 
 import re
 from pathlib import Path
@@ -12,9 +12,9 @@ NOTEBOOK_OF = dict(re.findall(r"^\| `(\w+)` \|.*\| `(\d\d_\w+)` \|", PAGE, re.MU
 
 @pytest.fixture(scope="module")
 def rules(checkout):
-    """File -> rule of everything that the largest configuration makes."""
+    """File -> rule, for every file of the largest configuration."""
     curve = ["--config", "workload=synthetic", "scale={curve: [20]}"]
-    # Runs on a Kubernetes node are drawn where there are any.
+    # The figure of recorded Kubernetes runs exists only where they are.
     (checkout.folder / "results" / "synthetic" / "live" / "kubernetes" / "e2e").mkdir(parents=True, exist_ok=True)
     done = checkout.snakemake("--configfile", "config/full.yaml", *curve, "--summary")
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,8 @@
-"""Errors of a first day: one line that says what to do, and no half-written file that looks complete."""
+"""Errors that new users meet: one line that says what to do, and no incomplete file under a final name."""
 
 import ctypes
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,8 @@ from checkouts import ROOT, write_notebook
 from faro_lib import cli
 from faro_lib.pipeline.notebook import NotebookError, run_notebook
 
-SMALL = ("--config", "capacities=[11]", "trials=1", "synthetic={days: 1}")
+SIMULATED = "results/synthetic/simulate/summary.csv"
+SMALL = (SIMULATED, "--config", "capacities=[11]", "trials=1", "synthetic={days: 1}")
 DISK_FULL = "the disk is full; free some space or name a place on another disk, and start again"
 COUNTS = "minute,job,requests\n" + "".join(f"{minute},a,{60 + minute % 7}\n" for minute in range(60))
 
@@ -56,7 +58,7 @@ class TestAPortInUse:
 
 
 class TestAPackageThatIsNotInstalled:
-    """An environment without one package: links to all others, and a Python that searches only there."""
+    """Runs the command line in an environment that links to every installed package except one."""
 
     @pytest.fixture
     def lacking(self, tmp_path):
@@ -106,7 +108,7 @@ class TestAPackageThatIsNotInstalled:
         only_line(str(error.value))
 
     def test_is_a_bug_with_a_traceback_if_it_is_our_own(self, monkeypatch, counts):
-        monkeypatch.delattr("faro_lib.recommend.recommendation", raising=False)  # where another test has imported it
+        monkeypatch.delattr("faro_lib.recommend.recommendation", raising=False)  # another test may have imported it
         monkeypatch.setitem(sys.modules, "faro_lib.recommend.recommendation", None)
         with pytest.raises(ModuleNotFoundError):
             cli.main(["recommend", "--workload", counts])
@@ -143,16 +145,16 @@ class TestTooLittleMemory:
 
 
 def without_rights() -> None:
-    """Run in the child process before its command: makes permissions count even for root."""
+    """Drop root's right to ignore permissions; called in the child process before its command."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    for capability in (1, 2):  # to override, and to read and search, against permissions
-        if os.geteuid() == 0 and prctl(24, capability, 0, 0, 0):  # out of the bounding set: an exec leaves it behind
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        if os.geteuid() == 0 and prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP, which takes effect at exec
             raise OSError(ctypes.get_errno(), "prctl")
 
 
 @pytest.fixture
 def forbidden(tmp_path):
-    """A folder that can be read and not written, and a function that runs Python code in it."""
+    """Runs Python code in a folder that is readable but not writable."""
     folder = tmp_path / "theirs"
     folder.mkdir()
 
@@ -226,7 +228,7 @@ class TestAFullDisk:
     @pytest.fixture(scope="class")
     @classmethod
     def filled(cls, checkout):
-        """The pipeline on a disk of one megabyte, where one stage needs three; then on a larger disk."""
+        """The simulation on a disk of one megabyte, where it needs three; then on a larger disk."""
         if shutil.which("unshare") is None:
             pytest.skip("unshare is not there, so no small disk can be had")
         notebook = checkout.folder / "notebooks" / "50_simulation.ipynb"
@@ -254,24 +256,30 @@ class TestAFullDisk:
         left = {name for name in files["first"] if "/simulate/" in name or "50_simulation" in name}
         assert not [name for name in left if name.endswith((".csv", ".parquet"))]
         assert not [name for name in left if name.endswith(".ipynb") and ".partial." not in name]
-        assert "results/synthetic/report.html" not in files["first"]
+        assert "results/synthetic/traces/jobs.csv" in files["first"]
 
     def test_the_same_command_finishes_once_there_is_space(self, filled):
         said, files = filled
-        assert "results/synthetic/report.html" in files["second"]
-        assert "Job 0: report" not in said["second.out"].partition("50_simulation")[0]
+        assert SIMULATED in files["second"]
         assert "10_traces" not in said["second.out"]
 
-    def test_an_earlier_picture_stays_if_a_new_one_does_not_fit(self, tmp_path, counts):
-        (tmp_path / "curve.png").write_bytes(b"the earlier one")
-        call = "import resource, sys; from faro_lib.cli import main; import matplotlib.font_manager\n"
-        call += "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); sys.exit(main(sys.argv[1:]))"
-        arguments = ["recommend", "--workload", counts, "--capacity", "3", "--plot", "curve.png"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", call, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 2, done.stderr
-        assert "the file would exceed the size limit" in done.stderr.splitlines()[-1]
-        assert (tmp_path / "curve.png").read_bytes() == b"the earlier one"
+    def test_an_earlier_picture_stays_if_a_new_one_does_not_fit(
+        self, tmp_path, counts, capsys, monkeypatch, coarse_tables
+    ):
+        from matplotlib.figure import Figure
+
+        def save_in_8_kb(figure, path, savefig=Figure.savefig):
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+            try:
+                savefig(figure, path)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+        monkeypatch.setattr(Figure, "savefig", save_in_8_kb)
+        picture = tmp_path / "curve.png"
+        picture.write_bytes(b"the earlier one")
+        assert cli.main(["recommend", "--workload", counts, "--capacity", "3", "--plot", str(picture)]) == 2
+        assert "the file would exceed the size limit" in capsys.readouterr().err.splitlines()[-1]
+        assert picture.read_bytes() == b"the earlier one"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["counts.csv", "curve.png"]

@@ -5,8 +5,9 @@ import sys
 
 import numpy as np
 import pytest
+from examples import examples
 from forecast_worlds import ar1_posterior, shaped_traces
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib.forecast import fit, forecasters, register, rolling
@@ -55,7 +56,7 @@ def test_start_forgets_all_counts(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.lists(st.sampled_from([np.nan, 0, 1, 30, 2000, 10**7]), min_size=4, max_size=4), max_size=35))
 def test_samples_are_finite_and_never_negative_after_any_history(kind, history):
     forecaster = fitted(kind)

@@ -102,3 +102,14 @@ def test_intervals_of_a_job_with_few_requests_have_at_least_nominal_coverage(lev
     low, high = np.quantile(samples[:, 0], [0.1, 0.9], axis=1)
     assert ((truth[:, 0] >= low) & (truth[:, 0] <= high)).mean() > 0.78
     assert high.mean() < level + 3 * np.sqrt(level)
+
+
+def test_unknown_minutes_before_the_first_count_are_no_failure():
+    jobs = (Job("a"), Job("b"))
+    none = np.zeros((0, 1, 2, 1440), int)
+    forecaster = fit("auto", Traces(jobs, none, np.zeros((1, 2, 1440), int)))
+    for _ in range(15):
+        forecaster = forecaster.update([np.nan, np.nan])
+    with pytest.raises(ValueError, match="no complete minute has been counted yet"):
+        forecaster.sample()
+    assert forecaster.update([60, np.nan]).sample().shape[0] == 2

@@ -1,4 +1,4 @@
-"""The smoke run, from traces to report, gives the tables that were kept: all columns but times."""
+"""The smoke run, from traces to report, reproduces the stored tables in every column except times."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def smoke(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
-def test_the_smoke_run_gives_the_tables_that_were_kept(smoke, table):
+def test_the_smoke_run_reproduces_the_stored_tables(smoke, table):
     kept = pd.read_csv(GOLDEN / table.replace("/", "-"))
     came = pd.read_csv(smoke / table)
     columns = [column for column in kept if column not in TIMES]

@@ -1,4 +1,4 @@
-"""Faults during a simulated day: the loop goes on, targets fit, and decisions.parquet has the reasons."""
+"""Faults during a simulated day: the loop continues, targets fit the capacity, and decisions.parquet has the reasons."""
 
 from __future__ import annotations
 

@@ -2,12 +2,15 @@
 
 import http.server
 import json
+import os
 import ssl
 import subprocess
 import threading
 
 import pytest
 
+from faro_lib import cli
+from faro_lib.errors import one_line
 from faro_lib.http import CA_FILE, CLIENT_CERTIFICATE, HttpClient, HttpError
 
 
@@ -84,3 +87,23 @@ def test_a_private_authority_and_a_client_certificate_come_from_the_environment(
         assert "\n" not in str(error.value)
         monkeypatch.setenv(name, certificate)
     assert client.get("/") == {"token": "Bearer secret"}
+
+
+def test_an_address_with_a_password_is_refused_without_printing_it(capsys):
+    address = "https://operator:hunter2@ray.example:8265"
+    with pytest.raises(ValueError, match=r"^address=https://ray.example:8265 has a user or a password") as refused:
+        HttpClient(address)
+    assert "hunter2" not in str(refused.value)
+    assert one_line(f"no answer from {address}") == "no answer from https://***@ray.example:8265"
+
+
+def test_the_certificate_authority_may_be_an_option(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv(CA_FILE, "unset")
+    (tmp_path / "ca.pem").touch()
+    (tmp_path / "jobs.csv").write_text("job\na\n")
+    command = ["run", "--jobs", str(tmp_path / "jobs.csv"), "--backend", "none"]
+    assert cli.main([*command, "--ca-file", str(tmp_path / "no.pem")]) == 2
+    assert "no such file; a PEM file with certificates" in capsys.readouterr().err
+    assert os.environ[CA_FILE] == "unset"
+    assert cli.main([*command, "--ca-file", str(tmp_path / "ca.pem")]) == 2
+    assert os.environ[CA_FILE] == str(tmp_path / "ca.pem")

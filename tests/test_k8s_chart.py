@@ -12,11 +12,13 @@ from k8s_world import ROOT, FakePrometheus, World, apply, docker, kubeconfig, ta
 
 from faro_lib import cli
 from faro_lib.kube.manifests import NAME
+from faro_lib.workload.readers import read_jobs
 
 pytestmark = pytest.mark.k8s
 CHART, JOBS = ROOT / "charts/faro", ROOT / "cluster/jobs.yaml"
 # Kustomize needs the first two; the user brings the last two.
 NOT_IN_THE_CHART = ("Kustomization", "Namespace", "RayService", "ResourceQuota")
+NO_NAMES = "backend=deployments"  # without the names of the Deployments
 BACKENDS = {"rayserve": [], "deployments": ["--prometheus", "http://prometheus.elsewhere:9090"]}
 
 
@@ -36,6 +38,8 @@ def test_helm_renders_the_objects_of_faro_manifests(backend, tmp_path):
     written = [one for path in sorted(tmp_path.glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
     values = f"backend={backend},serviceMonitor=true,name=n,apply=true"
     values += ",prometheus=http://prometheus.elsewhere:9090"
+    if backend == "deployments":
+        values += f",deployments={{{','.join(sorted(job.name for job in read_jobs(JOBS)))}}}"
     rendered = helm(
         *("template", "faro", str(CHART), "--namespace", "faro", "--include-crds", "--no-hooks"),
         *("--set", values, "--set-json", "tickSeconds=2.5", "--set-file", f"jobs={JOBS}"),
@@ -49,11 +53,13 @@ def test_helm_lint_has_no_complaint():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("value", ["image=x y", "tickSeconds=0", "backend=ray", "name=A", "jobs=", "jbos=x"])
+@pytest.mark.parametrize(
+    "value", ["image=x y", "tickSeconds=0", "backend=ray", "name=A", "jobs=", "jbos=x", "backend=deployments"]
+)
 def test_helm_refuses_a_value_outside_the_schema(value):
     done = helm("template", "faro", str(CHART), "--set", "jobs=x", "--set", value)
     assert done.returncode != 0
-    assert f"/{value.split('=')[0]}" in done.stderr or "jbos" in done.stderr
+    assert any(word in done.stderr for word in (f"/{value.split('=')[0]}", "jbos", "deployments"))
 
 
 @pytest.fixture
@@ -67,6 +73,7 @@ def release(tmp_path):
     jobs = tmp_path / "jobs.yaml"
     jobs.write_text(yaml.safe_dump({"jobs": table(["a", "b"], cores=0.1, max_replicas=3)}))
     values = f"backend=deployments,image={IMAGE},policy=FairShare,tickSeconds=5,prometheus={prometheus.url}"
+    values += ",deployments={a,b}"
 
     def run(verb: str, *arguments: str) -> str:
         chart = [str(CHART), "--set", values, "--set-file", f"jobs={jobs}"] if verb in ("install", "upgrade") else []

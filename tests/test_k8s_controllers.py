@@ -36,7 +36,8 @@ def world(tmp_path):
     one.each = half_a_worker(one.api)  # cores of a replica
     apply(one.api, crd(), *(one.deployment(name, cpu=one.each) for name in NAMES))
     until(lambda: one.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
-    wanted = ManifestSpec(jobs=(), jobs_text="", backend="deployments", namespace=one.namespace, prometheus="http://x")
+    where = dict(namespace=one.namespace, name="main", deployments=NAMES)
+    wanted = ManifestSpec(jobs=(), jobs_text="", backend="deployments", prometheus="http://x", **where)
     apply(one.api, *objects(wanted, "rbac.yaml"))
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES, cores=one.each)))
     yield one

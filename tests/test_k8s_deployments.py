@@ -247,6 +247,9 @@ FORBIDDEN = [
     ("POST", "/api/v1/{ns}/pods"),
     ("DELETE", "/apis/apps/v1/{ns}/deployments/a"),
     ("PATCH", "/apis/apps/v1/{ns}/deployments/a"),
+    ("PATCH", "/apis/apps/v1/{ns}/deployments/other/scale"),
+    ("PATCH", "/apis/autoscaling.faro/v1alpha1/{ns}/faroplans/other"),
+    ("GET", "/apis/coordination.k8s.io/v1/{ns}/leases/other"),
     ("POST", "/api/v1/{ns}/pods/x/exec"),
     ("PATCH", "/api/v1/nodes/n"),
     ("DELETE", "/api/v1/{ns}/pods/x"),
@@ -258,6 +261,7 @@ FORBIDDEN = [
 
 def controller_account(world, backend):
     wanted = dict(jobs=(), jobs_text="", backend=backend, namespace=world.namespace, prometheus="http://x")
+    wanted["deployments"] = ("a",)
     apply(world.api, *objects(ManifestSpec(**wanted), "rbac.yaml"))
     return connect(world.account("faro-controller"))
 
@@ -265,7 +269,7 @@ def controller_account(world, backend):
 @pytest.mark.parametrize(("backend", "used"), USED)
 def test_the_controllers_account_may_do_each_thing_that_it_does(world, backend, used):
     account = controller_account(world, backend)
-    preflight.check_permissions(account, world.namespace, used)
+    preflight.check_permissions(account, world.namespace, used, names=preflight.names_of("faro", ["a"]))
 
 
 @pytest.mark.parametrize(("method", "path"), FORBIDDEN)

@@ -25,7 +25,7 @@ def furnish(world: World) -> None:
     apply(world.api, crd(), *(world.deployment(name, cpu=each) for name in NAMES))
     until(lambda: world.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
     wanted = ManifestSpec(
-        jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, prometheus="http://x"
+        jobs=(), jobs_text="", backend="deployments", namespace=world.namespace, name="main", prometheus="http://x"
     )
     apply(world.api, *objects(wanted, "rbac.yaml"))
 

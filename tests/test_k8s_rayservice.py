@@ -27,7 +27,8 @@ FIRST = {"a": 1, "b": 2}  # what the configuration says
 @pytest.fixture(scope="module")
 def ray(tmp_path_factory):
     one = RayWorld(tmp_path_factory.mktemp("ray"), JOBS, tuple(FIRST.values()))
-    apply(one.api, crd(), *objects(ManifestSpec(jobs=(), jobs_text="", namespace=one.namespace), "rbac.yaml"))
+    wanted = ManifestSpec(jobs=(), jobs_text="", namespace=one.namespace, name="ray")
+    apply(one.api, crd(), *objects(wanted, "rbac.yaml"))
     until(lambda: one.get(f"/apis/autoscaling.faro/v1alpha1/{{ns}}/{PLURAL}"), 60, "FaroPlan is served")
     (one.folder / "token").write_text(one.token)
     (one.folder / "jobs.yaml").write_text(yaml.safe_dump([{"job": job.name, "cold_start_s": 5} for job in JOBS]))

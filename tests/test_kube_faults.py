@@ -255,3 +255,48 @@ def test_a_lease_that_expires_during_apply_stops_the_remaining_calls():
     with pytest.raises(ApiError, match="another controller may act now"):
         cluster.apply(np.array([2, 6]), np.zeros(2))
     assert server.replicas == {"a": 2, "b": 4}
+
+
+def test_without_a_known_leader_a_tick_reports_that_it_changes_nothing():
+    server = Server(a=4, b=4)
+    cluster = LeaderGatedCluster(deployments(server), None, Lease(0))
+    cluster.observe()
+    with pytest.raises(OSError, match="lease faro could not be renewed; this tick changes nothing"):
+        cluster.apply(np.array([2, 6]), np.zeros(2))
+    assert server.replicas == {"a": 4, "b": 4}
+
+
+@pytest.mark.parametrize(
+    ("writers", "told"),
+    [([], None), (["faro"], None), (["kube-controller-manager", "kubectl", "faro"], "kubectl")],
+)
+def test_the_client_that_last_scaled_a_deployment_is_known_from_its_managed_fields(writers, told):
+    fields = [
+        {"manager": manager, "time": f"2026-01-01T00:00:0{n}Z", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+        for n, manager in enumerate(writers)
+    ]
+
+    class Api:
+        def get(self, path):
+            other = {"manager": "other", "fieldsV1": {"f:spec": {}}}
+            return {"items": [{"metadata": {"name": "a", "managedFields": [*fields, other]}}]}
+
+    assert LeaderGatedCluster(deployments(Api())).writer_of(0) == told
+
+
+def test_after_a_jump_of_the_wall_clock_the_minutes_are_asked_for_at_the_new_times(monkeypatch):
+    clock, wall_s, asked = Clock(int(time.time()) - 300), time.time, []
+
+    class Asked(Silent):
+        def observe(self, queries, minute_ends_s, now_s, minute_s):
+            asked.append((minute_ends_s[-1], now_s))
+            return super().observe(queries, minute_ends_s, now_s, minute_s)
+
+    cluster = deployments(Server(a=1, b=1), clock)
+    cluster._metrics = Asked()
+    cluster.observe()
+    monkeypatch.setattr(time, "time", lambda: wall_s() + 3600)
+    cluster.observe()
+    (before_s, _), (after_s, now_s) = asked
+    assert after_s - before_s == pytest.approx(3600, abs=61)
+    assert 0 <= now_s - after_s <= 61

@@ -6,7 +6,8 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib.kube.lease import NOBODY, Candidate, LeaseTimings, observe, written
@@ -86,7 +87,7 @@ class Server:
         return True
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(st.integers(0, 2**32 - 1))
 def test_two_candidates_never_lead_at_once_however_slow_or_forgetful_the_server(seed):
     """Requests may take any time on their way there and back, may be lost, and the server may forget everything."""

@@ -7,6 +7,9 @@ import pytest
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity import Capacity
 from faro_lib.kube.client import ApiError
+from faro_lib.kube.deployments import DeploymentRef
+from faro_lib.kube.manifests import ManifestSpec, objects
+from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -134,3 +137,54 @@ def test_a_capacity_below_the_minimum_names_its_bound_and_the_unusable_nodes():
     preflight.check_minima(jobs, Capacity(5.0, {"n1": 5.0}, {}))
     with pytest.raises(ValueError, match=r"^nodes: 4 cores cannot hold the minimum of 2 jobs, 5 cores; n2: cordoned$"):
         preflight.check_minima(jobs, Capacity(4.0, {"n1": 4.0}, {"n2": "cordoned"}))
+
+
+def test_permissions_on_objects_are_asked_for_by_name():
+    server = reviewed(lambda asked: asked.get("name") != "b")
+    names = preflight.names_of("faro", ["a", "b"])
+    with pytest.raises(ValueError, match=r"may not get deployments/scale.apps 'b' in namespace 'faro'; `faro manif"):
+        preflight.check_permissions(server, "faro", preflight.FOR_DEPLOYMENTS, (), names)
+    preflight.check_permissions(server, "faro", preflight.FOR_DEPLOYMENTS, (), preflight.names_of("faro", ["a"]))
+
+
+def test_the_role_names_the_deployments_and_the_plan_that_the_controller_changes():
+    where = dict(namespace="faro", name="main", prometheus="http://x", deployments=("a", "b"), namespaces=("models",))
+    spec = ManifestSpec(jobs=(), jobs_text="", backend="deployments", **where)
+    roles = {one["metadata"]["namespace"]: one for one in objects(spec, "rbac.yaml") if one["kind"] == "Role"}
+    for role in roles.values():
+        for rule in role["rules"]:
+            if not {"create", "list", "watch"} & set(rule["verbs"]):
+                on_deployments = rule["resources"] == ["deployments/scale"]
+                assert rule["resourceNames"] == (["a", "b"] if on_deployments else ["main"])
+    assert [rule["resources"] for rule in roles["models"]["rules"]] == [["deployments"], ["deployments/scale"]]
+
+
+@pytest.mark.parametrize("section", [{"namespace": "kube-system"}, {}])
+def test_a_deployment_of_kubernetes_itself_is_refused(section):
+    queries = {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}
+    with pytest.raises(ValueError, match=r"deployment\.namespace='kube-system' belongs to Kubernetes itself"):
+        DeploymentRef.of(Job("a"), section | {"queries": queries}, "kube-system")
+
+
+@pytest.mark.parametrize("backend", ["rayserve", "deployments"])
+def test_every_container_has_a_limit_on_the_disk_that_it_uses(backend):
+    jobs = (Job("a"),)
+    spec = ManifestSpec(jobs, "", backend, prometheus="http://x", served=serve_specs(jobs), initial=(1,))
+    files = ["controller.yaml", *(["rayservice.yaml"] if backend == "rayserve" else [])]
+    pods = [pod for file in files for one in objects(spec, file) for pod in pod_specs(one)]
+    assert len(pods) == (3 if backend == "rayserve" else 1)
+    for pod in pods:
+        assert all("ephemeral-storage" in one["resources"]["limits"] for one in pod["containers"])
+        assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume)
+
+
+def pod_specs(thing):
+    """The pod templates' specs anywhere in an object."""
+    if isinstance(thing, dict):
+        if "containers" in thing:
+            yield thing
+        for value in thing.values():
+            yield from pod_specs(value)
+    elif isinstance(thing, list):
+        for value in thing:
+            yield from pod_specs(value)

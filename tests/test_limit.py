@@ -5,7 +5,8 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib import forecast
@@ -41,7 +42,7 @@ def clusters(draw):
     return jobs, np.array(value).reshape(len(jobs), 5, 2), capacity
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(clusters())
 def test_the_allocation_of_every_minute_is_the_best_that_fits(cluster):
     jobs, value, capacity = cluster
@@ -93,7 +94,7 @@ def test_the_minutes_of_the_clairvoyant_add_up_to_the_limit_and_fit():
 INSTANT = replace(PAPER, idle_s=0.0, retry_s=1.0)
 
 
-@settings(deadline=None, max_examples=12)
+@examples(12)
 @given(
     counts=st.lists(st.lists(st.integers(0, 1500), min_size=6, max_size=6), min_size=2, max_size=3),
     spare=st.integers(0, 5),
@@ -136,7 +137,7 @@ def test_each_component_of_the_remaining_loss_has_a_row(parts):
     assert parts["slo_violation_rate"].isna().tolist() == [part in (CONSTANT, LIMIT) for part in parts.index]
 
 
-def test_the_first_row_is_the_loss_of_our_edition(parts, context):
+def test_the_first_row_is_the_loss_of_the_tuned_policy(parts, context):
     run = simulate(DAY, make("Faro-Sum", context), 13, draws=draw(DAY, 24))
     assert parts["lost_utility"][AS_IS] == summarize(run)["lost_utility"]
 

@@ -24,6 +24,8 @@ from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
 
+pytestmark = pytest.mark.usefixtures("coarse_tables")
+
 CAPACITY, MINUTES, SEED = 8, 12, 24
 
 

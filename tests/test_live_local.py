@@ -6,7 +6,11 @@ import time
 
 import psutil
 import pytest
+from live_things import FakeRay
 
+from faro_lib.http import HttpClient
+from faro_lib.rayserve import local
+from faro_lib.rayserve.deploy import deploy
 from faro_lib.rayserve.local import OWNER, LocalRay, end_abandoned, owner
 
 # Its child starts a grandchild and ends: an orphan in the session, as an HAProxy is whose proxy has died.
@@ -68,3 +72,45 @@ def test_orphans_of_ray_end_too_and_other_processes_do_not(tmp_path, other):
     assert not orphan.is_running()
     assert head.poll() is not None
     assert other.poll() is None
+
+
+GIVES_UP = "print('The current node timed out during startup.', flush=True); raise SystemExit(1)"
+OTHERWISE = "print('no such option', flush=True); raise SystemExit(1)"
+
+
+@pytest.mark.parametrize(("text", "starts"), [(GIVES_UP, 3), (OTHERWISE, 1)])
+def test_a_ray_that_gives_up_because_it_is_slow_is_started_again_within_the_time_limit(text, starts, monkeypatch):
+    commands = []
+
+    def command(*arguments):
+        commands.append(arguments)
+        return [sys.executable, "-c", text if len(commands) < 3 else OTHERWISE]
+
+    monkeypatch.setattr(local, "_command", command)
+    with pytest.raises(ValueError, match="Ray did not start: "), local.start(1, 60.0):
+        pass
+    assert len(commands) == starts
+
+
+def test_an_application_that_does_not_start_in_time_is_named_with_the_reason_of_ray():
+    fake = FakeRay({"a": 1})
+    fake.application = lambda name: {"status": "DEPLOYING", "message": "waiting for\nresources"}
+    fake_answer = fake.answer
+    fake.answer = lambda method, *rest: (200, {}) if method == "PUT" else fake_answer(method, *rest)
+    problem = r"application 'a' does not run after 0.1 s \(DEPLOYING waiting for resources\); --start-timeout"
+    with fake.served() as address, pytest.raises(ValueError, match=problem):
+        deploy(HttpClient(address), [{"name": "a"}], timeout_s=0.1)
+
+
+def test_haproxy_of_a_local_ray_opens_its_statistics_and_metrics_on_loopback_only(tmp_path):
+    haproxy, configuration = tmp_path / "haproxy", tmp_path / "haproxy.cfg"
+    haproxy.write_text(local.ON_LOOPBACK.format(haproxy=local.haproxy_binary()))
+    haproxy.chmod(0o700)
+    binds = ["bind :28901", "bind 127.0.0.1:28902", "bind *:28903"]
+    sections = [f"listen l{n}\n  mode http\n  timeout client 1s\n  timeout server 1s\n  timeout connect 1s\n  {bind}\n"
+                for n, bind in enumerate(binds)]  # fmt: skip
+    configuration.write_text("".join(sections))
+    done = subprocess.run([haproxy, "-db", "-c", "-f", configuration], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    ours = [line.strip() for line in configuration.read_text().splitlines() if "bind" in line]
+    assert ours == ["bind 127.0.0.1:28901", "bind 127.0.0.1:28902", "bind 127.0.0.1:28903"]

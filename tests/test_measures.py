@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib.metrics.measures import (
@@ -47,7 +48,7 @@ def test_only_the_published_convention_counts_minutes_without_requests_as_lost()
     assert lost_utility(utility) == pytest.approx(0.5 / 3)
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(
     counts=st.lists(st.lists(st.integers(0, 300), min_size=5, max_size=5), min_size=1, max_size=4),
     idle=st.floats(0, 1),

@@ -1,4 +1,4 @@
-"""Notebooks: friendly to diffs, each with a checked number, and checked against the library that is there."""
+"""Notebooks: small diffs, a checked number in each, and a failure if the library no longer gives it."""
 
 import os
 import re
@@ -9,6 +9,8 @@ import sys
 import nbformat
 import pytest
 from checkouts import ROOT
+
+from faro_lib.files import find_upwards
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CHECKED = "nbval-check-output"
@@ -49,32 +51,39 @@ def test_there_is_no_stray_metadata(notebook):
     assert [cell.id for cell in notebook.cells] == [f"cell-{n:02d}" for n in range(len(notebook.cells))]
 
 
-@pytest.fixture
-def nbval(tmp_path):
-    """Runs nbval over the synthetic traces in a copy of its own, with the library of that copy."""
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks"], ids=["top", "notebooks"])
+def test_a_file_that_it_reads_by_default_is_found_from_the_top_folder_and_from_its_own(notebook, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    cell = next(cell for cell in notebook.cells if "parameters" in tags(cell))
+    defaults: dict = {}
+    exec(cell.source, defaults)
+    paths = [value for name, value in defaults.items() if name != "raw" and "data/" in str(value)]
+    assert not [path for path in paths if not find_upwards(path).exists()]
+    assert all(
+        "../" not in path and f"find_upwards({name})" in str(notebook)
+        for name, path in defaults.items()
+        if path in paths
+    )
+
+
+def test_papermill_runs_it_from_the_top_folder(tmp_path):
+    command = [sys.executable, "-m", "papermill", "notebooks/81_kubernetes.ipynb", str(tmp_path / "out.ipynb")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_nbval_fails_once_a_constant_of_the_library_has_changed(tmp_path):
+    """In a copy of the library; `make test` runs nbval on the library as it is."""
     shutil.copytree(ROOT / "faro_lib", tmp_path / "faro_lib", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / "10_traces.ipynb", tmp_path / "notebooks")
-
-    def run() -> subprocess.CompletedProcess:
-        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "notebooks"]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-
-    run.library = tmp_path / "faro_lib"  # type: ignore[attr-defined]
-    return run
-
-
-def test_nbval_passes_on_the_library_as_it_is(nbval):
-    done = nbval()
-    assert done.returncode == 0, done.stdout
-
-
-def test_nbval_fails_once_a_constant_of_the_library_has_changed(nbval):
-    module = nbval.library / "workload" / "synthetic.py"
+    module = tmp_path / "faro_lib" / "workload" / "synthetic.py"
     changed = re.sub(r"^LOAD_PER_JOB = [\d.]+", "LOAD_PER_JOB = 1.0", module.read_text(), flags=re.MULTILINE)
     assert changed != module.read_text()
     module.write_text(changed)
-    done = nbval()
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "notebooks"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stdout
     assert "failed" in done.stdout

@@ -1,4 +1,4 @@
-"""With the network cut after the installation, the default workload still runs: nothing is fetched, nobody is asked."""
+"""Without a network, an installed Faro runs its default workload."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import pytest
 from checkouts import ROOT, make_checkout
 
-# Inside a network namespace of its own: loopback up, a proof that there is no more than that, then the command.
+# In a new network namespace: bring loopback up, check that there is no other network, then run the command.
 CUT = """
 import fcntl, os, socket, struct, sys
 lo = socket.socket()

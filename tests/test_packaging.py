@@ -1,4 +1,4 @@
-"""The package: what importing it costs, which way its modules lean, and that the three lists of dependencies agree."""
+"""The package: light imports in one direction, and three lists of dependencies that agree."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from faro_lib.pipeline.dependencies import imported_by
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "faro_lib"
 
-# The order of the data flow: a module imports only from itself and from what stands before it.
+# In the order of the data flow: a module imports only from its own package and from earlier entries.
 ORDER = [
     *(
         "errors",
@@ -96,15 +96,15 @@ def test_every_requirement_is_pinned_to_one_version():
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)
 
 
-def test_everything_that_the_project_asks_for_is_pinned():
+def test_every_dependency_of_the_project_is_pinned():
     assert asked_for() <= set(REQUIREMENTS)
 
 
-def test_the_simulation_core_asks_for_neither_ray_nor_pymc_nor_kubernetes():
+def test_the_simulation_core_depends_on_neither_ray_nor_pymc_nor_kubernetes():
     assert asked_for(extras=()).isdisjoint({"ray", "pymc", "kubernetes"})
 
 
-def test_the_conda_environment_has_the_very_pins():
+def test_the_conda_environment_has_the_same_pins():
     by_pip = next(entry["pip"] for entry in ENVIRONMENT if isinstance(entry, dict))
     by_conda = pins(
         re.sub(r"(?<!=)=(?!=)", "==", entry) for entry in ENVIRONMENT if isinstance(entry, str) and "=" in entry

@@ -4,12 +4,14 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from functools import partial
 
 import nbformat
@@ -22,7 +24,7 @@ from faro_lib.pipeline.notebook import NotebookError
 
 
 class TestTheCodeOfANotebook:
-    """Read from the source, without running it."""
+    """Imports are read from the source; no code runs."""
 
     @pytest.fixture
     def package(self, tmp_path):
@@ -57,24 +59,24 @@ class TestTheCodeOfANotebook:
     def test_an_import_inside_a_function_counts(self, package):
         assert self.reached(package, "import faro_lib.late") == {"late", "deep"}
 
-    def test_a_name_of_a_package_leads_to_the_module_that_defines_it(self, package):
+    def test_importing_a_name_from_a_package_reaches_the_module_that_defines_it(self, package):
         assert self.reached(package, "from faro_lib.box import y") == {"box/inside", "deep"}
 
-    def test_a_package_itself_leads_to_all_that_it_imports(self, package):
+    def test_importing_a_package_reaches_all_its_imports(self, package):
         assert self.reached(package, "from faro_lib import box") == {"box/__init__", "box/inside", "box/beside", "deep"}
 
     def test_a_name_in_a_module_is_not_a_module(self, package):
         assert self.reached(package, "from faro_lib.deep import x as alone") == {"deep"}
 
-    def test_looking_up_a_registered_name_leads_to_all_that_may_be_registered(self, package):
+    def test_looking_up_a_registered_name_reaches_every_module_that_may_register_it(self, package):
         everything = {"named/__init__", "named/names", "named/one", "registry"}
         assert self.reached(package, "from faro_lib.named import find") == everything
 
     @pytest.mark.parametrize("name", ["register", "Kind"])
-    def test_registering_or_a_type_leads_to_nothing_that_others_register(self, package, name):
+    def test_importing_a_decorator_or_a_type_reaches_no_other_registered_module(self, package, name):
         assert self.reached(package, f"from faro_lib.named import {name}") == {"named/names", "registry"}
 
-    def test_figures_count_only_where_they_are_asked_for(self, package):
+    def test_figures_count_only_on_request(self, package):
         code = "from faro_lib.figures import bars"
         assert self.reached(package, code) == set()
         assert self.reached(package, code, figures=True) == {"figures/bars", "alone"}
@@ -143,13 +145,13 @@ class TestTheRealStages:
 
         for path in (ROOT / "faro_lib").glob("*/__init__.py"):
             if path.parent.name in ("allocate", "cli"):
-                continue  # registers its solvers, and whatever looks one up depends on it; the command line is no stage
+                continue  # `allocate` registers its solvers; no stage depends on the command line
             kinds = {type(node) for node in ast.parse(path.read_text()).body}
             assert kinds <= {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.If}, path
 
 
 class TestANotebook:
-    """Run by papermill: a whole result or none."""
+    """Run by papermill: a complete result or none."""
 
     @pytest.fixture(autouse=True)
     def own_environment(self, monkeypatch):
@@ -161,7 +163,7 @@ class TestANotebook:
         pipeline.run_notebook(folder / "source.ipynb", output, parameters, folder / "out" / "done.log", root=folder)
         return output
 
-    def test_it_runs_where_it_should_with_this_interpreter_and_the_parameters_given(self, tmp_path, capfd):
+    def test_it_runs_in_the_root_folder_with_this_interpreter_and_the_given_parameters(self, tmp_path, capfd):
         seen = "import json, os, sys\nprint(json.dumps([a, b, os.getcwd(), sys.executable, os.environ['NUMBA_NUM_THREADS']]))"
         output = self.run(tmp_path, seen, a={"x": [1, None]}, b="text")
         told = [{"x": [1, None]}, "text", str(tmp_path), sys.executable, "1"]
@@ -214,27 +216,27 @@ class TestFetching:
         (path,) = pipeline.fetch("small", tmp_path / "raw", sources)
         assert path.read_bytes() == self.CONTENT
 
-    def test_a_file_that_lies_there_is_taken(self, tmp_path, sources):
+    def test_an_existing_file_is_used(self, tmp_path, sources):
         (tmp_path / "raw").mkdir()
         (tmp_path / "raw" / "counts.csv").write_bytes(self.CONTENT)
         (tmp_path / "served" / "counts.csv").unlink()
         (path,) = pipeline.fetch("small", tmp_path / "raw", sources)
         assert path.read_bytes() == self.CONTENT
 
-    def test_a_file_with_another_content_is_refused_and_left_alone(self, tmp_path, sources):
+    def test_an_existing_file_with_another_content_is_refused_and_not_changed(self, tmp_path, sources):
         (tmp_path / "raw").mkdir()
         (tmp_path / "raw" / "counts.csv").write_bytes(b"mine")
         with pytest.raises(ValueError, match=r"counts\.csv: SHA-256 \w+ is not \w+; remove the file"):
             pipeline.fetch("small", tmp_path / "raw", sources)
         assert (tmp_path / "raw" / "counts.csv").read_bytes() == b"mine"
 
-    def test_what_arrives_with_another_content_is_not_kept(self, tmp_path, sources):
+    def test_a_download_with_another_content_is_not_kept(self, tmp_path, sources):
         (tmp_path / "served" / "counts.csv").write_bytes(b"tampered")
         with pytest.raises(ValueError, match="the SHA-256 of the download is not"):
             pipeline.fetch("small", tmp_path / "raw", sources)
         assert not (tmp_path / "raw" / "counts.csv").exists()
 
-    def test_a_server_that_has_it_not_is_one_line_that_says_where_to_put_the_file(self, tmp_path, sources):
+    def test_a_failed_download_is_reported_in_one_line_that_says_where_to_put_the_file(self, tmp_path, sources):
         (tmp_path / "served" / "counts.csv").unlink()
         with pytest.raises(OSError, match=r"cannot be fetched .*; copy the file to .*counts\.csv") as error:
             pipeline.fetch("small", tmp_path / "raw", sources)
@@ -244,7 +246,7 @@ class TestFetching:
         with pytest.raises(ValueError, match=r"no entry 'smal'; did you mean 'small'\?"):
             pipeline.fetch("smal", tmp_path / "raw", sources)
 
-    def test_the_hashes_are_those_that_the_reader_of_the_traces_asks_for(self):
+    def test_the_hashes_equal_those_of_the_reader_of_the_traces(self):
         from faro_lib.workload import published as artifact
         from faro_lib.workload import tables
 
@@ -261,7 +263,7 @@ SMALL_RUN = [*SMALL, "trials=1"]
 
 @pytest.fixture(scope="module")
 def interrupted_and_resumed(checkout):
-    """The pipeline, interrupted as by Ctrl-C amid its second job, looked at, and started again."""
+    """The pipeline, interrupted by Ctrl-C during its second job and then resumed: files before, plan, and checkout."""
     (checkout.folder / "hold").touch()
     running = subprocess.Popen(
         checkout.command(*SMALL_RUN),
@@ -271,15 +273,15 @@ def interrupted_and_resumed(checkout):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # A shell that put the tests into the background had SIGINT ignored, and that is inherited; a person's shell does not.
+        # If a shell runs the tests in the background, they inherit an ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     half_done = checkout.results / "synthetic" / "simulate"
     try:
-        until(lambda: [*half_done.glob("*/summary.csv")] or running.poll() is not None, 120)
+        until(lambda: [*half_done.glob("*/summary.csv")] or running.poll() is not None, 600)
         assert running.poll() is None, running.communicate()[0]
         os.killpg(running.pid, signal.SIGINT)
-        running.communicate(timeout=120)
+        running.communicate(timeout=600)
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
@@ -300,11 +302,14 @@ def until(holds, seconds):
 
 DRAWN = {"draw_comparison", "figures", "report"}
 SIMULATED = {"simulate", "simulated"} | DRAWN
-COMMENT, CODE = "\n# changed\n", "\nCHANGED = 1\n"
+
+
+def with_code(text):
+    return text + "\nCHANGED = 1\n"
 
 
 class TestTheWholePipeline:
-    """With notebooks that take seconds, in a checkout of its own."""
+    """In a separate checkout, with stand-in notebooks that take seconds."""
 
     def test_an_interruption_leaves_no_executed_notebook_of_the_job_that_ran(self, interrupted_and_resumed):
         before, *_ = interrupted_and_resumed
@@ -312,7 +317,7 @@ class TestTheWholePipeline:
         assert "10_traces.ipynb" in notebooks
         assert not {name for name in notebooks if name.startswith("50_simulation")}
 
-    def test_after_an_interruption_what_was_finished_is_not_run_again(self, interrupted_and_resumed):
+    def test_after_an_interruption_finished_jobs_do_not_run_again(self, interrupted_and_resumed):
         before, again, checkout = interrupted_and_resumed
         assert "traces" not in again
         assert again["simulate"] == 2
@@ -339,43 +344,28 @@ class TestTheWholePipeline:
         assert checkout.would_run(*SMALL_RUN) == {}
 
     @pytest.mark.parametrize(
-        ("changed", "text", "runs"),
+        ("changed", "runs"),
         [
-            ("faro_lib/policies/platforms.py", CODE, SIMULATED),
-            ("faro_lib/policies/platforms.py", COMMENT, set()),
-            ("faro_lib/config/schema.py", CODE, set()),
-            ("faro_lib/figures/comparison.py", CODE, DRAWN),
-            ("faro_lib/figures/comparison.py", COMMENT, set()),
-            ("faro_lib/figures/traces.py", CODE, {"draw_traces", "report"}),
-            ("faro_lib/workload/enlarge.py", CODE, set()),
-            ("faro_lib/report/page.py", CODE, {"report"}),
-            ("faro_lib/cli/simulate.py", CODE, set()),
+            ("faro_lib/figures/comparison.py", DRAWN),
+            ("faro_lib/figures/traces.py", {"draw_traces", "report"}),
+            ("faro_lib/report/page.py", {"report"}),
         ],
     )
-    def test_changed_code_reruns_what_runs_it_and_what_follows(self, changed, text, runs, interrupted_and_resumed):
+    def test_changed_code_reruns_what_runs_it_and_what_follows(self, changed, runs, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
-        with edited(checkout.folder / changed, lambda source: source + text):
+        with edited(checkout.folder / changed, with_code):
             assert set(checkout.would_run(*SMALL_RUN)) == runs
 
-    def test_the_reason_is_the_fingerprint_of_the_code(self, interrupted_and_resumed):
+    def test_a_changed_policy_simulates_again_and_the_reason_is_the_fingerprint_of_the_code(
+        self, interrupted_and_resumed
+    ):
         *_, checkout = interrupted_and_resumed
-        with edited(checkout.folder / "faro_lib/policies/platforms.py", lambda source: source + CODE):
+        with edited(checkout.folder / "faro_lib/policies/platforms.py", with_code):
             reasons = checkout.reasons(*SMALL_RUN)
         assert reasons["params have changed since last execution"] == {"simulate"}
         assert reasons["input files updated by another job"] == SIMULATED - {"simulate"}
 
-    def test_another_text_of_a_setting_reruns_nothing(self, interrupted_and_resumed):
-        *_, checkout = interrupted_and_resumed
-        with edited(checkout.folder / "faro_lib/config/schema.py", lambda text: text.replace("trials per", "runs per")):
-            assert checkout.would_run(*SMALL_RUN) == {}
-
-    def test_another_docstring_reruns_nothing(self, interrupted_and_resumed):
-        *_, checkout = interrupted_and_resumed
-        module = checkout.folder / "faro_lib/policies/platforms.py"
-        with edited(module, lambda text: text.replace('"""', '"""Really: ', 1)):
-            assert checkout.would_run(*SMALL_RUN) == {}
-
-    def test_an_execution_count_or_an_output_in_a_notebook_reruns_nothing(self, interrupted_and_resumed):
+    def test_nothing_reruns_for_text_outputs_or_code_that_no_stage_runs(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
 
         def executed(text):
@@ -384,8 +374,18 @@ class TestTheWholePipeline:
             notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="done")]
             return nbformat.writes(notebook)
 
-        with edited(checkout.folder / "notebooks" / "50_simulation.ipynb", executed):
-            assert checkout.would_run(*SMALL_RUN) == {}
+        changes = {
+            "faro_lib/policies/platforms.py": lambda text: text.replace('"""', '"""Really: ', 1) + "\n# a comment\n",
+            "faro_lib/figures/comparison.py": lambda text: text + "\n# a comment\n",
+            "faro_lib/config/schema.py": lambda text: with_code(text.replace("trials per", "runs per")),
+            "faro_lib/workload/enlarge.py": with_code,
+            "faro_lib/cli/simulate.py": with_code,
+            "notebooks/50_simulation.ipynb": executed,
+        }
+        with ExitStack() as all_edited:
+            for path, change in changes.items():
+                all_edited.enter_context(edited(checkout.folder / path, change))
+            assert checkout.reasons(*SMALL_RUN) == {}
 
     def test_changed_code_in_a_notebook_reruns_its_stage(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
@@ -399,7 +399,7 @@ class TestTheWholePipeline:
         assert "traces" not in more
         assert more["simulate"] == 2
 
-    def test_a_workload_with_training_days_has_the_stages_that_learn_as_well(self, interrupted_and_resumed):
+    def test_a_workload_with_training_days_also_has_the_stages_that_learn(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
         learning = {"forecast", "sloppify", "ablation", "sensitivity", "scale", "live"}
         assert learning <= set(checkout.would_run("--config", "synthetic={days: 3}"))
@@ -422,11 +422,19 @@ class TestTheWholePipeline:
         assert "12 cores" in page
         assert "0.500" in page
         assert "http" not in page
-        assert "<script" not in page
+        assert not re.search(r"<script[^>]|url\(|@import|fetch", page)
+
+
+@pytest.mark.parametrize("question", ["--rulegraph", "--summary"])
+def test_a_question_about_the_pipeline_needs_no_number_of_cores(checkout, question):
+    command = [sys.executable, "-m", "snakemake", question]
+    done = subprocess.run(command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "simulate" in done.stdout
 
 
 class edited:
-    """Replace the text of a file for a while; then restore the text and the time stamp."""
+    """Change the text of a file within a `with` block; restore text and time stamp at its end."""
 
     def __init__(self, path, change):
         self.path, self.change = path, change

@@ -1,4 +1,4 @@
-"""Checks before the first stage, and the exit codes of the pipeline's commands (from outside: test_bad_input)."""
+"""Checks before the first stage, and the exit codes of the pipeline's commands (end to end: test_bad_input)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TWO_DAYS = "minute,job,requests,day\n" + "".join(
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty place to run in, with the list of published data."""
+    """A folder with nothing but the list of published data."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "sources.yaml").write_bytes((ROOT / "data" / "sources.yaml").read_bytes())
     monkeypatch.chdir(tmp_path)

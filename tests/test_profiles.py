@@ -1,10 +1,9 @@
-"""Executor profiles: plans for SLURM and Kubernetes, and a run without a shared disk. test_scale_out runs SLURM itself."""
+"""Executor profiles: plans for SLURM and Kubernetes, and a run without a shared disk (on SLURM: test_scale_out)."""
 
 import importlib.util
+import itertools
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -21,7 +20,7 @@ def needs(*modules):
 
 
 def no_shared_disk(tmp_path) -> list[str]:
-    """Options for jobs that exchange files through a storage, which is a folder here."""
+    """Options for jobs that exchange files through a storage; here, it is a folder."""
     needs("snakemake_storage_plugin_fs")
     prefix = ["--default-storage-provider", "fs", "--default-storage-prefix", str(tmp_path)]
     return [*prefix, "--shared-fs-usage", "none"]
@@ -45,19 +44,16 @@ def test_a_profile_requests_memory_and_time_for_every_job(profile):
     assert {"mem_mb", "runtime"} <= defaults.keys()
 
 
-PRINT_JOBS = """
-import itertools, sys
-from snakemake.cli import main
-from snakemake.io import is_flagged
-from snakemake.jobs import Job
+def print_jobs() -> None:
+    """Let Snakemake print each job's rule, threads and place, in its own process."""
+    from snakemake.io import is_flagged
+    from snakemake.jobs import Job
 
-def show(job, **options):
-    local = any(is_flagged(file, "local") for file in itertools.chain(job.input, job.output))
-    print("JOB", job.rule.name, job.threads, "local" if local else "remote")
+    def show(job, **options):
+        local = any(is_flagged(file, "local") for file in itertools.chain(job.input, job.output))
+        print("JOB", job.rule.name, job.threads, "local" if local else "remote")
 
-Job.log_info = show
-main(sys.argv[1:])
-"""
+    Job.log_info = show
 
 
 def planned_jobs(checkout, *arguments) -> dict[str, tuple[int, str]]:
@@ -65,8 +61,7 @@ def planned_jobs(checkout, *arguments) -> dict[str, tuple[int, str]]:
 
     Snakemake keeps jobs whose files are marked `local`, and does not say so.
     """
-    command = [sys.executable, "-c", PRINT_JOBS, "--dry-run", *arguments]
-    done = subprocess.run(command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True)
+    done = checkout.snakemake("--dry-run", *arguments, prepare=print_jobs)
     assert done.returncode == 0, done.stderr
     jobs = re.findall(r"^JOB (\w+) (\d+) (\w+)$", done.stdout, re.MULTILINE)
     return {rule: (int(threads), place) for rule, threads, place in jobs if rule != "all"}
@@ -90,7 +85,8 @@ def test_without_a_shared_disk_only_jobs_that_read_fetched_traces_run_where_they
     assert {rule for rule, (_, place) in jobs.items() if place == "local"} == {"fetch", "traces", "sloppify"}
 
 
-def test_jobs_that_share_no_disk_get_all_that_they_read(checkout, tmp_path):
+@pytest.mark.slow
+def test_jobs_that_share_no_disk_receive_all_their_inputs(checkout, tmp_path):
     if shutil.which("rsync") is None:
         pytest.skip("rsync is not installed: on Debian, apt-get install rsync")
     done = checkout.snakemake(*no_shared_disk(tmp_path), *SMALL)

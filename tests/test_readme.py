@@ -1,6 +1,6 @@
-"""Every command of the README is run as its reader types it, in a checkout of its own with the environment that is there.
+"""Every command of README and docs/start.md runs as printed, in a separate checkout with the environment of the tests.
 
-`make test` and `make test-all` are what runs this; `make figures` is run at the size of the smoke configuration.
+Exceptions: `make test` and `make test-all`, which run these tests, and `make figures`, which has the smoke configuration.
 """
 
 import json
@@ -20,10 +20,10 @@ from checkouts import ROOT, make_checkout
 
 from faro_lib.control.journal import arrivals, read
 
-README = (ROOT / "README.md").read_text()
-COMMANDS = [line.split("   #")[0].split("  #")[0].strip() for line in re.findall(r"^    (\S.*)$", README, re.MULTILINE)]
-FIGURES, TEST, LAB, PAPER, MINE, DATA, SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP = (
-    *("make figures", "make test", "make lab", "make figures CONFIG=config/paper.yaml"),
+README, START = ((ROOT / name).read_text() for name in ("README.md", "docs/start.md"))
+COMMANDS = [line.split("   #")[0].split("  #")[0].strip() for line in re.findall(r"^    (\S.*)$", README + START, re.M)]
+LAB, FIGURES, TEST, PAPER, MINE, DATA, SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP = (
+    *("make lab", "make figures", "make test", "make figures CONFIG=config/paper.yaml"),
     'make figures WORKLOAD=my.csv SET="jobs=my_jobs.csv capacities=[24,16]"',
     *("make data", ".venv/bin/faro simulate --policy AIAD --policy Faro-Sum --capacity 32 --trials 2"),
     ".venv/bin/faro recommend --workload data/example.csv --jobs data/example-jobs.csv --curve",
@@ -37,7 +37,7 @@ RAW = ("input.json", "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmente
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A checkout with the files that `make` looks at, older than the environment, so that it is taken as it is."""
+    """A checkout whose files for `make` are older than its environment, so that make installs nothing."""
     if Path(sys.prefix) == Path(sys.base_prefix):
         pytest.skip("the tests do not run in a virtual environment that a checkout could be given")
     folder = make_checkout(tmp_path_factory.mktemp("reader"), real_notebooks=True).folder
@@ -70,16 +70,9 @@ def typed(command: str, folder: Path) -> str:
 
 
 def test_these_are_the_commands_of_the_readme():
-    shown = {f"{FIGURES} CONFIG=config/smoke.yaml", *re.findall(r"`(make [^`]+)`", README)}
-    assert COMMANDS == [FIGURES, TEST, LAB, PAPER, MINE, DATA, SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP]
-    assert shown <= {FIGURES, f"{FIGURES} CONFIG=config/smoke.yaml", TEST, "make test-all"}
-
-
-def test_every_file_that_the_readme_names_is_there():
-    named = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"^\| (`[^|]+`) \|", README, re.MULTILINE)
-    paths = [path for name in named for path in (re.findall(r"`([^`]+)`", name) or [name])]
-    assert len(paths) > 10
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+    shown = {f"{FIGURES} CONFIG=config/smoke.yaml", *re.findall(r"`(make [^`]+)`", README + START)}
+    assert COMMANDS == [LAB, FIGURES, TEST, PAPER, MINE, DATA, SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP]
+    assert shown <= {FIGURES, f"{FIGURES} CONFIG=config/smoke.yaml", "make docs"}
 
 
 def test_the_picture_of_the_loop_loads_nothing_and_is_drawn_for_light_and_dark():
@@ -88,25 +81,27 @@ def test_the_picture_of_the_loop_loads_nothing_and_is_drawn_for_light_and_dark()
     assert not re.search(r"href|<script|<image|url\((?!#)", picture)
 
 
-def test_the_simulator_of_the_readme_prints_a_row_a_policy(folder):
+@pytest.mark.slow
+def test_the_simulator_of_the_readme_prints_a_row_per_policy(folder):
     assert [row.split()[0] for row in typed(SIMULATE, folder).splitlines()] == ["policy", "AIAD", "Faro-Sum"]
 
 
-def test_the_advice_of_the_readme_has_a_row_a_job_and_a_curve(folder):
+@pytest.mark.slow
+def test_the_recommendation_of_the_readme_has_a_row_per_job_and_a_curve(folder):
     told = typed(RECOMMEND, folder)
     assert [line.split()[0] for line in told.splitlines()[1:5]] == ["caption", "detect", "search", "translate"]
     assert "knee" in told
 
 
 @pytest.mark.live
-def test_the_controller_of_the_readme_acts_until_it_is_told_to_end_and_its_journal_says_why(folder):
+def test_the_controller_of_the_readme_scales_until_sigterm_and_its_journal_explains_it(folder):
     log = folder / "run.log"
     with log.open("w") as output:
         running = subprocess.Popen(
             shlex.split(RUN), cwd=folder, env=surroundings(folder), stdout=output, stderr=output, start_new_session=True
         )
     try:
-        until = time.monotonic() + 300  # acts, and has counted a minute to its end
+        until = time.monotonic() + 300  # until it has scaled and has counted one complete minute
         while '"applied": true' not in log.read_text() or not arrivals(*read(folder / "run.jsonl")).size:
             assert running.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
@@ -126,7 +121,7 @@ def test_the_help_of_the_readme_fits_on_a_screen(folder):
     assert {"simulate", "recommend", "run", "explain"} <= {word for line in told for word in line.split()}
 
 
-def test_the_published_traces_are_taken_from_where_they_lie(folder):
+def test_published_traces_that_exist_are_not_downloaded(folder):
     if not all((ROOT / "data/raw" / name).exists() for name in RAW):
         pytest.skip("the published traces are not there, and tests fetch nothing")
     (folder / "data" / "raw").mkdir(exist_ok=True)
@@ -159,7 +154,7 @@ def test_the_lab_of_the_readme_opens_the_notebooks(folder):
         running.wait()
 
 
-def test_settings_that_are_not_there_are_one_line_that_names_those_that_are(folder):
+def test_a_missing_settings_file_is_reported_in_one_line_with_the_existing_ones(folder):
     done = subprocess.run(
         shlex.split(f"{FIGURES} CONFIG=config/smok.yaml"),
         cwd=folder,
@@ -183,7 +178,7 @@ def test_the_figures_of_the_readme_end_with_the_path_of_the_report(folder):
 
 
 @pytest.mark.slow
-def test_a_workload_of_one_s_own_has_its_own_report(folder):
+def test_a_workload_of_the_user_has_its_own_report(folder):
     (folder / "quick.yaml").write_text(
         "forecast: {posterior: null, draws: 10, tune: 50, chains: 1, data_stride: 4}\n"
         "scale: {clusters: []}\nsensitivity: {forecast_error: [], cold_start_s: []}\n"

@@ -12,6 +12,8 @@ from faro_lib import cli
 from faro_lib.cli.recommend import OUT_OF_REACH
 from faro_lib.workload import Job
 
+pytestmark = pytest.mark.usefixtures("coarse_tables")
+
 PAGE = (ROOT / "docs" / "recommend.md").read_text()
 ROWS = re.findall(r"^\| `(\w+)` \| (\S*) ?\|", PAGE, re.MULTILINE)
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]

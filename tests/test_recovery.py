@@ -1,5 +1,7 @@
 """Runs on a Kubernetes node: the time until a deleted worker is replaced, and the figure of the recorded tables."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,6 +39,11 @@ def test_recovery_ends_when_as_many_workers_are_ready_as_before():
     assert np.isnan(back[1]), "not before the load ended"
 
 
+def test_recovery_is_told_by_policy_where_there_are_several():
+    table = pd.concat([recovery(20).assign(policy="FairShare"), recovery(30).assign(policy="Faro-Sum")])
+    assert recovery_s(table).to_dict() == {("FairShare", 0): 10, ("Faro-Sum", 0): 20}
+
+
 def test_tables_written_as_text_are_read_back(tmp_path):
     write_tables(recorded(), tmp_path, as_text=True)
     pd.testing.assert_frame_equal(read_tables(tmp_path).recovery, recovery(), check_dtype=False)
@@ -51,6 +58,18 @@ def test_a_column_of_an_earlier_version_is_refused_with_its_new_name(tmp_path):
     pd.DataFrame({"policy": ["AIAD"], "lost_utility_excl_overrun": 0.1}).to_csv(tmp_path / "summary.csv", index=False)
     with pytest.raises(ValueError, match="column 'lost_utility_excl_overrun' is now called 'lost_utility'"):
         read_tables(tmp_path)
+
+
+def test_simulations_recorded_beside_the_runs_are_not_counted_as_runs():
+    tables = recorded()
+    live = tables.summary.assign(environment="live")
+    simulated = live.assign(environment="simulation", slo_violation_rate=0.9)
+    beside = replace(tables, summary=pd.concat([live, simulated]), recovery=tables.recovery.assign(policy="FairShare"))
+    use_style()
+    left, _, _ = on_a_node(beside).axes
+    assert [bar.get_height() for bar in left.patches] == live["slo_violation_rate"].tolist()
+    assert "1 of 1 trials" in node_caption(beside)
+    assert "stand-in" not in node_caption(beside)
 
 
 def test_the_figure_and_its_caption_show_the_tables():

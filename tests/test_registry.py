@@ -1,4 +1,4 @@
-"""Names: what is registered can be chosen wherever names are configured, and nothing else can."""
+"""A configuration may use every registered name, wherever it has names, and no other."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("no_plugins")
 
 @pytest.fixture
 def no_plugins(monkeypatch):
-    """Whatever a test registers is forgotten after it."""
+    """Removes after each test what it has registered."""
     monkeypatch.setenv(registry.ENVIRONMENT, "")
     before = dict(FACTORIES)
     yield
@@ -97,6 +97,6 @@ def test_every_objective_is_pursued_by_a_policy_of_its_name():
     assert factory_of("Faro-ProportionalFair")(context).objective == "ProportionalFair"
 
 
-def test_the_full_comparison_asks_for_every_policy_that_there_is():
+def test_the_full_comparison_has_every_registered_policy():
     full = yaml.safe_load((Path(__file__).parents[1] / "config" / "full.yaml").read_text())
     assert set(full["policies"]) == set(FACTORIES)

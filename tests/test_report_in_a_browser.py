@@ -11,9 +11,12 @@ from faro_lib.figures.comparison import policies_by_capacity
 from faro_lib.figures.recommend import capacity_curve
 from faro_lib.figures.style import Drawing, save_all
 from faro_lib.report import MEASURES, page_of, write_report
+from faro_lib.workload.synthetic import synthetic
+from faro_lib.workload.tables import write_traces
 
 PHONE, DESKTOP = 390, 1280
 POLICIES = ("FairShare", "AIAD", "Faro-FairSum (paper)", "Faro-PenaltyFairSum (paper)")
+COLUMNS = (*MEASURES, "requests", "decision_ms_p50", "decision_ms_p99")
 CURVE = pd.DataFrame({"capacity_cores": [4, 8, 12, 16], "slo_violation_rate": [0.9, 0.4, 0.05, 0.0]})
 
 
@@ -26,21 +29,22 @@ def report(tmp_path_factory):
     (results / "simulate").mkdir(parents=True)
     rng = np.random.default_rng(3)
     rows = [
-        {"policy": policy, "capacity_cores": size, "trial": trial} | {name: rng.random() for name in MEASURES}
+        {"policy": policy, "capacity_cores": size, "trial": trial} | {name: rng.random() for name in COLUMNS}
         for size in (16, 36)
         for policy in POLICIES
         for trial in range(2)
     ]
     summary = pd.DataFrame(rows)
-    for name in ("summary", "limit"):
-        summary.to_csv(results / "simulate" / f"{name}.csv", index=False)
+    summary.to_csv(results / "simulate" / "summary.csv", index=False)
+    limit = summary[summary["policy"] == POLICIES[0]][["capacity_cores", "trial", "lost_utility"]]
+    limit.to_csv(results / "simulate" / "limit.csv", index=False)
     drawn = {
         "policies": Drawing(policies_by_capacity(summary), "Policies", "A <b>bold</b> caption."),
         "curve": Drawing(capacity_curve(CURVE, 0.01, 12, 16), "Violations by capacity", "The knee is at 12 cores."),
     }
-    captions = results / "figures" / "captions-my.json"
-    save_all(drawn, captions)
-    write_report(results, Config().model_dump(), [captions], results / "report.html")
+    write_traces(synthetic(seed=1, days=1, minutes=10), results / "traces")
+    save_all(drawn, results / "figures" / "captions-my.json")
+    write_report(results, Config().model_dump(), {"my": ["notebooks/10_traces.ipynb"]}, results / "report.html")
     return results / "report.html"
 
 
@@ -97,3 +101,14 @@ def test_a_page_that_asks_for_something_else_is_noticed(browser, tmp_path):
     (tmp_path / "bad.html").write_text('<html><img src="none.png"><script>throw new Error("no")</script></html>')
     browser.load(tmp_path / "bad.html", DESKTOP)
     assert len(browser.complaints) >= 2
+
+
+def test_a_click_on_a_heading_sorts_the_table_by_value_and_a_second_one_turns_it_over(browser, report):
+    browser.load(report, DESKTOP)
+    cells = "[...document.querySelector('tbody').rows].map(row => parseFloat(row.cells[1].textContent))"
+    click = "document.querySelector('th:nth-child(2) button').click()"
+    browser.evaluate(click)
+    up = browser.evaluate(cells)
+    browser.evaluate(click)
+    assert up == sorted(up)
+    assert browser.evaluate(cells) == up[::-1]

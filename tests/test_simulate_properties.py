@@ -8,7 +8,8 @@ import weakref
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from schedules import Schedule, schedules
 
@@ -28,7 +29,7 @@ SERVING_MODELS = [
 BUSY = Workload((Job("a"), Job("b"), Job("c")), np.random.default_rng(5).integers(200, 1200, (3, 12)))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(schedules(), st.sampled_from(SERVING_MODELS))
 def test_every_request_is_either_served_or_dropped(schedule, serving_model):
     draws = schedule.draws()
@@ -42,7 +43,7 @@ def test_every_request_is_either_served_or_dropped(schedule, serving_model):
     assert (ended <= np.diff(draws.first)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(schedules())
 def test_pods_never_exceed_the_capacity_at_any_check(schedule):
     schedule = dataclasses.replace(schedule, tick_s=int(CHECK_S))
@@ -66,14 +67,14 @@ def test_pods_never_exceed_the_capacity_at_any_check(schedule):
     assert max(used) <= schedule.capacity_tenths
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(schedules())
 def test_targets_never_exceed_the_capacity(schedule):
     _, steps = schedule.run(schedule.draws())
     assert max(int(step.target @ schedule.tenths) for step in steps) <= schedule.capacity_tenths
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(schedules(), st.sampled_from(SERVING_MODELS))
 def test_jobs_do_not_affect_each_other_while_the_capacity_is_ample(schedule, serving_model):
     alone_jobs = len(schedule.tenths)
@@ -108,7 +109,7 @@ class Shuffled(Draws):
         return Draws.shuffler(self, self.as_job)
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(schedules())
 def test_the_same_seed_gives_identical_results(schedule):
     first, _ = schedule.run(schedule.draws())
@@ -163,7 +164,7 @@ def test_arrivals_are_those_of_the_published_rule(by_minute, seed):
         np.testing.assert_allclose(arrival_s[first[job] : first[job + 1]], sorted(arrivals), rtol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.floats(0.0, 1.0), st.integers(0, 2**31))
 def test_with_ample_replicas_a_request_is_dropped_if_its_coin_is_below_the_rate(rate, seed):
     workload = Workload((Job("a"),), [[300, 300]])

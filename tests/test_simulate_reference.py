@@ -46,14 +46,14 @@ def assert_equal_to_the_last_request(schedule: Schedule):
 
 @settings(max_examples=60, deadline=None)
 @given(schedules())
-def test_every_request_fares_as_in_the_plain_simulator(schedule):
+def test_every_request_has_the_latency_of_the_plain_simulator(schedule):
     assert_equal_to_the_last_request(schedule)
 
 
 @pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(schedules())
-def test_every_request_fares_as_in_the_plain_simulator_in_more_cases(schedule):
+def test_every_request_has_the_latency_of_the_plain_simulator_in_more_cases(schedule):
     assert_equal_to_the_last_request(schedule)
 
 

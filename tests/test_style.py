@@ -1,4 +1,4 @@
-"""Figures can be read in print and by the colour-blind."""
+"""Figures are legible in print and to colour-blind readers."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from faro_lib.figures import comparison, forecast, headline, sloppify, style
 from faro_lib.workload import Job
 
-# What light of linear RGB becomes for those who lack a cone (Machado, Oliveira and Fernandes 2009, severity 1).
+# Linear RGB as seen without one type of cone (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {
     "normal": np.eye(3),
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -25,11 +25,11 @@ PALETTES = {
     "forecasters": forecast.COLOURS,
     "cycle": {str(place): colour for place, colour in enumerate(style.CYCLE)},
 }
-JUST_TOLD_APART = 2.3  # in CIELAB, side by side
+JUST_TOLD_APART = 2.3  # distance in CIELAB at which adjacent colours are just distinguishable
 
 
 def lab(colours, vision):
-    """CIELAB of colours "#RRGGBB" as they are seen, shape (colours, 3)."""
+    """CIELAB coordinates (colours, 3) of colours "#RRGGBB" under a kind of vision."""
     srgb = np.array([[int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in colours])
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     xyz = np.clip(linear @ np.array(vision).T, 0, 1) @ TO_XYZ.T / TO_XYZ.sum(axis=1)

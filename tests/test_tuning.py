@@ -14,6 +14,8 @@ from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.workload.synthetic import synthetic
 
+pytestmark = pytest.mark.usefixtures("coarse_tables")
+
 
 def until(true, within_s=10.0):
     deadline = time.monotonic() + within_s

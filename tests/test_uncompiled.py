@@ -1,6 +1,6 @@
-"""Compiled functions do what their Python says: the same small world, run with and without compilation.
+"""Compiled functions give the results of their Python code, in a small world that runs with and without compilation.
 
-`make test` runs this file uncompiled, which shows the lines of those functions to the coverage.
+`make test` runs this file uncompiled, so that coverage sees the lines of those functions.
 """
 
 import json
@@ -51,7 +51,7 @@ def simulated() -> dict:
 
 
 def allocated() -> dict:
-    """Every objective and solver on a table with and without drops, with quotas, in groups, and as the paper does."""
+    """Every objective and solver, on tables with and without drops; quotas, groups, and the paper's solver."""
     told = {}
     for objective in OBJECTIVES:
         drops = DROPS[::8] if "Penalty" in objective else None
@@ -83,7 +83,7 @@ def world() -> dict:
 
 @pytest.fixture(scope="module")
 def both():
-    """The world as this process runs it, and as one does that compiles if this one does not, and the other way round."""
+    """The results of this process, and of one with the opposite setting of compilation."""
     other = "0" if os.environ.get("NUMBA_DISABLE_JIT") == "1" else "1"
     code = "import json, test_uncompiled; print(json.dumps(test_uncompiled.world()))"
     environment = os.environ | {
@@ -91,7 +91,9 @@ def both():
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
     }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    return json.loads(json.dumps(world())), json.loads(done.stdout.splitlines()[-1])  # a solver may greet
+    return json.loads(json.dumps(world())), json.loads(
+        done.stdout.splitlines()[-1]
+    )  # a solver may print a banner first
 
 
 def test_compiled_and_uncompiled_runs_compute_the_same_quantities(both):

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib.queueing import LatencyTable, latency, latency_class
@@ -100,7 +101,7 @@ def test_the_drop_grid_contains_every_percent_and_every_breakpoint():
     assert len(DROPS) == 102
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.integers(0, 1000),
     st.floats(0.05, 4.0),

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib.workload import Job, Traces, Workload
@@ -118,7 +119,7 @@ def csv(tmp_path):
     return write
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.randoms(use_true_random=False))
 def test_a_csv_is_read_as_written_in_any_order_of_rows(tmp_path_factory, days, jobs, minutes, random):
     counts = np.array([random.randrange(2000) for _ in range(days * jobs * minutes)]).reshape(days, jobs, minutes)
@@ -152,7 +153,7 @@ def test_jobs_come_in_the_order_of_their_table(csv):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("minute,job\n0,a\n", "column 'requests' is missing; expected minute, job, requests"),
+        ("minute,job\n0,a\n", "column 'requests' is missing; expected job, requests, and minute[, day] or time"),
         ("minute,job,requests\n", "no rows"),
         ("", "not a CSV table"),
         ("minute,job,requests\n0,a,1\n1,a,-3\n", "line 3: requests=-3 for job 'a' at minute 1 is negative"),

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Build the programs of a kind cluster from their Go modules, each set in $CACHE/programs/NAME-VERSION. A set that is there is kept.
+# programs.sh [metrics-server]: build the programs of a kind cluster, or metrics-server alone, from their Go modules, each set in
+# $CACHE/programs/NAME-VERSION. A set that is there is kept.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=settings.sh
 . "$(dirname "$0")/settings.sh"
@@ -59,6 +60,10 @@ coredns() {
 }
 
 mkdir -p "$CACHE/programs"
+if [ "${1:-}" = metrics-server ]; then
+  build metrics-server "$METRICS_SERVER" sigs.k8s.io/metrics-server '' '' ./cmd/metrics-server
+  exit
+fi
 kubernetes
 build kind "$KIND" sigs.k8s.io/kind '' '' .
 build containerd "$CONTAINERD" github.com/containerd/containerd/v2 '' '' -tags=no_btrfs,no_devmapper,no_zfs ./cmd/{containerd,ctr,containerd-shim-runc-v2}

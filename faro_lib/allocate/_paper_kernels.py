@@ -30,9 +30,12 @@ class Formulation(NamedTuple):
 def score(x, drop, f):
     """The objective of the `Formulation` f at fractional replicas x and drop rates, both (jobs,).
 
-    As in the published code, a drop rate reduces the utility but not the load.
+    As in the published code, a drop rate reduces the utility but not the load, and no job has any utility if one of
+    them has no replicas.
     """
     jobs, minutes = f.loads.shape
+    if x.min() <= 0:
+        return 0.0
     total, low, high = 0.0, np.inf, -np.inf
     for j in range(jobs):
         u = 0.0

@@ -78,8 +78,9 @@ def _pick_at(price, term, cost, allowed, budget, pick):
 def dual_bound(term, cost, allowed, budget):
     """The Lagrangian bound on the sum of terms, min over price >= 0 of sum_j max_x (term - price cost) + price budget.
 
-    The bound equals the optimum over the rows' concave envelopes. The price is found by bisection; since every price
-    gives a valid bound, rounding only loosens it. Returns (bound, price, a pick that fits, whether any pick fits).
+    The bound equals the optimum over the concave envelopes of the rows. The price is found by intersecting tangents;
+    since every price gives a valid bound, rounding only loosens it.
+    Returns (bound, price, a pick that fits, whether any pick fits).
     """
     rows, choices = term.shape
     pick = np.zeros(rows, np.int64)
@@ -102,16 +103,23 @@ def dual_bound(term, cost, allowed, budget):
     if spent <= budget:
         return bound, 0.0, pick, True
     low, high, price = 0.0, max(widest, TOLERANCE) + TOLERANCE, 0.0
+    low_total, low_spent = bound, spent
+    high_total, high_spent = _pick_at(high, term, cost, allowed, budget, pick)
     for _ in range(60):
-        middle = (low + high) / 2
+        # The dual is convex and piecewise linear. The tangents at `low` and `high` intersect at this price and value.
+        by_low, by_high = low_total - low * (budget - low_spent), high_total - high * (budget - high_spent)
+        middle = (by_low - by_high) / (low_spent - high_spent)
+        least = by_low + middle * (budget - low_spent)
+        if not low < middle < high:
+            break
         total, spent = _pick_at(middle, term, cost, allowed, budget, pick)
         if total < bound:
             bound, price = total, middle
         if spent > budget:
-            low = middle
+            low, low_total, low_spent = middle, total, spent
         else:
-            high = middle
-        if high - low < 1e-10 * max(high, 1e-3) or spent == budget:
+            high, high_total, high_spent = middle, total, spent
+        if spent == budget or total <= least + TOLERANCE * abs(least):
             break
     _pick_at(high, term, cost, allowed, budget, pick)
     return bound, price, pick, True

@@ -45,6 +45,25 @@ def search(score: Callable, start, lower, upper, cost, budget, method: str, *, s
     return np.clip(np.where(np.isfinite(x), x, start), lower, upper)
 
 
+def published_search(score: Callable, start, lower, upper_of_last, cost, budget, options=None):
+    """The x that SciPy's COBYLA finds, called as the published code calls it.
+
+    No bounds, but one vector of constraints: the budget, x - lower, and `upper_of_last` minus the last variables. The score
+    is evaluated outside of them as well, and the result may violate them slightly.
+    """
+    from scipy.optimize import minimize
+
+    last = len(start) - len(upper_of_last)
+
+    def room(x):
+        return np.concatenate([[budget - cost @ x], x - lower, upper_of_last - x[last:]])
+
+    constraints = {"type": "ineq", "fun": room}
+    options = {"rhobeg": 3.0, **(options or {})}
+    x = minimize(lambda x: -score(x), start, method="COBYLA", constraints=constraints, options=options).x
+    return np.where(np.isfinite(x), x, start)
+
+
 def _powell(score, start, lower, upper, cost, budget, options):
     """Powell's compiled COBYLA, as SciPy had it before 1.16.
 

@@ -26,6 +26,9 @@ def best_sum(
         if floor is None:
             floor = kernels.fill_up(term, problem.costs, allowed, problem.budget, pick)
         allowed = kernels.reduce_columns(term, problem.costs, allowed, bound, price, floor)
+        highest = np.where(allowed, term, -np.inf).max(axis=1)[:, None]
+        if term is problem.term and np.all(~allowed | (term == highest)):  # only the tie is left to minimise
+            return best_sum(problem, allowed, term=np.where(allowed, -problem.tie, 0.0))
     return _solve(term, problem.tie, problem.costs, allowed, problem.budget, problem.group, problem.quota)
 
 
@@ -52,12 +55,31 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
 
 
 def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None:
+    """The best columns; all jobs begin at their cheapest column, and the jobs with a choice share what is left."""
+    if not allowed.any(axis=1).all():
+        return None
+    replicas = np.argmax(allowed, axis=1)
+    spent = np.take_along_axis(costs, replicas[:, None], axis=1)
+    left, quota_left = budget - int(spent.sum()), quota - np.bincount(group, spent[:, 0], len(quota)).astype(int)
+    if left < 0 or np.any(quota_left < 0):
+        return None
+    open_jobs = np.flatnonzero(allowed.sum(axis=1) > 1)
+    if len(open_jobs):
+        more, allowed, group = (costs - spent)[open_jobs], allowed[open_jobs], group[open_jobs]
+        usable = np.where(allowed, more, 0).max(axis=1)
+        left = min(left, int(usable.sum()))
+        quota_left = np.minimum(quota_left, np.bincount(group, usable, len(quota)).astype(int))
+        replicas[open_jobs] = _share(term[open_jobs], tie[open_jobs], more, allowed, left, group, quota_left)
+    return replicas
+
+
+def _share(term, tie, costs, allowed, budget, group, quota) -> np.ndarray:
     """Dynamic programming over the budget; with quotas, first within each tenant and then between the tenants."""
     from faro_lib.allocate import _solver_kernels as kernels
 
     if len(quota) == 1:
-        best, _, choice = kernels.knapsack(term, tie, costs, allowed, budget)
-        return None if np.isneginf(best[-1]) else kernels.trace(choice, costs, budget)
+        _, _, choice = kernels.knapsack(term, tie, costs, allowed, budget)
+        return kernels.trace(choice, costs, budget)
     widest = int(quota.max()) + 1
     values, ties = np.full((len(quota), widest), -np.inf), np.full((len(quota), widest), np.inf)
     members, choices = [group == g for g in range(len(quota))], []
@@ -67,9 +89,7 @@ def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None
         )
         choices.append(choice)
     units = np.tile(np.arange(widest), (len(quota), 1))
-    best, _, choice = kernels.knapsack(values, ties, units, ~np.isneginf(values), budget)
-    if np.isneginf(best[-1]):
-        return None
+    _, _, choice = kernels.knapsack(values, ties, units, ~np.isneginf(values), budget)
     replicas = np.empty(len(term), np.int64)
     for rows, inner, share in zip(members, choices, kernels.trace(choice, units, budget).tolist()):
         replicas[rows] = kernels.trace(inner, costs[rows], share)

@@ -1,117 +1,80 @@
 """Leximin: maximise the least utility, then the second least, and so on."""
 
-import heapq
-from bisect import bisect_right
-
 import numpy as np
 
 from faro_lib.allocate.knapsack import best_sum
 from faro_lib.allocate.problem import Problem
+from faro_lib.allocate.program import Count, least_loss
 
 
-def leximin(problem: Problem) -> np.ndarray | None:
+def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:
     """Replicas whose sorted utilities are lexicographically greatest; then least change, then fewest replicas.
 
-    All jobs start at their cheapest column, and the worst-off job climbs to its next better column while that
-    fits. If it does not fit it never will, since the budget only shrinks, and the job is settled. There is a
-    choice only where several jobs are equally badly off and some but not all of them can climb; `_choose`
-    makes it.
+    Equivalently, the fewest jobs are at the lowest level of utility, then the fewest at the next, and so on. For given
+    numbers of jobs per level, the cheapest assignment is a transportation problem, which `climb` solves level by level.
+    If several assignments fit, an integer program finds the least change; after `time_limit_s`, the best so far.
     """
-    steps = [_better_columns(row, cost) for row, cost in zip(problem.utility, problem.cost)]
-    at = np.zeros(len(steps), np.int64)
-    least = np.array([step[0][0] for step in steps])
-    room = problem.budget - least.sum()
-    group_room = problem.quota - _by_group(problem, problem.group, least)
-    open_jobs = [(step[0][1], j) for j, step in enumerate(steps)]
-    heapq.heapify(open_jobs)
-    while open_jobs:
-        level = open_jobs[0][0]
-        worst = []
-        while open_jobs and open_jobs[0][0] == level:
-            worst.append(heapq.heappop(open_jobs)[1])
-        climb = [(j, steps[j][at[j] + 1][0] - steps[j][at[j]][0]) for j in worst if at[j] + 1 < len(steps[j])]
-        climb = [(j, more) for j, more in climb if more <= room and more <= group_room[problem.group[j]]]
-        if not climb:
-            continue
-        jobs, more = np.array(climb).T
-        by_group = _by_group(problem, problem.group[jobs], more)
-        if more.sum() > room or np.any(by_group > group_room):
-            return _choose(problem, steps, at, {j for _, j in open_jobs} | set(jobs.tolist()))
-        room, group_room = room - more.sum(), group_room - by_group
-        for j in jobs.tolist():
-            at[j] += 1
-            heapq.heappush(open_jobs, (steps[j][at[j]][1], j))
-    # The utilities are settled; the knapsack finds the least change that gives them.
-    settled = np.array([step[i][1] for step, i in zip(steps, at)])
-    return best_sum(problem, problem.utility == settled[:, None], term=np.zeros(problem.utility.shape))
+    utility, jobs = problem.utility, np.arange(len(problem.cost))
+    at, settled, node, column = _climb(utility, problem.cost, problem.budget, problem.group, problem.quota)
+    allowed = _least_change(problem, settled[:, None] & (utility == utility[jobs, at][:, None]))
+    if settled.all():
+        return best_sum(problem, allowed, term=np.where(allowed, -problem.tie, 0.0))
+    if problem.has_quotas:
+        open_levels, numbers = np.unique(_best_of_groups(problem, at, ~settled), return_counts=True)
+        classes = [(~settled, level, number) for level, number in zip(open_levels, numbers)]
+    else:
+        members = [row >= 0 for row in column[1:]]
+        classes = [
+            (of, utility[of, row[of]][0], (node == c).sum()) for c, (of, row) in enumerate(zip(members, column[1:]), 1)
+        ]
+    counts: list[Count] = []
+    for of, level, number in classes:
+        at_level = _least_change(problem, of[:, None] & (utility == level))
+        counts.append((at_level, int(number)))
+        allowed |= at_level
+    return least_loss(problem, allowed, problem.tie, counts, time_limit_s)
 
 
-def _by_group(problem: Problem, group, units) -> np.ndarray:
-    return np.bincount(group, units, len(problem.quota)).astype(int)
+def _climb(utility, cost, budget, group, quota):
+    from faro_lib.allocate import _leximin_kernels as kernels
+
+    columns = utility.shape[1]
+    best = np.maximum.accumulate(utility, axis=1)
+    better = utility > np.pad(best[:, :-1], ((0, 0), (1, 0)), constant_values=-np.inf)  # than all cheaper columns
+    from_right = np.minimum.accumulate(np.where(better, np.arange(columns), columns)[:, ::-1], axis=1)[:, ::-1]
+    following = np.pad(from_right[:, 1:], ((0, 0), (0, 1)), constant_values=columns)
+    positions = np.flatnonzero(better)
+    order = positions[np.argsort(utility.ravel()[positions], kind="stable")]
+    return kernels.climb(utility, cost, np.where(following == columns, -1, following), order, budget, group, quota)
 
 
-def _better_columns(utility, cost) -> list[tuple[int, float]]:
-    """(cost, utility) of the columns that are better than all cheaper ones."""
-    steps, best = [], -np.inf
-    for x, value in enumerate(utility):
-        if value > best:
-            steps.append((int(cost) * x, float(value)))
-            best = value
-    return steps
+def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> np.ndarray:
+    """The best sorted utilities of the undecided jobs, which are at least those at the columns `at`.
 
-
-def _choose(problem: Problem, steps, at, undecided: set[int]) -> np.ndarray:
-    """The best sorted utilities of the undecided jobs, none below its current level; all other jobs keep theirs.
-
-    Dynamic programming over the units spent. A state is the sorted utilities of the undecided jobs; adding
-    the same job to two states keeps their order, so the best state of each number of units suffices.
+    Merging sorted utilities with the same further ones keeps their order. So dynamic programming over the units that
+    are left needs only the best utilities of each tenant's jobs for each number of units.
     """
-    floor = np.array([step[i][1] for step, i in zip(steps, at)])
-    least = np.array([step[i][0] for step, i in zip(steps, at)])
-    slack = int(problem.budget - least.sum())
-    group_slack = problem.quota - _by_group(problem, problem.group, least)
+    from faro_lib.allocate import _leximin_kernels as kernels
 
-    def options(j, room):
-        for x, value in enumerate(problem.utility[j].tolist()):
-            more = int(problem.cost[j]) * x - int(least[j])
-            if more > room:
-                return
-            if value >= floor[j] if j in undecided else value == floor[j]:
-                yield x, value, more, float(problem.tie[j, x])
+    slack, group_slack = problem.room(at)
+    best = np.empty((slack + 1, 0))
+    for g in np.unique(problem.group[undecided]):
+        of = np.flatnonzero(undecided & (problem.group == g))
+        utility, cost = problem.utility[of], problem.cost[of]
+        utility = np.where(utility >= utility[np.arange(len(of)), at[of]][:, None], utility, -np.inf)
+        least, units = int(cost @ at[of]), min(slack, int(group_slack[g]))
+        of_group = np.empty((units + 1, len(of)))
+        while units >= 0:
+            columns, *_ = _climb(utility, cost, least + units, np.zeros(len(of), int), np.array([least + units]))
+            used = int(cost @ columns) - least
+            of_group[used : units + 1] = np.sort(utility[np.arange(len(of)), columns])
+            units = used - 1
+        best = kernels.join(best, of_group)
+    return best[-1]
 
-    def keep_better(states, used, state):
-        if used not in states or (state[0], -state[1]) > (states[used][0], -states[used][1]):
-            states[used] = state
 
-    # A state: sorted utilities, tie, and its history: (job, replicas, history before), or for groups (before, within).
-    total: dict = {0: ((), 0.0, None)}
-    for g in range(len(problem.quota)):
-        states: dict = {0: ((), 0.0, None)}
-        for j in np.flatnonzero(problem.group == g).tolist():
-            new: dict = {}
-            room = min(slack, int(group_slack[g]))
-            choices = list(options(j, room))
-            for used, (utilities, tie, before) in states.items():
-                for x, value, more, tie_more in choices:
-                    if used + more > room:
-                        break
-                    merged = utilities
-                    if j in undecided:
-                        i = bisect_right(utilities, value)
-                        merged = (*utilities[:i], value, *utilities[i:])
-                    keep_better(new, used + more, (merged, tie + tie_more, (j, x, before)))
-            states = new
-        joined: dict = {}
-        for used, (left, tie, before) in total.items():
-            for more, (right, tie_more, within) in states.items():
-                if used + more <= slack:
-                    merged = tuple(sorted(left + right))
-                    keep_better(joined, used + more, (merged, tie + tie_more, (before, within)))
-        total = joined
-    _, _, history = max(total.values(), key=lambda state: (state[0], -state[1]))
-    replicas = np.empty(len(steps), np.int64)
-    for _ in range(len(problem.quota)):
-        history, within = history
-        while within is not None:
-            j, replicas[j], within = within
-    return replicas
+def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
+    """Equally good columns up to the first that is at least `current`; further ones cost more and change more."""
+    x = np.arange(allowed.shape[1])
+    enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
+    return allowed & ((x < problem.current[:, None]) | (enough == 1))

@@ -4,18 +4,22 @@ import numpy as np
 
 from faro_lib.allocate.greedy import greedy
 from faro_lib.allocate.problem import Problem
+from faro_lib.allocate.program import leximin_by_levels
 
 
 def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, float]:
     """Optimal replicas and their value, from a program with one binary variable per job and replica count.
 
-    Leximin needs one program per job, from the worst-off job up. Ties are not broken.
+    Leximin needs one program per level of utility. Only for leximin are ties broken.
     """
     if problem.objective.leximin:
-        return _leximin(problem, time_limit_s)
-    program = _Program(problem, boolean=True)
-    program.maximise(program.objective(), time_limit_s)
-    replicas = program.replicas()
+        replicas = leximin_by_levels(problem, time_limit_s)
+        if replicas is None:
+            raise RuntimeError(f"HiGHS found no allocation within time_limit_s={time_limit_s}")
+    else:
+        program = _Program(problem, boolean=True)
+        program.maximise(program.objective(), time_limit_s)
+        replicas = program.replicas()
     return replicas, problem.score(replicas)
 
 
@@ -73,24 +77,3 @@ class _Program:
 
     def replicas(self) -> np.ndarray:
         return np.argmax(np.where(self.problem.feasible, np.asarray(self.z.value), -1.0), axis=1)
-
-
-def _leximin(problem: Problem, time_limit_s: float) -> tuple[np.ndarray, float]:
-    """r_i = the greatest t such that at most i - 1 jobs are below it, given r_1..r_{i-1}."""
-    feasible, jobs = problem.feasible, len(problem.cost)
-    levels = np.unique(problem.utility[feasible])
-    span = float(levels[-1] - levels[0]) + 1e-6
-    ranked: list[float] = []
-    for i in range(jobs):
-        program = _Program(problem, boolean=True)
-        cp = program.cp
-        exempt, level = cp.Variable(jobs, boolean=True), cp.Variable()
-        program.constraints += [level <= program.utility + span * exempt, cp.sum(exempt) <= i, level <= levels[-1]]
-        for k, r in enumerate(ranked):
-            below = (problem.utility < r) & feasible
-            if below.any():
-                program.constraints.append(cp.sum(program.z[below]) <= k)
-        program.maximise(level, time_limit_s)
-        replicas = program.replicas()
-        ranked.append(float(np.sort(problem.utility[np.arange(jobs), replicas])[i]))
-    return replicas, ranked[0]

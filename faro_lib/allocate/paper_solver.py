@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from faro_lib.allocate.continuous import ROUNDING, search
+from faro_lib.allocate.continuous import published_search, search
 from faro_lib.allocate.objectives import Objective, objective_of
 from faro_lib.allocate.problem import Allocation, problem_of
 from faro_lib.allocate.spare import repaired, shrunk
@@ -45,7 +45,8 @@ def solve_paper(
     current : replicas (jobs,) that the repair stays close to; `running` if None.
     method : a name in `continuous.METHODS`; `options` go to it.
     latency_model : "half-mmc" or "upper-bound"; `utility` "relaxed" or "precise".
-    cold_start : whether new replicas serve only from the second minute on; None: only if `running` uses the budget.
+    cold_start : whether new replicas serve only from the second minute on; None: only if `running` uses the budget
+        and there is a second minute.
 
     Returns
     -------
@@ -62,7 +63,7 @@ def solve_paper(
     chosen = MIN_MAX if objective == "Fair" else objective_of(objective)
     arrays, n = arrays_of(jobs), len(jobs)
     if cold_start is None:
-        cold_start = bool((arrays.cores * running).sum() >= budget)
+        cold_start = rates.shape[1] > 1 and bool((arrays.cores * running).sum() >= budget)
     upper_bound = latency_model == "upper-bound"
     formulation = kernels.Formulation(
         loads=rates * arrays.service_time_s[:, None],
@@ -78,27 +79,29 @@ def solve_paper(
     )
     lower = arrays.min_replicas.astype(float)
     upper = np.maximum(np.minimum(arrays.max_replicas, arrays.replicas_within(budget)).astype(float), lower)
-    start, no_drop = np.clip(running.astype(float), lower, upper), np.zeros(n)
-    if chosen.effective:
-        x = search(
-            lambda v: kernels.score(v[:n], v[n:], formulation), np.concatenate([start, no_drop]),
-            np.concatenate([lower, no_drop]), np.concatenate([upper, np.ones(n)]),
-            np.concatenate([arrays.cores, no_drop]), budget, method, options=options,
-        )  # fmt: skip
-        x, drop = x[:n], x[n:]
+    start, cost = np.clip(running.astype(float), lower, upper), arrays.cores
+    if chosen.effective:  # per cent of each job's requests that are accepted
+        start, cost = np.append(start, np.full(n, 100.0)), np.append(cost, np.zeros(n))
+        lower, upper = np.append(lower, np.zeros(n)), np.append(upper, np.full(n, 100.0))
+
+    def drop_of(v):
+        return np.clip(1 - v[n:] / 100, 0, 1) if chosen.effective else np.zeros(n)
+
+    def score(v):
+        return kernels.score(v[:n], drop_of(v), formulation)
+
+    if method == "cobyla":
+        v = published_search(score, start, lower, upper[n:], cost, budget, options)
     else:
-        x = search(
-            lambda v: kernels.score(v, no_drop, formulation), start, lower, upper, arrays.cores, budget, method,
-            options=options,
-        )  # fmt: skip
-        drop = no_drop
+        v = search(score, start, lower, upper, cost, budget, method, options=options)
+    drop, replicas = drop_of(v), np.clip(np.ceil(v[:n]), lower[:n], upper[:n]).astype(np.int64)
     table = build_table(
         jobs, rates[:, None, :], running, latency_model=latency_model, utility=utility,
         cold_start_minutes=float(cold_start), max_replicas=int(arrays.replicas_within(budget).max()),
     )  # fmt: skip
-    table = _with_drops(_widened(table, int(upper.max())), drop, utility)
+    table = _with_drops(_widened(table, int(upper[:n].max())), drop, utility)
     problem = problem_of(table, budget, replace(chosen, effective=True), current=current)
-    replicas = repaired(problem, np.ceil(x - ROUNDING).astype(np.int64)[problem.order])
+    replicas = repaired(problem, replicas[problem.order])
     if shrink:
         replicas = shrunk(problem, replicas, np.argsort(problem.order))
     return problem.allocation(replicas, float("nan"), time.perf_counter() - started, method)

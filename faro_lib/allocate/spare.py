@@ -99,7 +99,7 @@ def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
 def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
     """Remove replicas until budget and quotas hold, each time the one whose removal costs least (the paper's rule).
 
-    Costs are compared to 1e-4; ties go to the smaller change from `current`.
+    Costs are compared to 1e-4; ties go to the job that stays closer to its `current` replicas, then to the earlier one.
     """
     replicas = np.array(replicas)
     while not problem.fits(replicas):
@@ -109,7 +109,7 @@ def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
             if problem.feasible[j, replicas[j] - 1]:
                 fewer = replicas.copy()
                 fewer[j] -= 1
-                change = float(np.abs(fewer - problem.current).sum())
+                change = abs(float(fewer[j] - problem.current[j]))
                 candidates.append((-round(problem.score(fewer), 4), change, j))
         replicas[min(candidates)[2]] -= 1
     return replicas

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, training_counts
-from faro_lib.forecast.posterior import NORMAL_GRID, Posterior, correlation_root
+from faro_lib.forecast.posterior import CONVERGENCE, NORMAL_GRID, Posterior, correlation_root
 from faro_lib.forecast.regression import design, root, shapes_of_other_days, units
 from faro_lib.workload import Traces
 
@@ -154,6 +154,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
     scale = np.exp(value["log_spread"].mean(axis=0)[:, None] + value["follow"].mean(axis=0)[:, None] * moved)
     residuals = (target - location) / scale
     largest = np.abs(residuals).max(axis=(0, 2))
+    worst = convergence(idata)
     return Posterior(
         jobs=traces.names,
         day_minutes=counts.shape[-1],
@@ -166,6 +167,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
         follow=value["follow"].astype(np.float32),
         errors=error_quantiles(np.median(value["nu"], axis=0), largest).astype(np.float32),
         root_correlation=correlation_root(normal_score_correlation(residuals)),
+        convergence=np.array([worst[name] for name in CONVERGENCE]),
     )
 
 

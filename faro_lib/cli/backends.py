@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from faro_lib.cli.shared import say
+from faro_lib.cli.shared import SayHandler, say
 
 if TYPE_CHECKING:
     from faro_lib.control.clock import Clock
+    from faro_lib.control.overrides import Settings
     from faro_lib.control.startup import Ensure
     from faro_lib.kube.deployments import Deployments
     from faro_lib.kube.operate import NamespacedName
     from faro_lib.policies import Policy
-    from faro_lib.rayserve.cluster import RayServeCluster
-    from faro_lib.workload import Job
+    from faro_lib.rayserve.cluster import Lease, RayServeCluster
+    from faro_lib.rayserve.spec import ServeSpec
 
 BACKENDS = ("local", "rayserve", "deployments")
 
@@ -29,52 +31,69 @@ def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: s
         return None
     from faro_lib.kube.operate import NamespacedName
 
-    logging.basicConfig(level=logging.INFO, format="faro: %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[SayHandler()])
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs every attempt; we report the outcome
     return NamespacedName.of(plan, kubeconfig, context)
 
 
 def deployments(
-    home: NamespacedName, jobs_path: str, table: tuple[Job, ...], prometheus: str | None, token_path: str | None,
-    clock: Clock, capacity: int | None, ensure: Ensure,
+    home: NamespacedName, settings: Settings, prometheus: str | None, token_path: str | None, clock: Clock,
+    capacity: int | None, ensure: Ensure,
 ) -> Deployments:  # fmt: skip
     """The Deployments that the `deployment` sections of the jobs' table name."""
     from faro_lib.kube.deployment_metrics import DeploymentMetrics
     from faro_lib.kube.operate import connect_deployments
-    from faro_lib.workload.readers import read_sections
 
     if prometheus is None:
         raise ValueError("backend=deployments needs --prometheus, the address of the server for the jobs' queries")
     metrics = DeploymentMetrics(prometheus, token_path)
-    sections = read_sections(jobs_path, "deployment")
-    return connect_deployments(home, table, sections, metrics, clock, capacity, ensure)
+    sections = settings.sections.get("deployment", {})
+    return connect_deployments(home, settings.jobs, sections, metrics, clock, capacity, ensure)
 
 
 @contextmanager
 def ray_serve(
-    home: NamespacedName | None, backend: str, jobs_path: str, table: tuple[Job, ...], address: str | None,
-    serve_address: str | None, clock: Clock, capacity: int | None, policy: Policy, ensure: Ensure,
-) -> Iterator[RayServeCluster]:  # fmt: skip
-    """The jobs on Ray Serve: backend `local` starts Ray on this machine and stops it on exit."""
+    home: NamespacedName | None, backend: str, settings: Settings, address: str | None, serve_address: str | None,
+    clock: Clock, capacity: int | None, policy: Policy, ensure: Ensure, lease: Lease | None, start_timeout_s: float,
+) -> Iterator[Callable[[Settings], RayServeCluster]]:  # fmt: skip
+    """A function that returns the cluster of the jobs of some settings on Ray Serve.
+
+    Backend `local` starts Ray with the jobs of `settings` on this machine and stops it on exit.
+    """
     from faro_lib.memory import must_fit, ray_gb
     from faro_lib.rayserve.backend import serving
     from faro_lib.rayserve.cluster import RayServeCluster
     from faro_lib.rayserve.spec import serve_specs
-    from faro_lib.workload.readers import read_sections
 
-    specs = serve_specs(table, read_sections(jobs_path, "serve") if jobs_path.endswith((".yaml", ".yml")) else {})
+    def specs_of(settings: Settings) -> tuple[ServeSpec, ...]:
+        return serve_specs(settings.jobs, settings.sections.get("serve", {}))
+
+    table, specs = settings.jobs, specs_of(settings)
     if backend == "local":
         if capacity is None:
             raise ValueError("backend=local needs --capacity, the cores of the cluster that it starts")
         must_fit(f"{capacity} replicas of Ray Serve need", ray_gb(capacity), "take fewer replicas")
     initial = policy.initial(table, capacity) if capacity else [1] * len(table)
-    addresses = {"address": address, "serve_address": serve_address}
-    with serving(backend, table, specs, initial, capacity or 0, report=say, **addresses) as endpoint:
-        cluster = RayServeCluster(table, specs, endpoint.ray, endpoint.http, clock, capacity)
+    options: dict[str, Any] = {"address": address, "serve_address": serve_address, "start_timeout_s": start_timeout_s}
+    with serving(backend, table, specs, initial, capacity or 0, report=say, **options) as endpoint:
+        cluster: RayServeCluster | None = None
+
+        def cluster_of(new: Settings) -> RayServeCluster:
+            nonlocal cluster, lease
+            if backend == "local" and specs_of(new) != specs:
+                raise ValueError("backend=local: a job was added or removed, or its section serve changed; start again")
+            cluster = RayServeCluster(new.jobs, specs_of(new), endpoint.ray, endpoint.http, clock, capacity, lease)
+            ensure(cluster.connect)
+            lease = lease and replace(lease, force=False)
+            return cluster
+
         if home and backend == "rayserve" and capacity is None:
             from faro_lib.kube.preflight import check_rayservice
 
             ensure(lambda: check_rayservice(home.connect(), home.namespace, home.name))
-        ensure(cluster.connect)
         say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
-        yield cluster
+        try:
+            yield cluster_of
+        finally:
+            if backend != "local" and cluster is not None:
+                cluster.release_lease()

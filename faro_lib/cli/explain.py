@@ -19,11 +19,10 @@ def explain(
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
     """Explain a past decision of `faro run`, job by job: observations, predictions, the plan and its reasons."""
-    from faro_lib.control.explanation import explained, tick_at
-    from faro_lib.control.journal import read
+    from faro_lib.control.explanation import decision_at, explained
+    from faro_lib.control.journal import parts
 
-    header, ticks = read(journal)
-    tick = tick_at(header, ticks, at, journal)
+    header, tick = decision_at(parts(journal), at, journal)
     rows = explained(header, tick)
     if as_json:
         for row in rows:
@@ -33,6 +32,8 @@ def explain(
     observation, decision_ms = tick.step.observation, tick.step.decision_s * 1e3
     cores = sum(row["after"] * job.cores for row, job in zip(rows, header.jobs))
     print(f"{header.policy} at {observation.now_s:g} s, decided in {decision_ms:.0f} ms, {outcome}")
+    for change in header.changes:
+        print(change)
     print(f"{cores:g} of {observation.capacity:g} cores requested")
     print(text_table([_cells(row) for row in rows]))
 

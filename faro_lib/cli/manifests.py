@@ -29,7 +29,7 @@ def manifests(
     ray_version: Annotated[str | None, option("Version of Ray in the image.", default="the installed one")] = None,
     prometheus: Annotated[str, option("Address of Prometheus, for backend deployments.")] = "",
     monitoring_namespace: Annotated[str, option("Namespace of Prometheus; only it gets metrics.")] = "monitoring",
-    service_monitor: Annotated[bool, option("Add a ServiceMonitor for Prometheus.", "--service-monitor")] = False,
+    service_monitor: Annotated[bool, option("Add a ServiceMonitor and a PrometheusRule.", "--service-monitor")] = False,
 ) -> None:
     """Write Kubernetes manifests for kustomize, without any Secret.
 
@@ -52,8 +52,9 @@ def manifests(
     common["monitoring_namespace"] = monitoring_namespace
     if backend == "deployments":
         sections = read_sections(jobs, "deployment")
-        namespaces = tuple(DeploymentRef.of(job, sections[job.name], namespace).namespace for job in table)
-        wanted = ManifestSpec(**common, namespaces=namespaces, prometheus=prometheus)
+        refs = [DeploymentRef.of(job, sections[job.name], namespace) for job in table]
+        namespaces, names = tuple(ref.namespace for ref in refs), tuple(ref.name for ref in refs)
+        wanted = ManifestSpec(**common, namespaces=namespaces, deployments=names, prometheus=prometheus)
     else:
         how = serve_specs(table, read_sections(jobs, "serve"))
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)

@@ -16,7 +16,9 @@ OUT_OF_REACH = 3  # exit status: this capacity does not meet the SLOs
 
 
 def recommend(
-    workload: Annotated[str | None, option("Counts from a CSV: minute, job, requests[, day].")] = None,
+    workload: Annotated[
+        str | None, option("Counts from a .csv, .csv.gz, .parquet or -: job, requests, minute[, day] or time.")
+    ] = None,
     prometheus: shared.Prometheus = None,
     prometheus_token: shared.PrometheusToken = None,
     query: Annotated[str | None, option("PromQL for requests per minute, one series per job.")] = None,
@@ -28,7 +30,9 @@ def recommend(
         int | None, option("Cores of the cluster.", default="what the SLOs need", most=shared.MAX_CAPACITY)
     ] = None,
     curve: Annotated[bool, option("Replay the last day at several capacities.", "--curve")] = False,
-    max_violation_rate: Annotated[float, option("Accepted share of requests that miss their SLO.")] = 0.01,
+    max_violation_rate: Annotated[
+        float | None, option("Accepted share of each job's requests that miss its SLO.", default="1 - its quantile")
+    ] = None,
     objective: Annotated[str, option("Objective that the allocation maximises.")] = "Sum",
     forecaster: Annotated[str | None, option("Forecaster.", default="auto")] = None,
     dispatch: Annotated[str, option("least-outstanding, or round-robin (as in the paper).")] = "least-outstanding",
@@ -57,7 +61,7 @@ def recommend(
     serving_model = LIVE if dispatch == LIVE.dispatch else ServingModel(dispatch)
     load_plugins(plugin or [])
     if sum(source is not None for source in (workload, prometheus, journal)) != 1:
-        raise ValueError("give one of --workload FILE.csv, --prometheus URL and --journal FILE")
+        raise ValueError("give one of --workload FILE, --prometheus URL and --journal FILE")
     options = {"--query": query, "--hours": hours, "--label": label, "--prometheus-token": prometheus_token}
     given = [name for name, value in options.items() if value is not None]
     if prometheus is None and given:
@@ -72,6 +76,8 @@ def recommend(
         history = history_from_csv(workload, jobs, at)
     else:
         history = history_from_journal(str(journal), jobs, at)
+    if history.unobserved:
+        say(f"no counts of {', '.join(history.unobserved)}; forecast at the level of the other jobs")
     if history.missing:
         say(f"{history.missing} counts are missing; they are interpolated for learning, and stay missing for decisions")
     recommendation = recommendation_of(
@@ -86,7 +92,9 @@ def recommend(
 
 
 def _check_picture(path: Path) -> None:
-    """Raise an error now for a path that could not be written at the end."""
+    """Raise an error now for a picture that could not be drawn or written at the end."""
+    import matplotlib  # noqa: F401
+
     from faro_lib.files import check_writable
 
     if path.suffix not in (".png", ".html"):
@@ -112,13 +120,16 @@ def _text(recommendation: Recommendation) -> str:
     ]
     lines = [text_table(rows), f"{advice.used:g} of {advice.capacity:g} cores used"]
     if curve is not None:
-        from faro_lib.figures.recommend import bars, notes
+        from faro_lib.figures.recommend import bars, met_by, notes
+        from faro_lib.recommend.sizing import worst_job
 
         rate, required = recommendation.max_violation_rate, recommendation.required_cores
-        lines += ["", "   cores  SLO violations over the replayed day"]
+        lines += ["", "   cores  SLO violations of the worst job over the replayed day"]
         lines += [bars(curve, notes(rate, recommendation.knee, required))]
+        row = curve[curve["capacity_cores"] <= advice.capacity].iloc[-1:].to_dict("records")
+        lines += [f"{one['capacity_cores']} cores: {worst_job(one)}" for one in row]
         if required is None:
-            lines += [f"no capacity that was tried meets {100 * rate:g} %"]
+            lines += [f"no capacity that was tried {met_by(rate)}"]
     return "\n".join(lines)
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from faro_lib.cli import backends
 from faro_lib.cli.shared import (
     DEFAULT_POLICY,
     MAX_CAPACITY,
     Address,
+    CaFile,
+    LogFormat,
     Policy,
     Prometheus,
     PrometheusToken,
@@ -24,16 +29,21 @@ from faro_lib.cli.shared import (
     option,
     say,
 )
+from faro_lib.errors import message_of
 
 if TYPE_CHECKING:
     from faro_lib.control import Step
     from faro_lib.control.clock import Clock
+    from faro_lib.control.overrides import Settings
     from faro_lib.kube.leader_gate import InterruptibleCluster
+    from faro_lib.kube.operate import NamespacedName
     from faro_lib.policies import Cluster, PolicyContext
     from faro_lib.policies import Policy as PolicyOf
+    from faro_lib.queueing import LatencyTable
+    from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
 
-DAY_MINUTES = 1440
+CHANGES = "changes"  # reason of a failure: settings that cannot be used
 STALLED_S = 120.0  # the health check fails this time plus five ticks after the last tick; one call takes up to 60 s
 
 
@@ -43,7 +53,9 @@ def run(
     address: Address = None,
     serve_address: ServeAddress = None,
     policy: Policy = DEFAULT_POLICY,
-    history: Annotated[str | None, option("CSV of counts to learn from: minute, job, requests[, day].")] = None,
+    history: Annotated[
+        str | None, option("Counts to learn from, .csv, .csv.gz or .parquet: job, requests, minute[, day] or time.")
+    ] = None,
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
     apply: Annotated[bool, option("Scale the jobs; without it, only print plans.", "--apply")] = False,
     journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
@@ -63,38 +75,49 @@ def run(
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
     prometheus: Prometheus = None,
     prometheus_token: PrometheusToken = None,
+    ca_file: CaFile = None,
+    log: LogFormat = "text",
+    force: Annotated[bool, option("Take over from another controller; overrule other clients.", "--force")] = False,
+    start_timeout: Annotated[float, option("Seconds that a Ray started here, and its jobs, may take.")] = 180.0,
     wait: Annotated[bool, option("Wait, unready, for jobs that are not served yet; else exit.", "--wait")] = False,
 ) -> None:
     """Run the autoscaling loop until SIGTERM or Ctrl-C; a dry run unless --apply. Replicas stay unchanged on exit."""
+    # One function, because all parts share the options.
     from faro_lib import control
     from faro_lib.control import GuardrailConfig
     from faro_lib.control.journal import check_unlocked
+    from faro_lib.control.overrides import Watched, path_of
     from faro_lib.control.startup import once, until_passed
     from faro_lib.files import check_writable
     from faro_lib.policies import make
     from faro_lib.policies.loops import paced
-    from faro_lib.workload.readers import read_jobs
 
     if backend not in backends.BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}")
-    table = read_jobs(jobs)
-    guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline)
-    chosen = make(policy, context_of(table, history, forecaster, jobs, capacity))
-    chosen = chosen if tick is None else paced(chosen, tick)
+    watched = Watched(jobs, path_of(journal) if journal else None)
+    settings = watched.known
+    guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline, force)
+
+    def policy_of(settings: Settings) -> PolicyOf:
+        made = make(policy, context_of(settings, history, forecaster, capacity))
+        return made if tick is None else paced(made, tick)
+
+    chosen = policy_of(settings)
     with ExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals())
         exporter = None
         if metrics_port is not None:  # first, because the port may be in use
             from faro_lib.control.exporter import Exporter
 
-            exporter = Exporter(table, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s)
+            exporter = Exporter(settings.jobs, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s)
             stack.callback(exporter.close)
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
+        changes: tuple[str, ...] = ()
         if journal is not None:
             check_writable(journal)
             check_unlocked(journal)
-        clock, publish = clock_of(journal, stop), None
-        chosen = at_time_of_day(chosen, clock.origin_s)
+            changes = changes_since(journal, settings)
+        clock = clock_of(journal, stop)
         home = backends.faro_plan(backend, plan, kubeconfig, context)
 
         def waiting(reason: str | None) -> None:
@@ -103,38 +126,114 @@ def run(
             if reason:
                 say(f"waiting: {reason}")
 
-        ensure = until_passed(stop, waiting) if wait else once
-        serving: InterruptibleCluster
-        if home and backend == "deployments":
-            serving = backends.deployments(home, jobs, table, prometheus, prometheus_token, clock, capacity, ensure)
-        else:
-            ray = backends.ray_serve(
-                home, backend, jobs, table, address, serve_address, clock, capacity, chosen, ensure
-            )
-            serving = stack.enter_context(ray)
-        cluster: Cluster = serving
-        if home:
-            from faro_lib.kube.operate import gated_cluster
-
-            fixed = capacity is not None
-            gated = gated_cluster(home, serving, table, policy, stop, act=apply, fixed=fixed, report=say, ensure=ensure)
-            cluster, publish = stack.enter_context(gated)
-
-        def on_step(step: Step) -> None:
-            for listener in (publish, exporter and exporter.step):
-                if listener:
-                    listener(step)
-            print(json.dumps(summary_of(step, table, apply)), flush=True)
-
         def on_failure(reason: str, message: str) -> None:
             if exporter:
                 exporter.failure(reason, message)
-            say(f"faro: {reason}: {message}")
+            say(message, reason)
 
-        control.run(
-            cluster, chosen, table, guardrails=guardrails, apply=apply, journal=journal, clock=clock, stop=stop,
-            until_s=float("inf") if seconds is None else clock.now_s + seconds, on_step=on_step, on_failure=on_failure,
-        )  # fmt: skip
+        def changed() -> bool:
+            try:
+                return watched.new() is not None
+            except (ValueError, OSError) as error:
+                on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they are")
+                return False
+
+        ensure = until_passed(stop, waiting) if wait else once
+        cluster_of: Callable[[Settings], InterruptibleCluster]
+        if home and backend == "deployments":
+            cluster_of = partial(
+                backends.deployments, home, prometheus=prometheus, token_path=prometheus_token, clock=clock,
+                capacity=capacity, ensure=ensure,
+            )  # fmt: skip
+        else:
+            ray = backends.ray_serve(
+                home, backend, settings, address, serve_address, clock, capacity, chosen, ensure,
+                lease_of(home, journal, chosen.tick_s, force) if apply else None, start_timeout,
+            )  # fmt: skip
+            cluster_of = stack.enter_context(ray)
+        until_s = float("inf") if seconds is None else clock.now_s + seconds  # after Ray has started
+        last = settings
+        while not stop.is_set() and clock.now_s < until_s:  # once more after every change of the settings
+            table = settings.jobs
+            with ExitStack() as inner:
+                try:
+                    made = chosen if settings is last else policy_of(settings)
+                    planner = at_time_of_day(expecting(made, settings, clock), clock.origin_s)
+                    serving = cluster_of(settings)
+                    cluster: Cluster = serving
+                    publish = None
+                    if home:
+                        from faro_lib.kube.operate import gated_cluster
+
+                        gated = gated_cluster(
+                            home, serving, table, policy, stop, act=apply, fixed=capacity is not None, report=say,
+                            ensure=ensure,
+                        )  # fmt: skip
+                        cluster, publish = inner.enter_context(gated)
+                except ValueError as error:
+                    if settings is last:
+                        raise
+                    on_failure(CHANGES, f"{error}; the jobs stay as they were")
+                    settings, changes = last, ()
+                    continue
+                chosen = made
+                if exporter:
+                    exporter.use_jobs(table)
+                for change in changes:
+                    say(change)
+
+                def on_step(step: Step, publish: Any = publish, table: tuple[Job, ...] = table) -> None:
+                    for listener in (publish, exporter and exporter.step):
+                        if listener:
+                            listener(step)
+                    print(json.dumps(summary_of(step, table, apply)), flush=True)
+
+                control.run(
+                    cluster, planner, table, guardrails=replace(guardrails, fixed=settings.fixed_jobs), apply=apply,
+                    journal=journal, clock=clock, stop=stop, until_s=until_s, on_step=on_step, on_failure=on_failure,
+                    changes=changes, changed=changed,
+                )  # fmt: skip
+            last, settings = settings, watched.known
+            changes = tuple(last.changes(settings))
+
+
+def changes_since(journal: str, settings: Settings) -> tuple[str, ...]:
+    """What has changed in the jobs since a run wrote the journal; () if nothing, or if there is no run to resume."""
+    from faro_lib.control.journal import read
+
+    if not Path(journal).exists() or not Path(journal).stat().st_size:
+        return ()
+    header, ticks = read(journal)
+    if not ticks or (header.jobs, header.guardrails.fixed) == (settings.jobs, settings.fixed_jobs):
+        return ()
+    return tuple(replace(settings, jobs=header.jobs, fixed=()).changes(settings))
+
+
+def expecting(policy: PolicyOf, settings: Settings, clock: Clock) -> PolicyOf:
+    """The policy with a forecaster that knows of the operator's events; a policy without a forecaster ignores them."""
+    from faro_lib.forecast.expected import Event, expected
+    from faro_lib.policies.loops import TwoLoops
+
+    if not settings.events or not isinstance(policy, TwoLoops):
+        return policy
+    names = [job.name for job in settings.jobs]
+
+    def minute(wall_s: float | None) -> float:
+        return float("inf") if wall_s is None else (wall_s - clock.origin_s - clock.jump_s) * clock.scale / 60
+
+    events = tuple(
+        Event(names.index(one.job), minute(one.from_s), minute(one.until_s), one.load or 1.0) for one in settings.events
+    )
+    return replace(policy, forecaster=expected(policy.forecaster, events))
+
+
+def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, force: bool) -> Lease:
+    """The lease of this controller. One that starts again with its FaroPlan or its journal has the same name."""
+    from faro_lib.rayserve.cluster import Lease
+
+    host = socket.gethostname()
+    name = f"{host}:{Path(journal).absolute()}" if journal else f"{host}, process {os.getpid()}"
+    return Lease(f"{home.namespace}/{home.name}" if home else name, max(30.0, 3 * tick_s), force)
 
 
 def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
@@ -147,19 +246,19 @@ def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
 
 
 def context_of(
-    table: tuple[Job, ...], history: str | None, forecaster: str, path: str, capacity: float | None = None
+    settings: Settings, history: str | None, forecaster: str, capacity: float | None = None
 ) -> PolicyContext:
     """The policy's inputs: jobs, latency table, and a forecaster fitted to the file `history` (None: not fitted)."""
     import numpy as np
 
     from faro_lib import forecast
-    from faro_lib.policies import PolicyContext
+    from faro_lib.policies.factories import LazyContext
     from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS, ongoing_limits
-    from faro_lib.simulate import ServingModel
-    from faro_lib.simulate.measure import measure
     from faro_lib.workload import Traces
-    from faro_lib.workload.readers import read_csv, read_sections
+    from faro_lib.workload.jobs import DAY_MINUTES
+    from faro_lib.workload.readers import read_csv
 
+    table = settings.jobs
     if history:
         traces = read_csv(history, table)
         days = np.concatenate([traces.train, traces.evaluation[None]])  # the newest day too: it is over
@@ -167,15 +266,22 @@ def context_of(
     else:
         none = np.zeros((0, 1, len(table), DAY_MINUTES), int)
         fitted = forecast.fit("auto", Traces(table, none, np.zeros((1, len(table), DAY_MINUTES), int)))
-    serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
-    limits = ongoing_limits(table, read_sections(path, "serve"))
-    latency_model = measure(table, capacity=capacity, serving_model=serving_model, max_ongoing_requests=limits)
-    return PolicyContext(table, forecaster=fitted, latency_model=latency_model)
+    limits = ongoing_limits(table, settings.sections.get("serve", {}))
+
+    def latency_table() -> LatencyTable:
+        from faro_lib.simulate import ServingModel
+        from faro_lib.simulate.measure import measure
+
+        serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
+        return measure(table, capacity=capacity, serving_model=serving_model, max_ongoing_requests=limits)
+
+    return LazyContext(table, fitted, latency_table)
 
 
 def at_time_of_day(policy: PolicyOf, origin_s: float) -> PolicyOf:
     """The policy with its forecaster at the local minute of the day at `origin_s` (Unix time), for days of 24 hours."""
     from faro_lib.policies.loops import TwoLoops
+    from faro_lib.workload.jobs import DAY_MINUTES
 
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from faro_lib.http import CA_FILE
 
 DEFAULT_POLICY = "Faro-Sum"
 MAX_CAPACITY = 1_000_000
@@ -19,6 +26,19 @@ def option(help: str, *names: str, default: str | None = None, most: int | None 
     return typer.Option(*names, help=help, show_default=default or True, min=1 if most else None, max=most)
 
 
+def use_authority(path: str | None) -> str | None:
+    """Trust the certificate authority in this file for all servers."""
+    if path is not None:
+        if not Path(path).is_file():
+            raise ValueError(f"ca_file={path!r}: no such file; a PEM file with certificates")
+        os.environ[CA_FILE] = path
+    return path
+
+
+CaFile = Annotated[
+    str | None,
+    typer.Option(help="PEM file of the certificate authority of Ray and Prometheus.", callback=use_authority),
+]
 OptionalJobs = Annotated[str | None, option("Table of jobs with SLOs and service times, .yaml or .csv.")]
 Policy = Annotated[str, option("Name of the policy.")]
 Address = Annotated[str | None, option("Address of Ray's dashboard, http://host:8265.")]
@@ -28,9 +48,38 @@ PrometheusToken = Annotated[str | None, option("File with a bearer token for Pro
 Plugins = Annotated[list[str] | None, option("Python file that registers your extensions; repeatable.")]
 
 
-def say(line: str) -> None:
-    """Print progress on standard error."""
+LOG_FORMATS = ("text", "json")
+_log_format = "text"
+
+
+def use_log_format(value: str) -> str:
+    """Set the format of `say` for this process."""
+    global _log_format
+    if value not in LOG_FORMATS:
+        raise ValueError(f"log={value!r} is unknown; accepted: {', '.join(LOG_FORMATS)}")
+    _log_format = value
+    return value
+
+
+LogFormat = Annotated[str, typer.Option("--log", help="Format of the log: text or json.", callback=use_log_format)]
+
+
+def say(line: str, reason: str = "") -> None:
+    """Log a line on standard error; `reason` is that of a failure."""
+    if _log_format == "json":
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        fields = {"time": now, "level": "error" if reason else "info", "reason": reason, "message": line}
+        line = json.dumps({name: value for name, value in fields.items() if value})
+    elif reason:
+        line = f"faro: {reason}: {line}"
     print(line, file=sys.stderr, flush=True)
+
+
+class SayHandler(logging.Handler):
+    """Log records as lines of `say`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record), "kubernetes" if record.levelno >= logging.WARNING else "")
 
 
 def text_table(rows: Sequence[Mapping[str, str]]) -> str:

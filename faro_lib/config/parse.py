@@ -1,7 +1,5 @@
 """Check a configuration, and write config/default.yaml and docs/configuration.md from the schema."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import TextWrapper

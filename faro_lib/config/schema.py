@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from faro_lib.errors import nearest
 from faro_lib.workload import PUBLISHED, SYNTHETIC
+from faro_lib.workload.jobs import TABLES
 
 PUBLISHED_JOBS, PUBLISHED_DAYS = 10, 10
 Value = TypeVar("Value")
@@ -38,6 +39,12 @@ Clusters = Annotated[list[tuple[int, int]], AfterValidator(_one_replica_per_job)
 Numbers = Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(_unique)]
 PositiveNumbers = Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(_unique)]
 Indices = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_unique)]
+
+
+def _stem(workload: str) -> str:
+    """The name of a file of counts without its ending."""
+    name = Path(workload).name
+    return next((name.removesuffix(ending) for ending in TABLES if name.endswith(ending)), name)
 
 
 class Section(BaseModel):
@@ -132,6 +139,10 @@ class Live(Section):
     max_rps: float = Field(150, gt=0, description="maximum requests per second; a busier slice is scaled down")
     trials: int = Field(1, ge=1, description="trials per policy, each with its own seed")
     policies: Names = Field(["FairShare", "Faro-FairSum"], description="policies")
+    history_minutes: int = Field(0, ge=0, description="recorded minutes before the slice with which forecasts start")
+    lost_worker_trial: int | None = Field(
+        None, ge=0, description="trial, from 0, in which a Ray worker is deleted halfway (kind, kubernetes); null: none"
+    )
     address: str | None = Field(None, description="address of Ray's dashboard; null with backend local")
     serve_address: str | None = Field(None, description="address of Ray Serve; null: port 8000 of the same host")
 
@@ -141,6 +152,14 @@ class Live(Section):
         if abs(60 / scale - round(60 / scale)) > 1e-9:
             raise ValueError("must divide 60: 1, 2, 3, 4, 5, 6, 10, ...")
         return scale
+
+    @model_validator(mode="after")
+    def _history_exists(self):
+        if self.history_minutes > self.first_minute:
+            raise ValueError(
+                f"live.history_minutes={self.history_minutes} must be at most live.first_minute={self.first_minute}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_core_per_job(self):
@@ -180,10 +199,10 @@ class Config(Section):
     @classmethod
     def _known_or_a_csv_file(cls, workload: str) -> str:
         known = (SYNTHETIC, PUBLISHED)
-        if workload not in known and Path(workload).suffix != ".csv":
+        if workload not in known and not workload.endswith(TABLES):
             raise ValueError(f"is neither a workload nor a .csv file; {nearest(workload, known)}")
-        if workload not in known and Path(workload).stem in known:
-            raise ValueError(f"would overwrite the results of the workload {Path(workload).stem}; rename the file")
+        if workload not in known and _stem(workload) in known:
+            raise ValueError(f"would overwrite the results of the workload {_stem(workload)}; rename the file")
         return workload
 
     @field_validator("jobs")
@@ -202,7 +221,7 @@ class Config(Section):
         for key, capacities in lists.items():
             if capacities and min(capacities) < jobs:
                 raise ValueError(f"{key}: {min(capacities)} replicas are fewer than the {jobs} jobs of {self.workload}")
-        if self.live.jobs and Path(self.workload).suffix != ".csv" and max(self.live.jobs) >= jobs:
+        if self.live.jobs and not self.workload.endswith(TABLES) and max(self.live.jobs) >= jobs:
             raise ValueError(f"live.jobs has {max(self.live.jobs)}; {self.workload} has jobs 0 to {jobs - 1}")
         return self
 
@@ -217,4 +236,4 @@ class Config(Section):
     @property
     def stem(self) -> str:
         """Name of the workload's folder under `results`."""
-        return self.workload if self.workload in (SYNTHETIC, PUBLISHED) else Path(self.workload).stem
+        return self.workload if self.workload in (SYNTHETIC, PUBLISHED) else _stem(self.workload)

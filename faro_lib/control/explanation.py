@@ -25,6 +25,19 @@ def tick_at(header: Header, ticks: list[Tick], at_s: float | None = None, journa
     return [one for one in ticks if one.step.observation.now_s <= at_s][-1]
 
 
+def decision_at(
+    parts: list[tuple[Header, list[Tick]]], at_s: float | None = None, journal: str = "the journal"
+) -> tuple[Header, Tick]:
+    """The decision that `tick_at` finds in the parts of a journal, with the header of its part."""
+    known = [(header, ticks) for header, ticks in parts if ticks] or parts
+    begun = [part for part in known[1:] if at_s is None or part[1][0].step.observation.now_s <= at_s]
+    part = begun[-1] if begun else known[0]
+    header, ticks = part
+    if at_s is not None and ticks and part is not known[-1]:  # until the next part begins
+        at_s = min(at_s, ticks[-1].step.observation.now_s) if at_s >= ticks[0].step.observation.now_s else at_s
+    return header, tick_at(header, ticks, at_s, journal)
+
+
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
     """One row per job; unknown values are NaN."""
     observation, plan, history = tick.step.observation, tick.step.plan, tick.step.observation.arrivals_per_min

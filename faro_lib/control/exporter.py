@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from faro_lib.control.tick import Step
+from faro_lib.policies.protocol import DECILES
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.jobs import MINUTE_S
 
 # Metric, its help text, and the field of a step. The label is `inference_job` because Prometheus sets `job` itself.
 GAUGES = (
@@ -24,6 +26,41 @@ GAUGES = (
     ("faro_predicted_tail_latency_seconds", "latency quantile of the plan", "plan.predicted_tail_latency_s"),
     ("faro_forecast_rps", "requests per second in the plan", "plan.forecast_rps"),
 )
+# Counters of the exporter that grow by the scores of each complete minute.
+SUMS = {
+    "faro_slo_minutes_total": "complete minutes whose latency is known, or without requests",
+    "faro_slo_missed_minutes_total": "those of them whose latency quantile was above the SLO",
+    "faro_forecast_minutes_total": "minutes whose forecast was compared with the requests that came",
+    "faro_forecast_crps_rps_total": "sum of the CRPS of these forecasts, made in the minute before, in requests per second",
+    "faro_forecast_covered_minutes_total": "those of them whose requests were within the 80 % prediction interval",
+}
+
+
+class MinuteScores:
+    """Compares each complete minute with the SLO and with the forecast that the last plan of the minute before made."""
+
+    def __init__(self, jobs: tuple[Job, ...]):
+        self._slo_s, self._minute = arrays_of(jobs).slo_s, -1
+        self._forecasts: dict[int, np.ndarray] = {}  # deciles (jobs, 9) by minute
+
+    def of_new_minute(self, step: Step) -> dict[str, np.ndarray]:
+        """Values (jobs,) to add to each of SUMS; {} if no minute is new."""
+        observation, scores = step.observation, {}
+        if observation.minute > self._minute and observation.arrivals_per_min.shape[1]:
+            self._minute, last = observation.minute, observation.minute - 1
+            rps, latency_s = observation.arrivals_per_min[:, -1] / MINUTE_S, observation.tail_latency_s
+            known = np.isfinite(rps) & (~np.isnan(latency_s) | (rps == 0))
+            deciles = self._forecasts.get(last, np.full((len(rps), len(DECILES)), np.nan))
+            error = rps[:, None] - deciles
+            # The CRPS is twice the mean pinball loss over all quantiles.
+            crps = 2 * np.maximum(DECILES * error, (DECILES - 1) * error).mean(axis=1)
+            covered = (deciles[:, 0] <= rps) & (rps <= deciles[:, -1])
+            values = known, known & (latency_s > self._slo_s), np.isfinite(crps), np.nan_to_num(crps), covered
+            scores = dict(zip(SUMS, values))
+            self._forecasts = {minute: one for minute, one in self._forecasts.items() if minute > last}
+        if step.plan.next_minute_deciles_rps is not None:
+            self._forecasts[observation.minute + 1] = step.plan.next_minute_deciles_rps
+        return scores
 
 
 class Exporter:
@@ -41,7 +78,7 @@ class Exporter:
     ):
         import prometheus_client as prometheus
 
-        self._jobs, self._progress_deadline_s = jobs, progress_deadline_s
+        self._progress_deadline_s = progress_deadline_s
         self.waits_for: str | None = None
         self._progress_s: float | None = None  # time.monotonic() of the last tick or failure
         registry = prometheus.CollectorRegistry()
@@ -60,6 +97,10 @@ class Exporter:
         self._ticks = counter("faro_ticks_total", "ticks of the loop")
         self._failures = counter("faro_failures_total", "failures by reason", ["reason"])
         self._decisions = counter("faro_decisions_total", "decisions by reason", ["inference_job", "reason"])
+        self._offered = gauge("faro_offered_cores", "cores that the requests of the last minute keep busy")
+        self._budget = gauge("faro_slo_error_budget_ratio", "share of minutes that may miss the SLO", ["inference_job"])
+        self._sums = {name: counter(name, text, ["inference_job"]) for name, text in SUMS.items()}
+        self.use_jobs(jobs)
         try:
             self._server, _ = prometheus.start_http_server(port, addr=address, registry=registry)
         except OSError as error:
@@ -81,6 +122,15 @@ class Exporter:
 
         return answer
 
+    def use_jobs(self, jobs: tuple[Job, ...]) -> None:
+        """Serve the metrics of these jobs from the next tick on."""
+        self._jobs, self._scores = jobs, MinuteScores(jobs)
+        gauges: list[Any] = [*self._gauges.values(), self._arrivals, self._utility, self._budget]
+        for gauge in gauges:
+            gauge.clear()
+        for job in jobs:
+            self._budget.labels(job.name).set(1 - job.quantile)
+
     def step(self, step: Step) -> None:
         """Publish a tick."""
         self._progress_s = time.monotonic()
@@ -97,6 +147,11 @@ class Exporter:
         self._used.set(float(step.target @ arrays.cores))
         self._duration.observe(step.decision_s)
         self._ticks.inc()
+        if history.shape[1]:
+            self._offered.set(float(np.nansum(history[:, -1] / MINUTE_S * arrays.service_time_s * arrays.cores)))
+        for name, values in self._scores.of_new_minute(step).items():
+            for job, value in zip(self._jobs, values):
+                self._sums[name].labels(job.name).inc(value)
         for job, reason in zip(self._jobs, step.plan.reason):
             self._decisions.labels(job.name, reason).inc()
 

@@ -19,6 +19,7 @@ from faro_lib.workload import Job, JobArrays, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 FAIL_MODES = ("hold", "fair-share")
+CONTEST, CONTESTED_AT = 2, 6  # points for a target that another client changed; each tick without a change takes one
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +35,19 @@ class GuardrailConfig:
     stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data is missing if the
         count of the last complete minute or the mean latency is NaN.
     deadline_s : seconds after which a decision is discarded, None for no deadline.
+    fixed : names of jobs whose count an operator has fixed, which is then both their minimum and their maximum.
+    force : also restore the targets that another client changes again and again.
     """
 
     fail_mode: str = "hold"
     max_scaling_actions: int | None = None
     stale_after_s: float = 60.0
     deadline_s: float | None = None
+    force: bool = False
+    fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "fixed", tuple(self.fixed))  # a journal has a list
         actions, deadline_s = self.max_scaling_actions, self.deadline_s
         if self.fail_mode not in FAIL_MODES:
             raise ValueError(f"fail_mode={self.fail_mode!r} is unknown; accepted: {', '.join(FAIL_MODES)}")
@@ -64,13 +70,28 @@ class Guard:
     target: np.ndarray | None = None  # as last requested; None before the first request
     drop: np.ndarray | None = None  # as last requested
     present: np.ndarray | None = None  # bool, the job existed at the last tick
+    applied: bool = True  # whether the last request was carried out
+    contest: np.ndarray | None = None  # points for changes by other clients; stays once it reaches CONTESTED_AT
 
     def updated(self, observation: Observation) -> Guard:
         """The guard after noting which jobs have data."""
         known = np.isfinite(observation.mean_latency_s) | ~observation.exists
         if observation.arrivals_per_min.shape[1]:
             known &= np.isfinite(observation.arrivals_per_min[:, -1]) | ~observation.exists
-        return replace(self, known_s=np.where(known, observation.now_s, self.known_s))
+        guard = replace(self, known_s=np.where(known, observation.now_s, self.known_s))
+        if self.target is None:
+            return guard
+        before = np.zeros(len(known), int) if self.contest is None else self.contest
+        observed = np.isfinite(observation.mean_latency_s).any()  # else the targets are those of an earlier observation
+        changed = (observation.target != self.target) & observation.exists & self.applied & observed
+        after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
+        return replace(guard, contest=np.where(before >= CONTESTED_AT, before, after))
+
+    def contested(self, config: GuardrailConfig) -> np.ndarray:
+        """Jobs whose targets another client keeps changing, so that Faro leaves them alone, bool (jobs,)."""
+        if self.contest is None or config.force:
+            return np.zeros(len(self.known_s), bool)
+        return self.contest >= CONTESTED_AT
 
     def drifted(self, observation: Observation) -> np.ndarray:
         """Jobs whose target or drop rate differs from the last request, bool (jobs,)."""
@@ -79,12 +100,12 @@ class Guard:
         return (observation.target != self.target) | (observation.drop != self.drop)
 
 
-def restore_targets(guard: Guard, observation: Observation) -> Observation:
-    """The observation with targets and drop rates as last requested."""
+def restore_targets(guard: Guard, observation: Observation, contested: np.ndarray) -> Observation:
+    """The observation with targets and drop rates as last requested, except the targets of the `contested` jobs."""
     if guard.target is None or guard.drop is None:
         return observation
-    starting = np.maximum(guard.target - observation.running, 0)
-    return replace(observation, target=guard.target, drop=guard.drop, starting=starting)
+    target = np.where(contested, observation.target, guard.target)
+    return replace(observation, target=target, drop=guard.drop, starting=np.maximum(target - observation.running, 0))
 
 
 def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
@@ -168,9 +189,18 @@ def guarded(
         )
     within = np.clip(plan.target, arrays.min_replicas, arrays.max_replicas)
     plan = with_target(plan, np.where(visible.exists, within, plan.target), protocol.BOUNDS)
+    if config.fixed:
+        fixed = np.array([job.name in config.fixed for job in jobs])
+        plan = replace(plan, reason=with_reason(plan.reason, fixed, protocol.OVERRIDE))
     if config.max_scaling_actions is not None:
         target = limit_scaling_actions(plan, visible.target, visible.capacity, arrays.cores, config.max_scaling_actions)
         plan = with_target(plan, target, protocol.RATE_LIMIT)
+    contested = guard.contested(config)
+    plan = replace(
+        plan,
+        target=np.where(contested, visible.target, plan.target),
+        reason=with_reason(plan.reason, contested, protocol.CONTESTED),
+    )
     plan = with_presence(jobs, guard, visible.exists, plan)
     held = drifted & visible.exists & np.array([why == HOLD for why in plan.reason])
     return replace(plan, reason=with_reason(plan.reason, held, protocol.DRIFT_CORRECTED))
@@ -253,8 +283,10 @@ def enforce_capacity(
     It also applies to jobs whose count is changing, because the capacity may shrink and jobs may be added at any time.
     """
     arrays, present = arrays_of(jobs), observation.exists
-    added = np.array([why == protocol.JOB_ADDED for why in plan.reason])
-    minimum = np.where(present, arrays.min_replicas, 0)
+    added, contested = (
+        np.array([why == one for why in plan.reason]) for one in (protocol.JOB_ADDED, protocol.CONTESTED)
+    )
+    minimum = np.where(present, np.where(contested, plan.target, arrays.min_replicas), 0)
     initial = np.where(added, minimum_replicas(jobs), minimum)
     target = np.maximum(np.where(present, target, 0), initial)
     fitting = shed(target, initial, minimum, plan.target, observation.capacity, arrays)

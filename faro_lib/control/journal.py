@@ -40,6 +40,7 @@ class Header:
     origin_s: int | None = None  # of the clock; None in a simulation
     scale: float = 1.0
     start_s: float = 0.0  # trace time of the first record
+    changes: tuple[str, ...] = ()  # by operators while the run went on, before this header
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Journal:
     def __init__(self, path: str | Path, header: Header, replayed_ticks: int | None = None):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch(0o600)
         self._file = self.path.open("ab", buffering=0)
         _lock(self._file, self.path)
         # A crash may have left the last line incomplete.
@@ -108,17 +110,26 @@ def _lock(file: IO, path: str | Path) -> None:
 
 
 def read(path: str | Path) -> tuple[Header, list[Tick]]:
-    """Header and ticks of a journal; ValueError if the file is not a journal.
+    """Header and ticks of a journal since the last change of its jobs; ValueError if the file is not a journal."""
+    return parts(path)[-1]
+
+
+def parts(path: str | Path) -> list[tuple[Header, list[Tick]]]:
+    """Header and ticks of each part of a journal; a part begins when an operator changes the jobs during the run.
 
     An incomplete last line is ignored. A header without ticks is replaced by the next header.
+
+    Raises ValueError: the file is not a journal.
     """
     records = list(_records(Path(path)))
     if not records or records[0].get("kind") != BEGIN:
         raise ValueError(f"{path}: not a journal of `faro run`; its first line must be the header")
-    header, ticks, replayed_ticks = _header(path, records[0]), list[Tick](), None
+    found: list[tuple[Header, list[Tick]]] = [(_header(path, records[0]), [])]
+    replayed_ticks = None
     for number, record in enumerate(records[1:], 2):
-        if record["kind"] == BEGIN and not ticks:
-            header = _header(path, record)
+        header, ticks = found[-1]
+        if record["kind"] == BEGIN:
+            found[len(found) if ticks else -1 :] = [(_header(path, record), [])]
             continue
         try:
             if record["kind"] == RESUME:
@@ -129,7 +140,7 @@ def read(path: str | Path) -> tuple[Header, list[Tick]]:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             problem = " ".join(f"{type(error).__name__}: {error}".split())[:100]
             raise ValueError(f"{path}, line {number}: a damaged {record['kind']} ({problem})") from None
-    return header, ticks
+    return found
 
 
 def _tick(record: Mapping[str, Any], jobs: int, replayed_ticks: int | None) -> Tick:
@@ -144,7 +155,8 @@ def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
     try:
         values = {field.name: record[field.name] for field in fields(Header)}
         values["jobs"] = tuple(Job(**job) for job in record["jobs"])
-        return Header(**values | {"guardrails": GuardrailConfig(**record["guardrails"])})
+        values |= {"guardrails": GuardrailConfig(**record["guardrails"]), "changes": tuple(record["changes"])}
+        return Header(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: written by another version of faro_lib ({error}); name another journal") from None
 
@@ -154,25 +166,50 @@ class Past(NamedTuple):
 
     memory: Memory
     observation: Observation  # the last one
-    ticks: int  # number of ticks that restored the memory
+    ticks: int | None  # number of ticks that restored the memory; None if the jobs have changed: a new part begins
 
 
 def resumed(path: str | Path, policy: Policy, header: Header) -> Past | None:
     """The run that wrote the journal `path`; None if the file does not exist or has no tick.
 
-    ValueError if policy, jobs or guardrails differ from those in `header`.
+    ValueError if policy, jobs or guardrails differ from those in `header`, unless `header` has changes of an operator.
     """
     if not Path(path).exists() or not Path(path).stat().st_size:
         return None
     old, ticks = read(path)
     if not ticks:
         return None
+    names = [job.name for job in old.jobs]
+    if header.changes:
+        guardrails = replace(old.guardrails, fixed=header.guardrails.fixed)
+        old = replace(old, jobs=header.jobs, guardrails=guardrails)
     for name in ("policy", "tick_s", "jobs", "guardrails", "apply"):
         if (was := getattr(old, name)) != getattr(header, name):
             shown = [job.name for job in old.jobs] if name == "jobs" else was
             raise ValueError(f"{path}: written by a run with other {name}, {shown}; name another journal")
     recent = ticks[-REPLAYED_TICKS:]
+    if header.changes:
+        return Past(after_change(policy, names, header, recent), ticks[-1].step.observation, None)
     return Past(remembered(policy, old, recent), ticks[-1].step.observation, len(recent))
+
+
+def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tick]) -> Memory:
+    """Memory of the loop after an operator has changed the jobs.
+
+    If the names of the jobs are those `before`, the policy has seen the earlier observations, and the last request stays
+    in force.
+    """
+    last = ticks[-1].step
+    memory = Memory.start(policy, new.jobs, last.observation.now_s)
+    if before != [job.name for job in new.jobs]:
+        return memory
+    state = memory.state
+    for one in ticks:
+        state, _ = policy.decide(state, one.step.observation)
+    if not new.apply:
+        return replace(memory, state=state)
+    guard = replace(memory.guard, target=last.target, drop=last.plan.drop, present=last.observation.exists)
+    return replace(memory, state=state, guard=replace(guard, applied=ticks[-1].error is None))
 
 
 def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
@@ -193,10 +230,13 @@ def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[
         yield one.step, step
 
 
-def next_memory(memory: Memory, apply: bool) -> Memory:
-    """The memory for the next tick; a dry run requests nothing, so it has no pending targets and no drift."""
+def next_memory(memory: Memory, apply: bool, error: str | None) -> Memory:
+    """The memory for the next tick; a dry run requests nothing, so it has no pending targets and no drift.
+
+    error : why the targets were not applied; None if they were.
+    """
     if apply:
-        return memory
+        return replace(memory, guard=replace(memory.guard, applied=error is None))
     pending = memory.pending.only(np.zeros(len(memory.pending.attempts), bool))
     return replace(memory, pending=pending, guard=replace(memory.guard, target=None, drop=None))
 
@@ -204,7 +244,7 @@ def next_memory(memory: Memory, apply: bool) -> Memory:
 def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> tuple[Memory, Step]:
     # Without a deadline: durations differ between machines.
     memory, step = tick(policy, header.guardrails, header.jobs, memory, one.step.observation)
-    return next_memory(memory, header.apply), step
+    return next_memory(memory, header.apply, one.error), step
 
 
 def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from faro_lib.control.clock import Clock
-from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig, without_data
+from faro_lib.control.guardrails import GUARDRAILS, Guard, GuardrailConfig, without_data
 from faro_lib.control.journal import Header, Journal, next_memory, resumed
 from faro_lib.control.tick import Deadline, Memory, PolicyFailed, Step, tick
-from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
+from faro_lib.policies.protocol import CONTESTED, DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import TOLERANCE
 
@@ -34,6 +34,8 @@ def run(
     stop: threading.Event | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_failure: OnFailure | None = None,
+    changes: tuple[str, ...] = (),
+    changed: Callable[[], bool] = lambda: False,
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s` before `until_s`, or until `stop` is set.
 
@@ -49,6 +51,8 @@ def run(
     on_step : called after every tick.
     on_failure : called with (reason, one line) for every failure, after which the loop continues. If None, a failure
         of the policy is a warning, and a failure of the cluster or the journal is raised.
+    changes : what an operator has changed in the jobs since the last call of `run` with this journal.
+    changed : asked before every tick; the run ends once it returns True.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
@@ -58,10 +62,11 @@ def run(
         writer = None
         if journal:
             origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
-            header = Header(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s)
+            header = Header(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s, changes)
             past = resumed(journal, policy, header)
             if past:
-                memory, last, start_s = past.memory, past.observation, past.observation.now_s
+                memory, start_s = past.memory, past.observation.now_s
+                last = past.observation if past.ticks is not None else None  # else of other jobs
                 ahead_s = start_s - clock.now_s if clock else 0.0
                 if ahead_s > policy.tick_s:
                     problem = f"its last tick is {ahead_s:.0f} s ahead of this machine's clock"
@@ -69,7 +74,7 @@ def run(
             writer = stack.enter_context(Journal(journal, header, past.ticks if past else None))
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
-            if stop.is_set():
+            if stop.is_set() or changed():
                 return
             if clock and on_failure and clock.jump_s != jump_s:
                 moved_s, jump_s = clock.jump_s - jump_s, clock.jump_s
@@ -78,12 +83,14 @@ def run(
             if observation is None:
                 continue
             last = observation
-            memory, step = tick(policy, guardrails, jobs, memory, observation, deadline)
-            memory = next_memory(memory, apply)
+            after, step = tick(policy, guardrails, jobs, memory, observation, deadline)
             report(step, on_failure)
+            if on_failure and CONTESTED in step.plan.reason:
+                on_failure(CONTESTED, contest(jobs, memory.guard, step, cluster))
             error_line = None
             if apply:
                 error_line = attempt(APPLY, on_failure, cluster.apply, step.target, step.plan.drop)
+            memory = next_memory(after, apply, error_line)
             if writer:  # a full disk does not stop the loop
                 attempt(JOURNAL, on_failure, writer.tick, step, error_line)
             if on_step:
@@ -128,6 +135,15 @@ def report(step: Step, on_failure: OnFailure | None) -> None:
     for reason in (DEADLINE_EXCEEDED, MISSING):
         if reason in step.plan.reason:
             on_failure(reason, f"at {step.observation.now_s:g} s")
+
+
+def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -> str:
+    """A line about the first job whose target another client keeps changing."""
+    n = step.plan.reason.index(CONTESTED)
+    wanted = "" if guard.target is None else f" instead of {guard.target[n]}"
+    writer = getattr(cluster, "writer_of", lambda job: None)(n) or "another client"
+    change = f"{writer} keeps setting {step.target[n]} replicas{wanted}"
+    return f"job {jobs[n].name!r}: {change}; Faro leaves it alone, and overrules it only with --force"
 
 
 def attempt(reason: str, on_failure: OnFailure | None, call: Callable[..., None], *arguments: Any) -> str | None:

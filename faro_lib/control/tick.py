@@ -95,8 +95,9 @@ def tick(
     """
     observation = guardrails.with_known_capacity(jobs, observation)
     guard = memory.guard.updated(observation)
-    drifted = guard.drifted(observation)
-    intended = guardrails.restore_targets(guard, observation) if drifted.any() else observation
+    contested = guard.contested(config)
+    drifted = guard.drifted(observation) & ~contested
+    intended = guardrails.restore_targets(guard, observation, contested) if drifted.any() else observation
     visible = guardrails.mask_absent(jobs, intended)
 
     began, failure, void = time.perf_counter(), None, None
@@ -113,12 +114,12 @@ def tick(
         plan = replace(guardrails.fallback(config, jobs, visible), reason=(void,) * len(jobs))
 
     plan = guardrails.guarded(config, jobs, guard, visible, plan, drifted)
-    pending = memory.pending.only(observation.exists)
+    pending = memory.pending.only(observation.exists & ~contested)
     target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
     plan = guardrails.with_delayed_reasons(plan, intended, target, pending)
     target, plan, pending = guardrails.enforce_capacity(jobs, observation, plan, target, pending)
     target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target)
-    guard = Guard(guard.known_s, target, plan.drop, observation.exists)
+    guard = Guard(guard.known_s, target, plan.drop, observation.exists, contest=guard.contest)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)
 
 

@@ -1,7 +1,5 @@
 """Ablation: the paper's steps in the order of its Figure 16, then our own. Each step changes one thing."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Comparison of policies: every policy on the same trials at one capacity, and the clairvoyant limit."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,8 +9,6 @@ from faro_lib.experiments.limits import clairvoyants
 from faro_lib.experiments.trials import Report, run_trials, trial_draws
 from faro_lib.metrics.frames import Tables, clairvoyant_frame, joined, running_frame, tables_of, with_key
 from faro_lib.policies import Policy
-from faro_lib.simulate import ServingModel
-from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload
 
 
@@ -22,7 +18,6 @@ def compare(
     capacity: int,
     trials: int,
     *,
-    serving_model: ServingModel = PAPER,
     limit: bool = True,
     published: bool = False,
     report: Report | None = print,
@@ -40,14 +35,13 @@ def compare(
     ------
     PolicyFailed : a policy raised; names the policy, the time and the error.
     """
-    draws = trial_draws(workload, trials, serving_model)
-    runs = run_trials(workload, policies, capacity, draws, serving_model=serving_model, report=report)
+    runs = run_trials(workload, policies, capacity, trial_draws(workload, trials), report=report)
     parts = [
         replace(tables_of(trial.run, trial.key, published), running=with_key(running_frame(trial.run), trial.key))
         for trial in runs
     ]
-    for number, requests in enumerate(trial_draws(workload, trials if limit else 0, serving_model)):
-        (best,) = clairvoyants(workload, requests, (capacity,), serving_model)
+    for number, requests in enumerate(trial_draws(workload, trials if limit else 0)):
+        (best,) = clairvoyants(workload, requests, (capacity,))
         key = {"capacity_cores": capacity, "trial": number}
         measures = pd.DataFrame([key | best.summary(published)])
         parts.append(Tables(limit=measures, clairvoyant=with_key(clairvoyant_frame(best), key)))

@@ -1,7 +1,5 @@
 """The clairvoyant limit of a trial: simulate every constant replica count, then allocate each minute optimally."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,18 +9,15 @@ import pandas as pd
 from faro_lib.metrics.limit import Clairvoyant, clairvoyant, max_replicas_of_any
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.policies import Fixed
-from faro_lib.simulate import Draws, ServingModel, simulate
-from faro_lib.simulate.cluster import PAPER
+from faro_lib.simulate import Draws, simulate
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-HEADROOM = 1.6  # factor on the peak offered load; more replicas change nothing
+HEADROOM = 1.6  # replicas per erlang of peak load; beyond it, utility hardly rises
 
 
-def measured_utility(
-    workload: Workload, draws: Draws, max_replicas: int, serving_model: ServingModel = PAPER
-) -> np.ndarray:
-    """Utility of each job and minute with 0, 1, ... replicas, if the minute starts without waiting requests.
+def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
+    """Simulated utility of each job and minute with 0, 1, ... replicas, if the minute starts with empty queues.
 
     Idle minutes are inserted between the minutes of the day, because an earlier allocation may have emptied the queues.
     Bounds of the jobs are ignored here; `metrics.limit.best_replicas_by_minute` applies them.
@@ -41,27 +36,22 @@ def measured_utility(
             replace(job, min_replicas=replicas, max_replicas=replicas, tenant_quota=None) for job in workload.jobs
         )
         day = replace(workload, jobs=fixed, requests_per_min=counts)
-        run = simulate(day, Fixed(replicas), replicas * cores, draws=apart, serving_model=serving_model)
+        run = simulate(day, Fixed(replicas), replicas * cores, draws=apart)
         utility[:, replicas] = minute_utility(run)[:, ::2]
     return utility
 
 
-def clairvoyants(
-    workload: Workload, draws: Draws, capacities: Sequence[int], serving_model: ServingModel = PAPER
-) -> list[Clairvoyant]:
+def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) -> list[Clairvoyant]:
     """The clairvoyant's allocations for these requests at each capacity (cores)."""
     jobs = workload.jobs
     maximum = min(max_replicas_of_any(jobs, max(capacities)), enough_replicas(workload))
-    utility = measured_utility(workload, draws, maximum, serving_model)
+    utility = measured_utility(workload, draws, maximum)
     return [clairvoyant(utility, capacity, jobs) for capacity in capacities]
 
 
-def limits_of(
-    workload: Workload, draws: Draws, capacities: Sequence[int], serving_model: ServingModel = PAPER, *,
-    published: bool = False,
-) -> pd.DataFrame:  # fmt: skip
+def limits_of(workload: Workload, draws: Draws, capacities: Sequence[int], *, published: bool = False) -> pd.DataFrame:
     """The clairvoyant limit of the first trial: capacity_cores, trial and the measures, one row per capacity."""
-    best = clairvoyants(workload, draws, capacities, serving_model)
+    best = clairvoyants(workload, draws, capacities)
     rows = [{"capacity_cores": size, "trial": 0} | one.summary(published) for size, one in zip(capacities, best)]
     return pd.DataFrame(rows)
 

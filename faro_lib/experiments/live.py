@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from faro_lib import forecast
 from faro_lib.experiments.live_slice import Notes, Slice, limit_rate, matched_simulation, part_of, run_live
 from faro_lib.experiments.trials import Report, trial_seeds
 from faro_lib.http import HttpClient
 from faro_lib.metrics.agreement import LIVE, SIMULATION
-from faro_lib.metrics.frames import Tables, joined, tables_of
+from faro_lib.metrics.frames import Tables, joined, read_tables, tables_of, with_key, write_tables
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.rayserve import profile
 from faro_lib.rayserve.backend import Endpoint, serving
 from faro_lib.rayserve.deploy import configuration, deploy
 from faro_lib.rayserve.machine import NOISY_CPUS
 from faro_lib.rayserve.spec import ServeSpec, serve_specs
-from faro_lib.simulate import Run
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.tables import read_traces
 
@@ -43,69 +45,102 @@ def compare_live(
     max_rps: float,
     trials: int,
     policies: Sequence[str],
+    history_minutes: int = 0,
+    lost_worker_trial: int | None = None,
     address: str | None = None,
     serve_address: str | None = None,
     report: Report = print,
 ) -> Tables:
     """Serve a slice of the evaluation day under each policy, then simulate the same slice.
 
-    Journals are written to results/live/<backend>. The parameters are the settings of section `live`.
+    Journals are written to results/live/<backend>, and the tables of each finished run to its folder `finished`. If the
+    comparison is interrupted, the next call with the same settings continues with the runs that are missing. The parameters
+    are the settings of section `live`.
 
     Parameters
     ----------
     jobs : indices in the workload; None = the first three.
     first_minute, minutes : start and length of the slice.
     tick_s : wall seconds between decisions.
+    history_minutes : recorded minutes before the slice with which forecasts start.
+    lost_worker_trial : the trial in which a Ray worker is deleted halfway, counted from 0; None = in no trial.
     """
+    if lost_worker_trial is not None and backend == "local":
+        raise ValueError(f"lost_worker_trial={lost_worker_trial}: backend=local has no worker that is replaced")
     traces = read_traces(Path(results) / "traces")
-    traces = part_of(traces, range(len(traces.jobs))[:3] if jobs is None else jobs, first_minute)
-    workload, share = limit_rate(traces.workload().between(0, minutes), scale, max_rps)
+    chosen = range(len(traces.jobs))[:3] if jobs is None else jobs
+    traces = part_of(traces, chosen, first_minute - history_minutes)
+    workload, share = limit_rate(traces.workload().between(0, history_minutes + minutes), scale, max_rps)
     if share < 1:
         report(f"{share:.0%} of the requests are sent; all of them would exceed {max_rps:g} per second")
-    one = Slice(workload, capacity, scale, tick_s * scale, max_ongoing_requests)
+    before = workload.requests_per_min[:, :history_minutes]
+    workload = workload.between(history_minutes, history_minutes + minutes)
+    one = Slice(workload, capacity, scale, tick_s * scale, max_ongoing_requests, before=before)
     latency_model = measure(workload.jobs, serving_model=one.serving_model)
-    context = PolicyContext(workload.jobs, forecast.fit("ar", traces), latency_model)
+    context = PolicyContext(workload.jobs, forecast.fit("auto", traces), latency_model)
     made = {name: make(name, context) for name in policies}
     how = serve_specs(workload.jobs, scale=scale)
+    journals = Path(results) / "live" / backend
+    settings = (workload, before.tolist(), capacity, scale, tick_s, max_ongoing_requests, lost_worker_trial)
+    finished = journals / "finished" / hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
     with _endpoint(backend, one, how, address, serve_address, report) as endpoint:
-        return _compare(one, made, how, endpoint, trials, Path(results) / "live" / backend, max_rps, report)
+        live = _live(one, made, how, endpoint, trials, lost_worker_trial, journals, finished, max_rps, report)
+        about = (endpoint.workers.about(),) if endpoint.workers else ()
+    tables = replace(joined([live, *_simulated(one, made, live.summary)]), about=about)
+    shutil.rmtree(finished)  # the next comparison measures again
+    return tables
 
 
-def _compare(
+def _live(
     one: Slice,
     policies: Mapping[str, Policy],
     how: tuple[ServeSpec, ...],
     endpoint: Endpoint,
     trials: int,
+    lost_worker_trial: int | None,
     journals: Path,
+    finished: Path,
     max_rps: float,
     report: Report,
 ) -> Tables:
-    """Run every policy live, trial by trial, then simulate the same with the times measured live."""
+    """Run every policy live, trial by trial, except for the runs whose tables are in `finished`."""
     for policy in policies.values():  # compile before a live decision waits for it
         matched_simulation(replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0])
     cases = [(name, trial, seed) for trial, seed in enumerate(trial_seeds(trials)) for name in policies]
-    columns = ("environment", "policy", "capacity_cores", "trial")
-    cold_start_s = _cold_start_s(one, how, endpoint.ray, report)
-    runs: list[tuple[dict[str, Any], Run, Notes | None]] = []
+    cold_start_s = None
     for name, trial, seed in cases:
+        if (finished / f"{name}-{trial}" / "summary.csv").exists():
+            report(f"{name}, trial {trial + 1} of {trials}: finished earlier")
+            continue
+        if cold_start_s is None:
+            cold_start_s = _cold_start_s(one, how, endpoint.ray, report)
         journal = journals / f"journal-{name}-{trial}.jsonl"
         journal.unlink(missing_ok=True)
-        run, notes = run_live(one, policies[name], seed, how, endpoint, journal, BURST * max_rps)
-        runs.append((dict(zip(columns, (LIVE, name, one.capacity, trial))), run, notes))
+        lose = trial == lost_worker_trial
+        run, notes, recovery = run_live(one, policies[name], seed, how, endpoint, journal, BURST * max_rps, lose)
+        key = {"environment": LIVE, "policy": name, "capacity_cores": one.capacity, "trial": trial}
+        tables = tables_of(run, key, **_columns(notes), cold_start_s=cold_start_s, scale=one.scale)
+        tables = replace(tables, recovery=with_key(recovery, {"policy": name, "trial": trial}))
+        write_tables(tables, finished / f"{name}-{trial}")
         report(
             f"{name}, trial {trial + 1} of {trials}: {notes.served} served, {notes.dropped} dropped, "
             f"{notes.failed + notes.unsent} lost; other processes used {notes.background_cpu:.1f} processors"
             f"{', too many' if noisy_host(notes) else ''}"
         )
-    overhead_s = float(np.nanmean([notes.overhead_s for _, _, notes in runs if notes]))
+    return joined(read_tables(finished / f"{name}-{trial}") for name, trial, _ in cases)
+
+
+def _simulated(one: Slice, policies: Mapping[str, Policy], live: pd.DataFrame) -> Iterator[Tables]:
+    """Simulate each live run with the times measured live, and with its own changes of capacity."""
+    overhead_s, cold_start_s = float(live["overhead_s"].mean()), float(live["cold_start_s"].mean())
     jobs = tuple(replace(job, cold_start_s=cold_start_s) for job in one.workload.jobs)
     measured = replace(one, workload=replace(one.workload, jobs=jobs), overhead_s=max(0.0, overhead_s))
-    for name, trial, seed in cases:
-        key = dict(zip(columns, (SIMULATION, name, one.capacity, trial)))
-        runs.append((key, matched_simulation(measured, policies[name], seed), None))
-    about: dict[str, Any] = {"cold_start_s": cold_start_s, "scale": one.scale}
-    return joined(tables_of(run, key, **_columns(notes), **about) for key, run, notes in runs)
+    seeds = trial_seeds(int(live["trial"].max()) + 1)
+    for row in live.itertuples():
+        steps = tuple((time_s, cores) for time_s, cores in json.loads(row.capacity_steps))
+        key = {"environment": SIMULATION, "policy": row.policy, "capacity_cores": one.capacity, "trial": row.trial}
+        run = matched_simulation(measured, policies[row.policy], seeds[row.trial], steps)
+        yield tables_of(run, key, cold_start_s=cold_start_s, scale=one.scale)
 
 
 def noisy_host(notes: Notes) -> bool:
@@ -113,10 +148,9 @@ def noisy_host(notes: Notes) -> bool:
     return notes.background_cpu - notes.niced_cpu > NOISY_CPUS
 
 
-def _columns(notes: Notes | None) -> dict[str, Any]:
-    if notes is None:
-        return {}
-    return asdict(notes) | {"failures": len(notes.failures), "noisy_host": noisy_host(notes)}
+def _columns(notes: Notes) -> dict[str, Any]:
+    counted = {"failures": len(notes.failures), "capacity_steps": json.dumps(notes.capacity_steps)}
+    return asdict(notes) | counted | {"noisy_host": noisy_host(notes)}
 
 
 @contextmanager
@@ -126,7 +160,8 @@ def _endpoint(
     """A Ray cluster that serves the jobs: a local one, one at `address`, or a RayService with exclusive access."""
     from faro_lib.kube.exclusive import CONTEXTS, exclusive_access
 
-    jobs, addresses = one.workload.jobs, {"address": address, "serve_address": serve_address}
+    jobs = one.workload.jobs
+    addresses: dict[str, Any] = {"address": address, "serve_address": serve_address}
     if backend in CONTEXTS:
         with exclusive_access(backend, address=address, serve_address=serve_address) as endpoint:
             deploy(endpoint.ray, configuration(jobs, how, one.initial), report=report)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from faro_lib import control
 from faro_lib.control import GuardrailConfig, PolicyFailed
 from faro_lib.control.clock import Clock
+from faro_lib.experiments.lost_worker import LostWorker, recovery_table
 from faro_lib.experiments.trials import policy_failures_raised
 from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.baselines import fair_share
-from faro_lib.policies.loops import paced
+from faro_lib.policies.loops import TwoLoops, paced
 from faro_lib.policies.protocol import FAILED
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
@@ -30,7 +33,7 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
 from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
 from faro_lib.simulate.run import Decisions, evaluate_run
-from faro_lib.workload import Traces, Workload
+from faro_lib.workload import Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
 MIN_TICK_S = 30.0  # wall seconds between two decisions, enough for a few replicas to start
@@ -51,6 +54,7 @@ class Slice:
     tick_s : time between two decisions.
     max_ongoing_requests : requests that a replica may hold.
     overhead_s : time per request in the replica beyond its drawn service time.
+    before : (jobs, minutes) requests in the minutes before the slice, with which forecasts start; None = unknown.
     """
 
     workload: Workload
@@ -59,6 +63,7 @@ class Slice:
     tick_s: float
     max_ongoing_requests: int
     overhead_s: float = 0.0
+    before: np.ndarray | None = None
 
     def __post_init__(self):
         wall_s = self.tick_s / self.scale
@@ -82,8 +87,9 @@ class Slice:
         return ServingModel("least-outstanding", max_ongoing_requests=self.max_ongoing_requests)
 
     def paced(self, policy: Policy) -> Policy:
-        """The policy with the tick of this slice; Faro then expects a new replica to serve after one minute."""
-        changes = {"cold_start_minutes": 1.0} if isinstance(policy, Faro) else {}
+        """The policy with the tick and history of this slice; Faro then expects a replica to start within one minute."""
+        changes: dict[str, Any] = {"before": self.before} if isinstance(policy, TwoLoops) else {}
+        changes |= {"cold_start_minutes": 1.0} if isinstance(policy, Faro) else {}
         return paced(policy, self.tick_s, **changes)
 
     def draws(self, seed: int) -> Draws:
@@ -117,14 +123,16 @@ def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Worklo
     return replace(workload, requests_per_min=counts), share
 
 
-def matched_simulation(one: Slice, policy: Policy, seed: int) -> Run:
-    """Simulate the slice with the dispatch, measured times, requests and tick of the live run."""
+def matched_simulation(
+    one: Slice, policy: Policy, seed: int, capacity_steps: tuple[tuple[float, float], ...] = ()
+) -> Run:
+    """Simulate the slice with the dispatch, measured times, requests, tick and changes of capacity of the live run."""
     draws = one.draws(seed)
     draws = replace(draws, service_s=draws.service_s + one.overhead_s)
     with policy_failures_raised():
         return simulate(
             one.workload, one.paced(policy), one.capacity, draws=draws, serving_model=one.serving_model,
-            guardrails=one.guardrails, initial=one.initial,
+            guardrails=one.guardrails, initial=one.initial, capacity_steps=capacity_steps,
         )  # fmt: skip
 
 
@@ -139,6 +147,7 @@ class Notes:
     send_lag_ms_p99 : delay between a request's due time and its sending.
     overhead_s, network_overhead_s : see `overheads`.
     failures : reason and message of each failure in the controller.
+    capacity_steps : (time in s, cores) of each change of the capacity.
     """
 
     background_cpu: float
@@ -151,6 +160,7 @@ class Notes:
     overhead_s: float
     network_overhead_s: float
     failures: tuple[tuple[str, str], ...]
+    capacity_steps: tuple[tuple[float, float], ...]
 
 
 def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np.ndarray]:
@@ -180,27 +190,41 @@ def run_live(
     endpoint: Endpoint,
     journal: Path,
     max_rps: float,
-) -> tuple[Run, Notes]:
-    """Run the slice on real replicas; each job starts with the replica count that the slice gives it."""
+    lose_worker: bool = False,
+) -> tuple[Run, Notes, pd.DataFrame]:
+    """Run the slice on real replicas; each job starts with the replica count that the slice gives it.
+
+    lose_worker : delete a Ray worker halfway. The capacity is then what Ray's nodes have, and the last result is the table
+        `recovery`, which is empty otherwise.
+    """
     draws, ray, http = one.draws(seed), endpoint.ray, endpoint.http
     script, order = script_of(one, draws, [http.address + job.route for job in served])
     reset(one, served, ray, http)
     clock = Clock.starting_now(one.scale, in_s=2.0)
-    cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, one.capacity)
-    decisions, failures = Decisions(), list[tuple[str, str]]()
+    cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, None if lose_worker else one.capacity)
+    decisions, steps, failures = Decisions(), list[control.Step](), list[tuple[str, str]]()
+
+    def on_step(step: control.Step) -> None:
+        decisions.append(step)
+        steps.append(step)
 
     def on_failure(reason: str, message: str) -> None:
         if reason == FAILED:
             raise PolicyFailed(message)
         failures.append((reason, message))
 
+    lost: LostWorker | None = None
     generator = Generator(script, clock.origin_s, max_rps=max_rps)
     began = time.perf_counter()
     try:
-        with BackgroundLoad((*endpoint.pids, generator.pid)) as others:
+        with ExitStack() as stack:
+            others = stack.enter_context(BackgroundLoad((*endpoint.pids, generator.pid)))
+            if lose_worker and endpoint.workers:
+                half_s = one.workload.minutes * MINUTE_S / one.scale / 2
+                lost = stack.enter_context(LostWorker(endpoint.workers, clock.origin_s, half_s))
             control.run(
                 cluster, one.paced(policy), one.workload.jobs, guardrails=one.guardrails, journal=journal, clock=clock,
-                until_s=one.workload.minutes * MINUTE_S, on_step=decisions.append, on_failure=on_failure,
+                until_s=one.workload.minutes * MINUTE_S, on_step=on_step, on_failure=on_failure,
             )  # fmt: skip
         sent = generator.result(timeout_s=90)
     finally:
@@ -209,10 +233,19 @@ def run_live(
     served_n, dropped, failed, unsent = (sent.count(outcome) for outcome in range(len(OUTCOMES)))
     send_lag_ms = float(np.nanquantile(sent.send_lag_s, 0.99) * 1e3) if len(sent.send_lag_s) else 0.0
     overhead_s, network_s = overheads(one, draws, order, sent, http, clock)
+    slo_s = arrays_of(one.workload.jobs).slo_s
+    recovery = recovery_table(lost, script, sent, slo_s, steps, one.scale) if lost else pd.DataFrame()
     return run, Notes(
         others.processors, others.niced, served_n, dropped, failed, unsent, send_lag_ms, overhead_s, network_s,
-        tuple(failures),
-    )  # fmt: skip
+        tuple(failures), changes_of(steps, one.capacity),
+    ), recovery  # fmt: skip
+
+
+def changes_of(steps: Sequence[control.Step], capacity: float) -> tuple[tuple[float, float], ...]:
+    """(time in s, cores) of each tick at which the capacity differs from the tick before; it starts at `capacity`."""
+    seen = [(float(step.observation.now_s), float(step.observation.capacity)) for step in steps]
+    before = [capacity, *(cores for _, cores in seen)]
+    return tuple(one for one, cores in zip(seen, before) if one[1] != cores)
 
 
 def overheads(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock) -> tuple[float, float]:

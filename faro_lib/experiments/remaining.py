@@ -1,8 +1,7 @@
 """Decomposition of the remaining loss: replace one part of the problem at a time by its ideal."""
 
-from __future__ import annotations
-
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,14 +14,14 @@ from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.queueing import LatencyTable
-from faro_lib.simulate import Draws, ServingModel
+from faro_lib.simulate import Draws
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S
 
 AS_IS, START, FORECAST, MOVES = "as it is", "start", "forecast", "moves"
 ALL, CONSTANT, LIMIT = "all three", "constant rates", "limit"
-# The rows of `remaining`, and the ideal of each.
+# Row of `remaining` -> what is ideal in it.
 IDEALS = {
     AS_IS: "nothing",
     START: "the run starts with the replicas that the first minute needs",
@@ -44,16 +43,8 @@ def values_at_constant_rates(workload: Workload, latency_model: LatencyTable, ma
     return value
 
 
-def remaining(
-    workload: Workload,
-    context: PolicyContext,
-    capacity: int,
-    draws: Draws,
-    *,
-    objective: str = "Sum",
-    serving_model: ServingModel = PAPER,
-) -> pd.DataFrame:
-    """Loss of the tuned policy with one part of the problem idealised at a time, in the order of IDEALS.
+def remaining(workload: Workload, context: PolicyContext, capacity: int, draws: Draws) -> pd.DataFrame:
+    """Loss of Faro-Sum with one part of the problem idealised at a time, in the order of IDEALS.
 
     Parameters
     ----------
@@ -70,15 +61,16 @@ def remaining(
     best = best_replicas_by_minute(value, capacity, workload.jobs)
     informed = replace(context, forecaster=oracle(workload))
     at_once = replace(workload, jobs=tuple(replace(job, cold_start_s=0.0) for job in workload.jobs))
-    no_wait = replace(serving_model, idle_s=0.0, retry_s=1.0)
+    no_wait = replace(PAPER, idle_s=0.0, retry_s=1.0)
     # Decisions in the last seconds of a minute take effect before the next one.
-    soon, first = {"cold_start_minutes": 1.0}, best[:, 0]
+    soon: dict[str, Any] = {"cold_start_minutes": 1.0}
+    first = best[:, 0]
     cases = [
-        (AS_IS, workload, tuned(context, objective), serving_model, None),
-        (START, workload, tuned(context, objective), serving_model, first),
-        (FORECAST, workload, tuned(informed, objective), serving_model, None),
-        (MOVES, at_once, tuned(context, objective, **soon), no_wait, None),
-        (ALL, at_once, tuned(informed, objective, **soon), no_wait, first),
+        (AS_IS, workload, tuned(context), PAPER, None),
+        (START, workload, tuned(context), PAPER, first),
+        (FORECAST, workload, tuned(informed), PAPER, None),
+        (MOVES, at_once, tuned(context, **soon), no_wait, None),
+        (ALL, at_once, tuned(informed, **soon), no_wait, first),
     ]
     columns, rows = ["lost_utility", "slo_violation_rate"], []
     for part, day, policy, model, initial in cases:
@@ -90,5 +82,5 @@ def remaining(
     of_best = value[np.arange(jobs)[:, None], best, np.arange(minutes)]
     reached[:, :-1] = np.where(workload.requests_per_min > 0, of_best, np.nan)
     rows.append((CONSTANT, lost_utility(reached), np.nan))
-    rows.append((LIMIT, limits_of(workload, draws, (capacity,), serving_model)["lost_utility"].item(), np.nan))
+    rows.append((LIMIT, limits_of(workload, draws, (capacity,))["lost_utility"].item(), np.nan))
     return pd.DataFrame(rows, columns=["part", *columns])

@@ -1,7 +1,5 @@
 """Larger workloads: more jobs, jobs of two models, and a range of capacities."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +17,7 @@ from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
 
 REPEATED, SHIFTED = "repeated", "shifted"
 LEARN_DAYS = 4  # training days of a large workload
-SEED = 1  # of the shifts and scales
+SEED = 1  # of the random shifts and scales
 GROUPED, EXACT = "Faro-Sum (paper, hierarchical)", "Faro-Sum (paper, exact)"
 COMPARED = ("FairShare", "AIAD", GROUPED, EXACT, "Faro-Sum")
 Results = tuple[pd.DataFrame, pd.DataFrame]  # summary, and the limit of the first trial
@@ -33,8 +31,8 @@ def make_any(name: str, context: PolicyContext) -> Policy:
     return solver(context.require("forecaster", name), name=name, objective="Sum")
 
 
-def enlarged(traces: Traces, how: str, jobs: int, seed: int = SEED) -> Traces:
-    """The last training days and the evaluation day with N `jobs`.
+def enlarged(traces: Traces, how: str, jobs: int) -> Traces:
+    """Traces of N `jobs`: the last LEARN_DAYS training days and the evaluation day.
 
     Parameters
     ----------
@@ -43,7 +41,7 @@ def enlarged(traces: Traces, how: str, jobs: int, seed: int = SEED) -> Traces:
     if how not in (REPEATED, SHIFTED):
         raise ValueError(f"how={how!r} is unknown; accepted: {REPEATED}, {SHIFTED}")
     recent = last_days(traces, LEARN_DAYS)
-    return repeated(recent, jobs) if how == REPEATED else shifted(recent, jobs, seed)
+    return repeated(recent, jobs) if how == REPEATED else shifted(recent, jobs, SEED)
 
 
 def larger(
@@ -51,7 +49,7 @@ def larger(
     policies: Sequence[str] = COMPARED, trials: int = 1, minutes: int | None = None, limit: bool = True,
     report: Report = print,
 ) -> Results:  # fmt: skip
-    """Every policy on one larger cluster; both tables have the columns variant (`how`) and jobs.
+    """Run every policy on one larger cluster; both tables have the columns variant (`how`) and jobs.
 
     The forecaster is the pooled autoregression, fitted to the enlarged training days. GROUPED is left out if the jobs
     differ in cores, because its groups exchange replicas of equal size.
@@ -75,7 +73,7 @@ def two_models(
     traces: Traces, context: PolicyContext, capacity: int, policies: Sequence[str], *, trials: int = 1,
     minutes: int | None = None, report: Report = print,
 ) -> Results:  # fmt: skip
-    """Every policy if every other job serves ResNet18, whose latencies are measured first."""
+    """Run every policy where every second job serves ResNet18; latencies are measured for both models."""
     both = mixed(traces)
     context = PolicyContext(both.jobs, context.forecaster, measure(both.jobs))
     results = curve(both, context, (capacity,), policies, trials=trials, minutes=minutes, report=report)
@@ -87,7 +85,7 @@ def curve(
     traces: Traces, context: PolicyContext, capacities: Sequence[int], policies: Sequence[str], *, trials: int = 3,
     minutes: int | None = None, limit: bool = True, report: Report = print,
 ) -> Results:  # fmt: skip
-    """Every policy on the evaluation day at each capacity (cores)."""
+    """Run every policy on the evaluation day at each capacity (cores)."""
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     made = {name: make_any(name, context) for name in policies}
     summary = [summaries(day, made, capacity, trials, report=report) for capacity in capacities]

@@ -1,7 +1,5 @@
 """Sensitivity analysis: the margin over the best baseline as one parameter changes at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -1,6 +1,4 @@
-"""Comparison of solvers on real decisions of given days."""
-
-from __future__ import annotations
+"""Compare solvers on the allocation problems of training days."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +20,7 @@ from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, Traces
 
 FORMULATIONS = ("relaxed", "precise")
-REPLICAS_PER_JOB = 3.2  # in larger windows
+REPLICAS_PER_JOB = 3.2  # capacity per job in `compare_scales`
 # Columns of sloppify/solvers.csv.
 COLUMNS = (
     "objective", "formulation", "solver", "jobs", "capacity_cores", "window", "value", "optimum", "gap", "seconds",
@@ -32,12 +30,12 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Inputs of one decision, and the actual rates.
+    """The inputs of one decision, and the rates that followed it.
 
     Attributes
     ----------
     rates_rps : forecast sample paths of the next minutes, (jobs, samples, minutes).
-    truth_rps : actual rates of these minutes, (jobs, minutes).
+    truth_rps : actual rates in these minutes, (jobs, minutes).
     running : replicas at the time of the decision, (jobs,).
     """
 
@@ -59,9 +57,9 @@ class Window:
 def decision_windows(
     traces: Traces, budget: int, *, days: Sequence[int], count: int, forecaster: str = "ar", samples: int = 100
 ) -> list[Window]:
-    """Decisions at `count` moments of training days `days`, with a forecaster fitted to earlier days.
+    """The inputs of `count` decisions on training days `days`, with a forecaster fitted to earlier days.
 
-    The running replicas are optimal for the five minutes before.
+    The running replicas are the optimal ones for the preceding five minutes.
     """
     days = sorted(days)
     fitted = forecast.fit(forecaster, traces.until(days[0]))
@@ -84,7 +82,7 @@ def decision_windows(
 
 
 def larger_window(window: Window, jobs: int) -> Window:
-    """A window of N `jobs`, drawn from the given window, with rates scaled by 0.5 to 1.5."""
+    """A window of N `jobs`: jobs drawn from `window` with replacement, their rates scaled by 0.5 to 1.5."""
     rng = np.random.default_rng(0)
     drawn, scale = rng.integers(len(window.jobs), size=jobs), rng.uniform(0.5, 1.5, jobs)
     return Window(
@@ -191,7 +189,7 @@ def _solve(table: UtilityTable, budget: int, objective: str, solver: str, formul
 
 
 def _mean_value(table: UtilityTable, replicas: np.ndarray) -> float:
-    """Mean utility over jobs. A table may end before the replica count, where more replicas change nothing."""
+    """Mean utility over jobs. More replicas than the table has columns have the utility of its last column."""
     return table.value[np.arange(len(replicas)), np.minimum(replicas, table.columns)].mean()
 
 

@@ -5,8 +5,6 @@
 The evaluation day is never used. docs/tuning.md has the table.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Mapping, Sequence

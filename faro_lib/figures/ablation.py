@@ -21,6 +21,7 @@ from faro_lib.figures.style import (
     PAGE_IN,
     Drawing,
     Drawings,
+    label_log_axis,
     legend_above,
     reference_handles,
     trials_note,
@@ -150,10 +151,10 @@ def learning(curves: pd.DataFrame) -> Figure:
     for (capacity, rows), marker in zip(curves.groupby("capacity_cores"), "osD^vPX"):
         error_pct = 100 * np.expm1(rows["log_error"])
         axis.plot(rows["minute"] + 1, error_pct, marker=marker, ms=3, lw=1, label=f"{capacity:g} cores")
-    axis.set(xscale="log", yscale="log", xlabel="minutes of learning + 1", ylabel="error of predicted tail latency (%)")
-    axis.set_xticks([1, 10, 100], ["1", "10", "100"])
-    axis.set_yticks([20, 50, 100, 200], ["20", "50", "100", "200"])
-    axis.minorticks_off()
+    axis.set(xscale="log", yscale="log", xlabel="minutes of learning + 1", ylabel="latency error (%)")
+    label_log_axis(axis.xaxis, 1, curves["minute"].max() + 1)
+    error_pct = 100 * np.expm1(curves["log_error"])
+    label_log_axis(axis.yaxis, error_pct.min(), error_pct.max())
     axis.legend(frameon=False)
     return figure
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
 
 from faro_lib.figures.style import DIAMOND, EDGE, LIMIT_LINE
 
@@ -49,4 +50,6 @@ def bar_rows(
     room = 0.12 + 0.05 * max(map(len, numbers))
     axis.set(xlim=(0, (1 + room) * (widest or 1.0)), ylim=(len(rows) - 0.4, -0.6))
     axis.set_yticks(place, rows)
+    if number_format.endswith("%}"):
+        axis.xaxis.set_major_formatter(PercentFormatter(1))
     axis.grid(visible=False, axis="y")

@@ -210,36 +210,42 @@ def policy_timeline(
     limit : the clairvoyant, with columns job, minute, utility, running.
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.2), sharex=True)
+    width = _smoothed_minutes(running)
     for policy in distinguishable(minutes["policy"]):
-        top.plot(_lost(minutes[minutes["policy"] == policy]), color=colour(policy), label=policy)
-        bottom.plot(_cores(running[running["policy"] == policy], jobs), color=colour(policy))
+        top.plot(_lost(minutes[minutes["policy"] == policy], width), color=colour(policy), label=policy)
+        bottom.plot(_cores(running[running["policy"] == policy], jobs, width), color=colour(policy))
     if limit is not None:
-        top.plot(_lost(limit), linewidth=1.0, label=CLAIRVOYANT, **LIMIT_LINE)
-        bottom.plot(_cores(limit, jobs).iloc[:-1], linewidth=1.0, **LIMIT_LINE)
+        top.plot(_lost(limit, width), linewidth=1.0, label=CLAIRVOYANT, **LIMIT_LINE)
+        bottom.plot(_cores(limit, jobs, width).iloc[:-1], linewidth=1.0, **LIMIT_LINE)
     bottom.axhline(capacity, color="black", linestyle=":", linewidth=1.0)
-    top.set(ylabel="lost utility\n(5-minute mean)")
-    bottom.set(ylabel="cores in use", xlabel="minute")
+    top.set(ylabel=f"lost utility\n({width}-minute mean)")
+    bottom.set(ylabel=f"cores in use\n({width}-minute mean)", xlabel="minute")
     legend_above(figure, *top.get_legend_handles_labels())
     return figure
 
 
-def _lost(minutes: pd.DataFrame) -> pd.Series:
-    """Lost utility of all jobs by minute, 5-minute mean, without the last bin (arrivals after the last minute)."""
+def _smoothed_minutes(running: pd.DataFrame) -> int:
+    """Width of the moving mean: 5 minutes, and more for a day with so many minutes that lines would become bands."""
+    return max(5, (int(running["minute"].max()) + 1) // 72)
+
+
+def _lost(minutes: pd.DataFrame, width: int) -> pd.Series:
+    """Lost utility of all jobs by minute, moving mean, without the last bin (arrivals after the last minute)."""
     lost = (1 - minutes.pivot(index="minute", columns="job", values="utility")).sum(axis=1).iloc[:-1]
-    return lost.rolling(5, center=True, min_periods=1).mean()
+    return lost.rolling(width, center=True, min_periods=1).mean()
 
 
-def _cores(running: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.Series:
-    """Cores of all running replicas, by minute."""
+def _cores(running: pd.DataFrame, jobs: tuple[Job, ...], width: int) -> pd.Series:
+    """Cores of all running replicas, by minute, moving mean."""
     cores = running["running"] * running["job"].map({job.name: job.cores for job in jobs})
-    return cores.groupby(running["minute"]).sum()
+    return cores.groupby(running["minute"]).sum().rolling(width, center=True, min_periods=1).mean()
 
 
 def timeline_caption(minutes: pd.DataFrame, capacity: float) -> str:
     minutes = minutes[minutes["policy"].isin(distinguishable(minutes["policy"]))]
     minutes = minutes[minutes["minute"] < minutes["minute"].max()]
     lost = (1 - minutes["utility"]).groupby(minutes["policy"], sort=False).sum() / minutes["minute"].nunique()
-    most = f", and {lost.max():.2f} under {lost.idxmax()}" if len(lost) > 1 else ""
+    most = f" (least of the policies shown), and {lost.max():.2f} under {lost.idxmax()} (most)" if len(lost) > 1 else ""
     return (
         f"At {capacity:g} cores, the cluster loses {lost.min():.2f} utility on average under {lost.idxmin()}{most}. "
         "Dashed: clairvoyant limit; dotted: capacity. First trial."
@@ -306,5 +312,6 @@ def job_caption(minutes: pd.DataFrame, policies: Sequence[str], capacity: float)
     sentence = "; ".join(findings)
     return (
         f"{sentence[0].upper()}{sentence[1:]}, at {capacity:g} cores. Shown are the policies that lose most and least in "
-        "total. Line: replicas of the job; red: replicas that the clairvoyant allocates; strip: lost utility. First trial."
+        "total. Line: replicas of the job; red: replicas that the clairvoyant allocates; strip: lost utility. Losses are "
+        "means over minutes with requests. First trial."
     )

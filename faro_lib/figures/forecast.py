@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import COLUMN_IN, EDGE, PAGE_IN, Drawing, Drawings, colour
+from faro_lib.figures.style import COLUMN_IN, EDGE, PAGE_IN, Drawing, Drawings, colour, legend_above
 
 COLOURS = {
     "bayes": "#0072B2",
@@ -82,14 +82,14 @@ def point_caption(bands: pd.DataFrame) -> str:
 
 def coverage_by_minute(coverage: pd.DataFrame) -> Figure:
     """Empirical coverage by minutes ahead, one panel per level. Columns forecaster, minute, level, coverage."""
-    levels = sorted(coverage["level"].unique())
+    levels, lowest = sorted(coverage["level"].unique()), coverage["coverage"].min()
     figure, axes = plt.subplots(1, len(levels), figsize=(PAGE_IN, 2.2), sharey=True, squeeze=False)
     for axis, level in zip(axes[0], levels):
         axis.axhline(level, color="black", ls=":", lw=0.9)
         for name, rows in coverage[coverage["level"] == level].groupby("forecaster", sort=False):
             line = {"color": colour(name, COLOURS), "marker": MARKERS.get(name, "*"), "ms": 3, "label": name}
             axis.plot(rows["minute"], rows["coverage"], **line)
-        axis.set(xlabel="minutes ahead", title=f"{level:.0%} interval", ylim=(0.2, 1.02))
+        axis.set(xlabel="minutes ahead", title=f"{level:.0%} interval", ylim=(min(0.2, lowest - 0.05), 1.02))
     axes[0, 0].set_ylabel("empirical coverage")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4, frameon=False)
     return figure
@@ -153,12 +153,17 @@ def posterior_predictive(steps: pd.DataFrame) -> Figure:
     axis.set_yscale("symlog", linthresh=50)
     axis.set(xlabel="observed change (requests/min)", ylabel="replicated change (requests/min)")
     for direction in (axis.xaxis, axis.yaxis):
-        direction.set_ticks([-100, 0, 100])
-    axis.legend(ncol=2, title="job", loc="upper left", columnspacing=0.8, handlelength=1.2)
+        direction.set_ticks([-100, 0, 100], ["-100", "0", "100"])
+    legend_above(figure, *axis.get_legend_handles_labels(), columns=3)
     return figure
 
 
 def predictive_caption(steps: pd.DataFrame) -> str:
     tails = steps[steps["level"].isin([0.05, 0.95])]
-    ratio = np.abs(tails["replicated"]).sum() / np.abs(tails["observed"]).sum()
-    return f"At the 5 % and 95 % quantiles, replicated changes are {ratio:.2f} times as large as observed ones."
+    size = tails[["replicated", "observed"]].abs().groupby(tails["job"], sort=False).sum()
+    ratio = size["replicated"].sum() / size["observed"].sum()
+    by_job = (size["replicated"] / size["observed"])[size["observed"] > 0]
+    return (
+        f"At the 5 % and 95 % quantiles, replicated changes are {ratio:.2f} times as large as observed ones over all jobs, "
+        f"and between {by_job.min():.2f} ({by_job.idxmin()}) and {by_job.max():.2f} times ({by_job.idxmax()}) for a job."
+    )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import EDGE, PAGE_IN, Drawing, Drawings, and_list, colour, legend_above
+from faro_lib.metrics.agreement import LIVE
 from faro_lib.metrics.frames import Tables, read_tables
 from faro_lib.metrics.recovery import STEP_S, recovery_s
 
@@ -22,26 +24,27 @@ OUTCOMES = {
 
 
 def draw(results: Path, tables: str) -> Drawings:
-    recorded = read_tables(tables)
+    trials = read_tables(tables)
     title = "Policies on a Kubernetes node, and the deletion of a worker"
-    if not Path(tables).resolve().is_relative_to(Path(results).resolve()):
-        title += " (recorded earlier, with another workload)"
-    return {"kubernetes": Drawing(on_a_node(recorded), title, node_caption(recorded))}
+    recorded = not Path(tables).resolve().is_relative_to(Path(results).resolve())
+    return {"kubernetes": Drawing(on_a_node(trials), title, node_caption(trials), recorded)}
 
 
 def on_a_node(tables: Tables) -> Figure:
-    """Left: violations by policy and trial. Right: requests and replicas around the deletion of a worker, last trial."""
+    """Left: violations by policy and trial. Right: requests and replicas around the deletion of a worker, last run."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4), width_ratios=(1, 2.2))
-    policies = list(dict.fromkeys(tables.summary["policy"]))
+    summary = live_only(tables.summary)
+    policies = list(dict.fromkeys(summary["policy"]))
     for x, policy in enumerate(policies):
-        rates = tables.summary.loc[tables.summary["policy"] == policy, "slo_violation_rate"]
+        rates = summary.loc[summary["policy"] == policy, "slo_violation_rate"]
         left.bar(x, rates.mean(), 0.6, color=colour(policy), **EDGE)
         left.plot(np.full(len(rates), x), rates, "ko", markersize=3, markerfacecolor="white")
     left.set_xticks(range(len(policies)), policies)
     left.set(ylabel="SLO violation rate", ylim=(0, None))
     left.grid(axis="x", visible=False)
 
-    last = tables.recovery[tables.recovery["trial"] == tables.recovery["trial"].max()]
+    run = [key for key in ("policy", "trial") if key in tables.recovery]
+    last = tables.recovery.merge(tables.recovery[run].tail(1))
     labels, colours = zip(*OUTCOMES.values())
     rates_rps = [last[outcome] / STEP_S for outcome in OUTCOMES]
     right.stackplot(last["second"], rates_rps, step="post", labels=labels, colors=colours, alpha=0.8)
@@ -56,22 +59,28 @@ def on_a_node(tables: Tables) -> Figure:
     return figure
 
 
+def live_only(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs on real replicas."""
+    return summary[summary["environment"] == LIVE] if "environment" in summary else summary
+
+
 def node_caption(tables: Tables) -> str:
-    by_policy = tables.summary.groupby("policy", sort=False)["slo_violation_rate"]
+    summary = live_only(tables.summary)
+    by_policy = summary.groupby("policy", sort=False)["slo_violation_rate"]
     rates = [f"{100 * rates.mean():.1f} % under {policy}" for policy, rates in by_policy]
-    wide = tables.summary.pivot_table(index="trial", columns="policy", values="slo_violation_rate", sort=False)
+    wide = summary.pivot_table(index="trial", columns="policy", values="slo_violation_rate", sort=False)
     lowest = wide.idxmin(axis=1)
     best = lowest.mode()[0]
     recovered_s = recovery_s(tables.recovery).dropna()
     lasted = "A deleted worker was not ready again before the load ended"
     if len(recovered_s):
         lasted = f"A deleted worker was replaced and ready after {recovered_s.min():.0f} to {recovered_s.max():.0f} s"
-    where = "KubeRay's operator was a stand-in."
+    on_kind = "environment" in tables.summary  # recordings before Kubernetes 1.37 have no simulation beside them
+    where = "The replicas wait instead of computing." if on_kind else "KubeRay's operator was a stand-in."
     if tables.about:
-        place = "Ray {ray} on Kubernetes {kubeletVersion}, one node of {processors} processors. ".format(
-            **tables.about[-1]
-        )
-        where = place + where
+        about = tables.about[-1]
+        machine = f"one {'machine' if on_kind else 'node'} of {about['processors']:g} processors"
+        where = f"Ray {about['ray']} on Kubernetes {about['kubeletVersion']}, {machine}. {where}"
     return (
         f"{best} has fewest violations in {int((lowest == best).sum())} of {len(wide)} trials; the mean violation rate is "
         f"{and_list(rates)}. {lasted}; meanwhile {int(tables.recovery['failed'].sum())} of "

@@ -7,14 +7,13 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import COLUMN_IN, colour
+from faro_lib.figures.style import COLUMN_IN, colour, label_log_axis
 from faro_lib.metrics.frames import Tables
 from faro_lib.metrics.prediction import WORST, prediction_errors
 from faro_lib.workload import Job
 
 PLANNER = "Faro-Sum"  # the policy whose predictions are checked
 BAND = (0.1, 0.9)
-TICKS = (0.3, 0.5, 1, 2, 5, 10)  # of latencies, in SLOs
 
 
 def errors_of(tables: Tables, jobs: tuple[Job, ...]) -> pd.DataFrame:
@@ -53,10 +52,8 @@ def predicted_against_simulated(errors: pd.DataFrame) -> Figure:
     reach = [predicted.min(), predicted.max()]
     axis.plot(reach, reach, color="#555555", lw=0.8, ls="--", label="as predicted")
     axis.set(xscale="log", yscale="log", xlabel="predicted tail latency / SLO", ylabel="simulated tail latency / SLO")
-    ticks = [tick for tick in TICKS if reach[0] * 0.9 <= tick <= WORST]
-    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
-    axis.minorticks_off()
+    label_log_axis(axis.xaxis, *reach)
+    label_log_axis(axis.yaxis, min(reach[0], low.min()), max(reach[1], high.max()))
     axis.legend(frameon=False, loc="lower right")
     return figure
 

@@ -41,8 +41,8 @@ def half_caption(ratios: pd.DataFrame) -> str:
     low, high = busy.loc[busy["ratio"].idxmin()], busy.loc[busy["ratio"].idxmax()]
     return (
         f"Above a utilisation of 0.5, the half-wait tail latency differs from exact M/D/c by {low['ratio'] - 1:+.1%} "
-        f"({low['servers']:.0f} replicas, utilisation {low['rho']:.2f}) to {high['ratio'] - 1:+.1%} "
-        f"({high['servers']:.0f} replicas, utilisation {high['rho']:.2f})."
+        f"(replicas: {low['servers']:.0f}, utilisation {low['rho']:.2f}) to {high['ratio'] - 1:+.1%} "
+        f"(replicas: {high['servers']:.0f}, utilisation {high['rho']:.2f})."
     )
 
 

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def capacity_curve(
-    curve: pd.DataFrame, violations: float, knee: int | None = None, needed: int | None = None
+    curve: pd.DataFrame, violations: float | None, knee: int | None = None, needed: int | None = None
 ) -> Figure:
-    """SLO violations by capacity, the accepted rate, the knee and the required capacity."""
+    """SLO violations of the worst job by capacity, its accepted rate, the knee and the required capacity."""
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
@@ -22,7 +22,8 @@ def capacity_curve(
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     rate = 100 * curve.set_index("capacity_cores")["slo_violation_rate"]
     axis.plot(rate.index, rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)
-    axis.axhline(100 * violations, color=LIMIT, linestyle="--", linewidth=1.0)
+    accepted = 100 * curve["accepted_rate"]
+    axis.step(rate.index, accepted, where="mid", color=LIMIT, linestyle="--", linewidth=1.0)
     texts = notes(violations, knee, needed)
     for capacity, above_pt in zip(
         texts, (22, 9)[-len(texts) :]
@@ -35,18 +36,22 @@ def capacity_curve(
             bbox={"color": "white", "pad": 0.5},
         )  # fmt: skip
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set(xlabel="capacity (cores)", ylabel="SLO violations (%)", ylim=(-2, None))
+    axis.set(xlabel="capacity (cores)", ylabel="SLO violations of the worst job (%)", ylim=(-2, None))
     return figure
 
 
-def notes(violations: float, knee: int | None = None, needed: int | None = None) -> dict[int, str]:
+def met_by(violations: float | None) -> str:
+    return "meets every SLO" if violations is None else f"meets {100 * violations:g} % for every job"
+
+
+def notes(violations: float | None, knee: int | None = None, needed: int | None = None) -> dict[int, str]:
     """Notes by marked capacity.
 
-    >>> notes(0.01, knee=12, needed=12), notes(0.05, knee=None, needed=16)
-    ({12: 'knee, meets 1 %'}, {16: 'meets 5 %'})
+    >>> notes(None, knee=12, needed=12), notes(0.05, knee=None, needed=16)
+    ({12: 'knee, meets every SLO'}, {16: 'meets 5 % for every job'})
     """
     texts: dict[int, str] = {}
-    for capacity, text in ((knee, "knee"), (needed, f"meets {100 * violations:g} %")):
+    for capacity, text in ((knee, "knee"), (needed, met_by(violations))):
         if capacity is not None:
             texts[capacity] = f"{texts[capacity]}, {text}" if capacity in texts else text
     return texts

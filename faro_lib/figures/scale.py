@@ -20,6 +20,7 @@ from faro_lib.figures.style import (
     and_list,
     as_published,
     colour,
+    label_log_axis,
     legend_above,
     reference_handles,
     trials_note,
@@ -98,7 +99,7 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
         bar_rows(
             axis, lost.sort_index().loc[cluster], policies, [colour(policy.split(" (")[0]) for policy in policies],
             hatches=[hatch_of(policy) for policy in policies], limit=floor.get(cluster),
-            number_format="{:.3f}",
+            number_format="{:.2g}",
         )  # fmt: skip
         variant, jobs, replicas = cluster
         axis.set(title=f"{jobs:,} jobs, {replicas:,}\nreplicas, {variant}", xlabel="lost utility per job")
@@ -113,7 +114,7 @@ def larger_caption(summary: pd.DataFrame) -> str:
     for (way, jobs, replicas), part in summary.groupby(["variant", "jobs", "capacity_cores"], sort=False):
         mean = part.groupby("policy")["lost_utility"].mean().sort_values()
         best.append(
-            f"{mean.index[0]} at {jobs:,} jobs on {replicas:,} replicas ({way}; {mean.iloc[0] / jobs:.3f} per job)"
+            f"{mean.index[0]} at {jobs:,} jobs on {replicas:,} replicas ({way}; {mean.iloc[0] / jobs:.2g} per job)"
         )
     return (
         f"The lowest loss is that of {and_list(best)}. {trials_note(summary, ['variant', 'jobs', 'policy'])} Replicas are of "
@@ -133,6 +134,8 @@ def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
         )  # fmt: skip
     axis.plot(limit.groupby("capacity_cores")["lost_utility"].mean(), label=CLAIRVOYANT, **LIMIT_LINE)
     axis.set(xlabel="capacity (cores)", ylabel="lost cluster utility", yscale="log")
+    positive = pd.concat([summary["lost_utility"], limit["lost_utility"]]).loc[lambda lost: lost > 0]
+    label_log_axis(axis.yaxis, positive.min(), positive.max())
     legend_above(figure, *axis.get_legend_handles_labels(), columns=4)
     return figure
 

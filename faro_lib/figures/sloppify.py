@@ -158,7 +158,9 @@ def sloppification(scored: pd.DataFrame) -> Figure:
         part = scored[scored["scored_by"] == scored_by]
         sns.barplot(part, x="capacity_cores", y="lost", hue="decided", errorbar=("se", 1), ax=axis)
         axis.set(xlabel="capacity (cores)", ylabel="lost utility per job", title=f"scored by {scored_by} utility")
-        axis.legend(title="decided by")
+        axis.get_legend().remove()
+    handles, labels = axes[0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, columns=4)
     return figure
 
 

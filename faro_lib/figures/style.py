@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import seaborn as sns
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -62,11 +64,12 @@ def as_published(measures: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A figure, its title, and its caption, which begins with the finding."""
+    """A figure, its title, and its caption, which begins with the finding; `recorded` if another run made its data."""
 
     figure: Figure
     title: str
     caption: str
+    recorded: bool = False
 
 
 Drawings = Mapping[str, Drawing]  # by name of the file
@@ -99,6 +102,16 @@ def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
     """The colour of a name in a palette, or a spare one. The paper's variant and ours share a colour."""
     own = palette.get(name.removesuffix(" (paper)"))
     return own or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
+
+
+def label_log_axis(axis: Axis, low: float, high: float) -> None:
+    """Label 1, 2 and 5 times the powers of ten between `low` and `high`; only the powers if the range is wide."""
+    steps = (1, 2, 5) if high < 30 * low else (1,)
+    exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**exponent for exponent in exponents for step in steps]
+    ticks = [tick for tick in ticks if low / 1.5 <= tick <= high * 1.5]
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
 
 
 def use_style() -> None:
@@ -157,7 +170,9 @@ def save_all(drawings: Drawings, captions: str | Path) -> None:
     """Write every figure into the folder of `captions`, then titles and captions as JSON to `captions`."""
     for name, drawing in drawings.items():
         save(drawing.figure, Path(captions).parent, name)
-    texts = {name: {"title": one.title, "caption": one.caption} for name, one in drawings.items()}
+    texts = {
+        name: {"title": one.title, "caption": one.caption, "recorded": one.recorded} for name, one in drawings.items()
+    }
     Path(captions).write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -43,8 +42,8 @@ def workload_by_job(requests: pd.DataFrame) -> Figure:
     """
     day, before = _day(requests), _day(requests, "train")
     jobs = list(dict.fromkeys(day["job"]))
-    columns = min(5, len(jobs))
-    rows = int(np.ceil(len(jobs) / columns))
+    rows = -(-len(jobs) // 5)
+    columns = -(-len(jobs) // rows)
     figure, axes = plt.subplots(rows, columns, figsize=(PAGE_IN, 0.4 + 1.05 * rows), sharex=True, squeeze=False)
     for axis, job in zip(axes.flat, jobs):  # each with its own scale, because jobs may differ by orders of magnitude
         if len(before):
@@ -54,8 +53,9 @@ def workload_by_job(requests: pd.DataFrame) -> Figure:
         axis.plot(line["minute"], line["requests"], color="#0072B2", linewidth=0.7)
         axis.set_title(str(job), pad=2)
         axis.set_ylim(0, None)
-    for axis in axes.flat[len(jobs) :]:
-        axis.set_visible(False)
+    for place in range(len(jobs), rows * columns):
+        axes.flat[place].set_visible(False)
+        axes.flat[place - columns].tick_params(labelbottom=True)
     figure.supxlabel("minute", fontsize=8)
     figure.supylabel("requests per minute", fontsize=8)
     return figure

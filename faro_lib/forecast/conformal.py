@@ -48,6 +48,8 @@ class Recalibrated(Forecaster):
         log_stretch = np.clip(self.log_stretch + self.rate * drift, MIN_LOG_STRETCH, MAX_LOG_STRETCH)
 
         later = replace(Forecaster.update(self, counts), inner=self.inner.update(counts), log_stretch=log_stretch)
+        if np.isnan(later.counts).all():  # nothing to forecast from yet
+            return replace(later, tails=np.concatenate([np.full_like(self.tails[:1], np.nan), self.tails[:-1]]))
         samples = later.sample(HORIZON_MINUTES, TRACKED_SAMPLES)
         # Order statistics at or beyond the tail probability, because interpolated quantiles would be too narrow.
         in_tail = int(self.tail * (TRACKED_SAMPLES + 1))

@@ -1,7 +1,7 @@
 """Forecaster "bayes": sample paths of the model in `regression`, simulated from posterior draws without PyMC."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from faro_lib.workload import Job, Traces
 NORMAL_GRID = np.linspace(-4.5, 4.5, 361)
 # Paths are clipped to LIMIT_FACTOR x the largest count so far, because a heavy-tailed error of a root is squared.
 LIMIT_FACTOR, MIN_LIMIT = 2, 100  # the limit is at least MIN_LIMIT requests per minute
+CONVERGENCE = ("r_hat", "ess_bulk", "ess_tail", "divergences")  # largest, smallest, smallest, number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class Posterior:
     follow: np.ndarray  # slope of that log in `movement`, how fast counts change now; shape (draws, jobs)
     errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
     root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
+    convergence: np.ndarray = field(default_factory=lambda: np.full(len(CONVERGENCE), np.nan))  # NaN if not recorded
 
     def __post_init__(self):
         draws, jobs = self.draws, len(self.jobs)
@@ -51,12 +53,12 @@ class Posterior:
             "errors": (jobs, len(NORMAL_GRID)),
             "root_correlation": (jobs, jobs),
         }
-        for field, shape in expected.items():
-            array = getattr(self, field)
+        for name, shape in expected.items():
+            array = getattr(self, name)
             if array.shape != shape:
-                raise ValueError(f"posterior: {field} has shape {array.shape}; expected {shape}")
+                raise ValueError(f"posterior: {name} has shape {array.shape}; expected {shape}")
             if not np.isfinite(array).all():
-                raise ValueError(f"posterior: {field} has a number that is not finite; fit it again")
+                raise ValueError(f"posterior: {name} has a number that is not finite; fit it again")
 
     @property
     def draws(self) -> int:
@@ -90,10 +92,10 @@ def load_posterior(path: str | Path) -> Posterior:
             f"{where} does not exist; fit one with bayes.fit_bayes and save it with forecast.save_posterior"
         )
     with np.load(path, allow_pickle=False) as arrays:
-        missing = [field.name for field in fields(Posterior) if field.name not in arrays]
+        missing = [field.name for field in fields(Posterior) if field.name not in [*arrays, "convergence"]]
         if missing:
             raise ValueError(f"{where} lacks {missing[0]!r}; it was not written by forecast.save_posterior")
-        values = {field.name: arrays[field.name] for field in fields(Posterior)}
+        values = {field.name: arrays[field.name] for field in fields(Posterior) if field.name in arrays}
     values["jobs"] = tuple(str(name) for name in values["jobs"])
     values["day_minutes"] = values["day_minutes"].item()
     return Posterior(**values)

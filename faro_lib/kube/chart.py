@@ -29,6 +29,7 @@ MARKERS = {
     "marker-operator": "$.Values.operatorNamespace",
     "marker-monitoring": "$.Values.monitoringNamespace",
     FOREIGN: "$namespace",
+    '["marker-deployments"]': "$.Values.deployments | toJson",
 }
 ANY_MARKER = re.compile("|".join(f'"{marker}"|{marker}' for marker in map(re.escape, MARKERS)))
 
@@ -69,6 +70,7 @@ def _spec(backend: str) -> ManifestSpec:
         monitoring_namespace="marker-monitoring",
         tick_s=7919,
         namespaces=(FOREIGN,) if backend == "deployments" else (),
+        deployments=("marker-deployments",),
     )
 
 

@@ -42,8 +42,11 @@ class DeploymentRef:
                 raise ValueError(f"job {job.name!r}: deployment.{key} is unknown; {nearest(key, accepted)}")
         if not isinstance(section.get("queries"), dict):
             raise ValueError(f"job {job.name!r}: deployment.queries is missing: PromQL for requests and latency_mean_s")
-        queries = Queries.of(job.name, section["queries"])
-        return cls(job, section.get("namespace", namespace), section.get("name", job.name), queries)
+        queries, namespace = Queries.of(job.name, section["queries"]), section.get("namespace", namespace)
+        if str(namespace).startswith("kube-"):
+            problem = "belongs to Kubernetes itself; Faro scales no Deployment there"
+            raise ValueError(f"job {job.name!r}: deployment.namespace={namespace!r} {problem}")
+        return cls(job, namespace, section.get("name", job.name), queries)
 
     @property
     def path(self) -> str:
@@ -91,6 +94,7 @@ class Deployments:
         self._drop = np.zeros(len(refs))
         self._scaled_at = np.full(len(refs), -np.inf)
         self._states: list[DeploymentState | None] = [None] * len(refs)
+        self._autoscalers: list[str | None] = [None] * len(refs)  # as last read
         self._tick_s: float | None = None
 
     def advance(self, until_s: float) -> None:
@@ -99,12 +103,12 @@ class Deployments:
 
     def observe(self) -> Observation:
         """The Deployments and their load. Raises ApiError where the Deployments cannot be read."""
-        self._states = self.read()
+        self._states, self._autoscalers = self.read(), self.autoscalers()
         # The time of the tick, not of Prometheus' answer: policies plan at fixed multiples of their period.
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
         clock, queries = self.clock, [ref.queries for ref in self.refs]
-        ends = clock.origin_s + clock.minute_s * (np.arange(max(0, minute - HISTORY_MINUTES), minute) + 1.0)
+        ends = np.array([clock.wall_s(MINUTE_S * (n + 1)) for n in range(max(0, minute - HISTORY_MINUTES), minute)])
         load = self._metrics.observe(queries, ends, clock.wall_s(now_s), clock.minute_s)
         present = np.array([state is not None for state in self._states])
         states = [state or ABSENT for state in self._states]
@@ -131,6 +135,8 @@ class Deployments:
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
         """Scale the jobs in parallel as `scale_jobs` does; `may_act` is asked before each call.
 
+        A job that a HorizontalPodAutoscaler scales too is left to it.
+
         Raises ApiError: the first failure, and the number of others. The next tick tries again.
         """
         self._drop = np.array(drop, float)
@@ -142,17 +148,40 @@ class Deployments:
         if errors:
             raise ApiError(0, summary(errors))
 
+    def writer_of(self, job: int) -> str | None:
+        """The field manager other than Faro that last wrote the job's replica count; None if there is none."""
+        fields = (self.objects()[job] or {}).get("metadata", {}).get("managedFields", [])
+        others = [
+            (one.get("time", ""), one["manager"])
+            for one in fields
+            if one.get("manager") != MANAGER and "f:replicas" in one.get("fieldsV1", {}).get("f:spec", {})
+        ]
+        return max(others)[1] if others else None
+
     def read(self) -> list[DeploymentState | None]:
         """The state of every job's Deployment; None where there is none."""
         return [DeploymentState.of(deployment) if deployment else None for deployment in self.objects()]
 
     def objects(self) -> list[dict | None]:
-        """The Deployments as the API has them, with one list call for each namespace."""
-        deployments: dict[tuple[str, str], dict] = {}
-        for namespace in sorted({ref.namespace for ref in self.refs}):
-            items = self._api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments")["items"]
-            deployments |= {(namespace, item["metadata"]["name"]): item for item in items}
-        return [deployments.get((ref.namespace, ref.name)) for ref in self.refs]
+        """The Deployments as the API has them."""
+        found = {place_of(one, one["metadata"]["name"]): one for one in self._list("/apis/apps/v1", "deployments")}
+        return [found.get(str(ref)) for ref in self.refs]
+
+    def autoscalers(self) -> list[str | None]:
+        """The HorizontalPodAutoscaler of each Deployment; None if it has none."""
+        autoscalers = self._list("/apis/autoscaling/v2", "horizontalpodautoscalers")
+        targets = [(one, one["spec"]["scaleTargetRef"]) for one in autoscalers]
+        names = {
+            place_of(one, target["name"]): one["metadata"]["name"]
+            for one, target in targets
+            if target["kind"] == "Deployment"
+        }
+        return [names.get(str(ref)) for ref in self.refs]
+
+    def _list(self, group: str, plural: str) -> list[dict]:
+        """All objects of a kind in the Deployments' namespaces, with one call for each namespace."""
+        paths = (f"{group}/namespaces/{namespace}/{plural}" for namespace in sorted({r.namespace for r in self.refs}))
+        return [one for path in paths for one in self._api.get(path)["items"]]
 
     def _scale(self, job: int, replicas: int, may_act: Callable[[], bool]) -> None:
         """Scale one job only if its count is still the one observed.
@@ -163,6 +192,8 @@ class Deployments:
         """
         if not may_act():
             raise ApiError(0, NOT_LEADER)
+        if autoscaler := self._autoscalers[job]:
+            raise ApiError(409, f"HorizontalPodAutoscaler {autoscaler!r} scales it too; Faro waits until it is deleted")
         path, state = f"{self.refs[job].path}/scale", self._states[job]
         version = state.version if state else ""
         for _ in range(SCALE_ATTEMPTS):
@@ -183,6 +214,11 @@ class Deployments:
             self._states[job] = DeploymentState(version, replicas, state.ready if state else 0, False)
             return
         raise ApiError(409, "it changes faster than it can be scaled")
+
+
+def place_of(item: Mapping, name: str) -> str:
+    """The namespace of an object and a name, as `DeploymentRef` writes them."""
+    return f"{item['metadata']['namespace']}/{name}"
 
 
 def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:

@@ -11,15 +11,20 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
 from faro_lib.http import HttpClient
 from faro_lib.kube import preflight
-from faro_lib.kube.client import MERGE, Api, ApiError, connect
+from faro_lib.kube.capacity import is_ready
+from faro_lib.kube.capacity_watch import WORKERS
+from faro_lib.kube.client import MERGE, Api, ApiError, amount, connect
 from faro_lib.kube.manifests import DASHBOARD_PORT, SECRET_KEY, SERVING_PORT
 from faro_lib.kube.manifests import NAME as CONTROLLER
+from faro_lib.kube.rayservice import CLUSTER, serving_cluster
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.deploy import APPLICATIONS
 
@@ -63,7 +68,35 @@ def exclusive_access(
         # Restored before the controllers come back, so that they find their own jobs.
         configuration = yaml.safe_load(service["spec"]["serveConfigV2"])
         stack.callback(replace(ray, timeout_s=PUT_S).put, APPLICATIONS, configuration)
-        yield Endpoint(ray, HttpClient(serve_address, token))
+        yield Endpoint(ray, HttpClient(serve_address, token), workers=RayWorkers(api, namespace, name))
+
+
+class RayWorkers:
+    """The Ray workers of a RayService, of which an experiment deletes one."""
+
+    def __init__(self, api: Api, namespace: str, name: str):
+        self._api, self._namespace, self._name = api, namespace, name
+
+    def pods(self) -> list[dict]:
+        """The workers that are ready in the cluster that serves."""
+        path = f"namespaces/{self._namespace}"
+        service = self._api.get(f"/apis/ray.io/v1/{path}/rayservices/{self._name}")
+        selector = f"{CLUSTER}={serving_cluster(service)},{WORKERS}"
+        return [pod for pod in self._api.get(f"/api/v1/{path}/pods", labelSelector=selector)["items"] if is_ready(pod)]
+
+    def ready(self) -> int:
+        return len(self.pods())
+
+    def delete_one(self) -> None:
+        name = min(pod["metadata"]["name"] for pod in self.pods())
+        self._api.send("DELETE", f"/api/v1/namespaces/{self._namespace}/pods/{name}")
+
+    def about(self) -> dict[str, Any]:
+        """Versions and processors of the node of a worker, and the version of Ray."""
+        status = self._api.get(f"/api/v1/nodes/{self.pods()[0]['spec']['nodeName']}")["status"]
+        keys = ("kubeletVersion", "containerRuntimeVersion", "kernelVersion", "osImage")
+        versions = {key: status["nodeInfo"][key] for key in keys}
+        return versions | {"ray": version("ray"), "processors": amount(status["capacity"]["cpu"])}
 
 
 def token_of(api: Api, namespace: str, service: dict) -> str | None:

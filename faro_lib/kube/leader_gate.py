@@ -66,9 +66,10 @@ class LeaderGatedCluster:
         return replace(observation, capacity=current.cores, free_cores=current.free_cores, placed=current.placed)
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Apply as the leader. Without a known leader nothing changes: no other controller can reach the server either.
+        """Apply as the leader.
 
-        Raises LostLease: another controller is the leader.
+        Raises LostLease: another controller is the leader. OSError: no leader is known; no other controller can reach the
+        server either.
         """
         lease = self._leadership
         if lease is None:
@@ -78,7 +79,11 @@ class LeaderGatedCluster:
         elif lease.holder not in ("", NOBODY, lease.candidate.identity):
             raise LostLease(f"lease {lease.name} is held by {lease.holder}")
         else:
-            LOG.warning("lease %s could not be renewed; this tick changes nothing", lease.name)
+            raise OSError(f"lease {lease.name} could not be renewed; this tick changes nothing")
+
+    def writer_of(self, job: int) -> str | None:
+        """The other client that last scaled a job; None if the cluster does not tell."""
+        return self.inner.writer_of(job) if hasattr(self.inner, "writer_of") else None
 
     def advance(self, until_s: float) -> None:
         self.inner.advance(until_s)

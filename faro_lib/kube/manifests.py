@@ -27,7 +27,7 @@ METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
 SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
 BACKENDS = ("rayserve", "deployments")
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")  # the Secret is created in the namespace, a FaroPlan needs the CRD
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
 IMAGE = re.compile(  # [HOST[:PORT]/]NAME[:TAG][@DIGEST]
     r"([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
@@ -45,7 +45,7 @@ CONSTANTS = {
     "secret": SECRET,
     "secret_key": SECRET_KEY,
     "cores_label": CORES,
-    "cluster_wide": preflight.CLUSTER_WIDE,
+    "cluster_wide": preflight.rules(preflight.CLUSTER_WIDE, {}),
 }
 
 
@@ -104,8 +104,8 @@ class ManifestSpec:
     monitoring_namespace : where Prometheus runs; only its pods reach the controller's metrics.
     served, initial, workers, head, ray_version, operator_namespace : for the backend rayserve; `initial` are the first
         replica counts, and KubeRay's operator runs in `operator_namespace`.
-    namespaces, prometheus : for the backend deployments; the Deployments' namespaces, and the address of the server that
-        the queries go to.
+    namespaces, deployments, prometheus : for the backend deployments; the Deployments' namespaces and names, and the
+        address of the server that the queries go to.
     act : whether the controller applies its plans, or only prints them.
     monitor : whether to add a ServiceMonitor.
     """
@@ -122,6 +122,7 @@ class ManifestSpec:
     act: bool = True
     served: tuple[ServeSpec, ...] = ()
     namespaces: tuple[str, ...] = ()
+    deployments: tuple[str, ...] = ()
     initial: Sequence[int] = ()
     workers: Workers = WORKERS
     head: Head = HEAD
@@ -156,6 +157,7 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
     files += ["rayservice.yaml", "quota.yaml"] if spec.backend == "rayserve" else []
     files += ["monitor.yaml"] if spec.monitor else []
     texts = {name: render(spec, name, resources=files) for name in (*files, "kustomization.yaml")}
+    texts[RULES.name] = RULES.read_text()
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (Path(folder) / name).write_text(text)
@@ -179,11 +181,18 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
         CONSTANTS,
         spec=spec,
         rayserve=spec.backend == "rayserve",
-        roles={spec.namespace: (*preflight.ALWAYS, *own), **dict.fromkeys(sorted(elsewhere), own)},
+        roles={
+            namespace: preflight.rules(permissions, preflight.names_of(spec.name, spec.deployments))
+            for namespace, permissions in (
+                (spec.namespace, preflight.ALWAYS + own),
+                *((other, own) for other in sorted(elsewhere)),
+            )
+        },
         arguments=arguments(spec),
         jobs_hash=hash_of(spec.jobs_text),
         applications=yaml.safe_dump(configuration(spec.jobs, spec.served, spec.initial), sort_keys=False),
         dashboard=dashboard(),
+        rules=yaml.safe_load(RULES.read_text()),
         **values,
     )
 

@@ -73,7 +73,8 @@ def connect_deployments(
     refs = [DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in jobs]
     cluster = Deployments(api, refs, metrics, clock, cores or 0.0)
     for namespace in sorted({ref.namespace for ref in refs}):
-        preflight.check_permissions(api, namespace, preflight.FOR_DEPLOYMENTS, ())
+        names = preflight.names_of(plan.name, [ref.name for ref in refs if ref.namespace == namespace])
+        preflight.check_permissions(api, namespace, preflight.FOR_DEPLOYMENTS, (), names)
     ensure(lambda: preflight.check_deployments({str(ref): state for ref, state in zip(refs, cluster.read())}))
     return cluster
 
@@ -109,11 +110,22 @@ def gated_cluster(
     permissions, cluster_wide = preflight.ALWAYS if act else (), () if fixed else preflight.CLUSTER_WIDE
     if on_ray and not fixed:
         permissions += preflight.FOR_RAY
-    preflight.check_permissions(api, plan.namespace, permissions, cluster_wide)
+    preflight.check_permissions(api, plan.namespace, permissions, cluster_wide, preflight.names_of(plan.name))
 
     def diagnose() -> None:
         if on_ray and not fixed:
             preflight.check_rayservice(api, plan.namespace, plan.name)
+
+    def check_autoscalers() -> None:
+        if isinstance(cluster, Deployments):
+            preflight.check_autoscalers({str(ref): name for ref, name in zip(cluster.refs, cluster.autoscalers())})
+
+    try:
+        (ensure if act else once)(check_autoscalers)
+    except ValueError as error:
+        if act:
+            raise
+        report(f"with --apply, Faro would refuse: {error}")
 
     with ExitStack() as stack:
         current = None

@@ -25,8 +25,10 @@ ALWAYS: tuple[Permission, ...] = (
 FOR_DEPLOYMENTS: tuple[Permission, ...] = (
     ("apps", "deployments", ("list",)),
     ("apps", "deployments/scale", ("get", "patch")),
+    ("autoscaling", "horizontalpodautoscalers", ("list",)),
 )
 FOR_RAY: tuple[Permission, ...] = (("ray.io", "rayservices", ("get", "list", "watch")),)
+NAMED = ("get", "update", "patch")  # verbs that a Role can restrict to objects by their names
 # Custom resources: group, version, plural, and what installs them.
 FARO_PLANS = (GROUP, VERSION, PLURAL, "faro manifests")
 RAY_SERVICES = ("ray.io", "v1", "rayservices", "KubeRay's operator")
@@ -98,22 +100,62 @@ def check_deployments(states: Mapping[str, object]) -> None:
         raise ValueError(f"deployment {missing[0]!r} is not there ({len(missing)} of {len(states)} are missing)")
 
 
+def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
+    """The objects that the controller of the FaroPlan `plan` reads or changes by name, by resource."""
+    resources = ("leases", PLURAL, f"{PLURAL}/status", "rayservices")
+    return {resource: [plan] for resource in resources} | {"deployments/scale": sorted(deployments)}
+
+
+def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]) -> list[tuple[str, str, list, list]]:
+    """The rules of a Role: API group, resource, verbs, and the names of the objects, of which [] means all.
+
+    >>> rules([("apps", "deployments/scale", ("list", "patch"))], {"deployments/scale": ["a"]})
+    [('apps', 'deployments/scale', ['list'], []), ('apps', 'deployments/scale', ['patch'], ['a'])]
+    """
+    found: list[tuple[str, str, list, list]] = []
+    for group, resource, verbs in permissions:
+        named = [verb for verb in verbs if verb in NAMED and resource in names]
+        rest = [verb for verb in verbs if verb not in named]
+        found += [(group, resource, rest, [])] if rest else []
+        found += [(group, resource, named, list(names[resource]))] if named else []
+    return found
+
+
+def check_autoscalers(names: Mapping[str, str | None]) -> None:
+    """Raise ValueError if a Deployment (namespace/name -> its HorizontalPodAutoscaler or None) has an autoscaler."""
+    scaled = [(deployment, name) for deployment, name in names.items() if name]
+    if scaled:
+        deployment, name = scaled[0]
+        more = f" ({len(scaled)} of {len(names)} have one)" if len(scaled) > 1 else ""
+        raise ValueError(
+            f"deployment {deployment!r} is also scaled by HorizontalPodAutoscaler {name!r}; delete it{more}"
+        )
+
+
 def check_permissions(
-    api: Api, namespace: str, permissions: Sequence[Permission], cluster_wide: Sequence[Permission] = CLUSTER_WIDE
+    api: Api,
+    namespace: str,
+    permissions: Sequence[Permission],
+    cluster_wide: Sequence[Permission] = CLUSTER_WIDE,
+    names: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Raise ValueError for the first verb that this client may not use."""
+    """Raise ValueError for the first verb that this client may not use; `names` are those of `rules`."""
     for scope, wanted in ((namespace, permissions), (None, cluster_wide)):
-        for group, resource, verb in ((group, resource, verb) for group, resource, verbs in wanted for verb in verbs):
-            if not may(api, scope, group, resource, verb):
-                name = f"{resource}.{group}" if group else resource
-                where = f"in namespace {scope!r}" if scope else "in the whole cluster"
-                raise ValueError(f"may not {verb} {name} {where}; `faro manifests` has a Role")
+        for group, resource, verbs, objects in rules(wanted, names or {}):
+            for verb, name in ((verb, name) for verb in verbs for name in objects or [""]):
+                if not may(api, scope, group, resource, verb, name):
+                    what = f"{resource}.{group}" if group else resource
+                    where = f"in namespace {scope!r}" if scope else "in the whole cluster"
+                    what += f" {name!r}" if name else ""
+                    raise ValueError(f"may not {verb} {what} {where}; `faro manifests` has a Role")
 
 
-def may(api: Api, namespace: str | None, group: str, resource: str, verb: str) -> bool:
-    """Whether this client has a permission; `namespace` None asks for all namespaces."""
+def may(api: Api, namespace: str | None, group: str, resource: str, verb: str, name: str = "") -> bool:
+    """Whether this client has a permission; `namespace` None asks for all namespaces, `name` "" for all objects."""
     resource, _, subresource = resource.partition("/")
     attributes = {"group": group, "resource": resource, "subresource": subresource, "verb": verb}
+    if name:
+        attributes["name"] = name
     if namespace:
         attributes["namespace"] = namespace
     head = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}

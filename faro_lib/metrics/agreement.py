@@ -1,7 +1,5 @@
 """Agreement of live runs with their simulation: differences between policies, rankings and lost utility."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np
@@ -10,13 +8,13 @@ import pandas as pd
 LIVE, SIMULATION = "live", "simulation"  # values of the column `environment`
 
 
-def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate", errors: float = 2.0) -> pd.DataFrame:
+def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate") -> pd.DataFrame:
     """Difference of every pair of policies, live and simulated, and whether both have the same sign.
 
     Returns
     -------
     One row per pair: policy; other; for each environment the mean of the differences by trial and its standard error (NaN
-    with one trial); decided: both differences exceed `errors` standard errors; agree: both have the same sign.
+    with one trial); decided: both differences exceed two standard errors; agree: both have the same sign.
     """
     wide = summary.pivot_table(index=["environment", "trial"], columns="policy", values=measure, sort=False)
     rows = []
@@ -27,19 +25,19 @@ def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate", errors: fl
             difference = (wide[policy] - wide[other]).loc[environment]
             error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.nan
             row |= {environment: difference.mean(), f"{environment}_error": error}
-            significant.append(bool(abs(difference.mean()) > errors * error))
+            significant.append(bool(abs(difference.mean()) > 2 * error))
         agree = bool(np.sign(row[LIVE]) == np.sign(row[SIMULATION]))
         rows.append(row | {"decided": all(significant), "agree": agree})
     columns = ["policy", "other", LIVE, f"{LIVE}_error", SIMULATION, f"{SIMULATION}_error", "decided", "agree"]
     return pd.DataFrame(rows, columns=columns).astype({"decided": bool, "agree": bool})
 
 
-def ranking_distance(summary: pd.DataFrame, measure: str = "lost_utility") -> float:
+def ranking_distance(summary: pd.DataFrame) -> float:
     """Normalised Kendall tau distance between the live and the simulated ranking of the policies.
 
     It is the share of pairs that are ordered differently: 0 for equal rankings, 1 for reversed ones.
     """
-    table = pairs(summary, measure)
+    table = pairs(summary, "lost_utility")
     return float((~table["agree"]).mean()) if len(table) else 0.0
 
 

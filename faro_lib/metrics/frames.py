@@ -1,7 +1,5 @@
 """Runs as tables, and the files that hold the tables of an experiment."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields

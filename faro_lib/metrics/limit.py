@@ -3,8 +3,6 @@
 There is no such limit of violations or effective utility: dropping requests can lower both below any allocation without drops.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -60,6 +60,11 @@ def lost_utility_published(utility: np.ndarray) -> float:
     return float(jobs - np.nansum(utility) / bins)
 
 
+def violation_rate_by_job(run: Run) -> np.ndarray:
+    """Share of each job's requests that were dropped or missed the SLO, (jobs,); 0 without requests."""
+    return (run.dropped + run.slo_missed).sum(axis=1) / np.maximum(run.requests.sum(axis=1), 1)
+
+
 def slo_violation_rate(run: Run) -> float:
     """Violation rate averaged over the jobs with requests in each minute, then over minutes."""
     return mean_over_jobs_then_bins(minute_violation_rate(run))

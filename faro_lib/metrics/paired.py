@@ -7,10 +7,11 @@ CONFIDENCE = 0.95
 
 
 def paired_difference(values: pd.Series, reference: pd.Series) -> tuple[float, float]:
-    """Mean of `values` - `reference` over trials, and the half width of its 95 % confidence interval.
+    """Mean of `values` - `reference` over runs, and the half width of its 95 % confidence interval.
 
-    Student's t for the differences by trial, which both Series have as their index. With a single trial the half width
-    is NaN.
+    Student's t for the differences by run. The index of both Series is the trial, or the levels day and trial. With
+    several days, a day is one observation, the mean over its trials, because the trials of a day share its load. With a
+    single observation the half width is NaN.
 
     >>> trials = pd.RangeIndex(3)
     >>> mean, half = paired_difference(pd.Series([1.0, 2.0, 3.0], trials), pd.Series([0.5, 1.5, 2.0], trials))
@@ -19,9 +20,9 @@ def paired_difference(values: pd.Series, reference: pd.Series) -> tuple[float, f
     """
     from scipy.stats import t
 
-    differences = (values - reference).to_numpy()
+    differences = values - reference
+    if "day" in differences.index.names and differences.index.unique("day").size > 1:
+        differences = differences.groupby(level="day").mean()
     n = len(differences)
-    if n < 2:
-        return float(differences.mean()), float("nan")
-    half_width = t.ppf((1 + CONFIDENCE) / 2, n - 1) * differences.std(ddof=1) / np.sqrt(n)
+    half_width = t.ppf((1 + CONFIDENCE) / 2, n - 1) * differences.std() / np.sqrt(n) if n > 1 else np.nan
     return float(differences.mean()), float(half_width)

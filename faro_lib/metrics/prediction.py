@@ -1,7 +1,5 @@
 """Errors of predicted tail latencies, and the learning curve of a latency model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

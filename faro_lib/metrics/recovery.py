@@ -1,7 +1,5 @@
 """Time until a deleted worker is replaced."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 
@@ -9,7 +7,7 @@ STEP_S = 5  # seconds per row of the table `recovery`
 
 
 def recovery_s(table: pd.DataFrame) -> pd.Series:
-    """Seconds from the deletion of a worker until all workers are ready again, by trial.
+    """Seconds from the deletion of a worker until all workers are ready again, by policy (if there are several) and trial.
 
     NaN if the load ended first.
 
@@ -18,7 +16,7 @@ def recovery_s(table: pd.DataFrame) -> pd.Series:
     table : one row per STEP_S seconds: trial, second, workers (ready), deleted_s (time of the deletion).
     """
     times = {}
-    for trial, part in table.groupby("trial"):
+    for trial, part in table.groupby(["policy", "trial"] if "policy" in table else "trial", sort=False):
         all_workers, deleted_s = part["workers"].max(), part["deleted_s"].iloc[0]
         after = part[part["second"] >= deleted_s]
         lost = after[after["workers"] < all_workers]["second"]

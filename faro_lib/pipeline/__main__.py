@@ -44,11 +44,11 @@ def join(output: str, *inputs: str) -> None:
     gather(sorted({Path(table).parent for table in inputs}, reverse=True), Path(output).parent)
 
 
-def report(page: str, config: str, *captions: str) -> None:
-    """Write the HTML report with the figures of the files `captions`; `config` is a JSON object."""
+def report(page: str, config: str, sources: str) -> None:
+    """Write the HTML report; `config` and `sources`, the notebook and the tables of each stage, are JSON objects."""
     from faro_lib.report import write_report
 
-    write_report(Path(page).parent, json.loads(config), captions, page)
+    write_report(Path(page).parent, json.loads(config), json.loads(sources), page)
 
 
 def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:

@@ -4,8 +4,6 @@ It covers a notebook's code cells and all modules of faro_lib that they import, 
 docstrings, formatting, outputs and execution counts. No code is executed.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Download the published traces and check their SHA-256."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

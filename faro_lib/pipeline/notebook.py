@@ -1,7 +1,5 @@
 """Run one notebook with papermill: show its progress, log its output, and keep the result only if every cell ran."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

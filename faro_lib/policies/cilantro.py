@@ -22,7 +22,7 @@ from faro_lib.workload.jobs import MINUTE_S
 LOADS = np.geomspace(0.25, 16.0, 55)
 LOG_STEP = np.log(LOADS[1] / LOADS[0])
 SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # lower bounds of the classes of replica counts
-WORST = 10.0  # in SLOs; larger latencies, and infinite ones, are learned as this
+WORST = 10.0  # in SLOs; larger latencies are clipped to it before they are learned
 PRIOR_WEIGHT = 0.5  # weight of the prior at each load, in observations
 POOLED_WEIGHT = 2.0  # weight of the mean over all replica counts in the estimate for one class, in observations
 

@@ -28,6 +28,21 @@ class PolicyContext:
         return value
 
 
+class LazyContext(PolicyContext):
+    """A context whose latency table is measured at its first use, because some policies need none."""
+
+    def __init__(self, jobs: tuple[Job, ...], forecaster: Forecaster, measure: Callable[[], LatencyTable]):
+        for name, value in (("jobs", jobs), ("forecaster", forecaster), ("_measure", measure)):
+            object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for `latency_model` while it is not set."""
+        if name != "latency_model":
+            raise AttributeError(name)
+        object.__setattr__(self, name, self._measure())
+        return self.latency_model
+
+
 PolicyFactory = Callable[[PolicyContext], Policy]
 FACTORIES: Registry[PolicyFactory] = Registry("policy")
 _FAMILIES: dict[str, tuple[Callable[[str], bool], Callable[[str], PolicyFactory]]] = {}

@@ -10,7 +10,7 @@ from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.factories import PolicyContext, PolicyFactory, register, register_family
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, reasons
+from faro_lib.policies.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import LatencyTable
 from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
 from faro_lib.workload import arrays_of
@@ -64,6 +64,7 @@ class Faro(TwoLoops):
             attempts=PLAN_ATTEMPTS,
             forecast_rps=forecast_rps,
             predicted_tail_latency_s=latency_s,
+            next_minute_deciles_rps=np.quantile(rates_rps[:, :, min(1, self.horizon_minutes - 1)], DECILES, axis=1).T,
             marginal_value_up=marginal.more,
             marginal_value_down=marginal.less,
         )

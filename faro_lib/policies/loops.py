@@ -35,12 +35,16 @@ class TwoLoops:
     phase_s: float = 0.0
     reactive: bool = True  # whether the reactive loop runs
     tick_s: float = 10.0
+    before: np.ndarray | None = None  # (jobs, minutes) requests in the minutes before the start
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return at_least_one_each(jobs, capacity)
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
-        return LoopState(jobs, self.forecaster.start(self.forecaster.minute_of_day), *np.zeros((2, len(jobs))))
+        forecaster = self.forecaster.start(self.forecaster.minute_of_day)
+        for counts in () if self.before is None else self.before.T:
+            forecaster = forecaster.update(counts)
+        return LoopState(jobs, forecaster, *np.zeros((2, len(jobs))))
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         """The long-term plan."""

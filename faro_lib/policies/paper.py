@@ -1,6 +1,6 @@
 """Published policies: MArk/Cocktail/Barista, Faro as in EuroSys'25, and the latter with other solvers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from faro_lib.policies.factories import PolicyFactory, register
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.protocol import HISTORY_MINUTES, PLAN_ATTEMPTS, Observation, Plan, minimum_replicas, reasons
 from faro_lib.utility import DROPS, build_table
-from faro_lib.workload import arrays_of
+from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # adaptive forecast quantile
@@ -49,6 +49,14 @@ class MArk(TwoLoops):
 
 
 @dataclass(frozen=True, slots=True)
+class PaperState(LoopState):
+    """State of `PaperFaro`: also the drop rates of the last plan that do not act yet; arrays (jobs,)."""
+
+    pending_drop: np.ndarray = field(default_factory=lambda: np.empty(0))  # NaN = none
+    target_before: np.ndarray = field(default_factory=lambda: np.empty(0))  # replicas asked for before that plan
+
+
+@dataclass(frozen=True, slots=True)
 class PaperFaro(TwoLoops):
     """Faro as published: a forecast quantile, COBYLA on the continuous relaxation, rounding and shrinking.
 
@@ -63,13 +71,34 @@ class PaperFaro(TwoLoops):
     quantile: float | None = 0.6  # of each minute's forecast; None uses the mean
     adaptive: bool = True  # raise the quantile by 0.1 up to 0.9 while the solution leaves replicas free
     shrink: bool = True  # remove replicas worth less than 1e-4
-    method: str = "nlopt-cobyla"  # Powell's code, which SciPy used when the paper was written
+    method: str = "cobyla"  # SciPy's; Powell's own code, which the published code used, up to SciPy 1.15
     samples: int = 100
     horizon_minutes: int = HORIZON_MINUTES
 
+    def start(self, jobs: tuple[Job, ...]) -> PaperState:
+        loops = TwoLoops.start(self, jobs)
+        values = {f.name: getattr(loops, f.name) for f in fields(loops)}
+        return PaperState(**values, pending_drop=np.full(len(jobs), np.nan), target_before=np.zeros(len(jobs)))
+
+    def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
+        """The plan of both loops, with the published rule of when a drop rate acts.
+
+        It acts only for a job whose replicas the long-term plan changes, and once this change is complete.
+        """
+        assert isinstance(state, PaperState)
+        complete = (observation.target != state.target_before) & ~observation.changing & ~np.isnan(state.pending_drop)
+        drop = np.where(complete, state.pending_drop, observation.drop)
+        pending = np.where(complete, np.nan, state.pending_drop)
+        state, plan = TwoLoops.decide(self, replace(state, pending_drop=pending), observation)
+        if self.is_long_term(observation.now_s):
+            pending = np.where(plan.target != observation.target, plan.drop, np.nan)
+            changes: dict[str, Any] = {"pending_drop": pending, "target_before": observation.target}
+            state = replace(state, **changes)
+        return state, replace(plan, drop=drop)
+
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         if not self.predictive or observation.minute < HISTORY_MINUTES:
-            per_min = np.nan_to_num(counts_since(state, observation).mean(axis=1, keepdims=True))
+            per_min = np.nan_to_num(counts_since(state, observation))
             allocation = self.allocate(state, observation, per_min)
         elif self.quantile is None:
             per_min = state.forecaster.mean(self.horizon_minutes)
@@ -82,13 +111,16 @@ class PaperFaro(TwoLoops):
         self, state: LoopState, observation: Observation, quantile: float
     ) -> tuple[np.ndarray, Allocation]:
         """Forecast (jobs, minutes) at the highest quantile whose solution leaves replicas free, and this solution."""
-        samples = state.forecaster.sample(self.horizon_minutes, self.samples)
-        per_min = np.quantile(samples, quantile, axis=1)
+        quantiles = np.arange(quantile, MAX_QUANTILE + 0.01, QUANTILE_STEP) if self.adaptive else [quantile]
+        samples = state.forecaster.sample(self.horizon_minutes, self.samples * len(quantiles))
+        fresh = np.split(samples, len(quantiles), axis=1)  # each quantile is of samples of its own, as published
+        per_min = np.quantile(fresh[0], quantiles[0], axis=1)
         allocation = self.allocate(state, observation, per_min)
         cores = arrays_of(state.jobs).cores
-        while self.adaptive and quantile < MAX_QUANTILE - 0.01 and allocation.replicas @ cores < observation.capacity:
-            quantile += QUANTILE_STEP
-            higher = np.quantile(samples, quantile, axis=1)
+        for higher_quantile, drawn in zip(quantiles[1:], fresh[1:]):
+            if allocation.replicas @ cores >= observation.capacity:
+                break
+            higher = np.quantile(drawn, higher_quantile, axis=1)
             raised = self.allocate(state, observation, higher)
             if raised.replicas @ cores >= observation.capacity:
                 break
@@ -103,7 +135,7 @@ class PaperFaro(TwoLoops):
             np.maximum(observation.running, 1),
             observation.capacity,
             self.objective,
-            current=observation.target,
+            current=observation.running,
             method=self.method,
             latency_model=self.latency_model,
             utility=self.utility,

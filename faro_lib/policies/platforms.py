@@ -103,5 +103,5 @@ class RayServe(Reactive):
 
 
 register("HPA")(lambda context: HPA())
-TARGET_ONGOING = 1.0  # of Ray's default and two alternatives, the one that loses least (docs/tuning.md)
+TARGET_ONGOING = 1.0  # loses less than 2 (the default of Ray) and 4 (docs/tuning.md)
 register("RayServe")(lambda context: RayServe(ongoing=TARGET_ONGOING))

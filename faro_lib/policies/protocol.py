@@ -11,6 +11,7 @@ from faro_lib.workload.jobs import TOLERANCE
 HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
 PLAN_ATTEMPTS = 5  # ticks during which a long-term plan that exceeds the free capacity is retried (paper, section 4)
+DECILES = np.arange(1, 10) / 10
 REACT_UP_AFTER_S = 30.0  # seconds above the SLO after which reactive loops add replicas (paper, section 4)
 
 # Why a job has its target.
@@ -29,12 +30,14 @@ RATE_LIMIT = "scaling-rate-limit"  # the plan moved more replicas than one decis
 CAPACITY = "capacity"  # the targets exceeded the capacity
 FRAGMENTED = "fragmented"  # no single node has enough free cores for the replica
 DRIFT_CORRECTED = "drift-corrected"  # another client had changed the target
+OVERRIDE = "override"  # an operator has fixed the count
+CONTESTED = "contested"  # another client keeps changing the target, and Faro leaves the job alone
 JOB_ADDED = "job-added"  # the job is new
 JOB_REMOVED = "job-removed"  # the job no longer exists
 REASONS = (
     START, HOLD, SHARE, PLANNED, REACTIVE_UP, REACTIVE_DOWN,
-    MISSING, FAILED, DEADLINE_EXCEEDED, BOUNDS, RATE_LIMIT, CAPACITY, FRAGMENTED, DRIFT_CORRECTED, JOB_ADDED,
-    JOB_REMOVED,
+    MISSING, FAILED, DEADLINE_EXCEEDED, BOUNDS, RATE_LIMIT, CAPACITY, FRAGMENTED, DRIFT_CORRECTED, OVERRIDE, CONTESTED,
+    JOB_ADDED, JOB_REMOVED,
 )  # fmt: skip
 
 
@@ -80,6 +83,7 @@ class Plan:
     attempts: int = 1  # ticks, including this one, during which targets that exceed the free capacity are retried
     forecast_rps: np.ndarray | None = None  # expected arrival rate; None if the policy has no forecast
     predicted_tail_latency_s: np.ndarray | None = None  # latency quantile at `target` replicas and `forecast_rps`
+    next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
     marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from faro_lib.http import HttpClient
 from faro_lib.rayserve import local
 from faro_lib.rayserve.authentication import read_token
-from faro_lib.rayserve.deploy import configuration, deploy
+from faro_lib.rayserve.deploy import START_TIMEOUT_S, configuration, deploy
 from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 
@@ -22,6 +23,7 @@ class Endpoint:
     ray: HttpClient  # REST API of the dashboard
     http: HttpClient  # applications
     pids: tuple[int, ...] = ()  # roots of its process trees if it runs on this machine
+    workers: Any = None  # the Ray workers of a RayService (`kube.exclusive.RayWorkers`)
 
 
 @contextmanager
@@ -34,12 +36,14 @@ def serving(
     *,
     address: str | None = None,
     serve_address: str | None = None,
+    start_timeout_s: float = START_TIMEOUT_S,
     report: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Endpoint]:
     """Open an endpoint that serves the jobs.
 
     `local` starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend is an existing Ray
     cluster at `address` (dashboard) and `serve_address`, which serves the jobs already.
+    start_timeout_s : how long Ray, and then the jobs, may take to start.
     """
     if backend != "local":
         if not address:
@@ -51,6 +55,7 @@ def serving(
         yield Endpoint(HttpClient(address, read_token), HttpClient(serve_address, read_token))
         return
     report("starting Ray on this machine")
-    with local.start(capacity) as ray:
-        deploy(ray.rest, configuration(jobs, specs, initial), (local.HTTP_HOST, urlsplit(ray.http).port or 0), report)
+    with local.start(capacity, start_timeout_s) as ray:
+        http = local.HTTP_HOST, urlsplit(ray.http).port or 0
+        deploy(ray.rest, configuration(jobs, specs, initial), http, report, start_timeout_s)
         yield Endpoint(ray.rest, HttpClient(ray.http, ray.token), (ray.pid,))

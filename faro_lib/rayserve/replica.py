@@ -168,6 +168,8 @@ class Replica:
 class StatsEndpoint:
     """HTTP access to the statistics: GET returns those of each second from `since` on, POST sets the shares to accept.
 
+    POST with `holder` asks for the lease of the right to scale instead, and returns who has it.
+
     If Ray has a token, requests must carry it.
     """
 
@@ -188,11 +190,14 @@ class StatsEndpoint:
             return JSONResponse(await self._answer(request))
 
     async def _answer(self, request: Request) -> Any:
+        query = request.query_params
+        if request.method == "POST" and "holder" in query:
+            return await self._aggregator.lease.remote(query["holder"], float(query["duration_s"]), "force" in query)
         if request.method == "POST":
             shares = await request.json()
             await self._aggregator.accept.remote(shares)
             return shares
-        return await self._aggregator.read.remote(int(request.query_params.get("since", 0)))
+        return await self._aggregator.read.remote(int(query.get("since", 0)))
 
 
 def application(arguments: dict[str, Any]) -> Any:

@@ -54,6 +54,7 @@ class StatsAggregator:
         # job -> replica -> (time of its last heartbeat, ongoing requests, last second reported)
         self._replicas: dict[str, dict[str, tuple[float, int, int]]] = {}
         self._accept: dict[str, float] = {}
+        self._holder, self._lease_ends_s = "", 0.0
 
     def report(self, job: str, replica: str, ongoing: int, rows: Mapping[int, dict]) -> float | None:
         """Record a heartbeat and return the share of requests to accept, None if it was never set.
@@ -77,6 +78,13 @@ class StatsAggregator:
     def accept(self, shares: Mapping[str, float]) -> None:
         """Set the share of requests that each of these jobs accepts."""
         self._accept.update(shares)
+
+    def lease(self, holder: str, duration_s: float, force: bool = False) -> str:
+        """Lease the right to scale to `holder` if nobody else has it, or by force; return who has it."""
+        now_s = time.monotonic()
+        if force or now_s >= self._lease_ends_s or holder == self._holder:
+            self._holder, self._lease_ends_s = holder, now_s + duration_s
+        return self._holder
 
     def read(self, since: int = 0) -> dict[str, dict[str, Any]]:
         """Seconds from `since` on, ongoing requests, live replicas and share to accept (None if never set), by job."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
 from faro_lib.workload import Job, Traces
+from faro_lib.workload.jobs import DAY_MINUTES
 
-DAY_MINUTES = 1440
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
 MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # shortest day to fit to or to replay
 
@@ -35,9 +35,15 @@ class History:
         return int(np.isnan(self.today).sum())
 
     @property
+    def unobserved(self) -> tuple[str, ...]:
+        """Names of the jobs without a count."""
+        none = np.isnan(self.today).all(axis=1) & (self.traces.train == 0).all(axis=(0, 1, 3))
+        return tuple(job.name for job, absent in zip(self.jobs, none) if absent)
+
+    @property
     def single_day(self) -> bool:
         """Whether there is no earlier day, and the forecaster is fitted to the replayed day."""
-        return self.traces.days == 1 and self.traces.train.shape == (1, 1, *self.traces.evaluation.shape[1:])
+        return np.array_equal(self.traces.train, self.traces.evaluation[None])
 
     @property
     def short(self) -> bool:
@@ -64,36 +70,47 @@ def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None
     at : minutes of the last day up to now; None for all.
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
-    if counts.shape[1] >= 2 * DAY_MINUTES and earlier is None:
-        days = counts.shape[1] // DAY_MINUTES
-        counts = counts[:, -days * DAY_MINUTES :]
-        by_day = _interpolated(jobs, counts).reshape(len(jobs), days, DAY_MINUTES).transpose(1, 0, 2)
+    if counts.shape[1] >= 1.5 * DAY_MINUTES and earlier is None:
+        days = round(
+            counts.shape[1] / DAY_MINUTES
+        )  # half a day or more at the start is a day too, with missing minutes
+        absent = np.full((len(jobs), max(0, days * DAY_MINUTES - counts.shape[1])), np.nan)
+        counts = np.concatenate([absent, counts], axis=1)[:, -days * DAY_MINUTES :]
+        by_day = _interpolated(counts).reshape(len(jobs), days, DAY_MINUTES).transpose(1, 0, 2)
         earlier, counts = by_day[:-1, None], counts[:, -DAY_MINUTES:]
     if not counts.shape[1]:
         raise ValueError("there is no complete minute of counts yet; try again in one or two")
     minutes = counts.shape[1] if at is None else at
     if not 1 <= minutes <= counts.shape[1]:
         raise ValueError(f"at={minutes} is not a minute of the last day; accepted: 1..{counts.shape[1]}")
-    day = _interpolated(jobs, counts)
+    day = _interpolated(counts)
     train = day[None, None] if earlier is None or not len(earlier) else earlier
     return History(jobs, counts[:, :minutes], Traces(jobs, train, day[None]))
 
 
-def _interpolated(jobs: tuple[Job, ...], counts: np.ndarray) -> np.ndarray:
-    """Integer counts to fit to: missing minutes are interpolated, and 0 before a job's first count."""
+def _interpolated(counts: np.ndarray) -> np.ndarray:
+    """Integer counts to fit to: missing minutes are interpolated, and 0 before a job's first count or without any.
+
+    Forecasters take such zeros for unobserved; a job without counts is forecast at the level of the others.
+    """
     filled, minute = counts.copy(), np.arange(counts.shape[1])
-    for row, job in zip(filled, jobs):
+    if np.isnan(counts).all():
+        raise ValueError(f"no job has a count in {counts.shape[1]} minutes; does the source use the same names?")
+    for row in filled:
         known = np.isfinite(row)
-        if not known.any():
-            raise ValueError(f"job {job.name!r} has no count in {len(row)} minutes; does the source use the same name?")
-        row[~known] = np.interp(minute[~known], minute[known], row[known], left=0)
+        row[~known] = np.interp(minute[~known], minute[known], row[known], left=0) if known.any() else 0
     return np.rint(filled).astype(np.int64)
 
 
 def history_from_csv(path: str, jobs: str | None = None, at: int | None = None) -> History:
-    """A history from a CSV of counts or a named workload; the last day is today."""
+    """A history from a table of counts or a named workload; the last day is today, and with times the last minute is now."""
+    from faro_lib.workload.readers import is_table, read_counts, read_jobs
     from faro_lib.workload.tables import load_workload
+    from faro_lib.workload.timed import timed_counts
 
+    if is_table(path) and "time" in (read := read_counts(path, table := read_jobs(jobs) if jobs else None))[0]:
+        rows, names = read
+        return history_of(table or [Job(name) for name in names], timed_counts(rows, names, path)[1], at=at)
     traces = load_workload(path, jobs)
     return history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
 
@@ -136,12 +153,13 @@ def history_from_journal(path: str, jobs: str | None = None, at: int | None = No
 
 
 def _of_table(path: str, names: Sequence[str], counts: np.ndarray, source: str) -> tuple[tuple[Job, ...], np.ndarray]:
-    """The jobs of the table at `path`, and their counts."""
+    """The jobs of the table at `path`, and their counts; NaN for a job without any, if another one has some."""
     from faro_lib.workload.readers import read_jobs
 
     jobs = read_jobs(path)
     row = {name: n for n, name in enumerate(names)}
-    for job in jobs:
-        if job.name not in row:
-            raise ValueError(f"{path}: job {job.name!r} is not among {source}: {', '.join(names)}")
-    return jobs, counts[[row[job.name] for job in jobs]]
+    if not any(job.name in row for job in jobs):
+        raise ValueError(f"{path}: job {jobs[0].name!r} is not among {source}: {', '.join(names)}")
+    return jobs, np.stack(
+        [counts[row[job.name]] if job.name in row else np.full(counts.shape[1], np.nan) for job in jobs]
+    )

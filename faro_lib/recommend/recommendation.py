@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from faro_lib.allocate import OBJECTIVES
@@ -17,6 +18,7 @@ from faro_lib.recommend.now import Advice, advise
 from faro_lib.recommend.sizing import busiest, capacity_range, knee, required_cores, violations_by_capacity
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
+from faro_lib.workload import arrays_of
 
 REPLAYED_MINUTES = 360  # busiest part of a longer day
 # How Ray Serve and service meshes dispatch.
@@ -30,20 +32,20 @@ class Recommendation:
     Attributes
     ----------
     advice : replicas for the coming minutes.
-    max_violation_rate : accepted share of requests that violate their SLO.
-    curve : SLO violations by capacity (`sizing.COLUMNS`); None if no day was replayed.
+    max_violation_rate : accepted share of the requests of each job that violate its SLO; None: 1 - its quantile.
+    curve : SLO violations of the worst job by capacity (`sizing.COLUMNS`); None if no day was replayed.
     knee : capacity beyond which more gains little.
     """
 
     advice: Advice
-    max_violation_rate: float
+    max_violation_rate: float | None
     curve: pd.DataFrame | None = None
     knee: int | None = None
 
     @property
     def required_cores(self) -> int | None:
-        """The smallest capacity that meets `max_violation_rate` over the replayed day."""
-        return None if self.curve is None else required_cores(self.curve, self.max_violation_rate)
+        """The smallest capacity that meets every SLO over the replayed day."""
+        return None if self.curve is None else required_cores(self.curve)
 
     @property
     def slo_met(self) -> bool:
@@ -67,22 +69,23 @@ def recommend(
     capacity: int | None = None,
     *,
     with_curve: bool = False,
-    max_violation_rate: float = 0.01,
+    max_violation_rate: float | None = None,
     objective: str = "Sum",
     forecaster: str | None = None,
     serving_model: ServingModel = LIVE,
     max_ongoing_requests: tuple[tuple[str, int], ...] = (),
     report: Report = print,
 ) -> Recommendation:
-    """Recommend replicas on `capacity` cores; None: the smallest capacity that meets `max_violation_rate`.
+    """Recommend replicas on `capacity` cores; None: the smallest capacity that meets every SLO.
 
     Parameters
     ----------
     with_curve : replay the last day even if `capacity` is given.
+    max_violation_rate : accepted share of the requests of each job that violate its SLO; None: 1 - its quantile.
     serving_model : dispatch of requests, in the replay and the measured latencies.
     max_ongoing_requests : (name, limit) of jobs that differ from the serving model; the replay ignores them.
     """
-    if not 0 <= max_violation_rate < 1:
+    if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
     if capacity is not None and capacity < 1:
         raise ValueError(f"capacity={capacity} must be at least 1")
@@ -113,9 +116,11 @@ def recommend(
     learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
     day = part.workload()
     capacities = capacity_range(day, latency_model)
+    quantile = arrays_of(history.jobs).quantile
+    accepted = 1 - quantile if max_violation_rate is None else np.full(len(quantile), max_violation_rate)
     curve = violations_by_capacity(
-        day, learned, capacities, max_violation_rate, include=capacity, serving_model=serving_model, report=report
+        day, learned, capacities, accepted, include=capacity, serving_model=serving_model, report=report
     )
-    size = capacity or required_cores(curve, max_violation_rate) or int(curve["capacity_cores"].max())
+    size = capacity or required_cores(curve) or int(curve["capacity_cores"].max())
     advice = advise(history.jobs, history.today, policy(history), size)
     return Recommendation(advice, max_violation_rate, curve, knee(curve[curve["capacity_cores"] <= max(capacities)]))

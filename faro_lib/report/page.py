@@ -1,10 +1,11 @@
-"""One self-contained page with the results of a run, readable on a phone, without scripts."""
+"""One self-contained page with the results of a run, readable on a phone. A script sorts tables."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import io
+import itertools
 import json
 import math
 import platform
@@ -16,27 +17,28 @@ from typing import TYPE_CHECKING, Any
 
 from faro_lib import __version__
 from faro_lib.files import atomic_write
-from faro_lib.metrics.paired import paired_difference
+from faro_lib.report.tables import DIFFERENCE, MEASURES, tables
 from faro_lib.workload import SYNTHETIC
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-# Column of simulate/summary.csv -> heading, number format and definition. In all columns, lower is better.
-MEASURES = {
-    "lost_utility": ("lost utility", "{:.3f}", "sum of 1 - utility over jobs, mean over minutes; at most 1 per job"),
-    "slo_violation_rate": (
-        "SLO violations", "{:.2%}", "share of requests dropped or late, mean over jobs with requests, then over minutes"
+# Heading -> figures in their order. Figures that are not listed come after these sections.
+SECTIONS = {
+    "Which policy wins?": (
+        *("policies", "lost_utility_over_the_day", "spread_over_jobs", "replicas_by_job", "effective_utility"),
     ),
-    "lost_effective_utility": ("lost effective utility", "{:.3f}", "as lost utility, but a drop costs its penalty"),
-    "drop_rate": ("dropped", "{:.2%}", "share of all requests of the day"),
-    "replicas_used_mean": ("replicas used", "{:.1f}", "running replicas, mean over ticks"),
-}  # fmt: skip
-DIFFERENCE = (
-    "above the best",
-    "lost utility minus that of the best policy, with a 95 % interval over the paired trials",
-)
+    "Why?": (
+        *("offered_load", "requests_by_job", "ablation", "remaining_loss", "sloppification", "utility_of_latency"),
+        *("relaxations", "half_wait", "predicted_latency", "learned_latency"),
+    ),
+    "How sure are the forecasts?": ("coverage", "forecast_scores", "forecast", "predictive_check"),
+    "Where does the lead end?": ("lost_utility_by_capacity", "sensitivity", "two_models", "larger_clusters"),
+    "How fast are decisions?": ("solver_time_and_gap", "solver_scaling"),
+    "Does it hold on real replicas?": ("live", "kubernetes"),
+}
+RECORDED = "Recorded earlier, with another workload: not results of this run"
 PACKAGES = ("numpy", "scipy", "numba", "pandas", "matplotlib", "papermill", "snakemake")
 SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ title }}</title>\
@@ -47,30 +49,35 @@ SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
 
 
 def write_report(
-    results: str | Path, config: Mapping[str, Any], captions: Sequence[str | Path], page: str | Path
+    results: str | Path, config: Mapping[str, Any], sources: Mapping[str, Sequence[str]], page: str | Path
 ) -> None:
-    """Write the page from results/<workload>/simulate/summary.csv and the figures of `captions`.
+    """Write the page from the tables and figures of a run.
 
     Parameters
     ----------
     config : configuration of the run.
-    captions : files of captions, each next to its figures.
+    sources : stage -> its notebook and its tables, relative to `results`; the stages of this run only.
     """
     import pandas as pd
     import yaml
     from jinja2 import Template
 
     from faro_lib.experiments.trials import trial_seeds
+    from faro_lib.report.findings import findings
 
     results = Path(results)
+    summary, limit = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
     text = Template(Path(__file__).with_name("page.html.jinja").read_text(), autoescape=True).render(
         workload=results.name,
+        size=size_of(results, config, summary),
+        findings=findings(results, set(sources)),
         columns=[*(heading for heading, _, _ in MEASURES.values()), DIFFERENCE[0]],
         definitions=[*((heading, definition) for heading, _, definition in MEASURES.values()), DIFFERENCE],
-        tables=tables(*(pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))),
-        figures=figures(captions),
+        tables=tables(summary, limit),
+        sections=sections(figures(results, sources)),
         seeds=trial_seeds(config["trials"]),
         synthetic_seed=config["synthetic"]["seed"] if config["workload"] == SYNTHETIC else None,
+        convergence=convergence(results / "forecast" / "posterior.npz") if "forecast" in sources else None,
         configuration=yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None),
         versions=versions(),
         commit=commit(),
@@ -91,75 +98,71 @@ def page_of(figure: Figure, title: str, text: str) -> str:
     return Template(SINGLE, autoescape=True).render(title=title, text=text, png=encoded)
 
 
-def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[dict[str, Any]]]]:
-    """Mean ± standard deviation over trials of each measure, one table per capacity; a row per policy and the limit.
-
-    The last cell of a policy is `above_the_best`.
-
-    A cell is a text and whether it is the best of its column.
-    """
-    by_capacity = []
-    for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
-        best = part.groupby("policy")[list(MEASURES)].mean().idxmin()
-        lost = part.pivot(index="trial", columns="policy", values="lost_utility")
-        rows = [
-            {
-                "policy": policy,
-                "cells": [
-                    (spread(trials[column], shape), policy == best[column])
-                    for column, (_, shape, _) in MEASURES.items()
-                ]
-                + [(above_the_best(lost, policy, best["lost_utility"]), False)],
-                "trials": len(trials),
-            }
-            for policy, trials in part.groupby("policy", sort=False)
-        ]
-        floor = limit[limit["capacity_cores"] == capacity]
-        cells = [
-            (spread(floor[column], shape) if column == "lost_utility" and len(floor) else "-", False)
-            for column, (_, shape, _) in MEASURES.items()
-        ]
-        row = {"policy": "clairvoyant limit", "cells": [*cells, ("-", False)], "trials": len(floor)}
-        by_capacity.append((int(capacity), [*rows, row]))
-    return by_capacity
-
-
-def above_the_best(lost: pd.DataFrame, policy: str, best: str) -> str:
-    """Difference of a policy's lost utility to that of the best policy, with its interval; "-" for the best itself.
-
-    Parameters
-    ----------
-    lost : lost utility by trial (index) and policy (columns).
-    """
-    if policy == best:
-        return "-"
-    mean, half_width = paired_difference(lost[policy], lost[best])
-    return f"{mean:+.3f}" if math.isnan(half_width) else f"{mean:+.3f} ± {half_width:.3f}"
-
-
-def spread(values: pd.Series, shape: str) -> str:
-    """Mean ± sample standard deviation; the mean alone for a single value.
-
-    >>> import pandas as pd
-    >>> spread(pd.Series([1.0, 2.0]), "{:.1f}"), spread(pd.Series([0.5]), "{:.0%}")
-    ('1.5 ± 0.7', '50%')
-    """
-    mean = shape.format(values.mean())
-    return mean if len(values) < 2 else f"{mean} ± {shape.format(values.std())}"
-
-
-def figures(captions: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """The figures of these files of captions, in their order: name, picture, width, title and caption."""
+def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
+    """The figures of these stages by name: picture, width, title, caption, whether another run made it, and sources."""
     from faro_lib.figures.style import DPI
 
-    texts = [(Path(path), name, text) for path in captions for name, text in json.loads(Path(path).read_text()).items()]
-    rows = []
-    for number, (path, name, text) in enumerate(texts, 1):
-        png = path.with_name(f"{name}.png").read_bytes()
-        width_px = int.from_bytes(png[16:20])  # bytes 16 to 19 of a PNG
-        row = {"name": name, "png": base64.b64encode(png).decode("ascii"), "width_in": width_px / DPI}
-        rows.append(row | {"title": f"Figure {number}. {text['title']}", "caption": text["caption"]})
-    return rows
+    found = {}
+    for stage, links in sources.items():
+        folder = results / "figures"
+        for name, text in json.loads((folder / f"captions-{stage}.json").read_text()).items():
+            png = (folder / f"{name}.png").read_bytes()
+            width_px = int.from_bytes(png[16:20])  # bytes 16 to 19 of a PNG
+            found[name] = text | {
+                "png": base64.b64encode(png).decode("ascii"),
+                "width_in": width_px / DPI,
+                "links": links,
+            }
+    return found
+
+
+def sections(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Headings with their figures, numbered in this order; figures of other runs come last."""
+    own = {name for name, figure in found.items() if not figure["recorded"]}
+    named = [(heading, [name for name in names if name in own]) for heading, names in SECTIONS.items()]
+    listed = {name for _, names in named for name in names}
+    named.append(("Other figures", [name for name in found if name in own - listed]))
+    named.append((RECORDED, [name for name in found if name not in own]))
+    number = itertools.count(1)
+    return [
+        (heading, [{"name": name} | found[name] | {"number": next(number)} for name in names])
+        for heading, names in named
+        if names
+    ]
+
+
+def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> str:
+    """Jobs, minutes, requests, policies and trials of the run, as text."""
+    import pandas as pd
+
+    from faro_lib.figures.style import and_list
+    from faro_lib.workload.readers import read_jobs
+
+    jobs = len(read_jobs(results / "traces" / "jobs.csv"))
+    minutes = pd.read_parquet(results / "traces" / "requests.parquet", columns=["minute"])["minute"].max() + 1
+    counts = [
+        (jobs, "job"),
+        (min(minutes, config["minutes"] or minutes), "minute"),
+        (round(summary["requests"].mean()), "request"),
+        (summary["policy"].nunique(), "policy"),
+        (config["trials"], "trial"),
+    ]
+    plural = {"policy": "policies"}
+    return and_list(f"{count:,} {word if count == 1 else plural.get(word, f'{word}s')}" for count, word in counts)
+
+
+def convergence(posterior: Path) -> str:
+    """Convergence of the Bayesian fit as a sentence, from the posterior's file."""
+    from faro_lib.forecast.posterior import CONVERGENCE, load_posterior
+
+    worst = dict(zip(CONVERGENCE, load_posterior(posterior).convergence))
+    if math.isnan(worst["r_hat"]):
+        return "The posterior was read from a file that does not record the convergence of its fit."
+    return (
+        f"Bayesian fit: largest R-hat {worst['r_hat']:.2f} (at most 1.01 is good), smallest effective sample size "
+        f"{worst['ess_bulk']:.0f} in the bulk and {worst['ess_tail']:.0f} in the tails, {worst['divergences']:.0f} "
+        "divergences."
+    )
 
 
 def commit() -> str:

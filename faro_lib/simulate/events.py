@@ -126,8 +126,8 @@ def advance_job(
 ) -> None:
     """Process one job's events up to and including `until_s`.
 
-    One long function is several times faster than calls and look-ups at every event. While the dispatcher holds no
-    request, none waits.
+    One long function is several times faster than calls and look-ups at every event. Requests wait only while the
+    dispatcher holds one.
     """
     arrival_s, router_in_s, router_out_s = requests.arrival_s, requests.router_in_s, requests.router_out_s
     latency_s, coin = requests.latency_s, requests.coin

@@ -19,10 +19,10 @@ UTILISATIONS = (
     0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.84, 0.88, 0.91, 0.94, 0.97, 1.0, 1.03, 1.06, 1.1,
     1.2, 1.5, 2.0, 3.0,
 )  # fmt: skip
-COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)
-USUAL_REPLICAS = 16  # largest count that is measured if the capacity is not known
+COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
+USUAL_REPLICAS = 16  # the largest count to measure if the capacity is unknown
 MINUTES = 31  # minutes per grid point that the table keeps
-WINDOW_REQUESTS = 4000  # the tail latency over more requests hardly differs, so longer minutes are shortened to these
+WINDOW_REQUESTS = 4000  # a minute with more requests is shortened to these; its tail latency hardly changes
 WARM_UP = 50  # service times before the first minute, as queues begin empty
 
 
@@ -94,7 +94,7 @@ def _run(
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
     warm = int(np.ceil(max(WARM_UP * service.mean_s, window_s) / window_s))
-    # Constant rates in whole requests: each window has the requests between two multiples of the rate.
+    # Whole requests per window whose sum never deviates from the constant rate by more than one request.
     ends = np.arange(warm + windows + 1) + np.random.default_rng(seed).random((len(UTILISATIONS), 1))
     counts = np.diff(np.floor(ends * (full_rps * window_s * np.array(UTILISATIONS))[:, None]).astype(int), axis=1)
     workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)

@@ -17,7 +17,7 @@ from faro_lib.workload.jobs import TOLERANCE
 REUSE_S = 3.0  # delay until an idle pod serves again; after a removal, the job counts as changing for as long
 RETRY_S = 5.0  # delay until a replica that found no free cores tries again
 IDLE_S, CHECK_S = 30.0, 5.0  # idle pods are collected after IDLE_S, at the next multiple of CHECK_S
-BIRTH, COLLECT, RETRY = 0, 1, 2  # kinds of event, in their order at equal times
+BIRTH, COLLECT, RETRY = 0, 1, 2  # kinds of event; at equal times, the smaller number comes first
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class JobPods:
     running: int = 0
     births: list[float] = field(default_factory=list)  # times at which starting replicas begin to serve
     idle_since_s: deque[float] = field(default_factory=deque)
-    waiting: int = 0  # replicas without cores
+    waiting: int = 0  # replicas that wait for free cores
     removed_s: float = -np.inf
 
     @property

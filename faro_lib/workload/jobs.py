@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 
 MINUTE_S = 60.0
+DAY_MINUTES = 1440
+TABLES = (".csv", ".csv.gz", ".parquet")  # files of counts
 TOLERANCE = 1e-9  # rounding error allowed in comparisons of cores, rates and times
 SYNTHETIC, PUBLISHED = "synthetic", "faro-10jobs"  # names of the built-in workloads
 
@@ -32,7 +34,9 @@ class Job:
     min_replicas: int = 1  # inclusive
     max_replicas: int = 100  # inclusive
     tenant: str = ""  # the owner; "" = none
-    tenant_quota: float | None = None  # cores for all jobs of the tenant, the same in each of them; None = no quota
+    tenant_quota: float | None = (
+        None  # cores that the tenant's jobs may use together; equal in all of them; None = no quota
+    )
     model: str = "resnet34"  # the model that replicas run; `service.MODELS` has measured service times
 
     def __hash__(self) -> int:
@@ -44,7 +48,7 @@ class Job:
                 raise ValueError(f"job {self.name!r}: {field}={getattr(self, field)!r} must be {accepted}")
 
         check("name", "1 to 100 printable ASCII characters", re.fullmatch("[ -~]{1,100}", str(self.name)))
-        check("service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4)  # bounds requests per minute
+        check("service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4)  # bounds its requests per minute
         for field in ("slo_s", "service_time_s", "cores"):
             check(field, "a finite number > 0", np.isfinite(getattr(self, field)) and getattr(self, field) > 0)
         for field in ("service_scv", "cold_start_s", "weight"):

@@ -1,7 +1,6 @@
 """Requests per minute from a Prometheus server. A missing sample is NaN, never zero."""
 
-from __future__ import annotations
-
+import re
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from faro_lib.http import HttpClient, HttpError, check_address
 from faro_lib.workload.jobs import MINUTE_S
 
 MAX_POINTS = 11_000  # samples that Prometheus returns per series at most
+COUNTER = r"\b\w+_(?:total|count)\b(?:\{[^}]*\})?"  # a selector of a counter, by the naming convention of Prometheus
 Series = tuple[dict[str, str], np.ndarray]  # labels, and values (instants,)
 
 
@@ -60,6 +60,31 @@ def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
     return values
 
 
+def check_counts_query(query: str) -> None:
+    """Raise ValueError, with the right query, for a query that obviously does not count the requests of one minute.
+
+    A query with * or / may convert its unit, so it is accepted.
+
+    >>> check_counts_query('sum by (job) (rate(requests_total[5m]))')
+    Traceback (most recent call last):
+    ...
+    ValueError: query 'sum by (job) (rate(requests_total[5m]))' gives requests per second; ask for the requests of one \
+minute: 'sum by (job) (increase(requests_total[1m]))'
+    """
+    if "*" in query or "/" in query:
+        return
+    if re.search(r"\bi?rate\s*\(", query):
+        wrong, right = "gives requests per second", re.sub(r"\bi?rate\s*\(", "increase(", query)
+    elif re.search(r"\bincrease\s*\(", query) and re.search(r"\[(?!1m\]|60s\]|\$)[^\]]*\]", query):
+        wrong, right = "does not count over one minute", query
+    elif "[" not in query and re.search(COUNTER, query):
+        wrong, right = "is a counter since the start of the process", re.sub(COUNTER, r"increase(\g<0>[1m])", query)
+    else:
+        return
+    right = re.sub(r"\[[^\]]*\]", "[1m]", right)
+    raise ValueError(f"query {query!r} {wrong}; ask for the requests of one minute: {right!r}")
+
+
 def read_prometheus(
     url: str,
     query: str,
@@ -78,6 +103,7 @@ def read_prometheus(
     minutes : number of complete minutes before `end_s` (now by default).
     label : the label that names the job; None if each series has a single label.
     """
+    check_counts_query(query)
     if not 1 <= minutes <= MAX_POINTS:
         raise ValueError(f"minutes={minutes} must lie in 1..{MAX_POINTS}, as much as Prometheus returns of a series")
     last_s = (time.time() if end_s is None else end_s) // MINUTE_S * MINUTE_S

@@ -1,6 +1,8 @@
 """Readers of a user's files: a CSV of counts, and a table of jobs (.csv or .yaml)."""
 
 import dataclasses
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,12 @@ import yaml
 
 from faro_lib.errors import nearest
 from faro_lib.files import read_yaml
-from faro_lib.workload.jobs import Job, Traces, check_jobs
+from faro_lib.workload.jobs import TABLES, Job, Traces, check_jobs
+from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
 JOB_FIELDS = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(Job)}
 COLUMNS = {"job": "str"} | {name: kind for name, kind in JOB_FIELDS.items() if name != "name"}
+EXPECTED = "job, requests, and minute[, day] or time"
 MAX_COUNT = 10**9  # of requests per minute
 SECTIONS = ("serve", "deployment")  # mappings of a .yaml table for `rayserve` and `kube`, which check them
 
@@ -33,7 +37,7 @@ def read_jobs(path: str | Path) -> tuple[Job, ...]:
 
 
 def read_sections(path: str | Path, section: str) -> dict[str, dict]:
-    """The mapping `section` (one of SECTIONS) of each job of a .yaml table, by job name; {} where absent."""
+    """Job name -> its mapping `section` (one of SECTIONS) in a .yaml table; {} for a job without it."""
     sections = {}
     for n, row in enumerate(_rows(Path(path)), 1):
         mapping = row.get(section) or {}
@@ -58,11 +62,15 @@ def _rows(path: Path) -> list[dict]:
 
 
 def _table(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
-    """The table of a CSV file; a cell that the file leaves out is ""."""
+    """The table of a file; a cell that a CSV leaves out is ""."""
     try:
-        table = pd.read_csv(path, dtype=dtype, keep_default_na=False, low_memory=False)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: not a CSV table ({str(error).splitlines()[0]})") from None
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        table = pd.read_csv(
+            sys.stdin if str(path) == "-" else path, dtype=dtype, keep_default_na=False, low_memory=False
+        )
+    except (ValueError, OverflowError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: not a table ({str(error).splitlines()[0]})") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells as an index
         raise ValueError(f"{path}: line 2 has more cells than the header")
     return table.fillna("")
@@ -110,30 +118,49 @@ def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
         Path(path).write_text(yaml.safe_dump(table.to_dict("records"), sort_keys=False))
 
 
-def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None) -> Traces:
-    """Traces from a CSV with columns minute, job, requests and, optionally, day.
+def is_table(path: str | Path) -> bool:
+    """Whether `path` names a table of counts: .csv, .csv.gz, .parquet, or - for a CSV on standard input."""
+    return str(path) == "-" or str(path).endswith(TABLES)
 
-    Every job and day needs the same minutes 0, 1, 2, ... The last day is the evaluation day, earlier days are
-    for training; without `day` there is only an evaluation day. `jobs` sets the SLOs (default: those of `Job`).
+
+def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None) -> Traces:
+    """Traces from a table with columns job, requests, and either minute and, optionally, day, or time.
+
+    With minutes, every job and day needs the same minutes 0, 1, 2, ... The last day is the evaluation day, earlier
+    days are for training; without `day` there is only an evaluation day. With times, `timed` makes the days.
+    `jobs` sets the SLOs (default: those of `Job`).
     """
+    table, names = read_counts(path, jobs)
+    if "time" in table:
+        of_names = jobs or tuple(Job(name) for name in names)
+        return days_from_midnight(of_names, *timed_counts(table, names, str(path)), str(path))
+    return _traces_of_minutes(Path(path), table, names, jobs)
+
+
+def read_counts(path: str | Path, jobs: tuple[Job, ...] | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """The checked rows of a table of counts, and the names of the jobs."""
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; expected a CSV with columns minute, job, requests[, day]")
+    if str(path) != "-" and not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; expected a table with columns {EXPECTED}")
     table = _table(path, {"job": str})
     missing = [column for column in ("minute", "job", "requests") if column not in table]
-    if missing:
-        raise ValueError(
-            f"{path}: column {missing[0]!r} is missing; expected minute, job, requests[, day], got {list(table)}"
-        )
+    if missing and missing != (["minute"] if "time" in table else []):
+        raise ValueError(f"{path}: column {missing[0]!r} is missing; expected {EXPECTED}, got {list(table)}")
     if table.empty:
         raise ValueError(f"{path}: no rows; expected one for each minute and job")
-    if "day" not in table:
+    if "time" in table:
+        table["minute"] = minutes_of(table["time"], str(path))
+    if "day" not in table or "time" in table:
         table["day"] = 0
     _check_rows(path, table)
     names = [job.name for job in jobs] if jobs else sorted(table["job"].unique(), key=lambda name: (len(name), name))
     for name in table["job"].unique():
         if name not in names:
             raise ValueError(f"{path}: job {name!r} is not among the jobs {names}")
+    return table, names
+
+
+def _traces_of_minutes(path: Path, table: pd.DataFrame, names: list[str], jobs: tuple[Job, ...] | None) -> Traces:
     days, minutes = sorted(table["day"].unique()), int(table["minute"].max()) + 1
     if len(table) < len(days) * minutes * len(names):
         there = set(zip(table["day"], table["minute"], table["job"]))
@@ -150,6 +177,7 @@ def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None) -> Traces:
 
 def _check_rows(path: Path, table: pd.DataFrame) -> None:
     """Convert minute, requests and day to integers; ValueError that names the first bad or repeated row."""
+    at = "time" if "time" in table else "minute"
     for row in np.flatnonzero(table["job"] == "")[:1]:
         raise ValueError(f"{path}, line {row + 2}: job is empty")
     for column in ("minute", "requests", "day"):
@@ -160,11 +188,11 @@ def _check_rows(path: Path, table: pd.DataFrame) -> None:
             if bad.any():
                 row = table[bad].iloc[0]
                 raise ValueError(
-                    f"{path}, line {table.index[bad][0] + 2}: {column}={row[column]} for job {row['job']!r} at minute "
-                    f"{row['minute']} is {reason}; counts are whole numbers from 0 to 1e9"
+                    f"{path}, line {table.index[bad][0] + 2}: {column}={row[column]} for job {row['job']!r} at {at} "
+                    f"{row[at]} is {reason}; counts are whole numbers from 0 to 1e9"
                 )
         table[column] = values.astype(np.int64)
     twice = table.duplicated(["day", "minute", "job"])
     if twice.any():
         row, line = table[twice].iloc[0], table.index[twice][0] + 2
-        raise ValueError(f"{path}, line {line}: job {row['job']!r} at minute {row['minute']} occurs a second time")
+        raise ValueError(f"{path}, line {line}: job {row['job']!r} at {at} {row[at]} occurs a second time")

@@ -8,7 +8,7 @@ import pandas as pd
 from faro_lib.errors import nearest
 from faro_lib.workload.jobs import PUBLISHED, SYNTHETIC, Traces
 from faro_lib.workload.published import read_artifact
-from faro_lib.workload.readers import read_csv, read_jobs, write_jobs
+from faro_lib.workload.readers import is_table, read_csv, read_jobs, write_jobs
 from faro_lib.workload.synthetic import synthetic as make_synthetic
 
 ARTIFACT_EVALUATION = "input.json"
@@ -27,10 +27,10 @@ def load_workload(
         traces = make_synthetic(**(synthetic or {}))
     elif workload == PUBLISHED:
         traces = read_artifact(Path(raw) / ARTIFACT_EVALUATION, Path(raw) / ARTIFACT_TRAINING)
-    elif str(workload).endswith(".csv"):
+    elif is_table(workload):
         return read_csv(workload, table)
     else:
-        accepted = nearest(workload, (SYNTHETIC, PUBLISHED, "the path of a .csv"))
+        accepted = nearest(workload, (SYNTHETIC, PUBLISHED, "the path of a .csv, .csv.gz or .parquet"))
         raise ValueError(f"workload={workload!r} is unknown; {accepted}")
     if table is None:
         return traces

@@ -1,0 +1,51 @@
+"""A model server for plain Deployments with the metrics that the queries of jobs.yaml read; it waits instead of computing.
+
+Serves requests at /, one at a time, and Prometheus metrics at /metrics, both on port 8000.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from faro_lib.rayserve.replica import Dropped, Station
+
+SERVICE_S = float(os.environ.get("SERVICE_S", "0.1"))  # duration of a request
+MAX_ONGOING = int(os.environ.get("MAX_ONGOING_REQUESTS", "10"))  # waiting or in service; others get status 503
+BUCKETS = [0.01 * 1.2**i for i in range(40)]  # up to 12 s
+
+requests = Counter("http_requests", "Requests that arrived.")
+dropped = Counter("http_requests_dropped", "Requests that were dropped.")
+seconds = Histogram("http_request_seconds", "Latency of the requests that were served.", buckets=BUCKETS)
+ongoing = Gauge("http_requests_ongoing", "Requests waiting or in service.")
+station = Station(MAX_ONGOING)
+ongoing.set_function(lambda: station.ongoing)
+
+
+async def answer(_: Request) -> PlainTextResponse:
+    requests.inc()
+    arrived = time.perf_counter()
+    try:
+        await station.serve(lambda: asyncio.sleep(SERVICE_S))
+    except Dropped:
+        dropped.inc()
+        return PlainTextResponse("dropped", status_code=503)
+    seconds.observe(time.perf_counter() - arrived)
+    return PlainTextResponse("served")
+
+
+async def metrics(_: Request) -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+if __name__ == "__main__":
+    app = Starlette(routes=[Route("/", answer, methods=["GET", "POST"]), Route("/metrics", metrics)])
+    uvicorn.run(app, host="0.0.0.0", port=8000, log_level="warning", timeout_graceful_shutdown=20)

@@ -1,0 +1,166 @@
+"""Compiled loops of `leximin`; imported when first used.
+
+The assignment of jobs to levels is a transportation problem. Its nodes are classes of jobs at one level of utility,
+1..last, and node 0 for the jobs above all levels so far. `column` (nodes, jobs) has the cheapest column of a job at a
+node, -1 if the job cannot be there. Each job is a member of one node. The number of members of a class is the least
+possible, and the assignment is the cheapest with these numbers. Jobs that can be at one level only are not members.
+"""
+
+import numpy as np
+from numba import njit
+
+FAR = 2**60  # more than any cost
+
+
+@njit(cache=True)
+def climb(utility, cost, following, order, budget, group, quota):
+    """Raise all jobs level by level, as many jobs as possible at each level, and the cheapest of these.
+
+    `order` has the flat positions of the columns that are better than all cheaper ones, by their utility, and
+    `following` (jobs, columns) the next such column of a job, or -1. With several groups, stops where jobs of one
+    level compete. Returns the columns of all jobs, whether they are settled, their nodes, and `column` of the classes.
+    """
+    jobs, columns = utility.shape
+    column = np.full((8, jobs), -1, np.int64)
+    node, settled = np.zeros(jobs, np.int64), np.zeros(jobs, np.bool_)
+    members = np.empty(0, np.int64)  # jobs that can be at more than one node, or are in the class that is tried
+    for k in order[::-1]:
+        column[0, k // columns] = k % columns  # the worst is last
+    room, group_room = budget - (cost * column[0]).sum(), quota.copy()
+    for j in range(jobs):
+        group_room[group[j]] -= cost[j] * column[0, j]
+    last = stop = 0
+    while stop < len(order):
+        here, more, of_group = [0 for _ in range(0)], 0, np.zeros(len(quota), np.int64)
+        level = utility[order[stop] // columns, order[stop] % columns]
+        while stop < len(order) and utility[order[stop] // columns, order[stop] % columns] == level:
+            j, x = order[stop] // columns, order[stop] % columns
+            stop += 1
+            if settled[j] or column[0, j] != x:
+                continue
+            step = cost[j] * (following[j, x] - x)
+            if last == 0 and (following[j, x] < 0 or step > room or step > group_room[group[j]]):
+                settled[j] = True
+                continue
+            here.append(j)
+            more += step
+            of_group[group[j]] += step
+        if len(here) == 0:
+            continue
+        if last == 0 and more <= room and np.all(of_group <= group_room):
+            room -= more
+            group_room -= of_group
+            for j in here:
+                column[0, j] = following[j, column[0, j]]
+            continue
+        if len(quota) > 1:
+            break
+        last += 1
+        if last == len(column):
+            column = np.concatenate((column, np.full(column.shape, -1, np.int64)))
+        column[last] = -1
+        fresh = [j for j in here if not (column[1:last, j] >= 0).any()]
+        members = np.concatenate((members, np.array(fresh, np.int64)))
+        for j in here:
+            column[last, j] = column[0, j]
+            column[0, j] = following[j, column[0, j]]
+            if node[j] == 0:
+                node[j] = last
+        while True:
+            price, mover = _moves(column, node, members, cost, last)
+            distance, path = _shortest(price, last)
+            if distance > room:
+                break
+            room -= distance
+            for i in range(len(path) - 1):
+                node[mover[path[i], path[i + 1]]] = path[i + 1]
+        last = _settle(column, node, settled, members, cost, last, price, room)
+        members = np.array([j for j in members if not settled[j] and (column[1 : last + 1, j] >= 0).any()], np.int64)
+    at = np.array([column[node[j], j] for j in range(jobs)])
+    return at, settled, node, column[: last + 1]
+
+
+@njit(cache=True)
+def _moves(column, node, members, cost, last):
+    """(price, mover): the least additional cost of moving a member from node a to node b, and that job."""
+    price = np.full((last + 1, last + 1), FAR)
+    mover = np.full((last + 1, last + 1), -1)
+    for j in members:
+        a = node[j]
+        for b in range(last + 1):
+            if b != a and column[b, j] >= 0:
+                more = cost[j] * (column[b, j] - column[a, j])
+                if more < price[a, b]:
+                    price[a, b], mover[a, b] = more, j
+    return price, mover
+
+
+@njit(cache=True)
+def _shortest(price, source):
+    """(distance, path) from node `source` to node 0; there is no negative cycle, as the assignment is the cheapest."""
+    nodes = len(price)
+    distance, before = np.full(nodes, FAR), np.full(nodes, -1)
+    distance[source] = 0
+    for _ in range(nodes):
+        for a in range(1, nodes):
+            if distance[a] < FAR:
+                for b in range(nodes):
+                    if price[a, b] < FAR and distance[a] + price[a, b] < distance[b]:
+                        distance[b], before[b] = distance[a] + price[a, b], a
+    path = [0]
+    while distance[0] < FAR and path[-1] != source:
+        path.append(before[path[-1]])
+    return distance[0], path[::-1]
+
+
+@njit(cache=True)
+def _settle(column, node, settled, members, cost, last, price, room):
+    """Remove the nodes that a job cannot be at within the budget, and empty classes; returns the last class.
+
+    A job at node a can be at b if the move, and the cheapest moves that bring a job from b to a, cost at most `room`.
+    """
+    for c in range(last + 1):
+        for a in range(last + 1):
+            for b in range(last + 1):
+                price[a, b] = min(price[a, b], price[a, c] + price[c, b])
+    for j in members:
+        a, others = node[j], 0
+        for b in range(last + 1):
+            if b != a and column[b, j] >= 0:
+                if cost[j] * (column[b, j] - column[a, j]) + price[b, a] > room:
+                    column[b, j] = -1
+                else:
+                    others += 1
+        if others == 0 and a > 0:
+            settled[j], node[j], column[0, j] = True, 0, column[a, j]
+            column[1 : last + 1, j] = -1
+    for c in range(last, 0, -1):
+        if not (node[members] == c).any():
+            column[c] = column[last]
+            node[node == last] = c
+            last -= 1
+    return last
+
+
+@njit(cache=True)
+def join(left, right):
+    """The greatest merge of left[s - r] and right[r] over r, for every s; the rows are sorted and compared from the left."""
+    rows, n, m = len(left), left.shape[1], right.shape[1]
+    out = np.empty((rows, n + m))
+    for s in range(rows):
+        best = 0
+        for r in range(1, min(len(right), s + 1)):
+            i = j = k = p = 0
+            while i + j < n + m:
+                from_left = j == m or (i < n and left[s - r, i] <= right[r, j])
+                new = left[s - r, i] if from_left else right[r, j]
+                i, j = (i + 1, j) if from_left else (i, j + 1)
+                from_left = p == m or (k < n and left[s - best, k] <= right[best, p])
+                old = left[s - best, k] if from_left else right[best, p]
+                k, p = (k + 1, p) if from_left else (k, p + 1)
+                if new != old:
+                    best = r if new > old else best
+                    break
+        out[s, :n], out[s, n:] = left[s - best], right[best]
+        out[s].sort()
+    return out

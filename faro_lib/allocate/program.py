@@ -1,0 +1,55 @@
+"""One column per job as an integer program for HiGHS, for what has no faster algorithm."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from faro_lib.allocate.problem import Problem
+
+Count = tuple[np.ndarray, int]  # columns, bool (jobs, X + 1), and how many of them may be chosen
+
+
+def least_loss(
+    problem: Problem, allowed: np.ndarray, loss: np.ndarray, counts: Sequence[Count] = (), time_limit_s: float = 600.0
+) -> np.ndarray | None:
+    """Replicas with the least sum of `loss` (jobs, X + 1) over the allowed columns; None if nothing fits.
+
+    After `time_limit_s`, the best replicas so far, or None.
+    """
+    from scipy.optimize import LinearConstraint, milp
+    from scipy.sparse import coo_array, csr_array, vstack
+
+    jobs, columns = np.nonzero(allowed)
+    n = len(jobs)
+    rows = [problem.costs[allowed]]
+    rows += [np.where(problem.group[jobs] == g, rows[0], 0) for g in range(len(problem.quota)) if problem.has_quotas]
+    rows += [of[allowed].astype(float) for of, _ in counts]
+    upper = [problem.budget, *(problem.quota if problem.has_quotas else ()), *(number for _, number in counts)]
+    one_each = coo_array((np.ones(n), (jobs, np.arange(n))), shape=(len(allowed), n))
+    matrix = vstack([one_each, csr_array(np.array(rows, float))], format="csc")
+    ones = np.ones(len(allowed))
+    limits = LinearConstraint(matrix, np.append(ones, np.full(len(rows), -np.inf)), np.append(ones, upper))
+    answer = milp(
+        loss[allowed], integrality=np.ones(n), bounds=(0, 1), constraints=limits,
+        options={"mip_rel_gap": 0.0, "time_limit": time_limit_s},
+    )  # fmt: skip
+    if answer.x is None:
+        return None
+    replicas = np.zeros(len(allowed), np.int64)
+    replicas[jobs[answer.x > 0.5]] = columns[answer.x > 0.5]
+    return replicas
+
+
+def leximin_by_levels(problem: Problem, time_limit_s: float) -> np.ndarray | None:
+    """Leximin by one integer program per level, which minimises the number of jobs at it or below; then least change."""
+    utility, feasible = problem.utility, problem.feasible
+    jobs, level = np.arange(len(utility)), -np.inf
+    counts: list[Count] = []
+    replicas = least_loss(problem, feasible, np.zeros(utility.shape), time_limit_s=time_limit_s)
+    while replicas is not None and (above := utility[jobs, replicas] > level).any():
+        level = utility[jobs, replicas][above].min()
+        below = feasible & (utility <= level)
+        replicas = least_loss(problem, feasible, below.astype(float), counts, time_limit_s)
+        if replicas is not None:
+            counts.append((below, int(below[jobs, replicas].sum())))
+    return least_loss(problem, feasible, problem.tie, counts, time_limit_s)

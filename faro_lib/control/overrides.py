@@ -1,0 +1,150 @@
+"""What operators change while a run goes on: the jobs' table, counts that they fix by hand, and events that they expect."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from faro_lib.files import atomic_write
+from faro_lib.workload import Job
+from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """An operator's order about one job: its replicas, or a factor on its forecast load."""
+
+    job: str
+    by: str  # who gave it
+    from_s: float  # Unix time
+    until_s: float | None = None  # None: until it is cleared
+    replicas: int | None = None
+    load: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.replicas is None) == (self.load is None):
+            raise ValueError(f"job {self.job!r}: an override has either replicas or load")
+        if self.replicas is not None and (not isinstance(self.replicas, int) or not 1 <= self.replicas <= 1_000_000):
+            raise ValueError(f"job {self.job!r}: replicas={self.replicas!r} must be a whole number from 1 to 1000000")
+        if self.load is not None and not 0 < self.load <= 1000:
+            raise ValueError(f"job {self.job!r}: load={self.load!r} must be a factor > 0, at most 1000")
+        if self.until_s is not None and not self.until_s > self.from_s:
+            raise ValueError(f"job {self.job!r}: the override ends before it begins")
+
+    def in_force(self, now_s: float) -> bool:
+        return self.from_s <= now_s and not self.over(now_s)
+
+    def over(self, now_s: float) -> bool:
+        return self.until_s is not None and now_s >= self.until_s
+
+    def __str__(self) -> str:
+        what = f"{self.replicas} replicas" if self.load is None else f"load x {self.load:g}"
+        until = "" if self.until_s is None else f" until {_clock(self.until_s)}"
+        return f"job {self.job!r}: {what} from {_clock(self.from_s)}{until}, by {self.by}"
+
+
+def path_of(journal: str | Path) -> Path:
+    """The file of the overrides, beside the journal of the run."""
+    return Path(f"{journal}.overrides.json")
+
+
+def read_overrides(path: str | Path) -> tuple[Override, ...]:
+    """The overrides in a file; none if it does not exist."""
+    path = Path(path)
+    if not path.exists():
+        return ()
+    try:
+        return tuple(Override(**row) for row in json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        problem = " ".join(str(error).split())[:150]
+        raise ValueError(f"{path}: not a file of `faro set` ({problem}); remove it") from None
+
+
+def write_overrides(path: str | Path, overrides: Iterable[Override]) -> None:
+    """Replace the file at once, without orders that are over."""
+    rows = [asdict(one) for one in overrides if not one.over(time.time())]
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run works with until an operator changes it."""
+
+    jobs: tuple[Job, ...]  # with min_replicas = max_replicas where an operator has fixed the count
+    sections: dict[str, dict[str, dict]]  # of the jobs' table
+    fixed: tuple[Override, ...] = ()  # in force
+    events: tuple[Override, ...] = ()  # expected loads that are not over
+
+    @property
+    def fixed_jobs(self) -> tuple[str, ...]:
+        """Names of the jobs whose count an operator has fixed."""
+        return tuple(order.job for order in self.fixed)
+
+    def changes(self, new: Settings) -> list[str]:
+        """What differs in the new settings, one line for each change."""
+        old_jobs, new_jobs = ({job.name: job for job in one.jobs} for one in (self, new))
+        lines = [f"job {name!r}: removed from the table" for name in old_jobs if name not in new_jobs]
+        lines += [f"job {name!r}: added to the table" for name in new_jobs if name not in old_jobs]
+        orders = {one.job for one in (*self.fixed, *new.fixed)}
+        for name in (name for name in new_jobs if name in old_jobs):
+            for one in fields(Job):
+                before, after = getattr(old_jobs[name], one.name), getattr(new_jobs[name], one.name)
+                if before != after and not (name in orders and one.name.endswith("_replicas")):
+                    lines.append(f"job {name!r}: {one.name} {before} -> {after}")
+        old_orders, new_orders = {*self.fixed, *self.events}, {*new.fixed, *new.events}
+        lines += sorted(str(one) for one in new_orders - old_orders)
+        lines += sorted(f"over or cleared: {one}" for one in old_orders - new_orders)
+        return lines or ["the jobs' table has other sections"]
+
+
+class Watched:
+    """The settings; they change with the jobs' table and the overrides, and when an override begins or ends."""
+
+    def __init__(self, jobs: str | Path, overrides: str | Path | None):
+        self._paths = Path(jobs), Path(overrides) if overrides else None
+        self._read()
+        self.known = self._settings()  # as last seen
+
+    def new(self) -> Settings | None:
+        """The settings if they differ from those seen before; ValueError, once, if a file is damaged."""
+        if self._marks_now() != self._marks:
+            self._read()
+        settings = self._settings()
+        if settings == self.known:
+            return None
+        self.known = settings
+        return settings
+
+    def _marks_now(self) -> list[tuple[int, int] | None]:
+        return [(one.stat().st_mtime_ns, one.stat().st_size) if one and one.exists() else None for one in self._paths]
+
+    def _read(self) -> None:
+        table, overrides = self._paths
+        self._marks = self._marks_now()
+        jobs, orders = read_jobs(table), read_overrides(overrides) if overrides else ()
+        in_yaml = table.suffix != ".csv"
+        self._files = jobs, {one: read_sections(table, one) for one in SECTIONS} if in_yaml else {}, orders
+
+    def _settings(self) -> Settings:
+        jobs, sections, orders = self._files
+        now_s, names = time.time(), {job.name for job in jobs}
+        orders = tuple(one for one in orders if one.job in names and not one.over(now_s))
+        fixed = {one.job: one for one in orders if one.replicas is not None and one.in_force(now_s)}
+        events = tuple(one for one in orders if one.load is not None)
+        return Settings(
+            tuple(_fixed(job, fixed.get(job.name)) for job in jobs), sections, tuple(fixed.values()), events
+        )
+
+
+def _fixed(job: Job, order: Override | None) -> Job:
+    if order is None or order.replicas is None:
+        return job
+    return replace(job, min_replicas=order.replicas, max_replicas=order.replicas)
+
+
+def _clock(time_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_s))

@@ -1,0 +1,84 @@
+"""A Ray worker that is deleted halfway through a live run, and the table `recovery` of what followed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from faro_lib.control import Step
+from faro_lib.metrics.recovery import STEP_S
+from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Script, Sent
+
+
+class Workers(Protocol):
+    """The Ray workers of a cluster."""
+
+    def ready(self) -> int: ...
+
+    def delete_one(self) -> None: ...
+
+
+class LostWorker:
+    """Within the block, deletes a worker at `at_s` and counts the ready workers every STEP_S; times are wall seconds.
+
+    origin_s : Unix time from which seconds count.
+    ready : the second of each count, and the count.
+    """
+
+    def __init__(self, workers: Workers, origin_s: float, at_s: float):
+        self.workers, self.origin_s, self.at_s = workers, origin_s, at_s
+        self.ready: list[tuple[float, int]] = []
+        self.error: Exception | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lost worker", daemon=True)
+
+    def __enter__(self) -> LostWorker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(10)
+        if self.error:
+            raise self.error
+
+    def _run(self) -> None:
+        deleted, second = False, 0
+        while not self._ended.wait(max(0.0, self.origin_s + second - time.time())):
+            try:
+                if not deleted and second >= self.at_s:
+                    self.workers.delete_one()
+                    deleted = True
+                self.ready.append((second, self.workers.ready()))
+            except (OSError, ValueError) as error:  # without the deletion, this is no trial with a lost worker
+                if not deleted:
+                    self.error = error
+            second += STEP_S
+
+
+def recovery_table(
+    lost: LostWorker, script: Script, sent: Sent, slo_s: np.ndarray, steps: list[Step], scale: float
+) -> pd.DataFrame:
+    """Requests by outcome, ready workers, capacity and replicas, one row per STEP_S wall seconds.
+
+    slo_s : (jobs,) in seconds of the trace.
+    scale : trace seconds per wall second.
+    """
+    second, workers = (np.array(column) for column in zip(*lost.ready))
+    edges = np.append(second, second[-1] + STEP_S)
+    late = sent.latency_s * scale > slo_s[script.job]
+    outcomes = {
+        "in_time": (sent.outcome == SERVED) & ~late,
+        "slo_missed": (sent.outcome == SERVED) & late,
+        "dropped": sent.outcome == DROPPED,
+        "failed": (sent.outcome == FAILED) | (sent.outcome == UNSENT),
+    }
+    counts = {name: np.histogram(script.due_s[chosen], edges)[0] for name, chosen in outcomes.items()}
+    tick = np.searchsorted([step.observation.now_s / scale for step in steps], second, side="right") - 1
+    seen = [steps[max(0, i)].observation for i in tick]
+    cluster = {"capacity": [one.capacity for one in seen], "replicas": [int(one.running.sum()) for one in seen]}
+    return pd.DataFrame({"second": second} | counts | {"workers": workers} | cluster | {"deleted_s": lost.at_s})

@@ -1,0 +1,86 @@
+"""The tables of the report: the measures of each policy at one capacity, and the clairvoyant limit."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from faro_lib.metrics.paired import paired_difference
+
+# Column of simulate/summary.csv -> heading, number format and definition. In all columns, lower is better.
+MEASURES = {
+    "lost_utility": ("lost utility", "{:.3f}", "sum of 1 - utility over jobs, mean over minutes; at most 1 per job"),
+    "slo_violation_rate": (
+        "SLO violations", "{:.2%}", "share of requests dropped or late, mean over jobs with requests, then over minutes"
+    ),
+    "lost_effective_utility": ("lost effective utility", "{:.3f}", "as lost utility, but a drop costs its penalty"),
+    "drop_rate": ("dropped", "{:.2%}", "share of all requests of the day"),
+    "replicas_used_mean": ("replicas used", "{:.1f}", "running replicas, mean over ticks"),
+}  # fmt: skip
+DIFFERENCE = (
+    "above the best",
+    "lost utility minus that of the best policy, with a 95 % interval over the paired trials",
+)
+
+
+def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[dict[str, object]]]]:
+    """Mean ± standard deviation over trials of each measure, one table per capacity; a row per policy and the limit.
+
+    The last cell of a policy is `above_the_best`.
+
+    A cell is a text and whether it is the best of its column.
+    """
+    by_capacity = []
+    for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
+        best = part.groupby("policy")[list(MEASURES)].mean().idxmin()
+        lost = by_run(part)
+        rows = [
+            {
+                "policy": policy,
+                "cells": [
+                    (spread(trials[column], shape), policy == best[column])
+                    for column, (_, shape, _) in MEASURES.items()
+                ]
+                + [(above_the_best(lost, policy, best["lost_utility"]), False)],
+                "trials": len(trials),
+            }
+            for policy, trials in part.groupby("policy", sort=False)
+        ]
+        floor = limit[limit["capacity_cores"] == capacity]
+        cells = [
+            (spread(floor[column], shape) if column == "lost_utility" and len(floor) else "-", False)
+            for column, (_, shape, _) in MEASURES.items()
+        ]
+        row = {"policy": "clairvoyant limit", "cells": [*cells, ("-", False)], "trials": len(floor)}
+        by_capacity.append((int(capacity), [*rows, row]))
+    return by_capacity
+
+
+def by_run(summary: pd.DataFrame, measure: str = "lost_utility") -> pd.DataFrame:
+    """A measure at one capacity, by trial (index; days and trials if there is a column day) and policy (columns)."""
+    return summary.pivot(index=[name for name in ("day", "trial") if name in summary], columns="policy", values=measure)
+
+
+def above_the_best(lost: pd.DataFrame, policy: str, best: str) -> str:
+    """Difference of a policy's lost utility to that of the best policy, with its interval; "-" for the best itself.
+
+    Parameters
+    ----------
+    lost : lost utility by trial (index) and policy (columns).
+    """
+    if policy == best:
+        return "-"
+    mean, half_width = paired_difference(lost[policy], lost[best])
+    return f"{mean:+.3f}" if math.isnan(half_width) else f"{mean:+.3f} ± {half_width:.3f}"
+
+
+def spread(values: pd.Series, shape: str) -> str:
+    """Mean ± sample standard deviation; the mean alone for a single value.
+
+    >>> import pandas as pd
+    >>> spread(pd.Series([1.0, 2.0]), "{:.1f}"), spread(pd.Series([0.5]), "{:.0%}")
+    ('1.5 ± 0.7', '50%')
+    """
+    mean = shape.format(values.mean())
+    return mean if len(values) < 2 else f"{mean} ± {shape.format(values.std())}"

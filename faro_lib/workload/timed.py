@@ -1,0 +1,66 @@
+"""Counts with a column `time`: minutes of the wall clock, and days that begin at midnight."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from faro_lib.workload.jobs import DAY_MINUTES, Job, Traces
+
+MILLISECONDS_FROM = 1e11  # larger Unix times are in milliseconds
+MAX_DAYS = 366
+
+
+def minutes_of(times: pd.Series, where: str) -> np.ndarray:
+    """Minutes since 1970 on the wall clock of the history: ISO 8601, or Unix time (UTC) in seconds or milliseconds.
+
+    The time zone is that of the first time.
+
+    >>> minutes_of(pd.Series(["1970-01-02T00:01:30+02:00", "1970-01-01T23:02Z"]), "x.csv").tolist()
+    [1441, 1502]
+    >>> minutes_of(pd.Series([86_400, 86_460]), "x.csv").tolist()
+    [1440, 1441]
+    """
+    try:
+        if pd.api.types.is_datetime64_any_dtype(times):
+            stamps = times.dt.tz_localize(None)
+        elif (numbers := pd.to_numeric(times, errors="coerce")).notna().all():
+            stamps = pd.to_datetime(numbers, unit="ms" if numbers.iloc[0] > MILLISECONDS_FROM else "s")
+        else:
+            zone = pd.Timestamp(times.iloc[0]).tz
+            stamps = pd.to_datetime(times, format="ISO8601", utc=zone is not None)
+            stamps = stamps if zone is None else stamps.dt.tz_convert(zone).dt.tz_localize(None)
+        return stamps.to_numpy("datetime64[m]").astype(np.int64)
+    except (ValueError, OverflowError) as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(f"{where}: time is neither ISO 8601 nor Unix time in s or ms ({said})") from None
+
+
+def timed_counts(table: pd.DataFrame, names: Sequence[str], where: str) -> tuple[int, np.ndarray]:
+    """The first minute (`minutes_of`), and counts (jobs, minutes) from there to the last; NaN = missing."""
+    minute = minutes_of(table["time"], where)
+    first, length = int(minute.min()), int(np.ptp(minute)) + 1
+    if length > MAX_DAYS * DAY_MINUTES:
+        raise ValueError(f"{where}: time covers {length // DAY_MINUTES} days; at most {MAX_DAYS} are accepted")
+    row = table["job"].map({name: n for n, name in enumerate(names)}).to_numpy()
+    counts = np.full((len(names), length), np.nan)
+    counts[row, minute - first] = table["requests"]
+    return first, counts
+
+
+def days_from_midnight(jobs: tuple[Job, ...], first: int, counts: np.ndarray, where: str) -> Traces:
+    """Traces of days that begin at midnight; an incomplete last day is left out.
+
+    Minutes before a job's first count are 0, which forecasters take for unobserved; any other gap is refused.
+    """
+    counts = np.concatenate([np.full((len(jobs), first % DAY_MINUTES), np.nan), counts], axis=1)
+    days = counts.shape[1] // DAY_MINUTES
+    if not days:
+        raise ValueError(f"{where}: there is no complete day from midnight to midnight; `faro recommend` needs none")
+    counts = counts[:, : days * DAY_MINUTES]
+    started = np.logical_or.accumulate(~np.isnan(counts), axis=1)
+    for job, minute in np.argwhere(started & np.isnan(counts))[:1]:
+        at = np.datetime64((first // DAY_MINUTES) * DAY_MINUTES + int(minute), "m")
+        raise ValueError(f"{where}: {at} is missing for job {jobs[job].name!r}; every minute after its first is needed")
+    by_day = np.nan_to_num(counts).astype(np.int64).reshape(len(jobs), days, 1, DAY_MINUTES).transpose(1, 2, 0, 3)
+    return Traces(jobs, by_day[:-1], by_day[-1])

@@ -1,0 +1,36 @@
+"""What the documentation names exists: files, links, targets of make, and flags of the `faro` command."""
+
+import re
+import subprocess
+
+import pytest
+from checkouts import ROOT
+from typer.main import get_command
+
+from faro_lib import cli
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+EXAMPLES = ("my_", "NN_", "cli/x.py", "x/cluster.py", "faro_lib/figures/name.py", "rules/name.smk", "notebooks/NN_")
+pytestmark = pytest.mark.skipif(not FILES, reason="not a git checkout")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_files_that_a_page_names_exist(page):
+    text = page.read_text()
+    named = re.findall(r"(?<![\w./-])[\w./-]*\w\.(?:py|smk|ipynb|sh)\b", text)
+    missing = [name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in FILES)]
+    assert [name for name in missing if not name.startswith(EXAMPLES)] == []
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if not link.startswith("http")]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_that_a_page_shows_exist(page):
+    shown = "\n".join(re.findall(r"^    .*|`[^`\n]+`", page.read_text().replace("\\\n", " "), re.MULTILINE))
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"\bmake ([a-z][\w-]*)", shown)) <= {*targets, "kubeconfig"}
+    for name, command in get_command(cli.app).commands.items():
+        options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        calls = "\n".join(re.findall(rf"\bfaro {name}\b([^`|&#\n]*)", shown))
+        assert set(re.findall(r"(?<!\S)--[a-z][\w-]*", calls)) <= options, name

@@ -1,0 +1,112 @@
+"""On a kind cluster: a plan that its nodes cannot hold is cut, with reason `fragmented`, and no pod is left Pending."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+from k8s_world import FakePrometheus, World, apply, table, until
+
+from faro_lib.control import GuardrailConfig, Memory, tick
+from faro_lib.control.clock import Clock
+from faro_lib.kube.capacity import Shape
+from faro_lib.kube.capacity_watch import NodeCapacity
+from faro_lib.kube.deployment_metrics import DeploymentMetrics
+from faro_lib.kube.deployments import DeploymentRef, Deployments, shape_of
+from faro_lib.kube.leader_gate import LeaderGatedCluster
+from faro_lib.policies import FairShare
+from faro_lib.policies.protocol import FRAGMENTED
+from faro_lib.workload import Job
+
+pytestmark = [pytest.mark.k8s, pytest.mark.slow]  # slow until it has passed on a cluster: CI runs the others
+
+
+def tenths(cores: float) -> float:
+    """Cores as a job may have them, rounded down."""
+    return math.floor(10 * cores + 1e-6) / 10
+
+
+WANTED = np.array([2, 1])
+
+
+class Wanting(FairShare):
+    """A policy whose plan is always WANTED."""
+
+    def decide(self, state, observation):
+        after, plan = super().decide(state, observation)
+        return after, type(plan)(WANTED, plan.drop, ("planned",) * 2)
+
+
+class Nodes(World):
+    """Two jobs: a replica of `large` leaves a node room for no `small` one, and a small one none for a large one.
+
+    Each has one replica, and so each worker has less room than a large replica, but both together have more.
+    """
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        free = self.free()
+        self.large = tenths(0.6 * max(free))
+        self.small = tenths(max(free) - self.large) + 0.1  # beside a large one, no node has room for it
+        assert max(self.large, self.small) <= min(free)
+        self.jobs = (Job("large", cores=self.large, cold_start_s=5), Job("small", cores=self.small, cold_start_s=5))
+        apply(self.api, *(self.deployment(job.name, cpu=job.cores) for job in self.jobs))
+        until(lambda: self.running() == 2, 60, "a replica of each")
+
+    def free(self) -> list[float]:
+        """Free cores of the two workers."""
+        source = NodeCapacity(self.api, self.namespace, (), (), Shape(quantum=0.1)).start()
+        try:
+            found = list(source.current().by_node.values())
+        finally:
+            source.stop()
+        assert len(found) == 2
+        return found
+
+    def phases(self) -> list[str]:
+        return [pod["status"]["phase"] for pod in self.get("/api/v1/{ns}/pods")["items"]]
+
+    def running(self) -> int:
+        return self.phases().count("Running")
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    one = Nodes(tmp_path)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def prometheus():
+    server = FakePrometheus({"requests": 60.0, "seconds": 0.2})
+    yield server
+    server.shutdown()
+
+
+def test_a_plan_within_the_sum_of_free_cores_that_no_node_has_room_for_is_cut(nodes, prometheus):
+    rows = table([job.name for job in nodes.jobs])
+    refs = [DeploymentRef.of(job, row["deployment"], nodes.namespace) for job, row in zip(nodes.jobs, rows)]
+    cluster = Deployments(nodes.api, refs, DeploymentMetrics(prometheus.url), Clock.starting_now(in_s=-901))
+    selectors = tuple({"app": job.name} for job in nodes.jobs)
+    shape = shape_of(list(nodes.jobs), cluster.objects())
+    source = NodeCapacity(nodes.api, nodes.namespace, selectors, [job.cores for job in nodes.jobs], shape).start()
+    gated = LeaderGatedCluster(cluster, source.current)
+    try:
+        seen = gated.observe()
+        assert seen.capacity >= WANTED @ [nodes.large, nodes.small], "the sum would hold the plan"
+        policy = Wanting()
+        _, step = tick(policy, GuardrailConfig(), nodes.jobs, Memory.start(policy, nodes.jobs), seen)
+        assert step.target.tolist() == [1, 1]
+        assert step.plan.reason[0] == FRAGMENTED
+        gated.apply(step.target, step.plan.drop)
+        assert nodes.phases() == ["Running"] * 2
+
+        cluster.apply(WANTED, np.zeros(2))  # what the cut has avoided
+        until(lambda: sorted(nodes.phases()) == ["Pending", "Running", "Running"], 30, "a third pod")
+        time.sleep(3)
+        assert sorted(nodes.phases()) == ["Pending", "Running", "Running"], "no node has room for it"
+    finally:
+        source.stop()

@@ -1,0 +1,260 @@
+"""Changes while a run goes on: the jobs' table, replicas fixed by hand, and events that an operator expects."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from live_things import JOBS, FakeRay, Wanting
+from test_controller_lifecycle import Still
+
+from faro_lib import cli, forecast
+from faro_lib.control import GuardrailConfig, journal, run
+from faro_lib.control.explanation import decision_at
+from faro_lib.control.overrides import Override, Watched, path_of, read_overrides, write_overrides
+from faro_lib.forecast.expected import Event, expected
+from faro_lib.policies.protocol import OVERRIDE
+from faro_lib.workload import Job, Traces
+
+NOW_S = time.time()
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "jobs.yaml"
+    path.write_text("- {job: a, slo_s: 0.5}\n- {job: b}\n")
+    return path
+
+
+class TestTheSettings:
+    def test_an_edited_table_is_read_and_each_change_is_a_line(self, table, tmp_path):
+        watched = Watched(table, None)
+        assert watched.new() is None
+        before = watched.known
+        table.write_text("- {job: a, slo_s: 0.7, weight: 2}\n- {job: c}\n")
+        new = watched.new()
+        assert [job.name for job in new.jobs] == ["a", "c"]
+        assert before.changes(new) == [
+            "job 'b': removed from the table", "job 'c': added to the table", "job 'a': slo_s 0.5 -> 0.7",
+            "job 'a': weight 1.0 -> 2.0",
+        ]  # fmt: skip
+        assert watched.new() is None
+
+    def test_a_fixed_count_is_minimum_and_maximum_while_it_is_in_force(self, table, tmp_path):
+        path = path_of(tmp_path / "j")
+        watched = Watched(table, path)
+        write_overrides(path, [Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5)])
+        new = watched.new()
+        assert (new.jobs[0].min_replicas, new.jobs[0].max_replicas, new.fixed_jobs) == (5, 5, ("a",))
+        assert new.jobs[1] == Job("b")
+
+    def test_an_override_ends_without_an_edit(self, table, tmp_path, monkeypatch):
+        path = path_of(tmp_path / "j")
+        write_overrides(path, [Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5)])
+        watched = Watched(table, path)
+        before = watched.known
+        monkeypatch.setattr(time, "time", lambda: NOW_S + 3601)
+        new = watched.new()
+        assert (new.jobs[0].max_replicas, new.fixed_jobs) == (Job("a").max_replicas, ())
+        assert before.changes(new)[0].startswith("over or cleared: job 'a': 5 replicas from ")
+
+    @pytest.mark.parametrize("content", ["- job: a\n- job: a\n", "- {job: a, slo_s: -1}\n", "[", ""])
+    def test_a_damaged_table_is_reported_once_and_the_settings_stay(self, table, content):
+        watched = Watched(table, None)
+        table.write_text(content)
+        with pytest.raises(ValueError):
+            watched.new()
+        assert watched.new() is None
+        table.write_text("- {job: c}\n")
+        assert [job.name for job in watched.new().jobs] == ["c"]
+
+    @pytest.mark.parametrize(
+        "content", ["[", "{}x", '[{"job": "a"}]', '[{"job": "a", "by": "", "from_s": "x"}]', "[1]"]
+    )
+    def test_a_damaged_file_of_overrides_is_one_line(self, tmp_path, content):
+        path = path_of(tmp_path / "j")
+        path.write_text(content)
+        with pytest.raises(ValueError, match="not a file of `faro set`") as refused:
+            read_overrides(path)
+        assert len(str(refused.value)) < 300 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, "either replicas or load"), ({"replicas": 2, "load": 2.0}, "either"), ({"replicas": 0}, "replicas=0"),
+        ({"replicas": 1.5}, "replicas=1.5"), ({"load": 0.0}, "load=0.0"), ({"load": float("nan")}, "load=nan"),
+        ({"replicas": 2, "until_s": NOW_S - 1}, "ends before it begins"),
+    ],
+)  # fmt: skip
+def test_an_impossible_override_is_refused(fields, told):
+    with pytest.raises(ValueError, match=told):
+        Override("a", "me", NOW_S, **fields)
+
+
+def header_of(path):
+    return journal.read(path)[0]
+
+
+class TestAJournalWithChanges:
+    @pytest.fixture
+    def path(self, tmp_path):
+        path = tmp_path / "j"
+        run(Still(), Wanting([1, 1]), JOBS, 35.0, journal=path)
+        fixed = (Job("a", cold_start_s=5.0, min_replicas=3, max_replicas=3), JOBS[1])
+        options = dict(guardrails=GuardrailConfig(fixed=("a",)), changes=("job 'a': 3 replicas, by me",))
+        run(Still(30.0), Wanting([1, 1]), fixed, 55.0, journal=path, **options)
+        return path
+
+    def test_the_fixed_count_is_requested_with_its_reason(self, path):
+        header, ticks = journal.read(path)
+        assert header.changes == ("job 'a': 3 replicas, by me",)
+        assert [one.step.target.tolist() for one in ticks] == [[3, 1], [3, 1]]
+        assert {one.step.plan.reason[0] for one in ticks} == {OVERRIDE}
+
+    def test_the_policy_has_seen_the_earlier_ticks(self, path):
+        policy = Wanting([1, 1])
+        changed = journal.Header(
+            policy.name, JOBS, GuardrailConfig(), policy.tick_s, True, None, 1.0, 0.0, ("over: job 'a'",)
+        )
+        assert journal.resumed(path, policy, changed).memory.state == 2  # ticks since the last change
+
+    def test_each_decision_is_explained_with_the_jobs_of_its_time(self, path, capsys):
+        parts = journal.parts(path)
+        assert [len(ticks) for _, ticks in parts] == [3, 2]
+        header, one = decision_at(parts, 25.0)
+        assert (header.changes, one.step.observation.now_s) == ((), 20.0)
+        header, one = decision_at(parts, 45.0)
+        assert (len(header.changes), one.step.observation.now_s) == (1, 40.0)
+        assert decision_at(parts)[1].step.observation.now_s == 50.0
+        for at_s in (5.0, 70.0):
+            with pytest.raises(ValueError, match=rf"at={at_s:g} is "):
+                decision_at(parts, at_s)
+        assert cli.main(["explain", str(path)]) == 0
+        assert "job 'a': 3 replicas, by me" in capsys.readouterr().out
+
+    def test_other_settings_than_the_jobs_are_refused_as_before(self, path):
+        policy = Wanting([1, 1])
+        other = journal.Header(policy.name, JOBS, GuardrailConfig("fair-share"), 10.0, True, changes=("x",))
+        with pytest.raises(ValueError, match="written by a run with other guardrails"):
+            journal.resumed(path, policy, other)
+
+    def test_a_run_resumes_after_a_change_and_after_its_end(self, path):
+        run(Still(50.0), Wanting([2, 2]), JOBS, 75.0, journal=path, changes=("over: job 'a'",))
+        run(Still(70.0), Wanting([2, 2]), JOBS, 95.0, journal=path)
+        assert [len(ticks) for _, ticks in journal.parts(path)] == [3, 2, 4]
+
+    def test_jobs_may_be_added_and_removed(self, path):
+        jobs = (JOBS[1], Job("c"), Job("d"))
+
+        class Three(Still):
+            def observe(self):
+                from observations import observed
+
+                return observed([1, 1, 1], now_s=self.now_s)
+
+        run(Three(50.0), Wanting([1, 1, 1]), jobs, 75.0, journal=path, changes=("job 'a': removed from the table",))
+        header, ticks = journal.read(path)
+        assert ([job.name for job in header.jobs], len(ticks)) == (["b", "c", "d"], 2)
+
+
+def test_a_run_ends_when_the_settings_have_changed():
+    steps = []
+    run(Still(), Wanting([1, 1]), JOBS, 1000.0, on_step=steps.append, changed=lambda: len(steps) == 3)
+    assert len(steps) == 3
+
+
+class TestAnExpectedEvent:
+    @pytest.fixture
+    def inner(self):
+        train = np.full((2, 1, 1, 120), 60)
+        return forecast.fit("persistence", Traces((Job("a"),), train, train[-1]))
+
+    def test_the_forecast_rises_before_the_event_and_the_level_stays_the_same(self, inner):
+        forecaster = expected(inner, (Event(0, 5.0, 7.0, 3.0),))
+        for _ in range(4):
+            forecaster = forecaster.update([100])
+        assert forecaster.sample(5, 1)[0, 0].tolist() == [100, 300, 300, 100, 100]
+        forecaster = forecaster.update([100]).update([300])
+        assert forecaster.sample(3, 1)[0, 0].tolist() == [300, 100, 100]
+
+    def test_a_larger_event_than_expected_is_followed(self, inner):
+        forecaster = expected(inner, (Event(0, 0.0, 10.0, 3.0),)).update([450])
+        assert forecaster.sample(2, 1)[0, 0].tolist() == [450, 450]
+
+    def test_a_minute_that_the_event_covers_in_part_has_a_part_of_it(self, inner):
+        forecaster = expected(inner, (Event(0, 1.5, 2.0, 3.0),)).update([100])
+        assert forecaster.sample(2, 1)[0, 0].tolist() == [200, 100]
+
+
+def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
+    ray, path, jobs = FakeRay({"a": 1, "b": 1, "c": 1}), tmp_path / "j", tmp_path / "jobs.yaml"
+    jobs.write_text("- {job: a}\n- {job: b}\n")
+    problems = []
+
+    def until(condition):
+        end_s = time.monotonic() + 60
+        while not condition():
+            if time.monotonic() > end_s:
+                raise AssertionError("nothing happens")
+            time.sleep(0.1)
+
+    def operator():
+        try:
+            until(lambda: path.exists() and path.read_text().count("\n") > 1)
+            assert cli.main(["set", "a", "--journal", str(path), "--replicas", "2", "--until", "23:59"]) == 0
+            until(lambda: ray.targets["a"] == 2)
+            jobs.write_text("- {job: a}\n- {job: b}\n- {job: b}\n")  # a mistake
+            time.sleep(1.0)
+            jobs.write_text("- {job: a}\n- {job: b}\n- {job: c, min_replicas: 3}\n")
+            until(lambda: ray.targets["c"] >= 3)
+            assert cli.main(["set", "a", "--journal", str(path), "--clear"]) == 0
+            until(lambda: header_of(path).guardrails.fixed == ())
+        except BaseException as error:
+            problems.append(error)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with ray.served() as address:
+        thread = threading.Thread(target=operator)
+        thread.start()
+        command = ["run", "--jobs", str(jobs), "--address", address, "--serve-address", address, "--apply"]
+        assert cli.main([*command, "--policy", "FairShare", "--tick", "0.5", "--journal", str(path)]) == 0
+        thread.join()
+    assert problems == []
+    said = capfd.readouterr().err
+    assert "changes: " in said
+    assert "occurs more than once; names are unique; the jobs stay as they are" in said
+    assert "job 'c': added to the table" in said
+    assert "job 'a': 2 replicas from" in said
+    header, ticks = journal.parts(path)[1]
+    assert header.guardrails.fixed == ("a",)
+    assert {one.step.plan.reason[0] for one in ticks} == {OVERRIDE}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["x", "--replicas", "2"], "job='x' is not in"), (["a"], "needs one of --replicas"),
+        (["a", "--replicas", "2", "--freeze"], "needs one of"), (["a", "--load", "0"], "load=0.0"),
+        (["a", "--load", "2", "--until", "25:00"], "time='25:00' must read HH:MM"),
+        (["a", "--load", "2", "--from", "2030-01-02", "--until", "2030-01-01"], "ends before it begins"),
+    ],
+)  # fmt: skip
+def test_faro_set_refuses_a_mistake_in_one_line(tmp_path, capsys, arguments, told):
+    run(Still(), Wanting([1, 1]), JOBS, 15.0, journal=tmp_path / "j")
+    assert cli.main(["set", *arguments, "--journal", str(tmp_path / "j")]) == 2
+    message = capsys.readouterr().err
+    assert told in message
+    assert message.count("\n") == 1
+    assert not path_of(tmp_path / "j").exists()
+
+
+def test_a_frozen_job_keeps_the_replicas_of_the_last_decision(tmp_path, capsys):
+    run(Still(), Wanting([4, 1]), JOBS, 15.0, journal=tmp_path / "j")
+    assert cli.main(["set", "a", "--journal", str(tmp_path / "j"), "--freeze"]) == 0
+    assert [one.replicas for one in read_overrides(path_of(tmp_path / "j"))] == [4]
+    assert cli.main(["set", "a", "--journal", str(tmp_path / "j"), "--load", "3", "--until", "23:59"]) == 0
+    assert [one.load for one in read_overrides(path_of(tmp_path / "j"))] == [None, 3.0]

@@ -1,0 +1,132 @@
+"""Counts with times: what a time may be, where days begin, and which files are read."""
+
+import gzip
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from faro_lib.recommend.load_history import history_from_csv
+from faro_lib.workload.prometheus import check_counts_query
+from faro_lib.workload.readers import read_csv
+
+FIRST = pd.Timestamp("2026-03-01 18:00")  # in UTC
+
+
+def table(hours, jobs=("a", "b"), first=FIRST, started_h=0):
+    """60 requests a minute, plus the hour of the day; the last job begins `started_h` hours later."""
+    minutes = pd.date_range(first, periods=60 * hours, freq="min")
+    whole = pd.concat([pd.DataFrame({"time": minutes, "job": job, "requests": 60 + minutes.hour}) for job in jobs])
+    return whole[(whole["job"] != jobs[-1]) | (whole["time"] >= first + pd.Timedelta(hours=started_h))]
+
+
+FORMS = {
+    "ISO 8601": lambda time: time.dt.strftime("%Y-%m-%dT%H:%M:%S"),
+    "ISO 8601 with a zone": lambda time: time.dt.strftime("%Y-%m-%dT%H:%M:%S+05:30"),
+    "Unix seconds": lambda time: time.astype("datetime64[s]").astype(np.int64),
+    "Unix milliseconds": lambda time: time.astype("datetime64[ms]").astype(np.int64),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_days_begin_at_midnight_of_the_time_zone_of_the_file(form, tmp_path):
+    rows = table(6 + 24 + 24 + 3)
+    rows.assign(time=FORMS[form](rows["time"])).to_csv(tmp_path / "my.csv", index=False)
+    traces = read_csv(tmp_path / "my.csv")
+    assert traces.train.shape == (2, 1, 2, 1440)  # the last day has three hours only, and is left out
+    np.testing.assert_array_equal(traces.evaluation[0, 0], 60 + np.arange(1440) // 60)
+    np.testing.assert_array_equal(
+        traces.train[0, 0, 0], np.where(np.arange(1440) < 18 * 60, 0, 60 + np.arange(1440) // 60)
+    )
+
+
+def test_the_last_minute_of_a_history_is_now():
+    source = io.StringIO()
+    table(6 + 24 + 24 + 3).to_csv(source, index=False)
+    source.seek(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdin", source)
+        history = history_from_csv("-")
+    assert history.today.shape == (2, 1440)
+    assert history.today[0, -1] == 60 + 2
+    assert history.traces.days == 1
+
+
+def test_a_first_day_of_more_than_half_is_learnt(tmp_path):
+    table(24 + 14).to_csv(tmp_path / "my.csv", index=False)
+    history = history_from_csv(str(tmp_path / "my.csv"))
+    assert not history.single_day
+    assert history.traces.train[0, 0, 0, -1] == history.today[0, -1]
+
+
+def test_a_service_that_began_36_hours_ago_does_not_refuse_the_others(tmp_path):
+    rows = table(72, started_h=36)
+    rows.to_csv(tmp_path / "my.csv", index=False)
+    history = history_from_csv(str(tmp_path / "my.csv"))
+    assert history.forecaster().mean(5)[1] == pytest.approx(75, rel=0.4)
+    assert read_csv(tmp_path / "my.csv").days == 2
+
+
+def test_a_job_without_counts_is_planned_with_the_level_of_the_others(tmp_path):
+    table(30, jobs=("a",)).to_csv(tmp_path / "my.csv", index=False)
+    (tmp_path / "jobs.csv").write_text("job\na\nnew\n")
+    history = history_from_csv(str(tmp_path / "my.csv"), str(tmp_path / "jobs.csv"))
+    assert history.unobserved == ("new",)
+    assert history.forecaster().update([70, np.nan]).mean(5)[1] == pytest.approx(70, rel=0.4)
+
+
+@pytest.mark.parametrize("name", ["my.csv.gz", "my.parquet"])
+def test_other_files_hold_the_same_counts(name, tmp_path):
+    rows = table(48, first=FIRST.normalize())
+    rows.to_parquet(tmp_path / name) if name.endswith("parquet") else rows.to_csv(tmp_path / name, index=False)
+    assert read_csv(tmp_path / name).train.sum() == rows["requests"].iloc[:1440].sum() * 2
+
+
+BAD = {
+    "time,job,requests\nyesterday,a,5\n": "time is neither ISO 8601 nor Unix time in s or ms",
+    "time,job,requests\n60,a,5\n60,a,5\n": "line 3: job 'a' at time 60 occurs a second time",
+    "time,job,requests\n60,a,-5\n": "requests=-5 for job 'a' at time 60 is negative",
+    "time,job,requests\n60,a,5\n": "there is no complete day from midnight to midnight",
+    "time,job,requests\n60,a,5\n9000000000,a,5\n": "time covers 104166 days; at most 366 are accepted",
+    "time,job,requests\n0,a,5\n86400,a,5\n": "1970-01-01T00:01 is missing for job 'a'",
+}
+
+
+@pytest.mark.parametrize("text", BAD, ids=BAD.values())
+def test_a_bad_table_is_refused_in_one_line(text, tmp_path):
+    (tmp_path / "bad.csv").write_text(text)
+    with pytest.raises(ValueError) as error:
+        read_csv(tmp_path / "bad.csv")
+    assert BAD[text] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_file_is_refused_in_one_line(tmp_path):
+    for name, content in (("cut.csv.gz", gzip.compress(b"time,job\n" * 99)[:20]), ("cut.parquet", b"PAR1")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}: not a table"):
+            read_csv(tmp_path / name)
+
+
+QUERIES = [
+    ("sum by (job) (rate(http_requests_total[5m]))", "sum by (job) (increase(http_requests_total[1m]))"),
+    ('irate(http_requests_total{job="a"}[2m])', 'increase(http_requests_total{job="a"}[1m])'),
+    ("sum by (job) (increase(http_requests_total[5m]))", "sum by (job) (increase(http_requests_total[1m]))"),
+    ('sum by (job) (latency_count{ns="x"})', 'sum by (job) (increase(latency_count{ns="x"}[1m]))'),
+]
+
+
+@pytest.mark.parametrize(("wrong", "right"), QUERIES)
+def test_a_query_that_does_not_count_a_minute_is_refused_with_the_right_one(wrong, right):
+    with pytest.raises(ValueError) as error:
+        check_counts_query(wrong)
+    assert str(error.value).endswith(f"ask for the requests of one minute: {right!r}")
+    check_counts_query(right)
+
+
+@pytest.mark.parametrize(
+    "query", ["60 * sum by (job) (rate(http_requests_total[5m]))", "job:requests:increase1m", "up"]
+)
+def test_a_query_that_may_count_a_minute_is_accepted(query):
+    check_counts_query(query)
