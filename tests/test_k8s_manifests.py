@@ -16,7 +16,7 @@ from faro_lib.kube.client import amount
 from faro_lib.kube.status import crd
 
 JOBS = ROOT / "cluster/jobs.yaml"
-FOREIGN = ("Kustomization", "ServiceMonitor")  # not the API server's own, nor Faro's
+FOREIGN = ("Kustomization", "ServiceMonitor", "PrometheusRule")  # not the API server's own, nor Faro's
 BACKENDS = {
     "rayserve": ["--backend", "rayserve", "--service-monitor"],
     "deployments": ["--backend", "deployments", "--prometheus", "http://prometheus.monitoring:9090"],
@@ -239,8 +239,8 @@ def test_the_head_requests_what_it_is_given_and_may_use_two_cores(tmp_path):
     service = yaml.safe_load((tmp_path / "rayservice.yaml").read_text())
     head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
     assert head["spec"]["containers"][0]["resources"] == {
-        "requests": {"cpu": "0.5", "memory": "4Gi"},
-        "limits": {"cpu": "2", "memory": "4Gi"},
+        "requests": {"cpu": "0.5", "memory": "4Gi", "ephemeral-storage": "1Gi"},
+        "limits": {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "9Gi"},
     }
     assert "autoscaling.faro/cores" not in head["metadata"]["labels"]
 
