@@ -21,7 +21,7 @@ from faro_lib.workload import Job
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
 REPLAYED_TICKS = 200  # restores the memory: counters reach back 10 minutes, forecasts 15
-DTYPES = dict.fromkeys(("running", "starting", "target", "terminating", "placed"), int)
+DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed"), int)
 DTYPES |= dict.fromkeys(("changing", "present"), bool)
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
 
