@@ -20,13 +20,13 @@ def explain(
 ) -> None:
     """Explain a past decision of `faro run`, job by job: observations, predictions, the plan and its reasons."""
     from faro_lib.control.explanation import decision_at, explained
-    from faro_lib.control.journal import parts
+    from faro_lib.control.journal import parts, plain
 
     header, tick = decision_at(parts(journal), at, journal)
     rows = explained(header, tick)
     if as_json:
         for row in rows:
-            print(json.dumps({key: _plain(value) for key, value in row.items()}))
+            print(json.dumps({key: plain(value) for key, value in row.items()}))
         return
     outcome = "dry run" if not header.apply else f"not applied: {tick.error}" if tick.error else "applied"
     observation, decision_ms = tick.step.observation, tick.step.decision_s * 1e3
@@ -54,13 +54,6 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "of -1": _number(row["marginal_value_down"], ".3f"),
         "reason": row["reason"],
     }
-
-
-def _plain(value: Any) -> Any:
-    """A value for JSON: null for NaN (unknown), "inf" for infinity (an unstable queue)."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf"
-    return value
 
 
 def _number(value: float, spec: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from faro_lib.cli.shared import Address, ServeAddress, option, say
 
@@ -31,10 +31,8 @@ def profile(
     cores = [job.cores for job in table]
     capacity = math.ceil(sum(cores) + max(cores))  # one replica per job, and one more to time a cold start
     profiles = {}
-    one_each = [1] * len(table)
-    with serving(
-        backend, table, specs, one_each, capacity, address=address, serve_address=serve_address, report=say
-    ) as endpoint:
+    addresses: dict[str, Any] = dict(address=address, serve_address=serve_address)
+    with serving(backend, table, specs, [1] * len(table), capacity, report=say, **addresses) as endpoint:
         for job, spec in zip(table, specs):
             measured = profiles[job.name] = profile_job(endpoint.ray, endpoint.http, job.name, spec, requests)
             print(

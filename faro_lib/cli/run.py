@@ -15,20 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from faro_lib.cli import backends
-from faro_lib.cli.shared import (
-    DEFAULT_POLICY,
-    MAX_CAPACITY,
-    Address,
-    CaFile,
-    LogFormat,
-    Policy,
-    Prometheus,
-    PrometheusToken,
-    ServeAddress,
-    option,
-    say,
-)
+from faro_lib.cli import backends, shared
+from faro_lib.cli.shared import option, say
 from faro_lib.errors import message_of
 
 if TYPE_CHECKING:
@@ -37,8 +25,7 @@ if TYPE_CHECKING:
     from faro_lib.control.overrides import Settings
     from faro_lib.kube.leader_gate import InterruptibleCluster
     from faro_lib.kube.operate import NamespacedName
-    from faro_lib.policies import Cluster, PolicyContext
-    from faro_lib.policies import Policy as PolicyOf
+    from faro_lib.policies import Cluster, Policy, PolicyContext
     from faro_lib.queueing import LatencyTable
     from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
@@ -50,9 +37,9 @@ STALLED_S = 120.0  # the health check fails this time plus five ticks after the 
 def run(
     jobs: Annotated[str, option("Table of jobs, .yaml or .csv; a .yaml says how each job is served.")],
     backend: Annotated[str, option("local (starts Ray here), rayserve or deployments.")] = "rayserve",
-    address: Address = None,
-    serve_address: ServeAddress = None,
-    policy: Policy = DEFAULT_POLICY,
+    address: shared.Address = None,
+    serve_address: shared.ServeAddress = None,
+    policy: shared.Policy = shared.DEFAULT_POLICY,
     history: Annotated[
         str | None, option("Counts to learn from, .csv, .csv.gz or .parquet: job, requests, minute[, day] or time.")
     ] = None,
@@ -61,7 +48,7 @@ def run(
     journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
     tick: Annotated[float | None, option("Seconds between ticks.", default="the policy's own")] = None,
     capacity: Annotated[
-        int | None, option("Cores that the jobs may use.", default="all cores of the cluster", most=MAX_CAPACITY)
+        int | None, option("Cores that the jobs may use.", default="all cores of the cluster", most=shared.MAX_CAPACITY)
     ] = None,
     fail_mode: Annotated[str, option("Response to missing data or a failed policy: hold or fair-share.")] = "hold",
     max_scaling_actions: Annotated[int | None, option("Replicas that one tick may add or remove.")] = None,
@@ -73,10 +60,10 @@ def run(
     plan: Annotated[str | None, option("NAMESPACE/NAME of the FaroPlan and its Lease (Kubernetes).")] = None,
     kubeconfig: Annotated[str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")] = None,
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
-    prometheus: Prometheus = None,
-    prometheus_token: PrometheusToken = None,
-    ca_file: CaFile = None,
-    log: LogFormat = "text",
+    prometheus: shared.Prometheus = None,
+    prometheus_token: shared.PrometheusToken = None,
+    ca_file: shared.CaFile = None,
+    log: shared.LogFormat = "text",
     force: Annotated[bool, option("Take over from another controller; overrule other clients.", "--force")] = False,
     start_timeout: Annotated[float, option("Seconds that a Ray started here, and its jobs, may take.")] = 180.0,
     wait: Annotated[bool, option("Wait, unready, for jobs that are not served yet; else exit.", "--wait")] = False,
@@ -98,7 +85,7 @@ def run(
     settings = watched.known
     guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline, force)
 
-    def policy_of(settings: Settings) -> PolicyOf:
+    def policy_of(settings: Settings) -> Policy:
         made = make(policy, context_of(settings, history, forecaster, capacity))
         return made if tick is None else paced(made, tick)
 
@@ -209,7 +196,7 @@ def changes_since(journal: str, settings: Settings) -> tuple[str, ...]:
     return tuple(replace(settings, jobs=header.jobs, fixed=()).changes(settings))
 
 
-def expecting(policy: PolicyOf, settings: Settings, clock: Clock) -> PolicyOf:
+def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
     """The policy with a forecaster that knows of the operator's events; a policy without a forecaster ignores them."""
     from faro_lib.forecast.expected import Event, expected
     from faro_lib.policies.loops import TwoLoops
@@ -278,7 +265,7 @@ def context_of(
     return LazyContext(table, fitted, latency_table)
 
 
-def at_time_of_day(policy: PolicyOf, origin_s: float) -> PolicyOf:
+def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
     """The policy with its forecaster at the local minute of the day at `origin_s` (Unix time), for days of 24 hours."""
     from faro_lib.policies.loops import TwoLoops
     from faro_lib.workload.jobs import DAY_MINUTES

@@ -33,10 +33,9 @@ def set_job(
     names, path = [one.name for one in header.jobs], path_of(journal)
     if job not in names:
         raise ValueError(f"job={job!r} is not in {journal}; accepted: {', '.join(names)}")
-    others = [one for one in read_overrides(path) if one.job != job]
-    same = [] if clear else [one for one in read_overrides(path) if one.job == job]
+    orders = read_overrides(path)
     if clear:
-        write_overrides(path, others)
+        write_overrides(path, (one for one in orders if one.job != job))
         return
     if freeze:
         if not ticks:
@@ -46,8 +45,9 @@ def set_job(
     from_s = now_s if begin is None else _time_s(begin, now_s)
     until_s = None if until is None else _time_s(until, from_s)
     order = Override(job, f"{getpass.getuser()}@{socket.gethostname()}", from_s, until_s, replicas, load)
-    kept = [one for one in same if load is not None or one.load is not None]  # a new count replaces an earlier one
-    write_overrides(path, [*others, *kept, order])
+    # A new count replaces an earlier one.
+    kept = [one for one in orders if one.job != job or load is not None or one.load is not None]
+    write_overrides(path, [*kept, order])
     print(order)
 
 

@@ -90,10 +90,8 @@ class Exporter:
         self._utility = gauge("faro_utility", "relaxed utility of the last complete minute", ["inference_job"])
         self._capacity = gauge("faro_capacity_cores", "cores that the jobs may use")
         self._used = gauge("faro_used_cores", "cores of the replicas requested")
-        buckets, text = [2.0**n for n in range(-10, 5)], "duration of the policy's decision"
-        self._duration = prometheus.Histogram(
-            "faro_decision_duration_seconds", text, registry=registry, buckets=buckets
-        )
+        histogram = partial(prometheus.Histogram, registry=registry, buckets=[2.0**n for n in range(-10, 5)])
+        self._duration = histogram("faro_decision_duration_seconds", "duration of the policy's decision")
         self._ticks = counter("faro_ticks_total", "ticks of the loop")
         self._failures = counter("faro_failures_total", "failures by reason", ["reason"])
         self._decisions = counter("faro_decisions_total", "decisions by reason", ["inference_job", "reason"])
@@ -115,9 +113,8 @@ class Exporter:
             silent_s = 0.0 if self._progress_s is None else time.monotonic() - self._progress_s
             waits_for = self.waits_for if environ["PATH_INFO"] == "/readyz" else None
             well = silent_s <= self._progress_deadline_s and not waits_for
-            start_response(
-                "200 OK" if well else "503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8")]
-            )
+            status = "200 OK" if well else "503 Service Unavailable"
+            start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
             return [f"{waits_for or f'{silent_s:.0f} s since the last tick'}\n".encode()]
 
         return answer
@@ -125,8 +122,7 @@ class Exporter:
     def use_jobs(self, jobs: tuple[Job, ...]) -> None:
         """Serve the metrics of these jobs from the next tick on."""
         self._jobs, self._scores = jobs, MinuteScores(jobs)
-        gauges: list[Any] = [*self._gauges.values(), self._arrivals, self._utility, self._budget]
-        for gauge in gauges:
+        for gauge in (*self._gauges.values(), self._arrivals, self._utility, self._budget):
             gauge.clear()
         for job in jobs:
             self._budget.labels(job.name).set(1 - job.quantile)

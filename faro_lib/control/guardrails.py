@@ -144,13 +144,6 @@ def without_data(last: Observation, now_s: float) -> Observation:
     )
 
 
-def with_known_capacity(jobs: tuple[Job, ...], observation: Observation) -> Observation:
-    """The observation; if its capacity is not a number, with the cores of the current targets instead."""
-    if np.isfinite(observation.capacity):
-        return observation
-    return replace(observation, capacity=float(observation.target @ arrays_of(jobs).cores))
-
-
 def invalid(plan: Plan, jobs: int) -> str | None:
     """Why a plan cannot be carried out; None if it can."""
     for field in ("target", "drop"):
@@ -169,13 +162,7 @@ def invalid(plan: Plan, jobs: int) -> str | None:
 def guarded(
     config: GuardrailConfig, jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan, drifted: np.ndarray
 ) -> Plan:
-    """The plan within the guardrails.
-
-    Parameters
-    ----------
-    visible : the observation that the policy received.
-    drifted : jobs whose targets were restored, bool (jobs,).
-    """
+    """The plan for the observation `visible` within the guardrails; `drifted`: targets that were restored, bool (jobs,)."""
     arrays = arrays_of(jobs)
     stale = visible.now_s - guard.known_s > config.stale_after_s
     if stale.any():
@@ -202,7 +189,7 @@ def guarded(
         reason=with_reason(plan.reason, contested, protocol.CONTESTED),
     )
     plan = with_presence(jobs, guard, visible.exists, plan)
-    held = drifted & visible.exists & np.array([why == HOLD for why in plan.reason])
+    held = drifted & visible.exists & (np.array(plan.reason) == HOLD)
     return replace(plan, reason=with_reason(plan.reason, held, protocol.DRIFT_CORRECTED))
 
 
@@ -270,7 +257,7 @@ def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan
 
 def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:
     """The plan in which jobs that it holds, but that now get a pending target, have the reason of that target."""
-    delayed = (target != observation.target) & np.array([why == HOLD for why in plan.reason])
+    delayed = (target != observation.target) & (np.array(plan.reason) == HOLD)
     reason = tuple(old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed))
     return replace(plan, reason=reason)
 
@@ -282,12 +269,9 @@ def enforce_capacity(
 
     It also applies to jobs whose count is changing, because the capacity may shrink and jobs may be added at any time.
     """
-    arrays, present = arrays_of(jobs), observation.exists
-    added, contested = (
-        np.array([why == one for why in plan.reason]) for one in (protocol.JOB_ADDED, protocol.CONTESTED)
-    )
-    minimum = np.where(present, np.where(contested, plan.target, arrays.min_replicas), 0)
-    initial = np.where(added, minimum_replicas(jobs), minimum)
+    arrays, present, why = arrays_of(jobs), observation.exists, np.array(plan.reason)
+    minimum = np.where(present, np.where(why == protocol.CONTESTED, plan.target, arrays.min_replicas), 0)
+    initial = np.where(why == protocol.JOB_ADDED, minimum_replicas(jobs), minimum)
     target = np.maximum(np.where(present, target, 0), initial)
     fitting = shed(target, initial, minimum, plan.target, observation.capacity, arrays)
     removed = fitting < target

@@ -21,10 +21,8 @@ from faro_lib.workload import Job
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
 REPLAYED_TICKS = 200  # restores the memory: counters reach back 10 minutes, forecasts 15
-DTYPES = dict.fromkeys(("running", "starting", "target", "terminating", "placed"), int) | {
-    "changing": bool,
-    "present": bool,
-}
+DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed"), int)
+DTYPES |= dict.fromkeys(("changing", "present"), bool)
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
 
 
@@ -73,7 +71,7 @@ class Journal:
 
     def tick(self, step: Step, error: str | None) -> None:
         """Write one tick; OSError if the disk is full, and then no part of the line remains."""
-        record = {"kind": TICK, "observation": _plain(step.observation), "plan": _plain(step.plan)}
+        record = {"kind": TICK, "observation": plain(step.observation), "plan": plain(step.plan)}
         self._write(record | {"target": step.target.tolist(), "decision_s": step.decision_s, "error": error})
 
     def _write(self, record: Mapping[str, Any]) -> None:
@@ -115,11 +113,10 @@ def read(path: str | Path) -> tuple[Header, list[Tick]]:
 
 
 def parts(path: str | Path) -> list[tuple[Header, list[Tick]]]:
-    """Header and ticks of each part of a journal; a part begins when an operator changes the jobs during the run.
+    """Header and ticks of each part of a journal; ValueError if the file is not a journal.
 
-    An incomplete last line is ignored. A header without ticks is replaced by the next header.
-
-    Raises ValueError: the file is not a journal.
+    A part begins when an operator changes the jobs during the run. An incomplete last line is ignored. A header without
+    ticks is replaced by the next header.
     """
     records = list(_records(Path(path)))
     if not records or records[0].get("kind") != BEGIN:
@@ -231,9 +228,9 @@ def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[
 
 
 def next_memory(memory: Memory, apply: bool, error: str | None) -> Memory:
-    """The memory for the next tick; a dry run requests nothing, so it has no pending targets and no drift.
+    """The memory for the next tick after a tick that failed with `error` (None: its targets were applied).
 
-    error : why the targets were not applied; None if they were.
+    A dry run requests nothing, so it has no pending targets and no drift.
     """
     if apply:
         return replace(memory, guard=replace(memory.guard, applied=error is None))
@@ -275,21 +272,21 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Convert observations, plans and their values to JSON types: NaN becomes null, infinity a string."""
     if isinstance(value, Observation | Plan):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
 
 
 def _restored(kind: type, record: Mapping[str, Any]) -> Any:
-    """Observation or Plan from the JSON types of `_plain`; numpy reads null as NaN and "inf" as infinity."""
+    """Observation or Plan from the JSON types of `plain`; numpy reads null as NaN and "inf" as infinity."""
 
     def value_of(field: str, value: Any) -> Any:
         if value is None or field in SCALARS:

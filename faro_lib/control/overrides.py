@@ -34,9 +34,6 @@ class Override:
         if self.until_s is not None and not self.until_s > self.from_s:
             raise ValueError(f"job {self.job!r}: the override ends before it begins")
 
-    def in_force(self, now_s: float) -> bool:
-        return self.from_s <= now_s and not self.over(now_s)
-
     def over(self, now_s: float) -> bool:
         return self.until_s is not None and now_s >= self.until_s
 
@@ -133,17 +130,11 @@ class Watched:
         jobs, sections, orders = self._files
         now_s, names = time.time(), {job.name for job in jobs}
         orders = tuple(one for one in orders if one.job in names and not one.over(now_s))
-        fixed = {one.job: one for one in orders if one.replicas is not None and one.in_force(now_s)}
+        fixed = {one.job: one for one in orders if one.replicas is not None and one.from_s <= now_s}
         events = tuple(one for one in orders if one.load is not None)
-        return Settings(
-            tuple(_fixed(job, fixed.get(job.name)) for job in jobs), sections, tuple(fixed.values()), events
-        )
-
-
-def _fixed(job: Job, order: Override | None) -> Job:
-    if order is None or order.replicas is None:
-        return job
-    return replace(job, min_replicas=order.replicas, max_replicas=order.replicas)
+        counts = {one.job: one.replicas for one in fixed.values()}
+        table = (replace(job, min_replicas=n, max_replicas=n) if (n := counts.get(job.name)) else job for job in jobs)
+        return Settings(tuple(table), sections, tuple(fixed.values()), events)
 
 
 def _clock(time_s: float) -> str:

@@ -24,17 +24,11 @@ def cut_to_nodes(jobs: JobArrays, observation: Observation, plan: Plan, target: 
 
 
 def placeable(target: np.ndarray, cores: np.ndarray, placed: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """The replicas (jobs,) of `target` that find a node.
+    """The replicas (jobs,) of `target` that find a node; `cores` (jobs,) are those of one replica.
 
-    Replicas that run stay on their nodes. New ones go where the default scheduler of Kubernetes puts them: each to the node
-    with the most free cores; here those of the largest jobs come first. A job that shrinks frees cores on the nodes that
-    have most of its replicas.
-
-    Parameters
-    ----------
-    target, cores : (jobs,) replicas wanted, and cores of one replica.
-    placed : (jobs, nodes) replicas on each node.
-    free : (nodes,) cores that are left on each node.
+    Replicas that run, `placed` (jobs, nodes), stay on their nodes, which have `free` cores (nodes,) left. New ones go where
+    the default scheduler of Kubernetes puts them: each to the node with the most free cores; here those of the largest jobs
+    come first. A job that shrinks frees cores on the nodes that have most of its replicas.
 
     >>> placeable(np.array([3]), np.array([2.0]), np.array([[0, 0]]), np.array([3.0, 3.0])).tolist()
     [2]

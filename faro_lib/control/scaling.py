@@ -21,13 +21,9 @@ def scale_jobs(
 ) -> list[str]:
     """Scale the jobs from `current` to `target`, shrinking jobs first; update `current` and return the errors.
 
-    A failure does not prevent other changes, but no job grows into cores that another job has not given up.
-
-    Parameters
-    ----------
-    target, current, cores : (jobs,) replicas, and the cores of one replica.
-    scale : called with the index of a job and its replicas; raises OSError or ValueError.
-    each : `map`, or the `map` of an executor that makes the calls in parallel.
+    A failure does not prevent other changes, but no job grows into cores that another job has not given up. Arrays are
+    (jobs,); `cores` are those of one replica. `scale` is called with the index of a job and its replicas, and raises
+    OSError or ValueError. `each` is `map`, or the `map` of an executor that makes the calls in parallel.
     """
 
     def attempt(job: int) -> str | None:

@@ -93,7 +93,8 @@ def tick(
     If the policy raises, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails applies. The
     policy then keeps its previous state and decides again at the next tick.
     """
-    observation = guardrails.with_known_capacity(jobs, observation)
+    if not np.isfinite(observation.capacity):  # unknown: the jobs may keep what they have
+        observation = replace(observation, capacity=float(observation.target @ arrays_of(jobs).cores))
     guard = memory.guard.updated(observation)
     contested = guard.contested(config)
     drifted = guard.drifted(observation) & ~contested
@@ -107,8 +108,8 @@ def tick(
     except Late:
         void = DEADLINE_EXCEEDED
     except Exception as error:  # serving continues whatever the policy does
-        failure, void = str(error), FAILED
-        failure = f"policy {policy.name!r} failed at {visible.now_s:g} s, {config.fail_mode} instead: {failure}"
+        void = FAILED
+        failure = f"policy {policy.name!r} failed at {visible.now_s:g} s, {config.fail_mode} instead: {error}"
     decision_s = time.perf_counter() - began
     if void:
         plan = replace(guardrails.fallback(config, jobs, visible), reason=(void,) * len(jobs))

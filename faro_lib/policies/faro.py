@@ -20,15 +20,10 @@ FALLBACK_MODEL = "mgc"  # latency model without a measured table
 PRIOR_LOST = 2.0  # lost utility that each job starts with, which limits the weight of its first minutes
 
 # Tuned on days 9 and 10 of the published traces with a forecaster fitted on days 1-8; docs/tuning.md has the measurements.
-TUNED_DEFAULTS = {
-    "first_s": 10.0,
-    "interval_s": 60.0,
-    "phase_s": 50.0,
-    "nowcast": True,
-    "cold_start_minutes": 2.0,
-    "switching_cost": 0.01,
-}
-TUNED_FOR_FAIRNESS = {"switching_cost": 0.06, "gamma": 1.0, "deficit_weighting": 1.0}
+TUNED_DEFAULTS = dict(
+    first_s=10.0, interval_s=60.0, phase_s=50.0, nowcast=True, cold_start_minutes=2.0, switching_cost=0.01
+)
+TUNED_FOR_FAIRNESS = dict(switching_cost=0.06, gamma=1.0, deficit_weighting=1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,6 @@ def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
     return observation.arrivals_per_min[:, -minutes:]
 
 
-def long_term_plan(target: np.ndarray, drop: np.ndarray, observation: Observation, forecast_rps: np.ndarray) -> Plan:
-    reason = reasons(target, observation.target)
-    return Plan(target, drop, reason, PLAN_ATTEMPTS, forecast_rps=forecast_rps)
-
-
 @dataclass(frozen=True, slots=True)
 class MArk(TwoLoops):
     """Predictive scaling of each job alone: ceil(maximum forecast rate x service time / SLO) replicas."""
@@ -45,7 +40,7 @@ class MArk(TwoLoops):
         per_replica_rps = jobs.slo_s / jobs.service_time_s
         wanted = np.ceil(np.nan_to_num(rate_rps) / per_replica_rps - TOLERANCE).astype(np.int64)
         target = np.clip(wanted, minimum_replicas(state.jobs), jobs.max_replicas)
-        return long_term_plan(target, np.zeros(len(target)), observation, rate_rps)
+        return Plan(target, np.zeros(len(target)), reasons(target, observation.target), PLAN_ATTEMPTS, rate_rps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +100,8 @@ class PaperFaro(TwoLoops):
             allocation = self.allocate(state, observation, per_min)
         else:
             per_min, allocation = self.allocate_adaptively(state, observation, self.quantile)
-        return long_term_plan(allocation.replicas, allocation.drop, observation, per_min.mean(axis=1) / MINUTE_S)
+        reason, forecast_rps = reasons(allocation.replicas, observation.target), per_min.mean(axis=1) / MINUTE_S
+        return Plan(allocation.replicas, allocation.drop, reason, PLAN_ATTEMPTS, forecast_rps)
 
     def allocate_adaptively(
         self, state: LoopState, observation: Observation, quantile: float

@@ -54,16 +54,9 @@ PAPER = ServingModel()
 
 
 class SimulatedCluster:
-    """A simulated cluster that serves a workload.
+    """A simulated cluster that serves a workload. Requests for an absent job without replicas are dropped.
 
-    Requests for an absent job without replicas are dropped.
-
-    Parameters
-    ----------
-    draws : all random numbers of the trial, from `draws.draw(workload, seed)`.
-    capacity : cores.
-    initial : (jobs,) replicas that serve from the beginning.
-    capacity_steps, lifetimes : as in `simulate`.
+    The arguments are those of `simulate`; the `initial` replicas (jobs,) serve from the beginning.
     """
 
     def __init__(

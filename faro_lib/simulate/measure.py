@@ -38,13 +38,9 @@ def measure(
 ) -> LatencyTable:
     """The latency table of the jobs, measured at every utilisation and replica count.
 
-    Jobs whose replicas behave alike share a simulation, whatever their SLO and quantile.
-
-    Parameters
-    ----------
-    replicas : counts to measure; None: COUNTS up to what `capacity` (cores) allows.
-    requests : per grid point at utilisation 1.
-    max_ongoing_requests : (name, limit) of jobs that differ from the serving model.
+    Jobs whose replicas behave alike share a simulation, whatever their SLO and quantile. `replicas` are the counts to
+    measure, by default COUNTS up to what `capacity` (cores) allows. `requests` are those of a grid point at utilisation 1.
+    `max_ongoing_requests` are (name, limit) of the jobs that differ from the serving model.
     """
     if replicas is None:
         most = USUAL_REPLICAS if capacity is None else capacity / min(job.cores for job in jobs)

@@ -38,12 +38,9 @@ class JobPods:
 
 
 class Pods:
-    """The pods of all jobs, with their future events.
+    """The pods of all jobs, with their future events. `cores` and `cold_start_s` (jobs,) are those of one replica.
 
-    Parameters
-    ----------
-    cores, cold_start_s : (jobs,) of a replica of each job.
-    on_birth, on_removal : called with (job, time) when a replica starts or stops serving.
+    `on_birth` and `on_removal` are called with (job, time) when a replica starts or stops serving.
     """
 
     def __init__(
@@ -67,10 +64,6 @@ class Pods:
             self.jobs[job].running += 1
             self._on_birth(job, -np.inf)  # before the first arrival, which may be at 0
 
-    @property
-    def free_cores(self) -> float:
-        return self.capacity - sum(job.pods * job.cores for job in self.jobs)
-
     def changing(self, job: int, now_s: float) -> bool:
         pods = self.jobs[job]
         return bool(pods.births or pods.waiting or now_s < pods.removed_s + REUSE_S)
@@ -81,7 +74,8 @@ class Pods:
         for _ in range(reused):
             pods.idle_since_s.popleft()
             self._start(job, now_s + REUSE_S)
-        new = max(0, min(replicas - reused, int((self.free_cores + TOLERANCE) // pods.cores)))
+        free_cores = self.capacity - sum(one.pods * one.cores for one in self.jobs)
+        new = max(0, min(replicas - reused, int((free_cores + TOLERANCE) // pods.cores)))
         for _ in range(new):
             self._start(job, now_s + pods.cold_start_s)
         pods.waiting = replicas - reused - new

@@ -35,7 +35,7 @@ class Serving:
 
     def add_replica(self, job: int, now_s: float) -> None:
         """Add a replica in an empty slot."""
-        self._advance(job, now_s)
+        events.advance_job(job, now_s, *self._dispatch, self.requests, self.station)
         slots = self.station.inside.shape[1]
         empty = [s for s in range(slots) if s not in self._active[job] and self.station.inside[job, s] == 0]
         if not empty:
@@ -49,7 +49,7 @@ class Serving:
 
     def remove_replica(self, job: int, now_s: float) -> None:
         """Remove the newest replica; it still serves the requests that it holds."""
-        self._advance(job, now_s)
+        events.advance_job(job, now_s, *self._dispatch, self.requests, self.station)
         self._active[job].pop()
         self._reorder(job)
 
@@ -82,9 +82,6 @@ class Serving:
             station.held[job] = station.waiting[job, head]
             station.waiting_head[job] = (head + 1) % station.waiting.shape[1]
             station.waiting_count[job] -= 1
-
-    def _advance(self, job, now_s):
-        events.advance_job(job, now_s, *self._dispatch, self.requests, self.station)
 
     def _reorder(self, job):
         active = self._active[job]
