@@ -43,13 +43,7 @@ SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for policies of plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 
 # Keyword arguments of matplotlib.
-DIAMOND: dict[str, Any] = {
-    "marker": "D",
-    "linestyle": "",
-    "markersize": 3,
-    "markerfacecolor": "white",
-    "markeredgecolor": PUBLISHED,
-}
+DIAMOND: dict[str, Any] = {"marker": "D", "ls": "", "ms": 3, "mfc": "white", "mec": PUBLISHED}
 EDGE: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.3}
 LIMIT_LINE: dict[str, Any] = {"color": LIMIT, "linestyle": "--"}
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
@@ -121,13 +115,8 @@ def use_style() -> None:
         style="whitegrid",
         palette=[*CYCLE, *SPARE],
         rc={
-            "font.size": FONT_PT,
-            "axes.labelsize": FONT_PT,
-            "axes.titlesize": FONT_PT,
-            "xtick.labelsize": FONT_PT,
-            "ytick.labelsize": FONT_PT,
-            "legend.fontsize": FONT_PT,
-            "legend.title_fontsize": FONT_PT,
+            **dict.fromkeys(("font.size", "legend.fontsize", "legend.title_fontsize"), FONT_PT),
+            **dict.fromkeys(("axes.labelsize", "axes.titlesize", "xtick.labelsize", "ytick.labelsize"), FONT_PT),
             "figure.titlesize": FONT_PT + 1,
             "lines.linewidth": 1.2,
             "axes.linewidth": 0.6,
@@ -152,12 +141,7 @@ def legend_above(figure: Figure, handles, labels, columns: int = 5) -> None:
 
 
 def save(figure: Figure, directory: str | Path, name: str) -> Path:
-    """Write `name`.pdf and `name`.png reproducibly, and return the path of the PNG.
-
-    Raises
-    ------
-    ValueError : the figure is not legible (`check_legible`).
-    """
+    """Write `name`.pdf and `name`.png reproducibly, and return the path of the PNG; ValueError if not legible."""
     check_legible(figure, name)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
