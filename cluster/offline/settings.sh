@@ -11,9 +11,9 @@ STARTED=${STARTED:-$(date +%s)}
 export STARTED
 
 step() { printf -- '--- [%4d s] %s\n' $(($(date +%s) - STARTED)) "$*"; }
-quietly() { # quietly COMMAND...: its output is shown only if it fails
+quietly() { # quietly COMMAND...: the end of its output is shown only if it fails, without the lines of a stack trace
   local output
-  output=$("$@" 2>&1) || { echo "$output" | tail -20 >&2; return 1; }
+  output=$("$@" 2>&1) || { echo "$output" | grep -E '^[^[:space:]]+[[:space:]]' | tail -20 >&2; return 1; }
 }
 programs() { echo "$CACHE/programs/$1"; }  # programs NAME-VERSION: the folder that programs.sh fills
 module() { # module PATH@VERSION: its source folder

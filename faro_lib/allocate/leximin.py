@@ -32,7 +32,8 @@ def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | Non
         at_level = _least_change(problem, of[:, None] & (utility == level))
         counts.append((at_level, int(number)))
         allowed |= at_level
-    return least_loss(problem, allowed, problem.tie, counts, time_limit_s)
+    replicas = least_loss(problem, allowed, problem.tie, counts, time_limit_s)
+    return at if replicas is None and not problem.has_quotas else replicas  # `at` has the best utilities, too
 
 
 def _climb(utility, cost, budget, group, quota):
