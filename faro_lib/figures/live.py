@@ -15,22 +15,10 @@ from faro_lib.metrics.frames import read_tables
 
 
 def draw(results: Path, backend: str, published: str | None = None) -> Drawings:
-    tables = read_tables(results / "live" / backend)
-    return {
-        "live": Drawing(
-            live_and_simulated(tables.summary),
-            "Live runs on Ray Serve and their simulation",
-            live_caption(tables.summary, distance(tables.summary, published)),
-        )
-    }
-
-
-def distance(summary: pd.DataFrame, published: str | None) -> float | None:
-    """Ranking distance between the paper's simulator and cluster; None for less than three policies."""
-    policies = list(dict.fromkeys(summary["policy"]))
-    if published is None or len(policies) < 3:
-        return None
-    return published_distance(pd.read_csv(Path(published) / "published_main.csv"), policies)
+    summary = read_tables(results / "live" / backend).summary
+    caption = live_caption(summary, published_distance(published, list(dict.fromkeys(summary["policy"]))))
+    title = "Live runs on Ray Serve and their simulation"
+    return {"live": Drawing(live_and_simulated(summary), title, caption)}
 
 
 def live_and_simulated(summary: pd.DataFrame) -> Figure:
@@ -47,7 +35,7 @@ def live_and_simulated(summary: pd.DataFrame) -> Figure:
 
 
 def live_caption(summary: pd.DataFrame, published: float | None = None) -> str:
-    """Difference between live and simulated loss, agreement on the ranking, and load; `published` is a `distance`."""
+    """Difference between live and simulated loss, agreement on the ranking, and load; `published` is the paper's distance."""
     live, errors = summary[summary["environment"] == LIVE], lost_utility_error(summary)
     worst = errors.loc[errors["error"].abs().idxmax()]
     decided = pairs(summary).query("decided")

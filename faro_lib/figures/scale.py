@@ -15,7 +15,6 @@ from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, and_list, colour,
 
 EFFECTIVE = {"lost_utility": "lost cluster utility", "lost_effective_utility": "lost effective utility"}
 MIXED = "mixed"  # the variant with two models
-MARKERS = "os^Dvph"
 ACCEPTABLE = 0.5  # lost utility, in the caption of the curve
 
 
@@ -107,13 +106,7 @@ def larger_caption(summary: pd.DataFrame) -> str:
 def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     """Lost utility by capacity and policy, and the clairvoyant limit (as the paper's figure 2)."""
     figure, axis = plt.subplots(figsize=(PAGE_IN, 2.8))
-    for marker, policy in zip(MARKERS, dict.fromkeys(summary["policy"])):
-        lost = summary[summary["policy"] == policy].groupby("capacity_cores")["lost_utility"]
-        mean, deviation = lost.mean(), lost.std(ddof=1).fillna(0)
-        axis.errorbar(
-            mean.index, mean, yerr=deviation, marker=marker, markersize=3, label=policy, color=colour(policy),
-            linestyle="--" if "(paper" in policy else "-",
-        )  # fmt: skip
+    style.lost_by_policy(axis, summary, "capacity_cores")
     axis.plot(limit.groupby("capacity_cores")["lost_utility"].mean(), label=style.CLAIRVOYANT, **style.LIMIT_LINE)
     axis.set(xlabel="capacity (cores)", ylabel="lost cluster utility", yscale="log")
     positive = pd.concat([summary["lost_utility"], limit["lost_utility"]]).loc[lambda lost: lost > 0]

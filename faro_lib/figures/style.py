@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -38,12 +39,11 @@ COLOURS = {
     "Faro-PenaltyFairSum": "#7A4CD7",
 }
 LIMIT = "#971713"  # the clairvoyant limit
-PUBLISHED = "#000000"
 SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for policies of plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 
 # Keyword arguments of matplotlib.
-DIAMOND: dict[str, Any] = {"marker": "D", "ls": "", "ms": 3, "mfc": "white", "mec": PUBLISHED}
+DIAMOND: dict[str, Any] = {"marker": "D", "ls": "", "ms": 3, "mfc": "white", "mec": "black"}
 EDGE: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.3}
 LIMIT_LINE: dict[str, Any] = {"color": LIMIT, "linestyle": "--"}
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
@@ -96,6 +96,14 @@ def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
     """The colour of a name in a palette, or a spare one. The paper's variant and ours share a colour."""
     own = palette.get(name.removesuffix(" (paper)"))
     return own or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
+
+
+def lost_by_policy(axis: Axes, summary: pd.DataFrame, x: str) -> None:
+    """A line per policy (dashed: variants of the paper): mean lost utility by `x`; whiskers: one standard deviation."""
+    for marker, (policy, rows) in zip("os^Dvph", summary.groupby("policy", sort=False)):
+        lost = rows.groupby(x)["lost_utility"]
+        line = {"marker": marker, "markersize": 3, "label": policy, "linestyle": "--" if "(paper" in policy else "-"}
+        axis.errorbar(lost.mean().index, lost.mean(), yerr=lost.std().fillna(0), color=colour(policy), **line)
 
 
 def label_log_axis(axis: Axis, low: float, high: float) -> None:

@@ -1,6 +1,7 @@
 """Agreement of live runs with their simulation: differences between policies, rankings and lost utility."""
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -34,11 +35,11 @@ def ranking_distance(summary: pd.DataFrame) -> float:
     return float((~table["agree"]).mean()) if len(table) else 0.0
 
 
-def published_distance(table: pd.DataFrame, policies: list[str]) -> float:
-    """Ranking distance between the paper's simulator and its real cluster, mean over capacities.
-
-    `table` is data/published/published_main.csv.
-    """
+def published_distance(folder: str | None, policies: list[str]) -> float | None:
+    """Ranking distance between the paper's simulator and cluster, mean over capacities; None for less than 3 policies."""
+    if folder is None or len(policies) < 3:
+        return None
+    table = pd.read_csv(Path(folder) / "published_main.csv")
     table = table.replace({"system": {"MArk/Cocktail/Barista": "MArk"}, "env": {"cluster": LIVE}}).rename(
         columns={"system": "policy", "env": "environment", "lost_cluster_utility_mean": "lost_utility"}
     )

@@ -161,14 +161,10 @@ def convergence(posterior: Path) -> str:
 
 def commit() -> str:
     """The git commit of the code, "+ local changes" if tracked files differ from it; "unknown" outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        folder = Path(__file__).parent
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
-
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty= + local changes"]
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no").strip()
-        return git("rev-parse", "HEAD").strip() + (" + local changes" if changed else "")
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
