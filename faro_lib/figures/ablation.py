@@ -12,20 +12,9 @@ from matplotlib.patches import Patch
 
 from faro_lib.experiments.remaining import ALL, AS_IS, CONSTANT, FORECAST, IDEALS, MOVES, START
 from faro_lib.experiments.remaining import LIMIT as BEST
+from faro_lib.figures import style
 from faro_lib.figures.barcharts import bar_rows
-from faro_lib.figures.style import (
-    COLOURS,
-    COLUMN_IN,
-    DIAMONDS,
-    LIMIT,
-    PAGE_IN,
-    Drawing,
-    Drawings,
-    label_log_axis,
-    legend_above,
-    reference_handles,
-    trials_note,
-)
+from faro_lib.figures.style import COLOURS, COLUMN_IN, PAGE_IN, Drawing, Drawings, legend_above, trials_note
 
 SOURCE_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
 PLANNER = "Faro-Sum"  # the policy whose remaining loss is shown
@@ -51,10 +40,7 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 def published_ablation(directory: Path, steps: dict[str, str]) -> pd.DataFrame:
     """The published ablation in simulation: columns variant, capacity_cores, lost_utility_published, slo_violation_rate.
 
-    Parameters
-    ----------
-    directory : folder of published_ablation.csv.
-    steps : published name of a step -> our name.
+    `steps` is published name -> our name.
     """
     table = pd.read_csv(directory / "published_ablation.csv")
     table = table[(table["env"] == "simulation") & table["system"].isin(list(steps))]
@@ -73,14 +59,7 @@ def lost_column(published: pd.DataFrame | None) -> str:
 
 
 def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
-    """Figure 16: lost utility after each step, one panel per capacity, with limits and published values.
-
-    Parameters
-    ----------
-    summary : columns variant, source, capacity_cores, trial, lost_utility.
-    limit : columns capacity_cores, lost_utility.
-    published : columns variant, capacity_cores, lost_utility_published.
-    """
+    """Figure 16: lost utility after each step, one panel per capacity, with limits and published values."""
     lost = lost_column(published)
     sources = summary.drop_duplicates("variant").set_index("variant")["source"]
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
@@ -97,7 +76,7 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
         axis.set(title=f"{capacity:g} cores", xlabel="lost cluster utility")
     steps = {"paper": "the paper's steps", "ours": "our steps"}
     bars = [Patch(facecolor=SOURCE_COLOURS[source], edgecolor="black") for source in steps]
-    handles, labels = reference_handles(published is not None, limit=True)
+    handles, labels = style.reference_handles(published is not None, limit=True)
     legend_above(figure, bars + handles, [*steps.values(), *labels], 4)
     return figure
 
@@ -117,7 +96,7 @@ def ablation_caption(summary: pd.DataFrame, published: pd.DataFrame | None = Non
             f"and ours to {lost.iloc[-1]:.2f}. Of our steps, {ours.idxmax().removeprefix('+ ')} gains most "
             f"({ours.max():.2f}){costs}."
         )
-    diamonds = "" if published is None else DIAMONDS
+    diamonds = "" if published is None else style.DIAMONDS
     return (
         f"{' '.join(findings)} Each step includes all steps above it. {trials_note(summary, ['capacity_cores', 'variant'])} "
         f"Dashed: clairvoyant limit of the first trial.{diamonds}"
@@ -127,7 +106,7 @@ def ablation_caption(summary: pd.DataFrame, published: pd.DataFrame | None = Non
 def remaining(parts: pd.DataFrame) -> Figure:
     """Lost utility with one part of the problem idealised at a time. Columns part, lost_utility."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.2))
-    special = {AS_IS: "#0072B2", CONSTANT: "#C2C5CA", BEST: LIMIT}
+    special = {AS_IS: "#0072B2", CONSTANT: "#C2C5CA", BEST: style.LIMIT}
     colours = [special.get(part, COLOURS["Faro-PenaltySum"]) for part in parts["part"]]
     bar_rows(axis, parts.set_index("part")["lost_utility"], list(parts["part"]), colours)
     axis.set_xlabel("lost cluster utility")
@@ -148,13 +127,12 @@ def remaining_caption(parts: pd.DataFrame) -> str:
 def learning(curves: pd.DataFrame) -> Figure:
     """Error of a learned latency model by minutes of learning. Columns capacity_cores, minute, log_error."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.0))
-    for (capacity, rows), marker in zip(curves.groupby("capacity_cores"), "osD^vPX"):
-        error_pct = 100 * np.expm1(rows["log_error"])
-        axis.plot(rows["minute"] + 1, error_pct, marker=marker, ms=3, lw=1, label=f"{capacity:g} cores")
-    axis.set(xscale="log", yscale="log", xlabel="minutes of learning + 1", ylabel="latency error (%)")
-    label_log_axis(axis.xaxis, 1, curves["minute"].max() + 1)
     error_pct = 100 * np.expm1(curves["log_error"])
-    label_log_axis(axis.yaxis, error_pct.min(), error_pct.max())
+    for (capacity, rows), marker in zip(curves.groupby("capacity_cores"), "osD^vPX"):
+        axis.plot(rows["minute"] + 1, error_pct[rows.index], marker=marker, ms=3, lw=1, label=f"{capacity:g} cores")
+    axis.set(xscale="log", yscale="log", xlabel="minutes of learning + 1", ylabel="latency error (%)")
+    style.label_log_axis(axis.xaxis, 1, curves["minute"].max() + 1)
+    style.label_log_axis(axis.yaxis, error_pct.min(), error_pct.max())
     axis.legend(frameon=False)
     return figure
 

@@ -25,11 +25,7 @@ def bar_rows(
 ) -> None:  # fmt: skip
     """Draw a bar per row: the mean as length and number, and one standard deviation as whisker.
 
-    Parameters
-    ----------
-    values : one value per trial, indexed by row; a row without values has no bar.
-    published : indexed by row, drawn as diamonds.
-    limit : drawn as a dashed line.
+    `values` has one value per trial, indexed by row; `published` (diamonds) one per row. The `limit` is a dashed line.
     """
     mean, deviation = (one.reindex(rows) for one in (values.groupby(level=0).mean(), values.groupby(level=0).std()))
     place = range(len(rows))

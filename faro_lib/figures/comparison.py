@@ -11,23 +11,10 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from faro_lib.figures import style
 from faro_lib.figures.barcharts import bar_rows, hatch_of
 from faro_lib.figures.prediction import errors_of, predicted_against_simulated, prediction_caption
-from faro_lib.figures.style import (
-    CLAIRVOYANT,
-    DIAMONDS,
-    LIMIT,
-    LIMIT_LINE,
-    MEASURES,
-    PAGE_IN,
-    Drawing,
-    Drawings,
-    as_published,
-    colour,
-    legend_above,
-    reference_handles,
-    trials_note,
-)
+from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, colour, legend_above, trials_note
 from faro_lib.metrics.frames import Tables, read_tables
 from faro_lib.workload import Job
 from faro_lib.workload.readers import read_jobs
@@ -103,18 +90,13 @@ def policies_by_capacity(
     summary: pd.DataFrame,
     limit: pd.DataFrame | None = None,
     published: pd.DataFrame | None = None,
-    measures: Mapping[str, str] = MEASURES,
+    measures: Mapping[str, str] = style.MEASURES,
 ) -> Figure:
     """Figures 10 and 13: one panel per measure and capacity, one bar per policy; limits and published values.
 
-    Parameters
-    ----------
-    summary : columns policy, capacity_cores, trial and the measures.
-    limit : columns capacity_cores and some of the measures.
-    published : columns policy, capacity_cores and the measures.
-    measures : column -> label.
+    `measures` is column -> label; the limit may lack some of these columns.
     """
-    measures = measures if published is None else as_published(measures)
+    measures = measures if published is None else style.as_published(measures)
     policies = list(dict.fromkeys(summary["policy"]))
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
     size_in = (PAGE_IN, 0.3 + len(measures) * (0.5 + 0.17 * len(policies)))
@@ -134,12 +116,12 @@ def policies_by_capacity(
             )  # fmt: skip
             axis.set(title=f"{capacity:g} cores", xlabel=label)
     if published is not None or limit is not None:
-        legend_above(figure, *reference_handles(published is not None, limit is not None))
+        legend_above(figure, *style.reference_handles(published is not None, limit is not None))
     return figure
 
 
 def capacity_caption(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
-    findings, lost = [], next(iter(MEASURES if published is None else as_published(MEASURES)))
+    findings, lost = [], next(iter(style.MEASURES if published is None else style.as_published(style.MEASURES)))
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
         mean = part.groupby("policy")[lost].mean().sort_values()
         floor = limit.loc[limit["capacity_cores"] == capacity, lost].mean()
@@ -148,26 +130,20 @@ def capacity_caption(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.D
             f"At {capacity:g} cores, {mean.index[0]} loses least utility ({mean.iloc[0]:.2f}){worst}; the clairvoyant "
             f"limit is {floor:.2f}."
         )
-    diamonds = "" if published is None else DIAMONDS
+    diamonds = "" if published is None else style.DIAMONDS
     return f"{' '.join(findings)} {trials_note(summary, ['policy', 'capacity_cores'])}{diamonds}"
 
 
 def spread_over_jobs(minutes: pd.DataFrame, limit: pd.DataFrame | None = None) -> Figure:
-    """Figure 12: mean lost utility of each job (a dot) by policy, one panel per capacity.
-
-    Parameters
-    ----------
-    minutes : columns policy, capacity_cores, job, utility.
-    limit : the same of the clairvoyant, without policy; drawn as the last row.
-    """
+    """Figure 12: mean lost utility of each job (a dot) by policy, one panel per capacity; last, the clairvoyant `limit`."""
     if limit is not None:
-        minutes = pd.concat([minutes, limit.assign(policy=CLAIRVOYANT)], ignore_index=True)
+        minutes = pd.concat([minutes, limit.assign(policy=style.CLAIRVOYANT)], ignore_index=True)
     lost = (1 - minutes.groupby(["policy", "capacity_cores", "job"])["utility"].mean()).rename("lost").reset_index()
     capacities = sorted(lost["capacity_cores"].unique(), reverse=True)
     policies = list(dict.fromkeys(minutes["policy"]))
     size_in = (PAGE_IN, 0.6 + 0.24 * len(policies))
     figure, axes = plt.subplots(1, len(capacities), figsize=size_in, sharey=True, squeeze=False)
-    palette = {policy: LIMIT if policy == CLAIRVOYANT else colour(policy) for policy in policies}
+    palette = {policy: style.LIMIT if policy == style.CLAIRVOYANT else colour(policy) for policy in policies}
     for axis, capacity in zip(axes[0], capacities):
         shared = {"data": lost[lost["capacity_cores"] == capacity], "x": "lost", "y": "policy", "order": policies}
         sns.boxplot(**shared, hue="policy", palette=palette, ax=axis, fliersize=0, linewidth=0.7, legend=False)
@@ -203,30 +179,23 @@ def policy_timeline(
 ) -> Figure:
     """Figure 1: lost utility of the cluster and cores in use over the day, by policy; one capacity and trial.
 
-    Parameters
-    ----------
-    minutes : columns policy, job, minute, utility.
-    running : columns policy, job, minute, running.
-    limit : the clairvoyant, with columns job, minute, utility, running.
+    The tables are those of `Tables`; `limit` is that of the clairvoyant.
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.2), sharex=True)
-    width = _smoothed_minutes(running)
+    width = max(
+        5, (int(running["minute"].max()) + 1) // 72
+    )  # minutes; more for a long day, or lines would become bands
     for policy in distinguishable(minutes["policy"]):
         top.plot(_lost(minutes[minutes["policy"] == policy], width), color=colour(policy), label=policy)
         bottom.plot(_cores(running[running["policy"] == policy], jobs, width), color=colour(policy))
     if limit is not None:
-        top.plot(_lost(limit, width), linewidth=1.0, label=CLAIRVOYANT, **LIMIT_LINE)
-        bottom.plot(_cores(limit, jobs, width).iloc[:-1], linewidth=1.0, **LIMIT_LINE)
+        top.plot(_lost(limit, width), linewidth=1.0, label=style.CLAIRVOYANT, **style.LIMIT_LINE)
+        bottom.plot(_cores(limit, jobs, width).iloc[:-1], linewidth=1.0, **style.LIMIT_LINE)
     bottom.axhline(capacity, color="black", linestyle=":", linewidth=1.0)
     top.set(ylabel=f"lost utility\n({width}-minute mean)")
     bottom.set(ylabel=f"cores in use\n({width}-minute mean)", xlabel="minute")
     legend_above(figure, *top.get_legend_handles_labels())
     return figure
-
-
-def _smoothed_minutes(running: pd.DataFrame) -> int:
-    """Width of the moving mean: 5 minutes, and more for a day with so many minutes that lines would become bands."""
-    return max(5, (int(running["minute"].max()) + 1) // 72)
 
 
 def _lost(minutes: pd.DataFrame, width: int) -> pd.Series:
@@ -257,11 +226,8 @@ def job_timelines(
 ) -> Figure:
     """Figure 11: replicas (line) and lost utility (strip) of each job, one row per job and one column per policy.
 
-    The panels of a job share one scale. Values are means over up to MAX_STEPS intervals of the day.
-
-    Parameters
-    ----------
-    minutes, running, limit : as in `policy_timeline`; the limit is a thin line in every panel.
+    The panels of a job share one scale. Values are means over up to MAX_STEPS intervals of the day. Tables as in
+    `policy_timeline`; the limit is a thin line in every panel.
     """
     jobs = list(dict.fromkeys(minutes["job"]))
     size_in = (PAGE_IN, 0.9 + 0.42 * len(jobs))
@@ -274,9 +240,10 @@ def job_timelines(
         top = int(np.ceil(max(1, *shown)))
         for axis, policy in zip(axes[row], policies):
             replicas, lost = (frame[frame["policy"] == policy] for frame in of_job)
-            axis.step(*_steps(_binned(replicas, "running", last)), where="post", color=colour(policy), linewidth=0.9)
+            steps = {"drawstyle": "steps-post", "color": colour(policy), "linewidth": 0.9}
+            axis.plot(_binned(replicas, "running", last), **steps)
             if best is not None:
-                axis.step(*_steps(best), where="post", color=LIMIT, linewidth=0.4, alpha=0.8)
+                axis.plot(best, **steps | {"color": style.LIMIT, "linewidth": 0.4, "alpha": 0.8})
             strip = 1 - _binned(lost, "utility", last).to_numpy()[None]
             picture = axis.imshow(
                 strip, extent=(0, last, -0.35 * top, -0.05 * top), aspect="auto", cmap="Greys", vmin=0, vmax=1
@@ -297,10 +264,6 @@ def _binned(frame: pd.DataFrame, column: str, last: int) -> pd.Series:
     width = max(1, -(-(last + 1) // MAX_STEPS))
     inside = frame[frame["minute"] <= last]
     return inside[column].groupby(inside["minute"] // width * width).mean()
-
-
-def _steps(values: pd.Series) -> tuple[pd.Index, pd.Series]:
-    return values.index, values
 
 
 def job_caption(minutes: pd.DataFrame, policies: Sequence[str], capacity: float) -> str:

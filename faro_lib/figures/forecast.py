@@ -47,12 +47,7 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 
 
 def point_and_probabilistic(bands: pd.DataFrame) -> Figure:
-    """Figure 8: actual requests, mean forecast and 80 % interval of each job around its busiest minute.
-
-    Parameters
-    ----------
-    bands : columns job, minute, requests, mean, low, high; forecasts of `minute` that are some minutes old.
-    """
+    """Figure 8: actual requests, mean forecast and 80 % interval of each job around its busiest minute."""
     jobs = list(dict.fromkeys(bands["job"]))
     figure, axes = plt.subplots(len(jobs), 1, figsize=(PAGE_IN, 0.4 + 1.4 * len(jobs)), squeeze=False)
     for axis, job in zip(axes[:, 0], jobs):
@@ -137,12 +132,7 @@ def scores_caption(gains: pd.DataFrame) -> str:
 
 
 def posterior_predictive(steps: pd.DataFrame) -> Figure:
-    """Quantiles of the change from minute to minute, replicated against observed, one line per job.
-
-    Parameters
-    ----------
-    steps : columns job, level, observed, replicated (requests per minute).
-    """
+    """Quantiles of the change from minute to minute, replicated against observed, one line per job."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, COLUMN_IN))
     for job, rows in steps.groupby("job", sort=False):
         axis.plot(rows["observed"], rows["replicated"], marker="o", ms=2, lw=0.8, label=job)

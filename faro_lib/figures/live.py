@@ -10,43 +10,19 @@ from matplotlib.figure import Figure
 
 from faro_lib.figures.barcharts import bar_rows
 from faro_lib.figures.style import MEASURES, PAGE_IN, Drawing, Drawings, colour, trials_note
-from faro_lib.metrics.agreement import (
-    LIVE,
-    SIMULATION,
-    lost_utility_error,
-    pairs,
-    published_distance,
-    ranking_distance,
-)
+from faro_lib.metrics.agreement import LIVE, SIMULATION, lost_utility_error, pairs, published_distance, ranking_distance
 from faro_lib.metrics.frames import read_tables
 
 
 def draw(results: Path, backend: str, published: str | None = None) -> Drawings:
-    tables = read_tables(results / "live" / backend)
-    return {
-        "live": Drawing(
-            live_and_simulated(tables.summary),
-            "Live runs on Ray Serve and their simulation",
-            live_caption(tables.summary, distance(tables.summary, published)),
-        ),
-    }
-
-
-def distance(summary: pd.DataFrame, published: str | None) -> float | None:
-    """Ranking distance between the paper's simulator and cluster; None for less than three policies."""
-    policies = list(dict.fromkeys(summary["policy"]))
-    if published is None or len(policies) < 3:
-        return None
-    return published_distance(pd.read_csv(Path(published) / "published_main.csv"), policies)
+    summary = read_tables(results / "live" / backend).summary
+    caption = live_caption(summary, published_distance(published, list(dict.fromkeys(summary["policy"]))))
+    title = "Live runs on Ray Serve and their simulation"
+    return {"live": Drawing(live_and_simulated(summary), title, caption)}
 
 
 def live_and_simulated(summary: pd.DataFrame) -> Figure:
-    """One panel per measure, and a plain bar (live) and a hatched one (simulated) per policy.
-
-    Parameters
-    ----------
-    summary : columns environment, policy, trial and MEASURES.
-    """
+    """One panel per measure, and a plain bar (live) and a hatched one (simulated) per policy."""
     policies = list(dict.fromkeys(summary["policy"]))
     rows = {f"{policy}, {environment}": policy for policy in policies for environment in (LIVE, SIMULATION)}
     figure, axes = plt.subplots(1, len(MEASURES), figsize=(PAGE_IN, 0.5 + 0.17 * len(rows)), sharey=True)
@@ -59,12 +35,7 @@ def live_and_simulated(summary: pd.DataFrame) -> Figure:
 
 
 def live_caption(summary: pd.DataFrame, published: float | None = None) -> str:
-    """Difference between live and simulated loss, agreement on the ranking, and load of the machine.
-
-    Parameters
-    ----------
-    published : the ranking distance between the paper's simulator and cluster.
-    """
+    """Difference between live and simulated loss, agreement on the ranking, and load; `published` is the paper's distance."""
     live, errors = summary[summary["environment"] == LIVE], lost_utility_error(summary)
     worst = errors.loc[errors["error"].abs().idxmax()]
     decided = pairs(summary).query("decided")

@@ -25,9 +25,8 @@ def capacity_curve(
     accepted = 100 * curve["accepted_rate"]
     axis.step(rate.index, accepted, where="mid", color=LIMIT, linestyle="--", linewidth=1.0)
     texts = notes(violations, knee, needed)
-    for capacity, above_pt in zip(
-        texts, (22, 9)[-len(texts) :]
-    ):  # at two heights, so that labels of neighbouring capacities do not overlap
+    heights_pt = (22, 9)[-len(texts) :]  # two, so that labels of neighbouring capacities do not overlap
+    for capacity, above_pt in zip(texts, heights_pt):
         point = (capacity, rate[capacity])
         marker = "D" if capacity == knee else "s"
         axis.plot(*point, marker, color="black", markersize=5, markerfacecolor="white")

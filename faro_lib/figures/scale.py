@@ -8,27 +8,13 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from faro_lib.figures import style
 from faro_lib.figures.barcharts import bar_rows, hatch_of
 from faro_lib.figures.comparison import capacity_caption, policies_by_capacity, published_main
-from faro_lib.figures.style import (
-    CLAIRVOYANT,
-    DIAMONDS,
-    LIMIT_LINE,
-    PAGE_IN,
-    Drawing,
-    Drawings,
-    and_list,
-    as_published,
-    colour,
-    label_log_axis,
-    legend_above,
-    reference_handles,
-    trials_note,
-)
+from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, and_list, colour, legend_above, trials_note
 
 EFFECTIVE = {"lost_utility": "lost cluster utility", "lost_effective_utility": "lost effective utility"}
 MIXED = "mixed"  # the variant with two models
-MARKERS = "os^Dvph"
 ACCEPTABLE = 0.5  # lost utility, in the caption of the curve
 
 
@@ -64,11 +50,11 @@ def draw(results: Path, published: str | None = None, curve: bool = False) -> Dr
 
 
 def effective_caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
-    columns = list(EFFECTIVE if published is None else as_published(EFFECTIVE))
+    columns = list(EFFECTIVE if published is None else style.as_published(EFFECTIVE))
     mean = summary.groupby(["policy", "capacity_cores"])[columns].mean()
     gap = mean[columns[0]] - mean[columns[1]]
     policy, capacity = gap.abs().idxmax()
-    diamonds = "" if published is None else DIAMONDS
+    diamonds = "" if published is None else style.DIAMONDS
     return (
         f"Lost utility and lost effective utility differ by {gap.abs().median():.3f} in the median, and most for {policy} at "
         f"{capacity:g} cores ({gap[policy, capacity]:+.2f}). Effective utility charges a drop its penalty.{diamonds}"
@@ -80,12 +66,7 @@ def mixed_caption(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
 
 
 def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
-    """Table 8: lost utility per job, one panel per larger cluster and one bar per policy.
-
-    Parameters
-    ----------
-    summary : columns variant, jobs, capacity_cores, policy, trial, lost_utility; limit : the same without policy.
-    """
+    """Table 8: lost utility per job, one panel per larger cluster and one bar per policy."""
     key = ["variant", "jobs", "capacity_cores"]
     clusters = list(summary[key].drop_duplicates().itertuples(index=False, name=None))
     policies = list(dict.fromkeys(summary["policy"]))
@@ -105,7 +86,7 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
         axis.set(title=f"{jobs:,} jobs, {replicas:,}\nreplicas, {variant}", xlabel="lost utility per job")
     for axis in axes.flat[len(clusters) :]:
         axis.set_visible(False)
-    legend_above(figure, *reference_handles(published=False, limit=True))
+    legend_above(figure, *style.reference_handles(published=False, limit=True))
     return figure
 
 
@@ -125,17 +106,11 @@ def larger_caption(summary: pd.DataFrame) -> str:
 def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     """Lost utility by capacity and policy, and the clairvoyant limit (as the paper's figure 2)."""
     figure, axis = plt.subplots(figsize=(PAGE_IN, 2.8))
-    for marker, policy in zip(MARKERS, dict.fromkeys(summary["policy"])):
-        lost = summary[summary["policy"] == policy].groupby("capacity_cores")["lost_utility"]
-        mean, deviation = lost.mean(), lost.std(ddof=1).fillna(0)
-        axis.errorbar(
-            mean.index, mean, yerr=deviation, marker=marker, markersize=3, label=policy, color=colour(policy),
-            linestyle="--" if "(paper" in policy else "-",
-        )  # fmt: skip
-    axis.plot(limit.groupby("capacity_cores")["lost_utility"].mean(), label=CLAIRVOYANT, **LIMIT_LINE)
+    style.lost_by_policy(axis, summary, "capacity_cores")
+    axis.plot(limit.groupby("capacity_cores")["lost_utility"].mean(), label=style.CLAIRVOYANT, **style.LIMIT_LINE)
     axis.set(xlabel="capacity (cores)", ylabel="lost cluster utility", yscale="log")
     positive = pd.concat([summary["lost_utility"], limit["lost_utility"]]).loc[lambda lost: lost > 0]
-    label_log_axis(axis.yaxis, positive.min(), positive.max())
+    style.label_log_axis(axis.yaxis, positive.min(), positive.max())
     legend_above(figure, *axis.get_legend_handles_labels(), columns=4)
     return figure
 

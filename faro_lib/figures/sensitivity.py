@@ -9,9 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.experiments.sensitivity import PARAMETERS, margins
-from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, colour, legend_above, trials_note
-
-MARKERS = "os^Dv"
+from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, legend_above, lost_by_policy, trials_note
 
 
 def draw(results: Path) -> Drawings:
@@ -35,12 +33,8 @@ def lost_by_parameter(summary: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(names), figsize=(PAGE_IN, 2.3), sharey=True, squeeze=False)
     for axis, name in zip(axes[0], names):
         part = summary[summary["parameter"] == name]
-        for marker, policy in zip(MARKERS, dict.fromkeys(part["policy"])):
-            lost = part[part["policy"] == policy].groupby("value")["lost_utility"]
-            mean, deviation = lost.mean(), lost.std(ddof=1).fillna(0)
-            line = {"marker": marker, "markersize": 3, "color": colour(policy), "label": policy}
-            axis.errorbar(range(len(mean)), mean, yerr=deviation, **line)
         values = sorted(part["value"].unique())
+        lost_by_policy(axis, part.assign(place=part["value"].map(values.index)), "place")
         axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axis.set_xlabel(PARAMETERS[name].replace(" (", "\n("))
     axes[0][0].set(ylabel="lost cluster utility", ylim=(0, None))  # of all panels, once all are drawn

@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 
 from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Drawing, Drawings, and_list, colour, legend_above
 
+UTILITY_CAPTION = (
+    "Precise utility is a step at the SLO; relaxed utility decreases beyond it, faster with a larger exponent."
+)
 ENLARGED = ", enlarged"  # suffix of `window` for the answers with more jobs in solvers.csv
 
 SOLVER_COLOURS = {
@@ -35,7 +38,7 @@ def draw(results: Path) -> Drawings:
     more_jobs = answers["window"].str.endswith(ENLARGED)
     answers, scales = answers[~more_jobs], answers[more_jobs]
     figures = {
-        "utility_of_latency": Drawing(utility_functions(utilities), "Utility of a latency", utility_caption()),
+        "utility_of_latency": Drawing(utility_functions(utilities), "Utility of a latency", UTILITY_CAPTION),
         "solver_time_and_gap": Drawing(
             solver_time_and_gap(answers), "Time and optimality gap of each solver", solver_caption(answers)
         ),
@@ -64,10 +67,6 @@ def utility_functions(utilities: pd.DataFrame) -> Figure:
     axis.set(xlabel="latency / SLO", ylabel="utility", ylim=(-0.03, 1.05))
     axis.legend(title=None)
     return figure
-
-
-def utility_caption() -> str:
-    return "Precise utility is a step at the SLO; relaxed utility decreases beyond it, faster with a larger exponent."
 
 
 def medians(answers: pd.DataFrame) -> pd.DataFrame:
@@ -131,8 +130,8 @@ def hierarchical(scales: pd.DataFrame) -> Figure:
     left.set(xscale="log", xlabel="jobs", ylabel="utility per job")
     right.set(xscale="log", yscale="log", xlabel="jobs", ylabel="seconds per decision")
     right.set_xticks(counts, [str(c) for c in counts])
-    right.minorticks_off()
-    left.minorticks_off()
+    for axis in (left, right):
+        axis.minorticks_off()
     legend_above(figure, *right.get_legend_handles_labels())
     right.get_legend().remove()
     return figure
@@ -146,12 +145,7 @@ def hierarchical_caption(scales: pd.DataFrame) -> str:
 
 
 def sloppification(scored: pd.DataFrame) -> Figure:
-    """Lost utility of decisions on each formulation, scored by both.
-
-    Parameters
-    ----------
-    scored : columns capacity_cores, formulation, solver, scored_by, realised.
-    """
+    """Lost utility of decisions on each formulation, scored by both."""
     scored = scored.assign(decided=scored["solver"] + ", " + scored["formulation"], lost=1 - scored["realised"])
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4))
     for axis, scored_by in zip(axes, ("relaxed", "precise")):

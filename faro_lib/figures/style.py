@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -38,18 +39,11 @@ COLOURS = {
     "Faro-PenaltyFairSum": "#7A4CD7",
 }
 LIMIT = "#971713"  # the clairvoyant limit
-PUBLISHED = "#000000"
 SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for policies of plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 
 # Keyword arguments of matplotlib.
-DIAMOND: dict[str, Any] = {
-    "marker": "D",
-    "linestyle": "",
-    "markersize": 3,
-    "markerfacecolor": "white",
-    "markeredgecolor": PUBLISHED,
-}
+DIAMOND: dict[str, Any] = {"marker": "D", "ls": "", "ms": 3, "mfc": "white", "mec": "black"}
 EDGE: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.3}
 LIMIT_LINE: dict[str, Any] = {"color": LIMIT, "linestyle": "--"}
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
@@ -104,6 +98,14 @@ def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
     return own or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
 
 
+def lost_by_policy(axis: Axes, summary: pd.DataFrame, x: str) -> None:
+    """A line per policy (dashed: variants of the paper): mean lost utility by `x`; whiskers: one standard deviation."""
+    for marker, (policy, rows) in zip("os^Dvph", summary.groupby("policy", sort=False)):
+        lost = rows.groupby(x)["lost_utility"]
+        line = {"marker": marker, "markersize": 3, "label": policy, "linestyle": "--" if "(paper" in policy else "-"}
+        axis.errorbar(lost.mean().index, lost.mean(), yerr=lost.std().fillna(0), color=colour(policy), **line)
+
+
 def label_log_axis(axis: Axis, low: float, high: float) -> None:
     """Label 1, 2 and 5 times the powers of ten between `low` and `high`; only the powers if the range is wide."""
     steps = (1, 2, 5) if high < 30 * low else (1,)
@@ -121,13 +123,8 @@ def use_style() -> None:
         style="whitegrid",
         palette=[*CYCLE, *SPARE],
         rc={
-            "font.size": FONT_PT,
-            "axes.labelsize": FONT_PT,
-            "axes.titlesize": FONT_PT,
-            "xtick.labelsize": FONT_PT,
-            "ytick.labelsize": FONT_PT,
-            "legend.fontsize": FONT_PT,
-            "legend.title_fontsize": FONT_PT,
+            **dict.fromkeys(("font.size", "legend.fontsize", "legend.title_fontsize"), FONT_PT),
+            **dict.fromkeys(("axes.labelsize", "axes.titlesize", "xtick.labelsize", "ytick.labelsize"), FONT_PT),
             "figure.titlesize": FONT_PT + 1,
             "lines.linewidth": 1.2,
             "axes.linewidth": 0.6,
@@ -152,12 +149,7 @@ def legend_above(figure: Figure, handles, labels, columns: int = 5) -> None:
 
 
 def save(figure: Figure, directory: str | Path, name: str) -> Path:
-    """Write `name`.pdf and `name`.png reproducibly, and return the path of the PNG.
-
-    Raises
-    ------
-    ValueError : the figure is not legible (`check_legible`).
-    """
+    """Write `name`.pdf and `name`.png reproducibly, and return the path of the PNG; ValueError if not legible."""
     check_legible(figure, name)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

@@ -62,13 +62,9 @@ def decide(
     cold_start_s: float = 0.0,
     objective: str = "Sum",
 ) -> Decision:
-    """The optimal allocation of `replicas` cores for sample paths of the load.
+    """The optimal allocation of `replicas` cores for sample paths of the load, (jobs, paths, minutes).
 
-    Parameters
-    ----------
-    rates_rps : requests per second, (jobs, paths, minutes).
-    running : replicas that serve now, (jobs,).
-    slo_s, cold_start_s : of every job; None keeps each job's own SLO.
+    `slo_s` and `cold_start_s` hold for every job; None keeps each job's own SLO.
     """
     jobs = tuple(jobs if slo_s is None else (replace(job, slo_s=slo_s) for job in jobs))
     drops = DROPS if OBJECTIVES.find(objective).effective else None
@@ -93,12 +89,7 @@ def utility_of_paths(decision: Decision, job: int) -> np.ndarray:
 
 
 def by_budget(decision: Decision, budgets: Iterable[int]) -> pd.DataFrame:
-    """The objective's optimum by budget, and the price of a replica: what one more core would add.
-
-    Returns
-    -------
-    Columns budget, value and price; the last budget has no price.
-    """
+    """Columns budget, value (the objective's optimum) and price (what one more core would add; NaN in the last row)."""
     budgets = list(budgets)
     room = decision.options | {"max_replicas": max(budgets)}
     table = build_table(decision.jobs, decision.rates_rps, decision.table.running, **room)
@@ -109,9 +100,7 @@ def by_budget(decision: Decision, budgets: Iterable[int]) -> pd.DataFrame:
 def forecast_fans(names: Sequence[str], counts: np.ndarray, paths: np.ndarray, actual: np.ndarray) -> Figure:
     """Requests per minute of every job up to now, the forecast as bands of 95, 80 and 50 %, and what then arrived.
 
-    Parameters
-    ----------
-    counts, paths, actual : requests per minute, (jobs, minutes), (jobs, paths, minutes ahead), (jobs, minutes ahead).
+    Shapes: counts (jobs, minutes), paths (jobs, paths, minutes ahead), actual (jobs, minutes ahead).
     """
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
@@ -159,18 +148,14 @@ def row_as_curve(decision: Decision, job: int) -> Figure:
 def row_caption(decision: Decision, job: int) -> str:
     """How the expected utility of a job grows around the replicas that it gets."""
     chosen, row = int(decision.allocation.replicas[job]), decision.utility[job]
-    certain = int(np.argmax(row >= KEPT)) if np.nanmax(row) >= KEPT else None
+    first, certain = int(np.argmax(~np.isnan(row))), int(np.argmax(row >= KEPT))  # 0: none
     enough = (
         f"{certain} replicas are worth {row[certain]:.2f}" if certain else "no count in the table is worth that much"
     )
     return (
-        f"One replica of {decision.jobs[job].name} is expected to be worth {row[max(1, _first(row))]:.2f} of at most 1; "
+        f"One replica of {decision.jobs[job].name} is expected to be worth {row[max(1, first)]:.2f} of at most 1; "
         f"for {KEPT:g} and more, {enough}. It gets {chosen}, worth {row[chosen]:.2f}."
     )
-
-
-def _first(row: np.ndarray) -> int:
-    return int(np.argmax(~np.isnan(row)))
 
 
 def _curve(axis: Axes, decision: Decision, job: int) -> None:
@@ -264,10 +249,6 @@ def controls(draw: Callable[..., tuple[Figure, str]], **widgets: Any) -> Any:
     """Show the figure and the sentence that `draw` returns, below a control for each of its arguments; return the box.
 
     A page or an editor that runs no widgets shows the same picture at the initial values.
-
-    Parameters
-    ----------
-    widgets : the widget of each argument of `draw`.
     """
     import ipywidgets
     from IPython.display import display
@@ -285,9 +266,8 @@ def controls(draw: Callable[..., tuple[Figure, str]], **widgets: Any) -> Any:
         widget.description = widget.description or name.replace("_", " ")
         widget.observe(redraw, names="value")
     redraw()
-    box = ipywidgets.VBox(
-        [ipywidgets.HBox(list(widgets.values()), layout={"flex_flow": "row wrap"}), picture, sentence]
-    )
+    row = ipywidgets.HBox(list(widgets.values()), layout={"flex_flow": "row wrap"})
+    box = ipywidgets.VBox([row, picture, sentence])
     still = b64encode(picture.value).decode()
     display({**box._repr_mimebundle_(), "image/png": still, "text/plain": sentence.value}, raw=True)
     return box

@@ -34,12 +34,7 @@ def _day(requests: pd.DataFrame, split: str = "eval") -> pd.DataFrame:
 
 
 def workload_by_job(requests: pd.DataFrame) -> Figure:
-    """Figure 4b: requests per minute of each job on the evaluation day, over the middle 80 % of its training days.
-
-    Parameters
-    ----------
-    requests : columns split (train, eval), sample, day, minute, job, requests.
-    """
+    """Figure 4b: requests per minute of each job on the evaluation day, over the middle 80 % of its training days."""
     day, before = _day(requests), _day(requests, "train")
     jobs = list(dict.fromkeys(day["job"]))
     rows = -(-len(jobs) // 5)

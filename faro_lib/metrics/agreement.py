@@ -1,6 +1,7 @@
 """Agreement of live runs with their simulation: differences between policies, rankings and lost utility."""
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,43 +12,34 @@ LIVE, SIMULATION = "live", "simulation"  # values of the column `environment`
 def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate") -> pd.DataFrame:
     """Difference of every pair of policies, live and simulated, and whether both have the same sign.
 
-    Returns
-    -------
     One row per pair: policy; other; for each environment the mean of the differences by trial and its standard error (NaN
     with one trial); decided: both differences exceed two standard errors; agree: both have the same sign.
     """
     wide = summary.pivot_table(index=["environment", "trial"], columns="policy", values=measure, sort=False)
     rows = []
     for policy, other in combinations(dict.fromkeys(summary["policy"]), 2):
-        row: dict = {"policy": policy, "other": other}
-        significant = []
+        row: dict = {"policy": policy, "other": other, "decided": True}
         for environment in (LIVE, SIMULATION):
             difference = (wide[policy] - wide[other]).loc[environment]
-            error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.nan
-            row |= {environment: difference.mean(), f"{environment}_error": error}
-            significant.append(bool(abs(difference.mean()) > 2 * error))
-        agree = bool(np.sign(row[LIVE]) == np.sign(row[SIMULATION]))
-        rows.append(row | {"decided": all(significant), "agree": agree})
+            mean, error = difference.mean(), difference.sem()
+            row |= {environment: mean, f"{environment}_error": error}
+            row["decided"] &= bool(abs(mean) > 2 * error)
+        rows.append(row | {"agree": np.sign(row[LIVE]) == np.sign(row[SIMULATION])})
     columns = ["policy", "other", LIVE, f"{LIVE}_error", SIMULATION, f"{SIMULATION}_error", "decided", "agree"]
     return pd.DataFrame(rows, columns=columns).astype({"decided": bool, "agree": bool})
 
 
 def ranking_distance(summary: pd.DataFrame) -> float:
-    """Normalised Kendall tau distance between the live and the simulated ranking of the policies.
-
-    It is the share of pairs that are ordered differently: 0 for equal rankings, 1 for reversed ones.
-    """
+    """Normalised Kendall tau distance of the live and simulated rankings: share of pairs ordered differently."""
     table = pairs(summary, "lost_utility")
     return float((~table["agree"]).mean()) if len(table) else 0.0
 
 
-def published_distance(table: pd.DataFrame, policies: list[str]) -> float:
-    """Ranking distance between the paper's simulator and its real cluster, mean over capacities.
-
-    Parameters
-    ----------
-    table : data/published/published_main.csv.
-    """
+def published_distance(folder: str | None, policies: list[str]) -> float | None:
+    """Ranking distance between the paper's simulator and cluster, mean over capacities; None for less than 3 policies."""
+    if folder is None or len(policies) < 3:
+        return None
+    table = pd.read_csv(Path(folder) / "published_main.csv")
     table = table.replace({"system": {"MArk/Cocktail/Barista": "MArk"}, "env": {"cluster": LIVE}}).rename(
         columns={"system": "policy", "env": "environment", "lost_cluster_utility_mean": "lost_utility"}
     )

@@ -58,11 +58,7 @@ NAMES = tuple(field.name for field in fields(Tables) if field.name != "about")
 def tables_of(run: Run, key: Mapping[str, Any], published: bool = False, **notes: Any) -> Tables:
     """The tables summary, minutes and decisions of one run.
 
-    Parameters
-    ----------
-    key : the first columns of every row, such as policy, capacity_cores and trial.
-    published : whether to add measures in the published convention.
-    notes : further columns of the summary.
+    `key` holds the first columns of every row, such as policy and trial; `notes` are further columns of the summary.
     """
     summary = pd.DataFrame([{**key, **summarize(run, published), **notes}])
     return Tables(summary, with_key(minutes_frame(run), key), with_key(decisions_frame(run), key))
@@ -82,16 +78,9 @@ def joined(parts: Iterable[Tables]) -> Tables:
 
 
 def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
-    """Read all tables in a folder.
+    """Read all tables in a folder; `writer` is the command that writes them, for the error message.
 
-    Parameters
-    ----------
-    writer : the command that writes the tables; used in the error message.
-
-    Raises
-    ------
-    FileNotFoundError : the folder has no summary.csv.
-    ValueError : the summary has a column that was renamed.
+    Raises FileNotFoundError if the folder has no summary.csv, ValueError if a column of the summary was renamed.
     """
     folder = Path(folder)
     if not (folder / "summary.csv").exists():

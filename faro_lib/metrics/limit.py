@@ -29,13 +29,7 @@ class Clairvoyant:
 
 
 def clairvoyant(utility: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> Clairvoyant:
-    """The allocation of each minute that maximises the sum of utilities.
-
-    Parameters
-    ----------
-    utility : (jobs, replicas, minutes + 1), as `experiments.limits.measured_utility` returns it.
-    capacity : cores.
-    """
+    """The allocation of each minute that maximises the sum of utilities, (jobs, replicas, minutes + 1)."""
     replicas = best_replicas_by_minute(np.nan_to_num(utility), capacity, jobs)
     rows, bins = replicas.shape
     return Clairvoyant(jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]])
@@ -55,12 +49,8 @@ def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
 def best_replicas_by_minute(value: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> np.ndarray:
     """The allocation of each minute that maximises the sum of values: int (jobs, bins), at least one replica per job.
 
-    The knapsack is solved exactly, within the bounds of the jobs and the quotas of the tenants.
-
-    Parameters
-    ----------
-    value : value of 0, 1, ... replicas, (jobs, replicas, bins).
-    capacity : cores.
+    The knapsack is solved exactly, within the bounds of the jobs and the quotas of the tenants. `value` is that of 0, 1,
+    ... replicas, (jobs, replicas, bins).
     """
     minimum, columns = at_least_one_each(jobs, capacity), np.arange(value.shape[1])
     outside = (columns < minimum[:, None]) | (columns > arrays_of(jobs).max_replicas[:, None])

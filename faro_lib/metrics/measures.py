@@ -26,21 +26,11 @@ def minute_effective_utility(run: Run) -> np.ndarray:
     return np.where(run.requests == 0, np.nan, penalty * np.where(served, utility, 0.0))
 
 
-def minute_violation_rate(run: Run) -> np.ndarray:
-    """Share of requests that were dropped or missed the SLO, (jobs, minutes + 1); NaN without requests."""
-    violated = (run.dropped + run.slo_missed) / np.maximum(run.requests, 1)
-    return np.where(run.requests == 0, np.nan, violated)
-
-
 def lost_utility(utility: np.ndarray) -> float:
     """Lost cluster utility: (sum of 1 - utility over all jobs and minutes) / minutes.
 
-    A job-minute without requests meets its SLO and loses nothing. The last bin (arrivals after the last minute) is left
-    out.
-
-    Parameters
-    ----------
-    utility : (jobs, minutes + 1), NaN without requests.
+    `utility` is (jobs, minutes + 1). A job-minute without requests (NaN) meets its SLO and loses nothing. The last bin
+    (arrivals after the last minute) is left out.
     """
     minutes = utility[:, :-1]
     return float(np.nansum(1 - minutes) / minutes.shape[1])
@@ -51,10 +41,6 @@ def lost_utility_published(utility: np.ndarray) -> float:
 
     Job-minutes without requests and the last bin count as lost, and even a perfect run loses 0.02 to 0.03 on the
     published traces. Only for comparison with published values.
-
-    Parameters
-    ----------
-    utility : (jobs, minutes + 1), NaN without requests.
     """
     jobs, bins = utility.shape
     return float(jobs - np.nansum(utility) / bins)
@@ -66,15 +52,11 @@ def violation_rate_by_job(run: Run) -> np.ndarray:
 
 
 def slo_violation_rate(run: Run) -> float:
-    """Violation rate averaged over the jobs with requests in each minute, then over minutes."""
-    return mean_over_jobs_then_bins(minute_violation_rate(run))
-
-
-def mean_over_jobs_then_bins(rate: np.ndarray) -> float:
-    """Mean of an array (jobs, bins) over jobs, then over bins; NaN (no requests) is left out, and 0 if all are NaN."""
-    jobs_with_requests = (~np.isnan(rate)).sum(axis=0)
-    bins = jobs_with_requests > 0
-    return float((np.nansum(rate, axis=0)[bins] / jobs_with_requests[bins]).mean()) if bins.any() else 0.0
+    """Violation rate averaged over the jobs with requests in each minute, then over minutes; 0 without any request."""
+    busy = run.requests > 0
+    rate = np.where(busy, (run.dropped + run.slo_missed) / np.maximum(run.requests, 1), 0.0)
+    bins = busy.any(axis=0)
+    return float((rate.sum(axis=0)[bins] / busy.sum(axis=0)[bins]).mean()) if bins.any() else 0.0
 
 
 def planning_ms(run: Run) -> np.ndarray:

@@ -16,14 +16,8 @@ def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tupl
     """Predicted and measured tail latency of the first full minute after each prediction.
 
     Decisions that change a job's replicas are left out, because the old count serves part of the next minute. Errors
-    include the change of the load since the decision.
+    include the change of the load since the decision. The tables are those of one run.
 
-    Parameters
-    ----------
-    decisions, minutes : `decisions_frame` and `minutes_frame` of one run.
-
-    Returns
-    -------
     One row per job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s, log_error =
     |ln(predicted / measured)| with both capped at WORST x SLO, and utility_error = |difference of relaxed utilities|.
     """
@@ -51,16 +45,10 @@ def learning_curve(
 ) -> pd.DataFrame:
     """Error of the learned latency model (`policies.cilantro`) after N minutes of learning.
 
-    All errors are measured on the same job-minutes, because peaks are harder to predict.
+    All errors are measured on the same job-minutes, because peaks are harder to predict: those of `scored_on`, for
+    example another trial, or of `run`.
 
-    Parameters
-    ----------
-    scored_on : run with the job-minutes to predict, for example another trial; None: `run`.
-
-    Returns
-    -------
-    minute; log_error, the mean of |ln(predicted / measured)| with latencies capped at WORST x SLO; observations, the number
-    of job-minutes learned from.
+    Columns minute; log_error, as in `prediction_errors`, mean; observations, the number of job-minutes learned from.
     """
     of_job, minute, *learned = _steady_minutes(run)
     scored_job, _, *scored = _steady_minutes(scored_on or run)

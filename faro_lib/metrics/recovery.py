@@ -9,11 +9,7 @@ STEP_S = 5  # seconds per row of the table `recovery`
 def recovery_s(table: pd.DataFrame) -> pd.Series:
     """Seconds from the deletion of a worker until all workers are ready again, by policy (if there are several) and trial.
 
-    NaN if the load ended first.
-
-    Parameters
-    ----------
-    table : one row per STEP_S seconds: trial, second, workers (ready), deleted_s (time of the deletion).
+    NaN if the load ended first. The table has one row per STEP_S seconds; `workers` is the number that is ready.
     """
     times = {}
     for trial, part in table.groupby(["policy", "trial"] if "policy" in table else "trial", sort=False):

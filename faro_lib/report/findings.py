@@ -17,9 +17,7 @@ from faro_lib.report.tables import MEASURES, by_run
 def findings(results: Path, stages: set[str]) -> list[str]:
     """The findings of a run: who wins, by how much, distance to the limit, calibration, and time of a decision.
 
-    Parameters
-    ----------
-    stages : stages of this run. Tables of other stages in `results` are from earlier configurations.
+    Tables of stages that are not in `stages` are from earlier configurations.
     """
     summary, limit = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
     forecasts = "No forecast was scored, because the workload has fewer than two training days."

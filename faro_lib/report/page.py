@@ -53,10 +53,7 @@ def write_report(
 ) -> None:
     """Write the page from the tables and figures of a run.
 
-    Parameters
-    ----------
-    config : configuration of the run.
-    sources : stage -> its notebook and its tables, relative to `results`; the stages of this run only.
+    `sources` has the stages of this run only: stage -> its notebook and its tables, relative to `results`.
     """
     import pandas as pd
     import yaml
@@ -108,11 +105,8 @@ def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, di
         for name, text in json.loads((folder / f"captions-{stage}.json").read_text()).items():
             png = (folder / f"{name}.png").read_bytes()
             width_px = int.from_bytes(png[16:20])  # bytes 16 to 19 of a PNG
-            found[name] = text | {
-                "png": base64.b64encode(png).decode("ascii"),
-                "width_in": width_px / DPI,
-                "links": links,
-            }
+            encoded = base64.b64encode(png).decode("ascii")
+            found[name] = text | {"png": encoded, "width_in": width_px / DPI, "links": links}
     return found
 
 
@@ -120,8 +114,8 @@ def sections(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, list[dict[s
     """Headings with their figures, numbered in this order; figures of other runs come last."""
     own = {name for name, figure in found.items() if not figure["recorded"]}
     named = [(heading, [name for name in names if name in own]) for heading, names in SECTIONS.items()]
-    listed = {name for _, names in named for name in names}
-    named.append(("Other figures", [name for name in found if name in own - listed]))
+    others = own.difference(*SECTIONS.values())
+    named.append(("Other figures", [name for name in found if name in others]))
     named.append((RECORDED, [name for name in found if name not in own]))
     number = itertools.count(1)
     return [
@@ -167,14 +161,10 @@ def convergence(posterior: Path) -> str:
 
 def commit() -> str:
     """The git commit of the code, "+ local changes" if tracked files differ from it; "unknown" outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        folder = Path(__file__).parent
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
-
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty= + local changes"]
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no").strip()
-        return git("rev-parse", "HEAD").strip() + (" + local changes" if changed else "")
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

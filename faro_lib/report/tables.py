@@ -27,33 +27,22 @@ DIFFERENCE = (
 def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[dict[str, object]]]]:
     """Mean ± standard deviation over trials of each measure, one table per capacity; a row per policy and the limit.
 
-    The last cell of a policy is `above_the_best`.
-
-    A cell is a text and whether it is the best of its column.
+    A cell is a text and whether it is the best of its column. The last cell of a policy is `above_the_best`.
     """
     by_capacity = []
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
         best = part.groupby("policy")[list(MEASURES)].mean().idxmin()
         lost = by_run(part)
-        rows = [
-            {
-                "policy": policy,
-                "cells": [
-                    (spread(trials[column], shape), policy == best[column])
-                    for column, (_, shape, _) in MEASURES.items()
-                ]
-                + [(above_the_best(lost, policy, best["lost_utility"]), False)],
-                "trials": len(trials),
-            }
-            for policy, trials in part.groupby("policy", sort=False)
-        ]
-        floor = limit[limit["capacity_cores"] == capacity]
-        cells = [
-            (spread(floor[column], shape) if column == "lost_utility" and len(floor) else "-", False)
-            for column, (_, shape, _) in MEASURES.items()
-        ]
-        row = {"policy": "clairvoyant limit", "cells": [*cells, ("-", False)], "trials": len(floor)}
-        by_capacity.append((int(capacity), [*rows, row]))
+        rows: list[dict[str, object]] = []
+        for policy, trials in part.groupby("policy", sort=False):
+            cells = [(spread(trials[name], shape), policy == best[name]) for name, (_, shape, _) in MEASURES.items()]
+            cells.append((above_the_best(lost, policy, best["lost_utility"]), False))
+            rows.append({"policy": policy, "cells": cells, "trials": len(trials)})
+        floor = limit.loc[limit["capacity_cores"] == capacity, "lost_utility"]
+        texts = {"lost_utility": spread(floor, MEASURES["lost_utility"][1])} if len(floor) else {}
+        cells = [(texts.get(name, "-"), False) for name in (*MEASURES, "above_the_best")]
+        rows.append({"policy": "clairvoyant limit", "cells": cells, "trials": len(floor)})
+        by_capacity.append((int(capacity), rows))
     return by_capacity
 
 
@@ -63,12 +52,7 @@ def by_run(summary: pd.DataFrame, measure: str = "lost_utility") -> pd.DataFrame
 
 
 def above_the_best(lost: pd.DataFrame, policy: str, best: str) -> str:
-    """Difference of a policy's lost utility to that of the best policy, with its interval; "-" for the best itself.
-
-    Parameters
-    ----------
-    lost : lost utility by trial (index) and policy (columns).
-    """
+    """Difference of a policy's lost utility (`by_run`) to the best policy's, with its interval; "-" for the best itself."""
     if policy == best:
         return "-"
     mean, half_width = paired_difference(lost[policy], lost[best])
