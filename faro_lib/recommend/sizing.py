@@ -57,6 +57,7 @@ def violations_by_capacity(
     *,
     include: int | None = None,
     serving_model: ServingModel = PAPER,
+    trials: int = 1,
     report: Report = print,
 ) -> pd.DataFrame:
     """SLO violations of the worst job by capacity, refined by bisection around the smallest that suffices.
@@ -72,24 +73,26 @@ def violations_by_capacity(
     COLUMNS, sorted by capacity.
     """
     smallest, largest = capacities
-    draws = list(trial_draws(workload, 1, serving_model))
+    draws = list(trial_draws(workload, trials, serving_model))
     replayed: dict[int, dict[str, Any]] = {}
 
     def suffices(size: int) -> bool:
         if size not in replayed:
             # One replica each, as in the published runs, would miss the SLOs until the first cold start has ended.
             initial = fair_share(workload.jobs, size)
-            one = {policy.name: policy}
-            (trial,) = run_trials(workload, one, size, draws, serving_model=serving_model, initial=initial)
-            rates = violation_rate_by_job(trial.run)
+            trial = run_trials(
+                workload, {policy.name: policy}, size, draws, serving_model=serving_model, initial=initial
+            )
+            runs = [one.run for one in trial]
+            rates = np.mean([violation_rate_by_job(run) for run in runs], axis=0)
             worst = int(np.argmax(rates / np.maximum(accepted, 1e-12)))
             replayed[size] = {
                 "capacity_cores": size,
                 "slo_violation_rate": float(rates[worst]),
                 "worst_job": workload.jobs[worst].name,
                 "accepted_rate": float(accepted[worst]),
-                "lost_utility": lost_utility(minute_utility(trial.run)),
-                "replicas_used_mean": np.sum(trial.run.decisions.running, axis=1).mean(),
+                "lost_utility": np.mean([lost_utility(minute_utility(run)) for run in runs]),
+                "replicas_used_mean": np.mean([np.sum(run.decisions.running, axis=1).mean() for run in runs]),
             }
             report(f"{size} cores: {worst_job(replayed[size])}")
         return bool(replayed[size]["slo_violation_rate"] <= replayed[size]["accepted_rate"])
