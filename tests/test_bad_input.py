@@ -16,7 +16,7 @@ FILES = [
     ("gap of one job", GOOD.replace("1,b,5\n", ""), "minute 1 is missing for job 'b'"),
     ("duplicate", GOOD + "1,b,5\n", "line 6: job 'b' at minute 1 occurs a second time"),
     ("not a table", "\0\1", "bad.csv"),
-    ("empty", "", "not a CSV table"),
+    ("empty", "", "not a table"),
     ("blank job", GOOD.replace("1,a", "1,"), "line 4: job is empty"),
     ("minute far away", GOOD + "999999999,a,5\n", "minute 2 is missing for job 'a'"),
     ("minutes since 1970", GOOD.replace("\n0", "\n29300000").replace("\n1", "\n29300001"), "minute 0 is missing"),
@@ -69,8 +69,8 @@ TABLES = [
     ("replicas without a bound", "- job: a\n  max_replicas: 1000000000\n", "max_replicas=1000000000 must be"),
     ("blank name in a CSV", "job,slo_s\n,0.5\n", "bad.csv, job 1: column `job` (the name) is missing"),
     ("empty CSV", "job", "bad.csv: jobs is empty"),
-    ("CSV without a byte", b"", "bad.csv: not a CSV table"),
-    ("binary CSV", bytes(range(256)), "bad.csv: not a CSV table"),
+    ("CSV without a byte", b"", "bad.csv: not a table"),
+    ("binary CSV", bytes(range(256)), "bad.csv: not a table"),
 ]
 
 

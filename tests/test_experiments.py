@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks import tuning
 from faro_lib import forecast
 from faro_lib.control import PolicyFailed
-from faro_lib.experiments import remaining, scale, tuning
+from faro_lib.experiments import remaining, scale
 from faro_lib.experiments.compare import compare
 from faro_lib.experiments.sensitivity import PARAMETERS, margins, sensitivity, settings
 from faro_lib.experiments.trials import summaries, trial_draws

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks import tuning
 from faro_lib import forecast
-from faro_lib.experiments import tuning
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.workload.synthetic import synthetic

@@ -155,7 +155,7 @@ def test_jobs_come_in_the_order_of_their_table(csv):
     [
         ("minute,job\n0,a\n", "column 'requests' is missing; expected job, requests, and minute[, day] or time"),
         ("minute,job,requests\n", "no rows"),
-        ("", "not a CSV table"),
+        ("", "not a table"),
         ("minute,job,requests\n0,a,1\n1,a,-3\n", "line 3: requests=-3 for job 'a' at minute 1 is negative"),
         ("minute,job,requests\n0,a,1\n1,a,2.5\n", "line 3: requests=2.5 for job 'a' at minute 1 is not whole"),
         ("minute,job,requests\n0,a,many\n", "line 2: requests=many for job 'a' at minute 0 is not a number"),

@@ -179,10 +179,8 @@ def backtest_crps(forecaster: Forecaster, day_counts) -> np.ndarray:
     current, terms = forecaster.start(), []
     for minute in range(last + 1):
         if minute in origins:
-            samples, truth = (
-                current.sample(HORIZON_MINUTES, TRACKED_SAMPLES),
-                counts[:, minute : minute + HORIZON_MINUTES],
-            )
+            samples = current.sample(HORIZON_MINUTES, TRACKED_SAMPLES)
+            truth = counts[:, minute : minute + HORIZON_MINUTES]
             first = crps_terms(samples[None, :, :, :1], truth[None, :, :1])
             mean = crps_terms(samples.mean(axis=-1)[None, :, :, None], truth.mean(axis=-1)[None, :, None])
             terms.append((first + mean)[0, :, 0])

@@ -7,6 +7,8 @@ import numpy as np
 
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster
 
+RATE = 0.07  # of learning r, per minute; 0.05 to 0.1 do equally well on days 9 and 10 of the published traces
+TAIL = 0.1  # probability of each tail
 MIN_LOG_STRETCH, MAX_LOG_STRETCH = -1.0, 1.5
 TRACKED_SAMPLES = 100
 
@@ -15,7 +17,7 @@ TRACKED_SAMPLES = 100
 class Recalibrated(Forecaster):
     """Sample paths whose lower and upper tails are widened or narrowed until they have their nominal coverage.
 
-    x' = median + exp(r) (x - median);  r <- r + rate (exceeded - tail),
+    x' = median + exp(r) (x - median);  r <- r + RATE (exceeded - TAIL),
 
     with one r per job and tail. `exceeded` is the share of the forecasts for the last minute, one per minute
     ahead, whose tail quantile the count exceeded. This is adaptive conformal inference (Gibbs and Candes 2021)
@@ -23,8 +25,6 @@ class Recalibrated(Forecaster):
     """
 
     inner: Forecaster
-    rate: float = 0.07  # learning rate of r, per minute
-    tail: float = 0.1  # probability of each tail
     log_stretch: np.ndarray  # r, shape (2, jobs): lower and upper tail
     # Tail quantiles of the last forecasts, newest first, (HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES); NaN = none yet.
     tails: np.ndarray
@@ -44,15 +44,15 @@ class Recalibrated(Forecaster):
         known = ~np.isnan(low) & ~np.isnan(counts)
         beyond = np.stack([(counts < low) & known, (counts > high) & known]).sum(axis=1)
         forecasts = known.sum(axis=0)
-        drift = np.where(forecasts > 0, beyond / np.maximum(forecasts, 1) - self.tail, 0.0)
-        log_stretch = np.clip(self.log_stretch + self.rate * drift, MIN_LOG_STRETCH, MAX_LOG_STRETCH)
+        drift = np.where(forecasts > 0, beyond / np.maximum(forecasts, 1) - TAIL, 0.0)
+        log_stretch = np.clip(self.log_stretch + RATE * drift, MIN_LOG_STRETCH, MAX_LOG_STRETCH)
 
         later = replace(Forecaster.update(self, counts), inner=self.inner.update(counts), log_stretch=log_stretch)
         if np.isnan(later.counts).all():  # nothing to forecast from yet
             return replace(later, tails=np.concatenate([np.full_like(self.tails[:1], np.nan), self.tails[:-1]]))
         samples = later.sample(HORIZON_MINUTES, TRACKED_SAMPLES)
         # Order statistics at or beyond the tail probability, because interpolated quantiles would be too narrow.
-        in_tail = int(self.tail * (TRACKED_SAMPLES + 1))
+        in_tail = int(TAIL * (TRACKED_SAMPLES + 1))
         ends = (in_tail - 1, TRACKED_SAMPLES - in_tail)
         tails = np.partition(samples, ends, axis=1)[:, ends].transpose(1, 0, 2)
         return replace(later, tails=np.concatenate([tails[None], self.tails[:-1]]))
@@ -66,16 +66,9 @@ class Recalibrated(Forecaster):
         return np.maximum(median + off * np.where(off < 0, lower, upper), 0)
 
 
-def recalibrated(inner: Forecaster, *, rate: float = 0.07, tail: float = 0.1) -> Recalibrated:
-    """`inner` with recalibrated tails.
-
-    The default rate was tuned on days 9 and 10 of the published traces; 0.05 to 0.1 do equally well.
-    """
-    if not 0 < tail < 0.5:
-        raise ValueError(f"tail={tail} must lie strictly between 0 and 0.5")
-    if not rate >= 0:
-        raise ValueError(f"rate={rate} must be a number >= 0")
+def recalibrated(inner: Forecaster) -> Recalibrated:
+    """`inner` with recalibrated tails."""
     jobs = len(inner.jobs)
     common = {field.name: getattr(inner, field.name) for field in fields(Forecaster)}
     none_yet = np.full((HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES), np.nan)
-    return Recalibrated(**common, inner=inner, rate=rate, tail=tail, log_stretch=np.zeros((2, jobs)), tails=none_yet)
+    return Recalibrated(**common, inner=inner, log_stretch=np.zeros((2, jobs)), tails=none_yet)

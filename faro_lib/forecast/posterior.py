@@ -32,9 +32,7 @@ class Posterior:
     off_shape: np.ndarray  # standard deviation of the roots about the profile, shape (jobs,): the prior without counts
     most: np.ndarray  # largest count of the training days, shape (jobs,)
     coefficients: np.ndarray  # shape (draws, jobs, features), features as in `regression.design`
-    log_spread: (
-        np.ndarray
-    )  # log of the error's standard deviation while counts change at the usual rate, shape (draws, jobs)
+    log_spread: np.ndarray  # log of the error's deviation while counts change at the usual rate, shape (draws, jobs)
     follow: np.ndarray  # slope of that log in `movement`, how fast counts change now; shape (draws, jobs)
     errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
     root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)

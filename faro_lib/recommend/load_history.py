@@ -71,9 +71,8 @@ def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
     if counts.shape[1] >= 1.5 * DAY_MINUTES and earlier is None:
-        days = round(
-            counts.shape[1] / DAY_MINUTES
-        )  # half a day or more at the start is a day too, with missing minutes
+        # Half a day or more at the start is a day too, with missing minutes.
+        days = round(counts.shape[1] / DAY_MINUTES)
         absent = np.full((len(jobs), max(0, days * DAY_MINUTES - counts.shape[1])), np.nan)
         counts = np.concatenate([absent, counts], axis=1)[:, -days * DAY_MINUTES :]
         by_day = _interpolated(counts).reshape(len(jobs), days, DAY_MINUTES).transpose(1, 0, 2)

@@ -34,9 +34,7 @@ class Job:
     min_replicas: int = 1  # inclusive
     max_replicas: int = 100  # inclusive
     tenant: str = ""  # the owner; "" = none
-    tenant_quota: float | None = (
-        None  # cores that the tenant's jobs may use together; equal in all of them; None = no quota
-    )
+    tenant_quota: float | None = None  # cores that the tenant's jobs may use together, equal in all; None = no quota
     model: str = "resnet34"  # the model that replicas run; `service.MODELS` has measured service times
 
     def __hash__(self) -> int:

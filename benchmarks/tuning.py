@@ -1,6 +1,6 @@
 """Tuning: compare hyperparameters of Faro on training days, with forecasters fitted to earlier days.
 
-    python -m faro_lib.experiments.tuning --raw data/raw --out tuning.csv
+    python benchmarks/tuning.py [--raw data/raw] [--out tuning.csv]
 
 The evaluation day is never used. docs/tuning.md has the table.
 """
