@@ -80,18 +80,20 @@ class PaperFaro(TwoLoops):
         values = {f.name: getattr(loops, f.name) for f in fields(loops)}
         return PaperState(**values, pending_drop=np.full(len(jobs), np.nan), target_before=np.zeros(len(jobs)))
 
-    def decide(self, state: PaperState, observation: Observation) -> tuple[PaperState, Plan]:
+    def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         """The plan of both loops, with the published rule of when a drop rate acts.
 
         It acts only for a job whose replicas the long-term plan changes, and once this change is complete.
         """
+        assert isinstance(state, PaperState)
         complete = (observation.target != state.target_before) & ~observation.changing & ~np.isnan(state.pending_drop)
         drop = np.where(complete, state.pending_drop, observation.drop)
         pending = np.where(complete, np.nan, state.pending_drop)
         state, plan = TwoLoops.decide(self, replace(state, pending_drop=pending), observation)
         if self.is_long_term(observation.now_s):
             pending = np.where(plan.target != observation.target, plan.drop, np.nan)
-            state = replace(state, pending_drop=pending, target_before=observation.target)
+            changes: dict[str, Any] = {"pending_drop": pending, "target_before": observation.target}
+            state = replace(state, **changes)
         return state, replace(plan, drop=drop)
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
