@@ -91,7 +91,7 @@ lab: $(READY)
 
 # The generated part of the Helm chart, from the templates of `faro manifests`.
 chart: $(READY)
-	python -m faro_lib.kube.chart charts/faro
+	python charts/generate.py charts/faro
 
 data: $(READY)
 	python -m faro_lib.pipeline fetch

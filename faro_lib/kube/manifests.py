@@ -15,7 +15,6 @@ import yaml
 from faro_lib.http import check_address
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity import CORES
-from faro_lib.kube.dashboard import dashboard
 from faro_lib.policies.protocol import minimum_replicas
 from faro_lib.rayserve.deploy import configuration
 from faro_lib.rayserve.spec import ServeSpec
@@ -28,6 +27,7 @@ SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
 BACKENDS = ("rayserve", "deployments")
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")  # the Secret is created in the namespace, a FaroPlan needs the CRD
 TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
+DASHBOARD = Path(__file__).parent / "dashboard.json"  # as Grafana exports it; the user picks the data source
 IMAGE = re.compile(  # [HOST[:PORT]/]NAME[:TAG][@DIGEST]
     r"([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
@@ -191,7 +191,7 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
         arguments=arguments(spec),
         jobs_hash=hash_of(spec.jobs_text),
         applications=yaml.safe_dump(configuration(spec.jobs, spec.served, spec.initial), sort_keys=False),
-        dashboard=dashboard(),
+        dashboard=DASHBOARD.read_text().rstrip(),
         rules=yaml.safe_load(RULES.read_text()),
         **values,
     )

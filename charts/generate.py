@@ -1,6 +1,6 @@
 """The Helm chart of the controller, generated from the templates of `faro manifests`.
 
-    python -m faro_lib.kube.chart charts/faro
+    python charts/generate.py charts/faro
 
 Jinja renders each template with a marker for every value that a user of the chart may set, and each marker becomes a Helm
 expression. The chart and `faro manifests` can therefore not differ.
