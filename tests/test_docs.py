@@ -11,7 +11,16 @@ from faro_lib import cli
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
 FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
-EXAMPLES = ("my_", "NN_", "cli/x.py", "x/cluster.py", "faro_lib/figures/name.py", "rules/name.smk", "notebooks/NN_")
+EXAMPLES = (
+    "out.ipynb",
+    "my_",
+    "NN_",
+    "cli/x.py",
+    "x/cluster.py",
+    "faro_lib/figures/name.py",
+    "rules/name.smk",
+    "notebooks/NN_",
+)
 pytestmark = pytest.mark.skipif(not FILES, reason="not a git checkout")
 
 
@@ -22,7 +31,7 @@ def test_the_files_that_a_page_names_exist(page):
     missing = [name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in FILES)]
     assert [name for name in missing if not name.startswith(EXAMPLES)] == []
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if not link.startswith("http")]
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [link for link in links if not any((base / link).exists() for base in (page.parent, ROOT))] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
