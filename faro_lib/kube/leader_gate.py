@@ -14,6 +14,7 @@ from faro_lib.kube.lease import NOBODY, Leadership
 from faro_lib.policies.protocol import Cluster, Observation
 
 LOG = logging.getLogger(__name__)
+ACT_S = 2.0  # longest duration of one call of `apply`; no call starts unless the lease lasts at least as long
 
 
 class LostLease(SystemExit):
@@ -32,7 +33,6 @@ class LeaderGatedCluster:
     capacity : returns the current capacity; None keeps that of `inner`.
     leadership : None if there is a single controller.
     diagnose : raises ValueError with the reason why the cluster does not serve; called when it cannot be observed.
-    act_s : longest duration of one call of `apply`; no call starts unless the lease lasts at least as long.
     """
 
     def __init__(
@@ -41,10 +41,8 @@ class LeaderGatedCluster:
         capacity: Callable[[], Capacity] | None = None,
         leadership: Leadership | None = None,
         diagnose: Callable[[], None] = lambda: None,
-        act_s: float = 2.0,
     ):
-        self.inner, self._capacity, self._leadership, self._act_s = inner, capacity, leadership, act_s
-        self._diagnose = diagnose
+        self.inner, self._capacity, self._leadership, self._diagnose = inner, capacity, leadership, diagnose
         self.last: Capacity | None = None
 
     def observe(self) -> Observation:
@@ -74,8 +72,8 @@ class LeaderGatedCluster:
         lease = self._leadership
         if lease is None:
             self.inner.apply(target, drop)
-        elif lease.is_leader(self._act_s):
-            self.inner.apply(target, drop, may_act=lambda: lease.is_leader(self._act_s))
+        elif lease.is_leader(ACT_S):
+            self.inner.apply(target, drop, may_act=lambda: lease.is_leader(ACT_S))
         elif lease.holder not in ("", NOBODY, lease.candidate.identity):
             raise LostLease(f"lease {lease.name} is held by {lease.holder}")
         else:

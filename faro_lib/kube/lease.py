@@ -136,9 +136,7 @@ class Leadership:
             try:
                 self.tick()
                 self.error = None
-            except (
-                Exception
-            ) as error:  # any error: `until_s` bounds our acts, but without this thread we never lead again
+            except Exception as error:  # any error: without this thread we never lead again
                 if self.error is None:
                     LOG.warning("lease %s: %s", self.name, error if isinstance(error, ApiError) else repr(error))
                 self.error = error

@@ -19,12 +19,10 @@ from faro_lib.kube.client import Api, connect
 from faro_lib.kube.deployment_metrics import DeploymentMetrics
 from faro_lib.kube.deployments import DeploymentRef, Deployments, shape_of
 from faro_lib.kube.leader_gate import InterruptibleCluster, LeaderGatedCluster
-from faro_lib.kube.lease import Leadership, LeaseTimings
+from faro_lib.kube.lease import Leadership
 from faro_lib.kube.status import Reporter
 from faro_lib.policies.protocol import Cluster
 from faro_lib.workload import Job
-
-TIMINGS = LeaseTimings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,6 @@ def gated_cluster(
     *,
     act: bool = True,
     fixed: bool = False,
-    timings: LeaseTimings = TIMINGS,
     report: Callable[[str], None] = lambda line: None,
     ensure: Ensure = once,
 ) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
@@ -141,7 +138,7 @@ def gated_cluster(
         name = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"  # unique among the candidates
         # No retries and a short time-out: a renewal that hangs must end well before the lease does.
         lease_api = plan.connect(retries=0, timeout_s=2.0)
-        leadership = Leadership(lease_api, plan.namespace, plan.name, name, timings).start()
+        leadership = Leadership(lease_api, plan.namespace, plan.name, name).start()
         stack.callback(leadership.stop)
         report(f"{name} waits for lease {plan.namespace}/{plan.name}")
         while not stop.is_set() and not leadership.wait(0.5):

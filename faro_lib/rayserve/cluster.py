@@ -107,6 +107,7 @@ class RayServeCluster:
         applications = self._ray.get(APPLICATIONS)["applications"]
         self._capacity = self._read_capacity()
         stats = self._read_stats()
+        by_job = [stats.get(job.name, {}) for job in self.jobs]
         listed = np.array([_deployment(applications, spec) is not None for spec in self.specs])
         deployments = [self._last_deployment(job, applications) for job in range(len(self.jobs))]
         present = np.array([deployment is not None for deployment in deployments])
@@ -124,13 +125,14 @@ class RayServeCluster:
             arrivals_per_min=recent.arrivals_per_min(clock, minute),
             mean_latency_s=recent.mean_latency_s(clock, now_s),
             tail_latency_s=recent.tail_latency_s(clock, minute, arrays_of(self.jobs).quantile),
-            ongoing=np.array([_ongoing(stats.get(job.name, {})) for job in self.jobs]),
+            # NaN without a heartbeat in the last seconds.
+            ongoing=np.array([float(one["ongoing"]) if one.get("replicas") else np.nan for one in by_job]),
             running=running,
             starting=np.maximum(target - running, 0),
             target=target,
             terminating=np.array([count["STOPPING"] for count in states]),
             changing=(running < target) & recently,
-            drop=np.array([_drop(stats.get(job.name, {})) for job in self.jobs]),
+            drop=np.array([0.0 if (share := one.get("accept")) is None else round(1 - share, 6) for one in by_job]),
             arrivals_now=recent.arrivals_now(clock, minute, now_s),
             failed_per_min=recent.failed_per_min(clock, minute),
             present=None if present.all() else present,
@@ -203,14 +205,3 @@ class RayServeCluster:
 def _deployment(applications: dict[str, Any], spec: ServeSpec) -> dict[str, Any] | None:
     state = applications.get(spec.application, {})
     return state.get("deployments", {}).get(spec.deployment) if state.get("status") in ALIVE else None
-
-
-def _ongoing(stats: dict[str, Any]) -> float:
-    """Ongoing requests; NaN without a heartbeat in the last seconds."""
-    return float(stats["ongoing"]) if stats.get("replicas") else np.nan
-
-
-def _drop(stats: dict[str, Any]) -> float:
-    """The drop rate in force; 0 if none was ever set."""
-    share = stats.get("accept")
-    return 0.0 if share is None else round(1 - share, 6)

@@ -112,11 +112,11 @@ def unpacked(content: bytes) -> dict[str, np.ndarray]:
 class Generator:
     """The load generator as a process."""
 
-    def __init__(self, script: Script, origin_s: float, *, max_rps: float = MAX_RPS, loopback_only: bool = True):
+    def __init__(self, script: Script, origin_s: float, *, max_rps: float = MAX_RPS):
         from faro_lib.http import is_loopback
 
         for url in script.urls:
-            if loopback_only and not is_loopback(urlsplit(url).hostname):
+            if not is_loopback(urlsplit(url).hostname):
                 raise ValueError(f"load for {url}: only loopback is allowed here")
         script.check_rate(max_rps)
         code = f"from {__name__} import main; main()"

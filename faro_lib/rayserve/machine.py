@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from faro_lib.rayserve.local import processes
+
 NOISY_CPUS = 0.5  # mean number of CPUs busy with other programs of our priority above which a run is noisy
 
 
@@ -49,11 +51,8 @@ def ours_s(pids: Sequence[int]) -> dict[tuple[int, float], float]:
     import psutil
 
     spent: dict[tuple[int, float], float] = {}
-    for pid in (psutil.Process().pid, *pids):
+    for process in (process for pid in (psutil.Process().pid, *pids) for process in processes(pid)):
         with suppress(psutil.NoSuchProcess):
-            root = psutil.Process(pid)
-            for process in [root, *root.children(recursive=True)]:
-                with suppress(psutil.NoSuchProcess):
-                    times = process.cpu_times()
-                    spent[process.pid, process.create_time()] = times.user + times.system
+            times = process.cpu_times()
+            spent[process.pid, process.create_time()] = times.user + times.system
     return spent

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,7 @@ def moments(row: dict[str, Any]) -> tuple[float, float]:
 
 
 def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, requests: int = 200) -> Profile:
-    """Measure the service time and the cold start of one job."""
-    return replace(measure_service(http, job, spec, requests), cold_start_s=measure_cold_start(ray, spec))
-
-
-def measure_service(http: HttpClient, job: str, spec: ServeSpec, requests: int = 200) -> Profile:
-    """Measure the service time by sending requests one after the other."""
+    """Measure the service time of one job by sending requests one after the other, and then its cold start."""
     began = int(time.time()) + 1
     time.sleep(began - time.time())  # statistics are by second, and earlier requests must not count
     script = Script((http.address + spec.route,), np.zeros(1), np.zeros(1, int), np.full(1, np.nan))
@@ -58,7 +53,8 @@ def measure_service(http: HttpClient, job: str, spec: ServeSpec, requests: int =
     for row in http.get(f"{STATS_ROUTE}?since={began}", BUSY_RETRY_S)[job]["seconds"].values():
         add_row(total, row)
     mean_s, scv = moments(total)
-    return Profile(mean_s, scv, float(np.mean(latencies_s)) - total["latency_s"] / total["done"], total["done"])
+    network_overhead_s = float(np.mean(latencies_s)) - total["latency_s"] / total["done"]
+    return Profile(mean_s, scv, network_overhead_s, total["done"], measure_cold_start(ray, spec))
 
 
 def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float:
