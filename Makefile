@@ -76,7 +76,7 @@ notebooks: $(READY)
 
 # The picture of the README, from results of `make figures CONFIG=config/paper.yaml`.
 readme: $(READY)
-	python -m faro_lib.figures.headline
+	python docs/images/headline.py
 
 # The runs of notebook 81, about two hours on an otherwise idle machine: two workers of eight cores on the kind cluster. If it
 # is interrupted, the same command continues with the runs that are missing.

@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,19 +283,6 @@ def test_shrink_terminates_though_many_small_losses_add_up_to_a_large_gain():
     assert 2 <= shrink(table, plan, 60).replicas.sum() <= 60
 
 
-def test_powells_cobyla_is_stopped_when_its_simplex_degenerates():
-    """The rates are from a decision of a simulated day at which the search did not return."""
-    rates_rps = np.loadtxt(Path(__file__).parent / "golden" / "stalled-cobyla.csv", delimiter=",")
-    running = np.array([4, 3, 2, 5, 5, 3, 2, 4, 3, 2])
-    jobs = [Job(str(j)) for j in range(10)]
-    found = solve_paper(jobs, rates_rps, running, 36, "PenaltySum", current=running, method="nlopt-cobyla")
-    assert found.replicas.sum() <= 36
-    started_from = solve_paper(
-        jobs, rates_rps, running, 36, "PenaltySum", current=running, method="nlopt-cobyla", options={"maxiter": 1}
-    )
-    assert found.value >= started_from.value
-
-
 def test_in_the_papers_objective_a_job_without_replicas_leaves_nobody_any_utility():
     from faro_lib.allocate import _paper_kernels as kernels
 
@@ -308,11 +294,10 @@ def test_in_the_papers_objective_a_job_without_replicas_leaves_nobody_any_utilit
     assert kernels.score(np.array([9.0, -0.1]), np.zeros(2), formulation) == 0
 
 
-@pytest.mark.parametrize("method", ["cobyla", "nlopt-cobyla"])
-def test_the_papers_search_steps_over_drop_rates_in_per_cent(method):
+def test_the_papers_search_steps_over_drop_rates_in_per_cent():
     """With room for all, nothing is dropped; steps of rhobeg 3 in a rate from 0 to 1 would end far from that."""
     jobs = [Job(str(j)) for j in range(4)]
-    plan = solve_paper(jobs, np.full((4, 7), 10.0), [4] * 4, 30, "PenaltyFairSum", method=method)
+    plan = solve_paper(jobs, np.full((4, 7), 10.0), [4] * 4, 30, "PenaltyFairSum")
     assert plan.drop.max() < 0.01
 
 

@@ -11,9 +11,8 @@ import numpy as np
 from faro_lib.allocate.problem import Problem
 from faro_lib.allocate.spare import repaired, shrunk
 
-SLACK = 1e-8  # cores above the budget that a search may use
 ROUNDING = 1e-6  # replicas above a whole number that are not rounded up
-METHODS = ("cobyla", "nlopt-cobyla", "slsqp", "differential-evolution")
+METHODS = ("cobyla", "slsqp", "differential-evolution")
 
 
 def search(score: Callable, start, lower, upper, cost, budget, method: str, *, seed: int = 0, options=None):
@@ -27,9 +26,7 @@ def search(score: Callable, start, lower, upper, cost, budget, method: str, *, s
     def loss(x):
         return -score(np.clip(x, lower, upper))
 
-    if method == "nlopt-cobyla":
-        x = _powell(score, np.clip(start, lower, upper), lower, upper, cost, budget, options)
-    elif method == "differential-evolution":
+    if method == "differential-evolution":
         x = differential_evolution(
             loss, bounds, constraints=LinearConstraint(cost[None, :], -np.inf, budget),
             rng=np.random.default_rng(seed), x0=np.clip(start, lower, upper), **{"polish": False, **options},
@@ -38,8 +35,7 @@ def search(score: Callable, start, lower, upper, cost, budget, method: str, *, s
         room = {"type": "ineq", "fun": lambda x: budget - cost @ x, "jac": lambda x: -cost}
         x = minimize(loss, start, method="SLSQP", bounds=bounds, constraints=room, options=options).x
     else:
-        # COBYLA has been pure Python since SciPy 1.16, so each constraint is slow. Pass all constraints as one vector
-        # and omit the upper bounds, which the budget implies. (The loss clips x to them.)
+        # Without the upper bounds, which the budget implies; the loss clips x to them.
         room = {"type": "ineq", "fun": lambda x: np.concatenate([[budget - cost @ x], x - lower])}
         x = minimize(loss, start, method="COBYLA", constraints=room, options={"rhobeg": 3.0, **options}).x
     return np.clip(np.where(np.isfinite(x), x, start), lower, upper)
@@ -62,41 +58,6 @@ def published_search(score: Callable, start, lower, upper_of_last, cost, budget,
     options = {"rhobeg": 3.0, **(options or {})}
     x = minimize(lambda x: -score(x), start, method="COBYLA", constraints=constraints, options=options).x
     return np.where(np.isfinite(x), x, start)
-
-
-def _powell(score, start, lower, upper, cost, budget, options):
-    """Powell's compiled COBYLA, as SciPy had it before 1.16.
-
-    On a plateau its simplex may degenerate: it then evaluates the score at NaN and later never returns. The search
-    stops there and returns the best point so far.
-    """
-    try:
-        import nlopt
-    except ImportError as error:
-        raise ValueError("method='nlopt-cobyla' needs the package nlopt; accepted without it: cobyla") from error
-    best, best_score = start, -np.inf
-
-    def objective(x, _gradient):
-        nonlocal best, best_score
-        if np.isnan(x).any():
-            raise nlopt.ForcedStop
-        value = score(x)
-        if value > best_score and cost @ x <= budget + SLACK:
-            best, best_score = x.copy(), value
-        return value
-
-    optimiser = nlopt.opt(nlopt.LN_COBYLA, len(start))
-    optimiser.set_max_objective(objective)
-    optimiser.set_lower_bounds(lower)
-    optimiser.set_upper_bounds(upper)
-    optimiser.add_inequality_constraint(lambda x, _gradient: float(cost @ x - budget), SLACK)
-    optimiser.set_initial_step(options.get("rhobeg", 3.0))
-    optimiser.set_xtol_abs(options.get("tol", 1e-4))
-    optimiser.set_maxeval(options.get("maxiter", 1000))
-    try:
-        return optimiser.optimize(start)
-    except nlopt.ForcedStop:
-        return best
 
 
 def continuous(method: str) -> Callable:

@@ -22,7 +22,6 @@ SOLVER_COLOURS = {
     "convex": "#C77CA9",
     "greedy": "#00D58F",
     "cobyla": "#D56100",
-    "nlopt-cobyla": "#AF1800",
     "slsqp": "#FC9C00",
     "differential-evolution": "#8F7A6D",
     "hierarchical-exact": "#2E126B",

@@ -173,7 +173,7 @@ class GroupedPaperFaro(PaperFaro):
 
     name: str = "Faro-Sum (paper, hierarchical)"
     groups: int = 10
-    solver: str = "nlopt-cobyla"  # a name in `allocate.SOLVERS`, used at both levels
+    solver: str = "cobyla"  # a name in `allocate.SOLVERS`, used at both levels
 
     def allocate(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> Allocation:
         (jobs, rates_rps, running), options = self.table_inputs(state, observation, per_min)
