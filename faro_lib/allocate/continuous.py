@@ -41,7 +41,7 @@ def search(score: Callable, start, lower, upper, cost, budget, method: str, *, s
     return np.clip(np.where(np.isfinite(x), x, start), lower, upper)
 
 
-def published_search(score: Callable, start, lower, upper_of_last, cost, budget, options=None):
+def published_search(score: Callable, start, lower, upper_of_last, cost, budget):
     """The x that SciPy's COBYLA finds, called as the published code calls it.
 
     No bounds, but one vector of constraints: the budget, x - lower, and `upper_of_last` minus the last variables. The score
@@ -54,8 +54,7 @@ def published_search(score: Callable, start, lower, upper_of_last, cost, budget,
     def room(x):
         return np.concatenate([[budget - cost @ x], x - lower, upper_of_last - x[last:]])
 
-    constraints = {"type": "ineq", "fun": room}
-    options = {"rhobeg": 3.0, **(options or {})}
+    constraints, options = {"type": "ineq", "fun": room}, {"rhobeg": 3.0}
     x = minimize(lambda x: -score(x), start, method="COBYLA", constraints=constraints, options=options).x
     return np.where(np.isfinite(x), x, start)
 

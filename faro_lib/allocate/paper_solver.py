@@ -31,7 +31,6 @@ def solve_paper(
     utility: str = "relaxed",
     cold_start: bool | None = None,
     shrink: bool = True,
-    options: dict | None = None,
 ) -> Allocation:
     """Search the continuous formulation (by COBYLA), round up, repair the budget, and shrink.
 
@@ -43,7 +42,7 @@ def solve_paper(
     objective : Sum, Fair (min - max), FairSum, PenaltySum or PenaltyFairSum. The last two also search the drop rates,
         which do not reduce the modelled rates.
     current : replicas (jobs,) that the repair stays close to; `running` if None.
-    method : a name in `continuous.METHODS`; `options` go to it.
+    method : a name in `continuous.METHODS`.
     latency_model : "half-mmc" or "upper-bound"; `utility` "relaxed" or "precise".
     cold_start : whether new replicas serve only from the second minute on; None: only if `running` uses the budget
         and there is a second minute.
@@ -91,9 +90,9 @@ def solve_paper(
         return kernels.score(v[:n], drop_of(v), formulation)
 
     if method == "cobyla":
-        v = published_search(score, start, lower, upper[n:], cost, budget, options)
+        v = published_search(score, start, lower, upper[n:], cost, budget)
     else:
-        v = search(score, start, lower, upper, cost, budget, method, options=options)
+        v = search(score, start, lower, upper, cost, budget, method)
     drop, replicas = drop_of(v), np.clip(np.ceil(v[:n]), lower[:n], upper[:n]).astype(np.int64)
     table = build_table(
         jobs, rates[:, None, :], running, latency_model=latency_model, utility=utility,

@@ -56,8 +56,6 @@ def our_steps(
 ) -> list[Variant]:
     """Our steps: from the paper's complete policy to `policies.faro.tuned`.
 
-    Parameters
-    ----------
     options : hyperparameters of our Faro; None: the tuned defaults.
     """
     options = tuned_options(objective) if options is None else options

@@ -22,7 +22,7 @@ def compare(
     published: bool = False,
     report: Report | None = print,
 ) -> Tables:
-    """Run every policy on the same trials and return all tables.
+    """Run every policy on the same trials (`trials.run_trials`) and return all tables.
 
     Parameters
     ----------
@@ -30,10 +30,6 @@ def compare(
     limit : whether to compute the clairvoyant limit of every trial.
     published : whether to add the measures as the paper defines them, such as `lost_utility_published`.
     report : called with one line per run.
-
-    Raises
-    ------
-    PolicyFailed : a policy raised; names the policy, the time and the error.
     """
     runs = run_trials(workload, policies, capacity, trial_draws(workload, trials), report=report)
     parts = [

@@ -34,8 +34,6 @@ def make_any(name: str, context: PolicyContext) -> Policy:
 def enlarged(traces: Traces, how: str, jobs: int) -> Traces:
     """Traces of N `jobs`: the last LEARN_DAYS training days and the evaluation day.
 
-    Parameters
-    ----------
     how : REPEATED (copies, as in the paper) or SHIFTED (copies that are shifted in time and scaled).
     """
     if how not in (REPEATED, SHIFTED):
@@ -54,8 +52,6 @@ def larger(
     The forecaster is the pooled autoregression, fitted to the enlarged training days. GROUPED is left out if the jobs
     differ in cores, because its groups exchange replicas of equal size.
 
-    Parameters
-    ----------
     replicas : capacity in replicas of mean size.
     minutes : length of the simulated day; None = all of it.
     """

@@ -28,8 +28,6 @@ Report = Callable[[str], None]
 def policy_context(traces: Traces, results: str | Path | None = None, report: Report = print) -> PolicyContext:
     """Inputs of an experiment's policies; the forecaster is fitted to the training days only.
 
-    Parameters
-    ----------
     results : folder with forecast/posterior.npz and queueing/measured.npz. Without a posterior, the forecaster is the
         mixture `auto`, or None if there are no training days. Without a latency table, latencies are measured.
     """
@@ -133,8 +131,6 @@ def summaries(
 ) -> pd.DataFrame:
     """Run every policy on the same trials and return the summary: one row per policy and trial.
 
-    Parameters
-    ----------
     scv_factor : factor on the variability of service times, as in `simulate.draw`.
     published : whether to add measures in the published convention.
     """

@@ -14,15 +14,8 @@ from faro_lib.queueing.formulas import checked, mmc_wait
 
 # Utilisations of the lookup table. It is finest near saturation, where the wait grows as 1 / (1 - rho), and near zero,
 # where high quantiles of few servers start to wait.
-RHO_GRID = np.concatenate(
-    [
-        np.linspace(0.0, 0.01, 101),
-        np.linspace(0.0105, 0.1, 180),
-        np.linspace(0.101, 0.4, 300),
-        np.linspace(0.405, 0.9, 100),
-        np.linspace(0.9025, 0.99, 36),
-    ]
-)
+PARTS = ((0.0, 0.01, 101), (0.0105, 0.1, 180), (0.101, 0.4, 300), (0.405, 0.9, 100), (0.9025, 0.99, 36))
+RHO_GRID = np.concatenate([np.linspace(*part) for part in PARTS])
 STORED_QUANTILES, STORED_SERVERS = (0.5, 0.9, 0.95, 0.99, 0.999), 100
 
 
@@ -79,17 +72,6 @@ def stored_waits() -> dict[str, np.ndarray]:
         if not np.array_equal(table["rho"], RHO_GRID):
             return {}
         return {key: table[key] for key in table.files if key != "rho"}
-
-
-def write_stored_waits(path) -> None:
-    """Compute the waits that are stored with the package and write them to `path`; takes three minutes."""
-    rows = {
-        f"{q:.6g}": np.array(
-            [[mdc_wait_over_service(rho, c, q) for rho in RHO_GRID] for c in range(1, STORED_SERVERS + 1)], np.float32
-        )
-        for q in STORED_QUANTILES
-    }
-    np.savez_compressed(path, rho=RHO_GRID, **rows)  # type: ignore[arg-type]
 
 
 def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:

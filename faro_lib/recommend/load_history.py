@@ -63,8 +63,6 @@ class History:
 def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None, at: int | None = None) -> History:
     """A history from counts.
 
-    Parameters
-    ----------
     counts : (jobs, minutes), NaN = missing; two days or more are split into days that end now.
     earlier : counts of earlier days, (days, samples, jobs, minutes), if the source separates days.
     at : minutes of the last day up to now; None for all.

@@ -57,7 +57,6 @@ def violations_by_capacity(
     *,
     include: int | None = None,
     serving_model: ServingModel = PAPER,
-    trials: int = 1,
     report: Report = print,
 ) -> pd.DataFrame:
     """SLO violations of the worst job by capacity, refined by bisection around the smallest that suffices.
@@ -73,7 +72,7 @@ def violations_by_capacity(
     COLUMNS, sorted by capacity.
     """
     smallest, largest = capacities
-    draws = list(trial_draws(workload, trials, serving_model))
+    draws = list(trial_draws(workload, 1, serving_model))
     replayed: dict[int, dict[str, Any]] = {}
 
     def suffices(size: int) -> bool:

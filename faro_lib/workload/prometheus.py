@@ -21,8 +21,6 @@ class BadQuery(ValueError):
 class Prometheus:
     """A client of one Prometheus server.
 
-    Parameters
-    ----------
     url : the server's address, without /api/v1.
     token_path : file of a bearer token, read again for each request.
     """
@@ -97,8 +95,6 @@ def read_prometheus(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of the jobs (sorted) and requests per minute, shape (jobs, minutes), oldest first; NaN = missing.
 
-    Parameters
-    ----------
     query : counts the requests of the last minute: `sum by (job_name) (increase(http_requests_total[1m]))`.
     minutes : number of complete minutes before `end_s` (now by default).
     label : the label that names the job; None if each series has a single label.

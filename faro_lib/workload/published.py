@@ -17,8 +17,6 @@ TRAINING_DAYS = 10  # the training file also contains day 11, the evaluation day
 def read_artifact(evaluation: str | Path, training: str | Path) -> Traces:
     """Ten jobs: days 1-10 (4 samples each) for training, day 11 (sample 0) for evaluation.
 
-    Parameters
-    ----------
     evaluation : path of input.json, one line per minute.
     training : path of the pickled data frame. A pickle can run code; its SHA-256 is checked first.
     """
