@@ -27,7 +27,11 @@ TRACES = (
     + """
 if False:
     import faro_lib.workload
-write("traces", "requests.parquet", "jobs.csv")
+import pandas as pd
+folder = Path(results) / "traces"
+folder.mkdir(parents=True, exist_ok=True)
+pd.DataFrame({"job": ["a"]}).to_csv(folder / "jobs.csv", index=False)
+pd.DataFrame({"minute": [0]}).to_parquet(folder / "requests.parquet", index=False)
 """
 )
 QUEUEING = (
@@ -50,12 +54,13 @@ folder = Path(results) / "simulate" / str(capacity)
 folder.mkdir(parents=True, exist_ok=True)
 summary = pd.DataFrame({"policy": policies, "capacity_cores": capacity, "trial": 0})
 columns = ["lost_utility", "slo_violation_rate", "lost_effective_utility", "drop_rate", "replicas_used_mean"]
+columns += ["requests", "decision_ms_p50", "decision_ms_p99"]
 summary = summary.assign(**dict.fromkeys(columns, 0.5))
 (folder / "summary.csv").write_text("half")
 while Path("hold").exists():
     time.sleep(0.1)
-for name in ("summary", "limit"):
-    summary.to_csv(folder / f"{name}.csv", index=False)
+summary.to_csv(folder / "summary.csv", index=False)
+summary.head(1).to_csv(folder / "limit.csv", index=False)
 for name in ("minutes", "decisions", "running", "clairvoyant"):
     summary.to_parquet(folder / f"{name}.parquet", index=False)
 """
