@@ -225,7 +225,7 @@ def test_a_namespace_that_is_not_there(world, prometheus, capsys):
 
 def test_a_deployment_that_is_not_there(world, prometheus, capsys):
     (world.folder / "jobs.yaml").write_text(yaml.safe_dump(table([*NAMES, "c"], cores=world.each)))
-    assert "/c' is not there (1 of 3 are missing)" in refused(world, prometheus, capsys)
+    assert "/c' is not there (1 of 3 are missing)" in refused(world, prometheus, capsys, config=kubeconfig())
 
 
 def test_a_definition_that_is_not_there(world, prometheus, capsys, monkeypatch):
