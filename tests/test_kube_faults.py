@@ -181,7 +181,7 @@ class Server:
         return {"items": [self.deployment(name, count) for name, count in self.replicas.items()]}
 
     def deployment(self, name, count):
-        meta = {"name": name, "resourceVersion": "1", "generation": 1}
+        meta = {"name": name, "namespace": "jobs", "resourceVersion": "1", "generation": 1}
         status = {"observedGeneration": 1, "replicas": count, "readyReplicas": count}
         return {"metadata": meta, "spec": {"replicas": count}, "status": status}
 
@@ -279,7 +279,7 @@ def test_the_client_that_last_scaled_a_deployment_is_known_from_its_managed_fiel
     class Api:
         def get(self, path):
             other = {"manager": "other", "fieldsV1": {"f:spec": {}}}
-            return {"items": [{"metadata": {"name": "a", "managedFields": [*fields, other]}}]}
+            return {"items": [{"metadata": {"name": "a", "namespace": "jobs", "managedFields": [*fields, other]}}]}
 
     assert LeaderGatedCluster(deployments(Api())).writer_of(0) == told
 

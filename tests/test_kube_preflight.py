@@ -156,7 +156,8 @@ def test_the_role_names_the_deployments_and_the_plan_that_the_controller_changes
             if not {"create", "list", "watch"} & set(rule["verbs"]):
                 on_deployments = rule["resources"] == ["deployments/scale"]
                 assert rule["resourceNames"] == (["a", "b"] if on_deployments else ["main"])
-    assert [rule["resources"] for rule in roles["models"]["rules"]] == [["deployments"], ["deployments/scale"]]
+    resources = [rule["resources"] for rule in roles["models"]["rules"]]
+    assert resources == [["deployments"], ["deployments/scale"], ["horizontalpodautoscalers"]]
 
 
 @pytest.mark.parametrize("section", [{"namespace": "kube-system"}, {}])

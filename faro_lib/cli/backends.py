@@ -82,8 +82,11 @@ def ray_serve(
             nonlocal cluster, lease
             if backend == "local" and specs_of(new) != specs:
                 raise ValueError("backend=local: a job was added or removed, or its section serve changed; start again")
+            first = cluster is None
             cluster = RayServeCluster(new.jobs, specs_of(new), endpoint.ray, endpoint.http, clock, capacity, lease)
             ensure(cluster.connect)
+            if first:
+                say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
             lease = lease and replace(lease, force=False)
             return cluster
 
@@ -91,7 +94,6 @@ def ray_serve(
             from faro_lib.kube.preflight import check_rayservice
 
             ensure(lambda: check_rayservice(home.connect(), home.namespace, home.name))
-        say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
         try:
             yield cluster_of
         finally:
