@@ -178,7 +178,8 @@ class Server:
         self.replicas, self.dropped, self.scaled = replicas, set(), []
 
     def get(self, path, **query):
-        return {"items": [self.deployment(name, count) for name, count in self.replicas.items()]}
+        found = self.replicas.items() if path.endswith("deployments") else ()
+        return {"items": [self.deployment(name, count) for name, count in found]}
 
     def deployment(self, name, count):
         meta = {"name": name, "namespace": "jobs", "resourceVersion": "1", "generation": 1}

@@ -29,7 +29,6 @@ def compare(
     capacity : cores.
     limit : whether to compute the clairvoyant limit of every trial.
     published : whether to add the measures as the paper defines them, such as `lost_utility_published`.
-    report : called with one line per run.
     """
     runs = run_trials(workload, policies, capacity, trial_draws(workload, trials), report=report)
     parts = [
