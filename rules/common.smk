@@ -57,6 +57,11 @@ def code_of(source, figures=False):
     return pipeline.fingerprint(source, workflow.basedir, plugins=CONFIG.plugins, figures=figures)
 
 
+def beside_the_report(*paths):
+    """Those of the paths that are in the folder of the report, relative to it."""
+    return [str(path).removeprefix(f"{RESULTS}/") for path in paths if str(path).startswith(f"{RESULTS}/")]
+
+
 def figures_named(*names):
     """Paths of figures. Each is a target: `snakemake --cores 2 results/synthetic/figures/policies.pdf`."""
     return [f"{RESULTS}/figures/{name}.{kind}" for name in names for kind in ("pdf", "png")]

@@ -63,12 +63,6 @@ if DAYS >= 2:
     SHOWN |= {"live": rules.live} if CONFIG.backend != "none" else {}
 
 
-def sources_of(stage):
-    """The notebook and the tables of a stage, relative to the report."""
-    paths = [SHOWN[stage].output.notebook, *DRAWINGS[stage]["tables"]]
-    return [str(path).removeprefix(f"{RESULTS}/") for path in paths if str(path).startswith(f"{RESULTS}/")]
-
-
 rule report:
     "Write one self-contained HTML page with figures, tables, configuration, versions and seeds."
     input:
@@ -90,7 +84,12 @@ rule report:
     params:
         code=code_of("faro_lib/report/page.py", figures=True),
         config=CONFIG.model_dump_json(),
-        sources=parameters(**{stage: sources_of(stage) for stage in SHOWN}),
+        sources=parameters(
+            **{
+                stage: beside_the_report(rule.output.notebook, *DRAWINGS[stage]["tables"])
+                for stage, rule in SHOWN.items()
+            }
+        ),
     message:
         "report: {output.page}"
     shell:
