@@ -35,13 +35,12 @@ def search(score: Callable, start, lower, upper, cost, budget, method: str, *, s
         room = {"type": "ineq", "fun": lambda x: budget - cost @ x, "jac": lambda x: -cost}
         x = minimize(loss, start, method="SLSQP", bounds=bounds, constraints=room, options=options).x
     else:
-        # Without the upper bounds, which the budget implies; the loss clips x to them.
-        room = {"type": "ineq", "fun": lambda x: np.concatenate([[budget - cost @ x], x - lower])}
-        x = minimize(loss, start, method="COBYLA", constraints=room, options={"rhobeg": 3.0, **options}).x
+        # Without the upper bounds, which the budget implies; the score clips x to them.
+        x = published_search(lambda x: score(np.clip(x, lower, upper)), start, lower, upper[:0], cost, budget, options)
     return np.clip(np.where(np.isfinite(x), x, start), lower, upper)
 
 
-def published_search(score: Callable, start, lower, upper_of_last, cost, budget):
+def published_search(score: Callable, start, lower, upper_of_last, cost, budget, options=None):
     """The x that SciPy's COBYLA finds, called as the published code calls it.
 
     No bounds, but one vector of constraints: the budget, x - lower, and `upper_of_last` minus the last variables. The score
@@ -54,7 +53,7 @@ def published_search(score: Callable, start, lower, upper_of_last, cost, budget)
     def room(x):
         return np.concatenate([[budget - cost @ x], x - lower, upper_of_last - x[last:]])
 
-    constraints, options = {"type": "ineq", "fun": room}, {"rhobeg": 3.0}
+    constraints, options = {"type": "ineq", "fun": room}, {"rhobeg": 3.0, **(options or {})}
     x = minimize(lambda x: -score(x), start, method="COBYLA", constraints=constraints, options=options).x
     return np.where(np.isfinite(x), x, start)
 

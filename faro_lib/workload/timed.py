@@ -37,8 +37,8 @@ def minutes_of(times: pd.Series, where: str) -> np.ndarray:
 
 
 def timed_counts(table: pd.DataFrame, names: Sequence[str], where: str) -> tuple[int, np.ndarray]:
-    """The first minute (`minutes_of`), and counts (jobs, minutes) from there to the last; NaN = missing."""
-    minute = minutes_of(table["time"], where)
+    """The first of a table's minutes (`minutes_of`), and counts (jobs, minutes) from there to the last; NaN = missing."""
+    minute = table["minute"].to_numpy()
     first, length = int(minute.min()), int(np.ptp(minute)) + 1
     if length > MAX_DAYS * DAY_MINUTES:
         raise ValueError(f"{where}: time covers {length // DAY_MINUTES} days; at most {MAX_DAYS} are accepted")
