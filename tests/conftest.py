@@ -69,3 +69,13 @@ def browser():
         running = Browser(executable, Path(folder))
         yield running
         running.close()
+
+
+@pytest.fixture(scope="module")
+def prometheus():
+    """A server that answers every query for requests with 60, and every query for latencies with 0.2 s."""
+    from k8s_world import FakePrometheus
+
+    server = FakePrometheus({"requests": 60.0, "seconds": 0.2})
+    yield server
+    server.shutdown()

@@ -6,13 +6,14 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
+from contextlib import closing
 
 import numpy as np
 import pytest
 import yaml
 from live_things import JOBS
 from observations import observed
-from test_prometheus import free_port, until_ready
+from test_prometheus import prometheus_in
 
 from faro_lib.control.exporter import DECILES, Exporter, MinuteScores
 from faro_lib.control.tick import Step
@@ -164,13 +165,8 @@ def test_in_a_real_prometheus_each_job_has_its_own_series_and_an_alert_fires(tmp
     scrape = {"job_name": "faro", "static_configs": [{"targets": [f"127.0.0.1:{exporter.port}"]}]}
     settings = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config = {"global": settings, "rule_files": [str(tmp_path / "alerts.yml")], "scrape_configs": [scrape]}
-    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
-    address = f"127.0.0.1:{free_port()}"
-    options = [f"--config.file={tmp_path}/config.yml", f"--storage.tsdb.path={tmp_path}/data"]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(["prometheus", *options, f"--web.listen-address={address}"], stdout=log, stderr=log)
-    try:
-        until_ready(f"http://{address}/-/ready", server)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with closing(exporter), prometheus_in(tmp_path) as address:
         # Job a has its replica; job b loses its replica, which its plan keeps.
         lost = step_at(4, [60, 60], [0.1, 5.0])
         lost.observation.running[1] = 0
@@ -180,10 +176,6 @@ def test_in_a_real_prometheus_each_job_has_its_own_series_and_an_alert_fires(tmp
         running = wait_for(address, "max by (inference_job) (faro_running_replicas)")
         assert {one["metric"]["inference_job"]: one["value"][1] for one in running} == {"a": "1", "b": "0"}
         assert wait_for(address, "faro_running_replicas")[0]["metric"]["job"] == "faro"
-    finally:
-        server.terminate()
-        server.wait(30)
-        exporter.close()
 
 
 def wait_for(address: str, query: str) -> list:

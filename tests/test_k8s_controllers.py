@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from k8s_world import Controller, FakePrometheus, World, apply, cordon, half_a_worker, kubeconfig, table, until, workers
+from k8s_world import Controller, World, apply, cordon, half_a_worker, kubeconfig, table, until, workers
 
 from faro_lib import cli
 from faro_lib.kube import preflight
@@ -21,13 +21,6 @@ NAMES = ["a", "b"]
 START_S = 60.0  # of a process on a busy machine
 TAKE_OVER_S = 20.0  # what the issue grants
 LEASES = "/apis/coordination.k8s.io/v1/{ns}/leases/main"
-
-
-@pytest.fixture(scope="module")
-def prometheus():
-    server = FakePrometheus({"requests": 60.0, "seconds": 0.2})
-    yield server
-    server.shutdown()
 
 
 @pytest.fixture

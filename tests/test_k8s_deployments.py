@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from k8s_world import NOWHERE, FakePrometheus, World, apply, table, until
+from k8s_world import NOWHERE, World, apply, table, until
 
 from faro_lib.control import GuardrailConfig, Memory, Step, tick
 from faro_lib.control.clock import Clock
@@ -31,13 +31,6 @@ def world(tmp_path):
     one = World(tmp_path)
     yield one
     one.close()
-
-
-@pytest.fixture(scope="module")
-def prometheus():
-    server = FakePrometheus({"requests": 60.0, "seconds": 0.2})
-    yield server
-    server.shutdown()
 
 
 def deployments(world, names, prometheus, api=None, replicas=1, capacity=8.0, pods=NOWHERE):

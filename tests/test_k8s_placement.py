@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from k8s_world import FakePrometheus, World, apply, table, until
+from k8s_world import World, apply, table, until
 
 from faro_lib.control import GuardrailConfig, Memory, tick
 from faro_lib.control.clock import Clock
@@ -77,13 +77,6 @@ def nodes(tmp_path):
     one = Nodes(tmp_path)
     yield one
     one.close()
-
-
-@pytest.fixture(scope="module")
-def prometheus():
-    server = FakePrometheus({"requests": 60.0, "seconds": 0.2})
-    yield server
-    server.shutdown()
 
 
 def test_a_plan_within_the_sum_of_free_cores_that_no_node_has_room_for_is_cut(nodes, prometheus):

@@ -1,4 +1,4 @@
-"""On a kind cluster: Faro scales model servers under load by what Prometheus measures, and the HPA beside it."""
+"""On a kind cluster: Faro scales model servers under load, with and without an HPA on the same Deployment."""
 
 from __future__ import annotations
 

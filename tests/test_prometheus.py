@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 import urllib.request
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -52,13 +53,20 @@ def server(tmp_path_factory):
     (folder / "config.yaml").write_text("scrape_configs: []\n")
     backfill = ["promtool", "tsdb", "create-blocks-from", "openmetrics", folder / "counters.txt", folder / "data"]
     subprocess.run(backfill, check=True, capture_output=True)
+    with prometheus_in(folder) as address:
+        yield f"http://{address}", float(end_s)
+
+
+@contextmanager
+def prometheus_in(folder):
+    """Address of a Prometheus with the config.yaml and the data of this folder."""
     address = f"127.0.0.1:{free_port()}"
     options = [f"--config.file={folder}/config.yaml", f"--storage.tsdb.path={folder}/data"]
     with (folder / "log").open("w") as log:
         running = subprocess.Popen(["prometheus", *options, f"--web.listen-address={address}"], stdout=log, stderr=log)
     try:
         until_ready(f"http://{address}/-/ready", running)
-        yield f"http://{address}", float(end_s)
+        yield address
     finally:
         running.terminate()
         running.wait(30)
