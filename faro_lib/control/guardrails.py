@@ -19,7 +19,8 @@ from faro_lib.workload import Job, JobArrays, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 FAIL_MODES = ("hold", "fair-share")
-CONTEST, CONTESTED_AT = 2, 6  # points for a target that another client changed; each tick without a change takes one
+# A job gets CONTEST points at each tick at which another client has changed its target, and loses one at each other tick.
+CONTEST, CONTESTED_AT = 2, 6
 
 
 @dataclass(frozen=True, slots=True)

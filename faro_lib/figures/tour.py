@@ -62,7 +62,7 @@ def decide(
     cold_start_s: float = 0.0,
     objective: str = "Sum",
 ) -> Decision:
-    """The optimal allocation of `replicas` cores for sample paths of the load, (jobs, paths, minutes).
+    """The optimal allocation of `replicas` cores among the jobs, for sampled request rates (jobs, paths, minutes).
 
     `slo_s` and `cold_start_s` hold for every job; None keeps each job's own SLO.
     """
@@ -241,7 +241,7 @@ def overview(decision: Decision, job: int) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=size_in, width_ratios=(2, 3), layout="none")
     figure.subplots_adjust(left=0.07, right=0.99, bottom=0.2, top=0.89, wspace=0.25)
     _curve(left, decision, job)
-    _map(right, decision, all_numbers=False)  # text takes most of the time of drawing
+    _map(right, decision, all_numbers=False)  # drawing the numbers would take longest
     return figure
 
 

@@ -198,7 +198,7 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
 
 
 def hash_of(text: str) -> str:
-    """Changes with the text; `sha256sum | trunc 16` of Helm."""
+    """First 16 hexadecimal digits of the SHA-256 of a text, as the chart computes them."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
