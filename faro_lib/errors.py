@@ -1,7 +1,5 @@
 """One-line messages for errors that users can fix, such as a full disk, a missing package or a misspelt name."""
 
-from __future__ import annotations
-
 import difflib
 import errno
 import re

@@ -1,7 +1,5 @@
 """Atomic writes, a check that a path can be written, a search in the folders above, and a reader of plain YAML."""
 
-from __future__ import annotations
-
 import errno
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Check before a run that it fits into the free memory."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Lookup by name, and plugin files in which users register their own classes and functions (docs/extending.md)."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys

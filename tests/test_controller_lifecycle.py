@@ -14,7 +14,7 @@ from faro_lib import cli
 from faro_lib.cli.run import request_stop, stopped_by_signals
 from faro_lib.control import GuardrailConfig, Memory, journal, run, tick
 from faro_lib.control.clock import Clock
-from faro_lib.control.explanation import tick_at
+from faro_lib.control.explanation import decision_at
 from faro_lib.control.loop import CLOCK
 from faro_lib.control.tick import Deadline
 from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, PLANNED, Plan
@@ -72,11 +72,36 @@ def test_a_second_controller_with_the_same_journal_is_refused(tmp_path):
     with pytest.raises(ValueError, match="another controller writes this journal"):
         run(Still(), Wanting([1, 1]), JOBS, **options)
     with pytest.raises(ValueError, match="another controller writes this journal"):
-        journal.check_unlocked(tmp_path / "j")
+        journal.Journal(tmp_path / "j")
     ended.set()
     thread.join(10)
     run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", until_s=25.0)
     assert [one.step.observation.now_s for one in journal.read(tmp_path / "j")[1]] == [10.0, 20.0]
+
+
+def test_a_journal_in_which_no_run_has_begun_leaves_no_file(tmp_path):
+    with journal.Journal(tmp_path / "j"):
+        assert (tmp_path / "j").exists()
+    assert not (tmp_path / "j").exists()
+
+
+def test_an_open_journal_is_read_once_however_often_a_run_continues_it(tmp_path, monkeypatch):
+    reads = []
+    parts = journal.parts
+    monkeypatch.setattr(journal, "parts", lambda path: reads.append(path) or parts(path))
+    run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", until_s=25.0)
+    with journal.Journal(tmp_path / "j") as opened:
+        for until_s in (45.0, 65.0):
+            run(Still(until_s - 20), Wanting([1, 1]), JOBS, journal=opened, until_s=until_s)
+    assert len(reads) == 1
+    assert [one.step.observation.now_s for one in journal.read(tmp_path / "j")[1]] == [
+        10.0,
+        20.0,
+        30.0,
+        40.0,
+        50.0,
+        60.0,
+    ]
 
 
 def test_a_journal_from_the_future_is_refused_in_one_line(tmp_path):
@@ -175,10 +200,10 @@ class PlansOnce(Wanting):
 def test_explain_shows_the_last_decision_that_is_not_a_hold_and_refuses_times_after_the_end(tmp_path):
     run(Still(), PlansOnce(), JOBS, journal=tmp_path / "j", apply=False, until_s=45.0)
     header, ticks = journal.read(tmp_path / "j")
-    assert tick_at(header, ticks).step.observation.now_s == 10.0
-    assert tick_at(header, ticks, 45.0).step.observation.now_s == 40.0
+    assert decision_at([(header, ticks)])[1].step.observation.now_s == 10.0
+    assert decision_at([(header, ticks)], 45.0)[1].step.observation.now_s == 40.0
     with pytest.raises(ValueError, match="at=50 is after the last decision, at 40 s"):
-        tick_at(header, ticks, 50.0)
+        decision_at([(header, ticks)], 50.0)[1]
 
 
 class Slow(Wanting):

@@ -14,7 +14,7 @@ from live_things import JOBS, Wanting
 
 from faro_lib import forecast
 from faro_lib.control import GuardrailConfig, journal, run
-from faro_lib.control.explanation import explained, tick_at
+from faro_lib.control.explanation import decision_at, explained
 from faro_lib.control.loop import APPLY, JOURNAL, OBSERVE
 from faro_lib.forecast.kalman import untrained
 from faro_lib.policies import PolicyContext, make
@@ -230,8 +230,8 @@ def test_a_journal_of_another_policy_other_jobs_or_guardrails_is_refused(day, co
         (policy, JOBS, GuardrailConfig()),
         (policy, day.jobs, GuardrailConfig(max_scaling_actions=1)),
     ):
-        with pytest.raises(ValueError, match="name another journal"):
-            journal.resumed(path, other, journal.Header(other.name, jobs, guardrails, other.tick_s, apply=True))
+        with journal.Journal(path) as opened, pytest.raises(ValueError, match="name another journal"):
+            journal.resumed(opened, other, journal.Header(other.name, jobs, guardrails, other.tick_s, apply=True))
 
 
 def test_a_run_without_a_tick_does_not_determine_the_policy_of_its_journal(day, context, tmp_path):
@@ -241,7 +241,8 @@ def test_a_run_without_a_tick_does_not_determine_the_policy_of_its_journal(day, 
     run(cluster_of(day, policy), policy, day.jobs, journal=path, until_s=30.0)
     header, ticks = journal.read(path)
     assert (header.policy, header.origin_s, len(ticks)) == ("AIAD", None, 2)
-    assert journal.resumed(path, policy, header)
+    with journal.Journal(path) as opened:
+        assert journal.resumed(opened, policy, header)
 
 
 def stopped():
@@ -337,19 +338,19 @@ def test_a_past_decision_is_explained_from_the_journal(day, context, tmp_path):
     policy = make("Faro-Sum", context)
     run(cluster_of(day, policy), policy, day.jobs, journal=tmp_path / "j", until_s=60.0 * MINUTES)
     header, ticks = journal.read(tmp_path / "j")
-    rows = explained(header, tick_at(header, ticks, 175.0))
+    rows = explained(header, decision_at([(header, ticks)], 175.0)[1])
     assert [row["job"] for row in rows] == [job.name for job in day.jobs]
-    assert tick_at(header, ticks, 175.0).step.observation.now_s == 170.0
+    assert decision_at([(header, ticks)], 175.0)[1].step.observation.now_s == 170.0
     assert all(math.isnan(row["failed_per_min"]) for row in rows), "a simulated request never fails"
-    planned = explained(header, tick_at(header, ticks, 170.0))
+    planned = explained(header, decision_at([(header, ticks)], 170.0)[1])
     assert all(row["predicted_tail_latency_s"] > 0 and row["forecast_rps"] > 0 for row in planned)
     assert [(row["before"], row["after"]) for row in planned] == [
         (int(step.observation.target[n]), int(step.target[n]))
-        for step in [tick_at(header, ticks, 170.0).step]
+        for step in [decision_at([(header, ticks)], 170.0)[1].step]
         for n in (0, 1)
     ]
     with pytest.raises(ValueError, match="before the first decision"):
-        tick_at(header, ticks, 1.0)
+        decision_at([(header, ticks)], 1.0)[1]
 
 
 def exported(day, context, jobs, until_s: float):

@@ -14,7 +14,7 @@ from observations import observed
 from faro_lib import forecast
 from faro_lib.control import Step
 from faro_lib.experiments import live
-from faro_lib.experiments.live_slice import Notes, Slice, changes_of, matched_simulation
+from faro_lib.experiments.live_slice import Slice, changes_of, matched_simulation
 from faro_lib.experiments.lost_worker import LostWorker, recovery_table
 from faro_lib.metrics.recovery import STEP_S
 from faro_lib.policies import FairShare
@@ -28,7 +28,10 @@ SETTINGS = {
     "jobs": None, "capacity": 8, "max_ongoing_requests": 10, "first_minute": 20, "minutes": 4, "scale": 2.0, "tick_s": 30.0,
     "max_rps": 20.0, "trials": 2, "policies": ["FairShare", "AIAD"], "history_minutes": 15,
 }  # fmt: skip
-NOTES = Notes(0.1, 0.0, 10, 0, 0, 0, 1.0, 0.01, 0.01, (), ((60.0, 4.0),))
+COLUMNS = {
+    "background_cpu": 0.1, "served": 10, "dropped": 0, "failed": 0, "unsent": 0, "overhead_s": 0.01,
+    "capacity_steps": "[[60.0, 4.0]]", "noisy_host": False,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def replayed(monkeypatch, tmp_path):
         made.append((policy.name, one))
         if len(made) == 3:
             raise KeyboardInterrupt
-        return matched_simulation(one, policy, seed), NOTES, pd.DataFrame()
+        return matched_simulation(one, policy, seed), COLUMNS, pd.DataFrame()
 
     monkeypatch.setattr(live, "read_traces", lambda _: synthetic(seed=1, jobs=3, days=3))
     monkeypatch.setattr(live, "_endpoint", lambda *_: contextlib.nullcontext(Endpoint(None, None)))

@@ -119,7 +119,8 @@ class TestAJournalWithChanges:
         changed = journal.Header(
             policy.name, JOBS, GuardrailConfig(), policy.tick_s, True, None, 1.0, 0.0, ("over: job 'a'",)
         )
-        assert journal.resumed(path, policy, changed).memory.state == 2  # ticks since the last change
+        with journal.Journal(path) as opened:
+            assert journal.resumed(opened, policy, changed).memory.state == 2  # ticks since the last change
 
     def test_each_decision_is_explained_with_the_jobs_of_its_time(self, path, capsys):
         parts = journal.parts(path)
@@ -138,8 +139,8 @@ class TestAJournalWithChanges:
     def test_other_settings_than_the_jobs_are_refused_as_before(self, path):
         policy = Wanting([1, 1])
         other = journal.Header(policy.name, JOBS, GuardrailConfig("fair-share"), 10.0, True, changes=("x",))
-        with pytest.raises(ValueError, match="written by a run with other guardrails"):
-            journal.resumed(path, policy, other)
+        with journal.Journal(path) as opened, pytest.raises(ValueError, match="run with other guardrails"):
+            journal.resumed(opened, policy, other)
 
     def test_a_run_resumes_after_a_change_and_after_its_end(self, path):
         run(Still(50.0), Wanting([2, 2]), JOBS, 75.0, journal=path, changes=("over: job 'a'",))

@@ -1,7 +1,5 @@
 """The command line, one module per command. User errors print one line on standard error and exit with status 2."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`faro explain`: a past decision of `faro run` and its reasons."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """`faro manifests`: Kubernetes manifests for Faro and the jobs."""
 
-from __future__ import annotations
-
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any

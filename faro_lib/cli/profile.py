@@ -1,7 +1,5 @@
 """`faro profile`: measure the jobs' service times and cold starts."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any
 

@@ -22,11 +22,11 @@ from faro_lib.errors import message_of
 if TYPE_CHECKING:
     from faro_lib.control import Step
     from faro_lib.control.clock import Clock
+    from faro_lib.control.journal import Journal
     from faro_lib.control.overrides import Settings
     from faro_lib.kube.leader_gate import InterruptibleCluster
     from faro_lib.kube.operate import NamespacedName
     from faro_lib.policies import Cluster, Policy, PolicyContext
-    from faro_lib.queueing import LatencyTable
     from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
 
@@ -72,7 +72,7 @@ def run(
     # One function, because all parts share the options.
     from faro_lib import control
     from faro_lib.control import GuardrailConfig
-    from faro_lib.control.journal import check_unlocked
+    from faro_lib.control.journal import Journal
     from faro_lib.control.overrides import Watched, path_of
     from faro_lib.control.startup import once, until_passed
     from faro_lib.files import check_writable
@@ -99,12 +99,12 @@ def run(
             exporter = Exporter(settings.jobs, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s)
             stack.callback(exporter.close)
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
-        changes: tuple[str, ...] = ()
+        written = None
         if journal is not None:
             check_writable(journal)
-            check_unlocked(journal)
-            changes = changes_since(journal, settings)
-        clock = clock_of(journal, stop)
+            written = stack.enter_context(Journal(journal))
+        changes = changes_since(written, settings)
+        clock = clock_of(written, stop)
         home = backends.faro_plan(backend, plan, kubeconfig, context)
 
         def waiting(reason: str | None) -> None:
@@ -177,21 +177,17 @@ def run(
 
                 control.run(
                     cluster, planner, table, guardrails=replace(guardrails, fixed=settings.fixed_jobs), apply=apply,
-                    journal=journal, clock=clock, stop=stop, until_s=until_s, on_step=on_step, on_failure=on_failure,
+                    journal=written, clock=clock, stop=stop, until_s=until_s, on_step=on_step, on_failure=on_failure,
                     changes=changes, changed=changed,
                 )  # fmt: skip
             last, settings = settings, watched.known
             changes = tuple(last.changes(settings))
 
 
-def changes_since(journal: str, settings: Settings) -> tuple[str, ...]:
+def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...]:
     """What has changed in the jobs since a run wrote the journal; () if nothing, or if there is no run to resume."""
-    from faro_lib.control.journal import read
-
-    if not Path(journal).exists() or not Path(journal).stat().st_size:
-        return ()
-    header, ticks = read(journal)
-    if not ticks or (header.jobs, header.guardrails.fixed) == (settings.jobs, settings.fixed_jobs):
+    header = journal.header if journal and journal.ticks else None
+    if not header or (header.jobs, header.guardrails.fixed) == (settings.jobs, settings.fixed_jobs):
         return ()
     return tuple(replace(settings, jobs=header.jobs, fixed=()).changes(settings))
 
@@ -239,8 +235,10 @@ def context_of(
     import numpy as np
 
     from faro_lib import forecast
-    from faro_lib.policies.factories import LazyContext
-    from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS, ongoing_limits
+    from faro_lib.policies import PolicyContext
+    from faro_lib.rayserve.spec import ongoing_limits
+    from faro_lib.recommend.recommendation import LIVE
+    from faro_lib.simulate.measure import measure
     from faro_lib.workload import Traces
     from faro_lib.workload.jobs import DAY_MINUTES
     from faro_lib.workload.readers import read_csv
@@ -254,15 +252,8 @@ def context_of(
         none = np.zeros((0, 1, len(table), DAY_MINUTES), int)
         fitted = forecast.fit("auto", Traces(table, none, np.zeros((1, len(table), DAY_MINUTES), int)))
     limits = ongoing_limits(table, settings.sections.get("serve", {}))
-
-    def latency_table() -> LatencyTable:
-        from faro_lib.simulate import ServingModel
-        from faro_lib.simulate.measure import measure
-
-        serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
-        return measure(table, capacity=capacity, serving_model=serving_model, max_ongoing_requests=limits)
-
-    return LazyContext(table, fitted, latency_table)
+    measured = partial(measure, table, capacity=capacity, serving_model=LIVE, max_ongoing_requests=limits)
+    return PolicyContext(table, fitted, measure=measured)
 
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
@@ -299,18 +290,16 @@ def request_stop(stop: threading.Event, number: int) -> None:
     stop.set()
 
 
-def clock_of(journal: str | None, stop: threading.Event) -> Clock:
+def clock_of(journal: Journal | None, stop: threading.Event) -> Clock:
     """A wall clock that starts where the journal starts.
 
     Without a journal it starts HISTORY_MINUTES ago, so that counts from before the controller have times >= 0.
     """
     from faro_lib.control.clock import Clock
-    from faro_lib.control.journal import read
     from faro_lib.policies.protocol import HISTORY_MINUTES
     from faro_lib.workload.jobs import MINUTE_S
 
-    if journal and Path(journal).exists() and Path(journal).stat().st_size:
-        header, ticks = read(journal)
-        if ticks and header.origin_s is not None:
-            return Clock(header.origin_s, header.scale, stop)
+    header = journal.header if journal and journal.ticks else None
+    if header and header.origin_s is not None:
+        return Clock(header.origin_s, header.scale, stop)
     return Clock.starting_now(stop=stop, in_s=-HISTORY_MINUTES * MINUTE_S)

@@ -1,7 +1,5 @@
 """`faro set`: fix a job's replicas by hand, or announce an event, while `faro run` goes on."""
 
-from __future__ import annotations
-
 import getpass
 import socket
 import time

@@ -1,7 +1,5 @@
 """Options shared by several commands, and the format of their output."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

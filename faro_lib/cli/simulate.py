@@ -1,7 +1,5 @@
 """`faro simulate`: compare policies on the evaluation day of a workload."""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated, Any
 

@@ -3,8 +3,6 @@
 `make config` writes config/default.yaml and docs/configuration.md from here.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 

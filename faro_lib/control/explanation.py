@@ -8,34 +8,27 @@ from faro_lib.policies.protocol import HOLD
 from faro_lib.workload.jobs import MINUTE_S
 
 
-def tick_at(header: Header, ticks: list[Tick], at_s: float | None = None, journal: str = "the journal") -> Tick:
-    """The last tick at or before `at_s`; if None, the last one that does more than hold, or else the last one.
-
-    ValueError if there is no decision yet, or none at this time.
-    """
-    if not ticks:
-        raise ValueError(f"{journal}: no decision has been made yet")
-    if at_s is None:
-        return next((one for one in reversed(ticks) if set(one.step.plan.reason) != {HOLD}), ticks[-1])
-    first_s, last_s = (ticks[n].step.observation.now_s for n in (0, -1))
-    if at_s < first_s:
-        raise ValueError(f"at={at_s:g} is before the first decision, at {first_s:g} s")
-    if at_s >= last_s + header.tick_s:
-        raise ValueError(f"at={at_s:g} is after the last decision, at {last_s:g} s")
-    return [one for one in ticks if one.step.observation.now_s <= at_s][-1]
-
-
 def decision_at(
     parts: list[tuple[Header, list[Tick]]], at_s: float | None = None, journal: str = "the journal"
 ) -> tuple[Header, Tick]:
-    """The decision that `tick_at` finds in the parts of a journal, with the header of its part."""
-    known = [(header, ticks) for header, ticks in parts if ticks] or parts
-    begun = [part for part in known[1:] if at_s is None or part[1][0].step.observation.now_s <= at_s]
-    part = begun[-1] if begun else known[0]
-    header, ticks = part
-    if at_s is not None and ticks and part is not known[-1]:  # until the next part begins
-        at_s = min(at_s, ticks[-1].step.observation.now_s) if at_s >= ticks[0].step.observation.now_s else at_s
-    return header, tick_at(header, ticks, at_s, journal)
+    """The last tick of a journal at or before `at_s`, with the header of its part.
+
+    at_s : None means the last tick of the last part that does more than hold, or else its last tick.
+
+    Raises ValueError: there is no decision yet, or none at this time.
+    """
+    decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]
+    if not decisions:
+        raise ValueError(f"{journal}: no decision has been made yet")
+    header, tick, last_s = decisions[-1]
+    if at_s is None:
+        acting = [one for of, one, _ in decisions if of is header and set(one.step.plan.reason) != {HOLD}]
+        return header, acting[-1] if acting else tick
+    if at_s < decisions[0][2]:
+        raise ValueError(f"at={at_s:g} is before the first decision, at {decisions[0][2]:g} s")
+    if at_s >= last_s + header.tick_s:
+        raise ValueError(f"at={at_s:g} is after the last decision, at {last_s:g} s")
+    return next((of, one) for of, one, now_s in reversed(decisions) if now_s <= at_s)
 
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:

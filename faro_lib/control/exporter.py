@@ -15,7 +15,7 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-# Metric, its help text, and the field of a step. The label is `inference_job` because Prometheus sets `job` itself.
+# Gauges per job: name, help text and field of a step. The label is `inference_job` because Prometheus sets `job` itself.
 GAUGES = (
     ("faro_desired_replicas", "replicas requested", "target"),
     ("faro_running_replicas", "replicas that serve", "observation.running"),

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,20 +51,38 @@ class Tick:
 
 
 class Journal:
-    """A journal open for writing: a new one with `header`, or, with `replayed_ticks`, that of a run that resumes.
+    """A journal that this controller alone writes; each record is on the disk before the next tick begins.
 
-    Each record is on the disk before the next tick begins.
+    header, ticks : its last part, with the ticks from which a run resumes; None and [] before the first `begin`.
     """
 
-    def __init__(self, path: str | Path, header: Header, replayed_ticks: int | None = None):
+    def __init__(self, path: str | Path):
+        """Open or create it; ValueError if another controller writes it, or if the file is not a journal."""
         self.path = Path(path)
+        self.header: Header | None = None
+        self.ticks: list[Tick] = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(0o600)
         self._file = self.path.open("ab", buffering=0)
-        _lock(self._file, self.path)
-        # A crash may have left the last line incomplete.
-        os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A crash may have left the last line incomplete.
+            os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
+            if self._length():
+                self.header, self.ticks = read(self.path)
+        except BlockingIOError:
+            self._file.close()
+            raise ValueError(
+                f"{path}: another controller writes this journal; stop it, or name another journal"
+            ) from None
+        except ValueError:
+            self._file.close()
+            raise
+
+    def begin(self, header: Header, replayed_ticks: int | None = None) -> None:
+        """Begin a part with `header`, or, with `replayed_ticks`, continue the last one."""
         if replayed_ticks is None:
+            self.header, self.ticks = header, []
             self._write({"kind": BEGIN} | asdict(header))
         else:
             self._write({"kind": RESUME, "replayed_ticks": replayed_ticks})
@@ -73,9 +91,13 @@ class Journal:
         """Write one tick; OSError if the disk is full, and then no part of the line remains."""
         record = {"kind": TICK, "observation": plain(step.observation), "plan": plain(step.plan)}
         self._write(record | {"target": step.target.tolist(), "decision_s": step.decision_s, "error": error})
+        self.ticks = [*self.ticks[1 - REPLAYED_TICKS :], Tick(step, error)]
+
+    def _length(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        line, length = (json.dumps(record, allow_nan=False) + "\n").encode(), os.fstat(self._file.fileno()).st_size
+        line, length = (json.dumps(record, allow_nan=False) + "\n").encode(), self._length()
         try:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
@@ -88,23 +110,9 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._length():  # no run has begun
+            self.path.unlink(missing_ok=True)
         self._file.close()
-
-
-def check_unlocked(path: str | Path) -> None:
-    """Raise ValueError if another controller writes the journal `path`."""
-    if Path(path).exists():
-        with Path(path).open("rb") as file:
-            _lock(file, path)
-
-
-def _lock(file: IO, path: str | Path) -> None:
-    """Lock a journal until the file is closed."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ValueError(f"{path}: another controller writes this journal; stop it, or name another journal") from None
 
 
 def read(path: str | Path) -> tuple[Header, list[Tick]]:
@@ -166,15 +174,13 @@ class Past(NamedTuple):
     ticks: int | None  # number of ticks that restored the memory; None if the jobs have changed: a new part begins
 
 
-def resumed(path: str | Path, policy: Policy, header: Header) -> Past | None:
-    """The run that wrote the journal `path`; None if the file does not exist or has no tick.
+def resumed(journal: Journal, policy: Policy, header: Header) -> Past | None:
+    """The run that wrote the journal; None if it has no tick.
 
     ValueError if policy, jobs or guardrails differ from those in `header`, unless `header` has changes of an operator.
     """
-    if not Path(path).exists() or not Path(path).stat().st_size:
-        return None
-    old, ticks = read(path)
-    if not ticks:
+    old, ticks = journal.header, journal.ticks
+    if not old or not ticks:
         return None
     names = [job.name for job in old.jobs]
     if header.changes:
@@ -183,7 +189,7 @@ def resumed(path: str | Path, policy: Policy, header: Header) -> Past | None:
     for name in ("policy", "tick_s", "jobs", "guardrails", "apply"):
         if (was := getattr(old, name)) != getattr(header, name):
             shown = [job.name for job in old.jobs] if name == "jobs" else was
-            raise ValueError(f"{path}: written by a run with other {name}, {shown}; name another journal")
+            raise ValueError(f"{journal.path}: written by a run with other {name}, {shown}; name another journal")
     recent = ticks[-REPLAYED_TICKS:]
     if header.changes:
         return Past(after_change(policy, names, header, recent), ticks[-1].step.observation, None)

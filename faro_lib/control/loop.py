@@ -29,7 +29,7 @@ def run(
     *,
     guardrails: GuardrailConfig = GUARDRAILS,
     apply: bool = True,
-    journal: str | Path | None = None,
+    journal: str | Path | Journal | None = None,
     clock: Clock | None = None,
     stop: threading.Event | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -45,8 +45,8 @@ def run(
     Parameters
     ----------
     apply : False for a dry run.
-    journal : file that records every tick. If it exists, the run resumes from it with the `clock` of its header;
-        ValueError if it was written with another policy, other jobs or other guardrails.
+    journal : file that records every tick, or the open Journal. If it has ticks, the run resumes from them with the
+        `clock` of its header; ValueError if it was written with another policy, other jobs or other guardrails.
     clock : wall clock, on which late ticks are skipped; None if the cluster has its own time, as a simulation has.
     on_step : called after every tick.
     on_failure : called with (reason, one line) for every failure, after which the loop continues. If None, a failure
@@ -63,15 +63,16 @@ def run(
         if journal:
             origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
             header = Header(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s, changes)
-            past = resumed(journal, policy, header)
+            writer = journal if isinstance(journal, Journal) else stack.enter_context(Journal(journal))
+            past = resumed(writer, policy, header)
             if past:
                 memory, start_s = past.memory, past.observation.now_s
                 last = past.observation if past.ticks is not None else None  # else of other jobs
                 ahead_s = start_s - clock.now_s if clock else 0.0
                 if ahead_s > policy.tick_s:
                     problem = f"its last tick is {ahead_s:.0f} s ahead of this machine's clock"
-                    raise ValueError(f"{journal}: {problem}; set the clock, or name another journal")
-            writer = stack.enter_context(Journal(journal, header, past.ticks if past else None))
+                    raise ValueError(f"{writer.path}: {problem}; set the clock, or name another journal")
+            writer.begin(header, past.ticks if past else None)
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
             if stop.is_set() or changed():
@@ -141,7 +142,7 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
     """A line about the first job whose target another client keeps changing."""
     n = step.plan.reason.index(CONTESTED)
     wanted = "" if guard.target is None else f" instead of {guard.target[n]}"
-    writer = getattr(cluster, "writer_of", lambda job: None)(n) or "another client"
+    writer = cluster.writer_of(n) or "another client"
     change = f"{writer} keeps setting {step.target[n]} replicas{wanted}"
     return f"job {jobs[n].name!r}: {change}; Faro leaves it alone, and overrules it only with --force"
 

@@ -1,7 +1,5 @@
 """Placement: the part of a plan that finds room on the nodes, where capacity is not one pool of cores."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Checks before the loop starts: made once, or repeated until they pass."""
 
-from __future__ import annotations
-
 import operator
 import threading
 from collections.abc import Callable

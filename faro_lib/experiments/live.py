@@ -1,20 +1,18 @@
 """Policies compared on real replicas, and on the same requests in the simulator."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from faro_lib import forecast
-from faro_lib.experiments.live_slice import Notes, Slice, limit_rate, matched_simulation, part_of, run_live
+from faro_lib.experiments.live_slice import Slice, limit_rate, matched_simulation, part_of, run_live
 from faro_lib.experiments.trials import Report, trial_seeds
 from faro_lib.http import HttpClient
 from faro_lib.metrics.agreement import LIVE, SIMULATION
@@ -23,7 +21,6 @@ from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.rayserve import profile
 from faro_lib.rayserve.backend import Endpoint, serving
 from faro_lib.rayserve.deploy import configuration, deploy
-from faro_lib.rayserve.machine import NOISY_CPUS
 from faro_lib.rayserve.spec import ServeSpec, serve_specs
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.tables import read_traces
@@ -117,15 +114,15 @@ def _live(
         journal = journals / f"journal-{name}-{trial}.jsonl"
         journal.unlink(missing_ok=True)
         lose = trial == lost_worker_trial
-        run, notes, recovery = run_live(one, policies[name], seed, how, endpoint, journal, BURST * max_rps, lose)
+        run, columns, recovery = run_live(one, policies[name], seed, how, endpoint, journal, BURST * max_rps, lose)
         key = {"environment": LIVE, "policy": name, "capacity_cores": one.capacity, "trial": trial}
-        tables = tables_of(run, key, **_columns(notes), cold_start_s=cold_start_s, scale=one.scale)
+        tables = tables_of(run, key, **columns, cold_start_s=cold_start_s, scale=one.scale)
         tables = replace(tables, recovery=with_key(recovery, {"policy": name, "trial": trial}))
         write_tables(tables, finished / f"{name}-{trial}")
         report(
-            f"{name}, trial {trial + 1} of {trials}: {notes.served} served, {notes.dropped} dropped, "
-            f"{notes.failed + notes.unsent} lost; other processes used {notes.background_cpu:.1f} processors"
-            f"{', too many' if noisy_host(notes) else ''}"
+            f"{name}, trial {trial + 1} of {trials}: {columns['served']} served, {columns['dropped']} dropped, "
+            f"{columns['failed'] + columns['unsent']} lost; other processes used {columns['background_cpu']:.1f} processors"
+            f"{', too many' if columns['noisy_host'] else ''}"
         )
     return joined(read_tables(finished / f"{name}-{trial}") for name, trial, _ in cases)
 
@@ -141,16 +138,6 @@ def _simulated(one: Slice, policies: Mapping[str, Policy], live: pd.DataFrame) -
         key = {"environment": SIMULATION, "policy": row.policy, "capacity_cores": one.capacity, "trial": row.trial}
         run = matched_simulation(measured, policies[row.policy], seeds[row.trial], steps)
         yield tables_of(run, key, cold_start_s=cold_start_s, scale=one.scale)
-
-
-def noisy_host(notes: Notes) -> bool:
-    """Whether other processes of normal priority used more than NOISY_CPUS processors."""
-    return notes.background_cpu - notes.niced_cpu > NOISY_CPUS
-
-
-def _columns(notes: Notes) -> dict[str, Any]:
-    counted = {"failures": len(notes.failures), "capacity_steps": json.dumps(notes.capacity_steps)}
-    return asdict(notes) | counted | {"noisy_host": noisy_host(notes)}
 
 
 @contextmanager

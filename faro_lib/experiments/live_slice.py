@@ -1,7 +1,6 @@
 """One slice of a day under one policy, on real replicas and in a matched simulation."""
 
-from __future__ import annotations
-
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import STATS_ROUTE
 from faro_lib.rayserve.load_generator import OUTCOMES, SERVED, Generator, Script, Sent
-from faro_lib.rayserve.machine import BackgroundLoad
+from faro_lib.rayserve.machine import NOISY_CPUS, BackgroundLoad
 from faro_lib.rayserve.profile import REPORTED_S
 from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
@@ -136,33 +135,6 @@ def matched_simulation(
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Notes:
-    """Requests by outcome, the host and the controller during a live run.
-
-    Attributes
-    ----------
-    background_cpu, niced_cpu : mean processors used by other processes, and by those of low priority.
-    served, dropped, failed, unsent : requests by outcome.
-    send_lag_ms_p99 : delay between a request's due time and its sending.
-    overhead_s, network_overhead_s : see `overheads`.
-    failures : reason and message of each failure in the controller.
-    capacity_steps : (time in s, cores) of each change of the capacity.
-    """
-
-    background_cpu: float
-    niced_cpu: float
-    served: int
-    dropped: int
-    failed: int
-    unsent: int
-    send_lag_ms_p99: float
-    overhead_s: float
-    network_overhead_s: float
-    failures: tuple[tuple[str, str], ...]
-    capacity_steps: tuple[tuple[float, float], ...]
-
-
 def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np.ndarray]:
     """The requests of a trial for the load generator, and the index of each request in the draws."""
     job = np.repeat(np.arange(len(urls)), np.diff(draws.first))
@@ -191,27 +163,41 @@ def run_live(
     journal: Path,
     max_rps: float,
     lose_worker: bool = False,
-) -> tuple[Run, Notes, pd.DataFrame]:
+) -> tuple[Run, dict[str, Any], pd.DataFrame]:
     """Run the slice on real replicas; each job starts with the replica count that the slice gives it.
 
-    lose_worker : delete a Ray worker halfway. The capacity is then what Ray's nodes have, and the last result is the table
-        `recovery`, which is empty otherwise.
+    Parameters
+    ----------
+    lose_worker : delete a Ray worker halfway. The capacity is then what Ray's nodes have.
+
+    Returns
+    -------
+    The run; columns of the summary that describe how it went; and the table `recovery`, empty unless a worker is deleted.
+
+    - background_cpu, niced_cpu: mean processors used by other processes, and by those of low priority.
+    - served, dropped, failed, unsent: requests by outcome.
+    - send_lag_ms_p99: delay between a request's due time and its sending.
+    - overhead_s, network_overhead_s: see `overheads`.
+    - failures: number of failures in the controller.
+    - capacity_steps: (time in s, cores) of each change of the capacity, as JSON.
+    - noisy_host: whether other processes of normal priority used more than NOISY_CPUS processors.
     """
-    draws, ray, http = one.draws(seed), endpoint.ray, endpoint.http
+    draws, ray, http, failures = one.draws(seed), endpoint.ray, endpoint.http, 0
     script, order = script_of(one, draws, [http.address + job.route for job in served])
     reset(one, served, ray, http)
     clock = Clock.starting_now(one.scale, in_s=2.0)
     cluster = RayServeCluster(one.workload.jobs, served, ray, http, clock, None if lose_worker else one.capacity)
-    decisions, steps, failures = Decisions(), list[control.Step](), list[tuple[str, str]]()
+    decisions, steps = Decisions(), list[control.Step]()
 
     def on_step(step: control.Step) -> None:
         decisions.append(step)
         steps.append(step)
 
     def on_failure(reason: str, message: str) -> None:
+        nonlocal failures
         if reason == FAILED:
             raise PolicyFailed(message)
-        failures.append((reason, message))
+        failures += 1
 
     lost: LostWorker | None = None
     generator = Generator(script, clock.origin_s, max_rps=max_rps)
@@ -230,15 +216,14 @@ def run_live(
     finally:
         generator.stop()
     run = run_of(one, draws, order, sent, decisions, time.perf_counter() - began)
-    served_n, dropped, failed, unsent = (sent.count(outcome) for outcome in range(len(OUTCOMES)))
-    send_lag_ms = float(np.nanquantile(sent.send_lag_s, 0.99) * 1e3) if len(sent.send_lag_s) else 0.0
-    overhead_s, network_s = overheads(one, draws, order, sent, http, clock)
+    columns: dict[str, Any] = {"background_cpu": others.processors, "niced_cpu": others.niced}
+    columns |= {outcome: sent.count(n) for n, outcome in enumerate(OUTCOMES)}
+    columns["send_lag_ms_p99"] = np.nanquantile(sent.send_lag_s, 0.99) * 1e3 if len(sent.send_lag_s) else 0.0
+    columns["overhead_s"], columns["network_overhead_s"] = overheads(one, draws, order, sent, http, clock)
+    columns |= {"failures": failures, "capacity_steps": json.dumps(changes_of(steps, one.capacity))}
     slo_s = arrays_of(one.workload.jobs).slo_s
     recovery = recovery_table(lost, script, sent, slo_s, steps, one.scale) if lost else pd.DataFrame()
-    return run, Notes(
-        others.processors, others.niced, served_n, dropped, failed, unsent, send_lag_ms, overhead_s, network_s,
-        tuple(failures), changes_of(steps, one.capacity),
-    ), recovery  # fmt: skip
+    return run, columns | {"noisy_host": others.processors - others.niced > NOISY_CPUS}, recovery
 
 
 def changes_of(steps: Sequence[control.Step], capacity: float) -> tuple[tuple[float, float], ...]:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from faro_lib.control import Step
+from faro_lib.kube.exclusive import RayWorkers
 from faro_lib.metrics.recovery import STEP_S
 from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Script, Sent
-
-
-class Workers(Protocol):
-    """The Ray workers of a cluster."""
-
-    def ready(self) -> int: ...
-
-    def delete_one(self) -> None: ...
 
 
 class LostWorker:
@@ -29,7 +21,7 @@ class LostWorker:
     ready : the second of each count, and the count.
     """
 
-    def __init__(self, workers: Workers, origin_s: float, at_s: float):
+    def __init__(self, workers: RayWorkers, origin_s: float, at_s: float):
         self.workers, self.origin_s, self.at_s = workers, origin_s, at_s
         self.ready: list[tuple[float, int]] = []
         self.error: Exception | None = None

@@ -1,6 +1,7 @@
 """Larger workloads: more jobs, jobs of two models, and a range of capacities."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,9 +44,8 @@ def enlarged(traces: Traces, how: str, jobs: int) -> Traces:
 
 
 def larger(
-    traces: Traces, latency_model: LatencyTable | None, how: str, jobs: int, replicas: int, *,
-    policies: Sequence[str] = COMPARED, trials: int = 1, minutes: int | None = None, limit: bool = True,
-    report: Report = print,
+    traces: Traces, latency_model: LatencyTable | None, how: str, jobs: int, replicas: int,
+    policies: Sequence[str] = COMPARED, **options: Any,
 ) -> Results:  # fmt: skip
     """Run every policy on one larger cluster; both tables have the columns variant (`how`) and jobs.
 
@@ -53,35 +53,34 @@ def larger(
     differ in cores, because its groups exchange replicas of equal size.
 
     replicas : capacity in replicas of mean size.
-    minutes : length of the simulated day; None = all of it.
+    options : those of `curve`.
     """
     many = enlarged(traces, how, jobs)
     cores = arrays_of(many.jobs).cores
     context = PolicyContext(many.jobs, forecast.fit("ar", many), latency_model)
     names = [name for name in policies if name != GROUPED or np.ptp(cores) == 0]
     capacity = round(replicas * cores.mean())
-    results = curve(many, context, (capacity,), names, trials=trials, minutes=minutes, limit=limit, report=report)
+    results = curve(many, context, (capacity,), names, **options)
     summary, limits = (table.assign(variant=how, jobs=jobs, capacity_cores=replicas) for table in results)
     return summary, limits
 
 
 def two_models(
-    traces: Traces, context: PolicyContext, capacity: int, policies: Sequence[str], *, trials: int = 1,
-    minutes: int | None = None, report: Report = print,
-) -> Results:  # fmt: skip
-    """Run every policy where every second job serves ResNet18; latencies are measured for both models."""
+    traces: Traces, context: PolicyContext, capacity: int, policies: Sequence[str], **options: Any
+) -> Results:
+    """`curve` at one capacity, where every second job serves ResNet18; latencies are measured for both models."""
     both = mixed(traces)
     context = PolicyContext(both.jobs, context.forecaster, measure(both.jobs))
-    results = curve(both, context, (capacity,), policies, trials=trials, minutes=minutes, report=report)
+    results = curve(both, context, (capacity,), policies, **options)
     summary, limits = (table.assign(variant="mixed", jobs=len(both.jobs)) for table in results)
     return summary, limits
 
 
 def curve(
-    traces: Traces, context: PolicyContext, capacities: Sequence[int], policies: Sequence[str], *, trials: int = 3,
+    traces: Traces, context: PolicyContext, capacities: Sequence[int], policies: Sequence[str], *, trials: int = 1,
     minutes: int | None = None, limit: bool = True, report: Report = print,
 ) -> Results:  # fmt: skip
-    """Run every policy on the evaluation day at each capacity (cores)."""
+    """Run every policy on the evaluation day, of which the first `minutes` (None: all), at each capacity (cores)."""
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     made = {name: make_any(name, context) for name in policies}
     summary = [summaries(day, made, capacity, trials, report=report) for capacity in capacities]

@@ -1,7 +1,5 @@
 """Parts that all experiments share: inputs of policies, and runs of every policy on the same trials."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -124,7 +122,6 @@ def summaries(
     capacity: int,
     trials: int,
     *,
-    serving_model: ServingModel = PAPER,
     scv_factor: float = 1.0,
     published: bool = False,
     report: Report | None = print,
@@ -134,6 +131,6 @@ def summaries(
     scv_factor : factor on the variability of service times, as in `simulate.draw`.
     published : whether to add measures in the published convention.
     """
-    draws = trial_draws(workload, trials, serving_model, scv_factor)
-    runs = run_trials(workload, policies, capacity, draws, serving_model=serving_model, report=report)
+    draws = trial_draws(workload, trials, scv_factor=scv_factor)
+    runs = run_trials(workload, policies, capacity, draws, report=report)
     return pd.DataFrame([trial.key | summarize(trial.run, published) for trial in runs])

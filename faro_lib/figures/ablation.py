@@ -1,7 +1,5 @@
 """Stage 60, gain of each step: figure 16 of the paper, the remaining loss, and the learning curve of Cilantro."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Panels of horizontal bars with their values, whiskers, published values and the clairvoyant limit."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pandas as pd

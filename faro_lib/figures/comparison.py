@@ -1,7 +1,5 @@
 """Stage 90, policies compared: figures 1, 10, 11, 12 and 13 of the paper."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

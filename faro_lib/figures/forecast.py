@@ -1,7 +1,5 @@
 """Stage 30, forecasts: figure 8 of the paper, calibration, scores, and a predictive check."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Stage 81, runs on a Kubernetes node: Faro against an equal share, and the deletion of a worker under load."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

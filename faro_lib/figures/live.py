@@ -1,7 +1,5 @@
 """Stage 80, live runs and their simulation: table 7 of the paper."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

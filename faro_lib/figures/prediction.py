@@ -1,7 +1,5 @@
 """Predicted against simulated tail latencies."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt

@@ -1,7 +1,5 @@
 """Stage 20, latency formulas: figure 6 of the paper, and the half-wait approximation against exact M/D/c."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Stage 70: two models, more jobs and more capacities; table 8 and figures 2, 14 and 15 of the paper, simulated."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

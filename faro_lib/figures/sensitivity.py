@@ -1,7 +1,5 @@
 """Stage 65, sensitivity of the margin over the best baseline."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Stage 40, utilities and solvers: figures 4a, 5 and 7 of the paper, and the value of relaxation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

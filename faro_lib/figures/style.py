@@ -1,7 +1,5 @@
 """One style for all figures: two-column paper widths, text of at least 8 pt, colour-blind-safe colours; saving."""
 
-from __future__ import annotations
-
 import json
 import math
 import zlib

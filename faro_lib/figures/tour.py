@@ -1,7 +1,5 @@
 """The pictures of notebook 00: forecasts, the utility table, the price of a replica; and controls to change them."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace

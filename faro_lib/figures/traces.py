@@ -1,7 +1,5 @@
 """Stage 10, load: figure 4b of the paper, and the offered load against capacity."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -5,8 +5,6 @@ complete replicas. The namespace's quotas bound the sum. Memory, GPUs and pod sl
 cores at the rate of the job that needs most of them for each core.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Exclusive access to a RayService for an experiment, which deploys other jobs; everything is restored afterwards."""
 
-from __future__ import annotations
-
 import base64
 import shutil
 import subprocess

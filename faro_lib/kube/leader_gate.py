@@ -1,7 +1,5 @@
 """A cluster in Kubernetes: its capacity follows nodes, pods and quotas, and only the leader changes it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,8 +78,7 @@ class LeaderGatedCluster:
             raise OSError(f"lease {lease.name} could not be renewed; this tick changes nothing")
 
     def writer_of(self, job: int) -> str | None:
-        """The other client that last scaled a job; None if the cluster does not tell."""
-        return self.inner.writer_of(job) if hasattr(self.inner, "writer_of") else None
+        return self.inner.writer_of(job)
 
     def advance(self, until_s: float) -> None:
         self.inner.advance(until_s)

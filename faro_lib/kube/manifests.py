@@ -1,7 +1,5 @@
 """`faro manifests`: everything that a cluster needs to run Faro, as a folder for kustomize. It contains no Secret."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re

@@ -1,7 +1,5 @@
 """Checks before a controller changes anything; each failure is one line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 from faro_lib.kube.capacity import EPSILON, Capacity

@@ -1,7 +1,5 @@
 """The state of a RayService as KubeRay reports it. Pure functions of the API's objects."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 CLUSTER = "ray.io/cluster"  # label of a pod: the name of its RayCluster

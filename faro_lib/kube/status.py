@@ -3,8 +3,6 @@
 `kubectl get faroplans` shows the capacity and the targets, `kubectl describe faroplan NAME` the jobs and their reasons.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from datetime import UTC, datetime

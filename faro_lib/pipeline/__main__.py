@@ -3,8 +3,6 @@
 A command takes the results folder from the path of its output, because Snakemake may run it on a copy of the files.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """Check a configuration before the first stage starts and before anything is written; one line per error."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

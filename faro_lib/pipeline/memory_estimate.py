@@ -3,8 +3,6 @@
 The constants come from the stages' benchmark files (`results/*/logs/*.bench`).
 """
 
-from __future__ import annotations
-
 from faro_lib.config import Config
 from faro_lib.memory import must_fit, ray_gb
 

@@ -19,6 +19,11 @@ class PolicyContext:
     jobs: tuple[Job, ...]
     forecaster: Forecaster | None = None  # fitted on training days only
     latency_model: LatencyTable | None = None  # measured, see `simulate.measure`
+    measure: Callable[[], LatencyTable] | None = None  # makes the table once a policy uses it, if there is none
+
+    def latencies(self) -> LatencyTable | None:
+        """The latency table, measured now if it must be."""
+        return self.measure() if self.latency_model is None and self.measure else self.latency_model
 
     def require(self, part: str, policy: str) -> Any:
         """The attribute `part`; ValueError if it is None."""
@@ -26,21 +31,6 @@ class PolicyContext:
         if value is None:
             raise ValueError(f"policy {policy!r} needs a {part}; its context has none")
         return value
-
-
-class LazyContext(PolicyContext):
-    """A context whose latency table is measured at its first use, because some policies need none."""
-
-    def __init__(self, jobs: tuple[Job, ...], forecaster: Forecaster, measure: Callable[[], LatencyTable]):
-        for name, value in (("jobs", jobs), ("forecaster", forecaster), ("_measure", measure)):
-            object.__setattr__(self, name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        """Called for `latency_model` while it is not set."""
-        if name != "latency_model":
-            raise AttributeError(name)
-        object.__setattr__(self, name, self._measure())
-        return self.latency_model
 
 
 PolicyFactory = Callable[[PolicyContext], Policy]

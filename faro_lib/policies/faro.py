@@ -1,6 +1,7 @@
 """Faro: forecast sample paths of requests, tabulate expected utilities, and solve the allocation exactly."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from faro_lib.allocate import OBJECTIVES, marginal_values, solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
-from faro_lib.policies.factories import PolicyContext, PolicyFactory, register, register_family
+from faro_lib.policies.factories import PolicyContext, register, register_family
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import LatencyTable
@@ -108,15 +109,10 @@ def tuned_options(objective: str = "Sum") -> dict[str, Any]:
 def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Faro:
     """Faro with its tuned hyperparameters, of which `changes` override some."""
     name = f"Faro-{objective}"
-    latency_model = FALLBACK_MODEL if context.latency_model is None else context.latency_model
-    options = tuned_options(objective) | {"latency_model": latency_model} | changes
+    options = tuned_options(objective) | {"latency_model": context.latencies() or FALLBACK_MODEL} | changes
     return Faro(context.require("forecaster", name), name=name, objective=objective, **options)
 
 
-def _factory(objective: str) -> PolicyFactory:
-    return lambda context: tuned(context, objective)
-
-
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
-    register(f"Faro-{_objective}")(_factory(_objective))
-register_family("Faro-", OBJECTIVES.knows, _factory)  # objectives of plugins
+    register(f"Faro-{_objective}")(partial(tuned, objective=_objective))
+register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))  # of plugins

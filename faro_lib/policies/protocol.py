@@ -140,6 +140,10 @@ class Cluster(Protocol):
     def advance(self, until_s: float) -> None:
         """Simulate or wait until `until_s`."""
 
+    def writer_of(self, job: int) -> str | None:
+        """The other client that last scaled a job; None if the cluster cannot tell."""
+        return None
+
 
 def minimum_replicas(jobs: tuple[Job, ...]) -> np.ndarray:
     """Replicas (jobs,) that each job starts with: its minimum, at least 1 (paper, section 6.1).

@@ -13,7 +13,7 @@ import numpy as np
 from faro_lib.control.clock import Clock
 from faro_lib.control.scaling import NOT_LEADER, scale_jobs, summary
 from faro_lib.http import HttpClient, Unauthorized
-from faro_lib.policies.protocol import Observation
+from faro_lib.policies.protocol import Cluster, Observation
 from faro_lib.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
 from faro_lib.rayserve.recent import RecentSeconds
 from faro_lib.rayserve.spec import ServeSpec
@@ -38,7 +38,7 @@ class Lease:
     force: bool = False  # take it from another controller at the start
 
 
-class RayServeCluster:
+class RayServeCluster(Cluster):
     """Jobs deployed as applications of one Ray cluster.
 
     ray, http : the REST API of the dashboard, and the applications with the stats endpoint.

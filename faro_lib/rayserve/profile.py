@@ -81,11 +81,8 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
         ray.post(scale_path(spec), {"target_num_replicas": before})
 
 
-def write(path: str | Path, profiles: dict[str, Profile], scale: float = 1.0) -> None:
-    """Write the profiles into the jobs' table `path`, a .yaml, which loses its comments.
-
-    scale : trace seconds per wall second; the table has trace seconds.
-    """
+def write(path: str | Path, profiles: dict[str, Profile]) -> None:
+    """Write the profiles into the jobs' table `path`, a .yaml, which loses its comments."""
     import yaml
 
     from faro_lib.files import atomic_write
@@ -96,9 +93,9 @@ def write(path: str | Path, profiles: dict[str, Profile], scale: float = 1.0) ->
     table = yaml.safe_load(path.read_text())
     for row in table["jobs"] if isinstance(table, dict) else table:
         if profile := profiles.get(str(row.get("job"))):
-            row["service_time_s"] = round(profile.service_time_s * scale, 5)
+            row["service_time_s"] = round(profile.service_time_s, 5)
             row["service_scv"] = round(profile.service_scv, 4)
             if profile.cold_start_s is not None:
-                row["cold_start_s"] = round(profile.cold_start_s * scale, 1)
+                row["cold_start_s"] = round(profile.cold_start_s, 1)
     with atomic_write(path) as partial:
         partial.write_text(yaml.safe_dump(table, sort_keys=False))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S, Observation, at_least_one_each
+from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S, Cluster, Observation, at_least_one_each
 from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import minute_edges, quantile_of
 from faro_lib.simulate.pods import IDLE_S, RETRY_S, Pods
@@ -53,7 +53,7 @@ class ServingModel:
 PAPER = ServingModel()
 
 
-class SimulatedCluster:
+class SimulatedCluster(Cluster):
     """A simulated cluster that serves a workload. Requests for an absent job without replicas are dropped.
 
     The arguments are those of `simulate`; the `initial` replicas (jobs,) serve from the beginning.
