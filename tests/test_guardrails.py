@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from observations import observed
 
 from faro_lib.control import GuardrailConfig, Memory, PolicyFailed, run, tick
-from faro_lib.control.loop import report
+from faro_lib.control.loop import report_failures
 from faro_lib.policies import AIAD, FairShare
 from faro_lib.policies.protocol import (
     BOUNDS,
@@ -84,7 +84,7 @@ class Ticks:
         self.memory, step = tick(
             self.policy, self.guardrails, self.jobs, self.memory, observation
         )  # fmt: skip
-        report(step, on_failure=None)
+        report_failures(step, on_failure=None)
         return step.target.tolist(), step.plan.reason
 
 

@@ -15,7 +15,7 @@ from faro_lib.metrics.agreement import lost_utility_error, pairs, ranking_distan
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
 from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Generator, Script, Sent, send
-from faro_lib.rayserve.profile import Profile, moments, write
+from faro_lib.rayserve.profile import Profile, moments, write_profiles
 from faro_lib.rayserve.spec import EMULATED, serve_specs
 from faro_lib.simulate.run import Decisions
 from faro_lib.workload import Job, Workload
@@ -242,7 +242,7 @@ def test_moments_are_those_of_the_sample():
 def test_a_profile_is_written_into_the_table_and_the_rest_stays_the_same(tmp_path):
     path = tmp_path / "jobs.yaml"
     path.write_text("jobs:\n- job: a\n  slo_s: 0.5\n  serve: {max_ongoing_requests: 4}\n- job: b\n")
-    write(path, {"a": Profile(0.0812345, 0.2, 0.003, 100, cold_start_s=6.789)})
+    write_profiles(path, {"a": Profile(0.0812345, 0.2, 0.003, 100, cold_start_s=6.789)})
     a, b = read_jobs(path)
     assert (a.service_time_s, a.service_scv, a.cold_start_s, a.slo_s) == (0.08123, 0.2, 6.8, 0.5)
     assert b == Job("b")

@@ -8,36 +8,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faro_lib.rayserve.replica import Dropped, Replica, Station, load
+from faro_lib.rayserve.replica import Dropped, Replica, ReplicaQueue, load_model
 from faro_lib.rayserve.statistics import StatsAggregator, add_row, bucket_of, empty_row, latency_of
 
 
-async def at_once(station: Station, requests: int, service_s: float = 0.0) -> int:
+async def at_once(queue: ReplicaQueue, requests: int, service_s: float = 0.0) -> int:
     """Send requests together; how many were refused."""
 
     async def work():
         await asyncio.sleep(service_s)
 
-    results = await asyncio.gather(*(station.serve(work) for _ in range(requests)), return_exceptions=True)
+    results = await asyncio.gather(*(queue.serve(work) for _ in range(requests)), return_exceptions=True)
     return sum(isinstance(result, Dropped) for result in results)
 
 
-def totals(station: Station) -> dict:
+def totals(queue: ReplicaQueue) -> dict:
     total = empty_row()
-    for row in station.rows.values():
+    for row in queue.rows.values():
         add_row(total, row)
     return total
 
 
 def test_a_replica_holds_at_most_max_ongoing_requests():
-    station = Station(max_ongoing_requests=4)
-    assert asyncio.run(at_once(station, 10, service_s=0.01)) == 6
-    assert station.ongoing == 0
-    assert (totals(station)["arrivals"], totals(station)["dropped"], totals(station)["done"]) == (10, 6, 4)
+    queue = ReplicaQueue(max_ongoing_requests=4)
+    assert asyncio.run(at_once(queue, 10, service_s=0.01)) == 6
+    assert queue.ongoing == 0
+    assert (totals(queue)["arrivals"], totals(queue)["dropped"], totals(queue)["done"]) == (10, 6, 4)
 
 
 def test_a_replica_serves_one_request_at_a_time():
-    station, inside, most = Station(max_ongoing_requests=10), 0, 0
+    queue, inside, most = ReplicaQueue(max_ongoing_requests=10), 0, 0
 
     async def work():
         nonlocal inside, most
@@ -47,7 +47,7 @@ def test_a_replica_serves_one_request_at_a_time():
         inside -= 1
 
     async def all_of_them():
-        await asyncio.gather(*(station.serve(work) for _ in range(5)))
+        await asyncio.gather(*(queue.serve(work) for _ in range(5)))
 
     asyncio.run(all_of_them())
     assert most == 1
@@ -55,54 +55,54 @@ def test_a_replica_serves_one_request_at_a_time():
 
 @given(share=st.floats(0, 1), requests=st.integers(20, 300))
 def test_the_accepted_share_is_the_share_that_was_set(share, requests):
-    station = Station(max_ongoing_requests=requests)
-    station.accept = share
-    refused = asyncio.run(at_once(station, requests))
+    queue = ReplicaQueue(max_ongoing_requests=requests)
+    queue.accept = share
+    refused = asyncio.run(at_once(queue, requests))
     assert refused / requests == pytest.approx(1 - share, abs=6 / requests)
 
 
 def test_a_model_that_raises_counts_as_failed_and_frees_its_slot():
-    station = Station(max_ongoing_requests=1)
+    queue = ReplicaQueue(max_ongoing_requests=1)
 
     async def broken():
         raise KeyError("model")
 
     for _ in range(2):
         with pytest.raises(KeyError):
-            asyncio.run(station.serve(broken))
-    assert totals(station)["failed"] == 2
-    assert totals(station)["dropped"] == 0
+            asyncio.run(queue.serve(broken))
+    assert totals(queue)["failed"] == 2
+    assert totals(queue)["dropped"] == 0
 
 
 def test_a_caller_that_disconnects_counts_as_failed_and_frees_its_slot():
-    station = Station(max_ongoing_requests=1)
+    queue = ReplicaQueue(max_ongoing_requests=1)
 
     async def hang_up():
-        request = asyncio.ensure_future(station.serve(lambda: asyncio.sleep(60)))
+        request = asyncio.ensure_future(queue.serve(lambda: asyncio.sleep(60)))
         await asyncio.sleep(0.01)
         request.cancel()
         await asyncio.gather(request, return_exceptions=True)
 
     asyncio.run(hang_up())
-    assert (totals(station)["arrivals"], totals(station)["failed"], station.ongoing) == (1, 1, 0)
+    assert (totals(queue)["arrivals"], totals(queue)["failed"], queue.ongoing) == (1, 1, 0)
 
 
 def test_time_in_the_queue_counts_as_latency_and_not_as_service():
-    station = Station(max_ongoing_requests=2)
-    asyncio.run(at_once(station, 2, service_s=0.02))
-    total = totals(station)
+    queue = ReplicaQueue(max_ongoing_requests=2)
+    asyncio.run(at_once(queue, 2, service_s=0.02))
+    total = totals(queue)
     assert total["latency_s"] > total["service_s"] + 0.01
 
 
 def test_an_idle_second_is_reported_and_the_current_second_is_not():
     now = 100.5
-    station = Station(max_ongoing_requests=1, clock=lambda: now)
-    station.finished_seconds()
+    queue = ReplicaQueue(max_ongoing_requests=1, clock=lambda: now)
+    queue.finished_seconds()
     now = 103.5
-    assert list(station.finished_seconds()) == [100, 101, 102]
-    station.forget([100, 101, 102])
+    assert list(queue.finished_seconds()) == [100, 101, 102]
+    queue.forget([100, 101, 102])
     now = 104.5
-    assert list(station.finished_seconds()) == [103]
+    assert list(queue.finished_seconds()) == [103]
 
 
 @given(st.floats(0.001, 100))
@@ -149,7 +149,7 @@ def test_the_statistics_survive_json():
 @pytest.mark.parametrize(("path", "message"), [("json", "package.module:Name"), ("json:nothing", "has no nothing")])
 def test_a_missing_model_is_one_line(path, message):
     with pytest.raises(ValueError, match=message):
-        load(path)
+        load_model(path)
 
 
 def test_the_emulated_model_takes_the_time_in_the_request():
@@ -178,10 +178,10 @@ def test_an_answer_of_the_model_with_status_5xx_counts_as_failed_and_is_passed_o
     from starlette.responses import PlainTextResponse
 
     replica = Replica.__new__(Replica)  # without Ray
-    replica._station, replica._is_async = Station(max_ongoing_requests=1), False
+    replica._queue, replica._is_async = ReplicaQueue(max_ongoing_requests=1), False
     replica._model = lambda request: PlainTextResponse("answer", status)
     assert asyncio.run(replica(None)).status_code == status
-    assert {key: totals(replica._station)[key] for key in ("done", "failed")} == {"done": 0, "failed": 0, counted: 1}
+    assert {key: totals(replica._queue)[key] for key in ("done", "failed")} == {"done": 0, "failed": 0, counted: 1}
 
 
 def test_without_torch_the_torchvision_model_says_what_to_install(monkeypatch):

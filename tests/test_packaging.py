@@ -1,9 +1,12 @@
 """The package: light imports in one direction, and three lists of dependencies that agree."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,43 @@ def test_a_module_imports_only_from_modules_before_it(path):
     for other in imported_by(path, ROOT):
         if other != LIBRARY / "__init__.py":
             assert ORDER.index(concept(other)) <= place, f"{path.name} imports {other.relative_to(ROOT)}"
+
+
+def test_no_module_imports_itself_through_others():
+    sorter = TopologicalSorter({path: imported_by(path, ROOT) for path in modules()})
+    sorter.prepare()  # raises CycleError, which names the modules
+
+
+def definitions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+
+
+def code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    text = node.body[0] if ast.get_docstring(node) else None
+    return node.end_lineno - node.lineno + 1 - (text.end_lineno - text.lineno + 1 if text else 0)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(LIBRARY)))
+def test_modules_are_short_and_a_long_function_says_why_it_is_one(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 350
+    for node in definitions(path):
+        if not isinstance(node, ast.ClassDef) and code_lines(node) > 60:
+            assert "One " in "".join(lines[node.lineno : node.end_lineno]), f"{node.name} has {code_lines(node)} lines"
+
+
+def test_no_name_means_two_things():
+    """Public functions and classes. A command is named after what it runs; every stage of the figures has a `draw`."""
+    homes = defaultdict(set)
+    for path in modules():
+        if concept(path) != "cli" and not path.name.startswith("_"):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                    homes[node.name].add(str(path.relative_to(LIBRARY)))
+    shared = {name: sorted(places) for name, places in homes.items() if len(places) > 1}
+    assert shared.keys() <= {"main", "draw", "register"}, shared
 
 
 @pytest.mark.parametrize(("package", "home"), [("pymc", "bayes"), ("ray", "rayserve"), ("kubernetes", "kube")])

@@ -14,7 +14,7 @@ from faro_lib.config import Config
 from faro_lib.forecast import save_posterior
 from faro_lib.metrics.paired import paired_difference
 from faro_lib.report import MEASURES, findings, write_report
-from faro_lib.report.page import convergence
+from faro_lib.report.page import convergence_note
 from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import write_traces
 
@@ -190,9 +190,9 @@ def test_days_and_not_their_trials_are_the_observations_if_there_are_several_day
 
 def test_the_convergence_of_the_fit_is_read_from_the_posterior(tmp_path):
     save_posterior(ar1_posterior(), tmp_path / "posterior.npz")
-    assert "does not record the convergence" in convergence(tmp_path / "posterior.npz")
+    assert "does not record the convergence" in convergence_note(tmp_path / "posterior.npz")
     fitted = dataclasses.replace(ar1_posterior(), convergence=np.array([1.011, 99.6, 80.2, 3.0]))
     save_posterior(fitted, tmp_path / "posterior.npz")
-    text = convergence(tmp_path / "posterior.npz")
+    text = convergence_note(tmp_path / "posterior.npz")
     assert "R-hat 1.01" in text
     assert "100 in the bulk and 80 in the tails, 3 divergences" in text

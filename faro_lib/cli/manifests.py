@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
-from faro_lib.cli.shared import DEFAULT_POLICY, Policy, option
+from faro_lib.cli.shared import DEFAULT_POLICY, PolicyName, option
 
 
 def manifests(
@@ -14,7 +14,7 @@ def manifests(
     namespace: Annotated[str, option("Namespace of all objects.")] = "faro",
     name: Annotated[str, option("Name of the RayService and of the FaroPlan.")] = "faro",
     image: Annotated[str, option("Image of controller and replicas (cluster/Dockerfile).")] = "faro:local",
-    policy: Policy = DEFAULT_POLICY,
+    policy: PolicyName = DEFAULT_POLICY,
     tick: Annotated[float, option("Seconds between ticks.")] = 60.0,
     dry: Annotated[bool, option("The controller prints its plans and scales nothing.", "--dry-run")] = False,
     workers: Annotated[int, option("Number of Ray workers.")] = 2,
@@ -33,6 +33,7 @@ def manifests(
 
     RayService, controller, permissions, quota, network policy, disruption budgets, dashboard.
     """
+    # One function, because typer reads the options from its signature.
     from faro_lib.kube.deployments import DeploymentRef
     from faro_lib.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY, Head, ManifestSpec, Workers, write
     from faro_lib.kube.status import GROUP, PLURAL

@@ -16,7 +16,7 @@ def profile(
 ) -> None:
     """Measure each job's service time (mean, squared coefficient of variation) and cold start; write them to the table."""
     from faro_lib.rayserve.backend import serving
-    from faro_lib.rayserve.profile import profile_job, write
+    from faro_lib.rayserve.profile import profile_job, write_profiles
     from faro_lib.rayserve.spec import serve_specs
     from faro_lib.workload.readers import read_jobs, read_sections
 
@@ -39,5 +39,5 @@ def profile(
                 f"start {measured.cold_start_s:.1f} s ({measured.requests} requests)"
             )
     if not dry:
-        write(jobs, profiles)
+        write_profiles(jobs, profiles)
         say(f"measurements written to {jobs}")

@@ -19,7 +19,7 @@ def recommend(
     workload: Annotated[
         str | None, option("Counts from a .csv, .csv.gz, .parquet or -: job, requests, minute[, day] or time.")
     ] = None,
-    prometheus: shared.Prometheus = None,
+    prometheus: shared.PrometheusAddress = None,
     prometheus_token: shared.PrometheusToken = None,
     query: Annotated[str | None, option("PromQL for requests per minute, one series per job.")] = None,
     label: Annotated[str | None, option("Label of the series that names the job.")] = None,
@@ -48,6 +48,7 @@ def recommend(
 
     Exit status: 0 success; 2 invalid input; 3 this capacity does not meet the SLOs; 130 interrupted.
     """
+    # One function, because typer reads the options from its signature.
     from faro_lib.rayserve.spec import ongoing_limits
     from faro_lib.recommend.load_history import history_from_csv, history_from_journal, history_from_prometheus
     from faro_lib.recommend.recommendation import LIVE

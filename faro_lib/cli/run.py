@@ -39,7 +39,7 @@ def run(
     backend: Annotated[str, option("local (starts Ray here), rayserve or deployments.")] = "rayserve",
     address: shared.Address = None,
     serve_address: shared.ServeAddress = None,
-    policy: shared.Policy = shared.DEFAULT_POLICY,
+    policy: shared.PolicyName = shared.DEFAULT_POLICY,
     history: Annotated[
         str | None, option("Counts to learn from, .csv, .csv.gz or .parquet: job, requests, minute[, day] or time.")
     ] = None,
@@ -60,7 +60,7 @@ def run(
     plan: Annotated[str | None, option("NAMESPACE/NAME of the FaroPlan and its Lease (Kubernetes).")] = None,
     kubeconfig: Annotated[str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")] = None,
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
-    prometheus: shared.Prometheus = None,
+    prometheus: shared.PrometheusAddress = None,
     prometheus_token: shared.PrometheusToken = None,
     ca_file: shared.CaFile = None,
     log: shared.LogFormat = "text",

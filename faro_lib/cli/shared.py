@@ -38,10 +38,10 @@ CaFile = Annotated[
     typer.Option(help="PEM file of the certificate authority of Ray and Prometheus.", callback=use_authority),
 ]
 OptionalJobs = Annotated[str | None, option("Table of jobs with SLOs and service times, .yaml or .csv.")]
-Policy = Annotated[str, option("Name of the policy.")]
+PolicyName = Annotated[str, option("Name of the policy.")]
 Address = Annotated[str | None, option("Address of Ray's dashboard, http://host:8265.")]
 ServeAddress = Annotated[str | None, option("Address of Ray Serve.", default="port 8000 of the same host")]
-Prometheus = Annotated[str | None, option("Address of the Prometheus server to query, http://host:9090.")]
+PrometheusAddress = Annotated[str | None, option("Address of the Prometheus server to query, http://host:9090.")]
 PrometheusToken = Annotated[str | None, option("File with a bearer token for Prometheus.")]
 Plugins = Annotated[list[str] | None, option("Python file that registers your extensions; repeatable.")]
 

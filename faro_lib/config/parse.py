@@ -5,6 +5,7 @@ from pathlib import Path
 from textwrap import TextWrapper
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from faro_lib.config.schema import Config, Section
@@ -99,6 +100,4 @@ def _list(section: Section, prefix: str) -> str:
 
 
 def _yaml(value: Any) -> str:
-    import yaml
-
     return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")

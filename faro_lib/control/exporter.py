@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import prometheus_client as prometheus
 
 from faro_lib.control.tick import Step
 from faro_lib.policies.protocol import DECILES
@@ -76,8 +77,6 @@ class Exporter:
     def __init__(
         self, jobs: tuple[Job, ...], port: int, address: str = "127.0.0.1", progress_deadline_s: float = math.inf
     ):
-        import prometheus_client as prometheus
-
         self._progress_deadline_s = progress_deadline_s
         self.waits_for: str | None = None
         self._progress_s: float | None = None  # time.monotonic() of the last tick or failure

@@ -79,13 +79,21 @@ class Journal:
             self._file.close()
             raise
 
-    def begin(self, header: Header, replayed_ticks: int | None = None) -> None:
-        """Begin a part with `header`, or, with `replayed_ticks`, continue the last one."""
-        if replayed_ticks is None:
+    def begin(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
+        """Continue the last part and return the run that resumes, or begin a part with `header`.
+
+        Raises ValueError as `resumed` does, and if the last tick is after the next one that is due at `now_s`.
+        """
+        past = resumed(self, policy, header)
+        if past and (ahead_s := past.observation.now_s - now_s) > policy.tick_s:
+            problem = f"its last tick is {ahead_s:.0f} s ahead of this machine's clock"
+            raise ValueError(f"{self.path}: {problem}; set the clock, or name another journal")
+        if past and past.ticks is not None:
+            self._write({"kind": RESUME, "replayed_ticks": past.ticks})
+        else:
             self.header, self.ticks = header, []
             self._write({"kind": BEGIN} | asdict(header))
-        else:
-            self._write({"kind": RESUME, "replayed_ticks": replayed_ticks})
+        return past
 
     def tick(self, step: Step, error: str | None) -> None:
         """Write one tick; OSError if the disk is full, and then no part of the line remains."""

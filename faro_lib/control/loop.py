@@ -11,7 +11,7 @@ import numpy as np
 
 from faro_lib.control.clock import Clock
 from faro_lib.control.guardrails import GUARDRAILS, Guard, GuardrailConfig, without_data
-from faro_lib.control.journal import Header, Journal, next_memory, resumed
+from faro_lib.control.journal import Header, Journal, next_memory
 from faro_lib.control.tick import Deadline, Memory, PolicyFailed, Step, tick
 from faro_lib.policies.protocol import CONTESTED, DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
 from faro_lib.workload import Job
@@ -64,15 +64,10 @@ def run(
             origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
             header = Header(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s, changes)
             writer = journal if isinstance(journal, Journal) else stack.enter_context(Journal(journal))
-            past = resumed(writer, policy, header)
+            past = writer.begin(policy, header, clock.now_s if clock else np.inf)
             if past:
                 memory, start_s = past.memory, past.observation.now_s
                 last = past.observation if past.ticks is not None else None  # else of other jobs
-                ahead_s = start_s - clock.now_s if clock else 0.0
-                if ahead_s > policy.tick_s:
-                    problem = f"its last tick is {ahead_s:.0f} s ahead of this machine's clock"
-                    raise ValueError(f"{writer.path}: {problem}; set the clock, or name another journal")
-            writer.begin(header, past.ticks if past else None)
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
             if stop.is_set() or changed():
@@ -85,7 +80,7 @@ def run(
                 continue
             last = observation
             after, step = tick(policy, guardrails, jobs, memory, observation, deadline)
-            report(step, on_failure)
+            report_failures(step, on_failure)
             if on_failure and CONTESTED in step.plan.reason:
                 on_failure(CONTESTED, contest(jobs, memory.guard, step, cluster))
             error_line = None
@@ -108,7 +103,7 @@ def observed(
         return cluster.observe()
     except Exception as error:
         if on_failure:
-            on_failure(OBSERVE, one_line(error))
+            on_failure(OBSERVE, line_of(error))
         elif last is None:
             raise
     return None if last is None else without_data(last, now_s)
@@ -125,7 +120,7 @@ def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | Non
         yield now_s
 
 
-def report(step: Step, on_failure: OnFailure | None) -> None:
+def report_failures(step: Step, on_failure: OnFailure | None) -> None:
     """Report the failures of a tick to `on_failure`; without it, warn of a failure of the policy."""
     if on_failure is None:
         if step.failure:
@@ -154,10 +149,10 @@ def attempt(reason: str, on_failure: OnFailure | None, call: Callable[..., None]
     except Exception as error:
         if on_failure is None:
             raise
-        on_failure(reason, one_line(error))
-        return one_line(error)
+        on_failure(reason, line_of(error))
+        return line_of(error)
     return None
 
 
-def one_line(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -29,7 +29,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class DecisionWindow:
     """The inputs of one decision, and the rates that followed it.
 
     Attributes
@@ -56,7 +56,7 @@ class Window:
 
 def decision_windows(
     traces: Traces, budget: int, *, days: Sequence[int], count: int, forecaster: str = "ar", samples: int = 100
-) -> list[Window]:
+) -> list[DecisionWindow]:
     """The inputs of `count` decisions on training days `days`, with a forecaster fitted to earlier days.
 
     The running replicas are the optimal ones for the preceding five minutes.
@@ -66,7 +66,7 @@ def decision_windows(
     total = traces.train.shape[-1]
     per_day = int(np.ceil(count / len(days)))
     moments = np.unique(np.linspace(forecast.CONTEXT_MINUTES, total - HORIZON_MINUTES, per_day).round().astype(int))
-    windows: list[Window] = []
+    windows: list[DecisionWindow] = []
     for day in days:
         counts, state = traces.train[day - 1, 0], fitted.start()
         for minute in range(total):
@@ -76,16 +76,18 @@ def decision_windows(
                 rates_rps = state.sample(HORIZON_MINUTES, samples) / MINUTE_S
                 truth_rps = counts[:, minute : minute + HORIZON_MINUTES] / MINUTE_S
                 running = solve(before, budget).replicas
-                windows.append(Window(f"day {day}, minute {minute}", traces.jobs, rates_rps, truth_rps, running))
+                windows.append(
+                    DecisionWindow(f"day {day}, minute {minute}", traces.jobs, rates_rps, truth_rps, running)
+                )
             state = state.update(counts[:, minute])
     return windows
 
 
-def larger_window(window: Window, jobs: int) -> Window:
+def larger_window(window: DecisionWindow, jobs: int) -> DecisionWindow:
     """A window of N `jobs`: jobs drawn from `window` with replacement, their rates scaled by 0.5 to 1.5."""
     rng = np.random.default_rng(0)
     drawn, scale = rng.integers(len(window.jobs), size=jobs), rng.uniform(0.5, 1.5, jobs)
-    return Window(
+    return DecisionWindow(
         window.name,
         tuple(replace(window.jobs[j], name=f"job {i:05d}") for i, j in enumerate(drawn)),
         window.rates_rps[drawn] * scale[:, None, None],
@@ -95,7 +97,7 @@ def larger_window(window: Window, jobs: int) -> Window:
 
 
 def compare_solvers(
-    windows: Sequence[Window],
+    windows: Sequence[DecisionWindow],
     budgets: Iterable[int],
     objectives: Iterable[str],
     solvers: Iterable[str],
@@ -112,17 +114,17 @@ def compare_solvers(
     for budget, (n, window), objective, formulation in product(
         budgets, list(enumerate(windows)), list(objectives), FORMULATIONS
     ):
-        table, table_s = _timed(lambda: window.table(budget, objective, formulation))  # noqa: B023
+        table, table_s = _timed(window.table, budget, objective, formulation)
         optimum = solve(table, budget, objective).value
         for solver in (*solvers, *(slow if n < slow_windows else ())):
-            answer, seconds = _timed(lambda: _solve(table, budget, objective, solver, formulation))  # noqa: B023
+            answer, seconds = _timed(_solve, table, budget, objective, solver, formulation)
             about = (objective, formulation, solver, len(window.jobs), budget, window.name)
             rows.append((*about, answer.value, optimum, _gap(optimum, answer), seconds, table_s))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def score_formulations(
-    windows: Iterable[Window], budgets: Iterable[int], objectives: Sequence[str], solvers: Sequence[str]
+    windows: Iterable[DecisionWindow], budgets: Iterable[int], objectives: Sequence[str], solvers: Sequence[str]
 ) -> pd.DataFrame:
     """Decide with one formulation of the utility and score the decision by both.
 
@@ -151,7 +153,9 @@ def score_formulations(
     return pd.DataFrame(rows, columns=(*key, "expected", "realised"))
 
 
-def compare_scales(window: Window, counts: Iterable[int], *, groups: int = 10, cobyla_up_to: int = 20) -> pd.DataFrame:
+def compare_scales(
+    window: DecisionWindow, counts: Iterable[int], *, groups: int = 10, cobyla_up_to: int = 20
+) -> pd.DataFrame:
     """Solve the relaxed Sum exactly, hierarchically and with COBYLA as the number of jobs grows: COLUMNS.
 
     `seconds` is the CPU time of the decision including its tables; queueing curves are cached, as in a running controller.
@@ -160,26 +164,25 @@ def compare_scales(window: Window, counts: Iterable[int], *, groups: int = 10, c
     rows = []
     for count in counts:
         large, budget = larger_window(window, count), int(REPLICAS_PER_JOB * count)
-
-        def at_once(solver: str, large: Window = large, budget: int = budget) -> Allocation:
-            return solve(large.table(budget, "Sum", "relaxed"), budget, "Sum", solver)
-
-        def grouped(solver: str, large: Window = large, budget: int = budget) -> Allocation:
-            return solve_hierarchical(
-                large.jobs, large.rates_rps, large.running, budget, groups=min(len(large.jobs), groups), solver=solver
-            )
-
-        cases = [(at_once, "exact"), (grouped, "exact")]
-        cases += [(at_once, "cobyla")] if count <= cobyla_up_to else []
-        cases += [(grouped, "cobyla")] if count <= groups * cobyla_up_to else []
-        optimum = at_once("exact").value
-        for method, solver in cases:
-            if solver == "exact":
-                method(solver)  # compile and fill caches before the clock runs
-            answer, seconds = _timed(lambda: method(solver))  # noqa: B023
+        cases = [("exact", None), ("exact", groups)]
+        cases += [("cobyla", None)] if count <= cobyla_up_to else []
+        cases += [("cobyla", groups)] if count <= groups * cobyla_up_to else []
+        optimum = _decide(large, budget, "exact").value
+        for case in cases:
+            if case[0] == "exact":
+                _decide(large, budget, *case)  # compile and fill caches before the clock runs
+            answer, seconds = _timed(_decide, large, budget, *case)
             about = ("Sum", "relaxed", answer.solver, count, budget, large.name)
             rows.append((*about, answer.value, optimum, _gap(optimum, answer), seconds, 0.0))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _decide(window: DecisionWindow, budget: int, solver: str, groups: int | None = None) -> Allocation:
+    """Build the tables of the relaxed Sum and solve it: all jobs at once, or hierarchically in `groups`."""
+    if groups is None:
+        return solve(window.table(budget, "Sum", "relaxed"), budget, "Sum", solver)
+    groups = min(len(window.jobs), groups)
+    return solve_hierarchical(window.jobs, window.rates_rps, window.running, budget, groups=groups, solver=solver)
 
 
 def _solve(table: UtilityTable, budget: int, objective: str, solver: str, formulation: str) -> Allocation:
@@ -197,8 +200,8 @@ def _gap(optimum: float, answer: Allocation) -> float:
     return (optimum - answer.value) / max(abs(optimum), TOLERANCE)
 
 
-def _timed(action: Callable[[], Any]) -> tuple[Any, float]:
-    """The result and its CPU seconds."""
+def _timed(action: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """The result of `action(*arguments)` and its CPU seconds."""
     started = time.process_time()
-    result = action()
+    result = action(*arguments)
     return result, time.process_time() - started

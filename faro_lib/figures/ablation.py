@@ -30,7 +30,9 @@ def draw(results: Path, published: str | None = None) -> Drawings:
         "ablation": Drawing(
             ablation(summary, limit, paper), "Ablation: lost utility after each step", ablation_caption(summary, paper)
         ),
-        "remaining_loss": Drawing(remaining(parts), "Decomposition of the remaining loss", remaining_caption(parts)),
+        "remaining_loss": Drawing(
+            remaining_loss(parts), "Decomposition of the remaining loss", remaining_caption(parts)
+        ),
         "learned_latency": Drawing(learning(curves), "Error of a learned latency model", learning_caption(curves)),
     }
 
@@ -101,7 +103,7 @@ def ablation_caption(summary: pd.DataFrame, published: pd.DataFrame | None = Non
     )
 
 
-def remaining(parts: pd.DataFrame) -> Figure:
+def remaining_loss(parts: pd.DataFrame) -> Figure:
     """Lost utility with one part of the problem idealised at a time. Columns part, lost_utility."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.2))
     special = {AS_IS: "#0072B2", CONSTANT: "#C2C5CA", BEST: style.LIMIT}

@@ -104,9 +104,8 @@ def gated_cluster(
     preflight.check_namespace(api, plan.namespace)
     on_ray = not isinstance(cluster, Deployments)
     preflight.check_crds(api, (preflight.FARO_PLANS, *((preflight.RAY_SERVICES,) if on_ray else ())) if act else ())
-    permissions, cluster_wide = preflight.ALWAYS if act else (), () if fixed else preflight.CLUSTER_WIDE
-    if on_ray and not fixed:
-        permissions += preflight.FOR_RAY
+    permissions = (preflight.ALWAYS if act else ()) + (preflight.FOR_RAY if on_ray and not fixed else ())
+    cluster_wide = () if fixed else preflight.CLUSTER_WIDE
     preflight.check_permissions(api, plan.namespace, permissions, cluster_wide, preflight.names_of(plan.name))
 
     def diagnose() -> None:

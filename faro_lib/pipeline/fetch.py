@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import yaml
+
 from faro_lib.errors import nearest
 
 SOURCES = Path("data/sources.yaml")
@@ -41,8 +43,6 @@ def checksums(name: str, into: str | Path = "data/raw", sources: str | Path = SO
 
 def _files(name: str, sources: str | Path) -> dict[str, dict[str, str]]:
     """File name -> {"url": ..., "sha256": ...}."""
-    import yaml
-
     entries = yaml.safe_load(Path(sources).read_text())
     if name not in entries:
         raise ValueError(f"{sources}: no entry {name!r}; {nearest(name, entries)}")

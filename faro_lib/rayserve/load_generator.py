@@ -13,7 +13,10 @@ from dataclasses import asdict, dataclass
 from subprocess import PIPE
 from urllib.parse import urlsplit
 
+import aiohttp
 import numpy as np
+
+from faro_lib.http import is_loopback
 
 SERVED, DROPPED, FAILED, UNSENT = 0, 1, 2, 3  # outcomes; unsent = too many requests were in flight
 OUTCOMES = ("served", "dropped", "failed", "unsent")
@@ -57,8 +60,6 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
     origin_s : Unix time at which `due_s` is 0.
     in_flight : maximum number of unanswered requests; a request beyond it is not sent.
     """
-    import aiohttp
-
     script.check_rate(max_rps)
     n = len(script.due_s)
     outcome, status = np.full(n, UNSENT, np.int8), np.zeros(n, np.int16)
@@ -113,8 +114,6 @@ class Generator:
     """The load generator as a process."""
 
     def __init__(self, script: Script, origin_s: float, *, max_rps: float = MAX_RPS):
-        from faro_lib.http import is_loopback
-
         for url in script.urls:
             if not is_loopback(urlsplit(url).hostname):
                 raise ValueError(f"load for {url}: only loopback is allowed here")

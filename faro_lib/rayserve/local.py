@@ -1,7 +1,5 @@
 """Start and stop a Ray cluster on loopback, next to other Ray clusters on the same machine."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import random
@@ -18,13 +16,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import psutil
 
 from faro_lib.http import HttpClient
 from faro_lib.rayserve.deploy import START_TIMEOUT_S
-
-if TYPE_CHECKING:
-    import psutil
 
 LOOPBACK = "127.0.0.2"  # node address: Ray replaces 127.0.0.1 by the address of the network card
 HTTP_HOST = "127.0.0.1"  # HAProxy looks for the replicas of its node here
@@ -67,8 +63,6 @@ class LocalRay:
 
     def stop(self) -> None:
         """End the processes of this cluster by their ids."""
-        import psutil
-
         family = set(processes(self.pid))
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
@@ -84,8 +78,6 @@ class LocalRay:
 
 def processes(pid: int) -> list[psutil.Process]:
     """A process and its descendants; psutil never confuses them with later processes of the same id."""
-    import psutil
-
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -95,8 +87,6 @@ def processes(pid: int) -> list[psutil.Process]:
 
 def session(pid: int) -> list[psutil.Process]:
     """Processes in the session of `pid`, including orphans such as an HAProxy whose proxy actor has died."""
-    import psutil
-
     members = []
     for process in psutil.process_iter():
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
@@ -107,8 +97,6 @@ def session(pid: int) -> list[psutil.Process]:
 
 def owner() -> str:
     """Id and creation time of this process, which owns the Ray clusters that it starts."""
-    import psutil
-
     return f"{os.getpid()} {psutil.Process().create_time()}"
 
 
@@ -117,8 +105,6 @@ def end_abandoned(parent: Path) -> int:
 
     A process belongs to a cluster if its environment names the folder of the cluster.
     """
-    import psutil
-
     ended = 0
     for file in parent.glob(f"{PREFIX}*/{OWNER}"):
         pid, created = file.read_text().split()

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+import psutil
+
 from faro_lib.rayserve.local import processes
 
 NOISY_CPUS = 0.5  # mean number of CPUs busy with other programs of our priority above which a run is noisy
@@ -39,8 +41,6 @@ class BackgroundLoad:
 
 def busy_s() -> tuple[float, float]:
     """CPU seconds that this machine has spent on all processes, and on processes of lower priority."""
-    import psutil
-
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "guest", 0.0)
     return sum(times) - idle, getattr(times, "nice", 0.0)
@@ -48,8 +48,6 @@ def busy_s() -> tuple[float, float]:
 
 def ours_s(pids: Sequence[int]) -> dict[tuple[int, float], float]:
     """CPU seconds of each process in our trees, by (pid, creation time)."""
-    import psutil
-
     spent: dict[tuple[int, float], float] = {}
     for process in (process for pid in (psutil.Process().pid, *pids) for process in processes(pid)):
         with suppress(psutil.NoSuchProcess):

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+from faro_lib.files import atomic_write
 from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
 from faro_lib.rayserve.load_generator import SERVED, Script, send
@@ -81,12 +83,8 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
         ray.post(scale_path(spec), {"target_num_replicas": before})
 
 
-def write(path: str | Path, profiles: dict[str, Profile]) -> None:
+def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
     """Write the profiles into the jobs' table `path`, a .yaml, which loses its comments."""
-    import yaml
-
-    from faro_lib.files import atomic_write
-
     path = Path(path)
     if path.suffix not in (".yaml", ".yml"):
         raise ValueError(f"{path}: profiles are written into a .yaml table")

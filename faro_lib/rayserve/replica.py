@@ -35,7 +35,7 @@ class Failed(Exception):
     """The model answered with status 5xx; the argument is its response."""
 
 
-class Station:
+class ReplicaQueue:
     """Admission, queue, service and measurements of one replica.
 
     It drops requests beyond `max_ongoing_requests`, and all but the share `accept`. A golden-ratio sequence from a random
@@ -101,10 +101,10 @@ def aggregator() -> Any:
     return actor.options(name=ACTOR, namespace=NAMESPACE, lifetime="detached", get_if_exists=True).remote()
 
 
-def load(path: str) -> Callable[..., Any]:
+def load_model(path: str) -> Callable[..., Any]:
     """Import the class or function "package.module:Name".
 
-    >>> load("collections:OrderedDict").__name__
+    >>> load_model("collections:OrderedDict").__name__
     'OrderedDict'
     """
     if path.count(":") != 1:
@@ -122,8 +122,8 @@ class Replica:
         from ray import serve
 
         self._job, self._name = job, serve.get_replica_context().replica_tag
-        self._station = Station(max_ongoing_requests, concurrency)
-        self._model = load(import_path)(**args)
+        self._queue = ReplicaQueue(max_ongoing_requests, concurrency)
+        self._model = load_model(import_path)(**args)
         call = getattr(self._model, "__call__", self._model)  # noqa: B004 - the method, to see whether it is async
         self._is_async = inspect.iscoroutinefunction(call)
         self._aggregator = aggregator()
@@ -140,7 +140,7 @@ class Replica:
             return response
 
         try:
-            return await self._station.serve(call)
+            return await self._queue.serve(call)
         except Failed as error:
             return error.args[0]
         except Dropped:
@@ -150,9 +150,9 @@ class Replica:
         """Report each second shortly after its end; unsuccessful reports are repeated."""
         while True:
             await asyncio.sleep(HEARTBEAT_S - (time.time() - REPORT_AFTER_S) % HEARTBEAT_S)
-            rows = self._station.finished_seconds()
+            rows = self._queue.finished_seconds()
             try:
-                report = self._aggregator.report.remote(self._job, self._name, self._station.ongoing, rows)
+                report = self._aggregator.report.remote(self._job, self._name, self._queue.ongoing, rows)
                 share = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(report.future())), REPORT_TIMEOUT_S)
             except Exception:  # serving continues without the aggregator
                 try:
@@ -160,9 +160,9 @@ class Replica:
                 except Exception:
                     await asyncio.sleep(HEARTBEAT_S)
                 continue
-            self._station.forget(rows)
+            self._queue.forget(rows)
             if share is not None:
-                self._station.accept = share
+                self._queue.accept = share
 
 
 class StatsEndpoint:

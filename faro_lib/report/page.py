@@ -74,7 +74,7 @@ def write_report(
         sections=sections(figures(results, sources)),
         seeds=trial_seeds(config["trials"]),
         synthetic_seed=config["synthetic"]["seed"] if config["workload"] == SYNTHETIC else None,
-        convergence=convergence(results / "forecast" / "posterior.npz") if "forecast" in sources else None,
+        convergence=convergence_note(results / "forecast" / "posterior.npz") if "forecast" in sources else None,
         configuration=yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None),
         versions=versions(),
         commit=commit(),
@@ -145,7 +145,7 @@ def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> 
     return and_list(f"{count:,} {word if count == 1 else plural.get(word, f'{word}s')}" for count, word in counts)
 
 
-def convergence(posterior: Path) -> str:
+def convergence_note(posterior: Path) -> str:
     """Convergence of the Bayesian fit as a sentence, from the posterior's file."""
     from faro_lib.forecast.posterior import CONVERGENCE, load_posterior
 

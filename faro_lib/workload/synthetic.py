@@ -7,6 +7,7 @@ become 1..1600 requests per minute (`scale_to`).
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.signal import lfilter
 
 from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 
@@ -101,8 +102,6 @@ def _drift(rng, jobs, steps, memory, shared):
 
     The share `shared` of the variance comes from a path that all jobs have in common.
     """
-    from scipy.signal import lfilter
-
     keep = np.exp(-1 / memory)
     shocks = rng.standard_normal((jobs + 1, steps)) * np.sqrt(1 - keep**2)
     shocks[:, 0] /= np.sqrt(1 - keep**2)
@@ -112,8 +111,6 @@ def _drift(rng, jobs, steps, memory, shared):
 
 def _bursts(rng, jobs, steps, variability, fine):
     """Bursts with a sudden start and exponential decay, in log units, shape (jobs, steps)."""
-    from scipy.signal import lfilter
-
     starts = rng.random((jobs, steps)) < variability.bursts_per_day / fine
     sizes = starts * rng.exponential(variability.burst, (jobs, steps))
     return lfilter([1.0], [1.0, -np.exp(-1 / (variability.burst_minutes * DOWNSAMPLE))], sizes, axis=1)
