@@ -14,17 +14,13 @@ OBJECTIVE = "FairSum"  # of the published ablation
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One step of the ablation: a policy, and how it differs from the step before (`adds`).
-
-    source : PAPER or OURS.
-    published : name of the step in the published table, or "".
-    """
+    """One step of the ablation."""
 
     name: str
-    adds: str
+    adds: str  # how it differs from the step before
     policy: Policy
-    source: str
-    published: str = ""
+    source: str  # PAPER or OURS
+    published: str = ""  # name of the step in the published table
 
 
 def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Variant]:

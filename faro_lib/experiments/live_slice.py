@@ -43,26 +43,15 @@ QUIET_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Part of a day that is replayed live and in simulation; times are in seconds of the trace.
+    """Part of a day that is replayed live and in simulation; times are in seconds of the trace."""
 
-    Attributes
-    ----------
-    workload : jobs, with measured service and start times, and their requests.
-    capacity : cores.
-    scale : trace seconds per wall second.
-    tick_s : time between two decisions.
-    max_ongoing_requests : requests that a replica may hold.
-    overhead_s : time per request in the replica beyond its drawn service time.
-    before : (jobs, minutes) requests in the minutes before the slice, with which forecasts start; None = unknown.
-    """
-
-    workload: Workload
-    capacity: int
-    scale: float
-    tick_s: float
-    max_ongoing_requests: int
-    overhead_s: float = 0.0
-    before: np.ndarray | None = None
+    workload: Workload  # jobs, with measured service and start times, and their requests
+    capacity: int  # cores
+    scale: float  # trace seconds per wall second
+    tick_s: float  # time between two decisions
+    max_ongoing_requests: int  # requests that a replica may hold
+    overhead_s: float = 0.0  # time per request in the replica beyond its drawn service time
+    before: np.ndarray | None = None  # (jobs, minutes) requests before the slice, with which forecasts start
 
     def __post_init__(self):
         wall_s = self.tick_s / self.scale

@@ -30,20 +30,13 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class DecisionWindow:
-    """The inputs of one decision, and the rates that followed it.
-
-    Attributes
-    ----------
-    rates_rps : forecast sample paths of the next minutes, (jobs, samples, minutes).
-    truth_rps : actual rates in these minutes, (jobs, minutes).
-    running : replicas at the time of the decision, (jobs,).
-    """
+    """The inputs of one decision, and the rates that followed it."""
 
     name: str
     jobs: tuple[Job, ...]
-    rates_rps: np.ndarray
-    truth_rps: np.ndarray
-    running: np.ndarray
+    rates_rps: np.ndarray  # forecast sample paths of the next minutes, (jobs, samples, minutes)
+    truth_rps: np.ndarray  # actual rates in these minutes, (jobs, minutes)
+    running: np.ndarray  # replicas at the time of the decision, (jobs,)
 
     def table(self, budget: int, objective: str, formulation: str, *, truth: bool = False) -> UtilityTable:
         """The utility table under the forecast or the actual rates; with drops if the objective has a drop penalty."""

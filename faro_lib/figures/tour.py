@@ -66,11 +66,8 @@ def decide(
     """
     jobs = tuple(jobs if slo_s is None else (replace(job, slo_s=slo_s) for job in jobs))
     drops = DROPS if OBJECTIVES.find(objective).effective else None
-    options: dict[str, Any] = {
-        "cold_start_minutes": cold_start_s / MINUTE_S,
-        "drops": drops,
-        "max_replicas": max(replicas, *running),
-    }
+    options: dict[str, Any] = {"cold_start_minutes": cold_start_s / MINUTE_S, "drops": drops}
+    options["max_replicas"] = max(replicas, *running)
     table = build_table(jobs, rates_rps, running, **options)
     return Decision(rates_rps, options, table, solve(table, replicas, objective), replicas)
 

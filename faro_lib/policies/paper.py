@@ -139,13 +139,14 @@ class PaperFaro(TwoLoops):
             cold_start=None if self.predictive else False,
         )
 
-    def table_inputs(
-        self, state: LoopState, observation: Observation, per_min: np.ndarray
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional and keyword arguments of `utility.build_table` for the paper's formulation."""
+    def table_inputs(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> dict[str, Any]:
+        """Arguments of `utility.build_table` for the paper's formulation."""
         running, jobs = np.maximum(observation.running, 1), arrays_of(state.jobs)
         full = bool(running @ jobs.cores >= observation.capacity)
-        return (state.jobs, np.maximum(per_min, 1.0)[:, None] / MINUTE_S, running), {
+        return {
+            "jobs": state.jobs,
+            "rates_rps": np.maximum(per_min, 1.0)[:, None] / MINUTE_S,
+            "running": running,
             "latency_model": self.latency_model,
             "utility": self.utility,
             "drops": DROPS if self.objective.startswith("Penalty") else None,
@@ -161,8 +162,7 @@ class ExactPaperFaro(PaperFaro):
     name: str = "Faro-Sum (paper, exact)"
 
     def allocate(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> Allocation:
-        inputs, options = self.table_inputs(state, observation, per_min)
-        table = build_table(*inputs, **options)
+        table = build_table(**self.table_inputs(state, observation, per_min))
         allocation = solve(table, observation.capacity, self.objective, current=observation.target)
         return shrink(table, allocation, observation.capacity) if self.shrink else allocation
 
@@ -176,9 +176,9 @@ class GroupedPaperFaro(PaperFaro):
     solver: str = "cobyla"  # a name in `allocate.SOLVERS`, used at both levels
 
     def allocate(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> Allocation:
-        (jobs, rates_rps, running), options = self.table_inputs(state, observation, per_min)
-        options |= {"groups": min(self.groups, len(jobs)), "objective": self.objective, "solver": self.solver}
-        return solve_hierarchical(jobs, rates_rps, running, observation.capacity, **options)
+        inputs, groups = self.table_inputs(state, observation, per_min), min(self.groups, len(state.jobs))
+        options: dict[str, Any] = {"groups": groups, "objective": self.objective, "solver": self.solver}
+        return solve_hierarchical(budget=observation.capacity, **options, **inputs)
 
 
 def _factory(name: str, objective: str) -> PolicyFactory:
