@@ -1,8 +1,7 @@
 """Clamp plans to the free capacity and the tenants' quotas."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -19,10 +18,10 @@ class Pending:
     reason: tuple[str, ...]  # of the plans that requested them
 
     @classmethod
-    def none(cls, jobs: int) -> Pending:
+    def none(cls, jobs: int) -> Self:
         return cls(np.zeros(jobs, np.int64), np.zeros(jobs, np.int64), (HOLD,) * jobs)
 
-    def only(self, where: np.ndarray) -> Pending:
+    def only(self, where: np.ndarray) -> Self:
         """The pending targets of the jobs in `where`, bool (jobs,)."""
         return replace(self, attempts=np.where(where, self.attempts, 0))
 

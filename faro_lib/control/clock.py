@@ -1,13 +1,12 @@
 """Trace time from the clock of this machine: trace seconds = scale x wall seconds since the origin."""
 
-from __future__ import annotations
-
 import os
 import select
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Self
 
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
@@ -55,7 +54,7 @@ class Clock:
             raise ValueError(f"scale={self.scale!r} must divide 60: 1, 2, 3, 4, 5, 6, 10, ...")
 
     @classmethod
-    def starting_now(cls, scale: float = 1.0, stop: threading.Event | None = None, in_s: float = 0.0) -> Clock:
+    def starting_now(cls, scale: float = 1.0, stop: threading.Event | None = None, in_s: float = 0.0) -> Self:
         """A clock whose trace time 0 is `in_s` wall seconds from now, rounded up to whole seconds."""
         return cls(int(time.time() + in_s) + 1, scale, stop or threading.Event())
 

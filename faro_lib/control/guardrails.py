@@ -5,9 +5,8 @@ At each tick, `restore_targets` undoes changes made by other clients, `mask_abse
 changed has the guardrail's reason.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -74,7 +73,7 @@ class Guard:
     applied: bool = True  # whether the last request was carried out
     contest: np.ndarray | None = None  # points for changes by other clients; stays once it reaches CONTESTED_AT
 
-    def updated(self, observation: Observation) -> Guard:
+    def updated(self, observation: Observation) -> Self:
         """The guard after noting which jobs have data."""
         known = np.isfinite(observation.mean_latency_s) | ~observation.exists
         if observation.arrivals_per_min.shape[1]:

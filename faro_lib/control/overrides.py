@@ -1,12 +1,11 @@
 """What operators change while a run goes on: the jobs' table, counts that they fix by hand, and events that they expect."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Self
 
 from faro_lib.files import atomic_write
 from faro_lib.workload import Job
@@ -81,7 +80,7 @@ class Settings:
         """Names of the jobs whose count an operator has fixed."""
         return tuple(order.job for order in self.fixed)
 
-    def changes(self, new: Settings) -> list[str]:
+    def changes(self, new: Self) -> list[str]:
         """What differs in the new settings, one line for each change."""
         old_jobs, new_jobs = ({job.name: job for job in one.jobs} for one in (self, new))
         lines = [f"job {name!r}: removed from the table" for name in old_jobs if name not in new_jobs]

@@ -1,13 +1,11 @@
 """One tick of the control loop as a pure function: from an observation to the requested replicas and drop rates."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -43,7 +41,7 @@ class Memory:
     guard: Guard
 
     @classmethod
-    def start(cls, policy: Policy, jobs: tuple[Job, ...], start_s: float = 0.0) -> Memory:
+    def start(cls, policy: Policy, jobs: tuple[Job, ...], start_s: float = 0.0) -> Self:
         return cls(policy.start(jobs), Pending.none(len(jobs)), Guard(np.full(len(jobs), start_s)))
 
 

@@ -1,9 +1,8 @@
 """A Ray worker that is deleted halfway through a live run, and the table `recovery` of what followed."""
 
-from __future__ import annotations
-
 import threading
 import time
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -28,7 +27,7 @@ class LostWorker:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lost worker", daemon=True)
 
-    def __enter__(self) -> LostWorker:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

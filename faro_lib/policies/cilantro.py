@@ -3,10 +3,9 @@
 It has no queueing model, and its forecast is the load of the last minute.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -43,7 +42,7 @@ class LearnedLatency:
     log_latency: np.ndarray  # (kinds, sizes, loads) estimate of log(latency / SLO)
 
     @classmethod
-    def prior(cls, kinds: Iterable[str]) -> LearnedLatency:
+    def prior(cls, kinds: Iterable[str]) -> Self:
         """Estimate before the first observation.
 
         >>> LearnedLatency.prior(["resnet34"]).latency_s("resnet34", 0.5, [1.0, 4.0], 1).round(2).tolist()
@@ -55,7 +54,7 @@ class LearnedLatency:
 
     def learn(
         self, kinds: Sequence[str], slo_s: np.ndarray, rate_rps: np.ndarray, replicas: np.ndarray, latency_s: np.ndarray
-    ) -> LearnedLatency:
+    ) -> Self:
         """Estimate after more observations; arrays (observations,)."""
         if not len(kinds):
             return self
@@ -70,7 +69,7 @@ class LearnedLatency:
         np.add.at(total, cells, np.log(np.clip(latency_s / slo_s, 1e-6, WORST)))
         for kind in np.unique(cells[0]):
             log_latency[kind] = monotone_estimate(count[kind], total[kind])
-        return LearnedLatency(self.kinds, count, total, log_latency)
+        return replace(self, count=count, total=total, log_latency=log_latency)
 
     def latency_s(self, kind: str, slo_s: float, rate_rps: ArrayLike, replicas: ArrayLike) -> np.ndarray:
         """Estimated latency quantile in seconds; `rate_rps` and `replicas` broadcast.

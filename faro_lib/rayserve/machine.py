@@ -1,10 +1,9 @@
 """CPU load of other programs on this machine during a live run."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Self
 
 import psutil
 
@@ -25,7 +24,7 @@ class BackgroundLoad:
         self._pids = pids
         self.processors = self.niced = 0.0
 
-    def __enter__(self) -> BackgroundLoad:
+    def __enter__(self) -> Self:
         self._start_s = time.perf_counter()
         self._busy_s, self._niced_s = busy_s()
         self._ours_s = ours_s(self._pids)
