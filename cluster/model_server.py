@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from faro_lib.rayserve.replica import Dropped, Station
+from faro_lib.rayserve.replica import Dropped, ReplicaQueue
 
 SERVICE_S = float(os.environ.get("SERVICE_S", "0.1"))  # duration of a request
 MAX_ONGOING = int(os.environ.get("MAX_ONGOING_REQUESTS", "10"))  # waiting or in service; others get status 503
@@ -26,15 +26,15 @@ requests = Counter("http_requests", "Requests that arrived.")
 dropped = Counter("http_requests_dropped", "Requests that were dropped.")
 seconds = Histogram("http_request_seconds", "Latency of the requests that were served.", buckets=BUCKETS)
 ongoing = Gauge("http_requests_ongoing", "Requests waiting or in service.")
-station = Station(MAX_ONGOING)
-ongoing.set_function(lambda: station.ongoing)
+queue = ReplicaQueue(MAX_ONGOING)
+ongoing.set_function(lambda: queue.ongoing)
 
 
 async def answer(_: Request) -> PlainTextResponse:
     requests.inc()
     arrived = time.perf_counter()
     try:
-        await station.serve(lambda: asyncio.sleep(SERVICE_S))
+        await queue.serve(lambda: asyncio.sleep(SERVICE_S))
     except Dropped:
         dropped.inc()
         return PlainTextResponse("dropped", status_code=503)
