@@ -208,7 +208,8 @@ def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
             assert cli.main(["set", "a", "--journal", str(path), "--replicas", "2", "--until", "23:59"]) == 0
             until(lambda: ray.targets["a"] == 2)
             jobs.write_text("- {job: a}\n- {job: b}\n- {job: b}\n")  # a mistake
-            time.sleep(1.0)
+            ticks = path.read_text().count("\n")
+            until(lambda: path.read_text().count("\n") >= ticks + 3)  # the table is read before each tick
             jobs.write_text("- {job: a}\n- {job: b}\n- {job: c, min_replicas: 3}\n")
             until(lambda: ray.targets["c"] >= 3)
             assert cli.main(["set", "a", "--journal", str(path), "--clear"]) == 0

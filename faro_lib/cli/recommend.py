@@ -27,7 +27,7 @@ def recommend(
     journal: Annotated[str | None, option("Counts from a journal of `faro run`.")] = None,
     jobs: shared.OptionalJobs = None,
     capacity: Annotated[
-        int | None, option("Cores of the cluster.", default="what the SLOs need", most=shared.MAX_CAPACITY)
+        int | None, option("Cores of the cluster.", default="what the SLOs need", maximum=shared.MAX_CAPACITY)
     ] = None,
     curve: Annotated[bool, option("Replay the last day at several capacities.", "--curve")] = False,
     max_violation_rate: Annotated[

@@ -48,7 +48,8 @@ def run(
     journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
     tick: Annotated[float | None, option("Seconds between ticks.", default="the policy's own")] = None,
     capacity: Annotated[
-        int | None, option("Cores that the jobs may use.", default="all cores of the cluster", most=shared.MAX_CAPACITY)
+        int | None,
+        option("Cores that the jobs may use.", default="all cores of the cluster", maximum=shared.MAX_CAPACITY),
     ] = None,
     fail_mode: Annotated[str, option("Response to missing data or a failed policy: hold or fair-share.")] = "hold",
     max_scaling_actions: Annotated[int | None, option("Replicas that one tick may add or remove.")] = None,

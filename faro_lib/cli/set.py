@@ -1,4 +1,4 @@
-"""`faro set`: fix a job's replicas by hand, or announce an event, while `faro run` goes on."""
+"""`faro set`: fix a job's replicas by hand, or announce an event, while `faro run` is running."""
 
 import getpass
 import socket

@@ -19,9 +19,9 @@ MAX_CAPACITY = 1_000_000
 LEFT = ("policy", "job", "reason")  # columns that are aligned to the left
 
 
-def option(help: str, *names: str, default: str | None = None, most: int | None = None) -> Any:
-    """An option of a command. `default` describes a default that is not a value; `most` bounds a number from 1."""
-    return typer.Option(*names, help=help, show_default=default or True, min=1 if most else None, max=most)
+def option(help: str, *names: str, default: str | None = None, maximum: int | None = None) -> Any:
+    """An option of a command. `default` describes a default that is not a value; `maximum` bounds a number from 1."""
+    return typer.Option(*names, help=help, show_default=default or True, min=1 if maximum else None, max=maximum)
 
 
 def use_authority(path: str | None) -> str | None:

@@ -12,7 +12,7 @@ def simulate(
     workload: Annotated[str, option("synthetic, faro-10jobs, or a CSV file of counts.")] = "synthetic",
     jobs: OptionalJobs = None,
     policy: Annotated[list[str] | None, option("Policy; repeatable.", default=", ".join(COMPARED))] = None,
-    capacity: Annotated[int, option("Cluster capacity in cores.", most=MAX_CAPACITY)] = 32,
+    capacity: Annotated[int, option("Cluster capacity in cores.", maximum=MAX_CAPACITY)] = 32,
     trials: Annotated[int, option("Trials per policy, each with its own seed.")] = 1,
     minutes: Annotated[int | None, option("Minutes to simulate.", default="the whole day")] = None,
     forecaster: Annotated[str, option("Forecaster of the policies that use one.")] = "auto",

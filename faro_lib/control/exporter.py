@@ -31,7 +31,7 @@ GAUGES = (
 SUMS = {
     "faro_slo_minutes_total": "complete minutes whose latency is known, or without requests",
     "faro_slo_missed_minutes_total": "those of them whose latency quantile was above the SLO",
-    "faro_forecast_minutes_total": "minutes whose forecast was compared with the requests that came",
+    "faro_forecast_minutes_total": "minutes whose forecast was compared with the requests that arrived",
     "faro_forecast_crps_rps_total": "sum of the CRPS of these forecasts, made in the minute before, in requests per second",
     "faro_forecast_covered_minutes_total": "those of them whose requests were within the 80 % prediction interval",
 }
@@ -69,7 +69,7 @@ class Exporter:
 
     /healthz answers 503 once the loop is stalled, so that a supervisor can restart it. It answers 200 before the first
     tick, because the loop may still wait for its lease.
-    While `waits_for` is set, the reason why the loop cannot start yet, /readyz answers 503 with it; else as /healthz.
+    /readyz answers like /healthz, except that while the loop cannot start it answers 503 with the reason, `waits_for`.
 
     The loop is stalled after `progress_deadline_s` without a tick or a failure. Port 0 picks a free port (`self.port`).
     """

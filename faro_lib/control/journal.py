@@ -82,7 +82,7 @@ class Journal:
     def begin(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
         """Continue the last part and return the run that resumes, or begin a part with `header`.
 
-        Raises ValueError as `resumed` does, and if the last tick is after the next one that is due at `now_s`.
+        Raises ValueError as `resumed` does, and if the last tick is more than one tick ahead of `now_s`.
         """
         past = resumed(self, policy, header)
         if past and (ahead_s := past.observation.now_s - now_s) > policy.tick_s:
@@ -207,8 +207,8 @@ def resumed(journal: Journal, policy: Policy, header: Header) -> Past | None:
 def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tick]) -> Memory:
     """Memory of the loop after an operator has changed the jobs.
 
-    If the names of the jobs are those `before`, the policy has seen the earlier observations, and the last request stays
-    in force.
+    If the jobs have the same names as `before`, the policy sees the earlier observations again and the last request stays
+    in force. Otherwise the memory starts empty.
     """
     last = ticks[-1].step
     memory = Memory.start(policy, new.jobs, last.observation.now_s)

@@ -1,4 +1,4 @@
-"""What operators change while a run goes on: the jobs' table, counts that they fix by hand, and events that they expect."""
+"""What operators may change during a run: the jobs' table, replica counts fixed by hand, and expected events."""
 
 import json
 import time

@@ -45,7 +45,7 @@ class LostWorker:
                     self.workers.delete_one()
                     deleted = True
                 self.ready.append((second, self.workers.ready()))
-            except (OSError, ValueError) as error:  # without the deletion, this is no trial with a lost worker
+            except (OSError, ValueError) as error:  # a worker that cannot be deleted fails the trial
                 if not deleted:
                     self.error = error
             second += STEP_S
