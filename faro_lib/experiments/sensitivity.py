@@ -36,12 +36,10 @@ class Setting:
     def policies(self, names: Sequence[str]) -> dict[str, Policy]:
         """Policies by name; those that plan ahead do so every `interval_s` if it is given."""
         made = {name: make(name, self.context) for name in names}
-        if self.interval_s is None:
-            return made
-        return {
-            name: replace(policy, interval_s=self.interval_s) if isinstance(policy, TwoLoops) else policy
-            for name, policy in made.items()
-        }
+        if self.interval_s is not None:
+            planners = [(name, one) for name, one in made.items() if isinstance(one, TwoLoops)]
+            made |= {name: replace(one, interval_s=self.interval_s) for name, one in planners}
+        return made
 
 
 def settings(workload: Workload, context: PolicyContext, values: Mapping[str, Sequence[float]]) -> Iterator[Setting]:
