@@ -142,7 +142,7 @@ def test_a_jump_of_the_wall_clock_is_reported_once(monkeypatch):
 @pytest.mark.parametrize("jump_s", [-3600, 3600])
 def test_requests_after_a_jump_of_the_wall_clock_are_counted(monkeypatch, jump_s):
     clock, wall_s = Clock(int(time.time()) - 130), time.time
-    stats, recent, row = StatsAggregator(), RecentSeconds(("a",)), empty_row() | {"arrivals": 1}
+    stats, recent, row = StatsAggregator(), RecentSeconds(("a",), clock), empty_row() | {"arrivals": 1}
 
     def hear(seconds):
         stats.report("a", "a#1", 0, dict.fromkeys(seconds, row))
@@ -151,7 +151,7 @@ def test_requests_after_a_jump_of_the_wall_clock_are_counted(monkeypatch, jump_s
     hear(range(clock.origin_s, clock.origin_s + 60))
     monkeypatch.setattr(time, "time", lambda: wall_s() + jump_s)
     hear(range(clock.origin_s + 60 + jump_s, clock.origin_s + 120 + jump_s))
-    assert recent.arrivals_per_min(clock, 2)[0, 1] == 60
+    assert recent.arrivals_per_min(2)[0, 1] == 60
 
 
 DAMAGED = [

@@ -123,15 +123,15 @@ class Stepwise(Reactive):
         return state, Plan(target, np.zeros(len(target)), tuple(reason.tolist()))
 
 
-def count(counter_s: np.ndarray, latency_s: np.ndarray, slo_s: np.ndarray, elapsed_s: float) -> np.ndarray:
-    """Consecutive seconds (jobs,) above (+) or below (-) the SLO after `elapsed_s` more; NaN latency changes nothing.
+def count(counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float) -> np.ndarray:
+    """Consecutive seconds (jobs,) above (+) or below (-) the limit after `elapsed_s` more; a NaN value changes nothing.
 
     >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
     [30.0, -10.0, 10.0, 5.0]
     """
     up = np.maximum(counter_s, 0) + elapsed_s
     down = np.minimum(counter_s, 0) - elapsed_s
-    return np.where(np.isnan(latency_s), counter_s, np.where(latency_s > slo_s, up, down))
+    return np.where(np.isnan(value), counter_s, np.where(value > limit, up, down))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from faro_lib.policies.baselines import Reactive, ReactiveState, Window
+from faro_lib.policies.baselines import Reactive, ReactiveState, Window, count
 from faro_lib.policies.factories import register
 from faro_lib.policies.protocol import REACTIVE_DOWN, REACTIVE_UP, Observation, Plan, reasons
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
@@ -95,8 +95,7 @@ class RayServe(Reactive):
         desired = np.where(known.any(axis=0), np.ceil(mean / self.ongoing - TOLERANCE), now).astype(np.int64)
         desired = state.within_bounds(desired)
 
-        counter_s = np.where(desired > now, np.maximum(state.counter_s, 0) + self.tick_s, 0.0)
-        counter_s = np.where(desired < now, np.minimum(state.counter_s, 0) - self.tick_s, counter_s)
+        counter_s = np.where(desired == now, 0.0, count(state.counter_s, desired, now, self.tick_s))
         act = (counter_s >= self.up_after_s) | (counter_s <= -self.down_after_s)
         state = replace(state, window=window, counter_s=np.where(act, 0.0, counter_s))
         return state, reactive_plan(np.where(act, desired, now), observation)

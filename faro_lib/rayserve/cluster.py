@@ -60,7 +60,7 @@ class RayServeCluster(Cluster):
         self.jobs, self.specs, self.clock = jobs, specs, clock
         self._ray, self._http = ray, http
         self._fixed_capacity, self._capacity = capacity, capacity
-        self._recent = RecentSeconds(tuple(job.name for job in jobs))
+        self._recent = RecentSeconds(tuple(job.name for job in jobs), clock)
         self._read_until = 0
         self._now_s = 0.0
         self._target = np.full(len(jobs), UNKNOWN)  # as last read from Ray or requested
@@ -116,15 +116,15 @@ class RayServeCluster(Cluster):
         running = np.array([count["RUNNING"] for count in states])
         self._target = np.where(listed, target, UNKNOWN)
         recently = time.monotonic() - self._scaled_at < PROGRESS_DEADLINE_S
-        now_s, clock, recent = self._now_s, self.clock, self._recent
+        now_s, recent = self._now_s, self._recent
         minute = int(now_s // MINUTE_S)
         return Observation(
             now_s=now_s,
             capacity=self._capacity,
             minute=minute,
-            arrivals_per_min=recent.arrivals_per_min(clock, minute),
-            mean_latency_s=recent.mean_latency_s(clock, now_s),
-            tail_latency_s=recent.tail_latency_s(clock, minute, arrays_of(self.jobs).quantile),
+            arrivals_per_min=recent.arrivals_per_min(minute),
+            mean_latency_s=recent.mean_latency_s(now_s),
+            tail_latency_s=recent.tail_latency_s(minute, arrays_of(self.jobs).quantile),
             # NaN without a heartbeat in the last seconds.
             ongoing=np.array([float(one["ongoing"]) if one.get("replicas") else np.nan for one in by_job]),
             running=running,
@@ -133,8 +133,8 @@ class RayServeCluster(Cluster):
             terminating=np.array([count["STOPPING"] for count in states]),
             changing=(running < target) & recently,
             drop=np.array([0.0 if (share := one.get("accept")) is None else round(1 - share, 6) for one in by_job]),
-            arrivals_now=recent.arrivals_now(clock, minute, now_s),
-            failed_per_min=recent.failed_per_min(clock, minute),
+            arrivals_now=recent.arrivals_now(minute, now_s),
+            failed_per_min=recent.failed_per_min(minute),
             present=None if present.all() else present,
         )
 

@@ -20,7 +20,8 @@ class RecentSeconds:
     If a second is reported twice, the row with more requests counts: the aggregator may have restarted in between.
     """
 
-    def __init__(self, jobs: tuple[str, ...]):
+    def __init__(self, jobs: tuple[str, ...], clock: Clock):
+        self._clock = clock
         self._seconds: dict[str, dict[int, dict[str, Any]]] = {job: {} for job in jobs}
 
     def add(self, job: str, seconds: Mapping[str, dict[str, Any]]) -> None:
@@ -44,55 +45,50 @@ class RecentSeconds:
             totals.append((total, len(rows)))
         return totals
 
-    def arrivals_per_min(self, clock: Clock, minute: int) -> np.ndarray:
+    def arrivals_per_min(self, minute: int) -> np.ndarray:
         """Counts (jobs, <= HISTORY_MINUTES) of the minutes before `minute`, oldest first."""
         first = max(0, minute - HISTORY_MINUTES)
         counts = np.full((len(self._seconds), minute - first), np.nan)
         for column, one in enumerate(range(first, minute)):
-            for row, (total, known) in enumerate(self._minute(clock, one)):
-                if known >= MIN_KNOWN_SHARE * clock.minute_s:
-                    counts[row, column] = round(total["arrivals"] * clock.minute_s / known)
+            for row, (total, known) in enumerate(self._minute(one)):
+                if known >= MIN_KNOWN_SHARE * self._clock.minute_s:
+                    counts[row, column] = round(total["arrivals"] * self._clock.minute_s / known)
         return counts
 
-    def arrivals_now(self, clock: Clock, minute: int, now_s: float) -> np.ndarray:
+    def arrivals_now(self, minute: int, now_s: float) -> np.ndarray:
         """Requests of each job that arrived from the beginning of `minute` until `now_s`."""
-        totals = self.totals(round(clock.wall_s(minute * MINUTE_S)), math.floor(clock.wall_s(now_s)))
+        totals = self.totals(round(self._clock.wall_s(minute * MINUTE_S)), math.floor(self._clock.wall_s(now_s)))
         return np.array([float(total["arrivals"]) for total, _ in totals])
 
-    def failed_per_min(self, clock: Clock, minute: int) -> np.ndarray:
+    def failed_per_min(self, minute: int) -> np.ndarray:
         """Requests that failed in the minute before `minute`; NaN if none of its seconds is known."""
-        return np.array(
-            [total["failed"] if known else np.nan for total, known in self._minute(clock, minute - 1)], float
-        )
+        return np.array([total["failed"] if known else np.nan for total, known in self._minute(minute - 1)], float)
 
-    def mean_latency_s(self, clock: Clock, now_s: float) -> np.ndarray:
+    def mean_latency_s(self, now_s: float) -> np.ndarray:
         """Mean latency of the requests that ended in the last LATENCY_WINDOW_S; dropped requests, and no request, give 0.
 
         NaN if all of them failed: the job is not idle.
         """
-        end = math.floor(clock.wall_s(now_s))
-        totals = self.totals(end - math.ceil(LATENCY_WINDOW_S / clock.scale), end)
+        end = math.floor(self._clock.wall_s(now_s))
+        totals = self.totals(end - math.ceil(LATENCY_WINDOW_S / self._clock.scale), end)
 
         def mean_s(total: dict[str, Any], known: int) -> float:
             measured = total["done"] + total["dropped"]
             if not known or (total["failed"] and not measured):
                 return math.nan
-            return total["latency_s"] * clock.scale / max(measured, 1)
+            return total["latency_s"] * self._clock.scale / max(measured, 1)
 
         return np.array([mean_s(*one) for one in totals])
 
-    def tail_latency_s(self, clock: Clock, minute: int, quantile: np.ndarray) -> np.ndarray:
+    def tail_latency_s(self, minute: int, quantile: np.ndarray) -> np.ndarray:
         """Latency quantile of each job over the minute before `minute`; inf if drops reach into the quantile."""
-        return np.array(
-            [
-                clock.scale * quantile_of_row(total, q) if known >= MIN_KNOWN_SHARE * clock.minute_s else np.nan
-                for (total, known), q in zip(self._minute(clock, minute - 1), quantile)
-            ]
-        )
+        enough, rows = MIN_KNOWN_SHARE * self._clock.minute_s, zip(self._minute(minute - 1), quantile)
+        wall_s = [quantile_of_row(total, q) if known >= enough else np.nan for (total, known), q in rows]
+        return self._clock.scale * np.array(wall_s)
 
-    def _minute(self, clock: Clock, minute: int) -> list[tuple[dict[str, Any], int]]:
-        first = round(clock.wall_s(minute * MINUTE_S))
-        return self.totals(first, first + clock.minute_s)
+    def _minute(self, minute: int) -> list[tuple[dict[str, Any], int]]:
+        first = round(self._clock.wall_s(minute * MINUTE_S))
+        return self.totals(first, first + self._clock.minute_s)
 
 
 def quantile_of_row(row: Mapping[str, Any], quantile: float) -> float:
