@@ -139,9 +139,9 @@ def history_from_journal(path: str, jobs: str | None = None, at: int | None = No
 
     `jobs`, a table of jobs, replaces the SLOs of that run.
     """
-    from faro_lib.control.journal import arrivals, read
+    from faro_lib.control.journal import arrivals, parts
 
-    header, ticks = read(path)
+    header, ticks = parts(path)[-1]
     counts = arrivals(header, ticks)
     if jobs is None:
         return history_of(header.jobs, counts, at=at)
