@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -62,7 +62,8 @@ class Journal:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(0o600)
-        self._file, self._max_bytes = self.path.open("ab", buffering=0), rotation.MAX_BYTES
+        self._max_bytes = rotation.MAX_BYTES
+        self._file: IO = self.path.open("ab", buffering=0)
         rotation.lock(self._file, self.path)
         # A crash may have left the last line incomplete.
         os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
