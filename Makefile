@@ -61,10 +61,11 @@ test-faults: kubeconfig $(READY)
 kubeconfig:
 	@$(if $(KUBECONFIG),,$(error KUBECONFIG is not set; set it, and cluster/up.sh --only-cluster starts a kind cluster and writes it)):
 
-# On a SLURM cluster that the tests start here. Needs root and Debian's packages of SLURM, and takes five minutes.
+# On a SLURM cluster that the tests start here (root, Debian's packages of SLURM), and in pods of the kind cluster if KUBECONFIG
+# is set (after `cluster/up.sh --only-cluster` and `cluster/pipeline.sh`). About ten minutes each.
 test-scale-out: $(READY)
 	@command -v slurmctld >/dev/null || { echo "make: SLURM is not installed: apt-get install slurmctld slurmd slurm-client munge" >&2; exit 1; }
-	FARO_SCALE_OUT=1 pytest tests/test_scale_out.py
+	FARO_SCALE_OUT=1 pytest -n0 -rs tests/test_scale_out.py tests/test_pods.py
 
 # The readers of users' files on random input; `make test-all` runs a minute of it.
 fuzz: $(READY)
