@@ -17,7 +17,9 @@ from faro_lib.workload.tables import write_traces
 PHONE, DESKTOP = 390, 1280
 POLICIES = ("FairShare", "AIAD", "Faro-FairSum (paper)", "Faro-PenaltyFairSum (paper)")
 COLUMNS = (*MEASURES, "requests", "decision_ms_p50", "decision_ms_p99")
-CURVE = pd.DataFrame({"capacity_cores": [4, 8, 12, 16], "slo_violation_rate": [0.9, 0.4, 0.05, 0.0], "accepted_rate": 0.01})
+CURVE = pd.DataFrame(
+    {"capacity_cores": [4, 8, 12, 16], "slo_violation_rate": [0.9, 0.4, 0.05, 0.0], "accepted_rate": 0.01}
+)
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
+import gzip
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from faro_lib.control import rotation
 from faro_lib.control.guardrails import GuardrailConfig
 from faro_lib.control.tick import Memory, Step, tick
 from faro_lib.policies.protocol import Observation, Plan, Policy
@@ -53,15 +55,16 @@ class Tick:
 class Journal:
     """A journal open for writing: a new one with `header`, or, with `replayed_ticks`, that of a run that resumes.
 
-    Each record is on the disk before the next tick begins.
+    Each record is on the disk before the next tick begins. A long journal is rotated, see `rotation`.
     """
 
     def __init__(self, path: str | Path, header: Header, replayed_ticks: int | None = None):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(0o600)
-        self._file = self.path.open("ab", buffering=0)
-        _lock(self._file, self.path)
+        self._max_bytes = rotation.MAX_BYTES
+        self._file: IO = self.path.open("ab", buffering=0)
+        rotation.lock(self._file, self.path)
         # A crash may have left the last line incomplete.
         os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
         if replayed_ticks is None:
@@ -73,6 +76,10 @@ class Journal:
         """Write one tick; OSError if the disk is full, and then no part of the line remains."""
         record = {"kind": TICK, "observation": plain(step.observation), "plan": plain(step.plan)}
         self._write(record | {"target": step.target.tolist(), "decision_s": step.decision_s, "error": error})
+        if self.path.stat().st_size > self._max_bytes and (file := rotation.rotate(self.path, 2 * REPLAYED_TICKS)):
+            self._file.close()
+            self._file = file
+            self._max_bytes = max(rotation.MAX_BYTES, 2 * self.path.stat().st_size)  # what is kept may be long too
 
     def _write(self, record: Mapping[str, Any]) -> None:
         line, length = (json.dumps(record, allow_nan=False) + "\n").encode(), os.fstat(self._file.fileno()).st_size
@@ -95,38 +102,37 @@ def check_unlocked(path: str | Path) -> None:
     """Raise ValueError if another controller writes the journal `path`."""
     if Path(path).exists():
         with Path(path).open("rb") as file:
-            _lock(file, path)
-
-
-def _lock(file: IO, path: str | Path) -> None:
-    """Lock a journal until the file is closed."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ValueError(f"{path}: another controller writes this journal; stop it, or name another journal") from None
+            rotation.lock(file, path)
 
 
 def read(path: str | Path) -> tuple[Header, list[Tick]]:
-    """Header and ticks of a journal since the last change of its jobs; ValueError if the file is not a journal."""
-    return parts(path)[-1]
+    """Header and newest ticks of a journal: since the last change of its jobs, without those in archives.
+
+    ValueError if the file is not a journal.
+    """
+    return _parts(path, list(_records(Path(path))))[-1]
 
 
 def parts(path: str | Path) -> list[tuple[Header, list[Tick]]]:
-    """Header and ticks of each part of a journal; ValueError if the file is not a journal.
+    """Header and ticks of each part of a journal, with its archives; ValueError if the file is not a journal.
 
     A part begins when an operator changes the jobs during the run. An incomplete last line is ignored. A header without
     ticks is replaced by the next header.
     """
-    records = list(_records(Path(path)))
-    if not records or records[0].get("kind") != BEGIN:
+    files = [*rotation.archives(Path(path)), Path(path)]
+    return _parts(path, [one for file in files for one in _records(file)])
+
+
+def _parts(path: str | Path, records: list[tuple[str, dict[str, Any]]]) -> list[tuple[Header, list[Tick]]]:
+    if not records or records[0][1]["kind"] != BEGIN:
         raise ValueError(f"{path}: not a journal of `faro run`; its first line must be the header")
-    found: list[tuple[Header, list[Tick]]] = [(_header(path, records[0]), [])]
+    found: list[tuple[Header, list[Tick]]] = [(_header(path, records[0][1]), [])]
     replayed_ticks = None
-    for number, record in enumerate(records[1:], 2):
+    for place, record in records[1:]:
         header, ticks = found[-1]
         if record["kind"] == BEGIN:
-            found[len(found) if ticks else -1 :] = [(_header(path, record), [])]
+            if "generation" not in record:  # else the part of the archive before goes on
+                found[len(found) if ticks else -1 :] = [(_header(path, record), [])]
             continue
         try:
             if record["kind"] == RESUME:
@@ -136,7 +142,7 @@ def parts(path: str | Path) -> list[tuple[Header, list[Tick]]]:
                 replayed_ticks = None
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             problem = " ".join(f"{type(error).__name__}: {error}".split())[:100]
-            raise ValueError(f"{path}, line {number}: a damaged {record['kind']} ({problem})") from None
+            raise ValueError(f"{place}: a damaged {record['kind']} ({problem})") from None
     return found
 
 
@@ -256,12 +262,15 @@ def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:
     return counts[:, known.argmax() :] if known.any() else counts[:, :0]
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Records of the complete lines of a journal."""
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """File and line, and record, of the complete lines of a journal or of one of its archives."""
     try:
-        *lines, _incomplete = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; expected a journal of `faro run`") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: a damaged archive of a journal ({error})") from None
+    *lines, _incomplete = content.decode(errors="replace").split("\n")
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
@@ -269,7 +278,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             record = None
         if not isinstance(record, dict) or "kind" not in record:
             raise ValueError(f"{path}, line {number}: not a line of a journal")
-        yield record
+        yield f"{path}, line {number}", record
 
 
 def plain(value: Any) -> Any:
