@@ -224,14 +224,10 @@ def faro_world(folder: Path, *files: str) -> Iterator[FaroWorld]:
 
 
 class Load:
-    """A pod beside the head, in the namespace of Prometheus, that sends requests to both jobs at a fixed rate."""
+    """A pod that sends requests to each of some addresses at a fixed rate; `where` is as in `FaroWorld.python`."""
 
-    def __init__(self, world: FaroWorld, name: str):
-        self.api, service = world.api, world.address("faro-serve-svc")
-        urls = [f"http://{service}/{job.name}" for job in JOBS]
-        (head,) = world.pods("head")
-        where = dict(namespace=world.monitoring, nodeName=head["spec"]["nodeName"])
-        self.path = world.python(name, LOAD, str(PER_S), *urls, **where)
+    def __init__(self, world: World, name: str, per_s: float, *urls: str, **where: str):
+        self.api, self.path = world.api, world.python(name, LOAD, str(per_s), *urls, **where)
         until(lambda: is_ready(self.api.get(self.path)), 120, "the load has begun")
 
     def end(self) -> list[dict]:
@@ -239,6 +235,14 @@ class Load:
         sent = list(self.api.lines(f"{self.path}/log", 10.0))
         self.api.send("DELETE", self.path)
         return sent
+
+
+def load_of_jobs(world: FaroWorld) -> Load:
+    """Load on both jobs from a pod beside the head, in the namespace of Prometheus."""
+    urls = [f"http://{world.address('faro-serve-svc')}/{job.name}" for job in JOBS]
+    (head,) = world.pods("head")
+    where = dict(namespace=world.monitoring, nodeName=head["spec"]["nodeName"])
+    return Load(world, f"load-{time.monotonic_ns()}", PER_S, *urls, **where)
 
 
 def failed(requests: list[dict]) -> list[dict]:
@@ -264,7 +268,7 @@ def under_load(world: FaroWorld, fault: str, within_s: float = 300.0) -> Iterato
 
     The row is complete at the end. It is printed, and added to the file $FARO_FAULTS, if that is set.
     """
-    load, row = Load(world, f"load-{time.monotonic_ns()}"), Row(fault)
+    load, row = load_of_jobs(world), Row(fault)
     time.sleep(5)
     began = time.time()
     yield row
