@@ -136,8 +136,20 @@ class FaroWorld(WorldWithRayService):
         return name
 
     def worker_away_from_the_head(self) -> dict:
-        (head,) = self.pods("head")
-        return next(pod for pod in self.pods("worker") if pod["spec"]["nodeName"] != head["spec"]["nodeName"])
+        """A worker on another node. If all are beside the head, one is replaced, and Kubernetes spreads them again."""
+
+        def away():
+            (head,) = self.pods("head")
+            return [
+                pod
+                for pod in self.pods("worker")
+                if pod["spec"].get("nodeName") not in (head["spec"]["nodeName"], None)
+            ]
+
+        if not away():
+            self.kill(self.pods("worker")[0])
+            until(lambda: away() and self.whole(), READY_S, lambda: f"a worker on the other node: {self.plan()}")
+        return away()[0]
 
     # --- Faro ---------------------------------------------------------------------------------------------------------
 
@@ -179,7 +191,15 @@ class FaroWorld(WorldWithRayService):
 
     # --- pods of the test ---------------------------------------------------------------------------------------------
 
-    def python(self, name: str, code: str, *arguments: str, namespace: str | None = None, **where: str) -> str:
+    def python(
+        self,
+        name: str,
+        code: str,
+        *arguments: str,
+        namespace: str | None = None,
+        labels: dict | None = None,
+        **where: str,
+    ) -> str:
         """Start a pod that runs Python code; returns the path of the pod. `where` is added to its spec."""
         container = {
             "name": "c",
@@ -197,12 +217,12 @@ class FaroWorld(WorldWithRayService):
             **where,
         }
         path = f"/api/v1/namespaces/{namespace or self.namespace}/pods"
-        self.api.send("POST", path, {"metadata": {"name": name}, "spec": spec})
+        self.api.send("POST", path, {"metadata": {"name": name, "labels": labels or {}}, "spec": spec})
         return f"{path}/{name}"
 
-    def probe(self, name: str, *addresses: str, namespace: str | None = None) -> list[str]:
+    def probe(self, name: str, *addresses: str, namespace: str | None = None, labels: dict | None = None) -> list[str]:
         """Whether a new pod of a namespace reaches these addresses: "open" or "closed" for each."""
-        path = self.python(name, PROBE, *addresses, namespace=namespace)
+        path = self.python(name, PROBE, *addresses, namespace=namespace, labels=labels)
         until(lambda: self.api.get(path)["status"]["phase"] == "Succeeded", 120, f"{name} has ended")
         answers = next(self.api.lines(f"{path}/log", 10.0))
         self.api.send("DELETE", path)
@@ -268,20 +288,25 @@ def under_load(world: FaroWorld, fault: str, within_s: float = 300.0) -> Iterato
 
     The row is complete at the end. It is printed, and added to the file $FARO_FAULTS, if that is set.
     """
+    until(world.whole, within_s, lambda: f"all is well before the fault: {world.plan()}")
     load, row = load_of_jobs(world), Row(fault)
-    time.sleep(5)
-    began = time.time()
-    yield row
-    until(world.whole, within_s, lambda: f"as before: {world.plan()} {world.service().get('status')}")
-    whole = time.time()
-    time.sleep(REQUEST_S + 2)  # those under way end
-    requests = load.end()
+    requests: list[dict] = []
+    try:
+        time.sleep(5)
+        began = time.time()
+        yield row
+        until(world.whole, within_s, lambda: f"as before: {world.plan()} {world.service().get('status')}")
+        whole = time.time()
+        time.sleep(REQUEST_S + 2)  # those under way end
+    finally:
+        requests += load.end()
+        print(f"{fault}: {len(failed(requests))} of {len(requests)} requests failed:", failed(requests)[:3])
     lost = failed(requests)
     row.sent, row.failed = len(requests), len(lost)
     row.whole_s = round(max([whole, *(one["at"] + one["took_s"] for one in lost)]) - began, 1)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     line = json.dumps(asdict(row) | {"date": date.today().isoformat(), "commit": commit.strip()})
-    print(line, "failed:", lost[:3], lost[-1:])
+    print(line, lost[-1:])
     if path := os.environ.get("FARO_FAULTS"):
         with open(path, "a") as file:
             file.write(line + "\n")
