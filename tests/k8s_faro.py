@@ -32,7 +32,7 @@ FOLLOWED_S = 120.0
 PER_S = 2.0  # requests to each job
 REQUEST_S = 10.0  # after which a request has failed
 # One line of JSON for each request: when it was sent, its address, its status or error.
-LOAD = """
+LOAD = r"""
 import json, sys, threading, time, urllib.request
 def send(url):
     began = time.time()
