@@ -76,7 +76,7 @@ class FaroWorld(WorldWithRayService):
 
     def __init__(self, folder: Path, monitoring: str):
         super().__init__(folder)
-        self.monitoring = monitoring
+        self.monitoring, self.head = monitoring, HEAD
         enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.api.apply(
             f"/api/v1/namespaces/{self.namespace}",
@@ -89,8 +89,9 @@ class FaroWorld(WorldWithRayService):
         for pod in self.api.get(OPERATOR)["items"]:  # it waits for up to five minutes after an outage
             self.api.send("DELETE", f"{OPERATOR}/{pod['metadata']['name']}")
 
-    def describe(self, files: tuple[str, ...] = FILES, head: Head = HEAD, jobs: tuple[Job, ...] = JOBS) -> None:
-        """Apply these files of the manifests."""
+    def describe(self, files: tuple[str, ...] = FILES, head: Head | None = None, jobs: tuple[Job, ...] = JOBS) -> None:
+        """Apply these files of the manifests. Without `head` it stays as it is: another one begins an upgrade."""
+        self.head = head or self.head
         spec = ManifestSpec(
             jobs,
             yaml.safe_dump([{"job": job.name, "cold_start_s": job.cold_start_s} for job in jobs]),
@@ -102,7 +103,7 @@ class FaroWorld(WorldWithRayService):
             served=serve_specs(jobs),
             initial=[1] * len(jobs),
             workers=Workers(2, 4, 2.0, 0.2),
-            head=head,
+            head=self.head,
             monitoring_namespace=self.monitoring,
         )
         apply(self.api, *(thing for file in files for thing in objects(spec, f"{file}.yaml")))
@@ -177,12 +178,19 @@ class FaroWorld(WorldWithRayService):
 
     def serve(self) -> None:
         """The RayService, and a controller that leads."""
-        self.describe()
+        self.describe(head=HEAD)
         self.until_ready()
         until(self.whole, FOLLOWED_S, lambda: f"the plan: {self.plan()}")
 
     def controllers(self) -> list[dict]:
         return self.get("/api/v1/{ns}/pods", labelSelector=f"app.kubernetes.io/name={NAME}")["items"]
+
+    def spread_controllers(self) -> None:
+        """On two nodes. After a drain both may be on one, and Kubernetes moves no running pod."""
+        nodes = lambda: {pod["spec"].get("nodeName") for pod in self.controllers() if is_ready(pod)}  # noqa: E731
+        if len(nodes()) == 1:
+            self.kill(self.controllers()[0])
+            until(lambda: len(nodes()) == 2, FOLLOWED_S, "the controllers are on two nodes")
 
     def restarts(self) -> int:
         return sum(
