@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 
@@ -47,8 +48,7 @@ class Nodes(World):
     does nothing first makes the two nodes equal, whatever else runs on them.
     """
 
-    def __init__(self, folder):
-        super().__init__(folder)
+    def fill(self) -> None:
         by_node = self.free()
         (fuller, least), (emptier, most) = sorted(by_node.items(), key=lambda one: one[1])
         if most - least > 0.05:
@@ -57,7 +57,7 @@ class Nodes(World):
         free = list(self.free().values())
         self.large = tenths(0.6 * max(free))
         self.small = tenths(max(free) - self.large) + 0.1  # beside a large one, no node has room for it
-        assert max(self.large, self.small) <= min(free)
+        assert 0 < max(self.large, self.small) <= min(free), f"the nodes have too little room: {free} cores"
         self.jobs = (Job("large", cores=self.large, cold_start_s=5), Job("small", cores=self.small, cold_start_s=5))
         apply(self.api, *(self.deployment(job.name, cpu=job.cores) for job in self.jobs))
         until(lambda: self.running() == 2, 60, "a replica of each")
@@ -83,9 +83,9 @@ class Nodes(World):
 
 @pytest.fixture
 def nodes(tmp_path):
-    one = Nodes(tmp_path)
-    yield one
-    one.close()
+    with contextlib.closing(Nodes(tmp_path)) as one:
+        one.fill()
+        yield one
 
 
 def test_a_plan_within_the_sum_of_free_cores_that_no_node_has_room_for_is_cut(nodes, prometheus):
