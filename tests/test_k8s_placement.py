@@ -21,7 +21,7 @@ from faro_lib.policies import FairShare
 from faro_lib.policies.protocol import FRAGMENTED
 from faro_lib.workload import Job
 
-pytestmark = [pytest.mark.k8s, pytest.mark.slow]  # slow until it has passed on a cluster: CI runs the others
+pytestmark = pytest.mark.k8s
 
 
 def tenths(cores: float) -> float:
