@@ -1,4 +1,4 @@
-# make figures | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | claims | claims-all | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
+.PHONY: figures claims claims-all test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -61,10 +61,11 @@ test-faults: kubeconfig $(READY)
 kubeconfig:
 	@$(if $(KUBECONFIG),,$(error KUBECONFIG is not set; set it, and cluster/up.sh --only-cluster starts a kind cluster and writes it)):
 
-# On a SLURM cluster that the tests start here. Needs root and Debian's packages of SLURM, and takes five minutes.
+# On a SLURM cluster that the tests start here (root, Debian's packages of SLURM), and in pods of the kind cluster if KUBECONFIG
+# is set (after `cluster/up.sh --only-cluster` and `cluster/pipeline.sh`). About ten minutes each.
 test-scale-out: $(READY)
 	@command -v slurmctld >/dev/null || { echo "make: SLURM is not installed: apt-get install slurmctld slurmd slurm-client munge" >&2; exit 1; }
-	FARO_SCALE_OUT=1 pytest tests/test_scale_out.py
+	FARO_SCALE_OUT=1 pytest -n0 -rs tests/test_scale_out.py tests/test_pods.py
 
 # The readers of users' files on random input; `make test-all` runs a minute of it.
 fuzz: $(READY)
@@ -73,6 +74,13 @@ fuzz: $(READY)
 # Run every notebook by its defaults and keep the outputs that nbval checks.
 notebooks: $(READY)
 	python tests/refresh_notebooks.py
+
+# The claims of docs/artifact.md, from the raw traces: the quick half, or all.
+claims: $(READY)
+	python benchmarks/claims.py
+
+claims-all: $(READY)
+	python benchmarks/claims.py --all
 
 # The picture of the README, from results of `make figures CONFIG=config/paper.yaml`.
 readme: $(READY)

@@ -94,26 +94,7 @@ else
 fi
 wait $image || { tail -20 "$folder/image.log" >&2; exit 1; }
 step "image $IMAGE: $(docker image inspect -f '{{.Size}}' "$IMAGE" | awk '{print int($1 / 1e6)}') MB"
-lacking() { # the workers that have another image, or none
-  local node
-  for node in $(kind get nodes --name "$CLUSTER" | grep -v control-plane); do
-    [ "$(docker exec "$node" crictl inspecti -o go-template --template '{{.status.id}}' "$IMAGE" 2>/dev/null)" = "$(docker image inspect -f '{{.Id}}' "$IMAGE")" ] || echo "$node"
-  done
-}
-load() { # as `kind load` does it, in a third of its time
-  docker exec -i "$1" ctr --namespace=k8s.io images import --all-platforms --local --discard-unpacked-layers - <"$folder/image.tar" >"$folder/$1.log" 2>&1
-}
-mapfile -t nodes < <(lacking)
-if [ ${#nodes[@]} -gt 0 ]; then
-  docker save -o "$folder/image.tar" "$IMAGE"
-  loads=()
-  for node in "${nodes[@]}"; do
-    load "$node" &
-    loads+=($!)
-  done
-  for load in "${loads[@]}"; do wait "$load" || { tail -5 "$folder"/*.log >&2; exit 1; }; done
-  step "image loaded into ${nodes[*]}"
-fi
+load_image "$IMAGE" "$folder"
 k -n kuberay-system rollout status deployment/kuberay-operator --timeout 5m >/dev/null
 step "KubeRay's operator $KUBERAY"
 [ $WITH_JOBS = 1 ] || exit 0

@@ -32,7 +32,7 @@ FOLLOWED_S = 120.0
 PER_S = 2.0  # requests to each job
 REQUEST_S = 10.0  # after which a request has failed
 # One line of JSON for each request: when it was sent, its address, its status or error.
-LOAD = """
+LOAD = r"""
 import json, sys, threading, time, urllib.request
 def send(url):
     began = time.time()
@@ -76,7 +76,7 @@ class FaroWorld(WorldWithRayService):
 
     def __init__(self, folder: Path, monitoring: str):
         super().__init__(folder)
-        self.monitoring = monitoring
+        self.monitoring, self.head = monitoring, HEAD
         enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.api.apply(
             f"/api/v1/namespaces/{self.namespace}",
@@ -89,8 +89,9 @@ class FaroWorld(WorldWithRayService):
         for pod in self.api.get(OPERATOR)["items"]:  # it waits for up to five minutes after an outage
             self.api.send("DELETE", f"{OPERATOR}/{pod['metadata']['name']}")
 
-    def describe(self, files: tuple[str, ...] = FILES, head: Head = HEAD, jobs: tuple[Job, ...] = JOBS) -> None:
-        """Apply these files of the manifests."""
+    def describe(self, files: tuple[str, ...] = FILES, head: Head | None = None, jobs: tuple[Job, ...] = JOBS) -> None:
+        """Apply these files of the manifests. Without `head` it stays as it is: another one begins an upgrade."""
+        self.head = head or self.head
         spec = ManifestSpec(
             jobs,
             yaml.safe_dump([{"job": job.name, "cold_start_s": job.cold_start_s} for job in jobs]),
@@ -102,7 +103,7 @@ class FaroWorld(WorldWithRayService):
             served=serve_specs(jobs),
             initial=[1] * len(jobs),
             workers=Workers(2, 4, 2.0, 0.2),
-            head=head,
+            head=self.head,
             monitoring_namespace=self.monitoring,
         )
         apply(self.api, *(thing for file in files for thing in objects(spec, f"{file}.yaml")))
@@ -136,8 +137,20 @@ class FaroWorld(WorldWithRayService):
         return name
 
     def worker_away_from_the_head(self) -> dict:
-        (head,) = self.pods("head")
-        return next(pod for pod in self.pods("worker") if pod["spec"]["nodeName"] != head["spec"]["nodeName"])
+        """A worker on another node. If all are beside the head, one is replaced, and Kubernetes spreads them again."""
+
+        def away():
+            (head,) = self.pods("head")
+            return [
+                pod
+                for pod in self.pods("worker")
+                if pod["spec"].get("nodeName") not in (head["spec"]["nodeName"], None)
+            ]
+
+        if not away():
+            self.kill(self.pods("worker")[0])
+            until(lambda: away() and self.whole(), READY_S, lambda: f"a worker on the other node: {self.plan()}")
+        return away()[0]
 
     # --- Faro ---------------------------------------------------------------------------------------------------------
 
@@ -165,12 +178,19 @@ class FaroWorld(WorldWithRayService):
 
     def serve(self) -> None:
         """The RayService, and a controller that leads."""
-        self.describe()
+        self.describe(head=HEAD)
         self.until_ready()
         until(self.whole, FOLLOWED_S, lambda: f"the plan: {self.plan()}")
 
     def controllers(self) -> list[dict]:
         return self.get("/api/v1/{ns}/pods", labelSelector=f"app.kubernetes.io/name={NAME}")["items"]
+
+    def spread_controllers(self) -> None:
+        """On two nodes. After a drain both may be on one, and Kubernetes moves no running pod."""
+        nodes = lambda: {pod["spec"].get("nodeName") for pod in self.controllers() if is_ready(pod)}  # noqa: E731
+        if len(nodes()) == 1:
+            self.kill(self.controllers()[0])
+            until(lambda: len(nodes()) == 2, FOLLOWED_S, "the controllers are on two nodes")
 
     def restarts(self) -> int:
         return sum(
@@ -179,7 +199,15 @@ class FaroWorld(WorldWithRayService):
 
     # --- pods of the test ---------------------------------------------------------------------------------------------
 
-    def python(self, name: str, code: str, *arguments: str, namespace: str | None = None, **where: str) -> str:
+    def python(
+        self,
+        name: str,
+        code: str,
+        *arguments: str,
+        namespace: str | None = None,
+        labels: dict | None = None,
+        **where: str,
+    ) -> str:
         """Start a pod that runs Python code; returns the path of the pod. `where` is added to its spec."""
         container = {
             "name": "c",
@@ -197,12 +225,12 @@ class FaroWorld(WorldWithRayService):
             **where,
         }
         path = f"/api/v1/namespaces/{namespace or self.namespace}/pods"
-        self.api.send("POST", path, {"metadata": {"name": name}, "spec": spec})
+        self.api.send("POST", path, {"metadata": {"name": name, "labels": labels or {}}, "spec": spec})
         return f"{path}/{name}"
 
-    def probe(self, name: str, *addresses: str, namespace: str | None = None) -> list[str]:
+    def probe(self, name: str, *addresses: str, namespace: str | None = None, labels: dict | None = None) -> list[str]:
         """Whether a new pod of a namespace reaches these addresses: "open" or "closed" for each."""
-        path = self.python(name, PROBE, *addresses, namespace=namespace)
+        path = self.python(name, PROBE, *addresses, namespace=namespace, labels=labels)
         until(lambda: self.api.get(path)["status"]["phase"] == "Succeeded", 120, f"{name} has ended")
         answers = next(self.api.lines(f"{path}/log", 10.0))
         self.api.send("DELETE", path)
@@ -224,14 +252,10 @@ def faro_world(folder: Path, *files: str) -> Iterator[FaroWorld]:
 
 
 class Load:
-    """A pod beside the head, in the namespace of Prometheus, that sends requests to both jobs at a fixed rate."""
+    """A pod that sends requests to each of some addresses at a fixed rate; `where` is as in `FaroWorld.python`."""
 
-    def __init__(self, world: FaroWorld, name: str):
-        self.api, service = world.api, world.address("faro-serve-svc")
-        urls = [f"http://{service}/{job.name}" for job in JOBS]
-        (head,) = world.pods("head")
-        where = dict(namespace=world.monitoring, nodeName=head["spec"]["nodeName"])
-        self.path = world.python(name, LOAD, str(PER_S), *urls, **where)
+    def __init__(self, world: World, name: str, per_s: float, *urls: str, **where: str):
+        self.api, self.path = world.api, world.python(name, LOAD, str(per_s), *urls, **where)
         until(lambda: is_ready(self.api.get(self.path)), 120, "the load has begun")
 
     def end(self) -> list[dict]:
@@ -239,6 +263,14 @@ class Load:
         sent = list(self.api.lines(f"{self.path}/log", 10.0))
         self.api.send("DELETE", self.path)
         return sent
+
+
+def load_of_jobs(world: FaroWorld) -> Load:
+    """Load on both jobs from a pod beside the head, in the namespace of Prometheus."""
+    urls = [f"http://{world.address('faro-serve-svc')}/{job.name}" for job in JOBS]
+    (head,) = world.pods("head")
+    where = dict(namespace=world.monitoring, nodeName=head["spec"]["nodeName"])
+    return Load(world, f"load-{time.monotonic_ns()}", PER_S, *urls, **where)
 
 
 def failed(requests: list[dict]) -> list[dict]:
@@ -264,20 +296,25 @@ def under_load(world: FaroWorld, fault: str, within_s: float = 300.0) -> Iterato
 
     The row is complete at the end. It is printed, and added to the file $FARO_FAULTS, if that is set.
     """
-    load, row = Load(world, f"load-{time.monotonic_ns()}"), Row(fault)
-    time.sleep(5)
-    began = time.time()
-    yield row
-    until(world.whole, within_s, lambda: f"as before: {world.plan()} {world.service().get('status')}")
-    whole = time.time()
-    time.sleep(REQUEST_S + 2)  # those under way end
-    requests = load.end()
+    until(world.whole, within_s, lambda: f"all is well before the fault: {world.plan()}")
+    load, row = load_of_jobs(world), Row(fault)
+    requests: list[dict] = []
+    try:
+        time.sleep(5)
+        began = time.time()
+        yield row
+        until(world.whole, within_s, lambda: f"as before: {world.plan()} {world.service().get('status')}")
+        whole = time.time()
+        time.sleep(REQUEST_S + 2)  # those under way end
+    finally:
+        requests += load.end()
+        print(f"{fault}: {len(failed(requests))} of {len(requests)} requests failed:", failed(requests)[:3])
     lost = failed(requests)
     row.sent, row.failed = len(requests), len(lost)
     row.whole_s = round(max([whole, *(one["at"] + one["took_s"] for one in lost)]) - began, 1)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     line = json.dumps(asdict(row) | {"date": date.today().isoformat(), "commit": commit.strip()})
-    print(line, "failed:", lost[:3], lost[-1:])
+    print(line, lost[-1:])
     if path := os.environ.get("FARO_FAULTS"):
         with open(path, "a") as file:
             file.write(line + "\n")

@@ -49,7 +49,8 @@ class ModelWorld(World):
     def __init__(self, folder: Path, names: tuple[str, ...], replicas: int):
         super().__init__(folder)
         self.names = names
-        wanted = ManifestSpec((), "", backend="deployments", namespace=self.namespace, prometheus="http://x")
+        where = dict(namespace=self.namespace, name="main", deployments=names)
+        wanted = ManifestSpec((), "", backend="deployments", prometheus="http://x", **where)
         quota = {"hard": {"requests.cpu": f"{CORES * replicas:.1f}"}}
         apply(self.api, crd(), *objects(wanted, "rbac.yaml"), self.named("ResourceQuota", "models", spec=quota))
         apply(self.api, self.named("ConfigMap", "model-server", data={"model_server.py": MODEL}))

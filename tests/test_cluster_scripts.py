@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -167,3 +168,15 @@ def test_the_table_of_files_in_the_docs_is_what_is_written(backend, tmp_path):
     assert cli.main(arguments) == 0
     told = set(re.findall(r"`(\w+\.ya?ml)`", DOCS.read_text()))
     assert {path.name for path in (tmp_path / "m").iterdir()} - {"kustomization.yaml"} <= told
+
+
+def test_the_table_of_faults_in_the_docs_is_what_was_recorded():
+    faults = runpy.run_path(str(ROOT / "docs/faults.py"))
+    page = DOCS.read_text()
+    assert faults["with_table"](page, faults["ROWS"].read_text().splitlines()) == page
+
+
+def test_the_table_of_faults_has_the_last_row_of_each_fault():
+    row = '{"fault": "head killed", "sent": 200, "failed": %d, "whole_s": 61.6}'
+    table = runpy.run_path(str(ROOT / "docs/faults.py"))["table"]([row % 90, row % 80])
+    assert table.splitlines()[2:] == ["| head killed | 200 | 80 | 62 |"]

@@ -34,6 +34,19 @@ def test_the_files_that_a_page_names_exist(page):
     assert [link for link in links if not any((base / link).exists() for base in (page.parent, ROOT))] == []
 
 
+def test_the_design_page_names_every_module_and_none_that_is_gone():
+    section = (ROOT / "docs/design.md").read_text().split("## Each module, and why it exists")[1]
+    named = set()
+    for table in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE):
+        head, _, *rows = table.splitlines()
+        folder = head.split("`")[1].replace("faro_lib", ".")
+        names = re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in rows))
+        named |= {f"{folder}/{name}".removeprefix("./") for name in names}
+    modules = {str(path.relative_to(ROOT / "faro_lib").with_suffix("")) for path in ROOT.glob("faro_lib/**/*.py")}
+    modules = {module for module in modules if not module.split("/")[-1].startswith("__")}
+    assert sorted(named ^ modules) == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_commands_that_a_page_shows_exist(page):
     shown = "\n".join(re.findall(r"^    .*|`[^`\n]+`", page.read_text().replace("\\\n", " "), re.MULTILINE))

@@ -19,8 +19,10 @@ from faro_lib.kube.client import ApiError
 from faro_lib.kube.manifests import SECRET, Head
 from faro_lib.workload import Job
 
-pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.fault]
+# The six quickest, by data/kubernetes-faults.jsonl, are not slow: `.ci/run` runs them too.
+pytestmark = [pytest.mark.k8s, pytest.mark.fault]
 QUARTER = ("a=2 b=2", 4.0)  # what one worker of four cores leaves
+THIRD = ("a=2 b=2 c=2", 8.0)  # an equal share of eight cores
 AWAY_S = 60.0
 
 
@@ -38,6 +40,7 @@ def follows(faro, wanted) -> None:
 # --- faults that no request notices -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_upgrade_of_the_ray_cluster_loses_no_request_and_never_doubles_the_capacity(faro):
     before, restarts, seen = faro.serving(), faro.restarts(), set()
 
@@ -57,6 +60,7 @@ def test_an_upgrade_of_the_ray_cluster_loses_no_request_and_never_doubles_the_ca
     assert row.failed == 0
 
 
+@pytest.mark.slow
 def test_while_the_api_server_is_away_for_a_minute_no_request_is_lost(faro):
     with under_load(faro, "API server away for a minute") as row, without_api_server():
         time.sleep(AWAY_S)
@@ -109,14 +113,17 @@ def test_a_second_rayservice_in_the_namespace_adds_no_capacity(faro):
     assert row.failed == 0
 
 
+@pytest.mark.slow
 def test_a_job_is_added_and_removed(faro):
     """The controllers read the jobs when they start, so other ones follow; Ray keeps the applications that it has."""
     changed = ("config", "controller", "rayservice")
     with under_load(faro, "job added, then removed") as row:
         faro.describe(changed, jobs=(*JOBS, Job("c", cold_start_s=5)))
-        follows(faro, ("a=3 b=3 c=2", 8.0))
-        until(lambda: faro.ready_replicas() == [3, 3, 2], FOLLOWED_S, lambda: f"replicas: {faro.plan()}")
-        faro.describe(changed)
+        try:
+            follows(faro, THIRD)
+            until(lambda: faro.ready_replicas() == [2, 2, 2], FOLLOWED_S, lambda: f"replicas: {faro.plan()}")
+        finally:
+            faro.describe(changed)
     assert row.failed == 0
 
 
@@ -138,6 +145,7 @@ def test_a_worker_is_deleted(faro):
     assert row.failed <= 0.1 * row.sent
 
 
+@pytest.mark.slow
 def test_a_worker_is_deleted_while_the_quota_has_no_room_for_another_one(faro):
     with under_load(faro, "worker deleted while the quota has no room") as row:
         quota = {"metadata": {"name": "faro", "namespace": faro.namespace}, "kind": "ResourceQuota", "apiVersion": "v1"}
@@ -150,6 +158,7 @@ def test_a_worker_is_deleted_while_the_quota_has_no_room_for_another_one(faro):
     assert row.failed <= 0.1 * row.sent
 
 
+@pytest.mark.slow
 def test_a_node_is_drained_under_the_disruption_budgets_and_its_worker_comes_back(faro):
     node = faro.worker_away_from_the_head()["spec"]["nodeName"]
 
@@ -176,6 +185,7 @@ def test_a_node_is_drained_under_the_disruption_budgets_and_its_worker_comes_bac
     assert row.failed <= 0.05 * row.sent
 
 
+@pytest.mark.slow
 def test_the_head_is_killed_and_everything_on_it_starts_again(faro):
     with under_load(faro, "head killed") as row:
         (head,) = faro.pods("head")
@@ -196,8 +206,10 @@ def test_the_token_of_ray_rotates(faro):
     assert row.failed > 0
 
 
+@pytest.mark.slow
 def test_a_node_hangs_and_comes_back(faro):
     """Kubernetes notices after 40 s; the replicas of its worker hold their requests until Ray notices."""
+    faro.spread_controllers()
     with under_load(faro, "node stopped, then started") as row:
         with paused(faro.worker_away_from_the_head()["spec"]["nodeName"]):
             follows(faro, QUARTER)

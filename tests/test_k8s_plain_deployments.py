@@ -75,7 +75,7 @@ def test_load_on_one_of_two_services_moves_replicas_to_it_within_the_capacity(mo
     assert all(sum(one["replicas"] for one in step["plan"].values()) <= REPLICAS for _, step in acting.ticks)
     assert models.plan()["capacityCores"] == pytest.approx(REPLICAS * CORES)
     assert models.pending() == []
-    idle = load["idle"].end()[models.address("idle")]
+    idle = load["idle"].end()
     print(
         f"p99 {before_s:.2f} s -> {observed():.2f} s, {targets(models)}; idle: {len(failed(idle))} of {len(idle)} failed"
     )

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from k8s_faro import faro_world
-from k8s_world import until
+from k8s_world import path_of, until
 
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.manifests import DASHBOARD_PORT, METRICS_PORT, NAME, Head
@@ -45,6 +45,9 @@ def test_a_head_that_fits_on_no_node_is_named_with_the_schedulers_reason(faro):
     faro.describe(("quota", "rayservice"), Head(cpu=100.0, memory_gib=1.0))
     until(lambda: "Insufficient cpu" in said(faro), 120, lambda: f"the scheduler's reason: {said(faro)}")
     assert "-head-" in said(faro)
+    faro.api.send("DELETE", path_of({"kind": "RayService", "metadata": faro.service()["metadata"]}))
+    ray = {"labelSelector": "ray.io/is-ray-node=yes"}  # its quota has no room for another head until this one is gone
+    until(lambda: not faro.get("/api/v1/{ns}/pods", **ray)["items"], 120, "its pods are gone")
 
 
 def test_once_the_rayservice_is_ready_the_controllers_are_too_without_a_restart(serving):
@@ -58,3 +61,12 @@ def test_other_pods_reach_the_jobs_and_neither_dashboard_nor_gcs_nor_metrics(ser
     assert serving.probe("inside", *closed, metrics, jobs) == ["closed", "closed", "closed", "open"]
     answers = serving.probe("outside", *closed, metrics, jobs, namespace=serving.monitoring)
     assert answers == ["closed", "closed", "open", "open"], "the namespace of Prometheus reads the metrics"
+
+
+def test_kuberays_operator_is_let_in_from_its_own_namespace_only(serving):
+    """The RayService is ready, so KubeRay's own operator reaches the dashboard."""
+    operator = {"app.kubernetes.io/component": "kuberay-operator"}
+    dashboard = serving.address("faro-head-svc", DASHBOARD_PORT)
+    for name, namespace in (("same-namespace", serving.namespace), ("other-namespace", serving.monitoring)):
+        assert serving.probe(name, dashboard, namespace=namespace, labels=operator) == ["closed"], name
+    assert serving.probe("real", dashboard, namespace="kuberay-system", labels=operator) == ["open"]

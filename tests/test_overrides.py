@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def table(tmp_path):
 
 class TestTheSettings:
     def test_an_edited_table_is_read_and_each_change_is_a_line(self, table, tmp_path):
-        watched = Watched(table, None)
+        watched = Watched(table)
         assert watched.new() is None
         before = watched.known
         table.write_text("- {job: a, slo_s: 0.7, weight: 2}\n- {job: c}\n")
@@ -44,7 +45,7 @@ class TestTheSettings:
 
     def test_a_fixed_count_is_minimum_and_maximum_while_it_is_in_force(self, table, tmp_path):
         path = path_of(tmp_path / "j")
-        watched = Watched(table, path)
+        watched = Watched(table, partial(read_overrides, path))
         write_overrides(path, [Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5)])
         new = watched.new()
         assert (new.jobs[0].min_replicas, new.jobs[0].max_replicas, new.fixed_jobs) == (5, 5, ("a",))
@@ -53,7 +54,7 @@ class TestTheSettings:
     def test_an_override_ends_without_an_edit(self, table, tmp_path, monkeypatch):
         path = path_of(tmp_path / "j")
         write_overrides(path, [Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5)])
-        watched = Watched(table, path)
+        watched = Watched(table, partial(read_overrides, path))
         before = watched.known
         monkeypatch.setattr(time, "time", lambda: NOW_S + 3601)
         new = watched.new()
@@ -62,7 +63,7 @@ class TestTheSettings:
 
     @pytest.mark.parametrize("content", ["- job: a\n- job: a\n", "- {job: a, slo_s: -1}\n", "[", ""])
     def test_a_damaged_table_is_reported_once_and_the_settings_stay(self, table, content):
-        watched = Watched(table, None)
+        watched = Watched(table)
         table.write_text(content)
         with pytest.raises(ValueError):
             watched.new()

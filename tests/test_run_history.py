@@ -5,10 +5,12 @@ import time
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from faro_lib import forecast
 from faro_lib.control.overrides import Settings
 from faro_lib.policies import PolicyContext, make
+from faro_lib.recommend.load_history import exported_days
 from faro_lib.workload import Job, Traces
 
 run = importlib.import_module("faro_lib.cli.run")  # the package's name `run` is the command
@@ -48,3 +50,51 @@ def test_latencies_are_measured_only_for_a_policy_that_uses_them(monkeypatch):
     assert measured == []
     make("Faro-Sum", context)
     assert measured == ["a table"]
+
+
+# --- what controllers have exported to a Prometheus -------------------------------------------------------------------
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """Two local days and half of the third, of job `a` and of a job that is not ours, without one hour."""
+    midnight = time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1))
+    end_s = midnight + 2.5 * 86_400
+    monkeypatch.setattr(time, "time", lambda: end_s)
+
+    def read_prometheus(url, query, *, minutes, end_s, token_path):
+        counts = np.full((2, minutes), np.nan)
+        counts[:, -3600:] = np.resize(days(1)[0, 0, 0], 3600)
+        counts[0, -600:-540] = np.nan
+        return ("a", "other"), counts
+
+    monkeypatch.setattr("faro_lib.workload.prometheus.read_prometheus", read_prometheus)
+    return days(1)[0, 0, 0]
+
+
+def test_complete_local_days_are_learnt_from_what_controllers_have_exported(exported):
+    said = []
+    traces = exported_days("http://p:9090", JOBS, report=said.append)
+    assert said == []
+    assert traces.train.shape == (1, 1, 1, 1440)
+    np.testing.assert_array_equal(traces.train[0, 0, 0], exported)  # from midnight to midnight
+    context = run.context_of(Settings(JOBS, {}), "prometheus", "seasonal", prometheus="http://p:9090")
+    np.testing.assert_allclose(context.forecaster.mean(5)[0], exported[:5])
+
+
+def test_a_new_job_and_a_server_without_an_answer_are_one_line_and_nothing_is_learnt(exported, monkeypatch):
+    said = []
+    assert exported_days("http://p:9090", (Job("new"),), report=said.append) is None
+    assert said == ["nothing is learnt from earlier days: http://p:9090: no counts of these jobs"]
+
+    def refuse(*_, **__):
+        raise ConnectionError("no answer from Prometheus")
+
+    monkeypatch.setattr("faro_lib.workload.prometheus.read_prometheus", refuse)
+    assert exported_days("http://p:9090", JOBS, report=said.append) is None
+    assert said[1] == "nothing is learnt from earlier days: no answer from Prometheus"
+
+
+def test_a_history_from_prometheus_needs_its_address():
+    with pytest.raises(ValueError, match="history=prometheus needs --prometheus"):
+        run.context_of(Settings(JOBS, {}), "prometheus", "auto")

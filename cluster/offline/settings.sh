@@ -21,4 +21,20 @@ module() { # module PATH@VERSION: its source folder
   said=$(GOFLAGS='' go mod download -json "$1") || { sed -n 's/^\t"Error": "\(.*\)",\?$/\1/p' <<<"$said" >&2; return 1; }
   sed -n 's/^\t"Dir": "\(.*\)",\?$/\1/p' <<<"$said"
 }
+load_image() { # load_image IMAGE FOLDER: into the workers of the cluster that have another one or none, in a third of the time of `kind load`
+  local node wanted loads=() nodes=()
+  wanted=$(docker image inspect -f '{{.Id}}' "$1")
+  for node in $(kind get nodes --name faro | grep -v control-plane); do
+    [ "$(docker exec "$node" crictl inspecti -o go-template --template '{{.status.id}}' "$1" 2>/dev/null)" = "$wanted" ] || nodes+=("$node")
+  done
+  [ ${#nodes[@]} -gt 0 ] || return 0
+  docker save -o "$2/image.tar" "$1"
+  for node in "${nodes[@]}"; do
+    docker exec -i "$node" ctr --namespace=k8s.io images import --all-platforms --local --discard-unpacked-layers - <"$2/image.tar" >"$2/$node.log" 2>&1 &
+    loads+=($!)
+  done
+  for node in "${loads[@]}"; do wait "$node" || { tail -n 5 "$2"/*.log >&2; return 1; }; done
+  rm "$2/image.tar"
+  step "image $1 loaded into ${nodes[*]}"
+}
 PATH=$(programs "kind-$KIND"):$(programs "kubernetes-$KUBERNETES"):$(programs "helm-$HELM"):$PATH

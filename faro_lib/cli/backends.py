@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from faro_lib.cli.shared import SayHandler, say
 
 if TYPE_CHECKING:
     from faro_lib.control.clock import Clock
-    from faro_lib.control.overrides import Settings
+    from faro_lib.control.overrides import Override, Settings
     from faro_lib.control.startup import Ensure
     from faro_lib.kube.deployments import Deployments
     from faro_lib.kube.operate import NamespacedName
@@ -34,6 +35,17 @@ def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: s
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[SayHandler()])
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs every attempt; we report the outcome
     return NamespacedName.of(plan, kubeconfig, context)
+
+
+def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[], tuple[Override, ...]]:
+    """What reads the overrides of operators: from the FaroPlan, or from the file beside the journal."""
+    from faro_lib.control.overrides import path_of, read_overrides
+
+    if home:
+        from faro_lib.kube.plan_overrides import PlanOverrides
+
+        return PlanOverrides(home.connect(retries=0, timeout_s=2.0), home.namespace, home.name).read
+    return partial(read_overrides, path_of(journal)) if journal else tuple
 
 
 def deployments(

@@ -25,7 +25,7 @@ def manifests(
     head_memory: Annotated[float, option("GiB of memory of Ray's head.")] = 4.0,
     operator_namespace: Annotated[str, option("Namespace of KubeRay's operator.")] = "kuberay-system",
     ray_version: Annotated[str | None, option("Version of Ray in the image.", default="the installed one")] = None,
-    prometheus: Annotated[str, option("Address of Prometheus, for backend deployments.")] = "",
+    prometheus: Annotated[str, option("Address of Prometheus: counts of earlier days, queries of jobs.")] = "",
     monitoring_namespace: Annotated[str, option("Namespace of Prometheus; only it gets metrics.")] = "monitoring",
     service_monitor: Annotated[bool, option("Add a ServiceMonitor and a PrometheusRule.", "--service-monitor")] = False,
 ) -> None:
@@ -48,12 +48,12 @@ def manifests(
     table = read_jobs(jobs)
     common: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
     common |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
-    common["monitoring_namespace"] = monitoring_namespace
+    common |= dict(monitoring_namespace=monitoring_namespace, prometheus=prometheus)
     if backend == "deployments":
         sections = read_sections(jobs, "deployment")
         refs = [DeploymentRef.of(job, sections[job.name], namespace) for job in table]
         namespaces, names = tuple(ref.namespace for ref in refs), tuple(ref.name for ref in refs)
-        wanted = ManifestSpec(**common, namespaces=namespaces, deployments=names, prometheus=prometheus)
+        wanted = ManifestSpec(**common, namespaces=namespaces, deployments=names)
     else:
         how = serve_specs(table, read_sections(jobs, "serve"))
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)

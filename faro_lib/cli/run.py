@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
 
+PROMETHEUS = "prometheus"  # a history
 CHANGES = "changes"  # reason of a failure: settings that cannot be used
 STALLED_S = 120.0  # the health check fails this time plus five ticks after the last tick; one call takes up to 60 s
 
@@ -41,7 +43,8 @@ def run(
     serve_address: shared.ServeAddress = None,
     policy: shared.PolicyName = shared.DEFAULT_POLICY,
     history: Annotated[
-        str | None, option("Counts to learn from, .csv, .csv.gz or .parquet: job, requests, minute[, day] or time.")
+        str | None,
+        option("Counts to learn from, a file (job, requests, minute[, day] or time), or `prometheus`: this run's own."),
     ] = None,
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
     apply: Annotated[bool, option("Scale the jobs; without it, only print plans.", "--apply")] = False,
@@ -74,7 +77,7 @@ def run(
     from faro_lib import control
     from faro_lib.control import GuardrailConfig
     from faro_lib.control.journal import Journal
-    from faro_lib.control.overrides import Watched, path_of
+    from faro_lib.control.overrides import Watched
     from faro_lib.control.startup import once, until_passed
     from faro_lib.files import check_writable
     from faro_lib.policies import make
@@ -82,12 +85,14 @@ def run(
 
     if backend not in backends.BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}")
-    watched = Watched(jobs, path_of(journal) if journal else None)
+    home = backends.faro_plan(backend, plan, kubeconfig, context)
+    watched = Watched(jobs, backends.overrides_of(home, journal))
     settings = watched.known
+    learnt_on = date.today()
     guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline, force)
 
     def policy_of(settings: Settings) -> Policy:
-        made = make(policy, context_of(settings, history, forecaster, capacity))
+        made = make(policy, context_of(settings, history, forecaster, capacity, prometheus, prometheus_token))
         return made if tick is None else paced(made, tick)
 
     chosen = policy_of(settings)
@@ -106,7 +111,6 @@ def run(
             written = stack.enter_context(Journal(journal))
         changes = changes_since(written, settings)
         clock = clock_of(written, stop)
-        home = backends.faro_plan(backend, plan, kubeconfig, context)
 
         def waiting(reason: str | None) -> None:
             if exporter:
@@ -121,7 +125,7 @@ def run(
 
         def changed() -> bool:
             try:
-                return watched.new() is not None
+                return watched.new() is not None or (history == PROMETHEUS and date.today() > learnt_on)
             except (ValueError, OSError) as error:
                 on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they are")
                 return False
@@ -145,7 +149,10 @@ def run(
             table = settings.jobs
             with ExitStack() as inner:
                 try:
-                    made = chosen if settings is last else policy_of(settings)
+                    if settings is not last or (history == PROMETHEUS and date.today() > learnt_on):
+                        made, learnt_on = policy_of(settings), date.today()
+                    else:
+                        made = chosen
                     planner = at_time_of_day(expecting(made, settings, clock), clock.origin_s)
                     serving = cluster_of(settings)
                     cluster: Cluster = serving
@@ -230,14 +237,23 @@ def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
 
 
 def context_of(
-    settings: Settings, history: str | None, forecaster: str, capacity: float | None = None
+    settings: Settings,
+    history: str | None,
+    forecaster: str,
+    capacity: float | None = None,
+    prometheus: str | None = None,
+    prometheus_token: str | None = None,
 ) -> PolicyContext:
-    """The policy's inputs: jobs, latency table, and a forecaster fitted to the file `history` (None: not fitted)."""
+    """The policy's inputs: jobs, latency table, and a forecaster fitted to `history`.
+
+    history : a file of counts; PROMETHEUS, what controllers have exported to this server; None: not fitted.
+    """
     import numpy as np
 
     from faro_lib import forecast
     from faro_lib.policies import PolicyContext
     from faro_lib.rayserve.spec import ongoing_limits
+    from faro_lib.recommend.load_history import exported_days
     from faro_lib.recommend.recommendation import LIVE
     from faro_lib.simulate.measure import measure
     from faro_lib.workload import Traces
@@ -245,8 +261,13 @@ def context_of(
     from faro_lib.workload.readers import read_csv
 
     table = settings.jobs
-    if history:
-        traces = read_csv(history, table)
+    if history == PROMETHEUS:
+        if prometheus is None:
+            raise ValueError("history=prometheus needs --prometheus, the address of the server that scrapes Faro")
+        traces = exported_days(prometheus, table, prometheus_token, say)
+    else:
+        traces = read_csv(history, table) if history else None
+    if traces is not None:
         days = np.concatenate([traces.train, traces.evaluation[None]])  # the newest day too: it is over
         fitted = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
     else:

@@ -3,17 +3,24 @@
 import getpass
 import socket
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from faro_lib.cli.shared import option
 
+if TYPE_CHECKING:
+    from faro_lib.control.overrides import Override
+
 
 def set_job(
     job: Annotated[str, typer.Argument(help="Name of the job.")],
-    journal: Annotated[str, option("Journal of the run that this is for.")],
+    journal: Annotated[str | None, option("Journal of the run that this is for.")] = None,
+    plan: Annotated[str | None, option("Or NAMESPACE/NAME of its FaroPlan (Kubernetes).")] = None,
     replicas: Annotated[int | None, option("Number of replicas.")] = None,
     freeze: Annotated[bool, option("Keep the replicas of the last decision.", "--freeze")] = False,
     load: Annotated[float | None, option("Factor on the forecast load: 3 for three times as much.")] = None,
@@ -22,31 +29,64 @@ def set_job(
     clear: Annotated[bool, option("Remove what was set for the job.", "--clear")] = False,
 ) -> None:
     """Fix the replicas of a job, or announce a change of its load. `faro run` follows at its next tick."""
-    from faro_lib.control.journal import read
-    from faro_lib.control.overrides import Override, path_of, read_overrides, write_overrides
+    from faro_lib.control.overrides import Override
 
     if sum((replicas is not None, freeze, load is not None, clear)) != 1:
         raise ValueError("faro set needs one of --replicas, --freeze, --load and --clear")
-    header, ticks = read(journal)
-    names, path = [one.name for one in header.jobs], path_of(journal)
-    if job not in names:
-        raise ValueError(f"job={job!r} is not in {journal}; accepted: {', '.join(names)}")
-    orders = read_overrides(path)
+    if (journal is None) == (plan is None):
+        raise ValueError("faro set needs one of --journal and --plan")
+    run = _of_plan(plan) if plan else _of_journal(str(journal))
+    if job not in run.targets:
+        raise ValueError(f"job={job!r} is not in {journal or plan}; accepted: {', '.join(run.targets)}")
+    orders = [one for one in run.read() if not one.over(time.time())]
     if clear:
-        write_overrides(path, (one for one in orders if one.job != job))
+        run.write([one for one in orders if one.job != job])
         return
     if freeze:
-        if not ticks:
-            raise ValueError(f"{journal}: no decision has been made yet")
-        replicas = int(ticks[-1].step.target[names.index(job)])
+        replicas = run.targets[job]
+        if replicas is None:
+            raise ValueError(f"{journal or plan}: no decision has been made yet")
     now_s = time.time()
     from_s = now_s if begin is None else _time_s(begin, now_s)
     until_s = None if until is None else _time_s(until, from_s)
     order = Override(job, f"{getpass.getuser()}@{socket.gethostname()}", from_s, until_s, replicas, load)
     # A new count replaces an earlier one.
     kept = [one for one in orders if one.job != job or load is not None or one.load is not None]
-    write_overrides(path, [*kept, order])
+    run.write([*kept, order])
     print(order)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run that goes on: the last targets of its jobs (None before the first decision), and its overrides."""
+
+    targets: dict[str, int | None]
+    read: Callable[[], Iterable[Override]]
+    write: Callable[[Iterable[Override]], None]
+
+
+def _of_journal(journal: str) -> _Run:
+    from faro_lib.control.journal import read
+    from faro_lib.control.overrides import path_of, read_overrides, write_overrides
+
+    header, ticks = read(journal)
+    targets = ticks[-1].step.target.tolist() if ticks else [None] * len(header.jobs)
+    path = path_of(journal)
+    named = dict(zip((job.name for job in header.jobs), targets))
+    return _Run(named, partial(read_overrides, path), partial(write_overrides, path))
+
+
+def _of_plan(plan: str) -> _Run:
+    from faro_lib.kube.operate import NamespacedName
+    from faro_lib.kube.plan_overrides import PlanOverrides
+
+    home = NamespacedName.of(plan)
+    overrides = PlanOverrides(home.connect(), home.namespace, home.name)
+    found = overrides.get()
+    if found is None:
+        raise ValueError(f"FaroPlan {plan!r} is not there, or may not be read; a controller makes it")
+    jobs = found.get("status", {}).get("jobs", [])
+    return _Run({one["name"]: one["desiredReplicas"] for one in jobs}, overrides.read, overrides.write)
 
 
 def _time_s(text: str, after_s: float) -> float:

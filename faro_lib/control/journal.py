@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
-import fcntl
+import gzip
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from faro_lib.control import rotation
 from faro_lib.control.guardrails import GuardrailConfig
 from faro_lib.control.tick import Memory, Step, tick
 from faro_lib.policies.protocol import Observation, Plan, Policy
@@ -54,6 +56,8 @@ class Journal:
     """A journal that this controller alone writes; each record is on the disk before the next tick begins.
 
     header, ticks : its last part, with the ticks from which a run resumes; None and [] before the first `begin`.
+
+    A long journal is rotated, see `rotation`.
     """
 
     def __init__(self, path: str | Path):
@@ -63,24 +67,20 @@ class Journal:
         self.ticks: list[Tick] = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(0o600)
-        self._file = self.path.open("ab", buffering=0)
+        self._max_bytes = rotation.MAX_BYTES
+        self._file: IO = self.path.open("ab", buffering=0)
+        rotation.lock(self._file, self.path)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A crash may have left the last line incomplete.
-            os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
             if self._length():
                 self.header, self.ticks = read(self.path)
-        except BlockingIOError:
-            self._file.close()
-            raise ValueError(
-                f"{path}: another controller writes this journal; stop it, or name another journal"
-            ) from None
         except ValueError:
             self._file.close()
             raise
+        # A crash may have left the last line incomplete.
+        os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
 
-    def begin(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
-        """Continue the last part and return the run that resumes, or begin a part with `header`.
+    def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
+        """Continue the last part and return the run that resumes; without one, begin a part with `header`.
 
         Raises ValueError as `resumed` does, and if the last tick is more than one tick ahead of `now_s`.
         """
@@ -88,18 +88,26 @@ class Journal:
         if past and (ahead_s := past.observation.now_s - now_s) > policy.tick_s:
             problem = f"its last tick is {ahead_s:.0f} s ahead of this machine's clock"
             raise ValueError(f"{self.path}: {problem}; set the clock, or name another journal")
-        if past and past.ticks is not None:
-            self._write({"kind": RESUME, "replayed_ticks": past.ticks})
+        self.begin(header, past.ticks if past else None)
+        return past
+
+    def begin(self, header: Header, replayed_ticks: int | None = None) -> None:
+        """Begin a part with `header`; with `replayed_ticks`, continue the last one."""
+        if replayed_ticks is not None:
+            self._write({"kind": RESUME, "replayed_ticks": replayed_ticks})
         else:
             self.header, self.ticks = header, []
             self._write({"kind": BEGIN} | asdict(header))
-        return past
 
     def tick(self, step: Step, error: str | None) -> None:
         """Write one tick; OSError if the disk is full, and then no part of the line remains."""
         record = {"kind": TICK, "observation": plain(step.observation), "plan": plain(step.plan)}
         self._write(record | {"target": step.target.tolist(), "decision_s": step.decision_s, "error": error})
         self.ticks = [*self.ticks[1 - REPLAYED_TICKS :], Tick(step, error)]
+        if self.path.stat().st_size > self._max_bytes and (file := rotation.rotate(self.path, 2 * REPLAYED_TICKS)):
+            self._file.close()
+            self._file = file
+            self._max_bytes = max(rotation.MAX_BYTES, 2 * self.path.stat().st_size)  # what is kept may be long too
 
     def _length(self) -> int:
         return os.fstat(self._file.fileno()).st_size
@@ -124,25 +132,33 @@ class Journal:
 
 
 def read(path: str | Path) -> tuple[Header, list[Tick]]:
-    """Header and ticks of a journal since the last change of its jobs; ValueError if the file is not a journal."""
-    return parts(path)[-1]
+    """Header and newest ticks of a journal: since the last change of its jobs, without those in archives.
+
+    ValueError if the file is not a journal.
+    """
+    return _parts(path, list(_records(Path(path))))[-1]
 
 
 def parts(path: str | Path) -> list[tuple[Header, list[Tick]]]:
-    """Header and ticks of each part of a journal; ValueError if the file is not a journal.
+    """Header and ticks of each part of a journal, with its archives; ValueError if the file is not a journal.
 
     A part begins when an operator changes the jobs during the run. An incomplete last line is ignored. A header without
     ticks is replaced by the next header.
     """
-    records = list(_records(Path(path)))
-    if not records or records[0].get("kind") != BEGIN:
+    files = [*rotation.archives(Path(path)), Path(path)]
+    return _parts(path, [one for file in files for one in _records(file)])
+
+
+def _parts(path: str | Path, records: list[tuple[str, dict[str, Any]]]) -> list[tuple[Header, list[Tick]]]:
+    if not records or records[0][1]["kind"] != BEGIN:
         raise ValueError(f"{path}: not a journal of `faro run`; its first line must be the header")
-    found: list[tuple[Header, list[Tick]]] = [(_header(path, records[0]), [])]
+    found: list[tuple[Header, list[Tick]]] = [(_header(path, records[0][1]), [])]
     replayed_ticks = None
-    for number, record in enumerate(records[1:], 2):
+    for place, record in records[1:]:
         header, ticks = found[-1]
         if record["kind"] == BEGIN:
-            found[len(found) if ticks else -1 :] = [(_header(path, record), [])]
+            if "generation" not in record:  # else the part of the archive before goes on
+                found[len(found) if ticks else -1 :] = [(_header(path, record), [])]
             continue
         try:
             if record["kind"] == RESUME:
@@ -152,7 +168,7 @@ def parts(path: str | Path) -> list[tuple[Header, list[Tick]]]:
                 replayed_ticks = None
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             problem = " ".join(f"{type(error).__name__}: {error}".split())[:100]
-            raise ValueError(f"{path}, line {number}: a damaged {record['kind']} ({problem})") from None
+            raise ValueError(f"{place}: a damaged {record['kind']} ({problem})") from None
     return found
 
 
@@ -270,12 +286,15 @@ def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:
     return counts[:, known.argmax() :] if known.any() else counts[:, :0]
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Records of the complete lines of a journal."""
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """File and line, and record, of the complete lines of a journal or of one of its archives."""
     try:
-        *lines, _incomplete = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; expected a journal of `faro run`") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: a damaged archive of a journal ({error})") from None
+    *lines, _incomplete = content.decode(errors="replace").split("\n")
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
@@ -283,7 +302,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             record = None
         if not isinstance(record, dict) or "kind" not in record:
             raise ValueError(f"{path}, line {number}: not a line of a journal")
-        yield record
+        yield f"{path}, line {number}", record
 
 
 def plain(value: Any) -> Any:

@@ -64,7 +64,7 @@ def run(
             origin_s, scale = (clock.origin_s, clock.scale) if clock else (None, 1.0)
             header = Header(policy.name, jobs, guardrails, policy.tick_s, apply, origin_s, scale, start_s, changes)
             writer = journal if isinstance(journal, Journal) else stack.enter_context(Journal(journal))
-            past = writer.begin(policy, header, clock.now_s if clock else np.inf)
+            past = writer.resume(policy, header, clock.now_s if clock else np.inf)
             if past:
                 memory, start_s = past.memory, past.observation.now_s
                 last = past.observation if past.ticks is not None else None  # else of other jobs

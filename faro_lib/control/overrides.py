@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Self
@@ -98,35 +98,44 @@ class Settings:
 
 
 class Watched:
-    """The settings; they change with the jobs' table and the overrides, and when an override begins or ends."""
+    """The settings; they change with the jobs' table and the overrides, and when an override begins or ends.
 
-    def __init__(self, jobs: str | Path, overrides: str | Path | None):
-        self._paths = Path(jobs), Path(overrides) if overrides else None
+    overrides : returns those that operators have given; asked at every call of `new`.
+    """
+
+    def __init__(self, jobs: str | Path, overrides: Callable[[], tuple[Override, ...]] = tuple):
+        self._table, self._overrides, self._problem = Path(jobs), overrides, ""
         self._read()
         self.known = self._settings()  # as last seen
 
     def new(self) -> Settings | None:
-        """The settings if they differ from those seen before; ValueError, once, if a file is damaged."""
-        if self._marks_now() != self._marks:
-            self._read()
-        settings = self._settings()
+        """The settings if they differ from those seen before; ValueError or OSError, once, if they cannot be read."""
+        try:
+            if self._mark() != self._read_at:
+                self._read()
+            settings = self._settings()
+        except (ValueError, OSError) as error:
+            if str(error) == self._problem:
+                return None
+            self._problem = str(error)
+            raise
+        self._problem = ""
         if settings == self.known:
             return None
         self.known = settings
         return settings
 
-    def _marks_now(self) -> list[tuple[int, int] | None]:
-        return [(one.stat().st_mtime_ns, one.stat().st_size) if one and one.exists() else None for one in self._paths]
+    def _mark(self) -> tuple[int, int] | None:
+        return (one.st_mtime_ns, one.st_size) if self._table.exists() and (one := self._table.stat()) else None
 
     def _read(self) -> None:
-        table, overrides = self._paths
-        self._marks = self._marks_now()
-        jobs, orders = read_jobs(table), read_overrides(overrides) if overrides else ()
-        in_yaml = table.suffix != ".csv"
-        self._files = jobs, {one: read_sections(table, one) for one in SECTIONS} if in_yaml else {}, orders
+        self._read_at = self._mark()
+        in_yaml = self._table.suffix != ".csv"
+        sections = {one: read_sections(self._table, one) for one in SECTIONS} if in_yaml else {}
+        self._jobs, self._sections = read_jobs(self._table), sections
 
     def _settings(self) -> Settings:
-        jobs, sections, orders = self._files
+        jobs, sections, orders = self._jobs, self._sections, self._overrides()
         now_s, names = time.time(), {job.name for job in jobs}
         orders = tuple(one for one in orders if one.job in names and not one.over(now_s))
         fixed = {one.job: one for one in orders if one.replicas is not None and one.from_s <= now_s}

@@ -1,4 +1,4 @@
-"""Forecaster "auto", the default: a mixture of forecasters, weighted for each job by their recent CRPS."""
+"""Forecaster "auto", the default of the commands: a mixture of forecasters, weighted for each job by recent CRPS."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -102,8 +102,9 @@ class ManifestSpec:
     monitoring_namespace : where Prometheus runs; only its pods reach the controller's metrics.
     served, initial, workers, head, ray_version, operator_namespace : for the backend rayserve; `initial` are the first
         replica counts, and KubeRay's operator runs in `operator_namespace`.
-    namespaces, deployments, prometheus : for the backend deployments; the Deployments' namespaces and names, and the
-        address of the server that the queries go to.
+    namespaces, deployments : for the backend deployments; the Deployments' namespaces and names.
+    prometheus : address of the server that scrapes the controllers, which learn from it, and that the queries of the
+        backend deployments go to; "" for none.
     act : whether the controller applies its plans, or only prints them.
     monitor : whether to add a ServiceMonitor.
     """
@@ -214,8 +215,8 @@ def arguments(spec: ManifestSpec) -> list[str]:
     if spec.backend == "rayserve":
         head = f"http://{spec.name}-head-svc.{spec.namespace}.svc"
         options |= {"--address": f"{head}:{DASHBOARD_PORT}", "--serve-address": f"{head}:{SERVING_PORT}"}
-    else:
-        options["--prometheus"] = spec.prometheus
+    if spec.prometheus:  # it scrapes the controllers, which learn from what they have exported
+        options |= {"--prometheus": spec.prometheus, "--history": "prometheus"}
     return [
         "run",
         "--wait",

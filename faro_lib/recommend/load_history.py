@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
 from faro_lib.workload import Job, Traces
-from faro_lib.workload.jobs import DAY_MINUTES
+from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
 
+EXPORTED = "max by (inference_job) (faro_arrivals_per_minute)"  # counts in the metrics of `faro run`
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
 MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # shortest day to fit to or to replay
 
@@ -134,14 +136,42 @@ def history_from_prometheus(
     return history_of(*_of_table(jobs, names, counts, "the series of the query"))
 
 
+def exported_days(
+    url: str, jobs: tuple[Job, ...], token_path: str | None = None, report: Callable[[str], None] = print
+) -> Traces | None:
+    """Complete days of the last week that controllers of these jobs have exported to a Prometheus.
+
+    Missing minutes are interpolated. None, and a line to `report`, if there is no complete day or no answer.
+    """
+    from faro_lib.workload.prometheus import read_prometheus
+    from faro_lib.workload.timed import days_from_midnight
+
+    minutes = 7 * DAY_MINUTES
+    end_s = time.time()
+    try:
+        names, counts = read_prometheus(url, EXPORTED, minutes=minutes, end_s=end_s, token_path=token_path)
+        row = {name: n for n, name in enumerate(names)}
+        unknown = np.full(minutes, np.nan)
+        ours = np.array([counts[row[job.name]] if job.name in row else unknown for job in jobs])
+        known = np.isfinite(ours).any(axis=0)
+        if not known.any():
+            raise ValueError(f"{url}: no counts of these jobs")
+        begin = int(known.argmax())
+        local_minute = int((end_s + time.localtime(end_s).tm_gmtoff) // MINUTE_S)
+        return days_from_midnight(jobs, local_minute - minutes + begin, _interpolated(ours[:, begin:]), url)
+    except (ValueError, OSError) as error:
+        report(f"nothing is learnt from earlier days: {error}")
+        return None
+
+
 def history_from_journal(path: str, jobs: str | None = None, at: int | None = None) -> History:
     """A history from a journal of `faro run`; minutes without a tick are missing.
 
     `jobs`, a table of jobs, replaces the SLOs of that run.
     """
-    from faro_lib.control.journal import arrivals, read
+    from faro_lib.control.journal import arrivals, parts
 
-    header, ticks = read(path)
+    header, ticks = parts(path)[-1]
     counts = arrivals(header, ticks)
     if jobs is None:
         return history_of(header.jobs, counts, at=at)

@@ -1,0 +1,192 @@
+"""Each claim of docs/artifact.md, checked from the raw traces: claim, expected, measured, whether it holds.
+
+    python benchmarks/claims.py            # the quick half, about 15 minutes on two idle cores
+    python benchmarks/claims.py --all      # the paper's edition and the live run too, about an hour
+    python benchmarks/claims.py wins exact # some of them
+
+Of earlier results it reads the posterior alone (data/posterior-paper.npz), whose SHA-256 it checks; --posterior names another
+one, as stage 30 writes it. The exit status is 1 if a claim does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from faro_lib import forecast
+from faro_lib.allocate import solve
+from faro_lib.allocate.objectives import objective_of
+from faro_lib.experiments.compare import compare
+from faro_lib.experiments.trials import policy_context
+from faro_lib.forecast import scores
+from faro_lib.policies import make
+from faro_lib.utility import UtilityTable
+from faro_lib.workload import PUBLISHED, Job
+from faro_lib.workload.tables import load_workload
+
+CAPACITIES, TRIALS = (36, 32, 16), 5
+BASELINES = ("FairShare", "Oneshot", "AIAD", "MArk")
+OURS = ("Faro-Sum", "Faro-FairSum")
+EDITION = tuple(f"Faro-{objective} (paper)" for objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"))
+POSTERIOR, SHA256 = Path("data/posterior-paper.npz"), Path("data/posterior-paper.sha256")
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    expected: str
+    got: str
+    holds: bool
+
+
+class Inputs:
+    """What the claims share; each part is computed at its first use."""
+
+    def __init__(self, posterior: Path):
+        self.posterior = posterior
+
+    @cached_property
+    def traces(self):
+        return load_workload(PUBLISHED)
+
+    @cached_property
+    def context(self):
+        context = policy_context(self.traces)
+        forecaster = forecast.fit("bayes", self.traces, posterior=self.posterior)
+        return type(context)(context.jobs, forecaster, context.latency_model)
+
+    @cached_property
+    def published(self) -> pd.DataFrame:
+        table = pd.read_csv("data/published/published_main.csv").replace({"system": {"MArk/Cocktail/Barista": "MArk"}})
+        return table[table["env"] == "simulation"].set_index(["system", "replicas"])
+
+    def comparison(self, *policies: str, limit: bool = False) -> pd.DataFrame:
+        """Summary rows of the policies at all capacities, in both conventions; the limit is a policy of that name."""
+        made = {name: make(name, self.context) for name in policies}
+        frames = []
+        for capacity in CAPACITIES:
+            tables = compare(self.traces.workload(), made, capacity, TRIALS, limit=limit, published=True, report=None)
+            frames += [tables.summary, *([tables.limit.assign(policy="limit")] if limit else [])]
+        return pd.concat(frames)
+
+
+def baselines(inputs: Inputs) -> Iterator[Row]:
+    """The simulator reproduces the published rows of the baseline policies."""
+    yield from _beside_the_published(inputs, inputs.comparison(*BASELINES))
+
+
+def edition(inputs: Inputs) -> Iterator[Row]:
+    """The paper's edition of Faro reproduces its published rows."""
+    yield from _beside_the_published(inputs, inputs.comparison(*EDITION))
+
+
+def _beside_the_published(inputs: Inputs, summary: pd.DataFrame) -> Iterator[Row]:
+    for (policy, capacity), rows in summary.groupby(["policy", "capacity_cores"], sort=False):
+        row = inputs.published.loc[policy.removesuffix(" (paper)"), capacity]
+        mean, deviation = row["lost_cluster_utility_mean"], row["lost_cluster_utility_std"]
+        within, got = max(0.05 * mean, 2 * deviation), rows["lost_utility_published"].mean()
+        yield Row(f"{policy}, {capacity}", f"{mean:.3f} +- {within:.3f}", f"{got:.3f}", abs(got - mean) <= within)
+
+
+def wins(inputs: Inputs) -> Iterator[Row]:
+    """Faro loses less utility than the published system at every size, and never less than the clairvoyant limit."""
+    summary = inputs.comparison(*OURS, limit=True)
+    for (policy, capacity), rows in summary[summary["policy"] != "limit"].groupby(
+        ["policy", "capacity_cores"], sort=False
+    ):
+        published = inputs.published.loc[policy, capacity]["lost_cluster_utility_mean"]
+        lost = rows.set_index("trial")["lost_utility_published"]
+        above = lost.mean() + stats.t.ppf(0.975, TRIALS - 1) * lost.std() / np.sqrt(TRIALS)
+        yield Row(
+            f"{policy}, {capacity}", f"< {published:.3f}", f"{lost.mean():.3f}, at most {above:.3f}", above < published
+        )
+        limit = summary[(summary["policy"] == "limit") & (summary["capacity_cores"] == capacity)].set_index("trial")
+        least = (rows.set_index("trial")["lost_utility"] - limit["lost_utility"]).min()
+        yield Row(f"{policy}, {capacity}, above the limit", ">= 0", f"{least:.3f}", least >= 0)
+
+
+def forecasts(inputs: Inputs) -> Iterator[Row]:
+    """The forecast of the next seven minutes is as exact as the published network, and calibrated."""
+    published = pd.read_csv("data/published/published_forecast_rmse.csv").set_index("model")["rmse_requests_per_min"][
+        "N-HiTS"
+    ]
+    samples, truth = scores.rolling(inputs.context.forecaster, inputs.traces.evaluation[0], n=200)
+    rmse, covered = float(scores.rmse(samples, truth)), float(scores.coverage(samples, truth))
+    yield Row("RMSE, requests a minute", f"<= {published:.1f}", f"{rmse:.1f}", rmse <= published)
+    yield Row("80 % interval", "0.77 to 0.83", f"{covered:.3f}", 0.77 <= covered <= 0.83)
+
+
+def exact(_: Inputs) -> Iterator[Row]:
+    """The solver finds the optimum: the same value as trying every allocation of small problems."""
+    rng, problems = np.random.default_rng(7), 200
+    for objective in ("Sum", "Fair", "FairSum"):
+        same = sum(_same_as_enumeration(rng, objective) for _ in range(problems))
+        yield Row(objective, f"{problems} of {problems}", f"{same} of {problems}", same == problems)
+
+
+def _same_as_enumeration(rng: np.random.Generator, objective: str) -> bool:
+    jobs = [Job(f"job {n}", weight=float(rng.integers(1, 4))) for n in range(4)]
+    values = np.sort(rng.random((4, 6)).round(3), axis=1)
+    budget = int(rng.integers(4, 13))
+    found = solve(UtilityTable.from_values(jobs, values), budget, objective)
+    weight, score = np.array([job.weight for job in jobs]), objective_of(objective).score
+    every = (x for x in itertools.product(range(1, 6), repeat=4) if sum(x) <= budget)
+    best = max(score(values[np.arange(4), x], weight, len(jobs)) for x in map(list, every))
+    return bool(np.isclose(score(values[np.arange(4), found.replicas], weight, len(jobs)), best, atol=1e-6))
+
+
+@dataclass(frozen=True)
+class Claim:
+    check: Callable[[Inputs], Iterator[Row]]
+    minutes: float  # seen on two idle cores
+    quick: bool = True
+
+
+CLAIMS = {
+    "exact": Claim(exact, 1),
+    "forecasts": Claim(forecasts, 2),
+    "baselines": Claim(baselines, 4),
+    "wins": Claim(wins, 5),
+    "edition": Claim(edition, 30, quick=False),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("claims", nargs="*", help=", ".join(CLAIMS))
+    parser.add_argument("--all", action="store_true", help="the slow ones too")
+    parser.add_argument("--posterior", type=Path)
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.claims if name not in CLAIMS]:
+        parser.error(f"unknown claim {unknown[0]!r}; accepted: {', '.join(CLAIMS)}")
+    if (
+        arguments.posterior is None
+        and hashlib.sha256(POSTERIOR.read_bytes()).hexdigest() != SHA256.read_text().split()[0]
+    ):
+        parser.error(f"{POSTERIOR}: its SHA-256 is not that of {SHA256}")
+    inputs, every = Inputs(arguments.posterior or POSTERIOR), True
+    print("| claim | what | expected | got | holds |\n| --- | --- | --- | --- | --- |")
+    for name, claim in CLAIMS.items():
+        if name in arguments.claims or (not arguments.claims and (claim.quick or arguments.all)):
+            began = time.monotonic()
+            for row in claim.check(inputs):
+                every = every and row.holds
+                print(
+                    f"| {name} | {row.what} | {row.expected} | {row.got} | {'yes' if row.holds else 'NO'} |", flush=True
+                )
+            print(f"| {name} | minutes | {claim.minutes:g} | {(time.monotonic() - began) / 60:.1f} | |", flush=True)
+    return 0 if every else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

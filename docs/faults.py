@@ -1,0 +1,37 @@
+"""The table of faults in docs/kubernetes.md, from the rows that the tests of faults have recorded.
+
+    FARO_FAULTS=$PWD/data/kubernetes-faults.jsonl make test-faults && python docs/faults.py
+
+The file may hold several rows of a fault; the last one counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGE, ROWS = ROOT / "docs/kubernetes.md", ROOT / "data/kubernetes-faults.jsonl"
+BEGIN, END = "<!-- faults: docs/faults.py writes this table -->\n", "<!-- end of faults -->"
+
+
+def table(lines: Iterable[str]) -> str:
+    """A Markdown table with one row per fault, in the order in which the faults were first recorded."""
+    rows = {row["fault"]: row for row in map(json.loads, lines)}
+    each = [f"| {one['fault']} | {one['sent']} | {one['failed']} | {one['whole_s']:.0f} |" for one in rows.values()]
+    return "\n".join(
+        ["| fault | requests sent | failed | seconds until all is as before |", "| --- | --- | --- | --- |", *each]
+    )
+
+
+def with_table(page: str, lines: Iterable[str]) -> str:
+    """The page with its table replaced."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table(lines)}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_table(PAGE.read_text(), ROWS.read_text().splitlines()))
+    print(PAGE)

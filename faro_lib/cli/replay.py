@@ -1,0 +1,78 @@
+"""`faro replay`: what another policy would have decided on the observations of a journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from faro_lib.cli import shared
+from faro_lib.cli.shared import option, text_table
+
+if TYPE_CHECKING:
+    from faro_lib.control import Step
+    from faro_lib.control.journal import Header
+
+
+def replay(
+    journal: Annotated[str, typer.Argument(help="Journal of `faro run`.")],
+    policy: shared.PolicyName = shared.DEFAULT_POLICY,
+    history: Annotated[str | None, option("Counts to learn from, as for `faro run`.")] = None,
+    forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
+    as_json: Annotated[bool, option("Print one JSON object per tick.", "--json")] = False,
+) -> None:
+    """Show what another policy would have decided on the observations of a journal, job by job.
+
+    Each decision starts from the replicas that the recorded run had, because what follows a decision is not simulated.
+    """
+    decisions = list(_decisions(journal, policy, history, forecaster))
+    if not decisions:
+        raise ValueError(f"{journal}: no decision has been made yet")
+    if as_json:
+        for header, was, now in decisions:
+            plan = {
+                job.name: {"recorded": int(before), "replayed": int(after), "reason": reason}
+                for job, before, after, reason in zip(header.jobs, was.target, now.target, now.plan.reason)
+            }
+            print(json.dumps({"now_s": was.observation.now_s, "plan": plan}))
+        return
+    print(f"{len(decisions)} decisions; mean replicas of {decisions[-1][0].policy} (recorded) and {policy} (replayed)")
+    print(text_table(_rows(decisions)))
+
+
+def _decisions(journal: str, policy: str, history: str | None, forecaster: str) -> Iterator[tuple[Header, Step, Step]]:
+    """Header, recorded step and replayed step of every tick."""
+    from faro_lib.cli.run import at_time_of_day, context_of
+    from faro_lib.control import journal as journals
+    from faro_lib.control.overrides import Settings
+    from faro_lib.policies import make
+    from faro_lib.policies.loops import paced
+
+    for header, ticks in journals.parts(journal):
+        if ticks:
+            capacity = max(one.step.observation.capacity for one in ticks)
+            made = make(policy, context_of(Settings(header.jobs, {}), history, forecaster, capacity))
+            if made.tick_s != header.tick_s:
+                made = paced(made, header.tick_s)
+            if header.origin_s is not None:
+                made = at_time_of_day(made, header.origin_s)
+            for was, now in journals.replay(made, header, ticks):
+                yield header, was, now
+
+
+def _rows(decisions: list[tuple[Header, Step, Step]]) -> list[dict[str, str]]:
+    counts: dict[str, list[tuple[int, int]]] = {}
+    for header, was, now in decisions:
+        for job, before, after in zip(header.jobs, was.target.tolist(), now.target.tolist()):
+            counts.setdefault(job.name, []).append((before, after))
+    return [
+        {
+            "job": name,
+            "recorded": f"{sum(before for before, _ in pairs) / len(pairs):.2f}",
+            "replayed": f"{sum(after for _, after in pairs) / len(pairs):.2f}",
+            "different": f"{sum(before != after for before, after in pairs) / len(pairs):.0%}",
+        }
+        for name, pairs in counts.items()
+    ]

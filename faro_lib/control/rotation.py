@@ -1,0 +1,80 @@
+"""Rotation of a journal: all but its newest records move to a compressed file beside it.
+
+The first record of a journal says its generation, 0 if it does not. Generation n is archived as `journal.00000n.gz`, and
+generation n + 1 replaces it. A rotation that a crash interrupts is repeated under the same name, and readers open only the
+archives of earlier generations, so no record is lost or met twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import IO
+
+from faro_lib.files import atomic_write
+
+MAX_BYTES = 16 << 20  # of a journal before it is rotated
+MAX_ARCHIVES = 100  # compressed files beside it; the oldest are deleted
+
+
+def lock(file: IO, path: str | Path) -> None:
+    """Lock a journal until the file is closed; ValueError if another process has locked it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ValueError(f"{path}: another controller writes this journal; stop it, or name another journal") from None
+
+
+def generation_of(path: Path) -> int:
+    """The number of times that this journal was rotated; 0 if its first line is damaged or missing."""
+    try:
+        with path.open("rb") as file:
+            return int(json.loads(file.readline()).get("generation", 0))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return 0
+
+
+def archives(path: Path) -> list[Path]:
+    """The compressed files with the older records of a journal, oldest first; without those that were deleted."""
+    numbered = (_archive(path, generation) for generation in range(generation_of(path)))
+    return [one for one in numbered if one.exists()]
+
+
+def _archive(path: Path, generation: int) -> Path:
+    return path.with_name(f"{path.name}.{generation:06d}.gz")
+
+
+def rotate(path: Path, keep: int) -> IO | None:
+    """Archive all but the newest `keep` records; the new journal, open and locked, or None if there are no others."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    moved, kept = lines[:-keep], lines[-keep:]
+    if len(moved) < 2:  # the header alone
+        return None
+    generation = generation_of(path)
+    headers = (
+        record for line in reversed(moved) if b'"begin"' in line and (record := json.loads(line))["kind"] == "begin"
+    )
+    header = next(headers) | {"generation": generation + 1}
+    with atomic_write(_archive(path, generation)) as partial:
+        partial.touch(0o600)
+        with gzip.open(partial, "wb", compresslevel=3) as compressed:
+            compressed.writelines(moved)
+        _to_disk(partial)
+    with atomic_write(path) as partial:
+        partial.touch(0o600)
+        partial.write_bytes(json.dumps(header).encode() + b"\n" + b"".join(kept))
+        _to_disk(partial)
+        file = partial.open("ab", buffering=0)
+        lock(file, path)
+    for old in archives(path)[:-MAX_ARCHIVES]:
+        old.unlink()
+    return file
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

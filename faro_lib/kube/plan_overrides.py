@@ -1,0 +1,68 @@
+"""What operators set by hand in `spec.overrides` of the FaroPlan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from faro_lib.control.overrides import Override
+from faro_lib.kube.client import MERGE, Api, ApiError
+from faro_lib.kube.status import API_VERSION, PLURAL
+
+
+class PlanOverrides:
+    """Reads and writes the overrides of one FaroPlan."""
+
+    def __init__(self, api: Api, namespace: str, name: str):
+        self._api, self._place = api, f"{namespace}/{name}"
+        self._path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
+
+    def get(self) -> dict[str, Any] | None:
+        """The FaroPlan; None if it does not exist, or if this client may not read it."""
+        try:
+            return self._api.get(self._path)
+        except ApiError as error:
+            if error.status not in (403, 404):
+                raise
+            return None
+
+    def read(self) -> tuple[Override, ...]:
+        """The overrides; ValueError if one of them is wrong."""
+        rows = ((self.get() or {}).get("spec") or {}).get("overrides") or []
+        try:
+            return tuple(_override(row) for row in rows)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"FaroPlan {self._place!r}: spec.overrides: {error}") from None
+
+    def write(self, overrides: Iterable[Override]) -> None:
+        """Replace the overrides; ValueError if the FaroPlan does not exist."""
+        body = {"spec": {"overrides": [_row(one) for one in overrides]}}
+        try:
+            self._api.send("PATCH", self._path, body, kind=MERGE)
+        except ApiError as error:
+            if error.status == 404:
+                raise ValueError(f"FaroPlan {self._place!r} is not there; a controller makes it") from None
+            raise ValueError(str(error)) from None
+
+
+def _override(row: Mapping[str, Any]) -> Override:
+    begin, end = row.get("from"), row.get("until")
+    load = None if row.get("load") is None else float(row["load"])
+    times_s = 0.0 if begin is None else _unix(begin), None if end is None else _unix(end)
+    return Override(row["job"], row.get("by", "FaroPlan"), *times_s, row.get("replicas"), load)
+
+
+def _row(one: Override) -> dict[str, Any]:
+    times = {"from": one.from_s, "until": one.until_s}
+    said = {"job": one.job, "by": one.by, "replicas": one.replicas, "load": one.load}
+    said |= {
+        name: datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for name, time_s in times.items()
+        if time_s
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _unix(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

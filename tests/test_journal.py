@@ -1,0 +1,177 @@
+"""The journal of a run of months: rotated, compressed, read across its files; replayed with another policy."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from observations import observed
+
+from faro_lib.cli import main
+from faro_lib.control import journal as journals
+from faro_lib.control import rotation
+from faro_lib.control.explanation import decision_at
+from faro_lib.control.guardrails import GuardrailConfig
+from faro_lib.control.journal import Header, Journal, parts, read, resumed
+from faro_lib.control.tick import Memory, tick
+from faro_lib.policies import FairShare
+from faro_lib.workload import Job
+
+JOBS = (Job("a"), Job("b"))
+HEADER = Header("FairShare", JOBS, GuardrailConfig(), 10.0, True, origin_s=0)
+REPLAYED_TICKS = 20
+TICKS = 3 * REPLAYED_TICKS
+
+
+def write_ticks(path, first=0, last=TICKS, header=HEADER, **options):
+    """Ticks of ten seconds whose request counts are their number."""
+    policy = FairShare()
+    memory = Memory.start(policy, header.jobs)
+    with Journal(path) as journal:
+        journal.begin(header, **options)
+        for n in range(first, last):
+            counts = np.full((len(header.jobs), 1), n)
+            seen = observed([4, 4], capacity=8, now_s=10.0 * (n + 1), minute=n // 6 + 1, arrivals_per_min=counts)
+            memory, step = tick(policy, header.guardrails, header.jobs, memory, seen)
+            journal.tick(step, None)
+
+
+@pytest.fixture
+def often(monkeypatch):
+    monkeypatch.setattr(rotation, "MAX_BYTES", 30_000)
+    monkeypatch.setattr(journals, "REPLAYED_TICKS", REPLAYED_TICKS)
+
+
+def times_s(ticks):
+    return [one.step.observation.now_s for one in ticks]
+
+
+def test_a_long_journal_is_rotated_and_its_archives_have_what_it_no_longer_has(tmp_path, often):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    assert rotation.archives(path)
+    assert len(read(path)[1]) < TICKS
+    ((header, ticks),) = parts(path)
+    assert header == HEADER
+    assert times_s(ticks) == [10.0 * (n + 1) for n in range(TICKS)]
+
+
+def test_the_journal_and_its_archives_stay_bounded(tmp_path, often, monkeypatch):
+    monkeypatch.setattr(rotation, "MAX_ARCHIVES", 2)
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=3 * TICKS)
+    assert len(list(tmp_path.glob("*.gz"))) == 2
+    ticks = parts(path)[-1][1]  # the newest, without a gap
+    assert set(np.diff(times_s(ticks))) == {10.0}
+    assert times_s(ticks)[-1] == 30.0 * TICKS
+
+
+def test_a_run_resumes_from_a_rotated_journal_as_from_one_that_was_not(tmp_path, often, monkeypatch):
+    write_ticks(tmp_path / "rotated.jsonl")
+    monkeypatch.setattr(rotation, "MAX_BYTES", 1 << 30)
+    write_ticks(tmp_path / "whole.jsonl")
+    pasts = []
+    for name in ("rotated.jsonl", "whole.jsonl"):
+        with Journal(tmp_path / name) as journal:
+            pasts.append(resumed(journal, FairShare(), HEADER))
+    assert pasts[0].ticks == pasts[1].ticks == REPLAYED_TICKS
+    assert pasts[0].observation.now_s == pasts[1].observation.now_s
+    np.testing.assert_array_equal(pasts[0].memory.guard.target, pasts[1].memory.guard.target)
+
+
+def test_a_resumed_run_goes_on_in_the_next_generation(tmp_path, often):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    before = len(rotation.archives(path))
+    write_ticks(path, first=TICKS, last=3 * TICKS, replayed_ticks=REPLAYED_TICKS)
+    assert len(rotation.archives(path)) > before
+    ((_, ticks),) = parts(path)
+    assert len(ticks) == 3 * TICKS
+
+
+def test_a_change_of_the_jobs_begins_a_part_and_a_rotation_does_not(tmp_path, often):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    write_ticks(path, TICKS, 2 * TICKS, Header("FairShare", (Job("a"), Job("c")), GuardrailConfig(), 10.0, True, 0))
+    assert [[job.name for job in header.jobs] for header, _ in parts(path)] == [["a", "b"], ["a", "c"]]
+    assert [job.name for job in read(path)[0].jobs] == ["a", "c"]
+    assert decision_at(parts(path), 55.0)[1].step.observation.now_s == 50.0
+
+
+def test_a_rotation_that_was_interrupted_is_repeated_without_a_record_twice(tmp_path):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=50)
+    whole = path.read_bytes()
+    rotation.rotate(path, 20).close()
+    path.write_bytes(whole)  # as if the archive had been written, and the journal not replaced
+    assert len(parts(path)[0][1]) == 50
+    rotation.rotate(path, 20).close()
+    assert len(parts(path)[0][1]) == 50
+    assert len(list(tmp_path.glob("*.gz"))) == 1
+
+
+def test_a_second_controller_is_refused_after_a_rotation(tmp_path, often):
+    path = tmp_path / "run.jsonl"
+    with Journal(path) as journal:
+        journal.begin(HEADER)
+        journal._max_bytes = 0
+        memory = Memory.start(FairShare(), JOBS)
+        for n in range(2 * REPLAYED_TICKS + 5):
+            memory, step = tick(FairShare(), HEADER.guardrails, JOBS, memory, observed([4, 4], now_s=10.0 * (n + 1)))
+            journal.tick(step, None)
+        assert rotation.archives(path)
+        with pytest.raises(ValueError, match="another controller writes this journal"):
+            Journal(path)
+
+
+def test_a_damaged_archive_is_one_line_that_names_it(tmp_path, often, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    archive = rotation.archives(path)[0]
+    archive.write_bytes(archive.read_bytes()[:100])
+    assert main(["explain", str(path)]) == 2
+    assert f"{archive}: a damaged archive" in capsys.readouterr().err
+
+
+def test_only_the_owner_reads_an_archive(tmp_path, often):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    assert {file.stat().st_mode & 0o777 for file in (path, *rotation.archives(path))} == {0o600}
+
+
+# --- faro replay ------------------------------------------------------------------------------------------------------
+
+
+def replayed(path, capsys, *options):
+    assert main(["replay", str(path), *options, "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_policy_of_the_journal_decides_again_what_it_decided(tmp_path, often, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    rows = replayed(path, capsys, "--policy", "FairShare")
+    assert len(rows) == TICKS
+    assert all(job["recorded"] == job["replayed"] for row in rows for job in row["plan"].values())
+
+
+def test_another_policy_shows_where_it_would_have_decided_otherwise(tmp_path, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=60)  # at most one request a second: one replica is enough
+    rows = replayed(path, capsys, "--policy", "AIAD")
+    assert any(job["replayed"] < job["recorded"] for row in rows for job in row["plan"].values())
+    assert main(["replay", str(path), "--policy", "AIAD"]) == 0
+    shown = capsys.readouterr().out
+    assert "60 decisions" in shown
+    assert {"recorded", "replayed", "different"} <= set(shown.splitlines()[1].split())
+
+
+def test_a_journal_without_decisions_and_an_unknown_policy_are_one_line(tmp_path, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=0)
+    assert main(["replay", str(path)]) == 2
+    assert "no decision has been made yet" in capsys.readouterr().err
+    write_ticks(path, last=5)
+    assert main(["replay", str(path), "--policy", "Fairshare"]) == 2
+    assert "FairShare" in capsys.readouterr().err
