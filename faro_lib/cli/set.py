@@ -1,5 +1,7 @@
 """`faro set`: fix a job's replicas by hand, or announce an event, while `faro run` is running."""
 
+from __future__ import annotations
+
 import getpass
 import socket
 import time
