@@ -51,7 +51,8 @@ def bucket() -> Iterator[str]:
         make = [launcher() / "python", "-c", NEW_BUCKET, address]
         end_s = time.monotonic() + 60
         while subprocess.run(make, env=os.environ | KEYS, capture_output=True).returncode:
-            assert server.poll() is None and time.monotonic() < end_s, "the S3 server does not start"
+            assert server.poll() is None, "the S3 server has ended"
+            assert time.monotonic() < end_s, "the S3 server does not answer"
             time.sleep(1)
         yield address
     finally:
@@ -66,7 +67,15 @@ def in_pods(folder: Path, address: str, *arguments: str, timeout_s: float = 1800
     storage = ["--default-storage-prefix", "s3://faro/run", "--storage-s3-endpoint-url", address]
     storage += ["--storage-s3-access-key", "test", "--storage-s3-secret-key", "test"]
     small = ["--default-resources", "mem_mb=500", "disk_mb=500", "--seconds-between-status-checks", "2"]
-    command = [launcher() / "snakemake", "--profile", "profiles/kubernetes", "--container-image", IMAGE, *storage, *small]
+    command = [
+        launcher() / "snakemake",
+        "--profile",
+        "profiles/kubernetes",
+        "--container-image",
+        IMAGE,
+        *storage,
+        *small,
+    ]
     return subprocess.run(
         [*command, *arguments], cwd=folder, env=os.environ | KEYS, capture_output=True, text=True, timeout=timeout_s
     )
