@@ -100,7 +100,7 @@ step "KubeRay's operator $KUBERAY"
 [ $WITH_JOBS = 1 ] || exit 0
 
 # --- Faro ------------------------------------------------------------------------------------------------------------
-k apply --server-side -f "$folder/faro/namespace.yaml" -f "$folder/faro/crd.yaml" >/dev/null
+k apply --server-side --force-conflicts -f "$folder/faro/namespace.yaml" -f "$folder/faro/crd.yaml" >/dev/null
 k wait --for condition=established --timeout 60s crd/faroplans.autoscaling.faro >/dev/null
 if ! k -n "$NAMESPACE" get secret faro-ray-token >/dev/null 2>&1; then # by a pipe: it is in no argument list and in no file
   head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' | k -n "$NAMESPACE" create secret generic faro-ray-token --from-file=auth_token=/dev/stdin >/dev/null

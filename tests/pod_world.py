@@ -51,8 +51,8 @@ def bucket() -> Iterator[str]:
         make = [launcher() / "python", "-c", NEW_BUCKET, address]
         end_s = time.monotonic() + 60
         while subprocess.run(make, env=os.environ | KEYS, capture_output=True).returncode:
-            assert server.poll() is None, "the S3 server does not start"
-            assert time.monotonic() < end_s, "the S3 server does not start"
+            assert server.poll() is None, "the S3 server has ended"
+            assert time.monotonic() < end_s, "the S3 server does not answer"
             time.sleep(1)
         yield address
     finally:

@@ -23,9 +23,9 @@ def replay(
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
     as_json: Annotated[bool, option("Print one JSON object per tick.", "--json")] = False,
 ) -> None:
-    """Show what another policy would have decided on the observations of a journal, job by job.
+    """Show what another policy would have decided on a journal.
 
-    Each decision starts from the replicas that the recorded run had, because what follows a decision is not simulated.
+    It gets the recorded observations. Each decision starts from the replicas that the recorded run had, because what follows a decision is not simulated.
     """
     decisions = list(_decisions(journal, policy, history, forecaster))
     if not decisions:

@@ -30,7 +30,10 @@ def set_job(
     until: Annotated[str | None, option("End, in the same form.", default="until --clear")] = None,
     clear: Annotated[bool, option("Remove what was set for the job.", "--clear")] = False,
 ) -> None:
-    """Fix the replicas of a job, or announce a change of its load. `faro run` follows at its next tick."""
+    """Fix the replicas of a job, or announce a change of its load.
+
+    `faro run` follows at its next tick.
+    """
     from faro_lib.control.overrides import Override
 
     if sum((replicas is not None, freeze, load is not None, clear)) != 1:
