@@ -87,13 +87,13 @@ def test_a_journal_in_which_no_run_has_begun_leaves_no_file(tmp_path):
 
 def test_an_open_journal_is_read_once_however_often_a_run_continues_it(tmp_path, monkeypatch):
     reads = []
-    parts = journal.parts
-    monkeypatch.setattr(journal, "parts", lambda path: reads.append(path) or parts(path))
+    read = journal.read
+    monkeypatch.setattr(journal, "read", lambda path: reads.append(path) or read(path))
     run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", until_s=25.0)
     with journal.Journal(tmp_path / "j") as opened:
         for until_s in (45.0, 65.0):
             run(Still(until_s - 20), Wanting([1, 1]), JOBS, journal=opened, until_s=until_s)
-    assert len(reads) == 1
+    assert len(reads) == 1, "and not at all where there was no journal"
     assert [one.step.observation.now_s for one in journal.read(tmp_path / "j")[1]] == [
         10.0,
         20.0,
