@@ -1,5 +1,7 @@
 """The measured latency table against an independent simulation at constant rates."""
 
+import threading
+
 import numpy as np
 import pytest
 from numba import njit
@@ -171,10 +173,7 @@ def test_an_invalid_table_is_named():
 
 
 def test_jobs_of_one_model_with_different_slos_and_quantiles_share_a_simulation(monkeypatch):
-    from faro_lib.simulate import measure as module
-
-    runs = []
-    monkeypatch.setattr(module, "_run", lambda *a, run=module._run: runs.append(a) or run(*a))
+    runs = runs_of(monkeypatch)
     jobs = (Job("a"), Job("b", slo_s=0.4), Job("c", quantile=0.9))
     table = measure(jobs, (2,), requests=500)
     assert len(runs) == 1
@@ -182,10 +181,70 @@ def test_jobs_of_one_model_with_different_slos_and_quantiles_share_a_simulation(
     assert c >= a > b > 0
 
 
+def runs_of(monkeypatch):
+    """The calls of the simulation behind `measure`."""
+    from faro_lib.simulate import measure as module
+
+    runs = []
+    monkeypatch.setattr(module, "_run", lambda *a, run=module._run: runs.append(a) or run(*a))
+    return runs
+
+
+def test_a_table_that_was_measured_before_is_read_from_disk_and_is_the_same(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    runs = runs_of(monkeypatch)
+    first, second = (measure((Job("a"), Job("b", quantile=0.9)), (1, 2), requests=500) for _ in range(2))
+    assert len(runs) == 2  # one for each replica count
+    np.testing.assert_array_equal(first.tail_s, second.tail_s)
+    np.testing.assert_array_equal(first.excess_drops, second.excess_drops)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda **at: measure((Job("a", model="any", service_time_s=0.2),), (1,), **at),
+        lambda **at: measure((Job("a", quantile=0.9),), (1,), **at),
+        lambda **at: measure((Job("a"),), (2,), **at),
+        lambda **at: measure((Job("a"),), (1,), **at | {"seed": 2}),
+        lambda **at: measure((Job("a"),), (1,), **at | {"requests": 600}),
+        lambda **at: measure((Job("a"),), (1,), serving_model=ServingModel(queue_limit=9), **at),
+        lambda **at: measure((Job("a"),), (1,), serving_model=ServingModel(own_limits=(("a", 9),)), **at),
+    ],
+)
+def test_whatever_changes_a_table_measures_it_again(change, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    runs = runs_of(monkeypatch)
+    measure((Job("a"),), (1,), requests=500)
+    change(requests=500)
+    assert len(runs) == 2
+
+
+def test_a_broken_file_in_the_cache_and_a_folder_that_cannot_be_made_do_no_harm(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    table = measure((Job("a"),), (1,), requests=500)
+    for path in (tmp_path / "faro").iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    np.testing.assert_array_equal(measure((Job("a"),), (1,), requests=500).tail_s, table.tail_s)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    np.testing.assert_array_equal(measure((Job("a"),), (1,), requests=500).tail_s, table.tail_s)
+
+
+def test_kinds_of_replicas_are_measured_in_parallel(monkeypatch, tmp_path):
+    """Each of two simulations begins before the other has ended."""
+    from faro_lib.simulate import measure as module
+
+    together = threading.Barrier(2, timeout=60)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "THREADS", 2)
+    monkeypatch.setattr(module, "_run", lambda *a, run=module._run: [together.wait(), run(*a)][1])
+    measure((Job("a"), Job("b", model="any", service_time_s=2.0)), (1,), requests=500)
+
+
 def test_a_jobs_own_max_ongoing_requests_is_measured():
-    model = ServingModel("least-outstanding", max_ongoing_requests=4)
+    model = ServingModel("least-outstanding", max_ongoing_requests=4, own_limits=(("b", 20),))
     jobs = (Job("a"), Job("b"))
-    table = measure(jobs, (1,), requests=2000, serving_model=model, max_ongoing_requests=[("b", 20)])
+    table = measure(jobs, (1,), requests=2000, serving_model=model)
     few, many = (float(table.drop_rate(job, 5.0, 1)) for job in jobs)
     assert few > many
 

@@ -14,6 +14,7 @@ from faro_lib.allocate.leximin import leximin
 from faro_lib.allocate.objectives import QUANTUM, quantised
 from faro_lib.allocate.problem import Problem
 
+Bound = tuple[float, float, np.ndarray | None]  # bound, price and a feasible allocation
 Box = tuple[int, int, int, int]  # first and last level of the least utility, then of the greatest utility
 
 
@@ -86,9 +87,7 @@ def _halves(box: Box, levels: np.ndarray) -> tuple[Box, Box]:
     return (a, b, c, (c + d) // 2), (a, b, (c + d) // 2 + 1, d)
 
 
-def _bound(
-    problem: Problem, levels: np.ndarray, box: Box, price: float, floor: float
-) -> tuple[float, float, np.ndarray | None]:
+def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: float) -> Bound:
     """An upper bound on the objective in the box, its price, and a feasible allocation; -inf and None without any.
 
     The bound is a bound on the sum of terms with all utilities in the box, plus gamma times the box's smallest spread.
@@ -102,18 +101,16 @@ def _bound(
         return -np.inf, price, None
     spread = problem.gamma * (min(levels[least_to], highest) - max(levels[greatest_from], lowest))
     allowed = _between(problem, lowest, highest)
-    total, price, replicas, fits = kernels.dual_bound(
-        problem.term, problem.costs, allowed, problem.budget, price, floor - spread
-    )
+    arrays = problem.term, problem.costs, allowed, problem.budget
+    total, price, replicas, fits = kernels.dual_bound(*arrays, price, floor - spread)
     if not fits or total + spread < floor:
         return -np.inf, price, None
     if problem.has_quotas:  # the relaxation ignores quotas, so solve exactly
-        exact_sum = best_sum(problem, allowed)
-        if exact_sum is None:
-            return -np.inf, price, None
-        return float(problem.term[np.arange(len(exact_sum)), exact_sum].sum()) + spread, price, exact_sum
+        replicas = best_sum(problem, allowed)
+        total = -np.inf if replicas is None else problem.term[np.arange(len(replicas)), replicas].sum()
+        return float(total) + spread, price, replicas
     # Improves `replicas` in place; `total` remains the bound of the relaxation.
-    kernels.fill_up(problem.term, problem.costs, allowed, problem.budget, replicas)
+    kernels.fill_up(*arrays, replicas)
     return total + spread, price, replicas
 
 

@@ -280,8 +280,8 @@ def context_of(
         from faro_lib.simulate import ServingModel
         from faro_lib.simulate.measure import measure
 
-        serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
-        return measure(table, capacity=capacity, serving_model=serving_model, max_ongoing_requests=limits)
+        serving_model = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS, own_limits=limits)
+        return measure(table, capacity=capacity, serving_model=serving_model)
 
     return LazyContext(table, fitted, latency_table)
 

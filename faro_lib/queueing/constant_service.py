@@ -14,40 +14,6 @@ from faro_lib.queueing.formulas import checked, mmc_wait
 KNOTS = 160  # utilisations at which the wait is computed exactly
 
 
-def mdc_wait_cdf(wait_over_service, rho: float, servers: int) -> np.ndarray:
-    """P(W <= x D) in M/D/c, exact.
-
-    For (k-1) <= x < k: P(W <= xD) = e^(-a(k-x)) sum_{j=0}^{kc-1} Q_{kc-j-1} (a(k-x))^j / j!, with
-    a = rho c and Q the cumulative distribution of the number waiting (Franx, "A simple solution for the
-    M/D/c waiting time distribution", 2001).
-
-    Parameters
-    ----------
-    wait_over_service : array x >= 0, waits in units of the service time.
-    rho : utilisation, 0 <= rho < 1.
-    servers : whole number >= 1.
-
-    >>> round(float(mdc_wait_cdf(0.0, 0.5, 1)), 6)   # an M/D/1 queue is idle half of the time
-    0.5
-    """
-    from faro_lib.queueing import _latency_kernels as kernels
-
-    below = np.cumsum(kernels.waiting_distribution(float(rho), int(servers), 1e-12))
-    x = np.asarray(wait_over_service, float)
-    return np.array([kernels.wait_cdf(v, float(rho), int(servers), below) for v in x.ravel()]).reshape(x.shape)
-
-
-def mdc_wait_over_service(rho: float, servers: int, quantile: float) -> float:
-    """Quantile of the M/D/c wait in units of the service time, exact.
-
-    >>> round(mdc_wait_over_service(0.5, 1, 0.5), 6)
-    0.0
-    """
-    from faro_lib.queueing import _latency_kernels as kernels
-
-    return float(kernels.wait_quantile(float(rho), int(servers), float(quantile)))
-
-
 @lru_cache(maxsize=4096)
 def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
     """Utilisations from the first wait to 1, and (1 - rho) W / p there; exact.
@@ -55,15 +21,16 @@ def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
     At rho = 1 it is the heavy-traffic limit ln(1 / (1 - q)) / (2 c) (Köllerström, 1974), because an exact wait near
     saturation takes seconds.
     """
+    from faro_lib.queueing._latency_kernels import wait_quantile
+
     low, high = 0.0, 1.0  # of the largest utilisation without a wait
     for _ in range(20):
         middle = (low + high) / 2
-        waits = mdc_wait_over_service(middle, servers, quantile) > 0
+        waits = wait_quantile(middle, servers, quantile) > 0
         low, high = (low, middle) if waits else (middle, high)
     rho = np.append(np.geomspace(high, max(0.95, (1 + high) / 2), KNOTS), 0.97 if high < 0.9 else ())
-    scaled = [(1 - one) * mdc_wait_over_service(one, servers, quantile) for one in rho]
-    limit = -np.log(1 - quantile) / (2 * servers)
-    return np.concatenate([[low], rho, [1.0]]), np.array([0.0, *scaled, limit])
+    scaled = [(1 - one) * wait_quantile(one, servers, quantile) for one in rho]
+    return np.array([low, *rho, 1.0]), np.array([0.0, *scaled, -np.log(1 - quantile) / (2 * servers)])
 
 
 def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
