@@ -1,10 +1,11 @@
-"""Atomic writes, a check that a path can be written, a search in the folders above, and a reader of plain YAML."""
+"""Atomic writes, arrays cached on disk, checks and searches of paths, and a reader of plain YAML."""
 
 import errno
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,25 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def cached_array(key: object, compute: Callable[[], Any]) -> Any:
+    """The array that `compute` returns, cached in $XDG_CACHE_HOME/faro (~/.cache/faro) under the hash of `repr(key)`.
+
+    A folder that cannot be written, and a file that cannot be read, are as good as none.
+    """
+    import numpy as np
+
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "faro"
+    path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()}.npy"
+    with suppress(OSError, ValueError, EOFError):
+        return np.load(path)
+    array = compute()
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as partial:
+            np.save(partial, array)
+    return array
 
 
 def check_writable(path: str | Path) -> None:

@@ -33,6 +33,14 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """The tests neither read nor fill the user's cache of measured latencies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def published_traces() -> Traces:
     """The ten jobs of the paper's evaluation (`make data` fetches the files into data/raw)."""

@@ -488,3 +488,17 @@ def test_with_enough_for_all_jobs_only_the_least_change_is_left_to_find(monkeypa
     table = UtilityTable.from_values(jobs, np.ones((100, 10)), running=running)
     assert solve(table, 1000).replicas.tolist() == running.tolist()
     assert not rows
+
+
+def test_the_lagrangian_bound_is_the_same_from_any_first_price_and_valid_where_its_search_stops_early():
+    from faro_lib.allocate import _solver_kernels as kernels
+
+    problem = problem_of(real_table(50, 1, drops=None), 160, OBJECTIVES["Sum"])
+    arguments = problem.term, problem.costs, problem.feasible, problem.budget
+    bound, price, *_ = kernels.dual_bound(*arguments)
+    for guess in (0.001, 0.5 * price, price, 2 * price, 1e6):
+        assert kernels.dual_bound(*arguments, guess)[0] == pytest.approx(bound)
+    early, _, replicas, fits = kernels.dual_bound(*arguments, 0.0, bound + 1.0)
+    assert bound <= early < bound + 1.0
+    assert fits
+    assert problem.fits(replicas)

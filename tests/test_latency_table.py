@@ -1,107 +1,15 @@
 """The measured latency table against an independent simulation at constant rates."""
 
+import threading
+
 import numpy as np
 import pytest
-from numba import njit
 
+from benchmarks.latency_table import errors
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import ServingModel
-from faro_lib.simulate.measure import COUNTS, measure
+from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job
-
-MINUTE_S = 60.0
-LARGEST_REPLICAS = 40
-ENOUGH_REQUESTS = 30_000_000
-
-
-@njit
-def latencies(arrival_s, service_s, replicas, places):
-    """Latencies of requests that go to the replica with the fewest requests, inf if all hold `places`."""
-    done_s = np.zeros((replicas, places))  # completions of the last `places` requests of each replica
-    count = np.zeros(replicas, np.int64)
-    latency_s, turn = np.empty(len(arrival_s)), 0
-    for n, now in enumerate(arrival_s):
-        best, fewest = -1, places
-        for step in range(replicas):
-            r = (turn + step) % replicas
-            ongoing = (done_s[r] > now).sum()
-            if ongoing < fewest:
-                best, fewest = r, ongoing
-                if ongoing == 0:
-                    break
-        if best < 0:
-            latency_s[n] = np.inf
-            continue
-        turn = (best + 1) % replicas
-        newest = count[best] % places
-        completes = max(now, done_s[best].max()) + service_s[n]
-        done_s[best, newest] = completes
-        count[best] += 1
-        latency_s[n] = completes - now
-    return latency_s
-
-
-def replication(job, places, rate_rps, replicas, minutes, seed):
-    """Mean utility, relaxed and precise, over minutes with requests at a constant rate; without requests it is 1."""
-    rng = np.random.default_rng(seed)
-    warm = 1 + int(50 * job.service_time_s / MINUTE_S)
-    counts = np.diff(np.floor(rate_rps * MINUTE_S * np.arange(warm + minutes + 1) + rng.random()).astype(int))
-    arrival_s = np.concatenate(
-        [MINUTE_S * (m + np.cumsum(np.r_[0, rng.exponential(1 / n, n - 1)])) for m, n in enumerate(counts) if n]
-    )
-    arrival_s.sort()
-    shape = np.sqrt(np.log1p(job.service_scv))
-    service_s = job.service_time_s * rng.lognormal(-(shape**2) / 2, shape, len(arrival_s))
-    latency_s = latencies(arrival_s, service_s, replicas, places)
-    utility = []
-    for m in range(warm, warm + minutes):
-        a, b = np.searchsorted(arrival_s, [m * MINUTE_S, (m + 1) * MINUTE_S])
-        if a == b:
-            utility.append((1.0, 1.0))
-            continue
-        with np.errstate(invalid="ignore"):
-            late = np.quantile(latency_s[a:b], job.quantile)
-        late = np.inf if np.isnan(late) else late
-        utility.append((min(1.0, job.slo_s / late), float(late <= job.slo_s)))
-    return np.mean(utility, axis=0)
-
-
-def reference(job, places, rate_rps, replicas, width):
-    """Mean utilities and the half-width of their 95 % interval, from replications until it is below `width`."""
-    minutes = int(np.clip(300_000 / (rate_rps * MINUTE_S), 2, 2000))
-    means, requests = [], 0
-    while len(means) < 4 or (half(means) > width and requests < ENOUGH_REQUESTS):
-        means.append(replication(job, places, rate_rps, replicas, minutes, [7, len(means)]))
-        requests += minutes * rate_rps * MINUTE_S
-    return np.mean(means, axis=0), half(means)
-
-
-def half(means):
-    return 1.96 * (np.std(means, axis=0, ddof=1) / np.sqrt(len(means))).max()
-
-
-def case(seed):
-    """A random (job, places, rate, replicas): services of 1 ms to 60 s, 5 to 120 % utilisation."""
-    rng = np.random.default_rng([11, seed])
-    service_s = float(10 ** rng.uniform(-3, np.log10(60)))
-    job = Job(
-        "a", model="any", service_time_s=service_s, service_scv=float(rng.choice([0, 0.1, 0.5, 1, 2])),
-        slo_s=service_s * float(10 ** rng.uniform(0.1, 1.3)), quantile=float(rng.choice([0.5, 0.9, 0.95, 0.99])),
-    )  # fmt: skip
-    places, replicas = int(rng.choice([2, 4, 10, 20])), int(np.exp(rng.uniform(0, np.log(LARGEST_REPLICAS))))
-    return job, places, rng.uniform(0.05, 1.2) * replicas / service_s, replicas
-
-
-def errors(seed, width):
-    """Absolute errors of the table's relaxed and precise utility."""
-    job, places, rate_rps, replicas = case(seed)
-    above = next(x for x in COUNTS if x >= replicas)
-    around = tuple(x for x in COUNTS if x <= above)[-2:]
-    model = ServingModel("least-outstanding", max_ongoing_requests=places)
-    table = measure((job,), around, serving_model=model)
-    told = [float(table.expected_utility(job, rate_rps, replicas, kind)) for kind in ("relaxed", "precise")]
-    truth, within = reference(job, places, rate_rps, replicas, width)
-    return np.abs(told - truth), within, (job, places, rate_rps * job.service_time_s / replicas, replicas, told, truth)
 
 
 def synthetic(**changes):
@@ -171,10 +79,7 @@ def test_an_invalid_table_is_named():
 
 
 def test_jobs_of_one_model_with_different_slos_and_quantiles_share_a_simulation(monkeypatch):
-    from faro_lib.simulate import measure as module
-
-    runs = []
-    monkeypatch.setattr(module, "_run", lambda *a, run=module._run: runs.append(a) or run(*a))
+    runs = runs_of(monkeypatch)
     jobs = (Job("a"), Job("b", slo_s=0.4), Job("c", quantile=0.9))
     table = measure(jobs, (2,), requests=500)
     assert len(runs) == 1
@@ -182,10 +87,70 @@ def test_jobs_of_one_model_with_different_slos_and_quantiles_share_a_simulation(
     assert c >= a > b > 0
 
 
+def runs_of(monkeypatch):
+    """The calls of the simulation behind `measure`."""
+    from faro_lib.simulate import measure as module
+
+    runs = []
+    monkeypatch.setattr(module, "_run", lambda *a, run=module._run: runs.append(a) or run(*a))
+    return runs
+
+
+def test_a_table_that_was_measured_before_is_read_from_disk_and_is_the_same(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    runs = runs_of(monkeypatch)
+    first, second = (measure((Job("a"), Job("b", quantile=0.9)), (1, 2), requests=500) for _ in range(2))
+    assert len(runs) == 2  # one for each replica count
+    np.testing.assert_array_equal(first.tail_s, second.tail_s)
+    np.testing.assert_array_equal(first.excess_drops, second.excess_drops)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda **at: measure((Job("a", model="any", service_time_s=0.2),), (1,), **at),
+        lambda **at: measure((Job("a", quantile=0.9),), (1,), **at),
+        lambda **at: measure((Job("a"),), (2,), **at),
+        lambda **at: measure((Job("a"),), (1,), **at | {"seed": 2}),
+        lambda **at: measure((Job("a"),), (1,), **at | {"requests": 600}),
+        lambda **at: measure((Job("a"),), (1,), serving_model=ServingModel(queue_limit=9), **at),
+        lambda **at: measure((Job("a"),), (1,), serving_model=ServingModel(own_limits=(("a", 9),)), **at),
+    ],
+)
+def test_whatever_changes_a_table_measures_it_again(change, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    runs = runs_of(monkeypatch)
+    measure((Job("a"),), (1,), requests=500)
+    change(requests=500)
+    assert len(runs) == 2
+
+
+def test_a_broken_file_in_the_cache_and_a_folder_that_cannot_be_made_do_no_harm(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    table = measure((Job("a"),), (1,), requests=500)
+    for path in (tmp_path / "faro").iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    np.testing.assert_array_equal(measure((Job("a"),), (1,), requests=500).tail_s, table.tail_s)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    np.testing.assert_array_equal(measure((Job("a"),), (1,), requests=500).tail_s, table.tail_s)
+
+
+def test_kinds_of_replicas_are_measured_in_parallel(monkeypatch, tmp_path):
+    """Each of two simulations begins before the other has ended."""
+    from faro_lib.simulate import measure as module
+
+    together = threading.Barrier(2, timeout=60)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "THREADS", 2)
+    monkeypatch.setattr(module, "_run", lambda *a, run=module._run: [together.wait(), run(*a)][1])
+    measure((Job("a"), Job("b", model="any", service_time_s=2.0)), (1,), requests=500)
+
+
 def test_a_jobs_own_max_ongoing_requests_is_measured():
-    model = ServingModel("least-outstanding", max_ongoing_requests=4)
+    model = ServingModel("least-outstanding", max_ongoing_requests=4, own_limits=(("b", 20),))
     jobs = (Job("a"), Job("b"))
-    table = measure(jobs, (1,), requests=2000, serving_model=model, max_ongoing_requests=[("b", 20)])
+    table = measure(jobs, (1,), requests=2000, serving_model=model)
     few, many = (float(table.drop_rate(job, 5.0, 1)) for job in jobs)
     assert few > many
 
@@ -211,7 +176,9 @@ def test_the_table_gives_the_utility_of_an_independent_simulation(seed):
 
 
 @pytest.mark.slow
-def test_the_table_is_within_0_03_of_the_simulation_on_average_and_0_1_in_99_percent_of_200_random_cases():
-    found = np.array([errors(seed, 0.01)[0] for seed in range(200)])  # of the relaxed and of the precise utility
-    assert found.mean(axis=0).max() <= 0.03
-    assert np.quantile(found, 0.99, axis=0).max() <= 0.1
+def test_the_table_is_within_0_03_of_the_simulation_on_average_and_0_1_in_99_percent_of_the_cases():
+    """The first 60 of the 200 cases of benchmarks/latency_table.py; the error of the simulation counts for it."""
+    found = [errors(seed, 0.01) for seed in range(60)]
+    error, half_width = np.array([one[0] for one in found]), np.array([one[1] for one in found])
+    assert error.mean(axis=0).max() <= 0.03
+    assert np.quantile(error - half_width[:, None], 0.99, axis=0).max() <= 0.1

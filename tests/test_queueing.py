@@ -8,20 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from faro_lib.queueing import _latency_kernels as kernels
 from faro_lib.queueing import (
     erlang_c,
     half_mmc,
     latency,
     mdc,
-    mdc_wait_cdf,
-    mdc_wait_over_service,
     mgc,
     mmc,
     mmc_wait,
     relaxed,
     upper_bound,
 )
-from faro_lib.queueing.constant_service import RHO_GRID, STORED_QUANTILES, stored_waits
+from faro_lib.queueing._latency_kernels import wait_quantile
+
+
+def mdc_wait_cdf(x, rho, servers):
+    """P(W <= x D) in M/D/c."""
+    below = np.cumsum(kernels.waiting_distribution(rho, servers, 1e-12))
+    return np.vectorize(lambda one: kernels.wait_cdf(one, rho, servers, below))(np.asarray(x, float))
+
 
 rates = st.floats(0.01, 200.0)
 counts = st.integers(1, 40)
@@ -94,25 +100,28 @@ def test_a_long_simulation_of_mdc_waits_as_the_exact_distribution_says(servers, 
     np.testing.assert_allclose(mdc_wait_cdf(at + 1e-9, rho, servers), measured, atol=error)
 
 
-@pytest.mark.parametrize("quantile", STORED_QUANTILES)
-def test_the_stored_waits_equal_the_exact_algorithm(quantile):
-    stored = stored_waits()[f"{quantile:.6g}"]
-    rng = np.random.default_rng(1)
-    for c, i in zip(rng.integers(1, 101, 40), rng.integers(0, len(RHO_GRID) - 4, 40)):
-        assert stored[c - 1, i] == pytest.approx(mdc_wait_over_service(RHO_GRID[i], int(c), quantile), rel=1e-6)
-
-
-@pytest.mark.parametrize("quantile", STORED_QUANTILES)
+@pytest.mark.parametrize("quantile", [0.5, 0.9, 0.97, 0.99, 0.999, 0.9999])
 @pytest.mark.parametrize("servers", [1, 2, 4, 10, 45, 90])
 def test_the_interpolated_latency_is_within_half_a_percent_of_the_exact_one(quantile, servers):
-    # In the middle between grid points the error is largest.
-    rho = (RHO_GRID[1:] + RHO_GRID[:-1])[:-8] / 2
-    exact = [1 + mdc_wait_over_service(r, servers, quantile) for r in rho]
+    rho = np.concatenate([np.geomspace(1e-4, 0.95, 300), 1 - np.geomspace(0.99, 0.03, 100)])
+    exact = [1 + wait_quantile(r, servers, quantile) for r in rho]
     np.testing.assert_allclose(mdc(rho * servers, servers, 1.0, quantile), exact, rtol=0.005)
 
 
-def test_a_quantile_that_is_not_stored_is_computed():
-    assert mdc(0.8 * 3, 3, 1.0, 0.97) == pytest.approx(1 + mdc_wait_over_service(0.8, 3, 0.97), rel=0.005)
+@pytest.mark.parametrize("servers", [8, 45, 90])
+def test_the_interpolated_latency_is_within_half_a_percent_near_saturation(servers):
+    rho = np.array([0.975, 0.98, 0.985])
+    exact = [1 + wait_quantile(r, servers, 0.99) for r in rho]
+    np.testing.assert_allclose(mdc(rho * servers, servers, 1.0, 0.99), exact, rtol=0.005)
+
+
+def test_a_quantile_that_was_not_used_before_needs_few_exact_waits_and_none_of_one_server_near_saturation(monkeypatch):
+    """An exact wait takes seconds at 99 % utilisation, and a table of 700 utilisations took half a minute."""
+    computed, exact = [], kernels.wait_quantile
+    monkeypatch.setattr(kernels, "wait_quantile", lambda rho, c, q: computed.append((c, rho)) or exact(rho, c, q))
+    mgc(0.5 * np.arange(1, 101), np.arange(1, 101), 1.0, 0.9713, service_scv=0.3)
+    assert len(computed) <= 182 * 100
+    assert max(rho for c, rho in computed if c < 10) <= 0.97
 
 
 def test_half_mmc_overestimates_mdc_for_few_servers_and_underestimates_it_for_many():

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from faro_lib.policies.faro import tuned
 from faro_lib.recommend import recommendation
 from faro_lib.recommend.load_history import History, history_from_csv, history_from_journal, history_of
 from faro_lib.recommend.now import advise
-from faro_lib.recommend.recommendation import recommend
+from faro_lib.recommend.recommendation import LIVE, recommend
 from faro_lib.recommend.sizing import busiest, capacity_range, knee, required_cores, violations_by_capacity
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.workload import Job, Traces, Workload, arrays_of
@@ -345,3 +346,51 @@ def test_an_error_is_one_line_and_exit_status_2(arguments, message, counts_csv, 
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("faro: ")]
     assert len(said) == 1
     assert message in said[0]
+
+
+FAST = "job,slo_s,service_time_s,max_replicas\nsmall,0.2,0.05,20\nlarge,0.2,0.05,20\n"
+
+
+@pytest.fixture
+def fast(tmp_path):
+    """Counts and a table of jobs of 50 ms at 20 and at 120 requests per second."""
+    minutes = pd.DataFrame({"minute": np.repeat(range(40), 2), "job": ["small", "large"] * 40})
+    minutes.assign(requests=[1200, 7200] * 40).to_csv(tmp_path / "fast.csv", index=False)
+    (tmp_path / "jobs.csv").write_text(FAST)
+    return ["--workload", str(tmp_path / "fast.csv"), "--jobs", str(tmp_path / "jobs.csv")]
+
+
+def test_a_job_that_the_published_router_caps_is_named_in_one_line(fast, capsys):
+    capped = "the published router, one server per job, passes 109 requests/s; more arrive in the busiest minute of"
+    assert cli.main(["recommend", *fast, "--capacity", "12", "--dispatch", "round-robin"]) == 3
+    assert [line for line in capsys.readouterr().err.splitlines() if capped in line] == [
+        f"{capped} large (120), and no number of replicas serves them"
+    ]
+    assert cli.main(["simulate", *fast, "--capacity", "12", "--policy", "FairShare", "--minutes", "2"]) == 0
+    assert f"{capped} large (120)" in capsys.readouterr().err
+    cli.main(["recommend", *fast, "--capacity", "12"])
+    assert "router" not in capsys.readouterr().err
+
+
+def test_the_check_of_the_pipeline_names_a_job_that_the_published_router_caps(fast, tmp_path, capsys):
+    from faro_lib.config import load
+    from faro_lib.pipeline import check
+
+    _, counts, _, jobs = fast
+    check(load({"workload": counts, "jobs": jobs, "results": str(tmp_path), "policies": ["FairShare"]}), here=False)
+    assert "requests/s; more arrive in the busiest minute of large (120)" in capsys.readouterr().err
+
+
+def test_the_replay_serves_each_job_with_its_own_max_ongoing_requests():
+    """One request at a time: whatever arrives while a replica serves is dropped."""
+    workload = Workload((Job("few"), Job("many")), np.full((2, 30), 200))
+    limited = replace(LIVE, own_limits=(("few", 1),))
+    learned = policy(workload.jobs, workload.requests_per_min.astype(float))
+    options = {"report": lambda line: None}
+    accepted = np.full(2, 0.01)
+    same, own = (
+        violations_by_capacity(workload, learned, (4, 5), accepted, serving_model=model, **options)
+        for model in (LIVE, limited)
+    )
+    assert own["slo_violation_rate"].iloc[0] > same["slo_violation_rate"].iloc[0]
+    assert own["worst_job"].iloc[0] == "few"

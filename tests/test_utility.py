@@ -243,3 +243,17 @@ def test_bad_input_is_named_with_what_is_accepted(change, message):
 def test_a_table_with_nan_names_the_job():
     with pytest.raises(ValueError, match="value of job 'a' must be finite"):
         UtilityTable.from_values([Job("a")], [[0.0, np.nan]])
+
+
+@pytest.mark.parametrize("latency_model", ["half-mmc", "mmc", "mdc", "mgc", "upper-bound"])
+@pytest.mark.parametrize("slo_over_service", [0.9, 1.0, 1.0001, 1.01, 1.1])
+def test_a_formula_is_read_to_0_02_where_the_slo_is_about_the_service_time(latency_model, slo_over_service):
+    job = Job("a", service_time_s=2.0, slo_s=2.0 * slo_over_service, service_scv=0.5, max_replicas=4)
+    for rho in np.linspace(0.02, 1.2, 25):
+        for replicas in (1, 2, 4):
+            rate_rps = rho * replicas / 2.0
+            table = build_table(
+                [job], np.full((1, 1, 1), rate_rps), [4], latency_model=latency_model, cold_start_minutes=0
+            )
+            exact = relaxed_utility(latency(latency_model, rate_rps, replicas, 2.0, 0.99, service_scv=0.5), job.slo_s)
+            assert table.value[0, replicas] == pytest.approx(float(exact), abs=0.02)

@@ -75,43 +75,45 @@ def _pick_at(price, term, cost, allowed, budget, pick):
 
 
 @njit(cache=True)
-def dual_bound(term, cost, allowed, budget):
+def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
     """The Lagrangian bound on the sum of terms, min over price >= 0 of sum_j max_x (term - price cost) + price budget.
 
-    The bound equals the optimum over the concave envelopes of the rows. The price is found by intersecting tangents;
-    since every price gives a valid bound, rounding only loosens it.
+    The bound equals the optimum over the concave envelopes of the rows. The price is found by intersecting tangents,
+    with `guess` as the first price; since every price gives a valid bound, rounding only loosens it. The search stops
+    at a bound below `enough`.
     Returns (bound, price, a pick that fits, whether any pick fits).
     """
     rows, choices = term.shape
-    pick = np.zeros(rows, np.int64)
-    cheapest = 0
-    widest = 0.0  # largest range of a row; at a higher price every row picks its cheapest choice
+    fitting, pick = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+    low_total, low_spent, high_total, high_spent = 0.0, 0, 0.0, 0  # of the best and of the cheapest choices
+    widest = TOLERANCE  # largest range of a row; at a higher price every row picks its cheapest choice
     for j in range(rows):
-        low, high, least = np.inf, -np.inf, -1
+        cheapest, best = -1, -1
         for x in range(choices):
             if allowed[j, x]:
-                low, high = min(low, term[j, x]), max(high, term[j, x])
-                if least < 0 or cost[j, x] < least:
-                    least = cost[j, x]
-        if least < 0 or high == -np.inf:
-            return -np.inf, 0.0, pick, False
-        cheapest += least
-        widest = max(widest, high - low)
-    if cheapest > budget:
-        return -np.inf, 0.0, pick, False
-    bound, spent = _pick_at(0.0, term, cost, allowed, budget, pick)
-    if spent <= budget:
-        return bound, 0.0, pick, True
-    low, high, price = 0.0, max(widest, TOLERANCE) + TOLERANCE, 0.0
-    low_total, low_spent = bound, spent
-    high_total, high_spent = _pick_at(high, term, cost, allowed, budget, pick)
-    for _ in range(60):
+                cheapest = x if cheapest < 0 or cost[j, x] < cost[j, cheapest] else cheapest
+                best = x if best < 0 or term[j, x] > term[j, best] else best
+        if best < 0 or term[j, best] == -np.inf:
+            return -np.inf, 0.0, fitting, False
+        fitting[j], pick[j] = cheapest, best
+        low_total, low_spent = low_total + term[j, best], low_spent + cost[j, best]
+        high_total, high_spent = high_total + term[j, cheapest], high_spent + cost[j, cheapest]
+        widest = max(widest, term[j, best] - term[j, cheapest])
+    if high_spent > budget:
+        return -np.inf, 0.0, fitting, False
+    if low_spent <= budget:
+        return low_total, 0.0, pick, True
+    bound, price, low, high = low_total, 0.0, 0.0, widest + TOLERANCE
+    high_total += high * (budget - high_spent)
+    for n in range(60):
         # The dual is convex and piecewise linear. The tangents at `low` and `high` intersect at this price and value.
         by_low, by_high = low_total - low * (budget - low_spent), high_total - high * (budget - high_spent)
         middle = (by_low - by_high) / (low_spent - high_spent)
         least = by_low + middle * (budget - low_spent)
         if not low < middle < high:
             break
+        if n == 0 and low < guess < high:
+            middle, least = guess, -np.inf
         total, spent = _pick_at(middle, term, cost, allowed, budget, pick)
         if total < bound:
             bound, price = total, middle
@@ -119,10 +121,10 @@ def dual_bound(term, cost, allowed, budget):
             low, low_total, low_spent = middle, total, spent
         else:
             high, high_total, high_spent = middle, total, spent
-        if spent == budget or total <= least + TOLERANCE * abs(least):
+            fitting[:] = pick
+        if spent == budget or bound < enough or total <= least + TOLERANCE * abs(least):
             break
-    _pick_at(high, term, cost, allowed, budget, pick)
-    return bound, price, pick, True
+    return bound, price, fitting, True
 
 
 @njit(cache=True)

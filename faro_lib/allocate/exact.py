@@ -14,6 +14,7 @@ from faro_lib.allocate.leximin import leximin
 from faro_lib.allocate.objectives import QUANTUM, quantised
 from faro_lib.allocate.problem import Problem
 
+Bound = tuple[float, float, np.ndarray | None]  # bound, price and a feasible allocation
 Box = tuple[int, int, int, int]  # first and last level of the least utility, then of the greatest utility
 
 
@@ -54,17 +55,17 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
     """
     levels = np.unique(problem.utility[problem.feasible])
     best, root = Incumbent(), (0, len(levels) - 1, 0, len(levels) - 1)
-    heap: list[tuple[float, Box]] = []
+    heap: list[tuple[float, Box, float]] = []
 
-    def consider(box: Box) -> None:
-        bound, replicas = _bound(problem, levels, box)
+    def consider(box: Box, price: float = 0.0) -> None:
+        bound, price, replicas = _bound(problem, levels, box, price, best.value - QUANTUM / 2)
         best.offer(problem, replicas)
         if bound >= best.value - QUANTUM / 2 and bound > -np.inf:  # half a quantum absorbs rounding
-            heapq.heappush(heap, (-bound, box))
+            heapq.heappush(heap, (-bound, box, price))
 
     consider(root)
     while heap:
-        bound, box = heapq.heappop(heap)
+        bound, box, price = heapq.heappop(heap)
         if -bound < best.value - QUANTUM / 2:
             break
         least_from, least_to, greatest_from, greatest_to = box
@@ -74,7 +75,7 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
             best.offer(problem, best_sum(problem, _between(problem, least, greatest), floor=floor))
             continue
         for half in _halves(box, levels):
-            consider(half)
+            consider(half, price)
     return best.replicas
 
 
@@ -86,29 +87,31 @@ def _halves(box: Box, levels: np.ndarray) -> tuple[Box, Box]:
     return (a, b, c, (c + d) // 2), (a, b, (c + d) // 2 + 1, d)
 
 
-def _bound(problem: Problem, levels: np.ndarray, box: Box) -> tuple[float, np.ndarray | None]:
-    """An upper bound on the objective in the box, and a feasible allocation; -inf and None if the box is empty.
+def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: float) -> Bound:
+    """An upper bound on the objective in the box, its price, and a feasible allocation; -inf and None without any.
 
     The bound is a bound on the sum of terms with all utilities in the box, plus gamma times the box's smallest spread.
+    The search for it begins at `price`. A box whose bound is below `floor` has no allocation.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
     least_from, least_to, greatest_from, greatest_to = box
     lowest, highest = levels[least_from], levels[greatest_to]
     if lowest > highest:
-        return -np.inf, None
+        return -np.inf, price, None
+    spread = problem.gamma * (min(levels[least_to], highest) - max(levels[greatest_from], lowest))
     allowed = _between(problem, lowest, highest)
-    total, _, replicas, fits = kernels.dual_bound(problem.term, problem.costs, allowed, problem.budget)
-    if fits and problem.has_quotas:  # the relaxation ignores quotas, so solve exactly
+    arrays = problem.term, problem.costs, allowed, problem.budget
+    total, price, replicas, fits = kernels.dual_bound(*arrays, price, floor - spread)
+    if not fits or total + spread < floor:
+        return -np.inf, price, None
+    if problem.has_quotas:  # the relaxation ignores quotas, so solve exactly
         replicas = best_sum(problem, allowed)
-    if not fits or replicas is None:
-        return -np.inf, None
-    if problem.has_quotas:
-        total = float(problem.term[np.arange(len(replicas)), replicas].sum())
-    else:  # improves `replicas` in place; `total` remains the bound of the relaxation
-        kernels.fill_up(problem.term, problem.costs, allowed, problem.budget, replicas)
-    least, greatest = min(levels[least_to], highest), max(levels[greatest_from], lowest)
-    return total + problem.gamma * (least - greatest), replicas
+        total = -np.inf if replicas is None else problem.term[np.arange(len(replicas)), replicas].sum()
+        return float(total) + spread, price, replicas
+    # Improves `replicas` in place; `total` remains the bound of the relaxation.
+    kernels.fill_up(*arrays, replicas)
+    return total + spread, price, replicas
 
 
 def _between(problem: Problem, low: float, high: float) -> np.ndarray:

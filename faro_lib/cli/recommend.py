@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,10 +82,12 @@ def recommend(
         say(f"no counts of {', '.join(history.unobserved)}; forecast at the level of the other jobs")
     if history.missing:
         say(f"{history.missing} counts are missing; they are interpolated for learning, and stay missing for decisions")
+    if jobs:
+        limits = ongoing_limits(history.jobs, read_sections(jobs, "serve"))
+        serving_model = replace(serving_model, own_limits=limits)
     recommendation = recommendation_of(
         history, capacity, with_curve=curve or plot is not None, max_violation_rate=max_violation_rate,
         objective=objective, forecaster=forecaster, serving_model=serving_model, report=say,
-        max_ongoing_requests=ongoing_limits(history.jobs, read_sections(jobs, "serve")) if jobs else (),
     )  # fmt: skip
     if plot is not None:
         _draw(recommendation, Path(plot))

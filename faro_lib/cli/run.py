@@ -274,7 +274,7 @@ def context_of(
         none = np.zeros((0, 1, len(table), DAY_MINUTES), int)
         fitted = forecast.fit("auto", Traces(table, none, np.zeros((1, len(table), DAY_MINUTES), int)))
     limits = ongoing_limits(table, settings.sections.get("serve", {}))
-    measured = partial(measure, table, capacity=capacity, serving_model=LIVE, max_ongoing_requests=limits)
+    measured = partial(measure, table, capacity=capacity, serving_model=replace(LIVE, own_limits=limits))
     return PolicyContext(table, fitted, measure=measured)
 
 

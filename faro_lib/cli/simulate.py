@@ -25,6 +25,7 @@ def simulate(
     from faro_lib.experiments.trials import summaries
     from faro_lib.pipeline.check import check_names, check_none_learns, learners
     from faro_lib.policies import PolicyContext, make
+    from faro_lib.simulate.cluster import PAPER
     from faro_lib.simulate.measure import measure
     from faro_lib.workload.tables import load_workload
 
@@ -45,6 +46,8 @@ def simulate(
         learned = forecast.fit(forecaster, traces, **fitted)
         context = PolicyContext(traces.jobs, forecaster=learned, latency_model=measure(traces.jobs))
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
+    if capped := PAPER.capped(day.jobs, day.requests_per_min):
+        say(capped)
     summary = summaries(day, {name: make(name, context) for name in names}, capacity, trials, report=say)
     if as_json:
         for row in summary.to_dict("records"):

@@ -7,7 +7,7 @@ import pandas as pd
 
 from faro_lib.experiments.limits import clairvoyants
 from faro_lib.experiments.trials import Report, run_trials, trial_draws
-from faro_lib.metrics.frames import Tables, clairvoyant_frame, joined, running_frame, tables_of, with_key
+from faro_lib.metrics.frames import Tables, by_minute, joined, running_by_minute, tables_of, with_key
 from faro_lib.policies import Policy
 from faro_lib.workload import Workload
 
@@ -31,13 +31,14 @@ def compare(
     published : whether to add the measures as the paper defines them, such as `lost_utility_published`.
     """
     runs = run_trials(workload, policies, capacity, trial_draws(workload, trials), report=report)
-    parts = [
-        replace(tables_of(trial.run, trial.key, published), running=with_key(running_frame(trial.run), trial.key))
-        for trial in runs
-    ]
+    parts = []
+    for trial in runs:
+        running = by_minute(workload.jobs, running=running_by_minute(trial.run))
+        parts.append(replace(tables_of(trial.run, trial.key, published), running=with_key(running, trial.key)))
     for number, requests in enumerate(trial_draws(workload, trials if limit else 0)):
         (best,) = clairvoyants(workload, requests, (capacity,))
         key = {"capacity_cores": capacity, "trial": number}
         measures = pd.DataFrame([key | best.summary(published)])
-        parts.append(Tables(limit=measures, clairvoyant=with_key(clairvoyant_frame(best), key)))
+        minutes = by_minute(best.jobs, running=best.replicas, utility=best.utility)
+        parts.append(Tables(limit=measures, clairvoyant=with_key(minutes, key)))
     return joined(parts)

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.errors import RENAMED
-from faro_lib.metrics.limit import Clairvoyant
 from faro_lib.metrics.measures import minute_effective_utility, minute_utility, summarize
 from faro_lib.policies.protocol import HOLD, START
 from faro_lib.simulate import Run
@@ -117,7 +116,7 @@ def gather(folders: Iterable[str | Path], folder: str | Path) -> None:
 
 def minutes_frame(run: Run) -> pd.DataFrame:
     """Requests, drops, tail latency and utilities of a run, one row per job and minute."""
-    return _by_minute(
+    return by_minute(
         run.workload.jobs,
         requests=run.requests,
         dropped=run.dropped,
@@ -128,17 +127,7 @@ def minutes_frame(run: Run) -> pd.DataFrame:
     )
 
 
-def clairvoyant_frame(best: Clairvoyant) -> pd.DataFrame:
-    """Replicas and utility of the clairvoyant, one row per job and minute."""
-    return _by_minute(best.jobs, running=best.replicas, utility=best.utility)
-
-
-def running_frame(run: Run) -> pd.DataFrame:
-    """Running replicas, one row per job and minute."""
-    return _by_minute(run.workload.jobs, running=running_by_minute(run))
-
-
-def _by_minute(jobs: tuple[Job, ...], **columns: np.ndarray) -> pd.DataFrame:
+def by_minute(jobs: tuple[Job, ...], **columns: np.ndarray) -> pd.DataFrame:
     """Stack arrays (jobs, minutes) into columns, one row per job and minute."""
     minutes = next(iter(columns.values())).shape[1]
     index = {

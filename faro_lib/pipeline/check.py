@@ -1,6 +1,7 @@
 """Check a configuration before the first stage starts and before anything is written; one line per error."""
 
 import errno
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, m
 
 def check(config: Config, here: bool = True) -> int:
     """Check names, files and, if the stages run `here`, memory; return the number of training days."""
+    from faro_lib.simulate.cluster import PAPER
     from faro_lib.workload.readers import read_jobs
     from faro_lib.workload.tables import load_workload
 
@@ -38,6 +40,8 @@ def check(config: Config, here: bool = True) -> int:
     else:
         traces = load_workload(config.workload, config.jobs)
         _check_minimum(traces.jobs, config)
+        if capped := PAPER.capped(traces.jobs, traces.evaluation[0]):
+            print(capped, file=sys.stderr)
         if not traces.days:
             check_none_learns(config, traces.jobs)
         size = (len(traces.jobs), traces.days, traces.evaluation.shape[-1])

@@ -4,12 +4,12 @@
 0.284
 """
 
-from faro_lib.queueing.constant_service import mdc, mdc_wait_cdf, mdc_wait_over_service, mgc
+from faro_lib.queueing.constant_service import mdc, mgc
 from faro_lib.queueing.formulas import erlang_c, half_mmc, mmc, mmc_wait, upper_bound
 from faro_lib.queueing.latency_models import RHO_MAX, latency, relaxed
 from faro_lib.queueing.latency_table import LatencyTable, latency_class
 
 __all__ = [
-    "RHO_MAX", "LatencyTable", "erlang_c", "half_mmc", "latency", "latency_class", "mdc", "mdc_wait_cdf",
-    "mdc_wait_over_service", "mgc", "mmc", "mmc_wait", "relaxed", "upper_bound",
+    "RHO_MAX", "LatencyTable", "erlang_c", "half_mmc", "latency", "latency_class", "mdc",
+    "mgc", "mmc", "mmc_wait", "relaxed", "upper_bound",
 ]  # fmt: skip

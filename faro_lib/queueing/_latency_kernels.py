@@ -16,19 +16,8 @@ def waiting_distribution(rho, servers, tolerance):
     a = rho * servers
     if a <= 0:
         return np.ones(1)
-    # The queue-length distribution decays as z^-m in its length m, where z > 1 solves c ln z = a (z - 1), c = servers;
-    # the decay determines how many terms are needed.
-    low, high = 1.0, 2.0
-    while servers * math.log(high) > a * (high - 1):
-        high *= 2
-    low = 1 / rho if 1 / rho < high else 1.0
-    for _ in range(80):
-        middle = (low + high) / 2
-        if servers * math.log(middle) > a * (middle - 1):
-            low = middle
-        else:
-            high = middle
-    size = int(-math.log(tolerance) / math.log(low)) + 2 + servers
+    # The queue-length distribution decays as z^-m in its length m, where z solves c ln z = a (z - 1), and z > 1 / rho.
+    size = int(math.log(tolerance) / math.log(rho)) + 2 + servers
     # Chernoff: P(S_n >= 0) <= e^(-n c I), I = rho - 1 - ln rho.
     rounds = int(-math.log(tolerance) / (servers * (rho - 1 - math.log(rho)))) + 2
     g = np.zeros(size + 1)
@@ -59,7 +48,11 @@ def waiting_distribution(rho, servers, tolerance):
 
 @njit(cache=True)
 def wait_cdf(x, rho, servers, below):
-    """Franx's sum; `below` is the cumulative distribution of the number waiting."""
+    """P(W <= x D) = e^(-a(k-x)) sum_{j=0}^{kc-1} Q_{kc-j-1} (a(k-x))^j / j! for k - 1 <= x < k, with a = rho c.
+
+    Franx, "A simple solution for the M/D/c waiting time distribution", 2001. `below` is Q, the cumulative distribution of
+    the number waiting.
+    """
     k = math.floor(x) + 1
     mean = rho * servers * (k - x)
     top = k * servers - 1

@@ -6,79 +6,38 @@ positive terms, and Franx (2001) derives the distribution of the wait from it.
 """
 
 from functools import lru_cache
-from importlib import resources
 
 import numpy as np
 
 from faro_lib.queueing.formulas import checked, mmc_wait
 
-# Utilisations of the lookup table. It is finest near saturation, where the wait grows as 1 / (1 - rho), and near zero,
-# where high quantiles of few servers start to wait.
-PARTS = ((0.0, 0.01, 101), (0.0105, 0.1, 180), (0.101, 0.4, 300), (0.405, 0.9, 100), (0.9025, 0.99, 36))
-RHO_GRID = np.concatenate([np.linspace(*part) for part in PARTS])
-STORED_QUANTILES, STORED_SERVERS = (0.5, 0.9, 0.95, 0.99, 0.999), 100
-
-
-def mdc_wait_cdf(wait_over_service, rho: float, servers: int) -> np.ndarray:
-    """P(W <= x D) in M/D/c, exact.
-
-    For (k-1) <= x < k: P(W <= xD) = e^(-a(k-x)) sum_{j=0}^{kc-1} Q_{kc-j-1} (a(k-x))^j / j!, with
-    a = rho c and Q the cumulative distribution of the number waiting (Franx, "A simple solution for the
-    M/D/c waiting time distribution", 2001).
-
-    Parameters
-    ----------
-    wait_over_service : array x >= 0, waits in units of the service time.
-    rho : utilisation, 0 <= rho < 1.
-    servers : whole number >= 1.
-
-    >>> round(float(mdc_wait_cdf(0.0, 0.5, 1)), 6)   # an M/D/1 queue is idle half of the time
-    0.5
-    """
-    from faro_lib.queueing import _latency_kernels as kernels
-
-    below = np.cumsum(kernels.waiting_distribution(float(rho), int(servers), 1e-12))
-    x = np.asarray(wait_over_service, float)
-    return np.array([kernels.wait_cdf(v, float(rho), int(servers), below) for v in x.ravel()]).reshape(x.shape)
-
-
-def mdc_wait_over_service(rho: float, servers: int, quantile: float) -> float:
-    """Quantile of the M/D/c wait in units of the service time, exact.
-
-    >>> round(mdc_wait_over_service(0.5, 1, 0.5), 6)
-    0.0
-    """
-    from faro_lib.queueing import _latency_kernels as kernels
-
-    return float(kernels.wait_quantile(float(rho), int(servers), float(quantile)))
+KNOTS = 160  # utilisations at which the wait is computed exactly
 
 
 @lru_cache(maxsize=4096)
-def _waits(servers: int, quantile: float) -> np.ndarray:
-    """Quantiles of the wait over the service time on RHO_GRID: stored with the package, or computed."""
-    stored = stored_waits().get(f"{quantile:.6g}", ())
-    if servers <= len(stored):
-        return stored[servers - 1].astype(float)
-    return np.array([mdc_wait_over_service(rho, servers, quantile) for rho in RHO_GRID])
+def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    """Utilisations from the first wait to 1, and (1 - rho) W / p there; exact.
 
+    At rho = 1 it is the heavy-traffic limit ln(1 / (1 - q)) / (2 c) (Köllerström, 1974), because an exact wait near
+    saturation takes seconds.
+    """
+    from faro_lib.queueing._latency_kernels import wait_quantile
 
-@lru_cache(maxsize=1)
-def stored_waits() -> dict[str, np.ndarray]:
-    """The waits stored with the package, (servers, RHO_GRID) by quantile; {} if they are for another grid."""
-    path = resources.files("faro_lib.queueing") / "mdc.npz"
-    if not path.is_file():
-        return {}
-    with resources.as_file(path) as file, np.load(file) as table:
-        if not np.array_equal(table["rho"], RHO_GRID):
-            return {}
-        return {key: table[key] for key in table.files if key != "rho"}
+    low, high = 0.0, 1.0  # of the largest utilisation without a wait
+    for _ in range(20):
+        middle = (low + high) / 2
+        waits = wait_quantile(middle, servers, quantile) > 0
+        low, high = (low, middle) if waits else (middle, high)
+    rho = np.append(np.geomspace(high, max(0.95, (1 + high) / 2), KNOTS), 0.97 if high < 0.9 else ())
+    scaled = [(1 - one) * wait_quantile(one, servers, quantile) for one in rho]
+    return np.array([low, *rho, 1.0]), np.array([0.0, *scaled, -np.log(1 - quantile) / (2 * servers)])
 
 
 def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
     """Latency in M/D/c: the service time plus the quantile of the wait, l = p + W; infinite where rho >= 1.
 
-    (1 - rho) W / p depends on (c, rho, q) alone and is interpolated in rho, within 0.5 % of the exact latency up to
-    rho = 0.99. Fractional replicas use the waits of floor(c) servers at rho = lam p / c.
+    (1 - rho) W / p depends on (c, rho, q) alone and is interpolated in rho, within 0.5 % of the exact latency.
+    Fractional replicas use the waits of floor(c) servers at rho = lam p / c.
 
     >>> float(mdc(5.0, 1, 0.1, 0.99).round(3))
     0.434
@@ -93,8 +52,7 @@ def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
         for c in np.unique(servers):
             here = (quantile == q) & (servers == c) & (rho < 1)
             if here.any():
-                scaled = np.interp(rho[here], RHO_GRID, (1 - RHO_GRID) * _waits(int(c), float(q)))
-                wait[here] = scaled / (1 - rho[here])
+                wait[here] = np.interp(rho[here], *_waits(int(c), float(q))) / (1 - rho[here])
     return service_time_s + service_time_s * wait
 
 

@@ -73,7 +73,6 @@ def recommend(
     objective: str = "Sum",
     forecaster: str | None = None,
     serving_model: ServingModel = LIVE,
-    max_ongoing_requests: tuple[tuple[str, int], ...] = (),
     report: Report = print,
 ) -> Recommendation:
     """Recommend replicas on `capacity` cores; None: the smallest capacity that meets every SLO.
@@ -83,7 +82,6 @@ def recommend(
     with_curve : replay the last day even if `capacity` is given.
     max_violation_rate : accepted share of the requests of each job that violate its SLO; None: 1 - its quantile.
     serving_model : dispatch of requests, in the replay and the measured latencies.
-    max_ongoing_requests : (name, limit) of jobs that differ from the serving model; the replay ignores them.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
@@ -96,10 +94,10 @@ def recommend(
             f"{history.today.shape[1]} minutes of counts; a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none"
         )
     history.forecaster(forecaster)  # refuse an unknown name before a minute of work
+    if capped := serving_model.capped(history.jobs, history.today):
+        report(capped)
     report("measuring latencies of each model and SLO at constant rates")
-    latency_model = measure(
-        history.jobs, capacity=capacity, serving_model=serving_model, max_ongoing_requests=max_ongoing_requests
-    )
+    latency_model = measure(history.jobs, capacity=capacity, serving_model=serving_model)
 
     def policy(history: History) -> Faro:
         return tuned(PolicyContext(history.jobs, history.forecaster(forecaster), latency_model), objective)

@@ -78,7 +78,7 @@ def write_report(
         configuration=yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None),
         versions=versions(),
         commit=commit(),
-        requests_sha256=sha256_of(results / "traces" / "requests.parquet"),
+        requests_sha256=hashlib.sha256((results / "traces" / "requests.parquet").read_bytes()).hexdigest(),
         notebooks=sorted(path.relative_to(results).as_posix() for path in results.glob("notebooks/*.ipynb")),
     )
     with atomic_write(page) as partial:
@@ -167,14 +167,6 @@ def commit() -> str:
         return done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file; "unknown" if it does not exist."""
-    if not path.exists():
-        return "unknown"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> str:

@@ -1,5 +1,6 @@
 """`Cluster` in simulated time: requests, replicas and pods."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import minute_edges, quantile_of
 from faro_lib.simulate.pods import IDLE_S, RETRY_S, Pods
 from faro_lib.simulate.serving import DISPATCH, Serving
-from faro_lib.workload import Workload, arrays_of
+from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import ServiceTime
 
@@ -31,6 +32,7 @@ class ServingModel:
     max_ongoing_requests: int = 4  # in a replica, including the one in service
     idle_s: float = IDLE_S  # how long the pod of a removed replica keeps its cores
     retry_s: float = RETRY_S  # delay after which a replica that found no free cores tries again
+    own_limits: tuple[tuple[str, int], ...] = ()  # (name, max_ongoing_requests) of jobs that differ
 
     def __post_init__(self) -> None:
         if self.dispatch not in DISPATCH:
@@ -44,10 +46,26 @@ class ServingModel:
         if not self.retry_s > 0:
             raise ValueError(f"retry_s={self.retry_s!r} must be a number > 0")
 
+    def limit_of(self, job: Job) -> int:
+        """The job's max_ongoing_requests."""
+        return dict(self.own_limits).get(job.name, self.max_ongoing_requests)
+
     @property
     def router(self) -> ServiceTime | None:
         """Service time of one pass through the router, for `draw`; None without a router."""
         return ROUTER if self.dispatch == "round-robin" else None
+
+    @property
+    def max_rps(self) -> float:
+        """Largest rate of a job that its router passes, twice per request; infinite without a router."""
+        return 1 / (2 * self.router.mean_s) if self.router else np.inf
+
+    def capped(self, jobs: Sequence[Job], requests_per_min: np.ndarray) -> str:
+        """A line about the jobs whose busiest minute exceeds `max_rps`, or an empty one. Counts (jobs, minutes)."""
+        most_rps = np.nan_to_num(requests_per_min).max(axis=1) / MINUTE_S
+        over = [f"{job.name} ({rate:.0f})" for job, rate in zip(jobs, most_rps) if rate > self.max_rps]
+        passes = f"the published router, one server per job, passes {self.max_rps:.0f} requests/s; more arrive in the"
+        return f"{passes} busiest minute of {', '.join(over)}, and no number of replicas serves them" if over else ""
 
 
 PAPER = ServingModel()
@@ -75,7 +93,8 @@ class SimulatedCluster(Cluster):
         self._capacity_steps, self._lifetimes = list(capacity_steps), lifetimes
         model, jobs = serving_model, arrays_of(workload.jobs)
         seconds = 1 + int(workload.minutes * MINUTE_S)
-        self._serving = Serving(draws, seconds, model.dispatch, model.queue_limit, model.max_ongoing_requests)
+        limits = np.array([model.limit_of(job) for job in workload.jobs])
+        self._serving = Serving(draws, seconds, model.dispatch, model.queue_limit, limits)
         add, remove = self._serving.add_replica, self._serving.remove_replica
         self._pods = Pods(jobs.cores, jobs.cold_start_s, capacity, add, remove, model.idle_s, model.retry_s)
         self._target = np.array(initial, np.int64)

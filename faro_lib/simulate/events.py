@@ -45,17 +45,19 @@ class Station(NamedTuple):
     active: np.ndarray  # number of active slots
     turn: np.ndarray  # position in `order` whose turn it is
     inside: np.ndarray  # (jobs, slots) number of requests in the slot, in service or queued
-    ring: np.ndarray  # (jobs, slots, max ongoing) indices of these requests, a ring buffer
-    ring_done_s: np.ndarray  # (jobs, slots, max ongoing) completion times of these requests
+    ring: np.ndarray  # (jobs, slots, largest `places`) indices of these requests, a ring buffer
+    ring_done_s: np.ndarray  # (jobs, slots, largest `places`) completion times of these requests
     ring_head: np.ndarray  # (jobs, slots) position of the oldest request in the ring
     next_done_s: np.ndarray  # (jobs, slots) completion of the oldest request in the slot; inf if the slot is empty
     last_done_s: np.ndarray  # (jobs, slots) completion of the newest request in the slot
+    places: np.ndarray  # max_ongoing_requests of a replica
     finished: np.ndarray  # (jobs, seconds) requests that ended in that second, dropped ones included
     finished_latency_s: np.ndarray  # (jobs, seconds) the sum of their times in the system
 
 
-def new_station(jobs: int, slots: int, queue_length: int, max_ongoing: int, seconds: int, first: np.ndarray) -> Station:
+def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int, first: np.ndarray) -> Station:
     """An empty station for each job."""
+    jobs, most = len(places), int(places.max())
 
     def zeros(*shape, dtype=np.int64):
         return np.zeros((jobs, *shape), dtype)
@@ -64,8 +66,8 @@ def new_station(jobs: int, slots: int, queue_length: int, max_ongoing: int, seco
         next_arrival=first[:-1].copy(), head=first[:-1].copy(), router_free_s=np.zeros(jobs), drop=np.zeros(jobs),
         held=np.full(jobs, NONE), waiting=zeros(queue_length), waiting_head=zeros(), waiting_count=zeros(),
         order=zeros(slots), active=zeros(), turn=zeros(), inside=zeros(slots),
-        ring=zeros(slots, max_ongoing), ring_done_s=zeros(slots, max_ongoing, dtype=float), ring_head=zeros(slots),
-        next_done_s=np.full((jobs, slots), np.inf), last_done_s=zeros(slots, dtype=float),
+        ring=zeros(slots, most), ring_done_s=zeros(slots, most, dtype=float), ring_head=zeros(slots),
+        next_done_s=np.full((jobs, slots), np.inf), last_done_s=zeros(slots, dtype=float), places=places,
         finished=zeros(seconds), finished_latency_s=zeros(seconds, dtype=float),
     )  # fmt: skip
 
@@ -120,7 +122,7 @@ def _soonest(next_done_s):
     return done, slot
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def advance_job(
     job: int, until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station
 ) -> None:
@@ -136,7 +138,7 @@ def advance_job(
     next_done_s, last_done_s = station.next_done_s[job], station.last_done_s[job]
     finished, finished_latency_s = station.finished[job], station.finished_latency_s[job]
     end, has_router = requests.first[job + 1], len(router_in_s) > 0
-    queue_length, places, active, drop = len(waiting), ring.shape[1], station.active[job], station.drop[job]
+    queue_length, places, active, drop = len(waiting), station.places[job], station.active[job], station.drop[job]
     arriving, head, router_free = station.next_arrival[job], station.head[job], station.router_free_s[job]
     held, turn = station.held[job], station.turn[job]
     waiting_head, waiting_count = station.waiting_head[job], station.waiting_count[job]
@@ -229,7 +231,7 @@ def advance_job(
     station.waiting_head[job], station.waiting_count[job] = waiting_head, waiting_count
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def advance_all(until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station) -> None:
     """Process every job's events up to and including `until_s`."""
     for job in range(len(station.drop)):

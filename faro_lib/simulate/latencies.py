@@ -16,7 +16,7 @@ def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.n
     return np.array([a + np.searchsorted(arrival_s[a:b], edges_s) for a, b in zip(first[:-1], first[1:])])
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def quantile_of(values: np.ndarray, q: float) -> float:
     """The q-quantile by linear interpolation, as in numpy; inf if an inf has any weight in it, NaN without values."""
     n = len(values)

@@ -1,10 +1,13 @@
 """Measure latency tables: simulate constant rates on constant replica counts."""
 
-from collections.abc import Iterable
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from faro_lib.files import cached_array
 from faro_lib.queueing import LatencyTable, latency_class
 from faro_lib.simulate.cluster import PAPER, ServingModel
 from faro_lib.simulate.draws import draw
@@ -24,6 +27,7 @@ USUAL_REPLICAS = 16  # the largest count to measure if the capacity is unknown
 MINUTES = 31  # minutes per grid point that the table keeps
 WINDOW_REQUESTS = 4000  # a minute with more requests is shortened to these; its tail latency hardly changes
 WARM_UP = 50  # service times before the first minute, as queues begin empty
+THREADS = min(8, os.cpu_count() or 1)  # each simulation needs about 50 MB
 
 
 def measure(
@@ -34,44 +38,45 @@ def measure(
     requests: int = 30_000,
     seed: int = 1,
     serving_model: ServingModel = PAPER,
-    max_ongoing_requests: Iterable[tuple[str, int]] = (),
 ) -> LatencyTable:
     """The latency table of the jobs, measured at every utilisation and replica count.
 
-    Jobs whose replicas behave alike share a simulation, whatever their SLO and quantile. `replicas` are the counts to
+    Jobs whose replicas behave alike share a simulation, whatever their SLO and quantile. Simulations run in parallel and
+    are cached on disk (`files.cached_array`). `replicas` are the counts to
     measure, by default COUNTS up to what `capacity` (cores) allows. `requests` are those of a grid point at utilisation 1.
-    `max_ongoing_requests` are (name, limit) of the jobs that differ from the serving model.
     """
     if replicas is None:
         most = USUAL_REPLICAS if capacity is None else capacity / min(job.cores for job in jobs)
         most = min(most, max(job.max_replicas for job in jobs))
         replicas = tuple(x for n, x in enumerate(COUNTS) if n == 0 or COUNTS[n - 1] < most)
-    limits = dict(max_ongoing_requests)
     own: dict[str, str] = {}
     members: dict[str, tuple[Job, ServingModel]] = {}
     for job in reversed(jobs):
-        kind, limit = latency_class(job), limits.get(job.name, serving_model.max_ongoing_requests)
+        kind, limit = latency_class(job), serving_model.limit_of(job)
         if limit != serving_model.max_ongoing_requests:
             own[job.name] = kind = f"{kind}, at most {limit} ongoing"
-        members[kind] = (job, replace(serving_model, max_ongoing_requests=limit))
+        members[kind] = (job, replace(serving_model, max_ongoing_requests=limit, own_limits=()))
     shape = (len(members), 1 + len(UTILISATIONS), len(replicas), MINUTES)
     tail_s, excess = np.empty(shape), np.empty(shape)
-    runs: dict = {}
+    alike: dict[tuple[ServiceTime, ServingModel], list[int]] = {}
     for k, (job, model) in enumerate(members.values()):
-        for column, x in enumerate(replicas):
-            key = (true_service_time(job), model, x)
-            if key not in runs:
-                runs[key] = _run(job, x, model, requests, seed)
-            latency_s, by_rate, shrink = runs[key]
-            for row, edges in enumerate(by_rate, start=1):
-                tail_s[k, row, column], excess[k, row, column] = _minutes(latency_s, edges, job.quantile, shrink)
+        alike.setdefault((true_service_time(job), model), []).append(k)
+    jobs = tuple(job for job, _ in members.values())
+
+    def fill(task: tuple[ServingModel, list[int], int]) -> None:
+        model, rows, column = task
+        quantiles, x = tuple(jobs[k].quantile for k in rows), replicas[column]
+        minutes = _simulated(jobs[rows[0]], x, model, quantiles, requests, seed)
+        tail_s[rows, 1:, column], excess[rows, 1:, column] = minutes.swapaxes(0, 1)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(fill, [(model, rows, n) for (_, model), rows in alike.items() for n in range(len(replicas))]))
     tail_s[:, 0], excess[:, 0] = tail_s[:, 1], excess[:, 1]
     saturation_rps = np.array([1 / true_service_time(job).mean_s for job, _ in members.values()])
-    router = serving_model.router
     return LatencyTable(
         classes=tuple(members),
         quantile=np.array([job.quantile for job, _ in members.values()]),
-        max_rps=np.full(len(members), 1 / (2 * router.mean_s) if router else np.inf),
+        max_rps=np.full(len(members), serving_model.max_rps),
         rate_per_replica_rps=saturation_rps[:, None] * np.array([0.0, *UTILISATIONS]),
         saturation_rps=saturation_rps,
         replicas=np.array(replicas),
@@ -79,6 +84,20 @@ def measure(
         excess_drops=excess,
         own=own,
     )
+
+
+def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], *rest: int) -> np.ndarray:
+    """Tail latencies and excess drops by quantile, (quantiles, 2, utilisations, MINUTES), from one simulation or the cache."""
+
+    def compute() -> np.ndarray:
+        latency_s, by_rate, shrink = _run(job, replicas, model, *rest)
+        minutes = [[_minutes(latency_s, edges, q, shrink) for edges in by_rate] for q in quantiles]
+        return np.array(minutes).swapaxes(1, 2)
+
+    code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    grid = UTILISATIONS, MINUTES, WINDOW_REQUESTS, WARM_UP
+    key = (true_service_time(job), model, replicas, quantiles, rest, grid, np.__version__, code)
+    return cached_array(key, compute)
 
 
 def _run(
@@ -103,7 +122,7 @@ def _run(
         for a, b in zip(draws.first[:-1], draws.first[1:]):
             arrival_s[a:b].sort()
         draws = replace(draws, arrival_s=arrival_s)
-    serving = Serving(draws, 1, model.dispatch, model.queue_limit, model.max_ongoing_requests)
+    serving = Serving(draws, 1, model.dispatch, model.queue_limit, np.full(len(counts), model.max_ongoing_requests))
     for n in range(len(counts)):
         for _ in range(replicas):
             serving.add_replica(n, 0.0)

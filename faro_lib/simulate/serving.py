@@ -12,12 +12,12 @@ SLOTS = 4  # initial number of slots per job; doubled when needed
 class Serving:
     """Requests and replicas of all jobs; `requests` and `station` are the state of the event loop (`events`)."""
 
-    def __init__(self, draws: Draws, seconds: int, dispatch: str, queue_limit: int, max_ongoing_requests: int):
+    def __init__(self, draws: Draws, seconds: int, dispatch: str, queue_limit: int, max_ongoing_requests: np.ndarray):
         columns = (draws.first, draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
         self.requests = events.Requests(*columns, np.empty(len(draws.arrival_s)))
         jobs = len(draws.first) - 1
         # Room for one more than the limit: only a request that finds more than `queue_limit` waiting is dropped.
-        self.station = events.new_station(jobs, SLOTS, queue_limit + 1, max_ongoing_requests, seconds, draws.first)
+        self.station = events.new_station(SLOTS, queue_limit + 1, max_ongoing_requests, seconds, draws.first)
         self._dispatch = (DISPATCH[dispatch], queue_limit)
         self._shufflers = [draws.shuffler(job) for job in range(jobs)]
         self._active: list[list[int]] = [[] for _ in range(jobs)]  # slots, oldest replica first
