@@ -31,7 +31,7 @@ def test_a_fit_of_too_few_draws_is_repeated_once_and_becomes_a_forecaster_withou
     traces = world(days=2, minutes=90)
     idata = fit_bayes(traces, seed=1, draws=20, tune=40, chains=2, progress=messages.append)
     assert [line.split(" in ")[0] for line in messages] == ["model of 2 jobs compiled", "fitted", "fitted"]
-    assert ["with 2 x (40 + 20) draws" in messages[1], "with 2 x (120 + 60) draws" in messages[2]] == [True, True]
+    assert ["with 2 x (40 + 20) draws" in messages[1], "with 2 x (80 + 40) draws" in messages[2]] == [True, True]
     assert "has not converged and is not used" in messages[2]
     assert [str(warning.message) for warning in recwarn if "BLAS" in str(warning.message)] == []
     made = posterior_of(idata, traces, draws=30)
@@ -49,7 +49,7 @@ def test_a_fit_of_too_few_draws_is_repeated_once_and_becomes_a_forecaster_withou
 def fits():
     from faro_lib.bayes import fit_bayes
 
-    options = {"seed": 3, "draws": 600, "chains": 4}
+    options = {"seed": 3, "draws": 1000, "chains": 4}
     return [fit_bayes(world(), **options) for _ in range(2)]
 
 
@@ -68,7 +68,7 @@ def test_the_fit_has_converged_at_once(fits):
     from faro_lib.bayes import convergence
 
     assert convergence(fits[0]).passed
-    assert fits[0].posterior.sizes["draw"] == 600
+    assert fits[0].posterior.sizes["draw"] == 1000
 
 
 @pytest.mark.slow

@@ -27,15 +27,14 @@ from faro_lib.workload import Traces
 
 log = logging.getLogger(__name__)
 
-GROUPS = ["lag", "shape", "constant"]
-GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # index in GROUPS
+GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # lag, shape, constant
 WIDTHS = np.array([0.1, 0.1, 0.01])  # usual tau; that of the constant is fixed, as one coefficient per job cannot tell
 MEAN_WIDTH = 0.5
 USUAL_FOLLOW = 0.3
 MIN_NU = 3.0  # counts are squares of roots; their mean needs more than 2 degrees of freedom
 MIN_CORRELATION = 0.2  # weaker correlations of jobs are set to 0
 MAX_ROWS = 4000  # minutes per job that are fitted to; more would narrow the posterior, not the forecasts
-LONGER = 3  # factor on the draws of a repeated fit
+LONGER = 2  # factor on the draws of a repeated fit
 
 
 def build_model(traces: Traces):
@@ -63,7 +62,7 @@ def build_model(traces: Traces):
     residual, whitened = target - np.einsum("jnk,jk->jn", features, start), features @ whitening
     jobs, usual = len(unit), moved.mean(axis=1)
 
-    coords = {"job": list(traces.names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": GROUPS[:2]}
+    coords = {"job": list(traces.names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": ["lag", "shape"]}
     with pm.Model(coords=coords) as model:
         # A prior away from zero (Chung et al. 2013): with few, similar jobs tau would be near zero and the posterior a funnel.
         tau = pm.LogNormal("tau", np.log(WIDTHS[:2]), 0.4, dims="group")
@@ -104,8 +103,8 @@ def fit_bayes(
     traces: Traces,
     *,
     seed: int = 0,
-    draws: int = 500,
-    tune: int = 300,
+    draws: int = 1000,
+    tune: int = 400,
     chains: int = 4,
     progress: Callable[[str], None] = log.info,
 ) -> Any:
