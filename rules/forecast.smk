@@ -11,7 +11,14 @@ rule forecast:
         samples=f"{RESULTS}/forecast/samples.npz",
         posterior=f"{RESULTS}/forecast/posterior.npz",
         tables=tables_in(
-            "forecast", "scores.csv", "coverage.csv", "gains.csv", "days.csv", "members.csv", "bands.parquet", "steps.parquet"
+            "forecast",
+            "scores.csv",
+            "coverage.csv",
+            "gains.csv",
+            "days.csv",
+            "members.csv",
+            "bands.parquet",
+            "steps.parquet",
         ),
         notebook=f"{NOTEBOOKS}/30_forecasting.ipynb",
     log:
