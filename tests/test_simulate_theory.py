@@ -7,8 +7,8 @@ from math import exp, factorial, log
 
 import numpy as np
 import pytest
+from test_queueing import mdc_wait_cdf
 
-from faro_lib.queueing import mdc_wait_cdf
 from faro_lib.simulate import Draws, ServiceTime, ServingModel, SimulatedCluster
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
