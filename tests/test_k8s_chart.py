@@ -19,7 +19,8 @@ CHART, JOBS = ROOT / "charts/faro", ROOT / "cluster/jobs.yaml"
 # Kustomize needs the first two; the user brings the last two.
 NOT_IN_THE_CHART = ("Kustomization", "Namespace", "RayService", "ResourceQuota")
 NO_NAMES = "backend=deployments"  # without the names of the Deployments
-BACKENDS = {"rayserve": [], "deployments": ["--prometheus", "http://prometheus.elsewhere:9090"]}
+BACKENDS = ("rayserve", "deployments")
+PROMETHEUS = "http://prometheus.elsewhere:9090"
 
 
 def helm(*arguments: str) -> subprocess.CompletedProcess:
@@ -33,11 +34,10 @@ def by_name(things):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_helm_renders_the_objects_of_faro_manifests(backend, tmp_path):
-    options = ["--backend", backend, "--service-monitor", "--tick", "2.5", "--name", "n", *BACKENDS[backend]]
+    options = ["--backend", backend, "--service-monitor", "--tick", "2.5", "--name", "n", "--prometheus", PROMETHEUS]
     assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), *options]) == 0
     written = [one for path in sorted(tmp_path.glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
-    values = f"backend={backend},serviceMonitor=true,name=n,apply=true"
-    values += ",prometheus=http://prometheus.elsewhere:9090"
+    values = f"backend={backend},serviceMonitor=true,name=n,apply=true,prometheus={PROMETHEUS}"
     if backend == "deployments":
         values += f",deployments={{{','.join(sorted(job.name for job in read_jobs(JOBS)))}}}"
     rendered = helm(

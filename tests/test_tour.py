@@ -1,14 +1,18 @@
 """The pictures of the tour: a row of the table is a mean of paths, a price is a difference of optima."""
 
+import sys
 from base64 import b64decode
 
 import numpy as np
 import pytest
+from checkouts import ROOT
 
 from faro_lib.allocate import solve
-from faro_lib.figures import tour
 from faro_lib.figures.style import check_legible
 from faro_lib.workload import Job
+
+sys.path.append(str(ROOT / "notebooks"))
+import tour
 
 JOBS = (Job("a"), Job("b"), Job("c", slo_s=1.5))
 RATES_RPS = np.random.default_rng(1).gamma(4.0, [[[2.0]], [[3.0]], [[5.0]]], (3, 20, 7))
