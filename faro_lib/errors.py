@@ -31,6 +31,7 @@ RENAMED = {
     "start_s": "cold_start_s",
     "places": "max_ongoing_requests",
     "most_rps": "max_rps",
+    "thin": "data_stride",
     "sizes": "capacities",
     "replicas": "capacity",
     "queue": "ongoing",
@@ -115,8 +116,8 @@ def nearest(word: str, accepted: Iterable[str]) -> str:
     "did you mean 'trials'?"
     >>> nearest("x", ["trials", "sizes"])
     'accepted: trials, sizes'
-    >>> nearest("sizes", ["policies", "capacities"])
-    "it is now called 'capacities'"
+    >>> nearest("thin", ["draws", "data_stride"])
+    "it is now called 'data_stride'"
     """
     accepted = list(accepted)
     if RENAMED.get(word) in accepted:

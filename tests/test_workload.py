@@ -311,6 +311,13 @@ def test_the_artifact_trains_on_ten_days_and_evaluates_on_the_eleventh(small_art
     np.testing.assert_array_equal(traces.evaluation, counts[10, :1])
 
 
+def test_artifact_files_of_different_days_are_rejected(small_artifact):
+    evaluation, training, counts, write_evaluation = small_artifact
+    write_evaluation(counts[9, 0])
+    with pytest.raises(ValueError, match="its day 11 is not the day of"):
+        read_artifact(evaluation, training)
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_file_whose_checksum_does_not_match_is_not_opened(small_artifact, monkeypatch, which):
     path = small_artifact[which]

@@ -58,9 +58,10 @@ class Synthetic(Section):
 
 class Forecast(Section):
     posterior: str | None = Field(None, description="a fitted posterior (.npz) to use; null: fit one")
-    draws: int = Field(1000, ge=10, description="posterior draws per chain")
-    tune: int = Field(400, ge=10, description="tuning steps per chain")
-    chains: int = Field(4, ge=1, description="chains of the sampler")
+    draws: int = Field(200, ge=10, description="posterior draws per chain")
+    tune: int = Field(300, ge=10, description="tuning steps per chain")
+    chains: int = Field(2, ge=1, description="chains of the sampler")
+    data_stride: int = Field(2, ge=1, description="fit to every N-th minute")
     samples: int = Field(200, ge=10, description="sample paths per forecast, for the scores")
     baselines: Names = Field(["persistence", "seasonal", "kalman", "ar"], description="forecasters to compare with")
 

@@ -26,16 +26,14 @@ Report = Callable[[str], None]
 def policy_context(traces: Traces, results: str | Path | None = None, report: Report = print) -> PolicyContext:
     """Inputs of an experiment's policies; the forecaster is fitted to the training days only.
 
-    results : folder with forecast/posterior.npz and queueing/measured.npz. Without a posterior of a fit that converged,
-        the forecaster is the mixture `auto`, or None if there are no training days. Without a latency table, latencies
-        are measured.
+    results : folder with forecast/posterior.npz and queueing/measured.npz. Without a posterior, the forecaster is the
+        mixture `auto`, or None if there are no training days. Without a latency table, latencies are measured.
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None
     forecaster = None
     if posterior and posterior.exists():
-        fitted = forecast.load_posterior(posterior)
-        forecaster = forecast.fit("bayes" if fitted.convergence.passed else "auto", traces, posterior=fitted)
+        forecaster = forecast.fit("bayes", traces, posterior=posterior)
     elif traces.days:
         forecaster = forecast.fit("auto", traces)
     latency_model = LatencyTable.load(measured) if measured and measured.exists() else measure(traces.jobs)

@@ -27,9 +27,15 @@ def read_artifact(evaluation: str | Path, training: str | Path) -> Traces:
     functions = list(dict.fromkeys(table["hash_func"]))
     days, samples = TRAINING_DAYS, table["sample"].nunique()
     train = np.zeros((days, samples, len(functions), counts.shape[1]), np.int64)
+    last_day = np.zeros((len(functions), counts.shape[1]), np.int64)
     for row in table.itertuples():
+        job = functions.index(row.hash_func)
         if row.day <= days:
-            train[row.day - 1, row.sample, functions.index(row.hash_func)] = row.counts
+            train[row.day - 1, row.sample, job] = row.counts
+        elif row.sample == 0:
+            last_day[job] = row.counts
+    if not np.array_equal(last_day, counts):
+        raise ValueError(f"{training}: its day {days + 1} is not the day of {evaluation}")
     return Traces(tuple(Job(str(n)) for n in range(len(functions))), train, counts[None])
 
 
