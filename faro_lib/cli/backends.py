@@ -54,7 +54,7 @@ def deployments(
     home: NamespacedName, settings: Settings, prometheus: str | None, token_path: str | None, clock: Clock,
     capacity: int | None, ensure: Ensure,
 ) -> Deployments:  # fmt: skip
-    """The Deployments that the `deployment` sections of the jobs' table name."""
+    """The backend for the Deployments that are named in the sections `deployment` of the jobs' table."""
     from faro_lib.kube.deployment_metrics import DeploymentMetrics
     from faro_lib.kube.operate import connect_deployments
 

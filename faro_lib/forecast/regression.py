@@ -13,7 +13,7 @@ import numpy as np
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES
 
 ANSCOMBE = 3 / 8
-RECENT_MINUTES = 5  # minutes whose movement predicts the spread of the next one
+RECENT_MINUTES = 5  # the mean absolute change over these minutes predicts the spread of the next minute
 MIN_MOVEMENT = 0.01  # in units; keeps the log of a constant trace finite
 USUAL_MOVEMENT = 0.04  # centre of the log movement
 

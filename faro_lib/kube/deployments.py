@@ -78,10 +78,10 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """Jobs as plain Deployments. Nothing here enforces a drop rate: it is remembered, and published in the plan.
+    """Jobs that run as plain Deployments, which cannot drop requests: the plan publishes a drop rate, and nothing enforces it.
 
-    clock : trace time; with an origin 15 minutes ago, the first observation has its history from Prometheus.
-    cores : cores that the jobs may use, unless `LeaderGatedCluster` measures the capacity.
+    clock : the time of the run. If it began 15 minutes ago, the first observation already has 15 minutes from Prometheus.
+    cores : cores that the jobs may use; ignored if a `LeaderGatedCluster` around this one measures the capacity.
     """
 
     def __init__(

@@ -89,7 +89,7 @@ class LearnedLatency:
 
 
 def size_class(replicas: ArrayLike) -> np.ndarray:
-    """Index in SIZES of the class of each replica count; -1 for 0 replicas."""
+    """Index of the largest entry of SIZES that does not exceed each replica count; -1 for 0 replicas."""
     return np.searchsorted(SIZES, replicas, side="right") - 1
 
 

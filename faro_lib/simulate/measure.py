@@ -87,7 +87,11 @@ def measure(
 
 
 def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], *rest: int) -> np.ndarray:
-    """Tail latencies and excess drops by quantile, (quantiles, 2, utilisations, MINUTES), from one simulation or the cache."""
+    """Simulate one job at one replica count, or read the result from the cache: (quantiles, 2, utilisations, MINUTES).
+
+    The second axis has the tail latency and the excess drops: the share of drops beyond the 1 - quantile that may miss the
+    SLO. `rest` is the number of requests and the seed.
+    """
 
     def compute() -> np.ndarray:
         latency_s, by_rate, shrink = _run(job, replicas, model, *rest)

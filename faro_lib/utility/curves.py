@@ -100,7 +100,7 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
     if utility == "relaxed":
         for i, share in enumerate(np.linspace(0.0, 1.0, KNOTS)):
             value[:, i] = relaxed_utility(at(first + share * (last - first)), slo, alpha)
-        # An empty stretch is a single point, at which the SLO is just met.
+        # Without a stretch between `first` and `last`, the curve falls from the one load at which the SLO is just met.
         value[:, -1] = np.where(feasible & (last <= first), 1.0, value[:, -1])
     value[:, 0] = np.where(feasible, 1.0, value[:, 0])
     return _with_zero_replicas(first, last, value)
