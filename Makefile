@@ -82,9 +82,10 @@ claims: $(READY)
 claims-all: $(READY)
 	python benchmarks/claims.py --all
 
-# The picture of the README, from results of `make figures CONFIG=config/paper.yaml`.
+# The picture of the README and the tables of docs/comparison.md, from results of `make figures CONFIG=config/paper.yaml`.
 readme: $(READY)
 	python docs/images/headline.py
+	python docs/comparison_tables.py
 
 # The runs of notebook 81, about two hours on an otherwise idle machine: two workers of eight cores on the kind cluster. If it
 # is interrupted, the same command continues with the runs that are missing.
