@@ -20,7 +20,7 @@ MEASURES = {
 }  # fmt: skip
 DIFFERENCE = (
     "above the best",
-    "lost utility minus that of the best policy, with a 95 % interval over the paired trials",
+    "lost utility minus that of the best policy, with a 95 % interval over the paired trials (Student's t)",
 )
 
 
