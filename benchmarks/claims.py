@@ -27,9 +27,9 @@ from faro_lib import forecast
 from faro_lib.allocate import solve
 from faro_lib.allocate.objectives import objective_of
 from faro_lib.experiments.compare import compare
-from faro_lib.experiments.trials import policy_context
 from faro_lib.forecast import scores
-from faro_lib.policies import make
+from faro_lib.policies import PolicyContext, make
+from faro_lib.simulate.measure import measure
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import PUBLISHED, Job
 from faro_lib.workload.tables import load_workload
@@ -61,9 +61,8 @@ class Inputs:
 
     @cached_property
     def context(self):
-        context = policy_context(self.traces, report=lambda line: None)
         forecaster = forecast.fit("bayes", self.traces, posterior=self.posterior)
-        return type(context)(context.jobs, forecaster, context.latency_model)
+        return PolicyContext(self.traces.jobs, forecaster, measure(self.traces.jobs))
 
     @cached_property
     def published(self) -> pd.DataFrame:

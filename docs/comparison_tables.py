@@ -56,9 +56,9 @@ def table(summary: pd.DataFrame, limit: pd.DataFrame, measure: str) -> str:
 def with_tables(page: str, summary: pd.DataFrame, limit: pd.DataFrame) -> str:
     """The page with its two tables replaced."""
     for measure in (LOSS, VIOLATIONS):
-        before, rest = page.split(f"<!-- {measure}: docs/comparison_tables.py writes this table -->\n")
-        _, after = rest.split("<!-- end of table -->", 1)
         mark = f"<!-- {measure}: docs/comparison_tables.py writes this table -->\n"
+        before, rest = page.split(mark)
+        _, after = rest.split("<!-- end of table -->", 1)
         page = f"{before}{mark}\n{table(summary, limit, measure)}\n\n<!-- end of table -->{after}"
     return page
 

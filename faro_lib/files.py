@@ -28,7 +28,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def cached_array(key: object, compute: Callable[[], Any]) -> Any:
     """The array that `compute` returns, cached in $XDG_CACHE_HOME/faro (~/.cache/faro) under the hash of `repr(key)`.
 
-    A folder that cannot be written, and a file that cannot be read, are as good as none.
+    If the cache cannot be read or written, the array is computed.
     """
     import numpy as np
 

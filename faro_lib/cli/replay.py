@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def replay(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run`.")],
     policy: shared.PolicyName = shared.DEFAULT_POLICY,
-    history: Annotated[str | None, option("Counts to learn from, as for `faro run`.")] = None,
+    history: Annotated[str | None, option("File of counts to learn from, as for `faro run`.")] = None,
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
     as_json: Annotated[bool, option("Print one JSON object per tick.", "--json")] = False,
 ) -> None:

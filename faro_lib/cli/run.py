@@ -123,9 +123,12 @@ def run(
                 exporter.failure(reason, message)
             say(message, reason)
 
+        def outdated() -> bool:
+            return history == PROMETHEUS and date.today() > learnt_on
+
         def changed() -> bool:
             try:
-                return watched.new() is not None or (history == PROMETHEUS and date.today() > learnt_on)
+                return watched.new() is not None or outdated()
             except (ValueError, OSError) as error:
                 on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they are")
                 return False
@@ -146,13 +149,11 @@ def run(
         until_s = float("inf") if seconds is None else clock.now_s + seconds  # after Ray has started
         last = settings
         while not stop.is_set() and clock.now_s < until_s:  # once more after every change of the settings
-            table = settings.jobs
+            table, new = settings.jobs, settings is not last or outdated()
+            learnt_on = date.today() if new else learnt_on
             with ExitStack() as inner:
                 try:
-                    if settings is not last or (history == PROMETHEUS and date.today() > learnt_on):
-                        made, learnt_on = policy_of(settings), date.today()
-                    else:
-                        made = chosen
+                    made = policy_of(settings) if new else chosen
                     planner = at_time_of_day(expecting(made, settings, clock), clock.origin_s)
                     serving = cluster_of(settings)
                     cluster: Cluster = serving
@@ -166,7 +167,7 @@ def run(
                         )  # fmt: skip
                         cluster, publish = inner.enter_context(gated)
                 except ValueError as error:
-                    if settings is last:
+                    if not new:
                         raise
                     on_failure(CHANGES, f"{error}; the jobs stay as they were")
                     settings, changes = last, ()

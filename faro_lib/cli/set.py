@@ -63,7 +63,7 @@ def set_job(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run that goes on: the last targets of its jobs (None before the first decision), and its overrides."""
+    """A running controller: the last targets of its jobs (None before the first decision), and its overrides."""
 
     targets: dict[str, int | None]
     read: Callable[[], Iterable[Override]]

@@ -1,8 +1,8 @@
 """Rotation of a journal: all but its newest records move to a compressed file beside it.
 
-The first record of a journal says its generation, 0 if it does not. Generation n is archived as `journal.00000n.gz`, and
-generation n + 1 replaces it. A rotation that a crash interrupts is repeated under the same name, and readers open only the
-archives of earlier generations, so no record is lost or met twice.
+The first record of a journal has its generation; a journal without one is generation 0. Generation n is archived as
+`journal.00000n.gz`, and generation n + 1 replaces it. A rotation that a crash interrupts is repeated under the same name,
+and readers open only the archives of earlier generations, so no record is lost or met twice.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ def _archive(path: Path, generation: int) -> Path:
 
 
 def rotate(path: Path, keep: int) -> IO | None:
-    """Archive all but the newest `keep` records; the new journal, open and locked, or None if there are no others."""
+    """Archive all but the newest `keep` records.
+
+    Returns the new journal, open and locked; None if there is nothing to archive.
+    """
     lines = path.read_bytes().splitlines(keepends=True)
     moved, kept = lines[:-keep], lines[-keep:]
     if len(moved) < 2:  # the header alone

@@ -215,7 +215,7 @@ def arguments(spec: ManifestSpec) -> list[str]:
     if spec.backend == "rayserve":
         head = f"http://{spec.name}-head-svc.{spec.namespace}.svc"
         options |= {"--address": f"{head}:{DASHBOARD_PORT}", "--serve-address": f"{head}:{SERVING_PORT}"}
-    if spec.prometheus:  # it scrapes the controllers, which learn from what they have exported
+    if spec.prometheus:  # the controllers learn from the counts that it has scraped from them
         options |= {"--prometheus": spec.prometheus, "--history": "prometheus"}
     return [
         "run",

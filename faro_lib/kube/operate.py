@@ -157,7 +157,7 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
     if len(namespaces) > 1:
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
     deployments = [one for one in cluster.objects() if one]
-    # A selector may have only matchExpressions; no labels would match every pod, so those of the pod template are used.
+    # A selector may have only matchExpressions. Without labels it would match every pod, so the pod template's are used.
     selectors = tuple(
         one["spec"]["selector"].get("matchLabels") or one["spec"]["template"]["metadata"]["labels"]
         for one in deployments

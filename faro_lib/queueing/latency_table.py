@@ -58,6 +58,10 @@ class LatencyTable:
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {shape}")
+        for name in ("rate_per_replica_rps", "replicas"):
+            axis = np.atleast_2d(getattr(self, name))
+            if not (np.all(np.diff(axis, axis=1) > 0) and np.all(axis >= 0)):
+                raise ValueError(f"{name} must be increasing and >= 0")
         if not np.all((self.tail_s > 0) & np.isfinite(self.tail_s)):
             raise ValueError("tail_s must be finite and > 0")
         if not np.all(np.abs(self.excess_drops) <= 1):

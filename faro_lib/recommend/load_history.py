@@ -150,9 +150,7 @@ def exported_days(
     end_s = time.time()
     try:
         names, counts = read_prometheus(url, EXPORTED, minutes=minutes, end_s=end_s, token_path=token_path)
-        row = {name: n for n, name in enumerate(names)}
-        unknown = np.full(minutes, np.nan)
-        ours = np.array([counts[row[job.name]] if job.name in row else unknown for job in jobs])
+        ours = _rows_of(jobs, names, counts)
         known = np.isfinite(ours).any(axis=0)
         if not known.any():
             raise ValueError(f"{url}: no counts of these jobs")
@@ -184,9 +182,12 @@ def _of_table(path: str, names: Sequence[str], counts: np.ndarray, source: str) 
     from faro_lib.workload.readers import read_jobs
 
     jobs = read_jobs(path)
-    row = {name: n for n, name in enumerate(names)}
-    if not any(job.name in row for job in jobs):
+    if not any(job.name in names for job in jobs):
         raise ValueError(f"{path}: job {jobs[0].name!r} is not among {source}: {', '.join(names)}")
-    return jobs, np.stack(
-        [counts[row[job.name]] if job.name in row else np.full(counts.shape[1], np.nan) for job in jobs]
-    )
+    return jobs, _rows_of(jobs, names, counts)
+
+
+def _rows_of(jobs: Sequence[Job], names: Sequence[str], counts: np.ndarray) -> np.ndarray:
+    """The rows of `counts`, which are those of `names`, in the order of the jobs; NaN for a job that has none."""
+    row, unknown = dict(zip(names, counts)), np.full(counts.shape[1], np.nan)
+    return np.stack([row.get(job.name, unknown) for job in jobs])

@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +99,14 @@ def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[fl
         minutes = [[_minutes(latency_s, edges, q, shrink) for edges in by_rate] for q in quantiles]
         return np.array(minutes).swapaxes(1, 2)
 
-    code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     grid = UTILISATIONS, MINUTES, WINDOW_REQUESTS, WARM_UP
-    key = (true_service_time(job), model, replicas, quantiles, rest, grid, np.__version__, code)
-    return cached_array(key, compute)
+    return cached_array((true_service_time(job), model, replicas, quantiles, rest, grid, _code()), compute)
+
+
+@cache
+def _code() -> tuple[str, bytes]:
+    """What the results depend on besides the arguments: numpy's version and the sources of the simulator."""
+    return np.__version__, b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
 def _run(

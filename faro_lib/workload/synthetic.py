@@ -7,7 +7,6 @@ become 1..1600 requests per minute (`scale_to`).
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import lfilter
 
 from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 
@@ -105,7 +104,7 @@ def _drift(rng, jobs, steps, memory, shared):
     keep = np.exp(-1 / memory)
     shocks = rng.standard_normal((jobs + 1, steps)) * np.sqrt(1 - keep**2)
     shocks[:, 0] /= np.sqrt(1 - keep**2)
-    paths = lfilter([1.0], [1.0, -keep], shocks, axis=1)
+    paths = _decaying_sum(shocks, keep)
     return np.sqrt(1 - shared) * paths[1:] + np.sqrt(shared) * paths[:1]
 
 
@@ -113,4 +112,11 @@ def _bursts(rng, jobs, steps, variability, fine):
     """Bursts with a sudden start and exponential decay, in log units, shape (jobs, steps)."""
     starts = rng.random((jobs, steps)) < variability.bursts_per_day / fine
     sizes = starts * rng.exponential(variability.burst, (jobs, steps))
-    return lfilter([1.0], [1.0, -np.exp(-1 / (variability.burst_minutes * DOWNSAMPLE))], sizes, axis=1)
+    return _decaying_sum(sizes, np.exp(-1 / (variability.burst_minutes * DOWNSAMPLE)))
+
+
+def _decaying_sum(values, keep):
+    """y_t = values_t + keep y_{t-1} along the steps, shape (jobs, steps)."""
+    from scipy.signal import lfilter  # takes half a second to import, and not every workload is generated
+
+    return lfilter([1.0], [1.0, -keep], values, axis=1)
