@@ -21,7 +21,7 @@ def world(jobs: int, days: int = 2, minutes: int = 120, seed: int = 0) -> Traces
 
 def posterior(jobs: int, draws: int = 200, minutes: int = 360, seed: int = 0) -> forecast.Posterior:
     """Arrays of the size of a real posterior; the time does not depend on the values."""
-    from faro_lib.forecast.posterior import NORMAL_GRID
+    from faro_lib.forecast.posterior import NORMAL_GRID, Convergence
 
     rng = np.random.default_rng(seed)
     coefficients = rng.normal(0, 0.01, (draws, jobs, 32)).astype(np.float32)
@@ -33,9 +33,8 @@ def posterior(jobs: int, draws: int = 200, minutes: int = 360, seed: int = 0) ->
         shape=1 + 0.1 * rng.standard_normal((jobs, minutes)), off_shape=np.full(jobs, 0.2), most=np.full(jobs, 1600.0),
         coefficients=coefficients, log_spread=flat, follow=flat * 0 + 0.4,
         errors=np.repeat(NORMAL_GRID[None], jobs, axis=0).astype(np.float32),
-        root_correlation=np.linalg.cholesky(correlation), new_coefficients=coefficients[:, 0],
-        new_log_spread=flat[:, 0], new_follow=flat[:, 0] * 0, new_errors=NORMAL_GRID, new_off_shape=0.3,
-        new_unit=20.0, new_unit_spread=0.5,
+        root_correlation=np.linalg.cholesky(correlation), convergence=Convergence(1.0, 1000, 1000, 0),
+        data=np.full(jobs, ""),
     )  # fmt: skip
 
 

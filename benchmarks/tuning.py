@@ -119,12 +119,12 @@ def contexts(traces: Traces, posterior: forecast.Posterior) -> tuple[PolicyConte
     )
 
 
-def fitted(traces: Traces, draws: int = 500) -> forecast.Posterior:
+def fitted(traces: Traces) -> forecast.Posterior:
     """The posterior, fitted to the days before DAYS."""
     from faro_lib import bayes
 
     before = traces.until(min(DAYS))
-    return bayes.posterior_of(bayes.fit_bayes(before, draws=draws, tune=draws, chains=4), before)
+    return bayes.posterior_of(bayes.fit_bayes(before), before)
 
 
 def gathered(runs: Sequence[Future[pd.DataFrame]], out: Path) -> pd.DataFrame:

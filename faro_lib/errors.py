@@ -31,7 +31,6 @@ RENAMED = {
     "start_s": "cold_start_s",
     "places": "max_ongoing_requests",
     "most_rps": "max_rps",
-    "thin": "data_stride",
     "sizes": "capacities",
     "replicas": "capacity",
     "queue": "ongoing",
@@ -116,8 +115,8 @@ def nearest(word: str, accepted: Iterable[str]) -> str:
     "did you mean 'trials'?"
     >>> nearest("x", ["trials", "sizes"])
     'accepted: trials, sizes'
-    >>> nearest("thin", ["draws", "data_stride"])
-    "it is now called 'data_stride'"
+    >>> nearest("sizes", ["policies", "capacities"])
+    "it is now called 'capacities'"
     """
     accepted = list(accepted)
     if RENAMED.get(word) in accepted:

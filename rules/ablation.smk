@@ -22,6 +22,7 @@ rule ablation:
         code=code_of("60_ablation"),
         notebook=parameters(
             results=RESULTS,
+            forecaster=CONFIG.forecaster,
             minutes=CONFIG.minutes,
             published=COMPARED_WITH is not None,
             **CONFIG.ablation.model_dump() | dict(capacities=CONFIG.or_middle(CONFIG.ablation.capacities)),

@@ -14,7 +14,7 @@ sys.path.insert(0, workflow.basedir)  # import this checkout's library
 from faro_lib import pipeline
 from faro_lib.config import load
 from faro_lib.errors import message_of, one_line
-from faro_lib.workload import PUBLISHED
+from faro_lib.workload import PUBLISHED, SYNTHETIC
 
 try:
     CONFIG = load(config)
@@ -74,6 +74,11 @@ def tables_in(folder, *names):
 def committed(*paths):
     """Input files that travel with the checkout to jobs without a shared disk. `local` would keep these jobs here."""
     return [workflow.source_path(str(Path(path).absolute())) for path in paths]
+
+
+def files_of_the_world(world):
+    """The tables of counts and of jobs of a further workload of stage 75, where it has any."""
+    return [name for name in (world["workload"], world["jobs"]) if name and name not in (PUBLISHED, SYNTHETIC)]
 
 
 def files_of_the_workload():

@@ -60,7 +60,9 @@ if DAYS >= 2:
     SHOWN |= {"ablation": rules.ablation} if CONFIG.ablation.capacities != [] else {}
     SHOWN |= {"sensitivity": rules.sensitivity} if CONFIG.sensitivity.wanted else {}
     SHOWN |= {"scale": rules.scale} if CONFIG.scale.wanted else {}
+    SHOWN |= {"days": rules.days} if CONFIG.days.judged != [] else {}
     SHOWN |= {"live": rules.live} if CONFIG.backend != "none" else {}
+NOTEBOOK_OF = {stage: expand(rule.output.notebook, world=CONFIG.stem)[0] for stage, rule in SHOWN.items()}
 
 
 rule report:
@@ -69,7 +71,7 @@ rule report:
         template=committed("faro_lib/report/page.html.jinja"),
         captions=[f"{RESULTS}/figures/captions-{stage}.json" for stage in SHOWN],
         figures=[figure for stage in SHOWN for figure in figures_named(*DRAWINGS[stage]["figures"])],
-        notebooks=[rule.output.notebook for rule in SHOWN.values()],
+        notebooks=list(NOTEBOOK_OF.values()),
         summary=tables_in("simulate", "summary.csv", "limit.csv"),
         traces=[rules.traces.output.requests, rules.traces.output.jobs],
         forecast=[*rules.forecast.output.tables, rules.forecast.output.posterior] if "forecast" in SHOWN else [],
@@ -86,8 +88,8 @@ rule report:
         config=CONFIG.model_dump_json(),
         sources=parameters(
             **{
-                stage: beside_the_report(rule.output.notebook, *DRAWINGS[stage]["tables"])
-                for stage, rule in SHOWN.items()
+                stage: beside_the_report(notebook, *DRAWINGS[stage]["tables"])
+                for stage, notebook in NOTEBOOK_OF.items()
             }
         ),
     message:

@@ -10,7 +10,16 @@ rule forecast:
     output:
         samples=f"{RESULTS}/forecast/samples.npz",
         posterior=f"{RESULTS}/forecast/posterior.npz",
-        tables=tables_in("forecast", "scores.csv", "coverage.csv", "gains.csv", "bands.parquet", "steps.parquet"),
+        tables=tables_in(
+            "forecast",
+            "scores.csv",
+            "coverage.csv",
+            "gains.csv",
+            "days.csv",
+            "members.csv",
+            "bands.parquet",
+            "steps.parquet",
+        ),
         notebook=f"{NOTEBOOKS}/30_forecasting.ipynb",
     log:
         f"{LOGS}/30_forecasting.log",

@@ -29,6 +29,7 @@ rule scale:
         code=code_of("70_scale"),
         notebook=parameters(
             results=RESULTS,
+            forecaster=CONFIG.forecaster,
             day_minutes=CONFIG.minutes,
             **CONFIG.scale.model_dump() | dict(mixed=MIXED),
         ),

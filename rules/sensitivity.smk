@@ -28,6 +28,7 @@ rule sensitivity:
         code=code_of("65_sensitivity"),
         notebook=parameters(
             results=RESULTS,
+            forecaster=CONFIG.forecaster,
             **CONFIG.sensitivity.model_dump()
             | dict(capacity=CONFIG.sensitivity.capacity or CONFIG.or_middle(None)[0]),
         ),

@@ -31,6 +31,7 @@ rule simulate:
             capacity=int(wildcards.capacity),
             trials=CONFIG.trials,
             policies=CONFIG.policies,
+            forecaster=CONFIG.forecaster,
             minutes=CONFIG.minutes,
             published=COMPARED_WITH is not None,
         ),

@@ -3,13 +3,17 @@
 import numpy as np
 
 from faro_lib.forecast import Posterior
-from faro_lib.forecast.posterior import NORMAL_GRID
-from faro_lib.forecast.regression import from_root
+from faro_lib.forecast.posterior import NORMAL_GRID, Convergence, data_hashes
+from faro_lib.forecast.regression import MIN_SPREAD, from_root
 from faro_lib.workload import Job, Traces
 
+GOOD, BAD = Convergence(1.002, 900, 800, 0), Convergence(1.22, 7, 9, 3)
 
-def ar1_posterior(jobs=4, lag=0.8, spread=0.05, unit=20.0, correlation=None, day_minutes=360, draws=10):
-    """Each job an AR(1) with normal errors around a flat day at `unit` on the root scale."""
+
+def ar1_posterior(
+    jobs=4, lag=0.8, spread=0.05, unit=20.0, correlation=None, day_minutes=360, draws=10, convergence=GOOD, traces=None
+):
+    """Each job an AR(1) with normal errors around a flat day at `unit` on the root scale, as if fitted to `traces`."""
     coefficients = np.zeros((draws, jobs, 32))
     coefficients[:, :, 14] = lag
     root_correlation = np.eye(jobs) if correlation is None else np.linalg.cholesky(correlation)
@@ -21,10 +25,12 @@ def ar1_posterior(jobs=4, lag=0.8, spread=0.05, unit=20.0, correlation=None, day
         off_shape=np.full(jobs, spread / np.sqrt(1 - lag**2)),
         most=np.full(jobs, 4 * unit**2),
         coefficients=coefficients,
-        log_spread=np.full((draws, jobs), np.log(spread)),
+        log_spread=np.full((draws, jobs), np.log(spread - MIN_SPREAD / unit)),
         follow=np.zeros((draws, jobs)),
         errors=np.repeat(NORMAL_GRID[None], jobs, axis=0),
         root_correlation=root_correlation,
+        convergence=convergence,
+        data=data_hashes(traces) if traces else np.full(jobs, ""),
     )
 
 

@@ -186,8 +186,8 @@ class TestASingleDay:
     ("arguments", "told"),
     [
         (["--capacity", "0"], "'--capacity': Input should be greater than or equal to 1"),
-        (["--forecaster", "bayes"], "forecaster='bayes' and --posterior FILE.npz need each other"),
-        (["--posterior", "p.npz"], "forecaster='bayes' and --posterior FILE.npz need each other"),
+        (["--forecaster", "bayes"], "posterior=None: the bayes forecaster is not fitted"),
+        (["--forecaster", "ar", "--posterior", "p.npz"], "is for forecaster 'bayes' or 'auto'"),
     ],
 )
 def test_an_impossible_simulation_is_refused_in_one_line(arguments, told, capsys):

@@ -120,7 +120,6 @@ OLD_KEYS = [
     ({"sizes": [36]}, "sizes", "capacities"),
     ({"ablation": {"sizes": [36]}}, "ablation.sizes", "capacities"),
     ({"sensitivity": {"replicas": 32}}, "sensitivity.replicas", "capacity"),
-    ({"forecast": {"thin": 2}}, "forecast.thin", "data_stride"),
     ({"live": {"replicas": 8}}, "live.replicas", "capacity"),
     ({"live": {"places": 10}}, "live.places", "max_ongoing_requests"),
     ({"live": {"most_rps": 150}}, "live.most_rps", "max_rps"),

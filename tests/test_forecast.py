@@ -18,7 +18,7 @@ KINDS = forecasters()
 
 
 def fitted(kind, seed=0):
-    options = {"posterior": ar1_posterior(day_minutes=120)} if kind == "bayes" else {}
+    options = {"posterior": ar1_posterior(day_minutes=120, traces=TRACES)} if kind == "bayes" else {}
     return fit(kind, TRACES, seed=seed, **options)
 
 

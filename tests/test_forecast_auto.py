@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from forecast_worlds import ar1_posterior, shaped_traces
+from forecast_worlds import BAD, ar1_posterior, shaped_traces
 
 from faro_lib.forecast import fit, forecasters, rolling
 from faro_lib.forecast.scores import crps
@@ -85,8 +85,21 @@ def test_weights_sum_to_1_even_if_the_estimate_of_a_crps_is_negative():
 
 def test_a_posterior_adds_the_bayesian_forecaster():
     traces = shaped_traces()
-    mixture = fit("auto", traces, posterior=ar1_posterior(day_minutes=120)).inner
+    mixture = fit("auto", traces, posterior=ar1_posterior(day_minutes=120, traces=traces)).inner
     assert mixture.names == ("ar", "kalman", "persistence", "poisson", "seasonal", "bayes")
+
+
+def test_a_posterior_that_has_not_converged_is_left_out_with_one_warning(caplog):
+    traces = shaped_traces()
+    mixture = fit("auto", traces, posterior=ar1_posterior(day_minutes=120, traces=traces, convergence=BAD)).inner
+    assert mixture.names == ("ar", "kalman", "persistence", "poisson", "seasonal")
+    assert [record.message for record in caplog.records] == [str(BAD)]
+
+
+def test_a_posterior_of_other_training_days_is_refused():
+    traces = shaped_traces()
+    with pytest.raises(ValueError, match=r"posterior of job 'job0' was fitted to other training days"):
+        fit("auto", shaped_traces(seed=1), posterior=ar1_posterior(day_minutes=120, traces=traces))
 
 
 def test_the_table_of_scores_has_a_row_for_each_member_and_job():

@@ -4,12 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from forecast_worlds import ar1_day, ar1_posterior, shaped_traces
+from forecast_worlds import BAD, GOOD, ar1_day, ar1_posterior, shaped_traces
 
 from faro_lib.forecast import bayes_forecaster, fit, load_posterior, recalibrated, rolling, save_posterior
 from faro_lib.forecast.regression import from_root, root
 from faro_lib.forecast.scores import coverage
-from faro_lib.workload import Job
 
 UNIT, LAG, SPREAD = 20.0, 0.8, 0.05
 
@@ -70,7 +69,7 @@ def test_without_counts_the_forecast_is_the_profile_with_the_spread_of_days():
 def test_selected_jobs_keep_their_parameters_in_any_order():
     together = np.array([[1, 0.9, 0, 0], [0.9, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     posterior = dataclasses.replace(ar1_posterior(correlation=together), unit=np.array([10.0, 20.0, 30.0, 40.0]))
-    forecaster = bayes_forecaster(posterior, [Job("job2"), Job("job1"), Job("job0")], recalibrate=False)
+    forecaster = bayes_forecaster(posterior.select(["job2", "job1", "job0"]), recalibrate=False)
     assert forecaster.jobs == ("job2", "job1", "job0")
     samples = forecaster.sample(1, 20_000)[:, :, 0]
     np.testing.assert_allclose(np.median(samples, axis=1), [900, 400, 100], rtol=0.05)
@@ -79,12 +78,44 @@ def test_selected_jobs_keep_their_parameters_in_any_order():
 
 def test_a_posterior_without_a_job_is_rejected_and_the_job_is_named():
     with pytest.raises(ValueError, match=r"job 'stranger' is not among the jobs of the posterior"):
-        bayes_forecaster(ar1_posterior(), ["job0", "stranger"])
+        ar1_posterior().select(["job0", "stranger"])
 
 
 def test_bayes_without_a_posterior_is_rejected():
     with pytest.raises(ValueError, match=r"posterior=None: the bayes forecaster is not fitted"):
         fit("bayes", shaped_traces())
+
+
+def test_a_fit_that_has_not_converged_is_refused_with_what_it_lacks():
+    traces = shaped_traces()
+    with pytest.raises(ValueError, match=r"has not converged and is not used: largest R-hat 1\.220 \(at most 1\.01\)"):
+        fit("bayes", traces, posterior=ar1_posterior(day_minutes=120, traces=traces, convergence=BAD))
+
+
+@pytest.mark.parametrize(
+    ("reached", "passed"),
+    [
+        (GOOD, True),
+        (GOOD._replace(r_hat=1.011), False),
+        (GOOD._replace(r_hat=np.nan), False),
+        (GOOD._replace(ess_bulk=399), False),
+        (GOOD._replace(ess_tail=399), False),
+        (GOOD._replace(divergences=1), False),
+    ],
+)
+def test_the_gate_needs_r_hat_both_effective_sample_sizes_and_no_divergence(reached, passed):
+    assert reached.passed == passed
+
+
+@pytest.mark.parametrize(
+    "other",
+    [shaped_traces(seed=1), shaped_traces(days=4), shaped_traces(minutes=60)],
+    ids=["other counts", "other days", "another length of day"],
+)
+def test_a_posterior_of_other_training_days_is_refused_with_the_name_of_the_job(other):
+    posterior = ar1_posterior(day_minutes=120, traces=shaped_traces())
+    with pytest.raises(ValueError, match=r"posterior of job 'job0' was fitted to other training days"):
+        fit("bayes", other, posterior=posterior)
 
 
 def test_a_posterior_is_read_as_saved_and_other_files_are_rejected(tmp_path):
@@ -96,7 +127,7 @@ def test_a_posterior_is_read_as_saved_and_other_files_are_rejected(tmp_path):
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(ValueError, match=r"lacks 'jobs'"):
         load_posterior(tmp_path / "other.npz")
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         load_posterior(tmp_path / "nowhere.npz")
 
 

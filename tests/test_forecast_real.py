@@ -25,7 +25,8 @@ def judged(traces):
     pytest.importorskip("nutpie")
     from faro_lib.bayes import fit_bayes, posterior_of
 
-    posterior = posterior_of(fit_bayes(traces, seed=0, draws=300, tune=400, chains=2), traces)
+    posterior = posterior_of(fit_bayes(traces, seed=0), traces)
+    assert posterior.convergence.passed
     day = traces.evaluation[0]
     made = {name: fit(name, traces) for name in ("persistence", "seasonal", "kalman", "ar")}
     made["bayes"] = bayes_forecaster(posterior)

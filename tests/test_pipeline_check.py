@@ -7,10 +7,13 @@ import os
 
 import pytest
 from checkouts import ROOT, write_notebook
+from forecast_worlds import ar1_posterior
 
 from faro_lib import pipeline
 from faro_lib.config import PUBLISHED_DAYS, load
+from faro_lib.forecast import save_posterior
 from faro_lib.pipeline import __main__ as commands
+from faro_lib.workload.synthetic import synthetic
 
 DAY = "minute,job,requests\n0,a,5\n0,b,5\n1,a,5\n1,b,5\n"
 TWO_DAYS = "minute,job,requests,day\n" + "".join(
@@ -63,6 +66,14 @@ class TestItRefuses:
     def test_a_posterior_that_does_not_exist(self, folder):
         with pytest.raises(FileNotFoundError, match=r"none\.npz"):
             checked(forecast={"posterior": "none.npz"})
+
+    def test_a_posterior_of_other_training_days(self, folder):
+        fitted = synthetic(seed=1, jobs=4, days=2, minutes=120)
+        save_posterior(ar1_posterior(day_minutes=120, traces=fitted), "fitted.npz")
+        days = {"jobs": 4, "days": 2, "minutes": 120}
+        assert checked(forecast={"posterior": "fitted.npz"}, synthetic=days | {"seed": 1}) == 2
+        with pytest.raises(ValueError, match="posterior of job 'job0' was fitted to other training days"):
+            checked(forecast={"posterior": "fitted.npz"}, synthetic=days | {"seed": 2})
 
     def test_published_files_with_another_content(self, folder):
         (folder / "data" / "raw").mkdir()

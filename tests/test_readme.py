@@ -180,7 +180,7 @@ def test_the_figures_of_the_readme_end_with_the_path_of_the_report(folder):
 @pytest.mark.slow
 def test_a_workload_of_the_user_has_its_own_report(folder):
     (folder / "quick.yaml").write_text(
-        "forecast: {posterior: null, draws: 10, tune: 50, chains: 1, data_stride: 4}\n"
+        "forecast: {posterior: null, draws: 10, tune: 50, chains: 1}\n"
         "scale: {clusters: []}\nsensitivity: {forecast_error: [], cold_start_s: []}\n"
     )
     typed(f'{MINE} CONFIG="config/smoke.yaml quick.yaml"', folder)

@@ -1,6 +1,5 @@
 """The HTML report: correct numbers, a caption for each figure, and nothing loaded from other files."""
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -8,13 +7,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from forecast_worlds import ar1_posterior
 
 from faro_lib.config import Config
-from faro_lib.forecast import save_posterior
 from faro_lib.metrics.paired import paired_difference
 from faro_lib.report import MEASURES, findings, write_report
-from faro_lib.report.page import convergence_note
 from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import write_traces
 
@@ -186,13 +182,3 @@ def test_days_and_not_their_trials_are_the_observations_if_there_are_several_day
     values = pd.Series([1.0] * 50 + [2.0] * 50, index)
     mean, half_width = paired_difference(values, values * 0)
     assert (mean, half_width) == pytest.approx((1.5, 0.5 * 12.706), rel=1e-3)
-
-
-def test_the_convergence_of_the_fit_is_read_from_the_posterior(tmp_path):
-    save_posterior(ar1_posterior(), tmp_path / "posterior.npz")
-    assert "does not record the convergence" in convergence_note(tmp_path / "posterior.npz")
-    fitted = dataclasses.replace(ar1_posterior(), convergence=np.array([1.011, 99.6, 80.2, 3.0]))
-    save_posterior(fitted, tmp_path / "posterior.npz")
-    text = convergence_note(tmp_path / "posterior.npz")
-    assert "R-hat 1.01" in text
-    assert "100 in the bulk and 80 in the tails, 3 divergences" in text

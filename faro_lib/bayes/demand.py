@@ -1,14 +1,15 @@
 """The Bayesian model of requests per minute: a hierarchical Student-t autoregression, fitted by NUTS.
 
-`forecast.regression` has the likelihood. The priors pool the parameters of job j:
+`forecast.regression` has the likelihood. The priors, with k a feature and j a job:
 
-    a_j, b_j, c_j ~ Normal(m, tau)         coefficients of lags, profile and constant; one tau per group
-    s_j ~ Normal(m_s, tau_s)               log spread
-    g_j ~ Normal(m_g, tau_g)               sensitivity of the log spread to the recent movement
-    log(nu_j - 3) ~ Normal(m_nu, tau_nu)   degrees of freedom
+    a_jk, b_jk, c_j ~ Normal(m_k, tau)         coefficients of lags, profile and constant; one tau per group
+    m_k ~ Normal(0, MEAN_WIDTH)                marginalised
+    s_j + g_j mean(v_j) ~ Normal(-3, 1)        log spread at the job's usual movement
+    g_j ~ Normal(0.3, 0.3)                     sensitivity of the log spread to the recent movement
+    log(nu_j - 3) ~ Normal(0.7, 0.7)           degrees of freedom
 
-NUTS samples the coefficients in the coordinates of a QR decomposition of each job's design, where the
-likelihood is nearly spherical (Stan user's guide, "The QR reparameterization").
+NUTS samples the coefficients in coordinates in which a ridge regression has a spherical posterior, so that those
+that the counts determine and those that only the prior does have the same scale.
 """
 
 import logging
@@ -20,122 +21,123 @@ from typing import Any
 import numpy as np
 
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, training_counts
-from faro_lib.forecast.posterior import CONVERGENCE, NORMAL_GRID, Posterior, correlation_root
-from faro_lib.forecast.regression import design, root, shapes_of_other_days, units
+from faro_lib.forecast.posterior import NORMAL_GRID, Convergence, Posterior, correlation_root, data_hashes
+from faro_lib.forecast.regression import USUAL_MOVEMENT, design, root, shapes_of_other_days, spread_of, units
 from faro_lib.workload import Traces
 
 log = logging.getLogger(__name__)
 
-GROUPS = ["lag", "shape", "constant"]
-GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # index in GROUPS
-CONSTANT_WIDTH = 0.01  # tau of the constant; one coefficient per job cannot determine it
+GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # lag, shape, constant
+WIDTHS = np.array([0.1, 0.1, 0.01])  # usual tau; that of the constant is fixed, as one coefficient per job cannot tell
+MEAN_WIDTH = 0.5
+USUAL_FOLLOW = 0.3
 MIN_NU = 3.0  # counts are squares of roots; their mean needs more than 2 degrees of freedom
 MIN_CORRELATION = 0.2  # weaker correlations of jobs are set to 0
+MAX_ROWS = 4000  # minutes per job that are fitted to; more would narrow the posterior, not the forecasts
+LONGER = 2  # factor on the draws of a repeated fit
 
 
-def build_model(traces: Traces, *, data_stride: int = 1):
-    """The PyMC model of the training days, with one in `data_stride` minutes chosen at random.
+def build_model(traces: Traces):
+    """The PyMC model of the training days, with at most MAX_ROWS minutes per job, chosen at random.
 
     It uses only phase 0, because the other phases are the same day shifted by minutes.
     """
+    import pytensor
+
+    pytensor.config.blas__ldflags = ""  # nutpie brings its own BLAS; PyTensor would search for one and warn
     import pymc as pm
     import pytensor.tensor as pt
 
     counts = training_counts(traces)[:, 0]
-    y = root(counts) / units(counts)[:, None]
+    unit = units(counts)
+    y = root(counts) / unit[:, None]
     features, moved, target = design(y, shapes_of_other_days(y))
     # (days, jobs, minutes, ...) -> (jobs, rows, ...). Every n-th row would alias periodic load.
-    chosen = np.random.default_rng(0).permutation(target.shape[0] * target.shape[2])[::data_stride]
+    chosen = np.random.default_rng(0).permutation(target.shape[0] * target.shape[2])[:MAX_ROWS]
     features, moved, target = (
         np.moveaxis(array, 1, 0).reshape(array.shape[1], -1, *array.shape[3:])[:, chosen]
         for array in (features, moved, target)
     )
-    names = traces.names
-    ridge = 1e-6 * np.eye(features.shape[2])
-    # R of the QR factors, from the Gram matrix; the columns of Q = F R^-1 are orthogonal with mean square 1.
-    upper = np.linalg.cholesky(np.swapaxes(features, 1, 2) @ features / features.shape[1] + ridge).swapaxes(1, 2)
-    inverse = np.linalg.inv(upper)
-    q = features @ inverse
-    start = np.einsum("jnk,jn->jk", q, target) / features.shape[1]
+    start, whitening = ridge(features, moved, target)
+    residual, whitened = target - np.einsum("jnk,jk->jn", features, start), features @ whitening
+    jobs, usual = len(unit), moved.mean(axis=1)
 
-    coords = {"job": list(names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": GROUPS[:2]}
+    coords = {"job": list(traces.names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": ["lag", "shape"]}
     with pm.Model(coords=coords) as model:
-        mean = pm.Normal("m", 0.0, 0.5, dims="feature")
         # A prior away from zero (Chung et al. 2013): with few, similar jobs tau would be near zero and the posterior a funnel.
-        tau = pm.LogNormal("tau", np.log(0.1), 0.4, dims="group")
-        width = pt.concatenate([tau, [CONSTANT_WIDTH]])
-        theta = pm.Flat("theta", initval=start, dims=("job", "feature"))
-        coefficients = pm.Deterministic(
-            "coefficients", (inverse * theta[:, None, :]).sum(axis=-1), dims=("job", "feature")
-        )
-        # theta = R @ coefficients with a constant R, so the Jacobian is constant and left out.
-        pm.Potential("coefficients_prior", pm.logp(pm.Normal.dist(mean, width[GROUP_OF_FEATURE]), coefficients).sum())
+        tau = pm.LogNormal("tau", np.log(WIDTHS[:2]), 0.4, dims="group")
+        theta = pm.Flat("theta", dims=("job", "feature"))
+        offset = (whitening * theta[:, None, :]).sum(axis=-1)
+        coefficients = pm.Deterministic("coefficients", start + offset, dims=("job", "feature"))
+        # Without m, the mean over jobs and the deviations from it are independent. `theta` has a constant Jacobian.
+        width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
+        mean = coefficients.mean(axis=0)
+        of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)
+        of_deviations = pm.logp(pm.Normal.dist(0, width), coefficients - mean).sum(axis=0) + pt.log(width)
+        pm.Potential("coefficients_prior", (of_mean + of_deviations).sum())
 
-        def pooled(name, centre, width, initial):
-            m, t = pm.Normal(f"m_{name}", centre, width), pm.Gamma(f"tau_{name}", alpha=2, beta=4)
-            return pm.Normal(name, m, t, dims="job", initval=np.full(len(names), initial))
-
-        log_spread = pooled("log_spread", -3.0, 1.0, -3.0)
-        follow = pooled("follow", 0.3, 0.3, 0.3)
-        nu = pm.Deterministic("nu", MIN_NU + pt.exp(pooled("log_nu", 0.7, 0.7, 0.7)), dims="job")
-        location = pt.stack([pt.dot(q[j], theta[j]) for j in range(len(names))])
-        scale = pt.exp(log_spread[:, None] + follow[:, None] * moved)
-        pm.StudentT("z", nu=nu[:, None], mu=location, sigma=scale, observed=target)
+        usual_spread = pm.Normal("log_usual_spread", -3.0, 1.0, dims="job")
+        follow = pm.Normal("follow", USUAL_FOLLOW, 0.3, dims="job")
+        log_spread = pm.Deterministic("log_spread", usual_spread - follow * usual, dims="job")
+        nu = pm.Deterministic("nu", MIN_NU + pt.exp(pm.Normal("log_nu", 0.7, 0.7, dims="job")), dims="job")
+        scale = spread_of(log_spread[:, None], follow[:, None], moved, unit[:, None], exp=pt.exp)
+        location = pt.matmul(whitened, theta[:, :, None])[:, :, 0]
+        pm.StudentT("z", nu=nu[:, None], mu=location, sigma=scale, observed=residual)
     return model
+
+
+def ridge(features: np.ndarray, moved: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge estimate (jobs, k) of the coefficients, and W (jobs, k, k): W W' is roughly their posterior covariance.
+
+    The prior is Normal(0, WIDTHS); the errors are as large as the job's mean movement, with the usual slope.
+    """
+    usual = moved.mean(axis=1, keepdims=True)
+    precision = (USUAL_MOVEMENT * np.exp(usual + USUAL_FOLLOW * (moved - usual))) ** -2
+    weighted = features * precision[:, :, None]
+    hessian = np.swapaxes(weighted, 1, 2) @ features + np.diag(WIDTHS[GROUP_OF_FEATURE] ** -2)
+    covariance = np.linalg.inv(hessian)
+    return np.einsum("jkl,jnl,jn->jk", covariance, weighted, target, optimize=True), np.linalg.cholesky(covariance)
 
 
 def fit_bayes(
     traces: Traces,
     *,
     seed: int = 0,
-    draws: int = 500,
-    tune: int = 500,
+    draws: int = 1000,
+    tune: int = 400,
     chains: int = 4,
-    data_stride: int = 1,
     progress: Callable[[str], None] = log.info,
 ) -> Any:
     """Fit the model with nutpie; returns ArviZ InferenceData, the same for the same seed.
 
-    The posterior group has the attributes `seed`, `fit_s`, `compile_s` and `data_stride`.
+    A fit that has not converged (`convergence`) is repeated once, with LONGER times the draws.
+    The posterior group has the attributes `seed` and `fit_s`.
     """
     import nutpie
 
     started = time.perf_counter()
-    model = build_model(traces, data_stride=data_stride)
-    # The coefficients start at least squares, without the default jitter of +-1, which is far from the posterior.
-    compiled = nutpie.compile_pymc_model(model, jitter_rvs={model["log_spread"], model["follow"], model["log_nu"]})
-    compile_s = time.perf_counter() - started
-    progress(
-        f"model of {len(traces.jobs)} jobs compiled in {compile_s:.0f} s; sampling {chains} x ({tune} + {draws}) draws"
-    )
-    idata = nutpie.sample(
-        compiled,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-        cores=min(chains, os.cpu_count() or 1),
-        seed=seed,
-        progress_bar=False,
-        save_warmup=False,
-    )
-    fit_s = time.perf_counter() - started
-    worst = convergence(idata)
-    progress(f"fitted in {fit_s:.0f} s: " + ", ".join(f"{name} {value:g}" for name, value in worst.items()))
-    idata.posterior.attrs.update(seed=seed, fit_s=fit_s, compile_s=compile_s, data_stride=data_stride)
+    compiled = nutpie.compile_pymc_model(build_model(traces))
+    progress(f"model of {len(traces.jobs)} jobs compiled in {time.perf_counter() - started:.0f} s")
+    cores = min(chains, os.cpu_count() or 1)
+    for factor in (1, LONGER):
+        options = {"draws": factor * draws, "tune": factor * tune, "chains": chains, "cores": cores, "seed": seed}
+        idata = nutpie.sample(compiled, **options, progress_bar=False, save_warmup=False)
+        fit_s, reached = time.perf_counter() - started, convergence(idata)
+        size = f"{chains} x ({factor * tune} + {factor * draws}) draws"
+        progress(f"fitted in {fit_s:.0f} s with {size}. {reached}")
+        if reached.passed:
+            break
+    idata.posterior.attrs.update(seed=seed, fit_s=fit_s)
     return idata
 
 
-def convergence(idata) -> dict[str, float]:
-    """The largest R-hat, the smallest bulk and tail ESS, and the number of divergences."""
+def convergence(idata) -> Convergence:
+    """The convergence of a fit, as ArviZ has it."""
     import arviz as az
 
-    table = az.summary(idata, var_names=["~theta"], kind="diagnostics")
-    return {
-        "r_hat": float(table["r_hat"].max()),
-        "ess_bulk": float(table["ess_bulk"].min()),
-        "ess_tail": float(table["ess_tail"].min()),
-        "divergences": float(idata.sample_stats["diverging"].sum()),
-    }
+    table = az.summary(idata, var_names=["~theta"], kind="diagnostics", round_to="none")
+    divergences = idata.sample_stats["diverging"].sum()
+    return Convergence(table["r_hat"].max(), table["ess_bulk"].min(), table["ess_tail"].min(), float(divergences))
 
 
 def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
@@ -151,10 +153,9 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
     y = root(counts) / unit[:, None]
     features, moved, target = design(y, shapes_of_other_days(y))
     location = np.einsum("djmk,jk->djm", features, value["coefficients"].mean(axis=0))
-    scale = np.exp(value["log_spread"].mean(axis=0)[:, None] + value["follow"].mean(axis=0)[:, None] * moved)
-    residuals = (target - location) / scale
+    log_spread, follow = (value[name].mean(axis=0)[:, None] for name in ("log_spread", "follow"))
+    residuals = (target - location) / spread_of(log_spread, follow, moved, unit[:, None])
     largest = np.abs(residuals).max(axis=(0, 2))
-    worst = convergence(idata)
     return Posterior(
         jobs=traces.names,
         day_minutes=counts.shape[-1],
@@ -167,7 +168,8 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
         follow=value["follow"].astype(np.float32),
         errors=error_quantiles(np.median(value["nu"], axis=0), largest).astype(np.float32),
         root_correlation=correlation_root(normal_score_correlation(residuals)),
-        convergence=np.array([worst[name] for name in CONVERGENCE]),
+        convergence=convergence(idata),
+        data=data_hashes(traces),
     )
 
 

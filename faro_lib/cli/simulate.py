@@ -16,7 +16,7 @@ def simulate(
     trials: Annotated[int, option("Trials per policy, each with its own seed.")] = 1,
     minutes: Annotated[int | None, option("Minutes to simulate.", default="the whole day")] = None,
     forecaster: Annotated[str, option("Forecaster of the policies that use one.")] = "auto",
-    posterior: Annotated[str | None, option("Posterior (.npz) for forecaster bayes.")] = None,
+    posterior: Annotated[str | None, option("Posterior (.npz) for forecaster bayes or auto.")] = None,
     plugin: Plugins = None,
     as_json: Annotated[bool, option("Print one JSON object per policy and trial.", "--json")] = False,
 ) -> None:
@@ -29,10 +29,8 @@ def simulate(
     from faro_lib.simulate.measure import measure
     from faro_lib.workload.tables import load_workload
 
-    if (forecaster == "bayes") != (posterior is not None):
-        raise ValueError(
-            "forecaster='bayes' and --posterior FILE.npz need each other (forecast/posterior.npz of a run)"
-        )
+    if posterior and forecaster not in ("bayes", "auto"):
+        raise ValueError("--posterior FILE.npz (forecast/posterior.npz of a run) is for forecaster 'bayes' or 'auto'")
     names = policy or list(COMPARED)
     options: dict[str, Any] = dict(workload=workload, jobs=jobs, policies=names, capacities=[capacity])
     checked = config.load(options | dict(trials=trials, minutes=minutes, plugins=plugin or []))

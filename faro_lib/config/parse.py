@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import TextWrapper
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -52,7 +52,9 @@ def _line(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         section: Any = Config
         for key in keys[:-1]:
-            section = section.model_fields[key].annotation
+            if not key.isdigit():  # an item of a list
+                annotation = section.model_fields[key].annotation
+                section = next(iter(get_args(annotation)), annotation)
         return f"config: unknown key {'.'.join(keys)!r}; {nearest(keys[-1], section.model_fields)}"
     message = error["msg"].removeprefix("Value error, ")
     if not keys:

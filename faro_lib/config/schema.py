@@ -54,14 +54,16 @@ class Synthetic(Section):
     jobs: int = Field(10, ge=1, description="inference jobs")
     days: int = Field(10, ge=0, description="training days; the evaluation day follows them")
     minutes: int = Field(360, ge=1, description="minutes in a (downsampled) day")
+    change: Literal["none", "launch", "double", "flash", "stop", "weekend", "idle"] = Field(
+        "none", description="what earlier days do not foretell: none, launch, double, flash, stop, weekend or idle"
+    )
 
 
 class Forecast(Section):
     posterior: str | None = Field(None, description="a fitted posterior (.npz) to use; null: fit one")
-    draws: int = Field(200, ge=10, description="posterior draws per chain")
-    tune: int = Field(300, ge=10, description="tuning steps per chain")
-    chains: int = Field(2, ge=1, description="chains of the sampler")
-    data_stride: int = Field(2, ge=1, description="fit to every N-th minute")
+    draws: int = Field(1000, ge=10, description="posterior draws per chain")
+    tune: int = Field(400, ge=10, description="tuning steps per chain")
+    chains: int = Field(4, ge=1, description="chains of the sampler")
     samples: int = Field(200, ge=10, description="sample paths per forecast, for the scores")
     baselines: Names = Field(["persistence", "seasonal", "kalman", "ar"], description="forecasters to compare with")
 
@@ -126,6 +128,33 @@ class Sensitivity(Section):
         return any((self.cold_start_s, self.slo_factor, self.forecast_error, self.interval_s, self.scv_factor))
 
 
+class World(Section):
+    """A further workload of stage 75."""
+
+    name: str = Field(pattern=r"^[\w-]+$", description="its name in figures and tables")
+    workload: str = SYNTHETIC
+    jobs: str | None = None
+    synthetic: Synthetic = Synthetic()
+    judged: list[int] | None = Field(None, min_length=1)
+    capacities: Capacities = Field(min_length=1)
+
+
+class Days(Section):
+    judged: list[int] | None = Field(
+        [], description="days to judge, each with what was known before it; null: the evaluation day; []: skip"
+    )
+    trials: int = Field(1, ge=1, description="trials per day, policy and capacity")
+    policies: Unique = Field(
+        ["FairShare", "AIAD", "Faro-Sum"], min_length=2, description="policies; the last one is compared with the rest"
+    )
+    forecasters: Unique = Field(
+        ["auto", "ar"], min_length=1, description="that of all policies, then others for the last policy"
+    )
+    worlds: list[World] = Field(
+        [], description="further workloads: name, capacities; workload, jobs, synthetic, judged"
+    )
+
+
 class Live(Section):
     jobs: Indices | None = Field(None, min_length=1, description="indices of the jobs to serve; null: [0, 1, 2]")
     capacity: int = Field(8, ge=1, description="cluster capacity in cores, one per replica")
@@ -185,12 +214,16 @@ class Config(Section):
     )
     minutes: int | None = Field(None, ge=1, description="minutes of the evaluation day to replay; null: all")
     policies: Names = Field(["FairShare", "Oneshot", "AIAD", "Faro-Sum"], description="policies, in the figures' order")
+    forecaster: str = Field(
+        "auto", description="forecaster of the policies; `auto` and `bayes` use the fitted posterior"
+    )
     synthetic: Synthetic = Field(Synthetic(), description="the generated workload")
     forecast: Forecast = Field(Forecast(), description="stage 30: fit the Bayesian forecaster")
     sloppify: Sloppify = Field(Sloppify(), description="stage 40: compare solvers and formulations")
     ablation: Ablation = Field(Ablation(), description="stage 60: measure the effect of each design step")
     sensitivity: Sensitivity = Field(Sensitivity(), description="stage 65: vary one parameter at a time")
     scale: Scale = Field(Scale(), description="stage 70: mixed models, more jobs, more capacities")
+    days: Days = Field(Days(), description="stage 75: judge several days and further workloads")
     live: Live = Field(Live(), description="stage 80: send requests to replicas on Ray Serve")
 
     @field_validator("workload")

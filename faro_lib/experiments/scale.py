@@ -49,7 +49,7 @@ def larger(
 ) -> Results:  # fmt: skip
     """Run every policy on one larger cluster; both tables have the columns variant (`how`) and jobs.
 
-    The forecaster is the pooled autoregression, fitted to the enlarged training days. GROUPED is left out if the jobs
+    The forecaster is the mixture `auto`, fitted to the enlarged training days. GROUPED is left out if the jobs
     differ in cores, because its groups exchange replicas of equal size.
 
     replicas : capacity in replicas of mean size.
@@ -57,7 +57,7 @@ def larger(
     """
     many = enlarged(traces, how, jobs)
     cores = arrays_of(many.jobs).cores
-    context = PolicyContext(many.jobs, forecast.fit("ar", many), latency_model)
+    context = PolicyContext(many.jobs, forecast.fit("auto", many), latency_model)
     names = [name for name in policies if name != GROUPED or np.ptp(cores) == 0]
     capacity = round(replicas * cores.mean())
     results = curve(many, context, (capacity,), names, **options)

@@ -23,22 +23,21 @@ from faro_lib.workload import Traces, Workload
 Report = Callable[[str], None]
 
 
-def policy_context(traces: Traces, results: str | Path | None = None, report: Report = print) -> PolicyContext:
+def policy_context(
+    traces: Traces, results: str | Path | None = None, forecaster: str = "auto", report: Report = print
+) -> PolicyContext:
     """Inputs of an experiment's policies; the forecaster is fitted to the training days only.
 
-    results : folder with forecast/posterior.npz and queueing/measured.npz. Without a posterior, the forecaster is the
-        mixture `auto`, or None if there are no training days. Without a latency table, latencies are measured.
+    results : folder with forecast/posterior.npz, which `auto` and `bayes` use, and queueing/measured.npz. Without a
+        latency table, latencies are measured. Without training days, there is no forecaster.
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None
-    forecaster = None
-    if posterior and posterior.exists():
-        forecaster = forecast.fit("bayes", traces, posterior=posterior)
-    elif traces.days:
-        forecaster = forecast.fit("auto", traces)
+    fitted = {"posterior": posterior} if posterior and posterior.exists() and forecaster in ("auto", "bayes") else {}
+    forecasts = forecast.fit(forecaster, traces, **fitted) if traces.days else None
     latency_model = LatencyTable.load(measured) if measured and measured.exists() else measure(traces.jobs)
-    report(f"forecaster: {type(forecaster).__name__}; latency: measured")
-    return PolicyContext(traces.jobs, forecaster=forecaster, latency_model=latency_model)
+    report(f"forecaster: {forecaster if forecasts else None}; latency: measured")
+    return PolicyContext(traces.jobs, forecaster=forecasts, latency_model=latency_model)
 
 
 def trial_seeds(trials: int) -> tuple[int, ...]:

@@ -16,8 +16,9 @@ COLOURS = {
     "kalman": "#D873A4",
     "persistence": "#E3B300",
     "seasonal": "#00CF72",
+    "auto": "#000000",
 }
-MARKERS = dict(zip(COLOURS, "osD^vP"))
+MARKERS = dict(zip(COLOURS, "osD^vPX"))
 SHOWN_MINUTES = 120  # of a forecast
 
 

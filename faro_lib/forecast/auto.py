@@ -1,5 +1,6 @@
 """Forecaster "auto", the default of the commands: a mixture of forecasters, weighted for each job by recent CRPS."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -12,10 +13,12 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forec
 from faro_lib.forecast.kalman import kalman, untrained
 from faro_lib.forecast.naive import persistence, seasonal
 from faro_lib.forecast.poisson import poisson, untrained_poisson
-from faro_lib.forecast.posterior import Posterior, bayes
+from faro_lib.forecast.posterior import Posterior, bayes_forecaster, posterior_of_jobs
 from faro_lib.forecast.regression import root
 from faro_lib.forecast.scores import crps_terms
 from faro_lib.workload import Traces
+
+log = logging.getLogger(__name__)
 
 HALF_LIFE_MINUTES = 10
 SHARPNESS = 4.0  # 5 to 40 minutes and 2 to 8 do about equally well on the training days of the published traces
@@ -129,8 +132,13 @@ def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | N
     """A recalibrated mixture of all forecasters that the training days allow, among them none.
 
     Its first weights come from a backtest on the last training day of members that are fitted to the days before
-    (with a single day, on that day). A `posterior` adds the Bayesian forecaster.
+    (with a single day, on that day). A `posterior` adds the Bayesian forecaster if its fit has converged.
     """
+    if posterior is not None:
+        posterior = posterior_of_jobs(traces, posterior)
+        if not posterior.convergence.passed:
+            log.warning(posterior.convergence)
+            posterior = None
     names, members = _members(traces, seed, posterior)
     jobs = len(traces.jobs)
     backtest = np.ones((len(members), jobs))
@@ -164,7 +172,7 @@ def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None
         fits["seasonal"] = seasonal
     members = {name: fit(traces, seed=seed) for name, fit in fits.items()}
     if posterior is not None:
-        members["bayes"] = bayes(traces, seed=seed, posterior=posterior, recalibrate=False)
+        members["bayes"] = bayes_forecaster(posterior, seed=seed, recalibrate=False)
     return tuple(members), tuple(members.values())
 
 

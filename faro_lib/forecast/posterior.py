@@ -1,24 +1,46 @@
 """Forecaster "bayes": sample paths of the model in `regression`, simulated from posterior draws without PyMC."""
 
+import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from faro_lib.forecast.autoregression import simulation_start
 from faro_lib.forecast.conformal import recalibrated
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, register
-from faro_lib.forecast.regression import RECENT_MINUTES, from_root, movement, root, windows
-from faro_lib.workload import Job, Traces
+from faro_lib.forecast.regression import RECENT_MINUTES, from_root, movement, root, spread_of, windows
+from faro_lib.workload import Traces
 
 # Standard normals at which the quantiles of the errors are tabulated. Normals that are correlated over jobs, mapped
 # through these tables, give errors with a Gaussian copula.
-NORMAL_GRID = np.linspace(-4.5, 4.5, 361)
+NORMAL_GRID = np.linspace(-4.5, 4.5, 1801)
 # Paths are clipped to LIMIT_FACTOR x the largest count so far, because a heavy-tailed error of a root is squared.
 LIMIT_FACTOR, MIN_LIMIT = 2, 100  # the limit is at least MIN_LIMIT requests per minute
-CONVERGENCE = ("r_hat", "ess_bulk", "ess_tail", "divergences")  # largest, smallest, smallest, number
+MAX_R_HAT, MIN_ESS = 1.01, 400  # Vehtari et al. 2021
+
+
+class Convergence(NamedTuple):
+    """How well NUTS has converged, by the worst parameter."""
+
+    r_hat: float  # largest rank-normalised R-hat
+    ess_bulk: float  # smallest effective sample size in the bulk
+    ess_tail: float  # smallest effective sample size in the tails
+    divergences: float  # number of all chains
+
+    @property
+    def passed(self) -> bool:
+        """Whether the fit may be used."""
+        return self.r_hat <= MAX_R_HAT and min(self.ess_bulk, self.ess_tail) >= MIN_ESS and self.divergences == 0
+
+    def __str__(self):
+        return (
+            f"The Bayesian fit {'is used' if self.passed else 'has not converged and is not used'}: largest R-hat "
+            f"{self.r_hat:.3f} (at most {MAX_R_HAT}), smallest effective sample size {self.ess_bulk:.0f} in the bulk and "
+            f"{self.ess_tail:.0f} in the tails (at least {MIN_ESS}), {self.divergences:.0f} divergences (none)."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,27 +58,8 @@ class Posterior:
     follow: np.ndarray  # slope of that log in `movement`, how fast counts change now; shape (draws, jobs)
     errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
     root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
-    convergence: np.ndarray = field(default_factory=lambda: np.full(len(CONVERGENCE), np.nan))  # NaN if not recorded
-
-    def __post_init__(self):
-        draws, jobs = self.draws, len(self.jobs)
-        expected = {
-            "unit": (jobs,),
-            "shape": (jobs, self.day_minutes),
-            "off_shape": (jobs,),
-            "most": (jobs,),
-            "coefficients": (draws, jobs, 2 * CONTEXT_MINUTES + 2),
-            "log_spread": (draws, jobs),
-            "follow": (draws, jobs),
-            "errors": (jobs, len(NORMAL_GRID)),
-            "root_correlation": (jobs, jobs),
-        }
-        for name, shape in expected.items():
-            array = getattr(self, name)
-            if array.shape != shape:
-                raise ValueError(f"posterior: {name} has shape {array.shape}; expected {shape}")
-            if not np.isfinite(array).all():
-                raise ValueError(f"posterior: {name} has a number that is not finite; fit it again")
+    convergence: Convergence
+    data: np.ndarray  # `data_hashes` of the training days, shape (jobs,)
 
     @property
     def draws(self) -> int:
@@ -71,7 +74,7 @@ class Posterior:
         index = [self.jobs.index(name) for name in names]
         correlation = (self.root_correlation @ self.root_correlation.T)[np.ix_(index, index)]
         correlation[np.diag_indices(len(index))] = 1.0
-        first_axis = {f: getattr(self, f)[index] for f in ("unit", "shape", "off_shape", "most", "errors")}
+        first_axis = {f: getattr(self, f)[index] for f in ("unit", "shape", "off_shape", "most", "errors", "data")}
         second_axis = {f: getattr(self, f)[:, index] for f in ("coefficients", "log_spread", "follow")}
         return replace(self, jobs=names, **first_axis, **second_axis, root_correlation=correlation_root(correlation))
 
@@ -84,19 +87,22 @@ def save_posterior(posterior: Posterior, path: str | Path) -> None:
 
 def load_posterior(path: str | Path) -> Posterior:
     """Read a file of `save_posterior`."""
-    where = f"posterior={str(path)!r}"
-    if not Path(path).exists():
-        raise ValueError(
-            f"{where} does not exist; fit one with bayes.fit_bayes and save it with forecast.save_posterior"
-        )
     with np.load(path, allow_pickle=False) as arrays:
-        missing = [field.name for field in fields(Posterior) if field.name not in [*arrays, "convergence"]]
+        missing = [field.name for field in fields(Posterior) if field.name not in arrays]
         if missing:
-            raise ValueError(f"{where} lacks {missing[0]!r}; it was not written by forecast.save_posterior")
-        values = {field.name: arrays[field.name] for field in fields(Posterior) if field.name in arrays}
+            raise ValueError(f"posterior={str(path)!r} lacks {missing[0]!r}; fit it again with bayes.fit_bayes")
+        values = {field.name: arrays[field.name] for field in fields(Posterior)}
     values["jobs"] = tuple(str(name) for name in values["jobs"])
     values["day_minutes"] = values["day_minutes"].item()
+    values["convergence"] = Convergence(*values["convergence"].tolist())
     return Posterior(**values)
+
+
+def data_hashes(traces: Traces) -> np.ndarray:
+    """SHA-256 of each job's name and counts on the training days, shape (jobs,)."""
+    days = np.ascontiguousarray(traces.train[:, 0].swapaxes(0, 1))
+    texts = [f"{name} {counts.shape} ".encode() + counts.tobytes() for name, counts in zip(traces.names, days)]
+    return np.array([hashlib.sha256(text).hexdigest() for text in texts])
 
 
 def correlation_root(correlation: np.ndarray) -> np.ndarray:
@@ -117,7 +123,7 @@ class Bayes(Forecaster):
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
         posterior, rng, jobs = self.posterior, self.rng(), len(self.jobs)
-        unit = posterior.unit[:, None]
+        unit = posterior.unit[:, None].astype(np.float32)
         shape = posterior.shape[:, self.minutes_ahead(-self.counts.shape[1], horizon)]
         z = root(self.counts) / unit - shape[:, :-horizon]
         start, known = simulation_start(z, posterior.off_shape, rng.standard_normal((jobs, n)))
@@ -137,10 +143,12 @@ class Bayes(Forecaster):
         path = np.empty((CONTEXT_MINUTES + steps, jobs, n), dtype=np.float32)
         path[:CONTEXT_MINUTES] = start
         low = root(0) / unit - shape[:, CONTEXT_MINUTES:]
-        high = root(self._limit())[:, None] / unit - shape[:, CONTEXT_MINUTES:]
+        recent = np.where(np.isnan(self.counts), 0, self.counts).max(axis=1)
+        limit = np.maximum(LIMIT_FACTOR * np.maximum(posterior.most, recent), MIN_LIMIT)[:, None]
+        high = root(limit) / unit - shape[:, CONTEXT_MINUTES:]
         for step in range(steps):
             past = path[step : step + CONTEXT_MINUTES]
-            spread = np.exp(log_spread + follow * movement(past[-RECENT_MINUTES - 1 :], axis=0))
+            spread = spread_of(log_spread, follow, movement(past[-RECENT_MINUTES - 1 :], axis=0), unit)
             z_next = np.einsum("ljn,ljn->jn", lags, past) + offset[step] + spread * errors[step]
             z_next = np.clip(z_next, low[:, step, None], high[:, step, None])
             if step < len(known):
@@ -155,40 +163,42 @@ class Bayes(Forecaster):
         normal = rng.standard_normal((steps, jobs, n), dtype=np.float32)
         if (self.posterior.root_correlation != np.eye(jobs)).any():
             normal = np.matmul(self.posterior.root_correlation.astype(np.float32), normal)
-        # Linear interpolation in the tables of all jobs at once, because np.interp takes one table.
-        position = (np.clip(normal, NORMAL_GRID[0], NORMAL_GRID[-1] - 1e-3) - NORMAL_GRID[0]) / (
-            NORMAL_GRID[1] - NORMAL_GRID[0]
-        )
-        below = position.astype(np.int32)
-        position -= below
-        below += (np.arange(jobs, dtype=np.int32) * len(NORMAL_GRID))[None, :, None]
-        table = self.posterior.errors.astype(np.float32).ravel()
-        return table[below] * (1 - position) + table[below + 1] * position
-
-    def _limit(self) -> np.ndarray:
-        """The largest count of a path, shape (jobs,)."""
-        recent = np.where(np.isnan(self.counts), 0, self.counts).max(axis=1)
-        return np.maximum(LIMIT_FACTOR * np.maximum(self.posterior.most, recent), MIN_LIMIT)
+        position = (np.clip(normal, *NORMAL_GRID[[0, -1]]) - NORMAL_GRID[0]) / (NORMAL_GRID[1] - NORMAL_GRID[0])
+        return self.posterior.errors.astype(np.float32)[np.arange(jobs)[:, None], np.rint(position).astype(np.int32)]
 
 
-def bayes_forecaster(
-    posterior: Posterior, jobs: Iterable[str | Job] | None = None, *, seed: int = 0, recalibrate: bool = True
-) -> Forecaster:
-    """The online forecaster of `jobs` (names or Jobs; default: all of the posterior), recalibrated by `conformal`."""
-    names = posterior.jobs if jobs is None else tuple(job.name if isinstance(job, Job) else job for job in jobs)
-    selected = posterior.select(names)
-    forecaster = Bayes(jobs=names, seed=seed, day_minutes=posterior.day_minutes, posterior=selected)
+def bayes_forecaster(posterior: Posterior, *, seed: int = 0, recalibrate: bool = True) -> Forecaster:
+    """The online forecaster of the jobs of `posterior`, recalibrated by `conformal`."""
+    forecaster = Bayes(jobs=posterior.jobs, seed=seed, day_minutes=posterior.day_minutes, posterior=posterior)
     return recalibrated(forecaster) if recalibrate else forecaster
+
+
+def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Posterior:
+    """`posterior`, or that of an .npz, of the jobs of `traces`; ValueError if it was fitted to other jobs or counts."""
+    fitted = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
+    selected = fitted.select(traces.names)
+    other = np.flatnonzero(selected.data != data_hashes(traces))
+    if other.size:
+        name = traces.names[other[0]]
+        raise ValueError(
+            f"the posterior of job {name!r} was fitted to other training days; fit it to these, or use none"
+        )
+    return selected
 
 
 @register("bayes")
 def bayes(
     traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None, recalibrate: bool = True
 ) -> Forecaster:
-    """The Bayesian forecaster of the jobs of `traces`; `posterior` is a `Posterior` or the path of its .npz."""
+    """The Bayesian forecaster of the jobs of `traces`; `posterior` is a `Posterior` or the path of its .npz.
+
+    Raises ValueError if the fit has not converged, or was to other jobs or counts.
+    """
     if posterior is None:
         raise ValueError(
             "posterior=None: the bayes forecaster is not fitted; give a posterior of bayes.fit_bayes or its .npz"
         )
-    fitted = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
-    return bayes_forecaster(fitted, traces.jobs, seed=seed, recalibrate=recalibrate)
+    fitted = posterior_of_jobs(traces, posterior)
+    if not fitted.convergence.passed:
+        raise ValueError(str(fitted.convergence))
+    return bayes_forecaster(fitted, seed=seed, recalibrate=recalibrate)

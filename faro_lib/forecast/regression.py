@@ -1,7 +1,7 @@
 """The regression of the Bayesian model, shared by its fit and its online forecaster.
 
     y[t] = sqrt(x[t] + 3/8) / unit,   z[t] = y[t] - p[t]
-    z[t] = sum_l a[l] z[t-l] + sum_k b[k] (p[t-k] - 1) + c + exp(s + g v[t]) e[t],   e Student-t
+    z[t] = sum_l a[l] z[t-l] + sum_k b[k] (p[t-k] - 1) + c + (MIN_SPREAD / unit + exp(s + g v[t])) e[t],   e Student-t
 
 with lags l = 1..15 and k = 0..15. The root of a count has a nearly constant variance (Anscombe 1948); `unit`
 is the job's mean root. The profile p (argument `shape`) is the mean of y at that minute of other days, and v is
@@ -15,6 +15,7 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES
 ANSCOMBE = 3 / 8
 RECENT_MINUTES = 5  # the mean absolute change over these minutes predicts the spread of the next minute
 MIN_MOVEMENT = 0.01  # in units; keeps the log of a constant trace finite
+MIN_SPREAD = 0.1  # of a root; keeps the likelihood of repeated counts bounded (a Poisson count has 0.5)
 USUAL_MOVEMENT = 0.04  # centre of the log movement
 
 
@@ -39,6 +40,11 @@ def from_root(y):
 def movement(z: np.ndarray, axis: int = -1) -> np.ndarray:
     """v = log of the mean absolute change per minute of z, in which `axis` has RECENT_MINUTES + 1 minutes."""
     return np.log((np.abs(np.diff(z, axis=axis)).mean(axis=axis) + MIN_MOVEMENT) / USUAL_MOVEMENT)
+
+
+def spread_of(log_spread, follow, moved, unit, exp=np.exp):
+    """Scale of the errors of z in units: MIN_SPREAD / unit + exp(s + g v)."""
+    return MIN_SPREAD / unit + exp(log_spread + follow * moved)
 
 
 def windows(values: np.ndarray, length: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import yaml
 
 from faro_lib.http import HttpClient
@@ -66,7 +67,14 @@ def exclusive_access(
         # Restored before the controllers come back, so that they find their own jobs.
         configuration = yaml.safe_load(service["spec"]["serveConfigV2"])
         stack.callback(replace(ray, timeout_s=PUT_S).put, APPLICATIONS, configuration)
-        yield Endpoint(ray, HttpClient(serve_address, token), workers=RayWorkers(api, namespace, name))
+        nodes = containers() if backend == "kind" else ()
+        yield Endpoint(ray, HttpClient(serve_address, token), nodes, RayWorkers(api, namespace, name))
+
+
+def containers() -> tuple[int, ...]:
+    """Roots of the process trees of this machine's containers, which are the nodes of a kind cluster."""
+    running = psutil.process_iter(["name"])
+    return tuple(process.pid for process in running if process.info["name"].startswith("containerd-shim"))
 
 
 class RayWorkers:

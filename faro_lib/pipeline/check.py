@@ -18,6 +18,7 @@ PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, m
 
 def check(config: Config, here: bool = True) -> int:
     """Check names, files and, if the stages run `here`, memory; return the number of training days."""
+    from faro_lib.forecast.posterior import posterior_of_jobs
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.workload.readers import read_jobs
     from faro_lib.workload.tables import load_workload
@@ -27,23 +28,23 @@ def check(config: Config, here: bool = True) -> int:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
     check_writable(folder)
-    if config.forecast.posterior and not Path(config.forecast.posterior).is_file():
-        raise FileNotFoundError(errno.ENOENT, "no such file", config.forecast.posterior)
     if config.workload == PUBLISHED:
         verify(PUBLISHED, config.raw)
-    if config.workload in (SYNTHETIC, PUBLISHED):
+    generated = config.synthetic
+    if config.workload in (SYNTHETIC, PUBLISHED) and not config.forecast.posterior:
         if config.jobs:
             _check_minimum(read_jobs(config.jobs), config)
-        generated = config.synthetic
         sizes = {SYNTHETIC: (generated.jobs, generated.days, generated.minutes), PUBLISHED: PUBLISHED_SIZE}
         size = sizes[config.workload]
     else:
-        traces = load_workload(config.workload, config.jobs)
+        traces = load_workload(config.workload, config.jobs, raw=config.raw, synthetic=generated.model_dump())
         _check_minimum(traces.jobs, config)
         if capped := PAPER.capped(traces.jobs, traces.evaluation[0]):
             print(capped, file=sys.stderr)
         if not traces.days:
             check_none_learns(config, traces.jobs)
+        if config.forecast.posterior:
+            posterior_of_jobs(traces, config.forecast.posterior)
         size = (len(traces.jobs), traces.days, traces.evaluation.shape[-1])
     if here:
         check_memory(config, *size)
@@ -62,10 +63,13 @@ def check_names(config: Config) -> None:
         "policies": (factory_of, config.policies),
         "scale.policies": (factory_of, config.scale.policies),
         "sensitivity.policies": (factory_of, config.sensitivity.policies),
+        "days.policies": (factory_of, config.days.policies),
         "live.policies": (factory_of, config.live.policies),
         "sloppify.objectives": (OBJECTIVES.find, config.sloppify.objectives),
         "sloppify.solvers": (SOLVERS.find, config.sloppify.solvers),
         "forecast.baselines": (_find_in("forecaster", forecasters()), config.forecast.baselines),
+        "days.forecasters": (_find_in("forecaster", forecasters()), config.days.forecasters),
+        "forecaster": (_find_in("forecaster", forecasters()), [config.forecaster]),
         "ablation.objective": (_find_in("objective", paper), [config.ablation.objective]),
     }
     errors = [(key, _error(find, name)) for key, (find, values) in names.items() for name in values]

@@ -3,6 +3,7 @@
 The constants come from the stages' benchmark files (`results/*/logs/*.bench`).
 """
 
+from faro_lib.bayes.demand import MAX_ROWS
 from faro_lib.config import Config
 from faro_lib.memory import must_fit, ray_gb
 
@@ -10,7 +11,7 @@ KERNEL_GB = 0.75  # notebook kernel with the compiled library
 JOB_MINUTE_GB = 35e-6  # simulation, per job and minute (several hundred requests)
 ROW_GB = 7e-6  # fit, per training row (one job and minute) and chain
 ADVICE = {
-    "30_forecasting": "lower forecast.chains, raise forecast.data_stride, or name a fitted forecast.posterior",
+    "30_forecasting": "lower forecast.chains, or name a fitted forecast.posterior",
     "50_simulation": "shorten the day (minutes=60), or take fewer jobs",
     "70_scale": "take smaller scale.clusters and scale.largest, or [] for none",
     "80_live": "lower live.capacity, or set backend=none",
@@ -26,7 +27,7 @@ def needed_gb(config: Config, jobs: int, days: int, minutes: int) -> dict[str, f
     job_minutes = jobs * min(config.minutes or minutes, minutes)
     needed = {"50_simulation": KERNEL_GB + JOB_MINUTE_GB * job_minutes}
     if days >= 2:
-        rows = jobs * days * minutes / config.forecast.data_stride * config.forecast.chains
+        rows = jobs * min(days * minutes, MAX_ROWS) * config.forecast.chains
         needed["30_forecasting"] = KERNEL_GB + (ROW_GB * rows if config.forecast.posterior is None else 0.0)
         larger = [count * min(config.scale.minutes or minutes, minutes) for count, _ in config.scale.clusters]
         largest = [count * min(60, minutes) for count, _ in config.scale.largest]

@@ -7,7 +7,6 @@ import hashlib
 import io
 import itertools
 import json
-import math
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,13 @@ SECTIONS = {
         *("relaxations", "half_wait", "predicted_latency", "learned_latency"),
     ),
     "How sure are the forecasts?": ("coverage", "forecast_scores", "forecast", "predictive_check"),
-    "Where does the lead end?": ("lost_utility_by_capacity", "sensitivity", "two_models", "larger_clusters"),
+    "Where does the lead end?": (
+        "days_and_workloads",
+        "lost_utility_by_capacity",
+        "sensitivity",
+        "two_models",
+        "larger_clusters",
+    ),
     "How fast are decisions?": ("solver_time_and_gap", "solver_scaling"),
     "Does it hold on real replicas?": ("live", "kubernetes"),
 }
@@ -60,9 +65,11 @@ def write_report(
     from jinja2 import Template
 
     from faro_lib.experiments.trials import trial_seeds
+    from faro_lib.forecast.posterior import load_posterior
     from faro_lib.report.findings import findings
 
     results = Path(results)
+    posterior = results / "forecast" / "posterior.npz"
     summary, limit = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
     text = Template(Path(__file__).with_name("page.html.jinja").read_text(), autoescape=True).render(
         workload=results.name,
@@ -74,7 +81,7 @@ def write_report(
         sections=sections(figures(results, sources)),
         seeds=trial_seeds(config["trials"]),
         synthetic_seed=config["synthetic"]["seed"] if config["workload"] == SYNTHETIC else None,
-        convergence=convergence_note(results / "forecast" / "posterior.npz") if "forecast" in sources else None,
+        convergence=load_posterior(posterior).convergence if "forecast" in sources else None,
         configuration=yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None),
         versions=versions(),
         commit=commit(),
@@ -143,20 +150,6 @@ def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> 
     ]
     plural = {"policy": "policies"}
     return and_list(f"{count:,} {word if count == 1 else plural.get(word, f'{word}s')}" for count, word in counts)
-
-
-def convergence_note(posterior: Path) -> str:
-    """Convergence of the Bayesian fit as a sentence, from the posterior's file."""
-    from faro_lib.forecast.posterior import CONVERGENCE, load_posterior
-
-    worst = dict(zip(CONVERGENCE, load_posterior(posterior).convergence))
-    if math.isnan(worst["r_hat"]):
-        return "The posterior was read from a file that does not record the convergence of its fit."
-    return (
-        f"Bayesian fit: largest R-hat {worst['r_hat']:.2f} (at most 1.01 is good), smallest effective sample size "
-        f"{worst['ess_bulk']:.0f} in the bulk and {worst['ess_tail']:.0f} in the tails, {worst['divergences']:.0f} "
-        "divergences."
-    )
 
 
 def commit() -> str:

@@ -4,8 +4,6 @@ They are preprocessed like the published traces: a day of 1,440 minutes becomes 
 become 1..1600 requests per minute (`scale_to`).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from faro_lib.workload.jobs import MINUTE_S, Job, Traces
@@ -15,26 +13,20 @@ TRUE_SERVICE_S = 0.154  # mean service time of the default model
 CALIBRATED_QUANTILE = 0.95
 LOAD_PER_JOB = 2.26  # erlangs per job at that quantile of the evaluation day; 22.6 / 10 in the published traces
 
-
-@dataclass(frozen=True, slots=True)
-class Variability:
-    """How the load varies; sizes are in log units."""
-
-    daily: float = 0.22  # size of the daily shape
-    drift: float = 0.12  # standard deviation of the slow drift
-    drift_hours: float = 8.0  # correlation time of the drift
-    noise: float = 0.08  # standard deviation of the fast noise
-    noise_minutes: float = 12.0  # correlation time of the noise, in downsampled minutes
-    jitter: float = 0.06  # independent noise per minute; a job has between a third and three times of it
-    shared: float = 0.3  # share of the variance of drift and noise that is common to all jobs
-    bursts_per_day: float = 1.0
-    burst: float = 0.3  # mean size of a burst
-    burst_minutes: float = 6.0  # its decay time
+# How the load varies; sizes are in log units.
+DAILY = 0.22  # size of the daily shape
+DRIFT = 0.12  # standard deviation of the slow drift
+DRIFT_HOURS = 8.0  # its correlation time
+NOISE = 0.08  # standard deviation of the fast noise
+NOISE_MINUTES = 12.0  # its correlation time, in downsampled minutes
+JITTER = 0.06  # independent noise per minute; a job has between a third and three times of it
+SHARED = 0.3  # share of the variance of drift and noise that is common to all jobs
+BURSTS_PER_DAY = 1.0
+BURST = 0.3  # mean size of a burst
+BURST_MINUTES = 6.0  # its decay time
 
 
-def synthetic(
-    seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360, variability: Variability = Variability()
-) -> Traces:
+def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360) -> Traces:
     """Traces from a seed: exp(daily shape + slow drift + fast noise + bursts), preprocessed and calibrated.
 
     The calibration scales all jobs together to the published load: the CALIBRATED_QUANTILE of the total offered
@@ -53,14 +45,14 @@ def synthetic(
     phase = 2 * np.pi * np.arange(steps) / fine
     log_rate = np.zeros((jobs, steps))
     for harmonic in (1, 2, 3):
-        size = variability.daily / harmonic * rng.gamma(2.0, 0.5, (jobs, 1))
+        size = DAILY / harmonic * rng.gamma(2.0, 0.5, (jobs, 1))
         log_rate += size * np.cos(harmonic * phase + rng.uniform(0, 2 * np.pi, (jobs, 1)))
-    drift_steps, noise_steps = variability.drift_hours * (fine / 24), variability.noise_minutes * DOWNSAMPLE
-    log_rate += variability.drift * _drift(rng, jobs, steps, drift_steps, variability.shared)
-    log_rate += variability.noise * _drift(rng, jobs, steps, noise_steps, variability.shared)
-    log_rate += _bursts(rng, jobs, steps, variability, fine)
+    drift_steps, noise_steps = DRIFT_HOURS * (fine / 24), NOISE_MINUTES * DOWNSAMPLE
+    log_rate += DRIFT * _drift(rng, jobs, steps, drift_steps)
+    log_rate += NOISE * _drift(rng, jobs, steps, noise_steps)
+    log_rate += _bursts(rng, jobs, steps, fine)
     # Jitter is per downsampled minute, because averaging would remove finer jitter.
-    sizes = variability.jitter * np.exp(rng.uniform(-np.log(3), np.log(3), (jobs, 1)))
+    sizes = JITTER * np.exp(rng.uniform(-np.log(3), np.log(3), (jobs, 1)))
     log_rate += sizes * np.repeat(rng.standard_t(5, (jobs, steps // DOWNSAMPLE)), DOWNSAMPLE, axis=1)
     scaled = scale_to(downsample(np.exp(log_rate).reshape(jobs, days + 1, fine), DOWNSAMPLE)).astype(float)
     load = scaled[-1, 0].sum(axis=0) / MINUTE_S * TRUE_SERVICE_S
@@ -96,23 +88,23 @@ def scale_to(per_min: np.ndarray, maximum: int = 1600) -> np.ndarray:
     return np.rint(1 + (per_min - low) / span * (maximum - 1)).astype(np.int64)
 
 
-def _drift(rng, jobs, steps, memory, shared):
+def _drift(rng, jobs, steps, memory):
     """Stationary AR(1) paths, shape (jobs, steps), with unit variance and correlation time `memory` (steps).
 
-    The share `shared` of the variance comes from a path that all jobs have in common.
+    The share SHARED of the variance comes from a path that all jobs have in common.
     """
     keep = np.exp(-1 / memory)
     shocks = rng.standard_normal((jobs + 1, steps)) * np.sqrt(1 - keep**2)
     shocks[:, 0] /= np.sqrt(1 - keep**2)
     paths = _decaying_sum(shocks, keep)
-    return np.sqrt(1 - shared) * paths[1:] + np.sqrt(shared) * paths[:1]
+    return np.sqrt(1 - SHARED) * paths[1:] + np.sqrt(SHARED) * paths[:1]
 
 
-def _bursts(rng, jobs, steps, variability, fine):
+def _bursts(rng, jobs, steps, fine):
     """Bursts with a sudden start and exponential decay, in log units, shape (jobs, steps)."""
-    starts = rng.random((jobs, steps)) < variability.bursts_per_day / fine
-    sizes = starts * rng.exponential(variability.burst, (jobs, steps))
-    return _decaying_sum(sizes, np.exp(-1 / (variability.burst_minutes * DOWNSAMPLE)))
+    starts = rng.random((jobs, steps)) < BURSTS_PER_DAY / fine
+    sizes = starts * rng.exponential(BURST, (jobs, steps))
+    return _decaying_sum(sizes, np.exp(-1 / (BURST_MINUTES * DOWNSAMPLE)))
 
 
 def _decaying_sum(values, keep):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.errors import nearest
+from faro_lib.workload.changes import changed
 from faro_lib.workload.jobs import PUBLISHED, SYNTHETIC, Traces
 from faro_lib.workload.published import read_artifact
 from faro_lib.workload.readers import is_table, read_csv, read_jobs, write_jobs
@@ -20,11 +21,14 @@ def load_workload(
 ) -> Traces:
     """Traces by name: "synthetic", "faro-10jobs" (the published files in `raw`), or the path of a CSV.
 
-    `jobs` is the path of a table of jobs with their SLOs, `synthetic` has parameters of `synthetic.synthetic`.
+    `jobs` is the path of a table of jobs with their SLOs, `synthetic` has parameters of
+    `synthetic.synthetic`, and `change`, one of `changes.CHANGES`.
     """
     table = read_jobs(jobs) if jobs else None
     if workload == SYNTHETIC:
-        traces = make_synthetic(**(synthetic or {}))
+        options = dict(synthetic or {})
+        change = options.pop("change", "none")
+        traces = changed(make_synthetic(**options), change)
     elif workload == PUBLISHED:
         traces = read_artifact(Path(raw) / ARTIFACT_EVALUATION, Path(raw) / ARTIFACT_TRAINING)
     elif is_table(workload):

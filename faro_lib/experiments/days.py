@@ -1,0 +1,92 @@
+"""Policies on several days of a workload: a day is judged with forecasters that know only the days before it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from faro_lib import forecast
+from faro_lib.experiments.limits import clairvoyants
+from faro_lib.experiments.trials import Report, run_trials, trial_draws
+from faro_lib.metrics.measures import minute_utility, slo_violation_rate
+from faro_lib.metrics.paired import block_bootstrap
+from faro_lib.policies import PolicyContext, make
+from faro_lib.simulate.measure import measure
+from faro_lib.workload import Traces
+
+BLOCKS = 12  # of a day: two hours each
+CLAIRVOYANT = "clairvoyant"
+RUN = ["day", "capacity_cores", "policy", "trial"]  # the columns that identify a run
+
+
+def over_days(
+    traces: Traces,
+    days: Sequence[int],
+    capacities: Sequence[int],
+    policies: Sequence[str],
+    trials: int,
+    *,
+    forecasters: Sequence[str] = ("auto",),
+    report: Report = print,
+) -> pd.DataFrame:
+    """Run every policy, and in the first trial the clairvoyant, on each of the days; one row per run and block.
+
+    Parameters
+    ----------
+    days : from 2 to the evaluation day, which is traces.days + 1.
+    forecasters : the first is that of all policies. The last policy also runs with each of the others, as "policy, name".
+
+    Returns
+    -------
+    Columns day, capacity_cores, policy, trial, block, minutes, lost (sum of 1 - utility over jobs and minutes) and
+    slo_violation_rate (of the run).
+    """
+    rows = []
+    latency_model = measure(traces.jobs)
+    for day in days:
+        judged = traces if day == traces.days + 1 else traces.until(day)
+        contexts = [PolicyContext(traces.jobs, forecast.fit(name, judged), latency_model) for name in forecasters]
+        made = {name: make(name, contexts[0]) for name in policies}
+        made |= {f"{policies[-1]}, {name}": make(policies[-1], of) for name, of in zip(forecasters[1:], contexts[1:])}
+        workload = judged.workload()
+        for capacity in capacities:
+            for trial in run_trials(workload, made, capacity, trial_draws(workload, trials)):
+                utility, violated = minute_utility(trial.run), slo_violation_rate(trial.run)
+                rows.append((*trial.key.values(), day, utility, violated))
+            report(f"day {day}, {capacity} cores: {len(made)} policies, {trials} trials")
+        for capacity, best in zip(capacities, clairvoyants(workload, next(trial_draws(workload, 1)), capacities)):
+            rows.append((CLAIRVOYANT, capacity, 0, day, best.utility, np.nan))
+    return pd.concat([_blocks(*row) for row in rows], ignore_index=True)
+
+
+def _blocks(policy, capacity, trial, day, utility, violated) -> pd.DataFrame:
+    lost = np.array_split(np.nansum(1 - utility[:, :-1], axis=0), BLOCKS)
+    values = {"block": range(BLOCKS), "minutes": [len(part) for part in lost], "lost": [part.sum() for part in lost]}
+    key = {"day": day, "capacity_cores": capacity, "policy": policy, "trial": trial}
+    return pd.DataFrame(key | values | {"slo_violation_rate": violated})
+
+
+def paired(blocks: pd.DataFrame, leader: str, seed: int = 0) -> pd.DataFrame:
+    """Lost utility of each policy minus that of `leader`, with 95 % intervals (`metrics.paired.block_bootstrap`).
+
+    Columns day ("all", or a single day), capacity_cores, policy, lost_utility, slo_violation_rate, difference, low, high.
+    """
+    rows = []
+    for (capacity, policy), part in blocks.groupby(["capacity_cores", "policy"], sort=False):
+        reference = blocks[(blocks["capacity_cores"] == capacity) & (blocks["policy"] == leader)]
+        reference = reference[reference["trial"].isin(part["trial"])]
+        for day in ["all", *part["day"].unique()]:
+            ours, theirs = (table if day == "all" else table[table["day"] == day] for table in (part, reference))
+            lost, of_leader = (_by_block(table, "lost") for table in (ours, theirs))
+            minutes = _by_block(ours, "minutes")
+            difference = block_bootstrap(lost - of_leader, minutes, seed=seed)
+            measures = lost.sum() / minutes.sum(), ours.groupby(RUN)["slo_violation_rate"].first().mean()
+            rows.append((str(day), capacity, policy, *measures, *difference))
+    columns = ["day", "capacity_cores", "policy", "lost_utility", "slo_violation_rate", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _by_block(table: pd.DataFrame, column: str) -> np.ndarray:
+    """A column as an array (days, trials, blocks)."""
+    shape = table["day"].nunique(), table["trial"].nunique(), BLOCKS
+    return table.sort_values(["day", "trial", "block"])[column].to_numpy().reshape(shape)

@@ -1,0 +1,39 @@
+"""Changes of a workload that training days do not foretell, such as a launch, a doubling or a flash crowd."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from faro_lib.workload.jobs import Traces
+
+CHANGES = ("none", "launch", "double", "flash", "stop", "weekend", "idle")
+CROWD, CROWD_MINUTES = 5, 20  # factor and duration of a flash crowd
+WEEKEND = 0.4  # load of a day of the weekend
+IDLE_PER_MIN = 1.0  # mean requests per minute of an idle job
+
+
+def changed(traces: Traces, change: str) -> Traces:
+    """The traces with a change of every third job; the first one changes at a third of the evaluation day, others later.
+
+    launch: no request before that minute, on any day. double, stop: from that minute on. flash: CROWD times the requests
+    for CROWD_MINUTES. weekend: days 6, 7, 13, 14, ... of all jobs. idle: IDLE_PER_MIN requests per minute on all days.
+    """
+    if change not in CHANGES:
+        raise ValueError(f"change={change!r} is unknown; accepted: {', '.join(CHANGES)}")
+    days = np.concatenate([traces.train, traces.evaluation[None]])  # (days, samples, jobs, minutes)
+    minutes, of_some = days.shape[-1], range(0, len(traces.jobs), 3)
+    if change == "weekend":
+        days[np.arange(len(days)) % 7 >= 5] = np.rint(WEEKEND * days[np.arange(len(days)) % 7 >= 5])
+    for n, job in enumerate(of_some):
+        start = round(minutes * (1 + n / len(of_some)) / 3)
+        if change == "launch":
+            days[:-1, :, job], days[-1, :, job, :start] = 0, 0
+        elif change == "double":
+            days[-1, :, job, start:] *= 2
+        elif change == "flash":
+            days[-1, :, job, start : start + CROWD_MINUTES] *= CROWD
+        elif change == "stop":
+            days[-1, :, job, start:] = 0
+        elif change == "idle":
+            days[:, :, job] = np.random.default_rng([job, 6]).poisson(IDLE_PER_MIN, days[:, :, job].shape)
+    return replace(traces, train=days[:-1], evaluation=days[-1])
