@@ -89,6 +89,13 @@ def test_a_posterior_adds_the_bayesian_forecaster():
     assert mixture.names == ("ar", "kalman", "persistence", "poisson", "seasonal", "bayes")
 
 
+def test_the_bayesian_forecaster_weighs_as_much_as_all_others_together_where_all_score_alike():
+    traces = shaped_traces()
+    mixture = fit("auto", traces, posterior=ar1_posterior(day_minutes=120, traces=traces)).inner
+    alike = replace(mixture, score=np.ones_like(mixture.score))
+    np.testing.assert_allclose(alike.weights()[:, 0], [0.1] * 5 + [0.5])
+
+
 def test_a_posterior_that_has_not_converged_is_left_out_with_one_warning(caplog):
     traces = shaped_traces()
     mixture = fit("auto", traces, posterior=ar1_posterior(day_minutes=120, traces=traces, convergence=BAD)).inner

@@ -30,10 +30,11 @@ BACKTEST_ORIGINS = 120
 class Mixture(Forecaster):
     """Sample paths drawn from several forecasters in proportion to weights w[m] of each job.
 
-    w[m] ~ exp(-SHARPNESS (L[m] / min L - 1)),
+    w[m] ~ p[m] exp(-SHARPNESS (L[m] / min L - 1)),
 
     where L[m] is the exponentially decayed mean of the CRPS of member m, one minute ahead and of the mean over
-    HORIZON_MINUTES. A path of all jobs comes from one path of each member, which preserves correlations.
+    HORIZON_MINUTES. The Bayesian forecaster has as much prior weight p as all others together, which have 1 each. A path
+    of all jobs comes from one path of each member, which preserves correlations.
 
     A single outlier is treated as missing. A second one in the same direction within CONTEXT_MINUTES is accepted;
     in the next minute it is a new level, before which neither the local levels nor the scores remember anything.
@@ -61,7 +62,8 @@ class Mixture(Forecaster):
         """Weight of each member, shape (members, jobs); sums to 1 for each job."""
         score = np.where(np.isnan(self.score), 1.0, self.score)  # equal weights after a shift
         score = np.maximum(score, 1e-9)  # the unbiased estimate of a CRPS can be negative
-        weights = np.exp(-SHARPNESS * (score / score.min(axis=0) - 1))
+        prior = np.array([len(self.names) - 1 if name == "bayes" else 1 for name in self.names])[:, None]
+        weights = prior * np.exp(-SHARPNESS * (score / score.min(axis=0) - 1))
         return weights / weights.sum(axis=0)
 
     def update(self, counts) -> Self:
