@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import marked
 import pandas as pd
 
 from faro_lib.figures.comparison import published_main
@@ -56,10 +57,8 @@ def table(summary: pd.DataFrame, limit: pd.DataFrame, measure: str) -> str:
 def with_tables(page: str, summary: pd.DataFrame, limit: pd.DataFrame) -> str:
     """The page with its two tables replaced."""
     for measure in (LOSS, VIOLATIONS):
-        mark = f"<!-- {measure}: docs/comparison_tables.py writes this table -->\n"
-        before, rest = page.split(mark)
-        _, after = rest.split("<!-- end of table -->", 1)
-        page = f"{before}{mark}\n{table(summary, limit, measure)}\n\n<!-- end of table -->{after}"
+        mark = f"{measure}: docs/comparison_tables.py writes this table"
+        page = marked.with_table(page, mark, table(summary, limit, measure))
     return page
 
 

@@ -11,9 +11,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import marked
+
 ROOT = Path(__file__).parent.parent
 PAGE, ROWS = ROOT / "docs/kubernetes.md", ROOT / "data/kubernetes-faults.jsonl"
-BEGIN, END = "<!-- faults: docs/faults.py writes this table -->\n", "<!-- end of faults -->"
+MARK = "faults: docs/faults.py writes this table"
 
 
 def table(lines: Iterable[str]) -> str:
@@ -27,9 +29,7 @@ def table(lines: Iterable[str]) -> str:
 
 def with_table(page: str, lines: Iterable[str]) -> str:
     """The page with its table replaced."""
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table(lines)}\n\n{END}{after}"
+    return marked.with_table(page, MARK, table(lines))
 
 
 if __name__ == "__main__":

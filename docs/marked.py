@@ -1,0 +1,11 @@
+"""A generated table in a page: it stands between a comment that names its script and `<!-- end of table -->`."""
+
+END = "<!-- end of table -->"
+
+
+def with_table(page: str, name: str, table: str) -> str:
+    """The page with the table replaced that the comment `<!-- name -->` begins."""
+    begin = f"<!-- {name} -->\n"
+    before, rest = page.split(begin)
+    _, after = rest.split(END, 1)
+    return f"{before}{begin}\n{table}\n\n{END}{after}"
