@@ -43,13 +43,13 @@ for stage, drawing in DRAWINGS.items():
         conda:
             ENVIRONMENT
         params:
-            code=code_of(f"faro_lib/figures/{stage}.py", figures=True),
-            stage=stage,
+            code=code_of(f"{drawing.get('module', f'faro_lib.figures.{stage}').replace('.', '/')}.py", figures=True),
+            module=drawing.get("module", f"faro_lib.figures.{stage}"),
             options=parameters(**drawing.get("options", {})),
         message:
             f"draw_{stage}: {', '.join(drawing['figures'])}"
         shell:
-            f"{COMMAND} draw {{params.stage}} {{output.captions:q}} {{params.options:q}} 2> {{log}}"
+            f"{COMMAND} draw {{params.module}} {{output.captions:q}} {{params.options:q}} 2> {{log}}"
 
 
 # The stages in the report. Stages that learn need at least two training days.

@@ -13,7 +13,6 @@ from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
 from faro_lib.figures import (
-    ablation,
     comparison,
     forecast,
     kubernetes,
@@ -26,6 +25,7 @@ from faro_lib.figures import (
     traces,
 )
 from faro_lib.figures.style import COLUMN_IN, FONT_PT, PAGE_IN
+from notebooks.edition import figures as ablation
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def solve_paper(
     Allocation with the objective of this formulation as its value; bound and gap are NaN.
     """
     # One function, because each step needs the formulation's arrays.
-    from faro_lib.allocate import _paper_kernels as kernels
+    from notebooks.edition import _kernels as kernels
 
     started = time.perf_counter()
     jobs, rates, running = tuple(jobs), np.asarray(rates_rps, float), np.asarray(running)
