@@ -26,6 +26,7 @@ rule figures:
 
 
 for stage, drawing in DRAWINGS.items():
+    drawn_by = drawing.get("module", f"faro_lib.figures.{stage}")
 
     rule:
         name:
@@ -43,8 +44,8 @@ for stage, drawing in DRAWINGS.items():
         conda:
             ENVIRONMENT
         params:
-            code=code_of(f"{drawing.get('module', f'faro_lib.figures.{stage}').replace('.', '/')}.py", figures=True),
-            module=drawing.get("module", f"faro_lib.figures.{stage}"),
+            code=code_of(f"{drawn_by.replace('.', '/')}.py", figures=True),
+            module=drawn_by,
             options=parameters(**drawing.get("options", {})),
         message:
             f"draw_{stage}: {', '.join(drawing['figures'])}"
