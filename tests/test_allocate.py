@@ -17,7 +17,6 @@ from faro_lib.allocate import (
     marginal_values,
     register_objective,
     register_solver,
-    shrink,
     solve,
 )
 from faro_lib.allocate.objectives import objective_of, quantised
@@ -28,7 +27,7 @@ from faro_lib.utility import DROPS, UtilityTable, build_table, relaxed_utility
 from faro_lib.workload import Job
 from notebooks.edition import _kernels as paper_kernels
 from notebooks.edition.hierarchical import solve_hierarchical
-from notebooks.edition.solver import solve_paper
+from notebooks.edition.solver import shrink, solve_paper
 
 KNOWN = tuple(OBJECTIVES)
 

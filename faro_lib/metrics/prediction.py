@@ -15,8 +15,8 @@ def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tupl
     Decisions that change a job's replicas are left out, because the old count serves part of the next minute. Errors
     include the change of the load since the decision. The tables are those of one run.
 
-    One row per job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s, log_error =
-    |ln(predicted / measured)| with both capped at WORST x SLO, and utility_error = |difference of relaxed utilities|.
+    One row per job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s, and log_error =
+    |ln(predicted / measured)| with both capped at WORST x SLO.
     """
     decisions = decisions.sort_values(["job", "time_s"], kind="stable")
     moved = decisions.groupby("job", sort=False)["replicas_target"].diff().fillna(0) != 0
@@ -30,8 +30,4 @@ def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tupl
     predicted, measured = (
         (rows[column] / slo_s).clip(upper=WORST) for column in ("predicted_tail_latency_s", "tail_latency_s")
     )
-    return rows.assign(
-        slo_s=slo_s,
-        log_error=np.abs(np.log(predicted / measured)),
-        utility_error=np.abs(np.minimum(1, 1 / predicted) - np.minimum(1, 1 / measured)),
-    )
+    return rows.assign(slo_s=slo_s, log_error=np.abs(np.log(predicted / measured)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.allocate import Allocation, shrink, solve
+from faro_lib.allocate import Allocation, solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.policies.baselines import counts_since
 from faro_lib.policies.factories import PolicyFactory, register
@@ -15,7 +15,7 @@ from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from notebooks.edition.hierarchical import solve_hierarchical
-from notebooks.edition.solver import solve_paper
+from notebooks.edition.solver import shrink, solve_paper
 
 MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # adaptive forecast quantile
 

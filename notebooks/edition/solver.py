@@ -107,6 +107,15 @@ def solve_paper(
     return problem.allocation(replicas, float("nan"), time.perf_counter() - started, method)
 
 
+def shrink(table: UtilityTable, allocation: Allocation, budget: float, *, gamma: float | None = None) -> Allocation:
+    """`shrunk` for an allocation, with the jobs in the table's order."""
+    started = time.perf_counter()
+    problem = problem_of(table, budget, objective_of(allocation.objective), gamma=gamma)
+    replicas = shrunk(problem, allocation.replicas[problem.order], np.argsort(problem.order))
+    seconds = allocation.seconds + time.perf_counter() - started
+    return problem.allocation(replicas, allocation.bound, seconds, allocation.solver)
+
+
 def _widened(table: UtilityTable, columns: int) -> UtilityTable:
     """The table with at least `columns` columns; the new ones repeat the last within the job's bounds."""
     more = columns - table.columns
