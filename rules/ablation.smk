@@ -33,7 +33,7 @@ rule ablation:
 
 
 DRAWINGS["ablation"] = {
-    "module": "notebooks.edition.figures",
+    "package": "notebooks.edition.figures",
     "tables": rules.ablation.output.tables,
     "figures": ["ablation", "remaining_loss", "learned_latency"],
     "options": {"published": COMPARED_WITH},

@@ -26,7 +26,7 @@ rule figures:
 
 
 for stage, drawing in DRAWINGS.items():
-    drawn_by = drawing.get("module", f"faro_lib.figures.{stage}")
+    module_of_stage = f"{drawing.get('package', 'faro_lib.figures')}.{stage}"
 
     rule:
         name:
@@ -44,8 +44,8 @@ for stage, drawing in DRAWINGS.items():
         conda:
             ENVIRONMENT
         params:
-            code=code_of(f"{drawn_by.replace('.', '/')}.py", figures=True),
-            module=drawn_by,
+            code=code_of(f"{module_of_stage.replace('.', '/')}.py", figures=True),
+            module=module_of_stage,
             options=parameters(**drawing.get("options", {})),
         message:
             f"draw_{stage}: {', '.join(drawing['figures'])}"

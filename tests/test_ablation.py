@@ -13,8 +13,8 @@ from faro_lib.experiments.trials import summaries, trial_draws
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import tuned, tuned_options
 from faro_lib.workload.synthetic import synthetic
-from notebooks.edition import figures as figure
 from notebooks.edition.ablation import our_steps, paper_steps, variants
+from notebooks.edition.figures import ablation as figure
 from notebooks.edition.published import ExactPaperFaro, PaperFaro
 
 ROOT = Path(__file__).parent.parent

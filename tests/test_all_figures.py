@@ -18,14 +18,12 @@ from faro_lib.figures import (
     kubernetes,
     live,
     queueing,
-    scale,
     sensitivity,
-    sloppify,
     style,
     traces,
 )
 from faro_lib.figures.style import COLUMN_IN, FONT_PT, PAGE_IN
-from notebooks.edition import figures as ablation
+from notebooks.edition.figures import ablation, scale, sloppify
 
 
 @pytest.fixture(scope="module")
