@@ -29,6 +29,7 @@ from faro_lib.allocate.objectives import objective_of
 from faro_lib.experiments.compare import compare
 from faro_lib.forecast import scores
 from faro_lib.policies import PolicyContext, make
+from faro_lib.registry import load_plugins
 from faro_lib.simulate.measure import measure
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import PUBLISHED, Job
@@ -38,6 +39,7 @@ CAPACITIES, TRIALS = (36, 32, 16), 5
 BASELINES = ("FairShare", "Oneshot", "AIAD", "MArk")
 OURS = ("Faro-Sum", "Faro-FairSum")
 EDITION = tuple(f"Faro-{objective} (paper)" for objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"))
+PLUGIN = Path(__file__).parents[1] / "notebooks" / "edition" / "published.py"  # registers EDITION
 POSTERIOR, SHA256 = Path("data/posterior-paper.npz"), Path("data/posterior-paper.sha256")
 
 
@@ -86,6 +88,7 @@ def baselines(inputs: Inputs) -> Iterator[Row]:
 
 def edition(inputs: Inputs) -> Iterator[Row]:
     """The paper's edition of Faro reproduces its published rows."""
+    load_plugins([PLUGIN])
     yield from _beside_the_published(inputs, inputs.comparison(*EDITION))
 
 

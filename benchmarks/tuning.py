@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from faro_lib import forecast
-from faro_lib.experiments.remaining import remaining
 from faro_lib.experiments.trials import run_trials
 from faro_lib.metrics.measures import minute_utility, summarize
 from faro_lib.policies import PolicyContext
@@ -27,6 +26,7 @@ from faro_lib.simulate import TRIAL_SEEDS, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import PUBLISHED, Traces
 from faro_lib.workload.tables import load_workload
+from notebooks.edition.remaining import remaining
 
 # The last training days have about 0.88 of the load of the evaluation day; these capacities correspond to its 36, 32, 16.
 DAYS, PHASES, CAPACITIES = (9, 10), (0, 2), (32, 28, 14)

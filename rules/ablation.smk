@@ -34,6 +34,7 @@ rule ablation:
 
 
 DRAWINGS["ablation"] = {
+    "package": "notebooks.edition.figures",
     "tables": rules.ablation.output.tables,
     "figures": ["ablation", "remaining_loss", "learned_latency"],
     "options": {"published": COMPARED_WITH},

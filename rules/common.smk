@@ -43,7 +43,8 @@ PYTHON = "python" if workflow.deployment_settings.deployment_method else shlex.q
 COMMAND = f"{PYTHON} -m faro_lib.pipeline"
 RUN_NOTEBOOK = f"{COMMAND} notebook {{params.source}} {{output.notebook}} {{params.notebook:q}} {{log}} {{threads}}"
 
-# Stage -> its tables, the names of its figures and the options of its function `draw`. Each rule file adds its stage.
+# Stage -> its tables, the names of its figures, the options of its function `draw`, and the package of its module <stage> if
+# that is not faro_lib.figures. Each rule file adds its stage.
 DRAWINGS = {}
 
 

@@ -26,6 +26,7 @@ rule figures:
 
 
 for stage, drawing in DRAWINGS.items():
+    module_of_stage = f"{drawing.get('package', 'faro_lib.figures')}.{stage}"
 
     rule:
         name:
@@ -43,13 +44,13 @@ for stage, drawing in DRAWINGS.items():
         conda:
             ENVIRONMENT
         params:
-            code=code_of(f"faro_lib/figures/{stage}.py", figures=True),
-            stage=stage,
+            code=code_of(f"{module_of_stage.replace('.', '/')}.py", figures=True),
+            module=module_of_stage,
             options=parameters(**drawing.get("options", {})),
         message:
             f"draw_{stage}: {', '.join(drawing['figures'])}"
         shell:
-            f"{COMMAND} draw {{params.stage}} {{output.captions:q}} {{params.options:q}} 2> {{log}}"
+            f"{COMMAND} draw {{params.module}} {{output.captions:q}} {{params.options:q}} 2> {{log}}"
 
 
 # The stages in the report. Stages that learn need at least two training days.

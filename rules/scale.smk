@@ -40,6 +40,7 @@ rule scale:
 
 
 DRAWINGS["scale"] = {
+    "package": "notebooks.edition.figures",
     "tables": rules.scale.output.tables + tables_in("simulate", "summary.csv", "limit.csv"),
     "figures": [
         "effective_utility",

@@ -36,6 +36,7 @@ rule sloppify:
 
 
 DRAWINGS["sloppify"] = {
+    "package": "notebooks.edition.figures",
     "tables": rules.sloppify.output.tables,
     "figures": [
         *("utility_of_latency", "solver_time_and_gap", "sloppification"),

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from faro_lib import forecast
-from faro_lib.experiments.ablation import our_steps, paper_steps, variants
 from faro_lib.experiments.compare import compare
 from faro_lib.experiments.limits import limits_of
 from faro_lib.experiments.trials import summaries, trial_draws
-from faro_lib.figures import ablation as figure
-from faro_lib.policies import PaperFaro, PolicyContext, make
+from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import tuned, tuned_options
-from faro_lib.policies.paper import ExactPaperFaro
 from faro_lib.workload.synthetic import synthetic
+from notebooks.edition.ablation import our_steps, paper_steps, variants
+from notebooks.edition.figures import ablation as figure
+from notebooks.edition.published import ExactPaperFaro, PaperFaro
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,19 +13,17 @@ from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
 from faro_lib.figures import (
-    ablation,
     comparison,
     forecast,
     kubernetes,
     live,
     queueing,
-    scale,
     sensitivity,
-    sloppify,
     style,
     traces,
 )
 from faro_lib.figures.style import COLUMN_IN, FONT_PT, PAGE_IN
+from notebooks.edition.figures import ablation, scale, sloppify
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,7 @@ from faro_lib.allocate import (
     marginal_values,
     register_objective,
     register_solver,
-    shrink,
     solve,
-    solve_hierarchical,
-    solve_paper,
 )
 from faro_lib.allocate.objectives import objective_of, quantised
 from faro_lib.allocate.problem import problem_of
@@ -28,6 +25,9 @@ from faro_lib.allocate.spare import repaired
 from faro_lib.queueing import half_mmc, relaxed
 from faro_lib.utility import DROPS, UtilityTable, build_table, relaxed_utility
 from faro_lib.workload import Job
+from notebooks.edition import _kernels as paper_kernels
+from notebooks.edition.hierarchical import solve_hierarchical
+from notebooks.edition.solver import shrink, solve_paper
 
 KNOWN = tuple(OBJECTIVES)
 
@@ -284,14 +284,12 @@ def test_shrink_terminates_though_many_small_losses_add_up_to_a_large_gain():
 
 
 def test_in_the_papers_objective_a_job_without_replicas_leaves_nobody_any_utility():
-    from faro_lib.allocate import _paper_kernels as kernels
-
     running = np.ones(2)
-    formulation = kernels.Formulation(
+    formulation = paper_kernels.Formulation(
         np.ones((2, 1)), running, False, 4 * running, 0.99 * running, running, False, False, 0.0, False
     )
-    assert kernels.score(np.array([2.0, 2.0]), np.zeros(2), formulation) > 1
-    assert kernels.score(np.array([9.0, -0.1]), np.zeros(2), formulation) == 0
+    assert paper_kernels.score(np.array([2.0, 2.0]), np.zeros(2), formulation) > 1
+    assert paper_kernels.score(np.array([9.0, -0.1]), np.zeros(2), formulation) == 0
 
 
 def test_the_papers_search_steps_over_drop_rates_in_per_cent():
@@ -308,15 +306,15 @@ def test_a_repair_takes_equal_losses_from_the_job_that_stays_closest_to_its_repl
 
 
 def test_the_papers_objective_is_the_relaxed_half_mmc_at_fractional_replicas():
-    from faro_lib.allocate import _paper_kernels as kernels
-
     rng = np.random.default_rng(13)
     rates, x = rng.uniform(1, 40, (4, 7)), rng.uniform(1, 6, 4)
     latency_s = relaxed(half_mmc, rates, x[:, None], 0.18, 0.99)
     expected = relaxed_utility(latency_s, 0.72).mean(axis=1).sum()
     ones = np.ones(4)
-    formulation = kernels.Formulation(rates * 0.18, ones, False, 4 * ones, 0.99 * ones, ones, False, False, 0.0, False)
-    assert kernels.score(x, np.zeros(4), formulation) == pytest.approx(expected, rel=1e-9)
+    formulation = paper_kernels.Formulation(
+        rates * 0.18, ones, False, 4 * ones, 0.99 * ones, ones, False, False, 0.0, False
+    )
+    assert paper_kernels.score(x, np.zeros(4), formulation) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("objective", ["Sum", "Fair", "FairSum"])

@@ -30,7 +30,6 @@ def test_a_prediction_is_scored_by_the_first_full_minute_after_it_if_the_job_is_
     errors = prediction_errors(decisions, minutes, (Job("a", slo_s=0.5),))
     assert errors["minute"].tolist() == [1, 3], "the decision at 110 s moves the job"
     np.testing.assert_allclose(errors["log_error"], [np.log(0.5 / 0.4), 0.0])
-    np.testing.assert_allclose(errors["utility_error"], [0.0, 0.0])
 
 
 def test_the_band_of_predictions_holds_eighty_percent_of_the_minutes():

@@ -8,8 +8,10 @@ import yaml
 
 from faro_lib import config
 from faro_lib.config import Config, load
+from faro_lib.policies import FACTORIES
+from notebooks.edition import cilantro, published
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_default_file_is_what_the_schema_writes():
@@ -36,13 +38,12 @@ def test_every_file_in_config_is_accepted(overlay):
     load(yaml.safe_load(overlay.read_text()))
 
 
-def test_the_full_overlay_names_every_policy():
-    from faro_lib.policies import FACTORIES
-
-    ours = {
-        name for name, maker in FACTORIES.items() if getattr(maker, "func", maker).__module__.startswith("faro_lib")
-    }
-    assert set(load(yaml.safe_load((ROOT / "config" / "full.yaml").read_text())).policies) == ours
+def test_the_full_overlay_names_every_policy_of_the_library_and_of_the_papers_edition():
+    overlay = load(yaml.safe_load((ROOT / "config" / "full.yaml").read_text()))
+    assert {ROOT / plugin for plugin in overlay.plugins} == {Path(module.__file__) for module in (cilantro, published)}
+    makers = {name: getattr(maker, "func", maker) for name, maker in FACTORIES.items()}
+    ours = {name for name, maker in makers.items() if maker.__module__.startswith(("faro_lib.", "notebooks."))}
+    assert set(overlay.policies) == ours
 
 
 def test_results_are_in_a_folder_named_after_the_workload_file():
@@ -74,6 +75,7 @@ MISTAKES = [
     ({"minutes": "all"}, "minutes='all' should be a valid integer"),
     ({"ablation": {"capacity": [32]}}, "unknown key 'ablation.capacity'; did you mean 'capacities'?"),
     ({"ablation": {"capacities": [9]}}, "ablation.capacities: 9 replicas are fewer than the 10 jobs of synthetic"),
+    ({"ablation": {"objective": "Summ"}}, "ablation.objective='Summ' should be 'Sum', 'Fair', 'FairSum', "),
     ({"scale": {"curve": [20, 20]}}, "has 20 more than once"),
     ({"scale": {"clusters": [[20, 10]]}}, "has [20, 10]; a cluster needs at least 1 job and 1 replica per job"),
     ({"scale": {"policies": ["AIAD", "AIAD"]}}, "has 'AIAD' more than once"),

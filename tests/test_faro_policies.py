@@ -15,13 +15,13 @@ from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import deficit_weighted, tuned
 from faro_lib.policies.loops import fold_minutes
-from faro_lib.policies.paper import PaperFaro
 from faro_lib.policies.protocol import HOLD, PLANNED, hold
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.cluster import SimulatedCluster
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
+from notebooks.edition.published import PaperFaro
 
 POLICIES = ["MArk", "Faro-Sum", "Faro-FairSum", "Faro-Fair", "Faro-Sum (paper)", "Faro-FairSum (paper)"]
 

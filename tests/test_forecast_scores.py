@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from faro_lib.forecast import scores
+from notebooks import forecast_tables
 
 
 def normal_forecasts(origins=200, n=4000, spread=1.0, seed=0):
@@ -79,21 +80,21 @@ def test_the_oracle_has_no_regret_and_a_worse_forecast_has_more():
         return -float(np.where(truth > stock, 9 * (truth - stock), stock - truth).sum())
 
     samples, truth = normal_forecasts(n=200)
-    assert (scores.decision_regret(truth[:, :, None], truth, newsvendor) == 0).all()
-    good = scores.decision_regret(samples, truth, newsvendor).mean()
-    bad = scores.decision_regret(samples + 2, truth, newsvendor).mean()
+    assert (forecast_tables.decision_regret(truth[:, :, None], truth, newsvendor) == 0).all()
+    good = forecast_tables.decision_regret(samples, truth, newsvendor).mean()
+    bad = forecast_tables.decision_regret(samples + 2, truth, newsvendor).mean()
     assert 0 < good < bad
 
 
 def test_the_score_table_has_a_row_per_job_and_one_for_all():
-    table = scores.score_table("ar", *normal_forecasts(), ["a", "b"], fit_s=1.0, predict_ms=2.0)
+    table = forecast_tables.score_table("ar", *normal_forecasts(), ["a", "b"], fit_s=1.0, predict_ms=2.0)
     assert ",".join(table.columns) == "forecaster,job,rmse_per_min,crps_per_min,wql,coverage_80,fit_s,predict_ms"
     assert table["job"].tolist() == ["a", "b", "all"]
 
 
 def test_samples_are_saved_as_whole_requests(tmp_path):
     samples, truth = normal_forecasts(origins=3, n=4)
-    scores.save_samples(tmp_path / "samples.npz", {"ar": samples}, truth, ["a", "b"])
+    forecast_tables.save_samples(tmp_path / "samples.npz", {"ar": samples}, truth, ["a", "b"])
     with np.load(tmp_path / "samples.npz", allow_pickle=False) as kept:
         np.testing.assert_array_equal(kept["ar"], np.rint(samples))
         assert kept["jobs"].tolist() == ["a", "b"]

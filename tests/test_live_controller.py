@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from live_things import JOBS, Wanting
 
+import notebooks.edition.cilantro  # noqa: F401, registers Cilantro
 from faro_lib import forecast
 from faro_lib.control import GuardrailConfig, journal, run
 from faro_lib.control.explanation import decision_at, explained

@@ -1,6 +1,8 @@
 """The package: light imports in one direction, and three lists of dependencies that agree."""
 
 import ast
+import doctest
+import importlib
 import re
 import subprocess
 import sys
@@ -85,13 +87,28 @@ def code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return node.end_lineno - node.lineno + 1 - (text.end_lineno - text.lineno + 1 if text else 0)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(LIBRARY)))
+BESIDE = sorted((ROOT / "notebooks").rglob("*.py"))  # what the notebooks import besides the library
+
+
+@pytest.mark.parametrize("path", [*modules(), *BESIDE], ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_are_short_and_a_long_function_says_why_it_is_one(path):
     lines = path.read_text().splitlines()
     assert len(lines) <= 350
     for node in definitions(path):
         if not isinstance(node, ast.ClassDef) and code_lines(node) > 60:
             assert "One " in "".join(lines[node.lineno : node.end_lineno]), f"{node.name} has {code_lines(node)} lines"
+
+
+@pytest.mark.parametrize("path", BESIDE, ids=lambda path: path.stem)
+def test_the_examples_in_a_module_beside_the_notebooks_hold(path):
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_the_library_imports_nothing_from_the_notebooks():
+    assert not [
+        path for path in modules() if re.search(r"^\s*(from|import) notebooks\b", path.read_text(), re.MULTILINE)
+    ]
 
 
 def test_no_name_means_two_things():

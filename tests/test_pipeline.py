@@ -108,6 +108,21 @@ class TestTheCodeOfANotebook:
         (package / "faro_lib" / "deep.py").write_text(text)
         assert (pipeline.fingerprint("x", package) == before) == same
 
+    def test_a_module_beside_the_notebooks_counts_like_one_of_the_library(self, package):
+        (package / "notebooks" / "beside").mkdir(parents=True)
+        (package / "notebooks" / "beside" / "one.py").write_text("from faro_lib.late import f")
+        (package / "notebooks" / "beside" / "figures.py").write_text("x = 1")
+        code = "from notebooks.beside import figures, one"
+        assert self.reached(package, code) == {"notebooks/beside/one", "late", "deep"}
+
+    def test_what_a_plugin_imports_counts_with_it_wherever_it_is(self, package, tmp_path_factory):
+        plugin = tmp_path_factory.mktemp("elsewhere") / "mine.py"
+        plugin.write_text("from faro_lib import alone")
+        write_notebook(package / "notebooks" / "x.ipynb", "from faro_lib.named import find")
+        before = pipeline.fingerprint("x", package, plugins=[plugin])
+        (package / "faro_lib" / "alone.py").write_text("import numpy as np")
+        assert pipeline.fingerprint("x", package, plugins=[plugin]) != before
+
     @pytest.mark.parametrize(("name", "counts"), [("find", True), ("register", False)])
     def test_a_plugin_counts_where_names_are_looked_up(self, package, name, counts):
         write_notebook(package / "notebooks" / "x.ipynb", f"from faro_lib.named import {name}")
@@ -132,7 +147,7 @@ class TestTheRealStages:
         "stage", ["10_traces", "20_queueing", "30_forecasting", "40_sloppification", "81_kubernetes"]
     )
     def test_a_stage_that_chooses_no_policy_depends_on_none_of_them(self, stage):
-        planners = {f"faro_lib/policies/{name}.py" for name in ("faro", "paper", "cilantro", "platforms")}
+        planners = {f"faro_lib/policies/{name}.py" for name in ("faro", "baselines", "platforms")}
         assert not planners & set(pipeline.modules_of(stage, ROOT))
 
     @pytest.mark.parametrize("stage", STAGES)
@@ -378,7 +393,7 @@ class TestTheWholePipeline:
             "faro_lib/policies/platforms.py": lambda text: text.replace('"""', '"""Really: ', 1) + "\n# a comment\n",
             "faro_lib/figures/comparison.py": lambda text: text + "\n# a comment\n",
             "faro_lib/config/schema.py": lambda text: with_code(text.replace("trials per", "runs per")),
-            "faro_lib/workload/enlarge.py": with_code,
+            "faro_lib/recommend/sizing.py": with_code,
             "faro_lib/cli/simulate.py": with_code,
             "notebooks/50_simulation.ipynb": executed,
         }

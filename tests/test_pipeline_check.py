@@ -83,9 +83,9 @@ class TestItRefuses:
 
     def test_names_that_nobody_registered_all_at_once_with_the_nearest(self, folder):
         with pytest.raises(ValueError) as refused:
-            checked(policies=["FairShar"], forecast={"baselines": ["kalmann"]}, ablation={"objective": "Sun"})
+            checked(policies=["FairShar"], forecast={"baselines": ["kalmann"]}, sloppify={"objectives": ["Sun"]})
         lines = str(refused.value).splitlines()
-        assert [line.split(": ")[1] for line in lines] == ["policies", "forecast.baselines", "ablation.objective"]
+        assert [line.split(": ")[1] for line in lines] == ["policies", "sloppify.objectives", "forecast.baselines"]
         assert all("did you mean" in line for line in lines)
 
 

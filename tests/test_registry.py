@@ -1,9 +1,11 @@
 """A configuration may use every registered name, wherever it has names, and no other."""
 
-from pathlib import Path
+import importlib
+import subprocess
+import sys
 
 import pytest
-import yaml
+from checkouts import ROOT
 
 from faro_lib import pipeline, registry
 from faro_lib.config import load
@@ -46,7 +48,6 @@ UNKNOWN = [
     ({"sloppify": {"objectives": ["sum"]}}, "sloppify.objectives: objective='sum' is unknown; did you mean 'Sum'?"),
     ({"sloppify": {"solvers": ["exactly"]}}, "sloppify.solvers: solver='exactly' is unknown; did you mean 'exact'?"),
     ({"forecast": {"baselines": ["seasonel"]}}, "forecast.baselines: forecaster='seasonel' is unknown; did you mean "),
-    ({"ablation": {"objective": "Summ"}}, "ablation.objective: objective='Summ' is unknown; did you mean 'Sum'?"),
     ({"plugins": ["none.py"]}, "none.py: no such file; a plugin is a .py file"),
 ]
 
@@ -59,7 +60,7 @@ def test_an_unknown_name_is_refused_in_one_line_before_anything_runs(mapping, to
     assert "\n" not in str(error.value)
 
 
-def test_every_policy_of_the_library_can_be_configured():
+def test_every_registered_policy_can_be_configured():
     check_names(load({"policies": list(FACTORIES)}))
 
 
@@ -97,6 +98,22 @@ def test_every_objective_is_pursued_by_a_policy_of_its_name():
     assert factory_of("Faro-ProportionalFair")(context).objective == "ProportionalFair"
 
 
-def test_the_full_comparison_has_every_registered_policy():
-    full = yaml.safe_load((Path(__file__).parents[1] / "config" / "full.yaml").read_text())
-    assert set(full["policies"]) == set(FACTORIES)
+def test_a_plugin_that_was_imported_already_is_not_run_again(tmp_path, monkeypatch):
+    (tmp_path / "imported.py").write_text(REGISTERS.replace("Mine", "Imported"))
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("imported")
+    registry.load_plugins([tmp_path / "imported.py"])
+    assert make("Imported", None).name == "FairShare"
+
+
+@pytest.mark.parametrize(("name", "file"), [("Cilantro", "cilantro"), ("Faro-Sum (paper)", "published")])
+def test_a_policy_of_the_papers_edition_needs_its_plugin(name, file):
+    """In a fresh process, because the tests of these policies import them."""
+    code = "import sys\nfrom faro_lib.pipeline.check import check_names\nfrom faro_lib.config import load\n"
+    code += "check_names(load({'policies': [sys.argv[1]], 'plugins': sys.argv[2:]}))"
+    command, plugin = [sys.executable, "-c", code, name], f"notebooks/edition/{file}.py"
+    without, with_it = (
+        subprocess.run([*command, *plugins], cwd=ROOT, capture_output=True, text=True) for plugins in ([], [plugin])
+    )
+    assert f"policies: policy={name!r} is unknown" in without.stderr
+    assert with_it.returncode == 0, with_it.stderr

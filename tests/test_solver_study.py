@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from faro_lib.experiments import solvers as study
 from faro_lib.workload.synthetic import synthetic
+from notebooks.edition import solver_study as study
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from faro_lib.figures import comparison, forecast, sloppify, style
+from faro_lib.figures import comparison, forecast, style
 from faro_lib.workload import Job
+from notebooks.edition.figures import sloppify
 
 # Linear RGB as seen without one type of cone (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {

@@ -14,7 +14,7 @@ import pytest
 from checkouts import ROOT
 
 from faro_lib import queueing
-from faro_lib.allocate import solve, solve_paper
+from faro_lib.allocate import solve
 from faro_lib.forecast.oracle import Oracle
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import PolicyContext, make
@@ -22,6 +22,7 @@ from faro_lib.queueing import _latency_kernels as queues
 from faro_lib.simulate import ServingModel, draw, simulate
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, Workload
+from notebooks.edition.solver import solve_paper
 
 JOBS = (Job("a", tenant="x"), Job("b", weight=2.0, tenant="y"), Job("c", slo_s=0.4, tenant="y"))
 WITH_QUOTAS = tuple(replace(job, tenant_quota={"x": 2.0, "y": 5.0}[job.tenant]) for job in JOBS)

@@ -1,15 +1,13 @@
 """Allocation of replicas to jobs: objectives and solvers over a `UtilityTable`."""
 
 from faro_lib.allocate.continuous import METHODS
-from faro_lib.allocate.hierarchical import solve_hierarchical
 from faro_lib.allocate.knapsack import best_by_minute
 from faro_lib.allocate.objectives import OBJECTIVES, Objective, register_objective
-from faro_lib.allocate.paper_solver import solve_paper
 from faro_lib.allocate.problem import Allocation, Problem
 from faro_lib.allocate.solve import SOLVERS, register_solver, solve
-from faro_lib.allocate.spare import Marginals, marginal_values, shrink
+from faro_lib.allocate.spare import Marginals, marginal_values
 
 __all__ = [
     "METHODS", "OBJECTIVES", "SOLVERS", "Allocation", "Marginals", "Objective", "Problem", "best_by_minute",
-    "marginal_values", "register_objective", "register_solver", "shrink", "solve", "solve_hierarchical", "solve_paper",
+    "marginal_values", "register_objective", "register_solver", "solve",
 ]  # fmt: skip

@@ -1,13 +1,12 @@
 """After the optimum: the marginal value of a replica, and shrinking."""
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from faro_lib.allocate.objectives import objective_of
-from faro_lib.allocate.problem import Allocation, Problem, problem_of
+from faro_lib.allocate.problem import Allocation, Problem
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import arrays_of
 
@@ -46,23 +45,14 @@ def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float
     return Marginals(change(+1), change(-1))
 
 
-def shrink(table: UtilityTable, allocation: Allocation, budget: float, *, gamma: float | None = None) -> Allocation:
-    """Free replicas that the objective does not need (the paper's shrink).
+def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> np.ndarray:
+    """Free replicas, in problem order, that the objective does not need (the paper's shrink).
 
-    In the table's order, each job frees replicas one by one until a loss exceeds SHRINK_TOLERANCE. Each job in turn is
+    In the order of `sequence`, each job frees replicas one by one until a loss exceeds SHRINK_TOLERANCE. Each job in turn is
     then offered all of the free budget; if that gains more than the tolerance, it is accepted and the shrinking starts
     again. Many small losses can add up to such a gain, so an accepted value must also exceed the last accepted one.
     Otherwise, the procedure might not terminate.
     """
-    started = time.perf_counter()
-    problem = problem_of(table, budget, objective_of(allocation.objective), gamma=gamma)
-    replicas = shrunk(problem, allocation.replicas[problem.order], np.argsort(problem.order))
-    seconds = allocation.seconds + time.perf_counter() - started
-    return problem.allocation(replicas, allocation.bound, seconds, allocation.solver)
-
-
-def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> np.ndarray:
-    """`shrink` for replicas in problem order, with the jobs visited in the order of `sequence`."""
     replicas, sequence = np.array(replicas), list(sequence)
     accepted = -np.inf
     while _free(problem, replicas, sequence):

@@ -82,7 +82,9 @@ class Ablation(Section):
         None, description="cluster capacities in cores; null: the middle one; []: skip"
     )
     trials: int = Field(1, ge=1, description="trials per step and capacity")
-    objective: str = Field("FairSum", description="objective to maximise; the paper's: FairSum")
+    objective: Literal["Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"] = Field(
+        "FairSum", description="objective to maximise; the paper's: FairSum"
+    )
 
 
 class Scale(Section):
@@ -96,8 +98,7 @@ class Scale(Section):
     curve: Capacities = Field([], description="capacities at which lost utility is plotted; []: skip")
     curve_trials: int = Field(3, ge=1, description="trials per policy and capacity in `curve`")
     policies: Names = Field(
-        ["FairShare", "AIAD", "MArk", "Faro-FairSum (paper)", "Faro-Sum", "Faro-FairSum"],
-        description="policies in `mixed` and `curve`",
+        ["FairShare", "AIAD", "MArk", "Faro-Sum", "Faro-FairSum"], description="policies in `mixed` and `curve`"
     )
 
     @property

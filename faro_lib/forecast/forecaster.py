@@ -96,7 +96,7 @@ class Forecaster(ABC):
         return np.arange(self.minute_of_day + first, self.minute_of_day + last) % self.day_minutes
 
 
-_FITS: Registry[Callable[..., Forecaster]] = Registry("forecaster")
+FITS: Registry[Callable[..., Forecaster]] = Registry("forecaster")
 
 
 def register(name: str) -> Callable:
@@ -107,20 +107,20 @@ def register(name: str) -> Callable:
     ...     ...
     >>> "always-seven" in forecasters()
     True
-    >>> _ = _FITS.pop("always-seven")
+    >>> _ = FITS.pop("always-seven")
     """
-    return lambda function: _FITS.enter(name, function)
+    return lambda function: FITS.enter(name, function)
 
 
 def forecasters() -> list[str]:
     """Names of the registered forecasters, including forecasters from plugins."""
     load_plugins()
-    return sorted(_FITS)
+    return sorted(FITS)
 
 
 def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
     """Fit the forecaster `name` to the training days of `traces`; the coming minute is minute 0."""
-    return _FITS.find(name)(traces, seed=seed, **options)
+    return FITS.find(name)(traces, seed=seed, **options)
 
 
 def training_counts(traces: Traces) -> np.ndarray:

@@ -1,12 +1,10 @@
-"""Rolling forecasts of a day, their scores, and the tables of the forecast stage.
+"""Rolling forecasts of a day, and their scores.
 
 In all functions, `samples` has shape (origins, jobs, n, minutes) and `truth`, the actuals, (origins, jobs, minutes).
 `by` is "" for a single number, "job" for one per job, or "minute" for one per minute ahead.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -96,7 +94,7 @@ def wql(samples, truth, by: str = ""):
 
 def coverage(samples, truth, level: float = 0.8, by: str = ""):
     """Share of the actuals that lie in the central interval of the samples with probability `level`."""
-    low, high = _interval(samples, level)
+    low, high = interval(samples, level)
     return _mean((low <= truth) & (truth <= high), by)
 
 
@@ -128,75 +126,7 @@ def difference(
     return float(total.sum() / weight.sum()), float(low), float(high)
 
 
-def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
-    """Utility lost by planning from the forecast instead of the actuals, shape (origins,).
-
-    `plan_value(samples, truth)` plans from samples (jobs, n, minutes) and returns the plan's utility for the
-    actuals (jobs, minutes). The regret is >= 0 if plans from the actuals are optimal.
-    """
-    return np.array(
-        [plan_value(actual[:, None, :], actual) - plan_value(paths, actual) for paths, actual in zip(samples, truth)]
-    )
-
-
-def score_table(
-    forecaster: str, samples, truth, jobs: Sequence[str], *, fit_s: float = np.nan, predict_ms: float = np.nan
-):
-    """Rows of forecast/scores.csv: one per job, and "all"."""
-    import pandas as pd
-
-    scores: dict[str, Callable] = {"rmse_per_min": rmse, "crps_per_min": crps, "wql": wql, "coverage_80": coverage}
-    columns = {name: [*score(samples, truth, by="job"), score(samples, truth)] for name, score in scores.items()}
-    rows = {"forecaster": forecaster, "job": [*jobs, "all"], **columns}
-    return pd.DataFrame(rows | {"fit_s": fit_s, "predict_ms": predict_ms})
-
-
-def coverage_table(forecaster: str, samples, truth, levels: Sequence[float] = (0.5, 0.8, 0.95)):
-    """Coverage by minutes ahead (from 1): columns minute, level, coverage, forecaster."""
-    import pandas as pd
-
-    minutes = np.arange(1, truth.shape[2] + 1)
-    tables = [{"minute": minutes, "level": q, "coverage": coverage(samples, truth, q, "minute")} for q in levels]
-    return pd.concat(map(pd.DataFrame, tables), ignore_index=True).assign(forecaster=forecaster)
-
-
-def bands_table(samples, truth, jobs: Sequence[str], ahead: int, first_minute: int, level: float = 0.8):
-    """Forecasts made `ahead` minutes before each minute: columns job, minute, requests, mean, low, high."""
-    import pandas as pd
-
-    samples, truth = samples[..., ahead - 1], truth[..., ahead - 1]
-    low, high = _interval(samples, level)
-    minute = first_minute + ahead - 1 + np.arange(len(samples))
-    columns = {"requests": truth, "mean": samples.mean(axis=2), "low": low, "high": high}
-    rows = [
-        {"job": job, "minute": minute, **{name: values[:, j] for name, values in columns.items()}}
-        for j, job in enumerate(jobs)
-    ]
-    return pd.concat(map(pd.DataFrame, rows), ignore_index=True)
-
-
-def steps_table(
-    samples, truth, jobs: Sequence[str], levels: Sequence[float] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-):
-    """Quantiles of the change from minute to minute, in sample paths and actuals: a posterior predictive check."""
-    import pandas as pd
-
-    replicated = np.quantile(np.diff(samples, axis=3), levels, axis=(0, 2, 3))
-    observed = np.quantile(np.diff(truth, axis=2), levels, axis=(0, 2))
-    rows = [
-        {"job": job, "level": levels, "observed": observed[:, j], "replicated": replicated[:, j]}
-        for j, job in enumerate(jobs)
-    ]
-    return pd.concat(map(pd.DataFrame, rows), ignore_index=True)
-
-
-def save_samples(path: str | Path, forecasts: dict[str, np.ndarray], truth: np.ndarray, jobs: Sequence[str]) -> None:
-    """Write forecast/samples.npz: `truth`, `jobs`, and each forecaster's samples as whole requests."""
-    arrays: dict[str, Any] = {name: np.rint(samples).astype(np.int32) for name, samples in forecasts.items()}
-    np.savez_compressed(path, truth=truth, jobs=np.array(list(jobs)), **arrays)
-
-
-def _interval(samples, level: float) -> np.ndarray:
+def interval(samples, level: float) -> np.ndarray:
     """Ends of the central interval of probability `level`, shape (2, *truth)."""
     return np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=2)
 

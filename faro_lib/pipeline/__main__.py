@@ -26,13 +26,13 @@ def notebook(source: str, output: str, parameters: str, log: str, threads: str =
     run_notebook(source, output, values, log, threads=int(threads))
 
 
-def draw(stage: str, captions: str, options: str) -> None:
-    """Draw the figures of one stage into the folder of the file `captions`."""
+def draw(module: str, captions: str, options: str) -> None:
+    """Draw the figures of one stage, by `draw` of its module, into the folder of the file `captions`."""
     from faro_lib.figures import save_all, use_style
 
     use_style()
-    module = importlib.import_module(f"faro_lib.figures.{stage}")
-    save_all(module.draw(Path(captions).parents[1], **json.loads(options)), captions)
+    drawings = importlib.import_module(module)
+    save_all(drawings.draw(Path(captions).parents[1], **json.loads(options)), captions)
 
 
 def join(output: str, *inputs: str) -> None:

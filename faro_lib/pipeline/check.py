@@ -10,7 +10,7 @@ from faro_lib.config import PUBLISHED_DAYS, PUBLISHED_JOBS, Config
 from faro_lib.files import check_writable
 from faro_lib.pipeline.fetch import verify
 from faro_lib.pipeline.memory_estimate import check_memory
-from faro_lib.registry import Registry, load_plugins
+from faro_lib.registry import load_plugins
 from faro_lib.workload import PUBLISHED, SYNTHETIC, Job
 
 PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, minutes in a day
@@ -54,11 +54,10 @@ def check(config: Config, here: bool = True) -> int:
 def check_names(config: Config) -> None:
     """Load the plugins and raise ValueError for unregistered names, one line each."""
     from faro_lib.allocate import OBJECTIVES, SOLVERS
-    from faro_lib.forecast import forecasters
-    from faro_lib.policies import FACTORIES, factory_of
+    from faro_lib.forecast.forecaster import FITS
+    from faro_lib.policies import factory_of
 
     load_plugins(config.plugins)
-    paper = [name.removeprefix("Faro-").removesuffix(" (paper)") for name in FACTORIES if name.endswith(" (paper)")]
     names: Mapping[str, tuple[Callable[[str], Any], Sequence[str]]] = {
         "policies": (factory_of, config.policies),
         "scale.policies": (factory_of, config.scale.policies),
@@ -67,10 +66,9 @@ def check_names(config: Config) -> None:
         "live.policies": (factory_of, config.live.policies),
         "sloppify.objectives": (OBJECTIVES.find, config.sloppify.objectives),
         "sloppify.solvers": (SOLVERS.find, config.sloppify.solvers),
-        "forecast.baselines": (_find_in("forecaster", forecasters()), config.forecast.baselines),
-        "days.forecasters": (_find_in("forecaster", forecasters()), config.days.forecasters),
-        "forecaster": (_find_in("forecaster", forecasters()), [config.forecaster]),
-        "ablation.objective": (_find_in("objective", paper), [config.ablation.objective]),
+        "forecast.baselines": (FITS.find, config.forecast.baselines),
+        "days.forecasters": (FITS.find, config.days.forecasters),
+        "forecaster": (FITS.find, [config.forecaster]),
     }
     errors = [(key, _error(find, name)) for key, (find, values) in names.items() for name in values]
     lines = [f"config: {key}: {error}" for key, error in errors if error]
@@ -85,12 +83,6 @@ def _error(function: Callable[[str], Any], name: str) -> ValueError | None:
     except ValueError as error:
         return error
     return None
-
-
-def _find_in(noun: str, names: Sequence[str]) -> Callable[[str], None]:
-    registry = Registry[None](noun)
-    registry.update(dict.fromkeys(names))
-    return registry.find
 
 
 def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:

@@ -1,7 +1,7 @@
 """A fingerprint of the code that a stage runs; Snakemake reruns the stage when it changes.
 
-It covers a notebook's code cells and all modules of faro_lib that they import, also inside functions. It ignores comments,
-docstrings, formatting, outputs and execution counts. No code is executed.
+It covers a notebook's code cells and all modules of this project that they import, also inside functions. It ignores
+comments, docstrings, formatting, outputs and execution counts. No code is executed.
 """
 
 import ast
@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-PACKAGE = "faro_lib"
-FIGURES = f"{PACKAGE}/figures"  # a stage only computes tables; a separate rule draws its figures
+PACKAGES = {"faro_lib", "notebooks"}
+FIGURES = "figures"  # a module or package; a stage only computes tables, and a separate rule draws its figures
 
 
 def fingerprint(
@@ -20,37 +20,39 @@ def fingerprint(
 ) -> str:
     """SHA-256 of the code that a notebook or module runs; see `modules_of`.
 
-    The plugin files count if the code looks anything up in a `Registry`.
+    The plugin files, with the modules that they import, count if the code looks anything up in a `Registry`.
     """
     root = Path(root).resolve()
     paths = {_path(source, root): None}
     paths |= dict.fromkeys(root / module for module in modules_of(source, root, figures=figures))
     if any(looked_up_by(path, root) for path in paths):
-        paths |= dict.fromkeys(Path(plugin).resolve() for plugin in plugins)
+        for plugin in (Path(plugin).resolve() for plugin in plugins):
+            imported = modules_of(plugin, root, figures=figures)
+            paths |= dict.fromkeys([plugin, *(root / module for module in imported)])
     return hashlib.sha256("".join(_digest(path, path.stat().st_mtime_ns) for path in paths).encode()).hexdigest()
 
 
 def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = False) -> list[str]:
-    """Sorted paths, relative to `root`, of the modules of faro_lib that a notebook or module runs.
+    """Sorted paths, relative to `root`, of the modules that a notebook or module runs.
 
     Parameters
     ----------
-    source : path of an .ipynb or .py file below `root`, or a notebook's name without suffix.
-    root : folder that contains faro_lib/.
-    figures : whether to include faro_lib.figures.
+    source : path of an .ipynb or .py file, relative to `root`, or a notebook's name without suffix.
+    root : folder that contains faro_lib/ and notebooks/.
+    figures : whether to include the modules that draw.
     """
     root = Path(root).resolve()
     reached, waiting = set[Path](), [_path(source, root)]
     while waiting:
         path = waiting.pop()
-        if path not in reached and (figures or path.parent != root / FIGURES):
+        if path not in reached and (figures or FIGURES not in (path.stem, path.parent.name)):
             reached.add(path)
             waiting += [*imported_by(path, root), *looked_up_by(path, root)]
-    return sorted(str(path.relative_to(root)) for path in reached if path.suffix == ".py")
+    return sorted(str(path.relative_to(root)) for path in reached if path.suffix == ".py" and root in path.parents)
 
 
 def imported_by(path: Path, root: Path) -> set[Path]:
-    """Files of faro_lib that one file imports directly.
+    """Files of this project that one file imports directly.
 
     `from package import name` counts as an import of the module that defines `name`, not of the package.
     """
@@ -73,7 +75,7 @@ def looked_up_by(path: Path, root: Path) -> set[Path]:
 
 @cache
 def _imports(path: Path, root: Path, mtime_ns: int) -> list[tuple[str, Path]]:
-    """Each name of faro_lib that a file imports, with the file that defines it."""
+    """Each name of this project that a file imports, with the file that defines it."""
     origins = [(name, _defining(base, name, root)) for base, name, _ in _bindings(path, root)]
     return [(name, file) for name, file in origins if file]
 
@@ -89,8 +91,9 @@ def _defining(base: str, name: str, root: Path) -> Path | None:
 
 
 def _bindings(path: Path, root: Path) -> list[tuple[str, str, str]]:
-    """The imports of faro_lib in a file: (module, name in that module, name in this file)."""
-    return _bindings_at(path, path.parent.relative_to(root).parts, path.stat().st_mtime_ns)
+    """The imports of this project in a file: (module, name in that module, name in this file)."""
+    package = path.parent.relative_to(root).parts if root in path.parents else ()  # a plugin may be elsewhere
+    return _bindings_at(path, package, path.stat().st_mtime_ns)
 
 
 @cache
@@ -104,7 +107,7 @@ def _bindings_at(path: Path, package: tuple[str, ...], mtime_ns: int) -> list[tu
             parents = package[: len(package) - node.level + 1] if node.level else ()
             base = ".".join([*parents, *filter(None, [node.module])])
             bindings += [(base, alias.name, alias.asname or alias.name) for alias in node.names]
-    return [binding for binding in bindings if PACKAGE in (binding[0].split(".")[0], binding[1])]
+    return [binding for binding in bindings if PACKAGES & {binding[0].split(".")[0], binding[1]}]
 
 
 @cache

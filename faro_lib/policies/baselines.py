@@ -1,14 +1,16 @@
-"""Policies without a forecast: a fixed or equal share, and the reactive rules of the paper (section 6.1)."""
+"""Baselines: a fixed or equal share, the reactive rules of the paper (section 6.1), and MArk/Cocktail/Barista."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.policies import protocol
 from faro_lib.policies.factories import register
+from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.protocol import Observation, Plan, at_least_one_each, hold, minimum_replicas, reasons
 from faro_lib.workload import Job, JobArrays, arrays_of
-from faro_lib.workload.jobs import TOLERANCE
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 REACT_DOWN_AFTER_S = 600.0  # seconds below the SLO after which replicas are removed
 Window = tuple[tuple[float, np.ndarray], ...]  # (time in s, values), oldest first
@@ -156,6 +158,34 @@ class Oneshot(Stepwise):
         return np.nan_to_num(np.minimum(replicas, most)).astype(np.int64)
 
 
+def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
+    """Requests per minute (jobs, minutes) since the last long-term decision, used before a forecast is possible."""
+    minutes = max(1, min(observation.minute - state.since_minute, observation.arrivals_per_min.shape[1]))
+    return observation.arrivals_per_min[:, -minutes:]
+
+
+@dataclass(frozen=True, slots=True)
+class MArk(TwoLoops):
+    """Predictive scaling of each job alone: ceil(maximum forecast rate x service time / SLO) replicas."""
+
+    name: str = "MArk"
+    horizon_minutes: int = HORIZON_MINUTES
+
+    def plan(self, state: LoopState, observation: Observation) -> Plan:
+        if observation.minute < protocol.HISTORY_MINUTES:
+            per_min = counts_since(state, observation)
+        else:
+            per_min = state.forecaster.mean(self.horizon_minutes)
+        jobs = arrays_of(state.jobs)
+        rate_rps = np.nanmax(per_min, axis=1) / MINUTE_S
+        per_replica_rps = jobs.slo_s / jobs.service_time_s
+        wanted = np.ceil(np.nan_to_num(rate_rps) / per_replica_rps - TOLERANCE).astype(np.int64)
+        target = np.clip(wanted, minimum_replicas(state.jobs), jobs.max_replicas)
+        reason = reasons(target, observation.target)
+        return Plan(target, np.zeros(len(target)), reason, protocol.PLAN_ATTEMPTS, rate_rps)
+
+
 register("FairShare")(lambda context: FairShare())
 register("Oneshot")(lambda context: Oneshot())
 register("AIAD")(lambda context: AIAD())
+register("MArk")(lambda context: MArk(context.require("forecaster", "MArk")))

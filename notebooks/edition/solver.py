@@ -52,7 +52,7 @@ def solve_paper(
     Allocation with the objective of this formulation as its value; bound and gap are NaN.
     """
     # One function, because each step needs the formulation's arrays.
-    from faro_lib.allocate import _paper_kernels as kernels
+    from notebooks.edition import _kernels as kernels
 
     started = time.perf_counter()
     jobs, rates, running = tuple(jobs), np.asarray(rates_rps, float), np.asarray(running)
@@ -105,6 +105,15 @@ def solve_paper(
     if shrink:
         replicas = shrunk(problem, replicas, np.argsort(problem.order))
     return problem.allocation(replicas, float("nan"), time.perf_counter() - started, method)
+
+
+def shrink(table: UtilityTable, allocation: Allocation, budget: float, *, gamma: float | None = None) -> Allocation:
+    """`shrunk` for an allocation, with the jobs in the table's order."""
+    started = time.perf_counter()
+    problem = problem_of(table, budget, objective_of(allocation.objective), gamma=gamma)
+    replicas = shrunk(problem, allocation.replicas[problem.order], np.argsort(problem.order))
+    seconds = allocation.seconds + time.perf_counter() - started
+    return problem.allocation(replicas, allocation.bound, seconds, allocation.solver)
 
 
 def _widened(table: UtilityTable, columns: int) -> UtilityTable:

@@ -12,12 +12,12 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.allocate import Allocation
 from faro_lib.allocate.continuous import METHODS
-from faro_lib.allocate.hierarchical import solve_hierarchical
 from faro_lib.allocate.objectives import objective_of
 from faro_lib.allocate.solve import solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, Traces
+from notebooks.edition.hierarchical import solve_hierarchical
 
 FORMULATIONS = ("relaxed", "precise")
 REPLICAS_PER_JOB = 3.2  # capacity per job in `compare_scales`

@@ -10,11 +10,11 @@ from faro_lib import forecast
 from faro_lib.experiments.limits import limits_of
 from faro_lib.experiments.trials import Report, summaries, trial_draws
 from faro_lib.policies import Policy, PolicyContext, make
-from faro_lib.policies.paper import ExactPaperFaro, GroupedPaperFaro
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, arrays_of
-from faro_lib.workload.enlarge import last_days, mixed, repeated, shifted
+from notebooks.edition.enlarge import last_days, mixed, repeated, shifted
+from notebooks.edition.published import ExactPaperFaro, GroupedPaperFaro
 
 REPEATED, SHIFTED = "repeated", "shifted"
 LEARN_DAYS = 4  # training days of a large workload

@@ -1,4 +1,4 @@
-"""A policy like Cilantro (OSDI'23), which learns latencies by load and replica count from observations alone.
+"""A plugin: a policy like Cilantro (OSDI'23), which learns latencies by load and replica count from observations alone.
 
 It has no queueing model, and its forecast is the load of the last minute.
 """
@@ -8,11 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from faro_lib.allocate import marginal_values, solve
+from faro_lib.metrics.frames import running_by_minute
+from faro_lib.metrics.prediction import WORST
 from faro_lib.policies.factories import register
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, hold, reasons
+from faro_lib.simulate import Run
 from faro_lib.utility import UtilityTable, relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
@@ -21,7 +25,6 @@ from faro_lib.workload.jobs import MINUTE_S
 LOADS = np.geomspace(0.25, 16.0, 55)
 LOG_STEP = np.log(LOADS[1] / LOADS[0])
 SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # lower bounds of the classes of replica counts
-WORST = 10.0  # in SLOs; larger latencies are clipped to it before they are learned
 PRIOR_WEIGHT = 0.5  # weight of the prior at each load, in observations
 POOLED_WEIGHT = 2.0  # weight of the mean over all replica counts in the estimate for one class, in observations
 
@@ -187,6 +190,44 @@ def learn(state: CilantroState, observation: Observation) -> CilantroState:
     )
     rate_rps = np.where(np.isnan(rate_rps), state.rate_rps, rate_rps)
     return replace(state, model=model, rate_rps=rate_rps, minute=observation.minute, running=running)
+
+
+def learning_curve(
+    run: Run, scored_on: Run | None = None, after_minutes: Sequence[int] = (0, 5, 15, 30, 60, 120, 240, 360)
+) -> pd.DataFrame:
+    """Error of the `LearnedLatency` after N minutes of learning.
+
+    All errors are measured on the same job-minutes, because peaks are harder to predict: those of `scored_on`, for
+    example another trial, or of `run`.
+
+    Columns minute; log_error, as in `prediction_errors`, mean; observations, the number of job-minutes learned from.
+    """
+    of_job, minute, *learned = _steady_minutes(run)
+    scored_job, _, *scored = _steady_minutes(scored_on or run)
+    kinds, slo_s = np.array([job.model for job in run.workload.jobs]), arrays_of(run.workload.jobs).slo_s
+    model, rows, done = LearnedLatency.prior(kinds), [], 0
+    for until in sorted(min(m, run.workload.minutes) for m in after_minutes):
+        part = slice(done, int(np.searchsorted(minute, until)))
+        model = model.learn(list(kinds[of_job[part]]), slo_s[of_job[part]], *(values[part] for values in learned))
+        done = part.stop
+        errors = []
+        for job in np.unique(scored_job):
+            rate_rps, replicas, measured_s = (values[scored_job == job] for values in scored)
+            predicted_s = model.latency_s(kinds[job], slo_s[job], rate_rps, replicas)
+            worst_s = WORST * slo_s[job]
+            errors.append(np.abs(np.log(np.minimum(predicted_s, worst_s) / np.minimum(measured_s, worst_s))))
+        rows.append((until, float(np.concatenate(errors).mean()), done))
+    return pd.DataFrame(rows, columns=["minute", "log_error", "observations"]).drop_duplicates("minute")
+
+
+def _steady_minutes(run: Run) -> tuple[np.ndarray, ...]:
+    """Job-minutes with requests and an unchanged replica count: job, minute, rate_rps, replicas, tail_latency_s."""
+    running = running_by_minute(run)
+    requests, tail_latency_s = run.requests[:, :-1], run.tail_latency_s[:, :-1]
+    steady = (running > 0) & (requests > 0)
+    steady &= np.diff(running, axis=1, prepend=run.initial[:, None]) == 0
+    minute, job = np.nonzero(steady.T)
+    return job, minute, requests[job, minute] / MINUTE_S, running[job, minute], tail_latency_s[job, minute]
 
 
 register("Cilantro")(lambda context: Cilantro())

@@ -1,46 +1,23 @@
-"""Published policies: MArk/Cocktail/Barista, Faro as in EuroSys'25, and the latter with other solvers."""
+"""A plugin: the policies `Faro-* (paper)`, Faro as in EuroSys'25, which other solvers may solve."""
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
-from faro_lib.allocate import Allocation, shrink, solve, solve_hierarchical, solve_paper
+from faro_lib.allocate import Allocation, solve
 from faro_lib.forecast import HORIZON_MINUTES
+from faro_lib.policies.baselines import counts_since
 from faro_lib.policies.factories import PolicyFactory, register
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.protocol import HISTORY_MINUTES, PLAN_ATTEMPTS, Observation, Plan, minimum_replicas, reasons
+from faro_lib.policies.protocol import HISTORY_MINUTES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, arrays_of
-from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_lib.workload.jobs import MINUTE_S
+from notebooks.edition.hierarchical import solve_hierarchical
+from notebooks.edition.solver import shrink, solve_paper
 
 MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # adaptive forecast quantile
-
-
-def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
-    """Requests per minute (jobs, minutes) since the last long-term decision, used before a forecast is possible."""
-    minutes = max(1, min(observation.minute - state.since_minute, observation.arrivals_per_min.shape[1]))
-    return observation.arrivals_per_min[:, -minutes:]
-
-
-@dataclass(frozen=True, slots=True)
-class MArk(TwoLoops):
-    """Predictive scaling of each job alone: ceil(maximum forecast rate x service time / SLO) replicas."""
-
-    name: str = "MArk"
-    horizon_minutes: int = HORIZON_MINUTES
-
-    def plan(self, state: LoopState, observation: Observation) -> Plan:
-        if observation.minute < HISTORY_MINUTES:
-            per_min = counts_since(state, observation)
-        else:
-            per_min = state.forecaster.mean(self.horizon_minutes)
-        jobs = arrays_of(state.jobs)
-        rate_rps = np.nanmax(per_min, axis=1) / MINUTE_S
-        per_replica_rps = jobs.slo_s / jobs.service_time_s
-        wanted = np.ceil(np.nan_to_num(rate_rps) / per_replica_rps - TOLERANCE).astype(np.int64)
-        target = np.clip(wanted, minimum_replicas(state.jobs), jobs.max_replicas)
-        return Plan(target, np.zeros(len(target)), reasons(target, observation.target), PLAN_ATTEMPTS, rate_rps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +36,7 @@ class PaperFaro(TwoLoops):
     """
 
     name: str = "Faro-Sum (paper)"
-    objective: str = "Sum"  # as in `allocate.solve_paper`
+    objective: str = "Sum"  # as in `solver.solve_paper`
     latency_model: str = "half-mmc"  # or "upper-bound"
     utility: str = "relaxed"  # or "precise"
     predictive: bool = True  # False uses the counts since the last decision instead of a forecast
@@ -185,7 +162,6 @@ def _factory(name: str, objective: str) -> PolicyFactory:
     return lambda context: PaperFaro(context.require("forecaster", name), name=name, objective=objective)
 
 
-register("MArk")(lambda context: MArk(context.require("forecaster", "MArk")))
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
     _name = f"Faro-{_objective} (paper)"
     register(_name)(_factory(_name, _objective))

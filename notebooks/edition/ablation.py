@@ -5,8 +5,8 @@ from typing import Any
 
 from faro_lib.policies.factories import PolicyContext
 from faro_lib.policies.faro import FALLBACK_MODEL, Faro, tuned, tuned_options
-from faro_lib.policies.paper import ExactPaperFaro, PaperFaro
 from faro_lib.policies.protocol import Policy
+from notebooks.edition.published import ExactPaperFaro, PaperFaro
 
 PAPER, OURS = "paper", "ours"
 OBJECTIVE = "FairSum"  # of the published ablation
