@@ -18,13 +18,18 @@ def simulate(
     forecaster: Annotated[str, option("Forecaster of the policies that use one.")] = "auto",
     posterior: Annotated[str | None, option("Posterior (.npz) for forecaster bayes or auto.")] = None,
     plugin: Plugins = None,
+    watch: Annotated[
+        bool, option("Draw the first trial of each policy tick by tick, then print the table.", "--watch")
+    ] = False,
     as_json: Annotated[bool, option("Print one JSON object per policy and trial.", "--json")] = False,
 ) -> None:
     """Simulate the evaluation day under each policy; print lost utility, SLO violations and drop rates."""
     from faro_lib import config, forecast
-    from faro_lib.experiments.trials import summaries
+    from faro_lib.cli.view import watching
+    from faro_lib.experiments.trials import summaries, trial_seeds
     from faro_lib.pipeline.check import check_names, check_none_learns, learners
     from faro_lib.policies import PolicyContext, make
+    from faro_lib.simulate import simulate as simulate_day
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.simulate.measure import measure
     from faro_lib.workload.tables import load_workload
@@ -46,6 +51,10 @@ def simulate(
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     if capped := PAPER.capped(day.jobs, day.requests_per_min):
         say(capped)
+    if watch:
+        for name in names:
+            with watching(day.jobs, f"{name}, simulated") as draw:
+                simulate_day(day, make(name, context), capacity, trial_seeds(1)[0], on_step=draw)
     summary = summaries(day, {name: make(name, context) for name in names}, capacity, trials, report=say)
     if as_json:
         for row in summary.to_dict("records"):

@@ -1,6 +1,7 @@
 """Simulate one trial: a workload under a policy."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -66,6 +67,7 @@ def simulate(
     lifetimes: tuple[Lifetime, ...] = (),
     guardrails: control.GuardrailConfig = control.GUARDRAILS,
     initial: np.ndarray | None = None,
+    on_step: Callable[[control.Step], None] | None = None,
 ) -> Run:
     """Simulate a workload under a policy until every request has ended.
 
@@ -76,6 +78,7 @@ def simulate(
     capacity_steps : (time in s, cores) pairs, ascending; ((7200, 24),) changes the capacity to 24 cores after two hours.
     lifetimes : (job index, from, until in s) triples; ((0, 6000, np.inf),) adds job 0 at 6000 s. Other jobs always exist.
     initial : (jobs,) replicas at the start; None asks the policy.
+    on_step : called after every tick.
     """
     began = time.perf_counter()
     if draws is None:
@@ -88,7 +91,13 @@ def simulate(
         workload, draws, capacity, initial, serving_model, capacity_steps=capacity_steps, lifetimes=lifetimes
     )
     decisions, end_s = Decisions(), workload.minutes * MINUTE_S
-    control.run(cluster, policy, workload.jobs, end_s, on_step=decisions.append, guardrails=guardrails)
+
+    def record(step: control.Step) -> None:
+        decisions.append(step)
+        if on_step:
+            on_step(step)
+
+    control.run(cluster, policy, workload.jobs, end_s, on_step=record, guardrails=guardrails)
     cluster.finish()
     wall_s = time.perf_counter() - began
     return evaluate_run(workload, capacity, cluster.latency_s, cluster.minute_edges, initial, decisions, wall_s)

@@ -1,0 +1,106 @@
+"""The live view of `--watch`: one row per job, drawn again after every tick."""
+
+import math
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from faro_lib.control import Step
+from faro_lib.policies.protocol import HOLD
+from faro_lib.workload import Job
+from faro_lib.workload.jobs import MINUTE_S
+
+BARS = "▁▂▃▄▅▆▇█"
+REASONS_SHOWN = 6  # latest changes below the table
+HEADS = ("job", "last 15 minutes", "requests/s", "next minute", "replicas", "tail latency", "SLO", "one more", "reason")
+
+
+def sparkline(values: np.ndarray) -> str:
+    """One bar per value, relative to the largest; a space where a value is unknown.
+
+    >>> sparkline(np.array([0.0, 5.0, np.nan, 10.0]))
+    '▁▅ █'
+    """
+    known = values[np.isfinite(values)]
+    top = known.max() if known.size and known.max() > 0 else 1.0
+    return "".join(BARS[round(value / top * (len(BARS) - 1))] if math.isfinite(value) else " " for value in values)
+
+
+class View:
+    """The table of the last step, and the latest changes with their reasons."""
+
+    def __init__(self, jobs: tuple[Job, ...], title: str):
+        self.jobs, self.title = jobs, title
+        self._changes: deque[str] = deque(maxlen=REASONS_SHOWN)
+
+    def of(self, step: Step) -> Group:
+        """What to draw after a step."""
+        seen, plan = step.observation, step.plan
+        cores = sum(job.cores * running for job, running in zip(self.jobs, seen.running + seen.starting))
+        table = Table(
+            *HEADS, title=self.title, caption=_clock(seen.now_s) + f", {cores:g} of {seen.capacity:g} cores in use"
+        )
+        for column in table.columns[2:8]:
+            column.justify = "right"
+        for n, job in enumerate(self.jobs):
+            wanted, has = int(step.target[n]), int(seen.running[n])
+            if plan.reason[n] != HOLD and wanted != int(seen.target[n]):
+                change = (
+                    f"{_clock(seen.now_s)}  {job.name}: {int(seen.target[n])} to {wanted} replicas ({plan.reason[n]})"
+                )
+                self._changes.append(change)
+            table.add_row(*self._cells(n, job, step), style="" if wanted == has else "bold")
+        return Group(table, *(Text(change) for change in self._changes))
+
+    def _cells(self, n: int, job: Job, step: Step) -> tuple[str | Text, ...]:
+        seen, plan = step.observation, step.plan
+        counts, tail_s = seen.arrivals_per_min[n], seen.tail_latency_s[n]
+        wanted, has = int(step.target[n]), int(seen.running[n])
+        late = tail_s > job.slo_s
+        deciles, value = plan.next_minute_deciles_rps, plan.marginal_value_up
+        return (
+            escape(job.name),
+            sparkline(counts),
+            _number(counts[-1] / MINUTE_S if counts.size else math.nan),
+            "" if deciles is None else f"{_number(deciles[n, 0])} to {_number(deciles[n, -1])}",
+            str(has) if wanted == has else f"{has} -> {wanted}",
+            Text(
+                "-" if math.isnan(tail_s) else f"{tail_s:.3g} s{' late' if late else ''}", style="red" if late else ""
+            ),
+            f"{job.slo_s:g} s",
+            "" if value is None or math.isnan(value[n]) else f"{value[n]:+.3f}",
+            plan.reason[n],
+        )
+
+
+@contextmanager
+def watching(jobs: tuple[Job, ...], title: str, console: Console | None = None) -> Iterator[Callable[[Step], None]]:
+    """A function that draws a step. ValueError if standard output is no terminal."""
+    if console is None and not sys.stdout.isatty():
+        raise ValueError(
+            "--watch draws on a terminal, and standard output is none; without it, a line is printed per tick"
+        )
+    view = View(jobs, title)
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda step: live.update(view.of(step), refresh=True)
+
+
+def _clock(now_s: float) -> str:
+    """Hours and minutes since the run began.
+
+    >>> _clock(3_690)
+    '1:01:30'
+    """
+    return f"{int(now_s // 3600)}:{int(now_s // 60 % 60):02d}:{int(now_s % 60):02d}"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g}"
