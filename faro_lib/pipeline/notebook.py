@@ -4,11 +4,15 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from jupyter_client.manager import AsyncKernelManager
+from traitlets import Float
 
 from faro_lib.errors import message_of, message_of_kernel_error
 
@@ -20,6 +24,12 @@ NOT_SHOWN = (
     *("Ending Cell", "<", "Input Notebook", "Output Notebook", "Working directory", "Executing notebook"),
     *("Unable to parse line", "Passed unknown parameter"),
 )
+
+
+class PatientKernelManager(AsyncKernelManager):
+    """Waits for a cell that was interrupted: an experiment on a cluster puts back what it has changed."""
+
+    shutdown_wait_time = Float(90.0)
 
 
 class NotebookError(RuntimeError):
@@ -57,12 +67,14 @@ def run_notebook(
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ.update(dict.fromkeys(THREADS, str(threads)), PYDEVD_DISABLE_FILE_VALIDATION="1")
     options: dict[str, Any] = dict(kernel_name="python3", language="python", cwd=str(root), log_output=True)
-    options |= dict(progress_bar=False, extra_arguments=["--log-level=ERROR"])
+    options |= dict(progress_bar=False, extra_arguments=["--log-level=CRITICAL"])
+    options["kernel_manager_class"] = f"{__name__}.PatientKernelManager"
     try:
         for path in (output, log):
             path.parent.mkdir(parents=True, exist_ok=True)
         output.unlink(missing_ok=True)
         cells = len(json.loads(Path(source).read_text())["cells"]) + 1  # papermill adds one with the parameters
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # interrupts the cell, as Ctrl-C does
         with _logged(log, output.stem, cells):
             execute_notebook(str(source), str(partial), dict(parameters), **options)
         partial.replace(output)
