@@ -1,4 +1,4 @@
-# make figures | claims | claims-all | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | claims | claims-all | forecasters | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures claims claims-all test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
+.PHONY: figures claims claims-all forecasters test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -35,19 +35,19 @@ lint: $(READY)
 # Coverage of all three runs together; compiled functions show no lines, so a small world runs uncompiled first. The gate is
 # in pyproject.toml and holds at the end.
 COV = --cov=faro_lib --cov-config=pyproject.toml
-# A file of tests stays in one process: its tests share what takes long to make.
+# A file of tests or a notebook stays in one process: its tests share what takes long to make.
 WORKERS = -n logical --maxprocesses=4 --dist=loadfile
 test: lint
 	NUMBA_DISABLE_JIT=1 pytest $(COV) --cov-report= --cov-fail-under=0 tests/test_uncompiled.py
 	pytest $(WORKERS) $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s and not scale_out"
-	pytest $(COV) --cov-append --cov-report=term --nbval-lax notebooks
+	pytest $(WORKERS) $(COV) --cov-append --cov-report=term --nbval-lax notebooks
 
 # Property tests try all their examples (tests/examples.py). Tests that run in real time have the machine for themselves.
 test-all: export FARO_ALL_EXAMPLES = 1
 test-all: lint
 	pytest $(WORKERS) --doctest-modules faro_lib tests -m "not live and not k8s and not scale_out"
 	pytest tests -m "live and not k8s"
-	pytest --nbval-lax notebooks
+	pytest $(WORKERS) --nbval-lax notebooks
 
 # On the kind cluster of `cluster/up.sh --only-cluster`, whose nodes these tests stop: all of them, those that also match
 # SELECT, or the faults. An offline build keeps kubectl in its cache.
@@ -81,6 +81,17 @@ claims: $(READY)
 
 claims-all: $(READY)
 	python benchmarks/claims.py --all
+
+# The table of notebook 35: our forecasters beside those of other packages, which have an environment of their own. It runs the
+# stages up to the forecasts first. ZERO_SHOT=1 adds a pretrained model and its 3 GB of libraries.
+OTHERS = .venv-forecasters/.ready$(if $(ZERO_SHOT),-zero-shot)
+forecasters: $(READY) $(OTHERS)
+	@snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG)) $(if $(strip $(CHOSEN)),--config $(CHOSEN)) -- compared_forecasters
+
+$(OTHERS): envs/forecasters/requirements.txt $(if $(ZERO_SHOT),envs/forecasters/zero-shot.txt)
+	python3 -m venv .venv-forecasters
+	.venv-forecasters/bin/pip install --quiet $(addprefix -r ,$^)
+	touch $@
 
 # The picture of the README and the tables of docs/comparison.md, from results of `make figures CONFIG=config/paper.yaml`.
 readme: $(READY)

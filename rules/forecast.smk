@@ -37,6 +37,51 @@ rule forecast:
         RUN_NOTEBOOK
 
 
+rule other_forecasts:
+    "Forecast with AutoETS, AutoARIMA and a zero-shot model, which have an environment of their own (`make forecasters`)."
+    input:
+        requests=rules.traces.output.requests,
+        script=committed("envs/forecasters/predict.py"),
+    output:
+        samples=f"{RESULTS}/forecast/others.npz",
+    log:
+        f"{LOGS}/other_forecasts.log",
+    benchmark:
+        f"{LOGS}/other_forecasts.bench"
+    params:
+        python=f"{workflow.basedir}/.venv-forecasters/bin/python",
+    message:
+        "other_forecasts: statsforecast and Fracast"
+    shell:
+        "{params.python} {input.script:q} {input.requests:q} {output.samples:q} 2> {log}"
+
+
+rule compared_forecasters:
+    "Score our forecasters and those of other packages from the same minutes; not part of the report."
+    input:
+        requests=rules.traces.output.requests,
+        jobs=rules.traces.output.jobs,
+        posterior=rules.forecast.output.posterior,
+        others=rules.other_forecasts.output.samples,
+    output:
+        table=f"{RESULTS}/forecast/compared.csv",
+        notebook=f"{NOTEBOOKS}/35_forecasters.ipynb",
+    log:
+        f"{LOGS}/35_forecasters.log",
+    benchmark:
+        f"{LOGS}/35_forecasters.bench"
+    conda:
+        ENVIRONMENT
+    params:
+        source="notebooks/35_forecasters.ipynb",
+        code=code_of("35_forecasters"),
+        notebook=lambda wildcards, input: parameters(results=RESULTS, others=input.others),
+    message:
+        "compared_forecasters: 35_forecasters"
+    shell:
+        RUN_NOTEBOOK
+
+
 DRAWINGS["forecast"] = {
     "tables": rules.forecast.output.tables,
     "figures": ["forecast", "coverage", "forecast_scores", "predictive_check"],
