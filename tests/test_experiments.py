@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pytest
+from forecast_worlds import ar1_posterior
 
 from benchmarks import tuning
 from faro_lib import forecast
 from faro_lib.control import PolicyFailed
 from faro_lib.experiments.compare import compare
 from faro_lib.experiments.sensitivity import PARAMETERS, margins, sensitivity, settings
-from faro_lib.experiments.trials import summaries, trial_draws
+from faro_lib.experiments.trials import policy_context, summaries, trial_draws
 from faro_lib.figures import sensitivity as sensitivity_figures
 from faro_lib.forecast.oracle import oracle
 from faro_lib.policies import FairShare, PolicyContext
@@ -29,6 +30,24 @@ DAY = TRACES.workload()
 
 def quiet(line):
     pass
+
+
+class TestTheForecasterOfThePolicies:
+    def test_it_is_the_mixture_unless_another_is_named(self):
+        assert policy_context(TRACES, report=quiet).forecaster.inner.names[0] == "ar"
+        assert type(policy_context(TRACES, forecaster="kalman", report=quiet).forecaster) is type(
+            forecast.fit("kalman", TRACES)
+        )
+
+    def test_the_fitted_posterior_of_the_results_is_a_member_of_the_mixture(self, tmp_path):
+        (tmp_path / "forecast").mkdir()
+        made = ar1_posterior(day_minutes=60, traces=TRACES)
+        forecast.save_posterior(made, tmp_path / "forecast" / "posterior.npz")
+        assert "bayes" in policy_context(TRACES, tmp_path, report=quiet).forecaster.inner.names
+        assert policy_context(TRACES, tmp_path, "ar", quiet).forecaster is not None
+
+    def test_without_training_days_there_is_none(self):
+        assert policy_context(synthetic(seed=3, jobs=2, days=0, minutes=20), report=quiet).forecaster is None
 
 
 class TestMoreJobs:
