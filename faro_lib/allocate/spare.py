@@ -1,4 +1,4 @@
-"""After the optimum: the marginal value of a replica, and shrinking."""
+"""Around an allocation: the marginal value of a replica, the paper's shrink, and the paper's repair of an infeasible one."""
 
 import time
 from collections.abc import Iterable
@@ -11,19 +11,19 @@ from faro_lib.allocate.problem import Allocation, Problem, problem_of
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import arrays_of
 
-SHRINK_TOLERANCE = 1e-4  # loss of the objective that a freed replica may cost (the paper's)
+SHRINK_TOLERANCE = 1e-4  # a replica is freed if the objective falls by at most this (the paper's value)
 
 
 @dataclass(frozen=True, slots=True)
 class Marginals:
-    """The objective's gain from one more replica of each job, and its loss from one less, (jobs,); NaN at a bound."""
+    """The objective's gain from one more replica of a job, and its loss from one fewer, (jobs,) each; NaN at a bound."""
 
     more: np.ndarray
     less: np.ndarray
 
 
 def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float | None = None) -> Marginals:
-    """The marginal value of a replica of each job, with all other jobs unchanged.
+    """How the objective changes if one job has a replica more or less and all others stay the same.
 
     >>> from faro_lib.workload import Job
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.4, 0.5], [0, 0.1, 0.9]])
@@ -33,7 +33,8 @@ def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float
     """
     objective = objective_of(allocation.objective)
     rows = np.arange(len(table.jobs))
-    utilities = np.pad(objective.utilities(table), ((0, 0), (1, 1)), constant_values=-np.inf)  # column x is at x + 1
+    # One infeasible column on either side: x replicas are at index x + 1.
+    utilities = np.pad(objective.utilities(table), ((0, 0), (1, 1)), constant_values=-np.inf)
     weight = arrays_of(table.jobs).weight
     current = utilities[rows, allocation.replicas + 1]
     now = objective.score(current, weight, gamma)
@@ -49,10 +50,10 @@ def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float
 def shrink(table: UtilityTable, allocation: Allocation, budget: float, *, gamma: float | None = None) -> Allocation:
     """Free replicas that the objective does not need (the paper's shrink).
 
-    In the table's order, each job frees replicas one by one until a loss exceeds SHRINK_TOLERANCE. Each job in turn is
-    then offered all of the free budget; if that gains more than the tolerance, it is accepted and the shrinking starts
-    again. Many small losses can add up to such a gain, so an accepted value must also exceed the last accepted one.
-    Otherwise, the procedure might not terminate.
+    In the table's order, each job frees replicas one by one until a loss exceeds SHRINK_TOLERANCE. Then each job is
+    offered the free budget. The first one that gains more than the tolerance takes it, and shrinking starts again.
+    Small losses can add up to such a gain; the procedure terminates because every such step must exceed the value of
+    the last one.
     """
     started = time.perf_counter()
     problem = problem_of(table, budget, objective_of(allocation.objective), gamma=gamma)
@@ -62,7 +63,7 @@ def shrink(table: UtilityTable, allocation: Allocation, budget: float, *, gamma:
 
 
 def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> np.ndarray:
-    """`shrink` for replicas in problem order, with the jobs visited in the order of `sequence`."""
+    """`shrink` for replicas (jobs,) in problem order; `sequence` is the order in which jobs are visited."""
     replicas, sequence = np.array(replicas), list(sequence)
     accepted = -np.inf
     while _free(problem, replicas, sequence):
@@ -82,7 +83,7 @@ def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> n
 
 
 def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
-    """Free replicas, in place, that cost at most the tolerance each; returns whether any was freed."""
+    """Free, in place, every replica whose removal costs at most SHRINK_TOLERANCE; returns whether any was freed."""
     freed = False
     for j in sequence:
         value = problem.score(replicas)
@@ -97,9 +98,10 @@ def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
 
 
 def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
-    """Remove replicas until budget and quotas hold, each time the one whose removal costs least (the paper's rule).
+    """Remove replicas until budget and quotas hold, each time the one whose loss lowers the objective least (the paper's).
 
-    Costs are compared to 1e-4; ties go to the job that stays closer to its `current` replicas, then to the earlier one.
+    The objective is compared after rounding to 4 digits. In a tie, the job that ends closer to its `current` replicas
+    loses the replica, then the first in problem order.
     """
     replicas = np.array(replicas)
     while not problem.fits(replicas):
