@@ -1,10 +1,10 @@
 """The Bayesian model of requests per minute: a hierarchical Student-t autoregression, fitted by NUTS.
 
-`forecast.regression` has the likelihood. The priors pool the parameters of job j:
+`forecast.regression` has the likelihood and its symbols. The priors pool the parameters of all jobs j:
 
     a_j, b_j, c_j ~ Normal(m, tau)         coefficients of lags, profile and constant; one tau per group
-    s_j ~ Normal(m_s, tau_s)               log spread
-    g_j ~ Normal(m_g, tau_g)               sensitivity of the log spread to the recent movement
+    s_j ~ Normal(m_s, tau_s)               log of the error's scale
+    g_j ~ Normal(m_g, tau_g)               effect of the recent change v on that log
     log(nu_j - 3) ~ Normal(m_nu, tau_nu)   degrees of freedom
 
 NUTS samples the coefficients in the coordinates of a QR decomposition of each job's design, where the
@@ -28,31 +28,31 @@ log = logging.getLogger(__name__)
 
 GROUPS = ["lag", "shape", "constant"]
 GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # index in GROUPS
-CONSTANT_WIDTH = 0.01  # tau of the constant; one coefficient per job cannot determine it
-MIN_NU = 3.0  # counts are squares of roots; their mean needs more than 2 degrees of freedom
-MIN_CORRELATION = 0.2  # weaker correlations of jobs are set to 0
+CONSTANT_WIDTH = 0.01  # tau of the constant, fixed because one coefficient per job is too little to estimate it
+MIN_NU = 3.0  # a count is a squared root, so its mean is finite only above 2 degrees of freedom
+MIN_CORRELATION = 0.2  # weaker correlations between jobs are set to 0
 
 
 def build_model(traces: Traces, *, data_stride: int = 1):
-    """The PyMC model of the training days, with one in `data_stride` minutes chosen at random.
+    """The PyMC model, given a random share 1 / `data_stride` of the minutes of the training days.
 
-    It uses only phase 0, because the other phases are the same day shifted by minutes.
+    It uses only sample 0 of each day, because the others are the same day shifted by minutes.
     """
     import pymc as pm
     import pytensor.tensor as pt
 
     counts = training_counts(traces)[:, 0]
     y = root(counts) / units(counts)[:, None]
-    features, moved, target = design(y, shapes_of_other_days(y))
-    # (days, jobs, minutes, ...) -> (jobs, rows, ...). Every n-th row would alias periodic load.
+    features, change, target = design(y, shapes_of_other_days(y))
+    # (days, jobs, minutes, ...) -> (jobs, rows, ...). Rows are chosen at random: every N-th would alias periodic load.
     chosen = np.random.default_rng(0).permutation(target.shape[0] * target.shape[2])[::data_stride]
-    features, moved, target = (
+    features, change, target = (
         np.moveaxis(array, 1, 0).reshape(array.shape[1], -1, *array.shape[3:])[:, chosen]
-        for array in (features, moved, target)
+        for array in (features, change, target)
     )
     names = traces.names
     ridge = 1e-6 * np.eye(features.shape[2])
-    # R of the QR factors, from the Gram matrix; the columns of Q = F R^-1 are orthogonal with mean square 1.
+    # F = Q R, with R from the Cholesky factor of F'F / rows, so the columns of Q are orthogonal with mean square 1.
     upper = np.linalg.cholesky(np.swapaxes(features, 1, 2) @ features / features.shape[1] + ridge).swapaxes(1, 2)
     inverse = np.linalg.inv(upper)
     q = features @ inverse
@@ -61,14 +61,14 @@ def build_model(traces: Traces, *, data_stride: int = 1):
     coords = {"job": list(names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": GROUPS[:2]}
     with pm.Model(coords=coords) as model:
         mean = pm.Normal("m", 0.0, 0.5, dims="feature")
-        # A prior away from zero (Chung et al. 2013): with few, similar jobs tau would be near zero and the posterior a funnel.
+        # The prior keeps tau away from 0 (Chung et al. 2013); near 0, as with few similar jobs, the posterior is a funnel.
         tau = pm.LogNormal("tau", np.log(0.1), 0.4, dims="group")
         width = pt.concatenate([tau, [CONSTANT_WIDTH]])
         theta = pm.Flat("theta", initval=start, dims=("job", "feature"))
         coefficients = pm.Deterministic(
             "coefficients", (inverse * theta[:, None, :]).sum(axis=-1), dims=("job", "feature")
         )
-        # theta = R @ coefficients with a constant R, so the Jacobian is constant and left out.
+        # theta = R @ coefficients with R constant, so the log Jacobian is a constant and is omitted.
         pm.Potential("coefficients_prior", pm.logp(pm.Normal.dist(mean, width[GROUP_OF_FEATURE]), coefficients).sum())
 
         def pooled(name, centre, width, initial):
@@ -79,7 +79,7 @@ def build_model(traces: Traces, *, data_stride: int = 1):
         follow = pooled("follow", 0.3, 0.3, 0.3)
         nu = pm.Deterministic("nu", MIN_NU + pt.exp(pooled("log_nu", 0.7, 0.7, 0.7)), dims="job")
         location = pt.stack([pt.dot(q[j], theta[j]) for j in range(len(names))])
-        scale = pt.exp(log_spread[:, None] + follow[:, None] * moved)
+        scale = pt.exp(log_spread[:, None] + follow[:, None] * change)
         pm.StudentT("z", nu=nu[:, None], mu=location, sigma=scale, observed=target)
     return model
 
@@ -94,7 +94,7 @@ def fit_bayes(
     data_stride: int = 1,
     progress: Callable[[str], None] = log.info,
 ) -> Any:
-    """Fit the model with nutpie; returns ArviZ InferenceData, the same for the same seed.
+    """Fit the model with nutpie; returns ArviZ InferenceData, which is reproducible for a given seed.
 
     The posterior group has the attributes `seed`, `fit_s`, `compile_s` and `data_stride`.
     """
@@ -102,7 +102,7 @@ def fit_bayes(
 
     started = time.perf_counter()
     model = build_model(traces, data_stride=data_stride)
-    # The coefficients start at least squares, without the default jitter of +-1, which is far from the posterior.
+    # The coefficients start at the least-squares fit, without the default jitter of +-1, which is far off.
     compiled = nutpie.compile_pymc_model(model, jitter_rvs={model["log_spread"], model["follow"], model["log_nu"]})
     compile_s = time.perf_counter() - started
     progress(
@@ -126,7 +126,7 @@ def fit_bayes(
 
 
 def convergence(idata) -> dict[str, float]:
-    """The largest R-hat, the smallest bulk and tail ESS, and the number of divergences."""
+    """Diagnostics of the fit: largest R-hat, smallest bulk and tail ESS, number of divergences."""
     import arviz as az
 
     table = az.summary(idata, var_names=["~theta"], kind="diagnostics")
@@ -139,7 +139,7 @@ def convergence(idata) -> dict[str, float]:
 
 
 def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
-    """The parameters of the online forecaster, with `draws` evenly spaced posterior draws."""
+    """The `Posterior` for forecasting, with `draws` evenly spaced posterior draws; ValueError if the jobs differ."""
     counts = training_counts(traces)[:, 0]
     flat = idata.posterior.stack(draw_=("chain", "draw")).transpose("draw_", ...)
     if tuple(flat["job"].values) != traces.names:
@@ -149,9 +149,9 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
 
     unit = units(counts)
     y = root(counts) / unit[:, None]
-    features, moved, target = design(y, shapes_of_other_days(y))
+    features, change, target = design(y, shapes_of_other_days(y))
     location = np.einsum("djmk,jk->djm", features, value["coefficients"].mean(axis=0))
-    scale = np.exp(value["log_spread"].mean(axis=0)[:, None] + value["follow"].mean(axis=0)[:, None] * moved)
+    scale = np.exp(value["log_spread"].mean(axis=0)[:, None] + value["follow"].mean(axis=0)[:, None] * change)
     residuals = (target - location) / scale
     largest = np.abs(residuals).max(axis=(0, 2))
     worst = convergence(idata)
@@ -172,7 +172,10 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
 
 
 def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """Student-t quantiles at NORMAL_GRID, shape (jobs, grid), clipped to +-`largest` so that squares have a mean."""
+    """Student-t quantiles (jobs, grid) at NORMAL_GRID, for degrees of freedom `nu` (jobs,), clipped to +-`largest`.
+
+    The clipping makes the mean of the squared errors finite.
+    """
     from scipy.special import ndtr
     from scipy.stats import t
 
@@ -180,7 +183,7 @@ def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:
 
 
 def normal_score_correlation(residuals: np.ndarray) -> np.ndarray:
-    """Correlation between jobs of the normal scores of residuals (days, jobs, minutes), shape (jobs, jobs)."""
+    """Correlation between jobs (jobs, jobs) of residuals (days, jobs, minutes), after a rank transform to normals."""
     from scipy.special import ndtri
     from scipy.stats import rankdata
 

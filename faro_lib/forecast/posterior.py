@@ -1,4 +1,4 @@
-"""Forecaster "bayes": sample paths of the model in `regression`, simulated from posterior draws without PyMC."""
+"""Forecaster "bayes": simulates the model of `regression` with posterior draws from a file, without PyMC."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -10,30 +10,30 @@ import numpy as np
 from faro_lib.forecast.autoregression import simulation_start
 from faro_lib.forecast.conformal import recalibrated
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, register
-from faro_lib.forecast.regression import RECENT_MINUTES, from_root, movement, root, windows
+from faro_lib.forecast.regression import RECENT_MINUTES, from_root, log_change, root, windows
 from faro_lib.workload import Job, Traces
 
-# Standard normals at which the quantiles of the errors are tabulated. Normals that are correlated over jobs, mapped
-# through these tables, give errors with a Gaussian copula.
+# Errors with a Gaussian copula: correlated standard normals, mapped through a table of each job's error quantiles. The
+# tables are at these standard normals.
 NORMAL_GRID = np.linspace(-4.5, 4.5, 361)
-# Paths are clipped to LIMIT_FACTOR x the largest count so far, because a heavy-tailed error of a root is squared.
+# Paths are clipped to LIMIT_FACTOR x the largest count so far: squaring a root with a heavy-tailed error can explode.
 LIMIT_FACTOR, MIN_LIMIT = 2, 100  # the limit is at least MIN_LIMIT requests per minute
-CONVERGENCE = ("r_hat", "ess_bulk", "ess_tail", "divergences")  # largest, smallest, smallest, number
+CONVERGENCE = ("r_hat", "ess_bulk", "ess_tail", "divergences")  # largest, smallest, smallest, total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posterior:
-    """The parameters of the online forecaster, as arrays."""
+    """Posterior draws and constants of the model in `regression`: all that forecasting needs."""
 
     jobs: tuple[str, ...]  # names
     day_minutes: int  # length of a day
-    unit: np.ndarray  # level of each job on the root scale, shape (jobs,)
-    shape: np.ndarray  # daily profile of the roots in units, shape (jobs, day_minutes)
-    off_shape: np.ndarray  # standard deviation of the roots about the profile, shape (jobs,): the prior without counts
+    unit: np.ndarray  # mean root of each job's counts, shape (jobs,)
+    shape: np.ndarray  # daily profile p of roots / unit, shape (jobs, day_minutes)
+    off_shape: np.ndarray  # standard deviation of z on the training days, shape (jobs,); prior of a job without counts
     most: np.ndarray  # largest count of the training days, shape (jobs,)
-    coefficients: np.ndarray  # shape (draws, jobs, features), features as in `regression.design`
-    log_spread: np.ndarray  # log of the error's deviation while counts change at the usual rate, shape (draws, jobs)
-    follow: np.ndarray  # slope of that log in `movement`, how fast counts change now; shape (draws, jobs)
+    coefficients: np.ndarray  # a, b and c, shape (draws, jobs, features), features as in `regression.design`
+    log_spread: np.ndarray  # s, log of the error's scale while counts change at the usual rate, shape (draws, jobs)
+    follow: np.ndarray  # g, by how much that log rises with `log_change`, shape (draws, jobs)
     errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
     root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
     convergence: np.ndarray = field(default_factory=lambda: np.full(len(CONVERGENCE), np.nan))  # NaN if not recorded
@@ -63,7 +63,7 @@ class Posterior:
         return len(self.coefficients)
 
     def select(self, names: Iterable[str]) -> Self:
-        """The posterior of the jobs `names`, in that order; ValueError if one was not fitted."""
+        """The posterior of only the jobs `names`, in that order; ValueError if one was not fitted."""
         names = tuple(names)
         for name in names:
             if name not in self.jobs:
@@ -77,13 +77,13 @@ class Posterior:
 
 
 def save_posterior(posterior: Posterior, path: str | Path) -> None:
-    """Write the arrays to a compressed .npz."""
+    """Write the posterior to a compressed .npz file."""
     arrays: dict[str, Any] = {field.name: np.asarray(getattr(posterior, field.name)) for field in fields(Posterior)}
     np.savez_compressed(path, **arrays)
 
 
 def load_posterior(path: str | Path) -> Posterior:
-    """Read a file of `save_posterior`."""
+    """Read a file that `save_posterior` wrote; ValueError if it is missing or incomplete."""
     where = f"posterior={str(path)!r}"
     if not Path(path).exists():
         raise ValueError(
@@ -100,9 +100,9 @@ def load_posterior(path: str | Path) -> Posterior:
 
 
 def correlation_root(correlation: np.ndarray) -> np.ndarray:
-    """A with A A' = the correlation matrix, after negative eigenvalues are set to 0."""
+    """A matrix A with A A' = `correlation`, whose negative eigenvalues are set to 0 first."""
     if (correlation == np.eye(len(correlation))).all():
-        return correlation  # exactly, so that `_errors` can skip the multiplication
+        return correlation  # free of rounding, so that `_errors` recognises it and skips the multiplication
     values, vectors = np.linalg.eigh(correlation)
     factor = vectors * np.sqrt(np.maximum(values, 0))
     return factor / np.sqrt((factor**2).sum(axis=1, keepdims=True))
@@ -110,7 +110,7 @@ def correlation_root(correlation: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bayes(Forecaster):
-    """Posterior predictive sample paths, one posterior draw per path; missing minutes are simulated too."""
+    """Posterior predictive sample paths, one posterior draw per path; missing past minutes are simulated, too."""
 
     posterior: Posterior
 
@@ -140,7 +140,7 @@ class Bayes(Forecaster):
         high = root(self._limit())[:, None] / unit - shape[:, CONTEXT_MINUTES:]
         for step in range(steps):
             past = path[step : step + CONTEXT_MINUTES]
-            spread = np.exp(log_spread + follow * movement(past[-RECENT_MINUTES - 1 :], axis=0))
+            spread = np.exp(log_spread + follow * log_change(past[-RECENT_MINUTES - 1 :], axis=0))
             z_next = np.einsum("ljn,ljn->jn", lags, past) + offset[step] + spread * errors[step]
             z_next = np.clip(z_next, low[:, step, None], high[:, step, None])
             if step < len(known):
@@ -155,7 +155,7 @@ class Bayes(Forecaster):
         normal = rng.standard_normal((steps, jobs, n), dtype=np.float32)
         if (self.posterior.root_correlation != np.eye(jobs)).any():
             normal = np.matmul(self.posterior.root_correlation.astype(np.float32), normal)
-        # Linear interpolation in the tables of all jobs at once, because np.interp takes one table.
+        # Linear interpolation in one table per job; np.interp takes a single table.
         position = (np.clip(normal, NORMAL_GRID[0], NORMAL_GRID[-1] - 1e-3) - NORMAL_GRID[0]) / (
             NORMAL_GRID[1] - NORMAL_GRID[0]
         )
@@ -166,7 +166,7 @@ class Bayes(Forecaster):
         return table[below] * (1 - position) + table[below + 1] * position
 
     def _limit(self) -> np.ndarray:
-        """The largest count of a path, shape (jobs,)."""
+        """The count to which the paths of a job are clipped, shape (jobs,)."""
         recent = np.where(np.isnan(self.counts), 0, self.counts).max(axis=1)
         return np.maximum(LIMIT_FACTOR * np.maximum(self.posterior.most, recent), MIN_LIMIT)
 
@@ -174,7 +174,7 @@ class Bayes(Forecaster):
 def bayes_forecaster(
     posterior: Posterior, jobs: Iterable[str | Job] | None = None, *, seed: int = 0, recalibrate: bool = True
 ) -> Forecaster:
-    """The online forecaster of `jobs` (names or Jobs; default: all of the posterior), recalibrated by `conformal`."""
+    """The forecaster "bayes" of `jobs` (names or Jobs; None: all in the posterior), with recalibrated tails by default."""
     names = posterior.jobs if jobs is None else tuple(job.name if isinstance(job, Job) else job for job in jobs)
     selected = posterior.select(names)
     forecaster = Bayes(jobs=names, seed=seed, day_minutes=posterior.day_minutes, posterior=selected)
@@ -185,7 +185,7 @@ def bayes_forecaster(
 def bayes(
     traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None, recalibrate: bool = True
 ) -> Forecaster:
-    """The Bayesian forecaster of the jobs of `traces`; `posterior` is a `Posterior` or the path of its .npz."""
+    """The forecaster "bayes" for the jobs of `traces`; `posterior` is a `Posterior` or the path of its .npz file."""
     if posterior is None:
         raise ValueError(
             "posterior=None: the bayes forecaster is not fitted; give a posterior of bayes.fit_bayes or its .npz"

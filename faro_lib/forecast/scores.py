@@ -1,7 +1,8 @@
 """Rolling forecasts of a day, their scores, and the tables of the forecast stage.
 
-In all functions, `samples` has shape (origins, jobs, n, minutes) and `truth`, the actuals, (origins, jobs, minutes).
-`by` is "" for a single number, "job" for one per job, or "minute" for one per minute ahead.
+In all functions, `samples` has shape (origins, jobs, n, minutes) and `truth`, the actuals, (origins, jobs, minutes). An
+origin is a minute from which a forecast starts. `by` is "" for one number, "job" for one per job, "minute" for one per
+minute ahead.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ TAIL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 def rolling(
     forecaster: Forecaster, day_counts, horizon: int = HORIZON_MINUTES, n: int = 100, context: int = CONTEXT_MINUTES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sample paths from every origin of a day, and the actuals.
+    """(sample paths from every minute of a day, actuals).
 
     The forecast at origin t knows minutes 0..t-1 and covers t..t+horizon-1. The first origin is `context`.
 
@@ -48,12 +49,12 @@ def rolling(
 
 
 def rmse(samples, truth, by: str = ""):
-    """Root mean squared error of the mean of the samples."""
+    """Root mean squared error of the samples' mean, in requests per minute."""
     return np.sqrt(_mean((samples.mean(axis=2, dtype=float) - truth) ** 2, by))
 
 
 def crps_terms(samples, truth) -> np.ndarray:
-    """CRPS of the empirical distribution of the samples, in the shape of the truth.
+    """CRPS (continuous ranked probability score) of the samples' empirical distribution, in the shape of `truth`.
 
     E|X - x| - E|X - X'| / 2 with X, X' drawn from the samples with replacement (Gneiting and Raftery 2007, eq. 21).
 
@@ -73,7 +74,7 @@ def crps(samples, truth, by: str = ""):
 
 
 def pinball_terms(samples, truth, levels: Sequence[float]) -> np.ndarray:
-    """max(q (x - z), (q - 1) (x - z)) of the sample quantile z at level q, shape (levels, *truth)."""
+    """Pinball loss max(q (x - z), (q - 1) (x - z)) of the samples' q-quantile z, shape (levels, *truth)."""
     over = truth - np.quantile(samples, levels, axis=2)
     level = np.asarray(levels).reshape(-1, 1, 1, 1)
     return np.maximum(level * over, (level - 1) * over)
@@ -85,17 +86,17 @@ def pinball(samples, truth, levels: Sequence[float] = TAIL_LEVELS) -> np.ndarray
 
 
 def wql_terms(samples, truth, levels: Sequence[float] = LEVELS) -> np.ndarray:
-    """The numerator of WQL: 2 x the pinball loss, mean over levels, in the shape of the truth."""
+    """2 x the mean pinball loss over the levels, the numerator of `wql`, in the shape of `truth`."""
     return 2 * pinball_terms(samples, truth, levels).mean(axis=0)
 
 
 def wql(samples, truth, by: str = ""):
-    """Weighted quantile loss: 2 x the summed pinball loss / the summed actuals, mean over LEVELS."""
+    """Weighted quantile loss: 2 x the summed pinball loss / the summed actuals, averaged over LEVELS."""
     return _mean(wql_terms(samples, truth), by) / _mean(truth, by)
 
 
 def coverage(samples, truth, level: float = 0.8, by: str = ""):
-    """Share of the actuals that lie in the central interval of the samples with probability `level`."""
+    """Share of the actuals inside the samples' central interval that has probability `level`."""
     low, high = _interval(samples, level)
     return _mean((low <= truth) & (truth <= high), by)
 
@@ -103,16 +104,17 @@ def coverage(samples, truth, level: float = 0.8, by: str = ""):
 def difference(
     terms, others, weights=None, *, block: int = 30, draws: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Difference of the mean scores of two forecasters on one day: (difference, low, high).
+    """(difference of the mean scores of two forecasters on one day, low, high).
 
-    The interval of probability `level` is from a circular block bootstrap over origins (Politis and Romano 1992),
-    because errors of neighbouring minutes and of different jobs are correlated.
+    The confidence interval is from a circular block bootstrap over origins (Politis and Romano 1992), because errors of
+    neighbouring minutes and of different jobs are correlated.
 
     Parameters
     ----------
     terms, others : terms of the score, such as `crps_terms`, shape (origins, ...).
-    weights : divisors of the summed terms, shape (origins, ...); 1 each by default, the truth for WQL.
-    block : origins in a block.
+    weights : the sum of terms is divided by the sum of these, shape (origins, ...); 1 each by default, `truth` for WQL.
+    block : number of consecutive origins in a block.
+    level : confidence level.
     """
     origins = len(terms)
     if np.shape(terms) != np.shape(others):
@@ -129,10 +131,10 @@ def difference(
 
 
 def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
-    """Utility lost by planning from the forecast instead of the actuals, shape (origins,).
+    """Utility lost by planning from the forecast instead of from the actuals, shape (origins,).
 
-    `plan_value(samples, truth)` plans from samples (jobs, n, minutes) and returns the plan's utility for the
-    actuals (jobs, minutes). The regret is >= 0 if plans from the actuals are optimal.
+    `plan_value(samples, truth)` makes a plan from samples (jobs, n, minutes) and returns its utility under the actuals
+    (jobs, minutes). The regret is >= 0 if plans from the actuals are optimal.
     """
     return np.array(
         [plan_value(actual[:, None, :], actual) - plan_value(paths, actual) for paths, actual in zip(samples, truth)]
@@ -142,7 +144,7 @@ def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray
 def score_table(
     forecaster: str, samples, truth, jobs: Sequence[str], *, fit_s: float = np.nan, predict_ms: float = np.nan
 ):
-    """Rows of forecast/scores.csv: one per job, and "all"."""
+    """The rows of one forecaster in forecast/scores.csv: one per job, and one for job "all"."""
     import pandas as pd
 
     scores: dict[str, Callable] = {"rmse_per_min": rmse, "crps_per_min": crps, "wql": wql, "coverage_80": coverage}
@@ -152,7 +154,7 @@ def score_table(
 
 
 def coverage_table(forecaster: str, samples, truth, levels: Sequence[float] = (0.5, 0.8, 0.95)):
-    """Coverage by minutes ahead (from 1): columns minute, level, coverage, forecaster."""
+    """Coverage for each number of minutes ahead (from 1): columns minute, level, coverage, forecaster."""
     import pandas as pd
 
     minutes = np.arange(1, truth.shape[2] + 1)
@@ -178,7 +180,10 @@ def bands_table(samples, truth, jobs: Sequence[str], ahead: int, first_minute: i
 def steps_table(
     samples, truth, jobs: Sequence[str], levels: Sequence[float] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 ):
-    """Quantiles of the change from minute to minute, in sample paths and actuals: a posterior predictive check."""
+    """Quantiles of the change per minute in actuals and sample paths (a posterior predictive check).
+
+    Columns job, level, observed, replicated.
+    """
     import pandas as pd
 
     replicated = np.quantile(np.diff(samples, axis=3), levels, axis=(0, 2, 3))
@@ -191,7 +196,7 @@ def steps_table(
 
 
 def save_samples(path: str | Path, forecasts: dict[str, np.ndarray], truth: np.ndarray, jobs: Sequence[str]) -> None:
-    """Write forecast/samples.npz: `truth`, `jobs`, and each forecaster's samples as whole requests."""
+    """Write forecast/samples.npz: `truth`, `jobs`, and each forecaster's samples, rounded to whole requests."""
     arrays: dict[str, Any] = {name: np.rint(samples).astype(np.int32) for name, samples in forecasts.items()}
     np.savez_compressed(path, truth=truth, jobs=np.array(list(jobs)), **arrays)
 

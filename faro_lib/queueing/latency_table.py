@@ -25,15 +25,14 @@ def latency_class(job: Job) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LatencyTable:
-    """Distribution over minutes of the tail latency and the drop rate, by class, rate per replica and replica count.
+    """Tail latency and drop rate of L equally likely minutes, for each class, rate per replica and replica count.
 
-    A minute's tail latency is the quantile over the minute's requests, of which dropped ones are infinitely late. The
-    table has L equally likely minutes per grid point, in ascending order of tail latency. Between grid points, the
-    minutes of the same rank are interpolated: the latency of the served requests in its logarithm, the drop rate
-    linearly. The tail latency is infinite if the drop rate exceeds 1 - quantile. `excess_drops` is their difference.
+    A minute's tail latency is the quantile over its requests, where a dropped request counts as infinitely late. So it is
+    infinite if the drop rate exceeds 1 - quantile. At a grid point, the L minutes are sorted by tail latency. Between grid
+    points, minutes of equal rank are interpolated: drop rates linearly, latencies of served requests in their logarithm.
 
-    Replica counts between measured ones are interpolated at the same rate per replica. Counts above the largest, n,
-    use n replicas at the utilisation with the same (1 - rho) sqrt(replicas) (Halfin and Whitt, 1981).
+    A replica count between two measured ones is interpolated at the same rate per replica. A count above the largest
+    one, n, uses n replicas at the utilisation rho with the same (1 - rho) sqrt(replicas) (Halfin and Whitt, 1981).
     """
 
     classes: tuple[str, ...]  # keys from `latency_class` or `own`

@@ -13,19 +13,19 @@ from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 DOWNSAMPLE = 4
 TRUE_SERVICE_S = 0.154  # mean service time of the default model
 CALIBRATED_QUANTILE = 0.95
-LOAD_PER_JOB = 2.26  # erlangs per job at that quantile of the evaluation day; 22.6 / 10 in the published traces
+LOAD_PER_JOB = 2.26  # erlangs per job at that quantile of the evaluation day, as in the published traces
 
 
 @dataclass(frozen=True, slots=True)
 class Variability:
-    """How the load varies; sizes are in log units."""
+    """How the load varies. Sizes and deviations are on the log scale: 0.1 is about 10 % of the load."""
 
     daily: float = 0.22  # size of the daily shape
     drift: float = 0.12  # standard deviation of the slow drift
     drift_hours: float = 8.0  # correlation time of the drift
     noise: float = 0.08  # standard deviation of the fast noise
     noise_minutes: float = 12.0  # correlation time of the noise, in downsampled minutes
-    jitter: float = 0.06  # independent noise per minute; a job has between a third and three times of it
+    jitter: float = 0.06  # scale of the independent noise per minute; each job has between 1/3 and 3 times as much
     shared: float = 0.3  # share of the variance of drift and noise that is common to all jobs
     bursts_per_day: float = 1.0
     burst: float = 0.3  # mean size of a burst
@@ -35,11 +35,11 @@ class Variability:
 def synthetic(
     seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360, variability: Variability = Variability()
 ) -> Traces:
-    """Traces from a seed: exp(daily shape + slow drift + fast noise + bursts), preprocessed and calibrated.
+    """Random traces with rates exp(daily shape + slow drift + fast noise + bursts), preprocessed and calibrated.
 
-    The calibration scales all jobs together to the published load: the CALIBRATED_QUANTILE of the total offered
-    load on the evaluation day is LOAD_PER_JOB erlangs per job. With 3.6, 3.2 and 1.6 replicas per job of the
-    default model, a cluster is right-sized, slightly and heavily oversubscribed.
+    Calibration scales all jobs by one factor, so that the CALIBRATED_QUANTILE of the total offered load on the
+    evaluation day is LOAD_PER_JOB erlangs per job. With the default model, 3.6 replicas per job are then about enough,
+    3.2 slightly too few and 1.6 far too few, as in the paper.
 
     >>> traces = synthetic(seed=1, jobs=3, days=2, minutes=60)
     >>> traces.train.shape, traces.evaluation.shape
@@ -70,10 +70,10 @@ def synthetic(
 
 
 def downsample(per_min: np.ndarray, factor: int = DOWNSAMPLE) -> np.ndarray:
-    """Means over every `factor` minutes of `per_min` (jobs, days, minutes), for each of `factor` phases.
+    """Means over blocks of `factor` minutes, shape (days, factor, jobs, minutes / factor), one sample per phase.
 
-    Returns shape (days, factor, jobs, minutes / factor). Phase k starts k minutes later and ends in the next
-    day; after the last day, the last minute is repeated.
+    `per_min` has shape (jobs, days, minutes). The blocks of phase k start k minutes after midnight, so the last one ends
+    in the next day; after the last day, the last minute is repeated.
 
     >>> downsample(np.arange(16.0).reshape(1, 2, 8))[0].tolist()
     [[[1.5, 5.5]], [[2.5, 6.5]], [[3.5, 7.5]], [[4.5, 8.5]]]
@@ -97,9 +97,9 @@ def scale_to(per_min: np.ndarray, maximum: int = 1600) -> np.ndarray:
 
 
 def _drift(rng, jobs, steps, memory, shared):
-    """Stationary AR(1) paths, shape (jobs, steps), with unit variance and correlation time `memory` (steps).
+    """Stationary AR(1) paths, shape (jobs, steps), with variance 1 and a correlation time of `memory` steps.
 
-    The share `shared` of the variance comes from a path that all jobs have in common.
+    A share `shared` of the variance comes from one path that is added to all jobs.
     """
     keep = np.exp(-1 / memory)
     shocks = rng.standard_normal((jobs + 1, steps)) * np.sqrt(1 - keep**2)
@@ -109,7 +109,7 @@ def _drift(rng, jobs, steps, memory, shared):
 
 
 def _bursts(rng, jobs, steps, variability, fine):
-    """Bursts with a sudden start and exponential decay, in log units, shape (jobs, steps)."""
+    """Bursts that start suddenly and decay exponentially, on the log scale, shape (jobs, steps)."""
     starts = rng.random((jobs, steps)) < variability.bursts_per_day / fine
     sizes = starts * rng.exponential(variability.burst, (jobs, steps))
     return _decaying_sum(sizes, np.exp(-1 / (variability.burst_minutes * DOWNSAMPLE)))
@@ -117,6 +117,6 @@ def _bursts(rng, jobs, steps, variability, fine):
 
 def _decaying_sum(values, keep):
     """y_t = values_t + keep y_{t-1} along the steps, shape (jobs, steps)."""
-    from scipy.signal import lfilter  # takes half a second to import, and not every workload is generated
+    from scipy.signal import lfilter  # imported here because it takes half a second and only generating needs it
 
     return lfilter([1.0], [1.0, -keep], values, axis=1)

@@ -1,4 +1,4 @@
-"""Traces by the name of a workload, and the pipeline's files traces/requests.parquet and traces/jobs.csv."""
+"""Load traces by the name of a workload; write and read the pipeline's traces/requests.parquet and traces/jobs.csv."""
 
 from pathlib import Path
 
@@ -18,9 +18,10 @@ ARTIFACT_TRAINING = "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented
 def load_workload(
     workload: str = SYNTHETIC, jobs: str | None = None, *, raw: str = "data/raw", synthetic: dict | None = None
 ) -> Traces:
-    """Traces by name: "synthetic", "faro-10jobs" (the published files in `raw`), or the path of a CSV.
+    """Traces of a workload: "synthetic", "faro-10jobs" (the published files in `raw`), or the path of a table of counts.
 
-    `jobs` is the path of a table of jobs with their SLOs, `synthetic` has parameters of `synthetic.synthetic`.
+    `jobs` is the path of a table of jobs with their SLOs; `synthetic` has the arguments of `synthetic.synthetic`. Raises
+    ValueError for an unknown workload, or if the table's jobs are not those of the workload.
     """
     table = read_jobs(jobs) if jobs else None
     if workload == SYNTHETIC:
