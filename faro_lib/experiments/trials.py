@@ -1,4 +1,4 @@
-"""Parts that all experiments share: inputs of policies, and runs of every policy on the same trials."""
+"""Functions that all experiments share: inputs of policies, and runs of every policy on the same trials."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,10 +24,10 @@ Report = Callable[[str], None]
 
 
 def policy_context(traces: Traces, results: str | Path | None = None, report: Report = print) -> PolicyContext:
-    """Inputs of an experiment's policies; the forecaster is fitted to the training days only.
+    """The inputs of an experiment's policies. The forecaster is fitted to the training days only.
 
-    results : folder with forecast/posterior.npz and queueing/measured.npz. Without a posterior, the forecaster is the
-        mixture `auto`, or None if there are no training days. Without a latency table, latencies are measured.
+    `results` is a folder with forecast/posterior.npz and queueing/measured.npz. If there is no posterior, the forecaster
+    is the mixture "auto", or None without training days. If there is no latency table, latencies are measured.
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None
@@ -53,7 +53,7 @@ def trial_seeds(trials: int) -> tuple[int, ...]:
 def trial_draws(
     workload: Workload, trials: int, serving_model: ServingModel = PAPER, scv_factor: float = 1.0
 ) -> Iterator[Draws]:
-    """Arrivals and service times of each trial (`simulate.draw`)."""
+    """The random numbers of each trial (`simulate.draw`)."""
     for seed in trial_seeds(trials):
         yield draw(workload, seed, router=serving_model.router, scv_factor=scv_factor)
 
@@ -74,7 +74,7 @@ class Trial:
 
 @contextmanager
 def policy_failures_raised() -> Iterator[None]:
-    """Raise PolicyFailed, which the control loop only warns of."""
+    """A context in which PolicyFailed is raised; outside of it, the control loop only warns."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", PolicyFailed)
         yield
@@ -92,7 +92,7 @@ def run_trials(
 ) -> Iterator[Trial]:
     """Run every policy on the same requests (common random numbers), trial by trial.
 
-    An experiment stops if a policy raises: the control loop would continue, but not with the policy's own decisions.
+    An experiment stops if a policy raises, because the control loop would continue with decisions that are not its own.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def summaries(
 ) -> pd.DataFrame:
     """Run every policy on the same trials and return the summary: one row per policy and trial.
 
-    scv_factor : factor on the variability of service times, as in `simulate.draw`.
+    scv_factor : factor on the squared coefficient of variation of service times, as in `simulate.draw`.
     published : whether to add measures in the published convention.
     """
     draws = trial_draws(workload, trials, scv_factor=scv_factor)

@@ -13,10 +13,10 @@ from faro_lib.workload.jobs import MINUTE_S
 
 
 def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.DataFrame:
-    """Predicted and measured tail latency of the first full minute after each prediction.
+    """Predicted and measured tail latency of the first full minute after each prediction, from the tables of one run.
 
-    Decisions that change a job's replicas are left out, because the old count serves part of the next minute. Errors
-    include the change of the load since the decision. The tables are those of one run.
+    Decisions that change a job's replicas are left out, because the old replicas serve part of the next minute. Part of
+    an error is the change of the load since the decision.
 
     One row per job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s, log_error =
     |ln(predicted / measured)| with both capped at WORST x SLO, and utility_error = |difference of relaxed utilities|.
@@ -43,12 +43,11 @@ def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tupl
 def learning_curve(
     run: Run, scored_on: Run | None = None, after_minutes: Sequence[int] = (0, 5, 15, 30, 60, 120, 240, 360)
 ) -> pd.DataFrame:
-    """Error of the learned latency model (`policies.cilantro`) after N minutes of learning.
+    """Error of the latency model that `policies.cilantro` learns from `run`, after N minutes of learning.
 
-    All errors are measured on the same job-minutes, because peaks are harder to predict: those of `scored_on`, for
-    example another trial, or of `run`.
+    Every row is scored on all minutes of `scored_on`, for example another trial, or of `run`, so rows are comparable.
 
-    Columns minute; log_error, as in `prediction_errors`, mean; observations, the number of job-minutes learned from.
+    Columns minute; log_error, the mean of that in `prediction_errors`; observations, how many have been learned from.
     """
     of_job, minute, *learned = _steady_minutes(run)
     scored_job, _, *scored = _steady_minutes(scored_on or run)
@@ -69,7 +68,7 @@ def learning_curve(
 
 
 def _steady_minutes(run: Run) -> tuple[np.ndarray, ...]:
-    """Job-minutes with requests and an unchanged replica count: job, minute, rate_rps, replicas, tail_latency_s."""
+    """(job, minute, rate_rps, replicas, tail_latency_s) of all minutes of a job with requests and an unchanged count."""
     running = running_by_minute(run)
     requests, tail_latency_s = run.requests[:, :-1], run.tail_latency_s[:, :-1]
     steady = (running > 0) & (requests > 0)

@@ -17,7 +17,10 @@ PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, m
 
 
 def check(config: Config, here: bool = True) -> int:
-    """Check names, files and, if the stages run `here`, memory; return the number of training days."""
+    """Check names, files and, if the stages run on this machine (`here`), memory; return the number of training days.
+
+    Raises ValueError or OSError with one line per error.
+    """
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.workload.readers import read_jobs
     from faro_lib.workload.tables import load_workload
@@ -90,7 +93,7 @@ def _find_in(noun: str, names: Sequence[str]) -> Callable[[str], None]:
 
 
 def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
-    """The policies that need a forecaster."""
+    """The policies that need a forecaster, which the context lacks here: those that cannot be made without one."""
     from faro_lib.policies import PolicyContext, make
 
     context = PolicyContext(tuple(jobs))
@@ -98,7 +101,7 @@ def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
 
 
 def check_none_learns(config: Config, jobs: Sequence[Job]) -> None:
-    """Raise ValueError if a policy needs a forecaster, for a workload without training days."""
+    """Raise ValueError if a policy needs a forecaster; called for a workload without training days."""
     learning = learners(config.policies, jobs)
     if learning:
         others = [name for name in config.policies if name not in learning] or ["FairShare"]

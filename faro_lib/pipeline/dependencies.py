@@ -1,7 +1,7 @@
-"""A fingerprint of the code that a stage runs; Snakemake reruns the stage when it changes.
+"""A fingerprint of the code that a stage runs. Snakemake reruns the stage when it changes.
 
 It covers a notebook's code cells and all modules of faro_lib that they import, also inside functions. It ignores comments,
-docstrings, formatting, outputs and execution counts. No code is executed.
+docstrings, formatting and outputs. The code is parsed, not executed.
 """
 
 import ast
@@ -18,9 +18,9 @@ FIGURES = f"{PACKAGE}/figures"  # a stage only computes tables; a separate rule 
 def fingerprint(
     source: str | Path, root: str | Path = ".", *, plugins: Iterable[str | Path] = (), figures: bool = False
 ) -> str:
-    """SHA-256 of the code that a notebook or module runs; see `modules_of`.
+    """SHA-256 of the code of a notebook or module and of all modules that it runs (`modules_of`).
 
-    The plugin files count if the code looks anything up in a `Registry`.
+    It includes the files `plugins` if the code looks anything up in a `Registry`.
     """
     root = Path(root).resolve()
     paths = {_path(source, root): None}
@@ -52,15 +52,15 @@ def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = Fa
 def imported_by(path: Path, root: Path) -> set[Path]:
     """Files of faro_lib that one file imports directly.
 
-    `from package import name` counts as an import of the module that defines `name`, not of the package.
+    `from package import name` counts as an import of the module that defines `name`, not of all of the package.
     """
     return {file for _, file in _imports(path, root, path.stat().st_mtime_ns)} - {path}
 
 
 def looked_up_by(path: Path, root: Path) -> set[Path]:
-    """Files that may register what one file looks up: the packages of the registries from which it imports.
+    """Files that may register what one file looks up by name: all files in the packages whose registries it imports.
 
-    Importing a class or a function `register...` from a registry's module does not count as a lookup.
+    Importing only a class or a function `register...` from a registry's module does not count as a lookup.
     """
     homes = {
         file.parent
@@ -73,13 +73,13 @@ def looked_up_by(path: Path, root: Path) -> set[Path]:
 
 @cache
 def _imports(path: Path, root: Path, mtime_ns: int) -> list[tuple[str, Path]]:
-    """Each name of faro_lib that a file imports, with the file that defines it."""
+    """(name, file that defines it) of everything that a file imports from faro_lib."""
     origins = [(name, _defining(base, name, root)) for base, name, _ in _bindings(path, root)]
     return [(name, file) for name, file in origins if file]
 
 
 def _defining(base: str, name: str, root: Path) -> Path | None:
-    """The file that defines `base.name`, or None."""
+    """The file that defines `name` in the module `base`, or None."""
     file = _file(f"{base}.{name}", root) or _file(base, root)
     if file == _file(base, root) and file and file.name == "__init__.py":
         for origin, alias, bound in _bindings(file, root):
@@ -89,7 +89,7 @@ def _defining(base: str, name: str, root: Path) -> Path | None:
 
 
 def _bindings(path: Path, root: Path) -> list[tuple[str, str, str]]:
-    """The imports of faro_lib in a file: (module, name in that module, name in this file)."""
+    """(module, name in that module, name in this file) of everything that a file imports from faro_lib."""
     return _bindings_at(path, path.parent.relative_to(root).parts, path.stat().st_mtime_ns)
 
 
