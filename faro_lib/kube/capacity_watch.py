@@ -41,7 +41,7 @@ def _pick(mapping: dict, *names: str) -> dict:
 
 
 class CapacityWatch(ABC):
-    """The capacity of a cluster, from local copies of the objects that it depends on."""
+    """The capacity of a cluster, computed from local copies (informers) of the objects that it depends on."""
 
     def __init__(self, *informers: Informer):
         self._informers = informers

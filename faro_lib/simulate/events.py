@@ -131,7 +131,7 @@ def advance_job(
 ) -> None:
     """Process one job's events up to and including `until_s`.
 
-    The function is long because calls and attribute access at every event would make it several times slower. Requests
+    One long function, because calls and attribute access at every event would make it several times slower. Requests
     wait in the queue only while another one is `held`.
     """
     arrival_s, router_in_s, router_out_s = requests.arrival_s, requests.router_in_s, requests.router_out_s
