@@ -70,7 +70,7 @@ def run(
     log: shared.LogFormat = "text",
     force: Annotated[bool, option("Take over from another controller; overrule other clients.", "--force")] = False,
     start_timeout: Annotated[float, option("Seconds that a Ray started here, and its jobs, may take.")] = 180.0,
-    wait: Annotated[bool, option("Wait, unready, for jobs that are not served yet; else exit.", "--wait")] = False,
+    wait: Annotated[bool, option("If jobs are not served yet, wait (unready) instead of exiting.", "--wait")] = False,
 ) -> None:
     """Run the autoscaling loop until SIGTERM or Ctrl-C; a dry run unless --apply. Replicas stay unchanged on exit."""
     # One function, because all parts share the options.

@@ -89,7 +89,7 @@ def _of_plan(plan: str) -> _Run:
     overrides = PlanOverrides(home.connect(), home.namespace, home.name)
     found = overrides.get()
     if found is None:
-        raise ValueError(f"FaroPlan {plan!r} is not there, or may not be read; a controller makes it")
+        raise ValueError(f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it")
     jobs = found.get("status", {}).get("jobs", [])
     return _Run({one["name"]: one["desiredReplicas"] for one in jobs}, overrides.read, overrides.write)
 

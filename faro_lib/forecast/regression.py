@@ -42,7 +42,7 @@ def log_change(z: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def windows(values: np.ndarray, length: int) -> np.ndarray:
-    """All windows of `length` consecutive minutes of values (..., minutes): (..., minutes - length + 1, length)."""
+    """All windows of `length` consecutive minutes: from (..., minutes) to (..., minutes - length + 1, length)."""
     return np.lib.stride_tricks.sliding_window_view(values, length, axis=-1)
 
 

@@ -120,7 +120,9 @@ class Api:
         try:
             answer = self._client.call_api(method, url, headers, body, _request_timeout=timeout)
         except (HTTPError, OSError) as error:
-            raise ApiError(0, f"{self.host} is not reached: {type(getattr(error, 'reason', error)).__name__}") from None
+            raise ApiError(
+                0, f"{self.host} cannot be reached: {type(getattr(error, 'reason', error)).__name__}"
+            ) from None
         if answer.status != 401 or not again:
             return answer
         try:

@@ -112,7 +112,7 @@ class DeploymentMetrics:
         return values
 
     def _batch(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Values (queries, instants) of several queries in one request, which numbers them by a label and joins them by `or`."""
+        """Values (queries, instants) of several queries in one request: a label numbers them and `or` joins them."""
         marked = (f'label_replace({query}, "{MARK}", "{i}", "", "")' for i, query in enumerate(queries))
         values = np.full((len(queries), len(times_s)), np.nan)
         try:

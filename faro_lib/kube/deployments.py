@@ -204,7 +204,7 @@ class Deployments:
                 current = self._api.get(path)
                 theirs = current["spec"].get("replicas", 0)
                 if state and theirs not in (state.target, replicas):
-                    raise ApiError(409, f"someone else has scaled it to {theirs}") from None
+                    raise ApiError(409, f"another client has scaled it to {theirs}") from None
                 version = current["metadata"]["resourceVersion"]
                 continue
             self._scaled_at[job] = time.monotonic()
@@ -230,7 +230,7 @@ def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:
         requests = requests_of({"spec": spec})
         cpu = requests.get("cpu", 0.0)
         if abs(cpu - job.cores) > EPSILON:
-            raise ValueError(f"job {job.name!r}: cores={job.cores:g}, but its pods ask for {cpu:g}; they must agree")
+            raise ValueError(f"job {job.name!r}: cores={job.cores:g}, but its pods request {cpu:g}; they must agree")
         for name, value in requests.items():
             per_core[name] = max(per_core.get(name, 0.0), value / job.cores)
     quantum = float(np.gcd.reduce([round(job.cores * 10) for job in jobs])) / 10  # cores are multiples of 0.1

@@ -129,7 +129,7 @@ def scaled_to_zero(api: Api, namespace: str) -> Iterator[None]:
 def port_forward(
     namespace: str, target: str, ports: tuple[int, ...], kubeconfig: str | None, context: str | None
 ) -> Iterator[list[str]]:
-    """A context with loopback addresses that kubectl forwards to these ports of a pod or service."""
+    """A context with loopback addresses, one per port, that kubectl forwards to these ports of a pod or service."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         raise ValueError("kubectl is missing, which forwards ports; or name live.address and live.serve_address")
@@ -175,5 +175,5 @@ def _get(api: Api, path: str, kind: str, place: tuple[str, str]) -> dict:
     except ApiError as error:
         if error.status == 404:
             name = "/".join(place)
-            raise ValueError(f"{kind} '{name}' is not there; cluster/up.sh or `faro manifests` brings it") from None
+            raise ValueError(f"{kind} '{name}' does not exist; cluster/up.sh or `faro manifests` creates it") from None
         raise ValueError(str(error)) from None

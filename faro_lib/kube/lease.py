@@ -80,7 +80,7 @@ def observe(
 
 
 def written(candidate: Candidate, timings: LeaseTimings, sent_s: float) -> Candidate:
-    """The state after a successful write that was sent at `sent_s`."""
+    """The candidate's state after it sent a write of the lease at `sent_s` and the write succeeded."""
     return replace(candidate, until_s=sent_s + timings.renew_deadline_s)
 
 

@@ -135,9 +135,9 @@ class ManifestSpec:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
         for key in ("namespace", "name", "operator_namespace", "monitoring_namespace"):
             if not DNS_LABEL.fullmatch(value := getattr(self, key)):
-                raise ValueError(f"{key}={value!r} is no name in Kubernetes: lower case, digits and -, up to 63")
+                raise ValueError(f"{key}={value!r} is not a Kubernetes name: at most 63 of a-z, 0-9 and -")
         if not IMAGE.fullmatch(self.image):
-            raise ValueError(f"image={self.image!r} is no name of an image: NAME:TAG or NAME@sha256:DIGEST")
+            raise ValueError(f"image={self.image!r} is not an image name: NAME:TAG or NAME@sha256:DIGEST")
         if not 0 < self.tick_s < math.inf:
             raise ValueError(f"tick_s={self.tick_s!r} must be a number > 0")
         if self.backend == "deployments":

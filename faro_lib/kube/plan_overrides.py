@@ -42,7 +42,7 @@ class PlanOverrides:
             self._api.send("PATCH", self._path, body, kind=MERGE)
         except ApiError as error:
             if error.status == 404:
-                raise ValueError(f"FaroPlan {self._place!r} is not there; a controller makes it") from None
+                raise ValueError(f"FaroPlan {self._place!r} does not exist; a controller creates it") from None
             raise ValueError(str(error)) from None
 
 

@@ -50,7 +50,7 @@ def check_namespace(api: Api, namespace: str) -> None:
             raise ValueError(f"namespace={namespace!r} is being deleted")
     except ApiError as error:
         if error.status == 404:
-            raise ValueError(f"namespace={namespace!r} is not there; kubectl create namespace {namespace}") from None
+            raise ValueError(f"namespace={namespace!r} does not exist; kubectl create namespace {namespace}") from None
         if error.status != 403:  # a ServiceAccount may lack the permission to read its own namespace
             raise
 
@@ -65,7 +65,7 @@ def check_crds(api: Api, resources: Iterable[tuple[str, str, str, str]]) -> None
                 raise
             served = set()
         if plural not in served:
-            raise ValueError(f"the API server does not know {plural}.{group}/{version}; {origin} brings it")
+            raise ValueError(f"the API server does not know {plural}.{group}/{version}; {origin} installs it")
 
 
 def check_rayservice(api: Api, namespace: str, name: str) -> None:
@@ -77,7 +77,7 @@ def check_rayservice(api: Api, namespace: str, name: str) -> None:
     except ApiError as error:
         if error.status != 404:
             raise ValueError(str(error)) from None
-        raise ValueError(f"{place} is not there; `faro manifests` writes it") from None
+        raise ValueError(f"{place} does not exist; `faro manifests` writes it") from None
     if reason := why_not_ready(service, pods):
         raise ValueError(f"{place} is not ready: {reason}")
 
@@ -95,7 +95,7 @@ def check_deployments(states: Mapping[str, object]) -> None:
     """Raise ValueError if a Deployment (namespace/name -> its state) is None."""
     missing = [name for name, state in states.items() if state is None]
     if missing:
-        raise ValueError(f"deployment {missing[0]!r} is not there ({len(missing)} of {len(states)} are missing)")
+        raise ValueError(f"deployment {missing[0]!r} does not exist ({len(missing)} of {len(states)} are missing)")
 
 
 def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:

@@ -192,6 +192,6 @@ def _of_table(path: str, names: Sequence[str], counts: np.ndarray, source: str) 
 
 
 def _rows_of(jobs: Sequence[Job], names: Sequence[str], counts: np.ndarray) -> np.ndarray:
-    """The counts of `jobs`, in their order, from `counts` of the jobs in `names`; NaN for a job that is not there."""
+    """The counts of `jobs`, in their order, from `counts` of the jobs in `names`; NaN for a job not in `names`."""
     row, unknown = dict(zip(names, counts)), np.full(counts.shape[1], np.nan)
     return np.stack([row.get(job.name, unknown) for job in jobs])

@@ -64,8 +64,8 @@ class ServingModel:
         """A warning that names jobs whose busiest minute exceeds `max_rps`, or ""; the counts are (jobs, minutes)."""
         most_rps = np.nan_to_num(requests_per_min).max(axis=1) / MINUTE_S
         over = [f"{job.name} ({rate:.0f})" for job, rate in zip(jobs, most_rps) if rate > self.max_rps]
-        passes = f"the published router, one server per job, passes {self.max_rps:.0f} requests/s; more arrive in the"
-        return f"{passes} busiest minute of {', '.join(over)}, and no number of replicas serves them" if over else ""
+        passes = f"the paper's router, one server per job, handles {self.max_rps:.0f} requests/s; more arrive in the"
+        return f"{passes} busiest minute of {', '.join(over)}, and more replicas do not help" if over else ""
 
 
 PAPER = ServingModel()

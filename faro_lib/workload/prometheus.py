@@ -47,7 +47,9 @@ class Prometheus:
                 raise
             raise BadQuery(error.detail) from None
         except (KeyError, TypeError, IndexError):
-            raise ValueError(f"{self.url}: this is no Prometheus: /api/v1/query_range answers something else") from None
+            raise ValueError(
+                f"{self.url}: not a Prometheus server: unexpected answer from /api/v1/query_range"
+            ) from None
 
 
 def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
@@ -100,7 +102,7 @@ def read_prometheus(
     """
     check_counts_query(query)
     if not 1 <= minutes <= MAX_POINTS:
-        raise ValueError(f"minutes={minutes} must lie in 1..{MAX_POINTS}, as much as Prometheus returns of a series")
+        raise ValueError(f"minutes={minutes} must lie in 1..{MAX_POINTS}, the most that Prometheus returns per series")
     last_s = (time.time() if end_s is None else end_s) // MINUTE_S * MINUTE_S
     times_s = last_s - MINUTE_S * np.arange(minutes - 1, -1, -1)
     try:
@@ -113,7 +115,7 @@ def read_prometheus(
         raise ValueError(f"{url}: query {query!r} has no series in the last {minutes} minutes")
     names = [_job_name(labels, label, query) for labels, _ in series]
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"query {query!r}: several series are of job {repeated[0]!r}; sum by (...) the job's label")
+        raise ValueError(f"query {query!r}: several series belong to job {repeated[0]!r}; sum by (...) the job's label")
     counts = np.array([values for _, values in series])
     counts[np.isinf(counts)] = np.nan
     if (counts < 0).any():
