@@ -56,9 +56,7 @@ class HttpClient:
     """A client of one server. Redirects are errors, because following one would send the token to another server."""
 
     address: str
-    token: str | Callable[[], str | None] | None = field(
-        default=None, repr=False
-    )  # a function is called for each request
+    token: str | Callable[[], str | None] | None = field(default=None, repr=False)  # a function: called per request
     timeout_s: float = TIMEOUT_S  # for connecting, and for each read
     token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"  # advice in the message of `Unauthorized`
 

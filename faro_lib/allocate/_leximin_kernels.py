@@ -98,10 +98,7 @@ def _moves(column, node, members, cost, last):
 
 @njit(cache=True)
 def _shortest(price, source):
-    """(distance, path) of the cheapest path from `source` to node 0 (Bellman-Ford).
-
-    No cycle has a negative cost, because the current assignment is the cheapest one.
-    """
+    """(distance, path) of the cheapest path from `source` to node 0 (Bellman-Ford); no cycle has a negative price."""
     nodes = len(price)
     distance, before = np.full(nodes, FAR), np.full(nodes, -1)
     distance[source] = 0
@@ -148,10 +145,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """For every s, the leximin-best union of left[s - r] and right[r] over all r.
-
-    `left` and `right` have one row of sorted utilities per number of units spent; so has the result.
-    """
+    """For every s, the leximin-best union of left[s - r] and right[r] over r. Row s has sorted utilities for s units spent."""
     rows, n, m = len(left), left.shape[1], right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):

@@ -162,10 +162,7 @@ def fill_up(term, cost, allowed, budget, pick):
 
 @njit(cache=True)
 def reduce_columns(term, cost, allowed, bound, price, floor):
-    """`allowed` without the choices that no solution with a sum of terms >= `floor` can contain.
-
-    These are the choices whose reduced cost at `price` exceeds bound - floor.
-    """
+    """`allowed` without choices whose reduced cost shows that no solution with a sum of terms >= `floor` contains them."""
     rows, choices = term.shape
     out = allowed.copy()
     room = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding grows with the sum of terms

@@ -1,7 +1,4 @@
-"""The knapsack problem within `exact`: one replica count per job, with the largest sum of terms in budget and quotas.
-
-A column is a replica count of a job; a term is what a column adds to the objective.
-"""
+"""The knapsack problem of `exact`: one column (replica count) per job, with the largest sum of terms in budget and quotas."""
 
 from collections.abc import Sequence
 

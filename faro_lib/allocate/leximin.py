@@ -39,10 +39,8 @@ def _climb(utility, cost, budget, group, quota):
     from faro_lib.allocate import _leximin_kernels as kernels
 
     columns = utility.shape[1]
-    best = np.maximum.accumulate(utility, axis=1)
-    better = utility > np.pad(
-        best[:, :-1], ((0, 0), (1, 0)), constant_values=-np.inf
-    )  # better than all cheaper columns
+    best_cheaper = np.pad(np.maximum.accumulate(utility, axis=1), ((0, 0), (1, 0)), constant_values=-np.inf)[:, :-1]
+    better = utility > best_cheaper
     from_right = np.minimum.accumulate(np.where(better, np.arange(columns), columns)[:, ::-1], axis=1)[:, ::-1]
     following = np.pad(from_right[:, 1:], ((0, 0), (0, 1)), constant_values=columns)
     positions = np.flatnonzero(better)
@@ -76,10 +74,7 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
-    """`allowed` without columns that cost more and change more than another one.
-
-    All allowed columns are equally good, so above `current` only the first is worth considering.
-    """
+    """`allowed`, whose columns are equally good, without columns that cost more and change more than another one."""
     x = np.arange(allowed.shape[1])
     enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
     return allowed & ((x < problem.current[:, None]) | (enough == 1))

@@ -91,10 +91,7 @@ class Problem:
 def problem_of(
     table: UtilityTable, budget: float, objective: Objective, *, current=None, gamma: float | None = None
 ) -> Problem:
-    """The problem of allocating `budget` cores; the parameters are those of `solve`.
-
-    Raises ValueError for invalid arguments, or if the jobs' minimum replicas exceed the budget or a quota.
-    """
+    """The problem of allocating `budget` cores, with the arguments of `solve`; ValueError if one is invalid or too small."""
     jobs = table.jobs
     if not isinstance(budget, (int, float, np.number)) or not 0 <= float(budget) < np.inf:
         raise ValueError(f"budget={budget!r} must be a number of cores >= 0")

@@ -41,10 +41,7 @@ def least_loss(
 
 
 def leximin_by_levels(problem: Problem, time_limit_s: float) -> np.ndarray | None:
-    """Replicas (jobs,) that are leximin-optimal, then change least; None if HiGHS finds none in time.
-
-    One integer program per level of utility, from the lowest, minimises the number of jobs at or below that level.
-    """
+    """Leximin-optimal replicas (jobs,), by one integer program per level of utility; None if HiGHS finds none in time."""
     utility, feasible = problem.utility, problem.feasible
     jobs, level = np.arange(len(utility)), -np.inf
     counts: list[Count] = []

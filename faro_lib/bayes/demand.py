@@ -172,10 +172,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
 
 
 def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """Student-t quantiles (jobs, grid) at NORMAL_GRID, for degrees of freedom `nu` (jobs,), clipped to +-`largest`.
-
-    The clipping makes the mean of the squared errors finite.
-    """
+    """Student-t quantiles (jobs, grid) at NORMAL_GRID, clipped to +-`largest`, so that squared errors have a finite mean."""
     from scipy.special import ndtr
     from scipy.stats import t
 

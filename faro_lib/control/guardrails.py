@@ -166,10 +166,7 @@ def invalid(plan: Plan, jobs: int) -> str | None:
 def guarded(
     config: GuardrailConfig, jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan, drifted: np.ndarray
 ) -> Plan:
-    """The plan after all guardrails but the capacity; `visible` is the observation that the policy got.
-
-    `drifted`, bool (jobs,), are the jobs whose targets were restored.
-    """
+    """The plan for the observation `visible`, after all guardrails but the capacity; `drifted` jobs had targets restored."""
     arrays = arrays_of(jobs)
     stale = visible.now_s - guard.known_s > config.stale_after_s
     if stale.any():

@@ -109,10 +109,7 @@ class Watched:
         self.known = self._settings()
 
     def new(self) -> Settings | None:
-        """The settings if they differ from `known`, else None.
-
-        Raises ValueError or OSError if they cannot be read; only the first of several calls with the same error raises.
-        """
+        """The settings if they differ from `known`, else None; an error of reading them is raised only the first time."""
         try:
             if self._mark() != self._read_at:
                 self._read()

@@ -180,10 +180,7 @@ def bands_table(samples, truth, jobs: Sequence[str], ahead: int, first_minute: i
 def steps_table(
     samples, truth, jobs: Sequence[str], levels: Sequence[float] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 ):
-    """Quantiles of the change per minute in actuals and sample paths (a posterior predictive check).
-
-    Columns job, level, observed, replicated.
-    """
+    """Quantiles of the change per minute, in actuals and in sample paths: columns job, level, observed, replicated."""
     import pandas as pd
 
     replicated = np.quantile(np.diff(samples, axis=3), levels, axis=(0, 2, 3))

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 RETRIED = (429, 500, 502, 503, 504)
 JSON, MERGE, APPLY = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
 MANAGER = "faro"  # the field manager of our writes
-LONGEST_PAUSE_S = (
-    10.0  # longest pause between two attempts, even if the server asks for more, so that a tick ends in time
-)
+LONGEST_PAUSE_S = 10.0  # between two attempts, even if the server asks for more, so that a tick ends in time
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -120,9 +118,8 @@ class Api:
         try:
             answer = self._client.call_api(method, url, headers, body, _request_timeout=timeout)
         except (HTTPError, OSError) as error:
-            raise ApiError(
-                0, f"{self.host} cannot be reached: {type(getattr(error, 'reason', error)).__name__}"
-            ) from None
+            reason = type(getattr(error, "reason", error)).__name__
+            raise ApiError(0, f"{self.host} cannot be reached: {reason}") from None
         if answer.status != 401 or not again:
             return answer
         try:

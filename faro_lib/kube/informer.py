@@ -23,10 +23,7 @@ WARN_AFTER = 3  # failures in a row; a single one is normal, because resource ve
 
 
 class Informer:
-    """The collection at `path`, kept up to date by a thread.
-
-    `keep` reduces an object to the part to store.
-    """
+    """The collection at `path`, kept up to date by a thread; `keep` reduces an object to the part to store."""
 
     def __init__(self, api: Api, path: str, keep: Callable[[dict], dict] = lambda item: item, **query: Any):
         self._api, self._path, self._keep, self._query = api, path, keep, query

@@ -29,10 +29,7 @@ class Clairvoyant:
 
 
 def clairvoyant(utility: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> Clairvoyant:
-    """The allocation that maximises the sum of utilities in each minute.
-
-    `utility` is that of 0, 1, ... replicas, shape (jobs, replicas, minutes + 1), NaN without requests.
-    """
+    """The best allocation of each minute for `utility` (jobs, 0, 1, ... replicas, minutes + 1), NaN without requests."""
     replicas = best_replicas_by_minute(np.nan_to_num(utility), capacity, jobs)
     rows, bins = replicas.shape
     return Clairvoyant(jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]])

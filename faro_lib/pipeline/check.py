@@ -17,10 +17,7 @@ PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, m
 
 
 def check(config: Config, here: bool = True) -> int:
-    """Check names, files and, if the stages run on this machine (`here`), memory; return the number of training days.
-
-    Raises ValueError or OSError with one line per error.
-    """
+    """Check names, files and, if the stages run on this machine (`here`), memory; return the number of training days."""
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.workload.readers import read_jobs
     from faro_lib.workload.tables import load_workload

@@ -115,5 +115,4 @@ def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Far
 
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
     register(f"Faro-{_objective}")(partial(tuned, objective=_objective))
-# Objectives of plugins, which are registered later.
-register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))
+register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))  # of plugins

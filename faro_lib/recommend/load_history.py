@@ -53,10 +53,7 @@ class History:
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
-        """The forecaster `name`, fitted to the history. The default is `auto`, which is not fitted to a `short` history.
-
-        Raises ValueError for a forecaster that cannot be fitted to a history.
-        """
+        """The fitted forecaster `name` (None: `auto`, untrained if the history is `short`); ValueError for one in UNFIT."""
         if name in UNFIT:
             accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
             raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")

@@ -25,10 +25,7 @@ MAX_REPLICAS = 200  # per job, in the search for the replicas that it needs
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """(traces whose evaluation day is only its busiest `minutes`, the first of these minutes).
-
-    Training days are rotated, so that they begin at the same minute of the day.
-    """
+    """(traces with only the busiest `minutes` of the evaluation day, the first of them); training days are rotated to it."""
     day = traces.evaluation[0].sum(axis=0)
     if minutes >= len(day):
         return traces, 0

@@ -31,10 +31,7 @@ class Requests(NamedTuple):
 
 
 class Station(NamedTuple):
-    """State of all jobs; shapes are (jobs,) unless stated otherwise.
-
-    A slot holds one replica: an active one, or a removed one that still serves its requests.
-    """
+    """State of all jobs, (jobs,) unless stated otherwise. A slot is a replica, active or removed but still serving."""
 
     next_arrival: np.ndarray  # index of the next request to arrive
     head: np.ndarray  # index of the next request to leave the router's first pass

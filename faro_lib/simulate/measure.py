@@ -112,10 +112,7 @@ def _code() -> tuple[str, bytes]:
 def _run(
     job: Job, replicas: int, model: ServingModel, requests: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """(latencies of all requests, index of each minute's first request (utilisations, minutes + 1), `shrink`).
-
-    If a minute has more than WINDOW_REQUESTS, only a window of it is simulated; see `_minutes` for `shrink`.
-    """
+    """(latencies of all requests, first request of each minute (utilisations, minutes + 1), `shrink` of `_minutes`)."""
     service: ServiceTime = true_service_time(job)
     full_rps = replicas / service.mean_s
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)

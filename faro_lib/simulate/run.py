@@ -13,8 +13,7 @@ from faro_lib.simulate.latencies import dropped_and_missed, quantile_of, quantil
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-# The fields of a Plan that explain it.
-EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")
+EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")  # in a Plan
 
 
 @dataclass(slots=True)
@@ -41,10 +40,7 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The result of a trial. Arrays are by job and minute of arrival, (jobs, minutes + 1), unless stated otherwise.
-
-    The last column is for requests that arrived after the last minute.
-    """
+    """The result of a trial; arrays (jobs, minutes + 1) are by minute of arrival, the last one after the end of the day."""
 
     workload: Workload
     capacity: float

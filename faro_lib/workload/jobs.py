@@ -46,9 +46,7 @@ class Job:
                 raise ValueError(f"job {self.name!r}: {field}={getattr(self, field)!r} must be {accepted}")
 
         check("name", "1 to 100 printable ASCII characters", re.fullmatch("[ -~]{1,100}", str(self.name)))
-        check(
-            "service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4
-        )  # else too many requests to simulate
+        check("service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4)  # else too many requests per s
         for field in ("slo_s", "service_time_s", "cores"):
             check(field, "a finite number > 0", np.isfinite(getattr(self, field)) and getattr(self, field) > 0)
         for field in ("service_scv", "cold_start_s", "weight"):

@@ -47,9 +47,7 @@ class Prometheus:
                 raise
             raise BadQuery(error.detail) from None
         except (KeyError, TypeError, IndexError):
-            raise ValueError(
-                f"{self.url}: not a Prometheus server: unexpected answer from /api/v1/query_range"
-            ) from None
+            raise ValueError(f"{self.url}: not a Prometheus server: unexpected answer of /api/v1/query_range") from None
 
 
 def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
