@@ -49,12 +49,12 @@ class Problem:
     weight: np.ndarray
     cost: np.ndarray  # cores per replica, in units of `unit_cores`, shape (jobs,)
     costs: np.ndarray  # cores of x replicas, in units, shape (jobs, X + 1)
-    budget: int  # in units
+    budget: int  # cores to allocate, in units
     unit_cores: float  # cores per unit
     tie: np.ndarray  # breaks ties (less is better): change from `current`, then replicas; shape (jobs, X + 1)
     current: np.ndarray
     group: np.ndarray  # index of each job's quota, shape (jobs,)
-    quota: np.ndarray  # in units, shape (groups,); one group if no job has a quota
+    quota: np.ndarray  # quotas in units, shape (groups,); one group if no job has a quota
 
     @property
     def feasible(self) -> np.ndarray:

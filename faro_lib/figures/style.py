@@ -18,7 +18,7 @@ from matplotlib.text import Text
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of a column and of the page in inches
 FONT_PT = 8
-DPI = 220  # of PNG files
+DPI = 220  # resolution of PNG files
 
 # Colours differ by at least 18 in CIELAB for every kind of colour vision, and are far from white (tests/test_style.py). A
 # hatch, marker or label repeats what a colour says.
@@ -37,7 +37,7 @@ COLOURS = {
     "Faro-PenaltyFairSum": "#7A4CD7",
 }
 LIMIT = "#971713"  # the clairvoyant limit
-SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for policies of plugins
+SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # colours of policies from plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 
 # Keyword arguments of matplotlib.
@@ -64,7 +64,7 @@ class Drawing:
     recorded: bool = False
 
 
-Drawings = Mapping[str, Drawing]  # by name of the file
+Drawings = Mapping[str, Drawing]  # file name without suffix -> figure
 
 
 def trials_note(summary: pd.DataFrame, by: list[str]) -> str:

@@ -36,7 +36,7 @@ class Mixture(Forecaster):
     accepted. If it follows in the next minute, the level has shifted: local levels and losses start again.
     """
 
-    names: tuple[str, ...]  # of the members
+    names: tuple[str, ...]  # names of the members
     members: tuple[Forecaster, ...]
     backtest: np.ndarray  # L before the first count, shape (members, jobs)
     score: np.ndarray  # L now, shape (members, jobs); NaN after a shift

@@ -54,7 +54,7 @@ class LocalLevel(Forecaster):
         rng = self.rng()
         shape = (len(self.jobs), n, horizon)
         changes = rng.standard_normal(shape) * np.sqrt(self.step)[:, None, None]
-        changes[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]  # of the current level
+        changes[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]  # error of the current level
         errors = rng.standard_normal(shape) * np.sqrt(self.noise)[:, None, None]
         return from_root(level[:, None, None] + changes.cumsum(axis=2) + errors)
 

@@ -2,7 +2,7 @@
 
 The official client loads and refreshes the credentials and sends the requests. This module adds what it lacks: objects
 as plain dictionaries (reading 200 of them takes milliseconds; as typed models, a second), server-side apply, watches
-that notice a silent connection, and retries with a bound on the pause.
+that notice a silent connection, and retries with a maximum pause.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Deployments:
         self._drop = np.zeros(len(refs))
         self._scaled_at = np.full(len(refs), -np.inf)
         self._states: list[DeploymentState | None] = [None] * len(refs)
-        self._autoscalers: list[str | None] = [None] * len(refs)  # as last read
+        self._autoscalers: list[str | None] = [None] * len(refs)  # names as last read
         self._tick_s: float | None = None
 
     def advance(self, until_s: float) -> None:

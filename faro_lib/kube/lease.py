@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from faro_lib.kube.client import Api, ApiError
 
 LOG = logging.getLogger(__name__)
-NOBODY = "nobody"  # holder of a lease that was found missing, until its former holder must have noticed
+NOBODY = "nobody"  # holder of a missing lease, until its former holder must have noticed
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ LOG = logging.getLogger(__name__)
 GROUP, VERSION, PLURAL, KIND = "autoscaling.faro", "v1alpha1", "faroplans", "FaroPlan"
 API_VERSION = f"{GROUP}/{VERSION}"
 ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY, FRAGMENTED)
-MAX_EVENTS = 50  # in one report
+MAX_EVENTS = 50  # maximum number of Events in one report
 MAX_STEPS = 10  # ticks that may wait to be published; older ones are discarded
 
 

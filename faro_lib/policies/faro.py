@@ -115,4 +115,4 @@ def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Far
 
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
     register(f"Faro-{_objective}")(partial(tuned, objective=_objective))
-register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))  # of plugins
+register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))  # for plugins

@@ -14,7 +14,7 @@ from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # of the adaptive forecast quantile
+MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # maximum and step of the adaptive forecast quantile
 
 
 def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
@@ -59,11 +59,11 @@ class PaperFaro(TwoLoops):
     """
 
     name: str = "Faro-Sum (paper)"
-    objective: str = "Sum"  # as in `allocate.solve_paper`
+    objective: str = "Sum"  # an objective of `allocate.solve_paper`
     latency_model: str = "half-mmc"  # or "upper-bound"
     utility: str = "relaxed"  # or "precise"
     predictive: bool = True  # False uses the counts since the last decision instead of a forecast
-    quantile: float | None = 0.6  # of each minute's forecast; None uses the mean
+    quantile: float | None = 0.6  # quantile of each minute's forecast; None: the mean
     adaptive: bool = True  # raise the quantile by 0.1 up to 0.9 while the solution leaves replicas free
     shrink: bool = True  # remove replicas worth less than 1e-4
     method: str = "cobyla"  # by SciPy, whose version 1.16 replaced the code that the paper used (Powell's) by another

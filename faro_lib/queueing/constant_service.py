@@ -23,7 +23,7 @@ def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
     """
     from faro_lib.queueing._latency_kernels import wait_quantile
 
-    low, high = 0.0, 1.0  # of the largest utilisation without a wait
+    low, high = 0.0, 1.0  # bounds of the largest utilisation without a wait
     for _ in range(20):
         middle = (low + high) / 2
         waits = wait_quantile(middle, servers, quantile) > 0

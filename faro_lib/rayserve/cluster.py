@@ -63,9 +63,9 @@ class RayServeCluster(Cluster):
         self._recent = RecentSeconds(tuple(job.name for job in jobs), clock)
         self._read_until = 0
         self._now_s = 0.0
-        self._target = np.full(len(jobs), UNKNOWN)  # as last read from Ray or requested
+        self._target = np.full(len(jobs), UNKNOWN)  # targets as last read from Ray or requested
         self._scaled_at = np.full(len(jobs), -np.inf)
-        self._deployments: list[dict[str, Any] | None] = [None] * len(jobs)  # as last listed
+        self._deployments: list[dict[str, Any] | None] = [None] * len(jobs)  # deployments as last listed by Ray
         self._missing_since = np.full(len(jobs), np.inf)
 
     def connect(self) -> None:

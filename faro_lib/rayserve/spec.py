@@ -19,8 +19,8 @@ STATS_APPLICATION = "faro-statistics"  # the application with the stats endpoint
 class ServeSpec:
     """One job on Ray Serve: an application with one deployment."""
 
-    application: str  # by default the job's name
-    route: str  # by default /NAME
+    application: str  # name of the application; by default, the job's name
+    route: str  # URL path; by default, /NAME
     deployment: str = "replica"
     import_path: str = EMULATED  # "package.module:Class"; an instance is called with each request
     args: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the class

@@ -29,7 +29,7 @@ class ServingModel:
 
     dispatch: str = "round-robin"
     queue_limit: int = 50  # with "round-robin", a request that finds more than this number waiting is dropped
-    max_ongoing_requests: int = 4  # in a replica, including the one in service
+    max_ongoing_requests: int = 4  # maximum number of requests in a replica, including the one in service
     idle_s: float = IDLE_S  # how long the pod of a removed replica keeps its cores
     retry_s: float = RETRY_S  # delay until a replica that found no free cores tries again
     own_limits: tuple[tuple[str, int], ...] = ()  # (job's name, max_ongoing_requests) of jobs with another limit

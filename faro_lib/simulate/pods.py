@@ -24,7 +24,7 @@ BIRTH, COLLECT, RETRY = 0, 1, 2  # kinds of event; at equal times, the smaller n
 class JobPods:
     """The pods of one job."""
 
-    cores: float  # of each pod
+    cores: float  # cores per pod
     cold_start_s: float
     running: int = 0
     births: list[float] = field(default_factory=list)  # times at which starting replicas begin to serve

@@ -17,7 +17,7 @@ from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 JOB_FIELDS = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(Job)}
 COLUMNS = {"job": "str"} | {name: kind for name, kind in JOB_FIELDS.items() if name != "name"}
 EXPECTED = "job, requests, and minute[, day] or time"
-MAX_COUNT = 10**9  # of requests per minute
+MAX_COUNT = 10**9  # largest accepted number of requests per minute
 SECTIONS = ("serve", "deployment")  # sections of a job in a .yaml table that `rayserve` and `kube` read and check
 
 

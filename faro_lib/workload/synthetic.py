@@ -29,7 +29,7 @@ class Variability:
     shared: float = 0.3  # share of the variance of drift and noise that is common to all jobs
     bursts_per_day: float = 1.0
     burst: float = 0.3  # mean size of a burst
-    burst_minutes: float = 6.0  # its decay time
+    burst_minutes: float = 6.0  # decay time of a burst
 
 
 def synthetic(
