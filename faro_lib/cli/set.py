@@ -32,7 +32,7 @@ def set_job(
 ) -> None:
     """Fix the replicas of a job, or announce a change of its load.
 
-    `faro run` follows at its next tick.
+    `faro run` applies the change at its next tick.
     """
     from faro_lib.control.overrides import Override
 

@@ -31,7 +31,7 @@ def decision_at(
 
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
-    """One row per job that explains the tick, with the keys of `columns` below, job, slo_s and reason; NaN = unknown."""
+    """One mapping per job that explains the tick: targets, observations, predictions, SLO and reason; NaN = unknown."""
     observation, plan, history = tick.step.observation, tick.step.plan, tick.step.observation.arrivals_per_min
     columns = {
         "before": observation.target,

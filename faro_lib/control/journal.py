@@ -81,7 +81,7 @@ class Journal:
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
         """Continue the last part of the journal and return its run; if it has no tick, begin a part with `header`.
 
-        Raises ValueError if the run cannot be resumed (`resumed`), or if its last tick is in the future of `now_s`.
+        Raises ValueError if the run cannot be resumed (`resumed`), or if its last tick is over a tick later than `now_s`.
         """
         past = resumed(self, policy, header)
         if past and (ahead_s := past.observation.now_s - now_s) > policy.tick_s:

@@ -83,7 +83,7 @@ class ReactiveState:
     """State of a policy without a forecast; arrays (jobs,)."""
 
     jobs: JobArrays  # with minima of at least 1
-    counter_s: np.ndarray  # seconds since the latency has been above the SLO (positive) or below it (negative)
+    counter_s: np.ndarray  # consecutive seconds above the SLO (positive) or below it (negative)
     last_s: float = 0.0  # time of the last tick
     window: Window = ()  # recent observations or recommendations
 

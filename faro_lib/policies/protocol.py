@@ -118,10 +118,10 @@ class Policy(Protocol):
         """Replicas (jobs,) at the start."""
 
     def start(self, jobs: tuple[Job, ...]) -> Any:
-        """State before the first observation."""
+        """The state before the first observation."""
 
     def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
-        """State after this observation, and the plan for it."""
+        """(state after this observation, the plan for it)."""
 
 
 class Cluster(Protocol):
