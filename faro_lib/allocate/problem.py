@@ -37,7 +37,7 @@ class Problem:
     """An allocation problem in arrays.
 
     Problem order is the order of the jobs' names, so the result does not depend on the order of the input. Column x of an
-    array (jobs, X + 1) is for x replicas. Costs count units: the largest number of cores that divides every job's cores.
+    array (jobs, X + 1) is for x replicas. Costs are whole units; a unit is the most cores that divide every job's cores.
     """
 
     table: UtilityTable

@@ -112,7 +112,7 @@ class Api:
         headers = {"Accept": JSON, "Content-Type": kind, "User-Agent": MANAGER}
         try:
             self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        except Exception as error:  # may run a plugin or read a file to get a new token
+        except Exception as error:  # loading credentials may run a plugin or read a file
             raise ApiError(0, f"{self.host}: the credentials cannot be read: {error}") from None
         url = self.host + path + (f"?{urlencode(query)}" if query else "")
         try:

@@ -40,7 +40,7 @@ def precise_drop_penalty(drop, steps=MEASURE_STEPS) -> np.ndarray:
 
 
 def relaxed_drop_penalty(drop, steps=SOLVER_STEPS) -> np.ndarray:
-    """Factor on the utility at a drop rate, linear between the points (steps[i], CREDITS[i]) and (1, 0) (EuroSys'25, section 4).
+    """Factor on the utility at a drop rate: linear through (steps[i], CREDITS[i]) and (1, 0) (EuroSys'25, section 4).
 
     >>> relaxed_drop_penalty([0.0, 0.03, 0.54, 1.0]).round(3).tolist()
     [1.0, 0.75, 0.25, 0.0]
