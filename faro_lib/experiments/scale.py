@@ -52,7 +52,7 @@ def larger(
     The forecaster is the pooled autoregression, fitted to the enlarged training days. GROUPED is left out if the jobs
     differ in cores, because its groups exchange replicas of equal size.
 
-    replicas : capacity in replicas of mean size.
+    replicas : capacity, in replicas with the mean number of cores.
     options : arguments of `curve`.
     """
     many = enlarged(traces, how, jobs)

@@ -123,9 +123,9 @@ def capacity_caption(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.D
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
         mean = part.groupby("policy")[lost].mean().sort_values()
         floor = limit.loc[limit["capacity_cores"] == capacity, lost].mean()
-        worst = f", {mean.index[-1]} most ({mean.iloc[-1]:.2f})" if len(mean) > 1 else ""
+        worst = f", {mean.index[-1]} the most ({mean.iloc[-1]:.2f})" if len(mean) > 1 else ""
         findings.append(
-            f"At {capacity:g} cores, {mean.index[0]} loses least utility ({mean.iloc[0]:.2f}){worst}; the clairvoyant "
+            f"At {capacity:g} cores, {mean.index[0]} loses the least utility ({mean.iloc[0]:.2f}){worst}; the clairvoyant "
             f"limit is {floor:.2f}."
         )
     diamonds = "" if published is None else style.DIAMONDS

@@ -34,7 +34,7 @@ SECTIONS = {
         *("relaxations", "half_wait", "predicted_latency", "learned_latency"),
     ),
     "How sure are the forecasts?": ("coverage", "forecast_scores", "forecast", "predictive_check"),
-    "Where does the lead end?": ("lost_utility_by_capacity", "sensitivity", "two_models", "larger_clusters"),
+    "Where does the margin end?": ("lost_utility_by_capacity", "sensitivity", "two_models", "larger_clusters"),
     "How fast are decisions?": ("solver_time_and_gap", "solver_scaling"),
     "Does it hold on real replicas?": ("live", "kubernetes"),
 }
