@@ -96,8 +96,8 @@ def larger_caption(summary: pd.DataFrame) -> str:
             f"{mean.index[0]} at {jobs:,} jobs on {replicas:,} replicas ({way}; {mean.iloc[0] / jobs:.2g} per job)"
         )
     return (
-        f"The lowest loss is that of {and_list(best)}. {trials_note(summary, ['variant', 'jobs', 'policy'])} Replicas "
-        "with the jobs' mean number of cores. Dashed: clairvoyant limit of the first trial."
+        f"The lowest loss is that of {and_list(best)}. {trials_note(summary, ['variant', 'jobs', 'policy'])} A replica "
+        "here has the jobs' mean number of cores. Dashed: clairvoyant limit of the first trial."
     )
 
 
