@@ -41,7 +41,7 @@ def lost_by_parameter(summary: pd.DataFrame) -> Figure:
 
 
 def margin_caption(summary: pd.DataFrame) -> str:
-    """In how many settings the last policy beats all others, and its smallest margin."""
+    """Sentences on how many settings the last policy is best in, and on its smallest margin."""
     leader = summary["policy"].iloc[-1]
     table = margins(summary[summary["parameter"].isin(varied(summary))], leader)
     least = table.loc[table["margin"].idxmin()]

@@ -47,7 +47,7 @@ class MArk(TwoLoops):
 class PaperState(LoopState):
     """State of `PaperFaro`, with the drop rates of the last plan that are not in force yet; arrays (jobs,)."""
 
-    pending_drop: np.ndarray = field(default_factory=lambda: np.empty(0))  # NaN = none
+    pending_drop: np.ndarray = field(default_factory=lambda: np.empty(0))  # drop rates not in force; NaN = none
     target_before: np.ndarray = field(default_factory=lambda: np.empty(0))  # target replicas before that plan
 
 

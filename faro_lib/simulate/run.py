@@ -40,7 +40,7 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The result of a trial; arrays (jobs, minutes + 1) are by minute of arrival, the last one after the end of the day."""
+    """The result of a trial. Arrays (jobs, minutes + 1) are by minute of arrival; the last is for arrivals after the day."""
 
     workload: Workload
     capacity: float

@@ -42,7 +42,7 @@ def load_workload(
 
 
 def traces_frame(traces: Traces) -> pd.DataFrame:
-    """One row per count: columns split (train or eval), sample, day, minute, job, requests."""
+    """The traces as a table with one row per count: columns split (train or eval), sample, day, minute, job, requests."""
     parts = []
     for split, counts, first_day in (("train", traces.train, 1), ("eval", traces.evaluation[None], traces.days + 1)):
         day, sample, job, minute = np.indices(counts.shape).reshape(4, -1)
