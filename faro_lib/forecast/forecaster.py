@@ -138,8 +138,7 @@ def imputed(counts: np.ndarray) -> np.ndarray:
     """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed as Poisson draws.
 
     A count before the first request is unobserved, not zero. Its mean is that of the same minute on the job's observed
-    days, or else of all observed minutes. A job without any request gets the square of the mean root of other jobs'
-    levels.
+    days, or else of all observed minutes. A job without any request gets the mean level of the others, averaged as roots.
     """
     days, samples, jobs, minutes = counts.shape
     line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)
