@@ -39,7 +39,7 @@ class Incumbent:
     replicas: np.ndarray | None = None
 
     def offer(self, problem: Problem, replicas: np.ndarray | None) -> None:
-        """Keep `replicas` if they are better."""
+        """Replace the incumbent by `replicas` if their value is larger or, at the same value, their tie-break smaller."""
         if replicas is None:
             return
         value, tie = problem.score(replicas), float(problem.tie[np.arange(len(replicas)), replicas].sum())

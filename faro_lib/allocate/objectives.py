@@ -18,12 +18,12 @@ def quantised(values) -> np.ndarray:
 
 
 def weighted(utility, weight):
-    """w U"""
+    """A job's term w U, for utility U and weight w."""
     return weight * utility
 
 
 def weighted_log(utility, weight):
-    """w log max(U, 0.001)"""
+    """A job's term w log max(U, 0.001), as in proportional fairness."""
     return weight * np.log(np.maximum(utility, 1e-3))
 
 

@@ -66,7 +66,7 @@ GUARDRAILS = GuardrailConfig()
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What the guardrails remember between ticks; arrays (jobs,)."""
+    """The state of the guardrails between ticks; arrays have shape (jobs,)."""
 
     known_s: np.ndarray  # last time at which the job's data was available
     target: np.ndarray | None = None  # last requested targets; None before the first request
@@ -198,7 +198,7 @@ def guarded(
 
 
 def with_reason(reason: tuple[str, ...], where: np.ndarray, new: str) -> tuple[str, ...]:
-    """The reasons with `new` for the jobs in `where`, bool (jobs,)."""
+    """The reasons, replaced by `new` for the jobs in `where`, bool (jobs,)."""
     return tuple(new if changed else old for old, changed in zip(reason, where)) if where.any() else reason
 
 

@@ -99,7 +99,7 @@ class Journal:
             self._write({"kind": BEGIN} | asdict(header))
 
     def tick(self, step: Step, error: str | None) -> None:
-        """Write one tick; OSError if the disk is full, and then no part of the line remains."""
+        """Write one tick; OSError if the disk is full, in which case the file stays as it was."""
         record = {"kind": TICK, "observation": plain(step.observation), "plan": plain(step.plan)}
         self._write(record | {"target": step.target.tolist(), "decision_s": step.decision_s, "error": error})
         self.ticks = [*self.ticks[1 - REPLAYED_TICKS :], Tick(step, error)]

@@ -19,7 +19,7 @@ USUAL_CHANGE = 0.04  # the mean absolute change per minute at which v is about 0
 
 
 def root(counts):
-    """sqrt(x + 3/8).
+    """sqrt(x + 3/8), which gives Poisson counts x a nearly constant variance (Anscombe 1948).
 
     >>> float(root(np.array(0.625)))
     1.0

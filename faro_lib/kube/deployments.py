@@ -60,10 +60,10 @@ class DeploymentRef:
 class DeploymentState:
     """A Deployment as last read."""
 
-    version: str
-    target: int
-    ready: int
-    settled: bool
+    version: str  # its resourceVersion
+    target: int  # requested replicas
+    ready: int  # replicas that are ready
+    settled: bool  # whether all requested replicas are ready and no others exist
 
     @classmethod
     def of(cls, deployment: Mapping) -> DeploymentState:

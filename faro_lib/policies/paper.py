@@ -25,7 +25,7 @@ def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class MArk(TwoLoops):
-    """Predictive scaling of each job alone: ceil(maximum forecast rate x service time / SLO) replicas."""
+    """Scales each job on its own to ceil(maximum forecast rate x service time / SLO) replicas."""
 
     name: str = "MArk"
     horizon_minutes: int = HORIZON_MINUTES

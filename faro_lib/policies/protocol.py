@@ -69,7 +69,7 @@ class Observation:
 
     @property
     def exists(self) -> np.ndarray:
-        """Which of the configured jobs are deployed on the cluster now, bool (jobs,)."""
+        """Whether each configured job is deployed on the cluster now, bool (jobs,)."""
         return np.ones(len(self.target), bool) if self.present is None else self.present
 
 

@@ -48,7 +48,7 @@ REPLICA_PORTS = 200  # consecutive ports for the replicas; the first is one of 4
 
 @dataclass(slots=True)
 class LocalRay:
-    """A running head node."""
+    """A running local Ray cluster, which consists of a head node only."""
 
     pid: int  # root of its process tree
     dashboard: str  # address of the REST API

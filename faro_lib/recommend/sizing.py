@@ -110,7 +110,7 @@ def violations_by_capacity(
 
 
 def worst_job(row: Any) -> str:
-    """The violation rate of the worst job as text; `row` is one of the curve.
+    """The violation rate of the worst job as text; `row` is a row of the curve.
 
     >>> worst_job({"worst_job": "b", "slo_violation_rate": 0.0203, "accepted_rate": 0.001})
     'worst job b, 2.03 % of its requests violate its SLO (0.1 % accepted)'

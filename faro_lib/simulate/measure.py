@@ -88,10 +88,9 @@ def measure(
 
 
 def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], *rest: int) -> np.ndarray:
-    """Simulate one job at one replica count, or read the result from the cache: (quantiles, 2, utilisations, MINUTES).
+    """Simulate one job at one replica count, unless the result is cached; shape (quantiles, 2, utilisations, MINUTES).
 
-    The second axis has the tail latency and the excess drops: the share of drops beyond the 1 - quantile that may miss the
-    SLO. `rest` is the number of requests and the seed.
+    The second axis is (tail latency, drop rate - (1 - quantile)). `rest` is the number of requests and the seed.
     """
 
     def compute() -> np.ndarray:
