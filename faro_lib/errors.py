@@ -21,7 +21,7 @@ ADVICE = {
     errno.EEXIST: FOLDER_NEEDED,
     errno.EADDRINUSE: "the port is in use; choose another, or stop the program that uses it",
 }
-# An OSError as text: `[Errno 28] No space left on device: 'results/table.csv'`.
+# The text of an OSError, such as `[Errno 28] No space left on device: 'results/table.csv'`.
 SYSTEM = re.compile(r"\[Errno (\d+)\] ([^\[\]']*?)(?:: '(.*)')?$")
 PASSWORD = re.compile(r"://[^/@\s]+@")  # user and password of a URL
 MODULE = re.compile(r"No module named '([\w.]+)'")
@@ -45,7 +45,7 @@ RENAMED = {
 
 
 def message_of(error: BaseException) -> str | None:
-    """The message of an error that the user can fix; None for a bug, which needs its traceback.
+    """The message of an error that the user can fix; None for a bug, which should show a traceback.
 
     >>> message_of(OSError(28, "No space left on device", "results/table.csv"))
     'results/table.csv: the disk is full; free some space or name a place on another disk, and start again'
@@ -94,7 +94,7 @@ def message_of_kernel_error(name: str, text: str) -> str:
 
 
 def how_to_install(module: str) -> str | None:
-    """How to install a missing module; None if it is no dependency of an extra of this library."""
+    """How to install a missing module; None if no extra of this library depends on it."""
     package = module.split(".")[0]
     try:
         lines = requires("faro_lib") or []

@@ -1,4 +1,4 @@
-"""Atomic writes, arrays cached on disk, checks and searches of paths, and a reader of plain YAML."""
+"""Files: atomic writes, arrays cached on disk, checks and searches of paths, and a reader of plain YAML."""
 
 import errno
 import hashlib
@@ -14,9 +14,9 @@ import yaml
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path to write to, which replaces `path` on success and is removed on an error."""
+    """A context with a temporary path to write to, which replaces `path` on success and is removed after an error."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}")  # with the same suffix, from which writers infer the format
+    partial = path.with_name(f".{path.name}")  # the same suffix, because writers infer the format from it
     try:
         yield partial
         partial.replace(path)
@@ -45,7 +45,7 @@ def cached_array(key: object, compute: Callable[[], Any]) -> Any:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise OSError if this file, or a file in this folder, cannot be written. Changes nothing."""
+    """Raise OSError if this file, or a file in this folder, cannot be written; changes nothing."""
     path = Path(path)
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     try:
@@ -62,10 +62,10 @@ def check_writable(path: str | Path) -> None:
 
 
 def find_upwards(path: str | Path) -> Path:
-    """The path, relative to the first of this folder and the folders above it that has it; unchanged if none has.
+    """`path` in the nearest of this folder and its parents in which it exists; unchanged if it exists in none.
 
-    A notebook finds `data/example.csv` wherever in the checkout it runs: JupyterLab starts it in its own folder,
-    papermill in the folder of the command.
+    A notebook thus finds `data/example.csv` in whichever folder of the checkout it runs: JupyterLab runs it in its own
+    folder, papermill in the folder of the command.
     """
     here = Path.cwd()
     return next((found for folder in (here, *here.parents) if (found := folder / path).exists()), Path(path))
@@ -87,7 +87,7 @@ def read_yaml(path: str | Path) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Refuses aliases, with which a short file can expand to gigabytes, and tags."""
+    """A YAML loader that refuses tags, and aliases, with which a short file can expand to gigabytes."""
 
     def compose_node(self, parent, index):
         event = self.peek_event()

@@ -12,8 +12,8 @@ import requests
 
 TIMEOUT_S = 5.0
 RETRY_PAUSE_S = 0.2
-BUSY_RETRY_S = 60.0  # `retry_for_s` for callers outside the control loop
-# Environment variables with PEM files: the authority of the servers, and our own certificate with its key.
+BUSY_RETRY_S = 60.0  # `retry_for_s` outside the control loop, where waiting is acceptable
+# Environment variables that name PEM files: the servers' certificate authority, and our own certificate with its key.
 CA_FILE, CLIENT_CERTIFICATE = "FARO_CA_FILE", "FARO_CLIENT_CERTIFICATE"
 
 
@@ -22,7 +22,7 @@ class Unauthorized(ValueError):
 
 
 class HttpError(OSError):
-    """No answer (`status` 0), or a status other than 2xx with the server's message (`detail`)."""
+    """There was no answer (`status` 0), or the status was not 2xx; `detail` is the server's message."""
 
     def __init__(self, url: str, status: int, detail: str):
         super().__init__(f"{url}: {f'status {status}: ' if status else ''}{detail}")
@@ -53,12 +53,12 @@ def check_address(url: str, name: str = "address") -> None:
 
 @dataclass(frozen=True, slots=True)
 class HttpClient:
-    """A client of one server. Redirects are errors, because they would carry the token to another server."""
+    """A client of one server. Redirects are errors, because following one would send the token to another server."""
 
     address: str
-    token: str | Callable[[], str | None] | None = field(default=None, repr=False)  # a function is called per request
-    timeout_s: float = TIMEOUT_S  # for connecting, and for each read
-    token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"  # ends the message of `Unauthorized`
+    token: str | Callable[[], str | None] | None = field(default=None, repr=False)  # a function: called per request
+    timeout_s: float = TIMEOUT_S  # seconds to connect, and for each read
+    token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"  # advice in the message of `Unauthorized`
 
     def __post_init__(self) -> None:
         check_address(self.address)
@@ -81,22 +81,22 @@ class HttpClient:
         return self.request("PUT", path, body)
 
     def request(self, method: str, path: str, body: Any = None, form: dict[str, str] | None = None) -> Any:
-        """Send a request on its own connection; return the answer's JSON, or its text if it is not JSON.
+        """Send a request on a new connection; return the JSON of the answer, or its text if it is not JSON.
 
-        Raises Unauthorized at status 401 or 403, HttpError without a complete answer or at another status than 2xx.
+        Raises Unauthorized for status 401 or 403, and HttpError for any other status than 2xx or an incomplete answer.
         """
         url = self.address.rstrip("/") + path
         token = self.token() if callable(self.token) else self.token
         try:
             with requests.Session() as session:
-                session.trust_env = not is_loopback(urlsplit(url).hostname)  # no proxy reaches loopback
+                session.trust_env = not is_loopback(urlsplit(url).hostname)  # no proxy for loopback
                 answer = session.request(
                     method,
                     url,
                     json=body,
                     data=form,
                     headers={"Authorization": f"Bearer {token}"} if token else {},
-                    auth=lambda prepared: prepared,  # prevents a password from ~/.netrc
+                    auth=lambda prepared: prepared,  # so that `requests` does not send a password from ~/.netrc
                     verify=os.environ.get(CA_FILE) or True,
                     cert=os.environ.get(CLIENT_CERTIFICATE) or None,
                     timeout=self.timeout_s,
@@ -118,7 +118,7 @@ class HttpClient:
 
 
 def _detail(answer: requests.Response) -> str:
-    """The redirect of an error answer, its field `error` or `message`, or the start of its text."""
+    """The redirect in an error answer, its field `error` or `message`, or else the start of its text."""
     if answer.is_redirect:
         return f"redirects to {answer.headers['Location']}; use that address"
     try:

@@ -6,17 +6,17 @@ from pathlib import Path
 from faro_lib.errors import OUT_OF_MEMORY_ADVICE
 
 MEMINFO = Path("/proc/meminfo")
-# Memory limit and usage of the control group: version 2, version 1.
+# Files with the memory limit and usage of the control group, in version 2 and version 1.
 GROUPS = [
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 ]
-# Proportional set size, measured: all processes of Ray Serve except replicas, and one replica with a small model.
+# Measured proportional set sizes: all processes of Ray Serve except replicas, and one replica with a small model.
 RAY_GB, REPLICA_GB = 1.8, 0.2
 
 
 def free_gb() -> float:
-    """Available memory (GB) of the machine or the control group; infinity if unknown."""
+    """Available memory in GB, of the machine or of its control group if that is less; infinity if unknown."""
     free = math.inf
     if MEMINFO.exists():
         lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)
@@ -28,12 +28,12 @@ def free_gb() -> float:
 
 
 def must_fit(subject: str, needed_gb: float, advice: str = OUT_OF_MEMORY_ADVICE) -> None:
-    """Raise ValueError if less than `needed_gb` is free; its message starts with `subject` ("the run needs")."""
+    """Raise ValueError if less than `needed_gb` is free; `subject` begins the message ("the run needs"), `advice` ends it."""
     free = free_gb()
     if needed_gb > free:
         raise ValueError(f"{subject} about {needed_gb:.1f} GB of memory and {free:.1f} GB are free: {advice}")
 
 
 def ray_gb(replicas: int) -> float:
-    """Memory (GB) of a local Ray Serve whose replicas run small models."""
+    """Memory in GB that a local Ray Serve with this number of replicas of a small model needs."""
     return RAY_GB + REPLICA_GB * replicas

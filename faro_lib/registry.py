@@ -1,4 +1,4 @@
-"""Lookup by name, and plugin files in which users register their own classes and functions (docs/extending.md)."""
+"""Lookup by name, and plugin files that register users' own classes and functions (docs/extending.md)."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ Entry = TypeVar("Entry")
 
 
 class Registry(dict[str, Entry]):
-    """A dictionary of registered entries. A name can be registered once; looking up an unknown name loads the plugins.
+    """A dictionary of registered entries. Names are unique; looking up an unknown name first loads the plugins.
 
     >>> fruit = Registry("fruit")
     >>> fruit.enter("apple", 1)
@@ -46,9 +46,9 @@ class Registry(dict[str, Entry]):
 
 
 def load_plugins(paths: Iterable[str | Path] = ()) -> None:
-    """Run these files and those in FARO_PLUGINS, each once, and add them to FARO_PLUGINS.
+    """Run these plugin files and those in FARO_PLUGINS, each once, and add all of them to FARO_PLUGINS.
 
-    Raises FileNotFoundError or ValueError: one line with the file and its error.
+    Raises FileNotFoundError or ValueError with one line that names the file and its error.
     """
     named = [path for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path]
     plugins = list(dict.fromkeys(str(Path(path).resolve()) for path in [*named, *paths]))

@@ -163,8 +163,10 @@ def test_the_caption_of_the_comparison_has_the_extremes_of_the_table_and_its_bar
     panels = {(axis.get_title(), axis.get_xlabel()): axis for axis in drawing.figure.axes}
     for capacity, part in summary.groupby("capacity_cores"):
         mean = part.groupby("policy", sort=False)["lost_utility"].mean()
-        sentence = f"At {capacity} cores, {mean.idxmin()} loses least utility ({mean.min():.2f}), "
-        assert f"{sentence}{mean.idxmax()} most ({mean.max():.2f}); the clairvoyant limit is 0.20." in drawing.caption
+        sentence = f"At {capacity} cores, {mean.idxmin()} loses the least utility ({mean.min():.2f}), "
+        assert (
+            f"{sentence}{mean.idxmax()} the most ({mean.max():.2f}); the clairvoyant limit is 0.20." in drawing.caption
+        )
         bars = panels[f"{capacity} cores", "lost cluster utility"]
         assert [text.get_text() for text in bars.texts] == [f"{lost:.2f}" for lost in mean]
         np.testing.assert_allclose([bar.get_width() for bar in bars.patches], mean)

@@ -62,7 +62,7 @@ def test_an_experiment_that_fails_gives_it_back_too(ray):
 
 def test_one_that_is_not_there_or_does_not_answer_is_refused_and_nothing_is_touched(ray):
     with (
-        pytest.raises(ValueError, match=r"RayService '.*/other' is not there; cluster/up.sh"),
+        pytest.raises(ValueError, match=r"RayService '.*/other' does not exist; cluster/up.sh"),
         lent(ray, "other"),
     ):
         pass

@@ -192,7 +192,7 @@ def test_a_kubeconfig_of_another_cluster(world, prometheus, capsys):
     said = yaml.safe_load(Path(kubeconfig()).read_text())
     said["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:9"
     (world.folder / "other.conf").write_text(yaml.safe_dump(said))
-    assert "https://127.0.0.1:9 is not reached" in refused(
+    assert "https://127.0.0.1:9 cannot be reached" in refused(
         world, prometheus, capsys, config=str(world.folder / "other.conf")
     )
 
@@ -211,19 +211,21 @@ def test_a_token_that_is_not_valid_any_more(world, prometheus, capsys):
 def test_a_namespace_that_is_not_there(world, prometheus, capsys):
     said = refused(world, prometheus, capsys, config=kubeconfig(), plan="no-such-place/main")
     assert (
-        "deployment 'no-such-place/a' is not there (2 of 2 are missing)" in said
-        or "namespace='no-such-place' is not there" in said
+        "deployment 'no-such-place/a' does not exist (2 of 2 are missing)" in said
+        or "namespace='no-such-place' does not exist" in said
     )
 
 
 def test_a_deployment_that_is_not_there(world, prometheus, capsys):
     (world.folder / "jobs.yaml").write_text(yaml.safe_dump(table([*NAMES, "c"], cores=world.each)))
-    assert "/c' is not there (1 of 3 are missing)" in refused(world, prometheus, capsys, config=kubeconfig())
+    assert "/c' does not exist (1 of 3 are missing)" in refused(world, prometheus, capsys, config=kubeconfig())
 
 
 def test_a_definition_that_is_not_there(world, prometheus, capsys, monkeypatch):
     monkeypatch.setattr("faro_lib.kube.preflight.FARO_PLANS", ("autoscaling.faro", "v9", PLURAL, "faro manifests"))
-    assert "does not know faroplans.autoscaling.faro/v9; faro manifests brings it" in refused(world, prometheus, capsys)
+    assert "does not know faroplans.autoscaling.faro/v9; faro manifests installs it" in refused(
+        world, prometheus, capsys
+    )
 
 
 def test_a_quota_too_small_for_everybodys_minimum(world, prometheus, capsys):
@@ -235,7 +237,7 @@ def test_a_quota_too_small_for_everybodys_minimum(world, prometheus, capsys):
 
 def test_cores_that_the_pods_do_not_ask_for(world, prometheus, capsys):
     (world.folder / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES, cores=2.0)))
-    assert f"job 'a': cores=2, but its pods ask for {world.each:g}" in refused(world, prometheus, capsys)
+    assert f"job 'a': cores=2, but its pods request {world.each:g}" in refused(world, prometheus, capsys)
 
 
 def test_a_right_that_is_missing(world, prometheus, capsys):

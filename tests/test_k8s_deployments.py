@@ -102,7 +102,7 @@ def test_what_someone_else_has_scaled_meanwhile_is_not_overwritten_but_seen_and_
             "PATCH", world.path("/apis/apps/v1/{ns}/deployments/a/scale"), {"spec": {"replicas": count}}, kind=MERGE
         )
 
-    with pytest.raises(ApiError, match="someone else has scaled it to 2"):
+    with pytest.raises(ApiError, match="another client has scaled it to 2"):
         step(lambda: someone_else(2))
     assert replicas(world, "a") == 2
     cluster._scaled_at[:] = -np.inf  # however long ago that was

@@ -254,12 +254,12 @@ def test_the_head_requests_what_it_is_given_and_may_use_two_cores(tmp_path):
         (["--backend", "deployments"], "needs prometheus"),
         (["--backend", "deployments", "--prometheus", "bogus"], "prometheus='bogus' must be an http:// or https://"),
         (["--head-cpu", "0"], "head: cpu=0.0 must be a number > 0"),
-        (["--operator-namespace", "A"], "operator_namespace='A' is no name in Kubernetes"),
+        (["--operator-namespace", "A"], "operator_namespace='A' is not a Kubernetes name"),
         (["--tick", "0"], "tick_s=0.0 must be a number > 0"),
-        (["--namespace", "Bad_Name"], "namespace='Bad_Name' is no name in Kubernetes"),
-        (["--image", "x y"], "image='x y' is no name of an image: NAME:TAG or NAME@sha256:DIGEST"),
-        (["--image", "faro@sha256:12"], "is no name of an image"),
-        (["--name", "x" * 64], "is no name in Kubernetes"),
+        (["--namespace", "Bad_Name"], "namespace='Bad_Name' is not a Kubernetes name"),
+        (["--image", "x y"], "image='x y' is not an image name: NAME:TAG or NAME@sha256:DIGEST"),
+        (["--image", "faro@sha256:12"], "is not an image name"),
+        (["--name", "x" * 64], "is not a Kubernetes name"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, capsys, wrong, said):

@@ -80,7 +80,7 @@ def test_while_the_api_server_is_away_the_controller_holds_and_then_goes_on(worl
         began = time.monotonic()
         time.sleep(AWAY_S)
         assert controller.process.poll() is None, controller.said[-5:]
-        assert controller.heard("is not reached")
+        assert controller.heard("cannot be reached")
         last = [tick for when, tick in controller.ticks if when > began + 5]
         assert all(job["replicas"] == 2 for tick in last for job in tick["plan"].values()), "it holds"
     scale = {"spec": {"replicas": 1}}

@@ -35,7 +35,7 @@ def said(faro) -> str:
 
 def test_controllers_without_a_rayservice_wait_unready_say_for_what_and_do_not_restart(faro):
     until(lambda: "RayService" in said(faro), 120, lambda: f"it says what it waits for: {said(faro)}")
-    assert f"waiting: RayService '{faro.namespace}/faro' is not there" in said(faro)
+    assert f"waiting: RayService '{faro.namespace}/faro' does not exist" in said(faro)
     time.sleep(15)
     assert not any(is_ready(pod) for pod in faro.controllers())
     assert faro.restarts() == 0

@@ -173,7 +173,7 @@ def test_a_wrong_token_of_ray(ray, monkeypatch, capsys, tmp_path):
 
 def test_a_cluster_that_kuberay_is_not_installed_on(ray, monkeypatch, capsys):
     monkeypatch.setattr("faro_lib.kube.preflight.RAY_SERVICES", ("ray.io", "v9", "rayservices", "KubeRay"))
-    assert "does not know rayservices.ray.io/v9; KubeRay brings it" in refused(ray, monkeypatch, capsys)
+    assert "does not know rayservices.ray.io/v9; KubeRay installs it" in refused(ray, monkeypatch, capsys)
 
 
 def test_workers_too_few_for_everybodys_minimum(ray, monkeypatch, capsys, tmp_path):

@@ -121,7 +121,7 @@ def test_a_refusal_is_not_retried(status):
 def test_a_server_that_does_not_answer_is_one_line():
     with serving(failing(0, 200)) as server:
         api = api_at(server, retries=1)
-    with pytest.raises(ApiError, match="is not reached") as raised:
+    with pytest.raises(ApiError, match="cannot be reached") as raised:
         api.get("/x")
     assert raised.value.status == 0
 

@@ -61,7 +61,7 @@ class TestNamespace:
         preflight.check_namespace(Server({self.QUOTAS: {}, self.ITSELF: {"status": {"phase": "Active"}}}), "faro")
 
     def test_a_missing_namespace_says_how_to_create_it(self):
-        with pytest.raises(ValueError, match="namespace='faro' is not there; kubectl create namespace faro"):
+        with pytest.raises(ValueError, match="namespace='faro' does not exist; kubectl create namespace faro"):
             preflight.check_namespace(Server({}), "faro")
 
     def test_a_terminating_namespace_is_refused(self):
@@ -87,7 +87,7 @@ class TestCustomResources:
 
     @pytest.mark.parametrize("answers", [{}, {"/apis/ray.io/v1": {"resources": [{"name": "rayjobs"}]}}])
     def test_a_missing_resource_names_what_installs_it(self, answers):
-        with pytest.raises(ValueError, match=r"does not know rayservices\.ray\.io/v1; KubeRay's operator brings it"):
+        with pytest.raises(ValueError, match=r"does not know rayservices\.ray\.io/v1; KubeRay's operator installs it"):
             preflight.check_crds(Server(answers), [preflight.RAY_SERVICES])
 
     def test_a_failing_server_is_not_taken_for_a_missing_resource(self):
@@ -128,7 +128,7 @@ class TestPermissions:
 
 def test_missing_deployments_are_counted():
     preflight.check_deployments({"faro/a": object()})
-    with pytest.raises(ValueError, match=r"deployment 'faro/b' is not there \(2 of 3 are missing\)"):
+    with pytest.raises(ValueError, match=r"deployment 'faro/b' does not exist \(2 of 3 are missing\)"):
         preflight.check_deployments({"faro/a": object(), "faro/b": None, "faro/c": None})
 
 

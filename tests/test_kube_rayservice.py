@@ -94,7 +94,7 @@ PODS = "/api/v1/namespaces/faro/pods"
 
 def test_the_preflight_check_names_the_rayservice_and_the_pod():
     preflight.check_rayservice(Server({PATH: service(True), PODS: {"items": []}}), "faro", "faro")
-    with pytest.raises(ValueError, match=r"^RayService 'faro/faro' is not there; `faro manifests` writes it$"):
+    with pytest.raises(ValueError, match=r"^RayService 'faro/faro' does not exist; `faro manifests` writes it$"):
         preflight.check_rayservice(Server({}), "faro", "faro")
     pending = Server({PATH: service(pending="new"), PODS: {"items": [unschedulable("new-head", "new")]}})
     with pytest.raises(ValueError, match=r"'faro/faro' is not ready: pod new-head does not start: 0/3 nodes"):

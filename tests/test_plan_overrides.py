@@ -120,4 +120,4 @@ def test_a_wrong_command_is_one_line(api, capsys, words, reason):
 def test_a_plan_that_no_controller_has_made_is_one_line(api, capsys):
     api.plan = None
     assert set_job("a", "--replicas", "2") == 2
-    assert "FaroPlan 'faro/faro' is not there" in capsys.readouterr().err
+    assert "FaroPlan 'faro/faro' does not exist" in capsys.readouterr().err

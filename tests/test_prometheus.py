@@ -169,8 +169,8 @@ BAD = [
     (matrix(), None, "has no series in the last 5 minutes"),
     (matrix({"a": "x", "b": "y"}), None, "label=None does not name the job; its series have the labels: a, b"),
     (matrix({"a": "x", "b": "y"}), "c", "label='c' does not name the job"),
-    (matrix({"a": "x", "b": "1"}, {"a": "x", "b": "2"}), "a", "several series are of job 'x'; sum by"),
-    (b"<html>", None, "this is no Prometheus"),
+    (matrix({"a": "x", "b": "1"}, {"a": "x", "b": "2"}), "a", "several series belong to job 'x'; sum by"),
+    (b"<html>", None, "not a Prometheus server"),
 ]
 
 

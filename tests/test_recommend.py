@@ -361,10 +361,10 @@ def fast(tmp_path):
 
 
 def test_a_job_that_the_published_router_caps_is_named_in_one_line(fast, capsys):
-    capped = "the published router, one server per job, passes 109 requests/s; more arrive in the busiest minute of"
+    capped = "the paper's router, one server per job, handles 109 requests/s; more arrive in the busiest minute of"
     assert cli.main(["recommend", *fast, "--capacity", "12", "--dispatch", "round-robin"]) == 3
     assert [line for line in capsys.readouterr().err.splitlines() if capped in line] == [
-        f"{capped} large (120), and no number of replicas serves them"
+        f"{capped} large (120), and more replicas do not help"
     ]
     assert cli.main(["simulate", *fast, "--capacity", "12", "--policy", "FairShare", "--minutes", "2"]) == 0
     assert f"{capped} large (120)" in capsys.readouterr().err

@@ -85,14 +85,14 @@ def test_complete_local_days_are_learnt_from_what_controllers_have_exported(expo
 def test_a_new_job_and_a_server_without_an_answer_are_one_line_and_nothing_is_learnt(exported, monkeypatch):
     said = []
     assert exported_days("http://p:9090", (Job("new"),), report=said.append) is None
-    assert said == ["nothing is learnt from earlier days: http://p:9090: no counts of these jobs"]
+    assert said == ["the forecaster starts without earlier days: http://p:9090: no counts of these jobs"]
 
     def refuse(*_, **__):
         raise ConnectionError("no answer from Prometheus")
 
     monkeypatch.setattr("faro_lib.workload.prometheus.read_prometheus", refuse)
     assert exported_days("http://p:9090", JOBS, report=said.append) is None
-    assert said[1] == "nothing is learnt from earlier days: no answer from Prometheus"
+    assert said[1] == "the forecaster starts without earlier days: no answer from Prometheus"
 
 
 def test_a_history_from_prometheus_needs_its_address():

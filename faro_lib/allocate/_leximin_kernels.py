@@ -1,9 +1,9 @@
 """Compiled loops of `leximin`; imported when first used.
 
-The assignment of jobs to levels is a transportation problem. Its nodes are classes of jobs at one level of utility,
-1..last, and node 0 for the jobs above all levels so far. `column` (nodes, jobs) has the cheapest column of a job at a
-node, -1 if the job cannot be there. Each job is a member of one node. The number of members of a class is the least
-possible, and the assignment is the cheapest with these numbers. Jobs that can be at one level only are not members.
+A column is a job's replica count. Where the budget cannot raise all jobs above a level of utility, the jobs that stay at
+it form a node 1..last; node 0 has the jobs above these levels. As few jobs as possible stay at each node, and these are
+chosen so that the cost is least (a transportation problem). `node` (jobs,) is the node of each job. `column` (nodes,
+jobs) is the cheapest column that puts a job at a node, or -1 if none does. `members` are jobs that can change nodes.
 """
 
 import numpy as np
@@ -14,18 +14,19 @@ FAR = 2**60  # more than any cost
 
 @njit(cache=True)
 def climb(utility, cost, following, order, budget, group, quota):
-    """Raise all jobs level by level, as many jobs as possible at each level, and the cheapest of these.
+    """Raise jobs from one level of utility to the next, as many as possible at each level and at the least cost.
 
-    `order` has the flat positions of the columns that are better than all cheaper ones, by their utility, and
-    `following` (jobs, columns) the next such column of a job, or -1. With several groups, stops where jobs of one
-    level compete. Returns the columns of all jobs, whether they are settled, their nodes, and `column` of the classes.
+    `order` lists the columns that are better than all cheaper ones of the job, as flat positions in `utility`, sorted by
+    utility. `following` (jobs, columns) is the job's next such column, or -1. With several quotas, the search stops at
+    the first level where not all jobs can be raised. Returns (columns (jobs,), whether a job's utility is final (jobs,),
+    node, column).
     """
     jobs, columns = utility.shape
     column = np.full((8, jobs), -1, np.int64)
     node, settled = np.zeros(jobs, np.int64), np.zeros(jobs, np.bool_)
-    members = np.empty(0, np.int64)  # jobs that can be at more than one node, or are in the class that is tried
+    members = np.empty(0, np.int64)
     for k in order[::-1]:
-        column[0, k // columns] = k % columns  # the worst is last
+        column[0, k // columns] = k % columns  # ends at the job's worst column
     room, group_room = budget - (cost * column[0]).sum(), quota.copy()
     for j in range(jobs):
         group_room[group[j]] -= cost[j] * column[0, j]
@@ -82,7 +83,7 @@ def climb(utility, cost, following, order, budget, group, quota):
 
 @njit(cache=True)
 def _moves(column, node, members, cost, last):
-    """(price, mover): the least additional cost of moving a member from node a to node b, and that job."""
+    """(price, mover): for all nodes a, b, the least additional cost of moving one job from a to b, and which job it is."""
     price = np.full((last + 1, last + 1), FAR)
     mover = np.full((last + 1, last + 1), -1)
     for j in members:
@@ -97,7 +98,7 @@ def _moves(column, node, members, cost, last):
 
 @njit(cache=True)
 def _shortest(price, source):
-    """(distance, path) from node `source` to node 0; there is no negative cycle, as the assignment is the cheapest."""
+    """(distance, path) of the cheapest path from `source` to node 0 (Bellman-Ford); no cycle has a negative price."""
     nodes = len(price)
     distance, before = np.full(nodes, FAR), np.full(nodes, -1)
     distance[source] = 0
@@ -115,9 +116,9 @@ def _shortest(price, source):
 
 @njit(cache=True)
 def _settle(column, node, settled, members, cost, last, price, room):
-    """Remove the nodes that a job cannot be at within the budget, and empty classes; returns the last class.
+    """Rule out moves that exceed the budget, settle the jobs that cannot move, delete empty nodes; returns the last node.
 
-    A job at node a can be at b if the move, and the cheapest moves that bring a job from b to a, cost at most `room`.
+    A job can move from a to b if that move plus the cheapest chain of moves from b back to a costs at most `room`.
     """
     for c in range(last + 1):
         for a in range(last + 1):
@@ -144,7 +145,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """The greatest merge of left[s - r] and right[r] over r, for every s; the rows are sorted and compared from the left."""
+    """For every s, the leximin-best union of left[s - r] and right[r] over r. Row s has sorted utilities for s units spent."""
     rows, n, m = len(left), left.shape[1], right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):

@@ -1,7 +1,7 @@
 """Compiled loops of the solvers; imported when first used.
 
-A row is a job and a choice a replica count. `term` and `cost` (whole units >= 0) have shape (rows, choices), `allowed` is
-bool of that shape, and `pick` (rows,) has one choice per row.
+A row is a job, a choice is its replica count. `term` (what a choice adds to the objective), `cost` (whole units >= 0) and
+`allowed` (bool) have shape (rows, choices); `pick` (rows,) is one choice per row.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @njit(cache=True)
 def knapsack(term, tie, cost, allowed, budget):
-    """Choose one column per row within `budget` for the largest sum of `term`, then the least sum of `tie`.
+    """Choose one choice per row within `budget` for the largest sum of `term`, then the least sum of `tie`.
 
     Returns, for every budget 0..budget, the best sums of `term` and `tie` (-inf and inf if nothing fits) and the choice
     of each row (rows, budget + 1), which `trace` reads.
@@ -46,7 +46,7 @@ def knapsack(term, tie, cost, allowed, budget):
 
 @njit(cache=True)
 def trace(choice, cost, budget):
-    """One choice per row, from the table of choices of `knapsack` at `budget`."""
+    """The optimal choice of each row (rows,) at `budget`, read backwards from the `choice` that `knapsack` returns."""
     rows = choice.shape[0]
     pick = np.empty(rows, np.int64)
     b = budget
@@ -58,7 +58,7 @@ def trace(choice, cost, budget):
 
 @njit(cache=True)
 def _pick_at(price, term, cost, allowed, budget, pick):
-    """Set `pick` to the choices with the largest term - price x cost; returns the Lagrangian and the cost of `pick`."""
+    """Set `pick` to each row's choice with the largest term - price x cost; returns (Lagrangian, total cost)."""
     rows, choices = term.shape
     spent, total = 0, price * budget
     for j in range(rows):
@@ -79,14 +79,13 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
     """The Lagrangian bound on the sum of terms, min over price >= 0 of sum_j max_x (term - price cost) + price budget.
 
     The bound equals the optimum over the concave envelopes of the rows. The price is found by intersecting tangents,
-    with `guess` as the first price; since every price gives a valid bound, rounding only loosens it. The search stops
-    at a bound below `enough`.
-    Returns (bound, price, a pick that fits, whether any pick fits).
+    starting at `guess`. Every price gives a valid bound, so rounding only loosens it. The search stops as soon as the
+    bound is below `enough`. Returns (bound, price, a pick within the budget, whether one exists).
     """
     rows, choices = term.shape
     fitting, pick = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    low_total, low_spent, high_total, high_spent = 0.0, 0, 0.0, 0  # of the best and of the cheapest choices
-    widest = TOLERANCE  # largest range of a row; at a higher price every row picks its cheapest choice
+    low_total, low_spent, high_total, high_spent = 0.0, 0, 0.0, 0  # at price 0 and at the highest price
+    widest = TOLERANCE  # at a price above any row's range of terms, every row picks its cheapest choice
     for j in range(rows):
         cheapest, best = -1, -1
         for x in range(choices):
@@ -106,7 +105,7 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
     bound, price, low, high = low_total, 0.0, 0.0, widest + TOLERANCE
     high_total += high * (budget - high_spent)
     for n in range(60):
-        # The dual is convex and piecewise linear. The tangents at `low` and `high` intersect at this price and value.
+        # The dual is convex and piecewise linear; its tangents at `low` and `high` meet at (middle, least).
         by_low, by_high = low_total - low * (budget - low_spent), high_total - high * (budget - high_spent)
         middle = (by_low - by_high) / (low_spent - high_spent)
         least = by_low + middle * (budget - low_spent)
@@ -129,12 +128,12 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
 
 @njit(cache=True)
 def fill_up(term, cost, allowed, budget, pick):
-    """Improve `pick` by steps of the best gain per cost until no step fits the budget; returns the sum of its terms."""
+    """Greedily raise `pick`, in place, by the step of the largest gain per cost that fits; returns its sum of terms."""
     rows, choices = term.shape
     room = budget
     for j in range(rows):
         room -= cost[j, pick[j]]
-    # The best step of a row is kept until the row takes it, or until it no longer fits the remaining budget.
+    # A row's best step is computed again only after the row has taken it, or if it no longer fits the remaining budget.
     step = np.full(rows, -1, np.int64)
     rate = np.zeros(rows)
     stale = np.ones(rows, np.bool_)
@@ -163,7 +162,7 @@ def fill_up(term, cost, allowed, budget, pick):
 
 @njit(cache=True)
 def reduce_columns(term, cost, allowed, bound, price, floor):
-    """`allowed` without choices of reduced cost > bound - floor, which no solution worth at least `floor` contains."""
+    """`allowed` without choices whose reduced cost shows that no solution with a sum of terms >= `floor` contains them."""
     rows, choices = term.shape
     out = allowed.copy()
     room = bound - floor + TOLERANCE * max(1.0, abs(bound))  # rounding grows with the sum of terms
@@ -180,7 +179,7 @@ def reduce_columns(term, cost, allowed, bound, price, floor):
 
 @njit(cache=True)
 def score_between(utility, term, x, gamma, leximin, plateau):
-    """The objective at fractional replicas x, interpolated linearly, or read at floor(x) if `plateau`."""
+    """The objective at fractional replicas x (jobs,): interpolated linearly, or its value at floor(x) if `plateau`."""
     total, low, high = 0.0, np.inf, -np.inf
     last = utility.shape[1] - 1
     for j in range(len(x)):

@@ -1,7 +1,7 @@
 """The paper's solvers, for comparison: search a continuous relaxation, round up, repair, shrink.
 
-Between replica counts, the utility is interpolated linearly, or with `plateau=True` is that of the count below. The
-latter is the precise formulation, in which these searches see no slope.
+Between whole replica counts, the utility is interpolated linearly. With `plateau=True` it is that of the count below: the
+paper's precise formulation, in which these searches find no slope to follow.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ import numpy as np
 from faro_lib.allocate.problem import Problem
 from faro_lib.allocate.spare import repaired, shrunk
 
-ROUNDING = 1e-6  # replicas above a whole number that are not rounded up
+ROUNDING = 1e-6  # a fraction of a replica up to this is rounded down, not up
 METHODS = ("cobyla", "slsqp", "differential-evolution")
 
 
 def search(score: Callable, start, lower, upper, cost, budget, method: str, *, seed: int = 0, options=None):
-    """The x within lower <= x <= upper and cost x <= budget that maximises score(x), by a method of METHODS."""
+    """The x (jobs,) that maximises score(x) for lower <= x <= upper and cost @ x <= budget, by a method of METHODS."""
     from scipy.optimize import Bounds, LinearConstraint, differential_evolution, minimize
 
     if method not in METHODS:
@@ -35,16 +35,16 @@ def search(score: Callable, start, lower, upper, cost, budget, method: str, *, s
         room = {"type": "ineq", "fun": lambda x: budget - cost @ x, "jac": lambda x: -cost}
         x = minimize(loss, start, method="SLSQP", bounds=bounds, constraints=room, options=options).x
     else:
-        # Without the upper bounds, which the budget implies; the score clips x to them.
+        # No upper bounds: the budget limits x already, and the score clips it.
         x = published_search(lambda x: score(np.clip(x, lower, upper)), start, lower, upper[:0], cost, budget, options)
     return np.clip(np.where(np.isfinite(x), x, start), lower, upper)
 
 
 def published_search(score: Callable, start, lower, upper_of_last, cost, budget, options=None):
-    """The x that SciPy's COBYLA finds, called as the published code calls it.
+    """The x (jobs,) that maximises score(x) by SciPy's COBYLA, called as the published code calls it.
 
-    No bounds, but one vector of constraints: the budget, x - lower, and `upper_of_last` minus the last variables. The score
-    is evaluated outside of them as well, and the result may violate them slightly.
+    The limits are one vector of inequality constraints: budget, lower bounds, and upper bounds of the last variables only.
+    COBYLA also evaluates the score where they are violated, and its result may violate them slightly.
     """
     from scipy.optimize import minimize
 
@@ -59,7 +59,7 @@ def published_search(score: Callable, start, lower, upper_of_last, cost, budget,
 
 
 def continuous(method: str) -> Callable:
-    """A solver for `SOLVERS` that searches the table's rows by `method`."""
+    """A solver for `SOLVERS` that runs `search` by `method` and rounds its result to whole replicas."""
 
     def solver(problem: Problem, *, plateau: bool = False, seed: int = 0, options=None) -> tuple[np.ndarray, float]:
         from faro_lib.allocate import _solver_kernels as kernels

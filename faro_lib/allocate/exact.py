@@ -1,7 +1,7 @@
-"""Exact solutions: a knapsack for sums, branch and bound for objectives with a spread, `leximin` for Fair.
+"""The exact solver: a knapsack for sums, branch and bound for objectives with a spread, `leximin` for Fair.
 
-A job's utility is convex in its replicas below saturation, so a greedy solution is not exact. Dynamic programming over
-the budget is exact. The Lagrangian bound of the budget removes most columns before it.
+A job's utility is not concave in its replicas, so a greedy solution is not exact. Dynamic programming over the budget
+is exact. Before it runs, a Lagrangian bound rules out most columns (replica counts of a job).
 """
 
 import heapq
@@ -15,11 +15,11 @@ from faro_lib.allocate.objectives import QUANTUM, quantised
 from faro_lib.allocate.problem import Problem
 
 Bound = tuple[float, float, np.ndarray | None]  # bound, price and a feasible allocation
-Box = tuple[int, int, int, int]  # first and last level of the least utility, then of the greatest utility
+Box = tuple[int, int, int, int]  # range of the least utility, then of the greatest; each from, to, as indices of levels
 
 
 def exact(problem: Problem) -> tuple[np.ndarray, float]:
-    """The optimal replicas, and their value as the bound."""
+    """(optimal replicas in problem order, the objective's value at them, which is the bound)."""
     if problem.objective.leximin:
         replicas = leximin(problem)
     elif problem.gamma:
@@ -32,14 +32,14 @@ def exact(problem: Problem) -> tuple[np.ndarray, float]:
 
 @dataclass
 class Incumbent:
-    """The best allocation so far."""
+    """The best allocation found so far, with its value and tie-break (less is better)."""
 
     value: float = -np.inf
     tie: float = np.inf
     replicas: np.ndarray | None = None
 
     def offer(self, problem: Problem, replicas: np.ndarray | None) -> None:
-        """Keep `replicas` if they are better."""
+        """Replace the incumbent by `replicas` if their value is larger or, at the same value, their tie-break smaller."""
         if replicas is None:
             return
         value, tie = problem.score(replicas), float(problem.tie[np.arange(len(replicas)), replicas].sum())
@@ -48,10 +48,10 @@ class Incumbent:
 
 
 def _best_with_spread(problem: Problem) -> np.ndarray | None:
-    """Replicas with the largest sum of terms + gamma (min U - max U), by branch and bound, best bound first.
+    """Replicas that maximise the sum of terms + gamma (min U - max U), by branch and bound, best bound first.
 
-    A box restricts the least and the greatest utility to ranges of `levels`. If both ranges are single levels, the
-    spread is known and the knapsack solves the rest.
+    `levels` are all utilities that occur. A box restricts min U and max U to a range of levels each. If both ranges are
+    a single level, the spread is known, and a knapsack solves the box.
     """
     levels = np.unique(problem.utility[problem.feasible])
     best, root = Incumbent(), (0, len(levels) - 1, 0, len(levels) - 1)
@@ -71,7 +71,7 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
         least_from, least_to, greatest_from, greatest_to = box
         if least_from == least_to and greatest_from == greatest_to:
             least, greatest = levels[least_from], levels[greatest_from]
-            floor = best.value - float(quantised(problem.gamma * (least - greatest)))  # sums below it cannot win
+            floor = best.value - float(quantised(problem.gamma * (least - greatest)))  # a smaller sum of terms loses
             best.offer(problem, best_sum(problem, _between(problem, least, greatest), floor=floor))
             continue
         for half in _halves(box, levels):
@@ -80,7 +80,7 @@ def _best_with_spread(problem: Problem) -> np.ndarray | None:
 
 
 def _halves(box: Box, levels: np.ndarray) -> tuple[Box, Box]:
-    """The box, cut in the middle of its wider range."""
+    """The two boxes that result from halving the wider of the box's two ranges."""
     a, b, c, d = box
     if a < b and (levels[b] - levels[a] >= levels[d] - levels[c] or c == d):
         return (a, (a + b) // 2, c, d), ((a + b) // 2 + 1, b, c, d)
@@ -88,10 +88,10 @@ def _halves(box: Box, levels: np.ndarray) -> tuple[Box, Box]:
 
 
 def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: float) -> Bound:
-    """An upper bound on the objective in the box, its price, and a feasible allocation; -inf and None without any.
+    """(upper bound on the objective in a box, Lagrangian price, a feasible allocation).
 
-    The bound is a bound on the sum of terms with all utilities in the box, plus gamma times the box's smallest spread.
-    The search for it begins at `price`. A box whose bound is below `floor` has no allocation.
+    The bound is the Lagrangian bound on the sum of terms, plus gamma times the smallest spread in the box. Its search
+    begins at `price`. If no allocation can reach `floor`, the bound is -inf and the allocation None.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
@@ -109,11 +109,10 @@ def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: 
         replicas = best_sum(problem, allowed)
         total = -np.inf if replicas is None else problem.term[np.arange(len(replicas)), replicas].sum()
         return float(total) + spread, price, replicas
-    # Improves `replicas` in place; `total` remains the bound of the relaxation.
-    kernels.fill_up(*arrays, replicas)
+    kernels.fill_up(*arrays, replicas)  # in place; `total` stays the bound of the relaxation
     return total + spread, price, replicas
 
 
 def _between(problem: Problem, low: float, high: float) -> np.ndarray:
-    """Columns whose utility lies in [low, high], bool (jobs, X + 1)."""
+    """Whether a replica count's utility lies in [low, high], bool (jobs, X + 1)."""
     return (low <= problem.utility) & (problem.utility <= high)

@@ -6,10 +6,10 @@ from faro_lib.allocate.problem import Problem
 
 
 def greedy(problem: Problem) -> tuple[np.ndarray, float]:
-    """Replicas by repeated steps of the best gain per core, and the bound of the convex relaxation.
+    """(replicas in problem order, upper bound): repeatedly take the step with the largest gain per core.
 
-    For a sum, the value is within one job's utility of the optimum. For an objective with a spread and for leximin,
-    each step is the one that raises the objective most, and the solution has no bound.
+    For a sum, the value is within one job's utility of the optimum, and the bound is that of the convex relaxation. For
+    objectives with a spread and for leximin, there is no such guarantee and the bound is NaN.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
@@ -38,14 +38,14 @@ def greedy(problem: Problem) -> tuple[np.ndarray, float]:
 
 
 def _smooth_score(problem: Problem, replicas: np.ndarray) -> float:
-    """The objective; for leximin, a sum in which low utilities count far more than high ones."""
+    """The objective's value; for leximin, -sum exp(-20 U), which low utilities dominate."""
     if not problem.objective.leximin:
         return problem.score(replicas)
     return -float(np.exp(-20.0 * problem.utility[np.arange(len(replicas)), replicas]).sum())
 
 
 def _envelope(row: np.ndarray) -> np.ndarray:
-    """Columns on the concave envelope of the row."""
+    """The replica counts at the corners of the concave envelope of the row's finite values."""
     kept: list[int] = []
     for x in np.flatnonzero(~np.isneginf(row)).tolist():
         while len(kept) > 1:

@@ -1,4 +1,4 @@
-"""The knapsack of all exact solvers: one replica count per job, the largest sum of terms within budget and quotas."""
+"""The knapsack problem of `exact`: one column (replica count) per job, with the largest sum of terms in budget and quotas."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from faro_lib.workload import Job, arrays_of
 def best_sum(
     problem: Problem, allowed: np.ndarray, *, term: np.ndarray | None = None, floor: float | None = None
 ) -> np.ndarray | None:
-    """Replicas with the largest sum of terms over the allowed columns, then the least tie; None if nothing fits.
+    """Replicas (jobs,) with the largest sum of terms, then the least sum of `problem.tie`; None if nothing fits.
 
-    Columns that no solution with a sum of at least `floor` contains are removed first, by their reduced cost. The
-    default floor is the value of a near-optimal solution.
+    Only columns in `allowed`, bool (jobs, X + 1), are used. First, columns that no solution with a sum >= `floor` can
+    contain are removed; the default floor is the value of a greedy solution.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
@@ -27,7 +27,7 @@ def best_sum(
             floor = kernels.fill_up(term, problem.costs, allowed, problem.budget, pick)
         allowed = kernels.reduce_columns(term, problem.costs, allowed, bound, price, floor)
         highest = np.where(allowed, term, -np.inf).max(axis=1)[:, None]
-        if term is problem.term and np.all(~allowed | (term == highest)):  # only the tie is left to minimise
+        if term is problem.term and np.all(~allowed | (term == highest)):  # all remaining columns are equally good
             return best_sum(problem, allowed, term=np.where(allowed, -problem.tie, 0.0))
     return _solve(term, problem.tie, problem.costs, allowed, problem.budget, problem.group, problem.quota)
 
@@ -55,7 +55,7 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
 
 
 def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None:
-    """The best columns; all jobs begin at their cheapest column, and the jobs with a choice share what is left."""
+    """The best columns (jobs,), or None: give each job its cheapest allowed column, then share the remaining budget."""
     if not allowed.any(axis=1).all():
         return None
     replicas = np.argmax(allowed, axis=1)
@@ -74,7 +74,7 @@ def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None
 
 
 def _share(term, tie, costs, allowed, budget, group, quota) -> np.ndarray:
-    """Dynamic programming over the budget; with quotas, first within each tenant and then between the tenants."""
+    """The best columns, by dynamic programming over the budget; with quotas, within each tenant, then between tenants."""
     from faro_lib.allocate import _solver_kernels as kernels
 
     if len(quota) == 1:

@@ -8,11 +8,10 @@ from faro_lib.allocate.program import Count, least_loss
 
 
 def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:
-    """Replicas whose sorted utilities are lexicographically greatest; then least change, then fewest replicas.
+    """Replicas (jobs,) whose sorted utilities are lexicographically greatest; ties by least change, then fewest replicas.
 
-    Equivalently, the fewest jobs are at the lowest level of utility, then the fewest at the next, and so on. For given
-    numbers of jobs per level, the cheapest assignment is a transportation problem, which `climb` solves level by level.
-    If several assignments fit, an integer program finds the least change; after `time_limit_s`, the best so far.
+    `climb` finds the best sorted utilities, level by level. If several assignments of jobs to levels have these utilities
+    and fit the budget, an integer program chooses the one with the least change, or the best one within `time_limit_s`.
     """
     utility, jobs = problem.utility, np.arange(len(problem.cost))
     at, settled, node, column = _climb(utility, problem.cost, problem.budget, problem.group, problem.quota)
@@ -33,15 +32,15 @@ def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | Non
         counts.append((at_level, int(number)))
         allowed |= at_level
     replicas = least_loss(problem, allowed, problem.tie, counts, time_limit_s)
-    return at if replicas is None and not problem.has_quotas else replicas  # `at` has the best utilities, too
+    return at if replicas is None and not problem.has_quotas else replicas  # `at` is optimal but for the tie-break
 
 
 def _climb(utility, cost, budget, group, quota):
     from faro_lib.allocate import _leximin_kernels as kernels
 
     columns = utility.shape[1]
-    best = np.maximum.accumulate(utility, axis=1)
-    better = utility > np.pad(best[:, :-1], ((0, 0), (1, 0)), constant_values=-np.inf)  # than all cheaper columns
+    best_cheaper = np.pad(np.maximum.accumulate(utility, axis=1), ((0, 0), (1, 0)), constant_values=-np.inf)[:, :-1]
+    better = utility > best_cheaper
     from_right = np.minimum.accumulate(np.where(better, np.arange(columns), columns)[:, ::-1], axis=1)[:, ::-1]
     following = np.pad(from_right[:, 1:], ((0, 0), (0, 1)), constant_values=columns)
     positions = np.flatnonzero(better)
@@ -50,10 +49,10 @@ def _climb(utility, cost, budget, group, quota):
 
 
 def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> np.ndarray:
-    """The best sorted utilities of the undecided jobs, which are at least those at the columns `at`.
+    """The leximin-best sorted utilities of the undecided jobs under quotas; no job gets less than at its column `at`.
 
-    Merging sorted utilities with the same further ones keeps their order. So dynamic programming over the units that
-    are left needs only the best utilities of each tenant's jobs for each number of units.
+    If one list of utilities is leximin-better than another, it stays better when both are merged with a third. So it is
+    enough to know the best list of each tenant at each number of units, and to join the tenants one by one.
     """
     from faro_lib.allocate import _leximin_kernels as kernels
 
@@ -75,7 +74,7 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
-    """Equally good columns up to the first that is at least `current`; further ones cost more and change more."""
+    """`allowed`, whose columns are equally good, without columns that cost more and change more than another one."""
     x = np.arange(allowed.shape[1])
     enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
     return allowed & ((x < problem.current[:, None]) | (enough == 1))

@@ -8,9 +8,9 @@ from faro_lib.allocate.program import leximin_by_levels
 
 
 def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, float]:
-    """Optimal replicas and their value, from a program with one binary variable per job and replica count.
+    """(optimal replicas in problem order, their value), from one binary variable per job and replica count.
 
-    Leximin needs one program per level of utility. Only for leximin are ties broken.
+    Leximin takes one program per level of utility. Ties are broken for leximin only.
     """
     if problem.objective.leximin:
         replicas = leximin_by_levels(problem, time_limit_s)
@@ -24,13 +24,13 @@ def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, 
 
 
 def convex(problem: Problem) -> tuple[np.ndarray, float]:
-    """The solution of the linear relaxation, rounded down and filled up greedily, and the relaxation's value."""
+    """(replicas, upper bound): the linear relaxation rounded down and filled up greedily, and the relaxation's value."""
     from faro_lib.allocate import _solver_kernels as kernels
 
     program = _Program(problem, boolean=False)
     program.maximise(program.objective(), 600.0)
     shares = np.where(problem.feasible, np.asarray(program.z.value), 0.0)
-    replicas = np.argmax(shares > 1e-6, axis=1)  # the cheapest column of each job that has a share
+    replicas = np.argmax(shares > 1e-6, axis=1)  # each job's smallest replica count with a positive share
     if not (problem.has_quotas or problem.gamma or problem.objective.leximin):
         kernels.fill_up(problem.term, problem.costs, problem.feasible, problem.budget, replicas)
         return replicas, float(program.value)
@@ -40,7 +40,7 @@ def convex(problem: Problem) -> tuple[np.ndarray, float]:
 
 
 class _Program:
-    """Variables and constraints that all objectives share."""
+    """The cvxpy variables z (jobs, X + 1), 1 at a job's replica count, and the constraints of all objectives."""
 
     def __init__(self, problem: Problem, boolean: bool):
         import cvxpy as cp

@@ -1,4 +1,4 @@
-"""Objectives of a cluster: a sum over jobs, with or without a penalty on the spread, or the worst-off job first."""
+"""Objectives: a sum over jobs, optionally with a penalty on the spread of their utilities, or leximin."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from faro_lib.registry import Registry
 from faro_lib.utility import UtilityTable
 
-# Sums of multiples of 2^-30 are exact in float64 up to 4 million, so the order of the jobs changes no value and no tie.
+# Sums of multiples of 2^-30 are exact in float64 up to 4 million, so a sum does not depend on the order of the jobs.
 QUANTUM = 2.0**-30
 
 
@@ -18,23 +18,23 @@ def quantised(values) -> np.ndarray:
 
 
 def weighted(utility, weight):
-    """w U"""
+    """A job's term w U, for utility U and weight w."""
     return weight * utility
 
 
 def weighted_log(utility, weight):
-    """w log max(U, 0.001)"""
+    """A job's term w log max(U, 0.001), as in proportional fairness."""
     return weight * np.log(np.maximum(utility, 1e-3))
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """sum_j term(U_j, w_j) + gamma (min_j U_j - max_j U_j), or the worst-off job first."""
+    """What a solver maximises: sum_j term(U_j, w_j) + gamma (min_j U_j - max_j U_j), or the leximin order of U."""
 
     name: str
     term: Callable = weighted  # a job's contribution, from (utility, weight), which broadcast
     spread: Callable[[int], float] | None = None  # default of gamma, from the number of jobs; None: gamma is 0
-    leximin: bool = False  # the worst-off job first: the value is the least utility; ignores `term` and `spread`
+    leximin: bool = False  # raise the least utility first, then the second least, ...; ignores `term` and `spread`
     effective: bool = False  # use utility x drop penalty at the best drop rate; needs a table with drops
 
     def utilities(self, table: UtilityTable) -> np.ndarray:
@@ -42,18 +42,18 @@ class Objective:
         return table.effective if self.effective else table.value
 
     def gamma(self, jobs: int, gamma: float | None = None) -> float:
-        """The weight of the spread: `gamma`, or its default for this number of jobs if None."""
+        """The weight of the spread: `gamma`, or the default for this number of jobs if `gamma` is None."""
         if self.spread is None:
             return 0.0
         return float(self.spread(jobs) if gamma is None else gamma)
 
     def terms(self, utility: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """The terms, quantised; -inf where the utility is -inf."""
+        """term(U, w), quantised; -inf where the utility is -inf. The arguments broadcast."""
         infeasible = np.isneginf(utility)
         return np.where(infeasible, -np.inf, quantised(self.term(np.where(infeasible, 0, utility), weight)))
 
     def score(self, utility, weight, gamma: float | None = None) -> float:
-        """The objective's value, from one utility and one weight per job; -inf if any utility is -inf."""
+        """The objective's value at utilities and weights (jobs,); for leximin the least utility. -inf if one is -inf."""
         utility = np.asarray(utility, float)
         if np.isneginf(utility).any():
             return -np.inf

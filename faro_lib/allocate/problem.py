@@ -9,12 +9,12 @@ from faro_lib.allocate.objectives import Objective, quantised
 from faro_lib.utility import UtilityTable
 from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
 
-CHANGE = 2.0**24  # tie-break weight of a changed replica against a used one; exceeds any total of replicas
+CHANGE = 2.0**24  # in a tie, one changed replica weighs more than all replicas in use
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Replicas and drop rate of every job, with the objective's value and a bound on it."""
+    """A solver's result: replicas and drop rate of every job, in the table's order, and how close to optimal they are."""
 
     replicas: np.ndarray  # whole numbers, shape (jobs,)
     drop: np.ndarray  # fraction of the requests to drop, shape (jobs,)
@@ -36,8 +36,8 @@ class Allocation:
 class Problem:
     """An allocation problem in arrays.
 
-    Jobs are sorted by name, so that the order of the input cannot matter. Costs are whole numbers of the largest unit of
-    cores that divides every job's cores.
+    Problem order is the order of the jobs' names, so the result does not depend on the order of the input. Column x of an
+    array (jobs, X + 1) is for x replicas. Costs are whole units; a unit is the most cores that divide every job's cores.
     """
 
     table: UtilityTable
@@ -45,20 +45,20 @@ class Problem:
     gamma: float
     order: np.ndarray  # positions of the sorted jobs in the table, shape (jobs,)
     utility: np.ndarray  # quantised, shape (jobs, X + 1); -inf where infeasible
-    term: np.ndarray  # the objective's terms, same shape
+    term: np.ndarray  # `Objective.terms`: what a job adds to the objective, same shape
     weight: np.ndarray
     cost: np.ndarray  # cores per replica, in units of `unit_cores`, shape (jobs,)
-    costs: np.ndarray  # cores of each column, in units, shape (jobs, X + 1)
-    budget: int  # in units
-    unit_cores: float  # cores of a unit
-    tie: np.ndarray  # tie-break, less is better: change from `current`, then replicas; shape (jobs, X + 1)
+    costs: np.ndarray  # cores of x replicas, in units, shape (jobs, X + 1)
+    budget: int  # cores to allocate, in units
+    unit_cores: float  # cores per unit
+    tie: np.ndarray  # breaks ties (less is better): change from `current`, then replicas; shape (jobs, X + 1)
     current: np.ndarray
     group: np.ndarray  # index of each job's quota, shape (jobs,)
-    quota: np.ndarray  # in units, shape (groups,); one group if no job has a quota
+    quota: np.ndarray  # quotas in units, shape (groups,); one group if no job has a quota
 
     @property
     def feasible(self) -> np.ndarray:
-        """Whether a column is within the job's bounds, bool (jobs, X + 1)."""
+        """Whether x replicas are within the job's bounds, bool (jobs, X + 1)."""
         return ~np.isneginf(self.term)
 
     @property
@@ -66,11 +66,11 @@ class Problem:
         return len(self.quota) > 1
 
     def score(self, replicas: np.ndarray) -> float:
-        """The objective at `replicas`, in problem order."""
+        """The objective's value at `replicas` (jobs,), which are in problem order."""
         return self.objective.score(self.utility[np.arange(len(self.cost)), replicas], self.weight, self.gamma)
 
     def room(self, replicas: np.ndarray) -> tuple[int, np.ndarray]:
-        """Units left of the budget and of each quota; negative if exceeded."""
+        """(units left of the budget, units left of each quota (groups,)); negative if exceeded."""
         spent = self.cost * replicas
         return self.budget - int(spent.sum()), self.quota - np.bincount(self.group, spent, len(self.quota)).astype(int)
 
@@ -79,7 +79,7 @@ class Problem:
         return left >= 0 and bool(np.all(quota_left >= 0))
 
     def allocation(self, replicas: np.ndarray, bound: float, seconds: float, solver: str) -> Allocation:
-        """`replicas`, in problem order, as an allocation in the order of the table."""
+        """The `Allocation`, in the table's order, of `replicas` in problem order."""
         value = self.score(replicas)
         rows, in_table = np.arange(len(replicas)), np.empty(len(replicas), np.int64)
         in_table[self.order] = replicas
@@ -91,7 +91,7 @@ class Problem:
 def problem_of(
     table: UtilityTable, budget: float, objective: Objective, *, current=None, gamma: float | None = None
 ) -> Problem:
-    """The problem of allocating `budget` cores; a ValueError if the minimum replicas do not fit."""
+    """The problem of allocating `budget` cores, with the arguments of `solve`; ValueError if one is invalid or too small."""
     jobs = table.jobs
     if not isinstance(budget, (int, float, np.number)) or not 0 <= float(budget) < np.inf:
         raise ValueError(f"budget={budget!r} must be a number of cores >= 0")
@@ -118,7 +118,7 @@ def problem_of(
 
 
 def in_units(jobs: Sequence[Job], budget: float) -> tuple[np.ndarray, int, np.ndarray, float]:
-    """(cost of a replica (jobs,), budget, quotas (groups,)) in whole units, and the cores of a unit."""
+    """(cost of one replica (jobs,), budget, quotas (groups,), cores per unit); the first three in whole units."""
     arrays = arrays_of(tuple(jobs))
     tenths = np.rint(10 * arrays.cores).astype(np.int64)
     unit = int(np.gcd.reduce(tenths))

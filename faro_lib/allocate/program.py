@@ -1,4 +1,4 @@
-"""One column per job as an integer program for HiGHS, for what has no faster algorithm."""
+"""Allocation as an integer program, solved by HiGHS: for the ties of leximin, and to check leximin."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from faro_lib.allocate.problem import Problem
 
-Count = tuple[np.ndarray, int]  # columns, bool (jobs, X + 1), and how many of them may be chosen
+Count = tuple[np.ndarray, int]  # a set of columns, bool (jobs, X + 1), and how many of them may be chosen at most
 
 
 def least_loss(
     problem: Problem, allowed: np.ndarray, loss: np.ndarray, counts: Sequence[Count] = (), time_limit_s: float = 600.0
 ) -> np.ndarray | None:
-    """Replicas with the least sum of `loss` (jobs, X + 1) over the allowed columns; None if nothing fits.
+    """Replicas (jobs,) with the least sum of `loss` (jobs, X + 1) among the `allowed` columns; None if nothing fits.
 
-    After `time_limit_s`, the best replicas so far, or None.
+    If `time_limit_s` is reached, returns the best replicas found so far, or None.
     """
     from scipy.optimize import LinearConstraint, milp
     from scipy.sparse import coo_array, csr_array, vstack
@@ -41,7 +41,7 @@ def least_loss(
 
 
 def leximin_by_levels(problem: Problem, time_limit_s: float) -> np.ndarray | None:
-    """Leximin by one integer program per level, which minimises the number of jobs at it or below; then least change."""
+    """Leximin-optimal replicas (jobs,), by one integer program per level of utility; None if HiGHS finds none in time."""
     utility, feasible = problem.utility, problem.feasible
     jobs, level = np.arange(len(utility)), -np.inf
     counts: list[Count] = []

@@ -19,7 +19,7 @@ SOLVERS: Registry[Solver] = Registry("solver")
 
 
 def register_solver(name: str, solver: Solver) -> Solver:
-    """Register a function `solver(problem, **options) -> (replicas, bound)`, see `problem.Problem`, for `solve`."""
+    """Make a function `solver(problem: Problem, **options) -> (replicas, bound)` available to `solve` by name."""
     return SOLVERS.enter(name, solver)
 
 
@@ -42,7 +42,7 @@ def solve(
     """Allocate `budget` cores to the jobs of a `UtilityTable`, within their tenants' quotas.
 
     Ties are broken by the least change from `current`, then by the fewest replicas, then by the jobs' names. The order
-    of the jobs does not matter.
+    of the jobs does not matter. Raises ValueError if the jobs' minimum replicas do not fit.
 
     Parameters
     ----------

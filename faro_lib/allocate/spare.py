@@ -1,4 +1,4 @@
-"""After the optimum: the marginal value of a replica, and shrinking."""
+"""Around an allocation: the marginal value of a replica, the paper's shrink, and the paper's repair of an infeasible one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from faro_lib.allocate.problem import Allocation, Problem
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import arrays_of
 
-SHRINK_TOLERANCE = 1e-4  # loss of the objective that a freed replica may cost (the paper's)
+SHRINK_TOLERANCE = 1e-4  # a replica is freed if the objective falls by at most this (the paper's value)
 
 
 @dataclass(frozen=True, slots=True)
 class Marginals:
-    """The objective's gain from one more replica of each job, and its loss from one less, (jobs,); NaN at a bound."""
+    """The objective's gain from one more replica of a job, and its loss from one fewer, (jobs,) each; NaN at a bound."""
 
     more: np.ndarray
     less: np.ndarray
 
 
 def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float | None = None) -> Marginals:
-    """The marginal value of a replica of each job, with all other jobs unchanged.
+    """How the objective changes if one job has a replica more or less and all others stay the same.
 
     >>> from faro_lib.workload import Job
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.4, 0.5], [0, 0.1, 0.9]])
@@ -32,7 +32,8 @@ def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float
     """
     objective = objective_of(allocation.objective)
     rows = np.arange(len(table.jobs))
-    utilities = np.pad(objective.utilities(table), ((0, 0), (1, 1)), constant_values=-np.inf)  # column x is at x + 1
+    # One infeasible column on either side: x replicas are at index x + 1.
+    utilities = np.pad(objective.utilities(table), ((0, 0), (1, 1)), constant_values=-np.inf)
     weight = arrays_of(table.jobs).weight
     current = utilities[rows, allocation.replicas + 1]
     now = objective.score(current, weight, gamma)
@@ -72,7 +73,7 @@ def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> n
 
 
 def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
-    """Free replicas, in place, that cost at most the tolerance each; returns whether any was freed."""
+    """Free, in place, every replica whose removal costs at most SHRINK_TOLERANCE; returns whether any was freed."""
     freed = False
     for j in sequence:
         value = problem.score(replicas)
@@ -87,9 +88,10 @@ def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
 
 
 def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
-    """Remove replicas until budget and quotas hold, each time the one whose removal costs least (the paper's rule).
+    """Remove replicas until budget and quotas hold, each time the one whose loss lowers the objective least (the paper's).
 
-    Costs are compared to 1e-4; ties go to the job that stays closer to its `current` replicas, then to the earlier one.
+    The objective is compared after rounding to 4 digits. In a tie, the job that ends closer to its `current` replicas
+    loses the replica, then the first in problem order.
     """
     replicas = np.array(replicas)
     while not problem.fits(replicas):

@@ -40,7 +40,7 @@ LONGER = 2  # factor on the draws of a repeated fit
 def build_model(traces: Traces):
     """The PyMC model of the training days, with at most MAX_ROWS minutes per job, chosen at random.
 
-    It uses only phase 0, because the other phases are the same day shifted by minutes.
+    It uses only sample 0 of each day, because the others are the same day shifted by minutes.
     """
     import pytensor
 
@@ -56,7 +56,7 @@ def build_model(traces: Traces):
     chosen = np.random.default_rng(0).permutation(target.shape[0] * target.shape[2])[:MAX_ROWS]
     features, moved, target = (
         np.moveaxis(array, 1, 0).reshape(array.shape[1], -1, *array.shape[3:])[:, chosen]
-        for array in (features, moved, target)
+        for array in (features, change, target)
     )
     start, whitening = ridge(features, moved, target)
     residual, whitened = target - np.einsum("jnk,jk->jn", features, start), features @ whitening
@@ -108,7 +108,7 @@ def fit_bayes(
     chains: int = 4,
     progress: Callable[[str], None] = log.info,
 ) -> Any:
-    """Fit the model with nutpie; returns ArviZ InferenceData, the same for the same seed.
+    """Fit the model with nutpie; returns ArviZ InferenceData, which is reproducible for a given seed.
 
     A fit that has not converged (`convergence`) is repeated once, with LONGER times the draws.
     The posterior group has the attributes `seed` and `fit_s`.
@@ -141,7 +141,7 @@ def convergence(idata) -> Convergence:
 
 
 def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
-    """The parameters of the online forecaster, with `draws` evenly spaced posterior draws."""
+    """The `Posterior` for forecasting, with `draws` evenly spaced posterior draws; ValueError if the jobs differ."""
     counts = training_counts(traces)[:, 0]
     flat = idata.posterior.stack(draw_=("chain", "draw")).transpose("draw_", ...)
     if tuple(flat["job"].values) != traces.names:
@@ -151,7 +151,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
 
     unit = units(counts)
     y = root(counts) / unit[:, None]
-    features, moved, target = design(y, shapes_of_other_days(y))
+    features, change, target = design(y, shapes_of_other_days(y))
     location = np.einsum("djmk,jk->djm", features, value["coefficients"].mean(axis=0))
     log_spread, follow = (value[name].mean(axis=0)[:, None] for name in ("log_spread", "follow"))
     residuals = (target - location) / spread_of(log_spread, follow, moved, unit[:, None])
@@ -174,7 +174,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
 
 
 def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """Student-t quantiles at NORMAL_GRID, shape (jobs, grid), clipped to +-`largest` so that squares have a mean."""
+    """Student-t quantiles (jobs, grid) at NORMAL_GRID, clipped to +-`largest`, so that squared errors have a finite mean."""
     from scipy.special import ndtr
     from scipy.stats import t
 
@@ -182,7 +182,7 @@ def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:
 
 
 def normal_score_correlation(residuals: np.ndarray) -> np.ndarray:
-    """Correlation between jobs of the normal scores of residuals (days, jobs, minutes), shape (jobs, jobs)."""
+    """Correlation between jobs (jobs, jobs) of residuals (days, jobs, minutes), after a rank transform to normals."""
     from scipy.special import ndtri
     from scipy.stats import rankdata
 

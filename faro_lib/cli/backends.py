@@ -33,12 +33,12 @@ def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: s
     from faro_lib.kube.operate import NamespacedName
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[SayHandler()])
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs every attempt; we report the outcome
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs every attempt, while we report the outcome
     return NamespacedName.of(plan, kubeconfig, context)
 
 
 def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[], tuple[Override, ...]]:
-    """What reads the overrides of operators: from the FaroPlan, or from the file beside the journal."""
+    """A function that reads operators' overrides, from the FaroPlan or from the file next to the journal."""
     from faro_lib.control.overrides import path_of, read_overrides
 
     if home:
@@ -54,7 +54,7 @@ def deployments(
     home: NamespacedName, settings: Settings, prometheus: str | None, token_path: str | None, clock: Clock,
     capacity: int | None, ensure: Ensure,
 ) -> Deployments:  # fmt: skip
-    """The backend for the Deployments that are named in the sections `deployment` of the jobs' table."""
+    """The backend for the Deployments in the sections `deployment` of the jobs' table."""
     from faro_lib.kube.deployment_metrics import DeploymentMetrics
     from faro_lib.kube.operate import connect_deployments
 
@@ -70,9 +70,9 @@ def ray_serve(
     home: NamespacedName | None, backend: str, settings: Settings, address: str | None, serve_address: str | None,
     clock: Clock, capacity: int | None, policy: Policy, ensure: Ensure, lease: Lease | None, start_timeout_s: float,
 ) -> Iterator[Callable[[Settings], RayServeCluster]]:  # fmt: skip
-    """A function that returns the cluster of the jobs of some settings on Ray Serve.
+    """A context with a function that returns the cluster on Ray Serve for given settings.
 
-    Backend `local` starts Ray with the jobs of `settings` on this machine and stops it on exit.
+    Backend `local` starts Ray with the jobs of `settings` on this machine and stops it at the end.
     """
     from faro_lib.memory import must_fit, ray_gb
     from faro_lib.rayserve.backend import serving

@@ -13,7 +13,7 @@ from faro_lib.cli.shared import milliseconds, option, say, text_table
 if TYPE_CHECKING:
     from faro_lib.recommend.recommendation import Recommendation
 
-OUT_OF_REACH = 3  # exit status: this capacity does not meet the SLOs
+OUT_OF_REACH = 3  # exit status if this capacity does not meet the SLOs
 
 
 def recommend(
@@ -96,7 +96,7 @@ def recommend(
 
 
 def _check_picture(path: Path) -> None:
-    """Raise an error now for a picture that could not be drawn or written at the end."""
+    """Raise an error now, and not after minutes of work, if the picture cannot be drawn or written."""
     import matplotlib  # noqa: F401
 
     from faro_lib.files import check_writable

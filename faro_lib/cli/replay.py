@@ -1,4 +1,4 @@
-"""`faro replay`: what another policy would have decided on the observations of a journal."""
+"""`faro replay`: what another policy would have decided on the observations in a journal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def replay(
 
 
 def _decisions(journal: str, policy: str, history: str | None, forecaster: str) -> Iterator[tuple[Header, Step, Step]]:
-    """Header, recorded step and replayed step of every tick."""
+    """(header, recorded step, replayed step) of every tick."""
     from faro_lib.cli.run import at_time_of_day, context_of
     from faro_lib.control import journal as journals
     from faro_lib.control.overrides import Settings

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
 
-PROMETHEUS = "prometheus"  # a history
-CHANGES = "changes"  # reason of a failure: settings that cannot be used
-STALLED_S = 120.0  # the health check fails this time plus five ticks after the last tick; one call takes up to 60 s
+PROMETHEUS = "prometheus"  # value of --history
+CHANGES = "changes"  # reason of a failure: new settings are invalid
+STALLED_S = 120.0  # the health check fails after this time plus five ticks without a tick; a call may take up to 60 s
 
 
 def run(
@@ -70,7 +70,7 @@ def run(
     log: shared.LogFormat = "text",
     force: Annotated[bool, option("Take over from another controller; overrule other clients.", "--force")] = False,
     start_timeout: Annotated[float, option("Seconds that a Ray started here, and its jobs, may take.")] = 180.0,
-    wait: Annotated[bool, option("Wait, unready, for jobs that are not served yet; else exit.", "--wait")] = False,
+    wait: Annotated[bool, option("If jobs are not served yet, wait (unready) instead of exiting.", "--wait")] = False,
 ) -> None:
     """Run the autoscaling loop until SIGTERM or Ctrl-C; a dry run unless --apply. Replicas stay unchanged on exit."""
     # One function, because all parts share the options.
@@ -99,7 +99,7 @@ def run(
     with ExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals())
         exporter = None
-        if metrics_port is not None:  # first, because the port may be in use
+        if metrics_port is not None:  # before anything else, because the port may be in use
             from faro_lib.control.exporter import Exporter
 
             exporter = Exporter(settings.jobs, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s)
@@ -148,7 +148,7 @@ def run(
             cluster_of = stack.enter_context(ray)
         until_s = float("inf") if seconds is None else clock.now_s + seconds  # after Ray has started
         last = settings
-        while not stop.is_set() and clock.now_s < until_s:  # once more after every change of the settings
+        while not stop.is_set() and clock.now_s < until_s:  # one pass per change of the settings
             table, new = settings.jobs, settings is not last or outdated()
             learnt_on = date.today() if new else learnt_on
             with ExitStack() as inner:
@@ -194,7 +194,7 @@ def run(
 
 
 def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...]:
-    """What has changed in the jobs since a run wrote the journal; () if nothing, or if there is no run to resume."""
+    """What has changed in the jobs since the run that the journal would resume; () if nothing, or if there is no such run."""
     header = journal.header if journal and journal.ticks else None
     if not header or (header.jobs, header.guardrails.fixed) == (settings.jobs, settings.fixed_jobs):
         return ()
@@ -202,7 +202,7 @@ def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...
 
 
 def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
-    """The policy with a forecaster that knows of the operator's events; a policy without a forecaster ignores them."""
+    """The policy whose forecaster knows the operator's events; a policy without a forecaster is unchanged."""
     from faro_lib.forecast.expected import Event, expected
     from faro_lib.policies.loops import TwoLoops
 
@@ -220,7 +220,7 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 
 
 def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, force: bool) -> Lease:
-    """The lease of this controller. One that starts again with its FaroPlan or its journal has the same name."""
+    """This controller's lease. A controller that restarts with the same FaroPlan or journal has the same name in it."""
     from faro_lib.rayserve.cluster import Lease
 
     host = socket.gethostname()
@@ -229,7 +229,7 @@ def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, fo
 
 
 def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
-    """One tick for JSON: time, whether it was applied, and each job's replicas, drop rate and reason."""
+    """A tick as a mapping for JSON: time, whether it was applied, and each job's replicas, drop rate and reason."""
     plan = {
         job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
         for job, target, drop, reason in zip(table, step.target, step.plan.drop, step.plan.reason)
@@ -247,7 +247,8 @@ def context_of(
 ) -> PolicyContext:
     """The policy's inputs: jobs, latency table, and a forecaster fitted to `history`.
 
-    history : a file of counts; PROMETHEUS, what controllers have exported to this server; None: not fitted.
+    history : a file of counts; PROMETHEUS: the counts that controllers have exported to the server `prometheus`; None: the
+        forecaster is not fitted.
     """
     import numpy as np
 
@@ -269,7 +270,7 @@ def context_of(
     else:
         traces = read_csv(history, table) if history else None
     if traces is not None:
-        days = np.concatenate([traces.train, traces.evaluation[None]])  # the newest day too: it is over
+        days = np.concatenate([traces.train, traces.evaluation[None]])  # include the newest day, which is also complete
         fitted = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
     else:
         none = np.zeros((0, 1, len(table), DAY_MINUTES), int)
@@ -280,7 +281,7 @@ def context_of(
 
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
-    """The policy with its forecaster at the local minute of the day at `origin_s` (Unix time), for days of 24 hours."""
+    """The policy whose forecaster starts at the local minute of the day at `origin_s` (Unix time), for days of 24 hours."""
     from faro_lib.policies.loops import TwoLoops
     from faro_lib.workload.jobs import DAY_MINUTES
 
@@ -292,7 +293,7 @@ def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; restores the signal handlers on exit."""
+    """A context with an event that SIGTERM and SIGINT set; the signal handlers are restored at the end."""
     from faro_lib.control.clock import StopEvent
 
     stop = StopEvent()
@@ -307,16 +308,16 @@ def stopped_by_signals() -> Iterator[threading.Event]:
 
 
 def request_stop(stop: threading.Event, number: int) -> None:
-    """Stop after this tick; a second Ctrl-C stops at once, also while Ray is starting."""
+    """Handle a signal: stop after this tick, or at once at a second Ctrl-C, even while Ray is starting."""
     if number == signal.SIGINT and stop.is_set():
         raise KeyboardInterrupt
     stop.set()
 
 
 def clock_of(journal: Journal | None, stop: threading.Event) -> Clock:
-    """A wall clock that starts where the journal starts.
+    """The clock of the run that the journal would resume; otherwise, a new clock that started HISTORY_MINUTES ago.
 
-    Without a journal it starts HISTORY_MINUTES ago, so that counts from before the controller have times >= 0.
+    So a new run can use counts from before its start, at times >= 0.
     """
     from faro_lib.control.clock import Clock
     from faro_lib.policies.protocol import HISTORY_MINUTES

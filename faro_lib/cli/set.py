@@ -32,7 +32,7 @@ def set_job(
 ) -> None:
     """Fix the replicas of a job, or announce a change of its load.
 
-    `faro run` follows at its next tick.
+    `faro run` applies the change at its next tick.
     """
     from faro_lib.control.overrides import Override
 
@@ -55,7 +55,7 @@ def set_job(
     from_s = now_s if begin is None else _time_s(begin, now_s)
     until_s = None if until is None else _time_s(until, from_s)
     order = Override(job, f"{getpass.getuser()}@{socket.gethostname()}", from_s, until_s, replicas, load)
-    # A new count replaces an earlier one.
+    # A new replica count replaces an earlier one.
     kept = [one for one in orders if one.job != job or load is not None or one.load is not None]
     run.write([*kept, order])
     print(order)
@@ -63,7 +63,7 @@ def set_job(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A running controller: the last targets of its jobs (None before the first decision), and its overrides."""
+    """A running controller: the last targets of its jobs (None before the first decision), and access to its overrides."""
 
     targets: dict[str, int | None]
     read: Callable[[], Iterable[Override]]
@@ -89,13 +89,13 @@ def _of_plan(plan: str) -> _Run:
     overrides = PlanOverrides(home.connect(), home.namespace, home.name)
     found = overrides.get()
     if found is None:
-        raise ValueError(f"FaroPlan {plan!r} is not there, or may not be read; a controller makes it")
+        raise ValueError(f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it")
     jobs = found.get("status", {}).get("jobs", [])
     return _Run({one["name"]: one["desiredReplicas"] for one in jobs}, overrides.read, overrides.write)
 
 
 def _time_s(text: str, after_s: float) -> float:
-    """Unix time of an ISO date and time, or of the first HH:MM after `after_s`, in local time."""
+    """The Unix time of a local date and time in ISO format, or of the first HH:MM after `after_s`."""
     try:
         if len(text) <= 5:
             clock, day = datetime.strptime(text, "%H:%M"), datetime.fromtimestamp(after_s)

@@ -20,12 +20,12 @@ LEFT = ("policy", "job", "reason")  # columns that are aligned to the left
 
 
 def option(help: str, *names: str, default: str | None = None, maximum: int | None = None) -> Any:
-    """An option of a command. `default` describes a default that is not a value; `maximum` bounds a number from 1."""
+    """An option of a command; `default` is text for the help if there is no default value, and a number is in 1..`maximum`."""
     return typer.Option(*names, help=help, show_default=default or True, min=1 if maximum else None, max=maximum)
 
 
 def use_authority(path: str | None) -> str | None:
-    """Trust the certificate authority in this file for all servers."""
+    """Trust the certificate authority in this PEM file for all servers."""
     if path is not None:
         if not Path(path).is_file():
             raise ValueError(f"ca_file={path!r}: no such file; a PEM file with certificates")
@@ -63,7 +63,7 @@ LogFormat = Annotated[str, typer.Option("--log", help="Format of the log: text o
 
 
 def say(line: str, reason: str = "") -> None:
-    """Log a line on standard error; `reason` is that of a failure."""
+    """Log a line on standard error; `reason` is given for failures only."""
     if _log_format == "json":
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = {"time": now, "level": "error" if reason else "info", "reason": reason, "message": line}
@@ -74,7 +74,7 @@ def say(line: str, reason: str = "") -> None:
 
 
 class SayHandler(logging.Handler):
-    """Log records as lines of `say`."""
+    """A logging handler that passes records to `say`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(self.format(record), "kubernetes" if record.levelno >= logging.WARNING else "")

@@ -64,7 +64,7 @@ def simulate(
 
 
 def _cells(policy: str, rows) -> dict[str, str]:
-    """One row of the table: means over trials, with their standard deviations."""
+    """One row of the table: means and standard deviations over trials."""
     cells = {"policy": policy}
     columns = {"lost utility": "lost_utility", "SLO violations": "slo_violation_rate", "dropped": "drop_rate"}
     for label, column in columns.items():

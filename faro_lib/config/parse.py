@@ -29,7 +29,7 @@ A wrong name, type or value is an error of one line, before anything is written.
 
 
 def load(mapping: Mapping[str, Any]) -> Config:
-    """The configuration with these settings, and defaults for all others.
+    """The configuration with the settings in `mapping` and the defaults of all others.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def _line(error: Any) -> str:
 
 
 def default_yaml() -> str:
-    """The text of config/default.yaml: each setting with its default, below its description."""
+    """The text of config/default.yaml: every setting with its description and default."""
     return DEFAULT_HEAD + "".join(_yaml_lines(Config(), ""))
 
 

@@ -40,7 +40,7 @@ Indices = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_unique)]
 
 
 def _stem(workload: str) -> str:
-    """The name of a file of counts without its ending."""
+    """The file name of a table of counts without its ending."""
     name = Path(workload).name
     return next((name.removesuffix(ending) for ending in TABLES if name.endswith(ending)), name)
 
@@ -103,7 +103,7 @@ class Scale(Section):
 
     @property
     def wanted(self) -> bool:
-        """Whether any part of the stage is on."""
+        """Whether any part of the stage is configured to run."""
         return bool(self.mixed != [] or self.clusters or self.largest or self.curve)
 
 
@@ -258,7 +258,7 @@ class Config(Section):
         return self
 
     def or_middle(self, capacities: list[int] | None) -> list[int]:
-        """`capacities`; if None, the median of the configured capacities.
+        """`capacities`, or if None the median of the configured capacities.
 
         >>> Config().or_middle(None), Config().or_middle([])
         ([32], [])

@@ -11,30 +11,30 @@ from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Targets of earlier ticks that did not fit yet (jobs,)."""
+    """Targets of earlier ticks that did not fit into the capacity; arrays have shape (jobs,)."""
 
     target: np.ndarray
-    attempts: np.ndarray  # left for these targets; 0 = none
-    reason: tuple[str, ...]  # of the plans that requested them
+    attempts: np.ndarray  # number of ticks for which the target is still retried; 0 = no pending target
+    reason: tuple[str, ...]  # reason in the plan that requested the target
 
     @classmethod
     def none(cls, jobs: int) -> Self:
         return cls(np.zeros(jobs, np.int64), np.zeros(jobs, np.int64), (HOLD,) * jobs)
 
     def only(self, where: np.ndarray) -> Self:
-        """The pending targets of the jobs in `where`, bool (jobs,)."""
+        """The pending targets of only the jobs in `where`, bool (jobs,)."""
         return replace(self, attempts=np.where(where, self.attempts, 0))
 
 
 def clamp_to_capacity(
     pending: Pending, plan: Plan, observation: Observation, jobs: JobArrays
 ) -> tuple[np.ndarray, Pending]:
-    """Replicas (jobs,) to request, within the free capacity and the tenants' quotas, and what remains pending.
+    """(replicas (jobs,) to request within the free capacity and the tenants' quotas, targets that remain pending).
 
     Free capacity is the capacity minus the cores of all targets (paper, section 5). Scale-downs come first, then pending
-    scale-ups, then other scale-ups in the order of the jobs, each cut to the remaining cores. A job whose count is still
-    changing is skipped. Targets that are skipped or cut stay pending for `plan.attempts` ticks, including this one, or
-    until a newer long-term plan for the job.
+    scale-ups, then other scale-ups in the order of the jobs, each reduced to what fits. A job whose count is still
+    changing is skipped. Skipped and reduced targets stay pending for `plan.attempts` ticks, including this one, or until
+    a newer long-term plan for the job.
     """
     new = plan.target != observation.target
     carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))

@@ -1,4 +1,4 @@
-"""Trace time from the clock of this machine: trace seconds = scale x wall seconds since the origin."""
+"""Trace time, computed from this machine's clock: trace seconds = scale x wall seconds since the origin."""
 
 import os
 import select
@@ -10,7 +10,7 @@ from typing import Self
 
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-MIN_JUMP_S = 2.0  # smaller differences between wall and monotonic time are adjustments, not jumps
+MIN_JUMP_S = 2.0  # if the wall clock deviates from the monotonic clock by less, it was adjusted and did not jump
 
 
 class StopEvent(threading.Event):
@@ -42,12 +42,12 @@ def wall_offset_s() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Trace time on this machine. It advances with the monotonic clock, whatever happens to the wall clock."""
+    """Trace time on this machine. It follows the monotonic clock, so jumps of the wall clock do not affect it."""
 
     origin_s: int  # Unix time of trace time 0
     scale: float = 1.0  # trace seconds per wall second; a trace minute must be a whole number of wall seconds
     stop: threading.Event = field(default_factory=threading.Event)  # ends every wait
-    offset_s: float = field(default_factory=wall_offset_s)  # at the start
+    offset_s: float = field(default_factory=wall_offset_s)  # wall time minus monotonic time at the start
 
     def __post_init__(self) -> None:
         if not self.scale > 0 or abs(MINUTE_S / self.scale - round(MINUTE_S / self.scale)) > TOLERANCE:
@@ -55,7 +55,7 @@ class Clock:
 
     @classmethod
     def starting_now(cls, scale: float = 1.0, stop: threading.Event | None = None, in_s: float = 0.0) -> Self:
-        """A clock whose trace time 0 is `in_s` wall seconds from now, rounded up to whole seconds."""
+        """A clock whose trace time is 0 at the first whole wall second after `in_s` seconds from now."""
         return cls(int(time.time() + in_s) + 1, scale, stop or threading.Event())
 
     @property
@@ -75,7 +75,7 @@ class Clock:
         return round(jump_s) if abs(jump_s) > MIN_JUMP_S else 0
 
     def wall_s(self, trace_s: float) -> float:
-        """Unix time of a trace time, on the wall clock as it is set now."""
+        """The Unix time that the wall clock, as it is set now, shows at a trace time."""
         return self.origin_s + self.jump_s + trace_s / self.scale
 
     def wait_until(self, trace_s: float, lag_s: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""A past decision job by job: observation, request and reason."""
+"""Explain a past decision: for each job, what was observed, what was requested, and the reason."""
 
 import math
 from typing import Any
@@ -11,11 +11,10 @@ from faro_lib.workload.jobs import MINUTE_S
 def decision_at(
     parts: list[tuple[Header, list[Tick]]], at_s: float | None = None, journal: str = "the journal"
 ) -> tuple[Header, Tick]:
-    """The last tick of a journal at or before `at_s`, with the header of its part.
+    """(header of its part, tick) of the last tick of a journal at or before `at_s`.
 
-    at_s : None means the last tick of the last part that does more than hold, or else its last tick.
-
-    Raises ValueError: there is no decision yet, or none at this time.
+    If `at_s` is None, it is the last tick of the last part that changes anything or, if none does, the last tick.
+    Raises ValueError if the journal has no decision, or none at this time.
     """
     decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]
     if not decisions:
@@ -32,7 +31,7 @@ def decision_at(
 
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
-    """One row per job; unknown values are NaN."""
+    """One mapping per job that explains the tick: targets, observations, predictions, SLO and reason; NaN = unknown."""
     observation, plan, history = tick.step.observation, tick.step.plan, tick.step.observation.arrivals_per_min
     columns = {
         "before": observation.target,

@@ -16,7 +16,7 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-# Gauges per job: name, help text and field of a step. The label is `inference_job` because Prometheus sets `job` itself.
+# Gauges per job: name, help text and field of `Step`. The label is `inference_job` because Prometheus itself sets `job`.
 GAUGES = (
     ("faro_desired_replicas", "replicas requested", "target"),
     ("faro_running_replicas", "replicas that serve", "observation.running"),
@@ -27,7 +27,7 @@ GAUGES = (
     ("faro_predicted_tail_latency_seconds", "latency quantile of the plan", "plan.predicted_tail_latency_s"),
     ("faro_forecast_rps", "requests per second in the plan", "plan.forecast_rps"),
 )
-# Counters of the exporter that grow by the scores of each complete minute.
+# Counters that increase by the results of `MinuteScores` after each complete minute.
 SUMS = {
     "faro_slo_minutes_total": "complete minutes whose latency is known, or without requests",
     "faro_slo_missed_minutes_total": "those of them whose latency quantile was above the SLO",
@@ -38,14 +38,14 @@ SUMS = {
 
 
 class MinuteScores:
-    """Compares each complete minute with the SLO and with the forecast that the last plan of the minute before made."""
+    """Scores each complete minute: its latency against the SLO, its requests against the last forecast made before it."""
 
     def __init__(self, jobs: tuple[Job, ...]):
         self._slo_s, self._minute = arrays_of(jobs).slo_s, -1
         self._forecasts: dict[int, np.ndarray] = {}  # deciles (jobs, 9) by minute
 
     def of_new_minute(self, step: Step) -> dict[str, np.ndarray]:
-        """Values (jobs,) to add to each of SUMS; {} if no minute is new."""
+        """Name in SUMS -> values (jobs,) to add; {} if no minute has been completed since the last step."""
         observation, scores = step.observation, {}
         if observation.minute > self._minute and observation.arrivals_per_min.shape[1]:
             self._minute, last = observation.minute, observation.minute - 1
@@ -65,13 +65,11 @@ class MinuteScores:
 
 
 class Exporter:
-    """Serve the last tick and counts of failures at http://address:port/metrics.
+    """An HTTP server with metrics of the loop at /metrics; port 0 picks a free port (`self.port`).
 
-    /healthz answers 503 once the loop is stalled, so that a supervisor can restart it. It answers 200 before the first
-    tick, because the loop may still wait for its lease.
-    /readyz answers like /healthz, except that while the loop cannot start it answers 503 with the reason, `waits_for`.
-
-    The loop is stalled after `progress_deadline_s` without a tick or a failure. Port 0 picks a free port (`self.port`).
+    /healthz answers 503 if the loop is stalled (`progress_deadline_s` without a tick or a failure), so that a supervisor
+    can restart it. Before the first tick it answers 200, because the loop may wait for its lease. /readyz answers like
+    /healthz, but also 503, with the reason `waits_for`, while the loop cannot start.
     """
 
     def __init__(
@@ -119,7 +117,7 @@ class Exporter:
         return answer
 
     def use_jobs(self, jobs: tuple[Job, ...]) -> None:
-        """Serve the metrics of these jobs from the next tick on."""
+        """From the next tick on, export the metrics of these jobs."""
         self._jobs, self._scores = jobs, MinuteScores(jobs)
         for gauge in (*self._gauges.values(), self._arrivals, self._utility, self._budget):
             gauge.clear()
@@ -127,7 +125,7 @@ class Exporter:
             self._budget.labels(job.name).set(1 - job.quantile)
 
     def step(self, step: Step) -> None:
-        """Publish a tick."""
+        """Export the values of a tick."""
         self._progress_s = time.monotonic()
         arrays, latency_s = arrays_of(self._jobs), step.observation.tail_latency_s
         history = step.observation.arrivals_per_min
@@ -151,7 +149,7 @@ class Exporter:
             self._decisions.labels(job.name, reason).inc()
 
     def failure(self, reason: str, _line: str) -> None:
-        """Count a failure."""
+        """Count a failure; also a sign that the loop is not stalled."""
         self._progress_s = time.monotonic()
         self._failures.labels(reason).inc()
 

@@ -1,8 +1,8 @@
 """Guardrails: limits that hold whatever the policy returns.
 
 At each tick, `restore_targets` undoes changes made by other clients, `mask_absent` hides absent jobs from the policy,
-`guarded` limits the policy's plan, and `enforce_capacity` checks the final targets. The plan of a job that a guardrail
-changed has the guardrail's reason.
+`guarded` limits the policy's plan, and `enforce_capacity` checks the final targets. If a guardrail changes the plan for a
+job, it also replaces the reason.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,8 @@ from faro_lib.workload import Job, JobArrays, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 FAIL_MODES = ("hold", "fair-share")
-# A job gets CONTEST points at each tick at which another client has changed its target, and loses one at each other tick.
+# At a tick, a job gains CONTEST points if another client has changed its target, and otherwise loses one point. At
+# CONTESTED_AT points, Faro leaves the job alone.
 CONTEST, CONTESTED_AT = 2, 6
 
 
@@ -28,15 +29,16 @@ class GuardrailConfig:
 
     Attributes
     ----------
-    fail_mode : response to missing data, a failed policy or a late decision: "hold" keeps the targets.
-    max_scaling_actions : replicas that one decision may start or stop, None for any number. A start and the stops that
-        make room for it are one action. Starts with the highest `marginal_value_down` of the plan come first, together
-        with the stops of the lowest `marginal_value_up`; without these values, jobs come in their order.
+    fail_mode : what to do without data, without a valid plan or after a late decision: "hold" keeps the targets,
+        "fair-share" gives equal shares.
+    max_scaling_actions : how many replicas one decision may start or stop, None for any number. A start and the stops
+        that make room for it are one action. The job with the highest `marginal_value_down` in the plan starts a replica
+        first, the one with the lowest `marginal_value_up` stops one first; without these values, in the jobs' order.
     stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data is missing if the
         count of the last complete minute or the mean latency is NaN.
     deadline_s : seconds after which a decision is discarded, None for no deadline.
-    fixed : names of jobs whose count an operator has fixed, which is then both their minimum and their maximum.
-    force : also restore the targets that another client changes again and again.
+    fixed : names of jobs whose count an operator has fixed; the count is both their minimum and their maximum.
+    force : restore a job's target even if another client keeps changing it.
     """
 
     fail_mode: str = "hold"
@@ -64,17 +66,17 @@ GUARDRAILS = GuardrailConfig()
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What the guardrails remember between ticks; arrays (jobs,)."""
+    """The state of the guardrails between ticks; arrays have shape (jobs,)."""
 
     known_s: np.ndarray  # last time at which the job's data was available
-    target: np.ndarray | None = None  # as last requested; None before the first request
-    drop: np.ndarray | None = None  # as last requested
+    target: np.ndarray | None = None  # last requested targets; None before the first request
+    drop: np.ndarray | None = None  # last requested drop rates
     present: np.ndarray | None = None  # bool, the job existed at the last tick
-    applied: bool = True  # whether the last request was carried out
-    contest: np.ndarray | None = None  # points for changes by other clients; stays once it reaches CONTESTED_AT
+    applied: bool = True  # whether the last request was applied
+    contest: np.ndarray | None = None  # points for changes by other clients; constant after reaching CONTESTED_AT
 
     def updated(self, observation: Observation) -> Self:
-        """The guard after noting which jobs have data."""
+        """The guard after an observation: which jobs have data, and whose targets another client has changed."""
         known = np.isfinite(observation.mean_latency_s) | ~observation.exists
         if observation.arrivals_per_min.shape[1]:
             known &= np.isfinite(observation.arrivals_per_min[:, -1]) | ~observation.exists
@@ -82,26 +84,28 @@ class Guard:
         if self.target is None:
             return guard
         before = np.zeros(len(known), int) if self.contest is None else self.contest
-        observed = np.isfinite(observation.mean_latency_s).any()  # else the targets are those of an earlier observation
+        observed = np.isfinite(
+            observation.mean_latency_s
+        ).any()  # otherwise, the targets are from an earlier observation
         changed = (observation.target != self.target) & observation.exists & self.applied & observed
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
         return replace(guard, contest=np.where(before >= CONTESTED_AT, before, after))
 
     def contested(self, config: GuardrailConfig) -> np.ndarray:
-        """Jobs whose targets another client keeps changing, so that Faro leaves them alone, bool (jobs,)."""
+        """Whether Faro leaves a job alone because another client keeps changing its target, bool (jobs,)."""
         if self.contest is None or config.force:
             return np.zeros(len(self.known_s), bool)
         return self.contest >= CONTESTED_AT
 
     def drifted(self, observation: Observation) -> np.ndarray:
-        """Jobs whose target or drop rate differs from the last request, bool (jobs,)."""
+        """Whether a job's target or drop rate differs from the last request, bool (jobs,)."""
         if self.target is None or self.drop is None:
             return np.zeros(len(observation.target), bool)
         return (observation.target != self.target) | (observation.drop != self.drop)
 
 
 def restore_targets(guard: Guard, observation: Observation, contested: np.ndarray) -> Observation:
-    """The observation with targets and drop rates as last requested, except the targets of the `contested` jobs."""
+    """The observation with the last requested targets and drop rates, except for the targets of `contested` jobs."""
     if guard.target is None or guard.drop is None:
         return observation
     target = np.where(contested, observation.target, guard.target)
@@ -109,9 +113,9 @@ def restore_targets(guard: Guard, observation: Observation, contested: np.ndarra
 
 
 def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
-    """The observation in which absent jobs have their minimum, and the capacity includes the cores of these replicas.
+    """The observation as if absent jobs had their minimum replicas, with these replicas' cores added to the capacity.
 
-    Policies give every job its minimum, so they need not know which jobs exist.
+    Policies give at least the minimum to every job, so with this observation they need not know which jobs are absent.
     """
     absent, minimum = ~observation.exists, minimum_replicas(jobs)
     if not absent.any():
@@ -128,7 +132,7 @@ def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
 
 
 def without_data(last: Observation, now_s: float) -> Observation:
-    """The last observation at a later time, with loads and latencies marked as missing."""
+    """The observation `last`, moved to the time `now_s`, with loads and latencies marked as missing."""
     missing, minute = np.full(len(last.target), np.nan), max(last.minute, int(now_s // MINUTE_S))
     history = np.hstack([last.arrivals_per_min, np.full((len(missing), minute - last.minute), np.nan)])
     return replace(
@@ -145,7 +149,7 @@ def without_data(last: Observation, now_s: float) -> Observation:
 
 
 def invalid(plan: Plan, jobs: int) -> str | None:
-    """Why a plan cannot be carried out; None if it can."""
+    """The reason why a plan is invalid, or None if it is valid."""
     for field in ("target", "drop"):
         shape = np.shape(getattr(plan, field))
         if shape != (jobs,):
@@ -162,7 +166,7 @@ def invalid(plan: Plan, jobs: int) -> str | None:
 def guarded(
     config: GuardrailConfig, jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan, drifted: np.ndarray
 ) -> Plan:
-    """The plan for the observation `visible` within the guardrails; `drifted`: targets that were restored, bool (jobs,)."""
+    """The plan for the observation `visible`, after all guardrails but the capacity; `drifted` jobs had targets restored."""
     arrays = arrays_of(jobs)
     stale = visible.now_s - guard.known_s > config.stale_after_s
     if stale.any():
@@ -194,7 +198,7 @@ def guarded(
 
 
 def with_reason(reason: tuple[str, ...], where: np.ndarray, new: str) -> tuple[str, ...]:
-    """The reasons with `new` for the jobs in `where`, bool (jobs,)."""
+    """The reasons, replaced by `new` for the jobs in `where`, bool (jobs,)."""
     return tuple(new if changed else old for old, changed in zip(reason, where)) if where.any() else reason
 
 
@@ -204,7 +208,7 @@ def with_target(plan: Plan, target: np.ndarray, reason: str) -> Plan:
 
 
 def fallback(config: GuardrailConfig, jobs: tuple[Job, ...], visible: Observation) -> Plan:
-    """The plan of the fail mode; it holds if the minima exceed the capacity, because no fair share exists then."""
+    """The plan of the fail mode: equal shares if they are configured and the minima fit into the capacity, else hold."""
     fits = float(minimum_replicas(jobs) @ arrays_of(jobs).cores) <= visible.capacity + TOLERANCE
     if config.fail_mode != "fair-share" or not fits:
         return hold(visible)
@@ -213,7 +217,7 @@ def fallback(config: GuardrailConfig, jobs: tuple[Job, ...], visible: Observatio
 
 
 def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray, actions: int) -> np.ndarray:
-    """The first `actions` steps from the targets `now` to the plan's, as `GuardrailConfig.max_scaling_actions` defines.
+    """Targets (jobs,) after at most `actions` scaling actions from `now` towards the plan (see `GuardrailConfig`).
 
     >>> plan = Plan(np.array([3, 1, 4]), np.zeros(3), (HOLD,) * 3)
     >>> limit_scaling_actions(plan, np.array([2, 4, 2]), capacity=8, cores=np.ones(3), actions=2).tolist()
@@ -222,7 +226,7 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
     change = plan.target.astype(np.int64) - now
     if np.abs(change).sum() <= actions:
         return plan.target
-    # NaN at a bound: a job at its minimum needs a start most, and a job at its maximum can spare a replica.
+    # NaN marks a bound: a job at its minimum starts a replica first, and a job at its maximum stops one first.
     unknown = np.zeros(len(now))
     gain = unknown if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
     loss = unknown if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
@@ -243,7 +247,7 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
 
 
 def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan: Plan) -> Plan:
-    """The plan in which a job that was just added gets its minimum and an absent job gets no replicas."""
+    """The plan in which a job that has just been added gets its minimum, and an absent job gets no replicas."""
     before = present if guard.target is None or guard.present is None else guard.present  # no job is new at first
     added, removed = present & ~before, ~present & before
     reason = with_reason(with_reason(plan.reason, ~present, HOLD), removed, protocol.JOB_REMOVED)
@@ -256,7 +260,7 @@ def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan
 
 
 def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:
-    """The plan in which jobs that it holds, but that now get a pending target, have the reason of that target."""
+    """The plan with the reason of the pending target for jobs that it holds but that now get this target."""
     delayed = (target != observation.target) & (np.array(plan.reason) == HOLD)
     reason = tuple(old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed))
     return replace(plan, reason=reason)
@@ -265,9 +269,10 @@ def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarra
 def enforce_capacity(
     jobs: tuple[Job, ...], observation: Observation, plan: Plan, target: np.ndarray, pending: Pending
 ) -> tuple[np.ndarray, Plan, Pending]:
-    """Targets within the capacity, with the minima kept while they fit; and the plan and pending targets that result.
+    """(targets within the capacity, the plan with reasons for the changes, the pending targets that remain).
 
-    It also applies to jobs whose count is changing, because the capacity may shrink and jobs may be added at any time.
+    Jobs keep their minima as long as these fit. Unlike `clamp_to_capacity`, this also reduces jobs whose count is
+    changing, because the capacity may shrink and jobs may be added at any time.
     """
     arrays, present, why = arrays_of(jobs), observation.exists, np.array(plan.reason)
     minimum = np.where(present, np.where(why == protocol.CONTESTED, plan.target, arrays.min_replicas), 0)
@@ -276,17 +281,18 @@ def enforce_capacity(
     fitting = shed(target, initial, minimum, plan.target, observation.capacity, arrays)
     removed = fitting < target
     reason = with_reason(plan.reason, removed & (fitting < plan.target), protocol.CAPACITY)
-    # Pending targets of these jobs were meant for a larger cluster.
+    # The pending targets of the reduced jobs were meant for a larger capacity.
     return fitting, replace(plan, reason=reason), pending.only(~removed)
 
 
 def shed(
     target: np.ndarray, initial: np.ndarray, minimum: np.ndarray, wanted: np.ndarray, capacity: float, jobs: JobArrays
 ) -> np.ndarray:
-    """Targets (jobs,) after removing replicas one at a time until the rest fits the capacity.
+    """Targets (jobs,) after removing replicas one by one until the rest fits into the capacity.
 
-    Replicas beyond the plan (`wanted`) go first, then those of the job with the most cores above `initial`, then those
-    above `minimum`, then those of the job of the least weight. Of equal jobs the last one loses a replica.
+    Replicas beyond the plan (`wanted`) are removed first, then those above `initial`, then those above `minimum`, each
+    time from the job with the most cores of this kind; finally those of the job with the least weight. In a tie, the
+    last job loses a replica.
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():

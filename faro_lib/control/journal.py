@@ -1,4 +1,4 @@
-"""The journal of a run: one JSON line per tick, from which a run resumes and decisions are replayed and explained."""
+"""The journal of a run: one JSON line per tick. A run resumes from it, and past decisions can be replayed and explained."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from faro_lib.policies.protocol import Observation, Plan, Policy
 from faro_lib.workload import Job
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
-REPLAYED_TICKS = 200  # restores the memory: counters reach back 10 minutes, forecasts 15
+REPLAYED_TICKS = 200  # enough to restore the loop's memory: counters depend on the last 10 minutes, forecasts on 15
 DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed"), int)
 DTYPES |= dict.fromkeys(("changing", "present"), bool)
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
@@ -36,11 +36,11 @@ class Header:
     jobs: tuple[Job, ...]
     guardrails: GuardrailConfig
     tick_s: float
-    apply: bool  # whether plans were carried out
-    origin_s: int | None = None  # of the clock; None in a simulation
+    apply: bool  # False in a dry run
+    origin_s: int | None = None  # origin of the clock; None in a simulation
     scale: float = 1.0
     start_s: float = 0.0  # trace time of the first record
-    changes: tuple[str, ...] = ()  # by operators while the run went on, before this header
+    changes: tuple[str, ...] = ()  # what an operator changed during the run, so that this part began
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,19 @@ class Tick:
     """One recorded tick."""
 
     step: Step
-    error: str | None = None  # why its targets were not applied
-    replayed_ticks: int | None = None  # if the run resumed here: number of earlier ticks that restored its memory
+    error: str | None = None  # why its targets were not applied; None if they were
+    replayed_ticks: int | None = None  # if a run resumed at this tick, the number of ticks that restored its memory
 
 
 class Journal:
-    """A journal that this controller alone writes; each record is on the disk before the next tick begins.
+    """A journal, open for writing by this controller only. Each record is on the disk before the next tick begins.
 
-    header, ticks : its last part, with the ticks from which a run resumes; None and [] before the first `begin`.
-
-    A long journal is rotated, see `rotation`.
+    `header` and `ticks` are those of its last part, with only the newest ticks, from which a run resumes; None and [] if it
+    is empty. A long journal is rotated (`control.rotation`).
     """
 
     def __init__(self, path: str | Path):
-        """Open or create it; ValueError if another controller writes it, or if the file is not a journal."""
+        """Open or create a journal; ValueError if another controller writes it, or if the file is not a journal."""
         self.path = Path(path)
         self.header: Header | None = None
         self.ticks: list[Tick] = []
@@ -80,9 +79,9 @@ class Journal:
         os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
 
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
-        """Continue the last part and return the run that resumes; without one, begin a part with `header`.
+        """Continue the last part of the journal and return its run; if it has no tick, begin a part with `header`.
 
-        Raises ValueError as `resumed` does, and if the last tick is more than one tick ahead of `now_s`.
+        Raises ValueError if the run cannot be resumed (`resumed`), or if its last tick is over a tick later than `now_s`.
         """
         past = resumed(self, policy, header)
         if past and (ahead_s := past.observation.now_s - now_s) > policy.tick_s:
@@ -92,7 +91,7 @@ class Journal:
         return past
 
     def begin(self, header: Header, replayed_ticks: int | None = None) -> None:
-        """Begin a part with `header`; with `replayed_ticks`, continue the last one."""
+        """Begin a part with `header` or, if `replayed_ticks` is given, continue the last part."""
         if replayed_ticks is not None:
             self._write({"kind": RESUME, "replayed_ticks": replayed_ticks})
         else:
@@ -100,14 +99,15 @@ class Journal:
             self._write({"kind": BEGIN} | asdict(header))
 
     def tick(self, step: Step, error: str | None) -> None:
-        """Write one tick; OSError if the disk is full, and then no part of the line remains."""
+        """Write one tick; OSError if the disk is full, in which case the file stays as it was."""
         record = {"kind": TICK, "observation": plain(step.observation), "plan": plain(step.plan)}
         self._write(record | {"target": step.target.tolist(), "decision_s": step.decision_s, "error": error})
         self.ticks = [*self.ticks[1 - REPLAYED_TICKS :], Tick(step, error)]
         if self.path.stat().st_size > self._max_bytes and (file := rotation.rotate(self.path, 2 * REPLAYED_TICKS)):
             self._file.close()
             self._file = file
-            self._max_bytes = max(rotation.MAX_BYTES, 2 * self.path.stat().st_size)  # what is kept may be long too
+            # What is left may itself exceed MAX_BYTES.
+            self._max_bytes = max(rotation.MAX_BYTES, 2 * self.path.stat().st_size)
 
     def _length(self) -> int:
         return os.fstat(self._file.fileno()).st_size
@@ -132,18 +132,15 @@ class Journal:
 
 
 def read(path: str | Path) -> tuple[Header, list[Tick]]:
-    """Header and newest ticks of a journal: since the last change of its jobs, without those in archives.
-
-    ValueError if the file is not a journal.
-    """
+    """(header, ticks) of the last part of a journal, without ticks in archives; ValueError if it is not a journal."""
     return _parts(path, list(_records(Path(path))))[-1]
 
 
 def parts(path: str | Path) -> list[tuple[Header, list[Tick]]]:
-    """Header and ticks of each part of a journal, with its archives; ValueError if the file is not a journal.
+    """(header, ticks) of each part of a journal, including its archives; ValueError if the file is not a journal.
 
-    A part begins when an operator changes the jobs during the run. An incomplete last line is ignored. A header without
-    ticks is replaced by the next header.
+    A new part begins when an operator changes the jobs during the run. Parts without ticks and an incomplete last line
+    are left out.
     """
     files = [*rotation.archives(Path(path)), Path(path)]
     return _parts(path, [one for file in files for one in _records(file)])
@@ -195,13 +192,14 @@ class Past(NamedTuple):
 
     memory: Memory
     observation: Observation  # the last one
-    ticks: int | None  # number of ticks that restored the memory; None if the jobs have changed: a new part begins
+    ticks: int | None  # number of ticks that restored the memory; None if the jobs have changed, so a new part begins
 
 
 def resumed(journal: Journal, policy: Policy, header: Header) -> Past | None:
     """The run that wrote the journal; None if it has no tick.
 
-    ValueError if policy, jobs or guardrails differ from those in `header`, unless `header` has changes of an operator.
+    Raises ValueError if policy, jobs or guardrails differ from those in `header`. Jobs, and which of them are fixed, may
+    differ if `header` says that an operator has changed them.
     """
     old, ticks = journal.header, journal.ticks
     if not old or not ticks:
@@ -221,10 +219,10 @@ def resumed(journal: Journal, policy: Policy, header: Header) -> Past | None:
 
 
 def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tick]) -> Memory:
-    """Memory of the loop after an operator has changed the jobs.
+    """The memory of the loop after an operator has changed the jobs.
 
-    If the jobs have the same names as `before`, the policy sees the earlier observations again and the last request stays
-    in force. Otherwise the memory starts empty.
+    If the jobs still have the names in `before`, the policy processes the earlier observations again, and the last request
+    stays in force. Otherwise, the memory starts empty.
     """
     last = ticks[-1].step
     memory = Memory.start(policy, new.jobs, last.observation.now_s)
@@ -240,7 +238,7 @@ def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tic
 
 
 def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
-    """Memory of the loop after these ticks, restored by repeating their decisions."""
+    """The memory of the loop after these ticks, restored by repeating their decisions."""
     memory = Memory.start(policy, header.jobs, header.start_s)
     for one in ticks:
         memory, _ = _decide_again(policy, header, memory, one)
@@ -248,7 +246,7 @@ def remembered(policy: Policy, header: Header, ticks: list[Tick]) -> Memory:
 
 
 def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[Step, Step]]:
-    """Pairs of a recorded tick and the decision of `policy` on the same observation."""
+    """For each recorded tick: (its step, the step of `policy` on the same observation)."""
     memory = Memory.start(policy, header.jobs, header.start_s)
     for n, one in enumerate(ticks):
         if one.replayed_ticks is not None:
@@ -258,7 +256,7 @@ def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[
 
 
 def next_memory(memory: Memory, apply: bool, error: str | None) -> Memory:
-    """The memory for the next tick after a tick that failed with `error` (None: its targets were applied).
+    """The memory for the next tick; `error` is why the targets of this tick were not applied, None if they were.
 
     A dry run requests nothing, so it has no pending targets and no drift.
     """
@@ -269,25 +267,25 @@ def next_memory(memory: Memory, apply: bool, error: str | None) -> Memory:
 
 
 def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> tuple[Memory, Step]:
-    # Without a deadline: durations differ between machines.
+    # No deadline, because the decision may take longer on this machine.
     memory, step = tick(policy, header.guardrails, header.jobs, memory, one.step.observation)
     return next_memory(memory, header.apply, one.error), step
 
 
 def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:
-    """Requests per minute (jobs, minutes) from the first to the last observed minute; NaN where never observed."""
+    """Requests per minute (jobs, minutes) from the first to the last minute in the ticks; NaN = not observed."""
     observations = [one.step.observation for one in ticks]
     counts = np.full((len(header.jobs), max((one.minute for one in observations), default=0)), np.nan)
     for one in observations:
         history = one.arrivals_per_min
         part = counts[:, one.minute - history.shape[1] : one.minute]
-        part[:] = np.where(np.isnan(history), part, history)  # later observations are more complete
+        part[:] = np.where(np.isnan(history), part, history)  # a later observation of a minute is more complete
     known = np.isfinite(counts).any(axis=0)
     return counts[:, known.argmax() :] if known.any() else counts[:, :0]
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """File and line, and record, of the complete lines of a journal or of one of its archives."""
+    """("file, line N", record) of each complete line of a journal or of one of its archives; ValueError if damaged."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except FileNotFoundError:
@@ -306,7 +304,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def plain(value: Any) -> Any:
-    """Convert observations, plans and their values to JSON types: NaN becomes null, infinity a string."""
+    """An observation, a plan or a value of theirs as JSON types; NaN becomes null, and infinity a string."""
     if isinstance(value, Observation | Plan):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, np.ndarray | np.generic):
@@ -319,7 +317,7 @@ def plain(value: Any) -> Any:
 
 
 def _restored(kind: type, record: Mapping[str, Any]) -> Any:
-    """Observation or Plan from the JSON types of `plain`; numpy reads null as NaN and "inf" as infinity."""
+    """The Observation or Plan (`kind`) from the result of `plain`; numpy converts null to NaN and "inf" to infinity."""
 
     def value_of(field: str, value: Any) -> Any:
         if value is None or field in SCALARS:

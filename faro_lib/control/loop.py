@@ -17,7 +17,7 @@ from faro_lib.policies.protocol import CONTESTED, DEADLINE_EXCEEDED, FAILED, MIS
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import TOLERANCE
 
-OBSERVE, APPLY, JOURNAL, CLOCK = "observe", "apply", "journal", "clock"  # reasons of failures, besides those of plans
+OBSERVE, APPLY, JOURNAL, CLOCK = "observe", "apply", "journal", "clock"  # reasons of failures outside the policy
 OnFailure = Callable[[str, str], None]
 
 
@@ -39,20 +39,20 @@ def run(
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s` before `until_s`, or until `stop` is set.
 
-    If the cluster cannot be observed, the policy decides on the last observation without its data. A change that fails is
-    requested again at the next tick. The replicas stay as they are at the end.
+    If the cluster cannot be observed, the policy gets the last observation with loads and latencies marked as missing. A
+    request that fails is repeated at the next tick. At the end, the replicas stay as they are.
 
     Parameters
     ----------
     apply : False for a dry run.
     journal : file that records every tick, or the open Journal. If it has ticks, the run resumes from them with the
         `clock` of its header; ValueError if it was written with another policy, other jobs or other guardrails.
-    clock : wall clock, on which late ticks are skipped; None if the cluster has its own time, as a simulation has.
+    clock : the time of a live run, in which late ticks are skipped; None if the cluster simulates time.
     on_step : called after every tick.
     on_failure : called with (reason, one line) for every failure, after which the loop continues. If None, a failure
         of the policy is a warning, and a failure of the cluster or the journal is raised.
     changes : what an operator has changed in the jobs since the last call of `run` with this journal.
-    changed : asked before every tick; the run ends once it returns True.
+    changed : called before every tick; the run ends as soon as it returns True.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
@@ -67,7 +67,7 @@ def run(
             past = writer.resume(policy, header, clock.now_s if clock else np.inf)
             if past:
                 memory, start_s = past.memory, past.observation.now_s
-                last = past.observation if past.ticks is not None else None  # else of other jobs
+                last = past.observation if past.ticks is not None else None  # None if the jobs have changed
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
             if stop.is_set() or changed():
@@ -98,7 +98,7 @@ def run(
 def observed(
     cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure | None
 ) -> Observation | None:
-    """The cluster's observation; if it fails, the last one without its data, or None if there is none."""
+    """The cluster's observation; if that fails, the last one `without_data`, or None if there is none."""
     try:
         return cluster.observe()
     except Exception as error:
@@ -110,7 +110,7 @@ def observed(
 
 
 def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | None = None) -> Iterator[float]:
-    """Multiples of `tick_s` after `start_s` and before `until_s`, without those that have passed on the clock."""
+    """The multiples of `tick_s` between `start_s` and `until_s`, skipping those that the clock has already passed."""
     now_s = start_s
     while True:
         passed_s = now_s if clock is None else max(now_s, clock.now_s - tick_s / 2)
@@ -121,7 +121,7 @@ def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | Non
 
 
 def report_failures(step: Step, on_failure: OnFailure | None) -> None:
-    """Report the failures of a tick to `on_failure`; without it, warn of a failure of the policy."""
+    """Report the failures of a tick to `on_failure`; if it is None, issue a warning if the policy failed."""
     if on_failure is None:
         if step.failure:
             warnings.warn(step.failure, PolicyFailed, stacklevel=3)
@@ -134,7 +134,7 @@ def report_failures(step: Step, on_failure: OnFailure | None) -> None:
 
 
 def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -> str:
-    """A line about the first job whose target another client keeps changing."""
+    """A message about the first job whose target another client keeps changing."""
     n = step.plan.reason.index(CONTESTED)
     wanted = "" if guard.target is None else f" instead of {guard.target[n]}"
     writer = cluster.writer_of(n) or "another client"
@@ -143,7 +143,7 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
 
 
 def attempt(reason: str, on_failure: OnFailure | None, call: Callable[..., None], *arguments: Any) -> str | None:
-    """Run `call(*arguments)` and report an error to `on_failure`; return the error as one line, None without one."""
+    """Run `call(*arguments)`; report an error to `on_failure` and return it as one line; None if there is no error."""
     try:
         call(*arguments)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What operators may change during a run: the jobs' table, replica counts fixed by hand, and expected events."""
+"""What operators may change during a run: the jobs' table, fixed replica counts, and announced events."""
 
 import json
 import time
@@ -14,10 +14,10 @@ from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """An operator's order about one job: its replicas, or a factor on its forecast load."""
+    """An operator's order for one job: a fixed replica count, or a factor on its forecast load (an event)."""
 
     job: str
-    by: str  # who gave it
+    by: str  # who gave the order
     from_s: float  # Unix time
     until_s: float | None = None  # None: until it is cleared
     replicas: int | None = None
@@ -43,12 +43,12 @@ class Override:
 
 
 def path_of(journal: str | Path) -> Path:
-    """The file of the overrides, beside the journal of the run."""
+    """The file with the overrides of a run, next to its journal."""
     return Path(f"{journal}.overrides.json")
 
 
 def read_overrides(path: str | Path) -> tuple[Override, ...]:
-    """The overrides in a file; none if it does not exist."""
+    """The overrides in a file, () if it does not exist; ValueError if it is damaged."""
     path = Path(path)
     if not path.exists():
         return ()
@@ -60,7 +60,7 @@ def read_overrides(path: str | Path) -> tuple[Override, ...]:
 
 
 def write_overrides(path: str | Path, overrides: Iterable[Override]) -> None:
-    """Replace the file at once, without orders that are over."""
+    """Replace the file atomically; orders that are over are left out."""
     rows = [asdict(one) for one in overrides if not one.over(time.time())]
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -68,12 +68,12 @@ def write_overrides(path: str | Path, overrides: Iterable[Override]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run works with until an operator changes it."""
+    """The jobs and overrides of a run, which stay the same until an operator changes them."""
 
     jobs: tuple[Job, ...]  # with min_replicas = max_replicas where an operator has fixed the count
-    sections: dict[str, dict[str, dict]]  # of the jobs' table
-    fixed: tuple[Override, ...] = ()  # in force
-    events: tuple[Override, ...] = ()  # expected loads that are not over
+    sections: dict[str, dict[str, dict]]  # name of a section of the jobs' table -> job -> its section
+    fixed: tuple[Override, ...] = ()  # fixed replica counts that are in force
+    events: tuple[Override, ...] = ()  # events that are not over
 
     @property
     def fixed_jobs(self) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class Settings:
         return tuple(order.job for order in self.fixed)
 
     def changes(self, new: Self) -> list[str]:
-        """What differs in the new settings, one line for each change."""
+        """The differences between these and the new settings, one line each."""
         old_jobs, new_jobs = ({job.name: job for job in one.jobs} for one in (self, new))
         lines = [f"job {name!r}: removed from the table" for name in old_jobs if name not in new_jobs]
         lines += [f"job {name!r}: added to the table" for name in new_jobs if name not in old_jobs]
@@ -98,18 +98,18 @@ class Settings:
 
 
 class Watched:
-    """The settings; they change with the jobs' table and the overrides, and when an override begins or ends.
+    """Watches the settings, which change with the jobs' table and the overrides, and when an override begins or ends.
 
-    overrides : returns those that operators have given; asked at every call of `new`.
+    `overrides` returns the current overrides; it is called by every call of `new`. `known` are the last settings returned.
     """
 
     def __init__(self, jobs: str | Path, overrides: Callable[[], tuple[Override, ...]] = tuple):
         self._table, self._overrides, self._problem = Path(jobs), overrides, ""
         self._read()
-        self.known = self._settings()  # as last seen
+        self.known = self._settings()
 
     def new(self) -> Settings | None:
-        """The settings if they differ from those seen before; ValueError or OSError, once, if they cannot be read."""
+        """The settings if they differ from `known`, else None; an error of reading them is raised only the first time."""
         try:
             if self._mark() != self._read_at:
                 self._read()

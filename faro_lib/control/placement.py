@@ -1,4 +1,4 @@
-"""Placement: the part of a plan that finds room on the nodes, where capacity is not one pool of cores."""
+"""Placement: limit a plan to the replicas that fit on individual nodes."""
 
 from dataclasses import replace
 
@@ -10,9 +10,9 @@ from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 
 def cut_to_nodes(jobs: JobArrays, observation: Observation, plan: Plan, target: np.ndarray) -> tuple[np.ndarray, Plan]:
-    """The targets (jobs,) without replicas that no node has room for, and the plan with FRAGMENTED for these jobs.
+    """(targets (jobs,) without the replicas that fit on no node, the plan with the reason FRAGMENTED for these jobs).
 
-    A cluster whose nodes are unknown is one pool of cores: nothing is cut. Every job keeps its minimum.
+    Nothing is cut if the observation does not distinguish nodes. Every job keeps its minimum.
     """
     if observation.free_cores is None or observation.placed is None:
         return target, plan
@@ -22,11 +22,11 @@ def cut_to_nodes(jobs: JobArrays, observation: Observation, plan: Plan, target: 
 
 
 def placeable(target: np.ndarray, cores: np.ndarray, placed: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """The replicas (jobs,) of `target` that find a node; `cores` (jobs,) are those of one replica.
+    """How many of the `target` replicas (jobs,) fit on the nodes; `cores` (jobs,) are those of one replica.
 
-    Replicas that run, `placed` (jobs, nodes), stay on their nodes, which have `free` cores (nodes,) left. New ones go where
-    the default scheduler of Kubernetes puts them: each to the node with the most free cores; here those of the largest jobs
-    come first. A job that shrinks frees cores on the nodes that have most of its replicas.
+    Running replicas, `placed` (jobs, nodes), stay on their nodes, which have `free` cores (nodes,) left. A job that shrinks
+    frees cores on the nodes with most of its replicas. New replicas are placed one by one on the node with the most free
+    cores, as the default scheduler of Kubernetes does, those with the most cores first.
 
     >>> placeable(np.array([3]), np.array([2.0]), np.array([[0, 0]]), np.array([3.0, 3.0])).tolist()
     [2]

@@ -1,8 +1,9 @@
-"""Rotation of a journal: all but its newest records move to a compressed file beside it.
+"""Rotation of a journal: all but its newest records move to a compressed file next to it.
 
-The first record of a journal has its generation; a journal without one is generation 0. Generation n is archived as
-`journal.00000n.gz`, and generation n + 1 replaces it. A rotation that a crash interrupts is repeated under the same name,
-and readers open only the archives of earlier generations, so no record is lost or met twice.
+The header of a journal has its generation, 0 if it has none. A rotation of generation n writes the archive
+`journal.00000n.gz` and then replaces the journal by generation n + 1. If a crash interrupts it, the next rotation writes
+the same archive again, and readers ignore an archive that is not older than the journal. So no record is lost or read
+twice.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import IO
 
 from faro_lib.files import atomic_write
 
-MAX_BYTES = 16 << 20  # of a journal before it is rotated
-MAX_ARCHIVES = 100  # compressed files beside it; the oldest are deleted
+MAX_BYTES = 16 << 20  # a longer journal is rotated
+MAX_ARCHIVES = 100  # the oldest archives beyond this number are deleted
 
 
 def lock(file: IO, path: str | Path) -> None:
@@ -39,7 +40,7 @@ def generation_of(path: Path) -> int:
 
 
 def archives(path: Path) -> list[Path]:
-    """The compressed files with the older records of a journal, oldest first; without those that were deleted."""
+    """The existing archives of a journal, oldest first."""
     numbered = (_archive(path, generation) for generation in range(generation_of(path)))
     return [one for one in numbered if one.exists()]
 
@@ -49,10 +50,7 @@ def _archive(path: Path, generation: int) -> Path:
 
 
 def rotate(path: Path, keep: int) -> IO | None:
-    """Archive all but the newest `keep` records.
-
-    Returns the new journal, open and locked; None if there is nothing to archive.
-    """
+    """Archive all but the newest `keep` records; returns the new journal, open and locked, or None if nothing is archived."""
     lines = path.read_bytes().splitlines(keepends=True)
     moved, kept = lines[:-keep], lines[-keep:]
     if len(moved) < 2:  # the header alone

@@ -19,11 +19,11 @@ def scale_jobs(
     scale: Callable[[int, int], None],
     each: Callable[..., Any] = map,
 ) -> list[str]:
-    """Scale the jobs from `current` to `target`, shrinking jobs first; update `current` and return the errors.
+    """Scale the jobs from `current` to `target`, shrinking jobs first; update `current` in place and return the errors.
 
-    A failure does not prevent other changes, but no job grows into cores that another job has not given up. Arrays are
-    (jobs,); `cores` are those of one replica. `scale` is called with the index of a job and its replicas, and raises
-    OSError or ValueError. `each` is `map`, or the `map` of an executor that makes the calls in parallel.
+    If a job cannot be shrunk, others still are, but no job grows into its cores. Arrays are (jobs,); `cores` are those of
+    one replica. `scale(job index, replicas)` makes the call and raises OSError or ValueError. `each` is `map`, or the
+    `map` of an executor that makes the calls in parallel.
     """
 
     def attempt(job: int) -> str | None:
@@ -43,14 +43,14 @@ def scale_jobs(
 
 
 def summary(errors: list[str]) -> str:
-    """The first error, and the number of others."""
+    """The first error and the number of others, as one line."""
     return errors[0] + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
 
 
 def growth(target: np.ndarray, current: np.ndarray, cores: np.ndarray, capacity: float = 0.0) -> np.ndarray:
-    """Jobs that may grow to their targets next to the `current` replicas of all jobs, bool (jobs,).
+    """Whether a job may grow to its target while all others have their `current` replicas, bool (jobs,).
 
-    The limit is the cores of all targets, or the capacity if it is larger. Earlier jobs come first.
+    All jobs together may use the cores of all targets, or the capacity if it is larger. Earlier jobs come first.
 
     >>> growth(np.array([4, 1]), np.array([2, 3]), np.ones(2)).tolist()
     [False, False]

@@ -1,4 +1,4 @@
-"""Checks before the loop starts: made once, or repeated until they pass."""
+"""Checks before the loop starts, which run once or are repeated until they pass."""
 
 import operator
 import threading
@@ -9,13 +9,13 @@ Check = Callable[[], object]
 Ensure = Callable[[Check], object]
 
 
-once: Ensure = operator.call  # what the check raises ends the program
+once: Ensure = operator.call  # runs a check once; an exception of the check ends the program
 
 
 def until_passed(stop: threading.Event, report: Callable[[str | None], None], retry_s: float = RETRY_S) -> Ensure:
-    """A function that repeats a check until it raises no ValueError; it raises SystemExit if `stop` is set first.
+    """A function that repeats a check until it no longer raises ValueError, or raises SystemExit if `stop` is set.
 
-    `report` receives each new reason to wait, and None once the check has passed.
+    `report` is called with each new reason to wait, and with None when the check has passed.
     """
 
     def ensure(check: Check) -> None:

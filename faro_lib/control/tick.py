@@ -1,4 +1,4 @@
-"""One tick of the control loop as a pure function: from an observation to the requested replicas and drop rates."""
+"""One tick of the control loop, a pure function from an observation to the replicas and drop rates to request."""
 
 import threading
 import time
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the loop remembers between ticks. It depends only on the observations, so a journal restores it."""
+    """The state of the loop between ticks. It depends only on the observations, so replaying a journal restores it."""
 
     state: Any
     pending: Pending
@@ -54,7 +54,7 @@ class Deadline:
 
     def __init__(self, seconds: float | None = None):
         self.seconds = seconds
-        self._thread: threading.Thread | None = None  # of a decision that was abandoned
+        self._thread: threading.Thread | None = None  # thread of the last decision, which may still run
 
     def call(self, decide: Callable[[], Any]) -> Any:
         """The result of `decide()`; raises Late if it is late, or if an abandoned decision still runs."""
@@ -86,12 +86,12 @@ def tick(
     observation: Observation,
     deadline: Deadline | None = None,
 ) -> tuple[Memory, Step]:
-    """Decide within the guardrails and the capacity; return the memory for the next tick and the record of this one.
+    """Decide, and limit the plan by guardrails and capacity; returns (memory for the next tick, record of this tick).
 
-    If the policy raises, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails applies. The
-    policy then keeps its previous state and decides again at the next tick.
+    If the policy raises, returns an invalid plan or exceeds the deadline, the fail mode of the guardrails applies, and the
+    policy's state is that of the previous tick.
     """
-    if not np.isfinite(observation.capacity):  # unknown: the jobs may keep what they have
+    if not np.isfinite(observation.capacity):  # unknown, so assume that the current targets just fit
         observation = replace(observation, capacity=float(observation.target @ arrays_of(jobs).cores))
     guard = memory.guard.updated(observation)
     contested = guard.contested(config)
@@ -123,7 +123,7 @@ def tick(
 
 
 def _decide(policy: Policy, state: Any, visible: Observation) -> tuple[Any, Plan]:
-    """The policy's new state and plan; raises whatever the policy raises, and ValueError if the plan is invalid."""
+    """(the policy's new state, its plan); raises what the policy raises, and ValueError if the plan is invalid."""
     state, plan = policy.decide(state, visible)
     if problem := guardrails.invalid(plan, len(visible.target)):
         raise ValueError(problem)

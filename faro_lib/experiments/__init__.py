@@ -1,1 +1,1 @@
-"""Experiments: each module runs one, and returns the tables that its figures are drawn from."""
+"""Experiments: each module runs one and returns its tables of results."""

@@ -1,4 +1,4 @@
-"""Comparison of policies: every policy on the same trials at one capacity, and the clairvoyant limit."""
+"""The comparison of policies on the same trials at one capacity, with the clairvoyant limit."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,7 +28,7 @@ def compare(
     ----------
     capacity : cores.
     limit : whether to compute the clairvoyant limit of every trial.
-    published : whether to add the measures as the paper defines them, such as `lost_utility_published`.
+    published : whether to add measures in the published convention, such as `lost_utility_published`.
     """
     runs = run_trials(workload, policies, capacity, trial_draws(workload, trials), report=report)
     parts = []

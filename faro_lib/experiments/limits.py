@@ -1,4 +1,4 @@
-"""The clairvoyant limit of a trial: simulate every constant replica count, then allocate each minute optimally."""
+"""The clairvoyant limit of a trial: simulate every replica count, then allocate each minute optimally."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,10 +17,11 @@ HEADROOM = 1.6  # replicas per erlang of peak load; beyond it, utility hardly ri
 
 
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
-    """Simulated utility of each job and minute with 0, 1, ... replicas, if the minute starts with empty queues.
+    """Simulated utility of each job and minute with 0, 1, ... replicas, where every minute starts with empty queues.
 
-    Idle minutes are inserted between the minutes of the day, because an earlier allocation may have emptied the queues.
-    Bounds of the jobs are ignored here; `metrics.limit.best_replicas_by_minute` applies them.
+    To empty the queues, an idle minute is inserted after each minute. The result is a limit, because a good allocation of
+    the previous minute may leave the queues empty. The jobs' bounds are ignored here;
+    `metrics.limit.best_replicas_by_minute` applies them.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
 
 
 def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) -> list[Clairvoyant]:
-    """The clairvoyant's allocations for these requests at each capacity (cores)."""
+    """The clairvoyant allocation of the trial `draws` at each capacity in cores."""
     jobs = workload.jobs
     maximum = min(max_replicas_of_any(jobs, max(capacities)), enough_replicas(workload))
     utility = measured_utility(workload, draws, maximum)
@@ -50,14 +51,14 @@ def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) ->
 
 
 def limits_of(workload: Workload, draws: Draws, capacities: Sequence[int], *, published: bool = False) -> pd.DataFrame:
-    """The clairvoyant limit of the first trial: capacity_cores, trial and the measures, one row per capacity."""
+    """The clairvoyant limit of the first trial, one row per capacity: columns capacity_cores, trial and the measures."""
     best = clairvoyants(workload, draws, capacities)
     rows = [{"capacity_cores": size, "trial": 0} | one.summary(published) for size, one in zip(capacities, best)]
     return pd.DataFrame(rows)
 
 
 def enough_replicas(workload: Workload) -> int:
-    """A replica count, at least every job's minimum, beyond which no job gains."""
+    """A replica count beyond which no job gains utility; at least the minimum of every job."""
     arrays = arrays_of(workload.jobs)
     peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * arrays.service_time_s).max()
     return max(int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays.min_replicas.max()))

@@ -1,4 +1,4 @@
-"""Policies compared on real replicas, and on the same requests in the simulator."""
+"""The comparison of policies on real replicas, and on the same requests in the simulator."""
 
 import hashlib
 import json
@@ -50,13 +50,13 @@ def compare_live(
 ) -> Tables:
     """Serve a slice of the evaluation day under each policy, then simulate the same slice.
 
-    Journals are written to results/live/<backend>, and the tables of each finished run to its folder `finished`. If the
-    comparison is interrupted, the next call with the same settings continues with the runs that are missing. The parameters
-    are the settings of section `live`.
+    Journals are written to results/live/<backend>, and the tables of each finished run to its subfolder `finished`. If the
+    comparison is interrupted, the next call with the same settings runs only what is missing. The parameters are the
+    settings of section `live`.
 
     Parameters
     ----------
-    jobs : indices in the workload; None = the first three.
+    jobs : indices of jobs in the workload; None = the first three.
     first_minute, minutes : start and length of the slice.
     tick_s : wall seconds between decisions.
     history_minutes : recorded minutes before the slice with which forecasts start.
@@ -100,7 +100,7 @@ def _live(
     max_rps: float,
     report: Report,
 ) -> Tables:
-    """Run every policy live, trial by trial, except for the runs whose tables are in `finished`."""
+    """Run every policy live, trial by trial, except for runs whose tables are already in `finished`."""
     for policy in policies.values():  # compile before a live decision waits for it
         matched_simulation(replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0])
     cases = [(name, trial, seed) for trial, seed in enumerate(trial_seeds(trials)) for name in policies]
@@ -128,7 +128,7 @@ def _live(
 
 
 def _simulated(one: Slice, policies: Mapping[str, Policy], live: pd.DataFrame) -> Iterator[Tables]:
-    """Simulate each live run with the times measured live, and with its own changes of capacity."""
+    """Simulate each live run, with cold start and overhead as measured live and with the run's changes of capacity."""
     overhead_s, cold_start_s = float(live["overhead_s"].mean()), float(live["cold_start_s"].mean())
     jobs = tuple(replace(job, cold_start_s=cold_start_s) for job in one.workload.jobs)
     measured = replace(one, workload=replace(one.workload, jobs=jobs), overhead_s=max(0.0, overhead_s))
@@ -159,7 +159,7 @@ def _endpoint(
 
 
 def _cold_start_s(one: Slice, how: tuple[ServeSpec, ...], ray: HttpClient, report: Report) -> float:
-    """Trace seconds until up to three new replicas serve; the jobs' own cold start if there is no room for one."""
+    """Measured cold start of up to three replicas in trace seconds; if there is no room for one, the first job's setting."""
     room = min(one.capacity - int(one.initial.sum()), 3)
     if room < 1:
         return one.workload.jobs[0].cold_start_s

@@ -1,4 +1,4 @@
-"""One slice of a day under one policy, on real replicas and in a matched simulation."""
+"""A slice of a day under one policy, on real replicas and in a matched simulation."""
 
 import json
 import math
@@ -50,7 +50,7 @@ class Slice:
     scale: float  # trace seconds per wall second
     tick_s: float  # time between two decisions
     max_ongoing_requests: int  # requests that a replica may hold
-    overhead_s: float = 0.0  # time per request in the replica beyond its drawn service time
+    overhead_s: float = 0.0  # time per request that a replica needs in addition to the drawn service time
     before: np.ndarray | None = None  # (jobs, minutes) requests before the slice, with which forecasts start
 
     def __post_init__(self):
@@ -63,7 +63,7 @@ class Slice:
 
     @property
     def initial(self) -> np.ndarray:
-        """Initial replicas (jobs,): an equal share, because a run is too short to start with one replica each."""
+        """Initial replicas (jobs,): equal shares, because a run is too short to start with one replica per job."""
         return fair_share(self.workload.jobs, self.capacity)
 
     @property
@@ -75,20 +75,20 @@ class Slice:
         return ServingModel("least-outstanding", max_ongoing_requests=self.max_ongoing_requests)
 
     def paced(self, policy: Policy) -> Policy:
-        """The policy with the tick and history of this slice; Faro then expects a replica to start within one minute."""
+        """The policy with the tick and history of this slice; Faro assumes a cold start of one minute."""
         changes: dict[str, Any] = {"before": self.before} if isinstance(policy, TwoLoops) else {}
         changes |= {"cold_start_minutes": 1.0} if isinstance(policy, Faro) else {}
         return paced(policy, self.tick_s, **changes)
 
     def draws(self, seed: int) -> Draws:
-        """Arrivals and service times of a trial, shared by all policies, live and simulated."""
+        """Arrivals and service times of a trial, the same for all policies and for live and simulated runs."""
         return draw(self.workload, seed, router=None)
 
 
 def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
-    """Traces of some of the jobs, with every day starting at `first_minute`.
+    """Traces of some of the jobs, in which every day starts at `first_minute` of an original day.
 
-    If first_minute > 0, a day spans two original days, and there is one training day less.
+    If first_minute > 0, a training day ends in the next original day, so there is one training day less.
     """
     chosen = list(jobs)
     train, evaluation = traces.train[:, :, chosen], traces.evaluation[:, chosen, first_minute:]
@@ -104,7 +104,7 @@ def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
 
 
 def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Workload, float]:
-    """The workload scaled down to at most `max_rps` (wall clock) in its busiest minute, and the share that remains."""
+    """(the workload, scaled down to at most `max_rps` per wall second in its busiest minute; the share that remains)."""
     peak_rps = float(workload.requests_per_min.sum(axis=0).max()) / MINUTE_S * scale
     share = min(1.0, max_rps / peak_rps) if peak_rps else 1.0
     counts = np.floor(workload.requests_per_min * share).astype(np.int64)
@@ -114,7 +114,7 @@ def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Worklo
 def matched_simulation(
     one: Slice, policy: Policy, seed: int, capacity_steps: tuple[tuple[float, float], ...] = ()
 ) -> Run:
-    """Simulate the slice with the dispatch, measured times, requests, tick and changes of capacity of the live run."""
+    """Simulate the slice with the same requests, dispatch, tick and changes of capacity as in the live run."""
     draws = one.draws(seed)
     draws = replace(draws, service_s=draws.service_s + one.overhead_s)
     with policy_failures_raised():
@@ -125,7 +125,7 @@ def matched_simulation(
 
 
 def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np.ndarray]:
-    """The requests of a trial for the load generator, and the index of each request in the draws."""
+    """(the requests of a trial for the load generator, the index in `draws` of each of them)."""
     job = np.repeat(np.arange(len(urls)), np.diff(draws.first))
     order = np.argsort(draws.arrival_s, kind="stable")
     due_s, service_s = draws.arrival_s[order] / one.scale, draws.service_s[order] / one.scale
@@ -133,7 +133,7 @@ def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np
 
 
 def run_of(one: Slice, draws: Draws, order: np.ndarray, sent: Sent, decisions: Decisions, wall_s: float) -> Run:
-    """A live run as a `Run`: latencies in trace seconds; requests that were not served count as dropped."""
+    """The `Run` of a live run, in trace seconds; requests that were not served count as dropped."""
     latency_s = np.empty(len(order))
     latency_s[order] = np.where(sent.outcome == SERVED, sent.latency_s * one.scale, np.inf)
     minute_s = MINUTE_S * np.arange(one.workload.minutes + 2)
@@ -157,7 +157,7 @@ def run_live(
 
     Parameters
     ----------
-    lose_worker : delete a Ray worker halfway. The capacity is then what Ray's nodes have.
+    lose_worker : delete a Ray worker halfway; the capacity is then the cores of Ray's nodes instead of `one.capacity`.
 
     Returns
     -------
@@ -216,16 +216,16 @@ def run_live(
 
 
 def changes_of(steps: Sequence[control.Step], capacity: float) -> tuple[tuple[float, float], ...]:
-    """(time in s, cores) of each tick at which the capacity differs from the tick before; it starts at `capacity`."""
+    """(time in s, cores) of each tick whose capacity differs from the previous tick's, initially `capacity`."""
     seen = [(float(step.observation.now_s), float(step.observation.capacity)) for step in steps]
     before = [capacity, *(cores for _, cores in seen)]
     return tuple(one for one, cores in zip(seen, before) if one[1] != cores)
 
 
 def overheads(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock) -> tuple[float, float]:
-    """Mean overheads of a served request in trace seconds, inside and outside the replica; NaN if nothing was reported.
+    """(mean overhead of a served request inside the replica, outside of it) in trace seconds; NaN without reports.
 
-    Inside: measured minus sampled service time. Outside: latency minus the latency that the replica measured.
+    Inside: measured service time - drawn service time. Outside: latency - latency that the replica measured.
     """
     time.sleep(REPORTED_S)
     statistics = http.get(f"{STATS_ROUTE}?since={clock.origin_s}", BUSY_RETRY_S)
@@ -247,7 +247,7 @@ def reset(one: Slice, served: tuple[ServeSpec, ...], ray: HttpClient, http: Http
     cluster = RayServeCluster(one.workload.jobs, served, ray, http, Clock.starting_now(), one.capacity)
     began, running = time.monotonic(), None
     while time.monotonic() - began < RESET_S:
-        with suppress(OSError):  # no answer in time: ask again
+        with suppress(OSError):  # no answer in time: try again
             seen = cluster.observe()
             running = seen.running.tolist()
             cluster.apply(one.initial, np.zeros(len(served)))

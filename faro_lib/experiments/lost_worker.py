@@ -1,4 +1,4 @@
-"""A Ray worker that is deleted halfway through a live run, and the table `recovery` of what followed."""
+"""Delete a Ray worker halfway through a live run, and tabulate the requests and workers around it (`recovery`)."""
 
 import threading
 import time
@@ -14,10 +14,9 @@ from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Sc
 
 
 class LostWorker:
-    """Within the block, deletes a worker at `at_s` and counts the ready workers every STEP_S; times are wall seconds.
+    """A context in which a thread deletes a worker at `at_s` and counts the ready workers every STEP_S seconds.
 
-    origin_s : Unix time from which seconds count.
-    ready : the second of each count, and the count.
+    Times are wall seconds since the Unix time `origin_s`. `ready` is the list of (second, ready workers).
     """
 
     def __init__(self, workers: RayWorkers, origin_s: float, at_s: float):
@@ -45,7 +44,7 @@ class LostWorker:
                     self.workers.delete_one()
                     deleted = True
                 self.ready.append((second, self.workers.ready()))
-            except (OSError, ValueError) as error:  # a worker that cannot be deleted fails the trial
+            except (OSError, ValueError) as error:  # fails the trial, unless only a count after the deletion is missing
                 if not deleted:
                     self.error = error
             second += STEP_S
@@ -56,8 +55,7 @@ def recovery_table(
 ) -> pd.DataFrame:
     """Requests by outcome, ready workers, capacity and replicas, one row per STEP_S wall seconds.
 
-    slo_s : (jobs,) in seconds of the trace.
-    scale : trace seconds per wall second.
+    `slo_s` (jobs,) is in trace seconds; `scale` is trace seconds per wall second.
     """
     second, workers = (np.array(column) for column in zip(*lost.ready))
     edges = np.append(second, second[-1] + STEP_S)

@@ -1,4 +1,4 @@
-"""Sensitivity analysis: the margin over the best baseline as one parameter changes at a time."""
+"""Sensitivity analysis: how the margin over the best baseline depends on one parameter at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ PARAMETERS = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One value of one parameter, and the workload and policy inputs that follow from it."""
+    """One value of one parameter, with the workload and the inputs of policies that it implies."""
 
     parameter: str
     value: float
@@ -34,7 +34,7 @@ class Setting:
     scv_factor: float = 1.0
 
     def policies(self, names: Sequence[str]) -> dict[str, Policy]:
-        """Policies by name; those that plan ahead do so every `interval_s` if it is given."""
+        """Name -> policy; with `interval_s`, a policy that plans with a forecast does so at this interval."""
         made = {name: make(name, self.context) for name in names}
         if self.interval_s is not None:
             planners = [(name, one) for name, one in made.items() if isinstance(one, TwoLoops)]
@@ -45,11 +45,11 @@ class Setting:
 def settings(workload: Workload, context: PolicyContext, values: Mapping[str, Sequence[float]]) -> Iterator[Setting]:
     """One setting per value of each parameter, with everything else unchanged.
 
-    - cold_start_s: seconds until a new replica serves; policies keep their tuned defaults.
-    - slo_factor: the SLO, in planned service times; the latency table is measured again for it.
+    - cold_start_s: seconds until a new replica serves; policies are not tuned again for it.
+    - slo_factor: SLO / mean service time that policies assume; the latency table is measured for it.
     - forecast_error: relative error of an oracle, which replaces the forecaster.
-    - interval_s: time between two decisions of a policy that plans.
-    - scv_factor: factor on the variability of service times, which the latency table does not know.
+    - interval_s: seconds between two decisions of a policy that plans with a forecast.
+    - scv_factor: factor on the squared coefficient of variation of service times; the latency table is not adapted.
     """
     unknown = set(values) - set(PARAMETERS)
     if unknown:
@@ -81,7 +81,7 @@ def sensitivity(
     *,
     report: Report = print,
 ) -> pd.DataFrame:
-    """Run every policy in every setting: parameter, value, policy, capacity_cores, trial and the measures."""
+    """Run every policy in every setting: columns parameter, value, policy, capacity_cores, trial and the measures."""
     frames = []
     for one in settings(workload, context, values):
         made = one.policies(policies)
@@ -97,7 +97,7 @@ def sensitivity(
 def margins(summary: pd.DataFrame, leader: str) -> pd.DataFrame:
     """Margin of the leader over the best baseline: columns parameter, value, margin, best_other.
 
-    The margin is the lost utility that the leader avoids, mean over trials; it is negative if a baseline is better.
+    The margin is the best baseline's lost utility minus the leader's, mean over trials; negative if a baseline is better.
     """
     mean = summary.groupby(["parameter", "value", "policy"], sort=False)["lost_utility"].mean().unstack("policy")
     if leader not in mean:

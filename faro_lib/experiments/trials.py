@@ -1,4 +1,4 @@
-"""Parts that all experiments share: inputs of policies, and runs of every policy on the same trials."""
+"""Functions that all experiments share: inputs of policies, and runs of every policy on the same trials."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -52,7 +52,7 @@ def trial_seeds(trials: int) -> tuple[int, ...]:
 def trial_draws(
     workload: Workload, trials: int, serving_model: ServingModel = PAPER, scv_factor: float = 1.0
 ) -> Iterator[Draws]:
-    """Arrivals and service times of each trial (`simulate.draw`)."""
+    """The random numbers of each trial (`simulate.draw`)."""
     for seed in trial_seeds(trials):
         yield draw(workload, seed, router=serving_model.router, scv_factor=scv_factor)
 
@@ -73,7 +73,7 @@ class Trial:
 
 @contextmanager
 def policy_failures_raised() -> Iterator[None]:
-    """Raise PolicyFailed, which the control loop only warns of."""
+    """A context in which PolicyFailed is raised; outside of it, the control loop only warns."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", PolicyFailed)
         yield
@@ -91,7 +91,7 @@ def run_trials(
 ) -> Iterator[Trial]:
     """Run every policy on the same requests (common random numbers), trial by trial.
 
-    An experiment stops if a policy raises: the control loop would continue, but not with the policy's own decisions.
+    An experiment stops if a policy raises, because the control loop would continue with decisions that are not its own.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def summaries(
 ) -> pd.DataFrame:
     """Run every policy on the same trials and return the summary: one row per policy and trial.
 
-    scv_factor : factor on the variability of service times, as in `simulate.draw`.
+    scv_factor : factor on the squared coefficient of variation of service times, as in `simulate.draw`.
     published : whether to add measures in the published convention.
     """
     draws = trial_draws(workload, trials, scv_factor=scv_factor)

@@ -1,4 +1,4 @@
-"""Figures with titles and captions, drawn from tables; one module per stage, whose `draw` returns all of them."""
+"""Figures with titles and captions. One module per stage; its function `draw` draws all figures of the stage."""
 
 from faro_lib.figures.style import save_all, use_style
 

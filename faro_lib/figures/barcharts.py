@@ -1,4 +1,4 @@
-"""Panels of horizontal bars with their values, whiskers, published values and the clairvoyant limit."""
+"""Panels of horizontal bars, with numbers, whiskers, published values and the clairvoyant limit."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from faro_lib.figures.style import DIAMOND, EDGE, LIMIT_LINE
 
 
 def hatch_of(policy: str) -> str | None:
-    """Slashes for the paper's variant of a policy, dots for its exact variant, None for our variant."""
+    """The hatch of a policy's bar: slashes for "(paper)", dots for "(paper, exact)", None for our own policies."""
     if "(paper" not in policy:
         return None
     return "..." if "exact" in policy else "//"
@@ -21,9 +21,10 @@ def bar_rows(
     hatches: Sequence[str | None] = (), published: pd.Series | None = None, limit: float | None = None,
     number_format: str = "{:.2f}",
 ) -> None:  # fmt: skip
-    """Draw a bar per row: the mean as length and number, and one standard deviation as whisker.
+    """Draw a bar per row, whose length and number are the mean over trials, with one standard deviation as whisker.
 
-    `values` has one value per trial, indexed by row; `published` (diamonds) one per row. The `limit` is a dashed line.
+    `values` has one value per trial, with the row as index. `published` has one value per row, drawn as a diamond.
+    `limit` is drawn as a dashed line.
     """
     mean, deviation = (one.reindex(rows) for one in (values.groupby(level=0).mean(), values.groupby(level=0).std()))
     place = range(len(rows))
@@ -31,7 +32,7 @@ def bar_rows(
     for bar, hatch in zip(bars, hatches):
         bar.set_hatch(hatch)
     numbers = [number_format.format(value) if value == value else "" for value in mean]
-    for row, number in zip(place, numbers):  # at the edge of the panel, clear of bars and diamonds
+    for row, number in zip(place, numbers):  # at the right edge of the panel, where no bar or diamond covers them
         axis.annotate(
             number, (1, row), (-2, 0), axis.get_yaxis_transform(), textcoords="offset points", ha="right", va="center"
         )

@@ -1,4 +1,4 @@
-"""Stage 90, policies compared: figures 1, 10, 11, 12 and 13 of the paper."""
+"""Stage 90: comparison of policies (figures 1, 10, 11, 12 and 13 of the paper)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from faro_lib.workload.readers import read_jobs
 
 MAX_LINES = 6
 FOLLOWED = ("FairShare", "AIAD", "MArk", "HPA", "Cilantro", "Faro-Sum")  # drawn if there are more than MAX_LINES
-MAX_STEPS = 240  # points of a line in a small panel
+MAX_STEPS = 240  # maximum number of points of a line in a small panel
 NUMBER_FORMATS = {"slo_violation_rate": "{:.1%}"}
 
 
@@ -29,7 +29,7 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 
 
 def figures_of(tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | None = None) -> Drawings:
-    """All figures of a comparison; the timelines are of the middle capacity and the first trial."""
+    """All figures of a comparison; those over the day show the middle capacity and the first trial."""
     summary = tables.summary
     capacities = sorted(summary["capacity_cores"].unique())
     capacity = capacities[len(capacities) // 2]
@@ -70,9 +70,9 @@ def figures_of(tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | 
 
 
 def published_main(directory: str | Path, environment: str = "simulation") -> pd.DataFrame:
-    """The published comparison: columns policy, capacity_cores and measures in the published convention.
+    """The paper's results: columns policy, capacity_cores, and measures in the published convention.
 
-    The values of a published Faro objective are given for our policy and for "(paper)", its published variant.
+    The results of a Faro policy appear twice: under our policy's name, and with the suffix " (paper)".
     """
     table = pd.read_csv(Path(directory) / "published_main.csv")
     table = table[table["env"] == environment].replace({"system": {"MArk/Cocktail/Barista": "MArk"}})
@@ -92,7 +92,7 @@ def policies_by_capacity(
 ) -> Figure:
     """Figures 10 and 13: one panel per measure and capacity, one bar per policy; limits and published values.
 
-    `measures` is column -> label; the limit may lack some of these columns.
+    `measures` maps columns to labels; no limit is drawn for a column that `limit` lacks.
     """
     measures = measures if published is None else style.as_published(measures)
     policies = list(dict.fromkeys(summary["policy"]))
@@ -123,9 +123,9 @@ def capacity_caption(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.D
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
         mean = part.groupby("policy")[lost].mean().sort_values()
         floor = limit.loc[limit["capacity_cores"] == capacity, lost].mean()
-        worst = f", {mean.index[-1]} most ({mean.iloc[-1]:.2f})" if len(mean) > 1 else ""
+        worst = f", {mean.index[-1]} the most ({mean.iloc[-1]:.2f})" if len(mean) > 1 else ""
         findings.append(
-            f"At {capacity:g} cores, {mean.index[0]} loses least utility ({mean.iloc[0]:.2f}){worst}; the clairvoyant "
+            f"At {capacity:g} cores, {mean.index[0]} loses the least utility ({mean.iloc[0]:.2f}){worst}; the clairvoyant "
             f"limit is {floor:.2f}."
         )
     diamonds = "" if published is None else style.DIAMONDS
@@ -133,7 +133,7 @@ def capacity_caption(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.D
 
 
 def spread_over_jobs(minutes: pd.DataFrame, limit: pd.DataFrame | None = None) -> Figure:
-    """Figure 12: mean lost utility of each job (a dot) by policy, one panel per capacity; last, the clairvoyant `limit`."""
+    """Figure 12: mean lost utility of each job (a dot) by policy and for the clairvoyant `limit`; one panel per capacity."""
     if limit is not None:
         minutes = pd.concat([minutes, limit.assign(policy=style.CLAIRVOYANT)], ignore_index=True)
     lost = (1 - minutes.groupby(["policy", "capacity_cores", "job"])["utility"].mean()).rename("lost").reset_index()
@@ -175,14 +175,13 @@ def policy_timeline(
     capacity: float,
     limit: pd.DataFrame | None = None,
 ) -> Figure:
-    """Figure 1: lost utility of the cluster and cores in use over the day, by policy; one capacity and trial.
+    """Figure 1: lost utility of the cluster and cores in use over the day, by policy, at one capacity and in one trial.
 
-    The tables are those of `Tables`; `limit` is that of the clairvoyant.
+    `minutes`, `running` and `limit` (`clairvoyant`) are tables of `metrics.frames.Tables`.
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.2), sharex=True)
-    width = max(
-        5, (int(running["minute"].max()) + 1) // 72
-    )  # minutes; more for a long day, or lines would become bands
+    # Minutes of the moving mean; more for a long day, whose lines would otherwise blur into bands.
+    width = max(5, (int(running["minute"].max()) + 1) // 72)
     for policy in distinguishable(minutes["policy"]):
         top.plot(_lost(minutes[minutes["policy"] == policy], width), color=colour(policy), label=policy)
         bottom.plot(_cores(running[running["policy"] == policy], jobs, width), color=colour(policy))
@@ -197,13 +196,13 @@ def policy_timeline(
 
 
 def _lost(minutes: pd.DataFrame, width: int) -> pd.Series:
-    """Lost utility of all jobs by minute, moving mean, without the last bin (arrivals after the last minute)."""
+    """Moving mean over `width` minutes of the lost utility of all jobs, by minute, without arrivals after the last one."""
     lost = (1 - minutes.pivot(index="minute", columns="job", values="utility")).sum(axis=1).iloc[:-1]
     return lost.rolling(width, center=True, min_periods=1).mean()
 
 
 def _cores(running: pd.DataFrame, jobs: tuple[Job, ...], width: int) -> pd.Series:
-    """Cores of all running replicas, by minute, moving mean."""
+    """Moving mean over `width` minutes of the cores of all running replicas, by minute."""
     cores = running["running"] * running["job"].map({job.name: job.cores for job in jobs})
     return cores.groupby(running["minute"]).sum().rolling(width, center=True, min_periods=1).mean()
 
@@ -224,8 +223,8 @@ def job_timelines(
 ) -> Figure:
     """Figure 11: replicas (line) and lost utility (strip) of each job, one row per job and one column per policy.
 
-    The panels of a job share one scale. Values are means over up to MAX_STEPS intervals of the day. Tables as in
-    `policy_timeline`; the limit is a thin line in every panel.
+    All panels of a job have the same scale. The day is divided into at most MAX_STEPS intervals, and means over these
+    are drawn. The tables are those of `policy_timeline`; the limit is a thin line in every panel.
     """
     jobs = list(dict.fromkeys(minutes["job"]))
     size_in = (PAGE_IN, 0.9 + 0.42 * len(jobs))
@@ -258,7 +257,7 @@ def job_timelines(
 
 
 def _binned(frame: pd.DataFrame, column: str, last: int) -> pd.Series:
-    """Mean of a column over equal intervals of the day, by first minute; minutes without requests are left out."""
+    """Mean of a column over up to MAX_STEPS equal intervals of minutes 0..last, by the interval's first minute."""
     width = max(1, -(-(last + 1) // MAX_STEPS))
     inside = frame[frame["minute"] <= last]
     return inside[column].groupby(inside["minute"] // width * width).mean()

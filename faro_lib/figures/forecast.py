@@ -1,4 +1,4 @@
-"""Stage 30, forecasts: figure 8 of the paper, calibration, scores, and a predictive check."""
+"""Stage 30: forecasts (figure 8 of the paper), their calibration and scores, and a posterior predictive check."""
 
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def coverage_caption(table: pd.DataFrame) -> str:
 
 
 def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
-    """RMSE, CRPS and WQL of every forecaster over all jobs, and the published RMSE (model, rmse_requests_per_min)."""
+    """RMSE, CRPS and WQL of every forecaster over all jobs; `published`: columns model, rmse_requests_per_min."""
     everything = table[(table["job"] == "all") & (table["forecaster"] != "oracle")].sort_values("crps_per_min")
     labels = {"rmse_per_min": "RMSE (requests/min)", "crps_per_min": "CRPS (requests/min)", "wql": "WQL"}
     figure, axes = plt.subplots(1, 3, figsize=(PAGE_IN, 2.3), sharey=True)
@@ -119,7 +119,7 @@ def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure
 
 
 def scores_caption(gains: pd.DataFrame) -> str:
-    """Difference between bayes and the best baseline. Columns score, rival, difference, low, high."""
+    """The difference between bayes and the best baseline; `gains`: columns score, rival, difference, low, high."""
     parts = []
     for row in gains.itertuples():
         verdict = "lower" if row.high < 0 else "higher" if row.low > 0 else "not significantly lower"
@@ -131,13 +131,13 @@ def scores_caption(gains: pd.DataFrame) -> str:
 
 
 def posterior_predictive(steps: pd.DataFrame) -> Figure:
-    """Quantiles of the change from minute to minute, replicated against observed, one line per job."""
+    """Quantiles of the change per minute: those of sample paths (replicated) against observed ones, one line per job."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, COLUMN_IN))
     for job, rows in steps.groupby("job", sort=False):
         axis.plot(rows["observed"], rows["replicated"], marker="o", ms=2, lw=0.8, label=job)
     edge = float(np.abs(steps[["observed", "replicated"]]).max().max())
     axis.plot([-edge, edge], [-edge, edge], color="black", ls=":", lw=0.9)
-    # Linear within 50 requests, where the sign of a change is noise.
+    # The log scale is linear up to 50 requests, where even the sign of a change is noise.
     axis.set_xscale("symlog", linthresh=50)
     axis.set_yscale("symlog", linthresh=50)
     axis.set(xlabel="observed change (requests/min)", ylabel="replicated change (requests/min)")

@@ -1,4 +1,4 @@
-"""Stage 81, runs on a Kubernetes node: Faro against an equal share, and the deletion of a worker under load."""
+"""Stage 81: live runs on a Kubernetes node, Faro against equal shares, and the deletion of a worker under load."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def draw(results: Path, tables: str) -> Drawings:
 
 
 def on_a_node(tables: Tables) -> Figure:
-    """Left: violations by policy and trial. Right: requests and replicas around the deletion of a worker, last run."""
+    """Left: violations by policy and trial. Right: requests and replicas around the deletion of a worker in the last run."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4), width_ratios=(1, 2.2))
     summary = live_only(tables.summary)
     policies = list(dict.fromkeys(summary["policy"]))
@@ -73,7 +73,7 @@ def node_caption(tables: Tables) -> str:
     lasted = "A deleted worker was not ready again before the load ended"
     if len(recovered_s):
         lasted = f"A deleted worker was replaced and ready after {recovered_s.min():.0f} to {recovered_s.max():.0f} s"
-    on_kind = "environment" in tables.summary  # recordings before Kubernetes 1.37 have no simulation beside them
+    on_kind = "environment" in tables.summary  # older recordings, made without kind, lack this column
     where = "The replicas wait instead of computing." if on_kind else "KubeRay's operator was a stand-in."
     if tables.about:
         about = tables.about[-1]

@@ -1,4 +1,4 @@
-"""Stage 80, live runs and their simulation: table 7 of the paper."""
+"""Stage 80: live runs and their simulation (table 7 of the paper)."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def draw(results: Path, backend: str, published: str | None = None) -> Drawings:
 
 
 def live_and_simulated(summary: pd.DataFrame) -> Figure:
-    """One panel per measure, and a plain bar (live) and a hatched one (simulated) per policy."""
+    """One panel per measure, with a plain bar (live) and a hatched bar (simulated) per policy."""
     policies = list(dict.fromkeys(summary["policy"]))
     rows = {f"{policy}, {environment}": policy for policy in policies for environment in (LIVE, SIMULATION)}
     figure, axes = plt.subplots(1, len(MEASURES), figsize=(PAGE_IN, 0.5 + 0.17 * len(rows)), sharey=True)
@@ -33,7 +33,7 @@ def live_and_simulated(summary: pd.DataFrame) -> Figure:
 
 
 def live_caption(summary: pd.DataFrame, published: float | None = None) -> str:
-    """Difference between live and simulated loss, agreement on the ranking, and load; `published` is the paper's distance."""
+    """Live against simulated loss and ranking; `published` is the ranking distance in the paper (`published_distance`)."""
     live, errors = summary[summary["environment"] == LIVE], lost_utility_error(summary)
     worst = errors.loc[errors["error"].abs().idxmax()]
     decided = pairs(summary).query("decided")
@@ -51,7 +51,7 @@ def live_caption(summary: pd.DataFrame, published: float | None = None) -> str:
 
 
 def machine_note(live: pd.DataFrame) -> str:
-    """Background load of the machine, and lost requests."""
+    """Sentences on the background load of the machine and on lost requests."""
     noisy = int(live["noisy_host"].astype(bool).sum())
     return (
         f"Other processes used {live['background_cpu'].mean():.1f} processors, {live['niced_cpu'].mean():.1f} of them at low "

@@ -27,7 +27,7 @@ def errors_of(tables: Tables, jobs: tuple[Job, ...]) -> pd.DataFrame:
 
 
 def error_bands(errors: pd.DataFrame) -> pd.DataFrame:
-    """Simulated over predicted tail latency by capacity: columns capacity_cores, ratio (median), low and high (80 %)."""
+    """Simulated / predicted tail latency by capacity: columns capacity_cores, ratio (median), low and high (80 % band)."""
     cap_s = WORST * errors["slo_s"]
     ratio = errors["tail_latency_s"].clip(upper=cap_s) / errors["predicted_tail_latency_s"].clip(upper=cap_s)
     table = ratio.groupby(errors["capacity_cores"]).quantile((BAND[0], 0.5, BAND[1])).unstack()
@@ -36,7 +36,7 @@ def error_bands(errors: pd.DataFrame) -> pd.DataFrame:
 
 
 def predicted_against_simulated(errors: pd.DataFrame) -> Figure:
-    """Median and 80 % band of the simulated tail latency by the predicted one, in SLOs, all capacities together."""
+    """Simulated tail latency (median and 80 % band) against the predicted one, as multiples of the SLO, all capacities."""
     predicted = (errors["predicted_tail_latency_s"] / errors["slo_s"]).clip(upper=WORST)
     simulated = (errors["tail_latency_s"] / errors["slo_s"]).clip(upper=WORST)
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, 21)))

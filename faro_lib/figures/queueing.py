@@ -1,4 +1,4 @@
-"""Stage 20, latency formulas: figure 6 of the paper, and the half-wait approximation against exact M/D/c."""
+"""Stage 20: relaxed latencies (figure 6 of the paper), and the half-wait approximation against exact M/D/c."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def draw(results: Path) -> Drawings:
 
 
 def half_against_exact(ratios: pd.DataFrame) -> Figure:
-    """Ratio of the latency of the half-wait approximation to the exact M/D/c latency: columns rho, servers, ratio."""
+    """Latency by the half-wait approximation / exact M/D/c latency; `ratios` has columns rho, servers, ratio."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.2))
     ratios = ratios.assign(servers=ratios["servers"].astype(str))
     sns.lineplot(ratios, x="rho", y="ratio", hue="servers", style="servers", palette="viridis", ax=axis)
@@ -45,7 +45,7 @@ def half_caption(ratios: pd.DataFrame) -> str:
 
 
 def relaxations(latencies: pd.DataFrame, penalties: pd.DataFrame) -> Figure:
-    """Figure 6: precise and relaxed latency and penalty. Columns rho, latency_over_service, kind; drop, penalty, kind."""
+    """Figure 6: precise and relaxed latency (columns rho, latency_over_service, kind) and penalty (drop, penalty, kind)."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.1))
     sns.lineplot(latencies, x="rho", y="latency_over_service", hue="kind", style="kind", ax=left)
     left.set(xlabel="utilisation", ylabel="latency / service time")

@@ -1,4 +1,4 @@
-"""SLO violations by capacity, for `faro recommend --curve`."""
+"""The figure of `faro recommend --curve`: SLO violations by capacity, also as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def capacity_curve(
     curve: pd.DataFrame, violations: float | None, knee: int | None = None, needed: int | None = None
 ) -> Figure:
-    """SLO violations of the worst job by capacity, its accepted rate, the knee and the required capacity."""
+    """SLO violations of the worst job by capacity, and its accepted rate; marks the `knee` and the capacity `needed`."""
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
@@ -25,7 +25,7 @@ def capacity_curve(
     accepted = 100 * curve["accepted_rate"]
     axis.step(rate.index, accepted, where="mid", color=LIMIT, linestyle="--", linewidth=1.0)
     texts = notes(violations, knee, needed)
-    heights_pt = (22, 9)[-len(texts) :]  # two, so that labels of neighbouring capacities do not overlap
+    heights_pt = (22, 9)[-len(texts) :]  # different heights, so that labels of neighbouring capacities do not overlap
     for capacity, above_pt in zip(texts, heights_pt):
         point = (capacity, rate[capacity])
         marker = "D" if capacity == knee else "s"
@@ -44,7 +44,7 @@ def met_by(violations: float | None) -> str:
 
 
 def notes(violations: float | None, knee: int | None = None, needed: int | None = None) -> dict[int, str]:
-    """Notes by marked capacity.
+    """Capacity -> the text that marks it in the curve.
 
     >>> notes(None, knee=12, needed=12), notes(0.05, knee=None, needed=16)
     ({12: 'knee, meets every SLO'}, {16: 'meets 5 % for every job'})
@@ -57,7 +57,7 @@ def notes(violations: float | None, knee: int | None = None, needed: int | None 
 
 
 def bars(curve: pd.DataFrame, notes: dict[int, str], width: int = 40) -> str:
-    """The curve as text: one line per capacity with a bar and its note.
+    """The curve as text: one line per capacity with a bar, the violation rate and the note of the capacity, if any.
 
     >>> print(bars(pd.DataFrame({"capacity_cores": [8, 16], "slo_violation_rate": [0.5, 0.01]}), {16: "meets 1 %"}, 8))
            8  ████████ 50.0 %

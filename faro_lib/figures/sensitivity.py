@@ -1,4 +1,4 @@
-"""Stage 65, sensitivity of the margin over the best baseline."""
+"""Stage 65: sensitivity of lost utility, and of the margin over the best baseline, to parameters."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, legend_above, los
 
 
 def draw(results: Path) -> Drawings:
-    """The figure; none if no parameter has two values."""
+    """The stage's figure, or an empty mapping if no parameter has two values."""
     summary = pd.read_csv(results / "sensitivity" / "summary.csv")
     if not varied(summary):
         return {}
@@ -35,13 +35,13 @@ def lost_by_parameter(summary: pd.DataFrame) -> Figure:
         lost_by_policy(axis, part.assign(place=part["value"].map(values.index)), "place")
         axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axis.set_xlabel(PARAMETERS[name].replace(" (", "\n("))
-    axes[0][0].set(ylabel="lost cluster utility", ylim=(0, None))  # of all panels, once all are drawn
+    axes[0][0].set(ylabel="lost cluster utility", ylim=(0, None))  # after the loop, because all panels share this axis
     legend_above(figure, *axes[0][0].get_legend_handles_labels())
     return figure
 
 
 def margin_caption(summary: pd.DataFrame) -> str:
-    """The number of settings in which the last policy leads, and its smallest margin."""
+    """Sentences on how many settings the last policy is best in, and on its smallest margin."""
     leader = summary["policy"].iloc[-1]
     table = margins(summary[summary["parameter"].isin(varied(summary))], leader)
     least = table.loc[table["margin"].idxmin()]

@@ -1,4 +1,4 @@
-"""One style for all figures: two-column paper widths, text of at least 8 pt, colour-blind-safe colours; saving."""
+"""The style of all figures: widths of a two-column paper, text of at least 8 pt, colour-blind-safe colours; saving."""
 
 import json
 import math
@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of one column and of the page
+COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of a column and of the page in inches
 FONT_PT = 8
-DPI = 220  # of PNG files
+DPI = 220  # resolution of PNG files
 
-# At least 18 apart in CIELAB for every kind of colour vision, and far from white (tests/test_style.py). A hatch, marker or
-# label repeats the information.
+# Colours differ by at least 18 in CIELAB for every kind of colour vision, and are far from white (tests/test_style.py). A
+# hatch, marker or label repeats what a colour says.
 COLOURS = {
     "FairShare": "#7F9F86",
     "Oneshot": "#E9923C",
@@ -37,7 +37,7 @@ COLOURS = {
     "Faro-PenaltyFairSum": "#7A4CD7",
 }
 LIMIT = "#971713"  # the clairvoyant limit
-SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # for policies of plugins
+SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # colours of policies from plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 
 # Keyword arguments of matplotlib.
@@ -50,13 +50,13 @@ DIAMONDS = " Diamonds: published values; losses are in the published convention.
 
 
 def as_published(measures: Mapping[str, str]) -> dict[str, str]:
-    """Measures (column -> label) with every loss in the published convention, for comparison with published values."""
+    """`measures` (column -> label), with the columns of losses replaced by those in the published convention."""
     return {f"{name}_published" if "lost" in name else name: label for name, label in measures.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A figure, its title, and its caption, which begins with the finding; `recorded` if another run made its data."""
+    """A figure, its title, and its caption, which begins with the finding; `recorded`: drawn from data of another run."""
 
     figure: Figure
     title: str
@@ -64,17 +64,17 @@ class Drawing:
     recorded: bool = False
 
 
-Drawings = Mapping[str, Drawing]  # by name of the file
+Drawings = Mapping[str, Drawing]  # file name without suffix -> figure
 
 
 def trials_note(summary: pd.DataFrame, by: list[str]) -> str:
-    """A sentence on the number of trials per mean, the smallest of any group, e.g. "Mean over 2 trials."."""
+    """A sentence on the number of trials per group of the columns `by` (the smallest), e.g. "One trial."."""
     trials = summary.groupby(by)["trial"].nunique().min()
     return f"Mean over {trials} trials; whiskers: one standard deviation." if trials > 1 else "One trial."
 
 
 def and_list(words: Iterable[object]) -> str:
-    """Words as an English list.
+    """The words as a list in English.
 
     >>> and_list([36, 32, 16]), and_list(["a"])
     ('36, 32 and 16', 'a')
@@ -91,13 +91,13 @@ def reference_handles(published: bool, limit: bool) -> tuple[list, list[str]]:
 
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
-    """The colour of a name in a palette, or a spare one. The paper's variant and ours share a colour."""
+    """The colour of a name in the palette, or one of SPARE. A policy and its variant " (paper)" share a colour."""
     own = palette.get(name.removesuffix(" (paper)"))
     return own or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
 
 
 def lost_by_policy(axis: Axes, summary: pd.DataFrame, x: str) -> None:
-    """A line per policy (dashed: variants of the paper): mean lost utility by `x`; whiskers: one standard deviation."""
+    """Draw mean lost utility by column `x`, a line per policy (dashed: "(paper)"), with one standard deviation as whisker."""
     for marker, (policy, rows) in zip("os^Dvph", summary.groupby("policy", sort=False)):
         lost = rows.groupby(x)["lost_utility"]
         line = {"marker": marker, "markersize": 3, "label": policy, "linestyle": "--" if "(paper" in policy else "-"}
@@ -157,7 +157,7 @@ def save(figure: Figure, directory: str | Path, name: str) -> Path:
 
 
 def save_all(drawings: Drawings, captions: str | Path) -> None:
-    """Write every figure into the folder of `captions`, then titles and captions as JSON to `captions`."""
+    """Write every figure into the folder of the file `captions`, and then titles and captions to that file, as JSON."""
     for name, drawing in drawings.items():
         save(drawing.figure, Path(captions).parent, name)
     texts = {

@@ -1,4 +1,4 @@
-"""Stage 10, load: figure 4b of the paper, and the offered load against capacity."""
+"""Stage 10: requests of each job (figure 4b of the paper), and the offered load against capacity."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,13 +32,13 @@ def _day(requests: pd.DataFrame, split: str = "eval") -> pd.DataFrame:
 
 
 def workload_by_job(requests: pd.DataFrame) -> Figure:
-    """Figure 4b: requests per minute of each job on the evaluation day, over the middle 80 % of its training days."""
+    """Figure 4b: requests per minute of each job; line: evaluation day, band: middle 80 % of the training days."""
     day, before = _day(requests), _day(requests, "train")
     jobs = list(dict.fromkeys(day["job"]))
     rows = -(-len(jobs) // 5)
     columns = -(-len(jobs) // rows)
     figure, axes = plt.subplots(rows, columns, figsize=(PAGE_IN, 0.4 + 1.05 * rows), sharex=True, squeeze=False)
-    for axis, job in zip(axes.flat, jobs):  # each with its own scale, because jobs may differ by orders of magnitude
+    for axis, job in zip(axes.flat, jobs):  # no shared scale, because jobs may differ by orders of magnitude
         if len(before):
             band = before[before["job"] == job].groupby("minute")["requests"].quantile([0.1, 0.9]).unstack()
             axis.fill_between(band.index, band[0.1], band[0.9], color="#56B4E9", alpha=0.4, linewidth=0)
@@ -65,7 +65,7 @@ def workload_caption(requests: pd.DataFrame) -> str:
 
 
 def offered_load(requests: pd.DataFrame, jobs: Sequence[Job]) -> pd.Series:
-    """Offered load of all jobs (rate x mean service time x cores) in busy cores, by minute of the evaluation day."""
+    """Offered load of all jobs in cores, the sum of rate x mean service time x cores, by minute of the evaluation day."""
     by_job = _day(requests).pivot(index="minute", columns="job", values="requests")
     return sum(by_job[job.name] / MINUTE_S * true_service_time(job).mean_s * job.cores for job in jobs)
 

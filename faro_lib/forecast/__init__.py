@@ -1,4 +1,4 @@
-"""Forecasters of requests per minute: fitted offline, updated every minute, sampled in milliseconds.
+"""Forecasters of requests per minute. They are fitted offline and updated every minute; sampling takes milliseconds.
 
 >>> forecaster = fit("ar", traces)                                  # doctest: +SKIP
 >>> forecaster = forecaster.start(minute_of_day=0)                  # doctest: +SKIP

@@ -21,14 +21,14 @@ from faro_lib.workload import Traces
 log = logging.getLogger(__name__)
 
 HALF_LIFE_MINUTES = 10
-SHARPNESS = 4.0  # 5 to 40 minutes and 2 to 8 do about equally well on the training days of the published traces
-OUTLIER_FACTOR, OUTLIER_DEVIATIONS = 3.0, 6.0  # a count is an outlier beyond this factor and these Poisson deviations
+SHARPNESS = 4.0  # half-lives of 5 to 40 and sharpness of 2 to 8 score alike on the published traces' training days
+OUTLIER_FACTOR, OUTLIER_DEVIATIONS = 3.0, 6.0  # an outlier is off by this factor and by this many Poisson deviations
 BACKTEST_ORIGINS = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture(Forecaster):
-    """Sample paths drawn from several forecasters in proportion to weights w[m] of each job.
+    """Sample paths drawn from several forecasters (members), in proportion to a weight w[m] per member and job.
 
     w[m] ~ p[m] exp(-SHARPNESS (L[m] / min L - 1)),
 
@@ -36,17 +36,17 @@ class Mixture(Forecaster):
     HORIZON_MINUTES. The Bayesian forecaster has as much prior weight p as all others together, which have 1 each. A path
     of all jobs comes from one path of each member, which preserves correlations.
 
-    A single outlier is treated as missing. A second one in the same direction within CONTEXT_MINUTES is accepted;
-    in the next minute it is a new level, before which neither the local levels nor the scores remember anything.
+    A first outlier is treated as missing. If another one in the same direction follows within CONTEXT_MINUTES, it is
+    accepted. If it follows in the next minute, the level has shifted: local levels and losses start again.
     """
 
-    names: tuple[str, ...]  # of the members
+    names: tuple[str, ...]  # names of the members
     members: tuple[Forecaster, ...]
     backtest: np.ndarray  # L before the first count, shape (members, jobs)
-    score: np.ndarray  # L now, shape (members, jobs)
+    score: np.ndarray  # L now, shape (members, jobs); NaN after a shift
     outlier_at: np.ndarray  # minutes_seen at the last outlier below and above the forecast, shape (2, jobs)
     paths: np.ndarray  # forecasts of the members from the coming minute, (members, jobs, samples, HORIZON_MINUTES)
-    means: np.ndarray  # means over the horizon of the last forecasts, newest first, (HORIZON_MINUTES, *paths.shape[:3])
+    means: np.ndarray  # means of the last forecasts' paths, newest first, (HORIZON_MINUTES, members, jobs, samples)
 
     def start(self, minute_of_day: int = 0) -> Self:
         return replace(
@@ -60,7 +60,7 @@ class Mixture(Forecaster):
 
     def weights(self) -> np.ndarray:
         """Weight of each member, shape (members, jobs); sums to 1 for each job."""
-        score = np.where(np.isnan(self.score), 1.0, self.score)  # equal weights after a shift
+        score = np.where(np.isnan(self.score), 1.0, self.score)
         score = np.maximum(score, 1e-9)  # the unbiased estimate of a CRPS can be negative
         prior = np.array([len(self.names) - 1 if name == "bayes" else 1 for name in self.names])[:, None]
         weights = prior * np.exp(-SHARPNESS * (score / score.min(axis=0) - 1))
@@ -80,7 +80,7 @@ class Mixture(Forecaster):
         paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
         means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
         terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
-        # Not scored: minutes that are missing, and forecasts that started before a new level.
+        # NaN = not scored: missing minutes, and forecasts from before a shift of the level.
         terms[:, shifted] = np.nan
         mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
         of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]
@@ -91,7 +91,7 @@ class Mixture(Forecaster):
         self.check_horizon(horizon, n)
         tracked = n == TRACKED_SAMPLES and horizon <= HORIZON_MINUTES and not np.isnan(self.paths).any()
         paths = self.paths[..., :horizon] if tracked else self._member_paths(horizon, n)
-        # Stratified: path i is at the same quantile of the weights in all jobs.
+        # Stratified sampling: path i has the same quantile of the cumulative weights in all jobs.
         quantile = (self.rng().permutation(n) + 0.5) / n
         member = (quantile[:, None, None] > self.weights().cumsum(axis=0)).sum(axis=1).T  # (jobs, n)
         member = np.minimum(member, len(self.members) - 1)
@@ -116,14 +116,14 @@ class Mixture(Forecaster):
         """Whether each count is far below, or far above, the forecast, shape (2, jobs)."""
         known = ~np.isnan(self.counts).all(axis=1) & ~np.isnan(self.paths).any(axis=(0, 2, 3))
         expected = (self.weights() * self.paths[..., 0].mean(axis=-1)).sum(axis=0)
-        deviations = 2 * (root(counts) - root(expected))  # the root of a Poisson count has a deviation of 1/2
+        deviations = 2 * (root(counts) - root(expected))  # the root of a Poisson count has standard deviation 1/2
         far_below = (counts * OUTLIER_FACTOR < expected) & (deviations < -OUTLIER_DEVIATIONS)
         far_above = (counts > expected * OUTLIER_FACTOR) & (deviations > OUTLIER_DEVIATIONS)
         return np.stack([far_below, far_above]) & known
 
 
 def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The exponentially decayed mean with a new value, which may be NaN; each call is half a minute."""
+    """The exponentially decayed mean after one more value; NaN leaves it unchanged. A call counts as half a minute."""
     decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)
     mean = np.where(np.isnan(mean), new, mean)
     return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)
@@ -131,7 +131,7 @@ def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 @register("auto")
 def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None) -> Forecaster:
-    """A recalibrated mixture of all forecasters that the training days allow, among them none.
+    """A recalibrated mixture of all forecasters that can be fitted to the training days; works without any, too.
 
     Its first weights come from a backtest on the last training day of members that are fitted to the days before
     (with a single day, on that day). A `posterior` adds the Bayesian forecaster if its fit has converged.
@@ -164,13 +164,13 @@ def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | N
 
 
 def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None = None):
-    """Names and fitted members: those of `names`, or all that the number of training days allows."""
+    """(names, fitted forecasters): all that the number of training days allows, and those in `names`."""
     if not traces.days:
         jobs, minutes = traces.names, traces.evaluation.shape[-1]
         level = untrained(jobs, seed=seed, day_minutes=minutes), untrained_poisson(jobs, seed=seed, day_minutes=minutes)
         return ("kalman", "poisson"), level
     fits = {"ar": pooled_ar, "kalman": kalman, "persistence": persistence, "poisson": poisson}
-    if traces.days > 1 or (names and "seasonal" in names):  # a single day says nothing about other days
+    if traces.days > 1 or (names and "seasonal" in names):  # a single day does not show what repeats daily
         fits["seasonal"] = seasonal
     members = {name: fit(traces, seed=seed) for name, fit in fits.items()}
     if posterior is not None:
@@ -179,9 +179,9 @@ def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None
 
 
 def backtest_crps(forecaster: Forecaster, day_counts) -> np.ndarray:
-    """CRPS (jobs,) on a day (jobs, minutes): one minute ahead plus that of the mean over HORIZON_MINUTES.
+    """Mean loss (jobs,) on a day of counts (jobs, minutes): CRPS one minute ahead plus CRPS of the mean of the horizon.
 
-    The forecasts start at BACKTEST_ORIGINS evenly spaced minutes.
+    The forecasts start at BACKTEST_ORIGINS evenly spaced minutes; the unit is requests per minute.
     """
     counts = np.asarray(day_counts, dtype=float)
     last = counts.shape[1] - HORIZON_MINUTES

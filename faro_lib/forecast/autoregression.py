@@ -1,4 +1,4 @@
-"""Forecaster "ar": an autoregression of log counts around a daily profile, pooled over jobs."""
+"""Forecaster "ar": an autoregression of log counts around a daily profile, with coefficients that all jobs share."""
 
 from dataclasses import dataclass
 
@@ -9,23 +9,23 @@ from faro_lib.forecast.regression import daily_profile, shapes_of_other_days, wi
 from faro_lib.workload import Traces
 
 RIDGE = 10.0
-MAX_ERROR_ROWS = 2000  # training minutes whose errors are kept, about evenly spaced
+MAX_ERROR_ROWS = 2000  # number of training minutes whose errors are stored, about evenly spaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Autoregression(Forecaster):
-    """Sample paths of log counts: a daily profile plus an autoregression whose coefficients all jobs share.
+    """Sample paths exp(y + profile) - 1, where y is autoregressive and all jobs share its coefficients.
 
     y[t] = log(1 + x[t]) - profile[job, t] = sum_l a[l] y[t-l] + e[t].
 
-    e[t] holds the errors of all jobs in one random training minute, which preserves their correlation.
-    Missing minutes are simulated too.
+    e[t] is drawn as the errors of all jobs in one random training minute, which preserves their correlation.
+    Missing minutes of the past are simulated, too.
     """
 
     profile: np.ndarray  # mean log count by minute of the day, shape (jobs, day_minutes)
     coefficients: np.ndarray  # a, shape (lags,), oldest first
     errors: np.ndarray  # one-minute errors on the training days, shape (rows, jobs)
-    spread: np.ndarray  # standard deviation of y on the training days, shape (jobs,); for a job without any count
+    spread: np.ndarray  # standard deviation of y on the training days, shape (jobs,); the prior of a job without counts
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
@@ -40,11 +40,11 @@ class Autoregression(Forecaster):
 
 
 def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Initial lags of a simulation, and the past minutes that it must simulate because some are missing.
+    """(start, known): from where to simulate an autoregression if some past minutes are missing.
 
-    The simulation starts at the earliest gap of the last CONTEXT_MINUTES minutes, or with the coming minute
-    if there is none. Earlier gaps are filled with the value before them, or with the first known value.
-    A job without any known minute starts from normal draws with its `spread`.
+    If a count is missing in the last CONTEXT_MINUTES minutes, the simulation starts at the first such minute, else at the
+    coming minute. The lags before it must be complete, so a missing lag takes the value before it, or the first
+    known value. The lags of a job without any known minute are normal draws with deviation `spread`.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> t
     Returns
     -------
     start : initial lags, shape (CONTEXT_MINUTES, jobs, samples).
-    known : the past minutes to simulate, shape (minutes, jobs), NaN where missing; other values are kept.
+    known : y of the past minutes from there on, shape (minutes, jobs); NaN = to be simulated.
     """
     missing = np.isnan(y)
     recent = missing[:, CONTEXT_MINUTES:].any(axis=0)
@@ -71,7 +71,7 @@ def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> t
 
 
 def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
-    """`lags` (jobs, minutes); gaps take the value before them, or the first known value of `history`."""
+    """`lags` (jobs, minutes) without NaN: a missing value is the one before it, or else the first known in `history`."""
     known = ~np.isnan(lags)
     latest = np.maximum.accumulate(np.where(known, np.arange(lags.shape[1]), -1), axis=1)
     rows = np.arange(len(lags))[:, None]
@@ -80,10 +80,10 @@ def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
 
 
 def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Simulate y[t] = sum_l coefficients[l] y[t-l] + errors[t]; known minutes keep their value.
+    """Simulate y[t] = sum_l coefficients[l] y[t-l] + errors[t], except where `known` has the value of a minute.
 
-    Shapes: start (lags, jobs, samples); known (minutes, jobs), NaN = simulate; errors and result
-    (minutes, jobs, samples).
+    Shapes: start (lags, jobs, samples); known (past minutes, jobs), NaN = to be simulated; errors and result (minutes,
+    jobs, samples).
     """
     lags = len(start)
     path = np.concatenate([start, errors]).astype(np.float32)
@@ -96,7 +96,7 @@ def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, er
 
 
 def _bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Log counts (minutes, jobs, samples), clipped to ten times the largest recent count."""
+    """Log counts (minutes, jobs, samples), clipped to 10 x the largest of the recent `counts` (jobs, minutes)."""
     largest = np.where(np.isnan(counts), 0, counts).max(axis=1)
     limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))
     return np.clip(log_counts, 0, limit[None, :, None])
@@ -104,10 +104,10 @@ def _bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 @register("ar")
 def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
-    """Fit by ridge regression over all jobs, days and phases: a = (Z'Z + RIDGE I)^-1 Z'y, Z the lags of y.
+    """Fit "ar" by ridge regression over all jobs, days and phases: a = (Z'Z + RIDGE I)^-1 Z'y, with Z the lags of y.
 
-    In the fit, a day's profile is the mean of the *other* days, because no forecaster knows its own day.
-    Forecasts use the mean of all days at phase 0.
+    In the fit, the profile of a day is the mean of the *other* days, since a forecaster does not know the day that it
+    forecasts. Forecasts use the `daily_profile` of all days.
     """
     log_counts = np.log1p(training_counts(traces))
     _, phases, jobs, minutes = log_counts.shape

@@ -1,4 +1,4 @@
-"""Online recalibration of the tails of a forecaster's sample paths."""
+"""Online recalibration: stretch or shrink the tails of a forecaster's sample paths until their coverage is nominal."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Self
@@ -7,7 +7,7 @@ import numpy as np
 
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster
 
-RATE = 0.07  # of learning r, per minute; 0.05 to 0.1 do equally well on days 9 and 10 of the published traces
+RATE = 0.07  # learning rate of r per minute; 0.05 to 0.1 score alike on days 9 and 10 of the published traces
 TAIL = 0.1  # probability of each tail
 MIN_LOG_STRETCH, MAX_LOG_STRETCH = -1.0, 1.5
 TRACKED_SAMPLES = 100
@@ -15,18 +15,18 @@ TRACKED_SAMPLES = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalibrated(Forecaster):
-    """Sample paths whose lower and upper tails are widened or narrowed until they have their nominal coverage.
+    """Sample paths of `inner`, whose lower and upper tails are stretched or shrunk towards their nominal coverage.
 
     x' = median + exp(r) (x - median);  r <- r + RATE (exceeded - TAIL),
 
-    with one r per job and tail. `exceeded` is the share of the forecasts for the last minute, one per minute
-    ahead, whose tail quantile the count exceeded. This is adaptive conformal inference (Gibbs and Candes 2021)
-    on the log of the interval's width: over a long day the coverage is nominal, whatever the forecaster.
+    with one r per job and tail. HORIZON_MINUTES earlier forecasts covered the last minute; `exceeded` is the share of them
+    in which its count lies in the tail. This is adaptive conformal inference (Gibbs and Candes 2021) on the log of the
+    interval's width, so the coverage becomes nominal in the long run, whatever `inner` is.
     """
 
     inner: Forecaster
     log_stretch: np.ndarray  # r, shape (2, jobs): lower and upper tail
-    # Tail quantiles of the last forecasts, newest first, (HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES); NaN = none yet.
+    # Lower and upper quantiles of the last forecasts, (forecasts, newest first; 2; jobs; minutes ahead); NaN = none yet.
     tails: np.ndarray
 
     def start(self, minute_of_day: int = 0) -> Self:
@@ -51,7 +51,7 @@ class Recalibrated(Forecaster):
         if np.isnan(later.counts).all():  # nothing to forecast from yet
             return replace(later, tails=np.concatenate([np.full_like(self.tails[:1], np.nan), self.tails[:-1]]))
         samples = later.sample(HORIZON_MINUTES, TRACKED_SAMPLES)
-        # Order statistics at or beyond the tail probability, because interpolated quantiles would be too narrow.
+        # Order statistics whose tail probability is at most TAIL; interpolated quantiles would be too narrow.
         in_tail = int(TAIL * (TRACKED_SAMPLES + 1))
         ends = (in_tail - 1, TRACKED_SAMPLES - in_tail)
         tails = np.partition(samples, ends, axis=1)[:, ends].transpose(1, 0, 2)
@@ -67,7 +67,7 @@ class Recalibrated(Forecaster):
 
 
 def recalibrated(inner: Forecaster) -> Recalibrated:
-    """`inner` with recalibrated tails."""
+    """`inner` with recalibrated tails, before the first update."""
     jobs = len(inner.jobs)
     common = {field.name: getattr(inner, field.name) for field in fields(Forecaster)}
     none_yet = np.full((HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES), np.nan)

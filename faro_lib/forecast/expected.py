@@ -1,4 +1,4 @@
-"""A forecaster that knows of events: during an event the load of a job is a multiple of what it would be without it."""
+"""A forecaster that knows announced events: during an event, a job's load is a known multiple of its usual load."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -10,7 +10,7 @@ from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The load of a job, as an index, is multiplied by `factor` > 0 from minute `first` to `last` (exclusive) of the run."""
+    """From minute `first` to `last` (exclusive) of the run, the load of job number `job` is `factor` > 0 times the usual."""
 
     job: int
     first: float
@@ -20,9 +20,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected(Forecaster):
-    """`inner` sees the counts divided by the factors of the events, and its sample paths are multiplied by them.
+    """Divides counts by the factors of the events, lets `inner` forecast, and multiplies its paths by the factors.
 
-    If an event is larger or smaller than expected, `inner` sees that its own level has changed.
+    If an event is larger or smaller than announced, `inner` adapts as to any change of level.
     """
 
     inner: Forecaster
@@ -43,7 +43,7 @@ class Expected(Forecaster):
         return self.inner.sample(horizon, n) * self._factors(horizon)[:, None]
 
     def _factors(self, horizon: int) -> np.ndarray:
-        """Factors (jobs, horizon) of the coming minutes; a minute that an event covers in part has a part of its effect."""
+        """Factors (jobs, horizon) of the coming minutes; if an event covers a share of a minute, so much of its effect."""
         factors, minute = np.ones((len(self.jobs), horizon)), self.minutes_seen + np.arange(horizon)
         for event in self.events:
             share = np.clip(np.minimum(event.last, minute + 1) - np.maximum(event.first, minute), 0, 1)
@@ -52,7 +52,7 @@ class Expected(Forecaster):
 
 
 def expected(inner: Forecaster, events: tuple[Event, ...]) -> Forecaster:
-    """`inner` with these events."""
+    """`inner` with these events; `inner` itself if there are none."""
     if not events:
         return inner
     kept = {name: getattr(inner, name) for name in ("jobs", "seed", "day_minutes", "minute_of_day")}

@@ -19,14 +19,14 @@ _NO_COUNTS = np.empty((0, 0))
 class Forecaster(ABC):
     """An immutable forecaster of requests per minute.
 
-    A subclass adds its parameters as fields and implements `sample`. `register` enters the function that fits
-    them to `Traces`; `naive.persistence` is the shortest example.
+    A subclass adds its parameters as fields and implements `sample`. A function that fits it to `Traces` is decorated
+    with `register`; `naive.persistence` is the shortest example.
     """
 
     jobs: tuple[str, ...]  # names, in the order of the first axis of every array
     seed: int = 0  # the same seed and the same counts give the same samples
     day_minutes: int = 360  # length of a day
-    minute_of_day: int = 0  # of the coming minute
+    minute_of_day: int = 0  # minute of the day of the coming minute
     minutes_seen: int = 0  # updates since the start
     # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
     counts: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
@@ -50,7 +50,7 @@ class Forecaster(ABC):
         )
 
     def forget(self, jobs: np.ndarray) -> Self:
-        """The forecaster after a shift of the level of `jobs`, a mask (jobs,); local levels start again."""
+        """The forecaster after the level of some jobs, a mask (jobs,), has shifted: their local levels start again."""
         return self
 
     @abstractmethod
@@ -124,7 +124,7 @@ def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
 
 
 def training_counts(traces: Traces) -> np.ndarray:
-    """The training days as floats, shape (days, samples, jobs, minutes); ValueError if they are too few or short."""
+    """The training days as floats, `imputed`, shape (days, samples, jobs, minutes); ValueError if they are too short."""
     counts = np.asarray(traces.train, dtype=float)
     if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= CONTEXT_MINUTES + HORIZON_MINUTES:
         raise ValueError(
@@ -135,10 +135,10 @@ def training_counts(traces: Traces) -> np.ndarray:
 
 
 def imputed(counts: np.ndarray) -> np.ndarray:
-    """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed.
+    """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed as Poisson draws.
 
-    They are unobserved, not zero. Each is a Poisson draw about the mean of the job's observed days at that minute,
-    or else of all its observed minutes. A job without any request has the squared mean of the other jobs' roots.
+    A count before the first request is unobserved, not zero. Its mean is that of the same minute on the job's observed
+    days, or else of all observed minutes. A job without any request gets the mean level of the others, averaged as roots.
     """
     days, samples, jobs, minutes = counts.shape
     line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)

@@ -15,7 +15,7 @@ from faro_lib.forecast.regression import from_root, root
 from faro_lib.workload import Traces
 
 RATIOS = np.geomspace(0.01, 100, 33)  # candidates for step / noise
-UNKNOWN = 1e12  # variance of the level of a job without training days, before its first count
+UNKNOWN = 1e12  # variance of a level that nothing is known about
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,20 +48,20 @@ class LocalLevel(Forecaster):
         self.check_horizon(horizon, n)
         known = self.variance < UNKNOWN / 2
         self.check_any_known(known)
-        # A job without counts is like the others: it has their mean level, and the spread of a level of that size.
+        # A job without counts has the mean level of the others, with half of it as standard deviation.
         pooled = self.level[known].mean()
         level, variance = np.where(known, self.level, pooled), np.where(known, self.variance, (pooled / 2) ** 2)
         rng = self.rng()
         shape = (len(self.jobs), n, horizon)
         changes = rng.standard_normal(shape) * np.sqrt(self.step)[:, None, None]
-        changes[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]  # of the current level
+        changes[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]  # error of the current level
         errors = rng.standard_normal(shape) * np.sqrt(self.noise)[:, None, None]
         return from_root(level[:, None, None] + changes.cumsum(axis=2) + errors)
 
 
 @register("kalman")
 def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """Fit by maximum likelihood: step / noise on a grid, the noise in closed form."""
+    """Fit "kalman" by maximum likelihood: the best step / noise of RATIOS, and the noise in closed form."""
     y = root(training_counts(traces)).transpose(2, 0, 1, 3)  # (jobs, days, samples, minutes)
     likelihood, noise = np.array([concentrated_likelihood(y, ratio) for ratio in RATIOS]).swapaxes(0, 1)
     best = likelihood.argmax(axis=0)
@@ -89,16 +89,17 @@ def _local_level(jobs, step, noise, level, variance, **options) -> LocalLevel:
 
 
 def concentrated_likelihood(y: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray]:
-    """Log-likelihood at step / noise = `ratio`, maximised over the noise, and the maximising noise; each (jobs,).
+    """(log-likelihood maximised over the noise, up to a constant; the maximising noise), each (jobs,).
 
-    The filter of `update` in units of the noise, up to a constant. The first count of a day only sets its level.
+    It runs the filter of `update` with variances divided by the noise, at step / noise = `ratio`. The first count of a
+    day only sets the level.
 
     Parameters
     ----------
     y : root counts, shape (jobs, days, samples, minutes).
     """
     _, days, samples, minutes = y.shape
-    level, variance = y[..., 0], 1.0 + ratio  # the variance of one count, plus one step
+    level, variance = y[..., 0], 1.0 + ratio  # one count's noise plus one step
     squares, log_variances = 0.0, 0.0
     for t in range(1, minutes):
         error = y[..., t] - level

@@ -1,4 +1,4 @@
-"""Naive forecasters: "persistence" repeats the last minute, "seasonal" the same minutes of earlier days."""
+"""Naive forecasters: "persistence" repeats the last count, "seasonal" the same minutes of earlier days."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ import numpy as np
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, training_counts
 from faro_lib.workload import Traces
 
-ERROR_MINUTES = 15  # minutes ahead up to which errors are learnt
+ERROR_MINUTES = 15  # minutes ahead for which errors are recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence(Forecaster):
-    """The last count plus a path of errors that this forecast made on a training day, for all jobs together."""
+    """Sample paths: the last count plus the errors of this forecast from a random training minute, same for all jobs."""
 
     errors: np.ndarray  # x[t+h] - x[t] on the training days, shape (draws, jobs, minutes)
     level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count
@@ -30,7 +30,7 @@ class Persistence(Forecaster):
 
 @register("persistence")
 def persistence(traces: Traces, *, seed: int = 0) -> Persistence:
-    """Persistence with the errors of the training days."""
+    """Fit "persistence": its errors from every minute of the training days."""
     train = training_counts(traces)
     last = train.shape[-1] - ERROR_MINUTES
     errors = np.stack([train[..., h : last + h] - train[..., :last] for h in range(1, ERROR_MINUTES + 1)], axis=-1)
@@ -42,7 +42,7 @@ def persistence(traces: Traces, *, seed: int = 0) -> Persistence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seasonal(Forecaster):
-    """Sample paths are the counts of the same minutes on random training days."""
+    """Sample paths: the counts of the same minutes on random training days."""
 
     days: np.ndarray  # requests per minute of the training days, shape (days x samples, jobs, minutes)
 
@@ -57,7 +57,7 @@ class Seasonal(Forecaster):
 
 @register("seasonal")
 def seasonal(traces: Traces, *, seed: int = 0) -> Seasonal:
-    """The seasonal naive forecaster of all training days."""
+    """Fit "seasonal": it stores the counts of all training days."""
     train = training_counts(traces)
     days = train.reshape(-1, *train.shape[2:])
     return Seasonal(jobs=traces.names, seed=seed, day_minutes=train.shape[-1], days=days)

@@ -9,9 +9,9 @@ from faro_lib.workload.jobs import TOLERANCE
 def nowcast(forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
     """Sample paths of requests per minute, shape (jobs, n, horizon), from the current minute on.
 
-    The current minute's count is the precision-weighted mean of its forecast and of its extrapolation
-    so_far / share. The forecast has the variance of the sample paths, the extrapolation the Poisson variance
-    of the requests still to come, so_far (1 - share) / share^2. Later minutes are forecast from this mean.
+    The current minute's count is the mean of its forecast and of the extrapolation so_far / share, weighted by 1 /
+    variance. The forecast's variance is that of the sample paths. The extrapolation's is the Poisson variance
+    so_far (1 - share) / share^2 of the requests still to come. Later minutes are forecast from this mean.
 
     Parameters
     ----------

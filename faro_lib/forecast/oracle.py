@@ -1,4 +1,4 @@
-"""Forecaster "oracle": the actual requests, with an error of a chosen size. It bounds what forecasts can gain."""
+"""Forecaster "oracle": the actual requests with a chosen error. It shows how much a better forecast could gain."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ from faro_lib.workload import Traces, Workload
 class Oracle(Forecaster):
     """The actual requests times lognormal factors of mean 1, exp(s z - s^2 / 2) with s^2 = log(1 + error^2).
 
-    One factor per job and origin scales all paths, a second one each path. Both have the same s, which makes
-    the spread of the paths match the error of their centre.
+    Each minute, one factor per job scales all paths of the job, and a second one scales each path. Both have the same s,
+    so that the spread of the paths matches the error of their centre.
     """
 
     truth: np.ndarray  # requests per minute, shape (jobs, minutes); the last minute is repeated after the end
@@ -43,7 +43,7 @@ class Oracle(Forecaster):
 
 
 def oracle(workload: Workload, error: float = 0.0, seed: int = 0) -> Oracle:
-    """The oracle of a day.
+    """The oracle of the day in `workload`, whose first minute is the coming one.
 
     >>> from faro_lib.workload import Job
     >>> oracle(Workload((Job("a"),), np.array([[10, 20, 30]]))).update([10]).sample(2, 1).tolist()

@@ -1,8 +1,8 @@
-"""Forecaster "poisson": Poisson counts whose level is gamma distributed and forgets its past at a constant rate.
+"""Forecaster "poisson": Poisson counts about a gamma-distributed level that discounts older counts.
 
 x[t] ~ Poisson(level[t]),  level[t] ~ Gamma(a, b),  a <- discount (a + x[t]),  b <- discount (b + 1)
 
-(Harvey and Fernandes 1989). It suits jobs with few requests or none, where a normal model of roots does not.
+(Harvey and Fernandes 1989). It suits jobs with few requests, for which the normal model of "kalman" is poor.
 """
 
 from dataclasses import dataclass, replace
@@ -14,18 +14,18 @@ from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, 
 from faro_lib.workload import Traces
 
 DISCOUNTS = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98])
-UNTRAINED_DISCOUNT = 0.6  # forgets half of the past in 1.4 minutes
-PRIOR_MINUTES = 0.1  # minutes of counts that the prior level is worth
+UNTRAINED_DISCOUNT = 0.6  # a count's weight halves in 1.4 minutes
+PRIOR_MINUTES = 0.1  # the prior level weighs as much as this many minutes of counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiscountedPoisson(Forecaster):
-    """The gamma distribution of each job's level; all arrays have shape (jobs,)."""
+    """Poisson counts about a level with distribution Gamma(a, b) per job; all arrays have shape (jobs,)."""
 
     discount: np.ndarray
     prior_level: np.ndarray  # requests per minute before the first count; NaN = unknown
-    a: np.ndarray  # shape of the level in the coming minute
-    b: np.ndarray  # rate of the level in the coming minute
+    a: np.ndarray  # shape parameter of the level in the coming minute
+    b: np.ndarray  # rate parameter of the level in the coming minute; 0 = nothing is known
 
     def start(self, minute_of_day: int = 0) -> Self:
         fresh = Forecaster.start(self, minute_of_day)
@@ -60,7 +60,7 @@ class DiscountedPoisson(Forecaster):
         return np.repeat((a / b)[:, None], horizon, axis=1)
 
     def _level(self) -> tuple[np.ndarray, np.ndarray]:
-        """Shape and rate of each job's level; jobs without a level have the mean of the others', exponential."""
+        """(a, b) of each job's level; a job without counts has an exponential level with the mean of the others."""
         known = self.b > 0
         self.check_any_known(known)
         level = np.where(known, self.a / np.where(known, self.b, 1), 0)
@@ -70,7 +70,7 @@ class DiscountedPoisson(Forecaster):
 
 @register("poisson")
 def poisson(traces: Traces, *, seed: int = 0) -> DiscountedPoisson:
-    """Fit the discount by maximum likelihood on a grid."""
+    """Fit "poisson": the discount of each job by maximum likelihood over DISCOUNTS."""
     counts = training_counts(traces)
     x = counts.transpose(2, 0, 1, 3)  # (jobs, days, samples, minutes)
     likelihood = np.stack([_log_likelihood(x, discount) for discount in DISCOUNTS])
@@ -79,7 +79,7 @@ def poisson(traces: Traces, *, seed: int = 0) -> DiscountedPoisson:
 
 
 def untrained_poisson(jobs: tuple[str, ...], **options) -> DiscountedPoisson:
-    """The forecaster without training days; `sample` raises a ValueError until any job has a count."""
+    """ "poisson" without training days; `sample` raises a ValueError until any job has a count."""
     return _from_level(jobs, np.full(len(jobs), np.nan), np.full(len(jobs), UNTRAINED_DISCOUNT), **options)
 
 
@@ -88,7 +88,7 @@ def _from_level(jobs, level, discount, **options) -> DiscountedPoisson:
 
 
 def _log_likelihood(x: np.ndarray, discount: float) -> np.ndarray:
-    """Log-likelihood (jobs,) of counts (jobs, days, samples, minutes): each is negative binomial given its past."""
+    """Log-likelihood (jobs,) of counts (jobs, days, samples, minutes); given the past, a count is negative binomial."""
     from scipy.special import gammaln
 
     a, b = np.maximum(x[..., 0], 1e-3), 1.0

@@ -1,4 +1,4 @@
-"""Forecaster "bayes": sample paths of the model in `regression`, simulated from posterior draws without PyMC."""
+"""Forecaster "bayes": simulates the model of `regression` with posterior draws from a file, without PyMC."""
 
 import hashlib
 from collections.abc import Iterable
@@ -45,17 +45,17 @@ class Convergence(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posterior:
-    """The parameters of the online forecaster, as arrays."""
+    """Posterior draws and constants of the model in `regression`: all that forecasting needs."""
 
     jobs: tuple[str, ...]  # names
     day_minutes: int  # length of a day
-    unit: np.ndarray  # level of each job on the root scale, shape (jobs,)
-    shape: np.ndarray  # daily profile of the roots in units, shape (jobs, day_minutes)
-    off_shape: np.ndarray  # standard deviation of the roots about the profile, shape (jobs,): the prior without counts
+    unit: np.ndarray  # mean root of each job's counts, shape (jobs,)
+    shape: np.ndarray  # daily profile p of roots / unit, shape (jobs, day_minutes)
+    off_shape: np.ndarray  # standard deviation of z on the training days, shape (jobs,); prior of a job without counts
     most: np.ndarray  # largest count of the training days, shape (jobs,)
-    coefficients: np.ndarray  # shape (draws, jobs, features), features as in `regression.design`
-    log_spread: np.ndarray  # log of the error's deviation while counts change at the usual rate, shape (draws, jobs)
-    follow: np.ndarray  # slope of that log in `movement`, how fast counts change now; shape (draws, jobs)
+    coefficients: np.ndarray  # a, b and c, shape (draws, jobs, features), features as in `regression.design`
+    log_spread: np.ndarray  # s, log of the error's scale while counts change at the usual rate, shape (draws, jobs)
+    follow: np.ndarray  # g, by how much that log rises with `log_change`, shape (draws, jobs)
     errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
     root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
     convergence: Convergence
@@ -66,7 +66,7 @@ class Posterior:
         return len(self.coefficients)
 
     def select(self, names: Iterable[str]) -> Self:
-        """The posterior of the jobs `names`, in that order; ValueError if one was not fitted."""
+        """The posterior of only the jobs `names`, in that order; ValueError if one was not fitted."""
         names = tuple(names)
         for name in names:
             if name not in self.jobs:
@@ -80,7 +80,7 @@ class Posterior:
 
 
 def save_posterior(posterior: Posterior, path: str | Path) -> None:
-    """Write the arrays to a compressed .npz."""
+    """Write the posterior to a compressed .npz file."""
     arrays: dict[str, Any] = {field.name: np.asarray(getattr(posterior, field.name)) for field in fields(Posterior)}
     np.savez_compressed(path, **arrays)
 
@@ -106,9 +106,9 @@ def data_hashes(traces: Traces) -> np.ndarray:
 
 
 def correlation_root(correlation: np.ndarray) -> np.ndarray:
-    """A with A A' = the correlation matrix, after negative eigenvalues are set to 0."""
+    """A matrix A with A A' = `correlation`, whose negative eigenvalues are set to 0 first."""
     if (correlation == np.eye(len(correlation))).all():
-        return correlation  # exactly, so that `_errors` can skip the multiplication
+        return correlation  # free of rounding, so that `_errors` recognises it and skips the multiplication
     values, vectors = np.linalg.eigh(correlation)
     factor = vectors * np.sqrt(np.maximum(values, 0))
     return factor / np.sqrt((factor**2).sum(axis=1, keepdims=True))
@@ -116,7 +116,7 @@ def correlation_root(correlation: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bayes(Forecaster):
-    """Posterior predictive sample paths, one posterior draw per path; missing minutes are simulated too."""
+    """Posterior predictive sample paths, one posterior draw per path; missing past minutes are simulated, too."""
 
     posterior: Posterior
 

@@ -1,11 +1,11 @@
-"""The regression of the Bayesian model, shared by its fit and its online forecaster.
+"""The regression of the Bayesian model, which `bayes.demand` fits and `posterior` simulates.
 
     y[t] = sqrt(x[t] + 3/8) / unit,   z[t] = y[t] - p[t]
     z[t] = sum_l a[l] z[t-l] + sum_k b[k] (p[t-k] - 1) + c + (MIN_SPREAD / unit + exp(s + g v[t])) e[t],   e Student-t
 
-with lags l = 1..15 and k = 0..15. The root of a count has a nearly constant variance (Anscombe 1948); `unit`
-is the job's mean root. The profile p (argument `shape`) is the mean of y at that minute of other days, and v is
-the log of the recent `movement` of z.
+with counts x and lags l = 1..15, k = 0..15. The root of a count has a nearly constant variance (Anscombe 1948); `unit` is
+the job's mean root. The daily profile p (argument `shape`) is the mean of y at the same minute of other days. v is
+`log_change`, by how much z changed recently.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ USUAL_MOVEMENT = 0.04  # centre of the log movement
 
 
 def root(counts):
-    """sqrt(x + 3/8).
+    """sqrt(x + 3/8), which gives Poisson counts x a nearly constant variance (Anscombe 1948).
 
     >>> float(root(np.array(0.625)))
     1.0
@@ -29,7 +29,7 @@ def root(counts):
 
 
 def from_root(y):
-    """Counts of a root, >= 0.
+    """The count x >= 0 with root(x) = y, the inverse of `root`; 0 if y is too small.
 
     >>> from_root(root(np.array([0.0, 7.0]))).round(6).tolist()
     [0.0, 7.0]
@@ -37,9 +37,9 @@ def from_root(y):
     return np.maximum(np.square(np.maximum(y, 0)) - ANSCOMBE, 0)
 
 
-def movement(z: np.ndarray, axis: int = -1) -> np.ndarray:
-    """v = log of the mean absolute change per minute of z, in which `axis` has RECENT_MINUTES + 1 minutes."""
-    return np.log((np.abs(np.diff(z, axis=axis)).mean(axis=axis) + MIN_MOVEMENT) / USUAL_MOVEMENT)
+def log_change(z: np.ndarray, axis: int = -1) -> np.ndarray:
+    """v = log((m + MIN_CHANGE) / USUAL_CHANGE), m the mean absolute change of z per minute along `axis`."""
+    return np.log((np.abs(np.diff(z, axis=axis)).mean(axis=axis) + MIN_CHANGE) / USUAL_CHANGE)
 
 
 def spread_of(log_spread, follow, moved, unit, exp=np.exp):
@@ -48,12 +48,12 @@ def spread_of(log_spread, follow, moved, unit, exp=np.exp):
 
 
 def windows(values: np.ndarray, length: int) -> np.ndarray:
-    """All windows of `length` minutes, shape (..., minutes - length + 1, length)."""
+    """All windows of `length` consecutive minutes: from (..., minutes) to (..., minutes - length + 1, length)."""
     return np.lib.stride_tricks.sliding_window_view(values, length, axis=-1)
 
 
 def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features, v and z of each minute of a day from minute CONTEXT_MINUTES on.
+    """The regression's features, v and z for each minute of a day from minute CONTEXT_MINUTES on.
 
     Parameters
     ----------
@@ -62,13 +62,13 @@ def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     Returns
     -------
     features : z[t-15..t-1], p[t-15..t] - 1, and 1; shape (..., minutes - CONTEXT_MINUTES, 2 x CONTEXT_MINUTES + 2).
-    moved, target : v and z, shape (..., minutes - CONTEXT_MINUTES).
+    change, target : v and z, shape (..., minutes - CONTEXT_MINUTES).
     """
     runs = windows(y - shape, CONTEXT_MINUTES + 1)
     lags = runs[..., :-1]
     constant = np.ones((*lags.shape[:-1], 1))
     features = np.concatenate([lags, windows(shape - 1, CONTEXT_MINUTES + 1), constant], axis=-1)
-    return features, movement(lags[..., -RECENT_MINUTES - 1 :]), runs[..., -1]
+    return features, log_change(lags[..., -RECENT_MINUTES - 1 :]), runs[..., -1]
 
 
 def units(counts: np.ndarray) -> np.ndarray:
@@ -77,10 +77,10 @@ def units(counts: np.ndarray) -> np.ndarray:
 
 
 def daily_profile(y: np.ndarray) -> np.ndarray:
-    """Mean of the days (days, jobs, minutes), shape (jobs, minutes), shrunk towards the job's mean.
+    """Mean over the days of y (days, jobs, minutes), shape (jobs, minutes), shrunk towards the job's overall mean.
 
-    The shrinkage is 1 - noise / variance, where `variance` is that of the mean over minutes, and `noise` its part
-    that days with independent deviations would have (James and Stein 1961). A single day is no profile.
+    The shrinkage factor is 1 - noise / variance (James and Stein 1961): `variance` is that of the mean over the minutes
+    of the day, `noise` the part of it that day-to-day deviations explain. A single day gives a flat profile.
     """
     days, _, minutes = y.shape
     profile = y.mean(axis=0)
@@ -94,7 +94,7 @@ def daily_profile(y: np.ndarray) -> np.ndarray:
 
 
 def shapes_of_other_days(y: np.ndarray) -> np.ndarray:
-    """The mean of the *other* days for each day, shape (days, jobs, minutes); the mean over minutes for a single day."""
+    """For each day of y (days, jobs, minutes), the mean of all *other* days, same shape; a single day's own flat mean."""
     days = len(y)
     if days == 1:
         return np.broadcast_to(y.mean(axis=-1, keepdims=True), y.shape).copy()

@@ -1,7 +1,8 @@
 """Rolling forecasts of a day, and their scores.
 
-In all functions, `samples` has shape (origins, jobs, n, minutes) and `truth`, the actuals, (origins, jobs, minutes).
-`by` is "" for a single number, "job" for one per job, or "minute" for one per minute ahead.
+In all functions, `samples` has shape (origins, jobs, n, minutes) and `truth`, the actuals, (origins, jobs, minutes). An
+origin is a minute from which a forecast starts. `by` is "" for one number, "job" for one per job, "minute" for one per
+minute ahead.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ TAIL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 def rolling(
     forecaster: Forecaster, day_counts, horizon: int = HORIZON_MINUTES, n: int = 100, context: int = CONTEXT_MINUTES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sample paths from every origin of a day, and the actuals.
+    """(sample paths from every minute of a day, actuals).
 
     The forecast at origin t knows minutes 0..t-1 and covers t..t+horizon-1. The first origin is `context`.
 
@@ -46,12 +47,12 @@ def rolling(
 
 
 def rmse(samples, truth, by: str = ""):
-    """Root mean squared error of the mean of the samples."""
+    """Root mean squared error of the samples' mean, in requests per minute."""
     return np.sqrt(_mean((samples.mean(axis=2, dtype=float) - truth) ** 2, by))
 
 
 def crps_terms(samples, truth) -> np.ndarray:
-    """CRPS of the empirical distribution of the samples, in the shape of the truth.
+    """CRPS (continuous ranked probability score) of the samples' empirical distribution, in the shape of `truth`.
 
     E|X - x| - E|X - X'| / 2 with X, X' drawn from the samples with replacement (Gneiting and Raftery 2007, eq. 21).
 
@@ -71,7 +72,7 @@ def crps(samples, truth, by: str = ""):
 
 
 def pinball_terms(samples, truth, levels: Sequence[float]) -> np.ndarray:
-    """max(q (x - z), (q - 1) (x - z)) of the sample quantile z at level q, shape (levels, *truth)."""
+    """Pinball loss max(q (x - z), (q - 1) (x - z)) of the samples' q-quantile z, shape (levels, *truth)."""
     over = truth - np.quantile(samples, levels, axis=2)
     level = np.asarray(levels).reshape(-1, 1, 1, 1)
     return np.maximum(level * over, (level - 1) * over)
@@ -83,12 +84,12 @@ def pinball(samples, truth, levels: Sequence[float] = TAIL_LEVELS) -> np.ndarray
 
 
 def wql_terms(samples, truth, levels: Sequence[float] = LEVELS) -> np.ndarray:
-    """The numerator of WQL: 2 x the pinball loss, mean over levels, in the shape of the truth."""
+    """2 x the mean pinball loss over the levels, the numerator of `wql`, in the shape of `truth`."""
     return 2 * pinball_terms(samples, truth, levels).mean(axis=0)
 
 
 def wql(samples, truth, by: str = ""):
-    """Weighted quantile loss: 2 x the summed pinball loss / the summed actuals, mean over LEVELS."""
+    """Weighted quantile loss: 2 x the summed pinball loss / the summed actuals, averaged over LEVELS."""
     return _mean(wql_terms(samples, truth), by) / _mean(truth, by)
 
 
@@ -101,16 +102,17 @@ def coverage(samples, truth, level: float = 0.8, by: str = ""):
 def difference(
     terms, others, weights=None, *, block: int = 30, draws: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Difference of the mean scores of two forecasters on one day: (difference, low, high).
+    """(difference of the mean scores of two forecasters on one day, low, high).
 
-    The interval of probability `level` is from a circular block bootstrap over origins (Politis and Romano 1992),
-    because errors of neighbouring minutes and of different jobs are correlated.
+    The confidence interval is from a circular block bootstrap over origins (Politis and Romano 1992), because errors of
+    neighbouring minutes and of different jobs are correlated.
 
     Parameters
     ----------
     terms, others : terms of the score, such as `crps_terms`, shape (origins, ...).
-    weights : divisors of the summed terms, shape (origins, ...); 1 each by default, the truth for WQL.
-    block : origins in a block.
+    weights : the sum of terms is divided by the sum of these, shape (origins, ...); 1 each by default, `truth` for WQL.
+    block : number of consecutive origins in a block.
+    level : confidence level.
     """
     origins = len(terms)
     if np.shape(terms) != np.shape(others):

@@ -1,1 +1,1 @@
-"""`Cluster` on Kubernetes: measured capacity, leader election, Deployments, and manifests."""
+"""`Cluster` on Kubernetes: Deployments, capacity, leader election, the FaroPlan, and manifests."""

@@ -1,8 +1,8 @@
-"""Capacity: the cores that a cluster has for the jobs. Pure functions of the API's objects.
+"""The capacity: how many cores a cluster has for the jobs. Pure functions of the API's objects.
 
 Each node that accepts replicas contributes its allocatable resources minus the requests of other pods, rounded down to
-complete replicas. The namespace's quotas bound the sum. Memory, GPUs and pod slots count too: they are converted to
-cores at the rate of the job that needs most of them for each core.
+whole replicas. The namespace's quotas limit the sum. Memory, GPUs and pod slots may also limit it: each is converted to
+cores by the job that needs most of it per core.
 """
 
 import math
@@ -15,7 +15,7 @@ from faro_lib.kube.client import amount
 
 EPSILON = 1e-6  # cores
 FINISHED = ("Succeeded", "Failed")
-CORES = "autoscaling.faro/cores"  # label of a Ray worker that offers its replicas other cores than it requests
+CORES = "autoscaling.faro/cores"  # label of a Ray worker: the cores that it offers, if not its CPU request
 OUR_SCOPES = {"NotTerminating", "NotBestEffort"}
 REPELLING = ("NoSchedule", "NoExecute")
 
@@ -24,9 +24,9 @@ REPELLING = ("NoSchedule", "NoExecute")
 class Shape:
     """What replicas require of a node.
 
-    per_core : resource -> amount for each core, the largest of all jobs; "pods" is 1 / cores of the smallest replica.
-    quantum : cores; each replica has a multiple of it.
-    tolerations, selector : as in the spec of the pods.
+    per_core : resource -> amount per core, the largest of all jobs; for "pods", 1 / cores of the smallest replica.
+    quantum : the cores of every replica are a multiple of it.
+    tolerations, selector : as in the pods' spec.
     """
 
     per_core: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0})
@@ -37,12 +37,12 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Cores for the jobs.
+    """The cores that the jobs may use.
 
-    by_node : node -> cores, of the usable nodes.
+    by_node : usable node -> cores.
     unusable : node -> reason why it accepts no replica.
-    bound : what limits the capacity: "nodes", "workers", or the tightest quota.
-    free_cores, placed : as in `Observation`; set only where the jobs are Deployments.
+    bound : what limits the capacity: "nodes", "workers", or the name of the tightest quota.
+    free_cores, placed : as in `Observation`; None unless the jobs are Deployments.
     """
 
     cores: float
@@ -61,10 +61,10 @@ def capacity(
     ours: Callable[[dict], bool],
     shape: Shape = Shape(),
 ) -> Capacity:
-    """Cores that the jobs may use, including the cores that their pods use now.
+    """The cores that the jobs may use, including those that their pods use now.
 
     nodes, pods, quotas : of all namespaces.
-    namespace : of the jobs; only its quotas count.
+    namespace : the jobs' namespace; only its quotas count.
     ours : whether a pod is a replica of a job.
     """
     others = [pod for pod in pods if pod.get("status", {}).get("phase") not in FINISHED and not ours(pod)]
@@ -96,10 +96,10 @@ def capacity(
 def placement(
     pods: Iterable[dict], job_of: Callable[[dict], int | None], cores: Sequence[float], by_node: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Free cores of the usable nodes (nodes,), and each job's replicas there (jobs, nodes).
+    """(free cores of the usable nodes (nodes,), each job's replicas on them (jobs, nodes)).
 
-    job_of : the index of the job that a pod is a replica of, or None. A pod that ends still occupies its cores.
-    cores : of a replica of each job.
+    job_of : the index of the job that a pod is a replica of, or None. A terminating pod still occupies its cores.
+    cores : cores per replica of each job.
     """
     nodes = {name: i for i, name in enumerate(by_node)}
     free, placed = np.array(list(by_node.values()), float), np.zeros((len(cores), len(nodes)), int)
@@ -114,9 +114,9 @@ def placement(
 
 
 def applies(quota: dict) -> bool:
-    """Whether the quota's scopes match our replicas.
+    """Whether a quota applies to replicas, by its scopes.
 
-    They are long-running pods (NotTerminating) with resource requests (NotBestEffort) and no priority class.
+    Replicas are long-running pods (NotTerminating) with resource requests (NotBestEffort) and no priority class.
     """
     spec = quota.get("spec", {})
     selected = (spec.get("scopeSelector") or {}).get("matchExpressions", [])
@@ -124,7 +124,7 @@ def applies(quota: dict) -> bool:
 
 
 def cores_of_workers(pods: Iterable[dict], nodes: Iterable[dict]) -> Capacity:
-    """Cores of the ready Ray workers on nodes that are ready; their replicas share these cores."""
+    """The cores of the ready Ray workers on ready nodes, which all replicas share."""
     lost = {node["metadata"]["name"]: "not ready" for node in nodes if not has_ready_condition(node)}
     by_node: dict[str, float] = {}
     for pod in pods:
@@ -145,7 +145,7 @@ def cores_of(worker: dict) -> float:
 
 
 def refuses(node: dict, shape: Shape) -> str | None:
-    """The reason why a node accepts no replica; None if it does.
+    """The reason why a node accepts no replica; None if it accepts them.
 
     >>> refuses({"spec": {"unschedulable": True}, "status": {}}, Shape())
     'cordoned'
@@ -165,7 +165,7 @@ def refuses(node: dict, shape: Shape) -> str | None:
 
 
 def tolerates(toleration: dict, taint: dict) -> bool:
-    """Whether a toleration covers a taint, by the scheduler's rules: an empty effect or key (with Exists) covers all."""
+    """Whether a toleration matches a taint. As in the scheduler, no effect, or no key with Exists, matches any."""
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False
     if toleration.get("operator", "Equal") == "Exists":
@@ -185,14 +185,14 @@ def is_ready(pod: dict) -> bool:
 
 
 def requests_of(pod: dict) -> dict[str, float]:
-    """Resources that the scheduler reserves: the sum of containers and sidecars, or the largest init container."""
+    """Resource -> amount that the scheduler reserves: the sum of containers and sidecars, or the largest init container."""
     spec = pod["spec"]
     total: dict[str, float] = {"pods": 1.0}
     largest: dict[str, float] = {}
     for container in spec.get("containers", []):
         _add(total, _requests(container))
     for container in spec.get("initContainers", []):
-        if container.get("restartPolicy") == "Always":  # a sidecar keeps running
+        if container.get("restartPolicy") == "Always":  # a sidecar, which runs as long as the pod
             _add(total, _requests(container))
         else:
             for name, value in _requests(container).items():
@@ -203,7 +203,7 @@ def requests_of(pod: dict) -> dict[str, float]:
 
 
 def _requests(container: dict) -> dict[str, float]:
-    """Requests of a container, by default its limits; the limits again as `limits.NAME`, which quotas count separately."""
+    """Resource -> request of a container (by default its limit); limits also as `limits.NAME`, as quotas count them."""
     resources = container.get("resources", {})
     limits = resources.get("limits", {})
     named = {**limits, **resources.get("requests", {}), **{f"limits.{name}": limits[name] for name in limits}}
@@ -216,7 +216,7 @@ def _add(total: dict[str, float], more: Mapping[str, float]) -> None:
 
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
-    """Cores of the complete replicas that fit into what the limits leave; a resource without a limit does not bind."""
+    """Cores of the whole replicas that fit into `limits` - `taken`; a resource without a limit does not count."""
     left = [
         (amount(limits[name]) - taken.get(name, 0.0)) / need
         for name, need in shape.per_core.items()

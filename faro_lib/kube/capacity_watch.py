@@ -41,7 +41,7 @@ def _pick(mapping: dict, *names: str) -> dict:
 
 
 class CapacityWatch(ABC):
-    """The capacity of a cluster, from local copies of the objects that it depends on."""
+    """The capacity of a cluster, computed from local copies (informers) of the objects that it depends on."""
 
     def __init__(self, *informers: Informer):
         self._informers = informers
@@ -62,11 +62,11 @@ class CapacityWatch(ABC):
 
 
 class NodeCapacity(CapacityWatch):
-    """Capacity for pods of Deployments: what nodes and quotas leave for them.
+    """The capacity for pods of Deployments: the cores that other pods and quotas leave on the nodes.
 
-    namespace : of the jobs.
+    namespace : the jobs' namespace.
     selectors : labels of the pods of each job.
-    cores : of a replica of each job.
+    cores : cores per replica of each job.
     shape : what replicas require of a node.
     """
 
@@ -109,7 +109,7 @@ class RayCapacity(CapacityWatch):
 
     def current(self) -> Capacity:
         nodes, workers, services = (informer.items() for informer in self._informers)
-        for service in services:  # one, or none while it is being created again
+        for service in services:  # one, or none while the RayService is being recreated
             self._cluster = serving_cluster(service) or self._cluster
         serving = [pod for pod in workers if pod["metadata"]["labels"].get(CLUSTER) == self._cluster]
         return cores_of_workers(serving, nodes)

@@ -2,7 +2,7 @@
 
 The official client loads and refreshes the credentials and sends the requests. This module adds what it lacks: objects
 as plain dictionaries (reading 200 of them takes milliseconds; as typed models, a second), server-side apply, watches
-that notice a silent connection, and retries with a bound on the pause.
+that notice a silent connection, and retries with a maximum pause.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RETRIED = (429, 500, 502, 503, 504)
 JSON, MERGE, APPLY = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
 MANAGER = "faro"  # the field manager of our writes
-LONGEST_PAUSE_S = 10.0  # between two attempts, even if the server asks for more: a tick must come to its end
+LONGEST_PAUSE_S = 10.0  # between two attempts, even if the server asks for more, so that a tick ends in time
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -37,9 +37,9 @@ class Api:
 
     load : returns a `kubernetes.client.Configuration`; called again after a 401, so that credentials can rotate.
     namespace : the namespace of the kubeconfig's context or of the pod.
-    retries : of 429, 5xx and broken connections, with exponential back-off and jitter; a Retry-After is honoured up to
-        `LONGEST_PAUSE_S`.
-    timeout_s : for each attempt.
+    retries : number of retries after 429, 5xx and broken connections, with exponential back-off and jitter. Retry-After is
+        respected up to `LONGEST_PAUSE_S`.
+    timeout_s : time-out of each attempt.
     """
 
     def __init__(self, load: Callable[[], Configuration], namespace: str, *, retries: int = 4, timeout_s: float = 5.0):
@@ -55,7 +55,7 @@ class Api:
         configuration.retries = Retry(
             total=self._retries,
             status_forcelist=RETRIED,
-            allowed_methods=None,  # a repeated create returns 409, never a second object
+            allowed_methods=None,  # all methods may be retried: a repeated create returns 409 and makes no second object
             backoff_factor=0.2,
             backoff_max=LONGEST_PAUSE_S,
             backoff_jitter=0.2,
@@ -73,7 +73,7 @@ class Api:
         return self.send("GET", path, **query)
 
     def send(self, method: str, path: str, body: dict | None = None, *, kind: str = JSON, **query: Any) -> dict:
-        """Send one request and return the object in the answer."""
+        """Send one request and return the object in the answer; raises ApiError."""
         answer = self._request(method, path, body, kind, query, self._timeout_s)
         text = _read(answer, f"{method} {path}")
         if not 200 <= answer.status < 300:
@@ -84,11 +84,11 @@ class Api:
             raise ApiError(0, f"{method} {path}: {self.host} does not answer as an API server does") from None
 
     def apply(self, path: str, manifest: dict, **query: Any) -> dict:
-        """Server-side apply; takes over fields that other managers have set."""
+        """Server-side apply, which also overwrites fields that other managers have set."""
         return self.send("PATCH", path, manifest, kind=APPLY, fieldManager=MANAGER, force="true", **query)
 
     def lines(self, path: str, silence_s: float, **query: Any) -> Iterator[dict]:
-        """The JSON objects of a stream, one from each line; raises ApiError after `silence_s` without any."""
+        """The JSON objects of a stream, one per line; raises ApiError if nothing arrives for `silence_s` seconds."""
         answer = self._request("GET", path, None, JSON, query, (self._timeout_s, silence_s))
         if answer.status != 200:
             raise ApiError(answer.status, f"GET {path}: {answer.status} {_message(_read(answer, f'GET {path}'))}")
@@ -106,19 +106,20 @@ class Api:
     def _request(
         self, method: str, path: str, body: dict | None, kind: str, query: dict, timeout: Any, again: bool = True
     ) -> Any:
-        """The raw answer. A 401 loads the credentials again and repeats the request once."""
+        """The raw answer. After a 401, the credentials are loaded again and the request is repeated once."""
         from urllib3.exceptions import HTTPError
 
         headers = {"Accept": JSON, "Content-Type": kind, "User-Agent": MANAGER}
         try:
             self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        except Exception as error:  # it may run a plugin or read a file for a new token
+        except Exception as error:  # loading credentials may run a plugin or read a file
             raise ApiError(0, f"{self.host}: the credentials cannot be read: {error}") from None
         url = self.host + path + (f"?{urlencode(query)}" if query else "")
         try:
             answer = self._client.call_api(method, url, headers, body, _request_timeout=timeout)
         except (HTTPError, OSError) as error:
-            raise ApiError(0, f"{self.host} is not reached: {type(getattr(error, 'reason', error)).__name__}") from None
+            reason = type(getattr(error, "reason", error)).__name__
+            raise ApiError(0, f"{self.host} cannot be reached: {reason}") from None
         if answer.status != 401 or not again:
             return answer
         try:
@@ -129,7 +130,7 @@ class Api:
 
 
 def _read(answer: Any, request: str) -> bytes:
-    """The body of an answer; the connection can break after the status."""
+    """The body of an answer; ApiError if the connection breaks before its end."""
     from urllib3.exceptions import HTTPError
 
     try:
@@ -139,7 +140,7 @@ def _read(answer: Any, request: str) -> bytes:
 
 
 def _message(text: bytes | None) -> str:
-    """The message of a Status object, else the start of the text."""
+    """The message of a Status object, or else the start of the text."""
     try:
         return str(json.loads(text or b"")["message"])
     except (ValueError, KeyError, TypeError):
@@ -147,13 +148,13 @@ def _message(text: bytes | None) -> str:
 
 
 def connect(kubeconfig: str | None = None, context: str | None = None, **options: Any) -> Api:
-    """A connection with a kubeconfig, or with the pod's ServiceAccount.
+    """A connection with the credentials of a kubeconfig or of the pod's ServiceAccount.
 
-    kubeconfig : path; None means the ServiceAccount if there is one, else $KUBECONFIG or ~/.kube/config.
-    context : kubeconfig context; None means the current one.
-    options : of `Api`.
+    kubeconfig : path; None: the ServiceAccount if there is one, else $KUBECONFIG or ~/.kube/config.
+    context : kubeconfig context; None: the current one.
+    options : arguments of `Api`.
 
-    Raises ValueError: the credentials cannot be read; one line.
+    Raises ValueError if the credentials cannot be read.
     """
     from kubernetes import config
     from kubernetes.client import Configuration

@@ -1,4 +1,4 @@
-"""Load and latency of Deployments, measured by Prometheus queries. Missing data is NaN, never zero."""
+"""Load and latency of Deployments, measured by Prometheus queries. A missing value is NaN, never zero."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.prometheus import BadQuery, Prometheus
 
 LOG = logging.getLogger(__name__)
-MIN_PARTIAL_MINUTE_S = 20.0  # a shorter part of the current minute has too few scrapes to count
+MIN_PARTIAL_MINUTE_S = 20.0  # if less of the current minute has passed, there are too few scrapes to count its requests
 WINDOW = "$window"
 BATCH = 50  # queries in one request
 THREADS = 4
@@ -23,12 +23,12 @@ MARK = "faro_query"  # label that numbers the queries of a request in its answer
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """PromQL of one job; each query returns one number. `$window` is replaced by the time that the query looks back.
+    """The PromQL queries of one job; each returns one number. `$window` stands for the time that a query looks back.
 
     requests : arrivals in the window, such as sum(increase(http_requests_total{service="a"}[$window])).
     latency_mean_s : mean latency of the requests that ended in the window.
     latency_s : the job's latency quantile over the window; "" if it is not measured.
-    ongoing : requests waiting or in service; "" if it is not measured.
+    ongoing : requests waiting or in service; "" if they are not measured.
     """
 
     requests: str
@@ -38,7 +38,7 @@ class Queries:
 
     @classmethod
     def of(cls, job: str, section: dict[str, str]) -> Queries:
-        """From the `deployment.queries` of the job's row."""
+        """The queries in the section `deployment.queries` of the job; ValueError if one is missing or unknown."""
         for key in section:
             if key not in cls.__slots__:
                 raise ValueError(f"job {job!r}: deployment.queries.{key} is unknown; {nearest(key, cls.__slots__)}")
@@ -62,7 +62,7 @@ class Load:
 
 
 class DeploymentMetrics:
-    """Measures the jobs through a Prometheus server; see `Prometheus` for the parameters."""
+    """Measures the jobs by Prometheus queries; see `Prometheus` for the parameters."""
 
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
         self._prometheus = Prometheus(url, token_path, timeout_s)
@@ -72,12 +72,11 @@ class DeploymentMetrics:
     def observe(
         self, queries: list[Queries], minute_ends_s: np.ndarray, now_s: float, minute_s: float = MINUTE_S
     ) -> Load:
-        """Load and latency of every job.
+        """The load and latency of every job; `queries` has one entry per job.
 
-        minute_ends_s : unix times of the ends of complete minutes, oldest first; only the last HISTORY_MINUTES are
-            used.
-        now_s : unix time.
-        minute_s : wall-clock seconds per trace minute; below 60 if the trace is replayed faster than real time.
+        minute_ends_s : Unix times of the ends of complete minutes, oldest first; only the last HISTORY_MINUTES are used.
+        now_s : Unix time.
+        minute_s : wall seconds per trace minute; below 60 if the trace is replayed faster than real time.
         """
         ends = np.asarray(minute_ends_s, float)[-HISTORY_MINUTES:]
         since_s, pace = now_s - ends[-1] if len(ends) else 0.0, minute_s / MINUTE_S
@@ -99,9 +98,9 @@ class DeploymentMetrics:
         )
 
     def values(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Values (queries, instants) at evenly spaced unix times; NaN = missing, inf = 0/0.
+        """Values (queries, instants) at evenly spaced Unix times; NaN = missing, inf = 0/0.
 
-        Raises ValueError: a query is not PromQL or returns several series, which the operator must correct.
+        Raises ValueError for a query that is not PromQL or returns several series.
         """
         values = np.full((len(queries), len(times_s)), np.nan)
         if len(times_s):
@@ -113,14 +112,14 @@ class DeploymentMetrics:
         return values
 
     def _batch(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Several queries in one request: each is labelled with its number, and `or` joins them."""
+        """Values (queries, instants) of several queries in one request: a label numbers them and `or` joins them."""
         marked = (f'label_replace({query}, "{MARK}", "{i}", "", "")' for i, query in enumerate(queries))
         values = np.full((len(queries), len(times_s)), np.nan)
         try:
             series = self._prometheus.query_range(" or ".join(marked), times_s)
             numbers = [int(labels[MARK]) for labels, _ in series]
         except BadQuery as error:
-            if len(queries) > 1:  # ask one by one to name the query that is wrong
+            if len(queries) > 1:  # send them one by one, to find out which query is wrong
                 return np.vstack([self._batch([query], times_s) for query in queries])
             raise ValueError(f"query {queries[0]!r}: {error}") from None
         except (OSError, KeyError, ValueError) as error:
@@ -134,7 +133,7 @@ class DeploymentMetrics:
         return values
 
     def _report_missing(self, error: str) -> None:
-        """Log once for each outage: without it, missing data would not show that Prometheus is the cause."""
+        """Log the error once per outage, so that operators see that Prometheus is the cause of missing data."""
         if self.error is None:
             LOG.warning("%s does not answer; its data is missing: %s", self._prometheus.url, " ".join(error.split()))
         self.error = error

@@ -19,7 +19,7 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-PROGRESS_DEADLINE = 3.0  # cold starts; a change that takes longer counts as stalled, and the job may change again
+PROGRESS_DEADLINE = 3.0  # in cold starts; after a longer time, a change is stalled, and the job may be scaled again
 SCALE_ATTEMPTS = 3
 THREADS = 16
 
@@ -35,7 +35,7 @@ class DeploymentRef:
 
     @classmethod
     def of(cls, job: Job, section: dict, namespace: str) -> DeploymentRef:
-        """From the job's section `deployment` of jobs.yaml; `namespace` is the default."""
+        """The Deployment in the section `deployment` of the job; `namespace` is the default. ValueError if it is invalid."""
         accepted = ("namespace", "name", "queries")
         for key in section:
             if key not in accepted:
@@ -60,10 +60,10 @@ class DeploymentRef:
 class DeploymentState:
     """A Deployment as last read."""
 
-    version: str
-    target: int
-    ready: int
-    settled: bool
+    version: str  # its resourceVersion
+    target: int  # requested replicas
+    ready: int  # replicas that are ready
+    settled: bool  # whether all requested replicas are ready and no others exist
 
     @classmethod
     def of(cls, deployment: Mapping) -> DeploymentState:
@@ -78,7 +78,7 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """Jobs that run as plain Deployments, which cannot drop requests: the plan publishes a drop rate, and nothing enforces it.
+    """Jobs that run as plain Deployments, which cannot drop requests: drop rates are published but not enforced.
 
     clock : the time of the run. If it began 15 minutes ago, the first observation already has 15 minutes from Prometheus.
     cores : cores that the jobs may use; ignored if a `LeaderGatedCluster` around this one measures the capacity.
@@ -94,7 +94,7 @@ class Deployments:
         self._drop = np.zeros(len(refs))
         self._scaled_at = np.full(len(refs), -np.inf)
         self._states: list[DeploymentState | None] = [None] * len(refs)
-        self._autoscalers: list[str | None] = [None] * len(refs)  # as last read
+        self._autoscalers: list[str | None] = [None] * len(refs)  # names as last read
         self._tick_s: float | None = None
 
     def advance(self, until_s: float) -> None:
@@ -102,9 +102,9 @@ class Deployments:
         self._tick_s = until_s
 
     def observe(self) -> Observation:
-        """The Deployments and their load. Raises ApiError where the Deployments cannot be read."""
+        """The Deployments and their load; ApiError if the Deployments cannot be read."""
         self._states, self._autoscalers = self.read(), self.autoscalers()
-        # The time of the tick, not of Prometheus' answer: policies plan at fixed multiples of their period.
+        # The time of the tick, not that of Prometheus's answer, because policies plan at fixed multiples of their period.
         now_s = self.clock.now_s if self._tick_s is None else self._tick_s
         minute = int(now_s // MINUTE_S)
         clock, queries = self.clock, [ref.queries for ref in self.refs]
@@ -133,11 +133,10 @@ class Deployments:
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
-        """Scale the jobs in parallel as `scale_jobs` does; `may_act` is asked before each call.
+        """Scale the jobs in parallel by `scale_jobs`; `may_act` is checked before each call.
 
-        A job that a HorizontalPodAutoscaler scales too is left to it.
-
-        Raises ApiError: the first failure, and the number of others. The next tick tries again.
+        A job that also has a HorizontalPodAutoscaler is not scaled. Raises ApiError with the first failure and the number of
+        others; the next tick tries again.
         """
         self._drop = np.array(drop, float)
         current = np.array([state.target if state else wanted for state, wanted in zip(self._states, target)])
@@ -149,7 +148,7 @@ class Deployments:
             raise ApiError(0, summary(errors))
 
     def writer_of(self, job: int) -> str | None:
-        """The field manager other than Faro that last wrote the job's replica count; None if there is none."""
+        """The field manager, other than Faro, that last wrote the job's replica count; None if there is none."""
         fields = (self.objects()[job] or {}).get("metadata", {}).get("managedFields", [])
         others = [
             (one.get("time", ""), one["manager"])
@@ -159,11 +158,11 @@ class Deployments:
         return max(others)[1] if others else None
 
     def read(self) -> list[DeploymentState | None]:
-        """The state of every job's Deployment; None where there is none."""
+        """The state of each job's Deployment; None if it does not exist."""
         return [DeploymentState.of(deployment) if deployment else None for deployment in self.objects()]
 
     def objects(self) -> list[dict | None]:
-        """The Deployments as the API has them."""
+        """Each job's Deployment as an object of the API; None if it does not exist."""
         found = {place_of(one, one["metadata"]["name"]): one for one in self._list("/apis/apps/v1", "deployments")}
         return [found.get(str(ref)) for ref in self.refs]
 
@@ -179,16 +178,15 @@ class Deployments:
         return [names.get(str(ref)) for ref in self.refs]
 
     def _list(self, group: str, plural: str) -> list[dict]:
-        """All objects of a kind in the Deployments' namespaces, with one call for each namespace."""
+        """All objects of a kind in the Deployments' namespaces, with one call per namespace."""
         paths = (f"{group}/namespaces/{namespace}/{plural}" for namespace in sorted({r.namespace for r in self.refs}))
         return [one for path in paths for one in self._api.get(path)["items"]]
 
     def _scale(self, job: int, replicas: int, may_act: Callable[[], bool]) -> None:
-        """Scale one job only if its count is still the one observed.
+        """Scale one job, but only if its replica count is still the one observed.
 
-        Then a controller that was suspended while another took over overwrites nothing.
-
-        Raises ApiError: refused; 409 if another client has scaled the job, which the next tick observes.
+        So a controller that was suspended while another one took over overwrites nothing. Raises ApiError, with status 409 if
+        another client has scaled the job.
         """
         if not may_act():
             raise ApiError(0, NOT_LEADER)
@@ -206,7 +204,7 @@ class Deployments:
                 current = self._api.get(path)
                 theirs = current["spec"].get("replicas", 0)
                 if state and theirs not in (state.target, replicas):
-                    raise ApiError(409, f"someone else has scaled it to {theirs}") from None
+                    raise ApiError(409, f"another client has scaled it to {theirs}") from None
                 version = current["metadata"]["resourceVersion"]
                 continue
             self._scaled_at[job] = time.monotonic()
@@ -217,14 +215,14 @@ class Deployments:
 
 
 def place_of(item: Mapping, name: str) -> str:
-    """The namespace of an object and a name, as `DeploymentRef` writes them."""
+    """ "namespace/name" with the namespace of an object, as `DeploymentRef` writes it."""
     return f"{item['metadata']['namespace']}/{name}"
 
 
 def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
-    Raises ValueError: a job's cores differ from its pods' CPU request, or the pods cannot run on the same nodes.
+    Raises ValueError if a job's cores differ from its pods' CPU request, or if the pods cannot run on the same nodes.
     """
     per_core: dict[str, float] = {}
     specs = [deployment["spec"]["template"]["spec"] for deployment in deployments]
@@ -232,7 +230,7 @@ def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:
         requests = requests_of({"spec": spec})
         cpu = requests.get("cpu", 0.0)
         if abs(cpu - job.cores) > EPSILON:
-            raise ValueError(f"job {job.name!r}: cores={job.cores:g}, but its pods ask for {cpu:g}; they must agree")
+            raise ValueError(f"job {job.name!r}: cores={job.cores:g}, but its pods request {cpu:g}; they must agree")
         for name, value in requests.items():
             per_core[name] = max(per_core.get(name, 0.0), value / job.cores)
     quantum = float(np.gcd.reduce([round(job.cores * 10) for job in jobs])) / 10  # cores are multiples of 0.1

@@ -1,4 +1,4 @@
-"""Exclusive access to a RayService for an experiment, which deploys other jobs; everything is restored afterwards."""
+"""Exclusive access to a RayService for an experiment that deploys its own jobs; afterwards, everything is restored."""
 
 import base64
 import shutil
@@ -41,11 +41,11 @@ def exclusive_access(
     place: tuple[str, str] = RAY_SERVICE,
     kubeconfig: str | None = None,
 ) -> Iterator[Endpoint]:
-    """The Ray cluster of a RayService, while no controller acts on it.
+    """A context with the Ray cluster of a RayService, in which no controller scales it.
 
-    address, serve_address : of its dashboard and its applications; None forwards the ports of its head.
+    address, serve_address : of Ray's dashboard and of the applications; None forwards the ports of Ray's head.
 
-    Raises ValueError: the RayService does not exist, or access is refused; one line, and nothing has been changed.
+    Raises ValueError, before anything is changed, if the RayService does not exist or access is refused.
     """
     namespace, name = place
     api = connect(kubeconfig, CONTEXTS[backend])
@@ -62,9 +62,9 @@ def exclusive_access(
         parts = urlsplit(address)
         serve_address = serve_address or f"{parts.scheme}://{parts.hostname}:{SERVING_PORT}"
         ray = HttpClient(address, token)
-        ray.get(APPLICATIONS)  # a wrong address fails before anything is changed
+        ray.get(APPLICATIONS)  # fails for a wrong address, before anything is changed
         stack.enter_context(scaled_to_zero(api, namespace))
-        # Restored before the controllers come back, so that they find their own jobs.
+        # The jobs are restored before the controllers start again, so that these find their own jobs.
         configuration = yaml.safe_load(service["spec"]["serveConfigV2"])
         stack.callback(replace(ray, timeout_s=PUT_S).put, APPLICATIONS, configuration)
         nodes = containers() if backend == "kind" else ()
@@ -84,7 +84,7 @@ class RayWorkers:
         self._api, self._namespace, self._name = api, namespace, name
 
     def pods(self) -> list[dict]:
-        """The workers that are ready in the cluster that serves."""
+        """The ready workers of the Ray cluster that serves."""
         path = f"namespaces/{self._namespace}"
         service = self._api.get(f"/apis/ray.io/v1/{path}/rayservices/{self._name}")
         selector = f"{CLUSTER}={serving_cluster(service)},{WORKERS}"
@@ -117,7 +117,7 @@ def token_of(api: Api, namespace: str, service: dict) -> str | None:
 
 @contextmanager
 def scaled_to_zero(api: Api, namespace: str) -> Iterator[None]:
-    """Scale the controller's Deployment to zero within the block, then restore its count. Without one, do nothing."""
+    """A context in which the controller's Deployment, if there is one, is scaled to zero; its count is restored at the end."""
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{CONTROLLER}/scale"
     try:
         before = api.get(path)["spec"].get("replicas", 0)
@@ -137,7 +137,7 @@ def scaled_to_zero(api: Api, namespace: str) -> Iterator[None]:
 def port_forward(
     namespace: str, target: str, ports: tuple[int, ...], kubeconfig: str | None, context: str | None
 ) -> Iterator[list[str]]:
-    """Addresses on loopback that kubectl forwards to these ports of a pod or service."""
+    """A context with loopback addresses, one per port, that kubectl forwards to these ports of a pod or service."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         raise ValueError("kubectl is missing, which forwards ports; or name live.address and live.serve_address")
@@ -157,9 +157,9 @@ def port_forward(
             until = time.monotonic() + FORWARD_S
             while len(addresses) < len(ports):
                 line = process.stdout.readline() if process.stdout else ""
-                if not line or time.monotonic() > until:  # kubectl prints a line for each port at once, or it ends
+                if not line or time.monotonic() > until:  # kubectl prints one line per port immediately, or it ends
                     with suppress(subprocess.TimeoutExpired):
-                        process.wait(1)  # its output closes shortly before it exits
+                        process.wait(1)  # its output ends shortly before the process does
                     errors.seek(0)
                     raise ValueError(f"kubectl port-forward {target}: {' '.join(errors.read().split()) or 'no answer'}")
                 words = line.split()  # Forwarding from 127.0.0.1:35141 -> 8265
@@ -183,5 +183,5 @@ def _get(api: Api, path: str, kind: str, place: tuple[str, str]) -> dict:
     except ApiError as error:
         if error.status == 404:
             name = "/".join(place)
-            raise ValueError(f"{kind} '{name}' is not there; cluster/up.sh or `faro manifests` brings it") from None
+            raise ValueError(f"{kind} '{name}' does not exist; cluster/up.sh or `faro manifests` creates it") from None
         raise ValueError(str(error)) from None

@@ -1,8 +1,8 @@
-"""An informer: a local copy of a collection that follows the API server.
+"""An informer: a local copy of a collection of objects that follows the API server.
 
-It lists and then watches, and relists after any error: a resource version that the server no longer has (410), or never
-had (restored from a backup), cannot be watched from. The official client's watch continues from the old version after
-all errors but 410, and without a pause.
+It lists the objects, watches for changes, and lists again after any error: the server may no longer have the resource
+version from which to continue (410), or never have had it (restored from a backup). The official client's watch continues
+from the old version after all errors but 410, and without a pause.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from typing import Any
 from faro_lib.kube.client import Api, ApiError
 
 LOG = logging.getLogger(__name__)
-WATCH_S = 30  # the server ends a watch after this time; silence for WATCH_S + 10 means that the connection is dead
+WATCH_S = (
+    30  # the server ends a watch after this time, so WATCH_S + 10 seconds of silence mean that the connection is dead
+)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
-WARN_AFTER = 3  # failures in a row; a single one is an expired resource version, which is normal
+WARN_AFTER = 3  # failures in a row; a single one is normal, because resource versions expire
 
 
 class Informer:
-    """The collection at `path`, kept current by a thread.
-
-    keep : reduces an object to the part worth remembering.
-    """
+    """The collection at `path`, kept up to date by a thread; `keep` reduces an object to the part to store."""
 
     def __init__(self, api: Api, path: str, keep: Callable[[dict], dict] = lambda item: item, **query: Any):
         self._api, self._path, self._keep, self._query = api, path, keep, query
@@ -43,7 +42,7 @@ class Informer:
         self._stop.set()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for the first list; raises ApiError if it does not come."""
+        """Wait for the first list; raises ApiError if it does not arrive in time."""
         if not self._listed.wait(timeout_s):
             raise self.error or ApiError(0, f"GET {self._path}: no answer within {timeout_s:g} s")
 
@@ -57,7 +56,7 @@ class Informer:
             try:
                 version = self._watch(version or self._relist())
                 pause_s, failures = FIRST_PAUSE_S, 0
-            except Exception as error:  # any error: if this thread ended, the copy would be stale without notice
+            except Exception as error:  # any error, because without this thread the copy would become stale unnoticed
                 version, failures = None, failures + 1
                 self.error = error if isinstance(error, ApiError) else ApiError(0, f"{self._path}: {error!r}")
                 if failures == WARN_AFTER:

@@ -1,4 +1,4 @@
-"""A cluster in Kubernetes: its capacity follows nodes, pods and quotas, and only the leader changes it."""
+"""A cluster whose capacity follows Kubernetes, and which only the leader changes."""
 
 import logging
 from collections.abc import Callable
@@ -12,25 +12,25 @@ from faro_lib.kube.lease import NOBODY, Leadership
 from faro_lib.policies.protocol import Cluster, Observation
 
 LOG = logging.getLogger(__name__)
-ACT_S = 2.0  # longest duration of one call of `apply`; no call starts unless the lease lasts at least as long
+ACT_S = 2.0  # maximum duration of one API call in `apply`; a call starts only if the lease lasts at least this long
 
 
 class LostLease(SystemExit):
-    """Another controller may act now. This one exits, and its Deployment restarts it as a candidate."""
+    """Another controller may act now. This process exits, and its Deployment restarts it as a candidate."""
 
 
 class InterruptibleCluster(Cluster, Protocol):
-    """A cluster whose `apply` takes several calls, and asks before each whether it may still act."""
+    """A cluster whose `apply` sends several API calls, and checks `may_act` before each."""
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = ...) -> None: ...
 
 
 class LeaderGatedCluster:
-    """`inner` with the capacity that Kubernetes has, changed only while this controller is the leader.
+    """`inner` with the capacity measured in Kubernetes, changed only while this controller is the leader.
 
-    capacity : returns the current capacity; None keeps that of `inner`.
+    capacity : returns the current capacity; None: use that of `inner`.
     leadership : None if there is a single controller.
-    diagnose : raises ValueError with the reason why the cluster does not serve; called when it cannot be observed.
+    diagnose : called if the cluster cannot be observed; raises ValueError with the reason if it finds one.
     """
 
     def __init__(
@@ -62,10 +62,9 @@ class LeaderGatedCluster:
         return replace(observation, capacity=current.cores, free_cores=current.free_cores, placed=current.placed)
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Apply as the leader.
+        """Apply the plan if this controller is the leader.
 
-        Raises LostLease: another controller is the leader. OSError: no leader is known; no other controller can reach the
-        server either.
+        Raises LostLease if another controller is the leader; OSError if the lease could not be renewed and has no new holder.
         """
         lease = self._leadership
         if lease is None:

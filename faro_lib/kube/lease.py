@@ -1,9 +1,9 @@
 """Leader election with a Lease: at most one controller acts.
 
-A candidate takes the lease only after its record has not changed for the lease's duration, by the candidate's own clock.
-A leader stops acting `renew_deadline_s` after it *sent* the last renewal that succeeded. So the clocks need not agree,
-only run equally fast. The official client's leader election counts from the answer, has no time-out on its requests,
-and cannot say whether it still leads: a call that hangs outlives the lease.
+A candidate takes the lease only if its record has not changed for the lease's duration, by the candidate's own clock.
+A leader stops acting `renew_deadline_s` after it *sent* its last successful renewal. So the clocks may differ, as long as
+they run at the same speed. The official client's leader election counts from the answer, has no time-out on its requests,
+and cannot tell whether it still leads, so a call that hangs can outlive the lease.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from datetime import UTC, datetime
 from faro_lib.kube.client import Api, ApiError
 
 LOG = logging.getLogger(__name__)
-NOBODY = "nobody"  # holds a lease that vanished until its former holder must have noticed
+NOBODY = "nobody"  # holder of a missing lease, until its former holder must have noticed
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimings:
-    """Seconds, as in client-go: how long a lease lasts, how often and for how long its holder tries to renew it."""
+    """Seconds, named as in client-go: how long a lease lasts, how often and how long its holder tries to renew it."""
 
     duration_s: float = 10.0
     retry_period_s: float = 2.0
@@ -41,7 +41,7 @@ class Candidate:
     """The state of one candidate.
 
     identity : unique among the candidates.
-    record : (holder, renewal time) of the lease as last read; None before.
+    record : (holder, renewal time) of the lease as last read; None before the first reading.
     since_s : when this record was first read, by our own clock.
     until_s : this candidate is the leader until then.
     """
@@ -58,11 +58,11 @@ class Candidate:
 def observe(
     candidate: Candidate, lease: dict | None, now_s: float, timings: LeaseTimings = LeaseTimings()
 ) -> tuple[Candidate, str | None]:
-    """Read a lease: the new state, and the holder to write now (the candidate, `NOBODY`, or None to write nothing).
+    """(new state after reading a lease, the holder to write: the candidate, `NOBODY`, or None to write nothing).
 
-    A missing lease may have been deleted, or lost by the server, while another controller holds it. Unless that is
-    us, it is written with the holder `NOBODY` and must expire like any other. Waiting for it to stay missing would not
-    do: it may come and go between two reads.
+    A missing lease may have been deleted, or lost by the server, while another controller holds it. Unless the candidate
+    itself is the leader, the lease is therefore written with holder `NOBODY` and must expire like any other. It would not be
+    enough to wait while it is missing, because it may be written and deleted between two readings.
 
     lease : the object as read; None if there is none.
     now_s : time of the reading or later, by a clock that never jumps.
@@ -80,21 +80,21 @@ def observe(
 
 
 def written(candidate: Candidate, timings: LeaseTimings, sent_s: float) -> Candidate:
-    """The state after a successful write that was sent at `sent_s`."""
+    """The candidate's state after it sent a write of the lease at `sent_s` and the write succeeded."""
     return replace(candidate, until_s=sent_s + timings.renew_deadline_s)
 
 
 class Leadership:
-    """Acquires and renews a lease in its own thread.
+    """Acquires and renews a lease in a thread.
 
-    api : should have few retries, and a time-out well below `timings.duration_s`.
+    `api` should have few retries, and a time-out well below `timings.duration_s`.
     """
 
     def __init__(self, api: Api, namespace: str, name: str, identity: str, timings: LeaseTimings = LeaseTimings()):
         self._api, self.timings = api, timings
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self.name, self.candidate = name, Candidate(identity)
-        self.error: Exception | None = None  # of the last attempt
+        self.error: Exception | None = None  # error of the last attempt
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"lease {name}", daemon=True)
 
@@ -103,7 +103,7 @@ class Leadership:
         return self
 
     def is_leader(self, for_s: float = 0.0) -> bool:
-        """Whether this controller is the leader, and certainly remains it for another `for_s` seconds."""
+        """Whether this controller is the leader and will certainly be for another `for_s` seconds."""
         return self.candidate.is_leader(time.monotonic() + for_s)
 
     @property
@@ -119,12 +119,12 @@ class Leadership:
         return self.is_leader()
 
     def stop(self) -> None:
-        """Stop acting, and release the lease so that another controller need not wait for its end."""
+        """Stop leading, and release the lease, so that another controller need not wait until it expires."""
         self._stop.set()
         self._thread.join(self.timings.duration_s)
         led, self.candidate = self.is_leader(), replace(self.candidate, until_s=float("-inf"))
         if led:
-            with suppress(ApiError):  # otherwise it expires
+            with suppress(ApiError):  # if this fails, the lease expires
                 lease = self._api.get(f"{self._path}/{self.name}")
                 if (lease.get("spec") or {}).get("holderIdentity") == self.candidate.identity:
                     lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
@@ -136,14 +136,14 @@ class Leadership:
             try:
                 self.tick()
                 self.error = None
-            except Exception as error:  # any error: without this thread we never lead again
+            except Exception as error:  # any error, because without this thread we would never lead again
                 if self.error is None:
                     LOG.warning("lease %s: %s", self.name, error if isinstance(error, ApiError) else repr(error))
                 self.error = error
             self._stop.wait(max(0.1, self.timings.retry_period_s - (time.monotonic() - began_s)))
 
     def tick(self) -> None:
-        """Read the lease, and write it if we may hold it. A lost race (409) changes nothing."""
+        """Read the lease, and write it if we may hold it. If another candidate was faster (409), nothing changes."""
         path, lease = f"{self._path}/{self.name}", None
         try:
             lease = self._api.get(path)
@@ -155,7 +155,7 @@ class Leadership:
             return
         method, path = ("POST", self._path) if lease is None else ("PUT", path)
         lease = lease or {"metadata": {"name": self.name}}
-        spec = lease["spec"] = lease.get("spec") or {}  # a lease made by hand may have none
+        spec = lease["spec"] = lease.get("spec") or {}  # a lease that was made by hand may have none
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if spec.get("holderIdentity") != holder:
             spec |= {"holderIdentity": holder, "acquireTime": now}

@@ -23,7 +23,7 @@ NAME = "faro-controller"
 METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
 SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
 BACKENDS = ("rayserve", "deployments")
-APPLY_FIRST = ("namespace.yaml", "crd.yaml")  # the Secret is created in the namespace, a FaroPlan needs the CRD
+APPLY_FIRST = ("namespace.yaml", "crd.yaml")  # a Secret needs its namespace, and a FaroPlan needs the CRD
 TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
 DASHBOARD = Path(__file__).parent / "dashboard.json"  # as Grafana exports it; the user picks the data source
 IMAGE = re.compile(  # [HOST[:PORT]/]NAME[:TAG][@DIGEST]
@@ -51,7 +51,7 @@ CONSTANTS = {
 class Workers:
     """A fixed number of Ray workers, whose cores the replicas share.
 
-    cpu : CPUs that each worker requests of its node; None means its cores. Less suits replicas that mostly wait.
+    `cpu` is the CPU request of each worker; None: its cores. Less is enough for replicas that mostly wait.
     """
 
     count: int = 2
@@ -80,7 +80,7 @@ WORKERS = Workers()
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the head of the Ray cluster requests: by default a core for HAProxy and one for Ray."""
+    """Requests of the head of the Ray cluster: by default one core for HAProxy and one for Ray."""
 
     cpu: float = 2.0
     memory_gib: float = 4.0
@@ -96,15 +96,15 @@ HEAD = Head()
 
 @dataclass(frozen=True, slots=True)
 class ManifestSpec:
-    """What the manifests depend on.
+    """The values that fill the templates of the manifests.
 
     jobs_text : the jobs' table as the user wrote it, for the ConfigMap.
-    monitoring_namespace : where Prometheus runs; only its pods reach the controller's metrics.
+    monitoring_namespace : where Prometheus runs; only its pods can reach the controller's metrics.
     served, initial, workers, head, ray_version, operator_namespace : for the backend rayserve; `initial` are the first
         replica counts, and KubeRay's operator runs in `operator_namespace`.
     namespaces, deployments : for the backend deployments; the Deployments' namespaces and names.
-    prometheus : address of the server that scrapes the controllers, which learn from it, and that the queries of the
-        backend deployments go to; "" for none.
+    prometheus : address of Prometheus, or "". Controllers fit forecasts to the counts that it has scraped, and the backend
+        deployments sends its queries there.
     act : whether the controller applies its plans, or only prints them.
     monitor : whether to add a ServiceMonitor.
     """
@@ -135,9 +135,9 @@ class ManifestSpec:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
         for key in ("namespace", "name", "operator_namespace", "monitoring_namespace"):
             if not DNS_LABEL.fullmatch(value := getattr(self, key)):
-                raise ValueError(f"{key}={value!r} is no name in Kubernetes: lower case, digits and -, up to 63")
+                raise ValueError(f"{key}={value!r} is not a Kubernetes name: at most 63 of a-z, 0-9 and -")
         if not IMAGE.fullmatch(self.image):
-            raise ValueError(f"image={self.image!r} is no name of an image: NAME:TAG or NAME@sha256:DIGEST")
+            raise ValueError(f"image={self.image!r} is not an image name: NAME:TAG or NAME@sha256:DIGEST")
         if not 0 < self.tick_s < math.inf:
             raise ValueError(f"tick_s={self.tick_s!r} must be a number > 0")
         if self.backend == "deployments":
@@ -151,7 +151,7 @@ class ManifestSpec:
 
 
 def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
-    """Write the files; apply `APPLY_FIRST` and wait until the server knows them, then the rest."""
+    """Write all files into the folder and return their paths; `APPLY_FIRST` must be applied before the rest."""
     files = [*APPLY_FIRST, "rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml"]
     files += ["rayservice.yaml", "quota.yaml"] if spec.backend == "rayserve" else []
     files += ["monitor.yaml"] if spec.monitor else []
@@ -164,7 +164,7 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
 
 
 def objects(spec: ManifestSpec, template: str) -> list[dict[str, Any]]:
-    """The objects of one file."""
+    """The Kubernetes objects in one file."""
     return list(yaml.safe_load_all(render(spec, template)))
 
 
@@ -197,7 +197,7 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
 
 
 def hash_of(text: str) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a text, as the chart computes them."""
+    """The first 16 hexadecimal digits of the SHA-256 of a text, which the Helm chart computes in the same way."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -215,7 +215,7 @@ def arguments(spec: ManifestSpec) -> list[str]:
     if spec.backend == "rayserve":
         head = f"http://{spec.name}-head-svc.{spec.namespace}.svc"
         options |= {"--address": f"{head}:{DASHBOARD_PORT}", "--serve-address": f"{head}:{SERVING_PORT}"}
-    if spec.prometheus:  # the controllers learn from the counts that it has scraped from them
+    if spec.prometheus:  # forecasts are fitted to the counts that Prometheus has scraped from controllers
         options |= {"--prometheus": spec.prometheus, "--history": "prometheus"}
     return [
         "run",

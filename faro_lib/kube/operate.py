@@ -1,4 +1,4 @@
-"""Run a controller in Kubernetes: check everything first, become the leader, watch the capacity, publish the plans."""
+"""Run a controller in Kubernetes: check permissions and resources, become the leader, watch the capacity, publish plans."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from faro_lib.workload import Job
 
 @dataclass(frozen=True, slots=True)
 class NamespacedName:
-    """The controller's FaroPlan and Lease, which share one name, and how to reach their API server.
+    """The namespace and name that the controller's FaroPlan and Lease share, and the credentials for their API server.
 
-    kubeconfig, context : None means the pod's ServiceAccount, or the default kubeconfig and its current context.
+    kubeconfig, context : None: the pod's ServiceAccount, or else the default kubeconfig and its current context.
     """
 
     namespace: str
@@ -39,7 +39,7 @@ class NamespacedName:
 
     @classmethod
     def of(cls, plan: str, kubeconfig: str | None = None, context: str | None = None) -> NamespacedName:
-        """From "namespace/name"."""
+        """The name in the text "namespace/name"; ValueError if it has another form."""
         namespace, _, name = plan.partition("/")
         if not namespace or not name or "/" in name:
             raise ValueError(f"plan={plan!r} must read namespace/name")
@@ -58,13 +58,13 @@ def connect_deployments(
     cores: float | None = None,
     ensure: Ensure = once,
 ) -> Deployments:
-    """The Deployments that the jobs' table names.
+    """The backend for the Deployments that the jobs' table names.
 
-    sections : by job name, the sections `deployment` of the table.
-    cores : cores that the jobs may use; None leaves it to the capacity of the cluster.
-    ensure : how the check that they exist is made.
+    sections : job name -> its section `deployment` in the table.
+    cores : cores that the jobs may use; None: measured.
+    ensure : runs the check that the Deployments exist, once or until it passes.
 
-    Raises ValueError: a Deployment does not exist, or a permission is missing; one line.
+    Raises ValueError if a Deployment does not exist or a permission is missing.
     """
     api = plan.connect()
     preflight.check_server(api)
@@ -90,14 +90,14 @@ def gated_cluster(
     report: Callable[[str], None] = lambda line: None,
     ensure: Ensure = once,
 ) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
-    """The leader-gated cluster, once this controller is the leader, and a function that publishes each tick.
+    """A context with (leader-gated cluster, function that publishes each tick), entered once this controller is the leader.
 
-    stop : once set, the wait for the lease ends.
+    stop : if it is set, the wait for the lease ends.
     act : whether plans are applied; if not, no lease is taken and nothing is published.
-    fixed : keep the cluster's own capacity instead of measuring it.
-    ensure : how the check of the capacity is made.
+    fixed : use the cluster's own capacity instead of measuring it.
+    ensure : runs the checks of capacity and autoscalers, once or until they pass.
 
-    Raises ValueError: a resource or permission is missing; one line, and nothing has been changed.
+    Raises ValueError, before anything is changed, if a resource or permission is missing.
     """
     api = plan.connect()
     preflight.check_server(api)
@@ -134,7 +134,7 @@ def gated_cluster(
         if not act:
             yield LeaderGatedCluster(cluster, current, None, diagnose), lambda step: None
             return
-        name = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"  # unique among the candidates
+        name = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"  # identity, unique among the candidates
         # No retries and a short time-out: a renewal that hangs must end well before the lease does.
         lease_api = plan.connect(retries=0, timeout_s=2.0)
         leadership = Leadership(lease_api, plan.namespace, plan.name, name).start()
@@ -150,14 +150,14 @@ def gated_cluster(
 
 
 def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> CapacityWatch:
-    """The capacity for the pods of Deployments, or in the workers of the plan's RayService; not started yet."""
+    """The capacity watch, not started yet: of nodes for Deployments, else of the workers of the plan's RayService."""
     if not isinstance(cluster, Deployments):
         return RayCapacity(api, plan.namespace, plan.name)
     namespaces = {ref.namespace for ref in cluster.refs}
     if len(namespaces) > 1:
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
     deployments = [one for one in cluster.objects() if one]
-    # A selector may have only matchExpressions. Without labels it would match every pod, so the pod template's are used.
+    # A selector may have only matchExpressions. No labels would match every pod, so the pod template's labels are used.
     selectors = tuple(
         one["spec"]["selector"].get("matchLabels") or one["spec"]["template"]["metadata"]["labels"]
         for one in deployments

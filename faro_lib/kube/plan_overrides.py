@@ -1,4 +1,4 @@
-"""What operators set by hand in `spec.overrides` of the FaroPlan."""
+"""Operators' overrides in `spec.overrides` of the FaroPlan."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PlanOverrides:
             return None
 
     def read(self) -> tuple[Override, ...]:
-        """The overrides; ValueError if one of them is wrong."""
+        """The overrides in the FaroPlan; ValueError if one of them is invalid."""
         rows = ((self.get() or {}).get("spec") or {}).get("overrides") or []
         try:
             return tuple(_override(row) for row in rows)
@@ -42,7 +42,7 @@ class PlanOverrides:
             self._api.send("PATCH", self._path, body, kind=MERGE)
         except ApiError as error:
             if error.status == 404:
-                raise ValueError(f"FaroPlan {self._place!r} is not there; a controller makes it") from None
+                raise ValueError(f"FaroPlan {self._place!r} does not exist; a controller creates it") from None
             raise ValueError(str(error)) from None
 
 

@@ -1,4 +1,4 @@
-"""Checks before a controller changes anything; each failure is one line."""
+"""Checks before a controller changes anything. A check that fails raises an error with one line."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,7 +11,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
 
 Permission = tuple[str, str, tuple[str, ...]]  # API group, resource, verbs
-# What the controller does: the Role in `faro manifests` grants it, and `check_permissions` asks the server for each.
+# The permissions that the controller needs. `faro manifests` writes a Role with them; `check_permissions` checks each.
 CLUSTER_WIDE: tuple[Permission, ...] = (("", "nodes", ("list", "watch")), ("", "pods", ("list", "watch")))
 ALWAYS: tuple[Permission, ...] = (
     ("", "resourcequotas", ("list", "watch")),
@@ -26,7 +26,7 @@ FOR_DEPLOYMENTS: tuple[Permission, ...] = (
     ("autoscaling", "horizontalpodautoscalers", ("list",)),
 )
 FOR_RAY: tuple[Permission, ...] = (("ray.io", "rayservices", ("get", "list", "watch")),)
-NAMED = ("get", "update", "patch")  # verbs that a Role can restrict to objects by their names
+NAMED = ("get", "update", "patch")  # verbs that a Role can restrict to objects with certain names
 # Custom resources: group, version, plural, and what installs them.
 FARO_PLANS = (GROUP, VERSION, PLURAL, "faro manifests")
 RAY_SERVICES = ("ray.io", "v1", "rayservices", "KubeRay's operator")
@@ -35,7 +35,7 @@ RAY_SERVICES = ("ray.io", "v1", "rayservices", "KubeRay's operator")
 def check_server(api: Api) -> None:
     """Raise ValueError if the server does not answer or refuses the credentials."""
     try:
-        may(api, api.namespace, "", "pods", "list")  # every authenticated client may ask this
+        may(api, api.namespace, "", "pods", "list")  # every authenticated client may ask for its permissions
     except ApiError as error:
         if error.status == 401:
             raise ValueError(f"{api.host}: the credentials are refused; has the token expired?") from None
@@ -50,7 +50,7 @@ def check_namespace(api: Api, namespace: str) -> None:
             raise ValueError(f"namespace={namespace!r} is being deleted")
     except ApiError as error:
         if error.status == 404:
-            raise ValueError(f"namespace={namespace!r} is not there; kubectl create namespace {namespace}") from None
+            raise ValueError(f"namespace={namespace!r} does not exist; kubectl create namespace {namespace}") from None
         if error.status != 403:  # a ServiceAccount may lack the permission to read its own namespace
             raise
 
@@ -65,11 +65,11 @@ def check_crds(api: Api, resources: Iterable[tuple[str, str, str, str]]) -> None
                 raise
             served = set()
         if plural not in served:
-            raise ValueError(f"the API server does not know {plural}.{group}/{version}; {origin} brings it")
+            raise ValueError(f"the API server does not know {plural}.{group}/{version}; {origin} installs it")
 
 
 def check_rayservice(api: Api, namespace: str, name: str) -> None:
-    """Raise ValueError if the RayService does not exist or is not ready; a pod that cannot start is named."""
+    """Raise ValueError if the RayService does not exist or is not ready; the message names a pod that cannot start."""
     place = f"RayService '{namespace}/{name}'"
     try:
         service = api.get(f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}")
@@ -77,7 +77,7 @@ def check_rayservice(api: Api, namespace: str, name: str) -> None:
     except ApiError as error:
         if error.status != 404:
             raise ValueError(str(error)) from None
-        raise ValueError(f"{place} is not there; `faro manifests` writes it") from None
+        raise ValueError(f"{place} does not exist; `faro manifests` writes it") from None
     if reason := why_not_ready(service, pods):
         raise ValueError(f"{place} is not ready: {reason}")
 
@@ -95,17 +95,17 @@ def check_deployments(states: Mapping[str, object]) -> None:
     """Raise ValueError if a Deployment (namespace/name -> its state) is None."""
     missing = [name for name, state in states.items() if state is None]
     if missing:
-        raise ValueError(f"deployment {missing[0]!r} is not there ({len(missing)} of {len(states)} are missing)")
+        raise ValueError(f"deployment {missing[0]!r} does not exist ({len(missing)} of {len(states)} are missing)")
 
 
 def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
-    """The objects that the controller of the FaroPlan `plan` reads or changes by name, by resource."""
+    """Resource -> names of the objects that the controller of the FaroPlan `plan` reads or changes by name."""
     resources = ("leases", PLURAL, f"{PLURAL}/status", "rayservices")
     return {resource: [plan] for resource in resources} | {"deployments/scale": sorted(deployments)}
 
 
 def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]) -> list[tuple[str, str, list, list]]:
-    """The rules of a Role: API group, resource, verbs, and the names of the objects, of which [] means all.
+    """The rules of a Role, as (API group, resource, verbs, names of objects or [] for all).
 
     >>> rules([("apps", "deployments/scale", ("list", "patch"))], {"deployments/scale": ["a"]})
     [('apps', 'deployments/scale', ['list'], []), ('apps', 'deployments/scale', ['patch'], ['a'])]
@@ -137,7 +137,7 @@ def check_permissions(
     cluster_wide: Sequence[Permission] = CLUSTER_WIDE,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Raise ValueError for the first verb that this client may not use; `names` are those of `rules`."""
+    """Raise ValueError for the first permission that this client lacks; `names` are those of `rules`."""
     for scope, wanted in ((namespace, permissions), (None, cluster_wide)):
         for group, resource, verbs, objects in rules(wanted, names or {}):
             for verb, name in ((verb, name) for verb in verbs for name in objects or [""]):
@@ -149,7 +149,7 @@ def check_permissions(
 
 
 def may(api: Api, namespace: str | None, group: str, resource: str, verb: str, name: str = "") -> bool:
-    """Whether this client has a permission; `namespace` None asks for all namespaces, `name` "" for all objects."""
+    """Whether this client has a permission; `namespace` None is for all namespaces, `name` "" for all objects."""
     resource, _, subresource = resource.partition("/")
     attributes = {"group": group, "resource": resource, "subresource": subresource, "verb": verb}
     if name:

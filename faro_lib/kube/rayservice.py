@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
-CLUSTER = "ray.io/cluster"  # label of a pod: the name of its RayCluster
+CLUSTER = "ray.io/cluster"  # label of a pod with the name of its RayCluster
 
 
 def serving_cluster(service: dict) -> str:
-    """Name of the RayCluster that serves the applications; "" before one does.
+    """The name of the RayCluster that serves the applications; "" if none serves yet.
 
-    During an upgrade KubeRay prepares a second cluster, the pending one, beside the one that serves.
+    During an upgrade, KubeRay prepares a second, pending cluster while the first one serves.
     """
     return _cluster(service, "activeServiceStatus")
 
@@ -16,7 +16,7 @@ def serving_cluster(service: dict) -> str:
 def why_not_ready(service: dict, pods: Iterable[dict]) -> str | None:
     """The reason why a RayService is not ready; None if it is ready.
 
-    pods : of its namespace. A pod that cannot start is the reason, if there is one.
+    pods : the pods of its namespace. If one cannot start, that is the reason.
     """
     conditions = {one["type"]: one for one in service.get("status", {}).get("conditions", [])}
     ready = conditions.get("Ready", {})
@@ -30,7 +30,7 @@ def why_not_ready(service: dict, pods: Iterable[dict]) -> str | None:
 
 
 def why_not_started(pod: dict) -> str | None:
-    """The scheduler's or the kubelet's reason why a Pending pod does not start; None if they give none.
+    """The scheduler's or the kubelet's reason why a Pending pod does not start; None if there is none.
 
     >>> condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 3 Insufficient cpu."}
     >>> why_not_started({"status": {"phase": "Pending", "conditions": [condition]}})

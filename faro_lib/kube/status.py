@@ -21,8 +21,8 @@ LOG = logging.getLogger(__name__)
 GROUP, VERSION, PLURAL, KIND = "autoscaling.faro", "v1alpha1", "faroplans", "FaroPlan"
 API_VERSION = f"{GROUP}/{VERSION}"
 ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY, FRAGMENTED)
-MAX_EVENTS = 50  # in one report
-MAX_STEPS = 10  # that wait to be published
+MAX_EVENTS = 50  # maximum number of Events in one report
+MAX_STEPS = 10  # ticks that may wait to be published; older ones are discarded
 
 
 def crd() -> dict:
@@ -88,7 +88,7 @@ def _now() -> str:
 
 
 class Reporter:
-    """Publishes each tick from its own thread: a slow API server delays no decision, it only misses reports."""
+    """Publishes each tick in a thread, so that a slow API server delays no decision; reports may be lost instead."""
 
     def __init__(self, api: Api, namespace: str, name: str, policy: str, jobs: tuple[Job, ...], controller: str):
         self._api, self._namespace, self.name, self._policy = api, namespace, name, policy
@@ -120,11 +120,11 @@ class Reporter:
             try:
                 if steps:
                     self.publish(steps)
-            except Exception as error:  # any error: this status is lost, and the next tick publishes a new one
+            except Exception as error:  # any error: this status is not published, but the next tick publishes a new one
                 LOG.warning("the plan is not published: %s", error if isinstance(error, ApiError) else repr(error))
 
     def publish(self, steps: list[Step]) -> None:
-        """Write the status after the last of these ticks, and the Events of all."""
+        """Write the status after the last of these ticks, and the Events of all of them."""
         now = _now()
         metadata = {"name": self.name, "namespace": self._namespace}
         head = {"apiVersion": API_VERSION, "kind": KIND}

@@ -1,1 +1,1 @@
-"""Measures of runs, their tables and files, and the clairvoyant limit. Nothing here runs a simulation."""
+"""Measures of finished runs, their tables and files, and the clairvoyant limit."""

@@ -1,4 +1,4 @@
-"""Agreement of live runs with their simulation: differences between policies, rankings and lost utility."""
+"""How well simulations agree with live runs: differences between policies, rankings and lost utility."""
 
 from itertools import combinations
 from pathlib import Path
@@ -10,10 +10,12 @@ LIVE, SIMULATION = "live", "simulation"  # values of the column `environment`
 
 
 def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate") -> pd.DataFrame:
-    """Difference of every pair of policies, live and simulated, and whether both have the same sign.
+    """For every pair of policies, the difference of `measure`, live and simulated. Columns:
 
-    One row per pair: policy; other; for each environment the mean of the differences by trial and its standard error (NaN
-    with one trial); decided: both differences exceed two standard errors; agree: both have the same sign.
+    policy, other : the pair.
+    live, simulation, live_error, simulation_error : mean difference over trials and its standard error (NaN with one).
+    decided : whether both differences exceed two standard errors.
+    agree : whether both differences have the same sign.
     """
     wide = summary.pivot_table(index=["environment", "trial"], columns="policy", values=measure, sort=False)
     rows = []
@@ -30,13 +32,13 @@ def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate") -> pd.Data
 
 
 def ranking_distance(summary: pd.DataFrame) -> float:
-    """Normalised Kendall tau distance of the live and simulated rankings: share of pairs ordered differently."""
+    """Share of the pairs of policies whose order differs between live and simulated (normalised Kendall tau distance)."""
     table = pairs(summary, "lost_utility")
     return float((~table["agree"]).mean()) if len(table) else 0.0
 
 
 def published_distance(folder: str | None, policies: list[str]) -> float | None:
-    """Ranking distance between the paper's simulator and cluster, mean over capacities; None for less than 3 policies."""
+    """`ranking_distance` of the paper's own simulator and cluster, mean over capacities; None for fewer than 3 policies."""
     if folder is None or len(policies) < 3:
         return None
     table = pd.read_csv(Path(folder) / "published_main.csv")
@@ -48,6 +50,6 @@ def published_distance(folder: str | None, policies: list[str]) -> float | None:
 
 
 def lost_utility_error(summary: pd.DataFrame) -> pd.DataFrame:
-    """Mean lost utility by policy, live and simulated, and the error of the simulation."""
+    """Mean lost utility by policy: columns policy, live, simulation, and error = simulation - live."""
     mean = summary.pivot_table(index="policy", columns="environment", values="lost_utility", sort=False)
     return mean.assign(error=mean[SIMULATION] - mean[LIVE]).reset_index()

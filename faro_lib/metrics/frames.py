@@ -1,4 +1,4 @@
-"""Runs as tables, and the files that hold the tables of an experiment."""
+"""Convert runs to tables, and write and read the tables of an experiment."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from faro_lib.simulate.run import EXPLANATIONS
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 
-SHORT = ("summary", "limit", "recovery")  # stored as CSV; the other tables are stored as Parquet
+SHORT = ("summary", "limit", "recovery")  # stored as CSV; all other tables as Parquet
 SIX_DIGITS = "%.6g"
 
 
@@ -30,9 +30,9 @@ class Tables:
     summary : measures, one row per run.
     minutes, running : measures and running replicas, one row per run, job and minute.
     decisions : one row per run, job and tick with a change, a reason or a prediction.
-    limit : lost utility of the clairvoyant, one row per capacity and trial.
-    clairvoyant : replicas and utility of the clairvoyant, one row per capacity, trial, job and minute.
-    recovery : requests and cluster around the deletion of a worker (`metrics.recovery`).
+    limit : lost utility of the clairvoyant policy (`metrics.limit`), one row per capacity and trial.
+    clairvoyant : its replicas and utility, one row per capacity, trial, job and minute.
+    recovery : outcomes of requests, and replicas, every few seconds around the deletion of a worker (`metrics.recovery`).
     about : software versions and properties of the machine, one mapping per trial.
     """
 
@@ -57,19 +57,19 @@ NAMES = tuple(field.name for field in fields(Tables) if field.name != "about")
 def tables_of(run: Run, key: Mapping[str, Any], published: bool = False, **notes: Any) -> Tables:
     """The tables summary, minutes and decisions of one run.
 
-    `key` holds the first columns of every row, such as policy and trial; `notes` are further columns of the summary.
+    `key` has the columns that identify the run, such as policy and trial; `notes` are additional columns of the summary.
     """
     summary = pd.DataFrame([{**key, **summarize(run, published), **notes}])
     return Tables(summary, with_key(minutes_frame(run), key), with_key(decisions_frame(run), key))
 
 
 def with_key(frame: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
-    """The frame, preceded by one constant column per entry of `key`."""
+    """The frame with one constant column per entry of `key` in front."""
     return frame.assign(**key)[[*key, *frame.columns]]
 
 
 def joined(parts: Iterable[Tables]) -> Tables:
-    """Concatenate tables of the same name."""
+    """One `Tables` in which the tables of all parts are concatenated by name."""
     parts = list(parts)
     frames = {name: [part.frames()[name] for part in parts if name in part.frames()] for name in NAMES}
     joint = {name: pd.concat(rows, ignore_index=True) for name, rows in frames.items() if rows}
@@ -99,7 +99,7 @@ def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
 
 
 def write_tables(tables: Tables, folder: str | Path, *, as_text: bool = False) -> None:
-    """Write all tables into a folder; `as_text` stores all of them as CSV with six digits, suitable for git."""
+    """Write all tables into a folder; `as_text` writes CSV with six digits only, which suits git."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in tables.frames().items():
@@ -128,7 +128,7 @@ def minutes_frame(run: Run) -> pd.DataFrame:
 
 
 def by_minute(jobs: tuple[Job, ...], **columns: np.ndarray) -> pd.DataFrame:
-    """Stack arrays (jobs, minutes) into columns, one row per job and minute."""
+    """A table with one row per job and minute, and one column per array (jobs, minutes)."""
     minutes = next(iter(columns.values())).shape[1]
     index = {
         "job": np.repeat([job.name for job in jobs], minutes),
@@ -140,7 +140,7 @@ def by_minute(jobs: tuple[Job, ...], **columns: np.ndarray) -> pd.DataFrame:
 def decisions_frame(run: Run) -> pd.DataFrame:
     """Decisions of a run: one row per job and tick with a changed target or drop rate, a reason or a prediction.
 
-    The last columns (EXPLANATIONS) are the inputs of the plan; NaN if the policy does not report them.
+    The columns EXPLANATIONS are what the plan was based on; NaN if the policy does not report them.
     """
     names = np.array([job.name for job in run.workload.jobs])
     decisions = run.decisions
@@ -162,7 +162,7 @@ def decisions_frame(run: Run) -> pd.DataFrame:
 
 
 def running_by_minute(run: Run) -> np.ndarray:
-    """Running replicas at the last observation within each minute, (jobs, minutes)."""
+    """Running replicas at the last observation in each minute, int (jobs, minutes)."""
     time_s = np.concatenate(([0.0], run.decisions.time_s))
     running = np.vstack([run.initial, *run.decisions.running])
     end_s = MINUTE_S * (1 + np.arange(run.workload.minutes))

@@ -1,6 +1,6 @@
-"""The clairvoyant limit of lost utility: all requests are known, and replicas move instantly at the start of a minute.
+"""The clairvoyant limit: the utility that is lost even if all requests are known and replicas start instantly.
 
-There is no such limit of violations or effective utility: dropping requests can lower both below any allocation without drops.
+It is a limit of lost utility only. A policy that drops requests can have fewer violations or lose less effective utility.
 """
 
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ class Clairvoyant:
     utility: np.ndarray
 
     def summary(self, published: bool = False) -> dict[str, float]:
-        """The lost utility, also in the published convention if `published`."""
+        """Measure -> value: the lost utility and, if `published`, the lost utility in the published convention."""
         lost = {"lost_utility": lost_utility(self.utility)}
         return lost | ({"lost_utility_published": lost_utility_published(self.utility)} if published else {})
 
 
 def clairvoyant(utility: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> Clairvoyant:
-    """The allocation of each minute that maximises the sum of utilities, (jobs, replicas, minutes + 1)."""
+    """The best allocation of each minute for `utility` (jobs, 0, 1, ... replicas, minutes + 1), NaN without requests."""
     replicas = best_replicas_by_minute(np.nan_to_num(utility), capacity, jobs)
     rows, bins = replicas.shape
     return Clairvoyant(jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]])
 
 
 def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
-    """The largest replica count of any job within `capacity` cores if all other jobs have their minimum.
+    """The largest replica count that any job can have on `capacity` cores while all others have their minimum.
 
     >>> max_replicas_of_any((Job("a"), Job("b", cores=2.0)), 8)
     6
@@ -47,10 +47,10 @@ def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
 
 
 def best_replicas_by_minute(value: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> np.ndarray:
-    """The allocation of each minute that maximises the sum of values: int (jobs, bins), at least one replica per job.
+    """Replicas, int (jobs, bins), that maximise the sum of values in each bin, with at least one replica per job.
 
-    The knapsack is solved exactly, within the bounds of the jobs and the quotas of the tenants. `value` is that of 0, 1,
-    ... replicas, (jobs, replicas, bins).
+    `value` is that of 0, 1, ... replicas, (jobs, replicas, bins). The solution is exact and respects the jobs' bounds and
+    the tenants' quotas.
     """
     minimum, columns = at_least_one_each(jobs, capacity), np.arange(value.shape[1])
     outside = (columns < minimum[:, None]) | (columns > arrays_of(jobs).max_replicas[:, None])

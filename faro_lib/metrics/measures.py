@@ -18,7 +18,7 @@ def minute_utility(run: Run) -> np.ndarray:
 def minute_effective_utility(run: Run) -> np.ndarray:
     """Effective utility phi(drop rate) x U, (jobs, minutes + 1); NaN without requests.
 
-    U is the utility of the served requests: a drop costs its penalty and does not count as a missed SLO as well.
+    U is the utility of the served requests only, so that a drop is charged once, by its penalty phi.
     """
     slo_s, served = arrays_of(run.workload.jobs).slo_s[:, None], ~np.isnan(run.served_tail_latency_s)
     utility = relaxed_utility(np.where(served, run.served_tail_latency_s, slo_s), slo_s)
@@ -29,18 +29,18 @@ def minute_effective_utility(run: Run) -> np.ndarray:
 def lost_utility(utility: np.ndarray) -> float:
     """Lost cluster utility: (sum of 1 - utility over all jobs and minutes) / minutes.
 
-    `utility` is (jobs, minutes + 1). A job-minute without requests (NaN) meets its SLO and loses nothing. The last bin
-    (arrivals after the last minute) is left out.
+    `utility` is (jobs, minutes + 1). A job without requests in a minute (NaN) loses nothing. The last bin, arrivals after
+    the last minute, is left out.
     """
     minutes = utility[:, :-1]
     return float(np.nansum(1 - minutes) / minutes.shape[1])
 
 
 def lost_utility_published(utility: np.ndarray) -> float:
-    """Lost cluster utility as published: J - (sum of utilities over all jobs and bins) / bins.
+    """Lost cluster utility as the paper computes it: jobs - (sum of utilities over all jobs and bins) / bins.
 
-    Job-minutes without requests and the last bin count as lost, and even a perfect run loses 0.02 to 0.03 on the
-    published traces. Only for comparison with published values.
+    Minutes without requests and the last bin count as lost, so even a perfect run loses 0.02 to 0.03 on the published
+    traces. Use it only to compare with published values.
     """
     jobs, bins = utility.shape
     return float(jobs - np.nansum(utility) / bins)
@@ -52,7 +52,7 @@ def violation_rate_by_job(run: Run) -> np.ndarray:
 
 
 def slo_violation_rate(run: Run) -> float:
-    """Violation rate averaged over the jobs with requests in each minute, then over minutes; 0 without any request."""
+    """Share of requests dropped or late: mean over the jobs with requests in a minute, then over minutes; 0 without any."""
     busy = run.requests > 0
     rate = np.where(busy, (run.dropped + run.slo_missed) / np.maximum(run.requests, 1), 0.0)
     bins = busy.any(axis=0)
@@ -60,9 +60,9 @@ def slo_violation_rate(run: Run) -> float:
 
 
 def planning_ms(run: Run) -> np.ndarray:
-    """Duration in milliseconds of each planning tick, which is a tick whose plan has a forecast.
+    """Duration in milliseconds of each tick whose plan contains a forecast; of all ticks if none does.
 
-    Other ticks take almost no time and would hide the planning time. If no plan has a forecast, all ticks count.
+    Other ticks take almost no time, so including them would hide how long planning takes.
     """
     decision_ms = 1e3 * np.array(run.decisions.seconds or [0.0])
     planned = np.array([rate is not None for rate in run.decisions.forecast_rps], bool)
@@ -70,7 +70,7 @@ def planning_ms(run: Run) -> np.ndarray:
 
 
 def summarize(run: Run, published: bool = False) -> dict[str, float]:
-    """Measures of one run, by column of summary.csv; with `published`, also in the published convention."""
+    """Column of summary.csv -> value for one run; with `published`, also the losses in the published convention."""
     utility, effective = minute_utility(run), minute_effective_utility(run)
     decision_ms = planning_ms(run)
     running = np.array(run.decisions.running or [run.initial])

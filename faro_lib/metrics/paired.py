@@ -1,4 +1,4 @@
-"""Paired comparison of policies that ran on the same trials."""
+"""Paired comparison of policies on the same trials."""
 
 import numpy as np
 import pandas as pd
@@ -7,11 +7,10 @@ CONFIDENCE = 0.95
 
 
 def paired_difference(values: pd.Series, reference: pd.Series) -> tuple[float, float]:
-    """Mean of `values` - `reference` over runs, and the half width of its 95 % confidence interval.
+    """(mean of `values` - `reference`, half width of its 95 % confidence interval by Student's t).
 
-    Student's t for the differences by run. The index of both Series is the trial, or the levels day and trial. With
-    several days, a day is one observation, the mean over its trials, because the trials of a day share its load. With a
-    single observation the half width is NaN.
+    The index of both Series is the trial, or day and trial. The trials of a day share its load, so with several days the
+    mean over a day's trials is one observation. The half width of a single observation is NaN.
 
     >>> trials = pd.RangeIndex(3)
     >>> mean, half = paired_difference(pd.Series([1.0, 2.0, 3.0], trials), pd.Series([0.5, 1.5, 2.0], trials))

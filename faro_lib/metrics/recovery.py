@@ -1,4 +1,4 @@
-"""Time until a deleted worker is replaced."""
+"""Time until a deleted worker of the cluster is replaced."""
 
 import numpy as np
 import pandas as pd
@@ -7,9 +7,9 @@ STEP_S = 5  # seconds per row of the table `recovery`
 
 
 def recovery_s(table: pd.DataFrame) -> pd.Series:
-    """Seconds from the deletion of a worker until all workers are ready again, by policy (if there are several) and trial.
+    """Seconds from the deletion of a worker until all workers are ready again, by trial (and policy, if a column).
 
-    NaN if the load ended first. The table has one row per STEP_S seconds; `workers` is the number that is ready.
+    NaN if the load ended first. The table has one row per STEP_S seconds; its column `workers` counts ready workers.
     """
     times = {}
     for trial, part in table.groupby(["policy", "trial"] if "policy" in table else "trial", sort=False):

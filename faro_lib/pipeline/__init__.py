@@ -1,4 +1,4 @@
-"""What the Snakefile calls: run a notebook, fingerprint its code, fetch and check inputs."""
+"""Functions that the Snakefile calls: run a notebook, fingerprint its code, fetch and check inputs."""
 
 from faro_lib.pipeline.check import check
 from faro_lib.pipeline.dependencies import fingerprint, modules_of

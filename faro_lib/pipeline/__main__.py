@@ -1,6 +1,6 @@
 """`python -m faro_lib.pipeline COMMAND ...`: the commands that the rules run. An error prints one line and exits with 2.
 
-A command takes the results folder from the path of its output, because Snakemake may run it on a copy of the files.
+A command derives the results folder from the path of its output, because Snakemake may run it on a copy of the files.
 """
 
 import importlib
@@ -36,21 +36,21 @@ def draw(module: str, captions: str, options: str) -> None:
 
 
 def join(output: str, *inputs: str) -> None:
-    """Join the tables of all capacities, one folder each, into the folder of `output`."""
+    """Concatenate the tables of all capacities, which have one folder each, and write them to the folder of `output`."""
     from faro_lib.metrics.frames import gather
 
     gather(sorted({Path(table).parent for table in inputs}, reverse=True), Path(output).parent)
 
 
 def report(page: str, config: str, sources: str) -> None:
-    """Write the HTML report; `config` and `sources`, the notebook and the tables of each stage, are JSON objects."""
+    """Write the HTML report; `config` and `sources` (see `report.write_report`) are JSON objects."""
     from faro_lib.report import write_report
 
     write_report(Path(page).parent, json.loads(config), json.loads(sources), page)
 
 
 def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:
-    """Download published data and print the paths; `record` is a file for the checksums, next to the data."""
+    """Download published data and print their paths; `record` is a file next to the data for their checksums."""
     folder = Path(record).parent if record else Path("data/raw")
     print(*fetch(name, folder), sep="\n")
     if record:

@@ -86,7 +86,7 @@ def _error(function: Callable[[str], Any], name: str) -> ValueError | None:
 
 
 def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
-    """The policies that need a forecaster."""
+    """The policies that need a forecaster, which the context lacks here: those that cannot be made without one."""
     from faro_lib.policies import PolicyContext, make
 
     context = PolicyContext(tuple(jobs))
@@ -94,7 +94,7 @@ def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
 
 
 def check_none_learns(config: Config, jobs: Sequence[Job]) -> None:
-    """Raise ValueError if a policy needs a forecaster, for a workload without training days."""
+    """Raise ValueError if a policy needs a forecaster; called for a workload without training days."""
     learning = learners(config.policies, jobs)
     if learning:
         others = [name for name in config.policies if name not in learning] or ["FairShare"]

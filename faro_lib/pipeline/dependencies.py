@@ -1,4 +1,4 @@
-"""A fingerprint of the code that a stage runs; Snakemake reruns the stage when it changes.
+"""A fingerprint of the code that a stage runs. Snakemake reruns the stage when it changes.
 
 It covers a notebook's code cells and all modules of this project that they import, also inside functions. It ignores
 comments, docstrings, formatting, outputs and execution counts. No code is executed.
@@ -18,7 +18,7 @@ FIGURES = "figures"  # a module or package; a stage only computes tables, and a 
 def fingerprint(
     source: str | Path, root: str | Path = ".", *, plugins: Iterable[str | Path] = (), figures: bool = False
 ) -> str:
-    """SHA-256 of the code that a notebook or module runs; see `modules_of`.
+    """SHA-256 of the code of a notebook or module and of all modules that it runs (`modules_of`).
 
     The plugin files, with the modules that they import, count if the code looks anything up in a `Registry`.
     """
@@ -54,15 +54,15 @@ def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = Fa
 def imported_by(path: Path, root: Path) -> set[Path]:
     """Files of this project that one file imports directly.
 
-    `from package import name` counts as an import of the module that defines `name`, not of the package.
+    `from package import name` counts as an import of the module that defines `name`, not of all of the package.
     """
     return {file for _, file in _imports(path, root, path.stat().st_mtime_ns)} - {path}
 
 
 def looked_up_by(path: Path, root: Path) -> set[Path]:
-    """Files that may register what one file looks up: the packages of the registries from which it imports.
+    """Files that may register what one file looks up by name: all files in the packages whose registries it imports.
 
-    Importing a class or a function `register...` from a registry's module does not count as a lookup.
+    Importing only a class or a function `register...` from a registry's module does not count as a lookup.
     """
     homes = {
         file.parent
@@ -81,7 +81,7 @@ def _imports(path: Path, root: Path, mtime_ns: int) -> list[tuple[str, Path]]:
 
 
 def _defining(base: str, name: str, root: Path) -> Path | None:
-    """The file that defines `base.name`, or None."""
+    """The file that defines `name` in the module `base`, or None."""
     file = _file(f"{base}.{name}", root) or _file(base, root)
     if file == _file(base, root) and file and file.name == "__init__.py":
         for origin, alias, bound in _bindings(file, root):

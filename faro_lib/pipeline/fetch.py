@@ -27,7 +27,7 @@ def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCE
 
 
 def verify(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> None:
-    """Raise ValueError if a file of the entry `name` exists in `into` with a SHA-256 other than the listed one."""
+    """Raise ValueError if a file of the entry `name` exists in `into` but has not the SHA-256 that `sources` lists."""
     import pooch
 
     for file, source in _files(name, sources).items():
@@ -42,7 +42,7 @@ def checksums(name: str, into: str | Path = "data/raw", sources: str | Path = SO
 
 
 def _files(name: str, sources: str | Path) -> dict[str, dict[str, str]]:
-    """File name -> {"url": ..., "sha256": ...}."""
+    """File name -> {"url": ..., "sha256": ...} of the entry `name` in `sources`; a ValueError if there is none."""
     entries = yaml.safe_load(Path(sources).read_text())
     if name not in entries:
         raise ValueError(f"{sources}: no entry {name!r}; {nearest(name, entries)}")

@@ -7,9 +7,9 @@ from faro_lib.bayes.demand import MAX_ROWS
 from faro_lib.config import Config
 from faro_lib.memory import must_fit, ray_gb
 
-KERNEL_GB = 0.75  # notebook kernel with the compiled library
+KERNEL_GB = 0.75  # notebook kernel that has imported the library
 JOB_MINUTE_GB = 35e-6  # simulation, per job and minute (several hundred requests)
-ROW_GB = 7e-6  # fit, per training row (one job and minute) and chain
+ROW_GB = 7e-6  # Bayesian fit, per chain and training row (one minute of one job)
 ADVICE = {
     "30_forecasting": "lower forecast.chains, or name a fitted forecast.posterior",
     "50_simulation": "shorten the day (minutes=60), or take fewer jobs",

@@ -1,4 +1,4 @@
-"""Run one notebook with papermill: show its progress, log its output, and keep the result only if every cell ran."""
+"""Run one notebook with papermill: show its progress, log its output, write the result only if every cell ran."""
 
 import json
 import logging
@@ -18,8 +18,8 @@ from faro_lib.errors import message_of, message_of_kernel_error
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 CELL_STARTS = re.compile(r"Executing Cell (\d+)")
-# Messages of papermill with these prefixes go to the log only. The last two are warnings about parameters whose type
-# papermill cannot infer; they are harmless.
+# Papermill's messages with these prefixes are logged but not shown. The last two are harmless warnings about parameters
+# whose type papermill cannot infer.
 NOT_SHOWN = (
     *("Ending Cell", "<", "Input Notebook", "Output Notebook", "Working directory", "Executing notebook"),
     *("Unable to parse line", "Passed unknown parameter"),
@@ -33,7 +33,7 @@ class PatientKernelManager(AsyncKernelManager):
 
 
 class NotebookError(RuntimeError):
-    """A cell failed; the message is one line."""
+    """A cell of a notebook failed; the message is one line."""
 
 
 def run_notebook(
@@ -45,7 +45,7 @@ def run_notebook(
     threads: int = 1,
     root: str | Path = ".",
 ) -> None:
-    """Execute a notebook in the folder `root` and write the executed copy to `output`. Changes environment variables.
+    """Execute a notebook in the folder `root` and write the executed copy to `output`; sets environment variables.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def run_notebook(
 
     root, output, log = Path(root).resolve(), Path(output), Path(log)
     partial = output.with_name(f"{output.stem}.partial.ipynb")
-    # The kernel inherits this environment: the library in `root` comes first on its path.
+    # The kernel inherits this environment, so that it imports the library in `root`.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ.update(dict.fromkeys(THREADS, str(threads)), PYDEVD_DISABLE_FILE_VALIDATION="1")
     options: dict[str, Any] = dict(kernel_name="python3", language="python", cwd=str(root), log_output=True)
@@ -91,7 +91,7 @@ def run_notebook(
 @contextmanager
 def _logged(log: Path, name: str, cells: int) -> Iterator[None]:
     """Send papermill's messages and the output of the cells to the log and to standard error."""
-    logging.raiseExceptions = False  # a full disk, for example, which the notebook reports itself
+    logging.raiseExceptions = False  # if the log cannot be written, as on a full disk, the notebook's own error matters
     to_file = logging.FileHandler(log, mode="w")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("papermill")
@@ -107,7 +107,7 @@ def _logged(log: Path, name: str, cells: int) -> Iterator[None]:
 
 
 class _Progress(logging.Handler):
-    """Print messages after the notebook's name; `Executing Cell 3---` is printed as `cell 3 of 14`."""
+    """Print messages with the notebook's name in front; `Executing Cell 3---` is printed as `cell 3 of 14`."""
 
     def __init__(self, name: str, cells: int):
         super().__init__()

@@ -17,9 +17,9 @@ Window = tuple[tuple[float, np.ndarray], ...]  # (time in s, values), oldest fir
 
 
 def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None) -> np.ndarray:
-    """Replicas (jobs,) for an equal share of the cores per job, within bounds and quotas; the remainder is unused.
+    """Replicas (jobs,) that fit into an equal share of the cores, within bounds and quotas; what is left is unused.
 
-    Jobs that are not `present`, bool (jobs,), get their minimum, and the others share the remaining cores.
+    Jobs that are not `present`, bool (jobs,), get their minimum; the others share the remaining cores.
 
     >>> fair_share((Job("a"), Job("b"), Job("c")), 8).tolist()
     [2, 2, 2]
@@ -34,7 +34,7 @@ def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | Non
         return share
     equal = arrays.replicas_within(capacity / len(jobs))
     share = np.clip(equal, minimum, arrays.max_replicas)
-    while True:  # minima may exceed the equal share: reduce the largest job of an exceeded quota or capacity
+    while True:  # a minimum above the equal share may exceed capacity or a quota: reduce the largest job there
         cores = share * arrays.cores
         over_quota = np.bincount(arrays.group, cores, len(arrays.quota)) > arrays.quota + TOLERANCE
         over = over_quota[arrays.group] | (cores.sum() > capacity + TOLERANCE)
@@ -64,7 +64,7 @@ class FairShare:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Every job has the same number of replicas, which never changes; used to measure latency tables."""
+    """The same number of replicas for every job, which never changes; used to compute the clairvoyant limit."""
 
     replicas: int = 1
     name: str = "Fixed"
@@ -95,7 +95,7 @@ class ReactiveState:
 
 @dataclass(frozen=True, slots=True)
 class Reactive:
-    """Base of the policies without a forecast: every job starts at its minimum."""
+    """Base class of policies without a forecast; every job starts with its minimum replicas."""
 
     tick_s: float = 10.0
 
@@ -108,7 +108,7 @@ class Reactive:
 
 @dataclass(frozen=True, slots=True)
 class Stepwise(Reactive):
-    """Step up after 30 s above the SLO and down after 10 min below it; a subclass defines `step`."""
+    """Step up after 30 s above the SLO, and down after 10 minutes below it; a subclass defines `step`."""
 
     def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         """Targets (jobs,) after a step in `direction`, +1 or -1."""
@@ -126,7 +126,7 @@ class Stepwise(Reactive):
 
 
 def count(counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float) -> np.ndarray:
-    """Consecutive seconds (jobs,) above (+) or below (-) the limit after `elapsed_s` more; a NaN value changes nothing.
+    """`counter_s` (jobs,), the seconds above (+) or below (-) the limit, `elapsed_s` later; NaN leaves it unchanged.
 
     >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
     [30.0, -10.0, 10.0, 5.0]
@@ -154,7 +154,7 @@ class Oneshot(Stepwise):
 
     def step(self, state: ReactiveState, observation: Observation, direction: int) -> np.ndarray:
         replicas = np.ceil(observation.target * observation.mean_latency_s / state.jobs.slo_s)
-        most = state.jobs.max_replicas  # also at an infinite latency
+        most = state.jobs.max_replicas  # bounds the product even if the latency is infinite
         return np.nan_to_num(np.minimum(replicas, most)).astype(np.int64)
 
 

@@ -14,15 +14,15 @@ from faro_lib.workload import Job
 
 @dataclass(frozen=True, slots=True)
 class PolicyContext:
-    """The inputs of a policy factory."""
+    """What a policy can be made from."""
 
     jobs: tuple[Job, ...]
     forecaster: Forecaster | None = None  # fitted on training days only
     latency_model: LatencyTable | None = None  # measured, see `simulate.measure`
-    measure: Callable[[], LatencyTable] | None = None  # makes the table once a policy uses it, if there is none
+    measure: Callable[[], LatencyTable] | None = None  # measures the table when a policy needs it and there is none
 
     def latencies(self) -> LatencyTable | None:
-        """The latency table, measured now if it must be."""
+        """The latency table: the given one, or else `measure()`; None if there is neither."""
         return self.measure() if self.latency_model is None and self.measure else self.latency_model
 
     def require(self, part: str, policy: str) -> Any:
@@ -44,12 +44,12 @@ def register(name: str) -> Callable[[PolicyFactory], PolicyFactory]:
 
 
 def register_family(prefix: str, accepts: Callable[[str], bool], factory: Callable[[str], PolicyFactory]) -> None:
-    """Register `factory(member)` for every policy name `prefix + member` whose member is accepted."""
+    """Make `factory(member)` the factory of every policy name `prefix + member` for which `accepts(member)`."""
     _FAMILIES[prefix] = accepts, factory
 
 
 def factory_of(name: str) -> PolicyFactory:
-    """Factory of the policy `name`; ValueError with the nearest known name if there is none."""
+    """The factory of the policy `name`; a ValueError suggests the nearest name if there is none."""
     if not FACTORIES.knows(name):
         for prefix, (accepts, factory) in _FAMILIES.items():
             member = name.removeprefix(prefix)

@@ -17,10 +17,10 @@ from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-FALLBACK_MODEL = "mgc"  # latency model without a measured table
-PRIOR_LOST = 2.0  # lost utility that each job starts with, which limits the weight of its first minutes
+FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
+PRIOR_LOST = 2.0  # added to every job's lost utility, so that losses in the first minutes do not dominate the weights
 
-# Tuned on days 9 and 10 of the published traces with a forecaster fitted on days 1-8; docs/tuning.md has the measurements.
+# Tuned on days 9 and 10 of the published traces, with a forecaster fitted to days 1 to 8 (docs/tuning.md).
 TUNED_DEFAULTS = dict(
     first_s=10.0, interval_s=60.0, phase_s=50.0, nowcast=True, cold_start_minutes=2.0, switching_cost=0.01
 )
@@ -37,10 +37,10 @@ class Faro(TwoLoops):
     samples: int = 100  # sample paths of a forecast
     horizon_minutes: int = HORIZON_MINUTES
     nowcast: bool = False  # whether the forecast uses the count of the current minute
-    cold_start_minutes: float = 1.0  # how long a growing job is still served by its old replicas only
+    cold_start_minutes: float = 1.0  # minutes during which only the old replicas of a growing job serve
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
     gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
-    deficit_weighting: float = 0.0  # exponent of `deficit_weighted`; 0 ignores past losses
+    deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         """The optimal allocation for the forecast, with its predictions and marginal values."""
@@ -89,10 +89,10 @@ class Faro(TwoLoops):
 
 
 def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
-    """Weight the losses of each job by its past losses: utility U becomes 1 - w (1 - U).
+    """The table with each utility U replaced by 1 - w (1 - U), where w is larger for a job that has lost more.
 
-    w_j is proportional to (L_j + 2)^exponent and has mean 1, with L_j = lost[j] >= 0 the utility that job j has lost. With
-    exponent 1, maximising the sum of utilities is a greedy descent step on the sum of the squares of L_j + 2.
+    w_j is proportional to (L_j + PRIOR_LOST)^exponent and has mean 1, where L_j = lost[j] >= 0 is the utility that job j
+    has lost so far. With exponent 1, maximising the sum greedily reduces the sum of the squares of L_j + PRIOR_LOST.
     """
     weight = (lost + PRIOR_LOST) ** exponent
     weight = (weight / weight.mean())[:, None]
@@ -100,14 +100,14 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
 
 
 def tuned_options(objective: str = "Sum") -> dict[str, Any]:
-    """Tuned hyperparameters of `Faro` for an objective; unknown objectives get the defaults."""
+    """The tuned hyperparameters of `Faro` for an objective; those of "Sum" for an unknown objective."""
     known = OBJECTIVES.get(objective)
     fair = known is not None and (known.leximin or known.spread is not None)
     return TUNED_DEFAULTS | (TUNED_FOR_FAIRNESS if fair else {})
 
 
 def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Faro:
-    """Faro with its tuned hyperparameters, of which `changes` override some."""
+    """Faro with its tuned hyperparameters, some of them overridden by `changes`; ValueError without a forecaster."""
     name = f"Faro-{objective}"
     options = tuned_options(objective) | {"latency_model": context.latencies() or FALLBACK_MODEL} | changes
     return Faro(context.require("forecaster", name), name=name, objective=objective, **options)
@@ -115,4 +115,4 @@ def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Far
 
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
     register(f"Faro-{_objective}")(partial(tuned, objective=_objective))
-register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))  # of plugins
+register_family("Faro-", OBJECTIVES.knows, lambda objective: partial(tuned, objective=objective))  # for plugins

@@ -14,12 +14,12 @@ from faro_lib.workload import Job, arrays_of
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """State of both loops; arrays (jobs,)."""
+    """The state of both loops; arrays have shape (jobs,)."""
 
     jobs: tuple[Job, ...]
     forecaster: Forecaster  # updated with every complete minute
     counter_s: np.ndarray  # seconds above the SLO since the last long-term decision
-    lost: np.ndarray  # sum of 1 - utility over the minutes so far; a minute of unknown latency counts 0
+    lost: np.ndarray  # sum of 1 - utility over the minutes so far; a minute without a known latency adds 0
     minute: int = 0  # complete minutes so far
     since_minute: int = 0  # `minute` at the last long-term decision
     last_s: float = 0.0  # time of the last tick
@@ -27,7 +27,7 @@ class LoopState:
 
 @dataclass(frozen=True, slots=True)
 class TwoLoops:
-    """Plan at long intervals with a forecast, and react to latency in between; a subclass defines `plan`."""
+    """Plan with a forecast at long intervals, and react to latency in between; a subclass defines `plan`."""
 
     forecaster: Forecaster
     first_s: float = 60.0  # time of the first long-term decision
@@ -64,7 +64,7 @@ class TwoLoops:
 
 
 def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
-    """Update the state with the minutes that are new in the observation; unobserved minutes are NaN."""
+    """The state after the complete minutes that the observation adds; counts that it does not contain are NaN."""
     if observation.minute == state.minute:
         return state
     forecaster, history = state.forecaster, observation.arrivals_per_min
@@ -76,9 +76,9 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
 
 
 def react_up(state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
-    """Add a replica to each job whose latency exceeded its SLO for a total of 30 s since the last long-term decision.
+    """Add a replica to each job whose latency has been above its SLO for 30 s in total since the last long-term decision.
 
-    Seconds while replicas of the job are being added or removed are left out of the total.
+    Seconds in which replicas of the job are being added or removed do not count.
     """
     jobs = arrays_of(state.jobs)
     above = (observation.mean_latency_s > jobs.slo_s) & ~observation.changing
@@ -91,7 +91,7 @@ def react_up(state: LoopState, observation: Observation) -> tuple[LoopState, Pla
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """The policy with another tick; long-term plans start at the first tick, at intervals rounded to whole ticks."""
+    """The policy with another tick; the first long-term plan is at the first tick, and intervals are whole ticks."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if isinstance(policy, TwoLoops):

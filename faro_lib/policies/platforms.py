@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 
 def appended(window: Window, now_s: float, values: np.ndarray, length_s: float) -> Window:
-    """The window with one more entry, without the entries that are `length_s` old."""
+    """The window with one more entry, without entries that are `length_s` seconds old or older."""
     return (*(entry for entry in window if entry[0] > now_s - length_s), (now_s, values))
 
 
@@ -44,7 +44,7 @@ class HPA(Reactive):
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
         now, now_s = observation.target, observation.now_s
         desired, known = self.recommend(state, observation)
-        # A job without a metric enters 0, which the maximum over the window ignores.
+        # The recommendation for a job without a metric is stored as 0, which does not affect the maximum.
         window = state.window or ((now_s, now),)
         window = appended(window, now_s, np.where(known, desired, 0), self.stabilisation_s)
         highest = np.max([recommended for _, recommended in window], axis=0)
@@ -54,7 +54,7 @@ class HPA(Reactive):
         return replace(state, window=window), reactive_plan(target, observation)
 
     def recommend(self, state: ReactiveState, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
-        """Recommended replicas (jobs,), and whether there is a metric; without one, the current target."""
+        """(recommended replicas (jobs,), whether there is a metric (jobs,)); the current target without a metric."""
         history, now = observation.arrivals_per_min, observation.target
         if not history.shape[1]:
             return now, np.zeros(len(now), bool)
@@ -75,12 +75,12 @@ class RayServe(Reactive):
     """Ray Serve's request-based autoscaling with the defaults of its AutoscalingConfig.
 
     desired = ceil(ongoing requests / target), with the ongoing requests (waiting or in service) averaged over the last
-    30 s. It scales up after 30 s, and down after 600 s, in which `desired` stayed on the same side of the target.
+    30 s. It scales up after `desired` has been above the replica count for 30 s, and down after 600 s below it.
     Source: docs.ray.io, "Advanced Ray Serve Autoscaling" and ray.serve.config.AutoscalingConfig
     (target_ongoing_requests 2, look_back_period_s 30, metrics_interval_s 10, upscale_delay_s 30, downscale_delay_s 600).
     """
 
-    ongoing: float = 2.0  # target per replica; `TARGET_ONGOING` in the comparison
+    ongoing: float = 2.0  # target of ongoing requests per replica; TARGET_ONGOING in comparisons
     look_back_s: float = 30.0
     up_after_s: float = 30.0
     down_after_s: float = 600.0
@@ -102,5 +102,5 @@ class RayServe(Reactive):
 
 
 register("HPA")(lambda context: HPA())
-TARGET_ONGOING = 1.0  # loses less than 2 (the default of Ray) and 4 (docs/tuning.md)
+TARGET_ONGOING = 1.0  # a target of 1 loses less utility than 2 (Ray's default) or 4 (docs/tuning.md)
 register("RayServe")(lambda context: RayServe(ongoing=TARGET_ONGOING))

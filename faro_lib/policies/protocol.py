@@ -1,4 +1,4 @@
-"""The protocols `Policy` and `Cluster`, and the types `Observation` and `Plan` that the control loop passes between them."""
+"""The protocols `Policy` and `Cluster`, and the types that pass between them, `Observation` and `Plan`."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,10 +26,10 @@ MISSING = "missing-data"  # the job's data has been missing for too long
 FAILED = "policy-failed"  # the policy raised, or its plan was invalid
 DEADLINE_EXCEEDED = "deadline-exceeded"  # the decision took too long
 BOUNDS = "bounds"  # the plan was outside the job's own minimum and maximum
-RATE_LIMIT = "scaling-rate-limit"  # the plan moved more replicas than one decision may
+RATE_LIMIT = "scaling-rate-limit"  # the plan changed more replicas than one decision may
 CAPACITY = "capacity"  # the targets exceeded the capacity
-FRAGMENTED = "fragmented"  # no single node has enough free cores for the replica
-DRIFT_CORRECTED = "drift-corrected"  # another client had changed the target
+FRAGMENTED = "fragmented"  # no single node has enough free cores for another replica
+DRIFT_CORRECTED = "drift-corrected"  # another client had changed the target, which was restored
 OVERRIDE = "override"  # an operator has fixed the count
 CONTESTED = "contested"  # another client keeps changing the target, and Faro leaves the job alone
 JOB_ADDED = "job-added"  # the job is new
@@ -48,28 +48,28 @@ class Observation:
     An absent job has no replicas, and its target in a plan is ignored, so policies need not read `present`.
     """
 
-    now_s: float  # since the run began
+    now_s: float  # seconds since the run began
     capacity: float  # cores that the jobs may use
     minute: int  # complete minutes since the run began
     arrivals_per_min: np.ndarray  # (jobs, <= 15) requests in the last complete minutes, newest last
     mean_latency_s: np.ndarray  # over the requests that ended in the last 30 s, including dropped ones; 0 without any
-    tail_latency_s: np.ndarray  # the job's quantile over the last complete minute; inf if drops reach into the quantile
+    tail_latency_s: np.ndarray  # the job's quantile over the last complete minute, where dropped requests are inf
     ongoing: np.ndarray  # requests waiting or in service
     running: np.ndarray  # replicas that serve
     starting: np.ndarray  # requested replicas that do not serve yet
     target: np.ndarray  # requested replicas
     terminating: np.ndarray  # pods that occupy capacity but no longer serve
-    changing: np.ndarray  # bool, the replica count is being changed
+    changing: np.ndarray  # bool, replicas are being added or removed
     drop: np.ndarray  # drop rate in force
-    arrivals_now: np.ndarray | None = None  # requests in the current minute until now; None if the cluster cannot tell
+    arrivals_now: np.ndarray | None = None  # requests in the current minute until now; None if unknown
     failed_per_min: np.ndarray | None = None  # requests that failed (5xx) in the last minute; None if not measured
     present: np.ndarray | None = None  # bool, the job exists; None = every job
-    free_cores: np.ndarray | None = None  # (nodes,) cores left on each node; None if capacity is one pool of cores
+    free_cores: np.ndarray | None = None  # (nodes,) free cores of each node; None if the nodes are not distinguished
     placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node
 
     @property
     def exists(self) -> np.ndarray:
-        """Which of the configured jobs are deployed on the cluster now, bool (jobs,)."""
+        """Whether each configured job is deployed on the cluster now, bool (jobs,)."""
         return np.ones(len(self.target), bool) if self.present is None else self.present
 
 
@@ -89,7 +89,7 @@ class Plan:
 
 
 def hold(observation: Observation) -> Plan:
-    """Plan that changes nothing."""
+    """The plan that changes nothing."""
     return Plan(observation.target, observation.drop, (HOLD,) * len(observation.target))
 
 
@@ -105,7 +105,7 @@ def reasons(target: np.ndarray, now: np.ndarray, up: str = PLANNED, down: str | 
 class Policy(Protocol):
     """Maps observations to plans.
 
-    `decide` reads no clock and does no I/O. Its state depends only on the observations, so a journal restores it.
+    `decide` reads no clock and does no I/O. The state depends only on the observations, so replaying a journal restores it.
     """
 
     @property
@@ -118,17 +118,17 @@ class Policy(Protocol):
         """Replicas (jobs,) at the start."""
 
     def start(self, jobs: tuple[Job, ...]) -> Any:
-        """State before the first observation."""
+        """The state before the first observation."""
 
     def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
-        """State after this observation, and the plan for it."""
+        """(state after this observation, the plan for it)."""
 
 
 class Cluster(Protocol):
     """Observes and scales the jobs of a simulated or real cluster.
 
-    If `apply` makes several calls, it takes a third argument `may_act: Callable[[], bool]` and asks it before each call.
-    A controller that loses its lease then stops between two calls.
+    If `apply` sends several API calls, it takes a third argument `may_act: Callable[[], bool]` and checks it before each
+    one, so that a controller that loses its lease stops between two calls.
     """
 
     def observe(self) -> Observation:
@@ -141,12 +141,12 @@ class Cluster(Protocol):
         """Simulate or wait until `until_s`."""
 
     def writer_of(self, job: int) -> str | None:
-        """The other client that last scaled a job; None if the cluster cannot tell."""
+        """The name of the other client that last scaled a job; None if unknown."""
         return None
 
 
 def minimum_replicas(jobs: tuple[Job, ...]) -> np.ndarray:
-    """Replicas (jobs,) that each job starts with: its minimum, at least 1 (paper, section 6.1).
+    """Replicas (jobs,) that each job starts with: its minimum, but at least 1 (paper, section 6.1).
 
     >>> minimum_replicas((Job("a", min_replicas=0), Job("b", min_replicas=2))).tolist()
     [1, 2]

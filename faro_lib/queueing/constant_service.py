@@ -1,8 +1,8 @@
-"""M/D/c exactly (Poisson arrivals, constant service, c servers, FCFS), and an M/G/c approximation.
+"""Latency quantiles of M/D/c (exact up to interpolation) and of M/G/c (an approximation), first come first served.
 
-Observed once per service time D, the number waiting is a random walk that stops at zero: L' = max(0, L + A - c),
-with A Poisson of mean a = rho c (Crommelin, 1932). Spitzer's identity gives its stationary distribution as a sum of
-positive terms, and Franx (2001) derives the distribution of the wait from it.
+Every service time D, the number waiting changes from L to max(0, L + A - c), with A Poisson of mean a = rho c (Crommelin,
+1932). Spitzer's identity gives the stationary distribution of this random walk, and Franx (2001) derives the
+distribution of the wait from it.
 """
 
 from functools import lru_cache
@@ -16,14 +16,14 @@ KNOTS = 160  # utilisations at which the wait is computed exactly
 
 @lru_cache(maxsize=4096)
 def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
-    """Utilisations from the first wait to 1, and (1 - rho) W / p there; exact.
+    """(utilisations, (1 - rho) W / p at these), from the largest utilisation at which the quantile W of the wait is 0 to 1.
 
-    At rho = 1 it is the heavy-traffic limit ln(1 / (1 - q)) / (2 c) (Köllerström, 1974), because an exact wait near
-    saturation takes seconds.
+    The value at rho = 1 is the heavy-traffic limit ln(1 / (1 - q)) / (2 c) (Köllerström, 1974); near saturation, an exact
+    wait would take seconds to compute.
     """
     from faro_lib.queueing._latency_kernels import wait_quantile
 
-    low, high = 0.0, 1.0  # of the largest utilisation without a wait
+    low, high = 0.0, 1.0  # bounds of the largest utilisation without a wait
     for _ in range(20):
         middle = (low + high) / 2
         waits = wait_quantile(middle, servers, quantile) > 0
@@ -34,10 +34,10 @@ def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
-    """Latency in M/D/c: the service time plus the quantile of the wait, l = p + W; infinite where rho >= 1.
+    """Latency quantile in M/D/c in seconds, l = p + W: service time plus quantile of the wait; infinite where rho >= 1.
 
-    (1 - rho) W / p depends on (c, rho, q) alone and is interpolated in rho, within 0.5 % of the exact latency.
-    Fractional replicas use the waits of floor(c) servers at rho = lam p / c.
+    (1 - rho) W / p depends only on c, rho and q; it is interpolated in rho, so l is within 0.5 % of the exact latency.
+    Fractional replicas c use the waits of floor(c) servers at rho = lam p / c.
 
     >>> float(mdc(5.0, 1, 0.1, 0.99).round(3))
     0.434
@@ -57,10 +57,10 @@ def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
 
 
 def mgc(rate_rps, replicas, service_time_s, quantile, *, service_scv=0.0) -> np.ndarray:
-    """Latency in M/G/c by interpolating the wait between M/D/c and M/M/c: l = p + (1 - scv) W_D + scv W_M.
+    """Latency quantile in M/G/c in seconds, interpolated between M/D/c and M/M/c: l = p + (1 - scv) W_D + scv W_M.
 
-    scv is the squared coefficient of variation of the service time (Tijms, "A First Course in Stochastic Models",
-    2003, section 9.6). The interpolation is meant for scv <= 1 and extrapolates beyond.
+    scv is the squared coefficient of variation of the service time. The formula is for scv <= 1; beyond, it extrapolates
+    (Tijms, "A First Course in Stochastic Models", 2003, section 9.6).
 
     >>> float(mgc(5.0, 1, 0.1, 0.99, service_scv=1.0).round(4)) == float((0.1 + mmc_wait(5.0, 1, 0.1, 0.99)).round(4))
     True

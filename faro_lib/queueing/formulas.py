@@ -52,9 +52,8 @@ def upper_bound(rate_rps, replicas, service_time_s, quantile=0.99) -> np.ndarray
     1.0
     """
     rate_rps, replicas, service_time_s, quantile = checked(rate_rps, replicas, service_time_s, quantile)
-    return (
-        service_time_s * rate_rps / replicas + 0 * quantile
-    )  # the bound holds for any quantile, which only broadcasts
+    # The bound holds for every quantile; it is added only to broadcast its shape.
+    return service_time_s * rate_rps / replicas + 0 * quantile
 
 
 def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
@@ -74,7 +73,7 @@ def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
 
 
 def mmc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
-    """Mean service time plus the quantile of the wait in M/M/c: l = p + W."""
+    """Latency in M/M/c in seconds: l = p + W, the mean service time plus the quantile of the wait."""
     return service_time_s + mmc_wait(rate_rps, replicas, service_time_s, quantile)
 
 
@@ -88,7 +87,7 @@ def half_mmc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
 
 
 def checked(rate_rps, replicas, service_time_s, quantile) -> list[np.ndarray]:
-    """The arguments as float arrays; a ValueError names the first value that is out of range."""
+    """The four arguments as float arrays; a ValueError names the first value that is out of range."""
     arrays = [np.asarray(a, float) for a in (rate_rps, replicas, service_time_s, quantile)]
     rate_rps, replicas, service_time_s, quantile = arrays
     _require("rate_rps", rate_rps, rate_rps >= 0, "a number >= 0")

@@ -1,4 +1,4 @@
-"""The latency formulas by name, extended beyond saturation so that solvers see a finite slope there."""
+"""The latency formulas by name, extended beyond saturation, so that solvers see a finite slope there."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ RHO_MAX = 0.95
 
 
 def relaxed(model: Callable, rate_rps, replicas, service_time_s, quantile, *, rho_max: float = RHO_MAX) -> np.ndarray:
-    """Latency of `model` up to utilisation rho_max; beyond, l(rho_max) rho / rho_max (EuroSys'25, section 4).
+    """Latency of `model` in seconds; above utilisation rho_max, l(rho_max) rho / rho_max (EuroSys'25, section 4).
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def latency(
 ) -> np.ndarray:
     """Latency quantile in seconds by the formula `model`: half-mmc, mmc, mdc, mgc (uses service_scv) or upper-bound.
 
-    All but the upper bound are `relaxed` beyond rho_max.
+    All formulas but the upper bound are `relaxed` above rho_max. A ValueError names an unknown model.
 
     >>> float(latency("upper-bound", 10.0, 2, 0.2, 0.99))
     1.0

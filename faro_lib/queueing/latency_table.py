@@ -1,4 +1,4 @@
-"""A measured latency model: tail latencies and drops at constant rates, tabulated and interpolated."""
+"""A measured latency model: a table of tail latencies and drop rates at constant arrival rates, with interpolation."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "repl
 
 
 def latency_class(job: Job) -> str:
-    """A key that jobs with the same model, service time and latency quantile share.
+    """The key of a job's class: model, service time and latency quantile.
 
     >>> latency_class(Job("a"))
     'resnet34 of 0.18 s, p99'
@@ -25,26 +25,26 @@ def latency_class(job: Job) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LatencyTable:
-    """Distribution over minutes of the tail latency and the drop rate, by class, rate per replica and replica count.
+    """Tail latency and drop rate of L equally likely minutes, for each class, rate per replica and replica count.
 
-    A minute's tail latency is the quantile over the minute's requests, of which dropped ones are infinitely late. The
-    table has L equally likely minutes per grid point, in ascending order of tail latency. Between grid points, the
-    minutes of the same rank are interpolated: the latency of the served requests in its logarithm, the drop rate
-    linearly. The tail latency is infinite if the drop rate exceeds 1 - quantile. `excess_drops` is their difference.
+    A minute's tail latency is the quantile over its requests, where a dropped request counts as infinitely late. So it is
+    infinite if the drop rate exceeds 1 - quantile. At a grid point, the L minutes are sorted by tail latency. Between grid
+    points, minutes of equal rank are interpolated: drop rates linearly, latencies of served requests in their logarithm.
 
-    Replica counts between measured ones are interpolated at the same rate per replica. Counts above the largest, n,
-    use n replicas at the utilisation with the same (1 - rho) sqrt(replicas) (Halfin and Whitt, 1981).
+    A replica count between two measured ones is interpolated at the same rate per replica. A count above the largest
+    one, n, uses n replicas at the utilisation rho with the same (1 - rho) sqrt(replicas) (Halfin and Whitt, 1981).
     """
 
-    classes: tuple[str, ...]  # keys by `latency_class`, or as in `own`
+    classes: tuple[str, ...]  # keys from `latency_class` or `own`
     quantile: np.ndarray  # latency quantile, shape (classes,)
-    max_rps: np.ndarray  # largest rate that a job's router passes, shape (classes,); infinite without a router
+    max_rps: np.ndarray  # largest rate that a job's router can forward, shape (classes,); infinite without a router
     rate_per_replica_rps: np.ndarray  # increasing from 0, shape (classes, rates)
     saturation_rps: np.ndarray  # rate per replica at utilisation 1, shape (classes,)
     replicas: np.ndarray  # increasing whole numbers, shape (counts,)
     tail_s: np.ndarray  # tail latency of the served requests, shape (classes, rates, counts, L)
-    excess_drops: np.ndarray  # drop rate - (1 - quantile), at least half a request from 0, same shape
-    own: Mapping[str, str] = field(default_factory=dict)  # class of a job that is served differently, by the job's name
+    # Drop rate - (1 - quantile), same shape; > 0 where the tail latency is infinite, and never within half a request of 0.
+    excess_drops: np.ndarray
+    own: Mapping[str, str] = field(default_factory=dict)  # job name -> class, for jobs that have a class of their own
 
     def __post_init__(self):
         for name in ARRAYS:
@@ -75,10 +75,10 @@ class LatencyTable:
         return kind
 
     def minutes(self, job: Job, rate_rps, replicas) -> tuple[np.ndarray, np.ndarray]:
-        """Tail latency in seconds (infinite where drops exceed 1 - quantile) and drop rate of L equally likely minutes.
+        """(tail latency in seconds, drop rate) of L equally likely minutes, each of the broadcast shape plus (L,).
 
-        `rate_rps` and `replicas` broadcast, and the result has their shape and L as its last axis. Without replicas,
-        every request is dropped.
+        `rate_rps` and `replicas` broadcast. The latency is infinite where the drop rate exceeds 1 - quantile. Without
+        replicas, every request is dropped.
         """
         k = self.classes.index(self.class_of(job))
         rate_rps, replicas = np.broadcast_arrays(np.asarray(rate_rps, float), np.asarray(replicas, float))
@@ -100,18 +100,18 @@ class LatencyTable:
 
         tail_s, allowed = np.exp(between(np.log(self.tail_s[k]))), 1 - self.quantile[k]
         dropped = between(self.excess_drops[k]) + allowed
-        # Beyond the largest rate, and beyond the router's, the additional requests are dropped.
+        # Requests beyond the largest measured rate, or beyond what the router can forward, are dropped.
         excess = np.maximum(np.maximum(per_replica / grid[-1], rate_rps / self.max_rps[k]), 1.0)[..., None]
         dropped = np.where(replicas[..., None] > 0, 1 - (1 - dropped) / excess, 1.0)
         return np.where(dropped > allowed + TOLERANCE, np.inf, tail_s), np.clip(dropped, 0.0, 1.0)
 
     def tail_latency_s(self, job: Job, rate_rps, replicas) -> np.ndarray:
-        """Tail latency of the median minute in seconds."""
+        """Tail latency of the median minute in seconds; `rate_rps` and `replicas` broadcast."""
         tail_s, _ = self.minutes(job, rate_rps, replicas)
         return tail_s[..., tail_s.shape[-1] // 2]
 
     def drop_rate(self, job: Job, rate_rps, replicas) -> np.ndarray:
-        """Mean fraction of the requests that are dropped, in [0, 1]."""
+        """Mean fraction of the requests that are dropped, in [0, 1]; `rate_rps` and `replicas` broadcast."""
         return self.minutes(job, rate_rps, replicas)[1].mean(axis=-1)
 
     def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0) -> np.ndarray:
@@ -139,7 +139,7 @@ class LatencyTable:
 
 
 def _position(values, grid):
-    """Index of the grid point at or below each value, and the fraction of the way to the next; clamped to the grid."""
+    """(index of the grid point at or below each value, fraction of the way to the next one); clamped to the grid."""
     position = np.interp(values, grid, np.arange(len(grid)))
     i = np.asarray(position, int)
     return i, position - i

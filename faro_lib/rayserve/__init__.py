@@ -1,1 +1,1 @@
-"""`Cluster` on Ray Serve, with its replicas, statistics, deployment and load. Replicas import it: no heavy imports."""
+"""`Cluster` on Ray Serve: replicas, statistics, deployment and load. Replicas import this package, so it imports little."""

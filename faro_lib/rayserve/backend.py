@@ -1,4 +1,4 @@
-"""Access to the Ray cluster that serves the jobs, started on this machine or existing elsewhere."""
+"""Access to the Ray cluster that serves the jobs: one started on this machine, or an existing one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +20,9 @@ from faro_lib.workload import Job
 class Endpoint:
     """How to reach a Ray cluster."""
 
-    ray: HttpClient  # REST API of the dashboard
-    http: HttpClient  # applications
-    pids: tuple[int, ...] = ()  # roots of its process trees if it runs on this machine
+    ray: HttpClient  # REST API of Ray's dashboard
+    http: HttpClient  # HTTP server of the deployed applications
+    pids: tuple[int, ...] = ()  # roots of the cluster's process trees, if it runs on this machine
     workers: Any = None  # the Ray workers of a RayService (`kube.exclusive.RayWorkers`)
 
 
@@ -39,10 +39,10 @@ def serving(
     start_timeout_s: float = START_TIMEOUT_S,
     report: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Endpoint]:
-    """Open an endpoint that serves the jobs.
+    """A context with the `Endpoint` of a Ray cluster that serves the jobs.
 
     `local` starts Ray with `capacity` CPUs, deploys the jobs and stops Ray on exit. Any other backend is an existing Ray
-    cluster at `address` (dashboard) and `serve_address`, which serves the jobs already.
+    cluster at `address` (dashboard) and `serve_address` (applications), which already serves the jobs.
     start_timeout_s : how long Ray, and then the jobs, may take to start.
     """
     if backend != "local":

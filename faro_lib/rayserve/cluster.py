@@ -20,30 +20,30 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-LAG_S = 0.6  # wall seconds until the replicas have reported a second
-LATE_S = 15  # replicas may report their statistics of a second up to this many seconds late
-PROGRESS_DEADLINE_S = 90.0  # wall seconds after which an unfinished change no longer prevents another one
-REDEPLOY_S = 15.0  # wall seconds; Ray does not list an application for 4 to 6 s while it deploys the application again
+LAG_S = 0.6  # wall seconds after the end of a second until replicas have usually reported it
+LATE_S = 15  # reports of a second are accepted up to this many seconds late
+PROGRESS_DEADLINE_S = 90.0  # wall seconds after which a job that was scaled no longer counts as changing
+REDEPLOY_S = 15.0  # if Ray no longer lists a job, it counts as present for so long; redeploying hides it for 4 to 6 s
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED")
 NODES = "/api/v0/nodes?detail=1&limit=1000"
-UNKNOWN = -1  # instead of the target of a job that is absent or was not observed yet
+UNKNOWN = -1  # target of a job that is absent or has not been observed yet
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to scale the jobs of a Ray cluster, which the actor of Faro's statistics gives to one controller."""
+    """The right to scale the jobs of a Ray cluster, which `StatsAggregator` grants to one controller at a time."""
 
-    holder: str  # a controller that starts again with the same name has its lease back at once
+    holder: str  # the controller's name; if it restarts with the same name, it still has its lease
     duration_s: float
-    force: bool = False  # take it from another controller at the start
+    force: bool = False  # whether to take the lease from another controller at the start
 
 
 class RayServeCluster(Cluster):
     """Jobs deployed as applications of one Ray cluster.
 
-    ray, http : the REST API of the dashboard, and the applications with the stats endpoint.
-    capacity : cores that the jobs may use; None reads the CPUs of Ray's nodes.
-    lease : the right to scale, which this controller renews before each change; None for a dry run.
+    ray, http : the REST API of Ray's dashboard, and the server of the applications, which include the stats endpoint.
+    capacity : cores that the jobs may use; None: the CPUs of Ray's nodes.
+    lease : the right to scale, renewed before each change; None for a dry run.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class RayServeCluster(Cluster):
         self._recent = RecentSeconds(tuple(job.name for job in jobs), clock)
         self._read_until = 0
         self._now_s = 0.0
-        self._target = np.full(len(jobs), UNKNOWN)  # as last read from Ray or requested
+        self._target = np.full(len(jobs), UNKNOWN)  # targets as last read from Ray or requested
         self._scaled_at = np.full(len(jobs), -np.inf)
-        self._deployments: list[dict[str, Any] | None] = [None] * len(jobs)  # as last listed
+        self._deployments: list[dict[str, Any] | None] = [None] * len(jobs)  # deployments as last listed by Ray
         self._missing_since = np.full(len(jobs), np.inf)
 
     def connect(self) -> None:
@@ -82,7 +82,7 @@ class RayServeCluster(Cluster):
             raise ValueError(f"{error}; stop it, or take over with --force") from None
 
     def renew_lease(self, force: bool = False) -> None:
-        """Renew the lease; OSError if another controller holds it. A forced takeover happens only at the start."""
+        """Renew the lease, or take it from another controller if `force`; OSError if another controller holds it."""
         if (lease := self._lease) is not None:
             query = urlencode(
                 {"holder": lease.holder, "duration_s": lease.duration_s} | ({"force": 1} if force else {})
@@ -92,7 +92,7 @@ class RayServeCluster(Cluster):
                 raise OSError(f"{self._ray.address}: controller {holder} scales the jobs of this Ray cluster")
 
     def release_lease(self) -> None:
-        """Let another controller start at once."""
+        """Give up the lease, so that another controller can start at once."""
         if self._lease is not None:
             self._lease = replace(self._lease, duration_s=0.0)
             with suppress(OSError, Unauthorized):
@@ -125,7 +125,7 @@ class RayServeCluster(Cluster):
             arrivals_per_min=recent.arrivals_per_min(minute),
             mean_latency_s=recent.mean_latency_s(now_s),
             tail_latency_s=recent.tail_latency_s(minute, arrays_of(self.jobs).quantile),
-            # NaN without a heartbeat in the last seconds.
+            # NaN if no replica has sent a heartbeat in the last seconds.
             ongoing=np.array([float(one["ongoing"]) if one.get("replicas") else np.nan for one in by_job]),
             running=running,
             starting=np.maximum(target - running, 0),
@@ -139,11 +139,9 @@ class RayServeCluster(Cluster):
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
-        """Scale the jobs in Ray as `scale_jobs` does, and set the drop rates in the replicas.
+        """Scale the jobs by `scale_jobs`, and set the drop rates in the replicas; `may_act` is checked before each call.
 
-        `may_act` is asked before each call.
-
-        Raises OSError: the first failure, and the number of others.
+        Raises OSError with the first failure and the number of others.
         """
 
         def post(server: HttpClient, path: str, body: dict[str, Any]) -> None:
@@ -169,7 +167,7 @@ class RayServeCluster(Cluster):
             raise OSError(summary(errors))
 
     def _last_deployment(self, job: int, applications: dict[str, Any]) -> dict[str, Any] | None:
-        """The job's deployment as listed now, or up to REDEPLOY_S ago; None if it was deleted or never listed."""
+        """The job's deployment as listed now or less than REDEPLOY_S ago; None if it was deleted or not listed since."""
         spec, now = self.specs[job], time.monotonic()
         deployment = _deployment(applications, spec)
         if deployment is not None or applications.get(spec.application, {}).get("status") == "DELETING":
@@ -179,7 +177,7 @@ class RayServeCluster(Cluster):
         return self._deployments[job] if now - self._missing_since[job] < REDEPLOY_S else None
 
     def _read_stats(self) -> dict[str, Any]:
-        """Statistics by job; empty if the endpoint does not answer."""
+        """Job -> its statistics (`StatsAggregator.read`); empty if the endpoint does not answer."""
         try:
             stats = self._http.get(f"{STATS_ROUTE}?since={self._read_until - LATE_S}")
         except (OSError, Unauthorized):
@@ -191,7 +189,7 @@ class RayServeCluster(Cluster):
         return stats
 
     def _read_capacity(self) -> float:
-        """Cores of the live nodes; if Ray does not answer, the last known number."""
+        """Cores of the live nodes, or the last known number if Ray does not answer; OSError if there is none."""
         if self._fixed_capacity is not None:
             return self._fixed_capacity
         with suppress(OSError, Unauthorized, KeyError, TypeError):

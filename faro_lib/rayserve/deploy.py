@@ -14,7 +14,7 @@ from faro_lib.workload import Job
 
 APPLICATIONS = "/api/serve/applications/"
 STATS_ROUTE = f"/{STATS_APPLICATION}"
-START_TIMEOUT_S = 180.0  # for Ray to start, and then for the applications
+START_TIMEOUT_S = 180.0  # time for Ray to start, and the same again for the applications
 
 
 def scale_path(spec: ServeSpec) -> str:
@@ -25,9 +25,9 @@ def scale_path(spec: ServeSpec) -> str:
 def configuration(
     jobs: tuple[Job, ...], specs: tuple[ServeSpec, ...], replicas: Sequence[int] | np.ndarray
 ) -> list[dict[str, Any]]:
-    """The `applications` of Ray Serve's declarative configuration: the stats endpoint, and one per job.
+    """The `applications` of Ray Serve's declarative configuration: the stats endpoint and one application per job.
 
-    Faro scales the replicas, so no application has an autoscaling configuration.
+    Ray's own autoscaling is not configured, because Faro scales the replicas.
     """
     stats = {"name": STATS_APPLICATION, "route_prefix": STATS_ROUTE, "args": {}}
     return [stats | {"import_path": f"{replica.__name__}:stats_endpoint"}] + [
@@ -60,9 +60,8 @@ def deploy(
 ) -> None:
     """Replace the deployed applications by these, and wait until they run.
 
-    `http` is the host and port to serve on, required if Serve does not run yet.
-
-    ValueError with the last line of Ray's message if an application fails or does not start in time.
+    `http` is the host and port to serve on; it is required if Ray Serve does not run yet. Raises ValueError, with the last
+    line of Ray's message, if an application fails or does not start in time.
     """
     body: dict[str, Any] = {"proxy_location": "HeadOnly", "applications": applications}
     if http:

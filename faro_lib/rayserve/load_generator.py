@@ -1,6 +1,6 @@
 """Open-loop load generator: each request is sent when it is due, whether or not earlier ones have been answered.
 
-`Generator` runs it as a separate process, so that no other work delays it.
+`Generator` runs it in a separate process, so that other work does not delay it.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Requests to send; arrays (requests,), ordered by `due_s`."""
+    """Requests to send; arrays have shape (requests,) and are sorted by `due_s`."""
 
     urls: tuple[str, ...]
     due_s: np.ndarray  # wall seconds after the origin
     job: np.ndarray  # index into `urls`
-    service_s: np.ndarray  # body of the request; NaN sends none
+    service_s: np.ndarray  # service time to send as the request's body; NaN = no body
 
     def check_rate(self, max_rps: float) -> None:
-        """Raise ValueError if the rate of the busiest ten seconds is above `max_rps`."""
+        """Raise ValueError if the mean rate over the busiest ten seconds exceeds `max_rps`."""
         peak_rps = np.bincount((self.due_s // 10).astype(int)).max() / 10 if len(self.due_s) else 0.0
         if peak_rps > max_rps:
             raise ValueError(f"load of {peak_rps:.0f} requests/s is above the bound of {max_rps:g}")
@@ -43,10 +43,10 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Outcomes of a script; arrays (requests,)."""
+    """What became of the requests of a script; arrays have shape (requests,)."""
 
     outcome: np.ndarray  # index into OUTCOMES
-    status: np.ndarray  # of HTTP; 0 without an answer
+    status: np.ndarray  # HTTP status; 0 without an answer
     latency_s: np.ndarray  # wall seconds from the due time to the end of the answer; NaN unless served
     send_lag_s: np.ndarray  # wall seconds from the due time until the request was sent
 
@@ -65,7 +65,7 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
     outcome, status = np.full(n, UNSENT, np.int8), np.zeros(n, np.int16)
     latency_s, send_lag_s = np.full(n, np.nan), np.full(n, np.nan)
     flying: set[asyncio.Task] = set()
-    offset = time.time() - time.perf_counter()  # wall time from a clock that never jumps
+    offset = time.time() - time.perf_counter()  # perf_counter() + offset is wall time that never jumps
 
     async def send_one(i: int, due: float) -> None:
         body = None if np.isnan(script.service_s[i]) else f"{script.service_s[i]:.6f}"
@@ -105,13 +105,13 @@ def packed(**arrays) -> bytes:
 
 
 def unpacked(content: bytes) -> dict[str, np.ndarray]:
-    """Arrays from `packed`."""
+    """The named arrays in the bytes that `packed` returned."""
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         return dict(file)
 
 
 class Generator:
-    """The load generator as a process."""
+    """The load generator in a process of its own; it only sends to loopback addresses."""
 
     def __init__(self, script: Script, origin_s: float, *, max_rps: float = MAX_RPS):
         for url in script.urls:
@@ -122,7 +122,7 @@ class Generator:
         self._process = subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, stderr=PIPE)
         assert self._process.stdin
         self._process.stdin.write(packed(**asdict(script), origin_s=origin_s, max_rps=max_rps))
-        self._process.stdin.close()  # the process begins once it has read everything
+        self._process.stdin.close()  # the process starts to send when its input ends
         self._process.stdin = None
 
     @property
@@ -145,7 +145,7 @@ class Generator:
 
 
 def main() -> None:
-    """Send the script on the standard input, and write the outcomes to the standard output."""
+    """The process: read a `Script` from standard input, send it, and write the `Sent` to standard output."""
     arrays = unpacked(sys.stdin.buffer.read())
     origin_s, max_rps = float(arrays.pop("origin_s")), float(arrays.pop("max_rps"))
     script = Script(tuple(arrays.pop("urls").tolist()), **arrays)

@@ -1,4 +1,4 @@
-"""Start and stop a Ray cluster on loopback, next to other Ray clusters on the same machine."""
+"""Start and stop a Ray cluster on loopback that does not disturb other Ray clusters on the same machine."""
 
 import importlib.util
 import os
@@ -23,9 +23,9 @@ from faro_lib.http import HttpClient
 from faro_lib.rayserve.deploy import START_TIMEOUT_S
 
 LOOPBACK = "127.0.0.2"  # node address: Ray replaces 127.0.0.1 by the address of the network card
-HTTP_HOST = "127.0.0.1"  # HAProxy looks for the replicas of its node here
+HTTP_HOST = "127.0.0.1"  # where HAProxy expects the replicas of its node
 OBJECT_STORE_BYTES = 128 * 2**20
-# Options of `ray start`, and environment variables, that take a port.
+# Options of `ray start` and environment variables that set a port.
 PORT_OPTIONS = (
     "port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
     "runtime-env-agent-port", "metrics-export-port", "ray-client-server-port",
@@ -34,21 +34,21 @@ PORT_VARIABLES = (
     "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
 )  # fmt: skip
 HTTP = "http"
-LOG, GAVE_UP = "ray-start.log", "timed out during startup"  # output of `ray start`, and its words after 30 s
+LOG, GAVE_UP = "ray-start.log", "timed out during startup"  # output of `ray start`, and what it prints if it gives up
 # Ray's template binds HAProxy's statistics and metrics, which need no token, to all interfaces.
 HAPROXY = "haproxy-on-loopback"
 ON_LOOPBACK = r"""#!/bin/sh
 for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.0.1:/' "$word";; esac; done
 exec {haproxy} "$@"
 """
-PREFIX, OWNER = "faro-", "owner"  # of the folder of a cluster; the file in it that names the process that started it
+PREFIX, OWNER = "faro-", "owner"  # prefix of a cluster's folder, and the file in it that names the starting process
 PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
-REPLICA_PORTS = 200  # consecutive ports for the replicas, from one of 40 starts above 20,000
+REPLICA_PORTS = 200  # consecutive ports for the replicas; the first is one of 40 random ones from 20,000
 
 
 @dataclass(slots=True)
 class LocalRay:
-    """A running head node."""
+    """A running local Ray cluster, which consists of a head node only."""
 
     pid: int  # root of its process tree
     dashboard: str  # address of the REST API
@@ -77,7 +77,7 @@ class LocalRay:
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """A process and its descendants; psutil never confuses them with later processes of the same id."""
+    """A process and its descendants; psutil recognises if another process has taken over an id."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -86,7 +86,7 @@ def processes(pid: int) -> list[psutil.Process]:
 
 
 def session(pid: int) -> list[psutil.Process]:
-    """Processes in the session of `pid`, including orphans such as an HAProxy whose proxy actor has died."""
+    """The processes in the session of `pid`, which include orphans, such as HAProxy after its parent has died."""
     members = []
     for process in psutil.process_iter():
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
@@ -96,14 +96,14 @@ def session(pid: int) -> list[psutil.Process]:
 
 
 def owner() -> str:
-    """Id and creation time of this process, which owns the Ray clusters that it starts."""
+    """Id and creation time of this process as text; the content of the file OWNER."""
     return f"{os.getpid()} {psutil.Process().create_time()}"
 
 
 def end_abandoned(parent: Path) -> int:
-    """End the Ray clusters in folders under `parent` whose owner was killed; return their number.
+    """Stop the Ray clusters with folders in `parent` whose owner no longer runs; return their number.
 
-    A process belongs to a cluster if its environment names the folder of the cluster.
+    A process belongs to a cluster if RAY_TMPDIR in its environment is the cluster's folder.
     """
     ended = 0
     for file in parent.glob(f"{PREFIX}*/{OWNER}"):
@@ -124,7 +124,7 @@ def end_abandoned(parent: Path) -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Random free ports; none can become the port of an outgoing connection before Ray listens on it."""
+    """Random free ports, outside the range from which outgoing connections take theirs; ValueError if too few."""
     ports: list[int] = []
     for port in random.SystemRandom().sample(PORT_RANGE, len(PORT_RANGE)):
         with socket.socket() as listener, suppress(OSError):
@@ -137,11 +137,10 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def start(cpus: int, timeout_s: float = START_TIMEOUT_S) -> Iterator[LocalRay]:
-    """Run Ray with `cpus` logical CPUs, on its own ports and with its own token.
+    """A context with a Ray cluster of `cpus` logical CPUs, with its own ports and token, which is stopped at the end.
 
-    Ray itself gives up after 30 s on a busy machine; it is then started again until `timeout_s` have passed.
-
-    Raises ValueError: Ray does not start; with its reason.
+    On a busy machine, Ray gives up after 30 s; it is then started again until `timeout_s` have passed. Raises ValueError
+    with Ray's reason if it does not start.
     """
     if importlib.util.find_spec("ray") is None:
         raise ValueError("backend=local needs Ray Serve: pip install 'faro_lib[live]'")
@@ -190,7 +189,7 @@ def _command(cpus: int, ports: Mapping[str, int], folder: Path) -> list[str]:
 
 
 def _environment(ports: Mapping[str, int], folder: Path, token: str) -> dict[str, str]:
-    """The environment of this process, without another Ray's address and token, and with separate ports and folders."""
+    """Environment variables for Ray: those of this process, but with the cluster's own address, token and folders."""
     ours = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")}
     repository = str(Path(__file__).parents[2])
     first_port = 20_000 + secrets.randbelow(40) * REPLICA_PORTS
@@ -219,7 +218,7 @@ def _environment(ports: Mapping[str, int], folder: Path, token: str) -> dict[str
 
 
 def _answers(ray: LocalRay, until_s: float, timeout_s: float) -> bool:
-    """Wait until the REST API answers; False if Ray has given up because it was slow."""
+    """Wait until the REST API answers and return True; False if Ray gave up and can be started again."""
     while True:
         if (status := ray.process.poll()) is not None:
             text = (ray.folder / LOG).read_text()

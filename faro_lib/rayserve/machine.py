@@ -9,15 +9,14 @@ import psutil
 
 from faro_lib.rayserve.local import processes
 
-NOISY_CPUS = 0.5  # mean number of CPUs busy with other programs of our priority above which a run is noisy
+NOISY_CPUS = 0.5  # a run is marked as disturbed if other programs of normal priority use more CPUs on average
 
 
 class BackgroundLoad:
-    """Mean number of CPUs (`processors`) that other programs use while the context is open.
+    """A context that measures the mean number of CPUs that other programs use: `processors`.
 
-    It includes `niced`, the CPUs used by processes of lower priority, and our processes that end in the meantime.
-
-    pids : roots of our process trees besides this process.
+    `niced` is the part of it that processes of lower priority use. `pids` are the roots of our process trees besides this
+    process. Our processes that end before the context does count as other programs.
     """
 
     def __init__(self, pids: Sequence[int] = ()):
@@ -39,14 +38,14 @@ class BackgroundLoad:
 
 
 def busy_s() -> tuple[float, float]:
-    """CPU seconds that this machine has spent on all processes, and on processes of lower priority."""
+    """(CPU seconds that this machine has spent on all processes, on processes of lower priority)."""
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "guest", 0.0)
     return sum(times) - idle, getattr(times, "nice", 0.0)
 
 
 def ours_s(pids: Sequence[int]) -> dict[tuple[int, float], float]:
-    """CPU seconds of each process in our trees, by (pid, creation time)."""
+    """(pid, creation time) -> CPU seconds, for each process in our trees."""
     spent: dict[tuple[int, float], float] = {}
     for process in (process for pid in (psutil.Process().pid, *pids) for process in processes(pid)):
         with suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""Models to serve: an emulation that sleeps, and a torchvision network (extra `torch`)."""
+"""Models to serve: an emulation that sleeps, and a torchvision network (needs the extra `torch`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Emulated:
     """Sleep for a random service time, or for the number of seconds in the body of the request.
 
     mean_s : mean service time.
-    scv : squared coefficient of variation of a lognormal; None uses the shape measured for ResNet34.
+    scv : squared coefficient of variation of a lognormal; None: the distribution measured for ResNet34, scaled.
     """
 
     def __init__(self, mean_s: float = RESNET34.mean_s, scv: float | None = None, seed: int | None = None):

@@ -17,7 +17,7 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
 
 START_S = 180.0
-REPORTED_S = 2.5  # seconds until all replicas have reported a second
+REPORTED_S = 2.5  # after this many seconds, all replicas have reported a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def moments(row: dict[str, Any]) -> tuple[float, float]:
 def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, requests: int = 200) -> Profile:
     """Measure the service time of one job by sending requests one after the other, and then its cold start."""
     began = int(time.time()) + 1
-    time.sleep(began - time.time())  # statistics are by second, and earlier requests must not count
+    time.sleep(began - time.time())  # statistics are per second, so start with a new one
     script = Script((http.address + spec.route,), np.zeros(1), np.zeros(1, int), np.full(1, np.nan))
     answers = [asyncio.run(send(script, time.time())) for _ in range(requests)]
     latencies_s = [one.latency_s[0] for one in answers if one.outcome[0] == SERVED]
@@ -84,7 +84,7 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
 
 
 def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
-    """Write the profiles into the jobs' table `path`, a .yaml, which loses its comments."""
+    """Write the measured values into the jobs' table `path`, a .yaml file, whose comments are lost."""
     path = Path(path)
     if path.suffix not in (".yaml", ".yml"):
         raise ValueError(f"{path}: profiles are written into a .yaml table")

@@ -1,4 +1,4 @@
-"""Counts and latencies per trace minute from the replicas' statistics per wall second; missing data is NaN."""
+"""Counts and latencies per trace minute, from the replicas' statistics per wall second; missing data is NaN."""
 
 import math
 from collections.abc import Mapping
@@ -11,13 +11,14 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.rayserve.statistics import add_row, empty_row, latency_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MIN_KNOWN_SHARE = 0.75  # share of a minute's seconds below which its count is missing and above which it is scaled up
+MIN_KNOWN_SHARE = 0.75  # if fewer of a minute's seconds are known, its count is NaN; otherwise it is scaled to a minute
 
 
 class RecentSeconds:
-    """The reported seconds of each job; results are arrays (jobs,) in trace time.
+    """The recent seconds of each job as reported; results are arrays (jobs,) in trace seconds.
 
-    If a second is reported twice, the row with more requests counts: the aggregator may have restarted in between.
+    If a second is reported twice, the row with more requests counts, because the aggregator may have restarted and lost
+    the other ones.
     """
 
     def __init__(self, jobs: tuple[str, ...], clock: Clock):
@@ -26,7 +27,7 @@ class RecentSeconds:
 
     def add(self, job: str, seconds: Mapping[str, dict[str, Any]]) -> None:
         known, newest = self._seconds[job], max(map(int, seconds), default=0)
-        # Seconds far after the newest one were reported before the wall clock was set back.
+        # Seconds far in the future were reported before the wall clock was set back.
         known = {second: row for second, row in known.items() if not seconds or second <= newest + MINUTE_S}
         for key, row in seconds.items():
             second = int(key)
@@ -36,7 +37,7 @@ class RecentSeconds:
         self._seconds[job] = {second: row for second, row in known.items() if second >= oldest}
 
     def totals(self, first: int, last: int) -> list[tuple[dict[str, Any], int]]:
-        """For each job, the sum of the rows with first <= second < last, and the number of these rows."""
+        """For each job: (sum of the rows of seconds first..last - 1, number of these rows)."""
         totals = []
         for seconds in self._seconds.values():
             total, rows = empty_row(), [seconds[second] for second in range(first, last) if second in seconds]
@@ -46,7 +47,7 @@ class RecentSeconds:
         return totals
 
     def arrivals_per_min(self, minute: int) -> np.ndarray:
-        """Counts (jobs, <= HISTORY_MINUTES) of the minutes before `minute`, oldest first."""
+        """Requests (jobs, <= HISTORY_MINUTES) in the minutes before `minute`, oldest first; NaN if too little is known."""
         first = max(0, minute - HISTORY_MINUTES)
         counts = np.full((len(self._seconds), minute - first), np.nan)
         for column, one in enumerate(range(first, minute)):
@@ -65,9 +66,9 @@ class RecentSeconds:
         return np.array([total["failed"] if known else np.nan for total, known in self._minute(minute - 1)], float)
 
     def mean_latency_s(self, now_s: float) -> np.ndarray:
-        """Mean latency of the requests that ended in the last LATENCY_WINDOW_S; dropped requests, and no request, give 0.
+        """Mean latency of the requests that ended in the last LATENCY_WINDOW_S, where a dropped one counts as 0.
 
-        NaN if all of them failed: the job is not idle.
+        It is 0 without requests, and NaN if all failed, which must not look like an idle job.
         """
         end = math.floor(self._clock.wall_s(now_s))
         totals = self.totals(end - math.ceil(LATENCY_WINDOW_S / self._clock.scale), end)
@@ -81,7 +82,7 @@ class RecentSeconds:
         return np.array([mean_s(*one) for one in totals])
 
     def tail_latency_s(self, minute: int, quantile: np.ndarray) -> np.ndarray:
-        """Latency quantile of each job over the minute before `minute`; inf if drops reach into the quantile."""
+        """Latency quantile of each job in the minute before `minute`, where dropped and failed requests are inf."""
         enough, rows = MIN_KNOWN_SHARE * self._clock.minute_s, zip(self._minute(minute - 1), quantile)
         wall_s = [quantile_of_row(total, q) if known >= enough else np.nan for (total, known), q in rows]
         return self._clock.scale * np.array(wall_s)

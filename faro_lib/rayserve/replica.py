@@ -1,4 +1,4 @@
-"""The Ray Serve deployments: a replica around the user's model, and the stats endpoint."""
+"""The Ray Serve deployments: the replica, which wraps the user's model, and the stats endpoint."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 NAMESPACE, ACTOR = "faro", "faro-statistics"
 HEARTBEAT_S = 1.0
-REPORT_AFTER_S = 0.1  # delay of a report after the end of its second
+REPORT_AFTER_S = 0.1  # a second is reported this long after its end
 REPORT_TIMEOUT_S = 5.0
-UNREPORTED_S = 300  # seconds of measurements that a replica keeps while the aggregator does not answer
+UNREPORTED_S = 300  # seconds of measurements that a replica stores while the aggregator does not answer
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 RAY_LIMIT_FACTOR = 100  # Ray's own max_ongoing_requests is larger by this factor, so that Serve never queues
 
@@ -36,13 +36,11 @@ class Failed(Exception):
 
 
 class ReplicaQueue:
-    """Admission, queue, service and measurements of one replica.
+    """The queue of one replica, which decides what to drop, and its measurements.
 
-    It drops requests beyond `max_ongoing_requests`, and all but the share `accept`. A golden-ratio sequence from a random
-    start spreads the accepted requests evenly; after n requests the share is met to about 1/n.
-
-    ongoing : requests waiting or in service.
-    rows : measurements of each second that has not been reported yet.
+    It accepts a share `accept` of the requests, and drops those beyond `max_ongoing_requests`. A golden-ratio sequence with
+    a random start spreads the accepted requests evenly: after n requests, their share is exact to about 1/n.
+    `ongoing` counts requests waiting or in service. `rows` has the measurements of seconds that are not reported yet.
     """
 
     def __init__(self, max_ongoing_requests: int, concurrency: int = 1, clock: Callable[[], float] = time.time):
@@ -55,7 +53,7 @@ class ReplicaQueue:
         return self.rows.setdefault(int(self._clock()), empty_row())
 
     async def serve(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """The result of `call`, once one of the `concurrency` servers is free; raises Dropped if not admitted."""
+        """Wait until one of the `concurrency` servers is free, and return the result of `call`; or raise Dropped."""
         self._row()["arrivals"] += 1
         self._point = (self._point + GOLDEN_RATIO) % 1
         if self._point >= self.accept or self.ongoing >= self.max_ongoing_requests:
@@ -68,7 +66,7 @@ class ReplicaQueue:
                 began = time.perf_counter()
                 answer = await call()
                 ended = time.perf_counter()
-        except BaseException:  # also cancellation: every arrival ends as done, dropped or failed
+        except BaseException:  # includes cancellation, so that every arrival counts as done, dropped or failed
             self._row()["failed"] += 1
             raise
         finally:
@@ -79,7 +77,7 @@ class ReplicaQueue:
         return answer
 
     def finished_seconds(self) -> dict[int, dict]:
-        """Rows of the complete seconds, in order; an idle second has an empty row, which differs from a missing one."""
+        """Second -> row of all complete seconds, in order; an idle second has a row of zeros, so it is not missing."""
         now = int(self._clock())
         oldest = now - UNREPORTED_S
         for second in range(max(min(self.rows, default=now), oldest), now + 1):
@@ -88,13 +86,13 @@ class ReplicaQueue:
         return {second: row for second, row in self.rows.items() if second < now}
 
     def forget(self, seconds: Iterable[int]) -> None:
-        """Remove rows that have been reported."""
+        """Remove the rows of these seconds, which have been reported."""
         for second in seconds:
             self.rows.pop(second, None)
 
 
 def aggregator() -> Any:
-    """Handle of the named StatsAggregator actor, which the first caller creates."""
+    """The handle of the StatsAggregator actor of this Ray cluster; the first call creates the actor."""
     import ray
 
     actor = ray.remote(num_cpus=0, max_restarts=-1)(StatsAggregator)
@@ -166,11 +164,10 @@ class Replica:
 
 
 class StatsEndpoint:
-    """HTTP access to the statistics: GET returns those of each second from `since` on, POST sets the shares to accept.
+    """HTTP access to the `StatsAggregator`; if Ray has a token, requests must carry it.
 
-    POST with `holder` asks for the lease of the right to scale instead, and returns who has it.
-
-    If Ray has a token, requests must carry it.
+    GET reads the statistics of the seconds from `since` on. POST sets the shares of requests to accept; with the parameter
+    `holder`, it requests the lease instead and returns the name of its holder.
     """
 
     def __init__(self) -> None:
@@ -201,7 +198,7 @@ class StatsEndpoint:
 
 
 def application(arguments: dict[str, Any]) -> Any:
-    """Serve application of one job, built from the `args` of the declarative configuration."""
+    """The Ray Serve application of one job, built from the `args` of the declarative configuration."""
     from ray import serve
 
     keys = ("job", "import_path", "args", "max_ongoing_requests", "concurrency")
@@ -218,7 +215,7 @@ def application(arguments: dict[str, Any]) -> Any:
 
 
 def stats_endpoint(arguments: dict[str, Any]) -> Any:
-    """Serve application of the stats endpoint."""
+    """The Ray Serve application of the stats endpoint."""
     from ray import serve
 
     deployment: Any = serve.deployment(StatsEndpoint)

@@ -12,15 +12,15 @@ from faro_lib.workload.service import true_service_time
 
 MAX_ONGOING_REQUESTS = 10
 EMULATED = f"{models.__name__}:Emulated"
-STATS_APPLICATION = "faro-statistics"  # the application that adds up the replicas' statistics
+STATS_APPLICATION = "faro-statistics"  # the application with the stats endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class ServeSpec:
     """One job on Ray Serve: an application with one deployment."""
 
-    application: str  # by default the job's name
-    route: str  # by default /NAME
+    application: str  # name of the application; by default, the job's name
+    route: str  # URL path; by default, /NAME
     deployment: str = "replica"
     import_path: str = EMULATED  # "package.module:Class"; an instance is called with each request
     args: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the class
@@ -48,9 +48,10 @@ def ongoing_limits(jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, An
 def serve_specs(
     jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]] | None = None, scale: float = 1.0
 ) -> tuple[ServeSpec, ...]:
-    """The spec of each job from `sections`, as `read_sections(path, "serve")` reads them, and the defaults.
+    """The spec of each job, from its section in `sections` (`read_sections(path, "serve")`) and defaults.
 
-    The emulated model has the service time of the job's `model`, divided by the time `scale`.
+    The default model is emulated: it sleeps for the service time of the job's `model`, divided by `scale`. Raises
+    ValueError for an unknown or invalid value, or if two jobs share an application or a route.
     """
     accepted = [field.name for field in fields(ServeSpec)]
     specs = []

@@ -1,4 +1,4 @@
-"""Measurements of the replicas by second, and the actor that aggregates them."""
+"""Measurements of the replicas per second, and the actor that aggregates them."""
 
 import math
 import time
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 KEEP_S = 20 * 60  # seconds of history; policies see 15 minutes
-FRESH_S = 5.0  # age of a heartbeat after which a replica no longer counts
+FRESH_S = 5.0  # a replica whose last heartbeat is older no longer counts
 PER_OCTAVE = 16  # latency buckets per doubling, each 4.4 % wide
 FLOOR_S = 1e-3
 
@@ -38,7 +38,7 @@ def empty_row() -> dict[str, Any]:
 
 
 def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> None:
-    """Add one row to another, in place."""
+    """Add `row` to `total`, in place."""
     for key, value in row.items():
         if key == "buckets":
             add_row(total[key], value)
@@ -57,9 +57,9 @@ class StatsAggregator:
         self._holder, self._lease_ends_s = "", 0.0
 
     def report(self, job: str, replica: str, ongoing: int, rows: Mapping[int, dict]) -> float | None:
-        """Record a heartbeat and return the share of requests to accept, None if it was never set.
+        """Record a replica's heartbeat, and return the share of requests that it should accept; None if never set.
 
-        A second that a replica reports twice counts once.
+        If a replica reports a second twice, it counts once.
         """
         now = time.time()
         seconds, replicas = self._seconds.setdefault(job, {}), self._replicas.setdefault(job, {})
@@ -80,14 +80,14 @@ class StatsAggregator:
         self._accept.update(shares)
 
     def lease(self, holder: str, duration_s: float, force: bool = False) -> str:
-        """Lease the right to scale to `holder` if nobody else has it, or by force; return who has it."""
+        """Grant the lease to `holder` if no other controller has it, or if `force`; return the name of its holder."""
         now_s = time.monotonic()
         if force or now_s >= self._lease_ends_s or holder == self._holder:
             self._holder, self._lease_ends_s = holder, now_s + duration_s
         return self._holder
 
     def read(self, since: int = 0) -> dict[str, dict[str, Any]]:
-        """Seconds from `since` on, ongoing requests, live replicas and share to accept (None if never set), by job."""
+        """Job -> seconds (the rows from `since` on), ongoing requests, live replicas, accept (None if never set)."""
         now, jobs = time.time(), {}
         for job, seconds in self._seconds.items():
             fresh = [ongoing for heard, ongoing, _ in self._replicas[job].values() if now - heard <= FRESH_S]

@@ -1,4 +1,4 @@
-"""Load histories: requests per minute up to now, and the traces that a forecaster is fitted to."""
+"""Load histories, from a table, Prometheus or a journal: requests per minute up to now, and days to fit a forecaster to."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit,
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
 
-EXPORTED = "max by (inference_job) (faro_arrivals_per_minute)"  # counts in the metrics of `faro run`
+EXPORTED = "max by (inference_job) (faro_arrivals_per_minute)"  # requests per minute that `faro run` exports
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
-MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # shortest day to fit to or to replay
+MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # shortest day that can be fitted to or replayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class History:
     Attributes
     ----------
     today : (jobs, minutes), oldest first, NaN = missing.
-    traces : counts to fit to: earlier days or, without any, today.
+    traces : its training days are the earlier days, or today if there are none; its evaluation day is today.
     """
 
     jobs: tuple[Job, ...]
@@ -33,27 +33,27 @@ class History:
 
     @property
     def missing(self) -> int:
-        """Number of job-minutes of today without a count."""
+        """Number of missing counts today, over all jobs and minutes."""
         return int(np.isnan(self.today).sum())
 
     @property
     def unobserved(self) -> tuple[str, ...]:
-        """Names of the jobs without a count."""
+        """Names of the jobs that have no count on any day."""
         none = np.isnan(self.today).all(axis=1) & (self.traces.train == 0).all(axis=(0, 1, 3))
         return tuple(job.name for job, absent in zip(self.jobs, none) if absent)
 
     @property
     def single_day(self) -> bool:
-        """Whether there is no earlier day, and the forecaster is fitted to the replayed day."""
+        """Whether there is no earlier day, so that the forecaster is fitted to the same day that is replayed."""
         return np.array_equal(self.traces.train, self.traces.evaluation[None])
 
     @property
     def short(self) -> bool:
-        """Whether the history is too short to fit to, or to replay."""
+        """Whether the history is too short to fit a forecaster to, or to replay."""
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
-        """The fitted forecaster, by default `auto`, which a history that is too short does not train."""
+        """The fitted forecaster `name` (None: `auto`, untrained if the history is `short`); ValueError for one in UNFIT."""
         if name in UNFIT:
             accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
             raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
@@ -63,15 +63,15 @@ class History:
 
 
 def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None, at: int | None = None) -> History:
-    """A history from counts.
+    """The `History` in counts (jobs, minutes), NaN = missing; a ValueError if there are none.
 
-    counts : (jobs, minutes), NaN = missing; two days or more are split into days that end now.
-    earlier : counts of earlier days, (days, samples, jobs, minutes), if the source separates days.
-    at : minutes of the last day up to now; None for all.
+    earlier : counts of earlier days, (days, samples, jobs, minutes). If None, and `counts` cover 1.5 days or more, they
+        are split into days that end now.
+    at : number of minutes of the last day until now; None for all.
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
     if counts.shape[1] >= 1.5 * DAY_MINUTES and earlier is None:
-        # Half a day or more at the start is a day too, with missing minutes.
+        # If the first day is incomplete, it counts as a day with missing minutes if half of it is there.
         days = round(counts.shape[1] / DAY_MINUTES)
         absent = np.full((len(jobs), max(0, days * DAY_MINUTES - counts.shape[1])), np.nan)
         counts = np.concatenate([absent, counts], axis=1)[:, -days * DAY_MINUTES :]
@@ -88,9 +88,9 @@ def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None
 
 
 def _interpolated(counts: np.ndarray) -> np.ndarray:
-    """Integer counts to fit to: missing minutes are interpolated, and 0 before a job's first count or without any.
+    """Counts (jobs, minutes) as integers, with missing minutes interpolated, and 0 before a job's first count.
 
-    Forecasters take such zeros for unobserved; a job without counts is forecast at the level of the others.
+    Forecasters treat zeros before the first request as unobserved, so a job without counts gets the level of the others.
     """
     filled, minute = counts.copy(), np.arange(counts.shape[1])
     if np.isnan(counts).all():
@@ -102,7 +102,7 @@ def _interpolated(counts: np.ndarray) -> np.ndarray:
 
 
 def history_from_csv(path: str, jobs: str | None = None, at: int | None = None) -> History:
-    """A history from a table of counts or a named workload; the last day is today, and with times the last minute is now."""
+    """The history in a table of counts or a named workload. Its last day is today; with a column time, it ends now."""
     from faro_lib.workload.readers import is_table, read_counts, read_jobs
     from faro_lib.workload.tables import load_workload
     from faro_lib.workload.timed import timed_counts
@@ -124,9 +124,9 @@ def history_from_prometheus(
     end_s: float | None = None,
     token_path: str | None = None,
 ) -> History:
-    """Load of the last `hours` before `end_s` (now if None) from a Prometheus range query.
+    """The history of the last `hours` before `end_s` (None: now), by a range query to Prometheus.
 
-    `label` names the job of a series. `jobs` is the path of a jobs table: only its jobs are read, with its SLOs.
+    `label` is the label with the job's name. `jobs` is the path of a jobs table; only its jobs are read.
     """
     from faro_lib.workload.prometheus import read_prometheus
 
@@ -139,9 +139,10 @@ def history_from_prometheus(
 def exported_days(
     url: str, jobs: tuple[Job, ...], token_path: str | None = None, report: Callable[[str], None] = print
 ) -> Traces | None:
-    """Complete days of the last week that controllers of these jobs have exported to a Prometheus.
+    """The complete days of the last week, from the counts that `faro run` has exported to Prometheus.
 
-    Missing minutes are interpolated. None, and a line to `report`, if there is no complete day or no answer.
+    Missing minutes are interpolated. Returns None, and calls `report` with the reason, if there is no complete day or
+    Prometheus does not answer.
     """
     from faro_lib.workload.prometheus import read_prometheus
     from faro_lib.workload.timed import days_from_midnight
@@ -158,14 +159,14 @@ def exported_days(
         local_minute = int((end_s + time.localtime(end_s).tm_gmtoff) // MINUTE_S)
         return days_from_midnight(jobs, local_minute - minutes + begin, _interpolated(ours[:, begin:]), url)
     except (ValueError, OSError) as error:
-        report(f"nothing is learnt from earlier days: {error}")
+        report(f"the forecaster starts without earlier days: {error}")
         return None
 
 
 def history_from_journal(path: str, jobs: str | None = None, at: int | None = None) -> History:
-    """A history from a journal of `faro run`; minutes without a tick are missing.
+    """The history in a journal of `faro run`; minutes without a tick are missing.
 
-    `jobs`, a table of jobs, replaces the SLOs of that run.
+    `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
     """
     from faro_lib.control.journal import arrivals, parts
 
@@ -178,7 +179,7 @@ def history_from_journal(path: str, jobs: str | None = None, at: int | None = No
 
 
 def _of_table(path: str, names: Sequence[str], counts: np.ndarray, source: str) -> tuple[tuple[Job, ...], np.ndarray]:
-    """The jobs of the table at `path`, and their counts; NaN for a job without any, if another one has some."""
+    """(jobs of the table at `path`, their counts, NaN for a job that is not in `names`); a ValueError if none is."""
     from faro_lib.workload.readers import read_jobs
 
     jobs = read_jobs(path)
@@ -188,6 +189,6 @@ def _of_table(path: str, names: Sequence[str], counts: np.ndarray, source: str) 
 
 
 def _rows_of(jobs: Sequence[Job], names: Sequence[str], counts: np.ndarray) -> np.ndarray:
-    """The rows of `counts`, which are those of `names`, in the order of the jobs; NaN for a job that has none."""
+    """The counts of `jobs`, in their order, from `counts` of the jobs in `names`; NaN for a job not in `names`."""
     row, unknown = dict(zip(names, counts)), np.full(counts.shape[1], np.nan)
     return np.stack([row.get(job.name, unknown) for job in jobs])

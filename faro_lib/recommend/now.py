@@ -17,7 +17,7 @@ from faro_lib.workload.jobs import MINUTE_S
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A plan and the predictions behind it; arrays (jobs,).
+    """A plan and the predictions that explain it; arrays have shape (jobs,).
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Advice:
         return float(self.plan.target @ arrays_of(self.jobs).cores)
 
     def reason(self, job: int) -> str:
-        """The reason for the replica count of the job at this index."""
+        """A sentence that explains the replica count of the job at this index."""
         if not self.slo_met[job]:
             required = self.required_replicas[job]
             return f"misses its SLO; {required} would meet it" if required else "misses its SLO; more would not help"
@@ -83,14 +83,14 @@ class Advice:
 
 
 def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running: np.ndarray | None = None) -> Advice:
-    """The plan of `policy` after the minutes in `counts`.
+    """The plan of `policy` for the minutes after `counts`.
 
     Parameters
     ----------
     counts : requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing.
-    policy : its forecaster must be fitted.
+    policy : a policy whose forecaster has been fitted.
     capacity : cores.
-    running : current replicas, (jobs,); None (unknown): ignore cold starts and switching costs.
+    running : current replicas, (jobs,). If None (unknown), cold starts and switching costs are ignored.
     """
     counts = np.asarray(counts, float)
     if running is None:
@@ -119,5 +119,5 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running
 
 
 def _rounded(value: float) -> float | None:
-    """The value with four decimals; None if it is not finite."""
+    """The value rounded to four decimals; None if it is not finite."""
     return round(float(value), 4) if np.isfinite(value) else None

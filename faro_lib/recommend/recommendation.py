@@ -20,21 +20,20 @@ from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import arrays_of
 
-REPLAYED_MINUTES = 360  # busiest part of a longer day
-# How Ray Serve and service meshes dispatch.
-LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
+REPLAYED_MINUTES = 360  # of a longer day, only the busiest part is replayed
+LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # as Ray Serve and service meshes
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Replicas now, and the capacity for a day.
+    """Replicas for the coming minutes, and the capacity that a whole day needs.
 
     Attributes
     ----------
     advice : replicas for the coming minutes.
     max_violation_rate : accepted share of the requests of each job that violate its SLO; None: 1 - its quantile.
     curve : SLO violations of the worst job by capacity (`sizing.COLUMNS`); None if no day was replayed.
-    knee : capacity beyond which more gains little.
+    knee : capacity above which additional cores gain little.
     """
 
     advice: Advice
@@ -75,13 +74,13 @@ def recommend(
     serving_model: ServingModel = LIVE,
     report: Report = print,
 ) -> Recommendation:
-    """Recommend replicas on `capacity` cores; None: the smallest capacity that meets every SLO.
+    """Recommend replicas on `capacity` cores or, if None, on the smallest capacity that meets every SLO.
 
     Parameters
     ----------
     with_curve : replay the last day even if `capacity` is given.
     max_violation_rate : accepted share of the requests of each job that violate its SLO; None: 1 - its quantile.
-    serving_model : dispatch of requests, in the replay and the measured latencies.
+    serving_model : how requests are dispatched to replicas, in the replay and in the measured latencies.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
@@ -93,7 +92,7 @@ def recommend(
         raise ValueError(
             f"{history.today.shape[1]} minutes of counts; a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none"
         )
-    history.forecaster(forecaster)  # refuse an unknown name before a minute of work
+    history.forecaster(forecaster)  # raises for an unknown name before a minute of measuring
     if capped := serving_model.capped(history.jobs, history.today):
         report(capped)
     report("measuring latencies of each model and SLO at constant rates")

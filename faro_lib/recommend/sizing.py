@@ -1,4 +1,4 @@
-"""The capacity that the SLOs need: replays of the last day at several capacities."""
+"""The capacity that the SLOs need, from replays of the last day at several capacities."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from faro_lib.utility import predicted_latency
 from faro_lib.workload import Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-# worst_job violates its SLO most, relative to its accepted rate; slo_violation_rate is its share of requests.
+# worst_job has the largest ratio of violations to its accepted_rate; slo_violation_rate is the violation rate of that job.
 COLUMNS = ["capacity_cores", "slo_violation_rate", "worst_job", "accepted_rate", "lost_utility", "replicas_used_mean"]
-COARSE = 7  # capacities before the refinement
+COARSE = 7  # number of evenly spaced capacities, before the bisection
 HEADROOM = 1.25  # factor on the cores that the worst minute needs
-MAX_REPLICAS = 200  # of one job, in the search for the replicas that it needs
+MAX_REPLICAS = 200  # per job, in the search for the replicas that it needs
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """Traces of the busiest part of the evaluation day, and its first minute; training days are rotated to start there."""
+    """(traces with only the busiest `minutes` of the evaluation day, the first of them); training days are rotated to it."""
     day = traces.evaluation[0].sum(axis=0)
     if minutes >= len(day):
         return traces, 0
@@ -35,7 +35,7 @@ def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
 
 
 def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
-    """Smallest and largest useful capacity: the minimum of every job, and HEADROOM x the need of the worst minute."""
+    """(smallest, largest) capacity to replay: the jobs' minimum replicas, and HEADROOM x what the worst minute needs."""
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
     for x in range(1, MAX_REPLICAS + 1):
@@ -59,7 +59,7 @@ def violations_by_capacity(
     serving_model: ServingModel = PAPER,
     report: Report = print,
 ) -> pd.DataFrame:
-    """SLO violations of the worst job by capacity, refined by bisection around the smallest that suffices.
+    """SLO violations of the worst job at several capacities; bisection finds the smallest capacity that suffices.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def violations_by_capacity(
 
     Returns
     -------
-    COLUMNS, sorted by capacity.
+    data frame with COLUMNS, sorted by capacity.
     """
     smallest, largest = capacities
     draws = list(trial_draws(workload, 1, serving_model))
@@ -77,7 +77,7 @@ def violations_by_capacity(
 
     def suffices(size: int) -> bool:
         if size not in replayed:
-            # One replica each, as in the published runs, would miss the SLOs until the first cold start has ended.
+            # Starting with one replica per job, as the paper does, would miss SLOs until the first cold start has ended.
             initial = fair_share(workload.jobs, size)
             trial = run_trials(
                 workload, {policy.name: policy}, size, draws, serving_model=serving_model, initial=initial
@@ -110,7 +110,7 @@ def violations_by_capacity(
 
 
 def worst_job(row: Any) -> str:
-    """The violation rate of the worst job as text; `row` is one of the curve.
+    """The violation rate of the worst job as text; `row` is a row of the curve.
 
     >>> worst_job({"worst_job": "b", "slo_violation_rate": 0.0203, "accepted_rate": 0.001})
     'worst job b, 2.03 % of its requests violate its SLO (0.1 % accepted)'
@@ -133,7 +133,7 @@ def required_cores(curve: pd.DataFrame) -> int | None:
 
 
 def knee(curve: pd.DataFrame) -> int | None:
-    """The knee of the curve: its point farthest below the chord between its ends; None if no point is below.
+    """The capacity at the knee of the curve: its point farthest below the line between its ends; None if none is below.
 
     Both axes are scaled to 0..1 (Satopaa et al., "Finding a 'Kneedle' in a Haystack", 2011, without smoothing).
 

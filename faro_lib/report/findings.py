@@ -1,4 +1,4 @@
-"""What a run found, in sentences computed from its tables."""
+"""The findings of a run, as sentences computed from its tables."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from faro_lib.report.tables import MEASURES, by_run
 
 
 def findings(results: Path, stages: set[str]) -> list[str]:
-    """The findings of a run: who wins, by how much, distance to the limit, calibration, and time of a decision.
+    """Sentences on the best policies and their margins, the clairvoyant limit, the forecasts and the decision time.
 
-    Tables of stages that are not in `stages` are from earlier configurations.
+    Only tables of the `stages` of this run are read, because others may be from an earlier configuration.
     """
     summary, limit = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
     forecasts = "No forecast was scored, because the workload has fewer than two training days."
@@ -71,7 +71,7 @@ def above_the_limit(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
 
 
 def calibration(scores: pd.DataFrame, gains: pd.DataFrame) -> str:
-    """How far the coverage of the 80 % intervals is from nominal, and how the forecasts compare with baselines."""
+    """The coverage of the forecasts' 80 % intervals, and how the forecasts compare with baselines."""
     coverage = scores[scores["forecaster"] == "bayes"].set_index("job")["coverage_80"]
     by_job = (coverage.drop("all") - 0.8).abs()
     return (
@@ -82,7 +82,7 @@ def calibration(scores: pd.DataFrame, gains: pd.DataFrame) -> str:
 
 
 def decision_time(summary: pd.DataFrame) -> str:
-    """The decision time of the slowest policy."""
+    """The decision time of the policy with the slowest decisions."""
     times_ms = summary.groupby("policy")[["decision_ms_p50", "decision_ms_p99"]].mean()
     slowest = times_ms["decision_ms_p99"].idxmax()
     median, high = times_ms.loc[slowest]

@@ -1,4 +1,4 @@
-"""One self-contained page with the results of a run, readable on a phone. A script sorts tables."""
+"""One self-contained HTML page with the results of a run, readable on a phone, with sortable tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-# Heading -> figures in their order. Figures that are not listed come after these sections.
+# Heading -> its figures, in this order. Figures that are not listed come after these sections.
 SECTIONS = {
     "Which policy wins?": (
         *("policies", "lost_utility_over_the_day", "spread_over_jobs", "replicas_by_job", "effective_utility"),
@@ -58,7 +58,7 @@ def write_report(
 ) -> None:
     """Write the page from the tables and figures of a run.
 
-    `sources` has the stages of this run only: stage -> its notebook and its tables, relative to `results`.
+    `sources` maps each stage of this run to its notebook and tables, as paths relative to `results`.
     """
     import pandas as pd
     import yaml
@@ -93,7 +93,7 @@ def write_report(
 
 
 def page_of(figure: Figure, title: str, text: str) -> str:
-    """A self-contained page of one figure and a text below it."""
+    """The HTML of a self-contained page with one figure and a text below it."""
     from jinja2 import Template
 
     png = io.BytesIO()
@@ -103,7 +103,7 @@ def page_of(figure: Figure, title: str, text: str) -> str:
 
 
 def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
-    """The figures of these stages by name: picture, width, title, caption, whether another run made it, and sources."""
+    """Name of a figure -> what the page shows of it: png (base64), width_in, title, caption, recorded, links."""
     from faro_lib.figures.style import DPI
 
     found = {}
@@ -118,7 +118,7 @@ def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, di
 
 
 def sections(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Headings with their figures, numbered in this order; figures of other runs come last."""
+    """(heading, its figures) of all sections; figures are numbered throughout, and those of other runs come last."""
     own = {name for name, figure in found.items() if not figure["recorded"]}
     named = [(heading, [name for name in names if name in own]) for heading, names in SECTIONS.items()]
     others = own.difference(*SECTIONS.values())
@@ -133,7 +133,7 @@ def sections(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, list[dict[s
 
 
 def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> str:
-    """Jobs, minutes, requests, policies and trials of the run, as text."""
+    """The numbers of jobs, minutes, requests, policies and trials of the run, as text."""
     import pandas as pd
 
     from faro_lib.figures.style import and_list
@@ -153,7 +153,7 @@ def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> 
 
 
 def commit() -> str:
-    """The git commit of the code, "+ local changes" if tracked files differ from it; "unknown" outside a checkout."""
+    """The git commit of the code, with "+ local changes" if tracked files differ; "unknown" outside a checkout."""
     command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty= + local changes"]
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

@@ -25,9 +25,10 @@ DIFFERENCE = (
 
 
 def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[dict[str, object]]]]:
-    """Mean ± standard deviation over trials of each measure, one table per capacity; a row per policy and the limit.
+    """(capacity, rows) per capacity; a row per policy, and one for the clairvoyant limit.
 
-    A cell is a text and whether it is the best of its column. The last cell of a policy is `above_the_best`.
+    A cell is (text, whether it is the best of its column). The text is mean ± standard deviation over trials; in the
+    last column it is `above_the_best`.
     """
     by_capacity = []
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
@@ -47,12 +48,12 @@ def tables(summary: pd.DataFrame, limit: pd.DataFrame) -> list[tuple[int, list[d
 
 
 def by_run(summary: pd.DataFrame, measure: str = "lost_utility") -> pd.DataFrame:
-    """A measure at one capacity, by trial (index; days and trials if there is a column day) and policy (columns)."""
+    """A measure at one capacity, with one row per trial (index trial, or day and trial) and one column per policy."""
     return summary.pivot(index=[name for name in ("day", "trial") if name in summary], columns="policy", values=measure)
 
 
 def above_the_best(lost: pd.DataFrame, policy: str, best: str) -> str:
-    """Difference of a policy's lost utility (`by_run`) to the best policy's, with its interval; "-" for the best itself."""
+    """A policy's lost utility minus the best policy's, with its interval, as text; "-" for the best policy itself."""
     if policy == best:
         return "-"
     mean, half_width = paired_difference(lost[policy], lost[best])
@@ -60,7 +61,7 @@ def above_the_best(lost: pd.DataFrame, policy: str, best: str) -> str:
 
 
 def spread(values: pd.Series, shape: str) -> str:
-    """Mean ± sample standard deviation; the mean alone for a single value.
+    """Mean ± sample standard deviation as text; only the mean for a single value.
 
     >>> import pandas as pd
     >>> spread(pd.Series([1.0, 2.0]), "{:.1f}"), spread(pd.Series([0.5]), "{:.0%}")

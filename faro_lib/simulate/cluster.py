@@ -1,4 +1,4 @@
-"""`Cluster` in simulated time: requests, replicas and pods."""
+"""The simulated `Cluster`: requests, replicas and pods in simulated time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import ServiceTime
 
-DRAIN_STEP_S = 10.0  # interval at which the end of the last request is checked
+DRAIN_STEP_S = 10.0  # after the run, how often to check whether the last request has ended
 CapacityStep = tuple[float, float]  # (time, cores)
 Lifetime = tuple[int, float, float]  # (job index, from, until)
 
@@ -23,16 +23,16 @@ Lifetime = tuple[int, float, float]  # (job index, from, until)
 class ServingModel:
     """Parameters of the simulated serving system.
 
-    `dispatch` is "round-robin" (the paper's: a router and one queue per job) or "least-outstanding" (a queue per replica,
-    as behind a least-connections proxy).
+    `dispatch` is "round-robin" (the paper's model: a router and one queue per job) or "least-outstanding" (a queue per
+    replica and no router, as behind a least-connections proxy).
     """
 
     dispatch: str = "round-robin"
-    queue_limit: int = 50  # "round-robin" drops a request that finds more than this number waiting
-    max_ongoing_requests: int = 4  # in a replica, including the one in service
+    queue_limit: int = 50  # with "round-robin", a request that finds more than this number waiting is dropped
+    max_ongoing_requests: int = 4  # maximum number of requests in a replica, including the one in service
     idle_s: float = IDLE_S  # how long the pod of a removed replica keeps its cores
-    retry_s: float = RETRY_S  # delay after which a replica that found no free cores tries again
-    own_limits: tuple[tuple[str, int], ...] = ()  # (name, max_ongoing_requests) of jobs that differ
+    retry_s: float = RETRY_S  # delay until a replica that found no free cores tries again
+    own_limits: tuple[tuple[str, int], ...] = ()  # (job's name, max_ongoing_requests) of jobs with another limit
 
     def __post_init__(self) -> None:
         if self.dispatch not in DISPATCH:
@@ -57,15 +57,15 @@ class ServingModel:
 
     @property
     def max_rps(self) -> float:
-        """Largest rate of a job that its router passes, twice per request; infinite without a router."""
+        """Largest rate of a job that its router can handle, which each request passes twice; infinite without a router."""
         return 1 / (2 * self.router.mean_s) if self.router else np.inf
 
     def capped(self, jobs: Sequence[Job], requests_per_min: np.ndarray) -> str:
-        """A line about the jobs whose busiest minute exceeds `max_rps`, or an empty one. Counts (jobs, minutes)."""
+        """A warning that names jobs whose busiest minute exceeds `max_rps`, or ""; the counts are (jobs, minutes)."""
         most_rps = np.nan_to_num(requests_per_min).max(axis=1) / MINUTE_S
         over = [f"{job.name} ({rate:.0f})" for job, rate in zip(jobs, most_rps) if rate > self.max_rps]
-        passes = f"the published router, one server per job, passes {self.max_rps:.0f} requests/s; more arrive in the"
-        return f"{passes} busiest minute of {', '.join(over)}, and no number of replicas serves them" if over else ""
+        passes = f"the paper's router, one server per job, handles {self.max_rps:.0f} requests/s; more arrive in the"
+        return f"{passes} busiest minute of {', '.join(over)}, and more replicas do not help" if over else ""
 
 
 PAPER = ServingModel()
@@ -74,7 +74,7 @@ PAPER = ServingModel()
 class SimulatedCluster(Cluster):
     """A simulated cluster that serves a workload. Requests for an absent job without replicas are dropped.
 
-    The arguments are those of `simulate`; the `initial` replicas (jobs,) serve from the beginning.
+    The arguments are those of `simulate`; the `initial` replicas (jobs,) have no cold start.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class SimulatedCluster(Cluster):
 
     @property
     def latency_s(self) -> np.ndarray:
-        """(requests,) latency of every request, inf if dropped; complete after `finish`."""
+        """Latency of every request in seconds (requests,), inf if dropped; complete only after `finish`."""
         return self._serving.requests.latency_s
 
     @property
@@ -163,12 +163,12 @@ class SimulatedCluster(Cluster):
 
     def finish(self) -> None:
         """Run until every request has ended."""
-        self._drop_all(self._target == 0)  # no replica would ever serve these requests
+        self._drop_all(self._target == 0)  # otherwise these requests would wait for a replica forever
         while self._serving.any_inside:
             self.advance(self.now_s + DRAIN_STEP_S)
 
     def _set_drop(self, drop: np.ndarray) -> None:
-        """Set the drop rates; an absent job without replicas drops all its requests."""
+        """Set the drop rates (jobs,); an absent job without replicas drops all its requests."""
         self._serving.station.drop[:] = drop
         if self.present is not None:
             self._drop_all(~self.present & (self._target == 0))
@@ -179,9 +179,9 @@ class SimulatedCluster(Cluster):
             self._serving.drop_waiting(int(job), self.now_s)
 
     def _tail_latency_of(self, minute: int) -> np.ndarray:
-        """Latency quantiles (jobs,) of the arrivals in a minute, as known at its end; NaN before the first minute.
+        """Latency quantiles (jobs,) in seconds of the requests that arrived in `minute`; NaN before the first minute.
 
-        Requests still in the system count with the time that they have spent there.
+        A request that has not ended counts with the time since its arrival.
         """
         if minute != self._tail_minute:
             requests, quantile = self._serving.requests, arrays_of(self.workload.jobs).quantile

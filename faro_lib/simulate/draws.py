@@ -1,6 +1,6 @@
 """All random numbers of a trial, drawn before it starts.
 
-With one seed, all policies receive the same requests (common random numbers); results differ only by their decisions.
+With the same seed, all policies receive the same requests (common random numbers), so that only their decisions differ.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ ROUTER = ServiceTime(0.480784, 0.0034853, 0.0009878)
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """The random numbers of one trial; arrays (requests,), one job after the other."""
+    """The random numbers of one trial; arrays have shape (requests,), one job after the other."""
 
     first: np.ndarray  # (jobs + 1,) index of the first request of each job
     arrival_s: np.ndarray  # ascending within a job
@@ -28,7 +28,7 @@ class Draws:
     seed: int
 
     def shuffler(self, job: int) -> np.random.Generator:
-        """Generator of the random dispatch order of a job's replicas, drawn at each change of its replica set."""
+        """Random generator of a job's dispatch order, which is shuffled whenever its set of replicas changes."""
         return np.random.default_rng([self.seed, 2, job])
 
 

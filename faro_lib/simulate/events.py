@@ -1,8 +1,8 @@
-"""The compiled event loop between two changes of the replica set.
+"""The compiled event loop, which runs while the set of replicas does not change.
 
 Jobs do not interact between decisions, so each job is advanced alone. It has three kinds of events: a request arrives,
-leaves the first pass through the router, or is completed by a replica. The router is one FIFO server. The time at which a
-request leaves it is therefore known on entry, and the requests inside are the index range head..next_arrival.
+leaves the first pass through the router, or is completed by a replica. The router is one FIFO server. So the time at which
+a request leaves it is known on arrival, and the requests in the first pass have the indices head..next_arrival - 1.
 """
 
 from typing import NamedTuple
@@ -17,8 +17,8 @@ NONE = -1
 class Requests(NamedTuple):
     """The requests of a trial, as in `Draws`, with their latencies.
 
-    latency_s is inf for a dropped request. While a request is in the system, it is minus the time at which the request
-    leaves the first pass.
+    latency_s is inf for a dropped request. While a request is in the system, its entry stores minus the time at which it
+    leaves the first pass, which saves an array.
     """
 
     first: np.ndarray
@@ -31,19 +31,19 @@ class Requests(NamedTuple):
 
 
 class Station(NamedTuple):
-    """State of all jobs; shapes are (jobs,) unless stated otherwise. A slot holds a replica, active or removed."""
+    """State of all jobs, (jobs,) unless stated otherwise. A slot is a replica, active or removed but still serving."""
 
     next_arrival: np.ndarray  # index of the next request to arrive
     head: np.ndarray  # index of the next request to leave the router's first pass
     router_free_s: np.ndarray  # time at which the router is free
     drop: np.ndarray  # drop rate
-    held: np.ndarray  # index of the request that the dispatcher holds until a replica has room, or NONE
+    held: np.ndarray  # index of the request at the head of the queue, which waits for a replica with room, or NONE
     waiting: np.ndarray  # (jobs, queue length) indices of requests in the router's queue, a ring buffer
     waiting_head: np.ndarray  # position of the oldest waiting request in the ring
     waiting_count: np.ndarray  # number of waiting requests
     order: np.ndarray  # (jobs, slots) active slots in the order of dispatch
     active: np.ndarray  # number of active slots
-    turn: np.ndarray  # position in `order` whose turn it is
+    turn: np.ndarray  # position in `order` of the slot to try next
     inside: np.ndarray  # (jobs, slots) number of requests in the slot, in service or queued
     ring: np.ndarray  # (jobs, slots, largest `places`) indices of these requests, a ring buffer
     ring_done_s: np.ndarray  # (jobs, slots, largest `places`) completion times of these requests
@@ -51,8 +51,8 @@ class Station(NamedTuple):
     next_done_s: np.ndarray  # (jobs, slots) completion of the oldest request in the slot; inf if the slot is empty
     last_done_s: np.ndarray  # (jobs, slots) completion of the newest request in the slot
     places: np.ndarray  # max_ongoing_requests of a replica
-    finished: np.ndarray  # (jobs, seconds) requests that ended in that second, dropped ones included
-    finished_latency_s: np.ndarray  # (jobs, seconds) the sum of their times in the system
+    finished: np.ndarray  # (jobs, seconds) number of requests that ended in each second, dropped ones included
+    finished_latency_s: np.ndarray  # (jobs, seconds) sum of the times that these requests spent in the system
 
 
 def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int, first: np.ndarray) -> Station:
@@ -73,7 +73,7 @@ def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int,
 
 
 def with_slots(station: Station, slots: int) -> Station:
-    """The station with room for more replicas."""
+    """The station with `slots` slots per job; the new ones are empty."""
     wider = {}
     for field in ("order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s", "last_done_s"):
         array = getattr(station, field)
@@ -85,13 +85,13 @@ def with_slots(station: Station, slots: int) -> Station:
 
 @njit(cache=True, inline="always")
 def _wrap(place, places):
-    """Position in a ring; a division would take as long as the rest of an event."""
+    """`place` modulo `places`, for place < 2 places; a division would take as long as the rest of an event."""
     return place if place < places else place - places
 
 
 @njit(cache=True, inline="always")
 def _next_with_room(order, active, turn, inside, places):
-    """Round robin: the next active slot with room, NONE if all are full; and the position of the next turn."""
+    """Round robin: (the next active slot with room or NONE, the position in `order` to try next)."""
     for _ in range(active):
         slot = order[turn]
         turn = _wrap(turn + 1, active)
@@ -102,7 +102,7 @@ def _next_with_room(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _least_outstanding(order, active, turn, inside, places):
-    """The active slot with the fewest requests, NONE if all are full; and the position of the next turn."""
+    """(the active slot with the fewest requests or NONE if all are full, the position in `order` to try next)."""
     best, fewest, next_turn = NONE, places, turn
     for _ in range(active):
         slot = order[turn]
@@ -114,7 +114,7 @@ def _least_outstanding(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _soonest(next_done_s):
-    """The next completion among all slots, and its slot; (inf, NONE) if all are empty."""
+    """(time of the next completion, its slot); (inf, NONE) if all slots are empty."""
     done, slot = np.inf, NONE
     for s in range(len(next_done_s)):
         if next_done_s[s] < done:
@@ -128,8 +128,8 @@ def advance_job(
 ) -> None:
     """Process one job's events up to and including `until_s`.
 
-    One long function is several times faster than calls and look-ups at every event. Requests wait only while the
-    dispatcher holds one.
+    One long function, because calls and attribute access at every event would make it several times slower. Requests
+    wait in the queue only while another one is `held`.
     """
     arrival_s, router_in_s, router_out_s = requests.arrival_s, requests.router_in_s, requests.router_out_s
     latency_s, coin = requests.latency_s, requests.coin
@@ -157,7 +157,7 @@ def advance_job(
             arriving += 1
             continue
 
-        # The request that leaves the station, and the one that goes to a replica; NONE if there is none.
+        # `leaving` leaves the station, and `coming` goes to a replica; either may be NONE.
         leaving, served, coming = NONE, True, NONE
         if routed <= done:
             now = routed
@@ -171,7 +171,7 @@ def advance_job(
                 coming = request
             elif waiting_count > queue_limit:
                 leaving, served = request, False
-            else:  # a dispatcher that holds a request tries again only at a completion
+            else:  # until the next completion, no replica has room
                 waiting[_wrap(waiting_head + waiting_count, queue_length)] = request
                 waiting_count += 1
         else:
@@ -198,7 +198,7 @@ def advance_job(
                 else:
                     leaving, served = coming, False
                 break
-            # Into the FIFO queue of the replica; the last completion of an empty replica is in the past.
+            # Append to the FIFO queue of the replica. If it is empty, its last completion is in the past.
             completes = max(now, last_done_s[slot]) + requests.service_s[coming]
             place = _wrap(ring_head[slot] + inside[slot], places)
             ring[slot, place] = coming

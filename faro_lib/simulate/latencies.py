@@ -7,9 +7,10 @@ from faro_lib.workload.jobs import MINUTE_S
 
 
 def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.ndarray:
-    """Index of the first request of each minute, int (jobs, minutes + 2); the last minute is the overrun.
+    """Index of the first request of each minute, int (jobs, minutes + 2).
 
-    `arrival_s` (requests,) and `first` (jobs + 1,) are those of `Draws`.
+    The last minute holds all arrivals after the end of the day. `arrival_s` (requests,) and `first` (jobs + 1,) are those
+    of `Draws`.
     """
     edges_s = MINUTE_S * np.arange(minutes + 2)
     edges_s[-1] = np.inf
@@ -18,7 +19,7 @@ def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.n
 
 @njit(cache=True, nogil=True)
 def quantile_of(values: np.ndarray, q: float) -> float:
-    """The q-quantile by linear interpolation, as in numpy; inf if an inf has any weight in it, NaN without values."""
+    """The q-quantile by linear interpolation, as in numpy; inf if it involves an infinite value, NaN without values."""
     n = len(values)
     if n == 0:
         return np.nan
@@ -34,9 +35,9 @@ def quantile_of(values: np.ndarray, q: float) -> float:
 
 @njit(cache=True)
 def quantiles(latency_s: np.ndarray, edges: np.ndarray, quantile: np.ndarray) -> np.ndarray:
-    """Latency quantile of every minute (jobs, minutes); NaN without requests.
+    """Latency quantile of the requests of every minute (jobs, minutes); NaN without requests.
 
-    `edges` is int (jobs, minutes + 1), as from `minute_edges`; `quantile` is (jobs,).
+    `edges`, int (jobs, minutes + 1), is the index of each minute's first request; `quantile` has shape (jobs,).
     """
     jobs, minutes = edges.shape[0], edges.shape[1] - 1
     result = np.empty((jobs, minutes))
@@ -48,7 +49,7 @@ def quantiles(latency_s: np.ndarray, edges: np.ndarray, quantile: np.ndarray) ->
 
 @njit(cache=True)
 def dropped_and_missed(latency_s: np.ndarray, edges: np.ndarray, slo_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Requests dropped, and requests served later than the SLO, of every minute: two int arrays (jobs, minutes)."""
+    """(requests dropped, requests served later than the SLO) in every minute, two int arrays (jobs, minutes)."""
     jobs, minutes = edges.shape[0], edges.shape[1] - 1
     dropped, slo_missed = np.zeros((jobs, minutes), np.int64), np.zeros((jobs, minutes), np.int64)
     for job in range(jobs):

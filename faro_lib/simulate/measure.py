@@ -18,16 +18,16 @@ from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import ServiceTime, true_service_time
 
-# Finest near saturation, where the latency grows as 1 / (1 - rho) and drops begin.
+# The grid is finest near saturation, where latency grows as 1 / (1 - rho) and drops begin.
 UTILISATIONS = (
     0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.84, 0.88, 0.91, 0.94, 0.97, 1.0, 1.03, 1.06, 1.1,
     1.2, 1.5, 2.0, 3.0,
 )  # fmt: skip
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # the largest count to measure if the capacity is unknown
-MINUTES = 31  # minutes per grid point that the table keeps
-WINDOW_REQUESTS = 4000  # a minute with more requests is shortened to these; its tail latency hardly changes
-WARM_UP = 50  # service times before the first minute, as queues begin empty
+MINUTES = 31  # equally likely minutes per grid point of the table
+WINDOW_REQUESTS = 4000  # of a minute with more requests, only a part with this many is simulated
+WARM_UP = 50  # service times to simulate before the first minute, because queues begin empty
 THREADS = min(8, os.cpu_count() or 1)  # each simulation needs about 50 MB
 
 
@@ -40,11 +40,11 @@ def measure(
     seed: int = 1,
     serving_model: ServingModel = PAPER,
 ) -> LatencyTable:
-    """The latency table of the jobs, measured at every utilisation and replica count.
+    """The latency table of the jobs, measured by simulation at UTILISATIONS and replica counts.
 
-    Jobs whose replicas behave alike share a simulation, whatever their SLO and quantile. Simulations run in parallel and
-    are cached on disk (`files.cached_array`). `replicas` are the counts to
-    measure, by default COUNTS up to what `capacity` (cores) allows. `requests` are those of a grid point at utilisation 1.
+    `replicas` are the counts to measure, by default COUNTS up to what `capacity` in cores allows. `requests` is the number
+    of requests to simulate at utilisation 1. Jobs with the same service time and limits share a simulation, whatever their
+    SLO and quantile. Simulations run in parallel, and their results are cached on disk (`files.cached_array`).
     """
     if replicas is None:
         most = USUAL_REPLICAS if capacity is None else capacity / min(job.cores for job in jobs)
@@ -88,10 +88,9 @@ def measure(
 
 
 def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], *rest: int) -> np.ndarray:
-    """Simulate one job at one replica count, or read the result from the cache: (quantiles, 2, utilisations, MINUTES).
+    """Simulate one job at one replica count, unless the result is cached; shape (quantiles, 2, utilisations, MINUTES).
 
-    The second axis has the tail latency and the excess drops: the share of drops beyond the 1 - quantile that may miss the
-    SLO. `rest` is the number of requests and the seed.
+    The second axis is (tail latency, drop rate - (1 - quantile)). `rest` is the number of requests and the seed.
     """
 
     def compute() -> np.ndarray:
@@ -105,26 +104,26 @@ def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[fl
 
 @cache
 def _code() -> tuple[str, bytes]:
-    """What the results depend on besides the arguments: numpy's version and the sources of the simulator."""
+    """The part of the cache key for what may change results besides the arguments: numpy and the simulator's sources."""
     return np.__version__, b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
 def _run(
     job: Job, replicas: int, model: ServingModel, requests: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Latencies of all requests, the edges of the minutes, int (utilisations, minutes + 1), and `shrink` of `_minutes`."""
+    """(latencies of all requests, first request of each minute (utilisations, minutes + 1), `shrink` of `_minutes`)."""
     service: ServiceTime = true_service_time(job)
     full_rps = replicas / service.mean_s
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
     warm = int(np.ceil(max(WARM_UP * service.mean_s, window_s) / window_s))
-    # Whole requests per window whose sum never deviates from the constant rate by more than one request.
+    # Whole numbers of requests per window, whose running sum is within one request of the constant rate.
     ends = np.arange(warm + windows + 1) + np.random.default_rng(seed).random((len(UTILISATIONS), 1))
     counts = np.diff(np.floor(ends * (full_rps * window_s * np.array(UTILISATIONS))[:, None]).astype(int), axis=1)
     workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)
     draws = draw(workload, seed, router=model.router)
     if window_s < MINUTE_S:
-        # The bursts at the ends of minutes in `draw` vanish as the requests of a minute increase.
+        # Uniform arrivals: the bursts that `draw` makes at the ends of minutes vanish with so many requests per minute.
         within = np.random.default_rng([seed, replicas]).random(len(draws.arrival_s))
         window = np.concatenate([np.repeat(np.arange(counts.shape[1]), row) for row in counts])
         arrival_s = (window + within) * window_s
@@ -141,9 +140,10 @@ def _run(
 
 
 def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
-    """(tail latency of the served requests, excess drops) of MINUTES equally likely minutes in order of tail latency.
+    """(tail latency of the served requests, excess drops) of MINUTES equally likely minutes, sorted by tail latency.
 
-    A minute of n times as many requests as the measured one varies 1 / sqrt(n) = `shrink` as much around the mean.
+    A whole minute has n times as many requests as a simulated window, so it deviates from the mean by only
+    1 / sqrt(n) = `shrink` times as much.
     """
     rows = []
     for a, b in zip(edges[:-1], edges[1:]):
@@ -151,7 +151,7 @@ def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: 
             n, served = b - a, latency_s[a:b][np.isfinite(latency_s[a:b])]
             excess = 1 - len(served) / n - (1 - quantile)
             late = not np.isfinite(quantile_of(latency_s[a:b], quantile))
-            # With drops, the quantile over all requests is a higher one over the served requests.
+            # Dropped requests are the latest, so the quantile of all requests is a higher quantile of the served ones.
             level = 1.0 if late else min(1.0, quantile * (n - 1) / max(len(served) - 1, 1))
             tail_s = quantile_of(served, level) if len(served) else np.inf
             rows.append((late, tail_s, max(excess, 0.5 / n) if late else min(excess, -0.5 / n)))

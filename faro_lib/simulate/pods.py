@@ -1,8 +1,8 @@
-"""Life cycle of pods within a fixed capacity, with the rules of the simulator of the EuroSys'25 artifact.
+"""The life cycle of pods within a fixed capacity, with the rules of the simulator in the EuroSys'25 artifact.
 
-A growing job reuses its idle pods (ready after a short time), then starts new pods (ready after the cold start). A replica
-that finds no free cores waits and tries again. A shrinking job removes its newest replica; the pod stays idle and keeps its
-cores until it is collected.
+A growing job reuses its idle pods, which serve after a short delay, and then starts new pods, which serve after the cold
+start. A replica that finds no free cores waits and tries again. A shrinking job removes its newest replicas first. The pod
+of a removed replica is idle: it keeps its cores until it is collected.
 """
 
 import heapq
@@ -14,7 +14,7 @@ import numpy as np
 
 from faro_lib.workload.jobs import TOLERANCE
 
-REUSE_S = 3.0  # delay until an idle pod serves again; after a removal, the job counts as changing for as long
+REUSE_S = 3.0  # delay until an idle pod serves again, and how long a job counts as changing after a removal
 RETRY_S = 5.0  # delay until a replica that found no free cores tries again
 IDLE_S, CHECK_S = 30.0, 5.0  # idle pods are collected after IDLE_S, at the next multiple of CHECK_S
 BIRTH, COLLECT, RETRY = 0, 1, 2  # kinds of event; at equal times, the smaller number comes first
@@ -24,7 +24,7 @@ BIRTH, COLLECT, RETRY = 0, 1, 2  # kinds of event; at equal times, the smaller n
 class JobPods:
     """The pods of one job."""
 
-    cores: float  # of each pod
+    cores: float  # cores per pod
     cold_start_s: float
     running: int = 0
     births: list[float] = field(default_factory=list)  # times at which starting replicas begin to serve
@@ -38,9 +38,9 @@ class JobPods:
 
 
 class Pods:
-    """The pods of all jobs, with their future events. `cores` and `cold_start_s` (jobs,) are those of one replica.
+    """The pods of all jobs, and their future events. `cores` and `cold_start_s` (jobs,) are those of one replica.
 
-    `on_birth` and `on_removal` are called with (job, time) when a replica starts or stops serving.
+    `on_birth` and `on_removal` are called with (job, time) when a replica begins or ceases to serve.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Pods:
         self._events: list[tuple[float, int, int]] = []  # (time, kind, job)
 
     def set_running(self, job: int, replicas: int) -> None:
-        """Start with this number of running replicas."""
+        """Give the job this number of replicas that serve from the beginning."""
         for _ in range(replicas):
             self.jobs[job].running += 1
             self._on_birth(job, -np.inf)  # before the first arrival, which may be at 0
@@ -99,9 +99,9 @@ class Pods:
         pods.removed_s = now_s
 
     def advance(self, until_s: float) -> None:
-        """Process the events before `until_s`, and the births at `until_s`.
+        """Process the events before `until_s`, and the replicas that begin to serve at `until_s`.
 
-        Collections and retries at `until_s` are left to the next call, because the controller acts before them.
+        Other events at `until_s` are left to the next call, because the controller acts before them.
         """
         while self._events and self._events[0][:2] < (until_s, COLLECT):
             now_s, kind, job = heapq.heappop(self._events)

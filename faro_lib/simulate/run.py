@@ -1,4 +1,4 @@
-"""Simulate one trial: a workload under a policy."""
+"""Simulate one trial: a workload under one policy."""
 
 import time
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from faro_lib.simulate.latencies import dropped_and_missed, quantile_of, quantil
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")  # of a Plan
+EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up", "marginal_value_down")  # in a Plan
 
 
 @dataclass(slots=True)
 class Decisions:
-    """The ticks of a run as columns: lists over ticks of scalars or of arrays (jobs,)."""
+    """What was observed and decided at each tick of a run: one list per quantity, of scalars or of arrays (jobs,)."""
 
     time_s: list[float] = field(default_factory=list)
     target: list[np.ndarray] = field(default_factory=list)
@@ -41,15 +41,15 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Result of a trial; arrays by minute of arrival are (jobs, minutes + 1), and the last minute is the overrun."""
+    """The result of a trial. Arrays (jobs, minutes + 1) are by minute of arrival; the last is for arrivals after the day."""
 
     workload: Workload
     capacity: float
-    requests: np.ndarray  # counts
-    dropped: np.ndarray
-    slo_missed: np.ndarray  # served later than the SLO
-    tail_latency_s: np.ndarray  # the job's quantile; inf if drops have weight in it, NaN without requests
-    served_tail_latency_s: np.ndarray  # the same over the served requests
+    requests: np.ndarray  # number of requests
+    dropped: np.ndarray  # number of requests dropped
+    slo_missed: np.ndarray  # number of requests served later than the SLO
+    tail_latency_s: np.ndarray  # the job's quantile, where dropped requests are infinitely late; NaN without requests
+    served_tail_latency_s: np.ndarray  # the same quantile over the served requests only
     initial: np.ndarray  # (jobs,) replicas at the start
     decisions: Decisions
     wall_s: float  # duration of the simulation
@@ -74,7 +74,7 @@ def simulate(
     Parameters
     ----------
     capacity : cores of the cluster.
-    seed, draws : one of them defines the trial; draws can be shared by policies.
+    seed, draws : one of the two defines the trial; policies can share draws. ValueError without both.
     capacity_steps : (time in s, cores) pairs, ascending; ((7200, 24),) changes the capacity to 24 cores after two hours.
     lifetimes : (job index, from, until in s) triples; ((0, 6000, np.inf),) adds job 0 at 6000 s. Other jobs always exist.
     initial : (jobs,) replicas at the start; None asks the policy.
@@ -112,9 +112,9 @@ def evaluate_run(
     decisions: Decisions,
     wall_s: float,
 ) -> Run:
-    """Result of a simulated or live run.
+    """The `Run` of a simulated or live run, from the latencies of its requests.
 
-    `latency_s` (requests,) is ordered by job and arrival, inf if dropped; `edges` is as from `latencies.minute_edges`.
+    `latency_s` (requests,) is sorted by job and arrival, inf = dropped; `edges` is that of `latencies.minute_edges`.
     """
     jobs = arrays_of(workload.jobs)
     dropped, slo_missed = dropped_and_missed(latency_s, edges, jobs.slo_s)

@@ -1,4 +1,4 @@
-"""Requests and replicas of the simulated cluster; adds and removes replicas between runs of the event loop."""
+"""Requests and replicas of the simulated cluster. Replicas are added and removed between runs of the event loop."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ class Serving:
         columns = (draws.first, draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
         self.requests = events.Requests(*columns, np.empty(len(draws.arrival_s)))
         jobs = len(draws.first) - 1
-        # Room for one more than the limit: only a request that finds more than `queue_limit` waiting is dropped.
+        # One more than the limit, because a request that finds exactly `queue_limit` waiting is not dropped.
         self.station = events.new_station(SLOTS, queue_limit + 1, max_ongoing_requests, seconds, draws.first)
         self._dispatch = (DISPATCH[dispatch], queue_limit)
         self._shufflers = [draws.shuffler(job) for job in range(jobs)]
@@ -28,7 +28,7 @@ class Serving:
 
     @property
     def any_inside(self) -> bool:
-        """Whether any request has not ended."""
+        """Whether any request of the trial has not ended."""
         station = self.station
         outside = (station.head == self.requests.first[1:]) & (station.held < 0) & (station.inside.sum(axis=1) == 0)
         return not outside.all()
@@ -67,7 +67,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Give the held request to a job's first replica; the event loop itself dispatches it only at a completion."""
+        """Give the held request to a job's first replica; the event loop would do so only after a completion."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return

@@ -1,4 +1,4 @@
-"""Utilities of latencies, penalties of drop rates, and the utility table of a decision."""
+"""Utility of a latency, penalty of a drop rate, and the utility table that a decision is based on."""
 
 from faro_lib.utility.functions import (
     MEASURE_STEPS,

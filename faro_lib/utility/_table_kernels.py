@@ -1,6 +1,6 @@
 """Compiled loops of `build_table`; imported when first used.
 
-A curve is a tuple (first, last, value) of `curves.Curves`, at one class and replica count.
+A curve is the tuple (first, last, value) of `curves.Curves` for one service class and replica count.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from numba import njit
 
 @njit(cache=True, inline="always")
 def _utility(load, first, last, per_load, value, alpha):
-    """A curve at one load; `per_load` is its number of knots per erlang."""
+    """The utility of a curve at `load` erlangs; `per_load` is the curve's number of knots per erlang."""
     if load <= first:
         return value[0]
     if load >= last:
@@ -22,7 +22,7 @@ def _utility(load, first, last, per_load, value, alpha):
 
 @njit(cache=True)
 def _mean(loads, weights, keep, curve, alpha):
-    """Sum over samples and minutes of weights[minute] x utility at `keep` times the load."""
+    """Sum over samples and minutes of weights[minute] x utility(keep x load), with `keep` the share of requests served."""
     first, last, value = curve
     per_load = (len(value) - 1) / (last - first) if last > first else 0.0
     total = 0.0
@@ -36,9 +36,10 @@ def _mean(loads, weights, keep, curve, alpha):
 
 @njit(cache=True)
 def _cell(loads, weights, cold, grown, d, drops, curve_now, curve_x, alpha, cold_part):
-    """Expected utility of x replicas at drop rate d; `grown` tells whether x exceeds the running count.
+    """Expected utility of x replicas at drop rate drops[d]; `grown` is whether x exceeds the running count.
 
-    `cold_part` (drops,) caches the sum over the cold minutes, which all x above the running count share.
+    While new replicas start, only the running ones serve. That part of the sum is the same for all x above the running
+    count, so `cold_part` (drops,) caches it.
     """
     keep = 1.0 - drops[d]
     total = _mean(loads, weights, keep, curve_x, alpha)
@@ -51,9 +52,10 @@ def _cell(loads, weights, cold, grown, d, drops, curve_now, curve_x, alpha, cold
 
 @njit(cache=True)
 def _best_drop(loads, weights, cold, grown, drops, phi, curve_now, curve_x, alpha, cold_part, undropped, stack):
-    """The largest phi(d) U(d) on the grid of drop rates and its index, by branch and bound.
+    """(the largest phi[d] U(d) over the drop rates d, the index of that d), by branch and bound.
 
-    U increases and phi decreases in d, so on drops a..b the product is at most phi(a) U(b).
+    U increases and the penalty phi decreases in d, so between indices a and b the product is at most phi[a] U(b).
+    `undropped` is U(0); `stack` is work space.
     """
     utility = np.full(len(drops), np.nan)
     utility[0] = undropped
@@ -82,8 +84,8 @@ def _best_drop(loads, weights, cold, grown, drops, phi, curve_now, curve_x, alph
 def fill(loads, warm, cold, running, low, high, of_job, first, last, curve, alpha, drops, phi, value, effective, drop):
     """Fill value, effective and drop (jobs, X + 1), which `build_table` defines, in place.
 
-    loads (jobs, samples, minutes) in erlangs; warm and cold (jobs, minutes), the parts of each minute's weight in
-    which the new and the running replicas serve. Returns the largest x that differs from x - 1, per job.
+    `loads` (jobs, samples, minutes) is in erlangs. `warm` and `cold` (jobs, minutes) split the weight of each minute into
+    the parts after and before new replicas have started. Returns, per job, the x from which the utility is constant.
     """
     jobs, columns = value.shape
     both = warm + cold

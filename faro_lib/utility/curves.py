@@ -1,8 +1,8 @@
-"""Utility at a constant rate as a curve over the offered load, per service class and replica count.
+"""Utility at a constant rate as a curve over the offered load, for each service class and replica count.
 
-`build_table` reads every latency model through these curves. A curve is value[0] up to `first`, piecewise linear
-between `first` and `last`, and value[-1] (last / load)^alpha beyond. For a formula, `first` is the largest load that
-meets the SLO and `last` the start of the relaxation, so only the short stretch between the two is interpolated.
+`build_table` evaluates every latency model through these curves. A curve equals value[0] up to load `first`, is piecewise
+linear between `first` and `last`, and equals value[-1] (last / load)^alpha beyond. For a formula, `first` is the largest
+load that meets the SLO and `last` is the load at utilisation RHO_MAX, beyond which latency is linear in the load.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ from faro_lib.utility.functions import relaxed_utility
 from faro_lib.workload import Job
 
 KNOTS = 129
-MODEL_RHO_MAX, MODEL_KNOTS = 2.5, 501  # models that are not formulas are sampled up to this utilisation
+MODEL_RHO_MAX, MODEL_KNOTS = 2.5, 501  # largest utilisation and number of knots for a model that is not a formula
 
 
 class LearnedModel(Protocol):
@@ -38,14 +38,14 @@ class Curves(NamedTuple):
 
 
 def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, alpha: float, columns: int) -> Curves:
-    """The curves of all service classes among `jobs` for 0..columns replicas."""
+    """The curves of all service classes among `jobs` for 0..`columns` replicas; ValueError for an unknown model."""
     keys: list
     if isinstance(latency_model, str):
         keys = [_formula_key(latency_model, job) for job in jobs]
         classes = dict.fromkeys(keys)
         first, last, value = _formula_stack(latency_model, utility, float(alpha), columns, tuple(classes))
     elif hasattr(latency_model, "expected_utility"):
-        # A measured table is constant, so its curves are cached; a model that learns may answer differently next time.
+        # The curves of a measured table are cached; a model that learns online may change between two calls.
         sample: Callable = _model_curves
         keys = list(range(len(jobs)))
         if isinstance(latency_model, LatencyTable):
@@ -64,7 +64,7 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
 
 
 def _formula_key(model: str, job: Job) -> tuple[float, float, float]:
-    """(SLO, quantile, scv), the SLO in service times, or in seconds for the upper bound (l = load / c)."""
+    """(SLO, quantile, scv), which determine a curve; the SLO is in service times, for the upper bound in seconds."""
     slo = job.slo_s if model == "upper-bound" else job.slo_s / job.service_time_s
     return slo, job.quantile, job.service_scv if model == "mgc" else 0.0
 
@@ -100,14 +100,14 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
     if utility == "relaxed":
         for i, share in enumerate(np.linspace(0.0, 1.0, KNOTS)):
             value[:, i] = relaxed_utility(at(first + share * (last - first)), slo, alpha)
-        # Without a stretch between `first` and `last`, the curve falls from the one load at which the SLO is just met.
+        # If `first` = `last`, utility falls from 1 at the largest load that meets the SLO.
         value[:, -1] = np.where(feasible & (last <= first), 1.0, value[:, -1])
     value[:, 0] = np.where(feasible, 1.0, value[:, 0])
     return _with_zero_replicas(first, last, value)
 
 
 def _model_curves(latency_model, job, utility, alpha, columns):
-    """(first, last, value) of a model sampled at utilisations 0..MODEL_RHO_MAX of every replica count."""
+    """(first, last, value) for all replica counts, from a model's utilities at utilisations 0..MODEL_RHO_MAX."""
     c = np.arange(1, columns + 1)
     loads = np.linspace(0.0, MODEL_RHO_MAX, MODEL_KNOTS)[None, :] * c[:, None]
     value = latency_model.expected_utility(job, loads / job.service_time_s, c[:, None], utility, alpha)
@@ -119,7 +119,7 @@ def _model_curves(latency_model, job, utility, alpha, columns):
 
 
 def _with_zero_replicas(first, last, value):
-    """The curves with a row for zero replicas, whose utility is 1 without requests and 0 with any."""
+    """The curves with a row for zero replicas prepended: utility 1 at load 0, and 0 at any other load."""
     zero = np.zeros((1, value.shape[1]))
     zero[0, 0] = 1.0
     return np.concatenate([[0.0], first]), np.concatenate([[0.0], last]), np.concatenate([zero, value])

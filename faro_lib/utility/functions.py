@@ -1,10 +1,10 @@
-"""Utility of a latency and penalty of a drop rate: precise (a step) and relaxed (a slope that solvers can follow)."""
+"""Utility of a latency and penalty of a drop rate, each precise (a step) or relaxed (a slope that solvers can follow)."""
 
 import numpy as np
 
-# Drop rates beyond which 25, 50 and 100 % of the price are credited: in the measure, and inside the paper's solver.
-MEASURE_STEPS = (0.01, 0.05, 0.10)
-SOLVER_STEPS = (0.001, 0.03, 0.08)
+# Drop rates beyond which the provider credits 25, 50 and 100 % of the price (EuroSys'25, section 4).
+MEASURE_STEPS = (0.01, 0.05, 0.10)  # when a run is scored
+SOLVER_STEPS = (0.001, 0.03, 0.08)  # in decisions, where the penalty is relaxed
 CREDITS = (1.0, 0.75, 0.5, 0.0)
 
 
@@ -31,7 +31,7 @@ def relaxed_utility(latency_s, slo_s, alpha=1.0) -> np.ndarray:
 
 
 def precise_drop_penalty(drop, steps=MEASURE_STEPS) -> np.ndarray:
-    """Fraction of the utility left by service credits: 1, 0.75, 0.5 and 0 for drop rates up to each step and beyond.
+    """Factor on the utility at a drop rate: 1, 0.75 and 0.5 up to the first, second and third step, 0 beyond.
 
     >>> precise_drop_penalty([0.0, 0.01, 0.02, 0.1, 0.2]).tolist()
     [1.0, 1.0, 0.75, 0.5, 0.0]
@@ -40,7 +40,7 @@ def precise_drop_penalty(drop, steps=MEASURE_STEPS) -> np.ndarray:
 
 
 def relaxed_drop_penalty(drop, steps=SOLVER_STEPS) -> np.ndarray:
-    """`precise_drop_penalty` as straight lines through (steps[i], CREDITS[i]) and (1, 0) (EuroSys'25, section 4).
+    """Factor on the utility at a drop rate: linear through (steps[i], CREDITS[i]) and (1, 0) (EuroSys'25, section 4).
 
     >>> relaxed_drop_penalty([0.0, 0.03, 0.54, 1.0]).round(3).tolist()
     [1.0, 0.75, 0.25, 0.0]

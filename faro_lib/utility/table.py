@@ -1,4 +1,4 @@
-"""The utility table of a decision: for each job, the expected utility of every replica count."""
+"""The utility table that a decision is based on: the expected utility of each job at each replica count."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class UtilityTable:
     """Expected utility of every job at every replica count: all that objectives and solvers know of the jobs' load."""
 
     jobs: tuple[Job, ...]
-    running: np.ndarray  # replicas that serve now, shape (jobs,); solvers break ties in favour of these counts
+    running: np.ndarray  # replicas that serve now, shape (jobs,); in a tie, solvers stay close to them
     value: np.ndarray  # expected utility without weights and drops, (jobs, X + 1); -inf outside the job's bounds
     effective: np.ndarray  # expected utility x drop penalty at the best drop rate, (jobs, X + 1); `value` without drops
-    drop: np.ndarray  # that drop rate, in [0, 1], (jobs, X + 1)
-    saturated: np.ndarray  # replica count beyond which all columns are equal, shape (jobs,)
+    drop: np.ndarray  # the best drop rate, in [0, 1], (jobs, X + 1)
+    saturated: np.ndarray  # replica count from which the utility is constant, shape (jobs,)
     with_drops: bool = False  # whether drop rates were tried
 
     def __post_init__(self):
@@ -83,9 +83,9 @@ def build_table(
 ) -> UtilityTable:
     """Expected utility of every job at every replica count, averaged over forecast samples and minutes.
 
-    value[j, x] = mean over samples and minutes of U(l(lam, x)), with l the latency quantile of `latency_model`. Until
-    new replicas have started, the `running` ones serve alone. With `drops`, effective[j, x] = max over d of phi(d)
-    times the mean utility at the rates (1 - d) lam, with phi the drop penalty of the same kind as the utility.
+    value[j, x] = mean over samples and minutes of U(l(lam, x)), where l is the latency quantile of `latency_model` at rate
+    lam. Until new replicas have started, only the `running` ones serve. With `drops`, effective[j, x] = max over d of
+    phi(d) x (the same mean at rates (1 - d) lam), where phi is the precise or relaxed drop penalty, as `utility` says.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def build_table(
     arrays = arrays_of(jobs)
     _, samples, minutes = rates_rps.shape
     start_min = arrays.cold_start_s / MINUTE_S if cold_start_minutes is None else np.full(len(jobs), cold_start_minutes)
-    # Share of each minute before the new replicas serve, (jobs, minutes).
+    # Share of each minute in which new replicas are still starting, (jobs, minutes).
     cold_share = np.clip(start_min[:, None] - np.arange(minutes), 0.0, 1.0)
     cold, warm = (1 / samples * share / minutes for share in (cold_share, 1 - cold_share))
 
@@ -134,7 +134,7 @@ def build_table(
     if switching_cost:
         charge = switching_cost * (np.arange(value.shape[1])[None, :] != running[:, None])
         value, effective = value - charge, effective - charge
-    # The last column is where the last job saturates; every job can keep its running count.
+    # The table ends where the last job saturates, but includes every job's running count.
     columns = int(max(saturated.max(), np.minimum(running, high).max(), low.max())) + 1
     value, effective, drop = (array[:, :columns] for array in (value, effective, drop))
     return UtilityTable(jobs, running, value, effective, drop, saturated, with_drops=len(grid) > 1)
@@ -143,15 +143,15 @@ def build_table(
 def predicted_latency(
     jobs: Sequence[Job], rates_rps, replicas, *, drop=0.0, latency_model: LatencyModel = "half-mmc"
 ) -> np.ndarray:
-    """Latency quantile in seconds that the model predicts, shaped as `rates_rps`.
+    """Latency quantile in seconds that the model predicts, in the shape of `rates_rps`.
 
-    Infinite for a job with requests but no replicas. From a model that knows only utilities, the latency whose
-    relaxed utility it predicts.
+    Infinite for a job with requests but no replicas. If a model has only `expected_utility`, the latency is the one whose
+    relaxed utility is the predicted one.
 
     Parameters
     ----------
     rates_rps : (jobs,) or (jobs, ...) requests per second.
-    replicas, drop : (jobs,) each.
+    replicas, drop : (jobs,) replica counts and drop rates.
 
     >>> predicted_latency([Job("a")], [10.0], [4]).round(3).tolist()
     [0.284]
@@ -194,7 +194,7 @@ def _checked(jobs, rates_rps, running) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _drop_grid(drops, utility: str) -> tuple[np.ndarray, np.ndarray]:
-    """The drop rates to try and their penalties."""
+    """(drop rates to try, their drop penalties); a ValueError if the rates do not increase from 0 to at most 1."""
     grid = np.asarray((0.0,) if drops is None else drops, dtype=float)
     if grid.ndim != 1 or not len(grid) or grid[0] != 0 or np.any(np.diff(grid) <= 0) or grid[-1] > 1:
         raise ValueError(f"drops={drops} must increase from 0 to at most 1")

@@ -10,12 +10,12 @@ def sample_arrivals(workload: Workload, seed: int) -> tuple[np.ndarray, np.ndarr
     """Arrival times of all requests, drawn as in the paper's evaluation (EuroSys'25 artifact).
 
     In a minute with n requests, the first arrives at the start and the gaps are exponential with mean 60/n s.
-    The last requests of a minute may therefore arrive after its end. Random numbers are drawn for all jobs of a
-    minute, in the order of the jobs, before those of the next minute.
+    The last requests of a minute may therefore arrive after its end. Gaps are drawn minute by minute and, within a
+    minute, job by job.
 
     Returns
     -------
-    arrival_s : seconds, shape (requests,), job after job, ascending within a job.
+    arrival_s : seconds, shape (requests,), sorted by job and then by time.
     first : shape (jobs + 1,); job j has arrival_s[first[j]:first[j + 1]].
 
     >>> from faro_lib.workload import Job

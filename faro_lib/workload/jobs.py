@@ -11,7 +11,7 @@ import numpy as np
 
 MINUTE_S = 60.0
 DAY_MINUTES = 1440
-TABLES = (".csv", ".csv.gz", ".parquet")  # files of counts
+TABLES = (".csv", ".csv.gz", ".parquet")  # endings of files with requests per minute
 TOLERANCE = 1e-9  # rounding error allowed in comparisons of cores, rates and times
 SYNTHETIC, PUBLISHED = "synthetic", "faro-10jobs"  # names of the built-in workloads
 
@@ -26,7 +26,7 @@ class Job:
     name: str  # unique within a workload
     slo_s: float = 0.720
     quantile: float = 0.99  # strictly between 0 and 1
-    service_time_s: float = 0.180  # mean service time that policies assume; `model` sets the simulated one
+    service_time_s: float = 0.180  # mean service time that policies assume; the simulator uses that of `model`
     service_scv: float = 0.0  # squared coefficient of variation of the service time
     cold_start_s: float = 35.0  # seconds from the request for a replica until it serves
     cores: float = 1.0  # cores per replica, a multiple of 0.1
@@ -34,7 +34,7 @@ class Job:
     min_replicas: int = 1  # inclusive
     max_replicas: int = 100  # inclusive
     tenant: str = ""  # the owner; "" = none
-    tenant_quota: float | None = None  # cores that the tenant's jobs may use together, equal in all; None = no quota
+    tenant_quota: float | None = None  # cores that all jobs of the tenant may use together; None = no quota
     model: str = "resnet34"  # the model that replicas run; `service.MODELS` has measured service times
 
     def __hash__(self) -> int:
@@ -46,7 +46,7 @@ class Job:
                 raise ValueError(f"job {self.name!r}: {field}={getattr(self, field)!r} must be {accepted}")
 
         check("name", "1 to 100 printable ASCII characters", re.fullmatch("[ -~]{1,100}", str(self.name)))
-        check("service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4)  # bounds its requests per minute
+        check("service_time_s", "at least 0.0001", not 0 < self.service_time_s < 1e-4)  # else too many requests per s
         for field in ("slo_s", "service_time_s", "cores"):
             check(field, "a finite number > 0", np.isfinite(getattr(self, field)) and getattr(self, field) > 0)
         for field in ("service_scv", "cold_start_s", "weight"):
@@ -64,7 +64,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobArrays:
-    """The fields of `Job` as read-only arrays (jobs,), and the tenants' quotas."""
+    """The numbers of several jobs as read-only arrays (jobs,), named as the fields of `Job`, and the tenants' quotas."""
 
     slo_s: np.ndarray
     quantile: np.ndarray
@@ -79,7 +79,7 @@ class JobArrays:
     quota: np.ndarray  # cores of each group, shape (groups,); infinite without a quota
 
     def replicas_within(self, cores: float) -> np.ndarray:
-        """Number of replicas of each job that `cores` hold if no other job has any, int (jobs,).
+        """Number of replicas of each job that fit into `cores` on their own, int (jobs,).
 
         >>> arrays_of((Job("a", cores=0.1), Job("b", cores=2.0))).replicas_within(0.3).tolist()
         [3, 0]
@@ -89,7 +89,7 @@ class JobArrays:
 
 @lru_cache(maxsize=256)
 def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
-    """The fields of the jobs as arrays, cached. `quota` has one entry per tenant, sorted by name; no tenant is first.
+    """The fields of the jobs as arrays, cached. `quota` is sorted by tenant; the group without a quota is first.
 
     >>> arrays_of((Job("a"), Job("b", slo_s=1.0))).slo_s.tolist()
     [0.72, 1.0]
@@ -134,7 +134,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """Training days and the evaluation day."""
+    """Jobs and their requests per minute on the training days and on the evaluation day."""
 
     jobs: tuple[Job, ...]
     train: np.ndarray  # whole numbers, shape (days, samples, jobs, minutes); samples are phase shifts of a day
@@ -167,7 +167,7 @@ class Traces:
         return Workload(self.jobs, self.train[day - 1, sample])
 
     def until(self, day: int) -> Traces:
-        """Training days 1..day - 1, with training day `day` as the evaluation day."""
+        """The traces in which training day `day` is the evaluation day and only the days before it are for training."""
         if not 2 <= day <= self.days:
             raise ValueError(f"day={day} must lie in 2..{self.days}: the days before it are for training")
         return Traces(self.jobs, self.train[: day - 1], self.train[day - 1])
@@ -178,7 +178,7 @@ class Traces:
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
-    """Raise ValueError if there is no job, a repeated name, or a tenant with two quotas."""
+    """Raise ValueError if there are no jobs, if a name occurs twice, or if a tenant has two quotas."""
     names = [job.name for job in jobs]
     if not names:
         raise ValueError("jobs is empty; at least one job is needed")
@@ -189,7 +189,7 @@ def check_jobs(jobs: Sequence[Job]) -> None:
 
 
 def _quotas(jobs: Sequence[Job]) -> dict[str, float]:
-    """Cores of each tenant that has a quota."""
+    """Tenant -> quota in cores, for tenants with a quota; a ValueError if jobs of a tenant disagree."""
     quotas: dict[str, float | None] = {}
     for job in jobs:
         if job.tenant and quotas.setdefault(job.tenant, job.tenant_quota) != job.tenant_quota:
@@ -201,7 +201,7 @@ def _quotas(jobs: Sequence[Job]) -> dict[str, float]:
 
 
 def _whole_numbers(counts: np.ndarray, field: str) -> np.ndarray:
-    """The counts as a read-only array of int64."""
+    """The counts as a read-only array of int64; a ValueError names the first that is no whole number >= 0."""
     bad = ~np.isfinite(counts) | (counts < 0) | (counts != np.floor(counts))
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])

@@ -9,8 +9,8 @@ import numpy as np
 from faro_lib.http import HttpClient, HttpError, check_address
 from faro_lib.workload.jobs import MINUTE_S
 
-MAX_POINTS = 11_000  # samples that Prometheus returns per series at most
-COUNTER = r"\b\w+_(?:total|count)\b(?:\{[^}]*\})?"  # a selector of a counter, by the naming convention of Prometheus
+MAX_POINTS = 11_000  # the most samples per series that Prometheus returns
+COUNTER = r"\b\w+_(?:total|count)\b(?:\{[^}]*\})?"  # a counter with its labels, by Prometheus's naming convention
 Series = tuple[dict[str, str], np.ndarray]  # labels, and values (instants,)
 
 
@@ -19,10 +19,9 @@ class BadQuery(ValueError):
 
 
 class Prometheus:
-    """A client of one Prometheus server.
+    """A client of the Prometheus server at `url` (without /api/v1).
 
-    url : the server's address, without /api/v1.
-    token_path : file of a bearer token, read again for each request.
+    `token_path` is a file with a bearer token, which is read again for each request.
     """
 
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
@@ -34,9 +33,9 @@ class Prometheus:
         self._http = HttpClient(url, token, timeout_s, token_hint="name the file of a token with --prometheus-token")
 
     def query_range(self, query: str, times_s: np.ndarray) -> list[Series]:
-        """Labels and values of each series at evenly spaced unix times; NaN = no sample, inf = a NaN sample (0/0).
+        """Each series' labels and values at evenly spaced Unix times; NaN = no sample, inf = a sample that is NaN (0/0).
 
-        Raises BadQuery, OSError without an answer, and ValueError for a wrong token or another kind of server.
+        Raises BadQuery; OSError if there is no answer; ValueError for a wrong token or if it is not a Prometheus server.
         """
         step_s = float(times_s[1] - times_s[0]) if len(times_s) > 1 else MINUTE_S
         span = {"start": f"{times_s[0]:.3f}", "end": f"{times_s[-1]:.3f}", "step": f"{step_s:g}"}
@@ -48,7 +47,7 @@ class Prometheus:
                 raise
             raise BadQuery(error.detail) from None
         except (KeyError, TypeError, IndexError):
-            raise ValueError(f"{self.url}: this is no Prometheus: /api/v1/query_range answers something else") from None
+            raise ValueError(f"{self.url}: not a Prometheus server: unexpected answer of /api/v1/query_range") from None
 
 
 def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
@@ -59,7 +58,7 @@ def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
 
 
 def check_counts_query(query: str) -> None:
-    """Raise ValueError, with the right query, for a query that obviously does not count the requests of one minute.
+    """Raise ValueError, which suggests a correction, if a query obviously does not count the requests of one minute.
 
     A query with * or / may convert its unit, so it is accepted.
 
@@ -93,15 +92,15 @@ def read_prometheus(
     token_path: str | None = None,
     timeout_s: float = 30.0,
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the jobs (sorted) and requests per minute, shape (jobs, minutes), oldest first; NaN = missing.
+    """(names of the jobs, sorted; requests per minute, shape (jobs, minutes), oldest first, NaN = missing).
 
-    query : counts the requests of the last minute: `sum by (job_name) (increase(http_requests_total[1m]))`.
+    query : requests of the last minute, such as `sum by (job_name) (increase(http_requests_total[1m]))`.
     minutes : number of complete minutes before `end_s` (now by default).
     label : the label that names the job; None if each series has a single label.
     """
     check_counts_query(query)
     if not 1 <= minutes <= MAX_POINTS:
-        raise ValueError(f"minutes={minutes} must lie in 1..{MAX_POINTS}, as much as Prometheus returns of a series")
+        raise ValueError(f"minutes={minutes} must lie in 1..{MAX_POINTS}, the most that Prometheus returns per series")
     last_s = (time.time() if end_s is None else end_s) // MINUTE_S * MINUTE_S
     times_s = last_s - MINUTE_S * np.arange(minutes - 1, -1, -1)
     try:
@@ -114,7 +113,7 @@ def read_prometheus(
         raise ValueError(f"{url}: query {query!r} has no series in the last {minutes} minutes")
     names = [_job_name(labels, label, query) for labels, _ in series]
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"query {query!r}: several series are of job {repeated[0]!r}; sum by (...) the job's label")
+        raise ValueError(f"query {query!r}: several series belong to job {repeated[0]!r}; sum by (...) the job's label")
     counts = np.array([values for _, values in series])
     counts[np.isinf(counts)] = np.nan
     if (counts < 0).any():

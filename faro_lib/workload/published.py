@@ -11,14 +11,14 @@ from faro_lib.workload.jobs import Job, Traces
 
 EVALUATION_SHA256 = "9370242f7291c94b04ed3c0329c45e1f286e7ca9aa92f126bf7c2b234b892b54"
 TRAINING_SHA256 = "e8bfc249a15320d65ecf1017e48a5ae7bbed30724b54ea7599751a543fdaf5cf"
-TRAINING_DAYS = 10  # the training file also contains day 11, the evaluation day
+TRAINING_DAYS = 10  # the training file also contains the evaluation day, day 11
 
 
 def read_artifact(evaluation: str | Path, training: str | Path) -> Traces:
-    """Ten jobs: days 1-10 (4 samples each) for training, day 11 (sample 0) for evaluation.
+    """Traces of ten jobs: days 1 to 10 (4 samples each) for training, day 11 (one sample) for evaluation.
 
-    evaluation : path of input.json, one line per minute.
-    training : path of the pickled data frame. A pickle can run code; its SHA-256 is checked first.
+    `evaluation` is the path of input.json, `training` that of the pickled data frame. Raises FileNotFoundError, or
+    ValueError for a wrong SHA-256, which is checked first because unpickling can run code.
     """
     lines = [json.loads(line) for line in _verified(evaluation, EVALUATION_SHA256).decode().splitlines()]
     names = list(lines[0]["counts"])

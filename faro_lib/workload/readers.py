@@ -17,15 +17,15 @@ from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 JOB_FIELDS = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(Job)}
 COLUMNS = {"job": "str"} | {name: kind for name, kind in JOB_FIELDS.items() if name != "name"}
 EXPECTED = "job, requests, and minute[, day] or time"
-MAX_COUNT = 10**9  # of requests per minute
-SECTIONS = ("serve", "deployment")  # mappings of a .yaml table for `rayserve` and `kube`, which check them
+MAX_COUNT = 10**9  # largest accepted number of requests per minute
+SECTIONS = ("serve", "deployment")  # sections of a job in a .yaml table that `rayserve` and `kube` read and check
 
 
 def read_jobs(path: str | Path) -> tuple[Job, ...]:
-    """Jobs of a .csv or .yaml table with the columns `job` (the name) and any other fields of `Job`.
+    """Jobs from a .csv or .yaml table with the column `job` (the name) and, optionally, the other fields of `Job`.
 
-    If a job has a `service_time_s` but no `model`, its model is its name, so that the default model's measured
-    service time does not apply.
+    A job with a `service_time_s` but no `model` takes its name as its model. Otherwise, the simulator would use the
+    measured service time of the default model.
     """
     rows = [{key: value for key, value in row.items() if key not in SECTIONS} for row in _rows(Path(path))]
     jobs = tuple(_job(row, f"{path}, job {n}") for n, row in enumerate(rows, 1))
@@ -37,7 +37,7 @@ def read_jobs(path: str | Path) -> tuple[Job, ...]:
 
 
 def read_sections(path: str | Path, section: str) -> dict[str, dict]:
-    """Job name -> its mapping `section` (one of SECTIONS) in a .yaml table; {} for a job without it."""
+    """Job name -> its section (one of SECTIONS) in a .yaml table; {} for a job without one."""
     sections = {}
     for n, row in enumerate(_rows(Path(path)), 1):
         mapping = row.get(section) or {}
@@ -62,7 +62,7 @@ def _rows(path: Path) -> list[dict]:
 
 
 def _table(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
-    """The table of a file; a cell that a CSV leaves out is ""."""
+    """The table in a .parquet or CSV file, or in a CSV on standard input (path "-"); an empty cell is ""."""
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
@@ -71,7 +71,7 @@ def _table(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
         )
     except (ValueError, OverflowError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: not a table ({str(error).splitlines()[0]})") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells as an index
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells as an index
         raise ValueError(f"{path}: line 2 has more cells than the header")
     return table.fillna("")
 
@@ -109,7 +109,7 @@ def _converted(value: object, kind: str) -> str | int | float:
 
 
 def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
-    """Write a table that `read_jobs` reads."""
+    """Write a .csv or .yaml table that `read_jobs` reads."""
     rows = [{"job": job.name} | dataclasses.asdict(job) for job in jobs]
     table = pd.DataFrame(rows, dtype=object).drop(columns="name")
     if Path(path).suffix == ".csv":
@@ -124,11 +124,11 @@ def is_table(path: str | Path) -> bool:
 
 
 def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None) -> Traces:
-    """Traces from a table with columns job, requests, and either minute and, optionally, day, or time.
+    """Traces from a table with the columns job, requests, and either `time` or `minute` (and optionally `day`).
 
-    With minutes, every job and day needs the same minutes 0, 1, 2, ... The last day is the evaluation day, earlier
-    days are for training; without `day` there is only an evaluation day. With times, `timed` makes the days.
-    `jobs` sets the SLOs (default: those of `Job`).
+    With `minute`, all jobs and days need the same minutes 0, 1, 2, ... With `time`, days begin at midnight
+    (`timed.days_from_midnight`). The last day is for evaluation, earlier ones for training. `jobs` has the SLOs; by
+    default, those of `Job`. A ValueError names the file and the line.
     """
     table, names = read_counts(path, jobs)
     if "time" in table:
@@ -138,7 +138,7 @@ def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None) -> Traces:
 
 
 def read_counts(path: str | Path, jobs: tuple[Job, ...] | None = None) -> tuple[pd.DataFrame, list[str]]:
-    """The checked rows of a table of counts, and the names of the jobs."""
+    """(checked rows of a table of counts, names of the jobs); a ValueError names the first bad line."""
     path = Path(path)
     if str(path) != "-" and not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected a table with columns {EXPECTED}")
@@ -176,7 +176,7 @@ def _traces_of_minutes(path: Path, table: pd.DataFrame, names: list[str], jobs: 
 
 
 def _check_rows(path: Path, table: pd.DataFrame) -> None:
-    """Convert minute, requests and day to integers; ValueError that names the first bad or repeated row."""
+    """Convert minute, requests and day to integers; a ValueError names the first bad or repeated row."""
     at = "time" if "time" in table else "minute"
     for row in np.flatnonzero(table["job"] == "")[:1]:
         raise ValueError(f"{path}, line {row + 2}: job is empty")

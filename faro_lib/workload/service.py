@@ -1,4 +1,4 @@
-"""Measured service times of the models."""
+"""Distributions of service times, measured or assumed, by the model that a replica runs."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -10,7 +10,7 @@ from faro_lib.workload.jobs import Job
 
 @dataclass(frozen=True, slots=True)
 class ServiceTime:
-    """A shifted lognormal distribution: loc_s + scale_s exp(shape Z), Z standard normal; constant if shape is 0."""
+    """A shifted lognormal service time: loc_s + scale_s exp(shape Z), Z standard normal; constant if shape is 0."""
 
     shape: float
     loc_s: float
@@ -51,10 +51,10 @@ class ServiceTime:
 
 
 RESNET34 = ServiceTime(0.422472, 0.0793016, 0.0685808)
-# No distribution of ResNet18 was published: the same shape, scaled as the planner's service times (0.100 / 0.180 s).
+# No distribution was published for ResNet18, so ResNet34's is scaled by the ratio of the mean service times.
 MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 
 
 def true_service_time(job: Job) -> ServiceTime:
-    """The measured service time of the job's model, or for an unknown model a lognormal with the job's moments."""
+    """The measured service time of the job's model; for any other model, a lognormal with the job's mean and scv."""
     return MODELS.get(job.model) or ServiceTime.from_moments(job.service_time_s, job.service_scv)

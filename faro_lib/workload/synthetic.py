@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 DOWNSAMPLE = 4
 TRUE_SERVICE_S = 0.154  # mean service time of the default model
 CALIBRATED_QUANTILE = 0.95
-LOAD_PER_JOB = 2.26  # erlangs per job at that quantile of the evaluation day; 22.6 / 10 in the published traces
+LOAD_PER_JOB = 2.26  # erlangs per job at that quantile of the evaluation day, as in the published traces
 
 # How the load varies; sizes are in log units.
 DAILY = 0.22  # size of the daily shape
@@ -29,9 +29,9 @@ BURST_MINUTES = 6.0  # its decay time
 def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360) -> Traces:
     """Traces from a seed: exp(daily shape + slow drift + fast noise + bursts), preprocessed and calibrated.
 
-    The calibration scales all jobs together to the published load: the CALIBRATED_QUANTILE of the total offered
-    load on the evaluation day is LOAD_PER_JOB erlangs per job. With 3.6, 3.2 and 1.6 replicas per job of the
-    default model, a cluster is right-sized, slightly and heavily oversubscribed.
+    Calibration scales all jobs by one factor, so that the CALIBRATED_QUANTILE of the total offered load on the
+    evaluation day is LOAD_PER_JOB erlangs per job. With the default model, 3.6 replicas per job are then about enough,
+    3.2 slightly too few and 1.6 far too few, as in the paper.
 
     >>> traces = synthetic(seed=1, jobs=3, days=2, minutes=60)
     >>> traces.train.shape, traces.evaluation.shape
@@ -62,10 +62,10 @@ def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360)
 
 
 def downsample(per_min: np.ndarray, factor: int = DOWNSAMPLE) -> np.ndarray:
-    """Means over every `factor` minutes of `per_min` (jobs, days, minutes), for each of `factor` phases.
+    """Means over blocks of `factor` minutes, shape (days, factor, jobs, minutes / factor), one sample per phase.
 
-    Returns shape (days, factor, jobs, minutes / factor). Phase k starts k minutes later and ends in the next
-    day; after the last day, the last minute is repeated.
+    `per_min` has shape (jobs, days, minutes). The blocks of phase k start k minutes after midnight, so the last one ends
+    in the next day; after the last day, the last minute is repeated.
 
     >>> downsample(np.arange(16.0).reshape(1, 2, 8))[0].tolist()
     [[[1.5, 5.5]], [[2.5, 6.5]], [[3.5, 7.5]], [[4.5, 8.5]]]
@@ -109,6 +109,6 @@ def _bursts(rng, jobs, steps, fine):
 
 def _decaying_sum(values, keep):
     """y_t = values_t + keep y_{t-1} along the steps, shape (jobs, steps)."""
-    from scipy.signal import lfilter  # takes half a second to import, and not every workload is generated
+    from scipy.signal import lfilter  # imported here because it takes half a second and only generating needs it
 
     return lfilter([1.0], [1.0, -keep], values, axis=1)

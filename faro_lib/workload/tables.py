@@ -1,4 +1,4 @@
-"""Traces by the name of a workload, and the pipeline's files traces/requests.parquet and traces/jobs.csv."""
+"""Load traces by the name of a workload; write and read the pipeline's traces/requests.parquet and traces/jobs.csv."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ ARTIFACT_TRAINING = "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented
 def load_workload(
     workload: str = SYNTHETIC, jobs: str | None = None, *, raw: str = "data/raw", synthetic: dict | None = None
 ) -> Traces:
-    """Traces by name: "synthetic", "faro-10jobs" (the published files in `raw`), or the path of a CSV.
+    """Traces of a workload: "synthetic", "faro-10jobs" (the published files in `raw`), or the path of a table of counts.
 
     `jobs` is the path of a table of jobs with their SLOs, `synthetic` has parameters of
     `synthetic.synthetic`, and `change`, one of `changes.CHANGES`.
@@ -45,7 +45,7 @@ def load_workload(
 
 
 def traces_frame(traces: Traces) -> pd.DataFrame:
-    """One row per count: columns split (train or eval), sample, day, minute, job, requests."""
+    """The traces as a table with one row per count: columns split (train or eval), sample, day, minute, job, requests."""
     parts = []
     for split, counts, first_day in (("train", traces.train, 1), ("eval", traces.evaluation[None], traces.days + 1)):
         day, sample, job, minute = np.indices(counts.shape).reshape(4, -1)

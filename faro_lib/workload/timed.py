@@ -1,4 +1,4 @@
-"""Counts with a column `time`: minutes of the wall clock, and days that begin at midnight."""
+"""Counts with a column `time`: convert times to minutes, and split the history into days from midnight."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ MAX_DAYS = 366
 
 
 def minutes_of(times: pd.Series, where: str) -> np.ndarray:
-    """Minutes since 1970 on the wall clock of the history: ISO 8601, or Unix time (UTC) in seconds or milliseconds.
+    """Whole minutes since 1970, local time, from ISO 8601 or from Unix time (UTC) in seconds or milliseconds.
 
-    The time zone is that of the first time.
+    Local is the time zone of the first time. Raises ValueError, with `where` as the file, for any other format.
 
     >>> minutes_of(pd.Series(["1970-01-02T00:01:30+02:00", "1970-01-01T23:02Z"]), "x.csv").tolist()
     [1441, 1502]
@@ -32,12 +32,12 @@ def minutes_of(times: pd.Series, where: str) -> np.ndarray:
             stamps = stamps if zone is None else stamps.dt.tz_convert(zone).dt.tz_localize(None)
         return stamps.to_numpy("datetime64[m]").astype(np.int64)
     except (ValueError, OverflowError) as error:
-        said = str(error).splitlines()[0]
-        raise ValueError(f"{where}: time is neither ISO 8601 nor Unix time in s or ms ({said})") from None
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{where}: time is neither ISO 8601 nor Unix time in s or ms ({reason})") from None
 
 
 def timed_counts(table: pd.DataFrame, names: Sequence[str], where: str) -> tuple[int, np.ndarray]:
-    """The first of a table's minutes (`minutes_of`), and counts (jobs, minutes) from there to the last; NaN = missing."""
+    """(first minute of the table, counts (jobs, minutes) from the first minute to the last; NaN = missing)."""
     minute = table["minute"].to_numpy()
     first, length = int(minute.min()), int(np.ptp(minute)) + 1
     if length > MAX_DAYS * DAY_MINUTES:
@@ -49,9 +49,10 @@ def timed_counts(table: pd.DataFrame, names: Sequence[str], where: str) -> tuple
 
 
 def days_from_midnight(jobs: tuple[Job, ...], first: int, counts: np.ndarray, where: str) -> Traces:
-    """Traces of days that begin at midnight; an incomplete last day is left out.
+    """Traces of whole days from midnight, from counts (jobs, minutes) that begin at minute `first` since 1970.
 
-    Minutes before a job's first count are 0, which forecasters take for unobserved; any other gap is refused.
+    An incomplete last day is left out. Minutes before a job's first count are 0, which forecasters treat as unobserved;
+    any other missing minute is a ValueError.
     """
     counts = np.concatenate([np.full((len(jobs), first % DAY_MINUTES), np.nan), counts], axis=1)
     days = counts.shape[1] // DAY_MINUTES

@@ -1,4 +1,4 @@
-"""Ablation: the paper's steps in the order of its Figure 16, then our own. Each step changes one thing."""
+"""The ablation: the paper's steps in the order of its Figure 16, then our own; each step changes one thing."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +9,7 @@ from faro_lib.policies.protocol import Policy
 from notebooks.edition.published import ExactPaperFaro, PaperFaro
 
 PAPER, OURS = "paper", "ours"
-OBJECTIVE = "FairSum"  # of the published ablation
+OBJECTIVE = "FairSum"  # the objective of the published ablation
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +17,14 @@ class Variant:
     """One step of the ablation."""
 
     name: str
-    adds: str  # how it differs from the step before
+    adds: str  # how it differs from the previous step
     policy: Policy
     source: str  # PAPER or OURS
     published: str = ""  # name of the step in the published table
 
 
 def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Variant]:
-    """The paper's steps: from step utilities, without forecast or reaction, to its complete policy."""
+    """The paper's steps, from a policy with step utilities and no forecast or reaction to the paper's complete policy."""
     final = PaperFaro(context.require("forecaster", "the ablation"), objective=objective)
     policy = replace(
         final, latency_model="upper-bound", utility="precise", predictive=False, quantile=None, adaptive=False,
@@ -50,7 +50,7 @@ def paper_steps(context: PolicyContext, objective: str = OBJECTIVE) -> list[Vari
 def our_steps(
     context: PolicyContext, objective: str = OBJECTIVE, options: dict[str, Any] | None = None
 ) -> list[Variant]:
-    """Our steps: from the paper's complete policy to `policies.faro.tuned`.
+    """Our steps, from the paper's complete policy to `policies.faro.tuned`.
 
     options : hyperparameters of our Faro; None: the tuned defaults.
     """

@@ -1,6 +1,6 @@
 """A plugin: a policy like Cilantro (OSDI'23), which learns latencies by load and replica count from observations alone.
 
-It has no queueing model, and its forecast is the load of the last minute.
+Its forecast is the load of the last minute.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,22 +21,22 @@ from faro_lib.utility import UtilityTable, relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-# Load is in requests per SLO and replica: jobs with different SLOs then share one axis.
+# Load is in requests per SLO and replica, so that jobs with different SLOs are comparable.
 LOADS = np.geomspace(0.25, 16.0, 55)
 LOG_STEP = np.log(LOADS[1] / LOADS[0])
 SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # lower bounds of the classes of replica counts
 PRIOR_WEIGHT = 0.5  # weight of the prior at each load, in observations
-POOLED_WEIGHT = 2.0  # weight of the mean over all replica counts in the estimate for one class, in observations
+POOLED_WEIGHT = 2.0  # weight, in observations, of the mean over all replica counts in the estimate of one class
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedLatency:
     """Latency quantile by load and replica count, learned from observations (load, replicas, latency).
 
-    log(latency / SLO) is averaged in cells of load per replica and replica count, then made monotone: rising with the
-    load (isotonic regression) and falling with the replicas. Cells with few observations shrink towards the mean over
-    all replica counts at that load. This mean shrinks towards the prior latency / SLO = load, which assumes that a
-    request occupies a replica for one SLO.
+    log(latency / SLO) is averaged in cells of load per replica and replica count. A cell with few observations shrinks
+    towards the mean over all replica counts at its load, and this mean towards the prior latency / SLO = load, as if a
+    request occupied a replica for one SLO. Then the estimate is made monotone: it rises with the load (isotonic
+    regression) and falls with the replicas.
     """
 
     kinds: tuple[str, ...]  # models
@@ -46,7 +46,7 @@ class LearnedLatency:
 
     @classmethod
     def prior(cls, kinds: Iterable[str]) -> Self:
-        """Estimate before the first observation.
+        """The estimate before the first observation.
 
         >>> LearnedLatency.prior(["resnet34"]).latency_s("resnet34", 0.5, [1.0, 4.0], 1).round(2).tolist()
         [0.25, 1.0]
@@ -58,7 +58,7 @@ class LearnedLatency:
     def learn(
         self, kinds: Sequence[str], slo_s: np.ndarray, rate_rps: np.ndarray, replicas: np.ndarray, latency_s: np.ndarray
     ) -> Self:
-        """Estimate after more observations; arrays (observations,)."""
+        """The estimate after more observations; the arguments have shape (observations,)."""
         if not len(kinds):
             return self
         count, total, log_latency = self.count.copy(), self.total.copy(), self.log_latency.copy()
@@ -77,7 +77,8 @@ class LearnedLatency:
     def latency_s(self, kind: str, slo_s: float, rate_rps: ArrayLike, replicas: ArrayLike) -> np.ndarray:
         """Estimated latency quantile in seconds; `rate_rps` and `replicas` broadcast.
 
-        Proportional to the load beyond the largest of LOADS; NaN at a rate of NaN; infinite without replicas.
+        Beyond the largest of LOADS, it is proportional to the load. It is NaN for a rate of NaN, and infinite without
+        replicas.
         """
         rate_rps, replicas = np.broadcast_arrays(np.asarray(rate_rps, float), np.asarray(replicas, float))
         load = np.maximum(rate_rps * slo_s / np.maximum(replicas, 1e-12), LOADS[0])
@@ -97,7 +98,7 @@ def size_class(replicas: ArrayLike) -> np.ndarray:
 
 
 def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Monotone estimate of log(latency / SLO) from the cells of one kind; all arrays (sizes, loads)."""
+    """Monotone estimate of log(latency / SLO) from the cells of one model; all arrays have shape (sizes, loads)."""
     from scipy.optimize import isotonic_regression
 
     weight = PRIOR_WEIGHT + count.sum(axis=0)
@@ -105,7 +106,7 @@ def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
     weights = POOLED_WEIGHT + count
     means = (POOLED_WEIGHT * pooled + total) / weights
     rising = np.array([isotonic_regression(y, weights=w).x for y, w in zip(means, weights)])
-    # The mean of the monotone envelopes along the replica axis falls with the replicas and still rises with the load.
+    # Both envelopes fall with the replicas and still rise with the load, and so does their mean.
     from_above = np.minimum.accumulate(rising, axis=0)
     from_below = np.maximum.accumulate(rising[::-1], axis=0)[::-1]
     return (from_above + from_below) / 2
@@ -113,7 +114,7 @@ def monotone_estimate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class CilantroState:
-    """The learned latencies and the last known load."""
+    """The learned latency model and the last known load."""
 
     jobs: tuple[Job, ...]
     model: LearnedLatency
@@ -124,7 +125,7 @@ class CilantroState:
 
 @dataclass(frozen=True, slots=True)
 class Cilantro:
-    """Learn from each minute, then maximise the sum of the estimated utilities at its load.
+    """After each minute, learn from it, then maximise the sum of the utilities that are estimated for its load.
 
     Jobs with the same model share one estimate.
     """
@@ -150,7 +151,7 @@ class Cilantro:
         counts = np.arange(columns)
 
         def value(job: Job, rate_rps: float, target: int) -> np.ndarray:
-            if np.isnan(rate_rps):  # unknown load: keep at least the target
+            if np.isnan(rate_rps):  # unknown load: do not scale below the target
                 return np.where(counts < target, 0.0, 1.0)
             if rate_rps == 0:
                 return np.ones(columns)

@@ -1,4 +1,4 @@
-"""Workloads derived from a traced one: more jobs, two models, fewer training days."""
+"""Traces derived from others: more jobs, two models, fewer training days."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ MIN_SCALE, MAX_SCALE = 0.5, 1.5
 
 
 def repeated(traces: Traces, jobs: int) -> Traces:
-    """`jobs` jobs that repeat the traced ones (EuroSys'25, Table 8).
+    """Traces of `jobs` jobs, which repeat those of `traces` in turn (EuroSys'25, Table 8).
 
     >>> from faro_lib.workload.synthetic import synthetic
     >>> repeated(synthetic(jobs=2, days=0, minutes=4), 3).names
@@ -23,9 +23,9 @@ def repeated(traces: Traces, jobs: int) -> Traces:
 
 
 def shifted(traces: Traces, jobs: int, seed: int) -> Traces:
-    """`jobs` jobs that repeat the traced ones, each shifted in time and scaled, by the same amount on all days.
+    """Traces of `jobs` jobs, which repeat those of `traces` in turn, each shifted in time and scaled at random.
 
-    Shifts are uniform over the day and scales uniform in [MIN_SCALE, MAX_SCALE], with mean 1.
+    The shift of a job is uniform over the day, its scale uniform in [MIN_SCALE, MAX_SCALE]; both hold for all days.
     """
     rng = np.random.default_rng([seed, 3])
     source = np.arange(jobs) % len(traces.jobs)
@@ -41,7 +41,7 @@ def shifted(traces: Traces, jobs: int, seed: int) -> Traces:
 
 
 def mixed(traces: Traces) -> Traces:
-    """The traces, with ResNet18 and its SLO for every second job, from the first on."""
+    """The traces, with the model, service time and SLO of ResNet18 for jobs 0, 2, 4, ..."""
     jobs = tuple(job if index % 2 else replace(job, **RESNET18) for index, job in enumerate(traces.jobs))
     return replace(traces, jobs=jobs)
 

@@ -17,15 +17,15 @@ from faro_lib.workload.jobs import MINUTE_S
 from notebooks.edition.hierarchical import solve_hierarchical
 from notebooks.edition.solver import shrink, solve_paper
 
-MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # adaptive forecast quantile
+MAX_QUANTILE, QUANTILE_STEP = 0.9, 0.1  # maximum and step of the adaptive forecast quantile
 
 
 @dataclass(frozen=True, slots=True)
 class PaperState(LoopState):
-    """State of `PaperFaro`: also the drop rates of the last plan that do not act yet; arrays (jobs,)."""
+    """State of `PaperFaro`, with the drop rates of the last plan that are not in force yet; arrays (jobs,)."""
 
-    pending_drop: np.ndarray = field(default_factory=lambda: np.empty(0))  # NaN = none
-    target_before: np.ndarray = field(default_factory=lambda: np.empty(0))  # replicas asked for before that plan
+    pending_drop: np.ndarray = field(default_factory=lambda: np.empty(0))  # drop rates not in force; NaN = none
+    target_before: np.ndarray = field(default_factory=lambda: np.empty(0))  # target replicas before that plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class PaperFaro(TwoLoops):
     latency_model: str = "half-mmc"  # or "upper-bound"
     utility: str = "relaxed"  # or "precise"
     predictive: bool = True  # False uses the counts since the last decision instead of a forecast
-    quantile: float | None = 0.6  # of each minute's forecast; None uses the mean
+    quantile: float | None = 0.6  # quantile of each minute's forecast; None: the mean
     adaptive: bool = True  # raise the quantile by 0.1 up to 0.9 while the solution leaves replicas free
     shrink: bool = True  # remove replicas worth less than 1e-4
-    method: str = "cobyla"  # SciPy's; Powell's own code, which the published code used, up to SciPy 1.15
+    method: str = "cobyla"  # by SciPy, whose version 1.16 replaced the code that the paper used (Powell's) by another
     samples: int = 100
     horizon_minutes: int = HORIZON_MINUTES
 
@@ -53,9 +53,9 @@ class PaperFaro(TwoLoops):
         return PaperState(**values, pending_drop=np.full(len(jobs), np.nan), target_before=np.zeros(len(jobs)))
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
-        """The plan of both loops, with the published rule of when a drop rate acts.
+        """The plan of both loops, with the published rule of when a drop rate comes into force.
 
-        It acts only for a job whose replicas the long-term plan changes, and once this change is complete.
+        It does so only for a job whose replicas the long-term plan changes, and only after this change is complete.
         """
         assert isinstance(state, PaperState)
         complete = (observation.target != state.target_before) & ~observation.changing & ~np.isnan(state.pending_drop)
@@ -83,10 +83,10 @@ class PaperFaro(TwoLoops):
     def allocate_adaptively(
         self, state: LoopState, observation: Observation, quantile: float
     ) -> tuple[np.ndarray, Allocation]:
-        """Forecast (jobs, minutes) at the highest quantile whose solution leaves replicas free, and this solution."""
+        """(forecast (jobs, minutes) at the highest quantile whose solution leaves cores free, that solution)."""
         quantiles = np.arange(quantile, MAX_QUANTILE + 0.01, QUANTILE_STEP) if self.adaptive else [quantile]
         samples = state.forecaster.sample(self.horizon_minutes, self.samples * len(quantiles))
-        fresh = np.split(samples, len(quantiles), axis=1)  # each quantile is of samples of its own, as published
+        fresh = np.split(samples, len(quantiles), axis=1)  # each quantile is computed from new samples, as published
         per_min = np.quantile(fresh[0], quantiles[0], axis=1)
         allocation = self.allocate(state, observation, per_min)
         cores = arrays_of(state.jobs).cores
@@ -101,7 +101,7 @@ class PaperFaro(TwoLoops):
         return per_min, allocation
 
     def allocate(self, state: LoopState, observation: Observation, per_min: np.ndarray) -> Allocation:
-        """The solution for requests per minute (jobs, minutes)."""
+        """The allocation for the forecast requests per minute (jobs, minutes)."""
         return solve_paper(
             state.jobs,
             np.maximum(per_min, 1.0) / MINUTE_S,
@@ -146,7 +146,7 @@ class ExactPaperFaro(PaperFaro):
 
 @dataclass(frozen=True, slots=True)
 class GroupedPaperFaro(PaperFaro):
-    """`PaperFaro` solved hierarchically, between groups and then within each (section 4.4), without shrinking."""
+    """`PaperFaro` solved hierarchically, between groups and then within each group (section 4.4), without shrinking."""
 
     name: str = "Faro-Sum (paper, hierarchical)"
     groups: int = 10

@@ -1,4 +1,4 @@
-"""Decomposition of the remaining loss: replace one part of the problem at a time by its ideal."""
+"""Decomposition of the remaining loss: make one part of the problem ideal at a time."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from faro_lib.workload.jobs import MINUTE_S
 
 AS_IS, START, FORECAST, MOVES = "as it is", "start", "forecast", "moves"
 ALL, CONSTANT, LIMIT = "all three", "constant rates", "limit"
-# Row of `remaining` -> what is ideal in it.
+# Part -> what is ideal in its row of the table of `remaining`.
 IDEALS = {
     AS_IS: "nothing",
     START: "the run starts with the replicas that the first minute needs",
@@ -44,7 +44,7 @@ def values_at_constant_rates(workload: Workload, latency_model: LatencyTable, ma
 
 
 def remaining(workload: Workload, context: PolicyContext, capacity: int, draws: Draws) -> pd.DataFrame:
-    """Loss of Faro-Sum with one part of the problem idealised at a time, in the order of IDEALS.
+    """Loss of Faro-Sum with one part of the problem made ideal at a time, one row per part in the order of IDEALS.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def remaining(workload: Workload, context: PolicyContext, capacity: int, draws: 
 
     Returns
     -------
-    part, lost_utility, slo_violation_rate (NaN for CONSTANT and LIMIT, which are not one simulated run).
+    columns part, lost_utility, slo_violation_rate (NaN for CONSTANT and LIMIT, which are not simulated runs).
     """
     if context.latency_model is None:
         raise ValueError("context.latency_model=None: the value at constant rates needs a measured latency table")
@@ -62,7 +62,7 @@ def remaining(workload: Workload, context: PolicyContext, capacity: int, draws: 
     informed = replace(context, forecaster=oracle(workload))
     at_once = replace(workload, jobs=tuple(replace(job, cold_start_s=0.0) for job in workload.jobs))
     no_wait = replace(PAPER, idle_s=0.0, retry_s=1.0)
-    # Decisions in the last seconds of a minute take effect before the next one.
+    # Faro decides in the last seconds of a minute, so replicas that start instantly serve all of the next minute.
     soon: dict[str, Any] = {"cold_start_minutes": 1.0}
     first = best[:, 0]
     cases = [
@@ -78,7 +78,7 @@ def remaining(workload: Workload, context: PolicyContext, capacity: int, draws: 
             measures = summarize(trial.run)
             rows.append((part, *(measures[column] for column in columns)))
     jobs, minutes = best.shape
-    reached = np.full((jobs, minutes + 1), np.nan)  # no rate describes the last bin, the overrun
+    reached = np.full((jobs, minutes + 1), np.nan)  # the last bin, arrivals after the last minute, has no rate
     of_best = value[np.arange(jobs)[:, None], best, np.arange(minutes)]
     reached[:, :-1] = np.where(workload.requests_per_min > 0, of_best, np.nan)
     rows.append((CONSTANT, lost_utility(reached), np.nan))

@@ -1,4 +1,4 @@
-"""Larger workloads: more jobs, jobs of two models, and a range of capacities."""
+"""Experiments on scale: more jobs, jobs with two models, and a range of capacities."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +18,14 @@ from notebooks.edition.published import ExactPaperFaro, GroupedPaperFaro
 
 REPEATED, SHIFTED = "repeated", "shifted"
 LEARN_DAYS = 4  # training days of a large workload
-SEED = 1  # of the random shifts and scales
+SEED = 1  # seed of the random shifts and scales
 GROUPED, EXACT = "Faro-Sum (paper, hierarchical)", "Faro-Sum (paper, exact)"
 COMPARED = ("FairShare", "AIAD", GROUPED, EXACT, "Faro-Sum")
 Results = tuple[pd.DataFrame, pd.DataFrame]  # summary, and the limit of the first trial
 
 
 def make_any(name: str, context: PolicyContext) -> Policy:
-    """`policies.make`, extended by the paper's Faro-Sum with a hierarchical (GROUPED) or the exact solver (EXACT)."""
+    """`policies.make`, which also knows the paper's Faro-Sum with the hierarchical (GROUPED) or exact solver (EXACT)."""
     solver = {GROUPED: GroupedPaperFaro, EXACT: ExactPaperFaro}.get(name)
     if solver is None:
         return make(name, context)
@@ -33,9 +33,9 @@ def make_any(name: str, context: PolicyContext) -> Policy:
 
 
 def enlarged(traces: Traces, how: str, jobs: int) -> Traces:
-    """Traces of N `jobs`: the last LEARN_DAYS training days and the evaluation day.
+    """Traces of `jobs` jobs, made from those of `traces`, with only the last LEARN_DAYS training days.
 
-    how : REPEATED (copies, as in the paper) or SHIFTED (copies that are shifted in time and scaled).
+    `how` is REPEATED (copies, as in the paper) or SHIFTED (copies that are shifted in time and scaled).
     """
     if how not in (REPEATED, SHIFTED):
         raise ValueError(f"how={how!r} is unknown; accepted: {REPEATED}, {SHIFTED}")
@@ -52,8 +52,8 @@ def larger(
     The forecaster is the mixture `auto`, fitted to the enlarged training days. GROUPED is left out if the jobs
     differ in cores, because its groups exchange replicas of equal size.
 
-    replicas : capacity in replicas of mean size.
-    options : those of `curve`.
+    replicas : capacity, in replicas with the mean number of cores.
+    options : arguments of `curve`.
     """
     many = enlarged(traces, how, jobs)
     cores = arrays_of(many.jobs).cores
@@ -80,7 +80,7 @@ def curve(
     traces: Traces, context: PolicyContext, capacities: Sequence[int], policies: Sequence[str], *, trials: int = 1,
     minutes: int | None = None, limit: bool = True, report: Report = print,
 ) -> Results:  # fmt: skip
-    """Run every policy on the evaluation day, of which the first `minutes` (None: all), at each capacity (cores)."""
+    """Run every policy on the first `minutes` (None: all) of the evaluation day, at each capacity in cores."""
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     made = {name: make_any(name, context) for name in policies}
     summary = [summaries(day, made, capacity, trials, report=report) for capacity in capacities]

@@ -1,4 +1,4 @@
-"""Compare solvers on the allocation problems of training days."""
+"""The comparison of solvers, and of precise and relaxed utilities, on decisions of training days."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +30,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class DecisionWindow:
-    """The inputs of one decision, and the rates that followed it."""
+    """The inputs of one decision, and the actual rates after it."""
 
     name: str
     jobs: tuple[Job, ...]
@@ -39,7 +39,7 @@ class DecisionWindow:
     running: np.ndarray  # replicas at the time of the decision, (jobs,)
 
     def table(self, budget: int, objective: str, formulation: str, *, truth: bool = False) -> UtilityTable:
-        """The utility table under the forecast or the actual rates; with drops if the objective has a drop penalty."""
+        """The utility table for the forecast or, if `truth`, the actual rates; with drops if the objective uses them."""
         rates_rps = self.truth_rps[:, None] if truth else self.rates_rps
         drops = DROPS if objective_of(objective).effective else None
         return build_table(
@@ -50,9 +50,9 @@ class DecisionWindow:
 def decision_windows(
     traces: Traces, budget: int, *, days: Sequence[int], count: int, forecaster: str = "ar", samples: int = 100
 ) -> list[DecisionWindow]:
-    """The inputs of `count` decisions on training days `days`, with a forecaster fitted to earlier days.
+    """The inputs of `count` decisions on the training days `days`, with a forecaster fitted to the days before these.
 
-    The running replicas are the optimal ones for the preceding five minutes.
+    The running replicas are those that are optimal for the five minutes before the decision.
     """
     days = sorted(days)
     fitted = forecast.fit(forecaster, traces.until(days[0]))
@@ -77,7 +77,7 @@ def decision_windows(
 
 
 def larger_window(window: DecisionWindow, jobs: int) -> DecisionWindow:
-    """A window of N `jobs`: jobs drawn from `window` with replacement, their rates scaled by 0.5 to 1.5."""
+    """A window with `jobs` jobs, drawn from those of `window` with replacement, with rates scaled by 0.5 to 1.5."""
     rng = np.random.default_rng(0)
     drawn, scale = rng.integers(len(window.jobs), size=jobs), rng.uniform(0.5, 1.5, jobs)
     return DecisionWindow(
@@ -98,7 +98,7 @@ def compare_solvers(
     slow: Iterable[str] = (),
     slow_windows: int = 3,
 ) -> pd.DataFrame:
-    """Solve every window with every solver: COLUMNS, one row per answer.
+    """Solve every window with every solver: a data frame with COLUMNS, one row per solution.
 
     `seconds` and `table_seconds` are the CPU times of solving and of building the table. Solvers in `slow` solve only the
     first `slow_windows` windows.
@@ -119,14 +119,12 @@ def compare_solvers(
 def score_formulations(
     windows: Iterable[DecisionWindow], budgets: Iterable[int], objectives: Sequence[str], solvers: Sequence[str]
 ) -> pd.DataFrame:
-    """Decide with one formulation of the utility and score the decision by both.
-
-    Objectives must have no drop penalty.
+    """Decide on precise and on relaxed utilities, and score each decision by both; objectives without drops only.
 
     Returns
     -------
-    objective, formulation, solver, capacity_cores, window, scored_by (a formulation), expected, realised (mean utility
-    over jobs and minutes under the forecast and under the actual rates).
+    columns objective, formulation, solver, capacity_cores, window, scored_by (a formulation), expected, realised (mean
+    utility over jobs and minutes under the forecast and under the actual rates).
     """
     rows = []
     for budget, window in product(budgets, list(windows)):
@@ -149,10 +147,10 @@ def score_formulations(
 def compare_scales(
     window: DecisionWindow, counts: Iterable[int], *, groups: int = 10, cobyla_up_to: int = 20
 ) -> pd.DataFrame:
-    """Solve the relaxed Sum exactly, hierarchically and with COBYLA as the number of jobs grows: COLUMNS.
+    """Solve the relaxed Sum for growing numbers of jobs, exactly and with COBYLA, each also hierarchically: COLUMNS.
 
     `seconds` is the CPU time of the decision including its tables; queueing curves are cached, as in a running controller.
-    COBYLA solves up to `cobyla_up_to` jobs at once, and `groups` times as many in groups.
+    COBYLA solves up to `cobyla_up_to` jobs at once, and `groups` times as many hierarchically.
     """
     rows = []
     for count in counts:
@@ -163,7 +161,7 @@ def compare_scales(
         optimum = _decide(large, budget, "exact").value
         for case in cases:
             if case[0] == "exact":
-                _decide(large, budget, *case)  # compile and fill caches before the clock runs
+                _decide(large, budget, *case)  # compile and fill caches before time is taken
             answer, seconds = _timed(_decide, large, budget, *case)
             about = ("Sum", "relaxed", answer.solver, count, budget, large.name)
             rows.append((*about, answer.value, optimum, _gap(optimum, answer), seconds, 0.0))
@@ -171,7 +169,7 @@ def compare_scales(
 
 
 def _decide(window: DecisionWindow, budget: int, solver: str, groups: int | None = None) -> Allocation:
-    """Build the tables of the relaxed Sum and solve it: all jobs at once, or hierarchically in `groups`."""
+    """Build the table and solve the relaxed Sum: all jobs at once, or hierarchically in `groups` groups."""
     if groups is None:
         return solve(window.table(budget, "Sum", "relaxed"), budget, "Sum", solver)
     groups = min(len(window.jobs), groups)
@@ -179,13 +177,13 @@ def _decide(window: DecisionWindow, budget: int, solver: str, groups: int | None
 
 
 def _solve(table: UtilityTable, budget: int, objective: str, solver: str, formulation: str) -> Allocation:
-    """Solve; continuous methods get the paper's plateaus on step utilities."""
+    """Solve the table; continuous methods search precise utilities on plateaus, as in the paper."""
     options = {"plateau": True} if solver in METHODS and formulation == "precise" else {}
     return solve(table, budget, objective, solver, **options)
 
 
 def _mean_value(table: UtilityTable, replicas: np.ndarray) -> float:
-    """Mean utility over jobs. More replicas than the table has columns have the utility of its last column."""
+    """Mean utility over jobs; a replica count beyond the table's largest has the utility of the largest."""
     return table.value[np.arange(len(replicas)), np.minimum(replicas, table.columns)].mean()
 
 

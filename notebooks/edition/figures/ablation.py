@@ -1,4 +1,4 @@
-"""Stage 60, gain of each step: figure 16 of the paper, the remaining loss, and the learning curve of Cilantro."""
+"""Stage 60: the gain of each design step (figure 16 of the paper), the remaining loss, Cilantro's learning curve."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from notebooks.edition.remaining import LIMIT as BEST
 
 SOURCE_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
 PLANNER = "Faro-Sum"  # the policy whose remaining loss is shown
-COSTLY = 0.02  # a larger increase in lost utility is reported
+COSTLY = 0.02  # the caption reports a step that increases lost utility by more
 
 
 def draw(results: Path, published: str | None = None) -> Drawings:
@@ -38,9 +38,9 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 
 
 def published_ablation(directory: Path, steps: dict[str, str]) -> pd.DataFrame:
-    """The published ablation in simulation: columns variant, capacity_cores, lost_utility_published, slo_violation_rate.
+    """The paper's simulated ablation: columns variant, capacity_cores, lost_utility_published, slo_violation_rate.
 
-    `steps` is published name -> our name.
+    `steps` maps the paper's names of the variants to ours.
     """
     table = pd.read_csv(directory / "published_ablation.csv")
     table = table[(table["env"] == "simulation") & table["system"].isin(list(steps))]
@@ -54,7 +54,7 @@ def published_ablation(directory: Path, steps: dict[str, str]) -> pd.DataFrame:
 
 
 def lost_column(published: pd.DataFrame | None) -> str:
-    """The column of the lost utility, in the published convention if there are published values."""
+    """The column of lost utility to draw: in the published convention if there are published values to compare with."""
     return "lost_utility" if published is None else "lost_utility_published"
 
 
@@ -104,7 +104,7 @@ def ablation_caption(summary: pd.DataFrame, published: pd.DataFrame | None = Non
 
 
 def remaining_loss(parts: pd.DataFrame) -> Figure:
-    """Lost utility with one part of the problem idealised at a time. Columns part, lost_utility."""
+    """Lost utility when one part of the problem is made ideal at a time. Columns part, lost_utility."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.2))
     special = {AS_IS: "#0072B2", CONSTANT: "#C2C5CA", BEST: style.LIMIT}
     colours = [special.get(part, COLOURS["Faro-PenaltySum"]) for part in parts["part"]]

@@ -1,4 +1,4 @@
-"""Stage 70: two models, more jobs and more capacities; table 8 and figures 2, 14 and 15 of the paper, simulated."""
+"""Stage 70: two models, more jobs and more capacities (table 8 and figures 2, 14 and 15 of the paper)."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, and_list, colour,
 
 EFFECTIVE = {"lost_utility": "lost cluster utility", "lost_effective_utility": "lost effective utility"}
 MIXED = "mixed"  # the variant with two models
-ACCEPTABLE = 0.5  # lost utility, in the caption of the curve
+ACCEPTABLE = 0.5  # the caption of the curve says from which capacity on policies lose at most this
 
 
 def draw(results: Path, published: str | None = None, curve: bool = False) -> Drawings:
-    """The figures of all parts that the stage has computed, among them the `curve`."""
+    """The figures of the parts of the stage that were run; `curve` says whether the curve was."""
     paper = published_main(published) if published else None
     main, floor = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
     figures = {
@@ -96,13 +96,13 @@ def larger_caption(summary: pd.DataFrame) -> str:
             f"{mean.index[0]} at {jobs:,} jobs on {replicas:,} replicas ({way}; {mean.iloc[0] / jobs:.2g} per job)"
         )
     return (
-        f"The lowest loss is that of {and_list(best)}. {trials_note(summary, ['variant', 'jobs', 'policy'])} Replicas are of "
-        "mean size. Dashed: clairvoyant limit of the first trial."
+        f"The lowest loss is that of {and_list(best)}. {trials_note(summary, ['variant', 'jobs', 'policy'])} A replica "
+        "here has the jobs' mean number of cores. Dashed: clairvoyant limit of the first trial."
     )
 
 
 def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
-    """Lost utility by capacity and policy, and the clairvoyant limit (as the paper's figure 2)."""
+    """Figure 2: lost utility by capacity, one line per policy and one for the clairvoyant limit."""
     figure, axis = plt.subplots(figsize=(PAGE_IN, 2.8))
     style.lost_by_policy(axis, summary, "capacity_cores")
     axis.plot(limit.groupby("capacity_cores")["lost_utility"].mean(), label=style.CLAIRVOYANT, **style.LIMIT_LINE)

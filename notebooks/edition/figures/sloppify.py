@@ -1,4 +1,4 @@
-"""Stage 40, utilities and solvers: figures 4a, 5 and 7 of the paper, and the value of relaxation."""
+"""Stage 40: utilities and solvers (figures 4a, 5 and 7 of the paper), and what relaxed utilities gain."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Drawing, Drawings, and_li
 UTILITY_CAPTION = (
     "Precise utility is a step at the SLO; relaxed utility decreases beyond it, faster with a larger exponent."
 )
-ENLARGED = ", enlarged"  # suffix of `window` for the answers with more jobs in solvers.csv
+ENLARGED = ", enlarged"  # suffix of the column `window` in the rows of solvers.csv with more jobs
 
 SOLVER_COLOURS = {
     "exact": "#0072B2",
@@ -28,7 +28,7 @@ SOLVER_COLOURS = {
 
 
 def draw(results: Path) -> Drawings:
-    """All figures; the one by number of jobs only if there are several."""
+    """All figures of the stage; the one by number of jobs only if there are several numbers of jobs."""
     utilities, answers, scored = (
         pd.read_csv(results / "sloppify" / f"{name}.csv") for name in ("utility", "solvers", "scored")
     )
@@ -51,7 +51,7 @@ def draw(results: Path) -> Drawings:
 
 
 def _palette(solvers: pd.Series) -> dict[str, str]:
-    """Colours by solver, in the order of the palette; solvers of plugins last."""
+    """Solver -> colour, in the order of SOLVER_COLOURS; solvers of plugins come last."""
     present = list(dict.fromkeys(solvers))
     names = [name for name in SOLVER_COLOURS if name in present]
     return {name: colour(name, SOLVER_COLOURS) for name in dict.fromkeys([*names, *present])}
@@ -67,9 +67,9 @@ def utility_functions(utilities: pd.DataFrame) -> Figure:
 
 
 def medians(answers: pd.DataFrame) -> pd.DataFrame:
-    """Median seconds and gap by formulation, objective and solver, over the windows that every solver has solved.
+    """Median seconds and gap by formulation, objective and solver, over the decisions that every solver has solved.
 
-    The median, because a gap relative to an optimum near zero is meaningless.
+    Medians, because a few optima near zero make relative gaps meaningless and would dominate a mean.
     """
     window = ["formulation", "objective", "capacity_cores", "window"]
     solvers = answers.groupby(window)["solver"].transform("nunique")
@@ -142,7 +142,7 @@ def hierarchical_caption(scales: pd.DataFrame) -> str:
 
 
 def sloppification(scored: pd.DataFrame) -> Figure:
-    """Lost utility of decisions on each formulation, scored by both."""
+    """Lost utility of decisions on precise and on relaxed utilities; one panel scores by relaxed, one by precise utility."""
     scored = scored.assign(decided=scored["solver"] + ", " + scored["formulation"], lost=1 - scored["realised"])
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4))
     for axis, scored_by in zip(axes, ("relaxed", "precise")):
