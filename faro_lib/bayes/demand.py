@@ -4,8 +4,8 @@
 
     a_jk, b_jk, c_j ~ Normal(m_k, tau)         coefficients of lags, profile and constant; one tau per group
     m_k ~ Normal(0, MEAN_WIDTH)                marginalised
-    s_j + g_j mean(v_j) ~ Normal(-3, 1)        log spread at the job's usual movement
-    g_j ~ Normal(0.3, 0.3)                     sensitivity of the log spread to the recent movement
+    s_j + g_j mean(v_j) ~ Normal(-3, 1)        log of the error's scale at the usual change of the job
+    g_j ~ Normal(0.3, 0.3)                     effect of the recent change v on that log
     log(nu_j - 3) ~ Normal(0.7, 0.7)           degrees of freedom
 
 NUTS samples the coefficients in coordinates in which a ridge regression has a spherical posterior, so that those
@@ -22,7 +22,7 @@ import numpy as np
 
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, training_counts
 from faro_lib.forecast.posterior import NORMAL_GRID, Convergence, Posterior, correlation_root, data_hashes
-from faro_lib.forecast.regression import USUAL_MOVEMENT, design, root, shapes_of_other_days, spread_of, units
+from faro_lib.forecast.regression import USUAL_CHANGE, design, root, shapes_of_other_days, spread_of, units
 from faro_lib.workload import Traces
 
 log = logging.getLogger(__name__)
@@ -51,16 +51,16 @@ def build_model(traces: Traces):
     counts = training_counts(traces)[:, 0]
     unit = units(counts)
     y = root(counts) / unit[:, None]
-    features, moved, target = design(y, shapes_of_other_days(y))
+    features, change, target = design(y, shapes_of_other_days(y))
     # (days, jobs, minutes, ...) -> (jobs, rows, ...). Every n-th row would alias periodic load.
     chosen = np.random.default_rng(0).permutation(target.shape[0] * target.shape[2])[:MAX_ROWS]
-    features, moved, target = (
+    features, change, target = (
         np.moveaxis(array, 1, 0).reshape(array.shape[1], -1, *array.shape[3:])[:, chosen]
         for array in (features, change, target)
     )
-    start, whitening = ridge(features, moved, target)
+    start, whitening = ridge(features, change, target)
     residual, whitened = target - np.einsum("jnk,jk->jn", features, start), features @ whitening
-    jobs, usual = len(unit), moved.mean(axis=1)
+    jobs, usual = len(unit), change.mean(axis=1)
 
     coords = {"job": list(traces.names), "feature": np.arange(len(GROUP_OF_FEATURE)), "group": ["lag", "shape"]}
     with pm.Model(coords=coords) as model:
@@ -80,19 +80,19 @@ def build_model(traces: Traces):
         follow = pm.Normal("follow", USUAL_FOLLOW, 0.3, dims="job")
         log_spread = pm.Deterministic("log_spread", usual_spread - follow * usual, dims="job")
         nu = pm.Deterministic("nu", MIN_NU + pt.exp(pm.Normal("log_nu", 0.7, 0.7, dims="job")), dims="job")
-        scale = spread_of(log_spread[:, None], follow[:, None], moved, unit[:, None], exp=pt.exp)
+        scale = spread_of(log_spread[:, None], follow[:, None], change, unit[:, None], exp=pt.exp)
         location = pt.matmul(whitened, theta[:, :, None])[:, :, 0]
         pm.StudentT("z", nu=nu[:, None], mu=location, sigma=scale, observed=residual)
     return model
 
 
-def ridge(features: np.ndarray, moved: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ridge(features: np.ndarray, change: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ridge estimate (jobs, k) of the coefficients, and W (jobs, k, k): W W' is roughly their posterior covariance.
 
-    The prior is Normal(0, WIDTHS); the errors are as large as the job's mean movement, with the usual slope.
+    The prior is Normal(0, WIDTHS); the errors are as large as the mean change v of the job says, with the usual effect.
     """
-    usual = moved.mean(axis=1, keepdims=True)
-    precision = (USUAL_MOVEMENT * np.exp(usual + USUAL_FOLLOW * (moved - usual))) ** -2
+    usual = change.mean(axis=1, keepdims=True)
+    precision = (USUAL_CHANGE * np.exp(usual + USUAL_FOLLOW * (change - usual))) ** -2
     weighted = features * precision[:, :, None]
     hessian = np.swapaxes(weighted, 1, 2) @ features + np.diag(WIDTHS[GROUP_OF_FEATURE] ** -2)
     covariance = np.linalg.inv(hessian)
@@ -154,7 +154,7 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
     features, change, target = design(y, shapes_of_other_days(y))
     location = np.einsum("djmk,jk->djm", features, value["coefficients"].mean(axis=0))
     log_spread, follow = (value[name].mean(axis=0)[:, None] for name in ("log_spread", "follow"))
-    residuals = (target - location) / spread_of(log_spread, follow, moved, unit[:, None])
+    residuals = (target - location) / spread_of(log_spread, follow, change, unit[:, None])
     largest = np.abs(residuals).max(axis=(0, 2))
     return Posterior(
         jobs=traces.names,

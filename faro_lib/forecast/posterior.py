@@ -11,7 +11,7 @@ import numpy as np
 from faro_lib.forecast.autoregression import simulation_start
 from faro_lib.forecast.conformal import recalibrated
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, register
-from faro_lib.forecast.regression import RECENT_MINUTES, from_root, movement, root, spread_of, windows
+from faro_lib.forecast.regression import RECENT_MINUTES, from_root, log_change, root, spread_of, windows
 from faro_lib.workload import Traces
 
 # Standard normals at which the quantiles of the errors are tabulated. Normals that are correlated over jobs, mapped
@@ -148,7 +148,7 @@ class Bayes(Forecaster):
         high = root(limit) / unit - shape[:, CONTEXT_MINUTES:]
         for step in range(steps):
             past = path[step : step + CONTEXT_MINUTES]
-            spread = spread_of(log_spread, follow, movement(past[-RECENT_MINUTES - 1 :], axis=0), unit)
+            spread = spread_of(log_spread, follow, log_change(past[-RECENT_MINUTES - 1 :], axis=0), unit)
             z_next = np.einsum("ljn,ljn->jn", lags, past) + offset[step] + spread * errors[step]
             z_next = np.clip(z_next, low[:, step, None], high[:, step, None])
             if step < len(known):

@@ -14,9 +14,9 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES
 
 ANSCOMBE = 3 / 8
 RECENT_MINUTES = 5  # the mean absolute change over these minutes predicts the spread of the next minute
-MIN_MOVEMENT = 0.01  # in units; keeps the log of a constant trace finite
+MIN_CHANGE = 0.01  # keeps the log of a constant trace finite
 MIN_SPREAD = 0.1  # of a root; keeps the likelihood of repeated counts bounded (a Poisson count has 0.5)
-USUAL_MOVEMENT = 0.04  # centre of the log movement
+USUAL_CHANGE = 0.04  # the mean absolute change per minute at which v is about 0
 
 
 def root(counts):
@@ -42,9 +42,9 @@ def log_change(z: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.log((np.abs(np.diff(z, axis=axis)).mean(axis=axis) + MIN_CHANGE) / USUAL_CHANGE)
 
 
-def spread_of(log_spread, follow, moved, unit, exp=np.exp):
+def spread_of(log_spread, follow, change, unit, exp=np.exp):
     """Scale of the errors of z in units: MIN_SPREAD / unit + exp(s + g v)."""
-    return MIN_SPREAD / unit + exp(log_spread + follow * moved)
+    return MIN_SPREAD / unit + exp(log_spread + follow * change)
 
 
 def windows(values: np.ndarray, length: int) -> np.ndarray:
