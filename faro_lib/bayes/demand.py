@@ -136,8 +136,13 @@ def convergence(idata) -> Convergence:
     import arviz as az
 
     table = az.summary(idata, var_names=["~theta"], kind="diagnostics", round_to="none")
-    divergences = idata.sample_stats["diverging"].sum()
-    return Convergence(table["r_hat"].max(), table["ess_bulk"].min(), table["ess_tail"].min(), float(divergences))
+    worst = (
+        table["r_hat"].max(),
+        table["ess_bulk"].min(),
+        table["ess_tail"].min(),
+        idata.sample_stats["diverging"].sum(),
+    )
+    return Convergence(*map(float, worst))
 
 
 def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
