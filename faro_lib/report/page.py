@@ -73,6 +73,7 @@ def write_report(
     summary, limit = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
     text = Template(Path(__file__).with_name("page.html.jinja").read_text(), autoescape=True).render(
         workload=results.name,
+        folder=results.as_posix(),
         size=size_of(results, config, summary),
         findings=findings(results, set(sources)),
         columns=[*(heading for heading, _, _ in MEASURES.values()), DIFFERENCE[0]],
