@@ -67,8 +67,8 @@ class MinuteScores:
 class Exporter:
     """An HTTP server with metrics of the loop at /metrics; port 0 picks a free port (`self.port`).
 
-    /healthz answers 503 if the loop is stalled (`progress_deadline_s` without a tick or a failure), so that a supervisor
-    can restart it. Before the first tick it answers 200, because the loop may wait for its lease. /readyz answers like
+    /healthz answers 503 if neither a tick nor a failure has been reported for `progress_deadline_s`, so that a supervisor
+    can restart the loop. Before the first tick it answers 200, because the loop may wait for its lease. /readyz answers like
     /healthz, but also 503, with the reason `waits_for`, while the loop cannot start.
     """
 

@@ -38,7 +38,7 @@ def ranking_distance(summary: pd.DataFrame) -> float:
 
 
 def published_distance(folder: str | None, policies: list[str]) -> float | None:
-    """`ranking_distance` of the paper's own simulator and cluster, mean over capacities; None for fewer than 3 policies."""
+    """`ranking_distance` between the paper's simulator and its cluster, mean over capacities; None for under 3 policies."""
     if folder is None or len(policies) < 3:
         return None
     table = pd.read_csv(Path(folder) / "published_main.csv")

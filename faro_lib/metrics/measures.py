@@ -52,7 +52,10 @@ def violation_rate_by_job(run: Run) -> np.ndarray:
 
 
 def slo_violation_rate(run: Run) -> float:
-    """Share of requests dropped or late: mean over the jobs with requests in a minute, then over minutes; 0 without any."""
+    """Share of requests dropped or late: mean over the jobs with requests in a minute, then over the minutes with such jobs.
+
+    A run without requests has the rate 0.
+    """
     busy = run.requests > 0
     rate = np.where(busy, (run.dropped + run.slo_missed) / np.maximum(run.requests, 1), 0.0)
     bins = busy.any(axis=0)

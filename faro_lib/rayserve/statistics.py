@@ -59,7 +59,7 @@ class StatsAggregator:
     def report(self, job: str, replica: str, ongoing: int, rows: Mapping[int, dict]) -> float | None:
         """Record a replica's heartbeat, and return the share of requests that it should accept; None if never set.
 
-        If a replica reports a second twice, it counts once.
+        `rows` has the counts of clock seconds. If a replica sends the same second again, that second counts once.
         """
         now = time.time()
         seconds, replicas = self._seconds.setdefault(job, {}), self._replicas.setdefault(job, {})
