@@ -82,7 +82,10 @@ def main(requests: str, out: str) -> None:
         start = time.perf_counter()
         windows = [counts[:, max(0, begins + origin - CONTEXT) : begins + origin] for origin in origins]
         arrays[name] = np.array([paths_of(made(window)) for window in windows], np.float32)
-        print(f"{name}: {len(origins)} forecasts of {len(jobs)} jobs in {time.perf_counter() - start:.0f} s", file=sys.stderr)
+        print(
+            f"{name}: {len(origins)} forecasts of {len(jobs)} jobs in {time.perf_counter() - start:.0f} s",
+            file=sys.stderr,
+        )
     np.savez_compressed(out, **arrays)
 
 
