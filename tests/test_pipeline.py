@@ -150,15 +150,23 @@ STAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("[1-9]*.ipynb"))
 class TestTheRealStages:
     """Which policies the stages of this project depend on."""
 
-    @pytest.mark.parametrize("stage", ["50_simulation", "60_ablation", "65_sensitivity", "70_scale", "80_live"])
+    @pytest.mark.parametrize("stage", ["50_simulation", "65_sensitivity", "70_scale", "80_live"])
     def test_a_stage_that_simulates_depends_on_all_policies(self, stage):
         assert set(pipeline.modules_of(stage, ROOT)) >= POLICIES
+
+    def test_the_ablation_depends_only_on_the_policies_that_it_simulates(self):
+        modules = set(pipeline.modules_of("60_ablation", ROOT))
+        assert modules >= {
+            "faro_lib/policies/faro.py",
+            *(f"notebooks/edition/{x}.py" for x in ("cilantro", "published")),
+        }
+        assert "faro_lib/policies/platforms.py" not in modules
 
     @pytest.mark.parametrize(
         "stage", ["10_traces", "20_queueing", "30_forecasting", "40_sloppification", "81_kubernetes"]
     )
     def test_a_stage_that_chooses_no_policy_depends_on_none_of_them(self, stage):
-        planners = {f"faro_lib/policies/{name}.py" for name in ("faro", "baselines", "platforms")}
+        planners = {f"faro_lib/policies/{name}.py" for name in ("faro", "platforms")}
         assert not planners & set(pipeline.modules_of(stage, ROOT))
 
     @pytest.mark.parametrize(("stage", "depends"), [("50_simulation", True), ("30_forecasting", False)])
