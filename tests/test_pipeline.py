@@ -41,6 +41,7 @@ class TestTheCodeOfANotebook:
             "named/names.py": "from faro_lib.registry import Registry\nKind = Registry\ndef find(): ...\ndef register(): ...",
             "named/one.py": "from faro_lib.named.names import register",
             "figures/bars.py": "from faro_lib import alone",
+            "other.py": "from faro_lib.registry import Registry\nKinds = Registry\ndef register_other(): ...",
         }
         for name, text in files.items():
             path = tmp_path / "faro_lib" / name
@@ -123,6 +124,16 @@ class TestTheCodeOfANotebook:
         (package / "faro_lib" / "alone.py").write_text("import numpy as np")
         assert pipeline.fingerprint("x", package, plugins=[plugin]) != before
 
+    @pytest.mark.parametrize(
+        ("code", "counts"),
+        [("from faro_lib.named import register", True), ("from faro_lib.other import register_other", False)],
+    )
+    def test_a_plugin_counts_only_where_what_it_registers_is_looked_up(self, package, code, counts):
+        write_notebook(package / "notebooks" / "x.ipynb", "from faro_lib.named import find")
+        without = pipeline.fingerprint("x", package)
+        (package / "mine.py").write_text(code)
+        assert (pipeline.fingerprint("x", package, plugins=[package / "mine.py"]) != without) == counts
+
     @pytest.mark.parametrize(("name", "counts"), [("find", True), ("register", False)])
     def test_a_plugin_counts_where_names_are_looked_up(self, package, name, counts):
         write_notebook(package / "notebooks" / "x.ipynb", f"from faro_lib.named import {name}")
@@ -139,16 +150,30 @@ STAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("[1-9]*.ipynb"))
 class TestTheRealStages:
     """Which policies the stages of this project depend on."""
 
-    @pytest.mark.parametrize("stage", ["50_simulation", "60_ablation", "65_sensitivity", "70_scale", "80_live"])
+    @pytest.mark.parametrize("stage", ["50_simulation", "65_sensitivity", "70_scale", "80_live"])
     def test_a_stage_that_simulates_depends_on_all_policies(self, stage):
         assert set(pipeline.modules_of(stage, ROOT)) >= POLICIES
+
+    def test_the_ablation_depends_only_on_the_policies_that_it_simulates(self):
+        modules = set(pipeline.modules_of("60_ablation", ROOT))
+        assert modules >= {
+            "faro_lib/policies/faro.py",
+            *(f"notebooks/edition/{x}.py" for x in ("cilantro", "published")),
+        }
+        assert "faro_lib/policies/platforms.py" not in modules
 
     @pytest.mark.parametrize(
         "stage", ["10_traces", "20_queueing", "30_forecasting", "40_sloppification", "81_kubernetes"]
     )
     def test_a_stage_that_chooses_no_policy_depends_on_none_of_them(self, stage):
-        planners = {f"faro_lib/policies/{name}.py" for name in ("faro", "baselines", "platforms")}
+        planners = {f"faro_lib/policies/{name}.py" for name in ("faro", "platforms")}
         assert not planners & set(pipeline.modules_of(stage, ROOT))
+
+    @pytest.mark.parametrize(("stage", "depends"), [("50_simulation", True), ("30_forecasting", False)])
+    def test_only_a_stage_that_simulates_depends_on_the_plugins_of_the_papers_policies(self, stage, depends):
+        plugins = [ROOT / "notebooks" / "edition" / f"{name}.py" for name in ("cilantro", "published")]
+        with_plugins = pipeline.fingerprint(stage, ROOT, plugins=plugins)
+        assert (with_plugins != pipeline.fingerprint(stage, ROOT)) == depends
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_no_stage_depends_on_the_settings_or_the_commands(self, stage):

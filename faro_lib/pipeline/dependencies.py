@@ -20,13 +20,14 @@ def fingerprint(
 ) -> str:
     """SHA-256 of the code of a notebook or module and of all modules that it runs (`modules_of`).
 
-    The plugin files, with the modules that they import, count if the code looks anything up in a `Registry`.
+    A plugin file, with the modules that it imports, counts if the code looks up what it registers, such as policies.
     """
     root = Path(root).resolve()
     paths = {_path(source, root): None}
     paths |= dict.fromkeys(root / module for module in modules_of(source, root, figures=figures))
-    if any(looked_up_by(path, root) for path in paths):
-        for plugin in (Path(plugin).resolve() for plugin in plugins):
+    looked_up = {home for path in paths for home in _registries(path, root)}
+    for plugin in (Path(plugin).resolve() for plugin in plugins):
+        if looked_up & (_registries(plugin, root, registers=True) or looked_up):
             imported = modules_of(plugin, root, figures=figures)
             paths |= dict.fromkeys([plugin, *(root / module for module in imported)])
     return hashlib.sha256("".join(_digest(path, path.stat().st_mtime_ns) for path in paths).encode()).hexdigest()
@@ -64,13 +65,17 @@ def looked_up_by(path: Path, root: Path) -> set[Path]:
 
     Importing only a class or a function `register...` from a registry's module does not count as a lookup.
     """
-    homes = {
+    return {file for home in _registries(path, root) for file in home.glob("*.py")}
+
+
+def _registries(path: Path, root: Path, registers: bool = False) -> set[Path]:
+    """Packages of the registries in which one file looks something up, or `registers` something."""
+    return {
         file.parent
         for name, file in _imports(path, root, path.stat().st_mtime_ns)
-        if (name.isupper() or name.islower()) and not name.startswith("register")
+        if (name.isupper() or name.islower()) and name.startswith("register") == registers
         if any(bound == "Registry" for *_, bound in _bindings(file, root))
     }
-    return {file for home in homes for file in home.glob("*.py")}
 
 
 @cache
