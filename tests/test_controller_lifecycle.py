@@ -39,7 +39,7 @@ class Still:
 
 
 def test_a_signal_handler_takes_no_lock():
-    with stopped_by_signals() as stop:
+    with stopped_by_signals(None) as stop:
         with stop._cond:  # the signal interrupts a thread that holds the lock
             handler = threading.Thread(target=request_stop, args=(stop, signal.SIGTERM), daemon=True)
             handler.start()
@@ -49,7 +49,7 @@ def test_a_signal_handler_takes_no_lock():
 
 
 def test_a_signal_ends_a_wait_at_once():
-    with stopped_by_signals() as stop:
+    with stopped_by_signals(None) as stop:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
         began = time.monotonic()
         assert stop.wait(30)

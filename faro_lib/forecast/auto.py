@@ -169,7 +169,12 @@ def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None
 
 
 def backtest_crps(forecaster: Forecaster, day_counts) -> np.ndarray:
-    """CRPS (jobs,) on a day (jobs, minutes): one minute ahead plus that of the mean over HORIZON_MINUTES.
+    """Mean of `backtest_terms` over the forecasts of a day (jobs, minutes), shape (jobs,)."""
+    return backtest_terms(forecaster, day_counts).mean(axis=0)
+
+
+def backtest_terms(forecaster: Forecaster, day_counts) -> np.ndarray:
+    """CRPS (forecasts, jobs) on a day (jobs, minutes): one minute ahead plus that of the mean over HORIZON_MINUTES.
 
     The forecasts start at BACKTEST_ORIGINS evenly spaced minutes.
     """
@@ -185,4 +190,4 @@ def backtest_crps(forecaster: Forecaster, day_counts) -> np.ndarray:
             mean = crps_terms(samples.mean(axis=-1)[None, :, :, None], truth.mean(axis=-1)[None, :, None])
             terms.append((first + mean)[0, :, 0])
         current = current.update(counts[:, minute])
-    return np.mean(terms, axis=0)
+    return np.stack(terms)
