@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import wait
 from dataclasses import dataclass
 
 import pytest
@@ -243,6 +244,6 @@ def test_a_late_decision_is_abandoned_at_the_deadline_and_the_next_tick_decides_
     assert step.plan.reason == (DEADLINE_EXCEEDED,) * 2
     assert calls == [10.0], "no second decision begins while the first one runs"
     policy.released.set()
-    deadline._thread.join(10)
+    wait((deadline._running,), 10)
     memory, step = tick(policy, config, JOBS, memory, observed([1, 1], now_s=30.0), deadline)
     assert (step.target.tolist(), calls, memory.state) == ([3, 3], [10.0, 30.0], 1)

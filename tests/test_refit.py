@@ -6,6 +6,8 @@ import signal
 import threading
 import time
 import urllib.request
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,14 +18,13 @@ from test_controller_lifecycle import Still
 
 from faro_lib import cli, forecast
 from faro_lib.cli import model as models
-from faro_lib.cli.model import JOURNAL, FreshModel, Source
+from faro_lib.cli.model import ACCEPTED, FAILED, JOURNAL, REFUSED, REVERTED, FreshModel, Source
 from faro_lib.control import run
-from faro_lib.control.background import in_child, polled
+from faro_lib.control.background import in_child, latest
 from faro_lib.control.exporter import Exporter
 from faro_lib.control.journal import Journal
-from faro_lib.forecast.renewal import ACCEPTED, REFUSED, UNCHANGED, Model, Verdict, fitted, renewal
-from faro_lib.policies import PolicyContext, make
-from faro_lib.policies.protocol import FAILED
+from faro_lib.forecast.renewal import fitted, renewal
+from faro_lib.policies import PolicyContext, make, protocol
 from faro_lib.workload import Traces
 
 LIMITS = {"limit_s": 60.0, "limit_gb": 4.0}
@@ -59,35 +60,34 @@ class TestAChildProcess:
         assert in_child(partial(os.nice, 0), **LIMITS) == 19
 
 
-class TestTheVerdict:
+class TestTheComparison:
     def test_a_better_model_is_accepted_with_all_days_learnt(self):
         known = traces(4)
-        verdict = renewal("seasonal", known, fitted("seasonal", traces(4, level=10)))
-        assert verdict.outcome == ACCEPTED
-        assert "instead of" in verdict.reason
+        new, reason = renewal("seasonal", known, fitted("seasonal", traces(4, level=10)))
+        assert "instead of" in reason
         days = np.concatenate([known.train, known.evaluation[None]])
-        np.testing.assert_allclose(verdict.model.forecaster.mean(5)[0], days[:, 0, 0, :5].mean(axis=0))
+        np.testing.assert_allclose(new.mean(5)[0], days[:, 0, 0, :5].mean(axis=0))
 
     def test_a_worse_model_is_refused(self):
         known = traces(4)
-        serving = Model(forecast.fit("seasonal", known), "of other counts")
         wrong = Traces(JOBS, known.train // 10, known.evaluation)  # the days before the last are not like it
-        verdict = renewal("seasonal", wrong, serving)
-        assert (verdict.outcome, verdict.model) == (REFUSED, None)
+        new, reason = renewal("seasonal", wrong, forecast.fit("seasonal", known))
+        assert new is None
+        assert "CRPS" in reason
 
     def test_an_equal_model_is_accepted(self):
         known = traces(5)
         before = Traces(JOBS, known.train[:-1], known.train[-1])
-        assert renewal("ar", known, fitted("ar", before)).outcome == ACCEPTED
-
-    def test_days_that_are_learnt_already_are_not_compared(self):
-        known = traces(3)
-        assert renewal("ar", known, fitted("ar", known)).outcome == UNCHANGED
+        assert renewal("ar", known, fitted("ar", before))[0]
 
     def test_the_first_day_is_compared_with_an_untrained_model(self):
-        verdict = renewal("auto", traces(1), Source().model(JOBS))
-        assert verdict.outcome in (ACCEPTED, REFUSED)
-        assert "CRPS" in verdict.reason
+        assert "CRPS" in renewal("auto", traces(1), Source().model(JOBS))[1]
+
+    def test_a_model_whose_forecasts_are_not_finite_is_refused(self, monkeypatch):
+        known, sample = traces(3), models.fit("persistence", traces(2)).__class__.sample
+        serving = fitted("ar", known)
+        monkeypatch.setattr(type(models.fit("persistence", known)), "sample", lambda *more: sample(*more) * np.nan)
+        assert renewal("persistence", known, serving)[0] is None
 
 
 class TestTheModelThatServes:
@@ -98,58 +98,53 @@ class TestTheModelThatServes:
         given = []
 
         def in_thread(work):
-            from concurrent.futures import Future
-
             future = Future()
             verdict = given.pop(0)
-            if isinstance(verdict, Exception):
-                future.set_exception(verdict)
-            elif verdict:
-                future.set_result(verdict)
+            (future.set_exception if isinstance(verdict, Exception) else future.set_result)(verdict)
             return future
 
         monkeypatch.setattr(models, "in_thread", in_thread)
         return given
 
     @pytest.fixture
-    def model(self, tmp_path):
+    def model(self):
         self.said = []
         return FreshModel(Source(), JOBS, lambda *words: self.said.append(words))
 
     def test_a_new_model_serves_once_it_is_accepted(self, model, verdicts):
         new = fitted("ar", traces(2))
-        verdicts.append(Verdict(ACCEPTED, "it is better", new))
+        verdicts.append((new, "it is better"))
         assert model.newer() is None
         model.wanted = True
-        assert model.newer() is new.forecaster
+        assert model.newer() is new
         assert model.newer() is None
-        assert model.of(JOBS) is new.forecaster
+        assert model.of(JOBS) is new
         assert self.said == [(ACCEPTED, "it is better")]
 
-    @pytest.mark.parametrize("verdict", [Verdict(REFUSED, "it is worse"), OSError("its process ended")])
+    @pytest.mark.parametrize("verdict", [(None, "it is worse"), OSError("its process ended")])
     def test_the_old_model_stays_if_the_new_one_is_refused_or_its_process_fails(self, model, verdicts, verdict):
         old = model.of(JOBS)
         verdicts.append(verdict)
         model.wanted = True
         assert model.newer() is None
         assert model.of(JOBS) is old
-        assert len(self.said) == 1
+        assert [outcome for outcome, _ in self.said] == [FAILED if isinstance(verdict, OSError) else REFUSED]
 
     def test_the_old_model_serves_again_if_the_policy_fails_with_the_new_one(self, model, verdicts):
         old = model.of(JOBS)
-        verdicts.append(Verdict(ACCEPTED, "it is better", fitted("ar", traces(2))))
+        verdicts.append((fitted("ar", traces(2)), "it is better"))
         model.wanted = True
         model.newer()
         model.policy_failed()
         assert model.newer() is old
         model.policy_failed()  # with the old one
         assert model.newer() is None
-        assert [outcome for outcome, _ in self.said] == [ACCEPTED, models.REVERTED]
+        assert [outcome for outcome, _ in self.said] == [ACCEPTED, REVERTED]
 
     def test_a_refit_begins_every_night_and_not_twice(self, verdicts, monkeypatch, tmp_path):
         source = Source(history=JOURNAL, journal=str(tmp_path / "j"))
         model = FreshModel(source, JOBS, lambda *_: None)
-        verdicts += [Verdict(REFUSED, "it is worse"), Verdict(REFUSED, "it is worse")]
+        verdicts += [(None, "it is worse"), (None, "it is worse")]
         model.newer()
         assert len(verdicts) == 2
         now_s = time.time()
@@ -159,8 +154,6 @@ class TestTheModelThatServes:
         assert len(verdicts) == 1
 
     def test_an_override_does_not_fit_the_model_again_and_a_new_job_does(self, model):
-        from dataclasses import replace
-
         old = model.of(JOBS)
         assert model.of((replace(JOBS[0], max_replicas=2), JOBS[1])) is old
         assert model.of((*JOBS, replace(JOBS[0], name="c"))).jobs == ("a", "b", "c")
@@ -201,29 +194,28 @@ def test_a_model_that_fails_when_it_takes_over_leaves_the_old_one(tmp_path):
         Still(), policy, JOBS, 200.0, on_step=steps.append, on_failure=lambda reason, _: failures.append(reason),
         renewed=lambda: broken if len(steps) == 15 else None,
     )  # fmt: skip
-    assert failures == [FAILED]
+    assert failures == [protocol.FAILED]
     assert len(steps) == 19
 
 
-def test_answers_that_hang_delay_nobody():
+def test_an_answer_that_hangs_delays_nobody_and_the_one_before_stays():
     hangs, calls = threading.Event(), []
 
     def ask():
         calls.append(None)
-        if len(calls) == 2:
+        if len(calls) == 3:
             hangs.wait(60)
         return len(calls)
 
-    latest = polled(ask, every_s=0.01)
-    assert latest() == 1
-    while len(calls) < 2:
-        time.sleep(0.01)
+    ask_again = latest(ask, patience_s=1.0)
+    assert ask_again() == 2
     began_s = time.monotonic()
-    assert latest() == 1
+    assert ask_again() == 2
+    assert ask_again() == 2
     assert time.monotonic() - began_s < 30
+    assert len(calls) == 3, "one call at a time"
     hangs.set()
-    while latest() < 4:
-        time.sleep(0.01)
+    assert ask_again() == 3
 
 
 SLOW = """

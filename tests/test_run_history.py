@@ -43,13 +43,13 @@ def test_the_newest_day_of_the_history_is_learnt(tmp_path):
     rows.to_csv(tmp_path / "days.csv", index=False)
     (tmp_path / "jobs.yaml").write_text("- job: a\n")
     model = Source(str(tmp_path / "days.csv"), "seasonal").model(JOBS)
-    np.testing.assert_allclose(model.forecaster.mean(5)[0], counts[:, 0, 0, :5].mean(axis=0))
+    np.testing.assert_allclose(model.mean(5)[0], counts[:, 0, 0, :5].mean(axis=0))
 
 
 def test_latencies_are_measured_only_for_a_policy_that_uses_them(monkeypatch):
     measured = []
     monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: measured.append("a table"))
-    context = context_of(Settings(JOBS, {}), Source().model(JOBS).forecaster)
+    context = context_of(Settings(JOBS, {}), Source().model(JOBS))
     make("AIAD", context)
     assert measured == []
     make("Faro-Sum", context)
@@ -81,19 +81,19 @@ def test_complete_local_days_are_learnt_from_what_controllers_have_exported(expo
     assert traces.train.shape == (1, 1, 1, 1440)
     np.testing.assert_array_equal(traces.train[0, 0, 0], exported)  # from midnight to midnight
     model = Source("prometheus", "seasonal", prometheus="http://p:9090").model(JOBS)
-    np.testing.assert_allclose(model.forecaster.mean(5)[0], exported[:5])
+    np.testing.assert_allclose(model.mean(5)[0], exported[:5])
 
 
 def test_a_new_job_and_a_server_without_an_answer_are_one_line_and_nothing_is_learnt(exported, monkeypatch, capsys):
     source = Source("prometheus", prometheus="http://p:9090")
-    assert source.model((Job("new"),)).digest == ""
+    assert source.model((Job("new"),)).inner.names == ("kalman", "poisson")
     assert capsys.readouterr().err == "nothing is learnt from earlier days: http://p:9090: no counts of these jobs\n"
 
     def refuse(*_, **__):
         raise ConnectionError("no answer from Prometheus")
 
     monkeypatch.setattr("faro_lib.workload.prometheus.read_prometheus", refuse)
-    assert source.model(JOBS).digest == ""
+    assert source.model(JOBS).inner.names == ("kalman", "poisson")
     assert capsys.readouterr().err == "nothing is learnt from earlier days: no answer from Prometheus\n"
 
 
@@ -145,6 +145,6 @@ def test_complete_local_days_are_learnt_from_the_journal_across_a_change_of_the_
     assert len(journals.parts(path)) == 2
     known = journal_days(path, both)
     days = np.concatenate([known.train, known.evaluation[None]])[:, 0]
-    assert days.shape == (2, 2, 1440)
-    np.testing.assert_array_equal(days[:, 0].ravel(), np.arange(120, 120 + 2880))
-    assert (days[0, 1] == 0).sum() > 1000  # before the job was there
+    assert days.shape == (3, 2, 1440)  # the first one from 22:00
+    np.testing.assert_array_equal(days[1:, 0].ravel(), np.arange(120, 120 + 2880))
+    assert (days[:2, 1] == 0).sum() > 2000  # before the job was there

@@ -15,7 +15,7 @@ from faro_lib.cli.shared import say
 from faro_lib.control.background import in_child, in_thread
 from faro_lib.errors import message_of
 from faro_lib.forecast import fit
-from faro_lib.forecast.renewal import Model, Verdict, fitted, renewal
+from faro_lib.forecast.renewal import fitted, renewal
 from faro_lib.workload import Traces
 from faro_lib.workload.jobs import DAY_MINUTES
 
@@ -28,18 +28,17 @@ if TYPE_CHECKING:
     from faro_lib.policies import Policy, PolicyContext
     from faro_lib.workload import Job
 
-PROMETHEUS, JOURNAL = "prometheus", "journal"  # histories that this controller has made itself
+PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # histories that controllers have made
 REFIT_S, REFIT_GB = 1800.0, 2.0  # limits of a refit
 REFIT_AFTER_MIDNIGHT_S = 600.0  # when the counts of the last day are complete
-FAILED, REVERTED = "failed", "reverted"  # what may become of a refit, besides the outcomes of a Verdict
+ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted"  # what becomes of a refit
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where the counts come from.
 
-    history : a file of counts; PROMETHEUS, what controllers have exported to this server; JOURNAL, what they have written
-        to this journal; None: there are none.
+    history : a file; PROMETHEUS or JOURNAL, what controllers have exported or written there; None: there are none.
     """
 
     history: str | None = None
@@ -49,10 +48,9 @@ class Source:
     journal: str | None = None
 
     def __post_init__(self) -> None:
-        if self.history == PROMETHEUS and self.prometheus is None:
-            raise ValueError("history=prometheus needs --prometheus, the address of the server that scrapes Faro")
-        if self.history == JOURNAL and self.journal is None:
-            raise ValueError("history=journal needs --journal, the file that this controller writes")
+        for name in OWN:
+            if self.history == name and getattr(self, name) is None:
+                raise ValueError(f"history={name} needs --{name}, where this controller's counts are")
 
     def days(self, jobs: tuple[Job, ...]) -> Traces:
         """Counts of complete days; ValueError or OSError if there are none."""
@@ -63,24 +61,24 @@ class Source:
             return exported_days(str(self.prometheus), jobs, self.token_path)
         return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(str(self.history), jobs)
 
-    def model(self, jobs: tuple[Job, ...]) -> Model:
+    def model(self, jobs: tuple[Job, ...]) -> Forecaster:
         """A forecaster that is fitted now; without history, and before this controller's first day, an untrained one."""
         if self.history:
             try:
                 return fitted(self.forecaster, self.days(jobs))
             except (ValueError, OSError) as error:
-                if self.history not in (PROMETHEUS, JOURNAL):
+                if self.history not in OWN:
                     raise
                 say(f"nothing is learnt from earlier days: {message_of(error)}")
         none = np.zeros((1, len(jobs), DAY_MINUTES), int)
-        return Model(fit("auto", Traces(jobs, none[None][:0], none)), "")
+        return fit("auto", Traces(jobs, none[None][:0], none))
 
-    def renewal(self, jobs: tuple[Job, ...], serving: Model) -> Verdict:
+    def renewal(self, jobs: tuple[Job, ...], serving: Forecaster) -> tuple[Forecaster | None, str]:
         return renewal(self.forecaster, self.days(jobs), serving)
 
 
 class FreshModel:
-    """The model that serves. Each night, or when it is `wanted`, a child process fits another one and compares them.
+    """The forecaster that serves. Each night, or when it is `wanted`, a child process fits another and compares them.
 
     report : called with the outcome of each refit and why.
     """
@@ -89,39 +87,36 @@ class FreshModel:
         self.wanted = False  # set by a signal handler
         self._source, self._jobs, self._report = source, jobs, report
         self._serving = self._given = source.model(jobs)  # `_given` is the one that the loop has
-        self._before: Model | None = None  # the one to return to
+        self._before: Forecaster | None = None  # the one to return to
         self._day = _learning_day()  # when the last refit began
-        self._refit: Future[Verdict] | None = None
+        self._refit: Future[tuple[Forecaster | None, str]] | None = None
 
     def of(self, jobs: tuple[Job, ...]) -> Forecaster:
         """The forecaster of these jobs. If their names are new, it is fitted now."""
         if [job.name for job in jobs] != [job.name for job in self._jobs]:
             self.__init__(self._source, jobs, self._report)  # type: ignore[misc]
         self._given = self._serving
-        return self._serving.forecaster
+        return self._serving
 
     def newer(self) -> Forecaster | None:
         """The forecaster that serves from now on, if it is another one than before; begins a refit that is due."""
-        if self._refit is None and (self.wanted or (self._source.history and _learning_day() > self._day)):
+        nightly = self._source.history in OWN and _learning_day() > self._day
+        if self._refit is None and (self.wanted or nightly):
             self.wanted, self._day = False, _learning_day()
             work = partial(self._source.renewal, self._jobs, self._serving)
             self._refit = in_thread(partial(in_child, work, REFIT_S, REFIT_GB))
         if self._refit and self._refit.done():
-            self._decide(self._refit)
-            self._refit = None
+            refit, self._refit = self._refit, None
+            if error := refit.exception():
+                self._report(FAILED, f"{message_of(error)}; the earlier model stays")
+            else:
+                new, reason = refit.result()
+                self._before, self._serving = (self._serving, new) if new else (self._before, self._serving)
+                self._report(ACCEPTED if new else REFUSED, reason)
         return None if self._serving is self._given else self.of(self._jobs)
 
-    def _decide(self, refit: Future[Verdict]) -> None:
-        if error := refit.exception():
-            self._report(FAILED, f"{message_of(error)}; the earlier model stays")
-            return
-        verdict = refit.result()
-        if verdict.model:
-            self._before, self._serving = self._serving, verdict.model
-        self._report(verdict.outcome, verdict.reason)
-
     def policy_failed(self) -> None:
-        """Return to the model that the present one has replaced, if there is one."""
+        """Return to the forecaster that the present one has replaced, if there is one."""
         if self._before:
             self._serving, self._before = self._before, None
             self._report(REVERTED, "the policy failed with the new model; the earlier one serves again")

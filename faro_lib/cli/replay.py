@@ -54,8 +54,8 @@ def _decisions(journal: str, policy: str, history: str | None, forecaster: str) 
     for header, ticks in journals.parts(journal):
         if ticks:
             capacity = max(one.step.observation.capacity for one in ticks)
-            model = Source(history, forecaster, journal=journal).model(header.jobs)
-            made = make(policy, context_of(Settings(header.jobs, {}), model.forecaster, capacity))
+            fitted = Source(history, forecaster, journal=journal).model(header.jobs)
+            made = make(policy, context_of(Settings(header.jobs, {}), fitted, capacity))
             if made.tick_s != header.tick_s:
                 made = paced(made, header.tick_s)
             if header.origin_s is not None:

@@ -1,17 +1,16 @@
-"""Work beside the loop, which never waits for it: in a thread, repeated in a thread, or in a limited child process."""
+"""Work beside the loop, which never waits for it: in a thread or in a limited child process."""
 
 import multiprocessing
 import os
 import resource
 import signal
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 SPAWN = multiprocessing.get_context("spawn")  # a fork would copy the locks of other threads
@@ -20,25 +19,30 @@ SPAWN = multiprocessing.get_context("spawn")  # a fork would copy the locks of o
 def in_thread(call: Callable[[], Result]) -> Future[Result]:
     """Run `call` in a thread that does not delay the end of the program."""
     outcome: Future[Result] = Future()
-    threading.Thread(target=_settle, args=(outcome, call), daemon=True).start()
+
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
     return outcome
 
 
-def polled(call: Callable[[], Result], every_s: float = 5.0) -> Callable[[], Result]:
-    """A function that gives the latest answer of `call`, or raises its error, at once; a thread repeats the call."""
-    latest: Future[Result] = Future()
-    _settle(latest, call)
+def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
+    """`call` in a thread: each answer, or error, is at most `patience_s` late, and then it is the one before."""
+    asked = known = in_thread(call)
+    wait((known,))
 
-    def follow() -> None:
-        nonlocal latest
-        while True:
-            time.sleep(every_s)
-            newer: Future[Result] = Future()
-            _settle(newer, call)
-            latest = newer
+    def ask() -> Result:
+        nonlocal asked, known
+        asked = in_thread(call) if asked.done() else asked
+        wait((asked,), patience_s)
+        known = asked if asked.done() else known
+        return known.result()
 
-    threading.Thread(target=follow, daemon=True).start()
-    return lambda: latest.result()
+    return ask
 
 
 def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Result:
@@ -54,15 +58,15 @@ def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Res
         result, error = receiver.recv()
     except EOFError:
         child.join()
-        if child.exitcode == -signal.SIGALRM:
-            raise TimeoutError(f"it took longer than {limit_s:g} s") from None
-        raise OSError(f"its process ended with exit status {child.exitcode}") from None
+        late = child.exitcode == -signal.SIGALRM
+        error = TimeoutError(f"it took longer than {limit_s:g} s") if late else None
+        error = error or OSError(f"its process ended with exit status {child.exitcode}")
     if error:
         raise error
     return result
 
 
-def _work(sender: Connection, call: Callable[[], Result], limit_s: float, limit_gb: float) -> None:
+def _work(sender: Connection, call: Callable[[], Any], limit_s: float, limit_gb: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller, which then ends this process
     signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends it, even if the controller is gone
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9),) * 2)
@@ -70,15 +74,9 @@ def _work(sender: Connection, call: Callable[[], Result], limit_s: float, limit_
     with suppress(OSError):  # if the machine runs out of memory, the kernel ends this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
-        sender.send((call(), None))
+        answer: tuple[Any, Exception | None] = call(), None
     except MemoryError:
-        sender.send((None, MemoryError(f"it needs more than {limit_gb:g} GB of memory")))
+        answer = None, MemoryError(f"it needs more than {limit_gb:g} GB of memory")
     except Exception as error:
-        sender.send((None, error))
-
-
-def _settle(outcome: Future[Result], call: Callable[[], Result]) -> None:
-    try:
-        outcome.set_result(call())
-    except BaseException as error:
-        outcome.set_exception(error)
+        answer = None, error
+    sender.send(answer)

@@ -77,13 +77,7 @@ def run(
             cluster.advance(now_s)
             if stop.is_set() or changed():
                 return
-            try:
-                if forecaster := renewed():
-                    memory = replace(memory, state=with_forecaster(memory.state, forecaster))
-            except Exception as error:
-                if on_failure is None:
-                    raise
-                on_failure(FAILED, line_of(error))
+            memory = refreshed(memory, renewed, on_failure)
             if clock and on_failure and clock.jump_s != jump_s:
                 moved_s, jump_s = clock.jump_s - jump_s, clock.jump_s
                 on_failure(CLOCK, f"the wall clock jumped by {moved_s:+d} s; ticks continue at their intervals")
@@ -105,6 +99,18 @@ def run(
                 on_step(step)
     if np.isfinite(until_s) and not stop.is_set():
         cluster.advance(until_s)
+
+
+def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None], on_failure: OnFailure | None) -> Memory:
+    """The memory with the forecaster that `renewed` returns, if it returns one."""
+    try:
+        forecaster = renewed()
+        return replace(memory, state=with_forecaster(memory.state, forecaster)) if forecaster else memory
+    except Exception as error:
+        if on_failure is None:
+            raise
+        on_failure(FAILED, line_of(error))
+        return memory
 
 
 def observed(
