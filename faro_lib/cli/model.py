@@ -1,32 +1,28 @@
 """The forecaster of `faro run`: what it is fitted to, and how it is kept fresh."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from faro_lib.cli.shared import say
 from faro_lib.control.background import in_child, in_thread
+from faro_lib.control.clock import Clock
+from faro_lib.control.overrides import Settings
 from faro_lib.errors import message_of
-from faro_lib.forecast import fit
+from faro_lib.forecast import Forecaster, fit
+from faro_lib.forecast.expected import Event, expected
 from faro_lib.forecast.renewal import fitted, renewal
-from faro_lib.workload import Traces
+from faro_lib.policies import Policy, PolicyContext
+from faro_lib.policies.loops import TwoLoops
+from faro_lib.recommend.load_history import exported_days, journal_days
+from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import DAY_MINUTES
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from faro_lib.control.clock import Clock
-    from faro_lib.control.overrides import Settings
-    from faro_lib.forecast import Forecaster
-    from faro_lib.policies import Policy, PolicyContext
-    from faro_lib.workload import Job
+from faro_lib.workload.readers import read_csv
 
 PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # histories that controllers have made
 REFIT_S, REFIT_GB = 1800.0, 2.0  # limits of a refit
@@ -54,12 +50,11 @@ class Source:
 
     def days(self, jobs: tuple[Job, ...]) -> Traces:
         """Counts of complete days; ValueError or OSError if there are none."""
-        from faro_lib.recommend.load_history import exported_days, journal_days
-        from faro_lib.workload.readers import read_csv
-
+        if not self.history:
+            raise ValueError("--history does not name any counts to learn from")
         if self.history == PROMETHEUS:
             return exported_days(str(self.prometheus), jobs, self.token_path)
-        return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(str(self.history), jobs)
+        return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
         """A forecaster that is fitted now; without history, and before this controller's first day, an untrained one."""
@@ -129,7 +124,6 @@ def _learning_day() -> date:
 
 def context_of(settings: Settings, forecaster: Forecaster, capacity: float | None = None) -> PolicyContext:
     """The policy's inputs: jobs, forecaster, and the latency table, measured once it is used."""
-    from faro_lib.policies import PolicyContext
     from faro_lib.rayserve.spec import ongoing_limits
     from faro_lib.recommend.recommendation import LIVE
     from faro_lib.simulate.measure import measure
@@ -141,9 +135,6 @@ def context_of(settings: Settings, forecaster: Forecaster, capacity: float | Non
 
 def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
     """The policy with a forecaster that knows of the operator's events; a policy without a forecaster ignores them."""
-    from faro_lib.forecast.expected import Event, expected
-    from faro_lib.policies.loops import TwoLoops
-
     if not settings.events or not isinstance(policy, TwoLoops):
         return policy
     names = [job.name for job in settings.jobs]
@@ -159,8 +150,6 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
     """The policy with its forecaster at the local minute of the day at `origin_s` (Unix time), for days of 24 hours."""
-    from faro_lib.policies.loops import TwoLoops
-
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy
     local = time.localtime(origin_s)
