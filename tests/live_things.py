@@ -112,7 +112,8 @@ class Wanting:
 
     name, tick_s = "Wanting", 10.0
 
-    def __init__(self, target, drop=None):
+    def __init__(self, target, drop=None, tick_s=10.0):
+        self.tick_s = tick_s
         self.target = np.array(target)
         self.drop = np.zeros(len(self.target)) if drop is None else np.array(drop)
 

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import wait
 from dataclasses import dataclass
 
 import pytest
@@ -39,7 +40,7 @@ class Still:
 
 
 def test_a_signal_handler_takes_no_lock():
-    with stopped_by_signals() as stop:
+    with stopped_by_signals(None) as stop:
         with stop._cond:  # the signal interrupts a thread that holds the lock
             handler = threading.Thread(target=request_stop, args=(stop, signal.SIGTERM), daemon=True)
             handler.start()
@@ -49,7 +50,7 @@ def test_a_signal_handler_takes_no_lock():
 
 
 def test_a_signal_ends_a_wait_at_once():
-    with stopped_by_signals() as stop:
+    with stopped_by_signals(None) as stop:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
         began = time.monotonic()
         assert stop.wait(30)
@@ -243,6 +244,6 @@ def test_a_late_decision_is_abandoned_at_the_deadline_and_the_next_tick_decides_
     assert step.plan.reason == (DEADLINE_EXCEEDED,) * 2
     assert calls == [10.0], "no second decision begins while the first one runs"
     policy.released.set()
-    deadline._thread.join(10)
+    wait((deadline._running,), 10)
     memory, step = tick(policy, config, JOBS, memory, observed([1, 1], now_s=30.0), deadline)
     assert (step.target.tolist(), calls, memory.state) == ([3, 3], [10.0, 30.0], 1)

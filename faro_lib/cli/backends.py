@@ -42,11 +42,12 @@ def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[
     from faro_lib.control.overrides import path_of, read_overrides
 
     if home:
+        from faro_lib.control.background import latest
         from faro_lib.kube.plan_overrides import PlanOverrides
         from faro_lib.kube.preflight import check_server
 
         check_server(home.connect())
-        return PlanOverrides(home.connect(retries=0, timeout_s=2.0), home.namespace, home.name).read
+        return latest(PlanOverrides(home.connect(retries=0, timeout_s=2.0), home.namespace, home.name).read)
     return partial(read_overrides, path_of(journal)) if journal else tuple
 
 

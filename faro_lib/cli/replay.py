@@ -44,8 +44,8 @@ def replay(
 
 
 def _decisions(journal: str, policy: str, history: str | None, forecaster: str) -> Iterator[tuple[Header, Step, Step]]:
-    """(header, recorded step, replayed step) of every tick."""
-    from faro_lib.cli.run import at_time_of_day, context_of
+    """Header, recorded step and replayed step of every tick."""
+    from faro_lib.cli.model import Source, at_time_of_day, context_of
     from faro_lib.control import journal as journals
     from faro_lib.control.overrides import Settings
     from faro_lib.policies import make
@@ -54,7 +54,8 @@ def _decisions(journal: str, policy: str, history: str | None, forecaster: str) 
     for header, ticks in journals.parts(journal):
         if ticks:
             capacity = max(one.step.observation.capacity for one in ticks)
-            made = make(policy, context_of(Settings(header.jobs, {}), history, forecaster, capacity))
+            fitted = Source(history, forecaster, journal=journal).model(header.jobs)
+            made = make(policy, context_of(Settings(header.jobs, {}), fitted, capacity))
             if made.tick_s != header.tick_s:
                 made = paced(made, header.tick_s)
             if header.origin_s is not None:

@@ -7,11 +7,9 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,19 +19,19 @@ from faro_lib.cli.shared import option, say
 from faro_lib.errors import message_of
 
 if TYPE_CHECKING:
+    from faro_lib.cli.model import FreshModel
     from faro_lib.control import Step
     from faro_lib.control.clock import Clock
     from faro_lib.control.journal import Journal
     from faro_lib.control.overrides import Settings
     from faro_lib.kube.leader_gate import InterruptibleCluster
     from faro_lib.kube.operate import NamespacedName
-    from faro_lib.policies import Cluster, Policy, PolicyContext
+    from faro_lib.policies import Cluster, Policy
     from faro_lib.rayserve.cluster import Lease
     from faro_lib.workload import Job
 
-PROMETHEUS = "prometheus"  # value of --history
-CHANGES = "changes"  # reason of a failure: new settings are invalid
-STALLED_S = 120.0  # the health check fails after this time plus five ticks without a tick; a call may take up to 60 s
+CHANGES, REFIT = "changes", "refit"  # reasons of failures: settings that cannot be used, a refit that failed
+STALLED_S = 120.0  # the health check fails this time plus five ticks after the last tick; one call takes up to 60 s
 
 
 def run(
@@ -44,7 +42,7 @@ def run(
     policy: shared.PolicyName = shared.DEFAULT_POLICY,
     history: Annotated[
         str | None,
-        option("Counts to learn from, a file (job, requests, minute[, day] or time), or `prometheus`: this run's own."),
+        option("Counts to learn from: a file (job, requests, minute[, day] or time), or `prometheus` or `journal`."),
     ] = None,
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
     apply: Annotated[bool, option("Scale the jobs; without it, only print plans.", "--apply")] = False,
@@ -75,12 +73,14 @@ def run(
     """Run the autoscaling loop until SIGTERM or Ctrl-C; a dry run unless --apply. Replicas stay unchanged on exit."""
     # One function, because all parts share the options.
     from faro_lib import control
+    from faro_lib.cli.model import FAILED, FreshModel, Source, at_time_of_day, context_of, expecting
     from faro_lib.control import GuardrailConfig
+    from faro_lib.control.exporter import Exporter
     from faro_lib.control.journal import Journal
     from faro_lib.control.overrides import Watched
     from faro_lib.control.startup import once, until_passed
     from faro_lib.files import check_writable
-    from faro_lib.policies import make
+    from faro_lib.policies import make, protocol
     from faro_lib.policies.loops import paced
 
     if backend not in backends.BACKENDS:
@@ -88,20 +88,25 @@ def run(
     home = backends.faro_plan(backend, plan, kubeconfig, context)
     watched = Watched(jobs, backends.overrides_of(home, journal))
     settings = watched.known
-    learnt_on = date.today()
     guardrails = GuardrailConfig(fail_mode, max_scaling_actions, stale_after, deadline, force)
 
+    exporter: Exporter | None = None
+
+    def on_refit(outcome: str, reason: str) -> None:
+        if exporter:
+            exporter.refit(outcome)
+        say(f"refit {outcome}: {reason}", REFIT if outcome == FAILED else "")
+
+    model = FreshModel(Source(history, forecaster, prometheus, prometheus_token, journal), settings.jobs, on_refit)
+
     def policy_of(settings: Settings) -> Policy:
-        made = make(policy, context_of(settings, history, forecaster, capacity, prometheus, prometheus_token))
+        made = make(policy, context_of(settings, model.of(settings.jobs), capacity))
         return made if tick is None else paced(made, tick)
 
     chosen = policy_of(settings)
     with ExitStack() as stack:
-        stop = stack.enter_context(stopped_by_signals())
-        exporter = None
-        if metrics_port is not None:  # before anything else, because the port may be in use
-            from faro_lib.control.exporter import Exporter
-
+        stop = stack.enter_context(stopped_by_signals(model))
+        if metrics_port is not None:  # first, because the port may be in use
             exporter = Exporter(settings.jobs, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s)
             stack.callback(exporter.close)
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
@@ -122,13 +127,12 @@ def run(
             if exporter:
                 exporter.failure(reason, message)
             say(message, reason)
-
-        def outdated() -> bool:
-            return history == PROMETHEUS and date.today() > learnt_on
+            if reason == protocol.FAILED:
+                model.policy_failed()
 
         def changed() -> bool:
             try:
-                return watched.new() is not None or outdated()
+                return watched.new() is not None
             except (ValueError, OSError) as error:
                 on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they are")
                 return False
@@ -148,9 +152,8 @@ def run(
             cluster_of = stack.enter_context(ray)
         until_s = float("inf") if seconds is None else clock.now_s + seconds  # after Ray has started
         last = settings
-        while not stop.is_set() and clock.now_s < until_s:  # one pass per change of the settings
-            table, new = settings.jobs, settings is not last or outdated()
-            learnt_on = date.today() if new else learnt_on
+        while not stop.is_set() and clock.now_s < until_s:  # once more after every change of the settings
+            table, new = settings.jobs, settings is not last
             with ExitStack() as inner:
                 try:
                     made = policy_of(settings) if new else chosen
@@ -171,6 +174,7 @@ def run(
                         raise
                     on_failure(CHANGES, f"{error}; the jobs stay as they were")
                     settings, changes = last, ()
+                    chosen = policy_of(settings)  # the model may be of the refused jobs
                     continue
                 chosen = made
                 if exporter:
@@ -187,7 +191,7 @@ def run(
                 control.run(
                     cluster, planner, table, guardrails=replace(guardrails, fixed=settings.fixed_jobs), apply=apply,
                     journal=written, clock=clock, stop=stop, until_s=until_s, on_step=on_step, on_failure=on_failure,
-                    changes=changes, changed=changed,
+                    changes=changes, changed=changed, renewed=model.newer,
                 )  # fmt: skip
             last, settings = settings, watched.known
             changes = tuple(last.changes(settings))
@@ -199,24 +203,6 @@ def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...
     if not header or (header.jobs, header.guardrails.fixed) == (settings.jobs, settings.fixed_jobs):
         return ()
     return tuple(replace(settings, jobs=header.jobs, fixed=()).changes(settings))
-
-
-def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
-    """The policy whose forecaster knows the operator's events; a policy without a forecaster is unchanged."""
-    from faro_lib.forecast.expected import Event, expected
-    from faro_lib.policies.loops import TwoLoops
-
-    if not settings.events or not isinstance(policy, TwoLoops):
-        return policy
-    names = [job.name for job in settings.jobs]
-
-    def minute(wall_s: float | None) -> float:
-        return float("inf") if wall_s is None else (wall_s - clock.origin_s - clock.jump_s) * clock.scale / 60
-
-    events = tuple(
-        Event(names.index(one.job), minute(one.from_s), minute(one.until_s), one.load or 1.0) for one in settings.events
-    )
-    return replace(policy, forecaster=expected(policy.forecaster, events))
 
 
 def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, force: bool) -> Lease:
@@ -237,72 +223,24 @@ def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
     return {"now_s": step.observation.now_s, "applied": applied, "plan": plan}
 
 
-def context_of(
-    settings: Settings,
-    history: str | None,
-    forecaster: str,
-    capacity: float | None = None,
-    prometheus: str | None = None,
-    prometheus_token: str | None = None,
-) -> PolicyContext:
-    """The policy's inputs: jobs, latency table, and a forecaster fitted to `history`.
-
-    history : a file of counts; PROMETHEUS: the counts that controllers have exported to the server `prometheus`; None: the
-        forecaster is not fitted.
-    """
-    import numpy as np
-
-    from faro_lib import forecast
-    from faro_lib.policies import PolicyContext
-    from faro_lib.rayserve.spec import ongoing_limits
-    from faro_lib.recommend.load_history import exported_days
-    from faro_lib.recommend.recommendation import LIVE
-    from faro_lib.simulate.measure import measure
-    from faro_lib.workload import Traces
-    from faro_lib.workload.jobs import DAY_MINUTES
-    from faro_lib.workload.readers import read_csv
-
-    table = settings.jobs
-    if history == PROMETHEUS:
-        if prometheus is None:
-            raise ValueError("history=prometheus needs --prometheus, the address of the server that scrapes Faro")
-        traces = exported_days(prometheus, table, prometheus_token, say)
-    else:
-        traces = read_csv(history, table) if history else None
-    if traces is not None:
-        days = np.concatenate([traces.train, traces.evaluation[None]])  # include the newest day, which is also complete
-        fitted = forecast.fit(forecaster, Traces(table, days, traces.evaluation))
-    else:
-        none = np.zeros((0, 1, len(table), DAY_MINUTES), int)
-        fitted = forecast.fit("auto", Traces(table, none, np.zeros((1, len(table), DAY_MINUTES), int)))
-    limits = ongoing_limits(table, settings.sections.get("serve", {}))
-    measured = partial(measure, table, capacity=capacity, serving_model=replace(LIVE, own_limits=limits))
-    return PolicyContext(table, fitted, measure=measured)
-
-
-def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
-    """The policy whose forecaster starts at the local minute of the day at `origin_s` (Unix time), for days of 24 hours."""
-    from faro_lib.policies.loops import TwoLoops
-    from faro_lib.workload.jobs import DAY_MINUTES
-
-    if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
-        return policy
-    local = time.localtime(origin_s)
-    return replace(policy, forecaster=policy.forecaster.start(60 * local.tm_hour + local.tm_min))
-
-
 @contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """A context with an event that SIGTERM and SIGINT set; the signal handlers are restored at the end."""
+def stopped_by_signals(model: FreshModel) -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; SIGUSR1 asks for a refit of the model. Restores the handlers on exit."""
     from faro_lib.control.clock import StopEvent
 
     stop = StopEvent()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda number, _: request_stop(stop, number)) for number in signals]
+
+    def received(number: int, _: object) -> None:
+        if number == signal.SIGUSR1:
+            model.wanted = True
+        else:
+            request_stop(stop, number)
+
+    before = {number: signal.signal(number, received) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     try:
         yield stop
     finally:
-        for number, handler in zip(signals, before):
+        for number, handler in before.items():
             signal.signal(number, handler)
         stop.close()
 

@@ -91,6 +91,7 @@ class Exporter:
         self._duration = histogram("faro_decision_duration_seconds", "duration of the policy's decision")
         self._ticks = counter("faro_ticks_total", "ticks of the loop")
         self._failures = counter("faro_failures_total", "failures by reason", ["reason"])
+        self._refits = counter("faro_refits_total", "refits of the model by outcome", ["outcome"])
         self._decisions = counter("faro_decisions_total", "decisions by reason", ["inference_job", "reason"])
         self._offered = gauge("faro_offered_cores", "cores that the requests of the last minute keep busy")
         self._budget = gauge("faro_slo_error_budget_ratio", "share of minutes that may miss the SLO", ["inference_job"])
@@ -152,6 +153,10 @@ class Exporter:
         """Count a failure; also a sign that the loop is not stalled."""
         self._progress_s = time.monotonic()
         self._failures.labels(reason).inc()
+
+    def refit(self, outcome: str) -> None:
+        """Count a refit."""
+        self._refits.labels(outcome).inc()
 
     def close(self) -> None:
         self._server.shutdown()

@@ -4,6 +4,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from faro_lib.control.clock import Clock
 from faro_lib.control.guardrails import GUARDRAILS, Guard, GuardrailConfig, without_data
 from faro_lib.control.journal import Header, Journal, next_memory
 from faro_lib.control.tick import Deadline, Memory, PolicyFailed, Step, tick
+from faro_lib.forecast import Forecaster
+from faro_lib.policies.loops import with_forecaster
 from faro_lib.policies.protocol import CONTESTED, DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import TOLERANCE
@@ -36,6 +39,7 @@ def run(
     on_failure: OnFailure | None = None,
     changes: tuple[str, ...] = (),
     changed: Callable[[], bool] = lambda: False,
+    renewed: Callable[[], Forecaster | None] = lambda: None,
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s` before `until_s`, or until `stop` is set.
 
@@ -52,7 +56,8 @@ def run(
     on_failure : called with (reason, one line) for every failure, after which the loop continues. If None, a failure
         of the policy is a warning, and a failure of the cluster or the journal is raised.
     changes : what an operator has changed in the jobs since the last call of `run` with this journal.
-    changed : called before every tick; the run ends as soon as it returns True.
+    changed : asked before every tick; the run ends once it returns True.
+    renewed : asked before every tick for a newly fitted forecaster, which the policy then uses; None without one.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
@@ -72,6 +77,7 @@ def run(
             cluster.advance(now_s)
             if stop.is_set() or changed():
                 return
+            memory = refreshed(memory, renewed, on_failure)
             if clock and on_failure and clock.jump_s != jump_s:
                 moved_s, jump_s = clock.jump_s - jump_s, clock.jump_s
                 on_failure(CLOCK, f"the wall clock jumped by {moved_s:+d} s; ticks continue at their intervals")
@@ -93,6 +99,18 @@ def run(
                 on_step(step)
     if np.isfinite(until_s) and not stop.is_set():
         cluster.advance(until_s)
+
+
+def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None], on_failure: OnFailure | None) -> Memory:
+    """The memory with the forecaster that `renewed` returns, if it returns one."""
+    try:
+        forecaster = renewed()
+        return replace(memory, state=with_forecaster(memory.state, forecaster)) if forecaster else memory
+    except Exception as error:
+        if on_failure is None:
+            raise
+        on_failure(FAILED, line_of(error))
+        return memory
 
 
 def observed(

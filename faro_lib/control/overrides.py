@@ -11,6 +11,8 @@ from faro_lib.files import atomic_write
 from faro_lib.workload import Job
 from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
 
+LAST_S = 1e11  # the year 5138
+
 
 @dataclass(frozen=True, slots=True)
 class Override:
@@ -24,6 +26,10 @@ class Override:
     load: float | None = None
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.job, str) and isinstance(self.by, str)):
+            raise ValueError(f"job={self.job!r} and by={self.by!r} must be text")
+        if not (0 <= self.from_s < LAST_S and 0 <= (self.until_s or 0) < LAST_S):
+            raise ValueError(f"job {self.job!r}: from {self.from_s!r} until {self.until_s!r} are not Unix times")
         if (self.replicas is None) == (self.load is None):
             raise ValueError(f"job {self.job!r}: an override has either replicas or load")
         if self.replicas is not None and (not isinstance(self.replicas, int) or not 1 <= self.replicas <= 1_000_000):
@@ -54,7 +60,7 @@ def read_overrides(path: str | Path) -> tuple[Override, ...]:
         return ()
     try:
         return tuple(Override(**row) for row in json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         problem = " ".join(str(error).split())[:150]
         raise ValueError(f"{path}: not a file of `faro set` ({problem}); remove it") from None
 

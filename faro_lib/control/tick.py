@@ -1,15 +1,15 @@
 """One tick of the control loop, a pure function from an observation to the replicas and drop rates to request."""
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from faro_lib.control import guardrails
+from faro_lib.control.background import in_thread
 from faro_lib.control.clamp import Pending, clamp_to_capacity
 from faro_lib.control.guardrails import Guard, GuardrailConfig
 from faro_lib.control.placement import cut_to_nodes
@@ -54,28 +54,19 @@ class Deadline:
 
     def __init__(self, seconds: float | None = None):
         self.seconds = seconds
-        self._thread: threading.Thread | None = None  # thread of the last decision, which may still run
+        self._running: Future | None = None
 
     def call(self, decide: Callable[[], Any]) -> Any:
         """The result of `decide()`; raises Late if it is late, or if an abandoned decision still runs."""
         if self.seconds is None:
             return decide()
-        if self._thread and self._thread.is_alive():
+        if self._running and not self._running.done():
             raise Late
-        outcome: Future = Future()
-
-        def run() -> None:
-            try:
-                outcome.set_result(decide())
-            except BaseException as error:
-                outcome.set_exception(error)
-
-        self._thread = threading.Thread(target=run, daemon=True)
-        self._thread.start()
-        self._thread.join(self.seconds)
-        if not outcome.done():
+        self._running = in_thread(decide)
+        wait((self._running,), self.seconds)
+        if not self._running.done():
             raise Late
-        return outcome.result()
+        return self._running.result()
 
 
 def tick(

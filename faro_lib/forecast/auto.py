@@ -179,7 +179,12 @@ def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None
 
 
 def backtest_crps(forecaster: Forecaster, day_counts) -> np.ndarray:
-    """Mean loss (jobs,) on a day of counts (jobs, minutes): CRPS one minute ahead plus CRPS of the mean of the horizon.
+    """Mean of `backtest_terms` over the forecasts of a day (jobs, minutes), shape (jobs,)."""
+    return backtest_terms(forecaster, day_counts).mean(axis=0)
+
+
+def backtest_terms(forecaster: Forecaster, day_counts) -> np.ndarray:
+    """CRPS (forecasts, jobs) on a day (jobs, minutes): one minute ahead plus that of the mean over HORIZON_MINUTES.
 
     The forecasts start at BACKTEST_ORIGINS evenly spaced minutes; the unit is requests per minute.
     """
@@ -195,4 +200,4 @@ def backtest_crps(forecaster: Forecaster, day_counts) -> np.ndarray:
             mean = crps_terms(samples.mean(axis=-1)[None, :, :, None], truth.mean(axis=-1)[None, :, None])
             terms.append((first + mean)[0, :, 0])
         current = current.update(counts[:, minute])
-    return np.mean(terms, axis=0)
+    return np.stack(terms)

@@ -53,6 +53,14 @@ class Forecaster(ABC):
         """The forecaster after the level of some jobs, a mask (jobs,), has shifted: their local levels start again."""
         return self
 
+    def renewed(self, other: "Forecaster") -> "Forecaster":
+        """`other`, a forecaster of the same jobs, after the counts that this one remembers."""
+        seen = min(self.minutes_seen, self.counts.shape[1])
+        later = other.start(self.minute_of_day - seen)
+        for counts in self.counts[:, self.counts.shape[1] - seen :].T:
+            later = later.update(counts)
+        return later
+
     @abstractmethod
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         """Sample paths of requests per minute, shape (jobs, n, horizon), >= 0; minute 0 is the coming one."""

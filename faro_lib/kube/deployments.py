@@ -78,7 +78,7 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """Jobs that run as plain Deployments, which cannot drop requests: drop rates are published but not enforced.
+    """Jobs that run as plain Deployments. They cannot drop requests: the FaroPlan says what to set in a proxy.
 
     clock : the time of the run. If it began 15 minutes ago, the first observation already has 15 minutes from Prometheus.
     cores : cores that the jobs may use; ignored if a `LeaderGatedCluster` around this one measures the capacity.

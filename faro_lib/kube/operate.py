@@ -144,7 +144,7 @@ def gated_cluster(
             pass
         if not stop.is_set():
             report(f"{name} leads")
-        reporter = Reporter(plan.connect(retries=1), plan.namespace, plan.name, policy, jobs, name)
+        reporter = Reporter(plan.connect(retries=1), plan.namespace, plan.name, policy, jobs, name, proxied=not on_ray)
         stack.callback(reporter.close)
         yield LeaderGatedCluster(cluster, current, leadership, diagnose), reporter
 

@@ -28,12 +28,13 @@ class PlanOverrides:
             return None
 
     def read(self) -> tuple[Override, ...]:
-        """The overrides in the FaroPlan; ValueError if one of them is invalid."""
-        rows = ((self.get() or {}).get("spec") or {}).get("overrides") or []
+        """The overrides; ValueError if one of them is wrong."""
+        plan = self.get() or {}
         try:
-            return tuple(_override(row) for row in rows)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"FaroPlan {self._place!r}: spec.overrides: {error}") from None
+            return tuple(_override(row) for row in (plan.get("spec") or {}).get("overrides") or [])
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            problem = " ".join(str(error).split())[:150]
+            raise ValueError(f"FaroPlan {self._place!r}: spec.overrides: {problem}") from None
 
     def write(self, overrides: Iterable[Override]) -> None:
         """Replace the overrides; ValueError if the FaroPlan does not exist."""

@@ -7,6 +7,8 @@ import logging
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import yaml
@@ -30,9 +32,21 @@ def crd() -> dict:
     return yaml.safe_load((Path(__file__).parent / "templates" / "crd.yaml").read_text())
 
 
-def status_of(jobs: tuple[Job, ...], step: Step, controller: str, now: str, since: str) -> dict:
+def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
+    """What sets the drop rates (jobs,) in a proxy in front of Deployments, in ten-thousandths; docs/kubernetes.md."""
+    rates = [(job.name, round(1e4 * rate)) for job, rate in zip(jobs, drop.tolist())]
+    return {
+        "envoy": "POST /runtime_modify?" + "&".join(f"{quote(f'faro.{name}', '')}={rate}" for name, rate in rates),
+        "haproxy": "; ".join(f"set map /etc/haproxy/faro.map {name} {rate}" for name, rate in rates),
+    }
+
+
+def status_of(
+    jobs: tuple[Job, ...], step: Step, controller: str, now: str, since: str, proxied: bool = False
+) -> dict[str, Any]:
     """The status of the FaroPlan after a tick; values that the policy does not know are omitted.
 
+    proxied : whether drop rates are left to a proxy; the status then says what to set there.
     controller : identity of the controller, the leader since `since`.
     now, since : times as RFC 3339 text.
     """
@@ -65,7 +79,7 @@ def status_of(jobs: tuple[Job, ...], step: Step, controller: str, now: str, sinc
         "reason": ", ".join(sorted(set(plan.reason), key=plan.reason.count, reverse=True)),
         "jobs": rows,
         "conditions": [acting | {"lastTransitionTime": since}],
-    }
+    } | ({"dropRates": {"enforcedBy": "a proxy of yours"} | proxy_settings(jobs, plan.drop)} if proxied else {})
 
 
 def changes(jobs: tuple[Job, ...], step: Step) -> list[tuple[str, str, str]]:
@@ -90,8 +104,11 @@ def _now() -> str:
 class Reporter:
     """Publishes each tick in a thread, so that a slow API server delays no decision; reports may be lost instead."""
 
-    def __init__(self, api: Api, namespace: str, name: str, policy: str, jobs: tuple[Job, ...], controller: str):
-        self._api, self._namespace, self.name, self._policy = api, namespace, name, policy
+    def __init__(
+        self, api: Api, namespace: str, name: str, policy: str, jobs: tuple[Job, ...], controller: str,
+        proxied: bool = False,
+    ):  # fmt: skip
+        self._api, self._namespace, self.name, self._policy, self._proxied = api, namespace, name, policy, proxied
         self._jobs, self._controller = jobs, controller
         self._path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
         self._since = _now()
@@ -129,7 +146,7 @@ class Reporter:
         metadata = {"name": self.name, "namespace": self._namespace}
         head = {"apiVersion": API_VERSION, "kind": KIND}
         plan = self._api.apply(self._path, {**head, "metadata": metadata, "spec": {"policy": self._policy}})
-        status = status_of(self._jobs, steps[-1], self._controller, now, self._since)
+        status = status_of(self._jobs, steps[-1], self._controller, now, self._since, self._proxied)
         self._api.send("PATCH", f"{self._path}/status", {"status": status}, kind=MERGE, fieldManager=MANAGER)
         common = {
             "metadata": {"generateName": f"{self.name}.", "namespace": self._namespace},

@@ -75,6 +75,11 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
     return replace(state, forecaster=forecaster, lost=lost, minute=observation.minute)
 
 
+def with_forecaster(state: Any, forecaster: Forecaster) -> Any:
+    """The state with a newly fitted forecaster; the same state if the policy has none."""
+    return replace(state, forecaster=state.forecaster.renewed(forecaster)) if isinstance(state, LoopState) else state
+
+
 def react_up(state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
     """Add a replica to each job whose latency has been above its SLO for 30 s in total since the last long-term decision.
 

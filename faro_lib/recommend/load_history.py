@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,8 @@ from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
 
 EXPORTED = "max by (inference_job) (faro_arrivals_per_minute)"  # requests per minute that `faro run` exports
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
-MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # shortest day that can be fitted to or replayed
+WEEK_MINUTES = 7 * DAY_MINUTES
+MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # shortest day to fit to or to replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,31 +137,47 @@ def history_from_prometheus(
     return history_of(*_of_table(jobs, names, counts, "the series of the query"))
 
 
-def exported_days(
-    url: str, jobs: tuple[Job, ...], token_path: str | None = None, report: Callable[[str], None] = print
-) -> Traces | None:
-    """The complete days of the last week, from the counts that `faro run` has exported to Prometheus.
+def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None) -> Traces:
+    """Complete days of the last week that controllers of these jobs have exported to a Prometheus.
 
-    Missing minutes are interpolated. Returns None, and calls `report` with the reason, if there is no complete day or
-    Prometheus does not answer.
+    Missing minutes are interpolated. ValueError or OSError if there is no complete day or no answer.
     """
     from faro_lib.workload.prometheus import read_prometheus
+
+    end_s = time.time()
+    names, counts = read_prometheus(url, EXPORTED, minutes=WEEK_MINUTES, end_s=end_s, token_path=token_path)
+    return _days(jobs, _rows_of(jobs, names, counts), end_s, url)
+
+
+def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
+    """Complete days of the last week in a journal of `faro run`; missing minutes are interpolated.
+
+    ValueError or OSError if there is no complete day or no journal.
+    """
+    from faro_lib.control.journal import arrivals, parts
+
+    recorded = [(header, ticks) for header, ticks in parts(path) if ticks and header.origin_s is not None]
+    if not recorded:
+        raise ValueError(f"{path}: no decision has been made yet")
+    ends = [ticks[-1].step.observation.minute for _, ticks in recorded]  # all parts have the same clock
+    counts = np.full((len(jobs), ends[-1]), np.nan)
+    for (header, ticks), end in zip(recorded, ends):
+        new = _rows_of(jobs, [job.name for job in header.jobs], arrivals(header, ticks))
+        place = slice(end - new.shape[1], end)
+        counts[:, place] = np.where(np.isnan(new), counts[:, place], new)
+    return _days(jobs, counts[:, -WEEK_MINUTES:], (recorded[-1][0].origin_s or 0) + MINUTE_S * ends[-1], path)
+
+
+def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -> Traces:
+    """Complete local days in the counts (jobs, minutes) before `end_s`, a Unix time; ValueError if there is none."""
     from faro_lib.workload.timed import days_from_midnight
 
-    minutes = 7 * DAY_MINUTES
-    end_s = time.time()
-    try:
-        names, counts = read_prometheus(url, EXPORTED, minutes=minutes, end_s=end_s, token_path=token_path)
-        ours = _rows_of(jobs, names, counts)
-        known = np.isfinite(ours).any(axis=0)
-        if not known.any():
-            raise ValueError(f"{url}: no counts of these jobs")
-        begin = int(known.argmax())
-        local_minute = int((end_s + time.localtime(end_s).tm_gmtoff) // MINUTE_S)
-        return days_from_midnight(jobs, local_minute - minutes + begin, _interpolated(ours[:, begin:]), url)
-    except (ValueError, OSError) as error:
-        report(f"the forecaster starts without earlier days: {error}")
-        return None
+    known = np.isfinite(counts).any(axis=0)
+    if not known.any():
+        raise ValueError(f"{where}: no counts of these jobs")
+    counts = counts[:, known.argmax() :]
+    local_minute = int((end_s + time.localtime(end_s).tm_gmtoff) // MINUTE_S)
+    return days_from_midnight(jobs, local_minute - counts.shape[1], _interpolated(counts), where)
 
 
 def history_from_journal(path: str, jobs: str | None = None, at: int | None = None) -> History:

@@ -41,13 +41,16 @@ class Prometheus:
         span = {"start": f"{times_s[0]:.3f}", "end": f"{times_s[-1]:.3f}", "step": f"{step_s:g}"}
         try:
             answer = self._http.request("POST", "/api/v1/query_range", form={"query": query, **span})
-            return [(one["metric"], _values(one["values"], times_s, step_s)) for one in answer["data"]["result"]]
+            return [
+                ({key: str(value) for key, value in one["metric"].items()}, _values(one["values"], times_s, step_s))
+                for one in answer["data"]["result"]
+            ]
         except HttpError as error:
             if error.status not in (400, 422):
                 raise
             raise BadQuery(error.detail) from None
-        except (KeyError, TypeError, IndexError):
-            raise ValueError(f"{self.url}: not a Prometheus server: unexpected answer of /api/v1/query_range") from None
+        except (AttributeError, KeyError, TypeError, IndexError, OverflowError):
+            raise ValueError(f"{self.url}: this is no Prometheus: /api/v1/query_range answers something else") from None
 
 
 def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:

@@ -1,0 +1,156 @@
+"""The forecaster of `faro run`: what it is fitted to, and how it is kept fresh."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
+
+import numpy as np
+
+from faro_lib.cli.shared import say
+from faro_lib.control.background import in_child, in_thread
+from faro_lib.control.clock import Clock
+from faro_lib.control.overrides import Settings
+from faro_lib.errors import message_of
+from faro_lib.forecast import Forecaster, fit
+from faro_lib.forecast.expected import Event, expected
+from faro_lib.forecast.renewal import fitted, renewal
+from faro_lib.policies import Policy, PolicyContext
+from faro_lib.policies.loops import TwoLoops
+from faro_lib.recommend.load_history import exported_days, journal_days
+from faro_lib.workload import Job, Traces
+from faro_lib.workload.jobs import DAY_MINUTES
+from faro_lib.workload.readers import read_csv
+
+PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # histories that controllers have made
+REFIT_S, REFIT_GB = 1800.0, 2.0  # limits of a refit
+REFIT_AFTER_MIDNIGHT_S = 600.0  # when the counts of the last day are complete
+ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted"  # what becomes of a refit
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the counts come from.
+
+    history : a file; PROMETHEUS or JOURNAL, what controllers have exported or written there; None: there are none.
+    """
+
+    history: str | None = None
+    forecaster: str = "auto"
+    prometheus: str | None = None
+    token_path: str | None = None
+    journal: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in OWN:
+            if self.history == name and getattr(self, name) is None:
+                raise ValueError(f"history={name} needs --{name}, where this controller's counts are")
+
+    def days(self, jobs: tuple[Job, ...]) -> Traces:
+        """Counts of complete days; ValueError or OSError if there are none."""
+        if not self.history:
+            raise ValueError("--history does not name any counts to learn from")
+        if self.history == PROMETHEUS:
+            return exported_days(str(self.prometheus), jobs, self.token_path)
+        return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
+
+    def model(self, jobs: tuple[Job, ...]) -> Forecaster:
+        """A forecaster that is fitted now; without history, and before this controller's first day, an untrained one."""
+        if self.history:
+            try:
+                return fitted(self.forecaster, self.days(jobs))
+            except (ValueError, OSError) as error:
+                if self.history not in OWN:
+                    raise
+                say(f"nothing is learnt from earlier days: {message_of(error)}")
+        none = np.zeros((1, len(jobs), DAY_MINUTES), int)
+        return fit("auto", Traces(jobs, none[None][:0], none))
+
+    def renewal(self, jobs: tuple[Job, ...], serving: Forecaster) -> tuple[Forecaster | None, str]:
+        return renewal(self.forecaster, self.days(jobs), serving)
+
+
+class FreshModel:
+    """The forecaster that serves. Each night, or when it is `wanted`, a child process fits another and compares them.
+
+    report : called with the outcome of each refit and why.
+    """
+
+    def __init__(self, source: Source, jobs: tuple[Job, ...], report: Callable[[str, str], object]):
+        self.wanted = False  # set by a signal handler
+        self._source, self._jobs, self._report = source, jobs, report
+        self._serving = self._given = source.model(jobs)  # `_given` is the one that the loop has
+        self._before: Forecaster | None = None  # the one to return to
+        self._day = _learning_day()  # when the last refit began
+        self._refit: Future[tuple[Forecaster | None, str]] | None = None
+
+    def of(self, jobs: tuple[Job, ...]) -> Forecaster:
+        """The forecaster of these jobs. If their names are new, it is fitted now."""
+        if [job.name for job in jobs] != [job.name for job in self._jobs]:
+            self.__init__(self._source, jobs, self._report)  # type: ignore[misc]
+        self._given = self._serving
+        return self._serving
+
+    def newer(self) -> Forecaster | None:
+        """The forecaster that serves from now on, if it is another one than before; begins a refit that is due."""
+        nightly = self._source.history in OWN and _learning_day() > self._day
+        if self._refit is None and (self.wanted or nightly):
+            self.wanted, self._day = False, _learning_day()
+            work = partial(self._source.renewal, self._jobs, self._serving)
+            self._refit = in_thread(partial(in_child, work, REFIT_S, REFIT_GB))
+        if self._refit and self._refit.done():
+            refit, self._refit = self._refit, None
+            if error := refit.exception():
+                self._report(FAILED, f"{message_of(error)}; the earlier model stays")
+            else:
+                new, reason = refit.result()
+                self._before, self._serving = (self._serving, new) if new else (self._before, self._serving)
+                self._report(ACCEPTED if new else REFUSED, reason)
+        return None if self._serving is self._given else self.of(self._jobs)
+
+    def policy_failed(self) -> None:
+        """Return to the forecaster that the present one has replaced, if there is one."""
+        if self._before:
+            self._serving, self._before = self._before, None
+            self._report(REVERTED, "the policy failed with the new model; the earlier one serves again")
+
+
+def _learning_day() -> date:
+    """The local date; a day begins when the counts of the day before are complete."""
+    return date.fromtimestamp(time.time() - REFIT_AFTER_MIDNIGHT_S)
+
+
+def context_of(settings: Settings, forecaster: Forecaster, capacity: float | None = None) -> PolicyContext:
+    """The policy's inputs: jobs, forecaster, and the latency table, measured once it is used."""
+    from faro_lib.rayserve.spec import ongoing_limits
+    from faro_lib.recommend.recommendation import LIVE
+    from faro_lib.simulate.measure import measure
+
+    limits = ongoing_limits(settings.jobs, settings.sections.get("serve", {}))
+    measured = partial(measure, settings.jobs, capacity=capacity, serving_model=replace(LIVE, own_limits=limits))
+    return PolicyContext(settings.jobs, forecaster, measure=measured)
+
+
+def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
+    """The policy with a forecaster that knows of the operator's events; a policy without a forecaster ignores them."""
+    if not settings.events or not isinstance(policy, TwoLoops):
+        return policy
+    names = [job.name for job in settings.jobs]
+
+    def minute(wall_s: float | None) -> float:
+        return float("inf") if wall_s is None else (wall_s - clock.origin_s - clock.jump_s) * clock.scale / 60
+
+    events = tuple(
+        Event(names.index(one.job), minute(one.from_s), minute(one.until_s), one.load or 1.0) for one in settings.events
+    )
+    return replace(policy, forecaster=expected(policy.forecaster, events))
+
+
+def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
+    """The policy with its forecaster at the local minute of the day at `origin_s` (Unix time), for days of 24 hours."""
+    if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
+        return policy
+    local = time.localtime(origin_s)
+    return replace(policy, forecaster=policy.forecaster.start(60 * local.tm_hour + local.tm_min))

@@ -1,0 +1,82 @@
+"""Work beside the loop, which never waits for it: in a thread or in a limited child process."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+SPAWN = multiprocessing.get_context("spawn")  # a fork would copy the locks of other threads
+
+
+def in_thread(call: Callable[[], Result]) -> Future[Result]:
+    """Run `call` in a thread that does not delay the end of the program."""
+    outcome: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return outcome
+
+
+def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
+    """`call` in a thread: each answer, or error, is at most `patience_s` late, and then it is the one before."""
+    asked = known = in_thread(call)
+    wait((known,))
+
+    def ask() -> Result:
+        nonlocal asked, known
+        asked = in_thread(call) if asked.done() else asked
+        wait((asked,), patience_s)
+        known = asked if asked.done() else known
+        return known.result()
+
+    return ask
+
+
+def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Result:
+    """The result of `call` in a process of its own at the lowest priority; call and result are pickled.
+
+    Raises what `call` raises; MemoryError at `limit_gb` GB of data; TimeoutError at `limit_s`; OSError if it crashes.
+    """
+    receiver, sender = SPAWN.Pipe(duplex=False)
+    child = SPAWN.Process(target=_work, args=(sender, call, limit_s, limit_gb), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        result, error = receiver.recv()
+    except EOFError:
+        child.join()
+        late = child.exitcode == -signal.SIGALRM
+        error = TimeoutError(f"it took longer than {limit_s:g} s") if late else None
+        error = error or OSError(f"its process ended with exit status {child.exitcode}")
+    if error:
+        raise error
+    return result
+
+
+def _work(sender: Connection, call: Callable[[], Any], limit_s: float, limit_gb: float) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller, which then ends this process
+    signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends it, even if the controller is gone
+    resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9),) * 2)
+    os.nice(19)
+    with suppress(OSError):  # if the machine runs out of memory, the kernel ends this process first
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    try:
+        answer: tuple[Any, Exception | None] = call(), None
+    except MemoryError:
+        answer = None, MemoryError(f"it needs more than {limit_gb:g} GB of memory")
+    except Exception as error:
+        answer = None, error
+    sender.send(answer)

@@ -1,0 +1,31 @@
+"""Whether a newly fitted forecaster should replace the one that serves."""
+
+import numpy as np
+
+from faro_lib.forecast.auto import backtest_terms
+from faro_lib.forecast.forecaster import Forecaster, fit
+from faro_lib.forecast.scores import difference
+from faro_lib.workload import Traces
+
+BLOCK = 5  # forecasts of about an hour, whose errors are correlated
+
+
+def fitted(name: str, traces: Traces) -> Forecaster:
+    """The forecaster `name`, fitted to all days, the last one too."""
+    return fit(name, Traces(traces.jobs, np.concatenate([traces.train, traces.evaluation[None]]), traces.evaluation))
+
+
+def renewal(name: str, traces: Traces, serving: Forecaster) -> tuple[Forecaster | None, str]:
+    """The forecaster `name` fitted to all days, or None if it is worse than the serving one on the last day; and why.
+
+    What is compared is a fit to the days before the last (with a single day, to it), because the serving forecaster has
+    not seen that day. Worse means that the 95 % interval of the difference of their CRPS is above zero, or that a
+    forecast is not finite.
+    """
+    new, last = fitted(name, traces), traces.evaluation[0]
+    ours, theirs = (backtest_terms(one, last) / 2 for one in (fit(name, traces) if traces.days else new, serving))
+    _, low, high = difference(ours, theirs, block=BLOCK)
+    crps = f"CRPS {ours.mean():.4g} instead of {theirs.mean():.4g} requests per minute on the last day"
+    finite = np.isfinite(ours).all() and np.isfinite(new.start().update(last[:, 0]).sample()).all()
+    worse = not finite or (np.isfinite(theirs).all() and low > 0)
+    return None if worse else new, f"{crps} (95 % interval of the difference {low:+.3g} to {high:+.3g})"
