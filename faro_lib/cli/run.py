@@ -68,12 +68,16 @@ def run(
     log: shared.LogFormat = "text",
     force: Annotated[bool, option("Take over from another controller; overrule other clients.", "--force")] = False,
     start_timeout: Annotated[float, option("Seconds that a Ray started here, and its jobs, may take.")] = 180.0,
+    watch: Annotated[
+        bool, option("Draw the jobs after every tick instead of printing a line of JSON.", "--watch")
+    ] = False,
     wait: Annotated[bool, option("If jobs are not served yet, wait (unready) instead of exiting.", "--wait")] = False,
 ) -> None:
     """Run the autoscaling loop until SIGTERM or Ctrl-C; a dry run unless --apply. Replicas stay unchanged on exit."""
     # One function, because all parts share the options.
     from faro_lib import control
     from faro_lib.cli.model import FAILED, FreshModel, Source, at_time_of_day, context_of, expecting
+    from faro_lib.cli.view import watching
     from faro_lib.control import GuardrailConfig
     from faro_lib.control.exporter import Exporter
     from faro_lib.control.journal import Journal
@@ -181,12 +185,15 @@ def run(
                     exporter.use_jobs(table)
                 for change in changes:
                     say(change)
+                draw = (
+                    inner.enter_context(watching(table, f"{policy}{'' if apply else ', dry run'}")) if watch else None
+                )
 
                 def on_step(step: Step, publish: Any = publish, table: tuple[Job, ...] = table) -> None:
                     for listener in (publish, exporter and exporter.step):
                         if listener:
                             listener(step)
-                    print(json.dumps(summary_of(step, table, apply)), flush=True)
+                    draw(step) if draw else print(json.dumps(summary_of(step, table, apply)), flush=True)
 
                 control.run(
                     cluster, planner, table, guardrails=replace(guardrails, fixed=settings.fixed_jobs), apply=apply,
