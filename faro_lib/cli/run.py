@@ -77,7 +77,7 @@ def run(
     # One function, because all parts share the options.
     from faro_lib import control
     from faro_lib.cli.model import FAILED, FreshModel, Source, at_time_of_day, context_of, expecting
-    from faro_lib.cli.view import watching
+    from faro_lib.cli.view import check_terminal, watching
     from faro_lib.control import GuardrailConfig
     from faro_lib.control.exporter import Exporter
     from faro_lib.control.journal import Journal
@@ -87,6 +87,8 @@ def run(
     from faro_lib.policies import make, protocol
     from faro_lib.policies.loops import paced
 
+    if watch:
+        check_terminal()
     if backend not in backends.BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}")
     home = backends.faro_plan(backend, plan, kubeconfig, context)
@@ -185,15 +187,12 @@ def run(
                     exporter.use_jobs(table)
                 for change in changes:
                     say(change)
-                draw = (
-                    inner.enter_context(watching(table, f"{policy}{'' if apply else ', dry run'}")) if watch else None
-                )
+                title = f"{policy}{'' if apply else ', dry run'}"
+                show = inner.enter_context(watching(table, title)) if watch else partial(print_step, table, apply)
 
-                def on_step(step: Step, publish: Any = publish, table: tuple[Job, ...] = table) -> None:
-                    for listener in (publish, exporter and exporter.step):
-                        if listener:
-                            listener(step)
-                    draw(step) if draw else print(json.dumps(summary_of(step, table, apply)), flush=True)
+                def on_step(step: Step, listeners: Any = (publish, exporter and exporter.step, show)) -> None:
+                    for listener in filter(None, listeners):
+                        listener(step)
 
                 control.run(
                     cluster, planner, table, guardrails=replace(guardrails, fixed=settings.fixed_jobs), apply=apply,
@@ -219,6 +218,11 @@ def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, fo
     host = socket.gethostname()
     name = f"{host}:{Path(journal).absolute()}" if journal else f"{host}, process {os.getpid()}"
     return Lease(f"{home.namespace}/{home.name}" if home else name, max(30.0, 3 * tick_s), force)
+
+
+def print_step(table: tuple[Job, ...], applied: bool, step: Step) -> None:
+    """Print one line of JSON for a tick."""
+    print(json.dumps(summary_of(step, table, applied)), flush=True)
 
 
 def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:

@@ -81,13 +81,17 @@ class View:
         )
 
 
+def check_terminal() -> None:
+    """Raise ValueError if standard output is no terminal."""
+    if not sys.stdout.isatty():
+        raise ValueError("--watch draws on a terminal, and standard output is none; leave it out")
+
+
 @contextmanager
 def watching(jobs: tuple[Job, ...], title: str, console: Console | None = None) -> Iterator[Callable[[Step], None]]:
-    """A function that draws a step. ValueError if standard output is no terminal."""
-    if console is None and not sys.stdout.isatty():
-        raise ValueError(
-            "--watch draws on a terminal, and standard output is none; without it, a line is printed per tick"
-        )
+    """A function that draws a step."""
+    if console is None:
+        check_terminal()
     view = View(jobs, title)
     with Live(console=console, auto_refresh=False) as live:
         yield lambda step: live.update(view.of(step), refresh=True)
