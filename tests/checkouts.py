@@ -152,7 +152,7 @@ class Checkout:
 def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
     """Copy the project; its notebooks are replaced by stand-ins unless `real_notebooks`."""
     for name in (
-        *("Snakefile", "rules", "config", "profiles", "environment.yml", "faro_lib"),
+        *("Snakefile", "rules", "config", "profiles", "environment.yml", "envs", "faro_lib"),
         *("data/sources.yaml", "data/published", "data/posterior-smoke.npz"),
     ):
         source, target = ROOT / name, folder / name
