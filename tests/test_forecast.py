@@ -99,7 +99,7 @@ def test_a_registered_function_is_a_forecaster():
     finally:
         from faro_lib.forecast import forecaster as base
 
-        del base._FITS["mine"]
+        del base.FITS["mine"]
 
 
 def test_rolling_forecasts_see_only_the_past():
