@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from faro_lib.cli.model import FreshModel
     from faro_lib.control import Step
     from faro_lib.control.clock import Clock
+    from faro_lib.control.exporter import Exporter
     from faro_lib.control.journal import Journal
     from faro_lib.control.overrides import Settings
     from faro_lib.kube.leader_gate import InterruptibleCluster
@@ -79,7 +80,6 @@ def run(
     from faro_lib.cli.model import FAILED, FreshModel, Source, at_time_of_day, context_of, expecting
     from faro_lib.cli.view import check_terminal, watching
     from faro_lib.control import GuardrailConfig
-    from faro_lib.control.exporter import Exporter
     from faro_lib.control.journal import Journal
     from faro_lib.control.overrides import Watched
     from faro_lib.control.startup import once, until_passed
@@ -113,6 +113,8 @@ def run(
     with ExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals(model))
         if metrics_port is not None:  # first, because the port may be in use
+            from faro_lib.control.exporter import Exporter
+
             exporter = Exporter(settings.jobs, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s)
             stack.callback(exporter.close)
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")

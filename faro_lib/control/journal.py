@@ -183,7 +183,7 @@ def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
         values["jobs"] = tuple(Job(**job) for job in record["jobs"])
         values |= {"guardrails": GuardrailConfig(**record["guardrails"]), "changes": tuple(record["changes"])}
         return Header(**values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: written by another version of faro_lib ({error}); name another journal") from None
 
 
