@@ -12,7 +12,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ("make", "git", "chromium", "chromedriver", "prometheus", "pdftotext", "shellcheck")
-PARTS = ["packages", "traces", "environment", "kind cluster", "test-k8s", "kind down", "test-all", "smoke", "forecasters"]
+PARTS = [
+    "packages",
+    "traces",
+    "environment",
+    "kind cluster",
+    "test-k8s",
+    "kind down",
+    "test-all",
+    "smoke",
+    "forecasters",
+]
 
 
 class Machine:
