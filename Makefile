@@ -105,6 +105,7 @@ recorded-kubernetes: kubeconfig $(READY)
 	WORKER_CORES=8 cluster/up.sh
 	bash -c '. cluster/offline/settings.sh; exec snakemake --cores all --configfile config/kind-full.yaml --rerun-incomplete -- $(KIND_RUN)/summary.csv'
 	python -c 'from faro_lib.metrics.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
+	python docs/recorded_trials.py
 
 lab: $(READY)
 	jupyter lab --notebook-dir=. notebooks/00_tour.ipynb

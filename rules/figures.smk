@@ -63,7 +63,9 @@ if DAYS >= 2:
     SHOWN |= {"scale": rules.scale} if CONFIG.scale.wanted else {}
     SHOWN |= {"days": rules.days} if CONFIG.days.judged != [] else {}
     SHOWN |= {"live": rules.live} if CONFIG.backend != "none" else {}
-NOTEBOOK_OF = {stage: expand(rule.output.notebook, world=CONFIG.stem)[0] for stage, rule in SHOWN.items()}
+NOTEBOOK_OF = {stage: rule.output.notebook for stage, rule in SHOWN.items()}
+if "days" in SHOWN:
+    NOTEBOOK_OF["days"] = f"{NOTEBOOKS}/75_days-{CONFIG.stem}.ipynb"
 
 
 rule report:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from faro_lib.experiments.days import CLAIRVOYANT, paired
 from faro_lib.metrics.frames import Tables, write_tables
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.tables import write_traces
@@ -102,6 +103,13 @@ def write_all_tables(folder: Path) -> None:
         path = folder / path
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_parquet(path) if path.suffix == ".parquet" else table.to_csv(path, index=False)
+
+    for world, names in (("six", POLICIES), ("other", (POLICIES[0], POLICIES[-1]))):
+        runs = itertools.product([13, 14], [12, 24], [*names, CLAIRVOYANT], [0, 1], range(12))
+        blocks = pd.DataFrame(runs, columns=["day", "capacity_cores", "policy", "trial", "block"])
+        lost = rng.gamma(2, 20, len(blocks)) * (1 + 0.3 * blocks["policy"].map([*names, CLAIRVOYANT].index))
+        blocks = blocks.assign(minutes=120, lost=lost, slo_violation_rate=0.1)
+        write(f"days/{world}/paired.csv", paired(blocks, "Faro-Sum"))
 
     rho = np.linspace(0.05, 1.6, 60)
     write(

@@ -14,6 +14,7 @@ from matplotlib.text import Text
 
 from faro_lib.figures import (
     comparison,
+    days,
     forecast,
     kubernetes,
     live,
@@ -43,6 +44,7 @@ def drawings(results):
     for module in (queueing, forecast, comparison, sloppify, ablation, sensitivity):
         drawn |= module.draw(results)
     drawn |= scale.draw(results, curve=True)
+    drawn |= days.draw(results, worlds=["six", "other"], leader="Faro-Sum")
     drawn |= live.draw(results, backend="local")
     drawn |= kubernetes.draw(results, tables=str(ROOT / "data" / "recorded-kubernetes"))
     for drawing in drawn.values():

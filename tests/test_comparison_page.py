@@ -18,3 +18,10 @@ def test_one_policy_is_best_at_each_capacity(measure):
     rows = PAGE["table"](*PAGE["kept"](), measure).splitlines()
     assert sum(row.count("**") for row in rows) == 2 * len(PAGE["CAPACITIES"])
     assert len(rows) >= 2 + len(PAGE["NAMES"])
+
+
+def test_the_kubernetes_page_has_the_table_of_the_recorded_trials():
+    recorded = runpy.run_path(str(ROOT / "docs/recorded_trials.py"))
+    page, table = recorded["PAGE"].read_text(), recorded["table"](recorded["pd"].read_csv(recorded["SUMMARY"]))
+    assert recorded["marked"].with_table(page, recorded["MARK"], table) == page
+    assert table.count("Faro-Sum") == 3

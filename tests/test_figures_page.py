@@ -28,7 +28,7 @@ def stages(rules):
 
 
 def test_every_figure_is_on_the_page_with_its_notebook(rules, stages):
-    notebooks = {rule: file.stem for file, rule in rules.items() if file.suffix == ".ipynb"}
+    notebooks = {rule: file.stem.partition("-")[0] for file, rule in rules.items() if file.suffix == ".ipynb"}
     notebooks["comparison"] = notebooks["figures"]
     assert {figure: notebooks[stage] for figure, stage in stages.items()} == NOTEBOOK_OF
 

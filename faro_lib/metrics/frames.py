@@ -107,6 +107,8 @@ def write_tables(tables: Tables, folder: str | Path, *, as_text: bool = False) -
             frame.to_csv(folder / f"{name}.csv", index=False, float_format=SIX_DIGITS if as_text else None)
         else:
             frame.to_parquet(folder / f"{name}.parquet", index=False)
+    for trial, about in enumerate(tables.about):
+        (folder / f"trial-{trial}.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
 def gather(folders: Iterable[str | Path], folder: str | Path) -> None:

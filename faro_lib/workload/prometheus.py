@@ -50,7 +50,7 @@ class Prometheus:
                 raise
             raise BadQuery(error.detail) from None
         except (AttributeError, KeyError, TypeError, IndexError, OverflowError):
-            raise ValueError(f"{self.url}: this is no Prometheus: /api/v1/query_range answers something else") from None
+            raise ValueError(f"{self.url}: not a Prometheus server: unexpected answer of /api/v1/query_range") from None
 
 
 def _values(samples: list, times_s: np.ndarray, step_s: float) -> np.ndarray:
