@@ -44,7 +44,7 @@ class Problem:
     objective: Objective
     gamma: float
     order: np.ndarray  # positions of the sorted jobs in the table, shape (jobs,)
-    utility: np.ndarray  # quantised, shape (jobs, X + 1); -inf where infeasible
+    utility: np.ndarray  # of x replicas, rounded to a grid, shape (jobs, X + 1); -inf where infeasible
     term: np.ndarray  # `Objective.terms`: what a job adds to the objective, same shape
     weight: np.ndarray
     cost: np.ndarray  # cores per replica, in units of `unit_cores`, shape (jobs,)

@@ -130,7 +130,7 @@ class Sensitivity(Section):
 
 
 class World(Section):
-    """A further workload of stage 75."""
+    """A workload that stage 75 judges besides the workload of the run."""
 
     name: str = Field(pattern=r"^[\w-]+$", description="its name in figures and tables")
     workload: str = SYNTHETIC

@@ -73,7 +73,9 @@ class Guard:
     drop: np.ndarray | None = None  # last requested drop rates
     present: np.ndarray | None = None  # bool, the job existed at the last tick
     applied: bool = True  # whether the last request was applied
-    contest: np.ndarray | None = None  # points for changes by other clients; constant after reaching CONTESTED_AT
+    contest: np.ndarray | None = (
+        None  # score: rises when another client changes the target, else falls; stays at CONTESTED_AT
+    )
 
     def updated(self, observation: Observation) -> Self:
         """The guard after an observation: which jobs have data, and whose targets another client has changed."""

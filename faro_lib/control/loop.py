@@ -43,18 +43,19 @@ def run(
 ) -> None:
     """Observe, decide and apply at every multiple of `policy.tick_s` before `until_s`, or until `stop` is set.
 
-    If the cluster cannot be observed, the policy gets the last observation with loads and latencies marked as missing. A
-    request that fails is repeated at the next tick. At the end, the replicas stay as they are.
+    With `on_failure`, the loop survives every failure: if the cluster cannot be observed, the policy gets the last
+    observation with loads and latencies marked as missing, and a request that fails is repeated at the next tick. At the
+    end, the replicas stay as they are.
 
     Parameters
     ----------
     apply : False for a dry run.
-    journal : file that records every tick, or the open Journal. If it has ticks, the run resumes from them with the
-        `clock` of its header; ValueError if it was written with another policy, other jobs or other guardrails.
+    journal : file that records every tick, or the open Journal. If it has ticks, the run resumes from them, and `clock`
+        must be the one in its header; ValueError if it was written with another policy, other jobs or other guardrails.
     clock : the time of a live run, in which late ticks are skipped; None if the cluster simulates time.
     on_step : called after every tick.
-    on_failure : called with (reason, one line) for every failure, after which the loop continues. If None, a failure
-        of the policy is a warning, and a failure of the cluster or the journal is raised.
+    on_failure : called with (reason, one line) for every failure. If None, a failure of the cluster or the journal ends
+        the run with its exception, and a failed policy is a warning.
     changes : what an operator has changed in the jobs since the last call of `run` with this journal.
     changed : asked before every tick; the run ends once it returns True.
     renewed : asked before every tick for a newly fitted forecaster, which the policy then uses; None without one.

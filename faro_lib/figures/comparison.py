@@ -29,7 +29,7 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 
 
 def figures_of(tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | None = None) -> Drawings:
-    """All figures of a comparison; those over the day show the middle capacity and the first trial."""
+    """All figures of a comparison; figures over the time of day show the first trial at the middle one of the capacities."""
     summary = tables.summary
     capacities = sorted(summary["capacity_cores"].unique())
     capacity = capacities[len(capacities) // 2]

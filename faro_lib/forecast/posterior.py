@@ -168,7 +168,7 @@ class Bayes(Forecaster):
 
 
 def bayes_forecaster(posterior: Posterior, *, seed: int = 0, recalibrate: bool = True) -> Forecaster:
-    """The online forecaster of the jobs of `posterior`, recalibrated by `conformal`."""
+    """The online forecaster of the jobs of `posterior`; `recalibrate` corrects its intervals online (`forecast.conformal`)."""
     forecaster = Bayes(jobs=posterior.jobs, seed=seed, day_minutes=posterior.day_minutes, posterior=posterior)
     return recalibrated(forecaster) if recalibrate else forecaster
 

@@ -61,8 +61,8 @@ def observe(
     """(new state after reading a lease, the holder to write: the candidate, `NOBODY`, or None to write nothing).
 
     A missing lease may have been deleted, or lost by the server, while another controller holds it. Unless the candidate
-    itself is the leader, the lease is therefore written with holder `NOBODY` and must expire like any other. It would not be
-    enough to wait while it is missing, because it may be written and deleted between two readings.
+    itself is the leader, the lease is therefore written with holder `NOBODY` and must expire like any other. Waiting
+    while it is missing would not be safe: the leader may renew it, and somebody delete it again, between two readings.
 
     lease : the object as read; None if there is none.
     now_s : time of the reading or later, by a clock that never jumps.

@@ -56,5 +56,5 @@ MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 
 
 def true_service_time(job: Job) -> ServiceTime:
-    """The measured service time of the job's model; for any other model, a lognormal with the job's mean and scv."""
+    """The measured service time of the job's model; if none was measured, a lognormal with the job's mean and scv."""
     return MODELS.get(job.model) or ServiceTime.from_moments(job.service_time_s, job.service_scv)

@@ -18,11 +18,11 @@ DAILY = 0.22  # size of the daily shape
 DRIFT = 0.12  # standard deviation of the slow drift
 DRIFT_HOURS = 8.0  # its correlation time
 NOISE = 0.08  # standard deviation of the fast noise
-NOISE_MINUTES = 12.0  # its correlation time, in downsampled minutes
+NOISE_MINUTES = 12.0  # its correlation time, in minutes of the finished traces (DOWNSAMPLE fine ones)
 JITTER = 0.06  # independent noise per minute; a job has between a third and three times of it
 SHARED = 0.3  # share of the variance of drift and noise that is common to all jobs
 BURSTS_PER_DAY = 1.0
-BURST = 0.3  # mean size of a burst
+BURST = 0.3  # mean height of a burst at its start
 BURST_MINUTES = 6.0  # its decay time
 
 
