@@ -50,9 +50,9 @@ def compare_live(
 ) -> Tables:
     """Serve a slice of the evaluation day under each policy, then simulate the same slice.
 
-    Journals are written to results/live/<backend>, and the tables of each finished run to its subfolder `finished`. If the
-    comparison is interrupted, the next call with the same settings runs only what is missing. The parameters are the
-    settings of section `live`.
+    Journals are written to results/live/<backend>, and the tables of each finished run to results/live/<backend>/finished.
+    If the comparison is interrupted, the next call with the same settings runs only what is missing. The parameters are
+    the settings in section `live` of the configuration.
 
     Parameters
     ----------

@@ -45,7 +45,10 @@ def half_caption(ratios: pd.DataFrame) -> str:
 
 
 def relaxations(latencies: pd.DataFrame, penalties: pd.DataFrame) -> Figure:
-    """Figure 6: precise and relaxed latency (columns rho, latency_over_service, kind) and penalty (drop, penalty, kind)."""
+    """Draw latency (columns rho, latency_over_service, kind) and drop penalty (drop, penalty, kind): precise, and relaxed.
+
+    It is Figure 6 of the paper.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.1))
     sns.lineplot(latencies, x="rho", y="latency_over_service", hue="kind", style="kind", ax=left)
     left.set(xlabel="utilisation", ylabel="latency / service time")

@@ -46,7 +46,9 @@ class Mixture(Forecaster):
     score: np.ndarray  # L now, shape (members, jobs); NaN after a shift
     outlier_at: np.ndarray  # minutes_seen at the last outlier below and above the forecast, shape (2, jobs)
     paths: np.ndarray  # forecasts of the members from the coming minute, (members, jobs, samples, HORIZON_MINUTES)
-    means: np.ndarray  # means of the last forecasts' paths, newest first, (HORIZON_MINUTES, members, jobs, samples)
+    means: (
+        np.ndarray
+    )  # mean over the minutes of each path of the last forecasts, newest first, (forecasts, members, jobs, samples)
 
     def start(self, minute_of_day: int = 0) -> Self:
         return replace(

@@ -61,9 +61,9 @@ def imported_by(path: Path, root: Path) -> set[Path]:
 
 
 def looked_up_by(path: Path, root: Path) -> set[Path]:
-    """Files that may register what one file looks up by name: all files in the packages whose registries it imports.
+    """All files of the packages whose registries `path` imports, because it may look up by name what they register.
 
-    Importing only a class or a function `register...` from a registry's module does not count as a lookup.
+    A file that imports from a registry's module only a class, or only functions named `register...`, looks nothing up.
     """
     return {file for home in _registries(path, root) for file in home.glob("*.py")}
 

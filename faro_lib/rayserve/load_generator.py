@@ -30,7 +30,7 @@ class Script:
     """Requests to send; arrays have shape (requests,) and are sorted by `due_s`."""
 
     urls: tuple[str, ...]
-    due_s: np.ndarray  # wall seconds after the origin
+    due_s: np.ndarray  # when to send each request, in wall seconds after the start
     job: np.ndarray  # index into `urls`
     service_s: np.ndarray  # service time to send as the request's body; NaN = no body
 

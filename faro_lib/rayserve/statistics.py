@@ -87,7 +87,7 @@ class StatsAggregator:
         return self._holder
 
     def read(self, since: int = 0) -> dict[str, dict[str, Any]]:
-        """Job -> seconds (the rows from `since` on), ongoing requests, live replicas, accept (None if never set)."""
+        """By job: the counts of each clock second from `since` on, ongoing requests, live replicas, and the accepted share."""
         now, jobs = time.time(), {}
         for job, seconds in self._seconds.items():
             fresh = [ongoing for heard, ongoing, _ in self._replicas[job].values() if now - heard <= FRESH_S]

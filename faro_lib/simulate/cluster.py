@@ -72,7 +72,7 @@ PAPER = ServingModel()
 
 
 class SimulatedCluster(Cluster):
-    """A simulated cluster that serves a workload. Requests for an absent job without replicas are dropped.
+    """A simulated cluster that serves a workload. A job that has left it and has no replicas drops its requests.
 
     The arguments are those of `simulate`; the `initial` replicas (jobs,) have no cold start.
     """
@@ -168,7 +168,7 @@ class SimulatedCluster(Cluster):
             self.advance(self.now_s + DRAIN_STEP_S)
 
     def _set_drop(self, drop: np.ndarray) -> None:
-        """Set the drop rates (jobs,); an absent job without replicas drops all its requests."""
+        """Set the drop rates (jobs,); a job that has left the cluster and has no replicas drops all its requests."""
         self._serving.station.drop[:] = drop
         if self.present is not None:
             self._drop_all(~self.present & (self._target == 0))

@@ -151,7 +151,7 @@ def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: 
             n, served = b - a, latency_s[a:b][np.isfinite(latency_s[a:b])]
             excess = 1 - len(served) / n - (1 - quantile)
             late = not np.isfinite(quantile_of(latency_s[a:b], quantile))
-            # Dropped requests are the latest, so the quantile of all requests is a higher quantile of the served ones.
+            # A dropped request is infinitely late, so the quantile of all requests is a higher quantile of the served ones.
             level = 1.0 if late else min(1.0, quantile * (n - 1) / max(len(served) - 1, 1))
             tail_s = quantile_of(served, level) if len(served) else np.inf
             rows.append((late, tail_s, max(excess, 0.5 / n) if late else min(excess, -0.5 / n)))

@@ -137,7 +137,9 @@ class Traces:
     """Jobs and their requests per minute on the training days and on the evaluation day."""
 
     jobs: tuple[Job, ...]
-    train: np.ndarray  # whole numbers, shape (days, samples, jobs, minutes); samples are phase shifts of a day
+    train: (
+        np.ndarray
+    )  # requests per minute, shape (days, samples, jobs, minutes); samples are the same day, shifted in time
     evaluation: np.ndarray  # whole numbers, shape (samples, jobs, minutes)
 
     def __post_init__(self):
