@@ -218,3 +218,10 @@ def test_the_margin_in_the_caption_of_the_sensitivity_is_the_smallest_of_the_tab
         f"in {(margin > 0).sum()} of {len(margin)} settings. Its margin is smallest, {margin.min():.2f},"
         in drawing.caption
     )
+
+
+def test_decisions_that_lose_nothing_are_not_drawn_as_bars():
+    rows = [("exact", form, by, 18, 1 - 1e-16) for form in ("relaxed", "precise") for by in ("relaxed", "precise")]
+    scored = pd.DataFrame(rows, columns=["solver", "formulation", "scored_by", "capacity_cores", "realised"])
+    for axis in sloppify.sloppification(scored).axes:
+        assert max(bar.get_height() for bar in axis.patches) < 0.01 * axis.get_ylim()[1]

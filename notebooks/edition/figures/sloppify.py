@@ -143,12 +143,15 @@ def hierarchical_caption(scales: pd.DataFrame) -> str:
 
 def sloppification(scored: pd.DataFrame) -> Figure:
     """Lost utility of decisions on precise and on relaxed utilities; one panel scores by relaxed, one by precise utility."""
-    scored = scored.assign(decided=scored["solver"] + ", " + scored["formulation"], lost=1 - scored["realised"])
+    scored = scored.assign(
+        decided=scored["solver"] + ", " + scored["formulation"], lost=(1 - scored["realised"]).round(9)
+    )
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4))
     for axis, scored_by in zip(axes, ("relaxed", "precise")):
         part = scored[scored["scored_by"] == scored_by]
         sns.barplot(part, x="capacity_cores", y="lost", hue="decided", errorbar=("se", 1), ax=axis)
         axis.set(xlabel="capacity (cores)", ylabel="lost utility per job", title=f"scored by {scored_by} utility")
+        axis.set_ylim(0, max(0.01, axis.get_ylim()[1]))  # where nothing is lost
         axis.get_legend().remove()
     handles, labels = axes[0].get_legend_handles_labels()
     legend_above(figure, handles, labels, columns=4)
