@@ -48,6 +48,8 @@ rule other_forecasts:
         f"{LOGS}/other_forecasts.log",
     benchmark:
         f"{LOGS}/other_forecasts.bench"
+    conda:
+        ENVIRONMENT
     params:
         python=f"{workflow.basedir}/.venv-forecasters/bin/python",
     message:

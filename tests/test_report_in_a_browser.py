@@ -99,6 +99,27 @@ def test_every_picture_says_what_it_shows_to_who_cannot_see_it(browser, report):
     assert all(browser.evaluate("[...document.images].map(image => image.alt.length > 10)"))
 
 
+def test_everything_that_scrolls_can_be_reached_by_the_keyboard(browser, report):
+    browser.load(report, PHONE)
+    scrolls = "[...document.querySelectorAll('div')].filter(one => one.scrollWidth > one.clientWidth)"
+    assert browser.evaluate(f"{scrolls}.length") > 0
+    assert browser.evaluate(f"{scrolls}.every(one => one.tabIndex === 0 && one.getAttribute('aria-label'))")
+    assert browser.evaluate("document.querySelectorAll('main').length") == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_differs_from_its_background_in_both_colour_schemes(browser, report, scheme):
+    browser.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.load(report, DESKTOP)
+    style = "getComputedStyle(document.body)"
+    text, ground = (
+        browser.evaluate(f"{style}.{name}.match(/\\d+/g).map(Number)") for name in ("color", "backgroundColor")
+    )
+    browser.ask("Emulation.setEmulatedMedia", features=[])
+    assert (sum(text) < sum(ground)) == (scheme == "light")
+    assert abs(sum(text) - sum(ground)) > 450
+
+
 def test_a_page_that_asks_for_something_else_is_noticed(browser, tmp_path):
     (tmp_path / "bad.html").write_text('<html><img src="none.png"><script>throw new Error("no")</script></html>')
     browser.load(tmp_path / "bad.html", DESKTOP)
