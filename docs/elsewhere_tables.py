@@ -52,12 +52,13 @@ def with_tables(page: str, worlds: Mapping[str, pd.DataFrame]) -> str:
 
 
 def kept() -> dict[str, pd.DataFrame]:
-    """The table of each workload, in the order of config/wide.yaml."""
+    """The table of each workload that has been run, in the order of config/wide.yaml."""
     import yaml
 
     config = yaml.safe_load((ROOT / "config/wide.yaml").read_text())
     names = [Path(config["workload"]).name.removesuffix(".csv.gz"), *(one["name"] for one in config["days"]["worlds"])]
-    return {name: pd.read_csv(KEPT / f"{name}.csv", dtype={"day": str}) for name in names}
+    tables = {name: KEPT / f"{name}.csv" for name in names}
+    return {name: pd.read_csv(path, dtype={"day": str}) for name, path in tables.items() if path.exists()}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import runpy
 
+import pandas as pd
 import pytest
 from checkouts import ROOT
 
@@ -25,3 +26,18 @@ def test_the_kubernetes_page_has_the_table_of_the_recorded_trials():
     page, table = recorded["PAGE"].read_text(), recorded["table"](recorded["pd"].read_csv(recorded["SUMMARY"]))
     assert recorded["marked"].with_table(page, recorded["MARK"], table) == page
     assert table.count("Faro-Sum") == 3
+
+
+def test_the_page_of_other_workloads_has_the_tables_of_the_kept_run():
+    elsewhere = runpy.run_path(str(ROOT / "docs/elsewhere_tables.py"))
+    worlds, page = elsewhere["kept"](), elsewhere["PAGE"].read_text()
+    assert "published" in worlds
+    assert elsewhere["with_tables"](page, worlds) == page
+
+
+def test_a_policy_that_loses_less_than_the_leader_is_bold_and_an_open_comparison_in_italics():
+    elsewhere = runpy.run_path(str(ROOT / "docs/elsewhere_tables.py"))
+    row = pd.Series({"difference": -0.3, "low": -0.5, "high": -0.1})
+    assert elsewhere["_difference"](row) == "**-0.300 (-0.50 to -0.10)**"
+    assert elsewhere["_difference"](row.replace({-0.1: 0.1})) == "*-0.300 (-0.50 to +0.10)*"
+    assert elsewhere["_difference"](-row.rename({"low": "high", "high": "low"})) == "+0.300 (+0.10 to +0.50)"

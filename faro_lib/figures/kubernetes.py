@@ -1,9 +1,8 @@
-"""Stage 81: live runs on a Kubernetes node, Faro against equal shares, and the deletion of a worker under load."""
+"""Stage 81: policies on a kind cluster, and the deletion of a worker under load."""
 
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -31,7 +30,7 @@ def draw(results: Path, tables: str) -> Drawings:
 def on_a_node(tables: Tables) -> Figure:
     """Left: violations by policy and trial. Right: requests and replicas around the deletion of a worker in the last run."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.4), width_ratios=(1, 2.2))
-    summary = live_only(tables.summary)
+    summary = tables.summary[tables.summary["environment"] == LIVE]
     policies = list(dict.fromkeys(summary["policy"]))
     for x, policy in enumerate(policies):
         rates = summary.loc[summary["policy"] == policy, "slo_violation_rate"]
@@ -57,13 +56,8 @@ def on_a_node(tables: Tables) -> Figure:
     return figure
 
 
-def live_only(summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows of runs on real replicas."""
-    return summary[summary["environment"] == LIVE] if "environment" in summary else summary
-
-
 def node_caption(tables: Tables) -> str:
-    summary = live_only(tables.summary)
+    summary = tables.summary[tables.summary["environment"] == LIVE]
     by_policy = summary.groupby("policy", sort=False)["slo_violation_rate"]
     rates = [f"{100 * rates.mean():.1f} % under {policy}" for policy, rates in by_policy]
     wide = summary.pivot_table(index="trial", columns="policy", values="slo_violation_rate", sort=False)
@@ -73,11 +67,10 @@ def node_caption(tables: Tables) -> str:
     lasted = "A deleted worker was not ready again before the load ended"
     if len(recovered_s):
         lasted = f"A deleted worker was replaced and ready after {recovered_s.min():.0f} to {recovered_s.max():.0f} s"
-    on_kind = "environment" in tables.summary  # older recordings, made without kind, lack this column
-    where = "The replicas wait instead of computing." if on_kind else "KubeRay's operator was a stand-in."
+    where = "The replicas wait instead of computing."
     if tables.about:
         about = tables.about[-1]
-        machine = f"one {'machine' if on_kind else 'node'} of {about['processors']:g} processors"
+        machine = f"one machine of {about['processors']:g} processors"
         where = f"Ray {about['ray']} on Kubernetes {about['kubeletVersion']}, {machine}. {where}"
     return (
         f"{best} has fewest violations in {int((lowest == best).sum())} of {len(wide)} trials; the mean violation rate is "
