@@ -21,6 +21,11 @@ finally:
 """
 
 
+def heeding():
+    """Heed SIGINT, which a background job of a shell ignores, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("received", [signal.SIGTERM, signal.SIGINT])
 def test_the_cell_that_runs_is_interrupted_and_may_finish_its_clean_up(tmp_path, received):
     began, restored, output = (tmp_path / name for name in ("began", "restored", "out.ipynb"))
@@ -38,7 +43,7 @@ def test_the_cell_that_runs_is_interrupted_and_may_finish_its_clean_up(tmp_path,
         tmp_path / "log",
         "1",
     ]
-    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     until = time.monotonic() + 60
     while not began.exists() and time.monotonic() < until:
         time.sleep(0.1)

@@ -30,7 +30,9 @@ def recorded():
     workload = Workload((Job("a"), Job("b")), np.full((2, 3), 60))
     run = simulate(workload, FairShare(), 4, 1)
     of_run = tables_of(run, {"policy": "FairShare", "capacity_cores": 4, "trial": 0})
-    return Tables(of_run.summary.assign(environment="live"), of_run.minutes, of_run.decisions, recovery=recovery(), about=(ABOUT,))
+    return Tables(
+        of_run.summary.assign(environment="live"), of_run.minutes, of_run.decisions, recovery=recovery(), about=(ABOUT,)
+    )
 
 
 def test_recovery_ends_when_as_many_workers_are_ready_as_before():
