@@ -57,7 +57,7 @@ class HttpClient:
 
     address: str
     token: str | Callable[[], str | None] | None = field(default=None, repr=False)  # a function: called per request
-    timeout_s: float = TIMEOUT_S  # seconds to connect, and for each read
+    timeout_s: float = TIMEOUT_S  # limit of connecting, and of each wait for data
     token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"  # advice in the message of `Unauthorized`
 
     def __post_init__(self) -> None:

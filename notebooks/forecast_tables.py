@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from faro_lib.allocate import solve
 from faro_lib.forecast.scores import coverage, crps, interval, rmse, wql
+from faro_lib.utility import build_table
+from faro_lib.workload import Job
+from faro_lib.workload.jobs import MINUTE_S
 
 
 def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
@@ -19,6 +23,25 @@ def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray
     return np.array(
         [plan_value(actual[:, None, :], actual) - plan_value(paths, actual) for paths, actual in zip(samples, truth)]
     )
+
+
+def plans(jobs: tuple[Job, ...], replicas_per_job: float) -> Callable[[np.ndarray, np.ndarray], float]:
+    """A `plan_value` for `decision_regret`: Faro's allocation of this many replicas per job, shared equally now."""
+    budget = int(replicas_per_job * len(jobs))
+    running = np.full(len(jobs), budget // len(jobs))
+
+    def plan_value(seen: np.ndarray, came: np.ndarray) -> float:
+        samples = seen / MINUTE_S, came[:, None] / MINUTE_S
+        believed, true = (build_table(jobs, rates_rps, running, max_replicas=budget) for rates_rps in samples)
+        replicas = np.minimum(solve(believed, budget).replicas, true.value.shape[1] - 1)
+        return float(true.value[np.arange(len(jobs)), replicas].sum())
+
+    return plan_value
+
+
+def crps_of_sums(samples, truth) -> float:
+    """CRPS of the requests over the whole horizon."""
+    return crps(samples.sum(axis=-1, keepdims=True), truth.sum(axis=-1, keepdims=True))
 
 
 def score_table(

@@ -77,14 +77,9 @@ def committed(*paths):
     return [workflow.source_path(str(Path(path).absolute())) for path in paths]
 
 
-def files_of_the_world(world):
-    """The tables of counts and of jobs of a further workload of stage 75, where it has any."""
-    return [name for name in (world["workload"], world["jobs"]) if name and name not in (PUBLISHED, SYNTHETIC)]
-
-
-def files_of_the_workload():
-    """The input files of the workload; the synthetic workload has none."""
-    files = committed(CONFIG.jobs) if CONFIG.jobs else []
-    if CONFIG.workload == PUBLISHED:  # read from data/raw, which is on this machine only
+def files_of(workload, jobs):
+    """The input files of a workload: its table of counts and its table of jobs, where it has them."""
+    files = committed(jobs) if jobs else []
+    if workload == PUBLISHED:  # read from data/raw, which is on this machine only
         return [*files, local(f"{CONFIG.raw}/{PUBLISHED}.sha256")]
-    return [*files, *(committed(CONFIG.workload) if CONFIG.workload.endswith(".csv") else [])]
+    return [*files, *(committed(workload) if workload != SYNTHETIC else [])]

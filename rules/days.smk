@@ -13,7 +13,7 @@ rule days:
         lambda wildcards: (
             [rules.traces.output.requests, rules.traces.output.jobs]
             if wildcards.world == CONFIG.stem
-            else committed(*files_of_the_world(WORLDS[wildcards.world]))
+            else files_of(WORLDS[wildcards.world]["workload"], WORLDS[wildcards.world]["jobs"])
         ),
     output:
         tables=tables_in("days/{world}", "blocks.parquet", "paired.csv"),
@@ -31,6 +31,7 @@ rule days:
             results=RESULTS,
             name=wildcards.world,
             own=wildcards.world == CONFIG.stem,
+            raw=CONFIG.raw,
             trials=CONFIG.days.trials,
             policies=CONFIG.days.policies,
             forecasters=CONFIG.days.forecasters,

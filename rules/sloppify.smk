@@ -7,7 +7,7 @@ DECISION_DAYS = [day for day in range(DAYS - CONFIG.sloppify.days + 1, DAYS + 1)
 rule sloppify:
     "Solve the same decisions with every solver, exactly and relaxed, and score the results."
     input:
-        files=files_of_the_workload(),
+        files=files_of(CONFIG.workload, CONFIG.jobs),
     output:
         tables=tables_in("sloppify", "solvers.csv", "scored.csv", "utility.csv"),
         notebook=f"{NOTEBOOKS}/40_sloppification.ipynb",

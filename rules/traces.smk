@@ -20,7 +20,7 @@ rule fetch:
 rule traces:
     "Read or generate the workload, plot it, and write it as tidy tables."
     input:
-        files=files_of_the_workload(),
+        files=files_of(CONFIG.workload, CONFIG.jobs),
     output:
         requests=f"{RESULTS}/traces/requests.parquet",
         jobs=f"{RESULTS}/traces/jobs.csv",

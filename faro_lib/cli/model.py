@@ -79,9 +79,13 @@ class FreshModel:
     """
 
     def __init__(self, source: Source, jobs: tuple[Job, ...], report: Callable[[str, str], object]):
+        self._source, self._report = source, report
+        self._begin(jobs)
+
+    def _begin(self, jobs: tuple[Job, ...]) -> None:
         self.wanted = False  # set by a signal handler
-        self._source, self._jobs, self._report = source, jobs, report
-        self._serving = self._given = source.model(jobs)  # `_given` is the one that the loop has
+        self._jobs = jobs
+        self._serving = self._given = self._source.model(jobs)  # `_given` is the one that the loop has
         self._before: Forecaster | None = None  # the one to return to
         self._day = _learning_day()  # when the last refit began
         self._refit: Future[tuple[Forecaster | None, str]] | None = None
@@ -89,7 +93,7 @@ class FreshModel:
     def of(self, jobs: tuple[Job, ...]) -> Forecaster:
         """The forecaster of these jobs. If their names are new, it is fitted now."""
         if [job.name for job in jobs] != [job.name for job in self._jobs]:
-            self.__init__(self._source, jobs, self._report)  # type: ignore[misc]
+            self._begin(jobs)
         self._given = self._serving
         return self._serving
 

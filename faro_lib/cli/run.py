@@ -78,7 +78,6 @@ def run(
     # One function, because all parts share the options.
     from faro_lib import control
     from faro_lib.cli.model import FAILED, FreshModel, Source, at_time_of_day, context_of, expecting
-    from faro_lib.cli.view import check_terminal, watching
     from faro_lib.control import GuardrailConfig
     from faro_lib.control.journal import Journal
     from faro_lib.control.overrides import Watched
@@ -88,6 +87,8 @@ def run(
     from faro_lib.policies.loops import paced
 
     if watch:
+        from faro_lib.cli.view import check_terminal, watching
+
         check_terminal()
     if backend not in backends.BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}")

@@ -25,7 +25,6 @@ def simulate(
 ) -> None:
     """Simulate the evaluation day under each policy; print lost utility, SLO violations and drop rates."""
     from faro_lib import config, forecast
-    from faro_lib.cli.view import watching
     from faro_lib.experiments.trials import summaries, trial_seeds
     from faro_lib.pipeline.check import check_names, check_none_learns, learners
     from faro_lib.policies import PolicyContext, make
@@ -52,6 +51,8 @@ def simulate(
     if capped := PAPER.capped(day.jobs, day.requests_per_min):
         say(capped)
     if watch:
+        from faro_lib.cli.view import watching
+
         for name in names:
             with watching(day.jobs, f"{name}, simulated") as draw:
                 simulate_day(day, make(name, context), capacity, trial_seeds(1)[0], on_step=draw)

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from faro_lib.errors import nearest
 from faro_lib.workload import PUBLISHED, SYNTHETIC
+from faro_lib.workload.changes import CHANGES, Change
 from faro_lib.workload.jobs import TABLES
 
 PUBLISHED_JOBS, PUBLISHED_DAYS = 10, 10
@@ -54,8 +55,8 @@ class Synthetic(Section):
     jobs: int = Field(10, ge=1, description="inference jobs")
     days: int = Field(10, ge=0, description="training days; the evaluation day follows them")
     minutes: int = Field(360, ge=1, description="minutes in a (downsampled) day")
-    change: Literal["none", "launch", "double", "flash", "stop", "weekend", "idle"] = Field(
-        "none", description="what earlier days do not foretell: none, launch, double, flash, stop, weekend or idle"
+    change: Change = Field(
+        "none", description=f"what earlier days do not foretell: {', '.join(CHANGES[:-1])} or {CHANGES[-1]}"
     )
 
 
@@ -152,7 +153,8 @@ class Days(Section):
         ["auto", "ar"], min_length=1, description="that of all policies, then others for the last policy"
     )
     worlds: list[World] = Field(
-        [], description="further workloads: name, capacities; workload, jobs, synthetic, judged"
+        [],
+        description="further workloads, each with name and capacities, and as needed workload, jobs, synthetic and judged",
     )
 
 

@@ -73,9 +73,7 @@ class Guard:
     drop: np.ndarray | None = None  # last requested drop rates
     present: np.ndarray | None = None  # bool, the job existed at the last tick
     applied: bool = True  # whether the last request was applied
-    contest: np.ndarray | None = (
-        None  # score: rises when another client changes the target, else falls; stays at CONTESTED_AT
-    )
+    contest: np.ndarray | None = None  # score, which changes by other clients raise; stays at CONTESTED_AT
 
     def updated(self, observation: Observation) -> Self:
         """The guard after an observation: which jobs have data, and whose targets another client has changed."""
@@ -86,9 +84,7 @@ class Guard:
         if self.target is None:
             return guard
         before = np.zeros(len(known), int) if self.contest is None else self.contest
-        observed = np.isfinite(
-            observation.mean_latency_s
-        ).any()  # otherwise, the targets are from an earlier observation
+        observed = np.isfinite(observation.mean_latency_s).any()  # else the targets are of an earlier observation
         changed = (observation.target != self.target) & observation.exists & self.applied & observed
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
         return replace(guard, contest=np.where(before >= CONTESTED_AT, before, after))
@@ -200,7 +196,7 @@ def guarded(
 
 
 def with_reason(reason: tuple[str, ...], where: np.ndarray, new: str) -> tuple[str, ...]:
-    """The reasons, replaced by `new` for the jobs in `where`, bool (jobs,)."""
+    """The reasons by job, with `new` for the jobs at which `where`, bool (jobs,), is true."""
     return tuple(new if changed else old for old, changed in zip(reason, where)) if where.any() else reason
 
 

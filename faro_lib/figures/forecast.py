@@ -1,4 +1,4 @@
-"""Stage 30: forecasts (figure 8 of the paper), their calibration and scores, and a posterior predictive check."""
+"""Figures of stage 30: forecasts (figure 8 of the paper), coverage, scores, and a posterior predictive check."""
 
 from pathlib import Path
 

@@ -48,7 +48,7 @@ class Mixture(Forecaster):
     paths: np.ndarray  # forecasts of the members from the coming minute, (members, jobs, samples, HORIZON_MINUTES)
     means: (
         np.ndarray
-    )  # mean over the minutes of each path of the last forecasts, newest first, (forecasts, members, jobs, samples)
+    )  # mean of each path over its minutes; of the last forecasts, newest first, (forecasts, *paths.shape[:3])
 
     def start(self, minute_of_day: int = 0) -> Self:
         return replace(

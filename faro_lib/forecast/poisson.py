@@ -14,7 +14,7 @@ from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, 
 from faro_lib.workload import Traces
 
 DISCOUNTS = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98])
-UNTRAINED_DISCOUNT = 0.6  # a count's weight halves in 1.4 minutes
+UNTRAINED_DISCOUNT = 0.6  # factor on the weight of a count per minute; it halves in 1.4 minutes
 PRIOR_MINUTES = 0.1  # the prior level weighs as much as this many minutes of counts
 
 

@@ -157,7 +157,9 @@ def port_forward(
             until = time.monotonic() + FORWARD_S
             while len(addresses) < len(ports):
                 line = process.stdout.readline() if process.stdout else ""
-                if not line or time.monotonic() > until:  # kubectl prints one line per port immediately, or it ends
+                if (
+                    not line or time.monotonic() > until
+                ):  # kubectl prints a line for each port within moments, or it exits
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(1)  # its output ends shortly before the process does
                     errors.seek(0)

@@ -7,7 +7,7 @@ from faro_lib.bayes.demand import MAX_ROWS
 from faro_lib.config import Config
 from faro_lib.memory import must_fit, ray_gb
 
-KERNEL_GB = 0.75  # notebook kernel that has imported the library
+KERNEL_GB = 0.75  # a notebook kernel, after it has imported the library
 JOB_MINUTE_GB = 35e-6  # simulation, per job and minute (several hundred requests)
 ROW_GB = 7e-6  # Bayesian fit, per chain and training row (one minute of one job)
 ADVICE = {

@@ -11,9 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from jupyter_client.manager import AsyncKernelManager
-from traitlets import Float
-
 from faro_lib.errors import message_of, message_of_kernel_error
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -24,12 +21,6 @@ NOT_SHOWN = (
     *("Ending Cell", "<", "Input Notebook", "Output Notebook", "Working directory", "Executing notebook"),
     *("Unable to parse line", "Passed unknown parameter"),
 )
-
-
-class PatientKernelManager(AsyncKernelManager):
-    """Waits for a cell that was interrupted: an experiment on a cluster puts back what it has changed."""
-
-    shutdown_wait_time = Float(90.0)
 
 
 class NotebookError(RuntimeError):
@@ -68,7 +59,7 @@ def run_notebook(
     os.environ.update(dict.fromkeys(THREADS, str(threads)), PYDEVD_DISABLE_FILE_VALIDATION="1")
     options: dict[str, Any] = dict(kernel_name="python3", language="python", cwd=str(root), log_output=True)
     options |= dict(progress_bar=False, extra_arguments=["--log-level=CRITICAL"])
-    options["kernel_manager_class"] = f"{__name__}.PatientKernelManager"
+    options["kernel_manager_class"] = "faro_lib.pipeline.kernel.PatientKernelManager"
     try:
         for path in (output, log):
             path.parent.mkdir(parents=True, exist_ok=True)

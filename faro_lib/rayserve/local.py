@@ -124,7 +124,7 @@ def end_abandoned(parent: Path) -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Random free ports, outside the range from which outgoing connections take theirs; ValueError if too few."""
+    """Free ports, chosen at random outside the range that outgoing connections use; ValueError if there are too few."""
     ports: list[int] = []
     for port in random.SystemRandom().sample(PORT_RANGE, len(PORT_RANGE)):
         with socket.socket() as listener, suppress(OSError):

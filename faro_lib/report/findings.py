@@ -82,7 +82,7 @@ def calibration(scores: pd.DataFrame, gains: pd.DataFrame) -> str:
 
 
 def decision_time(summary: pd.DataFrame) -> str:
-    """The decision time of the policy with the slowest decisions."""
+    """A sentence with the decision times of the slowest policy."""
     times_ms = summary.groupby("policy")[["decision_ms_p50", "decision_ms_p99"]].mean()
     slowest = times_ms["decision_ms_p99"].idxmax()
     median, high = times_ms.loc[slowest]

@@ -1,12 +1,14 @@
 """Changes of a workload that training days do not foretell, such as a launch, a doubling or a flash crowd."""
 
 from dataclasses import replace
+from typing import Literal, get_args
 
 import numpy as np
 
 from faro_lib.workload.jobs import Traces
 
-CHANGES = ("none", "launch", "double", "flash", "stop", "weekend", "idle")
+Change = Literal["none", "launch", "double", "flash", "stop", "weekend", "idle"]
+CHANGES = get_args(Change)
 CROWD, CROWD_MINUTES = 5, 20  # factor and duration of a flash crowd
 WEEKEND = 0.4  # load of a day of the weekend
 IDLE_PER_MIN = 1.0  # mean requests per minute of an idle job

@@ -137,9 +137,7 @@ class Traces:
     """Jobs and their requests per minute on the training days and on the evaluation day."""
 
     jobs: tuple[Job, ...]
-    train: (
-        np.ndarray
-    )  # requests per minute, shape (days, samples, jobs, minutes); samples are the same day, shifted in time
+    train: np.ndarray  # requests per minute, (days, samples, jobs, minutes); samples are the same day, shifted in time
     evaluation: np.ndarray  # whole numbers, shape (samples, jobs, minutes)
 
     def __post_init__(self):
