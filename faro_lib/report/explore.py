@@ -29,7 +29,7 @@ def explorable(tables: Tables) -> str:
     figure = chart(mean_by_policy(tables.summary), lost_over_the_day(tables.minutes))
     specification = figure.to_json(indent=0).replace("<", "\\u003c")  # a name cannot end the script
     return (
-        f'<div id="chart"></div>\n<script>{vl_convert.javascript_bundle(None)}</script>\n'
+        f'<div id="chart"></div>\n<script>{vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")}</script>\n'
         f'<script>vegaEmbed("#chart", {specification}, {{renderer: "svg", actions: false}})</script>'
     )
 
