@@ -145,7 +145,7 @@ def _endpoint(
     backend: str, one: Slice, how: tuple[ServeSpec, ...], address: str | None, serve_address: str | None, report: Report
 ) -> Iterator[Endpoint]:
     """A Ray cluster that serves the jobs: a local one, one at `address`, or a RayService with exclusive access."""
-    from faro_lib.kube.exclusive import CONTEXTS, exclusive_access
+    from notebooks.live.exclusive import CONTEXTS, exclusive_access
 
     jobs = one.workload.jobs
     addresses: dict[str, Any] = {"address": address, "serve_address": serve_address}
