@@ -258,6 +258,7 @@ class Config(Section):
         jobs = {SYNTHETIC: self.synthetic.jobs, PUBLISHED: PUBLISHED_JOBS}.get(self.workload, 1)
         lists = {"ablation.capacities": self.ablation.capacities, "scale.mixed": self.scale.mixed}
         lists |= {"capacities": self.capacities, "scale.curve": self.scale.curve}
+        lists |= {"replicas.capacities": self.replicas.capacities}
         lists |= {"sensitivity.capacity": [self.sensitivity.capacity] if self.sensitivity.capacity else []}
         for key, capacities in lists.items():
             if capacities and min(capacities) < jobs:
