@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from faro_lib import cli
-from faro_lib.arena.scenarios import World, scenario_of, scenarios
+from faro_lib.arena.scenarios import Instance, scenario_of, scenarios
 from faro_lib.arena.scoring import MEASURED, score, scored
 from faro_lib.experiments.limits import clairvoyants
 from faro_lib.metrics.measures import lost_utility, minute_utility
@@ -215,13 +215,13 @@ def small(monkeypatch):
 
 
 def test_the_bound_follows_the_capacity_and_no_policy_beats_it(small):
-    world = World(small, 9)
-    whole, part = clairvoyants(world.workload, world.draws, [14, 8])
-    np.testing.assert_array_equal(world.bound[:, :12], whole.utility[:, :12])
-    np.testing.assert_array_equal(world.bound[:, 12:24], part.utility[:, 12:24])
-    np.testing.assert_array_equal(world.bound[:, 24:], whole.utility[:, 24:])
+    instance = Instance(small, 9)
+    whole, part = clairvoyants(instance.workload, instance.draws, [14, 8])
+    np.testing.assert_array_equal(instance.bound[:, :12], whole.utility[:, :12])
+    np.testing.assert_array_equal(instance.bound[:, 12:24], part.utility[:, 12:24])
+    np.testing.assert_array_equal(instance.bound[:, 24:], whole.utility[:, 24:])
     for policy in ("FairShare", "HPA", "Faro-Sum"):
-        row = scored(policy, world)
+        row = scored(policy, instance)
         assert row["regret"] >= -1e-3
         assert row["low"] <= row["regret"] <= row["high"]
         assert row["regret"] == pytest.approx((row["lost_utility"] - row["bound"]) / 4)

@@ -66,7 +66,7 @@ def scenario_of(name: str) -> Scenario:
     return scenarios()[name]
 
 
-class World:
+class Instance:
     """A scenario with a seed: its inputs and its bound, computed when first used and shared by all policies."""
 
     def __init__(self, scenario: Scenario, seed: int):

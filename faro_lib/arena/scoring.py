@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import faro_lib
-from faro_lib.arena.scenarios import World, scenario_of
+from faro_lib.arena.scenarios import Instance, scenario_of
 from faro_lib.control import PolicyFailed
 from faro_lib.experiments.days import BLOCKS
 from faro_lib.experiments.trials import Report
@@ -28,9 +28,9 @@ MEASURED = ("decision_ms_p50", "decision_ms_p99")  # the values of a score that 
 
 
 @lru_cache(maxsize=64)
-def world(scenario: str, seed: int) -> World:
+def instance(scenario: str, seed: int) -> Instance:
     """The scenario with this seed, which all policies of a process share."""
-    return World(scenario_of(scenario), seed)
+    return Instance(scenario_of(scenario), seed)
 
 
 def policies_of(entry: str) -> list[str]:
@@ -67,7 +67,7 @@ def score(
     rows = []
     for name in scenarios:
         for kind, seed in (("public", scenario_of(name).public_seed), ("hidden", hidden)):
-            row = scored(policy, world(name, seed))
+            row = scored(policy, instance(name, seed))
             rows.append({"scenario": name, "kind": kind, "seed": seed} | row)
             report(
                 f"{policy} in {name} ({kind} seed): regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"
@@ -87,20 +87,20 @@ def score(
     }
 
 
-def scored(policy: str, world: World) -> dict[str, Any]:
+def scored(policy: str, instance: Instance) -> dict[str, Any]:
     """One run: its measures, its regret with a 95 % interval, and the regret of each of BLOCKS parts of the day.
 
     Regret is lost utility minus that of the clairvoyant, divided by the number of jobs: the share of all utility that
     a policy loses and need not lose. Where the policy fails, the control loop holds the replicas.
     """
-    scenario, workload = world.scenario, world.workload
+    scenario, workload = instance.scenario, instance.workload
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PolicyFailed)
-        made = make(policy, world.context)
-        run = simulate(workload, made, scenario.capacity, draws=world.draws, capacity_steps=scenario.capacity_steps)
+        made = make(policy, instance.context)
+        run = simulate(workload, made, scenario.capacity, draws=instance.draws, capacity_steps=scenario.capacity_steps)
     failures = [str(one.message) for one in caught if issubclass(one.category, PolicyFailed)]
     measures, jobs = summarize(run), len(workload.jobs)
-    lost = np.nansum(world.bound - minute_utility(run), axis=0)[:-1] / jobs
+    lost = np.nansum(instance.bound - minute_utility(run), axis=0)[:-1] / jobs
     parts = np.array_split(lost, BLOCKS)
     blocks = [float(part.sum()) for part in parts]
     minutes = [len(part) for part in parts]
@@ -110,7 +110,7 @@ def scored(policy: str, world: World) -> dict[str, Any]:
         "jobs": jobs,
         "capacity_cores": scenario.capacity,
         **{column: measures[column] for column in columns},
-        "bound": lost_utility(world.bound),
+        "bound": lost_utility(instance.bound),
         "regret": regret,
         "low": low,
         "high": high,
@@ -118,7 +118,7 @@ def scored(policy: str, world: World) -> dict[str, Any]:
         "minutes": minutes,
         "failures": len(failures),
         "first_failure": failures[0] if failures else None,
-        "inputs_sha256": world.sha256,
+        "inputs_sha256": instance.sha256,
     }
 
 
