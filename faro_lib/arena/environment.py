@@ -123,15 +123,15 @@ class ClusterEnv(gymnasium.Env):
             capacity = capacity or scenario.capacity
         if capacity is None:
             raise ValueError("capacity=None: traces of your own need a capacity in cores")
-        self._traces, self._capacity, self._tick_s, self._train = traces, capacity, tick_s, train
-        self._actions, self._model, self._jobs = actions, serving_model, traces.jobs
-        at_least_one_each(self._jobs, capacity)
-        arrays, jobs = arrays_of(self._jobs), len(self._jobs)
+        self._traces, self.capacity, self._tick_s, self._train = traces, capacity, tick_s, train
+        self._actions, self._model, self.jobs = actions, serving_model, traces.jobs
+        at_least_one_each(self.jobs, capacity)
+        arrays, jobs = arrays_of(self.jobs), len(self.jobs)
         most = np.minimum(arrays.replicas_within(capacity), arrays.max_replicas)
         peak_rps = np.maximum(
             *(c.max(axis=(*range(c.ndim - 2), -1), initial=0) for c in (traces.train, traces.evaluation))
         )
-        model = (self._jobs, peak_rps / MINUTE_S, int(most.max()), serving_model)
+        model = (self.jobs, peak_rps / MINUTE_S, int(most.max()), serving_model)
         self._fluid = FluidModel.of(*model) if queue == "fluid" else None
         self.observation_space = spaces.Box(UNKNOWN, LARGEST, (jobs, len(FEATURES)), np.float32)
         counts = spaces.MultiDiscrete(most - arrays.min_replicas + 1, start=arrays.min_replicas)
@@ -143,15 +143,15 @@ class ClusterEnv(gymnasium.Env):
         day = int(self.np_random.integers(self._traces.days)) + 1 if self._train else None
         trial = int(options.get("trial", self.np_random.integers(2**31)))
         self._workload = workload = self._traces.workload(day)
-        least = at_least_one_each(self._jobs, self._capacity)
+        least = at_least_one_each(self.jobs, self.capacity)
         self._initial = np.array(options.get("initial", least))
         steps = dict(capacity_steps=self._steps)
         self._cluster: Any
         if self._fluid:
-            self._cluster = FluidCluster(workload, self._fluid, trial, self._capacity, self._initial, **steps)
+            self._cluster = FluidCluster(workload, self._fluid, trial, self.capacity, self._initial, **steps)
         else:
             draws = draw(workload, trial, router=self._model.router)
-            self._cluster = SimulatedCluster(workload, draws, self._capacity, self._initial, self._model, **steps)
+            self._cluster = SimulatedCluster(workload, draws, self.capacity, self._initial, self._model, **steps)
         self._memory = Memory(None, Pending.none(len(least)), Guard(np.zeros(len(least))))
         self._decisions, self._minute, self._lost, self._rewarded = Decisions(), 0, 0.0, 0.0
         self._cluster.advance(self._tick_s)
@@ -159,8 +159,8 @@ class ClusterEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray | Plan):
         seen = self.observation
-        plan = action if isinstance(action, Plan) else plan_of(self._jobs, seen, action, self._actions)
-        self._memory, step = tick(_Given(plan=plan), GUARDRAILS, self._jobs, self._memory, seen)
+        plan = action if isinstance(action, Plan) else plan_of(self.jobs, seen, action, self._actions)
+        self._memory, step = tick(_Given(plan=plan), GUARDRAILS, self.jobs, self._memory, seen)
         if step.failure:
             raise ValueError(step.failure)
         self._cluster.apply(step.target, step.plan.drop)
@@ -171,7 +171,7 @@ class ClusterEnv(gymnasium.Env):
         if ended and not self._fluid:
             self._cluster.finish()
             latency_s, edges = self._cluster.latency_s, self._cluster.minute_edges
-            day = self._workload, self._capacity, latency_s, edges, self._initial, self._decisions
+            day = self._workload, self.capacity, latency_s, edges, self._initial, self._decisions
             self.run = evaluate_run(*day, wall_s=0.0)
             self._lost = lost_utility(minute_utility(self.run)) * self._workload.minutes
         reward, self._rewarded = self._rewarded - self._lost, self._lost
@@ -181,7 +181,7 @@ class ClusterEnv(gymnasium.Env):
         """The features now; adds the loss of the minutes since the last call."""
         self.observation = seen = self._cluster.observe()
         for minute in range(self._minute, seen.minute):
-            tail_s, slo_s = self._cluster.tail_latency_of(minute), arrays_of(self._jobs).slo_s
+            tail_s, slo_s = self._cluster.tail_latency_of(minute), arrays_of(self.jobs).slo_s
             self._lost += float((1 - relaxed_utility(np.where(np.isnan(tail_s), 0.0, tail_s), slo_s)).sum())
         self._minute = seen.minute
-        return features(self._jobs, seen)
+        return features(self.jobs, seen)

@@ -1,0 +1,76 @@
+"""The arena's environment: simulated minutes per CPU second, and the error of the fluid model against single requests.
+
+    python benchmarks/arena_speed.py
+
+Ten jobs on 36 cores (scenario steady-v1). "still" actions keep the replicas, "random" ones change those of every job at
+each step. The error compares one run of each policy with the same replicas at the start: both models close the loop, so
+the policy sees other latencies and decides differently too.
+"""
+
+from __future__ import annotations
+
+import time
+
+import gymnasium
+import numpy as np
+
+import faro_lib.arena  # registers the environment
+from faro_lib.policies import AIAD, HPA, FairShare, RayServe
+
+assert faro_lib.arena
+SCENARIOS = ("steady-v1", "scarce-v1", "flash-v1", "neighbours-v1", "cold-10min-v1", "node-lost-v1")
+POLICIES = (FairShare(), AIAD(), HPA(), RayServe(ongoing=1.0))
+TRIALS = 1
+
+
+def episode(env, act, seed: int, **options) -> tuple[float, float]:
+    """(lost utility, CPU seconds) of one day; `act` returns an action or a plan."""
+    env.reset(seed=seed, options=options)
+    began, total, ended = time.process_time(), 0.0, False
+    while not ended:
+        _, reward, _, ended, _ = env.step(act(env))
+        total -= reward
+    return total, time.process_time() - began
+
+
+def speed(queue: str, tick_s: float) -> None:
+    env = gymnasium.make("faro/Cluster-v0", queue=queue, tick_s=tick_s).unwrapped
+    rng = np.random.default_rng(0)
+    acts = {"still": lambda env: env.observation.target, "random": lambda env: rng.integers(1, 7, 10)}
+    for name, act in acts.items():
+        taken_s = min(episode(env, act, seed, initial=np.full(10, 3))[1] for seed in range(5))
+        rate = env.observation.minute / taken_s
+        print(f"{queue}, a decision every {tick_s:g} s, {name} actions: {rate:,.0f} minutes/s")
+
+
+def lost(policy, scenario: str, queue: str, seed: int) -> float:
+    """Lost utility per minute of a policy that decides outside of the environment."""
+    env = gymnasium.make("faro/Cluster-v0", traces=scenario, queue=queue, tick_s=policy.tick_s).unwrapped
+    jobs, state = env.jobs, [policy.start(env.jobs)]
+
+    def act(env):
+        state[0], plan = policy.decide(state[0], env.observation)
+        return plan
+
+    total, _ = episode(env, act, seed, trial=seed, initial=policy.initial(jobs, env.capacity))
+    return total / env.observation.minute
+
+
+def main() -> None:
+    for queue, tick_s in (("requests", 60.0), ("requests", 300.0), ("fluid", 60.0), ("fluid", 300.0)):
+        speed(queue, tick_s)
+    print("\nlost utility with single requests -> with the fluid model, means of", TRIALS, "trial(s)")
+    errors = []
+    for scenario in SCENARIOS:
+        cells = []
+        for policy in POLICIES:
+            exact, fluid = (np.mean([lost(policy, scenario, q, n) for n in range(TRIALS)]) for q in ("requests", "fluid"))
+            cells.append(f"{policy.name} {exact:.2f} -> {fluid:.2f}")
+            errors.append((fluid - exact) / 10)
+        print(f"{scenario}: {', '.join(cells)}")
+    print(f"error per job: mean {np.mean(errors):+.3f}, mean size {np.mean(np.abs(errors)):.3f}, ", end="")
+    print(f"largest {max(errors, key=abs):+.3f}")
+
+
+if __name__ == "__main__":
+    main()
