@@ -3,6 +3,7 @@
     python benchmarks/arena.py            # every entry of data/arena, with its scenarios and its hidden seed
     python benchmarks/arena.py KPA HPA    # some of them
     python benchmarks/arena.py --record   # all of ENTRIES, with a new hidden seed
+    python benchmarks/arena.py --record arena/keda.py --hidden-seed 7   # one more, with the seed of the others
 
 The exit status is 1 if a value differs by more than 1e-6. The decision times are those of the machine and are not compared.
 """
@@ -52,19 +53,20 @@ def differences(kept: dict, now: dict) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("policies", nargs="*")
+    parser.add_argument("names", nargs="*", help="policies; with --record, entries")
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--hidden-seed", type=int, default=secrets.randbelow(HIDDEN_SEEDS))
     arguments = parser.parse_args()
     began, wrong = time.perf_counter(), []
     if arguments.record:
-        hidden, quick = secrets.randbelow(HIDDEN_SEEDS), [one.name for one in scenarios().values() if one.quick]
+        quick = [one.name for one in scenarios().values() if one.quick]
         KEPT.mkdir(exist_ok=True)
-        for entry in ENTRIES:
-            made = rerun(entry, quick, hidden)
+        for entry in arguments.names or ENTRIES:
+            made = rerun(entry, quick, arguments.hidden_seed)
             with atomic_write(KEPT / f"{made['policy']}.json") as partial:
                 partial.write_text(json.dumps(made, indent=1) + "\n")
     else:
-        files = [KEPT / f"{name}.json" for name in arguments.policies] or sorted(KEPT.glob("*.json"))
+        files = [KEPT / f"{name}.json" for name in arguments.names] or sorted(KEPT.glob("*.json"))
         for kept in [json.loads(file.read_text()) for file in files]:
             names = list(dict.fromkeys(row["scenario"] for row in kept["scenarios"]))
             now = rerun(kept["entry"], names, kept["hidden_seed"])

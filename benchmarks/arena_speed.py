@@ -9,7 +9,9 @@ the policy sees other latencies and decides differently too.
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -17,10 +19,14 @@ import numpy as np
 import faro_lib.arena  # registers the environment
 from faro_lib.policies import AIAD, HPA, FairShare, RayServe
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from notebooks.arena.fluid import Fluid
+
 assert faro_lib.arena
 SCENARIOS = ("steady-v1", "scarce-v1", "flash-v1", "neighbours-v1", "cold-10min-v1", "node-lost-v1")
 POLICIES = (FairShare(), AIAD(), HPA(), RayServe(ongoing=1.0))
 TRIALS = 1
+CLUSTERS = {"requests": None, "fluid": Fluid()}
 
 
 def episode(env, act, seed: int, **options) -> tuple[float, float]:
@@ -34,7 +40,7 @@ def episode(env, act, seed: int, **options) -> tuple[float, float]:
 
 
 def speed(queue: str, tick_s: float) -> None:
-    env = gymnasium.make("faro/Cluster-v0", queue=queue, tick_s=tick_s).unwrapped
+    env = gymnasium.make("faro/Cluster-v0", cluster=CLUSTERS[queue], tick_s=tick_s).unwrapped
     rng = np.random.default_rng(0)
     acts = {"still": lambda env: env.observation.target, "random": lambda env: rng.integers(1, 7, 10)}
     for name, act in acts.items():
@@ -45,7 +51,7 @@ def speed(queue: str, tick_s: float) -> None:
 
 def lost(policy, scenario: str, queue: str, seed: int) -> float:
     """Lost utility per minute of a policy that decides outside of the environment."""
-    env = gymnasium.make("faro/Cluster-v0", traces=scenario, queue=queue, tick_s=policy.tick_s).unwrapped
+    env = gymnasium.make("faro/Cluster-v0", traces=scenario, cluster=CLUSTERS[queue], tick_s=policy.tick_s).unwrapped
     jobs, state = env.jobs, [policy.start(env.jobs)]
 
     def act(env):
@@ -64,7 +70,9 @@ def main() -> None:
     for scenario in SCENARIOS:
         cells = []
         for policy in POLICIES:
-            exact, fluid = (np.mean([lost(policy, scenario, q, n) for n in range(TRIALS)]) for q in ("requests", "fluid"))
+            exact, fluid = (
+                np.mean([lost(policy, scenario, q, n) for n in range(TRIALS)]) for q in ("requests", "fluid")
+            )
             cells.append(f"{policy.name} {exact:.2f} -> {fluid:.2f}")
             errors.append((fluid - exact) / 10)
         print(f"{scenario}: {', '.join(cells)}")

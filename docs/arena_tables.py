@@ -1,6 +1,6 @@
 """The tables of docs/arena.md, from the entries in data/arena.
 
-    python docs/arena_tables.py
+python docs/arena_tables.py
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ def ranking(entries: dict[str, dict[str, Any]]) -> str:
     draws = bootstrap(entries)
     ranks = draws.argsort(axis=1).argsort(axis=1) + 1
     wins = _wins(entries)
-    lines = ["| rank | entry | regret | public seeds | hidden seeds | decision p99 | least regret in |", "| --- " * 7 + "|"]
+    lines = [
+        "| rank | entry | regret | public seeds | hidden seeds | decision p99 | least regret in |",
+        "| --- " * 7 + "|",
+    ]
     for n, (name, entry) in enumerate(entries.items()):
         low, high = (int(rank) for rank in np.quantile(ranks[:, n], INTERVAL, method="nearest"))
         begin, end = np.quantile(draws[:, n], INTERVAL)
@@ -59,7 +62,9 @@ def ranking(entries: dict[str, dict[str, Any]]) -> str:
 def _by_scenario(entry: dict[str, Any]) -> dict[str, float]:
     """Scenario -> mean regret over its seeds."""
     rows = entry["scenarios"]
-    return {name: np.mean([r["regret"] for r in rows if r["scenario"] == name]) for name in {r["scenario"]: 0 for r in rows}}
+    return {
+        name: np.mean([r["regret"] for r in rows if r["scenario"] == name]) for name in {r["scenario"]: 0 for r in rows}
+    }
 
 
 def _wins(entries: dict[str, dict[str, Any]]) -> dict[str, list[str]]:

@@ -16,17 +16,16 @@ from faro_lib.metrics.measures import lost_utility, minute_utility
 from faro_lib.policies import Fixed
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, hold, reasons
 from faro_lib.simulate import ServingModel, SimulatedCluster, draw
-from faro_lib.simulate.cluster import PAPER
-from faro_lib.simulate.fluid import FluidCluster, FluidModel
+from faro_lib.simulate.cluster import PAPER, CapacityStep
 from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.utility import relaxed_utility
-from faro_lib.workload import Job, Traces, arrays_of
+from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 # The columns of an observation. Loads are in erlangs, latencies in SLOs, the rest in replicas or requests.
 FEATURES = ("load", "load_5min", "ongoing", "mean_latency", "tail_latency", "running", "starting", "target", "share")
 UNKNOWN, LARGEST = -1.0, 1e4  # stands for NaN; larger values are cut
-ACTIONS, QUEUES = ("counts", "shares"), ("requests", "fluid")
+ACTIONS = ("counts", "shares")
 
 
 def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
@@ -94,7 +93,8 @@ class ClusterEnv(gymnasium.Env):
     capacity : cores; None takes the scenario's, which may change during the day.
     train : whether each episode is a random training day (agents learn here); False replays the evaluation day.
     actions : "counts" (MultiDiscrete, a target for each job) or "shares" (Box, see `plan_of`).
-    queue : "requests" simulates every request; "fluid" is a lighter model (`simulate.fluid`).
+    cluster : called with (workload, trial, capacity, initial, capacity_steps) for a lighter cluster than the simulator,
+        such as `notebooks/arena/fluid.py`; its episodes have no `run`.
 
     `reset(seed)` draws the day and its requests; `options` may fix `trial`, the seed of the requests, and `initial`, the
     replicas (jobs,) at the start.
@@ -110,29 +110,29 @@ class ClusterEnv(gymnasium.Env):
         tick_s: float = 60.0,
         train: bool = False,
         actions: str = "counts",
-        queue: str = "requests",
         serving_model: ServingModel = PAPER,
+        cluster: Callable[..., Any] | None = None,
     ):
-        for field, value, accepted in (("actions", actions, ACTIONS), ("queue", queue, QUEUES)):
-            if value not in accepted:
-                raise ValueError(f"{field}={value!r} is unknown; accepted: {', '.join(accepted)}")
-        self._steps: tuple = ()
+        if actions not in ACTIONS:
+            raise ValueError(f"actions={actions!r} is unknown; accepted: {', '.join(ACTIONS)}")
+        self._steps: tuple[CapacityStep, ...] = ()
         if isinstance(traces, str):
             scenario = scenario_of(traces)
             traces, self._steps = scenario.traces(scenario.public_seed), () if capacity else scenario.capacity_steps
             capacity = capacity or scenario.capacity
         if capacity is None:
             raise ValueError("capacity=None: traces of your own need a capacity in cores")
-        self._traces, self.capacity, self._tick_s, self._train = traces, capacity, tick_s, train
-        self._actions, self._model, self.jobs = actions, serving_model, traces.jobs
+        self._traces, self.jobs, self.capacity = traces, traces.jobs, capacity
+        self._tick_s, self._train, self._actions, self._model, self._lighter = (
+            tick_s,
+            train,
+            actions,
+            serving_model,
+            cluster,
+        )
         at_least_one_each(self.jobs, capacity)
         arrays, jobs = arrays_of(self.jobs), len(self.jobs)
         most = np.minimum(arrays.replicas_within(capacity), arrays.max_replicas)
-        peak_rps = np.maximum(
-            *(c.max(axis=(*range(c.ndim - 2), -1), initial=0) for c in (traces.train, traces.evaluation))
-        )
-        model = (self.jobs, peak_rps / MINUTE_S, int(most.max()), serving_model)
-        self._fluid = FluidModel.of(*model) if queue == "fluid" else None
         self.observation_space = spaces.Box(UNKNOWN, LARGEST, (jobs, len(FEATURES)), np.float32)
         counts = spaces.MultiDiscrete(most - arrays.min_replicas + 1, start=arrays.min_replicas)
         self.action_space = counts if actions == "counts" else spaces.Box(0.0, 1.0, (jobs,), np.float32)
@@ -142,20 +142,22 @@ class ClusterEnv(gymnasium.Env):
         options = options or {}
         day = int(self.np_random.integers(self._traces.days)) + 1 if self._train else None
         trial = int(options.get("trial", self.np_random.integers(2**31)))
-        self._workload = workload = self._traces.workload(day)
+        self._workload = self._traces.workload(day)
         least = at_least_one_each(self.jobs, self.capacity)
         self._initial = np.array(options.get("initial", least))
-        steps = dict(capacity_steps=self._steps)
-        self._cluster: Any
-        if self._fluid:
-            self._cluster = FluidCluster(workload, self._fluid, trial, self.capacity, self._initial, **steps)
-        else:
-            draws = draw(workload, trial, router=self._model.router)
-            self._cluster = SimulatedCluster(workload, draws, self.capacity, self._initial, self._model, **steps)
+        self._cluster = (self._lighter or self._simulated)(
+            self._workload, trial, self.capacity, self._initial, self._steps
+        )
         self._memory = Memory(None, Pending.none(len(least)), Guard(np.zeros(len(least))))
         self._decisions, self._minute, self._lost, self._rewarded = Decisions(), 0, 0.0, 0.0
         self._cluster.advance(self._tick_s)
         return self._observe(), {}
+
+    def _simulated(
+        self, workload: Workload, trial: int, capacity: float, initial: np.ndarray, steps
+    ) -> SimulatedCluster:
+        draws = draw(workload, trial, router=self._model.router)
+        return SimulatedCluster(workload, draws, capacity, initial, self._model, capacity_steps=steps)
 
     def step(self, action: np.ndarray | Plan):
         seen = self.observation
@@ -168,7 +170,7 @@ class ClusterEnv(gymnasium.Env):
         end_s = self._workload.minutes * MINUTE_S
         self._cluster.advance(min(seen.now_s + self._tick_s, end_s))
         after, ended = self._observe(), seen.now_s + self._tick_s >= end_s - TOLERANCE
-        if ended and not self._fluid:
+        if ended and not self._lighter:
             self._cluster.finish()
             latency_s, edges = self._cluster.latency_s, self._cluster.minute_edges
             day = self._workload, self.capacity, latency_s, edges, self._initial, self._decisions

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from faro_lib.files import find_upwards, read_yaml
 from faro_lib.policies import PolicyContext
 from faro_lib.simulate import Draws, draw
 from faro_lib.simulate.cluster import PAPER, CapacityStep
-from faro_lib.workload import Traces, Workload
+from faro_lib.workload import Traces, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, PUBLISHED, SYNTHETIC
 from faro_lib.workload.tables import load_workload
 
@@ -70,12 +70,8 @@ class Instance:
     """A scenario with a seed: its inputs and its bound, computed when first used and shared by all policies."""
 
     def __init__(self, scenario: Scenario, seed: int):
-        self.scenario, self.seed = scenario, seed
-        self.traces = scenario.traces(seed)
-
-    @cached_property
-    def workload(self) -> Workload:
-        return self.traces.workload()
+        self.scenario, self.seed, self.traces = scenario, seed, scenario.traces(seed)
+        self.workload = self.traces.workload()
 
     @cached_property
     def draws(self) -> Draws:
@@ -89,14 +85,23 @@ class Instance:
     def bound(self) -> np.ndarray:
         """Utility of the clairvoyant, (jobs, minutes + 1), with the capacity of each minute."""
         steps = ((0.0, self.scenario.capacity), *self.scenario.capacity_steps)
-        first = [int(at_s // MINUTE_S) for at_s, _ in steps]
         best = clairvoyants(self.workload, self.draws, [int(cores) for _, cores in steps])
-        bins = np.searchsorted(first, np.arange(self.workload.minutes + 1), side="right") - 1
-        return np.choose(bins, [one.utility for one in best])
+        first = [at_s / MINUTE_S for at_s, _ in steps]
+        in_force = np.searchsorted(first, np.arange(self.workload.minutes + 1), side="right") - 1
+        return np.choose(in_force, [one.utility for one in best])
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of all inputs: counts, jobs, capacity and the random numbers of the requests."""
-        named = repr((self.traces.jobs, self.scenario.capacity, self.scenario.capacity_steps)).encode()
-        arrays = self.traces.train, self.traces.evaluation, self.draws.arrival_s, self.draws.service_s
-        return hashlib.sha256(named + b"".join(array.tobytes() for array in arrays)).hexdigest()
+        """Hash of all inputs: capacity, the jobs' SLOs and cold starts, counts, and the random numbers of the requests."""
+        jobs = arrays_of(self.traces.jobs)
+        arrays = jobs.slo_s, jobs.quantile, jobs.cold_start_s, self.traces.train, self.traces.evaluation
+        content = b"".join(array.tobytes() for array in (*arrays, self.draws.arrival_s, self.draws.service_s))
+        return hashlib.sha256(
+            repr((self.scenario.capacity, self.scenario.capacity_steps)).encode() + content
+        ).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def instance(name: str, seed: int) -> Instance:
+    """The scenario with this seed, shared by all policies of a process."""
+    return Instance(scenario_of(name), seed)

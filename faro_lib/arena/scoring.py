@@ -5,7 +5,6 @@ import platform
 import secrets
 import warnings
 from collections.abc import Iterable
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import faro_lib
-from faro_lib.arena.scenarios import Instance, scenario_of
+from faro_lib.arena.scenarios import Instance, instance, scenario_of
 from faro_lib.control import PolicyFailed
 from faro_lib.experiments.days import BLOCKS
 from faro_lib.experiments.trials import Report
@@ -25,12 +24,6 @@ from faro_lib.simulate import simulate
 
 HIDDEN_SEEDS = 2**31
 MEASURED = ("decision_ms_p50", "decision_ms_p99")  # the values of a score that differ from run to run
-
-
-@lru_cache(maxsize=64)
-def instance(scenario: str, seed: int) -> Instance:
-    """The scenario with this seed, which all policies of a process share."""
-    return Instance(scenario_of(scenario), seed)
 
 
 def policies_of(entry: str) -> list[str]:
@@ -50,21 +43,14 @@ def score(
     hidden_seed: int | None = None,
     *,
     file: str | None = None,
-    report: Report = lambda line: None,
+    report: Report = print,
 ) -> dict[str, Any]:
-    """Score a registered policy on each scenario, with its public seed and with a hidden one.
+    """The score of a registered policy as a dictionary for JSON: a row for each scenario and seed, and the mean regret.
 
-    Parameters
-    ----------
-    hidden_seed : None draws one, so that nobody can have tuned a policy to it; the number repeats a score.
+    hidden_seed : None draws one, so that nobody can have tuned a policy to it; a number repeats a score.
     file : the plugin file that registers the policy, for its hash.
-
-    Returns
-    -------
-    A dictionary for JSON. `scenarios` has a row for each scenario and seed, `score` the mean regret over them.
     """
-    hidden = secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed
-    rows = []
+    hidden, rows = secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed, []
     for name in scenarios:
         for kind, seed in (("public", scenario_of(name).public_seed), ("hidden", hidden)):
             row = scored(policy, instance(name, seed))
@@ -73,11 +59,12 @@ def score(
                 f"{policy} in {name} ({kind} seed): regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"
             )
     library = b"".join(path.read_bytes() for path in sorted(Path(faro_lib.__file__).parent.rglob("*.py")))
+    contents = {"library": library} | ({"file": Path(file).read_bytes()} if file else {})
     return {
         "policy": policy,
         "file": file and Path(file).name,
         "hidden_seed": hidden,
-        "sha256": {"file": file and _sha256(Path(file).read_bytes()), "library": _sha256(library)},
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "numba", "scipy")},
@@ -87,53 +74,30 @@ def score(
     }
 
 
-def scored(policy: str, instance: Instance) -> dict[str, Any]:
+def scored(policy: str, on: Instance) -> dict[str, Any]:
     """One run: its measures, its regret with a 95 % interval, and the regret of each of BLOCKS parts of the day.
 
     Regret is lost utility minus that of the clairvoyant, divided by the number of jobs: the share of all utility that
     a policy loses and need not lose. Where the policy fails, the control loop holds the replicas.
     """
-    scenario, workload = instance.scenario, instance.workload
+    scenario, jobs = on.scenario, len(on.workload.jobs)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PolicyFailed)
-        made = make(policy, instance.context)
-        run = simulate(workload, made, scenario.capacity, draws=instance.draws, capacity_steps=scenario.capacity_steps)
+        steps = scenario.capacity_steps
+        run = simulate(on.workload, make(policy, on.context), scenario.capacity, draws=on.draws, capacity_steps=steps)
     failures = [str(one.message) for one in caught if issubclass(one.category, PolicyFailed)]
-    measures, jobs = summarize(run), len(workload.jobs)
-    lost = np.nansum(instance.bound - minute_utility(run), axis=0)[:-1] / jobs
-    parts = np.array_split(lost, BLOCKS)
-    blocks = [float(part.sum()) for part in parts]
-    minutes = [len(part) for part in parts]
-    regret, low, high = block_bootstrap(np.array([[blocks]]), np.array([[minutes]]))
-    columns = ("lost_utility", "slo_violation_rate", *MEASURED)
-    return {
-        "jobs": jobs,
-        "capacity_cores": scenario.capacity,
-        **{column: measures[column] for column in columns},
-        "bound": lost_utility(instance.bound),
-        "regret": regret,
-        "low": low,
-        "high": high,
-        "blocks": blocks,
-        "minutes": minutes,
-        "failures": len(failures),
-        "first_failure": failures[0] if failures else None,
-        "inputs_sha256": instance.sha256,
-    }
+    lost = np.array_split(np.nansum(on.bound - minute_utility(run), axis=0)[:-1] / jobs, BLOCKS)
+    blocks, minutes = [float(part.sum()) for part in lost], [len(part) for part in lost]
+    measures, interval = summarize(run), block_bootstrap(np.array([[blocks]]), np.array([[minutes]]))
+    row = {name: measures[name] for name in ("lost_utility", "slo_violation_rate", *MEASURED)}
+    row |= dict(zip(("regret", "low", "high"), interval), bound=lost_utility(on.bound), blocks=blocks, minutes=minutes)
+    row |= {"jobs": jobs, "capacity_cores": scenario.capacity, "inputs_sha256": on.sha256}
+    return row | {"failures": len(failures), "first_failure": failures[0] if failures else None}
 
 
 def overall(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Mean regret over the scenarios, each with the same weight, and its 95 % interval; the largest decision time."""
     of_minute = np.array([[np.array(row["blocks"]) / row["minutes"]] for row in rows])
-    regret, low, high = block_bootstrap(of_minute, np.ones_like(of_minute))
-    return {
-        "regret": regret,
-        "low": low,
-        "high": high,
-        "decision_ms_p99": max(row["decision_ms_p99"] for row in rows),
-        "failures": sum(row["failures"] for row in rows),
-    }
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    interval = dict(zip(("regret", "low", "high"), block_bootstrap(of_minute, np.ones_like(of_minute))))
+    slowest, failures = max(row["decision_ms_p99"] for row in rows), sum(row["failures"] for row in rows)
+    return interval | {"decision_ms_p99": slowest, "failures": failures}

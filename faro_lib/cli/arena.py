@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from faro_lib.cli.shared import option, say, text_table
+from faro_lib.cli.shared import option, say
 
 arena = typer.Typer(help="Score policies on versioned scenarios (docs/arena.md).", no_args_is_help=True)
 
@@ -40,14 +40,3 @@ def run(
         with atomic_write(Path(out)) as partial:
             partial.write_text(text + "\n")
     print(f"hidden seed: {scored['hidden_seed']}" if out else text)
-
-
-@arena.command()
-def scenarios() -> None:
-    """List the scenarios."""
-    from faro_lib.arena import scenarios as listed
-
-    rows = listed.scenarios().values()
-    print(
-        text_table([{"scenario": one.name, "set": "quick" if one.quick else "all", "what": one.what} for one in rows])
-    )

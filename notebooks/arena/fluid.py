@@ -1,4 +1,4 @@
-"""A lighter model of the cluster: pods as in the simulator, and measured latencies instead of requests.
+"""A lighter cluster for `ClusterEnv`: pods as in the simulator, and measured latencies instead of requests.
 
 A job's tail latency in a minute is that of a measured minute (`LatencyTable`) at the minute's rate and the fewest replicas
 that served during it, because the requests of the worst seconds decide a high quantile. Queues are empty at the start of
@@ -7,14 +7,15 @@ ongoing requests follows by Little's law. Drop rates are not modelled.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.queueing.formulas import erlang_c
-from faro_lib.simulate.cluster import CapacityStep, ServingModel, SimulatedCluster
+from faro_lib.simulate.cluster import PAPER, CapacityStep, ServingModel, SimulatedCluster
 from faro_lib.simulate.measure import measure
 from faro_lib.simulate.pods import Pods
 from faro_lib.workload import Job, Workload, arrays_of
@@ -31,22 +32,39 @@ class FluidModel:
     tail_s: np.ndarray  # (jobs, rates, replicas, L) of L equally likely minutes, ascending
     mean_s: np.ndarray  # (jobs, rates, replicas)
 
-    @classmethod
-    def of(cls, jobs: tuple[Job, ...], peak_rps: np.ndarray, max_replicas: int, serving_model: ServingModel) -> Self:
-        """The model up to a peak rate of each job (jobs,) and a replica count, from a measured latency table."""
-        table, counts = measure(jobs, serving_model=serving_model), np.arange(max_replicas + 1)
-        service_s = arrays_of(jobs).service_time_s
-        step_rps = np.maximum(peak_rps, 1.0) / (RATES - 1)
-        tail_s, mean_s = [], []
-        for job, step, p in zip(jobs, step_rps, service_s):
-            rate_rps = step * np.arange(RATES)[:, None]
-            tail_s.append(table.minutes(job, rate_rps, counts)[0].astype(np.float32))
-            load, busy = rate_rps * p, np.maximum(counts, 1)
-            full_s = p * (1 + (serving_model.queue_limit / busy + serving_model.limit_of(job)))
-            with np.errstate(divide="ignore"):
-                wait_s = np.where(load < busy, erlang_c(load, busy) * p / 2 / np.maximum(busy - load, 0), np.inf)
-            mean_s.append(np.minimum(p + wait_s, full_s))
-        return cls(step_rps, np.array(tail_s), np.array(mean_s))
+
+@lru_cache(maxsize=8)
+def model_of(
+    jobs: tuple[Job, ...], peak_rps: tuple[float, ...], max_replicas: int, serving_model: ServingModel
+) -> FluidModel:
+    """The model up to a peak rate of each job and a replica count, from a measured latency table."""
+    table, counts = measure(jobs, serving_model=serving_model), np.arange(max_replicas + 1)
+    step_rps = np.array(peak_rps) / (RATES - 1)
+    tail_s, mean_s = [], []
+    for job, step in zip(jobs, step_rps):
+        rate_rps, p = step * np.arange(RATES)[:, None], job.service_time_s
+        tail_s.append(table.minutes(job, rate_rps, counts)[0].astype(np.float32))
+        load, busy = rate_rps * p, np.maximum(counts, 1)
+        full_s = p * (1 + (serving_model.queue_limit / busy + serving_model.limit_of(job)))
+        with np.errstate(divide="ignore"):
+            wait_s = np.where(load < busy, erlang_c(load, busy) * p / 2 / np.maximum(busy - load, 0), np.inf)
+        mean_s.append(np.minimum(p + wait_s, full_s))
+    return FluidModel(step_rps, np.array(tail_s), np.array(mean_s))
+
+
+@dataclass(frozen=True)
+class Fluid:
+    """For `ClusterEnv(cluster=Fluid())`: makes a `FluidCluster` for each episode."""
+
+    serving_model: ServingModel = PAPER
+
+    def __call__(self, workload: Workload, trial: int, capacity: float, initial: np.ndarray, steps) -> "FluidCluster":
+        peak_rps = np.maximum(workload.requests_per_min.max(axis=1) / MINUTE_S, 1.0)
+        rounded = tuple(2 ** np.ceil(np.log2(peak_rps)))  # days with similar peaks share a model
+        arrays = arrays_of(workload.jobs)
+        most = int(np.minimum(arrays.replicas_within(capacity), arrays.max_replicas).max())
+        model = model_of(workload.jobs, rounded, most, self.serving_model)
+        return FluidCluster(workload, model, trial, capacity, initial, capacity_steps=steps)
 
 
 class FluidCluster(SimulatedCluster):
