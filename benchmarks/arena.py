@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from faro_lib.arena.scenarios import scenarios
-from faro_lib.arena.scoring import HIDDEN_SEEDS, MEASURED, policies_of, score
+from faro_lib.arena.scoring import HIDDEN_SEEDS, MEASURED, policy_of, score
 from faro_lib.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,8 +32,9 @@ TOLERANCE = 1e-6
 def rerun(entry: str, names: list[str], hidden_seed: int) -> dict:
     """The score of a file under notebooks/ or of a policy by name."""
     file = str(PLUGINS / entry) if entry.endswith(".py") else None
-    (policy,) = policies_of(file or entry)
-    return {"entry": entry} | score(policy, names, hidden_seed, file=file, report=lambda line: print(line, flush=True))
+    return {"entry": entry} | score(
+        policy_of(file or entry), names, hidden_seed, file=file, report=lambda line: print(line, flush=True)
+    )
 
 
 def differences(kept: dict, now: dict) -> list[str]:

@@ -16,17 +16,16 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-import faro_lib.arena  # registers the environment
 from faro_lib.policies import AIAD, HPA, FairShare, RayServe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from notebooks.arena.fluid import Fluid
+from notebooks.arena.fluid import FluidCluster
 
-assert faro_lib.arena
 SCENARIOS = ("steady-v1", "scarce-v1", "flash-v1", "neighbours-v1", "cold-10min-v1", "node-lost-v1")
 POLICIES = (FairShare(), AIAD(), HPA(), RayServe(ongoing=1.0))
 TRIALS = 1
-CLUSTERS = {"requests": None, "fluid": Fluid()}
+ENVIRONMENT = "faro_lib.arena:faro/Cluster-v0"  # the module registers it
+CLUSTERS = {"requests": None, "fluid": FluidCluster}
 
 
 def episode(env, act, seed: int, **options) -> tuple[float, float]:
@@ -40,7 +39,7 @@ def episode(env, act, seed: int, **options) -> tuple[float, float]:
 
 
 def speed(queue: str, tick_s: float) -> None:
-    env = gymnasium.make("faro/Cluster-v0", cluster=CLUSTERS[queue], tick_s=tick_s).unwrapped
+    env = gymnasium.make(ENVIRONMENT, cluster=CLUSTERS[queue], tick_s=tick_s).unwrapped
     rng = np.random.default_rng(0)
     acts = {"still": lambda env: env.observation.target, "random": lambda env: rng.integers(1, 7, 10)}
     for name, act in acts.items():
@@ -51,7 +50,7 @@ def speed(queue: str, tick_s: float) -> None:
 
 def lost(policy, scenario: str, queue: str, seed: int) -> float:
     """Lost utility per minute of a policy that decides outside of the environment."""
-    env = gymnasium.make("faro/Cluster-v0", traces=scenario, cluster=CLUSTERS[queue], tick_s=policy.tick_s).unwrapped
+    env = gymnasium.make(ENVIRONMENT, traces=scenario, cluster=CLUSTERS[queue], tick_s=policy.tick_s).unwrapped
     jobs, state = env.jobs, [policy.start(env.jobs)]
 
     def act(env):

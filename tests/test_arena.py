@@ -23,7 +23,7 @@ gymnasium = pytest.importorskip("gymnasium", reason="pip install gymnasium: the 
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
 from faro_lib.arena.environment import FEATURES, Agent, plan_of  # noqa: E402
-from notebooks.arena.fluid import Fluid  # noqa: E402
+from notebooks.arena.fluid import FluidCluster  # noqa: E402
 
 DAY = synthetic(seed=5, jobs=4, days=2, minutes=24)
 CAPACITY = 14.0
@@ -49,7 +49,7 @@ def episode(env, policy, trial=24):
     raise AssertionError("the episode does not end")
 
 
-@pytest.mark.parametrize("options", [{}, {"actions": "shares"}, {"cluster": Fluid()}, {"train": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"actions": "shares"}, {"cluster": FluidCluster}, {"train": True}], ids=str)
 def test_gymnasium_accepts_the_environment(options):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -103,7 +103,7 @@ def test_seeds_repeat_an_episode_and_training_days_are_never_the_evaluation_day(
 
 
 def test_environments_run_side_by_side():
-    kept = {"traces": DAY, "capacity": CAPACITY, "cluster": Fluid()}
+    kept = {"traces": DAY, "capacity": CAPACITY, "cluster": FluidCluster}
     env = gymnasium.make_vec("faro/Cluster-v0", num_envs=3, vectorization_mode="sync", **kept)
     seen, _ = env.reset(seed=3)
     assert seen.shape == (3, 4, len(FEATURES))
@@ -138,13 +138,13 @@ def constant(per_min, replicas, cluster, minutes=120):
 
 @pytest.mark.parametrize(("per_min", "replicas"), [(600, 4), (900, 2), (900, 3), (1400, 4)])
 def test_the_fluid_model_loses_what_the_requests_lose_at_a_constant_load(per_min, replicas):
-    assert constant(per_min, replicas, Fluid()) == pytest.approx(constant(per_min, replicas, None), abs=0.1)
+    assert constant(per_min, replicas, FluidCluster) == pytest.approx(constant(per_min, replicas, None), abs=0.1)
 
 
 def test_a_fluid_replica_serves_from_the_minute_after_its_cold_start():
     counts = np.full((1, 1, 10), 900)
     traces = Traces((JOB,), np.zeros((0, 1, 1, 10), int), counts)
-    env = make(traces, 30.0, cluster=Fluid())
+    env = make(traces, 30.0, cluster=FluidCluster)
     env.reset(seed=1)
     running, rewards = [], []
     for _ in range(4):
@@ -272,7 +272,7 @@ def test_a_policy_that_fails_is_scored_with_held_replicas_and_its_failures_are_c
 
 @pytest.mark.parametrize(
     ("content", "line"),
-    [("x = 1\n", "registers no policy"), (FAILING % "One" + FAILING % "Two", "one file is one entry")],
+    [("x = 1\n", "registers 0 policies"), (FAILING % "One" + FAILING % "Two", "registers 2 policies")],
 )
 def test_a_file_that_is_no_entry_is_refused_in_one_line(content, line, tmp_path, capsys):
     file = tmp_path / f"entry{len(content)}.py"

@@ -18,7 +18,7 @@ from faro_lib.experiments.days import BLOCKS
 from faro_lib.experiments.trials import Report
 from faro_lib.metrics.measures import lost_utility, minute_utility, summarize
 from faro_lib.metrics.paired import block_bootstrap
-from faro_lib.policies import FACTORIES, make
+from faro_lib.policies import FACTORIES, factory_of, make
 from faro_lib.registry import load_plugins
 from faro_lib.simulate import simulate
 
@@ -26,15 +26,16 @@ HIDDEN_SEEDS = 2**31
 MEASURED = ("decision_ms_p50", "decision_ms_p99")  # the values of a score that differ from run to run
 
 
-def policies_of(entry: str) -> list[str]:
-    """Names of the policies that a plugin file registers, or the name itself; ValueError if there are none."""
+def policy_of(entry: str) -> str:
+    """The name of the policy that a plugin file registers; other names are returned. ValueError unless it is one."""
     if not entry.endswith(".py"):
-        return [entry]
+        return factory_of(entry) and entry
     before = set(FACTORIES)
     load_plugins([entry])
-    if not (names := [name for name in FACTORIES if name not in before]):
-        raise ValueError(f'{entry}: registers no policy; it needs `register("Name")(...)`, as in docs/extending.md')
-    return names
+    if len(names := [name for name in FACTORIES if name not in before]) != 1:
+        need = 'an entry is one file with one `register("Name")(...)`, as in docs/arena.md'
+        raise ValueError(f"{entry}: registers {len(names)} policies; {need}")
+    return names[0]
 
 
 def score(

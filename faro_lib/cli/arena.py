@@ -22,19 +22,16 @@ def run(
     from pathlib import Path
 
     from faro_lib.arena.scenarios import scenario_of, scenarios
-    from faro_lib.arena.scoring import policies_of, score
+    from faro_lib.arena.scoring import policy_of, score
     from faro_lib.files import atomic_write, check_writable
-    from faro_lib.policies import factory_of
 
     names = scenario or [one.name for one in scenarios().values() if every or one.quick]
     for name in names:
         scenario_of(name)
     if out:
         check_writable(out)
-    if len(entries := policies_of(policy)) > 1:
-        raise ValueError(f"{policy}: registers {len(entries)} policies ({', '.join(entries)}); one file is one entry")
-    factory_of(entries[0])
-    scored = score(entries[0], names, hidden_seed, file=policy if policy.endswith(".py") else None, report=say)
+    file = policy if policy.endswith(".py") else None
+    scored = score(policy_of(policy), names, hidden_seed, file=file, report=say)
     text = json.dumps(scored, indent=1)
     if out:
         with atomic_write(Path(out)) as partial:

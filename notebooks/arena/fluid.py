@@ -6,7 +6,6 @@ each minute. The mean latency is that of M/D/c by half of the M/M/c wait, at mos
 ongoing requests follows by Little's law. Drop rates are not modelled.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -24,68 +23,47 @@ from faro_lib.workload.jobs import MINUTE_S
 RATES = 256  # grid of arrival rates from 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FluidModel:
-    """Latencies by job, arrival rate and replicas (0, 1, ...)."""
-
-    step_rps: np.ndarray  # (jobs,) distance of two rates of the grid
-    tail_s: np.ndarray  # (jobs, rates, replicas, L) of L equally likely minutes, ascending
-    mean_s: np.ndarray  # (jobs, rates, replicas)
-
-
 @lru_cache(maxsize=8)
-def model_of(
-    jobs: tuple[Job, ...], peak_rps: tuple[float, ...], max_replicas: int, serving_model: ServingModel
-) -> FluidModel:
-    """The model up to a peak rate of each job and a replica count, from a measured latency table."""
-    table, counts = measure(jobs, serving_model=serving_model), np.arange(max_replicas + 1)
-    step_rps = np.array(peak_rps) / (RATES - 1)
+def latencies(
+    jobs: tuple[Job, ...], peak_rps: tuple[float, ...], max_replicas: int, model: ServingModel
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latencies in seconds by job, arrival rate (RATES values up to its peak) and replicas (0, 1, ...).
+
+    Returns (tails of L equally likely minutes, ascending, (jobs, RATES, replicas, L); means (jobs, RATES, replicas)).
+    """
+    table, counts = measure(jobs, serving_model=model), np.arange(max_replicas + 1)
     tail_s, mean_s = [], []
-    for job, step in zip(jobs, step_rps):
-        rate_rps, p = step * np.arange(RATES)[:, None], job.service_time_s
+    for job, peak in zip(jobs, peak_rps):
+        rate_rps, p = peak * np.linspace(0, 1, RATES)[:, None], job.service_time_s
         tail_s.append(table.minutes(job, rate_rps, counts)[0].astype(np.float32))
         load, busy = rate_rps * p, np.maximum(counts, 1)
-        full_s = p * (1 + (serving_model.queue_limit / busy + serving_model.limit_of(job)))
         with np.errstate(divide="ignore"):
             wait_s = np.where(load < busy, erlang_c(load, busy) * p / 2 / np.maximum(busy - load, 0), np.inf)
-        mean_s.append(np.minimum(p + wait_s, full_s))
-    return FluidModel(step_rps, np.array(tail_s), np.array(mean_s))
-
-
-@dataclass(frozen=True)
-class Fluid:
-    """For `ClusterEnv(cluster=Fluid())`: makes a `FluidCluster` for each episode."""
-
-    serving_model: ServingModel = PAPER
-
-    def __call__(self, workload: Workload, trial: int, capacity: float, initial: np.ndarray, steps) -> "FluidCluster":
-        peak_rps = np.maximum(workload.requests_per_min.max(axis=1) / MINUTE_S, 1.0)
-        rounded = tuple(2 ** np.ceil(np.log2(peak_rps)))  # days with similar peaks share a model
-        arrays = arrays_of(workload.jobs)
-        most = int(np.minimum(arrays.replicas_within(capacity), arrays.max_replicas).max())
-        model = model_of(workload.jobs, rounded, most, self.serving_model)
-        return FluidCluster(workload, model, trial, capacity, initial, capacity_steps=steps)
+        mean_s.append(np.minimum(p + wait_s, p * (1 + model.queue_limit / busy + model.limit_of(job))))
+    return np.array(tail_s), np.array(mean_s)
 
 
 class FluidCluster(SimulatedCluster):
-    """A simulated cluster with a `FluidModel` in place of requests; `seed` draws which of the L minutes occur."""
+    """A simulated cluster without requests; `trial` draws which of the L minutes each minute resembles."""
 
     def __init__(
         self,
         workload: Workload,
-        model: FluidModel,
-        seed: int,
+        trial: int,
         capacity: float,
         initial: np.ndarray,
-        *,
         capacity_steps: tuple[CapacityStep, ...] = (),
+        serving_model: ServingModel = PAPER,
     ):
         counts, jobs = workload.requests_per_min, arrays_of(workload.jobs)
-        self.workload, self.now_s, self._model = workload, 0.0, model
+        peak_rps = 2 ** np.ceil(np.log2(np.maximum(counts.max(axis=1) / MINUTE_S, 1.0)))  # days share a table
+        most = int(np.minimum(jobs.replicas_within(capacity), jobs.max_replicas).max())
+        self._latencies, self._mean_s = latencies(workload.jobs, tuple(peak_rps), most, serving_model)
+        self.workload, self.now_s = workload, 0.0
         self._capacity_steps, self._lifetimes = list(capacity_steps), ()
-        place = np.rint(counts / MINUTE_S / model.step_rps[:, None]).astype(np.int64)
-        self._rows, self._place = np.arange(len(counts)), np.minimum(place, RATES - 1)
-        self._rank = np.random.default_rng(seed).integers(model.tail_s.shape[-1], size=counts.shape)
+        place = np.rint(counts / MINUTE_S / peak_rps[:, None] * (RATES - 1))
+        self._rows, self._place = np.arange(len(counts)), place.astype(np.int64)
+        self._rank = np.random.default_rng(trial).integers(self._latencies.shape[-1], size=counts.shape)
         self._tail_s, self._running = np.full(counts.shape, np.nan), np.zeros(len(counts), np.int64)
         self._serving: Any = SimpleNamespace(advance=lambda until_s: None)
         self._pods = Pods(jobs.cores, jobs.cold_start_s, capacity, self._add, self._remove)
@@ -107,7 +85,7 @@ class FluidCluster(SimulatedCluster):
     def observe(self) -> Observation:
         minute, current = int(self.now_s // MINUTE_S), max(int(np.ceil(self.now_s / MINUTE_S)) - 1, 0)
         counts, pods = self.workload.requests_per_min, self._pods.jobs
-        mean_s = self._model.mean_s[self._rows, self._place[:, current], self._running]
+        mean_s = self._mean_s[self._rows, self._place[:, current], self._running]
         return Observation(
             now_s=self.now_s,
             capacity=self._pods.capacity,
@@ -127,7 +105,7 @@ class FluidCluster(SimulatedCluster):
     def advance(self, until_s: float) -> None:
         for minute in range(int(self.now_s // MINUTE_S), int(until_s // MINUTE_S)):
             super().advance((minute + 1) * MINUTE_S)
-            tail_s = self._model.tail_s[self._rows, self._place[:, minute], self._fewest, self._rank[:, minute]]
+            tail_s = self._latencies[self._rows, self._place[:, minute], self._fewest, self._rank[:, minute]]
             self._tail_s[:, minute] = np.where(self.workload.requests_per_min[:, minute] > 0, tail_s, np.nan)
             self._fewest = self._running.copy()
         super().advance(until_s)
