@@ -19,7 +19,7 @@ from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.cluster import PAPER, CapacityStep
 from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.utility import relaxed_utility
-from faro_lib.workload import Job, Traces, Workload, arrays_of
+from faro_lib.workload import Job, Traces, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 # The columns of an observation. Loads are in erlangs, latencies in SLOs, the rest in replicas or requests.
@@ -123,13 +123,8 @@ class ClusterEnv(gymnasium.Env):
         if capacity is None:
             raise ValueError("capacity=None: traces of your own need a capacity in cores")
         self._traces, self.jobs, self.capacity = traces, traces.jobs, capacity
-        self._tick_s, self._train, self._actions, self._model, self._lighter = (
-            tick_s,
-            train,
-            actions,
-            serving_model,
-            cluster,
-        )
+        self._tick_s, self._train, self._actions = tick_s, train, actions
+        self._model, self._lighter = serving_model, cluster
         at_least_one_each(self.jobs, capacity)
         arrays, jobs = arrays_of(self.jobs), len(self.jobs)
         most = np.minimum(arrays.replicas_within(capacity), arrays.max_replicas)
@@ -140,24 +135,21 @@ class ClusterEnv(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None):
         super().reset(seed=seed)
         options = options or {}
-        day = int(self.np_random.integers(self._traces.days)) + 1 if self._train else None
+        number = int(self.np_random.integers(self._traces.days)) + 1 if self._train else None
         trial = int(options.get("trial", self.np_random.integers(2**31)))
-        self._workload = self._traces.workload(day)
+        self._workload = self._traces.workload(number)
         least = at_least_one_each(self.jobs, self.capacity)
         self._initial = np.array(options.get("initial", least))
-        self._cluster = (self._lighter or self._simulated)(
-            self._workload, trial, self.capacity, self._initial, self._steps
-        )
+        steps = self._steps
+        if self._lighter:
+            self._cluster = self._lighter(self._workload, trial, self.capacity, self._initial, steps)
+        else:
+            day = self._workload, draw(self._workload, trial, router=self._model.router)
+            self._cluster = SimulatedCluster(*day, self.capacity, self._initial, self._model, capacity_steps=steps)
         self._memory = Memory(None, Pending.none(len(least)), Guard(np.zeros(len(least))))
         self._decisions, self._minute, self._lost, self._rewarded = Decisions(), 0, 0.0, 0.0
         self._cluster.advance(self._tick_s)
         return self._observe(), {}
-
-    def _simulated(
-        self, workload: Workload, trial: int, capacity: float, initial: np.ndarray, steps
-    ) -> SimulatedCluster:
-        draws = draw(workload, trial, router=self._model.router)
-        return SimulatedCluster(workload, draws, capacity, initial, self._model, capacity_steps=steps)
 
     def step(self, action: np.ndarray | Plan):
         seen = self.observation

@@ -29,7 +29,8 @@ MEASURED = ("decision_ms_p50", "decision_ms_p99")  # the values of a score that 
 def policy_of(entry: str) -> str:
     """The name of the policy that a plugin file registers; other names are returned. ValueError unless it is one."""
     if not entry.endswith(".py"):
-        return factory_of(entry) and entry
+        factory_of(entry)
+        return entry
     before = set(FACTORIES)
     load_plugins([entry])
     if len(names := [name for name in FACTORIES if name not in before]) != 1:
@@ -90,7 +91,7 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
     lost = np.array_split(np.nansum(on.bound - minute_utility(run), axis=0)[:-1] / jobs, BLOCKS)
     blocks, minutes = [float(part.sum()) for part in lost], [len(part) for part in lost]
     measures, interval = summarize(run), block_bootstrap(np.array([[blocks]]), np.array([[minutes]]))
-    row = {name: measures[name] for name in ("lost_utility", "slo_violation_rate", *MEASURED)}
+    row: dict[str, Any] = {name: measures[name] for name in ("lost_utility", "slo_violation_rate", *MEASURED)}
     row |= dict(zip(("regret", "low", "high"), interval), bound=lost_utility(on.bound), blocks=blocks, minutes=minutes)
     row |= {"jobs": jobs, "capacity_cores": scenario.capacity, "inputs_sha256": on.sha256}
     return row | {"failures": len(failures), "first_failure": failures[0] if failures else None}
