@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from faro_lib.arena.scenarios import scenario_of
+from faro_lib.arena.scenarios import instance, scenario_of
 from faro_lib.control.clamp import Pending
 from faro_lib.control.guardrails import GUARDRAILS, Guard
 from faro_lib.control.tick import Memory, tick
@@ -118,7 +118,8 @@ class ClusterEnv(gymnasium.Env):
         self._steps: tuple[CapacityStep, ...] = ()
         if isinstance(traces, str):
             scenario = scenario_of(traces)
-            traces, self._steps = scenario.traces(scenario.public_seed), () if capacity else scenario.capacity_steps
+            traces = instance(traces, scenario.public_seed).traces
+            self._steps = () if capacity else scenario.capacity_steps
             capacity = capacity or scenario.capacity
         if capacity is None:
             raise ValueError("capacity=None: traces of your own need a capacity in cores")
