@@ -56,7 +56,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", help="policies; with --record, entries")
     parser.add_argument("--record", action="store_true")
-    parser.add_argument("--hidden-seed", type=int, default=secrets.randbelow(HIDDEN_SEEDS))
+    parser.add_argument("--hidden-seed", type=int, default=1 + secrets.randbelow(HIDDEN_SEEDS))
     arguments = parser.parse_args()
     began, wrong = time.perf_counter(), []
     if arguments.record:

@@ -290,6 +290,11 @@ def test_a_misspelt_scenario_is_refused_before_anything_runs(capsys):
     assert "scenario='steady' is unknown; did you mean 'steady-v1'?" in capsys.readouterr().err
 
 
+def test_a_hidden_seed_is_a_positive_number(capsys):
+    assert cli.main(["arena", "run", "HPA", "--hidden-seed", "-1"]) == 2
+    assert "hidden-seed" in capsys.readouterr().err
+
+
 def test_the_environment_knows_the_scenarios_by_name():
     env = gymnasium.make("faro/Cluster-v0", traces="node-lost-v1")
     env.reset(seed=0)

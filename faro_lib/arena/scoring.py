@@ -22,7 +22,7 @@ from faro_lib.policies import FACTORIES, factory_of, make
 from faro_lib.registry import load_plugins
 from faro_lib.simulate import simulate
 
-HIDDEN_SEEDS = 2**31
+HIDDEN_SEEDS = 2**31 - 1  # 1, 2, ...
 MEASURED = ("decision_ms_p50", "decision_ms_p99")  # the values of a score that differ from run to run
 
 
@@ -52,7 +52,7 @@ def score(
     hidden_seed : None draws one, so that nobody can have tuned a policy to it; a number repeats a score.
     file : the plugin file that registers the policy, for its hash.
     """
-    hidden, rows = secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed, []
+    hidden, rows = 1 + secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed, []
     for name in scenarios:
         for kind, seed in (("public", scenario_of(name).public_seed), ("hidden", hidden)):
             row = scored(policy, instance(name, seed))

@@ -7,6 +7,7 @@ import typer
 
 from faro_lib.cli.shared import option, say
 
+MAX_SEED = 2**31 - 1
 arena = typer.Typer(help="Score policies on versioned scenarios (docs/arena.md).", no_args_is_help=True)
 
 
@@ -15,7 +16,7 @@ def run(
     policy: Annotated[str, typer.Argument(help="Python file that registers policies, or a policy's name.")],
     scenario: Annotated[list[str] | None, option("Scenario; repeatable.", default="the quick set")] = None,
     every: Annotated[bool, option("All scenarios; some need `make data`.", "--all")] = False,
-    hidden_seed: Annotated[int | None, option("Repeat a score with its hidden seed.", default="drawn")] = None,
+    hidden_seed: Annotated[int | None, option("Repeat a score.", default="drawn", maximum=MAX_SEED)] = None,
     out: Annotated[str | None, option("Write the JSON to this file.", default="standard output")] = None,
 ) -> None:
     """Score a policy on each scenario with a public and a hidden seed; print or write one JSON object."""
