@@ -14,7 +14,6 @@ import numpy as np
 import faro_lib
 from faro_lib.arena.scenarios import Instance, instance, scenario_of
 from faro_lib.control import PolicyFailed
-from faro_lib.experiments.days import BLOCKS
 from faro_lib.experiments.trials import Report
 from faro_lib.metrics.measures import lost_utility, minute_utility, summarize
 from faro_lib.metrics.paired import block_bootstrap
@@ -22,6 +21,7 @@ from faro_lib.policies import FACTORIES, factory_of, make
 from faro_lib.registry import load_plugins
 from faro_lib.simulate import simulate
 
+BLOCKS = 12  # of a day, for the intervals
 HIDDEN_SEEDS = 2**31 - 1  # 1, 2, ...
 MEASURED = ("decision_ms_p50", "decision_ms_p99")  # the values of a score that differ from run to run
 
