@@ -9,6 +9,7 @@ the policy sees other latencies and decides differently too.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -18,12 +19,13 @@ import numpy as np
 
 from faro_lib.policies import AIAD, HPA, FairShare, RayServe
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from notebooks.arena.fluid import FluidCluster
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from notebooks.arena.fluid import FluidCluster  # noqa: E402
 
 SCENARIOS = ("steady-v1", "scarce-v1", "flash-v1", "neighbours-v1", "cold-10min-v1", "node-lost-v1")
 POLICIES = (FairShare(), AIAD(), HPA(), RayServe(ongoing=1.0))
-TRIALS = 1
+TRIALS, RESULT = 1, ROOT / "data/arena-environment.json"
 ENVIRONMENT = "faro_lib.arena:faro/Cluster-v0"  # the module registers it
 CLUSTERS = {"requests": None, "fluid": FluidCluster}
 
@@ -38,14 +40,17 @@ def episode(env, act, seed: int, **options) -> tuple[float, float]:
     return total, time.process_time() - began
 
 
-def speed(queue: str, tick_s: float) -> None:
+def speeds(queue: str, tick_s: float) -> dict[str, float]:
+    """Kind of actions -> simulated minutes per CPU second."""
     env = gymnasium.make(ENVIRONMENT, cluster=CLUSTERS[queue], tick_s=tick_s).unwrapped
     rng = np.random.default_rng(0)
     acts = {"still": lambda env: env.observation.target, "random": lambda env: rng.integers(1, 7, 10)}
+    rates = {}
     for name, act in acts.items():
         taken_s = min(episode(env, act, seed, initial=np.full(10, 3))[1] for seed in range(5))
-        rate = env.observation.minute / taken_s
-        print(f"{queue}, a decision every {tick_s:g} s, {name} actions: {rate:,.0f} minutes/s")
+        rates[name] = env.observation.minute / taken_s
+        print(f"{queue}, a decision every {tick_s:g} s, {name} actions: {rates[name]:,.0f} minutes/s", flush=True)
+    return rates
 
 
 def lost(policy, scenario: str, queue: str, seed: int) -> float:
@@ -62,21 +67,16 @@ def lost(policy, scenario: str, queue: str, seed: int) -> float:
 
 
 def main() -> None:
-    for queue, tick_s in (("requests", 60.0), ("requests", 300.0), ("fluid", 60.0), ("fluid", 300.0)):
-        speed(queue, tick_s)
-    print("\nlost utility with single requests -> with the fluid model, means of", TRIALS, "trial(s)")
-    errors = []
+    speed = {f"{queue} {tick_s:g}": speeds(queue, tick_s) for queue in CLUSTERS for tick_s in (60.0, 300.0)}
+    losses: dict[str, dict[str, list[float]]] = {}
     for scenario in SCENARIOS:
-        cells = []
+        losses[scenario] = {}
         for policy in POLICIES:
-            exact, fluid = (
-                np.mean([lost(policy, scenario, q, n) for n in range(TRIALS)]) for q in ("requests", "fluid")
-            )
-            cells.append(f"{policy.name} {exact:.2f} -> {fluid:.2f}")
-            errors.append((fluid - exact) / 10)
-        print(f"{scenario}: {', '.join(cells)}")
-    print(f"error per job: mean {np.mean(errors):+.3f}, mean size {np.mean(np.abs(errors)):.3f}, ", end="")
-    print(f"largest {max(errors, key=abs):+.3f}")
+            exact, fluid = (np.mean([lost(policy, scenario, one, n) for n in range(TRIALS)]) for one in CLUSTERS)
+            losses[scenario][policy.name] = [float(exact), float(fluid)]
+            print(f"{scenario}, {policy.name}: lost utility {exact:.2f} with requests, {fluid:.2f} fluid", flush=True)
+    RESULT.write_text(json.dumps({"minutes_per_s": speed, "lost_utility": losses}, indent=1) + "\n")
+    print(f"{RESULT}; `python docs/arena_tables.py` shows it in docs/arena.md")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from faro_lib.arena.scenarios import scenarios
 
 ROOT = Path(__file__).parent.parent
 PAGE, KEPT = ROOT / "docs/arena.md", ROOT / "data/arena"
+ENVIRONMENT = ROOT / "data/arena-environment.json"  # of benchmarks/arena_speed.py
 DRAWS, INTERVAL = 2000, (0.025, 0.975)
 
 
@@ -85,6 +86,28 @@ def by_scenario(entries: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def speed(measured: dict[str, Any]) -> str:
+    """Simulated minutes per CPU second, by interval of the decisions and kind of action."""
+    lines = ["| decisions | single requests | fluid |", "| --- " * 3 + "|"]
+    for interval, tick_s in (("every minute", 60), ("every five minutes", 300)):
+        for action, text in (("still", "replicas kept"), ("random", "random replicas")):
+            rates = [measured["minutes_per_s"][f"{queue} {tick_s}"][action] for queue in ("requests", "fluid")]
+            lines.append(f"| {interval}, {text} | {' | '.join(f'{rate:,.0f}' for rate in rates)} |")
+    return "\n".join(lines)
+
+
+def error(measured: dict[str, Any]) -> str:
+    """Lost utility with single requests and with the fluid model, and the size of the difference per job."""
+    losses = measured["lost_utility"]
+    policies = list(next(iter(losses.values())))
+    lines = [f"| scenario | {' | '.join(policies)} |", "| --- " * (1 + len(policies)) + "|"]
+    for scenario, row in losses.items():
+        lines.append(f"| {scenario} | {' | '.join(f'{exact:.2f} -> {fluid:.2f}' for exact, fluid in row.values())} |")
+    errors = np.array([(fluid - exact) / 10 for row in losses.values() for exact, fluid in row.values()])
+    below = f"Error per job: mean {errors.mean():+.3f}, mean size {np.abs(errors).mean():.3f}, largest size "
+    return "\n".join([*lines, "", f"{below}{np.abs(errors).max():.3f}."])
+
+
 def listed() -> str:
     lines = ["| scenario | set | cores | what it is |", "| --- " * 4 + "|"]
     for one in scenarios().values():
@@ -93,8 +116,10 @@ def listed() -> str:
 
 
 def with_tables(page: str, entries: dict[str, dict[str, Any]]) -> str:
-    """The page with its three tables replaced."""
+    """The page with its tables replaced."""
     tables = {"ranking": ranking(entries), "by scenario": by_scenario(entries), "scenarios": listed()}
+    measured = json.loads(ENVIRONMENT.read_text())
+    tables |= {"speed": speed(measured), "error": error(measured)}
     for name, table in tables.items():
         page = marked.with_table(page, f"{name}: docs/arena_tables.py writes this table", table)
     return page
