@@ -13,7 +13,7 @@ import pytest
 from faro_lib.rayserve import local
 from faro_lib.rayserve.deploy import configuration, deploy
 from faro_lib.rayserve.load_generator import SERVED, Generator, Script
-from faro_lib.rayserve.models import EmulatedTokens
+from faro_lib.rayserve.models import EmulatedBatches, EmulatedTokens
 from faro_lib.rayserve.replica import ReplicaQueue
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.simulate import Draws, ServingModel, SimulatedCluster
@@ -46,6 +46,26 @@ def test_a_replica_that_cannot_be_emulated_is_refused_in_one_line():
         serve_specs((Job("c", replica=Concurrent(3, 0.5)),))
     with pytest.raises(ValueError, match="is not emulated at scale 2"):
         serve_specs(JOBS, scale=2.0)
+
+
+def test_a_batch_starts_when_it_is_full_or_after_the_wait_and_its_requests_end_together():
+    kind = Batched(2, 0.2, 0.1, 0.05)
+
+    async def answered():
+        model = EmulatedBatches(mapping_of(kind))
+        began = time.perf_counter()
+
+        async def one():
+            size = await model(request())
+            return size, time.perf_counter() - began
+
+        return await asyncio.gather(one(), one(), one())
+
+    first, second, third = asyncio.run(answered())
+    assert [size for size, _ in (first, second, third)] == ["2", "2", "1"]
+    assert first[1] == pytest.approx(0.2, abs=0.1)
+    assert second[1] == pytest.approx(first[1], abs=0.02)
+    assert third[1] == pytest.approx(first[1] + 0.2 + 0.15, abs=0.1)
 
 
 def test_sequences_that_run_together_end_together_and_a_third_waits_for_a_place():
@@ -91,7 +111,7 @@ def test_a_streamed_answer_begins_with_its_first_token_and_is_ongoing_until_its_
 @pytest.fixture(scope="module")
 def served():
     """Function (rate of each job) -> (arrival times, latencies) of each job on one replica of a real Ray Serve."""
-    specs = serve_specs(JOBS)
+    specs = serve_specs(JOBS, {job.name: {"max_ongoing_requests": 500} for job in JOBS})
     with local.start(2) as running:
         deploy(running.rest, configuration(JOBS, specs, [1, 1]), (local.HTTP_HOST, urlsplit(running.http).port))
 
@@ -117,7 +137,7 @@ def twin_p99_s(job, rate_rps, seed):
     lengths = job.replica.lengths(rng, n) if job is TOKENS else np.ones((2, n))
     columns = np.sort(rng.uniform(0, SECONDS, n)), np.empty(0), np.ones(n), np.empty(0), np.ones(n, np.float32)
     draws = Draws(np.array([0, n]), *columns, seed, *lengths)
-    model = ServingModel("least-outstanding")
+    model = ServingModel("least-outstanding", max_ongoing_requests=500)
     cluster = SimulatedCluster(Workload((job,), np.array([[n]])), draws, 1, np.ones(1), model)
     cluster.finish()
     return np.quantile(cluster.latency_s, 0.99)
