@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from faro_lib import __version__
+from faro_lib.cli.arena import arena
 from faro_lib.cli.explain import explain
 from faro_lib.cli.manifests import manifests
 from faro_lib.cli.profile import profile
@@ -20,6 +21,7 @@ app = typer.Typer(name="faro")
 for command in (simulate, recommend, run, explain, replay, profile, manifests):
     app.command()(command)
 app.command("set")(set_job)
+app.add_typer(arena, name="arena")
 
 
 @app.callback(invoke_without_command=True)
