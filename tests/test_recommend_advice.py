@@ -19,7 +19,7 @@ from faro_lib.workload import Job, Traces
 from faro_lib.workload.readers import assumptions
 
 EXPONENTIAL = (
-    Job("ranker", 0.15, 0.99, 0.045, 1.0, model="ranker"),  # p99 of an idle replica is 0.22 s
+    Job("ranker", 0.1, 0.99, 0.045, 1.0, model="ranker"),  # p99 of an idle replica is 0.22 s
     Job("moderation", 1.5, 0.95, 0.35, 1.0, model="moderation"),
 )
 QUIET = lambda line: None  # noqa: E731
@@ -59,7 +59,7 @@ def test_replicas_that_only_idle_change_neither_the_latency_nor_the_utility(job,
 
 def test_idle_cores_are_not_spent_on_a_job_that_no_number_of_replicas_satisfies(ample):
     assert not ample.slo_met[0]
-    assert (ample.plan.target <= [6, 3]).all()
+    assert (ample.plan.target <= [9, 3]).all()  # at 9 and 3, the utilisation is at most 0.05
     assert "no number of replicas meets it: p99 on an idle replica is" in ample.reason(0)
 
 
