@@ -47,6 +47,9 @@ def run(
     ] = None,
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
     apply: Annotated[bool, option("Scale the jobs; without it, only print plans.", "--apply")] = False,
+    act: Annotated[
+        str, option("What --apply changes: replicas, or ceilings, the bounds of HorizontalPodAutoscalers.")
+    ] = "replicas",
     journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
     tick: Annotated[float | None, option("Seconds between ticks.", default="the policy's own")] = None,
     capacity: Annotated[
@@ -84,6 +87,7 @@ def run(
     from faro_lib.control.startup import once, until_passed
     from faro_lib.files import check_writable
     from faro_lib.policies import make, protocol
+    from faro_lib.policies.faro import bounding
     from faro_lib.policies.loops import paced
 
     if watch:
@@ -92,6 +96,7 @@ def run(
         check_terminal()
     if backend not in backends.BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}")
+    ceilings = backends.sets_ceilings(act, backend)
     home = backends.faro_plan(backend, plan, kubeconfig, context)
     watched = Watched(jobs, backends.overrides_of(home, journal))
     settings = watched.known
@@ -108,6 +113,7 @@ def run(
 
     def policy_of(settings: Settings) -> Policy:
         made = make(policy, context_of(settings, model.of(settings.jobs), capacity))
+        made = bounding(made) if ceilings else made
         return made if tick is None else paced(made, tick)
 
     chosen = policy_of(settings)
@@ -151,7 +157,7 @@ def run(
         if home and backend == "deployments":
             cluster_of = partial(
                 backends.deployments, home, prometheus=prometheus, token_path=prometheus_token, clock=clock,
-                capacity=capacity, ensure=ensure,
+                capacity=capacity, ensure=ensure, ceilings=ceilings,
             )  # fmt: skip
         else:
             ray = backends.ray_serve(

@@ -189,6 +189,7 @@ def guarded(
         plan,
         target=np.where(contested, visible.target, plan.target),
         reason=with_reason(plan.reason, contested, protocol.CONTESTED),
+        floor=None if plan.floor is None else np.where(stale | contested, protocol.KEEP_FLOOR, plan.floor),
     )
     plan = with_presence(jobs, guard, visible.exists, plan)
     held = drifted & visible.exists & (np.array(plan.reason) == HOLD)

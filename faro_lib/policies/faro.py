@@ -11,13 +11,15 @@ from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.factories import PolicyContext, register, register_family
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
+from faro_lib.policies.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, Policy, reasons
 from faro_lib.queueing import LatencyTable
 from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
 from faro_lib.workload import arrays_of
-from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
+FLOOR_TOLERANCE = 0.02  # utility that a floor may cost, chosen on training days (docs/adopt.md)
+HEADROOM_QUANTILE = 0.95  # of the forecast, the load that a ceiling should leave room for
 PRIOR_LOST = 2.0  # added to every job's lost utility, so that losses in the first minutes do not dominate the weights
 
 # Tuned on days 9 and 10 of the published traces, with a forecaster fitted to days 1 to 8 (docs/tuning.md).
@@ -41,9 +43,16 @@ class Faro(TwoLoops):
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
     gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
+    floor_tolerance: float | None = None  # for plans that bound the replicas of other autoscalers (`bounded`)
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
-        """The optimal allocation for the forecast, with its predictions and marginal values."""
+        """The optimal allocation for the forecast, with its predictions and marginal values.
+
+        With a `floor_tolerance`, targets are ceilings, and the replicas are those that another autoscaler has chosen.
+        """
+        before = observation.target
+        if self.floor_tolerance is not None:
+            observation = replace(observation, target=observation.running + observation.starting)
         rates_rps = self.forecast_paths(state, observation) / MINUTE_S
         table = self.table(state, observation, rates_rps)
         now = observation.target
@@ -53,7 +62,7 @@ class Faro(TwoLoops):
             state.jobs, forecast_rps, allocation.replicas, drop=allocation.drop, latency_model=self.latency_model
         )
         marginal = marginal_values(table, allocation, gamma=self.gamma)
-        return Plan(
+        plan = Plan(
             target=allocation.replicas,
             drop=allocation.drop,
             reason=reasons(allocation.replicas, now),
@@ -64,6 +73,11 @@ class Faro(TwoLoops):
             marginal_value_up=marginal.more,
             marginal_value_down=marginal.less,
         )
+        if self.floor_tolerance is None:
+            return plan
+        load = np.quantile(rates_rps, HEADROOM_QUANTILE, axis=(1, 2)) * arrays_of(state.jobs).service_time_s
+        floor, ceiling = bounds(table, plan.target, load, observation.capacity, self.floor_tolerance)
+        return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, before))
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
         """Requests per minute (jobs, samples, minutes), starting with the current minute if `nowcast` is set."""
@@ -86,6 +100,36 @@ class Faro(TwoLoops):
             max_replicas=int(arrays_of(state.jobs).replicas_within(observation.capacity).max()),
         )
         return deficit_weighted(table, state.lost, self.deficit_weighting) if self.deficit_weighting else table
+
+
+def bounds(
+    table: UtilityTable, replicas: np.ndarray, load: np.ndarray, capacity: float, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(floors, ceilings), (jobs,) each, around an allocation; between them, another autoscaler chooses.
+
+    A floor is the smallest count whose expected utility is at most `tolerance` below that of `replicas`. The ceilings are
+    `replicas` plus the rest of the capacity, one by one to the job with the highest load per replica.
+
+    Parameters
+    ----------
+    load : (jobs,) offered load in erlangs that a ceiling should leave room for.
+
+    >>> from faro_lib.workload import Job
+    >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.97, 1.0, 1.0], [0, 1, 1, 1, 1]])
+    >>> [bound.tolist() for bound in bounds(table, np.array([3, 1]), np.array([2.0, 0.2]), 5, tolerance=0.05)]
+    [[2, 1], [4, 1]]
+    """
+    x, jobs, ceiling = np.arange(table.columns + 1), arrays_of(table.jobs), replicas.copy()
+    enough = table.value >= table.value[np.arange(len(replicas)), replicas][:, None] - tolerance
+    floor = np.argmax(enough & (x <= replicas[:, None]), axis=1)
+    while True:
+        cores = ceiling * jobs.cores
+        quota_left = jobs.quota - np.bincount(jobs.group, cores, len(jobs.quota))
+        room = np.minimum(capacity - cores.sum(), quota_left[jobs.group]) + TOLERANCE
+        fits = (jobs.cores <= room) & (ceiling < jobs.max_replicas)
+        if not fits.any():
+            return floor, ceiling
+        ceiling[np.argmax(np.where(fits, load / (ceiling + 1), -np.inf))] += 1
 
 
 def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
@@ -111,6 +155,13 @@ def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Far
     name = f"Faro-{objective}"
     options = tuned_options(objective) | {"latency_model": context.latencies() or FALLBACK_MODEL} | changes
     return Faro(context.require("forecaster", name), name=name, objective=objective, **options)
+
+
+def bounding(policy: Policy) -> Faro:
+    """The policy with plans that bound the replicas of other autoscalers; ValueError if it is not a `Faro`."""
+    if not isinstance(policy, Faro):
+        raise ValueError(f"policy={policy.name!r} sets no bounds; accepted: Faro-Sum, Faro-FairSum, ...")
+    return replace(policy, floor_tolerance=FLOOR_TOLERANCE, reactive=False)
 
 
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):

@@ -12,6 +12,7 @@ HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
 PLAN_ATTEMPTS = 5  # ticks during which a long-term plan that exceeds the free capacity is retried (paper, section 4)
 DECILES = np.arange(1, 10) / 10
+KEEP_FLOOR = -1  # in `Plan.floor`: the minimum in force stays
 REACT_UP_AFTER_S = 30.0  # seconds above the SLO after which reactive loops add replicas (paper, section 4)
 
 # Why a job has its target.
@@ -86,6 +87,7 @@ class Plan:
     next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
     marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound
+    floor: np.ndarray | None = None  # if another autoscaler chooses the replicas: its minimum, and `target` its maximum
 
 
 def hold(observation: Observation) -> Plan:
@@ -135,7 +137,7 @@ class Cluster(Protocol):
         """The current state; any exception means that the cluster cannot be observed at this tick."""
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Request these replicas and drop rates, both (jobs,)."""
+        """Request these replicas and drop rates, both (jobs,); a plan with a `floor` is applied with `floor=` too."""
 
     def advance(self, until_s: float) -> None:
         """Simulate or wait until `until_s`."""
