@@ -49,13 +49,21 @@ def run(traces, context):
 def test_a_floor_is_the_smallest_count_that_costs_at_most_the_tolerance():
     table = UtilityTable.from_values([Job("a"), Job("b")], [RISING, RISING])
     for tolerance, expected in ((0.0, 4), (0.045, 3), (0.2, 2), (1.0, 1)):
-        floor, _ = bounds(table, np.array([4, 4]), np.ones(2), 8, tolerance)
+        floor, _ = bounds(table, np.array([4, 4]), np.array([np.zeros(2), np.ones(2)]), 8, tolerance)
         assert floor.tolist() == [expected, expected]
+
+
+def test_a_job_whose_hpa_holds_enough_replicas_by_itself_needs_no_floor():
+    table = UtilityTable.from_values([Job("a"), Job("b")], [RISING, RISING])
+    load = np.array([[3.6, 1.0], [3.6, 1.0]])  # an HPA holds five replicas, and two
+    floor, ceiling = bounds(table, np.array([5, 5]), load, 10, 0.02)
+    assert floor.tolist() == [1, 4]
+    assert ceiling.tolist() == [5, 5]
 
 
 def test_the_rest_of_the_capacity_raises_the_ceiling_of_the_busiest_job_and_an_idle_job_lends_its_own():
     table = UtilityTable.from_values([Job("busy"), Job("idle")], [RISING, [0, 1, 1, 1, 1, 1]])
-    _, ceiling = bounds(table, np.array([4, 1]), np.array([3.0, 0.0]), 8, 0.02)
+    _, ceiling = bounds(table, np.array([4, 1]), np.array([[0.0, 0.0], [3.0, 0.0]]), 8, 0.02)
     assert ceiling.tolist() == [7, 1]
 
 
@@ -66,7 +74,7 @@ def test_ceilings_respect_cores_quotas_and_maxima():
         Job("c", max_replicas=2),
     )
     table = UtilityTable.from_values(jobs, [[0, 1, 1, 1]] * 3)
-    _, ceiling = bounds(table, np.array([1, 1, 1]), np.array([1.0, 9.0, 9.0]), 9.0, 0.02)
+    _, ceiling = bounds(table, np.array([1, 1, 1]), np.array([np.zeros(3), [1.0, 9.0, 9.0]]), 9.0, 0.02)
     assert ceiling.tolist() == [2, 2, 2]  # 4 + 2 + 2 cores; another replica of a needs two
 
 

@@ -21,7 +21,7 @@ from faro_lib.kube.leader_gate import LeaderGatedCluster
 from faro_lib.kube.lease import seconds_unled
 from faro_lib.kube.manifests import ManifestSpec, objects
 from faro_lib.policies.faro import bounding
-from faro_lib.policies.protocol import CONTESTED, KEEP_FLOOR, PLANNED, Plan
+from faro_lib.policies.protocol import CONTESTED, HAND_BACK, KEEP_FLOOR, PLANNED, Plan
 from faro_lib.workload import Job
 
 JOBS = (Job("a"), Job("b"))
@@ -93,7 +93,7 @@ def cluster_on(server, cores=8.0):
     return BoundedDeployments(server, REFS, Silent(), Clock.starting_now(), cores)
 
 
-def applied(server, ceilings, floors=None, cluster=None):
+def applied(server, ceilings, floors=(1, 1), cluster=None):
     cluster = cluster or cluster_on(server)
     cluster.observe()
     floor = {} if floors is None else {"floor": np.array(floors)}
@@ -111,17 +111,38 @@ def test_bounds_are_written_and_the_replicas_never():
 
 def test_what_is_right_already_is_not_written_again_and_without_floors_the_old_ones_stay():
     server = Server(bounds=((2, 4), (1, 4)))
-    applied(server, [4, 4])
+    applied(server, [4, 4], [2, 1])
     assert server.written == []
-    applied(server, [5, 3])
-    assert server.bounds() == {"a": (2, 5), "b": (1, 3)}
+    applied(server, [5, 3], [2, 1])
+    applied(server, [4, 3], None)
+    assert server.bounds() == {"a": (2, 4), "b": (1, 3)}
     applied(server, [5, 3], [KEEP_FLOOR, 2])
     assert server.bounds() == {"a": (2, 5), "b": (2, 3)}
 
 
+def test_before_its_first_plan_faro_leaves_the_bounds_of_others_alone():
+    server = Server()
+    applied(server, [2, 2], None)
+    assert server.written == []
+
+
+def test_a_service_is_handed_back_with_its_own_bounds_and_its_replicas_as_they_are():
+    server = Server(bounds=((2, 5), (1, 3)))
+    applied(server, [3, 4], [3, 2])
+    cluster = applied(server, [2, 4], [HAND_BACK, 2])
+    assert server.bounds() == {"a": (2, 5), "b": (2, 4)}
+    assert ORIGINAL not in server.hpas["a"]["metadata"]["annotations"]
+    assert cluster.observe().target.tolist() == [2, 4], "the replicas of its HPA count, and not its own maximum"
+    count = len(server.written)
+    applied(server, [2, 4], [HAND_BACK, 2], cluster)
+    assert len(server.written) == count
+
+
 def test_the_observed_targets_are_the_ceilings_and_the_replicas_those_of_the_hpa():
-    observation = cluster_on(Server(replicas=(3, 1))).observe()
-    assert observation.target.tolist() == [4, 4]
+    server = Server(replicas=(3, 1))
+    assert cluster_on(server).observe().target.tolist() == [3, 1], "Faro has set no bounds yet"
+    observation = applied(server, [5, 3]).observe()
+    assert observation.target.tolist() == [5, 3]
     assert observation.running.tolist() == [3, 1]
     assert not observation.changing.any()
 
@@ -147,7 +168,7 @@ def test_the_ceilings_never_exceed_the_capacity_even_if_lowering_one_fails():
         return refused(method, path, body, **more)
 
     server.send = send
-    with pytest.raises(ApiError, match=r"^a does not get the bounds 1-2: no$"):
+    with pytest.raises(ApiError, match=r"^the bounds of a are not set to \(1, 2\): no$"):
         applied(server, [2, 6])
     assert server.bounds() == {"a": (1, 4), "b": (1, 4)}
 
@@ -169,12 +190,12 @@ def test_a_status_that_changes_meanwhile_does_not_hinder_but_other_bounds_do():
     cluster = cluster_on(server)
     cluster.observe()
     server.busy = 1
-    cluster.apply(np.array([5, 3]), np.zeros(2))
+    cluster.apply(np.array([5, 3]), np.zeros(2), floor=np.ones(2, int))
     assert server.bounds() == {"a": (1, 5), "b": (1, 3)}
     cluster.observe()
     server.hpas["a"]["spec"]["maxReplicas"] = 9
     server.busy = 1
-    with pytest.raises(ApiError, match=r"^a does not get the bounds 1-4: another client has set 1-9$"):
+    with pytest.raises(ApiError, match=r"^the bounds of a are not set to \(1, 4\): another client has set 1-9$"):
         cluster.apply(np.array([4, 3]), np.zeros(2))
     assert server.bounds()["a"] == (1, 9)
 
@@ -184,7 +205,7 @@ def test_a_controller_that_may_not_act_writes_nothing():
     cluster = cluster_on(server)
     cluster.observe()
     with pytest.raises(ApiError, match="another controller may act now"):
-        cluster.apply(np.array([5, 3]), np.zeros(2), may_act=lambda: False)
+        cluster.apply(np.array([5, 3]), np.zeros(2), may_act=lambda: False, floor=np.ones(2, int))
     assert server.written == []
 
 
@@ -248,7 +269,7 @@ def test_a_job_without_data_keeps_its_bounds():
     server = Server(bounds=((1, 4), (3, 4)))
     cluster = Ticks(server, REFS, Blind(), Clock.starting_now(), 8.0)
     control.run(cluster, Bounds([5, 1], [2, 1]), JOBS, 300.0, guardrails=control.GuardrailConfig(stale_after_s=0.0))
-    assert server.bounds() == {"a": (2, 4), "b": (3, 4)}
+    assert server.bounds() == {"a": (2, 5), "b": (3, 4)}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy as np
 from faro_lib.control.scaling import NOT_LEADER, growth, summary
 from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_lib.kube.deployments import SCALE_ATTEMPTS, DeploymentRef, Deployments, last_writer
-from faro_lib.policies.protocol import KEEP_FLOOR, Observation
+from faro_lib.policies.protocol import HAND_BACK, KEEP_FLOOR, Observation
 
 ORIGINAL = "autoscaling.faro/original-bounds"  # annotation, JSON
 HPAS = "horizontalpodautoscalers"
@@ -29,7 +29,11 @@ class BoundedDeployments(Deployments):
 
     def observe(self) -> Observation:
         observation = super().observe()
-        ceiling = [bounds_of(hpa)[1] if hpa else n for hpa, n in zip(self._autoscalers, observation.target.tolist())]
+        # Where Faro has set no bounds, the HPA's replicas count, and not how many it might choose.
+        ceiling = [
+            bounds_of(hpa)[1] if hpa and original_of(hpa) else n
+            for hpa, n in zip(self._autoscalers, observation.target.tolist())
+        ]
         # HPAs change replicas at any time, and Faro may change a bound meanwhile.
         return replace(
             observation,
@@ -47,27 +51,30 @@ class BoundedDeployments(Deployments):
         """Set the ceilings `target` and the floors (jobs,) of the HPAs, lower ceilings first.
 
         A ceiling rises only into cores that no pod above another ceiling still has, so that no pod waits for a node;
-        until then it waits itself. Without floors, and where a floor is KEEP_FLOOR, those in force stay. Raises ApiError
-        with the first failure and the number of others.
+        until then it waits itself. Without floors, and where a floor is KEEP_FLOOR, bounds of Faro keep their floor, and
+        others stay as they are; HAND_BACK restores an HPA. Raises ApiError with the first failure and the number of others.
         """
         self._drop = np.array(drop, float)
         low, high = np.array([bounds_of(hpa) if hpa else (0, 0) for hpa in self._autoscalers]).T
-        wanted = low if floor is None else np.where(floor == KEEP_FLOOR, low, floor)
-        wanted = np.minimum(wanted, target)
-        changed, rises = (wanted != low) | (target != high), target > high
+        ours = np.array([bool(hpa and original_of(hpa)) for hpa in self._autoscalers])
+        floor = np.full(len(low), KEEP_FLOOR) if floor is None else floor
+        back = ours & (floor == HAND_BACK)
+        asked = ~back & (floor != HAND_BACK) & (ours | (floor != KEEP_FLOOR))
+        wanted = np.minimum(np.where(floor == KEEP_FLOOR, low, floor), target)
+        changed, rises = asked & ((wanted != low) | (target != high)), asked & (target > high)
         pods = np.array([state.target if state else 0 for state in self._states])
 
         def attempt(job: int) -> str | None:
-            bounds = int(wanted[job]), int(target[job])
+            bounds = None if back[job] else (int(wanted[job]), int(target[job]))
             try:
                 self._bound(job, bounds, may_act)
             except (OSError, ValueError) as error:
-                return f"{self.refs[job].name} does not get the bounds {bounds[0]}-{bounds[1]}: {error}"
+                return f"the bounds of {self.refs[job].name} are not set to {bounds or 'its own'}: {error}"
             high[job] = target[job]
             return None
 
-        errors = [*self._threads.map(attempt, np.flatnonzero(changed & ~rises).tolist())]
-        used = np.maximum(high, pods)
+        errors = [*self._threads.map(attempt, np.flatnonzero(back | (changed & ~rises)).tolist())]
+        used = np.where(asked, np.maximum(high, pods), pods)
         grows = rises & ((target <= used) | growth(target, used, self._arrays.cores, self.cores))
         self._waiting = np.where(rises & ~grows, target, 0)
         errors += self._threads.map(attempt, np.flatnonzero(grows).tolist())
@@ -78,8 +85,8 @@ class BoundedDeployments(Deployments):
         """The field manager, other than Faro, that last wrote the `maxReplicas` of the job's HPA; None if there is none."""
         return last_writer(self._autoscalers[job], "f:maxReplicas")
 
-    def _bound(self, job: int, bounds: tuple[int, int], may_act: Callable[[], bool]) -> None:
-        """Set the bounds of one job's HPA, but only if they are still those observed; ApiError otherwise."""
+    def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: Callable[[], bool]) -> None:
+        """Set the bounds of one job's HPA (None: its own), but only if they are those observed; ApiError otherwise."""
         if not may_act():
             raise ApiError(0, NOT_LEADER)
         hpa = self._autoscalers[job]
@@ -88,8 +95,9 @@ class BoundedDeployments(Deployments):
         observed = bounds_of(hpa)
         for _ in range(SCALE_ATTEMPTS):  # its status changes every 15 s, and with it the version
             version, original = hpa["metadata"]["resourceVersion"], original_of(hpa) or observed
+            note = json.dumps(original) if bounds else None
             try:
-                self._autoscalers[job] = patched(self._api, hpa, bounds, json.dumps(original), version)
+                self._autoscalers[job] = patched(self._api, hpa, bounds or original, note, version)
                 return
             except ApiError as error:
                 if error.status != 409:

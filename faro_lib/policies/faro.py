@@ -9,17 +9,21 @@ import numpy as np
 from faro_lib.allocate import OBJECTIVES, marginal_values, solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
+from faro_lib.policies.authority import Authority, limited, updated, with_authority
 from faro_lib.policies.factories import PolicyContext, register, register_family
 from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, Policy, reasons
 from faro_lib.queueing import LatencyTable
 from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
-from faro_lib.workload import arrays_of
+from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
 FLOOR_TOLERANCE = 0.02  # utility that a floor may cost, chosen on training days (docs/adopt.md)
-HEADROOM_QUANTILE = 0.95  # of the forecast, the load that a ceiling should leave room for
+LOAD_QUANTILES = (0.1, 0.95)  # of the forecast: the load for a floor, and that for a ceiling
+HELD_UTILISATION = (
+    0.88  # the highest at which an HPA with the default target of 80 % and tolerance of 10 % adds nothing
+)
 PRIOR_LOST = 2.0  # added to every job's lost utility, so that losses in the first minutes do not dominate the weights
 
 # Tuned on days 9 and 10 of the published traces, with a forecaster fitted to days 1 to 8 (docs/tuning.md).
@@ -43,7 +47,22 @@ class Faro(TwoLoops):
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
     gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
-    floor_tolerance: float | None = None  # for plans that bound the replicas of other autoscalers (`bounded`)
+    floor_tolerance: float | None = None  # for plans that bound the replicas of other autoscalers (`bounds`)
+    earned: Authority | None = None  # at the start, if the policy may change a job only as far as it has earned
+
+    def start(self, jobs: tuple[Job, ...]) -> LoopState:
+        state = TwoLoops.start(self, jobs)
+        return state if self.earned is None else replace(state, authority=self.earned)
+
+    def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
+        if state.authority is None:
+            return TwoLoops.decide(self, state, observation)
+        authority = updated(state.authority, state.jobs, observation, self.latency_model)
+        bounding = self.floor_tolerance is not None
+        now = observation.running + observation.starting if bounding else observation.target
+        jobs = limited(state.jobs, authority.level, now, bounding)
+        after, plan = TwoLoops.decide(self, replace(state, jobs=jobs), observation)
+        return replace(after, jobs=state.jobs, authority=authority), with_authority(plan, authority, now, bounding)
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         """The optimal allocation for the forecast, with its predictions and marginal values.
@@ -75,7 +94,7 @@ class Faro(TwoLoops):
         )
         if self.floor_tolerance is None:
             return plan
-        load = np.quantile(rates_rps, HEADROOM_QUANTILE, axis=(1, 2)) * arrays_of(state.jobs).service_time_s
+        load = np.quantile(rates_rps, LOAD_QUANTILES, axis=(1, 2)) * arrays_of(state.jobs).service_time_s
         floor, ceiling = bounds(table, plan.target, load, observation.capacity, self.floor_tolerance)
         return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, before))
 
@@ -105,23 +124,25 @@ class Faro(TwoLoops):
 def bounds(
     table: UtilityTable, replicas: np.ndarray, load: np.ndarray, capacity: float, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(floors, ceilings), (jobs,) each, around an allocation; between them, another autoscaler chooses.
+    """(floors, ceilings), (jobs,) each, around an allocation; between them, an HPA chooses.
 
-    A floor is the smallest count whose expected utility is at most `tolerance` below that of `replicas`. The ceilings are
-    `replicas` plus the rest of the capacity, one by one to the job with the highest load per replica.
+    A floor is the smallest count whose expected utility is at most `tolerance` below that of `replicas`, or the job's
+    minimum if the HPA holds that many replicas by itself. The ceilings are `replicas` plus the rest of the capacity, one
+    by one to the job with the highest load per replica.
 
     Parameters
     ----------
-    load : (jobs,) offered load in erlangs that a ceiling should leave room for.
+    load : (2, jobs) a low and a high quantile of the offered load in erlangs; the low one is what the HPA will see.
 
-    >>> from faro_lib.workload import Job
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.97, 1.0, 1.0], [0, 1, 1, 1, 1]])
-    >>> [bound.tolist() for bound in bounds(table, np.array([3, 1]), np.array([2.0, 0.2]), 5, tolerance=0.05)]
+    >>> load = np.array([[0.5, 0.1], [2.0, 0.2]])
+    >>> [bound.tolist() for bound in bounds(table, np.array([3, 1]), load, 5, tolerance=0.05)]
     [[2, 1], [4, 1]]
     """
-    x, jobs, ceiling = np.arange(table.columns + 1), arrays_of(table.jobs), replicas.copy()
-    enough = table.value >= table.value[np.arange(len(replicas)), replicas][:, None] - tolerance
-    floor = np.argmax(enough & (x <= replicas[:, None]), axis=1)
+    x, jobs, ceiling = np.arange(len(replicas)), arrays_of(table.jobs), replicas.copy()
+    enough = table.value >= table.value[x, replicas][:, None] - tolerance
+    held = np.clip(np.ceil(load[0] / HELD_UTILISATION).astype(int), jobs.min_replicas, replicas)
+    floor = np.where(enough[x, held], jobs.min_replicas, enough.argmax(axis=1))
     while True:
         cores = ceiling * jobs.cores
         quota_left = jobs.quota - np.bincount(jobs.group, cores, len(jobs.quota))
@@ -129,7 +150,7 @@ def bounds(
         fits = (jobs.cores <= room) & (ceiling < jobs.max_replicas)
         if not fits.any():
             return floor, ceiling
-        ceiling[np.argmax(np.where(fits, load / (ceiling + 1), -np.inf))] += 1
+        ceiling[np.argmax(np.where(fits, load[1] / (ceiling + 1), -np.inf))] += 1
 
 
 def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
