@@ -352,7 +352,7 @@ def test_what_to_act_on_is_checked_first(options, message, tmp_path, capsys):
 def test_a_policy_without_a_table_of_utilities_cannot_set_bounds():
     from faro_lib.policies import AIAD
 
-    with pytest.raises(ValueError, match=r"^policy='AIAD' sets no bounds; accepted: Faro-Sum"):
+    with pytest.raises(ValueError, match=r"^policy='AIAD' makes no predictions; accepted: Faro-Sum"):
         bounding(AIAD())
 
 

@@ -15,10 +15,11 @@ from faro_lib.cli.restore import restore
 from faro_lib.cli.run import run
 from faro_lib.cli.set import set_job
 from faro_lib.cli.simulate import simulate
+from faro_lib.cli.trust import trust
 from faro_lib.errors import RENAMED, message_of, one_line
 
 app = typer.Typer(name="faro")
-for command in (simulate, recommend, run, explain, replay, restore, profile, manifests):
+for command in (simulate, recommend, run, explain, replay, trust, restore, profile, manifests):
     app.command()(command)
 app.command("set")(set_job)
 

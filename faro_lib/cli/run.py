@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from faro_lib.cli import backends, shared
 from faro_lib.cli.shared import option, say
+from faro_lib.cli.trust import announcing
 from faro_lib.errors import message_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from faro_lib.control import Step
     from faro_lib.control.clock import Clock
     from faro_lib.control.exporter import Exporter
-    from faro_lib.control.journal import Journal
+    from faro_lib.control.journal import Journal, recorded_authority
     from faro_lib.control.overrides import Settings
     from faro_lib.kube.leader_gate import InterruptibleCluster
     from faro_lib.kube.operate import NamespacedName
@@ -50,6 +51,7 @@ def run(
     act: Annotated[
         str, option("What --apply changes: replicas, or ceilings, the bounds of HorizontalPodAutoscalers.")
     ] = "replicas",
+    earn: Annotated[bool, option("Change a service only as far as it has earned (faro trust).", "--earn")] = False,
     journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
     tick: Annotated[float | None, option("Seconds between ticks.", default="the policy's own")] = None,
     capacity: Annotated[
@@ -87,7 +89,7 @@ def run(
     from faro_lib.control.startup import once, until_passed
     from faro_lib.files import check_writable
     from faro_lib.policies import make, protocol
-    from faro_lib.policies.faro import bounding
+    from faro_lib.policies.faro import bounding, earning
     from faro_lib.policies.loops import paced
 
     if watch:
@@ -173,6 +175,9 @@ def run(
                 try:
                     made = policy_of(settings) if new else chosen
                     planner = at_time_of_day(expecting(made, settings, clock), clock.origin_s)
+                    if earn:
+                        past = (written.header, written.ticks) if written else (None, [])
+                        planner = earning(planner, recorded_authority(*past, table))
                     serving = cluster_of(settings)
                     cluster: Cluster = serving
                     publish = None
@@ -197,9 +202,10 @@ def run(
                 for change in changes:
                     say(change)
                 title = f"{policy}{'' if apply else ', dry run'}"
+                announce = announcing(table)
                 show = inner.enter_context(watching(table, title)) if watch else partial(print_step, table, apply)
 
-                def on_step(step: Step, listeners: Any = (publish, exporter and exporter.step, show)) -> None:
+                def on_step(step: Step, listeners: Any = (publish, exporter and exporter.step, show, announce)) -> None:
                     for listener in filter(None, listeners):
                         listener(step)
 

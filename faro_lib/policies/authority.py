@@ -1,7 +1,7 @@
 """Earned authority: how far Faro may act on each service, by how well minutes agree with its latency model.
 
-Each complete minute in which a service's replicas did not change pairs the observed loss y = 1 - utility with the loss p
-that the latency model predicts at the observed rate. Two betting tests judge the pairs and may be read after every minute:
+Each complete minute pairs the observed loss y = 1 - utility with the loss p that the latency model predicts at the observed
+rate and replicas. Two betting tests judge the pairs and may be read after every minute:
 
     doubt, of "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
     trust, of "E[y] >= q" (a service time twice as long would explain it):      e = 1 + c (q - y) / (1 - q)
@@ -33,7 +33,7 @@ MARGIN = 0.05  # loss by which the model may be wrong
 BETS = (0.3, 0.9)  # c: the doubt is the mean over both; the trust bets the larger one
 INFORMATIVE = 0.2  # a minute tests the service time if twice of it would lose this much more
 CALM = 0.2  # a minute after one with a larger predicted loss does not count, because it begins with a queue
-UNIT_ERROR, MAX_STRIKES = 20.0, 2  # a factor no load changes by within minutes; minutes with implausible metrics
+UNIT_ERROR, MAX_STRIKES = 20.0, 2  # factor between a load and what it should be; minutes with implausible metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +71,20 @@ class Authority:
 def updated(authority: Authority, jobs: tuple[Job, ...], observation: Observation, model: LatencyModel) -> Authority:
     """The authority after the last complete minute of the observation; the same if it has been counted."""
     history, running = observation.arrivals_per_min, observation.running
+    served_by = np.minimum(running, authority.running)  # if the replicas have changed, at least these served
     if not history.shape[1] or observation.minute <= authority.minute.max():
         return authority
     rate_rps = history[:, -1] / MINUTE_S
     before_rps = history[:, -2:][:, 0] / MINUTE_S
     lost = 1 - relaxed_utility(np.nan_to_num(observation.tail_latency_s, nan=0.0), arrays_of(jobs).slo_s)
     expected, doubled, queued = (
-        expected_loss(jobs, rate, running, model, slower)
+        expected_loss(jobs, rate, served_by, model, slower)
         for rate, slower in ((rate_rps, 1.0), (rate_rps, 2.0), (before_rps, 1.0))
     )
-    steady = (running == authority.running) & (running > 0) & ~observation.changing & (observation.starting <= 0)
-    known = np.isfinite(observation.tail_latency_s) & np.isfinite(rate_rps) & (np.nan_to_num(rate_rps) > 0)
-    after = weighed(authority, lost, expected, doubled, steady & known & (queued <= CALM))
+    steady = (running == authority.running) & ~observation.changing & (observation.starting <= 0)
+    known = ~np.isnan(observation.tail_latency_s) & np.isfinite(rate_rps) & (np.nan_to_num(rate_rps) > 0)
+    counted = known & (served_by > 0) & (queued <= CALM)
+    after = weighed(authority, lost, expected, doubled, counted, counted & steady)
     odd, missing = implausible(authority, jobs, observation), ~np.isfinite(rate_rps + observation.mean_latency_s)
     strikes = np.where(odd | missing, after.strikes + odd + 0.5 * (missing & ~odd), 0.0)
     seen = dict(running=running.astype(float), mean_latency_s=observation.mean_latency_s)
@@ -91,9 +93,13 @@ def updated(authority: Authority, jobs: tuple[Job, ...], observation: Observatio
 
 
 def weighed(
-    authority: Authority, lost: np.ndarray, expected: np.ndarray, doubled: np.ndarray, counted: np.ndarray
+    authority: Authority, lost: np.ndarray, expected: np.ndarray, doubled: np.ndarray, *counted: np.ndarray
 ) -> Authority:
-    """The evidence after a minute: the observed loss, those expected at one and two service times, and which jobs count."""
+    """The evidence after a minute; all arrays have shape (jobs,).
+
+    lost, expected, doubled : observed loss, and those expected at one and two service times.
+    counted : bool, whether the minute counts for the doubt, and for the trust.
+    """
     allowed, half_way = np.minimum(expected + MARGIN, 1.0), (expected + doubled) / 2
     small, large = (1 + c * (lost / allowed - 1) for c in BETS)
     trust = 1 + BETS[-1] * (half_way - lost) / np.maximum(1 - half_way, 1e-9)
@@ -103,9 +109,9 @@ def weighed(
 
     return replace(
         authority,
-        doubt_small=after(authority.doubt_small, small, counted),
-        doubt_large=after(authority.doubt_large, large, counted),
-        trust=after(authority.trust, trust, counted & (doubled - expected >= INFORMATIVE)),
+        doubt_small=after(authority.doubt_small, small, counted[0]),
+        doubt_large=after(authority.doubt_large, large, counted[0]),
+        trust=after(authority.trust, trust, counted[1] & (doubled - expected >= INFORMATIVE)),
     )
 
 
@@ -145,8 +151,8 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
     """Whether a service's metrics are frozen or in the wrong unit, bool (jobs,).
 
     Frozen: count and mean latency are those of the minute before. Wrong unit: the requests could not have been served in
-    time; they differ from the requests in the system by more than UNIT_ERROR (Little's law); or their number has changed by
-    this factor within minutes.
+    time; or they differ from the requests in the system by more than UNIT_ERROR (Little's law); or they have changed by a
+    factor of 60, as if minutes were seconds, within minutes.
     """
     history, latency_s = observation.arrivals_per_min, observation.mean_latency_s
     arrays, count = arrays_of(jobs), observation.arrivals_per_min[:, -1]
@@ -157,11 +163,9 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
         in_time = observation.tail_latency_s <= arrays.slo_s
         impossible = busy & in_time & (rate_rps * arrays.service_time_s > 3 * observation.running)
         little = (ongoing >= 5) & (ongoing > UNIT_ERROR * inside) | (inside > UNIT_ERROR * np.maximum(ongoing, 1))
-        jumped = np.zeros(len(jobs), bool)
-        if history.shape[1] > 5:
-            usual = np.median(history[:, :-2], axis=1)
-            ratio = count / np.maximum(usual, 1.0)
-            jumped = (usual >= 2 * UNIT_ERROR) & ((ratio > UNIT_ERROR) | (ratio < 1 / UNIT_ERROR))
+        usual = np.median(history[:, :-2], axis=1) if history.shape[1] > 5 else count
+        ratio = np.maximum(count, usual) / np.maximum(np.minimum(count, usual), 1)
+        jumped = (np.abs(np.log(ratio / MINUTE_S)) < 0.2) & (np.maximum(count, usual) >= 2 * MINUTE_S)
     return (history.shape[1] > 1) & frozen | impossible | little | jumped
 
 

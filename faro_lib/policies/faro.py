@@ -180,9 +180,18 @@ def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Far
 
 def bounding(policy: Policy) -> Faro:
     """The policy with plans that bound the replicas of other autoscalers; ValueError if it is not a `Faro`."""
+    return replace(_faro(policy), floor_tolerance=FLOOR_TOLERANCE, reactive=False)
+
+
+def earning(policy: Policy, earned: Authority) -> Faro:
+    """The policy, which changes a job only as far as it has earned; ValueError if it is not a `Faro`."""
+    return replace(_faro(policy), earned=earned)
+
+
+def _faro(policy: Policy) -> Faro:
     if not isinstance(policy, Faro):
-        raise ValueError(f"policy={policy.name!r} sets no bounds; accepted: Faro-Sum, Faro-FairSum, ...")
-    return replace(policy, floor_tolerance=FLOOR_TOLERANCE, reactive=False)
+        raise ValueError(f"policy={policy.name!r} makes no predictions; accepted: Faro-Sum, Faro-FairSum, ...")
+    return policy
 
 
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):
