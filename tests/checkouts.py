@@ -61,8 +61,9 @@ while Path("hold").exists():
     time.sleep(0.1)
 summary.to_csv(folder / "summary.csv", index=False)
 summary.head(1).to_csv(folder / "limit.csv", index=False)
+minutes = pd.concat([summary.assign(minute=minute, utility=0.5) for minute in range(3)])
 for name in ("minutes", "decisions", "running", "clairvoyant"):
-    summary.to_parquet(folder / f"{name}.parquet", index=False)
+    minutes.to_parquet(folder / f"{name}.parquet", index=False)
 """
 # A function `draw` that draws empty figures.
 DRAW = """
@@ -165,9 +166,8 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
         shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(ROOT / "data/recorded-kubernetes", folder / "data/recorded-kubernetes")
         return Checkout(folder)
-    shutil.copytree(
-        ROOT / "notebooks/edition", folder / "notebooks/edition", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    for name in ("notebooks/edition", "notebooks/live"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION}
     standing_in["90_figures"] = "if False:\n    from faro_lib.figures import comparison"
     for stage, names in FIGURES.items():
