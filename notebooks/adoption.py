@@ -35,13 +35,21 @@ def divided(capacity: float, load: np.ndarray, minimum: np.ndarray, cores: np.nd
 
 
 @dataclass(frozen=True, slots=True)
-class StaticFloors(HPA):
+class StaticState:
+    jobs: tuple[Job, ...]
+    hpa: ReactiveState
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFloors:
     """The HPA's rule for each job between bounds that never change."""
 
-    load: np.ndarray | None = None  # offered load in erlangs, (jobs,), by which the minima are divided
-    peak: np.ndarray | None = None  # the highest offered load, (jobs,)
+    load: np.ndarray  # offered load in erlangs, (jobs,), by which the minima are divided
+    peak: np.ndarray  # the highest offered load, (jobs,)
+    hpa: HPA
     share: float = SHARE
     name: str = "StaticFloors"
+    tick_s: float = 15.0  # the HPA's
 
     def floors(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return divided(self.share * capacity, self.load, minimum_replicas(jobs), arrays_of(jobs).cores)
@@ -49,23 +57,21 @@ class StaticFloors(HPA):
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return self.floors(jobs, capacity)
 
-    def start(self, jobs: tuple[Job, ...]) -> tuple[tuple[Job, ...], ReactiveState]:
-        return jobs, HPA.start(self, jobs)
+    def start(self, jobs: tuple[Job, ...]) -> StaticState:
+        return StaticState(jobs, self.hpa.start(jobs))
 
-    def decide(self, state, observation: Observation) -> tuple[tuple[tuple[Job, ...], ReactiveState], Plan]:
-        jobs, hpa = state
-        floor = self.floors(jobs, observation.capacity)
-        ceiling = np.maximum(floor, np.ceil(self.peak / self.utilisation).astype(np.int64))
-        bounds = replace(hpa.jobs, min_replicas=floor, max_replicas=ceiling)
-        hpa, plan = HPA.decide(self, replace(hpa, jobs=bounds), observation)
-        return (jobs, hpa), plan
+    def decide(self, state: StaticState, observation: Observation) -> tuple[StaticState, Plan]:
+        floor = self.floors(state.jobs, observation.capacity)
+        ceiling = np.maximum(floor, np.ceil(self.peak / self.hpa.utilisation).astype(np.int64))
+        bounds = replace(state.hpa.jobs, min_replicas=floor, max_replicas=ceiling)
+        hpa, plan = self.hpa.decide(replace(state.hpa, jobs=bounds), observation)
+        return replace(state, hpa=hpa), plan
 
 
 def static_floors(context: PolicyContext, share: float = SHARE, quantile: float = LOAD) -> StaticFloors:
     traces = context.require("traces", "StaticFloors")
-    service_s = arrays_of(context.jobs).service_time_s
-    load = traces.train / MINUTE_S * service_s[:, None]
-    return StaticFloors(load=np.quantile(load, quantile, axis=(0, 1, 3)), peak=load.max(axis=(0, 1, 3)), share=share)
+    load = traces.train / MINUTE_S * arrays_of(context.jobs).service_time_s[:, None]
+    return StaticFloors(np.quantile(load, quantile, axis=(0, 1, 3)), load.max(axis=(0, 1, 3)), HPA(), share)
 
 
 register("StaticFloors")(static_floors)

@@ -20,6 +20,7 @@ from faro_lib.kube.hpa_bounds import ORIGINAL, BoundedDeployments, check_bounded
 from faro_lib.kube.leader_gate import LeaderGatedCluster
 from faro_lib.kube.lease import seconds_unled
 from faro_lib.kube.manifests import ManifestSpec, objects
+from faro_lib.kube.operate import restore_unled
 from faro_lib.policies.faro import bounding
 from faro_lib.policies.protocol import CONTESTED, HAND_BACK, KEEP_FLOOR, PLANNED, Plan
 from faro_lib.workload import Job
@@ -384,3 +385,14 @@ def test_faro_restore_acts_only_if_nobody_has_led_for_long_enough(
     said = capsys.readouterr().err
     assert ("a: bounds 1-4 restored" in said) is restored
     assert ("nothing is restored" in said) is not restored
+
+
+@pytest.mark.parametrize(("unled_s", "bounds"), [(301.0, (1, 4)), (299.0, (1, 6))])
+def test_a_standby_restores_the_bounds_if_nobody_has_led_for_five_minutes(unled_s, bounds):
+    from types import SimpleNamespace
+
+    server, lines = Server(), []
+    cluster = applied(server, [6, 2])
+    restore_unled(server, cluster, SimpleNamespace(unled_s=unled_s), lines.append)
+    assert server.bounds()["a"] == bounds
+    assert (lines[:1] == ["nobody has led for 300 s: a: bounds 1-4 restored"]) is (unled_s > 300)

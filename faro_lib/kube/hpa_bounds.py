@@ -102,7 +102,7 @@ class BoundedDeployments(Deployments):
             except ApiError as error:
                 if error.status != 409:
                     raise
-            hpa = self._api.get(path_of(hpa))
+            hpa = self._api.get(hpa_path(hpa))
             if bounds_of(hpa) not in (observed, bounds):
                 raise ApiError(409, "another client has set {}-{}".format(*bounds_of(hpa)))
         raise ApiError(409, "it changes faster than it can be bounded")
@@ -139,7 +139,7 @@ def original_of(hpa: dict) -> tuple[int, int] | None:
         return None
 
 
-def path_of(hpa: dict) -> str:
+def hpa_path(hpa: dict) -> str:
     metadata = hpa["metadata"]
     return f"/apis/autoscaling/v2/namespaces/{metadata['namespace']}/{HPAS}/{metadata['name']}"
 
@@ -148,7 +148,7 @@ def patched(api: Api, hpa: dict, bounds: tuple[int, int], original: str | None, 
     """The HPA after its bounds and its annotation (None: removed) are set; ApiError 409 if its `version` has changed."""
     metadata: dict[str, Any] = {"annotations": {ORIGINAL: original}} | ({"resourceVersion": version} if version else {})
     body = {"metadata": metadata, "spec": {"minReplicas": bounds[0], "maxReplicas": bounds[1]}}
-    return api.send("PATCH", path_of(hpa), body, kind=MERGE, fieldManager=MANAGER)
+    return api.send("PATCH", hpa_path(hpa), body, kind=MERGE, fieldManager=MANAGER)
 
 
 def restore(api: Api, hpas: Iterable[dict | None]) -> list[str]:

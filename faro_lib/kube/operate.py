@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from faro_lib.control import Step
@@ -117,14 +118,8 @@ def gated_cluster(
         if on_ray and not fixed:
             preflight.check_rayservice(api, plan.namespace, plan.name)
 
-    def check_autoscalers() -> None:
-        if isinstance(cluster, BoundedDeployments):
-            check_bounded(cluster.refs, cluster.autoscalers())
-        elif isinstance(cluster, Deployments):
-            preflight.check_autoscalers({str(ref): one for ref, one in zip(cluster.refs, cluster.autoscalers())})
-
     try:
-        (ensure if act else once)(check_autoscalers)
+        (ensure if act else once)(partial(check_autoscalers, cluster))
     except ValueError as error:
         if act:
             raise
@@ -148,14 +143,27 @@ def gated_cluster(
         stack.callback(leadership.stop)
         report(f"{name} waits for lease {plan.namespace}/{plan.name}")
         while not stop.is_set() and not leadership.wait(0.5):
-            if isinstance(cluster, BoundedDeployments) and leadership.unled_s > UNLED_S:
-                for line in restore(api, cluster.autoscalers()):
-                    report(f"nobody has led for {UNLED_S:g} s: {line}")
+            restore_unled(api, cluster, leadership, report)
         if not stop.is_set():
             report(f"{name} leads")
         reporter = Reporter(plan.connect(retries=1), plan.namespace, plan.name, policy, jobs, name, proxied=not on_ray)
         stack.callback(reporter.close)
         yield LeaderGatedCluster(cluster, current, leadership, diagnose), reporter
+
+
+def check_autoscalers(cluster: Cluster) -> None:
+    """Raise ValueError if HorizontalPodAutoscalers are missing that Faro bounds, or exist where it sets the replicas."""
+    if isinstance(cluster, BoundedDeployments):
+        check_bounded(cluster.refs, cluster.autoscalers())
+    elif isinstance(cluster, Deployments):
+        preflight.check_autoscalers({str(ref): one for ref, one in zip(cluster.refs, cluster.autoscalers())})
+
+
+def restore_unled(api: Api, cluster: Cluster, leadership: Leadership, report: Callable[[str], None]) -> None:
+    """Give HorizontalPodAutoscalers their own bounds back if nobody has led for UNLED_S."""
+    if isinstance(cluster, BoundedDeployments) and leadership.unled_s > UNLED_S:
+        for line in restore(api, cluster.autoscalers()):
+            report(f"nobody has led for {UNLED_S:g} s: {line}")
 
 
 def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> CapacityWatch:

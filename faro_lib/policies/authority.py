@@ -158,8 +158,10 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
     arrays, count = arrays_of(jobs), observation.arrivals_per_min[:, -1]
     rate_rps, busy = count / MINUTE_S, observation.running > 0
     inside, ongoing = rate_rps * latency_s, observation.ongoing
-    with np.errstate(invalid="ignore"):
-        frozen = (count > 0) & (count == history[:, -2:][:, 0]) & (latency_s == authority.mean_latency_s)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        frozen = (
+            (count > 0) & (count == history[:, -2:][:, 0]) & (latency_s > 0) & (latency_s == authority.mean_latency_s)
+        )
         in_time = observation.tail_latency_s <= arrays.slo_s
         impossible = busy & in_time & (rate_rps * arrays.service_time_s > 3 * observation.running)
         little = (ongoing >= 5) & (ongoing > UNIT_ERROR * inside) | (inside > UNIT_ERROR * np.maximum(ongoing, 1))
