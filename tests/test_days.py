@@ -6,11 +6,11 @@ import pytest
 
 from faro_lib import forecast
 from faro_lib.config import load
-from faro_lib.experiments.days import CLAIRVOYANT, over_days, paired
-from faro_lib.figures import days as draw
 from faro_lib.metrics.paired import block_bootstrap
 from faro_lib.workload.changes import CHANGES, changed
 from faro_lib.workload.synthetic import synthetic
+from notebooks.elsewhere.days import CLAIRVOYANT, over_days, paired
+from notebooks.elsewhere.figures import days as draw
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_blocks_of_a_shared_load_are_not_taken_for_independent_observations():
 def test_a_change_is_not_in_the_training_days_unless_it_concerns_all_days(change):
     traces = synthetic(seed=3, jobs=3, days=6, minutes=36)
     after = changed(traces, change)
-    assert (after.train == traces.train).all() == (change in ("none", "double", "flash", "stop"))
+    assert (after.train == traces.train).all() == (change in ("none", "double", "flash", "stop", "drift", "bursts"))
     if change == "flash":
         assert after.evaluation.max() == pytest.approx(5 * traces.evaluation[:, 0].max(), rel=0.5)
     if change == "launch":
@@ -86,7 +86,7 @@ def test_a_change_is_not_in_the_training_days_unless_it_concerns_all_days(change
     if change == "stop":
         assert after.evaluation[:, 0, :12].any()
         assert not after.evaluation[:, 0, 12:].any()
-    if change != "weekend":
+    if change not in ("weekend", "drift", "giant", "sparse"):
         assert (after.evaluation[:, 1:] == traces.evaluation[:, 1:]).all()
 
 

@@ -119,7 +119,7 @@ def gated_cluster(
             preflight.check_rayservice(api, plan.namespace, plan.name)
 
     try:
-        (ensure if act else once)(partial(check_autoscalers, cluster))
+        (ensure if act else once)(partial(check_scaling, cluster))
     except ValueError as error:
         if act:
             raise
@@ -151,7 +151,7 @@ def gated_cluster(
         yield LeaderGatedCluster(cluster, current, leadership, diagnose), reporter
 
 
-def check_autoscalers(cluster: Cluster) -> None:
+def check_scaling(cluster: Cluster) -> None:
     """Raise ValueError if HorizontalPodAutoscalers are missing that Faro bounds, or exist where it sets the replicas."""
     if isinstance(cluster, BoundedDeployments):
         check_bounded(cluster.refs, cluster.autoscalers())
