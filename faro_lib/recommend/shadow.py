@@ -76,15 +76,15 @@ def scored(header: Header, ticks: list[Tick], serving_model: ServingModel = LIVE
     observed, ratio = _latencies(jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model)
     inside = _coverage(planning, counts, minutes[0])
     rows = []
-    for n, name in [*enumerate(job.name for job in jobs), (slice(None), "all")]:
-        of_job = lost[:, :, [n]] if isinstance(n, int) else lost
-        ran_lost, planned_lost = np.nansum(of_job, axis=2)
+    everyone = list(range(len(jobs)))
+    for index, name in [*(([n], jobs[n].name) for n in everyone), (everyone, "all")]:
+        ran_lost, planned_lost = np.nansum(lost[:, :, index], axis=2)
         blocks = [np.array_split(row, len(minutes) // BLOCK_MINUTES) for row in planned_lost - ran_lost]
         sums = np.array([[[part.sum() for part in row] for row in blocks]])
         lengths = np.array([[[len(part) for part in row] for row in blocks]])
         difference, low, high = block_bootstrap(sums, lengths)
-        values = dict(coverage=np.nanmean(inside[n]), latency_ratio=np.nanmedian(ratio[n]))
-        values |= dict(lost_observed=np.nansum(observed[n]) / observed.shape[1], lost_ran=ran_lost.mean())
+        values = dict(coverage=np.nanmean(inside[index]), latency_ratio=np.nanmedian(ratio[index]))
+        values |= dict(lost_observed=np.nansum(observed[index]) / observed.shape[1], lost_ran=ran_lost.mean())
         values |= dict(lost_planned=planned_lost.mean(), difference=difference, low=low, high=high)
         rows.append({"job": name} | {key: round(float(value), 4) for key, value in values.items()})
     return rows
