@@ -1,0 +1,45 @@
+"""What was measured of one service: latency quantiles at several arrival rates."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LATENCY, FIRST_TOKEN, PER_TOKEN, BATCH_SIZE = "latency", "first_token", "per_token", "batch_size"
+QUANTITIES = (LATENCY, FIRST_TOKEN, PER_TOKEN, BATCH_SIZE)
+Column = tuple[str, float | None]  # (quantity, level of the quantile; None = the mean)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurements:
+    """Quantiles and means of one service; each row is a period with a constant arrival rate and replica count.
+
+    Open-loop load is one row per rate. Of recorded minutes, put those with the same replicas and about the same rate into
+    one row. Quantiles are those of the served requests. A service that streams has also the time to its first token.
+    """
+
+    rate_rps: np.ndarray  # mean arrival rate of all replicas together, shape (rows,)
+    replicas: np.ndarray  # whole numbers >= 1, shape (rows,)
+    requests: np.ndarray  # number of requests behind the row's values, shape (rows,)
+    columns: tuple[Column, ...]  # for example (("latency", 0.5), ("latency", 0.99), ("latency", None))
+    values: np.ndarray  # seconds (batch_size: requests), shape (rows, columns); NaN where not measured
+
+    def __post_init__(self) -> None:
+        for name, kind in (("rate_rps", float), ("replicas", int), ("requests", int), ("values", float)):
+            array = np.array(getattr(self, name), kind)
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        rows = len(self.rate_rps)
+        for name, shape in dict(replicas=(rows,), requests=(rows,), values=(rows, len(self.columns))).items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {shape}")
+        for quantity, level in self.columns:
+            if quantity not in QUANTITIES:
+                raise ValueError(f"column {quantity!r} is unknown; accepted: {', '.join(QUANTITIES)}")
+            if level is not None and not 0 < level < 1:
+                raise ValueError(f"column {quantity!r}: level={level} must lie strictly between 0 and 1, or be None")
+        for name in ("rate_rps", "replicas", "requests"):
+            if not np.all(getattr(self, name) > 0):
+                raise ValueError(f"{name} must be > 0 in every row")
+        measured = self.values[~np.isnan(self.values)]
+        if not len(measured) or not np.all((measured > 0) & np.isfinite(measured)):
+            raise ValueError("values must be finite and > 0 where measured, and at least one must be measured")
