@@ -65,7 +65,7 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
 
 def _formula_key(model: str, job: Job) -> tuple[float, float, float]:
     """(SLO, quantile, scv), which determine a curve; the SLO is in service times, for the upper bound in seconds."""
-    slo = job.slo_s if model == "upper-bound" else job.slo_s / job.service_time_s
+    slo = job.slo_s if model == "upper-bound" else job.slo_s / job.busy_s
     return slo, job.quantile, job.service_scv if model == "mgc" else 0.0
 
 
@@ -110,7 +110,7 @@ def _model_curves(latency_model, job, utility, alpha, columns):
     """(first, last, value) for all replica counts, from a model's utilities at utilisations 0..MODEL_RHO_MAX."""
     c = np.arange(1, columns + 1)
     loads = np.linspace(0.0, MODEL_RHO_MAX, MODEL_KNOTS)[None, :] * c[:, None]
-    value = latency_model.expected_utility(job, loads / job.service_time_s, c[:, None], utility, alpha)
+    value = latency_model.expected_utility(job, loads / job.busy_s, c[:, None], utility, alpha)
     value = np.asarray(value, float)
     if value.shape != loads.shape or not np.all(np.isfinite(value)):
         asked = f"latency_model: expected_utility of job {job.name!r} must be finite and of shape {loads.shape}"

@@ -165,10 +165,10 @@ def predicted_latency(
     for j, job in enumerate(jobs):
         rate, x = rates[j] * keep[j], replicas[j]
         if x <= 0:
-            latency_s[j] = np.where(rate > 0, np.inf, job.service_time_s)
+            latency_s[j] = np.where(rate > 0, np.inf, job.busy_s)
         elif isinstance(latency_model, str):
             latency_s[j] = latency(
-                latency_model, rate, x, job.service_time_s, job.quantile, service_scv=job.service_scv
+                latency_model, rate, x, job.busy_s, job.quantile, service_scv=job.service_scv
             )
         elif isinstance(latency_model, LatencyTable):
             latency_s[j] = latency_model.tail_latency_s(job, rate, x)

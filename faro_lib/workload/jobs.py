@@ -9,6 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from faro_lib.workload.replicas import SERIAL, Replica
+
 MINUTE_S = 60.0
 DAY_MINUTES = 1440
 TABLES = (".csv", ".csv.gz", ".parquet")  # endings of files with requests per minute
@@ -36,6 +38,7 @@ class Job:
     tenant: str = ""  # the owner; "" = none
     tenant_quota: float | None = None  # cores that all jobs of the tenant may use together; None = no quota
     model: str = "resnet34"  # the model that replicas run; `service.MODELS` has measured service times
+    replica: Replica = SERIAL  # how a replica serves its requests
 
     def __hash__(self) -> int:
         return hash(self.name)  # cheap, because jobs are cache keys; equality compares every field
@@ -61,10 +64,18 @@ class Job:
             check("tenant_quota", "a finite number of cores >= 0, or left out", valid)
             check("tenant", "named where the job has a tenant_quota", self.tenant != "")
 
+    @property
+    def busy_s(self) -> float:
+        """Time of a replica that a request takes at full load, in seconds; `service_time_s` if replicas are serial."""
+        return self.service_time_s if self.replica == SERIAL else 1 / self.replica.capacity_rps(self.service_time_s)
+
 
 @dataclass(frozen=True, slots=True)
 class JobArrays:
-    """The numbers of several jobs as read-only arrays (jobs,), named as the fields of `Job`, and the tenants' quotas."""
+    """The numbers of several jobs as read-only arrays (jobs,), named as the fields of `Job`, and the tenants' quotas.
+
+    `service_time_s` is `Job.busy_s`, so that rate x service_time_s / replicas is the utilisation of any kind of replica.
+    """
 
     slo_s: np.ndarray
     quantile: np.ndarray
@@ -99,7 +110,10 @@ def arrays_of(jobs: tuple[Job, ...]) -> JobArrays:
     quotas = _quotas(jobs)
     tenants = sorted({job.tenant if job.tenant in quotas else "" for job in jobs})
     columns = {
-        field.name: np.array([getattr(job, field.name) for job in jobs], int if "replicas" in field.name else float)
+        field.name: np.array(
+            [getattr(job, "busy_s" if field.name == "service_time_s" else field.name) for job in jobs],
+            int if "replicas" in field.name else float,
+        )
         for field in fields(JobArrays)[:-2]
     }
     columns["group"] = np.array([tenants.index(job.tenant if job.tenant in quotas else "") for job in jobs])

@@ -1,6 +1,7 @@
 """Readers of a user's files: a CSV of counts, and a table of jobs (.csv or .yaml)."""
 
 import dataclasses
+import json
 import sys
 import zlib
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from faro_lib.errors import nearest
 from faro_lib.files import read_yaml
 from faro_lib.workload.jobs import TABLES, Job, Traces, check_jobs
+from faro_lib.workload.replicas import SERIAL, Replica, mapping_of, replica_of
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
 JOB_FIELDS = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(Job)}
@@ -84,6 +86,9 @@ def _job(row: dict, where: str) -> Job:
     for key, value in row.items():
         if key not in COLUMNS:
             raise ValueError(f"{where}: unknown field {key!r}; {nearest(str(key), COLUMNS)}")
+        if key == "replica":
+            values[key] = _replica(value, where)
+            continue
         try:
             values["name" if key == "job" else key] = _converted(value, COLUMNS[key])
         except (ValueError, OverflowError):
@@ -93,6 +98,14 @@ def _job(row: dict, where: str) -> Job:
         values.setdefault("model", values["name"])
     try:
         return Job(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _replica(value: object, where: str) -> Replica:
+    """A cell `replica`: a mapping, JSON text, or the name of a kind without parameters."""
+    try:
+        return replica_of(value if isinstance(value, dict) or str(value).startswith("{") else {"kind": value})
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
@@ -109,13 +122,17 @@ def _converted(value: object, kind: str) -> str | int | float:
 
 
 def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
-    """Write a .csv or .yaml table that `read_jobs` reads."""
-    rows = [{"job": job.name} | dataclasses.asdict(job) for job in jobs]
-    table = pd.DataFrame(rows, dtype=object).drop(columns="name")
-    if Path(path).suffix == ".csv":
-        table.to_csv(path, index=False)
+    """Write a .csv or .yaml table that `read_jobs` reads; the column `replica` only if a job's replicas are not serial."""
+    csv = Path(path).suffix == ".csv"
+    rows = []
+    for job in jobs:
+        row: dict = {"job": job.name} | {name: getattr(job, name) for name in JOB_FIELDS if name != "name"}
+        mapping = mapping_of(row.pop("replica"))
+        rows.append(row if job.replica == SERIAL else row | {"replica": json.dumps(mapping) if csv else mapping})
+    if csv:
+        pd.DataFrame(rows, dtype=object).to_csv(path, index=False)
     else:
-        Path(path).write_text(yaml.safe_dump(table.to_dict("records"), sort_keys=False))
+        Path(path).write_text(yaml.safe_dump(rows, sort_keys=False))
 
 
 def is_table(path: str | Path) -> bool:

@@ -1,0 +1,205 @@
+"""Kinds of replica: how a replica serves the requests that it holds.
+
+`max_in_service` is the largest number of requests in service, and `capacity_rps` the largest rate that a replica can
+sustain, in requests/s: its rate of completions if it never runs out of requests.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from faro_lib.errors import nearest
+
+SLO_ON = ("first_token", "per_token", "end_to_end")  # the quantity that the SLO of a token service limits
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A replica that serves one request at a time, first in first out: the kind `serial`, and the base of the others."""
+
+    kind: ClassVar[str] = "serial"
+
+    @property
+    def max_in_service(self) -> int:
+        return 1
+
+    @property
+    def fewest_places(self) -> int:
+        """The least max_ongoing_requests: as many requests may wait as are in service, so that the next batch is full."""
+        return 1 if self.kind == "serial" else 2 * self.max_in_service
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name}={value}" for name, value in mapping_of(self).items() if name != "kind")
+        return f"{self.kind}({values})" if values else self.kind
+
+    def capacity_rps(self, service_time_s: float) -> float:
+        """1 / service_time_s, the mean service time of one request alone."""
+        return 1 / service_time_s
+
+    def _check(self, field: str, accepted: str, holds: bool) -> None:
+        if not holds:
+            raise ValueError(f"replica of kind {self.kind}: {field}={getattr(self, field)!r} must be {accepted}")
+
+    def _check_numbers(self, *fields: str, above: float = -1e-300) -> None:
+        accepted = "a finite number >= 0" if above < 0 else f"a finite number > {above:g}"
+        for field in fields:
+            self._check(field, accepted, above < getattr(self, field) < math.inf)
+
+    def _check_counts(self, *fields: str) -> None:
+        for field in fields:
+            value = getattr(self, field)
+            self._check(field, "a whole number from 1 to 10000", 1 <= value <= 10_000 and value == int(value))
+            object.__setattr__(self, field, int(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrent(Replica):
+    """Up to `at_once` requests in service; with n of them, each is served at speed 1 / (1 + slowdown (n - 1)).
+
+    slowdown = 0 is `at_once` independent servers, slowdown = 1 is processor sharing. Other requests wait, first in first
+    out. The work of a request is its service time.
+    """
+
+    kind: ClassVar[str] = "concurrent"
+    at_once: int
+    slowdown: float = 0.0
+
+    def __post_init__(self):
+        self._check_counts("at_once")
+        self._check_numbers("slowdown")
+
+    @property
+    def max_in_service(self) -> int:
+        return self.at_once
+
+    def capacity_rps(self, service_time_s: float) -> float:
+        """k / (S (1 + slowdown (k - 1))), with k = at_once and S = service_time_s."""
+        return self.at_once / (service_time_s * (1 + self.slowdown * (self.at_once - 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Batched(Replica):
+    """One batch of up to `max_batch` requests at a time, first in first out; they all end together.
+
+    A batch of b requests takes s(b) = base_s + per_request_s b, or `batch_s[b - 1]`, times a lognormal factor of mean 1
+    with the job's `service_scv`. It starts as soon as max_batch requests wait, and at the latest `wait_s` after the time
+    at which the replica is free and holds a request.
+    """
+
+    kind: ClassVar[str] = "batched"
+    max_batch: int
+    wait_s: float = 0.0
+    base_s: float = 0.0
+    per_request_s: float = 0.0
+    batch_s: tuple[float, ...] = ()  # s(1), ..., s(max_batch), instead of base_s and per_request_s
+
+    def __post_init__(self):
+        self._check_counts("max_batch")
+        self._check_numbers("wait_s", "base_s", "per_request_s")
+        object.__setattr__(self, "batch_s", tuple(float(value) for value in self.batch_s))
+        fits = not self.batch_s or (len(self.batch_s) == self.max_batch and self.base_s == self.per_request_s == 0)
+        self._check("batch_s", "one time for each size up to max_batch, without base_s and per_request_s", fits)
+        positive = all(1e-6 <= time_s < math.inf for time_s in self.durations_s)
+        self._check("batch_s" if self.batch_s else "base_s", "such that a batch takes at least 1e-6 s", positive)
+
+    @property
+    def max_in_service(self) -> int:
+        return self.max_batch
+
+    @property
+    def durations_s(self) -> tuple[float, ...]:
+        """s(1), ..., s(max_batch)."""
+        return self.batch_s or tuple(self.base_s + self.per_request_s * b for b in range(1, self.max_batch + 1))
+
+    def capacity_rps(self, service_time_s: float) -> float:
+        """B / s(B), with B = max_batch."""
+        return self.max_batch / self.durations_s[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Continuous(Replica):
+    """A service that generates tokens, with continuous batching.
+
+    An iteration with n sequences, of which those admitted at its start bring p prompt tokens, takes alpha_s + beta_s n +
+    gamma_s p and gives each sequence one output token. At its start, waiting sequences are admitted, first in first out,
+    while n < max_sequences and p <= max_tokens; the first of an empty replica is always admitted. Lengths are lognormal,
+    rounded, and at least 1.
+    """
+
+    kind: ClassVar[str] = "continuous"
+    alpha_s: float
+    beta_s: float
+    gamma_s: float
+    max_sequences: int
+    output_tokens: float  # mean
+    prompt_tokens: float  # mean
+    output_cv: float = 0.0  # coefficient of variation
+    prompt_cv: float = 0.0
+    max_tokens: int = 2048
+    slo_on: str = "end_to_end"  # one of SLO_ON
+
+    def __post_init__(self):
+        self._check_numbers("beta_s", "gamma_s", "output_cv", "prompt_cv")
+        self._check_numbers("alpha_s", above=1e-6)
+        self._check_counts("max_sequences")
+        for field in ("output_tokens", "prompt_tokens"):
+            self._check(field, "a number from 1 to 1e6", 1 <= getattr(self, field) <= 1e6)
+        self._check("max_tokens", "a number >= 1", self.max_tokens >= 1)
+        self._check("slo_on", f"one of {', '.join(SLO_ON)}", self.slo_on in SLO_ON)
+
+    @property
+    def max_in_service(self) -> int:
+        return self.max_sequences
+
+    def capacity_rps(self, service_time_s: float) -> float:
+        """1 / (o (alpha + beta n) / n + gamma p) for mean lengths o and p and n = min(max_sequences, o max_tokens / p).
+
+        Each of n sequences gets a token per iteration, so a request takes o / n iterations of its own. No more prompts
+        than max_tokens / p are admitted per iteration, and with each at most o sequences run.
+        """
+        o, p = self.output_tokens, self.prompt_tokens
+        n = min(self.max_sequences, o * max(1.0, self.max_tokens / p))
+        return 1 / (o * (self.alpha_s + self.beta_s * n) / n + self.gamma_s * p)
+
+
+SERIAL = Replica()
+KINDS: dict[str, type[Replica]] = {kind.kind: kind for kind in (Replica, Concurrent, Batched, Continuous)}
+
+
+def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
+    """The replica of a mapping {kind: ..., parameters}, or of its JSON text; a ValueError says what is wrong in one line.
+
+    >>> replica_of({"kind": "batched", "max_batch": 8, "base_s": 0.02, "per_request_s": 0.001}).max_in_service
+    8
+    """
+    if isinstance(mapping, str):
+        try:
+            mapping = json.loads(mapping)
+        except json.JSONDecodeError:
+            raise ValueError(f"replica={mapping!r} is not JSON, such as {{\"kind\": \"serial\"}}") from None
+    if not isinstance(mapping, Mapping) or "kind" not in mapping:
+        raise ValueError(f"replica={mapping!r} must be a mapping with a kind; accepted kinds: {', '.join(KINDS)}")
+    values = dict(mapping)
+    kind = KINDS.get(str(values.pop("kind")))
+    if kind is None:
+        raise ValueError(f"replica: kind={mapping['kind']!r} is unknown; accepted: {', '.join(KINDS)}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name in values:
+        if name not in fields:
+            raise ValueError(f"replica of kind {kind.kind}: unknown field {name!r}; {nearest(str(name), fields)}")
+    missing = [n for n, field in fields.items() if field.default is dataclasses.MISSING and n not in values]
+    if missing:
+        raise ValueError(f"replica of kind {kind.kind}: {', '.join(missing)} is missing")
+    try:
+        return kind(**values)
+    except TypeError:
+        raise ValueError(f"replica of kind {kind.kind}: {values} has a value that is not a number") from None
+
+
+def mapping_of(replica: Replica) -> dict[str, Any]:
+    """The mapping that `replica_of` reads, with its defaults left out."""
+    values = {f.name: getattr(replica, f.name) for f in dataclasses.fields(replica) if getattr(replica, f.name) != f.default}
+    return {"kind": replica.kind} | {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
