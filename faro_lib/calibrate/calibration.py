@@ -58,6 +58,19 @@ class Calibration:
     verdict: str  # CALIBRATED, NOT_REPRODUCED or TOO_WIDE
     reason: str  # one line: why it was refused and what to measure; "" if calibrated
 
+    def lines(self) -> list[str]:
+        """The answer as text: the kind, its parameters with 90 % intervals, and the verdict."""
+        likely = sorted(self.weights, key=lambda kind: -self.weights[kind])
+        kinds = ", ".join(f"{kind} {self.weights[kind]:.2f}" for kind in likely)
+        capacity = "{1:.3g} ({0:.3g} to {2:.3g})".format(*self.capacity_rps)
+        varying = {name: one for name, one in self.intervals.items() if one[2] > 0 and name != "capacity_rps"}
+        parameters = [f"{name}={one[1]:.3g} ({one[0]:.3g} to {one[2]:.3g})" for name, one in varying.items()]
+        return [
+            f"replica {self.kind} (probabilities: {kinds}), capacity {capacity} requests/s",
+            f"{', '.join(parameters)}; model error {100 * self.discrepancy:.0f} %",
+            f"{self.verdict}: {self.reason}" if self.reason else self.verdict,
+        ]
+
 
 def calibrate(
     measurements: Measurements,

@@ -167,9 +167,7 @@ def predicted_latency(
         if x <= 0:
             latency_s[j] = np.where(rate > 0, np.inf, job.busy_s)
         elif isinstance(latency_model, str):
-            latency_s[j] = latency(
-                latency_model, rate, x, job.busy_s, job.quantile, service_scv=job.service_scv
-            )
+            latency_s[j] = latency(latency_model, rate, x, job.busy_s, job.quantile, service_scv=job.service_scv)
         elif isinstance(latency_model, LatencyTable):
             latency_s[j] = latency_model.tail_latency_s(job, rate, x)
         else:

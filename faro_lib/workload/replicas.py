@@ -179,7 +179,7 @@ def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
         try:
             mapping = json.loads(mapping)
         except json.JSONDecodeError:
-            raise ValueError(f"replica={mapping!r} is not JSON, such as {{\"kind\": \"serial\"}}") from None
+            raise ValueError(f'replica={mapping!r} is not JSON, such as {{"kind": "serial"}}') from None
     if not isinstance(mapping, Mapping) or "kind" not in mapping:
         raise ValueError(f"replica={mapping!r} must be a mapping with a kind; accepted kinds: {', '.join(KINDS)}")
     values = dict(mapping)
@@ -201,5 +201,7 @@ def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
 
 def mapping_of(replica: Replica) -> dict[str, Any]:
     """The mapping that `replica_of` reads, with its defaults left out."""
-    values = {f.name: getattr(replica, f.name) for f in dataclasses.fields(replica) if getattr(replica, f.name) != f.default}
+    values = {
+        f.name: getattr(replica, f.name) for f in dataclasses.fields(replica) if getattr(replica, f.name) != f.default
+    }
     return {"kind": replica.kind} | {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}

@@ -1,0 +1,101 @@
+"""Offer open-loop load to a running service at increasing rates, and calibrate its kind of replica from the latencies."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from faro_lib.calibrate import LATENCY, Calibration, Measurements, calibrate
+from faro_lib.http import HttpClient
+from faro_lib.rayserve.load_generator import MAX_RPS, SERVED, Script, send
+from faro_lib.rayserve.profile import Profile, more_replicas
+from faro_lib.rayserve.spec import ServeSpec
+from faro_lib.workload import Job
+from faro_lib.workload.replicas import Continuous
+
+COLUMNS = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99), (LATENCY, None))
+FIRST_UTILISATION = 0.25  # of the first rate, if the service were serial
+STEP, FAR_STEP = 1.3, 1.7  # between rates; the larger one while the p99 is below FAR times that of the first rate
+FAR = 1.3
+STOP = 3.0  # the last rate is the first at which the p99 exceeds the SLO by this factor
+MIN_SERVED = 30  # requests; a rate with fewer is not used
+WARM_UP = 0.1  # share of the requests of a rate that is left out, because queues begin empty
+TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
+Row = tuple[float, int, np.ndarray]  # (requests/s, replicas, latency of each request in s; inf if it was not served)
+
+
+def climb(
+    offer: Callable[[float], np.ndarray], first_rps: float, slo_s: float, max_rps: float
+) -> list[tuple[float, np.ndarray]]:
+    """(rate, latencies) at increasing rates, up to the first whose p99 exceeds STOP x `slo_s`, or to `max_rps`.
+
+    `offer` maps a rate in requests/s to the latencies of its requests, inf for a request that was not served.
+    """
+    rows: list[tuple[float, np.ndarray]] = []
+    rate, first_p99_s = first_rps, np.inf
+    while rate <= max_rps:
+        rows.append((rate, offer(rate)))
+        p99_s = np.quantile(rows[-1][1], 0.99, method="higher")
+        if p99_s > STOP * slo_s:
+            break
+        first_p99_s = min(first_p99_s, p99_s)
+        rate *= FAR_STEP if p99_s < FAR * first_p99_s else STEP
+    return rows
+
+
+def offer_load(url: str, rate_rps: float, seconds: float, rng: np.random.Generator) -> tuple[float, np.ndarray]:
+    """(observed rate, latency of each request in s or inf if it was not served) of Poisson arrivals, without a warm-up."""
+    n = max(1, rng.poisson(rate_rps * seconds))
+    due_s = np.sort(rng.uniform(0, seconds, n))
+    script = Script((url,), due_s, np.zeros(n, int), np.full(n, np.nan))
+    sent = asyncio.run(send(script, time.time()))
+    latency_s = np.where(sent.outcome == SERVED, sent.latency_s, np.inf)
+    return n / seconds, latency_s[int(WARM_UP * n) :]
+
+
+def measurements_of(rows: Sequence[Row]) -> Measurements:
+    """The quantiles and the mean of the served requests of each row."""
+    table = []
+    for rate_rps, replicas, latency_s in rows:
+        served = latency_s[np.isfinite(latency_s)]
+        if len(served) >= MIN_SERVED:
+            values = [served.mean() if level is None else np.quantile(served, level) for _, level in COLUMNS]
+            table.append((rate_rps, replicas, len(latency_s), *values))
+    if not table:
+        raise ValueError(f"no rate had {MIN_SERVED} served requests; is the service healthy, and its SLO realistic?")
+    rate, replicas, requests, *columns = np.array(table).T
+    return Measurements(rate, replicas, requests, COLUMNS, np.stack(columns, axis=1))
+
+
+def measure_kind(
+    ray: HttpClient, http: HttpClient, job: Job, spec: ServeSpec, profile: Profile, seconds: float, seed: int = 1
+) -> tuple[Measurements, Calibration]:
+    """Load the service at increasing rates, then with one replica more at the last two rates per replica that it bore.
+
+    `profile` has the service time of single requests, from which the first rate follows; `seconds` is the duration of each
+    rate. If the job's replica is `Continuous`, its lengths are taken as known.
+    """
+    rng, url = np.random.default_rng(seed), http.address + spec.route
+    rows: list[Row] = []
+
+    def offer(replicas: int) -> Callable[[float], np.ndarray]:
+        def at(rate_per_replica: float) -> np.ndarray:
+            rate_rps, latency_s = offer_load(url, rate_per_replica * replicas, seconds, rng)
+            rows.append((rate_rps, replicas, latency_s))
+            return latency_s
+
+        return at
+
+    with more_replicas(ray, spec, 0) as (replicas, _):
+        first_rps = FIRST_UTILISATION / profile.service_time_s
+        rates = [rate for rate, _ in climb(offer(replicas), first_rps, job.slo_s, MAX_RPS / (replicas + 1))]
+    with more_replicas(ray, spec, 1) as (replicas, _):
+        for rate in rates[-3:-1] or rates:
+            offer(replicas)(rate)
+    measurements = measurements_of(rows)
+    known = {name: getattr(job.replica, name) for name in TOKENS} if isinstance(job.replica, Continuous) else None
+    overhead: Any = 2 * max(profile.network_overhead_s, 0.001)
+    limit = spec.max_ongoing_requests
+    return measurements, calibrate(measurements, max_ongoing_requests=limit, tokens=known, max_overhead_s=overhead)
