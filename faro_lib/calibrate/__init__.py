@@ -1,11 +1,10 @@
 """Which kind of replica explains the latencies of a service, and with which parameters (Bayesian model comparison)."""
 
 from faro_lib.calibrate.calibration import CALIBRATED, NOT_REPRODUCED, TOO_WIDE, Calibration, calibrate
-from faro_lib.calibrate.measurements import BATCH_SIZE, FIRST_TOKEN, LATENCY, PER_TOKEN, Measurements
+from faro_lib.calibrate.measurements import FIRST_TOKEN, LATENCY, PER_TOKEN, Measurements
 from faro_lib.calibrate.priors import CalibratedService
 
 __all__ = [
-    "BATCH_SIZE",
     "CALIBRATED",
     "FIRST_TOKEN",
     "LATENCY",

@@ -37,6 +37,7 @@ ROUNDS = (40, *(12,) * 8)  # points of each round for each dimension of the para
 HOPELESS = (
     30.0  # a kind whose best log likelihood is lower by this much after half of the rounds is not refined further
 )
+REQUESTS, MIN_REQUESTS = 4000, 500  # simulated requests of each row, fewer for long answers of `Continuous`
 DRAWS = 64
 INTERVAL = np.array([0.05, 0.5, 0.95])
 OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # to measure if they are missing
@@ -93,15 +94,17 @@ def calibrate(
     max_overhead_s : upper bound of a constant time per request outside the replicas, which is fitted; 0 = there is none.
     """
     extended = _with_values_to_measure(measurements)
-    simulator = Simulator(extended, dispatch, max_ongoing_requests, seed)
+    tokens = tokens or {}
     latencies = [quantity == LATENCY for quantity, _ in measurements.columns]
     if not np.isfinite(measurements.values[:, latencies]).any():
         raise ValueError(f"no value of {LATENCY!r} was measured; at least one is needed")
     scale_s = float(np.nanmin(measurements.values[:, latencies]))
-    fits = []
+    fits: list[Fit] = []
     for kind in kinds:
         if (kind != "continuous" or tokens) and (kind == "serial" or max_ongoing_requests > 1):
-            prior = Prior(kind, scale_s, max_ongoing_requests, dict(tokens or {}), max_overhead_s)
+            number = REQUESTS if kind != "continuous" else max(MIN_REQUESTS, int(REQUESTS * 10 / tokens["output_tokens"]))
+            simulator = Simulator(extended, dispatch, max_ongoing_requests, tokens, min(number, REQUESTS), seed)
+            prior = Prior(kind, scale_s, max_ongoing_requests, tokens, max_overhead_s)
             fits.append(Fit(prior, simulator, extended, seed))
     refined = fits
     for done, points in enumerate(ROUNDS):

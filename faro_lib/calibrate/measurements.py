@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LATENCY, FIRST_TOKEN, PER_TOKEN, BATCH_SIZE = "latency", "first_token", "per_token", "batch_size"
-QUANTITIES = (LATENCY, FIRST_TOKEN, PER_TOKEN, BATCH_SIZE)
+LATENCY, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"  # end to end, and as `replicas.SLO_ON`
+QUANTITIES = (LATENCY, FIRST_TOKEN, PER_TOKEN)
 Column = tuple[str, float | None]  # (quantity, level of the quantile; None = the mean)
 
 
@@ -21,7 +21,7 @@ class Measurements:
     replicas: np.ndarray  # whole numbers >= 1, shape (rows,)
     requests: np.ndarray  # number of requests behind the row's values, shape (rows,)
     columns: tuple[Column, ...]  # for example (("latency", 0.5), ("latency", 0.99), ("latency", None))
-    values: np.ndarray  # seconds (batch_size: requests), shape (rows, columns); NaN where not measured
+    values: np.ndarray  # seconds, shape (rows, columns); NaN where not measured
 
     def __post_init__(self) -> None:
         for name, kind in (("rate_rps", float), ("replicas", int), ("requests", int), ("values", float)):

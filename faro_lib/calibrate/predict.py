@@ -1,15 +1,19 @@
 """Latency quantiles of a service by simulation, and the errors with which a run of the measured length shows them."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from faro_lib.calibrate.measurements import LATENCY, Measurements
+from faro_lib.calibrate.measurements import FIRST_TOKEN, LATENCY, Measurements
 from faro_lib.calibrate.priors import CalibratedService
 from faro_lib.simulate.cluster import ServingModel
 from faro_lib.simulate.draws import Draws
 from faro_lib.simulate.serving import Serving
-from faro_lib.workload.service import ServiceTime
+from faro_lib.workload import Job
+from faro_lib.workload.replicas import Continuous
+from faro_lib.workload.service import ServiceTime, true_service_time
 
 BATCHES = 20  # of a simulated row; their means estimate sampling errors including the correlation that queueing causes
 WARM_UP = 0.1  # share of a simulated row that is left out, because queues begin empty
@@ -22,7 +26,9 @@ class Simulator:
     requests : number of requests to simulate in every row.
     """
 
-    def __init__(self, measurements: Measurements, dispatch: str, places: int, seed: int, requests: int = 4000):
+    def __init__(
+        self, measurements: Measurements, dispatch: str, places: int, tokens: Mapping[str, Any], requests: int, seed: int
+    ):
         self._measurements, self._places, self._model = measurements, places, ServingModel(dispatch)
         rows, rng = len(measurements.rate_rps), np.random.default_rng(seed)
         gaps_s = rng.standard_exponential((rows, requests)) / measurements.rate_rps[:, None]
@@ -34,7 +40,11 @@ class Simulator:
                 self._model.router.from_normals(normals)
         first = requests * np.arange(rows + 1)
         columns = np.cumsum(gaps_s, axis=1).ravel(), passes[0], self._normals, passes[1], np.ones(rows * requests)
-        self._draws = Draws(first, *columns, seed)
+        lengths = rng.standard_normal((2, rows * requests))
+        for normals, name in zip(lengths, ("prompt", "output")):
+            moments = tokens.get(f"{name}_tokens", 1.0), tokens.get(f"{name}_cv", 0.0)
+            ServiceTime.from_moments(moments[0], moments[1] ** 2).from_normals(normals)
+        self._draws = Draws(first, *columns, seed, *np.maximum(np.rint(lengths), 1.0))
 
     def values(self, service: CalibratedService) -> np.ndarray:
         """Logarithms of the values that the service would show in the measured periods, shape (rows, columns).
@@ -78,17 +88,30 @@ class Simulator:
 
     def _run(self, service: CalibratedService) -> dict[str, np.ndarray]:
         """Quantity -> simulated values in order of arrival, shape (rows, n); inf for a dropped request."""
+        job = Job("calibrated", **service.job_fields)
         service_s = self._normals.copy()
-        ServiceTime.from_moments(service.service_time_s, service.service_scv).from_normals(service_s)
-        rows = len(self._measurements.replicas)
+        true_service_time(job).from_normals(service_s)
         draws = replace(self._draws, service_s=service_s)
-        serving = Serving(draws, 1, self._model.dispatch, self._model.queue_limit, np.full(rows, self._places))
-        for row, replicas in enumerate(self._measurements.replicas):
-            for _ in range(replicas):
-                serving.add_replica(row, 0.0)
-        serving.advance(np.finfo(float).max)
-        latency_s = serving.requests.latency_s.reshape(rows, -1)
-        return {LATENCY: latency_s[:, int(WARM_UP * latency_s.shape[1]) :] + service.overhead_s}
+        rows = len(self._measurements.replicas)
+
+        def simulated(job: Job) -> np.ndarray:
+            limits = np.full(rows, self._places)
+            serving = Serving((job,) * rows, draws, 1, self._model.dispatch, self._model.queue_limit, limits)
+            for row, replicas in enumerate(self._measurements.replicas):
+                for _ in range(replicas):
+                    serving.add_replica(row, 0.0)
+            serving.advance(np.finfo(float).max)
+            latency_s = serving.requests.latency_s.reshape(rows, -1)
+            return latency_s[:, int(WARM_UP * latency_s.shape[1]) :]
+
+        samples = {LATENCY: simulated(job) + service.overhead_s}
+        for quantity in {quantity for quantity, _ in self._measurements.columns} - {LATENCY}:
+            if isinstance(job.replica, Continuous):
+                sample = simulated(replace(job, replica=replace(job.replica, slo_on=quantity)))
+                samples[quantity] = sample + (service.overhead_s if quantity == FIRST_TOKEN else 0.0)
+            else:  # the whole answer arrives at once
+                samples[quantity] = samples[LATENCY]
+        return samples
 
     def _level(self, level: float) -> np.ndarray:
         m = self._measurements.requests

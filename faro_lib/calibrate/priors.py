@@ -31,7 +31,8 @@ class CalibratedService:
     @property
     def job_fields(self) -> dict[str, Any]:
         """The fields of `Job` that describe the service."""
-        return {"replica": self.replica, "service_time_s": self.service_time_s, "service_scv": self.service_scv}
+        times = {"service_time_s": self.service_time_s, "service_scv": self.service_scv}
+        return {"replica": self.replica, "model": "calibrated"} | times
 
     @property
     def capacity_rps(self) -> float:
