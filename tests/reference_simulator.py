@@ -4,7 +4,10 @@ It follows the description of the authors' simulator (EuroSys'25, section 6, and
 compiled one can be compared with it request by request. All randomness is passed in.
 
 Where the description says nothing, both assume: a replica starts before the controller observes at the same time; of a
-job's idle pods the one idle longest is reused first; jobs that retry at the same time do so in file order.
+job's idle pods the one idle longest is reused first; jobs that retry at the same time do so in file order; of replicas
+with an event at the same time, that in the lower slot comes first. A new replica takes the lowest slot that is empty.
+
+The kinds of replica other than serial are written here from their definition (docs/replicas.md), one event at a time.
 """
 
 from __future__ import annotations
@@ -15,12 +18,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from math import inf
 
-QUEUE_LIMIT, REPLICA_PLACES = 50, 4
+QUEUE_LIMIT = 50
 REUSE_S, COLD_START_S, RETRY_S = 3, 35, 5
 IDLE_S, CHECK_S = 30, 5
 WINDOW_S = 30
 # The order of events at equal times.
-ARRIVAL, SERVICE, BIRTH, CONTROLLER, COLLECTION, RETRY = range(6)
+ARRIVAL, ROUTER, SERVICE, BIRTH, CONTROLLER, COLLECTION, RETRY = range(7)
 
 
 @dataclass(eq=False)
@@ -30,6 +33,11 @@ class Request:
     service_s: float
     router_out_s: float
     coin: float
+    prompt_tokens: int = 1
+    output_tokens: int = 1
+    entered_s: float = 0.0  # into its replica
+    finish_at: float = 0.0  # service attained (concurrent) or iteration (continuous) at its end
+    first_token_s: float = 0.0
     dropped: bool = False
     latency_s: float | None = None
 
@@ -73,7 +81,7 @@ class Router:
             self._begin()
 
     def _begin(self):
-        self.clock.at(self.clock.now_s + self.line[0][0], SERVICE, self._leave)
+        self.clock.at(self.clock.now_s + self.line[0][0], ROUTER, self._leave)
 
     def _leave(self):
         _, then = self.line.popleft()
@@ -83,29 +91,169 @@ class Router:
 
 
 class Replica:
-    def __init__(self, clock, on_completion):
-        self.clock, self.on_completion, self.line = clock, on_completion, deque()
+    """A serial replica. `served` is called with the requests that leave, and refills the places that become free."""
+
+    def __init__(self, clock, slot, served, kind):
+        self.clock, self.slot, self.served, self.kind = clock, slot, served, kind
+        self.line: list[Request] = []
+        self.planned = 0  # events planned; only the last one takes place
 
     def accept(self, request):
+        request.entered_s = self.clock.now_s
         self.line.append(request)
         if len(self.line) == 1:
             self._begin()
 
+    def plan(self, at_s, action):
+        self.planned += 1
+        number = self.planned
+        self.clock.at(at_s, SERVICE, lambda: action() if number == self.planned else None, tie=self.slot)
+
     def _begin(self):
-        self.clock.at(self.clock.now_s + self.line[0].service_s, SERVICE, self._complete)
+        self.plan(self.clock.now_s + self.line[0].service_s, self._complete)
 
     def _complete(self):
-        request = self.line.popleft()
+        request = self.line.pop(0)
         if self.line:
             self._begin()
-        self.on_completion(request)
+        self.served([request])
+
+
+class ConcurrentReplica(Replica):
+    """Up to at_once requests in service, each at speed 1 / (1 + slowdown (n - 1))."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.serving: list[Request] = []
+        self.attained_s, self.since_s = 0.0, 0.0
+
+    def _slower(self):
+        return 1 + self.kind["slowdown"] * (len(self.serving) - 1)
+
+    def accept(self, request):
+        self.line.append(request)
+        if len(self.serving) < self.kind["at_once"]:
+            elapsed_s = self.clock.now_s - self.since_s
+            self.attained_s = self.attained_s + elapsed_s / self._slower() if self.serving else 0.0
+            self.since_s = self.clock.now_s
+            self._enter_service(request)
+            self._plan_next()
+
+    def _enter_service(self, request):
+        request.finish_at = self.attained_s + request.service_s
+        self.serving.append(request)
+
+    def _plan_next(self):
+        if self.serving:
+            left_s = max(min(request.finish_at for request in self.serving) - self.attained_s, 0.0)
+            self.plan(self.clock.now_s + left_s * self._slower(), self._complete)
+
+    def _complete(self):
+        first = min(self.serving, key=lambda request: request.finish_at)  # of equal ones, the one that entered first
+        self.attained_s, self.since_s = first.finish_at, self.clock.now_s
+        self.serving.remove(first)
+        self.line.remove(first)
+        if len(self.line) > len(self.serving):
+            self._enter_service(self.line[len(self.serving)])
+        self._plan_next()
+        self.served([first])
+
+
+class BatchedReplica(Replica):
+    """One batch at a time, of up to max_batch requests, `wait_s` after the replica is free and holds a request."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.batch: list[Request] = []
+        self.free_s, self.refilling = 0.0, False
+
+    def accept(self, request):
+        request.entered_s = self.clock.now_s
+        self.line.append(request)
+        if not self.batch and not self.refilling:
+            full = len(self.line) >= self.kind["max_batch"]
+            self.plan(self.clock.now_s if full else self._at_latest_s(), self._begin)
+
+    def _at_latest_s(self):
+        return max(self.free_s, self.line[0].entered_s) + self.kind["wait_s"]
+
+    def _begin(self):
+        self.batch = self.line[: self.kind["max_batch"]]
+        duration_s = self.kind["batch_s"][len(self.batch) - 1] * self.batch[0].service_s
+        self.plan(self.clock.now_s + duration_s, self._complete)
+
+    def _complete(self):
+        done, self.batch, self.free_s = self.batch, [], self.clock.now_s
+        del self.line[: len(done)]
+        self.refilling = True
+        self.served(done)
+        self.refilling = False
+        if len(self.line) >= self.kind["max_batch"] or (self.line and self._at_latest_s() <= self.clock.now_s):
+            self._begin()
+        elif self.line:
+            self.plan(self._at_latest_s(), self._begin)
+
+
+class ContinuousReplica(Replica):
+    """Iterations, each of which gives a token to every running sequence."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.running: list[Request] = []
+        self.admitted: list[Request] = []
+        self.tokens_left: dict[int, int] = {}
+        self.busy = False
+
+    def accept(self, request):
+        self.line.append(request)
+        if not self.busy:
+            self.busy = True
+            self.plan(self.clock.now_s, self._begin)
+
+    def _begin(self):
+        self.admitted, prompts = [], 0
+        for request in self.line[len(self.running) :]:
+            n = len(self.running) + len(self.admitted)
+            if n >= self.kind["max_sequences"]:
+                break
+            if n > 0 and prompts + request.prompt_tokens > self.kind["max_tokens"]:
+                break
+            prompts += request.prompt_tokens
+            self.admitted.append(request)
+            self.tokens_left[id(request)] = request.output_tokens
+        self.running += self.admitted
+        self.busy = bool(self.running)
+        if self.busy:
+            length_s = self.kind["alpha_s"] + self.kind["beta_s"] * len(self.running) + self.kind["gamma_s"] * prompts
+            self.plan(self.clock.now_s + length_s, self._end)
+
+    def _end(self):
+        for request in self.admitted:
+            request.first_token_s = self.clock.now_s
+        for request in self.running:
+            self.tokens_left[id(request)] -= 1
+        done = [request for request in self.running if self.tokens_left[id(request)] == 0]
+        self.running = [request for request in self.running if request not in done]
+        self.line = [request for request in self.line if request not in done]
+        if done:
+            self.served(done)
+        self._begin()
+
+
+KINDS = {
+    "serial": Replica,
+    "concurrent": ConcurrentReplica,
+    "batched": BatchedReplica,
+    "continuous": ContinuousReplica,
+}
 
 
 class Service:
     """One job: router, queue, dispatcher, replicas."""
 
-    def __init__(self, clock, requests, permutation):
+    def __init__(self, clock, requests, permutation, kind, places):
         self.clock, self.requests, self.permutation = clock, requests, permutation
+        self.kind, self.places = kind, places
         self.router, self.queue, self.held, self.drop = Router(clock), deque(), None, 0.0
         self.replicas: list[Replica] = []  # oldest first
         self.retired: list[Replica] = []
@@ -116,7 +264,10 @@ class Service:
             clock.at(request.arrival_s, ARRIVAL, lambda request=request: self._arrive(request))
 
     def add_replica(self):
-        self.replicas.append(Replica(self.clock, self._served))
+        self.retired = [replica for replica in self.retired if replica.line]
+        taken = {replica.slot for replica in self.replicas + self.retired}
+        slot = next(slot for slot in itertools.count() if slot not in taken)
+        self.replicas.append(KINDS[self.kind["kind"]](self.clock, slot, self._served, self.kind))
         self._shuffle()
 
     def remove_newest_replica(self):
@@ -139,15 +290,23 @@ class Service:
         if self.held is None:
             self._dispatch()
 
-    def _served(self, request):
-        self._leave(request)
+    def _served(self, requests):
+        for request in requests:
+            self._leave(request)
         self._dispatch()
 
     def _leave(self, request):
-        self.router.enter(request.router_out_s, lambda: self._end(request))
+        left_s = self.clock.now_s
+        self.router.enter(request.router_out_s, lambda: self._end(request, left_s))
 
-    def _end(self, request):
+    def _end(self, request, left_s):
         spent_s = self.clock.now_s - request.arrival_s
+        slo_on = "end_to_end" if request.dropped else self.kind.get("slo_on", "end_to_end")
+        if slo_on == "first_token":
+            spent_s = request.first_token_s - request.arrival_s
+        elif slo_on == "per_token":
+            later = request.output_tokens - 1
+            spent_s = (left_s - request.first_token_s) / later if later else 1e-9
         request.latency_s = inf if request.dropped else spent_s
         self.ended.append((self.clock.now_s, spent_s))
 
@@ -165,7 +324,7 @@ class Service:
         for _ in self.order:
             replica = self.order[self.turn]
             self.turn = (self.turn + 1) % len(self.order)
-            if len(replica.line) < REPLICA_PLACES:
+            if len(replica.line) < self.places:
                 return replica
         return None
 
@@ -197,12 +356,14 @@ class Cluster:
     tenths, capacity_tenths : cores of each job's replica and of the cluster, in tenths.
     schedule : (time, wanted replicas, drop rates, attempts) tuples; at each the controller observes, clamps and acts.
     permutations : for each job a callable n -> order of 0..n-1.
+    kinds : for each job a mapping with its kind of replica and the parameters of it.
+    places : for each job the most requests in a replica.
     """
 
-    def __init__(self, requests, tenths, capacity_tenths, initial, schedule, permutations):
+    def __init__(self, requests, tenths, capacity_tenths, initial, schedule, permutations, kinds, places):
         self.clock = clock = Clock()
         self.capacity_tenths = capacity_tenths
-        self.services = [Service(clock, own, permutation) for own, permutation in zip(requests, permutations)]
+        self.services = [Service(clock, *own) for own in zip(requests, permutations, kinds, places)]
         self.pods = [Pods(cores, target) for cores, target in zip(tenths, initial)]
         self.carried: dict[int, tuple[int, int]] = {}  # job -> (wanted, attempts left)
         self.seen: list[Observed] = []

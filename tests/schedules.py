@@ -13,6 +13,7 @@ from faro_lib.simulate import Draws, ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.replicas import SERIAL, SLO_ON, Batched, Concurrent, Continuous
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Schedule:
     drop: list
     attempts: list
     seed: int
+    replicas: list = field(default_factory=list)  # of each job; [] = all are serial
 
     @property
     def capacity_tenths(self) -> int:
@@ -54,7 +56,11 @@ class Schedule:
 
     @property
     def workload(self) -> Workload:
-        jobs = tuple(Job(f"job{n}", cores=tenths / 10) for n, tenths in enumerate(self.tenths))
+        replicas = self.replicas or [SERIAL] * len(self.tenths)
+        jobs = tuple(
+            Job(f"job{n}", cores=tenths / 10, replica=replica)
+            for n, (tenths, replica) in enumerate(zip(self.tenths, replicas))
+        )
         return Workload(jobs, np.array(self.counts).T)
 
     def draws(self) -> Draws:
@@ -71,8 +77,31 @@ class Schedule:
         return cluster, steps
 
 
+def replicas():
+    """Replicas of every kind, with times that are either any or sums of powers of 2, so that events coincide."""
+
+    def times(most):
+        return st.one_of(st.sampled_from([0.0, most / 2, most]), st.floats(0.0, most))
+
+    counts, positive_s = st.integers(1, 6), st.one_of(st.just(2.0**-4), st.floats(2.0**-7, 2.0**-3))
+    cv, tokens = st.sampled_from([0.0, 0.0, 0.6]), st.sampled_from([1, 2, 5, 12])
+    slo_on = st.sampled_from(SLO_ON)
+    return st.one_of(
+        st.just(SERIAL),
+        st.builds(Concurrent, counts, times(1.0)),
+        st.builds(Batched, counts, times(0.5), positive_s, times(2.0**-4)),
+        st.builds(
+            Continuous, positive_s, times(2.0**-6), times(2.0**-9), counts, tokens, tokens, cv, cv,
+            st.sampled_from([1, 12, 10_000]), slo_on,
+        ),
+    )  # fmt: skip
+
+
+ONLY_SERIAL = st.just(SERIAL)
+
+
 @st.composite
-def schedules(draw_from):
+def schedules(draw_from, kinds=ONLY_SERIAL):
     """Few minutes, replicas and cores: pods wait, queues overflow, replicas are removed while they hold requests."""
     jobs = draw_from(st.integers(1, 3))
     minutes = draw_from(st.integers(1, 3))
@@ -103,4 +132,5 @@ def schedules(draw_from):
         drop.tolist(),
         draw_from(st.lists(st.sampled_from([1, 5]), min_size=ticks, max_size=ticks)),
         draw_from(st.integers(0, 2**31)),
+        draw_from(per_job(kinds)),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import reference_simulator as reference
@@ -9,9 +11,18 @@ from hypothesis import given, settings
 from schedules import Schedule, schedules
 
 
+def parameters(replica):
+    """The kind and all parameters of a replica, as a mapping."""
+    values = {field.name: getattr(replica, field.name) for field in fields(replica)} | {"kind": replica.kind}
+    return values | ({"batch_s": replica.durations_s} if replica.kind == "batched" else {})
+
+
 def run_plainly(schedule: Schedule, draws):
     """The schedule in the plain simulator: (cluster, latency of every request)."""
-    columns = (draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
+    columns = [draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin]
+    if len(draws.prompt_tokens):
+        columns += [draws.prompt_tokens, draws.output_tokens]
+    jobs = schedule.workload.jobs
     requests = [reference.Request(*row) for row in zip(*(column.tolist() for column in columns))]
     plain = reference.Cluster(
         [requests[a:b] for a, b in zip(draws.first[:-1], draws.first[1:])],
@@ -23,12 +34,14 @@ def run_plainly(schedule: Schedule, draws):
             for tick, (wanted, drop, attempts) in enumerate(zip(schedule.wanted, schedule.drop, schedule.attempts))
         ],
         [draws.shuffler(job).permutation for job in range(len(schedule.tenths))],
+        [parameters(job.replica) for job in jobs],
+        [max(4, 2 * job.replica.max_in_service) if job.replica.kind != "serial" else 4 for job in jobs],
     )
     return plain, np.concatenate(plain.run())
 
 
-def assert_equal_to_the_last_request(schedule: Schedule):
-    draws = schedule.draws()
+def assert_equal_to_the_last_request(schedule: Schedule, draws=None):
+    draws = schedule.draws() if draws is None else draws
     cluster, steps = schedule.run(draws)
     plain, latency_s = run_plainly(schedule, draws)
     assert len(steps) == len(schedule.wanted)

@@ -12,6 +12,7 @@ from test_queueing import mdc_wait_cdf
 from faro_lib.simulate import Draws, ServiceTime, ServingModel, SimulatedCluster
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.replicas import SERIAL
 
 SEED = 7
 REQUESTS = 1_000_000
@@ -31,7 +32,7 @@ def constant(mean_s):
 
 
 @cache  # two tests share the M/M/1 queue
-def run_queue(rate_rps, service, servers, serving_model=ONE_QUEUE, requests=REQUESTS):
+def run_queue(rate_rps, service, servers, serving_model=ONE_QUEUE, requests=REQUESTS, replica=SERIAL):
     """Poisson arrivals, no router: (latency, service) of every request once the queue is warm."""
     rng = np.random.default_rng(SEED)
     arrival_s = np.cumsum(rng.exponential(1 / rate_rps, requests))
@@ -41,7 +42,7 @@ def run_queue(rate_rps, service, servers, serving_model=ONE_QUEUE, requests=REQU
     )
     counts = np.bincount((arrival_s // MINUTE_S).astype(int))
     cluster = SimulatedCluster(
-        Workload((Job("job"),), counts[None]), draws, servers, np.array([servers]), serving_model
+        Workload((Job("job", replica=replica),), counts[None]), draws, servers, np.array([servers]), serving_model
     )
     cluster.finish()
     return cluster.latency_s[requests // 100 :], service_s[requests // 100 :]

@@ -9,18 +9,20 @@ from typing import Self
 import numpy as np
 
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job
+from faro_lib.workload.replicas import SERIAL
 
 ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "replicas", "tail_s", "excess_drops")
 
 
 def latency_class(job: Job) -> str:
-    """The key of a job's class: model, service time and latency quantile.
+    """The key of a job's class: kind of replica unless serial, model, service time and latency quantile.
 
     >>> latency_class(Job("a"))
     'resnet34 of 0.18 s, p99'
     """
     scv = f" (scv {job.service_scv:g})" if job.service_scv else ""
-    return f"{job.model} of {job.service_time_s:g} s{scv}, p{100 * job.quantile:g}"
+    kind = "" if job.replica == SERIAL else f"{job.replica}, "
+    return f"{kind}{job.model} of {job.service_time_s:g} s{scv}, p{100 * job.quantile:g}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -47,8 +47,9 @@ class ServingModel:
             raise ValueError(f"retry_s={self.retry_s!r} must be a number > 0")
 
     def limit_of(self, job: Job) -> int:
-        """The job's max_ongoing_requests."""
-        return dict(self.own_limits).get(job.name, self.max_ongoing_requests)
+        """The job's own max_ongoing_requests, or else the common one, but at least what its kind of replica needs."""
+        common = max(self.max_ongoing_requests, job.replica.fewest_places)
+        return dict(self.own_limits).get(job.name, common)
 
     @property
     def router(self) -> ServiceTime | None:
@@ -94,7 +95,7 @@ class SimulatedCluster(Cluster):
         model, jobs = serving_model, arrays_of(workload.jobs)
         seconds = 1 + int(workload.minutes * MINUTE_S)
         limits = np.array([model.limit_of(job) for job in workload.jobs])
-        self._serving = Serving(draws, seconds, model.dispatch, model.queue_limit, limits)
+        self._serving = Serving(workload.jobs, draws, seconds, model.dispatch, model.queue_limit, limits)
         add, remove = self._serving.add_replica, self._serving.remove_replica
         self._pods = Pods(jobs.cores, jobs.cold_start_s, capacity, add, remove, model.idle_s, model.retry_s)
         self._target = np.array(initial, np.int64)
@@ -181,13 +182,15 @@ class SimulatedCluster(Cluster):
     def _tail_latency_of(self, minute: int) -> np.ndarray:
         """Latency quantiles (jobs,) in seconds of the requests that arrived in `minute`; NaN before the first minute.
 
-        A request that has not ended counts with the time since its arrival.
+        A request that has not ended counts with the time since its arrival, unless the SLO is on the time per token.
         """
         if minute != self._tail_minute:
             requests, quantile = self._serving.requests, arrays_of(self.workload.jobs).quantile
             for job, (a, b) in enumerate(self.minute_edges[:, minute : minute + 2]):
                 latency_s = requests.latency_s[a:b]
                 spent_s = np.where(latency_s > 0, latency_s, self.now_s - requests.arrival_s[a:b])
+                if getattr(self.workload.jobs[job].replica, "slo_on", "") == "per_token":
+                    spent_s = latency_s[latency_s > 0]
                 self._tail_latency_s[job] = quantile_of(spent_s, quantile[job])
             self._tail_minute = minute
         return self._tail_latency_s.copy()

@@ -3,12 +3,14 @@
 With the same seed, all policies receive the same requests (common random numbers), so that only their decisions differ.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from faro_lib.workload import Workload
+from faro_lib.workload import Job, Workload
 from faro_lib.workload.arrivals import sample_arrivals
+from faro_lib.workload.replicas import Continuous
 from faro_lib.workload.service import ServiceTime, true_service_time
 
 TRIAL_SEEDS = (24, 32, 40, 42, 62)  # the published trials (EuroSys'25 artifact)
@@ -26,6 +28,8 @@ class Draws:
     router_out_s: np.ndarray  # service time of the second pass
     coin: np.ndarray  # uniform in [0, 1); a request is dropped if the drop rate exceeds it
     seed: int
+    prompt_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))  # empty if no job generates tokens
+    output_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))  # whole numbers >= 1
 
     def shuffler(self, job: int) -> np.random.Generator:
         """Random generator of a job's dispatch order, which is shuffled whenever its set of replicas changes."""
@@ -53,4 +57,22 @@ def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, 
             service = ServiceTime.from_moments(service.mean_s, service.scv * scv_factor)
         service.from_normals(service_s[a:b])
     coin = rng.random(n, dtype=np.float32)
-    return Draws(first, arrival_s, router_in_s, service_s, router_out_s, coin, seed)
+    return Draws(
+        first, arrival_s, router_in_s, service_s, router_out_s, coin, seed, *_lengths(workload.jobs, first, seed)
+    )
+
+
+def _lengths(jobs: Sequence[Job], first: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(prompt tokens, output tokens) of every request, from a generator of each job's own."""
+    if not any(isinstance(job.replica, Continuous) for job in jobs):
+        return np.empty(0), np.empty(0)
+    lengths = np.ones((2, first[-1]))
+    for n, (job, a, b) in enumerate(zip(jobs, first[:-1], first[1:])):
+        if isinstance(job.replica, Continuous):
+            replica, rng = job.replica, np.random.default_rng([seed, 3, n])
+            moments = (replica.prompt_tokens, replica.prompt_cv), (replica.output_tokens, replica.output_cv)
+            for row, (mean, cv) in zip(lengths, moments):
+                rng.standard_normal(out=row[a:b])
+                ServiceTime.from_moments(mean, cv**2).from_normals(row[a:b])
+    np.maximum(np.rint(lengths, out=lengths), 1.0, out=lengths)
+    return lengths[0], lengths[1]

@@ -1,14 +1,19 @@
 """The compiled event loop, which runs while the set of replicas does not change.
 
 Jobs do not interact between decisions, so each job is advanced alone. It has three kinds of events: a request arrives,
-leaves the first pass through the router, or is completed by a replica. The router is one FIFO server. So the time at which
-a request leaves it is known on arrival, and the requests in the first pass have the indices head..next_arrival - 1.
+leaves the first pass through the router, or is completed by a replica. At equal times they come in this order, and those
+of replicas in the order of their slots. The router is one FIFO server. So the time at which a request leaves it is known
+on arrival, and the requests in the first pass have the indices head..next_arrival - 1.
+
+Serial replicas are served here. The other kinds are in `replicas`; numba compiles the loop for them only if they occur.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+
+from faro_lib.simulate import replicas
 
 ROUTER, LEAST_OUTSTANDING = 0, 1  # dispatch rules
 NONE = -1
@@ -74,13 +79,8 @@ def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int,
 
 def with_slots(station: Station, slots: int) -> Station:
     """The station with `slots` slots per job; the new ones are empty."""
-    wider = {}
-    for field in ("order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s", "last_done_s"):
-        array = getattr(station, field)
-        empty = np.inf if field == "next_done_s" else 0
-        wider[field] = np.full((array.shape[0], slots, *array.shape[2:]), empty, array.dtype)
-        wider[field][:, : array.shape[1]] = array
-    return station._replace(**wider)
+    fields = ("order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s", "last_done_s")
+    return replicas.widened(station, slots, fields)
 
 
 @njit(cache=True, inline="always")
@@ -122,11 +122,20 @@ def _soonest(next_done_s):
     return done, slot
 
 
+@njit(cache=True, inline="always")
+def _ended(second, spent, finished, finished_latency_s):
+    """Count a request that ends in this second after the time `spent`."""
+    if second < len(finished):
+        finished[second] += 1
+        finished_latency_s[second] += spent
+
+
 @njit(cache=True, nogil=True)
 def advance_job(
-    job: int, until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station
-) -> None:
-    """Process one job's events up to and including `until_s`.
+    job: int, until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station,
+    kinds: replicas.Kinds | None,
+) -> None:  # fmt: skip
+    """Process one job's events up to and including `until_s`; `kinds` is None if the job's replicas are serial.
 
     One long function, because calls and attribute access at every event would make it several times slower. Requests
     wait in the queue only while another one is `held`.
@@ -157,8 +166,8 @@ def advance_job(
             arriving += 1
             continue
 
-        # `leaving` leaves the station, and `coming` goes to a replica; either may be NONE.
-        leaving, served, coming = NONE, True, NONE
+        # `leaving` leaves the station, as do `gone` requests in kinds.left; `coming` goes to a replica. Each may be none.
+        leaving, served, coming, gone, source = NONE, True, NONE, 0, NONE
         if routed <= done:
             now = routed
             if now > until_s:
@@ -178,14 +187,21 @@ def advance_job(
             now = done
             if now > until_s:
                 break
-            oldest = ring_head[done_slot]
-            leaving = ring[done_slot, oldest]
-            oldest = _wrap(oldest + 1, places)
-            ring_head[done_slot] = oldest
-            inside[done_slot] -= 1
-            next_done_s[done_slot] = ring_done_s[done_slot, oldest] if inside[done_slot] else np.inf
-            coming, held = held, NONE
-            done, done_slot = _soonest(next_done_s)
+            if kinds is None:
+                oldest = ring_head[done_slot]
+                leaving = ring[done_slot, oldest]
+                oldest = _wrap(oldest + 1, places)
+                ring_head[done_slot] = oldest
+                inside[done_slot] -= 1
+                next_done_s[done_slot] = ring_done_s[done_slot, oldest] if inside[done_slot] else np.inf
+                coming, held = held, NONE
+                done, done_slot = _soonest(next_done_s)
+            else:
+                source, n = done_slot, inside[done_slot]
+                gone = replicas.event(kinds, job, source, n, now, arrival_s, requests.service_s, latency_s)
+                inside[source] -= gone
+                if gone > 0:
+                    coming, held = held, NONE
 
         while coming != NONE:
             if dispatch == ROUTER:
@@ -198,16 +214,22 @@ def advance_job(
                 else:
                     leaving, served = coming, False
                 break
-            # Append to the FIFO queue of the replica. If it is empty, its last completion is in the past.
-            completes = max(now, last_done_s[slot]) + requests.service_s[coming]
-            place = _wrap(ring_head[slot] + inside[slot], places)
-            ring[slot, place] = coming
-            ring_done_s[slot, place] = completes
-            last_done_s[slot] = completes
-            if inside[slot] == 0:
-                next_done_s[slot] = completes
-                if completes < done:
-                    done, done_slot = completes, slot
+            if kinds is None:
+                # Append to the FIFO queue of the replica. If it is empty, its last completion is in the past.
+                completes = max(now, last_done_s[slot]) + requests.service_s[coming]
+                place = _wrap(ring_head[slot] + inside[slot], places)
+                ring[slot, place] = coming
+                ring_done_s[slot, place] = completes
+                last_done_s[slot] = completes
+                if inside[slot] == 0:
+                    next_done_s[slot] = completes
+                    if completes < done or (completes == done and slot < done_slot):
+                        done, done_slot = completes, slot
+            else:
+                n, soonest = inside[slot], next_done_s[slot]
+                next_done_s[slot] = replicas.enter(
+                    kinds, job, slot, coming, n, soonest, now, source, requests.service_s
+                )
             inside[slot] += 1
             coming = NONE
             if waiting_count > 0:
@@ -222,17 +244,31 @@ def advance_job(
                 router_free = leaves
             spent = leaves - arrival_s[leaving]
             latency_s[leaving] = spent if served else np.inf
-            second = int(leaves)
-            if second < len(finished):
-                finished[second] += 1
-                finished_latency_s[second] += spent
+            _ended(int(leaves), spent, finished, finished_latency_s)
+        if kinds is not None:
+            if source != NONE:
+                next_done_s[source] = replicas.begin(kinds, job, source, inside[source], now, requests.service_s)
+            done, done_slot = _soonest(next_done_s)
+            for n in range(gone):
+                request, leaves = kinds.left[n], now
+                if has_router:
+                    leaves = max(router_free, now) + router_out_s[request]
+                    router_free = leaves
+                spent = replicas.measured(kinds, job, request, leaves - arrival_s[request], now, latency_s)
+                latency_s[request] = spent
+                _ended(int(leaves), spent, finished, finished_latency_s)
     station.next_arrival[job], station.head[job], station.router_free_s[job] = arriving, head, router_free
     station.held[job], station.turn[job] = held, turn
     station.waiting_head[job], station.waiting_count[job] = waiting_head, waiting_count
 
 
 @njit(cache=True, nogil=True)
-def advance_all(until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station) -> None:
-    """Process every job's events up to and including `until_s`."""
+def advance_all(
+    until_s: float, dispatch: int, queue_limit: int, requests: Requests, station: Station, kinds: replicas.Kinds | None
+) -> None:
+    """Process every job's events up to and including `until_s`; `kinds` is None if all replicas are serial."""
     for job in range(len(station.drop)):
-        advance_job(job, until_s, dispatch, queue_limit, requests, station)
+        if kinds is None or kinds.kind[job] == replicas.SERIAL:
+            advance_job(job, until_s, dispatch, queue_limit, requests, station, None)
+        else:
+            advance_job(job, until_s, dispatch, queue_limit, requests, station, kinds)

@@ -16,7 +16,8 @@ from faro_lib.simulate.latencies import minute_edges, quantile_of
 from faro_lib.simulate.serving import Serving
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
-from faro_lib.workload.service import ServiceTime, true_service_time
+from faro_lib.workload.replicas import Replica
+from faro_lib.workload.service import ServiceTime, true_busy_s, true_service_time
 
 # The grid is finest near saturation, where latency grows as 1 / (1 - rho) and drops begin.
 UTILISATIONS = (
@@ -54,14 +55,14 @@ def measure(
     members: dict[str, tuple[Job, ServingModel]] = {}
     for job in reversed(jobs):
         kind, limit = latency_class(job), serving_model.limit_of(job)
-        if limit != serving_model.max_ongoing_requests:
+        if limit != replace(serving_model, own_limits=()).limit_of(job):
             own[job.name] = kind = f"{kind}, at most {limit} ongoing"
         members[kind] = (job, replace(serving_model, max_ongoing_requests=limit, own_limits=()))
     shape = (len(members), 1 + len(UTILISATIONS), len(replicas), MINUTES)
     tail_s, excess = np.empty(shape), np.empty(shape)
-    alike: dict[tuple[ServiceTime, ServingModel], list[int]] = {}
+    alike: dict[tuple[ServiceTime, Replica, ServingModel], list[int]] = {}
     for k, (job, model) in enumerate(members.values()):
-        alike.setdefault((true_service_time(job), model), []).append(k)
+        alike.setdefault((true_service_time(job), job.replica, model), []).append(k)
     jobs = tuple(job for job, _ in members.values())
 
     def fill(task: tuple[ServingModel, list[int], int]) -> None:
@@ -71,9 +72,9 @@ def measure(
         tail_s[rows, 1:, column], excess[rows, 1:, column] = minutes.swapaxes(0, 1)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(fill, [(model, rows, n) for (_, model), rows in alike.items() for n in range(len(replicas))]))
+        list(pool.map(fill, [(model, rows, n) for (*_, model), rows in alike.items() for n in range(len(replicas))]))
     tail_s[:, 0], excess[:, 0] = tail_s[:, 1], excess[:, 1]
-    saturation_rps = np.array([1 / true_service_time(job).mean_s for job, _ in members.values()])
+    saturation_rps = np.array([1 / true_busy_s(job) for job in jobs])
     return LatencyTable(
         classes=tuple(members),
         quantile=np.array([job.quantile for job, _ in members.values()]),
@@ -99,7 +100,7 @@ def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[fl
         return np.array(minutes).swapaxes(1, 2)
 
     grid = UTILISATIONS, MINUTES, WINDOW_REQUESTS, WARM_UP
-    return cached_array((true_service_time(job), model, replicas, quantiles, rest, grid, _code()), compute)
+    return cached_array((true_service_time(job), job.replica, model, replicas, quantiles, rest, grid, _code()), compute)
 
 
 @cache
@@ -112,11 +113,11 @@ def _run(
     job: Job, replicas: int, model: ServingModel, requests: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """(latencies of all requests, first request of each minute (utilisations, minutes + 1), `shrink` of `_minutes`)."""
-    service: ServiceTime = true_service_time(job)
-    full_rps = replicas / service.mean_s
+    full_rps = replicas / true_busy_s(job)
+    in_service_s = job.replica.max_in_service * true_busy_s(job)  # of a request at utilisation 1 (Little's law)
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
-    warm = int(np.ceil(max(WARM_UP * service.mean_s, window_s) / window_s))
+    warm = int(np.ceil(max(WARM_UP * in_service_s, window_s) / window_s))
     # Whole numbers of requests per window, whose running sum is within one request of the constant rate.
     ends = np.arange(warm + windows + 1) + np.random.default_rng(seed).random((len(UTILISATIONS), 1))
     counts = np.diff(np.floor(ends * (full_rps * window_s * np.array(UTILISATIONS))[:, None]).astype(int), axis=1)
@@ -130,7 +131,8 @@ def _run(
         for a, b in zip(draws.first[:-1], draws.first[1:]):
             arrival_s[a:b].sort()
         draws = replace(draws, arrival_s=arrival_s)
-    serving = Serving(draws, 1, model.dispatch, model.queue_limit, np.full(len(counts), model.max_ongoing_requests))
+    places = np.full(len(counts), model.max_ongoing_requests)
+    serving = Serving(workload.jobs, draws, 1, model.dispatch, model.queue_limit, places)
     for n in range(len(counts)):
         for _ in range(replicas):
             serving.add_replica(n, 0.0)

@@ -1,30 +1,47 @@
 """Requests and replicas of the simulated cluster. Replicas are added and removed between runs of the event loop."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from faro_lib.simulate import events
+from faro_lib.simulate import events, replicas
 from faro_lib.simulate.draws import Draws
+from faro_lib.workload import Job
 
 DISPATCH = {"round-robin": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
 SLOTS = 4  # initial number of slots per job; doubled when needed
 
 
 class Serving:
-    """Requests and replicas of all jobs; `requests` and `station` are the state of the event loop (`events`)."""
+    """Requests and replicas of all jobs; `requests`, `station` and `kinds` are the state of the event loop (`events`)."""
 
-    def __init__(self, draws: Draws, seconds: int, dispatch: str, queue_limit: int, max_ongoing_requests: np.ndarray):
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        draws: Draws,
+        seconds: int,
+        dispatch: str,
+        queue_limit: int,
+        max_ongoing_requests: np.ndarray,
+    ):
         columns = (draws.first, draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
         self.requests = events.Requests(*columns, np.empty(len(draws.arrival_s)))
-        jobs = len(draws.first) - 1
         # One more than the limit, because a request that finds exactly `queue_limit` waiting is not dropped.
         self.station = events.new_station(SLOTS, queue_limit + 1, max_ongoing_requests, seconds, draws.first)
+        lengths = draws.prompt_tokens, draws.output_tokens
+        self.kinds = replicas.new_kinds(jobs, SLOTS, max_ongoing_requests, *lengths)
         self._dispatch = (DISPATCH[dispatch], queue_limit)
-        self._shufflers = [draws.shuffler(job) for job in range(jobs)]
-        self._active: list[list[int]] = [[] for _ in range(jobs)]  # slots, oldest replica first
+        self._shufflers = [draws.shuffler(job) for job in range(len(jobs))]
+        self._active: list[list[int]] = [[] for _ in jobs]  # slots, oldest replica first
 
     def advance(self, until_s: float) -> None:
         """Process every job's events up to `until_s`."""
-        events.advance_all(until_s, *self._dispatch, self.requests, self.station)
+        events.advance_all(until_s, *self._dispatch, self.requests, self.station, self.kinds)
+
+    def _advance_job(self, job, until_s):
+        serial = self.kinds is None or self.kinds.kind[job] == replicas.SERIAL
+        kinds = None if serial else self.kinds
+        events.advance_job(job, until_s, *self._dispatch, self.requests, self.station, kinds)
 
     @property
     def any_inside(self) -> bool:
@@ -35,12 +52,13 @@ class Serving:
 
     def add_replica(self, job: int, now_s: float) -> None:
         """Add a replica in an empty slot."""
-        events.advance_job(job, now_s, *self._dispatch, self.requests, self.station)
+        self._advance_job(job, now_s)
         slots = self.station.inside.shape[1]
         empty = [s for s in range(slots) if s not in self._active[job] and self.station.inside[job, s] == 0]
         if not empty:
             empty = [slots]
             self.station = events.with_slots(self.station, slots * 2)
+            self.kinds = replicas.with_slots(self.kinds, slots * 2)
         first = not self._active[job]
         self._active[job].append(empty[0])
         self._reorder(job)
@@ -49,7 +67,7 @@ class Serving:
 
     def remove_replica(self, job: int, now_s: float) -> None:
         """Remove the newest replica; it still serves the requests that it holds."""
-        events.advance_job(job, now_s, *self._dispatch, self.requests, self.station)
+        self._advance_job(job, now_s)
         self._active[job].pop()
         self._reorder(job)
 
@@ -71,10 +89,15 @@ class Serving:
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return
-        completes_s = now_s + self.requests.service_s[request]
-        station.ring[job, slot, station.ring_head[job, slot]] = request
-        station.ring_done_s[job, slot, station.ring_head[job, slot]] = completes_s
-        station.next_done_s[job, slot] = station.last_done_s[job, slot] = completes_s
+        service_s = self.requests.service_s
+        if self.kinds is None or self.kinds.kind[job] == replicas.SERIAL:
+            completes_s = now_s + service_s[request]
+            station.ring[job, slot, station.ring_head[job, slot]] = request
+            station.ring_done_s[job, slot, station.ring_head[job, slot]] = completes_s
+            station.next_done_s[job, slot] = station.last_done_s[job, slot] = completes_s
+        else:
+            entered = replicas.enter(self.kinds, job, slot, request, 0, np.inf, now_s, events.NONE, service_s)
+            station.next_done_s[job, slot] = entered
         station.inside[job, slot] = 1
         station.held[job] = events.NONE
         if station.waiting_count[job]:

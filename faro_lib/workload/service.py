@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 
 from faro_lib.workload.jobs import Job
+from faro_lib.workload.replicas import SERIAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,5 +57,16 @@ MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 
 
 def true_service_time(job: Job) -> ServiceTime:
-    """The measured service time of the job's model; if none was measured, a lognormal with the job's mean and scv."""
+    """The measured service time of the job's model; if none was measured, a lognormal with the job's mean and scv.
+
+    For replicas that know the time of a batch or an iteration, it is the factor on a batch's time: mean 1, the job's scv.
+    """
+    if job.replica.kind in ("batched", "continuous"):
+        return ServiceTime.from_moments(1.0, job.service_scv)
     return MODELS.get(job.model) or ServiceTime.from_moments(job.service_time_s, job.service_scv)
+
+
+def true_busy_s(job: Job) -> float:
+    """Seconds per request of a replica that never runs out of requests: 1 / the largest rate that it can sustain."""
+    mean_s = true_service_time(job).mean_s
+    return mean_s if job.replica == SERIAL else 1 / job.replica.capacity_rps(mean_s)

@@ -1,0 +1,228 @@
+"""How replicas that are not serial serve: compiled functions that the event loop (`events`) calls.
+
+Each slot has one next event: the end of its service, batch or iteration, or the start of the next one. At an event,
+`event` ends what is in service, the loop dispatches requests to the places that become free, and `begin` starts what
+comes next. Times are sums in a fixed order, start + duration, so that another implementation gives the same bits.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from faro_lib.workload import Job
+from faro_lib.workload.replicas import KINDS, SLO_ON, Replica
+
+SERIAL, CONCURRENT, BATCHED, CONTINUOUS = range(4)
+FIRST_TOKEN, PER_TOKEN, END_TO_END = range(3)
+BETWEEN = -1  # `fresh` while no iteration is in progress
+SHORTEST_S = 1e-9  # time per token of an answer of one token, which has no second one
+
+
+class Kinds(NamedTuple):
+    """Parameters of the jobs' replicas, as in `workload.replicas`, (jobs,); and the state of each slot, (jobs, slots)."""
+
+    kind: np.ndarray
+    at_once: np.ndarray  # largest number of requests in service
+    slowdown: np.ndarray
+    wait_s: np.ndarray
+    batch_s: np.ndarray  # (jobs, largest batch) duration of a batch of 1, 2, ... requests
+    alpha_s: np.ndarray
+    beta_s: np.ndarray
+    gamma_s: np.ndarray
+    max_tokens: np.ndarray
+    slo_on: np.ndarray
+    prompt_tokens: np.ndarray  # (requests,)
+    output_tokens: np.ndarray  # (requests,)
+    left: np.ndarray  # (largest number of places,) the requests that leave at an event
+    held: np.ndarray  # (jobs, slots, places) requests in order of entry; the first `serving` are in service
+    # (jobs, slots, places) of each of them. Concurrent: service attained at its end. Batched: time of entry. Continuous:
+    # number of the iteration that gives its last token.
+    mark: np.ndarray
+    serving: np.ndarray  # number of requests in service
+    # Concurrent: time of `attained_s`. Batched: time since which the replica is free. Continuous: start of the iteration.
+    since_s: np.ndarray
+    attained_s: np.ndarray  # concurrent: service that a request has attained if it is in service since the first one
+    iteration: np.ndarray  # continuous: number of the iteration in progress
+    last_iteration: np.ndarray  # the iteration whose end is the next event; all until then are alike and admit nobody
+    fresh: np.ndarray  # number of requests that the iteration in progress has admitted
+
+
+def new_kinds(
+    jobs: Sequence[Job], slots: int, places: np.ndarray, prompt_tokens: np.ndarray, output_tokens: np.ndarray
+) -> Kinds | None:
+    """Empty slots for each job; None if all jobs have serial replicas, which need no further state."""
+    if all(job.replica == Replica() for job in jobs):
+        return None
+    replicas = [job.replica for job in jobs]
+    most = int(places.max())
+
+    def column(field, default=0.0):
+        return np.array([getattr(replica, field, default) for replica in replicas])
+
+    batches = [getattr(replica, "durations_s", ()) for replica in replicas]
+    batch_s = np.array([[*row, *[np.inf] * (max(map(len, batches)) - len(row))] for row in batches])
+    shape = (len(jobs), slots)
+    return Kinds(
+        kind=np.array([list(KINDS).index(replica.kind) for replica in replicas]), at_once=column("max_in_service"),
+        slowdown=column("slowdown"), wait_s=column("wait_s"), batch_s=batch_s, alpha_s=column("alpha_s"),
+        beta_s=column("beta_s"), gamma_s=column("gamma_s"), max_tokens=column("max_tokens"),
+        slo_on=np.array([SLO_ON.index(getattr(replica, "slo_on", SLO_ON[END_TO_END])) for replica in replicas]),
+        prompt_tokens=prompt_tokens, output_tokens=output_tokens, left=np.zeros(most, np.int64),
+        held=np.zeros((*shape, most), np.int64), mark=np.zeros((*shape, most)), serving=np.zeros(shape, np.int64),
+        since_s=np.zeros(shape), attained_s=np.zeros(shape), iteration=np.zeros(shape, np.int64),
+        last_iteration=np.zeros(shape, np.int64), fresh=np.full(shape, BETWEEN),
+    )  # fmt: skip
+
+
+EMPTY = {"next_done_s": np.inf, "fresh": BETWEEN}  # fields of an empty slot that are not 0
+
+
+def widened(state, slots: int, fields: Iterable[str]):
+    """The named tuple with `slots` slots in these arrays (jobs, slots, ...); the new ones are empty."""
+    wider = {}
+    for field in fields:
+        array = getattr(state, field)
+        wider[field] = np.full((array.shape[0], slots, *array.shape[2:]), EMPTY.get(field, 0), array.dtype)
+        wider[field][:, : array.shape[1]] = array
+    return state._replace(**wider)
+
+
+def with_slots(kinds: Kinds | None, slots: int) -> Kinds | None:
+    """The kinds with `slots` slots per job; the new ones are empty."""
+    return widened(kinds, slots, Kinds._fields[Kinds._fields.index("held") :]) if kinds else None
+
+
+@njit(cache=True)
+def enter(kinds, job, slot, request, inside, next_s, now, source, service_s) -> float:
+    """Add a request to the `inside` others of a slot whose next event is at `next_s`, and return its next event.
+
+    `source` is the slot whose event causes the entry, or -1 if the request comes straight from the router.
+    """
+    mark, serving, at_once = kinds.mark[job, slot], kinds.serving[job, slot], kinds.at_once[job]
+    kinds.held[job, slot, inside] = request
+    if kinds.kind[job] == CONCURRENT:
+        if serving == at_once:
+            return next_s
+        attained_s = 0.0
+        if serving > 0:
+            slower = 1 + kinds.slowdown[job] * (serving - 1)
+            attained_s = kinds.attained_s[job, slot] + (now - kinds.since_s[job, slot]) / slower
+        mark[inside] = attained_s + service_s[request]
+        kinds.serving[job, slot] = serving + 1
+        kinds.attained_s[job, slot], kinds.since_s[job, slot] = attained_s, now
+        return begin(kinds, job, slot, inside + 1, now, service_s)
+    if kinds.kind[job] == BATCHED:
+        mark[inside] = now
+        if serving > 0:
+            return next_s
+        return now if inside + 1 >= at_once else max(kinds.since_s[job, slot], mark[0]) + kinds.wait_s[job]
+    if inside == 0:
+        return now
+    if kinds.fresh[job, slot] != 0 or serving < inside or serving == at_once:
+        return next_s
+    if kinds.prompt_tokens[request] > kinds.max_tokens[job]:
+        return next_s
+    # The request is admitted at the end of the iteration in progress, which is now the next event. At equal times, the
+    # events of lower slots come first.
+    start_s, length_s = kinds.since_s[job, slot], kinds.alpha_s[job] + kinds.beta_s[job] * serving
+    end_s, iteration = start_s + length_s, kinds.iteration[job, slot]
+    while end_s < now or (end_s == now and source > slot):
+        start_s, end_s, iteration = end_s, end_s + length_s, iteration + 1
+    kinds.since_s[job, slot] = start_s
+    kinds.iteration[job, slot] = kinds.last_iteration[job, slot] = iteration
+    return end_s
+
+
+@njit(cache=True)
+def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int:
+    """End what ends now in a slot with `inside` requests; the number of requests that leave, which are in kinds.left."""
+    held, mark, serving = kinds.held[job, slot], kinds.mark[job, slot], kinds.serving[job, slot]
+    left, gone, slo_on = kinds.left, 0, kinds.slo_on[job]
+    if serving == 0:
+        return 0
+    if kinds.kind[job] == CONCURRENT:
+        first = np.argmin(mark[:serving])
+        left[0], gone = held[first], 1
+        attained_s = mark[first]
+        for n in range(first, inside - 1):
+            held[n], mark[n] = held[n + 1], mark[n + 1]
+        kinds.attained_s[job, slot], kinds.since_s[job, slot] = attained_s, now
+        if inside > serving:
+            mark[serving - 1] = attained_s + service_s[held[serving - 1]]
+        else:
+            kinds.serving[job, slot] = serving - 1
+        return gone
+    if kinds.kind[job] == BATCHED:
+        gone = serving
+        left[:gone] = held[:gone]
+        for n in range(gone, inside):
+            held[n - gone], mark[n - gone] = held[n], mark[n]
+        kinds.serving[job, slot], kinds.since_s[job, slot] = 0, now
+        return gone
+    iteration = kinds.iteration[job, slot] = kinds.last_iteration[job, slot]
+    for n in range(serving - kinds.fresh[job, slot], serving):
+        if slo_on == FIRST_TOKEN:
+            latency_s[held[n]] = now - arrival_s[held[n]]
+        elif slo_on == PER_TOKEN:
+            latency_s[held[n]] = -now  # until its end
+    kinds.fresh[job, slot] = BETWEEN
+    for n in range(inside):
+        if n < serving and mark[n] == iteration:
+            left[gone] = held[n]
+            gone += 1
+        elif gone > 0:
+            held[n - gone], mark[n - gone] = held[n], mark[n]
+    kinds.serving[job, slot] = serving - gone
+    return gone
+
+
+@njit(cache=True)
+def begin(kinds, job, slot, inside, now, service_s) -> float:
+    """Start what a slot with `inside` requests can start now, after an event; return its next event, inf if it is empty."""
+    held, mark, serving, at_once = (
+        kinds.held[job, slot],
+        kinds.mark[job, slot],
+        kinds.serving[job, slot],
+        kinds.at_once[job],
+    )
+    if inside == 0:
+        return np.inf
+    if kinds.kind[job] == CONCURRENT:
+        left_s = max(np.min(mark[:serving]) - kinds.attained_s[job, slot], 0.0)
+        return now + left_s * (1 + kinds.slowdown[job] * (serving - 1))
+    if kinds.kind[job] == BATCHED:
+        at_latest_s = max(kinds.since_s[job, slot], mark[0]) + kinds.wait_s[job]
+        if inside < at_once and at_latest_s > now:
+            return at_latest_s
+        size = min(inside, at_once)
+        kinds.serving[job, slot] = size
+        return now + kinds.batch_s[job, size - 1] * service_s[held[0]]
+    iteration, fresh, tokens = kinds.iteration[job, slot] + 1, 0, 0
+    while serving < at_once and serving < inside:
+        prompt = kinds.prompt_tokens[held[serving]]
+        if serving > 0 and tokens + prompt > kinds.max_tokens[job]:
+            break
+        mark[serving] = iteration + kinds.output_tokens[held[serving]] - 1
+        tokens, fresh, serving = tokens + prompt, fresh + 1, serving + 1
+    kinds.serving[job, slot], kinds.fresh[job, slot], kinds.since_s[job, slot] = serving, fresh, now
+    kinds.iteration[job, slot] = kinds.last_iteration[job, slot] = iteration
+    length_s = kinds.alpha_s[job] + kinds.beta_s[job] * serving + kinds.gamma_s[job] * tokens
+    end_s = now + length_s
+    if fresh == 0:
+        for _ in range(int(np.min(mark[:serving])) - iteration):
+            end_s += length_s
+            kinds.last_iteration[job, slot] += 1
+    return end_s
+
+
+@njit(cache=True)
+def measured(kinds, job, request, spent_s, now, latency_s) -> float:
+    """The quantity that the job's SLO limits, of a request that its replica completes now, `spent_s` after its arrival."""
+    if kinds.slo_on[job] == FIRST_TOKEN:
+        return latency_s[request]
+    if kinds.slo_on[job] == PER_TOKEN:
+        later = kinds.output_tokens[request] - 1
+        return (now + latency_s[request]) / later if later > 0 else SHORTEST_S
+    return spent_s
