@@ -34,7 +34,18 @@ ORDER = [
         "bayes",
         "utility",
     ),
-    *("allocate", "policies", "control", "simulate", "calibrate", "rayserve", "kube", "metrics", "experiments", "figures"),
+    *(
+        "allocate",
+        "policies",
+        "control",
+        "simulate",
+        "calibrate",
+        "rayserve",
+        "kube",
+        "metrics",
+        "experiments",
+        "figures",
+    ),
     *("recommend", "report", "pipeline", "cli"),
 ]
 HEAVY = ("ray", "pymc", "kubernetes", "cvxpy", "numba", "pandas", "matplotlib", "seaborn", "snakemake", "papermill")

@@ -33,11 +33,12 @@ CALIBRATED, NOT_REPRODUCED, TOO_WIDE = "calibrated", "not reproduced", "too wide
 MAX_DISCREPANCY = 0.15  # relative error of the model beyond which a service counts as not reproduced
 MAX_HALF_WIDTH = 0.15  # of the 90 % interval of capacity_rps, relative to its median
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
-ROUNDS = (40, *(12,) * 8)  # points of each round for each dimension of the parameters
-HOPELESS = (
-    30.0  # a kind whose best log likelihood is lower by this much after half of the rounds is not refined further
-)
-REQUESTS, MIN_REQUESTS = 4000, 500  # simulated requests of each row, fewer for long answers of `Continuous`
+ROUNDS = (30, *(12,) * 9)  # points of each round for each dimension of the parameters
+REQUESTS, MIN_REQUESTS = 2000, 400  # simulated requests of each row, fewer for long answers of `Continuous`
+HALF, HOPELESS = (
+    4,
+    30.0,
+)  # a kind whose log likelihood is lower by this much after HALF of the rounds is not refined further
 DRAWS = 64
 INTERVAL = np.array([0.05, 0.5, 0.95])
 OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # to measure if they are missing
@@ -94,7 +95,7 @@ def calibrate(
     max_overhead_s : upper bound of a constant time per request outside the replicas, which is fitted; 0 = there is none.
     """
     extended = _with_values_to_measure(measurements)
-    tokens = tokens or {}
+    tokens = {"max_tokens": 2048.0} | {name: float(value) for name, value in tokens.items()} if tokens else {}
     latencies = [quantity == LATENCY for quantity, _ in measurements.columns]
     if not np.isfinite(measurements.values[:, latencies]).any():
         raise ValueError(f"no value of {LATENCY!r} was measured; at least one is needed")
@@ -102,16 +103,18 @@ def calibrate(
     fits: list[Fit] = []
     for kind in kinds:
         if (kind != "continuous" or tokens) and (kind == "serial" or max_ongoing_requests > 1):
-            number = REQUESTS if kind != "continuous" else max(MIN_REQUESTS, int(REQUESTS * 10 / tokens["output_tokens"]))
+            number = (
+                REQUESTS if kind != "continuous" else max(MIN_REQUESTS, int(REQUESTS * 10 / tokens["output_tokens"]))
+            )
             simulator = Simulator(extended, dispatch, max_ongoing_requests, tokens, min(number, REQUESTS), seed)
             prior = Prior(kind, scale_s, max_ongoing_requests, tokens, max_overhead_s)
             fits.append(Fit(prior, simulator, extended, seed))
     refined = fits
     for done, points in enumerate(ROUNDS):
         for fit in refined:
-            fit.population.draw(points * fit.prior.dimensions)
+            fit.draw(points * fit.prior.dimensions)
         best = max(fits, key=lambda fit: fit.log_likelihood.max())
-        if 2 * done >= len(ROUNDS):
+        if done >= HALF:
             refined = [fit for fit in fits if fit.log_likelihood.max() > best.log_likelihood.max() - HOPELESS]
     for fit in fits:  # compare the kinds with the same sampling errors
         fit.population.weigh(fit.score(best.errors))
@@ -124,7 +127,7 @@ def _answer(
     """The posterior over the kinds as a `Calibration`."""
     weights = softmax([fit.population.log_evidence for fit in fits])
     chosen = fits[int(weights.argmax())]
-    of_points = chosen.population.weights
+    of_points = chosen.weights
     parameters = [service.parameters() for service in chosen.services]
     intervals = {
         name: _quantiles(np.array([one[name] for one in parameters]), of_points, INTERVAL) for name in parameters[0]
@@ -132,7 +135,7 @@ def _answer(
     predicted = np.exp(_quantiles(chosen.predicted, of_points, INTERVAL))
     given_point = np.exp(chosen.by_discrepancy - chosen.log_likelihood[:, None])
     discrepancy = float(_quantiles(DISCREPANCIES, of_points @ given_point, np.array([0.5]))[0])
-    everything = np.concatenate([weight * fit.population.weights for weight, fit in zip(weights, fits)])
+    everything = np.concatenate([weight * fit.weights for weight, fit in zip(weights, fits)])
     services = [service for fit in fits for service in fit.services]
     capacity = np.array([service.capacity_rps for service in services])
     capacity_rps = _quantiles(capacity, everything, INTERVAL)

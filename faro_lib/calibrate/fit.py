@@ -1,7 +1,11 @@
 """The fit of one kind of replica: simulated parameter points and their likelihood."""
 
+from typing import Any
+
 import numpy as np
-from scipy.special import logsumexp
+from scipy.linalg import block_diag
+from scipy.special import logsumexp, softmax
+from scipy.stats import multivariate_t
 
 from faro_lib.calibrate.measurements import Measurements
 from faro_lib.calibrate.population import Population
@@ -13,6 +17,8 @@ EXPECTED_DISCREPANCY = 0.05  # mean of its exponential prior
 LOG_PRIOR = np.log(DISCREPANCIES) - DISCREPANCIES / EXPECTED_DISCREPANCY  # density on the geometric grid
 LOG_PRIOR -= logsumexp(LOG_PRIOR)
 MISSING = 1e6  # variance of a value that was not measured
+POINTS_PER_DIMENSION = 4.0  # that take part in the regression of `Fit.draw`
+LARGEST = 3.0  # coordinate of its result: prior standard deviations
 FIRST_ERROR = 0.05  # assumed sampling error until a point has been simulated
 
 
@@ -44,16 +50,17 @@ class Fit:
         self.prior, self._simulator, self._values = prior, simulator, measurements.values
         self.population = Population(self._simulate, prior.dimensions, np.random.default_rng(seed))
         self.services: list[CalibratedService] = []
-        self._predicted: list[np.ndarray] = []
+        self._simulated: list[np.ndarray] = []
         self._best: CalibratedService | None = None
         self.by_discrepancy = np.empty((0, len(DISCREPANCIES)))  # log likelihood plus log prior of the discrepancy
+        self.predicted = np.empty(0)  # logarithms of the predicted values, shape (points, rows, columns)
         rows, columns = measurements.values.shape
         self.errors = np.tile(FIRST_ERROR**2 * np.eye(columns), (rows, 1, 1))
 
     @property
-    def predicted(self) -> np.ndarray:
-        """Logarithms of the predicted values, shape (points, rows, columns)."""
-        return np.array(self._predicted)
+    def weights(self) -> np.ndarray:
+        """Posterior weights of the points, which sum to 1, shape (points,)."""
+        return softmax(self.population.log_weights)
 
     @property
     def log_likelihood(self) -> np.ndarray:
@@ -66,11 +73,33 @@ class Fit:
         self.by_discrepancy = log_likelihoods(self.predicted, self._values, errors) + LOG_PRIOR
         return self.log_likelihood
 
+    def draw(self, number: int) -> None:
+        """Simulate a round of points."""
+        self.population.draw(number, self._linearised() if self.services else None)
+
+    def _linearised(self) -> Any:
+        """The posterior if the predictions were linear in the parameters, with the tails of a t distribution.
+
+        They are regressed on the points near the posterior (a Gauss-Newton step without a gradient).
+        """
+        points, measured = self.population.points, np.isfinite(self._values).ravel()
+        root = np.sqrt(self.population.flattened(POINTS_PER_DIMENSION * (1 + points.shape[1])))[:, None]
+        features = np.column_stack([np.ones(len(points)), points])
+        predicted = self.predicted.reshape(len(points), -1)[:, measured]
+        (at_zero, *slopes), *_ = np.linalg.lstsq(root * features, root * predicted, rcond=None)
+        discrepancy = DISCREPANCIES[self.by_discrepancy.max(axis=0).argmax()]
+        errors = block_diag(*self.errors + discrepancy**2 * np.eye(self._values.shape[1]))[np.ix_(measured, measured)]
+        gain = np.linalg.solve(errors, np.array(slopes).T)
+        covariance = np.linalg.inv(np.eye(points.shape[1]) + slopes @ gain)
+        middle = covariance @ gain.T @ (np.log(self._values.ravel()[measured]) - at_zero)
+        return multivariate_t(np.clip(middle, -LARGEST, LARGEST), covariance, df=5)
+
     def _simulate(self, points: np.ndarray) -> np.ndarray:
         for point in points:
             service = self.prior.service(point)
             self.services.append(service)
-            self._predicted.append(self._simulator.values(service))
+            self._simulated.append(self._simulator.values(service))
+        self.predicted = np.array(self._simulated)
         best = self.services[self.score(self.errors).argmax()]
         if best is not self._best:  # the sampling errors are those of a run of the best point
             self._best, self.errors = best, self._simulator.errors(best)

@@ -15,94 +15,110 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 from faro_lib.workload.service import ServiceTime, true_service_time
 
-BATCHES = 20  # of a simulated row; their means estimate sampling errors including the correlation that queueing causes
-WARM_UP = 0.1  # share of a simulated row that is left out, because queues begin empty
+ERROR_RUNS = 32  # simulated repetitions of each measured period, which show its sampling errors
+MIN_RUNS, MAX_RUNS = 2, 8  # repetitions that predict its values
+MAX_RUN = 2000  # requests of a repetition; of a longer period, the errors are smaller by the root of the ratio
+WARM_UP = 0.1  # share of the requests of a repetition that come before the measured ones, because queues begin empty
+MIN_WARM_UP = 50
 FLOOR = 0.002  # smallest relative error of a measured value
 
 
 class Simulator:
-    """Runs a service at the rates and replica counts of the measurements, always with the same random numbers.
+    """Repeats the measured periods with a service, always with the same random numbers.
 
-    requests : number of requests to simulate in every row.
+    requests : number of requests to simulate for each row, in one or more repetitions.
     """
 
     def __init__(
-        self, measurements: Measurements, dispatch: str, places: int, tokens: Mapping[str, Any], requests: int, seed: int
+        self,
+        measurements: Measurements,
+        dispatch: str,
+        places: int,
+        tokens: Mapping[str, Any],
+        requests: int,
+        seed: int,
     ):
-        self._measurements, self._places, self._model = measurements, places, ServingModel(dispatch)
-        rows, rng = len(measurements.rate_rps), np.random.default_rng(seed)
-        gaps_s = rng.standard_exponential((rows, requests)) / measurements.rate_rps[:, None]
-        self._normals = rng.standard_normal(rows * requests)
-        passes = np.empty((2, 0))
-        if self._model.router:
-            passes = rng.standard_normal((2, rows * requests))
-            for normals in passes:
-                self._model.router.from_normals(normals)
-        first = requests * np.arange(rows + 1)
-        columns = np.cumsum(gaps_s, axis=1).ravel(), passes[0], self._normals, passes[1], np.ones(rows * requests)
-        lengths = rng.standard_normal((2, rows * requests))
-        for normals, name in zip(lengths, ("prompt", "output")):
-            moments = tokens.get(f"{name}_tokens", 1.0), tokens.get(f"{name}_cv", 0.0)
-            ServiceTime.from_moments(moments[0], moments[1] ** 2).from_normals(normals)
-        self._draws = Draws(first, *columns, seed, *np.maximum(np.rint(lengths), 1.0))
+        self._measurements, self._seed = measurements, seed
+        self._tokens, self._places, self._model = tokens, places, ServingModel(dispatch)
+        self._length = np.minimum(measurements.requests, MAX_RUN)
+        self._runs = int(np.clip(requests // self._length.max(), MIN_RUNS, MAX_RUNS))
+        self._draws = self._draw(self._runs)
 
     def values(self, service: CalibratedService) -> np.ndarray:
-        """Logarithms of the values that the service would show in the measured periods, shape (rows, columns).
+        """Mean logarithms of the values that periods of the measured lengths show, shape (rows, columns).
 
-        A quantile of m requests is on average at the level (p (m - 1) + 0.7) / (m + 0.4) of the distribution (median rank,
-        Benard and Bos-Levenbach, 1953).
+        A quantile of a period near saturation is on average far below that of an endless one, because late requests come
+        together.
         """
-        samples = self._run(service)
-        ordered = {quantity: np.sort(sample, axis=1) for quantity, sample in samples.items()}
-        values = []
-        for quantity, level in self._measurements.columns:
-            served = _served(samples[quantity])
-            if level is None:
-                values.append(np.where(np.isfinite(samples[quantity]), samples[quantity], 0.0).sum(axis=1) / served)
-            else:
-                values.append(_at(ordered[quantity], served, self._level(level)))
-        return np.log(np.stack(values, axis=1))
+        return self._repeated(service, self._draws, self._runs).mean(axis=0)
 
     def errors(self, service: CalibratedService) -> np.ndarray:
-        """Covariance of the sampling errors of the logarithms of the measured values, shape (rows, columns, columns).
+        """Covariance over periods of the logarithms of the values, shape (rows, columns, columns).
 
-        The error of a quantile is that of the empirical distribution function there, by its long-run variance from batch
-        means, divided by the density (Bahadur, 1966). The simulation of n requests instead of m adds the factor 1 + m / n.
+        It includes the error of `values`, which are a mean of few periods, and a factor without which the inverse would be
+        too large on average (Hartlap, Simon and Schneider, 2007).
         """
-        m, samples, influences = self._measurements.requests, self._run(service), []
-        for quantity, level in self._measurements.columns:
-            sample, served = samples[quantity], _served(samples[quantity])
-            finite = np.isfinite(sample)
-            if level is None:
-                total = np.where(finite, sample, 0.0)
-                influences.append(total / total.sum(axis=1, keepdims=True) * served[:, None])
-                continue
-            ordered, at = np.sort(sample, axis=1), self._level(level)
-            above = finite & (sample > _at(ordered, served, at)[:, None])
-            error = np.sqrt(_long_run(above[..., None])[:, 0, 0] / m) + 1 / served
-            low, high = np.maximum(at - error, 0.5 / served), np.minimum(at + error, 1 - 0.5 / served)
-            slope = np.log(_at(ordered, served, high) / _at(ordered, served, low)) / (high - low)
-            influences.append(above * slope[:, None])
-        factor = 1 / m + 1 / influences[0].shape[1]
-        return _long_run(np.stack(influences, axis=-1)) * factor[:, None, None] + FLOOR**2 * np.eye(len(influences))
+        values = self._repeated(service, self._draw(ERROR_RUNS), ERROR_RUNS)
+        apart = values - values.mean(axis=0)
+        covariance = np.einsum("nri,nrj->rij", apart, apart) / (ERROR_RUNS - 2 - values.shape[2])
+        factor = self._length / self._measurements.requests + 1 / self._runs
+        return covariance * factor[:, None, None] + FLOOR**2 * np.eye(values.shape[2])
 
-    def _run(self, service: CalibratedService) -> dict[str, np.ndarray]:
-        """Quantity -> simulated values in order of arrival, shape (rows, n); inf for a dropped request."""
+    def _repeated(self, service: CalibratedService, draws: Draws, runs: int) -> np.ndarray:
+        """Logarithms of the values of each repetition, shape (runs, rows, columns)."""
+        length, m = self._length.max(), np.repeat(self._length, runs)
+        rows, values = np.arange(len(m)), []
+        ordered = {}
+        for quantity, sample in self._run(service, draws, runs).items():
+            measured = np.where(np.arange(length) < m[:, None], sample[:, -length:], np.inf)
+            ordered[quantity] = np.sort(measured, axis=1)
+        for quantity, level in self._measurements.columns:
+            sample = ordered[quantity]
+            served = np.maximum(np.isfinite(sample).sum(axis=1), 1)
+            if level is None:
+                values.append(np.where(np.isfinite(sample), sample, 0.0).sum(axis=1) / served)
+                continue
+            position = level * (served - 1)
+            low = position.astype(int)
+            high = np.minimum(low + 1, served - 1)
+            values.append(sample[rows, low] + (position - low) * (sample[rows, high] - sample[rows, low]))
+        return np.log(np.stack(values, axis=1)).reshape(-1, runs, len(values)).swapaxes(0, 1)
+
+    def _draw(self, runs: int) -> Draws:
+        """Random numbers of the repetitions, row by row; service times are standard normals."""
+        rates, length = np.repeat(self._measurements.rate_rps, runs), int(self._length.max())
+        requests = length + max(MIN_WARM_UP, int(length * WARM_UP / (1 - WARM_UP)))
+        rng, n = np.random.default_rng(self._seed), len(rates) * requests
+        gaps = rng.standard_exponential((len(rates), requests + 1))
+        # Measured rates are counts by time, so that each repetition has its count exactly: uniform order statistics.
+        arrival_s = np.cumsum(gaps, axis=1)[:, :-1] / gaps.sum(axis=1, keepdims=True) * (requests / rates)[:, None]
+        normals, lengths, passes = rng.standard_normal(n), rng.standard_normal((2, n)), np.empty((2, 0))
+        if self._model.router:
+            passes = rng.standard_normal((2, n))
+            for one in passes:
+                self._model.router.from_normals(one)
+        for row, name in zip(lengths, ("prompt", "output")):
+            moments = self._tokens.get(f"{name}_tokens", 1.0), self._tokens.get(f"{name}_cv", 0.0)
+            ServiceTime.from_moments(moments[0], moments[1] ** 2).from_normals(row)
+        columns = arrival_s.ravel(), passes[0], normals, passes[1], np.ones(n)
+        return Draws(requests * np.arange(len(rates) + 1), *columns, self._seed, *np.maximum(np.rint(lengths), 1.0))
+
+    def _run(self, service: CalibratedService, draws: Draws, runs: int) -> dict[str, np.ndarray]:
+        """Quantity -> simulated values in order of arrival, (rows x runs, requests); inf for a dropped request."""
         job = Job("calibrated", **service.job_fields)
-        service_s = self._normals.copy()
+        service_s = draws.service_s.copy()
         true_service_time(job).from_normals(service_s)
-        draws = replace(self._draws, service_s=service_s)
-        rows = len(self._measurements.replicas)
+        replicas, model = np.repeat(self._measurements.replicas, runs), self._model
+        jobs, draws = len(replicas), replace(draws, service_s=service_s)
 
         def simulated(job: Job) -> np.ndarray:
-            limits = np.full(rows, self._places)
-            serving = Serving((job,) * rows, draws, 1, self._model.dispatch, self._model.queue_limit, limits)
-            for row, replicas in enumerate(self._measurements.replicas):
-                for _ in range(replicas):
-                    serving.add_replica(row, 0.0)
+            limits = np.full(jobs, self._places)
+            serving = Serving((job,) * jobs, draws, 1, model.dispatch, model.queue_limit, limits)
+            for number, count in enumerate(replicas):
+                for _ in range(count):
+                    serving.add_replica(number, 0.0)
             serving.advance(np.finfo(float).max)
-            latency_s = serving.requests.latency_s.reshape(rows, -1)
-            return latency_s[:, int(WARM_UP * latency_s.shape[1]) :]
+            return serving.requests.latency_s.reshape(jobs, -1)
 
         samples = {LATENCY: simulated(job) + service.overhead_s}
         for quantity in {quantity for quantity, _ in self._measurements.columns} - {LATENCY}:
@@ -112,29 +128,3 @@ class Simulator:
             else:  # the whole answer arrives at once
                 samples[quantity] = samples[LATENCY]
         return samples
-
-    def _level(self, level: float) -> np.ndarray:
-        m = self._measurements.requests
-        return (level * (m - 1) + 0.7) / (m + 0.4)
-
-
-def _served(sample):
-    return np.maximum(np.isfinite(sample).sum(axis=1), 1)
-
-
-def _at(ordered, served, level):
-    """The quantile `level` (rows,) of the first `served` (rows,) ordered values of each row, interpolated linearly."""
-    position = level * (served - 1)
-    low = position.astype(int)
-    high = np.minimum(low + 1, served - 1)
-    rows = np.arange(len(ordered))
-    return ordered[rows, low] + (position - low) * (ordered[rows, high] - ordered[rows, low])
-
-
-def _long_run(series):
-    """Covariance of sqrt(n) x the mean of correlated series (rows, n, columns), by batch means: (rows, columns, columns)."""
-    rows, n, columns = series.shape
-    length = n // BATCHES
-    means = series[:, n - length * BATCHES :].reshape(rows, BATCHES, length, columns).mean(axis=2)
-    means = means - means.mean(axis=1, keepdims=True)
-    return length * np.einsum("rbi,rbj->rij", means, means) / (BATCHES - 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.calibrate import LATENCY, Calibration, Measurements, calibrate
+from faro_lib.calibrate import FIRST_TOKEN, LATENCY, Calibration, Measurements, calibrate
 from faro_lib.http import HttpClient
 from faro_lib.rayserve.load_generator import MAX_RPS, SERVED, Script, send
 from faro_lib.rayserve.profile import Profile, more_replicas
@@ -15,7 +15,7 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 
-COLUMNS = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99), (LATENCY, None))
+LEVELS = {LATENCY: (0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99)}  # what is measured; None = the mean
 FIRST_UTILISATION = 0.25  # of the first rate, if the service were serial
 STEP, FAR_STEP = 1.3, 1.7  # between rates; the larger one while the p99 is below FAR times that of the first rate
 FAR = 1.3
@@ -23,50 +23,54 @@ STOP = 3.0  # the last rate is the first at which the p99 exceeds the SLO by thi
 MIN_SERVED = 30  # requests; a rate with fewer is not used
 WARM_UP = 0.1  # share of the requests of a rate that is left out, because queues begin empty
 TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
-Row = tuple[float, int, np.ndarray]  # (requests/s, replicas, latency of each request in s; inf if it was not served)
+Samples = dict[str, np.ndarray]  # quantity of LEVELS -> seconds of each request; inf if it was not served
+Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
 
 
-def climb(
-    offer: Callable[[float], np.ndarray], first_rps: float, slo_s: float, max_rps: float
-) -> list[tuple[float, np.ndarray]]:
-    """(rate, latencies) at increasing rates, up to the first whose p99 exceeds STOP x `slo_s`, or to `max_rps`.
+def climb(offer: Callable[[float], Samples], first_rps: float, slo_s: float, max_rps: float) -> list[float]:
+    """Offer increasing rates, up to the first whose p99 latency exceeds STOP x `slo_s`, or to `max_rps`; the rates offered.
 
-    `offer` maps a rate in requests/s to the latencies of its requests, inf for a request that was not served.
+    `offer` maps a rate in requests/s to the samples of its requests.
     """
-    rows: list[tuple[float, np.ndarray]] = []
-    rate, first_p99_s = first_rps, np.inf
+    rates, first_p99_s, rate = [], np.inf, min(first_rps, max_rps)
     while rate <= max_rps:
-        rows.append((rate, offer(rate)))
-        p99_s = np.quantile(rows[-1][1], 0.99, method="higher")
+        rates.append(rate)
+        p99_s = np.quantile(offer(rate)[LATENCY], 0.99, method="higher")
         if p99_s > STOP * slo_s:
             break
         first_p99_s = min(first_p99_s, p99_s)
         rate *= FAR_STEP if p99_s < FAR * first_p99_s else STEP
-    return rows
+    return rates
 
 
-def offer_load(url: str, rate_rps: float, seconds: float, rng: np.random.Generator) -> tuple[float, np.ndarray]:
-    """(observed rate, latency of each request in s or inf if it was not served) of Poisson arrivals, without a warm-up."""
+def to_repeat(rates: list[float]) -> list[float]:
+    """Of the rates of `climb`, those to offer to a second replica count: the last two before the one that was too high."""
+    return rates[-3:-1] or rates
+
+
+def offer_load(url: str, rate_rps: float, seconds: float, rng: np.random.Generator) -> tuple[float, Samples]:
+    """(observed rate, samples) of Poisson arrivals, without a warm-up."""
     n = max(1, rng.poisson(rate_rps * seconds))
     due_s = np.sort(rng.uniform(0, seconds, n))
     script = Script((url,), due_s, np.zeros(n, int), np.full(n, np.nan))
     sent = asyncio.run(send(script, time.time()))
     latency_s = np.where(sent.outcome == SERVED, sent.latency_s, np.inf)
-    return n / seconds, latency_s[int(WARM_UP * n) :]
+    return n / seconds, {LATENCY: latency_s[int(WARM_UP * n) :]}
 
 
 def measurements_of(rows: Sequence[Row]) -> Measurements:
-    """The quantiles and the mean of the served requests of each row."""
+    """The quantiles and means of the served requests of each row."""
+    columns = tuple((quantity, level) for quantity in rows[0][2] for level in LEVELS[quantity])
     table = []
-    for rate_rps, replicas, latency_s in rows:
-        served = latency_s[np.isfinite(latency_s)]
-        if len(served) >= MIN_SERVED:
-            values = [served.mean() if level is None else np.quantile(served, level) for _, level in COLUMNS]
-            table.append((rate_rps, replicas, len(latency_s), *values))
+    for rate_rps, replicas, samples in rows:
+        served = {quantity: sample[np.isfinite(sample)] for quantity, sample in samples.items()}
+        if len(served[LATENCY]) >= MIN_SERVED:
+            values = [np.mean(served[q]) if level is None else np.quantile(served[q], level) for q, level in columns]
+            table.append((rate_rps, replicas, len(samples[LATENCY]), *values))
     if not table:
         raise ValueError(f"no rate had {MIN_SERVED} served requests; is the service healthy, and its SLO realistic?")
-    rate, replicas, requests, *columns = np.array(table).T
-    return Measurements(rate, replicas, requests, COLUMNS, np.stack(columns, axis=1))
+    rate, counts, requests, *values = np.array(table).T
+    return Measurements(rate, counts, requests, columns, np.stack(values, axis=1))
 
 
 def measure_kind(
@@ -80,19 +84,19 @@ def measure_kind(
     rng, url = np.random.default_rng(seed), http.address + spec.route
     rows: list[Row] = []
 
-    def offer(replicas: int) -> Callable[[float], np.ndarray]:
-        def at(rate_per_replica: float) -> np.ndarray:
-            rate_rps, latency_s = offer_load(url, rate_per_replica * replicas, seconds, rng)
-            rows.append((rate_rps, replicas, latency_s))
-            return latency_s
+    def offer(replicas: int) -> Callable[[float], Samples]:
+        def at(rate_per_replica: float) -> Samples:
+            rate_rps, samples = offer_load(url, rate_per_replica * replicas, seconds, rng)
+            rows.append((rate_rps, replicas, samples))
+            return samples
 
         return at
 
     with more_replicas(ray, spec, 0) as (replicas, _):
         first_rps = FIRST_UTILISATION / profile.service_time_s
-        rates = [rate for rate, _ in climb(offer(replicas), first_rps, job.slo_s, MAX_RPS / (replicas + 1))]
+        rates = climb(offer(replicas), first_rps, job.slo_s, MAX_RPS / (replicas + 1))
     with more_replicas(ray, spec, 1) as (replicas, _):
-        for rate in rates[-3:-1] or rates:
+        for rate in to_repeat(rates):
             offer(replicas)(rate)
     measurements = measurements_of(rows)
     known = {name: getattr(job.replica, name) for name in TOKENS} if isinstance(job.replica, Continuous) else None
