@@ -35,10 +35,7 @@ MAX_HALF_WIDTH = 0.15  # of the 90 % interval of capacity_rps, relative to its m
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
 ROUNDS = (30, *(12,) * 9)  # points of each round for each dimension of the parameters
 REQUESTS, MIN_REQUESTS = 2000, 400  # simulated requests of each row, fewer for long answers of `Continuous`
-HALF, HOPELESS = (
-    4,
-    30.0,
-)  # a kind whose log likelihood is lower by this much after HALF of the rounds is not refined further
+HALF, HOPELESS = 4, 30.0  # a kind whose log likelihood is lower by this much after HALF of the rounds is given up
 DRAWS = 64
 INTERVAL = np.array([0.05, 0.5, 0.95])
 OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # to measure if they are missing

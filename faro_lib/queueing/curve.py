@@ -18,8 +18,8 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
     """The latency table of one job from a CSV with the columns replicas, rate_per_replica_rps, pNN_s[, drop_rate].
 
     pNN_s is the latency quantile of the served requests in seconds, for example p99_s; that of the job's `quantile` is
-    read. Every replica count needs the same rates, at least MIN_RATES. The largest rate counts as utilisation 1. A ValueError says
-    in one line what is wrong, also if the latency falls by more than NOISE from one rate to the next.
+    read. Every replica count needs the same rates, at least MIN_RATES. The largest rate counts as utilisation 1. A
+    ValueError says in one line what is wrong, also if the latency falls by more than NOISE from one rate to the next.
     """
     column = f"p{100 * job.quantile:g}_s"
     try:
