@@ -75,7 +75,7 @@ rule report:
         captions=[f"{RESULTS}/figures/captions-{stage}.json" for stage in SHOWN],
         figures=[figure for stage in SHOWN for figure in figures_named(*DRAWINGS[stage]["figures"])],
         notebooks=list(NOTEBOOK_OF.values()),
-        summary=tables_in("simulate", "summary.csv", "limit.csv"),
+        summary=tables_in("simulate", "summary.csv", "limit.csv", "minutes.parquet"),
         traces=[rules.traces.output.requests, rules.traces.output.jobs],
         forecast=[*rules.forecast.output.tables, rules.forecast.output.posterior] if "forecast" in SHOWN else [],
     output:

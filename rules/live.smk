@@ -31,6 +31,7 @@ rule live:
 
 
 DRAWINGS["live"] = {
+    "package": "notebooks.live.figures",
     "tables": rules.live.output.tables,
     "figures": ["live"],
     "options": {"backend": CONFIG.backend, "published": COMPARED_WITH},
@@ -67,6 +68,7 @@ rule kubernetes:
 
 if NODE_RUNS:
     DRAWINGS["kubernetes"] = {
+        "package": "notebooks.live.figures",
         "tables": NODE_TABLES,
         "figures": ["kubernetes"],
         "options": {"tables": NODE_RUNS},

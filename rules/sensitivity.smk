@@ -39,6 +39,7 @@ rule sensitivity:
 
 
 DRAWINGS["sensitivity"] = {
+    "package": "notebooks.edition.figures",
     "tables": rules.sensitivity.output.tables,
     "figures": ["sensitivity"] if VARIED else [],
 }

@@ -165,9 +165,8 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
         shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(ROOT / "data/recorded-kubernetes", folder / "data/recorded-kubernetes")
         return Checkout(folder)
-    shutil.copytree(
-        ROOT / "notebooks/edition", folder / "notebooks/edition", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    for name in ("notebooks/edition", "notebooks/live"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION}
     standing_in["90_figures"] = "if False:\n    from faro_lib.figures import comparison"
     for stage, names in FIGURES.items():

@@ -255,7 +255,7 @@ def write_all_tables(folder: Path) -> None:
         for how, jobs, cores in clusters
     ]
     write("scale/limit.csv", pd.DataFrame(floors))
-    write("scale/curve.csv", tables.summary)
+    write("scale/curve.csv", tables.summary.assign(start="one replica"))
     write("scale/curve_limit.csv", tables.limit)
     trial = summary_of(rng, environment=["live", "simulation"], policy=POLICIES[:3], capacity_cores=[8], trial=TRIALS)
     trial = trial.assign(scale=2.0, background_cpu=0.2, niced_cpu=0.1, noisy_host=False, failed=0, unsent=0)

@@ -108,3 +108,10 @@ def test_the_caption_counts_the_comparisons_and_names_the_worst():
 def test_a_world_with_an_unknown_setting_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"^config: unknown key 'days.worlds.0.workloads'; did you mean 'workload'\?$"):
         load({"days": {"worlds": [{"name": "a", "workloads": "x.csv", "capacities": [12]}]}})
+
+
+@pytest.mark.parametrize("names", [["a", "a"], ["synthetic"]])
+def test_a_workload_named_like_another_would_replace_its_results(names):
+    worlds = [{"name": name, "capacities": [36]} for name in names]
+    with pytest.raises(ValueError, match=f"days.worlds: two workloads have the name '{names[0]}'"):
+        load({"days": {"worlds": worlds}})

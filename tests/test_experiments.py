@@ -11,9 +11,7 @@ from benchmarks import tuning
 from faro_lib import forecast
 from faro_lib.control import PolicyFailed
 from faro_lib.experiments.compare import compare
-from faro_lib.experiments.sensitivity import PARAMETERS, margins, sensitivity, settings
 from faro_lib.experiments.trials import policy_context, summaries, trial_draws
-from faro_lib.figures import sensitivity as sensitivity_figures
 from faro_lib.forecast.oracle import oracle
 from faro_lib.policies import FairShare, PolicyContext
 from faro_lib.simulate.measure import measure
@@ -21,6 +19,8 @@ from faro_lib.workload.synthetic import synthetic
 from notebooks.edition import remaining, scale
 from notebooks.edition.enlarge import last_days, mixed, repeated, shifted
 from notebooks.edition.figures import scale as scale_figures
+from notebooks.edition.figures import sensitivity as sensitivity_figures
+from notebooks.edition.sensitivity import PARAMETERS, margins, sensitivity, settings
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 
@@ -124,6 +124,16 @@ class TestMoreJobs:
         assert limit["lost_utility"].is_monotonic_decreasing
         assert rows["lost_utility"].iloc[0] > rows["lost_utility"].iloc[-1]
 
+    def test_every_policy_may_start_with_an_equal_share(self):
+        context, options = PolicyContext(TRACES.jobs), {"trials": 1, "minutes": 5, "limit": False, "report": quiet}
+        one, equal = (
+            scale.curve(TRACES, context, [20], ["FairShare", "AIAD"], equal_start=start, **options)[0]
+            for start in (False, True)
+        )
+        lost = pd.concat([one, equal]).set_index(["start", "policy"])["lost_utility"]
+        assert lost[scale.EQUAL, "FairShare"] == lost[scale.ONE, "FairShare"]
+        assert lost[scale.EQUAL, "AIAD"] < lost[scale.ONE, "AIAD"]
+
     def test_the_caption_of_the_curve_names_required_capacities_and_the_best_policies(self):
         lost = {"A": {20: 2.0, 40: 0.6, 60: 0.1}, "B": {20: 1.0, 40: 0.5, 60: 0.4}, "C": {20: 3.0, 40: 2.0, 60: 1.0}}
         rows = [
@@ -131,9 +141,12 @@ class TestMoreJobs:
             for policy, sizes in lost.items()
             for size, value in sizes.items()
         ]
-        text = scale_figures.curve_caption(pd.DataFrame(rows))
+        one = pd.DataFrame(rows).assign(start=scale.ONE)
+        equal = one[one["policy"] == "B"].assign(start=scale.EQUAL, lost_utility=0.25)
+        text = scale_figures.curve_caption(pd.concat([one, equal]))
         assert "A 60, B 40, C more than 60" in text
         assert "Lowest loss at each capacity: 20 B, 40 B, 60 A" in text
+        assert "equal share of the replicas instead: 20 B (0.250), 40 B (0.250), 60 B (0.250)" in text
 
 
 class TestTheOracle:

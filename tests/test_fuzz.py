@@ -5,9 +5,11 @@
 
 import copy
 import json
+import math
 import os
 from functools import partial
 
+import kube_things
 import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
@@ -23,7 +25,9 @@ from faro_lib.control.loop import observed
 from faro_lib.control.overrides import read_overrides
 from faro_lib.errors import message_of, one_line
 from faro_lib.http import HttpClient
+from faro_lib.kube.capacity import Shape, capacity, cores_of_workers, placement
 from faro_lib.kube.plan_overrides import PlanOverrides
+from faro_lib.kube.rayservice import serving_cluster, why_not_ready
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload.prometheus import read_prometheus
@@ -185,3 +189,63 @@ def test_an_answer_of_ray_makes_at_most_a_tick_without_observation(name, place, 
         cluster = RayServeCluster(TWO_JOBS, serve_specs(TWO_JOBS), server, server, Clock.starting_now())
         observed(cluster, 10.0, None, lambda reason, line: failures.append(line))
     assert all("\n" not in line for line in failures)
+
+
+# --- objects of Kubernetes --------------------------------------------------------------------------------------------
+
+# The API server checks types and the fields that its schema requires. Anything else may be missing.
+REQUIRED = {"metadata", "name", "namespace", "spec", "key", "effect", "type", "status", "scopeName", "containers"}
+QUANTITIES = st.from_regex(r"(0|[1-9][0-9]{0,5})(\.[0-9]{1,3})?(n|u|m|k|M|G|Ki|Mi|Gi|e[0-9])?", fullmatch=True)
+SHAPE = Shape({"cpu": 1.0, "memory": 2.0**30}, tolerations=({"key": "gpu", "operator": "Exists"},))
+NODE = kube_things.node(taints=[{"key": "gpu", "value": "a", "effect": "NoSchedule"}])
+SIDECAR = {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}}
+OURS = kube_things.replica("r", initContainers=[SIDECAR], overhead={"cpu": "100m"})
+OTHER = kube_things.pod("o", initContainers=[SIDECAR | {"restartPolicy": None}])
+QUOTA = kube_things.quota(requests_cpu="5", limits_memory="9Gi")
+QUOTA["spec"]["scopeSelector"] = {"matchExpressions": [{"scopeName": "NotBestEffort", "operator": "Exists"}]}
+SERVICE = {
+    "metadata": {"name": "faro"},
+    "status": {
+        "activeServiceStatus": {"rayClusterName": "a"},
+        "pendingServiceStatus": {"rayClusterName": "b"},
+        "conditions": [{"type": "Ready", "status": "False", "reason": "r", "message": "m"}],
+    },
+}
+
+
+def without(thing, place):
+    """A copy without the n-th field that is not required, counted over all of them; unchanged if there is none."""
+    fields, thing = [], copy.deepcopy(thing)
+
+    def walk(one):
+        for key, inner in list(one.items()) if isinstance(one, dict) else enumerate(one):
+            if isinstance(one, dict) and key not in REQUIRED:
+                fields.append((one, key))
+            if isinstance(inner, (dict, list)):
+                walk(inner)
+
+    walk(thing)
+    if fields:
+        holder, key = fields[place % len(fields)]
+        del holder[key]
+    return thing
+
+
+@fuzz
+@given(st.lists(PLACES, min_size=5, max_size=5), QUANTITIES, QUANTITIES, QUANTITIES)
+def test_objects_of_kubernetes_without_optional_fields_and_with_any_quantity(places, of_node, of_pod, of_quota):
+    node, ours, other, quota, service = map(without, (NODE, OURS, OTHER, QUOTA, SERVICE), places)
+    node["status"].get("allocatable", {})["cpu"] = of_node
+    other["spec"]["containers"][0].get("resources", {})["requests"] = {"cpu": of_pod, "memory": of_pod}
+    quota["spec"].get("hard", {})["requests.cpu"] = of_quota
+
+    def is_ours(pod):
+        return pod["metadata"].get("labels", {}).get("role") == "replica"
+
+    found = capacity([node], [ours, other], [quota], "jobs", is_ours, SHAPE)
+    assert 0 <= found.cores < math.inf
+    assert found.by_node.keys() | found.unusable.keys() == {"n1"}
+    placement([ours], lambda pod: 0, [1.0], found.by_node)
+    assert 0 <= cores_of_workers([ours], [node]).cores < math.inf
+    assert isinstance(serving_cluster(service), str)
+    assert why_not_ready(service, [ours]) is None or why_not_ready(service, [ours]).isprintable()

@@ -77,6 +77,11 @@ def test_only_nodes_that_the_pods_select_count():
     assert cores([node("a"), node("b")], shape=Shape(selector={"kubernetes.io/hostname": "a"})) == 8
 
 
+def test_a_node_that_lacks_a_resource_of_the_replicas_has_no_room():
+    found = capacity([node("a")], [], [], "jobs", is_replica, Shape({"cpu": 1.0, "nvidia.com/gpu": 1.0}))
+    assert (found.cores, found.unusable) == (0, {"a": "offers no nvidia.com/gpu"})
+
+
 def test_finished_pods_do_not_reduce_the_capacity():
     assert cores([node(cpu="8")], [pod("job", "4", phase="Succeeded"), pod("crash", "4", phase="Failed")]) == 8
 

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from faro_lib.kube.exclusive import port_forward
+from notebooks.live.exclusive import port_forward
 
 SERVES = """#!{python}
 import http.server, os, sys

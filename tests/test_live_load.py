@@ -10,8 +10,6 @@ import pandas as pd
 import pytest
 
 from faro_lib.control import PolicyFailed
-from faro_lib.experiments.live_slice import Slice, limit_rate, matched_simulation, part_of, run_of, script_of
-from faro_lib.metrics.agreement import lost_utility_error, pairs, ranking_distance
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
 from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Generator, Script, Sent, send
@@ -21,6 +19,8 @@ from faro_lib.simulate.run import Decisions
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.readers import read_jobs, read_sections
 from faro_lib.workload.synthetic import synthetic
+from notebooks.live.agreement import lost_utility_error, pairs, ranking_distance
+from notebooks.live.live_slice import Slice, limit_rate, matched_simulation, part_of, run_of, script_of
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -203,7 +203,7 @@ def summary_of(**violations):
 
 
 def test_a_single_policy_has_no_pair_to_compare():
-    from faro_lib.figures import live as draw
+    from notebooks.live.figures import live as draw
 
     alone = summary_of(A=([0.1, 0.11, 0.1], [0.1, 0.1, 0.11]))
     assert len(pairs(alone)) == 0

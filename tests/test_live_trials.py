@@ -13,16 +13,16 @@ from observations import observed
 
 from faro_lib import forecast
 from faro_lib.control import Step
-from faro_lib.experiments import live
-from faro_lib.experiments.live_slice import Slice, changes_of, matched_simulation
-from faro_lib.experiments.lost_worker import LostWorker, recovery_table
-from faro_lib.metrics.recovery import STEP_S
 from faro_lib.policies import FairShare
 from faro_lib.policies.loops import TwoLoops
 from faro_lib.policies.protocol import hold
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, Script, Sent
 from faro_lib.workload.synthetic import synthetic
+from notebooks.live import experiment as live
+from notebooks.live.live_slice import Slice, changes_of, matched_simulation
+from notebooks.live.lost_worker import LostWorker, recovery_table
+from notebooks.live.recovery import STEP_S
 
 SETTINGS = {
     "jobs": None, "capacity": 8, "max_ongoing_requests": 10, "first_minute": 20, "minutes": 4, "scale": 2.0, "tick_s": 30.0,

@@ -38,6 +38,10 @@ def report(tmp_path_factory):
     ]
     summary = pd.DataFrame(rows)
     summary.to_csv(results / "simulate" / "summary.csv", index=False)
+    keys = [(policy, size, minute) for policy in POLICIES for size in (16, 36) for minute in range(10)]
+    minutes = pd.DataFrame(keys, columns=["policy", "capacity_cores", "minute"])
+    minutes = minutes.assign(trial=0, job="a", utility=rng.random(len(keys)))
+    minutes.to_parquet(results / "simulate" / "minutes.parquet")
     limit = summary[summary["policy"] == POLICIES[0]][["capacity_cores", "trial", "lost_utility"]]
     limit.to_csv(results / "simulate" / "limit.csv", index=False)
     drawn = {
@@ -104,6 +108,7 @@ def test_everything_that_scrolls_can_be_reached_by_the_keyboard(browser, report)
     scrolls = "[...document.querySelectorAll('div')].filter(one => one.scrollWidth > one.clientWidth)"
     assert browser.evaluate(f"{scrolls}.length") > 0
     assert browser.evaluate(f"{scrolls}.every(one => one.tabIndex === 0 && one.getAttribute('aria-label'))")
+    assert browser.evaluate(f"{scrolls}.every(one => getComputedStyle(one, '::after').content.includes('sideways'))")
     assert browser.evaluate("document.querySelectorAll('main').length") == 1
 
 
@@ -135,3 +140,26 @@ def test_a_click_on_a_heading_sorts_the_table_by_value_and_a_second_one_turns_it
     browser.evaluate(click)
     assert up == sorted(up)
     assert browser.evaluate(cells) == up[::-1]
+
+
+def test_the_chart_shows_another_capacity_and_only_the_policies_that_are_chosen(browser, report):
+    browser.load(report, DESKTOP)
+    bars = "[...document.querySelectorAll('#chart .mark-rect.role-mark path')]"
+    assert browser.evaluate(f"{bars}.length") == 2 * len(POLICIES)
+    before = browser.evaluate(f"{bars}.map(bar => bar.getAttribute('d'))")
+    choose = (
+        "const menu = document.querySelector('#chart select'); menu.value = {}; menu.dispatchEvent(new Event('change'))"
+    )
+    browser.evaluate(f"(() => {{{choose.format(36)}}})()")
+    browser.evaluate("new Promise(done => setTimeout(done, 500))")
+    assert browser.evaluate(f"{bars}.map(bar => bar.getAttribute('d'))") != before
+    entry = browser.evaluate(
+        "(() => { const symbol = document.querySelector('#chart .role-legend-symbol path'); symbol.scrollIntoView();"
+        " const at = symbol.getBoundingClientRect();"
+        " return [at.x + at.width / 2, at.y + at.height / 2] })()"
+    )
+    for kind in ("mousePressed", "mouseReleased"):
+        browser.ask("Input.dispatchMouseEvent", type=kind, x=entry[0], y=entry[1], button="left", clickCount=1)
+    browser.evaluate("new Promise(done => setTimeout(done, 500))")
+    assert browser.evaluate(f"{bars}.length") == 2
+    assert browser.complaints == []

@@ -259,6 +259,15 @@ class Config(Section):
             raise ValueError(f"live.jobs has {max(self.live.jobs)}; {self.workload} has jobs 0 to {jobs - 1}")
         return self
 
+    @model_validator(mode="after")
+    def _worlds_have_names_of_their_own(self):
+        names = [self.stem, *(world.name for world in self.days.worlds)]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(
+                f"days.worlds: two workloads have the name {min(repeated)!r}; the results of one would be lost"
+            )
+        return self
+
     def or_middle(self, capacities: list[int] | None) -> list[int]:
         """`capacities`, or if None the median of the configured capacities.
 

@@ -125,13 +125,15 @@ def summaries(
     *,
     scv_factor: float = 1.0,
     published: bool = False,
+    initial: np.ndarray | None = None,
     report: Report | None = print,
 ) -> pd.DataFrame:
     """Run every policy on the same trials and return the summary: one row per policy and trial.
 
     scv_factor : factor on the squared coefficient of variation of service times, as in `simulate.draw`.
     published : whether to add measures in the published convention.
+    initial : as in `run_trials`.
     """
     draws = trial_draws(workload, trials, scv_factor=scv_factor)
-    runs = run_trials(workload, policies, capacity, draws, report=report)
+    runs = run_trials(workload, policies, capacity, draws, initial=initial, report=report)
     return pd.DataFrame([trial.key | summarize(trial.run, published) for trial in runs])

@@ -158,6 +158,10 @@ def refuses(node: dict, shape: Shape) -> str | None:
     for taint in spec.get("taints", []):
         if taint["effect"] in REPELLING and not any(tolerates(one, taint) for one in shape.tolerations):
             return f"taint {taint['key']}"
+    offered = node["status"].get("allocatable", {})
+    needed = [name for name, need in shape.per_core.items() if need > 0 and not name.startswith("limits.")]
+    if lacking := [name for name in needed if name not in offered]:
+        return f"offers no {lacking[0]}"
     labels = node["metadata"].get("labels", {})
     return next(
         (f"label {name} is not {value}" for name, value in shape.selector.items() if labels.get(name) != value), None

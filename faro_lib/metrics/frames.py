@@ -32,7 +32,8 @@ class Tables:
     decisions : one row per run, job and tick with a change, a reason or a prediction.
     limit : lost utility of the clairvoyant policy (`metrics.limit`), one row per capacity and trial.
     clairvoyant : its replicas and utility, one row per capacity, trial, job and minute.
-    recovery : outcomes of requests, and replicas, every few seconds around the deletion of a worker (`metrics.recovery`).
+    recovery : outcomes of requests, and replicas, every few seconds around the deletion of a worker
+        (`notebooks/live/recovery.py`).
     about : software versions and properties of the machine, one mapping per trial.
     """
 

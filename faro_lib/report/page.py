@@ -60,25 +60,27 @@ def write_report(
 
     `sources` maps each stage of this run to its notebook and tables, as paths relative to `results`.
     """
-    import pandas as pd
     import yaml
     from jinja2 import Template
 
     from faro_lib.experiments.trials import trial_seeds
     from faro_lib.forecast.posterior import load_posterior
+    from faro_lib.metrics.frames import read_tables
+    from faro_lib.report.explore import explorable
     from faro_lib.report.findings import findings
 
     results = Path(results)
     posterior = results / "forecast" / "posterior.npz"
-    summary, limit = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
+    simulated = read_tables(results / "simulate")
     text = Template(Path(__file__).with_name("page.html.jinja").read_text(), autoescape=True).render(
         workload=results.name,
         folder=results.as_posix(),
-        size=size_of(results, config, summary),
+        size=size_of(results, config, simulated.summary),
+        explorable=explorable(simulated),
         findings=findings(results, set(sources)),
         columns=[*(heading for heading, _, _ in MEASURES.values()), DIFFERENCE[0]],
         definitions=[*((heading, definition) for heading, _, definition in MEASURES.values()), DIFFERENCE],
-        tables=tables(summary, limit),
+        tables=tables(simulated.summary, simulated.limit),
         sections=sections(figures(results, sources)),
         seeds=trial_seeds(config["trials"]),
         synthetic_seed=config["synthetic"]["seed"] if config["workload"] == SYNTHETIC else None,

@@ -94,7 +94,7 @@ def with_slots(kinds: Kinds | None, slots: int) -> Kinds | None:
     return widened(kinds, slots, Kinds._fields[Kinds._fields.index("held") :]) if kinds else None
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def enter(kinds, job, slot, request, inside, next_s, now, source, service_s) -> float:
     """Add a request to the `inside` others of a slot whose next event is at `next_s`, and return its next event.
 
@@ -135,7 +135,7 @@ def enter(kinds, job, slot, request, inside, next_s, now, source, service_s) -> 
     return end_s
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int:
     """End what ends now in a slot with `inside` requests; the number of requests that leave, which are in kinds.left."""
     held, mark, serving = kinds.held[job, slot], kinds.mark[job, slot], kinds.serving[job, slot]
@@ -178,7 +178,7 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
     return gone
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def begin(kinds, job, slot, inside, now, service_s) -> float:
     """Start what a slot with `inside` requests can start now, after an event; return its next event, inf if it is empty."""
     held, mark, serving, at_once = (
@@ -217,7 +217,7 @@ def begin(kinds, job, slot, inside, now, service_s) -> float:
     return end_s
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def measured(kinds, job, request, spent_s, now, latency_s) -> float:
     """The quantity that the job's SLO limits, of a request that its replica completes now, `spent_s` after its arrival."""
     if kinds.slo_on[job] == FIRST_TOKEN:

@@ -10,6 +10,7 @@ from faro_lib import forecast
 from faro_lib.experiments.limits import limits_of
 from faro_lib.experiments.trials import Report, summaries, trial_draws
 from faro_lib.policies import Policy, PolicyContext, make
+from faro_lib.policies.baselines import fair_share
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, arrays_of
@@ -20,6 +21,7 @@ REPEATED, SHIFTED = "repeated", "shifted"
 LEARN_DAYS = 4  # training days of a large workload
 SEED = 1  # seed of the random shifts and scales
 GROUPED, EXACT = "Faro-Sum (paper, hierarchical)", "Faro-Sum (paper, exact)"
+ONE, EQUAL = "one replica", "equal share"  # what jobs start with: as published, or as if all were alike
 COMPARED = ("FairShare", "AIAD", GROUPED, EXACT, "Faro-Sum")
 Results = tuple[pd.DataFrame, pd.DataFrame]  # summary, and the limit of the first trial
 
@@ -78,11 +80,16 @@ def two_models(
 
 def curve(
     traces: Traces, context: PolicyContext, capacities: Sequence[int], policies: Sequence[str], *, trials: int = 1,
-    minutes: int | None = None, limit: bool = True, report: Report = print,
+    minutes: int | None = None, limit: bool = True, equal_start: bool = False, report: Report = print,
 ) -> Results:  # fmt: skip
-    """Run every policy on the first `minutes` (None: all) of the evaluation day, at each capacity in cores."""
+    """Run every policy on the first `minutes` (None: all) of the evaluation day, at each capacity in cores.
+
+    By the published rules, all policies but FairShare start with one replica per job and spend the first minutes
+    catching up. `equal_start` offers every policy an equal share instead. The column `start` is ONE or EQUAL.
+    """
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     made = {name: make_any(name, context) for name in policies}
-    summary = [summaries(day, made, capacity, trials, report=report) for capacity in capacities]
+    initial = {size: fair_share(day.jobs, size) if equal_start else None for size in capacities}
+    summary = [summaries(day, made, size, trials, initial=initial[size], report=report) for size in capacities]
     limits = limits_of(day, next(trial_draws(day, 1)), capacities) if limit else pd.DataFrame()
-    return pd.concat(summary, ignore_index=True), limits
+    return pd.concat(summary, ignore_index=True).assign(start=EQUAL if equal_start else ONE), limits

@@ -10,6 +10,7 @@ from faro_lib.figures import style
 from faro_lib.figures.barcharts import bar_rows, hatch_of
 from faro_lib.figures.comparison import capacity_caption, policies_by_capacity, published_main
 from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, and_list, colour, legend_above, trials_note
+from notebooks.edition.scale import EQUAL, ONE
 
 EFFECTIVE = {"lost_utility": "lost cluster utility", "lost_effective_utility": "lost effective utility"}
 MIXED = "mixed"  # the variant with two models
@@ -102,7 +103,8 @@ def larger_caption(summary: pd.DataFrame) -> str:
 
 
 def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
-    """Figure 2: lost utility by capacity, one line per policy and one for the clairvoyant limit."""
+    """Figure 2: lost utility by capacity from the published start, a line per policy and one for the clairvoyant limit."""
+    summary = summary[summary["start"] == ONE]
     figure, axis = plt.subplots(figsize=(PAGE_IN, 2.8))
     style.lost_by_policy(axis, summary, "capacity_cores")
     axis.plot(limit.groupby("capacity_cores")["lost_utility"].mean(), label=style.CLAIRVOYANT, **style.LIMIT_LINE)
@@ -114,6 +116,7 @@ def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
 
 
 def curve_caption(summary: pd.DataFrame) -> str:
+    all_starts, summary = summary, summary[summary["start"] == ONE]
     mean = summary.groupby(["policy", "capacity_cores"], sort=False)["lost_utility"].mean()
     needs = []
     for policy in dict.fromkeys(summary["policy"]):
@@ -121,7 +124,15 @@ def curve_caption(summary: pd.DataFrame) -> str:
         needs.append(f"{policy} {enough[0]:g}" if enough else f"{policy} more than {mean[policy].index.max():g}")
     ranked = mean.unstack("policy").sort_index()
     best = ", ".join(f"{capacity:g} {policy}" for capacity, policy in ranked.idxmin(axis=1).items())
+    equal = (
+        all_starts[all_starts["start"] == EQUAL].groupby(["capacity_cores", "policy"])["lost_utility"].mean().unstack()
+    )
+    lowest = ", ".join(
+        f"{capacity:g} {row.idxmin()} ({row.min():.3f})" for capacity, row in equal.sort_index().iterrows()
+    )
+    offered = f" If every policy starts with an equal share of the replicas instead: {lowest}." if lowest else ""
     return (
         f"To lose at most {ACCEPTABLE:g} utility, the policies need these cores (of those simulated): {', '.join(needs)}. "
-        f"Lowest loss at each capacity: {best}. {trials_note(summary, ['policy', 'capacity_cores'])}"
+        f"Jobs start with one replica, under FairShare with an equal share. Lowest loss at each capacity: {best}.{offered} "
+        f"{trials_note(summary, ['policy', 'capacity_cores'])}"
     )

@@ -7,9 +7,9 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import EDGE, PAGE_IN, Drawing, Drawings, and_list, colour, legend_above
-from faro_lib.metrics.agreement import LIVE
 from faro_lib.metrics.frames import Tables, read_tables
-from faro_lib.metrics.recovery import STEP_S, recovery_s
+from notebooks.live.agreement import LIVE
+from notebooks.live.recovery import STEP_S, recovery_s
 
 # Outcome of a request -> label and colour.
 OUTCOMES = {

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.experiments.sensitivity import PARAMETERS, margins
 from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, legend_above, lost_by_policy, trials_note
+from notebooks.edition.sensitivity import PARAMETERS, margins
 
 
 def draw(results: Path) -> Drawings:

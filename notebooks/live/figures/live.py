@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from faro_lib.figures.barcharts import bar_rows
 from faro_lib.figures.style import MEASURES, PAGE_IN, Drawing, Drawings, colour, trials_note
-from faro_lib.metrics.agreement import LIVE, SIMULATION, lost_utility_error, pairs, published_distance, ranking_distance
 from faro_lib.metrics.frames import read_tables
+from notebooks.live.agreement import LIVE, SIMULATION, lost_utility_error, pairs, published_distance, ranking_distance
 
 
 def draw(results: Path, backend: str, published: str | None = None) -> Drawings:

@@ -12,10 +12,8 @@ from typing import Any
 import pandas as pd
 
 from faro_lib import forecast
-from faro_lib.experiments.live_slice import Slice, limit_rate, matched_simulation, part_of, run_live
 from faro_lib.experiments.trials import Report, trial_seeds
 from faro_lib.http import HttpClient
-from faro_lib.metrics.agreement import LIVE, SIMULATION
 from faro_lib.metrics.frames import Tables, joined, read_tables, tables_of, with_key, write_tables
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.rayserve import profile
@@ -24,6 +22,8 @@ from faro_lib.rayserve.deploy import configuration, deploy
 from faro_lib.rayserve.spec import ServeSpec, serve_specs
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.tables import read_traces
+from notebooks.live.agreement import LIVE, SIMULATION
+from notebooks.live.live_slice import Slice, limit_rate, matched_simulation, part_of, run_live
 
 BURST = 4 / 3  # rate of the busiest ten seconds of a minute over its mean
 
@@ -145,7 +145,7 @@ def _endpoint(
     backend: str, one: Slice, how: tuple[ServeSpec, ...], address: str | None, serve_address: str | None, report: Report
 ) -> Iterator[Endpoint]:
     """A Ray cluster that serves the jobs: a local one, one at `address`, or a RayService with exclusive access."""
-    from faro_lib.kube.exclusive import CONTEXTS, exclusive_access
+    from notebooks.live.exclusive import CONTEXTS, exclusive_access
 
     jobs = one.workload.jobs
     addresses: dict[str, Any] = {"address": address, "serve_address": serve_address}

@@ -15,7 +15,6 @@ import pandas as pd
 from faro_lib import control
 from faro_lib.control import GuardrailConfig, PolicyFailed
 from faro_lib.control.clock import Clock
-from faro_lib.experiments.lost_worker import LostWorker, recovery_table
 from faro_lib.experiments.trials import policy_failures_raised
 from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.policies import Faro, Policy
@@ -34,6 +33,7 @@ from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
 from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from notebooks.live.lost_worker import LostWorker, recovery_table
 
 MIN_TICK_S = 30.0  # wall seconds between two decisions, enough for a few replicas to start
 MAX_STARTS = 6  # replicas that one decision may start

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.control import Step
-from faro_lib.kube.exclusive import RayWorkers
-from faro_lib.metrics.recovery import STEP_S
 from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Script, Sent
+from notebooks.live.exclusive import RayWorkers
+from notebooks.live.recovery import STEP_S
 
 
 class LostWorker:
