@@ -33,7 +33,8 @@ CALIBRATED, NOT_REPRODUCED, TOO_WIDE = "calibrated", "not reproduced", "too wide
 MAX_DISCREPANCY = 0.15  # relative error of the model beyond which a service counts as not reproduced
 MAX_HALF_WIDTH = 0.15  # of the 90 % interval of capacity_rps, relative to its median
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
-ROUNDS = (30, *(12,) * 9)  # points of each round for each dimension of the parameters
+ROUNDS = (40, *(12,) * 13)  # at most; points of each round for each dimension of the parameters
+ENOUGH = 40.0  # a kind is refined until this many points share the weight
 REQUESTS, MIN_REQUESTS = 2000, 400  # simulated requests of each row, fewer for long answers of `Continuous`
 HALF, HOPELESS = 4, 30.0  # a kind whose log likelihood is lower by this much after HALF of the rounds is given up
 DRAWS = 64
@@ -109,7 +110,8 @@ def calibrate(
     refined = fits
     for done, points in enumerate(ROUNDS):
         for fit in refined:
-            fit.draw(points * fit.prior.dimensions)
+            if not done or 1 / (fit.weights**2).sum() < ENOUGH:
+                fit.draw(points * fit.prior.dimensions)
         best = max(fits, key=lambda fit: fit.log_likelihood.max())
         if done >= HALF:
             refined = [fit for fit in fits if fit.log_likelihood.max() > best.log_likelihood.max() - HOPELESS]

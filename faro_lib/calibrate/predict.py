@@ -20,7 +20,7 @@ MIN_RUNS, MAX_RUNS = 2, 8  # repetitions that predict its values
 MAX_RUN = 2000  # requests of a repetition; of a longer period, the errors are smaller by the root of the ratio
 WARM_UP = 0.1  # share of the requests of a repetition that come before the measured ones, because queues begin empty
 MIN_WARM_UP = 50
-FLOOR = 0.002  # smallest relative error of a measured value
+FLOOR = 0.005  # smallest relative error of a measured value
 
 
 class Simulator:

@@ -1,6 +1,6 @@
 """Prior distributions of the parameters of each kind of replica, in proportion to the smallest measured latency.
 
-They are wide: a service time may be fifty times shorter than that latency. A kind that serves one request at once, or in
+They are wide: a service time may be twenty times shorter than that latency. A kind that serves one request at once, or in
 batches of one, is the kind serial; the others therefore start at two.
 """
 
@@ -14,8 +14,9 @@ from scipy.special import ndtr
 
 from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous, Replica
 
-SHORTEST, LONGEST = 0.02, 2.0  # service times, relative to the smallest measured latency
+SHORTEST, LONGEST = 0.05, 1.5  # service times, relative to the smallest measured latency
 MOST_AT_ONCE, MOST_PER_BATCH, MOST_SEQUENCES = 32, 64, 256
+SHORTEST_S = 1e-4  # as of `Job`
 MAX_CV = 1.5  # of the service time
 
 
@@ -71,7 +72,7 @@ class Prior:
 
     def one_s(self, u: float) -> float:
         """The service time of one request alone."""
-        return self.scale_s * _log_uniform(u, SHORTEST, LONGEST)
+        return max(self.scale_s * _log_uniform(u, SHORTEST, LONGEST), SHORTEST_S)
 
     def at_once(self, u: float, most: int) -> int:
         """A whole number from 2 to `most`, log-uniform, at most the replica's places."""
@@ -92,8 +93,11 @@ def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
-    one_s, share, wait_s = prior.one_s(u[0]), float(u[2]), float(prior.scale_s * u[3] ** 2)
-    most = prior.at_once(u[4], MOST_PER_BATCH)
+    alone_s, share, most = prior.one_s(u[0]), float(u[2]), prior.at_once(u[4], MOST_PER_BATCH)
+    wait_s = (
+        0.95 * alone_s * float(u[3])
+    )  # of the latency of a request that comes alone, which is what measurements show best
+    one_s = max(alone_s - wait_s, SHORTEST_S)
     return Batched(most, wait_s, one_s * (1 - share), one_s * share), one_s, MAX_CV / 3 * u[1] ** 2
 
 
