@@ -12,7 +12,7 @@ from math import log1p, sqrt
 import numpy as np
 import reference_simulator as reference
 
-from faro_lib.calibrate import FIRST_TOKEN, LATENCY, Measurements
+from faro_lib.calibrate import FIRST_TOKEN, LATENCY, Calibration, Measurements
 from faro_lib.rayserve.load_profile import FIRST_UTILISATION, climb, measurements_of, to_repeat
 from faro_lib.workload.replicas import Batched, Concurrent, Continuous, Replica, mapping_of
 
@@ -29,6 +29,11 @@ class Known:
     service_time_s: float = 1.0  # of the kinds serial and concurrent
     cv: float = 0.0  # of the service time
     requests: int = 1000  # of each rate
+
+    def __str__(self) -> str:
+        spread = f", cv={self.cv:g}" if self.cv else ""
+        own = f" of {self.service_time_s:g} s" if self.replica.kind in ("serial", "concurrent") else ""
+        return f"{self.replica}{own}{spread}"
 
     @property
     def places(self) -> int:
@@ -71,6 +76,14 @@ SERVICES = (
     Known(Continuous(0.015, 0.003, 0.0002, 4, 30.0, 150.0, 0.5, 0.3)),
     Known(Continuous(0.04, 0.0005, 0.0001, 8, 25.0, 400.0, 0.3, 0.8)),
 )
+
+
+def found(calibration: Calibration) -> dict[str, float]:
+    """The medians of the parameters, named as by `Known.parameters`."""
+    medians = {name: float(interval[1]) for name, interval in calibration.intervals.items()}
+    if "slowdown" in medians:
+        medians["stretch"] = 1 + medians["slowdown"] * (medians["at_once"] - 1)
+    return medians
 
 
 def lognormal(rng: np.random.Generator, mean: float, cv: float, n: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from reference_services import COLUMNS, SERVICES, profiled, recorded
+from reference_services import COLUMNS, SERVICES, found, profiled, recorded
 
 from faro_lib.calibrate import CALIBRATED, LATENCY, NOT_REPRODUCED, TOO_WIDE, Measurements, calibrate
 from faro_lib.calibrate.fit import DISCREPANCIES, log_likelihoods
@@ -22,14 +22,6 @@ WITHIN = 0.15
 def answer(known, measurements, **options):
     limit = known.places
     return calibrate(measurements, max_ongoing_requests=limit, dispatch="round-robin", tokens=known.tokens, **options)
-
-
-def found(calibration) -> dict[str, float]:
-    """The medians of the parameters, named as by `Known.parameters`."""
-    medians = {name: interval[1] for name, interval in calibration.intervals.items()}
-    if "slowdown" in medians:
-        medians["stretch"] = 1 + medians["slowdown"] * (medians["at_once"] - 1)
-    return medians
 
 
 def assert_found(known, calibration):
@@ -53,7 +45,7 @@ def test_the_kind_and_its_parameters_are_found(known):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("known", SERVICES, ids=lambda known: f"{known.replica}")
+@pytest.mark.parametrize("known", SERVICES, ids=str)
 def test_each_of_sixteen_services_is_found(known):
     """`benchmarks/kinds.py` prints the same as a table; docs/replicas.md says which ones are expected to be refused."""
     calibration = answer(known, profiled(known))

@@ -110,7 +110,7 @@ def calibrate(
     refined = fits
     for done, points in enumerate(ROUNDS):
         for fit in refined:
-            if not done or 1 / (fit.weights**2).sum() < ENOUGH:
+            if done <= HALF or 1 / (fit.weights**2).sum() < ENOUGH:
                 fit.draw(points * fit.prior.dimensions)
         best = max(fits, key=lambda fit: fit.log_likelihood.max())
         if done >= HALF:
