@@ -61,8 +61,9 @@ while Path("hold").exists():
     time.sleep(0.1)
 summary.to_csv(folder / "summary.csv", index=False)
 summary.head(1).to_csv(folder / "limit.csv", index=False)
+minutes = pd.concat([summary.assign(minute=minute, utility=0.5) for minute in range(3)])
 for name in ("minutes", "decisions", "running", "clairvoyant"):
-    summary.to_parquet(folder / f"{name}.parquet", index=False)
+    minutes.to_parquet(folder / f"{name}.parquet", index=False)
 """
 # A function `draw` that draws empty figures.
 DRAW = """

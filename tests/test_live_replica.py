@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faro_lib.rayserve.replica import Dropped, Replica, ReplicaQueue, load_model
+from faro_lib.rayserve.replica import Dropped, ReplicaActor, ReplicaQueue, load_model
 from faro_lib.rayserve.statistics import StatsAggregator, add_row, bucket_of, empty_row, latency_of
 
 
@@ -177,7 +177,7 @@ def test_a_body_that_the_emulated_model_cannot_read_is_answered_with_400():
 def test_an_answer_of_the_model_with_status_5xx_counts_as_failed_and_is_passed_on(status, counted):
     from starlette.responses import PlainTextResponse
 
-    replica = Replica.__new__(Replica)  # without Ray
+    replica = ReplicaActor.__new__(ReplicaActor)  # without Ray
     replica._queue, replica._is_async = ReplicaQueue(max_ongoing_requests=1), False
     replica._model = lambda request: PlainTextResponse("answer", status)
     assert asyncio.run(replica(None)).status_code == status

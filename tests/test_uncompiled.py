@@ -17,11 +17,12 @@ from faro_lib import queueing
 from faro_lib.allocate import solve
 from faro_lib.forecast.oracle import Oracle
 from faro_lib.metrics.measures import summarize
-from faro_lib.policies import PolicyContext, make
+from faro_lib.policies import AIAD, PolicyContext, make
 from faro_lib.queueing import _latency_kernels as queues
 from faro_lib.simulate import ServingModel, draw, simulate
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, Workload
+from faro_lib.workload.replicas import Batched, Concurrent, Continuous
 from notebooks.edition.solver import solve_paper
 
 JOBS = (Job("a", tenant="x"), Job("b", weight=2.0, tenant="y"), Job("c", slo_s=0.4, tenant="y"))
@@ -49,6 +50,18 @@ def simulated() -> dict:
                 summarize(run)[key] for key in ("lost_utility", "slo_violation_rate", "requests")
             ]
     return told
+
+
+def of_kinds() -> dict:
+    """Replicas of the kinds that are not serial, with queues and removals."""
+    replicas = (
+        Concurrent(2, 0.5),
+        Batched(3, 0.1, 0.2, 0.05),
+        Continuous(0.02, 0.001, 1e-4, 3, 5.0, 9.0, 0.5, 0.5, 20, "per_token"),
+    )
+    jobs = tuple(replace(job, replica=replica, tenant="") for job, replica in zip(JOBS, replicas))
+    run = simulate(Workload(jobs, COUNTS), AIAD(), 7, seed=3)
+    return {"kinds": [*np.nan_to_num(run.tail_latency_s, posinf=-1).ravel(), *run.dropped.ravel()]}
 
 
 def allocated() -> dict:
@@ -79,7 +92,7 @@ def queued() -> dict:
 
 
 def world() -> dict:
-    return simulated() | allocated() | queued()
+    return simulated() | of_kinds() | allocated() | queued()
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +116,7 @@ def test_compiled_and_uncompiled_runs_compute_the_same_quantities(both):
 
 
 @pytest.mark.parametrize(
-    "what", ["AIAD", "Oneshot", "Faro", "exact", "greedy", "precise", "cobyla", "paper", "mdc", "wait"]
+    "what", ["AIAD", "kinds", "Oneshot", "Faro", "exact", "greedy", "precise", "cobyla", "paper", "mdc", "wait"]
 )
 def test_compiled_or_not_the_numbers_are_the_same(both, what):
     here, there = both

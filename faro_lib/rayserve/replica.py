@@ -113,7 +113,7 @@ def load_model(path: str) -> Callable[..., Any]:
         raise ValueError(f"import_path={path!r}: the module {' has no '.join(path.split(':'))}") from None
 
 
-class Replica:
+class ReplicaActor:
     """One replica of a job; the arguments are those of `ServeSpec`."""
 
     def __init__(self, job: str, import_path: str, args: dict[str, Any], max_ongoing_requests: int, concurrency: int):
@@ -202,7 +202,7 @@ def application(arguments: dict[str, Any]) -> Any:
     from ray import serve
 
     keys = ("job", "import_path", "args", "max_ongoing_requests", "concurrency")
-    deployment: Any = serve.deployment(Replica)
+    deployment: Any = serve.deployment(ReplicaActor)
     return deployment.options(
         name=arguments.get("deployment", "replica"),
         num_replicas=arguments["replicas"],

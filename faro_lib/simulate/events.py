@@ -8,7 +8,7 @@ on arrival, and the requests in the first pass have the indices head..next_arriv
 Serial replicas are served here. The other kinds are in `replicas`; numba compiles the loop for them only if they occur.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -17,6 +17,7 @@ from faro_lib.simulate import replicas
 
 ROUTER, LEAST_OUTSTANDING = 0, 1  # dispatch rules
 NONE = -1
+PER_SLOT = {"order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s", "last_done_s", *replicas.PER_SLOT}
 
 
 class Requests(NamedTuple):
@@ -77,10 +78,15 @@ def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int,
     )  # fmt: skip
 
 
-def with_slots(station: Station, slots: int) -> Station:
-    """The station with `slots` slots per job; the new ones are empty."""
-    fields = ("order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s", "last_done_s")
-    return replicas.widened(station, slots, fields)
+def with_slots(state: Any, slots: int) -> Any:
+    """The Station or `replicas.Kinds` with `slots` slots per job; the new ones are empty."""
+    wider = {}
+    for field in PER_SLOT.intersection(state._fields):
+        array = getattr(state, field)
+        empty = {"next_done_s": np.inf, "fresh": replicas.BETWEEN}.get(field, 0)
+        wider[field] = np.full((array.shape[0], slots, *array.shape[2:]), empty, array.dtype)
+        wider[field][:, : array.shape[1]] = array
+    return state._replace(**wider)
 
 
 @njit(cache=True, inline="always")

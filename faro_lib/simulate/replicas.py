@@ -5,7 +5,7 @@ Each slot has one next event: the end of its service, batch or iteration, or the
 comes next. Times are sums in a fixed order, start + duration, so that another implementation gives the same bits.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ class Kinds(NamedTuple):
     prompt_tokens: np.ndarray  # (requests,)
     output_tokens: np.ndarray  # (requests,)
     left: np.ndarray  # (largest number of places,) the requests that leave at an event
-    held: np.ndarray  # (jobs, slots, places) requests in order of entry; the first `serving` are in service
+    line: np.ndarray  # (jobs, slots, places) requests in order of entry; the first `serving` are in service
     # (jobs, slots, places) of each of them. Concurrent: service attained at its end. Batched: time of entry. Continuous:
     # number of the iteration that gives its last token.
     mark: np.ndarray
@@ -47,6 +47,9 @@ class Kinds(NamedTuple):
     iteration: np.ndarray  # continuous: number of the iteration in progress
     last_iteration: np.ndarray  # the iteration whose end is the next event; all until then are alike and admit nobody
     fresh: np.ndarray  # number of requests that the iteration in progress has admitted
+
+
+PER_SLOT = ("line", "mark", "serving", "since_s", "attained_s", "iteration", "last_iteration", "fresh")
 
 
 def new_kinds(
@@ -70,28 +73,10 @@ def new_kinds(
         beta_s=column("beta_s"), gamma_s=column("gamma_s"), max_tokens=column("max_tokens"),
         slo_on=np.array([SLO_ON.index(getattr(replica, "slo_on", SLO_ON[END_TO_END])) for replica in replicas]),
         prompt_tokens=prompt_tokens, output_tokens=output_tokens, left=np.zeros(most, np.int64),
-        held=np.zeros((*shape, most), np.int64), mark=np.zeros((*shape, most)), serving=np.zeros(shape, np.int64),
+        line=np.zeros((*shape, most), np.int64), mark=np.zeros((*shape, most)), serving=np.zeros(shape, np.int64),
         since_s=np.zeros(shape), attained_s=np.zeros(shape), iteration=np.zeros(shape, np.int64),
         last_iteration=np.zeros(shape, np.int64), fresh=np.full(shape, BETWEEN),
     )  # fmt: skip
-
-
-EMPTY = {"next_done_s": np.inf, "fresh": BETWEEN}  # fields of an empty slot that are not 0
-
-
-def widened(state, slots: int, fields: Iterable[str]):
-    """The named tuple with `slots` slots in these arrays (jobs, slots, ...); the new ones are empty."""
-    wider = {}
-    for field in fields:
-        array = getattr(state, field)
-        wider[field] = np.full((array.shape[0], slots, *array.shape[2:]), EMPTY.get(field, 0), array.dtype)
-        wider[field][:, : array.shape[1]] = array
-    return state._replace(**wider)
-
-
-def with_slots(kinds: Kinds | None, slots: int) -> Kinds | None:
-    """The kinds with `slots` slots per job; the new ones are empty."""
-    return widened(kinds, slots, Kinds._fields[Kinds._fields.index("held") :]) if kinds else None
 
 
 @njit(cache=True, inline="always")
@@ -101,7 +86,7 @@ def enter(kinds, job, slot, request, inside, next_s, now, source, service_s) -> 
     `source` is the slot whose event causes the entry, or -1 if the request comes straight from the router.
     """
     mark, serving, at_once = kinds.mark[job, slot], kinds.serving[job, slot], kinds.at_once[job]
-    kinds.held[job, slot, inside] = request
+    kinds.line[job, slot, inside] = request
     if kinds.kind[job] == CONCURRENT:
         if serving == at_once:
             return next_s
@@ -138,42 +123,42 @@ def enter(kinds, job, slot, request, inside, next_s, now, source, service_s) -> 
 @njit(cache=True, inline="always")
 def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int:
     """End what ends now in a slot with `inside` requests; the number of requests that leave, which are in kinds.left."""
-    held, mark, serving = kinds.held[job, slot], kinds.mark[job, slot], kinds.serving[job, slot]
+    line, mark, serving = kinds.line[job, slot], kinds.mark[job, slot], kinds.serving[job, slot]
     left, gone, slo_on = kinds.left, 0, kinds.slo_on[job]
     if serving == 0:
         return 0
     if kinds.kind[job] == CONCURRENT:
         first = np.argmin(mark[:serving])
-        left[0], gone = held[first], 1
+        left[0], gone = line[first], 1
         attained_s = mark[first]
         for n in range(first, inside - 1):
-            held[n], mark[n] = held[n + 1], mark[n + 1]
+            line[n], mark[n] = line[n + 1], mark[n + 1]
         kinds.attained_s[job, slot], kinds.since_s[job, slot] = attained_s, now
         if inside > serving:
-            mark[serving - 1] = attained_s + service_s[held[serving - 1]]
+            mark[serving - 1] = attained_s + service_s[line[serving - 1]]
         else:
             kinds.serving[job, slot] = serving - 1
         return gone
     if kinds.kind[job] == BATCHED:
         gone = serving
-        left[:gone] = held[:gone]
+        left[:gone] = line[:gone]
         for n in range(gone, inside):
-            held[n - gone], mark[n - gone] = held[n], mark[n]
+            line[n - gone], mark[n - gone] = line[n], mark[n]
         kinds.serving[job, slot], kinds.since_s[job, slot] = 0, now
         return gone
     iteration = kinds.iteration[job, slot] = kinds.last_iteration[job, slot]
     for n in range(serving - kinds.fresh[job, slot], serving):
         if slo_on == FIRST_TOKEN:
-            latency_s[held[n]] = now - arrival_s[held[n]]
+            latency_s[line[n]] = now - arrival_s[line[n]]
         elif slo_on == PER_TOKEN:
-            latency_s[held[n]] = -now  # until its end
+            latency_s[line[n]] = -now  # until its end
     kinds.fresh[job, slot] = BETWEEN
     for n in range(inside):
         if n < serving and mark[n] == iteration:
-            left[gone] = held[n]
+            left[gone] = line[n]
             gone += 1
         elif gone > 0:
-            held[n - gone], mark[n - gone] = held[n], mark[n]
+            line[n - gone], mark[n - gone] = line[n], mark[n]
     kinds.serving[job, slot] = serving - gone
     return gone
 
@@ -181,12 +166,8 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
 @njit(cache=True, inline="always")
 def begin(kinds, job, slot, inside, now, service_s) -> float:
     """Start what a slot with `inside` requests can start now, after an event; return its next event, inf if it is empty."""
-    held, mark, serving, at_once = (
-        kinds.held[job, slot],
-        kinds.mark[job, slot],
-        kinds.serving[job, slot],
-        kinds.at_once[job],
-    )
+    line, mark = kinds.line[job, slot], kinds.mark[job, slot]
+    serving, at_once = kinds.serving[job, slot], kinds.at_once[job]
     if inside == 0:
         return np.inf
     if kinds.kind[job] == CONCURRENT:
@@ -198,13 +179,13 @@ def begin(kinds, job, slot, inside, now, service_s) -> float:
             return at_latest_s
         size = min(inside, at_once)
         kinds.serving[job, slot] = size
-        return now + kinds.batch_s[job, size - 1] * service_s[held[0]]
+        return now + kinds.batch_s[job, size - 1] * service_s[line[0]]
     iteration, fresh, tokens = kinds.iteration[job, slot] + 1, 0, 0
     while serving < at_once and serving < inside:
-        prompt = kinds.prompt_tokens[held[serving]]
+        prompt = kinds.prompt_tokens[line[serving]]
         if serving > 0 and tokens + prompt > kinds.max_tokens[job]:
             break
-        mark[serving] = iteration + kinds.output_tokens[held[serving]] - 1
+        mark[serving] = iteration + kinds.output_tokens[line[serving]] - 1
         tokens, fresh, serving = tokens + prompt, fresh + 1, serving + 1
     kinds.serving[job, slot], kinds.fresh[job, slot], kinds.since_s[job, slot] = serving, fresh, now
     kinds.iteration[job, slot] = kinds.last_iteration[job, slot] = iteration

@@ -58,7 +58,7 @@ class Serving:
         if not empty:
             empty = [slots]
             self.station = events.with_slots(self.station, slots * 2)
-            self.kinds = replicas.with_slots(self.kinds, slots * 2)
+            self.kinds = self.kinds and events.with_slots(self.kinds, slots * 2)
         first = not self._active[job]
         self._active[job].append(empty[0])
         self._reorder(job)

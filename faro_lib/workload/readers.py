@@ -13,7 +13,7 @@ import yaml
 from faro_lib.errors import nearest
 from faro_lib.files import read_yaml
 from faro_lib.workload.jobs import TABLES, Job, Traces, check_jobs
-from faro_lib.workload.replicas import SERIAL, Replica, mapping_of, replica_of
+from faro_lib.workload.replicas import SERIAL, mapping_of, replica_of
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
 JOB_FIELDS = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(Job)}
@@ -90,7 +90,7 @@ def _job(row: dict, where: str) -> Job:
         if key not in COLUMNS:
             raise ValueError(f"{where}: unknown field {key!r}; {nearest(str(key), COLUMNS)}")
         if key == "replica":
-            values[key] = _replica(value, where)
+            values[key] = value
             continue
         try:
             values["name" if key == "job" else key] = _converted(value, COLUMNS[key])
@@ -100,15 +100,9 @@ def _job(row: dict, where: str) -> Job:
     if "service_time_s" in values:
         values.setdefault("model", values["name"])
     try:
+        if "replica" in values:
+            values["replica"] = replica_of(values["replica"])
         return Job(**values)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _replica(value: object, where: str) -> Replica:
-    """A cell `replica`: a mapping, JSON text, or the name of a kind without parameters."""
-    try:
-        return replica_of(value if isinstance(value, dict) or str(value).startswith("{") else {"kind": value})
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 

@@ -170,7 +170,7 @@ KINDS: dict[str, type[Replica]] = {kind.kind: kind for kind in (Replica, Concurr
 
 
 def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
-    """The replica of a mapping {kind: ..., parameters}, or of its JSON text; a ValueError says what is wrong in one line.
+    """The replica of a mapping {kind: ..., parameters}, or of its JSON text; the ValueError of a wrong one is one line.
 
     >>> replica_of({"kind": "batched", "max_batch": 8, "base_s": 0.02, "per_request_s": 0.001}).max_in_service
     8
