@@ -19,7 +19,7 @@ from reference_services import SERVICES, found, profiled
 
 from faro_lib.calibrate import calibrate
 
-COLUMNS = "service", "kind named (probability)", "capacity, requests/s: true, found (90 % interval)", "worst parameter", "verdict"
+COLUMNS = "service", "kind named (probability)", "capacity (requests/s): true, found", "worst parameter", "verdict"
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from faro_lib.workload.replicas import Continuous
 from faro_lib.workload.service import ServiceTime, true_service_time
 
 ERROR_RUNS = 32  # simulated repetitions of each measured period, which show its sampling errors
-MIN_RUNS, MAX_RUNS = 2, 8  # repetitions that predict its values
+MAX_RUNS = 8  # repetitions that predict its values
 MAX_RUN = 2000  # requests of a repetition; of a longer period, the errors are smaller by the root of the ratio
 WARM_UP = 0.1  # share of the requests of a repetition that come before the measured ones, because queues begin empty
 MIN_WARM_UP = 50
@@ -41,7 +41,7 @@ class Simulator:
         self._measurements, self._seed = measurements, seed
         self._tokens, self._places, self._model = tokens, places, ServingModel(dispatch)
         self._length = np.minimum(measurements.requests, MAX_RUN)
-        self._runs = int(np.clip(requests // self._length.max(), MIN_RUNS, MAX_RUNS))
+        self._runs = int(np.clip(requests // self._length.max(), 1, MAX_RUNS))
         self._draws = self._draw(self._runs)
 
     def values(self, service: CalibratedService) -> np.ndarray:
