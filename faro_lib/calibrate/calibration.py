@@ -32,6 +32,9 @@ from faro_lib.calibrate.priors import PRIORS, CalibratedService, Prior
 CALIBRATED, NOT_REPRODUCED, TOO_WIDE = "calibrated", "not reproduced", "too wide"  # verdicts
 MAX_DISCREPANCY = 0.15  # relative error of the model beyond which a service counts as not reproduced
 MAX_HALF_WIDTH = 0.15  # of the 90 % interval of capacity_rps, relative to its median
+# The kind with the fewest parameters is chosen unless another is more probable by this factor: a smaller one is "not worth
+# more than a bare mention" (Kass and Raftery, 1995).
+BARE_MENTION = 3.0
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
 ROUNDS = (40, *(12,) * 13)  # at most; points of each round for each dimension of the parameters
 ENOUGH = 40.0  # a kind is refined until this many points share the weight
@@ -47,9 +50,9 @@ HIGHER_RATE = 1.25  # a further rate to measure, relative to the largest rate pe
 class Calibration:
     """The answer of `calibrate`. An interval is (5 %, 50 %, 95 %) of the posterior."""
 
-    kind: str
+    kind: str  # the simplest one that explains the measurements
     weights: Mapping[str, float]  # posterior probability of each kind; they sum to 1
-    service: CalibratedService  # of the most probable kind, at the posterior medians
+    service: CalibratedService  # of that kind, at the posterior medians
     intervals: Mapping[str, np.ndarray]  # parameter -> interval, within that kind
     capacity_rps: np.ndarray  # interval of the largest rate of one replica, over all kinds
     draws: tuple[CalibratedService, ...]  # equally likely draws, over all kinds
@@ -125,7 +128,8 @@ def _answer(
 ) -> Calibration:
     """The posterior over the kinds as a `Calibration`."""
     weights = softmax([fit.population.log_evidence for fit in fits])
-    chosen = fits[int(weights.argmax())]
+    fewest = sorted(zip(fits, weights), key=lambda one: one[0].prior.dimensions)
+    chosen = next(fit for fit, weight in fewest if BARE_MENTION * weight >= weights.max())
     of_points = chosen.weights
     parameters = [service.parameters() for service in chosen.services]
     intervals = {

@@ -20,6 +20,7 @@ FIRST_UTILISATION = 0.25  # of the first rate, if the service were serial
 STEP, FAR_STEP = 1.3, 1.7  # between rates; the larger one while the p99 is below FAR times that of the first rate
 FAR = 1.3
 STOP = 3.0  # the last rate is the first at which the p99 exceeds the SLO by this factor
+STREAMED = 0.1  # share of the latency after the first part of the answer, from which on the answer counts as streamed
 MIN_SERVED = 30  # requests; a rate with fewer is not used
 WARM_UP = 0.1  # share of the requests of a rate that is left out, because queues begin empty
 TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
@@ -54,16 +55,21 @@ def offer_load(url: str, rate_rps: float, seconds: float, rng: np.random.Generat
     due_s = np.sort(rng.uniform(0, seconds, n))
     script = Script((url,), due_s, np.zeros(n, int), np.full(n, np.nan))
     sent = asyncio.run(send(script, time.time()))
-    latency_s = np.where(sent.outcome == SERVED, sent.latency_s, np.inf)
-    return n / seconds, {LATENCY: latency_s[int(WARM_UP * n) :]}
+    samples = {LATENCY: sent.latency_s, FIRST_TOKEN: sent.first_s}
+    served = sent.outcome == SERVED
+    later = (1 - sent.first_s / sent.latency_s)[served]
+    if not len(later) or np.median(later) < STREAMED:
+        del samples[FIRST_TOKEN]
+    return n / seconds, {name: np.where(served, one, np.inf)[int(WARM_UP * n) :] for name, one in samples.items()}
 
 
 def measurements_of(rows: Sequence[Row]) -> Measurements:
     """The quantiles and means of the served requests of each row."""
-    columns = tuple((quantity, level) for quantity in rows[0][2] for level in LEVELS[quantity])
+    everywhere = [quantity for quantity in LEVELS if all(quantity in samples for _, _, samples in rows)]
+    columns = tuple((quantity, level) for quantity in everywhere for level in LEVELS[quantity])
     table = []
     for rate_rps, replicas, samples in rows:
-        served = {quantity: sample[np.isfinite(sample)] for quantity, sample in samples.items()}
+        served = {quantity: samples[quantity][np.isfinite(samples[quantity])] for quantity in everywhere}
         if len(served[LATENCY]) >= MIN_SERVED:
             values = [np.mean(served[q]) if level is None else np.quantile(served[q], level) for q, level in columns]
             table.append((rate_rps, replicas, len(samples[LATENCY]), *values))
