@@ -38,7 +38,10 @@ BARE_MENTION = 3.0
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
 ROUNDS = (40, *(12,) * 13)  # at most; points of each round for each dimension of the parameters
 ENOUGH = 40.0  # a kind is refined until this many points share the weight
-REQUESTS, MIN_REQUESTS = 2000, 400  # simulated requests of each row, fewer for long answers of `Continuous`
+REQUESTS, TOKEN_REQUESTS = (
+    2000,
+    500,
+)  # simulated requests of each row; fewer for `Continuous`, whose requests take longer
 HALF, HOPELESS = 4, 30.0  # a kind whose log likelihood is lower by this much after HALF of the rounds is given up
 DRAWS = 64
 INTERVAL = np.array([0.05, 0.5, 0.95])
@@ -104,10 +107,8 @@ def calibrate(
     fits: list[Fit] = []
     for kind in kinds:
         if (kind != "continuous" or tokens) and (kind == "serial" or max_ongoing_requests > 1):
-            number = (
-                REQUESTS if kind != "continuous" else max(MIN_REQUESTS, int(REQUESTS * 10 / tokens["output_tokens"]))
-            )
-            simulator = Simulator(extended, dispatch, max_ongoing_requests, tokens, min(number, REQUESTS), seed)
+            requests = TOKEN_REQUESTS if kind == "continuous" else REQUESTS
+            simulator = Simulator(extended, dispatch, max_ongoing_requests, tokens, requests, seed)
             prior = Prior(kind, scale_s, max_ongoing_requests, tokens, max_overhead_s)
             fits.append(Fit(prior, simulator, extended, seed))
     refined = fits
@@ -132,17 +133,15 @@ def _answer(
     chosen = next(fit for fit, weight in fewest if BARE_MENTION * weight >= weights.max())
     of_points = chosen.weights
     parameters = [service.parameters() for service in chosen.services]
-    intervals = {
-        name: _quantiles(np.array([one[name] for one in parameters]), of_points, INTERVAL) for name in parameters[0]
-    }
-    predicted = np.exp(_quantiles(chosen.predicted, of_points, INTERVAL))
+    intervals = {name: _interval(np.array([one[name] for one in parameters]), of_points) for name in parameters[0]}
+    predicted = np.exp(_interval(chosen.predicted, of_points))
     given_point = np.exp(chosen.by_discrepancy - chosen.log_likelihood[:, None])
-    discrepancy = float(_quantiles(DISCREPANCIES, of_points @ given_point, np.array([0.5]))[0])
+    discrepancy = float(_interval(DISCREPANCIES, of_points @ given_point)[1])
     everything = np.concatenate([weight * fit.weights for weight, fit in zip(weights, fits)])
     services = [service for fit in fits for service in fit.services]
     capacity = np.array([service.capacity_rps for service in services])
-    capacity_rps = _quantiles(capacity, everything, INTERVAL)
-    median = np.array([_quantiles(column, of_points, np.array([0.5]))[0] for column in chosen.population.points.T])
+    capacity_rps = _interval(capacity, everything)
+    median = _interval(chosen.population.points, of_points)[:, 1]
     rows, columns = measurements.values.shape
     verdict, reason = CALIBRATED, ""
     half_width = (capacity_rps[2] - capacity_rps[0]) / 2 / capacity_rps[1]
@@ -150,14 +149,11 @@ def _answer(
         verdict, reason = NOT_REPRODUCED, f"no kind of replica reproduces the measurements: {off}"
     elif half_width > MAX_HALF_WIDTH:
         every = np.concatenate([fit.predicted for fit in fits])
-        verdict, reason = (
-            TOO_WIDE,
-            (
-                f"the capacity of a replica is known to +-{100 * half_width:.0f} % only ({capacity_rps[0]:.3g} to "
-                f"{capacity_rps[2]:.3g} requests/s), more than {100 * MAX_HALF_WIDTH:.0f} %; measure "
-                f"{_next(extended, np.log(capacity), every, everything, chosen.errors)}"
-            ),
-        )
+        verdict, reason = TOO_WIDE, (
+            f"the capacity of a replica is known to +-{100 * half_width:.0f} % only ({capacity_rps[0]:.3g} to "
+            f"{capacity_rps[2]:.3g} requests/s), more than {100 * MAX_HALF_WIDTH:.0f} %; measure "
+            f"{_next(extended, np.log(capacity), every, everything, chosen.errors)}"
+        )  # fmt: skip
     return Calibration(
         kind=chosen.prior.kind,
         weights={fit.prior.kind: float(weight) for fit, weight in zip(fits, weights)},
@@ -216,13 +212,9 @@ def _with_values_to_measure(measurements: Measurements) -> Measurements:
     )
 
 
-def _quantiles(values: np.ndarray, weights: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Weighted quantiles over the first axis of values (points, ...), shape (..., levels)."""
-    order = np.argsort(values, axis=0)
-    share = np.cumsum(weights[order], axis=0) / weights.sum()
-    at = np.array([(share < level).sum(axis=0) for level in levels])
-    ordered = np.take_along_axis(values, order, axis=0)
-    return np.moveaxis(np.take_along_axis(ordered, np.minimum(at, len(values) - 1), axis=0), 0, -1)
+def _interval(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(5 %, 50 %, 95 %) quantiles over the first axis of values (points, ...), shape (..., 3)."""
+    return np.moveaxis(np.quantile(values, INTERVAL, axis=0, weights=weights, method="inverted_cdf"), 0, -1)
 
 
 def _named(measurements: Measurements, row: int, column: Column) -> str:
