@@ -27,6 +27,7 @@ include: "rules/sensitivity.smk"
 include: "rules/days.smk"
 include: "rules/scale.smk"
 include: "rules/live.smk"
+include: "rules/replicas.smk"
 include: "rules/figures.smk"
 
 

@@ -62,6 +62,7 @@ if DAYS >= 2:
     SHOWN |= {"sensitivity": rules.sensitivity} if CONFIG.sensitivity.wanted else {}
     SHOWN |= {"scale": rules.scale} if CONFIG.scale.wanted else {}
     SHOWN |= {"days": rules.days} if CONFIG.days.judged != [] else {}
+    SHOWN |= {"replicas": rules.replicas} if CONFIG.replicas.capacities != [] else {}
     SHOWN |= {"live": rules.live} if CONFIG.backend != "none" else {}
 NOTEBOOK_OF = {stage: rule.output.notebook for stage, rule in SHOWN.items()}
 if "days" in SHOWN:

@@ -61,7 +61,7 @@ def of_kinds() -> dict:
     )
     jobs = tuple(replace(job, replica=replica, tenant="") for job, replica in zip(JOBS, replicas))
     run = simulate(Workload(jobs, COUNTS), AIAD(), 7, seed=3)
-    return {"kinds": [*np.nan_to_num(run.tail_latency_s, posinf=-1).ravel(), *run.dropped.ravel()]}
+    return {"kinds": [*np.nan_to_num(run.tail_latency_s, posinf=-1).ravel().tolist(), *run.dropped.ravel().tolist()]}
 
 
 def allocated() -> dict:

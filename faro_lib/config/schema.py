@@ -158,6 +158,12 @@ class Days(Section):
     )
 
 
+class Replicas(Section):
+    capacities: Capacities | None = Field([], description="cluster capacities in cores; null: the middle one; []: skip")
+    trials: int = Field(2, ge=1, description="trials per policy and capacity")
+    minutes: int | None = Field(None, ge=1, description="minutes of the evaluation day; null: all")
+
+
 class Live(Section):
     jobs: Indices | None = Field(None, min_length=1, description="indices of the jobs to serve; null: [0, 1, 2]")
     capacity: int = Field(8, ge=1, description="cluster capacity in cores, one per replica")
@@ -227,6 +233,7 @@ class Config(Section):
     sensitivity: Sensitivity = Field(Sensitivity(), description="stage 65: vary one parameter at a time")
     scale: Scale = Field(Scale(), description="stage 70: mixed models, more jobs, more capacities")
     days: Days = Field(Days(), description="stage 75: judge several days and further workloads")
+    replicas: Replicas = Field(Replicas(), description="stage 85: a mix of kinds of replica")
     live: Live = Field(Live(), description="stage 80: send requests to replicas on Ray Serve")
 
     @field_validator("workload")
@@ -251,6 +258,7 @@ class Config(Section):
         jobs = {SYNTHETIC: self.synthetic.jobs, PUBLISHED: PUBLISHED_JOBS}.get(self.workload, 1)
         lists = {"ablation.capacities": self.ablation.capacities, "scale.mixed": self.scale.mixed}
         lists |= {"capacities": self.capacities, "scale.curve": self.scale.curve}
+        lists |= {"replicas.capacities": self.replicas.capacities}
         lists |= {"sensitivity.capacity": [self.sensitivity.capacity] if self.sensitivity.capacity else []}
         for key, capacities in lists.items():
             if capacities and min(capacities) < jobs:

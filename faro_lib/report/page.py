@@ -37,6 +37,7 @@ SECTIONS = {
         "days_and_workloads",
         "lost_utility_by_capacity",
         "sensitivity",
+        "kinds_of_replica",
         "two_models",
         "larger_clusters",
     ),
