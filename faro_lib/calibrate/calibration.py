@@ -36,7 +36,7 @@ MAX_HALF_WIDTH = 0.15  # of the 90 % interval of capacity_rps, relative to its m
 # more than a bare mention" (Kass and Raftery, 1995).
 BARE_MENTION = 3.0
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
-ROUNDS = (40, *(12,) * 13)  # at most; points of each round for each dimension of the parameters
+ROUNDS = (40, *(12,) * 18)  # at most; points of each round for each dimension of the parameters
 ENOUGH = 40.0  # a kind is refined until this many points share the weight
 REQUESTS, TOKEN_REQUESTS = (
     2000,

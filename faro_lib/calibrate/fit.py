@@ -17,7 +17,8 @@ EXPECTED_DISCREPANCY = 0.05  # mean of its exponential prior
 LOG_PRIOR = np.log(DISCREPANCIES) - DISCREPANCIES / EXPECTED_DISCREPANCY  # density on the geometric grid
 LOG_PRIOR -= logsumexp(LOG_PRIOR)
 MISSING = 1e6  # variance of a value that was not measured
-POINTS_PER_DIMENSION = 4.0  # that take part in the regression of `Fit.draw`
+POINTS_PER_DIMENSION = 4  # that take part in the regression of `Fit.draw`
+CHANGED = 0.1  # in the logarithm of a prediction, from which on the sampling errors are simulated again
 LARGEST = 3.0  # coordinate of its result: prior standard deviations
 FIRST_ERROR = 0.05  # assumed sampling error until a point has been simulated
 
@@ -51,7 +52,7 @@ class Fit:
         self.population = Population(self._simulate, prior.dimensions, np.random.default_rng(seed))
         self.services: list[CalibratedService] = []
         self._simulated: list[np.ndarray] = []
-        self._best: CalibratedService | None = None
+        self._errors_at = np.zeros(measurements.values.shape)  # predictions of the point whose sampling errors are used
         self.by_discrepancy = np.empty((0, len(DISCREPANCIES)))  # log likelihood plus log prior of the discrepancy
         self.predicted = np.empty(0)  # logarithms of the predicted values, shape (points, rows, columns)
         rows, columns = measurements.values.shape
@@ -80,17 +81,17 @@ class Fit:
     def _linearised(self) -> Any:
         """The posterior if the predictions were linear in the parameters, with the tails of a t distribution.
 
-        They are regressed on the points near the posterior (a Gauss-Newton step without a gradient).
+        They are regressed on the most likely points (a Gauss-Newton step without a gradient).
         """
-        points, measured = self.population.points, np.isfinite(self._values).ravel()
-        root = np.sqrt(self.population.flattened(POINTS_PER_DIMENSION * (1 + points.shape[1])))[:, None]
-        features = np.column_stack([np.ones(len(points)), points])
-        predicted = self.predicted.reshape(len(points), -1)[:, measured]
-        (at_zero, *slopes), *_ = np.linalg.lstsq(root * features, root * predicted, rcond=None)
+        dimensions, measured = self.prior.dimensions, np.isfinite(self._values).ravel()
+        best = np.argsort(self.log_likelihood)[-POINTS_PER_DIMENSION * (1 + dimensions) :]
+        features = np.column_stack([np.ones(len(best)), self.population.points[best]])
+        predicted = self.predicted[best].reshape(len(best), -1)[:, measured]
+        (at_zero, *slopes), *_ = np.linalg.lstsq(features, predicted, rcond=None)
         discrepancy = DISCREPANCIES[self.by_discrepancy.max(axis=0).argmax()]
         errors = block_diag(*self.errors + discrepancy**2 * np.eye(self._values.shape[1]))[np.ix_(measured, measured)]
         gain = np.linalg.solve(errors, np.array(slopes).T)
-        covariance = np.linalg.inv(np.eye(points.shape[1]) + slopes @ gain)
+        covariance = np.linalg.inv(np.eye(dimensions) + slopes @ gain)
         middle = covariance @ gain.T @ (np.log(self._values.ravel()[measured]) - at_zero)
         return multivariate_t(np.clip(middle, -LARGEST, LARGEST), covariance, df=5)
 
@@ -100,7 +101,10 @@ class Fit:
             self.services.append(service)
             self._simulated.append(self._simulator.values(service))
         self.predicted = np.array(self._simulated)
-        best = self.services[self.score(self.errors).argmax()]
-        if best is not self._best:  # the sampling errors are those of a run of the best point
-            self._best, self.errors = best, self._simulator.errors(best)
+        best = self.score(self.errors).argmax()
+        measured = np.where(np.isfinite(self._values), self.predicted[best], 0.0)
+        if (
+            np.abs(measured - self._errors_at).max() > CHANGED
+        ):  # the sampling errors are those of a run of the best point
+            self._errors_at, self.errors = measured, self._simulator.errors(self.services[best])
         return self.score(self.errors)
