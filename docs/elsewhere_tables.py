@@ -12,7 +12,7 @@ from pathlib import Path
 import marked
 import pandas as pd
 
-from faro_lib.experiments.days import CLAIRVOYANT as LIMIT
+from notebooks.elsewhere.days import CLAIRVOYANT as LIMIT
 
 ROOT = Path(__file__).parent.parent
 PAGE, KEPT, RESULTS = ROOT / "docs/elsewhere.md", ROOT / "data/wide-run", ROOT / "results/wide/azure-2019/days"

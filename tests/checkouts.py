@@ -166,7 +166,7 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
         shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(ROOT / "data/recorded-kubernetes", folder / "data/recorded-kubernetes")
         return Checkout(folder)
-    for name in ("notebooks/edition", "notebooks/live"):
+    for name in ("notebooks/edition", "notebooks/elsewhere", "notebooks/live"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION}
     standing_in["90_figures"] = "if False:\n    from faro_lib.figures import comparison"

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from faro_lib.experiments.days import CLAIRVOYANT, paired
 from faro_lib.metrics.frames import Tables, write_tables
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.tables import write_traces
 from notebooks.edition import remaining
+from notebooks.elsewhere.days import CLAIRVOYANT, paired
 
 JOBS = (
     Job("ads-ranking", model="ads-ranking", service_time_s=0.002, slo_s=0.02, cores=0.5, weight=3.0, quantile=0.999),

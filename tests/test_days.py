@@ -6,11 +6,11 @@ import pytest
 
 from faro_lib import forecast
 from faro_lib.config import load
-from faro_lib.experiments.days import CLAIRVOYANT, over_days, paired
-from faro_lib.figures import days as draw
 from faro_lib.metrics.paired import block_bootstrap
 from faro_lib.workload.changes import CHANGES, changed
 from faro_lib.workload.synthetic import synthetic
+from notebooks.elsewhere.days import CLAIRVOYANT, over_days, paired
+from notebooks.elsewhere.figures import days as draw
 
 
 @pytest.fixture(scope="module")

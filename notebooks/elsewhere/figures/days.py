@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.experiments.days import CLAIRVOYANT
 from faro_lib.figures.style import CYCLE, PAGE_IN, Drawing, Drawings, legend_above
+from notebooks.elsewhere.days import CLAIRVOYANT
 
 SIZES = ("smallest", "middle", "largest")  # cluster, if there are three
 
@@ -22,7 +22,7 @@ def draw(results: Path, worlds: Sequence[str], leader: str) -> Drawings:
 
 
 def forest(tables: Mapping[str, pd.DataFrame], leader: str) -> Figure:
-    """Mean differences over all days with 95 % intervals; a panel for each workload (tables of `experiments.days.paired`)."""
+    """Mean differences over all days with 95 % intervals; a panel for each workload (tables of `days.paired`)."""
     parts = {name: others(table, leader) for name, table in tables.items()}
     rows = [part["policy"].nunique() for part in parts.values()]
     figure, axes = plt.subplots(
