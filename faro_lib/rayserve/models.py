@@ -1,13 +1,17 @@
-"""Models to serve: an emulation that sleeps, and a torchvision network (needs the extra `torch`)."""
+"""Models to serve: emulations that sleep, one for each kind of replica, and a torchvision network (extra `torch`)."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from faro_lib.workload.replicas import Batched, Continuous, replica_of
 from faro_lib.workload.service import RESNET34, ServiceTime
 
 if TYPE_CHECKING:
@@ -46,6 +50,88 @@ class Emulated:
         draw = self._rng.standard_normal(1)
         self.service.from_normals(draw)
         return float(draw[0])
+
+
+class EmulatedBatches:
+    """Ray Serve's @serve.batch around a model that blocks for the time of a batch, as a computation in its process does.
+
+    replica : mapping of a replica of kind `batched`. scv : that of the time of a batch. The answer is the batch's size.
+    """
+
+    def __init__(self, replica: Mapping[str, Any], scv: float = 0.0, seed: int | None = None):
+        from ray import serve
+
+        kind, rng = replica_of(replica), np.random.default_rng(seed)
+        assert isinstance(kind, Batched)
+        factor, durations_s = ServiceTime.from_moments(1.0, scv), kind.durations_s
+
+        @serve.batch(max_batch_size=kind.max_batch, batch_wait_timeout_s=kind.wait_s)
+        async def compute(requests: list) -> list[str]:
+            draw = rng.standard_normal(1)
+            factor.from_normals(draw)
+            time.sleep(durations_s[len(requests) - 1] * draw[0])
+            return [str(len(requests))] * len(requests)
+
+        self._compute = compute
+
+    async def __call__(self, request: Request) -> str:
+        return await self._compute(request)
+
+
+class EmulatedTokens:
+    """A service that generates tokens with continuous batching (`workload.replicas.Continuous`).
+
+    replica : mapping of a replica of kind `continuous`. stream : whether to send each token when it is there; the answer
+    then begins with the first one.
+    """
+
+    def __init__(self, replica: Mapping[str, Any], stream: bool = False, seed: int | None = None):
+        kind = replica_of(replica)
+        assert isinstance(kind, Continuous)
+        self._kind, self._stream, self._rng = kind, stream, np.random.default_rng(seed)
+        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()  # (prompt tokens, output tokens, tokens left)
+        self._iterations: asyncio.Task | None = None
+
+    async def __call__(self, request: Request) -> str | Response:
+        left: asyncio.Queue[int] = asyncio.Queue()
+        prompt, output = (int(row[0]) for row in self._kind.lengths(self._rng, 1))
+        self._waiting.append((prompt, output, left))
+        if self._iterations is None or self._iterations.done():
+            self._iterations = asyncio.create_task(self._iterate())
+        if not self._stream:
+            while await left.get():
+                pass
+            return f"{output} tokens"
+        from starlette.responses import StreamingResponse
+
+        return StreamingResponse(_tokens(await left.get(), left))
+
+    async def _iterate(self) -> None:
+        """Run iterations until no sequence is left. Each ends a fixed time after the last one, however late this task runs."""
+        kind, running = self._kind, list[list]()
+        end_s = asyncio.get_running_loop().time()
+        while running or self._waiting:
+            prompts = 0
+            while self._waiting and len(running) < kind.max_sequences:
+                if running and prompts + self._waiting[0][0] > kind.max_tokens:
+                    break
+                prompt, output, left = self._waiting.popleft()
+                prompts += prompt
+                running.append([output, left])
+            end_s += kind.alpha_s + kind.beta_s * len(running) + kind.gamma_s * prompts
+            await asyncio.sleep(end_s - asyncio.get_running_loop().time())
+            for sequence in running:
+                sequence[0] -= 1
+                if self._stream or not sequence[0]:
+                    sequence[1].put_nowait(sequence[0])
+            running = [sequence for sequence in running if sequence[0]]
+
+
+async def _tokens(left: int, queue: asyncio.Queue[int]) -> AsyncIterator[str]:
+    yield "token\n"
+    while left:
+        left = await queue.get()
+        yield "token\n"
 
 
 class TorchVision:

@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from faro_lib.rayserve.authentication import read_token
@@ -76,6 +76,15 @@ class ReplicaQueue:
         add_row(self._row(), {"done": 1, "buckets": {str(bucket_of(latency_s)): 1}} | times)
         return answer
 
+    async def streamed(self, parts: AsyncIterable[Any]) -> AsyncIterator[Any]:
+        """The parts of a streamed answer. Its request is ongoing until the end; its latency is the time to the first part."""
+        self.ongoing += 1
+        try:
+            async for part in parts:
+                yield part
+        finally:
+            self.ongoing -= 1
+
     def finished_seconds(self) -> dict[int, dict]:
         """Second -> row of all complete seconds, in order; an idle second has a row of zeros, so it is not missing."""
         now = int(self._clock())
@@ -138,7 +147,10 @@ class ReplicaActor:
             return response
 
         try:
-            return await self._queue.serve(call)
+            response = await self._queue.serve(call)
+            if parts := getattr(response, "body_iterator", None):
+                response.body_iterator = self._queue.streamed(parts)
+            return response
         except Failed as error:
             return error.args[0]
         except Dropped:

@@ -8,10 +8,12 @@ from typing import Any
 from faro_lib.errors import nearest
 from faro_lib.rayserve import models
 from faro_lib.workload import Job
+from faro_lib.workload.replicas import SERIAL, Concurrent, mapping_of
 from faro_lib.workload.service import true_service_time
 
 MAX_ONGOING_REQUESTS = 10
 EMULATED = f"{models.__name__}:Emulated"
+EMULATED_KINDS = {"batched": f"{models.__name__}:EmulatedBatches", "continuous": f"{models.__name__}:EmulatedTokens"}
 STATS_APPLICATION = "faro-statistics"  # the application with the stats endpoint
 
 
@@ -64,12 +66,26 @@ def serve_specs(
         spec = ServeSpec(**({"application": name, "route": f"/{name}"} | section))
         if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
             raise ValueError(f"job {job.name!r}: {STATS_APPLICATION!r} is reserved for Faro's own application")
+        if job.replica != SERIAL:  # a model that batches or generates tokens holds all requests of its replica
+            limit = section.get("max_ongoing_requests", max(MAX_ONGOING_REQUESTS, job.replica.fewest_places))
+            at_once = limit if job.replica.kind in EMULATED_KINDS else job.replica.max_in_service
+            spec = replace(spec, max_ongoing_requests=limit, concurrency=section.get("concurrency", at_once))
         if spec.import_path == EMULATED and not spec.args:
-            service = true_service_time(job)
-            spec = replace(spec, args={"mean_s": service.mean_s / scale, "scv": service.scv})
+            spec = replace(spec, **_emulated(job, scale))
         specs.append(spec)
     for key in ("application", "route"):
         values = [getattr(spec, key) for spec in specs]
         if shared := [value for value in values if values.count(value) > 1]:
             raise ValueError(f"serve: {key}={shared[0]!r} belongs to two jobs; each job needs its own")
     return tuple(specs)
+
+
+def _emulated(job: Job, scale: float) -> dict[str, Any]:
+    """The import_path and the args of the emulated model of the job's kind of replica."""
+    replica, service = job.replica, true_service_time(job)
+    if replica.kind in EMULATED_KINDS and scale == 1:
+        args = {"replica": mapping_of(replica)} | ({"scv": job.service_scv} if replica.kind == "batched" else {})
+        return {"import_path": EMULATED_KINDS[replica.kind], "args": args}
+    if replica.kind in EMULATED_KINDS or (isinstance(replica, Concurrent) and replica.slowdown):
+        raise ValueError(f"job {job.name!r}: replica={replica} is not emulated at scale {scale:g}; name an import_path")
+    return {"args": {"mean_s": service.mean_s / scale, "scv": service.scv}}

@@ -62,17 +62,12 @@ def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, 
     )
 
 
-def _lengths(jobs: Sequence[Job], first: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(prompt tokens, output tokens) of every request, from a generator of each job's own."""
+def _lengths(jobs: Sequence[Job], first: np.ndarray, seed: int) -> np.ndarray:
+    """(prompt tokens, output tokens) of every request, (2, requests), from a generator of each job's own."""
     if not any(isinstance(job.replica, Continuous) for job in jobs):
-        return np.empty(0), np.empty(0)
+        return np.empty((2, 0))
     lengths = np.ones((2, first[-1]))
     for n, (job, a, b) in enumerate(zip(jobs, first[:-1], first[1:])):
         if isinstance(job.replica, Continuous):
-            replica, rng = job.replica, np.random.default_rng([seed, 3, n])
-            moments = (replica.prompt_tokens, replica.prompt_cv), (replica.output_tokens, replica.output_cv)
-            for row, (mean, cv) in zip(lengths, moments):
-                rng.standard_normal(out=row[a:b])
-                ServiceTime.from_moments(mean, cv**2).from_normals(row[a:b])
-    np.maximum(np.rint(lengths, out=lengths), 1.0, out=lengths)
-    return lengths[0], lengths[1]
+            lengths[:, a:b] = job.replica.lengths(np.random.default_rng([seed, 3, n]), b - a)
+    return lengths

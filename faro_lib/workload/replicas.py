@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from faro_lib.errors import nearest
 
 SLO_ON = ("first_token", "per_token", "end_to_end")  # the quantity that the SLO of a token service limits
@@ -153,6 +155,15 @@ class Continuous(Replica):
     @property
     def max_in_service(self) -> int:
         return self.max_sequences
+
+    def lengths(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """(prompt tokens, output tokens) of n requests, whole numbers of shape (2, n)."""
+        lengths = rng.standard_normal((2, n))
+        moments = (self.prompt_tokens, self.prompt_cv), (self.output_tokens, self.output_cv)
+        for row, (mean, cv) in zip(lengths, moments):
+            variance = np.log1p(cv**2)
+            row[:] = mean * np.exp(np.sqrt(variance) * row - variance / 2)
+        return np.maximum(np.rint(lengths), 1.0)
 
     def capacity_rps(self, service_time_s: float) -> float:
         """1 / (o (alpha + beta n) / n + gamma p) for mean lengths o and p and n = min(max_sequences, o max_tokens / p).
