@@ -36,13 +36,13 @@ MAX_HALF_WIDTH = 0.15  # of the 90 % interval of capacity_rps, relative to its m
 # more than a bare mention" (Kass and Raftery, 1995).
 BARE_MENTION = 3.0
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
-ROUNDS = (40, *(12,) * 18)  # at most; points of each round for each dimension of the parameters
-ENOUGH = 40.0  # a kind is refined until this many points share the weight
+ROUNDS = (32, *(12,) * 18)  # at most; points of each round for each dimension of the parameters
+LEAST_ROUNDS, ENOUGH = 8, 40.0  # a kind is refined until so many rounds are done, and so many points share the weight
 REQUESTS, TOKEN_REQUESTS = (
     2000,
     500,
 )  # simulated requests of each row; fewer for `Continuous`, whose requests take longer
-HALF, HOPELESS = 4, 30.0  # a kind whose log likelihood is lower by this much after HALF of the rounds is given up
+HOPELESS = 30.0  # a kind whose log likelihood is lower by this much is given up; earlier, the bound is a multiple
 DRAWS = 64
 INTERVAL = np.array([0.05, 0.5, 0.95])
 OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # to measure if they are missing
@@ -114,11 +114,11 @@ def calibrate(
     refined = fits
     for done, points in enumerate(ROUNDS):
         for fit in refined:
-            if done <= HALF or 1 / (fit.weights**2).sum() < ENOUGH:
+            if done <= LEAST_ROUNDS or 1 / (fit.weights**2).sum() < ENOUGH:
                 fit.draw(points * fit.prior.dimensions)
         best = max(fits, key=lambda fit: fit.log_likelihood.max())
-        if done >= HALF:
-            refined = [fit for fit in fits if fit.log_likelihood.max() > best.log_likelihood.max() - HOPELESS]
+        lowest = best.log_likelihood.max() - HOPELESS * max(1, LEAST_ROUNDS - done)
+        refined = [fit for fit in refined if fit.log_likelihood.max() > lowest]
     for fit in fits:  # compare the kinds with the same sampling errors
         fit.population.weigh(fit.score(best.errors))
     return _answer(measurements, extended, fits, np.random.default_rng(seed))

@@ -19,6 +19,7 @@ LOG_PRIOR -= logsumexp(LOG_PRIOR)
 MISSING = 1e6  # variance of a value that was not measured
 POINTS_PER_DIMENSION = 4  # that take part in the regression of `Fit.draw`
 CHANGED = 0.1  # in the logarithm of a prediction, from which on the sampling errors are simulated again
+ELSEWHERE = 0.6  # probability that the regression leaves out the points on one side of the best
 LARGEST = 3.0  # coordinate of its result: prior standard deviations
 FIRST_ERROR = 0.05  # assumed sampling error until a point has been simulated
 
@@ -49,7 +50,8 @@ class Fit:
 
     def __init__(self, prior: Prior, simulator: Simulator, measurements: Measurements, seed: int):
         self.prior, self._simulator, self._values = prior, simulator, measurements.values
-        self.population = Population(self._simulate, prior.dimensions, np.random.default_rng(seed))
+        self._rng = np.random.default_rng(seed)
+        self.population = Population(self._simulate, prior.dimensions, self._rng)
         self.services: list[CalibratedService] = []
         self._simulated: list[np.ndarray] = []
         self._errors_at = np.zeros(measurements.values.shape)  # predictions of the point whose sampling errors are used
@@ -81,11 +83,17 @@ class Fit:
     def _linearised(self) -> Any:
         """The posterior if the predictions were linear in the parameters, with the tails of a t distribution.
 
-        They are regressed on the most likely points (a Gauss-Newton step without a gradient).
+        They are regressed on the most likely points (a Gauss-Newton step without a gradient), or on the most likely ones
+        on one side of the best, because a whole number such as `at_once` makes several local optima.
         """
         dimensions, measured = self.prior.dimensions, np.isfinite(self._values).ravel()
-        best = np.argsort(self.log_likelihood)[-POINTS_PER_DIMENSION * (1 + dimensions) :]
-        features = np.column_stack([np.ones(len(best)), self.population.points[best]])
+        points, number = self.population.points, POINTS_PER_DIMENSION * (1 + dimensions)
+        best = np.argsort(self.log_likelihood)
+        if self._rng.random() < ELSEWHERE:
+            apart = (points - points[best[-1]])[best, self._rng.integers(dimensions)] * self._rng.choice([-1, 1])
+            best = best[apart > 0] if np.count_nonzero(apart > 0) >= number else best
+        best = best[-number:]
+        features = np.column_stack([np.ones(len(best)), points[best]])
         predicted = self.predicted[best].reshape(len(best), -1)[:, measured]
         (at_zero, *slopes), *_ = np.linalg.lstsq(features, predicted, rcond=None)
         discrepancy = DISCREPANCIES[self.by_discrepancy.max(axis=0).argmax()]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp, softmax
 from scipy.stats import gaussian_kde, multivariate_normal
+from scipy.stats.qmc import MultivariateNormalQMC
 
 MIN_EFFECTIVE = 20.0  # points that must share the weight from which the next round is drawn
 SMALLEST = 1e-9  # weight of a kernel that is used
@@ -33,7 +34,10 @@ class Population:
         return float(logsumexp(self.log_weights) - np.log(len(self.points)))
 
     def draw(self, number: int, proposal: Any = None) -> None:
-        """Add a round of points, half of them from `proposal`, a distribution of scipy, if it is given."""
+        """Add a round of points, half of them from `proposal`, a distribution of scipy, if it is given.
+
+        The first round, a Sobol sequence, is rounded up to a power of two.
+        """
         if self._proposals:
             flattened = self.flattened(MIN_EFFECTIVE)
             used = flattened > SMALLEST
@@ -45,7 +49,8 @@ class Population:
                 new = np.vstack([new, proposal.rvs(others, random_state=self._rng).reshape(others, -1)])
                 self._proposals.append((others, proposal.logpdf))
         else:
-            new = self._rng.standard_normal((number, self.points.shape[1]))
+            number = 1 << (number - 1).bit_length()
+            new = MultivariateNormalQMC(np.zeros(self.points.shape[1]), seed=self._rng).random(number)
             self._proposals.append((number, self._prior.logpdf))
         self.points = np.vstack([self.points, new])
         self.weigh(self._log_likelihood(new))
