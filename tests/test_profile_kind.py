@@ -127,6 +127,6 @@ def test_the_picture_has_the_measured_points_and_the_fitted_curves_of_each_repli
     one, two = figure.axes
     assert (one.get_title(), two.get_title()) == ("1 replica", "2 replicas")
     drawn = {line.get_label(): line.get_ydata() for line in one.lines}
-    np.testing.assert_array_equal(drawn["p99, measured"], measurements.values[measurements.replicas == 1, 2])
-    assert len(one.collections) == 3  # bands
+    np.testing.assert_array_equal(drawn["p99, measured"], measurements.values[measurements.replicas == 1, 3])
+    assert len(one.collections) == 4  # bands
     assert save(figure, tmp_path, "picture").exists()

@@ -32,9 +32,9 @@ from faro_lib.calibrate.priors import PRIORS, CalibratedService, Prior
 CALIBRATED, NOT_REPRODUCED, TOO_WIDE = "calibrated", "not reproduced", "too wide"  # verdicts
 MAX_DISCREPANCY = 0.15  # relative error of the model beyond which a service counts as not reproduced
 MAX_HALF_WIDTH = 0.15  # of the 90 % interval of capacity_rps, relative to its median
-# The kind with the fewest parameters is chosen unless another is more probable by this factor: a smaller one is "not worth
-# more than a bare mention" (Kass and Raftery, 1995).
-BARE_MENTION = 3.0
+# The kind with the fewest parameters is chosen unless another is more probable by this factor: strong evidence on the scale
+# of Jeffreys (1961).
+STRONG = 10.0
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
 ROUNDS = (32, *(12,) * 18)  # at most; points of each round for each dimension of the parameters
 LEAST_ROUNDS, ENOUGH = 8, 40.0  # a kind is refined until so many rounds are done, and so many points share the weight
@@ -130,7 +130,7 @@ def _answer(
     """The posterior over the kinds as a `Calibration`."""
     weights = softmax([fit.population.log_evidence for fit in fits])
     fewest = sorted(zip(fits, weights), key=lambda one: one[0].prior.dimensions)
-    chosen = next(fit for fit, weight in fewest if BARE_MENTION * weight >= weights.max())
+    chosen = next(fit for fit, weight in fewest if STRONG * weight >= weights.max())
     of_points = chosen.weights
     parameters = [service.parameters() for service in chosen.services]
     intervals = {name: _interval(np.array([one[name] for one in parameters]), of_points) for name in parameters[0]}

@@ -15,7 +15,7 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 
-LEVELS = {LATENCY: (0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99)}  # what is measured; None = the mean
+LEVELS = {LATENCY: (0.1, 0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99)}  # what is measured; None = the mean
 FIRST_UTILISATION = 0.25  # of the first rate, if the service were serial
 STEP, FAR_STEP = 1.3, 1.7  # between rates; the larger one while the p99 is below FAR times that of the first rate
 FAR = 1.3
