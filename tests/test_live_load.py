@@ -115,7 +115,7 @@ def test_the_time_to_the_first_part_of_a_streamed_answer_is_measured(address):
     streamed = offer_load(f"{address}/stream", 20.0, 1.0, np.random.default_rng(1))[1]
     whole = offer_load(f"{address}/slow", 20.0, 1.0, np.random.default_rng(1))[1]
     assert np.all(streamed[LATENCY] - streamed[FIRST_TOKEN] > 0.19)
-    assert set(whole) == {LATENCY}  # the answer comes in one part
+    assert FIRST_TOKEN not in whole  # the answer comes in one part
 
 
 def test_the_generator_runs_in_its_own_process(address):

@@ -29,7 +29,10 @@ def test_the_kind_of_a_running_service_is_named(kind, tmp_path, capsys):
     row = {"job": "service", "slo_s": 0.5, "replica": KINDS[kind], "serve": {"max_ongoing_requests": 12}}
     row |= {"service_time_s": SERVICE_TIME_S.get(kind, 0.1), "service_scv": 0.1 if kind in SERVICE_TIME_S else 0.0}
     if kind == "continuous":
-        own = {"import_path": "faro_lib.rayserve.models:EmulatedTokens", "args": {"replica": TOKENS, "stream": True}}
+        own = {
+            "import_path": "faro_lib.rayserve.models:EmulatedTokens",
+            "args": {"replica": dict(TOKENS), "stream": True},
+        }
         row |= {"slo_s": 1.0, "serve": row["serve"] | own | {"concurrency": 12}}
     table = tmp_path / "jobs.yaml"
     table.write_text(yaml.safe_dump([row]))

@@ -101,9 +101,12 @@ def calibrate(
     extended = _with_values_to_measure(measurements)
     tokens = {"max_tokens": 2048.0} | {name: float(value) for name, value in tokens.items()} if tokens else {}
     latencies = [quantity == LATENCY for quantity, _ in measurements.columns]
-    if not np.isfinite(measurements.values[:, latencies]).any():
+    typical_s = [
+        np.median(row[np.isfinite(row)]) for row in measurements.values[:, latencies] if np.isfinite(row).any()
+    ]
+    if not typical_s:
         raise ValueError(f"no value of {LATENCY!r} was measured; at least one is needed")
-    scale_s = float(np.nanmin(measurements.values[:, latencies]))
+    scale_s = float(min(typical_s))
     fits: list[Fit] = []
     for kind in kinds:
         if (kind != "continuous" or tokens) and (kind == "serial" or max_ongoing_requests > 1):

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 LATENCY, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"  # end to end, and as `replicas.SLO_ON`
-QUANTITIES = (LATENCY, FIRST_TOKEN, PER_TOKEN)
+TOGETHER = "requests_together"  # requests per group of those that end within TOGETHER_S of each other, as a batch does
+QUANTITIES = (LATENCY, FIRST_TOKEN, PER_TOKEN, TOGETHER)
+TOGETHER_S = 0.01
 Column = tuple[str, float | None]  # (quantity, level of the quantile; None = the mean)
 
 
@@ -21,7 +23,7 @@ class Measurements:
     replicas: np.ndarray  # whole numbers >= 1, shape (rows,)
     requests: np.ndarray  # number of requests behind the row's values, shape (rows,)
     columns: tuple[Column, ...]  # for example (("latency", 0.5), ("latency", 0.99), ("latency", None))
-    values: np.ndarray  # seconds, shape (rows, columns); NaN where not measured
+    values: np.ndarray  # seconds (TOGETHER: requests), shape (rows, columns); NaN where not measured
 
     def __post_init__(self) -> None:
         for name, kind in (("rate_rps", float), ("replicas", int), ("requests", int), ("values", float)):
@@ -43,3 +45,15 @@ class Measurements:
         measured = self.values[~np.isnan(self.values)]
         if not len(measured) or not np.all((measured > 0) & np.isfinite(measured)):
             raise ValueError("values must be finite and > 0 where measured, and at least one must be measured")
+
+
+def requests_together(end_s: np.ndarray) -> np.ndarray:
+    """Mean number of requests that end within TOGETHER_S of the one before, from their ends (..., requests); inf = never.
+
+    >>> float(requests_together(np.array([1.0, 1.001, 1.002, 2.0, np.inf])))
+    2.0
+    """
+    end_s = np.sort(end_s, axis=-1)
+    served = np.isfinite(end_s)
+    apart = np.diff(np.where(served, end_s, 0.0), axis=-1) > TOGETHER_S
+    return np.maximum(served.sum(axis=-1), 1) / (1 + apart.sum(axis=-1))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.calibrate.measurements import FIRST_TOKEN, LATENCY, Measurements
+from faro_lib.calibrate.measurements import FIRST_TOKEN, LATENCY, TOGETHER, Measurements, requests_together
 from faro_lib.calibrate.priors import CalibratedService
 from faro_lib.simulate.cluster import ServingModel
 from faro_lib.simulate.draws import Draws
@@ -68,11 +68,16 @@ class Simulator:
         """Logarithms of the values of each repetition, shape (runs, rows, columns)."""
         length, m = self._length.max(), np.repeat(self._length, runs)
         rows, values = np.arange(len(m)), []
-        ordered = {}
-        for quantity, sample in self._run(service, draws, runs).items():
-            measured = np.where(np.arange(length) < m[:, None], sample[:, -length:], np.inf)
-            ordered[quantity] = np.sort(measured, axis=1)
+        samples = {
+            quantity: np.where(np.arange(length) < m[:, None], sample[:, -length:], np.inf)
+            for quantity, sample in self._run(service, draws, runs).items()
+        }
+        ordered = {quantity: np.sort(sample, axis=1) for quantity, sample in samples.items()}
         for quantity, level in self._measurements.columns:
+            if quantity == TOGETHER:
+                arrival_s = draws.arrival_s.reshape(len(m), -1)[:, -length:]
+                values.append(requests_together(arrival_s + samples[LATENCY]))
+                continue
             sample = ordered[quantity]
             served = np.maximum(np.isfinite(sample).sum(axis=1), 1)
             if level is None:
@@ -121,7 +126,7 @@ class Simulator:
             return serving.requests.latency_s.reshape(jobs, -1)
 
         samples = {LATENCY: simulated(job) + service.overhead_s}
-        for quantity in {quantity for quantity, _ in self._measurements.columns} - {LATENCY}:
+        for quantity in {quantity for quantity, _ in self._measurements.columns} - {LATENCY, TOGETHER}:
             if isinstance(job.replica, Continuous):
                 sample = simulated(replace(job, replica=replace(job.replica, slo_on=quantity)))
                 samples[quantity] = sample + (service.overhead_s if quantity == FIRST_TOKEN else 0.0)

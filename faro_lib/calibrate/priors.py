@@ -1,6 +1,6 @@
-"""Prior distributions of the parameters of each kind of replica, in proportion to the smallest measured latency.
+"""Prior distributions of the parameters of each kind of replica, in proportion to a typical latency at low load.
 
-They are wide: a service time may be twenty times shorter than that latency. A kind that serves one request at once, or in
+They are wide: a service time may be twenty times shorter than that. A kind that serves one request at once, or in
 batches of one, is the kind serial; the others therefore start at two.
 """
 
@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous, Replica
 
-SHORTEST, LONGEST = 0.05, 1.5  # service times, relative to the smallest measured latency
+SHORTEST, LONGEST = 0.05, 2.0  # service times, relative to that latency
 MOST_AT_ONCE, MOST_PER_BATCH, MOST_SEQUENCES = 32, 64, 256
 SHORTEST_S = 1e-4  # as of `Job`
 MAX_CV = 1.5  # of the service time
@@ -54,7 +54,7 @@ class Prior:
     """The prior of one kind: a standard normal in `dimensions` coordinates, and the service at each point."""
 
     kind: str
-    scale_s: float  # smallest measured latency
+    scale_s: float  # the smallest of the rows' median values
     places: int  # max_ongoing_requests
     tokens: Mapping[str, Any]  # lengths, as fields of `Continuous`
     max_overhead_s: float

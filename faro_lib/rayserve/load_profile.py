@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.calibrate import FIRST_TOKEN, LATENCY, Calibration, Measurements, calibrate
+from faro_lib.calibrate import (
+    FIRST_TOKEN,
+    LATENCY,
+    TOGETHER,
+    Calibration,
+    Measurements,
+    calibrate,
+    requests_together,
+)
 from faro_lib.http import HttpClient
 from faro_lib.rayserve.load_generator import MAX_RPS, SERVED, Script, send
 from faro_lib.rayserve.profile import Profile, more_replicas
@@ -15,7 +23,11 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 
-LEVELS = {LATENCY: (0.1, 0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99)}  # what is measured; None = the mean
+LEVELS = {
+    LATENCY: (0.1, 0.5, 0.9, 0.99, None),
+    FIRST_TOKEN: (0.5, 0.99),
+    TOGETHER: (None,),
+}  # what is measured; None = the mean
 FIRST_UTILISATION = 0.25  # of the first rate, if the service were serial
 STEP, FAR_STEP = 1.3, 1.7  # between rates; the larger one while the p99 is below FAR times that of the first rate
 FAR = 1.3
@@ -24,7 +36,8 @@ STREAMED = 0.1  # share of the latency after the first part of the answer, from 
 MIN_SERVED = 30  # requests; a rate with fewer is not used
 WARM_UP = 0.1  # share of the requests of a rate that is left out, because queues begin empty
 TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
-Samples = dict[str, np.ndarray]  # quantity of LEVELS -> seconds of each request; inf if it was not served
+# Quantity of LEVELS -> seconds of each request, of TOGETHER the time of its end; inf if it was not served.
+Samples = dict[str, np.ndarray]
 Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
 
 
@@ -55,7 +68,7 @@ def offer_load(url: str, rate_rps: float, seconds: float, rng: np.random.Generat
     due_s = np.sort(rng.uniform(0, seconds, n))
     script = Script((url,), due_s, np.zeros(n, int), np.full(n, np.nan))
     sent = asyncio.run(send(script, time.time()))
-    samples = {LATENCY: sent.latency_s, FIRST_TOKEN: sent.first_s}
+    samples = {LATENCY: sent.latency_s, FIRST_TOKEN: sent.first_s, TOGETHER: due_s + sent.latency_s}
     served = sent.outcome == SERVED
     later = (1 - sent.first_s / sent.latency_s)[served]
     if not len(later) or np.median(later) < STREAMED:
@@ -71,7 +84,10 @@ def measurements_of(rows: Sequence[Row]) -> Measurements:
     for rate_rps, replicas, samples in rows:
         served = {quantity: samples[quantity][np.isfinite(samples[quantity])] for quantity in everywhere}
         if len(served[LATENCY]) >= MIN_SERVED:
-            values = [np.mean(served[q]) if level is None else np.quantile(served[q], level) for q, level in columns]
+            values = []
+            for quantity, level in columns:
+                mean = requests_together if quantity == TOGETHER else np.mean
+                values.append(mean(served[quantity]) if level is None else np.quantile(served[quantity], level))
             table.append((rate_rps, replicas, len(samples[LATENCY]), *values))
     if not table:
         raise ValueError(f"no rate had {MIN_SERVED} served requests; is the service healthy, and its SLO realistic?")
