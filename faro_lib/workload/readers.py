@@ -28,9 +28,12 @@ def read_jobs(path: str | Path) -> tuple[Job, ...]:
     """Jobs from a .csv or .yaml table with the column `job` (the name) and, optionally, the other fields of `Job`.
 
     A job with a `service_time_s` but no `model` takes its name as its model. Otherwise, the simulator would use the
-    measured service time of the default model.
+    measured service time of the default model. The path of a `latency_curve` is relative to the table's folder.
     """
     rows = [{key: value for key, value in row.items() if key not in SECTIONS} for row in _rows(Path(path))]
+    for row in rows:
+        if row.get("latency_curve"):
+            row["latency_curve"] = str(Path(path).parent / str(row["latency_curve"]))
     jobs = tuple(_job(row, f"{path}, job {n}") for n, row in enumerate(rows, 1))
     try:
         check_jobs(jobs)
