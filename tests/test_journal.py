@@ -17,7 +17,7 @@ from faro_lib.control.journal import Header, Journal, parts, read, resumed
 from faro_lib.control.tick import Memory, tick
 from faro_lib.policies import FairShare
 from faro_lib.workload import Job
-from faro_lib.workload.replicas import Batched
+from faro_lib.workload.replicas import Batched, replica_of
 
 JOBS = (Job("a"), Job("b"))
 HEADER = Header("FairShare", JOBS, GuardrailConfig(), 10.0, True, origin_s=0)
@@ -191,3 +191,11 @@ def test_a_journal_without_decisions_and_an_unknown_policy_are_one_line(tmp_path
     write_ticks(path, last=5)
     assert main(["replay", str(path), "--policy", "Fairshare"]) == 2
     assert "FairShare" in capsys.readouterr().err
+
+
+def test_a_journal_keeps_the_kind_of_each_replica(tmp_path):
+    jobs = (Job("a"), Job("b", replica=replica_of({"kind": "batched", "max_batch": 8, "base_s": 0.02})))
+    header = Header("Faro-Sum", jobs, GuardrailConfig(), 10.0, False)
+    with Journal(tmp_path / "run.jsonl") as journal:
+        journal.begin(header)
+    assert read(tmp_path / "run.jsonl")[0].jobs == jobs
