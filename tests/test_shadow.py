@@ -1,4 +1,4 @@
-"""`faro shadow`: a dry run beside an incumbent is plan_scores by what was observed and by simulation."""
+"""`faro shadow`: a dry run beside an incumbent is scored by what was observed and by simulation."""
 
 from __future__ import annotations
 
