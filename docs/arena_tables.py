@@ -45,7 +45,7 @@ def ranking(entries: dict[str, dict[str, Any]]) -> str:
     ranks = draws.argsort(axis=1).argsort(axis=1) + 1
     wins = _wins(entries)
     lines = [
-        "| rank | entry | regret | public seeds | hidden seeds | decision p99 | least regret in |",
+        "| rank | entry | regret | public seeds | hidden seeds | decision | least regret in |",
         "| --- " * 7 + "|",
     ]
     for n, (name, entry) in enumerate(entries.items()):
@@ -54,9 +54,11 @@ def ranking(entries: dict[str, dict[str, Any]]) -> str:
         failures = sum(part["failures"] for part in entry["score"].values())
         mean = f"{per_minute(entry).mean():.1%} ({begin:.1%} to {end:.1%})"
         seeds = [f"{entry['score'][kind]['regret']:.1%}" for kind in ("public", "hidden")]
-        slowest = max(part["decision_ms_p99"] for part in entry["score"].values())
+        decision_ms = np.median([row["decision_ms_p50"] for row in entry["scenarios"]])
         rank = f"{n + 1} ({low} to {high})" if not failures else f"failed, would be {n + 1}"
-        lines.append(f"| {rank} | {name} | {mean} | {' | '.join(seeds)} | {slowest:.1f} ms | {', '.join(wins[name])} |")
+        lines.append(
+            f"| {rank} | {name} | {mean} | {' | '.join(seeds)} | {decision_ms:.1f} ms | {', '.join(wins[name])} |"
+        )
     return "\n".join(lines)
 
 

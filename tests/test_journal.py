@@ -17,7 +17,7 @@ from faro_lib.control.journal import Header, Journal, parts, read, resumed
 from faro_lib.control.tick import Memory, tick
 from faro_lib.policies import FairShare
 from faro_lib.workload import Job
-from faro_lib.workload.replicas import replica_of
+from faro_lib.workload.replicas import Batched, replica_of
 
 JOBS = (Job("a"), Job("b"))
 HEADER = Header("FairShare", JOBS, GuardrailConfig(), 10.0, True, origin_s=0)
@@ -56,6 +56,21 @@ def test_a_long_journal_is_rotated_and_its_archives_have_what_it_no_longer_has(t
     ((header, ticks),) = parts(path)
     assert header == HEADER
     assert times_s(ticks) == [10.0 * (n + 1) for n in range(TICKS)]
+
+
+def test_the_kinds_of_replica_are_read_back(tmp_path):
+    jobs = Job("a", replica=Batched(8, 0.01, 0.03, 0.002)), Job("b")
+    header = Header("FairShare", jobs, GuardrailConfig(), 10.0, True, origin_s=0)
+    write_ticks(tmp_path / "run.jsonl", last=2, header=header)
+    assert read(tmp_path / "run.jsonl")[0].jobs == jobs
+
+
+def test_a_journal_from_before_the_kinds_of_replica_has_serial_ones(tmp_path):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=2)
+    path.write_text(path.read_text().replace(', "replica": {"kind": "serial"}', ""))
+    assert '"replica":' not in path.read_text().splitlines()[0]
+    assert read(path)[0].jobs == JOBS
 
 
 def test_the_journal_and_its_archives_stay_bounded(tmp_path, often, monkeypatch):

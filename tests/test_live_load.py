@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from faro_lib.calibrate import FIRST_TOKEN, LATENCY
 from faro_lib.control import PolicyFailed
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
 from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Generator, Script, Sent, send
+from faro_lib.rayserve.load_profile import offer_load
 from faro_lib.rayserve.profile import Profile, moments, write_profiles
 from faro_lib.rayserve.spec import EMULATED, serve_specs
 from faro_lib.simulate.run import Decisions
@@ -24,12 +26,21 @@ from notebooks.live.live_slice import Slice, limit_rate, matched_simulation, par
 
 
 class Answers(BaseHTTPRequestHandler):
-    """/status/503 answers 503, /slow after 0.2 s; anything else at once with 200."""
+    """/status/503 answers 503, /slow after 0.2 s, /stream in two parts 0.2 s apart; anything else at once with 200."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.path == "/slow":
             threading.Event().wait(0.2)
+        if self.path == "/stream":
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"a")
+            self.wfile.flush()
+            threading.Event().wait(0.2)
+            self.wfile.write(b"b")
+            return
         self.send_response(int(self.path.rsplit("/", 1)[1]) if self.path.startswith("/status/") else 200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -100,6 +111,13 @@ def test_only_loopback_is_loaded_by_default(host):
         Generator(script(f"http://{host}", "/"), 0.0)
 
 
+def test_the_time_to_the_first_part_of_a_streamed_answer_is_measured(address):
+    streamed = offer_load(f"{address}/stream", 20.0, 1.0, np.random.default_rng(1))[1]
+    whole = offer_load(f"{address}/slow", 20.0, 1.0, np.random.default_rng(1))[1]
+    assert np.all(streamed[LATENCY] - streamed[FIRST_TOKEN] > 0.19)
+    assert FIRST_TOKEN not in whole  # the answer comes in one part
+
+
 def test_the_generator_runs_in_its_own_process(address):
     import time
 
@@ -133,7 +151,7 @@ def test_a_live_run_is_evaluated_as_a_simulated_one(one):
     n = len(order)
     outcome = np.full(n, SERVED, np.int8)
     outcome[::10] = DROPPED
-    sent = Sent(outcome, np.zeros(n), np.full(n, 0.2), np.zeros(n))
+    sent = Sent(outcome, np.zeros(n), np.full(n, 0.2), np.zeros(n), np.full(n, 0.2))
     run = run_of(one, draws, order, sent, Decisions(), 1.0)
     summary = summarize(run)
     assert summary["requests"] == n

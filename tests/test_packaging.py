@@ -34,7 +34,19 @@ ORDER = [
         "bayes",
         "utility",
     ),
-    *("allocate", "policies", "control", "simulate", "rayserve", "kube", "metrics", "experiments", "arena", "figures"),
+    *(
+        "allocate",
+        "policies",
+        "control",
+        "simulate",
+        "calibrate",
+        "rayserve",
+        "kube",
+        "metrics",
+        "experiments",
+        "arena",
+        "figures",
+    ),
     *("recommend", "report", "pipeline", "cli"),
 ]
 HEAVY = ("ray", "pymc", "kubernetes", "cvxpy", "numba", "pandas", "matplotlib", "seaborn", "snakemake", "papermill")

@@ -1,6 +1,8 @@
-"""`faro profile`: measure the jobs' service times and cold starts."""
+"""`faro profile`: measure the jobs' service times, cold starts and kinds of replica."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 from faro_lib.cli.shared import Address, ServeAddress, option, say
@@ -12,10 +14,18 @@ def profile(
     address: Address = None,
     serve_address: ServeAddress = None,
     requests: Annotated[int, option("Requests to each job, sent one at a time.")] = 200,
+    seconds: Annotated[float, option("Seconds of load at each rate; 0 = do not measure the kind of replica.")] = 20.0,
     dry: Annotated[bool, option("Print the measurements and leave the table unchanged.", "--dry-run")] = False,
 ) -> None:
-    """Measure each job's service time (mean, squared coefficient of variation) and cold start; write them to the table."""
+    """Measure each job's service time (mean, squared coefficient of variation), cold start and kind of replica.
+
+    The kind is found by open-loop load at increasing rates, up to the first whose p99 latency exceeds three times the SLO.
+    The results are written to the table, and a picture of each job's latencies beside it.
+    """
+    from faro_lib.figures.calibration import latency_by_rate
+    from faro_lib.figures.style import save
     from faro_lib.rayserve.backend import serving
+    from faro_lib.rayserve.load_profile import measure_kind
     from faro_lib.rayserve.profile import profile_job, write_profiles
     from faro_lib.rayserve.spec import serve_specs
     from faro_lib.workload.readers import read_jobs, read_sections
@@ -32,12 +42,21 @@ def profile(
     addresses: dict[str, Any] = dict(address=address, serve_address=serve_address)
     with serving(backend, table, specs, [1] * len(table), capacity, report=say, **addresses) as endpoint:
         for job, spec in zip(table, specs):
-            measured = profiles[job.name] = profile_job(endpoint.ray, endpoint.http, job.name, spec, requests)
+            measured = profile_job(endpoint.ray, endpoint.http, job.name, spec, requests)
             print(
                 f"{job.name}: service {measured.service_time_s * 1e3:.1f} ms, scv {measured.service_scv:.3f}, "
                 f"network overhead {measured.network_overhead_s * 1e3:.1f} ms, "
                 f"start {measured.cold_start_s:.1f} s ({measured.requests} requests)"
             )
+            if seconds:
+                load, calibration = measure_kind(endpoint.ray, endpoint.http, job, spec, measured, seconds)
+                measured = replace(measured, calibration=calibration)
+                print("\n".join(f"  {line}" for line in calibration.lines()))
+                drawn = save(
+                    latency_by_rate(load, calibration), Path(jobs).parent, f"{Path(jobs).stem}-{spec.application}"
+                )
+                say(f"measured and fitted latencies drawn in {drawn}")
+            profiles[job.name] = measured
     if not dry:
         write_profiles(jobs, profiles)
         say(f"measurements written to {jobs}")

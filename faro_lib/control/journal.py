@@ -21,7 +21,7 @@ from faro_lib.control.tick import Memory, Step, tick
 from faro_lib.policies.authority import Authority
 from faro_lib.policies.protocol import Observation, Plan, Policy
 from faro_lib.workload import Job
-from faro_lib.workload.replicas import SERIAL, mapping_of, replica_of
+from faro_lib.workload.replicas import mapping_of, replica_of
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
 REPLAYED_TICKS = 200  # enough to restore the loop's memory: counters depend on the last 10 minutes, forecasts on 15
@@ -98,9 +98,7 @@ class Journal:
             self._write({"kind": RESUME, "replayed_ticks": replayed_ticks})
         else:
             self.header, self.ticks = header, []
-            jobs = [
-                asdict(job) | {"replica": mapping_of(job.replica)} for job in header.jobs
-            ]  # with the replica's kind
+            jobs = [asdict(job) | {"replica": mapping_of(job.replica)} for job in header.jobs]
             self._write({"kind": BEGIN} | asdict(header) | {"jobs": jobs})
 
     def tick(self, step: Step, error: str | None) -> None:
@@ -185,8 +183,8 @@ def _tick(record: Mapping[str, Any], jobs: int, replayed_ticks: int | None) -> T
 def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
     try:
         values = {field.name: record[field.name] for field in fields(Header)}
-        replicas = (replica_of(job.get("replica", mapping_of(SERIAL))) for job in record["jobs"])
-        values["jobs"] = tuple(Job(**(job | {"replica": one})) for job, one in zip(record["jobs"], replicas))
+        replicas = [replica_of(job.pop("replica", {"kind": "serial"})) for job in record["jobs"]]
+        values["jobs"] = tuple(Job(**job, replica=replica) for job, replica in zip(record["jobs"], replicas))
         values |= {"guardrails": GuardrailConfig(**record["guardrails"]), "changes": tuple(record["changes"])}
         return Header(**values)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:

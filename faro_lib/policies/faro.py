@@ -18,6 +18,7 @@ from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
+IDLE = 0.05  # utilisation of replicas that are idle most of the time
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
 FLOOR_TOLERANCE = 0.02  # utility that a floor may cost, chosen on training days (docs/adopt.md)
 LOAD_QUANTILES = (0.1, 0.95)  # of the forecast: the load for a floor, and that for a ceiling
@@ -47,6 +48,7 @@ class Faro(TwoLoops):
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
     gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
+    least_gain: float = 0.0  # utility; replicas that gain less than this in all are not added (`without_small_gains`)
     floor_tolerance: float | None = None  # for plans that bound the replicas of other autoscalers (`bounds`)
     earned: Authority | None = None  # at the start, if the policy may change a job only as far as it has earned
 
@@ -118,6 +120,7 @@ class Faro(TwoLoops):
             switching_cost=self.switching_cost,
             max_replicas=int(arrays_of(state.jobs).replicas_within(observation.capacity).max()),
         )
+        table = without_small_gains(table, self.least_gain, rates_rps.max(axis=(1, 2))) if self.least_gain else table
         return deficit_weighted(table, state.lost, self.deficit_weighting) if self.deficit_weighting else table
 
 
@@ -162,6 +165,25 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
     weight = (lost + PRIOR_LOST) ** exponent
     weight = (weight / weight.mean())[:, None]
     return replace(table, value=1 - weight * (1 - table.value), effective=1 - weight * (1 - table.effective))
+
+
+def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray) -> UtilityTable:
+    """The table without gains that are errors of the latency model; the solver breaks ties by the fewest replicas.
+
+    A job's utility is constant from the count at which `most_rps` (jobs,) leaves its replicas idle, because curves of
+    the utility have few knots at such low loads. All counts within `least` of the best utility then have that utility.
+    """
+    arrays = arrays_of(table.jobs)
+    idle = np.maximum(np.ceil(most_rps * arrays.service_time_s / IDLE), np.maximum(arrays.min_replicas, 1))
+    column = np.minimum(np.arange(table.columns + 1), idle[:, None].astype(int))
+
+    def flat(utility: np.ndarray) -> np.ndarray:
+        utility = np.where(np.isneginf(utility), utility, np.take_along_axis(utility, column, axis=1))
+        best = utility.max(axis=1, keepdims=True)
+        return np.where(utility >= best - least, best, utility)
+
+    drop = np.take_along_axis(table.drop, column, axis=1)
+    return replace(table, value=flat(table.value), effective=flat(table.effective), drop=drop)
 
 
 def tuned_options(objective: str = "Sum") -> dict[str, Any]:

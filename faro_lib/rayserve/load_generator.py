@@ -49,6 +49,7 @@ class Sent:
     status: np.ndarray  # HTTP status; 0 without an answer
     latency_s: np.ndarray  # wall seconds from the due time to the end of the answer; NaN unless served
     send_lag_s: np.ndarray  # wall seconds from the due time until the request was sent
+    first_s: np.ndarray  # wall seconds from the due time to the first part of the answer's body; NaN unless served
 
     def count(self, outcome: int) -> int:
         return int((self.outcome == outcome).sum())
@@ -63,7 +64,7 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
     script.check_rate(max_rps)
     n = len(script.due_s)
     outcome, status = np.full(n, UNSENT, np.int8), np.zeros(n, np.int16)
-    latency_s, send_lag_s = np.full(n, np.nan), np.full(n, np.nan)
+    latency_s, send_lag_s, first_s = np.full((3, n), np.nan)
     flying: set[asyncio.Task] = set()
     offset = time.time() - time.perf_counter()  # perf_counter() + offset is wall time that never jumps
 
@@ -71,13 +72,15 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
         body = None if np.isnan(script.service_s[i]) else f"{script.service_s[i]:.6f}"
         try:
             async with session.post(script.urls[script.job[i]], data=body) as answer:
+                await answer.content.readany()
+                first = time.perf_counter()
                 await answer.read()
                 status[i] = answer.status
                 outcome[i] = {200: SERVED, 503: DROPPED}.get(answer.status, FAILED)
         except (TimeoutError, aiohttp.ClientError, OSError):
             outcome[i] = FAILED
         if outcome[i] == SERVED:
-            latency_s[i] = time.perf_counter() + offset - due
+            latency_s[i], first_s[i] = time.perf_counter() + offset - due, first + offset - due
 
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=10)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
@@ -94,7 +97,7 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
                 task.add_done_callback(flying.discard)
         if flying:
             await asyncio.gather(*flying)
-    return Sent(outcome, status, latency_s, send_lag_s)
+    return Sent(outcome, status, latency_s, send_lag_s, first_s)
 
 
 def packed(**arrays) -> bytes:

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,14 @@ from typing import Any
 import numpy as np
 import yaml
 
+from faro_lib.calibrate import CALIBRATED, Calibration
 from faro_lib.files import atomic_write
 from faro_lib.http import BUSY_RETRY_S, HttpClient
 from faro_lib.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
 from faro_lib.rayserve.load_generator import SERVED, Script, send
 from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
+from faro_lib.workload.replicas import mapping_of
 
 START_S = 180.0
 REPORTED_S = 2.5  # after this many seconds, all replicas have reported a second
@@ -29,6 +33,7 @@ class Profile:
     network_overhead_s: float  # mean time of a request outside the replica
     requests: int
     cold_start_s: float | None = None
+    calibration: Calibration | None = None  # of the kind of replica; None if it was not measured
 
 
 def moments(row: dict[str, Any]) -> tuple[float, float]:
@@ -59,8 +64,9 @@ def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, re
     return Profile(mean_s, scv, network_overhead_s, total["done"], measure_cold_start(ray, spec))
 
 
-def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float:
-    """Measure the wall seconds until `more` additional replicas serve, and remove them again."""
+@contextmanager
+def more_replicas(ray: HttpClient, spec: ServeSpec, more: int) -> Iterator[tuple[int, float]]:
+    """A context in which `more` additional replicas serve: (replicas, wall seconds until they served)."""
 
     def deployment() -> dict[str, Any]:
         return ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"][spec.application]["deployments"][spec.deployment]
@@ -78,22 +84,40 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
                     f"no new replica of {spec.application!r} serves after {START_S:g} s; is there room for one?"
                 )
             time.sleep(0.1)
-        return time.monotonic() - began
+        yield before + more, time.monotonic() - began
     finally:
         ray.post(scale_path(spec), {"target_num_replicas": before})
 
 
+def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float:
+    """Measure the wall seconds until `more` additional replicas serve, and remove them again."""
+    with more_replicas(ray, spec, more) as (_, seconds):
+        return seconds
+
+
 def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
-    """Write the measured values into the jobs' table `path`, a .yaml file, whose comments are lost."""
+    """Write the measured values into the jobs' table `path`, a .yaml file, whose comments are lost.
+
+    A kind of replica is written if it was calibrated; its service time and spread then replace those of single requests.
+    """
     path = Path(path)
     if path.suffix not in (".yaml", ".yml"):
         raise ValueError(f"{path}: profiles are written into a .yaml table")
     table = yaml.safe_load(path.read_text())
     for row in table["jobs"] if isinstance(table, dict) else table:
         if profile := profiles.get(str(row.get("job"))):
-            row["service_time_s"] = round(profile.service_time_s, 5)
-            row["service_scv"] = round(profile.service_scv, 4)
+            service_time_s, scv = profile.service_time_s, profile.service_scv
+            if profile.calibration and profile.calibration.verdict == CALIBRATED:
+                service = profile.calibration.service
+                service_time_s, scv = service.service_time_s, service.service_scv
+                row["replica"] = {name: _rounded(value) for name, value in mapping_of(service.replica).items()}
+            row["service_time_s"], row["service_scv"] = round(service_time_s, 5), round(scv, 4)
             if profile.cold_start_s is not None:
                 row["cold_start_s"] = round(profile.cold_start_s, 1)
     with atomic_write(path) as partial:
         partial.write_text(yaml.safe_dump(table, sort_keys=False))
+
+
+def _rounded(value: Any) -> Any:
+    """A number with four significant digits."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -10,6 +10,7 @@ import numpy as np
 
 from faro_lib.files import cached_array
 from faro_lib.queueing import LatencyTable, latency_class
+from faro_lib.queueing.curve import read_curve, with_curve
 from faro_lib.simulate.cluster import PAPER, ServingModel
 from faro_lib.simulate.draws import draw
 from faro_lib.simulate.latencies import minute_edges, quantile_of
@@ -45,8 +46,12 @@ def measure(
 
     `replicas` are the counts to measure, by default COUNTS up to what `capacity` in cores allows. `requests` is the number
     of requests to simulate at utilisation 1. Jobs with the same service time and limits share a simulation, whatever their
-    SLO and quantile. Simulations run in parallel, and their results are cached on disk (`files.cached_array`).
+    SLO and quantile. Simulations run in parallel, and their results are cached on disk (`files.cached_array`). A job with a
+    `latency_curve` is not simulated: its curve is interpolated at the same replica counts.
     """
+    curves = [
+        (job, read_curve(job.latency_curve, job)) for job in jobs if job.latency_curve
+    ]  # refused before simulating
     if replicas is None:
         most = USUAL_REPLICAS if capacity is None else capacity / min(job.cores for job in jobs)
         most = min(most, max(job.max_replicas for job in jobs))
@@ -75,7 +80,7 @@ def measure(
         list(pool.map(fill, [(model, rows, n) for (*_, model), rows in alike.items() for n in range(len(replicas))]))
     tail_s[:, 0], excess[:, 0] = tail_s[:, 1], excess[:, 1]
     saturation_rps = np.array([1 / true_busy_s(job) for job in jobs])
-    return LatencyTable(
+    table = LatencyTable(
         classes=tuple(members),
         quantile=np.array([job.quantile for job, _ in members.values()]),
         max_rps=np.full(len(members), serving_model.max_rps),
@@ -86,6 +91,9 @@ def measure(
         excess_drops=excess,
         own=own,
     )
+    for job, curve in curves:
+        table = with_curve(table, curve, job)
+    return table
 
 
 def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], *rest: int) -> np.ndarray:

@@ -1,0 +1,20 @@
+"""Which kind of replica explains the latencies of a service, and with which parameters (Bayesian model comparison)."""
+
+from faro_lib.calibrate.calibration import CALIBRATED, NOT_REPRODUCED, TOO_WIDE, Calibration, calibrate
+from faro_lib.calibrate.measurements import FIRST_TOKEN, LATENCY, PER_TOKEN, TOGETHER, Measurements, requests_together
+from faro_lib.calibrate.priors import CalibratedService
+
+__all__ = [
+    "CALIBRATED",
+    "FIRST_TOKEN",
+    "LATENCY",
+    "NOT_REPRODUCED",
+    "PER_TOKEN",
+    "TOGETHER",
+    "TOO_WIDE",
+    "CalibratedService",
+    "Calibration",
+    "Measurements",
+    "calibrate",
+    "requests_together",
+]

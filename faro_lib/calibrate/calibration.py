@@ -1,0 +1,228 @@
+"""The calibrator: from measured latencies to a kind of replica and its parameters, with intervals, or a refusal.
+
+For each kind, a population of parameter points is simulated (`predict`), weighted by its likelihood and refined around
+the best points (`population`). The marginal likelihoods of the kinds are compared; a verdict says whether the service can
+be reproduced, and how well its capacity is known.
+
+    measurements = Measurements(rate_rps, replicas, requests, (("latency", 0.5), ("latency", 0.99)), values)
+    calibration = calibrate(measurements, max_ongoing_requests=10)
+    if calibration.verdict != CALIBRATED:
+        print(calibration.reason)                       # one line: what is off, and what to measure
+    job = replace(job, **calibration.service.job_fields)
+    for draw in calibration.draws:                      # posterior draws, for an interval of whatever follows from them
+        job = replace(job, **draw.job_fields)
+
+The likelihood of a point is normal in the logarithms of the measured values: their sampling errors, correlated within a
+row, plus an independent model discrepancy of each value, which is fitted (Kennedy and O'Hagan, 2001, without its
+correlation). It is a synthetic likelihood (Wood, 2010).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from faro_lib.calibrate.fit import DISCREPANCIES, EXPECTED_DISCREPANCY, Fit
+from faro_lib.calibrate.measurements import LATENCY, Column, Measurements
+from faro_lib.calibrate.predict import Simulator
+from faro_lib.calibrate.priors import PRIORS, CalibratedService, Prior
+
+CALIBRATED, NOT_REPRODUCED, TOO_WIDE = "calibrated", "not reproduced", "too wide"  # verdicts
+MAX_DISCREPANCY = 0.15  # relative error of the model beyond which a service counts as not reproduced
+MAX_HALF_WIDTH = 0.15  # of the 90 % interval of capacity_rps, relative to its median
+# The kind with the fewest parameters is chosen unless another is more probable by this factor: strong evidence on the scale
+# of Jeffreys (1961).
+STRONG = 10.0
+OUTLIER = 3.0  # standard deviations between a measured and a predicted value
+ROUNDS = (32, *(12,) * 18)  # at most; points of each round for each dimension of the parameters
+LEAST_ROUNDS, ENOUGH = 8, 40.0  # a kind is refined until so many rounds are done, and so many points share the weight
+REQUESTS, TOKEN_REQUESTS = (
+    2000,
+    500,
+)  # simulated requests of each row; fewer for `Continuous`, whose requests take longer
+HOPELESS = 30.0  # a kind whose log likelihood is lower by this much is given up; earlier, the bound is a multiple
+DRAWS = 64
+INTERVAL = np.array([0.05, 0.5, 0.95])
+OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # to measure if they are missing
+HIGHER_RATE = 1.25  # a further rate to measure, relative to the largest rate per replica
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """The answer of `calibrate`. An interval is (5 %, 50 %, 95 %) of the posterior."""
+
+    kind: str  # the simplest one that explains the measurements
+    weights: Mapping[str, float]  # posterior probability of each kind; they sum to 1
+    service: CalibratedService  # of that kind, at the posterior medians
+    intervals: Mapping[str, np.ndarray]  # parameter -> interval, within that kind
+    capacity_rps: np.ndarray  # interval of the largest rate of one replica, over all kinds
+    draws: tuple[CalibratedService, ...]  # equally likely draws, over all kinds
+    predicted: np.ndarray  # interval of each value, within that kind, shape (rows, columns, 3)
+    discrepancy: float  # posterior median of the model's relative error beyond sampling errors
+    verdict: str  # CALIBRATED, NOT_REPRODUCED or TOO_WIDE
+    reason: str  # one line: why it was refused and what to measure; "" if calibrated
+
+    def lines(self) -> list[str]:
+        """The answer as text: the kind, its parameters with 90 % intervals, and the verdict."""
+        likely = sorted(self.weights, key=lambda kind: -self.weights[kind])
+        kinds = ", ".join(f"{kind} {self.weights[kind]:.2f}" for kind in likely)
+        capacity = "{1:.3g} ({0:.3g} to {2:.3g})".format(*self.capacity_rps)
+        varying = {name: one for name, one in self.intervals.items() if one[2] > 0 and name != "capacity_rps"}
+        parameters = [f"{name}={one[1]:.3g} ({one[0]:.3g} to {one[2]:.3g})" for name, one in varying.items()]
+        return [
+            f"replica {self.kind} (probabilities: {kinds}), capacity {capacity} requests/s",
+            f"{', '.join(parameters)}; model error {100 * self.discrepancy:.0f} %",
+            f"{self.verdict}: {self.reason}" if self.reason else self.verdict,
+        ]
+
+
+def calibrate(
+    measurements: Measurements,
+    *,
+    max_ongoing_requests: int = 10,
+    dispatch: str = "least-outstanding",
+    kinds: Sequence[str] = tuple(PRIORS),
+    tokens: Mapping[str, Any] | None = None,
+    max_overhead_s: float = 0.0,
+    seed: int = 1,
+) -> Calibration:
+    """The kind of replica that explains the measurements, its parameters with 90 % intervals, and a verdict.
+
+    Parameters
+    ----------
+    max_ongoing_requests, dispatch : as of `ServingModel`; known from the configuration of the service.
+    kinds : the kinds to compare.
+    tokens : output_tokens, prompt_tokens and optionally output_cv, prompt_cv and max_tokens of `Continuous`; without them,
+        that kind is left out.
+    max_overhead_s : upper bound of a constant time per request outside the replicas, which is fitted; 0 = there is none.
+    """
+    extended = _with_values_to_measure(measurements)
+    tokens = {"max_tokens": 2048.0} | {name: float(value) for name, value in tokens.items()} if tokens else {}
+    latencies = [quantity == LATENCY for quantity, _ in measurements.columns]
+    typical_s = [
+        np.median(row[np.isfinite(row)]) for row in measurements.values[:, latencies] if np.isfinite(row).any()
+    ]
+    if not typical_s:
+        raise ValueError(f"no value of {LATENCY!r} was measured; at least one is needed")
+    scale_s = float(min(typical_s))
+    fits: list[Fit] = []
+    for kind in kinds:
+        if (kind != "continuous" or tokens) and (kind == "serial" or max_ongoing_requests > 1):
+            requests = TOKEN_REQUESTS if kind == "continuous" else REQUESTS
+            simulator = Simulator(extended, dispatch, max_ongoing_requests, tokens, requests, seed)
+            prior = Prior(kind, scale_s, max_ongoing_requests, tokens, max_overhead_s)
+            fits.append(Fit(prior, simulator, extended, seed))
+    refined = fits
+    for done, points in enumerate(ROUNDS):
+        for fit in refined:
+            if done <= LEAST_ROUNDS or 1 / (fit.weights**2).sum() < ENOUGH:
+                fit.draw(points * fit.prior.dimensions)
+        best = max(fits, key=lambda fit: fit.log_likelihood.max())
+        lowest = best.log_likelihood.max() - HOPELESS * max(1, LEAST_ROUNDS - done)
+        refined = [fit for fit in refined if fit.log_likelihood.max() > lowest]
+    for fit in fits:  # compare the kinds with the same sampling errors
+        fit.population.weigh(fit.score(best.errors))
+    return _answer(measurements, extended, fits, np.random.default_rng(seed))
+
+
+def _answer(
+    measurements: Measurements, extended: Measurements, fits: list[Fit], rng: np.random.Generator
+) -> Calibration:
+    """The posterior over the kinds as a `Calibration`."""
+    weights = softmax([fit.population.log_evidence for fit in fits])
+    fewest = sorted(zip(fits, weights), key=lambda one: one[0].prior.dimensions)
+    chosen = next(fit for fit, weight in fewest if STRONG * weight >= weights.max())
+    of_points = chosen.weights
+    parameters = [service.parameters() for service in chosen.services]
+    intervals = {name: _interval(np.array([one[name] for one in parameters]), of_points) for name in parameters[0]}
+    predicted = np.exp(_interval(chosen.predicted, of_points))
+    given_point = np.exp(chosen.by_discrepancy - chosen.log_likelihood[:, None])
+    discrepancy = float(_interval(DISCREPANCIES, of_points @ given_point)[1])
+    everything = np.concatenate([weight * fit.weights for weight, fit in zip(weights, fits)])
+    services = [service for fit in fits for service in fit.services]
+    capacity = np.array([service.capacity_rps for service in services])
+    capacity_rps = _interval(capacity, everything)
+    median = _interval(chosen.population.points, of_points)[:, 1]
+    rows, columns = measurements.values.shape
+    verdict, reason = CALIBRATED, ""
+    half_width = (capacity_rps[2] - capacity_rps[0]) / 2 / capacity_rps[1]
+    if off := _off(measurements, predicted[:rows, :columns, 1], chosen.errors, discrepancy):
+        verdict, reason = NOT_REPRODUCED, f"no kind of replica reproduces the measurements: {off}"
+    elif half_width > MAX_HALF_WIDTH:
+        every = np.concatenate([fit.predicted for fit in fits])
+        verdict, reason = TOO_WIDE, (
+            f"the capacity of a replica is known to +-{100 * half_width:.0f} % only ({capacity_rps[0]:.3g} to "
+            f"{capacity_rps[2]:.3g} requests/s), more than {100 * MAX_HALF_WIDTH:.0f} %; measure "
+            f"{_next(extended, np.log(capacity), every, everything, chosen.errors)}"
+        )  # fmt: skip
+    return Calibration(
+        kind=chosen.prior.kind,
+        weights={fit.prior.kind: float(weight) for fit, weight in zip(fits, weights)},
+        service=chosen.prior.service(median),
+        intervals=intervals,
+        capacity_rps=capacity_rps,
+        draws=tuple(services[n] for n in rng.choice(len(services), size=DRAWS, p=everything / everything.sum())),
+        predicted=predicted[:rows, :columns],
+        discrepancy=discrepancy,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, discrepancy: float) -> str:
+    """The value that is furthest from its prediction (rows, columns), if the service is not reproduced; else ""."""
+    rows, columns = predicted.shape
+    variances = np.diagonal(errors, axis1=1, axis2=2)[:rows, :columns]
+    apart = np.abs(np.log(measurements.values / predicted)) / np.sqrt(variances + MAX_DISCREPANCY**2)
+    if discrepancy <= MAX_DISCREPANCY and not np.nanmax(apart) > OUTLIER:
+        return ""
+    row, column = np.unravel_index(np.nanargmax(apart), apart.shape)
+    return (
+        f"{_named(measurements, int(row), measurements.columns[column])} is {measurements.values[row, column]:.4g}, "
+        f"predicted {predicted[row, column]:.4g}"
+    )
+
+
+def _next(
+    extended: Measurements, target: np.ndarray, predicted: np.ndarray, weights: np.ndarray, errors: np.ndarray
+) -> str:
+    """The value whose measurement is expected to narrow the target (points,) most.
+
+    In a linear regression, a value with the predictions q and the sampling variance s^2 explains
+    cov(target, q)^2 / (var(q) + s^2) of the target's variance.
+    """
+    apart, target = predicted - np.tensordot(weights, predicted, 1), target - weights @ target
+    covariance, variance = np.tensordot(weights * target, apart, 1), np.tensordot(weights, apart**2, 1)
+    explained = covariance**2 / (variance + np.diagonal(errors, axis1=1, axis2=2) + EXPECTED_DISCREPANCY**2)
+    explained[np.isfinite(extended.values)] = 0.0
+    row, column = np.unravel_index(explained.argmax(), explained.shape)
+    return _named(extended, int(row), extended.columns[column])
+
+
+def _with_values_to_measure(measurements: Measurements) -> Measurements:
+    """The measurements with values that could be measured as well, which are NaN: OTHER_COLUMNS and a higher rate."""
+    more = tuple(column for column in OTHER_COLUMNS if column not in measurements.columns)
+    per_replica = (measurements.rate_rps / measurements.replicas).max()
+    values = np.pad(measurements.values, ((0, 1), (0, len(more))), constant_values=np.nan)
+    return Measurements(
+        np.append(measurements.rate_rps, HIGHER_RATE * per_replica),
+        np.append(measurements.replicas, 1),
+        np.append(measurements.requests, int(np.median(measurements.requests))),
+        (*measurements.columns, *more),
+        values,
+    )
+
+
+def _interval(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(5 %, 50 %, 95 %) quantiles over the first axis of values (points, ...), shape (..., 3)."""
+    return np.moveaxis(np.quantile(values, INTERVAL, axis=0, weights=weights, method="inverted_cdf"), 0, -1)
+
+
+def _named(measurements: Measurements, row: int, column: Column) -> str:
+    quantity, level = column
+    of = "mean" if level is None else f"p{100 * level:g}"
+    replicas = measurements.replicas[row]
+    at = f"{measurements.rate_rps[row]:.3g} requests/s on {replicas} replica{'s' if replicas > 1 else ''}"
+    return f"the {of} {quantity.replace('_', ' ')} at {at}"

@@ -1,0 +1,118 @@
+"""The fit of one kind of replica: simulated parameter points and their likelihood."""
+
+from typing import Any
+
+import numpy as np
+from scipy.linalg import block_diag
+from scipy.special import logsumexp, softmax
+from scipy.stats import multivariate_t
+
+from faro_lib.calibrate.measurements import Measurements
+from faro_lib.calibrate.population import Population
+from faro_lib.calibrate.predict import Simulator
+from faro_lib.calibrate.priors import CalibratedService, Prior
+
+DISCREPANCIES = np.geomspace(0.002, 0.6, 20)  # relative errors of the model that are tried
+EXPECTED_DISCREPANCY = 0.05  # mean of its exponential prior
+LOG_PRIOR = np.log(DISCREPANCIES) - DISCREPANCIES / EXPECTED_DISCREPANCY  # density on the geometric grid
+LOG_PRIOR -= logsumexp(LOG_PRIOR)
+MISSING = 1e6  # variance of a value that was not measured
+POINTS_PER_DIMENSION = 4  # that take part in the regression of `Fit.draw`
+CHANGED = 0.1  # in the logarithm of a prediction, from which on the sampling errors are simulated again
+ELSEWHERE = 0.6  # probability that the regression leaves out the points on one side of the best
+LARGEST = 3.0  # coordinate of its result: prior standard deviations
+FIRST_ERROR = 0.05  # assumed sampling error until a point has been simulated
+
+
+def log_likelihoods(predicted: np.ndarray, values: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Log likelihood of N points for each of DISCREPANCIES, shape (N, discrepancies).
+
+    ln values ~ Normal(predicted, errors + discrepancy^2 I) in every row, without the rows' constant.
+
+    Parameters
+    ----------
+    predicted : logarithms of the predicted values, shape (N, rows, columns).
+    values : measured values, NaN where not measured, shape (rows, columns).
+    errors : covariance of the sampling errors of their logarithms, shape (rows, columns, columns).
+    """
+    measured = np.isfinite(values)
+    both = measured[:, :, None] & measured[:, None, :]
+    errors = np.where(both, errors, MISSING * np.eye(values.shape[1]) * ~both)
+    variances, axes = np.linalg.eigh(errors)
+    residuals = np.where(measured, predicted - np.log(np.where(measured, values, 1.0)), 0.0)
+    squares = np.einsum("nrc,rck->nrk", residuals, axes) ** 2
+    total = variances + DISCREPANCIES[:, None, None] ** 2
+    return -0.5 * (np.einsum("nrk,grk->ng", squares, 1 / total) + np.log(total).sum(axis=(1, 2)))
+
+
+class Fit:
+    """The population of one kind; arrays are over its simulated points."""
+
+    def __init__(self, prior: Prior, simulator: Simulator, measurements: Measurements, seed: int):
+        self.prior, self._simulator, self._values = prior, simulator, measurements.values
+        self._rng = np.random.default_rng(seed)
+        self.population = Population(self._simulate, prior.dimensions, self._rng)
+        self.services: list[CalibratedService] = []
+        self._simulated: list[np.ndarray] = []
+        self._errors_at = np.zeros(measurements.values.shape)  # predictions of the point whose sampling errors are used
+        self.by_discrepancy = np.empty((0, len(DISCREPANCIES)))  # log likelihood plus log prior of the discrepancy
+        self.predicted = np.empty(0)  # logarithms of the predicted values, shape (points, rows, columns)
+        rows, columns = measurements.values.shape
+        self.errors = np.tile(FIRST_ERROR**2 * np.eye(columns), (rows, 1, 1))
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Posterior weights of the points, which sum to 1, shape (points,)."""
+        return softmax(self.population.log_weights)
+
+    @property
+    def log_likelihood(self) -> np.ndarray:
+        """Log likelihood of each point, shape (points,)."""
+        return logsumexp(self.by_discrepancy, axis=1)
+
+    def score(self, errors: np.ndarray) -> np.ndarray:
+        """Set the covariance of the sampling errors, and return the log likelihood of each point with it."""
+        self.errors = errors
+        self.by_discrepancy = log_likelihoods(self.predicted, self._values, errors) + LOG_PRIOR
+        return self.log_likelihood
+
+    def draw(self, number: int) -> None:
+        """Simulate a round of points."""
+        self.population.draw(number, self._linearised() if self.services else None)
+
+    def _linearised(self) -> Any:
+        """The posterior if the predictions were linear in the parameters, with the tails of a t distribution.
+
+        They are regressed on the most likely points (a Gauss-Newton step without a gradient), or on the most likely ones
+        on one side of the best, because a whole number such as `at_once` makes several local optima.
+        """
+        dimensions, measured = self.prior.dimensions, np.isfinite(self._values).ravel()
+        points, number = self.population.points, POINTS_PER_DIMENSION * (1 + dimensions)
+        best = np.argsort(self.log_likelihood)
+        if self._rng.random() < ELSEWHERE:
+            apart = (points - points[best[-1]])[best, self._rng.integers(dimensions)] * self._rng.choice([-1, 1])
+            best = best[apart > 0] if np.count_nonzero(apart > 0) >= number else best
+        best = best[-number:]
+        features = np.column_stack([np.ones(len(best)), points[best]])
+        predicted = self.predicted[best].reshape(len(best), -1)[:, measured]
+        (at_zero, *slopes), *_ = np.linalg.lstsq(features, predicted, rcond=None)
+        discrepancy = DISCREPANCIES[self.by_discrepancy.max(axis=0).argmax()]
+        errors = block_diag(*self.errors + discrepancy**2 * np.eye(self._values.shape[1]))[np.ix_(measured, measured)]
+        gain = np.linalg.solve(errors, np.array(slopes).T)
+        covariance = np.linalg.inv(np.eye(dimensions) + slopes @ gain)
+        middle = covariance @ gain.T @ (np.log(self._values.ravel()[measured]) - at_zero)
+        return multivariate_t(np.clip(middle, -LARGEST, LARGEST), covariance, df=5)
+
+    def _simulate(self, points: np.ndarray) -> np.ndarray:
+        for point in points:
+            service = self.prior.service(point)
+            self.services.append(service)
+            self._simulated.append(self._simulator.values(service))
+        self.predicted = np.array(self._simulated)
+        best = self.score(self.errors).argmax()
+        measured = np.where(np.isfinite(self._values), self.predicted[best], 0.0)
+        if (
+            np.abs(measured - self._errors_at).max() > CHANGED
+        ):  # the sampling errors are those of a run of the best point
+            self._errors_at, self.errors = measured, self._simulator.errors(self.services[best])
+        return self.score(self.errors)

@@ -1,0 +1,59 @@
+"""What was measured of one service: latency quantiles at several arrival rates."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LATENCY, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"  # end to end, and as `replicas.SLO_ON`
+TOGETHER = "requests_together"  # requests per group of those that end within TOGETHER_S of each other, as a batch does
+QUANTITIES = (LATENCY, FIRST_TOKEN, PER_TOKEN, TOGETHER)
+TOGETHER_S = 0.01
+Column = tuple[str, float | None]  # (quantity, level of the quantile; None = the mean)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurements:
+    """Quantiles and means of one service; each row is a period with a constant arrival rate and replica count.
+
+    Open-loop load is one row per rate. Of recorded minutes, put those with the same replicas and about the same rate into
+    one row. Quantiles are those of the served requests. A service that streams has also the time to its first token.
+    """
+
+    rate_rps: np.ndarray  # mean arrival rate of all replicas together, shape (rows,)
+    replicas: np.ndarray  # whole numbers >= 1, shape (rows,)
+    requests: np.ndarray  # number of requests behind the row's values, shape (rows,)
+    columns: tuple[Column, ...]  # for example (("latency", 0.5), ("latency", 0.99), ("latency", None))
+    values: np.ndarray  # seconds (TOGETHER: requests), shape (rows, columns); NaN where not measured
+
+    def __post_init__(self) -> None:
+        for name, kind in (("rate_rps", float), ("replicas", int), ("requests", int), ("values", float)):
+            array = np.array(getattr(self, name), kind)
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        rows = len(self.rate_rps)
+        for name, shape in dict(replicas=(rows,), requests=(rows,), values=(rows, len(self.columns))).items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {shape}")
+        for quantity, level in self.columns:
+            if quantity not in QUANTITIES:
+                raise ValueError(f"column {quantity!r} is unknown; accepted: {', '.join(QUANTITIES)}")
+            if level is not None and not 0 < level < 1:
+                raise ValueError(f"column {quantity!r}: level={level} must lie strictly between 0 and 1, or be None")
+        for name in ("rate_rps", "replicas", "requests"):
+            if not np.all(getattr(self, name) > 0):
+                raise ValueError(f"{name} must be > 0 in every row")
+        measured = self.values[~np.isnan(self.values)]
+        if not len(measured) or not np.all((measured > 0) & np.isfinite(measured)):
+            raise ValueError("values must be finite and > 0 where measured, and at least one must be measured")
+
+
+def requests_together(end_s: np.ndarray) -> np.ndarray:
+    """Mean number of requests that end within TOGETHER_S of the one before, from their ends (..., requests); inf = never.
+
+    >>> float(requests_together(np.array([1.0, 1.001, 1.002, 2.0, np.inf])))
+    2.0
+    """
+    end_s = np.sort(end_s, axis=-1)
+    served = np.isfinite(end_s)
+    apart = np.diff(np.where(served, end_s, 0.0), axis=-1) > TOGETHER_S
+    return np.maximum(served.sum(axis=-1), 1) / (1 + apart.sum(axis=-1))

@@ -1,0 +1,135 @@
+"""Latency quantiles of a service by simulation, and the errors with which a run of the measured length shows them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from faro_lib.calibrate.measurements import FIRST_TOKEN, LATENCY, TOGETHER, Measurements, requests_together
+from faro_lib.calibrate.priors import CalibratedService
+from faro_lib.simulate.cluster import ServingModel
+from faro_lib.simulate.draws import Draws
+from faro_lib.simulate.serving import Serving
+from faro_lib.workload import Job
+from faro_lib.workload.replicas import Continuous
+from faro_lib.workload.service import ServiceTime, true_service_time
+
+ERROR_RUNS = 32  # simulated repetitions of each measured period, which show its sampling errors
+MAX_RUNS = 8  # repetitions that predict its values
+MAX_RUN = 2000  # requests of a repetition; of a longer period, the errors are smaller by the root of the ratio
+WARM_UP = 0.1  # share of the requests of a repetition that come before the measured ones, because queues begin empty
+MIN_WARM_UP = 50
+FLOOR = 0.005  # smallest relative error of a measured value
+
+
+class Simulator:
+    """Repeats the measured periods with a service, always with the same random numbers.
+
+    requests : number of requests to simulate for each row, in one or more repetitions.
+    """
+
+    def __init__(
+        self,
+        measurements: Measurements,
+        dispatch: str,
+        places: int,
+        tokens: Mapping[str, Any],
+        requests: int,
+        seed: int,
+    ):
+        self._measurements, self._seed = measurements, seed
+        self._tokens, self._places, self._model = tokens, places, ServingModel(dispatch)
+        self._length = np.minimum(measurements.requests, MAX_RUN)
+        self._runs = int(np.clip(requests // self._length.max(), 1, MAX_RUNS))
+        self._draws = self._draw(self._runs)
+
+    def values(self, service: CalibratedService) -> np.ndarray:
+        """Mean logarithms of the values that periods of the measured lengths show, shape (rows, columns).
+
+        A quantile of a period near saturation is on average far below that of an endless one, because late requests come
+        together.
+        """
+        return self._repeated(service, self._draws, self._runs).mean(axis=0)
+
+    def errors(self, service: CalibratedService) -> np.ndarray:
+        """Covariance over periods of the logarithms of the values, shape (rows, columns, columns).
+
+        It includes the error of `values`, which are a mean of few periods, and a factor without which the inverse would be
+        too large on average (Hartlap, Simon and Schneider, 2007).
+        """
+        values = self._repeated(service, self._draw(ERROR_RUNS), ERROR_RUNS)
+        apart = values - values.mean(axis=0)
+        covariance = np.einsum("nri,nrj->rij", apart, apart) / (ERROR_RUNS - 2 - values.shape[2])
+        factor = self._length / self._measurements.requests + 1 / self._runs
+        return covariance * factor[:, None, None] + FLOOR**2 * np.eye(values.shape[2])
+
+    def _repeated(self, service: CalibratedService, draws: Draws, runs: int) -> np.ndarray:
+        """Logarithms of the values of each repetition, shape (runs, rows, columns)."""
+        length, m = self._length.max(), np.repeat(self._length, runs)
+        rows, values = np.arange(len(m)), []
+        samples = {
+            quantity: np.where(np.arange(length) < m[:, None], sample[:, -length:], np.inf)
+            for quantity, sample in self._run(service, draws, runs).items()
+        }
+        ordered = {quantity: np.sort(sample, axis=1) for quantity, sample in samples.items()}
+        for quantity, level in self._measurements.columns:
+            if quantity == TOGETHER:
+                arrival_s = draws.arrival_s.reshape(len(m), -1)[:, -length:]
+                values.append(requests_together(arrival_s + samples[LATENCY]))
+                continue
+            sample = ordered[quantity]
+            served = np.maximum(np.isfinite(sample).sum(axis=1), 1)
+            if level is None:
+                values.append(np.where(np.isfinite(sample), sample, 0.0).sum(axis=1) / served)
+                continue
+            position = level * (served - 1)
+            low = position.astype(int)
+            high = np.minimum(low + 1, served - 1)
+            values.append(sample[rows, low] + (position - low) * (sample[rows, high] - sample[rows, low]))
+        return np.log(np.stack(values, axis=1)).reshape(-1, runs, len(values)).swapaxes(0, 1)
+
+    def _draw(self, runs: int) -> Draws:
+        """Random numbers of the repetitions, row by row; service times are standard normals."""
+        rates, length = np.repeat(self._measurements.rate_rps, runs), int(self._length.max())
+        requests = length + max(MIN_WARM_UP, int(length * WARM_UP / (1 - WARM_UP)))
+        rng, n = np.random.default_rng(self._seed), len(rates) * requests
+        gaps = rng.standard_exponential((len(rates), requests + 1))
+        # Measured rates are counts by time, so that each repetition has its count exactly: uniform order statistics.
+        arrival_s = np.cumsum(gaps, axis=1)[:, :-1] / gaps.sum(axis=1, keepdims=True) * (requests / rates)[:, None]
+        normals, lengths, passes = rng.standard_normal(n), rng.standard_normal((2, n)), np.empty((2, 0))
+        if self._model.router:
+            passes = rng.standard_normal((2, n))
+            for one in passes:
+                self._model.router.from_normals(one)
+        for row, name in zip(lengths, ("prompt", "output")):
+            moments = self._tokens.get(f"{name}_tokens", 1.0), self._tokens.get(f"{name}_cv", 0.0)
+            ServiceTime.from_moments(moments[0], moments[1] ** 2).from_normals(row)
+        columns = arrival_s.ravel(), passes[0], normals, passes[1], np.ones(n)
+        return Draws(requests * np.arange(len(rates) + 1), *columns, self._seed, *np.maximum(np.rint(lengths), 1.0))
+
+    def _run(self, service: CalibratedService, draws: Draws, runs: int) -> dict[str, np.ndarray]:
+        """Quantity -> simulated values in order of arrival, (rows x runs, requests); inf for a dropped request."""
+        job = Job("calibrated", **service.job_fields)
+        service_s = draws.service_s.copy()
+        true_service_time(job).from_normals(service_s)
+        replicas, model = np.repeat(self._measurements.replicas, runs), self._model
+        jobs, draws = len(replicas), replace(draws, service_s=service_s)
+
+        def simulated(job: Job) -> np.ndarray:
+            limits = np.full(jobs, self._places)
+            serving = Serving((job,) * jobs, draws, 1, model.dispatch, model.queue_limit, limits)
+            for number, count in enumerate(replicas):
+                for _ in range(count):
+                    serving.add_replica(number, 0.0)
+            serving.advance(np.finfo(float).max)
+            return serving.requests.latency_s.reshape(jobs, -1)
+
+        samples = {LATENCY: simulated(job) + service.overhead_s}
+        for quantity in {quantity for quantity, _ in self._measurements.columns} - {LATENCY, TOGETHER}:
+            if isinstance(job.replica, Continuous):
+                sample = simulated(replace(job, replica=replace(job.replica, slo_on=quantity)))
+                samples[quantity] = sample + (service.overhead_s if quantity == FIRST_TOKEN else 0.0)
+            else:  # the whole answer arrives at once
+                samples[quantity] = samples[LATENCY]
+        return samples

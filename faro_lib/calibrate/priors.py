@@ -1,0 +1,117 @@
+"""Prior distributions of the parameters of each kind of replica, in proportion to a typical latency at low load.
+
+They are wide: a service time may be twenty times shorter than that. A kind that serves one request at once, or in
+batches of one, is the kind serial; the others therefore start at two.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous, Replica
+
+SHORTEST, LONGEST = 0.05, 2.0  # service times, relative to that latency
+MOST_AT_ONCE, MOST_PER_BATCH, MOST_SEQUENCES = 32, 64, 256
+SHORTEST_S = 1e-4  # as of `Job`
+MAX_CV = 1.5  # of the service time
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedService:
+    """A service that the simulator can run, one draw of the posterior."""
+
+    replica: Replica
+    service_time_s: float  # mean service time of one request alone
+    service_scv: float
+    overhead_s: float = 0.0  # constant time of a request outside the replicas
+
+    @property
+    def job_fields(self) -> dict[str, Any]:
+        """The fields of `Job` that describe the service."""
+        times = {"service_time_s": self.service_time_s, "service_scv": self.service_scv}
+        return {"replica": self.replica, "model": "calibrated"} | times
+
+    @property
+    def capacity_rps(self) -> float:
+        """Largest rate that one replica can sustain."""
+        return self.replica.capacity_rps(self.service_time_s)
+
+    def parameters(self) -> dict[str, float]:
+        """Name -> number: the parameters of the service and of its kind, and capacity_rps."""
+        numbers = {
+            name: getattr(self, name) for name in ("capacity_rps", "service_time_s", "service_scv", "overhead_s")
+        }
+        of_kind = {field.name: getattr(self.replica, field.name) for field in dataclasses.fields(self.replica)}
+        return numbers | {name: value for name, value in of_kind.items() if isinstance(value, int | float)}
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """The prior of one kind: a standard normal in `dimensions` coordinates, and the service at each point."""
+
+    kind: str
+    scale_s: float  # the smallest of the rows' median values
+    places: int  # max_ongoing_requests
+    tokens: Mapping[str, Any]  # lengths, as fields of `Continuous`
+    max_overhead_s: float
+
+    @property
+    def dimensions(self) -> int:
+        return PRIORS[self.kind][0] + (self.max_overhead_s > 0)
+
+    def service(self, point: np.ndarray) -> CalibratedService:
+        """The service at a point (dimensions,)."""
+        u = ndtr(point)
+        replica, service_time_s, cv = PRIORS[self.kind][1](u, self)
+        overhead_s = self.max_overhead_s * u[-1] if self.max_overhead_s else 0.0
+        return CalibratedService(replica, float(service_time_s), float(cv**2), float(overhead_s))
+
+    def one_s(self, u: float) -> float:
+        """The service time of one request alone."""
+        return max(self.scale_s * _log_uniform(u, SHORTEST, LONGEST), SHORTEST_S)
+
+    def at_once(self, u: float, most: int) -> int:
+        """A whole number from 2 to `most`, log-uniform, at most the replica's places."""
+        most = max(2, min(most, self.places))
+        return min(int(_log_uniform(u, 2, most + 1)), most)
+
+
+def _log_uniform(u: float, low: float, high: float) -> float:
+    return float(low * (high / low) ** u)
+
+
+def _serial(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
+    return SERIAL, prior.one_s(u[0]), MAX_CV * u[1]
+
+
+def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
+    return Concurrent(prior.at_once(u[2], MOST_AT_ONCE), float(u[3])), prior.one_s(u[0]), MAX_CV * u[1]
+
+
+def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
+    alone_s, share, most = prior.one_s(u[0]), float(u[2]), prior.at_once(u[4], MOST_PER_BATCH)
+    wait_s = (
+        0.95 * alone_s * float(u[3])
+    )  # of the latency of a request that comes alone, which is what measurements show best
+    one_s = max(alone_s - wait_s, SHORTEST_S)
+    return Batched(most, wait_s, one_s * (1 - share), one_s * share), one_s, MAX_CV / 3 * u[1] ** 2
+
+
+def _continuous(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
+    iteration_s, share = prior.one_s(u[0]) / prior.tokens["output_tokens"], float(u[1])
+    gamma_s = prior.scale_s * _log_uniform(u[2], 1e-4, 1.0) / prior.tokens["prompt_tokens"]
+    times = max(iteration_s * (1 - share), 2e-6), iteration_s * share, gamma_s
+    replica = Continuous(*times, prior.at_once(u[3], MOST_SEQUENCES), **prior.tokens)
+    return replica, iteration_s * replica.output_tokens + gamma_s * replica.prompt_tokens, 0.0
+
+
+PRIORS: dict[str, tuple[int, Callable[[np.ndarray, Prior], tuple[Replica, float, float]]]] = {
+    "serial": (2, _serial),
+    "concurrent": (4, _concurrent),
+    "batched": (5, _batched),
+    "continuous": (4, _continuous),
+}  # kind -> (dimensions, the replica, service time and coefficient of variation at a point of the unit cube)

@@ -1,0 +1,47 @@
+"""The figure of `faro profile`: measured latencies by arrival rate, and those of the calibrated replica."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from faro_lib.calibrate import LATENCY, Calibration, Measurements
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Figure:
+    """Quantiles of the latency by rate per replica: measured points, and the fitted curve with its 90 % band.
+
+    One panel per replica count.
+    """
+    from matplotlib import pyplot as plt
+
+    from faro_lib.figures.style import COLUMN_IN, CYCLE, PAGE_IN, legend_above, use_style
+
+    use_style()
+    counts = np.unique(measurements.replicas)
+    width = COLUMN_IN if len(counts) == 1 else PAGE_IN
+    figure, axes = plt.subplots(1, len(counts), figsize=(width, 2.6), sharey=True, squeeze=False)
+    quantiles = [
+        (n, level)
+        for n, (quantity, level) in enumerate(measurements.columns)
+        if quantity == LATENCY and level is not None
+    ]
+    for axis, count in zip(axes[0], counts):
+        rows = np.flatnonzero(measurements.replicas == count)
+        rows = rows[np.argsort(measurements.rate_rps[rows])]
+        rate = measurements.rate_rps[rows] / count
+        for (column, level), colour, marker in zip(quantiles, CYCLE, "osD^v"):
+            low, middle, high = calibration.predicted[rows, column].T
+            axis.fill_between(rate, low, high, color=colour, alpha=0.25, linewidth=0)
+            axis.plot(rate, middle, color=colour, label=f"p{100 * level:g}, fitted")
+            measured = measurements.values[rows, column]
+            axis.plot(rate, measured, marker, color=colour, markersize=3.5, label=f"p{100 * level:g}, measured")
+        axis.set(xlabel="requests/s per replica", yscale="log", title=f"{count} replica{'s' if count > 1 else ''}")
+    axes[0, 0].set(ylabel="latency (s)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, columns=4)
+    return figure

@@ -1,0 +1,127 @@
+"""Offer open-loop load to a running service at increasing rates, and calibrate its kind of replica from the latencies."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from faro_lib.calibrate import (
+    FIRST_TOKEN,
+    LATENCY,
+    TOGETHER,
+    Calibration,
+    Measurements,
+    calibrate,
+    requests_together,
+)
+from faro_lib.http import HttpClient
+from faro_lib.rayserve.load_generator import MAX_RPS, SERVED, Script, send
+from faro_lib.rayserve.profile import Profile, more_replicas
+from faro_lib.rayserve.spec import ServeSpec
+from faro_lib.workload import Job
+from faro_lib.workload.replicas import Continuous
+
+LEVELS = {
+    LATENCY: (0.1, 0.5, 0.9, 0.99, None),
+    FIRST_TOKEN: (0.5, 0.99),
+    TOGETHER: (None,),
+}  # what is measured; None = the mean
+FIRST_UTILISATION = 0.25  # of the first rate, if the service were serial
+STEP, FAR_STEP = 1.3, 1.7  # between rates; the larger one while the p99 is below FAR times that of the first rate
+FAR = 1.3
+STOP = 3.0  # the last rate is the first at which the p99 exceeds the SLO by this factor
+STREAMED = 0.1  # share of the latency after the first part of the answer, from which on the answer counts as streamed
+MIN_SERVED = 30  # requests; a rate with fewer is not used
+WARM_UP = 0.1  # share of the requests of a rate that is left out, because queues begin empty
+TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
+# Quantity of LEVELS -> seconds of each request, of TOGETHER the time of its end; inf if it was not served.
+Samples = dict[str, np.ndarray]
+Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
+
+
+def climb(offer: Callable[[float], Samples], first_rps: float, slo_s: float, max_rps: float) -> list[float]:
+    """Offer increasing rates, up to the first whose p99 latency exceeds STOP x `slo_s`, or to `max_rps`; the rates offered.
+
+    `offer` maps a rate in requests/s to the samples of its requests.
+    """
+    rates, first_p99_s, rate = [], np.inf, min(first_rps, max_rps)
+    while rate <= max_rps:
+        rates.append(rate)
+        p99_s = np.quantile(offer(rate)[LATENCY], 0.99, method="higher")
+        if p99_s > STOP * slo_s:
+            break
+        first_p99_s = min(first_p99_s, p99_s)
+        rate *= FAR_STEP if p99_s < FAR * first_p99_s else STEP
+    return rates
+
+
+def to_repeat(rates: list[float]) -> list[float]:
+    """Of the rates of `climb`, those to offer to a second replica count: the last two before the one that was too high."""
+    return rates[-3:-1] or rates
+
+
+def offer_load(url: str, rate_rps: float, seconds: float, rng: np.random.Generator) -> tuple[float, Samples]:
+    """(observed rate, samples) of Poisson arrivals, without a warm-up."""
+    n = max(1, rng.poisson(rate_rps * seconds))
+    due_s = np.sort(rng.uniform(0, seconds, n))
+    script = Script((url,), due_s, np.zeros(n, int), np.full(n, np.nan))
+    sent = asyncio.run(send(script, time.time()))
+    samples = {LATENCY: sent.latency_s, FIRST_TOKEN: sent.first_s, TOGETHER: due_s + sent.latency_s}
+    served = sent.outcome == SERVED
+    later = (1 - sent.first_s / sent.latency_s)[served]
+    if not len(later) or np.median(later) < STREAMED:
+        del samples[FIRST_TOKEN]
+    return n / seconds, {name: np.where(served, one, np.inf)[int(WARM_UP * n) :] for name, one in samples.items()}
+
+
+def measurements_of(rows: Sequence[Row]) -> Measurements:
+    """The quantiles and means of the served requests of each row."""
+    everywhere = [quantity for quantity in LEVELS if all(quantity in samples for _, _, samples in rows)]
+    columns = tuple((quantity, level) for quantity in everywhere for level in LEVELS[quantity])
+    table = []
+    for rate_rps, replicas, samples in rows:
+        served = {quantity: samples[quantity][np.isfinite(samples[quantity])] for quantity in everywhere}
+        if len(served[LATENCY]) >= MIN_SERVED:
+            values = []
+            for quantity, level in columns:
+                mean = requests_together if quantity == TOGETHER else np.mean
+                values.append(mean(served[quantity]) if level is None else np.quantile(served[quantity], level))
+            table.append((rate_rps, replicas, len(samples[LATENCY]), *values))
+    if not table:
+        raise ValueError(f"no rate had {MIN_SERVED} served requests; is the service healthy, and its SLO realistic?")
+    rate, counts, requests, *values = np.array(table).T
+    return Measurements(rate, counts, requests, columns, np.stack(values, axis=1))
+
+
+def measure_kind(
+    ray: HttpClient, http: HttpClient, job: Job, spec: ServeSpec, profile: Profile, seconds: float, seed: int = 1
+) -> tuple[Measurements, Calibration]:
+    """Load the service at increasing rates, then with one replica more at the last two rates per replica that it bore.
+
+    `profile` has the service time of single requests, from which the first rate follows; `seconds` is the duration of each
+    rate. If the job's replica is `Continuous`, its lengths are taken as known.
+    """
+    rng, url = np.random.default_rng(seed), http.address + spec.route
+    rows: list[Row] = []
+
+    def offer(replicas: int) -> Callable[[float], Samples]:
+        def at(rate_per_replica: float) -> Samples:
+            rate_rps, samples = offer_load(url, rate_per_replica * replicas, seconds, rng)
+            rows.append((rate_rps, replicas, samples))
+            return samples
+
+        return at
+
+    with more_replicas(ray, spec, 0) as (replicas, _):
+        first_rps = FIRST_UTILISATION / profile.service_time_s
+        rates = climb(offer(replicas), first_rps, job.slo_s, MAX_RPS / (replicas + 1))
+    with more_replicas(ray, spec, 1) as (replicas, _):
+        for rate in to_repeat(rates):
+            offer(replicas)(rate)
+    measurements = measurements_of(rows)
+    known = {name: getattr(job.replica, name) for name in TOKENS} if isinstance(job.replica, Continuous) else None
+    overhead: Any = 2 * max(profile.network_overhead_s, 0.001)
+    limit = spec.max_ongoing_requests
+    return measurements, calibrate(measurements, max_ongoing_requests=limit, tokens=known, max_overhead_s=overhead)
