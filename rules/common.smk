@@ -44,7 +44,7 @@ COMMAND = f"{PYTHON} -m faro_lib.pipeline"
 RUN_NOTEBOOK = f"{COMMAND} notebook {{params.source}} {{output.notebook}} {{params.notebook:q}} {{log}} {{threads}}"
 
 # Stage -> its tables, the names of its figures, the options of its function `draw`, and the package of its module <stage> if
-# that is not faro_lib.figures. Each rule file adds its stage.
+# that is not notebooks.figures. Each rule file adds its stage.
 DRAWINGS = {}
 
 

@@ -166,12 +166,12 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
         shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(ROOT / "data/recorded-kubernetes", folder / "data/recorded-kubernetes")
         return Checkout(folder)
-    for name in ("notebooks/edition", "notebooks/elsewhere", "notebooks/live"):
+    for name in ("notebooks/edition", "notebooks/figures", "notebooks/elsewhere", "notebooks/live"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION}
-    standing_in["90_figures"] = "if False:\n    from faro_lib.figures import comparison"
+    standing_in["90_figures"] = "if False:\n    from notebooks.figures import comparison"
     for stage, names in FIGURES.items():
-        with (folder / "faro_lib" / "figures" / f"{stage}.py").open("a") as module:
+        with (folder / "notebooks" / "figures" / f"{stage}.py").open("a") as module:
             module.write(DRAW % names)
     for name in sorted({path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} | set(standing_in)):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", standing_in.get(name, "pass"))

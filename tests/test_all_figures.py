@@ -12,10 +12,11 @@ from different_jobs import CAPACITIES, JOBS, write_all_tables
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
-from faro_lib.figures import comparison, forecast, queueing, style, traces
+from faro_lib.figures import style
 from faro_lib.figures.style import COLUMN_IN, FONT_PT, PAGE_IN
 from notebooks.edition.figures import ablation, scale, sensitivity, sloppify
 from notebooks.elsewhere.figures import days
+from notebooks.figures import comparison, forecast, queueing, traces
 from notebooks.live.figures import kubernetes, live
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from faro_lib.figures import comparison
-from faro_lib.figures.prediction import error_bands, prediction_caption
-from faro_lib.metrics.prediction import prediction_errors
 from faro_lib.workload import Job
+from notebooks.figures import comparison
+from notebooks.figures.prediction import error_bands, prediction_caption
+from notebooks.figures.prediction_errors import prediction_errors
 
 MINUTES = pd.DataFrame({"policy": "Faro-Sum", "job": "a", "minute": range(4), "utility": [1.0, 0.5, 0.75, 0.0]})
 

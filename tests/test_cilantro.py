@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from observations import observed
 
 from faro_lib.metrics.frames import decisions_frame, minutes_frame
-from faro_lib.metrics.prediction import prediction_errors
 from faro_lib.queueing import latency
 from faro_lib.simulate import simulate
 from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
 from notebooks.edition.cilantro import LOADS, SIZES, Cilantro, LearnedLatency, learn, learning_curve
+from notebooks.figures.prediction_errors import prediction_errors
 
 JOB = Job("a")
 KIND = JOB.model

@@ -42,7 +42,7 @@ def test_the_full_overlay_names_every_policy_of_the_library_and_of_the_papers_ed
     overlay = load(yaml.safe_load((ROOT / "config" / "full.yaml").read_text()))
     assert {ROOT / plugin for plugin in overlay.plugins} == {Path(module.__file__) for module in (cilantro, published)}
     makers = {name: getattr(maker, "func", maker) for name, maker in FACTORIES.items()}
-    ours = {name for name, maker in makers.items() if maker.__module__.startswith(("faro_lib.", "notebooks."))}
+    ours = {name for name, maker in makers.items() if maker.__module__.startswith(("faro_lib.", "notebooks.edition."))}
     assert set(overlay.policies) == ours
 
 

@@ -76,7 +76,7 @@ def test_blocks_of_a_shared_load_are_not_taken_for_independent_observations():
 def test_a_change_is_not_in_the_training_days_unless_it_concerns_all_days(change):
     traces = synthetic(seed=3, jobs=3, days=6, minutes=36)
     after = changed(traces, change)
-    assert (after.train == traces.train).all() == (change in ("none", "double", "flash", "stop"))
+    assert (after.train == traces.train).all() == (change in ("none", "double", "flash", "stop", "drift", "bursts"))
     if change == "flash":
         assert after.evaluation.max() == pytest.approx(5 * traces.evaluation[:, 0].max(), rel=0.5)
     if change == "launch":
@@ -86,7 +86,7 @@ def test_a_change_is_not_in_the_training_days_unless_it_concerns_all_days(change
     if change == "stop":
         assert after.evaluation[:, 0, :12].any()
         assert not after.evaluation[:, 0, 12:].any()
-    if change != "weekend":
+    if change not in ("weekend", "drift", "giant", "sparse"):
         assert (after.evaluation[:, 1:] == traces.evaluation[:, 1:]).all()
 
 

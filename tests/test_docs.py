@@ -19,7 +19,7 @@ EXAMPLES = (
     "NN_",
     "cli/x.py",
     "x/cluster.py",
-    "faro_lib/figures/name.py",
+    "notebooks/figures/name.py",
     "rules/name.smk",
     "notebooks/NN_",
 )

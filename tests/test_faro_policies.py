@@ -10,7 +10,6 @@ from faro_lib import forecast
 from faro_lib.allocate import Allocation, solve
 from faro_lib.experiments.compare import compare
 from faro_lib.experiments.trials import policy_context
-from faro_lib.figures.comparison import published_main
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import deficit_weighted, tuned
@@ -22,6 +21,7 @@ from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
 from notebooks.edition.published import PaperFaro
+from notebooks.figures.comparison import published_main
 
 POLICIES = ["MArk", "Faro-Sum", "Faro-FairSum", "Faro-Fair", "Faro-Sum (paper)", "Faro-FairSum (paper)"]
 

@@ -17,6 +17,7 @@ from faro_lib.control.journal import Header, Journal, parts, read, resumed
 from faro_lib.control.tick import Memory, tick
 from faro_lib.policies import FairShare
 from faro_lib.workload import Job
+from faro_lib.workload.replicas import Batched, replica_of
 
 JOBS = (Job("a"), Job("b"))
 HEADER = Header("FairShare", JOBS, GuardrailConfig(), 10.0, True, origin_s=0)
@@ -55,6 +56,21 @@ def test_a_long_journal_is_rotated_and_its_archives_have_what_it_no_longer_has(t
     ((header, ticks),) = parts(path)
     assert header == HEADER
     assert times_s(ticks) == [10.0 * (n + 1) for n in range(TICKS)]
+
+
+def test_the_kinds_of_replica_are_read_back(tmp_path):
+    jobs = Job("a", replica=Batched(8, 0.01, 0.03, 0.002)), Job("b")
+    header = Header("FairShare", jobs, GuardrailConfig(), 10.0, True, origin_s=0)
+    write_ticks(tmp_path / "run.jsonl", last=2, header=header)
+    assert read(tmp_path / "run.jsonl")[0].jobs == jobs
+
+
+def test_a_journal_from_before_the_kinds_of_replica_has_serial_ones(tmp_path):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=2)
+    path.write_text(path.read_text().replace(', "replica": {"kind": "serial"}', ""))
+    assert '"replica":' not in path.read_text().splitlines()[0]
+    assert read(path)[0].jobs == JOBS
 
 
 def test_the_journal_and_its_archives_stay_bounded(tmp_path, often, monkeypatch):
@@ -175,3 +191,11 @@ def test_a_journal_without_decisions_and_an_unknown_policy_are_one_line(tmp_path
     write_ticks(path, last=5)
     assert main(["replay", str(path), "--policy", "Fairshare"]) == 2
     assert "FairShare" in capsys.readouterr().err
+
+
+def test_a_journal_keeps_the_kind_of_each_replica(tmp_path):
+    jobs = (Job("a"), Job("b", replica=replica_of({"kind": "batched", "max_batch": 8, "base_s": 0.02})))
+    header = Header("Faro-Sum", jobs, GuardrailConfig(), 10.0, False)
+    with Journal(tmp_path / "run.jsonl") as journal:
+        journal.begin(header)
+    assert read(tmp_path / "run.jsonl")[0].jobs == jobs

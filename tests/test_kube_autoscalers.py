@@ -83,5 +83,5 @@ def test_a_controller_does_not_start_beside_an_autoscaler():
     with pytest.raises(
         ValueError, match=r"^deployment 'jobs/a' is also scaled by HorizontalPodAutoscaler 'by-cpu'; delete it$"
     ):
-        preflight.check_autoscalers({"jobs/a": "by-cpu", "jobs/b": None})
+        preflight.check_autoscalers({"jobs/a": autoscaler("by-cpu", "a"), "jobs/b": None})
     preflight.check_autoscalers({"jobs/a": None})

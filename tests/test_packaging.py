@@ -44,8 +44,9 @@ ORDER = [
         "kube",
         "metrics",
         "experiments",
-        "figures",
+        "arena",
     ),
+    *("figures",),
     *("recommend", "report", "pipeline", "cli"),
 ]
 HEAVY = ("ray", "pymc", "kubernetes", "cvxpy", "numba", "pandas", "matplotlib", "seaborn", "snakemake", "papermill")
@@ -153,7 +154,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 
 
-def asked_for(extras=("pipeline", "solve", "bayes", "figures", "live", "kube", "dev")) -> set[str]:
+def asked_for(extras=("pipeline", "solve", "bayes", "figures", "live", "kube", "arena", "dev")) -> set[str]:
     """Names of pyproject.toml: the core's and these extras'."""
     wanted = [*PROJECT["dependencies"], *(name for extra in extras for name in PROJECT["optional-dependencies"][extra])]
     return {canonical(re.split(r"[\[<>=~! ]", name)[0]) for name in wanted} - {"faro-lib"}

@@ -386,8 +386,8 @@ class TestTheWholePipeline:
     @pytest.mark.parametrize(
         ("changed", "runs"),
         [
-            ("faro_lib/figures/comparison.py", DRAWN),
-            ("faro_lib/figures/traces.py", {"draw_traces", "report"}),
+            ("notebooks/figures/comparison.py", DRAWN),
+            ("notebooks/figures/traces.py", {"draw_traces", "report"}),
             ("faro_lib/report/page.py", {"report"}),
         ],
     )
@@ -416,7 +416,7 @@ class TestTheWholePipeline:
 
         changes = {
             "faro_lib/policies/platforms.py": lambda text: text.replace('"""', '"""Really: ', 1) + "\n# a comment\n",
-            "faro_lib/figures/comparison.py": lambda text: text + "\n# a comment\n",
+            "notebooks/figures/comparison.py": lambda text: text + "\n# a comment\n",
             "faro_lib/config/schema.py": lambda text: with_code(text.replace("trials per", "runs per")),
             "faro_lib/recommend/sizing.py": with_code,
             "faro_lib/cli/simulate.py": with_code,

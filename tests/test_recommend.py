@@ -134,6 +134,7 @@ def test_the_busiest_part_of_a_day_has_the_same_time_in_the_training_days():
 
 def test_the_knee_of_a_corner_is_its_corner():
     corner = pd.DataFrame({"capacity_cores": [1, 5, 9, 13], "slo_violation_rate": [1.0, 0.5, 0.0, 0.0]})
+    corner["accepted_rate"] = 0.01
     assert knee(corner) == 9
 
 
@@ -146,7 +147,7 @@ def test_a_capacity_that_was_asked_about_does_not_move_the_knee(counts_csv):
 
 
 def test_a_straight_line_and_a_flat_one_have_no_knee():
-    line = pd.DataFrame({"capacity_cores": [1, 2, 3], "slo_violation_rate": [1.0, 0.5, 0.0]})
+    line = pd.DataFrame({"capacity_cores": [1, 2, 3], "slo_violation_rate": [1.0, 0.5, 0.0], "accepted_rate": 0.01})
     assert knee(line) is None
     assert knee(line.assign(slo_violation_rate=0.0)) is None
 
@@ -155,7 +156,9 @@ def test_a_straight_line_and_a_flat_one_have_no_knee():
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=12))
 def test_the_knee_is_one_of_the_capacities_and_not_an_end(rates):
     rates = sorted(rates, reverse=True)
-    curve = pd.DataFrame({"capacity_cores": np.arange(len(rates)) * 3 + 2, "slo_violation_rate": rates})
+    curve = pd.DataFrame(
+        {"capacity_cores": np.arange(len(rates)) * 3 + 2, "slo_violation_rate": rates, "accepted_rate": 0.01}
+    )
     assert knee(curve) in {None, *curve["capacity_cores"].iloc[1:-1]}
 
 

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from faro_lib.figures import comparison, forecast, style
+from faro_lib.figures import style
 from faro_lib.workload import Job
 from notebooks.edition.figures import sloppify
+from notebooks.figures import comparison, forecast
 
 # Linear RGB as seen without one type of cone (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {

@@ -144,6 +144,14 @@ def test_a_csv_may_be_compressed(tmp_path):
     assert read_csv(path).evaluation.tolist() == [[[7]]]
 
 
+def test_the_usual_names_of_an_export_are_accepted(csv):
+    midnight = 20_000 * 86_400
+    rows = "".join(f"{midnight + 60 * minute},007,3\n" for minute in range(1440))
+    traces = read_csv(csv(f"timestamp,service,count\n{rows}"))
+    assert [job.name for job in traces.jobs] == ["007"]
+    assert traces.evaluation.sum() == 3 * 1440
+
+
 def test_jobs_come_in_the_order_of_their_table(csv):
     traces = read_csv(csv("minute,job,requests\n0,a,1\n0,b,2\n"), (Job("b", slo_s=1.0), Job("a")))
     assert traces.jobs[0].slo_s == 1.0
@@ -154,6 +162,8 @@ def test_jobs_come_in_the_order_of_their_table(csv):
     ("text", "complaint"),
     [
         ("minute,job\n0,a\n", "column 'requests' is missing; expected job, requests, and minute[, day] or time"),
+        ("minutes,job,requests\n0,a,1\n", "column 'minute' or 'time' is missing; expected job, requests, and minute"),
+        ("timestamp,service\n0,a\n", "column 'requests' is missing"),
         ("minute,job,requests\n", "no rows"),
         ("", "not a table"),
         ("minute,job,requests\n0,a,1\n1,a,-3\n", "line 3: requests=-3 for job 'a' at minute 1 is negative"),

@@ -6,20 +6,25 @@ from typing import Annotated
 import typer
 
 from faro_lib import __version__
+from faro_lib.cli.arena import arena
 from faro_lib.cli.explain import explain
 from faro_lib.cli.manifests import manifests
 from faro_lib.cli.profile import profile
 from faro_lib.cli.recommend import recommend
 from faro_lib.cli.replay import replay
+from faro_lib.cli.restore import restore
 from faro_lib.cli.run import run
 from faro_lib.cli.set import set_job
+from faro_lib.cli.shadow import shadow
 from faro_lib.cli.simulate import simulate
+from faro_lib.cli.trust import trust
 from faro_lib.errors import RENAMED, message_of, one_line
 
 app = typer.Typer(name="faro")
-for command in (simulate, recommend, run, explain, replay, profile, manifests):
+for command in (simulate, recommend, run, explain, replay, shadow, trust, restore, profile, manifests):
     app.command()(command)
 app.command("set")(set_job)
+app.add_typer(arena, name="arena")
 
 
 @app.callback(invoke_without_command=True)

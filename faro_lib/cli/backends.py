@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from faro_lib.rayserve.spec import ServeSpec
 
 BACKENDS = ("local", "rayserve", "deployments")
+ACTIONS = ("replicas", "ceilings")
+
+
+def sets_ceilings(act: str, backend: str) -> bool:
+    """Whether the option --act asks for ceilings; ValueError if it is unknown, or the backend has no autoscalers."""
+    if act not in ACTIONS:
+        raise ValueError(f"act={act!r} is unknown; accepted: {', '.join(ACTIONS)}")
+    if act == "ceilings" and backend != "deployments":
+        raise ValueError("act=ceilings needs --backend deployments, whose HorizontalPodAutoscalers choose the replicas")
+    return act == "ceilings"
 
 
 def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: str | None) -> NamespacedName | None:
@@ -53,7 +63,7 @@ def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[
 
 def deployments(
     home: NamespacedName, settings: Settings, prometheus: str | None, token_path: str | None, clock: Clock,
-    capacity: int | None, ensure: Ensure,
+    capacity: int | None, ensure: Ensure, ceilings: bool = False,
 ) -> Deployments:  # fmt: skip
     """The backend for the Deployments in the sections `deployment` of the jobs' table."""
     from faro_lib.kube.deployment_metrics import DeploymentMetrics
@@ -63,7 +73,7 @@ def deployments(
         raise ValueError("backend=deployments needs --prometheus, the address of the server for the jobs' queries")
     metrics = DeploymentMetrics(prometheus, token_path)
     sections = settings.sections.get("deployment", {})
-    return connect_deployments(home, settings.jobs, sections, metrics, clock, capacity, ensure)
+    return connect_deployments(home, settings.jobs, sections, metrics, clock, capacity, ensure, ceilings)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
+from faro_lib.cli import backends
 from faro_lib.cli.shared import DEFAULT_POLICY, PolicyName, option
 
 
@@ -16,6 +17,7 @@ def manifests(
     image: Annotated[str, option("Image of controller and replicas (cluster/Dockerfile).")] = "faro:local",
     policy: PolicyName = DEFAULT_POLICY,
     tick: Annotated[float, option("Seconds between ticks.")] = 60.0,
+    act: Annotated[str, option("What the controller changes: replicas, or ceilings of autoscalers.")] = "replicas",
     dry: Annotated[bool, option("The controller prints its plans and scales nothing.", "--dry-run")] = False,
     workers: Annotated[int, option("Number of Ray workers.")] = 2,
     worker_cores: Annotated[int, option("Cores per worker, as Ray counts them.")] = 4,
@@ -45,6 +47,7 @@ def manifests(
     if not jobs.endswith((".yaml", ".yml")):
         raise ValueError(f"jobs={jobs!r} must be a .yaml table, which says how each job is served")
     factory_of(policy)  # raises for an unknown name
+    ceilings = backends.sets_ceilings(act, backend)
     table = read_jobs(jobs)
     common: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
     common |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
@@ -52,8 +55,9 @@ def manifests(
     if backend == "deployments":
         sections = read_sections(jobs, "deployment")
         refs = [DeploymentRef.of(job, sections[job.name], namespace) for job in table]
-        namespaces, names = tuple(ref.namespace for ref in refs), tuple(ref.name for ref in refs)
-        wanted = ManifestSpec(**common, namespaces=namespaces, deployments=names)
+        names = tuple(ref.autoscaler if ceilings else ref.name for ref in refs)
+        namespaces = tuple(ref.namespace for ref in refs)
+        wanted = ManifestSpec(**common, namespaces=namespaces, deployments=names, ceilings=ceilings)
     else:
         how = serve_specs(table, read_sections(jobs, "serve"))
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)

@@ -13,6 +13,7 @@ from faro_lib.cli.shared import milliseconds, option, say, text_table
 if TYPE_CHECKING:
     from faro_lib.recommend.recommendation import Recommendation
 
+AMPLE = 3  # times the required capacity at which each job can have the replicas of its peak all day
 OUT_OF_REACH = 3  # exit status if this capacity does not meet the SLOs
 
 
@@ -37,7 +38,7 @@ def recommend(
     objective: Annotated[str, option("Objective that the allocation maximises.")] = "Sum",
     forecaster: Annotated[str | None, option("Forecaster.", default="auto")] = None,
     dispatch: Annotated[str, option("least-outstanding, or round-robin (as in the paper).")] = "least-outstanding",
-    at: Annotated[int | None, option("Decide after this minute of the last day.", default="at its end")] = None,
+    at: Annotated[str | None, option("Minute of the last day, HH:MM or ISO 8601.", default="at its end")] = None,
     plugin: shared.Plugins = None,
     plot: Annotated[str | None, option("Draw the curve into this .png or .html file.")] = None,
     as_json: Annotated[bool, option("Print one JSON object instead of a table.", "--json")] = False,
@@ -56,7 +57,7 @@ def recommend(
     from faro_lib.recommend.recommendation import recommend as recommendation_of
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import ServingModel
-    from faro_lib.workload.readers import read_sections
+    from faro_lib.workload.readers import assumptions, read_sections
 
     if plot is not None:
         _check_picture(Path(plot))
@@ -89,6 +90,8 @@ def recommend(
         history, capacity, with_curve=curve or plot is not None, max_violation_rate=max_violation_rate,
         objective=objective, forecaster=forecaster, serving_model=serving_model, report=say,
     )  # fmt: skip
+    for line in assumptions(jobs) if jobs else []:
+        say(line)
     if plot is not None:
         _draw(recommendation, Path(plot))
     print(json.dumps(recommendation.to_dict()) if as_json else _text(recommendation))
@@ -125,15 +128,18 @@ def _text(recommendation: Recommendation) -> str:
     lines = [text_table(rows), f"{advice.used:g} of {advice.capacity:g} cores used"]
     if curve is not None:
         from faro_lib.figures.recommend import bars, met_by, notes
-        from faro_lib.recommend.sizing import worst_job
+        from faro_lib.recommend.sizing import margin
 
         rate, required = recommendation.max_violation_rate, recommendation.required_cores
-        lines += ["", "   cores  SLO violations of the worst job over the replayed day"]
+        lines += ["", f"   cores  violations of the worst job in % of the accepted ones, {recommendation.replayed}"]
         lines += [bars(curve, notes(rate, recommendation.knee, required))]
-        row = curve[curve["capacity_cores"] <= advice.capacity].iloc[-1:].to_dict("records")
-        lines += [f"{one['capacity_cores']} cores: {worst_job(one)}" for one in row]
         if required is None:
             lines += [f"no capacity that was tried {met_by(rate)}"]
+        elif advice.capacity >= AMPLE * required:
+            times = f"{advice.capacity / required:.0f} times"
+            lines += [f"{advice.capacity:g} cores are {times} what the SLOs need; a fixed allocation would do"]
+        elif close := margin(curve):
+            lines += [close]
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from faro_lib.cli import backends, shared
 from faro_lib.cli.shared import option, say
+from faro_lib.cli.trust import announcing
 from faro_lib.errors import message_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from faro_lib.control import Step
     from faro_lib.control.clock import Clock
     from faro_lib.control.exporter import Exporter
-    from faro_lib.control.journal import Journal
+    from faro_lib.control.journal import Journal, recorded_authority
     from faro_lib.control.overrides import Settings
     from faro_lib.kube.leader_gate import InterruptibleCluster
     from faro_lib.kube.operate import NamespacedName
@@ -47,6 +48,10 @@ def run(
     ] = None,
     forecaster: Annotated[str, option("Forecaster to fit to --history.")] = "auto",
     apply: Annotated[bool, option("Scale the jobs; without it, only print plans.", "--apply")] = False,
+    act: Annotated[
+        str, option("What --apply changes: replicas, or ceilings, the bounds of HorizontalPodAutoscalers.")
+    ] = "replicas",
+    earn: Annotated[bool, option("Change a service only as far as it has earned (faro trust).", "--earn")] = False,
     journal: Annotated[str | None, option("File that records every tick; a run resumes from it.")] = None,
     tick: Annotated[float | None, option("Seconds between ticks.", default="the policy's own")] = None,
     capacity: Annotated[
@@ -84,6 +89,7 @@ def run(
     from faro_lib.control.startup import once, until_passed
     from faro_lib.files import check_writable
     from faro_lib.policies import make, protocol
+    from faro_lib.policies.faro import bounding, earning
     from faro_lib.policies.loops import paced
 
     if watch:
@@ -92,6 +98,7 @@ def run(
         check_terminal()
     if backend not in backends.BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}")
+    ceilings = backends.sets_ceilings(act, backend)
     home = backends.faro_plan(backend, plan, kubeconfig, context)
     watched = Watched(jobs, backends.overrides_of(home, journal))
     settings = watched.known
@@ -108,6 +115,7 @@ def run(
 
     def policy_of(settings: Settings) -> Policy:
         made = make(policy, context_of(settings, model.of(settings.jobs), capacity))
+        made = bounding(made) if ceilings else made
         return made if tick is None else paced(made, tick)
 
     chosen = policy_of(settings)
@@ -151,7 +159,7 @@ def run(
         if home and backend == "deployments":
             cluster_of = partial(
                 backends.deployments, home, prometheus=prometheus, token_path=prometheus_token, clock=clock,
-                capacity=capacity, ensure=ensure,
+                capacity=capacity, ensure=ensure, ceilings=ceilings,
             )  # fmt: skip
         else:
             ray = backends.ray_serve(
@@ -167,6 +175,9 @@ def run(
                 try:
                     made = policy_of(settings) if new else chosen
                     planner = at_time_of_day(expecting(made, settings, clock), clock.origin_s)
+                    if earn:
+                        past = (written.header, written.ticks) if written else (None, [])
+                        planner = earning(planner, recorded_authority(*past, table))
                     serving = cluster_of(settings)
                     cluster: Cluster = serving
                     publish = None
@@ -191,9 +202,10 @@ def run(
                 for change in changes:
                     say(change)
                 title = f"{policy}{'' if apply else ', dry run'}"
+                announce = announcing(table)
                 show = inner.enter_context(watching(table, title)) if watch else partial(print_step, table, apply)
 
-                def on_step(step: Step, listeners: Any = (publish, exporter and exporter.step, show)) -> None:
+                def on_step(step: Step, listeners: Any = (publish, exporter and exporter.step, show, announce)) -> None:
                     for listener in filter(None, listeners):
                         listener(step)
 

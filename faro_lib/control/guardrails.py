@@ -74,6 +74,7 @@ class Guard:
     present: np.ndarray | None = None  # bool, the job existed at the last tick
     applied: bool = True  # whether the last request was applied
     contest: np.ndarray | None = None  # score, which changes by other clients raise; stays at CONTESTED_AT
+    advised: np.ndarray | bool = False  # bool, the job is left to its own autoscaler
 
     def updated(self, observation: Observation) -> Self:
         """The guard after an observation: which jobs have data, and whose targets another client has changed."""
@@ -85,7 +86,7 @@ class Guard:
             return guard
         before = np.zeros(len(known), int) if self.contest is None else self.contest
         observed = np.isfinite(observation.mean_latency_s).any()  # else the targets are of an earlier observation
-        changed = (observation.target != self.target) & observation.exists & self.applied & observed
+        changed = (observation.target != self.target) & observation.exists & self.applied & observed & ~self.left
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
         return replace(guard, contest=np.where(before >= CONTESTED_AT, before, after))
 
@@ -99,7 +100,12 @@ class Guard:
         """Whether a job's target or drop rate differs from the last request, bool (jobs,)."""
         if self.target is None or self.drop is None:
             return np.zeros(len(observation.target), bool)
-        return (observation.target != self.target) | (observation.drop != self.drop)
+        return ((observation.target != self.target) | (observation.drop != self.drop)) & ~self.left
+
+    @property
+    def left(self) -> np.ndarray:
+        """Whether a job is left to its own autoscaler, bool (jobs,)."""
+        return np.broadcast_to(self.advised, self.known_s.shape)
 
 
 def restore_targets(guard: Guard, observation: Observation, contested: np.ndarray) -> Observation:
@@ -189,6 +195,7 @@ def guarded(
         plan,
         target=np.where(contested, visible.target, plan.target),
         reason=with_reason(plan.reason, contested, protocol.CONTESTED),
+        floor=None if plan.floor is None else np.where(stale | contested, protocol.KEEP_FLOOR, plan.floor),
     )
     plan = with_presence(jobs, guard, visible.exists, plan)
     held = drifted & visible.exists & (np.array(plan.reason) == HOLD)

@@ -18,12 +18,14 @@ import numpy as np
 from faro_lib.control import rotation
 from faro_lib.control.guardrails import GuardrailConfig
 from faro_lib.control.tick import Memory, Step, tick
+from faro_lib.policies.authority import Authority
 from faro_lib.policies.protocol import Observation, Plan, Policy
 from faro_lib.workload import Job
+from faro_lib.workload.replicas import mapping_of, replica_of
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
 REPLAYED_TICKS = 200  # enough to restore the loop's memory: counters depend on the last 10 minutes, forecasts on 15
-DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed"), int)
+DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed", "floor"), int)
 DTYPES |= dict.fromkeys(("changing", "present"), bool)
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
 
@@ -96,7 +98,8 @@ class Journal:
             self._write({"kind": RESUME, "replayed_ticks": replayed_ticks})
         else:
             self.header, self.ticks = header, []
-            self._write({"kind": BEGIN} | asdict(header))
+            jobs = [asdict(job) | {"replica": mapping_of(job.replica)} for job in header.jobs]
+            self._write({"kind": BEGIN} | asdict(header) | {"jobs": jobs})
 
     def tick(self, step: Step, error: str | None) -> None:
         """Write one tick; OSError if the disk is full, in which case the file stays as it was."""
@@ -180,7 +183,8 @@ def _tick(record: Mapping[str, Any], jobs: int, replayed_ticks: int | None) -> T
 def _header(path: str | Path, record: Mapping[str, Any]) -> Header:
     try:
         values = {field.name: record[field.name] for field in fields(Header)}
-        values["jobs"] = tuple(Job(**job) for job in record["jobs"])
+        replicas = [replica_of(job.pop("replica", {"kind": "serial"})) for job in record["jobs"]]
+        values["jobs"] = tuple(Job(**job, replica=replica) for job, replica in zip(record["jobs"], replicas))
         values |= {"guardrails": GuardrailConfig(**record["guardrails"]), "changes": tuple(record["changes"])}
         return Header(**values)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
@@ -270,6 +274,19 @@ def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> 
     # No deadline, because the decision may take longer on this machine.
     memory, step = tick(policy, header.guardrails, header.jobs, memory, one.step.observation)
     return next_memory(memory, header.apply, one.error), step
+
+
+def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]) -> Authority:
+    """The authority of the jobs with which a run that resumes from these ticks starts to repeat them.
+
+    If jobs were added or removed, nothing is repeated, and it is that of the last tick; a new job has none.
+    """
+    columns, names = Authority.none(len(jobs)).to_array(), [job.name for job in header.jobs] if header else []
+    first = ticks[-REPLAYED_TICKS:][0 if names == [job.name for job in jobs] else -1] if ticks else None
+    if first and first.step.plan.authority is not None:
+        rows = dict(zip(names, first.step.plan.authority))
+        columns = np.stack([rows.get(job.name, row) for job, row in zip(jobs, columns)])
+    return Authority.from_array(columns)
 
 
 def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:

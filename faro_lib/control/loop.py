@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,10 @@ def run(
                 on_failure(CONTESTED, contest(jobs, memory.guard, step, cluster))
             error_line = None
             if apply:
-                error_line = attempt(APPLY, on_failure, cluster.apply, step.target, step.plan.drop)
+                act: Callable[..., None] = cluster.apply
+                if step.plan.floor is not None:
+                    act = partial(act, floor=step.plan.floor)
+                error_line = attempt(APPLY, on_failure, act, step.target, step.plan.drop)
             memory = next_memory(after, apply, error_line)
             if writer:  # a full disk does not stop the loop
                 attempt(JOURNAL, on_failure, writer.tick, step, error_line)

@@ -13,7 +13,7 @@ from faro_lib.control.background import in_thread
 from faro_lib.control.clamp import Pending, clamp_to_capacity
 from faro_lib.control.guardrails import Guard, GuardrailConfig
 from faro_lib.control.placement import cut_to_nodes
-from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
+from faro_lib.policies.protocol import AUTHORITY, DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
 from faro_lib.workload import Job, arrays_of
 
 
@@ -87,7 +87,8 @@ def tick(
     guard = memory.guard.updated(observation)
     contested = guard.contested(config)
     drifted = guard.drifted(observation) & ~contested
-    intended = guardrails.restore_targets(guard, observation, contested) if drifted.any() else observation
+    left = contested | guard.left
+    intended = guardrails.restore_targets(guard, observation, left) if drifted.any() else observation
     visible = guardrails.mask_absent(jobs, intended)
 
     began, failure, void = time.perf_counter(), None, None
@@ -109,7 +110,8 @@ def tick(
     plan = guardrails.with_delayed_reasons(plan, intended, target, pending)
     target, plan, pending = guardrails.enforce_capacity(jobs, observation, plan, target, pending)
     target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target)
-    guard = Guard(guard.known_s, target, plan.drop, observation.exists, contest=guard.contest)
+    advised = np.array(plan.reason) == AUTHORITY
+    guard = Guard(guard.known_s, target, plan.drop, observation.exists, contest=guard.contest, advised=advised)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)
 
 

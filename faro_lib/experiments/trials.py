@@ -39,7 +39,7 @@ def policy_context(
     forecasts = forecast.fit(forecaster, traces, **fitted) if traces.days else None
     latency_model = LatencyTable.load(measured) if measured and measured.exists() else measure(traces.jobs)
     report(f"forecaster: {forecaster if forecasts else None}; latency: measured")
-    return PolicyContext(traces.jobs, forecaster=forecasts, latency_model=latency_model)
+    return PolicyContext(traces.jobs, forecaster=forecasts, latency_model=latency_model, traces=traces)
 
 
 def trial_seeds(trials: int) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from faro_lib.metrics.measures import share_of_accepted
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -13,17 +15,16 @@ if TYPE_CHECKING:
 def capacity_curve(
     curve: pd.DataFrame, violations: float | None, knee: int | None = None, needed: int | None = None
 ) -> Figure:
-    """SLO violations of the worst job by capacity, and its accepted rate; marks the `knee` and the capacity `needed`."""
+    """Share of the accepted violations that the worst job has, by capacity; marks the `knee` and the capacity `needed`."""
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
     from faro_lib.figures.style import COLOURS, COLUMN_IN, LIMIT
 
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
-    rate = 100 * curve.set_index("capacity_cores")["slo_violation_rate"]
+    rate = 100 * share_of_accepted(curve.set_index("capacity_cores"))
     axis.plot(rate.index, rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)
-    accepted = 100 * curve["accepted_rate"]
-    axis.step(rate.index, accepted, where="mid", color=LIMIT, linestyle="--", linewidth=1.0)
+    axis.axhline(100, color=LIMIT, linestyle="--", linewidth=1.0)
     texts = notes(violations, knee, needed)
     heights_pt = (22, 9)[-len(texts) :]  # different heights, so that labels of neighbouring capacities do not overlap
     for capacity, above_pt in zip(texts, heights_pt):
@@ -35,7 +36,7 @@ def capacity_curve(
             bbox={"color": "white", "pad": 0.5},
         )  # fmt: skip
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set(xlabel="capacity (cores)", ylabel="SLO violations of the worst job (%)", ylim=(-2, None))
+    axis.set(xlabel="capacity (cores)", ylabel="violations / accepted, worst job (%)", ylim=(-2, None))
     return figure
 
 
@@ -57,17 +58,21 @@ def notes(violations: float | None, knee: int | None = None, needed: int | None 
 
 
 def bars(curve: pd.DataFrame, notes: dict[int, str], width: int = 40) -> str:
-    """The curve as text: one line per capacity with a bar, the violation rate and the note of the capacity, if any.
+    """The curve as text: per capacity a bar, the share of the accepted violations, the worst job and the note, if any.
 
-    >>> print(bars(pd.DataFrame({"capacity_cores": [8, 16], "slo_violation_rate": [0.5, 0.01]}), {16: "meets 1 %"}, 8))
-           8  ████████ 50.0 %
-          16  ▏ 1.0 %  <- meets 1 %
+    >>> curve = pd.DataFrame({"capacity_cores": [8, 16], "slo_violation_rate": [0.5, 0.01], "worst_job": "a"})
+    >>> print(bars(curve.assign(accepted_rate=0.02), {16: "meets 2 %"}, 8))
+           8  ████████ 2500 % (a: 50 of 2 %)
+          16  ▏ 50 % (a: 1 of 2 %)  <- meets 2 %
     """
-    most = max(curve["slo_violation_rate"].max(), 1e-9)
+    shares = share_of_accepted(curve)
+    most = max(shares.max(), 1e-9)
     lines = []
-    for capacity, rate in zip(curve["capacity_cores"], curve["slo_violation_rate"]):
-        eighths = max(round(8 * width * rate / most), int(rate > 0))
+    for row, share in zip(curve.to_dict("records"), shares):
+        capacity, rate, accepted = row["capacity_cores"], row["slo_violation_rate"], row["accepted_rate"]
+        eighths = max(round(8 * width * share / most), int(share > 0))
         bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
         note = f"  <- {notes[capacity]}" if capacity in notes else ""
-        lines.append(f"{capacity:8d}  {bar} {100 * rate:.1f} %{note}")
+        of = f"{row['worst_job']}: {round(100 * rate, 2):g} of {round(100 * accepted, 4):g} %"
+        lines.append(f"{capacity:8d}  {bar} {100 * share:.0f} % ({of}){note}")
     return "\n".join(lines)

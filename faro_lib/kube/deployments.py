@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -32,11 +32,12 @@ class DeploymentRef:
     namespace: str
     name: str
     queries: Queries
+    autoscaler: str = ""  # name of its HorizontalPodAutoscaler, if Faro sets the bounds of one
 
     @classmethod
     def of(cls, job: Job, section: dict, namespace: str) -> DeploymentRef:
         """The Deployment in the section `deployment` of the job; `namespace` is the default. ValueError if it is invalid."""
-        accepted = ("namespace", "name", "queries")
+        accepted = ("namespace", "name", "queries", "autoscaler")
         for key in section:
             if key not in accepted:
                 raise ValueError(f"job {job.name!r}: deployment.{key} is unknown; {nearest(key, accepted)}")
@@ -46,7 +47,8 @@ class DeploymentRef:
         if str(namespace).startswith("kube-"):
             problem = "belongs to Kubernetes itself; Faro scales no Deployment there"
             raise ValueError(f"job {job.name!r}: deployment.namespace={namespace!r} {problem}")
-        return cls(job, namespace, section.get("name", job.name), queries)
+        name = section.get("name", job.name)
+        return cls(job, namespace, name, queries, section.get("autoscaler", name))
 
     @property
     def path(self) -> str:
@@ -94,7 +96,7 @@ class Deployments:
         self._drop = np.zeros(len(refs))
         self._scaled_at = np.full(len(refs), -np.inf)
         self._states: list[DeploymentState | None] = [None] * len(refs)
-        self._autoscalers: list[str | None] = [None] * len(refs)  # names as last read
+        self._autoscalers: list[dict | None] = [None] * len(refs)  # as last read
         self._tick_s: float | None = None
 
     def advance(self, until_s: float) -> None:
@@ -149,13 +151,7 @@ class Deployments:
 
     def writer_of(self, job: int) -> str | None:
         """The field manager, other than Faro, that last wrote the job's replica count; None if there is none."""
-        fields = (self.objects()[job] or {}).get("metadata", {}).get("managedFields", [])
-        others = [
-            (one.get("time", ""), one["manager"])
-            for one in fields
-            if one.get("manager") != MANAGER and "f:replicas" in one.get("fieldsV1", {}).get("f:spec", {})
-        ]
-        return max(others)[1] if others else None
+        return last_writer(self.objects()[job], "f:replicas")
 
     def read(self) -> list[DeploymentState | None]:
         """The state of each job's Deployment; None if it does not exist."""
@@ -163,24 +159,15 @@ class Deployments:
 
     def objects(self) -> list[dict | None]:
         """Each job's Deployment as an object of the API; None if it does not exist."""
-        found = {place_of(one, one["metadata"]["name"]): one for one in self._list("/apis/apps/v1", "deployments")}
+        found = {
+            place_of(one, one["metadata"]["name"]): one
+            for one in listed(self._api, self.refs, "/apis/apps/v1", "deployments")
+        }
         return [found.get(str(ref)) for ref in self.refs]
 
-    def autoscalers(self) -> list[str | None]:
-        """The HorizontalPodAutoscaler of each Deployment; None if it has none."""
-        autoscalers = self._list("/apis/autoscaling/v2", "horizontalpodautoscalers")
-        targets = [(one, one["spec"]["scaleTargetRef"]) for one in autoscalers]
-        names = {
-            place_of(one, target["name"]): one["metadata"]["name"]
-            for one, target in targets
-            if target["kind"] == "Deployment"
-        }
-        return [names.get(str(ref)) for ref in self.refs]
-
-    def _list(self, group: str, plural: str) -> list[dict]:
-        """All objects of a kind in the Deployments' namespaces, with one call per namespace."""
-        paths = (f"{group}/namespaces/{namespace}/{plural}" for namespace in sorted({r.namespace for r in self.refs}))
-        return [one for path in paths for one in self._api.get(path)["items"]]
+    def autoscalers(self) -> list[dict | None]:
+        """The HorizontalPodAutoscaler of each Deployment as an object of the API; None if it has none."""
+        return autoscalers_of(self._api, self.refs)
 
     def _scale(self, job: int, replicas: int, may_act: Callable[[], bool]) -> None:
         """Scale one job, but only if its replica count is still the one observed.
@@ -191,7 +178,8 @@ class Deployments:
         if not may_act():
             raise ApiError(0, NOT_LEADER)
         if autoscaler := self._autoscalers[job]:
-            raise ApiError(409, f"HorizontalPodAutoscaler {autoscaler!r} scales it too; Faro waits until it is deleted")
+            name = autoscaler["metadata"]["name"]
+            raise ApiError(409, f"HorizontalPodAutoscaler {name!r} scales it too; Faro waits until it is deleted")
         path, state = f"{self.refs[job].path}/scale", self._states[job]
         version = state.version if state else ""
         for _ in range(SCALE_ATTEMPTS):
@@ -212,6 +200,31 @@ class Deployments:
             self._states[job] = DeploymentState(version, replicas, state.ready if state else 0, False)
             return
         raise ApiError(409, "it changes faster than it can be scaled")
+
+
+def autoscalers_of(api: Api, refs: Sequence[DeploymentRef]) -> list[dict | None]:
+    """The HorizontalPodAutoscaler of each Deployment as an object of the API; None if it has none."""
+    autoscalers = listed(api, refs, "/apis/autoscaling/v2", "horizontalpodautoscalers")
+    targets = [(one, one["spec"]["scaleTargetRef"]) for one in autoscalers]
+    found = {place_of(one, target["name"]): one for one, target in targets if target["kind"] == "Deployment"}
+    return [found.get(str(ref)) for ref in refs]
+
+
+def listed(api: Api, refs: Sequence[DeploymentRef], group: str, plural: str) -> list[dict]:
+    """All objects of a kind in the Deployments' namespaces, with one call per namespace."""
+    paths = (f"{group}/namespaces/{namespace}/{plural}" for namespace in sorted({ref.namespace for ref in refs}))
+    return [one for path in paths for one in api.get(path)["items"]]
+
+
+def last_writer(item: Mapping | None, field: str) -> str | None:
+    """The field manager, other than Faro, that last wrote a field of an object's spec, such as "f:replicas"; or None."""
+    fields = (item or {}).get("metadata", {}).get("managedFields", [])
+    others = [
+        (one.get("time", ""), one["manager"])
+        for one in fields
+        if one.get("manager") != MANAGER and field in one.get("fieldsV1", {}).get("f:spec", {})
+    ]
+    return max(others)[1] if others else None
 
 
 def place_of(item: Mapping, name: str) -> str:

@@ -61,16 +61,17 @@ class LeaderGatedCluster:
         self.last = current
         return replace(observation, capacity=current.cores, free_cores=current.free_cores, placed=current.placed)
 
-    def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Apply the plan if this controller is the leader.
+    def apply(self, target: np.ndarray, drop: np.ndarray, **floor: np.ndarray) -> None:
+        """Apply the plan if this controller is the leader; `floor` is for a cluster that bounds autoscalers.
 
         Raises LostLease if another controller is the leader; OSError if the lease could not be renewed and has no new holder.
         """
         lease = self._leadership
+        apply: Callable[..., None] = self.inner.apply
         if lease is None:
-            self.inner.apply(target, drop)
+            apply(target, drop, lambda: True, **floor)
         elif lease.is_leader(ACT_S):
-            self.inner.apply(target, drop, may_act=lambda: lease.is_leader(ACT_S))
+            apply(target, drop, lambda: lease.is_leader(ACT_S), **floor)
         elif lease.holder not in ("", NOBODY, lease.candidate.identity):
             raise LostLease(f"lease {lease.name} is held by {lease.holder}")
         else:

@@ -84,6 +84,18 @@ def written(candidate: Candidate, timings: LeaseTimings, sent_s: float) -> Candi
     return replace(candidate, until_s=sent_s + timings.renew_deadline_s)
 
 
+def seconds_unled(api: Api, namespace: str, name: str) -> float:
+    """Seconds since a leader last renewed the lease, by this machine's clock; infinite if there is no renewed lease."""
+    try:
+        lease = api.get(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}")
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return math.inf
+    renewed = (lease.get("spec") or {}).get("renewTime")
+    return (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds() if renewed else math.inf
+
+
 class Leadership:
     """Acquires and renews a lease in a thread.
 
@@ -110,6 +122,11 @@ class Leadership:
     def holder(self) -> str:
         """The holder of the lease as last read."""
         return self.candidate.record[0] if self.candidate.record else ""
+
+    @property
+    def unled_s(self) -> float:
+        """Seconds for which the lease, as last read, has not changed; 0 before it was read."""
+        return time.monotonic() - self.candidate.since_s if self.candidate.record else 0.0
 
     def wait(self, timeout_s: float = math.inf) -> bool:
         """Wait until this controller is the leader; returns whether it is."""

@@ -13,6 +13,7 @@ import yaml
 from faro_lib.http import check_address
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity import CORES
+from faro_lib.kube.hpa_bounds import UNLED_S
 from faro_lib.policies.protocol import minimum_replicas
 from faro_lib.rayserve.deploy import configuration
 from faro_lib.rayserve.spec import ServeSpec
@@ -43,6 +44,7 @@ CONSTANTS = {
     "secret": SECRET,
     "secret_key": SECRET_KEY,
     "cores_label": CORES,
+    "unled_s": UNLED_S,
     "cluster_wide": preflight.rules(preflight.CLUSTER_WIDE, {}),
 }
 
@@ -103,6 +105,7 @@ class ManifestSpec:
     served, initial, workers, head, ray_version, operator_namespace : for the backend rayserve; `initial` are the first
         replica counts, and KubeRay's operator runs in `operator_namespace`.
     namespaces, deployments : for the backend deployments; the Deployments' namespaces and names.
+    ceilings : whether the controller sets the bounds of HorizontalPodAutoscalers, whose names `deployments` has then.
     prometheus : address of Prometheus, or "". Controllers fit forecasts to the counts that it has scraped, and the backend
         deployments sends its queries there.
     act : whether the controller applies its plans, or only prints them.
@@ -122,6 +125,7 @@ class ManifestSpec:
     served: tuple[ServeSpec, ...] = ()
     namespaces: tuple[str, ...] = ()
     deployments: tuple[str, ...] = ()
+    ceilings: bool = False
     initial: Sequence[int] = ()
     workers: Workers = WORKERS
     head: Head = HEAD
@@ -144,6 +148,8 @@ class ManifestSpec:
             if not self.prometheus:
                 raise ValueError("backend=deployments needs prometheus, the address that the jobs' queries go to")
             check_address(self.prometheus, "prometheus")
+        elif self.ceilings:
+            raise ValueError("ceilings need backend=deployments, whose HorizontalPodAutoscalers choose the replicas")
         need, workers = float(minimum_replicas(self.jobs) @ arrays_of(self.jobs).cores), self.workers
         if self.backend == "rayserve" and need > workers.total:
             have = f"workers: {workers.count} x {workers.cores} cores"
@@ -155,6 +161,7 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
     files = [*APPLY_FIRST, "rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml"]
     files += ["rayservice.yaml", "quota.yaml"] if spec.backend == "rayserve" else []
     files += ["monitor.yaml"] if spec.monitor else []
+    files += ["restore.yaml"] if spec.ceilings and spec.act else []
     texts = {name: render(spec, name, resources=files) for name in (*files, "kustomization.yaml")}
     texts[RULES.name] = RULES.read_text()
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -174,7 +181,8 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
 
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, **options)
-    own = preflight.FOR_RAY if spec.backend == "rayserve" else preflight.FOR_DEPLOYMENTS
+    of_deployments = preflight.FOR_CEILINGS if spec.ceilings else preflight.FOR_DEPLOYMENTS
+    own = preflight.FOR_RAY if spec.backend == "rayserve" else of_deployments
     elsewhere = set(spec.namespaces) - {spec.namespace}
     return environment.get_template(template).render(
         CONSTANTS,
@@ -221,5 +229,6 @@ def arguments(spec: ManifestSpec) -> list[str]:
         "run",
         "--wait",
         *(["--apply"] if spec.act else []),
+        *(["--act", "ceilings"] if spec.ceilings else []),
         *(word for option in options.items() for word in option),
     ]

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from faro_lib.control import Step
@@ -18,6 +19,7 @@ from faro_lib.kube.capacity_watch import CapacityWatch, NodeCapacity, RayCapacit
 from faro_lib.kube.client import Api, connect
 from faro_lib.kube.deployment_metrics import DeploymentMetrics
 from faro_lib.kube.deployments import DeploymentRef, Deployments, shape_of
+from faro_lib.kube.hpa_bounds import UNLED_S, BoundedDeployments, check_bounded, restore
 from faro_lib.kube.leader_gate import InterruptibleCluster, LeaderGatedCluster
 from faro_lib.kube.lease import Leadership
 from faro_lib.kube.status import Reporter
@@ -57,8 +59,11 @@ def connect_deployments(
     clock: Clock,
     cores: float | None = None,
     ensure: Ensure = once,
+    ceilings: bool = False,
 ) -> Deployments:
     """The backend for the Deployments that the jobs' table names.
+
+    ceilings : whether Faro sets the bounds of their HorizontalPodAutoscalers instead of their replicas.
 
     sections : job name -> its section `deployment` in the table.
     cores : cores that the jobs may use; None: measured.
@@ -69,10 +74,11 @@ def connect_deployments(
     api = plan.connect()
     preflight.check_server(api)
     refs = [DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in jobs]
-    cluster = Deployments(api, refs, metrics, clock, cores or 0.0)
+    cluster = (BoundedDeployments if ceilings else Deployments)(api, refs, metrics, clock, cores or 0.0)
+    wanted = preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS
     for namespace in sorted({ref.namespace for ref in refs}):
-        names = preflight.names_of(plan.name, [ref.name for ref in refs if ref.namespace == namespace])
-        preflight.check_permissions(api, namespace, preflight.FOR_DEPLOYMENTS, (), names)
+        here = [ref.autoscaler if ceilings else ref.name for ref in refs if ref.namespace == namespace]
+        preflight.check_permissions(api, namespace, wanted, (), preflight.names_of(plan.name, here))
     ensure(lambda: preflight.check_deployments({str(ref): state for ref, state in zip(refs, cluster.read())}))
     return cluster
 
@@ -112,12 +118,8 @@ def gated_cluster(
         if on_ray and not fixed:
             preflight.check_rayservice(api, plan.namespace, plan.name)
 
-    def check_autoscalers() -> None:
-        if isinstance(cluster, Deployments):
-            preflight.check_autoscalers({str(ref): name for ref, name in zip(cluster.refs, cluster.autoscalers())})
-
     try:
-        (ensure if act else once)(check_autoscalers)
+        (ensure if act else once)(partial(check_scaling, cluster))
     except ValueError as error:
         if act:
             raise
@@ -141,12 +143,27 @@ def gated_cluster(
         stack.callback(leadership.stop)
         report(f"{name} waits for lease {plan.namespace}/{plan.name}")
         while not stop.is_set() and not leadership.wait(0.5):
-            pass
+            restore_unled(api, cluster, leadership, report)
         if not stop.is_set():
             report(f"{name} leads")
         reporter = Reporter(plan.connect(retries=1), plan.namespace, plan.name, policy, jobs, name, proxied=not on_ray)
         stack.callback(reporter.close)
         yield LeaderGatedCluster(cluster, current, leadership, diagnose), reporter
+
+
+def check_scaling(cluster: Cluster) -> None:
+    """Raise ValueError if HorizontalPodAutoscalers are missing that Faro bounds, or exist where it sets the replicas."""
+    if isinstance(cluster, BoundedDeployments):
+        check_bounded(cluster.refs, cluster.autoscalers())
+    elif isinstance(cluster, Deployments):
+        preflight.check_autoscalers({str(ref): one for ref, one in zip(cluster.refs, cluster.autoscalers())})
+
+
+def restore_unled(api: Api, cluster: Cluster, leadership: Leadership, report: Callable[[str], None]) -> None:
+    """Give HorizontalPodAutoscalers their own bounds back if nobody has led for UNLED_S."""
+    if isinstance(cluster, BoundedDeployments) and leadership.unled_s > UNLED_S:
+        for line in restore(api, cluster.autoscalers()):
+            report(f"nobody has led for {UNLED_S:g} s: {line}")
 
 
 def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> CapacityWatch:

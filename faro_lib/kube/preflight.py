@@ -25,6 +25,10 @@ FOR_DEPLOYMENTS: tuple[Permission, ...] = (
     ("apps", "deployments/scale", ("get", "patch")),
     ("autoscaling", "horizontalpodautoscalers", ("list",)),
 )
+FOR_CEILINGS: tuple[Permission, ...] = (  # without the permission to scale
+    ("apps", "deployments", ("list",)),
+    ("autoscaling", "horizontalpodautoscalers", ("list", "get", "patch")),
+)
 FOR_RAY: tuple[Permission, ...] = (("ray.io", "rayservices", ("get", "list", "watch")),)
 NAMED = ("get", "update", "patch")  # verbs that a Role can restrict to objects with certain names
 # Custom resources: group, version, plural, and what installs them.
@@ -99,9 +103,13 @@ def check_deployments(states: Mapping[str, object]) -> None:
 
 
 def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Resource -> names of the objects that the controller of the FaroPlan `plan` reads or changes by name."""
+    """Resource -> names of the objects that the controller of the FaroPlan `plan` reads or changes by name.
+
+    deployments : names of the Deployments or, if the controller bounds their autoscalers, of these.
+    """
     resources = ("leases", PLURAL, f"{PLURAL}/status", "rayservices")
-    return {resource: [plan] for resource in resources} | {"deployments/scale": sorted(deployments)}
+    scaled = dict.fromkeys(("deployments/scale", "horizontalpodautoscalers"), sorted(deployments))
+    return {resource: [plan] for resource in resources} | scaled
 
 
 def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]) -> list[tuple[str, str, list, list]]:
@@ -119,12 +127,12 @@ def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]])
     return found
 
 
-def check_autoscalers(names: Mapping[str, str | None]) -> None:
+def check_autoscalers(autoscalers: Mapping[str, Mapping | None]) -> None:
     """Raise ValueError if a Deployment (namespace/name -> its HorizontalPodAutoscaler or None) has an autoscaler."""
-    scaled = [(deployment, name) for deployment, name in names.items() if name]
+    scaled = [(deployment, one["metadata"]["name"]) for deployment, one in autoscalers.items() if one]
     if scaled:
         deployment, name = scaled[0]
-        more = f" ({len(scaled)} of {len(names)} have one)" if len(scaled) > 1 else ""
+        more = f" ({len(scaled)} of {len(autoscalers)} have one)" if len(scaled) > 1 else ""
         raise ValueError(
             f"deployment {deployment!r} is also scaled by HorizontalPodAutoscaler {name!r}; delete it{more}"
         )

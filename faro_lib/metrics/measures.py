@@ -51,6 +51,11 @@ def violation_rate_by_job(run: Run) -> np.ndarray:
     return (run.dropped + run.slo_missed).sum(axis=1) / np.maximum(run.requests.sum(axis=1), 1)
 
 
+def share_of_accepted(curve):
+    """Violation rate / accepted rate, by row of a data frame; an accepted rate counts as at least 0.01 %."""
+    return curve["slo_violation_rate"] / np.maximum(curve["accepted_rate"], 1e-4)
+
+
 def slo_violation_rate(run: Run) -> float:
     """Share of requests dropped or late: mean over the jobs with requests in a minute, then over the minutes with such jobs.
 

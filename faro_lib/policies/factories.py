@@ -9,7 +9,7 @@ from faro_lib.forecast import Forecaster
 from faro_lib.policies.protocol import Policy
 from faro_lib.queueing import LatencyTable
 from faro_lib.registry import Registry
-from faro_lib.workload import Job
+from faro_lib.workload import Job, Traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class PolicyContext:
     forecaster: Forecaster | None = None  # fitted on training days only
     latency_model: LatencyTable | None = None  # measured, see `simulate.measure`
     measure: Callable[[], LatencyTable] | None = None  # measures the table when a policy needs it and there is none
+    traces: Traces | None = None  # the policy may read the training days only
 
     def latencies(self) -> LatencyTable | None:
         """The latency table: the given one, or else `measure()`; None if there is neither."""

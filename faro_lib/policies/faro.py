@@ -9,15 +9,22 @@ import numpy as np
 from faro_lib.allocate import OBJECTIVES, marginal_values, solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.forecast.nowcast import nowcast
+from faro_lib.policies.authority import Authority, limited, updated, with_authority
 from faro_lib.policies.factories import PolicyContext, register, register_family
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
+from faro_lib.policies.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, Policy, reasons
 from faro_lib.queueing import LatencyTable
 from faro_lib.utility import DROPS, UtilityTable, build_table, predicted_latency
-from faro_lib.workload import arrays_of
-from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
+IDLE = 0.05  # utilisation of replicas that are idle most of the time
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
+FLOOR_TOLERANCE = 0.02  # utility that a floor may cost, chosen on training days (docs/adopt.md)
+LOAD_QUANTILES = (0.1, 0.95)  # of the forecast: the load for a floor, and that for a ceiling
+HELD_UTILISATION = (
+    0.88  # the highest at which an HPA with the default target of 80 % and tolerance of 10 % adds nothing
+)
 PRIOR_LOST = 2.0  # added to every job's lost utility, so that losses in the first minutes do not dominate the weights
 
 # Tuned on days 9 and 10 of the published traces, with a forecaster fitted to days 1 to 8 (docs/tuning.md).
@@ -41,9 +48,32 @@ class Faro(TwoLoops):
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
     gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
+    least_gain: float = 0.0  # utility; replicas that gain less than this in all are not added (`without_small_gains`)
+    floor_tolerance: float | None = None  # for plans that bound the replicas of other autoscalers (`bounds`)
+    earned: Authority | None = None  # at the start, if the policy may change a job only as far as it has earned
+
+    def start(self, jobs: tuple[Job, ...]) -> LoopState:
+        state = TwoLoops.start(self, jobs)
+        return state if self.earned is None else replace(state, authority=self.earned)
+
+    def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
+        if state.authority is None:
+            return TwoLoops.decide(self, state, observation)
+        authority = updated(state.authority, state.jobs, observation, self.latency_model)
+        bounding = self.floor_tolerance is not None
+        now = observation.running + observation.starting if bounding else observation.target
+        jobs = limited(state.jobs, authority.level, now, bounding)
+        after, plan = TwoLoops.decide(self, replace(state, jobs=jobs), observation)
+        return replace(after, jobs=state.jobs, authority=authority), with_authority(plan, authority, now, bounding)
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
-        """The optimal allocation for the forecast, with its predictions and marginal values."""
+        """The optimal allocation for the forecast, with its predictions and marginal values.
+
+        With a `floor_tolerance`, targets are ceilings, and the replicas are those that another autoscaler has chosen.
+        """
+        before = observation.target
+        if self.floor_tolerance is not None:
+            observation = replace(observation, target=observation.running + observation.starting)
         rates_rps = self.forecast_paths(state, observation) / MINUTE_S
         table = self.table(state, observation, rates_rps)
         now = observation.target
@@ -53,7 +83,7 @@ class Faro(TwoLoops):
             state.jobs, forecast_rps, allocation.replicas, drop=allocation.drop, latency_model=self.latency_model
         )
         marginal = marginal_values(table, allocation, gamma=self.gamma)
-        return Plan(
+        plan = Plan(
             target=allocation.replicas,
             drop=allocation.drop,
             reason=reasons(allocation.replicas, now),
@@ -64,6 +94,11 @@ class Faro(TwoLoops):
             marginal_value_up=marginal.more,
             marginal_value_down=marginal.less,
         )
+        if self.floor_tolerance is None:
+            return plan
+        load = np.quantile(rates_rps, LOAD_QUANTILES, axis=(1, 2)) * arrays_of(state.jobs).service_time_s
+        floor, ceiling = bounds(table, plan.target, load, observation.capacity, self.floor_tolerance)
+        return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, before))
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
         """Requests per minute (jobs, samples, minutes), starting with the current minute if `nowcast` is set."""
@@ -85,7 +120,40 @@ class Faro(TwoLoops):
             switching_cost=self.switching_cost,
             max_replicas=int(arrays_of(state.jobs).replicas_within(observation.capacity).max()),
         )
+        table = without_small_gains(table, self.least_gain, rates_rps.max(axis=(1, 2))) if self.least_gain else table
         return deficit_weighted(table, state.lost, self.deficit_weighting) if self.deficit_weighting else table
+
+
+def bounds(
+    table: UtilityTable, replicas: np.ndarray, load: np.ndarray, capacity: float, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(floors, ceilings), (jobs,) each, around an allocation; between them, an HPA chooses.
+
+    A floor is the smallest count whose expected utility is at most `tolerance` below that of `replicas`, or the job's
+    minimum if the HPA holds that many replicas by itself. The ceilings are `replicas` plus the rest of the capacity, one
+    by one to the job with the highest load per replica.
+
+    Parameters
+    ----------
+    load : (2, jobs) a low and a high quantile of the offered load in erlangs; the low one is what the HPA will see.
+
+    >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.97, 1.0, 1.0], [0, 1, 1, 1, 1]])
+    >>> load = np.array([[0.5, 0.1], [2.0, 0.2]])
+    >>> [bound.tolist() for bound in bounds(table, np.array([3, 1]), load, 5, tolerance=0.05)]
+    [[2, 1], [4, 1]]
+    """
+    x, jobs, ceiling = np.arange(len(replicas)), arrays_of(table.jobs), replicas.copy()
+    enough = table.value >= table.value[x, replicas][:, None] - tolerance
+    held = np.clip(np.ceil(load[0] / HELD_UTILISATION).astype(int), jobs.min_replicas, replicas)
+    floor = np.where(enough[x, held], jobs.min_replicas, enough.argmax(axis=1))
+    while True:
+        cores = ceiling * jobs.cores
+        quota_left = jobs.quota - np.bincount(jobs.group, cores, len(jobs.quota))
+        room = np.minimum(capacity - cores.sum(), quota_left[jobs.group]) + TOLERANCE
+        fits = (jobs.cores <= room) & (ceiling < jobs.max_replicas)
+        if not fits.any():
+            return floor, ceiling
+        ceiling[np.argmax(np.where(fits, load[1] / (ceiling + 1), -np.inf))] += 1
 
 
 def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> UtilityTable:
@@ -97,6 +165,25 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
     weight = (lost + PRIOR_LOST) ** exponent
     weight = (weight / weight.mean())[:, None]
     return replace(table, value=1 - weight * (1 - table.value), effective=1 - weight * (1 - table.effective))
+
+
+def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray) -> UtilityTable:
+    """The table without gains that are errors of the latency model; the solver breaks ties by the fewest replicas.
+
+    A job's utility is constant from the count at which `most_rps` (jobs,) leaves its replicas idle, because curves of
+    the utility have few knots at such low loads. All counts within `least` of the best utility then have that utility.
+    """
+    arrays = arrays_of(table.jobs)
+    idle = np.maximum(np.ceil(most_rps * arrays.service_time_s / IDLE), np.maximum(arrays.min_replicas, 1))
+    column = np.minimum(np.arange(table.columns + 1), idle[:, None].astype(int))
+
+    def flat(utility: np.ndarray) -> np.ndarray:
+        utility = np.where(np.isneginf(utility), utility, np.take_along_axis(utility, column, axis=1))
+        best = utility.max(axis=1, keepdims=True)
+        return np.where(utility >= best - least, best, utility)
+
+    drop = np.take_along_axis(table.drop, column, axis=1)
+    return replace(table, value=flat(table.value), effective=flat(table.effective), drop=drop)
 
 
 def tuned_options(objective: str = "Sum") -> dict[str, Any]:
@@ -111,6 +198,22 @@ def tuned(context: PolicyContext, objective: str = "Sum", **changes: Any) -> Far
     name = f"Faro-{objective}"
     options = tuned_options(objective) | {"latency_model": context.latencies() or FALLBACK_MODEL} | changes
     return Faro(context.require("forecaster", name), name=name, objective=objective, **options)
+
+
+def bounding(policy: Policy) -> Faro:
+    """The policy with plans that bound the replicas of other autoscalers; ValueError if it is not a `Faro`."""
+    return replace(_faro(policy), floor_tolerance=FLOOR_TOLERANCE, reactive=False)
+
+
+def earning(policy: Policy, earned: Authority) -> Faro:
+    """The policy, which changes a job only as far as it has earned; ValueError if it is not a `Faro`."""
+    return replace(_faro(policy), earned=earned)
+
+
+def _faro(policy: Policy) -> Faro:
+    if not isinstance(policy, Faro):
+        raise ValueError(f"policy={policy.name!r} makes no predictions; accepted: Faro-Sum, Faro-FairSum, ...")
+    return policy
 
 
 for _objective in ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum"):

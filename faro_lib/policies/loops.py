@@ -23,6 +23,7 @@ class LoopState:
     minute: int = 0  # complete minutes so far
     since_minute: int = 0  # `minute` at the last long-term decision
     last_s: float = 0.0  # time of the last tick
+    authority: Any = None  # `policies.authority.Authority`; None if the policy need not earn it
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,10 @@ class HPA(Reactive):
         return replace(state, window=window), reactive_plan(target, observation)
 
     def recommend(self, state: ReactiveState, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
-        """(recommended replicas (jobs,), whether there is a metric (jobs,)); the current target without a metric."""
+        """(recommended replicas (jobs,), whether there is a metric (jobs,)); the current target without a metric.
+
+        As in Kubernetes, the bounds do not limit what is recommended, only what is done about it.
+        """
         history, now = observation.arrivals_per_min, observation.target
         if not history.shape[1]:
             return now, np.zeros(len(now), bool)
@@ -67,7 +70,7 @@ class HPA(Reactive):
         desired = np.ceil(diluted * pods - TOLERANCE).astype(np.int64)
         reversed_ = (ratio > 1) & ((diluted < 1) | (desired < now))
         unchanged = ~known | (np.abs(diluted - 1) <= self.tolerance) | reversed_
-        return state.within_bounds(np.where(unchanged, now, desired)), known
+        return np.where(unchanged, now, desired), known
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
 PLAN_ATTEMPTS = 5  # ticks during which a long-term plan that exceeds the free capacity is retried (paper, section 4)
 DECILES = np.arange(1, 10) / 10
+# In `Plan.floor`: the minimum in force stays; the autoscaler gets its own bounds back.
+KEEP_FLOOR, HAND_BACK = -1, -2
 REACT_UP_AFTER_S = 30.0  # seconds above the SLO after which reactive loops add replicas (paper, section 4)
 
 # Why a job has its target.
@@ -30,14 +32,15 @@ RATE_LIMIT = "scaling-rate-limit"  # the plan changed more replicas than one dec
 CAPACITY = "capacity"  # the targets exceeded the capacity
 FRAGMENTED = "fragmented"  # no single node has enough free cores for another replica
 DRIFT_CORRECTED = "drift-corrected"  # another client had changed the target, which was restored
+AUTHORITY = "authority"  # Faro has not earned the right to change the job
 OVERRIDE = "override"  # an operator has fixed the count
 CONTESTED = "contested"  # another client keeps changing the target, and Faro leaves the job alone
 JOB_ADDED = "job-added"  # the job is new
 JOB_REMOVED = "job-removed"  # the job no longer exists
 REASONS = (
     START, HOLD, SHARE, PLANNED, REACTIVE_UP, REACTIVE_DOWN,
-    MISSING, FAILED, DEADLINE_EXCEEDED, BOUNDS, RATE_LIMIT, CAPACITY, FRAGMENTED, DRIFT_CORRECTED, OVERRIDE, CONTESTED,
-    JOB_ADDED, JOB_REMOVED,
+    MISSING, FAILED, DEADLINE_EXCEEDED, BOUNDS, RATE_LIMIT, CAPACITY, FRAGMENTED, DRIFT_CORRECTED, AUTHORITY, OVERRIDE,
+    CONTESTED, JOB_ADDED, JOB_REMOVED,
 )  # fmt: skip
 
 
@@ -86,6 +89,8 @@ class Plan:
     next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
     marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound
+    floor: np.ndarray | None = None  # if another autoscaler chooses the replicas: its minimum, and `target` its maximum
+    authority: np.ndarray | None = None  # (jobs, fields) of `policies.authority.Authority`, if Faro earns it
 
 
 def hold(observation: Observation) -> Plan:
@@ -135,7 +140,7 @@ class Cluster(Protocol):
         """The current state; any exception means that the cluster cannot be observed at this tick."""
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Request these replicas and drop rates, both (jobs,)."""
+        """Request these replicas and drop rates, both (jobs,); a plan with a `floor` is applied with `floor=` too."""
 
     def advance(self, until_s: float) -> None:
         """Simulate or wait until `until_s`."""

@@ -35,6 +35,7 @@ class LatencyTable:
 
     A replica count between two measured ones is interpolated at the same rate per replica. A count above the largest
     one, n, uses n replicas at the utilisation rho with the same (1 - rho) sqrt(replicas) (Halfin and Whitt, 1981).
+    At a rate per replica below the lowest measured one, additional replicas stay idle and change nothing.
     """
 
     classes: tuple[str, ...]  # keys from `latency_class` or `own`
@@ -87,6 +88,10 @@ class LatencyTable:
         if not np.all(rate_rps >= 0):
             raise ValueError(f"rate_rps={rate_rps[~(rate_rps >= 0)].flat[0]} must be a number >= 0")
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
+        if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
+            # No lower rate was measured than grid[1]. More replicas at that rate would serve more requests per minute than
+            # arrive, and the quantile of a minute depends on its number of requests.
+            replicas = np.minimum(replicas, np.maximum(rate_rps / grid[1], counts[0]))
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
         wider = np.sqrt(np.maximum(replicas / counts[-1], 1.0))
         spare = 1 - per_replica / full

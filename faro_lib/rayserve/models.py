@@ -6,7 +6,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,29 +54,59 @@ class Emulated:
 
 
 class EmulatedBatches:
-    """Ray Serve's @serve.batch around a model that blocks for the time of a batch, as a computation in its process does.
+    """A model that serves one batch at a time (`workload.replicas.Batched`). The answer is the size of the batch.
 
-    replica : mapping of a replica of kind `batched`. scv : that of the time of a batch. The answer is the batch's size.
+    replica : mapping of a replica of kind `batched`. scv : that of the time of a batch.
+    serve_batch : whether Ray Serve's @serve.batch forms the batches; the model then blocks the event loop for the time of a
+        batch, as a computation in its process does.
     """
 
-    def __init__(self, replica: Mapping[str, Any], scv: float = 0.0, seed: int | None = None):
-        from ray import serve
-
-        kind, rng = replica_of(replica), np.random.default_rng(seed)
+    def __init__(
+        self, replica: Mapping[str, Any], scv: float = 0.0, serve_batch: bool = False, seed: int | None = None
+    ):
+        kind = replica_of(replica)
         assert isinstance(kind, Batched)
-        factor, durations_s = ServiceTime.from_moments(1.0, scv), kind.durations_s
+        self._kind, self._rng, self._factor = kind, np.random.default_rng(seed), ServiceTime.from_moments(1.0, scv)
+        self._waiting: asyncio.Queue[asyncio.Future] = asyncio.Queue()
+        self._batches: asyncio.Task | None = None
+        self._answer: Callable[[Any], Awaitable[str]] = self._wait
+        if serve_batch:
+            from ray import serve
 
-        @serve.batch(max_batch_size=kind.max_batch, batch_wait_timeout_s=kind.wait_s)
-        async def compute(requests: list) -> list[str]:
-            draw = rng.standard_normal(1)
-            factor.from_normals(draw)
-            time.sleep(durations_s[len(requests) - 1] * draw[0])
-            return [str(len(requests))] * len(requests)
+            @serve.batch(max_batch_size=kind.max_batch, batch_wait_timeout_s=kind.wait_s)
+            async def compute(requests: list) -> list[str]:
+                time.sleep(self._duration_s(len(requests)))
+                return [str(len(requests))] * len(requests)
 
-        self._compute = compute
+            self._answer = compute
 
     async def __call__(self, request: Request) -> str:
-        return await self._compute(request)
+        return await self._answer(request)
+
+    def _duration_s(self, size: int) -> float:
+        draw = self._rng.standard_normal(1)
+        self._factor.from_normals(draw)
+        return self._kind.durations_s[size - 1] * float(draw[0])
+
+    async def _wait(self, request: Request) -> str:
+        ended = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait(ended)
+        if self._batches is None:
+            self._batches = asyncio.create_task(self._serve_batches())
+        return await ended
+
+    async def _serve_batches(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = [await self._waiting.get()]
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(loop.time() + self._kind.wait_s):
+                    while len(batch) < self._kind.max_batch:
+                        batch.append(await self._waiting.get())
+            await asyncio.sleep(self._duration_s(len(batch)))
+            for ended in batch:
+                if not ended.done():  # its caller may have left
+                    ended.set_result(str(len(batch)))
 
 
 class EmulatedTokens:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
+from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
 EXPORTED = "max by (inference_job) (faro_arrivals_per_minute)"  # requests per minute that `faro run` exports
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
+At = str | int | None  # a minute of the last day: its number, HH:MM or ISO 8601
 WEEK_MINUTES = 7 * DAY_MINUTES
 MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # shortest day to fit to or to replay
 
@@ -26,11 +30,20 @@ class History:
     ----------
     today : (jobs, minutes), oldest first, NaN = missing.
     traces : its training days are the earlier days, or today if there are none; its evaluation day is today.
+    end_minute : minutes since 1970, local time, at the end of the evaluation day; None if the counts have no clock.
     """
 
     jobs: tuple[Job, ...]
     today: np.ndarray
     traces: Traces
+    end_minute: int | None = None
+
+    def clock(self, minute: int) -> str:
+        """A minute of the evaluation day as HH:MM, or as its number if the counts have no clock."""
+        if self.end_minute is None:
+            return f"minute {minute}"
+        hour, of_hour = divmod((self.end_minute - self.traces.evaluation.shape[-1] + minute) % DAY_MINUTES, 60)
+        return f"{hour:02d}:{of_hour:02d}"
 
     @property
     def missing(self) -> int:
@@ -63,12 +76,13 @@ class History:
         return fit(name or "auto", self.traces)
 
 
-def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None, at: int | None = None) -> History:
+def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_minute: int | None = None) -> History:
     """The `History` in counts (jobs, minutes), NaN = missing; a ValueError if there are none.
 
     earlier : counts of earlier days, (days, samples, jobs, minutes). If None, and `counts` cover 1.5 days or more, they
         are split into days that end now.
-    at : number of minutes of the last day until now; None for all.
+    at : now, as a number of minutes of the last day, or HH:MM or ISO 8601 if there is an `end_minute`; None: at its end.
+    end_minute : minutes since 1970, local time, at the end of the counts.
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
     if counts.shape[1] >= 1.5 * DAY_MINUTES and earlier is None:
@@ -80,12 +94,24 @@ def history_of(jobs: Sequence[Job], counts, *, earlier: np.ndarray | None = None
         earlier, counts = by_day[:-1, None], counts[:, -DAY_MINUTES:]
     if not counts.shape[1]:
         raise ValueError("there is no complete minute of counts yet; try again in one or two")
-    minutes = counts.shape[1] if at is None else at
+    minutes = counts.shape[1] if at is None else _minutes_until(str(at), counts.shape[1], end_minute)
     if not 1 <= minutes <= counts.shape[1]:
         raise ValueError(f"at={minutes} is not a minute of the last day; accepted: 1..{counts.shape[1]}")
     day = _interpolated(counts)
     train = day[None, None] if earlier is None or not len(earlier) else earlier
-    return History(jobs, counts[:, :minutes], Traces(jobs, train, day[None]))
+    return History(jobs, counts[:, :minutes], Traces(jobs, train, day[None]), end_minute)
+
+
+def _minutes_until(at: str, length: int, end_minute: int | None) -> int:
+    """Minutes from the start of the last day, which has `length` minutes, until the time `at` (as in `history_of`)."""
+    if at.lstrip("-").isdigit():
+        return int(at)
+    if end_minute is None:
+        raise ValueError(f"at={at!r} is not a number, and the counts have no clock times; accepted: 1..{length}")
+    if not re.fullmatch(r"\d?\d:\d\d", at):
+        return int(minutes_of(pd.Series([at]), f"at={at!r}")[0]) - (end_minute - length)
+    hour, of_hour = at.split(":")
+    return (60 * int(hour) + int(of_hour) - end_minute + length - 1) % DAY_MINUTES + 1
 
 
 def _interpolated(counts: np.ndarray) -> np.ndarray:
@@ -102,15 +128,16 @@ def _interpolated(counts: np.ndarray) -> np.ndarray:
     return np.rint(filled).astype(np.int64)
 
 
-def history_from_csv(path: str, jobs: str | None = None, at: int | None = None) -> History:
+def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
     """The history in a table of counts or a named workload. Its last day is today; with a column time, it ends now."""
     from faro_lib.workload.readers import is_table, read_counts, read_jobs
     from faro_lib.workload.tables import load_workload
-    from faro_lib.workload.timed import timed_counts
 
     if is_table(path) and "time" in (read := read_counts(path, table := read_jobs(jobs) if jobs else None))[0]:
         rows, names = read
-        return history_of(table or [Job(name) for name in names], timed_counts(rows, names, path)[1], at=at)
+        first, counts = timed_counts(rows, names, path)
+        jobs_of = table or [Job(name) for name in names]
+        return history_of(jobs_of, counts, at=at, end_minute=first + counts.shape[1])
     traces = load_workload(path, jobs)
     return history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
 
@@ -132,9 +159,10 @@ def history_from_prometheus(
     from faro_lib.workload.prometheus import read_prometheus
 
     names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
+    end_minute = _local_minute(time.time() if end_s is None else end_s)
     if jobs is None:
-        return history_of([Job(name) for name in names], counts)
-    return history_of(*_of_table(jobs, names, counts, "the series of the query"))
+        return history_of([Job(name) for name in names], counts, end_minute=end_minute)
+    return history_of(*_of_table(jobs, names, counts, "the series of the query"), end_minute=end_minute)
 
 
 def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None) -> Traces:
@@ -170,17 +198,19 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
 
 def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -> Traces:
     """Complete local days in the counts (jobs, minutes) before `end_s`, a Unix time; ValueError if there is none."""
-    from faro_lib.workload.timed import days_from_midnight
-
     known = np.isfinite(counts).any(axis=0)
     if not known.any():
         raise ValueError(f"{where}: no counts of these jobs")
     counts = counts[:, known.argmax() :]
-    local_minute = int((end_s + time.localtime(end_s).tm_gmtoff) // MINUTE_S)
-    return days_from_midnight(jobs, local_minute - counts.shape[1], _interpolated(counts), where)
+    return days_from_midnight(jobs, _local_minute(end_s) - counts.shape[1], _interpolated(counts), where)
 
 
-def history_from_journal(path: str, jobs: str | None = None, at: int | None = None) -> History:
+def _local_minute(at_s: float) -> int:
+    """Minutes since 1970, local time, of a Unix time."""
+    return int((at_s + time.localtime(at_s).tm_gmtoff) // MINUTE_S)
+
+
+def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> History:
     """The history in a journal of `faro run`; minutes without a tick are missing.
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.

@@ -15,10 +15,18 @@ from faro_lib.policies.faro import tuned
 from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
 from faro_lib.recommend.load_history import MIN_HISTORY_MINUTES, History, history_of
 from faro_lib.recommend.now import Advice, advise
-from faro_lib.recommend.sizing import busiest, capacity_range, knee, required_cores, violations_by_capacity
+from faro_lib.recommend.sizing import (
+    busiest,
+    capacity_range,
+    knee,
+    peaks_outside,
+    required_cores,
+    violations_by_capacity,
+)  # fmt: skip
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import arrays_of
+from faro_lib.workload.jobs import MINUTE_S
 
 REPLAYED_MINUTES = 360  # of a longer day, only the busiest part is replayed
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # as Ray Serve and service meshes
@@ -34,12 +42,14 @@ class Recommendation:
     max_violation_rate : accepted share of the requests of each job that violate its SLO; None: 1 - its quantile.
     curve : SLO violations of the worst job by capacity (`sizing.COLUMNS`); None if no day was replayed.
     knee : capacity above which additional cores gain little.
+    replayed : the replayed part of the last day, from and to.
     """
 
     advice: Advice
     max_violation_rate: float | None
     curve: pd.DataFrame | None = None
     knee: int | None = None
+    replayed: str = ""
 
     @property
     def required_cores(self) -> int | None:
@@ -93,6 +103,8 @@ def recommend(
             f"{history.today.shape[1]} minutes of counts; a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none"
         )
     history.forecaster(forecaster)  # raises for an unknown name before a minute of measuring
+    for line in _too_busy(history, capacity):
+        report(line)
     if capped := serving_model.capped(history.jobs, history.today):
         report(capped)
     report("measuring latencies of each model and SLO at constant rates")
@@ -109,7 +121,12 @@ def recommend(
         report(
             "there is no earlier day: the forecaster learns from the replayed day, so the curve is a little optimistic"
         )
-    report(f"replaying minutes {first} to {first + part.evaluation.shape[-1]} of the last day")
+    length = part.evaluation.shape[-1]
+    replayed = f"{history.clock(first)} to {history.clock(first + length)}"
+    of_day = "the busiest six hours" if length == REPLAYED_MINUTES else "all"
+    report(f"replaying {replayed} ({of_day} of the last day) at several capacities, which takes a few minutes")
+    for name, minute in peaks_outside(history.traces, first, length).items():
+        report(f"{name} peaks outside the replayed part, at {history.clock(minute)}")
     learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
     day = part.workload()
     capacities = capacity_range(day, latency_model)
@@ -119,5 +136,20 @@ def recommend(
         day, learned, capacities, accepted, include=capacity, serving_model=serving_model, report=report
     )
     size = capacity or required_cores(curve) or int(curve["capacity_cores"].max())
+    report(f"planning the next minutes on {size} cores")
     advice = advise(history.jobs, history.today, policy(history), size)
-    return Recommendation(advice, max_violation_rate, curve, knee(curve[curve["capacity_cores"] <= max(capacities)]))
+    bend = knee(curve[curve["capacity_cores"] <= max(capacities)])
+    return Recommendation(advice, max_violation_rate, curve, bend, replayed)
+
+
+def _too_busy(history: History, capacity: float | None) -> list[str]:
+    """One line for each job whose load of the last 15 minutes keeps more replicas busy than it can have."""
+    arrays = arrays_of(history.jobs)
+    fitting = arrays.max_replicas if capacity is None else arrays.replicas_within(capacity)
+    rates_rps = np.nan_to_num(history.today[:, -15:]).mean(axis=1) / MINUTE_S
+    return [
+        f"{job.name}: {rate:.1f} requests/s x {job.busy_s:g} s keep {rate * job.busy_s:.0f} replicas busy; {most:g} fit"
+        + (f"; service_time_s is in seconds: did you mean {job.service_time_s / 1000:g}?" * (job.service_time_s >= 1))
+        for job, rate, most in zip(history.jobs, rates_rps, fitting)
+        if rate * job.busy_s > most
+    ]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.experiments.trials import Report, run_trials, trial_draws
-from faro_lib.metrics.measures import lost_utility, minute_utility, violation_rate_by_job
+from faro_lib.metrics.measures import lost_utility, minute_utility, share_of_accepted, violation_rate_by_job
 from faro_lib.policies import Policy
 from faro_lib.policies.baselines import fair_share
 from faro_lib.simulate import ServingModel
@@ -20,7 +20,9 @@ from faro_lib.workload.jobs import MINUTE_S
 # worst_job has the largest ratio of violations to its accepted_rate; slo_violation_rate is the violation rate of that job.
 COLUMNS = ["capacity_cores", "slo_violation_rate", "worst_job", "accepted_rate", "lost_utility", "replicas_used_mean"]
 COARSE = 7  # number of evenly spaced capacities, before the bisection
+PEAK_MINUTES = 15
 HEADROOM = 1.25  # factor on the cores that the worst minute needs
+CLOSE = 0.8  # share of the accepted violations from which a capacity is close to the limit
 MAX_REPLICAS = 200  # per job, in the search for the replicas that it needs
 
 
@@ -32,6 +34,13 @@ def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
     first = int(np.convolve(day, np.ones(minutes), "valid").argmax())
     rolled = np.roll(traces.train, -first, axis=-1)
     return Traces(traces.jobs, rolled, traces.evaluation[..., first : first + minutes]), first
+
+
+def peaks_outside(traces: Traces, first: int, minutes: int) -> dict[str, int]:
+    """Job -> minute of its peak, a mean over PEAK_MINUTES, if it exceeds the peak in the replayed minutes by 10 %."""
+    day = np.array([np.convolve(row, np.ones(PEAK_MINUTES), "same") for row in traces.evaluation[0]])
+    over = day.max(axis=1) > 1.1 * day[:, first : first + minutes].max(axis=1)
+    return {job.name: int(at) for job, at, larger in zip(traces.jobs, day.argmax(axis=1), over) if larger}
 
 
 def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
@@ -121,6 +130,17 @@ def worst_job(row: Any) -> str:
     )
 
 
+def margin(curve: pd.DataFrame) -> str:
+    """Advice to plan more than the required capacity if that is close to the limit; "" if it is not."""
+    share, required = share_of_accepted(curve), required_cores(curve)
+    if required is None or (used := share[curve["capacity_cores"] == required].iloc[0]) <= CLOSE:
+        return ""
+    roomier = curve.loc[(curve["capacity_cores"] > required) & (share <= 0.5), "capacity_cores"]
+    plan = "plan more" if roomier.empty else f"plan {roomier.min()}"
+    of = f"{100 * used:.0f} % of the accepted violations, with one random seed"
+    return f"{required} cores are close to the limit, {of}; {plan} for a margin (docs/limits.md)"
+
+
 def required_cores(curve: pd.DataFrame) -> int | None:
     """The smallest replayed capacity at which the violation rate of every job is accepted; None if there is none.
 
@@ -135,12 +155,14 @@ def required_cores(curve: pd.DataFrame) -> int | None:
 def knee(curve: pd.DataFrame) -> int | None:
     """The capacity at the knee of the curve: its point farthest below the line between its ends; None if none is below.
 
-    Both axes are scaled to 0..1 (Satopaa et al., "Finding a 'Kneedle' in a Haystack", 2011, without smoothing).
+    The y axis is `share_of_accepted`. Both axes are scaled to 0..1
+    (Satopaa et al., "Finding a 'Kneedle' in a Haystack", 2011, without smoothing).
 
-    >>> knee(pd.DataFrame({"capacity_cores": [4, 8, 12, 16, 20], "slo_violation_rate": [0.9, 0.4, 0.05, 0.02, 0.0]}))
+    >>> curve = pd.DataFrame({"capacity_cores": [4, 8, 12, 16, 20], "slo_violation_rate": [0.9, 0.4, 0.05, 0.02, 0.0]})
+    >>> knee(curve.assign(accepted_rate=0.01))
     12
     """
-    x, y = curve["capacity_cores"].to_numpy(float), curve["slo_violation_rate"].to_numpy(float)
+    x, y = curve["capacity_cores"].to_numpy(float), share_of_accepted(curve).to_numpy()
     if len(x) < 3 or y[0] <= y[-1]:
         return None
     below = (1 - (x - x[0]) / (x[-1] - x[0])) - (y - y[-1]) / (y[0] - y[-1])

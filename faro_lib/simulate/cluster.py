@@ -133,7 +133,7 @@ class SimulatedCluster(Cluster):
             minute=minute,
             arrivals_per_min=np.diff(history, axis=1).astype(float),
             mean_latency_s=station.finished_latency_s[:, window].sum(axis=1) / np.maximum(finished, 1),
-            tail_latency_s=self._tail_latency_of(minute - 1),
+            tail_latency_s=self.tail_latency_of(minute - 1),
             ongoing=station.waiting_count + (station.held >= 0) + station.inside.sum(axis=1),
             running=running,
             starting=self._target - running,
@@ -179,7 +179,7 @@ class SimulatedCluster(Cluster):
             self._serving.station.drop[job] = 1.0
             self._serving.drop_waiting(int(job), self.now_s)
 
-    def _tail_latency_of(self, minute: int) -> np.ndarray:
+    def tail_latency_of(self, minute: int) -> np.ndarray:
         """Latency quantiles (jobs,) in seconds of the requests that arrived in `minute`; NaN before the first minute.
 
         A request that has not ended counts with the time since its arrival, unless the SLO is on the time per token.

@@ -233,9 +233,7 @@ def advance_job(
                         done, done_slot = completes, slot
             else:
                 n, soonest = inside[slot], next_done_s[slot]
-                next_done_s[slot] = replicas.enter(
-                    kinds, job, slot, coming, n, soonest, now, source, requests.service_s
-                )
+                next_done_s[slot] = replicas.enter(kinds, job, slot, coming, n, soonest, now, requests.service_s)
             inside[slot] += 1
             coming = NONE
             if waiting_count > 0:

@@ -80,11 +80,8 @@ def new_kinds(
 
 
 @njit(cache=True, inline="always")
-def enter(kinds, job, slot, request, inside, next_s, now, source, service_s) -> float:
-    """Add a request to the `inside` others of a slot whose next event is at `next_s`, and return its next event.
-
-    `source` is the slot whose event causes the entry, or -1 if the request comes straight from the router.
-    """
+def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
+    """Add a request to the `inside` others of a slot whose next event is at `next_s`, and return its next event."""
     mark, serving, at_once = kinds.mark[job, slot], kinds.serving[job, slot], kinds.at_once[job]
     kinds.line[job, slot, inside] = request
     if kinds.kind[job] == CONCURRENT:
@@ -109,11 +106,11 @@ def enter(kinds, job, slot, request, inside, next_s, now, source, service_s) -> 
         return next_s
     if kinds.prompt_tokens[request] > kinds.max_tokens[job]:
         return next_s
-    # The request is admitted at the end of the iteration in progress, which is now the next event. At equal times, the
-    # events of lower slots come first.
+    # The request is admitted at the end of the iteration in progress, which is now the next event. It comes straight from
+    # the router, because requests queue only while all replicas are full; at equal times, the router comes first.
     start_s, length_s = kinds.since_s[job, slot], kinds.alpha_s[job] + kinds.beta_s[job] * serving
     end_s, iteration = start_s + length_s, kinds.iteration[job, slot]
-    while end_s < now or (end_s == now and source > slot):
+    while end_s < now:
         start_s, end_s, iteration = end_s, end_s + length_s, iteration + 1
     kinds.since_s[job, slot] = start_s
     kinds.iteration[job, slot] = kinds.last_iteration[job, slot] = iteration

@@ -7,11 +7,14 @@ import numpy as np
 
 from faro_lib.workload.jobs import Traces
 
-Change = Literal["none", "launch", "double", "flash", "stop", "weekend", "idle"]
+Change = Literal["none", "launch", "double", "flash", "stop", "weekend", "idle", "drift", "bursts", "giant", "sparse"]
 CHANGES = get_args(Change)
 CROWD, CROWD_MINUTES = 5, 20  # factor and duration of a flash crowd
 WEEKEND = 0.4  # load of a day of the weekend
 IDLE_PER_MIN = 1.0  # mean requests per minute of an idle job
+DRIFT = 1.5  # factor on the load of all jobs that is reached at the end of the day
+BURST, BURST_MINUTES, BURSTS = 3, 3, 20  # factor, duration and number per day of the bursts of a noisy neighbour
+GIANT = 5.3  # factor on the first job; the others are divided by 100 / GIANT
 
 
 def changed(traces: Traces, change: str) -> Traces:
@@ -19,13 +22,22 @@ def changed(traces: Traces, change: str) -> Traces:
 
     launch: no request before that minute, on any day. double, stop: from that minute on. flash: CROWD times the requests
     for CROWD_MINUTES. weekend: days 6, 7, 13, 14, ... of all jobs. idle: IDLE_PER_MIN requests per minute on all days.
+    drift: all jobs grow all day. bursts: BURSTS at random minutes. giant: the first job has about 100 times the requests
+    of any other, on all days. sparse: all jobs but every third are idle.
     """
     if change not in CHANGES:
         raise ValueError(f"change={change!r} is unknown; accepted: {', '.join(CHANGES)}")
     days = np.concatenate([traces.train, traces.evaluation[None]])  # (days, samples, jobs, minutes)
-    minutes, of_some = days.shape[-1], range(0, len(traces.jobs), 3)
+    minutes, of_some = days.shape[-1], list(range(0, len(traces.jobs), 3))
     if change == "weekend":
         days[np.arange(len(days)) % 7 >= 5] = np.rint(WEEKEND * days[np.arange(len(days)) % 7 >= 5])
+    elif change == "drift":
+        days[-1] = np.rint(days[-1] * np.linspace(1, DRIFT, minutes))
+    elif change == "giant":
+        factors = np.where(np.arange(len(traces.jobs)) == 0, GIANT, GIANT / 100)
+        days = np.rint(days * factors[:, None]).astype(days.dtype)
+    elif change == "sparse":
+        of_some = [job for job in range(len(traces.jobs)) if job % 3]
     for n, job in enumerate(of_some):
         start = round(minutes * (1 + n / len(of_some)) / 3)
         if change == "launch":
@@ -36,6 +48,9 @@ def changed(traces: Traces, change: str) -> Traces:
             days[-1, :, job, start : start + CROWD_MINUTES] *= CROWD
         elif change == "stop":
             days[-1, :, job, start:] = 0
-        elif change == "idle":
+        elif change == "bursts":
+            for begin in np.random.default_rng([job, 7]).integers(minutes - BURST_MINUTES, size=BURSTS):
+                days[-1, :, job, begin : begin + BURST_MINUTES] *= BURST
+        elif change in ("idle", "sparse"):
             days[:, :, job] = np.random.default_rng([job, 6]).poisson(IDLE_PER_MIN, days[:, :, job].shape)
     return replace(traces, train=days[:-1], evaluation=days[-1])

@@ -19,6 +19,7 @@ from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 JOB_FIELDS = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(Job)}
 COLUMNS = {"job": "str"} | {name: kind for name, kind in JOB_FIELDS.items() if name != "name"}
 EXPECTED = "job, requests, and minute[, day] or time"
+ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # accepted names of columns
 MAX_COUNT = 10**9  # largest accepted number of requests per minute
 SECTIONS = ("serve", "deployment")  # sections of a job in a .yaml table that `rayserve` and `kube` read and check
 
@@ -50,6 +51,19 @@ def read_sections(path: str | Path, section: str) -> dict[str, dict]:
             raise ValueError(f"{path}, job {n}: {section}={mapping!r} must be a mapping")
         sections[str(row.get("job"))] = mapping
     return sections
+
+
+def assumptions(path: str | Path) -> list[str]:
+    """One line for each column of a table of jobs that some jobs leave out although results depend on it."""
+    rows, usual = _rows(Path(path)), Job("usual")
+    measured = [row for row in rows if row.get("service_time_s") is not None or row.get("model") is None]
+    columns = {
+        "service_time_s": (measured, f"{usual.service_time_s:g} s is assumed"),
+        "service_scv": (measured, "constant service times are assumed, which is optimistic for p99"),
+        "cold_start_s": (rows, f"{usual.cold_start_s:g} s is assumed"),
+    }
+    absent = [(name, sum(row.get(name) is None for row in among), text) for name, (among, text) in columns.items()]
+    return [f"{name} is not given for {n} job{'s' * (n > 1)}: {text}" for name, n, text in absent if n]
 
 
 def _rows(path: Path) -> list[dict]:
@@ -156,10 +170,13 @@ def read_counts(path: str | Path, jobs: tuple[Job, ...] | None = None) -> tuple[
     path = Path(path)
     if str(path) != "-" and not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected a table with columns {EXPECTED}")
-    table = _table(path, {"job": str})
-    missing = [column for column in ("minute", "job", "requests") if column not in table]
-    if missing and missing != (["minute"] if "time" in table else []):
-        raise ValueError(f"{path}: column {missing[0]!r} is missing; expected {EXPECTED}, got {list(table)}")
+    table = _table(path, {"job": str, "service": str})
+    table = table.rename(columns={alias: name for alias, name in ALIASES.items() if name not in table})
+    when = "time" if "time" in table else "minute"
+    missing = [column for column in (when, "job", "requests") if column not in table]
+    if missing:
+        column = "'minute' or 'time'" if missing[0] == "minute" else repr(missing[0])
+        raise ValueError(f"{path}: column {column} is missing; expected {EXPECTED}, got {list(table)}")
     if table.empty:
         raise ValueError(f"{path}: no rows; expected one for each minute and job")
     if "time" in table:

@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike
 
 from faro_lib.allocate import marginal_values, solve
 from faro_lib.metrics.frames import running_by_minute
-from faro_lib.metrics.prediction import WORST
 from faro_lib.policies.factories import register
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, hold, reasons
 from faro_lib.simulate import Run
 from faro_lib.utility import UtilityTable, relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from notebooks.figures.prediction_errors import WORST
 
 # Load is in requests per SLO and replica, so that jobs with different SLOs are comparable.
 LOADS = np.geomspace(0.25, 16.0, 55)

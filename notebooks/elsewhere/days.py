@@ -45,7 +45,9 @@ def over_days(
     latency_model = measure(traces.jobs)
     for day in days:
         judged = traces if day == traces.days + 1 else traces.until(day)
-        contexts = [PolicyContext(traces.jobs, forecast.fit(name, judged), latency_model) for name in forecasters]
+        contexts = [
+            PolicyContext(traces.jobs, forecast.fit(name, judged), latency_model, traces=judged) for name in forecasters
+        ]
         made = {name: make(name, contexts[0]) for name in policies}
         made |= {f"{policies[-1]}, {name}": make(policies[-1], of) for name, of in zip(forecasters[1:], contexts[1:])}
         workload = judged.workload()

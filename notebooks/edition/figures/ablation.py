@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from faro_lib.figures import style
-from faro_lib.figures.barcharts import bar_rows
 from faro_lib.figures.style import COLOURS, COLUMN_IN, PAGE_IN, Drawing, Drawings, legend_above, trials_note
 from notebooks.edition.remaining import ALL, AS_IS, CONSTANT, FORECAST, IDEALS, MOVES, START
 from notebooks.edition.remaining import LIMIT as BEST
+from notebooks.figures.barcharts import bar_rows
 
 SOURCE_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
 PLANNER = "Faro-Sum"  # the policy whose remaining loss is shown

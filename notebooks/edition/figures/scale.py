@@ -7,10 +7,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures import style
-from faro_lib.figures.barcharts import bar_rows, hatch_of
-from faro_lib.figures.comparison import capacity_caption, policies_by_capacity, published_main
 from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, and_list, colour, legend_above, trials_note
 from notebooks.edition.scale import EQUAL, ONE
+from notebooks.figures.barcharts import bar_rows, hatch_of
+from notebooks.figures.comparison import capacity_caption, policies_by_capacity, published_main
 
 EFFECTIVE = {"lost_utility": "lost cluster utility", "lost_effective_utility": "lost effective utility"}
 MIXED = "mixed"  # the variant with two models

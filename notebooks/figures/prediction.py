@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from faro_lib.figures.style import COLUMN_IN, colour, label_log_axis
 from faro_lib.metrics.frames import Tables
-from faro_lib.metrics.prediction import WORST, prediction_errors
 from faro_lib.workload import Job
+from notebooks.figures.prediction_errors import WORST, prediction_errors
 
 PLANNER = "Faro-Sum"  # the policy whose predictions are checked
 BAND = (0.1, 0.9)

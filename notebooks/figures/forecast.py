@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import COLUMN_IN, EDGE, PAGE_IN, Drawing, Drawings, colour, legend_above
+from faro_lib.report.findings import scores_caption
 
 COLOURS = {
     "bayes": "#0072B2",
@@ -116,18 +117,6 @@ def scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure
             axes[0].axvline(row["rmse_requests_per_min"], color="black", lw=0.9, ls=style, label=label)
         axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
     return figure
-
-
-def scores_caption(gains: pd.DataFrame) -> str:
-    """The difference between bayes and the best baseline; `gains`: columns score, rival, difference, low, high."""
-    parts = []
-    for row in gains.itertuples():
-        verdict = "lower" if row.high < 0 else "higher" if row.low > 0 else "not significantly lower"
-        parts.append(
-            f"The {row.score} of bayes is {verdict} than that of the best baseline, {row.rival} (difference "
-            f"{row.difference:.3g}, 95 % interval {row.low:.3g} to {row.high:.3g})."
-        )
-    return f"{' '.join(parts)} Bootstrap over blocks of 30 minutes; lower is better."
 
 
 def posterior_predictive(steps: pd.DataFrame) -> Figure:

@@ -10,12 +10,12 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures import style
-from faro_lib.figures.barcharts import bar_rows, hatch_of
-from faro_lib.figures.prediction import errors_of, predicted_against_simulated, prediction_caption
 from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, colour, legend_above, trials_note
 from faro_lib.metrics.frames import Tables, read_tables
 from faro_lib.workload import Job
 from faro_lib.workload.readers import read_jobs
+from notebooks.figures.barcharts import bar_rows, hatch_of
+from notebooks.figures.prediction import errors_of, predicted_against_simulated, prediction_caption
 
 MAX_LINES = 6
 FOLLOWED = ("FairShare", "AIAD", "MArk", "HPA", "Cilantro", "Faro-Sum")  # drawn if there are more than MAX_LINES

@@ -1,0 +1,182 @@
+"""`faro/Cluster-v0`: the simulated cluster as a Gymnasium environment, and policies made from agents."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from faro_lib.arena.scenarios import instance, scenario_of
+from faro_lib.control.clamp import Pending
+from faro_lib.control.guardrails import GUARDRAILS, Guard
+from faro_lib.control.tick import Memory, tick
+from faro_lib.metrics.measures import lost_utility, minute_utility
+from faro_lib.policies import Fixed
+from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, hold, reasons
+from faro_lib.simulate import ServingModel, SimulatedCluster, draw
+from faro_lib.simulate.cluster import PAPER, CapacityStep
+from faro_lib.simulate.run import Decisions, evaluate_run
+from faro_lib.utility import relaxed_utility
+from faro_lib.workload import Job, Traces, arrays_of
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+
+# The columns of an observation. Loads are in erlangs, latencies in SLOs, the rest in replicas or requests.
+FEATURES = ("load", "load_5min", "ongoing", "mean_latency", "tail_latency", "running", "starting", "target", "share")
+UNKNOWN, LARGEST = -1.0, 1e4  # stands for NaN; larger values are cut
+ACTIONS = ("counts", "shares")
+
+
+def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
+    """The observation as float32 (jobs, FEATURES); `share` is an equal share of the capacity in replicas."""
+    arrays, seen = arrays_of(jobs), observation
+    history = seen.arrivals_per_min if seen.arrivals_per_min.shape[1] else np.full((len(jobs), 1), np.nan)
+    load = history[:, -5:] / MINUTE_S * arrays.service_time_s[:, None]
+    latencies = seen.mean_latency_s / arrays.slo_s, seen.tail_latency_s / arrays.slo_s
+    share = seen.capacity / len(jobs) / arrays.cores
+    columns = load[:, -1], load.mean(axis=1), seen.ongoing, *latencies, seen.running, seen.starting, seen.target, share
+    return np.nan_to_num(np.minimum(np.stack(columns, axis=1), LARGEST), nan=UNKNOWN).astype(np.float32)
+
+
+def plan_of(jobs: tuple[Job, ...], observation: Observation, action: np.ndarray, actions: str) -> Plan:
+    """The plan of an action: targets (`counts`), or shares of the cores that the jobs' minima leave (`shares`)."""
+    if actions == "counts":
+        target = np.asarray(action, np.int64)
+    else:
+        minimum, cores = at_least_one_each(jobs, observation.capacity), arrays_of(jobs).cores
+        share = np.maximum(np.asarray(action, float), 0)
+        spare = (observation.capacity - minimum @ cores) * share / max(share.sum(), TOLERANCE)
+        target = minimum + (spare / cores + TOLERANCE).astype(np.int64)
+    return Plan(target, np.zeros(len(jobs)), reasons(target, observation.target), PLAN_ATTEMPTS)
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A policy for the pipeline and the live controller, from a function of the environment's arrays to an action."""
+
+    act: Callable[[np.ndarray], np.ndarray]
+    actions: str = "counts"
+    name: str = "Agent"
+    tick_s: float = 60.0
+
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
+        return at_least_one_each(jobs, capacity)
+
+    def start(self, jobs: tuple[Job, ...]) -> tuple[Job, ...]:
+        return jobs
+
+    def decide(self, jobs: tuple[Job, ...], observation: Observation) -> tuple[tuple[Job, ...], Plan]:
+        return jobs, plan_of(jobs, observation, self.act(features(jobs, observation)), self.actions)
+
+
+@dataclass(frozen=True)
+class _Given(Fixed):
+    """A policy whose next plan was decided outside of the loop."""
+
+    plan: Plan | None = None
+
+    def decide(self, state: None, observation: Observation) -> tuple[None, Plan]:
+        return state, self.plan or hold(observation)
+
+
+class ClusterEnv(gymnasium.Env):
+    """One day of a cluster. A step decides for all jobs and lasts `tick_s`; the last one ends after the last request.
+
+    The reward of a step is minus the utility lost in the minutes that it completes, as then known. The last reward also
+    corrects for requests that ended later, so the return is minus minutes x `lost_utility` of the run. The attributes
+    `observation` and, at the end, `run` hold what a policy gets and the run; `step` accepts a policy's Plan as well.
+
+    Parameters
+    ----------
+    traces : the name of a scenario or traces of your own.
+    capacity : cores; None takes the scenario's, which may change during the day.
+    train : whether each episode is a random training day (agents learn here); False replays the evaluation day.
+    actions : "counts" (MultiDiscrete, a target for each job) or "shares" (Box, see `plan_of`).
+    cluster : called with (workload, trial, capacity, initial, capacity_steps) for a lighter cluster than the simulator,
+        such as `notebooks/arena/fluid.py`; its episodes have no `run`.
+
+    `reset(seed)` draws the day and its requests; `options` may fix `trial`, the seed of the requests, and `initial`, the
+    replicas (jobs,) at the start.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012, as Gymnasium declares it
+
+    def __init__(
+        self,
+        traces: str | Traces = "steady-v1",
+        capacity: float | None = None,
+        *,
+        tick_s: float = 60.0,
+        train: bool = False,
+        actions: str = "counts",
+        serving_model: ServingModel = PAPER,
+        cluster: Callable[..., Any] | None = None,
+    ):
+        if actions not in ACTIONS:
+            raise ValueError(f"actions={actions!r} is unknown; accepted: {', '.join(ACTIONS)}")
+        self._steps: tuple[CapacityStep, ...] = ()
+        if isinstance(traces, str):
+            scenario = scenario_of(traces)
+            traces = instance(traces, scenario.public_seed).traces
+            self._steps = () if capacity else scenario.capacity_steps
+            capacity = capacity or scenario.capacity
+        if capacity is None:
+            raise ValueError("capacity=None: traces of your own need a capacity in cores")
+        self._traces, self.jobs, self.capacity = traces, traces.jobs, capacity
+        self._tick_s, self._train, self._actions = tick_s, train, actions
+        self._model, self._lighter = serving_model, cluster
+        at_least_one_each(self.jobs, capacity)
+        arrays, jobs = arrays_of(self.jobs), len(self.jobs)
+        most = np.minimum(arrays.replicas_within(capacity), arrays.max_replicas)
+        self.observation_space = spaces.Box(UNKNOWN, LARGEST, (jobs, len(FEATURES)), np.float32)
+        counts = spaces.MultiDiscrete(most - arrays.min_replicas + 1, start=arrays.min_replicas)
+        self.action_space = counts if actions == "counts" else spaces.Box(0.0, 1.0, (jobs,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None):
+        super().reset(seed=seed)
+        options = options or {}
+        number = int(self.np_random.integers(self._traces.days)) + 1 if self._train else None
+        trial = int(options.get("trial", self.np_random.integers(2**31)))
+        self._workload = self._traces.workload(number)
+        least = at_least_one_each(self.jobs, self.capacity)
+        self._initial = np.array(options.get("initial", least))
+        steps = self._steps
+        if self._lighter:
+            self._cluster = self._lighter(self._workload, trial, self.capacity, self._initial, steps)
+        else:
+            day = self._workload, draw(self._workload, trial, router=self._model.router)
+            self._cluster = SimulatedCluster(*day, self.capacity, self._initial, self._model, capacity_steps=steps)
+        self._memory = Memory(None, Pending.none(len(least)), Guard(np.zeros(len(least))))
+        self._decisions, self._minute, self._lost, self._rewarded = Decisions(), 0, 0.0, 0.0
+        self._cluster.advance(self._tick_s)
+        return self._observe(), {}
+
+    def step(self, action: np.ndarray | Plan):
+        seen = self.observation
+        plan = action if isinstance(action, Plan) else plan_of(self.jobs, seen, action, self._actions)
+        self._memory, step = tick(_Given(plan=plan), GUARDRAILS, self.jobs, self._memory, seen)
+        if step.failure:
+            raise ValueError(step.failure)
+        self._cluster.apply(step.target, step.plan.drop)
+        self._decisions.append(step)
+        end_s = self._workload.minutes * MINUTE_S
+        self._cluster.advance(min(seen.now_s + self._tick_s, end_s))
+        after, ended = self._observe(), seen.now_s + self._tick_s >= end_s - TOLERANCE
+        if ended and not self._lighter:
+            self._cluster.finish()
+            latency_s, edges = self._cluster.latency_s, self._cluster.minute_edges
+            day = self._workload, self.capacity, latency_s, edges, self._initial, self._decisions
+            self.run = evaluate_run(*day, wall_s=0.0)
+            self._lost = lost_utility(minute_utility(self.run)) * self._workload.minutes
+        reward, self._rewarded = self._rewarded - self._lost, self._lost
+        return after, reward, False, ended, {}
+
+    def _observe(self) -> np.ndarray:
+        """The features now; adds the loss of the minutes since the last call."""
+        self.observation = seen = self._cluster.observe()
+        for minute in range(self._minute, seen.minute):
+            tail_s, slo_s = self._cluster.tail_latency_of(minute), arrays_of(self.jobs).slo_s
+            self._lost += float((1 - relaxed_utility(np.where(np.isnan(tail_s), 0.0, tail_s), slo_s)).sum())
+        self._minute = seen.minute
+        return features(self.jobs, seen)

@@ -1,0 +1,107 @@
+"""The versioned scenarios of the arena (`scenarios.yaml`), and what is computed once for all policies."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faro_lib.errors import nearest
+from faro_lib.experiments.limits import clairvoyants
+from faro_lib.experiments.trials import policy_context
+from faro_lib.files import find_upwards, read_yaml
+from faro_lib.policies import PolicyContext
+from faro_lib.simulate import Draws, draw
+from faro_lib.simulate.cluster import PAPER, CapacityStep
+from faro_lib.workload import Traces, arrays_of
+from faro_lib.workload.jobs import MINUTE_S, PUBLISHED, SYNTHETIC
+from faro_lib.workload.tables import load_workload
+
+GENERATED = {"jobs": 10, "days": 6, "minutes": 240}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One entry of `scenarios.yaml`. A seed draws the requests, and for a generated workload also its counts."""
+
+    name: str
+    what: str
+    public_seed: int
+    capacity: float
+    workload: str = SYNTHETIC
+    jobs: str | None = None
+    synthetic: Mapping[str, Any] = field(default_factory=dict)
+    cold_start_s: float | None = None
+    capacity_steps: tuple[CapacityStep, ...] = ()  # (time in s, cores)
+    quick: bool = False
+
+    def traces(self, seed: int) -> Traces:
+        """The days; FileNotFoundError if the files of a recorded workload are missing."""
+        named = self.workload in (SYNTHETIC, PUBLISHED)
+        workload = self.workload if named else str(find_upwards(self.workload))
+        jobs, generated = self.jobs and str(find_upwards(self.jobs)), GENERATED | dict(self.synthetic) | {"seed": seed}
+        traces = load_workload(workload, jobs, raw=str(find_upwards("data/raw")), synthetic=generated)
+        if self.cold_start_s is None:
+            return traces
+        return replace(traces, jobs=tuple(replace(job, cold_start_s=self.cold_start_s) for job in traces.jobs))
+
+
+@cache
+def scenarios() -> dict[str, Scenario]:
+    """All scenarios by name."""
+    entries = read_yaml(Path(__file__).with_name("scenarios.yaml"))
+    for entry in entries.values():
+        steps = entry.get("capacity_steps", ())
+        entry["capacity_steps"] = tuple((minute * MINUTE_S, cores) for minute, cores in steps)
+    return {name: Scenario(name, **entry) for name, entry in entries.items()}
+
+
+def scenario_of(name: str) -> Scenario:
+    """The scenario `name`; a ValueError suggests the nearest name if there is none."""
+    if name not in scenarios():
+        raise ValueError(f"scenario={name!r} is unknown; {nearest(name, scenarios())}")
+    return scenarios()[name]
+
+
+class Instance:
+    """A scenario with a seed: its inputs and its bound, computed when first used and shared by all policies."""
+
+    def __init__(self, scenario: Scenario, seed: int):
+        self.scenario, self.seed, self.traces = scenario, seed, scenario.traces(seed)
+        self.workload = self.traces.workload()
+
+    @cached_property
+    def draws(self) -> Draws:
+        return draw(self.workload, self.seed, router=PAPER.router)
+
+    @cached_property
+    def context(self) -> PolicyContext:
+        return policy_context(self.traces, report=lambda line: None)
+
+    @cached_property
+    def bound(self) -> np.ndarray:
+        """Utility of the clairvoyant, (jobs, minutes + 1), with the capacity of each minute."""
+        steps = ((0.0, self.scenario.capacity), *self.scenario.capacity_steps)
+        best = clairvoyants(self.workload, self.draws, [int(cores) for _, cores in steps])
+        first = [at_s / MINUTE_S for at_s, _ in steps]
+        in_force = np.searchsorted(first, np.arange(self.workload.minutes + 1), side="right") - 1
+        return np.choose(in_force, [one.utility for one in best])
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of all inputs: capacity, the jobs' SLOs and cold starts, counts, and the random numbers of the requests."""
+        jobs = arrays_of(self.traces.jobs)
+        arrays = jobs.slo_s, jobs.quantile, jobs.cold_start_s, self.traces.train, self.traces.evaluation
+        content = b"".join(array.tobytes() for array in (*arrays, self.draws.arrival_s, self.draws.service_s))
+        return hashlib.sha256(
+            repr((self.scenario.capacity, self.scenario.capacity_steps)).encode() + content
+        ).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def instance(name: str, seed: int) -> Instance:
+    """The scenario with this seed, shared by all policies of a process."""
+    return Instance(scenario_of(name), seed)

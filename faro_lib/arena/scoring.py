@@ -1,0 +1,105 @@
+"""The score of a policy in the arena: lost utility and regret by scenario, with hashes of all that produced them."""
+
+import hashlib
+import platform
+import secrets
+import warnings
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import faro_lib
+from faro_lib.arena.scenarios import Instance, instance, scenario_of
+from faro_lib.control import PolicyFailed
+from faro_lib.experiments.trials import Report
+from faro_lib.metrics.measures import lost_utility, minute_utility, summarize
+from faro_lib.metrics.paired import block_bootstrap
+from faro_lib.policies import FACTORIES, factory_of, make
+from faro_lib.registry import load_plugins
+from faro_lib.simulate import simulate
+
+BLOCKS = 12  # of a day, for the intervals
+HIDDEN_SEEDS = 2**31 - 1  # 1, 2, ...
+MEASURED = ("decision_ms_p50", "decision_ms_p99")  # the values of a score that differ from run to run
+
+
+def policy_of(entry: str) -> str:
+    """The name of the policy that a plugin file registers; other names are returned. ValueError unless it is one."""
+    if not entry.endswith(".py"):
+        factory_of(entry)
+        return entry
+    before = set(FACTORIES)
+    load_plugins([entry])
+    if len(names := [name for name in FACTORIES if name not in before]) != 1:
+        need = 'an entry is one file with one `register("Name")(...)`, as in docs/arena.md'
+        raise ValueError(f"{entry}: registers {len(names)} policies; {need}")
+    return names[0]
+
+
+def score(
+    policy: str,
+    scenarios: Iterable[str],
+    hidden_seed: int | None = None,
+    *,
+    file: str | None = None,
+    report: Report = print,
+) -> dict[str, Any]:
+    """The score of a registered policy as a dictionary for JSON: a row for each scenario and seed, and the mean regret.
+
+    hidden_seed : None draws one, so that nobody can have tuned a policy to it; a number repeats a score.
+    file : the plugin file that registers the policy, for its hash.
+    """
+    hidden, rows = 1 + secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed, []
+    for name in scenarios:
+        for kind, seed in (("public", scenario_of(name).public_seed), ("hidden", hidden)):
+            row = scored(policy, instance(name, seed))
+            rows.append({"scenario": name, "kind": kind, "seed": seed} | row)
+            report(
+                f"{policy} in {name} ({kind} seed): regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"
+            )
+    library = b"".join(path.read_bytes() for path in sorted(Path(faro_lib.__file__).parent.rglob("*.py")))
+    contents = {"library": library} | ({"file": Path(file).read_bytes()} if file else {})
+    return {
+        "policy": policy,
+        "file": file and Path(file).name,
+        "hidden_seed": hidden,
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("numpy", "numba", "scipy")},
+        },
+        "score": {kind: overall([row for row in rows if row["kind"] == kind]) for kind in ("public", "hidden")},
+        "scenarios": rows,
+    }
+
+
+def scored(policy: str, on: Instance) -> dict[str, Any]:
+    """One run: its measures, its regret with a 95 % interval, and the regret of each of BLOCKS parts of the day.
+
+    Regret is lost utility minus that of the clairvoyant, divided by the number of jobs: the share of all utility that
+    a policy loses and need not lose. Where the policy fails, the control loop holds the replicas.
+    """
+    scenario, jobs = on.scenario, len(on.workload.jobs)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PolicyFailed)
+        steps = scenario.capacity_steps
+        run = simulate(on.workload, make(policy, on.context), scenario.capacity, draws=on.draws, capacity_steps=steps)
+    failures = [str(one.message) for one in caught if issubclass(one.category, PolicyFailed)]
+    lost = np.array_split(np.nansum(on.bound - minute_utility(run), axis=0)[:-1] / jobs, BLOCKS)
+    blocks, minutes = [float(part.sum()) for part in lost], [len(part) for part in lost]
+    measures, interval = summarize(run), block_bootstrap(np.array([[blocks]]), np.array([[minutes]]))
+    row: dict[str, Any] = {name: measures[name] for name in ("lost_utility", "slo_violation_rate", *MEASURED)}
+    row |= dict(zip(("regret", "low", "high"), interval), bound=lost_utility(on.bound), blocks=blocks, minutes=minutes)
+    row |= {"jobs": jobs, "capacity_cores": scenario.capacity, "inputs_sha256": on.sha256}
+    return row | {"failures": len(failures), "first_failure": failures[0] if failures else None}
+
+
+def overall(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean regret over the scenarios, each with the same weight, and its 95 % interval; the largest decision time."""
+    of_minute = np.array([[np.array(row["blocks"]) / row["minutes"]] for row in rows])
+    interval = dict(zip(("regret", "low", "high"), block_bootstrap(of_minute, np.ones_like(of_minute))))
+    slowest, failures = max(row["decision_ms_p99"] for row in rows), sum(row["failures"] for row in rows)
+    return interval | {"decision_ms_p99": slowest, "failures": failures}

@@ -1,0 +1,40 @@
+"""`faro arena`: score policies on the scenarios of the arena."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from faro_lib.cli.shared import option, say
+
+MAX_SEED = 2**31 - 1
+arena = typer.Typer(help="Score policies on versioned scenarios (docs/arena.md).", no_args_is_help=True)
+
+
+@arena.command()
+def run(
+    policy: Annotated[str, typer.Argument(help="Python file that registers policies, or a policy's name.")],
+    scenario: Annotated[list[str] | None, option("Scenario; repeatable.", default="the quick set")] = None,
+    every: Annotated[bool, option("All scenarios; some need `make data`.", "--all")] = False,
+    hidden_seed: Annotated[int | None, option("Repeat a score.", default="drawn", maximum=MAX_SEED)] = None,
+    out: Annotated[str | None, option("Write the JSON to this file.", default="standard output")] = None,
+) -> None:
+    """Score a policy on each scenario with a public and a hidden seed; print or write one JSON object."""
+    from pathlib import Path
+
+    from faro_lib.arena.scenarios import scenario_of, scenarios
+    from faro_lib.arena.scoring import policy_of, score
+    from faro_lib.files import atomic_write, check_writable
+
+    names = scenario or [one.name for one in scenarios().values() if every or one.quick]
+    for name in names:
+        scenario_of(name)
+    if out:
+        check_writable(out)
+    file = policy if policy.endswith(".py") else None
+    scored = score(policy_of(policy), names, hidden_seed, file=file, report=say)
+    text = json.dumps(scored, indent=1)
+    if out:
+        with atomic_write(Path(out)) as partial:
+            partial.write_text(text + "\n")
+    print(f"hidden seed: {scored['hidden_seed']}" if out else text)

@@ -1,0 +1,35 @@
+"""`faro restore`: give HorizontalPodAutoscalers the bounds back that they had before `faro run --act ceilings`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from faro_lib.cli.shared import option, say
+
+
+def restore(
+    jobs: Annotated[str, option("Table of jobs (.yaml) with the sections `deployment`.")],
+    plan: Annotated[str, option("NAMESPACE/NAME of the controller's FaroPlan.")],
+    unled: Annotated[float, option("Only if no controller has led for this many seconds.")] = 0.0,
+    kubeconfig: Annotated[str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")] = None,
+    context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
+) -> None:
+    """Restore the bounds of the jobs' HorizontalPodAutoscalers. Stop the controller first, or give --unled."""
+    from faro_lib.kube import hpa_bounds
+    from faro_lib.kube.deployments import DeploymentRef, autoscalers_of
+    from faro_lib.kube.lease import seconds_unled
+    from faro_lib.kube.operate import NamespacedName
+    from faro_lib.kube.preflight import check_server
+    from faro_lib.workload.readers import read_jobs, read_sections
+
+    home = NamespacedName.of(plan, kubeconfig, context)
+    api = home.connect()
+    check_server(api)
+    sections = read_sections(jobs, "deployment")
+    refs = [DeploymentRef.of(job, sections.get(job.name, {}), home.namespace) for job in read_jobs(jobs)]
+    if unled and (idle_s := seconds_unled(api, home.namespace, home.name)) < unled:
+        say(f"a controller led {idle_s:.0f} s ago; nothing is restored")
+        return
+    lines = hpa_bounds.restore(api, autoscalers_of(api, refs))
+    for line in lines or ["no autoscaler has bounds of Faro"]:
+        say(line)

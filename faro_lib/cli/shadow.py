@@ -1,0 +1,36 @@
+"""`faro shadow`: would the plans of a dry run have been better than what ran?"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from faro_lib.cli.shared import option, text_table
+
+
+def shadow(
+    journal: Annotated[str, typer.Argument(help="Journal of `faro run` without --apply.")],
+    as_json: Annotated[bool, option("Print one JSON object per job, and one for all.", "--json")] = False,
+) -> None:
+    """Score a dry run: its forecasts and predictions, and in the simulator the replicas that ran against those planned."""
+    from faro_lib.control.journal import parts
+    from faro_lib.recommend.shadow import scored
+
+    header, ticks = parts(journal)[-1]
+    if not ticks:
+        raise ValueError(f"{journal}: no decision has been made yet")
+    rows = scored(header, ticks)
+    if as_json:
+        print(
+            "\n".join(
+                json.dumps({key: None if value != value else value for key, value in row.items()}) for row in rows
+            )
+        )
+        return
+    print(f"{header.policy}, utility lost per minute; a difference below zero is in favour of its plans")
+    print(text_table([{key: str(value) for key, value in row.items()} for row in rows]))
+    worse = [row["job"] for row in rows[:-1] if row["low"] > 0]
+    better = "better" if rows[-1]["high"] < 0 else "worse" if rows[-1]["low"] > 0 else "neither better nor worse"
+    print(f"over all services the plans would have been {better}; worse for: {', '.join(worse) or 'none'}")

@@ -1,0 +1,65 @@
+"""`faro trust`: how far `faro run --earn` may act on each service, and what the evidence says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from faro_lib.cli.shared import option, say, text_table
+
+if TYPE_CHECKING:
+    from faro_lib.control import Step
+    from faro_lib.workload import Job
+
+
+def trust(
+    journal: Annotated[str, typer.Argument(help="Journal of `faro run --earn`.")],
+    as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
+) -> None:
+    """Show the authority of each service: its level, since when, and the evidence against and for it."""
+    from faro_lib.control.journal import parts
+    from faro_lib.policies.authority import ALPHA, LEVELS, Authority
+
+    header, ticks = parts(journal)[-1]
+    steps = [one.step for one in ticks]
+    recorded = [
+        (step.observation.now_s, Authority.from_array(step.plan.authority))
+        for step in steps
+        if step.plan.authority is not None
+    ]
+    if not recorded:
+        raise ValueError(f"{journal}: no authority is recorded; start `faro run` with --earn")
+    at_s, now = recorded[-1]
+    rows = []
+    for n, job in enumerate(header.jobs):
+        others = [time_s for time_s, one in recorded if one.level[n] != now.level[n]]
+        row = {"job": job.name, "level": LEVELS[int(now.level[n])], "since_s": others[-1] if others else header.start_s}
+        evidence = {"doubt": now.doubt[n], "trust": now.trust[n], "strikes": now.strikes[n]}
+        rows.append(row | {name: round(float(value), 3) for name, value in evidence.items()})
+    if as_json:
+        print("\n".join(json.dumps(row) for row in rows))
+        return
+    print(f"at {at_s:g} s; a doubt of {2 / ALPHA:g} takes the level away, this much trust earns")
+    print("the next one, and two strikes (minutes with metrics that cannot be right) take it away")
+    print(text_table([{name: str(value) for name, value in row.items()} for row in rows]))
+
+
+def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
+    """A listener that logs each change of a service's level."""
+    from faro_lib.policies.authority import LEVELS
+
+    last: list[str] = []
+
+    def listen(step: Step) -> None:
+        if (columns := step.plan.authority) is None:
+            return
+        levels = [LEVELS[int(level)] for level in columns[:, 0]]
+        for job, before, after in zip(jobs, last or levels, levels):
+            if before != after:
+                say(f"job {job.name!r}: authority {before} -> {after}")
+        last[:] = levels
+
+    return listen

@@ -1,0 +1,161 @@
+"""Jobs whose replicas HorizontalPodAutoscalers (HPAs) choose: Faro sets the bounds of the HPAs and nothing else.
+
+The original bounds are kept in an annotation of the HPA, which `restore` puts back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from faro_lib.control.scaling import NOT_LEADER, growth, summary
+from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
+from faro_lib.kube.deployments import SCALE_ATTEMPTS, DeploymentRef, Deployments, last_writer
+from faro_lib.policies.protocol import HAND_BACK, KEEP_FLOOR, Observation
+
+ORIGINAL = "autoscaling.faro/original-bounds"  # annotation, JSON
+HPAS = "horizontalpodautoscalers"
+UNLED_S = 300.0  # seconds without a leader after which the standby controller restores the original bounds
+
+
+class BoundedDeployments(Deployments):
+    """Deployments whose HPAs keep choosing the replicas. A `target` is the `maxReplicas` of the job's HPA."""
+
+    _waiting: np.ndarray | int = 0  # (jobs,) ceilings that wait until other jobs' pods have ended; 0 = none
+
+    def observe(self) -> Observation:
+        observation = super().observe()
+        # Where Faro has set no bounds, the HPA's replicas count, and not how many it might choose.
+        ceiling = [
+            bounds_of(hpa)[1] if hpa and original_of(hpa) else n
+            for hpa, n in zip(self._autoscalers, observation.target.tolist())
+        ]
+        # HPAs change replicas at any time, and Faro may change a bound meanwhile.
+        return replace(
+            observation,
+            target=np.where(self._waiting, self._waiting, ceiling),
+            changing=np.zeros(len(ceiling), bool),
+        )
+
+    def apply(
+        self,
+        target: np.ndarray,
+        drop: np.ndarray,
+        may_act: Callable[[], bool] = lambda: True,
+        floor: np.ndarray | None = None,
+    ) -> None:
+        """Set the ceilings `target` and the floors (jobs,) of the HPAs, lower ceilings first.
+
+        A ceiling rises only into cores that no pod above another ceiling still has, so that no pod waits for a node;
+        until then it waits itself. Without floors, and where a floor is KEEP_FLOOR, bounds of Faro keep their floor, and
+        others stay as they are; HAND_BACK restores an HPA. Raises ApiError with the first failure and the number of others.
+        """
+        self._drop = np.array(drop, float)
+        low, high = np.array([bounds_of(hpa) if hpa else (0, 0) for hpa in self._autoscalers]).T
+        ours = np.array([bool(hpa and original_of(hpa)) for hpa in self._autoscalers])
+        floor = np.full(len(low), KEEP_FLOOR) if floor is None else floor
+        back = ours & (floor == HAND_BACK)
+        asked = ~back & (floor != HAND_BACK) & (ours | (floor != KEEP_FLOOR))
+        wanted = np.minimum(np.where(floor == KEEP_FLOOR, low, floor), target)
+        changed, rises = asked & ((wanted != low) | (target != high)), asked & (target > high)
+        pods = np.array([state.target if state else 0 for state in self._states])
+
+        def attempt(job: int) -> str | None:
+            bounds = None if back[job] else (int(wanted[job]), int(target[job]))
+            try:
+                self._bound(job, bounds, may_act)
+            except (OSError, ValueError) as error:
+                return f"the bounds of {self.refs[job].name} are not set to {bounds or 'its own'}: {error}"
+            high[job] = target[job]
+            return None
+
+        errors = [*self._threads.map(attempt, np.flatnonzero(back | (changed & ~rises)).tolist())]
+        used = np.where(asked, np.maximum(high, pods), pods)
+        grows = rises & ((target <= used) | growth(target, used, self._arrays.cores, self.cores))
+        self._waiting = np.where(rises & ~grows, target, 0)
+        errors += self._threads.map(attempt, np.flatnonzero(grows).tolist())
+        if failed := [error for error in errors if error]:
+            raise ApiError(0, summary(failed))
+
+    def writer_of(self, job: int) -> str | None:
+        """The field manager, other than Faro, that last wrote the `maxReplicas` of the job's HPA; None if there is none."""
+        return last_writer(self._autoscalers[job], "f:maxReplicas")
+
+    def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: Callable[[], bool]) -> None:
+        """Set the bounds of one job's HPA (None: its own), but only if they are those observed; ApiError otherwise."""
+        if not may_act():
+            raise ApiError(0, NOT_LEADER)
+        hpa = self._autoscalers[job]
+        if hpa is None:
+            raise ApiError(404, "it has no HorizontalPodAutoscaler")
+        observed = bounds_of(hpa)
+        for _ in range(SCALE_ATTEMPTS):  # its status changes every 15 s, and with it the version
+            version, original = hpa["metadata"]["resourceVersion"], original_of(hpa) or observed
+            note = json.dumps(original) if bounds else None
+            try:
+                self._autoscalers[job] = patched(self._api, hpa, bounds or original, note, version)
+                return
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+            hpa = self._api.get(hpa_path(hpa))
+            if bounds_of(hpa) not in (observed, bounds):
+                raise ApiError(409, "another client has set {}-{}".format(*bounds_of(hpa)))
+        raise ApiError(409, "it changes faster than it can be bounded")
+
+
+def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) -> None:
+    """Raise ValueError if a Deployment has no HPA of the name in its section, or one that another controller owns."""
+    for ref, hpa in zip(refs, hpas):
+        if hpa is None:
+            raise ValueError(
+                f"deployment '{ref}' has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
+            )
+        if not ref.job.min_replicas:
+            raise ValueError(f"job {ref.job.name!r}: min_replicas=0; the maxReplicas of an HPA is at least 1")
+        name, owners = hpa["metadata"]["name"], hpa["metadata"].get("ownerReferences", [])
+        if name != ref.autoscaler:
+            raise ValueError(f"job {ref.job.name!r}: deployment.autoscaler={ref.autoscaler!r} must be {name!r}")
+        if owners:
+            owner = f"{owners[0]['kind']} {owners[0]['name']!r}"
+            raise ValueError(f"HorizontalPodAutoscaler {name!r} belongs to {owner}, which would reset its bounds")
+
+
+def bounds_of(hpa: dict) -> tuple[int, int]:
+    """(minReplicas, maxReplicas) of an HPA; Kubernetes' default of minReplicas is 1."""
+    return hpa["spec"].get("minReplicas", 1), hpa["spec"]["maxReplicas"]
+
+
+def original_of(hpa: dict) -> tuple[int, int] | None:
+    """The bounds in the annotation ORIGINAL; None without one that can be read."""
+    try:
+        low, high = json.loads(hpa["metadata"].get("annotations", {})[ORIGINAL])
+        return int(low), int(high)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def hpa_path(hpa: dict) -> str:
+    metadata = hpa["metadata"]
+    return f"/apis/autoscaling/v2/namespaces/{metadata['namespace']}/{HPAS}/{metadata['name']}"
+
+
+def patched(api: Api, hpa: dict, bounds: tuple[int, int], original: str | None, version: str | None = None) -> dict:
+    """The HPA after its bounds and its annotation (None: removed) are set; ApiError 409 if its `version` has changed."""
+    metadata: dict[str, Any] = {"annotations": {ORIGINAL: original}} | ({"resourceVersion": version} if version else {})
+    body = {"metadata": metadata, "spec": {"minReplicas": bounds[0], "maxReplicas": bounds[1]}}
+    return api.send("PATCH", hpa_path(hpa), body, kind=MERGE, fieldManager=MANAGER)
+
+
+def restore(api: Api, hpas: Iterable[dict | None]) -> list[str]:
+    """Put the original bounds back into the HPAs that Faro has changed; returns one line for each."""
+    lines = []
+    for hpa in hpas:
+        if hpa and (original := original_of(hpa)):
+            patched(api, hpa, original, None)
+            lines.append(f"{hpa['metadata']['name']}: bounds {original[0]}-{original[1]} restored")
+    return lines

@@ -1,0 +1,199 @@
+"""Earned authority: how far Faro may act on each service, by how well minutes agree with its latency model.
+
+Each complete minute pairs the observed loss y = 1 - utility with the loss p that the latency model predicts at the observed
+rate and replicas. Two betting tests judge the pairs and may be read after every minute:
+
+    doubt, of "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
+    trust, of "E[y] >= q" (a service time twice as long would explain it):      e = 1 + c (q - y) / (1 - q)
+
+where q is half way from p to the loss at twice the service time. Under its hypothesis the mean of e, given the past, is at
+most 1 for every bet c in [0, 1] (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B
+2024). S_t = (S_{t-1} + 1 / HORIZON) e_t with S_0 = 1 also finds a change that comes late (the Shiryaev-Roberts e-detector of
+Shin, Ramdas and Rinaldo, "E-detectors", NEJSDS 2024). S_t + 1 - t / HORIZON is then a supermartingale that starts at 2, so
+by Ville's inequality S exceeds 2 / ALPHA within HORIZON minutes with a probability of at most ALPHA.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+
+from faro_lib.policies.protocol import AUTHORITY, HAND_BACK, KEEP_FLOOR, Observation, Plan
+from faro_lib.utility import predicted_latency, relaxed_utility
+from faro_lib.utility.curves import LatencyModel
+from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.jobs import MINUTE_S
+
+LEVELS = ("advise", "ceilings", "one", "full")  # "one": at most one replica more or less than now
+ADVISE, CEILINGS, ONE, FULL = range(len(LEVELS))
+ALPHA = 0.05  # probability that a service that agrees with its model loses its level within HORIZON
+HORIZON = 30 * 1440.0  # minutes
+MARGIN = 0.04  # loss by which the model may be wrong
+BETS = (0.3, 0.9)  # c: the doubt is the mean over both; the trust bets the larger one
+INFORMATIVE = 0.2  # a minute tests the service time if twice of it would lose this much more
+CALM = 0.2  # a minute after one with a larger predicted loss does not count, because it begins with a queue
+UNIT_ERROR, MAX_STRIKES = 20.0, 2  # factor between a load and what it should be; minutes with implausible metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The level of each service and the evidence for it; all arrays have shape (jobs,)."""
+
+    level: np.ndarray  # index into LEVELS
+    doubt_small: np.ndarray  # S of the doubt with the smaller bet
+    doubt_large: np.ndarray
+    trust: np.ndarray
+    strikes: np.ndarray  # consecutive minutes whose metrics are frozen, impossible or (counted half) missing
+    running: np.ndarray  # replicas at the last minute
+    mean_latency_s: np.ndarray  # at the last minute
+    minute: np.ndarray  # complete minutes so far
+
+    @classmethod
+    def none(cls, jobs: int, level: int = ADVISE) -> Self:
+        """No evidence yet."""
+        start, zero = np.ones(jobs), np.zeros(jobs)
+        return cls(np.full(jobs, float(level)), start, start, start, zero, zero, np.full(jobs, np.nan), zero)
+
+    @classmethod
+    def from_array(cls, columns: np.ndarray) -> Self:
+        """The authority in `to_array()`, (jobs, fields), as in `Plan.authority`."""
+        return cls(*np.asarray(columns, float).T)
+
+    def to_array(self) -> np.ndarray:
+        return np.stack([getattr(self, field.name) for field in fields(self)], axis=1)
+
+    @property
+    def doubt(self) -> np.ndarray:
+        return (self.doubt_small + self.doubt_large) / 2
+
+
+def updated(authority: Authority, jobs: tuple[Job, ...], observation: Observation, model: LatencyModel) -> Authority:
+    """The authority after the last complete minute of the observation; the same if it has been counted."""
+    history, running = observation.arrivals_per_min, observation.running
+    served_by = np.minimum(running, authority.running)  # if the replicas have changed, at least these served
+    if not history.shape[1] or observation.minute <= authority.minute.max():
+        return authority
+    rate_rps = history[:, -1] / MINUTE_S
+    before_rps = history[:, -2:][:, 0] / MINUTE_S
+    lost = 1 - relaxed_utility(np.nan_to_num(observation.tail_latency_s, nan=0.0), arrays_of(jobs).slo_s)
+    expected, doubled, queued = (
+        expected_loss(jobs, rate, served_by, model, slower)
+        for rate, slower in ((rate_rps, 1.0), (rate_rps, 2.0), (before_rps, 1.0))
+    )
+    steady = (running == authority.running) & ~observation.changing & (observation.starting <= 0)
+    known = ~np.isnan(observation.tail_latency_s) & np.isfinite(rate_rps) & (np.nan_to_num(rate_rps) > 0)
+    counted = known & (served_by > 0) & (queued <= CALM)
+    after = weighed(authority, lost, expected, doubled, counted, counted & steady)
+    odd, missing = implausible(authority, jobs, observation), ~np.isfinite(rate_rps + observation.mean_latency_s)
+    strikes = np.where(odd | missing, after.strikes + odd + 0.5 * (missing & ~odd), 0.0)
+    seen = dict(running=running.astype(float), mean_latency_s=observation.mean_latency_s)
+    minute = np.full(len(jobs), float(observation.minute))
+    return judged(replace(after, strikes=strikes, minute=minute, **seen))
+
+
+def weighed(
+    authority: Authority, lost: np.ndarray, expected: np.ndarray, doubled: np.ndarray, *counted: np.ndarray
+) -> Authority:
+    """The evidence after a minute; all arrays have shape (jobs,).
+
+    lost, expected, doubled : observed loss, and those expected at one and two service times.
+    counted : bool, whether the minute counts for the doubt, and for the trust.
+    """
+    allowed, half_way = np.minimum(expected + MARGIN, 1.0), (expected + doubled) / 2
+    small, large = (1 + c * (lost / allowed - 1) for c in BETS)
+    trust = 1 + BETS[-1] * (half_way - lost) / np.maximum(1 - half_way, 1e-9)
+
+    def after(before: np.ndarray, e: np.ndarray, where: np.ndarray) -> np.ndarray:
+        return np.where(where, (before + 1 / HORIZON) * np.maximum(e, 0.0), before)
+
+    return replace(
+        authority,
+        doubt_small=after(authority.doubt_small, small, counted[0]),
+        doubt_large=after(authority.doubt_large, large, counted[0]),
+        trust=after(authority.trust, trust, counted[1] & (doubled - expected >= INFORMATIVE)),
+    )
+
+
+def judged(authority: Authority) -> Authority:
+    """The authority after a look at its evidence: back to ADVISE, one level up, or as it was."""
+    limit = 2 / ALPHA
+    back = (authority.doubt >= limit) | (authority.strikes >= MAX_STRIKES)
+    up = ~back & (authority.trust >= limit)
+    small, large = (np.where(back, 1.0, doubt) for doubt in (authority.doubt_small, authority.doubt_large))
+    return replace(
+        authority,
+        level=np.where(back, ADVISE, np.minimum(authority.level + up, FULL)),
+        doubt_small=small,
+        doubt_large=large,
+        trust=np.where(back | up, 1.0, authority.trust),
+    )
+
+
+def expected_loss(
+    jobs: Sequence[Job], rate_rps: np.ndarray, replicas: np.ndarray, model: LatencyModel, slower: float = 1.0
+) -> np.ndarray:
+    """Expected loss (jobs,) of a minute at these rates and replicas if service times are `slower` times as long.
+
+    At twice the service time, latencies are twice those at twice the rate. NaN rates count as 0.
+    """
+    scaled = [replace(job, slo_s=job.slo_s / slower) for job in jobs]
+    rates = np.nan_to_num(rate_rps) * slower
+    if isinstance(model, str):
+        return 1 - relaxed_utility(
+            predicted_latency(scaled, rates, replicas, latency_model=model), arrays_of(tuple(scaled)).slo_s
+        )
+    rows = zip(scaled, rates, replicas)
+    return np.array([1 - float(model.expected_utility(job, rate, x, "relaxed", 1.0)) for job, rate, x in rows])
+
+
+def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
+    """Whether a service's metrics are frozen or in the wrong unit, bool (jobs,).
+
+    Frozen: count and mean latency are those of the minute before. Wrong unit: the requests could not have been served in
+    time; or they differ from the requests in the system by more than UNIT_ERROR (Little's law); or they have changed by a
+    factor of 60, as if minutes were seconds, within minutes.
+    """
+    history, latency_s = observation.arrivals_per_min, observation.mean_latency_s
+    arrays, count = arrays_of(jobs), observation.arrivals_per_min[:, -1]
+    rate_rps, busy = count / MINUTE_S, observation.running > 0
+    inside, ongoing = rate_rps * latency_s, observation.ongoing
+    with np.errstate(invalid="ignore", divide="ignore"):
+        frozen = (
+            (count > 0) & (count == history[:, -2:][:, 0]) & (latency_s > 0) & (latency_s == authority.mean_latency_s)
+        )
+        in_time = observation.tail_latency_s <= arrays.slo_s
+        impossible = busy & in_time & (rate_rps * arrays.service_time_s > 3 * observation.running)
+        little = (ongoing >= 5) & (ongoing > UNIT_ERROR * inside) | (inside > UNIT_ERROR * np.maximum(ongoing, 1))
+        usual = np.median(history[:, :-2], axis=1) if history.shape[1] > 5 else count
+        ratio = np.maximum(count, usual) / np.maximum(np.minimum(count, usual), 1)
+        jumped = (np.abs(np.log(ratio / MINUTE_S)) < 0.2) & (np.maximum(count, usual) >= 2 * MINUTE_S)
+    return (history.shape[1] > 1) & frozen | impossible | little | jumped
+
+
+def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings: bool) -> tuple[Job, ...]:
+    """The jobs with the bounds that their levels allow, around `now` (jobs,), the replicas that they have."""
+
+    def bounds(job: Job, level: int, n: int) -> tuple[int, int]:
+        if level == FULL or (level == CEILINGS and ceilings):
+            return job.min_replicas, job.max_replicas
+        if level == ONE:
+            return min(max(job.min_replicas, n - 1), n), max(min(job.max_replicas, n + 1), n)
+        return n, n
+
+    all_bounds = (bounds(*row) for row in zip(jobs, level.astype(int).tolist(), now.tolist()))
+    return tuple(replace(job, min_replicas=low, max_replicas=high) for job, (low, high) in zip(jobs, all_bounds))
+
+
+def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
+    """The plan with the authority, in which a job at ADVISE keeps its replicas `now` (jobs,) and its own autoscaler.
+
+    If the policy is `bounding` autoscalers, the floor of a new plan is its ceiling from ONE on: Faro chooses the replicas.
+    """
+    advised, floor = authority.level == ADVISE, plan.floor
+    if bounding:
+        of_plan = KEEP_FLOOR if floor is None else np.where(authority.level >= ONE, plan.target, floor)
+        floor = np.where(advised, HAND_BACK, of_plan)
+    reason = tuple(AUTHORITY if only else was for only, was in zip(advised, plan.reason))
+    target = np.where(advised, now, plan.target)
+    return replace(plan, target=target, reason=reason, floor=floor, authority=authority.to_array())

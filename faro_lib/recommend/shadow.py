@@ -1,0 +1,128 @@
+"""Score the plans of a dry run: forecasts, predicted latencies, and what the plans would have given in the simulator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from faro_lib.control.journal import Header, Tick, arrivals
+from faro_lib.experiments.trials import run_trials, trial_draws
+from faro_lib.metrics.measures import minute_utility
+from faro_lib.metrics.paired import block_bootstrap
+from faro_lib.policies.protocol import PLAN_ATTEMPTS, PLANNED, Observation, Plan
+from faro_lib.recommend.recommendation import LIVE
+from faro_lib.simulate import ServingModel
+from faro_lib.simulate.measure import measure
+from faro_lib.utility import predicted_latency, relaxed_utility
+from faro_lib.workload import Job, Workload, arrays_of
+from faro_lib.workload.jobs import MINUTE_S
+
+BLOCK_MINUTES, TRIALS = 30, 3
+MIN_MINUTES = 4 * BLOCK_MINUTES  # fewer minutes give no interval
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The policy that asks for recorded replicas."""
+
+    replicas: np.ndarray  # (minutes, jobs)
+    name: str
+    tick_s: float = MINUTE_S
+
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
+        return self.replicas[0]
+
+    def start(self, jobs: tuple[Job, ...]) -> None:
+        return None
+
+    def decide(self, state: None, observation: Observation) -> tuple[None, Plan]:
+        target = self.replicas[min(observation.minute, len(self.replicas) - 1)]
+        return state, Plan(target, np.zeros(len(target)), (PLANNED,) * len(target), PLAN_ATTEMPTS)
+
+
+def scored(header: Header, ticks: list[Tick], serving_model: ServingModel = LIVE) -> list[dict[str, Any]]:
+    """One mapping for each job, and one for all, over the complete minutes of a dry run; NaN = unknown.
+
+    Keys: job; coverage, the share of minutes within the 80 % prediction interval; latency_ratio, the median of observed /
+    predicted tail latency at the replicas that ran; lost_observed, the utility lost per minute; lost_ran and lost_planned,
+    the same in the simulator with the replicas that ran and with those that Faro planned; difference, low and high,
+    lost_planned - lost_ran with a 95 % interval from trials and blocks of half an hour.
+
+    Raises ValueError for fewer than MIN_MINUTES minutes.
+    """
+    jobs, steps = header.jobs, [one.step for one in ticks]
+    by_minute = {step.observation.minute: step for step in reversed(steps)}  # the first tick of each minute
+    minutes = range(min(by_minute) + 1, max(by_minute))
+    if len(minutes) < MIN_MINUTES:
+        raise ValueError(f"{len(minutes)} minutes of plans; a score needs at least {MIN_MINUTES}")
+    counts = arrivals(header, ticks)
+    counts = counts[:, len(counts[0]) - (max(by_minute) - minutes[0]) :][:, : len(minutes)]
+    planning = [step for step in steps if step.plan.forecast_rps is not None]
+    if not planning or planning[0].observation.minute > minutes[0]:
+        raise ValueError("the policy of this journal makes no forecasts, or its first plan is missing")
+    of_plan = [
+        max((p for p in planning if p.observation.minute < m), key=lambda p: p.observation.now_s) for m in minutes
+    ]
+    ran = np.array(
+        [
+            by_minute[m].observation.target if m in by_minute else of.observation.target
+            for m, of in zip(minutes, of_plan)
+        ]
+    )
+    planned = np.array([of.target for of in of_plan])
+    lost = _simulated(Workload(jobs, np.nan_to_num(counts).astype(int)), ran, planned, serving_model)
+    observed, ratio = _latencies(jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model)
+    inside = _coverage(planning, counts, minutes[0])
+    rows = []
+    everyone = list(range(len(jobs)))
+    for index, name in [*(([n], jobs[n].name) for n in everyone), (everyone, "all")]:
+        ran_lost, planned_lost = np.nansum(lost[:, :, index], axis=2)
+        blocks = [np.array_split(row, len(minutes) // BLOCK_MINUTES) for row in planned_lost - ran_lost]
+        sums = np.array([[[part.sum() for part in row] for row in blocks]])
+        lengths = np.array([[[len(part) for part in row] for row in blocks]])
+        difference, low, high = block_bootstrap(sums, lengths)
+        values = dict(coverage=np.nanmean(inside[index]), latency_ratio=np.nanmedian(ratio[index]))
+        values |= dict(lost_observed=np.nansum(observed[index]) / observed.shape[1], lost_ran=ran_lost.mean())
+        values |= dict(lost_planned=planned_lost.mean(), difference=difference, low=low, high=high)
+        rows.append({"job": name} | {key: round(float(value), 4) for key, value in values.items()})
+    return rows
+
+
+def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving_model: ServingModel) -> np.ndarray:
+    """Lost utility (2, trials, jobs, minutes) with the replicas that ran, and with those planned, (minutes, jobs) each."""
+    cores = arrays_of(workload.jobs).cores
+    capacity = int(np.ceil(max((ran @ cores).max(), (planned @ cores).max())))
+    policies = {name: Recorded(replicas, name) for name, replicas in (("ran", ran), ("planned", planned))}
+    draws = trial_draws(workload, TRIALS, serving_model)
+    lost: dict[str, list[np.ndarray]] = {name: [] for name in policies}
+    for trial in run_trials(workload, policies, capacity, draws, serving_model=serving_model, initial=ran[0]):
+        lost[trial.policy].append(1 - minute_utility(trial.run)[:, :-1])
+    return np.array([lost["ran"], lost["planned"]])
+
+
+def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) -> tuple[np.ndarray, np.ndarray]:
+    """(observed loss, observed / predicted tail latency) of the minute before each step, both (jobs, steps)."""
+    model, slo_s = measure(jobs, serving_model=serving_model), arrays_of(jobs).slo_s
+    tail_s = np.array([step.observation.tail_latency_s for step in steps]).T
+    rates = np.array([step.observation.arrivals_per_min[:, -1] for step in steps]).T / MINUTE_S
+    running = np.array([step.observation.running for step in steps]).T
+    predicted = np.array(
+        [predicted_latency(jobs, np.nan_to_num(rate), x, latency_model=model) for rate, x in zip(rates.T, running.T)]
+    ).T
+    loss = 1 - relaxed_utility(np.nan_to_num(tail_s, nan=0.0, posinf=np.inf), slo_s[:, None])
+    comparable = (rates > 0) & np.isfinite(tail_s) & np.isfinite(predicted)
+    return loss, np.where(comparable, tail_s / np.where(comparable, predicted, 1.0), np.nan)
+
+
+def _coverage(planning: list, counts: np.ndarray, first: int) -> np.ndarray:
+    """Whether the count of the minute after each plan's was within the 80 % interval, (jobs, plans); NaN = unknown."""
+    inside = []
+    for step in planning:
+        index, deciles = step.observation.minute + 1 - first, step.plan.next_minute_deciles_rps
+        if deciles is not None and 0 <= index < counts.shape[1]:
+            rate = counts[:, index] / MINUTE_S
+            within = (deciles[:, 0] <= rate) & (rate <= deciles[:, -1])
+            inside.append(np.where(np.isnan(rate), np.nan, within))
+    return np.array(inside, float).T if inside else np.full((len(counts), 1), np.nan)

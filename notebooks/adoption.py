@@ -1,0 +1,118 @@
+"""A plugin: HPAs alone between static bounds, and HPAs between the bounds that Faro sets, to compare them with Faro acting.
+
+`StaticFloors` is what operators use without a common controller: one HPA per service with a static minimum and maximum. The
+minima divide a SHARE of the capacity in proportion to the offered load of the training days (its quantile LOAD), with at
+least one replica each. The rest goes to the service that asks first. A maximum is what the HPA would give to the busiest
+minute of the training days.
+
+`Ceilings` is the simulated twin of `faro run --act ceilings`.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from faro_lib.policies import HPA, Faro, Observation, Plan, PolicyContext, register
+from faro_lib.policies.baselines import ReactiveState
+from faro_lib.policies.faro import bounding, tuned
+from faro_lib.policies.protocol import at_least_one_each, hold, minimum_replicas
+from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.jobs import MINUTE_S
+
+# Chosen on the training days, where they lose least (docs/adopt.md).
+SHARE, LOAD = 0.75, 0.95
+
+
+def divided(capacity: float, load: np.ndarray, minimum: np.ndarray, cores: np.ndarray) -> np.ndarray:
+    """Replicas (jobs,) within `capacity`: `minimum`, then one by one to the job with the highest load per replica."""
+    replicas = minimum.copy()
+    while True:
+        fits = replicas @ cores + cores <= capacity
+        if not fits.any():
+            return replicas
+        replicas[np.argmax(np.where(fits, load / replicas, -np.inf))] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class StaticState:
+    jobs: tuple[Job, ...]
+    hpa: ReactiveState
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFloors:
+    """The HPA's rule for each job between bounds that never change."""
+
+    load: np.ndarray  # offered load in erlangs, (jobs,), by which the minima are divided
+    peak: np.ndarray  # the highest offered load, (jobs,)
+    hpa: HPA
+    share: float = SHARE
+    name: str = "StaticFloors"
+    tick_s: float = 15.0  # the HPA's
+
+    def floors(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
+        return divided(self.share * capacity, self.load, minimum_replicas(jobs), arrays_of(jobs).cores)
+
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
+        return self.floors(jobs, capacity)
+
+    def start(self, jobs: tuple[Job, ...]) -> StaticState:
+        return StaticState(jobs, self.hpa.start(jobs))
+
+    def decide(self, state: StaticState, observation: Observation) -> tuple[StaticState, Plan]:
+        floor = self.floors(state.jobs, observation.capacity)
+        ceiling = np.maximum(floor, np.ceil(self.peak / self.hpa.utilisation).astype(np.int64))
+        bounds = replace(state.hpa.jobs, min_replicas=floor, max_replicas=ceiling)
+        hpa, plan = self.hpa.decide(replace(state.hpa, jobs=bounds), observation)
+        return replace(state, hpa=hpa), plan
+
+
+def static_floors(context: PolicyContext, share: float = SHARE, quantile: float = LOAD) -> StaticFloors:
+    traces = context.require("traces", "StaticFloors")
+    load = traces.train / MINUTE_S * arrays_of(context.jobs).service_time_s[:, None]
+    return StaticFloors(np.quantile(load, quantile, axis=(0, 1, 3)), load.max(axis=(0, 1, 3)), HPA(), share)
+
+
+register("StaticFloors")(static_floors)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedState:
+    """The states of both autoscalers, and the bounds (jobs,) that Faro has set."""
+
+    faro: Any
+    hpa: ReactiveState
+
+
+@dataclass(frozen=True, slots=True)
+class UnderCeilings:
+    """A job has the rule of an HPA, and Faro sets the bounds of all HPAs: both at their own
+    intervals. So an HPA follows new bounds up to 15 s after the decision.
+    """
+
+    faro: Faro
+    hpa: HPA
+    name: str = "Ceilings"
+    tick_s: float = 5.0  # divides the ticks of both
+
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
+        return at_least_one_each(jobs, capacity)
+
+    def start(self, jobs: tuple[Job, ...]) -> BoundedState:
+        return BoundedState(self.faro.start(jobs), self.hpa.start(jobs))
+
+    def decide(self, state: BoundedState, observation: Observation) -> tuple[BoundedState, Plan]:
+        faro, hpa, explained = state.faro, state.hpa, hold(observation)
+        if observation.now_s % self.faro.tick_s == 0:
+            faro, plan = self.faro.decide(faro, observation)
+            if plan.floor is not None:
+                hpa = replace(hpa, jobs=replace(hpa.jobs, min_replicas=plan.floor, max_replicas=plan.target))
+                explained = replace(plan, target=observation.target, reason=explained.reason, floor=None)
+        if observation.now_s % self.hpa.tick_s:
+            return BoundedState(faro, hpa), explained
+        hpa, plan = self.hpa.decide(hpa, observation)
+        return BoundedState(faro, hpa), replace(explained, target=plan.target, reason=plan.reason)
+
+
+register("Ceilings")(lambda context: UnderCeilings(bounding(tuned(context)), HPA()))

@@ -1,0 +1,93 @@
+"""A plugin: the HPA of autoscaling/v2 with a `behavior`: scaling policies and stabilization windows in both directions.
+
+A scaling policy limits the change within its last `period_s` seconds; of several, the one that allows the largest change
+counts (selectPolicy Max) or the smallest (Min). Scaling down goes to the highest recommendation of its window, scaling up
+to the lowest of its own. Source: kubernetes.io, "Horizontal Pod Autoscaling", section "Configurable scaling behavior".
+
+The entry has two examples of that page: at most 10 % of the pods removed in a minute, and a window of a minute.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from faro_lib.policies import HPA, Observation, Plan, register
+from faro_lib.policies.baselines import ReactiveState, Window
+from faro_lib.policies.platforms import appended, reactive_plan
+from faro_lib.workload.jobs import TOLERANCE
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingPolicy:
+    """At most `value` pods, or per cent of the pods, in `period_s` seconds; `kind` is "Pods" or "Percent"."""
+
+    kind: str
+    value: float
+    period_s: float
+
+    def limit(self, now: np.ndarray, changes: Window, now_s: float, sign: int) -> np.ndarray:
+        """Replicas (jobs,) that are allowed now, after the `changes` (time, change of the replicas) of the period."""
+        recent = [np.maximum(sign * change, 0) for at_s, change in changes if at_s > now_s - self.period_s]
+        start = now - sign * np.sum(recent, axis=0, dtype=np.int64)
+        if self.kind == "Pods":
+            return start + sign * int(self.value)
+        wanted = start * (1 + sign * self.value / 100)
+        return (np.ceil(wanted - TOLERANCE) if sign > 0 else np.floor(wanted + TOLERANCE)).astype(np.int64)
+
+
+DEFAULT_UP = ScalingPolicy("Percent", 100, 15), ScalingPolicy("Pods", 4, 15)
+DEFAULT_DOWN = (ScalingPolicy("Percent", 100, 15),)
+
+
+@dataclass(frozen=True, slots=True)
+class BehaviorState(ReactiveState):
+    """`window` has the recommendations."""
+
+    changes: Window = ()  # (time, change of the target since the tick before)
+    target: np.ndarray | None = None  # at the tick before
+
+
+@dataclass(frozen=True, slots=True)
+class BehaviorHPA(HPA):
+    """An empty tuple of policies is selectPolicy Disabled."""
+
+    up: tuple[ScalingPolicy, ...] = DEFAULT_UP
+    down: tuple[ScalingPolicy, ...] = DEFAULT_DOWN
+    select_up: str = "Max"
+    select_down: str = "Max"
+    up_stabilisation_s: float = 0.0
+    name: str = "HPA-behavior"
+
+    def start(self, jobs) -> BehaviorState:
+        state = HPA.start(self, jobs)
+        return BehaviorState(state.jobs, state.counter_s)
+
+    def decide(self, state: BehaviorState, observation: Observation) -> tuple[BehaviorState, Plan]:  # type: ignore[override]
+        now, now_s = observation.target, observation.now_s
+        desired, known = self.recommend(state, observation)
+        window = state.window or ((now_s, now),)
+        window = appended(
+            window, now_s, np.where(known, desired, now), max(self.stabilisation_s, self.up_stabilisation_s)
+        )
+        longest = max(policy.period_s for policy in (*self.up, *self.down, DEFAULT_UP[0]))
+        change = now - (now if state.target is None else state.target)  # by the decision of the last tick
+        changes = appended(state.changes, state.last_s, change, longest)
+
+        def over(length_s):  # this recommendation and those of the last `length_s` seconds
+            return [desired, *(values for at_s, values in window if at_s > now_s - length_s)]
+
+        lowest, highest = np.min(over(self.up_stabilisation_s), axis=0), np.max(over(self.stabilisation_s), axis=0)
+        stable = np.where(desired > now, np.maximum(now, lowest), np.minimum(now, highest))
+        limits = []
+        for policies, select, sign in ((self.up, self.select_up, 1), (self.down, self.select_down, -1)):
+            allowed = [policy.limit(now, changes, now_s, sign) for policy in policies] or [now]
+            limits.append((np.max if (select == "Max") == (sign > 0) else np.min)(allowed, axis=0))
+        stable = np.clip(stable, np.minimum(limits[1], now), np.maximum(limits[0], now))
+        target = state.within_bounds(np.where(known, stable, now))
+        return replace(state, window=window, changes=changes, target=now, last_s=now_s), reactive_plan(
+            target, observation
+        )
+
+
+SLOW_DOWN = (ScalingPolicy("Percent", 10, 60),)
+register("HPA-behavior")(lambda context: BehaviorHPA(down=SLOW_DOWN, stabilisation_s=60.0))

@@ -1,0 +1,186 @@
+"""What `faro recommend` says to a first-time operator: reasons, assumptions, clock times and margins."""
+
+import functools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from faro_lib import cli
+from faro_lib.policies import PolicyContext
+from faro_lib.policies.faro import tuned
+from faro_lib.recommend import recommendation
+from faro_lib.recommend.load_history import history_from_csv, history_of
+from faro_lib.recommend.now import LEAST_GAIN, advise
+from faro_lib.recommend.recommendation import LIVE, recommend
+from faro_lib.recommend.sizing import margin, peaks_outside
+from faro_lib.simulate.measure import measure
+from faro_lib.workload import Job, Traces
+from faro_lib.workload.readers import assumptions
+
+EXPONENTIAL = (
+    Job("ranker", 0.1, 0.99, 0.045, 1.0, model="ranker"),  # p99 of an idle replica is 0.22 s
+    Job("moderation", 1.5, 0.95, 0.35, 1.0, model="moderation"),
+)
+QUIET = lambda line: None  # noqa: E731
+
+
+@pytest.fixture(scope="module", autouse=True)
+def measured_once(coarse_tables):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recommendation, "measure", functools.cache(recommendation.measure))
+        yield
+
+
+def steady(rates_rps, minutes=40):
+    """Counts at constant rates, (jobs, minutes)."""
+    return np.tile(60.0 * np.array(rates_rps)[:, None], minutes)
+
+
+@pytest.fixture(scope="module")
+def latencies(coarse_tables):
+    return measure(EXPONENTIAL, capacity=48, serving_model=LIVE)
+
+
+@pytest.fixture(scope="module")
+def ample(latencies):
+    """Advice on 48 cores for jobs that keep 0.6 replicas busy together."""
+    return recommend(history_of(EXPONENTIAL, steady([10, 0.3])), 48, report=QUIET).advice
+
+
+@pytest.mark.parametrize("job", EXPONENTIAL, ids=lambda job: job.name)
+def test_replicas_that_only_idle_change_neither_the_latency_nor_the_utility(job, latencies):
+    """At 0.3 requests/s, the minutes of 14 replicas at the lowest measured utilisation have seven times the requests."""
+    rate_rps, idle = 0.1 / job.service_time_s, np.arange(3, 49)
+    for measured in (latencies.tail_latency_s, lambda *at: latencies.expected_utility(*at, "relaxed")):
+        values = measured(job, rate_rps, idle)
+        np.testing.assert_allclose(values, values[0], rtol=1e-12)
+
+
+def test_idle_cores_are_not_spent_on_a_job_that_no_number_of_replicas_satisfies(ample):
+    assert not ample.slo_met[0]
+    assert (ample.plan.target <= [9, 3]).all()  # at 9 and 3, the utilisation is at most 0.05
+    assert "no number of replicas meets it: p99 on an idle replica is" in ample.reason(0)
+
+
+def test_the_predicted_latency_never_rises_with_the_capacity(latencies):
+    policy = tuned(PolicyContext(EXPONENTIAL, history_of(EXPONENTIAL, steady([10, 0.3])).forecaster(), latencies))
+    plans = [advise(EXPONENTIAL, steady([10, 0.3]), policy, capacity) for capacity in (3, 5, 8, 14, 48)]
+    for fewer, more in zip(plans, plans[1:]):
+        grown = more.plan.target >= fewer.plan.target
+        assert (more.tail_latency_s[grown] <= fewer.tail_latency_s[grown]).all()
+
+
+def test_every_replica_of_an_ample_plan_has_a_reason_that_costs_something(ample):
+    down = ample.plan.marginal_value_down
+    added = ample.plan.target > 1
+    assert (down[added] >= LEAST_GAIN).all()
+    assert "0.000" not in "".join(ample.reason(job) for job in range(2))
+
+
+def test_the_bounds_on_replicas_hold_in_a_plan_without_small_gains():
+    jobs = (Job("capped", 0.72, max_replicas=2), Job("floor", 0.72, min_replicas=5))
+    target = recommend(history_of(jobs, steady([10, 0.1])), 20, report=QUIET).advice.plan.target
+    assert target.tolist() == [2, 5]
+
+
+def test_milliseconds_in_place_of_seconds_are_named_before_the_plan_and_in_its_reason():
+    jobs, said = (Job("ranker", 200, service_time_s=45, model="ranker"), Job("other", 0.72)), []
+    advice = recommend(history_of(jobs, steady([10, 1])), 12, report=said.append).advice
+    assert said[0] == (
+        "ranker: 10.0 requests/s x 45 s keep 450 replicas busy; 12 fit; "
+        "service_time_s is in seconds: did you mean 0.045?"
+    )
+    assert advice.reason(0) == "misses its SLO; the load keeps 450 replicas busy"
+
+
+DAY = 1440
+
+
+def timed(path, days=1.0, ends="2026-11-26T17:00", columns="time,job,requests", peak=None):
+    """Four hundred requests per minute until `ends`, ten times as many around the time `peak`."""
+    times = pd.date_range(end=pd.Timestamp(ends), periods=int(days * DAY) + 1, freq="min")[:-1]
+    counts = np.full(len(times), 400)
+    if peak:
+        counts[np.abs((times - pd.Timestamp(peak)).total_seconds()) < 1800] = 4000
+    frame = pd.DataFrame({"time": times.strftime("%Y-%m-%dT%H:%MZ"), "job": "a", "requests": counts})
+    frame.set_axis(columns.split(","), axis=1).to_csv(path, index=False)
+    return str(path)
+
+
+def test_a_minute_of_the_last_day_has_a_clock_time(tmp_path):
+    history = history_from_csv(timed(tmp_path / "my.csv", days=2))
+    assert (history.clock(0), history.clock(DAY - 1)) == ("17:00", "16:59")
+    assert history_of((Job("a"),), steady([1])).clock(7) == "minute 7"
+
+
+@pytest.mark.parametrize("at", ["12:30", "2026-11-26T12:30Z", 19 * 60 + 30])
+def test_a_decision_may_be_made_at_a_clock_time(at, tmp_path):
+    assert history_from_csv(timed(tmp_path / "my.csv"), at=at).today.shape == (1, 19 * 60 + 30)
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [("noon", "at='noon': time is neither ISO 8601"), ("2026-11-21T12:30Z", "is not a minute of the last day")],
+)
+def test_a_time_that_is_not_in_the_last_day_is_refused(at, message, tmp_path, capsys):
+    assert cli.main(["recommend", "--workload", timed(tmp_path / "my.csv"), "--capacity", "9", "--at", at]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_clock_time_needs_counts_with_times():
+    with pytest.raises(ValueError, match=r"at='12:30' is not a number, and the counts have no clock times"):
+        history_of((Job("a"),), steady([1]), at="12:30")
+
+
+def test_a_job_that_peaks_outside_the_replayed_part_is_named_with_its_minute():
+    day = np.full((2, DAY), 100)
+    day[0, 600:660] = 900
+    day[1, 1200:1215] = 500
+    traces = Traces((Job("inside"), Job("outside")), day[None, None], day[None])
+    assert peaks_outside(traces, 400, 360) == {"outside": 1207}
+
+
+def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_cluster_does_not_need(tmp_path, capsys):
+    counts = timed(tmp_path / "my.csv", days=1.2, peak="2026-11-26T12:00")
+    (tmp_path / "jobs.csv").write_text("job,service_time_s,slo_s\na,0.005,0.2\n")
+    arguments = ["--workload", counts, "--jobs", str(tmp_path / "jobs.csv"), "--forecaster", "persistence"]
+    assert cli.main(["recommend", *arguments, "--capacity", "20", "--curve"]) == 0
+    out, err = capsys.readouterr()
+    assert "(the busiest six hours of the last day)" in err
+    assert "minute" not in err.split("replaying")[1].split("(")[0]
+    assert "times what the SLOs need; a fixed allocation would do" in out
+    assert "% (a: " in out
+    assert "service_scv is not given for 1 job" in err
+    assert "cold_start_s is not given for 1 job" in err
+
+
+def test_a_capacity_close_to_its_limit_comes_with_a_larger_one():
+    curve = pd.DataFrame({"capacity_cores": [5, 6, 7, 8], "slo_violation_rate": [0.2, 0.0091, 0.018, 0.001]})
+    assert margin(curve.assign(accepted_rate=[0.01, 0.01, 0.05, 0.05])).endswith(
+        "91 % of the accepted violations, with one random seed; plan 7 for a margin (docs/limits.md)"
+    )
+    assert margin(curve.assign(accepted_rate=0.02)) == ""
+
+
+def test_the_knee_and_the_bars_follow_the_share_of_the_accepted_violations():
+    """7 cores: 1.8 % of 5 % is better than 0.91 % of 1 % at 6."""
+    from faro_lib.figures.recommend import bars
+
+    curve = pd.DataFrame(
+        {"capacity_cores": [6, 7], "slo_violation_rate": [0.0091, 0.018], "accepted_rate": [0.01, 0.05]}
+    )
+    lines = bars(curve.assign(worst_job=["strict", "loose"]), {}).splitlines()
+    assert lines[0].endswith(" 91 % (strict: 0.91 of 1 %)")
+    assert lines[1].endswith(" 36 % (loose: 1.8 of 5 %)")
+    assert lines[0].count("█") > 2 * lines[1].count("█")
+
+
+def test_assumptions_are_listed_unless_the_table_states_them(tmp_path):
+    path = tmp_path / "jobs.csv"
+    path.write_text("job,service_time_s,service_scv,cold_start_s\na,0.1,,20\nb,0.1,0.25,20\n")
+    assert assumptions(path) == [
+        "service_scv is not given for 1 job: constant service times are assumed, which is optimistic for p99"
+    ]
+    path.write_text("job,model\na,resnet34\nb,resnet18\n")
+    assert assumptions(path) == ["cold_start_s is not given for 2 jobs: 35 s is assumed"]

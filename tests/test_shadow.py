@@ -1,0 +1,91 @@
+"""`faro shadow`: a dry run beside an incumbent is scored by what was observed and by simulation."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from faro_lib import cli, control, forecast
+from faro_lib.control.journal import read
+from faro_lib.policies import PolicyContext
+from faro_lib.policies.faro import tuned
+from faro_lib.recommend.shadow import scored
+from faro_lib.simulate import draw
+from faro_lib.simulate.cluster import PAPER, SimulatedCluster
+from faro_lib.simulate.measure import measure
+from faro_lib.workload import Workload
+from faro_lib.workload.synthetic import synthetic
+
+MINUTES = 130
+
+
+@pytest.fixture(scope="module")
+def traces():
+    return synthetic(seed=2, jobs=3, days=2, minutes=MINUTES)
+
+
+def dry_run(traces, replicas, path, minutes=MINUTES):
+    """The journal of a dry run of Faro beside replicas that never change, on a cluster of 12 cores."""
+    counts = np.full((3, MINUTES), 600)
+    counts[0] = 1500
+    day = Workload(traces.jobs, counts)
+    context = PolicyContext(traces.jobs, forecast.fit("ar", traces), measure(traces.jobs))
+    cluster = SimulatedCluster(day, draw(day, 24, router=PAPER.router), 12, np.array(replicas))
+    control.run(cluster, tuned(context), traces.jobs, 60.0 * minutes, apply=False, journal=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def starved(traces, tmp_path_factory):
+    """The first service has too little, and the others have too much."""
+    return dry_run(traces, [4, 4, 4], tmp_path_factory.mktemp("starved") / "run.jsonl")
+
+
+@pytest.fixture(scope="module")
+def rows(starved):
+    return {row["job"]: row for row in scored(*read(starved), serving_model=PAPER)}
+
+
+def test_plans_that_serve_a_starved_service_are_better_with_an_interval_below_zero(rows):
+    assert rows["all"]["high"] < 0
+    assert rows["job0"]["difference"] < -0.3
+    assert rows["all"]["low"] <= rows["all"]["difference"] <= rows["all"]["high"]
+
+
+def test_the_simulator_reproduces_what_was_observed_at_the_replicas_that_ran(rows):
+    for row in rows.values():
+        assert row["lost_ran"] == pytest.approx(row["lost_observed"], abs=0.1)
+
+
+def test_forecasts_and_predictions_are_scored(rows):
+    assert 0 <= rows["all"]["coverage"] <= 1
+    assert rows["job1"]["latency_ratio"] == pytest.approx(1, abs=0.3)
+
+
+def test_a_service_from_which_the_plans_take_too_much_is_named(starved, capsys, monkeypatch):
+    import faro_lib.recommend.shadow as module
+
+    header, ticks = read(starved)
+    for one in ticks:
+        one.step.target[:] = [6, 2, 4]
+    monkeypatch.setattr("faro_lib.control.journal.parts", lambda path: [(header, ticks)])
+    monkeypatch.setattr(module, "TRIALS", 1)
+    assert cli.main(["shadow", "x.jsonl"]) == 0
+    assert "worse for: job1" in capsys.readouterr().out
+
+
+def test_json_has_one_object_per_service_and_one_for_all(starved, capsys, monkeypatch):
+    import faro_lib.recommend.shadow as module
+
+    monkeypatch.setattr(module, "TRIALS", 1)
+    assert cli.main(["shadow", str(starved), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["job"] for row in rows] == ["job0", "job1", "job2", "all"]
+
+
+def test_too_few_minutes_are_one_line(traces, tmp_path, capsys):
+    path = dry_run(traces, [4, 4, 4], tmp_path / "run.jsonl", minutes=10)
+    assert cli.main(["shadow", str(path)]) == 2
+    assert "minutes of plans; a score needs at least 120" in capsys.readouterr().err
