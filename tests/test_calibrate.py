@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from reference_services import COLUMNS, SERVICES, found, profiled, recorded
 
-from faro_lib.calibrate import CALIBRATED, LATENCY, NOT_REPRODUCED, TOO_WIDE, Measurements, calibrate
+from faro_lib.calibrate import CALIBRATED, LATENCY, NOT_REPRODUCED, TOGETHER, TOO_WIDE, Measurements, calibrate
 from faro_lib.calibrate.fit import DISCREPANCIES, log_likelihoods
 from faro_lib.calibrate.population import Population
 from faro_lib.calibrate.predict import Simulator
 from faro_lib.calibrate.priors import CalibratedService
-from faro_lib.workload.replicas import SERIAL
+from faro_lib.workload.replicas import SERIAL, Batched
 
 SERIAL_100_MS, BATCHES_OF_4 = SERVICES[1], SERVICES[8]
 WITHIN = 0.15
@@ -111,6 +111,14 @@ def test_the_sampling_errors_are_those_of_repeated_runs():
     assert np.all(spread[1, :2] > 2 * spread[0, :2])  # near saturation, neighbouring requests are late together
 
 
+def test_requests_that_end_together_are_a_batch_of_those_that_arrive_while_it_waits():
+    """A batch that takes no time has the request that opens it and those of the next `wait_s`: 1 + rate x wait_s."""
+    measurements = Measurements([10.0], [1], [1500], ((LATENCY, 0.5), (TOGETHER, None)), [[0.2, 3.0]])
+    simulator = Simulator(measurements, "least-outstanding", 100, {}, 6000, seed=1)
+    batches = CalibratedService(Batched(50, 0.2, 0.0005, 0.0), 0.001, 0.0)
+    assert np.exp(simulator.values(batches))[0, 1] == pytest.approx(1 + 10 * 0.2, rel=0.05)
+
+
 def test_a_population_has_the_evidence_and_the_moments_of_a_normal_posterior():
     """Prior N(0, 1), observation 1.5 with error 0.5: the posterior and the evidence are known in closed form."""
     points = np.empty((0, 2))
@@ -142,7 +150,10 @@ def test_a_value_that_was_not_measured_does_not_change_the_likelihood():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"columns": (("speed", 0.5),)}, "column 'speed' is unknown; accepted: latency, first_token, per_token"),
+        (
+            {"columns": (("speed", 0.5),)},
+            "column 'speed' is unknown; accepted: latency, first_token, per_token",
+        ),
         ({"columns": ((LATENCY, 50.0),)}, "level=50.0 must lie strictly between 0 and 1"),
         ({"replicas": [0]}, "replicas must be > 0 in every row"),
         ({"values": [[-0.1]]}, "values must be finite and > 0 where measured"),
