@@ -11,6 +11,7 @@ from observations import observed
 
 from faro_lib import cli, control, forecast
 from faro_lib.cli.trust import announcing
+from faro_lib.control import PolicyFailed
 from faro_lib.control.journal import Journal, read, recorded_authority
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.authority import (
@@ -297,6 +298,35 @@ def test_services_that_agree_with_their_model_earn_every_level_and_are_not_scale
         assert (change[of_jobs <= CEILINGS] == 0).all()
         assert (change[of_jobs == ONE] <= 1).all()
         assert set(np.array(step.plan.reason)[of_jobs == ADVISE]) <= {AUTHORITY}
+
+
+class Failing:
+    """A policy that raises at one tick."""
+
+    name, tick_s = "Failing", 10.0
+
+    def __init__(self, inner, at_s):
+        self.inner, self.at_s, self.start = inner, at_s, inner.start
+
+    def decide(self, state, observation):
+        if observation.now_s == self.at_s:
+            raise ValueError("a bug")
+        return self.inner.decide(state, observation)
+
+
+def test_a_decision_that_fails_does_not_scale_a_service_back_that_is_left_to_another_autoscaler(traces, context):
+    day, steps = busy(traces), []
+    cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
+
+    def other(step):
+        steps.append(step)
+        if step.observation.now_s == 130:  # just after the failure
+            cluster.apply(np.array([3, 4, 4]), np.zeros(3))
+
+    policy = Failing(replace(tuned(context), earned=Authority.none(3)), 130.0)
+    with pytest.warns(PolicyFailed):
+        control.run(cluster, policy, day.jobs, 200.0, on_step=other)
+    assert [step.target[0] for step in steps if step.observation.now_s > 130] == [3] * 6
 
 
 def test_when_it_is_handed_back_nothing_is_scaled_and_others_may_scale_it_without_a_contest(traces, context):

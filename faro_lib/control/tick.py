@@ -13,7 +13,8 @@ from faro_lib.control.background import in_thread
 from faro_lib.control.clamp import Pending, clamp_to_capacity
 from faro_lib.control.guardrails import Guard, GuardrailConfig
 from faro_lib.control.placement import cut_to_nodes
-from faro_lib.policies.protocol import AUTHORITY, DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
+from faro_lib.policies.authority import ADVISE
+from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy, hold
 from faro_lib.workload import Job, arrays_of
 
 
@@ -110,7 +111,7 @@ def tick(
     plan = guardrails.with_delayed_reasons(plan, intended, target, pending)
     target, plan, pending = guardrails.enforce_capacity(jobs, observation, plan, target, pending)
     target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target)
-    advised = np.array(plan.reason) == AUTHORITY
+    advised = guard.advised if plan.authority is None else plan.authority[:, 0] == ADVISE
     guard = Guard(guard.known_s, target, plan.drop, observation.exists, contest=guard.contest, advised=advised)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)
 
