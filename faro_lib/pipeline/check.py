@@ -13,6 +13,8 @@ from faro_lib.pipeline.memory_estimate import check_memory
 from faro_lib.registry import load_plugins
 from faro_lib.workload import PUBLISHED, SYNTHETIC, Job
 
+EDITION = Path(__file__).parents[2] / "notebooks" / "edition"
+STAGE_40 = [EDITION / f"{name}.py" for name in ("continuous", "reference")]  # register the solvers that it compares
 PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, minutes in a day
 
 
@@ -57,7 +59,7 @@ def check_names(config: Config) -> None:
     from faro_lib.forecast.forecaster import FITS
     from faro_lib.policies import factory_of
 
-    load_plugins(config.plugins)
+    load_plugins([*config.plugins, *STAGE_40])
     names: Mapping[str, tuple[Callable[[str], Any], Sequence[str]]] = {
         "policies": (factory_of, config.policies),
         "scale.policies": (factory_of, config.scale.policies),

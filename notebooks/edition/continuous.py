@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from faro_lib.allocate import register_solver
+from faro_lib.allocate import SOLVERS, register_solver
 from faro_lib.allocate.problem import Problem
 from notebooks.edition.repair import repaired, shrunk
 
@@ -82,4 +82,5 @@ def continuous(method: str) -> Callable:
 
 
 for _name in METHODS:
-    register_solver(_name, continuous(_name))
+    if _name not in SOLVERS:  # this file may also have been loaded as a plugin
+        register_solver(_name, continuous(_name))

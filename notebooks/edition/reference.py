@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from faro_lib.allocate import register_solver
+from faro_lib.allocate import SOLVERS, register_solver
 from faro_lib.allocate.greedy import greedy
 from faro_lib.allocate.problem import Problem
 from faro_lib.allocate.program import leximin_by_levels
@@ -80,5 +80,6 @@ class _Program:
         return np.argmax(np.where(self.problem.feasible, np.asarray(self.z.value), -1.0), axis=1)
 
 
-register_solver("milp", milp)
-register_solver("convex", convex)
+for _name, _solver in (("milp", milp), ("convex", convex)):
+    if _name not in SOLVERS:  # this file may also have been loaded as a plugin
+        register_solver(_name, _solver)
