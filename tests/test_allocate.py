@@ -9,6 +9,8 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+import notebooks.edition.continuous
+import notebooks.edition.reference  # noqa: F401, registers milp and convex
 from faro_lib.allocate import (
     OBJECTIVES,
     SOLVERS,
@@ -21,12 +23,12 @@ from faro_lib.allocate import (
 )
 from faro_lib.allocate.objectives import objective_of, quantised
 from faro_lib.allocate.problem import problem_of
-from faro_lib.allocate.spare import repaired
 from faro_lib.queueing import half_mmc, relaxed
 from faro_lib.utility import DROPS, UtilityTable, build_table, relaxed_utility
 from faro_lib.workload import Job
 from notebooks.edition import _kernels as paper_kernels
 from notebooks.edition.hierarchical import solve_hierarchical
+from notebooks.edition.repair import repaired
 from notebooks.edition.solver import shrink, solve_paper
 
 KNOWN = tuple(OBJECTIVES)

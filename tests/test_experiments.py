@@ -10,16 +10,16 @@ from forecast_worlds import ar1_posterior
 from benchmarks import tuning
 from faro_lib import forecast
 from faro_lib.control import PolicyFailed
-from faro_lib.experiments.compare import compare
 from faro_lib.experiments.trials import policy_context, summaries, trial_draws
-from faro_lib.forecast.oracle import oracle
 from faro_lib.policies import FairShare, PolicyContext
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
+from notebooks.compare import compare
 from notebooks.edition import remaining, scale
 from notebooks.edition.enlarge import last_days, mixed, repeated, shifted
 from notebooks.edition.figures import scale as scale_figures
 from notebooks.edition.figures import sensitivity as sensitivity_figures
+from notebooks.edition.oracle import oracle
 from notebooks.edition.sensitivity import PARAMETERS, margins, sensitivity, settings
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")

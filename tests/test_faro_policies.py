@@ -8,7 +8,6 @@ import pytest
 
 from faro_lib import forecast
 from faro_lib.allocate import Allocation, solve
-from faro_lib.experiments.compare import compare
 from faro_lib.experiments.trials import policy_context
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies import PolicyContext, make
@@ -20,6 +19,7 @@ from faro_lib.simulate.cluster import SimulatedCluster
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
+from notebooks.compare import compare
 from notebooks.edition.published import PaperFaro
 from notebooks.figures.comparison import published_main
 

@@ -10,6 +10,7 @@ from forecast_worlds import ar1_posterior, shaped_traces
 from hypothesis import given
 from hypothesis import strategies as st
 
+import notebooks.edition.oracle  # noqa: F401, registers oracle
 from faro_lib.forecast import fit, forecasters, register, rolling
 
 TRACES = shaped_traces()

@@ -45,8 +45,8 @@ ORDER = [
         "metrics",
         "experiments",
         "arena",
+        "figures",
     ),
-    *("figures",),
     *("recommend", "report", "pipeline", "cli"),
 ]
 HEAVY = ("ray", "pymc", "kubernetes", "cvxpy", "numba", "pandas", "matplotlib", "seaborn", "snakemake", "papermill")

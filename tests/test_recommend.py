@@ -15,7 +15,6 @@ from live_things import Wanting
 from faro_lib import cli
 from faro_lib.control import run
 from faro_lib.experiments.trials import run_trials, trial_draws
-from faro_lib.forecast.oracle import Oracle
 from faro_lib.metrics.measures import violation_rate_by_job
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.baselines import fair_share
@@ -30,6 +29,7 @@ from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import traces_frame
+from notebooks.edition.oracle import Oracle
 
 JOBS = (Job("busy"), Job("idle"))
 STEADY = np.tile([[1200.0], [60.0]], 30)  # 20 and 1 requests a second

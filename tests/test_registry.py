@@ -90,9 +90,9 @@ def test_a_plugin_that_fails_is_named_in_one_line(plugin):
 
 
 def test_every_objective_is_pursued_by_a_policy_of_its_name():
-    from faro_lib.forecast.oracle import Oracle
     from faro_lib.policies import PolicyContext
     from faro_lib.workload import Job
+    from notebooks.edition.oracle import Oracle
 
     context = PolicyContext((Job("a"),), forecaster=Oracle(jobs=("a",), truth=None))
     assert factory_of("Faro-ProportionalFair")(context).objective == "ProportionalFair"

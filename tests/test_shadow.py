@@ -11,7 +11,7 @@ from faro_lib import cli, control, forecast
 from faro_lib.control.journal import read
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.recommend.shadow import scored
+from faro_lib.recommend.shadow import plan_scores
 from faro_lib.simulate import draw
 from faro_lib.simulate.cluster import PAPER, SimulatedCluster
 from faro_lib.simulate.measure import measure
@@ -45,7 +45,7 @@ def starved(traces, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(starved):
-    return {row["job"]: row for row in scored(*read(starved), serving_model=PAPER)}
+    return {row["job"]: row for row in plan_scores(*read(starved), serving_model=PAPER)}
 
 
 def test_plans_that_serve_a_starved_service_are_better_with_an_interval_below_zero(rows):

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from checkouts import ROOT
 
+import notebooks.edition.continuous
+import notebooks.edition.reference  # noqa: F401, registers milp and convex
 from faro_lib import queueing
 from faro_lib.allocate import solve
-from faro_lib.forecast.oracle import Oracle
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import AIAD, PolicyContext, make
 from faro_lib.queueing import _latency_kernels as queues
@@ -23,6 +24,7 @@ from faro_lib.simulate import ServingModel, draw, simulate
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import Batched, Concurrent, Continuous
+from notebooks.edition.oracle import Oracle
 from notebooks.edition.solver import solve_paper
 
 JOBS = (Job("a", tenant="x"), Job("b", weight=2.0, tenant="y"), Job("c", slo_s=0.4, tenant="y"))

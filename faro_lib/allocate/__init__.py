@@ -1,6 +1,5 @@
 """Allocation of replicas to jobs: objectives and solvers over a `UtilityTable`."""
 
-from faro_lib.allocate.continuous import METHODS
 from faro_lib.allocate.knapsack import best_by_minute
 from faro_lib.allocate.objectives import OBJECTIVES, Objective, register_objective
 from faro_lib.allocate.problem import Allocation, Problem
@@ -8,6 +7,6 @@ from faro_lib.allocate.solve import SOLVERS, register_solver, solve
 from faro_lib.allocate.spare import Marginals, marginal_values
 
 __all__ = [
-    "METHODS", "OBJECTIVES", "SOLVERS", "Allocation", "Marginals", "Objective", "Problem", "best_by_minute",
+    "OBJECTIVES", "SOLVERS", "Allocation", "Marginals", "Objective", "Problem", "best_by_minute",
     "marginal_values", "register_objective", "register_solver", "solve",
 ]  # fmt: skip

@@ -5,10 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from faro_lib.allocate.continuous import METHODS, continuous
 from faro_lib.allocate.exact import exact
 from faro_lib.allocate.greedy import greedy
-from faro_lib.allocate.milp import convex, milp
 from faro_lib.allocate.objectives import Objective, objective_of
 from faro_lib.allocate.problem import Allocation, problem_of
 from faro_lib.registry import Registry
@@ -23,10 +21,8 @@ def register_solver(name: str, solver: Solver) -> Solver:
     return SOLVERS.enter(name, solver)
 
 
-for _name, _solver in (("exact", exact), ("milp", milp), ("convex", convex), ("greedy", greedy)):
-    register_solver(_name, _solver)
-for _name in METHODS:
-    register_solver(_name, continuous(_name))
+register_solver("exact", exact)
+register_solver("greedy", greedy)
 
 
 def solve(

@@ -1,16 +1,13 @@
-"""Around an allocation: the marginal value of a replica, the paper's shrink, and the paper's repair of an infeasible one."""
+"""The marginal value of a replica around an allocation."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from faro_lib.allocate.objectives import objective_of
-from faro_lib.allocate.problem import Allocation, Problem
+from faro_lib.allocate.problem import Allocation
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import arrays_of
-
-SHRINK_TOLERANCE = 1e-4  # a replica is freed if the objective falls by at most this (the paper's value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,64 +41,3 @@ def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float
         return np.where(np.isneginf(moved), np.nan, by * (np.array(scores) - now))
 
     return Marginals(change(+1), change(-1))
-
-
-def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> np.ndarray:
-    """Free replicas, in problem order, that the objective does not need (the paper's shrink).
-
-    In the order of `sequence`, each job frees replicas one by one until a loss exceeds SHRINK_TOLERANCE. Each job in turn is
-    then offered all of the free budget; if that gains more than the tolerance, it is accepted and the shrinking starts
-    again. Many small losses can add up to such a gain, so an accepted value must also exceed the last accepted one.
-    Otherwise, the procedure might not terminate.
-    """
-    replicas, sequence = np.array(replicas), list(sequence)
-    accepted = -np.inf
-    while _free(problem, replicas, sequence):
-        value = max(problem.score(replicas), accepted)
-        for j in sequence:
-            left, quota_left = problem.room(replicas)
-            room = min(left, int(quota_left[problem.group[j]])) // int(problem.cost[j])
-            raised = replicas.copy()
-            raised[j] = min(replicas[j] + room, np.flatnonzero(problem.feasible[j])[-1])
-            gained = problem.score(raised)
-            if raised[j] > replicas[j] and gained > value + SHRINK_TOLERANCE:
-                accepted, replicas = gained, raised
-                break
-        else:
-            break
-    return replicas
-
-
-def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
-    """Free, in place, every replica whose removal costs at most SHRINK_TOLERANCE; returns whether any was freed."""
-    freed = False
-    for j in sequence:
-        value = problem.score(replicas)
-        while replicas[j] > 0 and problem.feasible[j, replicas[j] - 1]:
-            replicas[j] -= 1
-            less = problem.score(replicas)
-            if less < value - SHRINK_TOLERANCE:
-                replicas[j] += 1
-                break
-            value, freed = less, True
-    return freed
-
-
-def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
-    """Remove replicas until budget and quotas hold, each time the one whose loss lowers the objective least (the paper's).
-
-    The objective is compared after rounding to 4 digits. In a tie, the job that ends closer to its `current` replicas
-    loses the replica, then the first in problem order.
-    """
-    replicas = np.array(replicas)
-    while not problem.fits(replicas):
-        left, quota_left = problem.room(replicas)
-        candidates = []
-        for j in np.flatnonzero((replicas > 0) & ((left < 0) | (quota_left[problem.group] < 0))):
-            if problem.feasible[j, replicas[j] - 1]:
-                fewer = replicas.copy()
-                fewer[j] -= 1
-                change = abs(float(fewer[j] - problem.current[j]))
-                candidates.append((-round(problem.score(fewer), 4), change, j))
-        replicas[min(candidates)[2]] -= 1
-    return replicas

@@ -16,12 +16,12 @@ def shadow(
 ) -> None:
     """Score a dry run: its forecasts and predictions, and in the simulator the replicas that ran against those planned."""
     from faro_lib.control.journal import parts
-    from faro_lib.recommend.shadow import scored
+    from faro_lib.recommend.shadow import plan_scores
 
     header, ticks = parts(journal)[-1]
     if not ticks:
         raise ValueError(f"{journal}: no decision has been made yet")
-    rows = scored(header, ticks)
+    rows = plan_scores(header, ticks)
     if as_json:
         print(
             "\n".join(

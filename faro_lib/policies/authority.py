@@ -85,7 +85,7 @@ def updated(authority: Authority, jobs: tuple[Job, ...], observation: Observatio
     known = ~np.isnan(observation.tail_latency_s) & np.isfinite(rate_rps) & (np.nan_to_num(rate_rps) > 0)
     counted = known & (served_by > 0) & (queued <= CALM)
     after = weighed(authority, lost, expected, doubled, counted, counted & steady)
-    odd, missing = implausible(authority, jobs, observation), ~np.isfinite(rate_rps + observation.mean_latency_s)
+    odd, missing = implausible(authority, jobs, observation), np.isnan(rate_rps + observation.mean_latency_s)
     strikes = np.where(odd | missing, after.strikes + odd + 0.5 * (missing & ~odd), 0.0)
     seen = dict(running=running.astype(float), mean_latency_s=observation.mean_latency_s)
     minute = np.full(len(jobs), float(observation.minute))

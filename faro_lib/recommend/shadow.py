@@ -42,7 +42,7 @@ class Recorded:
         return state, Plan(target, np.zeros(len(target)), (PLANNED,) * len(target), PLAN_ATTEMPTS)
 
 
-def scored(header: Header, ticks: list[Tick], serving_model: ServingModel = LIVE) -> list[dict[str, Any]]:
+def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel = LIVE) -> list[dict[str, Any]]:
     """One mapping for each job, and one for all, over the complete minutes of a dry run; NaN = unknown.
 
     Keys: job; coverage, the share of minutes within the 80 % prediction interval; latency_ratio, the median of observed /

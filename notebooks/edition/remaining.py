@@ -8,7 +8,6 @@ import pandas as pd
 
 from faro_lib.experiments.limits import limits_of
 from faro_lib.experiments.trials import run_trials
-from faro_lib.forecast.oracle import oracle
 from faro_lib.metrics.limit import best_replicas_by_minute, max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext
@@ -18,6 +17,7 @@ from faro_lib.simulate import Draws
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S
+from notebooks.edition.oracle import oracle
 
 AS_IS, START, FORECAST, MOVES = "as it is", "start", "forecast", "moves"
 ALL, CONSTANT, LIMIT = "all three", "constant rates", "limit"

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from faro_lib.experiments.trials import Report, summaries
-from faro_lib.forecast.oracle import oracle
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.policies.loops import TwoLoops
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
+from notebooks.edition.oracle import oracle
 
 # Parameter -> axis label.
 PARAMETERS = {

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from faro_lib.allocate.continuous import published_search, search
 from faro_lib.allocate.objectives import Objective, objective_of
 from faro_lib.allocate.problem import Allocation, problem_of
-from faro_lib.allocate.spare import repaired, shrunk
 from faro_lib.utility import SOLVER_STEPS, UtilityTable, build_table, precise_drop_penalty, relaxed_drop_penalty
 from faro_lib.workload import Job, arrays_of
+from notebooks.edition.continuous import published_search, search
+from notebooks.edition.repair import repaired, shrunk
 
 # The paper's Fair objective, min - max. Sum + (min - max) does not reproduce the paper's table (docs/comparison.md).
 MIN_MAX = Objective("Fair", term=lambda utility, weight: 0.0 * utility, spread=lambda jobs: 1.0)

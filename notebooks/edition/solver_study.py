@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import notebooks.edition.reference  # noqa: F401, registers milp and convex
 from faro_lib import forecast
 from faro_lib.allocate import Allocation
-from faro_lib.allocate.continuous import METHODS
 from faro_lib.allocate.objectives import objective_of
 from faro_lib.allocate.solve import solve
 from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job, Traces
+from notebooks.edition.continuous import METHODS
 from notebooks.edition.hierarchical import solve_hierarchical
 
 FORMULATIONS = ("relaxed", "precise")

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from faro_lib.allocate import register_solver
 from faro_lib.allocate.problem import Problem
-from faro_lib.allocate.spare import repaired, shrunk
+from notebooks.edition.repair import repaired, shrunk
 
 ROUNDING = 1e-6  # a fraction of a replica up to this is rounded down, not up
 METHODS = ("cobyla", "slsqp", "differential-evolution")
@@ -78,3 +79,7 @@ def continuous(method: str) -> Callable:
         return shrunk(problem, replicas, range(len(replicas))), float("nan")
 
     return solver
+
+
+for _name in METHODS:
+    register_solver(_name, continuous(_name))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from faro_lib.allocate import register_solver
 from faro_lib.allocate.greedy import greedy
 from faro_lib.allocate.problem import Problem
 from faro_lib.allocate.program import leximin_by_levels
@@ -77,3 +78,7 @@ class _Program:
 
     def replicas(self) -> np.ndarray:
         return np.argmax(np.where(self.problem.feasible, np.asarray(self.z.value), -1.0), axis=1)
+
+
+register_solver("milp", milp)
+register_solver("convex", convex)
