@@ -15,7 +15,7 @@ from faro_lib.calibrate.predict import Simulator
 from faro_lib.calibrate.priors import CalibratedService
 from faro_lib.workload.replicas import SERIAL, Batched
 
-SERIAL_100_MS, BATCHES_OF_4 = SERVICES[1], SERVICES[8]
+SERIAL_100_MS, BATCHES_OF_8 = SERVICES[1], SERVICES[9]
 WITHIN = 0.15
 
 
@@ -35,7 +35,7 @@ def assert_found(known, calibration):
     assert not wrong
 
 
-@pytest.mark.parametrize("known", [SERIAL_100_MS, BATCHES_OF_4], ids=lambda known: known.replica.kind)
+@pytest.mark.parametrize("known", [SERIAL_100_MS, BATCHES_OF_8], ids=lambda known: known.replica.kind)
 def test_the_kind_and_its_parameters_are_found(known):
     calibration = answer(known, profiled(known))
     assert_found(known, calibration)

@@ -87,6 +87,7 @@ def calibrate(
     tokens: Mapping[str, Any] | None = None,
     max_overhead_s: float = 0.0,
     seed: int = 1,
+    attempts: int = 2,
 ) -> Calibration:
     """The kind of replica that explains the measurements, its parameters with 90 % intervals, and a verdict.
 
@@ -97,6 +98,7 @@ def calibrate(
     tokens : output_tokens, prompt_tokens and optionally output_cv, prompt_cv and max_tokens of `Continuous`; without them,
         that kind is left out.
     max_overhead_s : upper bound of a constant time per request outside the replicas, which is fitted; 0 = there is none.
+    attempts : how often to search, with other random numbers, before a service counts as not reproduced.
     """
     extended = _with_values_to_measure(measurements)
     tokens = {"max_tokens": 2048.0} | {name: float(value) for name, value in tokens.items()} if tokens else {}
@@ -124,7 +126,14 @@ def calibrate(
         refined = [fit for fit in refined if fit.log_likelihood.max() > lowest]
     for fit in fits:  # compare the kinds with the same sampling errors
         fit.population.weigh(fit.score(best.errors))
-    return _answer(measurements, extended, fits, np.random.default_rng(seed))
+    answer = _answer(measurements, extended, fits, np.random.default_rng(seed))
+    if answer.verdict != NOT_REPRODUCED or attempts == 1:
+        return answer
+    again = calibrate(
+        measurements, max_ongoing_requests=max_ongoing_requests, dispatch=dispatch, kinds=kinds, tokens=tokens or None,
+        max_overhead_s=max_overhead_s, seed=seed + 1, attempts=attempts - 1,
+    )  # fmt: skip
+    return again if again.verdict != NOT_REPRODUCED else answer
 
 
 def _answer(

@@ -30,10 +30,9 @@ class Measurements:
             array = np.array(getattr(self, name), kind)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
-        rows = len(self.rate_rps)
-        for name, shape in dict(replicas=(rows,), requests=(rows,), values=(rows, len(self.columns))).items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {shape}")
+            shape = self.rate_rps.shape if name != "values" else (len(self.rate_rps), len(self.columns))
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
         for quantity, level in self.columns:
             if quantity not in QUANTITIES:
                 raise ValueError(f"column {quantity!r} is unknown; accepted: {', '.join(QUANTITIES)}")

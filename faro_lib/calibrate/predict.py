@@ -20,6 +20,7 @@ MAX_RUNS = 8  # repetitions that predict its values
 MAX_RUN = 2000  # requests of a repetition; of a longer period, the errors are smaller by the root of the ratio
 WARM_UP = 0.1  # share of the requests of a repetition that come before the measured ones, because queues begin empty
 MIN_WARM_UP = 50
+NEVER_S = 1e6  # stands for the latency of a period in which nothing is served
 FLOOR = 0.005  # smallest relative error of a measured value
 
 
@@ -86,8 +87,9 @@ class Simulator:
             position = level * (served - 1)
             low = position.astype(int)
             high = np.minimum(low + 1, served - 1)
-            values.append(sample[rows, low] + (position - low) * (sample[rows, high] - sample[rows, low]))
-        return np.log(np.stack(values, axis=1)).reshape(-1, runs, len(values)).swapaxes(0, 1)
+            below, above = np.minimum(sample[rows, [low, high]], NEVER_S)
+            values.append(below + (position - low) * (above - below))
+        return np.log(np.maximum(np.stack(values, axis=1), 1 / NEVER_S)).reshape(-1, runs, len(values)).swapaxes(0, 1)
 
     def _draw(self, runs: int) -> Draws:
         """Random numbers of the repetitions, row by row; service times are standard normals."""

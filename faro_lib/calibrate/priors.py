@@ -1,7 +1,8 @@
 """Prior distributions of the parameters of each kind of replica, in proportion to a typical latency at low load.
 
 They are wide: a service time may be twenty times shorter than that. A kind that serves one request at once, or in
-batches of one, is the kind serial; the others therefore start at two.
+batches of one, is the kind serial; the others therefore start at two. Squares give more probability to parameters near 0,
+where many services are: independent servers, no waiting for a batch, constant times.
 """
 
 import dataclasses
@@ -89,7 +90,7 @@ def _serial(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 
 def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
-    return Concurrent(prior.at_once(u[2], MOST_AT_ONCE), float(u[3])), prior.one_s(u[0]), MAX_CV * u[1]
+    return Concurrent(prior.at_once(u[2], MOST_AT_ONCE), float(u[3] ** 2)), prior.one_s(u[0]), MAX_CV * u[1]
 
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:

@@ -7,15 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.calibrate import (
-    FIRST_TOKEN,
-    LATENCY,
-    TOGETHER,
-    Calibration,
-    Measurements,
-    calibrate,
-    requests_together,
-)
+from faro_lib.calibrate import FIRST_TOKEN, LATENCY, TOGETHER, Calibration, Measurements, calibrate, requests_together
 from faro_lib.http import HttpClient
 from faro_lib.rayserve.load_generator import MAX_RPS, SERVED, Script, send
 from faro_lib.rayserve.profile import Profile, more_replicas
