@@ -10,6 +10,7 @@ from faro_lib.metrics.frames import Tables, write_tables
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.tables import write_traces
 from notebooks.edition import remaining
+from notebooks.edition.replicas import ASSUMED, LEADER, SERVICES
 from notebooks.elsewhere.days import CLAIRVOYANT, paired
 
 JOBS = (
@@ -111,6 +112,10 @@ def write_all_tables(folder: Path) -> None:
         blocks = blocks.assign(minutes=120, lost=lost, slo_violation_rate=0.1)
         write(f"days/{world}/paired.csv", paired(blocks, "Faro-Sum"))
 
+    kinds = pd.DataFrame(itertools.product(CAPACITIES, (LEADER, ASSUMED, "HPA")), columns=["capacity_cores", "policy"])
+    kinds = kinds.assign(**{f"lost_{name}": rng.random(len(kinds)) for name in SERVICES})
+    kinds["lost_utility"] = kinds.filter(like="lost_").sum(axis=1)
+    write("replicas/paired.csv", kinds.assign(difference=rng.random(len(kinds)), half=0.1))
     rho = np.linspace(0.05, 1.6, 60)
     write(
         "queueing/half_against_exact.csv",

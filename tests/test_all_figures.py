@@ -14,7 +14,7 @@ from matplotlib.text import Text
 
 from faro_lib.figures import style
 from faro_lib.figures.style import COLUMN_IN, FONT_PT, PAGE_IN
-from notebooks.edition.figures import ablation, scale, sensitivity, sloppify
+from notebooks.edition.figures import ablation, replicas, scale, sensitivity, sloppify
 from notebooks.elsewhere.figures import days
 from notebooks.figures import comparison, forecast, queueing, traces
 from notebooks.live.figures import kubernetes, live
@@ -38,6 +38,7 @@ def drawings(results):
         drawn |= module.draw(results)
     drawn |= scale.draw(results, curve=True)
     drawn |= days.draw(results, worlds=["six", "other"], leader="Faro-Sum")
+    drawn |= replicas.draw(results)
     drawn |= live.draw(results, backend="local")
     drawn |= kubernetes.draw(results, tables=str(ROOT / "data" / "recorded-kubernetes"))
     for drawing in drawn.values():

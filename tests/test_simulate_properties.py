@@ -125,10 +125,11 @@ def test_another_seed_gives_other_results():
 @pytest.mark.parametrize("policy", [FairShare(), AIAD(), Oneshot()], ids=lambda policy: policy.name)
 def test_policies_that_share_draws_receive_the_same_requests(policy):
     draws = draw(BUSY, 24)
-    before = [getattr(draws, field.name).copy() for field in dataclasses.fields(Draws)[:-1]]
+    names = [field.name for field in dataclasses.fields(Draws) if isinstance(getattr(draws, field.name), np.ndarray)]
+    before = [getattr(draws, name).copy() for name in names]
     shared = simulate(BUSY, policy, 9, draws=draws)
-    for field, array in zip(dataclasses.fields(Draws), before):
-        np.testing.assert_array_equal(getattr(draws, field.name), array)
+    for name, array in zip(names, before):
+        np.testing.assert_array_equal(getattr(draws, name), array)
     fresh = simulate(BUSY, policy, 9, 24)
     np.testing.assert_array_equal(shared.tail_latency_s, fresh.tail_latency_s)
     np.testing.assert_array_equal(shared.dropped, fresh.dropped)

@@ -31,6 +31,7 @@ def policy_of(entry: str) -> str:
     if not entry.endswith(".py"):
         factory_of(entry)
         return entry
+    load_plugins()  # those that FARO_PLUGINS names are no part of the entry
     before = set(FACTORIES)
     load_plugins([entry])
     if len(names := [name for name in FACTORIES if name not in before]) != 1:

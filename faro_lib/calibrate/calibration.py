@@ -38,10 +38,8 @@ STRONG = 10.0
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
 ROUNDS = (32, *(12,) * 18)  # at most; points of each round for each dimension of the parameters
 LEAST_ROUNDS, ENOUGH = 8, 40.0  # a kind is refined until so many rounds are done, and so many points share the weight
-REQUESTS, TOKEN_REQUESTS = (
-    2000,
-    500,
-)  # simulated requests of each row; fewer for `Continuous`, whose requests take longer
+# Simulated requests of each row; fewer for `Continuous`, whose requests take longer.
+REQUESTS, TOKEN_REQUESTS = 2000, 500
 HOPELESS = 30.0  # a kind whose log likelihood is lower by this much is given up; earlier, the bound is a multiple
 DRAWS = 64
 INTERVAL = np.array([0.05, 0.5, 0.95])

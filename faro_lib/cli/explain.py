@@ -16,7 +16,7 @@ def explain(
     ] = None,
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
-    """Explain a past decision of `faro run`, job by job: observations, predictions, the plan and its reasons."""
+    """Explain a past decision of `faro run`, job by job."""
     from faro_lib.control.explanation import decision_at, explained
     from faro_lib.control.journal import parts, plain
 

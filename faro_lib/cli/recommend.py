@@ -43,7 +43,7 @@ def recommend(
     plot: Annotated[str | None, option("Draw the curve into this .png or .html file.")] = None,
     as_json: Annotated[bool, option("Print one JSON object instead of a table.", "--json")] = False,
 ) -> int:
-    """Recommend replicas for each job, with forecasts (80 % prediction intervals), predicted latencies and reasons.
+    """Recommend replicas for each job, with forecasts and reasons.
 
     With --curve, also find the capacity that meets the SLOs over the last day. Give one of --workload, --prometheus and
     --journal.

@@ -14,7 +14,7 @@ def restore(
     kubeconfig: Annotated[str | None, option("kubeconfig file.", default="in a pod its ServiceAccount")] = None,
     context: Annotated[str | None, option("kubeconfig context.", default="the current one")] = None,
 ) -> None:
-    """Restore the bounds of the jobs' HorizontalPodAutoscalers. Stop the controller first, or give --unled."""
+    """Give HPAs their own bounds back; stop the controller first."""
     from faro_lib.kube import hpa_bounds
     from faro_lib.kube.deployments import DeploymentRef, autoscalers_of
     from faro_lib.kube.lease import seconds_unled

@@ -14,7 +14,7 @@ def shadow(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run` without --apply.")],
     as_json: Annotated[bool, option("Print one JSON object per job, and one for all.", "--json")] = False,
 ) -> None:
-    """Score a dry run: its forecasts and predictions, and in the simulator the replicas that ran against those planned."""
+    """Score a dry run: forecasts, predictions, and planned replicas."""
     from faro_lib.control.journal import parts
     from faro_lib.recommend.shadow import plan_scores
 

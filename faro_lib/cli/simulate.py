@@ -23,7 +23,7 @@ def simulate(
     ] = False,
     as_json: Annotated[bool, option("Print one JSON object per policy and trial.", "--json")] = False,
 ) -> None:
-    """Simulate the evaluation day under each policy; print lost utility, SLO violations and drop rates."""
+    """Simulate policies on the evaluation day; print their losses."""
     from faro_lib import config, forecast
     from faro_lib.experiments.trials import summaries, trial_seeds
     from faro_lib.pipeline.check import check_names, check_none_learns, learners

@@ -19,7 +19,7 @@ def trust(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run --earn`.")],
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
-    """Show the authority of each service: its level, since when, and the evidence against and for it."""
+    """Show how far Faro may act on each service, and the evidence."""
     from faro_lib.control.journal import parts
     from faro_lib.policies.authority import ALPHA, LEVELS, Authority
 

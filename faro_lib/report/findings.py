@@ -9,6 +9,7 @@ import pandas as pd
 
 from faro_lib.figures.style import MEASURES as LABELS
 from faro_lib.figures.style import and_list
+from faro_lib.forecast.scores import scores_caption
 from faro_lib.metrics.paired import paired_difference
 from faro_lib.report.tables import MEASURES, by_run
 
@@ -89,15 +90,3 @@ def decision_time(summary: pd.DataFrame) -> str:
         f"Decisions are slowest under {slowest}: {median:,.1f} ms in the median and {high:,.1f} ms at the 99th percentile, "
         "mean over capacities and trials."
     )
-
-
-def scores_caption(gains: pd.DataFrame) -> str:
-    """The difference between bayes and the best baseline; `gains`: columns score, rival, difference, low, high."""
-    parts = []
-    for row in gains.itertuples():
-        verdict = "lower" if row.high < 0 else "higher" if row.low > 0 else "not significantly lower"
-        parts.append(
-            f"The {row.score} of bayes is {verdict} than that of the best baseline, {row.rival} (difference "
-            f"{row.difference:.3g}, 95 % interval {row.low:.3g} to {row.high:.3g})."
-        )
-    return f"{' '.join(parts)} Bootstrap over blocks of 30 minutes; lower is better."

@@ -49,9 +49,8 @@ def measure(
     SLO and quantile. Simulations run in parallel, and their results are cached on disk (`files.cached_array`). A job with a
     `latency_curve` is not simulated: its curve is interpolated at the same replica counts.
     """
-    curves = [
-        (job, read_curve(job.latency_curve, job)) for job in jobs if job.latency_curve
-    ]  # refused before simulating
+    # A bad curve is refused before anything is simulated.
+    curves = [(job, read_curve(job.latency_curve, job)) for job in jobs if job.latency_curve]
     if replicas is None:
         most = USUAL_REPLICAS if capacity is None else capacity / min(job.cores for job in jobs)
         most = min(most, max(job.max_replicas for job in jobs))

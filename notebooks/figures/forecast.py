@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import COLUMN_IN, EDGE, PAGE_IN, Drawing, Drawings, colour, legend_above
-from faro_lib.report.findings import scores_caption
+from faro_lib.forecast.scores import scores_caption
 
 COLOURS = {
     "bayes": "#0072B2",
