@@ -1,4 +1,4 @@
-# make figures | claims | claims-all | arena | forecasters | test | test-all | test-k8s | test-faults | test-scale-out | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | claims | claims-all | arena | forecasters | test | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures claims claims-all arena forecasters test test-all test-k8s test-faults test-scale-out fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
+.PHONY: figures claims claims-all arena forecasters test test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -39,15 +39,19 @@ COV = --cov=faro_lib --cov-config=pyproject.toml
 WORKERS = -n logical --maxprocesses=4 --dist=loadfile
 test: lint
 	NUMBA_DISABLE_JIT=1 pytest $(COV) --cov-report= --cov-fail-under=0 tests/test_uncompiled.py
-	pytest $(WORKERS) $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s and not scale_out"
+	pytest $(WORKERS) $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s and not scale_out and not study"
 	pytest $(WORKERS) $(COV) --cov-append --cov-report=term --nbval-lax notebooks
 
 # Property tests try all their examples (tests/examples.py). Tests that run in real time have the machine for themselves.
 test-all: export FARO_ALL_EXAMPLES = 1
 test-all: lint
-	pytest $(WORKERS) --doctest-modules faro_lib tests -m "not live and not k8s and not scale_out"
-	pytest tests -m "live and not k8s"
+	pytest $(WORKERS) --doctest-modules faro_lib tests -m "not live and not k8s and not scale_out and not study"
+	pytest tests -m "live and not k8s and not study"
 	pytest $(WORKERS) --nbval-lax notebooks
+
+# Studies: minutes of CPU each, or load on real replicas that needs a quiet machine. Not in CI.
+test-studies: $(READY)
+	pytest -n0 tests -m study
 
 # On the kind cluster of `cluster/up.sh --only-cluster`, whose nodes these tests stop: all of them, those that also match
 # SELECT, or the faults. An offline build keeps kubectl in its cache.

@@ -103,6 +103,7 @@ def offer():
 
 
 @pytest.mark.live
+@pytest.mark.study
 @pytest.mark.parametrize("share", [0.5, 0.7])
 def test_the_live_p99_is_that_of_the_twin(offer, share):
     rates = [share / job.busy_s for job in JOBS]

@@ -9,7 +9,7 @@ from faro_lib.cli import main
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.replicas import replica_of
 
-pytestmark = [pytest.mark.live, pytest.mark.slow]
+pytestmark = [pytest.mark.live, pytest.mark.study]
 
 TOKENS = {
     "kind": "continuous", "alpha_s": 0.03, "beta_s": 0.003, "gamma_s": 2e-4, "max_sequences": 6,
