@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import notebooks.edition.oracle  # noqa: F401, registers oracle
 from faro_lib.allocate import solve
 from faro_lib.forecast.scores import coverage, crps, interval, rmse, wql
 from faro_lib.utility import build_table
