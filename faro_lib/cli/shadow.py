@@ -23,11 +23,8 @@ def shadow(
         raise ValueError(f"{journal}: no decision has been made yet")
     rows = plan_scores(header, ticks)
     if as_json:
-        print(
-            "\n".join(
-                json.dumps({key: None if value != value else value for key, value in row.items()}) for row in rows
-            )
-        )
+        for row in rows:
+            print(json.dumps({key: None if value != value else value for key, value in row.items()}))
         return
     print(f"{header.policy}, utility lost per minute; a difference below zero is in favour of its plans")
     print(text_table([{key: str(value) for key, value in row.items()} for row in rows]))

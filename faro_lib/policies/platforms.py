@@ -89,15 +89,17 @@ class RayServe(Reactive):
     down_after_s: float = 600.0
     name: str = "RayServe"
 
-    def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
-        now = observation.target
+    def recommend(self, state: ReactiveState, observation: Observation) -> tuple[Window, np.ndarray]:
+        """(window of ongoing requests, desired replicas within the bounds (jobs,))."""
         window = appended(state.window, observation.now_s, observation.ongoing, self.look_back_s)
         samples = np.array([ongoing for _, ongoing in window], float)
         known = ~np.isnan(samples)
         mean = np.where(known, samples, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-        desired = np.where(known.any(axis=0), np.ceil(mean / self.ongoing - TOLERANCE), now).astype(np.int64)
-        desired = state.within_bounds(desired)
+        desired = np.where(known.any(axis=0), np.ceil(mean / self.ongoing - TOLERANCE), observation.target)
+        return window, state.within_bounds(desired.astype(np.int64))
 
+    def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
+        now, (window, desired) = observation.target, self.recommend(state, observation)
         counter_s = np.where(desired == now, 0.0, count(state.counter_s, desired, now, self.tick_s))
         act = (counter_s >= self.up_after_s) | (counter_s <= -self.down_after_s)
         state = replace(state, window=window, counter_s=np.where(act, 0.0, counter_s))

@@ -13,7 +13,7 @@ import numpy as np
 
 from faro_lib.policies import Observation, Plan, RayServe, register
 from faro_lib.policies.baselines import ReactiveState
-from faro_lib.policies.platforms import appended, reactive_plan
+from faro_lib.policies.platforms import reactive_plan
 from faro_lib.workload.jobs import TOLERANCE
 
 
@@ -24,14 +24,7 @@ class TimedRayServe(RayServe):
     name: str = "RayServe-2.60"
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
-        now = observation.target
-        window = appended(state.window, observation.now_s, observation.ongoing, self.look_back_s)
-        samples = np.array([ongoing for _, ongoing in window], float)
-        known = ~np.isnan(samples)
-        mean = np.where(known, samples, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-        desired = np.where(known.any(axis=0), np.ceil(mean / self.ongoing - TOLERANCE), now).astype(np.int64)
-        desired = state.within_bounds(desired)
-
+        now, (window, desired) = observation.target, self.recommend(state, observation)
         direction = np.sign(desired - now)
         goes_on = direction == np.sign(state.counter_s)
         older = state.counter_s + direction * (observation.now_s - state.last_s)
