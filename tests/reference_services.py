@@ -79,7 +79,7 @@ SERVICES = (
 
 
 def found(calibration: Calibration) -> dict[str, float]:
-    """The medians of the parameters, named as by `Known.parameters`."""
+    """The posterior medians of the parameters, with the names that `Known.parameters` uses."""
     medians = {name: float(interval[1]) for name, interval in calibration.intervals.items()}
     if "slowdown" in medians:
         medians["stretch"] = 1 + medians["slowdown"] * (medians["at_once"] - 1)

@@ -1,4 +1,4 @@
-"""Allocation as an integer program, solved by HiGHS: for the ties of leximin, and to check leximin."""
+"""Allocation as an integer program, solved by HiGHS: for the ties of leximin."""
 
 from collections.abc import Sequence
 
@@ -38,18 +38,3 @@ def least_loss(
     replicas = np.zeros(len(allowed), np.int64)
     replicas[jobs[answer.x > 0.5]] = columns[answer.x > 0.5]
     return replicas
-
-
-def leximin_by_levels(problem: Problem, time_limit_s: float) -> np.ndarray | None:
-    """Leximin-optimal replicas (jobs,), by one integer program per level of utility; None if HiGHS finds none in time."""
-    utility, feasible = problem.utility, problem.feasible
-    jobs, level = np.arange(len(utility)), -np.inf
-    counts: list[Count] = []
-    replicas = least_loss(problem, feasible, np.zeros(utility.shape), time_limit_s=time_limit_s)
-    while replicas is not None and (above := utility[jobs, replicas] > level).any():
-        level = utility[jobs, replicas][above].min()
-        below = feasible & (utility <= level)
-        replicas = least_loss(problem, feasible, below.astype(float), counts, time_limit_s)
-        if replicas is not None:
-            counts.append((below, int(below[jobs, replicas].sum())))
-    return least_loss(problem, feasible, problem.tie, counts, time_limit_s)

@@ -10,6 +10,13 @@ from faro_lib.policies.protocol import REACTIVE_DOWN, REACTIVE_UP, Observation, 
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 
+def mean_known(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(mean of the values (jobs,) that are not NaN, 0 if all are; whether any is not NaN), both (jobs,)."""
+    samples = np.array(values, float)
+    known = ~np.isnan(samples)
+    return np.where(known, samples, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), known.any(axis=0)
+
+
 def appended(window: Window, now_s: float, values: np.ndarray, length_s: float) -> Window:
     """The window with one more entry, without entries that are `length_s` seconds old or older."""
     return (*(entry for entry in window if entry[0] > now_s - length_s), (now_s, values))
@@ -92,10 +99,8 @@ class RayServe(Reactive):
     def recommend(self, state: ReactiveState, observation: Observation) -> tuple[Window, np.ndarray]:
         """(window of ongoing requests, desired replicas within the bounds (jobs,))."""
         window = appended(state.window, observation.now_s, observation.ongoing, self.look_back_s)
-        samples = np.array([ongoing for _, ongoing in window], float)
-        known = ~np.isnan(samples)
-        mean = np.where(known, samples, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-        desired = np.where(known.any(axis=0), np.ceil(mean / self.ongoing - TOLERANCE), observation.target)
+        mean, known = mean_known([ongoing for _, ongoing in window])
+        desired = np.where(known, np.ceil(mean / self.ongoing - TOLERANCE), observation.target)
         return window, state.within_bounds(desired.astype(np.int64))
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from faro_lib.policies import Observation, Plan, register
 from faro_lib.policies.baselines import Reactive, ReactiveState
-from faro_lib.policies.platforms import appended, reactive_plan
+from faro_lib.policies.platforms import appended, mean_known, reactive_plan
 from faro_lib.workload.jobs import TOLERANCE
 
 
@@ -52,11 +52,9 @@ class KPA(Reactive):
         high = np.maximum(np.ceil(ready * self.up_rate), ready + 1)
 
         def desired(length_s):
-            recent = np.array([ongoing for at_s, ongoing in window if at_s > now_s - length_s], float)
-            known = np.isfinite(recent)
-            mean = np.where(known, recent, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+            mean, known = mean_known([ongoing for at_s, ongoing in window if at_s > now_s - length_s])
             pods = np.ceil(mean / (self.concurrency * self.utilisation) - TOLERANCE)
-            return np.where(known.any(axis=0), pods, now)
+            return np.where(known, pods, now)
 
         stable, brief = desired(self.stable_s), desired(self.panic_s)
         panicked_s = np.where(brief / ready >= self.threshold, now_s, state.panicked_s)

@@ -5,7 +5,7 @@ import numpy as np
 from faro_lib.allocate import SOLVERS, register_solver
 from faro_lib.allocate.greedy import greedy
 from faro_lib.allocate.problem import Problem
-from faro_lib.allocate.program import leximin_by_levels
+from faro_lib.allocate.program import Count, least_loss
 
 
 def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, float]:
@@ -38,6 +38,21 @@ def convex(problem: Problem) -> tuple[np.ndarray, float]:
     by_greedy = greedy(problem)[0]
     better = problem.fits(replicas) and problem.score(by_greedy) <= problem.score(replicas)
     return replicas if better else by_greedy, float(program.value)
+
+
+def leximin_by_levels(problem: Problem, time_limit_s: float) -> np.ndarray | None:
+    """Leximin-optimal replicas (jobs,), by one integer program per level of utility; None if HiGHS finds none in time."""
+    utility, feasible = problem.utility, problem.feasible
+    jobs, level = np.arange(len(utility)), -np.inf
+    counts: list[Count] = []
+    replicas = least_loss(problem, feasible, np.zeros(utility.shape), time_limit_s=time_limit_s)
+    while replicas is not None and (above := utility[jobs, replicas] > level).any():
+        level = utility[jobs, replicas][above].min()
+        below = feasible & (utility <= level)
+        replicas = least_loss(problem, feasible, below.astype(float), counts, time_limit_s)
+        if replicas is not None:
+            counts.append((below, int(below[jobs, replicas].sum())))
+    return least_loss(problem, feasible, problem.tie, counts, time_limit_s)
 
 
 class _Program:
