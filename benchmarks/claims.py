@@ -26,13 +26,13 @@ from scipy import stats
 from faro_lib import forecast
 from faro_lib.allocate import solve
 from faro_lib.allocate.objectives import objective_of
-from faro_lib.forecast import scores
 from faro_lib.policies import PolicyContext, make
 from faro_lib.registry import load_plugins
 from faro_lib.simulate.measure import measure
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import PUBLISHED, Job
 from faro_lib.workload.tables import load_workload
+from notebooks import forecast_scores as scores
 from notebooks.compare import compare
 
 CAPACITIES, TRIALS = (36, 32, 16), 5

@@ -9,10 +9,10 @@ import pandas as pd
 
 import notebooks.edition.oracle  # noqa: F401, registers oracle
 from faro_lib.allocate import solve
-from faro_lib.forecast.scores import coverage, crps, interval, rmse, wql
 from faro_lib.utility import build_table
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
+from notebooks.forecast_scores import coverage, crps, interval, rmse, wql
 
 
 def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from faro_lib.forecast import bayes_forecaster, load_posterior, rolling, save_posterior
+from faro_lib.forecast import bayes_forecaster, load_posterior, save_posterior
 from faro_lib.forecast.regression import from_root
-from faro_lib.forecast.scores import coverage
 from faro_lib.workload import Job, Traces
+from notebooks.forecast_scores import coverage, rolling
 
 pytest.importorskip("pymc")
 pytest.importorskip("nutpie")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import notebooks.edition.oracle  # noqa: F401, registers oracle
-from faro_lib.forecast import fit, forecasters, register, rolling
+from faro_lib.forecast import fit, forecasters, register
+from notebooks.forecast_scores import crps, rolling
 
 TRACES = shaped_traces()
 DAY = TRACES.evaluation[0]
@@ -127,8 +128,6 @@ def test_seasonal_naive_repeats_the_same_minutes_of_the_training_days():
 
 
 def test_the_pooled_autoregression_beats_persistence_on_days_with_a_shape():
-    from faro_lib.forecast.scores import crps
-
     def judged(kind):
         return crps(*rolling(fit(kind, TRACES), DAY))
 

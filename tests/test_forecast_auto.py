@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from forecast_worlds import BAD, ar1_posterior, shaped_traces
 
-from faro_lib.forecast import fit, forecasters, rolling
-from faro_lib.forecast.scores import crps
+from faro_lib.forecast import fit, forecasters
 from faro_lib.workload import Job, Traces
+from notebooks.forecast_scores import crps, rolling
 
 JOBS = (Job("old"), Job("new"))
 

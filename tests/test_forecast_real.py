@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from faro_lib.forecast import bayes_forecaster, fit, rolling, scores
+from faro_lib.forecast import bayes_forecaster, fit
+from faro_lib.forecast.scores import crps_terms, difference
 from faro_lib.workload.tables import load_workload
+from notebooks import forecast_scores as scores
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +32,7 @@ def judged(traces):
     day = traces.evaluation[0]
     made = {name: fit(name, traces) for name in ("persistence", "seasonal", "kalman", "ar")}
     made["bayes"] = bayes_forecaster(posterior)
-    paths = {name: rolling(forecaster, day, n=SAMPLES) for name, forecaster in made.items()}
+    paths = {name: scores.rolling(forecaster, day, n=SAMPLES) for name, forecaster in made.items()}
     return {name: samples for name, (samples, _) in paths.items()}, paths["bayes"][1]
 
 
@@ -46,21 +48,19 @@ def test_coverage_is_nominal_over_all_jobs_and_near_it_for_each(judged):
     assert ((by_job >= 0.7) & (by_job <= 0.9)).all()
 
 
-@pytest.mark.parametrize(
-    ("terms", "weighted"), [(scores.crps_terms, False), (scores.wql_terms, True)], ids=["crps", "wql"]
-)
+@pytest.mark.parametrize(("terms", "weighted"), [(crps_terms, False), (scores.wql_terms, True)], ids=["crps", "wql"])
 def test_the_bayesian_forecaster_scores_significantly_better_than_every_baseline(judged, terms, weighted):
     paths, truth = judged
     mine = terms(paths["bayes"], truth)
     for name in set(paths) - {"bayes"}:
-        _, _, high = scores.difference(mine, terms(paths[name], truth), truth if weighted else None)
+        _, _, high = difference(mine, terms(paths[name], truth), truth if weighted else None)
         assert high < 0, name
 
 
 @pytest.mark.parametrize("day", [7, 8, 9, 10])
 def test_auto_scores_5_percent_better_than_ar_with_nominal_coverage_on_each_validation_day(traces, day):
     earlier = traces.until(day)
-    auto, truth = rolling(fit("auto", earlier), earlier.evaluation[0])
-    ar, _ = rolling(fit("ar", earlier), earlier.evaluation[0])
+    auto, truth = scores.rolling(fit("auto", earlier), earlier.evaluation[0])
+    ar, _ = scores.rolling(fit("ar", earlier), earlier.evaluation[0])
     assert scores.crps(auto, truth) < 0.95 * scores.crps(ar, truth)
     assert 0.77 <= scores.coverage(auto, truth) <= 0.83

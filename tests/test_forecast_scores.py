@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from faro_lib.forecast import scores
+from faro_lib.forecast.scores import crps_terms, difference
+from notebooks import forecast_scores as scores
 from notebooks import forecast_tables
 
 
@@ -21,7 +22,7 @@ def test_crps_of_a_normal_is_the_closed_form():
     rng = np.random.default_rng(0)
     z = truth - rng.normal(20, 5, (5, 2, 3))
     exact = z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi)
-    np.testing.assert_allclose(scores.crps_terms(samples, truth), exact, atol=0.02)
+    np.testing.assert_allclose(crps_terms(samples, truth), exact, atol=0.02)
 
 
 def test_crps_of_a_point_is_its_absolute_error():
@@ -61,7 +62,7 @@ def test_the_bootstrap_interval_has_about_nominal_coverage():
     held = 0
     for trial in range(200):
         errors = np.convolve(rng.standard_normal(368), np.ones(8) / 8, mode="valid")  # runs of 8 minutes, mean 0
-        _, low, high = scores.difference(errors, np.zeros_like(errors), block=30, draws=400, seed=trial)
+        _, low, high = difference(errors, np.zeros_like(errors), block=30, draws=400, seed=trial)
         held += low <= 0 <= high
     assert 0.85 <= held / 200 <= 0.99
 
@@ -69,7 +70,7 @@ def test_the_bootstrap_interval_has_about_nominal_coverage():
 def test_a_difference_of_wql_is_the_difference_of_the_wqls():
     samples, truth = normal_forecasts()
     worse, _ = normal_forecasts(spread=3.0)
-    gap, low, high = scores.difference(scores.wql_terms(samples, truth), scores.wql_terms(worse, truth), truth)
+    gap, low, high = difference(scores.wql_terms(samples, truth), scores.wql_terms(worse, truth), truth)
     assert gap == pytest.approx(scores.wql(samples, truth) - scores.wql(worse, truth))
     assert low < gap < high < 0
 

@@ -175,21 +175,3 @@ def reduce_columns(term, cost, allowed, bound, price, floor):
             if allowed[j, x] and best - (term[j, x] - price * cost[j, x]) > room:
                 out[j, x] = False
     return out
-
-
-@njit(cache=True)
-def score_between(utility, term, x, gamma, leximin, plateau):
-    """The objective at fractional replicas x (jobs,): interpolated linearly, or its value at floor(x) if `plateau`."""
-    total, low, high = 0.0, np.inf, -np.inf
-    last = utility.shape[1] - 1
-    for j in range(len(x)):
-        position = min(max(x[j], 0.0), last)
-        i = min(int(position), last - 1) if last > 0 else 0
-        t = position - i
-        if plateau:
-            t = np.floor(t)
-        k = min(i + 1, last)
-        u = (1 - t) * utility[j, i] + t * utility[j, k]
-        total += (1 - t) * term[j, i] + t * term[j, k]
-        low, high = min(low, u), max(high, u)
-    return low if leximin else total + gamma * (low - high)

@@ -11,9 +11,8 @@ from faro_lib.forecast import auto, autoregression, kalman, naive, poisson, post
 from faro_lib.forecast.conformal import Recalibrated, recalibrated
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters, register
 from faro_lib.forecast.posterior import Posterior, bayes_forecaster, load_posterior, save_posterior
-from faro_lib.forecast.scores import rolling
 
 __all__ = [
     "CONTEXT_MINUTES", "HORIZON_MINUTES", "Forecaster", "Posterior", "Recalibrated", "bayes_forecaster", "fit",
-    "forecasters", "load_posterior", "recalibrated", "register", "rolling", "save_posterior",
+    "forecasters", "load_posterior", "recalibrated", "register", "save_posterior",
 ]  # fmt: skip

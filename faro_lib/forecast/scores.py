@@ -1,55 +1,12 @@
-"""Rolling forecasts of a day, and their scores.
+"""The score of a forecast, and the difference between two forecasters.
 
-In all functions, `samples` has shape (origins, jobs, n, minutes) and `truth`, the actuals, (origins, jobs, minutes). An
-origin is a minute from which a forecast starts. `by` is "" for one number, "job" for one per job, "minute" for one per
-minute ahead.
+`samples` has shape (origins, jobs, n, minutes) and `truth`, the actuals, (origins, jobs, minutes). An origin is a minute
+from which a forecast starts.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster
-from faro_lib.forecast.regression import windows
-
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-TAIL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
-
-
-def rolling(
-    forecaster: Forecaster, day_counts, horizon: int = HORIZON_MINUTES, n: int = 100, context: int = CONTEXT_MINUTES
-) -> tuple[np.ndarray, np.ndarray]:
-    """(sample paths from every minute of a day, actuals).
-
-    The forecast at origin t knows minutes 0..t-1 and covers t..t+horizon-1. The first origin is `context`.
-
-    Parameters
-    ----------
-    day_counts : requests per minute, shape (jobs, minutes); NaN = missing.
-
-    Returns
-    -------
-    samples : float32, shape (origins, jobs, n, horizon).
-    truth : shape (origins, jobs, horizon).
-    """
-    day_counts = np.asarray(day_counts, dtype=float)
-    if day_counts.ndim != 2 or day_counts.shape[1] < context + horizon:
-        raise ValueError(
-            f"day_counts has shape {day_counts.shape}; expected (jobs, {context + horizon} minutes or more)"
-        )
-    samples = []
-    current = forecaster.start()
-    for minute in range(day_counts.shape[1] - horizon + 1):
-        if minute >= context:
-            samples.append(current.sample(horizon, n).astype(np.float32))
-        current = current.update(day_counts[:, minute])
-    return np.stack(samples), windows(day_counts[:, context:], horizon).transpose(1, 0, 2)
-
-
-def rmse(samples, truth, by: str = ""):
-    """Root mean squared error of the samples' mean, in requests per minute."""
-    return np.sqrt(_mean((samples.mean(axis=2, dtype=float) - truth) ** 2, by))
 
 
 def crps_terms(samples, truth) -> np.ndarray:
@@ -65,39 +22,6 @@ def crps_terms(samples, truth) -> np.ndarray:
     weights = (2 * np.arange(1, n + 1) - n - 1) / n**2
     spread = np.einsum("ojnh,n->ojh", ordered, weights.astype(ordered.dtype))
     return np.abs(samples - truth[:, :, None]).mean(axis=2, dtype=float) - spread
-
-
-def crps(samples, truth, by: str = ""):
-    """Mean CRPS in requests per minute."""
-    return _mean(crps_terms(samples, truth), by)
-
-
-def pinball_terms(samples, truth, levels: Sequence[float]) -> np.ndarray:
-    """Pinball loss max(q (x - z), (q - 1) (x - z)) of the samples' q-quantile z, shape (levels, *truth)."""
-    over = truth - np.quantile(samples, levels, axis=2)
-    level = np.asarray(levels).reshape(-1, 1, 1, 1)
-    return np.maximum(level * over, (level - 1) * over)
-
-
-def pinball(samples, truth, levels: Sequence[float] = TAIL_LEVELS) -> np.ndarray:
-    """Mean pinball loss at each level, shape (levels,)."""
-    return pinball_terms(samples, truth, levels).mean(axis=(1, 2, 3))
-
-
-def wql_terms(samples, truth, levels: Sequence[float] = LEVELS) -> np.ndarray:
-    """2 x the mean pinball loss over the levels, the numerator of `wql`, in the shape of `truth`."""
-    return 2 * pinball_terms(samples, truth, levels).mean(axis=0)
-
-
-def wql(samples, truth, by: str = ""):
-    """Weighted quantile loss: 2 x the summed pinball loss / the summed actuals, averaged over LEVELS."""
-    return _mean(wql_terms(samples, truth), by) / _mean(truth, by)
-
-
-def coverage(samples, truth, level: float = 0.8, by: str = ""):
-    """Share of the actuals that lie in the central interval of the samples with probability `level`."""
-    low, high = interval(samples, level)
-    return _mean((low <= truth) & (truth <= high), by)
 
 
 def difference(
@@ -127,18 +51,6 @@ def difference(
     ratios = total[rows].sum(axis=1) / weight[rows].sum(axis=1)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return float(total.sum() / weight.sum()), float(low), float(high)
-
-
-def interval(samples, level: float) -> np.ndarray:
-    """Ends of the central interval of probability `level`, shape (2, *truth)."""
-    return np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=2)
-
-
-def _mean(terms: np.ndarray, by: str):
-    axes = {"": None, "job": (0, 2), "minute": (0, 1)}
-    if by not in axes:
-        raise ValueError(f"by={by!r} must be '', 'job' or 'minute'")
-    return np.asarray(terms, dtype=float).mean(axis=axes[by])
 
 
 def scores_caption(gains: Any) -> str:

@@ -86,3 +86,21 @@ def _utility(load, c, slo, quantile, upper_bound, precise):
     if latency <= slo:
         return 1.0
     return 0.0 if precise else slo / latency
+
+
+@njit(cache=True)
+def score_between(utility, term, x, gamma, leximin, plateau):
+    """The objective at fractional replicas x (jobs,): interpolated linearly, or its value at floor(x) if `plateau`."""
+    total, low, high = 0.0, np.inf, -np.inf
+    last = utility.shape[1] - 1
+    for j in range(len(x)):
+        position = min(max(x[j], 0.0), last)
+        i = min(int(position), last - 1) if last > 0 else 0
+        t = position - i
+        if plateau:
+            t = np.floor(t)
+        k = min(i + 1, last)
+        u = (1 - t) * utility[j, i] + t * utility[j, k]
+        total += (1 - t) * term[j, i] + t * term[j, k]
+        low, high = min(low, u), max(high, u)
+    return low if leximin else total + gamma * (low - high)

@@ -63,7 +63,7 @@ def continuous(method: str) -> Callable:
     """A solver for `SOLVERS` that runs `search` by `method` and rounds its result to whole replicas."""
 
     def solver(problem: Problem, *, plateau: bool = False, seed: int = 0, options=None) -> tuple[np.ndarray, float]:
-        from faro_lib.allocate import _solver_kernels as kernels
+        from notebooks.edition import _kernels as kernels
 
         feasible = problem.feasible
         lower = np.argmax(feasible, axis=1).astype(float)

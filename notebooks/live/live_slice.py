@@ -25,7 +25,6 @@ from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import STATS_ROUTE
 from faro_lib.rayserve.load_generator import OUTCOMES, SERVED, Generator, Script, Sent
-from faro_lib.rayserve.machine import NOISY_CPUS, BackgroundLoad
 from faro_lib.rayserve.profile import REPORTED_S
 from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
@@ -34,6 +33,7 @@ from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from notebooks.live.lost_worker import LostWorker, recovery_table
+from notebooks.live.machine import NOISY_CPUS, BackgroundLoad
 
 MIN_TICK_S = 30.0  # wall seconds between two decisions, enough for a few replicas to start
 MAX_STARTS = 6  # replicas that one decision may start
