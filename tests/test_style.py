@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from faro_lib.figures import style
 from faro_lib.workload import Job
 from notebooks.edition.figures import sloppify
-from notebooks.figures import comparison, forecast
+from notebooks.figures import common, comparison, forecast
 
 # Linear RGB as seen without one type of cone (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {
@@ -148,11 +148,11 @@ def test_the_clairvoyant_has_a_line_of_its_own_among_policies(simulated):
     minutes = simulated[1][simulated[1]["policy"].isin(["AIAD", "Faro-Sum"])]
     limit = minutes[minutes["policy"] == "AIAD"].drop(columns="policy")
     timeline = comparison.policy_timeline(minutes, minutes, JOBS, 36, limit)
-    assert [text.get_text() for text in timeline.legends[0].get_texts()][-1] == style.CLAIRVOYANT
+    assert [text.get_text() for text in timeline.legends[0].get_texts()][-1] == common.CLAIRVOYANT
     columns = comparison.job_timelines(minutes, minutes, ["AIAD", "Faro-Sum"], limit).axes[:2]
     assert all(axis.lines[-1].get_color() == style.LIMIT for axis in columns)
     rows = comparison.spread_over_jobs(minutes.assign(capacity_cores=36), limit.assign(capacity_cores=36)).axes[0]
-    assert [text.get_text() for text in rows.get_yticklabels()] == ["AIAD", "Faro-Sum", style.CLAIRVOYANT]
+    assert [text.get_text() for text in rows.get_yticklabels()] == ["AIAD", "Faro-Sum", common.CLAIRVOYANT]
 
 
 def test_the_picture_of_the_readme_has_few_policies_and_one_measure(simulated):

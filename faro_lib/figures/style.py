@@ -1,19 +1,13 @@
 """The style of all figures: widths of a two-column paper, text of at least 8 pt, colour-blind-safe colours; saving."""
 
 import json
-import math
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of a column and of the page in inches
@@ -40,18 +34,7 @@ LIMIT = "#971713"  # the clairvoyant limit
 SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # colours of policies from plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 
-# Keyword arguments of matplotlib.
-DIAMOND: dict[str, Any] = {"marker": "D", "ls": "", "ms": 3, "mfc": "white", "mec": "black"}
-EDGE: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.3}
-LIMIT_LINE: dict[str, Any] = {"color": LIMIT, "linestyle": "--"}
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
-CLAIRVOYANT = "clairvoyant limit"
-DIAMONDS = " Diamonds: published values; losses are in the published convention."
-
-
-def as_published(measures: Mapping[str, str]) -> dict[str, str]:
-    """`measures` (column -> label), with the columns of losses replaced by those in the published convention."""
-    return {f"{name}_published" if "lost" in name else name: label for name, label in measures.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +50,6 @@ class Drawing:
 Drawings = Mapping[str, Drawing]  # file name without suffix -> figure
 
 
-def trials_note(summary: pd.DataFrame, by: list[str]) -> str:
-    """A sentence on the number of trials per group of the columns `by` (the smallest), e.g. "One trial."."""
-    trials = summary.groupby(by)["trial"].nunique().min()
-    return f"Mean over {trials} trials; whiskers: one standard deviation." if trials > 1 else "One trial."
-
-
 def and_list(words: Iterable[object]) -> str:
     """The words as a list in English.
 
@@ -83,35 +60,10 @@ def and_list(words: Iterable[object]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def reference_handles(published: bool, limit: bool) -> tuple[list, list[str]]:
-    """Legend handles and labels of the clairvoyant limit and the published values."""
-    handles = [Line2D([], [], **LIMIT_LINE)] if limit else []
-    handles += [Line2D([], [], **DIAMOND)] if published else []
-    return handles, [CLAIRVOYANT] * limit + ["published (EuroSys'25)"] * published
-
-
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
     """The colour of a name in the palette, or one of SPARE. A policy and its variant " (paper)" share a colour."""
     own = palette.get(name.removesuffix(" (paper)"))
     return own or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
-
-
-def lost_by_policy(axis: Axes, summary: pd.DataFrame, x: str) -> None:
-    """Draw mean lost utility by column `x`, a line per policy (dashed: "(paper)"), with one standard deviation as whisker."""
-    for marker, (policy, rows) in zip("os^Dvph", summary.groupby("policy", sort=False)):
-        lost = rows.groupby(x)["lost_utility"]
-        line = {"marker": marker, "markersize": 3, "label": policy, "linestyle": "--" if "(paper" in policy else "-"}
-        axis.errorbar(lost.mean().index, lost.mean(), yerr=lost.std().fillna(0), color=colour(policy), **line)
-
-
-def label_log_axis(axis: Axis, low: float, high: float) -> None:
-    """Label 1, 2 and 5 times the powers of ten between `low` and `high`; only the powers if the range is wide."""
-    steps = (1, 2, 5) if high < 30 * low else (1,)
-    exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    ticks = [step * 10.0**exponent for exponent in exponents for step in steps]
-    ticks = [tick for tick in ticks if low / 1.5 <= tick <= high * 1.5]
-    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.minorticks_off()
 
 
 def use_style() -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from faro_lib.figures.style import DIAMOND, EDGE, LIMIT_LINE
+from notebooks.figures.common import DIAMOND, EDGE, LIMIT_LINE
 
 
 def hatch_of(policy: str) -> str | None:

@@ -10,11 +10,13 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures import style
-from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, colour, legend_above, trials_note
+from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, colour, legend_above
 from faro_lib.metrics.frames import Tables, read_tables
 from faro_lib.workload import Job
 from faro_lib.workload.readers import read_jobs
+from notebooks.figures import common
 from notebooks.figures.barcharts import bar_rows, hatch_of
+from notebooks.figures.common import trials_note
 from notebooks.figures.prediction import errors_of, predicted_against_simulated, prediction_caption
 
 MAX_LINES = 6
@@ -94,7 +96,7 @@ def policies_by_capacity(
 
     `measures` maps columns to labels; no limit is drawn for a column that `limit` lacks.
     """
-    measures = measures if published is None else style.as_published(measures)
+    measures = measures if published is None else common.as_published(measures)
     policies = list(dict.fromkeys(summary["policy"]))
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
     size_in = (PAGE_IN, 0.3 + len(measures) * (0.5 + 0.17 * len(policies)))
@@ -114,12 +116,12 @@ def policies_by_capacity(
             )  # fmt: skip
             axis.set(title=f"{capacity:g} cores", xlabel=label)
     if published is not None or limit is not None:
-        legend_above(figure, *style.reference_handles(published is not None, limit is not None))
+        legend_above(figure, *common.reference_handles(published is not None, limit is not None))
     return figure
 
 
 def capacity_caption(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
-    findings, lost = [], next(iter(style.MEASURES if published is None else style.as_published(style.MEASURES)))
+    findings, lost = [], next(iter(style.MEASURES if published is None else common.as_published(style.MEASURES)))
     for capacity, part in sorted(summary.groupby("capacity_cores"), reverse=True):
         mean = part.groupby("policy")[lost].mean().sort_values()
         floor = limit.loc[limit["capacity_cores"] == capacity, lost].mean()
@@ -128,20 +130,20 @@ def capacity_caption(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.D
             f"At {capacity:g} cores, {mean.index[0]} loses the least utility ({mean.iloc[0]:.2f}){worst}; the clairvoyant "
             f"limit is {floor:.2f}."
         )
-    diamonds = "" if published is None else style.DIAMONDS
+    diamonds = "" if published is None else common.DIAMONDS
     return f"{' '.join(findings)} {trials_note(summary, ['policy', 'capacity_cores'])}{diamonds}"
 
 
 def spread_over_jobs(minutes: pd.DataFrame, limit: pd.DataFrame | None = None) -> Figure:
     """Figure 12: mean lost utility of each job (a dot) by policy and for the clairvoyant `limit`; one panel per capacity."""
     if limit is not None:
-        minutes = pd.concat([minutes, limit.assign(policy=style.CLAIRVOYANT)], ignore_index=True)
+        minutes = pd.concat([minutes, limit.assign(policy=common.CLAIRVOYANT)], ignore_index=True)
     lost = (1 - minutes.groupby(["policy", "capacity_cores", "job"])["utility"].mean()).rename("lost").reset_index()
     capacities = sorted(lost["capacity_cores"].unique(), reverse=True)
     policies = list(dict.fromkeys(minutes["policy"]))
     size_in = (PAGE_IN, 0.6 + 0.24 * len(policies))
     figure, axes = plt.subplots(1, len(capacities), figsize=size_in, sharey=True, squeeze=False)
-    palette = {policy: style.LIMIT if policy == style.CLAIRVOYANT else colour(policy) for policy in policies}
+    palette = {policy: style.LIMIT if policy == common.CLAIRVOYANT else colour(policy) for policy in policies}
     for axis, capacity in zip(axes[0], capacities):
         shared = {"data": lost[lost["capacity_cores"] == capacity], "x": "lost", "y": "policy", "order": policies}
         sns.boxplot(**shared, hue="policy", palette=palette, ax=axis, fliersize=0, linewidth=0.7, legend=False)
@@ -186,8 +188,8 @@ def policy_timeline(
         top.plot(_lost(minutes[minutes["policy"] == policy], width), color=colour(policy), label=policy)
         bottom.plot(_cores(running[running["policy"] == policy], jobs, width), color=colour(policy))
     if limit is not None:
-        top.plot(_lost(limit, width), linewidth=1.0, label=style.CLAIRVOYANT, **style.LIMIT_LINE)
-        bottom.plot(_cores(limit, jobs, width).iloc[:-1], linewidth=1.0, **style.LIMIT_LINE)
+        top.plot(_lost(limit, width), linewidth=1.0, label=common.CLAIRVOYANT, **common.LIMIT_LINE)
+        bottom.plot(_cores(limit, jobs, width).iloc[:-1], linewidth=1.0, **common.LIMIT_LINE)
     bottom.axhline(capacity, color="black", linestyle=":", linewidth=1.0)
     top.set(ylabel=f"lost utility\n({width}-minute mean)")
     bottom.set(ylabel=f"cores in use\n({width}-minute mean)", xlabel="minute")

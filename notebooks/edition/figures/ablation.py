@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from faro_lib.figures import style
-from faro_lib.figures.style import COLOURS, COLUMN_IN, PAGE_IN, Drawing, Drawings, legend_above, trials_note
+from faro_lib.figures.style import COLOURS, COLUMN_IN, PAGE_IN, Drawing, Drawings, legend_above
 from notebooks.edition.remaining import ALL, AS_IS, CONSTANT, FORECAST, IDEALS, MOVES, START
 from notebooks.edition.remaining import LIMIT as BEST
+from notebooks.figures import common
 from notebooks.figures.barcharts import bar_rows
+from notebooks.figures.common import trials_note
 
 SOURCE_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
 PLANNER = "Faro-Sum"  # the policy whose remaining loss is shown
@@ -76,7 +78,7 @@ def ablation(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame
         axis.set(title=f"{capacity:g} cores", xlabel="lost cluster utility")
     steps = {"paper": "the paper's steps", "ours": "our steps"}
     bars = [Patch(facecolor=SOURCE_COLOURS[source], edgecolor="black") for source in steps]
-    handles, labels = style.reference_handles(published is not None, limit=True)
+    handles, labels = common.reference_handles(published is not None, limit=True)
     legend_above(figure, bars + handles, [*steps.values(), *labels], 4)
     return figure
 
@@ -96,7 +98,7 @@ def ablation_caption(summary: pd.DataFrame, published: pd.DataFrame | None = Non
             f"and ours to {lost.iloc[-1]:.2f}. Of our steps, {ours.idxmax().removeprefix('+ ')} gains most "
             f"({ours.max():.2f}){costs}."
         )
-    diamonds = "" if published is None else style.DIAMONDS
+    diamonds = "" if published is None else common.DIAMONDS
     return (
         f"{' '.join(findings)} Each step includes all steps above it. {trials_note(summary, ['capacity_cores', 'variant'])} "
         f"Dashed: clairvoyant limit of the first trial.{diamonds}"
@@ -131,8 +133,8 @@ def learning(curves: pd.DataFrame) -> Figure:
     for (capacity, rows), marker in zip(curves.groupby("capacity_cores"), "osD^vPX"):
         axis.plot(rows["minute"] + 1, error_pct[rows.index], marker=marker, ms=3, lw=1, label=f"{capacity:g} cores")
     axis.set(xscale="log", yscale="log", xlabel="minutes of learning + 1", ylabel="latency error (%)")
-    style.label_log_axis(axis.xaxis, 1, curves["minute"].max() + 1)
-    style.label_log_axis(axis.yaxis, error_pct.min(), error_pct.max())
+    common.label_log_axis(axis.xaxis, 1, curves["minute"].max() + 1)
+    common.label_log_axis(axis.yaxis, error_pct.min(), error_pct.max())
     axis.legend(frameon=False)
     return figure
 

@@ -6,10 +6,11 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures import style
-from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, and_list, colour, legend_above, trials_note
+from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, and_list, colour, legend_above
 from notebooks.edition.scale import EQUAL, ONE
+from notebooks.figures import common
 from notebooks.figures.barcharts import bar_rows, hatch_of
+from notebooks.figures.common import trials_note
 from notebooks.figures.comparison import capacity_caption, policies_by_capacity, published_main
 
 EFFECTIVE = {"lost_utility": "lost cluster utility", "lost_effective_utility": "lost effective utility"}
@@ -49,11 +50,11 @@ def draw(results: Path, published: str | None = None, curve: bool = False) -> Dr
 
 
 def effective_caption(summary: pd.DataFrame, published: pd.DataFrame | None = None) -> str:
-    columns = list(EFFECTIVE if published is None else style.as_published(EFFECTIVE))
+    columns = list(EFFECTIVE if published is None else common.as_published(EFFECTIVE))
     mean = summary.groupby(["policy", "capacity_cores"])[columns].mean()
     gap = mean[columns[0]] - mean[columns[1]]
     policy, capacity = gap.abs().idxmax()
-    diamonds = "" if published is None else style.DIAMONDS
+    diamonds = "" if published is None else common.DIAMONDS
     return (
         f"Lost utility and lost effective utility differ by {gap.abs().median():.3f} in the median, and most for {policy} at "
         f"{capacity:g} cores ({gap[policy, capacity]:+.2f}). Effective utility charges a drop its penalty.{diamonds}"
@@ -85,7 +86,7 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
         axis.set(title=f"{jobs:,} jobs, {replicas:,}\nreplicas, {variant}", xlabel="lost utility per job")
     for axis in axes.flat[len(clusters) :]:
         axis.set_visible(False)
-    legend_above(figure, *style.reference_handles(published=False, limit=True))
+    legend_above(figure, *common.reference_handles(published=False, limit=True))
     return figure
 
 
@@ -106,11 +107,11 @@ def lost_by_capacity(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     """Figure 2: lost utility by capacity from the published start, a line per policy and one for the clairvoyant limit."""
     summary = summary[summary["start"] == ONE]
     figure, axis = plt.subplots(figsize=(PAGE_IN, 2.8))
-    style.lost_by_policy(axis, summary, "capacity_cores")
-    axis.plot(limit.groupby("capacity_cores")["lost_utility"].mean(), label=style.CLAIRVOYANT, **style.LIMIT_LINE)
+    common.lost_by_policy(axis, summary, "capacity_cores")
+    axis.plot(limit.groupby("capacity_cores")["lost_utility"].mean(), label=common.CLAIRVOYANT, **common.LIMIT_LINE)
     axis.set(xlabel="capacity (cores)", ylabel="lost cluster utility", yscale="log")
     positive = pd.concat([summary["lost_utility"], limit["lost_utility"]]).loc[lambda lost: lost > 0]
-    style.label_log_axis(axis.yaxis, positive.min(), positive.max())
+    common.label_log_axis(axis.yaxis, positive.min(), positive.max())
     legend_above(figure, *axis.get_legend_handles_labels(), columns=4)
     return figure
 

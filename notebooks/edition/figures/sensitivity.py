@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, legend_above, lost_by_policy, trials_note
+from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, legend_above
 from notebooks.edition.sensitivity import PARAMETERS, margins
+from notebooks.figures.common import lost_by_policy, trials_note
 
 
 def draw(results: Path) -> Drawings:

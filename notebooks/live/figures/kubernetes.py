@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import EDGE, PAGE_IN, Drawing, Drawings, and_list, colour, legend_above
+from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, and_list, colour, legend_above
 from faro_lib.metrics.frames import Tables, read_tables
+from notebooks.figures.common import EDGE
 from notebooks.live.agreement import LIVE
 from notebooks.live.recovery import STEP_S, recovery_s
 
