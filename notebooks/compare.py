@@ -1,15 +1,17 @@
 """The comparison of policies on the same trials at one capacity, with the clairvoyant limit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
 
 from faro_lib.experiments.limits import clairvoyants
 from faro_lib.experiments.trials import Report, run_trials, trial_draws
-from faro_lib.metrics.frames import Tables, by_minute, joined, running_by_minute, tables_of, with_key
+from faro_lib.metrics.frames import Tables, joined
 from faro_lib.policies import Policy
+from faro_lib.simulate import Draws
 from faro_lib.workload import Workload
+from notebooks.run_tables import by_minute, running_by_minute, tables_of, with_key
 
 
 def compare(
@@ -42,3 +44,10 @@ def compare(
         minutes = by_minute(best.jobs, running=best.replicas, utility=best.utility)
         parts.append(Tables(limit=measures, clairvoyant=with_key(minutes, key)))
     return joined(parts)
+
+
+def limits_of(workload: Workload, draws: Draws, capacities: Sequence[int], *, published: bool = False) -> pd.DataFrame:
+    """The clairvoyant limit of the first trial, one row per capacity: columns capacity_cores, trial and the measures."""
+    best = clairvoyants(workload, draws, capacities)
+    rows = [{"capacity_cores": size, "trial": 0} | one.summary(published) for size, one in zip(capacities, best)]
+    return pd.DataFrame(rows)

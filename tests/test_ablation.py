@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from faro_lib import forecast
-from faro_lib.experiments.limits import limits_of
 from faro_lib.experiments.trials import summaries, trial_draws
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import tuned, tuned_options
 from faro_lib.workload.synthetic import synthetic
-from notebooks.compare import compare
+from notebooks.compare import compare, limits_of
 from notebooks.edition.ablation import our_steps, paper_steps, variants
 from notebooks.edition.figures import ablation as figure
 from notebooks.edition.published import ExactPaperFaro, PaperFaro

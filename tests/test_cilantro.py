@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from observations import observed
 
-from faro_lib.metrics.frames import decisions_frame, minutes_frame
 from faro_lib.queueing import latency
 from faro_lib.simulate import simulate
 from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
 from notebooks.edition.cilantro import LOADS, SIZES, Cilantro, LearnedLatency, learn, learning_curve
 from notebooks.figures.prediction_errors import prediction_errors
+from notebooks.run_tables import decisions_frame, minutes_frame
 
 JOB = Job("a")
 KIND = JOB.model

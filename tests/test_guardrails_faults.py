@@ -13,13 +13,13 @@ import notebooks.edition.cilantro  # noqa: F401, registers Cilantro
 from faro_lib.allocate.solve import SOLVERS
 from faro_lib.control import GuardrailConfig, PolicyFailed
 from faro_lib.forecast.kalman import LocalLevel, kalman
-from faro_lib.metrics.frames import decisions_frame
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.protocol import CAPACITY, DRIFT_CORRECTED, FAILED, HOLD, JOB_ADDED, JOB_REMOVED, MISSING, REASONS
 from faro_lib.simulate import SimulatedCluster, draw, simulate
 from faro_lib.workload import Workload
 from faro_lib.workload.synthetic import synthetic
+from notebooks.run_tables import decisions_frame
 
 SEED, CAPACITY_CORES, MINUTES = 24, 36, 240
 FROM_S, UNTIL_S = 120 * 60.0, 125 * 60.0  # a fault of five minutes, two hours into the day

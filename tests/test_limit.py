@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib import forecast
-from faro_lib.experiments.limits import limits_of
 from faro_lib.metrics.limit import best_replicas_by_minute, max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext, make
@@ -19,7 +18,7 @@ from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.synthetic import synthetic
-from notebooks.compare import compare
+from notebooks.compare import compare, limits_of
 from notebooks.edition.oracle import oracle
 from notebooks.edition.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT, remaining
 

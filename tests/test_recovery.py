@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from faro_lib.figures import use_style
-from faro_lib.metrics.frames import Tables, read_tables, tables_of, write_tables
+from faro_lib.metrics.frames import Tables, read_tables, write_tables
 from faro_lib.policies import FairShare
 from faro_lib.simulate import simulate
 from faro_lib.workload import Job, Workload
 from notebooks.live.figures.kubernetes import node_caption, on_a_node
 from notebooks.live.recovery import recovery_s
+from notebooks.run_tables import tables_of
 
 ABOUT = {"ray": "2.60.0", "kubeletVersion": "v1.20.2", "processors": 2}
 

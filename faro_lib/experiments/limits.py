@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from faro_lib.metrics.limit import Clairvoyant, clairvoyant, max_replicas_of_any
 from faro_lib.metrics.measures import minute_utility
@@ -48,13 +47,6 @@ def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) ->
     maximum = min(max_replicas_of_any(jobs, max(capacities)), enough_replicas(workload))
     utility = measured_utility(workload, draws, maximum)
     return [clairvoyant(utility, capacity, jobs) for capacity in capacities]
-
-
-def limits_of(workload: Workload, draws: Draws, capacities: Sequence[int], *, published: bool = False) -> pd.DataFrame:
-    """The clairvoyant limit of the first trial, one row per capacity: columns capacity_cores, trial and the measures."""
-    best = clairvoyants(workload, draws, capacities)
-    rows = [{"capacity_cores": size, "trial": 0} | one.summary(published) for size, one in zip(capacities, best)]
-    return pd.DataFrame(rows)
 
 
 def enough_replicas(workload: Workload) -> int:

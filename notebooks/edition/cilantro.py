@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from faro_lib.allocate import marginal_values, solve
-from faro_lib.metrics.frames import running_by_minute
 from faro_lib.policies.factories import register
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, hold, reasons
 from faro_lib.simulate import Run
@@ -20,6 +19,7 @@ from faro_lib.utility import UtilityTable, relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from notebooks.figures.prediction_errors import WORST
+from notebooks.run_tables import running_by_minute
 
 # Load is in requests per SLO and replica, so that jobs with different SLOs are comparable.
 LOADS = np.geomspace(0.25, 16.0, 55)

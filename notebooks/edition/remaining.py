@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faro_lib.experiments.limits import limits_of
 from faro_lib.experiments.trials import run_trials
 from faro_lib.metrics.limit import best_replicas_by_minute, max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
@@ -17,6 +16,7 @@ from faro_lib.simulate import Draws
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S
+from notebooks.compare import limits_of
 from notebooks.edition.oracle import oracle
 
 AS_IS, START, FORECAST, MOVES = "as it is", "start", "forecast", "moves"

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 
 from faro_lib import forecast
-from faro_lib.experiments.limits import limits_of
 from faro_lib.experiments.trials import Report, summaries, trial_draws
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.policies.baselines import fair_share
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, arrays_of
+from notebooks.compare import limits_of
 from notebooks.edition.enlarge import last_days, mixed, repeated, shifted
 from notebooks.edition.published import ExactPaperFaro, GroupedPaperFaro
 
