@@ -16,11 +16,12 @@ import numpy as np
 
 from faro_lib.rayserve import local
 from faro_lib.rayserve.deploy import configuration, deploy
-from faro_lib.rayserve.load_generator import SERVED, Generator, Script
+from faro_lib.rayserve.load_generator import SERVED, Script
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.simulate import Draws, ServingModel, SimulatedCluster
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import Batched, Continuous
+from notebooks.live.generator import Generator
 
 BATCHES = Job("images", slo_s=1.0, model="images", replica=Batched(8, 0.05, 0.15, 0.02))
 TOKENS = Job("chat", slo_s=2.0, model="chat", replica=Continuous(0.03, 0.001, 1e-5, 8, 20.0, 100.0, 0.5, 0.5))

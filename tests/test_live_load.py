@@ -13,7 +13,7 @@ from faro_lib.calibrate import FIRST_TOKEN, LATENCY
 from faro_lib.control import PolicyFailed
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
-from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Generator, Script, Sent, send
+from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Script, Sent, send
 from faro_lib.rayserve.load_profile import offer_load
 from faro_lib.rayserve.profile import Profile, moments, write_profiles
 from faro_lib.rayserve.spec import EMULATED, serve_specs
@@ -22,6 +22,7 @@ from faro_lib.workload import Job, Workload
 from faro_lib.workload.readers import read_jobs, read_sections
 from faro_lib.workload.synthetic import synthetic
 from notebooks.live.agreement import lost_utility_error, pairs, ranking_distance
+from notebooks.live.generator import Generator
 from notebooks.live.live_slice import Slice, limit_rate, matched_simulation, part_of, run_of, script_of
 
 

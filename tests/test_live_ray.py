@@ -26,10 +26,11 @@ from faro_lib.rayserve import local
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import APPLICATIONS, configuration, deploy
-from faro_lib.rayserve.load_generator import DROPPED, FAILED, UNSENT, Generator, Script
+from faro_lib.rayserve.load_generator import DROPPED, FAILED, UNSENT, Script
 from faro_lib.rayserve.profile import profile_job
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
+from notebooks.live.generator import Generator
 
 pytestmark = pytest.mark.live
 

@@ -24,7 +24,7 @@ from faro_lib.policies.protocol import FAILED
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.deploy import STATS_ROUTE
-from faro_lib.rayserve.load_generator import OUTCOMES, SERVED, Generator, Script, Sent
+from faro_lib.rayserve.load_generator import OUTCOMES, SERVED, Script, Sent
 from faro_lib.rayserve.profile import REPORTED_S
 from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
@@ -32,6 +32,7 @@ from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
 from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from notebooks.live.generator import Generator
 from notebooks.live.lost_worker import LostWorker, recovery_table
 from notebooks.live.machine import NOISY_CPUS, BackgroundLoad
 
