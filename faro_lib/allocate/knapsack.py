@@ -84,9 +84,8 @@ def _share(term, tie, costs, allowed, budget, group, quota) -> np.ndarray:
     values, ties = np.full((len(quota), widest), -np.inf), np.full((len(quota), widest), np.inf)
     members, choices = [group == g for g in range(len(quota))], []
     for g, (rows, units) in enumerate(zip(members, quota.tolist())):
-        values[g, : units + 1], ties[g, : units + 1], choice = kernels.knapsack(
-            term[rows], tie[rows], costs[rows], allowed[rows], units
-        )
+        best = kernels.knapsack(term[rows], tie[rows], costs[rows], allowed[rows], units)
+        values[g, : units + 1], ties[g, : units + 1], choice = best
         choices.append(choice)
     units = np.tile(np.arange(widest), (len(quota), 1))
     _, _, choice = kernels.knapsack(values, ties, units, ~np.isneginf(values), budget)

@@ -96,9 +96,8 @@ class Instance:
         jobs = arrays_of(self.traces.jobs)
         arrays = jobs.slo_s, jobs.quantile, jobs.cold_start_s, self.traces.train, self.traces.evaluation
         content = b"".join(array.tobytes() for array in (*arrays, self.draws.arrival_s, self.draws.service_s))
-        return hashlib.sha256(
-            repr((self.scenario.capacity, self.scenario.capacity_steps)).encode() + content
-        ).hexdigest()
+        capacity = repr((self.scenario.capacity, self.scenario.capacity_steps)).encode()
+        return hashlib.sha256(capacity + content).hexdigest()
 
 
 @lru_cache(maxsize=64)

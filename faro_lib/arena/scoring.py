@@ -58,9 +58,8 @@ def score(
         for kind, seed in (("public", scenario_of(name).public_seed), ("hidden", hidden)):
             row = scored(policy, instance(name, seed))
             rows.append({"scenario": name, "kind": kind, "seed": seed} | row)
-            report(
-                f"{policy} in {name} ({kind} seed): regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"
-            )
+            found = f"regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"
+            report(f"{policy} in {name} ({kind} seed): {found}")
     library = b"".join(path.read_bytes() for path in sorted(Path(faro_lib.__file__).parent.rglob("*.py")))
     contents = {"library": library} | ({"file": Path(file).read_bytes()} if file else {})
     return {

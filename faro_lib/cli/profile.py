@@ -52,9 +52,8 @@ def profile(
                 load, calibration = measure_kind(endpoint.ray, endpoint.http, job, spec, measured, seconds)
                 measured = replace(measured, calibration=calibration)
                 print("\n".join(f"  {line}" for line in calibration.lines()))
-                drawn = save(
-                    latency_by_rate(load, calibration), Path(jobs).parent, f"{Path(jobs).stem}-{spec.application}"
-                )
+                name = f"{Path(jobs).stem}-{spec.application}"
+                drawn = save(latency_by_rate(load, calibration), Path(jobs).parent, name)
                 say(f"measured and fitted latencies drawn in {drawn}")
             profiles[job.name] = measured
     if not dry:

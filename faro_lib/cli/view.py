@@ -45,18 +45,15 @@ class View:
         """What to draw after a step."""
         seen, plan = step.observation, step.plan
         cores = sum(job.cores * running for job, running in zip(self.jobs, seen.running + seen.starting))
-        table = Table(
-            *HEADS, title=self.title, caption=_clock(seen.now_s) + f", {cores:g} of {seen.capacity:g} cores in use"
-        )
+        caption = f"{_clock(seen.now_s)}, {cores:g} of {seen.capacity:g} cores in use"
+        table = Table(*HEADS, title=self.title, caption=caption)
         for column in table.columns[2:8]:
             column.justify = "right"
         for n, job in enumerate(self.jobs):
-            wanted, has = int(step.target[n]), int(seen.running[n])
-            if plan.reason[n] != HOLD and wanted != int(seen.target[n]):
-                change = (
-                    f"{_clock(seen.now_s)}  {job.name}: {int(seen.target[n])} to {wanted} replicas ({plan.reason[n]})"
-                )
-                self._changes.append(change)
+            wanted, has, before = int(step.target[n]), int(seen.running[n]), int(seen.target[n])
+            if plan.reason[n] != HOLD and wanted != before:
+                change = f"{job.name}: {before} to {wanted} replicas ({plan.reason[n]})"
+                self._changes.append(f"{_clock(seen.now_s)}  {change}")
             table.add_row(*self._cells(n, job, step), style="" if wanted == has else "bold")
         return Group(table, *(Text(change) for change in self._changes))
 
@@ -65,6 +62,7 @@ class View:
         counts, tail_s = seen.arrivals_per_min[n], seen.tail_latency_s[n]
         wanted, has = int(step.target[n]), int(seen.running[n])
         late = tail_s > job.slo_s
+        latency = "-" if math.isnan(tail_s) else f"{tail_s:.3g} s{' late' if late else ''}"
         deciles, value = plan.next_minute_deciles_rps, plan.marginal_value_up
         return (
             escape(job.name),
@@ -72,9 +70,7 @@ class View:
             _number(counts[-1] / MINUTE_S if counts.size else math.nan),
             "" if deciles is None else f"{_number(deciles[n, 0])} to {_number(deciles[n, -1])}",
             str(has) if wanted == has else f"{has} -> {wanted}",
-            Text(
-                "-" if math.isnan(tail_s) else f"{tail_s:.3g} s{' late' if late else ''}", style="red" if late else ""
-            ),
+            Text(latency, style="red" if late else ""),
             f"{job.slo_s:g} s",
             "" if value is None or math.isnan(value[n]) else f"{value[n]:+.3f}",
             plan.reason[n],

@@ -56,10 +56,8 @@ def rotate(path: Path, keep: int) -> IO | None:
     if len(moved) < 2:  # the header alone
         return None
     generation = generation_of(path)
-    headers = (
-        record for line in reversed(moved) if b'"begin"' in line and (record := json.loads(line))["kind"] == "begin"
-    )
-    header = next(headers) | {"generation": generation + 1}
+    records = (json.loads(line) for line in reversed(moved) if b'"begin"' in line)
+    header = next(one for one in records if one["kind"] == "begin") | {"generation": generation + 1}
     with atomic_write(_archive(path, generation)) as partial:
         partial.touch(0o600)
         with gzip.open(partial, "wb", compresslevel=3) as compressed:

@@ -31,13 +31,11 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
     apart = replace(draws, arrival_s=draws.arrival_s + MINUTE_S * np.floor(draws.arrival_s / MINUTE_S))
     utility = np.zeros((len(workload.jobs), max_replicas + 1, workload.minutes + 1))
     cores = arrays_of(workload.jobs).cores.sum()
-    for replicas in range(1, max_replicas + 1):
-        fixed = tuple(
-            replace(job, min_replicas=replicas, max_replicas=replicas, tenant_quota=None) for job in workload.jobs
-        )
+    for count in range(1, max_replicas + 1):
+        fixed = tuple(replace(job, min_replicas=count, max_replicas=count, tenant_quota=None) for job in workload.jobs)
         day = replace(workload, jobs=fixed, requests_per_min=counts)
-        run = simulate(day, Fixed(replicas), replicas * cores, draws=apart)
-        utility[:, replicas] = minute_utility(run)[:, ::2]
+        run = simulate(day, Fixed(count), count * cores, draws=apart)
+        utility[:, count] = minute_utility(run)[:, ::2]
     return utility
 
 

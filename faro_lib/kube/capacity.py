@@ -163,9 +163,8 @@ def refuses(node: dict, shape: Shape) -> str | None:
     if lacking := [name for name in needed if name not in offered]:
         return f"offers no {lacking[0]}"
     labels = node["metadata"].get("labels", {})
-    return next(
-        (f"label {name} is not {value}" for name, value in shape.selector.items() if labels.get(name) != value), None
-    )
+    wrong = (f"label {name} is not {value}" for name, value in shape.selector.items() if labels.get(name) != value)
+    return next(wrong, None)
 
 
 def tolerates(toleration: dict, taint: dict) -> bool:

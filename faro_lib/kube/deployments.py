@@ -247,9 +247,8 @@ def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:
         for name, value in requests.items():
             per_core[name] = max(per_core.get(name, 0.0), value / job.cores)
     quantum = float(np.gcd.reduce([round(job.cores * 10) for job in jobs])) / 10  # cores are multiples of 0.1
-    tolerations = [
-        one for one in specs[0].get("tolerations", []) if all(one in s.get("tolerations", []) for s in specs)
-    ]
+    tolerated = [spec.get("tolerations", []) for spec in specs]
+    tolerations = [one for one in tolerated[0] if all(one in others for others in tolerated)]
     selector = dict(specs[0].get("nodeSelector", {}))
     if any(spec.get("nodeSelector", {}) != selector for spec in specs):
         raise ValueError("deployments: their nodeSelectors differ; jobs share capacity only on the same nodes")

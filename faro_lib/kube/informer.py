@@ -15,9 +15,8 @@ from typing import Any
 from faro_lib.kube.client import Api, ApiError
 
 LOG = logging.getLogger(__name__)
-WATCH_S = (
-    30  # the server ends a watch after this time, so WATCH_S + 10 seconds of silence mean that the connection is dead
-)
+# The server ends a watch after this time, so WATCH_S + 10 seconds of silence mean that the connection is dead.
+WATCH_S = 30
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 WARN_AFTER = 3  # failures in a row; a single one is normal, because resource versions expire
 

@@ -140,9 +140,8 @@ def expected_loss(
     scaled = [replace(job, slo_s=job.slo_s / slower) for job in jobs]
     rates = np.nan_to_num(rate_rps) * slower
     if isinstance(model, str):
-        return 1 - relaxed_utility(
-            predicted_latency(scaled, rates, replicas, latency_model=model), arrays_of(tuple(scaled)).slo_s
-        )
+        latency_s = predicted_latency(scaled, rates, replicas, latency_model=model)
+        return 1 - relaxed_utility(latency_s, arrays_of(tuple(scaled)).slo_s)
     rows = zip(scaled, rates, replicas)
     return np.array([1 - float(model.expected_utility(job, rate, x, "relaxed", 1.0)) for job, rate, x in rows])
 
@@ -158,10 +157,9 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
     arrays, count = arrays_of(jobs), observation.arrivals_per_min[:, -1]
     rate_rps, busy = count / MINUTE_S, observation.running > 0
     inside, ongoing = rate_rps * latency_s, observation.ongoing
+    before = history[:, -2:][:, 0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        frozen = (
-            (count > 0) & (count == history[:, -2:][:, 0]) & (latency_s > 0) & (latency_s == authority.mean_latency_s)
-        )
+        frozen = (count > 0) & (count == before) & (latency_s > 0) & (latency_s == authority.mean_latency_s)
         in_time = observation.tail_latency_s <= arrays.slo_s
         impossible = busy & in_time & (rate_rps * arrays.service_time_s > 3 * observation.running)
         little = (ongoing >= 5) & (ongoing > UNIT_ERROR * inside) | (inside > UNIT_ERROR * np.maximum(ongoing, 1))

@@ -22,9 +22,8 @@ IDLE = 0.05  # utilisation of replicas that are idle most of the time
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
 FLOOR_TOLERANCE = 0.02  # utility that a floor may cost, chosen on training days (docs/adopt.md)
 LOAD_QUANTILES = (0.1, 0.95)  # of the forecast: the load for a floor, and that for a ceiling
-HELD_UTILISATION = (
-    0.88  # the highest at which an HPA with the default target of 80 % and tolerance of 10 % adds nothing
-)
+# The highest at which an HPA with the default target of 80 % and tolerance of 10 % adds nothing.
+HELD_UTILISATION = 0.88
 PRIOR_LOST = 2.0  # added to every job's lost utility, so that losses in the first minutes do not dominate the weights
 
 # Tuned on days 9 and 10 of the published traces, with a forecaster fitted to days 1 to 8 (docs/tuning.md).

@@ -42,9 +42,8 @@ def mdc(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
     >>> float(mdc(5.0, 1, 0.1, 0.99).round(3))
     0.434
     """
-    rate_rps, replicas, service_time_s, quantile = np.broadcast_arrays(
-        *checked(rate_rps, replicas, service_time_s, quantile)
-    )
+    arguments = checked(rate_rps, replicas, service_time_s, quantile)
+    rate_rps, replicas, service_time_s, quantile = np.broadcast_arrays(*arguments)
     rho = np.asarray(rate_rps * service_time_s / replicas)
     servers = np.maximum(1, np.floor(replicas)).astype(int)
     wait = np.full(rho.shape, np.inf)

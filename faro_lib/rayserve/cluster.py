@@ -84,10 +84,8 @@ class RayServeCluster(Cluster):
     def renew_lease(self, force: bool = False) -> None:
         """Renew the lease, or take it from another controller if `force`; OSError if another controller holds it."""
         if (lease := self._lease) is not None:
-            query = urlencode(
-                {"holder": lease.holder, "duration_s": lease.duration_s} | ({"force": 1} if force else {})
-            )
-            holder = self._http.post(f"{STATS_ROUTE}?{query}", {})
+            query = {"holder": lease.holder, "duration_s": lease.duration_s} | ({"force": 1} if force else {})
+            holder = self._http.post(f"{STATS_ROUTE}?{urlencode(query)}", {})
             if holder != lease.holder:
                 raise OSError(f"{self._ray.address}: controller {holder} scales the jobs of this Ray cluster")
 

@@ -51,9 +51,8 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
         if isinstance(latency_model, LatencyTable):
             sample, keys = _measured_curves, [(latency_model.class_of(job), job.slo_s) for job in jobs]
         classes = dict(zip(reversed(keys), reversed(jobs)))
-        first, last, value = _stack(
-            sample(latency_model, job, utility, float(alpha), columns) for job in classes.values()
-        )
+        samples = (sample(latency_model, job, utility, float(alpha), columns) for job in classes.values())
+        first, last, value = _stack(samples)
     else:
         raise ValueError(
             f"latency_model={latency_model!r} must be the name of a formula (half-mmc, mdc, mgc, mmc, upper-bound) or "

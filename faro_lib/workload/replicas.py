@@ -212,7 +212,6 @@ def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
 
 def mapping_of(replica: Replica) -> dict[str, Any]:
     """The mapping that `replica_of` reads, with its defaults left out."""
-    values = {
-        f.name: getattr(replica, f.name) for f in dataclasses.fields(replica) if getattr(replica, f.name) != f.default
-    }
+    names = [field.name for field in dataclasses.fields(replica) if getattr(replica, field.name) != field.default]
+    values = {name: getattr(replica, name) for name in names}
     return {"kind": replica.kind} | {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
