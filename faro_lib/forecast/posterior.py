@@ -180,9 +180,8 @@ def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Post
     other = np.flatnonzero(selected.data != data_hashes(traces))
     if other.size:
         name = traces.names[other[0]]
-        raise ValueError(
-            f"the posterior of job {name!r} was fitted to other training days; fit it to these, or use none"
-        )
+        problem = f"the posterior of job {name!r} was fitted to other training days"
+        raise ValueError(f"{problem}; fit it to these, or use none")
     return selected
 
 
@@ -195,9 +194,8 @@ def bayes(
     Raises ValueError if the fit has not converged, or was to other jobs or counts.
     """
     if posterior is None:
-        raise ValueError(
-            "posterior=None: the bayes forecaster is not fitted; give a posterior of bayes.fit_bayes or its .npz"
-        )
+        hint = "give a posterior of bayes.fit_bayes or its .npz"
+        raise ValueError(f"posterior=None: the bayes forecaster is not fitted; {hint}")
     fitted = posterior_of_jobs(traces, posterior)
     if not fitted.convergence.passed:
         raise ValueError(str(fitted.convergence))

@@ -112,9 +112,8 @@ def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) ->
     """Raise ValueError if a Deployment has no HPA of the name in its section, or one that another controller owns."""
     for ref, hpa in zip(refs, hpas):
         if hpa is None:
-            raise ValueError(
-                f"deployment '{ref}' has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
-            )
+            problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
+            raise ValueError(f"deployment '{ref}' {problem}")
         if not ref.job.min_replicas:
             raise ValueError(f"job {ref.job.name!r}: min_replicas=0; the maxReplicas of an HPA is at least 1")
         name, owners = hpa["metadata"]["name"], hpa["metadata"].get("ownerReferences", [])

@@ -183,18 +183,14 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, **options)
     of_deployments = preflight.FOR_CEILINGS if spec.ceilings else preflight.FOR_DEPLOYMENTS
     own = preflight.FOR_RAY if spec.backend == "rayserve" else of_deployments
-    elsewhere = set(spec.namespaces) - {spec.namespace}
+    elsewhere = sorted(set(spec.namespaces) - {spec.namespace})
+    permissions = {spec.namespace: preflight.ALWAYS + own} | dict.fromkeys(elsewhere, own)
+    names = preflight.names_of(spec.name, spec.deployments)
     return environment.get_template(template).render(
         CONSTANTS,
         spec=spec,
         rayserve=spec.backend == "rayserve",
-        roles={
-            namespace: preflight.rules(permissions, preflight.names_of(spec.name, spec.deployments))
-            for namespace, permissions in (
-                (spec.namespace, preflight.ALWAYS + own),
-                *((other, own) for other in sorted(elsewhere)),
-            )
-        },
+        roles={namespace: preflight.rules(needed, names) for namespace, needed in permissions.items()},
         arguments=arguments(spec),
         jobs_hash=hash_of(spec.jobs_text),
         applications=yaml.safe_dump(configuration(spec.jobs, spec.served, spec.initial), sort_keys=False),

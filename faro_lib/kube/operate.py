@@ -63,11 +63,10 @@ def connect_deployments(
 ) -> Deployments:
     """The backend for the Deployments that the jobs' table names.
 
-    ceilings : whether Faro sets the bounds of their HorizontalPodAutoscalers instead of their replicas.
-
     sections : job name -> its section `deployment` in the table.
     cores : cores that the jobs may use; None: measured.
     ensure : runs the check that the Deployments exist, once or until it passes.
+    ceilings : whether Faro sets the bounds of their HorizontalPodAutoscalers instead of their replicas.
 
     Raises ValueError if a Deployment does not exist or a permission is missing.
     """
@@ -175,9 +174,7 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
     deployments = [one for one in cluster.objects() if one]
     # A selector may have only matchExpressions. No labels would match every pod, so the pod template's labels are used.
-    selectors = tuple(
-        one["spec"]["selector"].get("matchLabels") or one["spec"]["template"]["metadata"]["labels"]
-        for one in deployments
-    )
+    specs = [one["spec"] for one in deployments]
+    selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
     cores = [job.cores for job in jobs]
     return NodeCapacity(api, namespaces.pop(), selectors, cores, shape_of(list(jobs), deployments))

@@ -133,9 +133,8 @@ def check_autoscalers(autoscalers: Mapping[str, Mapping | None]) -> None:
     if scaled:
         deployment, name = scaled[0]
         more = f" ({len(scaled)} of {len(autoscalers)} have one)" if len(scaled) > 1 else ""
-        raise ValueError(
-            f"deployment {deployment!r} is also scaled by HorizontalPodAutoscaler {name!r}; delete it{more}"
-        )
+        problem = f"is also scaled by HorizontalPodAutoscaler {name!r}; delete it{more}"
+        raise ValueError(f"deployment {deployment!r} {problem}")
 
 
 def check_permissions(

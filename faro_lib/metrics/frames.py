@@ -71,9 +71,8 @@ def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
         elif (path := folder / f"{name}.parquet").exists():
             frames[name] = pd.read_parquet(path)
     for column in set(frames["summary"]) & set(RENAMED):
-        raise ValueError(
-            f"{folder}/summary.csv: column {column!r} is now called {RENAMED[column]!r}; run the stage again"
-        )
+        problem = f"column {column!r} is now called {RENAMED[column]!r}; run the stage again"
+        raise ValueError(f"{folder}/summary.csv: {problem}")
     about = tuple(json.loads(path.read_text()) for path in sorted(folder.glob("trial-*.json")))
     return Tables(**frames, about=about)
 

@@ -28,10 +28,8 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
         raise ValueError(f"{path}: not a table ({str(error).splitlines()[0]})") from None
     for name in ("replicas", "rate_per_replica_rps", column):
         if name not in table:
-            there = [name for name in table if re.fullmatch(r"p[\d.]+_s", str(name))]
-            raise ValueError(
-                f"{path}: column {name!r} is missing; the latency columns are: {', '.join(there) or 'none'}"
-            )
+            there = ", ".join(name for name in table if re.fullmatch(r"p[\d.]+_s", str(name))) or "none"
+            raise ValueError(f"{path}: column {name!r} is missing; the latency columns are: {there}")
     for name in ("replicas", "rate_per_replica_rps", column):
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
         for row in np.flatnonzero(~((values > 0) & np.isfinite(values)))[:1]:

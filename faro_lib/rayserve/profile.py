@@ -80,9 +80,8 @@ def more_replicas(ray: HttpClient, spec: ServeSpec, more: int) -> Iterator[tuple
     try:
         while running() < before + more:
             if time.monotonic() - began > START_S:
-                raise ValueError(
-                    f"no new replica of {spec.application!r} serves after {START_S:g} s; is there room for one?"
-                )
+                problem = f"no new replica of {spec.application!r} serves after {START_S:g} s"
+                raise ValueError(f"{problem}; is there room for one?")
             time.sleep(0.1)
         yield before + more, time.monotonic() - began
     finally:

@@ -160,9 +160,8 @@ class Traces:
         for field, ndim in (("train", 4), ("evaluation", 3)):
             counts = np.asarray(getattr(self, field))
             if counts.ndim != ndim or counts.shape[-2] != len(self.jobs):
-                raise ValueError(
-                    f"{field} has shape {counts.shape}; its last two axes must be ({len(self.jobs)} jobs, minutes)"
-                )
+                expected = f"its last two axes must be ({len(self.jobs)} jobs, minutes)"
+                raise ValueError(f"{field} has shape {counts.shape}; {expected}")
             object.__setattr__(self, field, _whole_numbers(counts, field))
 
     @property

@@ -72,9 +72,8 @@ def downsample(per_min: np.ndarray, factor: int = DOWNSAMPLE) -> np.ndarray:
     """
     jobs, days, minutes = per_min.shape
     if minutes % factor:
-        raise ValueError(
-            f"a day of {minutes} minutes cannot be downsampled by {factor}; the factor must divide the minutes"
-        )
+        problem = f"a day of {minutes} minutes cannot be downsampled by {factor}"
+        raise ValueError(f"{problem}; the factor must divide the minutes")
     flat = np.pad(per_min.reshape(jobs, -1), ((0, 0), (0, factor - 1)), mode="edge")
     phases = [flat[:, k : k + days * minutes].reshape(jobs, days, -1, factor).mean(-1) for k in range(factor)]
     return np.stack(phases).transpose(2, 0, 1, 3)
