@@ -190,19 +190,13 @@ class Live(Section):
         return scale
 
     @model_validator(mode="after")
-    def _history_exists(self):
+    def _history_exists_and_each_job_has_a_core(self):
         if self.history_minutes > self.first_minute:
-            raise ValueError(
-                f"live.history_minutes={self.history_minutes} must be at most live.first_minute={self.first_minute}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_core_per_job(self):
+            limit = f"live.first_minute={self.first_minute}"
+            raise ValueError(f"live.history_minutes={self.history_minutes} must be at most {limit}")
         if self.jobs and self.capacity < len(self.jobs):
-            raise ValueError(
-                f"live.capacity={self.capacity} is less than one core for each of its {len(self.jobs)} jobs"
-            )
+            need = f"one core for each of its {len(self.jobs)} jobs"
+            raise ValueError(f"live.capacity={self.capacity} is less than {need}")
         return self
 
 
@@ -271,9 +265,8 @@ class Config(Section):
     def _worlds_have_names_of_their_own(self):
         names = [self.stem, *(world.name for world in self.days.worlds)]
         if repeated := {name for name in names if names.count(name) > 1}:
-            raise ValueError(
-                f"days.worlds: two workloads have the name {min(repeated)!r}; the results of one would be lost"
-            )
+            problem = f"two workloads have the name {min(repeated)!r}"
+            raise ValueError(f"days.worlds: {problem}; the results of one would be lost")
         return self
 
     def or_middle(self, capacities: list[int] | None) -> list[int]:

@@ -33,7 +33,6 @@ COLOURS = {
 LIMIT = "#971713"  # the clairvoyant limit
 SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # colours of policies from plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
-
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
 
 

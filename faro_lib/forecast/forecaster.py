@@ -75,9 +75,8 @@ class Forecaster(ABC):
         if counts.shape != (len(self.jobs),):
             raise ValueError(f"counts has shape {counts.shape}; expected ({len(self.jobs)},), one count for each job")
         for job in np.flatnonzero((counts < 0) | np.isinf(counts))[:1]:
-            raise ValueError(
-                f"counts={counts[job]:g} of job {self.jobs[job]!r} must be a finite number >= 0, or NaN if missing"
-            )
+            wrong = f"counts={counts[job]:g} of job {self.jobs[job]!r}"
+            raise ValueError(f"{wrong} must be a finite number >= 0, or NaN if missing")
         return counts
 
     def check_horizon(self, horizon: int, n: int) -> None:

@@ -159,10 +159,8 @@ class Deployments:
 
     def objects(self) -> list[dict | None]:
         """Each job's Deployment as an object of the API; None if it does not exist."""
-        found = {
-            place_of(one, one["metadata"]["name"]): one
-            for one in listed(self._api, self.refs, "/apis/apps/v1", "deployments")
-        }
+        deployments = listed(self._api, self.refs, "/apis/apps/v1", "deployments")
+        found = {place_of(one, one["metadata"]["name"]): one for one in deployments}
         return [found.get(str(ref)) for ref in self.refs]
 
     def autoscalers(self) -> list[dict | None]:
