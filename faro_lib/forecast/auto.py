@@ -46,7 +46,7 @@ class Mixture(Forecaster):
     score: np.ndarray  # L now, shape (members, jobs); NaN after a shift
     outlier_at: np.ndarray  # minutes_seen at the last outlier below and above the forecast, shape (2, jobs)
     paths: np.ndarray  # forecasts of the members from the coming minute, (members, jobs, samples, HORIZON_MINUTES)
-    means: np.ndarray  # of each path over its minutes, newest forecast first, shape (forecasts, *paths.shape[:3])
+    means: np.ndarray  # mean of each path over its minutes, newest forecast first, (forecasts, *paths.shape[:3])
 
     def start(self, minute_of_day: int = 0) -> Self:
         return replace(
