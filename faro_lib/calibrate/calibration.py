@@ -219,6 +219,7 @@ def _with_values_to_measure(measurements: Measurements) -> Measurements:
         np.append(measurements.requests, int(np.median(measurements.requests))),
         (*measurements.columns, *more),
         values,
+        np.append(measurements.periods, 1),
     )
 
 

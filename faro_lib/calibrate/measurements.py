@@ -15,18 +15,22 @@ Column = tuple[str, float | None]  # (quantity, level of the quantile; None = th
 class Measurements:
     """Quantiles and means of one service; each row is a period with a constant arrival rate and replica count.
 
-    Open-loop load is one row per rate. Of recorded minutes, put those with the same replicas and about the same rate into
-    one row. Quantiles are those of the served requests. A service that streams has also the time to its first token.
+    Open-loop load is one row per rate. Recorded minutes with the same replicas and about the same rate are one row, whose
+    values are geometric means over them. Quantiles are those of the served requests. A service that streams has also the
+    time to its first token.
     """
 
     rate_rps: np.ndarray  # mean arrival rate of all replicas together, shape (rows,)
     replicas: np.ndarray  # whole numbers >= 1, shape (rows,)
-    requests: np.ndarray  # number of requests behind the row's values, shape (rows,)
+    requests: np.ndarray  # number of requests in a period of the row, shape (rows,)
     columns: tuple[Column, ...]  # for example (("latency", 0.5), ("latency", 0.99), ("latency", None))
     values: np.ndarray  # seconds (TOGETHER: requests), shape (rows, columns); NaN where not measured
+    periods: np.ndarray | int = 1  # number of periods with these values, shape (rows,)
 
     def __post_init__(self) -> None:
-        for name, kind in (("rate_rps", float), ("replicas", int), ("requests", int), ("values", float)):
+        object.__setattr__(self, "periods", np.broadcast_to(self.periods, np.shape(self.requests)))
+        kinds = {"rate_rps": float, "replicas": int, "requests": int, "values": float, "periods": int}
+        for name, kind in kinds.items():
             array = np.array(getattr(self, name), kind)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -38,7 +42,7 @@ class Measurements:
                 raise ValueError(f"column {quantity!r} is unknown; accepted: {', '.join(QUANTITIES)}")
             if level is not None and not 0 < level < 1:
                 raise ValueError(f"column {quantity!r}: level={level} must lie strictly between 0 and 1, or be None")
-        for name in ("rate_rps", "replicas", "requests"):
+        for name in ("rate_rps", "replicas", "requests", "periods"):
             if not np.all(getattr(self, name) > 0):
                 raise ValueError(f"{name} must be > 0 in every row")
         measured = self.values[~np.isnan(self.values)]

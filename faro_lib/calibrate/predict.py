@@ -62,7 +62,7 @@ class Simulator:
         values = self._repeated(service, self._draw(ERROR_RUNS), ERROR_RUNS)
         apart = values - values.mean(axis=0)
         covariance = np.einsum("nri,nrj->rij", apart, apart) / (ERROR_RUNS - 2 - values.shape[2])
-        factor = self._length / self._measurements.requests + 1 / self._runs
+        factor = self._length / (self._measurements.requests * self._measurements.periods) + 1 / self._runs
         return covariance * factor[:, None, None] + FLOOR**2 * np.eye(values.shape[2])
 
     def _repeated(self, service: CalibratedService, draws: Draws, runs: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +61,7 @@ def recommend(
     from faro_lib.workload.readers import assumptions, read_sections
 
     if plot is not None:
-        _check_picture(Path(plot))
+        shared.check_picture(Path(plot))
     serving_model = LIVE if dispatch == LIVE.dispatch else ServingModel(dispatch)
     load_plugins(plugin or [])
     if sum(source is not None for source in (workload, prometheus, journal)) != 1:
@@ -93,22 +94,13 @@ def recommend(
     for line in assumptions(jobs) if jobs else []:
         say(line)
     if plot is not None:
-        _draw(recommendation, Path(plot))
+        from faro_lib.figures.recommend import capacity_curve
+
+        needed = recommendation.required_cores
+        curve_of = partial(capacity_curve, recommendation.curve, max_violation_rate, recommendation.knee, needed)
+        shared.write_picture(Path(plot), curve_of, "How many replicas?", _text(recommendation))
     print(json.dumps(recommendation.to_dict()) if as_json else _text(recommendation))
     return 0 if recommendation.slo_met else OUT_OF_REACH
-
-
-def _check_picture(path: Path) -> None:
-    """Raise an error now, and not after minutes of work, if the picture cannot be drawn or written."""
-    import matplotlib  # noqa: F401
-
-    from faro_lib.files import check_writable
-
-    if path.suffix not in (".png", ".html"):
-        raise ValueError(f"plot={str(path)!r} is not a picture; accepted: a .png or a .html file")
-    if not path.parent.is_dir():
-        raise ValueError(f"plot={str(path)!r}: there is no folder {str(path.parent)!r}; make it, or name another")
-    check_writable(path.parent.absolute())
 
 
 def _text(recommendation: Recommendation) -> str:
@@ -141,21 +133,3 @@ def _text(recommendation: Recommendation) -> str:
         elif close := margin(curve):
             lines += [close]
     return "\n".join(lines)
-
-
-def _draw(recommendation: Recommendation, path: Path) -> None:
-    """Write the curve as a .png, or as an .html page with the table below it."""
-    from faro_lib.figures import use_style
-    from faro_lib.figures.recommend import capacity_curve
-    from faro_lib.files import atomic_write
-    from faro_lib.report import page_of
-
-    use_style()
-    figure = capacity_curve(
-        recommendation.curve, recommendation.max_violation_rate, recommendation.knee, recommendation.required_cores
-    )
-    with atomic_write(path) as partial:
-        if path.suffix == ".png":
-            figure.savefig(partial)
-        else:
-            partial.write_text(page_of(figure, "How many replicas?", _text(recommendation)), encoding="utf-8")

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,3 +96,31 @@ def milliseconds(value_s: float | None, infinite: str = "unbounded") -> str:
     if value_s is None or math.isinf(value_s):
         return infinite
     return "-" if math.isnan(value_s) else f"{1000 * value_s:.0f} ms"
+
+
+def check_picture(path: Path) -> None:
+    """Raise an error now, and not after minutes of work, if the picture cannot be drawn or written."""
+    import matplotlib  # noqa: F401
+
+    from faro_lib.files import check_writable
+
+    if path.suffix not in (".png", ".html"):
+        raise ValueError(f"plot={str(path)!r} is not a picture; accepted: a .png or a .html file")
+    if not path.parent.is_dir():
+        raise ValueError(f"plot={str(path)!r}: there is no folder {str(path.parent)!r}; make it, or name another")
+    check_writable(path.parent.absolute())
+
+
+def write_picture(path: Path, draw: Callable[[], Any], title: str, text: str) -> None:
+    """Write the figure that `draw` returns as a .png, or as an .html page with the text below it."""
+    from faro_lib.figures import use_style
+    from faro_lib.files import atomic_write
+    from faro_lib.report import page_of
+
+    use_style()
+    figure = draw()
+    with atomic_write(path) as partial:
+        if path.suffix == ".png":
+            figure.savefig(partial)
+        else:
+            partial.write_text(page_of(figure, title, text), encoding="utf-8")

@@ -27,7 +27,6 @@ STOP = 3.0  # the last rate is the first at which the p99 exceeds the SLO by thi
 STREAMED = 0.1  # share of the latency after the first part of the answer, from which on the answer counts as streamed
 MIN_SERVED = 30  # requests; a rate with fewer is not used
 WARM_UP = 0.1  # share of the requests of a rate that is left out, because queues begin empty
-TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
 # Quantity of LEVELS -> seconds of each request, of TOGETHER the time of its end; inf if it was not served.
 Samples = dict[str, np.ndarray]
 Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
@@ -113,7 +112,7 @@ def measure_kind(
         for rate in to_repeat(rates):
             offer(replicas)(rate)
     measurements = measurements_of(rows)
-    known = {name: getattr(job.replica, name) for name in TOKENS} if isinstance(job.replica, Continuous) else None
+    known = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
     overhead: Any = 2 * max(profile.network_overhead_s, 0.001)
     limit = spec.max_ongoing_requests
     return measurements, calibrate(measurements, max_ongoing_requests=limit, tokens=known, max_overhead_s=overhead)

@@ -159,7 +159,7 @@ def history_from_prometheus(
     from faro_lib.workload.prometheus import read_prometheus
 
     names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
-    end_minute = _local_minute(time.time() if end_s is None else end_s)
+    end_minute = local_minute(time.time() if end_s is None else end_s)
     if jobs is None:
         return history_of([Job(name) for name in names], counts, end_minute=end_minute)
     return history_of(*_of_table(jobs, names, counts, "the series of the query"), end_minute=end_minute)
@@ -174,7 +174,7 @@ def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None
 
     end_s = time.time()
     names, counts = read_prometheus(url, EXPORTED, minutes=WEEK_MINUTES, end_s=end_s, token_path=token_path)
-    return _days(jobs, _rows_of(jobs, names, counts), end_s, url)
+    return _days(jobs, rows_of(jobs, names, counts), end_s, url)
 
 
 def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
@@ -190,7 +190,7 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     ends = [ticks[-1].step.observation.minute for _, ticks in recorded]  # all parts have the same clock
     counts = np.full((len(jobs), ends[-1]), np.nan)
     for (header, ticks), end in zip(recorded, ends):
-        new = _rows_of(jobs, [job.name for job in header.jobs], arrivals(header, ticks))
+        new = rows_of(jobs, [job.name for job in header.jobs], arrivals(header, ticks))
         place = slice(end - new.shape[1], end)
         counts[:, place] = np.where(np.isnan(new), counts[:, place], new)
     return _days(jobs, counts[:, -WEEK_MINUTES:], (recorded[-1][0].origin_s or 0) + MINUTE_S * ends[-1], path)
@@ -202,10 +202,10 @@ def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -
     if not known.any():
         raise ValueError(f"{where}: no counts of these jobs")
     counts = counts[:, known.argmax() :]
-    return days_from_midnight(jobs, _local_minute(end_s) - counts.shape[1], _interpolated(counts), where)
+    return days_from_midnight(jobs, local_minute(end_s) - counts.shape[1], _interpolated(counts), where)
 
 
-def _local_minute(at_s: float) -> int:
+def local_minute(at_s: float) -> int:
     """Minutes since 1970, local time, of a Unix time."""
     return int((at_s + time.localtime(at_s).tm_gmtoff) // MINUTE_S)
 
@@ -232,10 +232,10 @@ def _of_table(path: str, names: Sequence[str], counts: np.ndarray, source: str) 
     jobs = read_jobs(path)
     if not any(job.name in names for job in jobs):
         raise ValueError(f"{path}: job {jobs[0].name!r} is not among {source}: {', '.join(names)}")
-    return jobs, _rows_of(jobs, names, counts)
+    return jobs, rows_of(jobs, names, counts)
 
 
-def _rows_of(jobs: Sequence[Job], names: Sequence[str], counts: np.ndarray) -> np.ndarray:
+def rows_of(jobs: Sequence[Job], names: Sequence[str], counts: np.ndarray) -> np.ndarray:
     """The counts of `jobs`, in their order, from `counts` of the jobs in `names`; NaN for a job not in `names`."""
     row, unknown = dict(zip(names, counts)), np.full(counts.shape[1], np.nan)
     return np.stack([row.get(job.name, unknown) for job in jobs])

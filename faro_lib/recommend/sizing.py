@@ -43,8 +43,8 @@ def peaks_outside(traces: Traces, first: int, minutes: int) -> dict[str, int]:
     return {job.name: int(at) for job, at, larger in zip(traces.jobs, day.argmax(axis=1), over) if larger}
 
 
-def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
-    """(smallest, largest) capacity to replay: the jobs' minimum replicas, and HEADROOM x what the worst minute needs."""
+def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
+    """Replicas that each job needs to meet its SLO at the rate of each minute, within its bounds, (jobs, minutes)."""
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
     for x in range(1, MAX_REPLICAS + 1):
@@ -53,9 +53,15 @@ def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
         required[(required == 0) & (latency_s <= arrays.slo_s[:, None])] = x
         if required.all():
             break
-    required = np.clip(required, 1, arrays.max_replicas[:, None])
+    return np.clip(required, 1, arrays.max_replicas[:, None])
+
+
+def capacity_range(workload: Workload, latency_model: Any) -> tuple[int, int]:
+    """(smallest, largest) capacity to replay: the jobs' minimum replicas, and HEADROOM x what the worst minute needs."""
+    arrays = arrays_of(workload.jobs)
+    most = (arrays.cores @ required_replicas(workload, latency_model)).max()
     minimum = int(np.ceil(np.maximum(arrays.min_replicas, 1) @ arrays.cores))
-    return minimum, max(minimum + 1, int(np.ceil(HEADROOM * (arrays.cores @ required).max())))
+    return minimum, max(minimum + 1, int(np.ceil(HEADROOM * most)))
 
 
 def violations_by_capacity(

@@ -10,6 +10,7 @@ import numpy as np
 
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.arrivals import sample_arrivals
+from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 from faro_lib.workload.service import ServiceTime, true_service_time
 
@@ -60,6 +61,15 @@ def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, 
     return Draws(
         first, arrival_s, router_in_s, service_s, router_out_s, coin, seed, *_lengths(workload.jobs, first, seed)
     )
+
+
+def uniform_arrivals(counts: np.ndarray, rng: np.random.Generator, window_s: float = MINUTE_S) -> np.ndarray:
+    """Arrival times of `counts` (jobs, windows) requests, uniform within each window, sorted by job and time."""
+    windows = np.concatenate([np.repeat(np.arange(counts.shape[1]), row) for row in counts])
+    arrival_s, first = (windows + rng.random(len(windows))) * window_s, np.cumsum(counts.sum(axis=1))
+    for part in np.split(arrival_s, first[:-1]):
+        part.sort()
+    return arrival_s
 
 
 def _lengths(jobs: Sequence[Job], first: np.ndarray, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from faro_lib.files import cached_array
 from faro_lib.queueing import LatencyTable, latency_class
 from faro_lib.queueing.curve import read_curve, with_curve
 from faro_lib.simulate.cluster import PAPER, ServingModel
-from faro_lib.simulate.draws import draw
+from faro_lib.simulate.draws import draw, uniform_arrivals
 from faro_lib.simulate.latencies import minute_edges, quantile_of
 from faro_lib.simulate.serving import Serving
 from faro_lib.workload import Job, Workload
@@ -132,11 +132,7 @@ def _run(
     draws = draw(workload, seed, router=model.router)
     if window_s < MINUTE_S:
         # Uniform arrivals: the bursts that `draw` makes at the ends of minutes vanish with so many requests per minute.
-        within = np.random.default_rng([seed, replicas]).random(len(draws.arrival_s))
-        window = np.concatenate([np.repeat(np.arange(counts.shape[1]), row) for row in counts])
-        arrival_s = (window + within) * window_s
-        for a, b in zip(draws.first[:-1], draws.first[1:]):
-            arrival_s[a:b].sort()
+        arrival_s = uniform_arrivals(counts, np.random.default_rng([seed, replicas]), window_s)
         draws = replace(draws, arrival_s=arrival_s)
     places = np.full(len(counts), model.max_ongoing_requests)
     serving = Serving(workload.jobs, draws, 1, model.dispatch, model.queue_limit, places)

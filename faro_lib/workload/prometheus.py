@@ -94,14 +94,17 @@ def read_prometheus(
     end_s: float | None = None,
     token_path: str | None = None,
     timeout_s: float = 30.0,
+    counts: bool = True,
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """(names of the jobs, sorted; requests per minute, shape (jobs, minutes), oldest first, NaN = missing).
 
     query : requests of the last minute, such as `sum by (job_name) (increase(http_requests_total[1m]))`.
     minutes : number of complete minutes before `end_s` (now by default).
     label : the label that names the job; None if each series has a single label.
+    counts : False if the query gives another quantity than requests, whose values are returned as they are.
     """
-    check_counts_query(query)
+    if counts:
+        check_counts_query(query)
     if not 1 <= minutes <= MAX_POINTS:
         raise ValueError(f"minutes={minutes} must lie in 1..{MAX_POINTS}, the most that Prometheus returns per series")
     last_s = (time.time() if end_s is None else end_s) // MINUTE_S * MINUTE_S
@@ -117,12 +120,12 @@ def read_prometheus(
     names = [_job_name(labels, label, query) for labels, _ in series]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"query {query!r}: several series belong to job {repeated[0]!r}; sum by (...) the job's label")
-    counts = np.array([values for _, values in series])
-    counts[np.isinf(counts)] = np.nan
-    if (counts < 0).any():
-        raise ValueError(f"query {query!r}: negative counts; increase(...[1m]) counts requests")
+    rows = np.array([values for _, values in series])
+    rows[np.isinf(rows)] = np.nan
+    if (rows < 0).any():
+        raise ValueError(f"query {query!r}: negative values; increase(...[1m]) counts requests")
     order = np.argsort(names)
-    return tuple(np.array(names)[order].tolist()), counts[order]
+    return tuple(np.array(names)[order].tolist()), rows[order]
 
 
 def _job_name(labels: dict[str, str], label: str | None, query: str) -> str:

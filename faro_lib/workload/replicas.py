@@ -15,6 +15,7 @@ import numpy as np
 
 from faro_lib.errors import nearest
 
+OF_TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
 SLO_ON = ("first_token", "per_token", "end_to_end")  # the quantity that the SLO of a token service limits
 
 
@@ -151,6 +152,11 @@ class Continuous(Replica):
             self._check(field, "a number from 1 to 1e6", 1 <= getattr(self, field) <= 1e6)
         self._check("max_tokens", "a number >= 1", self.max_tokens >= 1)
         self._check("slo_on", f"one of {', '.join(SLO_ON)}", self.slo_on in SLO_ON)
+
+    @property
+    def of_tokens(self) -> dict[str, float]:
+        """The fields that describe prompts and outputs."""
+        return {name: getattr(self, name) for name in OF_TOKENS}
 
     @property
     def max_in_service(self) -> int:

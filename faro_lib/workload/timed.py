@@ -36,15 +36,17 @@ def minutes_of(times: pd.Series, where: str) -> np.ndarray:
         raise ValueError(f"{where}: time is neither ISO 8601 nor Unix time in s or ms ({reason})") from None
 
 
-def timed_counts(table: pd.DataFrame, names: Sequence[str], where: str) -> tuple[int, np.ndarray]:
-    """(first minute of the table, counts (jobs, minutes) from the first minute to the last; NaN = missing)."""
+def timed_counts(
+    table: pd.DataFrame, names: Sequence[str], where: str, column: str = "requests"
+) -> tuple[int, np.ndarray]:
+    """(first minute of the table, its `column` (jobs, minutes) from the first minute to the last; NaN = missing)."""
     minute = table["minute"].to_numpy()
     first, length = int(minute.min()), int(np.ptp(minute)) + 1
     if length > MAX_DAYS * DAY_MINUTES:
         raise ValueError(f"{where}: time covers {length // DAY_MINUTES} days; at most {MAX_DAYS} are accepted")
     row = table["job"].map({name: n for n, name in enumerate(names)}).to_numpy()
     counts = np.full((len(names), length), np.nan)
-    counts[row, minute - first] = table["requests"]
+    counts[row, minute - first] = table[column]
     return first, counts
 
 

@@ -1,0 +1,162 @@
+"""`faro audit`: reproduce what the present autoscalers did, and say what others would have done with the same requests."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from faro_lib.cli import shared
+from faro_lib.cli.shared import option, say, text_table
+
+if TYPE_CHECKING:
+    from faro_lib.recommend.audit import Audit
+
+NOT_REPRODUCED = 3  # exit status if no service could be reproduced
+
+
+def audit(
+    workload: Annotated[
+        str | None,
+        option("Table: job, requests, replicas, latency_p99_s (or other latencies), time or minute."),
+    ] = None,
+    prometheus: shared.PrometheusAddress = None,
+    prometheus_token: shared.PrometheusToken = None,
+    query: Annotated[str | None, option("PromQL for requests per minute, one series per job.")] = None,
+    replicas_query: Annotated[str | None, option("PromQL for the replicas that serve.")] = None,
+    latency: Annotated[
+        list[str] | None, option("0.99=PROMQL or mean=PROMQL for latencies in seconds over one minute; repeatable.")
+    ] = None,
+    label: Annotated[str | None, option("Label of the series that names the job.")] = None,
+    hours: Annotated[int, option("Length of the history from Prometheus.")] = 24,
+    journal: Annotated[str | None, option("Journal of `faro run`, with or without --apply.")] = None,
+    jobs: shared.OptionalJobs = None,
+    capacity: Annotated[
+        int | None,
+        option("Cores for the reproduced services.", default="the most they used", maximum=shared.MAX_CAPACITY),
+    ] = None,
+    policy: Annotated[
+        list[str] | None, option("Policy to compare; repeatable.", default="FairShare, HPA, Faro-Sum")
+    ] = None,
+    forecaster: Annotated[str | None, option("Forecaster.", default="auto")] = None,
+    dispatch: Annotated[str, option("least-outstanding, or round-robin (as in the paper).")] = "least-outstanding",
+    plugin: shared.Plugins = None,
+    plot: Annotated[str | None, option("Draw the pictures into this .png or .html file.")] = None,
+    as_json: Annotated[bool, option("Print one JSON object instead of tables.", "--json")] = False,
+) -> int:
+    """Reproduce recorded replicas and latencies, and compare policies on the recorded requests.
+
+    Give one of --workload, --prometheus and --journal. A service whose recorded minutes the simulator does not reproduce
+    gets no advice; the output says what to measure.
+
+    Exit status: 0 success; 2 invalid input; 3 no service was reproduced; 130 interrupted.
+    """
+    # One function, because typer reads the options from its signature.
+    from faro_lib.rayserve.spec import ongoing_limits
+    from faro_lib.recommend.audit import POLICIES
+    from faro_lib.recommend.audit import audit as audit_of
+    from faro_lib.recommend.recommendation import LIVE
+    from faro_lib.recommend.records import records_from_csv, records_from_journal, records_from_prometheus
+    from faro_lib.registry import load_plugins
+    from faro_lib.simulate import ServingModel
+    from faro_lib.workload.readers import read_sections
+
+    if plot is not None:
+        shared.check_picture(Path(plot))
+    load_plugins(plugin or [])
+    if sum(source is not None for source in (workload, prometheus, journal)) != 1:
+        raise ValueError("give one of --workload FILE, --prometheus URL and --journal FILE")
+    if jobs is None and journal is None:
+        raise ValueError("--jobs FILE is missing: a table of jobs with their SLOs and service times")
+    if journal is not None:
+        records = records_from_journal(journal, jobs)
+    elif workload is not None:
+        records = records_from_csv(workload, str(jobs))
+    else:
+        if not (query and replicas_query and latency):
+            raise ValueError("--prometheus needs --query, --replicas-query and --latency 0.99=PROMQL")
+        records = records_from_prometheus(
+            str(prometheus), query, replicas_query, _levels(latency), str(jobs), hours=hours, label=label,
+            token_path=prometheus_token,
+        )  # fmt: skip
+    serving_model = LIVE if dispatch == LIVE.dispatch else ServingModel(dispatch)
+    if jobs:
+        limits = ongoing_limits(records.jobs, read_sections(jobs, "serve"))
+        serving_model = replace(serving_model, own_limits=limits)
+    result = audit_of(
+        records, capacity, policies=policy or POLICIES, forecaster=forecaster, serving_model=serving_model, report=say
+    )
+    if plot is not None:
+        from faro_lib.figures.audit import pictures
+
+        shared.write_picture(
+            Path(plot), lambda: pictures(result), "What the autoscalers did, and what others would do", text(result)
+        )
+    print(json.dumps(result.to_dict()) if as_json else text(result))
+    return 0 if result.policies else NOT_REPRODUCED
+
+
+def _levels(latency: list[str]) -> dict[float, str]:
+    """Quantile (NaN = mean) -> query, from texts such as 0.99=PROMQL."""
+    levels = {}
+    for one in latency:
+        level, _, promql = one.partition("=")
+        try:
+            number = float("nan") if level == "mean" else float(level)
+        except ValueError:
+            number = -1.0
+        if number <= 0 or number >= 1 or not promql:
+            raise ValueError(f"latency={one!r} must be QUANTILE=PROMQL, such as 0.99=PROMQL, or mean=PROMQL")
+        levels[number] = promql
+    return levels
+
+
+def text(result: Audit) -> str:
+    """The audit as text: the services, the policies, and the hours."""
+    services: list[dict[str, str]] = []
+    for one in result.services:
+        known = one.calibration
+        services.append(
+            {
+                "job": one.job.name,
+                "replica": known.kind if known else "-",
+                "capacity (requests/s)": _interval(known.capacity_rps) if known else "-",
+                "in interval": "-" if one.inside != one.inside else f"{100 * one.inside:.0f} %",
+                "late minutes": "-" if one.late_minutes != one.late_minutes else f"{100 * one.late_minutes:.1f} %",
+                "predicted": _percent(one.predicted_late_minutes),
+                "late requests": _percent(one.violation_rate),
+                "backcast": "refused" if one.refusal else "reproduced",
+            }
+        )
+    lines = [text_table(services)]
+    lines += [f"{one.job.name}: no advice: {one.refusal}" for one in result.services if one.refusal]
+    lines += [f"{one.job.name}: {one.note}" for one in result.services if one.note]
+    if not result.policies:
+        return "\n".join(lines)
+    policies = [
+        {
+            "policy": name,
+            "lost utility": _interval(of["lost_utility"]),
+            "minus recorded": _interval(of["difference"]) if of["difference"].any() else "-",
+            "SLO violations": _percent(of["slo_violation_rate"]),
+            "replicas": f"{of['replicas'][1]:.1f}",
+        }
+        for name, of in result.policies.items()
+    ]
+    lines += ["", f"{result.replayed} on {result.capacity:g} cores, with 90 % intervals", text_table(policies)]
+    hours = [
+        {key: value if isinstance(value, str) else f"{value:.1f}" for key, value in row.items()}
+        for row in result.hours()
+    ]
+    most = float(result.required.max())
+    return "\n".join([*lines, "", f"the SLOs need up to {most:g} cores; cores by hour:", text_table(hours)])
+
+
+def _interval(interval: Any) -> str:
+    return "{1:.3g} ({0:.3g} to {2:.3g})".format(*interval)
+
+
+def _percent(interval: Any) -> str:
+    low, middle, high = (100 * value for value in interval)
+    return "-" if middle != middle else f"{middle:.1f} % ({low:.1f} to {high:.1f})"

@@ -1,0 +1,201 @@
+"""What other policies would have done with the recorded requests, for the services that a backcast reproduces.
+
+All policies are simulated with the same draws of the calibrated services, so that the intervals contain what is unknown
+about them. A service that is not reproduced gets no advice, and its replicas no other use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from faro_lib import forecast
+from faro_lib.experiments.trials import Report, policy_failures_raised
+from faro_lib.metrics.measures import lost_utility, minute_utility, slo_violation_rate
+from faro_lib.policies import Observation, Plan, Policy, PolicyContext, make
+from faro_lib.policies.baselines import fair_share
+from faro_lib.policies.protocol import hold
+from faro_lib.recommend.backcast import (
+    Service,
+    backcast,
+    calibration_of,
+    known_replicas,
+    positive_interval,
+    prediction_interval,
+    requests_of,
+    run_recorded,
+    world,
+)
+from faro_lib.recommend.recommendation import LIVE, REPLAYED_MINUTES
+from faro_lib.recommend.records import Records
+from faro_lib.recommend.sizing import busiest, required_replicas
+from faro_lib.simulate import Run, ServingModel, simulate
+from faro_lib.simulate.measure import THREADS, measure
+from faro_lib.workload import Job, Traces, Workload, arrays_of
+
+POLICIES = ("FairShare", "HPA", "Faro-Sum")
+RAN = "recorded"
+DRAWS = 8
+MEASURES: dict[str, Callable[[Run], float]] = {
+    "lost_utility": lambda run: lost_utility(minute_utility(run)),
+    "slo_violation_rate": slo_violation_rate,
+    "replicas": lambda run: float(np.sum(run.decisions.running, axis=1).mean()),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audit:
+    """The answer of `audit`; the policies and hours are over the reproduced services, on `capacity` cores.
+
+    Attributes
+    ----------
+    policies : policy -> measure -> interval; the measures are lost_utility, slo_violation_rate, replicas and difference,
+        the lost utility minus that of the recorded replicas.
+    required : cores that the SLOs need at the rate of each minute, (minutes,); `used` is what the replicas occupied.
+    minutes : the part of the day that was simulated.
+    """
+
+    records: Records
+    services: tuple[Service, ...]
+    capacity: float
+    policies: Mapping[str, Mapping[str, np.ndarray]]
+    required: np.ndarray
+    used: np.ndarray
+    minutes: slice
+
+    @property
+    def replayed(self) -> str:
+        """From when to when the policies were compared."""
+        return "{} to {}".format(*(self.records.history.clock(m) for m in (self.minutes.start, self.minutes.stop)))
+
+    def hours(self) -> list[dict[str, Any]]:
+        """For each hour: the mean of the occupied cores, the most that a minute needs, and what could be lent."""
+        rows = []
+        for first in range(0, len(self.used), 60):
+            used, required = float(np.nanmean(self.used[first : first + 60])), self.required[first : first + 60].max()
+            lent = max(0.0, float(np.floor(np.nanmin(self.used[first : first + 60]) - required)))
+            rows.append({"from": self.records.history.clock(first), "used": used, "required": required, "spare": lent})
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """The audit in plain types, for JSON; unknown numbers are None."""
+        services = [
+            {
+                "job": one.job.name,
+                "reproduced": not one.refusal,
+                "refusal": one.refusal,
+                "note": one.note,
+                "replica": one.calibration.kind if one.calibration else None,
+                "capacity_rps": _plain(one.calibration.capacity_rps) if one.calibration else None,
+                "inside": _plain(one.inside),
+                "late_minutes": _plain(one.late_minutes),
+                "predicted_late_minutes": _plain(one.predicted_late_minutes),
+                "violation_rate": _plain(one.violation_rate),
+            }
+            for one in self.services
+        ]
+        policies = {name: {key: _plain(value) for key, value in of.items()} for name, of in self.policies.items()}
+        whole = {"capacity": self.capacity, "replayed": self.replayed, "services": services, "policies": policies}
+        return whole | {"hours": [{key: _plain(value) for key, value in row.items()} for row in self.hours()]}
+
+
+def audit(
+    records: Records,
+    capacity: float | None = None,
+    *,
+    policies: Sequence[str] = POLICIES,
+    forecaster: str | None = None,
+    serving_model: ServingModel = LIVE,
+    report: Report = print,
+) -> Audit:
+    """Calibrate, backcast and, for the reproduced services, compare policies on `capacity` cores (None: the most used).
+
+    The busiest REPLAYED_MINUTES of the last day are replayed. Without an earlier day, forecasts follow the last day only.
+    """
+    jobs, history = records.jobs, records.history
+    report(f"calibrating {len(jobs)} services on their recorded latencies")
+    with ThreadPoolExecutor(THREADS) as pool:
+        limits = [serving_model.limit_of(job) for job in jobs]
+        calibrations = list(pool.map(calibration_of, [records] * len(jobs), range(len(jobs)), limits))
+    part, first = busiest(history.traces, REPLAYED_MINUTES)
+    minutes = slice(first, first + part.evaluation.shape[-1])
+    replayed = f"{history.clock(first)} to {history.clock(minutes.stop)}"
+    report(f"simulating the recorded replicas, {replayed}")
+    services = backcast(records, calibrations, serving_model, minutes)
+    kept = [n for n, one in enumerate(services) if not one.refusal]
+    replicas = known_replicas(records.replicas)[kept]
+    used = arrays_of(jobs).cores[kept] @ replicas
+    size = float(np.ceil(used.max(initial=0.0)) if capacity is None else capacity)
+    if not kept:
+        return Audit(records, services, size, {}, used, used, minutes)
+    known = tuple(services[n].job for n in kept)
+    report("measuring the latencies of the calibrated services")
+    latency_model = measure(known, capacity=size, serving_model=serving_model)
+    day = Workload(known, history.traces.evaluation[0, kept])
+    required = arrays_of(known).cores @ required_replicas(day, latency_model)
+    train = part.train[:0] if history.single_day else part.train
+    traces = Traces(known, train[:, :, kept], part.evaluation[:, kept])
+    context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
+    made: dict[str, Policy] = {name: Knowing(make(name, context), known) for name in policies}
+    posteriors = [one for n in kept if (one := services[n].calibration)]
+    initial = fair_share(known, size)
+
+    def measured(seed: int) -> dict[str, dict[str, float]]:
+        workload = Workload(world(known, posteriors, seed), traces.evaluation[0])
+        requests = requests_of(workload, seed, serving_model)
+        runs = {RAN: run_recorded(workload.jobs, workload.requests_per_min, replicas[:, minutes], seed, serving_model)}
+        for name, policy in made.items():
+            runs[name] = simulate(workload, policy, size, draws=requests, serving_model=serving_model, initial=initial)
+        return {name: {key: of(run) for key, of in MEASURES.items()} for name, run in runs.items()}
+
+    report(f"replaying the requests with {', '.join(policies)}")
+    with policy_failures_raised(), ThreadPoolExecutor(THREADS) as pool:
+        draws = list(pool.map(measured, range(DRAWS)))
+    compared = {}
+    for name in (RAN, *policies):
+        values = {key: np.array([of[name][key] for of in draws]) for key in MEASURES}
+        difference = values["lost_utility"] - np.array([of[RAN]["lost_utility"] for of in draws])
+        compared[name] = {key: positive_interval(one) for key, one in values.items()}
+        compared[name]["difference"] = prediction_interval(difference)
+    return Audit(records, services, size, compared, required, used, minutes)
+
+
+@dataclass(frozen=True, slots=True)
+class Knowing:
+    """A policy that knows the calibrated jobs, in a world whose services are a draw of their posteriors.
+
+    It changes nothing in the first minute, because a forecaster without earlier days needs one.
+    """
+
+    policy: Policy
+    jobs: tuple[Job, ...]
+
+    @property
+    def name(self) -> str:
+        return self.policy.name
+
+    @property
+    def tick_s(self) -> float:
+        return self.policy.tick_s
+
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
+        return self.policy.initial(self.jobs, capacity)
+
+    def start(self, jobs: tuple[Job, ...]) -> Any:
+        return self.policy.start(self.jobs)
+
+    def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
+        return self.policy.decide(state, observation) if observation.minute else (state, hold(observation))
+
+
+def _plain(value: Any) -> Any:
+    """Numbers with four significant digits, in lists; None for NaN."""
+    if isinstance(value, str):
+        return value
+    if np.ndim(value):
+        return [_plain(one) for one in value]
+    return float(f"{value:.4g}") if np.isfinite(value) else None

@@ -1,0 +1,227 @@
+"""Reproduce what autoscalers did: calibrate each service on its recorded latencies, then simulate its recorded replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from faro_lib.calibrate import LATENCY, NOT_REPRODUCED, Calibration, Measurements, calibrate
+from faro_lib.metrics.measures import violation_rate_by_job
+from faro_lib.recommend.records import Records
+from faro_lib.recommend.shadow import Recorded
+from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
+from faro_lib.simulate.draws import uniform_arrivals
+from faro_lib.simulate.measure import THREADS
+from faro_lib.workload import Job, Workload, arrays_of
+from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.replicas import Continuous
+
+STEADY_MINUTES = 3  # minutes with the same replicas, of which the last is used
+BIN_WIDTH = 1.12  # ratio of the largest to the smallest rate per replica in a row of measurements
+MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minutes of a row; rows of a service
+OTHER_KINDS = ("serial", "concurrent", "batched")  # are tried if the kind in the jobs' table is not reproduced
+MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
+DRAWS = 10
+LARGE = 0.1  # relative error of the table's service time that is worth a line
+MIN_INSIDE = 0.5  # of `Service.inside`, for a service that counts as reproduced
+SLACK = 0.02  # difference in the share of late minutes that is not worth a refusal
+NEVER = 1e-3  # SLO in seconds, if the time outside the replicas leaves less
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Service:
+    """The backcast of one service. An interval is (5 %, 50 %, 95 %); shares are NaN where nothing was recorded."""
+
+    job: Job  # at the medians of the posterior; as given, if it is not calibrated
+    calibration: Calibration | None
+    inside: float  # share of the minutes whose latency was within the predicted interval
+    late_minutes: float  # share of the minutes whose latency, at the quantile of the SLO, exceeded the SLO
+    predicted_late_minutes: np.ndarray  # interval of that share
+    violation_rate: np.ndarray  # interval of the share of requests that missed the SLO
+    predicted_tail_s: np.ndarray  # interval of the latency at the quantile of the SLO, by replayed minute, (minutes, 3)
+    refusal: str  # why there is no advice, and what to measure; "" = reproduced
+    note: str  # which assumption of the jobs' table is wrong; "" = none
+
+
+def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
+    """The calibration of the service at index n, by the kind in its table first; text if too little was recorded."""
+    measured, job = measurements_of(records, n), records.jobs[n]
+    if measured is None:
+        return f"fewer than {MIN_ROWS} rates have {MIN_MINUTES} minutes with latencies and steady replicas; record more hours"
+    overhead_s = MAX_OVERHEAD * float(np.nanmin(measured.values))
+    options: dict[str, Any] = dict(max_ongoing_requests=places, max_overhead_s=overhead_s, attempts=1)
+    own = job.replica.kind
+    lengths = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
+    first = calibrate(measured, kinds=(own,), tokens=lengths, **options)
+    if first.verdict != NOT_REPRODUCED:
+        return first
+    others = calibrate(measured, kinds=[kind for kind in OTHER_KINDS if kind != own], **options)
+    return first if others.verdict == NOT_REPRODUCED else others
+
+
+def measurements_of(records: Records, n: int) -> Measurements | None:
+    """Minutes of the service at index n with the same replicas and about the same rate, as rows; None if too few.
+
+    A minute counts if the replicas were the same for STEADY_MINUTES and its requests do not differ from those of the
+    minute before by more than chance and a quarter, so that queues are about as in a stationary state.
+    """
+    counts, replicas, latency_s = records.history.traces.evaluation[0, n], records.replicas[n], records.latency_s[:, n]
+    counts = counts[: len(replicas)]
+    before = np.concatenate([[0], counts[:-1]])
+    steady = (
+        np.isfinite(latency_s).any(axis=0) & (replicas >= 1) & (counts > 0) & (np.arange(len(counts)) >= STEADY_MINUTES)
+    )
+    for lag in range(1, STEADY_MINUTES):
+        steady &= np.roll(replicas, lag) == replicas
+    steady &= np.abs(counts - before) <= 0.25 * before + 3 * np.sqrt(before)
+    per_replica = np.log(np.maximum(counts, 1) / np.where(replicas >= 1, replicas, 1)) // np.log(BIN_WIDTH)
+    rows: dict[float, list[np.ndarray]] = {}
+    for rate, x in {(rate, x) for rate, x in zip(per_replica[steady], replicas[steady])}:
+        rows.setdefault(rate, []).append(np.flatnonzero(steady & (per_replica == rate) & (replicas == x)))
+    longest = sorted((max(groups, key=len) for groups in rows.values()), key=len)[-MAX_ROWS:]
+    longest = [minutes for minutes in longest if len(minutes) >= MIN_MINUTES]
+    if len(longest) < MIN_ROWS:
+        return None
+    mean = np.array([counts[minutes].mean() for minutes in longest])
+    columns = tuple((LATENCY, None if np.isnan(level) else float(level)) for level in records.levels[:, n])
+    with np.errstate(invalid="ignore"):
+        values = np.exp([np.nanmean(np.log(latency_s[:, minutes]), axis=1) for minutes in longest])
+    replicas = np.array([replicas[minutes[0]] for minutes in longest])
+    periods = np.array([len(minutes) for minutes in longest])
+    return Measurements(mean / MINUTE_S, replicas, np.maximum(np.rint(mean), 1), columns, values, periods)
+
+
+def world(jobs: Sequence[Job], calibrations: Sequence[Calibration], seed: int) -> tuple[Job, ...]:
+    """The jobs with services that are a draw of their posteriors.
+
+    The model's relative error and the time outside the replicas are moved to the SLO, which requests then miss as often.
+    """
+    rng, drawn = np.random.default_rng(seed), []
+    for job, calibration in zip(jobs, calibrations):
+        one = calibration.draws[rng.integers(len(calibration.draws))]
+        error = np.exp(calibration.discrepancy * rng.standard_normal())
+        slo_s = max(job.slo_s / error - one.overhead_s, NEVER)
+        drawn.append(replace(job, **one.job_fields, slo_s=float(slo_s)))
+    return tuple(drawn)
+
+
+def requests_of(workload: Workload, seed: int, model: ServingModel) -> Draws:
+    """The requests of a trial, with arrivals uniform within each minute: the recorded counts say no more."""
+    draws = draw(workload, seed, router=model.router)
+    return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, np.random.default_rng([seed, 4])))
+
+
+def run_recorded(
+    jobs: tuple[Job, ...], counts: np.ndarray, replicas: np.ndarray, seed: int, model: ServingModel
+) -> Run:
+    """Simulate the recorded replicas (jobs, minutes), which serve from the start of their minute."""
+    free = tuple(replace(job, cold_start_s=0.0, min_replicas=0, max_replicas=10**6, tenant_quota=None) for job in jobs)
+    capacity = 2 * float(np.ceil((arrays_of(jobs).cores @ replicas).max())) + 1
+    workload = Workload(free, counts)
+    draws = requests_of(workload, seed, model)
+    policy = Recorded(replicas.T, "recorded")
+    return simulate(workload, policy, capacity, draws=draws, serving_model=model, initial=replicas[:, 0])
+
+
+def known_replicas(replicas: np.ndarray) -> np.ndarray:
+    """Replicas (jobs, minutes) as whole numbers; an unknown minute has those of the minute before, or 1."""
+    filled = pd.DataFrame(replicas.T).ffill().bfill().fillna(1).to_numpy().T
+    return np.rint(filled).astype(int)
+
+
+def backcast(
+    records: Records, calibrations: Sequence[Calibration | str], model: ServingModel, minutes: slice
+) -> tuple[Service, ...]:
+    """What the recorded replicas give in the simulator in these minutes, by service, compared with what was recorded."""
+    fitted = [n for n, one in enumerate(calibrations) if isinstance(one, Calibration)]
+    jobs, found = tuple(records.jobs[n] for n in fitted), [calibrations[n] for n in fitted]
+    counts = records.history.traces.evaluation[0][:, minutes]
+    recorded_s = records.tail_s[:, minutes]
+    recorded = np.isfinite(recorded_s) & (counts > 0)
+    replicas = known_replicas(records.replicas)[fitted, minutes]
+
+    def one(seed: int) -> tuple[list[float], np.ndarray, np.ndarray]:
+        drawn = world(jobs, found, seed)
+        run = run_recorded(drawn, counts[fitted], replicas, seed, model)
+        slo_s, tail_s = arrays_of(drawn).slo_s[:, None], run.served_tail_latency_s[:, :-1]
+        late = [_share(row > slo, seen) for row, slo, seen in zip(tail_s, slo_s, recorded[fitted])]
+        return late, tail_s * (arrays_of(jobs).slo_s[:, None] / slo_s), violation_rate_by_job(run)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        late, tails, rates = zip(*pool.map(one, range(DRAWS))) if fitted else ((), (), ())
+    services = []
+    for n, (job, calibration) in enumerate(zip(records.jobs, calibrations)):
+        share = _share(recorded_s[n] > job.slo_s, recorded[n])
+        unknown = np.full(3, np.nan)
+        if isinstance(calibration, str):
+            nowhere = np.full((counts.shape[1], 3), np.nan)
+            services.append(Service(job, None, np.nan, share, unknown, unknown, nowhere, calibration, ""))
+            continue
+        at = fitted.index(n)
+        predicted = share_interval(np.array(late)[:, at])
+        tail_s = np.moveaxis(np.nanquantile(np.array(tails)[:, at], (0.05, 0.5, 0.95), axis=0), 0, -1)
+        known = replace(job, **calibration.service.job_fields)
+        inside = _share((tail_s[:, 0] <= recorded_s[n]) & (recorded_s[n] <= tail_s[:, 2]), recorded[n])
+        refusal = calibration.reason or _unlike(share, predicted, inside, int(recorded[n].sum()))
+        services.append(
+            Service(
+                known, calibration, inside, share, predicted, share_interval(np.array(rates)[:, at]), tail_s, refusal,
+                _wrong_assumption(job, calibration),
+            )
+        )  # fmt: skip
+    return tuple(services)
+
+
+def share_interval(values: np.ndarray) -> np.ndarray:
+    """90 % prediction interval (5 %, 50 %, 95 %) of one more share like these (draws,).
+
+    Square roots of shares have about the same variance at every mean; the interval is that of Student's t for them.
+    """
+    return np.minimum(positive_interval(values), 1.0)
+
+
+def positive_interval(values: np.ndarray) -> np.ndarray:
+    """The same for a quantity >= 0 whose variance grows with its mean."""
+    return np.maximum(prediction_interval(np.sqrt(values)), 0.0) ** 2
+
+
+def prediction_interval(values: np.ndarray) -> np.ndarray:
+    """90 % prediction interval (5 %, 50 %, 95 %) of one more value like these, normally distributed, (draws,)."""
+    n, mean = len(values), values.mean()
+    half = student.ppf(0.95, n - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / n)
+    return np.array([mean - half, mean, mean + half])
+
+
+def _share(late: np.ndarray, among: np.ndarray) -> float:
+    return float(late[among].mean()) if among.any() else np.nan
+
+
+def _unlike(share: float, predicted: np.ndarray, inside: float, minutes: int) -> str:
+    """Why the recorded minutes contradict the predicted ones; "" if they do not."""
+    if np.isnan(share):
+        return "its latency at the quantile of the SLO was not recorded; record it, or change the quantile"
+    remedy = "measure where its requests wait (docs/adopt.md)"
+    if inside < MIN_INSIDE:
+        return f"only {100 * inside:.0f} % of its {minutes} minutes had a latency in the predicted interval; {remedy}"
+    if predicted[0] - SLACK <= share <= predicted[2] + SLACK:
+        return ""
+    low, _, high = 100 * predicted
+    return f"{100 * share:.1f} % of its {minutes} minutes were late, {low:.1f} to {high:.1f} % are predicted; {remedy}"
+
+
+def _wrong_assumption(job: Job, calibration: Calibration) -> str:
+    """What the recorded latencies contradict in the jobs' table, as text."""
+    if calibration.kind != job.replica.kind:
+        return f"its replicas are {calibration.kind}, not {job.replica.kind} as in the table"
+    low, middle, high = 1 / calibration.capacity_rps[::-1]
+    if abs(job.busy_s / middle - 1) <= LARGE or low <= job.busy_s <= high:
+        return ""
+    return (
+        f"a request takes {middle:.3g} s of a replica ({low:.3g} to {high:.3g}), not {job.busy_s:.3g} s as in the table"
+    )

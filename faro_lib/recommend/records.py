@@ -1,0 +1,144 @@
+"""What autoscalers did, minute by minute: requests, serving replicas and latencies, from a table, a journal or Prometheus."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from faro_lib.recommend.load_history import History, history_of, local_minute, rows_of
+from faro_lib.workload import Job, arrays_of
+
+LATENCY_COLUMN = re.compile(r"latency_(?:(mean)|p(\d+(?:\.\d+)?))_s")  # of a table: latency_mean_s, latency_p99_s, ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Records:
+    """The minutes of the last day at which the history ends. Shapes: (jobs, minutes) or (columns, jobs, minutes).
+
+    Attributes
+    ----------
+    replicas : replicas that served in each minute; NaN = unknown.
+    levels : quantile of each latency column, by job, (columns, jobs); NaN = the mean.
+    latency_s : latencies of the requests served in each minute; NaN = unknown.
+    """
+
+    history: History
+    replicas: np.ndarray
+    levels: np.ndarray
+    latency_s: np.ndarray
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        return self.history.jobs
+
+    @property
+    def tail_s(self) -> np.ndarray:
+        """The latency at each job's own quantile, (jobs, minutes); NaN = not recorded."""
+        own = np.isclose(self.levels, arrays_of(self.jobs).quantile)[:, :, None]
+        return np.where(own.any(axis=0), np.where(own, self.latency_s, 0.0).sum(axis=0), np.nan)
+
+
+def records_of(
+    jobs: Sequence[Job],
+    counts: np.ndarray,
+    replicas: np.ndarray,
+    levels: np.ndarray,
+    latency_s: np.ndarray,
+    end_minute: int | None = None,
+) -> Records:
+    """The `Records` in arrays of all minutes, NaN = missing; counts before the last day are for learning only."""
+    history = history_of(jobs, counts, end_minute=end_minute)
+    last = history.today.shape[1]
+    return Records(history, replicas[:, -last:], levels, latency_s[..., -last:])
+
+
+def records_from_csv(path: str, jobs: str) -> Records:
+    """The records in a table with the columns job, requests, replicas, `time` or `minute`, and one for each latency.
+
+    Latencies are latency_mean_s, latency_p50_s, latency_p99_s, ...; an empty cell is unknown. A ValueError names the line.
+    """
+    from faro_lib.workload.readers import read_counts, read_jobs
+    from faro_lib.workload.timed import timed_counts
+
+    table, names = read_counts(path, of_table := read_jobs(jobs))
+    latencies = [name for name in table if LATENCY_COLUMN.fullmatch(str(name))]
+    if "replicas" not in table or not latencies:
+        lacking = "replicas" if "replicas" not in table else "latency_p99_s (or another quantile, or latency_mean_s)"
+        raise ValueError(f"{path}: column {lacking} is missing; an audit needs replicas and latencies of each minute")
+    if table["day"].any():
+        raise ValueError(f"{path}: an audit takes a column time, or minutes of one day, but no column day")
+    for name in ("replicas", *latencies):
+        values = pd.to_numeric(table[name].replace("", np.nan), errors="coerce")
+        bad = (table[name].ne("") & values.isna()) | (values < 0) | np.isinf(values)
+        bad |= (values % 1 > 0) if name == "replicas" else values == 0
+        for row in np.flatnonzero(bad)[:1]:
+            accepted = "a whole number >= 0" if name == "replicas" else "a number of seconds > 0"
+            raise ValueError(f"{path}, line {row + 2}: {name}={table[name].iloc[row]} is not {accepted}")
+        table[name] = values
+    first, counts = timed_counts(table, names, path)
+    replicas, *latency_s = (timed_counts(table, names, path, name)[1] for name in ("replicas", *latencies))
+    levels = [float(LATENCY_COLUMN.sub(r"\2", name) or "nan") / 100 for name in latencies]
+    end_minute = first + counts.shape[1] if "time" in table else None
+    return records_of(of_table, counts, replicas, _by_job(levels, of_table), np.array(latency_s), end_minute)
+
+
+def records_from_prometheus(
+    url: str,
+    query: str,
+    replicas: str,
+    latencies: Mapping[float, str],
+    jobs: str,
+    *,
+    hours: int,
+    label: str | None = None,
+    token_path: str | None = None,
+) -> Records:
+    """The records of the last `hours`, by range queries; `latencies` maps a quantile (NaN = the mean) to its query."""
+    from faro_lib.workload.prometheus import read_prometheus
+    from faro_lib.workload.readers import read_jobs
+
+    table, end_s = read_jobs(jobs), time.time()
+    options: dict[str, Any] = dict(minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
+    counts = rows_of(table, *read_prometheus(url, query, **options))
+    others = [
+        rows_of(table, *read_prometheus(url, promql, counts=False, **options))
+        for promql in (replicas, *latencies.values())
+    ]
+    levels = _by_job(list(latencies), table)
+    return records_of(table, counts, others[0], levels, np.array(others[1:]), local_minute(end_s))
+
+
+def records_from_journal(path: str, jobs: str | None = None) -> Records:
+    """The records in a journal of `faro run`: the replicas, mean latencies and jobs' quantiles that it observed.
+
+    `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
+    """
+    from faro_lib.control.journal import arrivals, parts
+    from faro_lib.workload.readers import read_jobs
+
+    header, ticks = parts(path)[-1]
+    if not ticks:
+        raise ValueError(f"{path}: no decision has been made yet")
+    table = read_jobs(jobs) if jobs else header.jobs
+    if [job.name for job in table] != [job.name for job in header.jobs]:
+        raise ValueError(f"{jobs}: its jobs are not those of the journal, {', '.join(job.name for job in header.jobs)}")
+    counts = arrivals(header, ticks)
+    observed = np.full((3, *counts.shape), np.nan)
+    first = max(tick.step.observation.minute for tick in ticks) - counts.shape[1]
+    for observation in (tick.step.observation for tick in ticks):
+        if (minute := observation.minute - 1 - first) >= 0:  # the minute that has just ended
+            columns = observation.running, observation.mean_latency_s, observation.tail_latency_s
+            observed[:, :, minute] = columns
+    observed[1:][~np.isfinite(observed[1:]) | (observed[1:] <= 0)] = np.nan
+    levels = np.array([np.full(len(table), np.nan), arrays_of(table).quantile])
+    return records_of(table, counts, observed[0], levels, observed[1:])
+
+
+def _by_job(levels: Sequence[float], jobs: Sequence[Job]) -> np.ndarray:
+    return np.repeat(np.array(levels)[:, None], len(jobs), axis=1)

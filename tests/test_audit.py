@@ -1,0 +1,183 @@
+"""`faro audit`: records in, calibrated services, a backcast, and a comparison of policies out."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import recorded_worlds as worlds
+
+from faro_lib.cli import main
+from faro_lib.recommend.audit import audit
+from faro_lib.recommend.backcast import measurements_of, prediction_interval, share_interval
+from faro_lib.recommend.records import records_from_csv, records_of
+from faro_lib.workload import Job
+from faro_lib.workload.readers import write_jobs
+
+
+def table_of(world: worlds.World, records) -> pd.DataFrame:
+    """The records as a table that `faro audit --workload` reads."""
+    names = ["latency_mean_s", "latency_p50_s", "latency_p95_s", "latency_p99_s"]
+    rows = []
+    for n, job in enumerate(world.jobs):
+        for minute in range(world.counts.shape[1]):
+            cells = dict(zip(names, records.latency_s[:, n, minute]))
+            fixed = {"minute": minute, "job": job.name, "requests": world.counts[n, minute]}
+            rows.append(fixed | {"replicas": int(records.replicas[n, minute])} | cells)
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    world = worlds.world(1, wrong=2.0)
+    return world, *worlds.recorded(world)
+
+
+@pytest.fixture(scope="module")
+def files(recorded, tmp_path_factory):
+    """(a table of records, a table of jobs) of the recorded world."""
+    world, records, _ = recorded
+    folder = tmp_path_factory.mktemp("audit")
+    table_of(world, records).to_csv(folder / "records.csv", index=False)
+    write_jobs(world.jobs, folder / "jobs.yaml")
+    return folder / "records.csv", folder / "jobs.yaml"
+
+
+class TestRecords:
+    def test_a_table_is_read_as_it_was_recorded(self, recorded, files):
+        world, records, _ = recorded
+        read = records_from_csv(*map(str, files))
+        assert np.array_equal(read.history.traces.evaluation[0], world.counts)
+        assert np.array_equal(read.replicas, records.replicas)
+        assert np.allclose(read.latency_s, records.latency_s, equal_nan=True)
+        assert np.isnan(read.levels[0]).all()
+        assert np.allclose(read.levels[1:, 0], [0.5, 0.95, 0.99])
+
+    def test_the_tail_is_the_column_of_each_jobs_own_quantile(self):
+        jobs = Job("a", quantile=0.5), Job("b", quantile=0.99), Job("c", quantile=0.9)
+        levels = np.array([[0.5] * 3, [0.99] * 3])
+        latency_s = np.array([[[1.0]] * 3, [[2.0]] * 3])
+        records = records_of(jobs, np.full((3, 1), 5.0), np.ones((3, 1)), levels, latency_s)
+        assert np.array_equal(records.tail_s, [[1.0], [2.0], [np.nan]], equal_nan=True)
+
+    @pytest.mark.parametrize(
+        ("column", "value", "message"),
+        [
+            ("replicas", "2.5", "line 2: replicas=2.5 is not a whole number >= 0"),
+            ("replicas", "-1", "line 2: replicas=-1 is not a whole number >= 0"),
+            ("latency_p99_s", "0", "line 2: latency_p99_s=0 is not a number of seconds > 0"),
+            ("latency_p99_s", "fast", "line 2: latency_p99_s=fast is not a number of seconds > 0"),
+            ("latency_p99_s", "inf", "line 2: latency_p99_s=inf is not a number of seconds > 0"),
+            ("day", "1", "an audit takes a column time, or minutes of one day, but no column day"),
+        ],
+    )
+    def test_a_bad_cell_is_named_in_one_line(self, column, value, message, tmp_path, capsys):
+        row = {"job": "a", "minute": "0", "requests": "3", "replicas": "1", "latency_p99_s": "0.1"} | {column: value}
+        pd.DataFrame([row]).to_csv(tmp_path / "r.csv", index=False)
+        write_jobs((Job("a"),), tmp_path / "jobs.yaml")
+        assert main(["audit", "--workload", str(tmp_path / "r.csv"), "--jobs", str(tmp_path / "jobs.yaml")]) == 2
+        assert message in capsys.readouterr().err
+
+    @pytest.mark.parametrize("absent", ["replicas", "latency_p99_s"])
+    def test_a_table_without_replicas_or_latencies_is_refused(self, absent, tmp_path, capsys):
+        row = {"job": "a", "minute": 0, "requests": 3, "replicas": 1, "latency_p99_s": 0.1}
+        pd.DataFrame([row]).drop(columns=absent).to_csv(tmp_path / "r.csv", index=False)
+        write_jobs((Job("a"),), tmp_path / "jobs.yaml")
+        assert main(["audit", "--workload", str(tmp_path / "r.csv"), "--jobs", str(tmp_path / "jobs.yaml")]) == 2
+        assert f"column {absent}" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("latency", ["p99=q", "1.5=q", "0.99=", "q"])
+    def test_a_latency_query_needs_a_quantile(self, latency, capsys):
+        arguments = ["audit", "--prometheus", "http://localhost:1", "--jobs", "j.yaml", "--query", "q"]
+        assert main([*arguments, "--replicas-query", "r", "--latency", latency]) == 2
+        assert "must be QUANTILE=PROMQL" in capsys.readouterr().err
+
+
+class TestMeasurements:
+    def test_rows_are_steady_minutes_with_one_replica_count_and_about_one_rate(self, recorded):
+        _, records, _ = recorded
+        measured = measurements_of(records, 0)
+        assert (measured.periods >= 5).all()
+        counts, replicas = records.history.traces.evaluation[0, 0], records.replicas[0]
+        for rate_rps, x in zip(measured.rate_rps, measured.replicas):
+            assert np.abs(counts[replicas == x] / 60 / rate_rps - 1).min() < 0.1
+
+    def test_a_service_with_few_steady_minutes_has_none(self):
+        counts, levels = np.full((1, 60), 50.0), np.array([[0.99]])
+        replicas = 1.0 + np.arange(60)[None] % 2
+        records = records_of((Job("a"),), counts, replicas, levels, np.full((1, 1, 60), 0.2))
+        assert measurements_of(records, 0) is None
+
+
+class TestIntervals:
+    def test_a_prediction_interval_holds_nine_of_ten_values(self):
+        rng = np.random.default_rng(1)
+        samples = rng.standard_normal((2000, 9))
+        held = [low <= new <= high for *old, new in samples for low, _, high in [prediction_interval(np.array(old))]]
+        assert 0.88 < np.mean(held) < 0.92
+
+    def test_an_interval_of_shares_stays_within_zero_and_one(self):
+        low, middle, high = share_interval(np.array([0.0, 0.0, 0.0, 0.01]))
+        assert 0 == low <= middle <= high < 0.1
+
+
+class TestAudit:
+    @pytest.fixture(scope="class")
+    def result(self, recorded):
+        world, records, _ = recorded
+        return audit(records, world.capacity, policies=("FairShare", "Faro-Sum"), report=lambda line: None)
+
+    def test_a_wrong_service_time_is_found(self, recorded, result):
+        world, _, _ = recorded
+        first = result.services[0]
+        assert not first.refusal
+        assert "not 0.458 s as in the table" in first.note
+        assert 1 / first.calibration.capacity_rps[1] == pytest.approx(world.true_s[0], rel=0.15)
+        assert not result.services[1].note
+
+    def test_the_interval_holds_the_share_of_late_requests(self, recorded, result):
+        _, _, late = recorded
+        for one, truth in zip(result.services, late):
+            assert one.violation_rate[0] <= truth <= one.violation_rate[2]
+
+    def test_policies_are_compared_on_the_same_requests(self, recorded, result):
+        assert list(result.policies) == ["recorded", "FairShare", "Faro-Sum"]
+        assert not result.policies["recorded"]["difference"].any()
+        assert result.policies["Faro-Sum"]["difference"][2] < 0
+
+    def test_what_is_not_reproduced_gets_no_advice(self, recorded):
+        world, records, _ = recorded
+        tail_s = records.latency_s.copy()
+        tail_s[:, 0, ::2] *= 4  # every second minute waits for something else
+        changed = records_of(records.jobs, world.counts, records.replicas, records.levels, tail_s)
+        result = audit(changed, world.capacity, policies=("FairShare",), report=lambda line: None)
+        assert "measure" in result.services[0].refusal
+        assert not result.services[1].refusal
+        assert list(result.policies) == ["recorded", "FairShare"]
+
+    def test_without_a_reproduced_service_there_is_no_comparison(self, recorded, tmp_path, capsys):
+        world, records, _ = recorded
+        table = table_of(world, records)[["minute", "job", "requests", "replicas", "latency_p95_s"]]
+        table["replicas"] = 1 + table["minute"] % 2
+        table.to_csv(tmp_path / "r.csv", index=False)
+        write_jobs(world.jobs, tmp_path / "jobs.yaml")
+        assert (
+            main(["audit", "--workload", str(tmp_path / "r.csv"), "--jobs", str(tmp_path / "jobs.yaml"), "--json"]) == 3
+        )
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["policies"] == {}
+        assert all("record more hours" in one["refusal"] for one in answer["services"])
+
+    def test_the_page_and_the_tables_are_written(self, files, tmp_path, capsys):
+        records, jobs = map(str, files)
+        page = tmp_path / "audit.html"
+        arguments = ["audit", "--workload", records, "--jobs", jobs, "--policy", "FairShare", "--plot", str(page)]
+        assert main(arguments) == 0
+        printed = capsys.readouterr().out
+        assert "reproduced" in printed
+        assert "minus recorded" in printed
+        assert "cores by hour" in printed
+        text = page.read_text()
+        assert "data:image/png" in text
+        assert 'src="http' not in text
+        assert printed.splitlines()[0][:20] in text
