@@ -29,8 +29,8 @@ class Measurements:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "periods", np.broadcast_to(self.periods, np.shape(self.requests)))
-        kinds = {"rate_rps": float, "replicas": int, "requests": int, "values": float, "periods": int}
-        for name, kind in kinds.items():
+        numbers = (("rate_rps", float), ("replicas", int), ("requests", int), ("values", float), ("periods", int))
+        for name, kind in numbers:
             array = np.array(getattr(self, name), kind)
             array.setflags(write=False)
             object.__setattr__(self, name, array)

@@ -140,7 +140,8 @@ def backcast(
 ) -> tuple[Service, ...]:
     """What the recorded replicas give in the simulator in these minutes, by service, compared with what was recorded."""
     fitted = [n for n, one in enumerate(calibrations) if isinstance(one, Calibration)]
-    jobs, found = tuple(records.jobs[n] for n in fitted), [calibrations[n] for n in fitted]
+    jobs = tuple(records.jobs[n] for n in fitted)
+    found = [one for one in calibrations if isinstance(one, Calibration)]
     counts = records.history.traces.evaluation[0][:, minutes]
     recorded_s = records.tail_s[:, minutes]
     recorded = np.isfinite(recorded_s) & (counts > 0)
