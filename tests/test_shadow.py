@@ -11,6 +11,7 @@ from faro_lib import cli, control, forecast
 from faro_lib.control.journal import read
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
+from faro_lib.recommend.records import records_from_journal
 from faro_lib.recommend.shadow import plan_scores
 from faro_lib.simulate import draw
 from faro_lib.simulate.cluster import PAPER, SimulatedCluster
@@ -52,6 +53,15 @@ def test_plans_that_serve_a_starved_service_are_better_with_an_interval_below_ze
     assert rows["all"]["high"] < 0
     assert rows["job0"]["difference"] < -0.3
     assert rows["all"]["low"] <= rows["all"]["difference"] <= rows["all"]["high"]
+
+
+def test_the_same_journal_can_be_audited(starved):
+    records = records_from_journal(starved)
+    assert records.replicas.shape[1] == records.history.today.shape[1] >= MINUTES - 2
+    assert np.array_equal(records.replicas[:, 5], [4, 4, 4])
+    assert np.isnan(records.levels[0]).all()
+    assert np.isclose(records.levels[1], 0.99).all()
+    assert np.isfinite(records.tail_s[1]).mean() > 0.9
 
 
 def test_the_simulator_reproduces_what_was_observed_at_the_replicas_that_ran(rows):
