@@ -198,9 +198,9 @@ def run_policy(world: World, policy: Policy, jobs: tuple[Job, ...], initial: np.
         minute = int(now_s // 60)
         mean_s, tail_s, ongoing = [], [], []
         for one, job in zip(services, jobs):
-            recent = [k for k in one.ended[-5000:] if one.done_s[k] >= now_s - WINDOW_S]
+            recent = [k for k in one.ended[-600:] if one.done_s[k] >= now_s - WINDOW_S]
             mean_s.append(float(np.mean([one.done_s[k] - one.arrival_s[k] for k in recent])) if recent else 0.0)
-            last = [k for k in one.ended[-20000:] if 60 * (minute - 1) <= one.done_s[k] < 60 * minute]
+            last = [k for k in one.ended[-1500:] if 60 * (minute - 1) <= one.done_s[k] < 60 * minute]
             sample = [one.done_s[k] - one.arrival_s[k] for k in last]
             tail_s.append(float(np.quantile(sample, job.quantile)) if sample else 0.0)
             ongoing.append(len(one.queue) + sum(len(replica.line) for replica in one.replicas))

@@ -122,8 +122,7 @@ class Simulator:
             limits = np.full(jobs, self._places)
             serving = Serving((job,) * jobs, draws, 1, model.dispatch, model.queue_limit, limits)
             for number, count in enumerate(replicas):
-                for _ in range(count):
-                    serving.add_replica(number, 0.0)
+                serving.start(number, count)
             serving.advance(np.finfo(float).max)
             return serving.requests.latency_s.reshape(jobs, -1)
 

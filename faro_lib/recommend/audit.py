@@ -39,7 +39,7 @@ from faro_lib.workload import Job, Traces, Workload, arrays_of
 
 POLICIES = ("FairShare", "HPA", "Faro-Sum")
 RAN = "recorded"
-DRAWS = 8
+DRAWS = 5
 MEASURES: dict[str, Callable[[Run], float]] = {
     "lost_utility": lambda run: lost_utility(minute_utility(run)),
     "slo_violation_rate": slo_violation_rate,
