@@ -192,7 +192,7 @@ def run_policy(world: World, policy: Policy, jobs: tuple[Job, ...], initial: np.
 
     def control(now_s: float, services: list[Service]) -> list[int]:
         nonlocal state
-        if now_s < ticks[0]:
+        if now_s < max(ticks[0], 60.0):
             return [one.target for one in services]
         ticks[0] += policy.tick_s
         minute = int(now_s // 60)

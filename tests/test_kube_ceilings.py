@@ -22,7 +22,7 @@ from faro_lib.kube.lease import seconds_unled
 from faro_lib.kube.manifests import ManifestSpec, objects
 from faro_lib.kube.operate import restore_unled
 from faro_lib.policies.faro import bounding
-from faro_lib.policies.protocol import CONTESTED, HAND_BACK, KEEP_FLOOR, PLANNED, Plan
+from faro_lib.policies.protocol import CONTESTED, HAND_BACK, KEEP_FLOOR, PLANNED, Plan, hold
 from faro_lib.workload import Job
 
 JOBS = (Job("a"), Job("b"))
@@ -260,6 +260,26 @@ def test_in_the_loop_ceilings_stay_within_the_capacity_and_a_client_that_keeps_c
     assert steps[1][1] == {"a": (2, 6), "b": (1, 2)}
     assert all(one["a"][1] + min(one["b"][1], 4) <= 8 for _, one in steps)
     assert steps[-1][0].plan.reason[1] == CONTESTED
+
+
+def test_an_hpa_that_scales_before_the_first_plan_is_not_another_client():
+    server, steps = Server(replicas=(1, 1)), []
+    cluster = Ticks(server, REFS, Silent(), Clock.starting_now(), 8.0)
+
+    class Later(Bounds):
+        """Holds for five ticks, as Faro does until it has counted a minute."""
+
+        def decide(self, state, observation):
+            return state, self.plan if observation.now_s >= 50 else hold(observation)
+
+    def scale(step):
+        steps.append(step)
+        if len(steps) < 6:
+            server.replicas["a"] = len(steps)  # the HPA follows its load at every tick
+
+    control.run(cluster, Later([5, 2], [2, 1]), JOBS, 100.0, on_step=scale)
+    assert not any(CONTESTED in step.plan.reason for step in steps)
+    assert server.bounds() == {"a": (2, 5), "b": (1, 2)}
 
 
 def test_a_job_without_data_keeps_its_bounds():

@@ -86,7 +86,8 @@ class Guard:
             return guard
         before = np.zeros(len(known), int) if self.contest is None else self.contest
         observed = np.isfinite(observation.mean_latency_s).any()  # else the targets are of an earlier observation
-        changed = (observation.target != self.target) & observation.exists & self.applied & observed & ~self.left
+        changed = (observation.target != self.target) & observation.exists & self.applied & observed
+        changed &= ~self.left(observation)
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
         return replace(guard, contest=np.where(before >= CONTESTED_AT, before, after))
 
@@ -100,12 +101,12 @@ class Guard:
         """Whether a job's target or drop rate differs from the last request, bool (jobs,)."""
         if self.target is None or self.drop is None:
             return np.zeros(len(observation.target), bool)
-        return ((observation.target != self.target) | (observation.drop != self.drop)) & ~self.left
+        return ((observation.target != self.target) | (observation.drop != self.drop)) & ~self.left(observation)
 
-    @property
-    def left(self) -> np.ndarray:
+    def left(self, observation: Observation) -> np.ndarray:
         """Whether a job is left to its own autoscaler, bool (jobs,)."""
-        return np.broadcast_to(self.advised, self.known_s.shape)
+        left = np.broadcast_to(self.advised, self.known_s.shape)
+        return left if observation.unbounded is None else left | observation.unbounded
 
 
 def restore_targets(guard: Guard, observation: Observation, contested: np.ndarray) -> Observation:

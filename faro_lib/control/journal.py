@@ -26,7 +26,7 @@ from faro_lib.workload.replicas import mapping_of, replica_of
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
 REPLAYED_TICKS = 200  # enough to restore the loop's memory: counters depend on the last 10 minutes, forecasts on 15
 DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed", "floor"), int)
-DTYPES |= dict.fromkeys(("changing", "present"), bool)
+DTYPES |= dict.fromkeys(("changing", "present", "unbounded"), bool)
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
 
 

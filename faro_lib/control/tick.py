@@ -88,7 +88,7 @@ def tick(
     guard = memory.guard.updated(observation)
     contested = guard.contested(config)
     drifted = guard.drifted(observation) & ~contested
-    left = contested | guard.left
+    left = contested | guard.left(observation)
     intended = guardrails.restore_targets(guard, observation, left) if drifted.any() else observation
     visible = guardrails.mask_absent(jobs, intended)
 

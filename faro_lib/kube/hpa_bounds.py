@@ -30,15 +30,15 @@ class BoundedDeployments(Deployments):
     def observe(self) -> Observation:
         observation = super().observe()
         # Where Faro has set no bounds, the HPA's replicas count, and not how many it might choose.
-        ceiling = [
-            bounds_of(hpa)[1] if hpa and original_of(hpa) else n
-            for hpa, n in zip(self._autoscalers, observation.target.tolist())
-        ]
+        ours = np.array([bool(hpa and original_of(hpa)) for hpa in self._autoscalers])
+        high = np.array([bounds_of(hpa)[1] if hpa else 0 for hpa in self._autoscalers])
+        ceiling = np.where(ours, high, observation.target)
         # HPAs change replicas at any time, and Faro may change a bound meanwhile.
         return replace(
             observation,
             target=np.where(self._waiting, self._waiting, ceiling),
             changing=np.zeros(len(ceiling), bool),
+            unbounded=~ours,
         )
 
     def apply(

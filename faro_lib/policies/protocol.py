@@ -69,6 +69,7 @@ class Observation:
     present: np.ndarray | None = None  # bool, the job exists; None = every job
     free_cores: np.ndarray | None = None  # (nodes,) free cores of each node; None if the nodes are not distinguished
     placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node
+    unbounded: np.ndarray | None = None  # bool, the job's autoscaler, without bounds of Faro, may change the target
 
     @property
     def exists(self) -> np.ndarray:

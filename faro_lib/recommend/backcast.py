@@ -120,12 +120,13 @@ def requests_of(workload: Workload, seed: int, model: ServingModel) -> Draws:
 def run_recorded(
     jobs: tuple[Job, ...], counts: np.ndarray, replicas: np.ndarray, seed: int, model: ServingModel
 ) -> Run:
-    """Simulate the recorded replicas (jobs, minutes), which serve from the start of their minute."""
+    """Simulate the recorded replicas (jobs, minutes), counted at the end of a minute, as if they changed in its middle."""
     free = tuple(replace(job, cold_start_s=0.0, min_replicas=0, max_replicas=10**6, tenant_quota=None) for job in jobs)
     capacity = 2 * float(np.ceil((arrays_of(jobs).cores @ replicas).max())) + 1
     workload = Workload(free, counts)
     draws = requests_of(workload, seed, model)
-    policy = Recorded(replicas.T, "recorded")
+    halves = np.repeat(replicas, 2, axis=1)
+    policy = Recorded(np.hstack([halves[:, :1], halves[:, :-1]]).T, "recorded", MINUTE_S / 2)
     return simulate(workload, policy, capacity, draws=draws, serving_model=model, initial=replicas[:, 0])
 
 

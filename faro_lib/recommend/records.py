@@ -23,7 +23,7 @@ class Records:
 
     Attributes
     ----------
-    replicas : replicas that served in each minute; NaN = unknown.
+    replicas : replicas that served at the end of each minute; NaN = unknown.
     levels : quantile of each latency column, by job, (columns, jobs); NaN = the mean.
     latency_s : latencies of the requests served in each minute; NaN = unknown.
     """

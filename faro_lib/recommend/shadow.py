@@ -27,7 +27,7 @@ MIN_MINUTES = 4 * BLOCK_MINUTES  # fewer minutes give no interval
 class Recorded:
     """The policy that asks for recorded replicas."""
 
-    replicas: np.ndarray  # (minutes, jobs)
+    replicas: np.ndarray  # (ticks, jobs)
     name: str
     tick_s: float = MINUTE_S
 
@@ -38,7 +38,7 @@ class Recorded:
         return None
 
     def decide(self, state: None, observation: Observation) -> tuple[None, Plan]:
-        target = self.replicas[min(observation.minute, len(self.replicas) - 1)]
+        target = self.replicas[min(round(observation.now_s / self.tick_s), len(self.replicas) - 1)]
         return state, Plan(target, np.zeros(len(target)), (PLANNED,) * len(target), PLAN_ATTEMPTS)
 
 
