@@ -10,8 +10,7 @@ import recorded_worlds as worlds
 from faro_lib import forecast
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.baselines import fair_share
-from faro_lib.recommend.audit import audit
-from faro_lib.recommend.recommendation import LIVE
+from faro_lib.recommend.audit import WAITING, audit
 from faro_lib.simulate.measure import measure
 
 pytestmark = [pytest.mark.study, pytest.mark.slow]
@@ -38,7 +37,7 @@ def outcome(seed: int) -> dict:
     if not any(one["refused"] for one in services):  # Faro then runs with what the audit has found
         jobs = tuple(one.job for one in result.services)
         untrained = replace(records.history.traces, jobs=jobs, train=records.history.traces.train[:0])
-        latency_model = measure(jobs, capacity=world.capacity, serving_model=LIVE)
+        latency_model = measure(jobs, capacity=world.capacity, serving_model=WAITING)
         policy = make("Faro-Sum", PolicyContext(jobs, forecast.fit("auto", untrained), latency_model))
         later = worlds.run_policy(world, policy, jobs, fair_share(jobs, world.capacity))
         found["lost"] = worlds.lost(world, later)

@@ -46,9 +46,10 @@ def bounds(models) -> dict[str, tuple[int, int]]:
 
 
 def scalers(models, name: str) -> set[str]:
-    """The field managers that have written the replicas of a Deployment."""
+    """The field managers that have scaled a Deployment since the test created it."""
     fields = models.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["metadata"]["managedFields"]
-    return {one["manager"] for one in fields if "f:replicas" in one["fieldsV1"].get("f:spec", {})}
+    scaled = [one for one in fields if "f:replicas" in one["fieldsV1"].get("f:spec", {})]
+    return {one["manager"] for one in scaled if one.get("subresource") == "scale"}
 
 
 def test_hpas_follow_the_bounds_of_faro_and_go_on_when_it_is_killed(models, elsewhere):
@@ -75,6 +76,7 @@ def test_hpas_follow_the_bounds_of_faro_and_go_on_when_it_is_killed(models, else
     assert bounds(models) == last
     for name in NAMES:
         assert "faro" not in scalers(models, name)
+    assert scalers(models, "busy")
     assert failed(load.end()) == []
 
 

@@ -54,9 +54,8 @@ def audit(
     """
     # One function, because typer reads the options from its signature.
     from faro_lib.rayserve.spec import ongoing_limits
-    from faro_lib.recommend.audit import POLICIES
+    from faro_lib.recommend.audit import POLICIES, WAITING
     from faro_lib.recommend.audit import audit as audit_of
-    from faro_lib.recommend.recommendation import LIVE
     from faro_lib.recommend.records import records_from_csv, records_from_journal, records_from_prometheus
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import ServingModel
@@ -80,7 +79,7 @@ def audit(
             str(prometheus), query, replicas_query, _levels(latency), str(jobs), hours=hours, label=label,
             token_path=prometheus_token,
         )  # fmt: skip
-    serving_model = LIVE if dispatch == LIVE.dispatch else ServingModel(dispatch)
+    serving_model = WAITING if dispatch == WAITING.dispatch else ServingModel(dispatch)
     if jobs:
         limits = ongoing_limits(records.jobs, read_sections(jobs, "serve"))
         serving_model = replace(serving_model, own_limits=limits)

@@ -30,7 +30,7 @@ from faro_lib.recommend.backcast import (
     run_recorded,
     world,
 )
-from faro_lib.recommend.recommendation import LIVE, REPLAYED_MINUTES
+from faro_lib.recommend.recommendation import REPLAYED_MINUTES
 from faro_lib.recommend.records import Records
 from faro_lib.recommend.sizing import busiest, required_replicas
 from faro_lib.simulate import Run, ServingModel, simulate
@@ -39,6 +39,8 @@ from faro_lib.workload import Job, Traces, Workload, arrays_of
 
 POLICIES = ("FairShare", "HPA", "Faro-Sum")
 RAN = "recorded"
+# Requests wait for a replica, however many there are; none is refused, as services do that set no limit.
+WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
 MEASURES: dict[str, Callable[[Run], float]] = {
     "lost_utility": lambda run: lost_utility(minute_utility(run)),
@@ -109,7 +111,7 @@ def audit(
     *,
     policies: Sequence[str] = POLICIES,
     forecaster: str | None = None,
-    serving_model: ServingModel = LIVE,
+    serving_model: ServingModel = WAITING,
     report: Report = print,
 ) -> Audit:
     """Calibrate, backcast and, for the reproduced services, compare policies on `capacity` cores (None: the most used).

@@ -120,13 +120,18 @@ def requests_of(workload: Workload, seed: int, model: ServingModel) -> Draws:
 def run_recorded(
     jobs: tuple[Job, ...], counts: np.ndarray, replicas: np.ndarray, seed: int, model: ServingModel
 ) -> Run:
-    """Simulate the recorded replicas (jobs, minutes), counted at the end of a minute, as if they changed in its middle."""
+    """Simulate the recorded replicas (jobs, minutes), counted at the end of a minute.
+
+    When they changed within the minute is unknown: it is at the start, the middle or the end, by the seed.
+    """
     free = tuple(replace(job, cold_start_s=0.0, min_replicas=0, max_replicas=10**6, tenant_quota=None) for job in jobs)
     capacity = 2 * float(np.ceil((arrays_of(jobs).cores @ replicas).max())) + 1
     workload = Workload(free, counts)
     draws = requests_of(workload, seed, model)
     halves = np.repeat(replicas, 2, axis=1)
-    policy = Recorded(np.hstack([halves[:, :1], halves[:, :-1]]).T, "recorded", MINUTE_S / 2)
+    late = np.random.default_rng([seed, 5]).integers(3)
+    at = np.maximum(np.arange(halves.shape[1]) - late, 0)
+    policy = Recorded(halves[:, at].T, "recorded", MINUTE_S / 2)
     return simulate(workload, policy, capacity, draws=draws, serving_model=model, initial=replicas[:, 0])
 
 
