@@ -14,7 +14,6 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.experiments.trials import Report, trial_seeds
 from faro_lib.http import HttpClient
-from faro_lib.metrics.frames import Tables, joined, read_tables, write_tables
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.rayserve import profile
 from faro_lib.rayserve.backend import Endpoint, serving
@@ -22,6 +21,7 @@ from faro_lib.rayserve.deploy import configuration, deploy
 from faro_lib.rayserve.spec import ServeSpec, serve_specs
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.tables import read_traces
+from notebooks.frames import Tables, joined, read_tables, write_tables
 from notebooks.live.agreement import LIVE, SIMULATION
 from notebooks.live.live_slice import Slice, limit_rate, matched_simulation, part_of, run_live
 from notebooks.run_tables import tables_of, with_key
