@@ -11,10 +11,10 @@ from faro_lib.figures.page import page_of
 from faro_lib.figures.recommend import capacity_curve
 from faro_lib.figures.style import Drawing, save_all
 from faro_lib.workload.synthetic import synthetic
-from faro_lib.workload.tables import write_traces
 from notebooks.figures.comparison import policies_by_capacity
 from notebooks.report.page import write_report
 from notebooks.report.tables import MEASURES
+from notebooks.traces import write_traces
 
 PHONE, DESKTOP = 390, 1280
 POLICIES = ("FairShare", "AIAD", "Faro-FairSum (paper)", "Faro-PenaltyFairSum (paper)")

@@ -122,8 +122,8 @@ def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> 
     """The numbers of jobs, minutes, requests, policies and trials of the run, as text."""
     import pandas as pd
 
-    from faro_lib.figures.style import and_list
     from faro_lib.workload.readers import read_jobs
+    from notebooks.wording import and_list
 
     jobs = len(read_jobs(results / "traces" / "jobs.csv"))
     minutes = pd.read_parquet(results / "traces" / "requests.parquet", columns=["minute"])["minute"].max() + 1
