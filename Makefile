@@ -112,7 +112,7 @@ KIND_RUN = results/faro-10jobs/live/kind
 recorded-kubernetes: kubeconfig $(READY)
 	WORKER_CORES=8 cluster/up.sh
 	bash -c '. cluster/offline/settings.sh; exec snakemake --cores all --configfile config/kind-full.yaml --rerun-incomplete -- $(KIND_RUN)/summary.csv'
-	python -c 'from faro_lib.metrics.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
+	python -c 'from notebooks.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
 	python docs/recorded_trials.py
 
 lab: $(READY)

@@ -7,10 +7,10 @@ import pandas as pd
 
 from faro_lib.experiments.limits import clairvoyants
 from faro_lib.experiments.trials import Report, run_trials, trial_draws
-from faro_lib.metrics.frames import Tables, joined
 from faro_lib.policies import Policy
 from faro_lib.simulate import Draws
 from faro_lib.workload import Workload
+from notebooks.frames import Tables, joined
 from notebooks.run_tables import by_minute, running_by_minute, tables_of, with_key
 
 

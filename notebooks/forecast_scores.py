@@ -6,6 +6,7 @@ minute ahead.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -95,3 +96,15 @@ def _mean(terms: np.ndarray, by: str):
     if by not in axes:
         raise ValueError(f"by={by!r} must be '', 'job' or 'minute'")
     return np.asarray(terms, dtype=float).mean(axis=axes[by])
+
+
+def scores_caption(gains: Any) -> str:
+    """The difference between bayes and the best baseline; `gains` has score, rival, difference, low and high."""
+    parts = []
+    for row in gains.itertuples():
+        verdict = "lower" if row.high < 0 else "higher" if row.low > 0 else "not significantly lower"
+        parts.append(
+            f"The {row.score} of bayes is {verdict} than that of the best baseline, {row.rival} (difference "
+            f"{row.difference:.3g}, 95 % interval {row.low:.3g} to {row.high:.3g})."
+        )
+    return f"{' '.join(parts)} Bootstrap over blocks of 30 minutes; lower is better."

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faro_lib.metrics.frames import Tables
 from faro_lib.metrics.measures import minute_effective_utility, minute_utility, summarize
 from faro_lib.policies.protocol import HOLD, START
 from faro_lib.simulate import Run
 from faro_lib.simulate.run import EXPLANATIONS
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
+from notebooks.frames import Tables
 
 
 def tables_of(run: Run, key: Mapping[str, Any], published: bool = False, **notes: Any) -> Tables:

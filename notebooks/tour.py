@@ -16,10 +16,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from faro_lib.allocate import OBJECTIVES, Allocation, solve
-from faro_lib.figures.style import COLOURS, COLUMN_IN, CYCLE, LIMIT, PAGE_IN, and_list
+from faro_lib.figures.style import COLOURS, COLUMN_IN, CYCLE, LIMIT, PAGE_IN
 from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
+from notebooks.wording import and_list
 
 FORECAST, ACTUAL, PATH = COLOURS["Faro-Sum"], CYCLE[1], "#8A8F98"
 BANDS = (0.95, 0.8, 0.5)  # coverage of the bands of a fan

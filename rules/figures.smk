@@ -72,7 +72,7 @@ if "days" in SHOWN:
 rule report:
     "Write one self-contained HTML page with figures, tables, configuration, versions and seeds."
     input:
-        template=committed("faro_lib/report/page.html.jinja"),
+        template=committed("notebooks/report/page.html.jinja"),
         captions=[f"{RESULTS}/figures/captions-{stage}.json" for stage in SHOWN],
         figures=[figure for stage in SHOWN for figure in figures_named(*DRAWINGS[stage]["figures"])],
         notebooks=list(NOTEBOOK_OF.values()),
@@ -88,7 +88,7 @@ rule report:
     conda:
         ENVIRONMENT
     params:
-        code=code_of("faro_lib/report/page.py", figures=True),
+        code=code_of("notebooks/report/page.py", figures=True),
         config=CONFIG.model_dump_json(),
         sources=parameters(
             **{
@@ -99,4 +99,4 @@ rule report:
     message:
         "report: {output.page}"
     shell:
-        f"{COMMAND} report {{output.page:q}} {{params.config:q}} {{params.sources:q}} 2> {{log}}"
+        f"{COMMAND} report notebooks.report.page {{output.page:q}} {{params.config:q}} {{params.sources:q}} 2> {{log}}"

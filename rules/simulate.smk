@@ -54,11 +54,11 @@ rule simulated:
     conda:
         ENVIRONMENT
     params:
-        code=code_of("faro_lib/metrics/frames.py"),
+        code=code_of("notebooks/frames.py"),
     message:
         "simulated: all capacities in one table"
     shell:
-        f"{COMMAND} join {{output.tables[0]:q}} {{input:q}} 2> {{log}}"
+        f"{COMMAND} join notebooks.frames {{output.tables[0]:q}} {{input:q}} 2> {{log}}"
 
 
 DRAWINGS["comparison"] = {

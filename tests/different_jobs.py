@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from faro_lib.metrics.frames import Tables, write_tables
 from faro_lib.workload import Job, Traces
-from faro_lib.workload.tables import write_traces
 from notebooks.edition import remaining
 from notebooks.edition.replicas import ASSUMED, LEADER, SERVICES
 from notebooks.elsewhere.days import CLAIRVOYANT, paired
+from notebooks.frames import Tables, write_tables
+from notebooks.traces import write_traces
 
 JOBS = (
     Job("ads-ranking", model="ads-ranking", service_time_s=0.002, slo_s=0.02, cores=0.5, weight=3.0, quantile=0.999),

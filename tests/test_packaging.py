@@ -47,7 +47,7 @@ ORDER = [
         "arena",
         "figures",
     ),
-    *("recommend", "report", "pipeline", "cli"),
+    *("recommend", "pipeline", "cli"),
 ]
 HEAVY = ("ray", "pymc", "kubernetes", "cvxpy", "numba", "pandas", "matplotlib", "seaborn", "snakemake", "papermill")
 

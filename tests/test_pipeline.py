@@ -388,7 +388,7 @@ class TestTheWholePipeline:
         [
             ("notebooks/figures/comparison.py", DRAWN),
             ("notebooks/figures/traces.py", {"draw_traces", "report"}),
-            ("faro_lib/report/page.py", {"report"}),
+            ("notebooks/report/page.py", {"report"}),
         ],
     )
     def test_changed_code_reruns_what_runs_it_and_what_follows(self, changed, runs, interrupted_and_resumed):

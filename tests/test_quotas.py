@@ -15,7 +15,7 @@ from faro_lib.simulate import draw, simulate
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.readers import read_jobs, write_jobs
 from faro_lib.workload.synthetic import synthetic
-from faro_lib.workload.tables import traces_frame
+from notebooks.traces import traces_frame
 
 TRACES = synthetic(seed=3, jobs=3, days=2, minutes=60)
 TABLE = """

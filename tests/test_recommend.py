@@ -28,8 +28,8 @@ from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.synthetic import synthetic
-from faro_lib.workload.tables import traces_frame
 from notebooks.edition.oracle import Oracle
+from notebooks.traces import traces_frame
 
 JOBS = (Job("busy"), Job("idle"))
 STEADY = np.tile([[1200.0], [60.0]], 30)  # 20 and 1 requests a second

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from faro_lib.figures import use_style
-from faro_lib.metrics.frames import Tables, read_tables, write_tables
 from faro_lib.policies import FairShare
 from faro_lib.simulate import simulate
 from faro_lib.workload import Job, Workload
+from notebooks.frames import Tables, read_tables, write_tables
 from notebooks.live.figures.kubernetes import node_caption, on_a_node
 from notebooks.live.recovery import recovery_s
 from notebooks.run_tables import tables_of

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from faro_lib.config import Config
-from faro_lib.metrics.paired import paired_difference
-from faro_lib.report import MEASURES, findings, write_report
 from faro_lib.workload.synthetic import synthetic
-from faro_lib.workload.tables import write_traces
+from notebooks.paired import paired_difference
+from notebooks.report import findings
+from notebooks.report.page import write_report
+from notebooks.report.tables import MEASURES
+from notebooks.traces import write_traces
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cf500f0003860180"

@@ -7,12 +7,14 @@ import pytest
 
 from faro_lib.config import Config
 from faro_lib.figures import use_style
+from faro_lib.figures.page import page_of
 from faro_lib.figures.recommend import capacity_curve
 from faro_lib.figures.style import Drawing, save_all
-from faro_lib.report import MEASURES, page_of, write_report
 from faro_lib.workload.synthetic import synthetic
-from faro_lib.workload.tables import write_traces
 from notebooks.figures.comparison import policies_by_capacity
+from notebooks.report.page import write_report
+from notebooks.report.tables import MEASURES
+from notebooks.traces import write_traces
 
 PHONE, DESKTOP = 390, 1280
 POLICIES = ("FairShare", "AIAD", "Faro-FairSum (paper)", "Faro-PenaltyFairSum (paper)")

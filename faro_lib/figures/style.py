@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,16 +47,6 @@ class Drawing:
 
 
 Drawings = Mapping[str, Drawing]  # file name without suffix -> figure
-
-
-def and_list(words: Iterable[object]) -> str:
-    """The words as a list in English.
-
-    >>> and_list([36, 32, 16]), and_list(["a"])
-    ('36, 32 and 16', 'a')
-    """
-    *most, last = map(str, words)
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:

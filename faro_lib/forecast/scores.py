@@ -4,8 +4,6 @@
 from which a forecast starts.
 """
 
-from typing import Any
-
 import numpy as np
 
 
@@ -51,15 +49,3 @@ def difference(
     ratios = total[rows].sum(axis=1) / weight[rows].sum(axis=1)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return float(total.sum() / weight.sum()), float(low), float(high)
-
-
-def scores_caption(gains: Any) -> str:
-    """The difference between bayes and the best baseline; `gains` has score, rival, difference, low and high."""
-    parts = []
-    for row in gains.itertuples():
-        verdict = "lower" if row.high < 0 else "higher" if row.low > 0 else "not significantly lower"
-        parts.append(
-            f"The {row.score} of bayes is {verdict} than that of the best baseline, {row.rival} (difference "
-            f"{row.difference:.3g}, 95 % interval {row.low:.3g} to {row.high:.3g})."
-        )
-    return f"{' '.join(parts)} Bootstrap over blocks of 30 minutes; lower is better."

@@ -35,18 +35,18 @@ def draw(module: str, captions: str, options: str) -> None:
     save_all(drawings.draw(Path(captions).parents[1], **json.loads(options)), captions)
 
 
-def join(output: str, *inputs: str) -> None:
-    """Concatenate the tables of all capacities, which have one folder each, and write them to the folder of `output`."""
-    from faro_lib.metrics.frames import gather
+def join(module: str, output: str, *inputs: str) -> None:
+    """Concatenate the tables of all capacities, which have one folder each, by `gather` of the module.
 
-    gather(sorted({Path(table).parent for table in inputs}, reverse=True), Path(output).parent)
+    The tables are written to the folder of `output`.
+    """
+    folders = sorted({Path(table).parent for table in inputs}, reverse=True)
+    importlib.import_module(module).gather(folders, Path(output).parent)
 
 
-def report(page: str, config: str, sources: str) -> None:
-    """Write the HTML report; `config` and `sources` (see `report.write_report`) are JSON objects."""
-    from faro_lib.report import write_report
-
-    write_report(Path(page).parent, json.loads(config), json.loads(sources), page)
+def report(module: str, page: str, config: str, sources: str) -> None:
+    """Write the HTML report, by `write_report` of the module; `config` and `sources` are JSON objects."""
+    importlib.import_module(module).write_report(Path(page).parent, json.loads(config), json.loads(sources), page)
 
 
 def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:

@@ -10,13 +10,13 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.experiments.trials import Report, run_trials, trial_draws
 from faro_lib.metrics.measures import minute_utility, summarize
-from faro_lib.metrics.paired import paired_difference
 from faro_lib.policies import Observation, Plan, Policy, PolicyContext, make
 from faro_lib.policies.platforms import RayServe
 from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.replicas import SERIAL, Batched, Continuous
+from notebooks.paired import paired_difference
 
 # Service -> SLO and replica. The batched one makes images, the others classify images and generate text.
 TOKENS = Continuous(0.02, 5e-4, 1e-5, 16, output_tokens=150, prompt_tokens=300, output_cv=0.5, prompt_cv=1.0)

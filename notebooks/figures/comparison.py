@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from faro_lib.figures import style
 from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, colour, legend_above
-from faro_lib.metrics.frames import Tables, read_tables
 from faro_lib.workload import Job
 from faro_lib.workload.readers import read_jobs
 from notebooks.figures import common
 from notebooks.figures.barcharts import bar_rows, hatch_of
 from notebooks.figures.common import trials_note
 from notebooks.figures.prediction import errors_of, predicted_against_simulated, prediction_caption
+from notebooks.frames import Tables, read_tables
 
 MAX_LINES = 6
 FOLLOWED = ("FairShare", "AIAD", "MArk", "HPA", "Cilantro", "Faro-Sum")  # drawn if there are more than MAX_LINES
@@ -179,7 +179,7 @@ def policy_timeline(
 ) -> Figure:
     """Figure 1: lost utility of the cluster and cores in use over the day, by policy, at one capacity and in one trial.
 
-    `minutes`, `running` and `limit` (`clairvoyant`) are tables of `metrics.frames.Tables`.
+    `minutes`, `running` and `limit` (`clairvoyant`) are tables of `notebooks.frames.Tables`.
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.2), sharex=True)
     # Minutes of the moving mean; more for a long day, whose lines would otherwise blur into bands.

@@ -8,8 +8,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Drawing, Drawings, colour, legend_above
-from faro_lib.forecast.scores import scores_caption
 from notebooks.figures.common import EDGE
+from notebooks.forecast_scores import scores_caption
 
 COLOURS = {
     "bayes": "#0072B2",

@@ -6,10 +6,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import COLUMN_IN, colour
-from faro_lib.metrics.frames import Tables
 from faro_lib.workload import Job
 from notebooks.figures.common import label_log_axis
 from notebooks.figures.prediction_errors import WORST, prediction_errors
+from notebooks.frames import Tables
 
 PLANNER = "Faro-Sum"  # the policy whose predictions are checked
 BAND = (0.1, 0.9)

@@ -14,17 +14,17 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.experiments.trials import Report, trial_seeds
 from faro_lib.http import HttpClient
-from faro_lib.metrics.frames import Tables, joined, read_tables, write_tables
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.rayserve import profile
 from faro_lib.rayserve.backend import Endpoint, serving
 from faro_lib.rayserve.deploy import configuration, deploy
 from faro_lib.rayserve.spec import ServeSpec, serve_specs
 from faro_lib.simulate.measure import measure
-from faro_lib.workload.tables import read_traces
+from notebooks.frames import Tables, joined, read_tables, write_tables
 from notebooks.live.agreement import LIVE, SIMULATION
 from notebooks.live.live_slice import Slice, limit_rate, matched_simulation, part_of, run_live
 from notebooks.run_tables import tables_of, with_key
+from notebooks.traces import read_traces
 
 BURST = 4 / 3  # rate of the busiest ten seconds of a minute over its mean
 

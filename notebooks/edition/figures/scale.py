@@ -6,12 +6,13 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, and_list, colour, legend_above
+from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, colour, legend_above
 from notebooks.edition.scale import EQUAL, ONE
 from notebooks.figures import common
 from notebooks.figures.barcharts import bar_rows, hatch_of
 from notebooks.figures.common import trials_note
 from notebooks.figures.comparison import capacity_caption, policies_by_capacity, published_main
+from notebooks.wording import and_list
 
 EFFECTIVE = {"lost_utility": "lost cluster utility", "lost_effective_utility": "lost effective utility"}
 MIXED = "mixed"  # the variant with two models

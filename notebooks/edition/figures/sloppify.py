@@ -7,7 +7,8 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Drawing, Drawings, and_list, colour, legend_above
+from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Drawing, Drawings, colour, legend_above
+from notebooks.wording import and_list
 
 UTILITY_CAPTION = (
     "Precise utility is a step at the SLO; relaxed utility decreases beyond it, faster with a larger exponent."

@@ -6,11 +6,12 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, and_list, colour, legend_above
-from faro_lib.metrics.frames import Tables, read_tables
+from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, colour, legend_above
 from notebooks.figures.common import EDGE
+from notebooks.frames import Tables, read_tables
 from notebooks.live.agreement import LIVE
 from notebooks.live.recovery import STEP_S, recovery_s
+from notebooks.wording import and_list
 
 # Outcome of a request -> label and colour.
 OUTCOMES = {

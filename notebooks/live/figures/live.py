@@ -7,9 +7,9 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import MEASURES, PAGE_IN, Drawing, Drawings, colour
-from faro_lib.metrics.frames import read_tables
 from notebooks.figures.barcharts import bar_rows
 from notebooks.figures.common import trials_note
+from notebooks.frames import read_tables
 from notebooks.live.agreement import LIVE, SIMULATION, lost_utility_error, pairs, published_distance, ranking_distance
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from faro_lib.figures.style import COLOURS, MEASURES, colour
-from faro_lib.metrics.frames import Tables
+from notebooks.frames import Tables
 
 if TYPE_CHECKING:
     import altair

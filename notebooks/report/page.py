@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import itertools
 import json
 import platform
@@ -16,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from faro_lib import __version__
 from faro_lib.files import atomic_write
-from faro_lib.report.tables import DIFFERENCE, MEASURES, tables
 from faro_lib.workload import SYNTHETIC
+from notebooks.report.tables import DIFFERENCE, MEASURES, tables
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 # Heading -> its figures, in this order. Figures that are not listed come after these sections.
 SECTIONS = {
@@ -46,12 +44,6 @@ SECTIONS = {
 }
 RECORDED = "Recorded earlier, with another workload: not results of this run"
 PACKAGES = ("numpy", "scipy", "numba", "pandas", "matplotlib", "papermill", "snakemake")
-SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ title }}</title>\
-<link rel="icon" href="data:,"><body style="font: 16px/1.5 system-ui, sans-serif; margin: 1rem">\
-<h1>{{ title }}</h1>\
-<img style="max-width: 100%" alt="{{ title }}" src="data:image/png;base64,{{ png }}">\
-<pre style="overflow-x: auto">{{ text }}</pre></body></html>"""
 
 
 def write_report(
@@ -66,9 +58,9 @@ def write_report(
 
     from faro_lib.experiments.trials import trial_seeds
     from faro_lib.forecast.posterior import load_posterior
-    from faro_lib.metrics.frames import read_tables
-    from faro_lib.report.explore import explorable
-    from faro_lib.report.findings import findings
+    from notebooks.frames import read_tables
+    from notebooks.report.explore import explorable
+    from notebooks.report.findings import findings
 
     results = Path(results)
     posterior = results / "forecast" / "posterior.npz"
@@ -94,16 +86,6 @@ def write_report(
     )
     with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-def page_of(figure: Figure, title: str, text: str) -> str:
-    """The HTML of a self-contained page with one figure and a text below it."""
-    from jinja2 import Template
-
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    encoded = base64.b64encode(png.getvalue()).decode("ascii")
-    return Template(SINGLE, autoescape=True).render(title=title, text=text, png=encoded)
 
 
 def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
@@ -140,8 +122,8 @@ def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> 
     """The numbers of jobs, minutes, requests, policies and trials of the run, as text."""
     import pandas as pd
 
-    from faro_lib.figures.style import and_list
     from faro_lib.workload.readers import read_jobs
+    from notebooks.wording import and_list
 
     jobs = len(read_jobs(results / "traces" / "jobs.csv"))
     minutes = pd.read_parquet(results / "traces" / "requests.parquet", columns=["minute"])["minute"].max() + 1

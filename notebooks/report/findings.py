@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from faro_lib.figures.style import MEASURES as LABELS
-from faro_lib.figures.style import and_list
-from faro_lib.forecast.scores import scores_caption
-from faro_lib.metrics.paired import paired_difference
-from faro_lib.report.tables import MEASURES, by_run
+from notebooks.forecast_scores import scores_caption
+from notebooks.paired import paired_difference
+from notebooks.report.tables import MEASURES, by_run
+from notebooks.wording import and_list
 
 
 def findings(results: Path, stages: set[str]) -> list[str]:
