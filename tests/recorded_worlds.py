@@ -213,6 +213,7 @@ def run_policy(world: World, policy: Policy, jobs: tuple[Job, ...], initial: np.
             tail_latency_s=np.array(tail_s), ongoing=np.array(ongoing), running=running, starting=starting,
             target=np.array([one.target for one in services]), terminating=none.astype(int), changing=starting > 0,
             drop=none,
+            arrivals_now=np.array([np.sum((60 * minute <= one) & (one < now_s)) for one in arrivals], float),
         )  # fmt: skip
         state, plan = policy.decide(state, observation)
         return [int(x) for x in plan.target]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,14 +11,15 @@ from faro_lib.figures.style import CYCLE, LIMIT, MEASURES, PAGE_IN, colour
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from faro_lib.recommend.audit import Audit
-
 COLUMNS = 2
 ROW_IN = 1.5
 
 
-def pictures(audit: Audit) -> Figure:
-    """A panel per service with recorded latencies on the band of the backcast; below, the policies and the hours."""
+def pictures(audit: Any) -> Figure:
+    """A panel per service with recorded latencies on the band of the backcast; below, the policies and the hours.
+
+    `audit` is a `recommend.audit.Audit`.
+    """
     from matplotlib import pyplot as plt
 
     rows = -(-len(audit.services) // COLUMNS)

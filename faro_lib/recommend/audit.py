@@ -26,8 +26,8 @@ from faro_lib.recommend.backcast import (
     known_replicas,
     positive_interval,
     prediction_interval,
-    requests_of,
     run_recorded,
+    uniform_draws,
     world,
 )
 from faro_lib.recommend.recommendation import REPLAYED_MINUTES
@@ -148,7 +148,7 @@ def audit(
 
     def measured(seed: int) -> dict[str, dict[str, float]]:
         workload = Workload(world(known, posteriors, seed), traces.evaluation[0])
-        requests = requests_of(workload, seed, serving_model)
+        requests = uniform_draws(workload, seed, serving_model)
         runs = {RAN: run_recorded(workload.jobs, workload.requests_per_min, replicas[:, minutes], seed, serving_model)}
         for name, policy in made.items():
             runs[name] = simulate(workload, policy, size, draws=requests, serving_model=serving_model, initial=initial)

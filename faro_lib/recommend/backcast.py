@@ -51,7 +51,7 @@ class Service:
 
 def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
     """The calibration of the service at index n, by the kind in its table first; text if too little was recorded."""
-    measured, job = measurements_of(records, n), records.jobs[n]
+    measured, job = steady_minutes(records, n), records.jobs[n]
     if measured is None:
         return f"fewer than {MIN_ROWS} rates have {MIN_MINUTES} minutes with latencies and steady replicas; record more hours"
     overhead_s = MAX_OVERHEAD * float(np.nanmin(measured.values))
@@ -65,7 +65,7 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
     return first if others.verdict == NOT_REPRODUCED else others
 
 
-def measurements_of(records: Records, n: int) -> Measurements | None:
+def steady_minutes(records: Records, n: int) -> Measurements | None:
     """Minutes of the service at index n with the same replicas and about the same rate, as rows; None if too few.
 
     A minute counts if the replicas were the same for STEADY_MINUTES and its requests do not differ from those of the
@@ -111,7 +111,7 @@ def world(jobs: Sequence[Job], calibrations: Sequence[Calibration], seed: int) -
     return tuple(drawn)
 
 
-def requests_of(workload: Workload, seed: int, model: ServingModel) -> Draws:
+def uniform_draws(workload: Workload, seed: int, model: ServingModel) -> Draws:
     """The requests of a trial, with arrivals uniform within each minute: the recorded counts say no more."""
     draws = draw(workload, seed, router=model.router)
     return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, np.random.default_rng([seed, 4])))
@@ -127,7 +127,7 @@ def run_recorded(
     free = tuple(replace(job, cold_start_s=0.0, min_replicas=0, max_replicas=10**6, tenant_quota=None) for job in jobs)
     capacity = 2 * float(np.ceil((arrays_of(jobs).cores @ replicas).max())) + 1
     workload = Workload(free, counts)
-    draws = requests_of(workload, seed, model)
+    draws = uniform_draws(workload, seed, model)
     halves = np.repeat(replicas, 2, axis=1)
     late = np.random.default_rng([seed, 5]).integers(3)
     at = np.maximum(np.arange(halves.shape[1]) - late, 0)
