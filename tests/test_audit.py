@@ -9,7 +9,7 @@ import recorded_worlds as worlds
 
 from faro_lib.cli import main
 from faro_lib.recommend.audit import audit
-from faro_lib.recommend.backcast import steady_minutes, prediction_interval, share_interval
+from faro_lib.recommend.backcast import prediction_interval, share_interval, steady_minutes
 from faro_lib.recommend.records import records_from_csv, records_of
 from faro_lib.workload import Job
 from faro_lib.workload.readers import write_jobs
