@@ -30,6 +30,7 @@ from faro_lib.kube.plan_overrides import PlanOverrides
 from faro_lib.kube.rayservice import serving_cluster, why_not_ready
 from faro_lib.rayserve.cluster import RayServeCluster
 from faro_lib.rayserve.spec import serve_specs
+from faro_lib.recommend.records import records_from_csv
 from faro_lib.workload.prometheus import read_prometheus
 from faro_lib.workload.readers import COLUMNS, read_csv, read_jobs
 
@@ -74,6 +75,18 @@ def result_or_one_line(read, *arguments) -> None:
 def test_counts(tmp_path, content):
     (tmp_path / "counts.csv").write_bytes(content)
     result_or_one_line(read_csv, tmp_path / "counts.csv")
+
+
+RECORDS = "minute,job,requests,replicas,latency_p99_s,latency_mean_s"
+
+
+@fuzz
+@given(ROWS.map(lambda rows: "\n".join([RECORDS, *rows]).encode(errors="replace")))
+@example(f"{RECORDS}\n0,a,5,1,,\n1,a,5,,0.1,0.1\n".encode())
+def test_records_of_an_audit(tmp_path, content):
+    (tmp_path / "records.csv").write_bytes(content)
+    (tmp_path / "jobs.yaml").write_text("[{job: a}, {job: b}]")
+    result_or_one_line(records_from_csv, tmp_path / "records.csv", tmp_path / "jobs.yaml")
 
 
 @fuzz

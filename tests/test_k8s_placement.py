@@ -93,7 +93,7 @@ def test_a_plan_within_the_sum_of_free_cores_that_no_node_has_room_for_is_cut(no
     refs = [DeploymentRef.of(job, row["deployment"], nodes.namespace) for job, row in zip(nodes.jobs, rows)]
     cluster = Deployments(nodes.api, refs, DeploymentMetrics(prometheus.url), Clock.starting_now(in_s=-901))
     selectors = tuple({"app": job.name} for job in nodes.jobs)
-    shape = shape_of(list(nodes.jobs), cluster.objects())
+    shape = shape_of(cluster.refs, cluster.objects())
     source = NodeCapacity(nodes.api, nodes.namespace, selectors, [job.cores for job in nodes.jobs], shape).start()
     gated = LeaderGatedCluster(cluster, source.current)
     try:

@@ -9,6 +9,8 @@ from kube_things import is_replica, node, pod, quota, replica
 
 from faro_lib.kube.capacity import CORES, Shape, capacity, cores_of_workers, requests_of, tolerates
 from faro_lib.kube.capacity_watch import small_node, small_pod
+from faro_lib.kube.deployments import DeploymentRef, shape_of
+from faro_lib.workload import Job
 
 WHOLE = Shape(quantum=1.0)
 
@@ -80,6 +82,51 @@ def test_only_nodes_that_the_pods_select_count():
 def test_a_node_that_lacks_a_resource_of_the_replicas_has_no_room():
     found = capacity([node("a")], [], [], "jobs", is_replica, Shape({"cpu": 1.0, "nvidia.com/gpu": 1.0}))
     assert (found.cores, found.unusable) == (0, {"a": "offers no nvidia.com/gpu"})
+
+
+GPU = "nvidia.com/gpu"
+QUERIES = {"requests": "sum(increase(r[$window]))", "latency_mean_s": "avg_over_time(m[$window])"}
+
+
+def sharing_gpus(*gpus: int, resource: str = GPU):
+    """(refs, Deployments) of jobs with these GPUs per replica, and four CPUs each."""
+    jobs = [Job(f"job{n}", cores=float(count)) for n, count in enumerate(gpus)]
+    refs = [DeploymentRef.of(job, {"queries": QUERIES, "resource": resource}, "jobs") for job in jobs]
+    requests = [{"cpu": "4", GPU: str(count)} for count in gpus]
+    specs = [{"containers": [{"name": "c", "resources": {"requests": one}}]} for one in requests]
+    return refs, [{"spec": {"template": {"spec": spec}}} for spec in specs]
+
+
+def with_gpus(name: str, cpu: str, gpus: str) -> dict:
+    one = node(name, cpu)
+    one["status"]["allocatable"][GPU] = gpus
+    return one
+
+
+def test_jobs_that_share_gpus_have_the_gpus_of_the_nodes_where_cpu_and_quota_allow_them():
+    shape = shape_of(*sharing_gpus(1, 2))
+    assert (shape.per_core[GPU], shape.per_core["cpu"], shape.quantum) == (1, 4, 1)
+    assert cores([with_gpus("a", "64", "8"), with_gpus("b", "64", "4"), node("c", "64")], shape=shape) == 12
+    assert cores([with_gpus("a", "9", "8")], shape=shape) == 2, "CPUs for two replicas with one GPU"
+    hard = {f"requests.{GPU}": "3"}
+    limit = {"metadata": {"name": "q", "namespace": "jobs"}, "spec": {"hard": hard}}
+    assert cores([with_gpus("a", "64", "8")], quotas=[limit], shape=shape) == 3
+
+
+def test_pods_must_request_as_many_gpus_as_the_table_says():
+    refs, deployments = sharing_gpus(1)
+    deployments[0]["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"][GPU] = "2"
+    with pytest.raises(
+        ValueError, match=r"^job 'job0': cores=1, but its pods request 2 nvidia.com/gpu; they must agree$"
+    ):
+        shape_of(refs, deployments)
+
+
+def test_jobs_that_share_capacity_share_one_resource():
+    refs, deployments = sharing_gpus(1, 1)
+    other, _ = sharing_gpus(1, resource="cpu")
+    with pytest.raises(ValueError, match=r"^deployments: deployment.resource differs \(cpu, nvidia.com/gpu\)"):
+        shape_of([refs[0], other[0]], deployments)
 
 
 def test_finished_pods_do_not_reduce_the_capacity():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,13 +52,11 @@ def audit(
     Exit status: 0 success; 2 invalid input; 3 no service was reproduced; 130 interrupted.
     """
     # One function, because typer reads the options from its signature.
-    from faro_lib.rayserve.spec import ongoing_limits
     from faro_lib.recommend.audit import POLICIES, WAITING
     from faro_lib.recommend.audit import audit as audit_of
     from faro_lib.recommend.records import records_from_csv, records_from_journal, records_from_prometheus
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import ServingModel
-    from faro_lib.workload.readers import read_sections
 
     if plot is not None:
         shared.check_picture(Path(plot))
@@ -80,9 +77,6 @@ def audit(
             token_path=prometheus_token,
         )  # fmt: skip
     serving_model = WAITING if dispatch == WAITING.dispatch else ServingModel(dispatch)
-    if jobs:
-        limits = ongoing_limits(records.jobs, read_sections(jobs, "serve"))
-        serving_model = replace(serving_model, own_limits=limits)
     result = audit_of(
         records, capacity, policies=policy or POLICIES, forecaster=forecaster, serving_model=serving_model, report=say
     )

@@ -33,11 +33,12 @@ class DeploymentRef:
     name: str
     queries: Queries
     autoscaler: str = ""  # name of its HorizontalPodAutoscaler, if Faro sets the bounds of one
+    resource: str = "cpu"  # what `cores` counts
 
     @classmethod
     def of(cls, job: Job, section: dict, namespace: str) -> DeploymentRef:
         """The Deployment in the section `deployment` of the job; `namespace` is the default. ValueError if it is invalid."""
-        accepted = ("namespace", "name", "queries", "autoscaler")
+        accepted = ("namespace", "name", "queries", "autoscaler", "resource")
         for key in section:
             if key not in accepted:
                 raise ValueError(f"job {job.name!r}: deployment.{key} is unknown; {nearest(key, accepted)}")
@@ -48,7 +49,7 @@ class DeploymentRef:
             problem = "belongs to Kubernetes itself; Faro scales no Deployment there"
             raise ValueError(f"job {job.name!r}: deployment.namespace={namespace!r} {problem}")
         name = section.get("name", job.name)
-        return cls(job, namespace, name, queries, section.get("autoscaler", name))
+        return cls(job, namespace, name, queries, section.get("autoscaler", name), section.get("resource", "cpu"))
 
     @property
     def path(self) -> str:
@@ -230,18 +231,27 @@ def place_of(item: Mapping, name: str) -> str:
     return f"{item['metadata']['namespace']}/{name}"
 
 
-def shape_of(jobs: list[Job], deployments: list[dict]) -> Shape:
+def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
-    Raises ValueError if a job's cores differ from its pods' CPU request, or if the pods cannot run on the same nodes.
+    Raises ValueError if a job's cores differ from what its pods request of the shared resource, if jobs share different
+    resources, or if the pods cannot run on the same nodes.
     """
     per_core: dict[str, float] = {}
+    jobs, resource = [ref.job for ref in refs], refs[0].resource
+    if any(ref.resource != resource for ref in refs):
+        named = ", ".join(sorted({ref.resource for ref in refs}))
+        raise ValueError(
+            f"deployments: deployment.resource differs ({named}); jobs that share capacity share one resource"
+        )
     specs = [deployment["spec"]["template"]["spec"] for deployment in deployments]
     for job, spec in zip(jobs, specs):
         requests = requests_of({"spec": spec})
-        cpu = requests.get("cpu", 0.0)
-        if abs(cpu - job.cores) > EPSILON:
-            raise ValueError(f"job {job.name!r}: cores={job.cores:g}, but its pods request {cpu:g}; they must agree")
+        asked = requests.get(resource, 0.0)
+        if abs(asked - job.cores) > EPSILON:
+            raise ValueError(
+                f"job {job.name!r}: cores={job.cores:g}, but its pods request {asked:g} {resource}; they must agree"
+            )
         for name, value in requests.items():
             per_core[name] = max(per_core.get(name, 0.0), value / job.cores)
     quantum = float(np.gcd.reduce([round(job.cores * 10) for job in jobs])) / 10  # cores are multiples of 0.1

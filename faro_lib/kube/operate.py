@@ -177,4 +177,4 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
     specs = [one["spec"] for one in deployments]
     selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
     cores = [job.cores for job in jobs]
-    return NodeCapacity(api, namespaces.pop(), selectors, cores, shape_of(list(jobs), deployments))
+    return NodeCapacity(api, namespaces.pop(), selectors, cores, shape_of(cluster.refs, deployments))

@@ -16,7 +16,7 @@ import numpy as np
 from faro_lib import forecast
 from faro_lib.experiments.trials import Report, policy_failures_raised
 from faro_lib.metrics.measures import lost_utility, minute_utility, slo_violation_rate
-from faro_lib.policies import Observation, Plan, Policy, PolicyContext, make
+from faro_lib.policies import Observation, Plan, Policy, PolicyContext, factory_of, make
 from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.protocol import hold
 from faro_lib.recommend.backcast import (
@@ -118,6 +118,8 @@ def audit(
 
     The busiest REPLAYED_MINUTES of the last day are replayed. Without an earlier day, forecasts follow the last day only.
     """
+    for name in policies:
+        factory_of(name)  # an unknown name is refused before minutes of work
     jobs, history = records.jobs, records.history
     report(f"calibrating {len(jobs)} services on their recorded latencies")
     with ThreadPoolExecutor(THREADS) as pool:

@@ -82,7 +82,7 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
     steady &= np.abs(counts - before) <= 0.25 * before + 3 * np.sqrt(before)
     per_replica = np.log(np.maximum(counts, 1) / np.where(replicas >= 1, replicas, 1)) // np.log(BIN_WIDTH)
     rows: dict[float, list[np.ndarray]] = {}
-    for rate, x in {(rate, x) for rate, x in zip(per_replica[steady], replicas[steady])}:
+    for rate, x in sorted(set(zip(per_replica[steady], replicas[steady]))):
         rows.setdefault(rate, []).append(np.flatnonzero(steady & (per_replica == rate) & (replicas == x)))
     longest = sorted((max(groups, key=len) for groups in rows.values()), key=len)[-MAX_ROWS:]
     longest = [minutes for minutes in longest if len(minutes) >= MIN_MINUTES]
@@ -90,8 +90,7 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
         return None
     mean = np.array([counts[minutes].mean() for minutes in longest])
     columns = tuple((LATENCY, None if np.isnan(level) else float(level)) for level in records.levels[:, n])
-    with np.errstate(invalid="ignore"):
-        values = np.exp([np.nanmean(np.log(latency_s[:, minutes]), axis=1) for minutes in longest])
+    values = np.exp([pd.DataFrame(np.log(latency_s[:, minutes])).mean(axis=1) for minutes in longest])
     replicas = np.array([replicas[minutes[0]] for minutes in longest])
     periods = np.array([len(minutes) for minutes in longest])
     return Measurements(mean / MINUTE_S, replicas, np.maximum(np.rint(mean), 1), columns, values, periods)
