@@ -14,8 +14,20 @@ from pathlib import Path
 
 from faro_lib.kube.manifests import BACKENDS, ManifestSpec, hash_of, render
 
-FILES = ("rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml", "monitor.yaml")
-OPTIONAL = {"monitor.yaml": "$.Values.serviceMonitor"}  # files that a value switches on
+FILES = (
+    "rbac.yaml",
+    "config.yaml",
+    "controller.yaml",
+    "network.yaml",
+    "dashboard.yaml",
+    "monitor.yaml",
+    "restore.yaml",
+)
+CEILINGS = 'eq $.Values.act "ceilings"'
+OPTIONAL = {  # files that a value switches on
+    "monitor.yaml": "$.Values.serviceMonitor",
+    "restore.yaml": f"and $.Values.apply ({CEILINGS})",
+}
 FOREIGN = "marker-foreign"  # a namespace other than the release's, in which the controller may also scale
 MARKERS = {
     "marker-namespace": "$.Release.Namespace",
@@ -37,7 +49,10 @@ ANY_MARKER = re.compile("|".join(f'"{marker}"|{marker}' for marker in map(re.esc
 def helm_template(template: str) -> str:
     """One template of `faro manifests` as a Helm template."""
     rayserve, deployments = (_with_expressions(render(_spec(backend), template)) for backend in BACKENDS)
+    ceilings = _with_expressions(render(_spec("deployments", ceilings=True), template))
     text = rayserve
+    if deployments != ceilings:
+        deployments = f"{{{{- if {CEILINGS} }}}}\n{ceilings}{{{{- else }}}}\n{deployments}{{{{- end }}}}\n"
     if rayserve != deployments:
         text = f'{{{{- if eq $.Values.backend "rayserve" }}}}\n{rayserve}{{{{- else }}}}\n{deployments}{{{{- end }}}}\n'
     if template in OPTIONAL:
@@ -55,7 +70,7 @@ def write(folder: str | Path) -> None:
     (folder / "crds" / "crd.yaml").write_text(render(_spec("rayserve"), "crd.yaml"))
 
 
-def _spec(backend: str) -> ManifestSpec:
+def _spec(backend: str, ceilings: bool = False) -> ManifestSpec:
     """A specification with a marker for every value that becomes a Helm expression."""
     return ManifestSpec(
         jobs=(),
@@ -71,6 +86,7 @@ def _spec(backend: str) -> ManifestSpec:
         tick_s=7919,
         namespaces=(FOREIGN,) if backend == "deployments" else (),
         deployments=("marker-deployments",),
+        ceilings=ceilings,
     )
 
 

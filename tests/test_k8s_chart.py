@@ -32,12 +32,17 @@ def by_name(things):
     return {(thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"]): thing for thing in found}
 
 
+@pytest.mark.parametrize("act", ["replicas", "ceilings"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_helm_renders_the_objects_of_faro_manifests(backend, tmp_path):
+def test_helm_renders_the_objects_of_faro_manifests(backend, act, tmp_path):
+    if (backend, act) == ("rayserve", "ceilings"):
+        assert helm("template", "faro", str(CHART), "--set", f"jobs=x,act={act}").returncode != 0
+        return
     options = ["--backend", backend, "--service-monitor", "--tick", "2.5", "--name", "n", "--prometheus", PROMETHEUS]
+    options += ["--act", act]
     assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), *options]) == 0
     written = [one for path in sorted(tmp_path.glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
-    values = f"backend={backend},serviceMonitor=true,name=n,apply=true,prometheus={PROMETHEUS}"
+    values = f"backend={backend},act={act},serviceMonitor=true,name=n,apply=true,prometheus={PROMETHEUS}"
     if backend == "deployments":
         values += f",deployments={{{','.join(sorted(job.name for job in read_jobs(JOBS)))}}}"
     rendered = helm(
