@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from faro_lib.cli import shared
 from faro_lib.cli.shared import option, say, text_table
+from faro_lib.workload.jobs import DAY_MINUTES
 
 if TYPE_CHECKING:
     from faro_lib.recommend.audit import Audit
@@ -115,10 +116,10 @@ def text(result: Audit) -> str:
                 "job": one.job.name,
                 "replica": known.kind if known else "-",
                 "capacity (requests/s)": _interval(known.capacity_rps) if known else "-",
-                "in interval": "-" if one.inside != one.inside else f"{100 * one.inside:.0f} %",
+                "in 90 % interval": "-" if one.inside != one.inside else f"{100 * one.inside:.0f} %",
                 "late minutes": "-" if one.late_minutes != one.late_minutes else f"{100 * one.late_minutes:.1f} %",
-                "predicted": _percent(one.predicted_late_minutes),
-                "late requests": _percent(one.violation_rate),
+                "simulated": _percent(one.predicted_late_minutes),
+                "late requests, simulated": _percent(one.violation_rate),
                 "backcast": "refused" if one.refusal else "reproduced",
             }
         )
@@ -132,18 +133,33 @@ def text(result: Audit) -> str:
             "policy": name,
             "lost utility": _interval(of["lost_utility"]),
             "minus recorded": _interval(of["difference"]) if of["difference"].any() else "-",
-            "SLO violations": _percent(of["slo_violation_rate"]),
+            "": _verdict(of["difference"]),
+            "late requests": _percent(of["slo_violation_rate"]),
             "replicas": f"{of['replicas'][1]:.1f}",
         }
         for name, of in result.policies.items()
     ]
-    lines += ["", f"{result.replayed} on {result.capacity:g} cores, with 90 % intervals", text_table(policies)]
+    reproduced = sum(not one.refusal for one in result.services)
+    lines += [
+        "",
+        f"{result.replayed}, {reproduced} of {len(services)} services on {result.capacity:g} cores, simulated, 90 % intervals",
+        f"utility lost per minute, of at most {reproduced}; as recorded, it was {result.observed_lost():.3g}",
+        text_table(policies),
+    ]
+    if len(result.used) < DAY_MINUTES:
+        lines += [f"these are {len(result.used)} minutes of one day; other hours and days may differ"]
+    names = {"used_mean": "used, mean", "used_least": "used, least", "needed_most": "needed, most"}
     hours = [
-        {key: value if isinstance(value, str) else f"{value:.1f}" for key, value in row.items()}
+        {names.get(key, key): value if isinstance(value, str) else f"{value:.1f}" for key, value in row.items()}
         for row in result.hours()
     ]
-    most = float(result.required.max())
-    return "\n".join([*lines, "", f"the SLOs need up to {most:g} cores; cores by hour:", text_table(hours)])
+    most = f"the SLOs of the reproduced services need up to {result.required.max():g} cores; by hour:"
+    return "\n".join([*lines, "", most, text_table(hours)])
+
+
+def _verdict(difference: Any) -> str:
+    low, _, high = difference
+    return "better" if high < 0 else "worse" if low > 0 else "no difference shown" if difference.any() else ""
 
 
 def _interval(interval: Any) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faro_lib.figures.style import CYCLE, LIMIT, MEASURES, PAGE_IN, colour
+from faro_lib.figures.style import CYCLE, LIMIT, MEASURES, PAGE_IN, colour, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,9 +35,11 @@ def pictures(audit: Any) -> Figure:
         axis.plot(minute, tail_s, color="black", linewidth=0.6, label="recorded")
         axis.axhline(one.job.slo_s, color=LIMIT, linestyle="--", linewidth=0.8, label="SLO")
         title = f"{one.job.name}: {'no advice' if one.refusal else 'reproduced'}"
-        axis.set(yscale="log", title=title, xlabel="minute", ylabel=f"p{100 * one.job.quantile:g} (s)")
+        axis.set(yscale="log", title=title, ylabel=f"p{100 * one.job.quantile:g} (s)")
+        axis.tick_params(which="minor", labelleft=False)
+        _label_minutes(axis, audit, minute[0], minute[-1])
         if n == 0:
-            axis.legend(ncols=3, fontsize=8, loc="upper left", frameon=False)
+            legend_above(figure, *axis.get_legend_handles_labels(), columns=3)
     if audit.policies:
         axis = figure.add_subplot(grid[rows, 0])
         names = list(audit.policies)
@@ -55,13 +57,21 @@ def pictures(audit: Any) -> Figure:
         )
         axis.invert_yaxis()
         axis.set(xlabel=f"{MEASURES['lost_utility']} (90 % interval)", xlim=(0, None))
+        for name, value, end in zip(names, middle, high):
+            axis.annotate(f"{value:.2g}", (end, name), xytext=(3, 0), textcoords="offset points", va="center")
         axis = figure.add_subplot(grid[rows, 1])
-        hours = audit.hours()
-        at = np.arange(len(hours))
-        axis.step(at, [row["used"] for row in hours], where="mid", color="black", label="occupied")
-        axis.step(at, [row["required"] for row in hours], where="mid", color=CYCLE[0], label="needed at the peak")
-        every = max(1, len(at) // 6)
-        axis.set_xticks(at[::every], [row["from"] for row in hours][::every])
-        axis.set(xlabel="hour", ylabel="cores", ylim=(0, None))
-        axis.legend(frameon=False, fontsize=8)
+        minute = np.arange(len(audit.used))
+        axis.plot(minute, audit.used, color="black", label="used")
+        axis.plot(minute, audit.required, color=CYCLE[0], label="needed")
+        _label_minutes(axis, audit, 0, len(minute))
+        axis.set(ylabel="cores", ylim=(0, 1.3 * max(audit.used.max(), audit.required.max())))
+        axis.legend(frameon=False, ncols=2, loc="upper left")
     return figure
+
+
+def _label_minutes(axis: Any, audit: Any, first: int, last: int) -> None:
+    """Label the x axis with clock times, or with minutes if the records have no clock."""
+    at = np.linspace(first, last, 5).astype(int)
+    axis.set_xticks(at, [audit.records.history.clock(int(minute)).removeprefix("minute ") for minute in at])
+    if audit.records.history.end_minute is None:
+        axis.set_xlabel("minute")

@@ -35,10 +35,11 @@ from faro_lib.recommend.records import Records
 from faro_lib.recommend.sizing import busiest, required_replicas
 from faro_lib.simulate import Run, ServingModel, simulate
 from faro_lib.simulate.measure import THREADS, measure
+from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, Traces, Workload, arrays_of
 
 POLICIES = ("FairShare", "HPA", "Faro-Sum")
-RAN = "recorded"
+RAN = "recorded replicas"
 # Requests wait for a replica, however many there are; none is refused, as services do that set no limit.
 WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
@@ -74,13 +75,20 @@ class Audit:
         """From when to when the policies were compared."""
         return "{} to {}".format(*(self.records.history.clock(m) for m in (self.minutes.start, self.minutes.stop)))
 
+    def observed_lost(self) -> float:
+        """The utility that the reproduced services lost per minute in the replayed minutes, as recorded."""
+        kept = [n for n, one in enumerate(self.services) if not one.refusal]
+        slo_s, tail_s = arrays_of(self.records.jobs).slo_s[kept, None], self.records.tail_s[kept, self.minutes]
+        return float(np.nansum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
+
     def hours(self) -> list[dict[str, Any]]:
-        """For each hour: the mean of the occupied cores, the most that a minute needs, and what could be lent."""
+        """For each hour: mean and least of the occupied cores, the most that a minute needs, and what was never needed."""
         rows = []
         for first in range(0, len(self.used), 60):
-            used, required = float(np.nanmean(self.used[first : first + 60])), self.required[first : first + 60].max()
-            lent = max(0.0, float(np.floor(np.nanmin(self.used[first : first + 60]) - required)))
-            rows.append({"from": self.records.history.clock(first), "used": used, "required": required, "spare": lent})
+            used, required = self.used[first : first + 60], self.required[first : first + 60].max()
+            row = {"used_mean": used.mean(), "used_least": used.min(), "needed_most": required}
+            lent = {"spare": max(0.0, np.floor(used.min() - required))}
+            rows.append({"from": self.records.history.clock(first)} | {k: float(v) for k, v in (row | lent).items()})
         return rows
 
     def to_dict(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ BIN_WIDTH = 1.12  # ratio of the largest to the smallest rate per replica in a r
 MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minutes of a row; rows of a service
 OTHER_KINDS = ("serial", "concurrent", "batched")  # are tried if the kind in the jobs' table is not reproduced
 MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
-DRAWS = 10
+DRAWS = 16
 LARGE = 0.1  # relative error of the table's service time that is worth a line
 MIN_INSIDE = 0.5  # of `Service.inside`, for a service that counts as reproduced
 SLACK = 0.02  # difference in the share of late minutes that is not worth a refusal
@@ -53,7 +53,8 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
     """The calibration of the service at index n, by the kind in its table first; text if too little was recorded."""
     measured, job = steady_minutes(records, n), records.jobs[n]
     if measured is None:
-        return f"fewer than {MIN_ROWS} rates have {MIN_MINUTES} minutes with latencies and steady replicas; record more hours"
+        enough = f"fewer than {MIN_ROWS} different loads have {MIN_MINUTES} minutes each"
+        return f"{enough} with latencies, steady replicas and a steady load; record more hours"
     overhead_s = MAX_OVERHEAD * float(np.nanmin(measured.values))
     options: dict[str, Any] = dict(max_ongoing_requests=places, max_overhead_s=overhead_s, attempts=1)
     own = job.replica.kind
@@ -121,16 +122,19 @@ def run_recorded(
 ) -> Run:
     """Simulate the recorded replicas (jobs, minutes), counted at the end of a minute.
 
-    When they changed within the minute is unknown: it is at the start, the middle or the end, by the seed.
+    When they changed within the minute is unknown: additions and removals, each by the seed, are at its start, in its
+    middle or at its end.
     """
     free = tuple(replace(job, cold_start_s=0.0, min_replicas=0, max_replicas=10**6, tenant_quota=None) for job in jobs)
     capacity = 2 * float(np.ceil((arrays_of(jobs).cores @ replicas).max())) + 1
     workload = Workload(free, counts)
     draws = uniform_draws(workload, seed, model)
     halves = np.repeat(replicas, 2, axis=1)
-    late = np.random.default_rng([seed, 5]).integers(3)
-    at = np.maximum(np.arange(halves.shape[1]) - late, 0)
-    policy = Recorded(halves[:, at].T, "recorded", MINUTE_S / 2)
+    added, removed = np.random.default_rng([seed, 5]).integers(3, size=2)
+    half = np.arange(halves.shape[1])
+    both = [halves[:, np.maximum(half - late, 0)] for late in (added, removed)]
+    changed = np.minimum(*both) if added >= removed else np.maximum(*both)
+    policy = Recorded(changed.T, "recorded", MINUTE_S / 2)
     return simulate(workload, policy, capacity, draws=draws, serving_model=model, initial=replicas[:, 0])
 
 
@@ -174,7 +178,8 @@ def backcast(
         tail_s = np.moveaxis(np.nanquantile(np.array(tails)[:, at], (0.05, 0.5, 0.95), axis=0), 0, -1)
         known = replace(job, **calibration.service.job_fields)
         inside = _share((tail_s[:, 0] <= recorded_s[n]) & (recorded_s[n] <= tail_s[:, 2]), recorded[n])
-        refusal = calibration.reason or _unlike(share, predicted, inside, int(recorded[n].sum()))
+        contradiction = _unlike(share, predicted, inside, int(recorded[n].sum()))
+        refusal = "; ".join(filter(None, (contradiction, calibration.reason)))
         services.append(
             Service(
                 known, calibration, inside, share, predicted, share_interval(np.array(rates)[:, at]), tail_s, refusal,
@@ -193,8 +198,9 @@ def share_interval(values: np.ndarray) -> np.ndarray:
 
 
 def positive_interval(values: np.ndarray) -> np.ndarray:
-    """The same for a quantity >= 0 whose variance grows with its mean."""
-    return np.maximum(prediction_interval(np.sqrt(values)), 0.0) ** 2
+    """The same for a quantity >= 0 whose variance grows with its mean; the middle is the mean."""
+    low, _, high = np.maximum(prediction_interval(np.sqrt(values)), 0.0) ** 2
+    return np.array([low, values.mean(), high])
 
 
 def prediction_interval(values: np.ndarray) -> np.ndarray:
