@@ -259,7 +259,10 @@ def test_a_policy_that_fails_is_scored_with_held_replicas_and_its_failures_are_c
     file.write_text(FAILING % "Failing")
     status = cli.main(["arena", "run", str(file), "--scenario", "small", "--hidden-seed", "3", "--out", str(out)])
     assert status == 0, capsys.readouterr().err
-    assert capsys.readouterr().out == "hidden seed: 3\n"
+    printed = capsys.readouterr()
+    assert printed.out == "hidden seed: 3\n"
+    assert "25 decisions failed, first: policy 'FairShare' failed at" in printed.err
+    assert "Failing, hidden seeds: mean regret" in printed.err
     entry = json.loads(out.read_text())
     FACTORIES.pop("Failing")
     assert entry["file"] == "failing.py"
@@ -268,6 +271,14 @@ def test_a_policy_that_fails_is_scored_with_held_replicas_and_its_failures_are_c
     assert public["failures"] == hidden["failures"] == 25  # ticks at minutes 11 to 35
     assert "out of ideas" in public["first_failure"]
     assert entry["score"]["public"]["failures"] == 25
+
+
+def test_tuning_needs_the_public_seeds_only(small, capsys):
+    tuned = score("HPA", ["small"], public_only=True)
+    assert [row["kind"] for row in tuned["scenarios"]] == list(tuned["score"]) == ["public"]
+    assert tuned["hidden_seed"] is None
+    assert cli.main(["arena", "run", "HPA", "--public", "--hidden-seed", "3"]) == 2
+    assert "give one of them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

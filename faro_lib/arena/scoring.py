@@ -45,33 +45,42 @@ def score(
     scenarios: Iterable[str],
     hidden_seed: int | None = None,
     *,
+    public_only: bool = False,
     file: str | None = None,
     report: Report = print,
 ) -> dict[str, Any]:
     """The score of a registered policy as a dictionary for JSON: a row for each scenario and seed, and the mean regret.
 
     hidden_seed : None draws one, so that nobody can have tuned a policy to it; a number repeats a score.
+    public_only : leave the hidden seed out, which is enough for tuning and is no entry.
     file : the plugin file that registers the policy, for its hash.
     """
     hidden, rows = 1 + secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed, []
     for name in scenarios:
-        for kind, seed in (("public", scenario_of(name).public_seed), ("hidden", hidden)):
+        for kind, seed in {"public": scenario_of(name).public_seed, "hidden": hidden}.items():
+            if public_only and kind == "hidden":
+                continue
             row = scored(policy, instance(name, seed))
             rows.append({"scenario": name, "kind": kind, "seed": seed} | row)
             found = f"regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"
-            report(f"{policy} in {name} ({kind} seed): {found}")
+            failed = f"; {row['failures']} decisions failed, first: {row['first_failure']}" if row["failures"] else ""
+            report(f"{policy} in {name} ({kind} seed): {found}{failed}")
+    kinds = dict.fromkeys(row["kind"] for row in rows)
+    scores = {kind: overall([row for row in rows if row["kind"] == kind]) for kind in kinds}
+    for kind, one in scores.items():
+        report(f"{policy}, {kind} seeds: mean regret {one['regret']:.1%} ({one['low']:.1%} to {one['high']:.1%})")
     library = b"".join(path.read_bytes() for path in sorted(Path(faro_lib.__file__).parent.rglob("*.py")))
     contents = {"library": library} | ({"file": Path(file).read_bytes()} if file else {})
     return {
         "policy": policy,
         "file": file and Path(file).name,
-        "hidden_seed": hidden,
+        "hidden_seed": None if public_only else hidden,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "numba", "scipy")},
         },
-        "score": {kind: overall([row for row in rows if row["kind"] == kind]) for kind in ("public", "hidden")},
+        "score": scores,
         "scenarios": rows,
     }
 
