@@ -65,7 +65,7 @@ def score(
             found = f"regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"
             failed = f"; {row['failures']} decisions failed, first: {row['first_failure']}" if row["failures"] else ""
             report(f"{policy} in {name} ({kind} seed): {found}{failed}")
-    kinds = dict.fromkeys(row["kind"] for row in rows)
+    kinds = dict.fromkeys(str(row["kind"]) for row in rows)
     scores = {kind: overall([row for row in rows if row["kind"] == kind]) for kind in kinds}
     for kind, one in scores.items():
         report(f"{policy}, {kind} seeds: mean regret {one['regret']:.1%} ({one['low']:.1%} to {one['high']:.1%})")
