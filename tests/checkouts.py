@@ -166,8 +166,10 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
         shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
         shutil.copytree(ROOT / "data/recorded-kubernetes", folder / "data/recorded-kubernetes")
         return Checkout(folder)
-    for name in ("notebooks/edition", "notebooks/figures", "notebooks/elsewhere", "notebooks/live"):
+    for name in ("notebooks/edition", "notebooks/figures", "notebooks/elsewhere", "notebooks/live", "notebooks/report"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for module in (ROOT / "notebooks").glob("*.py"):
+        shutil.copy(module, folder / "notebooks" / module.name)
     standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION}
     standing_in["90_figures"] = "if False:\n    from notebooks.figures import comparison"
     for stage, names in FIGURES.items():

@@ -79,7 +79,10 @@ def run(
     ] = False,
     wait: Annotated[bool, option("If jobs are not served yet, wait (unready) instead of exiting.", "--wait")] = False,
 ) -> None:
-    """Run the autoscaling loop until SIGTERM or Ctrl-C; a dry run unless --apply. Replicas stay unchanged on exit."""
+    """Run the autoscaling loop; without --apply, only print its plans.
+
+    It ends with SIGTERM or Ctrl-C, and replicas then stay as they are.
+    """
     # One function, because all parts share the options.
     from faro_lib import control
     from faro_lib.cli.model import FAILED, FreshModel, Source, at_time_of_day, context_of, expecting
