@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from faro_lib.policies import FairShare
+from faro_lib.policies.protocol import Assuming
 from faro_lib.workload.replicas import SERIAL
 from faro_lib.workload.synthetic import synthetic
 from notebooks.edition.figures.replicas import finding
-from notebooks.edition.replicas import ASSUMED, LEADER, SERVICES, Assuming, mixed, paired, serial_profile
+from notebooks.edition.replicas import ASSUMED, LEADER, SERVICES, mixed, paired, serial_profile
 
 
 def test_the_jobs_of_the_mix_need_as_many_replicas_as_before():

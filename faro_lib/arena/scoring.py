@@ -57,9 +57,8 @@ def score(
     """
     hidden, rows = 1 + secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed, []
     for name in scenarios:
-        for kind, seed in {"public": scenario_of(name).public_seed, "hidden": hidden}.items():
-            if public_only and kind == "hidden":
-                continue
+        seeds = {"public": scenario_of(name).public_seed} | ({} if public_only else {"hidden": hidden})
+        for kind, seed in seeds.items():
             row = scored(policy, instance(name, seed))
             rows.append({"scenario": name, "kind": kind, "seed": seed} | row)
             found = f"regret {row['regret']:.2%}, lost utility {row['lost_utility']:.3f}"

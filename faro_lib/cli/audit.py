@@ -45,7 +45,7 @@ def audit(
     plot: Annotated[str | None, option("Draw the pictures into this .png or .html file.")] = None,
     as_json: Annotated[bool, option("Print one JSON object instead of tables.", "--json")] = False,
 ) -> int:
-    """Reproduce what autoscalers did, and compare policies on it.
+    """Reproduce recorded replicas, then compare other policies.
 
     Give one of --workload, --prometheus and --journal. A service whose recorded minutes the simulator does not reproduce
     gets no advice; the output says what to measure.
@@ -62,8 +62,7 @@ def audit(
     if plot is not None:
         shared.check_picture(Path(plot))
     load_plugins(plugin or [])
-    if sum(source is not None for source in (workload, prometheus, journal)) != 1:
-        raise ValueError("give one of --workload FILE, --prometheus URL and --journal FILE")
+    shared.check_one_source(workload, prometheus, journal)
     if jobs is None and journal is None:
         raise ValueError("--jobs FILE is missing: a table of jobs with their SLOs and service times")
     if journal is not None:

@@ -64,8 +64,7 @@ def recommend(
         shared.check_picture(Path(plot))
     serving_model = LIVE if dispatch == LIVE.dispatch else ServingModel(dispatch)
     load_plugins(plugin or [])
-    if sum(source is not None for source in (workload, prometheus, journal)) != 1:
-        raise ValueError("give one of --workload FILE, --prometheus URL and --journal FILE")
+    shared.check_one_source(workload, prometheus, journal)
     options = {"--query": query, "--hours": hours, "--label": label, "--prometheus-token": prometheus_token}
     given = [name for name, value in options.items() if value is not None]
     if prometheus is None and given:

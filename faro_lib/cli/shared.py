@@ -98,6 +98,12 @@ def milliseconds(value_s: float | None, infinite: str = "unbounded") -> str:
     return "-" if math.isnan(value_s) else f"{1000 * value_s:.0f} ms"
 
 
+def check_one_source(workload: str | None, prometheus: str | None, journal: str | None) -> None:
+    """Raise ValueError unless exactly one source of recorded load is given."""
+    if sum(source is not None for source in (workload, prometheus, journal)) != 1:
+        raise ValueError("give one of --workload FILE, --prometheus URL and --journal FILE")
+
+
 def check_picture(path: Path) -> None:
     """Raise an error now, and not after minutes of work, if the picture cannot be drawn or written."""
     import matplotlib  # noqa: F401

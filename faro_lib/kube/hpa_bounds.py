@@ -30,8 +30,7 @@ class BoundedDeployments(Deployments):
     def observe(self) -> Observation:
         observation = super().observe()
         # Where Faro has set no bounds, the HPA's replicas count, and not how many it might choose.
-        ours = np.array([bool(hpa and original_of(hpa)) for hpa in self._autoscalers])
-        high = np.array([bounds_of(hpa)[1] if hpa else 0 for hpa in self._autoscalers])
+        _, high, ours = self._bounds()
         ceiling = np.where(ours, high, observation.target)
         # HPAs change replicas at any time, and Faro may change a bound meanwhile.
         return replace(
@@ -55,8 +54,7 @@ class BoundedDeployments(Deployments):
         others stay as they are; HAND_BACK restores an HPA. Raises ApiError with the first failure and the number of others.
         """
         self._drop = np.array(drop, float)
-        low, high = np.array([bounds_of(hpa) if hpa else (0, 0) for hpa in self._autoscalers]).T
-        ours = np.array([bool(hpa and original_of(hpa)) for hpa in self._autoscalers])
+        low, high, ours = self._bounds()
         floor = np.full(len(low), KEEP_FLOOR) if floor is None else floor
         back = ours & (floor == HAND_BACK)
         asked = ~back & (floor != HAND_BACK) & (ours | (floor != KEEP_FLOOR))
@@ -80,6 +78,11 @@ class BoundedDeployments(Deployments):
         errors += self._threads.map(attempt, np.flatnonzero(grows).tolist())
         if failed := [error for error in errors if error]:
             raise ApiError(0, summary(failed))
+
+    def _bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(minReplicas, maxReplicas, whether Faro has set them) of each job's HPA as last read, (jobs,); 0 without one."""
+        low, high = np.array([bounds_of(hpa) if hpa else (0, 0) for hpa in self._autoscalers]).T
+        return low, high, np.array([bool(hpa and original_of(hpa)) for hpa in self._autoscalers])
 
     def writer_of(self, job: int) -> str | None:
         """The field manager, other than Faro, that last wrote the `maxReplicas` of the job's HPA; None if there is none."""

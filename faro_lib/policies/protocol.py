@@ -130,6 +130,28 @@ class Policy(Protocol):
         """(state after this observation, the plan for it)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Assuming:
+    """A policy that decides as if the cluster served `jobs`."""
+
+    policy: Policy
+    jobs: tuple[Job, ...]
+    name: str
+
+    @property
+    def tick_s(self) -> float:
+        return self.policy.tick_s
+
+    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
+        return self.policy.initial(self.jobs, capacity)
+
+    def start(self, jobs: tuple[Job, ...]) -> Any:
+        return self.policy.start(self.jobs)
+
+    def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
+        return self.policy.decide(state, observation)
+
+
 class Cluster(Protocol):
     """Observes and scales the jobs of a simulated or real cluster.
 

@@ -1,7 +1,7 @@
 """What other policies would have done with the recorded requests, for the services that a backcast reproduces.
 
 All policies are simulated with the same draws of the calibrated services, so that the intervals contain what is unknown
-about them. A service that is not reproduced gets no advice, and its replicas no other use.
+about them. A service that is not reproduced gets no advice, and its replicas do not count as capacity for others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from faro_lib.experiments.trials import Report, policy_failures_raised
 from faro_lib.metrics.measures import lost_utility, minute_utility, slo_violation_rate
 from faro_lib.policies import Observation, Plan, Policy, PolicyContext, factory_of, make
 from faro_lib.policies.baselines import fair_share
-from faro_lib.policies.protocol import hold
+from faro_lib.policies.protocol import Assuming, hold
 from faro_lib.recommend.backcast import (
     Service,
     backcast,
@@ -36,7 +36,7 @@ from faro_lib.recommend.sizing import busiest, required_replicas
 from faro_lib.simulate import Run, ServingModel, simulate
 from faro_lib.simulate.measure import THREADS, measure
 from faro_lib.utility import relaxed_utility
-from faro_lib.workload import Job, Traces, Workload, arrays_of
+from faro_lib.workload import Traces, Workload, arrays_of
 
 POLICIES = ("FairShare", "HPA", "Faro-Sum")
 RAN = "recorded replicas"
@@ -52,7 +52,7 @@ MEASURES: dict[str, Callable[[Run], float]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """The answer of `audit`; the policies and hours are over the reproduced services, on `capacity` cores.
+    """The result of `audit`. Policies and hours cover the reproduced services only, which share `capacity` cores.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class Audit:
     @property
     def replayed(self) -> str:
         """From when to when the policies were compared."""
-        return "{} to {}".format(*(self.records.history.clock(m) for m in (self.minutes.start, self.minutes.stop)))
+        return self.records.history.span(self.minutes.start, self.minutes.stop)
 
     def observed_lost(self) -> float:
         """The utility that the reproduced services lost per minute in the replayed minutes, as recorded."""
@@ -82,7 +82,7 @@ class Audit:
         return float(np.nansum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
 
     def hours(self) -> list[dict[str, Any]]:
-        """For each hour: mean and least of the occupied cores, the most that a minute needs, and what was never needed."""
+        """For each hour: mean and least cores in use, the most that a minute needs, and the cores that were always spare."""
         rows = []
         for first in range(0, len(self.used), 60):
             used, required = self.used[first : first + 60], self.required[first : first + 60].max()
@@ -135,8 +135,7 @@ def audit(
         calibrations = list(pool.map(calibration_of, [records] * len(jobs), range(len(jobs)), limits))
     part, first = busiest(history.traces, REPLAYED_MINUTES)
     minutes = slice(first, first + part.evaluation.shape[-1])
-    replayed = f"{history.clock(first)} to {history.clock(minutes.stop)}"
-    report(f"simulating the recorded replicas, {replayed}")
+    report(f"simulating the recorded replicas, {history.span(first, minutes.stop)}")
     services = backcast(records, calibrations, serving_model, minutes)
     kept = [n for n, one in enumerate(services) if not one.refusal]
     replicas = known_replicas(records.replicas)[kept]
@@ -152,14 +151,14 @@ def audit(
     train = part.train[:0] if history.single_day else part.train
     traces = Traces(known, train[:, :, kept], part.evaluation[:, kept])
     context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
-    made: dict[str, Policy] = {name: Knowing(make(name, context), known) for name in policies}
+    made: dict[str, Policy] = {name: AfterAMinute(make(name, context), known, name) for name in policies}
     posteriors = [one for n in kept if (one := services[n].calibration)]
     initial = fair_share(known, size)
 
     def measured(seed: int) -> dict[str, dict[str, float]]:
         workload = Workload(world(known, posteriors, seed), traces.evaluation[0])
         requests = uniform_draws(workload, seed, serving_model)
-        runs = {RAN: run_recorded(workload.jobs, workload.requests_per_min, replicas[:, minutes], seed, serving_model)}
+        runs = {RAN: run_recorded(workload, requests, replicas[:, minutes], serving_model)}
         for name, policy in made.items():
             runs[name] = simulate(workload, policy, size, draws=requests, serving_model=serving_model, initial=initial)
         return {name: {key: of(run) for key, of in MEASURES.items()} for name, run in runs.items()}
@@ -177,28 +176,8 @@ def audit(
 
 
 @dataclass(frozen=True, slots=True)
-class Knowing:
-    """A policy that knows the calibrated jobs, in a world whose services are a draw of their posteriors.
-
-    It changes nothing in the first minute, because a forecaster without earlier days needs one.
-    """
-
-    policy: Policy
-    jobs: tuple[Job, ...]
-
-    @property
-    def name(self) -> str:
-        return self.policy.name
-
-    @property
-    def tick_s(self) -> float:
-        return self.policy.tick_s
-
-    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
-        return self.policy.initial(self.jobs, capacity)
-
-    def start(self, jobs: tuple[Job, ...]) -> Any:
-        return self.policy.start(self.jobs)
+class AfterAMinute(Assuming):
+    """It changes nothing in the first minute, because a forecaster without earlier days needs one."""
 
     def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
         return self.policy.decide(state, observation) if observation.minute else (state, hold(observation))

@@ -117,25 +117,23 @@ def uniform_draws(workload: Workload, seed: int, model: ServingModel) -> Draws:
     return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, np.random.default_rng([seed, 4])))
 
 
-def run_recorded(
-    jobs: tuple[Job, ...], counts: np.ndarray, replicas: np.ndarray, seed: int, model: ServingModel
-) -> Run:
+def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: ServingModel) -> Run:
     """Simulate the recorded replicas (jobs, minutes), counted at the end of a minute.
 
-    When they changed within the minute is unknown: additions and removals, each by the seed, are at its start, in its
+    When they changed within the minute is unknown: the seed of the draws puts additions and removals at its start, in its
     middle or at its end.
     """
+    jobs = workload.jobs
     free = tuple(replace(job, cold_start_s=0.0, min_replicas=0, max_replicas=10**6, tenant_quota=None) for job in jobs)
     capacity = 2 * float(np.ceil((arrays_of(jobs).cores @ replicas).max())) + 1
-    workload = Workload(free, counts)
-    draws = uniform_draws(workload, seed, model)
     halves = np.repeat(replicas, 2, axis=1)
-    added, removed = np.random.default_rng([seed, 5]).integers(3, size=2)
+    added, removed = np.random.default_rng([draws.seed, 5]).integers(3, size=2)
     half = np.arange(halves.shape[1])
     both = [halves[:, np.maximum(half - late, 0)] for late in (added, removed)]
     changed = np.minimum(*both) if added >= removed else np.maximum(*both)
     policy = Recorded(changed.T, "recorded", MINUTE_S / 2)
-    return simulate(workload, policy, capacity, draws=draws, serving_model=model, initial=replicas[:, 0])
+    on = Workload(free, workload.requests_per_min)
+    return simulate(on, policy, capacity, draws=draws, serving_model=model, initial=replicas[:, 0])
 
 
 def known_replicas(replicas: np.ndarray) -> np.ndarray:
@@ -156,15 +154,16 @@ def backcast(
     recorded = np.isfinite(recorded_s) & (counts > 0)
     replicas = known_replicas(records.replicas)[fitted, minutes]
 
-    def one(seed: int) -> tuple[list[float], np.ndarray, np.ndarray]:
+    def simulated(seed: int) -> tuple[list[float], np.ndarray, np.ndarray]:
         drawn = world(jobs, found, seed)
-        run = run_recorded(drawn, counts[fitted], replicas, seed, model)
+        workload = Workload(drawn, counts[fitted])
+        run = run_recorded(workload, uniform_draws(workload, seed, model), replicas, model)
         slo_s, tail_s = arrays_of(drawn).slo_s[:, None], run.served_tail_latency_s[:, :-1]
         late = [_share(row > slo, seen) for row, slo, seen in zip(tail_s, slo_s, recorded[fitted])]
         return late, tail_s * (arrays_of(jobs).slo_s[:, None] / slo_s), violation_rate_by_job(run)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        late, tails, rates = zip(*pool.map(one, range(DRAWS))) if fitted else ((), (), ())
+        late, tails, rates = zip(*pool.map(simulated, range(DRAWS))) if fitted else ((), (), ())
     services = []
     for n, (job, calibration) in enumerate(zip(records.jobs, calibrations)):
         share = _share(recorded_s[n] > job.slo_s, recorded[n])

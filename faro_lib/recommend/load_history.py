@@ -45,6 +45,10 @@ class History:
         hour, of_hour = divmod((self.end_minute - self.traces.evaluation.shape[-1] + minute) % DAY_MINUTES, 60)
         return f"{hour:02d}:{of_hour:02d}"
 
+    def span(self, first: int, last: int) -> str:
+        """Two minutes of the evaluation day, as `clock` names them: "08:00 to 11:00"."""
+        return f"{self.clock(first)} to {self.clock(last)}"
+
     @property
     def missing(self) -> int:
         """Number of missing counts today, over all jobs and minutes."""

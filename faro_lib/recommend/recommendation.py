@@ -122,7 +122,7 @@ def recommend(
             "there is no earlier day: the forecaster learns from the replayed day, so the curve is a little optimistic"
         )
     length = part.evaluation.shape[-1]
-    replayed = f"{history.clock(first)} to {history.clock(first + length)}"
+    replayed = history.span(first, first + length)
     of_day = "the busiest six hours" if length == REPLAYED_MINUTES else "all"
     report(f"replaying {replayed} ({of_day} of the last day) at several capacities, which takes a few minutes")
     for name, minute in peaks_outside(history.traces, first, length).items():

@@ -19,7 +19,7 @@ LATENCY_COLUMN = re.compile(r"latency_(?:(mean)|p(\d+(?:\.\d+)?))_s")  # of a ta
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Records:
-    """The minutes of the last day at which the history ends. Shapes: (jobs, minutes) or (columns, jobs, minutes).
+    """The recorded minutes of the last day of the history. Shapes: (jobs, minutes) or (columns, jobs, minutes).
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ def records_of(
     latency_s: np.ndarray,
     end_minute: int | None = None,
 ) -> Records:
-    """The `Records` in arrays of all minutes, NaN = missing; counts before the last day are for learning only."""
+    """`Records` from arrays over all minutes, NaN = missing. Of earlier days, only the counts are kept, to learn from."""
     history = history_of(jobs, counts, end_minute=end_minute)
     last = history.today.shape[1]
     return Records(history, replicas[:, -last:], levels, latency_s[..., -last:])

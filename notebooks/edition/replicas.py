@@ -1,8 +1,7 @@
 """Jobs with different kinds of replica: what does Faro lose if it assumes that each replica serves one request at a time?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,8 +9,9 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.experiments.trials import Report, run_trials, trial_draws
 from faro_lib.metrics.measures import minute_utility, summarize
-from faro_lib.policies import Observation, Plan, Policy, PolicyContext, make
+from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.policies.platforms import RayServe
+from faro_lib.policies.protocol import Assuming
 from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Traces, Workload
@@ -51,28 +51,6 @@ def serial_profile(job: Job, requests: int = 2000) -> Job:
     cluster.finish()
     mean_s, scv = cluster.latency_s.mean(), cluster.latency_s.var() / cluster.latency_s.mean() ** 2
     return replace(job, replica=SERIAL, service_time_s=float(mean_s), service_scv=float(np.round(scv, 6)))
-
-
-@dataclass(frozen=True, slots=True)
-class Assuming:
-    """A policy that decides as if the cluster served `jobs`."""
-
-    policy: Policy
-    jobs: tuple[Job, ...]
-    name: str
-
-    @property
-    def tick_s(self) -> float:
-        return self.policy.tick_s
-
-    def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
-        return self.policy.initial(self.jobs, capacity)
-
-    def start(self, jobs: tuple[Job, ...]) -> Any:
-        return self.policy.start(self.jobs)
-
-    def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
-        return self.policy.decide(state, observation)
 
 
 def policies_of(traces: Traces, forecaster: str = "auto") -> dict[str, Policy]:
