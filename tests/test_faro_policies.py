@@ -209,14 +209,18 @@ def test_forecasts_beat_an_equal_share_on_a_crowded_cluster(traces, context):
         ("MArk", 0.10),
         ("Faro-FairSum (paper)", 0.10),
         ("Faro-Fair (paper)", 0.10),
-        ("Faro-Sum (paper)", 0.15),
+        ("Faro-Sum (paper)", 0.18),
         ("Faro-PenaltySum (paper)", 0.18),
-        ("Faro-PenaltyFairSum (paper)", 0.16),
+        ("Faro-PenaltyFairSum (paper)", 0.25),
     ],
 )
 @pytest.mark.parametrize("replicas", [36, 32, 16])
 def test_faro_as_published_loses_what_the_paper_reports(published_traces, replicas, policy, within):
-    """With the pooled autoregression; docs/comparison.md has the Bayesian forecaster, and why Sum deviates most."""
+    """With the pooled autoregression; docs/comparison.md has the Bayesian forecaster, and why Sum deviates most.
+
+    COBYLA magnifies rounding, so the processor matters: if service times change by 1e-13 of themselves, the mean of two
+    trials moves by up to 5 %, with PenaltyFairSum at 32 replicas by 17 %. The tolerances include that.
+    """
     context = policy_context(published_traces, report=lambda line: None)
     context = replace(context, forecaster=forecast.fit("ar", published_traces))
     tables = compare(
