@@ -11,7 +11,7 @@ from k8s_ray import IMAGE
 from k8s_world import ROOT, FakePrometheus, World, apply, docker, kubeconfig, table, until
 
 from faro_lib import cli
-from faro_lib.kube.manifests import NAME
+from faro_lib.kube.manifests import JOURNAL, NAME
 from faro_lib.workload.readers import read_jobs
 
 pytestmark = pytest.mark.k8s
@@ -97,6 +97,28 @@ def replicas(world: World) -> list[int]:
     return [world.get(f"/apis/apps/v1/{{ns}}/deployments/{name}")["spec"]["replicas"] for name in ("a", "b")]
 
 
+def kubectl(world: World, *arguments: str) -> str:
+    command = ["kubectl", "--kubeconfig", kubeconfig(), "--namespace", world.namespace, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def explained(world: World, pod: str) -> str:
+    """The last decision in the journal of this pod."""
+    return kubectl(world, "exec", pod, "--", "faro", "explain", JOURNAL)
+
+
+def all_ready(world: World) -> bool:
+    deployment = world.get(f"/apis/apps/v1/{{ns}}/deployments/{NAME}")
+    return deployment["status"].get("readyReplicas") == 2
+
+
+def restarts(world: World, pod: str) -> int:
+    (container,) = world.get(f"/api/v1/{{ns}}/pods/{pod}")["status"]["containerStatuses"]
+    return container["restartCount"]
+
+
 @pytest.mark.slow
 def test_a_release_watches_then_scales_after_an_upgrade_and_stops_scaling_after_a_rollback(release):
     world, run = release
@@ -105,6 +127,12 @@ def test_a_release_watches_then_scales_after_an_upgrade_and_stops_scaling_after_
     run("upgrade", "--set", "apply=true", "--wait", "--timeout", "240s")
     until(lambda: min(replicas(world)) > 1, 120, "the controller scales")
     run("test")
+    holder = world.get("/apis/coordination.k8s.io/v1/{ns}/leases/faro")["spec"]["holderIdentity"]
+    leader = holder.rpartition("-")[0]  # without the process
+    assert "FairShare" in explained(world, leader)
+    kubectl(world, "exec", leader, "--", "sh", "-c", "kill 1")
+    until(lambda: restarts(world, leader) == 1 and all_ready(world), 180, "its container starts again")
+    assert "FairShare" in explained(world, leader), "the journal outlives the container"
     run("rollback", "1", "--wait", "--timeout", "240s")
     controller = world.get(f"/apis/apps/v1/{{ns}}/deployments/{NAME}")["spec"]["template"]["spec"]["containers"][0]
     assert "--apply" not in controller["args"]

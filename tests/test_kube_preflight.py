@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from faro_lib.cli.model import REFIT_GB
@@ -178,6 +180,17 @@ def test_every_container_has_a_limit_on_the_disk_that_it_uses(backend):
     for pod in pods:
         assert all("ephemeral-storage" in one["resources"]["limits"] for one in pod["containers"])
         assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume)
+
+
+@pytest.mark.parametrize("backend", ["rayserve", "deployments"])
+def test_the_controller_writes_its_journal_into_a_volume_of_its_pod(backend):
+    jobs = (Job("a"),)
+    spec = ManifestSpec(jobs, "", backend, prometheus="http://x", served=serve_specs(jobs), initial=(1,))
+    (pod,) = [pod for one in objects(spec, "controller.yaml") for pod in pod_specs(one)]
+    (container,) = pod["containers"]
+    journal = container["args"][container["args"].index("--journal") + 1]
+    mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+    assert mounts[str(Path(journal).parent)] in [volume["name"] for volume in pod["volumes"] if "emptyDir" in volume]
 
 
 def pod_specs(thing):

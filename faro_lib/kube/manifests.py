@@ -23,6 +23,7 @@ from faro_lib.workload.jobs import arrays_of
 NAME = "faro-controller"
 METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
 SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
+JOURNAL = "/var/lib/faro/journal.jsonl"  # in a volume of the pod: it outlives containers, not pods
 BACKENDS = ("rayserve", "deployments")
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")  # a Secret needs its namespace, and a FaroPlan needs the CRD
 TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
@@ -213,6 +214,7 @@ def arguments(spec: ManifestSpec) -> list[str]:
         "--policy": spec.policy,
         "--tick": f"{spec.tick_s:g}",
         "--plan": f"{spec.namespace}/{spec.name}",
+        "--journal": JOURNAL,
         "--metrics-address": "0.0.0.0",
         "--metrics-port": str(METRICS_PORT),
     }
