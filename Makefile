@@ -145,8 +145,8 @@ clean:
 	rm -rf results .snakemake .mypy_cache .ruff_cache .hypothesis
 
 # Stamps are written last, so that an interrupted installation is begun again.
-$(READY): $(PINS) pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+$(READY): $(PINS) pyproject.toml envs/tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r envs/tests/requirements.txt -e .
 	@touch $@
 
 $(PINS): requirements.txt

@@ -123,7 +123,7 @@ def forecast_fans(names: Sequence[str], counts: np.ndarray, paths: np.ndarray, a
 
 
 def forecast_caption(names: Sequence[str], paths: np.ndarray, actual: np.ndarray) -> str:
-    """Which job's forecast is least certain, and how many actual counts its bands contain; as `forecast_fans`."""
+    """Caption of `forecast_fans`: which job's forecast is least certain, and how many counts the bands contain."""
     low, high = np.quantile(paths, (0.1, 0.9), axis=1)
     width = ((high - low) / np.maximum(paths.mean(axis=1), 1.0)).mean(axis=1) / 2
     widest = int(width.argmax())

@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 import urllib.request
+from importlib.resources import files
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -76,6 +77,18 @@ class Browser:
         answer = self.ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def colours(self, scheme: str) -> None:
+        """Prefer `light` or `dark` colours, like the settings of the reader's system; "": as before."""
+        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def barriers(self) -> list[str]:
+        """What axe-core finds on the page that seriously hinders a reader: its rule, and the first element."""
+        axe = files("axe_playwright_python").joinpath("axe.min.js").read_text()
+        self.evaluate(f"(() => {{{axe}\n}})()")
+        found = self.evaluate("axe.run().then(found => found.violations)")
+        serious = [one for one in found if one["impact"] in ("serious", "critical")]
+        return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in serious]
 
     def close(self) -> None:
         self.socket.close()

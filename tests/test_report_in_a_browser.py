@@ -116,15 +116,32 @@ def test_everything_that_scrolls_can_be_reached_by_the_keyboard(browser, report)
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_differs_from_its_background_in_both_colour_schemes(browser, report, scheme):
-    browser.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.colours(scheme)
     browser.load(report, DESKTOP)
     style = "getComputedStyle(document.body)"
     text, ground = (
         browser.evaluate(f"{style}.{name}.match(/\\d+/g).map(Number)") for name in ("color", "backgroundColor")
     )
-    browser.ask("Emulation.setEmulatedMedia", features=[])
+    browser.colours("")
     assert (sum(text) < sum(ground)) == (scheme == "light")
     assert abs(sum(text) - sum(ground)) > 450
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_nothing_seriously_hinders_a_reader_who_uses_other_senses(browser, page, width, scheme):
+    """The rules of axe-core: contrast, names, order of headings, keyboard."""
+    browser.colours(scheme)
+    browser.load(page, width)
+    barriers = browser.barriers()
+    browser.colours("")
+    assert barriers == []
+
+
+def test_a_page_with_a_barrier_is_noticed(browser, tmp_path):
+    (tmp_path / "bad.html").write_text('<html><p style="color: #ccc; background: white">pale</p><img src=""></html>')
+    browser.load(tmp_path / "bad.html", DESKTOP)
+    assert {one.split(":")[0] for one in browser.barriers()} >= {"color-contrast", "image-alt"}
 
 
 def test_a_page_that_asks_for_something_else_is_noticed(browser, tmp_path):

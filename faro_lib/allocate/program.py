@@ -6,7 +6,7 @@ import numpy as np
 
 from faro_lib.allocate.problem import Problem
 
-Count = tuple[np.ndarray, int]  # a set of columns, bool (jobs, X + 1), and how many of them may be chosen at most
+Count = tuple[np.ndarray, int]  # mask (jobs, 0 to X replicas), and the largest number of jobs whose count it contains
 
 
 def least_loss(

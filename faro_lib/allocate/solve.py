@@ -1,4 +1,4 @@
-"""Solve an allocation problem by the name of a solver."""
+"""Solve an allocation problem with a solver of a given name."""
 
 import time
 from collections.abc import Callable

@@ -83,9 +83,9 @@ class _Given(Fixed):
 class ClusterEnv(gymnasium.Env):
     """One day of a cluster. A step decides for all jobs and lasts `tick_s`; the last one ends after the last request.
 
-    The reward of a step is minus the utility lost in the minutes that it completes, as then known. The last reward also
-    corrects for requests that ended later, so the return is minus minutes x `lost_utility` of the run. The attributes
-    `observation` and, at the end, `run` hold what a policy gets and the run; `step` accepts a policy's Plan as well.
+    The reward of a step is minus the utility that is known to be lost in the minutes that it completes. The last reward
+    also corrects for requests that ended later, so the return is minus minutes x `lost_utility` of the run. The attribute
+    `observation` is what a policy gets, and `run` is set at the end; `step` accepts a policy's Plan as well.
 
     Parameters
     ----------

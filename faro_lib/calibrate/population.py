@@ -8,7 +8,7 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import gaussian_kde, multivariate_normal
 from scipy.stats.qmc import MultivariateNormalQMC
 
-MIN_EFFECTIVE = 20.0  # points that must share the weight from which the next round is drawn
+MIN_EFFECTIVE = 20.0  # minimum effective sample size of the weights from which the next round is drawn
 SMALLEST = 1e-9  # weight of a kernel that is used
 POWERS = np.append(np.geomspace(1.0, 1e-5, 50), 0.0)  # of the weights to try
 

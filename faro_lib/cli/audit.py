@@ -45,7 +45,7 @@ def audit(
     plot: Annotated[str | None, option("Draw the pictures into this .png or .html file.")] = None,
     as_json: Annotated[bool, option("Print one JSON object instead of tables.", "--json")] = False,
 ) -> int:
-    """Reproduce recorded replicas, then compare other policies.
+    """Simulate recorded replica counts, then other policies.
 
     Give one of --workload, --prometheus and --journal. A service whose recorded minutes the simulator does not reproduce
     gets no advice; the output says what to measure.

@@ -115,7 +115,7 @@ class FreshModel:
         return None if self._serving is self._given else self.of(self._jobs)
 
     def policy_failed(self) -> None:
-        """Return to the forecaster that the present one has replaced, if there is one."""
+        """Restore the forecaster that served before the present one, if any."""
         if self._before:
             self._serving, self._before = self._before, None
             self._report(REVERTED, "the policy failed with the new model; the earlier one serves again")

@@ -81,9 +81,9 @@ class Journal:
         os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
 
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
-        """Continue the last part of the journal and return its run; if it has no tick, begin a part with `header`.
+        """Continue the last part of the journal and return its run; if no tick was recorded, begin a part with `header`.
 
-        Raises ValueError if the run cannot be resumed (`resumed`), or if its last tick is over a tick later than `now_s`.
+        Raises ValueError if the run cannot be resumed (`resumed`), or if its last tick is over `policy.tick_s` after `now_s`.
         """
         past = resumed(self, policy, header)
         if past and (ahead_s := past.observation.now_s - now_s) > policy.tick_s:
@@ -109,7 +109,7 @@ class Journal:
         if self.path.stat().st_size > self._max_bytes and (file := rotation.rotate(self.path, 2 * REPLAYED_TICKS)):
             self._file.close()
             self._file = file
-            # What is left may itself exceed MAX_BYTES.
+            # The records that stay may exceed MAX_BYTES.
             self._max_bytes = max(rotation.MAX_BYTES, 2 * self.path.stat().st_size)
 
     def _length(self) -> int:

@@ -58,7 +58,7 @@ class Deadline:
         self._running: Future | None = None
 
     def call(self, decide: Callable[[], Any]) -> Any:
-        """The result of `decide()`; raises Late if it is late, or if an abandoned decision still runs."""
+        """The result of `decide()`; raises Late after `seconds`, or if an abandoned decision still runs."""
         if self.seconds is None:
             return decide()
         if self._running and not self._running.done():

@@ -99,7 +99,7 @@ def concentrated_likelihood(y: np.ndarray, ratio: float) -> tuple[np.ndarray, np
     y : root counts, shape (jobs, days, samples, minutes).
     """
     _, days, samples, minutes = y.shape
-    level, variance = y[..., 0], 1.0 + ratio  # one count's noise plus one step
+    level, variance = y[..., 0], 1.0 + ratio  # of the counts' noise plus one step of the random walk
     squares, log_variances = 0.0, 0.0
     for t in range(1, minutes):
         error = y[..., t] - level

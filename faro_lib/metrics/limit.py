@@ -23,7 +23,7 @@ class Clairvoyant:
     utility: np.ndarray
 
     def summary(self, published: bool = False) -> dict[str, float]:
-        """Measure -> value: the lost utility and, if `published`, the lost utility in the published convention."""
+        """Measure -> value: the lost utility and, if `published`, also as the paper computes it."""
         lost = {"lost_utility": lost_utility(self.utility)}
         return lost | ({"lost_utility_published": lost_utility_published(self.utility)} if published else {})
 

@@ -20,7 +20,7 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-LAG_S = 0.6  # wall seconds after the end of a second until replicas have usually reported it
+LAG_S = 0.6  # wall seconds that replicas usually need to report a second after its end
 LATE_S = 15  # reports of a second are accepted up to this many seconds late
 PROGRESS_DEADLINE_S = 90.0  # wall seconds after which a job that was scaled no longer counts as changing
 REDEPLOY_S = 15.0  # if Ray no longer lists a job, it counts as present for so long; redeploying hides it for 4 to 6 s

@@ -68,7 +68,7 @@ def offer_load(url: str, rate_rps: float, seconds: float, rng: np.random.Generat
 
 
 def measurements_of(rows: Sequence[Row]) -> Measurements:
-    """The quantiles and means of the served requests of each row."""
+    """Quantiles and means of the latencies of each row's served requests."""
     everywhere = [quantity for quantity in LEVELS if all(quantity in samples for _, _, samples in rows)]
     columns = tuple((quantity, level) for quantity in everywhere for level in LEVELS[quantity])
     table = []

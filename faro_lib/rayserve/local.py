@@ -43,7 +43,7 @@ exec {haproxy} "$@"
 """
 PREFIX, OWNER = "faro-", "owner"  # prefix of a cluster's folder, and the file in it that names the starting process
 PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
-REPLICA_PORTS = 200  # consecutive ports for the replicas; the first is one of 40 random ones from 20,000
+REPLICA_PORTS = 200  # consecutive ports for the replicas, which begin at a random multiple of 200 above 20,000
 
 
 @dataclass(slots=True)

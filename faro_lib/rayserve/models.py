@@ -120,7 +120,7 @@ class EmulatedTokens:
         kind = replica_of(replica)
         assert isinstance(kind, Continuous)
         self._kind, self._stream, self._rng = kind, stream, np.random.default_rng(seed)
-        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()  # (prompt tokens, output tokens, tokens left)
+        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()  # prompt, output tokens, receiver of each token
         self._iterations: asyncio.Task | None = None
 
     async def __call__(self, request: Request) -> str | Response:

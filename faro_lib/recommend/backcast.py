@@ -24,7 +24,7 @@ from faro_lib.workload.replicas import Continuous
 
 STEADY_MINUTES = 3  # minutes with the same replicas, of which the last is used
 BIN_WIDTH = 1.12  # ratio of the largest to the smallest rate per replica in a row of measurements
-MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minutes of a row; rows of a service
+MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minutes per row; rows per service
 OTHER_KINDS = ("serial", "concurrent", "batched")  # are tried if the kind in the jobs' table is not reproduced
 MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
 DRAWS = 16

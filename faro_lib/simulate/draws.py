@@ -73,7 +73,7 @@ def uniform_arrivals(counts: np.ndarray, rng: np.random.Generator, window_s: flo
 
 
 def _lengths(jobs: Sequence[Job], first: np.ndarray, seed: int) -> np.ndarray:
-    """(prompt tokens, output tokens) of every request, (2, requests), from a generator of each job's own."""
+    """(prompt tokens, output tokens) of every request, (2, requests); each job has its own random generator."""
     if not any(isinstance(job.replica, Continuous) for job in jobs):
         return np.empty((2, 0))
     lengths = np.ones((2, first[-1]))

@@ -45,7 +45,7 @@ class Kinds(NamedTuple):
     since_s: np.ndarray
     attained_s: np.ndarray  # concurrent: service that a request has attained if it is in service since the first one
     iteration: np.ndarray  # continuous: number of the iteration in progress
-    last_iteration: np.ndarray  # the iteration whose end is the next event; all until then are alike and admit nobody
+    last_iteration: np.ndarray  # the iteration whose end is the next event; earlier ones admit no request
     fresh: np.ndarray  # number of requests that the iteration in progress has admitted
 
 

@@ -145,8 +145,8 @@ def predicted_latency(
 ) -> np.ndarray:
     """Latency quantile in seconds that the model predicts, in the shape of `rates_rps`.
 
-    Infinite for a job with requests but no replicas. If a model has only `expected_utility`, the latency is the one whose
-    relaxed utility is the predicted one.
+    Infinite for a job with requests but no replicas. If a model has only `expected_utility`, the latency is that
+    whose relaxed utility equals its prediction.
 
     Parameters
     ----------

@@ -33,9 +33,9 @@ class Prometheus:
         self._http = HttpClient(url, token, timeout_s, token_hint="name the file of a token with --prometheus-token")
 
     def query_range(self, query: str, times_s: np.ndarray) -> list[Series]:
-        """Each series' labels and values at evenly spaced Unix times; NaN = no sample, inf = a sample that is NaN (0/0).
+        """Each series' labels and values at evenly spaced Unix times; NaN = no sample, inf = a NaN sample (0/0).
 
-        Raises BadQuery; OSError if there is no answer; ValueError for a wrong token or if it is not a Prometheus server.
+        Raises BadQuery; OSError without an answer; ValueError if the token is wrong or the server is not Prometheus.
         """
         step_s = float(times_s[1] - times_s[0]) if len(times_s) > 1 else MINUTE_S
         span = {"start": f"{times_s[0]:.3f}", "end": f"{times_s[-1]:.3f}", "step": f"{step_s:g}"}

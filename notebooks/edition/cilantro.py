@@ -198,10 +198,10 @@ def learning_curve(
 ) -> pd.DataFrame:
     """Error of the `LearnedLatency` after N minutes of learning.
 
-    All errors are measured on the same job-minutes, because peaks are harder to predict: those of `scored_on`, for
-    example another trial, or of `run`.
+    All errors are measured on the same job-minutes, because peaks are harder to predict. The job-minutes are those of
+    `scored_on`, for example another trial; by default, those of `run`.
 
-    Columns minute; log_error, as in `prediction_errors`, mean; observations, the number of job-minutes learned from.
+    Columns: minute; log_error, the mean of that in `prediction_errors`; observations, the number of job-minutes learned from.
     """
     of_job, minute, *learned = _steady_minutes(run)
     scored_job, _, *scored = _steady_minutes(scored_on or run)

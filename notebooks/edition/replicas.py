@@ -18,7 +18,7 @@ from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.replicas import SERIAL, Batched, Continuous
 from notebooks.paired import paired_difference
 
-# Service -> SLO and replica. The batched one makes images, the others classify images and generate text.
+# Service -> SLO and replica model: image classification, image generation (batched), text generation.
 TOKENS = Continuous(0.02, 5e-4, 1e-5, 16, output_tokens=150, prompt_tokens=300, output_cv=0.5, prompt_cv=1.0)
 SERVICES = {
     "classify": Job("service", slo_s=0.72, service_time_s=0.154, service_scv=0.2, model="classify"),
