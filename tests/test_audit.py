@@ -145,6 +145,8 @@ class TestAudit:
         assert list(result.policies) == ["recorded replicas", "FairShare", "Faro-Sum"]
         assert not result.policies["recorded replicas"]["difference"].any()
         assert result.policies["Faro-Sum"]["difference"][2] < 0
+        assert result.by_service["Faro-Sum"].shape == (3, len(result.reproduced))
+        assert result.by_service["Faro-Sum"][1].sum() == pytest.approx(result.policies["Faro-Sum"]["difference"][1])
 
     def test_what_is_not_reproduced_gets_no_advice(self, recorded):
         world, records, _ = recorded

@@ -138,12 +138,15 @@ def text(result: Audit) -> str:
         }
         for name, of in result.policies.items()
     ]
-    reproduced = sum(not one.refusal for one in result.services)
+    reproduced = len(result.reproduced)
     lines += [
         "",
         f"{result.replayed}, {reproduced} of {len(services)} services on {result.capacity:g} cores, simulated, 90 % intervals",
         f"utility lost per minute, of at most {reproduced}; as recorded, it was {result.observed_lost():.3g}",
         text_table(policies),
+        "",
+        "utility lost per minute minus that of the recorded replicas, by service:",
+        text_table(_by_service(result)),
     ]
     if len(result.used) < DAY_MINUTES:
         lines += [f"these are {len(result.used)} minutes of one day; other hours and days may differ"]
@@ -154,6 +157,16 @@ def text(result: Audit) -> str:
     ]
     most = f"the SLOs of the reproduced services need up to {result.required.max():g} cores; by hour:"
     return "\n".join([*lines, "", most, text_table(hours)])
+
+
+def _by_service(result: Audit) -> list[dict[str, str]]:
+    """A row for each reproduced service, with a column for each policy but the recorded one."""
+    compared = list(result.by_service.items())[1:]
+    return [
+        {"job": one.job.name}
+        | {policy: f"{_interval(of[:, n])} {_verdict(of[:, n])}".rstrip() for policy, of in compared}
+        for n, one in enumerate(result.reproduced)
+    ]
 
 
 def _verdict(difference: Any) -> str:

@@ -43,8 +43,9 @@ RAN = "recorded replicas"
 # Requests wait for a replica, however many there are; none is refused, as services do that set no limit.
 WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
-MEASURES: dict[str, Callable[[Run], float]] = {
+MEASURES: dict[str, Callable[[Run], Any]] = {
     "lost_utility": lambda run: lost_utility(minute_utility(run)),
+    "by_service": lambda run: np.array([lost_utility(one[None]) for one in minute_utility(run)]),
     "slo_violation_rate": slo_violation_rate,
     "replicas": lambda run: float(np.sum(run.decisions.running, axis=1).mean()),
 }
@@ -58,6 +59,7 @@ class Audit:
     ----------
     policies : policy -> measure -> interval; the measures are lost_utility, slo_violation_rate, replicas and difference,
         the lost utility minus that of the recorded replicas.
+    by_service : policy -> intervals of that difference, (3, reproduced services).
     required : cores that the SLOs need at the rate of each minute, (minutes,); `used` is what the replicas occupied.
     minutes : the part of the day that was simulated.
     """
@@ -66,9 +68,15 @@ class Audit:
     services: tuple[Service, ...]
     capacity: float
     policies: Mapping[str, Mapping[str, np.ndarray]]
+    by_service: Mapping[str, np.ndarray]
     required: np.ndarray
     used: np.ndarray
     minutes: slice
+
+    @property
+    def reproduced(self) -> list[Service]:
+        """The services that the policies were simulated with."""
+        return [one for one in self.services if not one.refusal]
 
     @property
     def replayed(self) -> str:
@@ -109,7 +117,10 @@ class Audit:
             for one in self.services
         ]
         policies = {name: {key: _plain(value) for key, value in of.items()} for name, of in self.policies.items()}
+        names = [one.job.name for one in self.reproduced]
+        by_service = {policy: dict(zip(names, _plain(of.T))) for policy, of in self.by_service.items()}
         whole = {"capacity": self.capacity, "replayed": self.replayed, "services": services, "policies": policies}
+        whole |= {"difference_by_service": by_service}
         return whole | {"hours": [{key: _plain(value) for key, value in row.items()} for row in self.hours()]}
 
 
@@ -142,7 +153,7 @@ def audit(
     used = arrays_of(jobs).cores[kept] @ replicas
     size = float(np.ceil(used.max(initial=0.0)) if capacity is None else capacity)
     if not kept:
-        return Audit(records, services, size, {}, used, used, minutes)
+        return Audit(records, services, size, {}, {}, used, used, minutes)
     known = tuple(services[n].job for n in kept)
     report("measuring the latencies of the calibrated services")
     latency_model = measure(known, capacity=size, serving_model=serving_model)
@@ -155,7 +166,7 @@ def audit(
     posteriors = [one for n in kept if (one := services[n].calibration)]
     initial = fair_share(known, size)
 
-    def measured(seed: int) -> dict[str, dict[str, float]]:
+    def measured(seed: int) -> dict[str, dict[str, Any]]:
         workload = Workload(world(known, posteriors, seed), traces.evaluation[0])
         requests = uniform_draws(workload, seed, serving_model)
         runs = {RAN: run_recorded(workload, requests, replicas[:, minutes], serving_model)}
@@ -166,13 +177,15 @@ def audit(
     report(f"replaying the requests with {', '.join(policies)}")
     with policy_failures_raised(), ThreadPoolExecutor(THREADS) as pool:
         draws = list(pool.map(measured, range(DRAWS)))
-    compared = {}
+    compared, by_service = {}, {}
     for name in (RAN, *policies):
         values = {key: np.array([of[name][key] for of in draws]) for key in MEASURES}
-        difference = values["lost_utility"] - np.array([of[RAN]["lost_utility"] for of in draws])
+        more = {key: one - np.array([of[RAN][key] for of in draws]) for key, one in values.items()}
+        by_service[name] = prediction_interval(more["by_service"])
+        del values["by_service"]
         compared[name] = {key: positive_interval(one) for key, one in values.items()}
-        compared[name]["difference"] = prediction_interval(difference)
-    return Audit(records, services, size, compared, required, used, minutes)
+        compared[name]["difference"] = prediction_interval(more["lost_utility"])
+    return Audit(records, services, size, compared, by_service, required, used, minutes)
 
 
 @dataclass(frozen=True, slots=True)

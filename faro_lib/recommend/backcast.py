@@ -199,13 +199,13 @@ def share_interval(values: np.ndarray) -> np.ndarray:
 def positive_interval(values: np.ndarray) -> np.ndarray:
     """The same for a quantity >= 0 whose variance grows with its mean; the middle is the mean."""
     low, _, high = np.maximum(prediction_interval(np.sqrt(values)), 0.0) ** 2
-    return np.array([low, values.mean(), high])
+    return np.array([low, values.mean(axis=0), high])
 
 
 def prediction_interval(values: np.ndarray) -> np.ndarray:
-    """90 % prediction interval (5 %, 50 %, 95 %) of one more value like these, normally distributed, (draws,)."""
-    n, mean = len(values), values.mean()
-    half = student.ppf(0.95, n - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / n)
+    """90 % prediction interval (5 %, 50 %, 95 %) of one more value like these, normally distributed, (draws, ...)."""
+    n, mean = len(values), values.mean(axis=0)
+    half = student.ppf(0.95, n - 1) * values.std(axis=0, ddof=1) * np.sqrt(1 + 1 / n)
     return np.array([mean - half, mean, mean + half])
 
 
