@@ -16,7 +16,7 @@ from notebooks.frames import Tables
 
 
 def tables_of(run: Run, key: Mapping[str, Any], published: bool = False, **notes: Any) -> Tables:
-    """The tables summary, minutes and decisions of one run.
+    """Summary, minute and decision tables of one run.
 
     `key` has the columns that identify the run, such as policy and trial; `notes` are additional columns of the summary.
     """

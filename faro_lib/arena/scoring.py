@@ -51,8 +51,8 @@ def score(
 ) -> dict[str, Any]:
     """The score of a registered policy as a dictionary for JSON: a row for each scenario and seed, and the mean regret.
 
-    hidden_seed : None draws one, so that nobody can have tuned a policy to it; a number repeats a score.
-    public_only : leave the hidden seed out, which is enough for tuning and is no entry.
+    hidden_seed : None draws one, to which no policy can be tuned; pass a number to reproduce a score.
+    public_only : leave the hidden seed out, which is enough for tuning but not for an entry.
     file : the plugin file that registers the policy, for its hash.
     """
     hidden, rows = 1 + secrets.randbelow(HIDDEN_SEEDS) if hidden_seed is None else hidden_seed, []

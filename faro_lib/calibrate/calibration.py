@@ -38,7 +38,7 @@ STRONG = 10.0
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
 ROUNDS = (32, *(12,) * 18)  # at most; points of each round for each dimension of the parameters
 LEAST_ROUNDS, ENOUGH = 8, 40.0  # a kind is refined until so many rounds are done, and so many points share the weight
-# Simulated requests of each row; fewer for `Continuous`, whose requests take longer.
+# Simulated requests per row; fewer for `Continuous`, which is slower to simulate.
 REQUESTS, TOKEN_REQUESTS = 2000, 500
 HOPELESS = 30.0  # a kind whose log likelihood is lower by this much is given up; earlier, the bound is a multiple
 DRAWS = 64
@@ -55,7 +55,7 @@ class Calibration:
     weights: Mapping[str, float]  # posterior probability of each kind; they sum to 1
     service: CalibratedService  # of that kind, at the posterior medians
     intervals: Mapping[str, np.ndarray]  # parameter -> interval, within that kind
-    capacity_rps: np.ndarray  # interval of the largest rate of one replica, over all kinds
+    capacity_rps: np.ndarray  # interval, over all kinds, of one replica's largest rate
     draws: tuple[CalibratedService, ...]  # equally likely draws, over all kinds
     predicted: np.ndarray  # interval of each value, within that kind, shape (rows, columns, 3)
     discrepancy: float  # posterior median of the model's relative error beyond sampling errors

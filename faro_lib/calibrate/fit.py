@@ -19,7 +19,7 @@ LOG_PRIOR -= logsumexp(LOG_PRIOR)
 MISSING = 1e6  # variance of a value that was not measured
 POINTS_PER_DIMENSION = 4  # that take part in the regression of `Fit.draw`
 CHANGED = 0.1  # in the logarithm of a prediction, from which on the sampling errors are simulated again
-ELSEWHERE = 0.6  # probability that the regression leaves out the points on one side of the best
+ELSEWHERE = 0.6  # probability that the regression omits all points on one side of the best point
 LARGEST = 3.0  # coordinate of its result: prior standard deviations
 FIRST_ERROR = 0.05  # assumed sampling error until a point has been simulated
 

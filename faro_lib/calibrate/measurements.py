@@ -15,9 +15,8 @@ Column = tuple[str, float | None]  # (quantity, level of the quantile; None = th
 class Measurements:
     """Quantiles and means of one service; each row is a period with a constant arrival rate and replica count.
 
-    Open-loop load is one row per rate. Recorded minutes with the same replicas and about the same rate are one row, whose
-    values are geometric means over them. Quantiles are those of the served requests. A service that streams has also the
-    time to its first token.
+    Offered load has one row per rate. Recorded minutes with the same replicas and about the same rate are one row of
+    geometric means. Quantiles are those of the served requests. Streaming services also have the time to first token.
     """
 
     rate_rps: np.ndarray  # mean arrival rate of all replicas together, shape (rows,)

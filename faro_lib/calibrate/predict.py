@@ -17,7 +17,7 @@ from faro_lib.workload.service import ServiceTime, true_service_time
 
 ERROR_RUNS = 32  # simulated repetitions of each measured period, which show its sampling errors
 MAX_RUNS = 8  # repetitions that predict its values
-MAX_RUN = 2000  # requests of a repetition; of a longer period, the errors are smaller by the root of the ratio
+MAX_RUN = 2000  # requests of a repetition at most; the errors of a period k times as long are those divided by sqrt(k)
 WARM_UP = 0.1  # share of the requests of a repetition that come before the measured ones, because queues begin empty
 MIN_WARM_UP = 50
 NEVER_S = 1e6  # stands for the latency of a period in which nothing is served

@@ -18,8 +18,8 @@ HEADROOM = 1.6  # replicas per erlang of peak load; beyond it, utility hardly ri
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
     """Simulated utility of each job and minute with 0, 1, ... replicas, where every minute starts with empty queues.
 
-    To empty the queues, an idle minute is inserted after each minute. The result is a limit, because a good allocation of
-    the previous minute may leave the queues empty. The jobs' bounds are ignored here;
+    To empty the queues, an idle minute is inserted after each minute. No policy has a higher utility, because a
+    minute cannot start with less than empty queues. The jobs' bounds are ignored here;
     `metrics.limit.best_replicas_by_minute` applies them.
 
     Returns

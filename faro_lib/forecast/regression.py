@@ -16,7 +16,7 @@ ANSCOMBE = 3 / 8
 RECENT_MINUTES = 5  # the mean absolute change over these minutes predicts the spread of the next minute
 MIN_CHANGE = 0.01  # keeps the log of a constant trace finite
 MIN_SPREAD = 0.1  # of sqrt(count), 0.5 for Poisson counts; keeps the likelihood of repeated counts bounded
-USUAL_CHANGE = 0.04  # the mean absolute change per minute at which v is about 0
+USUAL_CHANGE = 0.04  # mean absolute change of z per minute at which v is about 0 (`log_change`)
 
 
 def root(counts):

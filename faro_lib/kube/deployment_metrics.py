@@ -18,7 +18,7 @@ MIN_PARTIAL_MINUTE_S = 20.0  # if less of the current minute has passed, there a
 WINDOW = "$window"
 BATCH = 50  # queries in one request
 THREADS = 4
-MARK = "faro_query"  # label that numbers the queries of a request in its answer
+MARK = "faro_query"  # label with the query's number in a combined response
 
 
 @dataclass(frozen=True, slots=True)

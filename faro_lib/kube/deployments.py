@@ -32,7 +32,7 @@ class DeploymentRef:
     namespace: str
     name: str
     queries: Queries
-    autoscaler: str = ""  # name of its HorizontalPodAutoscaler, if Faro sets the bounds of one
+    autoscaler: str = ""  # the HorizontalPodAutoscaler whose bounds Faro sets, if any
     resource: str = "cpu"  # what `cores` counts
 
     @classmethod

@@ -54,7 +54,7 @@ CONSTANTS = {
 class Workers:
     """A fixed number of Ray workers, whose cores the replicas share.
 
-    `cpu` is the CPU request of each worker; None: its cores. Less is enough for replicas that mostly wait.
+    `cpu` is the CPU request per worker; None: the worker's cores. Request less if replicas mostly wait.
     """
 
     count: int = 2

@@ -48,7 +48,7 @@ class Faro(TwoLoops):
     gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
     least_gain: float = 0.0  # utility; replicas that gain less than this in all are not added (`without_small_gains`)
-    floor_tolerance: float | None = None  # for plans that bound the replicas of other autoscalers (`bounds`)
+    floor_tolerance: float | None = None  # utility that the floor of a job may lose; None: no bounds (`bounds`)
     earned: Authority | None = None  # at the start, if the policy may change a job only as far as it has earned
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:

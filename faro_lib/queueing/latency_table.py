@@ -89,8 +89,8 @@ class LatencyTable:
             raise ValueError(f"rate_rps={rate_rps[~(rate_rps >= 0)].flat[0]} must be a number >= 0")
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
-            # No lower rate was measured than grid[1]. More replicas at that rate would serve more requests per minute than
-            # arrive, and the quantile of a minute depends on its number of requests.
+            # The lowest measured rate is grid[1]. More replicas, each at that rate, would serve more requests per minute
+            # than arrive, and the quantile of a minute depends on its number of requests.
             replicas = np.minimum(replicas, np.maximum(rate_rps / grid[1], counts[0]))
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
         wider = np.sqrt(np.maximum(replicas / counts[-1], 1.0))

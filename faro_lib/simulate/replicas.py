@@ -106,8 +106,8 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
         return next_s
     if kinds.prompt_tokens[request] > kinds.max_tokens[job]:
         return next_s
-    # The request is admitted at the end of the iteration in progress, which is now the next event. It comes straight from
-    # the router, because requests queue only while all replicas are full; at equal times, the router comes first.
+    # The request is admitted when the present iteration ends, and that is now the next event. The request comes straight
+    # from the router, because requests queue only while all replicas are full; at equal times, the router comes first.
     start_s, length_s = kinds.since_s[job, slot], kinds.alpha_s[job] + kinds.beta_s[job] * serving
     end_s, iteration = start_s + length_s, kinds.iteration[job, slot]
     while end_s < now:

@@ -13,10 +13,10 @@ NOISY_CPUS = 0.5  # a run is marked as disturbed if other programs of normal pri
 
 
 class BackgroundLoad:
-    """A context that measures the mean number of CPUs that other programs use: `processors`.
+    """A context manager: `processors` is the mean number of CPUs that other programs use.
 
-    `niced` is the part of it that processes of lower priority use. `pids` are the roots of our process trees besides this
-    process. Our processes that end before the context does count as other programs.
+    `niced` is the part of `processors` used at lower priority. `pids` are the roots of our other process trees. Our
+    processes that end during the context count as other programs.
     """
 
     def __init__(self, pids: Sequence[int] = ()):
