@@ -72,8 +72,8 @@ def _by_scenario(entry: dict[str, Any]) -> dict[str, float]:
 
 def _wins(entries: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
     regret = {name: _by_scenario(entry) for name, entry in entries.items()}
-    best = {one: min(regret, key=lambda name: regret[name][one]) for one in next(iter(regret.values()))}
-    return {name: [one for one, winner in best.items() if winner == name] for name in entries}
+    least = {one: min(of[one] for of in regret.values()) for one in next(iter(regret.values()))}
+    return {name: [one for one in least if regret[name][one] == least[one]] for name in entries}
 
 
 def by_scenario(entries: dict[str, dict[str, Any]]) -> str:

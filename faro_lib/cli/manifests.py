@@ -16,7 +16,7 @@ def manifests(
     name: Annotated[str, option("Name of the RayService and of the FaroPlan.")] = "faro",
     image: Annotated[str, option("Image of controller and replicas (cluster/Dockerfile).")] = "faro:local",
     policy: PolicyName = DEFAULT_POLICY,
-    tick: Annotated[float, option("Seconds between ticks.")] = 60.0,
+    tick: Annotated[float, option("Seconds between ticks.")] = 10.0,
     act: Annotated[str, option("What the controller changes: replicas, or ceilings of autoscalers.")] = "replicas",
     dry: Annotated[bool, option("The controller prints its plans and scales nothing.", "--dry-run")] = False,
     workers: Annotated[int, option("Number of Ray workers.")] = 2,

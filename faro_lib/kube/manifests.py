@@ -121,7 +121,7 @@ class ManifestSpec:
     image: str = "faro:latest"
     ray_version: str = ""
     policy: str = "Faro-Sum"
-    tick_s: float = 60.0
+    tick_s: float = 10.0
     act: bool = True
     served: tuple[ServeSpec, ...] = ()
     namespaces: tuple[str, ...] = ()

@@ -97,9 +97,11 @@ def react_up(state: LoopState, observation: Observation) -> tuple[LoopState, Pla
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """The policy with another tick; the first long-term plan is at the first tick, and intervals are whole ticks."""
+    """The policy with this tick. With another tick, the first plan is at the first tick, and intervals are whole ticks."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
+    if tick_s == policy.tick_s:
+        return replace(policy, **changes) if changes else policy  # type: ignore[type-var]
     if isinstance(policy, TwoLoops):
         interval_s = tick_s * max(1, round(policy.interval_s / tick_s))
         changes = dict(first_s=tick_s, interval_s=interval_s, phase_s=0.0) | changes
