@@ -35,8 +35,9 @@ lint: $(READY)
 # Coverage of all three runs together; compiled functions show no lines, so a small world runs uncompiled first. The gate is
 # in pyproject.toml and holds at the end.
 COV = --cov=faro_lib --cov-config=pyproject.toml
-# A file of tests or a notebook stays in one process: its tests share what takes long to make.
-WORKERS = -n logical --maxprocesses=4 --dist=loadfile
+# A file of tests or a notebook stays in one process: its tests share what takes long to make. The longest files begin first
+# (tests/conftest.py).
+WORKERS = -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 test: lint
 	NUMBA_DISABLE_JIT=1 pytest $(COV) --cov-report= --cov-fail-under=0 tests/test_uncompiled.py
 	pytest $(WORKERS) $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s and not scale_out and not study"

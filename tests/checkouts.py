@@ -178,3 +178,36 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
     for name in sorted({path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} | set(standing_in)):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", standing_in.get(name, "pass"))
     return Checkout(folder)
+
+
+def reader_checkout(folder: Path) -> Path:
+    """A checkout with this environment, whose files for `make` are older than it, so that make installs nothing."""
+    folder = make_checkout(folder, real_notebooks=True).folder
+    for name in ("Makefile", "pyproject.toml", "requirements.txt", "data/example.csv", "data/example-jobs.csv"):
+        shutil.copy(ROOT / name, folder / name)
+        os.utime(folder / name, (0, 0))
+    os.utime(folder / "envs/tests/requirements.txt", (0, 0))
+    environment = folder / ".venv"
+    environment.mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        (environment / entry.name).symlink_to(entry)
+    for stamp in (".pins", ".ready"):
+        (environment / stamp).unlink(missing_ok=True)
+        (environment / stamp).touch()
+    return folder
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    """The environment of a reader's shell in the checkout."""
+    own = {"PYTHONPATH": str(folder), "JUPYTER_CONFIG_DIR": str(folder / "jupyter")}
+    return {name: value for name, value in os.environ.items() if name not in ("CI", "MAKEFLAGS", "MAKELEVEL")} | own
+
+
+def typed(command: str | list[str], folder: Path) -> str:
+    """The output of a command that a reader types in the checkout; it must succeed."""
+    done = subprocess.run(
+        command, shell=isinstance(command, str), cwd=folder, env=surroundings(folder), capture_output=True, text=True,
+        timeout=1800,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout

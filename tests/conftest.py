@@ -24,6 +24,25 @@ EVALUATION = ROOT / "data/raw/input.json"
 TRAINING = ROOT / "data/raw/top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented.pkl"
 
 
+# Files that take a minute and more begin first, so that no process is left alone with one of them at the end.
+LONGEST = (
+    *("test_forecast_real", "test_readme", "test_golden", "test_extending", "test_faro_policies", "test_latency_table"),
+    *(
+        "test_simulate_reference",
+        "test_simulate_replicas",
+        "test_calibrate",
+        "test_bayes",
+        "test_fuzz",
+        "test_published",
+    ),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """A stable sort: other files, and the tests of a file, stay in their order."""
+    items.sort(key=lambda item: LONGEST.index(name) if (name := item.path.stem) in LONGEST else len(LONGEST))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """A test marked k8s that is skipped although there is a cluster has failed: nothing is known of what it tests."""

@@ -21,6 +21,7 @@ PARTS = [
     "kind down",
     "smoke",
     "forecasters",
+    "docs",
     "pipeline",
     "test-all",
 ]

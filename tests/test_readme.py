@@ -1,6 +1,6 @@
 """Every command of README and docs/start.md runs as printed, in a separate checkout with the environment of the tests.
 
-Exceptions: `make test` and `make test-all`, which run these tests, and `make figures`, which has the smoke configuration.
+Exceptions: `make test` and `make test-all`, which run these tests, and `make figures`, which test_golden.py runs.
 """
 
 import json
@@ -16,7 +16,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from checkouts import ROOT, make_checkout
+from checkouts import ROOT, reader_checkout, surroundings, typed
 
 from faro_lib.control.journal import arrivals, read
 
@@ -37,36 +37,12 @@ RAW = ("input.json", "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmente
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A checkout whose files for `make` are older than its environment, so that make installs nothing."""
     if Path(sys.prefix) == Path(sys.base_prefix):
         pytest.skip("the tests do not run in a virtual environment that a checkout could be given")
-    folder = make_checkout(tmp_path_factory.mktemp("reader"), real_notebooks=True).folder
-    for name in ("Makefile", "pyproject.toml", "requirements.txt", "data/example.csv", "data/example-jobs.csv"):
-        shutil.copy(ROOT / name, folder / name)
-        os.utime(folder / name, (0, 0))
-    environment = folder / ".venv"
-    environment.mkdir()
-    for entry in Path(sys.prefix).iterdir():
-        (environment / entry.name).symlink_to(entry)
-    for stamp in (".pins", ".ready"):
-        (environment / stamp).unlink(missing_ok=True)
-        (environment / stamp).touch()
+    folder = reader_checkout(tmp_path_factory.mktemp("reader"))
     shutil.copy(ROOT / "data/example.csv", folder / "my.csv")
     shutil.copy(ROOT / "data/example-jobs.csv", folder / "my_jobs.csv")
     return folder
-
-
-def surroundings(folder: Path) -> dict[str, str]:
-    own = {"PYTHONPATH": str(folder), "JUPYTER_CONFIG_DIR": str(folder / "jupyter")}
-    return {name: value for name, value in os.environ.items() if name not in ("CI", "MAKEFLAGS", "MAKELEVEL")} | own
-
-
-def typed(command: str, folder: Path) -> str:
-    done = subprocess.run(
-        command, shell=True, cwd=folder, env=surroundings(folder), capture_output=True, text=True, timeout=1800
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
 
 
 def test_these_are_the_commands_of_the_readme():
@@ -167,14 +143,6 @@ def test_a_missing_settings_file_is_reported_in_one_line_with_the_existing_ones(
     assert said[0].startswith("make: CONFIG: config/smok.yaml: no such file; those at hand: ")
     assert "config/smoke.yaml" in said[0]
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_the_figures_of_the_readme_end_with_the_path_of_the_report(folder):
-    said = typed(f"{FIGURES} CONFIG=config/smoke.yaml", folder)
-    report = Path(said.splitlines()[-1])
-    assert report == (folder / "results/synthetic/report.html").resolve()
-    assert report.exists()
 
 
 @pytest.mark.slow

@@ -40,16 +40,39 @@ def test_a_notebook_on_the_site_shows_pictures_where_a_kernel_would_show_widgets
     assert "widgets" not in shown["metadata"]
 
 
-@pytest.mark.slow
-def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the site, built without a warning."""
+    folder = tmp_path_factory.mktemp("site")
     builder = next((path for path in (ROOT / "build/docs-venv/bin/mkdocs", shutil.which("mkdocs")) if path), None)
     if builder is None or not shutil.which(str(builder)):
         pytest.skip("mkdocs is not installed: make docs")
-    command = [str(builder), "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
+    command = [str(builder), "build", "--quiet", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_loads_nothing_from_elsewhere(site):
     elsewhere = re.compile(r'<(?:script|img|iframe)[^>]+src="https?:|<link[^>]+stylesheet[^>]+https?:')
-    assert not [page for page in tmp_path.rglob("*.html") if elsewhere.search(page.read_text())]
+    assert not [page for page in site.rglob("*.html") if elsewhere.search(page.read_text())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_page_fits_the_screen_without_a_complaint_or_a_barrier(browser, site, width, scheme):
+    """Barriers are what axe-core calls serious: contrast, names, order of headings, keyboard."""
+    browser.colours(scheme)
+    found = {}
+    for page in sorted(site.rglob("*.html")):
+        browser.load(page, width)
+        wide = ["too wide"] * (browser.evaluate("document.documentElement.scrollWidth") > width)
+        if problems := [*map(str, browser.complaints), *wide, *browser.barriers()]:
+            found[page.relative_to(site).as_posix()] = problems
+    browser.colours("")
+    assert found == {}
 
 
 @pytest.mark.slow
