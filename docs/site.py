@@ -39,6 +39,12 @@ def on_files(files, config):
     return files
 
 
+def on_post_build(config):
+    """Write the search index as the script that the theme loads where pages are opened as files, without a server."""
+    folder = Path(config.site_dir) / "search"
+    (folder / "search_index.js").write_text(f"var __index = {(folder / 'search_index.json').read_text()}")
+
+
 def static(path: Path) -> str:
     """The notebook without widgets, so that their pictures are shown, and without logs."""
     notebook = json.loads(path.read_text())
