@@ -1,4 +1,4 @@
-"""The entries of the arena: run them again and check that they reproduce, or record them anew.
+"""Rerun the entries of the arena and check that they reproduce, or record new results.
 
     python benchmarks/arena.py            # every entry of data/arena, with its scenarios and its hidden seed
     python benchmarks/arena.py KPA HPA    # some of them
@@ -30,7 +30,7 @@ TOLERANCE = 1e-6
 
 
 def rerun(entry: str, names: list[str], hidden_seed: int) -> dict:
-    """The score of a file under notebooks/ or of a policy by name."""
+    """The score of an entry: a file under notebooks/ or a policy's name."""
     file = str(PLUGINS / entry) if entry.endswith(".py") else None
     return {"entry": entry} | score(
         policy_of(file or entry), names, hidden_seed, file=file, report=lambda line: print(line, flush=True)
@@ -38,7 +38,7 @@ def rerun(entry: str, names: list[str], hidden_seed: int) -> dict:
 
 
 def differences(kept: dict, now: dict) -> list[str]:
-    """What differs between two scores of one entry, one line for each value."""
+    """Differences between two scores of one entry, one line per value."""
     lines = []
     for was, row in zip(kept["scenarios"], now["scenarios"], strict=True):
         for column, value in was.items():

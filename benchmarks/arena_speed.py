@@ -2,9 +2,9 @@
 
     python benchmarks/arena_speed.py
 
-Ten jobs on 36 cores (scenario steady-v1). "still" actions keep the replicas, "random" ones change those of every job at
-each step. The error compares one run of each policy with the same replicas at the start: both models close the loop, so
-the policy sees other latencies and decides differently too.
+Ten jobs on 36 cores (scenario steady-v1). "still" actions keep the replicas, "random" ones draw new replicas for every
+job at each step. The error compares one run per policy in each model, from the same initial replicas. Each policy reacts
+to the latencies of its model, so its decisions differ too.
 """
 
 from __future__ import annotations

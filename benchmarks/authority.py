@@ -21,7 +21,7 @@ def losses(model, rate_rps, slower, rng):
 
 
 def levels(model, rate_rps, slower, start, good_minutes=0):
-    """Level (minutes, services) by minute of load, after `good_minutes` that agreed with the model."""
+    """Authority level (minutes, services) in each minute, after `good_minutes` that agreed with the model."""
     rng, replicas, counted = np.random.default_rng(0), np.array([REPLICAS]), np.ones(SERVICES, bool)
     expected, doubled = (
         np.repeat(expected_loss((JOB,), np.array([rate_rps]), replicas, model, factor), SERVICES) for factor in (1, 2)

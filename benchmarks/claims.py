@@ -1,11 +1,11 @@
-"""Each claim of docs/artifact.md, checked from the raw traces: claim, expected, measured, whether it holds.
+"""Check each claim of docs/artifact.md from the raw traces: print claim, expected, measured, whether it holds.
 
     python benchmarks/claims.py            # the quick half, about 6 minutes on two idle cores
-    python benchmarks/claims.py --all      # the paper's edition too, about 11 minutes
+    python benchmarks/claims.py --all      # the paper's variant too, about 11 minutes
     python benchmarks/claims.py wins exact # some of them
 
-Of earlier results it reads the posterior alone (data/posterior-paper.npz), whose SHA-256 it checks; --posterior names another
-one, as stage 30 writes it. The exit status is 1 if a claim does not hold.
+The only earlier result that it reads is the posterior data/posterior-paper.npz, whose SHA-256 it checks; --posterior names
+another file, as written by stage 30. The exit status is 1 if a claim does not hold.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Row:
 
 
 class Inputs:
-    """What the claims share; each part is computed at its first use."""
+    """Inputs that the claims share, each computed at its first use."""
 
     def __init__(self, posterior: Path):
         self.posterior = posterior
@@ -72,7 +72,7 @@ class Inputs:
         return table[table["env"] == "simulation"].set_index(["system", "replicas"])
 
     def comparison(self, *policies: str, limit: bool = False) -> pd.DataFrame:
-        """Summary rows of the policies at all capacities, in both conventions; the limit is a policy of that name."""
+        """Summary rows of the policies at all capacities, in both conventions of lost utility; `limit` adds policy "limit"."""
         made = {name: make(name, self.context) for name in policies}
         frames = []
         for capacity in CAPACITIES:
@@ -87,7 +87,7 @@ def baselines(inputs: Inputs) -> Iterator[Row]:
 
 
 def edition(inputs: Inputs) -> Iterator[Row]:
-    """The paper's edition of Faro reproduces its published rows."""
+    """The paper's variant of Faro reproduces its published rows."""
     load_plugins([PLUGIN])
     yield from _beside_the_published(inputs, inputs.comparison(*EDITION))
 
@@ -101,7 +101,7 @@ def _beside_the_published(inputs: Inputs, summary: pd.DataFrame) -> Iterator[Row
 
 
 def wins(inputs: Inputs) -> Iterator[Row]:
-    """Faro loses less utility than the published system at every size, and never less than the clairvoyant limit."""
+    """Faro loses less utility than the published system at every capacity, and never less than the clairvoyant limit."""
     summary = inputs.comparison(*OURS, limit=True)
     for (policy, capacity), rows in summary[summary["policy"] != "limit"].groupby(
         ["policy", "capacity_cores"], sort=False
@@ -118,7 +118,7 @@ def wins(inputs: Inputs) -> Iterator[Row]:
 
 
 def forecasts(inputs: Inputs) -> Iterator[Row]:
-    """The forecast of the next seven minutes is as exact as the published network, and calibrated."""
+    """The forecast of the next seven minutes is as accurate as the published network's, and calibrated."""
     published = pd.read_csv("data/published/published_forecast_rmse.csv").set_index("model")["rmse_requests_per_min"][
         "N-HiTS"
     ]
@@ -150,7 +150,7 @@ def _same_as_enumeration(rng: np.random.Generator, objective: str) -> bool:
 @dataclass(frozen=True)
 class Claim:
     check: Callable[[Inputs], Iterator[Row]]
-    minutes: float  # seen on two idle cores
+    minutes: float  # needed on two idle cores
     quick: bool = True
 
 

@@ -37,7 +37,7 @@ def inputs(n: int, seed: int = 1):
 
 
 def overload(n: int, unequal_cores: bool, seed: int = 7):
-    """A table in which most jobs cannot leave utility 0 on 1.6 n cores, and a job needs 2-8 replicas to reach 1."""
+    """A table in which each job has utility 0 below a need of 2-8 replicas, else 1: most jobs stay at 0 on 1.6 n cores."""
     rng = np.random.default_rng(seed)
     need = rng.integers(2, 9, n)
     cores = rng.choice([0.5, 1.0, 1.5], n) if unequal_cores else np.ones(n)

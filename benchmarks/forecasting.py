@@ -1,4 +1,4 @@
-"""CPU time of one update and one sample, for 10 and 1,000 jobs: `python benchmarks/forecasting.py [posterior.npz]`.
+"""CPU time of a forecaster's update and sample, 10 and 1,000 jobs: `python benchmarks/forecasting.py [posterior.npz]`.
 
 Each number is the minimum of several repetitions: milliseconds of `update` and `sample` (7 minutes x 100 paths),
 and the ratio to persistence in the same run.
@@ -20,7 +20,7 @@ def world(jobs: int, days: int = 2, minutes: int = 120, seed: int = 0) -> Traces
 
 
 def posterior(jobs: int, draws: int = 200, minutes: int = 360, seed: int = 0) -> forecast.Posterior:
-    """Arrays of the size of a real posterior; the time does not depend on the values."""
+    """A random posterior of realistic size; the time does not depend on the values."""
     from faro_lib.forecast.posterior import NORMAL_GRID, Convergence
 
     rng = np.random.default_rng(seed)
@@ -50,7 +50,7 @@ def step_ms(forecaster, day, repetitions: int = 7) -> float:
 
 
 def gappy_ms(forecaster, day) -> float:
-    """The same with a missing minute, which the forecaster must simulate first."""
+    """`step_ms` with one missing minute, which the forecaster must simulate first."""
     for minute in range(20):
         forecaster = forecaster.update(np.where(minute == 8, np.nan, day[:, minute]))
     return min(step_ms_once(forecaster, day) for _ in range(5))

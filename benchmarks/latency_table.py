@@ -2,8 +2,8 @@
 
     python benchmarks/latency_table.py [--cases 200]
 
-Services of 1 ms to 60 s, 1 to 40 replicas, 5 to 120 % utilisation, any variability, SLO, quantile and limit of ongoing
-requests. A case is simulated until the 95 % interval of its utility is narrower than 0.02. Takes half an hour.
+Service times of 1 ms to 60 s, 1 to 40 replicas, 5 to 120 % utilisation, random variability, SLO, quantile and limit of
+ongoing requests. A case is simulated until the 95 % interval of its utility is narrower than 0.02. Takes half an hour.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENOUGH_REQUESTS = 30_000_000
 
 @njit
 def latencies(arrival_s, service_s, replicas, places):
-    """Latencies of requests that go to the replica with the fewest requests, inf if all hold `places`."""
+    """Latencies (requests,) if each request goes to the replica with the fewest; inf if all hold `places` requests."""
     done_s = np.zeros((replicas, places))  # completions of the last `places` requests of each replica
     count = np.zeros(replicas, np.int64)
     latency_s, turn = np.empty(len(arrival_s)), 0
@@ -50,7 +50,7 @@ def latencies(arrival_s, service_s, replicas, places):
 
 
 def replication(job, places, rate_rps, replicas, minutes, seed):
-    """Mean utility, relaxed and precise, over minutes with requests at a constant rate; without requests it is 1."""
+    """Mean (relaxed, precise) utility over minutes at a constant arrival rate; a minute without requests counts as 1."""
     rng = np.random.default_rng(seed)
     warm = 1 + int(50 * job.service_time_s / MINUTE_S)
     counts = np.diff(np.floor(rate_rps * MINUTE_S * np.arange(warm + minutes + 1) + rng.random()).astype(int))
@@ -89,7 +89,7 @@ def half(means):
 
 
 def case(seed):
-    """A random (job, places, rate, replicas): services of 1 ms to 60 s, 5 to 120 % utilisation."""
+    """A random (job, places, rate, replicas): service times of 1 ms to 60 s, 5 to 120 % utilisation."""
     rng = np.random.default_rng([11, seed])
     service_s = float(10 ** rng.uniform(-3, np.log10(60)))
     job = Job(

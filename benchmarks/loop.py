@@ -47,7 +47,7 @@ class Timed:
 
 
 def planning_ms(context: PolicyContext, day, capacity: int) -> tuple[np.ndarray, float]:
-    """Wall and CPU milliseconds of every planning tick (ticks, 2), and CPU seconds of the run without its draws."""
+    """Wall and CPU milliseconds of every planning tick (ticks, 2), and CPU seconds of the run without drawing requests."""
     policy, draws = Timed(make("Faro-Sum", context), []), draw(day, 24)
     simulate(day.between(0, 2), policy, capacity, seed=24)
     policy.ticks_s.clear()

@@ -1,4 +1,4 @@
-"""Speed of the simulator: compared with the same queue in simpy, and growth of time and memory with the jobs.
+"""Speed of the simulator against the same queue in simpy, and growth of time and memory with the number of jobs.
 
     python benchmarks/simulator.py
 
@@ -37,7 +37,7 @@ def evaluation_day() -> Workload:
 
 
 def cpu_s(action, times: int = 5) -> float:
-    """The minimum CPU time of several calls; a first call, which compiles, does not count."""
+    """The minimum CPU seconds of `times` calls; a first call, which compiles, does not count."""
     action()
     taken = []
     for _ in range(times):
@@ -48,7 +48,7 @@ def cpu_s(action, times: int = 5) -> float:
 
 
 def whole_run(workload: Workload) -> dict:
-    """Drawing, simulating and measuring one trial."""
+    """Draw, simulate and measure one trial."""
     return summarize(simulate(workload, FairShare(), REPLICAS_PER_JOB * len(workload.jobs), SEED))
 
 
@@ -60,7 +60,7 @@ def compiled_latencies(workload: Workload, draws: Draws) -> np.ndarray:
 
 
 def simpy_latencies(draws: Draws) -> np.ndarray:
-    """The same serving model, draws and replicas as simpy processes."""
+    """Latencies with the same serving model, draws and replicas in simpy."""
     latency_s = np.empty(len(draws.arrival_s))
     env = simpy.Environment()
     for job, (a, b) in enumerate(zip(draws.first[:-1], draws.first[1:])):
@@ -142,7 +142,7 @@ def repeated(workload: Workload, times: int) -> Workload:
 
 
 def grown(times: int, results) -> None:
-    """CPU time, peak memory and requests of a run with the traces repeated, measured in its own process."""
+    """Put CPU seconds, peak GB and requests of a run with `times` copies of the jobs into the queue `results`."""
     workload = evaluation_day()
     whole_run(workload.between(0, 2))
     workload = repeated(workload, times)

@@ -91,7 +91,7 @@ def _spec(backend: str, ceilings: bool = False) -> ManifestSpec:
 
 
 def _with_expressions(text: str) -> str:
-    """Markers replaced by Helm expressions, quoted where the marker was; objects in foreign namespaces repeated."""
+    """Replace markers by Helm expressions, quoted if the marker was, and repeat objects for each foreign namespace."""
     text = text.replace("{{", '{{ "{{" }}')  # Grafana's own expressions
     text = text.replace('"--apply", ', '{{ if $.Values.apply }}"--apply", {{ end }}')
     objects: list[str] = []

@@ -1,6 +1,6 @@
-"""Write the pods with the annotation prometheus.io/scrape as Prometheus' targets into a file, every five seconds.
+"""Every five seconds, write the pods with the annotation prometheus.io/scrape to a file of Prometheus targets.
 
-Debian's Prometheus cannot ask the API of Kubernetes itself. The label `service` of a target is the pod's label `app`.
+Debian's Prometheus cannot query the Kubernetes API itself. The label `service` of a target is the pod's label `app`.
 """
 
 from __future__ import annotations

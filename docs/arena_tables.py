@@ -21,7 +21,7 @@ DRAWS, INTERVAL = 2000, (0.025, 0.975)
 
 
 def kept() -> dict[str, dict[str, Any]]:
-    """Entry by policy, the lowest mean regret over all scenarios and seeds first."""
+    """Policy -> entry, in ascending order of mean regret over all scenarios and seeds."""
     entries = [json.loads(path.read_text()) for path in sorted(KEPT.glob("*.json"))]
     return {entry["policy"]: entry for entry in sorted(entries, key=lambda entry: per_minute(entry).mean())}
 
@@ -32,7 +32,7 @@ def per_minute(entry: dict[str, Any]) -> np.ndarray:
 
 
 def bootstrap(entries: dict[str, dict[str, Any]]) -> np.ndarray:
-    """Mean regret (draws, entries); all entries share the blocks of a draw, because they serve the same requests."""
+    """Bootstrapped mean regret (draws, entries); a draw has the same blocks for all entries, which serve the same requests."""
     regret = np.array([per_minute(entry) for entry in entries.values()])
     _, runs, blocks = regret.shape
     chosen = np.random.default_rng(0).integers(blocks, size=(DRAWS, runs, blocks))
@@ -77,7 +77,7 @@ def _wins(entries: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def by_scenario(entries: dict[str, dict[str, Any]]) -> str:
-    """A row per scenario: the clairvoyant's lost utility and each entry's regret; the least one is bold."""
+    """A row per scenario: the clairvoyant's lost utility and each entry's regret; the least regret is bold."""
     first, regret = next(iter(entries.values())), {name: _by_scenario(entry) for name, entry in entries.items()}
     lines = [f"| scenario | bound | {' | '.join(entries)} |", "| --- " * (2 + len(entries)) + "|"]
     for scenario in next(iter(regret.values())):
@@ -99,7 +99,7 @@ def speed(measured: dict[str, Any]) -> str:
 
 
 def error(measured: dict[str, Any]) -> str:
-    """Lost utility with single requests and with the fluid model, and the size of the difference per job."""
+    """Lost utility with single requests and with the fluid model, and the mean and absolute errors per job."""
     losses = measured["lost_utility"]
     policies = list(next(iter(losses.values())))
     lines = [f"| scenario | {' | '.join(policies)} |", "| --- " * (1 + len(policies)) + "|"]

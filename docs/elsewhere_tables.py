@@ -20,7 +20,7 @@ LEADER = "Faro-Sum"
 
 
 def table(worlds: Mapping[str, pd.DataFrame], day: str | None = "all") -> str:
-    """A row per workload, day and capacity: lost utility of the leader and the limit, and the difference of each policy.
+    """A row per workload, day and capacity: lost utility of leader and limit, and each policy's difference from the leader.
 
     day : "all" shows the mean over days, None each day by itself.
     """
@@ -39,7 +39,7 @@ def table(worlds: Mapping[str, pd.DataFrame], day: str | None = "all") -> str:
 
 
 def _difference(row: pd.Series) -> str:
-    """Mean and interval; bold if the policy loses less than the leader, in italics if the interval holds zero."""
+    """Mean and interval; bold if the policy loses less than the leader, in italics if the interval contains zero."""
     text = f"{row['difference']:+.3f} ({row['low']:+.2f} to {row['high']:+.2f})"
     return f"**{text}**" if row["high"] < 0 else f"*{text}*" if row["low"] <= 0 else text
 

@@ -1,4 +1,4 @@
-"""The table of faults in docs/kubernetes.md, from the rows that the tests of faults have recorded.
+"""The table of faults in docs/kubernetes.md, from the rows that the fault tests recorded.
 
     FARO_FAULTS=$PWD/data/kubernetes-faults.jsonl make test-faults && python docs/faults.py
 

@@ -4,7 +4,7 @@ END = "<!-- end of table -->"
 
 
 def with_table(page: str, name: str, table: str) -> str:
-    """The page with the table replaced that the comment `<!-- name -->` begins."""
+    """The page, with the table after the comment `<!-- name -->` replaced by `table`."""
     begin = f"<!-- {name} -->\n"
     before, rest = page.split(begin)
     _, after = rest.split(END, 1)

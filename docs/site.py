@@ -40,7 +40,7 @@ def on_files(files, config):
 
 
 def on_post_build(config):
-    """Write the search index as the script that the theme loads where pages are opened as files, without a server."""
+    """Write the search index also as a script, which the theme loads when pages are opened as files, without a server."""
     folder = Path(config.site_dir) / "search"
     (folder / "search_index.js").write_text(f"var __index = {(folder / 'search_index.json').read_text()}")
 

@@ -62,10 +62,10 @@ def check_writable(path: str | Path) -> None:
 
 
 def find_upwards(path: str | Path) -> Path:
-    """`path` in the nearest of this folder and its parents in which it exists; unchanged if it exists in none.
+    """`path` in the current folder or the nearest parent in which it exists; unchanged if there is none.
 
-    A notebook thus finds `data/example.csv` in whichever folder of the checkout it runs: JupyterLab runs it in its own
-    folder, papermill in the folder of the command.
+    A notebook thus finds `data/example.csv` from any folder of the checkout: JupyterLab runs it in the notebook's folder,
+    papermill in the folder in which the command runs.
     """
     here = Path.cwd()
     return next((found for folder in (here, *here.parents) if (found := folder / path).exists()), Path(path))
@@ -87,7 +87,7 @@ def read_yaml(path: str | Path) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """A YAML loader that refuses tags, and aliases, with which a short file can expand to gigabytes."""
+    """A YAML loader that refuses tags, and anchors and aliases, which can expand a short file to gigabytes."""
 
     def compose_node(self, parent, index):
         event = self.peek_event()

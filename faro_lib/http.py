@@ -12,8 +12,8 @@ import requests
 
 TIMEOUT_S = 5.0
 RETRY_PAUSE_S = 0.2
-BUSY_RETRY_S = 60.0  # `retry_for_s` outside the control loop, where waiting is acceptable
-# Environment variables that name PEM files: the servers' certificate authority, and our own certificate with its key.
+BUSY_RETRY_S = 60.0  # `retry_for_s` for calls that may wait, outside the control loop
+# Environment variables that name PEM files: the servers' certificate authority, and the client's certificate with key.
 CA_FILE, CLIENT_CERTIFICATE = "FARO_CA_FILE", "FARO_CLIENT_CERTIFICATE"
 
 
@@ -56,8 +56,8 @@ class HttpClient:
     """A client of one server. Redirects are errors, because following one would send the token to another server."""
 
     address: str
-    token: str | Callable[[], str | None] | None = field(default=None, repr=False)  # a function: called per request
-    timeout_s: float = TIMEOUT_S  # limit of connecting, and of each wait for data
+    token: str | Callable[[], str | None] | None = field(default=None, repr=False)  # a function is called per request
+    timeout_s: float = TIMEOUT_S  # limit for connecting and for each wait for data
     token_hint: str = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"  # advice in the message of `Unauthorized`
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class HttpClient:
     def request(self, method: str, path: str, body: Any = None, form: dict[str, str] | None = None) -> Any:
         """Send a request on a new connection; return the JSON of the answer, or its text if it is not JSON.
 
-        Raises Unauthorized for status 401 or 403, and HttpError for any other status than 2xx or an incomplete answer.
+        Raises Unauthorized for status 401 or 403, and HttpError for an incomplete answer or any other status outside 2xx.
         """
         url = self.address.rstrip("/") + path
         token = self.token() if callable(self.token) else self.token
@@ -118,7 +118,7 @@ class HttpClient:
 
 
 def _detail(answer: requests.Response) -> str:
-    """The redirect in an error answer, its field `error` or `message`, or else the start of its text."""
+    """The detail of an error answer: its redirect, its field `error` or `message`, or else the start of its text."""
     if answer.is_redirect:
         return f"redirects to {answer.headers['Location']}; use that address"
     try:

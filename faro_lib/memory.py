@@ -1,4 +1,4 @@
-"""Check before a run that it fits into the free memory."""
+"""Check, before a run, that it fits into the free memory."""
 
 import math
 from pathlib import Path
@@ -35,5 +35,5 @@ def must_fit(subject: str, needed_gb: float, advice: str = OUT_OF_MEMORY_ADVICE)
 
 
 def ray_gb(replicas: int) -> float:
-    """Memory in GB that a local Ray Serve with this number of replicas of a small model needs."""
+    """Memory in GB that a local Ray Serve needs for this number of replicas of a small model."""
     return RAY_GB + REPLICA_GB * replicas

@@ -60,7 +60,7 @@ def load_plugins(paths: Iterable[str | Path] = ()) -> None:
 
 def _run_once(path: Path) -> None:
     if str(path) in {getattr(module, "__file__", None) for module in list(sys.modules.values())}:
-        return  # also if it was imported
+        return  # already run or imported
     name = f"faro_plugin_{path.stem}"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; a plugin is a .py file that registers what it adds")

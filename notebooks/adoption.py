@@ -1,11 +1,11 @@
-"""A plugin: HPAs alone between static bounds, and HPAs between the bounds that Faro sets, to compare them with Faro acting.
+"""A plugin with two policies to compare with Faro: HPAs between static bounds, and HPAs between bounds that Faro sets.
 
 `StaticFloors` is what operators use without a common controller: one HPA per service with a static minimum and maximum. The
-minima divide a SHARE of the capacity in proportion to the offered load of the training days (its quantile LOAD), with at
-least one replica each. The rest goes to the service that asks first. A maximum is what the HPA would give to the busiest
-minute of the training days.
+minima divide a SHARE of the capacity in proportion to each service's offered load (quantile LOAD of the training days),
+with at least one replica each. The rest goes to the HPAs that scale up first. The maximum of a service is the replica
+count that an HPA would choose in the busiest minute of the training days.
 
-`Ceilings` is the simulated twin of `faro run --act ceilings`.
+`Ceilings` simulates `faro run --act ceilings`.
 """
 
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ from faro_lib.policies.protocol import at_least_one_each, hold, minimum_replicas
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-# Chosen on the training days, where they lose least (docs/adopt.md).
+# The values that lose the least utility on the training days (docs/adopt.md).
 SHARE, LOAD = 0.75, 0.95
 
 
 def divided(capacity: float, load: np.ndarray, minimum: np.ndarray, cores: np.ndarray) -> np.ndarray:
-    """Replicas (jobs,) within `capacity`: `minimum`, then one by one to the job with the highest load per replica."""
+    """Replicas (jobs,) within `capacity`: `minimum`, then one more at a time for the job with the highest load per replica."""
     replicas = minimum.copy()
     while True:
         fits = replicas @ cores + cores <= capacity
@@ -42,10 +42,10 @@ class StaticState:
 
 @dataclass(frozen=True, slots=True)
 class StaticFloors:
-    """The HPA's rule for each job between bounds that never change."""
+    """One HPA per job, with bounds that are static at a given capacity."""
 
-    load: np.ndarray  # offered load in erlangs, (jobs,), by which the minima are divided
-    peak: np.ndarray  # the highest offered load, (jobs,)
+    load: np.ndarray  # offered load in erlangs, (jobs,); the minima are proportional to it
+    peak: np.ndarray  # peak offered load in erlangs, (jobs,)
     hpa: HPA
     share: float = SHARE
     name: str = "StaticFloors"
@@ -79,7 +79,7 @@ register("StaticFloors")(static_floors)
 
 @dataclass(frozen=True, slots=True)
 class BoundedState:
-    """The states of both autoscalers, and the bounds (jobs,) that Faro has set."""
+    """The states of Faro and the HPAs; `hpa.jobs` has the bounds (jobs,) set by Faro."""
 
     faro: Any
     hpa: ReactiveState
@@ -87,14 +87,14 @@ class BoundedState:
 
 @dataclass(frozen=True, slots=True)
 class UnderCeilings:
-    """A job has the rule of an HPA, and Faro sets the bounds of all HPAs: both at their own
-    intervals. So an HPA follows new bounds up to 15 s after the decision.
+    """One HPA per job, between bounds that Faro sets. Faro and the HPAs decide at their own
+    intervals, so an HPA may follow new bounds up to 15 s after Faro's decision.
     """
 
     faro: Faro
     hpa: HPA
     name: str = "Ceilings"
-    tick_s: float = 5.0  # divides the ticks of both
+    tick_s: float = 5.0  # divides both policies' ticks
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         return at_least_one_each(jobs, capacity)

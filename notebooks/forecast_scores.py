@@ -1,8 +1,8 @@
 """Rolling forecasts of a day, and their scores.
 
-In all functions, `samples` has shape (origins, jobs, n, minutes) and `truth`, the actuals, (origins, jobs, minutes). An
-origin is a minute from which a forecast starts. `by` is "" for one number, "job" for one per job, "minute" for one per
-minute ahead.
+In all functions, `samples` has shape (origins, jobs, paths, minutes) and `truth`, the actuals, (origins, jobs, minutes). An
+origin is a minute from which a forecast starts. `by` is "" for one score over all, "job" for one per job, "minute" for
+one per minute ahead.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ TAIL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 def rolling(
     forecaster: Forecaster, day_counts, horizon: int = HORIZON_MINUTES, n: int = 100, context: int = CONTEXT_MINUTES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(sample paths from every minute of a day, actuals).
+    """(sample paths from every origin of a day, their actuals).
 
     The forecast at origin t knows minutes 0..t-1 and covers t..t+horizon-1. The first origin is `context`.
 
@@ -59,7 +59,7 @@ def crps(samples, truth, by: str = ""):
 
 
 def pinball_terms(samples, truth, levels: Sequence[float]) -> np.ndarray:
-    """Pinball loss max(q (x - z), (q - 1) (x - z)) of the samples' q-quantile z, shape (levels, *truth)."""
+    """Pinball loss max(q (x - z), (q - 1) (x - z)) of actual x at the samples' q-quantile z, (levels, *truth.shape)."""
     over = truth - np.quantile(samples, levels, axis=2)
     level = np.asarray(levels).reshape(-1, 1, 1, 1)
     return np.maximum(level * over, (level - 1) * over)
@@ -81,13 +81,13 @@ def wql(samples, truth, by: str = ""):
 
 
 def coverage(samples, truth, level: float = 0.8, by: str = ""):
-    """Share of the actuals that lie in the central interval of the samples with probability `level`."""
+    """Share of the actuals that lie in the samples' central interval of probability `level`."""
     low, high = interval(samples, level)
     return _mean((low <= truth) & (truth <= high), by)
 
 
 def interval(samples, level: float) -> np.ndarray:
-    """Ends of the central interval of probability `level`, shape (2, *truth)."""
+    """Ends of the central interval of probability `level`, (2, origins, jobs, minutes)."""
     return np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=2)
 
 
@@ -99,7 +99,7 @@ def _mean(terms: np.ndarray, by: str):
 
 
 def scores_caption(gains: Any) -> str:
-    """The difference between bayes and the best baseline; `gains` has score, rival, difference, low and high."""
+    """Caption: bayes against the best baseline; `gains` has columns score, rival, difference, low and high."""
     parts = []
     for row in gains.itertuples():
         verdict = "lower" if row.high < 0 else "higher" if row.low > 0 else "not significantly lower"

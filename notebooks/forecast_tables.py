@@ -1,4 +1,4 @@
-"""The tables of stage 30, from sample paths (origins, jobs, n, minutes) and actuals (origins, jobs, minutes)."""
+"""The tables of stage 30, from sample paths (origins, jobs, paths, minutes) and actuals (origins, jobs, minutes)."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from notebooks.forecast_scores import coverage, crps, interval, rmse, wql
 def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
     """Utility lost by planning from the forecast instead of the actuals, shape (origins,).
 
-    `plan_value(samples, truth)` plans from samples (jobs, n, minutes) and returns the plan's utility for the
+    `plan_value(samples, truth)` plans from samples (jobs, paths, minutes) and returns the plan's utility for the
     actuals (jobs, minutes). The regret is >= 0 if plans from the actuals are optimal.
     """
     return np.array(
@@ -27,7 +27,7 @@ def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray
 
 
 def plans(jobs: tuple[Job, ...], replicas_per_job: float) -> Callable[[np.ndarray, np.ndarray], float]:
-    """A `plan_value` for `decision_regret`: Faro's allocation of this many replicas per job, shared equally now."""
+    """A `plan_value` for `decision_regret`: Faro allocates `replicas_per_job` x jobs replicas, starting from equal shares."""
     budget = int(replicas_per_job * len(jobs))
     running = np.full(len(jobs), budget // len(jobs))
 
@@ -41,7 +41,7 @@ def plans(jobs: tuple[Job, ...], replicas_per_job: float) -> Callable[[np.ndarra
 
 
 def crps_of_sums(samples, truth) -> float:
-    """CRPS of the requests over the whole horizon."""
+    """CRPS of the total requests of the horizon."""
     return crps(samples.sum(axis=-1, keepdims=True), truth.sum(axis=-1, keepdims=True))
 
 
@@ -89,6 +89,6 @@ def steps_table(
 
 
 def save_samples(path: str | Path, forecasts: dict[str, np.ndarray], truth: np.ndarray, jobs: Sequence[str]) -> None:
-    """Write forecast/samples.npz: `truth`, `jobs`, and each forecaster's samples as whole requests."""
+    """Write forecast/samples.npz: `truth`, `jobs`, and each forecaster's samples, rounded to integers."""
     arrays: dict[str, Any] = {name: np.rint(samples).astype(np.int32) for name, samples in forecasts.items()}
     np.savez_compressed(path, truth=truth, jobs=np.array(list(jobs)), **arrays)

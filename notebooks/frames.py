@@ -24,7 +24,7 @@ class Tables:
     minutes, running : measures and running replicas, one row per run, job and minute.
     decisions : one row per run, job and tick with a change, a reason or a prediction.
     limit : lost utility of the clairvoyant policy (`metrics.limit`), one row per capacity and trial.
-    clairvoyant : its replicas and utility, one row per capacity, trial, job and minute.
+    clairvoyant : that policy's replicas and utility, one row per capacity, trial, job and minute.
     recovery : outcomes of requests, and replicas, every few seconds around the deletion of a worker
         (`notebooks/live/recovery.py`).
     about : software versions and properties of the machine, one mapping per trial.
@@ -78,7 +78,7 @@ def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
 
 
 def write_tables(tables: Tables, folder: str | Path, *, as_text: bool = False) -> None:
-    """Write all tables into a folder; `as_text` writes CSV with six digits only, which suits git."""
+    """Write all tables into a folder; `as_text` writes all as CSV with six significant digits, for git."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in tables.frames().items():

@@ -55,7 +55,7 @@ def by_minute(jobs: tuple[Job, ...], **columns: np.ndarray) -> pd.DataFrame:
 def decisions_frame(run: Run) -> pd.DataFrame:
     """Decisions of a run: one row per job and tick with a changed target or drop rate, a reason or a prediction.
 
-    The columns EXPLANATIONS are what the plan was based on; NaN if the policy does not report them.
+    The columns EXPLANATIONS are the policy's forecasts and marginal values; NaN if it does not report them.
     """
     names = np.array([job.name for job in run.workload.jobs])
     decisions = run.decisions

@@ -23,10 +23,10 @@ from faro_lib.workload.jobs import MINUTE_S
 from notebooks.wording import and_list
 
 FORECAST, ACTUAL, PATH = COLOURS["Faro-Sum"], CYCLE[1], "#8A8F98"
-BANDS = (0.95, 0.8, 0.5)  # coverage of the bands of a fan
+BANDS = (0.95, 0.8, 0.5)  # coverage of a fan chart's bands
 MAX_PAST = 30  # minutes drawn before the forecast
 MAX_PATHS = 30  # sample paths drawn behind a curve
-MAX_LABELLED = 16  # columns of a heat map with numbers in its cells
+MAX_LABELLED = 16  # columns up to which a heat map's cells show numbers
 KEPT = 0.95  # expected utility from which a job counts as served well
 
 
@@ -35,7 +35,7 @@ class Decision:
     """One decision: the forecast it used, its table of utilities, and the allocation of the budget."""
 
     rates_rps: np.ndarray  # sample paths, (jobs, paths, minutes)
-    options: dict[str, Any]  # of `build_table`
+    options: dict[str, Any]  # for `build_table`
     table: UtilityTable
     allocation: Allocation
     budget: int  # cores
@@ -46,7 +46,7 @@ class Decision:
 
     @property
     def utility(self) -> np.ndarray:
-        """The utilities that the objective uses, (jobs, X + 1); NaN outside the jobs' bounds."""
+        """The utilities that the objective uses, (jobs, replicas 0..X); NaN outside the jobs' bounds."""
         utility = self.table.effective if self.table.with_drops else self.table.value
         return np.where(np.isneginf(utility), np.nan, utility)
 
@@ -74,12 +74,12 @@ def decide(
 
 
 def utility_of_paths(decision: Decision, job: int) -> np.ndarray:
-    """Utility of each sample path by itself, (paths, X + 1); their mean is the job's row of the table without drops."""
+    """Utility of each sample path alone, (paths, replicas 0..X); their mean is the job's row of the table without drops."""
     paths = decision.rates_rps[job][:, None]
     copies = [replace(decision.jobs[job], name=f"path {n}") for n in range(len(paths))]
     running = np.full(len(paths), decision.table.running[job])
     value = build_table(copies, paths, running, **decision.options).value
-    beyond = max(0, decision.table.columns + 1 - value.shape[1])  # columns in which all paths are saturated
+    beyond = max(0, decision.table.columns + 1 - value.shape[1])  # columns where the utility of no path changes
     value = np.pad(value, ((0, 0), (0, beyond)), mode="edge")[:, : decision.table.columns + 1]
     return np.where(np.isneginf(value), np.nan, value)
 
@@ -94,7 +94,7 @@ def by_budget(decision: Decision, budgets: Iterable[int]) -> pd.DataFrame:
 
 
 def forecast_fans(names: Sequence[str], counts: np.ndarray, paths: np.ndarray, actual: np.ndarray) -> Figure:
-    """Requests per minute of every job up to now, the forecast as bands of 95, 80 and 50 %, and what then arrived.
+    """Requests per minute of every job up to now, the forecast as bands of 95, 80 and 50 %, and the actual requests.
 
     Shapes: counts (jobs, minutes), paths (jobs, paths, minutes ahead), actual (jobs, minutes ahead).
     """
@@ -142,7 +142,7 @@ def row_as_curve(decision: Decision, job: int) -> Figure:
 
 
 def row_caption(decision: Decision, job: int) -> str:
-    """How the expected utility of a job grows around the replicas that it gets."""
+    """Caption: utility of a job with one replica, replicas for KEPT, and its allocation."""
     chosen, row = int(decision.allocation.replicas[job]), decision.utility[job]
     first, certain = int(np.argmax(~np.isnan(row))), int(np.argmax(row >= KEPT))  # 0: none
     enough = (
@@ -174,7 +174,7 @@ def table_as_map(decision: Decision) -> Figure:
 
 
 def table_caption(decision: Decision) -> str:
-    """Who gets how much, what it is worth, and which jobs are not served well."""
+    """Caption: the replicas of each job, the total utility, and the jobs below KEPT."""
     chosen = decision.utility[np.arange(len(decision.jobs)), decision.allocation.replicas]
     short = [f"{job.name} ({value:.2f})" for job, value in zip(decision.jobs, chosen) if value < KEPT]
     gets = and_list(f"{x} for {job.name}" for job, x in zip(decision.jobs, decision.allocation.replicas))

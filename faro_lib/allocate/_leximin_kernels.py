@@ -1,9 +1,9 @@
 """Compiled loops of `leximin`; imported when first used.
 
-A column is a job's replica count. Where the budget cannot raise all jobs above a level of utility, the jobs that stay at
-it form a node 1..last; node 0 has the jobs above these levels. As few jobs as possible stay at each node, and these are
-chosen so that the cost is least (a transportation problem). `node` (jobs,) is the node of each job. `column` (nodes,
-jobs) is the cheapest column that puts a job at a node, or -1 if none does. `members` are jobs that can change nodes.
+A column is a job's replica count. If the budget cannot raise all jobs above a utility level, the jobs that stay at that
+level form a node 1..last; node 0 holds the jobs above all these levels. As few jobs as possible stay at each node, chosen
+for the least total cost (a transportation problem). `node` (jobs,) is each job's node. `column` (nodes, jobs) is the
+cheapest column that puts a job at a node, or -1 if none does. `members` are the jobs that can change nodes.
 """
 
 import numpy as np
@@ -16,17 +16,17 @@ FAR = 2**60  # more than any cost
 def climb(utility, cost, following, order, budget, group, quota):
     """Raise jobs from one level of utility to the next, as many as possible at each level and at the least cost.
 
-    `order` lists the columns that are better than all cheaper ones of the job, as flat positions in `utility`, sorted by
+    `order` lists each job's columns that are better than all its cheaper ones, as flat positions in `utility`, sorted by
     utility. `following` (jobs, columns) is the job's next such column, or -1. With several quotas, the search stops at
-    the first level where not all jobs can be raised. Returns (columns (jobs,), whether a job's utility is final (jobs,),
-    node, column).
+    the first level where not all jobs can be raised. Returns (each job's column (jobs,), whether its utility is final
+    (jobs,), node, column).
     """
     jobs, columns = utility.shape
     column = np.full((8, jobs), -1, np.int64)
     node, settled = np.zeros(jobs, np.int64), np.zeros(jobs, np.bool_)
     members = np.empty(0, np.int64)
     for k in order[::-1]:
-        column[0, k // columns] = k % columns  # ends at the job's worst column
+        column[0, k // columns] = k % columns  # the last write is its worst column
     room, group_room = budget - (cost * column[0]).sum(), quota.copy()
     for j in range(jobs):
         group_room[group[j]] -= cost[j] * column[0, j]
@@ -83,7 +83,7 @@ def climb(utility, cost, following, order, budget, group, quota):
 
 @njit(cache=True)
 def _moves(column, node, members, cost, last):
-    """(price, mover): for all nodes a, b, the least additional cost of moving one job from a to b, and which job it is."""
+    """(price, mover), each (nodes, nodes): the least additional cost of moving a job from node a to b, and which job it is."""
     price = np.full((last + 1, last + 1), FAR)
     mover = np.full((last + 1, last + 1), -1)
     for j in members:
@@ -145,7 +145,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """For every s, the leximin-best union of left[s - r] and right[r] over r. Row s has sorted utilities for s units spent."""
+    """For every s, the leximin-best union of left[s - r] and right[r] over r. Row s: sorted utilities at s units of budget."""
     rows, n, m = len(left), left.shape[1], right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):

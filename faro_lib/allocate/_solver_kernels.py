@@ -12,7 +12,7 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @njit(cache=True)
 def knapsack(term, tie, cost, allowed, budget):
-    """Choose one choice per row within `budget` for the largest sum of `term`, then the least sum of `tie`.
+    """The choices within `budget`, one per row, with the largest sum of `term`, then the least sum of `tie`.
 
     Returns, for every budget 0..budget, the best sums of `term` and `tie` (-inf and inf if nothing fits) and the choice
     of each row (rows, budget + 1), which `trace` reads.
@@ -80,7 +80,7 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
 
     The bound equals the optimum over the concave envelopes of the rows. The price is found by intersecting tangents,
     starting at `guess`. Every price gives a valid bound, so rounding only loosens it. The search stops as soon as the
-    bound is below `enough`. Returns (bound, price, a pick within the budget, whether one exists).
+    bound is below `enough`. Returns (bound, price, a pick within the budget, whether such a pick exists).
     """
     rows, choices = term.shape
     fitting, pick = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
@@ -128,7 +128,7 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
 
 @njit(cache=True)
 def fill_up(term, cost, allowed, budget, pick):
-    """Greedily raise `pick`, in place, by the step of the largest gain per cost that fits; returns its sum of terms."""
+    """Greedily raise `pick`, in place, by the fitting step with the largest gain per cost; returns its sum of terms."""
     rows, choices = term.shape
     room = budget
     for j in range(rows):

@@ -14,12 +14,12 @@ from faro_lib.allocate.leximin import leximin
 from faro_lib.allocate.objectives import QUANTUM, quantised
 from faro_lib.allocate.problem import Problem
 
-Bound = tuple[float, float, np.ndarray | None]  # bound, price and a feasible allocation
+Bound = tuple[float, float, np.ndarray | None]  # upper bound, Lagrangian price, allocation
 Box = tuple[int, int, int, int]  # range of the least utility, then of the greatest; each from, to, as indices of levels
 
 
 def exact(problem: Problem) -> tuple[np.ndarray, float]:
-    """(optimal replicas in problem order, the objective's value at them, which is the bound)."""
+    """(optimal replicas in problem order, their objective value, which is also the upper bound)."""
     if problem.objective.leximin:
         replicas = leximin(problem)
     elif problem.gamma:
@@ -50,7 +50,7 @@ class Incumbent:
 def _best_with_spread(problem: Problem) -> np.ndarray | None:
     """Replicas that maximise the sum of terms + gamma (min U - max U), by branch and bound, best bound first.
 
-    `levels` are all utilities that occur. A box restricts min U and max U to a range of levels each. If both ranges are
+    `levels` are all utilities that occur. A box restricts each of min U and max U to a range of levels. If both ranges are
     a single level, the spread is known, and a knapsack solves the box.
     """
     levels = np.unique(problem.utility[problem.feasible])

@@ -1,4 +1,4 @@
-"""The knapsack problem of `exact`: one column (replica count) per job, with the largest sum of terms in budget and quotas."""
+"""The knapsack of `exact`: one column (replica count) per job, with the largest sum of terms within budget and quotas."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ def best_sum(
 ) -> np.ndarray | None:
     """Replicas (jobs,) with the largest sum of terms, then the least sum of `problem.tie`; None if nothing fits.
 
-    Only columns in `allowed`, bool (jobs, X + 1), are used. First, columns that no solution with a sum >= `floor` can
-    contain are removed; the default floor is the value of a greedy solution.
+    Only columns in `allowed`, bool (jobs, X + 1), are used. A bound first removes columns that cannot be part of
+    a solution with a sum >= `floor`; the default floor is the value of a greedy solution.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 
@@ -55,7 +55,7 @@ def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> n
 
 
 def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None:
-    """The best columns (jobs,), or None: give each job its cheapest allowed column, then share the remaining budget."""
+    """The best columns (jobs,), None if nothing fits. Each job gets its cheapest allowed column; `_share` allots the rest."""
     if not allowed.any(axis=1).all():
         return None
     replicas = np.argmax(allowed, axis=1)
@@ -74,7 +74,7 @@ def _solve(term, tie, costs, allowed, budget, group, quota) -> np.ndarray | None
 
 
 def _share(term, tie, costs, allowed, budget, group, quota) -> np.ndarray:
-    """The best columns, by dynamic programming over the budget; with quotas, within each tenant, then between tenants."""
+    """The best columns (jobs,), by dynamic programming over the budget; with quotas, first within and then between tenants."""
     from faro_lib.allocate import _solver_kernels as kernels
 
     if len(quota) == 1:

@@ -10,8 +10,8 @@ from faro_lib.allocate.program import Count, least_loss
 def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | None:
     """Replicas (jobs,) whose sorted utilities are lexicographically greatest; ties by least change, then fewest replicas.
 
-    `climb` finds the best sorted utilities, level by level. If several assignments of jobs to levels have these utilities
-    and fit the budget, an integer program chooses the one with the least change, or the best one within `time_limit_s`.
+    `climb` finds the best sorted utilities, lowest first. If several assignments of jobs to these utilities fit
+    the budget, an integer program chooses that with the least change, or the best that it finds within `time_limit_s`.
     """
     utility, jobs = problem.utility, np.arange(len(problem.cost))
     at, settled, node, column = _climb(utility, problem.cost, problem.budget, problem.group, problem.quota)
@@ -32,7 +32,7 @@ def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | Non
         counts.append((at_level, int(number)))
         allowed |= at_level
     replicas = least_loss(problem, allowed, problem.tie, counts, time_limit_s)
-    return at if replicas is None and not problem.has_quotas else replicas  # `at` is optimal but for the tie-break
+    return at if replicas is None and not problem.has_quotas else replicas  # `at` is optimal except for the tie-break
 
 
 def _climb(utility, cost, budget, group, quota):
@@ -49,7 +49,7 @@ def _climb(utility, cost, budget, group, quota):
 
 
 def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> np.ndarray:
-    """The leximin-best sorted utilities of the undecided jobs under quotas; no job gets less than at its column `at`.
+    """The leximin-best sorted utilities of the undecided jobs under quotas; no job falls below its utility at column `at`.
 
     If one list of utilities is leximin-better than another, it stays better when both are merged with a third. So it is
     enough to know the best list of each tenant at each number of units, and to join the tenants one by one.
@@ -74,7 +74,7 @@ def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> 
 
 
 def _least_change(problem: Problem, allowed: np.ndarray) -> np.ndarray:
-    """`allowed`, whose columns are equally good, without columns that cost more and change more than another one."""
+    """`allowed` without columns that cost and change more than another one; a job's allowed columns have equal utility."""
     x = np.arange(allowed.shape[1])
     enough = np.cumsum(allowed & (x >= problem.current[:, None]), axis=1)
     return allowed & ((x < problem.current[:, None]) | (enough == 1))

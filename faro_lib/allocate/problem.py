@@ -9,7 +9,7 @@ from faro_lib.allocate.objectives import Objective, quantised
 from faro_lib.utility import UtilityTable
 from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
 
-CHANGE = 2.0**24  # in a tie, one changed replica weighs more than all replicas in use
+CHANGE = 2.0**24  # tie-break weight of a changed replica; larger than any total replica count
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +36,22 @@ class Allocation:
 class Problem:
     """An allocation problem in arrays.
 
-    Problem order is the order of the jobs' names, so the result does not depend on the order of the input. Column x of an
-    array (jobs, X + 1) is for x replicas. Costs are whole units; a unit is the most cores that divide every job's cores.
+    Problem order sorts the jobs by name, so the result does not depend on the order of the input. Column x of an
+    array (jobs, X + 1) is for x replicas. Costs are whole units; a unit is the greatest common divisor of the jobs' cores.
     """
 
     table: UtilityTable
     objective: Objective
     gamma: float
     order: np.ndarray  # positions of the sorted jobs in the table, shape (jobs,)
-    utility: np.ndarray  # of x replicas, rounded to a grid, shape (jobs, X + 1); -inf where infeasible
+    utility: np.ndarray  # of x replicas, a multiple of QUANTUM, shape (jobs, X + 1); -inf where infeasible
     term: np.ndarray  # `Objective.terms`: what a job adds to the objective, same shape
     weight: np.ndarray
     cost: np.ndarray  # cores per replica, in units of `unit_cores`, shape (jobs,)
     costs: np.ndarray  # cores of x replicas, in units, shape (jobs, X + 1)
     budget: int  # cores to allocate, in units
     unit_cores: float  # cores per unit
-    tie: np.ndarray  # breaks ties (less is better): change from `current`, then replicas; shape (jobs, X + 1)
+    tie: np.ndarray  # tie-break, lower is better: first change from `current`, then replicas; shape (jobs, X + 1)
     current: np.ndarray
     group: np.ndarray  # index of each job's quota, shape (jobs,)
     quota: np.ndarray  # quotas in units, shape (groups,); one group if no job has a quota
@@ -79,7 +79,7 @@ class Problem:
         return left >= 0 and bool(np.all(quota_left >= 0))
 
     def allocation(self, replicas: np.ndarray, bound: float, seconds: float, solver: str) -> Allocation:
-        """The `Allocation`, in the table's order, of `replicas` in problem order."""
+        """Convert `replicas`, in problem order, to an `Allocation` in the table's order."""
         value = self.score(replicas)
         rows, in_table = np.arange(len(replicas)), np.empty(len(replicas), np.int64)
         in_table[self.order] = replicas
@@ -91,7 +91,7 @@ class Problem:
 def problem_of(
     table: UtilityTable, budget: float, objective: Objective, *, current=None, gamma: float | None = None
 ) -> Problem:
-    """The problem of allocating `budget` cores, with the arguments of `solve`; ValueError if one is invalid or too small."""
+    """The problem of allocating `budget` cores, arguments as in `solve`; ValueError if invalid or the minimum does not fit."""
     jobs = table.jobs
     if not isinstance(budget, (int, float, np.number)) or not 0 <= float(budget) < np.inf:
         raise ValueError(f"budget={budget!r} must be a number of cores >= 0")

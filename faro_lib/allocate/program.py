@@ -1,4 +1,4 @@
-"""Allocation as an integer program, solved by HiGHS: for the ties of leximin."""
+"""Allocation as an integer program, solved by HiGHS; `leximin` breaks ties with it."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ Count = tuple[np.ndarray, int]  # mask (jobs, 0 to X replicas), and the largest 
 def least_loss(
     problem: Problem, allowed: np.ndarray, loss: np.ndarray, counts: Sequence[Count] = (), time_limit_s: float = 600.0
 ) -> np.ndarray | None:
-    """Replicas (jobs,) with the least sum of `loss` (jobs, X + 1) among the `allowed` columns; None if nothing fits.
+    """Replicas (jobs,) with the least sum of `loss` among the `allowed` columns, both (jobs, X + 1); None if nothing fits.
 
-    If `time_limit_s` is reached, returns the best replicas found so far, or None.
+    `counts` are further constraints. After `time_limit_s`, returns the best replicas found, or None.
     """
     from scipy.optimize import LinearConstraint, milp
     from scipy.sparse import coo_array, csr_array, vstack

@@ -12,7 +12,7 @@ from faro_lib.workload import arrays_of
 
 @dataclass(frozen=True, slots=True)
 class Marginals:
-    """The objective's gain from one more replica of a job, and its loss from one fewer, (jobs,) each; NaN at a bound."""
+    """The objective's gain from one more replica of each job, and its loss from one fewer, (jobs,) each; NaN out of bounds."""
 
     more: np.ndarray
     less: np.ndarray

@@ -22,9 +22,9 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, Traces, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-# The columns of an observation. Loads are in erlangs, latencies in SLOs, the rest in replicas or requests.
+# The columns of an observation. Loads are in erlangs, latencies in multiples of the SLO, the rest in replicas or requests.
 FEATURES = ("load", "load_5min", "ongoing", "mean_latency", "tail_latency", "running", "starting", "target", "share")
-UNKNOWN, LARGEST = -1.0, 1e4  # stands for NaN; larger values are cut
+UNKNOWN, LARGEST = -1.0, 1e4  # replaces NaN; clips larger values
 ACTIONS = ("counts", "shares")
 
 
@@ -40,7 +40,7 @@ def features(jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
 
 
 def plan_of(jobs: tuple[Job, ...], observation: Observation, action: np.ndarray, actions: str) -> Plan:
-    """The plan of an action: targets (`counts`), or shares of the cores that the jobs' minima leave (`shares`)."""
+    """The plan for an action: targets (`counts`), or shares of the cores beyond the jobs' minimum replicas (`shares`)."""
     if actions == "counts":
         target = np.asarray(action, np.int64)
     else:
@@ -53,7 +53,7 @@ def plan_of(jobs: tuple[Job, ...], observation: Observation, action: np.ndarray,
 
 @dataclass(frozen=True)
 class Agent:
-    """A policy for the pipeline and the live controller, from a function of the environment's arrays to an action."""
+    """A policy for the pipeline and the live controller; `act` maps the environment's observation array to an action."""
 
     act: Callable[[np.ndarray], np.ndarray]
     actions: str = "counts"
@@ -173,7 +173,7 @@ class ClusterEnv(gymnasium.Env):
         return after, reward, False, ended, {}
 
     def _observe(self) -> np.ndarray:
-        """The features now; adds the loss of the minutes since the last call."""
+        """The current features; also adds up the utility lost since the last call."""
         self.observation = seen = self._cluster.observe()
         for minute in range(self._minute, seen.minute):
             tail_s, slo_s = self._cluster.tail_latency_of(minute), arrays_of(self.jobs).slo_s

@@ -1,4 +1,4 @@
-"""The versioned scenarios of the arena (`scenarios.yaml`), and what is computed once for all policies."""
+"""The versioned scenarios of the arena (`scenarios.yaml`), with inputs and bounds computed once for all policies."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ GENERATED = {"jobs": 10, "days": 6, "minutes": 240}
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One entry of `scenarios.yaml`. A seed draws the requests, and for a generated workload also its counts."""
+    """One entry of `scenarios.yaml`. A seed draws the requests and, if the workload is generated, their counts."""
 
     name: str
     what: str
@@ -39,7 +39,7 @@ class Scenario:
     quick: bool = False
 
     def traces(self, seed: int) -> Traces:
-        """The days; FileNotFoundError if the files of a recorded workload are missing."""
+        """The traces of all days; FileNotFoundError if files of a recorded workload are missing."""
         named = self.workload in (SYNTHETIC, PUBLISHED)
         workload = self.workload if named else str(find_upwards(self.workload))
         jobs, generated = self.jobs and str(find_upwards(self.jobs)), GENERATED | dict(self.synthetic) | {"seed": seed}
@@ -67,7 +67,7 @@ def scenario_of(name: str) -> Scenario:
 
 
 class Instance:
-    """A scenario with a seed: its inputs and its bound, computed when first used and shared by all policies."""
+    """A scenario with a seed: its inputs and its utility bound, computed on first use and shared by all policies."""
 
     def __init__(self, scenario: Scenario, seed: int):
         self.scenario, self.seed, self.traces = scenario, seed, scenario.traces(seed)

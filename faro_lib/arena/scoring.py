@@ -1,4 +1,4 @@
-"""The score of a policy in the arena: lost utility and regret by scenario, with hashes of all that produced them."""
+"""The score of a policy in the arena: lost utility and regret by scenario, with hashes of the code and the inputs."""
 
 import hashlib
 import platform
@@ -21,17 +21,17 @@ from faro_lib.policies import FACTORIES, factory_of, make
 from faro_lib.registry import load_plugins
 from faro_lib.simulate import simulate
 
-BLOCKS = 12  # of a day, for the intervals
-HIDDEN_SEEDS = 2**31 - 1  # 1, 2, ...
+BLOCKS = 12  # blocks per day in the bootstrap
+HIDDEN_SEEDS = 2**31 - 1  # 1 to this
 MEASURED = ("decision_ms_p50", "decision_ms_p99")  # the values of a score that differ from run to run
 
 
 def policy_of(entry: str) -> str:
-    """The name of the policy that a plugin file registers; other names are returned. ValueError unless it is one."""
+    """The name of the policy that a file `entry` registers, else `entry` itself; ValueError unless it is one policy."""
     if not entry.endswith(".py"):
         factory_of(entry)
         return entry
-    load_plugins()  # those that FARO_PLUGINS names are no part of the entry
+    load_plugins()  # plugins named in FARO_PLUGINS are not part of the entry
     before = set(FACTORIES)
     load_plugins([entry])
     if len(names := [name for name in FACTORIES if name not in before]) != 1:
@@ -88,7 +88,7 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
     """One run: its measures, its regret with a 95 % interval, and the regret of each of BLOCKS parts of the day.
 
     Regret is lost utility minus that of the clairvoyant, divided by the number of jobs: the share of all utility that
-    a policy loses and need not lose. Where the policy fails, the control loop holds the replicas.
+    a policy loses and the clairvoyant keeps. If a decision fails, the control loop holds the replicas.
     """
     scenario, jobs = on.scenario, len(on.workload.jobs)
     with warnings.catch_warnings(record=True) as caught:
@@ -106,7 +106,7 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
 
 
 def overall(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean regret over the scenarios, each with the same weight, and its 95 % interval; the largest decision time."""
+    """Mean regret over equally weighted scenarios, its 95 % interval, the largest p99 decision time and the failures."""
     of_minute = np.array([[np.array(row["blocks"]) / row["minutes"]] for row in rows])
     interval = dict(zip(("regret", "low", "high"), block_bootstrap(of_minute, np.ones_like(of_minute))))
     slowest, failures = max(row["decision_ms_p99"] for row in rows), sum(row["failures"] for row in rows)

@@ -9,7 +9,7 @@
     log(nu_j - 3) ~ Normal(0.7, 0.7)           degrees of freedom
 
 NUTS samples the coefficients in coordinates in which a ridge regression has a spherical posterior, so that those
-that the counts determine and those that only the prior does have the same scale.
+determined by the counts and those determined only by the prior have the same scale.
 """
 
 import logging
@@ -31,16 +31,16 @@ GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1
 WIDTHS = np.array([0.1, 0.1, 0.01])  # usual tau; that of the constant is fixed, as one coefficient per job cannot tell
 MEAN_WIDTH = 0.5
 USUAL_FOLLOW = 0.3
-MIN_NU = 3.0  # counts are squares of roots; their mean needs more than 2 degrees of freedom
-MIN_CORRELATION = 0.2  # weaker correlations of jobs are set to 0
-MAX_ROWS = 4000  # minutes per job that are fitted to; more would narrow the posterior, not the forecasts
+MIN_NU = 3.0  # a count is a squared root; its mean exists only above 2 degrees of freedom
+MIN_CORRELATION = 0.2  # weaker correlations between jobs are set to 0
+MAX_ROWS = 4000  # minutes per job used in the fit; more would narrow the posterior, not the forecasts
 LONGER = 2  # factor on the draws of a repeated fit
 
 
 def build_model(traces: Traces):
     """The PyMC model of the training days, with at most MAX_ROWS minutes per job, chosen at random.
 
-    It uses only sample 0 of each day, because the others are the same day shifted by minutes.
+    It uses only sample 0 of each day, because the other samples are the same day shifted by minutes.
     """
     import pytensor
 
@@ -52,7 +52,7 @@ def build_model(traces: Traces):
     unit = units(counts)
     y = root(counts) / unit[:, None]
     features, change, target = design(y, shapes_of_other_days(y))
-    # (days, jobs, minutes, ...) -> (jobs, rows, ...). Every n-th row would alias periodic load.
+    # (days, jobs, minutes, ...) -> (jobs, random rows, ...), as every n-th row would alias periodic load.
     chosen = np.random.default_rng(0).permutation(target.shape[0] * target.shape[2])[:MAX_ROWS]
     features, change, target = (
         np.moveaxis(array, 1, 0).reshape(array.shape[1], -1, *array.shape[3:])[:, chosen]
@@ -69,7 +69,7 @@ def build_model(traces: Traces):
         theta = pm.Flat("theta", dims=("job", "feature"))
         offset = (whitening * theta[:, None, :]).sum(axis=-1)
         coefficients = pm.Deterministic("coefficients", start + offset, dims=("job", "feature"))
-        # Without m, the mean over jobs and the deviations from it are independent. `theta` has a constant Jacobian.
+        # With m marginalised, the mean over jobs and the deviations from it are independent. `theta`'s Jacobian is constant.
         width = pt.concatenate([tau, WIDTHS[2:]])[GROUP_OF_FEATURE]
         mean = coefficients.mean(axis=0)
         of_mean = pm.logp(pm.Normal.dist(0, pt.sqrt(MEAN_WIDTH**2 + width**2 / jobs)), mean)
@@ -87,9 +87,9 @@ def build_model(traces: Traces):
 
 
 def ridge(features: np.ndarray, change: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ridge estimate (jobs, k) of the coefficients, and W (jobs, k, k): W W' is roughly their posterior covariance.
+    """Ridge estimate of the coefficients (jobs, features k) and W (jobs, k, k); W W' is roughly their posterior covariance.
 
-    The prior is Normal(0, WIDTHS); the errors are as large as the mean change v of the job says, with the usual effect.
+    The prior is Normal(0, WIDTHS); the scale of the errors follows from the change v with the usual effect.
     """
     usual = change.mean(axis=1, keepdims=True)
     precision = (USUAL_CHANGE * np.exp(usual + USUAL_FOLLOW * (change - usual))) ** -2
@@ -132,7 +132,7 @@ def fit_bayes(
 
 
 def convergence(idata) -> Convergence:
-    """The convergence of a fit, as ArviZ has it."""
+    """The convergence of a fit, computed by ArviZ."""
     import arviz as az
 
     table = az.summary(idata, var_names=["~theta"], kind="diagnostics", round_to="none")

@@ -1,4 +1,4 @@
-"""Which kind of replica explains the latencies of a service, and with which parameters (Bayesian model comparison)."""
+"""Infer the kind of replica that explains a service's latencies, and its parameters (Bayesian model comparison)."""
 
 from faro_lib.calibrate.calibration import CALIBRATED, NOT_REPRODUCED, TOO_WIDE, Calibration, calibrate
 from faro_lib.calibrate.measurements import FIRST_TOKEN, LATENCY, PER_TOKEN, TOGETHER, Measurements, requests_together

@@ -1,4 +1,4 @@
-"""The calibrator: from measured latencies to a kind of replica and its parameters, with intervals, or a refusal.
+"""The calibrator: infers a kind of replica and its parameters, with intervals, from measured latencies, or refuses.
 
 For each kind, a population of parameter points is simulated (`predict`), weighted by its likelihood and refined around
 the best points (`population`). The marginal likelihoods of the kinds are compared; a verdict says whether the service can
@@ -12,9 +12,9 @@ be reproduced, and how well its capacity is known.
     for draw in calibration.draws:                      # posterior draws, for an interval of whatever follows from them
         job = replace(job, **draw.job_fields)
 
-The likelihood of a point is normal in the logarithms of the measured values: their sampling errors, correlated within a
-row, plus an independent model discrepancy of each value, which is fitted (Kennedy and O'Hagan, 2001, without its
-correlation). It is a synthetic likelihood (Wood, 2010).
+The likelihood of a point is normal in the logarithms of the measured values. Its covariance is that of their sampling
+errors, correlated within a row, plus a fitted model discrepancy, independent for each value (Kennedy and O'Hagan, 2001,
+without their correlation). It is a synthetic likelihood (Wood, 2010).
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,34 +36,34 @@ MAX_HALF_WIDTH = 0.15  # of the 90 % interval of capacity_rps, relative to its m
 # of Jeffreys (1961).
 STRONG = 10.0
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
-ROUNDS = (32, *(12,) * 18)  # at most; points of each round for each dimension of the parameters
+ROUNDS = (32, *(12,) * 18)  # points per parameter dimension in each round; at most these rounds
 LEAST_ROUNDS, ENOUGH = 8, 40.0  # a kind is refined until so many rounds are done, and so many points share the weight
 # Simulated requests per row; fewer for `Continuous`, which is slower to simulate.
 REQUESTS, TOKEN_REQUESTS = 2000, 500
 HOPELESS = 30.0  # a kind whose log likelihood is lower by this much is given up; earlier, the bound is a multiple
 DRAWS = 64
 INTERVAL = np.array([0.05, 0.5, 0.95])
-OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # to measure if they are missing
+OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # suggested if not yet measured
 HIGHER_RATE = 1.25  # a further rate to measure, relative to the largest rate per replica
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """The answer of `calibrate`. An interval is (5 %, 50 %, 95 %) of the posterior."""
+    """The result of `calibrate`. An interval is the posterior's (5 %, 50 %, 95 %) quantiles."""
 
     kind: str  # the simplest one that explains the measurements
     weights: Mapping[str, float]  # posterior probability of each kind; they sum to 1
     service: CalibratedService  # of that kind, at the posterior medians
     intervals: Mapping[str, np.ndarray]  # parameter -> interval, within that kind
-    capacity_rps: np.ndarray  # interval, over all kinds, of one replica's largest rate
+    capacity_rps: np.ndarray  # interval of one replica's largest rate, over all kinds
     draws: tuple[CalibratedService, ...]  # equally likely draws, over all kinds
-    predicted: np.ndarray  # interval of each value, within that kind, shape (rows, columns, 3)
+    predicted: np.ndarray  # interval of each predicted value, for that kind, shape (rows, columns, 3)
     discrepancy: float  # posterior median of the model's relative error beyond sampling errors
     verdict: str  # CALIBRATED, NOT_REPRODUCED or TOO_WIDE
     reason: str  # one line: why it was refused and what to measure; "" if calibrated
 
     def lines(self) -> list[str]:
-        """The answer as text: the kind, its parameters with 90 % intervals, and the verdict."""
+        """The result as text: the kind, its parameters with 90 % intervals, and the verdict."""
         likely = sorted(self.weights, key=lambda kind: -self.weights[kind])
         kinds = ", ".join(f"{kind} {self.weights[kind]:.2f}" for kind in likely)
         capacity = "{1:.3g} ({0:.3g} to {2:.3g})".format(*self.capacity_rps)
@@ -91,12 +91,12 @@ def calibrate(
 
     Parameters
     ----------
-    max_ongoing_requests, dispatch : as of `ServingModel`; known from the configuration of the service.
+    max_ongoing_requests, dispatch : as in `ServingModel`; known from the configuration of the service.
     kinds : the kinds to compare.
     tokens : output_tokens, prompt_tokens and optionally output_cv, prompt_cv and max_tokens of `Continuous`; without them,
         that kind is left out.
-    max_overhead_s : upper bound of a constant time per request outside the replicas, which is fitted; 0 = there is none.
-    attempts : how often to search, with other random numbers, before a service counts as not reproduced.
+    max_overhead_s : upper bound of the fitted constant overhead per request outside the replicas; 0 = no overhead.
+    attempts : number of searches, each with other random numbers, before a service counts as not reproduced.
     """
     extended = _with_values_to_measure(measurements)
     tokens = {"max_tokens": 2048.0} | {name: float(value) for name, value in tokens.items()} if tokens else {}
@@ -179,7 +179,7 @@ def _answer(
 
 
 def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, discrepancy: float) -> str:
-    """The value that is furthest from its prediction (rows, columns), if the service is not reproduced; else ""."""
+    """The value furthest from `predicted` (rows, columns), as text, if the service is not reproduced; else ""."""
     rows, columns = predicted.shape
     variances = np.diagonal(errors, axis1=1, axis2=2)[:rows, :columns]
     apart = np.abs(np.log(measurements.values / predicted)) / np.sqrt(variances + MAX_DISCREPANCY**2)
@@ -195,7 +195,7 @@ def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, 
 def _next(
     extended: Measurements, target: np.ndarray, predicted: np.ndarray, weights: np.ndarray, errors: np.ndarray
 ) -> str:
-    """The value whose measurement is expected to narrow the target (points,) most.
+    """The value whose measurement should reduce the variance of `target` (points,) most.
 
     In a linear regression, a value with the predictions q and the sampling variance s^2 explains
     cov(target, q)^2 / (var(q) + s^2) of the target's variance.
@@ -209,7 +209,7 @@ def _next(
 
 
 def _with_values_to_measure(measurements: Measurements) -> Measurements:
-    """The measurements with values that could be measured as well, which are NaN: OTHER_COLUMNS and a higher rate."""
+    """The measurements plus NaN for values that could also be measured: OTHER_COLUMNS and a row at a higher rate."""
     more = tuple(column for column in OTHER_COLUMNS if column not in measurements.columns)
     per_replica = (measurements.rate_rps / measurements.replicas).max()
     values = np.pad(measurements.values, ((0, 1), (0, len(more))), constant_values=np.nan)

@@ -12,22 +12,22 @@ from faro_lib.calibrate.population import Population
 from faro_lib.calibrate.predict import Simulator
 from faro_lib.calibrate.priors import CalibratedService, Prior
 
-DISCREPANCIES = np.geomspace(0.002, 0.6, 20)  # relative errors of the model that are tried
+DISCREPANCIES = np.geomspace(0.002, 0.6, 20)  # grid of relative errors of the model
 EXPECTED_DISCREPANCY = 0.05  # mean of its exponential prior
 LOG_PRIOR = np.log(DISCREPANCIES) - DISCREPANCIES / EXPECTED_DISCREPANCY  # density on the geometric grid
 LOG_PRIOR -= logsumexp(LOG_PRIOR)
 MISSING = 1e6  # variance of a value that was not measured
-POINTS_PER_DIMENSION = 4  # that take part in the regression of `Fit.draw`
-CHANGED = 0.1  # in the logarithm of a prediction, from which on the sampling errors are simulated again
+POINTS_PER_DIMENSION = 4  # points used in the regression of `_linearised`
+CHANGED = 0.1  # change of a prediction's logarithm at which the sampling errors are simulated again
 ELSEWHERE = 0.6  # probability that the regression omits all points on one side of the best point
-LARGEST = 3.0  # coordinate of its result: prior standard deviations
+LARGEST = 3.0  # cap on the regression's mean, prior standard deviations
 FIRST_ERROR = 0.05  # assumed sampling error until a point has been simulated
 
 
 def log_likelihoods(predicted: np.ndarray, values: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """Log likelihood of N points for each of DISCREPANCIES, shape (N, discrepancies).
 
-    ln values ~ Normal(predicted, errors + discrepancy^2 I) in every row, without the rows' constant.
+    ln values ~ Normal(predicted, errors + discrepancy^2 I) in every row, without the normalising constant.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def log_likelihoods(predicted: np.ndarray, values: np.ndarray, errors: np.ndarra
 
 
 class Fit:
-    """The population of one kind; arrays are over its simulated points."""
+    """The simulated points of one kind, their predictions and likelihoods."""
 
     def __init__(self, prior: Prior, simulator: Simulator, measurements: Measurements, seed: int):
         self.prior, self._simulator, self._values = prior, simulator, measurements.values
@@ -83,8 +83,8 @@ class Fit:
     def _linearised(self) -> Any:
         """The posterior if the predictions were linear in the parameters, with the tails of a t distribution.
 
-        They are regressed on the most likely points (a Gauss-Newton step without a gradient), or on the most likely ones
-        on one side of the best, because a whole number such as `at_once` makes several local optima.
+        The predictions are regressed on the most likely points (a Gauss-Newton step without a gradient), or only on those
+        on one side of the best point, because integers such as `at_once` make several local optima.
         """
         dimensions, measured = self.prior.dimensions, np.isfinite(self._values).ravel()
         points, number = self.population.points, POINTS_PER_DIMENSION * (1 + dimensions)

@@ -1,10 +1,10 @@
-"""What was measured of one service: latency quantiles at several arrival rates."""
+"""Measurements of one service: latency quantiles and means at several arrival rates."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-LATENCY, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"  # end to end, and as `replicas.SLO_ON`
+LATENCY, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"  # end to end; others in `replicas.SLO_ON`
 TOGETHER = "requests_together"  # requests per group of those that end within TOGETHER_S of each other, as a batch does
 QUANTITIES = (LATENCY, FIRST_TOKEN, PER_TOKEN, TOGETHER)
 TOGETHER_S = 0.01
@@ -15,8 +15,8 @@ Column = tuple[str, float | None]  # (quantity, level of the quantile; None = th
 class Measurements:
     """Quantiles and means of one service; each row is a period with a constant arrival rate and replica count.
 
-    Offered load has one row per rate. Recorded minutes with the same replicas and about the same rate are one row of
-    geometric means. Quantiles are those of the served requests. Streaming services also have the time to first token.
+    A load test has one row per rate. Recorded minutes with the same replicas and about the same rate are one row of their
+    geometric means. Quantiles are over the served requests. Streaming services also have the time to first token.
     """
 
     rate_rps: np.ndarray  # mean arrival rate of all replicas together, shape (rows,)
@@ -24,7 +24,7 @@ class Measurements:
     requests: np.ndarray  # number of requests in a period of the row, shape (rows,)
     columns: tuple[Column, ...]  # for example (("latency", 0.5), ("latency", 0.99), ("latency", None))
     values: np.ndarray  # seconds (TOGETHER: requests), shape (rows, columns); NaN where not measured
-    periods: np.ndarray | int = 1  # number of periods with these values, shape (rows,)
+    periods: np.ndarray | int = 1  # number of periods averaged in each row, shape (rows,)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "periods", np.broadcast_to(self.periods, np.shape(self.requests)))
@@ -50,7 +50,7 @@ class Measurements:
 
 
 def requests_together(end_s: np.ndarray) -> np.ndarray:
-    """Mean number of requests that end within TOGETHER_S of the one before, from their ends (..., requests); inf = never.
+    """Mean size of the groups of requests that end at most TOGETHER_S apart, from `end_s` (..., requests); inf = never ends.
 
     >>> float(requests_together(np.array([1.0, 1.001, 1.002, 2.0, np.inf])))
     2.0

@@ -1,4 +1,4 @@
-"""Weighted draws from a posterior, and its marginal likelihood, where a likelihood is simulated and has no gradient."""
+"""Weighted draws from a posterior, and its marginal likelihood, for a likelihood that is simulated and has no gradient."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +9,15 @@ from scipy.stats import gaussian_kde, multivariate_normal
 from scipy.stats.qmc import MultivariateNormalQMC
 
 MIN_EFFECTIVE = 20.0  # minimum effective sample size of the weights from which the next round is drawn
-SMALLEST = 1e-9  # weight of a kernel that is used
-POWERS = np.append(np.geomspace(1.0, 1e-5, 50), 0.0)  # of the weights to try
+SMALLEST = 1e-9  # minimum weight of a used kernel
+POWERS = np.append(np.geomspace(1.0, 1e-5, 50), 0.0)  # exponents of the weights
 
 
 class Population:
     """Parameter points weighted by a posterior whose prior is a standard normal in every coordinate.
 
     Adaptive multiple importance sampling (Cornuet, Marin, Mira and Robert, 2012): the first round of points is drawn from
-    the prior, later ones from a kernel density estimate of the points weighted so far, and each point is weighted by the
+    the prior, later ones from a kernel density estimate of the points weighted so far, and each weight is relative to the
     mixture of all proposals. `log_likelihood` maps new points (n, dimensions) to the log likelihoods of all points so far.
     """
 
@@ -34,7 +34,7 @@ class Population:
         return float(logsumexp(self.log_weights) - np.log(len(self.points)))
 
     def draw(self, number: int, proposal: Any = None) -> None:
-        """Add a round of points, half of them from `proposal`, a distribution of scipy, if it is given.
+        """Add a round of `number` points, half of them from `proposal` (a scipy distribution) if given.
 
         The first round, a Sobol sequence, is rounded up to a power of two.
         """
@@ -56,7 +56,7 @@ class Population:
         self.weigh(self._log_likelihood(new))
 
     def flattened(self, effective: float) -> np.ndarray:
-        """Weights to the largest power <= 1 at which at least `effective` points share them; they sum to 1."""
+        """Weights, raised to the largest power <= 1 with effective sample size >= `effective`; they sum to 1."""
         weights = (softmax(power * self.log_weights) for power in POWERS)
         return next(one for one in weights if 1 / (one**2).sum() >= min(effective, len(one) / 2))
 

@@ -1,4 +1,4 @@
-"""Latency quantiles of a service by simulation, and the errors with which a run of the measured length shows them."""
+"""Latency quantiles of a service by simulation, and their sampling errors in a run of the measured length."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,17 +15,17 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 from faro_lib.workload.service import ServiceTime, true_service_time
 
-ERROR_RUNS = 32  # simulated repetitions of each measured period, which show its sampling errors
-MAX_RUNS = 8  # repetitions that predict its values
-MAX_RUN = 2000  # requests of a repetition at most; the errors of a period k times as long are those divided by sqrt(k)
-WARM_UP = 0.1  # share of the requests of a repetition that come before the measured ones, because queues begin empty
+ERROR_RUNS = 32  # simulated repetitions of each measured period to estimate its sampling errors
+MAX_RUNS = 8  # maximum repetitions to predict values
+MAX_RUN = 2000  # maximum requests of a repetition; the errors of a period k times as long are smaller by sqrt(k)
+WARM_UP = 0.1  # share of a repetition's requests that are discarded at its start, because queues begin empty
 MIN_WARM_UP = 50
 NEVER_S = 1e6  # stands for the latency of a period in which nothing is served
 FLOOR = 0.005  # smallest relative error of a measured value
 
 
 class Simulator:
-    """Repeats the measured periods with a service, always with the same random numbers.
+    """Simulates the measured periods for a service, always with the same random numbers.
 
     requests : number of requests to simulate for each row, in one or more repetitions.
     """
@@ -46,18 +46,18 @@ class Simulator:
         self._draws = self._draw(self._runs)
 
     def values(self, service: CalibratedService) -> np.ndarray:
-        """Mean logarithms of the values that periods of the measured lengths show, shape (rows, columns).
+        """Mean logarithms of the values in simulated periods of the measured lengths, shape (rows, columns).
 
-        A quantile of a period near saturation is on average far below that of an endless one, because late requests come
-        together.
+        Near saturation, a quantile of a finite period is on average far below that of an endless one, because slow requests
+        cluster.
         """
         return self._repeated(service, self._draws, self._runs).mean(axis=0)
 
     def errors(self, service: CalibratedService) -> np.ndarray:
         """Covariance over periods of the logarithms of the values, shape (rows, columns, columns).
 
-        It includes the error of `values`, which are a mean of few periods, and a factor without which the inverse would be
-        too large on average (Hartlap, Simon and Schneider, 2007).
+        It includes the error of `values`, a mean over few periods, and a factor without which its inverse would be too
+        large on average (Hartlap, Simon and Schneider, 2007).
         """
         values = self._repeated(service, self._draw(ERROR_RUNS), ERROR_RUNS)
         apart = values - values.mean(axis=0)
@@ -97,7 +97,7 @@ class Simulator:
         requests = length + max(MIN_WARM_UP, int(length * WARM_UP / (1 - WARM_UP)))
         rng, n = np.random.default_rng(self._seed), len(rates) * requests
         gaps = rng.standard_exponential((len(rates), requests + 1))
-        # Measured rates are counts by time, so that each repetition has its count exactly: uniform order statistics.
+        # A measured rate is a count per time, so each repetition has exactly that count: uniform order statistics.
         arrival_s = np.cumsum(gaps, axis=1)[:, :-1] / gaps.sum(axis=1, keepdims=True) * (requests / rates)[:, None]
         normals, lengths, passes = rng.standard_normal(n), rng.standard_normal((2, n)), np.empty((2, 0))
         if self._model.router:

@@ -1,8 +1,8 @@
-"""Prior distributions of the parameters of each kind of replica, in proportion to a typical latency at low load.
+"""Prior distributions of the parameters of each kind of replica, scaled by a typical latency at low load.
 
-They are wide: a service time may be twenty times shorter than that. A kind that serves one request at once, or in
-batches of one, is the kind serial; the others therefore start at two. Squares give more probability to parameters near 0,
-where many services are: independent servers, no waiting for a batch, constant times.
+They are wide: a service time may be 1/20 of that latency. A replica that serves one request at once, or in batches of
+one, is of the kind serial, so the other kinds start at two. Squared uniform draws give more probability to parameters
+near 0, where many services are: independent servers, constant service times.
 """
 
 import dataclasses
@@ -15,15 +15,15 @@ from scipy.special import ndtr
 
 from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous, Replica
 
-SHORTEST, LONGEST = 0.05, 2.0  # service times, relative to that latency
+SHORTEST, LONGEST = 0.05, 2.0  # service time relative to the typical latency
 MOST_AT_ONCE, MOST_PER_BATCH, MOST_SEQUENCES = 32, 64, 256
-SHORTEST_S = 1e-4  # as of `Job`
+SHORTEST_S = 1e-4  # as in `Job`
 MAX_CV = 1.5  # of the service time
 
 
 @dataclass(frozen=True, slots=True)
 class CalibratedService:
-    """A service that the simulator can run, one draw of the posterior."""
+    """A service that the simulator can run, such as a draw of the posterior."""
 
     replica: Replica
     service_time_s: float  # mean service time of one request alone
@@ -55,7 +55,7 @@ class Prior:
     """The prior of one kind: a standard normal in `dimensions` coordinates, and the service at each point."""
 
     kind: str
-    scale_s: float  # the smallest of the rows' median values
+    scale_s: float  # smallest median latency of a row
     places: int  # max_ongoing_requests
     tokens: Mapping[str, Any]  # lengths, as fields of `Continuous`
     max_overhead_s: float
@@ -97,7 +97,7 @@ def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
     alone_s, share, most = prior.one_s(u[0]), float(u[2]), prior.at_once(u[4], MOST_PER_BATCH)
     wait_s = (
         0.95 * alone_s * float(u[3])
-    )  # of the latency of a request that comes alone, which is what measurements show best
+    )  # as a share of the latency of a request that comes alone, which measurements show best
     one_s = max(alone_s - wait_s, SHORTEST_S)
     return Batched(most, wait_s, one_s * (1 - share), one_s * share), one_s, MAX_CV / 3 * u[1] ** 2
 
@@ -115,4 +115,4 @@ PRIORS: dict[str, tuple[int, Callable[[np.ndarray, Prior], tuple[Replica, float,
     "concurrent": (4, _concurrent),
     "batched": (5, _batched),
     "continuous": (4, _continuous),
-}  # kind -> (dimensions, the replica, service time and coefficient of variation at a point of the unit cube)
+}  # kind -> (dimensions, function from a point of the unit cube to (replica, mean service time, its cv))

@@ -1,4 +1,4 @@
-"""`faro arena`: score policies on the scenarios of the arena."""
+"""`faro arena`: score policies on scenarios (docs/arena.md)."""
 
 import json
 from typing import Annotated

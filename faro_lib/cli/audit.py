@@ -1,4 +1,4 @@
-"""`faro audit`: reproduce what the present autoscalers did, and say what others would have done with the same requests."""
+"""`faro audit`: simulate what the present autoscalers did, and what other policies would have done with the same requests."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _levels(latency: list[str]) -> dict[float, str]:
 
 
 def text(result: Audit) -> str:
-    """The audit as text: the services, the policies, and the hours."""
+    """The audit as text tables: services, policies, and cores by hour."""
     services: list[dict[str, str]] = []
     for one in result.services:
         known = one.calibration
@@ -160,7 +160,7 @@ def text(result: Audit) -> str:
 
 
 def _by_service(result: Audit) -> list[dict[str, str]]:
-    """A row for each reproduced service, with a column for each policy but the recorded one."""
+    """A row for each reproduced service, with a column for each policy except the recorded replicas."""
     compared = list(result.by_service.items())[1:]
     return [
         {"job": one.job.name}

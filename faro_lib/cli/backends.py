@@ -26,7 +26,7 @@ ACTIONS = ("replicas", "ceilings")
 
 
 def sets_ceilings(act: str, backend: str) -> bool:
-    """Whether the option --act asks for ceilings; ValueError if it is unknown, or the backend has no autoscalers."""
+    """Whether `act` is ceilings (bounds of autoscalers); ValueError if `act` is unknown or the backend has no autoscalers."""
     if act not in ACTIONS:
         raise ValueError(f"act={act!r} is unknown; accepted: {', '.join(ACTIONS)}")
     if act == "ceilings" and backend != "deployments":
@@ -43,7 +43,7 @@ def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: s
     from faro_lib.kube.operate import NamespacedName
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[SayHandler()])
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs every attempt, while we report the outcome
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # urllib3 logs every attempt; Faro reports the outcome
     return NamespacedName.of(plan, kubeconfig, context)
 
 

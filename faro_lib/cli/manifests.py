@@ -62,7 +62,7 @@ def manifests(
         how = serve_specs(table, read_sections(jobs, "serve"))
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)
         fits = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
-        initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)  # then ManifestSpec raises
+        initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)  # if not, ManifestSpec raises
         ray = ray_version or _installed_ray()
         ray_options: dict[str, Any] = dict(ray_version=ray, operator_namespace=operator_namespace)
         ray_options["head"] = Head(head_cpu, head_memory)

@@ -1,4 +1,4 @@
-"""The forecaster of `faro run`: what it is fitted to, and how it is kept fresh."""
+"""The forecaster of `faro run`: what it is fitted to, and when it is refitted."""
 
 import time
 from collections.abc import Callable
@@ -24,17 +24,17 @@ from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import DAY_MINUTES
 from faro_lib.workload.readers import read_csv
 
-PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # histories that controllers have made
+PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # histories that controllers record
 REFIT_S, REFIT_GB = 1800.0, 2.0  # limits of a refit
-REFIT_AFTER_MIDNIGHT_S = 600.0  # when the counts of the last day are complete
-ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted"  # what becomes of a refit
+REFIT_AFTER_MIDNIGHT_S = 600.0  # by then, the counts of the last day are complete
+ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted"  # outcomes of a refit
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the counts come from.
+    """Where the counts to train on come from.
 
-    history : a file; PROMETHEUS or JOURNAL, what controllers have exported or written there; None: there are none.
+    history : a file of counts; PROMETHEUS or JOURNAL: counts that controllers recorded there; None: no counts.
     """
 
     history: str | None = None
@@ -57,7 +57,7 @@ class Source:
         return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
-        """A forecaster that is fitted now; without history, and before this controller's first day, an untrained one."""
+        """A forecaster that is fitted now; untrained without history, or before the first complete day of this controller."""
         if self.history:
             try:
                 return fitted(self.forecaster, self.days(jobs))
@@ -73,9 +73,9 @@ class Source:
 
 
 class FreshModel:
-    """The forecaster that serves. Each night, or when it is `wanted`, a child process fits another and compares them.
+    """The forecaster in use. Each night, or when `wanted` is set, a child process fits a new one and compares the two.
 
-    report : called with the outcome of each refit and why.
+    report : called with the outcome of each refit and its reason.
     """
 
     def __init__(self, source: Source, jobs: tuple[Job, ...], report: Callable[[str, str], object]):
@@ -85,20 +85,20 @@ class FreshModel:
     def _begin(self, jobs: tuple[Job, ...]) -> None:
         self.wanted = False  # set by a signal handler
         self._jobs = jobs
-        self._serving = self._given = self._source.model(jobs)  # `_given` is the one that the loop has
-        self._before: Forecaster | None = None  # the one to return to
+        self._serving = self._given = self._source.model(jobs)  # `_given`: what `of` last returned
+        self._before: Forecaster | None = None  # to restore on failure
         self._day = _learning_day()  # when the last refit began
         self._refit: Future[tuple[Forecaster | None, str]] | None = None
 
     def of(self, jobs: tuple[Job, ...]) -> Forecaster:
-        """The forecaster of these jobs. If their names are new, it is fitted now."""
+        """The forecaster of these jobs. If their names have changed, it is fitted now."""
         if [job.name for job in jobs] != [job.name for job in self._jobs]:
             self._begin(jobs)
         self._given = self._serving
         return self._serving
 
     def newer(self) -> Forecaster | None:
-        """The forecaster that serves from now on, if it is another one than before; begins a refit that is due."""
+        """The new forecaster if it has changed since `of` last returned one, else None; also begins a refit that is due."""
         nightly = self._source.history in OWN and _learning_day() > self._day
         if self._refit is None and (self.wanted or nightly):
             self.wanted, self._day = False, _learning_day()
@@ -122,12 +122,12 @@ class FreshModel:
 
 
 def _learning_day() -> date:
-    """The local date; a day begins when the counts of the day before are complete."""
+    """The local date; a day begins REFIT_AFTER_MIDNIGHT_S after midnight."""
     return date.fromtimestamp(time.time() - REFIT_AFTER_MIDNIGHT_S)
 
 
 def context_of(settings: Settings, forecaster: Forecaster, capacity: float | None = None) -> PolicyContext:
-    """The policy's inputs: jobs, forecaster, and the latency table, measured once it is used."""
+    """The policy's inputs: jobs, forecaster, and the latency table, measured at its first use."""
     from faro_lib.rayserve.spec import ongoing_limits
     from faro_lib.recommend.recommendation import LIVE
     from faro_lib.simulate.measure import measure
@@ -153,7 +153,7 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
-    """The policy with its forecaster at the local minute of the day at `origin_s` (Unix time), for days of 24 hours."""
+    """The policy, its forecaster started at the local minute of day of `origin_s` (Unix time) if its days have 24 hours."""
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy
     local = time.localtime(origin_s)

@@ -14,8 +14,8 @@ from faro_lib.cli.shared import milliseconds, option, say, text_table
 if TYPE_CHECKING:
     from faro_lib.recommend.recommendation import Recommendation
 
-AMPLE = 3  # times the required capacity at which each job can have the replicas of its peak all day
-OUT_OF_REACH = 3  # exit status if this capacity does not meet the SLOs
+AMPLE = 3  # multiple of the required capacity from which each job can keep the replicas of its peak all day
+OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
 
 
 def recommend(

@@ -1,4 +1,4 @@
-"""`faro restore`: give HorizontalPodAutoscalers the bounds back that they had before `faro run --act ceilings`."""
+"""`faro restore`: give HorizontalPodAutoscalers back the bounds that they had before `faro run --act ceilings`."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def run(
                         raise
                     on_failure(CHANGES, f"{error}; the jobs stay as they were")
                     settings, changes = last, ()
-                    chosen = policy_of(settings)  # the model may be of the refused jobs
+                    chosen = policy_of(settings)  # the model may be that of the refused jobs
                     continue
                 chosen = made
                 if exporter:
@@ -222,7 +222,7 @@ def run(
 
 
 def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...]:
-    """What has changed in the jobs since the run that the journal would resume; () if nothing, or if there is no such run."""
+    """Changes to the jobs since the run that the journal would resume; () if there are none, or if there is no such run."""
     header = journal.header if journal and journal.ticks else None
     if not header or (header.jobs, header.guardrails.fixed) == (settings.jobs, settings.fixed_jobs):
         return ()
@@ -230,7 +230,7 @@ def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...
 
 
 def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, force: bool) -> Lease:
-    """This controller's lease. A controller that restarts with the same FaroPlan or journal has the same name in it."""
+    """This controller's lease. Its `holder` is the same after a restart with the same FaroPlan or journal."""
     from faro_lib.rayserve.cluster import Lease
 
     host = socket.gethostname()
@@ -284,7 +284,7 @@ def request_stop(stop: threading.Event, number: int) -> None:
 def clock_of(journal: Journal | None, stop: threading.Event) -> Clock:
     """The clock of the run that the journal would resume; otherwise, a new clock that started HISTORY_MINUTES ago.
 
-    So a new run can use counts from before its start, at times >= 0.
+    Counts from before the start of a new run then have times >= 0.
     """
     from faro_lib.control.clock import Clock
     from faro_lib.policies.protocol import HISTORY_MINUTES

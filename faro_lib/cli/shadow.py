@@ -1,4 +1,4 @@
-"""`faro shadow`: would the plans of a dry run have been better than what ran?"""
+"""`faro shadow`: were the plans of a dry run better than the replicas that ran?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`faro trust`: how far `faro run --earn` may act on each service, and what the evidence says."""
+"""`faro trust`: how far `faro run --earn` may act on each service, and the evidence for it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def trust(
 
 
 def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
-    """A listener that logs each change of a service's level."""
+    """A listener that logs each change of a service's authority."""
     from faro_lib.policies.authority import LEVELS
 
     last: list[str] = []

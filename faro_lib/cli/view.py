@@ -19,7 +19,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 
 BARS = "▁▂▃▄▅▆▇█"
-REASONS_SHOWN = 6  # latest changes below the table
+REASONS_SHOWN = 6  # number of changes below the table
 HEADS = ("job", "last 15 minutes", "requests/s", "next minute", "replicas", "tail latency", "SLO", "one more", "reason")
 
 
@@ -42,7 +42,7 @@ class View:
         self._changes: deque[str] = deque(maxlen=REASONS_SHOWN)
 
     def of(self, step: Step) -> Group:
-        """What to draw after a step."""
+        """The view after a step."""
         seen, plan = step.observation, step.plan
         cores = sum(job.cores * running for job, running in zip(self.jobs, seen.running + seen.starting))
         caption = f"{_clock(seen.now_s)}, {cores:g} of {seen.capacity:g} cores in use"
@@ -78,14 +78,14 @@ class View:
 
 
 def check_terminal() -> None:
-    """Raise ValueError if standard output is no terminal."""
+    """Raise ValueError if standard output is not a terminal."""
     if not sys.stdout.isatty():
         raise ValueError("--watch draws on a terminal, and standard output is none; leave it out")
 
 
 @contextmanager
 def watching(jobs: tuple[Job, ...], title: str, console: Console | None = None) -> Iterator[Callable[[Step], None]]:
-    """A function that draws a step."""
+    """Yield a function to draw a step."""
     if console is None:
         check_terminal()
     view = View(jobs, title)
@@ -94,7 +94,7 @@ def watching(jobs: tuple[Job, ...], title: str, console: Console | None = None) 
 
 
 def _clock(now_s: float) -> str:
-    """Hours and minutes since the run began.
+    """Hours:minutes:seconds since the run began.
 
     >>> _clock(3_690)
     '1:01:30'

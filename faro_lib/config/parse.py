@@ -52,7 +52,7 @@ def _line(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         section: Any = Config
         for key in keys[:-1]:
-            if not key.isdigit():  # an item of a list
+            if not key.isdigit():  # not a list index
                 annotation = section.model_fields[key].annotation
                 section = next(iter(get_args(annotation)), annotation)
         return f"config: unknown key {'.'.join(keys)!r}; {nearest(keys[-1], section.model_fields)}"
@@ -81,7 +81,7 @@ def _yaml_lines(section: Section, indent: str) -> Iterator[str]:
 
 
 def reference_md() -> str:
-    """The text of docs/configuration.md: a list of the general settings, and one for each section."""
+    """The text of docs/configuration.md: a list of the general settings, and a list per section."""
     config = Config()
     text = f"{REFERENCE_HEAD}\n## General\n\n" + _list(config, "")
     for key, field in Config.model_fields.items():

@@ -41,7 +41,7 @@ Indices = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_unique)]
 
 
 def _stem(workload: str) -> str:
-    """The file name of a table of counts without its ending."""
+    """The name of a file of request counts, without its extension."""
     name = Path(workload).name
     return next((name.removesuffix(ending) for ending in TABLES if name.endswith(ending)), name)
 
@@ -131,7 +131,7 @@ class Sensitivity(Section):
 
 
 class World(Section):
-    """A workload that stage 75 judges besides the workload of the run."""
+    """A further workload on which stage 75 compares the policies."""
 
     name: str = Field(pattern=r"^[\w-]+$", description="its name in figures and tables")
     workload: str = SYNTHETIC
@@ -270,7 +270,7 @@ class Config(Section):
         return self
 
     def or_middle(self, capacities: list[int] | None) -> list[int]:
-        """`capacities`, or if None the median of the configured capacities.
+        """`capacities`, or, if None, a list of the median of `self.capacities`.
 
         >>> Config().or_middle(None), Config().or_middle([])
         ([32], [])

@@ -1,4 +1,4 @@
-"""Work beside the loop, which never waits for it: in a thread or in a limited child process."""
+"""Background work in a thread or in a resource-limited child process, so that the loop is not blocked."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
-SPAWN = multiprocessing.get_context("spawn")  # a fork would copy the locks of other threads
+SPAWN = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
 
 
 def in_thread(call: Callable[[], Result]) -> Future[Result]:
@@ -31,7 +31,7 @@ def in_thread(call: Callable[[], Result]) -> Future[Result]:
 
 
 def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
-    """`call` in a thread: each answer, or error, is at most `patience_s` late, and then it is the one before."""
+    """A function that runs `call` in a thread and returns its result (or error); after `patience_s`, the previous one."""
     asked = known = in_thread(call)
     wait((known,))
 
@@ -46,9 +46,9 @@ def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], 
 
 
 def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Result:
-    """The result of `call` in a process of its own at the lowest priority; call and result are pickled.
+    """Run `call` in a child process at the lowest priority and return its result; `call` and result are pickled.
 
-    Raises what `call` raises; MemoryError at `limit_gb` GB of data; TimeoutError at `limit_s`; OSError if it crashes.
+    Raises the error of `call`; MemoryError above `limit_gb` GB of data; TimeoutError after `limit_s`; OSError after a crash.
     """
     receiver, sender = SPAWN.Pipe(duplex=False)
     child = SPAWN.Process(target=_work, args=(sender, call, limit_s, limit_gb), daemon=True)
@@ -68,7 +68,7 @@ def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Res
 
 def _work(sender: Connection, call: Callable[[], Any], limit_s: float, limit_gb: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller, which then ends this process
-    signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends it, even if the controller is gone
+    signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends this process even without the controller
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9),) * 2)
     os.nice(19)
     with suppress(OSError):  # if the machine runs out of memory, the kernel ends this process first

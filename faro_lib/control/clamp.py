@@ -22,19 +22,19 @@ class Pending:
         return cls(np.zeros(jobs, np.int64), np.zeros(jobs, np.int64), (HOLD,) * jobs)
 
     def only(self, where: np.ndarray) -> Self:
-        """The pending targets of only the jobs in `where`, bool (jobs,)."""
+        """The pending targets of the jobs where `where`, bool (jobs,), is true."""
         return replace(self, attempts=np.where(where, self.attempts, 0))
 
 
 def clamp_to_capacity(
     pending: Pending, plan: Plan, observation: Observation, jobs: JobArrays
 ) -> tuple[np.ndarray, Pending]:
-    """(replicas (jobs,) to request within the free capacity and the tenants' quotas, targets that remain pending).
+    """The replicas (jobs,) to request within the free capacity and the tenants' quotas, and the targets still pending.
 
     Free capacity is the capacity minus the cores of all targets (paper, section 5). Scale-downs come first, then pending
-    scale-ups, then other scale-ups in the order of the jobs, each reduced to what fits. A job whose count is still
-    changing is skipped. Skipped and reduced targets stay pending for `plan.attempts` ticks, including this one, or until
-    a newer long-term plan for the job.
+    scale-ups, then other scale-ups in the order of the jobs, each reduced to what fits. A job whose replica count is
+    still changing is skipped. Skipped and reduced targets stay pending for `plan.attempts` ticks, including this one, or
+    until a newer long-term plan changes the job's target.
     """
     new = plan.target != observation.target
     carried = (pending.attempts > 0) & ~(new & (plan.attempts > 1))

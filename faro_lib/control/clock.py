@@ -10,7 +10,7 @@ from typing import Self
 
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-MIN_JUMP_S = 2.0  # if the wall clock deviates from the monotonic clock by less, it was adjusted and did not jump
+MIN_JUMP_S = 2.0  # a smaller deviation of the wall clock from the monotonic clock is an adjustment, not a jump
 
 
 class StopEvent(threading.Event):
@@ -75,7 +75,7 @@ class Clock:
         return round(jump_s) if abs(jump_s) > MIN_JUMP_S else 0
 
     def wall_s(self, trace_s: float) -> float:
-        """The Unix time that the wall clock, as it is set now, shows at a trace time."""
+        """The Unix time of a trace time, including the wall clock's jump so far."""
         return self.origin_s + self.jump_s + trace_s / self.scale
 
     def wait_until(self, trace_s: float, lag_s: float = 0.0) -> None:

@@ -11,9 +11,9 @@ from faro_lib.workload.jobs import MINUTE_S
 def decision_at(
     parts: list[tuple[Header, list[Tick]]], at_s: float | None = None, journal: str = "the journal"
 ) -> tuple[Header, Tick]:
-    """(header of its part, tick) of the last tick of a journal at or before `at_s`.
+    """The last tick of a journal at or before `at_s`, as (header of its part, tick).
 
-    If `at_s` is None, it is the last tick of the last part that changes anything or, if none does, the last tick.
+    If `at_s` is None: the last part's last tick with a reason other than HOLD or, without one, its last tick.
     Raises ValueError if the journal has no decision, or none at this time.
     """
     decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]

@@ -38,11 +38,11 @@ SUMS = {
 
 
 class MinuteScores:
-    """Scores each complete minute: its latency against the SLO, its requests against the last forecast made before it."""
+    """Compares each complete minute's latency with the SLO, and its requests with the last forecast before that minute."""
 
     def __init__(self, jobs: tuple[Job, ...]):
         self._slo_s, self._minute = arrays_of(jobs).slo_s, -1
-        self._forecasts: dict[int, np.ndarray] = {}  # deciles (jobs, 9) by minute
+        self._forecasts: dict[int, np.ndarray] = {}  # minute -> rps deciles (jobs, 9)
 
     def of_new_minute(self, step: Step) -> dict[str, np.ndarray]:
         """Name in SUMS -> values (jobs,) to add; {} if no minute has been completed since the last step."""
@@ -150,7 +150,7 @@ class Exporter:
             self._decisions.labels(job.name, reason).inc()
 
     def failure(self, reason: str, _line: str) -> None:
-        """Count a failure; also a sign that the loop is not stalled."""
+        """Count a failure, which also shows that the loop is not stalled."""
         self._progress_s = time.monotonic()
         self._failures.labels(reason).inc()
 

@@ -31,13 +31,13 @@ class GuardrailConfig:
     ----------
     fail_mode : what to do without data, without a valid plan or after a late decision: "hold" keeps the targets,
         "fair-share" gives equal shares.
-    max_scaling_actions : how many replicas one decision may start or stop, None for any number. A start and the stops
-        that make room for it are one action. The job with the highest `marginal_value_down` in the plan starts a replica
-        first, the one with the lowest `marginal_value_up` stops one first; without these values, in the jobs' order.
+    max_scaling_actions : maximum number of replicas that one decision may start or stop; None for no limit. A start and
+        the stops that make room for it count as one action. Starts begin with the job of highest `marginal_value_down` in
+        the plan, stops with the job of lowest `marginal_value_up`; without these values, both follow the jobs' order.
     stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data is missing if the
-        count of the last complete minute or the mean latency is NaN.
+        request count of the last complete minute or the mean latency is NaN.
     deadline_s : seconds after which a decision is discarded, None for no deadline.
-    fixed : names of jobs whose count an operator has fixed; the count is both their minimum and their maximum.
+    fixed : names of jobs whose replica count an operator has fixed; this count is their minimum and their maximum.
     force : restore a job's target even if another client keeps changing it.
     """
 
@@ -73,11 +73,11 @@ class Guard:
     drop: np.ndarray | None = None  # last requested drop rates
     present: np.ndarray | None = None  # bool, the job existed at the last tick
     applied: bool = True  # whether the last request was applied
-    contest: np.ndarray | None = None  # score, which changes by other clients raise; stays at CONTESTED_AT
+    contest: np.ndarray | None = None  # points for other clients' changes; frozen once they reach CONTESTED_AT
     advised: np.ndarray | bool = False  # bool, the job is left to its own autoscaler
 
     def updated(self, observation: Observation) -> Self:
-        """The guard after an observation: which jobs have data, and whose targets another client has changed."""
+        """The guard after an observation, with `known_s` and `contest` updated."""
         known = np.isfinite(observation.mean_latency_s) | ~observation.exists
         if observation.arrivals_per_min.shape[1]:
             known &= np.isfinite(observation.arrivals_per_min[:, -1]) | ~observation.exists
@@ -85,7 +85,7 @@ class Guard:
         if self.target is None:
             return guard
         before = np.zeros(len(known), int) if self.contest is None else self.contest
-        observed = np.isfinite(observation.mean_latency_s).any()  # else the targets are of an earlier observation
+        observed = np.isfinite(observation.mean_latency_s).any()  # otherwise, targets are from an earlier observation
         changed = (observation.target != self.target) & observation.exists & self.applied & observed
         changed &= ~self.left(observation)
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
@@ -171,7 +171,7 @@ def invalid(plan: Plan, jobs: int) -> str | None:
 def guarded(
     config: GuardrailConfig, jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan, drifted: np.ndarray
 ) -> Plan:
-    """The plan for the observation `visible`, after all guardrails but the capacity; `drifted` jobs had targets restored."""
+    """The plan after all guardrails except capacity; `visible` is the policy's observation, `drifted` marks restored jobs."""
     arrays = arrays_of(jobs)
     stale = visible.now_s - guard.known_s > config.stale_after_s
     if stale.any():
@@ -204,7 +204,7 @@ def guarded(
 
 
 def with_reason(reason: tuple[str, ...], where: np.ndarray, new: str) -> tuple[str, ...]:
-    """The reasons by job, with `new` for the jobs at which `where`, bool (jobs,), is true."""
+    """The reason of each job, replaced by `new` where `where`, bool (jobs,), is true."""
     return tuple(new if changed else old for old, changed in zip(reason, where)) if where.any() else reason
 
 
@@ -266,7 +266,7 @@ def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan
 
 
 def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:
-    """The plan with the reason of the pending target for jobs that it holds but that now get this target."""
+    """Use the pending target's reason for each job that the plan holds but that now moves towards its pending target."""
     delayed = (target != observation.target) & (np.array(plan.reason) == HOLD)
     reason = tuple(old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed))
     return replace(plan, reason=reason)
@@ -296,9 +296,9 @@ def shed(
 ) -> np.ndarray:
     """Targets (jobs,) after removing replicas one by one until the rest fits into the capacity.
 
-    Replicas beyond the plan (`wanted`) are removed first, then those above `initial`, then those above `minimum`, each
-    time from the job with the most cores of this kind; finally those of the job with the least weight. In a tie, the
-    last job loses a replica.
+    First, jobs above the plan (`wanted`) lose replicas above `initial`; then all jobs lose those above `initial`, then
+    those above `minimum`, each time the job with the most cores in such replicas. Finally, the job with the least weight
+    loses replicas. In a tie, the last job loses one.
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():

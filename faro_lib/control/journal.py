@@ -42,7 +42,7 @@ class Header:
     origin_s: int | None = None  # origin of the clock; None in a simulation
     scale: float = 1.0
     start_s: float = 0.0  # trace time of the first record
-    changes: tuple[str, ...] = ()  # what an operator changed during the run, so that this part began
+    changes: tuple[str, ...] = ()  # an operator's changes during the run, for which this part began
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class Tick:
 
     step: Step
     error: str | None = None  # why its targets were not applied; None if they were
-    replayed_ticks: int | None = None  # if a run resumed at this tick, the number of ticks that restored its memory
+    replayed_ticks: int | None = None  # if a run resumed at this tick, number of ticks replayed to restore its memory
 
 
 class Journal:
     """A journal, open for writing by this controller only. Each record is on the disk before the next tick begins.
 
-    `header` and `ticks` are those of its last part, with only the newest ticks, from which a run resumes; None and [] if it
-    is empty. A long journal is rotated (`control.rotation`).
+    `header` and `ticks` are the header and the newest ticks of its last part, from which a run resumes; None and [] if the
+    journal is empty. A long journal is rotated (`control.rotation`).
     """
 
     def __init__(self, path: str | Path):
@@ -81,9 +81,9 @@ class Journal:
         os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
 
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
-        """Continue the last part of the journal and return its run; if no tick was recorded, begin a part with `header`.
+        """Return the past run and continue its last part; begin a part with `header` if it has no tick or jobs changed.
 
-        Raises ValueError if the run cannot be resumed (`resumed`), or if its last tick is over `policy.tick_s` after `now_s`.
+        Raises ValueError if `resumed` does, or if the run's last tick is more than `policy.tick_s` after `now_s`.
         """
         past = resumed(self, policy, header)
         if past and (ahead_s := past.observation.now_s - now_s) > policy.tick_s:
@@ -200,10 +200,10 @@ class Past(NamedTuple):
 
 
 def resumed(journal: Journal, policy: Policy, header: Header) -> Past | None:
-    """The run that wrote the journal; None if it has no tick.
+    """The run recorded in the journal; None without ticks.
 
-    Raises ValueError if policy, jobs or guardrails differ from those in `header`. Jobs, and which of them are fixed, may
-    differ if `header` says that an operator has changed them.
+    Raises ValueError if `policy`, `tick_s`, `jobs`, `guardrails` or `apply` differ from those in `header`. Jobs and fixed
+    replica counts may differ if `header.changes` is not empty.
     """
     old, ticks = journal.header, journal.ticks
     if not old or not ticks:
@@ -277,9 +277,9 @@ def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> 
 
 
 def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]) -> Authority:
-    """The authority of the jobs with which a run that resumes from these ticks starts to repeat them.
+    """The jobs' authority at the first tick that a resuming run replays.
 
-    If jobs were added or removed, nothing is repeated, and it is that of the last tick; a new job has none.
+    If jobs were added or removed, nothing is replayed: old jobs keep that of the last tick, and new jobs have none.
     """
     columns, names = Authority.none(len(jobs)).to_array(), [job.name for job in header.jobs] if header else []
     first = ticks[-REPLAYED_TICKS:][0 if names == [job.name for job in jobs] else -1] if ticks else None
@@ -321,7 +321,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def plain(value: Any) -> Any:
-    """An observation, a plan or a value of theirs as JSON types; NaN becomes null, and infinity a string."""
+    """An observation, a plan or one of their values as JSON types; NaN becomes null, and infinity a string."""
     if isinstance(value, Observation | Plan):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, np.ndarray | np.generic):

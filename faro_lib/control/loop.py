@@ -45,8 +45,8 @@ def run(
     """Observe, decide and apply at every multiple of `policy.tick_s` before `until_s`, or until `stop` is set.
 
     With `on_failure`, the loop survives every failure: if the cluster cannot be observed, the policy gets the last
-    observation with loads and latencies marked as missing, and a request that fails is repeated at the next tick. At the
-    end, the replicas stay as they are.
+    observation with loads and latencies marked as missing, and a failed scaling request is repeated at the next tick. At
+    the end, the replicas stay as they are.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ def run(
     on_step : called after every tick.
     on_failure : called with (reason, one line) for every failure. If None, a failure of the cluster or the journal ends
         the run with its exception, and a failed policy is a warning.
-    changes : what an operator has changed in the jobs since the last call of `run` with this journal.
-    changed : asked before every tick; the run ends once it returns True.
-    renewed : asked before every tick for a newly fitted forecaster, which the policy then uses; None without one.
+    changes : an operator's changes to the jobs since the last call of `run` with this journal.
+    changed : called before every tick; the run ends once it returns True.
+    renewed : called before every tick; returns a newly fitted forecaster for the policy, or None to keep the old one.
     """
     stop = stop or (clock.stop if clock else threading.Event())
     start_s = max(0.0, clock.now_s) if clock else 0.0
@@ -121,7 +121,7 @@ def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None], on_failu
 def observed(
     cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure | None
 ) -> Observation | None:
-    """The cluster's observation; if that fails, the last one `without_data`, or None if there is none."""
+    """The cluster's observation; if that fails, `last` passed through `without_data`, or None without `last`."""
     try:
         return cluster.observe()
     except Exception as error:
@@ -133,7 +133,7 @@ def observed(
 
 
 def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | None = None) -> Iterator[float]:
-    """The multiples of `tick_s` between `start_s` and `until_s`, skipping those that the clock has already passed."""
+    """The multiples of `tick_s` between `start_s` and `until_s`, except those over half a tick behind the clock."""
     now_s = start_s
     while True:
         passed_s = now_s if clock is None else max(now_s, clock.now_s - tick_s / 2)
@@ -144,7 +144,7 @@ def tick_times(start_s: float, until_s: float, tick_s: float, clock: Clock | Non
 
 
 def report_failures(step: Step, on_failure: OnFailure | None) -> None:
-    """Report the failures of a tick to `on_failure`; if it is None, issue a warning if the policy failed."""
+    """Report the failures of a tick to `on_failure`; if it is None, only warn of a failed policy."""
     if on_failure is None:
         if step.failure:
             warnings.warn(step.failure, PolicyFailed, stacklevel=3)

@@ -1,4 +1,4 @@
-"""What operators may change during a run: the jobs' table, fixed replica counts, and announced events."""
+"""Operators' changes during a run: of the jobs' table, fixed replica counts, and announced events."""
 
 import json
 import time
@@ -66,7 +66,7 @@ def read_overrides(path: str | Path) -> tuple[Override, ...]:
 
 
 def write_overrides(path: str | Path, overrides: Iterable[Override]) -> None:
-    """Replace the file atomically; orders that are over are left out."""
+    """Write the overrides atomically, without those that have ended."""
     rows = [asdict(one) for one in overrides if not one.over(time.time())]
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -77,13 +77,13 @@ class Settings:
     """The jobs and overrides of a run, which stay the same until an operator changes them."""
 
     jobs: tuple[Job, ...]  # with min_replicas = max_replicas where an operator has fixed the count
-    sections: dict[str, dict[str, dict]]  # name of a section of the jobs' table -> job -> its section
+    sections: dict[str, dict[str, dict]]  # section of the jobs' table (such as serve) -> job -> its content
     fixed: tuple[Override, ...] = ()  # fixed replica counts that are in force
     events: tuple[Override, ...] = ()  # events that are not over
 
     @property
     def fixed_jobs(self) -> tuple[str, ...]:
-        """Names of the jobs whose count an operator has fixed."""
+        """Names of jobs whose replica count an operator has fixed."""
         return tuple(order.job for order in self.fixed)
 
     def changes(self, new: Self) -> list[str]:
@@ -106,7 +106,7 @@ class Settings:
 class Watched:
     """Watches the settings, which change with the jobs' table and the overrides, and when an override begins or ends.
 
-    `overrides` returns the current overrides; it is called by every call of `new`. `known` are the last settings returned.
+    `overrides` is called by every `new` and returns the current overrides. `known` holds the settings returned last.
     """
 
     def __init__(self, jobs: str | Path, overrides: Callable[[], tuple[Override, ...]] = tuple):
@@ -115,7 +115,7 @@ class Watched:
         self.known = self._settings()
 
     def new(self) -> Settings | None:
-        """The settings if they differ from `known`, else None; an error of reading them is raised only the first time."""
+        """The settings if they differ from `known`, else None; a read error that repeats is raised only once."""
         try:
             if self._mark() != self._read_at:
                 self._read()

@@ -10,7 +10,7 @@ from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 
 def cut_to_nodes(jobs: JobArrays, observation: Observation, plan: Plan, target: np.ndarray) -> tuple[np.ndarray, Plan]:
-    """(targets (jobs,) without the replicas that fit on no node, the plan with the reason FRAGMENTED for these jobs).
+    """The targets (jobs,) without replicas that fit on no node, and the plan with the reason FRAGMENTED for reduced jobs.
 
     Nothing is cut if the observation does not distinguish nodes. Every job keeps its minimum.
     """
@@ -22,11 +22,11 @@ def cut_to_nodes(jobs: JobArrays, observation: Observation, plan: Plan, target: 
 
 
 def placeable(target: np.ndarray, cores: np.ndarray, placed: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """How many of the `target` replicas (jobs,) fit on the nodes; `cores` (jobs,) are those of one replica.
+    """How many of the `target` replicas (jobs,) fit on the nodes; `cores` (jobs,) are cores per replica.
 
     Running replicas, `placed` (jobs, nodes), stay on their nodes, which have `free` cores (nodes,) left. A job that shrinks
-    frees cores on the nodes with most of its replicas. New replicas are placed one by one on the node with the most free
-    cores, as the default scheduler of Kubernetes does, those with the most cores first.
+    frees cores on the nodes with most of its replicas. New replicas are placed one by one, those with the most cores first,
+    on the node with the most free cores, as the default scheduler of Kubernetes does.
 
     >>> placeable(np.array([3]), np.array([2.0]), np.array([[0, 0]]), np.array([3.0, 3.0])).tolist()
     [2]

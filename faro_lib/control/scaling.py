@@ -21,8 +21,8 @@ def scale_jobs(
 ) -> list[str]:
     """Scale the jobs from `current` to `target`, shrinking jobs first; update `current` in place and return the errors.
 
-    If a job cannot be shrunk, others still are, but no job grows into its cores. Arrays are (jobs,); `cores` are those of
-    one replica. `scale(job index, replicas)` makes the call and raises OSError or ValueError. `each` is `map`, or the
+    If shrinking a job fails, others still shrink, but no job grows into the cores that it keeps. Arrays are (jobs,); `cores`
+    are per replica. `scale(job index, replicas)` makes the call and raises OSError or ValueError. `each` is `map`, or the
     `map` of an executor that makes the calls in parallel.
     """
 
@@ -48,9 +48,9 @@ def summary(errors: list[str]) -> str:
 
 
 def growth(target: np.ndarray, current: np.ndarray, cores: np.ndarray, capacity: float = 0.0) -> np.ndarray:
-    """Whether a job may grow to its target while all others have their `current` replicas, bool (jobs,).
+    """Whether each job may grow from `current` to its target before any other shrinks, bool (jobs,).
 
-    All jobs together may use the cores of all targets, or the capacity if it is larger. Earlier jobs come first.
+    The jobs may use the cores of all targets in total, or the capacity if it is larger. Earlier jobs grow first.
 
     >>> growth(np.array([4, 1]), np.array([2, 3]), np.ones(2)).tolist()
     [False, False]

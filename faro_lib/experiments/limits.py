@@ -40,7 +40,7 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
 
 
 def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) -> list[Clairvoyant]:
-    """The clairvoyant allocation of the trial `draws` at each capacity in cores."""
+    """The clairvoyant allocation for the trial `draws` at each capacity in cores."""
     jobs = workload.jobs
     maximum = min(max_replicas_of_any(jobs, max(capacities)), enough_replicas(workload))
     utility = measured_utility(workload, draws, maximum)

@@ -28,8 +28,8 @@ def policy_context(
 ) -> PolicyContext:
     """Inputs of an experiment's policies; the forecaster is fitted to the training days only.
 
-    results : folder with forecast/posterior.npz, which `auto` and `bayes` use, and queueing/measured.npz. Without a
-        latency table, latencies are measured. Without training days, there is no forecaster.
+    results : folder with forecast/posterior.npz, for the forecasters `auto` and `bayes`, and queueing/measured.npz, a
+        latency table. Without the table, latencies are measured. Without training days, there is no forecaster.
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None
@@ -92,7 +92,7 @@ def run_trials(
 ) -> Iterator[Trial]:
     """Run every policy on the same requests (common random numbers), trial by trial.
 
-    An experiment stops if a policy raises, because the control loop would continue with decisions that are not its own.
+    An experiment stops if a policy raises, because the control loop would continue with decisions that are not the policy's.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Figures with titles and captions. One module per stage; its function `draw` draws all figures of the stage."""
+"""Style and saving of all figures, and the figures of the commands; notebooks/ has those of the pipeline's stages."""
 
 from faro_lib.figures.style import save_all, use_style
 

@@ -1,4 +1,4 @@
-"""The pictures of `faro audit`: recorded and simulated latencies, policies, and spare cores by hour."""
+"""The figure of `faro audit`: recorded and simulated latencies, lost utility by policy, and used and needed cores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROW_IN = 1.5
 
 
 def pictures(audit: Any) -> Figure:
-    """A panel per service with recorded latencies on the band of the backcast; below, the policies and the hours.
+    """One panel per service with its recorded latencies on the simulated 90 % band; below, policies and cores by minute.
 
     `audit` is a `recommend.audit.Audit`.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def capacity_curve(
     curve: pd.DataFrame, violations: float | None, knee: int | None = None, needed: int | None = None
 ) -> Figure:
-    """Share of the accepted violations that the worst job has, by capacity; marks the `knee` and the capacity `needed`."""
+    """Violations of the worst job in % of the accepted ones, by capacity; marks the `knee` and the capacity `needed`."""
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 

@@ -14,8 +14,8 @@ COLUMN_IN, PAGE_IN = 3.4, 7.0  # widths of a column and of the page in inches
 FONT_PT = 8
 DPI = 220  # resolution of PNG files
 
-# Colours differ by at least 18 in CIELAB for every kind of colour vision, and are far from white (tests/test_style.py). A
-# hatch, marker or label repeats what a colour says.
+# Colours differ pairwise by at least 18 in CIELAB for every kind of colour vision, and are far from white
+# (tests/test_style.py). A hatch, marker or label repeats what a colour says.
 COLOURS = {
     "FairShare": "#7F9F86",
     "Oneshot": "#E9923C",
@@ -30,7 +30,7 @@ COLOURS = {
     "Faro-PenaltySum": "#56A2FE",
     "Faro-PenaltyFairSum": "#7A4CD7",
 }
-LIMIT = "#971713"  # the clairvoyant limit
+LIMIT = "#971713"  # limits: clairvoyant, SLO
 SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # colours of policies from plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}

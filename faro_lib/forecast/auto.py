@@ -32,12 +32,12 @@ class Mixture(Forecaster):
 
     w[m] ~ p[m] exp(-SHARPNESS (L[m] / min L - 1)),
 
-    where L[m] is the exponentially decayed mean of the CRPS of member m, one minute ahead and of the mean over
-    HORIZON_MINUTES. The Bayesian forecaster has as much prior weight p as all others together, which have 1 each. A path
-    of all jobs comes from one path of each member, which preserves correlations.
+    where L[m] is an exponentially decayed mean of member m's CRPS one minute ahead plus its CRPS for the mean over
+    HORIZON_MINUTES. The prior weight p is 1, except that the Bayesian forecaster has as much as all others together.
+    Path i of the mixture combines the members' paths i, which preserves correlations between jobs.
 
-    A first outlier is treated as missing. If another one in the same direction follows within CONTEXT_MINUTES, it is
-    accepted. If it follows in the next minute, the level has shifted: local levels and losses start again.
+    A first outlier is treated as missing. A second one in the same direction within CONTEXT_MINUTES is accepted as a
+    count. If it follows in the next minute, the level has shifted: the members' local levels and L are reset.
     """
 
     names: tuple[str, ...]  # names of the members
@@ -46,7 +46,7 @@ class Mixture(Forecaster):
     score: np.ndarray  # L now, shape (members, jobs); NaN after a shift
     outlier_at: np.ndarray  # minutes_seen at the last outlier below and above the forecast, shape (2, jobs)
     paths: np.ndarray  # forecasts of the members from the coming minute, (members, jobs, samples, HORIZON_MINUTES)
-    means: np.ndarray  # mean of each path over its minutes, newest forecast first, (forecasts, *paths.shape[:3])
+    means: np.ndarray  # mean of each path over its minutes, newest first, (forecasts, members, jobs, samples)
 
     def start(self, minute_of_day: int = 0) -> Self:
         return replace(
@@ -61,7 +61,7 @@ class Mixture(Forecaster):
     def weights(self) -> np.ndarray:
         """Weight of each member, shape (members, jobs); sums to 1 for each job."""
         score = np.where(np.isnan(self.score), 1.0, self.score)
-        score = np.maximum(score, 1e-9)  # the unbiased estimate of a CRPS can be negative
+        score = np.maximum(score, 1e-9)  # an exact member has CRPS 0; avoids a division by 0
         prior = np.array([len(self.names) - 1 if name == "bayes" else 1 for name in self.names])[:, None]
         weights = prior * np.exp(-SHARPNESS * (score / score.min(axis=0) - 1))
         return weights / weights.sum(axis=0)
@@ -123,7 +123,7 @@ class Mixture(Forecaster):
 
 
 def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The exponentially decayed mean after one more value; NaN leaves it unchanged. A call counts as half a minute."""
+    """The exponentially decayed mean after one more value; NaN leaves it unchanged. There are two calls per minute."""
     decay = 0.5 ** (0.5 / HALF_LIFE_MINUTES)
     mean = np.where(np.isnan(mean), new, mean)
     return np.where(np.isnan(new), mean, decay * mean + (1 - decay) * new)
@@ -131,10 +131,10 @@ def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 @register("auto")
 def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None) -> Forecaster:
-    """A recalibrated mixture of all forecasters that can be fitted to the training days; works without any, too.
+    """A recalibrated mixture of all forecasters that can be fitted to the training days; there may be no such days.
 
-    Its first weights come from a backtest on the last training day of members that are fitted to the days before
-    (with a single day, on that day). A `posterior` adds the Bayesian forecaster if its fit has converged.
+    Its first weights come from a backtest on the last training day, for which the members are fitted to the days
+    before (a single day serves for both). A `posterior` adds the Bayesian forecaster if its fit has converged.
     """
     if posterior is not None:
         posterior = posterior_of_jobs(traces, posterior)
@@ -164,7 +164,7 @@ def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | N
 
 
 def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None = None):
-    """(names, fitted forecasters): all that the number of training days allows, and those in `names`."""
+    """(names, fitted forecasters): all members that the number of training days allows, and those in `names`."""
     if not traces.days:
         jobs, minutes = traces.names, traces.evaluation.shape[-1]
         level = untrained(jobs, seed=seed, day_minutes=minutes), untrained_poisson(jobs, seed=seed, day_minutes=minutes)
@@ -184,7 +184,7 @@ def backtest_crps(forecaster: Forecaster, day_counts) -> np.ndarray:
 
 
 def backtest_terms(forecaster: Forecaster, day_counts) -> np.ndarray:
-    """CRPS (forecasts, jobs) on a day (jobs, minutes): one minute ahead plus that of the mean over HORIZON_MINUTES.
+    """CRPS (forecasts, jobs) on a day (jobs, minutes): CRPS one minute ahead plus CRPS of the mean over HORIZON_MINUTES.
 
     The forecasts start at BACKTEST_ORIGINS evenly spaced minutes; the unit is requests per minute.
     """

@@ -9,12 +9,12 @@ from faro_lib.forecast.regression import daily_profile, shapes_of_other_days, wi
 from faro_lib.workload import Traces
 
 RIDGE = 10.0
-MAX_ERROR_ROWS = 2000  # number of training minutes whose errors are stored, about evenly spaced
+MAX_ERROR_ROWS = 2000  # approximate number of training minutes whose errors are stored, evenly spaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Autoregression(Forecaster):
-    """Sample paths exp(y + profile) - 1, where y is autoregressive and all jobs share its coefficients.
+    """Sample paths x = exp(y + profile) - 1, where y is autoregressive and all jobs share its coefficients.
 
     y[t] = log(1 + x[t]) - profile[job, t] = sum_l a[l] y[t-l] + e[t].
 
@@ -24,7 +24,7 @@ class Autoregression(Forecaster):
 
     profile: np.ndarray  # mean log count by minute of the day, shape (jobs, day_minutes)
     coefficients: np.ndarray  # a, shape (lags,), oldest first
-    errors: np.ndarray  # one-minute errors on the training days, shape (rows, jobs)
+    errors: np.ndarray  # errors e one minute ahead on training days, shape (minutes, jobs)
     spread: np.ndarray  # standard deviation of y on the training days, shape (jobs,); the prior of a job without counts
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
@@ -40,22 +40,22 @@ class Autoregression(Forecaster):
 
 
 def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(start, known): from where to simulate an autoregression if some past minutes are missing.
+    """(start, known): the initial state for simulating an autoregression if some past minutes are missing.
 
     If a count is missing in the last CONTEXT_MINUTES minutes, the simulation starts at the first such minute, else at the
-    coming minute. The lags before it must be complete, so a missing lag takes the value before it, or the first
-    known value. The lags of a job without any known minute are normal draws with deviation `spread`.
+    coming minute. The lags before the start must be complete, so a missing lag takes the last known value before it, or
+    else the first known value. The lags of a job without any known minute are normal with standard deviation `spread`.
 
     Parameters
     ----------
     y : deviations from the daily profile, shape (jobs, 2 x CONTEXT_MINUTES), NaN where missing.
-    spread : shape (jobs,).
+    spread : as above, shape (jobs,).
     normal : standard normal draws, shape (jobs, samples).
 
     Returns
     -------
     start : initial lags, shape (CONTEXT_MINUTES, jobs, samples).
-    known : y of the past minutes from there on, shape (minutes, jobs); NaN = to be simulated.
+    known : y of the past minutes from the start on, shape (minutes, jobs); NaN = to be simulated.
     """
     missing = np.isnan(y)
     recent = missing[:, CONTEXT_MINUTES:].any(axis=0)
@@ -71,7 +71,7 @@ def simulation_start(y: np.ndarray, spread: np.ndarray, normal: np.ndarray) -> t
 
 
 def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
-    """`lags` (jobs, minutes) without NaN: a missing value is the one before it, or else the first known in `history`."""
+    """`lags` (jobs, minutes) with NaN replaced by the last known value, or else by the first known one in `history`."""
     known = ~np.isnan(lags)
     latest = np.maximum.accumulate(np.where(known, np.arange(lags.shape[1]), -1), axis=1)
     rows = np.arange(len(lags))[:, None]
@@ -104,7 +104,7 @@ def _bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 @register("ar")
 def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
-    """Fit "ar" by ridge regression over all jobs, days and phases: a = (Z'Z + RIDGE I)^-1 Z'y, with Z the lags of y.
+    """Fit "ar" by ridge regression over all jobs, days and samples: a = (Z'Z + RIDGE I)^-1 Z'y, with Z the lags of y.
 
     In the fit, the profile of a day is the mean of the *other* days, since a forecaster does not know the day that it
     forecasts. Forecasts use the `daily_profile` of all days.

@@ -19,14 +19,14 @@ class Recalibrated(Forecaster):
 
     x' = median + exp(r) (x - median);  r <- r + RATE (exceeded - TAIL),
 
-    with one r per job and tail. HORIZON_MINUTES earlier forecasts covered the last minute; `exceeded` is the share of them
-    in which its count lies in the tail. This is adaptive conformal inference (Gibbs and Candes 2021) on the log of the
-    interval's width, so the coverage becomes nominal in the long run, whatever `inner` is.
+    with one r per job and tail. HORIZON_MINUTES earlier forecasts covered the last minute; `exceeded` is the share of these
+    forecasts whose tail contains that minute's count. This is adaptive conformal inference (Gibbs and Candes 2021) on the
+    log of the interval's width, so the coverage becomes nominal in the long run, whatever `inner` is.
     """
 
     inner: Forecaster
     log_stretch: np.ndarray  # r, shape (2, jobs): lower and upper tail
-    # Lower and upper quantiles of the last forecasts, (forecasts, newest first; 2; jobs; minutes ahead); NaN = none yet.
+    # Lower and upper quantiles of the last forecasts, newest first, (forecasts, 2, jobs, minutes ahead); NaN = none yet.
     tails: np.ndarray
 
     def start(self, minute_of_day: int = 0) -> Self:

@@ -26,7 +26,7 @@ class Forecaster(ABC):
     jobs: tuple[str, ...]  # names, in the order of the first axis of every array
     seed: int = 0  # the same seed and the same counts give the same samples
     day_minutes: int = 360  # length of a day
-    minute_of_day: int = 0  # minute of the day of the coming minute
+    minute_of_day: int = 0  # the coming minute's index within the day
     minutes_seen: int = 0  # updates since the start
     # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
     counts: np.ndarray = field(default_factory=lambda: _NO_COUNTS)
@@ -50,11 +50,11 @@ class Forecaster(ABC):
         )
 
     def forget(self, jobs: np.ndarray) -> Self:
-        """The forecaster after the level of some jobs, a mask (jobs,), has shifted: their local levels start again."""
+        """The forecaster after a level shift of some jobs, given as a bool mask (jobs,): their local levels are reset."""
         return self
 
     def renewed(self, other: "Forecaster") -> "Forecaster":
-        """`other`, a forecaster of the same jobs, after the counts that this one remembers."""
+        """`other`, a forecaster of the same jobs, updated with the counts that `self` stores."""
         seen = min(self.minutes_seen, self.counts.shape[1])
         later = other.start(self.minute_of_day - seen)
         for counts in self.counts[:, self.counts.shape[1] - seen :].T:
@@ -144,8 +144,8 @@ def training_counts(traces: Traces) -> np.ndarray:
 def imputed(counts: np.ndarray) -> np.ndarray:
     """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed as Poisson draws.
 
-    A count before the first request is unobserved, not zero. Its mean is that of the same minute on the job's observed
-    days, or else of all observed minutes. A job without any request gets the mean level of the others, averaged as roots.
+    A count before the first request is unobserved, not zero. A draw has the mean of the same minute on the job's observed
+    days, or else of all its observed minutes. A job without any request gets the other jobs' mean on the root scale.
     """
     days, samples, jobs, minutes = counts.shape
     line = counts.transpose(1, 2, 0, 3).reshape(samples, jobs, -1)

@@ -2,7 +2,7 @@
 
 level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + N(0, noise).
 
-The model is in three places: `update` filters, `sample` simulates, and `concentrated_likelihood` filters for the fit.
+Three functions implement it: `update` filters, `sample` simulates, and `concentrated_likelihood` filters for the fit.
 """
 
 from dataclasses import dataclass, replace
@@ -15,15 +15,15 @@ from faro_lib.forecast.regression import from_root, root
 from faro_lib.workload import Traces
 
 RATIOS = np.geomspace(0.01, 100, 33)  # candidates for step / noise
-UNKNOWN = 1e12  # variance of a level that nothing is known about
+UNKNOWN = 1e12  # variance of an unknown level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalLevel(Forecaster):
     """The local level of each job; all arrays have shape (jobs,) and are on the root scale."""
 
-    step: np.ndarray  # variance of a minute's change of the level
-    noise: np.ndarray  # variance of a count about the level
+    step: np.ndarray  # variance of the level's change per minute
+    noise: np.ndarray  # variance of a root count about the level
     prior_level: np.ndarray  # mean of the level before the first minute
     prior_variance: np.ndarray
     level: np.ndarray  # mean of the level in the coming minute
@@ -48,7 +48,7 @@ class LocalLevel(Forecaster):
         self.check_horizon(horizon, n)
         known = self.variance < UNKNOWN / 2
         self.check_any_known(known)
-        # A job without counts has the mean level of the others, with half of it as standard deviation.
+        # A job without counts gets the others' mean level, and half that level as standard deviation.
         pooled = self.level[known].mean()
         level, variance = np.where(known, self.level, pooled), np.where(known, self.variance, (pooled / 2) ** 2)
         rng = self.rng()
@@ -61,7 +61,7 @@ class LocalLevel(Forecaster):
 
 @register("kalman")
 def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
-    """Fit "kalman" by maximum likelihood: the best step / noise of RATIOS, and the noise in closed form."""
+    """Fit "kalman" by maximum likelihood: step / noise on the grid RATIOS, and the noise in closed form."""
     y = root(training_counts(traces)).transpose(2, 0, 1, 3)  # (jobs, days, samples, minutes)
     likelihood, noise = np.array([concentrated_likelihood(y, ratio) for ratio in RATIOS]).swapaxes(0, 1)
     best = likelihood.argmax(axis=0)
@@ -99,7 +99,7 @@ def concentrated_likelihood(y: np.ndarray, ratio: float) -> tuple[np.ndarray, np
     y : root counts, shape (jobs, days, samples, minutes).
     """
     _, days, samples, minutes = y.shape
-    level, variance = y[..., 0], 1.0 + ratio  # of the counts' noise plus one step of the random walk
+    level, variance = y[..., 0], 1.0 + ratio  # variance: noise of the first count (1) plus one step (ratio)
     squares, log_variances = 0.0, 0.0
     for t in range(1, minutes):
         error = y[..., t] - level

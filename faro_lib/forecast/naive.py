@@ -12,9 +12,9 @@ ERROR_MINUTES = 15  # minutes ahead for which errors are recorded
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence(Forecaster):
-    """Sample paths: the last count plus the errors of this forecast from a random training minute, same for all jobs."""
+    """Sample paths: the last count plus this forecast's errors after a random training minute, the same one for all jobs."""
 
-    errors: np.ndarray  # x[t+h] - x[t] on the training days, shape (draws, jobs, minutes)
+    errors: np.ndarray  # x[t+h] - x[t] on the training days, shape (minutes t, jobs, minutes h)
     level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
@@ -30,7 +30,7 @@ class Persistence(Forecaster):
 
 @register("persistence")
 def persistence(traces: Traces, *, seed: int = 0) -> Persistence:
-    """Fit "persistence": its errors from every minute of the training days."""
+    """Fit "persistence": it stores the errors after each minute of the training days."""
     train = training_counts(traces)
     last = train.shape[-1] - ERROR_MINUTES
     errors = np.stack([train[..., h : last + h] - train[..., :last] for h in range(1, ERROR_MINUTES + 1)], axis=-1)

@@ -10,8 +10,8 @@ def nowcast(forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON
     """Sample paths of requests per minute, shape (jobs, n, horizon), from the current minute on.
 
     The current minute's count is the mean of its forecast and of the extrapolation so_far / share, weighted by 1 /
-    variance. The forecast's variance is that of the sample paths. The extrapolation's is the Poisson variance
-    so_far (1 - share) / share^2 of the requests still to come. Later minutes are forecast from this mean.
+    variance. The forecast's variance is that of the sample paths. The extrapolation has the variance
+    so_far (1 - share) / share^2 of Poisson arrivals. Later minutes are forecast as if this mean had been counted.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, 
 from faro_lib.workload import Traces
 
 DISCOUNTS = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98])
-UNTRAINED_DISCOUNT = 0.6  # factor on the weight of a count per minute; it halves in 1.4 minutes
+UNTRAINED_DISCOUNT = 0.6  # factor per minute on the weight of a count, which halves in 1.4 minutes
 PRIOR_MINUTES = 0.1  # the prior level weighs as much as this many minutes of counts
 
 
@@ -60,7 +60,7 @@ class DiscountedPoisson(Forecaster):
         return np.repeat((a / b)[:, None], horizon, axis=1)
 
     def _level(self) -> tuple[np.ndarray, np.ndarray]:
-        """(a, b) of each job's level; a job without counts has an exponential level with the mean of the others."""
+        """(a, b) of each job's level; for a job without counts, an exponential distribution with the others' mean."""
         known = self.b > 0
         self.check_any_known(known)
         level = np.where(known, self.a / np.where(known, self.b, 1), 0)

@@ -14,10 +14,10 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forec
 from faro_lib.forecast.regression import RECENT_MINUTES, from_root, log_change, root, spread_of, windows
 from faro_lib.workload import Traces
 
-# Standard normals at which the quantiles of the errors are tabulated. Normals that are correlated over jobs, mapped
-# through these tables, give errors with a Gaussian copula.
+# Standard normal values at which the quantiles of the errors are tabulated. Mapping normal draws that are correlated
+# between jobs through these tables gives errors with a Gaussian copula.
 NORMAL_GRID = np.linspace(-4.5, 4.5, 1801)
-# Paths are clipped to LIMIT_FACTOR x the largest count so far, because a heavy-tailed error of a root is squared.
+# Paths are clipped to LIMIT_FACTOR x the largest count so far, because squaring a root amplifies its heavy-tailed error.
 LIMIT_FACTOR, MIN_LIMIT = 2, 100  # the limit is at least MIN_LIMIT requests per minute
 MAX_R_HAT, MIN_ESS = 1.01, 400  # Vehtari et al. 2021
 
@@ -28,7 +28,7 @@ class Convergence(NamedTuple):
     r_hat: float  # largest rank-normalised R-hat
     ess_bulk: float  # smallest effective sample size in the bulk
     ess_tail: float  # smallest effective sample size in the tails
-    divergences: float  # number of all chains
+    divergences: float  # number in all chains
 
     @property
     def passed(self) -> bool:
@@ -66,7 +66,7 @@ class Posterior:
         return len(self.coefficients)
 
     def select(self, names: Iterable[str]) -> Self:
-        """The posterior of only the jobs `names`, in that order; ValueError if one was not fitted."""
+        """The posterior of only the jobs `names`, in that order; ValueError if a job was not fitted."""
         names = tuple(names)
         for name in names:
             if name not in self.jobs:
@@ -86,7 +86,7 @@ def save_posterior(posterior: Posterior, path: str | Path) -> None:
 
 
 def load_posterior(path: str | Path) -> Posterior:
-    """Read a file of `save_posterior`."""
+    """Read a file from `save_posterior`."""
     with np.load(path, allow_pickle=False) as arrays:
         missing = [field.name for field in fields(Posterior) if field.name not in arrays]
         if missing:
@@ -108,7 +108,7 @@ def data_hashes(traces: Traces) -> np.ndarray:
 def correlation_root(correlation: np.ndarray) -> np.ndarray:
     """A matrix A with A A' = `correlation`, whose negative eigenvalues are set to 0 first."""
     if (correlation == np.eye(len(correlation))).all():
-        return correlation  # free of rounding, so that `_errors` recognises it and skips the multiplication
+        return correlation  # exact, so that `_errors` recognises the identity and skips the multiplication
     values, vectors = np.linalg.eigh(correlation)
     factor = vectors * np.sqrt(np.maximum(values, 0))
     return factor / np.sqrt((factor**2).sum(axis=1, keepdims=True))
@@ -174,7 +174,7 @@ def bayes_forecaster(posterior: Posterior, *, seed: int = 0, recalibrate: bool =
 
 
 def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Posterior:
-    """`posterior`, or that of an .npz, of the jobs of `traces`; ValueError if it was fitted to other jobs or counts."""
+    """The posterior, given or read from an .npz, of the jobs of `traces`; ValueError if fitted to other jobs or counts."""
     fitted = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
     selected = fitted.select(traces.names)
     other = np.flatnonzero(selected.data != data_hashes(traces))
@@ -191,7 +191,7 @@ def bayes(
 ) -> Forecaster:
     """The Bayesian forecaster of the jobs of `traces`; `posterior` is a `Posterior` or the path of its .npz.
 
-    Raises ValueError if the fit has not converged, or was to other jobs or counts.
+    Raises ValueError if the fit has not converged or used other jobs or counts.
     """
     if posterior is None:
         hint = "give a posterior of bayes.fit_bayes or its .npz"

@@ -14,8 +14,8 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES
 
 ANSCOMBE = 3 / 8
 RECENT_MINUTES = 5  # the mean absolute change over these minutes predicts the spread of the next minute
-MIN_CHANGE = 0.01  # keeps the log of a constant trace finite
-MIN_SPREAD = 0.1  # of sqrt(count), 0.5 for Poisson counts; keeps the likelihood of repeated counts bounded
+MIN_CHANGE = 0.01  # keeps `log_change` finite for a constant trace
+MIN_SPREAD = 0.1  # minimum error scale of sqrt(count) (Poisson: 0.5); keeps the likelihood of equal counts bounded
 USUAL_CHANGE = 0.04  # mean absolute change of z per minute at which v is about 0 (`log_change`)
 
 
@@ -43,7 +43,7 @@ def log_change(z: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def spread_of(log_spread, follow, change, unit, exp=np.exp):
-    """Scale of the errors of z in units: MIN_SPREAD / unit + exp(s + g v)."""
+    """Scale of the errors of z: MIN_SPREAD / unit + exp(s + g v)."""
     return MIN_SPREAD / unit + exp(log_spread + follow * change)
 
 
@@ -57,7 +57,7 @@ def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
     Parameters
     ----------
-    y, shape : roots of the counts and their profile, in units, shape (..., minutes).
+    y, shape : roots of the counts / unit, and their profile; shape (..., minutes).
 
     Returns
     -------
@@ -79,8 +79,8 @@ def units(counts: np.ndarray) -> np.ndarray:
 def daily_profile(y: np.ndarray) -> np.ndarray:
     """Mean over the days of y (days, jobs, minutes), shape (jobs, minutes), shrunk towards the job's overall mean.
 
-    The shrinkage factor is 1 - noise / variance (James and Stein 1961): `variance` is that of the mean over the minutes
-    of the day, `noise` the part of it that day-to-day deviations explain. A single day gives a flat profile.
+    The shrinkage factor is 1 - noise / variance (James and Stein 1961): `variance` is the mean's variance over the minutes
+    of the day, and `noise` the part of `variance` that day-to-day deviations explain. A single day gives a flat profile.
     """
     days, _, minutes = y.shape
     profile = y.mean(axis=0)
@@ -94,7 +94,7 @@ def daily_profile(y: np.ndarray) -> np.ndarray:
 
 
 def shapes_of_other_days(y: np.ndarray) -> np.ndarray:
-    """For each day of y (days, jobs, minutes), the mean of all *other* days, same shape; a single day's own flat mean."""
+    """For each day of y (days, jobs, minutes), the mean of all *other* days, same shape; for a single day, its flat mean."""
     days = len(y)
     if days == 1:
         return np.broadcast_to(y.mean(axis=-1, keepdims=True), y.shape).copy()

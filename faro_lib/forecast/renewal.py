@@ -1,4 +1,4 @@
-"""Whether a newly fitted forecaster should replace the one that serves."""
+"""Whether a newly fitted forecaster should replace the one in use."""
 
 import numpy as np
 
@@ -7,20 +7,20 @@ from faro_lib.forecast.forecaster import Forecaster, fit
 from faro_lib.forecast.scores import difference
 from faro_lib.workload import Traces
 
-BLOCK = 5  # forecasts of about an hour, whose errors are correlated
+BLOCK = 5  # forecasts per bootstrap block; they span about an hour
 
 
 def fitted(name: str, traces: Traces) -> Forecaster:
-    """The forecaster `name`, fitted to all days, the last one too."""
+    """The forecaster `name`, fitted to all days including the last."""
     return fit(name, Traces(traces.jobs, np.concatenate([traces.train, traces.evaluation[None]]), traces.evaluation))
 
 
 def renewal(name: str, traces: Traces, serving: Forecaster) -> tuple[Forecaster | None, str]:
-    """The forecaster `name` fitted to all days, or None if it is worse than the serving one on the last day; and why.
+    """The forecaster `name` fitted to all days, or None if it is worse than `serving` on the last day; and the reason.
 
-    What is compared is a fit to the days before the last (with a single day, to it), because the serving forecaster has
-    not seen that day. Worse means that the 95 % interval of the difference of their CRPS is above zero, or that a
-    forecast is not finite.
+    The comparison uses a fit to the days before the last (a single day is used for both), because `serving` has not seen
+    the last day. Worse means that the 95 % interval of the CRPS difference, new minus serving, is above zero, or that a
+    forecast of the new one is not finite.
     """
     new, last = fitted(name, traces), traces.evaluation[0]
     ours, theirs = (backtest_terms(one, last) / 2 for one in (fit(name, traces) if traces.days else new, serving))

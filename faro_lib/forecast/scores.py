@@ -1,6 +1,6 @@
 """The score of a forecast, and the difference between two forecasters.
 
-`samples` has shape (origins, jobs, n, minutes) and `truth`, the actuals, (origins, jobs, minutes). An origin is a minute
+`samples` has shape (origins, jobs, paths, minutes) and `truth`, the actuals, (origins, jobs, minutes). An origin is a minute
 from which a forecast starts.
 """
 
@@ -33,7 +33,7 @@ def difference(
     Parameters
     ----------
     terms, others : terms of the score, such as `crps_terms`, shape (origins, ...).
-    weights : the sum of terms is divided by the sum of these, shape (origins, ...); 1 each by default, `truth` for WQL.
+    weights : shape (origins, ...), default 1; a score is sum of terms / sum of weights. `truth` gives weighted quantile loss.
     block : number of consecutive origins in a block.
     level : confidence level.
     """

@@ -1,8 +1,8 @@
-"""The capacity: how many cores a cluster has for the jobs. Pure functions of the API's objects.
+"""The capacity: how many cores of a cluster the jobs may use. Pure functions of Kubernetes API objects.
 
 Each node that accepts replicas contributes its allocatable resources minus the requests of other pods, rounded down to
-whole replicas. The namespace's quotas limit the sum. Memory, GPUs and pod slots may also limit it: each is converted to
-cores by the job that needs most of it per core.
+a multiple of `Shape.quantum`. The namespace's quotas limit the sum. Memory, GPUs and pod slots may limit it as well: they
+are converted to cores by the largest amount per core of any job.
 """
 
 import math
@@ -15,7 +15,7 @@ from faro_lib.kube.client import amount
 
 EPSILON = 1e-6  # cores
 FINISHED = ("Succeeded", "Failed")
-CORES = "autoscaling.faro/cores"  # label of a Ray worker: the cores that it offers, if not its CPU request
+CORES = "autoscaling.faro/cores"  # label of a Ray worker: cores that it offers; default: its CPU request
 OUR_SCOPES = {"NotTerminating", "NotBestEffort"}
 REPELLING = ("NoSchedule", "NoExecute")
 
@@ -24,9 +24,9 @@ REPELLING = ("NoSchedule", "NoExecute")
 class Shape:
     """What replicas require of a node.
 
-    per_core : resource -> amount per core, the largest of all jobs; for "pods", 1 / cores of the smallest replica.
-    quantum : the cores of every replica are a multiple of it.
-    tolerations, selector : as in the pods' spec.
+    per_core : resource -> amount per core, maximum over the jobs; for "pods", 1 / cores of the smallest replica.
+    quantum : cores; every replica has a multiple of this number.
+    tolerations, selector (nodeSelector) : of the pods.
     """
 
     per_core: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0})
@@ -41,7 +41,7 @@ class Capacity:
 
     by_node : usable node -> cores.
     unusable : node -> reason why it accepts no replica.
-    bound : what limits the capacity: "nodes", "workers", or the name of the tightest quota.
+    bound : what limits the capacity: "nodes", "workers", or "quota NAME" for the tightest quota.
     free_cores, placed : as in `Observation`; None unless the jobs are Deployments.
     """
 
@@ -61,7 +61,7 @@ def capacity(
     ours: Callable[[dict], bool],
     shape: Shape = Shape(),
 ) -> Capacity:
-    """The cores that the jobs may use, including those that their pods use now.
+    """The cores that the jobs may use, including the cores that their pods already use.
 
     nodes, pods, quotas : of all namespaces.
     namespace : the jobs' namespace; only its quotas count.
@@ -96,9 +96,9 @@ def capacity(
 def placement(
     pods: Iterable[dict], job_of: Callable[[dict], int | None], cores: Sequence[float], by_node: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(free cores of the usable nodes (nodes,), each job's replicas on them (jobs, nodes)).
+    """(free cores of each usable node (nodes,), replicas of each job on each of them (jobs, nodes)).
 
-    job_of : the index of the job that a pod is a replica of, or None. A terminating pod still occupies its cores.
+    job_of : returns the index of the job to which a pod belongs, or None. Terminating pods occupy cores, but are no replicas.
     cores : cores per replica of each job.
     """
     nodes = {name: i for i, name in enumerate(by_node)}
@@ -124,7 +124,7 @@ def applies(quota: dict) -> bool:
 
 
 def cores_of_workers(pods: Iterable[dict], nodes: Iterable[dict]) -> Capacity:
-    """The cores of the ready Ray workers on ready nodes, which all replicas share."""
+    """The cores that all replicas share: those of the ready Ray workers on ready nodes."""
     lost = {node["metadata"]["name"]: "not ready" for node in nodes if not has_ready_condition(node)}
     by_node: dict[str, float] = {}
     for pod in pods:
@@ -145,7 +145,7 @@ def cores_of(worker: dict) -> float:
 
 
 def refuses(node: dict, shape: Shape) -> str | None:
-    """The reason why a node accepts no replica; None if it accepts them.
+    """The reason why a node accepts no replicas; None if it accepts replicas.
 
     >>> refuses({"spec": {"unschedulable": True}, "status": {}}, Shape())
     'cordoned'
@@ -168,7 +168,7 @@ def refuses(node: dict, shape: Shape) -> str | None:
 
 
 def tolerates(toleration: dict, taint: dict) -> bool:
-    """Whether a toleration matches a taint. As in the scheduler, no effect, or no key with Exists, matches any."""
+    """Whether a toleration matches a taint. An empty effect matches any effect, and an empty key with Exists any key."""
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False
     if toleration.get("operator", "Equal") == "Exists":
@@ -188,7 +188,7 @@ def is_ready(pod: dict) -> bool:
 
 
 def requests_of(pod: dict) -> dict[str, float]:
-    """Resource -> amount that the scheduler reserves: the sum of containers and sidecars, or the largest init container."""
+    """Resource -> amount that a pod reserves: max(sum of containers and sidecars, largest init container) + overhead."""
     spec = pod["spec"]
     total: dict[str, float] = {"pods": 1.0}
     largest: dict[str, float] = {}
@@ -206,7 +206,7 @@ def requests_of(pod: dict) -> dict[str, float]:
 
 
 def _requests(container: dict) -> dict[str, float]:
-    """Resource -> request of a container (by default its limit); limits also as `limits.NAME`, as quotas count them."""
+    """Resource -> request of a container, or its limit if it has no request; `limits.NAME` -> limit, for quotas."""
     resources = container.get("resources", {})
     limits = resources.get("limits", {})
     named = {**limits, **resources.get("requests", {}), **{f"limits.{name}": limits[name] for name in limits}}
@@ -219,7 +219,7 @@ def _add(total: dict[str, float], more: Mapping[str, float]) -> None:
 
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
-    """Cores of the whole replicas that fit into `limits` - `taken`; a resource without a limit does not count."""
+    """Cores that fit into `limits` - `taken`, rounded down to a multiple of the quantum; unlimited resources are ignored."""
     left = [
         (amount(limits[name]) - taken.get(name, 0.0)) / need
         for name, need in shape.per_core.items()

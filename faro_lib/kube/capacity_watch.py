@@ -15,7 +15,7 @@ WORKERS = "ray.io/node-type=worker"
 
 
 def small_pod(pod: dict) -> dict:
-    """The part of a pod that capacity depends on."""
+    """The fields of a pod that determine the capacity."""
     spec = _pick(pod["spec"], "nodeName", "overhead", "containers", "initContainers")
     for name in ("containers", "initContainers"):
         if name in spec:
@@ -28,7 +28,7 @@ def small_pod(pod: dict) -> dict:
 
 
 def small_node(node: dict) -> dict:
-    """The part of a node that capacity depends on."""
+    """The fields of a node that determine the capacity."""
     return {
         "metadata": _pick(node["metadata"], "name", "labels"),
         "spec": _pick(node.get("spec", {}), "unschedulable", "taints"),
@@ -65,7 +65,7 @@ class NodeCapacity(CapacityWatch):
     """The capacity for pods of Deployments: the cores that other pods and quotas leave on the nodes.
 
     namespace : the jobs' namespace.
-    selectors : labels of the pods of each job.
+    selectors : labels that select each job's pods.
     cores : cores per replica of each job.
     shape : what replicas require of a node.
     """
@@ -81,7 +81,7 @@ class NodeCapacity(CapacityWatch):
         self._namespace, self._selectors, self._cores, self._shape = namespace, selectors, cores, shape
 
     def job_of(self, pod: dict) -> int | None:
-        """Index of the job that a pod is a replica of; None if it is not a replica."""
+        """Index of the job to which a pod belongs; None if it is no replica of a job."""
         labels = pod["metadata"].get("labels", {})
         if pod["metadata"].get("namespace") != self._namespace:
             return None
@@ -109,7 +109,7 @@ class RayCapacity(CapacityWatch):
 
     def current(self) -> Capacity:
         nodes, workers, services = (informer.items() for informer in self._informers)
-        for service in services:  # one, or none while the RayService is being recreated
+        for service in services:  # at most one; none while the RayService is being recreated
             self._cluster = serving_cluster(service) or self._cluster
         serving = [pod for pod in workers if pod["metadata"]["labels"].get(CLUSTER) == self._cluster]
         return cores_of_workers(serving, nodes)

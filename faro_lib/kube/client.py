@@ -1,7 +1,7 @@
 """A connection to the Kubernetes API server: credentials, time-outs, back-off, and every error as one line.
 
-The official client loads and refreshes the credentials and sends the requests. This module adds what it lacks: objects
-as plain dictionaries (reading 200 of them takes milliseconds; as typed models, a second), server-side apply, watches
+The official client loads and refreshes the credentials and sends the requests. This module adds what that client lacks:
+objects as dictionaries (200 load in milliseconds; as typed models, in a second), server-side apply, watches
 that notice a silent connection, and retries with a maximum pause.
 """
 
@@ -25,7 +25,7 @@ IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class ApiError(OSError):
-    """The API server refused the request with a `status`, or did not answer (0)."""
+    """The API server refused the request (HTTP `status`) or did not answer (`status` 0)."""
 
     def __init__(self, status: int, text: str):
         super().__init__(text)
@@ -123,14 +123,14 @@ class Api:
         if answer.status != 401 or not again:
             return answer
         try:
-            self._client = self._new_client()  # other threads may still use the old one
+            self._client = self._new_client()  # other threads may still use the old client
         except Exception as error:  # the loader of kubeconfigs raises many types
             raise ApiError(401, f"{self.host}: refused, and new credentials cannot be read: {error}") from None
         return self._request(method, path, body, kind, query, timeout, again=False)
 
 
 def _read(answer: Any, request: str) -> bytes:
-    """The body of an answer; ApiError if the connection breaks before its end."""
+    """The body of an answer; raises ApiError if the connection breaks before the end."""
     from urllib3.exceptions import HTTPError
 
     try:
@@ -140,7 +140,7 @@ def _read(answer: Any, request: str) -> bytes:
 
 
 def _message(text: bytes | None) -> str:
-    """The message of a Status object, or else the start of the text."""
+    """The message of a Status object, else the text's first 200 characters."""
     try:
         return str(json.loads(text or b"")["message"])
     except (ValueError, KeyError, TypeError):

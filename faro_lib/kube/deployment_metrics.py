@@ -18,12 +18,12 @@ MIN_PARTIAL_MINUTE_S = 20.0  # if less of the current minute has passed, there a
 WINDOW = "$window"
 BATCH = 50  # queries in one request
 THREADS = 4
-MARK = "faro_query"  # label with the query's number in a combined response
+MARK = "faro_query"  # label of a series: the index of its query in the batch
 
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """The PromQL queries of one job; each returns one number. `$window` stands for the time that a query looks back.
+    """The PromQL queries of one job; each returns one number. `$window` stands for the look-back range of the query.
 
     requests : arrivals in the window, such as sum(increase(http_requests_total{service="a"}[$window])).
     latency_mean_s : mean latency of the requests that ended in the window.
@@ -52,7 +52,7 @@ class Queries:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Measurements; arrays (jobs,), and arrivals_per_min (jobs, minutes), oldest first. NaN = missing."""
+    """Measurements as arrays (jobs,); `arrivals_per_min` is (jobs, minutes), oldest minute first. NaN = missing."""
 
     arrivals_per_min: np.ndarray
     arrivals_now: np.ndarray
@@ -112,7 +112,7 @@ class DeploymentMetrics:
         return values
 
     def _batch(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Values (queries, instants) of several queries in one request: a label numbers them and `or` joins them."""
+        """Values (queries, instants) from one request, which joins the queries by `or` and numbers them by a label."""
         marked = (f'label_replace({query}, "{MARK}", "{i}", "", "")' for i, query in enumerate(queries))
         values = np.full((len(queries), len(times_s)), np.nan)
         try:

@@ -1,4 +1,4 @@
-"""`Cluster` without Ray: each job is a Deployment of any model server, scaled through its `scale` subresource."""
+"""`Cluster` without Ray: each job is a Deployment with any model server, scaled through the `scale` subresource."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class DeploymentRef:
     name: str
     queries: Queries
     autoscaler: str = ""  # the HorizontalPodAutoscaler whose bounds Faro sets, if any
-    resource: str = "cpu"  # what `cores` counts
+    resource: str = "cpu"  # counted as `cores`
 
     @classmethod
     def of(cls, job: Job, section: dict, namespace: str) -> DeploymentRef:
-        """The Deployment in the section `deployment` of the job; `namespace` is the default. ValueError if it is invalid."""
+        """The Deployment in the job's section `deployment`, by default in `namespace`. ValueError for an invalid section."""
         accepted = ("namespace", "name", "queries", "autoscaler", "resource")
         for key in section:
             if key not in accepted:
@@ -81,9 +81,9 @@ ABSENT = DeploymentState("", 0, 0, True)
 
 
 class Deployments:
-    """Jobs that run as plain Deployments. They cannot drop requests: the FaroPlan says what to set in a proxy.
+    """Jobs that run as plain Deployments. They cannot drop requests; a proxy can, with settings from the FaroPlan.
 
-    clock : the time of the run. If it began 15 minutes ago, the first observation already has 15 minutes from Prometheus.
+    clock : trace time. If it began 15 minutes ago, the first observation already contains 15 minutes of Prometheus data.
     cores : cores that the jobs may use; ignored if a `LeaderGatedCluster` around this one measures the capacity.
     """
 
@@ -136,10 +136,10 @@ class Deployments:
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
-        """Scale the jobs in parallel by `scale_jobs`; `may_act` is checked before each call.
+        """Scale the jobs in parallel with `scale_jobs`; `may_act` is checked before each call.
 
-        A job that also has a HorizontalPodAutoscaler is not scaled. Raises ApiError with the first failure and the number of
-        others; the next tick tries again.
+        A job that also has a HorizontalPodAutoscaler is not scaled. Raises ApiError with the first error and the number of
+        other errors; the next tick tries again.
         """
         self._drop = np.array(drop, float)
         current = np.array([state.target if state else wanted for state, wanted in zip(self._states, target)])
@@ -159,7 +159,7 @@ class Deployments:
         return [DeploymentState.of(deployment) if deployment else None for deployment in self.objects()]
 
     def objects(self) -> list[dict | None]:
-        """Each job's Deployment as an object of the API; None if it does not exist."""
+        """Each job's Deployment as an API object; None if it does not exist."""
         deployments = listed(self._api, self.refs, "/apis/apps/v1", "deployments")
         found = {place_of(one, one["metadata"]["name"]): one for one in deployments}
         return [found.get(str(ref)) for ref in self.refs]
@@ -169,9 +169,9 @@ class Deployments:
         return autoscalers_of(self._api, self.refs)
 
     def _scale(self, job: int, replicas: int, may_act: Callable[[], bool]) -> None:
-        """Scale one job, but only if its replica count is still the one observed.
+        """Scale one job, but only if its replica count is unchanged since the observation.
 
-        So a controller that was suspended while another one took over overwrites nothing. Raises ApiError, with status 409 if
+        A controller that was suspended while another took over thus overwrites nothing. Raises ApiError, with status 409 if
         another client has scaled the job.
         """
         if not may_act():
@@ -216,7 +216,7 @@ def listed(api: Api, refs: Sequence[DeploymentRef], group: str, plural: str) -> 
 
 
 def last_writer(item: Mapping | None, field: str) -> str | None:
-    """The field manager, other than Faro, that last wrote a field of an object's spec, such as "f:replicas"; or None."""
+    """The field manager, other than Faro, that last wrote a spec field, such as "f:replicas"; None if there is none."""
     fields = (item or {}).get("metadata", {}).get("managedFields", [])
     others = [
         (one.get("time", ""), one["manager"])
@@ -227,15 +227,15 @@ def last_writer(item: Mapping | None, field: str) -> str | None:
 
 
 def place_of(item: Mapping, name: str) -> str:
-    """ "namespace/name" with the namespace of an object, as `DeploymentRef` writes it."""
+    """ "namespace/name", with the namespace of `item`, in the format of `str(DeploymentRef)`."""
     return f"{item['metadata']['namespace']}/{name}"
 
 
 def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
-    Raises ValueError if a job's cores differ from what its pods request of the shared resource, if jobs share different
-    resources, or if the pods cannot run on the same nodes.
+    Raises ValueError if a job's cores differ from its pods' request of the shared resource, if the jobs use different
+    resources, or if their nodeSelectors differ.
     """
     per_core: dict[str, float] = {}
     jobs, resource = [ref.job for ref in refs], refs[0].resource

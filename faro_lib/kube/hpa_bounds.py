@@ -1,6 +1,6 @@
-"""Jobs whose replicas HorizontalPodAutoscalers (HPAs) choose: Faro sets the bounds of the HPAs and nothing else.
+"""Jobs scaled by HorizontalPodAutoscalers (HPAs): Faro only sets minReplicas and maxReplicas of the HPAs.
 
-The original bounds are kept in an annotation of the HPA, which `restore` puts back.
+An annotation of each HPA keeps its original bounds, so that `restore` can put them back.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ UNLED_S = 300.0  # seconds without a leader after which the standby controller r
 class BoundedDeployments(Deployments):
     """Deployments whose HPAs keep choosing the replicas. A `target` is the `maxReplicas` of the job's HPA."""
 
-    _waiting: np.ndarray | int = 0  # (jobs,) ceilings that wait until other jobs' pods have ended; 0 = none
+    _waiting: np.ndarray | int = 0  # (jobs,) maxReplicas to be set when other jobs' pods have ended; 0 = none
 
     def observe(self) -> Observation:
         observation = super().observe()
-        # Where Faro has set no bounds, the HPA's replicas count, and not how many it might choose.
+        # If Faro has not set an HPA's bounds, the target is the current replica count, not maxReplicas.
         _, high, ours = self._bounds()
         ceiling = np.where(ours, high, observation.target)
-        # HPAs change replicas at any time, and Faro may change a bound meanwhile.
+        # No job is `changing`: Faro may set bounds while an HPA changes replicas.
         return replace(
             observation,
             target=np.where(self._waiting, self._waiting, ceiling),
@@ -47,11 +47,11 @@ class BoundedDeployments(Deployments):
         may_act: Callable[[], bool] = lambda: True,
         floor: np.ndarray | None = None,
     ) -> None:
-        """Set the ceilings `target` and the floors (jobs,) of the HPAs, lower ceilings first.
+        """Set the HPAs' maxReplicas to `target` and their minReplicas to `floor` (jobs,); increases of maxReplicas last.
 
-        A ceiling rises only into cores that no pod above another ceiling still has, so that no pod waits for a node;
-        until then it waits itself. Without floors, and where a floor is KEEP_FLOOR, bounds of Faro keep their floor, and
-        others stay as they are; HAND_BACK restores an HPA. Raises ApiError with the first failure and the number of others.
+        An increase is postponed while pods above another HPA's maxReplicas use the cores, so that no new pod waits for a
+        node. If `floor` is None or KEEP_FLOOR, minReplicas set by Faro stay, and HPAs not yet bounded by Faro do not change;
+        HAND_BACK restores an HPA. Raises ApiError with the first error and the number of other errors.
         """
         self._drop = np.array(drop, float)
         low, high, ours = self._bounds()
@@ -80,7 +80,7 @@ class BoundedDeployments(Deployments):
             raise ApiError(0, summary(failed))
 
     def _bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(minReplicas, maxReplicas, whether Faro has set them) of each job's HPA as last read, (jobs,); 0 without one."""
+        """(minReplicas, maxReplicas, whether Faro has set them), arrays (jobs,), of the HPAs as last read; 0 without HPA."""
         low, high = np.array([bounds_of(hpa) if hpa else (0, 0) for hpa in self._autoscalers]).T
         return low, high, np.array([bool(hpa and original_of(hpa)) for hpa in self._autoscalers])
 
@@ -89,14 +89,14 @@ class BoundedDeployments(Deployments):
         return last_writer(self._autoscalers[job], "f:maxReplicas")
 
     def _bound(self, job: int, bounds: tuple[int, int] | None, may_act: Callable[[], bool]) -> None:
-        """Set the bounds of one job's HPA (None: its own), but only if they are those observed; ApiError otherwise."""
+        """Set the bounds of one job's HPA (None: the original ones) if they are still as observed; ApiError otherwise."""
         if not may_act():
             raise ApiError(0, NOT_LEADER)
         hpa = self._autoscalers[job]
         if hpa is None:
             raise ApiError(404, "it has no HorizontalPodAutoscaler")
         observed = bounds_of(hpa)
-        for _ in range(SCALE_ATTEMPTS):  # its status changes every 15 s, and with it the version
+        for _ in range(SCALE_ATTEMPTS):  # every 15 s, the HPA's status changes its resourceVersion
             version, original = hpa["metadata"]["resourceVersion"], original_of(hpa) or observed
             note = json.dumps(original) if bounds else None
             try:
@@ -112,7 +112,7 @@ class BoundedDeployments(Deployments):
 
 
 def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) -> None:
-    """Raise ValueError if a Deployment has no HPA of the name in its section, or one that another controller owns."""
+    """Raise ValueError if a Deployment lacks the HPA that its section names, the HPA has an owner, or min_replicas is 0."""
     for ref, hpa in zip(refs, hpas):
         if hpa is None:
             problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
@@ -128,12 +128,12 @@ def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) ->
 
 
 def bounds_of(hpa: dict) -> tuple[int, int]:
-    """(minReplicas, maxReplicas) of an HPA; Kubernetes' default of minReplicas is 1."""
+    """(minReplicas, maxReplicas) of an HPA; the Kubernetes default of minReplicas is 1."""
     return hpa["spec"].get("minReplicas", 1), hpa["spec"]["maxReplicas"]
 
 
 def original_of(hpa: dict) -> tuple[int, int] | None:
-    """The bounds in the annotation ORIGINAL; None without one that can be read."""
+    """The bounds in the annotation ORIGINAL; None if it is missing or invalid."""
     try:
         low, high = json.loads(hpa["metadata"].get("annotations", {})[ORIGINAL])
         return int(low), int(high)
@@ -147,14 +147,14 @@ def hpa_path(hpa: dict) -> str:
 
 
 def patched(api: Api, hpa: dict, bounds: tuple[int, int], original: str | None, version: str | None = None) -> dict:
-    """The HPA after its bounds and its annotation (None: removed) are set; ApiError 409 if its `version` has changed."""
+    """Set an HPA's bounds and annotation (None: remove it) and return the HPA; ApiError 409 if its `version` has changed."""
     metadata: dict[str, Any] = {"annotations": {ORIGINAL: original}} | ({"resourceVersion": version} if version else {})
     body = {"metadata": metadata, "spec": {"minReplicas": bounds[0], "maxReplicas": bounds[1]}}
     return api.send("PATCH", hpa_path(hpa), body, kind=MERGE, fieldManager=MANAGER)
 
 
 def restore(api: Api, hpas: Iterable[dict | None]) -> list[str]:
-    """Put the original bounds back into the HPAs that Faro has changed; returns one line for each."""
+    """Restore the original bounds of the HPAs that Faro has changed; returns one line per HPA."""
     lines = []
     for hpa in hpas:
         if hpa and (original := original_of(hpa)):

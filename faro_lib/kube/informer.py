@@ -1,8 +1,8 @@
 """An informer: a local copy of a collection of objects that follows the API server.
 
-It lists the objects, watches for changes, and lists again after any error: the server may no longer have the resource
-version from which to continue (410), or never have had it (restored from a backup). The official client's watch continues
-from the old version after all errors but 410, and without a pause.
+It lists the objects, watches for changes, and lists again after any error: the server may no longer know the resource
+version from which the watch continues (410), or may never have known it (after a restore from a backup). The official
+client's watch retries without a pause, and from the old version after all errors except 410.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ LOG = logging.getLogger(__name__)
 # The server ends a watch after this time, so WATCH_S + 10 seconds of silence mean that the connection is dead.
 WATCH_S = 30
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
-WARN_AFTER = 3  # failures in a row; a single one is normal, because resource versions expire
+WARN_AFTER = 3  # failures in a row; a single failure is normal, because resource versions expire
 
 
 class Informer:
-    """The collection at `path`, kept up to date by a thread; `keep` reduces an object to the part to store."""
+    """A copy of the collection at `path`, kept up to date by a thread; `keep` returns the part of an object to store."""
 
     def __init__(self, api: Api, path: str, keep: Callable[[dict], dict] = lambda item: item, **query: Any):
         self._api, self._path, self._keep, self._query = api, path, keep, query

@@ -1,4 +1,4 @@
-"""A cluster whose capacity follows Kubernetes, and which only the leader changes."""
+"""A cluster with capacity measured in Kubernetes, to which only the leader applies plans."""
 
 import logging
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from faro_lib.kube.lease import NOBODY, Leadership
 from faro_lib.policies.protocol import Cluster, Observation
 
 LOG = logging.getLogger(__name__)
-ACT_S = 2.0  # maximum duration of one API call in `apply`; a call starts only if the lease lasts at least this long
+ACT_S = 2.0  # maximum duration of one API call in `apply`; a call starts only if leadership lasts at least this long
 
 
 class LostLease(SystemExit):
@@ -26,7 +26,7 @@ class InterruptibleCluster(Cluster, Protocol):
 
 
 class LeaderGatedCluster:
-    """`inner` with the capacity measured in Kubernetes, changed only while this controller is the leader.
+    """The cluster `inner` with its capacity measured in Kubernetes; plans are applied only while this controller leads.
 
     capacity : returns the current capacity; None: use that of `inner`.
     leadership : None if there is a single controller.
@@ -62,7 +62,7 @@ class LeaderGatedCluster:
         return replace(observation, capacity=current.cores, free_cores=current.free_cores, placed=current.placed)
 
     def apply(self, target: np.ndarray, drop: np.ndarray, **floor: np.ndarray) -> None:
-        """Apply the plan if this controller is the leader; `floor` is for a cluster that bounds autoscalers.
+        """Apply the plan if this controller is the leader; `floor` (jobs,) is for a cluster that bounds autoscalers.
 
         Raises LostLease if another controller is the leader; OSError if the lease could not be renewed and has no new holder.
         """

@@ -1,9 +1,9 @@
 """Leader election with a Lease: at most one controller acts.
 
-A candidate takes the lease only if its record has not changed for the lease's duration, by the candidate's own clock.
-A leader stops acting `renew_deadline_s` after it *sent* its last successful renewal. So the clocks may differ, as long as
-they run at the same speed. The official client's leader election counts from the answer, has no time-out on its requests,
-and cannot tell whether it still leads, so a call that hangs can outlive the lease.
+A candidate takes the lease only if the lease has not changed for its duration, measured by the candidate's own clock.
+A leader stops acting `renew_deadline_s` after it *sent* its last successful renewal. The clocks may differ, as long as
+they run at the same speed. The official client's election counts from the answer, has no time-out on its requests, and
+cannot tell whether it still leads, so its calls can hang for longer than the lease lasts.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from datetime import UTC, datetime
 from faro_lib.kube.client import Api, ApiError
 
 LOG = logging.getLogger(__name__)
-NOBODY = "nobody"  # holder of a missing lease, until its former holder must have noticed
+NOBODY = "nobody"  # interim holder of a recreated lease, until the former leader must have stopped
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimings:
-    """Seconds, named as in client-go: how long a lease lasts, how often and how long its holder tries to renew it."""
+    """Seconds, named as in client-go: a lease's duration, the renewal interval, and how long a leader acts without renewal."""
 
     duration_s: float = 10.0
     retry_period_s: float = 2.0
@@ -41,9 +41,9 @@ class Candidate:
     """The state of one candidate.
 
     identity : unique among the candidates.
-    record : (holder, renewal time) of the lease as last read; None before the first reading.
+    record : (holder, renewal time) of the lease as last read; None if missing or not yet read.
     since_s : when this record was first read, by our own clock.
-    until_s : this candidate is the leader until then.
+    until_s : when the leadership of this candidate ends.
     """
 
     identity: str
@@ -58,14 +58,14 @@ class Candidate:
 def observe(
     candidate: Candidate, lease: dict | None, now_s: float, timings: LeaseTimings = LeaseTimings()
 ) -> tuple[Candidate, str | None]:
-    """(new state after reading a lease, the holder to write: the candidate, `NOBODY`, or None to write nothing).
+    """(new state after reading a lease, holder to write into it: the candidate or `NOBODY`; None: write nothing).
 
     A missing lease may have been deleted, or lost by the server, while another controller holds it. Unless the candidate
-    itself is the leader, the lease is therefore written with holder `NOBODY` and must expire like any other. Waiting
-    while it is missing would not be safe: the leader may renew it, and somebody delete it again, between two readings.
+    itself is the leader, the lease is therefore written with holder `NOBODY` and must expire like any other. Merely
+    waiting would be unsafe: between two readings, the leader may recreate the lease and somebody delete it again.
 
     lease : the object as read; None if there is none.
-    now_s : time of the reading or later, by a clock that never jumps.
+    now_s : monotonic time of the reading or later.
     """
     leads = candidate.is_leader(now_s)
     if lease is None:
@@ -80,12 +80,12 @@ def observe(
 
 
 def written(candidate: Candidate, timings: LeaseTimings, sent_s: float) -> Candidate:
-    """The candidate's state after it sent a write of the lease at `sent_s` and the write succeeded."""
+    """The candidate's state after its write of the lease, sent at `sent_s`, has succeeded."""
     return replace(candidate, until_s=sent_s + timings.renew_deadline_s)
 
 
 def seconds_unled(api: Api, namespace: str, name: str) -> float:
-    """Seconds since a leader last renewed the lease, by this machine's clock; infinite if there is no renewed lease."""
+    """Seconds since the last renewal of the lease, by this machine's clock; infinite if it is missing or not yet renewed."""
     try:
         lease = api.get(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}")
     except ApiError as error:
@@ -125,7 +125,7 @@ class Leadership:
 
     @property
     def unled_s(self) -> float:
-        """Seconds for which the lease, as last read, has not changed; 0 before it was read."""
+        """Seconds since the lease was last seen to change; 0 before the first reading."""
         return time.monotonic() - self.candidate.since_s if self.candidate.record else 0.0
 
     def wait(self, timeout_s: float = math.inf) -> bool:
@@ -141,7 +141,7 @@ class Leadership:
         self._thread.join(self.timings.duration_s)
         led, self.candidate = self.is_leader(), replace(self.candidate, until_s=float("-inf"))
         if led:
-            with suppress(ApiError):  # if this fails, the lease expires
+            with suppress(ApiError):  # if this fails, the lease just expires
                 lease = self._api.get(f"{self._path}/{self.name}")
                 if (lease.get("spec") or {}).get("holderIdentity") == self.candidate.identity:
                     lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
@@ -160,7 +160,7 @@ class Leadership:
             self._stop.wait(max(0.1, self.timings.retry_period_s - (time.monotonic() - began_s)))
 
     def tick(self) -> None:
-        """Read the lease, and write it if we may hold it. If another candidate was faster (409), nothing changes."""
+        """Read the lease and write the holder from `observe`. If another candidate was faster (409), nothing changes."""
         path, lease = f"{self._path}/{self.name}", None
         try:
             lease = self._api.get(path)
@@ -172,7 +172,7 @@ class Leadership:
             return
         method, path = ("POST", self._path) if lease is None else ("PUT", path)
         lease = lease or {"metadata": {"name": self.name}}
-        spec = lease["spec"] = lease.get("spec") or {}  # a lease that was made by hand may have none
+        spec = lease["spec"] = lease.get("spec") or {}  # a lease that was made by hand may have no spec
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if spec.get("holderIdentity") != holder:
             spec |= {"holderIdentity": holder, "acquireTime": now}

@@ -23,7 +23,7 @@ from faro_lib.workload.jobs import arrays_of
 NAME = "faro-controller"
 METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
 SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
-JOURNAL = "/var/lib/faro/journal.jsonl"  # in a volume of the pod: it outlives containers, not pods
+JOURNAL = "/var/lib/faro/journal.jsonl"  # in an emptyDir volume, which outlives containers but not the pod
 BACKENDS = ("rayserve", "deployments")
 APPLY_FIRST = ("namespace.yaml", "crd.yaml")  # a Secret needs its namespace, and a FaroPlan needs the CRD
 TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
@@ -83,7 +83,7 @@ WORKERS = Workers()
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Requests of the head of the Ray cluster: by default one core for HAProxy and one for Ray."""
+    """Resource requests of the Ray head pod; its default CPU is one core for HAProxy and one for Ray."""
 
     cpu: float = 2.0
     memory_gib: float = 4.0
@@ -103,11 +103,11 @@ class ManifestSpec:
 
     jobs_text : the jobs' table as the user wrote it, for the ConfigMap.
     monitoring_namespace : where Prometheus runs; only its pods can reach the controller's metrics.
-    served, initial, workers, head, ray_version, operator_namespace : for the backend rayserve; `initial` are the first
-        replica counts, and KubeRay's operator runs in `operator_namespace`.
+    served, initial, workers, head, ray_version, operator_namespace : for the backend rayserve; `initial` are the
+        initial replica counts (jobs,), and KubeRay's operator runs in `operator_namespace`.
     namespaces, deployments : for the backend deployments; the Deployments' namespaces and names.
-    ceilings : whether the controller sets the bounds of HorizontalPodAutoscalers, whose names `deployments` has then.
-    prometheus : address of Prometheus, or "". Controllers fit forecasts to the counts that it has scraped, and the backend
+    ceilings : whether the controller sets the bounds of HorizontalPodAutoscalers; then `deployments` has their names.
+    prometheus : address of Prometheus, or "". Controllers fit forecasters to request counts scraped by it, and the backend
         deployments sends its queries there.
     act : whether the controller applies its plans, or only prints them.
     monitor : whether to add a ServiceMonitor.
@@ -172,12 +172,12 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
 
 
 def objects(spec: ManifestSpec, template: str) -> list[dict[str, Any]]:
-    """The Kubernetes objects in one file."""
+    """The Kubernetes objects in one manifest."""
     return list(yaml.safe_load_all(render(spec, template)))
 
 
 def render(spec: ManifestSpec, template: str, **values: Any) -> str:
-    """One file as YAML text."""
+    """A manifest as YAML text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}

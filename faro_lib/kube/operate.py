@@ -41,7 +41,7 @@ class NamespacedName:
 
     @classmethod
     def of(cls, plan: str, kubeconfig: str | None = None, context: str | None = None) -> NamespacedName:
-        """The name in the text "namespace/name"; ValueError if it has another form."""
+        """Parse `plan` = "namespace/name"; ValueError if it has another form."""
         namespace, _, name = plan.partition("/")
         if not namespace or not name or "/" in name:
             raise ValueError(f"plan={plan!r} must read namespace/name")
@@ -95,9 +95,9 @@ def gated_cluster(
     report: Callable[[str], None] = lambda line: None,
     ensure: Ensure = once,
 ) -> Iterator[tuple[Cluster, Callable[[Step], None]]]:
-    """A context with (leader-gated cluster, function that publishes each tick), entered once this controller is the leader.
+    """Wait until this controller is the leader, then yield (leader-gated cluster, function that publishes a tick).
 
-    stop : if it is set, the wait for the lease ends.
+    stop : setting it ends the wait for the lease.
     act : whether plans are applied; if not, no lease is taken and nothing is published.
     fixed : use the cluster's own capacity instead of measuring it.
     ensure : runs the checks of capacity and autoscalers, once or until they pass.
@@ -151,7 +151,7 @@ def gated_cluster(
 
 
 def check_scaling(cluster: Cluster) -> None:
-    """Raise ValueError if HorizontalPodAutoscalers are missing that Faro bounds, or exist where it sets the replicas."""
+    """Raise ValueError if a HorizontalPodAutoscaler that Faro bounds is missing, or if one exists where Faro sets replicas."""
     if isinstance(cluster, BoundedDeployments):
         check_bounded(cluster.refs, cluster.autoscalers())
     elif isinstance(cluster, Deployments):
@@ -159,21 +159,21 @@ def check_scaling(cluster: Cluster) -> None:
 
 
 def restore_unled(api: Api, cluster: Cluster, leadership: Leadership, report: Callable[[str], None]) -> None:
-    """Give HorizontalPodAutoscalers their own bounds back if nobody has led for UNLED_S."""
+    """Restore the original bounds of HorizontalPodAutoscalers if nobody has led for UNLED_S."""
     if isinstance(cluster, BoundedDeployments) and leadership.unled_s > UNLED_S:
         for line in restore(api, cluster.autoscalers()):
             report(f"nobody has led for {UNLED_S:g} s: {line}")
 
 
 def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> CapacityWatch:
-    """The capacity watch, not started yet: of nodes for Deployments, else of the workers of the plan's RayService."""
+    """The CapacityWatch, not yet started: over the nodes for Deployments, else over the workers of the plan's RayService."""
     if not isinstance(cluster, Deployments):
         return RayCapacity(api, plan.namespace, plan.name)
     namespaces = {ref.namespace for ref in cluster.refs}
     if len(namespaces) > 1:
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
     deployments = [one for one in cluster.objects() if one]
-    # A selector may have only matchExpressions. No labels would match every pod, so the pod template's labels are used.
+    # Without matchLabels (only matchExpressions), every pod would match, so the labels of the pod template are used.
     specs = [one["spec"] for one in deployments]
     selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
     cores = [job.cores for job in jobs]

@@ -28,7 +28,7 @@ class PlanOverrides:
             return None
 
     def read(self) -> tuple[Override, ...]:
-        """The overrides; ValueError if one of them is wrong."""
+        """The overrides; ValueError if an override is invalid."""
         plan = self.get() or {}
         try:
             return tuple(_override(row) for row in (plan.get("spec") or {}).get("overrides") or [])
@@ -37,7 +37,7 @@ class PlanOverrides:
             raise ValueError(f"FaroPlan {self._place!r}: spec.overrides: {problem}") from None
 
     def write(self, overrides: Iterable[Override]) -> None:
-        """Replace the overrides; ValueError if the FaroPlan does not exist."""
+        """Replace all overrides of the FaroPlan; ValueError if the request fails."""
         body = {"spec": {"overrides": [_row(one) for one in overrides]}}
         try:
             self._api.send("PATCH", self._path, body, kind=MERGE)

@@ -1,4 +1,4 @@
-"""Checks before a controller changes anything. A check that fails raises an error with one line."""
+"""Checks before a controller changes anything. A check that fails raises a one-line error."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -31,7 +31,7 @@ FOR_CEILINGS: tuple[Permission, ...] = (  # without the permission to scale
 )
 FOR_RAY: tuple[Permission, ...] = (("ray.io", "rayservices", ("get", "list", "watch")),)
 NAMED = ("get", "update", "patch")  # verbs that a Role can restrict to objects with certain names
-# Custom resources: group, version, plural, and what installs them.
+# Custom resources: (group, version, plural, what installs the CRD).
 FARO_PLANS = (GROUP, VERSION, PLURAL, "faro manifests")
 RAY_SERVICES = ("ray.io", "v1", "rayservices", "KubeRay's operator")
 
@@ -87,7 +87,7 @@ def check_rayservice(api: Api, namespace: str, name: str) -> None:
 
 
 def check_minima(jobs: tuple[Job, ...], capacity: Capacity) -> None:
-    """Raise ValueError if the capacity cannot hold the minimum of every job."""
+    """Raise ValueError if the capacity cannot hold the minimum replicas of all jobs."""
     need = float(minimum_replicas(jobs) @ arrays_of(jobs).cores)
     if need > capacity.cores + EPSILON:
         reasons = "".join(f"; {node}: {reason}" for node, reason in capacity.unusable.items())
@@ -96,7 +96,7 @@ def check_minima(jobs: tuple[Job, ...], capacity: Capacity) -> None:
 
 
 def check_deployments(states: Mapping[str, object]) -> None:
-    """Raise ValueError if a Deployment (namespace/name -> its state) is None."""
+    """Raise ValueError if a Deployment is missing: `states` maps namespace/name to None."""
     missing = [name for name, state in states.items() if state is None]
     if missing:
         raise ValueError(f"deployment {missing[0]!r} does not exist ({len(missing)} of {len(states)} are missing)")
@@ -105,7 +105,7 @@ def check_deployments(states: Mapping[str, object]) -> None:
 def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
     """Resource -> names of the objects that the controller of the FaroPlan `plan` reads or changes by name.
 
-    deployments : names of the Deployments or, if the controller bounds their autoscalers, of these.
+    deployments : names of the Deployments, or of their autoscalers if the controller sets autoscaler bounds.
     """
     resources = ("leases", PLURAL, f"{PLURAL}/status", "rayservices")
     scaled = dict.fromkeys(("deployments/scale", "horizontalpodautoscalers"), sorted(deployments))
@@ -128,7 +128,7 @@ def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]])
 
 
 def check_autoscalers(autoscalers: Mapping[str, Mapping | None]) -> None:
-    """Raise ValueError if a Deployment (namespace/name -> its HorizontalPodAutoscaler or None) has an autoscaler."""
+    """Raise ValueError if a Deployment has an autoscaler; `autoscalers`: namespace/name -> HorizontalPodAutoscaler or None."""
     scaled = [(deployment, one["metadata"]["name"]) for deployment, one in autoscalers.items() if one]
     if scaled:
         deployment, name = scaled[0]
@@ -144,7 +144,7 @@ def check_permissions(
     cluster_wide: Sequence[Permission] = CLUSTER_WIDE,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Raise ValueError for the first permission that this client lacks; `names` are those of `rules`."""
+    """Raise ValueError for the first permission that this client lacks; `names` as in `rules`."""
     for scope, wanted in ((namespace, permissions), (None, cluster_wide)):
         for group, resource, verbs, objects in rules(wanted, names or {}):
             for verb, name in ((verb, name) for verb in verbs for name in objects or [""]):
@@ -156,7 +156,7 @@ def check_permissions(
 
 
 def may(api: Api, namespace: str | None, group: str, resource: str, verb: str, name: str = "") -> bool:
-    """Whether this client has a permission; `namespace` None is for all namespaces, `name` "" for all objects."""
+    """Whether this client has a permission; `namespace` None means all namespaces, and `name` "" all objects."""
     resource, _, subresource = resource.partition("/")
     attributes = {"group": group, "resource": resource, "subresource": subresource, "verb": verb}
     if name:

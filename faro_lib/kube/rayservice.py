@@ -1,4 +1,4 @@
-"""The state of a RayService as KubeRay reports it. Pure functions of the API's objects."""
+"""The state of a RayService as KubeRay reports it. Pure functions of Kubernetes API objects."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ def serving_cluster(service: dict) -> str:
 def why_not_ready(service: dict, pods: Iterable[dict]) -> str | None:
     """The reason why a RayService is not ready; None if it is ready.
 
-    pods : the pods of its namespace. If one cannot start, that is the reason.
+    pods : pods of its namespace. If a Ray pod cannot start, the reason names that pod.
     """
     conditions = {one["type"]: one for one in service.get("status", {}).get("conditions", [])}
     ready = conditions.get("Ready", {})

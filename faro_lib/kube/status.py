@@ -1,4 +1,4 @@
-"""What the controller publishes in Kubernetes: its FaroPlan, and an Event for each job whose target has changed.
+"""Publish the controller's state in Kubernetes: its FaroPlan, and an Event for each job whose target has changed.
 
 `kubectl get faroplans` shows the capacity and the targets, `kubectl describe faroplan NAME` the jobs and their reasons.
 """
@@ -23,8 +23,8 @@ LOG = logging.getLogger(__name__)
 GROUP, VERSION, PLURAL, KIND = "autoscaling.faro", "v1alpha1", "faroplans", "FaroPlan"
 API_VERSION = f"{GROUP}/{VERSION}"
 ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY, FRAGMENTED)
-MAX_EVENTS = 50  # maximum number of Events in one report
-MAX_STEPS = 10  # ticks that may wait to be published; older ones are discarded
+MAX_EVENTS = 50  # maximum number of Events per `publish`
+MAX_STEPS = 10  # maximum number of unpublished ticks; the oldest are discarded
 
 
 def crd() -> dict:
@@ -33,7 +33,7 @@ def crd() -> dict:
 
 
 def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
-    """What sets the drop rates (jobs,) in a proxy in front of Deployments, in ten-thousandths; docs/kubernetes.md."""
+    """Proxy -> command that sets its drop rates (jobs,), in ten-thousandths, for Deployments; see docs/kubernetes.md."""
     rates = [(job.name, round(1e4 * rate)) for job, rate in zip(jobs, drop.tolist())]
     return {
         "envoy": "POST /runtime_modify?" + "&".join(f"{quote(f'faro.{name}', '')}={rate}" for name, rate in rates),
@@ -46,7 +46,7 @@ def status_of(
 ) -> dict[str, Any]:
     """The status of the FaroPlan after a tick; values that the policy does not know are omitted.
 
-    proxied : whether drop rates are left to a proxy; the status then says what to set there.
+    proxied : whether a proxy drops the requests; the status then contains `proxy_settings`.
     controller : identity of the controller, the leader since `since`.
     now, since : times as RFC 3339 text.
     """
@@ -102,7 +102,7 @@ def _now() -> str:
 
 
 class Reporter:
-    """Publishes each tick in a thread, so that a slow API server delays no decision; reports may be lost instead."""
+    """Publishes each tick in a thread, so that a slow API server does not delay decisions; ticks may be lost instead."""
 
     def __init__(
         self, api: Api, namespace: str, name: str, policy: str, jobs: tuple[Job, ...], controller: str,
@@ -141,7 +141,7 @@ class Reporter:
                 LOG.warning("the plan is not published: %s", error if isinstance(error, ApiError) else repr(error))
 
     def publish(self, steps: list[Step]) -> None:
-        """Write the status after the last of these ticks, and the Events of all of them."""
+        """Write the status after the last of `steps`, and the Events of all `steps`."""
         now = _now()
         metadata = {"name": self.name, "namespace": self._namespace}
         head = {"apiVersion": API_VERSION, "kind": KIND}

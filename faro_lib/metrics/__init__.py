@@ -1,1 +1,1 @@
-"""Measures of finished runs, their tables and files, and the clairvoyant limit."""
+"""Measures of finished runs, paired comparison of policies, and the clairvoyant limit."""

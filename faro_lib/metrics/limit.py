@@ -1,6 +1,6 @@
 """The clairvoyant limit: the utility that is lost even if all requests are known and replicas start instantly.
 
-It is a limit of lost utility only. A policy that drops requests can have fewer violations or lose less effective utility.
+It bounds lost utility only. A policy that drops requests can have fewer violations or lose less effective utility.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class Clairvoyant:
-    """Replicas (int) and utility (NaN without requests) of each job and minute; arrays (jobs, minutes + 1)."""
+    """Replicas and utility (NaN without requests), (jobs, minutes + 1); the last bin has arrivals after the last minute."""
 
     jobs: tuple[Job, ...]
     replicas: np.ndarray
@@ -29,7 +29,7 @@ class Clairvoyant:
 
 
 def clairvoyant(utility: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> Clairvoyant:
-    """The best allocation of each minute for `utility` (jobs, 0, 1, ... replicas, minutes + 1), NaN without requests."""
+    """The optimal allocation in each minute for `utility` (jobs, replicas from 0, minutes + 1), NaN without requests."""
     replicas = best_replicas_by_minute(np.nan_to_num(utility), capacity, jobs)
     rows, bins = replicas.shape
     return Clairvoyant(jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]])
@@ -49,8 +49,8 @@ def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
 def best_replicas_by_minute(value: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> np.ndarray:
     """Replicas, int (jobs, bins), that maximise the sum of values in each bin, with at least one replica per job.
 
-    `value` is that of 0, 1, ... replicas, (jobs, replicas, bins). The solution is exact and respects the jobs' bounds and
-    the tenants' quotas.
+    `value` (jobs, replicas, bins) is the value of 0, 1, ... replicas. The solution is exact and respects the jobs' bounds
+    and the tenants' quotas.
     """
     minimum, columns = at_least_one_each(jobs, capacity), np.arange(value.shape[1])
     outside = (columns < minimum[:, None]) | (columns > arrays_of(jobs).max_replicas[:, None])

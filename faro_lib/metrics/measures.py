@@ -10,7 +10,7 @@ from faro_lib.workload import arrays_of
 
 
 def minute_utility(run: Run) -> np.ndarray:
-    """Relaxed utility (alpha = 1) of each job's tail latency, (jobs, minutes + 1); NaN without requests."""
+    """Utility min(1, SLO / tail latency) of each job and minute, (jobs, minutes + 1); NaN without requests."""
     slo_s, empty = arrays_of(run.workload.jobs).slo_s[:, None], run.requests == 0
     return np.where(empty, np.nan, relaxed_utility(np.where(empty, slo_s, run.tail_latency_s), slo_s))
 
@@ -52,12 +52,12 @@ def violation_rate_by_job(run: Run) -> np.ndarray:
 
 
 def share_of_accepted(curve):
-    """Violation rate / accepted rate, by row of a data frame; an accepted rate counts as at least 0.01 %."""
+    """Violation rate / accepted rate for each row of a data frame; accepted rates below 0.01 % count as 0.01 %."""
     return curve["slo_violation_rate"] / np.maximum(curve["accepted_rate"], 1e-4)
 
 
 def slo_violation_rate(run: Run) -> float:
-    """Share of requests dropped or late: mean over the jobs with requests in a minute, then over the minutes with such jobs.
+    """Share of requests dropped or above the SLO, averaged over each minute's jobs with requests, then over minutes with any.
 
     A run without requests has the rate 0.
     """

@@ -8,14 +8,14 @@ CONFIDENCE = 0.95
 def block_bootstrap(
     differences: np.ndarray, minutes: np.ndarray, *, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean difference per minute, and the ends of its 95 % interval, from a bootstrap of trials and of blocks of a day.
+    """Mean difference per minute, and the bounds of its 95 % interval, bootstrapped over trials and blocks of each day.
 
-    All days count in each draw; a day's blocks are drawn for all its trials together, because these share its load.
+    Each draw uses all days, and the same blocks for all trials of a day, because they share the day's load.
 
     Parameters
     ----------
-    differences : sums over the minutes of a block, shape (days, trials, blocks).
-    minutes : length of each block, same shape.
+    differences : sum of the differences over each block's minutes, shape (days, trials, blocks).
+    minutes : number of minutes in each block, same shape.
 
     >>> block_bootstrap(np.full((2, 3, 4), 30.0), np.full((2, 3, 4), 60))
     (0.5, 0.5, 0.5)

@@ -14,7 +14,7 @@ from faro_lib.registry import load_plugins
 from faro_lib.workload import PUBLISHED, SYNTHETIC, Job
 
 EDITION = Path(__file__).parents[2] / "notebooks" / "edition"
-STAGE_40 = [EDITION / f"{name}.py" for name in ("continuous", "reference")]  # register the solvers that it compares
+STAGE_40 = [EDITION / f"{name}.py" for name in ("continuous", "reference")]  # register solvers that stage 40 compares
 PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, minutes in a day
 
 
@@ -88,7 +88,7 @@ def _error(function: Callable[[str], Any], name: str) -> ValueError | None:
 
 
 def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
-    """The policies that need a forecaster, which the context lacks here: those that cannot be made without one."""
+    """The policies that need a forecaster: those that cannot be made from a context without one."""
     from faro_lib.policies import PolicyContext, make
 
     context = PolicyContext(tuple(jobs))

@@ -20,7 +20,7 @@ def fingerprint(
 ) -> str:
     """SHA-256 of the code of a notebook or module and of all modules that it runs (`modules_of`).
 
-    A plugin file, with the modules that it imports, counts if the code looks up what it registers, such as policies.
+    A plugin file and its imports are included if the code uses a registry that the plugin extends, such as the policies.
     """
     root = Path(root).resolve()
     paths = {_path(source, root): None}
@@ -61,7 +61,7 @@ def imported_by(path: Path, root: Path) -> set[Path]:
 
 
 def looked_up_by(path: Path, root: Path) -> set[Path]:
-    """All files of the packages whose registries `path` imports, because it may look up by name what they register.
+    """All files of the packages whose registries `path` imports, because `path` may look up by name what these files register.
 
     A file that imports from a registry's module only a class, or only functions named `register...`, looks nothing up.
     """
@@ -69,7 +69,7 @@ def looked_up_by(path: Path, root: Path) -> set[Path]:
 
 
 def _registries(path: Path, root: Path, registers: bool = False) -> set[Path]:
-    """Packages of the registries in which one file looks something up, or `registers` something."""
+    """Packages whose registries a file imports for look-ups or, if `registers`, to register entries."""
     return {
         file.parent
         for name, file in _imports(path, root, path.stat().st_mtime_ns)
@@ -96,7 +96,7 @@ def _defining(base: str, name: str, root: Path) -> Path | None:
 
 
 def _bindings(path: Path, root: Path) -> list[tuple[str, str, str]]:
-    """The imports of this project in a file: (module, name in that module, name in this file)."""
+    """A file's imports from this project: (module, name in that module, name in this file)."""
     package = path.parent.relative_to(root).parts if root in path.parents else ()  # a plugin may be elsewhere
     return _bindings_at(path, package, path.stat().st_mtime_ns)
 

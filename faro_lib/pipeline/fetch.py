@@ -15,7 +15,7 @@ def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCE
 
     Raises
     ------
-    ValueError : a file has another SHA-256; existing files are never overwritten.
+    ValueError : a file's SHA-256 is not the listed one; existing files are not overwritten.
     OSError : a download failed.
     """
     verify(name, into, sources)
@@ -27,7 +27,7 @@ def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCE
 
 
 def verify(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> None:
-    """Raise ValueError if a file of the entry `name` exists in `into` but has not the SHA-256 that `sources` lists."""
+    """Raise ValueError if a file of the entry `name` exists in `into` but its SHA-256 is not the one in `sources`."""
     import pooch
 
     for file, source in _files(name, sources).items():

@@ -5,6 +5,6 @@ from traitlets import Float
 
 
 class PatientKernelManager(AsyncKernelManager):
-    """Waits for a cell that was interrupted: an experiment on a cluster puts back what it has changed."""
+    """Gives an interrupted cell 90 s to end, because an experiment on a cluster first restores what it changed."""
 
     shutdown_wait_time = Float(90.0)

@@ -1,14 +1,14 @@
-"""Earned authority: how far Faro may act on each service, by how well minutes agree with its latency model.
+"""Earned authority: Faro may change each service only as far as its latency model has matched the observations.
 
 Each complete minute pairs the observed loss y = 1 - utility with the loss p that the latency model predicts at the observed
-rate and replicas. Two betting tests judge the pairs and may be read after every minute:
+rate and replicas. Two betting tests use the pairs and are valid after every minute:
 
-    doubt, of "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
-    trust, of "E[y] >= q" (a service time twice as long would explain it):      e = 1 + c (q - y) / (1 - q)
+    doubt tests "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
+    trust tests "E[y] >= q" (the service time may be twice as long):              e = 1 + c (q - y) / (1 - q)
 
 where q is half way from p to the loss at twice the service time. Under its hypothesis the mean of e, given the past, is at
 most 1 for every bet c in [0, 1] (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B
-2024). S_t = (S_{t-1} + 1 / HORIZON) e_t with S_0 = 1 also finds a change that comes late (the Shiryaev-Roberts e-detector of
+2024). S_t = (S_{t-1} + 1 / HORIZON) e_t with S_0 = 1 also detects a change that comes late (the Shiryaev-Roberts e-detector of
 Shin, Ramdas and Rinaldo, "E-detectors", NEJSDS 2024). S_t + 1 - t / HORIZON is then a supermartingale that starts at 2, so
 by Ville's inequality S exceeds 2 / ALPHA within HORIZON minutes with a probability of at most ALPHA.
 """
@@ -27,12 +27,12 @@ from faro_lib.workload.jobs import MINUTE_S
 
 LEVELS = ("advise", "ceilings", "one", "full")  # "one": at most one replica more or less than now
 ADVISE, CEILINGS, ONE, FULL = range(len(LEVELS))
-ALPHA = 0.05  # probability that a service that agrees with its model loses its level within HORIZON
+ALPHA = 0.05  # max. probability that a service loses its level within HORIZON though its model is right
 HORIZON = 30 * 1440.0  # minutes
-MARGIN = 0.04  # loss by which the model may be wrong
-BETS = (0.3, 0.9)  # c: the doubt is the mean over both; the trust bets the larger one
-INFORMATIVE = 0.2  # a minute tests the service time if twice of it would lose this much more
-CALM = 0.2  # a minute after one with a larger predicted loss does not count, because it begins with a queue
+MARGIN = 0.04  # tolerated error of the predicted loss
+BETS = (0.3, 0.9)  # c: the doubt is the mean over both bets; the trust uses the larger bet
+INFORMATIVE = 0.2  # a minute counts for the trust if twice the service time would lose this much more
+CALM = 0.2  # a minute that follows a larger predicted loss does not count, because it begins with a queue
 UNIT_ERROR, MAX_STRIKES = 20.0, 2  # factor between a load and what it should be; minutes with implausible metrics
 
 
@@ -57,7 +57,7 @@ class Authority:
 
     @classmethod
     def from_array(cls, columns: np.ndarray) -> Self:
-        """The authority in `to_array()`, (jobs, fields), as in `Plan.authority`."""
+        """The authority from an array (jobs, fields) of `to_array()` or `Plan.authority`."""
         return cls(*np.asarray(columns, float).T)
 
     def to_array(self) -> np.ndarray:
@@ -69,7 +69,7 @@ class Authority:
 
 
 def updated(authority: Authority, jobs: tuple[Job, ...], observation: Observation, model: LatencyModel) -> Authority:
-    """The authority after the last complete minute of the observation; the same if it has been counted."""
+    """The authority after the last complete minute of the observation; unchanged if that is counted already."""
     history, running = observation.arrivals_per_min, observation.running
     served_by = np.minimum(running, authority.running)  # if the replicas have changed, at least these served
     if not history.shape[1] or observation.minute <= authority.minute.max():
@@ -97,8 +97,8 @@ def weighed(
 ) -> Authority:
     """The evidence after a minute; all arrays have shape (jobs,).
 
-    lost, expected, doubled : observed loss, and those expected at one and two service times.
-    counted : bool, whether the minute counts for the doubt, and for the trust.
+    lost, expected, doubled : observed loss; losses predicted at 1 and 2 times the service time.
+    counted : two bool arrays, whether the minute counts for the doubt and for the trust.
     """
     allowed, half_way = np.minimum(expected + MARGIN, 1.0), (expected + doubled) / 2
     small, large = (1 + c * (lost / allowed - 1) for c in BETS)
@@ -116,7 +116,7 @@ def weighed(
 
 
 def judged(authority: Authority) -> Authority:
-    """The authority after a look at its evidence: back to ADVISE, one level up, or as it was."""
+    """The authority after its tests: each level falls back to ADVISE, rises by one, or stays."""
     limit = 2 / ALPHA
     back = (authority.doubt >= limit) | (authority.strikes >= MAX_STRIKES)
     up = ~back & (authority.trust >= limit)
@@ -149,9 +149,9 @@ def expected_loss(
 def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
     """Whether a service's metrics are frozen or in the wrong unit, bool (jobs,).
 
-    Frozen: count and mean latency are those of the minute before. Wrong unit: the requests could not have been served in
-    time; or they differ from the requests in the system by more than UNIT_ERROR (Little's law); or they have changed by a
-    factor of 60, as if minutes were seconds, within minutes.
+    Frozen: count and mean latency are those of the minute before. Wrong unit: the SLO is met at an impossible
+    load; or rate x latency and the ongoing requests differ by more than the factor UNIT_ERROR (Little's law); or the
+    count and its recent median differ by about a factor of 60, as if minutes were seconds.
     """
     history, latency_s = observation.arrivals_per_min, observation.mean_latency_s
     arrays, count = arrays_of(jobs), observation.arrivals_per_min[:, -1]
@@ -170,7 +170,7 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
 
 
 def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings: bool) -> tuple[Job, ...]:
-    """The jobs with the bounds that their levels allow, around `now` (jobs,), the replicas that they have."""
+    """The jobs with the bounds that their levels allow around their current replicas, `now` (jobs,)."""
 
     def bounds(job: Job, level: int, n: int) -> tuple[int, int]:
         if level == FULL or (level == CEILINGS and ceilings):
@@ -184,9 +184,9 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
 
 
 def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
-    """The plan with the authority, in which a job at ADVISE keeps its replicas `now` (jobs,) and its own autoscaler.
+    """The plan with `authority`; a job at ADVISE keeps its replicas `now` (jobs,) and its own autoscaler.
 
-    If the policy is `bounding` autoscalers, the floor of a new plan is its ceiling from ONE on: Faro chooses the replicas.
+    If the policy is `bounding` autoscalers, a new plan's floor equals its ceiling at ONE and FULL: Faro sets the replicas.
     """
     advised, floor = authority.level == ADVISE, plan.floor
     if bounding:

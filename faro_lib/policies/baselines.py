@@ -17,7 +17,7 @@ Window = tuple[tuple[float, np.ndarray], ...]  # (time in s, values), oldest fir
 
 
 def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | None = None) -> np.ndarray:
-    """Replicas (jobs,) that fit into an equal share of the cores, within bounds and quotas; what is left is unused.
+    """Replicas (jobs,) that fit into an equal share of the cores, within bounds and quotas; remaining cores are unused.
 
     Jobs that are not `present`, bool (jobs,), get their minimum; the others share the remaining cores.
 
@@ -84,7 +84,7 @@ class Fixed:
 class ReactiveState:
     """State of a policy without a forecast; arrays (jobs,)."""
 
-    jobs: JobArrays  # with minima of at least 1
+    jobs: JobArrays  # with `min_replicas` >= 1
     counter_s: np.ndarray  # consecutive seconds above the SLO (positive) or below it (negative)
     last_s: float = 0.0  # time of the last tick
     window: Window = ()  # recent observations or recommendations
@@ -126,7 +126,7 @@ class Stepwise(Reactive):
 
 
 def count(counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float) -> np.ndarray:
-    """`counter_s` (jobs,), the seconds above (+) or below (-) the limit, `elapsed_s` later; NaN leaves it unchanged.
+    """`counter_s` (jobs,), the seconds above (+) or below (-) the limit, `elapsed_s` later; a NaN value leaves it unchanged.
 
     >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
     [30.0, -10.0, 10.0, 5.0]

@@ -14,7 +14,7 @@ from faro_lib.workload import Job, Traces
 
 @dataclass(frozen=True, slots=True)
 class PolicyContext:
-    """What a policy can be made from."""
+    """The inputs of a policy factory."""
 
     jobs: tuple[Job, ...]
     forecaster: Forecaster | None = None  # fitted on training days only

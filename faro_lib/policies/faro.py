@@ -21,8 +21,8 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 IDLE = 0.05  # utilisation of replicas that are idle most of the time
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
 FLOOR_TOLERANCE = 0.02  # utility that a floor may cost, chosen on training days (docs/adopt.md)
-LOAD_QUANTILES = (0.1, 0.95)  # of the forecast: the load for a floor, and that for a ceiling
-# The highest at which an HPA with the default target of 80 % and tolerance of 10 % adds nothing.
+LOAD_QUANTILES = (0.1, 0.95)  # of the forecast load: the lower for floors, the upper for ceilings
+# Highest utilisation at which an HPA with the default target of 80 % and tolerance of 10 % adds no replica.
 HELD_UTILISATION = 0.88
 PRIOR_LOST = 2.0  # added to every job's lost utility, so that losses in the first minutes do not dominate the weights
 
@@ -47,9 +47,9 @@ class Faro(TwoLoops):
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
     gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
-    least_gain: float = 0.0  # utility; replicas that gain less than this in all are not added (`without_small_gains`)
+    least_gain: float = 0.0  # replicas that gain less utility than this in total are not added (`without_small_gains`)
     floor_tolerance: float | None = None  # utility that the floor of a job may lose; None: no bounds (`bounds`)
-    earned: Authority | None = None  # at the start, if the policy may change a job only as far as it has earned
+    earned: Authority | None = None  # at the start; limits how far the policy may change each job; None = no limit
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
         state = TwoLoops.start(self, jobs)
@@ -68,7 +68,7 @@ class Faro(TwoLoops):
     def plan(self, state: LoopState, observation: Observation) -> Plan:
         """The optimal allocation for the forecast, with its predictions and marginal values.
 
-        With a `floor_tolerance`, targets are ceilings, and the replicas are those that another autoscaler has chosen.
+        With a `floor_tolerance`, targets are ceilings, and the current replicas are those that another autoscaler has chosen.
         """
         before = observation.target
         if self.floor_tolerance is not None:
@@ -129,12 +129,12 @@ def bounds(
     """(floors, ceilings), (jobs,) each, around an allocation; between them, an HPA chooses.
 
     A floor is the smallest count whose expected utility is at most `tolerance` below that of `replicas`, or the job's
-    minimum if the HPA holds that many replicas by itself. The ceilings are `replicas` plus the rest of the capacity, one
-    by one to the job with the highest load per replica.
+    minimum if the HPA keeps such a count without a floor. The ceilings are `replicas` plus the rest of the capacity, which
+    goes, replica by replica, to the job with the highest load per replica.
 
     Parameters
     ----------
-    load : (2, jobs) a low and a high quantile of the offered load in erlangs; the low one is what the HPA will see.
+    load : (2, jobs) a low and a high quantile of the offered load in erlangs; the HPA is assumed to see the low one.
 
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.97, 1.0, 1.0], [0, 1, 1, 1, 1]])
     >>> load = np.array([[0.5, 0.1], [2.0, 0.2]])
@@ -167,10 +167,10 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
 
 
 def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray) -> UtilityTable:
-    """The table without gains that are errors of the latency model; the solver breaks ties by the fewest replicas.
+    """The table without gains that are only errors of the latency model; the solver breaks ties by the fewest replicas.
 
-    A job's utility is constant from the count at which `most_rps` (jobs,) leaves its replicas idle, because curves of
-    the utility have few knots at such low loads. All counts within `least` of the best utility then have that utility.
+    Above the count at which the highest rate, `most_rps` (jobs,), leaves a job's replicas idle, its utility is constant,
+    because utility curves have few knots at low loads. Utilities within `least` of a job's maximum then become the maximum.
     """
     arrays = arrays_of(table.jobs)
     idle = np.maximum(np.ceil(most_rps * arrays.service_time_s / IDLE), np.maximum(arrays.min_replicas, 1))
@@ -205,7 +205,7 @@ def bounding(policy: Policy) -> Faro:
 
 
 def earning(policy: Policy, earned: Authority) -> Faro:
-    """The policy, which changes a job only as far as it has earned; ValueError if it is not a `Faro`."""
+    """The policy, which changes each job only within its `earned` authority; ValueError if it is not a `Faro`."""
     return replace(_faro(policy), earned=earned)
 
 

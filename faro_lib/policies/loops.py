@@ -32,7 +32,7 @@ class TwoLoops:
 
     forecaster: Forecaster
     first_s: float = 60.0  # time of the first long-term decision
-    interval_s: float = 300.0  # later ones follow whenever now_s - phase_s is a multiple of interval_s
+    interval_s: float = 300.0  # later decisions are made when now_s - phase_s is a multiple of interval_s
     phase_s: float = 0.0
     reactive: bool = True  # whether the reactive loop runs
     tick_s: float = 10.0
@@ -97,7 +97,7 @@ def react_up(state: LoopState, observation: Observation) -> tuple[LoopState, Pla
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """The policy with this tick. With another tick, the first plan is at the first tick, and intervals are whole ticks."""
+    """The policy with this tick. If the tick changes, the first plan is at the first tick and intervals are whole ticks."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if tick_s == policy.tick_s:

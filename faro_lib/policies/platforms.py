@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 
 def mean_known(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(mean of the values (jobs,) that are not NaN, 0 if all are; whether any is not NaN), both (jobs,)."""
+    """(mean of the `values` (jobs,) other than NaN, 0 without any; whether there are any), both (jobs,)."""
     samples = np.array(values, float)
     known = ~np.isnan(samples)
     return np.where(known, samples, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), known.any(axis=0)
@@ -37,7 +37,7 @@ class HPA(Reactive):
     --horizontal-pod-autoscaler-sync-period (15 s), -tolerance (0.1), -downscale-stabilization (5 min).
 
     Utilisation is min(1, rate x service time / running): a pod's CPU is busy while it serves. The rate is that of the
-    last complete minute, as a metrics pipeline delivers it; the service time is the one in the jobs' table.
+    last complete minute, as a metrics pipeline delivers it; the service time is that of the jobs table.
     """
 
     utilisation: float = 0.8  # target; the default of Kubernetes for an HPA that names no metric
@@ -63,7 +63,7 @@ class HPA(Reactive):
     def recommend(self, state: ReactiveState, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
         """(recommended replicas (jobs,), whether there is a metric (jobs,)); the current target without a metric.
 
-        As in Kubernetes, the bounds do not limit what is recommended, only what is done about it.
+        As in Kubernetes, the bounds do not limit the recommendation, only the applied target.
         """
         history, now = observation.arrivals_per_min, observation.target
         if not history.shape[1]:

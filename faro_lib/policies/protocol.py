@@ -12,7 +12,7 @@ HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
 PLAN_ATTEMPTS = 5  # ticks during which a long-term plan that exceeds the free capacity is retried (paper, section 4)
 DECILES = np.arange(1, 10) / 10
-# In `Plan.floor`: the minimum in force stays; the autoscaler gets its own bounds back.
+# Special values of `Plan.floor`: keep the minimum in force; restore the autoscaler's own bounds.
 KEEP_FLOOR, HAND_BACK = -1, -2
 REACT_UP_AFTER_S = 30.0  # seconds above the SLO after which reactive loops add replicas (paper, section 4)
 
@@ -54,7 +54,7 @@ class Observation:
     now_s: float  # seconds since the run began
     capacity: float  # cores that the jobs may use
     minute: int  # complete minutes since the run began
-    arrivals_per_min: np.ndarray  # (jobs, <= 15) requests in the last complete minutes, newest last
+    arrivals_per_min: np.ndarray  # (jobs, minutes <= 15) requests in the last complete minutes, newest last
     mean_latency_s: np.ndarray  # over the requests that ended in the last 30 s, including dropped ones; 0 without any
     tail_latency_s: np.ndarray  # the job's quantile over the last complete minute, where dropped requests are inf
     ongoing: np.ndarray  # requests waiting or in service
@@ -69,7 +69,7 @@ class Observation:
     present: np.ndarray | None = None  # bool, the job exists; None = every job
     free_cores: np.ndarray | None = None  # (nodes,) free cores of each node; None if the nodes are not distinguished
     placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node
-    unbounded: np.ndarray | None = None  # bool, the job's autoscaler, without bounds of Faro, may change the target
+    unbounded: np.ndarray | None = None  # bool, the job's autoscaler has no bounds from Faro, so the target may change
 
     @property
     def exists(self) -> np.ndarray:
@@ -91,7 +91,7 @@ class Plan:
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
     marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound
     floor: np.ndarray | None = None  # if another autoscaler chooses the replicas: its minimum, and `target` its maximum
-    authority: np.ndarray | None = None  # (jobs, fields) of `policies.authority.Authority`, if Faro earns it
+    authority: np.ndarray | None = None  # (jobs, fields) of `policies.authority.Authority`; None = not limited
 
 
 def hold(observation: Observation) -> Plan:

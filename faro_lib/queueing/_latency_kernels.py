@@ -8,7 +8,7 @@ from numba import njit
 
 @njit(cache=True)
 def waiting_distribution(rho, servers, tolerance):
-    """P(L = m), L the number waiting in M/D/c at equilibrium, for m = 0, 1, ... until the tail is below `tolerance`.
+    """Equilibrium P(L = m) for m = 0, 1, ..., until the tail is below `tolerance`; L is the number waiting in M/D/c.
 
     Spitzer's identity: with a = rho c, S_n = Poisson(n a) - n c and g_k = sum_n P(S_n = k) / n,
     P(L = 0) = exp(-sum_n P(S_n > 0) / n) and m P(L = m) = sum_{k=1..m} k g_k P(L = m - k).
@@ -16,7 +16,7 @@ def waiting_distribution(rho, servers, tolerance):
     a = rho * servers
     if a <= 0:
         return np.ones(1)
-    # P(L = m) decays like z^-m, where z solves c ln z = a (z - 1), and z > 1 / rho.
+    # P(L = m) decays faster than rho^m: like z^-m, where z > 1 / rho solves c ln z = a (z - 1).
     size = int(math.log(tolerance) / math.log(rho)) + 2 + servers
     # The sums over n stop where Chernoff's bound is small: P(S_n >= 0) <= e^(-n c I), I = rho - 1 - ln rho.
     rounds = int(-math.log(tolerance) / (servers * (rho - 1 - math.log(rho)))) + 2
@@ -51,7 +51,7 @@ def wait_cdf(x, rho, servers, below):
     """P(W <= x D) = e^(-a(k-x)) sum_{j=0}^{kc-1} Q_{kc-j-1} (a(k-x))^j / j! for k - 1 <= x < k, with a = rho c.
 
     W is the wait and D the service time (Franx, "A simple solution for the M/D/c waiting time distribution", 2001).
-    `below` is Q, the cumulative distribution of the number waiting.
+    `below[m]` is Q_m = P(L <= m), with L the number of waiting requests.
     """
     k = math.floor(x) + 1
     mean = rho * servers * (k - x)
@@ -69,7 +69,7 @@ def wait_cdf(x, rho, servers, below):
 
 @njit(cache=True)
 def wait_quantile(rho, servers, quantile):
-    """The `quantile` of the wait in M/D/c, in service times, by bisection of `wait_cdf`."""
+    """The `quantile` of the wait in M/D/c, in units of the service time, by bisection of `wait_cdf`."""
     if rho <= 0:
         return 0.0
     below = np.cumsum(waiting_distribution(rho, servers, min(1e-10, (1 - quantile) * 1e-6)))

@@ -1,6 +1,6 @@
 """Latency quantiles of M/D/c (exact up to interpolation) and of M/G/c (an approximation), first come first served.
 
-Every service time D, the number waiting changes from L to max(0, L + A - c), with A Poisson of mean a = rho c (Crommelin,
+Over one service time D, the number waiting changes from L to max(0, L + A - c), with A Poisson of mean a = rho c (Crommelin,
 1932). Spitzer's identity gives the stationary distribution of this random walk, and Franx (2001) derives the
 distribution of the wait from it.
 """
@@ -11,19 +11,19 @@ import numpy as np
 
 from faro_lib.queueing.formulas import checked, mmc_wait
 
-KNOTS = 160  # utilisations at which the wait is computed exactly
+KNOTS = 160  # number of utilisations with an exactly computed wait
 
 
 @lru_cache(maxsize=4096)
 def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
-    """(utilisations, (1 - rho) W / p at these), from the largest utilisation at which the quantile W of the wait is 0 to 1.
+    """(utilisations rho, (1 - rho) W / p at each), with rho from the largest with W = 0 up to 1; W is the wait's quantile.
 
     The value at rho = 1 is the heavy-traffic limit ln(1 / (1 - q)) / (2 c) (Köllerström, 1974); near saturation, an exact
     wait would take seconds to compute.
     """
     from faro_lib.queueing._latency_kernels import wait_quantile
 
-    low, high = 0.0, 1.0  # bounds of the largest utilisation without a wait
+    low, high = 0.0, 1.0  # bounds of the largest utilisation with W = 0
     for _ in range(20):
         middle = (low + high) / 2
         waits = wait_quantile(middle, servers, quantile) > 0

@@ -1,4 +1,4 @@
-"""Latency curves that were measured elsewhere, as latency tables."""
+"""Latency curves measured outside Faro, converted to latency tables."""
 
 import re
 from dataclasses import replace
@@ -11,15 +11,15 @@ from faro_lib.queueing.latency_table import LatencyTable
 from faro_lib.workload.jobs import TOLERANCE, Job
 
 MIN_RATES = 4
-NOISE = 0.05  # relative decrease of the latency from one rate to the next that counts as noise of the measurement
+NOISE = 0.05  # largest relative decrease of the latency from one rate to the next that counts as measurement noise
 
 
 def read_curve(path: str | Path, job: Job) -> LatencyTable:
     """The latency table of one job from a CSV with the columns replicas, rate_per_replica_rps, pNN_s[, drop_rate].
 
-    pNN_s is the latency quantile of the served requests in seconds, for example p99_s; that of the job's `quantile` is
-    read. Every replica count needs the same rates, at least MIN_RATES. The largest rate counts as utilisation 1. A
-    ValueError says in one line what is wrong, also if the latency falls by more than NOISE from one rate to the next.
+    pNN_s is a latency quantile of the served requests in seconds. The column of the job's `quantile` is read: p99_s for
+    0.99. Every replica count needs the same rates, at least MIN_RATES of them. The largest rate counts as utilisation 1.
+    An invalid file is a ValueError of one line, also if the latency falls by more than NOISE from one rate to the next.
     """
     column = f"p{100 * job.quantile:g}_s"
     try:
@@ -60,9 +60,9 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
 
 
 def with_curve(table: LatencyTable, curve: LatencyTable, job: Job) -> LatencyTable:
-    """The table with one more class, the job's own: its curve, interpolated at the table's replica counts.
+    """The table plus a class for this job alone, filled from its curve by interpolation at the table's replica counts.
 
-    A curve has one latency per rate, so all minutes of the class are alike.
+    A curve has one latency per rate, so all minutes of the class are equal.
     """
     rates = np.linspace(0.0, curve.rate_per_replica_rps[0, -1], table.rate_per_replica_rps.shape[1])
     tail_s, dropped = curve.minutes(job, rates[:, None] * table.replicas, table.replicas)

@@ -1,8 +1,8 @@
 """Closed-form latency quantiles: an upper bound, M/M/c, and the half-wait approximation of M/D/c.
 
-Every latency function takes (rate_rps, replicas, service_time_s, quantile), which broadcast, and returns seconds.
-Replicas may be fractional, because the paper's solvers search a continuous space: the Erlang recurrence stops at
-floor(replicas) and the utilisation uses the fraction, as in the published code.
+Every latency function takes (rate_rps, replicas, service_time_s, quantile), lam, c, p and q in equations. They broadcast,
+and the result is in seconds. Replicas may be fractional, because the paper's solvers search a continuous space: the Erlang
+recurrence stops at floor(replicas) and the utilisation uses the fraction, as in the published code.
 """
 
 import numpy as np
@@ -52,7 +52,7 @@ def upper_bound(rate_rps, replicas, service_time_s, quantile=0.99) -> np.ndarray
     1.0
     """
     rate_rps, replicas, service_time_s, quantile = checked(rate_rps, replicas, service_time_s, quantile)
-    # The bound holds for every quantile; it is added only to broadcast its shape.
+    # The bound holds for every quantile; 0 * quantile only broadcasts the shape.
     return service_time_s * rate_rps / replicas + 0 * quantile
 
 

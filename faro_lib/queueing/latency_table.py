@@ -15,7 +15,7 @@ ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "repl
 
 
 def latency_class(job: Job) -> str:
-    """The key of a job's class: kind of replica unless serial, model, service time and latency quantile.
+    """Key of the class of jobs with equal latencies: replica unless serial, model, service time and latency quantile.
 
     >>> latency_class(Job("a"))
     'resnet34 of 0.18 s, p99'
@@ -27,15 +27,15 @@ def latency_class(job: Job) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LatencyTable:
-    """Tail latency and drop rate of L equally likely minutes, for each class, rate per replica and replica count.
+    """Tail latency and drop rate of L equally likely minutes, for each class of jobs, rate per replica and replica count.
 
-    A minute's tail latency is the quantile over its requests, where a dropped request counts as infinitely late. So it is
+    A minute's tail latency is the quantile over its requests, where a dropped request has an infinite latency. So it is
     infinite if the drop rate exceeds 1 - quantile. At a grid point, the L minutes are sorted by tail latency. Between grid
     points, minutes of equal rank are interpolated: drop rates linearly, latencies of served requests in their logarithm.
 
-    A replica count between two measured ones is interpolated at the same rate per replica. A count above the largest
-    one, n, uses n replicas at the utilisation rho with the same (1 - rho) sqrt(replicas) (Halfin and Whitt, 1981).
-    At a rate per replica below the lowest measured one, additional replicas stay idle and change nothing.
+    Between two measured replica counts, values are interpolated at the same rate per replica. A count above the largest
+    measured count n uses n replicas at the utilisation rho with the same (1 - rho) sqrt(replicas) (Halfin and Whitt, 1981).
+    At a rate per replica below the lowest measured rate, additional replicas stay idle and change nothing.
     """
 
     classes: tuple[str, ...]  # keys from `latency_class` or `own`
@@ -45,7 +45,7 @@ class LatencyTable:
     saturation_rps: np.ndarray  # rate per replica at utilisation 1, shape (classes,)
     replicas: np.ndarray  # increasing whole numbers, shape (counts,)
     tail_s: np.ndarray  # tail latency of the served requests, shape (classes, rates, counts, L)
-    # Drop rate - (1 - quantile), same shape; > 0 where the tail latency is infinite, and never within half a request of 0.
+    # Drop rate - (1 - quantile), shape as tail_s; > 0 where the tail latency over all requests, dropped ones too, is infinite.
     excess_drops: np.ndarray
     own: Mapping[str, str] = field(default_factory=dict)  # job name -> class, for jobs that have a class of their own
 
@@ -78,7 +78,7 @@ class LatencyTable:
         return kind
 
     def minutes(self, job: Job, rate_rps, replicas) -> tuple[np.ndarray, np.ndarray]:
-        """(tail latency in seconds, drop rate) of L equally likely minutes, each of the broadcast shape plus (L,).
+        """(tail latency in seconds, drop rate) of L equally likely minutes, two arrays of the broadcast shape plus (L,).
 
         `rate_rps` and `replicas` broadcast. The latency is infinite where the drop rate exceeds 1 - quantile. Without
         replicas, every request is dropped.
@@ -89,8 +89,8 @@ class LatencyTable:
             raise ValueError(f"rate_rps={rate_rps[~(rate_rps >= 0)].flat[0]} must be a number >= 0")
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
-            # The lowest measured rate is grid[1]. More replicas, each at that rate, would serve more requests per minute
-            # than arrive, and the quantile of a minute depends on its number of requests.
+            # The lowest measured rate is grid[1]. At that rate, more replicas were measured with more requests per minute
+            # than arrive here, and the quantile of a minute depends on its number of requests.
             replicas = np.minimum(replicas, np.maximum(rate_rps / grid[1], counts[0]))
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
         wider = np.sqrt(np.maximum(replicas / counts[-1], 1.0))

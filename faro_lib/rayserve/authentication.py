@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def read_token() -> str | None:
-    """Ray's token: RAY_AUTH_TOKEN, else from the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; None without one.
+    """Ray's token from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; None if unset or disabled.
 
     ValueError if the file that RAY_AUTH_TOKEN_PATH names does not exist.
     """

@@ -23,7 +23,7 @@ class Endpoint:
     ray: HttpClient  # REST API of Ray's dashboard
     http: HttpClient  # HTTP server of the deployed applications
     pids: tuple[int, ...] = ()  # roots of the cluster's process trees, if it runs on this machine
-    workers: Any = None  # the Ray workers of a RayService (`kube.exclusive.RayWorkers`)
+    workers: Any = None  # Ray workers of a RayService (`notebooks.live.exclusive.RayWorkers`)
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-LAG_S = 0.6  # wall seconds that replicas usually need to report a second after its end
+LAG_S = 0.6  # usual delay in wall seconds from the end of a second to the replicas' reports of it
 LATE_S = 15  # reports of a second are accepted up to this many seconds late
-PROGRESS_DEADLINE_S = 90.0  # wall seconds after which a job that was scaled no longer counts as changing
+PROGRESS_DEADLINE_S = 90.0  # a job counts as `changing` for at most this many wall seconds after it was scaled
 REDEPLOY_S = 15.0  # if Ray no longer lists a job, it counts as present for so long; redeploying hides it for 4 to 6 s
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED")
 NODES = "/api/v0/nodes?detail=1&limit=1000"
@@ -165,7 +165,7 @@ class RayServeCluster(Cluster):
             raise OSError(summary(errors))
 
     def _last_deployment(self, job: int, applications: dict[str, Any]) -> dict[str, Any] | None:
-        """The job's deployment as listed now or less than REDEPLOY_S ago; None if it was deleted or not listed since."""
+        """The job's deployment as Ray lists it or did less than REDEPLOY_S ago; None if deleted or missing for longer."""
         spec, now = self.specs[job], time.monotonic()
         deployment = _deployment(applications, spec)
         if deployment is not None or applications.get(spec.application, {}).get("status") == "DELETING":

@@ -58,7 +58,7 @@ def deploy(
     report: Callable[[str], None] = lambda line: None,
     timeout_s: float = START_TIMEOUT_S,
 ) -> None:
-    """Replace the deployed applications by these, and wait until they run.
+    """Replace the deployed applications by `applications`, and wait until these run.
 
     `http` is the host and port to serve on; it is required if Ray Serve does not run yet. Raises ValueError, with the last
     line of Ray's message, if an application fails or does not start in time.

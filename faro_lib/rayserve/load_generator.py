@@ -32,7 +32,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of the requests of a script; arrays have shape (requests,)."""
+    """Outcomes and latencies of a script's requests; arrays have shape (requests,)."""
 
     outcome: np.ndarray  # index into OUTCOMES
     status: np.ndarray  # HTTP status; 0 without an answer

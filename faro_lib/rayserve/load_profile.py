@@ -1,4 +1,4 @@
-"""Offer open-loop load to a running service at increasing rates, and calibrate its kind of replica from the latencies."""
+"""Offer open-loop load to a running service at increasing rates, and infer the kind of its replicas from the latencies."""
 
 import asyncio
 import time
@@ -19,21 +19,21 @@ LEVELS = {
     LATENCY: (0.1, 0.5, 0.9, 0.99, None),
     FIRST_TOKEN: (0.5, 0.99),
     TOGETHER: (None,),
-}  # what is measured; None = the mean
-FIRST_UTILISATION = 0.25  # of the first rate, if the service were serial
+}  # measured quantiles; None = the mean
+FIRST_UTILISATION = 0.25  # utilisation at the first rate with a serial replica
 STEP, FAR_STEP = 1.3, 1.7  # between rates; the larger one while the p99 is below FAR times that of the first rate
 FAR = 1.3
-STOP = 3.0  # the last rate is the first at which the p99 exceeds the SLO by this factor
+STOP = 3.0  # the first rate whose p99 exceeds the SLO by this factor is the last
 STREAMED = 0.1  # share of the latency after the first part of the answer, from which on the answer counts as streamed
-MIN_SERVED = 30  # requests; a rate with fewer is not used
-WARM_UP = 0.1  # share of the requests of a rate that is left out, because queues begin empty
-# Quantity of LEVELS -> seconds of each request, of TOGETHER the time of its end; inf if it was not served.
+MIN_SERVED = 30  # rates with fewer served requests are not used
+WARM_UP = 0.1  # share of requests at the start of a rate that is left out, because queues begin empty
+# Quantity of LEVELS -> seconds, shape (requests,); for TOGETHER the time of each request's end; inf if not served.
 Samples = dict[str, np.ndarray]
 Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)
 
 
 def climb(offer: Callable[[float], Samples], first_rps: float, slo_s: float, max_rps: float) -> list[float]:
-    """Offer increasing rates, up to the first whose p99 latency exceeds STOP x `slo_s`, or to `max_rps`; the rates offered.
+    """Offer increasing rates up to the first whose p99 latency exceeds STOP x `slo_s`, or to `max_rps`; return the rates.
 
     `offer` maps a rate in requests/s to the samples of its requests.
     """
@@ -49,12 +49,12 @@ def climb(offer: Callable[[float], Samples], first_rps: float, slo_s: float, max
 
 
 def to_repeat(rates: list[float]) -> list[float]:
-    """Of the rates of `climb`, those to offer to a second replica count: the last two before the one that was too high."""
+    """The rates of `climb` to repeat at a second replica count: the two before the last rate, which was too high."""
     return rates[-3:-1] or rates
 
 
 def offer_load(url: str, rate_rps: float, seconds: float, rng: np.random.Generator) -> tuple[float, Samples]:
-    """(observed rate, samples) of Poisson arrivals, without a warm-up."""
+    """Offer Poisson load; return (actual requests/s, samples after warm-up)."""
     n = max(1, rng.poisson(rate_rps * seconds))
     due_s = np.sort(rng.uniform(0, seconds, n))
     script = Script((url,), due_s, np.zeros(n, int), np.full(n, np.nan))
@@ -89,10 +89,10 @@ def measurements_of(rows: Sequence[Row]) -> Measurements:
 def measure_kind(
     ray: HttpClient, http: HttpClient, job: Job, spec: ServeSpec, profile: Profile, seconds: float, seed: int = 1
 ) -> tuple[Measurements, Calibration]:
-    """Load the service at increasing rates, then with one replica more at the last two rates per replica that it bore.
+    """Load the service at increasing rates, repeat the rates `to_repeat` (per replica) with one more replica, and calibrate.
 
     `profile` has the service time of single requests, from which the first rate follows; `seconds` is the duration of each
-    rate. If the job's replica is `Continuous`, its lengths are taken as known.
+    rate. If the job's replica is `Continuous`, its token lengths are taken as known.
     """
     rng, url = np.random.default_rng(seed), http.address + spec.route
     rows: list[Row] = []

@@ -35,7 +35,7 @@ PORT_VARIABLES = (
 )  # fmt: skip
 HTTP = "http"
 LOG, GAVE_UP = "ray-start.log", "timed out during startup"  # output of `ray start`, and what it prints if it gives up
-# Ray's template binds HAProxy's statistics and metrics, which need no token, to all interfaces.
+# Wrapper that binds HAProxy to loopback: Ray's template exposes statistics without token on all interfaces.
 HAPROXY = "haproxy-on-loopback"
 ON_LOOPBACK = r"""#!/bin/sh
 for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.0.1:/' "$word";; esac; done
@@ -43,7 +43,7 @@ exec {haproxy} "$@"
 """
 PREFIX, OWNER = "faro-", "owner"  # prefix of a cluster's folder, and the file in it that names the starting process
 PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
-REPLICA_PORTS = 200  # consecutive ports for the replicas, which begin at a random multiple of 200 above 20,000
+REPLICA_PORTS = 200  # consecutive ports for the replicas; the first is 20,000 plus a random multiple of 200
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class LocalRay:
         return HttpClient(self.dashboard, self.token)
 
     def stop(self) -> None:
-        """End the processes of this cluster by their ids."""
+        """Stop this cluster's processes and delete its folder."""
         family = set(processes(self.pid))
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
@@ -77,7 +77,7 @@ class LocalRay:
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """A process and its descendants; psutil recognises if another process has taken over an id."""
+    """A process and its descendants, [] if it has ended; psutil detects reused process ids."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]

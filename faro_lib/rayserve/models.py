@@ -56,7 +56,7 @@ class Emulated:
 class EmulatedBatches:
     """A model that serves one batch at a time (`workload.replicas.Batched`). The answer is the size of the batch.
 
-    replica : mapping of a replica of kind `batched`. scv : that of the time of a batch.
+    replica : fields of a `batched` replica. scv : squared coefficient of variation of batch times.
     serve_batch : whether Ray Serve's @serve.batch forms the batches; the model then blocks the event loop for the time of a
         batch, as a computation in its process does.
     """
@@ -112,8 +112,8 @@ class EmulatedBatches:
 class EmulatedTokens:
     """A service that generates tokens with continuous batching (`workload.replicas.Continuous`).
 
-    replica : mapping of a replica of kind `continuous`. stream : whether to send each token when it is there; the answer
-    then begins with the first one.
+    replica : fields of a `continuous` replica. stream : whether to send each token as soon as it is generated; the
+    response then begins with the first token.
     """
 
     def __init__(self, replica: Mapping[str, Any], stream: bool = False, seed: int | None = None):
@@ -138,7 +138,7 @@ class EmulatedTokens:
         return StreamingResponse(_tokens(await left.get(), left))
 
     async def _iterate(self) -> None:
-        """Run iterations until no sequence is left. Each ends a fixed time after the last one, however late this task runs."""
+        """Run iterations until no sequence is left. Start each at the planned end of the previous one, even if it ran late."""
         kind, running = self._kind, list[list]()
         end_s = asyncio.get_running_loop().time()
         while running or self._waiting:

@@ -21,7 +21,7 @@ from faro_lib.rayserve.statistics import add_row, empty_row
 from faro_lib.workload.replicas import mapping_of
 
 START_S = 180.0
-REPORTED_S = 2.5  # after this many seconds, all replicas have reported a second
+REPORTED_S = 2.5  # seconds from a request's end until its replica has reported it
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Profile:
     network_overhead_s: float  # mean time of a request outside the replica
     requests: int
     cold_start_s: float | None = None
-    calibration: Calibration | None = None  # of the kind of replica; None if it was not measured
+    calibration: Calibration | None = None  # calibrated kind of replica; None if it was not measured
 
 
 def moments(row: dict[str, Any]) -> tuple[float, float]:
@@ -51,7 +51,7 @@ def moments(row: dict[str, Any]) -> tuple[float, float]:
 def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, requests: int = 200) -> Profile:
     """Measure the service time of one job by sending requests one after the other, and then its cold start."""
     began = int(time.time()) + 1
-    time.sleep(began - time.time())  # statistics are per second, so start with a new one
+    time.sleep(began - time.time())  # statistics are per second, so start when a second begins
     script = Script((http.address + spec.route,), np.zeros(1), np.zeros(1, int), np.full(1, np.nan))
     answers = [asyncio.run(send(script, time.time())) for _ in range(requests)]
     latencies_s = [one.latency_s[0] for one in answers if one.outcome[0] == SERVED]
@@ -66,7 +66,7 @@ def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, re
 
 @contextmanager
 def more_replicas(ray: HttpClient, spec: ServeSpec, more: int) -> Iterator[tuple[int, float]]:
-    """A context in which `more` additional replicas serve: (replicas, wall seconds until they served)."""
+    """A context with `more` additional replicas; yields (total replicas, wall seconds until the new ones served)."""
 
     def deployment() -> dict[str, Any]:
         return ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"][spec.application]["deployments"][spec.deployment]
@@ -97,7 +97,7 @@ def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float
 def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
     """Write the measured values into the jobs' table `path`, a .yaml file, whose comments are lost.
 
-    A kind of replica is written if it was calibrated; its service time and spread then replace those of single requests.
+    A kind of replica is written if it was calibrated; its service time and scv then replace those of single requests.
     """
     path = Path(path)
     if path.suffix not in (".yaml", ".yml"):
@@ -118,5 +118,5 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
 
 
 def _rounded(value: Any) -> Any:
-    """A number with four significant digits."""
+    """A float rounded to four significant digits."""
     return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -15,10 +15,10 @@ MIN_KNOWN_SHARE = 0.75  # if fewer of a minute's seconds are known, its count is
 
 
 class RecentSeconds:
-    """The recent seconds of each job as reported; results are arrays (jobs,) in trace seconds.
+    """Each job's recent statistics by second; results are (jobs,) unless stated, times in trace seconds.
 
-    If a second is reported twice, the row with more requests counts, because the aggregator may have restarted and lost
-    the other ones.
+    If a second is reported twice, the row with more requests is used, because the aggregator may have restarted and lost
+    some of them.
     """
 
     def __init__(self, jobs: tuple[str, ...], clock: Clock):
@@ -47,7 +47,7 @@ class RecentSeconds:
         return totals
 
     def arrivals_per_min(self, minute: int) -> np.ndarray:
-        """Requests (jobs, <= HISTORY_MINUTES) in the minutes before `minute`, oldest first; NaN if too little is known."""
+        """Requests, (jobs, up to HISTORY_MINUTES minutes), before `minute`, oldest first; NaN if too little is known."""
         first = max(0, minute - HISTORY_MINUTES)
         counts = np.full((len(self._seconds), minute - first), np.nan)
         for column, one in enumerate(range(first, minute)):

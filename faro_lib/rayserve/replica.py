@@ -36,10 +36,10 @@ class Failed(Exception):
 
 
 class ReplicaQueue:
-    """The queue of one replica, which decides what to drop, and its measurements.
+    """The queue of one replica, which decides which requests to drop, and its measurements.
 
-    It accepts a share `accept` of the requests, and drops those beyond `max_ongoing_requests`. A golden-ratio sequence with
-    a random start spreads the accepted requests evenly: after n requests, their share is exact to about 1/n.
+    It accepts a share `accept` of the requests, but none while `max_ongoing_requests` are ongoing. A golden-ratio sequence
+    with a random start spreads the accepted requests evenly: after n requests, their share is exact to about 1/n.
     `ongoing` counts requests waiting or in service. `rows` has the measurements of seconds that are not reported yet.
     """
 
@@ -86,7 +86,7 @@ class ReplicaQueue:
             self.ongoing -= 1
 
     def finished_seconds(self) -> dict[int, dict]:
-        """Second -> row of all complete seconds, in order; an idle second has a row of zeros, so it is not missing."""
+        """All complete seconds and their rows, in order; an idle second has a row of zeros, so it does not look missing."""
         now = int(self._clock())
         oldest = now - UNREPORTED_S
         for second in range(max(min(self.rows, default=now), oldest), now + 1):

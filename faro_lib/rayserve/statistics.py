@@ -47,7 +47,7 @@ def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> None:
 
 
 class StatsAggregator:
-    """The recent seconds of each job, and the share of requests that its replicas accept; runs as a named actor."""
+    """Holds each job's recent measurements, the share of requests that it accepts, and the lease; runs as a named actor."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, dict[int, dict]] = {}
@@ -59,7 +59,7 @@ class StatsAggregator:
     def report(self, job: str, replica: str, ongoing: int, rows: Mapping[int, dict]) -> float | None:
         """Record a replica's heartbeat, and return the share of requests that it should accept; None if never set.
 
-        `rows` has the counts of clock seconds. If a replica sends the same second again, that second counts once.
+        `rows` maps clock seconds to measurements. A second that a replica sends twice counts once.
         """
         now = time.time()
         seconds, replicas = self._seconds.setdefault(job, {}), self._replicas.setdefault(job, {})

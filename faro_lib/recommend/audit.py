@@ -1,7 +1,7 @@
-"""What other policies would have done with the recorded requests, for the services that a backcast reproduces.
+"""What other policies would have done with the recorded requests, for services that the simulator reproduces.
 
-All policies are simulated with the same draws of the calibrated services, so that the intervals contain what is unknown
-about them. A service that is not reproduced gets no advice, and its replicas do not count as capacity for others.
+All policies are simulated with the same posterior draws of the calibrated services, so intervals include the uncertainty
+of the calibration. A service that is not reproduced gets no advice, and its replicas do not count as capacity for others.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from faro_lib.workload import Traces, Workload, arrays_of
 
 POLICIES = ("FairShare", "HPA", "Faro-Sum")
 RAN = "recorded replicas"
-# Requests wait for a replica, however many there are; none is refused, as services do that set no limit.
+# High enough that practically no request is refused, as by services without a limit on ongoing requests.
 WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
 MEASURES: dict[str, Callable[[Run], Any]] = {
@@ -53,14 +53,14 @@ MEASURES: dict[str, Callable[[Run], Any]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """The result of `audit`. Policies and hours cover the reproduced services only, which share `capacity` cores.
+    """The result of `audit`. `policies` and `hours` cover only the reproduced services, which share `capacity` cores.
 
     Attributes
     ----------
-    policies : policy -> measure -> interval; the measures are lost_utility, slo_violation_rate, replicas and difference,
-        the lost utility minus that of the recorded replicas.
-    by_service : policy -> intervals of that difference, (3, reproduced services).
-    required : cores that the SLOs need at the rate of each minute, (minutes,); `used` is what the replicas occupied.
+    policies : policy -> measure -> (5 %, mean, 95 %); the measures are lost_utility, slo_violation_rate, replicas (mean
+        number) and difference (lost_utility minus that of the recorded replicas).
+    by_service : policy -> interval of that difference for each service, (3, reproduced services).
+    required : cores that the SLOs need at the rate of each minute, (minutes,); `used`: cores of the recorded replicas.
     minutes : the part of the day that was simulated.
     """
 
@@ -75,22 +75,22 @@ class Audit:
 
     @property
     def reproduced(self) -> list[Service]:
-        """The services that the policies were simulated with."""
+        """The reproduced services, on which policies were simulated."""
         return [one for one in self.services if not one.refusal]
 
     @property
     def replayed(self) -> str:
-        """From when to when the policies were compared."""
+        """The replayed part of the day, as "08:00 to 14:00"."""
         return self.records.history.span(self.minutes.start, self.minutes.stop)
 
     def observed_lost(self) -> float:
-        """The utility that the reproduced services lost per minute in the replayed minutes, as recorded."""
+        """Lost utility per minute of the reproduced services in the replayed minutes, from their recorded latencies."""
         kept = [n for n, one in enumerate(self.services) if not one.refusal]
         slo_s, tail_s = arrays_of(self.records.jobs).slo_s[kept, None], self.records.tail_s[kept, self.minutes]
         return float(np.nansum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
 
     def hours(self) -> list[dict[str, Any]]:
-        """For each hour: mean and least cores in use, the most that a minute needs, and the cores that were always spare."""
+        """One row per hour: mean and minimum cores in use, the maximum that a minute needs, and always spare cores."""
         rows = []
         for first in range(0, len(self.used), 60):
             used, required = self.used[first : first + 60], self.required[first : first + 60].max()
@@ -133,12 +133,12 @@ def audit(
     serving_model: ServingModel = WAITING,
     report: Report = print,
 ) -> Audit:
-    """Calibrate, backcast and, for the reproduced services, compare policies on `capacity` cores (None: the most used).
+    """Calibrate and backcast services, and compare policies for the reproduced services on `capacity` cores (None: peak use).
 
-    The busiest REPLAYED_MINUTES of the last day are replayed. Without an earlier day, forecasts follow the last day only.
+    The busiest REPLAYED_MINUTES of the last day are replayed. Without an earlier day, forecasts use only the last day so far.
     """
     for name in policies:
-        factory_of(name)  # an unknown name is refused before minutes of work
+        factory_of(name)  # raises for an unknown name, before minutes of work
     jobs, history = records.jobs, records.history
     report(f"calibrating {len(jobs)} services on their recorded latencies")
     with ThreadPoolExecutor(THREADS) as pool:
@@ -190,14 +190,14 @@ def audit(
 
 @dataclass(frozen=True, slots=True)
 class AfterAMinute(Assuming):
-    """It changes nothing in the first minute, because a forecaster without earlier days needs one."""
+    """Holds the replicas in the first minute, because an untrained forecaster needs one minute of counts."""
 
     def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
         return self.policy.decide(state, observation) if observation.minute else (state, hold(observation))
 
 
 def _plain(value: Any) -> Any:
-    """Numbers with four significant digits, in lists; None for NaN."""
+    """Numbers with four significant digits, arrays as lists, NaN as None."""
     if isinstance(value, str):
         return value
     if np.ndim(value):

@@ -22,35 +22,35 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
-STEADY_MINUTES = 3  # minutes with the same replicas, of which the last is used
-BIN_WIDTH = 1.12  # ratio of the largest to the smallest rate per replica in a row of measurements
+STEADY_MINUTES = 3  # a minute counts if it ends a run of this many with equal replicas
+BIN_WIDTH = 1.12  # largest / smallest rate per replica among the minutes of one row of `Measurements`
 MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minutes per row; rows per service
-OTHER_KINDS = ("serial", "concurrent", "batched")  # are tried if the kind in the jobs' table is not reproduced
+OTHER_KINDS = ("serial", "concurrent", "batched")  # replica kinds to try if the one in the jobs table does not fit
 MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
 DRAWS = 16
-LARGE = 0.1  # relative error of the table's service time that is worth a line
-MIN_INSIDE = 0.5  # of `Service.inside`, for a service that counts as reproduced
-SLACK = 0.02  # difference in the share of late minutes that is not worth a refusal
-NEVER = 1e-3  # SLO in seconds, if the time outside the replicas leaves less
+LARGE = 0.1  # relative error of the jobs table's service time that is reported
+MIN_INSIDE = 0.5  # minimum `Service.inside` of a service that counts as reproduced
+SLACK = 0.02  # tolerated distance of the share of late minutes from its interval
+NEVER = 1e-3  # SLO in seconds if the time outside the replicas leaves less than this
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:
-    """The backcast of one service. An interval is (5 %, 50 %, 95 %); shares are NaN where nothing was recorded."""
+    """The backcast of one service. An interval is (5 %, 50 % or mean, 95 %); shares are NaN where nothing was recorded."""
 
-    job: Job  # at the medians of the posterior; as given, if it is not calibrated
+    job: Job  # with the calibration's posterior medians; unchanged without a calibration
     calibration: Calibration | None
     inside: float  # share of the minutes whose latency was within the predicted interval
     late_minutes: float  # share of the minutes whose latency, at the quantile of the SLO, exceeded the SLO
     predicted_late_minutes: np.ndarray  # interval of that share
-    violation_rate: np.ndarray  # interval of the share of requests that missed the SLO
+    violation_rate: np.ndarray  # predicted interval: share of requests that miss the SLO
     predicted_tail_s: np.ndarray  # interval of the latency at the quantile of the SLO, by replayed minute, (minutes, 3)
     refusal: str  # why there is no advice, and what to measure; "" = reproduced
     note: str  # which assumption of the jobs' table is wrong; "" = none
 
 
 def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
-    """The calibration of the service at index n, by the kind in its table first; text if too little was recorded."""
+    """Calibrate the service at index n, first as its kind in the jobs table; a reason as text if too little was recorded."""
     measured, job = steady_minutes(records, n), records.jobs[n]
     if measured is None:
         enough = f"fewer than {MIN_ROWS} different loads have {MIN_MINUTES} minutes each"
@@ -67,10 +67,10 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
 
 
 def steady_minutes(records: Records, n: int) -> Measurements | None:
-    """Minutes of the service at index n with the same replicas and about the same rate, as rows; None if too few.
+    """Rows of steady minutes of the service at index n, each with one replica count and about one rate; None if too few.
 
-    A minute counts if the replicas were the same for STEADY_MINUTES and its requests do not differ from those of the
-    minute before by more than chance and a quarter, so that queues are about as in a stationary state.
+    A minute counts if the replicas were the same for STEADY_MINUTES, and its requests differ from the n of the minute
+    before by at most n / 4 + 3 sqrt(n) (trend and chance), so that queues are nearly stationary.
     """
     counts, replicas, latency_s = records.history.traces.evaluation[0, n], records.replicas[n], records.latency_s[:, n]
     counts = counts[: len(replicas)]
@@ -98,9 +98,9 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
 
 
 def world(jobs: Sequence[Job], calibrations: Sequence[Calibration], seed: int) -> tuple[Job, ...]:
-    """The jobs with services that are a draw of their posteriors.
+    """The jobs, each with a service drawn from its posterior.
 
-    The model's relative error and the time outside the replicas are moved to the SLO, which requests then miss as often.
+    A drawn relative error of the model and the time outside the replicas change the SLO instead of the latencies.
     """
     rng, drawn = np.random.default_rng(seed), []
     for job, calibration in zip(jobs, calibrations):
@@ -112,7 +112,7 @@ def world(jobs: Sequence[Job], calibrations: Sequence[Calibration], seed: int) -
 
 
 def uniform_draws(workload: Workload, seed: int, model: ServingModel) -> Draws:
-    """The requests of a trial, with arrivals uniform within each minute: the recorded counts say no more."""
+    """The requests of a trial, with arrivals uniform within each minute, as only counts were recorded."""
     draws = draw(workload, seed, router=model.router)
     return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, np.random.default_rng([seed, 4])))
 
@@ -120,8 +120,8 @@ def uniform_draws(workload: Workload, seed: int, model: ServingModel) -> Draws:
 def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: ServingModel) -> Run:
     """Simulate the recorded replicas (jobs, minutes), counted at the end of a minute.
 
-    When they changed within the minute is unknown: the seed of the draws puts additions and removals at its start, in its
-    middle or at its end.
+    The time of a change within the minute is unknown. The seed of the draws puts all additions at the start, middle or
+    end of the minute, and likewise all removals.
     """
     jobs = workload.jobs
     free = tuple(replace(job, cold_start_s=0.0, min_replicas=0, max_replicas=10**6, tenant_quota=None) for job in jobs)
@@ -137,7 +137,7 @@ def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: 
 
 
 def known_replicas(replicas: np.ndarray) -> np.ndarray:
-    """Replicas (jobs, minutes) as whole numbers; an unknown minute has those of the minute before, or 1."""
+    """Replicas (jobs, minutes) as whole numbers; unknown minutes take the last known count, else the next, or 1."""
     filled = pd.DataFrame(replicas.T).ffill().bfill().fillna(1).to_numpy().T
     return np.rint(filled).astype(int)
 
@@ -145,7 +145,7 @@ def known_replicas(replicas: np.ndarray) -> np.ndarray:
 def backcast(
     records: Records, calibrations: Sequence[Calibration | str], model: ServingModel, minutes: slice
 ) -> tuple[Service, ...]:
-    """What the recorded replicas give in the simulator in these minutes, by service, compared with what was recorded."""
+    """Simulate the recorded replicas in these minutes, and compare each service's latencies with the recorded ones."""
     fitted = [n for n, one in enumerate(calibrations) if isinstance(one, Calibration)]
     jobs = tuple(records.jobs[n] for n in fitted)
     found = [one for one in calibrations if isinstance(one, Calibration)]
@@ -189,21 +189,21 @@ def backcast(
 
 
 def share_interval(values: np.ndarray) -> np.ndarray:
-    """90 % prediction interval (5 %, 50 %, 95 %) of one more share like these (draws,).
+    """90 % prediction interval (5 %, mean, 95 %) of a further share, given `values` (draws,).
 
-    Square roots of shares have about the same variance at every mean; the interval is that of Student's t for them.
+    Square roots of shares have about the same variance at every mean; Student's t gives the interval of the root.
     """
     return np.minimum(positive_interval(values), 1.0)
 
 
 def positive_interval(values: np.ndarray) -> np.ndarray:
-    """The same for a quantity >= 0 whose variance grows with its mean; the middle is the mean."""
+    """(5 %, mean, 95 %) as in `share_interval`, for a quantity >= 0 whose variance grows with its mean."""
     low, _, high = np.maximum(prediction_interval(np.sqrt(values)), 0.0) ** 2
     return np.array([low, values.mean(axis=0), high])
 
 
 def prediction_interval(values: np.ndarray) -> np.ndarray:
-    """90 % prediction interval (5 %, 50 %, 95 %) of one more value like these, normally distributed, (draws, ...)."""
+    """90 % prediction interval (5 %, 50 %, 95 %) of a further value, given normally distributed `values` (draws, ...)."""
     n, mean = len(values), values.mean(axis=0)
     half = student.ppf(0.95, n - 1) * values.std(axis=0, ddof=1) * np.sqrt(1 + 1 / n)
     return np.array([mean - half, mean, mean + half])
@@ -227,7 +227,7 @@ def _unlike(share: float, predicted: np.ndarray, inside: float, minutes: int) ->
 
 
 def _wrong_assumption(job: Job, calibration: Calibration) -> str:
-    """What the recorded latencies contradict in the jobs' table, as text."""
+    """The part of the jobs table that the recorded latencies contradict; "" = none."""
     if calibration.kind != job.replica.kind:
         return f"its replicas are {calibration.kind}, not {job.replica.kind} as in the table"
     low, middle, high = 1 / calibration.capacity_rps[::-1]

@@ -71,7 +71,7 @@ class History:
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
-        """The fitted forecaster `name` (None: `auto`, untrained if the history is `short`); ValueError for one in UNFIT."""
+        """The fitted forecaster `name` (None: `auto`, untrained if the history is `short`); ValueError for a name in UNFIT."""
         if name in UNFIT:
             accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
             raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
@@ -81,16 +81,16 @@ class History:
 
 
 def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_minute: int | None = None) -> History:
-    """The `History` in counts (jobs, minutes), NaN = missing; a ValueError if there are none.
+    """The `History` of counts (jobs, minutes), NaN = missing; ValueError if there are no counts.
 
     earlier : counts of earlier days, (days, samples, jobs, minutes). If None, and `counts` cover 1.5 days or more, they
         are split into days that end now.
-    at : now, as a number of minutes of the last day, or HH:MM or ISO 8601 if there is an `end_minute`; None: at its end.
+    at : the current time, as minutes into the last day or, with an `end_minute`, HH:MM or ISO 8601; None: end of the day.
     end_minute : minutes since 1970, local time, at the end of the counts.
     """
     jobs, counts = tuple(jobs), np.asarray(counts, float)
     if counts.shape[1] >= 1.5 * DAY_MINUTES and earlier is None:
-        # If the first day is incomplete, it counts as a day with missing minutes if half of it is there.
+        # An incomplete first day is kept, with missing minutes, if at least half of it is there.
         days = round(counts.shape[1] / DAY_MINUTES)
         absent = np.full((len(jobs), max(0, days * DAY_MINUTES - counts.shape[1])), np.nan)
         counts = np.concatenate([absent, counts], axis=1)[:, -days * DAY_MINUTES :]
@@ -133,7 +133,7 @@ def _interpolated(counts: np.ndarray) -> np.ndarray:
 
 
 def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
-    """The history in a table of counts or a named workload. Its last day is today; with a column time, it ends now."""
+    """The history in a table of counts or a named workload. Its last day is today; with a column time, the table ends now."""
     from faro_lib.workload.readers import is_table, read_counts, read_jobs
     from faro_lib.workload.tables import load_workload
 
@@ -170,7 +170,7 @@ def history_from_prometheus(
 
 
 def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None) -> Traces:
-    """Complete days of the last week that controllers of these jobs have exported to a Prometheus.
+    """Counts of the complete days of the last week that controllers of these jobs exported to Prometheus.
 
     Missing minutes are interpolated. ValueError or OSError if there is no complete day or no answer.
     """
@@ -182,7 +182,7 @@ def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None
 
 
 def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
-    """Complete days of the last week in a journal of `faro run`; missing minutes are interpolated.
+    """Counts of complete days of the last week in a journal of `faro run`; missing minutes are interpolated.
 
     ValueError or OSError if there is no complete day or no journal.
     """
@@ -230,7 +230,7 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
 
 
 def _of_table(path: str, names: Sequence[str], counts: np.ndarray, source: str) -> tuple[tuple[Job, ...], np.ndarray]:
-    """(jobs of the table at `path`, their counts, NaN for a job that is not in `names`); a ValueError if none is."""
+    """(jobs of the table at `path`, their counts, NaN for a job not in `names`); ValueError if no job is in `names`."""
     from faro_lib.workload.readers import read_jobs
 
     jobs = read_jobs(path)

@@ -28,7 +28,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-REPLAYED_MINUTES = 360  # of a longer day, only the busiest part is replayed
+REPLAYED_MINUTES = 360  # only the busiest part of a longer day is replayed
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # as Ray Serve and service meshes
 
 
@@ -42,7 +42,7 @@ class Recommendation:
     max_violation_rate : accepted share of the requests of each job that violate its SLO; None: 1 - its quantile.
     curve : SLO violations of the worst job by capacity (`sizing.COLUMNS`); None if no day was replayed.
     knee : capacity above which additional cores gain little.
-    replayed : the replayed part of the last day, from and to.
+    replayed : replayed part of the last day, as "08:00 to 14:00".
     """
 
     advice: Advice
@@ -58,7 +58,7 @@ class Recommendation:
 
     @property
     def slo_met(self) -> bool:
-        """Whether the capacity meets the SLOs over the replayed day or, without one, in the coming minutes."""
+        """Whether the capacity meets the SLOs over the replayed day or, if none was replayed, in the coming minutes."""
         if self.curve is None:
             return bool(self.advice.slo_met.all())
         return self.required_cores is not None and self.required_cores <= self.advice.capacity
@@ -143,7 +143,7 @@ def recommend(
 
 
 def _too_busy(history: History, capacity: float | None) -> list[str]:
-    """One line for each job whose load of the last 15 minutes keeps more replicas busy than it can have."""
+    """One line for each job whose load of the last 15 minutes keeps more replicas busy than the job can have."""
     arrays = arrays_of(history.jobs)
     fitting = arrays.max_replicas if capacity is None else arrays.replicas_within(capacity)
     rates_rps = np.nan_to_num(history.today[:, -15:]).mean(axis=1) / MINUTE_S

@@ -19,12 +19,12 @@ LATENCY_COLUMN = re.compile(r"latency_(?:(mean)|p(\d+(?:\.\d+)?))_s")  # of a ta
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Records:
-    """The recorded minutes of the last day of the history. Shapes: (jobs, minutes) or (columns, jobs, minutes).
+    """Records of each minute of the last day of `history`. Shapes: (jobs, minutes) or (latency columns, jobs, minutes).
 
     Attributes
     ----------
     replicas : replicas that served at the end of each minute; NaN = unknown.
-    levels : quantile of each latency column, by job, (columns, jobs); NaN = the mean.
+    levels : quantile of each latency column, by job, (latency columns, jobs); NaN = the mean.
     latency_s : latencies of the requests served in each minute; NaN = unknown.
     """
 
@@ -52,7 +52,7 @@ def records_of(
     latency_s: np.ndarray,
     end_minute: int | None = None,
 ) -> Records:
-    """`Records` from arrays over all minutes, NaN = missing. Of earlier days, only the counts are kept, to learn from."""
+    """`Records` from arrays over all minutes, NaN = missing. Earlier days keep only their counts, to train forecasters."""
     history = history_of(jobs, counts, end_minute=end_minute)
     last = history.today.shape[1]
     return Records(history, replicas[:, -last:], levels, latency_s[..., -last:])
@@ -115,7 +115,7 @@ def records_from_prometheus(
 
 
 def records_from_journal(path: str, jobs: str | None = None) -> Records:
-    """The records in a journal of `faro run`: the replicas, mean latencies and jobs' quantiles that it observed.
+    """The records in a journal of `faro run`: observed replicas, mean latencies and latencies at the jobs' quantiles.
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
     """

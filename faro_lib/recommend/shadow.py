@@ -1,4 +1,4 @@
-"""Score the plans of a dry run: forecasts, predicted latencies, and what the plans would have given in the simulator."""
+"""Score the plans of a dry run: forecasts, predicted latencies, and the utility that the plans lose in the simulator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIN_MINUTES = 4 * BLOCK_MINUTES  # fewer minutes give no interval
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The policy that asks for recorded replicas."""
+    """A policy that repeats recorded replica counts."""
 
     replicas: np.ndarray  # (ticks, jobs)
     name: str
@@ -43,12 +43,12 @@ class Recorded:
 
 
 def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel = LIVE) -> list[dict[str, Any]]:
-    """One mapping for each job, and one for all, over the complete minutes of a dry run; NaN = unknown.
+    """One mapping per job, and one for all jobs, over the complete minutes of a dry run; NaN = unknown.
 
-    Keys: job; coverage, the share of minutes within the 80 % prediction interval; latency_ratio, the median of observed /
-    predicted tail latency at the replicas that ran; lost_observed, the utility lost per minute; lost_ran and lost_planned,
-    the same in the simulator with the replicas that ran and with those that Faro planned; difference, low and high,
-    lost_planned - lost_ran with a 95 % interval from trials and blocks of half an hour.
+    Keys: job; coverage (share of minutes whose rate was in the 80 % prediction interval); latency_ratio (median of
+    observed / predicted tail latency at the replicas that ran); lost_observed (utility lost per minute); lost_ran and
+    lost_planned (the same in the simulator, with the replicas that ran and with the planned ones); difference, low and
+    high (lost_planned - lost_ran and its 95 % interval, bootstrapped over trials and blocks of half an hour).
 
     Raises ValueError for fewer than MIN_MINUTES minutes.
     """
@@ -91,7 +91,7 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
 
 
 def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving_model: ServingModel) -> np.ndarray:
-    """Lost utility (2, trials, jobs, minutes) with the replicas that ran, and with those planned, (minutes, jobs) each."""
+    """Simulated lost utility ([ran, planned], trials, jobs, minutes) with replicas `ran` and `planned`, (minutes, jobs)."""
     cores = arrays_of(workload.jobs).cores
     capacity = int(np.ceil(max((ran @ cores).max(), (planned @ cores).max())))
     policies = {name: Recorded(replicas, name) for name, replicas in (("ran", ran), ("planned", planned))}
@@ -103,7 +103,7 @@ def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving
 
 
 def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) -> tuple[np.ndarray, np.ndarray]:
-    """(observed loss, observed / predicted tail latency) of the minute before each step, both (jobs, steps)."""
+    """(observed lost utility, observed / predicted tail latency) of the minute before each step, both (jobs, steps)."""
     model, slo_s = measure(jobs, serving_model=serving_model), arrays_of(jobs).slo_s
     tail_s = np.array([step.observation.tail_latency_s for step in steps]).T
     rates = np.array([step.observation.arrivals_per_min[:, -1] for step in steps]).T / MINUTE_S
@@ -117,7 +117,7 @@ def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) 
 
 
 def _coverage(planning: list, counts: np.ndarray, first: int) -> np.ndarray:
-    """Whether the count of the minute after each plan's was within the 80 % interval, (jobs, plans); NaN = unknown."""
+    """Whether the rate in the minute after each plan was in its 80 % interval, 1 or 0 (jobs, plans); NaN = unknown."""
     inside = []
     for step in planning:
         index, deciles = step.observation.minute + 1 - first, step.plan.next_minute_deciles_rps

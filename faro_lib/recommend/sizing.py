@@ -22,12 +22,12 @@ COLUMNS = ["capacity_cores", "slo_violation_rate", "worst_job", "accepted_rate",
 COARSE = 7  # number of evenly spaced capacities, before the bisection
 PEAK_MINUTES = 15
 HEADROOM = 1.25  # factor on the cores that the worst minute needs
-CLOSE = 0.8  # share of the accepted violations from which a capacity is close to the limit
+CLOSE = 0.8  # share of the accepted violations above which a capacity is close to the limit
 MAX_REPLICAS = 200  # per job, in the search for the replicas that it needs
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """(traces with only the busiest `minutes` of the evaluation day, the first of them); training days are rotated to it."""
+    """(traces of the busiest `minutes` in a row of the evaluation day, their first minute); training days rotate to it."""
     day = traces.evaluation[0].sum(axis=0)
     if minutes >= len(day):
         return traces, 0
@@ -37,14 +37,14 @@ def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
 
 
 def peaks_outside(traces: Traces, first: int, minutes: int) -> dict[str, int]:
-    """Job -> minute of its peak, a mean over PEAK_MINUTES, if it exceeds the peak in the replayed minutes by 10 %."""
+    """Job -> minute of its peak (a mean over PEAK_MINUTES), if the peak exceeds that of the replayed minutes by 10 %."""
     day = np.array([np.convolve(row, np.ones(PEAK_MINUTES), "same") for row in traces.evaluation[0]])
     over = day.max(axis=1) > 1.1 * day[:, first : first + minutes].max(axis=1)
     return {job.name: int(at) for job, at, larger in zip(traces.jobs, day.argmax(axis=1), over) if larger}
 
 
 def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
-    """Replicas that each job needs to meet its SLO at the rate of each minute, within its bounds, (jobs, minutes)."""
+    """Replicas that each job needs to meet its SLO at the rate of each minute, from 1 to its maximum, (jobs, minutes)."""
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
     for x in range(1, MAX_REPLICAS + 1):
@@ -137,7 +137,7 @@ def worst_job(row: Any) -> str:
 
 
 def margin(curve: pd.DataFrame) -> str:
-    """Advice to plan more than the required capacity if that is close to the limit; "" if it is not."""
+    """Advice to plan more than the required capacity if that is close to the limit, or "" otherwise."""
     share, required = share_of_accepted(curve), required_cores(curve)
     if required is None or (used := share[curve["capacity_cores"] == required].iloc[0]) <= CLOSE:
         return ""
@@ -159,7 +159,7 @@ def required_cores(curve: pd.DataFrame) -> int | None:
 
 
 def knee(curve: pd.DataFrame) -> int | None:
-    """The capacity at the knee of the curve: its point farthest below the line between its ends; None if none is below.
+    """The capacity at the knee of the curve: its point farthest below the line between its ends; None if no point is below.
 
     The y axis is `share_of_accepted`. Both axes are scaled to 0..1
     (Satopaa et al., "Finding a 'Kneedle' in a Haystack", 2011, without smoothing).

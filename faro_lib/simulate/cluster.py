@@ -14,9 +14,9 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import ServiceTime
 
-DRAIN_STEP_S = 10.0  # after the run, how often to check whether the last request has ended
-CapacityStep = tuple[float, float]  # (time, cores)
-Lifetime = tuple[int, float, float]  # (job index, from, until)
+DRAIN_STEP_S = 10.0  # after the run, seconds between checks whether all requests have ended
+CapacityStep = tuple[float, float]  # (time_s, cores)
+Lifetime = tuple[int, float, float]  # (job index, start_s, end_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class ServingModel:
             raise ValueError(f"retry_s={self.retry_s!r} must be a number > 0")
 
     def limit_of(self, job: Job) -> int:
-        """The job's own max_ongoing_requests, or else the common one, but at least what its kind of replica needs."""
+        """The job's own limit, or else max_ongoing_requests, the latter raised to the minimum of its kind of replica."""
         common = max(self.max_ongoing_requests, job.replica.fewest_places)
         return dict(self.own_limits).get(job.name, common)
 
@@ -58,11 +58,11 @@ class ServingModel:
 
     @property
     def max_rps(self) -> float:
-        """Largest rate of a job that its router can handle, which each request passes twice; infinite without a router."""
+        """Largest requests/s of one job: each request passes the job's router twice. Infinite without a router."""
         return 1 / (2 * self.router.mean_s) if self.router else np.inf
 
     def capped(self, jobs: Sequence[Job], requests_per_min: np.ndarray) -> str:
-        """A warning that names jobs whose busiest minute exceeds `max_rps`, or ""; the counts are (jobs, minutes)."""
+        """A warning that names jobs whose busiest minute exceeds `max_rps`, or ""; requests_per_min is (jobs, minutes)."""
         most_rps = np.nan_to_num(requests_per_min).max(axis=1) / MINUTE_S
         over = [f"{job.name} ({rate:.0f})" for job, rate in zip(jobs, most_rps) if rate > self.max_rps]
         passes = f"the paper's router, one server per job, handles {self.max_rps:.0f} requests/s; more arrive in the"
@@ -73,7 +73,7 @@ PAPER = ServingModel()
 
 
 class SimulatedCluster(Cluster):
-    """A simulated cluster that serves a workload. A job that has left it and has no replicas drops its requests.
+    """A simulated cluster that serves a workload. A job outside its lifetime that has no replicas drops its requests.
 
     The arguments are those of `simulate`; the `initial` replicas (jobs,) have no cold start.
     """
@@ -169,7 +169,7 @@ class SimulatedCluster(Cluster):
             self.advance(self.now_s + DRAIN_STEP_S)
 
     def _set_drop(self, drop: np.ndarray) -> None:
-        """Set the drop rates (jobs,); a job that has left the cluster and has no replicas drops all its requests."""
+        """Set the drop rates (jobs,); a job outside its lifetime that has no replicas drops all its requests."""
         self._serving.station.drop[:] = drop
         if self.present is not None:
             self._drop_all(~self.present & (self._target == 0))
@@ -182,7 +182,7 @@ class SimulatedCluster(Cluster):
     def tail_latency_of(self, minute: int) -> np.ndarray:
         """Latency quantiles (jobs,) in seconds of the requests that arrived in `minute`; NaN before the first minute.
 
-        A request that has not ended counts with the time since its arrival, unless the SLO is on the time per token.
+        A request that has not ended counts with the time since its arrival; with an SLO on the time per token, it is left out.
         """
         if minute != self._tail_minute:
             requests, quantile = self._serving.requests, arrays_of(self.workload.jobs).quantile

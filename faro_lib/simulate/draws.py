@@ -40,7 +40,7 @@ class Draws:
 def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, scv_factor: float = 1.0) -> Draws:
     """Draw the random numbers of a trial.
 
-    `router` is the service time of one pass through it, None without a router. `scv_factor` multiplies the squared
+    `router` is the service time of one pass through the router, None if there is none. `scv_factor` multiplies the squared
     coefficient of variation of the replicas' service times.
     """
     arrival_s, first = sample_arrivals(workload, seed)
@@ -64,7 +64,7 @@ def draw(workload: Workload, seed: int, *, router: ServiceTime | None = ROUTER, 
 
 
 def uniform_arrivals(counts: np.ndarray, rng: np.random.Generator, window_s: float = MINUTE_S) -> np.ndarray:
-    """Arrival times of `counts` (jobs, windows) requests, uniform within each window, sorted by job and time."""
+    """Arrival times (requests,) of `counts` (jobs, windows) requests, uniform within each window, sorted by job and time."""
     windows = np.concatenate([np.repeat(np.arange(counts.shape[1]), row) for row in counts])
     arrival_s, first = (windows + rng.random(len(windows))) * window_s, np.cumsum(counts.sum(axis=1))
     for part in np.split(arrival_s, first[:-1]):

@@ -1,11 +1,11 @@
 """The compiled event loop, which runs while the set of replicas does not change.
 
-Jobs do not interact between decisions, so each job is advanced alone. It has three kinds of events: a request arrives,
-leaves the first pass through the router, or is completed by a replica. At equal times they come in this order, and those
-of replicas in the order of their slots. The router is one FIFO server. So the time at which a request leaves it is known
+Jobs do not interact between decisions, so each job is advanced alone. A job has three kinds of events: a request arrives,
+leaves the first pass through the router, or is completed by a replica. At equal times, events come in this order, and
+completions in the order of their slots. The router is one FIFO server. So the time at which a request leaves it is known
 on arrival, and the requests in the first pass have the indices head..next_arrival - 1.
 
-Serial replicas are served here. The other kinds are in `replicas`; numba compiles the loop for them only if they occur.
+Serial replicas are simulated here, other kinds in `replicas`; numba compiles the loop for other kinds only if they occur.
 """
 
 from typing import Any, NamedTuple
@@ -54,15 +54,15 @@ class Station(NamedTuple):
     ring: np.ndarray  # (jobs, slots, largest `places`) indices of these requests, a ring buffer
     ring_done_s: np.ndarray  # (jobs, slots, largest `places`) completion times of these requests
     ring_head: np.ndarray  # (jobs, slots) position of the oldest request in the ring
-    next_done_s: np.ndarray  # (jobs, slots) completion of the oldest request in the slot; inf if the slot is empty
-    last_done_s: np.ndarray  # (jobs, slots) completion of the newest request in the slot
+    next_done_s: np.ndarray  # (jobs, slots) completion time of the oldest request in the slot; inf if the slot is empty
+    last_done_s: np.ndarray  # (jobs, slots) completion time of the newest request in the slot
     places: np.ndarray  # max_ongoing_requests of a replica
     finished: np.ndarray  # (jobs, seconds) number of requests that ended in each second, dropped ones included
     finished_latency_s: np.ndarray  # (jobs, seconds) sum of the times that these requests spent in the system
 
 
 def new_station(slots: int, queue_length: int, places: np.ndarray, seconds: int, first: np.ndarray) -> Station:
-    """An empty station for each job."""
+    """The initial state of all jobs."""
     jobs, most = len(places), int(places.max())
 
     def zeros(*shape, dtype=np.int64):
@@ -91,7 +91,7 @@ def with_slots(state: Any, slots: int) -> Any:
 
 @njit(cache=True, inline="always")
 def _wrap(place, places):
-    """`place` modulo `places`, for place < 2 places; a division would take as long as the rest of an event."""
+    """`place` modulo `places`, for place < 2 * places; a division would take as long as the rest of an event."""
     return place if place < places else place - places
 
 
@@ -130,7 +130,7 @@ def _soonest(next_done_s):
 
 @njit(cache=True, inline="always")
 def _ended(second, spent, finished, finished_latency_s):
-    """Count a request that ends in this second after the time `spent`."""
+    """Count a request that ends in `second`, `spent` seconds after it arrived."""
     if second < len(finished):
         finished[second] += 1
         finished_latency_s[second] += spent
@@ -144,7 +144,7 @@ def advance_job(
     """Process one job's events up to and including `until_s`; `kinds` is None if the job's replicas are serial.
 
     One long function, because calls and attribute access at every event would make it several times slower. Requests
-    wait in the queue only while another one is `held`.
+    wait in the queue only while another request is `held`.
     """
     arrival_s, router_in_s, router_out_s = requests.arrival_s, requests.router_in_s, requests.router_out_s
     latency_s, coin = requests.latency_s, requests.coin
@@ -172,7 +172,7 @@ def advance_job(
             arriving += 1
             continue
 
-        # `leaving` leaves the station, as do `gone` requests in kinds.left; `coming` goes to a replica. Each may be none.
+        # Request `leaving` and the first `gone` of kinds.left leave; request `coming` goes to a replica. Each may be absent.
         leaving, served, coming, gone, source = NONE, True, NONE, 0, NONE
         if routed <= done:
             now = routed
@@ -221,7 +221,7 @@ def advance_job(
                     leaving, served = coming, False
                 break
             if kinds is None:
-                # Append to the FIFO queue of the replica. If it is empty, its last completion is in the past.
+                # Append to the FIFO queue of the replica. If the replica is empty, its last completion is past.
                 completes = max(now, last_done_s[slot]) + requests.service_s[coming]
                 place = _wrap(ring_head[slot] + inside[slot], places)
                 ring[slot, place] = coming

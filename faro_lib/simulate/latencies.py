@@ -9,8 +9,8 @@ from faro_lib.workload.jobs import MINUTE_S
 def minute_edges(arrival_s: np.ndarray, first: np.ndarray, minutes: int) -> np.ndarray:
     """Index of the first request of each minute, int (jobs, minutes + 2).
 
-    The last minute holds all arrivals after the end of the day. `arrival_s` (requests,) and `first` (jobs + 1,) are those
-    of `Draws`.
+    They bound minutes + 1 minutes; the last minute holds all arrivals after the day. `arrival_s` (requests,) and `first`
+    (jobs + 1,) are from `Draws`.
     """
     edges_s = MINUTE_S * np.arange(minutes + 2)
     edges_s[-1] = np.inf
@@ -49,7 +49,7 @@ def quantiles(latency_s: np.ndarray, edges: np.ndarray, quantile: np.ndarray) ->
 
 @njit(cache=True)
 def dropped_and_missed(latency_s: np.ndarray, edges: np.ndarray, slo_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(requests dropped, requests served later than the SLO) in every minute, two int arrays (jobs, minutes)."""
+    """Numbers of (dropped requests, served requests slower than the SLO) in every minute, two int arrays (jobs, minutes)."""
     jobs, minutes = edges.shape[0], edges.shape[1] - 1
     dropped, slo_missed = np.zeros((jobs, minutes), np.int64), np.zeros((jobs, minutes), np.int64)
     for job in range(jobs):

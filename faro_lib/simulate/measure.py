@@ -26,9 +26,9 @@ UTILISATIONS = (
     1.2, 1.5, 2.0, 3.0,
 )  # fmt: skip
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
-USUAL_REPLICAS = 16  # the largest count to measure if the capacity is unknown
+USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
 MINUTES = 31  # equally likely minutes per grid point of the table
-WINDOW_REQUESTS = 4000  # of a minute with more requests, only a part with this many is simulated
+WINDOW_REQUESTS = 4000  # if a minute has more requests, only a window with this many is simulated
 WARM_UP = 50  # service times to simulate before the first minute, because queues begin empty
 THREADS = min(8, os.cpu_count() or 1)  # each simulation needs about 50 MB
 
@@ -47,7 +47,7 @@ def measure(
     `replicas` are the counts to measure, by default COUNTS up to what `capacity` in cores allows. `requests` is the number
     of requests to simulate at utilisation 1. Jobs with the same service time and limits share a simulation, whatever their
     SLO and quantile. Simulations run in parallel, and their results are cached on disk (`files.cached_array`). A job with a
-    `latency_curve` is not simulated: its curve is interpolated at the same replica counts.
+    `latency_curve` gets the values of its curve instead, interpolated at the same replica counts.
     """
     # A bad curve is refused before anything is simulated.
     curves = [(job, read_curve(job.latency_curve, job)) for job in jobs if job.latency_curve]
@@ -112,16 +112,16 @@ def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[fl
 
 @cache
 def _code() -> tuple[str, bytes]:
-    """The part of the cache key for what may change results besides the arguments: numpy and the simulator's sources."""
+    """The part of the cache key besides the arguments that may change results: numpy's version and the simulator's sources."""
     return np.__version__, b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
 def _run(
     job: Job, replicas: int, model: ServingModel, requests: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """(latencies of all requests, first request of each minute (utilisations, minutes + 1), `shrink` of `_minutes`)."""
+    """(latency of each request, index of each minute's first request (utilisations, minutes + 1), `shrink` of `_minutes`)."""
     full_rps = replicas / true_busy_s(job)
-    in_service_s = job.replica.max_in_service * true_busy_s(job)  # of a request at utilisation 1 (Little's law)
+    in_service_s = job.replica.max_in_service * true_busy_s(job)  # per request, at utilisation 1 (Little's law)
     window_s = min(MINUTE_S, WINDOW_REQUESTS / full_rps)
     windows = max(MINUTES, int(requests / (full_rps * window_s)))
     warm = int(np.ceil(max(WARM_UP * in_service_s, window_s) / window_s))
@@ -131,7 +131,7 @@ def _run(
     workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)
     draws = draw(workload, seed, router=model.router)
     if window_s < MINUTE_S:
-        # Uniform arrivals: the bursts that `draw` makes at the ends of minutes vanish with so many requests per minute.
+        # Uniform arrivals: the bursts that `draw` makes at the ends of minutes vanish with this many requests per minute.
         arrival_s = uniform_arrivals(counts, np.random.default_rng([seed, replicas]), window_s)
         draws = replace(draws, arrival_s=arrival_s)
     places = np.full(len(counts), model.max_ongoing_requests)
@@ -147,7 +147,7 @@ def _run(
 def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
     """(tail latency of the served requests, excess drops) of MINUTES equally likely minutes, sorted by tail latency.
 
-    A whole minute has n times as many requests as a simulated window, so it deviates from the mean by only
+    A minute has n times as many requests as a simulated window, so its values deviate from the mean by only
     1 / sqrt(n) = `shrink` times as much.
     """
     rows = []

@@ -2,7 +2,7 @@
 
 A growing job reuses its idle pods, which serve after a short delay, and then starts new pods, which serve after the cold
 start. A replica that finds no free cores waits and tries again. A shrinking job removes its newest replicas first. The pod
-of a removed replica is idle: it keeps its cores until it is collected.
+of a removed replica is idle: it keeps its cores until it is deleted.
 """
 
 import heapq
@@ -16,7 +16,7 @@ from faro_lib.workload.jobs import TOLERANCE
 
 REUSE_S = 3.0  # delay until an idle pod serves again, and how long a job counts as changing after a removal
 RETRY_S = 5.0  # delay until a replica that found no free cores tries again
-IDLE_S, CHECK_S = 30.0, 5.0  # idle pods are collected after IDLE_S, at the next multiple of CHECK_S
+IDLE_S, CHECK_S = 30.0, 5.0  # idle pods are deleted after IDLE_S, at the next multiple of CHECK_S
 BIRTH, COLLECT, RETRY = 0, 1, 2  # kinds of event; at equal times, the smaller number comes first
 
 

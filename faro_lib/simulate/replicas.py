@@ -1,8 +1,8 @@
-"""How replicas that are not serial serve: compiled functions that the event loop (`events`) calls.
+"""Service by concurrent, batched and continuous replicas: compiled functions that the event loop (`events`) calls.
 
-Each slot has one next event: the end of its service, batch or iteration, or the start of the next one. At an event,
+Each slot holds one replica and has one next event: a service, batch or iteration ends, or the next one starts. Then
 `event` ends what is in service, the loop dispatches requests to the places that become free, and `begin` starts what
-comes next. Times are sums in a fixed order, start + duration, so that another implementation gives the same bits.
+comes next. Times are always added as start + duration, so that another implementation gives bit-identical times.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from faro_lib.workload.replicas import KINDS, SLO_ON, Replica
 
 SERIAL, CONCURRENT, BATCHED, CONTINUOUS = range(4)
 FIRST_TOKEN, PER_TOKEN, END_TO_END = range(3)
-BETWEEN = -1  # `fresh` while no iteration is in progress
-SHORTEST_S = 1e-9  # time per token of an answer of one token, which has no second one
+BETWEEN = -1  # value of `fresh` between two iterations
+SHORTEST_S = 1e-9  # time per token of a one-token answer, which has no second token
 
 
 class Kinds(NamedTuple):
-    """Parameters of the jobs' replicas, as in `workload.replicas`, (jobs,); and the state of each slot, (jobs, slots)."""
+    """Parameters (jobs,) of the jobs' replicas, as in `workload.replicas`, and the state (jobs, slots) of each slot."""
 
     kind: np.ndarray
     at_once: np.ndarray  # largest number of requests in service
@@ -35,13 +35,13 @@ class Kinds(NamedTuple):
     slo_on: np.ndarray
     prompt_tokens: np.ndarray  # (requests,)
     output_tokens: np.ndarray  # (requests,)
-    left: np.ndarray  # (largest number of places,) the requests that leave at an event
+    left: np.ndarray  # (places,) indices of the requests that leave at an event
     line: np.ndarray  # (jobs, slots, places) requests in order of entry; the first `serving` are in service
-    # (jobs, slots, places) of each of them. Concurrent: service attained at its end. Batched: time of entry. Continuous:
-    # number of the iteration that gives its last token.
+    # (jobs, slots, places) for each request in `line`. Concurrent: `attained_s` at its end. Batched: time of entry.
+    # Continuous: number of the iteration that gives its last token.
     mark: np.ndarray
     serving: np.ndarray  # number of requests in service
-    # Concurrent: time of `attained_s`. Batched: time since which the replica is free. Continuous: start of the iteration.
+    # Concurrent: last update of `attained_s`. Batched: when the replica became free. Continuous: start of the iteration.
     since_s: np.ndarray
     attained_s: np.ndarray  # concurrent: service that a request has attained if it is in service since the first one
     iteration: np.ndarray  # continuous: number of the iteration in progress
@@ -55,7 +55,7 @@ PER_SLOT = ("line", "mark", "serving", "since_s", "attained_s", "iteration", "la
 def new_kinds(
     jobs: Sequence[Job], slots: int, places: np.ndarray, prompt_tokens: np.ndarray, output_tokens: np.ndarray
 ) -> Kinds | None:
-    """Empty slots for each job; None if all jobs have serial replicas, which need no further state."""
+    """`Kinds` with empty slots; None if all jobs have serial replicas, which need no further state."""
     if all(job.replica == Replica() for job in jobs):
         return None
     replicas = [job.replica for job in jobs]
@@ -81,7 +81,7 @@ def new_kinds(
 
 @njit(cache=True, inline="always")
 def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
-    """Add a request to the `inside` others of a slot whose next event is at `next_s`, and return its next event."""
+    """Add a request to a slot that holds `inside` others; return the time of the slot's next event, `next_s` so far."""
     mark, serving, at_once = kinds.mark[job, slot], kinds.serving[job, slot], kinds.at_once[job]
     kinds.line[job, slot, inside] = request
     if kinds.kind[job] == CONCURRENT:
@@ -106,8 +106,8 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
         return next_s
     if kinds.prompt_tokens[request] > kinds.max_tokens[job]:
         return next_s
-    # The request is admitted when the present iteration ends, and that is now the next event. The request comes straight
-    # from the router, because requests queue only while all replicas are full; at equal times, the router comes first.
+    # The request is admitted when the present iteration ends, so this end is now the next event. The request comes straight
+    # from the router, because requests queue only while all replicas are full; at equal times, router events come first.
     start_s, length_s = kinds.since_s[job, slot], kinds.alpha_s[job] + kinds.beta_s[job] * serving
     end_s, iteration = start_s + length_s, kinds.iteration[job, slot]
     while end_s < now:
@@ -119,7 +119,7 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
 
 @njit(cache=True, inline="always")
 def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int:
-    """End what ends now in a slot with `inside` requests; the number of requests that leave, which are in kinds.left."""
+    """End what ends now in a slot with `inside` requests; return the number of requests that leave, listed in kinds.left."""
     line, mark, serving = kinds.line[job, slot], kinds.mark[job, slot], kinds.serving[job, slot]
     left, gone, slo_on = kinds.left, 0, kinds.slo_on[job]
     if serving == 0:
@@ -148,7 +148,7 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
         if slo_on == FIRST_TOKEN:
             latency_s[line[n]] = now - arrival_s[line[n]]
         elif slo_on == PER_TOKEN:
-            latency_s[line[n]] = -now  # until its end
+            latency_s[line[n]] = -now  # until completed
     kinds.fresh[job, slot] = BETWEEN
     for n in range(inside):
         if n < serving and mark[n] == iteration:
@@ -162,7 +162,7 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
 
 @njit(cache=True, inline="always")
 def begin(kinds, job, slot, inside, now, service_s) -> float:
-    """Start what a slot with `inside` requests can start now, after an event; return its next event, inf if it is empty."""
+    """After an event, start what a slot with `inside` requests can start; return the time of its next event, inf if empty."""
     line, mark = kinds.line[job, slot], kinds.mark[job, slot]
     serving, at_once = kinds.serving[job, slot], kinds.at_once[job]
     if inside == 0:
@@ -197,7 +197,7 @@ def begin(kinds, job, slot, inside, now, service_s) -> float:
 
 @njit(cache=True, inline="always")
 def measured(kinds, job, request, spent_s, now, latency_s) -> float:
-    """The quantity that the job's SLO limits, of a request that its replica completes now, `spent_s` after its arrival."""
+    """The time that the job's SLO limits, for a request that its replica completes now after `spent_s` in the system."""
     if kinds.slo_on[job] == FIRST_TOKEN:
         return latency_s[request]
     if kinds.slo_on[job] == PER_TOKEN:

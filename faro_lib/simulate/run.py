@@ -19,7 +19,7 @@ EXPLANATIONS = ("forecast_rps", "predicted_tail_latency_s", "marginal_value_up",
 
 @dataclass(slots=True)
 class Decisions:
-    """What was observed and decided at each tick of a run: one list per quantity, of scalars or of arrays (jobs,)."""
+    """Observations and decisions of a run: one list per quantity with one entry per tick, a scalar or an array (jobs,)."""
 
     time_s: list[float] = field(default_factory=list)
     target: list[np.ndarray] = field(default_factory=list)
@@ -41,13 +41,13 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The result of a trial. Arrays (jobs, minutes + 1) are by minute of arrival; the last is for arrivals after the day."""
+    """The result of a trial. Arrays (jobs, minutes + 1) are by arrival minute; the last one is for arrivals after the day."""
 
     workload: Workload
     capacity: float
     requests: np.ndarray  # number of requests
     dropped: np.ndarray  # number of requests dropped
-    slo_missed: np.ndarray  # number of requests served later than the SLO
+    slo_missed: np.ndarray  # number of served requests slower than the SLO
     tail_latency_s: np.ndarray  # the job's quantile, where dropped requests are infinitely late; NaN without requests
     served_tail_latency_s: np.ndarray  # the same quantile over the served requests only
     initial: np.ndarray  # (jobs,) replicas at the start
@@ -74,7 +74,7 @@ def simulate(
     Parameters
     ----------
     capacity : cores of the cluster.
-    seed, draws : one of the two defines the trial; policies can share draws. ValueError without both.
+    seed, draws : one of the two defines the trial; policies can share draws. ValueError if both are None.
     capacity_steps : (time in s, cores) pairs, ascending; ((7200, 24),) changes the capacity to 24 cores after two hours.
     lifetimes : (job index, from, until in s) triples; ((0, 6000, np.inf),) adds job 0 at 6000 s. Other jobs always exist.
     initial : (jobs,) replicas at the start; None asks the policy.
@@ -114,7 +114,7 @@ def evaluate_run(
 ) -> Run:
     """The `Run` of a simulated or live run, from the latencies of its requests.
 
-    `latency_s` (requests,) is sorted by job and arrival, inf = dropped; `edges` is that of `latencies.minute_edges`.
+    `latency_s` (requests,) is sorted by job and arrival, inf = dropped; `edges` is the result of `latencies.minute_edges`.
     """
     jobs = arrays_of(workload.jobs)
     dropped, slo_missed = dropped_and_missed(latency_s, edges, jobs.slo_s)

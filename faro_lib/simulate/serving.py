@@ -9,7 +9,7 @@ from faro_lib.simulate.draws import Draws
 from faro_lib.workload import Job
 
 DISPATCH = {"round-robin": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
-SLOTS = 4  # initial number of slots per job; doubled when needed
+SLOTS = 4  # initial slots per job, one per replica; doubled when needed
 
 
 class Serving:
@@ -26,7 +26,7 @@ class Serving:
     ):
         columns = (draws.first, draws.arrival_s, draws.router_in_s, draws.service_s, draws.router_out_s, draws.coin)
         self.requests = events.Requests(*columns, np.empty(len(draws.arrival_s)))
-        # One more than the limit, because a request that finds exactly `queue_limit` waiting is not dropped.
+        # One place more than the limit, because a request that finds exactly `queue_limit` waiting is not dropped.
         self.station = events.new_station(SLOTS, queue_limit + 1, max_ongoing_requests, seconds, draws.first)
         lengths = draws.prompt_tokens, draws.output_tokens
         self.kinds = replicas.new_kinds(jobs, SLOTS, max_ongoing_requests, *lengths)
@@ -93,7 +93,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Give the held request to a job's first replica; the event loop would do so only after a completion."""
+        """Give the queue's head (`held`) to a job's first replica; the event loop would do so only after a completion."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return

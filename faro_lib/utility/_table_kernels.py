@@ -52,7 +52,7 @@ def _cell(loads, weights, cold, grown, d, drops, curve_now, curve_x, alpha, cold
 
 @njit(cache=True)
 def _best_drop(loads, weights, cold, grown, drops, phi, curve_now, curve_x, alpha, cold_part, undropped, stack):
-    """(the largest phi[d] U(d) over the drop rates d, the index of that d), by branch and bound.
+    """(the largest phi[d] U(d) over the indices d of the drop rates, that d), by branch and bound.
 
     U increases and the penalty phi decreases in d, so between indices a and b the product is at most phi[a] U(b).
     `undropped` is U(0); `stack` is work space.
@@ -82,10 +82,10 @@ def _best_drop(loads, weights, cold, grown, drops, phi, curve_now, curve_x, alph
 
 @njit(cache=True)
 def fill(loads, warm, cold, running, low, high, of_job, first, last, curve, alpha, drops, phi, value, effective, drop):
-    """Fill value, effective and drop (jobs, X + 1), which `build_table` defines, in place.
+    """Fill value, effective and drop (jobs, X + 1) in place, as `build_table` defines them.
 
     `loads` (jobs, samples, minutes) is in erlangs. `warm` and `cold` (jobs, minutes) split the weight of each minute into
-    the parts after and before new replicas have started. Returns, per job, the x from which the utility is constant.
+    the parts after and before new replicas have started. Returns the x from which each job's utility is constant, (jobs,).
     """
     jobs, columns = value.shape
     both = warm + cold

@@ -1,4 +1,4 @@
-"""Utility at a constant rate as a curve over the offered load, for each service class and replica count.
+"""Curves of utility over offered load at a constant rate, per service class (jobs with equal curves) and replica count.
 
 `build_table` evaluates every latency model through these curves. A curve equals value[0] up to load `first`, is piecewise
 linear between `first` and `last`, and equals value[-1] (last / load)^alpha beyond. For a formula, `first` is the largest
@@ -29,7 +29,7 @@ LatencyModel = str | LearnedModel
 
 
 class Curves(NamedTuple):
-    """One curve per service class and replica count, and the class of each job."""
+    """Curves (loads in erlangs) by service class and replica count, and each job's class."""
 
     first: np.ndarray  # (classes, X + 1)
     last: np.ndarray  # (classes, X + 1)
@@ -45,7 +45,7 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
         classes = dict.fromkeys(keys)
         first, last, value = _formula_stack(latency_model, utility, float(alpha), columns, tuple(classes))
     elif hasattr(latency_model, "expected_utility"):
-        # The curves of a measured table are cached; a model that learns online may change between two calls.
+        # Only the curves of a measured table are cached; a model that learns online may change between two calls.
         sample: Callable = _model_curves
         keys = list(range(len(jobs)))
         if isinstance(latency_model, LatencyTable):
@@ -63,7 +63,7 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
 
 
 def _formula_key(model: str, job: Job) -> tuple[float, float, float]:
-    """(SLO, quantile, scv), which determine a curve; the SLO is in service times, for the upper bound in seconds."""
+    """(SLO, quantile, scv), which determine a curve; the SLO is in service times, but in seconds for the upper bound."""
     slo = job.slo_s if model == "upper-bound" else job.slo_s / job.busy_s
     return slo, job.quantile, job.service_scv if model == "mgc" else 0.0
 

@@ -96,8 +96,8 @@ def build_table(
     utility : "relaxed" or "precise"; `alpha` is the exponent of the relaxed utility.
     drops : None, or increasing drop rates to try, beginning with 0 (`DROPS`).
     cold_start_minutes : minutes until new replicas serve, >= 0; None uses each job's cold_start_s.
-    switching_cost : utility subtracted from every column but `running`.
-    max_replicas : largest replica count in the table, on top of the jobs' max_replicas.
+    switching_cost : utility subtracted at every replica count except `running`.
+    max_replicas : a further limit on every job's replicas, besides its own max_replicas.
 
     >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_minutes=0)
     >>> table.value[0].round(2).tolist()
@@ -145,8 +145,8 @@ def predicted_latency(
 ) -> np.ndarray:
     """Latency quantile in seconds that the model predicts, in the shape of `rates_rps`.
 
-    Infinite for a job with requests but no replicas. If a model has only `expected_utility`, the latency is that
-    whose relaxed utility equals its prediction.
+    Infinite for a job with requests but no replicas. If a model has only `expected_utility`, the latency is
+    the one whose relaxed utility equals the predicted utility.
 
     Parameters
     ----------

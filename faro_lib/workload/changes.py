@@ -10,20 +10,20 @@ from faro_lib.workload.jobs import Traces
 Change = Literal["none", "launch", "double", "flash", "stop", "weekend", "idle", "drift", "bursts", "giant", "sparse"]
 CHANGES = get_args(Change)
 CROWD, CROWD_MINUTES = 5, 20  # factor and duration of a flash crowd
-WEEKEND = 0.4  # load of a day of the weekend
+WEEKEND = 0.4  # factor on the load at weekends
 IDLE_PER_MIN = 1.0  # mean requests per minute of an idle job
 DRIFT = 1.5  # factor on the load of all jobs that is reached at the end of the day
 BURST, BURST_MINUTES, BURSTS = 3, 3, 20  # factor, duration and number per day of the bursts of a noisy neighbour
-GIANT = 5.3  # factor on the first job; the others are divided by 100 / GIANT
+GIANT = 5.3  # factor on the load of the first job; the others have GIANT / 100
 
 
 def changed(traces: Traces, change: str) -> Traces:
-    """The traces with a change of every third job; the first one changes at a third of the evaluation day, others later.
+    """The traces with every third job changed; the first of them changes at a third of the evaluation day, others later.
 
-    launch: no request before that minute, on any day. double, stop: from that minute on. flash: CROWD times the requests
-    for CROWD_MINUTES. weekend: days 6, 7, 13, 14, ... of all jobs. idle: IDLE_PER_MIN requests per minute on all days.
-    drift: all jobs grow all day. bursts: BURSTS at random minutes. giant: the first job has about 100 times the requests
-    of any other, on all days. sparse: all jobs but every third are idle.
+    launch: no requests before that minute, on any day. double, stop: twice the requests or none from that minute on. flash:
+    CROWD times the requests for CROWD_MINUTES. weekend: all jobs have fewer requests on days 6, 7, 13, 14, ... idle: a mean
+    of IDLE_PER_MIN on all days. drift: all jobs grow during the evaluation day. bursts: BURSTS at random minutes. giant: the
+    first job has about 100 times the requests of any other, on all days. sparse: all jobs but every third are idle.
     """
     if change not in CHANGES:
         raise ValueError(f"change={change!r} is unknown; accepted: {', '.join(CHANGES)}")

@@ -67,13 +67,13 @@ class Job:
 
     @property
     def busy_s(self) -> float:
-        """Time of a replica that a request takes at full load, in seconds; `service_time_s` if replicas are serial."""
+        """Seconds of one replica that a request occupies at full load; `service_time_s` if replicas are serial."""
         return self.service_time_s if self.replica == SERIAL else 1 / self.replica.capacity_rps(self.service_time_s)
 
 
 @dataclass(frozen=True, slots=True)
 class JobArrays:
-    """The numbers of several jobs as read-only arrays (jobs,), named as the fields of `Job`, and the tenants' quotas.
+    """The numeric fields of several jobs as read-only arrays (jobs,), named as in `Job`, and the tenants' quotas.
 
     `service_time_s` is `Job.busy_s`, so that rate x service_time_s / replicas is the utilisation of any kind of replica.
     """
@@ -91,7 +91,7 @@ class JobArrays:
     quota: np.ndarray  # cores of each group, shape (groups,); infinite without a quota
 
     def replicas_within(self, cores: float) -> np.ndarray:
-        """Number of replicas of each job that fit into `cores` on their own, int (jobs,).
+        """Number of replicas of each job that fit into `cores` without other jobs, int (jobs,).
 
         >>> arrays_of((Job("a", cores=0.1), Job("b", cores=2.0))).replicas_within(0.3).tolist()
         [3, 0]
@@ -153,7 +153,7 @@ class Traces:
 
     jobs: tuple[Job, ...]
     train: np.ndarray  # requests per minute, (days, samples, jobs, minutes); samples are the same day, shifted in time
-    evaluation: np.ndarray  # whole numbers, shape (samples, jobs, minutes)
+    evaluation: np.ndarray  # requests per minute, (samples, jobs, minutes)
 
     def __post_init__(self):
         check_jobs(self.jobs)

@@ -101,7 +101,7 @@ def read_prometheus(
     query : requests of the last minute, such as `sum by (job_name) (increase(http_requests_total[1m]))`.
     minutes : number of complete minutes before `end_s` (now by default).
     label : the label that names the job; None if each series has a single label.
-    counts : False if the query gives another quantity than requests, whose values are returned as they are.
+    counts : False if the query gives another quantity than requests; `check_counts_query` is then skipped.
     """
     if counts:
         check_counts_query(query)

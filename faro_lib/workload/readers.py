@@ -19,7 +19,7 @@ from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 JOB_FIELDS = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(Job)}
 COLUMNS = {"job": "str"} | {name: kind for name, kind in JOB_FIELDS.items() if name != "name"}
 EXPECTED = "job, requests, and minute[, day] or time"
-ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # accepted names of columns
+ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # other accepted column names
 MAX_COUNT = 10**9  # largest accepted number of requests per minute
 SECTIONS = ("serve", "deployment")  # sections of a job in a .yaml table that `rayserve` and `kube` read and check
 
@@ -54,7 +54,7 @@ def read_sections(path: str | Path, section: str) -> dict[str, dict]:
 
 
 def assumptions(path: str | Path) -> list[str]:
-    """One line for each column of a table of jobs that some jobs leave out although results depend on it."""
+    """One message per column that some jobs of the table leave out although results depend on it."""
     rows, usual = _rows(Path(path)), Job("usual")
     measured = [row for row in rows if row.get("service_time_s") is not None or row.get("model") is None]
     columns = {
@@ -133,7 +133,7 @@ def _converted(value: object, kind: str) -> str | int | float:
 
 
 def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
-    """Write a .csv or .yaml table that `read_jobs` reads; the column `replica` only if a job's replicas are not serial."""
+    """Write a .csv or .yaml table that `read_jobs` reads; a job has the field `replica` only if it is not serial."""
     csv = Path(path).suffix == ".csv"
     rows = []
     for job in jobs:

@@ -31,7 +31,7 @@ class Replica:
 
     @property
     def fewest_places(self) -> int:
-        """The least max_ongoing_requests: as many requests may wait as are in service, so that the next batch is full."""
+        """The minimum of max_ongoing_requests: twice `max_in_service` unless serial, so that a full batch can wait."""
         return 1 if self.kind == "serial" else 2 * self.max_in_service
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class Replica:
         return f"{self.kind}({values})" if values else self.kind
 
     def capacity_rps(self, service_time_s: float) -> float:
-        """1 / service_time_s, the mean service time of one request alone."""
+        """1 / service_time_s; service_time_s is the mean for one request alone."""
         return 1 / service_time_s
 
     def _check(self, field: str, accepted: str, holds: bool) -> None:
@@ -62,7 +62,7 @@ class Replica:
 class Concurrent(Replica):
     """Up to `at_once` requests in service; with n of them, each is served at speed 1 / (1 + slowdown (n - 1)).
 
-    slowdown = 0 is `at_once` independent servers, slowdown = 1 is processor sharing. Other requests wait, first in first
+    slowdown = 0 is `at_once` independent servers, slowdown = 1 is processor sharing. Further requests wait, first in first
     out. The work of a request is its service time.
     """
 
@@ -126,10 +126,10 @@ class Batched(Replica):
 class Continuous(Replica):
     """A service that generates tokens, with continuous batching.
 
-    An iteration with n sequences, of which those admitted at its start bring p prompt tokens, takes alpha_s + beta_s n +
-    gamma_s p and gives each sequence one output token. At its start, waiting sequences are admitted, first in first out,
-    while n < max_sequences and p <= max_tokens; the first of an empty replica is always admitted. Lengths are lognormal,
-    rounded, and at least 1.
+    An iteration takes alpha_s + beta_s n + gamma_s p, with n sequences and p prompt tokens of newly admitted sequences, and
+    gives each sequence one output token. At its start, waiting sequences are admitted, first in first out, as long as
+    n <= max_sequences and p <= max_tokens; the first sequence of an empty replica is always admitted. Prompt and output
+    lengths are lognormal, rounded, and at least 1.
     """
 
     kind: ClassVar[str] = "continuous"
@@ -172,10 +172,10 @@ class Continuous(Replica):
         return np.maximum(np.rint(lengths), 1.0)
 
     def capacity_rps(self, service_time_s: float) -> float:
-        """1 / (o (alpha + beta n) / n + gamma p) for mean lengths o and p and n = min(max_sequences, o max_tokens / p).
+        """1 / (o (alpha + beta n) / n + gamma p) for n sequences with mean lengths o (output) and p (prompt).
 
-        Each of n sequences gets a token per iteration, so a request takes o / n iterations of its own. No more prompts
-        than max_tokens / p are admitted per iteration, and with each at most o sequences run.
+        Each of n sequences gets a token per iteration, so a request takes o / n iterations of its own. An iteration admits
+        at most max(1, max_tokens / p) prompts, each for o iterations: n = min(max_sequences, o max(1, max_tokens / p)).
         """
         o, p = self.output_tokens, self.prompt_tokens
         n = min(self.max_sequences, o * max(1.0, self.max_tokens / p))
@@ -187,7 +187,7 @@ KINDS: dict[str, type[Replica]] = {kind.kind: kind for kind in (Replica, Concurr
 
 
 def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
-    """The replica of a mapping {kind: ..., parameters}, or of its JSON text; the ValueError of a wrong one is one line.
+    """The replica of a mapping {kind: ..., parameters}, or of its JSON text; an invalid mapping is a ValueError of one line.
 
     >>> replica_of({"kind": "batched", "max_batch": 8, "base_s": 0.02, "per_request_s": 0.001}).max_in_service
     8

@@ -11,15 +11,15 @@ from faro_lib.workload.jobs import MINUTE_S, Job, Traces
 DOWNSAMPLE = 4
 TRUE_SERVICE_S = 0.154  # mean service time of the default model
 CALIBRATED_QUANTILE = 0.95
-LOAD_PER_JOB = 2.26  # erlangs per job at that quantile of the evaluation day, as in the published traces
+LOAD_PER_JOB = 2.26  # erlangs per job at CALIBRATED_QUANTILE of the evaluation day, as in the published traces
 
 # How the load varies; sizes are in log units.
 DAILY = 0.22  # size of the daily shape
 DRIFT = 0.12  # standard deviation of the slow drift
 DRIFT_HOURS = 8.0  # its correlation time
 NOISE = 0.08  # standard deviation of the fast noise
-NOISE_MINUTES = 12.0  # its correlation time, in minutes of the finished traces (DOWNSAMPLE fine ones)
-JITTER = 0.06  # independent noise per minute; a job has between a third and three times of it
+NOISE_MINUTES = 12.0  # its correlation time, in downsampled minutes (each of DOWNSAMPLE original minutes)
+JITTER = 0.06  # scale of the independent noise per minute; each job has 1/3 to 3 times this scale
 SHARED = 0.3  # share of the variance of drift and noise that is common to all jobs
 BURSTS_PER_DAY = 1.0
 BURST = 0.3  # mean height of a burst at its start
@@ -64,8 +64,8 @@ def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360)
 def downsample(per_min: np.ndarray, factor: int = DOWNSAMPLE) -> np.ndarray:
     """Means over blocks of `factor` minutes, shape (days, factor, jobs, minutes / factor), one sample per phase.
 
-    `per_min` has shape (jobs, days, minutes). The blocks of phase k start k minutes after midnight, so the last one ends
-    in the next day; after the last day, the last minute is repeated.
+    `per_min` has shape (jobs, days, minutes). The blocks of phase k start k minutes after midnight, so the last block
+    ends in the next day; after the last day, the last minute is repeated.
 
     >>> downsample(np.arange(16.0).reshape(1, 2, 8))[0].tolist()
     [[[1.5, 5.5]], [[2.5, 6.5]], [[3.5, 7.5]], [[4.5, 8.5]]]
@@ -108,6 +108,6 @@ def _bursts(rng, jobs, steps, fine):
 
 def _decaying_sum(values, keep):
     """y_t = values_t + keep y_{t-1} along the steps, shape (jobs, steps)."""
-    from scipy.signal import lfilter  # imported here because it takes half a second and only generating needs it
+    from scipy.signal import lfilter  # imported here because the import takes 0.5 s and only generating traces needs it
 
     return lfilter([1.0], [1.0, -keep], values, axis=1)

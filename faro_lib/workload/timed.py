@@ -14,7 +14,7 @@ MAX_DAYS = 366
 def minutes_of(times: pd.Series, where: str) -> np.ndarray:
     """Whole minutes since 1970, local time, from ISO 8601 or from Unix time (UTC) in seconds or milliseconds.
 
-    Local is the time zone of the first time. Raises ValueError, with `where` as the file, for any other format.
+    The time zone is that of the first entry. Raises ValueError, with `where` as the file, for any other format.
 
     >>> minutes_of(pd.Series(["1970-01-02T00:01:30+02:00", "1970-01-01T23:02Z"]), "x.csv").tolist()
     [1441, 1502]
@@ -39,7 +39,7 @@ def minutes_of(times: pd.Series, where: str) -> np.ndarray:
 def timed_counts(
     table: pd.DataFrame, names: Sequence[str], where: str, column: str = "requests"
 ) -> tuple[int, np.ndarray]:
-    """(first minute of the table, its `column` (jobs, minutes) from the first minute to the last; NaN = missing)."""
+    """(first minute of the table, values of its `column` (jobs, minutes) from the first minute to the last; NaN = missing)."""
     minute = table["minute"].to_numpy()
     first, length = int(minute.min()), int(np.ptp(minute)) + 1
     if length > MAX_DAYS * DAY_MINUTES:

@@ -1,8 +1,8 @@
 """A lighter cluster for `ClusterEnv`: pods as in the simulator, and measured latencies instead of requests.
 
-A job's tail latency in a minute is that of a measured minute (`LatencyTable`) at the minute's rate and the fewest replicas
+A job's tail latency in a minute is drawn from the `LatencyTable` at the minute's rate and the smallest number of replicas
 that served during it, because the requests of the worst seconds decide a high quantile. Queues are empty at the start of
-each minute. The mean latency is that of M/D/c by half of the M/M/c wait, at most that of full queues, and the number of
+each minute. The mean latency is the half-wait approximation of M/D/c, at most that of full queues, and the number of
 ongoing requests follows by Little's law. Drop rates are not modelled.
 """
 
@@ -20,16 +20,16 @@ from faro_lib.simulate.pods import Pods
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-RATES = 256  # grid of arrival rates from 0
+RATES = 256  # arrival rates from 0 to peak
 
 
 @lru_cache(maxsize=8)
 def latencies(
     jobs: tuple[Job, ...], peak_rps: tuple[float, ...], max_replicas: int, model: ServingModel
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Latencies in seconds by job, arrival rate (RATES values up to its peak) and replicas (0, 1, ...).
+    """Latencies in seconds by job, arrival rate (RATES values up to the job's peak) and replicas (0, 1, ...).
 
-    Returns (tails of L equally likely minutes, ascending, (jobs, RATES, replicas, L); means (jobs, RATES, replicas)).
+    Returns (tail latencies of L equally likely minutes, ascending, (jobs, RATES, replicas, L); means (jobs, RATES, replicas)).
     """
     table, counts = measure(jobs, serving_model=model), np.arange(max_replicas + 1)
     tail_s, mean_s = [], []
@@ -44,7 +44,7 @@ def latencies(
 
 
 class FluidCluster(SimulatedCluster):
-    """A simulated cluster without requests; `trial` draws which of the L minutes each minute resembles."""
+    """A simulated cluster without requests; `trial` is the seed that draws one of the L latencies per minute."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class FluidCluster(SimulatedCluster):
         serving_model: ServingModel = PAPER,
     ):
         counts, jobs = workload.requests_per_min, arrays_of(workload.jobs)
-        peak_rps = 2 ** np.ceil(np.log2(np.maximum(counts.max(axis=1) / MINUTE_S, 1.0)))  # days share a table
+        peak_rps = 2 ** np.ceil(np.log2(np.maximum(counts.max(axis=1) / MINUTE_S, 1.0)))  # so days share a table
         most = int(np.minimum(jobs.replicas_within(capacity), jobs.max_replicas).max())
         self._latencies, self._mean_s = latencies(workload.jobs, tuple(peak_rps), most, serving_model)
         self.workload, self.now_s = workload, 0.0

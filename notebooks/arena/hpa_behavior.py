@@ -1,10 +1,10 @@
 """A plugin: the HPA of autoscaling/v2 with a `behavior`: scaling policies and stabilization windows in both directions.
 
-A scaling policy limits the change within its last `period_s` seconds; of several, the one that allows the largest change
-counts (selectPolicy Max) or the smallest (Min). Scaling down goes to the highest recommendation of its window, scaling up
-to the lowest of its own. Source: kubernetes.io, "Horizontal Pod Autoscaling", section "Configurable scaling behavior".
+A scaling policy limits the change within the last `period_s` seconds; selectPolicy Max applies the policy that allows the
+largest change, Min the smallest. Scaling down goes to the highest recommendation of the scale-down window, scaling up to the
+lowest of the scale-up window. Source: kubernetes.io, "Horizontal Pod Autoscaling", section "Configurable scaling behavior".
 
-The entry has two examples of that page: at most 10 % of the pods removed in a minute, and a window of a minute.
+The registered policy uses examples of that page: at most 10 % of the pods removed per minute, a scale-down window of 60 s.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class ScalingPolicy:
     period_s: float
 
     def limit(self, now: np.ndarray, changes: Window, now_s: float, sign: int) -> np.ndarray:
-        """Replicas (jobs,) that are allowed now, after the `changes` (time, change of the replicas) of the period."""
+        """Limit of the replicas (jobs,) now, given the `changes`: (time, change of the replicas (jobs,)), oldest first."""
         recent = [np.maximum(sign * change, 0) for at_s, change in changes if at_s > now_s - self.period_s]
         start = now - sign * np.sum(recent, axis=0, dtype=np.int64)
         if self.kind == "Pods":
@@ -41,15 +41,15 @@ DEFAULT_DOWN = (ScalingPolicy("Percent", 100, 15),)
 
 @dataclass(frozen=True, slots=True)
 class BehaviorState(ReactiveState):
-    """`window` has the recommendations."""
+    """`window` has recent recommendations."""
 
-    changes: Window = ()  # (time, change of the target since the tick before)
-    target: np.ndarray | None = None  # at the tick before
+    changes: Window = ()  # (time in s, change of the target since the previous tick)
+    target: np.ndarray | None = None  # at the previous tick
 
 
 @dataclass(frozen=True, slots=True)
 class BehaviorHPA(HPA):
-    """An empty tuple of policies is selectPolicy Disabled."""
+    """An empty tuple of policies means selectPolicy Disabled."""
 
     up: tuple[ScalingPolicy, ...] = DEFAULT_UP
     down: tuple[ScalingPolicy, ...] = DEFAULT_DOWN

@@ -21,7 +21,7 @@ CEILING = 2.0  # times an equal share
 
 @dataclass(frozen=True, slots=True)
 class KEDA(HPA):
-    """`utilisation` sets the threshold: utilisation / service time requests per second and replica."""
+    """The threshold is `utilisation` / service time, in requests per second and replica."""
 
     name: str = "KEDA"
 

@@ -1,8 +1,8 @@
 """A plugin: Knative's Pod Autoscaler (KPA) on concurrency, with panic mode and its defaults.
 
-desired = ceil(mean concurrency of the stable window / target), with a target of 70 % of containerConcurrency. If a window
-of 6 s wants at least twice the ready pods, the revision panics: it follows the larger of both windows and never scales
-down until there has been no reason to panic for a stable window. Sources: knative.dev, "Additional autoscaling
+desired = ceil(mean concurrency of the stable window / target), with a target of 70 % of containerConcurrency. If the
+panic window (6 s) wants at least twice the ready pods, the revision panics: it follows the larger count of both windows
+and does not scale down until there has been no reason to panic for 60 s. Sources: knative.dev, "Additional autoscaling
 configuration for Knative Pod Autoscaler" (stable-window 60s, panic-window-percentage 10, panic-threshold-percentage 200,
 max-scale-up-rate 1000, max-scale-down-rate 2), "Configuring concurrency" (target utilization 70 %), and
 config-autoscaler (a decision every 2 s).
@@ -22,7 +22,7 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanicState(ReactiveState):
-    """`window` has the concurrency."""
+    """`window` has recent concurrencies."""
 
     panicked_s: np.ndarray  # (jobs,) time of the last reason to panic; -inf in stable mode
     most: np.ndarray  # (jobs,) largest number of pods since the panic began

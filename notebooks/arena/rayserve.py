@@ -1,10 +1,10 @@
 """A plugin: Ray Serve's autoscaler as in Ray 2.60, with all its defaults.
 
-desired = ceil(mean ongoing requests / target_ongoing_requests), over look_back_period_s. A change is applied at the first
-decision that comes upscale_delay_s (downscale_delay_s) seconds or more after the first of an unbroken series of decisions
-in its direction. Sources: docs.ray.io, "Advanced Ray Serve Autoscaling", and ray.serve.config.AutoscalingConfig of
+desired = ceil(mean ongoing requests / target_ongoing_requests), over look_back_period_s. A change is applied once an
+unbroken series of decisions in its direction has lasted for at least upscale_delay_s (downscale_delay_s)
+seconds. Sources: docs.ray.io, "Advanced Ray Serve Autoscaling", and ray.serve.config.AutoscalingConfig of
 Ray 2.60 (target_ongoing_requests 2, look_back_period_s 30, upscale_delay_s 30, downscale_delay_s 600, both factors 1,
-metrics every 10 s). The policy RayServe of the library counts the ticks instead, so that it acts one tick earlier.
+metrics every 10 s). The library's policy RayServe counts ticks instead and therefore acts one tick earlier.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class TimedRayServe(RayServe):
-    """In its state, `counter_s` is the age of a series of decisions up (positive) or down (negative), 0 without one."""
+    """In its state, `counter_s` is the age in s of a series of decisions up (positive) or down (negative); 0: no series."""
 
     name: str = "RayServe-2.60"
 
@@ -28,7 +28,7 @@ class TimedRayServe(RayServe):
         direction = np.sign(desired - now)
         goes_on = direction == np.sign(state.counter_s)
         older = state.counter_s + direction * (observation.now_s - state.last_s)
-        age_s = np.where(goes_on, older, direction * TOLERANCE)  # a new series has the age 0 and a sign
+        age_s = np.where(goes_on, older, direction * TOLERANCE)  # a new series has age 0, but needs a sign
         act = (age_s >= self.up_after_s) | (age_s <= -self.down_after_s)
         state = replace(state, window=window, counter_s=np.where(act, 0.0, age_s), last_s=observation.now_s)
         return state, reactive_plan(np.where(act, desired, now), observation)

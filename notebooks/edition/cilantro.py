@@ -21,7 +21,7 @@ from faro_lib.workload.jobs import MINUTE_S
 from notebooks.figures.prediction_errors import WORST
 from notebooks.run_tables import running_by_minute
 
-# Load is in requests per SLO and replica, so that jobs with different SLOs are comparable.
+# Load is in requests per replica and SLO duration, so that jobs with different SLOs are comparable.
 LOADS = np.geomspace(0.25, 16.0, 55)
 LOG_STEP = np.log(LOADS[1] / LOADS[0])
 SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # lower bounds of the classes of replica counts
@@ -201,7 +201,7 @@ def learning_curve(
     All errors are measured on the same job-minutes, because peaks are harder to predict. The job-minutes are those of
     `scored_on`, for example another trial; by default, those of `run`.
 
-    Columns: minute; log_error, the mean of that in `prediction_errors`; observations, the number of job-minutes learned from.
+    Columns: minute; log_error, mean error as in `prediction_errors`; observations, the number of job-minutes learned from.
     """
     of_job, minute, *learned = _steady_minutes(run)
     scored_job, _, *scored = _steady_minutes(scored_on or run)

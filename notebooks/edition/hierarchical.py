@@ -29,7 +29,7 @@ def solve_hierarchical(
 ) -> Allocation:
     """Allocate `budget` cores to `groups` aggregated jobs, then each group's share to its jobs.
 
-    The jobs are dealt to the groups by name; all must have the same cores and none a tenant quota. `options` go to
+    Jobs are dealt to the groups in order of name; all need the same cores, and none may have a tenant quota. `options` go to
     the solver, further keywords to `build_table`. The solver's name gets the prefix "hierarchical-".
     """
     jobs, rates, running = tuple(jobs), np.asarray(rates_rps, float), np.asarray(running)
@@ -50,7 +50,7 @@ def solve_hierarchical(
     group_rates, group_running = (np.stack([a[rows].sum(axis=0) for rows in members]) for a in (rates, running))
     group_table = build_table(aggregates, group_rates, group_running, **table)
     shares = solve(group_table, budget, chosen, solver, gamma=gamma, **options).replicas
-    # An aggregate pools its servers and needs fewer than its jobs do, so the rest is shared in proportion.
+    # An aggregate pools its replicas, so it needs fewer than its jobs; replicas left over are shared in proportion.
     spare = max(0, capacity - int(shares.sum())) * shares / max(1, shares.sum())
     shares = shares + np.floor(spare).astype(int)
     rest = min(capacity - int(shares.sum()), groups)

@@ -12,8 +12,8 @@ from faro_lib.workload import Traces, Workload
 class Oracle(Forecaster):
     """The actual requests times lognormal factors of mean 1, exp(s z - s^2 / 2) with s^2 = log(1 + error^2).
 
-    Each minute, one factor per job scales all paths of the job, and a second one scales each path. Both have the same s,
-    so that the spread of the paths matches the error of their centre.
+    Each minute, one factor per job scales all paths of the job, and another factor per path scales that path. Both have
+    the same s, so that the spread of the paths matches the error of their centre.
     """
 
     truth: np.ndarray  # requests per minute, shape (jobs, minutes); the last minute is repeated after the end
@@ -32,7 +32,7 @@ class Oracle(Forecaster):
         return Forecaster.mean(self, horizon) if self.error else self._truth_ahead(horizon)
 
     def _truth_ahead(self, horizon):
-        """The actual requests per minute from the coming minute on, shape (jobs, horizon)."""
+        """The actual requests per minute, starting with the next minute, (jobs, horizon)."""
         coming = (self.minute_of_day - self.minutes_seen) % self.day_minutes + self.minutes_seen
         minutes = np.minimum(coming + np.arange(horizon), self.truth.shape[1] - 1)
         return self.truth[:, minutes].astype(float)
@@ -43,7 +43,7 @@ class Oracle(Forecaster):
 
 
 def oracle(workload: Workload, error: float = 0.0, seed: int = 0) -> Oracle:
-    """The oracle of the day in `workload`, whose first minute is the coming one.
+    """The oracle of the day in `workload`; its forecasts start at the first minute.
 
     >>> from faro_lib.workload import Job
     >>> oracle(Workload((Job("a"),), np.array([[10, 20, 30]]))).update([10]).sample(2, 1).tolist()

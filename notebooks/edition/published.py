@@ -1,4 +1,4 @@
-"""A plugin: the policies `Faro-* (paper)`, Faro as in EuroSys'25, which other solvers may solve."""
+"""A plugin: the policies `Faro-* (paper)`, which are Faro as in EuroSys'25; variants use other solvers."""
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -43,7 +43,7 @@ class PaperFaro(TwoLoops):
     quantile: float | None = 0.6  # quantile of each minute's forecast; None: the mean
     adaptive: bool = True  # raise the quantile by 0.1 up to 0.9 while the solution leaves replicas free
     shrink: bool = True  # remove replicas worth less than 1e-4
-    method: str = "cobyla"  # by SciPy, whose version 1.16 replaced the code that the paper used (Powell's) by another
+    method: str = "cobyla"  # SciPy's; its version 1.16 replaced Powell's code, which the paper used
     samples: int = 100
     horizon_minutes: int = HORIZON_MINUTES
 
@@ -53,9 +53,9 @@ class PaperFaro(TwoLoops):
         return PaperState(**values, pending_drop=np.full(len(jobs), np.nan), target_before=np.zeros(len(jobs)))
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
-        """The plan of both loops, with the published rule of when a drop rate comes into force.
+        """The plan of both loops, with drop rates applied by the published rule.
 
-        It does so only for a job whose replicas the long-term plan changes, and only after this change is complete.
+        A job's drop rate comes into force only if the long-term plan changes its replicas, once that change is complete.
         """
         assert isinstance(state, PaperState)
         complete = (observation.target != state.target_before) & ~observation.changing & ~np.isnan(state.pending_drop)

@@ -56,7 +56,7 @@ def leximin_by_levels(problem: Problem, time_limit_s: float) -> np.ndarray | Non
 
 
 class _Program:
-    """The cvxpy variables z (jobs, X + 1), 1 at a job's replica count, and the constraints of all objectives."""
+    """The cvxpy variables z (jobs, replicas 0..X), 1 at a job's replica count, and the constraints of all objectives."""
 
     def __init__(self, problem: Problem, boolean: bool):
         import cvxpy as cp

@@ -21,7 +21,7 @@ from notebooks.edition.oracle import oracle
 
 AS_IS, START, FORECAST, MOVES = "as it is", "start", "forecast", "moves"
 ALL, CONSTANT, LIMIT = "all three", "constant rates", "limit"
-# Part -> what is ideal in its row of the table of `remaining`.
+# Part -> the ideal assumption of its row in the table of `remaining`.
 IDEALS = {
     AS_IS: "nothing",
     START: "the run starts with the replicas that the first minute needs",

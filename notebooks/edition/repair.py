@@ -1,4 +1,4 @@
-"""The published repair of an allocation: reduce it to the budget, then return replicas that gain nothing."""
+"""The published repair of an allocation: reduce it to the budget, then free replicas that gain nothing."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ SHRINK_TOLERANCE = 1e-4  # a replica is freed if the objective falls by at most 
 
 
 def shrunk(problem: Problem, replicas: np.ndarray, sequence: Iterable[int]) -> np.ndarray:
-    """Free replicas, in problem order, that the objective does not need (the paper's shrink).
+    """Free replicas that the objective does not need (the paper's shrink); `replicas` is in problem order.
 
     In the order of `sequence`, each job frees replicas one by one until a loss exceeds SHRINK_TOLERANCE. Each job in turn is
     then offered all of the free budget; if that gains more than the tolerance, it is accepted and the shrinking starts
@@ -51,7 +51,7 @@ def _free(problem: Problem, replicas: np.ndarray, sequence: list[int]) -> bool:
 
 
 def repaired(problem: Problem, replicas: np.ndarray) -> np.ndarray:
-    """Remove replicas until budget and quotas hold, each time the one whose loss lowers the objective least (the paper's).
+    """Remove replicas until budget and quotas hold, each time the one whose loss lowers the objective least, as in the paper.
 
     The objective is compared after rounding to 4 digits. In a tie, the job that ends closer to its `current` replicas
     loses the replica, then the first in problem order.

@@ -26,10 +26,10 @@ SERVICES = {
     "chat": Job("service", slo_s=1.0, model="chat", replica=replace(TOKENS, slo_on="first_token")),
     "summaries": Job("service", slo_s=4.0, model="summaries", replica=replace(TOKENS, output_tokens=60.0)),
 }
-BEFORE_S = 0.154  # mean service time of the jobs whose traces are scaled
+BEFORE_S = 0.154  # mean service time of the jobs of the original traces
 LEADER, ASSUMED, TUNED = "Faro-Sum", "Faro-Sum, serial assumed", "RayServe, tuned"
 COUNTS = (1, 2, 3, 4, 6, 8)  # replica counts at which latencies are measured
-TUNED_SHARE = 0.5  # of the requests in service at full load: the target of ongoing requests per replica
+TUNED_SHARE = 0.5  # target of ongoing requests per replica / the replica's `max_in_service`
 
 
 def mixed(traces: Traces) -> Traces:
@@ -54,7 +54,7 @@ def serial_profile(job: Job, requests: int = 2000) -> Job:
 
 
 def policies_of(traces: Traces, forecaster: str = "auto") -> dict[str, Policy]:
-    """The policies to compare. The tuned RayServe has a target of its own for each job, relative to what a replica holds."""
+    """The policies to compare. The tuned RayServe has a target per job, TUNED_SHARE x `max_in_service`."""
     fitted = forecast.fit(forecaster, traces)
     context = PolicyContext(traces.jobs, fitted, measure(traces.jobs, COUNTS))
     jobs = tuple(serial_profile(job) for job in traces.jobs)
@@ -77,7 +77,7 @@ def compare(
     forecaster: str = "auto",
     report: Report = print,
 ) -> pd.DataFrame:
-    """Run all policies on the same trials: lost utility, in all and by service, and SLO violations; one row per run.
+    """Run all policies on the same trials: lost utility, in total and by service, and SLO violations; one row per run.
 
     `capacities` are in cores; `minutes` is the length of the slice of the evaluation day, None for all of it.
     """
@@ -97,7 +97,7 @@ def compare(
 
 
 def paired(runs: pd.DataFrame) -> pd.DataFrame:
-    """Means per policy, the mean difference from LEADER with the half width of its 95 % interval."""
+    """Means by capacity and policy, and mean difference from LEADER with half width of its 95 % interval."""
     rows = []
     for (capacity, policy), part in runs.groupby(["capacity_cores", "policy"], sort=False):
         leader = runs[(runs["capacity_cores"] == capacity) & (runs["policy"] == LEADER)].set_index("trial")[

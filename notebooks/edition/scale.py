@@ -21,7 +21,7 @@ REPEATED, SHIFTED = "repeated", "shifted"
 LEARN_DAYS = 4  # training days of a large workload
 SEED = 1  # seed of the random shifts and scales
 GROUPED, EXACT = "Faro-Sum (paper, hierarchical)", "Faro-Sum (paper, exact)"
-ONE, EQUAL = "one replica", "equal share"  # what jobs start with: as published, or as if all were alike
+ONE, EQUAL = "one replica", "equal share"  # initial replicas of a job: as published, or with `equal_start`
 COMPARED = ("FairShare", "AIAD", GROUPED, EXACT, "Faro-Sum")
 Results = tuple[pd.DataFrame, pd.DataFrame]  # summary, and the limit of the first trial
 
@@ -85,7 +85,7 @@ def curve(
     """Run every policy on the first `minutes` (None: all) of the evaluation day, at each capacity in cores.
 
     By the published rules, all policies but FairShare start with one replica per job and spend the first minutes
-    catching up. `equal_start` offers every policy an equal share instead. The column `start` is ONE or EQUAL.
+    catching up. `equal_start` starts every policy with an equal share. The column `start` is ONE or EQUAL.
     """
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     made = {name: make_any(name, context) for name in policies}

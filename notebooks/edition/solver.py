@@ -117,7 +117,7 @@ def shrink(table: UtilityTable, allocation: Allocation, budget: float, *, gamma:
 
 
 def _widened(table: UtilityTable, columns: int) -> UtilityTable:
-    """The table with at least `columns` columns; the new ones repeat the last within the job's bounds."""
+    """The table with at least `columns` columns; new ones repeat the last or are -inf outside the job's bounds."""
     more = columns - table.columns
     if more <= 0:
         return table
@@ -131,7 +131,7 @@ def _widened(table: UtilityTable, columns: int) -> UtilityTable:
 
 
 def _with_drops(table: UtilityTable, drop: np.ndarray, utility: str) -> UtilityTable:
-    """The table with utilities multiplied by the penalty of the drop rates (jobs,); the load stays the full one."""
+    """The table with utilities multiplied by the penalty of the drop rates (jobs,); the load is not reduced."""
     penalty = precise_drop_penalty if utility == "precise" else relaxed_drop_penalty
     phi = penalty(np.clip(drop, 0, 1), SOLVER_STEPS)[:, None]
     infeasible = np.isneginf(table.value)

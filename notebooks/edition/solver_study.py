@@ -148,7 +148,7 @@ def score_formulations(
 def compare_scales(
     window: DecisionWindow, counts: Iterable[int], *, groups: int = 10, cobyla_up_to: int = 20
 ) -> pd.DataFrame:
-    """Solve the relaxed Sum for growing numbers of jobs, exactly and with COBYLA, each also hierarchically: COLUMNS.
+    """Solve the relaxed Sum for growing numbers of jobs, exactly and with COBYLA, each also hierarchically; columns COLUMNS.
 
     `seconds` is the CPU time of the decision including its tables; queueing curves are cached, as in a running controller.
     COBYLA solves up to `cobyla_up_to` jobs at once, and `groups` times as many hierarchically.
@@ -162,7 +162,7 @@ def compare_scales(
         optimum = _decide(large, budget, "exact").value
         for case in cases:
             if case[0] == "exact":
-                _decide(large, budget, *case)  # compile and fill caches before time is taken
+                _decide(large, budget, *case)  # compile and fill the caches before timing
             answer, seconds = _timed(_decide, large, budget, *case)
             about = ("Sum", "relaxed", answer.solver, count, budget, large.name)
             rows.append((*about, answer.value, optimum, _gap(optimum, answer), seconds, 0.0))

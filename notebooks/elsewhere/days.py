@@ -1,4 +1,4 @@
-"""Policies on several days of a workload: a day is judged with forecasters that know only the days before it."""
+"""Policies on several days of a workload: each day is evaluated with forecasters fitted to the days before it."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces
 
-BLOCKS = 12  # of a day: two hours each
+BLOCKS = 12  # per day, two hours each
 CLAIRVOYANT = "clairvoyant"
 RUN = ["day", "capacity_cores", "policy", "trial"]  # the columns that identify a run
 
@@ -33,8 +33,8 @@ def over_days(
 
     Parameters
     ----------
-    days : from 2 to the evaluation day, which is traces.days + 1.
-    forecasters : the first is that of all policies. The last policy also runs with each of the others, as "policy, name".
+    days : day numbers, from 2 to traces.days + 1 (the evaluation day).
+    forecasters : all policies use the first. The last policy also runs with each other forecaster, as "policy, name".
 
     Returns
     -------

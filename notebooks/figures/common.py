@@ -1,4 +1,4 @@
-"""What the figures of several stages share: lines, markers, legends, axes, and sentences of their captions."""
+"""Shared by the figures of several stages: lines, markers, legends, axes, and sentences of their captions."""
 
 import math
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def as_published(measures: Mapping[str, str]) -> dict[str, str]:
 
 
 def trials_note(summary: pd.DataFrame, by: list[str]) -> str:
-    """A sentence on the number of trials per group of the columns `by` (the smallest), e.g. "One trial."."""
+    """A sentence on the smallest number of trials in a group by the columns `by`, e.g. "One trial."."""
     trials = summary.groupby(by)["trial"].nunique().min()
     return f"Mean over {trials} trials; whiskers: one standard deviation." if trials > 1 else "One trial."
 

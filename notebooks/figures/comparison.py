@@ -20,7 +20,7 @@ from notebooks.figures.prediction import errors_of, predicted_against_simulated,
 from notebooks.frames import Tables, read_tables
 
 MAX_LINES = 6
-FOLLOWED = ("FairShare", "AIAD", "MArk", "HPA", "Cilantro", "Faro-Sum")  # drawn if there are more than MAX_LINES
+FOLLOWED = ("FairShare", "AIAD", "MArk", "HPA", "Cilantro", "Faro-Sum")  # policies drawn if more than MAX_LINES
 MAX_STEPS = 240  # maximum number of points of a line in a small panel
 NUMBER_FORMATS = {"slo_violation_rate": "{:.1%}"}
 
@@ -31,7 +31,7 @@ def draw(results: Path, published: str | None = None) -> Drawings:
 
 
 def figures_of(tables: Tables, jobs: tuple[Job, ...], published: pd.DataFrame | None = None) -> Drawings:
-    """All figures of a comparison; figures over the time of day show the first trial at the middle one of the capacities."""
+    """All figures of a comparison; figures over the time of day show the first trial at the middle capacity."""
     summary = tables.summary
     capacities = sorted(summary["capacity_cores"].unique())
     capacity = capacities[len(capacities) // 2]
@@ -182,7 +182,7 @@ def policy_timeline(
     `minutes`, `running` and `limit` (`clairvoyant`) are tables of `notebooks.frames.Tables`.
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(PAGE_IN, 3.2), sharex=True)
-    # Minutes of the moving mean; more for a long day, whose lines would otherwise blur into bands.
+    # Window of the moving mean in minutes; longer for a long day, whose lines would otherwise blur into bands.
     width = max(5, (int(running["minute"].max()) + 1) // 72)
     for policy in distinguishable(minutes["policy"]):
         top.plot(_lost(minutes[minutes["policy"] == policy], width), color=colour(policy), label=policy)
@@ -198,7 +198,7 @@ def policy_timeline(
 
 
 def _lost(minutes: pd.DataFrame, width: int) -> pd.Series:
-    """Moving mean over `width` minutes of the lost utility of all jobs, by minute, without arrivals after the last one."""
+    """Moving mean over `width` minutes of the lost utility of all jobs, by minute, without arrivals after the day."""
     lost = (1 - minutes.pivot(index="minute", columns="job", values="utility")).sum(axis=1).iloc[:-1]
     return lost.rolling(width, center=True, min_periods=1).mean()
 
@@ -225,7 +225,7 @@ def job_timelines(
 ) -> Figure:
     """Figure 11: replicas (line) and lost utility (strip) of each job, one row per job and one column per policy.
 
-    All panels of a job have the same scale. The day is divided into at most MAX_STEPS intervals, and means over these
+    All panels of a job have the same scale. The day is divided into at most MAX_STEPS intervals, and their means
     are drawn. The tables are those of `policy_timeline`; the limit is a thin line in every panel.
     """
     jobs = list(dict.fromkeys(minutes["job"]))

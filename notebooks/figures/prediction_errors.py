@@ -12,8 +12,8 @@ WORST = 10.0  # in SLOs; larger latencies are clipped to it
 def prediction_errors(decisions: pd.DataFrame, minutes: pd.DataFrame, jobs: tuple[Job, ...]) -> pd.DataFrame:
     """Predicted and measured tail latency of the first full minute after each prediction, from the tables of one run.
 
-    Decisions that change a job's replicas are left out, because the old replicas serve part of the next minute. Part of
-    an error is the change of the load since the decision.
+    Decisions that change a job's replicas are left out, because the old replicas serve part of the next minute. An
+    error also contains the change of the load since the decision.
 
     One row per job and minute: job, minute, predicted_tail_latency_s, tail_latency_s, slo_s, and log_error =
     |ln(predicted / measured)| with both capped at WORST x SLO.

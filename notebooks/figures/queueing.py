@@ -45,9 +45,9 @@ def half_caption(ratios: pd.DataFrame) -> str:
 
 
 def relaxations(latencies: pd.DataFrame, penalties: pd.DataFrame) -> Figure:
-    """Draw latency (columns rho, latency_over_service, kind) and drop penalty (drop, penalty, kind): precise, and relaxed.
+    """Figure 6: precise and relaxed latency and drop penalty.
 
-    It is Figure 6 of the paper.
+    `latencies` has columns rho, latency_over_service, kind; `penalties` has drop, penalty, kind.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_IN, 2.1))
     sns.lineplot(latencies, x="rho", y="latency_over_service", hue="kind", style="kind", ax=left)

@@ -13,7 +13,7 @@ def pairs(summary: pd.DataFrame, measure: str = "slo_violation_rate") -> pd.Data
     """For every pair of policies, the difference of `measure`, live and simulated. Columns:
 
     policy, other : the pair.
-    live, simulation, live_error, simulation_error : mean difference over trials and its standard error (NaN with one).
+    live, simulation, live_error, simulation_error : mean difference over trials and its standard error (NaN for one trial).
     decided : whether both differences exceed two standard errors.
     agree : whether both differences have the same sign.
     """

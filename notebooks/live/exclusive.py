@@ -41,9 +41,9 @@ def exclusive_access(
     place: tuple[str, str] = RAY_SERVICE,
     kubeconfig: str | None = None,
 ) -> Iterator[Endpoint]:
-    """A context with the Ray cluster of a RayService, in which no controller scales it.
+    """Context in which no controller scales a RayService; yields the `Endpoint` of its Ray cluster.
 
-    address, serve_address : of Ray's dashboard and of the applications; None forwards the ports of Ray's head.
+    address, serve_address : URLs of Ray's dashboard and of the applications; None forwards the ports of Ray's head pod.
 
     Raises ValueError, before anything is changed, if the RayService does not exist or access is refused.
     """
@@ -64,7 +64,7 @@ def exclusive_access(
         ray = HttpClient(address, token)
         ray.get(APPLICATIONS)  # fails for a wrong address, before anything is changed
         stack.enter_context(scaled_to_zero(api, namespace))
-        # The jobs are restored before the controllers start again, so that these find their own jobs.
+        # The jobs are restored before the controller starts again, so that the controller finds its own jobs.
         configuration = yaml.safe_load(service["spec"]["serveConfigV2"])
         stack.callback(replace(ray, timeout_s=PUT_S).put, APPLICATIONS, configuration)
         nodes = containers() if backend == "kind" else ()
@@ -72,19 +72,19 @@ def exclusive_access(
 
 
 def containers() -> tuple[int, ...]:
-    """Roots of the process trees of this machine's containers, which are the nodes of a kind cluster."""
+    """PIDs at the roots of the process trees of this machine's containers, which include a kind cluster's nodes."""
     running = psutil.process_iter(["name"])
     return tuple(process.pid for process in running if process.info["name"].startswith("containerd-shim"))
 
 
 class RayWorkers:
-    """The Ray workers of a RayService, of which an experiment deletes one."""
+    """The Ray workers of a RayService; an experiment deletes one of them."""
 
     def __init__(self, api: Api, namespace: str, name: str):
         self._api, self._namespace, self._name = api, namespace, name
 
     def pods(self) -> list[dict]:
-        """The ready workers of the Ray cluster that serves."""
+        """The ready worker pods of the serving Ray cluster."""
         path = f"namespaces/{self._namespace}"
         service = self._api.get(f"/apis/ray.io/v1/{path}/rayservices/{self._name}")
         selector = f"{CLUSTER}={serving_cluster(service)},{WORKERS}"
@@ -98,7 +98,7 @@ class RayWorkers:
         self._api.send("DELETE", f"/api/v1/namespaces/{self._namespace}/pods/{name}")
 
     def about(self) -> dict[str, Any]:
-        """Versions and processors of the node of a worker, and the version of Ray."""
+        """Software versions and CPU count of a worker's node, and the version of Ray."""
         status = self._api.get(f"/api/v1/nodes/{self.pods()[0]['spec']['nodeName']}")["status"]
         keys = ("kubeletVersion", "containerRuntimeVersion", "kernelVersion", "osImage")
         versions = {key: status["nodeInfo"][key] for key in keys}
@@ -106,7 +106,7 @@ class RayWorkers:
 
 
 def token_of(api: Api, namespace: str, service: dict) -> str | None:
-    """Ray's token, from the Secret that the RayService names; None if it requires none."""
+    """Ray's token, from the Secret that the RayService names; None if Ray requires no token."""
     options = service["spec"]["rayClusterConfig"].get("authOptions", {})
     if options.get("mode") != "token":
         return None
@@ -117,7 +117,7 @@ def token_of(api: Api, namespace: str, service: dict) -> str | None:
 
 @contextmanager
 def scaled_to_zero(api: Api, namespace: str) -> Iterator[None]:
-    """A context in which the controller's Deployment, if there is one, is scaled to zero; its count is restored at the end."""
+    """A context in which the controller's Deployment, if any, is scaled to zero; its replica count is restored at the end."""
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{CONTROLLER}/scale"
     try:
         before = api.get(path)["spec"].get("replicas", 0)

@@ -26,7 +26,7 @@ from notebooks.live.live_slice import Slice, limit_rate, matched_simulation, par
 from notebooks.run_tables import tables_of, with_key
 from notebooks.traces import read_traces
 
-BURST = 4 / 3  # rate of the busiest ten seconds of a minute over its mean
+BURST = 4 / 3  # rate of a minute's busiest ten seconds / the minute's mean rate
 
 
 def compare_live(
@@ -102,7 +102,7 @@ def _live(
     report: Report,
 ) -> Tables:
     """Run every policy live, trial by trial, except for runs whose tables are already in `finished`."""
-    for policy in policies.values():  # compile before a live decision waits for it
+    for policy in policies.values():  # so that no live decision waits for compilation
         matched_simulation(replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0])
     cases = [(name, trial, seed) for trial, seed in enumerate(trial_seeds(trials)) for name in policies]
     cold_start_s = None
@@ -145,7 +145,7 @@ def _simulated(one: Slice, policies: Mapping[str, Policy], live: pd.DataFrame) -
 def _endpoint(
     backend: str, one: Slice, how: tuple[ServeSpec, ...], address: str | None, serve_address: str | None, report: Report
 ) -> Iterator[Endpoint]:
-    """A Ray cluster that serves the jobs: a local one, one at `address`, or a RayService with exclusive access."""
+    """A Ray cluster that serves the jobs: a local cluster, the cluster at `address`, or a RayService with exclusive access."""
     from notebooks.live.exclusive import CONTEXTS, exclusive_access
 
     jobs = one.workload.jobs
@@ -160,7 +160,7 @@ def _endpoint(
 
 
 def _cold_start_s(one: Slice, how: tuple[ServeSpec, ...], ray: HttpClient, report: Report) -> float:
-    """Measured cold start of up to three replicas in trace seconds; if there is no room for one, the first job's setting."""
+    """Cold start in trace seconds, measured on up to three replicas; without room for a replica, the first job's setting."""
     room = min(one.capacity - int(one.initial.sum()), 3)
     if room < 1:
         return one.workload.jobs[0].cold_start_s

@@ -105,7 +105,7 @@ def part_of(traces: Traces, jobs: Sequence[int], first_minute: int) -> Traces:
 
 
 def limit_rate(workload: Workload, scale: float, max_rps: float) -> tuple[Workload, float]:
-    """(the workload, scaled down to at most `max_rps` per wall second in its busiest minute; the share that remains)."""
+    """(the workload, scaled down to at most `max_rps` per wall second in its busiest minute, the share of requests kept)."""
     peak_rps = float(workload.requests_per_min.sum(axis=0).max()) / MINUTE_S * scale
     share = min(1.0, max_rps / peak_rps) if peak_rps else 1.0
     counts = np.floor(workload.requests_per_min * share).astype(np.int64)
@@ -126,7 +126,7 @@ def matched_simulation(
 
 
 def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np.ndarray]:
-    """(the requests of a trial for the load generator, the index in `draws` of each of them)."""
+    """(the requests of a trial for the load generator, each request's index in `draws`)."""
     job = np.repeat(np.arange(len(urls)), np.diff(draws.first))
     order = np.argsort(draws.arrival_s, kind="stable")
     due_s, service_s = draws.arrival_s[order] / one.scale, draws.service_s[order] / one.scale
@@ -134,7 +134,7 @@ def script_of(one: Slice, draws: Draws, urls: Sequence[str]) -> tuple[Script, np
 
 
 def run_of(one: Slice, draws: Draws, order: np.ndarray, sent: Sent, decisions: Decisions, wall_s: float) -> Run:
-    """The `Run` of a live run, in trace seconds; requests that were not served count as dropped."""
+    """A live run as a `Run`, in trace seconds; requests that were not served count as dropped."""
     latency_s = np.empty(len(order))
     latency_s[order] = np.where(sent.outcome == SERVED, sent.latency_s * one.scale, np.inf)
     minute_s = MINUTE_S * np.arange(one.workload.minutes + 2)
@@ -154,7 +154,7 @@ def run_live(
     max_rps: float,
     lose_worker: bool = False,
 ) -> tuple[Run, dict[str, Any], pd.DataFrame]:
-    """Run the slice on real replicas; each job starts with the replica count that the slice gives it.
+    """Run the slice on real replicas; each job starts with its replicas in `one.initial`.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def run_live(
 
     Returns
     -------
-    The run; columns of the summary that describe how it went; and the table `recovery`, empty unless a worker is deleted.
+    The run; columns of the summary, listed below; and the table `recovery`, empty unless a worker is deleted.
 
     - background_cpu, niced_cpu: mean processors used by other processes, and by those of low priority.
     - served, dropped, failed, unsent: requests by outcome.
@@ -217,14 +217,14 @@ def run_live(
 
 
 def changes_of(steps: Sequence[control.Step], capacity: float) -> tuple[tuple[float, float], ...]:
-    """(time in s, cores) of each tick whose capacity differs from the previous tick's, initially `capacity`."""
+    """(time in s, cores) of each tick whose capacity differs from the previous tick's (`capacity` before the first)."""
     seen = [(float(step.observation.now_s), float(step.observation.capacity)) for step in steps]
     before = [capacity, *(cores for _, cores in seen)]
     return tuple(one for one, cores in zip(seen, before) if one[1] != cores)
 
 
 def overheads(one: Slice, draws: Draws, order, sent: Sent, http: HttpClient, clock: Clock) -> tuple[float, float]:
-    """(mean overhead of a served request inside the replica, outside of it) in trace seconds; NaN without reports.
+    """(mean overhead of a served request inside the replica, outside the replica) in trace seconds; NaN without statistics.
 
     Inside: measured service time - drawn service time. Outside: latency - latency that the replica measured.
     """

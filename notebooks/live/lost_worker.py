@@ -44,7 +44,7 @@ class LostWorker:
                     self.workers.delete_one()
                     deleted = True
                 self.ready.append((second, self.workers.ready()))
-            except (OSError, ValueError) as error:  # fails the trial, unless only a count after the deletion is missing
+            except (OSError, ValueError) as error:  # fails the trial if no worker has been deleted yet
                 if not deleted:
                     self.error = error
             second += STEP_S

@@ -22,12 +22,12 @@ WIDTH_PX, LEGEND_COLUMNS = 640, 6
 def explorable(tables: Tables) -> str:
     """HTML and scripts (about 1 MB) of `chart`, for the body of a page.
 
-    `tables` are those of the stage `simulate`, of which `summary` and `minutes` are drawn.
+    `tables` are those of the stage `simulate`; the chart shows `summary` and `minutes`.
     """
     import vl_convert
 
     figure = chart(mean_by_policy(tables.summary), lost_over_the_day(tables.minutes))
-    specification = figure.to_json(indent=0).replace("<", "\\u003c")  # a name cannot end the script
+    specification = figure.to_json(indent=0).replace("<", "\\u003c")  # else a name could end the script
     return (
         f'<div id="chart"></div>\n<script>{vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")}</script>\n'
         f'<script>vegaEmbed("#chart", {specification}, {{renderer: "svg", actions: false}})</script>'
@@ -41,8 +41,8 @@ def mean_by_policy(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def lost_over_the_day(minutes: pd.DataFrame) -> pd.DataFrame:
-    """Utility that the cluster loses in the first trial, by policy, capacity and minute (at most MAX_POINTS, means)."""
-    # Requests that end after the last minute are no part of the day.
+    """Mean lost utility of the cluster in the first trial, by policy, capacity and interval (at most MAX_POINTS of them)."""
+    # The last minute of a run contains the arrivals after the day.
     minutes = minutes[(minutes["trial"] == 0) & (minutes["minute"] < minutes["minute"].max())]
     run = ["policy", "capacity_cores"]
     lost = (1 - minutes["utility"]).groupby([minutes[name] for name in (*run, "minute")], sort=False).sum()
@@ -53,7 +53,7 @@ def lost_over_the_day(minutes: pd.DataFrame) -> pd.DataFrame:
 
 
 def chart(summary: pd.DataFrame, lost: pd.DataFrame) -> altair.VConcatChart:
-    """Bars of lost utility and violations by policy above a line per policy over the day; `summary` and `lost` as above.
+    """Bars of lost utility and violations by policy, above lines over the day (`mean_by_policy`, `lost_over_the_day`).
 
     A click on the legend hides all policies but one (Shift adds more), the menu chooses the capacity, and the wheel
     zooms the minutes.

@@ -33,7 +33,7 @@ def findings(results: Path, stages: set[str]) -> list[str]:
 
 
 def lowest(summary: pd.DataFrame, measure: str) -> str:
-    """The policy with the lowest mean of a measure at each capacity, and how far the next one is above it."""
+    """The policy with the lowest mean of a measure at each capacity, and its margin over the next policy."""
     _, shape, _ = MEASURES[measure]
     percent = "%" in shape
     number, unit, scale = ("{:.2f}", " percentage points", 100) if percent else (shape, "", 1)

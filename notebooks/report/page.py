@@ -89,7 +89,7 @@ def write_report(
 
 
 def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
-    """Name of a figure -> what the page shows of it: png (base64), width_in, title, caption, recorded, links."""
+    """Name of a figure -> its entry on the page: png (base64), width_in, title, caption, recorded, links."""
     from faro_lib.figures.style import DPI
 
     found = {}

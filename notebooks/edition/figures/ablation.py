@@ -18,7 +18,7 @@ from notebooks.figures.common import trials_note
 
 SOURCE_COLOURS = {"paper": COLOURS["FairShare"], "ours": COLOURS["Faro-FairSum"]}
 PLANNER = "Faro-Sum"  # the policy whose remaining loss is shown
-COSTLY = 0.02  # the caption reports a step that increases lost utility by more
+COSTLY = 0.02  # the caption reports steps that increase lost utility by more than this
 
 
 def draw(results: Path, published: str | None = None) -> Drawings:

@@ -1,4 +1,4 @@
-"""Stage 85: what each policy loses on a mix of serial, batched and token-generating replicas."""
+"""Stage 85: lost utility by policy on a mix of serial, batched and token-generating replicas."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def lost_by_service(table: pd.DataFrame) -> Figure:
 
 
 def finding(table: pd.DataFrame) -> str:
-    """How much less the policy that knows the kinds loses than the one that assumes serial replicas, and than the others."""
+    """Loss of the policy that knows the kinds of replica, compared with ASSUMED and with the best other policy."""
     sentences = []
     for capacity, part in table.groupby("capacity_cores", sort=False):
         rows = part.set_index("policy")

@@ -16,11 +16,11 @@ from notebooks.wording import and_list
 
 EFFECTIVE = {"lost_utility": "lost cluster utility", "lost_effective_utility": "lost effective utility"}
 MIXED = "mixed"  # the variant with two models
-ACCEPTABLE = 0.5  # the caption of the curve says from which capacity on policies lose at most this
+ACCEPTABLE = 0.5  # the curve's caption names the capacity at which a policy loses at most this utility
 
 
 def draw(results: Path, published: str | None = None, curve: bool = False) -> Drawings:
-    """The figures of the parts of the stage that were run; `curve` says whether the curve was."""
+    """The figures of the parts of the stage that were run; `curve`: whether the curve was run."""
     paper = published_main(published) if published else None
     main, floor = (pd.read_csv(results / "simulate" / f"{name}.csv") for name in ("summary", "limit"))
     figures = {

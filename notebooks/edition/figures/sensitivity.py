@@ -42,7 +42,7 @@ def lost_by_parameter(summary: pd.DataFrame) -> Figure:
 
 
 def margin_caption(summary: pd.DataFrame) -> str:
-    """Sentences on how many settings the last policy is best in, and on its smallest margin."""
+    """Sentences on the number of settings in which the last policy is best, and on its smallest margin."""
     leader = summary["policy"].iloc[-1]
     table = margins(summary[summary["parameter"].isin(varied(summary))], leader)
     least = table.loc[table["margin"].idxmin()]

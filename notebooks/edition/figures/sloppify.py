@@ -1,4 +1,4 @@
-"""Stage 40: utilities and solvers (figures 4a, 5 and 7 of the paper), and what relaxed utilities gain."""
+"""Stage 40: utilities and solvers (figures 4a, 5 and 7 of the paper), and the gain of relaxed utilities."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ SOLVER_COLOURS = {
 
 
 def draw(results: Path) -> Drawings:
-    """All figures of the stage; the one by number of jobs only if there are several numbers of jobs."""
+    """All figures of the stage; `solver_scaling` only if there are several numbers of jobs."""
     utilities, answers, scored = (
         pd.read_csv(results / "sloppify" / f"{name}.csv") for name in ("utility", "solvers", "scored")
     )
@@ -152,7 +152,7 @@ def sloppification(scored: pd.DataFrame) -> Figure:
         part = scored[scored["scored_by"] == scored_by]
         sns.barplot(part, x="capacity_cores", y="lost", hue="decided", errorbar=("se", 1), ax=axis)
         axis.set(xlabel="capacity (cores)", ylabel="lost utility per job", title=f"scored by {scored_by} utility")
-        axis.set_ylim(0, max(0.01, axis.get_ylim()[1]))  # where nothing is lost
+        axis.set_ylim(0, max(0.01, axis.get_ylim()[1]))  # for panels without loss
         axis.get_legend().remove()
     handles, labels = axes[0].get_legend_handles_labels()
     legend_above(figure, handles, labels, columns=4)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from faro_lib.figures.style import CYCLE, PAGE_IN, Drawing, Drawings, legend_above
 from notebooks.elsewhere.days import CLAIRVOYANT
 
-SIZES = ("smallest", "middle", "largest")  # cluster, if there are three
+SIZES = ("smallest", "middle", "largest")  # labels of three capacities
 
 
 def draw(results: Path, worlds: Sequence[str], leader: str) -> Drawings:
@@ -55,7 +55,7 @@ def others(table: pd.DataFrame, leader: str) -> pd.DataFrame:
 
 
 def finding(tables: Mapping[str, pd.DataFrame], leader: str) -> str:
-    """How often `leader` loses less than another policy, and where it does not."""
+    """How often `leader` loses less utility than others, and its worst comparison."""
     pairs = pd.concat([others(table, leader).assign(world=name) for name, table in tables.items()])
     better, clear = pairs["difference"] > 0, pairs["low"] > 0
     text = (
