@@ -1,4 +1,4 @@
-"""The exact solver: a knapsack for sums, branch and bound for objectives with a spread, `leximin` for Fair.
+"""The exact solver: a knapsack for sums, branch and bound for sums minus a spread, `leximin` for Fair.
 
 A job's utility is not concave in its replicas, so a greedy solution is not exact. Dynamic programming over the budget
 is exact. Before it runs, a Lagrangian bound rules out most columns (replica counts of a job).

@@ -57,7 +57,7 @@ class Prior:
     kind: str
     scale_s: float  # smallest median latency of a row
     places: int  # max_ongoing_requests
-    tokens: Mapping[str, Any]  # lengths, as fields of `Continuous`
+    tokens: Mapping[str, Any]  # field of `Continuous` -> length
     max_overhead_s: float
 
     @property

@@ -153,7 +153,7 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
-    """The policy, its forecaster started at the local minute of day of `origin_s` (Unix time) if its days have 24 hours."""
+    """The policy; a forecaster whose days have 24 hours starts at the local minute of day of `origin_s` (Unix time)."""
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy
     local = time.localtime(origin_s)

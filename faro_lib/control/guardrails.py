@@ -204,7 +204,7 @@ def guarded(
 
 
 def with_reason(reason: tuple[str, ...], where: np.ndarray, new: str) -> tuple[str, ...]:
-    """The reason of each job, replaced by `new` where `where`, bool (jobs,), is true."""
+    """The reason of each job, or `new` for jobs in the mask `where`, bool (jobs,)."""
     return tuple(new if changed else old for old, changed in zip(reason, where)) if where.any() else reason
 
 

@@ -157,7 +157,7 @@ def _parts(path: str | Path, records: list[tuple[str, dict[str, Any]]]) -> list[
     for place, record in records[1:]:
         header, ticks = found[-1]
         if record["kind"] == BEGIN:
-            if "generation" not in record:  # a rotated journal continues the last part of its archive
+            if "generation" not in record:  # else it was rotated, and continues the last part of its archive
                 found[len(found) if ticks else -1 :] = [(_header(path, record), [])]
             continue
         try:

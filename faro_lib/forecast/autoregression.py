@@ -82,8 +82,8 @@ def _filled(lags: np.ndarray, history: np.ndarray) -> np.ndarray:
 def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """Simulate y[t] = sum_l coefficients[l] y[t-l] + errors[t], except where `known` has the value of a minute.
 
-    Shapes: start (lags, jobs, samples); known (past minutes, jobs), NaN = to be simulated; errors and result (minutes,
-    jobs, samples).
+    Shapes: start (lags, jobs, samples); known and errors begin at the same minute: known (minutes, jobs), NaN = to be
+    simulated; errors and result (minutes, jobs, samples).
     """
     lags = len(start)
     path = np.concatenate([start, errors]).astype(np.float32)
@@ -96,7 +96,7 @@ def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, er
 
 
 def _bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Log counts (minutes, jobs, samples), clipped to 10 x the largest of the recent `counts` (jobs, minutes)."""
+    """Log counts (minutes, jobs, samples), at most the log of 10 x each job's largest of `counts` (jobs, minutes)."""
     largest = np.where(np.isnan(counts), 0, counts).max(axis=1)
     limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))
     return np.clip(log_counts, 0, limit[None, :, None])

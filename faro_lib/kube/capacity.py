@@ -219,7 +219,7 @@ def _add(total: dict[str, float], more: Mapping[str, float]) -> None:
 
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
-    """Cores that fit into `limits` - `taken`, rounded down to a multiple of the quantum; unlimited resources are ignored."""
+    """Cores that fit into `limits` - `taken`, rounded down to multiples of `shape.quantum`; unlimited ones are ignored."""
     left = [
         (amount(limits[name]) - taken.get(name, 0.0)) / need
         for name, need in shape.per_core.items()

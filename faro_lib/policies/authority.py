@@ -33,7 +33,7 @@ MARGIN = 0.04  # tolerated error of the predicted loss
 BETS = (0.3, 0.9)  # c: the doubt is the mean over both bets; the trust uses the larger bet
 INFORMATIVE = 0.2  # a minute counts for the trust if twice the service time would lose this much more
 CALM = 0.2  # a minute that follows a larger predicted loss does not count, because it begins with a queue
-UNIT_ERROR, MAX_STRIKES = 20.0, 2  # factor between a load and what it should be; minutes with implausible metrics
+UNIT_ERROR, MAX_STRIKES = 20.0, 2  # a load off by this factor is implausible; implausible minutes until ADVISE
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class Faro(TwoLoops):
     switching_cost: float = 0.0  # utility subtracted for changing a job's replica count
     gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
-    least_gain: float = 0.0  # replicas that gain less utility than this in total are not added (`without_small_gains`)
+    least_gain: float = 0.0  # replicas that together gain less utility than this are not added (`without_small_gains`)
     floor_tolerance: float | None = None  # utility that the floor of a job may lose; None: no bounds (`bounds`)
     earned: Authority | None = None  # at the start; limits how far the policy may change each job; None = no limit
 

@@ -14,7 +14,7 @@ from faro_lib.workload import Job, arrays_of
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """The state of both loops; arrays have shape (jobs,)."""
+    """The state of the long-term and the reactive loop; arrays have shape (jobs,)."""
 
     jobs: tuple[Job, ...]
     forecaster: Forecaster  # updated with every complete minute

@@ -39,7 +39,7 @@ class LatencyTable:
     """
 
     classes: tuple[str, ...]  # keys from `latency_class` or `own`
-    quantile: np.ndarray  # latency quantile, shape (classes,)
+    quantile: np.ndarray  # level of the latency quantile, such as 0.99, shape (classes,)
     max_rps: np.ndarray  # largest rate that a job's router can forward, shape (classes,); infinite without a router
     rate_per_replica_rps: np.ndarray  # increasing from 0, shape (classes, rates)
     saturation_rps: np.ndarray  # rate per replica at utilisation 1, shape (classes,)

@@ -26,7 +26,7 @@ FAR = 1.3
 STOP = 3.0  # the first rate whose p99 exceeds the SLO by this factor is the last
 STREAMED = 0.1  # share of the latency after the first part of the answer, from which on the answer counts as streamed
 MIN_SERVED = 30  # rates with fewer served requests are not used
-WARM_UP = 0.1  # share of requests at the start of a rate that is left out, because queues begin empty
+WARM_UP = 0.1  # share of each rate's requests, left out at its start, because queues begin empty
 # Quantity of LEVELS -> seconds, shape (requests,); for TOGETHER the time of each request's end; inf if not served.
 Samples = dict[str, np.ndarray]
 Row = tuple[float, int, Samples]  # (requests/s, replicas, samples)

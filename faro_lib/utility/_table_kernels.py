@@ -52,7 +52,7 @@ def _cell(loads, weights, cold, grown, d, drops, curve_now, curve_x, alpha, cold
 
 @njit(cache=True)
 def _best_drop(loads, weights, cold, grown, drops, phi, curve_now, curve_x, alpha, cold_part, undropped, stack):
-    """(the largest phi[d] U(d) over the indices d of the drop rates, that d), by branch and bound.
+    """(maximum of phi[d] U(d) over the indices d of the drop rates, its argmax), by branch and bound.
 
     U increases and the penalty phi decreases in d, so between indices a and b the product is at most phi[a] U(b).
     `undropped` is U(0); `stack` is work space.

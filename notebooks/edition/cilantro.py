@@ -21,7 +21,7 @@ from faro_lib.workload.jobs import MINUTE_S
 from notebooks.figures.prediction_errors import WORST
 from notebooks.run_tables import running_by_minute
 
-# Load is in requests per replica and SLO duration, so that jobs with different SLOs are comparable.
+# Load is in requests per replica per SLO duration, so that jobs with different SLOs are comparable.
 LOADS = np.geomspace(0.25, 16.0, 55)
 LOG_STEP = np.log(LOADS[1] / LOADS[0])
 SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # lower bounds of the classes of replica counts

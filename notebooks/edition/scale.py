@@ -49,7 +49,7 @@ def larger(
     traces: Traces, latency_model: LatencyTable | None, how: str, jobs: int, replicas: int,
     policies: Sequence[str] = COMPARED, **options: Any,
 ) -> Results:  # fmt: skip
-    """Run every policy on one larger cluster; both tables have the columns variant (`how`) and jobs.
+    """Run every policy on one larger cluster; both results have the columns variant (`how`) and jobs.
 
     The forecaster is the mixture `auto`, fitted to the enlarged training days. GROUPED is left out if the jobs
     differ in cores, because its groups exchange replicas of equal size.
