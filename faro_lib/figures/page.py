@@ -14,7 +14,7 @@ SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
 <link rel="icon" href="data:,"><body style="font: 16px/1.5 system-ui, sans-serif; margin: 1rem">\
 <h1>{{ title }}</h1>\
 <img style="max-width: 100%" alt="{{ title }}" src="data:image/png;base64,{{ png }}">\
-<pre style="overflow-x: auto">{{ text }}</pre></body></html>"""
+<pre style="overflow-x: auto" tabindex="0">{{ text }}</pre></body></html>"""
 
 
 def page_of(figure: Figure, title: str, text: str) -> str:
