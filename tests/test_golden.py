@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from checkouts import reader_checkout, typed
-from network import cut
+from network import cut, cut_off
 
 GOLDEN = Path(__file__).parent / "golden"
 TIMES = {"decision_ms_p50", "decision_ms_p99", "wall_s", "seconds", "fit_s", "predict_ms"}
@@ -47,3 +47,9 @@ def test_the_smoke_run_ends_in_a_page_with_every_figure(smoke):
     assert len(figures) >= 8
     assert page.count("data:image/png;base64,") == len(figures)
     assert page.rstrip().endswith("</html>")
+
+
+@pytest.mark.slow
+def test_the_smoke_run_needs_no_network(smoke):
+    cut_off()  # where the network cannot be cut, the run had one
+    assert (smoke / "report.html").stat().st_size > 100_000

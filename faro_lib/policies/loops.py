@@ -101,7 +101,7 @@ def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if tick_s == policy.tick_s:
-        return replace(policy, **changes) if changes else policy  # type: ignore[type-var]
+        return replace(policy, **changes)  # type: ignore[type-var]
     if isinstance(policy, TwoLoops):
         interval_s = tick_s * max(1, round(policy.interval_s / tick_s))
         changes = dict(first_s=tick_s, interval_s=interval_s, phase_s=0.0) | changes

@@ -43,9 +43,9 @@ RAN = "recorded replicas"
 # High enough that practically no request is refused, as by services without a limit on ongoing requests.
 WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
+LOST = "lost_utility"
 MEASURES: dict[str, Callable[[Run], Any]] = {
-    "lost_utility": lambda run: lost_utility(minute_utility(run)),
-    "by_service": lambda run: np.array([lost_utility(one[None]) for one in minute_utility(run)]),
+    LOST: lambda run: np.array([lost_utility(one[None]) for one in minute_utility(run)]),  # of each service
     "slo_violation_rate": slo_violation_rate,
     "replicas": lambda run: float(np.sum(run.decisions.running, axis=1).mean()),
 }
@@ -177,14 +177,14 @@ def audit(
     report(f"replaying the requests with {', '.join(policies)}")
     with policy_failures_raised(), ThreadPoolExecutor(THREADS) as pool:
         draws = list(pool.map(measured, range(DRAWS)))
+    values = {name: {key: np.array([of[name][key] for of in draws]) for key in MEASURES} for name in (RAN, *policies)}
     compared, by_service = {}, {}
-    for name in (RAN, *policies):
-        values = {key: np.array([of[name][key] for of in draws]) for key in MEASURES}
-        more = {key: one - np.array([of[RAN][key] for of in draws]) for key, one in values.items()}
-        by_service[name] = prediction_interval(more["by_service"])
-        del values["by_service"]
-        compared[name] = {key: positive_interval(one) for key, one in values.items()}
-        compared[name]["difference"] = prediction_interval(more["lost_utility"])
+    for name, of in values.items():
+        more = of[LOST] - values[RAN][LOST]  # (draws, services)
+        totals = of | {LOST: of[LOST].sum(axis=1)}
+        compared[name] = {key: positive_interval(one) for key, one in totals.items()}
+        compared[name]["difference"] = prediction_interval(more.sum(axis=1))
+        by_service[name] = prediction_interval(more)
     return Audit(records, services, size, compared, by_service, required, used, minutes)
 
 
