@@ -64,7 +64,7 @@ class HttpClient:
         check_address(self.address)
 
     def get(self, path: str, retry_for_s: float = 0.0) -> Any:
-        """GET; failures are retried for `retry_for_s` seconds."""
+        """Return the answer to GET `path`; after an HttpError, retry for `retry_for_s` seconds."""
         until = time.monotonic() + retry_for_s
         while True:
             try:

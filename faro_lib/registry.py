@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from faro_lib.errors import nearest
 
-ENVIRONMENT = "FARO_PLUGINS"  # paths of plugin files, separated as in PATH; child processes inherit it
+ENVIRONMENT = "FARO_PLUGINS"  # a variable with paths of plugin files, separated as in PATH; child processes inherit it
 Entry = TypeVar("Entry")
 
 

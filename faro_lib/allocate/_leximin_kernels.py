@@ -16,17 +16,17 @@ FAR = 2**60  # more than any cost
 def climb(utility, cost, following, order, budget, group, quota):
     """Raise jobs from one level of utility to the next, as many as possible at each level and at the least cost.
 
-    `order` lists each job's columns that are better than all its cheaper ones, as flat positions in `utility`, sorted by
-    utility. `following` (jobs, columns) is the job's next such column, or -1. With several quotas, the search stops at
-    the first level where not all jobs can be raised. Returns (each job's column (jobs,), whether its utility is final
-    (jobs,), node, column).
+    `order` lists the columns that are better than all cheaper ones of the same job, as flat positions in `utility`
+    (jobs, columns), sorted by utility. `following` (jobs, columns) is the job's next column in that list, or -1. With
+    several quotas, the search stops at the first level where not all jobs can be raised. Returns (each job's column
+    (jobs,), whether the job's utility is final (jobs,), node, column).
     """
     jobs, columns = utility.shape
     column = np.full((8, jobs), -1, np.int64)
     node, settled = np.zeros(jobs, np.int64), np.zeros(jobs, np.bool_)
     members = np.empty(0, np.int64)
     for k in order[::-1]:
-        column[0, k // columns] = k % columns  # the last write is its worst column
+        column[0, k // columns] = k % columns  # reversed, so the last write for a job is its worst column
     room, group_room = budget - (cost * column[0]).sum(), quota.copy()
     for j in range(jobs):
         group_room[group[j]] -= cost[j] * column[0, j]
@@ -118,7 +118,7 @@ def _shortest(price, source):
 def _settle(column, node, settled, members, cost, last, price, room):
     """Rule out moves that exceed the budget, settle the jobs that cannot move, delete empty nodes; returns the last node.
 
-    A job can move from a to b if that move plus the cheapest chain of moves from b back to a costs at most `room`.
+    A job can move from a to b if this and the cheapest chain of moves from b to a fit into `room`, the unspent budget.
     """
     for c in range(last + 1):
         for a in range(last + 1):
@@ -145,7 +145,7 @@ def _settle(column, node, settled, members, cost, last, price, room):
 
 @njit(cache=True)
 def join(left, right):
-    """For every s, the leximin-best union of left[s - r] and right[r] over r. Row s: sorted utilities at s units of budget."""
+    """Join two tables (budget units, sorted utilities): row s is the leximin-best union of left[s - r] and right[r]."""
     rows, n, m = len(left), left.shape[1], right.shape[1]
     out = np.empty((rows, n + m))
     for s in range(rows):

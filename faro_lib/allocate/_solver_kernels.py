@@ -1,7 +1,7 @@
 """Compiled loops of the solvers; imported when first used.
 
-A row is a job, a choice is its replica count. `term` (what a choice adds to the objective), `cost` (whole units >= 0) and
-`allowed` (bool) have shape (rows, choices); `pick` (rows,) is one choice per row.
+A row is a job, a choice is its replica count (or a tenant and its units of budget). `term` (what a choice adds to the
+objective), `cost` (whole units >= 0), `allowed` (bool): shape (rows, choices). `pick` (rows,) holds a choice per row.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @njit(cache=True)
 def knapsack(term, tie, cost, allowed, budget):
-    """The choices within `budget`, one per row, with the largest sum of `term`, then the least sum of `tie`.
+    """Find one choice per row, within `budget`, with the largest sum of `term`, then the least sum of `tie`.
 
-    Returns, for every budget 0..budget, the best sums of `term` and `tie` (-inf and inf if nothing fits) and the choice
-    of each row (rows, budget + 1), which `trace` reads.
+    Returns, for every budget 0..budget, the best sums of `term` and `tie` (-inf and inf if nothing fits), (budget + 1,)
+    each, and the choice of each row (rows, budget + 1), from which `trace` reads the solution.
     """
     rows, choices = term.shape
     best = np.zeros(budget + 1)
@@ -84,7 +84,7 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
     """
     rows, choices = term.shape
     fitting, pick = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    low_total, low_spent, high_total, high_spent = 0.0, 0, 0.0, 0  # at price 0 and at the highest price
+    low_total, low_spent, high_total, high_spent = 0.0, 0, 0.0, 0  # sums at price 0 and at the highest price
     widest = TOLERANCE  # at a price above any row's range of terms, every row picks its cheapest choice
     for j in range(rows):
         cheapest, best = -1, -1
@@ -128,7 +128,7 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
 
 @njit(cache=True)
 def fill_up(term, cost, allowed, budget, pick):
-    """Greedily raise `pick`, in place, by the fitting step with the largest gain per cost; returns its sum of terms."""
+    """Raise `pick` in place by the step with the largest gain per cost until no step fits; returns the sum of terms."""
     rows, choices = term.shape
     room = budget
     for j in range(rows):

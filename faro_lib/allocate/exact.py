@@ -15,7 +15,7 @@ from faro_lib.allocate.objectives import QUANTUM, quantised
 from faro_lib.allocate.problem import Problem
 
 Bound = tuple[float, float, np.ndarray | None]  # upper bound, Lagrangian price, allocation
-Box = tuple[int, int, int, int]  # range of the least utility, then of the greatest; each from, to, as indices of levels
+Box = tuple[int, int, int, int]  # (from, to) of the least and (from, to) of the greatest utility; indices into `levels`
 
 
 def exact(problem: Problem) -> tuple[np.ndarray, float]:
@@ -90,8 +90,8 @@ def _halves(box: Box, levels: np.ndarray) -> tuple[Box, Box]:
 def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: float) -> Bound:
     """(upper bound on the objective in a box, Lagrangian price, a feasible allocation).
 
-    The bound is the Lagrangian bound on the sum of terms, plus gamma times the smallest spread in the box. Its search
-    begins at `price`. If no allocation can reach `floor`, the bound is -inf and the allocation None.
+    The bound is the Lagrangian bound on the sum of terms, plus gamma times an upper bound on min U - max U in the box.
+    The price search starts at `price`. If no allocation can reach `floor`, the bound is -inf, the allocation None.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 

@@ -8,8 +8,8 @@ from faro_lib.allocate.problem import Problem
 def greedy(problem: Problem) -> tuple[np.ndarray, float]:
     """(replicas in problem order, upper bound), by repeatedly taking the step with the largest gain per core.
 
-    For a sum, the value is within one job's utility of the optimum, and the bound is that of the convex relaxation. For
-    objectives with a spread and for leximin, there is no such guarantee and the bound is NaN.
+    For a sum, the bound is that of the convex relaxation; without quotas, the value is at most one step of a job below
+    the optimum. For objectives with a spread and for leximin, there is no such guarantee and the bound is NaN.
     """
     from faro_lib.allocate import _solver_kernels as kernels
 

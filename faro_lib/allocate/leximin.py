@@ -11,7 +11,7 @@ def leximin(problem: Problem, *, time_limit_s: float = 60.0) -> np.ndarray | Non
     """Replicas (jobs,) whose sorted utilities are lexicographically greatest; ties by least change, then fewest replicas.
 
     `climb` finds the best sorted utilities, lowest first. If several assignments of jobs to these utilities fit
-    the budget, an integer program chooses that with the least change, or the best that it finds within `time_limit_s`.
+    the budget, an integer program chooses the one with the least change, or the best one found within `time_limit_s`.
     """
     utility, jobs = problem.utility, np.arange(len(problem.cost))
     at, settled, node, column = _climb(utility, problem.cost, problem.budget, problem.group, problem.quota)
@@ -51,8 +51,8 @@ def _climb(utility, cost, budget, group, quota):
 def _best_of_groups(problem: Problem, at: np.ndarray, undecided: np.ndarray) -> np.ndarray:
     """The leximin-best sorted utilities of the undecided jobs under quotas; no job falls below its utility at column `at`.
 
-    If one list of utilities is leximin-better than another, it stays better when both are merged with a third. So it is
-    enough to know the best list of each tenant at each number of units, and to join the tenants one by one.
+    If list A of utilities is leximin-better than list B, A merged with any list C is better than B merged with C. So it
+    is enough to know each tenant's best list at each number of units of budget, and to join the tenants one by one.
     """
     from faro_lib.allocate import _leximin_kernels as kernels
 

@@ -42,7 +42,7 @@ class Objective:
         return table.effective if self.effective else table.value
 
     def gamma(self, jobs: int, gamma: float | None = None) -> float:
-        """The weight of the spread: `gamma`, or the default for this number of jobs if `gamma` is None."""
+        """Weight of the spread: `gamma`, or if None the default for `jobs` jobs; 0 if the objective has no spread."""
         if self.spread is None:
             return 0.0
         return float(self.spread(jobs) if gamma is None else gamma)

@@ -9,7 +9,7 @@ from faro_lib.allocate.objectives import Objective, quantised
 from faro_lib.utility import UtilityTable
 from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
 
-CHANGE = 2.0**24  # tie-break weight of a changed replica; larger than any total replica count
+CHANGE = 2.0**24  # tie-break weight of one replica of change from `current`; exceeds usual totals of replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Problem:
 def problem_of(
     table: UtilityTable, budget: float, objective: Objective, *, current=None, gamma: float | None = None
 ) -> Problem:
-    """The problem of allocating `budget` cores, arguments as in `solve`; ValueError if invalid or the minimum does not fit."""
+    """The `Problem` for these arguments of `solve`; ValueError if one is invalid or the minimum replicas do not fit."""
     jobs = table.jobs
     if not isinstance(budget, (int, float, np.number)) or not 0 <= float(budget) < np.inf:
         raise ValueError(f"budget={budget!r} must be a number of cores >= 0")

@@ -6,7 +6,7 @@ import numpy as np
 
 from faro_lib.allocate.problem import Problem
 
-Count = tuple[np.ndarray, int]  # mask (jobs, 0 to X replicas), and the largest number of jobs whose count it contains
+Count = tuple[np.ndarray, int]  # (mask (jobs, X + 1), largest number of jobs whose replica count may be in the mask)
 
 
 def least_loss(
@@ -14,7 +14,7 @@ def least_loss(
 ) -> np.ndarray | None:
     """Replicas (jobs,) with the least sum of `loss` among the `allowed` columns, both (jobs, X + 1); None if nothing fits.
 
-    `counts` are further constraints. After `time_limit_s`, returns the best replicas found, or None.
+    `counts` limits how many jobs may use given columns. After `time_limit_s`, returns the best replicas found, or None.
     """
     from scipy.optimize import LinearConstraint, milp
     from scipy.sparse import coo_array, csr_array, vstack

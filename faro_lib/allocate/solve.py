@@ -38,7 +38,7 @@ def solve(
     """Allocate `budget` cores to the jobs of a `UtilityTable`, within their tenants' quotas.
 
     Ties are broken by the least change from `current`, then by the fewest replicas, then by the jobs' names. The order
-    of the jobs does not matter. Raises ValueError if the jobs' minimum replicas do not fit.
+    of the jobs does not matter. Raises ValueError if the jobs' minimum replicas exceed the budget or a quota.
 
     Parameters
     ----------

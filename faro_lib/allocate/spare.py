@@ -12,14 +12,14 @@ from faro_lib.workload import arrays_of
 
 @dataclass(frozen=True, slots=True)
 class Marginals:
-    """The objective's gain from one more replica of each job, and its loss from one fewer, (jobs,) each; NaN out of bounds."""
+    """Gain in the objective from one more replica, loss from one fewer, (jobs,) each; NaN outside the job's bounds."""
 
     more: np.ndarray
     less: np.ndarray
 
 
 def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float | None = None) -> Marginals:
-    """How the objective changes if one job has a replica more or less and all others stay the same.
+    """`Marginals` of each job, while all other jobs keep their replicas; the budget and the quotas are ignored.
 
     >>> from faro_lib.workload import Job
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.4, 0.5], [0, 0.1, 0.9]])

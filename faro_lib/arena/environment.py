@@ -22,9 +22,9 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, Traces, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-# The columns of an observation. Loads are in erlangs, latencies in multiples of the SLO, the rest in replicas or requests.
+# Columns of an observation: loads in erlangs, latencies in multiples of the SLO, `ongoing` in requests, else replicas.
 FEATURES = ("load", "load_5min", "ongoing", "mean_latency", "tail_latency", "running", "starting", "target", "share")
-UNKNOWN, LARGEST = -1.0, 1e4  # replaces NaN; clips larger values
+UNKNOWN, LARGEST = -1.0, 1e4  # replacement of NaN; upper limit of all features
 ACTIONS = ("counts", "shares")
 
 
@@ -53,7 +53,7 @@ def plan_of(jobs: tuple[Job, ...], observation: Observation, action: np.ndarray,
 
 @dataclass(frozen=True)
 class Agent:
-    """A policy for the pipeline and the live controller; `act` maps the environment's observation array to an action."""
+    """An agent as a policy, for simulations and the live controller; `act` maps an array of `features` to an action."""
 
     act: Callable[[np.ndarray], np.ndarray]
     actions: str = "counts"
@@ -72,7 +72,7 @@ class Agent:
 
 @dataclass(frozen=True)
 class _Given(Fixed):
-    """A policy whose next plan was decided outside of the loop."""
+    """A policy that returns `plan`, decided outside the control loop, or changes nothing if `plan` is None."""
 
     plan: Plan | None = None
 
@@ -81,11 +81,11 @@ class _Given(Fixed):
 
 
 class ClusterEnv(gymnasium.Env):
-    """One day of a cluster. A step decides for all jobs and lasts `tick_s`; the last one ends after the last request.
+    """One day of a cluster. A step decides for all jobs and lasts `tick_s`; the last step ends after the last request.
 
-    The reward of a step is minus the utility that is known to be lost in the minutes that it completes. The last reward
-    also corrects for requests that ended later, so the return is minus minutes x `lost_utility` of the run. The attribute
-    `observation` is what a policy gets, and `run` is set at the end; `step` accepts a policy's Plan as well.
+    A step's reward is minus the utility lost in the minutes that the step completes, as far as known by then. The last
+    reward also corrects for requests that ended later, so the return is minus minutes x `lost_utility` of the run.
+    Attributes: `observation`, what a policy gets, and `run`, set at the end. `step` also accepts a policy's Plan.
 
     Parameters
     ----------
@@ -93,8 +93,8 @@ class ClusterEnv(gymnasium.Env):
     capacity : cores; None takes the scenario's, which may change during the day.
     train : whether each episode is a random training day (agents learn here); False replays the evaluation day.
     actions : "counts" (MultiDiscrete, a target for each job) or "shares" (Box, see `plan_of`).
-    cluster : called with (workload, trial, capacity, initial, capacity_steps) for a lighter cluster than the simulator,
-        such as `notebooks/arena/fluid.py`; its episodes have no `run`.
+    cluster : function (workload, trial, capacity, initial, capacity_steps) -> a cluster, lighter than the simulator,
+        such as `notebooks/arena/fluid.py`; episodes with this cluster have no `run`.
 
     `reset(seed)` draws the day and its requests; `options` may fix `trial`, the seed of the requests, and `initial`, the
     replicas (jobs,) at the start.

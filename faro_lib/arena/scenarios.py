@@ -1,4 +1,4 @@
-"""The versioned scenarios of the arena (`scenarios.yaml`), with inputs and bounds computed once for all policies."""
+"""The arena's versioned scenarios (`scenarios.yaml`); inputs and utility bounds are computed once for all policies."""
 
 import hashlib
 from collections.abc import Mapping
@@ -83,7 +83,7 @@ class Instance:
 
     @cached_property
     def bound(self) -> np.ndarray:
-        """Utility of the clairvoyant, (jobs, minutes + 1), with the capacity of each minute."""
+        """Utility of the clairvoyant (optimal in each minute, at that minute's capacity), shape (jobs, minutes + 1)."""
         steps = ((0.0, self.scenario.capacity), *self.scenario.capacity_steps)
         best = clairvoyants(self.workload, self.draws, [int(cores) for _, cores in steps])
         first = [at_s / MINUTE_S for at_s, _ in steps]
@@ -92,7 +92,7 @@ class Instance:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of all inputs: capacity, the jobs' SLOs and cold starts, counts, and the random numbers of the requests."""
+        """Hash of the inputs: capacity, jobs' SLOs, quantiles and cold starts, counts, arrival and service times."""
         jobs = arrays_of(self.traces.jobs)
         arrays = jobs.slo_s, jobs.quantile, jobs.cold_start_s, self.traces.train, self.traces.evaluation
         content = b"".join(array.tobytes() for array in (*arrays, self.draws.arrival_s, self.draws.service_s))
@@ -102,5 +102,5 @@ class Instance:
 
 @lru_cache(maxsize=64)
 def instance(name: str, seed: int) -> Instance:
-    """The scenario with this seed, shared by all policies of a process."""
+    """The `Instance` of scenario `name` with this seed, cached, so that all policies of a process share it."""
     return Instance(scenario_of(name), seed)

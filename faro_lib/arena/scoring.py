@@ -22,12 +22,12 @@ from faro_lib.registry import load_plugins
 from faro_lib.simulate import simulate
 
 BLOCKS = 12  # blocks per day in the bootstrap
-HIDDEN_SEEDS = 2**31 - 1  # 1 to this
+HIDDEN_SEEDS = 2**31 - 1  # hidden seeds are whole numbers from 1 to this one
 MEASURED = ("decision_ms_p50", "decision_ms_p99")  # the values of a score that differ from run to run
 
 
 def policy_of(entry: str) -> str:
-    """The name of the policy that a file `entry` registers, else `entry` itself; ValueError unless it is one policy."""
+    """`entry` if it is a policy's name, or the one name that the .py file `entry` registers; ValueError otherwise."""
     if not entry.endswith(".py"):
         factory_of(entry)
         return entry
@@ -85,10 +85,10 @@ def score(
 
 
 def scored(policy: str, on: Instance) -> dict[str, Any]:
-    """One run: its measures, its regret with a 95 % interval, and the regret of each of BLOCKS parts of the day.
+    """One run's measures, its regret with a 95 % interval, and for each of BLOCKS parts of the day the summed regret.
 
-    Regret is lost utility minus that of the clairvoyant, divided by the number of jobs: the share of all utility that
-    a policy loses and the clairvoyant keeps. If a decision fails, the control loop holds the replicas.
+    Regret is the policy's lost utility minus the clairvoyant's, divided by the number of jobs: the share of all utility
+    that a policy loses and the clairvoyant keeps. If a decision fails, the control loop holds the replicas.
     """
     scenario, jobs = on.scenario, len(on.workload.jobs)
     with warnings.catch_warnings(record=True) as caught:

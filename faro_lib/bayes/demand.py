@@ -2,14 +2,14 @@
 
 `forecast.regression` has the likelihood. The priors, with k a feature and j a job:
 
-    a_jk, b_jk, c_j ~ Normal(m_k, tau)         coefficients of lags, profile and constant; one tau per group
-    m_k ~ Normal(0, MEAN_WIDTH)                marginalised
-    s_j + g_j mean(v_j) ~ Normal(-3, 1)        log of the error's scale at the usual change of the job
-    g_j ~ Normal(0.3, 0.3)                     effect of the recent change v on that log
+    a_jk, b_jk, c_j ~ Normal(m_k, tau)         coefficients of lags, profile and constant; one tau for each of the three
+    m_k ~ Normal(0, MEAN_WIDTH)                integrated out; log tau ~ Normal(log WIDTHS, 0.4) for lags and profile
+    s_j + g_j mean(v_j) ~ Normal(-3, 1)        log of the error's scale at the job's mean v (`regression.log_change`)
+    g_j ~ Normal(0.3, 0.3)                     increase of this log scale per unit of v
     log(nu_j - 3) ~ Normal(0.7, 0.7)           degrees of freedom
 
-NUTS samples the coefficients in coordinates in which a ridge regression has a spherical posterior, so that those
-determined by the counts and those determined only by the prior have the same scale.
+NUTS samples the coefficients in coordinates in which a ridge regression has a spherical posterior. So coordinates that
+the counts determine have the same scale as coordinates that only the prior determines.
 """
 
 import logging
@@ -27,14 +27,14 @@ from faro_lib.workload import Traces
 
 log = logging.getLogger(__name__)
 
-GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # lag, shape, constant
-WIDTHS = np.array([0.1, 0.1, 0.01])  # usual tau; that of the constant is fixed, as one coefficient per job cannot tell
+GROUP_OF_FEATURE = np.repeat([0, 1, 2], [CONTEXT_MINUTES, CONTEXT_MINUTES + 1, 1])  # 0 lag, 1 profile, 2 constant
+WIDTHS = np.array([0.1, 0.1, 0.01])  # median tau; the constant's is fixed, as one value per job does not determine it
 MEAN_WIDTH = 0.5
 USUAL_FOLLOW = 0.3
-MIN_NU = 3.0  # a count is a squared root; its mean exists only above 2 degrees of freedom
+MIN_NU = 3.0  # lower limit of nu; counts are squares of y, so they have a finite mean only if nu > 2
 MIN_CORRELATION = 0.2  # weaker correlations between jobs are set to 0
 MAX_ROWS = 4000  # minutes per job used in the fit; more would narrow the posterior, not the forecasts
-LONGER = 2  # factor on the draws of a repeated fit
+LONGER = 2  # factor on the draws and tuning steps of a repeated fit
 
 
 def build_model(traces: Traces):
@@ -89,7 +89,7 @@ def build_model(traces: Traces):
 def ridge(features: np.ndarray, change: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ridge estimate of the coefficients (jobs, features k) and W (jobs, k, k); W W' is roughly their posterior covariance.
 
-    The prior is Normal(0, WIDTHS); the scale of the errors follows from the change v with the usual effect.
+    The prior is Normal(0, WIDTHS). The log scale of the errors rises by USUAL_FOLLOW per unit of the recent change v.
     """
     usual = change.mean(axis=1, keepdims=True)
     precision = (USUAL_CHANGE * np.exp(usual + USUAL_FOLLOW * (change - usual))) ** -2
@@ -110,8 +110,8 @@ def fit_bayes(
 ) -> Any:
     """Fit the model with nutpie; returns ArviZ InferenceData, which is reproducible for a given seed.
 
-    A fit that has not converged (`convergence`) is repeated once, with LONGER times the draws.
-    The posterior group has the attributes `seed` and `fit_s`.
+    A fit that has not converged (`convergence`) is repeated once, with LONGER times the draws and tuning steps.
+    The posterior group has the attributes `seed` and `fit_s` (seconds for compiling and all fits).
     """
     import nutpie
 

@@ -31,16 +31,16 @@ from faro_lib.calibrate.priors import PRIORS, CalibratedService, Prior
 
 CALIBRATED, NOT_REPRODUCED, TOO_WIDE = "calibrated", "not reproduced", "too wide"  # verdicts
 MAX_DISCREPANCY = 0.15  # relative error of the model beyond which a service counts as not reproduced
-MAX_HALF_WIDTH = 0.15  # of the 90 % interval of capacity_rps, relative to its median
+MAX_HALF_WIDTH = 0.15  # largest accepted half-width of the 90 % interval of capacity_rps, relative to the median
 # The kind with the fewest parameters is chosen unless another is more probable by this factor: strong evidence on the scale
 # of Jeffreys (1961).
 STRONG = 10.0
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
 ROUNDS = (32, *(12,) * 18)  # points per parameter dimension in each round; at most these rounds
-LEAST_ROUNDS, ENOUGH = 8, 40.0  # a kind is refined until so many rounds are done, and so many points share the weight
+LEAST_ROUNDS, ENOUGH = 8, 40.0  # least refinement rounds after the first; effective sample size at which a kind is done
 # Simulated requests per row; fewer for `Continuous`, which is slower to simulate.
 REQUESTS, TOKEN_REQUESTS = 2000, 500
-HOPELESS = 30.0  # a kind whose log likelihood is lower by this much is given up; earlier, the bound is a multiple
+HOPELESS = 30.0  # drop a kind this far below the best log likelihood; a multiple of this before LEAST_ROUNDS
 DRAWS = 64
 INTERVAL = np.array([0.05, 0.5, 0.95])
 OTHER_COLUMNS: tuple[Column, ...] = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99))  # suggested if not yet measured
@@ -197,8 +197,8 @@ def _next(
 ) -> str:
     """The value whose measurement should reduce the variance of `target` (points,) most.
 
-    In a linear regression, a value with the predictions q and the sampling variance s^2 explains
-    cov(target, q)^2 / (var(q) + s^2) of the target's variance.
+    In a linear regression over the points, a value with predictions q (points,) and error variance s^2 (sampling plus
+    discrepancy) explains cov(target, q)^2 / (var(q) + s^2) of the target's variance.
     """
     apart, target = predicted - np.tensordot(weights, predicted, 1), target - weights @ target
     covariance, variance = np.tensordot(weights * target, apart, 1), np.tensordot(weights, apart**2, 1)

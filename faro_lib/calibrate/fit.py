@@ -13,14 +13,14 @@ from faro_lib.calibrate.predict import Simulator
 from faro_lib.calibrate.priors import CalibratedService, Prior
 
 DISCREPANCIES = np.geomspace(0.002, 0.6, 20)  # grid of relative errors of the model
-EXPECTED_DISCREPANCY = 0.05  # mean of its exponential prior
-LOG_PRIOR = np.log(DISCREPANCIES) - DISCREPANCIES / EXPECTED_DISCREPANCY  # density on the geometric grid
+EXPECTED_DISCREPANCY = 0.05  # mean of the exponential prior of the discrepancy
+LOG_PRIOR = np.log(DISCREPANCIES) - DISCREPANCIES / EXPECTED_DISCREPANCY  # log(prior density x spacing of the grid)
 LOG_PRIOR -= logsumexp(LOG_PRIOR)
 MISSING = 1e6  # variance of a value that was not measured
 POINTS_PER_DIMENSION = 4  # points used in the regression of `_linearised`
 CHANGED = 0.1  # change of a prediction's logarithm at which the sampling errors are simulated again
 ELSEWHERE = 0.6  # probability that the regression omits all points on one side of the best point
-LARGEST = 3.0  # cap on the regression's mean, prior standard deviations
+LARGEST = 3.0  # cap on each coordinate of the proposal's centre, in prior standard deviations
 FIRST_ERROR = 0.05  # assumed sampling error until a point has been simulated
 
 
@@ -67,7 +67,7 @@ class Fit:
 
     @property
     def log_likelihood(self) -> np.ndarray:
-        """Log likelihood of each point, shape (points,)."""
+        """Log likelihood of each point, with the discrepancy integrated out, shape (points,)."""
         return logsumexp(self.by_discrepancy, axis=1)
 
     def score(self, errors: np.ndarray) -> np.ndarray:
@@ -77,14 +77,14 @@ class Fit:
         return self.log_likelihood
 
     def draw(self, number: int) -> None:
-        """Simulate a round of points."""
+        """Simulate another round of `number` points, half of them from `_linearised` except in the first round."""
         self.population.draw(number, self._linearised() if self.services else None)
 
     def _linearised(self) -> Any:
-        """The posterior if the predictions were linear in the parameters, with the tails of a t distribution.
+        """A proposal: the posterior as if the predictions were linear in the parameters, as a t distribution.
 
-        The predictions are regressed on the most likely points (a Gauss-Newton step without a gradient), or only on those
-        on one side of the best point, because integers such as `at_once` make several local optima.
+        The most likely points give a linear regression of the predictions (a Gauss-Newton step without gradient). Often
+        only points on one side of the best one are used, because integers such as `at_once` make several local optima.
         """
         dimensions, measured = self.prior.dimensions, np.isfinite(self._values).ravel()
         points, number = self.population.points, POINTS_PER_DIMENSION * (1 + dimensions)
@@ -113,6 +113,6 @@ class Fit:
         measured = np.where(np.isfinite(self._values), self.predicted[best], 0.0)
         if (
             np.abs(measured - self._errors_at).max() > CHANGED
-        ):  # the sampling errors are those of a run of the best point
+        ):  # simulate the sampling errors again, because the best point's predictions have changed
             self._errors_at, self.errors = measured, self._simulator.errors(self.services[best])
         return self.score(self.errors)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LATENCY, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"  # end to end; others in `replicas.SLO_ON`
-TOGETHER = "requests_together"  # requests per group of those that end within TOGETHER_S of each other, as a batch does
+TOGETHER = "requests_together"  # mean size of groups of requests ending within TOGETHER_S of each other, as in a batch
 QUANTITIES = (LATENCY, FIRST_TOKEN, PER_TOKEN, TOGETHER)
 TOGETHER_S = 0.01
 Column = tuple[str, float | None]  # (quantity, level of the quantile; None = the mean)
@@ -15,8 +15,8 @@ Column = tuple[str, float | None]  # (quantity, level of the quantile; None = th
 class Measurements:
     """Quantiles and means of one service; each row is a period with a constant arrival rate and replica count.
 
-    A load test has one row per rate. Recorded minutes with the same replicas and about the same rate are one row of their
-    geometric means. Quantiles are over the served requests. Streaming services also have the time to first token.
+    A load test has one row per rate. Recorded minutes with equal replicas and similar rates are averaged (geometric
+    mean) into one row. Quantiles are over the served requests. Streaming services also have the time to first token.
     """
 
     rate_rps: np.ndarray  # mean arrival rate of all replicas together, shape (rows,)

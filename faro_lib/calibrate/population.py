@@ -9,8 +9,8 @@ from scipy.stats import gaussian_kde, multivariate_normal
 from scipy.stats.qmc import MultivariateNormalQMC
 
 MIN_EFFECTIVE = 20.0  # minimum effective sample size of the weights from which the next round is drawn
-SMALLEST = 1e-9  # minimum weight of a used kernel
-POWERS = np.append(np.geomspace(1.0, 1e-5, 50), 0.0)  # exponents of the weights
+SMALLEST = 1e-9  # points of smaller weight get no kernel in the density estimate
+POWERS = np.append(np.geomspace(1.0, 1e-5, 50), 0.0)  # exponents on the weights that `flattened` tries, largest first
 
 
 class Population:
@@ -36,7 +36,7 @@ class Population:
     def draw(self, number: int, proposal: Any = None) -> None:
         """Add a round of `number` points, half of them from `proposal` (a scipy distribution) if given.
 
-        The first round, a Sobol sequence, is rounded up to a power of two.
+        The first round is a Sobol sequence from the prior, so `number` is rounded up to a power of two.
         """
         if self._proposals:
             flattened = self.flattened(MIN_EFFECTIVE)
@@ -56,7 +56,7 @@ class Population:
         self.weigh(self._log_likelihood(new))
 
     def flattened(self, effective: float) -> np.ndarray:
-        """Weights, raised to the largest power <= 1 with effective sample size >= `effective`; they sum to 1."""
+        """Weights raised to the largest of POWERS with effective sample size >= `effective`; scaled to sum to 1."""
         weights = (softmax(power * self.log_weights) for power in POWERS)
         return next(one for one in weights if 1 / (one**2).sum() >= min(effective, len(one) / 2))
 

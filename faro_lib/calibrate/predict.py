@@ -27,7 +27,7 @@ FLOOR = 0.005  # smallest relative error of a measured value
 class Simulator:
     """Simulates the measured periods for a service, always with the same random numbers.
 
-    requests : number of requests to simulate for each row, in one or more repetitions.
+    requests : number to simulate for each row, in one or more repetitions; places : max_ongoing_requests of a replica.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class Simulator:
     def values(self, service: CalibratedService) -> np.ndarray:
         """Mean logarithms of the values in simulated periods of the measured lengths, shape (rows, columns).
 
-        Near saturation, a quantile of a finite period is on average far below that of an endless one, because slow requests
-        cluster.
+        The length matters: near saturation, slow requests cluster, so a quantile over a finite period is on average far
+        below the quantile over an endless one.
         """
         return self._repeated(service, self._draws, self._runs).mean(axis=0)
 
@@ -92,7 +92,7 @@ class Simulator:
         return np.log(np.maximum(np.stack(values, axis=1), 1 / NEVER_S)).reshape(-1, runs, len(values)).swapaxes(0, 1)
 
     def _draw(self, runs: int) -> Draws:
-        """Random numbers of the repetitions, row by row; service times are standard normals."""
+        """Random numbers of all repetitions, row by row; `service_s` is standard normal until `_run` transforms it."""
         rates, length = np.repeat(self._measurements.rate_rps, runs), int(self._length.max())
         requests = length + max(MIN_WARM_UP, int(length * WARM_UP / (1 - WARM_UP)))
         rng, n = np.random.default_rng(self._seed), len(rates) * requests

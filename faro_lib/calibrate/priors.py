@@ -1,8 +1,8 @@
 """Prior distributions of the parameters of each kind of replica, scaled by a typical latency at low load.
 
-They are wide: a service time may be 1/20 of that latency. A replica that serves one request at once, or in batches of
-one, is of the kind serial, so the other kinds start at two. Squared uniform draws give more probability to parameters
-near 0, where many services are: independent servers, constant service times.
+The priors are wide: a service time may be 1/20 of the typical latency. A replica that serves one request at once, or in
+batches of one, is of the kind serial, so the other kinds start at two. Squared uniform draws favour parameters near 0,
+where many services are: no slowdown of concurrent requests, constant batch times.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous, 
 SHORTEST, LONGEST = 0.05, 2.0  # service time relative to the typical latency
 MOST_AT_ONCE, MOST_PER_BATCH, MOST_SEQUENCES = 32, 64, 256
 SHORTEST_S = 1e-4  # as in `Job`
-MAX_CV = 1.5  # of the service time
+MAX_CV = 1.5  # largest coefficient of variation of the service time
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class Prior:
     """The prior of one kind: a standard normal in `dimensions` coordinates, and the service at each point."""
 
     kind: str
-    scale_s: float  # smallest median latency of a row
+    scale_s: float  # median over a row's latency columns, smallest of all rows
     places: int  # max_ongoing_requests
-    tokens: Mapping[str, Any]  # field of `Continuous` -> length
+    tokens: Mapping[str, Any]  # field of `Continuous` -> value (lengths, their cv, max_tokens)
     max_overhead_s: float
 
     @property
@@ -72,7 +72,7 @@ class Prior:
         return CalibratedService(replica, float(service_time_s), float(cv**2), float(overhead_s))
 
     def one_s(self, u: float) -> float:
-        """The service time of one request alone."""
+        """Service time of one request alone in seconds, log-uniform from SHORTEST to LONGEST x `scale_s`."""
         return max(self.scale_s * _log_uniform(u, SHORTEST, LONGEST), SHORTEST_S)
 
     def at_once(self, u: float, most: int) -> int:
@@ -97,7 +97,7 @@ def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
     alone_s, share, most = prior.one_s(u[0]), float(u[2]), prior.at_once(u[4], MOST_PER_BATCH)
     wait_s = (
         0.95 * alone_s * float(u[3])
-    )  # as a share of the latency of a request that comes alone, which measurements show best
+    )  # a share of `alone_s`, because measurements determine the latency of a lone request best
     one_s = max(alone_s - wait_s, SHORTEST_S)
     return Batched(most, wait_s, one_s * (1 - share), one_s * share), one_s, MAX_CV / 3 * u[1] ** 2
 

@@ -91,7 +91,7 @@ def audit(
 
 
 def _levels(latency: list[str]) -> dict[float, str]:
-    """Quantile (NaN = mean) -> query, from texts such as 0.99=PROMQL."""
+    """Mapping of latency quantile (NaN = mean) to PromQL query, from options such as 0.99=PROMQL."""
     levels = {}
     for one in latency:
         level, _, promql = one.partition("=")
@@ -106,7 +106,7 @@ def _levels(latency: list[str]) -> dict[float, str]:
 
 
 def text(result: Audit) -> str:
-    """The audit as text tables: services, policies, and cores by hour."""
+    """The audit as text tables: services, policies, differences by service, and cores by hour."""
     services: list[dict[str, str]] = []
     for one in result.services:
         known = one.calibration

@@ -26,7 +26,7 @@ ACTIONS = ("replicas", "ceilings")
 
 
 def sets_ceilings(act: str, backend: str) -> bool:
-    """Whether `act` is ceilings (bounds of autoscalers); ValueError if `act` is unknown or the backend has no autoscalers."""
+    """Whether Faro sets bounds of HPAs, not replicas; ValueError if `act` is unknown or the backend has no HPAs."""
     if act not in ACTIONS:
         raise ValueError(f"act={act!r} is unknown; accepted: {', '.join(ACTIONS)}")
     if act == "ceilings" and backend != "deployments":
@@ -35,7 +35,7 @@ def sets_ceilings(act: str, backend: str) -> bool:
 
 
 def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: str | None) -> NamespacedName | None:
-    """The controller's FaroPlan in Kubernetes; None outside Kubernetes."""
+    """Namespace and name of the FaroPlan; None if `plan` is None. With a `plan`, also sends log records to `say`."""
     if plan is None:
         if backend == "deployments":
             raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
@@ -48,7 +48,7 @@ def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: s
 
 
 def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[], tuple[Override, ...]]:
-    """A function that reads operators' overrides, from the FaroPlan or from the file next to the journal."""
+    """A function that reads operators' overrides: from the FaroPlan, else the file next to the journal, else none."""
     from faro_lib.control.overrides import path_of, read_overrides
 
     if home:

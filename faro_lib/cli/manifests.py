@@ -33,7 +33,7 @@ def manifests(
 ) -> None:
     """Write Kubernetes manifests for kustomize, without any Secret.
 
-    RayService, controller, permissions, quota, network policy, disruption budgets, dashboard.
+    Contents: controller, permissions, network policy, disruption budgets, dashboard; for rayserve, RayService, quota.
     """
     # One function, because typer reads the options from its signature.
     from faro_lib.kube.deployments import DeploymentRef

@@ -24,7 +24,7 @@ from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import DAY_MINUTES
 from faro_lib.workload.readers import read_csv
 
-PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # histories that controllers record
+PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # values of --history for counts that controllers recorded
 REFIT_S, REFIT_GB = 1800.0, 2.0  # limits of a refit
 REFIT_AFTER_MIDNIGHT_S = 600.0  # by then, the counts of the last day are complete
 ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted"  # outcomes of a refit
@@ -32,7 +32,7 @@ ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the counts to train on come from.
+    """The source of the request counts to which the forecaster is fitted.
 
     history : a file of counts; PROMETHEUS or JOURNAL: counts that controllers recorded there; None: no counts.
     """
@@ -57,7 +57,7 @@ class Source:
         return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
-        """A forecaster that is fitted now; untrained without history, or before the first complete day of this controller."""
+        """Fit and return a forecaster; untrained without `history`, or if no complete recorded day can be read."""
         if self.history:
             try:
                 return fitted(self.forecaster, self.days(jobs))
@@ -73,7 +73,7 @@ class Source:
 
 
 class FreshModel:
-    """The forecaster in use. Each night, or when `wanted` is set, a child process fits a new one and compares the two.
+    """The forecaster in use. If `wanted`, and nightly for a `history` in OWN, a child process fits and tests a new one.
 
     report : called with the outcome of each refit and its reason.
     """
@@ -87,7 +87,7 @@ class FreshModel:
         self._jobs = jobs
         self._serving = self._given = self._source.model(jobs)  # `_given`: what `of` last returned
         self._before: Forecaster | None = None  # to restore on failure
-        self._day = _learning_day()  # when the last refit began
+        self._day = _learning_day()  # day on which the last fit began
         self._refit: Future[tuple[Forecaster | None, str]] | None = None
 
     def of(self, jobs: tuple[Job, ...]) -> Forecaster:
@@ -98,7 +98,7 @@ class FreshModel:
         return self._serving
 
     def newer(self) -> Forecaster | None:
-        """The new forecaster if it has changed since `of` last returned one, else None; also begins a refit that is due."""
+        """The forecaster in use, or None if `of` returned it last; also begins a due refit and ends a finished one."""
         nightly = self._source.history in OWN and _learning_day() > self._day
         if self._refit is None and (self.wanted or nightly):
             self.wanted, self._day = False, _learning_day()
@@ -153,7 +153,7 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
-    """The policy; a forecaster whose days have 24 hours starts at the local minute of day of `origin_s` (Unix time)."""
+    """The policy; a forecaster with days of 24 hours is set to the local time of day of `origin_s` (Unix time)."""
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy
     local = time.localtime(origin_s)

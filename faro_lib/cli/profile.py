@@ -20,7 +20,7 @@ def profile(
     """Measure service times, cold starts and kinds of replica.
 
     The kind is found by open-loop load at increasing rates, up to the first whose p99 latency exceeds three times the SLO.
-    The results are written to the table, and a picture of each job's latencies beside it.
+    The results are written to the table, and a picture of each job's latencies is saved beside the table.
     """
     from faro_lib.figures.calibration import latency_by_rate
     from faro_lib.figures.style import save

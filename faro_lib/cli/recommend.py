@@ -14,7 +14,7 @@ from faro_lib.cli.shared import milliseconds, option, say, text_table
 if TYPE_CHECKING:
     from faro_lib.recommend.recommendation import Recommendation
 
-AMPLE = 3  # multiple of the required capacity from which each job can keep the replicas of its peak all day
+AMPLE = 3  # at this multiple of the required capacity, each job can keep its peak's replicas all day
 OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
 
 

@@ -25,8 +25,8 @@ def replay(
 ) -> None:
     """Show what another policy would have decided on a journal.
 
-    It gets the recorded observations. Each decision starts from the replicas that the recorded run had, because what
-    follows a decision is not simulated.
+    The policy gets the recorded observations. Each decision starts from the replicas that the recorded run had, because
+    the effects of a decision are not simulated.
     """
     decisions = list(_decisions(journal, policy, history, forecaster))
     if not decisions:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from faro_lib.workload import Job
 
 CHANGES, REFIT = "changes", "refit"  # reasons of failures: settings that cannot be used, a refit that failed
-STALLED_S = 120.0  # the health check fails this time plus five ticks after the last tick; one call takes up to 60 s
+STALLED_S = 120.0  # /healthz fails if nothing is reported for this time plus five ticks; one call takes up to 60 s
 
 
 def run(
@@ -81,7 +81,7 @@ def run(
 ) -> None:
     """Run the autoscaling loop; without --apply, only print its plans.
 
-    It ends with SIGTERM or Ctrl-C, and replicas then stay as they are.
+    SIGTERM or Ctrl-C stops the loop; the replicas then stay as they are.
     """
     # One function, because all parts share the options.
     from faro_lib import control
@@ -172,7 +172,7 @@ def run(
             cluster_of = stack.enter_context(ray)
         until_s = float("inf") if seconds is None else clock.now_s + seconds  # after Ray has started
         last = settings
-        while not stop.is_set() and clock.now_s < until_s:  # once more after every change of the settings
+        while not stop.is_set() and clock.now_s < until_s:  # one pass for each version of the settings
             table, new = settings.jobs, settings is not last
             with ExitStack() as inner:
                 try:
@@ -282,9 +282,9 @@ def request_stop(stop: threading.Event, number: int) -> None:
 
 
 def clock_of(journal: Journal | None, stop: threading.Event) -> Clock:
-    """The clock of the run that the journal would resume; otherwise, a new clock that started HISTORY_MINUTES ago.
+    """The clock of the run that the journal would resume, else a new clock whose time 0 was HISTORY_MINUTES ago.
 
-    Counts from before the start of a new run then have times >= 0.
+    So in a new run, counts from the HISTORY_MINUTES before its start also have times >= 0.
     """
     from faro_lib.control.clock import Clock
     from faro_lib.policies.protocol import HISTORY_MINUTES

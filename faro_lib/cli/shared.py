@@ -20,7 +20,7 @@ LEFT = ("policy", "job", "reason")  # columns that are aligned to the left
 
 
 def option(help: str, *names: str, default: str | None = None, maximum: int | None = None) -> Any:
-    """An option of a command. `default`: help text if there is no default value; `maximum` limits a number to 1..`maximum`."""
+    """A typer option. `default`: what the help shows as the default; `maximum`: limits a number to 1..`maximum`."""
     return typer.Option(*names, help=help, show_default=default or True, min=1 if maximum else None, max=maximum)
 
 

@@ -42,7 +42,7 @@ class View:
         self._changes: deque[str] = deque(maxlen=REASONS_SHOWN)
 
     def of(self, step: Step) -> Group:
-        """The view after a step."""
+        """The table after a step and the latest changes below it; also remembers the changes of this step."""
         seen, plan = step.observation, step.plan
         cores = sum(job.cores * running for job, running in zip(self.jobs, seen.running + seen.starting))
         caption = f"{_clock(seen.now_s)}, {cores:g} of {seen.capacity:g} cores in use"
@@ -94,7 +94,7 @@ def watching(jobs: tuple[Job, ...], title: str, console: Console | None = None) 
 
 
 def _clock(now_s: float) -> str:
-    """Hours:minutes:seconds since the run began.
+    """A trace time in seconds as text, hours:minutes:seconds.
 
     >>> _clock(3_690)
     '1:01:30'

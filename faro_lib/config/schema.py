@@ -270,7 +270,7 @@ class Config(Section):
         return self
 
     def or_middle(self, capacities: list[int] | None) -> list[int]:
-        """`capacities`, or, if None, a list of the median of `self.capacities`.
+        """`capacities`, or, if it is None, a list with one capacity, the median of `self.capacities`.
 
         >>> Config().or_middle(None), Config().or_middle([])
         ([32], [])

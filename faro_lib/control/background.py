@@ -17,7 +17,7 @@ SPAWN = multiprocessing.get_context("spawn")  # a fork would copy locks that oth
 
 
 def in_thread(call: Callable[[], Result]) -> Future[Result]:
-    """Run `call` in a thread that does not delay the end of the program."""
+    """Run `call` in a daemon thread, which does not delay the program's exit; return the Future of its result."""
     outcome: Future[Result] = Future()
 
     def work() -> None:
@@ -31,7 +31,7 @@ def in_thread(call: Callable[[], Result]) -> Future[Result]:
 
 
 def latest(call: Callable[[], Result], patience_s: float = 0.1) -> Callable[[], Result]:
-    """A function that runs `call` in a thread and returns its result (or error); after `patience_s`, the previous one."""
+    """A function that waits at most `patience_s` for `call`, then returns the last result or raises the last error."""
     asked = known = in_thread(call)
     wait((known,))
 
@@ -68,7 +68,7 @@ def in_child(call: Callable[[], Result], limit_s: float, limit_gb: float) -> Res
 
 def _work(sender: Connection, call: Callable[[], Any], limit_s: float, limit_gb: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller, which then ends this process
-    signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends this process even without the controller
+    signal.setitimer(signal.ITIMER_REAL, limit_s)  # SIGALRM ends this process even if the controller is gone
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9),) * 2)
     os.nice(19)
     with suppress(OSError):  # if the machine runs out of memory, the kernel ends this process first

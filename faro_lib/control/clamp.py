@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Targets of earlier ticks that did not fit into the capacity; arrays have shape (jobs,)."""
+    """Targets that a tick skipped or reduced (`clamp_to_capacity`), to be retried; arrays have shape (jobs,)."""
 
     target: np.ndarray
     attempts: np.ndarray  # number of ticks for which the target is still retried; 0 = no pending target
@@ -22,7 +22,7 @@ class Pending:
         return cls(np.zeros(jobs, np.int64), np.zeros(jobs, np.int64), (HOLD,) * jobs)
 
     def only(self, where: np.ndarray) -> Self:
-        """The pending targets of the jobs where `where`, bool (jobs,), is true."""
+        """The pending targets of only those jobs that are in the mask `where`, bool (jobs,)."""
         return replace(self, attempts=np.where(where, self.attempts, 0))
 
 

@@ -11,10 +11,10 @@ from faro_lib.workload.jobs import MINUTE_S
 def decision_at(
     parts: list[tuple[Header, list[Tick]]], at_s: float | None = None, journal: str = "the journal"
 ) -> tuple[Header, Tick]:
-    """The last tick of a journal at or before `at_s`, as (header of its part, tick).
+    """(header, tick) of the last decision at or before `at_s`; `parts` are the (header, ticks) from `journal.parts`.
 
-    If `at_s` is None: the last part's last tick with a reason other than HOLD or, without one, its last tick.
-    Raises ValueError if the journal has no decision, or none at this time.
+    If `at_s` is None: the last tick of the last part with a reason other than HOLD or, if there is none, its last tick.
+    Raises ValueError if there is no decision, or if `at_s` is before the first or at least one tick after the last.
     """
     decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]
     if not decisions:

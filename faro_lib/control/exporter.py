@@ -68,8 +68,8 @@ class Exporter:
     """An HTTP server with metrics of the loop at /metrics; port 0 picks a free port (`self.port`).
 
     /healthz answers 503 if neither a tick nor a failure has been reported for `progress_deadline_s`, so that a supervisor
-    can restart the loop. Before the first tick it answers 200, because the loop may wait for its lease. /readyz answers like
-    /healthz, but also 503, with the reason `waits_for`, while the loop cannot start.
+    can restart the loop. Before the first tick it answers 200, because the loop may wait for its lease. /readyz does
+    the same, but also answers 503 while `waits_for`, the reason why the loop cannot start yet, is set.
     """
 
     def __init__(

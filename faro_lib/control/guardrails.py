@@ -85,7 +85,7 @@ class Guard:
         if self.target is None:
             return guard
         before = np.zeros(len(known), int) if self.contest is None else self.contest
-        observed = np.isfinite(observation.mean_latency_s).any()  # otherwise, targets are from an earlier observation
+        observed = np.isfinite(observation.mean_latency_s).any()  # if False, the targets are those of an earlier tick
         changed = (observation.target != self.target) & observation.exists & self.applied & observed
         changed &= ~self.left(observation)
         after = np.maximum(before + np.where(changed, CONTEST, -1), 0)
@@ -110,7 +110,7 @@ class Guard:
 
 
 def restore_targets(guard: Guard, observation: Observation, contested: np.ndarray) -> Observation:
-    """The observation with the last requested targets and drop rates, except for the targets of `contested` jobs."""
+    """The observation with the last requested drop rates and targets; `contested` jobs (a mask) keep their target."""
     if guard.target is None or guard.drop is None:
         return observation
     target = np.where(contested, observation.target, guard.target)
@@ -232,7 +232,7 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
     change = plan.target.astype(np.int64) - now
     if np.abs(change).sum() <= actions:
         return plan.target
-    # NaN marks a bound: a job at its minimum starts a replica first, and a job at its maximum stops one first.
+    # NaN marks a bound: jobs planned at their minimum are the first to start, jobs planned at their maximum to stop.
     unknown = np.zeros(len(now))
     gain = unknown if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
     loss = unknown if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)
@@ -266,7 +266,7 @@ def with_presence(jobs: tuple[Job, ...], guard: Guard, present: np.ndarray, plan
 
 
 def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarray, pending: Pending) -> Plan:
-    """Use the pending target's reason for each job that the plan holds but that now moves towards its pending target."""
+    """The plan; a job that it holds, but whose `target` now moves to the pending target, gets the pending reason."""
     delayed = (target != observation.target) & (np.array(plan.reason) == HOLD)
     reason = tuple(old if late else now for now, old, late in zip(plan.reason, pending.reason, delayed))
     return replace(plan, reason=reason)
@@ -294,11 +294,11 @@ def enforce_capacity(
 def shed(
     target: np.ndarray, initial: np.ndarray, minimum: np.ndarray, wanted: np.ndarray, capacity: float, jobs: JobArrays
 ) -> np.ndarray:
-    """Targets (jobs,) after removing replicas one by one until the rest fits into the capacity.
+    """Targets (jobs,) after removing replicas one by one until the rest fits into the capacity; all arrays are (jobs,).
 
-    First, jobs above the plan (`wanted`) lose replicas above `initial`; then all jobs lose those above `initial`, then
-    those above `minimum`, each time the job with the most cores in such replicas. Finally, the job with the least weight
-    loses replicas. In a tie, the last job loses one.
+    First go replicas above `initial` of jobs above the plan (`wanted`), then those above `initial` of all jobs, then
+    those above `minimum`. Each is taken from the job with the most cores in such replicas. Finally, the job with the
+    least weight loses replicas. In a tie, the last job loses one.
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():

@@ -24,7 +24,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
 
 BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
-REPLAYED_TICKS = 200  # enough to restore the loop's memory: counters depend on the last 10 minutes, forecasts on 15
+REPLAYED_TICKS = 200  # enough to restore the loop's memory: policies' counters need the last 10 minutes, forecasts 15
 DTYPES: dict[str, type] = dict.fromkeys(("running", "starting", "target", "terminating", "placed", "floor"), int)
 DTYPES |= dict.fromkeys(("changing", "present", "unbounded"), bool)
 SCALARS = {"now_s": float, "capacity": float, "minute": int, "attempts": int}
@@ -39,10 +39,10 @@ class Header:
     guardrails: GuardrailConfig
     tick_s: float
     apply: bool  # False in a dry run
-    origin_s: int | None = None  # origin of the clock; None in a simulation
+    origin_s: int | None = None  # Unix time of trace time 0; None in a simulation
     scale: float = 1.0
     start_s: float = 0.0  # trace time of the first record
-    changes: tuple[str, ...] = ()  # an operator's changes during the run, for which this part began
+    changes: tuple[str, ...] = ()  # the operator's changes because of which this part of the journal began
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +50,15 @@ class Tick:
     """One recorded tick."""
 
     step: Step
-    error: str | None = None  # why its targets were not applied; None if they were
+    error: str | None = None  # why the targets were not applied; None if they were, and in a dry run
     replayed_ticks: int | None = None  # if a run resumed at this tick, number of ticks replayed to restore its memory
 
 
 class Journal:
     """A journal, open for writing by this controller only. Each record is on the disk before the next tick begins.
 
-    `header` and `ticks` are the header and the newest ticks of its last part, from which a run resumes; None and [] if the
-    journal is empty. A long journal is rotated (`control.rotation`).
+    A part is a header and the ticks after it. `header` and `ticks` are the header and newest ticks of the last part,
+    from which a run resumes; None and [] if the journal is empty. A long journal is rotated (`control.rotation`).
     """
 
     def __init__(self, path: str | Path):
@@ -81,7 +81,7 @@ class Journal:
         os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
 
     def resume(self, policy: Policy, header: Header, now_s: float = math.inf) -> Past | None:
-        """Return the past run and continue its last part; begin a part with `header` if it has no tick or jobs changed.
+        """Return the past run and continue its part; None without ticks. Then, or if jobs have changed, begin a part.
 
         Raises ValueError if `resumed` does, or if the run's last tick is more than `policy.tick_s` after `now_s`.
         """
@@ -109,7 +109,7 @@ class Journal:
         if self.path.stat().st_size > self._max_bytes and (file := rotation.rotate(self.path, 2 * REPLAYED_TICKS)):
             self._file.close()
             self._file = file
-            # The records that stay may exceed MAX_BYTES.
+            # If the records that stay exceed MAX_BYTES, the next tick must not rotate again.
             self._max_bytes = max(rotation.MAX_BYTES, 2 * self.path.stat().st_size)
 
     def _length(self) -> int:
@@ -142,8 +142,8 @@ def read(path: str | Path) -> tuple[Header, list[Tick]]:
 def parts(path: str | Path) -> list[tuple[Header, list[Tick]]]:
     """(header, ticks) of each part of a journal, including its archives; ValueError if the file is not a journal.
 
-    A new part begins when an operator changes the jobs during the run. Parts without ticks and an incomplete last line
-    are left out.
+    A new part begins when an operator changes the jobs during the run. Parts without ticks, except
+    the last part, and an incomplete last line are left out.
     """
     files = [*rotation.archives(Path(path)), Path(path)]
     return _parts(path, [one for file in files for one in _records(file)])
@@ -157,7 +157,7 @@ def _parts(path: str | Path, records: list[tuple[str, dict[str, Any]]]) -> list[
     for place, record in records[1:]:
         header, ticks = found[-1]
         if record["kind"] == BEGIN:
-            if "generation" not in record:  # else it was rotated, and continues the last part of its archive
+            if "generation" not in record:  # otherwise, a rotation wrote it, and the archive's last part goes on
                 found[len(found) if ticks else -1 :] = [(_header(path, record), [])]
             continue
         try:
@@ -195,7 +195,7 @@ class Past(NamedTuple):
     """A run that can be resumed."""
 
     memory: Memory
-    observation: Observation  # the last one
+    observation: Observation  # the last recorded observation
     ticks: int | None  # number of ticks that restored the memory; None if the jobs have changed, so a new part begins
 
 
@@ -279,7 +279,7 @@ def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> 
 def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]) -> Authority:
     """The jobs' authority at the first tick that a resuming run replays.
 
-    If jobs were added or removed, nothing is replayed: old jobs keep that of the last tick, and new jobs have none.
+    If jobs were added or removed, nothing is replayed: old jobs keep their last authority, and new jobs have none.
     """
     columns, names = Authority.none(len(jobs)).to_array(), [job.name for job in header.jobs] if header else []
     first = ticks[-REPLAYED_TICKS:][0 if names == [job.name for job in jobs] else -1] if ticks else None
@@ -290,7 +290,7 @@ def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job
 
 
 def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:
-    """Requests per minute (jobs, minutes) from the first to the last minute in the ticks; NaN = not observed."""
+    """Requests per minute (jobs, minutes), from the first known minute to the end of the ticks; NaN = not observed."""
     observations = [one.step.observation for one in ticks]
     counts = np.full((len(header.jobs), max((one.minute for one in observations), default=0)), np.nan)
     for one in observations:

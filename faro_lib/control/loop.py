@@ -52,11 +52,11 @@ def run(
     ----------
     apply : False for a dry run.
     journal : file that records every tick, or the open Journal. If it has ticks, the run resumes from them, and `clock`
-        must be the one in its header; ValueError if it was written with another policy, other jobs or other guardrails.
+        must have the origin and scale of its header; ValueError if policy, tick_s, jobs, guardrails or `apply` differ.
     clock : the time of a live run, in which late ticks are skipped; None if the cluster simulates time.
     on_step : called after every tick.
-    on_failure : called with (reason, one line) for every failure. If None, a failure of the cluster or the journal ends
-        the run with its exception, and a failed policy is a warning.
+    on_failure : called with (reason, one line) for every failure. If None, a failed scaling request, journal write,
+        renewal or first observation ends the run with its exception, and a failed policy is a warning.
     changes : an operator's changes to the jobs since the last call of `run` with this journal.
     changed : called before every tick; the run ends once it returns True.
     renewed : called before every tick; returns a newly fitted forecaster for the policy, or None to keep the old one.
@@ -98,7 +98,7 @@ def run(
                     act = partial(act, floor=step.plan.floor)
                 error_line = attempt(APPLY, on_failure, act, step.target, step.plan.drop)
             memory = next_memory(after, apply, error_line)
-            if writer:  # a full disk does not stop the loop
+            if writer:  # with `on_failure`, a full disk does not stop the loop
                 attempt(JOURNAL, on_failure, writer.tick, step, error_line)
             if on_step:
                 on_step(step)
@@ -121,7 +121,7 @@ def refreshed(memory: Memory, renewed: Callable[[], Forecaster | None], on_failu
 def observed(
     cluster: Cluster, now_s: float, last: Observation | None, on_failure: OnFailure | None
 ) -> Observation | None:
-    """The cluster's observation; if that fails, `last` passed through `without_data`, or None without `last`."""
+    """Observe; on failure, return `without_data(last)`; without `last`, return None, or raise without `on_failure`."""
     try:
         return cluster.observe()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Operators' changes during a run: of the jobs' table, fixed replica counts, and announced events."""
+"""What operators may change during a run: the jobs' table, fixed replica counts, and announced events."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from faro_lib.files import atomic_write
 from faro_lib.workload import Job
 from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
 
-LAST_S = 1e11  # the year 5138
+LAST_S = 1e11  # latest accepted Unix time, in the year 5138
 
 
 @dataclass(frozen=True, slots=True)

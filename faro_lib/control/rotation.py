@@ -1,9 +1,9 @@
 """Rotation of a journal: all but its newest records move to a compressed file next to it.
 
-The header of a journal states its generation; without one, it is 0. A rotation of generation n writes the archive
-`journal.00000n.gz` and then replaces the journal by generation n + 1. If a crash interrupts it, the next rotation writes
-the same archive again. Readers ignore an archive whose generation is not below the journal's, so no record is lost or
-read twice.
+The generation of a journal is the number of its rotations; a header that states none means 0. Rotating generation n
+writes the archive `journal.00000n.gz` and then replaces the journal by generation n + 1. After a crash during this, the
+next rotation writes the same archive again. Readers ignore an archive whose generation is not below the journal's, so
+no record is lost or read twice.
 """
 
 from __future__ import annotations

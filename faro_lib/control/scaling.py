@@ -21,9 +21,9 @@ def scale_jobs(
 ) -> list[str]:
     """Scale the jobs from `current` to `target`, shrinking jobs first; update `current` in place and return the errors.
 
-    If shrinking a job fails, others still shrink, but no job grows into the cores that it keeps. Arrays are (jobs,); `cores`
-    are per replica. `scale(job index, replicas)` makes the call and raises OSError or ValueError. `each` is `map`, or the
-    `map` of an executor that makes the calls in parallel.
+    If a job fails to shrink, others still shrink, but none grows into the cores that this job keeps. Arrays are
+    (jobs,); `cores` are per replica. `scale(job index, replicas)` makes the call and raises OSError or ValueError.
+    `each` is `map`, or the `map` of an executor that makes the calls in parallel.
     """
 
     def attempt(job: int) -> str | None:
@@ -50,7 +50,7 @@ def summary(errors: list[str]) -> str:
 def growth(target: np.ndarray, current: np.ndarray, cores: np.ndarray, capacity: float = 0.0) -> np.ndarray:
     """Whether each job may grow from `current` to its target before any other shrinks, bool (jobs,).
 
-    The jobs may use the cores of all targets in total, or the capacity if it is larger. Earlier jobs grow first.
+    Arrays are (jobs,). In total, jobs may use the cores of all targets, or `capacity` if larger. Earlier jobs go first.
 
     >>> growth(np.array([4, 1]), np.array([2, 3]), np.ones(2)).tolist()
     [False, False]

@@ -1,4 +1,4 @@
-"""One tick of the control loop, a pure function from an observation to the replicas and drop rates to request."""
+"""One tick of the control loop: it maps the memory and an observation to the replicas and drop rates to request."""
 
 import time
 from collections.abc import Callable

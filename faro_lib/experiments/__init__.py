@@ -1,1 +1,1 @@
-"""Experiments: each module runs one and returns its tables of results."""
+"""Experiments: runs of policies on the same trials, and the clairvoyant limit of a trial."""

@@ -18,13 +18,13 @@ HEADROOM = 1.6  # replicas per erlang of peak load; beyond it, utility hardly ri
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
     """Simulated utility of each job and minute with 0, 1, ... replicas, where every minute starts with empty queues.
 
-    To empty the queues, an idle minute is inserted after each minute. No policy has a higher utility, because a
-    minute cannot start with less than empty queues. The jobs' bounds are ignored here;
+    To empty the queues, an idle minute is inserted after each minute. This is an upper bound: under a policy, a minute
+    may begin with requests in the queue, which only lower its utility. The jobs' bounds are ignored here;
     `metrics.limit.best_replicas_by_minute` applies them.
 
     Returns
     -------
-    (jobs, max_replicas + 1, minutes + 1); NaN without requests, 0 without replicas.
+    (jobs, replicas from 0, minutes and a last bin for later arrivals); NaN without requests, 0 without replicas.
     """
     counts = np.zeros((len(workload.jobs), 2 * workload.minutes), np.int64)
     counts[:, ::2] = workload.requests_per_min
@@ -48,7 +48,7 @@ def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) ->
 
 
 def enough_replicas(workload: Workload) -> int:
-    """A replica count beyond which no job gains utility; at least the minimum of every job."""
+    """A replica count beyond which no job's utility rises noticeably; at least the minimum of every job."""
     arrays = arrays_of(workload.jobs)
     peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * arrays.service_time_s).max()
     return max(int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays.min_replicas.max()))

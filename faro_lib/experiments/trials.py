@@ -28,8 +28,8 @@ def policy_context(
 ) -> PolicyContext:
     """Inputs of an experiment's policies; the forecaster is fitted to the training days only.
 
-    results : folder with forecast/posterior.npz, for the forecasters `auto` and `bayes`, and queueing/measured.npz, a
-        latency table. Without the table, latencies are measured. Without training days, there is no forecaster.
+    results : folder that may have forecast/posterior.npz (for the forecasters `auto` and `bayes`) and the latency table
+        queueing/measured.npz; without it, latencies are simulated. Without training days, there is no forecaster.
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None
@@ -68,7 +68,7 @@ class Trial:
 
     @property
     def key(self) -> dict[str, Any]:
-        """The key columns of the run in every table."""
+        """The columns (name -> value) that identify this run in every table."""
         return {"policy": self.policy, "capacity_cores": self.run.capacity, "trial": self.number}
 
 
@@ -130,7 +130,7 @@ def summaries(
     """Run every policy on the same trials and return the summary: one row per policy and trial.
 
     scv_factor : factor on the squared coefficient of variation of service times, as in `simulate.draw`.
-    published : whether to add measures in the published convention.
+    published : whether to add the losses as the paper computes them.
     initial : as in `run_trials`.
     """
     draws = trial_draws(workload, trials, scv_factor=scv_factor)

@@ -16,7 +16,7 @@ ROW_IN = 1.5
 
 
 def pictures(audit: Any) -> Figure:
-    """One panel per service with its recorded latencies on the simulated 90 % band; below, policies and cores by minute.
+    """Panels: each service's recorded latencies on the simulated 90 % band, lost utility by policy, cores by minute.
 
     `audit` is a `recommend.audit.Audit`.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def capacity_curve(
     curve: pd.DataFrame, violations: float | None, knee: int | None = None, needed: int | None = None
 ) -> Figure:
-    """Violations of the worst job in % of the accepted ones, by capacity; marks the `knee` and the capacity `needed`."""
+    """The worst job's violation rate in % of the accepted rate, by capacity in cores; marks `knee` and `needed`."""
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
@@ -58,7 +58,7 @@ def notes(violations: float | None, knee: int | None = None, needed: int | None 
 
 
 def bars(curve: pd.DataFrame, notes: dict[int, str], width: int = 40) -> str:
-    """The curve as text: per capacity a bar, the share of the accepted violations, the worst job and the note, if any.
+    """The curve as text: for each capacity a bar, violations in % of the accepted rate, the worst job and any note.
 
     >>> curve = pd.DataFrame({"capacity_cores": [8, 16], "slo_violation_rate": [0.5, 0.01], "worst_job": "a"})
     >>> print(bars(curve.assign(accepted_rate=0.02), {16: "meets 2 %"}, 8))

@@ -30,7 +30,7 @@ COLOURS = {
     "Faro-PenaltySum": "#56A2FE",
     "Faro-PenaltyFairSum": "#7A4CD7",
 }
-LIMIT = "#971713"  # limits: clairvoyant, SLO
+LIMIT = "#971713"  # colour of limits in figures, such as the clairvoyant limit or an SLO
 SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # colours of policies from plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}

@@ -34,10 +34,10 @@ class Mixture(Forecaster):
 
     where L[m] is an exponentially decayed mean of member m's CRPS one minute ahead plus its CRPS for the mean over
     HORIZON_MINUTES. The prior weight p is 1, except that the Bayesian forecaster has as much as all others together.
-    Path i of the mixture combines the members' paths i, which preserves correlations between jobs.
+    For each job, path i of the mixture is path i of one member, which preserves correlations between jobs.
 
-    A first outlier is treated as missing. A second one in the same direction within CONTEXT_MINUTES is accepted as a
-    count. If it follows in the next minute, the level has shifted: the members' local levels and L are reset.
+    The first outlier is treated as a missing count. A second one in the same direction within CONTEXT_MINUTES is
+    accepted. If the minute before it has no count, the level has shifted: the members' local levels and L are reset.
     """
 
     names: tuple[str, ...]  # names of the members
@@ -46,7 +46,7 @@ class Mixture(Forecaster):
     score: np.ndarray  # L now, shape (members, jobs); NaN after a shift
     outlier_at: np.ndarray  # minutes_seen at the last outlier below and above the forecast, shape (2, jobs)
     paths: np.ndarray  # forecasts of the members from the coming minute, (members, jobs, samples, HORIZON_MINUTES)
-    means: np.ndarray  # mean of each path over its minutes, newest first, (forecasts, members, jobs, samples)
+    means: np.ndarray  # mean of each path over its minutes, newest forecast first, (forecasts, members, jobs, samples)
 
     def start(self, minute_of_day: int = 0) -> Self:
         return replace(
@@ -80,7 +80,7 @@ class Mixture(Forecaster):
         paths = later.paths if np.isnan(later.counts).all() else later._member_paths(HORIZON_MINUTES, TRACKED_SAMPLES)
         means = np.concatenate([paths.mean(axis=-1)[None], self.means[:-1]])
         terms = crps_terms(self.paths[..., 0, None], np.broadcast_to(accepted, self.score.shape)[..., None])[..., 0]
-        # NaN = not scored: missing minutes, and forecasts from before a shift of the level.
+        # NaN = not scored: missing minutes, and all forecasts from before a shift (hence the `0 *` term of `mean`).
         terms[:, shifted] = np.nan
         mean = later.counts[:, -HORIZON_MINUTES:].mean(axis=1) + 0 * later.counts[:, -HORIZON_MINUTES - 1]
         of_mean = crps_terms(self.means[-1][..., None], np.broadcast_to(mean, self.score.shape)[..., None])[..., 0]
@@ -133,8 +133,8 @@ def _decayed(mean: np.ndarray, new: np.ndarray) -> np.ndarray:
 def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | None = None) -> Forecaster:
     """A recalibrated mixture of all forecasters that can be fitted to the training days; there may be no such days.
 
-    Its first weights come from a backtest on the last training day, for which the members are fitted to the days
-    before (a single day serves for both). A `posterior` adds the Bayesian forecaster if its fit has converged.
+    Its first weights come from a backtest on the last training day, for which all members but the Bayesian are fitted
+    to the days before (a single day serves for both). A converged `posterior` adds the Bayesian forecaster.
     """
     if posterior is not None:
         posterior = posterior_of_jobs(traces, posterior)

@@ -96,7 +96,7 @@ def _continue(start: np.ndarray, known: np.ndarray, coefficients: np.ndarray, er
 
 
 def _bounded(log_counts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Log counts (minutes, jobs, samples), at most the log of 10 x each job's largest of `counts` (jobs, minutes)."""
+    """Limit `log_counts` (minutes, jobs, samples) to the log of 10 x each job's largest of `counts` (jobs, minutes)."""
     largest = np.where(np.isnan(counts), 0, counts).max(axis=1)
     limit = np.log1p(np.where(largest > 0, np.maximum(10 * largest, 100), 1e6))
     return np.clip(log_counts, 0, limit[None, :, None])

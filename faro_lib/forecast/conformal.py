@@ -7,7 +7,7 @@ import numpy as np
 
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster
 
-RATE = 0.07  # learning rate of r per minute; 0.05 to 0.1 score alike on days 9 and 10 of the published traces
+RATE = 0.07  # learning rate of `log_stretch` per minute; 0.05 to 0.1 score alike on the published traces' days 9 and 10
 TAIL = 0.1  # probability of each tail
 MIN_LOG_STRETCH, MAX_LOG_STRETCH = -1.0, 1.5
 TRACKED_SAMPLES = 100
@@ -26,7 +26,7 @@ class Recalibrated(Forecaster):
 
     inner: Forecaster
     log_stretch: np.ndarray  # r, shape (2, jobs): lower and upper tail
-    # Lower and upper quantiles of the last forecasts, newest first, (forecasts, 2, jobs, minutes ahead); NaN = none yet.
+    # Quantiles TAIL and 1 - TAIL of the last forecasts, newest first, (forecasts, 2, jobs, minutes); NaN = none yet.
     tails: np.ndarray
 
     def start(self, minute_of_day: int = 0) -> Self:
@@ -67,7 +67,7 @@ class Recalibrated(Forecaster):
 
 
 def recalibrated(inner: Forecaster) -> Recalibrated:
-    """`inner` with recalibrated tails, before the first update."""
+    """A `Recalibrated` forecaster around `inner`, without any correction yet (r = 0)."""
     jobs = len(inner.jobs)
     common = {field.name: getattr(inner, field.name) for field in fields(Forecaster)}
     none_yet = np.full((HORIZON_MINUTES, 2, jobs, HORIZON_MINUTES), np.nan)

@@ -46,7 +46,7 @@ class Expected(Forecaster):
         return self.inner.sample(horizon, n) * self._factors(horizon)[:, None]
 
     def _factors(self, horizon: int) -> np.ndarray:
-        """Factors (jobs, horizon) on the forecast; an event takes effect in proportion to its share of a minute."""
+        """Load factors (jobs, horizon) of the coming minutes, by the share of each minute that an event covers."""
         factors, minute = np.ones((len(self.jobs), horizon)), self.minutes_seen + np.arange(horizon)
         for event in self.events:
             share = np.clip(np.minimum(event.last, minute + 1) - np.maximum(event.first, minute), 0, 1)

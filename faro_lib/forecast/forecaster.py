@@ -19,13 +19,13 @@ _NO_COUNTS = np.empty((0, 0))
 class Forecaster(ABC):
     """An immutable forecaster of requests per minute.
 
-    A subclass adds its parameters as fields and implements `sample`. A function that fits it to `Traces` is decorated
-    with `register`; `naive.persistence` is the shortest example.
+    A subclass adds its parameters as fields and implements `sample`. A function that fits the subclass to `Traces` is
+    decorated with `register`; `naive.persistence` is the shortest example.
     """
 
     jobs: tuple[str, ...]  # names, in the order of the first axis of every array
     seed: int = 0  # the same seed and the same counts give the same samples
-    day_minutes: int = 360  # length of a day
+    day_minutes: int = 360  # minutes in a day of the traces; the published traces are downsampled to 360
     minute_of_day: int = 0  # the coming minute's index within the day
     minutes_seen: int = 0  # updates since the start
     # Requests per minute of the last 2 x CONTEXT_MINUTES minutes, shape (jobs, minutes); NaN = missing.
@@ -50,7 +50,7 @@ class Forecaster(ABC):
         )
 
     def forget(self, jobs: np.ndarray) -> Self:
-        """The forecaster after a level shift of some jobs, given as a bool mask (jobs,): their local levels are reset."""
+        """The forecaster with the local levels (if any) of the jobs in a bool mask (jobs,) reset after a shift."""
         return self
 
     def renewed(self, other: "Forecaster") -> "Forecaster":

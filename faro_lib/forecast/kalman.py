@@ -2,7 +2,7 @@
 
 level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + N(0, noise).
 
-Three functions implement it: `update` filters, `sample` simulates, and `concentrated_likelihood` filters for the fit.
+`update` filters with this model, `sample` simulates it, and `concentrated_likelihood` filters for the fit.
 """
 
 from dataclasses import dataclass, replace
@@ -73,8 +73,8 @@ def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
 def untrained(jobs: tuple[str, ...], **options) -> LocalLevel:
     """A local level without training days; `sample` raises a ValueError until any job has a count.
 
-    The noise is 1/4, the variance of the root of a Poisson count. The step is 1: at 900 requests per minute the
-    level changes by 7 % per minute (one standard deviation).
+    The noise is 1/4, the variance of the root of a Poisson count. The step is 1: at 900 requests per minute, the
+    rate changes by 7 % per minute (one standard deviation).
 
     >>> untrained(("a",)).update([100.0]).sample(1, 1000).mean().round() > 50
     np.True_
@@ -89,9 +89,9 @@ def _local_level(jobs, step, noise, level, variance, **options) -> LocalLevel:
 
 
 def concentrated_likelihood(y: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray]:
-    """(log-likelihood maximised over the noise, up to a constant; the maximising noise), each (jobs,).
+    """(maximum log-likelihood over the noise variance, up to a constant; the maximising variance), each (jobs,).
 
-    It runs the filter of `update` with variances divided by the noise, at step / noise = `ratio`. The first count of a
+    The filter of `update` runs with all variances divided by the noise, at step / noise = `ratio`. The first count of a
     day only sets the level.
 
     Parameters

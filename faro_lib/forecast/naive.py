@@ -12,7 +12,7 @@ ERROR_MINUTES = 15  # minutes ahead for which errors are recorded
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence(Forecaster):
-    """Sample paths: the last count plus this forecast's errors after a random training minute, the same one for all jobs."""
+    """Sample paths: the last count plus x[t+h] - x[t] for a random training minute t, the same t for all jobs."""
 
     errors: np.ndarray  # x[t+h] - x[t] on the training days, shape (minutes t, jobs, minutes h)
     level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count

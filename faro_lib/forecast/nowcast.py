@@ -9,9 +9,9 @@ from faro_lib.workload.jobs import TOLERANCE
 def nowcast(forecaster: Forecaster, so_far, share: float, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
     """Sample paths of requests per minute, shape (jobs, n, horizon), from the current minute on.
 
-    The current minute's count is the mean of its forecast and of the extrapolation so_far / share, weighted by 1 /
-    variance. The forecast's variance is that of the sample paths. The extrapolation has the variance
-    so_far (1 - share) / share^2 of Poisson arrivals. Later minutes are forecast as if this mean had been counted.
+    The current minute has the same count in all paths: the mean of its forecast and its extrapolation so_far / share,
+    weighted by 1 / variance. The forecast's variance is that of its paths, plus 1. The extrapolation's variance is that
+    of Poisson arrivals, so_far (1 - share) / share^2. Later minutes are forecast as if this mean had been counted.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ class DiscountedPoisson(Forecaster):
     """Poisson counts about a level with distribution Gamma(a, b) per job; all arrays have shape (jobs,)."""
 
     discount: np.ndarray
-    prior_level: np.ndarray  # requests per minute before the first count; NaN = unknown
+    prior_level: np.ndarray  # expected requests per minute before anything is counted; NaN = unknown
     a: np.ndarray  # shape parameter of the level in the coming minute
     b: np.ndarray  # rate parameter of the level in the coming minute; 0 = nothing is known
 
@@ -60,7 +60,7 @@ class DiscountedPoisson(Forecaster):
         return np.repeat((a / b)[:, None], horizon, axis=1)
 
     def _level(self) -> tuple[np.ndarray, np.ndarray]:
-        """(a, b) of each job's level; for a job without counts, an exponential distribution with the others' mean."""
+        """(a, b) of each job's level; for one without counts and prior, an exponential with the others' mean."""
         known = self.b > 0
         self.check_any_known(known)
         level = np.where(known, self.a / np.where(known, self.b, 1), 0)

@@ -17,7 +17,7 @@ from faro_lib.workload import Traces
 # Standard normal values at which the quantiles of the errors are tabulated. Mapping normal draws that are correlated
 # between jobs through these tables gives errors with a Gaussian copula.
 NORMAL_GRID = np.linspace(-4.5, 4.5, 1801)
-# Paths are clipped to LIMIT_FACTOR x the largest count so far, because squaring a root amplifies its heavy-tailed error.
+# Paths are clipped to LIMIT_FACTOR x the largest training or recent count, as squaring roots amplifies heavy tails.
 LIMIT_FACTOR, MIN_LIMIT = 2, 100  # the limit is at least MIN_LIMIT requests per minute
 MAX_R_HAT, MIN_ESS = 1.01, 400  # Vehtari et al. 2021
 
@@ -54,8 +54,8 @@ class Posterior:
     off_shape: np.ndarray  # standard deviation of z on the training days, shape (jobs,); prior of a job without counts
     most: np.ndarray  # largest count of the training days, shape (jobs,)
     coefficients: np.ndarray  # a, b and c, shape (draws, jobs, features), features as in `regression.design`
-    log_spread: np.ndarray  # s, log of the error's scale while counts change at the usual rate, shape (draws, jobs)
-    follow: np.ndarray  # g, by how much that log rises with `log_change`, shape (draws, jobs)
+    log_spread: np.ndarray  # s, log of the error scale (above MIN_SPREAD / unit) at `log_change` 0, shape (draws, jobs)
+    follow: np.ndarray  # g, increase of that log per unit of `log_change`, shape (draws, jobs)
     errors: np.ndarray  # quantiles of the standardised errors on NORMAL_GRID, shape (jobs, grid)
     root_correlation: np.ndarray  # A with A A' = correlation of the errors' normal scores, shape (jobs, jobs)
     convergence: Convergence
@@ -106,7 +106,7 @@ def data_hashes(traces: Traces) -> np.ndarray:
 
 
 def correlation_root(correlation: np.ndarray) -> np.ndarray:
-    """A matrix A with A A' = `correlation`, whose negative eigenvalues are set to 0 first."""
+    """A matrix A with A A' = `correlation`, after setting negative eigenvalues to 0 and rescaling the diagonal to 1."""
     if (correlation == np.eye(len(correlation))).all():
         return correlation  # exact, so that `_errors` recognises the identity and skips the multiplication
     values, vectors = np.linalg.eigh(correlation)
@@ -174,7 +174,7 @@ def bayes_forecaster(posterior: Posterior, *, seed: int = 0, recalibrate: bool =
 
 
 def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Posterior:
-    """The posterior, given or read from an .npz, of the jobs of `traces`; ValueError if fitted to other jobs or counts."""
+    """Select the jobs of `traces` from a posterior or its .npz; ValueError if a job is missing or has other counts."""
     fitted = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
     selected = fitted.select(traces.names)
     other = np.flatnonzero(selected.data != data_hashes(traces))

@@ -4,8 +4,8 @@
     z[t] = sum_l a[l] z[t-l] + sum_k b[k] (p[t-k] - 1) + c + (MIN_SPREAD / unit + exp(s + g v[t])) e[t],   e Student-t
 
 with counts x and lags l = 1..15, k = 0..15. The root of a count has a nearly constant variance (Anscombe 1948); `unit` is
-the job's mean root. The daily profile p (argument `shape`) is the mean of y at the same minute of other days. v is
-`log_change`, by how much z changed recently.
+the job's mean root. The daily profile p (argument `shape`) is the mean of y at the same minute of other days. v
+(`log_change`) is the log of the mean absolute change of z in the last minutes.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from faro_lib.forecast.forecaster import CONTEXT_MINUTES
 ANSCOMBE = 3 / 8
 RECENT_MINUTES = 5  # the mean absolute change over these minutes predicts the spread of the next minute
 MIN_CHANGE = 0.01  # keeps `log_change` finite for a constant trace
-MIN_SPREAD = 0.1  # minimum error scale of sqrt(count) (Poisson: 0.5); keeps the likelihood of equal counts bounded
+MIN_SPREAD = 0.1  # minimum error scale of sqrt(count) (Poisson: 0.5); keeps the likelihood of a constant trace bounded
 USUAL_CHANGE = 0.04  # mean absolute change of z per minute at which v is about 0 (`log_change`)
 
 
@@ -43,7 +43,7 @@ def log_change(z: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def spread_of(log_spread, follow, change, unit, exp=np.exp):
-    """Scale of the errors of z: MIN_SPREAD / unit + exp(s + g v)."""
+    """Scale of the errors of z: MIN_SPREAD / unit + exp(s + g v), with s = `log_spread`, g = `follow`, v = `change`."""
     return MIN_SPREAD / unit + exp(log_spread + follow * change)
 
 
@@ -53,11 +53,11 @@ def windows(values: np.ndarray, length: int) -> np.ndarray:
 
 
 def design(y: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The regression's features, v and z for each minute of a day from minute CONTEXT_MINUTES on.
+    """(features, v, z) of the regression for each minute of a day from minute CONTEXT_MINUTES on.
 
     Parameters
     ----------
-    y, shape : roots of the counts / unit, and their profile; shape (..., minutes).
+    y, shape : roots of the counts / unit, and the daily profile p of these; both have the axes (..., minutes).
 
     Returns
     -------
@@ -94,7 +94,7 @@ def daily_profile(y: np.ndarray) -> np.ndarray:
 
 
 def shapes_of_other_days(y: np.ndarray) -> np.ndarray:
-    """For each day of y (days, jobs, minutes), the mean of all *other* days, same shape; for a single day, its flat mean."""
+    """For each day of y (days, jobs, minutes), the mean of the *other* days; a single day has its mean over time."""
     days = len(y)
     if days == 1:
         return np.broadcast_to(y.mean(axis=-1, keepdims=True), y.shape).copy()

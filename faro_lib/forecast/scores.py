@@ -25,15 +25,15 @@ def crps_terms(samples, truth) -> np.ndarray:
 def difference(
     terms, others, weights=None, *, block: int = 30, draws: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """(difference of the mean scores of two forecasters on one day, low, high).
+    """(mean score of `terms` minus that of `others` on one day, lower and upper end of its confidence interval).
 
-    The confidence interval is from a circular block bootstrap over origins (Politis and Romano 1992), because errors of
+    The interval is from a circular block bootstrap over origins (Politis and Romano 1992), because errors of
     neighbouring minutes and of different jobs are correlated.
 
     Parameters
     ----------
     terms, others : terms of the score, such as `crps_terms`, shape (origins, ...).
-    weights : shape (origins, ...), default 1; a score is sum of terms / sum of weights. `truth` gives weighted quantile loss.
+    weights : shape (origins, ...), default 1; a score is sum(terms) / sum(weights); `truth` for weighted quantile loss.
     block : number of consecutive origins in a block.
     level : confidence level.
     """

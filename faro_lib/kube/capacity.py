@@ -1,8 +1,8 @@
 """The capacity: how many cores of a cluster the jobs may use. Pure functions of Kubernetes API objects.
 
 Each node that accepts replicas contributes its allocatable resources minus the requests of other pods, rounded down to
-a multiple of `Shape.quantum`. The namespace's quotas limit the sum. Memory, GPUs and pod slots may limit it as well: they
-are converted to cores by the largest amount per core of any job.
+a multiple of `Shape.quantum`. The namespace's quotas limit the sum. Memory, GPUs and pod slots may limit the cores as
+well: each is converted to cores by the largest amount per core of any job.
 """
 
 import math
@@ -63,7 +63,7 @@ def capacity(
 ) -> Capacity:
     """The cores that the jobs may use, including the cores that their pods already use.
 
-    nodes, pods, quotas : of all namespaces.
+    nodes, pods, quotas : Kubernetes objects; the pods are of all namespaces.
     namespace : the jobs' namespace; only its quotas count.
     ours : whether a pod is a replica of a job.
     """
@@ -96,7 +96,7 @@ def capacity(
 def placement(
     pods: Iterable[dict], job_of: Callable[[dict], int | None], cores: Sequence[float], by_node: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(free cores of each usable node (nodes,), replicas of each job on each of them (jobs, nodes)).
+    """(free cores (nodes,), replicas (jobs, nodes)) on the usable nodes, in the order of `by_node`.
 
     job_of : returns the index of the job to which a pod belongs, or None. Terminating pods occupy cores, but are no replicas.
     cores : cores per replica of each job.
@@ -219,7 +219,7 @@ def _add(total: dict[str, float], more: Mapping[str, float]) -> None:
 
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:
-    """Cores that fit into `limits` - `taken`, rounded down to multiples of `shape.quantum`; unlimited ones are ignored."""
+    """Largest multiple of `shape.quantum` cores that fits into `limits` - `taken`; unlimited resources are ignored."""
     left = [
         (amount(limits[name]) - taken.get(name, 0.0)) / need
         for name, need in shape.per_core.items()

@@ -1,7 +1,7 @@
 """A connection to the Kubernetes API server: credentials, time-outs, back-off, and every error as one line.
 
 The official client loads and refreshes the credentials and sends the requests. This module adds what that client lacks:
-objects as dictionaries (200 load in milliseconds; as typed models, in a second), server-side apply, watches
+objects as dictionaries (200 load in milliseconds, 200 typed models in a second), server-side apply, watches
 that notice a silent connection, and retries with a maximum pause.
 """
 
@@ -150,7 +150,7 @@ def _message(text: bytes | None) -> str:
 def connect(kubeconfig: str | None = None, context: str | None = None, **options: Any) -> Api:
     """A connection with the credentials of a kubeconfig or of the pod's ServiceAccount.
 
-    kubeconfig : path; None: the ServiceAccount if there is one, else $KUBECONFIG or ~/.kube/config.
+    kubeconfig : path; None: the ServiceAccount if there is one and no `context`, else $KUBECONFIG or ~/.kube/config.
     context : kubeconfig context; None: the current one.
     options : arguments of `Api`.
 

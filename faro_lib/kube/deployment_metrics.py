@@ -52,7 +52,7 @@ class Queries:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Measurements as arrays (jobs,); `arrivals_per_min` is (jobs, minutes), oldest minute first. NaN = missing."""
+    """Measurements (jobs,), NaN = missing. `arrivals_per_min`: (jobs, minutes), oldest first; latencies: wall time."""
 
     arrivals_per_min: np.ndarray
     arrivals_now: np.ndarray
@@ -67,7 +67,7 @@ class DeploymentMetrics:
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
         self._prometheus = Prometheus(url, token_path, timeout_s)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
-        self.error: str | None = None  # why the last request was not answered
+        self.error: str | None = None  # why the last request was not answered; None if it was
 
     def observe(
         self, queries: list[Queries], minute_ends_s: np.ndarray, now_s: float, minute_s: float = MINUTE_S

@@ -19,7 +19,7 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
-PROGRESS_DEADLINE = 3.0  # in cold starts; after a longer time, a change is stalled, and the job may be scaled again
+PROGRESS_DEADLINE = 3.0  # in cold start times; a longer change counts as stalled, and the job may be scaled again
 SCALE_ATTEMPTS = 3
 THREADS = 16
 
@@ -33,7 +33,7 @@ class DeploymentRef:
     name: str
     queries: Queries
     autoscaler: str = ""  # the HorizontalPodAutoscaler whose bounds Faro sets, if any
-    resource: str = "cpu"  # counted as `cores`
+    resource: str = "cpu"  # the Kubernetes resource that the job's `cores` count
 
     @classmethod
     def of(cls, job: Job, section: dict, namespace: str) -> DeploymentRef:
@@ -83,8 +83,8 @@ ABSENT = DeploymentState("", 0, 0, True)
 class Deployments:
     """Jobs that run as plain Deployments. They cannot drop requests; a proxy can, with settings from the FaroPlan.
 
-    clock : trace time. If it began 15 minutes ago, the first observation already contains 15 minutes of Prometheus data.
-    cores : cores that the jobs may use; ignored if a `LeaderGatedCluster` around this one measures the capacity.
+    clock : trace time. If trace time 0 was 15 minutes ago, the first observation has 15 minutes of Prometheus data.
+    cores : cores that the jobs may use; 0 if a `LeaderGatedCluster` around this cluster measures the capacity.
     """
 
     def __init__(

@@ -47,11 +47,11 @@ class BoundedDeployments(Deployments):
         may_act: Callable[[], bool] = lambda: True,
         floor: np.ndarray | None = None,
     ) -> None:
-        """Set the HPAs' maxReplicas to `target` and their minReplicas to `floor` (jobs,); increases of maxReplicas last.
+        """Set the HPAs' maxReplicas to `target` and their minReplicas to `floor` (jobs,); raise maxReplicas last.
 
         An increase is postponed while pods above another HPA's maxReplicas use the cores, so that no new pod waits for a
         node. If `floor` is None or KEEP_FLOOR, minReplicas set by Faro stay, and HPAs not yet bounded by Faro do not change;
-        HAND_BACK restores an HPA. Raises ApiError with the first error and the number of other errors.
+        HAND_BACK restores the original bounds. Raises ApiError with the first error and the number of other errors.
         """
         self._drop = np.array(drop, float)
         low, high, ours = self._bounds()

@@ -12,7 +12,7 @@ from faro_lib.kube.lease import NOBODY, Leadership
 from faro_lib.policies.protocol import Cluster, Observation
 
 LOG = logging.getLogger(__name__)
-ACT_S = 2.0  # maximum duration of one API call in `apply`; a call starts only if leadership lasts at least this long
+ACT_S = 2.0  # assumed duration of an API call in `apply`; a call starts only if leadership lasts at least this long
 
 
 class LostLease(SystemExit):

@@ -2,8 +2,8 @@
 
 A candidate takes the lease only if the lease has not changed for its duration, measured by the candidate's own clock.
 A leader stops acting `renew_deadline_s` after it *sent* its last successful renewal. The clocks may differ, as long as
-they run at the same speed. The official client's election counts from the answer, has no time-out on its requests, and
-cannot tell whether it still leads, so its calls can hang for longer than the lease lasts.
+they run at the same speed. The official client's election is not used: it counts from the answer, cannot tell whether
+it still leads, and has no time-out on its requests, which can therefore hang for longer than the lease lasts.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Candidate:
 def observe(
     candidate: Candidate, lease: dict | None, now_s: float, timings: LeaseTimings = LeaseTimings()
 ) -> tuple[Candidate, str | None]:
-    """(new state after reading a lease, holder to write into it: the candidate or `NOBODY`; None: write nothing).
+    """(new state, holder to write) after reading a lease; the holder is the candidate, `NOBODY` or None: write nothing.
 
     A missing lease may have been deleted, or lost by the server, while another controller holds it. Unless the candidate
     itself is the leader, the lease is therefore written with holder `NOBODY` and must expire like any other. Merely
@@ -125,7 +125,7 @@ class Leadership:
 
     @property
     def unled_s(self) -> float:
-        """Seconds since the lease was last seen to change; 0 before the first reading."""
+        """Seconds since this candidate last saw the lease change; 0 if the lease is missing or not yet read."""
         return time.monotonic() - self.candidate.since_s if self.candidate.record else 0.0
 
     def wait(self, timeout_s: float = math.inf) -> bool:

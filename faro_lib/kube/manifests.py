@@ -106,9 +106,9 @@ class ManifestSpec:
     served, initial, workers, head, ray_version, operator_namespace : for the backend rayserve; `initial` are the
         initial replica counts (jobs,), and KubeRay's operator runs in `operator_namespace`.
     namespaces, deployments : for the backend deployments; the Deployments' namespaces and names.
-    ceilings : whether the controller sets the bounds of HorizontalPodAutoscalers; then `deployments` has their names.
-    prometheus : address of Prometheus, or "". Controllers fit forecasters to request counts scraped by it, and the backend
-        deployments sends its queries there.
+    ceilings : whether the controller sets the bounds of HorizontalPodAutoscalers; `deployments` then lists their names.
+    prometheus : address of Prometheus, or "". The controller fits forecasters to request counts that Prometheus has
+        scraped from controllers, and the backend `deployments` sends the jobs' queries there.
     act : whether the controller applies its plans, or only prints them.
     monitor : whether to add a ServiceMonitor.
     """
@@ -202,7 +202,7 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
 
 
 def hash_of(text: str) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a text, which the Helm chart computes in the same way."""
+    """The first 16 hexadecimal digits of a text's SHA-256; the Helm chart computes the same hash."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

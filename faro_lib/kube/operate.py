@@ -136,7 +136,7 @@ def gated_cluster(
             yield LeaderGatedCluster(cluster, current, None, diagnose), lambda step: None
             return
         name = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"  # identity, unique among the candidates
-        # No retries and a short time-out: a renewal that hangs must end well before the lease does.
+        # No retries and a short time-out: a renewal that hangs must fail well before the lease expires.
         lease_api = plan.connect(retries=0, timeout_s=2.0)
         leadership = Leadership(lease_api, plan.namespace, plan.name, name).start()
         stack.callback(leadership.stop)
@@ -151,7 +151,7 @@ def gated_cluster(
 
 
 def check_scaling(cluster: Cluster) -> None:
-    """Raise ValueError if a HorizontalPodAutoscaler that Faro bounds is missing, or if one exists where Faro sets replicas."""
+    """Raise ValueError if an autoscaler to be bounded fails `check_bounded`, or one exists where Faro sets replicas."""
     if isinstance(cluster, BoundedDeployments):
         check_bounded(cluster.refs, cluster.autoscalers())
     elif isinstance(cluster, Deployments):
@@ -159,7 +159,7 @@ def check_scaling(cluster: Cluster) -> None:
 
 
 def restore_unled(api: Api, cluster: Cluster, leadership: Leadership, report: Callable[[str], None]) -> None:
-    """Restore the original bounds of HorizontalPodAutoscalers if nobody has led for UNLED_S."""
+    """Restore the autoscalers' original bounds if this candidate has not seen the lease change for UNLED_S seconds."""
     if isinstance(cluster, BoundedDeployments) and leadership.unled_s > UNLED_S:
         for line in restore(api, cluster.autoscalers()):
             report(f"nobody has led for {UNLED_S:g} s: {line}")
@@ -173,7 +173,7 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
     if len(namespaces) > 1:
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
     deployments = [one for one in cluster.objects() if one]
-    # Without matchLabels (only matchExpressions), every pod would match, so the labels of the pod template are used.
+    # A selector may have only matchExpressions. No labels would match every pod, so the pod template's are used.
     specs = [one["spec"] for one in deployments]
     selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
     cores = [job.cores for job in jobs]

@@ -96,7 +96,7 @@ def check_minima(jobs: tuple[Job, ...], capacity: Capacity) -> None:
 
 
 def check_deployments(states: Mapping[str, object]) -> None:
-    """Raise ValueError if a Deployment is missing: `states` maps namespace/name to None."""
+    """Raise ValueError if a Deployment is missing; `states`: namespace/name -> state, None if it is missing."""
     missing = [name for name, state in states.items() if state is None]
     if missing:
         raise ValueError(f"deployment {missing[0]!r} does not exist ({len(missing)} of {len(states)} are missing)")
@@ -113,7 +113,7 @@ def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]
 
 
 def rules(permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]) -> list[tuple[str, str, list, list]]:
-    """The rules of a Role, as (API group, resource, verbs, names of objects or [] for all).
+    """The rules of a Role as (API group, resource, verbs, object names or [] for all); `names` as from `names_of`.
 
     >>> rules([("apps", "deployments/scale", ("list", "patch"))], {"deployments/scale": ["a"]})
     [('apps', 'deployments/scale', ['list'], []), ('apps', 'deployments/scale', ['patch'], ['a'])]

@@ -33,7 +33,7 @@ def crd() -> dict:
 
 
 def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
-    """Proxy -> command that sets its drop rates (jobs,), in ten-thousandths, for Deployments; see docs/kubernetes.md."""
+    """Proxy (envoy, haproxy) -> command that sets the drop rates (jobs,) in ten-thousandths; see docs/kubernetes.md."""
     rates = [(job.name, round(1e4 * rate)) for job, rate in zip(jobs, drop.tolist())]
     return {
         "envoy": "POST /runtime_modify?" + "&".join(f"{quote(f'faro.{name}', '')}={rate}" for name, rate in rates),
@@ -44,7 +44,7 @@ def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:
 def status_of(
     jobs: tuple[Job, ...], step: Step, controller: str, now: str, since: str, proxied: bool = False
 ) -> dict[str, Any]:
-    """The status of the FaroPlan after a tick; values that the policy does not know are omitted.
+    """The status of the FaroPlan after a tick; optional values that are unknown or not finite are omitted.
 
     proxied : whether a proxy drops the requests; the status then contains `proxy_settings`.
     controller : identity of the controller, the leader since `since`.
@@ -123,7 +123,7 @@ class Reporter:
         self._wake.set()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Publish the remaining ticks and end."""
+        """Publish the remaining ticks and end the thread, but wait at most `timeout_s` for it."""
         self._closed = True
         self._wake.set()
         self._thread.join(timeout_s)

@@ -16,7 +16,7 @@ from faro_lib.workload.jobs import TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class Clairvoyant:
-    """Replicas and utility (NaN without requests), (jobs, minutes + 1); the last bin has arrivals after the last minute."""
+    """Optimal replicas and their utility (NaN: no requests), (jobs, minutes + 1); last bin: arrivals after the day."""
 
     jobs: tuple[Job, ...]
     replicas: np.ndarray
@@ -29,7 +29,7 @@ class Clairvoyant:
 
 
 def clairvoyant(utility: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> Clairvoyant:
-    """The optimal allocation in each minute for `utility` (jobs, replicas from 0, minutes + 1), NaN without requests."""
+    """The optimal allocation in each minute; `utility` (jobs, 0..X replicas, minutes + 1) is NaN without requests."""
     replicas = best_replicas_by_minute(np.nan_to_num(utility), capacity, jobs)
     rows, bins = replicas.shape
     return Clairvoyant(jobs, replicas, utility[np.arange(rows)[:, None], replicas, np.arange(bins)[None]])

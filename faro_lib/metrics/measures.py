@@ -57,9 +57,9 @@ def share_of_accepted(curve):
 
 
 def slo_violation_rate(run: Run) -> float:
-    """Share of requests dropped or above the SLO, averaged over each minute's jobs with requests, then over minutes with any.
+    """Share of requests that were dropped or missed the SLO: the mean over jobs in each minute, then over minutes.
 
-    A run without requests has the rate 0.
+    Jobs and minutes without requests do not count. A run without requests has the rate 0.
     """
     busy = run.requests > 0
     rate = np.where(busy, (run.dropped + run.slo_missed) / np.maximum(run.requests, 1), 0.0)

@@ -10,7 +10,7 @@ def block_bootstrap(
 ) -> tuple[float, float, float]:
     """Mean difference per minute, and the bounds of its 95 % interval, bootstrapped over trials and blocks of each day.
 
-    Each draw uses all days, and the same blocks for all trials of a day, because they share the day's load.
+    Each draw uses all days, and the same blocks for all trials of a day, because these trials share the day's load.
 
     Parameters
     ----------

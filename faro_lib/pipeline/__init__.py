@@ -1,4 +1,4 @@
-"""Functions that the Snakefile calls: run a notebook, fingerprint its code, fetch and check inputs."""
+"""Functions of the pipeline: check a configuration, fetch inputs, fingerprint the code of a notebook, and run it."""
 
 from faro_lib.pipeline.check import check
 from faro_lib.pipeline.dependencies import fingerprint, modules_of

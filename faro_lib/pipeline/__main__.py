@@ -1,4 +1,4 @@
-"""`python -m faro_lib.pipeline COMMAND ...`: the commands that the rules run. An error prints one line and exits with 2.
+"""`python -m faro_lib.pipeline COMMAND ...`: the commands of Snakemake's rules. On an error: one line, exit status 2.
 
 A command derives the results folder from the path of its output, because Snakemake may run it on a copy of the files.
 """
@@ -27,7 +27,7 @@ def notebook(source: str, output: str, parameters: str, log: str, threads: str =
 
 
 def draw(module: str, captions: str, options: str) -> None:
-    """Draw the figures of one stage, by `draw` of its module, into the folder of the file `captions`."""
+    """Draw a stage's figures by `draw(results, **options)` of `module`; save them next to the file `captions`."""
     from faro_lib.figures import save_all, use_style
 
     use_style()
@@ -36,9 +36,9 @@ def draw(module: str, captions: str, options: str) -> None:
 
 
 def join(module: str, output: str, *inputs: str) -> None:
-    """Concatenate the tables of all capacities, which have one folder each, by `gather` of the module.
+    """Call `gather` of `module` to concatenate the tables `inputs` of all capacities, one folder per capacity.
 
-    The tables are written to the folder of `output`.
+    The joint tables are written to the folder of `output`.
     """
     folders = sorted({Path(table).parent for table in inputs}, reverse=True)
     importlib.import_module(module).gather(folders, Path(output).parent)
@@ -50,7 +50,7 @@ def report(module: str, page: str, config: str, sources: str) -> None:
 
 
 def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:
-    """Download published data and print their paths; `record` is a file next to the data for their checksums."""
+    """Download the data `name` next to `record` (None: to data/raw), print the paths, and write the checksums to it."""
     folder = Path(record).parent if record else Path("data/raw")
     print(*fetch(name, folder), sep="\n")
     if record:

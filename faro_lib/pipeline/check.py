@@ -1,4 +1,4 @@
-"""Check a configuration before the first stage starts and before anything is written; one line per error."""
+"""Check a configuration before the first stage starts and before anything is written. Errors take one line each."""
 
 import errno
 import sys
@@ -19,7 +19,7 @@ PUBLISHED_SIZE = (PUBLISHED_JOBS, PUBLISHED_DAYS, 360)  # jobs, training days, m
 
 
 def check(config: Config, here: bool = True) -> int:
-    """Check names, files and, if the stages run `here`, memory; return the number of training days."""
+    """Check names, files and, if stages run on this machine (`here`), memory; return the number of training days."""
     from faro_lib.forecast.posterior import posterior_of_jobs
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.workload.readers import read_jobs

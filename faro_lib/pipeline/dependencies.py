@@ -1,4 +1,4 @@
-"""A fingerprint of the code that a stage runs. Snakemake reruns the stage when it changes.
+"""A fingerprint of the code that a stage runs. Snakemake reruns the stage when the fingerprint changes.
 
 It covers a notebook's code cells and all modules of this project that they import, also inside functions. It ignores
 comments, docstrings, formatting, outputs and execution counts. No code is executed.
@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGES = {"faro_lib", "notebooks"}
-FIGURES = "figures"  # a module or package; a stage only computes tables, and a separate rule draws its figures
+FIGURES = "figures"  # modules and packages of this name only draw figures; a separate rule runs them, not the stage
 
 
 def fingerprint(
@@ -20,7 +20,7 @@ def fingerprint(
 ) -> str:
     """SHA-256 of the code of a notebook or module and of all modules that it runs (`modules_of`).
 
-    A plugin file and its imports are included if the code uses a registry that the plugin extends, such as the policies.
+    Includes a plugin and its imports if the code uses a registry that the plugin extends (if it extends none: any).
     """
     root = Path(root).resolve()
     paths = {_path(source, root): None}

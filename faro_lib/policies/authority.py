@@ -1,7 +1,7 @@
-"""Earned authority: Faro may change each service only as far as its latency model has matched the observations.
+"""Earned authority: the better the latency model predicts a service's losses, the more Faro may change the service.
 
-Each complete minute pairs the observed loss y = 1 - utility with the loss p that the latency model predicts at the observed
-rate and replicas. Two betting tests use the pairs and are valid after every minute:
+Each complete minute pairs the observed loss y = 1 - utility with the loss p that the latency model predicts at the
+observed rate and replicas. Two betting tests gather evidence against one hypothesis each, valid after every minute:
 
     doubt tests "E[y] <= p + MARGIN" (the service is not slower than its model):  e = 1 + c (y / (p + MARGIN) - 1)
     trust tests "E[y] >= q" (the service time may be twice as long):              e = 1 + c (q - y) / (1 - q)
@@ -32,8 +32,8 @@ HORIZON = 30 * 1440.0  # minutes
 MARGIN = 0.04  # tolerated error of the predicted loss
 BETS = (0.3, 0.9)  # c: the doubt is the mean over both bets; the trust uses the larger bet
 INFORMATIVE = 0.2  # a minute counts for the trust if twice the service time would lose this much more
-CALM = 0.2  # a minute that follows a larger predicted loss does not count, because it begins with a queue
-UNIT_ERROR, MAX_STRIKES = 20.0, 2  # a load off by this factor is implausible; implausible minutes until ADVISE
+CALM = 0.2  # a minute does not count if the predicted loss of the minute before is larger: it may begin with a queue
+UNIT_ERROR, MAX_STRIKES = 20.0, 2  # error factor at which a load is implausible; strikes in a row until ADVISE
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Authority:
 
     @classmethod
     def none(cls, jobs: int, level: int = ADVISE) -> Self:
-        """No evidence yet."""
+        """The authority of `jobs` services at `level`, without any evidence yet."""
         start, zero = np.ones(jobs), np.zeros(jobs)
         return cls(np.full(jobs, float(level)), start, start, start, zero, zero, np.full(jobs, np.nan), zero)
 
@@ -69,9 +69,9 @@ class Authority:
 
 
 def updated(authority: Authority, jobs: tuple[Job, ...], observation: Observation, model: LatencyModel) -> Authority:
-    """The authority after the last complete minute of the observation; unchanged if that is counted already."""
+    """The authority after the last complete minute of the observation; unchanged if that minute is already counted."""
     history, running = observation.arrivals_per_min, observation.running
-    served_by = np.minimum(running, authority.running)  # if the replicas have changed, at least these served
+    served_by = np.minimum(running, authority.running)  # if the replica count has changed, at least this many served
     if not history.shape[1] or observation.minute <= authority.minute.max():
         return authority
     rate_rps = history[:, -1] / MINUTE_S
@@ -95,7 +95,7 @@ def updated(authority: Authority, jobs: tuple[Job, ...], observation: Observatio
 def weighed(
     authority: Authority, lost: np.ndarray, expected: np.ndarray, doubled: np.ndarray, *counted: np.ndarray
 ) -> Authority:
-    """The evidence after a minute; all arrays have shape (jobs,).
+    """The authority with the evidence of one more minute; all arrays have shape (jobs,).
 
     lost, expected, doubled : observed loss; losses predicted at 1 and 2 times the service time.
     counted : two bool arrays, whether the minute counts for the doubt and for the trust.
@@ -135,7 +135,7 @@ def expected_loss(
 ) -> np.ndarray:
     """Expected loss (jobs,) of a minute at these rates and replicas if service times are `slower` times as long.
 
-    At twice the service time, latencies are twice those at twice the rate. NaN rates count as 0.
+    Latency at twice the service time is 2 x the latency at twice the rate, which the code uses. NaN rates count as 0.
     """
     scaled = [replace(job, slo_s=job.slo_s / slower) for job in jobs]
     rates = np.nan_to_num(rate_rps) * slower
@@ -149,9 +149,9 @@ def expected_loss(
 def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observation) -> np.ndarray:
     """Whether a service's metrics are frozen or in the wrong unit, bool (jobs,).
 
-    Frozen: count and mean latency are those of the minute before. Wrong unit: the SLO is met at an impossible
-    load; or rate x latency and the ongoing requests differ by more than the factor UNIT_ERROR (Little's law); or the
-    count and its recent median differ by about a factor of 60, as if minutes were seconds.
+    Frozen: count and mean latency are those of the minute before. Wrong unit: the SLO is met at a load above 3
+    erlangs per replica; or rate x latency and the ongoing requests differ by more than the factor UNIT_ERROR (Little's
+    law); or the count and its recent median differ by about a factor of 60, as if minutes were seconds.
     """
     history, latency_s = observation.arrivals_per_min, observation.mean_latency_s
     arrays, count = arrays_of(jobs), observation.arrivals_per_min[:, -1]
@@ -170,7 +170,7 @@ def implausible(authority: Authority, jobs: tuple[Job, ...], observation: Observ
 
 
 def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings: bool) -> tuple[Job, ...]:
-    """The jobs with the bounds that their levels allow around their current replicas, `now` (jobs,)."""
+    """The jobs, bounded as `level` allows around the replicas `now` (jobs,); `ceilings`: Faro bounds autoscalers."""
 
     def bounds(job: Job, level: int, n: int) -> tuple[int, int]:
         if level == FULL or (level == CEILINGS and ceilings):
@@ -184,7 +184,7 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
 
 
 def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
-    """The plan with `authority`; a job at ADVISE keeps its replicas `now` (jobs,) and its own autoscaler.
+    """The plan with `authority`; a job at ADVISE keeps its replicas `now` (jobs,) and its autoscaler's own bounds.
 
     If the policy is `bounding` autoscalers, a new plan's floor equals its ceiling at ONE and FULL: Faro sets the replicas.
     """

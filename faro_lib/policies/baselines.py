@@ -34,7 +34,7 @@ def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | Non
         return share
     equal = arrays.replicas_within(capacity / len(jobs))
     share = np.clip(equal, minimum, arrays.max_replicas)
-    while True:  # a minimum above the equal share may exceed capacity or a quota: reduce the largest job there
+    while True:  # while a quota or the capacity is exceeded, shrink the job that uses the most cores of it
         cores = share * arrays.cores
         over_quota = np.bincount(arrays.group, cores, len(arrays.quota)) > arrays.quota + TOLERANCE
         over = over_quota[arrays.group] | (cores.sum() > capacity + TOLERANCE)
@@ -126,7 +126,7 @@ class Stepwise(Reactive):
 
 
 def count(counter_s: np.ndarray, value: np.ndarray, limit: np.ndarray, elapsed_s: float) -> np.ndarray:
-    """`counter_s` (jobs,), the seconds above (+) or below (-) the limit, `elapsed_s` later; a NaN value leaves it unchanged.
+    """Seconds (jobs,) above (+) or below (-) the limit, `elapsed_s` after `counter_s`; the same where `value` is NaN.
 
     >>> count(np.array([20.0, 20.0, -50.0, 5.0]), np.array([2.0, 0.5, 2.0, np.nan]), np.ones(4), 10.0).tolist()
     [30.0, -10.0, 10.0, 5.0]
@@ -166,7 +166,7 @@ def counts_since(state: LoopState, observation: Observation) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class MArk(TwoLoops):
-    """Predictive scaling of each job alone: ceil(maximum forecast rate x service time / SLO) replicas."""
+    """Scale each job alone to its maximum forecast rate, as if a replica served SLO / service time requests/s."""
 
     name: str = "MArk"
     horizon_minutes: int = HORIZON_MINUTES

@@ -35,7 +35,7 @@ TUNED_FOR_FAIRNESS = dict(switching_cost=0.06, gamma=1.0, deficit_weighting=1.0)
 
 @dataclass(frozen=True, slots=True)
 class Faro(TwoLoops):
-    """Maximise an objective over the expected utilities of all replica counts."""
+    """Choose the replica counts that maximise an objective of the jobs' utilities expected under the forecast."""
 
     name: str = "Faro-Sum"
     objective: str = "Sum"  # a name in `allocate.OBJECTIVES`
@@ -48,8 +48,8 @@ class Faro(TwoLoops):
     gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
     least_gain: float = 0.0  # replicas that together gain less utility than this are not added (`without_small_gains`)
-    floor_tolerance: float | None = None  # utility that the floor of a job may lose; None: no bounds (`bounds`)
-    earned: Authority | None = None  # at the start; limits how far the policy may change each job; None = no limit
+    floor_tolerance: float | None = None  # utility that a job may lose at its floor; None: set replicas, not `bounds`
+    earned: Authority | None = None  # authority at the start, which limits the change of each job; None = no limit
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
         state = TwoLoops.start(self, jobs)
@@ -100,7 +100,7 @@ class Faro(TwoLoops):
         return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, before))
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
-        """Requests per minute (jobs, samples, minutes), starting with the current minute if `nowcast` is set."""
+        """Requests per minute (jobs, samples, minutes) from the current minute on, whose count `nowcast` uses."""
         elapsed_s = observation.now_s - MINUTE_S * observation.minute
         if not self.nowcast or observation.arrivals_now is None or not 0 < elapsed_s <= MINUTE_S:
             return state.forecaster.sample(self.horizon_minutes, self.samples)
@@ -167,10 +167,10 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
 
 
 def without_small_gains(table: UtilityTable, least: float, most_rps: np.ndarray) -> UtilityTable:
-    """The table without gains that are only errors of the latency model; the solver breaks ties by the fewest replicas.
+    """The table without gains that are only errors of the latency model; in a tie, solvers change the fewest replicas.
 
-    Above the count at which the highest rate, `most_rps` (jobs,), leaves a job's replicas idle, its utility is constant,
-    because utility curves have few knots at low loads. Utilities within `least` of a job's maximum then become the maximum.
+    A job's utility is made constant above the count whose utilisation is IDLE at the highest rate, `most_rps` (jobs,),
+    because curves have few knots at low loads. Utilities within `least` of a job's maximum then become the maximum.
     """
     arrays = arrays_of(table.jobs)
     idle = np.maximum(np.ceil(most_rps * arrays.service_time_s / IDLE), np.maximum(arrays.min_replicas, 1))

@@ -18,12 +18,12 @@ class LoopState:
 
     jobs: tuple[Job, ...]
     forecaster: Forecaster  # updated with every complete minute
-    counter_s: np.ndarray  # seconds above the SLO since the last long-term decision
+    counter_s: np.ndarray  # seconds above the SLO since the last long-term decision or reactive scale-up
     lost: np.ndarray  # sum of 1 - utility over the minutes so far; a minute without a known latency adds 0
     minute: int = 0  # complete minutes so far
     since_minute: int = 0  # `minute` at the last long-term decision
     last_s: float = 0.0  # time of the last tick
-    authority: Any = None  # `policies.authority.Authority`; None if the policy need not earn it
+    authority: Any = None  # `policies.authority.Authority`; None if the policy may change every job freely
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class TwoLoops:
 
 
 def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
-    """The state after the complete minutes that the observation adds; counts that it does not contain are NaN."""
+    """The state, updated with the minutes completed since its last update; counts missing in `observation` are NaN."""
     if observation.minute == state.minute:
         return state
     forecaster, history = state.forecaster, observation.arrivals_per_min
@@ -77,14 +77,14 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
 
 
 def with_forecaster(state: Any, forecaster: Forecaster) -> Any:
-    """The state with a newly fitted forecaster; the same state if the policy has none."""
+    """A policy's state with `forecaster`, updated with the stored counts; `state` itself if it has no forecaster."""
     return replace(state, forecaster=state.forecaster.renewed(forecaster)) if isinstance(state, LoopState) else state
 
 
 def react_up(state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
-    """Add a replica to each job whose latency has been above its SLO for 30 s in total since the last long-term decision.
+    """(New state, plan) that adds a replica to each job whose mean latency was above its SLO for 30 s in total.
 
-    Seconds in which replicas of the job are being added or removed do not count.
+    The count restarts at a long-term decision or when a replica is added; seconds while replicas change do not count.
     """
     jobs = arrays_of(state.jobs)
     above = (observation.mean_latency_s > jobs.slo_s) & ~observation.changing
@@ -97,7 +97,7 @@ def react_up(state: LoopState, observation: Observation) -> tuple[LoopState, Pla
 
 
 def paced(policy: Policy, tick_s: float, **changes: Any) -> Policy:
-    """The policy with this tick. If the tick changes, the first plan is at the first tick and intervals are whole ticks."""
+    """The policy with `tick_s` and `changes`. With a new tick, plans start at the first tick, whole ticks apart."""
     if not tick_s > 0:
         raise ValueError(f"tick_s={tick_s!r} must be a number > 0")
     if tick_s == policy.tick_s:

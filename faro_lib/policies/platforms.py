@@ -1,4 +1,4 @@
-"""The autoscalers of Kubernetes (HPA) and of Ray Serve with their default parameters."""
+"""The autoscalers of Kubernetes (HPA) and of Ray Serve with their default parameters, except for TARGET_ONGOING."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 
 def mean_known(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(mean of the `values` (jobs,) other than NaN, 0 without any; whether there are any), both (jobs,)."""
+    """(mean over the list `values`, ignoring NaN, 0 if all are NaN; whether any is not NaN), arrays (jobs,)."""
     samples = np.array(values, float)
     known = ~np.isnan(samples)
     return np.where(known, samples, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), known.any(axis=0)
@@ -30,10 +30,10 @@ def reactive_plan(target: np.ndarray, observation: Observation) -> Plan:
 class HPA(Reactive):
     """Kubernetes' Horizontal Pod Autoscaler on CPU utilisation, with the defaults of autoscaling/v2.
 
-    desired = ceil(ready pods x utilisation / target utilisation), with no change within a tolerance of 10 % or without a
-    metric. Starting pods count as idle when the rule would scale up. It adds at most max(4 pods, 100 %) in 15 s and
-    scales down only to the highest recommendation of the last 5 minutes. Sources: kubernetes.io, "Horizontal Pod
-    Autoscaling", sections "Algorithm details" and "Default behavior"; kube-controller-manager's flags
+    desired = ceil(ready pods x utilisation / target utilisation); no change without a metric, or if the quotient
+    is within 10 % of 1. Starting pods count as idle when the rule would scale up. The HPA adds at most max(4 pods,
+    100 %) per tick (15 s) and scales down only to the highest recommendation of the last 5 min. Sources: kubernetes.io,
+    "Horizontal Pod Autoscaling", sections "Algorithm details" and "Default behavior"; kube-controller-manager's flags
     --horizontal-pod-autoscaler-sync-period (15 s), -tolerance (0.1), -downscale-stabilization (5 min).
 
     Utilisation is min(1, rate x service time / running): a pod's CPU is busy while it serves. The rate is that of the
@@ -84,13 +84,13 @@ class HPA(Reactive):
 class RayServe(Reactive):
     """Ray Serve's request-based autoscaling with the defaults of its AutoscalingConfig.
 
-    desired = ceil(ongoing requests / target), with the ongoing requests (waiting or in service) averaged over the last
-    30 s. It scales up after `desired` has been above the replica count for 30 s, and down after 600 s below it.
+    desired = ceil(ongoing requests / target per replica), with the ongoing requests (waiting or in service) averaged
+    over 30 s. Scaling up needs 30 s with `desired` above the replica count, scaling down 600 s with `desired` below.
     Source: docs.ray.io, "Advanced Ray Serve Autoscaling" and ray.serve.config.AutoscalingConfig
     (target_ongoing_requests 2, look_back_period_s 30, metrics_interval_s 10, upscale_delay_s 30, downscale_delay_s 600).
     """
 
-    ongoing: float = 2.0  # target of ongoing requests per replica; TARGET_ONGOING in comparisons
+    ongoing: float = 2.0  # target number of ongoing requests per replica; the registered policy uses TARGET_ONGOING
     look_back_s: float = 30.0
     up_after_s: float = 30.0
     down_after_s: float = 600.0

@@ -12,7 +12,7 @@ HISTORY_MINUTES = 15  # complete minutes of counts in an observation
 LATENCY_WINDOW_S = 30.0  # `mean_latency_s` averages the requests that ended in this window
 PLAN_ATTEMPTS = 5  # ticks during which a long-term plan that exceeds the free capacity is retried (paper, section 4)
 DECILES = np.arange(1, 10) / 10
-# Special values of `Plan.floor`: keep the minimum in force; restore the autoscaler's own bounds.
+# Special values of `Plan.floor`: KEEP_FLOOR keeps the HPA's present minReplicas; HAND_BACK restores its own bounds.
 KEEP_FLOOR, HAND_BACK = -1, -2
 REACT_UP_AFTER_S = 30.0  # seconds above the SLO after which reactive loops add replicas (paper, section 4)
 
@@ -21,8 +21,8 @@ START = "start"  # the initial replicas of a run
 HOLD = "hold"  # nothing to do
 SHARE = "fair-share"  # equal share of the capacity
 PLANNED = "planned"  # long-term decision
-REACTIVE_UP = "reactive-scale-up"  # latency above the SLO for long enough
-REACTIVE_DOWN = "reactive-scale-down"  # latency below the SLO for long enough
+REACTIVE_UP = "reactive-scale-up"  # a rule without a forecast adds replicas, as for latency above the SLO
+REACTIVE_DOWN = "reactive-scale-down"  # a rule without a forecast removes replicas, as for latency below the SLO
 # Reasons of the guardrails, which replace those of the policy.
 MISSING = "missing-data"  # the job's data has been missing for too long
 FAILED = "policy-failed"  # the policy raised, or its plan was invalid
@@ -55,7 +55,7 @@ class Observation:
     capacity: float  # cores that the jobs may use
     minute: int  # complete minutes since the run began
     arrivals_per_min: np.ndarray  # (jobs, minutes <= 15) requests in the last complete minutes, newest last
-    mean_latency_s: np.ndarray  # over the requests that ended in the last 30 s, including dropped ones; 0 without any
+    mean_latency_s: np.ndarray  # time in the system of requests ended in the last 30 s, dropped ones too; 0 without any
     tail_latency_s: np.ndarray  # the job's quantile over the last complete minute, where dropped requests are inf
     ongoing: np.ndarray  # requests waiting or in service
     running: np.ndarray  # replicas that serve
@@ -69,7 +69,7 @@ class Observation:
     present: np.ndarray | None = None  # bool, the job exists; None = every job
     free_cores: np.ndarray | None = None  # (nodes,) free cores of each node; None if the nodes are not distinguished
     placed: np.ndarray | None = None  # (jobs, nodes) replicas on each node
-    unbounded: np.ndarray | None = None  # bool, the job's autoscaler has no bounds from Faro, so the target may change
+    unbounded: np.ndarray | None = None  # bool, Faro has not set the bounds of the job's HPA, which may change `target`
 
     @property
     def exists(self) -> np.ndarray:
@@ -90,7 +90,7 @@ class Plan:
     next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
     marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound
-    floor: np.ndarray | None = None  # if another autoscaler chooses the replicas: its minimum, and `target` its maximum
+    floor: np.ndarray | None = None  # if an HPA chooses the replicas: its minReplicas; `target` is then its maxReplicas
     authority: np.ndarray | None = None  # (jobs, fields) of `policies.authority.Authority`; None = not limited
 
 
@@ -163,7 +163,7 @@ class Cluster(Protocol):
         """The current state; any exception means that the cluster cannot be observed at this tick."""
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
-        """Request these replicas and drop rates, both (jobs,); a plan with a `floor` is applied with `floor=` too."""
+        """Request these replicas and drop rates, both (jobs,); a `floor` in the plan is passed as `floor=`."""
 
     def advance(self, until_s: float) -> None:
         """Simulate or wait until `until_s`."""

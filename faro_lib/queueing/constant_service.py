@@ -1,8 +1,8 @@
 """Latency quantiles of M/D/c (exact up to interpolation) and of M/G/c (an approximation), first come first served.
 
-Over one service time D, the number waiting changes from L to max(0, L + A - c), with A Poisson of mean a = rho c (Crommelin,
-1932). Spitzer's identity gives the stationary distribution of this random walk, and Franx (2001) derives the
-distribution of the wait from it.
+Over one service time D, the number waiting changes from L to max(0, L + A - c), where the number of arrivals A is
+Poisson with mean a = rho c (Crommelin, 1932). Spitzer's identity gives the stationary distribution of this random walk,
+and Franx (2001) derives the distribution of the wait from it.
 """
 
 from functools import lru_cache
@@ -16,10 +16,10 @@ KNOTS = 160  # number of utilisations with an exactly computed wait
 
 @lru_cache(maxsize=4096)
 def _waits(servers: int, quantile: float) -> tuple[np.ndarray, np.ndarray]:
-    """(utilisations rho, (1 - rho) W / p at each), with rho from the largest with W = 0 up to 1; W is the wait's quantile.
+    """(utilisations rho, (1 - rho) W / p at each), both (knots,); W is the quantile of the wait, p the service time.
 
-    The value at rho = 1 is the heavy-traffic limit ln(1 / (1 - q)) / (2 c) (Köllerström, 1974); near saturation, an exact
-    wait would take seconds to compute.
+    The first rho is the largest with W = 0. The last is 1, where the value is the heavy-traffic limit
+    ln(1 / (1 - q)) / (2 c) (Köllerström, 1974), because near saturation an exact wait would take seconds to compute.
     """
     from faro_lib.queueing._latency_kernels import wait_quantile
 

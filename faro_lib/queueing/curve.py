@@ -11,7 +11,7 @@ from faro_lib.queueing.latency_table import LatencyTable
 from faro_lib.workload.jobs import TOLERANCE, Job
 
 MIN_RATES = 4
-NOISE = 0.05  # largest relative decrease of the latency from one rate to the next that counts as measurement noise
+NOISE = 0.05  # a latency lower by at most this share than at a lower rate counts as measurement noise
 
 
 def read_curve(path: str | Path, job: Job) -> LatencyTable:
@@ -19,7 +19,7 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
 
     pNN_s is a latency quantile of the served requests in seconds. The column of the job's `quantile` is read: p99_s for
     0.99. Every replica count needs the same rates, at least MIN_RATES of them. The largest rate counts as utilisation 1.
-    An invalid file is a ValueError of one line, also if the latency falls by more than NOISE from one rate to the next.
+    An invalid file is a ValueError of one line, also if a latency is lower than at a lower rate by more than NOISE.
     """
     column = f"p{100 * job.quantile:g}_s"
     try:
@@ -60,7 +60,7 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
 
 
 def with_curve(table: LatencyTable, curve: LatencyTable, job: Job) -> LatencyTable:
-    """The table plus a class for this job alone, filled from its curve by interpolation at the table's replica counts.
+    """`table` with one more class, used by `job` only: its `curve`, interpolated at the table's replica counts.
 
     A curve has one latency per rate, so all minutes of the class are equal.
     """

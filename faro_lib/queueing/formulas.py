@@ -1,8 +1,8 @@
 """Closed-form latency quantiles: an upper bound, M/M/c, and the half-wait approximation of M/D/c.
 
-Every latency function takes (rate_rps, replicas, service_time_s, quantile), lam, c, p and q in equations. They broadcast,
-and the result is in seconds. Replicas may be fractional, because the paper's solvers search a continuous space: the Erlang
-recurrence stops at floor(replicas) and the utilisation uses the fraction, as in the published code.
+Every latency function takes (rate_rps, replicas, service_time_s, quantile); equations call them lam, c, p and q. These
+arguments broadcast, and the result is in seconds. `replicas` may be fractional, as the paper's solvers search
+a continuous space. As in the published code, the Erlang recurrence stops at floor(c), but the utilisation is lam p / c.
 """
 
 import numpy as np

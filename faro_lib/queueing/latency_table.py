@@ -15,7 +15,7 @@ ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "repl
 
 
 def latency_class(job: Job) -> str:
-    """Key of the class of jobs with equal latencies: replica unless serial, model, service time and latency quantile.
+    """Key of the class of jobs with equal latencies: replica unless serial, model, service time, scv, latency quantile.
 
     >>> latency_class(Job("a"))
     'resnet34 of 0.18 s, p99'
@@ -33,9 +33,9 @@ class LatencyTable:
     infinite if the drop rate exceeds 1 - quantile. At a grid point, the L minutes are sorted by tail latency. Between grid
     points, minutes of equal rank are interpolated: drop rates linearly, latencies of served requests in their logarithm.
 
-    Between two measured replica counts, values are interpolated at the same rate per replica. A count above the largest
-    measured count n uses n replicas at the utilisation rho with the same (1 - rho) sqrt(replicas) (Halfin and Whitt, 1981).
-    At a rate per replica below the lowest measured rate, additional replicas stay idle and change nothing.
+    Between two measured replica counts, values are interpolated at the same rate per replica. For more than n replicas,
+    where n is the largest measured count, values are those of n replicas at the rho with equal (1 - rho) sqrt(replicas)
+    (Halfin and Whitt, 1981). Below the lowest measured rate per replica, some idle so that the others get that rate.
     """
 
     classes: tuple[str, ...]  # keys from `latency_class` or `own`
@@ -89,8 +89,8 @@ class LatencyTable:
             raise ValueError(f"rate_rps={rate_rps[~(rate_rps >= 0)].flat[0]} must be a number >= 0")
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
-            # The lowest measured rate is grid[1]. At that rate, more replicas were measured with more requests per minute
-            # than arrive here, and the quantile of a minute depends on its number of requests.
+            # Row 0 repeats row 1, the lowest measured rate. Below that rate, use the replica count measured with as
+            # many requests per minute as arrive here, because a minute's quantile depends on its number of requests.
             replicas = np.minimum(replicas, np.maximum(rate_rps / grid[1], counts[0]))
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
         wider = np.sqrt(np.maximum(replicas / counts[-1], 1.0))

@@ -23,7 +23,7 @@ from faro_lib.workload.jobs import MINUTE_S, arrays_of
 LAG_S = 0.6  # usual delay in wall seconds from the end of a second to the replicas' reports of it
 LATE_S = 15  # reports of a second are accepted up to this many seconds late
 PROGRESS_DEADLINE_S = 90.0  # a job counts as `changing` for at most this many wall seconds after it was scaled
-REDEPLOY_S = 15.0  # if Ray no longer lists a job, it counts as present for so long; redeploying hides it for 4 to 6 s
+REDEPLOY_S = 15.0  # a job that Ray no longer lists counts as present for this long: redeploying hides it for 4 to 6 s
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED")
 NODES = "/api/v0/nodes?detail=1&limit=1000"
 UNKNOWN = -1  # target of a job that is absent or has not been observed yet
@@ -123,7 +123,7 @@ class RayServeCluster(Cluster):
             arrivals_per_min=recent.arrivals_per_min(minute),
             mean_latency_s=recent.mean_latency_s(now_s),
             tail_latency_s=recent.tail_latency_s(minute, arrays_of(self.jobs).quantile),
-            # NaN if no replica has sent a heartbeat in the last seconds.
+            # NaN if no replica has sent a heartbeat within `statistics.FRESH_S`.
             ongoing=np.array([float(one["ongoing"]) if one.get("replicas") else np.nan for one in by_job]),
             running=running,
             starting=np.maximum(target - running, 0),
@@ -165,7 +165,7 @@ class RayServeCluster(Cluster):
             raise OSError(summary(errors))
 
     def _last_deployment(self, job: int, applications: dict[str, Any]) -> dict[str, Any] | None:
-        """The job's deployment as Ray lists it or did less than REDEPLOY_S ago; None if deleted or missing for longer."""
+        """The job's deployment as last listed by Ray; None if Ray deletes it or has not listed it for REDEPLOY_S."""
         spec, now = self.specs[job], time.monotonic()
         deployment = _deployment(applications, spec)
         if deployment is not None or applications.get(spec.application, {}).get("status") == "DELETING":
@@ -187,7 +187,7 @@ class RayServeCluster(Cluster):
         return stats
 
     def _read_capacity(self) -> float:
-        """Cores of the live nodes, or the last known number if Ray does not answer; OSError if there is none."""
+        """The fixed capacity, or the live nodes' cores (the last known if Ray does not answer); OSError if unknown."""
         if self._fixed_capacity is not None:
             return self._fixed_capacity
         with suppress(OSError, Unauthorized, KeyError, TypeError):

@@ -21,10 +21,10 @@ LEVELS = {
     TOGETHER: (None,),
 }  # measured quantiles; None = the mean
 FIRST_UTILISATION = 0.25  # utilisation at the first rate with a serial replica
-STEP, FAR_STEP = 1.3, 1.7  # between rates; the larger one while the p99 is below FAR times that of the first rate
+STEP, FAR_STEP = 1.3, 1.7  # factors between rates; FAR_STEP while the p99 is below FAR times the lowest p99 so far
 FAR = 1.3
 STOP = 3.0  # the first rate whose p99 exceeds the SLO by this factor is the last
-STREAMED = 0.1  # share of the latency after the first part of the answer, from which on the answer counts as streamed
+STREAMED = 0.1  # answers count as streamed if at least this share of the latency follows their first part
 MIN_SERVED = 30  # rates with fewer served requests are not used
 WARM_UP = 0.1  # share of each rate's requests, left out at its start, because queues begin empty
 # Quantity of LEVELS -> seconds, shape (requests,); for TOGETHER the time of each request's end; inf if not served.
@@ -49,7 +49,7 @@ def climb(offer: Callable[[float], Samples], first_rps: float, slo_s: float, max
 
 
 def to_repeat(rates: list[float]) -> list[float]:
-    """The rates of `climb` to repeat at a second replica count: the two before the last rate, which was too high."""
+    """The rates of `climb` to repeat at a second replica count: the two before the last, which is usually too high."""
     return rates[-3:-1] or rates
 
 

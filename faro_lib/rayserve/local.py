@@ -77,7 +77,7 @@ class LocalRay:
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """A process and its descendants, [] if it has ended; psutil detects reused process ids."""
+    """The process `pid` and its descendants; [] if it has ended. psutil does not signal one whose id is reused."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]

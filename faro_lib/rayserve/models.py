@@ -120,7 +120,7 @@ class EmulatedTokens:
         kind = replica_of(replica)
         assert isinstance(kind, Continuous)
         self._kind, self._stream, self._rng = kind, stream, np.random.default_rng(seed)
-        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()  # prompt, output tokens, receiver of each token
+        self._waiting: deque[tuple[int, int, asyncio.Queue]] = deque()  # (prompt, output) tokens, queue of tokens left
         self._iterations: asyncio.Task | None = None
 
     async def __call__(self, request: Request) -> str | Response:
@@ -138,7 +138,7 @@ class EmulatedTokens:
         return StreamingResponse(_tokens(await left.get(), left))
 
     async def _iterate(self) -> None:
-        """Run iterations until no sequence is left. Start each at the planned end of the previous one, even if it ran late."""
+        """Iterate until no sequence is left. Iterations start at planned times, so late wake-ups do not add up."""
         kind, running = self._kind, list[list]()
         end_s = asyncio.get_running_loop().time()
         while running or self._waiting:

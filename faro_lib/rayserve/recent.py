@@ -11,11 +11,11 @@ from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.rayserve.statistics import add_row, empty_row, latency_of
 from faro_lib.workload.jobs import MINUTE_S
 
-MIN_KNOWN_SHARE = 0.75  # if fewer of a minute's seconds are known, its count is NaN; otherwise it is scaled to a minute
+MIN_KNOWN_SHARE = 0.75  # of a minute's seconds that must be known; its count is then scaled up to the minute, else NaN
 
 
 class RecentSeconds:
-    """Each job's recent statistics by second; results are (jobs,) unless stated, times in trace seconds.
+    """Each job's recent statistics by wall second. Results are (jobs,) unless stated; `minute`, `now_s`: trace time.
 
     If a second is reported twice, the row with more requests is used, because the aggregator may have restarted and lost
     some of them.
@@ -37,7 +37,7 @@ class RecentSeconds:
         self._seconds[job] = {second: row for second, row in known.items() if second >= oldest}
 
     def totals(self, first: int, last: int) -> list[tuple[dict[str, Any], int]]:
-        """For each job: (sum of the rows of seconds first..last - 1, number of these rows)."""
+        """For each job: (sum of the rows of the Unix seconds first..last - 1, number of these rows)."""
         totals = []
         for seconds in self._seconds.values():
             total, rows = empty_row(), [seconds[second] for second in range(first, last) if second in seconds]
@@ -47,7 +47,7 @@ class RecentSeconds:
         return totals
 
     def arrivals_per_min(self, minute: int) -> np.ndarray:
-        """Requests, (jobs, up to HISTORY_MINUTES minutes), before `minute`, oldest first; NaN if too little is known."""
+        """Requests in the last minutes before `minute`, (jobs, <= HISTORY_MINUTES), oldest first; NaN if unknown."""
         first = max(0, minute - HISTORY_MINUTES)
         counts = np.full((len(self._seconds), minute - first), np.nan)
         for column, one in enumerate(range(first, minute)):
@@ -68,7 +68,7 @@ class RecentSeconds:
     def mean_latency_s(self, now_s: float) -> np.ndarray:
         """Mean latency of the requests that ended in the last LATENCY_WINDOW_S, where a dropped one counts as 0.
 
-        It is 0 without requests, and NaN if all failed, which must not look like an idle job.
+        It is 0 without requests, and NaN if no second is known or all requests failed, so that this does not look idle.
         """
         end = math.floor(self._clock.wall_s(now_s))
         totals = self.totals(end - math.ceil(LATENCY_WINDOW_S / self._clock.scale), end)

@@ -77,7 +77,7 @@ class ReplicaQueue:
         return answer
 
     async def streamed(self, parts: AsyncIterable[Any]) -> AsyncIterator[Any]:
-        """The parts of a streamed answer. Its request is ongoing until the end; its latency is the time to the first part."""
+        """The parts of a streamed answer. Its request is ongoing until the end; its latency is that of `serve`."""
         self.ongoing += 1
         try:
             async for part in parts:

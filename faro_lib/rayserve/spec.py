@@ -26,7 +26,7 @@ class ServeSpec:
     deployment: str = "replica"
     import_path: str = EMULATED  # "package.module:Class"; an instance is called with each request
     args: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the class
-    max_ongoing_requests: int = MAX_ONGOING_REQUESTS  # in a replica, waiting or in service; others get status 503
+    max_ongoing_requests: int = MAX_ONGOING_REQUESTS  # limit per replica, waiting or in service; more get status 503
     concurrency: int = 1  # requests that a replica serves at once
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ def serve_specs(
     """The spec of each job, from its section in `sections` (`read_sections(path, "serve")`) and defaults.
 
     The default model is emulated: it sleeps for the service time of the job's `model`, divided by `scale`. Raises
-    ValueError for an unknown or invalid value, or if two jobs share an application or a route.
+    ValueError for an unknown key or an invalid value, or if two jobs share an application or a route.
     """
     accepted = [field.name for field in fields(ServeSpec)]
     specs = []
@@ -66,7 +66,7 @@ def serve_specs(
         spec = ServeSpec(**({"application": name, "route": f"/{name}"} | section))
         if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
             raise ValueError(f"job {job.name!r}: {STATS_APPLICATION!r} is reserved for Faro's own application")
-        if job.replica != SERIAL:  # a model that batches or generates tokens holds all requests of its replica
+        if job.replica != SERIAL:  # a model that forms batches itself gets all requests of its replica at once
             limit = section.get("max_ongoing_requests", max(MAX_ONGOING_REQUESTS, job.replica.fewest_places))
             at_once = limit if job.replica.kind in EMULATED_KINDS else job.replica.max_in_service
             spec = replace(spec, max_ongoing_requests=limit, concurrency=section.get("concurrency", at_once))

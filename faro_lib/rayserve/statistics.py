@@ -12,7 +12,7 @@ FLOOR_S = 1e-3
 
 
 def bucket_of(latency_s: float) -> int:
-    """Index of the log-spaced bucket of a latency; bucket 0 holds latencies up to a millisecond.
+    """Index of the log-spaced bucket of a latency in seconds; bucket 0 holds latencies up to about a millisecond.
 
     >>> bucket_of(0.0005), bucket_of(0.002), bucket_of(0.004)
     (0, 16, 32)
@@ -47,7 +47,7 @@ def add_row(total: dict[str, Any], row: Mapping[str, Any]) -> None:
 
 
 class StatsAggregator:
-    """Holds each job's recent measurements, the share of requests that it accepts, and the lease; runs as a named actor."""
+    """A named actor with each job's recent measurements and accepted share of requests, and the controllers' lease."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, dict[int, dict]] = {}
@@ -59,7 +59,7 @@ class StatsAggregator:
     def report(self, job: str, replica: str, ongoing: int, rows: Mapping[int, dict]) -> float | None:
         """Record a replica's heartbeat, and return the share of requests that it should accept; None if never set.
 
-        `rows` maps clock seconds to measurements. A second that a replica sends twice counts once.
+        `rows` maps Unix seconds to measurements (`empty_row`). If a replica sends a row twice, it counts once.
         """
         now = time.time()
         seconds, replicas = self._seconds.setdefault(job, {}), self._replicas.setdefault(job, {})
@@ -80,14 +80,14 @@ class StatsAggregator:
         self._accept.update(shares)
 
     def lease(self, holder: str, duration_s: float, force: bool = False) -> str:
-        """Grant the lease to `holder` if no other controller has it, or if `force`; return the name of its holder."""
+        """Grant `holder` the right to scale (lease) if no other has it, or if `force`; return who then has it."""
         now_s = time.monotonic()
         if force or now_s >= self._lease_ends_s or holder == self._holder:
             self._holder, self._lease_ends_s = holder, now_s + duration_s
         return self._holder
 
     def read(self, since: int = 0) -> dict[str, dict[str, Any]]:
-        """By job: the counts of each clock second from `since` on, ongoing requests, live replicas, and the accepted share."""
+        """For each job: rows of Unix seconds from `since` on, ongoing requests, live replicas, and accepted share."""
         now, jobs = time.time(), {}
         for job, seconds in self._seconds.items():
             fresh = [ongoing for heard, ongoing, _ in self._replicas[job].values() if now - heard <= FRESH_S]

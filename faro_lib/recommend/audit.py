@@ -40,7 +40,7 @@ from faro_lib.workload import Traces, Workload, arrays_of
 
 POLICIES = ("FairShare", "HPA", "Faro-Sum")
 RAN = "recorded replicas"
-# High enough that practically no request is refused, as by services without a limit on ongoing requests.
+# The limit is so high that practically no request is refused, as in services without a limit on ongoing requests.
 WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
 LOST = "lost_utility"
@@ -53,7 +53,7 @@ MEASURES: dict[str, Callable[[Run], Any]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """The result of `audit`. `policies` and `hours` cover only the reproduced services, which share `capacity` cores.
+    """The result of `audit`. All but `records` and `services` covers the reproduced services only, on `capacity` cores.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Audit:
         return float(np.nansum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
 
     def hours(self) -> list[dict[str, Any]]:
-        """One row per hour: mean and minimum cores in use, the maximum that a minute needs, and always spare cores."""
+        """One row per hour: mean and minimum cores in use, maximum cores needed, and whole cores spare all hour."""
         rows = []
         for first in range(0, len(self.used), 60):
             used, required = self.used[first : first + 60], self.required[first : first + 60].max()
@@ -133,9 +133,9 @@ def audit(
     serving_model: ServingModel = WAITING,
     report: Report = print,
 ) -> Audit:
-    """Calibrate and backcast services, and compare policies for the reproduced services on `capacity` cores (None: peak use).
+    """Calibrate and simulate services; compare policies for the reproduced ones on `capacity` cores (None: peak use).
 
-    The busiest REPLAYED_MINUTES of the last day are replayed. Without an earlier day, forecasts use only the last day so far.
+    The busiest REPLAYED_MINUTES of the last day are replayed. Without an earlier day, the forecaster is untrained.
     """
     for name in policies:
         factory_of(name)  # raises for an unknown name, before minutes of work
@@ -197,7 +197,7 @@ class AfterAMinute(Assuming):
 
 
 def _plain(value: Any) -> Any:
-    """Numbers with four significant digits, arrays as lists, NaN as None."""
+    """The value in JSON types: a number with four significant digits (None if NaN or infinite), a list, or text."""
     if isinstance(value, str):
         return value
     if np.ndim(value):

@@ -22,35 +22,35 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
-STEADY_MINUTES = 3  # a minute counts if it ends a run of this many with equal replicas
+STEADY_MINUTES = 3  # a minute is used if the replicas were the same in this many minutes up to its end
 BIN_WIDTH = 1.12  # largest / smallest rate per replica among the minutes of one row of `Measurements`
-MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minutes per row; rows per service
+MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minimum minutes per row; minimum and maximum rows per service
 OTHER_KINDS = ("serial", "concurrent", "batched")  # replica kinds to try if the one in the jobs table does not fit
 MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
 DRAWS = 16
-LARGE = 0.1  # relative error of the jobs table's service time that is reported
+LARGE = 0.1  # relative error of the jobs table's service time above which it is reported
 MIN_INSIDE = 0.5  # minimum `Service.inside` of a service that counts as reproduced
 SLACK = 0.02  # tolerated distance of the share of late minutes from its interval
-NEVER = 1e-3  # SLO in seconds if the time outside the replicas leaves less than this
+NEVER = 1e-3  # minimum SLO in seconds, after the time outside the replicas is subtracted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:
-    """The backcast of one service. An interval is (5 %, 50 % or mean, 95 %); shares are NaN where nothing was recorded."""
+    """A service's recorded and simulated latencies. An interval is (5 %, 50 % or mean, 95 %); NaN = not recorded."""
 
     job: Job  # with the calibration's posterior medians; unchanged without a calibration
     calibration: Calibration | None
     inside: float  # share of the minutes whose latency was within the predicted interval
     late_minutes: float  # share of the minutes whose latency, at the quantile of the SLO, exceeded the SLO
     predicted_late_minutes: np.ndarray  # interval of that share
-    violation_rate: np.ndarray  # predicted interval: share of requests that miss the SLO
+    violation_rate: np.ndarray  # interval of the predicted share of requests that miss the SLO
     predicted_tail_s: np.ndarray  # interval of the latency at the quantile of the SLO, by replayed minute, (minutes, 3)
     refusal: str  # why there is no advice, and what to measure; "" = reproduced
     note: str  # which assumption of the jobs' table is wrong; "" = none
 
 
 def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
-    """Calibrate the service at index n, first as its kind in the jobs table; a reason as text if too little was recorded."""
+    """Calibrate service n as its kind in the table, or else another; return the reason if too little was recorded."""
     measured, job = steady_minutes(records, n), records.jobs[n]
     if measured is None:
         enough = f"fewer than {MIN_ROWS} different loads have {MIN_MINUTES} minutes each"
@@ -69,8 +69,8 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
 def steady_minutes(records: Records, n: int) -> Measurements | None:
     """Rows of steady minutes of the service at index n, each with one replica count and about one rate; None if too few.
 
-    A minute counts if the replicas were the same for STEADY_MINUTES, and its requests differ from the n of the minute
-    before by at most n / 4 + 3 sqrt(n) (trend and chance), so that queues are nearly stationary.
+    A minute is used if the replicas were the same for STEADY_MINUTES and its requests differ from the m requests of the
+    minute before by at most m / 4 + 3 sqrt(m) (trend and chance), so that queues are nearly stationary.
     """
     counts, replicas, latency_s = records.history.traces.evaluation[0, n], records.replicas[n], records.latency_s[:, n]
     counts = counts[: len(replicas)]
@@ -100,7 +100,7 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
 def world(jobs: Sequence[Job], calibrations: Sequence[Calibration], seed: int) -> tuple[Job, ...]:
     """The jobs, each with a service drawn from its posterior.
 
-    A drawn relative error of the model and the time outside the replicas change the SLO instead of the latencies.
+    Instead of the latencies, the SLO is adjusted: divided by a drawn model error, less the time outside the replicas.
     """
     rng, drawn = np.random.default_rng(seed), []
     for job, calibration in zip(jobs, calibrations):
@@ -112,7 +112,7 @@ def world(jobs: Sequence[Job], calibrations: Sequence[Calibration], seed: int) -
 
 
 def uniform_draws(workload: Workload, seed: int, model: ServingModel) -> Draws:
-    """The requests of a trial, with arrivals uniform within each minute, as only counts were recorded."""
+    """The requests of a trial, with arrivals uniform within each minute, because only counts were recorded."""
     draws = draw(workload, seed, router=model.router)
     return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, np.random.default_rng([seed, 4])))
 
@@ -120,8 +120,8 @@ def uniform_draws(workload: Workload, seed: int, model: ServingModel) -> Draws:
 def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: ServingModel) -> Run:
     """Simulate the recorded replicas (jobs, minutes), counted at the end of a minute.
 
-    The time of a change within the minute is unknown. The seed of the draws puts all additions at the start, middle or
-    end of the minute, and likewise all removals.
+    The time of a change within its minute is unknown. A random choice, seeded by `draws.seed`, puts all additions at
+    the start, middle or end of their minutes; a second choice does so for all removals.
     """
     jobs = workload.jobs
     free = tuple(replace(job, cold_start_s=0.0, min_replicas=0, max_replicas=10**6, tenant_quota=None) for job in jobs)

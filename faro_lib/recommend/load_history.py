@@ -19,7 +19,7 @@ EXPORTED = "max by (inference_job) (faro_arrivals_per_minute)"  # requests per m
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
 At = str | int | None  # a minute of the last day: its number, HH:MM or ISO 8601
 WEEK_MINUTES = 7 * DAY_MINUTES
-MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # shortest day to fit to or to replay
+MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1  # shortest day to fit a forecaster to, or to replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class History:
 
     Attributes
     ----------
-    today : (jobs, minutes), oldest first, NaN = missing.
-    traces : its training days are the earlier days, or today if there are none; its evaluation day is today.
+    today : the last day until now, (jobs, minutes), oldest first, NaN = missing.
+    traces : the evaluation day is the whole last day; training days are the earlier days, or the last day if none.
     end_minute : minutes since 1970, local time, at the end of the evaluation day; None if the counts have no clock.
     """
 
@@ -83,8 +83,8 @@ class History:
 def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_minute: int | None = None) -> History:
     """The `History` of counts (jobs, minutes), NaN = missing; ValueError if there are no counts.
 
-    earlier : counts of earlier days, (days, samples, jobs, minutes). If None, and `counts` cover 1.5 days or more, they
-        are split into days that end now.
+    earlier : counts of earlier days, (days, samples, jobs, minutes). If None, and `counts` cover 1.5 days or more,
+        `counts` are split into days of 24 hours, the last of which ends with them.
     at : the current time, as minutes into the last day or, with an `end_minute`, HH:MM or ISO 8601; None: end of the day.
     end_minute : minutes since 1970, local time, at the end of the counts.
     """
@@ -121,7 +121,7 @@ def _minutes_until(at: str, length: int, end_minute: int | None) -> int:
 def _interpolated(counts: np.ndarray) -> np.ndarray:
     """Counts (jobs, minutes) as integers, with missing minutes interpolated, and 0 before a job's first count.
 
-    Forecasters treat zeros before the first request as unobserved, so a job without counts gets the level of the others.
+    Forecasters treat zeros before the first request as unobserved, so a job without counts gets the other jobs' level.
     """
     filled, minute = counts.copy(), np.arange(counts.shape[1])
     if np.isnan(counts).all():
@@ -170,7 +170,7 @@ def history_from_prometheus(
 
 
 def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None) -> Traces:
-    """Counts of the complete days of the last week that controllers of these jobs exported to Prometheus.
+    """Counts that controllers of these jobs exported to Prometheus, for the complete days of the last week.
 
     Missing minutes are interpolated. ValueError or OSError if there is no complete day or no answer.
     """
@@ -201,7 +201,7 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
 
 
 def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -> Traces:
-    """Complete local days in the counts (jobs, minutes) before `end_s`, a Unix time; ValueError if there is none."""
+    """Complete local days in counts (jobs, minutes) that end at `end_s`, a Unix time; ValueError if there is none."""
     known = np.isfinite(counts).any(axis=0)
     if not known.any():
         raise ValueError(f"{where}: no counts of these jobs")
@@ -215,7 +215,7 @@ def local_minute(at_s: float) -> int:
 
 
 def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> History:
-    """The history in a journal of `faro run`; minutes without a tick are missing.
+    """The history in the last part of a journal of `faro run`; minutes that no observation covers are missing.
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
     """

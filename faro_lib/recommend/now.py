@@ -15,7 +15,7 @@ from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-LEAST_GAIN = 0.01  # utility; measured utilities have a standard deviation of 0.003 to 0.03 over seeds, at scv 1
+LEAST_GAIN = 0.01  # in utility; measured utilities have random errors of 0.003 to 0.03 (std over seeds, at scv 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Advice:
     Attributes
     ----------
     forecast_rps : mean forecast rate of the coming minutes.
-    prediction_interval_rps : 80 % prediction interval of that rate, (2, jobs).
+    prediction_interval_rps : 80 % prediction interval of the rate in a single coming minute, (2, jobs).
     tail_latency_s, one_less_s : predicted tail latency with the planned replicas, and with one replica less.
-    required_replicas : replicas that the job needs to meet its SLO at the forecast rate; 0 if more than twice the capacity.
+    required_replicas : replicas that a job needs to meet its SLO at the forecast rate; 0 if more than twice what fits.
     idle_s : predicted tail latency with so many replicas that they are idle most of the time.
     """
 

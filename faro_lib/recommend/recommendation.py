@@ -29,7 +29,7 @@ from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
 REPLAYED_MINUTES = 360  # only the busiest part of a longer day is replayed
-LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # as Ray Serve and service meshes
+LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Recommendation:
     Attributes
     ----------
     advice : replicas for the coming minutes.
-    max_violation_rate : accepted share of the requests of each job that violate its SLO; None: 1 - its quantile.
+    max_violation_rate : largest accepted share of a job's requests that violate its SLO; None: 1 - the job's quantile.
     curve : SLO violations of the worst job by capacity (`sizing.COLUMNS`); None if no day was replayed.
     knee : capacity above which additional cores gain little.
     replayed : replayed part of the last day, as "08:00 to 14:00".
@@ -89,7 +89,7 @@ def recommend(
     Parameters
     ----------
     with_curve : replay the last day even if `capacity` is given.
-    max_violation_rate : accepted share of the requests of each job that violate its SLO; None: 1 - its quantile.
+    max_violation_rate : largest accepted share of a job's requests that violate its SLO; None: 1 - the job's quantile.
     serving_model : how requests are dispatched to replicas, in the replay and in the measured latencies.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:

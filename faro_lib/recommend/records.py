@@ -19,13 +19,13 @@ LATENCY_COLUMN = re.compile(r"latency_(?:(mean)|p(\d+(?:\.\d+)?))_s")  # of a ta
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Records:
-    """Records of each minute of the last day of `history`. Shapes: (jobs, minutes) or (latency columns, jobs, minutes).
+    """Records of each minute of the last day of `history`.
 
     Attributes
     ----------
-    replicas : replicas that served at the end of each minute; NaN = unknown.
+    replicas : replicas that served at the end of each minute, (jobs, minutes); NaN = unknown.
     levels : quantile of each latency column, by job, (latency columns, jobs); NaN = the mean.
-    latency_s : latencies of the requests served in each minute; NaN = unknown.
+    latency_s : latencies of the requests served in each minute, (latency columns, jobs, minutes); NaN = unknown.
     """
 
     history: History
@@ -115,7 +115,7 @@ def records_from_prometheus(
 
 
 def records_from_journal(path: str, jobs: str | None = None) -> Records:
-    """The records in a journal of `faro run`: observed replicas, mean latencies and latencies at the jobs' quantiles.
+    """The records in a journal's last part: observed replicas, mean latencies and latencies at the jobs' quantiles.
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
     """

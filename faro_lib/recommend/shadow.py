@@ -117,7 +117,7 @@ def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) 
 
 
 def _coverage(planning: list, counts: np.ndarray, first: int) -> np.ndarray:
-    """Whether the rate in the minute after each plan was in its 80 % interval, 1 or 0 (jobs, plans); NaN = unknown."""
+    """For each plan, whether the next minute's rate was in its 80 % interval: 1, 0 or NaN = unknown, (jobs, plans)."""
     inside = []
     for step in planning:
         index, deciles = step.observation.minute + 1 - first, step.plan.next_minute_deciles_rps

@@ -27,7 +27,7 @@ MAX_REPLICAS = 200  # per job, in the search for the replicas that it needs
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """(traces of the busiest `minutes` in a row of the evaluation day, their first minute); training days rotate to it."""
+    """(traces, first minute) of the evaluation day's busiest `minutes` in a row; training days rotate to start then."""
     day = traces.evaluation[0].sum(axis=0)
     if minutes >= len(day):
         return traces, 0
@@ -44,7 +44,7 @@ def peaks_outside(traces: Traces, first: int, minutes: int) -> dict[str, int]:
 
 
 def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
-    """Replicas that each job needs to meet its SLO at the rate of each minute, from 1 to its maximum, (jobs, minutes)."""
+    """Replicas (jobs, minutes), 1 to the job's maximum, that meet its SLO at the rate of the minute; 1 if none do."""
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
     for x in range(1, MAX_REPLICAS + 1):
@@ -80,7 +80,7 @@ def violations_by_capacity(
     ----------
     capacities : the smallest and the largest in cores (`capacity_range`).
     accepted : accepted violation rate of each job, (jobs,).
-    include : a further capacity to replay.
+    include : a further capacity to replay, unless it is below the smallest.
 
     Returns
     -------

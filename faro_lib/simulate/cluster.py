@@ -47,7 +47,7 @@ class ServingModel:
             raise ValueError(f"retry_s={self.retry_s!r} must be a number > 0")
 
     def limit_of(self, job: Job) -> int:
-        """The job's own limit, or else max_ongoing_requests, the latter raised to the minimum of its kind of replica."""
+        """The job's entry in `own_limits`; else max_ongoing_requests or, if larger, its kind of replica's minimum."""
         common = max(self.max_ongoing_requests, job.replica.fewest_places)
         return dict(self.own_limits).get(job.name, common)
 
@@ -180,9 +180,9 @@ class SimulatedCluster(Cluster):
             self._serving.drop_waiting(int(job), self.now_s)
 
     def tail_latency_of(self, minute: int) -> np.ndarray:
-        """Latency quantiles (jobs,) in seconds of the requests that arrived in `minute`; NaN before the first minute.
+        """Latency quantile (jobs,) in seconds of each job's requests that arrived in `minute`; NaN without requests.
 
-        A request that has not ended counts with the time since its arrival; with an SLO on the time per token, it is left out.
+        A request that has not ended counts with the time since its arrival, or not at all if the SLO is per token.
         """
         if minute != self._tail_minute:
             requests, quantile = self._serving.requests, arrays_of(self.workload.jobs).quantile

@@ -27,7 +27,7 @@ class Draws:
     router_in_s: np.ndarray  # service time of the first pass through the router; empty without a router
     service_s: np.ndarray  # service time on a replica
     router_out_s: np.ndarray  # service time of the second pass
-    coin: np.ndarray  # uniform in [0, 1); a request is dropped if the drop rate exceeds it
+    coin: np.ndarray  # uniform in [0, 1); a request is dropped if its coin is below the drop rate
     seed: int
     prompt_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))  # empty if no job generates tokens
     output_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))  # whole numbers >= 1

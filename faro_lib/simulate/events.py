@@ -2,8 +2,8 @@
 
 Jobs do not interact between decisions, so each job is advanced alone. A job has three kinds of events: a request arrives,
 leaves the first pass through the router, or is completed by a replica. At equal times, events come in this order, and
-completions in the order of their slots. The router is one FIFO server. So the time at which a request leaves it is known
-on arrival, and the requests in the first pass have the indices head..next_arrival - 1.
+completions in the order of their slots. The router is one FIFO server, which a request passes before and after service.
+So the end of the first pass is known on arrival, and the requests in this pass have the indices head..next_arrival - 1.
 
 Serial replicas are simulated here, other kinds in `replicas`; numba compiles the loop for other kinds only if they occur.
 """
@@ -23,8 +23,8 @@ PER_SLOT = {"order", "inside", "ring", "ring_done_s", "ring_head", "next_done_s"
 class Requests(NamedTuple):
     """The requests of a trial, as in `Draws`, with their latencies.
 
-    latency_s is inf for a dropped request. While a request is in the system, its entry stores minus the time at which it
-    leaves the first pass, which saves an array.
+    latency_s is inf for a dropped request. To save an array, latency_s of a request in the system is minus the time at
+    which the request leaves the first pass through the router.
     """
 
     first: np.ndarray
@@ -37,7 +37,7 @@ class Requests(NamedTuple):
 
 
 class Station(NamedTuple):
-    """State of all jobs, (jobs,) unless stated otherwise. A slot is a replica, active or removed but still serving."""
+    """State of all jobs, (jobs,) unless stated. A slot is empty or a replica, active or removed but still serving."""
 
     next_arrival: np.ndarray  # index of the next request to arrive
     head: np.ndarray  # index of the next request to leave the router's first pass
@@ -54,7 +54,7 @@ class Station(NamedTuple):
     ring: np.ndarray  # (jobs, slots, largest `places`) indices of these requests, a ring buffer
     ring_done_s: np.ndarray  # (jobs, slots, largest `places`) completion times of these requests
     ring_head: np.ndarray  # (jobs, slots) position of the oldest request in the ring
-    next_done_s: np.ndarray  # (jobs, slots) completion time of the oldest request in the slot; inf if the slot is empty
+    next_done_s: np.ndarray  # (jobs, slots) time of the slot's next event (serial: a completion); inf if empty
     last_done_s: np.ndarray  # (jobs, slots) completion time of the newest request in the slot
     places: np.ndarray  # max_ongoing_requests of a replica
     finished: np.ndarray  # (jobs, seconds) number of requests that ended in each second, dropped ones included
@@ -120,7 +120,7 @@ def _least_outstanding(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _soonest(next_done_s):
-    """(time of the next completion, its slot); (inf, NONE) if all slots are empty."""
+    """(time of the next event of a replica, its slot); (inf, NONE) if all slots are empty."""
     done, slot = np.inf, NONE
     for s in range(len(next_done_s)):
         if next_done_s[s] < done:
@@ -172,7 +172,7 @@ def advance_job(
             arriving += 1
             continue
 
-        # Request `leaving` and the first `gone` of kinds.left leave; request `coming` goes to a replica. Each may be absent.
+        # `leaving` (or NONE) and kinds.left[:gone] are the requests that leave; `coming` (or NONE) goes to a replica.
         leaving, served, coming, gone, source = NONE, True, NONE, 0, NONE
         if routed <= done:
             now = routed

@@ -28,7 +28,7 @@ UTILISATIONS = (
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96)  # replica counts
 USUAL_REPLICAS = 16  # largest replica count to measure if the capacity is unknown
 MINUTES = 31  # equally likely minutes per grid point of the table
-WINDOW_REQUESTS = 4000  # if a minute has more requests, only a window with this many is simulated
+WINDOW_REQUESTS = 4000  # if a minute at utilisation 1 has more requests, a window with this many represents it
 WARM_UP = 50  # service times to simulate before the first minute, because queues begin empty
 THREADS = min(8, os.cpu_count() or 1)  # each simulation needs about 50 MB
 
@@ -45,9 +45,9 @@ def measure(
     """The latency table of the jobs, measured by simulation at UTILISATIONS and replica counts.
 
     `replicas` are the counts to measure, by default COUNTS up to what `capacity` in cores allows. `requests` is the number
-    of requests to simulate at utilisation 1. Jobs with the same service time and limits share a simulation, whatever their
-    SLO and quantile. Simulations run in parallel, and their results are cached on disk (`files.cached_array`). A job with a
-    `latency_curve` gets the values of its curve instead, interpolated at the same replica counts.
+    of requests to simulate at utilisation 1. Jobs with the same service time, replica and limits share a simulation,
+    whatever their SLO and quantile. Simulations run in parallel; results are cached on disk (`files.cached_array`). A
+    job with a `latency_curve` gets the values of its curve instead, interpolated at the same replica counts.
     """
     # A bad curve is refused before anything is simulated.
     curves = [(job, read_curve(job.latency_curve, job)) for job in jobs if job.latency_curve]
@@ -96,9 +96,9 @@ def measure(
 
 
 def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], *rest: int) -> np.ndarray:
-    """Simulate one job at one replica count, unless the result is cached; shape (quantiles, 2, utilisations, MINUTES).
+    """Minutes of one job at one replica count, simulated unless cached; shape (quantiles, 2, utilisations, MINUTES).
 
-    The second axis is (tail latency, drop rate - (1 - quantile)). `rest` is the number of requests and the seed.
+    The second axis is (tail latency in s, drop rate - (1 - quantile)). `rest` is the number of requests and the seed.
     """
 
     def compute() -> np.ndarray:
@@ -112,7 +112,7 @@ def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[fl
 
 @cache
 def _code() -> tuple[str, bytes]:
-    """The part of the cache key besides the arguments that may change results: numpy's version and the simulator's sources."""
+    """(numpy's version, source code of `faro_lib.simulate`): part of the cache key, because they may change results."""
     return np.__version__, b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
@@ -131,7 +131,7 @@ def _run(
     workload = Workload(tuple(replace(job, name=str(n), tenant_quota=None) for n in range(len(counts))), counts)
     draws = draw(workload, seed, router=model.router)
     if window_s < MINUTE_S:
-        # Uniform arrivals: the bursts that `draw` makes at the ends of minutes vanish with this many requests per minute.
+        # With so many requests per minute, the bursts that `draw` makes at the ends of minutes are negligible.
         arrival_s = uniform_arrivals(counts, np.random.default_rng([seed, replicas]), window_s)
         draws = replace(draws, arrival_s=arrival_s)
     places = np.full(len(counts), model.max_ongoing_requests)
@@ -145,7 +145,7 @@ def _run(
 
 
 def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
-    """(tail latency of the served requests, excess drops) of MINUTES equally likely minutes, sorted by tail latency.
+    """(tail latency of the served requests in s, drop rate - (1 - quantile)) of MINUTES equally likely minutes, sorted.
 
     A minute has n times as many requests as a simulated window, so its values deviate from the mean by only
     1 / sqrt(n) = `shrink` times as much.

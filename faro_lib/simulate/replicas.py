@@ -1,8 +1,8 @@
 """Service by concurrent, batched and continuous replicas: compiled functions that the event loop (`events`) calls.
 
-Each slot holds one replica and has one next event: a service, batch or iteration ends, or the next one starts. Then
-`event` ends what is in service, the loop dispatches requests to the places that become free, and `begin` starts what
-comes next. Times are always added as start + duration, so that another implementation gives bit-identical times.
+Each slot holds one replica and has one next event: a service, batch or iteration ends, or the next one starts. At this
+event, `event` ends what is in service, the loop dispatches requests to the free places, and `begin` starts what comes
+next. Times are always start + duration, so that another implementation of the same rules gives bit-identical times.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from faro_lib.workload.replicas import KINDS, SLO_ON, Replica
 
 SERIAL, CONCURRENT, BATCHED, CONTINUOUS = range(4)
 FIRST_TOKEN, PER_TOKEN, END_TO_END = range(3)
-BETWEEN = -1  # value of `fresh` between two iterations
+BETWEEN = -1  # value of `Kinds.fresh` between two iterations
 SHORTEST_S = 1e-9  # time per token of a one-token answer, which has no second token
 
 
@@ -35,18 +35,18 @@ class Kinds(NamedTuple):
     slo_on: np.ndarray
     prompt_tokens: np.ndarray  # (requests,)
     output_tokens: np.ndarray  # (requests,)
-    left: np.ndarray  # (places,) indices of the requests that leave at an event
+    left: np.ndarray  # (places,) indices of the requests that leave at an event; places = largest max_ongoing_requests
     line: np.ndarray  # (jobs, slots, places) requests in order of entry; the first `serving` are in service
-    # (jobs, slots, places) for each request in `line`. Concurrent: `attained_s` at its end. Batched: time of entry.
+    # (jobs, slots, places) for each request in `line`. Concurrent: `attained_s` when it ends. Batched: time of entry.
     # Continuous: number of the iteration that gives its last token.
     mark: np.ndarray
     serving: np.ndarray  # number of requests in service
     # Concurrent: last update of `attained_s`. Batched: when the replica became free. Continuous: start of the iteration.
     since_s: np.ndarray
-    attained_s: np.ndarray  # concurrent: service that a request has attained if it is in service since the first one
-    iteration: np.ndarray  # continuous: number of the iteration in progress
-    last_iteration: np.ndarray  # the iteration whose end is the next event; earlier ones admit no request
-    fresh: np.ndarray  # number of requests that the iteration in progress has admitted
+    attained_s: np.ndarray  # concurrent: seconds of service per request since the slot was last empty, up to `since_s`
+    iteration: np.ndarray  # continuous: number of the iteration that began at `since_s`
+    last_iteration: np.ndarray  # continuous: iteration whose end is the next event; no request leaves before this end
+    fresh: np.ndarray  # continuous: number of requests admitted at `since_s`; BETWEEN between two iterations
 
 
 PER_SLOT = ("line", "mark", "serving", "since_s", "attained_s", "iteration", "last_iteration", "fresh")
@@ -81,7 +81,7 @@ def new_kinds(
 
 @njit(cache=True, inline="always")
 def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
-    """Add a request to a slot that holds `inside` others; return the time of the slot's next event, `next_s` so far."""
+    """Add a request to a slot that holds `inside` others; return the time of the slot's next event (was `next_s`)."""
     mark, serving, at_once = kinds.mark[job, slot], kinds.serving[job, slot], kinds.at_once[job]
     kinds.line[job, slot, inside] = request
     if kinds.kind[job] == CONCURRENT:
@@ -106,8 +106,8 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
         return next_s
     if kinds.prompt_tokens[request] > kinds.max_tokens[job]:
         return next_s
-    # The request is admitted when the present iteration ends, so this end is now the next event. The request comes straight
-    # from the router, because requests queue only while all replicas are full; at equal times, router events come first.
+    # The request is admitted at the end of the present iteration, so that end becomes the next event. An iteration that
+    # ends exactly now is not over: the request comes from the router, whose events precede completions at equal times.
     start_s, length_s = kinds.since_s[job, slot], kinds.alpha_s[job] + kinds.beta_s[job] * serving
     end_s, iteration = start_s + length_s, kinds.iteration[job, slot]
     while end_s < now:
@@ -119,7 +119,7 @@ def enter(kinds, job, slot, request, inside, next_s, now, service_s) -> float:
 
 @njit(cache=True, inline="always")
 def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int:
-    """End what ends now in a slot with `inside` requests; return the number of requests that leave, listed in kinds.left."""
+    """Complete a slot's service, batch or iteration; return how many of its `inside` requests leave (kinds.left)."""
     line, mark, serving = kinds.line[job, slot], kinds.mark[job, slot], kinds.serving[job, slot]
     left, gone, slo_on = kinds.left, 0, kinds.slo_on[job]
     if serving == 0:
@@ -148,7 +148,7 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
         if slo_on == FIRST_TOKEN:
             latency_s[line[n]] = now - arrival_s[line[n]]
         elif slo_on == PER_TOKEN:
-            latency_s[line[n]] = -now  # until completed
+            latency_s[line[n]] = -now  # minus the time of the first token, until the request completes
     kinds.fresh[job, slot] = BETWEEN
     for n in range(inside):
         if n < serving and mark[n] == iteration:
@@ -162,7 +162,7 @@ def event(kinds, job, slot, inside, now, arrival_s, service_s, latency_s) -> int
 
 @njit(cache=True, inline="always")
 def begin(kinds, job, slot, inside, now, service_s) -> float:
-    """After an event, start what a slot with `inside` requests can start; return the time of its next event, inf if empty."""
+    """After an event, start the next batch or iteration if due; return the slot's next event time, inf if empty."""
     line, mark = kinds.line[job, slot], kinds.mark[job, slot]
     serving, at_once = kinds.serving[job, slot], kinds.at_once[job]
     if inside == 0:

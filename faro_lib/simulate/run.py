@@ -41,7 +41,7 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The result of a trial. Arrays (jobs, minutes + 1) are by arrival minute; the last one is for arrivals after the day."""
+    """The result of a trial. Arrays (jobs, minutes + 1) are by arrival minute, the last column for later arrivals."""
 
     workload: Workload
     capacity: float
@@ -74,7 +74,7 @@ def simulate(
     Parameters
     ----------
     capacity : cores of the cluster.
-    seed, draws : one of the two defines the trial; policies can share draws. ValueError if both are None.
+    seed, draws : `draws` are the trial's random numbers; if None, `seed` generates them. ValueError if both are None.
     capacity_steps : (time in s, cores) pairs, ascending; ((7200, 24),) changes the capacity to 24 cores after two hours.
     lifetimes : (job index, from, until in s) triples; ((0, 6000, np.inf),) adds job 0 at 6000 s. Other jobs always exist.
     initial : (jobs,) replicas at the start; None asks the policy.

@@ -93,7 +93,7 @@ class Serving:
         station.waiting_count[job], station.held[job] = 0, events.NONE
 
     def _hand_over(self, job, slot, now_s):
-        """Give the queue's head (`held`) to a job's first replica; the event loop would do so only after a completion."""
+        """Give the queue's head (`held`) to a job's first replica: the loop waits for a completion, but none is due."""
         station, request = self.station, self.station.held[job]
         if request == events.NONE or station.inside[job].any():
             return

@@ -22,7 +22,7 @@ def _utility(load, first, last, per_load, value, alpha):
 
 @njit(cache=True)
 def _mean(loads, weights, keep, curve, alpha):
-    """Sum over samples and minutes of weights[minute] x utility(keep x load), with `keep` the share of requests served."""
+    """Sum of weights[minute] x utility(keep x load) over loads (samples, minutes) in erlangs; `keep` = share served."""
     first, last, value = curve
     per_load = (len(value) - 1) / (last - first) if last > first else 0.0
     total = 0.0
@@ -54,7 +54,7 @@ def _cell(loads, weights, cold, grown, d, drops, curve_now, curve_x, alpha, cold
 def _best_drop(loads, weights, cold, grown, drops, phi, curve_now, curve_x, alpha, cold_part, undropped, stack):
     """(maximum of phi[d] U(d) over the indices d of the drop rates, its argmax), by branch and bound.
 
-    U increases and the penalty phi decreases in d, so between indices a and b the product is at most phi[a] U(b).
+    U increases and the penalty phi decreases in d, so for a < d <= b the product is at most phi[a + 1] U(b).
     `undropped` is U(0); `stack` is work space.
     """
     utility = np.full(len(drops), np.nan)
@@ -85,7 +85,7 @@ def fill(loads, warm, cold, running, low, high, of_job, first, last, curve, alph
     """Fill value, effective and drop (jobs, X + 1) in place, as `build_table` defines them.
 
     `loads` (jobs, samples, minutes) is in erlangs. `warm` and `cold` (jobs, minutes) split the weight of each minute into
-    the parts after and before new replicas have started. Returns the x from which each job's utility is constant, (jobs,).
+    the parts after and before new replicas have started. Returns replica counts (jobs,) from which utility is constant.
     """
     jobs, columns = value.shape
     both = warm + cold

@@ -63,7 +63,7 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
 
 
 def _formula_key(model: str, job: Job) -> tuple[float, float, float]:
-    """(SLO, quantile, scv), which determine a curve; the SLO is in service times, but in seconds for the upper bound."""
+    """(SLO, quantile, scv), which determine a curve; the SLO in multiples of `busy_s`, in seconds for upper-bound."""
     slo = job.slo_s if model == "upper-bound" else job.slo_s / job.busy_s
     return slo, job.quantile, job.service_scv if model == "mgc" else 0.0
 
@@ -99,7 +99,7 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
     if utility == "relaxed":
         for i, share in enumerate(np.linspace(0.0, 1.0, KNOTS)):
             value[:, i] = relaxed_utility(at(first + share * (last - first)), slo, alpha)
-        # If `first` = `last`, utility falls from 1 at the largest load that meets the SLO.
+        # If `first` = `last`, the utility is 1 at this load and falls beyond, so its last knot must be 1, too.
         value[:, -1] = np.where(feasible & (last <= first), 1.0, value[:, -1])
     value[:, 0] = np.where(feasible, 1.0, value[:, 0])
     return _with_zero_replicas(first, last, value)

@@ -17,12 +17,12 @@ DROPS = tuple(sorted({0.0, 0.001, *SOLVER_STEPS, *MEASURE_STEPS, *(i / 100 for i
 
 @dataclass(frozen=True, slots=True)
 class UtilityTable:
-    """Expected utility of every job at every replica count: all that objectives and solvers know of the jobs' load."""
+    """Expected utility of every job at replica counts 0..X: all that objectives and solvers know of the jobs' load."""
 
     jobs: tuple[Job, ...]
-    running: np.ndarray  # replicas that serve now, shape (jobs,); in a tie, solvers stay close to them
+    running: np.ndarray  # replicas that serve now, shape (jobs,); in a tie, solvers change them least
     value: np.ndarray  # expected utility without weights and drops, (jobs, X + 1); -inf outside the job's bounds
-    effective: np.ndarray  # expected utility x drop penalty at the best drop rate, (jobs, X + 1); `value` without drops
+    effective: np.ndarray  # expected utility x penalty at the best drop rate, (jobs, X + 1); `value` if none was tried
     drop: np.ndarray  # the best drop rate, in [0, 1], (jobs, X + 1)
     saturated: np.ndarray  # replica count from which the utility is constant, shape (jobs,)
     with_drops: bool = False  # whether drop rates were tried
@@ -85,7 +85,7 @@ def build_table(
 
     value[j, x] = mean over samples and minutes of U(l(lam, x)), where l is the latency quantile of `latency_model` at rate
     lam. Until new replicas have started, only the `running` ones serve. With `drops`, effective[j, x] = max over d of
-    phi(d) x (the same mean at rates (1 - d) lam), where phi is the precise or relaxed drop penalty, as `utility` says.
+    phi(d) times the same mean at rates (1 - d) lam; phi is the drop penalty, precise or relaxed as `utility` says.
 
     Parameters
     ----------

@@ -14,16 +14,16 @@ WEEKEND = 0.4  # factor on the load at weekends
 IDLE_PER_MIN = 1.0  # mean requests per minute of an idle job
 DRIFT = 1.5  # factor on the load of all jobs that is reached at the end of the day
 BURST, BURST_MINUTES, BURSTS = 3, 3, 20  # factor, duration and number per day of the bursts of a noisy neighbour
-GIANT = 5.3  # factor on the load of the first job; the others have GIANT / 100
+GIANT = 5.3  # factor on the load of the first job; that of the others is GIANT / 100
 
 
 def changed(traces: Traces, change: str) -> Traces:
-    """The traces with every third job changed; the first of them changes at a third of the evaluation day, others later.
+    """The traces after a change, which by default affects every third job from a minute t of the evaluation day on.
 
-    launch: no requests before that minute, on any day. double, stop: twice the requests or none from that minute on. flash:
-    CROWD times the requests for CROWD_MINUTES. weekend: all jobs have fewer requests on days 6, 7, 13, 14, ... idle: a mean
-    of IDLE_PER_MIN on all days. drift: all jobs grow during the evaluation day. bursts: BURSTS at random minutes. giant: the
-    first job has about 100 times the requests of any other, on all days. sparse: all jobs but every third are idle.
+    t is a third of the day for the first of these jobs, later for others. launch: no requests before t. double, stop:
+    twice the requests or none. flash: CROWD times for CROWD_MINUTES. idle: a mean of IDLE_PER_MIN on all days. bursts:
+    BURSTS at random minutes. sparse: all jobs but every third are idle. weekend: all jobs have less on days 6, 7, 13
+    etc. drift: all jobs grow during the day. giant: the first job has 100 times the requests of others on all days.
     """
     if change not in CHANGES:
         raise ValueError(f"change={change!r} is unknown; accepted: {', '.join(CHANGES)}")

@@ -28,7 +28,7 @@ class Job:
     name: str  # unique within a workload
     slo_s: float = 0.720
     quantile: float = 0.99  # strictly between 0 and 1
-    service_time_s: float = 0.180  # mean service time that policies assume; the simulator uses that of `model`
+    service_time_s: float = 0.180  # mean that policies assume; the simulator uses the one measured for `model`, if any
     service_scv: float = 0.0  # squared coefficient of variation of the service time
     cold_start_s: float = 35.0  # seconds from the request for a replica until it serves
     cores: float = 1.0  # cores per replica, a multiple of 0.1
@@ -67,7 +67,7 @@ class Job:
 
     @property
     def busy_s(self) -> float:
-        """Seconds of one replica that a request occupies at full load; `service_time_s` if replicas are serial."""
+        """Seconds per request of a replica at full load, 1 / capacity_rps; `service_time_s` if replicas are serial."""
         return self.service_time_s if self.replica == SERIAL else 1 / self.replica.capacity_rps(self.service_time_s)
 
 

@@ -33,7 +33,7 @@ class Prometheus:
         self._http = HttpClient(url, token, timeout_s, token_hint="name the file of a token with --prometheus-token")
 
     def query_range(self, query: str, times_s: np.ndarray) -> list[Series]:
-        """Each series' labels and values at evenly spaced Unix times; NaN = no sample, inf = a NaN sample (0/0).
+        """Each series' labels and values at evenly spaced Unix times; NaN = no sample, inf = sample NaN (0/0) or +Inf.
 
         Raises BadQuery; OSError without an answer; ValueError if the token is wrong or the server is not Prometheus.
         """

@@ -1,4 +1,4 @@
-"""Readers of a user's files: a CSV of counts, and a table of jobs (.csv or .yaml)."""
+"""Readers of a user's files: a table of counts (CSV or .parquet) and a table of jobs (.csv or .yaml)."""
 
 import dataclasses
 import json
@@ -81,7 +81,7 @@ def _rows(path: Path) -> list[dict]:
 
 
 def _table(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
-    """The table in a .parquet or CSV file, or in a CSV on standard input (path "-"); an empty cell is ""."""
+    """The table in a .parquet or CSV file, or in a CSV on standard input (path "-"); in a CSV, empty cells are ""."""
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
@@ -133,7 +133,7 @@ def _converted(value: object, kind: str) -> str | int | float:
 
 
 def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
-    """Write a .csv or .yaml table that `read_jobs` reads; a job has the field `replica` only if it is not serial."""
+    """Write a .csv or .yaml table for `read_jobs`; a job has the field `replica` unless its replicas are serial."""
     csv = Path(path).suffix == ".csv"
     rows = []
     for job in jobs:
@@ -155,8 +155,8 @@ def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None) -> Traces:
     """Traces from a table with the columns job, requests, and either `time` or `minute` (and optionally `day`).
 
     With `minute`, all jobs and days need the same minutes 0, 1, 2, ... With `time`, days begin at midnight
-    (`timed.days_from_midnight`). The last day is for evaluation, earlier ones for training. `jobs` has the SLOs; by
-    default, those of `Job`. A ValueError names the file and the line.
+    (`timed.days_from_midnight`). The last day is for evaluation, earlier ones for training. `jobs` has the SLOs;
+    without it, every job has the defaults of `Job`. A ValueError names the file and the line.
     """
     table, names = read_counts(path, jobs)
     if "time" in table:

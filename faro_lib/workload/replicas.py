@@ -39,7 +39,7 @@ class Replica:
         return f"{self.kind}({values})" if values else self.kind
 
     def capacity_rps(self, service_time_s: float) -> float:
-        """1 / service_time_s; service_time_s is the mean for one request alone."""
+        """Largest sustainable requests/s, 1 / service_time_s; service_time_s is the mean for one request alone."""
         return 1 / service_time_s
 
     def _check(self, field: str, accepted: str, holds: bool) -> None:
@@ -114,7 +114,7 @@ class Batched(Replica):
 
     @property
     def durations_s(self) -> tuple[float, ...]:
-        """s(1), ..., s(max_batch)."""
+        """Mean seconds s(1), ..., s(max_batch) that batches of 1, ..., max_batch requests take."""
         return self.batch_s or tuple(self.base_s + self.per_request_s * b for b in range(1, self.max_batch + 1))
 
     def capacity_rps(self, service_time_s: float) -> float:
@@ -124,7 +124,7 @@ class Batched(Replica):
 
 @dataclass(frozen=True, slots=True)
 class Continuous(Replica):
-    """A service that generates tokens, with continuous batching.
+    """A replica that generates tokens, with continuous batching; a request is one sequence.
 
     An iteration takes alpha_s + beta_s n + gamma_s p, with n sequences and p prompt tokens of newly admitted sequences, and
     gives each sequence one output token. At its start, waiting sequences are admitted, first in first out, as long as
@@ -155,7 +155,7 @@ class Continuous(Replica):
 
     @property
     def of_tokens(self) -> dict[str, float]:
-        """The fields that describe prompts and outputs."""
+        """Name -> value of the fields OF_TOKENS, which describe prompts and outputs."""
         return {name: getattr(self, name) for name in OF_TOKENS}
 
     @property
@@ -174,7 +174,7 @@ class Continuous(Replica):
     def capacity_rps(self, service_time_s: float) -> float:
         """1 / (o (alpha + beta n) / n + gamma p) for n sequences with mean lengths o (output) and p (prompt).
 
-        Each of n sequences gets a token per iteration, so a request takes o / n iterations of its own. An iteration admits
+        Each of n sequences gets a token per iteration, so a request costs o / n iterations. An iteration admits
         at most max(1, max_tokens / p) prompts, each for o iterations: n = min(max_sequences, o max(1, max_tokens / p)).
         """
         o, p = self.output_tokens, self.prompt_tokens
@@ -217,7 +217,7 @@ def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
 
 
 def mapping_of(replica: Replica) -> dict[str, Any]:
-    """The mapping that `replica_of` reads, with its defaults left out."""
+    """The mapping from which `replica_of` makes this replica, without fields that have their default."""
     names = [field.name for field in dataclasses.fields(replica) if getattr(replica, field.name) != field.default]
     values = {name: getattr(replica, name) for name in names}
     return {"kind": replica.kind} | {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}

@@ -59,7 +59,7 @@ MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 def true_service_time(job: Job) -> ServiceTime:
     """The measured service time of the job's model; if none was measured, a lognormal with the job's mean and scv.
 
-    For batched and continuous replicas, it is a factor on a batch's duration instead, with mean 1 and the job's scv.
+    For batched replicas, a factor on a batch's duration, with mean 1 and the job's scv; continuous replicas ignore it.
     """
     if job.replica.kind in ("batched", "continuous"):
         return ServiceTime.from_moments(1.0, job.service_scv)

@@ -16,18 +16,18 @@ LOAD_PER_JOB = 2.26  # erlangs per job at CALIBRATED_QUANTILE of the evaluation 
 # How the load varies; sizes are in log units.
 DAILY = 0.22  # size of the daily shape
 DRIFT = 0.12  # standard deviation of the slow drift
-DRIFT_HOURS = 8.0  # its correlation time
+DRIFT_HOURS = 8.0  # correlation time of the slow drift
 NOISE = 0.08  # standard deviation of the fast noise
-NOISE_MINUTES = 12.0  # its correlation time, in downsampled minutes (each of DOWNSAMPLE original minutes)
+NOISE_MINUTES = 12.0  # correlation time of the fast noise, in downsampled minutes (DOWNSAMPLE original minutes each)
 JITTER = 0.06  # scale of the independent noise per minute; each job has 1/3 to 3 times this scale
 SHARED = 0.3  # share of the variance of drift and noise that is common to all jobs
 BURSTS_PER_DAY = 1.0
 BURST = 0.3  # mean height of a burst at its start
-BURST_MINUTES = 6.0  # its decay time
+BURST_MINUTES = 6.0  # decay time of a burst, in downsampled minutes
 
 
 def synthetic(seed: int = 1, jobs: int = 10, days: int = 10, minutes: int = 360) -> Traces:
-    """Traces from a seed: exp(daily shape + slow drift + fast noise + bursts), preprocessed and calibrated.
+    """Traces from a seed: exp(daily shape + slow drift + fast noise + bursts + jitter), preprocessed and calibrated.
 
     Calibration scales all jobs by one factor, so that the CALIBRATED_QUANTILE of the total offered load on the
     evaluation day is LOAD_PER_JOB erlangs per job. With the default model, 3.6 replicas per job are then about enough,
@@ -100,7 +100,7 @@ def _drift(rng, jobs, steps, memory):
 
 
 def _bursts(rng, jobs, steps, fine):
-    """Bursts with a sudden start and exponential decay, in log units, shape (jobs, steps)."""
+    """Bursts with a sudden start and exponential decay, in log units, shape (jobs, steps); a day has `fine` steps."""
     starts = rng.random((jobs, steps)) < BURSTS_PER_DAY / fine
     sizes = starts * rng.exponential(BURST, (jobs, steps))
     return _decaying_sum(sizes, np.exp(-1 / (BURST_MINUTES * DOWNSAMPLE)))

@@ -12,9 +12,9 @@ MAX_DAYS = 366
 
 
 def minutes_of(times: pd.Series, where: str) -> np.ndarray:
-    """Whole minutes since 1970, local time, from ISO 8601 or from Unix time (UTC) in seconds or milliseconds.
+    """Whole minutes since 1970-01-01 00:00 local time, from ISO 8601 or Unix times (UTC) in seconds or milliseconds.
 
-    The time zone is that of the first entry. Raises ValueError, with `where` as the file, for any other format.
+    Local time is that of the first entry's zone. Raises ValueError, with `where` as the file, for any other format.
 
     >>> minutes_of(pd.Series(["1970-01-02T00:01:30+02:00", "1970-01-01T23:02Z"]), "x.csv").tolist()
     [1441, 1502]
