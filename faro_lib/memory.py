@@ -1,11 +1,11 @@
 """Check, before a run, that it fits into the free memory."""
 
-import math
 from pathlib import Path
+
+import psutil
 
 from faro_lib.errors import OUT_OF_MEMORY_ADVICE
 
-MEMINFO = Path("/proc/meminfo")
 # Files with the memory limit and usage of the control group, in version 2 and version 1.
 GROUPS = [
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
@@ -16,11 +16,8 @@ RAY_GB, REPLICA_GB = 1.8, 0.2
 
 
 def free_gb() -> float:
-    """Available memory in GB, of the machine or of its control group if that is less; infinity if unknown."""
-    free = math.inf
-    if MEMINFO.exists():
-        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)
-        free = int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else free
+    """Available memory in GB, of the machine or of its control group if that is less."""
+    free = float(psutil.virtual_memory().available)
     for limit, used in GROUPS:
         if limit.exists() and used.exists() and (limit_bytes := limit.read_text().strip()).isdigit():
             free = min(free, max(0, int(limit_bytes) - int(used.read_text())))

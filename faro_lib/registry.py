@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
+from zlib import crc32
 
 from faro_lib.errors import nearest
 
@@ -61,7 +62,7 @@ def load_plugins(paths: Iterable[str | Path] = ()) -> None:
 def _run_once(path: Path) -> None:
     if str(path) in {getattr(module, "__file__", None) for module in list(sys.modules.values())}:
         return  # already run or imported
-    name = f"faro_plugin_{path.stem}"
+    name = f"faro_plugin_{path.stem}_{crc32(bytes(path)):x}"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; a plugin is a .py file that registers what it adds")
     spec = importlib.util.spec_from_file_location(name, path)

@@ -99,7 +99,7 @@ def _bound(problem: Problem, levels: np.ndarray, box: Box, price: float, floor: 
     lowest, highest = levels[least_from], levels[greatest_to]
     if lowest > highest:
         return -np.inf, price, None
-    spread = problem.gamma * (min(levels[least_to], highest) - max(levels[greatest_from], lowest))
+    spread = problem.gamma * min(0.0, min(levels[least_to], highest) - max(levels[greatest_from], lowest))
     allowed = _between(problem, lowest, highest)
     arrays = problem.term, problem.costs, allowed, problem.budget
     total, price, replicas, fits = kernels.dual_bound(*arrays, price, floor - spread)

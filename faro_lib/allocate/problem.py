@@ -100,7 +100,7 @@ def problem_of(
     if gamma is not None and not (np.isfinite(gamma) and gamma >= 0):
         raise ValueError(f"gamma={gamma} must be a number >= 0")
     current = np.asarray(table.running if current is None else current)
-    if current.shape != (len(jobs),) or not np.all(np.isfinite(current)) or np.any(current < 0):
+    if current.shape != (len(jobs),) or not np.all((current >= 0) & (np.floor(current) == current)):
         raise ValueError(f"current={current.tolist()} must be {len(jobs)} whole numbers >= 0")
     order = np.array(sorted(range(len(jobs)), key=lambda j: jobs[j].name))
     cost, units, quota, unit_cores = in_units(jobs, float(budget))

@@ -12,7 +12,11 @@ from faro_lib.cli.shared import milliseconds, option, text_table
 def explain(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run`.")],
     at: Annotated[
-        float | None, option("Seconds since the run began.", default="the last decision that is not a hold")
+        float | None,
+        option(
+            "Time of the decision in seconds, as this command prints it.",
+            default="the last decision that is not a hold",
+        ),
     ] = None,
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:

@@ -69,6 +69,8 @@ def recommend(
     given = [name for name, value in options.items() if value is not None]
     if prometheus is None and given:
         raise ValueError(f"{given[0]} is for --prometheus, which is not given")
+    if prometheus is not None and at is not None:
+        raise ValueError("--at is for --workload and --journal; with --prometheus, the history ends now")
     if prometheus is not None:
         if query is None:
             raise ValueError("--prometheus needs --query, e.g. 'sum by (job_name) (increase(http_requests_total[1m]))'")

@@ -9,6 +9,7 @@ import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -16,7 +17,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from faro_lib.control import rotation
-from faro_lib.control.guardrails import GuardrailConfig
+from faro_lib.control.guardrails import GuardrailConfig, mask_absent
 from faro_lib.control.tick import Memory, Step, tick
 from faro_lib.policies.authority import Authority
 from faro_lib.policies.protocol import Observation, Plan, Policy
@@ -234,7 +235,8 @@ def after_change(policy: Policy, before: list[str], new: Header, ticks: list[Tic
         return memory
     state = memory.state
     for one in ticks:
-        state, _ = policy.decide(state, one.step.observation)
+        with suppress(Exception):  # a policy that fails keeps its state, as in `tick`
+            state, _ = policy.decide(state, mask_absent(new.jobs, one.step.observation))
     if not new.apply:
         return replace(memory, state=state)
     guard = replace(memory.guard, target=last.target, drop=last.plan.drop, present=last.observation.exists)
@@ -256,6 +258,8 @@ def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[
         if one.replayed_ticks is not None:
             memory = remembered(policy, header, ticks[n - one.replayed_ticks : n])
         memory, step = _decide_again(policy, header, memory, one)
+        if header.apply:  # what was requested is what was recorded; else `policy` would see changes by another client
+            memory = replace(memory, guard=replace(memory.guard, target=one.step.target, drop=one.step.plan.drop))
         yield one.step, step
 
 

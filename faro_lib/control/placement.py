@@ -9,15 +9,18 @@ from faro_lib.policies.protocol import FRAGMENTED, Observation, Plan
 from faro_lib.workload.jobs import TOLERANCE, JobArrays
 
 
-def cut_to_nodes(jobs: JobArrays, observation: Observation, plan: Plan, target: np.ndarray) -> tuple[np.ndarray, Plan]:
+def cut_to_nodes(
+    jobs: JobArrays, observation: Observation, plan: Plan, target: np.ndarray, left: np.ndarray
+) -> tuple[np.ndarray, Plan]:
     """The targets (jobs,) without replicas that fit on no node, and the plan with the reason FRAGMENTED for reduced jobs.
 
-    Nothing is cut if the observation does not distinguish nodes. Every job keeps its minimum.
+    Nothing is cut if the observation does not distinguish nodes. Every job keeps its minimum, and a job that Faro
+    leaves to another client (`left`, bool (jobs,)) keeps its target.
     """
     if observation.free_cores is None or observation.placed is None:
         return target, plan
     fitting = np.maximum(placeable(target, jobs.cores, observation.placed, observation.free_cores), 0)
-    fitting = np.minimum(target, np.maximum(fitting, jobs.min_replicas))
+    fitting = np.where(left, target, np.minimum(target, np.maximum(fitting, jobs.min_replicas)))
     return fitting, replace(plan, reason=with_reason(plan.reason, fitting < target, FRAGMENTED))
 
 

@@ -110,8 +110,8 @@ def tick(
     target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
     plan = guardrails.with_delayed_reasons(plan, intended, target, pending)
     target, plan, pending = guardrails.enforce_capacity(jobs, observation, plan, target, pending)
-    target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target)
     advised = guard.advised if plan.authority is None else plan.authority[:, 0] == ADVISE
+    target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target, left | advised)
     guard = Guard(guard.known_s, target, plan.drop, observation.exists, contest=guard.contest, advised=advised)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)
 

@@ -10,7 +10,7 @@ import numpy as np
 from faro_lib.forecast.autoregression import pooled_ar
 from faro_lib.forecast.conformal import TRACKED_SAMPLES, recalibrated
 from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, register
-from faro_lib.forecast.kalman import kalman, untrained
+from faro_lib.forecast.kalman import structural, untrained
 from faro_lib.forecast.naive import persistence, seasonal
 from faro_lib.forecast.poisson import poisson, untrained_poisson
 from faro_lib.forecast.posterior import Posterior, bayes_forecaster, posterior_of_jobs
@@ -169,7 +169,7 @@ def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None
         jobs, minutes = traces.names, traces.evaluation.shape[-1]
         level = untrained(jobs, seed=seed, day_minutes=minutes), untrained_poisson(jobs, seed=seed, day_minutes=minutes)
         return ("kalman", "poisson"), level
-    fits = {"ar": pooled_ar, "kalman": kalman, "persistence": persistence, "poisson": poisson}
+    fits = {"ar": pooled_ar, "persistence": persistence, "poisson": poisson, "structural": structural}
     if traces.days > 1 or (names and "seasonal" in names):  # a single day does not show what repeats daily
         fits["seasonal"] = seasonal
     members = {name: fit(traces, seed=seed) for name, fit in fits.items()}

@@ -34,7 +34,7 @@ class Expected(Forecaster):
 
     def update(self, counts) -> Self:
         inner = self.inner.update(self.checked(counts) / self._factors(1)[:, 0])
-        return replace(self, inner=inner, minute_of_day=inner.minute_of_day, minutes_seen=inner.minutes_seen)
+        return replace(self, inner=inner, minute_of_day=inner.minute_of_day, minutes_seen=self.minutes_seen + 1)
 
     def forget(self, jobs: np.ndarray) -> Self:
         return replace(self, inner=self.inner.forget(jobs))

@@ -1,8 +1,10 @@
-"""Forecaster "kalman": a Kalman filter for a local level of root counts (Durbin and Koopman 2012, chapter 2).
+"""Forecasters "kalman" and "structural": a Kalman filter for a local level of root counts.
 
-level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + N(0, noise).
+level[t+1] = level[t] + N(0, step),    y[t] = sqrt(x[t] + 3/8) = level[t] + profile[t] + N(0, noise),
 
-`update` filters with this model, `sample` simulates it, and `concentrated_likelihood` filters for the fit.
+a structural time series model (Durbin and Koopman 2012, chapters 2 and 6). "kalman" has no profile. In "structural",
+profile[t] = slope x the mean y at this minute of the training days, averaged over neighbouring minutes. `update` filters
+with this model, `sample` simulates it, and `most_likely` filters for the fit.
 """
 
 from dataclasses import dataclass, replace
@@ -11,16 +13,17 @@ from typing import Self
 import numpy as np
 
 from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, training_counts
-from faro_lib.forecast.regression import from_root, root
+from faro_lib.forecast.regression import from_root, root, shapes_of_other_days
 from faro_lib.workload import Traces
 
 RATIOS = np.geomspace(0.01, 100, 33)  # candidates for step / noise
+WIDTHS = (1, 5, 15)  # candidates for the minutes over which a profile is averaged
 UNKNOWN = 1e12  # variance of an unknown level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalLevel(Forecaster):
-    """The local level of each job; all arrays have shape (jobs,) and are on the root scale."""
+    """The local level of each job on the root scale; arrays have shape (jobs,) unless stated."""
 
     step: np.ndarray  # variance of the level's change per minute
     noise: np.ndarray  # variance of a root count about the level
@@ -28,6 +31,7 @@ class LocalLevel(Forecaster):
     prior_variance: np.ndarray
     level: np.ndarray  # mean of the level in the coming minute
     variance: np.ndarray  # variance of the level in the coming minute
+    profile: np.ndarray  # expected deviation from the level by minute of the day, shape (jobs, day_minutes)
 
     def start(self, minute_of_day: int = 0) -> Self:
         fresh = Forecaster.start(self, minute_of_day)
@@ -38,7 +42,7 @@ class LocalLevel(Forecaster):
 
     def update(self, counts) -> Self:
         later = Forecaster.update(self, counts)
-        y = root(later.counts[:, -1])
+        y = root(later.counts[:, -1]) - self.profile[:, self.minute_of_day]
         missing = np.isnan(y)
         gain = np.where(missing, 0.0, self.variance / (self.variance + self.noise))
         level = self.level + gain * np.where(missing, 0.0, y - self.level)
@@ -56,21 +60,43 @@ class LocalLevel(Forecaster):
         changes = rng.standard_normal(shape) * np.sqrt(self.step)[:, None, None]
         changes[:, :, 0] = rng.standard_normal(shape[:2]) * np.sqrt(variance)[:, None]  # error of the current level
         errors = rng.standard_normal(shape) * np.sqrt(self.noise)[:, None, None]
-        return from_root(level[:, None, None] + changes.cumsum(axis=2) + errors)
+        profile = self.profile[:, None, self.minutes_ahead(0, horizon)]
+        return from_root(level[:, None, None] + profile + changes.cumsum(axis=2) + errors)
 
 
 @register("kalman")
 def kalman(traces: Traces, *, seed: int = 0) -> LocalLevel:
     """Fit "kalman" by maximum likelihood: step / noise on the grid RATIOS, and the noise in closed form."""
-    y = root(training_counts(traces)).transpose(2, 0, 1, 3)  # (jobs, days, samples, minutes)
-    likelihood, noise = np.array([concentrated_likelihood(y, ratio) for ratio in RATIOS]).swapaxes(0, 1)
-    best = likelihood.argmax(axis=0)
-    noise = noise[best, np.arange(len(y))]
-    level, variance = y.mean(axis=(1, 2, 3)), y.var(axis=(1, 2, 3)) + 1e-6
-    return _local_level(traces.names, noise * RATIOS[best], noise, level, variance, seed=seed, day_minutes=y.shape[-1])
+    return _fitted(traces, seed, widths=())
 
 
-def untrained(jobs: tuple[str, ...], **options) -> LocalLevel:
+@register("structural")
+def structural(traces: Traces, *, seed: int = 0) -> LocalLevel:
+    """Fit "structural" by maximum likelihood: step / noise and the width on grids, slope and noise in closed form.
+
+    In the fit, the profile of a day is the mean of the *other* days. The slope is between 0 and 1; 0 for a single day.
+    """
+    return _fitted(traces, seed, WIDTHS)
+
+
+def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
+    from scipy.ndimage import uniform_filter1d
+
+    y = root(training_counts(traces))  # (days, samples, jobs, minutes)
+    others, jobs = np.stack([shapes_of_other_days(one) for one in y.swapaxes(0, 1)], axis=1), np.arange(y.shape[2])
+    # A day's last minutes precede its first ones. Each candidate is a profile for the fit and one for forecasts.
+    averaged = [[uniform_filter1d(p, w, mode="wrap") for p in (others, y[:, 0].mean(axis=0))] for w in widths]
+    candidates = averaged or [[0 * others, 0 * y[0, 0]]]
+    fits = np.array([most_likely(y, p, ratio) for p, _ in candidates for ratio in RATIOS])  # (fits, 3, jobs)
+    width, ratio = np.divmod(fits[:, 0].argmax(axis=0), len(RATIOS))
+    _, slope, noise = fits[width * len(RATIOS) + ratio, :, jobs].T
+    profile = slope[:, None] * np.stack([p for _, p in candidates])[width, jobs]
+    level = y - profile
+    level, variance = level.mean(axis=(0, 1, 3)), level.var(axis=(0, 1, 3)) + 1e-6
+    return _local_level(traces.names, noise * RATIOS[ratio], noise, level, variance, profile, seed=seed)
+
+
+def untrained(jobs: tuple[str, ...], *, day_minutes: int = 360, **options) -> LocalLevel:
     """A local level without training days; `sample` raises a ValueError until any job has a count.
 
     The noise is 1/4, the variance of the root of a Poisson count. The step is 1: at 900 requests per minute, the
@@ -79,34 +105,39 @@ def untrained(jobs: tuple[str, ...], **options) -> LocalLevel:
     >>> untrained(("a",)).update([100.0]).sample(1, 1000).mean().round() > 50
     np.True_
     """
-    ones = np.ones(len(jobs))
-    return _local_level(jobs, ones, ones / 4, 0 * ones, UNKNOWN * ones, **options)
+    ones, none = np.ones(len(jobs)), np.zeros((len(jobs), day_minutes))
+    return _local_level(jobs, ones, ones / 4, 0 * ones, UNKNOWN * ones, none, **options)
 
 
-def _local_level(jobs, step, noise, level, variance, **options) -> LocalLevel:
+def _local_level(jobs, step, noise, level, variance, profile, **options) -> LocalLevel:
     prior = {"prior_level": level, "prior_variance": variance, "level": level, "variance": variance}
-    return LocalLevel(jobs=jobs, step=step, noise=noise, **prior, **options)
+    days = {"profile": profile, "day_minutes": profile.shape[-1]}
+    return LocalLevel(jobs=jobs, step=step, noise=noise, **prior, **days, **options)
 
 
-def concentrated_likelihood(y: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray]:
-    """(maximum log-likelihood over the noise variance, up to a constant; the maximising variance), each (jobs,).
+def most_likely(y: np.ndarray, profile: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(log-likelihood up to a constant, and the slope and noise variance that maximise it), each (jobs,).
 
-    The filter of `update` runs with all variances divided by the noise, at step / noise = `ratio`. The first count of a
-    day only sets the level.
+    The filter of `update` runs on y and on the profile with all variances divided by the noise, at step / noise =
+    `ratio`. The slope regresses the prediction errors of y on those of the profile (generalised least squares). The
+    first count of a day only sets the level.
 
     Parameters
     ----------
-    y : root counts, shape (jobs, days, samples, minutes).
+    y, profile : root counts and their profile, shape (days, samples, jobs, minutes).
     """
-    _, days, samples, minutes = y.shape
-    level, variance = y[..., 0], 1.0 + ratio  # variance: noise of the first count (1) plus one step (ratio)
-    squares, log_variances = 0.0, 0.0
+    days, samples, _, minutes = y.shape
+    series = np.stack([y, profile])
+    level, variance = series[..., 0], 1.0 + ratio  # variance: noise of the first count (1) plus one step (ratio)
+    products, log_variances = np.zeros((2, 2, y.shape[2])), 0.0
     for t in range(1, minutes):
-        error = y[..., t] - level
-        squares = squares + (error**2 / (variance + 1)).sum(axis=(1, 2))
+        error = series[..., t] - level
+        products += np.einsum("adsj,bdsj->abj", error, error) / (variance + 1)
         log_variances += np.log(variance + 1)
         gain = variance / (variance + 1)
         level, variance = level + gain * error, variance * (1 - gain) + ratio
     predicted = days * samples * (minutes - 1)
+    slope = np.clip(products[0, 1] / np.maximum(products[1, 1], 1e-12), 0, 1)
+    squares = products[0, 0] - 2 * slope * products[0, 1] + slope**2 * products[1, 1]
     noise = np.maximum(squares / predicted, 1e-9)  # a constant trace has no noise
-    return -0.5 * (predicted * np.log(noise) + days * samples * log_variances), noise
+    return -0.5 * (predicted * np.log(noise) + days * samples * log_variances), slope, noise

@@ -120,7 +120,9 @@ def applies(quota: dict) -> bool:
     """
     spec = quota.get("spec", {})
     selected = (spec.get("scopeSelector") or {}).get("matchExpressions", [])
-    return {*spec.get("scopes", []), *(one["scopeName"] for one in selected)} <= OUR_SCOPES
+    lacking = ("DoesNotExist", "NotIn")  # a priority class that replicas lack, as they have none
+    needed = (one["scopeName"] for one in selected if one.get("operator") not in lacking)
+    return {*spec.get("scopes", []), *needed} <= OUR_SCOPES
 
 
 def cores_of_workers(pods: Iterable[dict], nodes: Iterable[dict]) -> Capacity:

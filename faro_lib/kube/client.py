@@ -175,8 +175,9 @@ def connect(kubeconfig: str | None = None, context: str | None = None, **options
     try:
         if in_pod:
             return Api(load, (IN_CLUSTER / "namespace").read_text().strip(), **options)
-        current = config.list_kube_config_contexts(kubeconfig)[1]["context"]
-        return Api(load, "default" if context else current.get("namespace", "default"), **options)
+        contexts, current = config.list_kube_config_contexts(kubeconfig)
+        chosen = next((one for one in contexts if one["name"] == context), current)
+        return Api(load, chosen["context"].get("namespace", "default"), **options)
     except Exception as error:  # the loader of kubeconfigs raises many types
         message = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{'ServiceAccount' if in_pod else file}: {message}") from None

@@ -125,8 +125,8 @@ class Leadership:
 
     @property
     def unled_s(self) -> float:
-        """Seconds since this candidate last saw the lease change; 0 if the lease is missing or not yet read."""
-        return time.monotonic() - self.candidate.since_s if self.candidate.record else 0.0
+        """Seconds since this candidate last saw the lease change; 0 if the lease is missing or cannot be read."""
+        return time.monotonic() - self.candidate.since_s if self.candidate.record and not self.error else 0.0
 
     def wait(self, timeout_s: float = math.inf) -> bool:
         """Wait until this controller is the leader; returns whether it is."""

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from faro_lib.control.clock import Clock
 from faro_lib.control.startup import Ensure, once
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity_watch import CapacityWatch, NodeCapacity, RayCapacity
-from faro_lib.kube.client import Api, connect
+from faro_lib.kube.client import Api, ApiError, connect
 from faro_lib.kube.deployment_metrics import DeploymentMetrics
 from faro_lib.kube.deployments import DeploymentRef, Deployments, shape_of
 from faro_lib.kube.hpa_bounds import UNLED_S, BoundedDeployments, check_bounded, restore
@@ -161,8 +161,9 @@ def check_scaling(cluster: Cluster) -> None:
 def restore_unled(api: Api, cluster: Cluster, leadership: Leadership, report: Callable[[str], None]) -> None:
     """Restore the autoscalers' original bounds if this candidate has not seen the lease change for UNLED_S seconds."""
     if isinstance(cluster, BoundedDeployments) and leadership.unled_s > UNLED_S:
-        for line in restore(api, cluster.autoscalers()):
-            report(f"nobody has led for {UNLED_S:g} s: {line}")
+        with suppress(ApiError):  # called again half a second later
+            for line in restore(api, cluster.autoscalers()):
+                report(f"nobody has led for {UNLED_S:g} s: {line}")
 
 
 def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple[Job, ...]) -> CapacityWatch:

@@ -33,7 +33,7 @@ def check(config: Config, here: bool = True) -> int:
     if config.workload == PUBLISHED:
         verify(PUBLISHED, config.raw)
     generated = config.synthetic
-    if config.workload in (SYNTHETIC, PUBLISHED) and not config.forecast.posterior:
+    if config.workload in (SYNTHETIC, PUBLISHED) and generated.days and not config.forecast.posterior:
         if config.jobs:
             _check_minimum(read_jobs(config.jobs), config)
         sizes = {SYNTHETIC: (generated.jobs, generated.days, generated.minutes), PUBLISHED: PUBLISHED_SIZE}
@@ -63,6 +63,7 @@ def check_names(config: Config) -> None:
     names: Mapping[str, tuple[Callable[[str], Any], Sequence[str]]] = {
         "policies": (factory_of, config.policies),
         "scale.policies": (factory_of, config.scale.policies),
+        "scale.largest_policies": (factory_of, config.scale.largest_policies),
         "sensitivity.policies": (factory_of, config.sensitivity.policies),
         "days.policies": (factory_of, config.days.policies),
         "live.policies": (factory_of, config.live.policies),

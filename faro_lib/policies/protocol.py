@@ -51,9 +51,9 @@ class Observation:
     An absent job has no replicas, and its target in a plan is ignored, so policies need not read `present`.
     """
 
-    now_s: float  # seconds since the run began
+    now_s: float  # seconds since time 0; a live run begins 15 minutes after its time 0
     capacity: float  # cores that the jobs may use
-    minute: int  # complete minutes since the run began
+    minute: int  # complete minutes since time 0
     arrivals_per_min: np.ndarray  # (jobs, minutes <= 15) requests in the last complete minutes, newest last
     mean_latency_s: np.ndarray  # time in the system of requests ended in the last 30 s, dropped ones too; 0 without any
     tail_latency_s: np.ndarray  # the job's quantile over the last complete minute, where dropped requests are inf
@@ -86,7 +86,9 @@ class Plan:
     reason: tuple[str, ...]  # one of REASONS for each job
     attempts: int = 1  # ticks, including this one, during which targets that exceed the free capacity are retried
     forecast_rps: np.ndarray | None = None  # expected arrival rate; None if the policy has no forecast
-    predicted_tail_latency_s: np.ndarray | None = None  # latency quantile at `target` replicas and `forecast_rps`
+    predicted_tail_latency_s: np.ndarray | None = (
+        None  # latency quantile at `forecast_rps`; with `floor`, at the allocation
+    )
     next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
     marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound

@@ -64,6 +64,7 @@ class RayServeCluster(Cluster):
         self._read_until = 0
         self._now_s = 0.0
         self._target = np.full(len(jobs), UNKNOWN)  # targets as last read from Ray or requested
+        self._drop = np.zeros(len(jobs))  # drop rates as last read
         self._scaled_at = np.full(len(jobs), -np.inf)
         self._deployments: list[dict[str, Any] | None] = [None] * len(jobs)  # deployments as last listed by Ray
         self._missing_since = np.full(len(jobs), np.inf)
@@ -113,6 +114,8 @@ class RayServeCluster(Cluster):
         states = [Counter(replica["state"] for replica in (one or {}).get("replicas", [])) for one in deployments]
         running = np.array([count["RUNNING"] for count in states])
         self._target = np.where(listed, target, UNKNOWN)
+        if stats:  # without an answer, the shares stay those last known
+            self._drop = np.array([round(1 - (1.0 if (p := one.get("accept")) is None else p), 6) for one in by_job])
         recently = time.monotonic() - self._scaled_at < PROGRESS_DEADLINE_S
         now_s, recent = self._now_s, self._recent
         minute = int(now_s // MINUTE_S)
@@ -130,7 +133,7 @@ class RayServeCluster(Cluster):
             target=target,
             terminating=np.array([count["STOPPING"] for count in states]),
             changing=(running < target) & recently,
-            drop=np.array([0.0 if (share := one.get("accept")) is None else round(1 - share, 6) for one in by_job]),
+            drop=self._drop,
             arrivals_now=recent.arrivals_now(minute, now_s),
             failed_per_min=recent.failed_per_min(minute),
             present=None if present.all() else present,

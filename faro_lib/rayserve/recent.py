@@ -57,9 +57,11 @@ class RecentSeconds:
         return counts
 
     def arrivals_now(self, minute: int, now_s: float) -> np.ndarray:
-        """Requests of each job that arrived from the beginning of `minute` until `now_s`."""
-        totals = self.totals(round(self._clock.wall_s(minute * MINUTE_S)), math.floor(self._clock.wall_s(now_s)))
-        return np.array([float(total["arrivals"]) for total, _ in totals])
+        """Requests of each job from the beginning of `minute` until `now_s`; NaN if too few of these seconds are known."""
+        first, last = round(self._clock.wall_s(minute * MINUTE_S)), math.floor(self._clock.wall_s(now_s))
+        enough = MIN_KNOWN_SHARE * (last - first)
+        rows = self.totals(first, last)
+        return np.array([row["arrivals"] * (last - first) / n if n and n >= enough else np.nan for row, n in rows])
 
     def failed_per_min(self, minute: int) -> np.ndarray:
         """Requests that failed in the minute before `minute`; NaN if none of its seconds is known."""

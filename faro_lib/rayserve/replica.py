@@ -77,7 +77,7 @@ class ReplicaQueue:
         return answer
 
     async def streamed(self, parts: AsyncIterable[Any]) -> AsyncIterator[Any]:
-        """The parts of a streamed answer. Its request is ongoing until the end; its latency is that of `serve`."""
+        """The parts of a streamed answer. Its request is ongoing until the end; its latency is that of the first part."""
         self.ongoing += 1
         try:
             async for part in parts:
@@ -106,6 +106,20 @@ def aggregator() -> Any:
 
     actor = ray.remote(num_cpus=0, max_restarts=-1)(StatsAggregator)
     return actor.options(name=ACTOR, namespace=NAMESPACE, lifetime="detached", get_if_exists=True).remote()
+
+
+async def begun(parts: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    """Wait for the first of the `parts`; return an iterator over all of them."""
+    rest, empty = aiter(parts), object()
+    first = await anext(rest, empty)
+
+    async def every() -> AsyncIterator[Any]:
+        if first is not empty:
+            yield first
+        async for part in rest:
+            yield part
+
+    return every()
 
 
 def load_model(path: str) -> Callable[..., Any]:
@@ -144,6 +158,8 @@ class ReplicaActor:
             response = answer if isinstance(answer, Response) else PlainTextResponse(str(answer))
             if response.status_code >= 500:
                 raise Failed(response)
+            if parts := getattr(response, "body_iterator", None):
+                setattr(response, "body_iterator", await begun(parts))  # noqa: B010 - only streaming responses have it
             return response
 
         try:

@@ -26,7 +26,7 @@ class ServeSpec:
     deployment: str = "replica"
     import_path: str = EMULATED  # "package.module:Class"; an instance is called with each request
     args: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the class
-    max_ongoing_requests: int = MAX_ONGOING_REQUESTS  # limit per replica, waiting or in service; more get status 503
+    max_ongoing_requests: int = MAX_ONGOING_REQUESTS  # limit per replica, waiting or in service; beyond it, status 503
     concurrency: int = 1  # requests that a replica serves at once
 
     def __post_init__(self) -> None:
@@ -42,9 +42,9 @@ class ServeSpec:
 
 
 def ongoing_limits(jobs: tuple[Job, ...], sections: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
-    """(name, max_ongoing_requests) of each job whose limit differs from the default, MAX_ONGOING_REQUESTS."""
+    """(name, max_ongoing_requests) of each job whose section states a limit."""
     limits = ((job.name, spec.max_ongoing_requests) for job, spec in zip(jobs, serve_specs(jobs, sections)))
-    return tuple((name, limit) for name, limit in limits if limit != MAX_ONGOING_REQUESTS)
+    return tuple((name, limit) for name, limit in limits if "max_ongoing_requests" in sections.get(name, {}))
 
 
 def serve_specs(

@@ -53,7 +53,7 @@ MEASURES: dict[str, Callable[[Run], Any]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """The result of `audit`. All but `records` and `services` covers the reproduced services only, on `capacity` cores.
+    """The result of `audit`. Only `records` and `services` cover all services; reproduced ones share `capacity` cores.
 
     Attributes
     ----------

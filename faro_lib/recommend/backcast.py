@@ -36,7 +36,7 @@ NEVER = 1e-3  # minimum SLO in seconds, after the time outside the replicas is s
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:
-    """A service's recorded and simulated latencies. An interval is (5 %, 50 % or mean, 95 %); NaN = not recorded."""
+    """A service's recorded and simulated latencies. An interval is (5 %, 50 % or mean, 95 %); NaN = unknown."""
 
     job: Job  # with the calibration's posterior medians; unchanged without a calibration
     calibration: Calibration | None
@@ -50,7 +50,7 @@ class Service:
 
 
 def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
-    """Calibrate service n as its kind in the table, or else another; return the reason if too little was recorded."""
+    """Calibrate service n as its kind in the jobs table or another; return the reason if too little was recorded."""
     measured, job = steady_minutes(records, n), records.jobs[n]
     if measured is None:
         enough = f"fewer than {MIN_ROWS} different loads have {MIN_MINUTES} minutes each"

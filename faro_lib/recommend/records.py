@@ -131,12 +131,12 @@ def records_from_journal(path: str, jobs: str | None = None) -> Records:
     counts = arrivals(header, ticks)
     observed = np.full((3, *counts.shape), np.nan)
     first = max(tick.step.observation.minute for tick in ticks) - counts.shape[1]
-    for observation in (tick.step.observation for tick in ticks):
+    for observation in (tick.step.observation for tick in reversed(ticks)):  # the first tick of a minute decides
         if (minute := observation.minute - 1 - first) >= 0:  # the minute that has just ended
             columns = observation.running, observation.mean_latency_s, observation.tail_latency_s
             observed[:, :, minute] = columns
     observed[1:][~np.isfinite(observed[1:]) | (observed[1:] <= 0)] = np.nan
-    levels = np.array([np.full(len(table), np.nan), arrays_of(table).quantile])
+    levels = np.array([np.full(len(table), np.nan), arrays_of(header.jobs).quantile])
     return records_of(table, counts, observed[0], levels, observed[1:])
 
 

@@ -60,17 +60,11 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
     counts = arrivals(header, ticks)
     counts = counts[:, len(counts[0]) - (max(by_minute) - minutes[0]) :][:, : len(minutes)]
     planning = [step for step in steps if step.plan.forecast_rps is not None]
-    if not planning or planning[0].observation.minute > minutes[0]:
+    if not planning or planning[0].observation.minute >= minutes[0]:
         raise ValueError("the policy of this journal makes no forecasts, or its first plan is missing")
-    of_plan = [
-        max((p for p in planning if p.observation.minute < m), key=lambda p: p.observation.now_s) for m in minutes
-    ]
-    ran = np.array(
-        [
-            by_minute[m].observation.target if m in by_minute else of.observation.target
-            for m, of in zip(minutes, of_plan)
-        ]
-    )
+    # The last plan before each minute.
+    of_plan = [[p for p in planning if p.observation.minute < m][-1] for m in minutes]
+    ran = np.array([by_minute.get(m, of).observation.target for m, of in zip(minutes, of_plan)])
     planned = np.array([of.target for of in of_plan])
     lost = _simulated(Workload(jobs, np.nan_to_num(counts).astype(int)), ran, planned, serving_model)
     observed, ratio = _latencies(jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model)

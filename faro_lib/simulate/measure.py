@@ -145,7 +145,7 @@ def _run(
 
 
 def _minutes(latency_s: np.ndarray, edges: np.ndarray, quantile: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
-    """(tail latency of the served requests in s, drop rate - (1 - quantile)) of MINUTES equally likely minutes, sorted.
+    """(tail latency of served requests in s, drop rate - (1 - quantile)) of MINUTES equally likely minutes, ascending.
 
     A minute has n times as many requests as a simulated window, so its values deviate from the mean by only
     1 / sqrt(n) = `shrink` times as much.

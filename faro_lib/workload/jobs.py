@@ -59,7 +59,8 @@ class Job:
         check("cores", "a multiple of 0.1", abs(self.cores * 10 - round(self.cores * 10)) < TOLERANCE)
         check("min_replicas", "a whole number >= 0", int(self.min_replicas) == self.min_replicas >= 0)
         at_least = f"a whole number from min_replicas={self.min_replicas} to 1000000"
-        check("max_replicas", at_least, self.min_replicas <= self.max_replicas <= 1_000_000)
+        most = self.max_replicas
+        check("max_replicas", at_least, self.min_replicas <= most <= 1_000_000 and int(most) == most)
         if self.tenant_quota is not None:
             valid = np.isfinite(self.tenant_quota) and self.tenant_quota >= 0
             check("tenant_quota", "a finite number of cores >= 0, or left out", valid)

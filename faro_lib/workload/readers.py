@@ -84,7 +84,9 @@ def _table(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
     """The table in a .parquet or CSV file, or in a CSV on standard input (path "-"); in a CSV, empty cells are ""."""
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path)
+            table = pd.read_parquet(path)
+            texts = [name for name in dtype if name in table] if isinstance(dtype, dict) else list(table)
+            return table.assign(**{name: table[name].fillna("").astype(str) for name in texts})
         table = pd.read_csv(
             sys.stdin if str(path) == "-" else path, dtype=dtype, keep_default_na=False, low_memory=False
         )
