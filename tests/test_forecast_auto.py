@@ -7,8 +7,9 @@ import pytest
 from forecast_worlds import BAD, ar1_posterior, shaped_traces
 
 from faro_lib.forecast import fit, forecasters
+from faro_lib.forecast.auto import backtest_crps
 from faro_lib.workload import Job, Traces
-from notebooks.forecast_scores import crps, rolling
+from notebooks.forecast_scores import rolling
 
 JOBS = (Job("old"), Job("new"))
 
@@ -63,8 +64,9 @@ def test_the_first_weights_are_those_of_a_backtest_on_the_last_training_day():
     traces = shaped_traces()
     mixture = fit("auto", traces).inner
     earlier = traces.until(traces.days)
-    best = [crps(*rolling(fit(name, earlier), earlier.evaluation[0]), by="job") for name in mixture.names]
-    np.testing.assert_array_equal(mixture.weights().argmax(axis=0), np.argmin(best, axis=0))
+    scores = [backtest_crps(fit(name, earlier), earlier.evaluation[0]) for name in mixture.names]
+    np.testing.assert_array_equal(mixture.backtest, scores)
+    np.testing.assert_array_equal(mixture.weights().argmax(axis=0), np.argmin(scores, axis=0))
 
 
 def test_a_forecaster_that_has_become_worse_loses_its_weight():
@@ -86,7 +88,7 @@ def test_weights_sum_to_1_even_if_the_estimate_of_a_crps_is_negative():
 def test_a_posterior_adds_the_bayesian_forecaster():
     traces = shaped_traces()
     mixture = fit("auto", traces, posterior=ar1_posterior(day_minutes=120, traces=traces)).inner
-    assert mixture.names == ("ar", "kalman", "persistence", "poisson", "seasonal", "bayes")
+    assert mixture.names == ("ar", "persistence", "poisson", "structural", "seasonal", "bayes")
 
 
 def test_the_bayesian_forecaster_weighs_as_much_as_all_others_together_where_all_score_alike():
@@ -99,7 +101,7 @@ def test_the_bayesian_forecaster_weighs_as_much_as_all_others_together_where_all
 def test_a_posterior_that_has_not_converged_is_left_out_with_one_warning(caplog):
     traces = shaped_traces()
     mixture = fit("auto", traces, posterior=ar1_posterior(day_minutes=120, traces=traces, convergence=BAD)).inner
-    assert mixture.names == ("ar", "kalman", "persistence", "poisson", "seasonal")
+    assert mixture.names == ("ar", "persistence", "poisson", "structural", "seasonal")
     assert [record.message for record in caplog.records] == [str(BAD)]
 
 

@@ -8,6 +8,7 @@ from forecast_worlds import BAD, GOOD, ar1_day, ar1_posterior, shaped_traces
 
 from faro_lib.forecast import bayes_forecaster, fit, load_posterior, recalibrated, save_posterior
 from faro_lib.forecast.regression import from_root, root
+from faro_lib.workload import Job, Traces
 from notebooks.forecast_scores import coverage, rolling
 
 UNIT, LAG, SPREAD = 20.0, 0.8, 0.05
@@ -198,12 +199,50 @@ def test_the_kalman_filter_agrees_with_the_dense_normal_distribution():
 
 
 def test_the_kalman_fit_finds_the_variances_of_a_local_level():
-    from faro_lib.forecast.kalman import RATIOS, concentrated_likelihood
+    from faro_lib.forecast.kalman import RATIOS, most_likely
 
     rng = np.random.default_rng(0)
-    level = rng.normal(0, 0.1, (1, 20, 1, 300)).cumsum(axis=-1)
-    y = level + rng.normal(0, 0.2, level.shape)
-    fits = [concentrated_likelihood(y, ratio) for ratio in RATIOS]
-    best = int(np.argmax([likelihood[0] for likelihood, _ in fits]))
+    level = rng.normal(0, 0.1, (20, 1, 1, 300)).cumsum(axis=-1)
+    profile = 3 * np.sin(np.arange(300) / 20) + 0 * level
+    y = level + 0.7 * profile + rng.normal(0, 0.2, level.shape)
+    fits = [most_likely(y, profile, ratio) for ratio in RATIOS]
+    best = int(np.argmax([likelihood[0] for likelihood, _, _ in fits]))
     assert RATIOS[best] == pytest.approx(0.25, rel=0.4)
-    assert fits[best][1][0] == pytest.approx(0.04, rel=0.1)
+    assert fits[best][1][0] == pytest.approx(0.7, abs=0.02)
+    assert fits[best][2][0] == pytest.approx(0.04, rel=0.1)
+
+
+def waves(phases):
+    """Six days of Poisson counts of one job: a wave of 40 minutes, which begins in the given phase on each day."""
+    root_counts = 30 + 5 * np.sin(np.arange(240) * 2 * np.pi / 40 + np.array(phases)[:, None])
+    counts = np.random.default_rng(1).poisson(root_counts**2)[:, None, None]
+    return Traces((Job("a"),), counts[:-1], counts[-1])
+
+
+def test_the_structural_forecast_follows_what_repeats_daily():
+    traces = waves([0] * 6)
+    day = traces.evaluation[0, 0]
+    error = {}
+    for name in ("kalman", "structural"):
+        forecaster, errors = fit(name, traces), []
+        for minute in range(60):
+            if minute >= 20:
+                errors.append(abs(forecaster.mean(7)[0, 6] - day[minute + 6]))
+            forecaster = forecaster.update(day[minute : minute + 1])
+        error[name] = np.mean(errors)
+    assert error["structural"] < 0.4 * error["kalman"]
+
+
+def test_the_structural_forecast_ignores_what_does_not_repeat():
+    repeated, shifted = (fit("structural", waves(phases)) for phases in ([0] * 6, [0, 2, 4, 1, 5, 3]))
+    assert np.ptp(repeated.profile) > 9, "the wave is 10 high"
+    assert np.ptp(shifted.profile) < 2
+
+
+def test_a_single_day_has_no_profile_so_structural_is_kalman():
+    traces = shaped_traces()
+    single = Traces(traces.jobs, traces.train[:1], traces.evaluation)
+    day = np.asarray(single.evaluation, float)[0].T[:30]
+    np.testing.assert_array_equal(
+        seen(fit("structural", single), day).sample(), seen(fit("kalman", single), day).sample()
+    )

@@ -16,6 +16,7 @@ from faro_lib.control.guardrails import GuardrailConfig
 from faro_lib.control.journal import Header, Journal, parts, read, resumed
 from faro_lib.control.tick import Memory, tick
 from faro_lib.policies import FairShare
+from faro_lib.policies.protocol import CONTESTED, DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched, replica_of
 
@@ -181,6 +182,15 @@ def test_another_policy_shows_where_it_would_have_decided_otherwise(tmp_path, ca
     shown = capsys.readouterr().out
     assert "60 decisions" in shown
     assert {"recorded", "replayed", "different"} <= set(shown.splitlines()[1].split())
+
+
+def test_what_the_recorded_policy_requested_is_no_change_by_another_client(tmp_path, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path, last=60)
+    rows = replayed(path, capsys, "--policy", "AIAD")
+    reasons = {job["reason"] for row in rows for job in row["plan"].values()}
+    assert not reasons & {CONTESTED, DRIFT_CORRECTED}
+    assert any(job["replayed"] < job["recorded"] for job in rows[-1]["plan"].values()), "to the last decision"
 
 
 def test_a_journal_without_decisions_and_an_unknown_policy_are_one_line(tmp_path, capsys):

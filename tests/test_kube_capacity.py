@@ -172,6 +172,7 @@ def test_a_quota_of_limits_binds_too_and_counts_the_limits_of_others():
         ({"scopes": ["Terminating", "NotBestEffort"]}, False),
         ({"scopes": ["NotTerminating"]}, True),
         ({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "Exists"}]}}, False),
+        ({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "DoesNotExist"}]}}, True),
         ({"scopeSelector": {"matchExpressions": [{"scopeName": "NotBestEffort", "operator": "Exists"}]}}, True),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -18,7 +20,7 @@ from faro_lib.kube.deployment_metrics import Load
 from faro_lib.kube.deployments import DeploymentRef
 from faro_lib.kube.hpa_bounds import ORIGINAL, BoundedDeployments, check_bounded, restore
 from faro_lib.kube.leader_gate import LeaderGatedCluster
-from faro_lib.kube.lease import seconds_unled
+from faro_lib.kube.lease import Leadership, seconds_unled
 from faro_lib.kube.manifests import ManifestSpec, objects
 from faro_lib.kube.operate import restore_unled
 from faro_lib.policies.faro import bounding
@@ -416,3 +418,19 @@ def test_a_standby_restores_the_bounds_if_nobody_has_led_for_five_minutes(unled_
     restore_unled(server, cluster, SimpleNamespace(unled_s=unled_s), lines.append)
     assert server.bounds()["a"] == bounds
     assert (lines[:1] == ["nobody has led for 300 s: a: bounds 1-4 restored"]) is (unled_s > 300)
+
+
+def test_a_standby_that_cannot_read_the_lease_does_not_take_it_for_unled():
+    leadership = Leadership(None, "jobs", "faro", "standby")
+    leadership.candidate = replace(leadership.candidate, record=("other", "1"), since_s=time.monotonic() - 400)
+    assert leadership.unled_s == pytest.approx(400, abs=30)
+    leadership.error = ApiError(0, "no answer")
+    assert leadership.unled_s == 0
+
+
+def test_a_standby_survives_an_api_server_that_does_not_answer():
+    from types import SimpleNamespace
+
+    cluster = applied(Server(), [6, 2])
+    cluster.autoscalers = lambda: (_ for _ in ()).throw(ApiError(0, "no answer"))
+    restore_unled(Server(), cluster, SimpleNamespace(unled_s=301.0), print)

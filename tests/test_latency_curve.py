@@ -92,6 +92,9 @@ def test_drop_rates_of_the_file_are_kept(tmp_path):
             "line 4: p99_s=-1.0 must be a finite number > 0",
         ),
         (lambda t: t.assign(replicas="many"), "line 2: replicas=many must be a finite number > 0"),
+        (lambda t: t.assign(drop_rate=-0.1), "line 2: drop_rate=-0.1 must be a number from 0 to 1"),
+        (lambda t: t.assign(drop_rate="no"), "line 2: drop_rate=no must be a number from 0 to 1"),
+        (lambda t: t.assign(drop_rate=0.0).replace({"drop_rate": {0.0: None}}), "line 2: drop_rate=nan must be"),
     ],
 )
 def test_a_curve_that_cannot_be_used_is_refused_in_one_line(tmp_path, change, message):

@@ -338,6 +338,25 @@ def test_a_minute_with_few_unknown_seconds_is_scaled_up_and_with_many_is_missing
     assert np.isnan(recent.arrivals_per_min(1)).all()
 
 
+@pytest.mark.parametrize(("known", "count"), [(0, np.nan), (10, np.nan), (18, 20.0), (20, 20.0)])
+def test_an_incomplete_minute_is_unknown_if_too_many_of_its_seconds_are(known, count):
+    recent = RecentSeconds(("a",), Clock(1000))
+    recent.add("a", {str(second): empty_row() | {"arrivals": 1} for second in range(1000, 1000 + known)})
+    assert recent.arrivals_now(0, 20.0) == pytest.approx([count], nan_ok=True)
+
+
+def test_drop_rates_are_not_taken_for_zero_while_the_replicas_statistics_do_not_answer(ray):
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        cluster.observe()
+        for job in ("a", "b"):
+            ray.hear(job, 1, [int(time.time())])
+        cluster.apply(np.array([2, 3]), np.array([0.3, 0.0]))
+        assert cluster.observe().drop.tolist() == [0.3, 0.0]
+        ray.window_status = 503
+        assert cluster.observe().drop.tolist() == [0.3, 0.0]
+
+
 def test_trace_time_is_scaled_wall_time():
     recent = RecentSeconds(("a",), Clock(1000, scale=2.0))
     ended = empty_row() | {"arrivals": 1, "done": 1, "latency_s": 0.25, "buckets": {"128": 1}}

@@ -197,3 +197,41 @@ def test_the_torchvision_model_answers_a_class():
     from faro_lib.rayserve.models import TorchVision
 
     assert 0 <= int(TorchVision("resnet18")(None)) < 1000
+
+
+async def each_with_a_pause(parts):
+    for part in parts:
+        await asyncio.sleep(0.05)
+        yield part
+
+
+@pytest.mark.parametrize("parts", [[], ["one"], ["one", "two", "three"]])
+def test_the_latency_of_a_streamed_answer_is_that_of_its_first_part(parts):
+    from starlette.responses import StreamingResponse
+
+    replica = ReplicaActor.__new__(ReplicaActor)  # without Ray
+    replica._queue, replica._is_async = ReplicaQueue(max_ongoing_requests=1), False
+    replica._model = lambda request: StreamingResponse(each_with_a_pause(parts))
+
+    async def answered():
+        return [part async for part in (await replica(None)).body_iterator]
+
+    assert asyncio.run(answered()) == parts
+    total = totals(replica._queue)
+    assert (total["done"], replica._queue.ongoing) == (1, 0)
+    assert (0.05 if parts else 0.0) <= total["latency_s"] < 0.1, "the pause before the first part"
+
+
+def test_a_streamed_answer_that_fails_before_its_first_part_counts_as_failed():
+    from starlette.responses import StreamingResponse
+
+    async def failing():
+        raise ValueError("out of memory")
+        yield ""
+
+    replica = ReplicaActor.__new__(ReplicaActor)
+    replica._queue, replica._is_async = ReplicaQueue(max_ongoing_requests=1), False
+    replica._model = lambda request: StreamingResponse(failing())
+    with pytest.raises(ValueError, match="out of memory"):
+        asyncio.run(replica(None))
+    assert (totals(replica._queue)["failed"], replica._queue.ongoing) == (1, 0)

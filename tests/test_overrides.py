@@ -123,6 +123,20 @@ class TestAJournalWithChanges:
         with journal.Journal(path) as opened:
             assert journal.resumed(opened, policy, changed).memory.state == 2  # ticks since the last change
 
+    def test_a_policy_that_fails_on_an_earlier_tick_does_not_end_the_controller(self, path):
+        class Failing(Wanting):
+            def decide(self, state, observation):
+                if observation.now_s == 40.0:
+                    raise ValueError("no capacity")
+                return super().decide(state, observation)
+
+        policy = Failing([1, 1])
+        header = journal.Header(
+            policy.name, JOBS, GuardrailConfig(), policy.tick_s, True, None, 1.0, 0.0, ("over: job 'a'",)
+        )
+        with journal.Journal(path) as opened:
+            assert journal.resumed(opened, policy, header).memory.state == 1, "the tick at 50 s"
+
     def test_each_decision_is_explained_with_the_jobs_of_its_time(self, path, capsys):
         parts = journal.parts(path)
         assert [len(ticks) for _, ticks in parts] == [3, 2]
@@ -185,6 +199,13 @@ class TestAnExpectedEvent:
     def test_a_larger_event_than_expected_is_followed(self, inner):
         forecaster = expected(inner, (Event(0, 0.0, 10.0, 3.0),)).update([450])
         assert forecaster.sample(2, 1)[0, 0].tolist() == [450, 450]
+
+    def test_a_refit_during_a_long_run_does_not_move_the_event(self, inner):
+        forecaster = expected(inner, (Event(0, 45.0, 47.0, 3.0),))
+        for _ in range(44):
+            forecaster = forecaster.update([100])
+        forecaster = forecaster.renewed(inner).update([100])
+        assert forecaster.sample(3, 1)[0, 0].tolist() == [300, 300, 100]
 
     def test_a_minute_that_the_event_covers_in_part_has_a_part_of_it(self, inner):
         forecaster = expected(inner, (Event(0, 1.5, 2.0, 3.0),)).update([100])

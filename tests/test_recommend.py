@@ -311,6 +311,10 @@ ERRORS = [
     (["--journal", "{csv}"], "not a line of a journal"),
     (["--workload", "none.csv"], "none.csv: no such file"),
     (["--prometheus", "http://127.0.0.1:1"], "--prometheus needs --query"),
+    (
+        ["--prometheus", "http://127.0.0.1:1", "--query", "up", "--at", "30"],
+        "--at is for --workload and --journal; with --prometheus, the history ends now",
+    ),
     (["--prometheus", "localhost", "--query", "up"], "prometheus='localhost' must be an http:// or https:// address"),
     (["--workload", "my.csv", "--plot", "x.gif"], "plot='x.gif' is not a picture"),
     (["--workload", "my.csv", "--dispatch", "best"], "dispatch='best' is unknown; accepted: "),

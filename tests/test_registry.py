@@ -44,6 +44,10 @@ UNKNOWN = [
         {"scale": {"policies": ["FairShair"]}},
         "scale.policies: policy='FairShair' is unknown; did you mean 'FairShare'?",
     ),
+    (
+        {"scale": {"largest_policies": ["FairShair"]}},
+        "scale.largest_policies: policy='FairShair' is unknown; did you mean 'FairShare'?",
+    ),
     ({"sensitivity": {"policies": ["AIAD", "Fa"]}}, "sensitivity.policies: policy='Fa' is unknown; accepted: "),
     ({"sloppify": {"objectives": ["sum"]}}, "sloppify.objectives: objective='sum' is unknown; did you mean 'Sum'?"),
     ({"sloppify": {"solvers": ["exactly"]}}, "sloppify.solvers: solver='exactly' is unknown; did you mean 'exact'?"),
@@ -89,6 +93,16 @@ def test_a_plugin_that_fails_is_named_in_one_line(plugin):
         registry.load_plugins([plugin("1 / 0")])
 
 
+def test_two_plugins_with_the_same_file_name_in_two_folders_are_both_run_once(tmp_path):
+    paths = [tmp_path / folder / "mine.py" for folder in ("a", "b")]
+    for path, name in zip(paths, ("First", "Second")):
+        path.parent.mkdir()
+        path.write_text(REGISTERS.replace("Mine", name))
+    registry.load_plugins(paths)
+    registry.load_plugins(paths)
+    assert {make(name, None).name for name in ("First", "Second")} == {"FairShare"}
+
+
 def test_every_objective_is_pursued_by_a_policy_of_its_name():
     from faro_lib.policies import PolicyContext
     from faro_lib.workload import Job
@@ -117,3 +131,9 @@ def test_a_policy_of_the_papers_edition_needs_its_plugin(name, file):
     )
     assert f"policies: policy={name!r} is unknown" in without.stderr
     assert with_it.returncode == 0, with_it.stderr
+
+
+def test_generated_traces_without_training_days_are_refused_for_a_policy_that_learns(tmp_path):
+    settings = {"synthetic": {"days": 0}, "results": str(tmp_path), "backend": "none"}
+    with pytest.raises(ValueError, match="Faro-Sum learns from earlier days"):
+        pipeline.check(load(settings | {"policies": ["FairShare", "Faro-Sum"]}))

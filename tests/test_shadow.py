@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from faro_lib.simulate import draw
 from faro_lib.simulate.cluster import PAPER, SimulatedCluster
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
+from faro_lib.workload.readers import write_jobs
 from faro_lib.workload.synthetic import synthetic
 
 MINUTES = 130
@@ -99,3 +101,29 @@ def test_too_few_minutes_are_one_line(traces, tmp_path, capsys):
     path = dry_run(traces, [4, 4, 4], tmp_path / "run.jsonl", minutes=10)
     assert cli.main(["shadow", str(path)]) == 2
     assert "minutes of plans; a score needs at least 120" in capsys.readouterr().err
+
+
+def test_a_first_plan_within_the_first_scored_minute_is_one_line(starved):
+    header, ticks = read(starved)
+    first = ticks[0].step.observation.minute + 1
+    late = [one if one.step.observation.minute >= first else without_forecast(one) for one in ticks]
+    with pytest.raises(ValueError, match="its first plan is missing"):
+        plan_scores(header, late, serving_model=PAPER)
+
+
+def without_forecast(one):
+    return replace(one, step=replace(one.step, plan=replace(one.step.plan, forecast_rps=None)))
+
+
+def test_other_slos_do_not_change_the_quantile_of_the_recorded_latencies(starved, traces, tmp_path):
+    write_jobs(tuple(replace(job, quantile=0.5) for job in traces.jobs), tmp_path / "jobs.yaml")
+    records = records_from_journal(starved, str(tmp_path / "jobs.yaml"))
+    assert records.levels[1].tolist() == [job.quantile for job in traces.jobs]
+
+
+def test_a_minute_has_the_replicas_that_the_first_tick_after_it_observed(starved):
+    _, ticks = read(starved)
+    minutes = records_from_journal(starved).replicas
+    first = {one.step.observation.minute: one.step.observation for one in reversed(ticks)}
+    last = max(first)
+    assert np.array_equal(minutes[:, -1], first[last].running)

@@ -83,6 +83,15 @@ def test_other_files_hold_the_same_counts(name, tmp_path):
     assert read_csv(tmp_path / name).train.sum() == rows["requests"].iloc[:1440].sum() * 2
 
 
+def test_jobs_with_numbers_as_names_may_stand_in_a_parquet_file(tmp_path):
+    rows = table(48, first=FIRST.normalize())
+    rows.assign(job=rows["job"].map({"a": 7, "b": 8})).to_parquet(tmp_path / "my.parquet")
+    assert read_csv(tmp_path / "my.parquet").names == ("7", "8")
+    rows.assign(job=None).to_parquet(tmp_path / "my.parquet")
+    with pytest.raises(ValueError, match="line 2: job is empty"):
+        read_csv(tmp_path / "my.parquet")
+
+
 BAD = {
     "time,job,requests\nyesterday,a,5\n": "time is neither ISO 8601 nor Unix time in s or ms",
     "time,job,requests\n60,a,5\n60,a,5\n": "line 3: job 'a' at time 60 occurs a second time",
