@@ -66,7 +66,9 @@ class Forecast(Section):
     tune: int = Field(400, ge=10, description="tuning steps per chain")
     chains: int = Field(4, ge=1, description="chains of the sampler")
     samples: int = Field(200, ge=10, description="sample paths per forecast, for the scores")
-    baselines: Names = Field(["persistence", "seasonal", "kalman", "ar"], description="forecasters to compare with")
+    baselines: Names = Field(
+        ["persistence", "seasonal", "kalman", "structural", "ar"], description="forecasters to compare"
+    )
 
 
 class Sloppify(Section):

@@ -16,11 +16,12 @@ COLOURS = {
     "bayes (not recalibrated)": "#8569F1",
     "ar": "#D45E00",
     "kalman": "#D873A4",
+    "structural": "#7A4B2A",
     "persistence": "#E3B300",
     "seasonal": "#00CF72",
     "auto": "#000000",
 }
-MARKERS = dict(zip(COLOURS, "osD^vPX"))
+MARKERS = dict(zip(COLOURS, "osD^*vPX"))
 SHOWN_MINUTES = 120  # of a forecast
 
 
