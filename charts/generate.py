@@ -26,7 +26,7 @@ FILES = (
 CEILINGS = 'eq $.Values.act "ceilings"'
 OPTIONAL = {  # files that a value switches on
     "monitor.yaml": "$.Values.serviceMonitor",
-    "restore.yaml": f"and $.Values.apply ({CEILINGS})",
+    "restore.yaml": CEILINGS,  # in a dry run, too: it restores what an earlier release has set
 }
 FOREIGN = "marker-foreign"  # a namespace other than the release's, in which the controller may also scale
 MARKERS = {

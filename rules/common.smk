@@ -41,7 +41,7 @@ if workflow.is_main_process:  # `make figures` prints this path at the end
 ENVIRONMENT = f"{workflow.basedir}/environment.yml"
 PYTHON = "python" if workflow.deployment_settings.deployment_method else shlex.quote(sys.executable)
 COMMAND = f"{PYTHON} -m faro_lib.pipeline"
-RUN_NOTEBOOK = f"{COMMAND} notebook {{params.source}} {{output.notebook}} {{params.notebook:q}} {{log}} {{threads}}"
+RUN_NOTEBOOK = f"{COMMAND} notebook {{params.source}} {{output.notebook:q}} {{params.notebook:q}} {{log:q}} {{threads}}"
 
 # Stage -> its tables, the names of its figures, the options of its function `draw`, and the package of its module <stage> if
 # that is not notebooks.figures. Each rule file adds its stage.

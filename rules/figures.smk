@@ -50,7 +50,7 @@ for stage, drawing in DRAWINGS.items():
         message:
             f"draw_{stage}: {', '.join(drawing['figures'])}"
         shell:
-            f"{COMMAND} draw {{params.module}} {{output.captions:q}} {{params.options:q}} 2> {{log}}"
+            f"{COMMAND} draw {{params.module}} {{output.captions:q}} {{params.options:q}} 2> {{log:q}}"
 
 
 # The stages in the report. Stages that learn need at least two training days.
@@ -99,4 +99,4 @@ rule report:
     message:
         "report: {output.page}"
     shell:
-        f"{COMMAND} report notebooks.report.page {{output.page:q}} {{params.config:q}} {{params.sources:q}} 2> {{log}}"
+        f"{COMMAND} report notebooks.report.page {{output.page:q}} {{params.config:q}} {{params.sources:q}} 2> {{log:q}}"

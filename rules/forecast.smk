@@ -55,7 +55,7 @@ rule other_forecasts:
     message:
         "other_forecasts: statsforecast and Fracast"
     shell:
-        "{params.python} {input.script:q} {input.requests:q} {output.samples:q} 2> {log}"
+        "{params.python:q} {input.script:q} {input.requests:q} {output.samples:q} 2> {log:q}"
 
 
 rule compared_forecasters:

@@ -20,7 +20,8 @@ rule replicas:
         code=code_of("85_replicas"),
         notebook=parameters(
             results=RESULTS,
-            forecaster=CONFIG.forecaster,
+            # A posterior is of the published counts, which this stage scales.
+            forecaster="auto" if CONFIG.forecaster == "bayes" else CONFIG.forecaster,
             **CONFIG.replicas.model_dump() | dict(capacities=CONFIG.or_middle(CONFIG.replicas.capacities)),
         ),
     message:

@@ -58,7 +58,7 @@ rule simulated:
     message:
         "simulated: all capacities in one table"
     shell:
-        f"{COMMAND} join notebooks.frames {{output.tables[0]:q}} {{input:q}} 2> {{log}}"
+        f"{COMMAND} join notebooks.frames {{output.tables[0]:q}} {{input:q}} 2> {{log:q}}"
 
 
 DRAWINGS["comparison"] = {

@@ -14,7 +14,7 @@ rule fetch:
     message:
         "fetch: the published traces"
     shell:
-        f"{COMMAND} fetch {PUBLISHED} {{output.checksums:q}} > {{log}} 2>&1"
+        f"{COMMAND} fetch {PUBLISHED} {{output.checksums:q}} > {{log:q}} 2>&1"
 
 
 rule traces:

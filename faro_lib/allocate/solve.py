@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 
 from faro_lib.allocate.exact import exact
-from faro_lib.allocate.greedy import greedy
 from faro_lib.allocate.objectives import Objective, objective_of
 from faro_lib.allocate.problem import Allocation, problem_of
 from faro_lib.registry import Registry
@@ -22,7 +21,6 @@ def register_solver(name: str, solver: Solver) -> Solver:
 
 
 register_solver("exact", exact)
-register_solver("greedy", greedy)
 
 
 def solve(

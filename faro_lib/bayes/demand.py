@@ -162,20 +162,13 @@ def posterior_of(idata, traces: Traces, *, draws: int = 200) -> Posterior:
     residuals = (target - location) / spread_of(log_spread, follow, change, unit[:, None])
     largest = np.abs(residuals).max(axis=(0, 2))
     return Posterior(
-        jobs=traces.names,
-        day_minutes=counts.shape[-1],
-        unit=unit,
-        shape=y.mean(axis=0),
-        off_shape=(y - shapes_of_other_days(y)).std(axis=(0, 2)),
-        most=counts.max(axis=(0, 2)),
-        coefficients=value["coefficients"].astype(np.float32),
-        log_spread=value["log_spread"].astype(np.float32),
-        follow=value["follow"].astype(np.float32),
-        errors=error_quantiles(np.median(value["nu"], axis=0), largest).astype(np.float32),
-        root_correlation=correlation_root(normal_score_correlation(residuals)),
-        convergence=convergence(idata),
-        data=data_hashes(traces),
-    )
+        jobs=traces.names, day_minutes=counts.shape[-1], unit=unit, shape=y.mean(axis=0) if len(y) > 1 else
+        shapes_of_other_days(y)[0], off_shape=(y - shapes_of_other_days(y)).std(axis=(0, 2)), most=counts.max(axis=(0,
+        2)), coefficients=value["coefficients"].astype(np.float32), log_spread=value["log_spread"].astype(np.float32),
+        follow=value["follow"].astype(np.float32), errors=error_quantiles(np.median(value["nu"], axis=0),
+        largest).astype(np.float32), root_correlation=correlation_root(normal_score_correlation(residuals)),
+        convergence=convergence(idata), data=data_hashes(traces),
+    )  # fmt: skip
 
 
 def error_quantiles(nu: np.ndarray, largest: np.ndarray) -> np.ndarray:

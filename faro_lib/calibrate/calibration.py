@@ -165,17 +165,11 @@ def _answer(
             f"{_next(extended, np.log(capacity), every, everything, chosen.errors)}"
         )  # fmt: skip
     return Calibration(
-        kind=chosen.prior.kind,
-        weights={fit.prior.kind: float(weight) for fit, weight in zip(fits, weights)},
-        service=chosen.prior.service(median),
-        intervals=intervals,
-        capacity_rps=capacity_rps,
-        draws=tuple(services[n] for n in rng.choice(len(services), size=DRAWS, p=everything / everything.sum())),
-        predicted=predicted[:rows, :columns],
-        discrepancy=discrepancy,
-        verdict=verdict,
-        reason=reason,
-    )
+        kind=chosen.prior.kind, weights={fit.prior.kind: float(weight) for fit, weight in zip(fits, weights)},
+        service=chosen.prior.service(median), intervals=intervals, capacity_rps=capacity_rps, draws=tuple(services[n]
+        for n in rng.choice(len(services), size=DRAWS, p=everything / everything.sum())), predicted=predicted[:rows,
+        :columns], discrepancy=discrepancy, verdict=verdict, reason=reason,
+    )  # fmt: skip
 
 
 def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, discrepancy: float) -> str:

@@ -48,17 +48,19 @@ def faro_plan(backend: str, plan: str | None, kubeconfig: str | None, context: s
 
 
 def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[], tuple[Override, ...]]:
-    """A function that reads operators' overrides: from the FaroPlan, else the file next to the journal, else none."""
+    """A function that reads operators' overrides: from the file next to the journal, if any, and from the FaroPlan."""
     from faro_lib.control.overrides import path_of, read_overrides
 
+    of_journal = partial(read_overrides, path_of(journal)) if journal else tuple
     if home:
         from faro_lib.control.background import latest
         from faro_lib.kube.plan_overrides import PlanOverrides
         from faro_lib.kube.preflight import check_server
 
         check_server(home.connect())
-        return latest(PlanOverrides(home.connect(retries=0, timeout_s=2.0), home.namespace, home.name).read)
-    return partial(read_overrides, path_of(journal)) if journal else tuple
+        of_plan = PlanOverrides(home.connect(retries=0, timeout_s=2.0), home.namespace, home.name).read
+        return latest(lambda: (*of_journal(), *of_plan()))
+    return of_journal
 
 
 def deployments(
@@ -109,8 +111,8 @@ def ray_serve(
                 raise ValueError("backend=local: a job was added or removed, or its section serve changed; start again")
             first = cluster is None
             cluster = RayServeCluster(new.jobs, specs_of(new), endpoint.ray, endpoint.http, clock, capacity, lease)
-            ensure(cluster.connect)
-            if first:
+            if first:  # later, an outage is for the control loop
+                ensure(cluster.connect)
                 say(f"serving at {endpoint.http.address}, Ray at {endpoint.ray.address}")
             lease = lease and replace(lease, force=False)
             return cluster

@@ -153,8 +153,7 @@ def expecting(policy: Policy, settings: Settings, clock: Clock) -> Policy:
 
 
 def at_time_of_day(policy: Policy, origin_s: float) -> Policy:
-    """The policy; a forecaster with days of 24 hours is set to the local time of day of `origin_s` (Unix time)."""
+    """The policy; a forecaster with days of 24 hours is set to the time of day of `origin_s` at today's offset from UTC."""
     if not isinstance(policy, TwoLoops) or policy.forecaster.day_minutes != DAY_MINUTES:
         return policy
-    local = time.localtime(origin_s)
-    return replace(policy, forecaster=policy.forecaster.start(60 * local.tm_hour + local.tm_min))
+    return replace(policy, forecaster=policy.forecaster.start(int(origin_s + time.localtime().tm_gmtoff) // 60))

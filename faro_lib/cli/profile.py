@@ -30,6 +30,8 @@ def profile(
     from faro_lib.rayserve.spec import serve_specs
     from faro_lib.workload.readers import read_jobs, read_sections
 
+    if address or serve_address:
+        backend = "rayserve"
     if backend not in ("local", "rayserve"):
         raise ValueError(f"backend={backend!r} is unknown; accepted: local, rayserve")
     if not jobs.endswith((".yaml", ".yml")):
@@ -38,7 +40,6 @@ def profile(
     specs = serve_specs(table, read_sections(jobs, "serve"))
     cores = [job.cores for job in table]
     capacity = math.ceil(sum(cores) + max(cores))  # one replica per job, and one more to time a cold start
-    profiles = {}
     addresses: dict[str, Any] = dict(address=address, serve_address=serve_address)
     with serving(backend, table, specs, [1] * len(table), capacity, report=say, **addresses) as endpoint:
         for job, spec in zip(table, specs):
@@ -48,14 +49,16 @@ def profile(
                 f"network overhead {measured.network_overhead_s * 1e3:.1f} ms, "
                 f"start {measured.cold_start_s:.1f} s ({measured.requests} requests)"
             )
-            if seconds:
-                load, calibration = measure_kind(endpoint.ray, endpoint.http, job, spec, measured, seconds)
-                measured = replace(measured, calibration=calibration)
-                print("\n".join(f"  {line}" for line in calibration.lines()))
-                name = f"{Path(jobs).stem}-{spec.application}"
-                drawn = save(latency_by_rate(load, calibration), Path(jobs).parent, name)
-                say(f"measured and fitted latencies drawn in {drawn}")
-            profiles[job.name] = measured
-    if not dry:
-        write_profiles(jobs, profiles)
-        say(f"measurements written to {jobs}")
+            try:
+                if seconds:
+                    load, calibration = measure_kind(endpoint.ray, endpoint.http, job, spec, measured, seconds)
+                    measured = replace(measured, calibration=calibration)
+                    print("\n".join(f"  {line}" for line in calibration.lines()))
+                    name = f"{Path(jobs).stem}-{spec.application}"
+                    drawn = save(latency_by_rate(load, calibration), Path(jobs).parent, name)
+                    say(f"measured and fitted latencies drawn in {drawn}")
+            except ValueError as error:
+                say(f"{job.name}: its kind of replica is not measured: {error}")
+            if not dry:  # after each job, so that a later failure loses nothing
+                write_profiles(jobs, {job.name: measured})
+                say(f"{job.name}: measurements written to {jobs}")

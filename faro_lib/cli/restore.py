@@ -16,7 +16,7 @@ def restore(
 ) -> None:
     """Give HPAs their own bounds back; stop the controller first."""
     from faro_lib.kube import hpa_bounds
-    from faro_lib.kube.deployments import DeploymentRef, autoscalers_of
+    from faro_lib.kube.deployments import DeploymentRef, listed
     from faro_lib.kube.lease import seconds_unled
     from faro_lib.kube.operate import NamespacedName
     from faro_lib.kube.preflight import check_server
@@ -30,6 +30,7 @@ def restore(
     if unled and (idle_s := seconds_unled(api, home.namespace, home.name)) < unled:
         say(f"a controller led {idle_s:.0f} s ago; nothing is restored")
         return
-    lines = hpa_bounds.restore(api, autoscalers_of(api, refs))
+    # Also autoscalers of jobs that are no longer in the table.
+    lines = hpa_bounds.restore(api, listed(api, refs, "/apis/autoscaling/v2", hpa_bounds.HPAS))
     for line in lines or ["no autoscaler has bounds of Faro"]:
         say(line)

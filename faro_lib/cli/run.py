@@ -157,7 +157,13 @@ def run(
                 on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they are")
                 return False
 
-        ensure = until_passed(stop, waiting) if wait else once
+        waits, new = until_passed(stop, waiting) if wait else once, False
+
+        def ensure(
+            check: Callable[[], object],
+        ) -> None:  # changed settings that fail a check are refused, not waited for
+            (once if new else waits)(check)
+
         cluster_of: Callable[[Settings], InterruptibleCluster]
         if home and backend == "deployments":
             cluster_of = partial(
@@ -174,6 +180,8 @@ def run(
         last = settings
         while not stop.is_set() and clock.now_s < until_s:  # one pass for each version of the settings
             table, new = settings.jobs, settings is not last
+            if exporter:
+                exporter.use_jobs(table)
             with ExitStack() as inner:
                 try:
                     made = policy_of(settings) if new else chosen
@@ -200,8 +208,6 @@ def run(
                     chosen = policy_of(settings)  # the model may be that of the refused jobs
                     continue
                 chosen = made
-                if exporter:
-                    exporter.use_jobs(table)
                 for change in changes:
                     say(change)
                 title = f"{policy}{'' if apply else ', dry run'}"

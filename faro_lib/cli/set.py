@@ -91,7 +91,9 @@ def _of_plan(plan: str) -> _Run:
     if found is None:
         raise ValueError(f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it")
     jobs = found.get("status", {}).get("jobs", [])
-    return _Run({one["name"]: one["desiredReplicas"] for one in jobs}, overrides.read, overrides.write)
+    # If Faro sets bounds of autoscalers, desiredReplicas is the upper one.
+    targets = {one["name"]: min(one["desiredReplicas"], one["readyReplicas"]) or one["desiredReplicas"] for one in jobs}
+    return _Run(targets, overrides.read, overrides.write)
 
 
 def _time_s(text: str, after_s: float) -> float:

@@ -15,10 +15,10 @@ def shadow(
     as_json: Annotated[bool, option("Print one JSON object per job, and one for all.", "--json")] = False,
 ) -> None:
     """Score a dry run: forecasts, predictions, and planned replicas."""
-    from faro_lib.control.journal import parts
+    from faro_lib.control.journal import with_same_jobs
     from faro_lib.recommend.shadow import plan_scores
 
-    header, ticks = parts(journal)[-1]
+    header, ticks = with_same_jobs(journal)
     if not ticks:
         raise ValueError(f"{journal}: no decision has been made yet")
     rows = plan_scores(header, ticks)

@@ -37,6 +37,7 @@ Capacities = Annotated[list[Annotated[int, Field(gt=0, le=1_000_000)]], AfterVal
 Clusters = Annotated[list[tuple[int, int]], AfterValidator(_one_replica_per_job), AfterValidator(_unique)]
 Numbers = Annotated[list[Annotated[float, Field(ge=0)]], AfterValidator(_unique)]
 PositiveNumbers = Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(_unique)]
+WholeTicks = Annotated[list[Annotated[float, Field(gt=0, multiple_of=10)]], AfterValidator(_unique)]
 Indices = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_unique)]
 
 
@@ -123,7 +124,7 @@ class Sensitivity(Section):
     cold_start_s: Numbers = Field([5, 35, 120], description="seconds until a new replica serves; []: skip")
     slo_factor: PositiveNumbers = Field([2, 4, 8], description="SLO as a multiple of the service time; []: skip")
     forecast_error: Numbers = Field([0, 0.25, 0.5], description="relative error of an oracle forecast; []: skip")
-    interval_s: PositiveNumbers = Field([60, 300], description="seconds between two decisions; []: skip")
+    interval_s: WholeTicks = Field([60, 300], description="seconds between two decisions; []: skip")
     scv_factor: Numbers = Field([1, 4], description="factor on the variance of service times; []: skip")
 
     @property

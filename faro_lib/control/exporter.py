@@ -118,8 +118,8 @@ class Exporter:
         return answer
 
     def use_jobs(self, jobs: tuple[Job, ...]) -> None:
-        """From the next tick on, export the metrics of these jobs."""
-        self._jobs, self._scores = jobs, MinuteScores(jobs)
+        """From the next tick on, export the metrics of these jobs; until then, the loop may wait for its lease."""
+        self._jobs, self._scores, self._progress_s = jobs, MinuteScores(jobs), None
         for gauge in (*self._gauges.values(), self._arrivals, self._utility, self._budget):
             gauge.clear()
         for job in jobs:

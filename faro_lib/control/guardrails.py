@@ -114,7 +114,11 @@ def restore_targets(guard: Guard, observation: Observation, contested: np.ndarra
     if guard.target is None or guard.drop is None:
         return observation
     target = np.where(contested, observation.target, guard.target)
-    return replace(observation, target=target, drop=guard.drop, starting=np.maximum(target - observation.running, 0))
+    # If targets are bounds of autoscalers, they do not say how many replicas start.
+    starting = (
+        observation.starting if observation.unbounded is not None else np.maximum(target - observation.running, 0)
+    )
+    return replace(observation, target=target, drop=guard.drop, starting=starting)
 
 
 def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:
@@ -141,16 +145,10 @@ def without_data(last: Observation, now_s: float) -> Observation:
     missing, minute = np.full(len(last.target), np.nan), max(last.minute, int(now_s // MINUTE_S))
     history = np.hstack([last.arrivals_per_min, np.full((len(missing), minute - last.minute), np.nan)])
     return replace(
-        last,
-        now_s=now_s,
-        minute=minute,
-        arrivals_per_min=history[:, -protocol.HISTORY_MINUTES :] if minute > last.minute else last.arrivals_per_min,
-        mean_latency_s=missing,
-        tail_latency_s=missing,
-        ongoing=missing,
-        arrivals_now=None,
-        failed_per_min=None,
-    )
+        last, now_s=now_s, minute=minute, arrivals_per_min=history[:, -protocol.HISTORY_MINUTES :] if minute >
+        last.minute else last.arrivals_per_min, mean_latency_s=missing, tail_latency_s=missing, ongoing=missing,
+        arrivals_now=None, failed_per_min=None,
+    )  # fmt: skip
 
 
 def invalid(plan: Plan, jobs: int) -> str | None:
@@ -214,11 +212,13 @@ def with_target(plan: Plan, target: np.ndarray, reason: str) -> Plan:
 
 
 def fallback(config: GuardrailConfig, jobs: tuple[Job, ...], visible: Observation) -> Plan:
-    """The plan of the fail mode: equal shares if they are configured and the minima fit into the capacity, else hold."""
-    fits = float(minimum_replicas(jobs) @ arrays_of(jobs).cores) <= visible.capacity + TOLERANCE
-    if config.fail_mode != "fair-share" or not fits:
+    """The plan of the fail mode: equal shares if they are configured and the minima fit, else hold."""
+    try:
+        if config.fail_mode != "fair-share":
+            return hold(visible)
+        target = fair_share(jobs, visible.capacity, visible.present)
+    except ValueError:  # the minima exceed the capacity or a quota
         return hold(visible)
-    target = fair_share(jobs, visible.capacity, visible.present)
     return Plan(target, np.zeros(len(target)), (HOLD,) * len(target), protocol.PLAN_ATTEMPTS)
 
 

@@ -137,25 +137,33 @@ class Journal:
 
 def read(path: str | Path) -> tuple[Header, list[Tick]]:
     """(header, ticks) of the last part of a journal, without ticks in archives; ValueError if it is not a journal."""
-    return _parts(path, list(_records(Path(path))))[-1]
+    return _parts(path, _records(Path(path)))[-1]
 
 
-def parts(path: str | Path) -> list[tuple[Header, list[Tick]]]:
+def parts(path: str | Path, since_s: float = 0.0) -> list[tuple[Header, list[Tick]]]:
     """(header, ticks) of each part of a journal, including its archives; ValueError if the file is not a journal.
 
     A new part begins when an operator changes the jobs during the run. Parts without ticks, except
-    the last part, and an incomplete last line are left out.
+    the last part, an incomplete last line, and archives last written before the Unix time `since_s` are left out.
     """
-    files = [*rotation.archives(Path(path)), Path(path)]
-    return _parts(path, [one for file in files for one in _records(file)])
+    recent = [one for one in rotation.archives(Path(path)) if one.stat().st_mtime >= since_s]
+    return _parts(path, (record for file in (*recent, Path(path)) for record in _records(file)))
 
 
-def _parts(path: str | Path, records: list[tuple[str, dict[str, Any]]]) -> list[tuple[Header, list[Tick]]]:
-    if not records or records[0][1]["kind"] != BEGIN:
+def with_same_jobs(path: str | Path) -> tuple[Header, list[Tick]]:
+    """(last header, the ticks of all parts of a journal whose jobs have the names in this header)."""
+    found = parts(path)
+    names = [[job.name for job in header.jobs] for header, _ in found]
+    return found[-1][0], [one for (_, ticks), of in zip(found, names) if of == names[-1] for one in ticks]
+
+
+def _parts(path: str | Path, records: Iterator[tuple[str, dict[str, Any]]]) -> list[tuple[Header, list[Tick]]]:
+    _, first = next(records, ("", {"kind": None}))
+    if first["kind"] != BEGIN:
         raise ValueError(f"{path}: not a journal of `faro run`; its first line must be the header")
-    found: list[tuple[Header, list[Tick]]] = [(_header(path, records[0][1]), [])]
+    found: list[tuple[Header, list[Tick]]] = [(_header(path, first), [])]
     replayed_ticks = None
-    for place, record in records[1:]:
+    for place, record in records:
         header, ticks = found[-1]
         if record["kind"] == BEGIN:
             if "generation" not in record:  # otherwise, a rotation wrote it, and the archive's last part goes on
@@ -258,8 +266,6 @@ def replay(policy: Policy, header: Header, ticks: list[Tick]) -> Iterator[tuple[
         if one.replayed_ticks is not None:
             memory = remembered(policy, header, ticks[n - one.replayed_ticks : n])
         memory, step = _decide_again(policy, header, memory, one)
-        if header.apply:  # what was requested is what was recorded; else `policy` would see changes by another client
-            memory = replace(memory, guard=replace(memory.guard, target=one.step.target, drop=one.step.plan.drop))
         yield one.step, step
 
 
@@ -277,7 +283,10 @@ def next_memory(memory: Memory, apply: bool, error: str | None) -> Memory:
 def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> tuple[Memory, Step]:
     # No deadline, because the decision may take longer on this machine.
     memory, step = tick(policy, header.guardrails, header.jobs, memory, one.step.observation)
-    return next_memory(memory, header.apply, one.error), step
+    memory = next_memory(memory, header.apply, one.error)
+    if header.apply:  # the recorded request was made, so another decision now is no change by another client
+        memory = replace(memory, guard=replace(memory.guard, target=one.step.target, drop=one.step.plan.drop))
+    return memory, step
 
 
 def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]) -> Authority:

@@ -19,7 +19,7 @@ from faro_lib.forecast import Forecaster
 from faro_lib.policies.loops import with_forecaster
 from faro_lib.policies.protocol import CONTESTED, DEADLINE_EXCEEDED, FAILED, MISSING, Cluster, Observation, Policy
 from faro_lib.workload import Job
-from faro_lib.workload.jobs import TOLERANCE
+from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
 OBSERVE, APPLY, JOURNAL, CLOCK = "observe", "apply", "journal", "clock"  # reasons of failures outside the policy
 OnFailure = Callable[[str, str], None]
@@ -75,6 +75,8 @@ def run(
             if past:
                 memory, start_s = past.memory, past.observation.now_s
                 last = past.observation if past.ticks is not None else None  # None if the jobs have changed
+                if clock and clock.now_s - start_s > MINUTE_S:  # another controller may have led since
+                    memory = next_memory(memory, False, None)
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
             if stop.is_set() or changed():

@@ -9,6 +9,7 @@ from faro_lib.metrics.limit import Clairvoyant, clairvoyant, max_replicas_of_any
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.policies import Fixed
 from faro_lib.simulate import Draws, simulate
+from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
@@ -18,24 +19,28 @@ HEADROOM = 1.6  # replicas per erlang of peak load; beyond it, utility hardly ri
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
     """Simulated utility of each job and minute with 0, 1, ... replicas, where every minute starts with empty queues.
 
-    To empty the queues, an idle minute is inserted after each minute. This is an upper bound: under a policy, a minute
+    To empty the queues, idle minutes are inserted after each minute. This is an upper bound: under a policy, a minute
     may begin with requests in the queue, which only lower its utility. The jobs' bounds are ignored here;
     `metrics.limit.best_replicas_by_minute` applies them.
 
     Returns
     -------
-    (jobs, replicas from 0, minutes and a last bin for later arrivals); NaN without requests, 0 without replicas.
+    (jobs, replicas from 0, minutes and a last bin for later arrivals); NaN without requests, else 0 without replicas.
     """
-    counts = np.zeros((len(workload.jobs), 2 * workload.minutes), np.int64)
-    counts[:, ::2] = workload.requests_per_min
-    apart = replace(draws, arrival_s=draws.arrival_s + MINUTE_S * np.floor(draws.arrival_s / MINUTE_S))
+    left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))  # requests in a full queue and one replica
+    every = 2 + int(left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)
+    counts = np.zeros((len(workload.jobs), every * workload.minutes), np.int64)
+    counts[:, ::every] = workload.requests_per_min
+    later_s = (every - 1) * MINUTE_S * np.floor(draws.arrival_s / MINUTE_S)
+    apart = replace(draws, arrival_s=draws.arrival_s + later_s)
     utility = np.zeros((len(workload.jobs), max_replicas + 1, workload.minutes + 1))
     cores = arrays_of(workload.jobs).cores.sum()
     for count in range(1, max_replicas + 1):
         fixed = tuple(replace(job, min_replicas=count, max_replicas=count, tenant_quota=None) for job in workload.jobs)
         day = replace(workload, jobs=fixed, requests_per_min=counts)
         run = simulate(day, Fixed(count), count * cores, draws=apart)
-        utility[:, count] = minute_utility(run)[:, ::2]
+        utility[:, count] = minute_utility(run)[:, ::every]
+    utility[:, 0] = 0 * utility[:, 1]  # NaN without requests
     return utility
 
 
@@ -50,5 +55,6 @@ def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) ->
 def enough_replicas(workload: Workload) -> int:
     """A replica count beyond which no job's utility rises noticeably; at least the minimum of every job."""
     arrays = arrays_of(workload.jobs)
-    peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * arrays.service_time_s).max()
+    alone_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]  # at least as long as a lone request
+    peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * alone_s).max()
     return max(int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays.min_replicas.max()))

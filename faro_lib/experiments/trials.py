@@ -33,7 +33,7 @@ def policy_context(
     """
     posterior = Path(results) / "forecast" / "posterior.npz" if results else None
     measured = Path(results) / "queueing" / "measured.npz" if results else None
-    known = posterior and posterior.exists() and forecaster in ("auto", "bayes")
+    known = traces.days > 1 and posterior and posterior.exists() and forecaster in ("auto", "bayes")
     fitted: dict[str, Any] = {"posterior": posterior} if known else {}
     forecasts = forecast.fit(forecaster, traces, **fitted) if traces.days else None
     latency_model = LatencyTable.load(measured) if measured and measured.exists() else measure(traces.jobs)

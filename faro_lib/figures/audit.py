@@ -47,14 +47,9 @@ def pictures(audit: Any) -> Figure:
         low = np.maximum(low, 0)
         errors = np.abs([middle - low, high - middle])
         axis.barh(
-            names,
-            middle,
-            xerr=errors,
-            color=[colour(name) for name in names],
-            error_kw={"lw": 0.8},
-            edgecolor="black",
+            names, middle, xerr=errors, color=[colour(name) for name in names], error_kw={"lw": 0.8}, edgecolor="black",
             linewidth=0.3,
-        )
+        )  # fmt: skip
         axis.invert_yaxis()
         axis.set(xlabel=f"{MEASURES['lost_utility']} (90 % interval)", xlim=(0, None))
         for name, value, end in zip(names, middle, high):

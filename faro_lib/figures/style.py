@@ -58,24 +58,12 @@ def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
 def use_style() -> None:
     """Make this style the default of seaborn and matplotlib."""
     sns.set_theme(
-        context="paper",
-        style="whitegrid",
-        palette=[*CYCLE, *SPARE],
-        rc={
-            **dict.fromkeys(("font.size", "legend.fontsize", "legend.title_fontsize"), FONT_PT),
-            **dict.fromkeys(("axes.labelsize", "axes.titlesize", "xtick.labelsize", "ytick.labelsize"), FONT_PT),
-            "figure.titlesize": FONT_PT + 1,
-            "lines.linewidth": 1.2,
-            "axes.linewidth": 0.6,
-            "grid.linewidth": 0.4,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "figure.dpi": 110,
-            "savefig.dpi": DPI,
-            "pdf.fonttype": 42,
-            "figure.constrained_layout.use": True,
-        },
-    )
+        context="paper", style="whitegrid", palette=[*CYCLE, *SPARE], rc={ **dict.fromkeys(("font.size",
+        "legend.fontsize", "legend.title_fontsize"), FONT_PT), **dict.fromkeys(("axes.labelsize", "axes.titlesize",
+        "xtick.labelsize", "ytick.labelsize"), FONT_PT), "figure.titlesize": FONT_PT + 1, "lines.linewidth": 1.2,
+        "axes.linewidth": 0.6, "grid.linewidth": 0.4, "axes.spines.top": False, "axes.spines.right": False,
+        "figure.dpi": 110, "savefig.dpi": DPI, "pdf.fonttype": 42, "figure.constrained_layout.use": True, },
+    )  # fmt: skip
 
 
 def legend_above(figure: Figure, handles, labels, columns: int = 5) -> None:

@@ -149,17 +149,10 @@ def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | N
         backtest = np.stack([backtest_crps(member, traces.train[-1, 0]) for member in tried])
     tracked = (len(members), jobs, TRACKED_SAMPLES, HORIZON_MINUTES)
     mixture = Mixture(
-        jobs=traces.names,
-        seed=seed,
-        day_minutes=members[0].day_minutes,
-        names=names,
-        members=members,
-        backtest=backtest,
-        score=backtest,
-        outlier_at=np.full((2, jobs), -np.inf),
-        paths=np.full(tracked, np.nan, np.float32),
-        means=np.full((HORIZON_MINUTES, *tracked[:3]), np.nan, np.float32),
-    )
+        jobs=traces.names, seed=seed, day_minutes=members[0].day_minutes, names=names, members=members,
+        backtest=backtest, score=backtest, outlier_at=np.full((2, jobs), -np.inf), paths=np.full(tracked, np.nan,
+        np.float32), means=np.full((HORIZON_MINUTES, *tracked[:3]), np.nan, np.float32),
+    )  # fmt: skip
     return recalibrated(mixture)
 
 

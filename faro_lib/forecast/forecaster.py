@@ -49,6 +49,10 @@ class Forecaster(ABC):
             minutes_seen=self.minutes_seen + 1,
         )
 
+    def skip(self, minutes: int) -> Self:
+        """The forecaster `minutes` later, without the counts that it has stored."""
+        return replace(self.start(self.minute_of_day + minutes), minutes_seen=self.minutes_seen + minutes)
+
     def forget(self, jobs: np.ndarray) -> Self:
         """The forecaster with the local levels (if any) of the jobs in a bool mask (jobs,) reset after a shift."""
         return self

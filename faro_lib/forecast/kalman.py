@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import HORIZON_MINUTES, Forecaster, register, training_counts
+from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, register, training_counts
 from faro_lib.forecast.regression import from_root, root, shapes_of_other_days
 from faro_lib.workload import Traces
 
@@ -46,7 +46,8 @@ class LocalLevel(Forecaster):
         missing = np.isnan(y)
         gain = np.where(missing, 0.0, self.variance / (self.variance + self.noise))
         level = self.level + gain * np.where(missing, 0.0, y - self.level)
-        return replace(later, level=level, variance=self.variance * (1 - gain) + self.step)
+        step = self.step * (~missing | (self.variance < CONTEXT_MINUTES * self.step))  # missing counts are no trend
+        return replace(later, level=level, variance=self.variance * (1 - gain) + step)
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)

@@ -40,7 +40,8 @@ class DiscountedPoisson(Forecaster):
         later = Forecaster.update(self, counts)
         known = ~np.isnan(later.counts[:, -1])
         a = self.a + np.where(known, later.counts[:, -1], 0)
-        return replace(later, a=self.discount * a, b=self.discount * (self.b + known))
+        keep = np.where(known | (self.discount * self.b > PRIOR_MINUTES), self.discount, 1.0)  # at least as a prior
+        return replace(later, a=keep * a, b=keep * (self.b + known))
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)

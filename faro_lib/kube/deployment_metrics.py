@@ -98,9 +98,9 @@ class DeploymentMetrics:
         )
 
     def values(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
-        """Values (queries, instants) at evenly spaced Unix times; NaN = missing, inf = 0/0.
+        """Values (queries, instants) at evenly spaced Unix times; inf = 0/0.
 
-        Raises ValueError for a query that is not PromQL or returns several series.
+        NaN = missing, also for a query that is not PromQL or returns several series.
         """
         values = np.full((len(queries), len(times_s)), np.nan)
         if len(times_s):
@@ -121,15 +121,16 @@ class DeploymentMetrics:
         except BadQuery as error:
             if len(queries) > 1:  # send them one by one, to find out which query is wrong
                 return np.vstack([self._batch([query], times_s) for query in queries])
-            raise ValueError(f"query {queries[0]!r}: {error}") from None
+            self._report_missing(f"query {queries[0]!r}: {error}")
+            return values
         except (OSError, KeyError, ValueError) as error:
             self._report_missing(str(error) or type(error).__name__)
             return values
         self.error = None
         for i, (_, row) in zip(numbers, series):
-            if numbers.count(i) > 1:
-                raise ValueError(f"query {queries[i]!r} has several answers; one is needed: sum(...)")
-            values[i] = row
+            values[i] = row if numbers.count(i) == 1 else np.nan
+        for i in sorted({i for i in numbers if numbers.count(i) > 1}):
+            self._report_missing(f"query {queries[i]!r} has several answers; one is needed: sum(...)")
         return values
 
     def _report_missing(self, error: str) -> None:

@@ -118,22 +118,13 @@ class Deployments:
         target, ready = np.array([state.target for state in states]), np.array([state.ready for state in states])
         recently = time.monotonic() - self._scaled_at < self._progress_deadline_s
         return Observation(
-            now_s=now_s,
-            capacity=self.cores,
-            minute=minute,
-            arrivals_per_min=load.arrivals_per_min,
-            mean_latency_s=load.mean_latency_s * self.clock.scale,
-            tail_latency_s=load.tail_latency_s * self.clock.scale,
-            ongoing=load.ongoing,
-            running=np.minimum(ready, target),
-            starting=np.maximum(target - ready, 0),
-            target=target,
-            terminating=np.maximum(ready - target, 0),
-            changing=np.array([not state.settled for state in states]) & recently,
-            drop=self._drop.copy(),
-            arrivals_now=None if np.isnan(load.arrivals_now).all() else load.arrivals_now,
-            present=None if present.all() else present,
-        )
+            now_s=now_s, capacity=self.cores, minute=minute, arrivals_per_min=load.arrivals_per_min,
+            mean_latency_s=load.mean_latency_s * self.clock.scale, tail_latency_s=load.tail_latency_s *
+            self.clock.scale, ongoing=load.ongoing, running=np.minimum(ready, target), starting=np.maximum(target -
+            ready, 0), target=target, terminating=np.maximum(ready - target, 0), changing=np.array([not state.settled
+            for state in states]) & recently, drop=self._drop.copy(), arrivals_now=None if
+            np.isnan(load.arrivals_now).all() else load.arrivals_now, present=None if present.all() else present,
+        )  # fmt: skip
 
     def apply(self, target: np.ndarray, drop: np.ndarray, may_act: Callable[[], bool] = lambda: True) -> None:
         """Scale the jobs in parallel with `scale_jobs`; `may_act` is checked before each call.
@@ -254,6 +245,9 @@ def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
             )
         for name, value in requests.items():
             per_core[name] = max(per_core.get(name, 0.0), value / job.cores)
+    affinities = (spec.get("affinity", {}).get("nodeAffinity", {}) for spec in specs)
+    if any("requiredDuringSchedulingIgnoredDuringExecution" in one for one in affinities):
+        raise ValueError("deployments: a required nodeAffinity is not read; choose the nodes by nodeSelector")
     quantum = float(np.gcd.reduce([round(job.cores * 10) for job in jobs])) / 10  # cores are multiples of 0.1
     tolerated = [spec.get("tolerations", []) for spec in specs]
     tolerations = [one for one in tolerated[0] if all(one in others for others in tolerated)]

@@ -58,6 +58,7 @@ class BoundedDeployments(Deployments):
         floor = np.full(len(low), KEEP_FLOOR) if floor is None else floor
         back = ours & (floor == HAND_BACK)
         asked = ~back & (floor != HAND_BACK) & (ours | (floor != KEEP_FLOOR))
+        target = np.maximum(target, 1)  # an HPA accepts no maximum of 0
         wanted = np.minimum(np.where(floor == KEEP_FLOOR, low, floor), target)
         changed, rises = asked & ((wanted != low) | (target != high)), asked & (target > high)
         pods = np.array([state.target if state else 0 for state in self._states])
@@ -158,6 +159,10 @@ def restore(api: Api, hpas: Iterable[dict | None]) -> list[str]:
     lines = []
     for hpa in hpas:
         if hpa and (original := original_of(hpa)):
-            patched(api, hpa, original, None)
-            lines.append(f"{hpa['metadata']['name']}: bounds {original[0]}-{original[1]} restored")
+            try:
+                patched(api, hpa, original, None)
+                outcome = f"bounds {original[0]}-{original[1]} restored"
+            except ApiError as error:  # the others are restored all the same
+                outcome = f"not restored: {error}"
+            lines.append(f"{hpa['metadata']['name']}: {outcome}")
     return lines

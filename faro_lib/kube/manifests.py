@@ -162,7 +162,7 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
     files = [*APPLY_FIRST, "rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml"]
     files += ["rayservice.yaml", "quota.yaml"] if spec.backend == "rayserve" else []
     files += ["monitor.yaml"] if spec.monitor else []
-    files += ["restore.yaml"] if spec.ceilings and spec.act else []
+    files += ["restore.yaml"] if spec.ceilings else []  # in a dry run, too: it restores what an earlier run has set
     texts = {name: render(spec, name, resources=files) for name in (*files, "kustomization.yaml")}
     texts[RULES.name] = RULES.read_text()
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -185,20 +185,14 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
     of_deployments = preflight.FOR_CEILINGS if spec.ceilings else preflight.FOR_DEPLOYMENTS
     own = preflight.FOR_RAY if spec.backend == "rayserve" else of_deployments
     elsewhere = sorted(set(spec.namespaces) - {spec.namespace})
-    permissions = {spec.namespace: preflight.ALWAYS + own} | dict.fromkeys(elsewhere, own)
+    permissions = {spec.namespace: preflight.ALWAYS + own} | dict.fromkeys(elsewhere, preflight.QUOTAS + own)
     names = preflight.names_of(spec.name, spec.deployments)
     return environment.get_template(template).render(
-        CONSTANTS,
-        spec=spec,
-        rayserve=spec.backend == "rayserve",
-        roles={namespace: preflight.rules(needed, names) for namespace, needed in permissions.items()},
-        arguments=arguments(spec),
-        jobs_hash=hash_of(spec.jobs_text),
+        CONSTANTS, spec=spec, rayserve=spec.backend == "rayserve", roles={namespace: preflight.rules(needed, names) for
+        namespace, needed in permissions.items()}, arguments=arguments(spec), jobs_hash=hash_of(spec.jobs_text),
         applications=yaml.safe_dump(configuration(spec.jobs, spec.served, spec.initial), sort_keys=False),
-        dashboard=DASHBOARD.read_text().rstrip(),
-        rules=yaml.safe_load(RULES.read_text()),
-        **values,
-    )
+        dashboard=DASHBOARD.read_text().rstrip(), rules=yaml.safe_load(RULES.read_text()), **values,
+    )  # fmt: skip
 
 
 def hash_of(text: str) -> str:

@@ -74,7 +74,7 @@ def connect_deployments(
     preflight.check_server(api)
     refs = [DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in jobs]
     cluster = (BoundedDeployments if ceilings else Deployments)(api, refs, metrics, clock, cores or 0.0)
-    wanted = preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS
+    wanted = preflight.QUOTAS + (preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS)
     for namespace in sorted({ref.namespace for ref in refs}):
         here = [ref.autoscaler if ceilings else ref.name for ref in refs if ref.namespace == namespace]
         preflight.check_permissions(api, namespace, wanted, (), preflight.names_of(plan.name, here))

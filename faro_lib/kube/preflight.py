@@ -13,8 +13,9 @@ from faro_lib.workload.jobs import arrays_of
 Permission = tuple[str, str, tuple[str, ...]]  # API group, resource, verbs
 # The permissions that the controller needs. `faro manifests` writes a Role with them; `check_permissions` checks each.
 CLUSTER_WIDE: tuple[Permission, ...] = (("", "nodes", ("list", "watch")), ("", "pods", ("list", "watch")))
+QUOTAS: tuple[Permission, ...] = (("", "resourcequotas", ("list", "watch")),)  # in every namespace with Deployments
 ALWAYS: tuple[Permission, ...] = (
-    ("", "resourcequotas", ("list", "watch")),
+    *QUOTAS,
     ("", "events", ("create",)),
     ("coordination.k8s.io", "leases", ("get", "create", "update")),
     (GROUP, PLURAL, ("get", "create", "patch")),

@@ -9,7 +9,6 @@ import numpy as np
 
 from faro_lib import allocate
 from faro_lib.metrics.measures import lost_utility, lost_utility_published
-from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import TOLERANCE
 
@@ -41,17 +40,18 @@ def max_replicas_of_any(jobs: tuple[Job, ...], capacity: float) -> int:
     >>> max_replicas_of_any((Job("a"), Job("b", cores=2.0)), 8)
     6
     """
-    minimum, arrays = at_least_one_each(jobs, capacity), arrays_of(jobs)
+    arrays = arrays_of(jobs)
+    minimum = arrays.min_replicas
     maximum = minimum + np.floor((capacity - minimum @ arrays.cores) / arrays.cores + TOLERANCE)
     return int(np.minimum(maximum, arrays.max_replicas).max())
 
 
 def best_replicas_by_minute(value: np.ndarray, capacity: float, jobs: tuple[Job, ...]) -> np.ndarray:
-    """Replicas, int (jobs, bins), that maximise the sum of values in each bin, with at least one replica per job.
+    """Replicas, int (jobs, bins), that maximise the sum of values in each bin.
 
     `value` (jobs, replicas, bins) is the value of 0, 1, ... replicas. The solution is exact and respects the jobs' bounds
     and the tenants' quotas.
     """
-    minimum, columns = at_least_one_each(jobs, capacity), np.arange(value.shape[1])
-    outside = (columns < minimum[:, None]) | (columns > arrays_of(jobs).max_replicas[:, None])
+    arrays, columns = arrays_of(jobs), np.arange(value.shape[1])
+    outside = (columns < arrays.min_replicas[:, None]) | (columns > arrays.max_replicas[:, None])
     return allocate.best_by_minute(np.where(outside[:, :, None], -np.inf, value), jobs, capacity)

@@ -30,7 +30,7 @@ def needed_gb(config: Config, jobs: int, days: int, minutes: int) -> dict[str, f
         rows = jobs * min(days * minutes, MAX_ROWS) * config.forecast.chains
         needed["30_forecasting"] = KERNEL_GB + (ROW_GB * rows if config.forecast.posterior is None else 0.0)
         larger = [count * min(config.scale.minutes or minutes, minutes) for count, _ in config.scale.clusters]
-        largest = [count * min(60, minutes) for count, _ in config.scale.largest]
+        largest = [count * min(config.scale.largest_minutes or minutes, minutes) for count, _ in config.scale.largest]
         needed["70_scale"] = KERNEL_GB + JOB_MINUTE_GB * max([job_minutes, *larger, *largest])
         if config.backend == "local":
             needed["80_live"] = KERNEL_GB + ray_gb(config.live.capacity)

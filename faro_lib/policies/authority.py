@@ -179,8 +179,13 @@ def limited(jobs: tuple[Job, ...], level: np.ndarray, now: np.ndarray, ceilings:
             return min(max(job.min_replicas, n - 1), n), max(min(job.max_replicas, n + 1), n)
         return n, n
 
-    all_bounds = (bounds(*row) for row in zip(jobs, level.astype(int).tolist(), now.tolist()))
-    return tuple(replace(job, min_replicas=low, max_replicas=high) for job, (low, high) in zip(jobs, all_bounds))
+    all_bounds = [bounds(*row) for row in zip(jobs, level.astype(int).tolist(), now.tolist())]
+    used: dict[str, float] = {}  # cores of each tenant's minima, which its own autoscalers may raise above its quota
+    for job, (low, _) in zip(jobs, all_bounds):
+        used[job.tenant] = used.get(job.tenant, 0.0) + low * job.cores
+    quotas = (job.tenant_quota and max(job.tenant_quota, used[job.tenant]) for job in jobs)
+    rows = zip(jobs, all_bounds, quotas)
+    return tuple(replace(job, min_replicas=low, max_replicas=high, tenant_quota=q) for job, (low, high), q in rows)
 
 
 def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: bool) -> Plan:
@@ -194,4 +199,5 @@ def with_authority(plan: Plan, authority: Authority, now: np.ndarray, bounding: 
         floor = np.where(advised, HAND_BACK, of_plan)
     reason = tuple(AUTHORITY if only else was for only, was in zip(advised, plan.reason))
     target = np.where(advised, now, plan.target)
-    return replace(plan, target=target, reason=reason, floor=floor, authority=authority.to_array())
+    drop = np.where(authority.level < (CEILINGS if bounding else ONE), 0.0, plan.drop)
+    return replace(plan, target=target, drop=drop, reason=reason, floor=floor, authority=authority.to_array())

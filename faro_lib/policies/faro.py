@@ -62,7 +62,9 @@ class Faro(TwoLoops):
         bounding = self.floor_tolerance is not None
         now = observation.running + observation.starting if bounding else observation.target
         jobs = limited(state.jobs, authority.level, now, bounding)
-        after, plan = TwoLoops.decide(self, replace(state, jobs=jobs), observation)
+        arrays = arrays_of(jobs)  # replicas that Faro must not remove may exceed the capacity
+        capacity = max(observation.capacity, float(arrays.min_replicas @ arrays.cores))
+        after, plan = TwoLoops.decide(self, replace(state, jobs=jobs), replace(observation, capacity=capacity))
         return replace(after, jobs=state.jobs, authority=authority), with_authority(plan, authority, now, bounding)
 
     def plan(self, state: LoopState, observation: Observation) -> Plan:
@@ -73,7 +75,7 @@ class Faro(TwoLoops):
         before = observation.target
         if self.floor_tolerance is not None:
             observation = replace(observation, target=observation.running + observation.starting)
-        rates_rps = self.forecast_paths(state, observation) / MINUTE_S
+        rates_rps = self.forecast_paths(state, observation) / MINUTE_S * observation.exists[:, None, None]
         table = self.table(state, observation, rates_rps)
         now = observation.target
         allocation = solve(table, observation.capacity, self.objective, current=now, gamma=self.gamma)
@@ -83,19 +85,15 @@ class Faro(TwoLoops):
         )
         marginal = marginal_values(table, allocation, gamma=self.gamma)
         plan = Plan(
-            target=allocation.replicas,
-            drop=allocation.drop,
-            reason=reasons(allocation.replicas, now),
-            attempts=PLAN_ATTEMPTS,
-            forecast_rps=forecast_rps,
-            predicted_tail_latency_s=latency_s,
+            target=allocation.replicas, drop=allocation.drop, reason=reasons(allocation.replicas, now),
+            attempts=PLAN_ATTEMPTS, forecast_rps=forecast_rps, predicted_tail_latency_s=latency_s,
             next_minute_deciles_rps=np.quantile(rates_rps[:, :, min(1, self.horizon_minutes - 1)], DECILES, axis=1).T,
-            marginal_value_up=marginal.more,
-            marginal_value_down=marginal.less,
-        )
+            marginal_value_up=marginal.more, marginal_value_down=marginal.less,
+        )  # fmt: skip
         if self.floor_tolerance is None:
             return plan
         load = np.quantile(rates_rps, LOAD_QUANTILES, axis=(1, 2)) * arrays_of(state.jobs).service_time_s
+        table = replace(self, switching_cost=0.0, deficit_weighting=0.0).table(state, observation, rates_rps)
         floor, ceiling = bounds(table, plan.target, load, observation.capacity, self.floor_tolerance)
         return replace(plan, target=ceiling, floor=floor, reason=reasons(ceiling, before))
 

@@ -10,6 +10,11 @@ from faro_lib.policies import protocol
 from faro_lib.policies.protocol import Observation, Plan, Policy, at_least_one_each, hold
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.jobs import TOLERANCE
+
+MAX_MISSED = (
+    240  # a forecaster that has missed more minutes forgets its levels, as it would only be told of missing counts
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +58,19 @@ class TwoLoops:
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         state = fold_minutes(state, observation)
-        if self.is_long_term(observation.now_s):
+        if self.is_long_term(observation.now_s, state.last_s):
             plan = self.plan(state, observation)
             counter_s = np.zeros_like(state.counter_s)
             return replace(state, counter_s=counter_s, last_s=observation.now_s, since_minute=observation.minute), plan
-        return react_up(state, observation) if self.reactive else (state, hold(observation))
+        if self.reactive:
+            return react_up(state, observation, self.tick_s)
+        return replace(state, last_s=observation.now_s), hold(observation)
 
-    def is_long_term(self, now_s: float) -> bool:
-        """Whether the tick at `now_s` makes a long-term plan."""
-        return now_s == self.first_s or (now_s > self.first_s and (now_s - self.phase_s) % self.interval_s == 0)
+    def is_long_term(self, now_s: float, last_s: float = 0.0) -> bool:
+        """Whether the tick at `now_s` makes a long-term plan: the first tick at or after the due time; `last_s`: last tick."""
+        last_s = last_s or now_s - self.tick_s  # 0 = unknown, or there was none
+        due = (np.array([now_s, last_s]) - self.phase_s) / self.interval_s + TOLERANCE
+        return now_s == self.first_s or bool(now_s > self.first_s and np.floor(due[0]) > np.floor(due[1]))
 
 
 def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
@@ -69,7 +78,10 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
     if observation.minute == state.minute:
         return state
     forecaster, history = state.forecaster, observation.arrivals_per_min
-    for age in range(observation.minute - state.minute, 0, -1):  # age 1 is the newest minute
+    missed = observation.minute - state.minute
+    if missed > MAX_MISSED:
+        forecaster, missed = forecaster.skip(missed - MAX_MISSED), MAX_MISSED
+    for age in range(missed, 0, -1):  # age 1 is the newest minute
         forecaster = forecaster.update(history[:, -age] if age <= history.shape[1] else np.full(len(history), np.nan))
     latency_s = np.where(np.isnan(observation.tail_latency_s), 0.0, observation.tail_latency_s)
     lost = state.lost + 1 - relaxed_utility(latency_s, arrays_of(state.jobs).slo_s)
@@ -81,14 +93,15 @@ def with_forecaster(state: Any, forecaster: Forecaster) -> Any:
     return replace(state, forecaster=state.forecaster.renewed(forecaster)) if isinstance(state, LoopState) else state
 
 
-def react_up(state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
+def react_up(state: LoopState, observation: Observation, tick_s: float) -> tuple[LoopState, Plan]:
     """(New state, plan) that adds a replica to each job whose mean latency was above its SLO for 30 s in total.
 
-    The count restarts at a long-term decision or when a replica is added; seconds while replicas change do not count.
+    The count restarts at a long-term decision or when a replica is added; seconds while replicas change do not count,
+    nor do seconds without ticks.
     """
     jobs = arrays_of(state.jobs)
     above = (observation.mean_latency_s > jobs.slo_s) & ~observation.changing
-    counter_s = state.counter_s + (observation.now_s - state.last_s) * above
+    counter_s = state.counter_s + min(observation.now_s - state.last_s, tick_s) * above
     up = counter_s >= protocol.REACT_UP_AFTER_S
     target = np.minimum(observation.target + up, np.maximum(jobs.max_replicas, observation.target))
     state = replace(state, counter_s=np.where(up, 0.0, counter_s), last_s=observation.now_s)

@@ -5,6 +5,8 @@ import math
 import numpy as np
 from numba import njit
 
+LARGEST_EXPONENT = 700.0  # exp(-746) is 0
+
 
 @njit(cache=True)
 def waiting_distribution(rho, servers, tolerance):
@@ -60,6 +62,8 @@ def wait_cdf(x, rho, servers, below):
         return below[min(top, len(below) - 1)]
     total, term = 0.0, math.exp(-mean)
     for j in range(top + 1):
+        if mean > LARGEST_EXPONENT:  # the recurrence would begin with exp(-mean) = 0
+            term = math.exp(j * math.log(mean) - mean - math.lgamma(j + 1))
         total += term * below[min(top - j, len(below) - 1)]
         term *= mean / (j + 1)
         if term < 1e-18 and j > mean:

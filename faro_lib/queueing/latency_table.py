@@ -77,6 +77,10 @@ class LatencyTable:
             raise ValueError(f"{kind!r} was not measured; there are: {'; '.join(self.classes)}")
         return kind
 
+    def saturation_of(self, job: Job) -> float:
+        """The largest rate in requests/s that a replica of the job sustains."""
+        return float(self.saturation_rps[self.classes.index(self.class_of(job))])
+
     def minutes(self, job: Job, rate_rps, replicas) -> tuple[np.ndarray, np.ndarray]:
         """(tail latency in seconds, drop rate) of L equally likely minutes, two arrays of the broadcast shape plus (L,).
 
@@ -93,7 +97,7 @@ class LatencyTable:
             # many requests per minute as arrive here, because a minute's quantile depends on its number of requests.
             replicas = np.minimum(replicas, np.maximum(rate_rps / grid[1], counts[0]))
         per_replica = rate_rps / np.maximum(replicas, 1e-12)
-        wider = np.sqrt(np.maximum(replicas / counts[-1], 1.0))
+        wider = np.sqrt(replicas / np.clip(replicas, counts[0], counts[-1]))
         spare = 1 - per_replica / full
         per_replica = np.where(spare > 0, np.maximum(1 - spare * wider, 0.0) * full, per_replica)
         i, t = _position(per_replica, grid)

@@ -24,7 +24,8 @@ LAG_S = 0.6  # usual delay in wall seconds from the end of a second to the repli
 LATE_S = 15  # reports of a second are accepted up to this many seconds late
 PROGRESS_DEADLINE_S = 90.0  # a job counts as `changing` for at most this many wall seconds after it was scaled
 REDEPLOY_S = 15.0  # a job that Ray no longer lists counts as present for this long: redeploying hides it for 4 to 6 s
-ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED")
+FAILED = "DEPLOY_FAILED"  # the replicas of the version before serve on
+ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED", FAILED)
 NODES = "/api/v0/nodes?detail=1&limit=1000"
 UNKNOWN = -1  # target of a job that is absent or has not been observed yet
 
@@ -170,12 +171,12 @@ class RayServeCluster(Cluster):
     def _last_deployment(self, job: int, applications: dict[str, Any]) -> dict[str, Any] | None:
         """The job's deployment as last listed by Ray; None if Ray deletes it or has not listed it for REDEPLOY_S."""
         spec, now = self.specs[job], time.monotonic()
-        deployment = _deployment(applications, spec)
-        if deployment is not None or applications.get(spec.application, {}).get("status") == "DELETING":
+        deployment, status = _deployment(applications, spec), applications.get(spec.application, {}).get("status")
+        if deployment is not None or status == "DELETING":
             self._deployments[job], self._missing_since[job] = deployment, np.inf
             return deployment
         self._missing_since[job] = min(self._missing_since[job], now)
-        return self._deployments[job] if now - self._missing_since[job] < REDEPLOY_S else None
+        return self._deployments[job] if status == FAILED or now - self._missing_since[job] < REDEPLOY_S else None
 
     def _read_stats(self) -> dict[str, Any]:
         """Job -> its statistics (`StatsAggregator.read`); empty if the endpoint does not answer."""

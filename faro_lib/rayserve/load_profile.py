@@ -91,10 +91,11 @@ def measure_kind(
 ) -> tuple[Measurements, Calibration]:
     """Load the service at increasing rates, repeat the rates `to_repeat` (per replica) with one more replica, and calibrate.
 
-    `profile` has the service time of single requests, from which the first rate follows; `seconds` is the duration of each
-    rate. If the job's replica is `Continuous`, its token lengths are taken as known.
+    `profile` has the service time of single requests, from which the first rate follows; `seconds` is the least duration of
+    each rate. If the job's replica is `Continuous`, its token lengths are taken as known.
     """
     rng, url = np.random.default_rng(seed), http.address + spec.route
+    seconds = max(seconds, 2 * MIN_SERVED * profile.service_time_s)  # a slow replica serves few requests
     rows: list[Row] = []
 
     def offer(replicas: int) -> Callable[[float], Samples]:
@@ -107,7 +108,9 @@ def measure_kind(
 
     with more_replicas(ray, spec, 0) as (replicas, _):
         first_rps = FIRST_UTILISATION / profile.service_time_s
-        rates = climb(offer(replicas), first_rps, job.slo_s, MAX_RPS / (replicas + 1))
+        # The SLO of a token service may be that of a token; Poisson load varies about its mean.
+        slo_s, max_rps = max(job.slo_s, 2 * profile.service_time_s), 0.9 * MAX_RPS / (replicas + 1)
+        rates = climb(offer(replicas), first_rps, slo_s, max_rps)
     with more_replicas(ray, spec, 1) as (replicas, _):
         for rate in to_repeat(rates):
             offer(replicas)(rate)

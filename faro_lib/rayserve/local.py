@@ -168,14 +168,9 @@ def _launch(cpus: int) -> LocalRay:
     token = secrets.token_hex(32)
     with (folder / LOG).open("w") as output:
         process = subprocess.Popen(
-            _command(cpus, ports, folder),
-            env=_environment(ports, folder, token),
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+            _command(cpus, ports, folder), env=_environment(ports, folder, token), cwd=folder, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
     dashboard, http = f"http://{LOOPBACK}:{ports['dashboard-port']}", f"http://{HTTP_HOST}:{ports[HTTP]}"
     return LocalRay(process.pid, dashboard, http, token, folder, process)
 

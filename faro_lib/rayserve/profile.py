@@ -19,6 +19,7 @@ from faro_lib.rayserve.load_generator import SERVED, Script, send
 from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.rayserve.statistics import add_row, empty_row
 from faro_lib.workload.replicas import mapping_of
+from faro_lib.workload.service import MODELS
 
 START_S = 180.0
 REPORTED_S = 2.5  # seconds from a request's end until its replica has reported it
@@ -54,14 +55,15 @@ def profile_job(ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, re
     time.sleep(began - time.time())  # statistics are per second, so start when a second begins
     script = Script((http.address + spec.route,), np.zeros(1), np.zeros(1, int), np.full(1, np.nan))
     answers = [asyncio.run(send(script, time.time())) for _ in range(requests)]
-    latencies_s = [one.latency_s[0] for one in answers if one.outcome[0] == SERVED]
+    times_s = [(one.first_s[0], one.latency_s[0]) for one in answers if one.outcome[0] == SERVED]
     time.sleep(REPORTED_S)
     total = empty_row()
     for row in http.get(f"{STATS_ROUTE}?since={began}", BUSY_RETRY_S)[job]["seconds"].values():
         add_row(total, row)
-    mean_s, scv = moments(total)
-    network_overhead_s = float(np.mean(latencies_s)) - total["latency_s"] / total["done"]
-    return Profile(mean_s, scv, network_overhead_s, total["done"], measure_cold_start(ray, spec))
+    mean_s, scv = moments(total if times_s else empty_row())  # a refused request counts as done
+    first_s, last_s = np.mean(times_s, axis=0)  # the replica's latency ends with the first part of the answer
+    overhead_s = float(first_s) - total["latency_s"] / total["done"]
+    return Profile(mean_s + float(last_s - first_s), scv, overhead_s, total["done"], measure_cold_start(ray, spec))
 
 
 @contextmanager
@@ -109,8 +111,13 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
             if profile.calibration and profile.calibration.verdict == CALIBRATED:
                 service = profile.calibration.service
                 service_time_s, scv = service.service_time_s, service.service_scv
-                row["replica"] = {name: _rounded(value) for name, value in mapping_of(service.replica).items()}
+                found = {name: _rounded(value) for name, value in mapping_of(service.replica).items()}
+                if found["kind"] == "continuous":  # what the SLO limits is not measured
+                    found |= {key: value for key, value in row["replica"].items() if key == "slo_on"}
+                row["replica"] = found
             row["service_time_s"], row["service_scv"] = round(service_time_s, 5), round(scv, 4)
+            if row.get("model") in MODELS:  # its published service time would be used instead
+                del row["model"]
             if profile.cold_start_s is not None:
                 row["cold_start_s"] = round(profile.cold_start_s, 1)
     with atomic_write(path) as partial:

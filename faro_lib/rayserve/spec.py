@@ -12,6 +12,7 @@ from faro_lib.workload.replicas import SERIAL, Concurrent, mapping_of
 from faro_lib.workload.service import true_service_time
 
 MAX_ONGOING_REQUESTS = 10
+MAX_SLOWDOWN = 0.1  # of a full replica; less is an error of the calibration
 EMULATED = f"{models.__name__}:Emulated"
 EMULATED_KINDS = {"batched": f"{models.__name__}:EmulatedBatches", "continuous": f"{models.__name__}:EmulatedTokens"}
 STATS_APPLICATION = "faro-statistics"  # the application with the stats endpoint
@@ -86,6 +87,8 @@ def _emulated(job: Job, scale: float) -> dict[str, Any]:
     if replica.kind in EMULATED_KINDS and scale == 1:
         args = {"replica": mapping_of(replica)} | ({"scv": job.service_scv} if replica.kind == "batched" else {})
         return {"import_path": EMULATED_KINDS[replica.kind], "args": args}
-    if replica.kind in EMULATED_KINDS or (isinstance(replica, Concurrent) and replica.slowdown):
+    if replica.kind in EMULATED_KINDS or (
+        isinstance(replica, Concurrent) and replica.slowdown * (replica.at_once - 1) > MAX_SLOWDOWN
+    ):
         raise ValueError(f"job {job.name!r}: replica={replica} is not emulated at scale {scale:g}; name an import_path")
     return {"args": {"mean_s": service.mean_s / scale, "scv": service.scv}}

@@ -76,8 +76,8 @@ class StatsAggregator:
         return self._accept.get(job)
 
     def accept(self, shares: Mapping[str, float]) -> None:
-        """Set the share of requests that each of these jobs accepts."""
-        self._accept.update(shares)
+        """Set the share of requests that each of these jobs accepts; others, such as removed jobs, accept all."""
+        self._accept = dict.fromkeys(self._accept, 1.0) | dict(shares)
 
     def lease(self, holder: str, duration_s: float, force: bool = False) -> str:
         """Grant `holder` the right to scale (lease) if no other has it, or if `force`; return who then has it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from faro_lib.experiments.trials import Report, policy_failures_raised
 from faro_lib.metrics.measures import lost_utility, minute_utility, slo_violation_rate
 from faro_lib.policies import Observation, Plan, Policy, PolicyContext, factory_of, make
 from faro_lib.policies.baselines import fair_share
-from faro_lib.policies.protocol import Assuming, hold
+from faro_lib.policies.protocol import Assuming, hold, minimum_replicas
 from faro_lib.recommend.backcast import (
+    NEVER,
     Service,
     backcast,
     calibration_of,
@@ -87,7 +88,8 @@ class Audit:
         """Lost utility per minute of the reproduced services in the replayed minutes, from their recorded latencies."""
         kept = [n for n, one in enumerate(self.services) if not one.refusal]
         slo_s, tail_s = arrays_of(self.records.jobs).slo_s[kept, None], self.records.tail_s[kept, self.minutes]
-        return float(np.nansum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
+        tail_s = np.nan_to_num(tail_s, nan=0.0, posinf=np.inf)  # an unknown minute loses nothing
+        return float(np.sum(1 - relaxed_utility(tail_s, slo_s)) / tail_s.shape[1])
 
     def hours(self) -> list[dict[str, Any]]:
         """One row per hour: mean and minimum cores in use, maximum cores needed, and whole cores spare all hour."""
@@ -151,10 +153,16 @@ def audit(
     kept = [n for n, one in enumerate(services) if not one.refusal]
     replicas = known_replicas(records.replicas)[kept]
     used = arrays_of(jobs).cores[kept] @ replicas
-    size = float(np.ceil(used.max(initial=0.0)) if capacity is None else capacity)
+    least = float(minimum_replicas(jobs)[kept] @ arrays_of(jobs).cores[kept])
+    size = float(np.ceil(used.max(initial=least)) if capacity is None else capacity)
     if not kept:
         return Audit(records, services, size, {}, {}, used, used, minutes)
-    known = tuple(services[n].job for n in kept)
+    # Policies plan for the time within the replicas.
+    known = tuple(
+        replace(one.job, latency_curve="", slo_s=max(one.job.slo_s - one.calibration.service.overhead_s, NEVER))
+        for one in (services[n] for n in kept)
+        if one.calibration
+    )
     report("measuring the latencies of the calibrated services")
     latency_model = measure(known, capacity=size, serving_model=serving_model)
     day = Workload(known, history.traces.evaluation[0, kept])
@@ -167,7 +175,7 @@ def audit(
     initial = fair_share(known, size)
 
     def measured(seed: int) -> dict[str, dict[str, Any]]:
-        workload = Workload(world(known, posteriors, seed), traces.evaluation[0])
+        workload = Workload(world([services[n].job for n in kept], posteriors, seed), traces.evaluation[0])
         requests = uniform_draws(workload, seed, serving_model)
         runs = {RAN: run_recorded(workload, requests, replicas[:, minutes], serving_model)}
         for name, policy in made.items():

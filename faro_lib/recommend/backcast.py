@@ -125,7 +125,8 @@ def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: 
     """
     jobs = workload.jobs
     free = tuple(replace(job, cold_start_s=0.0, min_replicas=0, max_replicas=10**6, tenant_quota=None) for job in jobs)
-    capacity = 2 * float(np.ceil((arrays_of(jobs).cores @ replicas).max())) + 1
+    cores = arrays_of(jobs).cores
+    capacity = float(2 * np.ceil((cores @ replicas).max()) + cores.sum() + 1)
     halves = np.repeat(replicas, 2, axis=1)
     added, removed = np.random.default_rng([draws.seed, 5]).integers(3, size=2)
     half = np.arange(halves.shape[1])

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -115,7 +116,7 @@ def _minutes_until(at: str, length: int, end_minute: int | None) -> int:
     if not re.fullmatch(r"\d?\d:\d\d", at):
         return int(minutes_of(pd.Series([at]), f"at={at!r}")[0]) - (end_minute - length)
     hour, of_hour = at.split(":")
-    return (60 * int(hour) + int(of_hour) - end_minute + length - 1) % DAY_MINUTES + 1
+    return length - (end_minute - 60 * int(hour) - int(of_hour)) % DAY_MINUTES
 
 
 def _interpolated(counts: np.ndarray) -> np.ndarray:
@@ -134,15 +135,16 @@ def _interpolated(counts: np.ndarray) -> np.ndarray:
 
 def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
     """The history in a table of counts or a named workload. Its last day is today; with a column time, the table ends now."""
-    from faro_lib.workload.readers import is_table, read_counts, read_jobs
+    from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_of_minutes
     from faro_lib.workload.tables import load_workload
 
-    if is_table(path) and "time" in (read := read_counts(path, table := read_jobs(jobs) if jobs else None))[0]:
-        rows, names = read
+    table = read_jobs(jobs) if jobs else None
+    rows, names = read_counts(path, table) if is_table(path) else (pd.DataFrame(), [])
+    if "time" in rows:
         first, counts = timed_counts(rows, names, path)
         jobs_of = table or [Job(name) for name in names]
         return history_of(jobs_of, counts, at=at, end_minute=first + counts.shape[1])
-    traces = load_workload(path, jobs)
+    traces = traces_of_minutes(Path(path), rows, names, table) if names else load_workload(path, jobs)
     return history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
 
 
@@ -188,7 +190,8 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     """
     from faro_lib.control.journal import arrivals, parts
 
-    recorded = [(header, ticks) for header, ticks in parts(path) if ticks and header.origin_s is not None]
+    since_s = time.time() - MINUTE_S * (WEEK_MINUTES + DAY_MINUTES)
+    recorded = [(header, ticks) for header, ticks in parts(path, since_s) if ticks and header.origin_s is not None]
     if not recorded:
         raise ValueError(f"{path}: no decision has been made yet")
     ends = [ticks[-1].step.observation.minute for _, ticks in recorded]  # all parts have the same clock
@@ -215,13 +218,13 @@ def local_minute(at_s: float) -> int:
 
 
 def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> History:
-    """The history in the last part of a journal of `faro run`; minutes that no observation covers are missing.
+    """The history of the jobs of a journal's last part; minutes that no observation covers are missing.
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
     """
-    from faro_lib.control.journal import arrivals, parts
+    from faro_lib.control.journal import arrivals, with_same_jobs
 
-    header, ticks = parts(path)[-1]
+    header, ticks = with_same_jobs(path)
     counts = arrivals(header, ticks)
     if jobs is None:
         return history_of(header.jobs, counts, at=at)

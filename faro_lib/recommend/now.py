@@ -126,7 +126,7 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running
     arrays = arrays_of(jobs)
 
     def tail_latency_s(replicas: np.ndarray) -> np.ndarray:
-        return predicted_latency(jobs, forecast_rps, replicas, drop=plan.drop, latency_model=policy.latency_model)
+        return predicted_latency(jobs, forecast_rps, replicas, latency_model=policy.latency_model)  # nothing dropped
 
     counts_tried = range(2 * int(arrays.replicas_within(capacity).max()) + 1)
     by_count_s = np.stack([tail_latency_s(np.full(len(jobs), x)) for x in counts_tried], axis=1)

@@ -115,14 +115,14 @@ def records_from_prometheus(
 
 
 def records_from_journal(path: str, jobs: str | None = None) -> Records:
-    """The records in a journal's last part: observed replicas, mean latencies and latencies at the jobs' quantiles.
+    """Records of the jobs of a journal's last part: observed replicas, mean latencies and latencies at the quantiles.
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
     """
-    from faro_lib.control.journal import arrivals, parts
+    from faro_lib.control.journal import arrivals, with_same_jobs
     from faro_lib.workload.readers import read_jobs
 
-    header, ticks = parts(path)[-1]
+    header, ticks = with_same_jobs(path)
     if not ticks:
         raise ValueError(f"{path}: no decision has been made yet")
     table = read_jobs(jobs) if jobs else header.jobs

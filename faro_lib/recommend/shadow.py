@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,11 +62,15 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
     planning = [step for step in steps if step.plan.forecast_rps is not None]
     if not planning or planning[0].observation.minute >= minutes[0]:
         raise ValueError("the policy of this journal makes no forecasts, or its first plan is missing")
+    if planning[0].plan.floor is not None:
+        raise ValueError("the plans of this journal are bounds of autoscalers; a score needs planned replicas")
     # The last plan before each minute.
     of_plan = [[p for p in planning if p.observation.minute < m][-1] for m in minutes]
     ran = np.array([by_minute.get(m, of).observation.target for m, of in zip(minutes, of_plan)])
     planned = np.array([of.target for of in of_plan])
-    lost = _simulated(Workload(jobs, np.nan_to_num(counts).astype(int)), ran, planned, serving_model)
+    # Autoscalers do not know the bounds of the jobs' table.
+    free = tuple(replace(job, min_replicas=0, max_replicas=10**6, tenant_quota=None) for job in jobs)
+    lost = _simulated(Workload(free, np.rint(np.nan_to_num(counts)).astype(int)), ran, planned, serving_model)
     observed, ratio = _latencies(jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model)
     inside = _coverage(planning, counts, minutes[0])
     rows = []

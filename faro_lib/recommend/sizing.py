@@ -47,7 +47,8 @@ def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
     """Replicas (jobs, minutes), 1 to the job's maximum, that meet its SLO at the rate of the minute; 1 if none do."""
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
-    for x in range(1, MAX_REPLICAS + 1):
+    busy = int((rates_rps * [[job.busy_s] for job in workload.jobs]).max())
+    for x in range(1, MAX_REPLICAS + 2 * busy + 1):
         replicas = np.full(len(workload.jobs), x)
         latency_s = predicted_latency(workload.jobs, rates_rps, replicas, latency_model=latency_model)
         required[(required == 0) & (latency_s <= arrays.slo_s[:, None])] = x

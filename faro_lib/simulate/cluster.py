@@ -116,8 +116,9 @@ class SimulatedCluster(Cluster):
         if not self._lifetimes:
             return None
         present = np.ones(len(self._target), bool)
-        for job, from_s, until_s in self._lifetimes:
-            present[job] = from_s <= self.now_s < until_s
+        present[[job for job, *_ in self._lifetimes]] = False
+        for job, from_s, until_s in self._lifetimes:  # a job may have several
+            present[job] |= from_s <= self.now_s < until_s
         return present
 
     def observe(self) -> Observation:
@@ -128,22 +129,15 @@ class SimulatedCluster(Cluster):
         running = np.array([p.running for p in pods])
         history = self.minute_edges[:, max(0, minute - HISTORY_MINUTES) : minute + 1]
         return Observation(
-            now_s=self.now_s,
-            capacity=self._pods.capacity,
-            minute=minute,
-            arrivals_per_min=np.diff(history, axis=1).astype(float),
-            mean_latency_s=station.finished_latency_s[:, window].sum(axis=1) / np.maximum(finished, 1),
-            tail_latency_s=self.tail_latency_of(minute - 1),
-            ongoing=station.waiting_count + (station.held >= 0) + station.inside.sum(axis=1),
-            running=running,
-            starting=self._target - running,
-            target=self._target.copy(),
-            terminating=np.array([len(p.idle_since_s) for p in pods]),
+            now_s=self.now_s, capacity=self._pods.capacity, minute=minute, arrivals_per_min=np.diff(history,
+            axis=1).astype(float), mean_latency_s=station.finished_latency_s[:, window].sum(axis=1) /
+            np.maximum(finished, 1), tail_latency_s=self.tail_latency_of(minute - 1), ongoing=station.waiting_count +
+            (station.held >= 0) + station.inside.sum(axis=1), running=running, starting=self._target - running,
+            target=self._target.copy(), terminating=np.array([len(p.idle_since_s) for p in pods]),
             changing=np.array([self._pods.changing(job, self.now_s) for job in range(len(pods))]),
-            drop=station.drop.copy(),
-            arrivals_now=station.next_arrival - self.minute_edges[:, minute],
+            drop=station.drop.copy(), arrivals_now=station.next_arrival - self.minute_edges[:, minute],
             present=self.present,
-        )
+        )  # fmt: skip
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
         for job in np.flatnonzero(target < self._target):

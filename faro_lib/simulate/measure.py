@@ -80,16 +80,11 @@ def measure(
     tail_s[:, 0], excess[:, 0] = tail_s[:, 1], excess[:, 1]
     saturation_rps = np.array([1 / true_busy_s(job) for job in jobs])
     table = LatencyTable(
-        classes=tuple(members),
-        quantile=np.array([job.quantile for job, _ in members.values()]),
-        max_rps=np.full(len(members), serving_model.max_rps),
-        rate_per_replica_rps=saturation_rps[:, None] * np.array([0.0, *UTILISATIONS]),
-        saturation_rps=saturation_rps,
-        replicas=np.array(replicas),
-        tail_s=tail_s,
-        excess_drops=excess,
-        own=own,
-    )
+        classes=tuple(members), quantile=np.array([job.quantile for job, _ in members.values()]),
+        max_rps=np.full(len(members), serving_model.max_rps), rate_per_replica_rps=saturation_rps[:, None] *
+        np.array([0.0, *UTILISATIONS]), saturation_rps=saturation_rps, replicas=np.array(replicas), tail_s=tail_s,
+        excess_drops=excess, own=own,
+    )  # fmt: skip
     for job, curve in curves:
         table = with_curve(table, curve, job)
     return table
@@ -112,8 +107,9 @@ def _simulated(job: Job, replicas: int, model: ServingModel, quantiles: tuple[fl
 
 @cache
 def _code() -> tuple[str, bytes]:
-    """(numpy's version, source code of `faro_lib.simulate`): part of the cache key, because they may change results."""
-    return np.__version__, b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    """(numpy's version, code of `simulate` and `workload`): part of the cache key, because they may change results."""
+    files = (path for package in ("simulate", "workload") for path in Path(__file__).parents[1].glob(f"{package}/*.py"))
+    return np.__version__, b"".join(path.read_bytes() for path in sorted(files))
 
 
 def _run(

@@ -69,7 +69,7 @@ class Pods:
         return bool(pods.births or pods.waiting or now_s < pods.removed_s + REUSE_S)
 
     def grow(self, job: int, replicas: int, now_s: float) -> None:
-        pods = self.jobs[job]
+        pods, replicas = self.jobs[job], replicas + self.jobs[job].waiting
         reused = min(replicas, len(pods.idle_since_s))
         for _ in range(reused):
             pods.idle_since_s.popleft()
@@ -114,7 +114,7 @@ class Pods:
                 while pods.idle_since_s and pods.idle_since_s[0] + self.idle_s <= now_s + TOLERANCE:
                     pods.idle_since_s.popleft()
             elif kind == RETRY and pods.waiting:
-                self.grow(job, pods.waiting, now_s)
+                self.grow(job, 0, now_s)
 
     def _start(self, job: int, at_s: float) -> None:
         self.jobs[job].births.append(at_s)

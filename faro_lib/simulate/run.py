@@ -86,7 +86,8 @@ def simulate(
             raise ValueError("seed=None: a trial needs a seed or its draws")
         draws = draw(workload, seed, router=serving_model.router)
     initial = np.array(policy.initial(workload.jobs, capacity) if initial is None else initial)
-    initial[[job for job, from_s, _ in lifetimes if from_s > 0]] = 0
+    first_s = {job: min(from_s for other, from_s, _ in lifetimes if other == job) for job, *_ in lifetimes}
+    initial[[job for job, from_s in first_s.items() if from_s > 0]] = 0
     cluster = SimulatedCluster(
         workload, draws, capacity, initial, serving_model, capacity_steps=capacity_steps, lifetimes=lifetimes
     )

@@ -106,15 +106,17 @@ def _formula_curves(model: str, utility: str, alpha: float, columns: int, slo: f
 
 
 def _model_curves(latency_model, job, utility, alpha, columns):
-    """(first, last, value) for all replica counts, from a model's utilities at utilisations 0..MODEL_RHO_MAX."""
-    c = np.arange(1, columns + 1)
-    loads = np.linspace(0.0, MODEL_RHO_MAX, MODEL_KNOTS)[None, :] * c[:, None]
+    """(first, last, value) for all replica counts, from a model's utilities at utilisations from 0."""
+    c, rho_max = np.arange(1, columns + 1), MODEL_RHO_MAX
+    if isinstance(latency_model, LatencyTable):  # a latency curve may reach beyond what the table of jobs expects
+        rho_max = max(rho_max, 1.2 * job.busy_s * latency_model.saturation_of(job))
+    loads = np.linspace(0.0, rho_max, MODEL_KNOTS)[None, :] * c[:, None]
     value = latency_model.expected_utility(job, loads / job.busy_s, c[:, None], utility, alpha)
     value = np.asarray(value, float)
     if value.shape != loads.shape or not np.all(np.isfinite(value)):
         asked = f"latency_model: expected_utility of job {job.name!r} must be finite and of shape {loads.shape}"
         raise ValueError(f"{asked}; got {value.shape}")
-    return _with_zero_replicas(np.zeros(columns), MODEL_RHO_MAX * c, value)
+    return _with_zero_replicas(np.zeros(columns), rho_max * c, value)
 
 
 def _with_zero_replicas(first, last, value):

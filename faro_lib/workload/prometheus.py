@@ -71,17 +71,18 @@ def check_counts_query(query: str) -> None:
     ValueError: query 'sum by (job) (rate(requests_total[5m]))' gives requests per second; ask for the requests of one \
 minute: 'sum by (job) (increase(requests_total[1m]))'
     """
-    if "*" in query or "/" in query:
+    bare = re.sub(r"\"[^\"]*\"|'[^']*'", '""', query)  # without values of labels
+    if "*" in bare or "/" in bare:
         return
-    if re.search(r"\bi?rate\s*\(", query):
+    if re.search(r"\bi?rate\s*\(", bare):
         wrong, right = "gives requests per second", re.sub(r"\bi?rate\s*\(", "increase(", query)
-    elif re.search(r"\bincrease\s*\(", query) and re.search(r"\[(?!1m\]|60s\]|\$)[^\]]*\]", query):
+    elif re.search(r"\bincrease\s*\(", bare) and re.search(r"\[(?!1m\]|60s\]|\$)[^\]]*\]", bare):
         wrong, right = "does not count over one minute", query
-    elif "[" not in query and re.search(COUNTER, query):
+    elif "[" not in bare and re.search(COUNTER, bare):
         wrong, right = "is a counter since the start of the process", re.sub(COUNTER, r"increase(\g<0>[1m])", query)
     else:
         return
-    right = re.sub(r"\[[^\]]*\]", "[1m]", right)
+    right = re.sub(r"\[\d[^\]]*[smhdwy]\]", "[1m]", right)
     raise ValueError(f"query {query!r} {wrong}; ask for the requests of one minute: {right!r}")
 
 

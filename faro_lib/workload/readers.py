@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ from faro_lib.errors import nearest
 from faro_lib.files import read_yaml
 from faro_lib.workload.jobs import TABLES, Job, Traces, check_jobs
 from faro_lib.workload.replicas import SERIAL, mapping_of, replica_of
+from faro_lib.workload.service import MODELS
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
 JOB_FIELDS = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(Job)}
@@ -114,7 +116,7 @@ def _job(row: dict, where: str) -> Job:
             accepted = {"str": "text", "int": "a whole number", "float": "a number"}[COLUMNS[key]]
             raise ValueError(f"{where}: {key}={value!r} is not {accepted}") from None
     if "service_time_s" in values:
-        values.setdefault("model", values["name"])
+        values.setdefault("model", f"own {values['name']}" if values["name"] in MODELS else values["name"])
     try:
         if "replica" in values:
             values["replica"] = replica_of(values["replica"])
@@ -141,6 +143,8 @@ def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
     for job in jobs:
         row: dict = {"job": job.name} | {name: getattr(job, name) for name in JOB_FIELDS if name != "name"}
         mapping = mapping_of(row.pop("replica"))
+        if job.latency_curve:  # relative to the table, as `read_jobs` expects it
+            row["latency_curve"] = os.path.relpath(job.latency_curve, Path(path).parent)
         rows.append(row if job.replica == SERIAL else row | {"replica": json.dumps(mapping) if csv else mapping})
     if csv:
         pd.DataFrame(rows, dtype=object).to_csv(path, index=False)
@@ -164,7 +168,7 @@ def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None) -> Traces:
     if "time" in table:
         of_names = jobs or tuple(Job(name) for name in names)
         return days_from_midnight(of_names, *timed_counts(table, names, str(path)), str(path))
-    return _traces_of_minutes(Path(path), table, names, jobs)
+    return traces_of_minutes(Path(path), table, names, jobs)
 
 
 def read_counts(path: str | Path, jobs: tuple[Job, ...] | None = None) -> tuple[pd.DataFrame, list[str]]:
@@ -193,7 +197,7 @@ def read_counts(path: str | Path, jobs: tuple[Job, ...] | None = None) -> tuple[
     return table, names
 
 
-def _traces_of_minutes(path: Path, table: pd.DataFrame, names: list[str], jobs: tuple[Job, ...] | None) -> Traces:
+def traces_of_minutes(path: Path, table: pd.DataFrame, names: list[str], jobs: tuple[Job, ...] | None) -> Traces:
     days, minutes = sorted(table["day"].unique()), int(table["minute"].max()) + 1
     if len(table) < len(days) * minutes * len(names):
         there = set(zip(table["day"], table["minute"], table["job"]))

@@ -23,7 +23,8 @@ def minutes_of(times: pd.Series, where: str) -> np.ndarray:
     """
     try:
         if pd.api.types.is_datetime64_any_dtype(times):
-            stamps = times.dt.tz_localize(None)
+            zoned = times.dt.tz is not None
+            stamps = times.dt.tz_convert("UTC").dt.tz_localize(None) + times.iloc[0].utcoffset() if zoned else times
         elif (numbers := pd.to_numeric(times, errors="coerce")).notna().all():
             stamps = pd.to_datetime(numbers, unit="ms" if numbers.iloc[0] > MILLISECONDS_FROM else "s")
         else:
@@ -53,9 +54,11 @@ def timed_counts(
 def days_from_midnight(jobs: tuple[Job, ...], first: int, counts: np.ndarray, where: str) -> Traces:
     """Traces of whole days from midnight, from counts (jobs, minutes) that begin at minute `first` since 1970.
 
-    An incomplete last day is left out. Minutes before a job's first count are 0, which forecasters treat as unobserved;
-    any other missing minute is a ValueError.
+    An incomplete last day is left out, and so is a first day of less than half. Minutes before a job's first count are
+    0, which forecasters treat as unobserved; any other missing minute is a ValueError.
     """
+    if first % DAY_MINUTES > DAY_MINUTES / 2:
+        counts, first = counts[:, -first % DAY_MINUTES :], first + -first % DAY_MINUTES
     counts = np.concatenate([np.full((len(jobs), first % DAY_MINUTES), np.nan), counts], axis=1)
     days = counts.shape[1] // DAY_MINUTES
     if not days:

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from faro_lib.workload.jobs import Job, Traces
+from faro_lib.workload.replicas import SERIAL
 
-RESNET18: dict[str, Any] = {"model": "resnet18", "service_time_s": 0.100, "slo_s": 0.400}  # EuroSys'25, section 6.1
+# EuroSys'25, section 6.1
+RESNET18: dict[str, Any] = dict(model="resnet18", service_time_s=0.1, slo_s=0.4, replica=SERIAL, latency_curve="")
 MIN_SCALE, MAX_SCALE = 0.5, 1.5
 
 
@@ -54,4 +56,8 @@ def last_days(traces: Traces, days: int) -> Traces:
 def _named(traces: Traces, source: np.ndarray) -> tuple[Job, ...]:
     rounds = np.arange(len(source)) // len(traces.jobs)
     jobs = (traces.jobs[j] for j in source)
-    return tuple(replace(job, name=f"{job.name} again {n}" if n else job.name) for job, n in zip(jobs, rounds))
+    # A quota that holds the jobs once does not hold them many times.
+    return tuple(
+        replace(job, name=f"{job.name} again {n}" if n else job.name, tenant="", tenant_quota=None)
+        for job, n in zip(jobs, rounds)
+    )

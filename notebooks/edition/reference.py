@@ -3,9 +3,9 @@
 import numpy as np
 
 from faro_lib.allocate import SOLVERS, register_solver
-from faro_lib.allocate.greedy import greedy
 from faro_lib.allocate.problem import Problem
 from faro_lib.allocate.program import Count, least_loss
+from notebooks.edition.greedy import greedy
 
 
 def milp(problem: Problem, *, time_limit_s: float = 600.0) -> tuple[np.ndarray, float]:
@@ -95,6 +95,6 @@ class _Program:
         return np.argmax(np.where(self.problem.feasible, np.asarray(self.z.value), -1.0), axis=1)
 
 
-for _name, _solver in (("milp", milp), ("convex", convex)):
+for _name, _solver in (("milp", milp), ("convex", convex), ("greedy", greedy)):
     if _name not in SOLVERS:  # this file may also have been loaded as a plugin
         register_solver(_name, _solver)

@@ -90,7 +90,7 @@ def compare(
     for capacity in capacities:
         for trial in run_trials(workload, policies, capacity, trial_draws(workload, trials), report=report):
             measures = summarize(trial.run)
-            lost = np.nanmean(1 - minute_utility(trial.run)[:, :-1], axis=1)
+            lost = np.nansum(1 - minute_utility(trial.run)[:, :-1], axis=1) / workload.minutes
             row = trial.key | {name: measures[name] for name in ("lost_utility", "slo_violation_rate")}
             rows.append(row | {f"lost_{name}": lost[services == name].sum() for name in SERVICES if name in services})
     return pd.DataFrame(rows)

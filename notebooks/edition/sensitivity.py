@@ -60,7 +60,7 @@ def settings(workload: Workload, context: PolicyContext, values: Mapping[str, Se
                 jobs = tuple(replace(job, cold_start_s=value) for job in workload.jobs)
                 yield Setting(name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs))
             elif name == "slo_factor":
-                jobs = tuple(replace(job, slo_s=value * job.service_time_s) for job in workload.jobs)
+                jobs = tuple(replace(job, slo_s=value * job.busy_s) for job in workload.jobs)
                 table = context.latency_model and measure(jobs)
                 yield Setting(
                     name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs, latency_model=table)

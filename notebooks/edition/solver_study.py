@@ -83,7 +83,10 @@ def larger_window(window: DecisionWindow, jobs: int) -> DecisionWindow:
     drawn, scale = rng.integers(len(window.jobs), size=jobs), rng.uniform(0.5, 1.5, jobs)
     return DecisionWindow(
         window.name,
-        tuple(replace(window.jobs[j], name=f"job {i:05d}") for i, j in enumerate(drawn)),
+        tuple(
+            replace(window.jobs[j], name=f"job {i:05d}", cores=1.0, tenant="", tenant_quota=None)
+            for i, j in enumerate(drawn)
+        ),
         window.rates_rps[drawn] * scale[:, None, None],
         window.truth_rps[drawn] * scale[:, None],
         window.running[drawn],

@@ -11,7 +11,7 @@ from faro_lib.figures.style import PAGE_IN, Drawing, Drawings
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.readers import read_jobs
-from faro_lib.workload.service import true_service_time
+from faro_lib.workload.service import true_busy_s
 
 
 def draw(results: Path, capacities: Sequence[int]) -> Drawings:
@@ -65,9 +65,9 @@ def workload_caption(requests: pd.DataFrame) -> str:
 
 
 def offered_load(requests: pd.DataFrame, jobs: Sequence[Job]) -> pd.Series:
-    """Offered load of all jobs in cores, the sum of rate x mean service time x cores, by minute of the evaluation day."""
+    """Offered load of all jobs in cores, rate x seconds per request at full load x cores, by minute of the day."""
     by_job = _day(requests).pivot(index="minute", columns="job", values="requests")
-    return sum(by_job[job.name] / MINUTE_S * true_service_time(job).mean_s * job.cores for job in jobs)
+    return sum(by_job[job.name] / MINUTE_S * true_busy_s(job) * job.cores for job in jobs)
 
 
 def load_against_capacity(load: pd.Series, capacities: Sequence[int]) -> Figure:
