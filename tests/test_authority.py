@@ -10,9 +10,9 @@ import pytest
 from observations import observed
 
 from faro_lib import cli, control, forecast
-from faro_lib.cli.trust import announcing
+from faro_lib.cli.trust import announcing, recorded_authority
 from faro_lib.control import PolicyFailed
-from faro_lib.control.journal import Journal, read, recorded_authority
+from faro_lib.control.journal import Journal, read
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.authority import (
     ADVISE,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from faro_lib.cli import backends, shared
 from faro_lib.cli.shared import option, say
-from faro_lib.cli.trust import announcing
+from faro_lib.cli.trust import announcing, recorded_authority
 from faro_lib.errors import message_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from faro_lib.control import Step
     from faro_lib.control.clock import Clock
     from faro_lib.control.exporter import Exporter
-    from faro_lib.control.journal import Journal, recorded_authority
+    from faro_lib.control.journal import Journal
     from faro_lib.control.overrides import Settings
     from faro_lib.kube.leader_gate import InterruptibleCluster
     from faro_lib.kube.operate import NamespacedName

@@ -12,6 +12,8 @@ from faro_lib.cli.shared import option, say, text_table
 
 if TYPE_CHECKING:
     from faro_lib.control import Step
+    from faro_lib.control.journal import Header, Tick
+    from faro_lib.policies.authority import Authority
     from faro_lib.workload import Job
 
 
@@ -63,3 +65,21 @@ def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
         last[:] = levels
 
     return listen
+
+
+def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]) -> Authority:
+    """The jobs' authority at the first tick that a resuming run replays.
+
+    If jobs were added or removed, nothing is replayed: old jobs keep their last authority, and new jobs have none.
+    """
+    import numpy as np
+
+    from faro_lib.control.journal import REPLAYED_TICKS
+    from faro_lib.policies.authority import Authority
+
+    columns, names = Authority.none(len(jobs)).to_array(), [job.name for job in header.jobs] if header else []
+    first = ticks[-REPLAYED_TICKS:][0 if names == [job.name for job in jobs] else -1] if ticks else None
+    if first and first.step.plan.authority is not None:
+        rows = dict(zip(names, first.step.plan.authority))
+        columns = np.stack([rows.get(job.name, row) for job, row in zip(jobs, columns)])
+    return Authority.from_array(columns)

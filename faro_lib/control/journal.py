@@ -19,7 +19,6 @@ import numpy as np
 from faro_lib.control import rotation
 from faro_lib.control.guardrails import GuardrailConfig, mask_absent
 from faro_lib.control.tick import Memory, Step, tick
-from faro_lib.policies.authority import Authority
 from faro_lib.policies.protocol import Observation, Plan, Policy
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import mapping_of, replica_of
@@ -287,19 +286,6 @@ def _decide_again(policy: Policy, header: Header, memory: Memory, one: Tick) -> 
     if header.apply:  # the recorded request was made, so another decision now is no change by another client
         memory = replace(memory, guard=replace(memory.guard, target=one.step.target, drop=one.step.plan.drop))
     return memory, step
-
-
-def recorded_authority(header: Header | None, ticks: list[Tick], jobs: tuple[Job, ...]) -> Authority:
-    """The jobs' authority at the first tick that a resuming run replays.
-
-    If jobs were added or removed, nothing is replayed: old jobs keep their last authority, and new jobs have none.
-    """
-    columns, names = Authority.none(len(jobs)).to_array(), [job.name for job in header.jobs] if header else []
-    first = ticks[-REPLAYED_TICKS:][0 if names == [job.name for job in jobs] else -1] if ticks else None
-    if first and first.step.plan.authority is not None:
-        rows = dict(zip(names, first.step.plan.authority))
-        columns = np.stack([rows.get(job.name, row) for job, row in zip(jobs, columns)])
-    return Authority.from_array(columns)
 
 
 def arrivals(header: Header, ticks: list[Tick]) -> np.ndarray:
