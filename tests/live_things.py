@@ -23,6 +23,7 @@ class FakeRay:
     Attributes
     ----------
     targets : replicas by application. scaled : every change, in order. deleting : applications being deleted.
+    failed : applications whose redeployment has failed, and of which Ray lists no deployment.
     status : answers every request. hang_s : delay of each answer. token : required.
     """
 
@@ -30,6 +31,7 @@ class FakeRay:
         self.targets, self.cpus, self.token = dict(targets), cpus, token
         self.scaled: list[tuple[str, int]] = []
         self.deleting: set[str] = set()
+        self.failed: set[str] = set()
         self.status, self.window_status, self.hang_s = 200, 200, 0.0
         self.stats = StatsAggregator()
 
@@ -68,6 +70,8 @@ class FakeRay:
         return 200, {}
 
     def application(self, name: str):
+        if name in self.failed:
+            return {"status": "DEPLOY_FAILED", "deployments": {}}
         count, status = self.targets[name], "DELETING" if name in self.deleting else "RUNNING"
         replicas = [{"state": "RUNNING"}] * count
         return {"status": status, "deployments": {"replica": {"target_num_replicas": count, "replicas": replicas}}}

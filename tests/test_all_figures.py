@@ -14,6 +14,9 @@ from matplotlib.text import Text
 
 from faro_lib.figures import style
 from faro_lib.figures.style import COLUMN_IN, FONT_PT, PAGE_IN
+from faro_lib.workload import Job
+from faro_lib.workload.replicas import Batched
+from faro_lib.workload.service import true_busy_s
 from notebooks.edition.figures import ablation, replicas, scale, sensitivity, sloppify
 from notebooks.elsewhere.figures import days
 from notebooks.figures import comparison, forecast, queueing, traces
@@ -144,6 +147,12 @@ def test_the_load_is_in_cores_and_its_peak_is_the_one_in_the_caption(drawings, r
     for capacity in CAPACITIES:
         sentence = f"At {capacity} cores, the offered load is {busy.mean() / capacity:.0%} of capacity on average and "
         assert f"{sentence}{busy.max() / capacity:.0%} in the busiest minute." in drawing.caption
+
+
+def test_the_load_of_a_batched_job_is_what_its_full_batches_keep_busy():
+    job = Job("images", cores=2.0, replica=Batched(4, 0.1, 0.5, 0.1))
+    requests = pd.DataFrame({"split": "eval", "sample": 0, "minute": [0], "job": ["images"], "requests": [60]})
+    assert traces.offered_load(requests, [job]).tolist() == pytest.approx([true_busy_s(job) * job.cores])
 
 
 def test_every_job_has_a_panel_with_a_scale_of_its_own_and_minutes_below_its_column(drawings):

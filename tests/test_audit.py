@@ -1,18 +1,28 @@
 """`faro audit`: records in, calibrated services, a backcast, and a comparison of policies out."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import recorded_worlds as worlds
 
+from faro_lib.calibrate.priors import CalibratedService
 from faro_lib.cli import main
-from faro_lib.recommend.audit import audit
-from faro_lib.recommend.backcast import prediction_interval, share_interval, steady_minutes
+from faro_lib.recommend.audit import WAITING, Audit, audit
+from faro_lib.recommend.backcast import (
+    Service,
+    prediction_interval,
+    run_recorded,
+    share_interval,
+    steady_minutes,
+    uniform_draws,
+)
 from faro_lib.recommend.records import records_from_csv, records_of
-from faro_lib.workload import Job
+from faro_lib.workload import Job, Workload
 from faro_lib.workload.readers import write_jobs
+from faro_lib.workload.replicas import SERIAL
 
 
 def table_of(world: worlds.World, records) -> pd.DataFrame:
@@ -119,6 +129,67 @@ class TestIntervals:
     def test_an_interval_of_shares_stays_within_zero_and_one(self):
         low, middle, high = share_interval(np.array([0.0, 0.0, 0.0, 0.01]))
         assert 0 == low <= middle <= high < 0.1
+
+
+def test_a_minute_without_a_recorded_latency_loses_nothing():
+    job = Job("a")
+    tail_s = np.array([[[2 * job.slo_s, np.nan]]])
+    records = records_of((job,), np.full((1, 2), 5.0), np.ones((1, 2)), np.array([[job.quantile]]), tail_s)
+    reproduced = (SimpleNamespace(refusal=""),)
+    audited = Audit(records, reproduced, 1, {}, {}, np.zeros(2), np.zeros(2), slice(0, 2))
+    assert audited.observed_lost() == 0.25
+
+
+def test_jobs_that_take_turns_with_one_replica_can_be_simulated():
+    jobs = tuple(Job(f"job{n}") for n in range(10))
+    workload = Workload(jobs, np.full((10, 10), 6))
+    turns = np.eye(10, dtype=int)
+    run = run_recorded(workload, uniform_draws(workload, 1, WAITING), turns, WAITING)
+    assert run.requests.sum() == 600
+
+
+@pytest.fixture
+def reproduced(monkeypatch):
+    """A function that audits jobs on one replica each, all reproduced: (the audit, jobs of the plans, jobs simulated)."""
+    seen = {}
+
+    def watched(*jobs):
+        service = CalibratedService(SERIAL, 0.1, 0.0, overhead_s=0.1)
+        found = SimpleNamespace(service=service, draws=(service,), discrepancy=0.0)
+        nowhere = np.full(3, np.nan)
+        services = tuple(Service(job, found, 1.0, 0.0, nowhere, nowhere, nowhere, "", "") for job in jobs)
+        monkeypatch.setattr("faro_lib.recommend.audit.calibration_of", lambda *_: found)
+        monkeypatch.setattr("faro_lib.recommend.audit.backcast", lambda *_: services)
+        one = np.ones((len(jobs), 30))
+        records = records_of(jobs, 6 * one, one, np.full((1, len(jobs)), 0.99), 0.2 * one[None])
+        return audit(records, policies=(), report=lambda line: None), seen["planned"], seen["simulated"]
+
+    def measured(jobs, **_):
+        seen["planned"] = jobs
+        return "half-mmc"
+
+    def ran(workload, *rest):
+        seen["simulated"] = workload.jobs
+        return run_recorded(workload, *rest)
+
+    monkeypatch.setattr("faro_lib.recommend.audit.measure", measured)
+    monkeypatch.setattr("faro_lib.recommend.audit.run_recorded", ran)
+    return watched
+
+
+def test_the_time_outside_the_replicas_is_subtracted_once_from_the_slo_of_plans_and_of_simulations(reproduced):
+    _, *known = reproduced(Job("a", slo_s=0.5))
+    assert [jobs[0].slo_s for jobs in known] == [0.4, 0.4]
+
+
+def test_policies_plan_for_a_calibrated_service_without_the_latency_curve_of_the_table(reproduced):
+    _, planned, _ = reproduced(Job("a", slo_s=0.5, latency_curve="curve.csv"))
+    assert planned[0].latency_curve == ""
+
+
+def test_an_audit_has_room_for_the_minimum_of_every_job_though_fewer_replicas_ran(reproduced):
+    audited, *_ = reproduced(Job("a", slo_s=0.5, min_replicas=3, cores=2.0), Job("b", slo_s=0.5))
+    assert audited.capacity == 7
 
 
 @pytest.fixture(scope="module")

@@ -245,6 +245,13 @@ def test_a_service_that_is_only_advised_gets_its_own_autoscaler_back_and_from_on
     assert [LEVELS[n] for n in (ADVISE, CEILINGS, ONE, FULL)] == list(LEVELS)
 
 
+@pytest.mark.parametrize(("is_bounding", "drop"), [(False, [0, 0, 0.4, 0.4]), (True, [0, 0.4, 0.4, 0.4])])
+def test_requests_are_dropped_only_of_a_service_that_faro_may_change(is_bounding, drop):
+    plan = Plan(np.array([4, 4, 4, 4]), np.full(4, 0.4), (PLANNED,) * 4)
+    authority = replace(Authority.none(4), level=np.arange(4.0))
+    assert with_authority(plan, authority, plan.target, is_bounding).drop.tolist() == drop
+
+
 # --- in the loop -----------------------------------------------------------------------------------------------------
 
 
@@ -404,3 +411,15 @@ def test_bounds_follow_the_levels(traces, context):
     assert plan.floor[2] == plan.target[2]
     assert plan.target.sum() <= 14
     assert HOLD not in plan.reason[:1]
+
+
+@pytest.mark.parametrize(
+    ("quota", "capacity"), [(4.0, 14.0), (None, 4.0)], ids=["above its quota", "above the capacity"]
+)
+def test_a_plan_is_possible_beside_an_advised_service_with_more_replicas_than_faro_would_allow(quota, capacity):
+    jobs = (Job("a", tenant="t", tenant_quota=quota), Job("b"))
+    few = synthetic(seed=2, jobs=2, days=2, minutes=60)
+    earned = replace(Authority.none(2), level=np.array([ADVISE, FULL]))
+    policy = replace(tuned(PolicyContext(jobs, forecast.fit("ar", replace(few, jobs=jobs)))), earned=earned)
+    _, plan = policy.decide(policy.start(jobs), observed([5, 1], capacity=capacity, now_s=policy.first_s))
+    assert plan.target[0] == 5

@@ -40,6 +40,14 @@ def test_aiad_removes_one_at_the_sixtieth_tick_below_the_slo_and_counts_again():
     assert wanted[119:] == [3] * 2
 
 
+@pytest.mark.parametrize("latency_s", [ABOVE, BELOW])
+@pytest.mark.parametrize("policy", [AIAD(), Oneshot()], ids=lambda policy: policy.name)
+def test_the_time_before_the_first_tick_of_a_run_does_not_count(policy, latency_s):
+    first = observed([5], now_s=910.0, mean_latency_s=np.array([latency_s]))
+    _, plan = policy.decide(policy.start((Job("a"),)), first)
+    assert plan.target.tolist() == [5]
+
+
 def test_a_tick_below_the_slo_resets_the_count_above_it():
     assert targets(AIAD(), [ABOVE, ABOVE, BELOW, ABOVE, ABOVE, BELOW, ABOVE, ABOVE]) == [5] * 8
 

@@ -45,6 +45,26 @@ def test_a_fit_of_too_few_draws_is_repeated_once_and_becomes_a_forecaster_withou
     assert 1800 < np.median(ahead) < 7200  # the world's level is 3600
 
 
+def fit_of(jobs, draws=50):
+    """What a fit returns, with random draws."""
+    import arviz as az
+
+    rng, of_job = np.random.default_rng(0), (2, draws, len(jobs))
+    centres = {"log_spread": -3.0, "follow": 0.3, "nu": 5.0}
+    posterior = {name: rng.normal(centre, 0.1, of_job) for name, centre in centres.items()}
+    posterior |= {name: rng.normal(0, 0.01, (*of_job, 32)) for name in ("coefficients", "theta")}
+    dims = {name: ["job", "feature"][: values.ndim - 2] for name, values in posterior.items()}
+    diverging = {"diverging": np.zeros(of_job[:2], bool)}
+    return az.from_dict(posterior=posterior, sample_stats=diverging, coords={"job": list(jobs)}, dims=dims)
+
+
+def test_a_single_training_day_is_not_expected_to_repeat_minute_by_minute():
+    from faro_lib.bayes import posterior_of
+
+    traces = world(days=1, minutes=90)
+    assert np.ptp(posterior_of(fit_of(traces.names), traces).shape, axis=1) == pytest.approx(0)
+
+
 @pytest.fixture(scope="module")
 def fits():
     from faro_lib.bayes import fit_bayes

@@ -11,6 +11,7 @@ from observations import observed
 from faro_lib import forecast
 from faro_lib.policies import HPA, PolicyContext, make
 from faro_lib.policies.faro import bounding, bounds, tuned
+from faro_lib.policies.loops import fold_minutes
 from faro_lib.simulate import simulate
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job, arrays_of
@@ -65,6 +66,14 @@ def test_the_rest_of_the_capacity_raises_the_ceiling_of_the_busiest_job_and_an_i
     table = UtilityTable.from_values([Job("busy"), Job("idle")], [RISING, [0, 1, 1, 1, 1, 1]])
     _, ceiling = bounds(table, np.array([4, 1]), np.array([[0.0, 0.0], [3.0, 0.0]]), 8, 0.02)
     assert ceiling.tolist() == [7, 1]
+
+
+def test_an_idle_job_has_a_floor_of_one_however_many_replicas_its_hpa_has_left(traces):
+    idle = forecast.fit("persistence", replace(traces, train=np.zeros_like(traces.train)))
+    policy = bounding(tuned(PolicyContext(traces.jobs, idle), "FairSum"))
+    at = observed([5] * 4, now_s=910.0, minute=15, arrivals_per_min=np.zeros((4, 15)))
+    plan = policy.plan(fold_minutes(policy.start(traces.jobs), at), at)
+    assert plan.floor.tolist() == [1] * 4
 
 
 def test_ceilings_respect_cores_quotas_and_maxima():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 
 import pytest
 import yaml
@@ -40,3 +41,28 @@ def test_the_chart_has_the_version_of_the_package():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (chart["version"], chart["appVersion"]) == (version, version)
+
+
+def test_a_dry_run_with_ceilings_restores_the_bounds_of_an_earlier_release():
+    conditions = re.findall(r"{{-? if (.*?) }}", (CHART / "templates/restore.yaml").read_text())
+    assert conditions == ['eq $.Values.act "ceilings"']
+
+
+WITH_CONTAINERS = [path for path in sorted(CHART.glob("templates/**/*.yaml")) if "containers:" in path.read_text()]
+
+
+def containers(thing):
+    """The containers anywhere in an object."""
+    if isinstance(thing, dict):
+        yield from thing.get("containers", [])
+    for value in thing.values() if isinstance(thing, dict) else thing if isinstance(thing, list) else []:
+        yield from containers(value)
+
+
+@pytest.mark.parametrize("path", WITH_CONTAINERS, ids=lambda path: path.name)
+def test_every_container_requests_cpu_and_memory(path):
+    branches = re.split(r"(?m)^(?:{{-.*}}|---)\n", path.read_text())
+    objects = [yaml.safe_load(re.sub("{{.*?}}", "x", branch)) for branch in branches]
+    found = [one for thing in objects for one in containers(thing)]
+    assert found
+    assert all({"cpu", "memory"} <= one.get("resources", {}).get("requests", {}).keys() for one in found)

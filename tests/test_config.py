@@ -84,6 +84,7 @@ MISTAKES = [
         "sensitivity.forecast_error.0=-0.1 should be greater than or equal to 0",
     ),
     ({"sensitivity": {"interval_s": [0]}}, "sensitivity.interval_s.0=0 should be greater than 0"),
+    ({"sensitivity": {"interval_s": [60, 45]}}, "sensitivity.interval_s.1=45 should be a multiple of 10"),
     ({"sensitivity": {"policies": ["AIAD"]}}, "sensitivity.policies=['AIAD'] list should have at least 2 items"),
     ({"live": {"scale": 7}}, "live.scale=7 must divide 60: 1, 2, 3, 4, 5, 6, 10, ..."),
     ({"live": {"tick_s": 10}}, "live.tick_s=10 should be greater than or equal to 30"),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from live_things import Wanting
 from observations import observed
 
 from faro_lib.control import Pending, clamp_to_capacity, run
+from faro_lib.control.clock import Clock
 from faro_lib.control.loop import tick_times
 from faro_lib.policies import FairShare
-from faro_lib.policies.protocol import HOLD, Plan
+from faro_lib.policies.protocol import HOLD, Plan, hold
 from faro_lib.workload import Job, arrays_of
 
 
@@ -145,3 +149,21 @@ def test_without_a_listener_an_error_of_the_cluster_ends_the_run():
 
     with pytest.raises(OSError, match="no space"):
         run(Full(), FairShare(), (Job("a"),), 200.0)
+
+
+class Holding(Wanting):
+    """A policy that keeps the replicas that it sees."""
+
+    def decide(self, state, observation):
+        return state, hold(observation)
+
+
+def test_a_run_that_resumes_after_more_than_a_minute_keeps_the_replicas_that_another_controller_has_set(tmp_path):
+    class Led(Recorder):
+        def observe(self):
+            return observed([5], now_s=self.now_s)
+
+    cluster, options = Led(), {"journal": tmp_path / "j"}
+    run(Recorder(), Holding([3]), (Job("a"),), 95.0, **options)
+    run(cluster, Holding([3]), (Job("a"),), 235.0, **options, clock=Clock(int(time.time()) - 200))
+    assert {tuple(target) for _, target, _ in cluster.applied} == {(5,)}

@@ -1,10 +1,12 @@
 """Larger and mixed workloads, an oracle with an error, the sensitivity analysis, and policies that raise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from checkouts import ROOT
 from forecast_worlds import ar1_posterior
 
 from benchmarks import tuning
@@ -13,6 +15,7 @@ from faro_lib.control import PolicyFailed
 from faro_lib.experiments.trials import policy_context, summaries, trial_draws
 from faro_lib.policies import FairShare, PolicyContext
 from faro_lib.simulate.measure import measure
+from faro_lib.workload.replicas import SERIAL, Batched
 from faro_lib.workload.synthetic import synthetic
 from notebooks.compare import compare
 from notebooks.edition import remaining, scale
@@ -45,6 +48,12 @@ class TestTheForecasterOfThePolicies:
         forecast.save_posterior(made, tmp_path / "forecast" / "posterior.npz")
         assert "bayes" in policy_context(TRACES, tmp_path, report=quiet).forecaster.inner.names
         assert policy_context(TRACES, tmp_path, "ar", quiet).forecaster is not None
+
+    def test_a_single_day_does_not_take_the_posterior_that_other_days_left_in_the_results(self, tmp_path):
+        (tmp_path / "forecast").mkdir()
+        forecast.save_posterior(ar1_posterior(day_minutes=60, traces=TRACES), tmp_path / "forecast" / "posterior.npz")
+        day = synthetic(seed=3, jobs=4, days=1, minutes=60)
+        assert "bayes" not in policy_context(day, tmp_path, report=quiet).forecaster.inner.names
 
     def test_without_training_days_there_is_none(self):
         assert policy_context(synthetic(seed=3, jobs=2, days=0, minutes=20), report=quiet).forecaster is None
@@ -93,6 +102,19 @@ class TestMoreJobs:
         assert (jobs[0].service_time_s, jobs[0].slo_s) == (0.100, 0.400)
         assert jobs[1] == TRACES.jobs[1]
 
+    def test_the_smaller_model_is_served_one_request_at_a_time_and_simulated(self):
+        batched = replace(TRACES.jobs[0], replica=Batched(4, 0.1, 0.5, 0.1), latency_curve="curve.csv")
+        job = mixed(replace(TRACES, jobs=(batched, *TRACES.jobs[1:]))).jobs[0]
+        assert (job.replica, job.latency_curve) == (SERIAL, "")
+
+    @pytest.mark.parametrize("how", [scale.REPEATED, scale.SHIFTED])
+    def test_a_quota_that_holds_the_jobs_once_does_not_hold_many_of_them(self, how):
+        jobs = tuple(replace(job, tenant="team", tenant_quota=4.0) for job in TRACES.jobs)
+        summary, _ = scale.larger(
+            replace(TRACES, jobs=jobs), None, how, 8, 24, policies=("FairShare",), minutes=2, limit=False, report=quiet
+        )
+        assert summary["replicas_used_mean"].tolist() == [24]
+
     def test_an_unknown_way_to_enlarge_is_refused_with_the_known_ones(self):
         with pytest.raises(ValueError, match="how='copied' is unknown; accepted: repeated, shifted"):
             scale.enlarged(TRACES, "copied", 8)
@@ -107,8 +129,6 @@ class TestMoreJobs:
         assert "at 12 jobs on 40 replicas (shifted" in caption
 
     def test_the_capacity_counts_mean_replicas_and_jobs_of_unequal_cores_are_not_grouped(self):
-        from dataclasses import replace
-
         jobs = tuple(replace(job, cores=2.0 if n else 4.0) for n, job in enumerate(TRACES.jobs))
         summary, _ = scale.larger(
             replace(TRACES, jobs=jobs), None, scale.REPEATED, 8, 24, policies=("FairShare", scale.GROUPED), minutes=5,
@@ -202,6 +222,18 @@ class TestWhereTheMarginEnds:
         made = setting.policies(["AIAD", "MArk", "Faro-Sum"])
         assert made["MArk"].interval_s == made["Faro-Sum"].interval_s == 120
         assert not hasattr(made["AIAD"], "interval_s")
+
+    def test_the_forecaster_of_the_notebook_begins_at_the_first_minute_of_its_slice(self, monkeypatch):
+        monkeypatch.setattr("faro_lib.experiments.trials.measure", lambda jobs: None)
+        notebook = nbformat.read(ROOT / "notebooks" / "65_sensitivity.ipynb", as_version=4)
+        parameters, setting = [cell.source for cell in notebook.cells if cell.cell_type == "code"][:2]
+        names: dict = {}
+        exec(parameters, names)
+        names |= {"first_minute": 60, "forecaster": "oracle"}
+        exec(setting, names)
+        actual = names["hour"].requests_per_min
+        seen = names["context"].forecaster.update(actual[:, 0])
+        np.testing.assert_array_equal(seen.mean(3), actual[:, 1:4])
 
     def test_an_unknown_parameter_is_refused_with_the_known_ones(self):
         with pytest.raises(ValueError, match="parameter='weather' is unknown; accepted: cold_start_s"):

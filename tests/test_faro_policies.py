@@ -5,19 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from observations import observed
 
 from faro_lib import forecast
 from faro_lib.allocate import Allocation, solve
 from faro_lib.experiments.trials import policy_context
+from faro_lib.forecast.expected import Event, expected
 from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import deficit_weighted, tuned
-from faro_lib.policies.loops import fold_minutes, paced
+from faro_lib.policies.loops import TwoLoops, fold_minutes, paced
 from faro_lib.policies.protocol import HOLD, PLANNED, hold
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.cluster import SimulatedCluster
 from faro_lib.utility import UtilityTable
-from faro_lib.workload import Job
+from faro_lib.workload import Job, Traces
 from faro_lib.workload.synthetic import synthetic
 from notebooks.compare import compare
 from notebooks.edition.published import PaperFaro
@@ -83,6 +85,64 @@ def test_faro_as_published_plans_every_five_minutes_and_ours_every_minute(contex
     ticks = np.arange(10.0, 1000.0, 10.0)
     assert [t for t in ticks if paper.is_long_term(t)] == [60.0, 300.0, 600.0, 900.0]
     assert [t for t in ticks if ours.is_long_term(t)][:4] == [10.0, 50.0, 110.0, 170.0]
+
+
+class Planned(TwoLoops):
+    """Plans the replicas that there are."""
+
+    name = "Planned"
+
+    def plan(self, state, observation):
+        return replace(hold(observation), reason=(PLANNED,) * len(observation.target))
+
+
+def planned_at(policy, jobs, times_s):
+    """Those of the ticks at `times_s` at which the policy makes a long-term plan."""
+    state, planned = policy.start(jobs), []
+    for now_s in times_s:
+        state, plan = policy.decide(state, observed([2] * len(jobs), now_s=now_s, minute=0))
+        planned += [now_s] if PLANNED in plan.reason else []
+    return planned
+
+
+@pytest.mark.parametrize("reactive", [True, False])
+@pytest.mark.parametrize(
+    ("times_s", "expected_s"),
+    [
+        ([10.0, 20.0, 30.0, 40.0, 60.0, 70.0], [10.0, 60.0]),
+        (np.arange(20.0, 250.0, 20.0), [60.0, 120.0, 180.0, 240.0]),
+    ],
+    ids=["a tick is missed", "every other tick is missed"],
+)
+def test_a_plan_whose_tick_is_missed_is_made_at_the_next_tick(context, times_s, expected_s, reactive):
+    policy = Planned(context.forecaster, first_s=10.0, interval_s=60.0, phase_s=50.0, reactive=reactive)
+    assert planned_at(policy, context.jobs, times_s) == expected_s
+
+
+def test_a_run_that_begins_with_a_slow_job_adds_no_replica_for_the_time_before_its_first_tick(context):
+    policy = Planned(context.forecaster, interval_s=60.0, phase_s=50.0)
+    slow = observed([2] * 4, now_s=910.0, minute=15, arrivals_per_min=np.zeros((4, 15)), mean_latency_s=np.full(4, 9.0))
+    _, plan = policy.decide(policy.start(context.jobs), slow)
+    assert plan.target.tolist() == [2] * 4
+
+
+FAR_AWAY = expected(forecast.fit("persistence", synthetic(jobs=4, days=2, minutes=60)), (Event(0, 1e6, 2e6, 3.0),))
+
+
+@pytest.mark.parametrize("kind", ["ar", "kalman", "auto", "expected"])
+def test_a_forecaster_that_has_missed_months_is_told_of_four_hours_and_knows_the_time(traces, monkeypatch, kind):
+    forecaster, updates = FAR_AWAY if kind == "expected" else forecast.fit(kind, traces), []
+    update = type(forecaster).update
+
+    def counted(self, counts):
+        updates.append(counts)
+        assert len(updates) <= 240
+        return update(self, counts)
+
+    monkeypatch.setattr(type(forecaster), "update", counted)
+    state = Planned(forecaster).start(traces.jobs)
+    after = fold_minutes(state, observed([2] * 4, minute=100_000, arrivals_per_min=np.full((4, 15), 60.0))).forecaster
+    assert (after.minute_of_day, after.minutes_seen) == (100_000 % after.day_minutes, 100_000)
 
 
 def test_a_published_drop_rate_acts_when_the_change_of_its_job_is_complete(context, observation):
@@ -158,6 +218,15 @@ def test_losses_add_up_by_minute_and_an_unknown_minute_loses_nothing(context, ob
     state = make("Faro-Fair", context).start(context.jobs)
     seen = replace(observation, tail_latency_s=np.array([0.5, 1.44, np.inf, np.nan]))
     np.testing.assert_allclose(fold_minutes(state, seen).lost, [0.0, 0.5, 1.0, 0.0])
+
+
+def test_a_job_that_does_not_exist_gets_no_cores_beyond_its_minimum():
+    jobs, load = (Job("a"), Job("b")), np.full((2, 15), 3000.0)
+    train = np.full((1, 1, 2, 60), 3000)
+    policy = tuned(PolicyContext(jobs, forecast.fit("persistence", Traces(jobs, train, train[0]))))
+    at = observed([1, 1], 8.0, now_s=910.0, minute=15, arrivals_per_min=load, present=np.array([False, True]))
+    plan = policy.plan(fold_minutes(policy.start(jobs), at), at)
+    assert plan.target.tolist() == [1, 7]
 
 
 def test_a_policy_that_needs_a_forecaster_says_so(traces):

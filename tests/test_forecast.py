@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 import notebooks.edition.oracle  # noqa: F401, registers oracle
 from faro_lib.forecast import fit, forecasters, register
+from faro_lib.forecast.kalman import untrained
+from faro_lib.forecast.poisson import untrained_poisson
 from notebooks.forecast_scores import crps, rolling
 
 TRACES = shaped_traces()
@@ -119,6 +121,23 @@ def test_a_day_too_short_for_one_forecast_is_rejected():
 def test_persistence_keeps_the_last_known_minute_when_the_newest_is_missing():
     forecaster = fit("persistence", TRACES).update([5, 6, 7, 8]).update([9, np.nan, 9, 9])
     np.testing.assert_array_equal(forecaster.mean(3)[1], [6, 6, 6])
+
+
+def without_counts_of_b(forecaster, level, minutes):
+    """The forecaster after a minute in which both jobs had `level` requests, and `minutes` in which only job a did."""
+    forecaster = forecaster.update([level, level])
+    for _ in range(minutes):
+        forecaster = forecaster.update([level, np.nan])
+    return forecaster
+
+
+def test_half_an_hour_without_counts_is_no_sign_of_an_idle_job():
+    assert np.median(without_counts_of_b(untrained_poisson(("a", "b")), 10, 30).sample()[1]) > 0
+
+
+@pytest.mark.parametrize("start", [untrained_poisson, untrained])
+def test_the_level_of_a_job_is_kept_through_a_day_without_counts(start):
+    assert 0.5 < without_counts_of_b(start(("a", "b")), 100, 1500).sample(n=1000)[1].mean() / 100 < 2
 
 
 def test_seasonal_naive_repeats_the_same_minutes_of_the_training_days():

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
+from live_things import Wanting
 from observations import observed
 
 from faro_lib.cli import main
 from faro_lib.control import journal as journals
-from faro_lib.control import rotation
+from faro_lib.control import rotation, run
 from faro_lib.control.explanation import decision_at
 from faro_lib.control.guardrails import GuardrailConfig
 from faro_lib.control.journal import Header, Journal, parts, read, resumed
 from faro_lib.control.tick import Memory, tick
 from faro_lib.policies import FairShare
 from faro_lib.policies.protocol import CONTESTED, DRIFT_CORRECTED
+from faro_lib.recommend.load_history import history_from_journal
+from faro_lib.recommend.records import records_from_journal
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched, replica_of
 
@@ -97,6 +101,37 @@ def test_a_run_resumes_from_a_rotated_journal_as_from_one_that_was_not(tmp_path,
     np.testing.assert_array_equal(pasts[0].memory.guard.target, pasts[1].memory.guard.target)
 
 
+class Obedient:
+    """A cluster that has the replicas that were requested last."""
+
+    def __init__(self, target):
+        self.now_s, self.target = 0.0, target
+
+    def advance(self, until_s):
+        self.now_s = until_s
+
+    def observe(self):
+        return observed(self.target, now_s=self.now_s)
+
+    def apply(self, target, drop):
+        self.target = target.tolist()
+
+
+def guard_after(path, until_s):
+    """The guardrails' memory of a run that resumes with a policy of the same name that now decides otherwise."""
+    run(Obedient([1, 1]), Wanting([3, 2]), JOBS, until_s, journal=path)
+    with Journal(path) as journal:
+        return resumed(journal, Wanting([4, 2]), journal.header).memory.guard
+
+
+def test_the_requests_of_an_earlier_version_of_the_policy_are_no_changes_by_another_client(tmp_path):
+    assert not guard_after(tmp_path / "j", until_s=105.0).contested(GuardrailConfig()).any()
+
+
+def test_a_resumed_run_remembers_the_recorded_request_and_not_what_the_policy_would_request_now(tmp_path):
+    assert guard_after(tmp_path / "j", until_s=25.0).target.tolist() == [3, 2]
+
+
 def test_a_resumed_run_goes_on_in_the_next_generation(tmp_path, often):
     path = tmp_path / "run.jsonl"
     write_ticks(path)
@@ -114,6 +149,38 @@ def test_a_change_of_the_jobs_begins_a_part_and_a_rotation_does_not(tmp_path, of
     assert [[job.name for job in header.jobs] for header, _ in parts(path)] == [["a", "b"], ["a", "c"]]
     assert [job.name for job in read(path)[0].jobs] == ["a", "c"]
     assert decision_at(parts(path), 55.0)[1].step.observation.now_s == 50.0
+
+
+@pytest.fixture
+def changed_twice(tmp_path):
+    """A journal whose operator replaced a job, and then took it back with another SLO: three parts of ten minutes."""
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    write_ticks(path, TICKS, 2 * TICKS, Header("FairShare", (Job("a"), Job("c")), GuardrailConfig(), 10.0, True, 0))
+    again = Header("FairShare", (Job("a"), Job("b", slo_s=0.5)), GuardrailConfig(), 10.0, True, 0)
+    write_ticks(path, 2 * TICKS, 3 * TICKS, again)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "read_history", [history_from_journal, lambda path: records_from_journal(path).history], ids=["history", "records"]
+)
+def test_a_history_has_all_parts_of_a_journal_with_the_same_jobs_and_no_part_with_others(changed_twice, read_history):
+    minute = np.arange(30)
+    last_tick = np.where((minute >= 10) & (minute < 20), np.nan, 6.0 * minute + 5)  # a count is the number of its tick
+    np.testing.assert_array_equal(read_history(changed_twice).today, [last_tick, last_tick])
+
+
+def test_faro_shadow_scores_all_parts_of_a_journal_with_the_same_jobs(changed_twice, monkeypatch):
+    scored = []
+
+    def plan_scores(header, ticks):
+        scored.extend(ticks)
+        raise ValueError("too few minutes")
+
+    monkeypatch.setattr("faro_lib.recommend.shadow.plan_scores", plan_scores)
+    main(["shadow", changed_twice])
+    assert times_s(scored) == [10.0 * (n + 1) for n in range(3 * TICKS) if not TICKS <= n < 2 * TICKS]
 
 
 def test_a_rotation_that_was_interrupted_is_repeated_without_a_record_twice(tmp_path):
@@ -149,6 +216,16 @@ def test_a_damaged_archive_is_one_line_that_names_it(tmp_path, often, capsys):
     archive.write_bytes(archive.read_bytes()[:100])
     assert main(["explain", str(path)]) == 2
     assert f"{archive}: a damaged archive" in capsys.readouterr().err
+
+
+def test_a_damaged_archive_from_before_the_time_of_interest_does_no_harm(tmp_path, often):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    archive = rotation.archives(path)[0]
+    archive.write_bytes(archive.read_bytes()[:100])
+    os.utime(archive, (1000.0, 1000.0))
+    ((_, ticks),) = parts(path, since_s=2000.0)
+    assert times_s(ticks)[-1] == 10.0 * TICKS
 
 
 def test_only_the_owner_reads_an_archive(tmp_path, often):

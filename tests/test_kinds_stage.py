@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from checkouts import ROOT
 
+from faro_lib.config import load
 from faro_lib.policies import FairShare
 from faro_lib.policies.protocol import Assuming
 from faro_lib.workload.replicas import SERIAL
 from faro_lib.workload.synthetic import synthetic
 from notebooks.edition.figures.replicas import finding
-from notebooks.edition.replicas import ASSUMED, LEADER, SERVICES, mixed, paired, serial_profile
+from notebooks.edition.replicas import ASSUMED, LEADER, SERVICES, compare, mixed, paired, serial_profile
 
 
 def test_the_jobs_of_the_mix_need_as_many_replicas_as_before():
@@ -43,6 +48,21 @@ def test_a_policy_that_assumes_other_jobs_never_sees_the_true_ones():
     true, assumed = (SERVICES["images"],), (serial_profile(SERVICES["images"]),)
     Assuming(Looking(), assumed, "x").start(true)
     assert seen == [assumed]
+
+
+def test_the_losses_of_the_services_add_up_to_the_total_though_some_minutes_have_no_requests(monkeypatch):
+    traces = synthetic(jobs=2, days=1, minutes=6)
+    jobs = tuple(replace(SERVICES["classify"], name=name) for name in traces.names)
+    idle = replace(traces, jobs=jobs, evaluation=traces.evaluation * (np.arange(6) % 3 > 0))
+    monkeypatch.setattr("notebooks.edition.replicas.policies_of", lambda *_: {"FairShare": FairShare()})
+    runs = compare(idle, [2], trials=1, report=lambda line: None)
+    np.testing.assert_allclose(runs["lost_classify"], runs["lost_utility"])
+
+
+@pytest.mark.parametrize(("configured", "used"), [("bayes", "auto"), ("kalman", "kalman")])
+def test_a_posterior_of_the_published_counts_does_not_forecast_the_scaled_ones(configured, used):
+    (expression,) = re.findall(r"^ *forecaster=(.*),$", (ROOT / "rules" / "replicas.smk").read_text(), re.MULTILINE)
+    assert eval(expression, {"CONFIG": load({"forecaster": configured})}) == used
 
 
 def test_differences_are_paired_by_trial():

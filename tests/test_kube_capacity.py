@@ -122,6 +122,15 @@ def test_pods_must_request_as_many_gpus_as_the_table_says():
         shape_of(refs, deployments)
 
 
+def test_pods_whose_node_affinity_is_required_are_refused():
+    refs, deployments = sharing_gpus(1, 1)
+    term = {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+    deployments[1]["spec"]["template"]["spec"]["affinity"] = affinity
+    with pytest.raises(ValueError, match=r"^deployments: a required nodeAffinity is not read; .*nodeSelector$"):
+        shape_of(refs, deployments)
+
+
 def test_jobs_that_share_capacity_share_one_resource():
     refs, deployments = sharing_gpus(1, 1)
     other, _ = sharing_gpus(1, resource="cpu")

@@ -21,7 +21,7 @@ from faro_lib.kube.deployments import DeploymentRef
 from faro_lib.kube.hpa_bounds import ORIGINAL, BoundedDeployments, check_bounded, restore
 from faro_lib.kube.leader_gate import LeaderGatedCluster
 from faro_lib.kube.lease import Leadership, seconds_unled
-from faro_lib.kube.manifests import ManifestSpec, objects
+from faro_lib.kube.manifests import ManifestSpec, objects, write
 from faro_lib.kube.operate import restore_unled
 from faro_lib.policies.faro import bounding
 from faro_lib.policies.protocol import CONTESTED, HAND_BACK, KEEP_FLOOR, PLANNED, Plan, hold
@@ -186,6 +186,35 @@ def test_the_original_bounds_are_kept_once_and_restored():
     assert server.bounds() == {"a": (2, 5), "b": (1, 3)}
     assert ORIGINAL not in server.hpas["a"]["metadata"]["annotations"]
     assert restore(server, list(server.hpas.values())) == [], "an operator's later bounds stay"
+
+
+def test_an_autoscaler_that_cannot_be_restored_is_named_and_the_others_are_restored():
+    server = Server(bounds=((2, 5), (1, 3)))
+    applied(server, [4, 4], [1, 2])
+    accepted = server.send
+
+    def send(method, path, body, **more):
+        if path.endswith("/a"):
+            raise ApiError(403, "forbidden")
+        return accepted(method, path, body, **more)
+
+    server.send = send
+    lines = restore(server, list(server.hpas.values()))
+    assert lines == ["a: not restored: forbidden", "b: bounds 1-3 restored"]
+    assert server.bounds() == {"a": (1, 4), "b": (1, 3)}
+
+
+def test_a_maximum_is_never_zero_because_no_hpa_accepts_it():
+    server = Server()
+    applied(server, [0, 4], [0, 1])
+    assert server.bounds()["a"][1] == 1
+
+
+def test_a_service_that_is_gone_with_its_hpa_is_no_failure():
+    server = Server()
+    del server.hpas["a"], server.replicas["a"]
+    applied(server, [0, 3], [1, 1])
+    assert server.bounds() == {"b": (1, 3)}
 
 
 def test_a_status_that_changes_meanwhile_does_not_hinder_but_other_bounds_do():
@@ -358,6 +387,12 @@ def test_manifests_for_ceilings_have_a_job_that_restores_the_bounds(tmp_path):
     assert "hpa-a" in (tmp_path / "m/rbac.yaml").read_text()
 
 
+def test_manifests_of_a_dry_run_restore_the_bounds_of_an_earlier_run(tmp_path):
+    spec = ManifestSpec((), "", "deployments", prometheus="http://x", ceilings=True, act=False)
+    assert tmp_path / "restore.yaml" in write(spec, tmp_path)
+    assert "restore.yaml" in (tmp_path / "kustomization.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -407,6 +442,19 @@ def test_faro_restore_acts_only_if_nobody_has_led_for_long_enough(
     said = capsys.readouterr().err
     assert ("a: bounds 1-4 restored" in said) is restored
     assert ("nothing is restored" in said) is not restored
+
+
+def test_faro_restore_restores_the_autoscalers_of_jobs_that_are_no_longer_in_the_table(tmp_path, monkeypatch):
+    from faro_lib.kube.operate import NamespacedName
+
+    server = Server()
+    applied(server, [6, 2], [3, 1])
+    monkeypatch.setattr(NamespacedName, "connect", lambda self: server)
+    monkeypatch.setattr(preflight, "check_server", lambda api: None)
+    row = {"job": "a", "slo_s": 1.0, "service_time_s": 0.1, "deployment": SECTION}
+    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump([row]))
+    assert cli.main(["restore", "--jobs", str(tmp_path / "jobs.yaml"), "--plan", "jobs/faro"]) == 0
+    assert server.bounds() == {"a": (1, 4), "b": (1, 4)}
 
 
 @pytest.mark.parametrize(("unled_s", "bounds"), [(301.0, (1, 4)), (299.0, (1, 6))])

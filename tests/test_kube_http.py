@@ -306,8 +306,8 @@ def test_an_outage_of_prometheus_is_logged_once(caplog):
     with serving(answer) as server:
         one = DeploymentMetrics(server.url)
         for down[0] in (True, True, False, True):
-            one.values(["x"], ENDS)
-    assert caplog.text.count(f"{server.url} does not answer") == 2
+            one.observe([OTHER], ENDS, 1030.0)
+    assert caplog.text.count(f"{server.url}: data is missing") == 2
 
 
 def test_a_missing_token_file_is_one_line():
@@ -315,14 +315,37 @@ def test_a_missing_token_file_is_one_line():
         DeploymentMetrics("http://127.0.0.1:9", "/nowhere")
 
 
-def test_a_query_that_prometheus_rejects_is_named():
-    with pytest.raises(ValueError, match=r"query 'bad\(\[60s\]': parse error"):
-        observed(prometheus({}, refused=["bad"]), [QUERIES, Queries("bad([$window]", "mean[$window]")])
+OTHER = Queries("other[$window]", "late[$window]")
+OF_OTHER = {"other": [(when, 7) for when in (*ENDS, 1030)], "late": [(1030, 0.5)]}
+SEVERAL = {"requests": [(880, 1)], "increase": [(880, 1)]}  # both are words of the query for requests
 
 
-def test_a_query_with_several_answers_is_an_error():
-    with pytest.raises(ValueError, match=r"several answers; one is needed: sum"):
-        observed(prometheus({"requests": [(880, 1)], "increase": [(880, 1)]}))
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        (prometheus(OF_OTHER | SEVERAL), QUERIES),
+        (prometheus(OF_OTHER, refused=["bad"]), Queries("bad([$window]", "mean[$window]")),
+    ],
+)
+def test_a_wrong_query_of_one_job_leaves_the_data_of_the_others_whole(answer, wrong):
+    load, _ = observed(answer, [wrong, OTHER])
+    assert load.arrivals_per_min[1].tolist() == [7, 7, 7]
+    assert (load.arrivals_now[1], load.mean_latency_s[1]) == (7, 0.5)
+    assert np.isnan(load.arrivals_per_min[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("answer", "query", "error"),
+    [
+        (prometheus(SEVERAL), "increase(requests)", "query 'increase(requests)' has several answers; one is needed"),
+        (prometheus({}, refused=["bad"]), "bad(", "query 'bad(': parse error"),
+    ],
+)
+def test_the_error_names_the_wrong_query_although_later_ones_are_answered(answer, query, error):
+    with serving(answer) as server:
+        metrics = DeploymentMetrics(server.url)
+        metrics.observe([Queries(query, "mean[$window]"), OTHER], ENDS, 1030.0)
+    assert metrics.error.startswith(error)
 
 
 def test_the_token_of_prometheus_is_read_for_every_request(tmp_path):

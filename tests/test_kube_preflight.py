@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from faro_lib.cli.model import REFIT_GB
+from faro_lib.control.clock import Clock
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity import Capacity
 from faro_lib.kube.client import ApiError
 from faro_lib.kube.deployments import DeploymentRef
 from faro_lib.kube.manifests import ManifestSpec, objects
+from faro_lib.kube.operate import NamespacedName, connect_deployments
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 
@@ -160,7 +162,31 @@ def test_the_role_names_the_deployments_and_the_plan_that_the_controller_changes
                 on_deployments = rule["resources"] == ["deployments/scale"]
                 assert rule["resourceNames"] == (["a", "b"] if on_deployments else ["main"])
     resources = [rule["resources"] for rule in roles["models"]["rules"]]
-    assert resources == [["deployments"], ["deployments/scale"], ["horizontalpodautoscalers"]]
+    assert resources == [["resourcequotas"], ["deployments"], ["deployments/scale"], ["horizontalpodautoscalers"]]
+
+
+@pytest.mark.parametrize("ceilings", [False, True])
+def test_the_role_in_another_namespace_may_read_its_quotas(ceilings):
+    where = dict(namespace="faro", prometheus="http://x", deployments=("a",), namespaces=("models",))
+    spec = ManifestSpec(jobs=(), jobs_text="", backend="deployments", ceilings=ceilings, **where)
+    (role,) = [
+        one
+        for one in objects(spec, "rbac.yaml")
+        if (one["kind"], one["metadata"].get("namespace")) == ("Role", "models")
+    ]
+    assert {"apiGroups": [""], "resources": ["resourcequotas"], "verbs": ["list", "watch"]} in role["rules"]
+
+
+@pytest.mark.parametrize("ceilings", [False, True])
+def test_a_controller_that_may_not_read_the_quotas_of_its_deployments_does_not_start(ceilings, monkeypatch):
+    server = reviewed(lambda asked: asked["resource"] != "resourcequotas")
+    monkeypatch.setattr(NamespacedName, "connect", lambda self: server)
+    queries = {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}
+    sections = {"a": {"namespace": "models", "queries": queries}}
+    with pytest.raises(ValueError, match=r"^may not list resourcequotas in namespace 'models'"):
+        connect_deployments(
+            NamespacedName("faro", "main"), (Job("a"),), sections, None, Clock.starting_now(), ceilings=ceilings
+        )
 
 
 @pytest.mark.parametrize("section", [{"namespace": "kube-system"}, {}])

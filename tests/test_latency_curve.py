@@ -8,6 +8,7 @@ import pytest
 
 from faro_lib.queueing.curve import read_curve
 from faro_lib.simulate.measure import measure
+from faro_lib.utility import build_table
 from faro_lib.workload import Job
 from faro_lib.workload.readers import read_jobs
 
@@ -67,6 +68,14 @@ def test_a_job_of_the_jobs_table_uses_its_curve_and_others_their_simulation(path
             measured.tail_latency_s(jobs[1], 4.0, replicas), plain.tail_latency_s(jobs[1], 4.0, replicas)
         )
     assert measured.expected_utility(jobs[0], 4.0, 1, "precise") == pytest.approx(1.0)
+
+
+def test_a_curve_is_believed_at_rates_beyond_what_the_service_time_of_the_jobs_table_allows(tmp_path):
+    path = tmp_path / "curve.csv"
+    table(rate_per_replica_rps=[10.0, 20.0, 30.0, 40.0] * len(COUNTS)).to_csv(path, index=False)
+    job = Job("a", service_time_s=0.1, slo_s=1.0, latency_curve=str(path))
+    at_40_rps = build_table([job], np.full((1, 1, 1), 40.0), [1], latency_model=read_curve(path, job))
+    assert at_40_rps.value[0, 1] == pytest.approx(1.0)
 
 
 def test_drop_rates_of_the_file_are_kept(tmp_path):

@@ -1,6 +1,7 @@
 """The measured latency table against an independent simulation at constant rates."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,11 @@ def test_a_job_almost_without_requests_keeps_its_utility_whatever_its_slo():
 def test_more_replicas_than_measured_never_increase_the_latency_at_the_same_rate_per_replica():
     counts = np.array([4, 8, 16, 64])
     assert np.all(np.diff(synthetic().tail_latency_s(JOB, 5.0 * counts, counts)) < 0)
+
+
+def test_fewer_replicas_than_measured_never_decrease_the_latency_at_the_same_rate_per_replica():
+    counts, table = np.array([1, 2, 3, 4]), synthetic(replicas=[4, 8])
+    assert np.all(np.diff(table.tail_latency_s(JOB, 2.0 * counts, counts)) < 0)
 
 
 def test_a_rate_that_the_router_cannot_pass_is_dropped_at_any_replica_count():
@@ -123,6 +129,13 @@ def test_whatever_changes_a_table_measures_it_again(change, monkeypatch, tmp_pat
     measure((Job("a"),), (1,), requests=500)
     change(requests=500)
     assert len(runs) == 2
+
+
+def test_a_table_of_other_code_of_the_services_is_not_read_from_the_cache():
+    from faro_lib.simulate import measure as module
+    from faro_lib.workload import service
+
+    assert Path(service.__file__).read_bytes() in module._code()[1]
 
 
 def test_a_broken_file_in_the_cache_and_a_folder_that_cannot_be_made_do_no_harm(monkeypatch, tmp_path):

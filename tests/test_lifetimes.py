@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from faro_lib.simulate import ServingModel, SimulatedCluster, draw
+from faro_lib.policies import Fixed
+from faro_lib.simulate import ServingModel, SimulatedCluster, draw, simulate
 from faro_lib.workload import Job, Workload
 
 NONE = np.zeros(1)
@@ -75,3 +76,21 @@ def test_a_job_is_present_from_its_beginning_to_its_end():
         cluster.advance(now_s)
         seen.append(bool(cluster.observe().present[0]))
     assert seen == [False, False, True, True, False]
+
+
+TWICE = ((0, 0.0, 600.0), (0, 1200.0, np.inf))
+
+
+def test_a_job_that_comes_back_is_absent_only_in_between():
+    workload = Workload((Job("a"),), np.zeros((1, 30), int))
+    cluster = SimulatedCluster(workload, draw(workload, 24), 8, np.array([2]), lifetimes=TWICE)
+    seen = []
+    for now_s in (0.0, 700.0, 1300.0):
+        cluster.advance(now_s)
+        seen.append(bool(cluster.observe().present[0]))
+    assert seen == [True, False, True]
+
+
+def test_a_job_that_comes_back_later_has_its_replicas_from_the_beginning():
+    workload = Workload((Job("a"),), [[60, 60]])
+    assert simulate(workload, Fixed(2), 8, 24, lifetimes=TWICE).initial.tolist() == [2]

@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib import forecast
-from faro_lib.metrics.limit import best_replicas_by_minute, max_replicas_of_any
+from faro_lib.experiments.limits import enough_replicas, measured_utility
+from faro_lib.metrics.limit import best_replicas_by_minute, clairvoyant, max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload, arrays_of
+from faro_lib.workload.replicas import Batched, Continuous
 from faro_lib.workload.synthetic import synthetic
 from notebooks.compare import compare, limits_of
 from notebooks.edition.oracle import oracle
@@ -36,8 +38,8 @@ def clusters(draw):
         for n in range(draw(st.integers(1, 3)))
     )
     value = draw(st.lists(st.floats(0, 1), min_size=len(jobs) * 10, max_size=len(jobs) * 10))
-    minima = np.maximum(1, arrays_of(jobs).min_replicas)
-    capacity = float(minima @ arrays_of(jobs).cores) + draw(st.sampled_from([0.0, 0.4, 1.0, 2.5, 6.0]))
+    arrays = arrays_of(jobs)
+    capacity = float(arrays.min_replicas @ arrays.cores) + draw(st.sampled_from([0.0, 0.4, 1.0, 2.5, 6.0]))
     return jobs, np.array(value).reshape(len(jobs), 5, 2), capacity
 
 
@@ -46,7 +48,7 @@ def clusters(draw):
 def test_the_allocation_of_every_minute_is_the_best_that_fits(cluster):
     jobs, value, capacity = cluster
     cores = arrays_of(jobs).cores
-    bounds = [range(max(1, job.min_replicas), min(4, job.max_replicas) + 1) for job in jobs]
+    bounds = [range(job.min_replicas, min(4, job.max_replicas) + 1) for job in jobs]
     fitting = [x for x in product(*bounds) if np.array(x) @ cores <= capacity + 1e-9]
     rows, best = np.arange(len(jobs)), best_replicas_by_minute(value, capacity, jobs)
     for minute in range(2):
@@ -59,6 +61,34 @@ def test_the_largest_count_of_a_job_leaves_the_others_their_minimum():
     assert max_replicas_of_any((Job("a"),) * 10, 36) == 27
     assert max_replicas_of_any((Job("a", min_replicas=3), Job("b", cores=2.0)), 12) == 10
     assert max_replicas_of_any((Job("a", max_replicas=4), Job("b", max_replicas=2)), 12) == 4
+    assert max_replicas_of_any((Job("a", min_replicas=0), Job("b", min_replicas=0)), 12) == 12
+
+
+def test_an_idle_job_without_a_minimum_leaves_all_cores_to_the_other():
+    jobs = (Job("a", min_replicas=0), Job("b", min_replicas=0))
+    utility = np.stack([np.full((5, 1), np.nan), np.arange(5)[:, None] / 4])
+    assert clairvoyant(utility, 4, jobs).replicas.tolist() == [[0], [4]]
+
+
+OF_REQUESTS = ("arrival_s", "router_in_s", "service_s", "router_out_s", "coin")  # fields of `Draws`
+
+
+def test_a_minute_after_a_long_queue_has_the_utility_of_its_requests_alone():
+    job = Job("a", model="own", service_time_s=2.0, slo_s=8.0)
+    draws = draw(day := Workload((job,), [[120, 10]]), 24)
+    own = {name: getattr(draws, name)[draws.arrival_s >= 60] for name in OF_REQUESTS}
+    alone = replace(draws, first=np.array([0, len(own["arrival_s"])]), **own)
+    assert measured_utility(day, draws, 1)[0, 1, 1] == measured_utility(day, alone, 1)[0, 1, 1]
+
+
+ONE_AT_ONCE_S = 2.0  # duration of a request alone, in either kind of replica
+
+
+@pytest.mark.parametrize(
+    "replica", [Batched(8, base_s=2.0), Continuous(0.02, 0.0, 0.0, 16, output_tokens=100, prompt_tokens=1)]
+)
+def test_enough_replicas_hold_every_request_alone(replica):
+    assert enough_replicas(Workload((Job("a", replica=replica),), [[600]])) >= 10 * ONE_AT_ONCE_S
 
 
 def day_of(**fields):

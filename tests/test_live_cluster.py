@@ -133,6 +133,19 @@ def test_an_application_that_stays_unlisted_is_removed(ray, monkeypatch):
         assert cluster.observe().present.tolist() == [True, False]
 
 
+def test_an_application_whose_redeployment_has_failed_keeps_its_target(ray, monkeypatch):
+    with ray.served() as address:
+        cluster = cluster_at(address)
+        cluster.observe()
+        ray.failed.add("b")
+        cluster.observe()
+        later_s = time.monotonic() + 60
+        monkeypatch.setattr("faro_lib.rayserve.cluster.time.monotonic", lambda: later_s)
+        seen = cluster.observe()
+    assert seen.present is None
+    assert seen.target.tolist() == [2, 3]
+
+
 def test_an_application_that_ray_deletes_is_removed_at_once(ray):
     with ray.served() as address:
         cluster = cluster_at(address)

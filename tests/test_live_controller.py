@@ -404,6 +404,29 @@ def test_the_health_endpoint_fails_while_the_loop_is_stalled(day, context):
         exporter.close()
 
 
+def test_with_new_jobs_the_loop_may_wait_for_its_lease_again_and_old_jobs_are_no_longer_exported(day, context):
+    from faro_lib.control.exporter import Exporter
+
+    exporter, steps = Exporter(day.jobs, 0, progress_deadline_s=0.0), []
+    address = f"http://127.0.0.1:{exporter.port}"
+    try:
+        policy = make("FairShare", context)
+        run(
+            cluster_of(day, policy),
+            policy,
+            day.jobs,
+            until_s=70.0,
+            on_step=lambda step: steps.append(exporter.step(step)),
+        )
+        assert steps
+        exporter.use_jobs(JOBS)
+        assert urllib.request.urlopen(f"{address}/healthz").status == 200
+        metrics = urllib.request.urlopen(f"{address}/metrics").read().decode()
+        assert f'faro_desired_replicas{{inference_job="{day.jobs[0].name}"}}' not in metrics
+    finally:
+        exporter.close()
+
+
 def test_a_loop_that_waits_to_start_is_healthy_and_not_ready_and_says_for_what(day):
     from faro_lib.control.exporter import Exporter
 

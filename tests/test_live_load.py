@@ -4,6 +4,7 @@ import asyncio
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,13 @@ from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
 from faro_lib.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Script, Sent, send
 from faro_lib.rayserve.load_profile import offer_load
-from faro_lib.rayserve.profile import Profile, moments, write_profiles
+from faro_lib.rayserve.profile import Profile, moments, profile_job, write_profiles
 from faro_lib.rayserve.spec import EMULATED, serve_specs
+from faro_lib.rayserve.statistics import empty_row
 from faro_lib.simulate.run import Decisions
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.readers import read_jobs, read_sections
+from faro_lib.workload.replicas import Concurrent
 from faro_lib.workload.synthetic import synthetic
 from notebooks.live.agreement import lost_utility_error, pairs, ranking_distance
 from notebooks.live.generator import Generator
@@ -258,6 +261,32 @@ def test_moments_are_those_of_the_sample():
         moments({"done": 0})
 
 
+def profiled(monkeypatch, outcome, first_s, last_s, **of_replicas):
+    """What `profile_job` measures if every request is answered like this, and the replicas have reported that."""
+
+    async def send(script, origin_s):
+        one = np.ones(1)
+        return Sent(np.array([outcome]), one, last_s * one, one, first_s * one)
+
+    row = empty_row() | {"arrivals": 10, "done": 10} | of_replicas
+    http = SimpleNamespace(address="http://127.0.0.1", get=lambda *_: {"a": {"seconds": {"1": row}}})
+    monkeypatch.setattr("faro_lib.rayserve.profile.send", send)
+    monkeypatch.setattr("faro_lib.rayserve.profile.time", SimpleNamespace(time=lambda: 0.5, sleep=lambda _: None))
+    monkeypatch.setattr("faro_lib.rayserve.profile.measure_cold_start", lambda *_: 6.0)
+    return profile_job(None, http, "a", serve_specs((Job("a"),))[0], requests=10)
+
+
+def test_a_service_that_refuses_every_request_has_no_service_time(monkeypatch):
+    with pytest.raises(ValueError, match=r"^no request was served"):
+        profiled(monkeypatch, FAILED, np.nan, np.nan, service_s=0.01, service_s2=1e-5, latency_s=0.01)
+
+
+def test_a_streamed_answer_is_served_until_its_last_part_and_the_network_delays_its_first(monkeypatch):
+    one = profiled(monkeypatch, SERVED, 0.13, 0.63, service_s=1.0, service_s2=0.1, latency_s=1.2)
+    assert one.network_overhead_s == pytest.approx(0.01)
+    assert one.service_time_s == pytest.approx(0.6)
+
+
 def test_a_profile_is_written_into_the_table_and_the_rest_stays_the_same(tmp_path):
     path = tmp_path / "jobs.yaml"
     path.write_text("jobs:\n- job: a\n  slo_s: 0.5\n  serve: {max_ongoing_requests: 4}\n- job: b\n")
@@ -291,6 +320,10 @@ class TestServeSpecs:
         with pytest.raises(ValueError) as error:
             serve_specs((Job("a"),), {"a": section})
         assert message in str(error.value)
+
+    def test_a_slowdown_that_is_an_error_of_the_calibration_is_emulated(self):
+        (spec,) = serve_specs((Job("a", replica=Concurrent(3, 0.0005)),))
+        assert (spec.import_path, spec.concurrency) == (EMULATED, 3)
 
     def test_two_jobs_with_one_route_are_refused(self):
         with pytest.raises(ValueError, match="belongs to two jobs"):

@@ -140,6 +140,13 @@ def test_the_heartbeat_returns_the_share_to_accept_once_it_is_set():
     assert stats.report("a", "a#1", 0, {}) == 0.7
 
 
+def test_a_job_for_which_no_share_is_set_any_more_accepts_everything():
+    stats = StatsAggregator()
+    stats.accept({"a": 1, "b": 0.6})
+    stats.accept({"a": 1})
+    assert stats.report("b", "b#1", 0, {}) == 1.0
+
+
 def test_the_statistics_survive_json():
     stats = StatsAggregator()
     stats.report("a", "a#1", 0, {2_000_000_000: row(arrivals=1, buckets={"5": 1})})

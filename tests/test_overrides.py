@@ -4,18 +4,23 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import pytest
 from live_things import JOBS, FakeRay, Wanting
 from test_controller_lifecycle import Still
+from test_plan_overrides import FakeApi
 
 from faro_lib import cli, forecast
+from faro_lib.cli import backends
 from faro_lib.control import GuardrailConfig, journal, run
 from faro_lib.control.explanation import decision_at
-from faro_lib.control.overrides import Override, Watched, path_of, read_overrides, write_overrides
+from faro_lib.control.overrides import Override, Settings, Watched, path_of, read_overrides, write_overrides
+from faro_lib.control.startup import once
 from faro_lib.forecast.expected import Event, expected
+from faro_lib.kube.operate import NamespacedName
 from faro_lib.policies.protocol import OVERRIDE
 from faro_lib.workload import Job, Traces
 
@@ -258,6 +263,58 @@ def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
     assert {one.step.plan.reason[0] for one in ticks} == {OVERRIDE}
 
 
+def test_overrides_beside_the_journal_and_in_the_plan_are_both_in_force(tmp_path, monkeypatch):
+    api = FakeApi({"spec": {"overrides": [{"job": "b", "replicas": 2}]}})
+    monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
+    monkeypatch.setattr("faro_lib.kube.preflight.check_server", lambda api: None)
+    path = str(tmp_path / "j")
+    write_overrides(path_of(path), [Override("a", "me", NOW_S, replicas=5)])
+    read = backends.overrides_of(NamespacedName("faro", "faro"), path)
+    assert [(one.job, one.replicas) for one in read()] == [("a", 5), ("b", 2)]
+
+
+def test_new_settings_that_a_check_refuses_are_not_waited_for(tmp_path, monkeypatch, capfd):
+    """With --wait, the controller would otherwise scale nothing until the new job is served."""
+    table, refused = tmp_path / "jobs.yaml", []
+    table.write_text("- {job: a}\n- {job: b}\n")
+
+    @contextmanager
+    def served(home, backend, settings, address, serve_address, clock, capacity, policy, ensure, *_):
+        def check(new):
+            if len(new.jobs) == 3:
+                refused.append(new)
+                if len(refused) == 2:
+                    clock.stop.set()
+                raise ValueError("job 'c' is not served")
+
+        class Edited(Still):
+            def observe(self):
+                if refused:
+                    clock.stop.set()
+                table.write_text("- {job: a}\n- {job: b}\n- {job: c}\n")
+                return super().observe()
+
+        def cluster_of(new):
+            ensure(partial(check, new))
+            return Edited()
+
+        yield cluster_of
+
+    monkeypatch.setattr(backends, "ray_serve", served)
+    assert cli.main(["run", "--jobs", str(table), "--policy", "AIAD", "--wait"]) == 0
+    assert "job 'c' is not served; the jobs stay as they were" in capfd.readouterr().err
+
+
+def test_new_settings_are_used_although_ray_is_away():
+    ray, settings = FakeRay({"a": 1, "b": 1}), Settings(JOBS, {})
+    with ray.served() as address:
+        options = (address, address, None, None, Wanting([1, 1]), once, None, 5.0)
+        with backends.ray_serve(None, "rayserve", settings, *options) as cluster_of:
+            cluster_of(settings)
+            ray.status = 503
+            assert cluster_of(settings).jobs == JOBS
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -282,3 +339,11 @@ def test_a_frozen_job_keeps_the_replicas_of_the_last_decision(tmp_path, capsys):
     assert [one.replicas for one in read_overrides(path_of(tmp_path / "j"))] == [4]
     assert cli.main(["set", "a", "--journal", str(tmp_path / "j"), "--load", "3", "--until", "23:59"]) == 0
     assert [one.load for one in read_overrides(path_of(tmp_path / "j"))] == [None, 3.0]
+
+
+def test_a_frozen_job_under_another_autoscaler_keeps_the_replicas_that_are_ready_and_not_its_ceiling(monkeypatch):
+    jobs = [{"name": "a", "desiredReplicas": 12, "readyReplicas": 3, "floorReplicas": 1}]
+    api = FakeApi({"spec": {}, "status": {"jobs": jobs}})
+    monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
+    assert cli.main(["set", "a", "--plan", "faro/faro", "--freeze"]) == 0
+    assert [one["replicas"] for one in api.plan["spec"]["overrides"]] == [3]

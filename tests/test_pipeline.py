@@ -143,6 +143,16 @@ class TestTheCodeOfANotebook:
         assert (pipeline.fingerprint("x", package, plugins=[package / "mine.py"]) != before) == counts
 
 
+def test_every_path_in_the_command_of_a_rule_is_quoted():
+    text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    commands = re.findall(r'^(?:RUN_NOTEBOOK =| *shell:\n) *f?"(.*)"$', text, re.MULTILINE)
+    filled = {
+        name for command in commands for name in re.findall(r"\{+((?:input|output|params|log)\b[^{}]*)\}", command)
+    }
+    names_of_this_checkout = {"params.source", "params.module"}
+    assert {name for name in filled if not name.endswith(":q")} == names_of_this_checkout
+
+
 POLICIES = {str(path.relative_to(ROOT)) for path in (ROOT / "faro_lib" / "policies").glob("*.py")}
 STAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("[1-9]*.ipynb"))
 

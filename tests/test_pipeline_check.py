@@ -13,6 +13,7 @@ from faro_lib import pipeline
 from faro_lib.config import PUBLISHED_DAYS, load
 from faro_lib.forecast import save_posterior
 from faro_lib.pipeline import __main__ as commands
+from faro_lib.pipeline.memory_estimate import KERNEL_GB, needed_gb
 from faro_lib.workload.synthetic import synthetic
 
 DAY = "minute,job,requests\n0,a,5\n0,b,5\n1,a,5\n1,b,5\n"
@@ -87,6 +88,12 @@ class TestItRefuses:
         lines = str(refused.value).splitlines()
         assert [line.split(": ")[1] for line in lines] == ["policies", "sloppify.objectives", "forecast.baselines"]
         assert all("did you mean" in line for line in lines)
+
+
+def test_without_a_limit_the_largest_cluster_needs_the_memory_of_whole_days():
+    config = load({"scale": {"largest": [(1000, 3200)], "largest_minutes": None}})
+    short, long = (needed_gb(config, jobs=10, days=10, minutes=minutes)["70_scale"] for minutes in (60, 360))
+    assert long - KERNEL_GB == pytest.approx(6 * (short - KERNEL_GB))
 
 
 class TestTheCommandOfARule:

@@ -124,6 +124,18 @@ def test_a_quantile_that_was_not_used_before_needs_few_exact_waits_and_none_of_o
     assert max(rho for c, rho in computed if c < 10) <= 0.97
 
 
+@pytest.mark.parametrize("servers", [600, 900])
+def test_a_request_of_a_very_large_mdc_queue_does_not_wait_if_a_server_becomes_free(servers):
+    below = np.cumsum(kernels.waiting_distribution(0.9, servers, 1e-12))
+    arrivals = np.arange(servers)  # in one service time; those in service have left at its end
+    none = stats.poisson.pmf(arrivals, 0.9 * servers) @ below[servers - 1 - arrivals]
+    assert kernels.wait_cdf(0.0, 0.9, servers, below) == pytest.approx(none, rel=1e-9)
+
+
+def test_a_thousand_servers_at_90_percent_hardly_make_anyone_wait():
+    assert mdc(0.9 * 1000, 1000, 1.0, 0.99) < 1.1
+
+
 def test_half_mmc_overestimates_mdc_for_few_servers_and_underestimates_it_for_many():
     assert half_mmc(1.0, 2, 1.0, 0.99) > mdc(1.0, 2, 1.0, 0.99)
     assert half_mmc(0.8 * 16, 16, 1.0, 0.99) < mdc(0.8 * 16, 16, 1.0, 0.99)

@@ -1,6 +1,7 @@
 """Recommendations: replicas with reasons, the capacity that the SLOs need, and exit statuses."""
 
 import functools
+import io
 import json
 from dataclasses import replace
 
@@ -23,7 +24,14 @@ from faro_lib.recommend import recommendation
 from faro_lib.recommend.load_history import History, history_from_csv, history_from_journal, history_of
 from faro_lib.recommend.now import advise
 from faro_lib.recommend.recommendation import LIVE, recommend
-from faro_lib.recommend.sizing import busiest, capacity_range, knee, required_cores, violations_by_capacity
+from faro_lib.recommend.sizing import (
+    busiest,
+    capacity_range,
+    knee,
+    required_cores,
+    required_replicas,
+    violations_by_capacity,
+)
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.readers import read_jobs
@@ -71,6 +79,13 @@ def test_the_required_replicas_are_the_smallest_count_that_meets_the_slo():
     assert not advise(JOBS, STEADY, policy(), enough).slo_met[0]
 
 
+def test_a_job_of_which_the_plan_drops_more_than_its_quantile_allows_misses_its_slo():
+    advice = advise(JOBS, STEADY, tuned(PolicyContext(JOBS, oracle()), "PenaltySum"), 4)
+    too_many = advice.plan.drop > 1 - arrays_of(JOBS).quantile
+    assert too_many.tolist() == [True, False]
+    assert not advice.slo_met[too_many].any()
+
+
 def test_the_forecast_rate_is_the_forecasters():
     np.testing.assert_allclose(advise(JOBS, STEADY, policy(), 12).forecast_rps, [20, 1])
 
@@ -107,6 +122,11 @@ def test_two_days_are_not_taken_for_a_single_one():
     two_days = np.random.default_rng(0).poisson(100, (2, 2880)).astype(float)
     assert not history_of(JOBS, two_days).single_day
     assert history_of(JOBS, two_days[:, :1440]).single_day
+
+
+@pytest.mark.parametrize(("at", "minutes"), [("12:00", 2000), ("11:00", 1940)])
+def test_a_clock_time_in_a_day_of_more_than_24_hours_is_its_last_one(at, minutes):
+    assert history_of(JOBS[:1], np.ones((1, 2000)), at=at, end_minute=12 * 60).today.shape == (1, minutes)
 
 
 def test_a_few_minutes_are_enough_for_a_plan_but_not_for_a_replay():
@@ -175,12 +195,25 @@ def test_the_capacity_range_contains_what_a_clairvoyant_would_need():
     assert largest >= 1.25 * advise(JOBS, STEADY, policy(), 12).required_replicas.sum() - 1
 
 
+def test_a_job_that_keeps_more_than_200_replicas_busy_needs_at_least_as_many():
+    job = Job("large", slo_s=0.2, service_time_s=0.18, max_replicas=1000)
+    assert required_replicas(Workload((job,), np.array([[1200 * 60]])), "mmc") >= 1200 * 0.18
+
+
 @pytest.fixture
 def counts_csv(tmp_path):
     traces = synthetic(seed=3, jobs=3, days=2, minutes=60)
     table = traces_frame(traces).query("sample == 0")[["day", "minute", "job", "requests"]]
     table.to_csv(tmp_path / "my.csv", index=False)
     return tmp_path / "my.csv"
+
+
+def test_a_table_on_standard_input_has_the_same_history_as_in_a_file(counts_csv, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(counts_csv.read_text()))
+    piped, filed = history_from_csv("-"), history_from_csv(str(counts_csv))
+    assert piped.jobs == filed.jobs
+    np.testing.assert_array_equal(piped.traces.train, filed.traces.train)
+    np.testing.assert_array_equal(piped.today, filed.today)
 
 
 def test_a_table_of_jobs_with_service_times_makes_models_of_their_own(tmp_path):

@@ -1,5 +1,6 @@
 """`faro run --history`: the days that it learns, and the minute of the day at which it starts."""
 
+import os
 import time
 
 import numpy as np
@@ -34,6 +35,26 @@ def test_the_forecaster_starts_at_the_local_minute_of_the_day():
     state = at_time_of_day(make("MArk", context), at_14).start(JOBS)
     assert state.forecaster.minute_of_day == 14 * 60
     assert state.forecaster.mean(5).mean() > 0.7 * EVENING
+
+
+@pytest.fixture
+def july_in_berlin(monkeypatch):
+    """The Unix time of 14:30 on a summer day in Berlin, which is now."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    now_s, localtime = time.mktime((2026, 7, 15, 14, 30, 0, 0, 0, -1)), time.localtime
+    monkeypatch.setattr(time, "localtime", lambda at_s=None: localtime(now_s if at_s is None else at_s))
+    yield now_s
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_run_that_began_in_winter_knows_the_summer_time(july_in_berlin):
+    counts = days(3)
+    context = PolicyContext(JOBS, forecast.fit("ar", Traces(JOBS, counts[:2], counts[2])))
+    origin_s = time.mktime((2026, 1, 15, 9, 0, 0, 0, 0, -1))
+    start = at_time_of_day(make("MArk", context), origin_s).start(JOBS).forecaster.minute_of_day
+    assert (start + (july_in_berlin - origin_s) // 60) % 1440 == 14 * 60 + 30
 
 
 def test_the_newest_day_of_the_history_is_learnt(tmp_path):
@@ -148,3 +169,15 @@ def test_complete_local_days_are_learnt_from_the_journal_across_a_change_of_the_
     assert days.shape == (3, 2, 1440)  # the first one from 22:00
     np.testing.assert_array_equal(days[1:, 0].ravel(), np.arange(120, 120 + 2880))
     assert (days[:2, 1] == 0).sum() > 2000  # before the job was there
+
+
+def test_a_damaged_archive_from_more_than_a_week_ago_does_not_matter_to_what_is_learnt(tmp_path, monkeypatch):
+    monkeypatch.setattr(At, "now_s", 0.0)
+    path = tmp_path / "j"
+    clock = At(int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1))))
+    run(Counting(1), Wanting([1], tick_s=900.0), JOBS, 25 * 3600.0, clock=clock, journal=path)
+    path.write_text(path.read_text().replace('"begin"', '"begin", "generation": 1', 1))
+    archive = tmp_path / "j.000000.gz"
+    archive.write_bytes(b"damaged")
+    os.utime(archive, (time.time() - 9 * 86_400,) * 2)
+    np.testing.assert_array_equal(journal_days(path, JOBS).evaluation[0, 0], np.arange(1440))

@@ -106,13 +106,31 @@ def test_too_few_minutes_are_one_line(traces, tmp_path, capsys):
 def test_a_first_plan_within_the_first_scored_minute_is_one_line(starved):
     header, ticks = read(starved)
     first = ticks[0].step.observation.minute + 1
-    late = [one if one.step.observation.minute >= first else without_forecast(one) for one in ticks]
+    late = [one if one.step.observation.minute >= first else with_plan(one, forecast_rps=None) for one in ticks]
     with pytest.raises(ValueError, match="its first plan is missing"):
         plan_scores(header, late, serving_model=PAPER)
 
 
-def without_forecast(one):
-    return replace(one, step=replace(one.step, plan=replace(one.step.plan, forecast_rps=None)))
+def with_plan(one, **changes):
+    return replace(one, step=replace(one.step, plan=replace(one.step.plan, **changes)))
+
+
+def test_replicas_beyond_the_bounds_of_the_jobs_ran_nevertheless(starved, rows):
+    header, ticks = read(starved)
+    bounded = replace(header, jobs=tuple(replace(job, max_replicas=2) for job in header.jobs))
+    scored = plan_scores(bounded, ticks, serving_model=PAPER)
+    assert [row["lost_ran"] for row in scored] == [row["lost_ran"] for row in rows.values()]
+
+
+def test_plans_that_are_bounds_of_autoscalers_are_refused_in_one_line(starved, capsys, monkeypatch):
+    header, ticks = read(starved)
+    bounds = [with_plan(one, floor=np.ones(3, int)) for one in ticks]
+    monkeypatch.setattr("faro_lib.control.journal.parts", lambda path: [(header, bounds)])
+    monkeypatch.setattr("faro_lib.recommend.shadow.TRIALS", 1)
+    assert cli.main(["shadow", "x.jsonl"]) == 2
+    said = capsys.readouterr().err
+    assert "bounds of autoscalers" in said
+    assert said.count("\n") == 1
 
 
 def test_other_slos_do_not_change_the_quantile_of_the_recorded_latencies(starved, traces, tmp_path):

@@ -210,6 +210,16 @@ def test_an_unreferenced_cluster_frees_its_requests_at_once():
         gc.enable()
 
 
+def test_a_replica_that_waits_for_cores_is_not_forgotten_when_more_are_asked_for():
+    workload = Workload((Job("a"), Job("b")), np.zeros((2, 4), int))
+    cluster = SimulatedCluster(workload, draw(workload, 24), 4, np.array([3, 1]))
+    for at_s, target in ((10.0, [1, 2]), (20.0, [1, 3])):  # the idle pods of job a keep their cores until 40 s
+        cluster.advance(at_s)
+        cluster.apply(np.array(target), np.zeros(2))
+    cluster.advance(200.0)
+    assert cluster.observe().running.tolist() == [1, 3]
+
+
 def test_a_capacity_step_shows_in_the_next_observation():
     workload = Workload((Job("a"),), [[10, 10]])
     cluster = SimulatedCluster(workload, draw(workload, 24), 8, np.array([2]), capacity_steps=((30.0, 5.0),))

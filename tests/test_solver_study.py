@@ -54,6 +54,14 @@ def test_a_decision_has_the_best_expected_score_by_its_own_formulation(windows):
     assert (expected.xs("precise", level="scored_by").diff(axis=1)["relaxed"] <= 1e-9).all()
 
 
+@pytest.mark.parametrize("field", ["cores", "quota"])
+def test_more_jobs_have_one_core_each_and_no_quota(windows, field):
+    of = {"cores": lambda n: {"cores": 1.0 + n % 2}, "quota": lambda n: {"tenant": "team", "tenant_quota": 4.0}}[field]
+    own = replace(windows[0], jobs=tuple(replace(job, **of(n)) for n, job in enumerate(windows[0].jobs)))
+    plain, scaled = (study.compare_scales(window, [6], groups=3, cobyla_up_to=0) for window in (windows[0], own))
+    assert scaled["value"].tolist() == plain["value"].tolist()
+
+
 def test_solving_in_groups_is_never_better_than_all_jobs_at_once(windows):
     scales = study.compare_scales(windows[0], [6, 12], groups=3, cobyla_up_to=0)
     assert set(scales["solver"]) == {"exact", "hierarchical-exact"}

@@ -2,14 +2,17 @@
 
 import gzip
 import io
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from faro_lib.recommend.load_history import history_from_csv
+from faro_lib.recommend.load_history import _days, history_from_csv
+from faro_lib.workload import Job
 from faro_lib.workload.prometheus import check_counts_query
 from faro_lib.workload.readers import read_csv
+from faro_lib.workload.timed import minutes_of
 
 FIRST = pd.Timestamp("2026-03-01 18:00")  # in UTC
 
@@ -39,6 +42,18 @@ def test_days_begin_at_midnight_of_the_time_zone_of_the_file(form, tmp_path):
     np.testing.assert_array_equal(
         traces.train[0, 0, 0], np.where(np.arange(1440) < 18 * 60, 0, 60 + np.arange(1440) // 60)
     )
+
+
+def test_ten_minutes_before_midnight_are_no_day():
+    just_after_midnight_s = time.mktime((2026, 3, 2, 0, 10, 0, 0, 0, -1))
+    with pytest.raises(ValueError, match="no complete day"):
+        _days((Job("a"),), np.full((1, 20), 60.0), just_after_midnight_s, "journal")
+
+
+@pytest.mark.parametrize("first", ["2025-10-26 00:00", "2025-03-30 00:00"])
+def test_no_minute_is_missing_or_repeated_when_the_clocks_change(first):
+    times = pd.Series(pd.date_range(first, periods=300, freq="min", tz="Europe/Berlin", unit="ns"))
+    np.testing.assert_array_equal(np.diff(minutes_of(times, "my.parquet")), 1)
 
 
 def test_the_last_minute_of_a_history_is_now():
@@ -123,6 +138,9 @@ QUERIES = [
     ('irate(http_requests_total{job="a"}[2m])', 'increase(http_requests_total{job="a"}[1m])'),
     ("sum by (job) (increase(http_requests_total[5m]))", "sum by (job) (increase(http_requests_total[1m]))"),
     ('sum by (job) (latency_count{ns="x"})', 'sum by (job) (increase(latency_count{ns="x"}[1m]))'),
+    ('rate(http_requests_total{path="/predict"}[1m])', 'increase(http_requests_total{path="/predict"}[1m])'),
+    ("rate(http_requests_total{path=~'/a.*'}[1m])", "increase(http_requests_total{path=~'/a.*'}[1m])"),
+    ('rate(http_requests_total{code=~"[23].."}[5m])', 'increase(http_requests_total{code=~"[23].."}[1m])'),
 ]
 
 
@@ -135,7 +153,13 @@ def test_a_query_that_does_not_count_a_minute_is_refused_with_the_right_one(wron
 
 
 @pytest.mark.parametrize(
-    "query", ["60 * sum by (job) (rate(http_requests_total[5m]))", "job:requests:increase1m", "up"]
+    "query",
+    [
+        "60 * sum by (job) (rate(http_requests_total[5m]))",
+        "job:requests:increase1m",
+        "up",
+        'sum by (s) (increase(http_requests_total{code=~"[23].."}[1m]))',
+    ],
 )
 def test_a_query_that_may_count_a_minute_is_accepted(query):
     check_counts_query(query)

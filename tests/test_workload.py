@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload import published as artifact
 from faro_lib.workload.published import read_artifact
 from faro_lib.workload.readers import read_csv, read_jobs, write_jobs
+from faro_lib.workload.service import true_service_time
 from faro_lib.workload.synthetic import downsample, scale_to, synthetic
 
 
@@ -212,6 +214,20 @@ def test_jobs_are_read_as_written(tmp_path, suffix):
     jobs = (Job("a", slo_s=1.5, cores=0.5, tenant="x", min_replicas=2), Job("7", quantile=0.9, model="resnet18"))
     write_jobs(jobs, tmp_path / f"jobs{suffix}")
     assert read_jobs(tmp_path / f"jobs{suffix}") == jobs
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".yaml"])
+def test_a_jobs_table_written_to_another_folder_names_the_same_latency_curve(tmp_path, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "curve.csv").touch()
+    (tmp_path / "elsewhere").mkdir()
+    write_jobs((Job("a", latency_curve="curve.csv"),), f"elsewhere/jobs{suffix}")
+    assert os.path.samefile(read_jobs(f"elsewhere/jobs{suffix}")[0].latency_curve, "curve.csv")
+
+
+def test_a_job_with_the_name_of_a_published_model_keeps_its_own_service_time(tmp_path):
+    (tmp_path / "jobs.csv").write_text("job,service_time_s\nresnet18,0.02\n")
+    assert true_service_time(read_jobs(tmp_path / "jobs.csv")[0]).mean_s == pytest.approx(0.02)
 
 
 def test_empty_fields_of_a_jobs_table_take_the_defaults(tmp_path):

@@ -91,8 +91,9 @@ def _of_plan(plan: str) -> _Run:
     if found is None:
         raise ValueError(f"FaroPlan {plan!r} does not exist or may not be read; a controller creates it")
     jobs = found.get("status", {}).get("jobs", [])
-    # If Faro sets bounds of autoscalers, desiredReplicas is the upper one.
-    targets = {one["name"]: min(one["desiredReplicas"], one["readyReplicas"]) or one["desiredReplicas"] for one in jobs}
+    # With a floor, desiredReplicas is the upper bound of an autoscaler.
+    ready = {one["name"]: one["readyReplicas"] for one in jobs if "floorReplicas" in one}
+    targets = {one["name"]: ready.get(one["name"]) or one["desiredReplicas"] for one in jobs}
     return _Run(targets, overrides.read, overrides.write)
 
 

@@ -75,8 +75,8 @@ def run(
             if past:
                 memory, start_s = past.memory, past.observation.now_s
                 last = past.observation if past.ticks is not None else None  # None if the jobs have changed
-                if clock and clock.now_s - start_s > MINUTE_S:  # another controller may have led since
-                    memory = next_memory(memory, False, None)
+                if clock and clock.now_s - start_s > max(MINUTE_S, 2 * policy.tick_s):  # another may have led since
+                    memory, last = next_memory(memory, False, None), None
         for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
             cluster.advance(now_s)
             if stop.is_set() or changed():

@@ -67,7 +67,7 @@ class DeploymentMetrics:
     def __init__(self, url: str, token_path: str | None = None, timeout_s: float = 5.0):
         self._prometheus = Prometheus(url, token_path, timeout_s)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
-        self.error: str | None = None  # why the last request was not answered; None if it was
+        self.error: str | None = None  # why data of the last observation is missing; None if none is
 
     def observe(
         self, queries: list[Queries], minute_ends_s: np.ndarray, now_s: float, minute_s: float = MINUTE_S
@@ -81,6 +81,7 @@ class DeploymentMetrics:
         ends = np.asarray(minute_ends_s, float)[-HISTORY_MINUTES:]
         since_s, pace = now_s - ends[-1] if len(ends) else 0.0, minute_s / MINUTE_S
         window_s, missing = LATENCY_WINDOW_S * pace, np.full(len(queries), np.nan)
+        before, self.error = self.error, None
 
         def values(field: str, window_s: float, times_s: np.ndarray) -> np.ndarray:
             return self.values([getattr(one, field).replace(WINDOW, f"{window_s:.0f}s") for one in queries], times_s)
@@ -89,13 +90,16 @@ class DeploymentMetrics:
             one = values(field, window_s, np.array([time_s]))[:, 0]
             return np.where(np.isinf(one), undefined, one)
 
-        return Load(
+        load = Load(
             arrivals_per_min=values("requests", minute_s, ends),
             arrivals_now=value("requests", since_s, now_s) if since_s >= MIN_PARTIAL_MINUTE_S * pace else missing,
             mean_latency_s=value("latency_mean_s", window_s, now_s, undefined=0.0),  # 0/0: the job is idle
             tail_latency_s=value("latency_s", minute_s, ends[-1], undefined=np.nan) if len(ends) else missing,
             ongoing=value("ongoing", window_s, now_s, undefined=np.nan),
         )
+        if self.error and before is None:  # once per outage
+            LOG.warning("%s: data is missing: %s", self._prometheus.url, " ".join(self.error.split()))
+        return load
 
     def values(self, queries: list[str], times_s: np.ndarray) -> np.ndarray:
         """Values (queries, instants) at evenly spaced Unix times; inf = 0/0.
@@ -121,20 +125,13 @@ class DeploymentMetrics:
         except BadQuery as error:
             if len(queries) > 1:  # send them one by one, to find out which query is wrong
                 return np.vstack([self._batch([query], times_s) for query in queries])
-            self._report_missing(f"query {queries[0]!r}: {error}")
+            self.error = self.error or f"query {queries[0]!r}: {error}"
             return values
         except (OSError, KeyError, ValueError) as error:
-            self._report_missing(str(error) or type(error).__name__)
+            self.error = self.error or str(error) or type(error).__name__
             return values
-        self.error = None
         for i, (_, row) in zip(numbers, series):
             values[i] = row if numbers.count(i) == 1 else np.nan
         for i in sorted({i for i in numbers if numbers.count(i) > 1}):
-            self._report_missing(f"query {queries[i]!r} has several answers; one is needed: sum(...)")
+            self.error = self.error or f"query {queries[i]!r} has several answers; one is needed: sum(...)"
         return values
-
-    def _report_missing(self, error: str) -> None:
-        """Log the error once per outage, so that operators see that Prometheus is the cause of missing data."""
-        if self.error is None:
-            LOG.warning("%s does not answer; its data is missing: %s", self._prometheus.url, " ".join(error.split()))
-        self.error = error

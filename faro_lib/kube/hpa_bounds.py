@@ -58,7 +58,7 @@ class BoundedDeployments(Deployments):
         floor = np.full(len(low), KEEP_FLOOR) if floor is None else floor
         back = ours & (floor == HAND_BACK)
         asked = ~back & (floor != HAND_BACK) & (ours | (floor != KEEP_FLOOR))
-        target = np.maximum(target, 1)  # an HPA accepts no maximum of 0
+        target = np.maximum(target, np.minimum(high, 1))  # an HPA accepts no maximum of 0; without an HPA, `high` is 0
         wanted = np.minimum(np.where(floor == KEEP_FLOOR, low, floor), target)
         changed, rises = asked & ((wanted != low) | (target != high)), asked & (target > high)
         pods = np.array([state.target if state else 0 for state in self._states])

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from faro_lib.control import Step
@@ -74,7 +74,8 @@ def connect_deployments(
     preflight.check_server(api)
     refs = [DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in jobs]
     cluster = (BoundedDeployments if ceilings else Deployments)(api, refs, metrics, clock, cores or 0.0)
-    wanted = preflight.QUOTAS + (preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS)
+    wanted = preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS
+    wanted += preflight.QUOTAS if cores is None else ()  # read only to measure the capacity
     for namespace in sorted({ref.namespace for ref in refs}):
         here = [ref.autoscaler if ceilings else ref.name for ref in refs if ref.namespace == namespace]
         preflight.check_permissions(api, namespace, wanted, (), preflight.names_of(plan.name, here))
@@ -141,8 +142,9 @@ def gated_cluster(
         leadership = Leadership(lease_api, plan.namespace, plan.name, name).start()
         stack.callback(leadership.stop)
         report(f"{name} waits for lease {plan.namespace}/{plan.name}")
+        tell = cache(report)  # a failure that repeats every half second is one line
         while not stop.is_set() and not leadership.wait(0.5):
-            restore_unled(api, cluster, leadership, report)
+            restore_unled(api, cluster, leadership, tell)
         if not stop.is_set():
             report(f"{name} leads")
         reporter = Reporter(plan.connect(retries=1), plan.namespace, plan.name, policy, jobs, name, proxied=not on_ray)

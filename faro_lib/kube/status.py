@@ -66,6 +66,7 @@ def status_of(
             "readyReplicas": int(observation.running[i]),
             "drop": float(plan.drop[i]),
         }
+        | ({} if plan.floor is None else {"floorReplicas": int(plan.floor[i])})
         | {name: float(values[i]) for name, values in optional.items() if values is not None and np.isfinite(values[i])}
         for i, job in enumerate(jobs)
     ]

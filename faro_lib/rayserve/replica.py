@@ -159,7 +159,7 @@ class ReplicaActor:
             if response.status_code >= 500:
                 raise Failed(response)
             if parts := getattr(response, "body_iterator", None):
-                setattr(response, "body_iterator", await begun(parts))  # noqa: B010 - only streaming responses have it
+                response.body_iterator = await begun(parts)  # type: ignore[attr-defined]  # only streaming responses have it
             return response
 
         try:

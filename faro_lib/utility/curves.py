@@ -49,7 +49,7 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
         sample: Callable = _model_curves
         keys = list(range(len(jobs)))
         if isinstance(latency_model, LatencyTable):
-            sample, keys = _measured_curves, [(latency_model.class_of(job), job.slo_s) for job in jobs]
+            sample, keys = _measured_curves, [(latency_model.class_of(job), job.slo_s, job.busy_s) for job in jobs]
         classes = dict(zip(reversed(keys), reversed(jobs)))
         samples = (sample(latency_model, job, utility, float(alpha), columns) for job in classes.values())
         first, last, value = _stack(samples)

@@ -10,6 +10,7 @@ from faro_lib.http import HttpClient, HttpError, check_address
 from faro_lib.workload.jobs import MINUTE_S
 
 MAX_POINTS = 11_000  # the most samples per series that Prometheus returns
+VALUE = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"  # of a label, in quotes
 COUNTER = r"\b\w+_(?:total|count)\b(?:\{[^}]*\})?"  # a counter with its labels, by Prometheus's naming convention
 Series = tuple[dict[str, str], np.ndarray]  # labels, and values (instants,)
 
@@ -71,18 +72,18 @@ def check_counts_query(query: str) -> None:
     ValueError: query 'sum by (job) (rate(requests_total[5m]))' gives requests per second; ask for the requests of one \
 minute: 'sum by (job) (increase(requests_total[1m]))'
     """
-    bare = re.sub(r"\"[^\"]*\"|'[^']*'", '""', query)  # without values of labels
+    bare, values = re.sub(VALUE, '""', query), iter(re.findall(VALUE, query))
     if "*" in bare or "/" in bare:
         return
     if re.search(r"\bi?rate\s*\(", bare):
-        wrong, right = "gives requests per second", re.sub(r"\bi?rate\s*\(", "increase(", query)
+        wrong, right = "gives requests per second", re.sub(r"\bi?rate\s*\(", "increase(", bare)
     elif re.search(r"\bincrease\s*\(", bare) and re.search(r"\[(?!1m\]|60s\]|\$)[^\]]*\]", bare):
-        wrong, right = "does not count over one minute", query
+        wrong, right = "does not count over one minute", bare
     elif "[" not in bare and re.search(COUNTER, bare):
-        wrong, right = "is a counter since the start of the process", re.sub(COUNTER, r"increase(\g<0>[1m])", query)
+        wrong, right = "is a counter since the start of the process", re.sub(COUNTER, r"increase(\g<0>[1m])", bare)
     else:
         return
-    right = re.sub(r"\[\d[^\]]*[smhdwy]\]", "[1m]", right)
+    right = re.sub('""', lambda _: next(values), re.sub(r"\[[^\]]*\]", "[1m]", right))
     raise ValueError(f"query {query!r} {wrong}; ask for the requests of one minute: {right!r}")
 
 

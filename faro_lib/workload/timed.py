@@ -54,14 +54,12 @@ def timed_counts(
 def days_from_midnight(jobs: tuple[Job, ...], first: int, counts: np.ndarray, where: str) -> Traces:
     """Traces of whole days from midnight, from counts (jobs, minutes) that begin at minute `first` since 1970.
 
-    An incomplete last day is left out, and so is a first day of less than half. Minutes before a job's first count are
-    0, which forecasters treat as unobserved; any other missing minute is a ValueError.
+    An incomplete last day is left out, and so is a day of less than half if it is the only one. Minutes before a job's
+    first count are 0, which forecasters treat as unobserved; any other missing minute is a ValueError.
     """
-    if first % DAY_MINUTES > DAY_MINUTES / 2:
-        counts, first = counts[:, -first % DAY_MINUTES :], first + -first % DAY_MINUTES
     counts = np.concatenate([np.full((len(jobs), first % DAY_MINUTES), np.nan), counts], axis=1)
     days = counts.shape[1] // DAY_MINUTES
-    if not days:
+    if not days or (days == 1 and first % DAY_MINUTES > DAY_MINUTES / 2):
         raise ValueError(f"{where}: there is no complete day from midnight to midnight; `faro recommend` needs none")
     counts = counts[:, : days * DAY_MINUTES]
     started = np.logical_or.accumulate(~np.isnan(counts), axis=1)
