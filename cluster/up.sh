@@ -62,7 +62,7 @@ if [ $WITH_JOBS = 1 ]; then # first, for a table that is wrong is refused before
   step "manifests"
 fi
 if [ "$offline" = 1 ]; then
-  step "no image registry: building from Debian packages and Go modules in $CACHE"
+  step "no image registry: building what $CACHE lacks from Debian packages and Go modules"
   "$HERE/offline/build.sh"
   NODE_IMAGE=$LOCAL_NODE PYTHON_IMAGE=$LOCAL_PYTHON
   export DOCKER_BUILDKIT=0 # Debian's Docker has no buildx

@@ -144,7 +144,7 @@ def test_the_table_of_rights_in_the_docs_is_what_the_role_has():
     parts = {
         "everywhere": preflight.CLUSTER_WIDE,
         "its namespace": preflight.ALWAYS,
-        "`deployments` only": preflight.FOR_DEPLOYMENTS,
+        "`deployments` only": preflight.QUOTAS + preflight.FOR_DEPLOYMENTS,
         "`rayserve` only": preflight.FOR_RAY,
     }
     assert told == {(where, *right) for where, rights in parts.items() for right in rights}

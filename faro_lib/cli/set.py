@@ -46,6 +46,7 @@ def set_job(
     orders = [one for one in run.read() if not one.over(time.time())]
     if clear:
         run.write([one for one in orders if one.job != job])
+        print(f"job {job!r}: no orders are left; the next decision may change its replicas")
         return
     if freeze:
         replicas = run.targets[job]
