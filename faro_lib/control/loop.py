@@ -95,9 +95,7 @@ def run(
                 on_failure(CONTESTED, contest(jobs, memory.guard, step, cluster))
             error_line = None
             if apply:
-                act: Callable[..., None] = cluster.apply
-                if step.plan.floor is not None:
-                    act = partial(act, floor=step.plan.floor)
+                act = partial(cluster.apply, **({} if step.plan.floor is None else {"floor": step.plan.floor}))
                 error_line = attempt(APPLY, on_failure, act, step.target, step.plan.drop)
             memory = next_memory(after, apply, error_line)
             if writer:  # with `on_failure`, a full disk does not stop the loop

@@ -37,7 +37,7 @@ from faro_lib.recommend.sizing import busiest, required_replicas
 from faro_lib.simulate import Run, ServingModel, simulate
 from faro_lib.simulate.measure import THREADS, measure
 from faro_lib.utility import relaxed_utility
-from faro_lib.workload import Traces, Workload, arrays_of
+from faro_lib.workload import Job, Traces, Workload, arrays_of
 
 POLICIES = ("FairShare", "HPA", "Faro-Sum")
 RAN = "recorded replicas"
@@ -126,6 +126,12 @@ class Audit:
         return whole | {"hours": [{key: _plain(value) for key, value in row.items()} for row in self.hours()]}
 
 
+def as_planned(service: Service) -> Job:
+    """The job as policies plan for it: its SLO is that of the time within the replicas; calibration replaces a curve."""
+    overhead_s = service.calibration.service.overhead_s if service.calibration else 0.0
+    return replace(service.job, latency_curve="", slo_s=max(service.job.slo_s - overhead_s, NEVER))
+
+
 def audit(
     records: Records,
     capacity: float | None = None,
@@ -157,12 +163,7 @@ def audit(
     size = float(np.ceil(used.max(initial=least)) if capacity is None else capacity)
     if not kept:
         return Audit(records, services, size, {}, {}, used, used, minutes)
-    # Policies plan for the time within the replicas.
-    known = tuple(
-        replace(one.job, latency_curve="", slo_s=max(one.job.slo_s - one.calibration.service.overhead_s, NEVER))
-        for one in (services[n] for n in kept)
-        if one.calibration
-    )
+    known = tuple(as_planned(services[n]) for n in kept)
     report("measuring the latencies of the calibrated services")
     latency_model = measure(known, capacity=size, serving_model=serving_model)
     day = Workload(known, history.traces.evaluation[0, kept])
