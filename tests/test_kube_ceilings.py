@@ -161,16 +161,20 @@ def test_a_ceiling_rises_only_when_the_pods_above_another_ceiling_are_gone_and_w
     assert sum(high for _, high in server.bounds().values()) <= 8
 
 
-def test_the_ceilings_never_exceed_the_capacity_even_if_lowering_one_fails():
-    server = Server()
-    refused = server.send
+def refuse_writes_to_a(server, error):
+    accepted = server.send
 
     def send(method, path, body, **more):
         if path.endswith("/a"):
-            raise ApiError(500, "no")
-        return refused(method, path, body, **more)
+            raise error
+        return accepted(method, path, body, **more)
 
     server.send = send
+
+
+def test_the_ceilings_never_exceed_the_capacity_even_if_lowering_one_fails():
+    server = Server()
+    refuse_writes_to_a(server, ApiError(500, "no"))
     with pytest.raises(ApiError, match=r"^the bounds of a are not set to \(1, 2\): no$"):
         applied(server, [2, 6])
     assert server.bounds() == {"a": (1, 4), "b": (1, 4)}
@@ -191,14 +195,7 @@ def test_the_original_bounds_are_kept_once_and_restored():
 def test_an_autoscaler_that_cannot_be_restored_is_named_and_the_others_are_restored():
     server = Server(bounds=((2, 5), (1, 3)))
     applied(server, [4, 4], [1, 2])
-    accepted = server.send
-
-    def send(method, path, body, **more):
-        if path.endswith("/a"):
-            raise ApiError(403, "forbidden")
-        return accepted(method, path, body, **more)
-
-    server.send = send
+    refuse_writes_to_a(server, ApiError(403, "forbidden"))
     lines = restore(server, list(server.hpas.values()))
     assert lines == ["a: not restored: forbidden", "b: bounds 1-3 restored"]
     assert server.bounds() == {"a": (1, 4), "b": (1, 3)}

@@ -28,7 +28,7 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
     (jobs, replicas from 0, minutes and a last bin for later arrivals); NaN without requests, else 0 without replicas.
     """
     left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))  # requests in a full queue and one replica
-    every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)  # 2: services vary
+    every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)  # twice: services vary
     counts = np.zeros((len(workload.jobs), every * workload.minutes), np.int64)
     counts[:, ::every] = workload.requests_per_min
     later_s = (every - 1) * MINUTE_S * np.floor(draws.arrival_s / MINUTE_S)

@@ -12,9 +12,7 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import TOLERANCE
 
-MAX_MISSED = (
-    240  # a forecaster that has missed more minutes forgets its levels, as it would only be told of missing counts
-)
+MAX_MISSED = 240  # a forecaster that has missed more minutes starts again, instead of processing each of them
 
 
 @dataclass(frozen=True, slots=True)

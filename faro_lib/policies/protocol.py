@@ -92,7 +92,7 @@ class Plan:
     next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
     marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound
-    floor: np.ndarray | None = None  # if an HPA chooses the replicas: its minReplicas; `target` is then its maxReplicas
+    floor: np.ndarray | None = None  # minReplicas of each job's HPA, with `target` as its maxReplicas; None: no HPA
     authority: np.ndarray | None = None  # (jobs, fields) of `policies.authority.Authority`; None = not limited
 
 

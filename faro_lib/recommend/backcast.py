@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from faro_lib.calibrate import LATENCY, NOT_REPRODUCED, Calibration, Measurements, calibrate
 from faro_lib.metrics.measures import violation_rate_by_job
 from faro_lib.recommend.records import Records
-from faro_lib.recommend.shadow import Recorded
+from faro_lib.recommend.shadow import Recorded, unbounded
 from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
 from faro_lib.simulate.draws import uniform_arrivals
 from faro_lib.simulate.measure import THREADS
@@ -124,7 +124,7 @@ def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: 
     the start, middle or end of their minutes; a second choice does so for all removals.
     """
     jobs = workload.jobs
-    free = tuple(replace(job, cold_start_s=0.0, min_replicas=0, max_replicas=10**6, tenant_quota=None) for job in jobs)
+    free = unbounded(jobs, cold_start_s=0.0)
     cores = arrays_of(jobs).cores
     capacity = float(2 * np.ceil((cores @ replicas).max()) + cores.sum() + 1)
     halves = np.repeat(replicas, 2, axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,9 +69,9 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
     of_plan = [[p for p in planning if p.observation.minute < m][-1] for m in minutes]
     ran = np.array([by_minute.get(m, of).observation.target for m, of in zip(minutes, of_plan)])
     planned = np.array([of.target for of in of_plan])
-    # Autoscalers do not know the bounds of the jobs' table.
-    free = tuple(replace(job, min_replicas=0, max_replicas=10**6, tenant_quota=None) for job in jobs)
-    lost = _simulated(Workload(free, np.rint(np.nan_to_num(counts)).astype(int)), ran, planned, serving_model)
+    lost = _simulated(
+        Workload(unbounded(jobs), np.rint(np.nan_to_num(counts)).astype(int)), ran, planned, serving_model
+    )
     observed, ratio = _latencies(jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model)
     inside = _coverage(planning, counts, minutes[0])
     rows = []
@@ -86,6 +87,11 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
         values |= dict(lost_planned=planned_lost.mean(), difference=difference, low=low, high=high)
         rows.append({"job": name} | {key: round(float(value), 4) for key, value in values.items()})
     return rows
+
+
+def unbounded(jobs: Sequence[Job], **changes: Any) -> tuple[Job, ...]:
+    """The jobs without bounds and quotas, because the autoscalers that ran did not know those of the table."""
+    return tuple(replace(job, min_replicas=0, max_replicas=10**6, tenant_quota=None, **changes) for job in jobs)
 
 
 def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving_model: ServingModel) -> np.ndarray:
