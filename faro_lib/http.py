@@ -77,9 +77,6 @@ class HttpClient:
     def post(self, path: str, body: Any) -> Any:
         return self.request("POST", path, body)
 
-    def put(self, path: str, body: Any) -> Any:
-        return self.request("PUT", path, body)
-
     def request(self, method: str, path: str, body: Any = None, form: dict[str, str] | None = None) -> Any:
         """Send a request on a new connection; return the JSON of the answer, or its text if it is not JSON.
 

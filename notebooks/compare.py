@@ -7,6 +7,7 @@ import pandas as pd
 
 from faro_lib.experiments.limits import clairvoyants
 from faro_lib.experiments.trials import Report, run_trials, trial_draws
+from faro_lib.metrics.measures import lost_utility, lost_utility_published
 from faro_lib.policies import Policy
 from faro_lib.simulate import Draws
 from faro_lib.workload import Workload
@@ -40,14 +41,20 @@ def compare(
     for number, requests in enumerate(trial_draws(workload, trials if limit else 0)):
         (best,) = clairvoyants(workload, requests, (capacity,))
         key = {"capacity_cores": capacity, "trial": number}
-        measures = pd.DataFrame([key | best.summary(published)])
+        measures = pd.DataFrame([key | _measures(best.utility, published)])
         minutes = by_minute(best.jobs, running=best.replicas, utility=best.utility)
         parts.append(Tables(limit=measures, clairvoyant=with_key(minutes, key)))
     return joined(parts)
 
 
+def _measures(utility, published: bool) -> dict[str, float]:
+    """Measure -> value: the lost utility and, if `published`, also as the paper computes it."""
+    lost = {"lost_utility": lost_utility(utility)}
+    return lost | ({"lost_utility_published": lost_utility_published(utility)} if published else {})
+
+
 def limits_of(workload: Workload, draws: Draws, capacities: Sequence[int], *, published: bool = False) -> pd.DataFrame:
     """The clairvoyant limit of the first trial, one row per capacity: columns capacity_cores, trial and the measures."""
     best = clairvoyants(workload, draws, capacities)
-    rows = [{"capacity_cores": size, "trial": 0} | one.summary(published) for size, one in zip(capacities, best)]
-    return pd.DataFrame(rows)
+    keys = [{"capacity_cores": size, "trial": 0} for size in capacities]
+    return pd.DataFrame([key | _measures(one.utility, published) for key, one in zip(keys, best)])

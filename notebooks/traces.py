@@ -1,12 +1,16 @@
 """The traces of a workload on disk: write and read the pipeline's traces/requests.parquet and traces/jobs.csv."""
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
-from faro_lib.workload import Traces
-from faro_lib.workload.readers import read_jobs, write_jobs
+from faro_lib.workload import Job, Traces
+from faro_lib.workload.readers import COLUMNS, read_jobs
+from faro_lib.workload.replicas import SERIAL, mapping_of
 
 
 def traces_frame(traces: Traces) -> pd.DataFrame:
@@ -25,6 +29,22 @@ def write_traces(traces: Traces, directory: str | Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     traces_frame(traces).to_parquet(directory / "requests.parquet", index=False)
     write_jobs(traces.jobs, directory / "jobs.csv")
+
+
+def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
+    """Write a .csv or .yaml table for `read_jobs`; a job has the field `replica` unless its replicas are serial."""
+    csv = Path(path).suffix == ".csv"
+    rows = []
+    for job in jobs:
+        row: dict = {"job": job.name} | {name: getattr(job, name) for name in COLUMNS if name != "job"}
+        mapping = mapping_of(row.pop("replica"))
+        if job.latency_curve:  # relative to the table, as `read_jobs` expects it
+            row["latency_curve"] = os.path.relpath(job.latency_curve, Path(path).parent)
+        rows.append(row if job.replica == SERIAL else row | {"replica": json.dumps(mapping) if csv else mapping})
+    if csv:
+        pd.DataFrame(rows, dtype=object).to_csv(path, index=False)
+    else:
+        Path(path).write_text(yaml.safe_dump(rows, sort_keys=False))
 
 
 def read_traces(directory: str | Path) -> Traces:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import yaml
 from k8s_ray import HEAD, IMAGE, OPERATOR, READY_S, WorldWithRayService
-from k8s_world import ROOT, World, apply, until
+from k8s_world import ROOT, World, apply, crd, until
 
 from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.manifests import CONSTANTS, NAME, SECRET, SERVING_PORT, Head, ManifestSpec, Workers, objects
-from faro_lib.kube.status import PLURAL, crd
+from faro_lib.kube.status import PLURAL
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 

@@ -11,10 +11,10 @@ from urllib.request import urlopen
 import yaml
 from k8s_faro import FaroWorld
 from k8s_ray import IMAGE
-from k8s_world import ROOT, Controller, World, apply, until
+from k8s_world import ROOT, Controller, World, apply, crd, until
 
 from faro_lib.kube.manifests import ManifestSpec, objects
-from faro_lib.kube.status import PLURAL, crd
+from faro_lib.kube.status import PLURAL
 
 CORES = 0.1  # of a replica
 SERVICE_S = 0.1

@@ -58,6 +58,11 @@ def kubeconfig() -> str:
     return os.environ["KUBECONFIG"]
 
 
+def crd() -> dict:
+    """The CustomResourceDefinition of FaroPlan."""
+    return yaml.safe_load((ROOT / "faro_lib/kube/templates/crd.yaml").read_text())
+
+
 def path_of(thing: dict) -> str:
     base, plural = PLURALS[thing["kind"]]
     meta = thing["metadata"]

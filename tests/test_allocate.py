@@ -256,11 +256,11 @@ def test_a_table_of_1000_jobs_is_solved_exactly_and_below_its_bound():
 def test_marginal_values_are_differences_of_the_objective():
     table = real_table(6, 10)
     plan = solve(table, 18, "FairSum")
-    marginal = marginal_values(table, plan)
+    more, less = marginal_values(table, plan)
     score = OBJECTIVES["FairSum"].score
     rows = np.arange(6)
     for j in range(6):
-        for by, found in ((1, marginal.more[j]), (-1, -marginal.less[j])):
+        for by, found in ((1, more[j]), (-1, -less[j])):
             moved = plan.replicas.copy()
             moved[j] += by
             if moved[j] > table.columns or np.isneginf(table.value[j, moved[j]]):

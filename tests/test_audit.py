@@ -21,8 +21,8 @@ from faro_lib.recommend.backcast import (
 )
 from faro_lib.recommend.records import records_from_csv, records_of
 from faro_lib.workload import Job, Workload
-from faro_lib.workload.readers import write_jobs
 from faro_lib.workload.replicas import SERIAL
+from notebooks.traces import write_jobs
 
 
 def table_of(world: worlds.World, records) -> pd.DataFrame:

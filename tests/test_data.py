@@ -7,10 +7,10 @@ import yaml
 from checkouts import ROOT
 
 from faro_lib.workload import Job, Traces
-from faro_lib.workload.readers import read_jobs, write_jobs
+from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import load_workload
-from notebooks.traces import read_traces, traces_frame, write_traces
+from notebooks.traces import read_traces, traces_frame, write_jobs, write_traces
 
 NAMES = {"job0": "caption", "job1": "detect", "job2": "search", "job3": "translate"}
 

@@ -7,7 +7,7 @@ import pytest
 from forecast_worlds import BAD, ar1_posterior, shaped_traces
 
 from faro_lib.forecast import fit, forecasters
-from faro_lib.forecast.auto import backtest_crps
+from faro_lib.forecast.auto import backtest_terms
 from faro_lib.workload import Job, Traces
 from notebooks.forecast_scores import rolling
 
@@ -64,7 +64,7 @@ def test_the_first_weights_are_those_of_a_backtest_on_the_last_training_day():
     traces = shaped_traces()
     mixture = fit("auto", traces).inner
     earlier = traces.until(traces.days)
-    scores = [backtest_crps(fit(name, earlier), earlier.evaluation[0]) for name in mixture.names]
+    scores = [backtest_terms(fit(name, earlier), earlier.evaluation[0]).mean(axis=0) for name in mixture.names]
     np.testing.assert_array_equal(mixture.backtest, scores)
     np.testing.assert_array_equal(mixture.weights().argmax(axis=0), np.argmin(scores, axis=0))
 

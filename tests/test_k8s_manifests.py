@@ -8,12 +8,11 @@ import subprocess
 
 import pytest
 import yaml
-from k8s_world import ROOT, World, apply, kubeconfig, path_of, until
+from k8s_world import ROOT, World, apply, crd, kubeconfig, path_of, until
 
 from faro_lib import cli
 from faro_lib.kube.capacity import requests_of
 from faro_lib.kube.client import amount
-from faro_lib.kube.status import crd
 
 JOBS = ROOT / "cluster/jobs.yaml"
 FOREIGN = ("Kustomization", "ServiceMonitor", "PrometheusRule")  # not the API server's own, nor Faro's

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from k8s_world import Controller, FakePrometheus, World, apply, half_a_worker, table, until, without_api_server
+from k8s_world import Controller, FakePrometheus, World, apply, crd, half_a_worker, table, until, without_api_server
 
 from faro_lib.kube.client import MERGE, ApiError
 from faro_lib.kube.manifests import ManifestSpec, objects
-from faro_lib.kube.status import PLURAL, crd
+from faro_lib.kube.status import PLURAL
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.fault]
 NAMES = ["a", "b"]

@@ -7,11 +7,11 @@ import time
 import pytest
 import yaml
 from k8s_ray import RayWorld
-from k8s_world import Controller, apply, until
+from k8s_world import Controller, apply, crd, until
 
 from faro_lib import cli
 from faro_lib.kube.manifests import SECRET, ManifestSpec, objects
-from faro_lib.kube.status import PLURAL, crd
+from faro_lib.kube.status import PLURAL
 from faro_lib.workload import Job
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]

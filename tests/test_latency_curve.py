@@ -50,8 +50,8 @@ def test_the_latencies_of_the_file_are_those_of_the_table(path, quantile, share)
 def test_requests_beyond_the_largest_rate_are_counted_as_dropped(path):
     job = Job("a", latency_curve=str(path))
     curve = read_curve(path, job)
-    assert float(curve.drop_rate(job, 8.0, 1)) == 0
-    assert float(curve.drop_rate(job, 16.0, 1)) == pytest.approx(0.5)
+    assert curve.minutes(job, 8.0, 1)[1].mean() == 0
+    assert curve.minutes(job, 16.0, 1)[1].mean() == pytest.approx(0.5)
     assert np.isinf(curve.tail_latency_s(job, 16.0, 1))
 
 
@@ -82,8 +82,8 @@ def test_drop_rates_of_the_file_are_kept(tmp_path):
     path = tmp_path / "curve.csv"
     table(drop_rate=[0.0, 0.0, 0.1, 0.3] * len(COUNTS)).to_csv(path, index=False)
     job = Job("a", latency_curve=str(path))
-    assert float(read_curve(path, job).drop_rate(job, 4.0, 1)) == pytest.approx(0.1)
-    assert float(measure((job,), (1, 2), requests=500).drop_rate(job, 8.0, 1)) == pytest.approx(0.3, abs=0.01)
+    assert read_curve(path, job).minutes(job, 4.0, 1)[1].mean() == pytest.approx(0.1)
+    assert measure((job,), (1, 2), requests=500).minutes(job, 8.0, 1)[1].mean() == pytest.approx(0.3, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_the_latency_is_infinite_only_where_the_drop_rate_exceeds_what_the_quant
 
 
 def test_without_replicas_every_request_is_dropped():
-    assert synthetic().drop_rate(JOB, 1.0, 0) == 1
+    assert synthetic().minutes(JOB, 1.0, 0)[1].mean() == 1
     assert synthetic().expected_utility(JOB, 1.0, 0, "relaxed") == 0
 
 
@@ -59,7 +59,7 @@ def test_fewer_replicas_than_measured_never_decrease_the_latency_at_the_same_rat
 
 def test_a_rate_that_the_router_cannot_pass_is_dropped_at_any_replica_count():
     table = synthetic(max_rps=[10.0])
-    assert table.drop_rate(JOB, 40.0, 1000) == pytest.approx(0.75)
+    assert table.minutes(JOB, 40.0, 1000)[1].mean() == pytest.approx(0.75)
 
 
 def test_a_job_of_its_own_class_is_read_from_there():
@@ -164,7 +164,7 @@ def test_a_jobs_own_max_ongoing_requests_is_measured():
     model = ServingModel("least-outstanding", max_ongoing_requests=4, own_limits=(("b", 20),))
     jobs = (Job("a"), Job("b"))
     table = measure(jobs, (1,), requests=2000, serving_model=model)
-    few, many = (float(table.drop_rate(job, 5.0, 1)) for job in jobs)
+    few, many = (table.minutes(job, 5.0, 1)[1].mean() for job in jobs)
     assert few > many
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faro_lib import forecast
+from faro_lib.allocate import best_by_minute
 from faro_lib.experiments.limits import enough_replicas, measured_utility
-from faro_lib.metrics.limit import best_replicas_by_minute, clairvoyant, max_replicas_of_any
+from faro_lib.metrics.limit import clairvoyant, max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate import draw, simulate
@@ -50,7 +51,7 @@ def test_the_allocation_of_every_minute_is_the_best_that_fits(cluster):
     cores = arrays_of(jobs).cores
     bounds = [range(job.min_replicas, min(4, job.max_replicas) + 1) for job in jobs]
     fitting = [x for x in product(*bounds) if np.array(x) @ cores <= capacity + 1e-9]
-    rows, best = np.arange(len(jobs)), best_replicas_by_minute(value, capacity, jobs)
+    rows, best = np.arange(len(jobs)), best_by_minute(value, jobs, capacity)
     for minute in range(2):
         assert tuple(best[:, minute]) in fitting
         optimum = max(value[rows, x, minute].sum() for x in fitting)

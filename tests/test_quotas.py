@@ -13,9 +13,9 @@ from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.simulate import draw, simulate
 from faro_lib.workload import Job, Traces, Workload
-from faro_lib.workload.readers import read_jobs, write_jobs
+from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.synthetic import synthetic
-from notebooks.traces import traces_frame
+from notebooks.traces import traces_frame, write_jobs
 
 TRACES = synthetic(seed=3, jobs=3, days=2, minutes=60)
 TABLE = """

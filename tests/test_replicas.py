@@ -12,8 +12,9 @@ from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.utility import build_table
 from faro_lib.workload import Job, Workload, arrays_of
-from faro_lib.workload.readers import read_jobs, write_jobs
+from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous, mapping_of, replica_of
+from notebooks.traces import write_jobs
 
 REPLICAS = (
     SERIAL,

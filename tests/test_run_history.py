@@ -93,7 +93,7 @@ def exported(monkeypatch):
         counts[0, -600:-540] = np.nan
         return ("a", "other"), counts
 
-    monkeypatch.setattr("faro_lib.workload.prometheus.read_prometheus", read_prometheus)
+    monkeypatch.setattr("faro_lib.recommend.load_history.read_prometheus", read_prometheus)
     return days(1)[0, 0, 0]
 
 
@@ -113,7 +113,7 @@ def test_a_new_job_and_a_server_without_an_answer_are_one_line_and_nothing_is_le
     def refuse(*_, **__):
         raise ConnectionError("no answer from Prometheus")
 
-    monkeypatch.setattr("faro_lib.workload.prometheus.read_prometheus", refuse)
+    monkeypatch.setattr("faro_lib.recommend.load_history.read_prometheus", refuse)
     assert source.model(JOBS).inner.names == ("kalman", "poisson")
     assert capsys.readouterr().err == "nothing is learnt from earlier days: no answer from Prometheus\n"
 

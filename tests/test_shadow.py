@@ -18,8 +18,8 @@ from faro_lib.simulate import draw
 from faro_lib.simulate.cluster import PAPER, SimulatedCluster
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
-from faro_lib.workload.readers import write_jobs
 from faro_lib.workload.synthetic import synthetic
+from notebooks.traces import write_jobs
 
 MINUTES = 130
 

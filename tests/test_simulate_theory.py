@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from test_queueing import mdc_wait_cdf
 
-from faro_lib.simulate import Draws, ServiceTime, ServingModel, SimulatedCluster
+from faro_lib.simulate import Draws, ServingModel, SimulatedCluster
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import SERIAL
+from faro_lib.workload.service import ServiceTime
 
 SEED = 7
 REQUESTS = 1_000_000

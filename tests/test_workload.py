@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload import published as artifact
 from faro_lib.workload.published import read_artifact
-from faro_lib.workload.readers import read_csv, read_jobs, write_jobs
+from faro_lib.workload.readers import read_csv, read_jobs
 from faro_lib.workload.service import true_service_time
 from faro_lib.workload.synthetic import downsample, scale_to, synthetic
+from notebooks.traces import write_jobs
 
 
 def one_line(error) -> str:

@@ -4,9 +4,9 @@ from faro_lib.allocate.knapsack import best_by_minute
 from faro_lib.allocate.objectives import OBJECTIVES, Objective, register_objective
 from faro_lib.allocate.problem import Allocation, Problem
 from faro_lib.allocate.solve import SOLVERS, register_solver, solve
-from faro_lib.allocate.spare import Marginals, marginal_values
+from faro_lib.allocate.spare import marginal_values
 
 __all__ = [
-    "OBJECTIVES", "SOLVERS", "Allocation", "Marginals", "Objective", "Problem", "best_by_minute",
+    "OBJECTIVES", "SOLVERS", "Allocation", "Objective", "Problem", "best_by_minute",
     "marginal_values", "register_objective", "register_solver", "solve",
 ]  # fmt: skip

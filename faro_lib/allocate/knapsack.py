@@ -35,19 +35,20 @@ def best_sum(
 def best_by_minute(value: np.ndarray, jobs: Sequence[Job], capacity: float) -> np.ndarray:
     """Replicas, int (jobs, minutes), with the largest sum of values in each minute on at most `capacity` cores.
 
-    Parameters
-    ----------
-    value : utility of 0, 1, ... replicas in each minute, shape (jobs, columns, minutes); -inf where not allowed.
+    `value` (jobs, columns, minutes) is the utility of 0, 1, ... replicas in each minute; -inf where not allowed. The
+    solution is exact and respects the jobs' bounds and the tenants' quotas.
 
     >>> best_by_minute(np.array([[[0.0], [0.4], [0.5]], [[0.0], [0.1], [0.9]]]), [Job("a"), Job("b")], 3).tolist()
     [[1], [2]]
     """
     cost, budget, quota, _ = in_units(jobs, capacity)
-    costs = cost[:, None] * np.arange(value.shape[1])[None, :]
-    tie, group = np.zeros(costs.shape), arrays_of(tuple(jobs)).group
+    arrays, columns = arrays_of(tuple(jobs)), np.arange(value.shape[1])
+    within = (arrays.min_replicas[:, None] <= columns) & (columns <= arrays.max_replicas[:, None])
+    costs = cost[:, None] * columns
+    tie = np.zeros(costs.shape)
     replicas = np.empty((len(jobs), value.shape[2]), np.int64)
     for minute, term in enumerate(np.ascontiguousarray(np.moveaxis(value, 2, 0))):
-        best = _solve(term, tie, costs, ~np.isneginf(term), budget, group, quota)
+        best = _solve(term, tie, costs, within & ~np.isneginf(term), budget, arrays.group, quota)
         if best is None:
             raise ValueError(f"capacity={capacity:g} cores and the tenants' quotas cannot hold the minimum of the jobs")
         replicas[:, minute] = best

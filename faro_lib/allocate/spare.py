@@ -1,7 +1,5 @@
 """The marginal value of a replica around an allocation."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from faro_lib.allocate.objectives import objective_of
@@ -10,21 +8,17 @@ from faro_lib.utility import UtilityTable
 from faro_lib.workload import arrays_of
 
 
-@dataclass(frozen=True, slots=True)
-class Marginals:
-    """Gain in the objective from one more replica, loss from one fewer, (jobs,) each; NaN outside the job's bounds."""
+def marginal_values(
+    table: UtilityTable, allocation: Allocation, *, gamma: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(gain in the objective from one more replica, loss from one fewer), (jobs,) each; NaN outside the job's bounds.
 
-    more: np.ndarray
-    less: np.ndarray
-
-
-def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float | None = None) -> Marginals:
-    """`Marginals` of each job, while all other jobs keep their replicas; the budget and the quotas are ignored.
+    All other jobs keep their replicas; the budget and the quotas are ignored.
 
     >>> from faro_lib.workload import Job
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.4, 0.5], [0, 0.1, 0.9]])
     >>> from faro_lib.allocate import solve
-    >>> marginal_values(table, solve(table, 3)).more.round(3).tolist()
+    >>> marginal_values(table, solve(table, 3))[0].round(3).tolist()
     [0.1, nan]
     """
     objective = objective_of(allocation.objective)
@@ -40,4 +34,4 @@ def marginal_values(table: UtilityTable, allocation: Allocation, *, gamma: float
         scores = [objective.score(np.where(rows == j, moved, current), weight, gamma) for j in rows]
         return np.where(np.isneginf(moved), np.nan, by * (np.array(scores) - now))
 
-    return Marginals(change(+1), change(-1))
+    return change(+1), change(-1)

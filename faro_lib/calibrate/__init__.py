@@ -5,16 +5,6 @@ from faro_lib.calibrate.measurements import FIRST_TOKEN, LATENCY, PER_TOKEN, TOG
 from faro_lib.calibrate.priors import CalibratedService
 
 __all__ = [
-    "CALIBRATED",
-    "FIRST_TOKEN",
-    "LATENCY",
-    "NOT_REPRODUCED",
-    "PER_TOKEN",
-    "TOGETHER",
-    "TOO_WIDE",
-    "CalibratedService",
-    "Calibration",
-    "Measurements",
-    "calibrate",
-    "requests_together",
-]
+    "CALIBRATED", "FIRST_TOKEN", "LATENCY", "NOT_REPRODUCED", "PER_TOKEN", "TOGETHER", "TOO_WIDE",
+    "CalibratedService", "Calibration", "Measurements", "calibrate", "requests_together",
+]  # fmt: skip

@@ -111,8 +111,7 @@ class Fit:
         self.predicted = np.array(self._simulated)
         best = self.score(self.errors).argmax()
         measured = np.where(np.isfinite(self._values), self.predicted[best], 0.0)
-        if (
-            np.abs(measured - self._errors_at).max() > CHANGED
-        ):  # simulate the sampling errors again, because the best point's predictions have changed
+        # If the best point's predictions have changed, simulate the sampling errors again.
+        if np.abs(measured - self._errors_at).max() > CHANGED:
             self._errors_at, self.errors = measured, self._simulator.errors(self.services[best])
         return self.score(self.errors)

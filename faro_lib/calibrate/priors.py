@@ -95,9 +95,8 @@ def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
     alone_s, share, most = prior.one_s(u[0]), float(u[2]), prior.at_once(u[4], MOST_PER_BATCH)
-    wait_s = (
-        0.95 * alone_s * float(u[3])
-    )  # a share of `alone_s`, because measurements determine the latency of a lone request best
+    # The wait is a share of `alone_s`, because measurements determine the latency of a lone request best.
+    wait_s = 0.95 * alone_s * float(u[3])
     one_s = max(alone_s - wait_s, SHORTEST_S)
     return Batched(most, wait_s, one_s * (1 - share), one_s * share), one_s, MAX_CV / 3 * u[1] ** 2
 

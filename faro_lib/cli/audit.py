@@ -107,21 +107,19 @@ def _levels(latency: list[str]) -> dict[float, str]:
 
 def text(result: Audit) -> str:
     """The audit as text tables: services, policies, differences by service, and cores by hour."""
-    services: list[dict[str, str]] = []
-    for one in result.services:
-        known = one.calibration
-        services.append(
-            {
-                "job": one.job.name,
-                "replica": known.kind if known else "-",
-                "capacity (requests/s)": _interval(known.capacity_rps) if known else "-",
-                "in 90 % interval": "-" if one.inside != one.inside else f"{100 * one.inside:.0f} %",
-                "late minutes": "-" if one.late_minutes != one.late_minutes else f"{100 * one.late_minutes:.1f} %",
-                "simulated": _percent(one.predicted_late_minutes),
-                "late requests, simulated": _percent(one.violation_rate),
-                "backcast": "refused" if one.refusal else "reproduced",
-            }
-        )
+    services = [
+        {
+            "job": one.job.name,
+            "replica": one.calibration.kind if one.calibration else "-",
+            "capacity (requests/s)": _interval(one.calibration.capacity_rps) if one.calibration else "-",
+            "in 90 % interval": "-" if one.inside != one.inside else f"{100 * one.inside:.0f} %",
+            "late minutes": "-" if one.late_minutes != one.late_minutes else f"{100 * one.late_minutes:.1f} %",
+            "simulated": _percent(one.predicted_late_minutes),
+            "late requests, simulated": _percent(one.violation_rate),
+            "backcast": "refused" if one.refusal else "reproduced",
+        }
+        for one in result.services
+    ]
     lines = [text_table(services)]
     lines += [f"{one.job.name}: no advice: {one.refusal}" for one in result.services if one.refusal]
     lines += [f"{one.job.name}: {one.note}" for one in result.services if one.note]

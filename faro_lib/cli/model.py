@@ -32,12 +32,9 @@ ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The source of the request counts to which the forecaster is fitted.
+    """The source of the request counts to which the forecaster is fitted."""
 
-    history : a file of counts; PROMETHEUS or JOURNAL: counts that controllers recorded there; None: no counts.
-    """
-
-    history: str | None = None
+    history: str | None = None  # a file of counts; PROMETHEUS or JOURNAL: counts that controllers recorded; None: none
     forecaster: str = "auto"
     prometheus: str | None = None
     token_path: str | None = None

@@ -1,7 +1,5 @@
 """`faro restore`: give HorizontalPodAutoscalers back the bounds that they had before `faro run --act ceilings`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from faro_lib.cli.shared import option, say

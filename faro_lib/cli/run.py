@@ -159,10 +159,8 @@ def run(
 
         waits, new = until_passed(stop, waiting) if wait else once, False
 
-        def ensure(
-            check: Callable[[], object],
-        ) -> None:  # changed settings that fail a check are refused, not waited for
-            (once if new else waits)(check)
+        def ensure(check: Callable[[], object]) -> None:
+            (once if new else waits)(check)  # changed settings that fail a check are refused, not waited for
 
         cluster_of: Callable[[Settings], InterruptibleCluster]
         if home and backend == "deployments":

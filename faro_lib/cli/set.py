@@ -6,7 +6,6 @@ import getpass
 import socket
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +16,9 @@ from faro_lib.cli.shared import option
 
 if TYPE_CHECKING:
     from faro_lib.control.overrides import Override
+
+    # (last targets of a run's jobs, None before the first decision; function that reads its overrides; one that writes)
+    _Run = tuple[dict[str, int | None], Callable[[], Iterable[Override]], Callable[[Iterable[Override]], None]]
 
 
 def set_job(
@@ -40,16 +42,16 @@ def set_job(
         raise ValueError("faro set needs one of --replicas, --freeze, --load and --clear")
     if (journal is None) == (plan is None):
         raise ValueError("faro set needs one of --journal and --plan")
-    run = _of_plan(plan) if plan else _of_journal(str(journal))
-    if job not in run.targets:
-        raise ValueError(f"job={job!r} is not in {journal or plan}; accepted: {', '.join(run.targets)}")
-    orders = [one for one in run.read() if not one.over(time.time())]
+    targets, read, write = _of_plan(plan) if plan else _of_journal(str(journal))
+    if job not in targets:
+        raise ValueError(f"job={job!r} is not in {journal or plan}; accepted: {', '.join(targets)}")
+    orders = [one for one in read() if not one.over(time.time())]
     if clear:
-        run.write([one for one in orders if one.job != job])
+        write([one for one in orders if one.job != job])
         print(f"job {job!r}: no orders are left; the next decision may change its replicas")
         return
     if freeze:
-        replicas = run.targets[job]
+        replicas = targets[job]
         if replicas is None:
             raise ValueError(f"{journal or plan}: no decision has been made yet")
     now_s = time.time()
@@ -58,17 +60,8 @@ def set_job(
     order = Override(job, f"{getpass.getuser()}@{socket.gethostname()}", from_s, until_s, replicas, load)
     # A new replica count replaces an earlier one.
     kept = [one for one in orders if one.job != job or load is not None or one.load is not None]
-    run.write([*kept, order])
+    write([*kept, order])
     print(order)
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A running controller: the last targets of its jobs (None before the first decision), and access to its overrides."""
-
-    targets: dict[str, int | None]
-    read: Callable[[], Iterable[Override]]
-    write: Callable[[Iterable[Override]], None]
 
 
 def _of_journal(journal: str) -> _Run:
@@ -79,7 +72,7 @@ def _of_journal(journal: str) -> _Run:
     targets = ticks[-1].step.target.tolist() if ticks else [None] * len(header.jobs)
     path = path_of(journal)
     named = dict(zip((job.name for job in header.jobs), targets))
-    return _Run(named, partial(read_overrides, path), partial(write_overrides, path))
+    return named, partial(read_overrides, path), partial(write_overrides, path)
 
 
 def _of_plan(plan: str) -> _Run:
@@ -95,7 +88,7 @@ def _of_plan(plan: str) -> _Run:
     # With a floor, desiredReplicas is the upper bound of an autoscaler.
     ready = {one["name"]: one["readyReplicas"] for one in jobs if "floorReplicas" in one}
     targets = {one["name"]: ready.get(one["name"]) or one["desiredReplicas"] for one in jobs}
-    return _Run(targets, overrides.read, overrides.write)
+    return targets, overrides.read, overrides.write
 
 
 def _time_s(text: str, after_s: float) -> float:

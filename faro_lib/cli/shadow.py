@@ -1,7 +1,5 @@
 """`faro shadow`: were the plans of a dry run better than the replicas that ran?"""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated
 

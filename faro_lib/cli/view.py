@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -84,12 +84,11 @@ def check_terminal() -> None:
 
 
 @contextmanager
-def watching(jobs: tuple[Job, ...], title: str, console: Console | None = None) -> Iterator[Callable[[Step], None]]:
+def watching(jobs: tuple[Job, ...], title: str) -> Iterator[Callable[[Step], None]]:
     """Yield a function to draw a step."""
-    if console is None:
-        check_terminal()
+    check_terminal()
     view = View(jobs, title)
-    with Live(console=console, auto_refresh=False) as live:
+    with Live(auto_refresh=False) as live:
         yield lambda step: live.update(view.of(step), refresh=True)
 
 

@@ -31,9 +31,7 @@ A wrong name, type or value is an error of one line, before anything is written.
 def load(mapping: Mapping[str, Any]) -> Config:
     """The configuration with the settings in `mapping` and the defaults of all others.
 
-    Raises
-    ------
-    ValueError : one line per error, with the key, its value and what is accepted.
+    A ValueError has one line per error, with the key, its value and what is accepted.
 
     >>> load({"trials": 5}).trials
     5

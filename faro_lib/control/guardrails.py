@@ -5,6 +5,7 @@ At each tick, `restore_targets` undoes changes made by other clients, `mask_abse
 job, it also replaces the reason.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -114,10 +115,9 @@ def restore_targets(guard: Guard, observation: Observation, contested: np.ndarra
     if guard.target is None or guard.drop is None:
         return observation
     target = np.where(contested, observation.target, guard.target)
-    # If targets are bounds of autoscalers, they do not say how many replicas start.
-    starting = (
-        observation.starting if observation.unbounded is not None else np.maximum(target - observation.running, 0)
-    )
+    starting = observation.starting
+    if observation.unbounded is None:  # otherwise, targets are bounds of autoscalers, which do not say how many start
+        starting = np.maximum(target - observation.running, 0)
     return replace(observation, target=target, drop=guard.drop, starting=starting)
 
 
@@ -213,13 +213,11 @@ def with_target(plan: Plan, target: np.ndarray, reason: str) -> Plan:
 
 def fallback(config: GuardrailConfig, jobs: tuple[Job, ...], visible: Observation) -> Plan:
     """The plan of the fail mode: equal shares if they are configured and the minima fit, else hold."""
-    try:
-        if config.fail_mode != "fair-share":
-            return hold(visible)
-        target = fair_share(jobs, visible.capacity, visible.present)
-    except ValueError:  # the minima exceed the capacity or a quota
-        return hold(visible)
-    return Plan(target, np.zeros(len(target)), (HOLD,) * len(target), protocol.PLAN_ATTEMPTS)
+    if config.fail_mode == "fair-share":
+        with suppress(ValueError):  # the minima exceed the capacity or a quota
+            target = fair_share(jobs, visible.capacity, visible.present)
+            return Plan(target, np.zeros(len(target)), (HOLD,) * len(target), protocol.PLAN_ATTEMPTS)
+    return hold(visible)
 
 
 def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: np.ndarray, actions: int) -> np.ndarray:

@@ -6,8 +6,6 @@ next rotation writes the same archive again. Readers ignore an archive whose gen
 no record is lost or read twice.
 """
 
-from __future__ import annotations
-
 import fcntl
 import gzip
 import json

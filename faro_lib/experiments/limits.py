@@ -17,15 +17,12 @@ HEADROOM = 1.6  # replicas per erlang of peak load; beyond it, utility hardly ri
 
 
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
-    """Simulated utility of each job and minute with 0, 1, ... replicas, where every minute starts with empty queues.
+    """Simulated utility (jobs, replicas from 0, minutes + 1), where every minute starts with empty queues.
 
     To empty the queues, idle minutes are inserted after each minute. This is an upper bound: under a policy, a minute
     may begin with requests in the queue, which only lower its utility. The jobs' bounds are ignored here;
-    `metrics.limit.best_replicas_by_minute` applies them.
-
-    Returns
-    -------
-    (jobs, replicas from 0, minutes and a last bin for later arrivals); NaN without requests, else 0 without replicas.
+    `allocate.best_by_minute` applies them. The last minute is for later arrivals. Utility is NaN without
+    requests, else 0 without replicas.
     """
     left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))  # requests in a full queue and one replica
     every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)  # twice: services vary

@@ -90,18 +90,10 @@ def run_trials(
     initial: np.ndarray | None = None,
     report: Report | None = None,
 ) -> Iterator[Trial]:
-    """Run every policy on the same requests (common random numbers), trial by trial.
+    """Run every policy on the same requests (common random numbers), trial by trial, on `capacity` cores.
 
-    An experiment stops if a policy raises, because the control loop would continue with decisions that are not the policy's.
-
-    Parameters
-    ----------
-    capacity : cores.
-    initial : replicas at the start, (jobs,); None: each policy's default.
-
-    Raises
-    ------
-    PolicyFailed : names the policy, the time and the error.
+    `initial` are the replicas at the start, (jobs,); None: each policy's default. If a policy raises, the experiment stops
+    with PolicyFailed, because the control loop would continue with decisions that are not the policy's.
     """
     for number, of_trial in enumerate(draws):
         for name, policy in policies.items():

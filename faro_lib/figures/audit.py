@@ -1,15 +1,12 @@
 """The figure of `faro audit`: recorded and simulated latencies, lost utility by policy, and used and needed cores."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from faro_lib.figures.style import CYCLE, LIMIT, MEASURES, PAGE_IN, colour, legend_above
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLUMNS = 2
 ROW_IN = 1.5
@@ -20,8 +17,6 @@ def pictures(audit: Any) -> Figure:
 
     `audit` is a `recommend.audit.Audit`.
     """
-    from matplotlib import pyplot as plt
-
     rows = -(-len(audit.services) // COLUMNS)
     figure = plt.figure(figsize=(PAGE_IN, ROW_IN * rows + (2.2 if audit.policies else 0)))
     grid = figure.add_gridspec(

@@ -1,15 +1,11 @@
 """The figure of `faro profile`: measured latencies by arrival rate, and those of the calibrated replica."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from faro_lib.calibrate import LATENCY, Calibration, Measurements
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from faro_lib.figures.style import COLUMN_IN, CYCLE, PAGE_IN, legend_above, use_style
 
 
 def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Figure:
@@ -17,10 +13,6 @@ def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Fig
 
     One panel per replica count.
     """
-    from matplotlib import pyplot as plt
-
-    from faro_lib.figures.style import COLUMN_IN, CYCLE, PAGE_IN, legend_above, use_style
-
     use_style()
     counts = np.unique(measurements.replicas)
     width = COLUMN_IN if len(counts) == 1 else PAGE_IN

@@ -1,27 +1,22 @@
 """A figure as one self-contained HTML page."""
 
-from __future__ import annotations
-
 import base64
+import html
 import io
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from matplotlib.figure import Figure
 
 SINGLE = """<!doctype html><html lang="en"><meta charset="utf-8">\
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ title }}</title>\
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>\
 <link rel="icon" href="data:,"><body style="font: 16px/1.5 system-ui, sans-serif; margin: 1rem">\
-<h1>{{ title }}</h1>\
-<img style="max-width: 100%" alt="{{ title }}" src="data:image/png;base64,{{ png }}">\
-<pre style="overflow-x: auto" tabindex="0">{{ text }}</pre></body></html>"""
+<h1>{title}</h1>\
+<img style="max-width: 100%" alt="{title}" src="data:image/png;base64,{png}">\
+<pre style="overflow-x: auto" tabindex="0">{text}</pre></body></html>"""
 
 
 def page_of(figure: Figure, title: str, text: str) -> str:
     """The HTML of a self-contained page with one figure and a text below it."""
-    from jinja2 import Template
-
     png = io.BytesIO()
     figure.savefig(png, format="png")
     encoded = base64.b64encode(png.getvalue()).decode("ascii")
-    return Template(SINGLE, autoescape=True).render(title=title, text=text, png=encoded)
+    return SINGLE.format(title=html.escape(title), text=html.escape(text), png=encoded)

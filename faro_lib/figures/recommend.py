@@ -1,26 +1,18 @@
 """The figure of `faro recommend --curve`: SLO violations by capacity, also as text."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from faro_lib.figures.style import COLOURS, COLUMN_IN, LIMIT
 from faro_lib.metrics.measures import share_of_accepted
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def capacity_curve(
     curve: pd.DataFrame, violations: float | None, knee: int | None = None, needed: int | None = None
 ) -> Figure:
     """The worst job's violation rate in % of the accepted rate, by capacity in cores; marks `knee` and `needed`."""
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import MaxNLocator
-
-    from faro_lib.figures.style import COLOURS, COLUMN_IN, LIMIT
-
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     rate = 100 * share_of_accepted(curve.set_index("capacity_cores"))
     axis.plot(rate.index, rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)

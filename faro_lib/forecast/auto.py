@@ -146,7 +146,7 @@ def auto(traces: Traces, *, seed: int = 0, posterior: Posterior | str | Path | N
     backtest = np.ones((len(members), jobs))
     if traces.days:
         tried = members if traces.days == 1 else _members(traces.until(traces.days), seed, posterior, names)[1]
-        backtest = np.stack([backtest_crps(member, traces.train[-1, 0]) for member in tried])
+        backtest = np.stack([backtest_terms(member, traces.train[-1, 0]).mean(axis=0) for member in tried])
     tracked = (len(members), jobs, TRACKED_SAMPLES, HORIZON_MINUTES)
     mixture = Mixture(
         jobs=traces.names, seed=seed, day_minutes=members[0].day_minutes, names=names, members=members,
@@ -169,11 +169,6 @@ def _members(traces: Traces, seed: int, posterior, names: tuple[str, ...] | None
     if posterior is not None:
         members["bayes"] = bayes_forecaster(posterior, seed=seed, recalibrate=False)
     return tuple(members), tuple(members.values())
-
-
-def backtest_crps(forecaster: Forecaster, day_counts) -> np.ndarray:
-    """Mean of `backtest_terms` over the forecasts of a day (jobs, minutes), shape (jobs,)."""
-    return backtest_terms(forecaster, day_counts).mean(axis=0)
 
 
 def backtest_terms(forecaster: Forecaster, day_counts) -> np.ndarray:

@@ -119,13 +119,9 @@ def _local_level(jobs, step, noise, level, variance, profile, **options) -> Loca
 def most_likely(y: np.ndarray, profile: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(log-likelihood up to a constant, and the slope and noise variance that maximise it), each (jobs,).
 
-    The filter of `update` runs on y and on the profile with all variances divided by the noise, at step / noise =
-    `ratio`. The slope regresses the prediction errors of y on those of the profile (generalised least squares). The
-    first count of a day only sets the level.
-
-    Parameters
-    ----------
-    y, profile : root counts and their profile, shape (days, samples, jobs, minutes).
+    The filter of `update` runs on root counts y and on their profile, both (days, samples, jobs, minutes), with all
+    variances divided by the noise, at step / noise = `ratio`. The slope regresses the prediction errors of y on those of
+    the profile (generalised least squares). The first count of a day only sets the level.
     """
     days, samples, _, minutes = y.shape
     series = np.stack([y, profile])

@@ -22,35 +22,25 @@ REPELLING = ("NoSchedule", "NoExecute")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What replicas require of a node.
+    """What replicas require of a node."""
 
-    per_core : resource -> amount per core, maximum over the jobs; for "pods", 1 / cores of the smallest replica.
-    quantum : cores; every replica has a multiple of this number.
-    tolerations, selector (nodeSelector) : of the pods.
-    """
-
+    # Resource -> amount per core, maximum over the jobs; for "pods", 1 / cores of the smallest replica.
     per_core: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0})
-    quantum: float = 0.1
-    tolerations: tuple[dict, ...] = ()
-    selector: Mapping[str, str] = field(default_factory=dict)
+    quantum: float = 0.1  # cores; every replica has a multiple of this number
+    tolerations: tuple[dict, ...] = ()  # of the pods
+    selector: Mapping[str, str] = field(default_factory=dict)  # nodeSelector of the pods
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The cores that the jobs may use.
-
-    by_node : usable node -> cores.
-    unusable : node -> reason why it accepts no replica.
-    bound : what limits the capacity: "nodes", "workers", or "quota NAME" for the tightest quota.
-    free_cores, placed : as in `Observation`; None unless the jobs are Deployments.
-    """
+    """The cores that the jobs may use."""
 
     cores: float
-    by_node: Mapping[str, float]
-    unusable: Mapping[str, str]
-    bound: str = "nodes"
-    free_cores: np.ndarray | None = None
-    placed: np.ndarray | None = None
+    by_node: Mapping[str, float]  # usable node -> cores
+    unusable: Mapping[str, str]  # node -> reason why it accepts no replica
+    bound: str = "nodes"  # what limits the capacity: "nodes", "workers", or "quota NAME" for the tightest quota
+    free_cores: np.ndarray | None = None  # as in `Observation`; None unless the jobs are Deployments
+    placed: np.ndarray | None = None  # likewise
 
 
 def capacity(

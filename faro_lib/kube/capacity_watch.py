@@ -1,10 +1,9 @@
 """The current capacity, from informers on nodes, pods, quotas and the RayService."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Self
 
 from faro_lib.kube.capacity import Capacity, Shape, capacity, cores_of_workers, placement
 from faro_lib.kube.client import Api
@@ -46,7 +45,7 @@ class CapacityWatch(ABC):
     def __init__(self, *informers: Informer):
         self._informers = informers
 
-    def start(self, timeout_s: float = 30.0) -> CapacityWatch:
+    def start(self, timeout_s: float = 30.0) -> Self:
         for informer in self._informers:
             informer.start()
         for informer in self._informers:

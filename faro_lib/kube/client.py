@@ -183,6 +183,16 @@ def connect(kubeconfig: str | None = None, context: str | None = None, **options
         raise ValueError(f"{'ServiceAccount' if in_pod else file}: {message}") from None
 
 
+def found(api: Api, path: str) -> dict | None:
+    """The object at `path`, or None if it does not exist."""
+    try:
+        return api.get(path)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return None
+
+
 @lru_cache(4096)
 def amount(quantity: str) -> float:
     """A Kubernetes quantity as a number.

@@ -1,10 +1,9 @@
 """Load and latency of Deployments, measured by Prometheus queries. A missing value is NaN, never zero."""
 
-from __future__ import annotations
-
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -23,21 +22,15 @@ MARK = "faro_query"  # label of a series: the index of its query in the batch
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """The PromQL queries of one job; each returns one number. `$window` stands for the look-back range of the query.
+    """The PromQL queries of one job; each returns one number. `$window` stands for the look-back range of the query."""
 
-    requests : arrivals in the window, such as sum(increase(http_requests_total{service="a"}[$window])).
-    latency_mean_s : mean latency of the requests that ended in the window.
-    latency_s : the job's latency quantile over the window; "" if it is not measured.
-    ongoing : requests waiting or in service; "" if they are not measured.
-    """
-
-    requests: str
-    latency_mean_s: str
-    latency_s: str = ""
-    ongoing: str = ""
+    requests: str  # arrivals in the window, such as sum(increase(http_requests_total{service="a"}[$window]))
+    latency_mean_s: str  # mean latency of the requests that ended in the window
+    latency_s: str = ""  # the job's latency quantile over the window; "" if it is not measured
+    ongoing: str = ""  # requests waiting or in service; "" if they are not measured
 
     @classmethod
-    def of(cls, job: str, section: dict[str, str]) -> Queries:
+    def of(cls, job: str, section: dict[str, str]) -> Self:
         """The queries in the section `deployment.queries` of the job; ValueError if one is missing or unknown."""
         for key in section:
             if key not in cls.__slots__:

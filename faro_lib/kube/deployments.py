@@ -1,11 +1,10 @@
 """`Cluster` without Ray: each job is a Deployment with any model server, scaled through the `scale` subresource."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -36,7 +35,7 @@ class DeploymentRef:
     resource: str = "cpu"  # the Kubernetes resource that the job's `cores` count
 
     @classmethod
-    def of(cls, job: Job, section: dict, namespace: str) -> DeploymentRef:
+    def of(cls, job: Job, section: dict, namespace: str) -> Self:
         """The Deployment in the job's section `deployment`, by default in `namespace`. ValueError for an invalid section."""
         accepted = ("namespace", "name", "queries", "autoscaler", "resource")
         for key in section:
@@ -69,7 +68,7 @@ class DeploymentState:
     settled: bool  # whether all requested replicas are ready and no others exist
 
     @classmethod
-    def of(cls, deployment: Mapping) -> DeploymentState:
+    def of(cls, deployment: Mapping) -> Self:
         metadata, status, spec = deployment["metadata"], deployment.get("status", {}), deployment["spec"]
         observed = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
         target, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
@@ -157,7 +156,10 @@ class Deployments:
 
     def autoscalers(self) -> list[dict | None]:
         """The HorizontalPodAutoscaler of each Deployment as an object of the API; None if it has none."""
-        return autoscalers_of(self._api, self.refs)
+        autoscalers = listed(self._api, self.refs, "/apis/autoscaling/v2", "horizontalpodautoscalers")
+        targets = [(one, one["spec"]["scaleTargetRef"]) for one in autoscalers]
+        found = {place_of(one, target["name"]): one for one, target in targets if target["kind"] == "Deployment"}
+        return [found.get(str(ref)) for ref in self.refs]
 
     def _scale(self, job: int, replicas: int, may_act: Callable[[], bool]) -> None:
         """Scale one job, but only if its replica count is unchanged since the observation.
@@ -190,14 +192,6 @@ class Deployments:
             self._states[job] = DeploymentState(version, replicas, state.ready if state else 0, False)
             return
         raise ApiError(409, "it changes faster than it can be scaled")
-
-
-def autoscalers_of(api: Api, refs: Sequence[DeploymentRef]) -> list[dict | None]:
-    """The HorizontalPodAutoscaler of each Deployment as an object of the API; None if it has none."""
-    autoscalers = listed(api, refs, "/apis/autoscaling/v2", "horizontalpodautoscalers")
-    targets = [(one, one["spec"]["scaleTargetRef"]) for one in autoscalers]
-    found = {place_of(one, target["name"]): one for one, target in targets if target["kind"] == "Deployment"}
-    return [found.get(str(ref)) for ref in refs]
 
 
 def listed(api: Api, refs: Sequence[DeploymentRef], group: str, plural: str) -> list[dict]:

@@ -3,8 +3,6 @@
 An annotation of each HPA keeps its original bounds, so that `restore` can put them back.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace

@@ -5,12 +5,10 @@ version from which the watch continues (410), or may never have known it (after 
 client's watch retries without a pause, and from the old version after all errors except 410.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from faro_lib.kube.client import Api, ApiError
 
@@ -33,7 +31,7 @@ class Informer:
         self.error: ApiError | None = None
         self._thread = threading.Thread(target=self._follow, name=f"watch {path}", daemon=True)
 
-    def start(self) -> Informer:
+    def start(self) -> Self:
         self._thread.start()
         return self
 

@@ -6,8 +6,6 @@ they run at the same speed. The official client's election is not used: it count
 it still leads, and has no time-out on its requests, which can therefore hang for longer than the lease lasts.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import threading
@@ -15,8 +13,9 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Self
 
-from faro_lib.kube.client import Api, ApiError
+from faro_lib.kube.client import Api, ApiError, found
 
 LOG = logging.getLogger(__name__)
 NOBODY = "nobody"  # interim holder of a recreated lease, until the former leader must have stopped
@@ -38,18 +37,12 @@ class LeaseTimings:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """The state of one candidate.
+    """The state of one candidate."""
 
-    identity : unique among the candidates.
-    record : (holder, renewal time) of the lease as last read; None if missing or not yet read.
-    since_s : when this record was first read, by our own clock.
-    until_s : when the leadership of this candidate ends.
-    """
-
-    identity: str
-    record: tuple[str, str] | None = None
-    since_s: float = 0.0
-    until_s: float = float("-inf")
+    identity: str  # unique among the candidates
+    record: tuple[str, str] | None = None  # (holder, renewal time) of the lease as last read; None: missing or not read
+    since_s: float = 0.0  # when this record was first read, by our own clock
+    until_s: float = float("-inf")  # when the leadership of this candidate ends
 
     def is_leader(self, now_s: float) -> bool:
         return now_s < self.until_s
@@ -86,12 +79,7 @@ def written(candidate: Candidate, timings: LeaseTimings, sent_s: float) -> Candi
 
 def seconds_unled(api: Api, namespace: str, name: str) -> float:
     """Seconds since the last renewal of the lease, by this machine's clock; infinite if it is missing or not yet renewed."""
-    try:
-        lease = api.get(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}")
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        return math.inf
+    lease = found(api, f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}") or {}
     renewed = (lease.get("spec") or {}).get("renewTime")
     return (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds() if renewed else math.inf
 
@@ -110,7 +98,7 @@ class Leadership:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"lease {name}", daemon=True)
 
-    def start(self) -> Leadership:
+    def start(self) -> Self:
         self._thread.start()
         return self
 
@@ -161,12 +149,8 @@ class Leadership:
 
     def tick(self) -> None:
         """Read the lease and write the holder from `observe`. If another candidate was faster (409), nothing changes."""
-        path, lease = f"{self._path}/{self.name}", None
-        try:
-            lease = self._api.get(path)
-        except ApiError as error:
-            if error.status != 404:
-                raise
+        path = f"{self._path}/{self.name}"
+        lease = found(self._api, path)
         self.candidate, holder = observe(self.candidate, lease, time.monotonic(), self.timings)
         if holder is None:
             return

@@ -52,15 +52,12 @@ CONSTANTS = {
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """A fixed number of Ray workers, whose cores the replicas share.
-
-    `cpu` is the CPU request per worker; None: the worker's cores. Request less if replicas mostly wait.
-    """
+    """A fixed number of Ray workers, whose cores the replicas share."""
 
     count: int = 2
     cores: int = 4
     memory_gib: float = 8.0
-    cpu: float | None = None
+    cpu: float | None = None  # CPU request per worker; None: its cores. Request less if replicas mostly wait
 
     def __post_init__(self) -> None:
         for field in ("count", "cores"):
@@ -99,41 +96,31 @@ HEAD = Head()
 
 @dataclass(frozen=True, slots=True)
 class ManifestSpec:
-    """The values that fill the templates of the manifests.
-
-    jobs_text : the jobs' table as the user wrote it, for the ConfigMap.
-    monitoring_namespace : where Prometheus runs; only its pods can reach the controller's metrics.
-    served, initial, workers, head, ray_version, operator_namespace : for the backend rayserve; `initial` are the
-        initial replica counts (jobs,), and KubeRay's operator runs in `operator_namespace`.
-    namespaces, deployments : for the backend deployments; the Deployments' namespaces and names.
-    ceilings : whether the controller sets the bounds of HorizontalPodAutoscalers; `deployments` then lists their names.
-    prometheus : address of Prometheus, or "". The controller fits forecasters to request counts that Prometheus has
-        scraped from controllers, and the backend `deployments` sends the jobs' queries there.
-    act : whether the controller applies its plans, or only prints them.
-    monitor : whether to add a ServiceMonitor.
-    """
+    """The values that fill the templates of the manifests."""
 
     jobs: tuple[Job, ...]
-    jobs_text: str
+    jobs_text: str  # the jobs' table as the user wrote it, for the ConfigMap
     backend: str = "rayserve"
     namespace: str = "faro"
     name: str = "faro"
     image: str = "faro:latest"
-    ray_version: str = ""
+    ray_version: str = ""  # rayserve only
     policy: str = "Faro-Sum"
     tick_s: float = 10.0
-    act: bool = True
-    served: tuple[ServeSpec, ...] = ()
-    namespaces: tuple[str, ...] = ()
-    deployments: tuple[str, ...] = ()
-    ceilings: bool = False
-    initial: Sequence[int] = ()
-    workers: Workers = WORKERS
-    head: Head = HEAD
-    operator_namespace: str = "kuberay-system"
-    monitoring_namespace: str = "monitoring"
+    act: bool = True  # whether the controller applies its plans, or only prints them
+    served: tuple[ServeSpec, ...] = ()  # rayserve only
+    namespaces: tuple[str, ...] = ()  # of the Deployments; backend deployments only
+    deployments: tuple[str, ...] = ()  # their names or, with `ceilings`, those of their HorizontalPodAutoscalers
+    ceilings: bool = False  # whether the controller sets the bounds of HorizontalPodAutoscalers
+    initial: Sequence[int] = ()  # initial replica counts (jobs,); rayserve only
+    workers: Workers = WORKERS  # rayserve only
+    head: Head = HEAD  # rayserve only
+    operator_namespace: str = "kuberay-system"  # where KubeRay's operator runs; rayserve only
+    monitoring_namespace: str = "monitoring"  # where Prometheus runs; only its pods can reach the controller's metrics
+    # Address of Prometheus, or "". The controller fits forecasters to request counts that Prometheus has scraped from
+    # controllers, and the backend `deployments` sends the jobs' queries there.
     prometheus: str = ""
-    monitor: bool = False
+    monitor: bool = False  # whether to add a ServiceMonitor
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:

@@ -1,7 +1,5 @@
 """Run a controller in Kubernetes: check permissions and resources, become the leader, watch the capacity, publish plans."""
 
-from __future__ import annotations
-
 import os
 import socket
 import threading
@@ -9,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, Self
 
 from faro_lib.control import Step
 from faro_lib.control.clock import Clock
@@ -29,18 +27,15 @@ from faro_lib.workload import Job
 
 @dataclass(frozen=True, slots=True)
 class NamespacedName:
-    """The namespace and name that the controller's FaroPlan and Lease share, and the credentials for their API server.
-
-    kubeconfig, context : None: the pod's ServiceAccount, or else the default kubeconfig and its current context.
-    """
+    """The namespace and name that the controller's FaroPlan and Lease share, and the credentials for their API server."""
 
     namespace: str
     name: str
-    kubeconfig: str | None = None
-    context: str | None = None
+    kubeconfig: str | None = None  # None: the pod's ServiceAccount, or else the default kubeconfig
+    context: str | None = None  # None: the current context
 
     @classmethod
-    def of(cls, plan: str, kubeconfig: str | None = None, context: str | None = None) -> NamespacedName:
+    def of(cls, plan: str, kubeconfig: str | None = None, context: str | None = None) -> Self:
         """Parse `plan` = "namespace/name"; ValueError if it has another form."""
         namespace, _, name = plan.partition("/")
         if not namespace or not name or "/" in name:

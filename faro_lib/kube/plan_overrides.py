@@ -1,7 +1,5 @@
 """Operators' overrides in `spec.overrides` of the FaroPlan."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any

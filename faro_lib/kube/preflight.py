@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from faro_lib.kube.capacity import EPSILON, Capacity
-from faro_lib.kube.client import Api, ApiError
+from faro_lib.kube.client import Api, ApiError, found
 from faro_lib.kube.rayservice import CLUSTER, why_not_ready
 from faro_lib.kube.status import GROUP, PLURAL, VERSION
 from faro_lib.policies.protocol import minimum_replicas
@@ -63,13 +63,8 @@ def check_namespace(api: Api, namespace: str) -> None:
 def check_crds(api: Api, resources: Iterable[tuple[str, str, str, str]]) -> None:
     """Raise ValueError if the server does not serve one of these resources, such as FARO_PLANS."""
     for group, version, plural, origin in resources:
-        try:
-            served = {one["name"] for one in api.get(f"/apis/{group}/{version}")["resources"]}
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            served = set()
-        if plural not in served:
+        served = found(api, f"/apis/{group}/{version}") or {"resources": []}
+        if plural not in {one["name"] for one in served["resources"]}:
             raise ValueError(f"the API server does not know {plural}.{group}/{version}; {origin} installs it")
 
 

@@ -6,12 +6,10 @@
 import logging
 import threading
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import yaml
 
 from faro_lib.control import Step
 from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
@@ -25,11 +23,6 @@ API_VERSION = f"{GROUP}/{VERSION}"
 ALARMING = (MISSING, FAILED, DEADLINE_EXCEEDED, CAPACITY, FRAGMENTED)
 MAX_EVENTS = 50  # maximum number of Events per `publish`
 MAX_STEPS = 10  # maximum number of unpublished ticks; the oldest are discarded
-
-
-def crd() -> dict:
-    """The CustomResourceDefinition of FaroPlan."""
-    return yaml.safe_load((Path(__file__).parent / "templates" / "crd.yaml").read_text())
 
 
 def proxy_settings(jobs: tuple[Job, ...], drop: np.ndarray) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """Utilities, SLO violations and drops of a run, after the paper's evaluation (EuroSys'25, section 6.1)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from faro_lib.simulate import Run

@@ -34,13 +34,9 @@ def fingerprint(
 
 
 def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = False) -> list[str]:
-    """Sorted paths, relative to `root`, of the modules that a notebook or module runs.
+    """Sorted paths, relative to `root`, of the modules that a notebook or module runs; with `figures`, also those that draw.
 
-    Parameters
-    ----------
-    source : path of an .ipynb or .py file, relative to `root`, or a notebook's name without suffix.
-    root : folder that contains faro_lib/ and notebooks/.
-    figures : whether to include the modules that draw.
+    `source` is the path of an .ipynb or .py file, relative to `root`, or a notebook's name without suffix.
     """
     root = Path(root).resolve()
     reached, waiting = set[Path](), [_path(source, root)]

@@ -13,10 +13,7 @@ SOURCES = Path("data/sources.yaml")
 def fetch(name: str, into: str | Path = "data/raw", sources: str | Path = SOURCES) -> list[Path]:
     """Download the missing files of one entry of data/sources.yaml into `into`; return the paths of all its files.
 
-    Raises
-    ------
-    ValueError : a file's SHA-256 is not the listed one; existing files are not overwritten.
-    OSError : a download failed.
+    ValueError if a file's SHA-256 is not the listed one; existing files are not overwritten. OSError if a download fails.
     """
     verify(name, into, sources)
     paths = {Path(into) / file: source for file, source in _files(name, sources).items()}

@@ -38,15 +38,9 @@ def run_notebook(
 ) -> None:
     """Execute a notebook in the folder `root` and write the executed copy to `output`; sets environment variables.
 
-    Parameters
-    ----------
-    parameters : values for the cell tagged `parameters`.
-    log : file for everything that the cells print, which also goes to standard error.
-    threads : number of threads of the numerical libraries.
-
-    Raises
-    ------
-    NotebookError : one line with the cause; the partly executed copy is next to `output`.
+    `parameters` are for the cell tagged `parameters`, `threads` for the numerical libraries. All that the cells print
+    goes to the file `log` and to standard error. Raises NotebookError, one line with the cause; the partly executed copy
+    is then next to `output`.
     """
     from nbclient.exceptions import DeadKernelError
     from papermill import execute_notebook

@@ -83,12 +83,12 @@ class Faro(TwoLoops):
         latency_s = predicted_latency(
             state.jobs, forecast_rps, allocation.replicas, drop=allocation.drop, latency_model=self.latency_model
         )
-        marginal = marginal_values(table, allocation, gamma=self.gamma)
+        value_up, value_down = marginal_values(table, allocation, gamma=self.gamma)
         plan = Plan(
             target=allocation.replicas, drop=allocation.drop, reason=reasons(allocation.replicas, now),
             attempts=PLAN_ATTEMPTS, forecast_rps=forecast_rps, predicted_tail_latency_s=latency_s,
             next_minute_deciles_rps=np.quantile(rates_rps[:, :, min(1, self.horizon_minutes - 1)], DECILES, axis=1).T,
-            marginal_value_up=marginal.more, marginal_value_down=marginal.less,
+            marginal_value_up=value_up, marginal_value_down=value_down,
         )  # fmt: skip
         if self.floor_tolerance is None:
             return plan
@@ -128,11 +128,8 @@ def bounds(
 
     A floor is the smallest count whose expected utility is at most `tolerance` below that of `replicas`, or the job's
     minimum if the HPA keeps such a count without a floor. The ceilings are `replicas` plus the rest of the capacity, which
-    goes, replica by replica, to the job with the highest load per replica.
-
-    Parameters
-    ----------
-    load : (2, jobs) a low and a high quantile of the offered load in erlangs; the HPA is assumed to see the low one.
+    goes, replica by replica, to the job with the highest load per replica. `load` (2, jobs) has a low and a high quantile
+    of the offered load in erlangs; the HPA is assumed to see the low one.
 
     >>> table = UtilityTable.from_values([Job("a"), Job("b")], [[0, 0.5, 0.97, 1.0, 1.0], [0, 1, 1, 1, 1]])
     >>> load = np.array([[0.5, 0.1], [2.0, 0.2]])

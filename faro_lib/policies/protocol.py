@@ -86,9 +86,8 @@ class Plan:
     reason: tuple[str, ...]  # one of REASONS for each job
     attempts: int = 1  # ticks, including this one, during which targets that exceed the free capacity are retried
     forecast_rps: np.ndarray | None = None  # expected arrival rate; None if the policy has no forecast
-    predicted_tail_latency_s: np.ndarray | None = (
-        None  # latency quantile at `forecast_rps`; with `floor`, at the allocation
-    )
+    # Latency quantile at `forecast_rps`; with `floor`, at the allocation.
+    predicted_tail_latency_s: np.ndarray | None = None
     next_minute_deciles_rps: np.ndarray | None = None  # (jobs, 9) deciles of the forecast for the minute after this one
     marginal_value_up: np.ndarray | None = None  # gain in the objective from one more replica; NaN at a bound
     marginal_value_down: np.ndarray | None = None  # loss in the objective from one replica less; NaN at a bound

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from faro_lib.queueing.formulas import checked, mmc_wait
+from faro_lib.queueing.formulas import checked, mmc_wait, require
 
 KNOTS = 160  # number of utilisations with an exactly computed wait
 
@@ -65,8 +65,7 @@ def mgc(rate_rps, replicas, service_time_s, quantile, *, service_scv=0.0) -> np.
     True
     """
     scv = np.asarray(service_scv, float)
-    if not np.all(scv >= 0):
-        raise ValueError(f"service_scv={scv[~(scv >= 0)].flat[0]} must be a number >= 0")
+    require("service_scv", scv, scv >= 0, "be a number >= 0")
     constant = mdc(rate_rps, replicas, service_time_s, quantile) - service_time_s
     exponential = mmc_wait(rate_rps, replicas, service_time_s, quantile)
     with np.errstate(invalid="ignore"):

@@ -38,8 +38,8 @@ def erlang_c(load, servers) -> np.ndarray:
     0.5
     """
     load, servers = np.broadcast_arrays(np.asarray(load, float), np.asarray(servers, float))
-    _require("load", load, load >= 0, "a number >= 0")
-    _require("servers", servers, servers > 0, "a number > 0")
+    require("load", load, load >= 0, "be a number >= 0")
+    require("servers", servers, servers > 0, "be a number > 0")
     blocked = erlang_b(load, servers)
     rho = np.minimum(load / servers, 1.0)
     return blocked / (1 - rho * (1 - blocked))
@@ -90,14 +90,15 @@ def checked(rate_rps, replicas, service_time_s, quantile) -> list[np.ndarray]:
     """The four arguments as float arrays; a ValueError names the first value that is out of range."""
     arrays = [np.asarray(a, float) for a in (rate_rps, replicas, service_time_s, quantile)]
     rate_rps, replicas, service_time_s, quantile = arrays
-    _require("rate_rps", rate_rps, rate_rps >= 0, "a number >= 0")
-    _require("replicas", replicas, replicas > 0, "a number > 0")
+    require("rate_rps", rate_rps, rate_rps >= 0, "be a number >= 0")
+    require("replicas", replicas, replicas > 0, "be a number > 0")
     finite_and_positive = (service_time_s > 0) & np.isfinite(service_time_s)
-    _require("service_time_s", service_time_s, finite_and_positive, "a finite number > 0")
-    _require("quantile", quantile, (quantile > 0) & (quantile < 1), "strictly between 0 and 1")
+    require("service_time_s", service_time_s, finite_and_positive, "be a finite number > 0")
+    require("quantile", quantile, (quantile > 0) & (quantile < 1), "be strictly between 0 and 1")
     return arrays
 
 
-def _require(field: str, values: np.ndarray, valid: np.ndarray, accepted: str) -> None:
+def require(field: str, values: np.ndarray, valid: np.ndarray, accepted: str) -> None:
+    """Raise ValueError for the first of the values that is not valid; it must `accepted`, such as "be a number >= 0"."""
     if not np.all(valid):
-        raise ValueError(f"{field}={values[~valid].flat[0]} must be {accepted}")
+        raise ValueError(f"{field}={values[~valid].flat[0]} must {accepted}")

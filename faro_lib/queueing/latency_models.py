@@ -13,10 +13,7 @@ RHO_MAX = 0.95
 def relaxed(model: Callable, rate_rps, replicas, service_time_s, quantile, *, rho_max: float = RHO_MAX) -> np.ndarray:
     """Latency of `model` in seconds; above rho_max, its latency at rho_max times rho / rho_max (EuroSys'25, section 4).
 
-    Parameters
-    ----------
-    model : a latency function of this package.
-    rho_max : utilisation above which the latency grows linearly, strictly between 0 and 1.
+    `model` is a latency function of this package.
 
     >>> bool(np.isfinite(relaxed(half_mmc, 100.0, 1, 0.18, 0.99)))
     True
@@ -29,12 +26,10 @@ def relaxed(model: Callable, rate_rps, replicas, service_time_s, quantile, *, rh
     return model(stable_rps, replicas, service_time_s, quantile) * np.maximum(1.0, rho / rho_max)
 
 
-def latency(
-    model: str, rate_rps, replicas, service_time_s, quantile, *, service_scv=0.0, rho_max: float = RHO_MAX
-) -> np.ndarray:
+def latency(model: str, rate_rps, replicas, service_time_s, quantile, *, service_scv=0.0) -> np.ndarray:
     """Latency quantile in seconds by the formula `model`: half-mmc, mmc, mdc, mgc (uses service_scv) or upper-bound.
 
-    All formulas but the upper bound are `relaxed` above rho_max. A ValueError names an unknown model.
+    All formulas but the upper bound are `relaxed`. A ValueError names an unknown model.
 
     >>> float(latency("upper-bound", 10.0, 2, 0.2, 0.99))
     1.0
@@ -44,4 +39,4 @@ def latency(
     functions = {"half-mmc": half_mmc, "mmc": mmc, "mdc": mdc, "mgc": lambda *a: mgc(*a, service_scv=service_scv)}
     if model not in functions:
         raise ValueError(f"latency_model={model!r} is not a model; accepted: upper-bound, {', '.join(functions)}")
-    return relaxed(functions[model], rate_rps, replicas, service_time_s, quantile, rho_max=rho_max)
+    return relaxed(functions[model], rate_rps, replicas, service_time_s, quantile)

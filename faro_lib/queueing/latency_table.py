@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 
+from faro_lib.queueing.formulas import require
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE, Job
 from faro_lib.workload.replicas import SERIAL
 
@@ -89,8 +90,7 @@ class LatencyTable:
         """
         k = self.classes.index(self.class_of(job))
         rate_rps, replicas = np.broadcast_arrays(np.asarray(rate_rps, float), np.asarray(replicas, float))
-        if not np.all(rate_rps >= 0):
-            raise ValueError(f"rate_rps={rate_rps[~(rate_rps >= 0)].flat[0]} must be a number >= 0")
+        require("rate_rps", rate_rps, rate_rps >= 0, "be a number >= 0")
         grid, counts, full = self.rate_per_replica_rps[k], self.replicas, self.saturation_rps[k]
         if np.array_equal(self.tail_s[k, 0], self.tail_s[k, 1]):
             # Row 0 repeats row 1, the lowest measured rate. Below that rate, use the replica count measured with as
@@ -120,10 +120,6 @@ class LatencyTable:
         """Tail latency of the median minute in seconds; `rate_rps` and `replicas` broadcast."""
         tail_s, _ = self.minutes(job, rate_rps, replicas)
         return tail_s[..., tail_s.shape[-1] // 2]
-
-    def drop_rate(self, job: Job, rate_rps, replicas) -> np.ndarray:
-        """Mean fraction of the requests that are dropped, in [0, 1]; `rate_rps` and `replicas` broadcast."""
-        return self.minutes(job, rate_rps, replicas)[1].mean(axis=-1)
 
     def expected_utility(self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0) -> np.ndarray:
         """Expected utility of a minute at a constant rate, in [0, 1]; 1 without requests. `rate_rps`, `replicas` broadcast."""

@@ -67,7 +67,7 @@ def deploy(
     if http:
         body["http_options"] = {"host": http[0], "port": http[1]}
     until, reported = time.monotonic() + timeout_s, -1
-    replace(ray, timeout_s=timeout_s).put(APPLICATIONS, body)  # the first call starts Serve itself
+    replace(ray, timeout_s=timeout_s).request("PUT", APPLICATIONS, body)  # the first call starts Serve itself
     while True:
         states = ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"]
         waiting = [one["name"] for one in applications if states.get(one["name"], {}).get("status") != "RUNNING"]

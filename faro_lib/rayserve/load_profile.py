@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,8 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 
-LEVELS = {
-    LATENCY: (0.1, 0.5, 0.9, 0.99, None),
-    FIRST_TOKEN: (0.5, 0.99),
-    TOGETHER: (None,),
-}  # measured quantiles; None = the mean
+# Measured quantiles; None = the mean.
+LEVELS = {LATENCY: (0.1, 0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99), TOGETHER: (None,)}
 FIRST_UTILISATION = 0.25  # utilisation at the first rate with a serial replica
 STEP, FAR_STEP = 1.3, 1.7  # factors between rates; FAR_STEP while the p99 is below FAR times the lowest p99 so far
 FAR = 1.3
@@ -98,22 +96,19 @@ def measure_kind(
     seconds = max(seconds, 2 * MIN_SERVED * profile.service_time_s)  # a slow replica serves few requests
     rows: list[Row] = []
 
-    def offer(replicas: int) -> Callable[[float], Samples]:
-        def at(rate_per_replica: float) -> Samples:
-            rate_rps, samples = offer_load(url, rate_per_replica * replicas, seconds, rng)
-            rows.append((rate_rps, replicas, samples))
-            return samples
-
-        return at
+    def offer(replicas: int, rate_per_replica: float) -> Samples:
+        rate_rps, samples = offer_load(url, rate_per_replica * replicas, seconds, rng)
+        rows.append((rate_rps, replicas, samples))
+        return samples
 
     with more_replicas(ray, spec, 0) as (replicas, _):
         first_rps = FIRST_UTILISATION / profile.service_time_s
         # The SLO of a token service may be that of a token; Poisson load varies about its mean.
         slo_s, max_rps = max(job.slo_s, 2 * profile.service_time_s), 0.9 * MAX_RPS / (replicas + 1)
-        rates = climb(offer(replicas), first_rps, slo_s, max_rps)
+        rates = climb(partial(offer, replicas), first_rps, slo_s, max_rps)
     with more_replicas(ray, spec, 1) as (replicas, _):
         for rate in to_repeat(rates):
-            offer(replicas)(rate)
+            offer(replicas, rate)
     measurements = measurements_of(rows)
     known = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
     overhead: Any = 2 * max(profile.network_overhead_s, 0.001)

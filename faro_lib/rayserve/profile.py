@@ -102,8 +102,6 @@ def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:
     A kind of replica is written if it was calibrated; its service time and scv then replace those of single requests.
     """
     path = Path(path)
-    if path.suffix not in (".yaml", ".yml"):
-        raise ValueError(f"{path}: profiles are written into a .yaml table")
     table = yaml.safe_load(path.read_text())
     for row in table["jobs"] if isinstance(table, dict) else table:
         if profile := profiles.get(str(row.get("job"))):

@@ -4,8 +4,6 @@ All policies are simulated with the same posterior draws of the calibrated servi
 of the calibration. A service that is not reproduced gets no advice, and its replicas do not count as capacity for others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace

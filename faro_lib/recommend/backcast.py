@@ -1,7 +1,5 @@
 """Reproduce what autoscalers did: calibrate each service on its recorded latencies, then simulate its recorded replicas."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Load histories, from a table, Prometheus or a journal: requests per minute up to now, and days to fit a forecaster to."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Sequence
@@ -11,9 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from faro_lib.control.journal import arrivals, parts, with_same_jobs
 from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
+from faro_lib.workload.prometheus import read_prometheus
+from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_of_minutes
+from faro_lib.workload.tables import load_workload
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
 EXPORTED = "max by (inference_job) (faro_arrivals_per_minute)"  # requests per minute that `faro run` exports
@@ -135,9 +137,6 @@ def _interpolated(counts: np.ndarray) -> np.ndarray:
 
 def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> History:
     """The history in a table of counts or a named workload. Its last day is today; with a column time, the table ends now."""
-    from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_of_minutes
-    from faro_lib.workload.tables import load_workload
-
     table = read_jobs(jobs) if jobs else None
     rows, names = read_counts(path, table) if is_table(path) else (pd.DataFrame(), [])
     if "time" in rows:
@@ -162,8 +161,6 @@ def history_from_prometheus(
 
     `label` is the label with the job's name. `jobs` is the path of a jobs table; only its jobs are read.
     """
-    from faro_lib.workload.prometheus import read_prometheus
-
     names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
     end_minute = local_minute(time.time() if end_s is None else end_s)
     if jobs is None:
@@ -176,8 +173,6 @@ def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None
 
     Missing minutes are interpolated. ValueError or OSError if there is no complete day or no answer.
     """
-    from faro_lib.workload.prometheus import read_prometheus
-
     end_s = time.time()
     names, counts = read_prometheus(url, EXPORTED, minutes=WEEK_MINUTES, end_s=end_s, token_path=token_path)
     return _days(jobs, rows_of(jobs, names, counts), end_s, url)
@@ -188,8 +183,6 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
 
     ValueError or OSError if there is no complete day or no journal.
     """
-    from faro_lib.control.journal import arrivals, parts
-
     since_s = time.time() - MINUTE_S * (WEEK_MINUTES + DAY_MINUTES)
     recorded = [(header, ticks) for header, ticks in parts(path, since_s) if ticks and header.origin_s is not None]
     if not recorded:
@@ -222,8 +215,6 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
     """
-    from faro_lib.control.journal import arrivals, with_same_jobs
-
     header, ticks = with_same_jobs(path)
     counts = arrivals(header, ticks)
     if jobs is None:
@@ -234,8 +225,6 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
 
 def _of_table(path: str, names: Sequence[str], counts: np.ndarray, source: str) -> tuple[tuple[Job, ...], np.ndarray]:
     """(jobs of the table at `path`, their counts, NaN for a job not in `names`); ValueError if no job is in `names`."""
-    from faro_lib.workload.readers import read_jobs
-
     jobs = read_jobs(path)
     if not any(job.name in names for job in jobs):
         raise ValueError(f"{path}: job {jobs[0].name!r} is not among {source}: {', '.join(names)}")

@@ -1,7 +1,5 @@
 """Replicas for the coming minutes: one decision of the live policy, with a reason per job."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,14 +98,10 @@ class Advice:
 
 
 def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running: np.ndarray | None = None) -> Advice:
-    """The plan of `policy` for the minutes after `counts`, without replicas that gain less than LEAST_GAIN.
+    """The plan of `policy` on `capacity` cores for the minutes after `counts`, without gains of less than LEAST_GAIN.
 
-    Parameters
-    ----------
-    counts : requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing.
-    policy : a policy whose forecaster has been fitted.
-    capacity : cores.
-    running : current replicas, (jobs,). If None (unknown), cold starts and switching costs are ignored.
+    `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. `running` are the current
+    replicas, (jobs,). If None (unknown), cold starts and switching costs are ignored.
     """
     counts = np.asarray(counts, float)
     policy = replace(policy, least_gain=LEAST_GAIN)

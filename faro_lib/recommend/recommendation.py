@@ -1,7 +1,5 @@
 """A recommendation from a load history: replicas now, and the capacity that the SLOs need."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +11,9 @@ from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
+from faro_lib.recommend import sizing
 from faro_lib.recommend.load_history import MIN_HISTORY_MINUTES, History, history_of
 from faro_lib.recommend.now import Advice, advise
-from faro_lib.recommend.sizing import (
-    busiest,
-    capacity_range,
-    knee,
-    peaks_outside,
-    required_cores,
-    violations_by_capacity,
-)  # fmt: skip
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import arrays_of
@@ -54,7 +45,7 @@ class Recommendation:
     @property
     def required_cores(self) -> int | None:
         """The smallest capacity that meets every SLO over the replayed day."""
-        return None if self.curve is None else required_cores(self.curve)
+        return None if self.curve is None else sizing.required_cores(self.curve)
 
     @property
     def slo_met(self) -> bool:
@@ -86,11 +77,8 @@ def recommend(
 ) -> Recommendation:
     """Recommend replicas on `capacity` cores or, if None, on the smallest capacity that meets every SLO.
 
-    Parameters
-    ----------
-    with_curve : replay the last day even if `capacity` is given.
-    max_violation_rate : largest accepted share of a job's requests that violate its SLO; None: 1 - the job's quantile.
-    serving_model : how requests are dispatched to replicas, in the replay and in the measured latencies.
+    With `with_curve`, the last day is replayed even if `capacity` is given. `max_violation_rate` is as in `Recommendation`.
+    `serving_model` says how requests are dispatched to replicas, in the replay and in the measured latencies.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
@@ -116,7 +104,7 @@ def recommend(
     if not with_curve:
         assert capacity is not None
         return Recommendation(advise(history.jobs, history.today, policy(history), capacity), max_violation_rate)
-    part, first = busiest(history.traces, REPLAYED_MINUTES)
+    part, first = sizing.busiest(history.traces, REPLAYED_MINUTES)
     if history.single_day:
         report(
             "there is no earlier day: the forecaster learns from the replayed day, so the curve is a little optimistic"
@@ -125,20 +113,20 @@ def recommend(
     replayed = history.span(first, first + length)
     of_day = "the busiest six hours" if length == REPLAYED_MINUTES else "all"
     report(f"replaying {replayed} ({of_day} of the last day) at several capacities, which takes a few minutes")
-    for name, minute in peaks_outside(history.traces, first, length).items():
+    for name, minute in sizing.peaks_outside(history.traces, first, length).items():
         report(f"{name} peaks outside the replayed part, at {history.clock(minute)}")
     learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
     day = part.workload()
-    capacities = capacity_range(day, latency_model)
+    capacities = sizing.capacity_range(day, latency_model)
     quantile = arrays_of(history.jobs).quantile
     accepted = 1 - quantile if max_violation_rate is None else np.full(len(quantile), max_violation_rate)
-    curve = violations_by_capacity(
+    curve = sizing.violations_by_capacity(
         day, learned, capacities, accepted, include=capacity, serving_model=serving_model, report=report
     )
-    size = capacity or required_cores(curve) or int(curve["capacity_cores"].max())
+    size = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max())
     report(f"planning the next minutes on {size} cores")
     advice = advise(history.jobs, history.today, policy(history), size)
-    bend = knee(curve[curve["capacity_cores"] <= max(capacities)])
+    bend = sizing.knee(curve[curve["capacity_cores"] <= max(capacities)])
     return Recommendation(advice, max_violation_rate, curve, bend, replayed)
 
 

@@ -1,7 +1,5 @@
 """What autoscalers did, minute by minute: requests, serving replicas and latencies, from a table, a journal or Prometheus."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -11,8 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from faro_lib.control.journal import arrivals, with_same_jobs
 from faro_lib.recommend.load_history import History, history_of, local_minute, rows_of
 from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.prometheus import read_prometheus
+from faro_lib.workload.readers import read_counts, read_jobs
+from faro_lib.workload.timed import timed_counts
 
 LATENCY_COLUMN = re.compile(r"latency_(?:(mean)|p(\d+(?:\.\d+)?))_s")  # of a table: latency_mean_s, latency_p99_s, ...
 
@@ -63,9 +65,6 @@ def records_from_csv(path: str, jobs: str) -> Records:
 
     Latencies are latency_mean_s, latency_p50_s, latency_p99_s, ...; an empty cell is unknown. A ValueError names the line.
     """
-    from faro_lib.workload.readers import read_counts, read_jobs
-    from faro_lib.workload.timed import timed_counts
-
     table, names = read_counts(path, of_table := read_jobs(jobs))
     latencies = [name for name in table if LATENCY_COLUMN.fullmatch(str(name))]
     if "replicas" not in table or not latencies:
@@ -100,9 +99,6 @@ def records_from_prometheus(
     token_path: str | None = None,
 ) -> Records:
     """The records of the last `hours`, by range queries; `latencies` maps a quantile (NaN = the mean) to its query."""
-    from faro_lib.workload.prometheus import read_prometheus
-    from faro_lib.workload.readers import read_jobs
-
     table, end_s = read_jobs(jobs), time.time()
     options: dict[str, Any] = dict(minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
     counts = rows_of(table, *read_prometheus(url, query, **options))
@@ -119,9 +115,6 @@ def records_from_journal(path: str, jobs: str | None = None) -> Records:
 
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
     """
-    from faro_lib.control.journal import arrivals, with_same_jobs
-    from faro_lib.workload.readers import read_jobs
-
     header, ticks = with_same_jobs(path)
     if not ticks:
         raise ValueError(f"{path}: no decision has been made yet")

@@ -1,7 +1,5 @@
 """Score the plans of a dry run: forecasts, predicted latencies, and the utility that the plans lose in the simulator."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The capacity that the SLOs need, from replays of the last day at several capacities."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -77,15 +75,9 @@ def violations_by_capacity(
 ) -> pd.DataFrame:
     """SLO violations of the worst job at several capacities; bisection finds the smallest capacity that suffices.
 
-    Parameters
-    ----------
-    capacities : the smallest and the largest in cores (`capacity_range`).
-    accepted : accepted violation rate of each job, (jobs,).
-    include : a further capacity to replay, unless it is below the smallest.
-
-    Returns
-    -------
-    data frame with COLUMNS, sorted by capacity.
+    `capacities` are the smallest and the largest in cores (`capacity_range`); `include` is a further one, ignored if it is
+    below the smallest. `accepted` is the accepted violation rate of each job, (jobs,). The data frame has COLUMNS and is
+    sorted by capacity.
     """
     smallest, largest = capacities
     draws = list(trial_draws(workload, 1, serving_model))
@@ -95,21 +87,21 @@ def violations_by_capacity(
         if size not in replayed:
             # Starting with one replica per job, as the paper does, would miss SLOs until the first cold start has ended.
             initial = fair_share(workload.jobs, size)
-            trial = run_trials(
-                workload, {policy.name: policy}, size, draws, serving_model=serving_model, initial=initial
-            )
-            runs = [one.run for one in trial]
-            rates = np.mean([violation_rate_by_job(run) for run in runs], axis=0)
+            made = {policy.name: policy}
+            (trial,) = run_trials(workload, made, size, draws, serving_model=serving_model, initial=initial)
+            run, rates = trial.run, violation_rate_by_job(trial.run)
             worst = int(np.argmax(rates / np.maximum(accepted, 1e-12)))
+            name, rate, limit = workload.jobs[worst].name, float(rates[worst]), float(accepted[worst])
             replayed[size] = {
                 "capacity_cores": size,
-                "slo_violation_rate": float(rates[worst]),
-                "worst_job": workload.jobs[worst].name,
-                "accepted_rate": float(accepted[worst]),
-                "lost_utility": np.mean([lost_utility(minute_utility(run)) for run in runs]),
-                "replicas_used_mean": np.mean([np.sum(run.decisions.running, axis=1).mean() for run in runs]),
+                "slo_violation_rate": rate,
+                "worst_job": name,
+                "accepted_rate": limit,
+                "lost_utility": lost_utility(minute_utility(run)),
+                "replicas_used_mean": np.sum(run.decisions.running, axis=1).mean(),
             }
-            report(f"{size} cores: {worst_job(replayed[size])}")
+            misses = f"{100 * rate:.2f} % of its requests violate its SLO ({round(100 * limit, 6):g} % accepted)"
+            report(f"{size} cores: worst job {name}, {misses}")
         return bool(replayed[size]["slo_violation_rate"] <= replayed[size]["accepted_rate"])
 
     for size in np.unique(np.linspace(smallest, largest, COARSE).round().astype(int)):
@@ -123,18 +115,6 @@ def violations_by_capacity(
             middle = (enough + short) // 2
             enough, short = (middle, short) if suffices(middle) else (enough, middle)
     return pd.DataFrame(replayed.values()).sort_values("capacity_cores", ignore_index=True)[COLUMNS]
-
-
-def worst_job(row: Any) -> str:
-    """The violation rate of the worst job as text; `row` is a row of the curve.
-
-    >>> worst_job({"worst_job": "b", "slo_violation_rate": 0.0203, "accepted_rate": 0.001})
-    'worst job b, 2.03 % of its requests violate its SLO (0.1 % accepted)'
-    """
-    rates = row["slo_violation_rate"], row["accepted_rate"]
-    return "worst job {}, {:.2f} % of its requests violate its SLO ({:g} % accepted)".format(
-        row["worst_job"], 100 * rates[0], round(100 * rates[1], 6)
-    )
 
 
 def margin(curve: pd.DataFrame) -> str:

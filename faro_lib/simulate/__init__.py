@@ -3,6 +3,5 @@
 from faro_lib.simulate.cluster import ServingModel, SimulatedCluster
 from faro_lib.simulate.draws import TRIAL_SEEDS, Draws, draw
 from faro_lib.simulate.run import Run, simulate
-from faro_lib.workload.service import ServiceTime
 
-__all__ = ["TRIAL_SEEDS", "Draws", "Run", "ServiceTime", "ServingModel", "SimulatedCluster", "draw", "simulate"]
+__all__ = ["TRIAL_SEEDS", "Draws", "Run", "ServingModel", "SimulatedCluster", "draw", "simulate"]

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from faro_lib.queueing.formulas import require
+
 # Drop rates beyond which the provider credits 25, 50 and 100 % of the price (EuroSys'25, section 4).
 MEASURE_STEPS = (0.01, 0.05, 0.10)  # when a run is scored
 SOLVER_STEPS = (0.001, 0.03, 0.08)  # in decisions, where the penalty is relaxed
@@ -50,9 +52,7 @@ def relaxed_drop_penalty(drop, steps=SOLVER_STEPS) -> np.ndarray:
 
 def _checked(latency_s, slo_s):
     latency_s, slo_s = np.asarray(latency_s, float), np.asarray(slo_s, float)
-    if not np.all(latency_s >= 0):
-        bad = latency_s[~(latency_s >= 0)].flat[0]
-        raise ValueError(f"latency_s={bad} must be a number >= 0 (infinite is allowed)")
+    require("latency_s", latency_s, latency_s >= 0, "be a number >= 0 (infinite is allowed)")
     if not np.all((slo_s > 0) & np.isfinite(slo_s)):
         raise ValueError(f"slo_s={slo_s} must be a finite number > 0")
     return latency_s, slo_s
@@ -60,7 +60,5 @@ def _checked(latency_s, slo_s):
 
 def _drop(drop):
     drop = np.asarray(drop, float)
-    inside = (drop >= 0) & (drop <= 1)
-    if not inside.all():
-        raise ValueError(f"drop={drop[~inside].flat[0]} must lie in [0, 1]")
+    require("drop", drop, (drop >= 0) & (drop <= 1), "lie in [0, 1]")
     return drop

@@ -95,7 +95,6 @@ def read_prometheus(
     label: str | None = None,
     end_s: float | None = None,
     token_path: str | None = None,
-    timeout_s: float = 30.0,
     counts: bool = True,
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """(names of the jobs, sorted; requests per minute, shape (jobs, minutes), oldest first, NaN = missing).
@@ -112,7 +111,7 @@ def read_prometheus(
     last_s = (time.time() if end_s is None else end_s) // MINUTE_S * MINUTE_S
     times_s = last_s - MINUTE_S * np.arange(minutes - 1, -1, -1)
     try:
-        series = Prometheus(url, token_path, timeout_s).query_range(query, times_s)
+        series = Prometheus(url, token_path, timeout_s=30.0).query_range(query, times_s)
     except BadQuery as error:
         raise ValueError(f"{url}: query {query!r} was refused: {error}") from None
     except OSError as error:

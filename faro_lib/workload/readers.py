@@ -1,25 +1,22 @@
 """Readers of a user's files: a table of counts (CSV or .parquet) and a table of jobs (.csv or .yaml)."""
 
 import dataclasses
-import json
-import os
 import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from faro_lib.errors import nearest
 from faro_lib.files import read_yaml
 from faro_lib.workload.jobs import TABLES, Job, Traces, check_jobs
-from faro_lib.workload.replicas import SERIAL, mapping_of, replica_of
+from faro_lib.workload.replicas import replica_of
 from faro_lib.workload.service import MODELS
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
-JOB_FIELDS = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(Job)}
-COLUMNS = {"job": "str"} | {name: kind for name, kind in JOB_FIELDS.items() if name != "name"}
+# Column of a table of jobs -> its type; the name is in the column `job`.
+COLUMNS = {"job": "str"} | {one.name: str(one.type).removesuffix(" | None") for one in dataclasses.fields(Job)[1:]}
 EXPECTED = "job, requests, and minute[, day] or time"
 ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # other accepted column names
 MAX_COUNT = 10**9  # largest accepted number of requests per minute
@@ -107,11 +104,8 @@ def _job(row: dict, where: str) -> Job:
     for key, value in row.items():
         if key not in COLUMNS:
             raise ValueError(f"{where}: unknown field {key!r}; {nearest(str(key), COLUMNS)}")
-        if key == "replica":
-            values[key] = value
-            continue
         try:
-            values["name" if key == "job" else key] = _converted(value, COLUMNS[key])
+            values["name" if key == "job" else key] = value if key == "replica" else _converted(value, COLUMNS[key])
         except (ValueError, OverflowError):
             accepted = {"str": "text", "int": "a whole number", "float": "a number"}[COLUMNS[key]]
             raise ValueError(f"{where}: {key}={value!r} is not {accepted}") from None
@@ -134,22 +128,6 @@ def _converted(value: object, kind: str) -> str | int | float:
     if kind == "int" and number % 1 != 0:
         raise ValueError
     return int(number) if kind == "int" else number
-
-
-def write_jobs(jobs: tuple[Job, ...], path: str | Path) -> None:
-    """Write a .csv or .yaml table for `read_jobs`; a job has the field `replica` unless its replicas are serial."""
-    csv = Path(path).suffix == ".csv"
-    rows = []
-    for job in jobs:
-        row: dict = {"job": job.name} | {name: getattr(job, name) for name in JOB_FIELDS if name != "name"}
-        mapping = mapping_of(row.pop("replica"))
-        if job.latency_curve:  # relative to the table, as `read_jobs` expects it
-            row["latency_curve"] = os.path.relpath(job.latency_curve, Path(path).parent)
-        rows.append(row if job.replica == SERIAL else row | {"replica": json.dumps(mapping) if csv else mapping})
-    if csv:
-        pd.DataFrame(rows, dtype=object).to_csv(path, index=False)
-    else:
-        Path(path).write_text(yaml.safe_dump(rows, sort_keys=False))
 
 
 def is_table(path: str | Path) -> bool:

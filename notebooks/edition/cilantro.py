@@ -161,7 +161,7 @@ class Cilantro:
         values = [value(*row) for row in zip(state.jobs, state.rate_rps, now)]
         table = UtilityTable.from_values(state.jobs, values, running=np.minimum(observation.running, columns - 1))
         allocation = solve(table, observation.capacity, "Sum", current=now)
-        marginal = marginal_values(table, allocation)
+        value_up, value_down = marginal_values(table, allocation)
         rows = zip((job.model for job in state.jobs), jobs.slo_s, state.rate_rps, allocation.replicas)
         return Plan(
             target=allocation.replicas,
@@ -170,8 +170,8 @@ class Cilantro:
             attempts=PLAN_ATTEMPTS,
             forecast_rps=state.rate_rps,
             predicted_tail_latency_s=np.array([state.model.latency_s(*row) for row in rows]),
-            marginal_value_up=marginal.more,
-            marginal_value_down=marginal.less,
+            marginal_value_up=value_up,
+            marginal_value_down=value_down,
         )
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from faro_lib.allocate import best_by_minute
 from faro_lib.experiments.trials import run_trials
-from faro_lib.metrics.limit import best_replicas_by_minute, max_replicas_of_any
+from faro_lib.metrics.limit import max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
@@ -58,7 +59,7 @@ def remaining(workload: Workload, context: PolicyContext, capacity: int, draws: 
     if context.latency_model is None:
         raise ValueError("context.latency_model=None: the value at constant rates needs a measured latency table")
     value = values_at_constant_rates(workload, context.latency_model, max_replicas_of_any(workload.jobs, capacity))
-    best = best_replicas_by_minute(value, capacity, workload.jobs)
+    best = best_by_minute(value, workload.jobs, capacity)
     informed = replace(context, forecaster=oracle(workload))
     at_once = replace(workload, jobs=tuple(replace(job, cold_start_s=0.0) for job in workload.jobs))
     no_wait = replace(PAPER, idle_s=0.0, retry_s=1.0)

@@ -66,7 +66,7 @@ def exclusive_access(
         stack.enter_context(scaled_to_zero(api, namespace))
         # The jobs are restored before the controller starts again, so that the controller finds its own jobs.
         configuration = yaml.safe_load(service["spec"]["serveConfigV2"])
-        stack.callback(replace(ray, timeout_s=PUT_S).put, APPLICATIONS, configuration)
+        stack.callback(replace(ray, timeout_s=PUT_S).request, "PUT", APPLICATIONS, configuration)
         nodes = containers() if backend == "kind" else ()
         yield Endpoint(ray, HttpClient(serve_address, token), nodes, RayWorkers(api, namespace, name))
 
