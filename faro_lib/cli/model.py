@@ -35,6 +35,7 @@ class Source:
     """The source of the request counts to which the forecaster is fitted.
 
     history : a file of counts; PROMETHEUS or JOURNAL: counts that controllers recorded there; None: no counts.
+    namespace : of the controllers that recorded the counts in Prometheus.
     """
 
     history: str | None = None
@@ -42,6 +43,7 @@ class Source:
     prometheus: str | None = None
     token_path: str | None = None
     journal: str | None = None
+    namespace: str = ".*"
 
     def __post_init__(self) -> None:
         for name in OWN:
@@ -53,7 +55,7 @@ class Source:
         if not self.history:
             raise ValueError("--history does not name any counts to learn from")
         if self.history == PROMETHEUS:
-            return exported_days(str(self.prometheus), jobs, self.token_path)
+            return exported_days(str(self.prometheus), jobs, self.token_path, self.namespace)
         return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
