@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from faro_lib.kube.manifests import BACKENDS, ManifestSpec, hash_of, render
+from faro_lib.kube.manifests import BACKENDS, ManifestSpec, Workers, hash_of, render
 
 FILES = (
     "rbac.yaml",
@@ -28,6 +28,11 @@ OPTIONAL = {  # files that a value switches on
     "monitor.yaml": "$.Values.serviceMonitor",
     "restore.yaml": CEILINGS,  # in a dry run, too: it restores what an earlier release has set
 }
+# The Prometheus operator selects objects by labels that differ from cluster to cluster.
+MONITOR_LABELS = (
+    "{{ range $label, $value := $.Values.monitorLabels }}{{ $label | toJson }}: {{ $value | toJson }}, {{ end }}"
+)
+WORKERS = 7908  # of which the disruption budget keeps one less
 FOREIGN = "marker-foreign"  # a namespace other than the release's, in which the controller may also scale
 MARKERS = {
     "marker-namespace": "$.Release.Namespace",
@@ -38,6 +43,7 @@ MARKERS = {
     hash_of("marker-jobs"): "$.Values.jobs | sha256sum | trunc 16",
     "http://marker-prometheus": "$.Values.prometheus",
     "7919": "$.Values.tickSeconds | toString",
+    f"{WORKERS - 1}": "sub $.Values.workers 1",
     "marker-operator": "$.Values.operatorNamespace",
     "marker-monitoring": "$.Values.monitoringNamespace",
     FOREIGN: "$namespace",
@@ -55,6 +61,8 @@ def helm_template(template: str) -> str:
         deployments = f"{{{{- if {CEILINGS} }}}}\n{ceilings}{{{{- else }}}}\n{deployments}{{{{- end }}}}\n"
     if rayserve != deployments:
         text = f'{{{{- if eq $.Values.backend "rayserve" }}}}\n{rayserve}{{{{- else }}}}\n{deployments}{{{{- end }}}}\n'
+    if template == "monitor.yaml":
+        text = text.replace(" labels: {", f" labels: {{ {MONITOR_LABELS}")
     if template in OPTIONAL:
         text = f"{{{{- if {OPTIONAL[template]} }}}}\n{text}{{{{- end }}}}\n"
     return text
@@ -84,6 +92,7 @@ def _spec(backend: str, ceilings: bool = False) -> ManifestSpec:
         operator_namespace="marker-operator",
         monitoring_namespace="marker-monitoring",
         tick_s=7919,
+        workers=Workers(count=WORKERS),
         namespaces=(FOREIGN,) if backend == "deployments" else (),
         deployments=("marker-deployments",),
         ceilings=ceilings,

@@ -105,7 +105,7 @@ k wait --for condition=established --timeout 60s crd/faroplans.autoscaling.faro 
 if ! k -n "$NAMESPACE" get secret faro-ray-token >/dev/null 2>&1; then # by a pipe: it is in no argument list and in no file
   head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' | k -n "$NAMESPACE" create secret generic faro-ray-token --from-file=auth_token=/dev/stdin >/dev/null
 fi
-k apply --server-side --force-conflicts -k "$folder/faro" >/dev/null # the plan's policy and the controllers' count have other writers too
+k apply --server-side --force-conflicts -k "$folder/faro" >/dev/null # the controllers' count has another writer too
 k -n "$NAMESPACE" wait --for condition=Ready --timeout 10m rayservice/faro >/dev/null
 step "RayService faro is ready"
 k -n "$NAMESPACE" rollout status deployment/faro-controller --timeout 10m >/dev/null

@@ -19,11 +19,12 @@ from k8s_ray import HEAD, IMAGE, OPERATOR, READY_S, WorldWithRayService
 from k8s_world import ROOT, World, apply, crd, until
 
 from faro_lib.kube.capacity import is_ready
-from faro_lib.kube.manifests import CONSTANTS, NAME, SECRET, SERVING_PORT, Head, ManifestSpec, Workers, objects
+from faro_lib.kube.manifests import CONSTANTS, SECRET, SERVING_PORT, Head, ManifestSpec, Workers, objects
 from faro_lib.kube.status import PLURAL
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 
+NAME = "faro-controller"  # of the controller with the default name of the manifests
 JOBS = (Job("a", cold_start_s=5), Job("b", cold_start_s=5))
 FILES = ("rbac", "config", "controller", "network", "quota", "rayservice")
 HALF = ("a=4 b=4", 8.0)  # the targets and the capacity: a fair share of two workers of four cores

@@ -128,7 +128,7 @@ class ModelWorld(World):
             "--jobs": str(self.folder / "jobs.yaml"),
             "--plan": f"{self.namespace}/main",
             "--prometheus": prometheus.url,
-            "--kubeconfig": self.account("faro-controller"),
+            "--kubeconfig": self.account("main-controller"),
             "--policy": policy,
             "--tick": "10",
         }

@@ -1,12 +1,14 @@
 """The alerts of Faro: each fires when it should and not otherwise; and the labels that a real Prometheus gives."""
 
 import json
+import re
 import shutil
 import subprocess
 import time
 import urllib.parse
 import urllib.request
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from test_prometheus import prometheus_in
 from faro_lib.control.exporter import DECILES, Exporter, MinuteScores
 from faro_lib.control.tick import Step
 from faro_lib.kube.manifests import RULES
-from faro_lib.policies.protocol import Plan
+from faro_lib.policies.protocol import HAND_BACK, KEEP_FLOOR, Plan
 
 needs_promtool = pytest.mark.skipif(
     not shutil.which("promtool"), reason="promtool is not there: on Debian, apt-get install prometheus"
@@ -32,8 +34,14 @@ def minutes(missed: str) -> dict[str, str]:
     return {f"faro_slo_error_budget_ratio{JOB}": "0.01+0x{n}"} | counters
 
 
-def replicas(running: int) -> dict[str, str]:
-    return {f"faro_desired_replicas{JOB}": "3+0x{n}", f"faro_running_replicas{JOB}": f"{running}+0x{{n}}"}
+def replicas(running: int, least: int | None = 3) -> dict[str, str]:
+    """A job whose plan asks for six replicas, of which `least` must run; None: in a dry run, none must."""
+    values = {"running": running, "desired": 6} | ({} if least is None else {"least": least})
+    return {f"faro_{name}_replicas{JOB}": f"{count}+0x{{n}}" for name, count in values.items()}
+
+
+def of_namespace(name: str, series: dict[str, str]) -> dict[str, str]:
+    return {key.replace("{", f'{{namespace="{name}",').replace(",}", "}"): text for key, text in series.items()}
 
 
 def load(growth: float) -> dict[str, str]:
@@ -49,15 +57,15 @@ def decided(reason: str) -> dict[str, str]:
 CASES = {
     "FaroSloBurnsFast": (minutes("0.2"), minutes("0.1"), 70),
     "FaroSloBurnsSlowly": (minutes("0.07"), minutes("0.05"), 370),
-    "FaroControllerSilent": ({"faro_ticks_total": "7+0x{n}"}, {"faro_ticks_total": "0+1x{n}"}, 30),
+    "FaroControllerSilent": ({"faro_ticks_total{}": "7+0x{n}"}, {"faro_ticks_total{}": "0+1x{n}"}, 30),
     "FaroPlanNotCarriedOut": (replicas(2), replicas(3), 15),
     "FaroTargetContested": (decided("contested"), decided("drift-corrected"), 15),
     "FaroCapacityShort": (load(2 / 288), load(0.5 / 288), 10 * DAY),
 }
 
 
-def firing(alert: str, series: dict[str, str], after_min: int, folder) -> bool:
-    """Whether promtool finds the alert firing."""
+def firing(alert: str, series: dict[str, str], after_min: int, folder, labels: str = "{}") -> bool:
+    """Whether promtool finds the alert firing in the namespace of `labels`, and in no other."""
     summary = [rule for group in rules()["groups"] for rule in group["rules"] if rule.get("alert") == alert]
     assert len(summary) == 1
     step = 5 if after_min > DAY else 1
@@ -67,16 +75,16 @@ def firing(alert: str, series: dict[str, str], after_min: int, folder) -> bool:
         "input_series": values,
         "promql_expr_test": [
             {
-                "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})',
+                "expr": f'count by (namespace) (ALERTS{{alertname="{alert}",alertstate="firing"}})',
                 "eval_time": f"{after_min}m",
-                "exp_samples": [{"labels": "{}", "value": 1}],
+                "exp_samples": [{"labels": labels, "value": 1}],
             }
         ],
     }
     file = folder / "test.yml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": f"{step}m", "tests": [case]}))
     done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 or "got: nil" in done.stdout + done.stderr, done.stdout + done.stderr
+    assert done.returncode == 0 or "got:" in done.stdout + done.stderr, done.stdout + done.stderr
     return done.returncode == 0
 
 
@@ -90,6 +98,20 @@ def test_an_alert_fires_when_it_should_and_not_otherwise(alert, tmp_path):
     fires, silent, after_min = CASES[alert]
     assert firing(alert, fires, after_min, tmp_path)
     assert not firing(alert, silent, after_min, tmp_path)
+
+
+@needs_promtool
+@pytest.mark.parametrize("least", [2, None], ids=["between floor and ceiling", "dry run"])
+def test_replicas_that_the_plan_does_not_demand_are_not_missed(least, tmp_path):
+    assert not firing("FaroPlanNotCarriedOut", replicas(2, least), 15, tmp_path)
+
+
+@needs_promtool
+@pytest.mark.parametrize("alert", [name for name in CASES if name != "FaroCapacityShort"])
+def test_an_alert_fires_only_in_its_namespace_although_another_has_a_job_of_the_same_name(alert, tmp_path):
+    fires, silent, after_min = CASES[alert]
+    series = of_namespace("x", silent) | of_namespace("y", fires)
+    assert firing(alert, series, after_min, tmp_path, labels='{namespace="y"}')
 
 
 @needs_promtool
@@ -134,6 +156,39 @@ def step_at(minute: int, requests: list, latency_s: list, deciles=None) -> Step:
     )  # fmt: skip
     plan = Plan(np.array([1, 1]), np.zeros(2), ("hold", "hold"), next_minute_deciles_rps=deciles)
     return Step(observation, plan, np.array([1, 1]), 0.01)
+
+
+def least_replicas(exporter: Exporter) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/metrics", timeout=10) as answer:
+        found = re.findall(r'^faro_least_replicas{inference_job="(\w+)"} (\S+)$', answer.read().decode(), re.MULTILINE)
+    return {job: float(value) for job, value in found}
+
+
+def test_the_least_replicas_are_those_of_the_plan_and_none_in_a_dry_run():
+    step = replace(step_at(1, [60, 60], [0.1, 0.1]), target=np.array([3, 2]))
+    for applies, least in ((True, {"a": 3, "b": 2}), (False, {})):
+        with closing(Exporter(JOBS, 0, applies=applies)) as exporter:
+            exporter.step(step)
+            assert least_replicas(exporter) == least
+
+
+def test_the_least_replicas_of_a_job_with_an_hpa_are_its_last_floor():
+    """Between two plans, ticks hold the bounds and have no floor."""
+
+    def bounded(floor) -> Step:
+        step = step_at(1, [60, 60], [0.1, 0.1])
+        plan = replace(step.plan, floor=None if floor is None else np.array(floor))
+        observation = replace(step.observation, unbounded=np.zeros(2, bool))
+        return replace(step, observation=observation, plan=plan, target=np.array([6, 2]))
+
+    with closing(Exporter(JOBS, 0)) as exporter:
+        exporter.step(bounded(None))
+        assert least_replicas(exporter) == {}, "no bound has been set yet"
+        exporter.step(bounded([2, 3]))
+        assert least_replicas(exporter) == {"a": 2, "b": 2}, "a floor is at most its ceiling"
+        exporter.step(bounded(None))
+        exporter.step(bounded([KEEP_FLOOR, HAND_BACK]))
+        assert least_replicas(exporter) == {"a": 2, "b": 0}, "an HPA with its own bounds owes no replica"
 
 
 def test_a_minute_is_compared_with_the_slo_once_and_only_if_its_latency_is_known():

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from checkouts import ROOT
 
+from faro_lib.kube.manifests import ManifestSpec
+
 SPEC = importlib.util.spec_from_file_location("generate", ROOT / "charts/generate.py")
 generate = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(generate)
@@ -46,6 +48,31 @@ def test_the_chart_has_the_version_of_the_package():
 def test_a_dry_run_with_ceilings_restores_the_bounds_of_an_earlier_release():
     conditions = re.findall(r"{{-? if (.*?) }}", (CHART / "templates/restore.yaml").read_text())
     assert conditions == ['eq $.Values.act "ceilings"']
+
+
+def test_the_disruption_budget_of_the_ray_workers_follows_their_number():
+    budget = (CHART / "templates/controller.yaml").read_text().split("-workers, ")[1]
+    assert "minAvailable: {{ sub $.Values.workers 1 }}\n" in budget
+    assert yaml.safe_load((CHART / "values.yaml").read_text())["workers"] == ManifestSpec((), "").workers.count
+
+
+def test_the_prometheus_operator_finds_both_objects_by_the_labels_of_the_user():
+    labelled = re.findall(r"(?m)^metadata: .* labels: {(.*)}$", (CHART / "templates/monitor.yaml").read_text())
+    assert len(labelled) == 2
+    assert all("range $label, $value := $.Values.monitorLabels" in one for one in labelled)
+
+
+@pytest.mark.parametrize("name", ["NOTES.txt", "tests/plan.yaml"])
+def test_the_files_written_by_hand_name_the_controller_of_the_release(name):
+    text = (CHART / "templates" / name).read_text()
+    assert "{{ .Values.name }}-controller" in text
+    assert "faro-controller" not in text
+
+
+def test_the_notes_say_how_to_give_hpas_their_bounds_back_before_uninstalling():
+    notes = (CHART / "templates/NOTES.txt").read_text().split('if eq .Values.act "ceilings"')[1]
+    steps = [notes.index(word) for word in ("--replicas 0", "faro restore --jobs", "helm uninstall")]
+    assert steps == sorted(steps)
 
 
 WITH_CONTAINERS = [path for path in sorted(CHART.glob("templates/**/*.yaml")) if "containers:" in path.read_text()]

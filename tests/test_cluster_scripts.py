@@ -123,6 +123,17 @@ def test_the_image_holds_no_secret_and_is_nobodys_root():
     assert ignored[0] == "*", "what is not named does not get in"
 
 
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.pipeline"])
+def test_the_classic_builder_which_reads_one_file_in_the_root_sends_what_an_image_needs_and_no_raw_data(name):
+    ignored, *rest = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored == "*"
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (CLUSTER / name).read_text(), re.MULTILINE)
+    wanted = {word.split("/")[0] for words in copied for word in words.split()} - {"."}
+    assert wanted <= {line.removeprefix("!") for line in rest if line.startswith("!")}
+    assert rest.index("data/raw") > rest.index("!data")
+    assert (CLUSTER / f"{name}.dockerignore").exists() == (name == "Dockerfile"), "BuildKit prefers it to the root's"
+
+
 @pytest.mark.parametrize("backend", ["kind", "kubernetes"])
 def test_the_pipeline_plans_notebook_80_on_it(backend):
     wanted = f"results/synthetic/live/{backend}/summary.csv"

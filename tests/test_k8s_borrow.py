@@ -8,13 +8,13 @@ from k8s_ray import RayWorld
 from k8s_world import NOWHERE, apply, kubeconfig, until
 
 from faro_lib.http import Unauthorized
-from faro_lib.kube.manifests import NAME as CONTROLLER
 from faro_lib.rayserve.deploy import configuration, deploy
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
 from notebooks.live.exclusive import exclusive_access
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
+CONTROLLER = "ray-controller"  # of the RayService `ray`
 THEIRS, OURS = (Job("theirs"),), (Job("a"), Job("b"))
 BACK_S = 60.0
 

@@ -19,7 +19,7 @@ class Watched:
     def __init__(self, world: World):
         self.each = half_a_worker(world.api)
         self.source = NodeCapacity(
-            world.api, world.namespace, ({"app": "job"},), (self.each,), Shape(quantum=self.each)
+            world.api, world.namespace, ({"app": "job"},), (self.each,), lambda: Shape(quantum=self.each)
         ).start()
 
     def __call__(self) -> int:

@@ -93,7 +93,7 @@ def test_a_service_gets_its_own_bounds_back(models, elsewhere, capfd):
     )
     assert faro.end() == 0
     arguments = ["restore", "--jobs", str(models.folder / "jobs.yaml"), "--plan", f"{models.namespace}/main"]
-    arguments += ["--kubeconfig", models.account("faro-controller")]
+    arguments += ["--kubeconfig", models.account("main-controller")]
     assert cli.main([*arguments, "--unled", "3600"]) == 0
     assert "nothing is restored" in capfd.readouterr().err
     assert cli.main(arguments) == 0

@@ -7,11 +7,12 @@ import subprocess
 
 import pytest
 import yaml
+from k8s_faro import NAME
 from k8s_ray import IMAGE
 from k8s_world import ROOT, FakePrometheus, World, apply, docker, kubeconfig, table, until
 
 from faro_lib import cli
-from faro_lib.kube.manifests import JOURNAL, NAME
+from faro_lib.kube.manifests import JOURNAL
 from faro_lib.workload.readers import read_jobs
 
 pytestmark = pytest.mark.k8s

@@ -43,7 +43,7 @@ def arguments(world, prometheus, config=None, **changed):
         "--jobs": str(world.folder / "jobs.yaml"),
         "--plan": f"{world.namespace}/main",
         "--prometheus": prometheus.url,
-        "--kubeconfig": config or world.account("faro-controller"),
+        "--kubeconfig": config or world.account("main-controller"),
         "--policy": "FairShare",
         "--tick": "1",
     } | {f"--{key}": value for key, value in changed.items()}
@@ -152,7 +152,7 @@ def test_someone_who_scales_by_hand_is_overruled_and_it_is_said_so(world, contro
 
 
 def test_no_token_is_said_or_published(world, controllers):
-    config = world.account("faro-controller")
+    config = world.account("main-controller")
     token = yaml.safe_load(Path(config).read_text())["users"][0]["user"]["token"]
     one = controllers(kubeconfig=config)
     acts(one)
@@ -198,8 +198,8 @@ def test_a_kubeconfig_of_another_cluster(world, prometheus, capsys):
 
 
 def test_a_token_that_is_not_valid_any_more(world, prometheus, capsys):
-    config = world.account("faro-controller")
-    world.api.send("DELETE", world.path("/api/v1/{ns}/serviceaccounts/faro-controller"))
+    config = world.account("main-controller")
+    world.api.send("DELETE", world.path("/api/v1/{ns}/serviceaccounts/main-controller"))
     until(
         lambda: (
             "the credentials are refused; has the token expired?" in refused(world, prometheus, capsys, config=config)
@@ -235,13 +235,14 @@ def test_a_quota_too_small_for_everybodys_minimum(world, prometheus, capsys):
     assert told in refused(world, prometheus, capsys)
 
 
-def test_cores_that_the_pods_do_not_ask_for(world, prometheus, capsys):
-    (world.folder / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES, cores=2.0)))
-    assert f"job 'a': cores=2, but its pods request {world.each:g}" in refused(world, prometheus, capsys)
+def test_fewer_cores_than_the_pods_request(world, prometheus, capsys):
+    (world.folder / "jobs.yaml").write_text(yaml.safe_dump(table(NAMES, cores=0.1)))
+    told = f"job 'a': cores=0.1 is less than the {world.each:g} cpu that its pods request"
+    assert told in refused(world, prometheus, capsys)
 
 
 def test_a_right_that_is_missing(world, prometheus, capsys):
-    world.api.send("DELETE", world.path("/apis/rbac.authorization.k8s.io/v1/{ns}/rolebindings/faro-controller"))
-    account = connect(world.account("faro-controller"))
+    world.api.send("DELETE", world.path("/apis/rbac.authorization.k8s.io/v1/{ns}/rolebindings/main-controller"))
+    account = connect(world.account("main-controller"))
     until(lambda: not preflight.may(account, world.namespace, "apps", "deployments", "list"))
     assert "may not list deployments.apps in namespace" in refused(world, prometheus, capsys)

@@ -53,7 +53,7 @@ def world(tmp_path):
 
 @pytest.fixture
 def config(world) -> Path:
-    return Path(world.account("faro-controller"))
+    return Path(world.account("main-controller"))
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_on_a_server_that_has_forgotten_namespace_rights_and_definition_it_goes_
     until(lambda: world.get("/api/v1/{ns}/serviceaccounts")["items"], 60)
     furnish(world)
     config.write_text(
-        Path(world.account("faro-controller")).read_text()
+        Path(world.account("main-controller")).read_text()
     )  # its token belonged to an account that is gone
     back = time.monotonic()
     until(lambda: replicas(world) == [2, 2], 90, lambda: f"acting on a server without memory; {controller.said[-3:]}")

@@ -64,7 +64,7 @@ class Nodes(World):
 
     def free(self) -> dict[str, float]:
         """Free cores of the two workers."""
-        source = NodeCapacity(self.api, self.namespace, (), (), Shape(quantum=0.1)).start()
+        source = NodeCapacity(self.api, self.namespace, (), (), lambda: Shape(quantum=0.1)).start()
         try:
             found = dict(source.current().by_node)
         finally:
@@ -94,7 +94,9 @@ def test_a_plan_within_the_sum_of_free_cores_that_no_node_has_room_for_is_cut(no
     cluster = Deployments(nodes.api, refs, DeploymentMetrics(prometheus.url), Clock.starting_now(in_s=-901))
     selectors = tuple({"app": job.name} for job in nodes.jobs)
     shape = shape_of(cluster.refs, cluster.objects())
-    source = NodeCapacity(nodes.api, nodes.namespace, selectors, [job.cores for job in nodes.jobs], shape).start()
+    source = NodeCapacity(
+        nodes.api, nodes.namespace, selectors, [job.cores for job in nodes.jobs], lambda: shape
+    ).start()
     gated = LeaderGatedCluster(cluster, source.current)
     try:
         seen = gated.observe()

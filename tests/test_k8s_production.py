@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from k8s_faro import faro_world
+from k8s_faro import NAME, faro_world
 from k8s_world import path_of, until
 
 from faro_lib.kube.capacity import is_ready
-from faro_lib.kube.manifests import DASHBOARD_PORT, METRICS_PORT, NAME, Head
+from faro_lib.kube.manifests import DASHBOARD_PORT, METRICS_PORT, Head
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 

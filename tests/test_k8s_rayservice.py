@@ -43,7 +43,7 @@ def arguments(ray, jobs=None) -> list[str]:
         "--serve-address": ray.http,
         "--jobs": str(jobs or ray.folder / "jobs.yaml"),
         "--plan": f"{ray.namespace}/ray",
-        "--kubeconfig": ray.account("faro-controller"),
+        "--kubeconfig": ray.account("ray-controller"),
         "--policy": "FairShare",
         "--tick": "1",
     }

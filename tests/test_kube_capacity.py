@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kube_things import is_replica, node, pod, quota, replica
 
+from faro_lib.control.clock import Clock
 from faro_lib.kube.capacity import CORES, Shape, capacity, cores_of_workers, requests_of, tolerates
 from faro_lib.kube.capacity_watch import small_node, small_pod
-from faro_lib.kube.deployments import DeploymentRef, shape_of
+from faro_lib.kube.deployments import DeploymentRef, Deployments, shape_of
+from faro_lib.kube.operate import NamespacedName, watch_capacity
 from faro_lib.workload import Job
 
 WHOLE = Shape(quantum=1.0)
@@ -113,13 +117,39 @@ def test_jobs_that_share_gpus_have_the_gpus_of_the_nodes_where_cpu_and_quota_all
     assert cores([with_gpus("a", "64", "8")], quotas=[limit], shape=shape) == 3
 
 
-def test_pods_must_request_as_many_gpus_as_the_table_says():
+def test_pods_may_not_request_more_gpus_than_the_table_says():
     refs, deployments = sharing_gpus(1)
     deployments[0]["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"][GPU] = "2"
     with pytest.raises(
-        ValueError, match=r"^job 'job0': cores=1, but its pods request 2 nvidia.com/gpu; they must agree$"
+        ValueError, match=r"^job 'job0': cores=1 is less than the 2 nvidia.com/gpu that its pods request$"
     ):
         shape_of(refs, deployments)
+
+
+@pytest.mark.parametrize("requested", ["1500m", "2"])
+def test_cores_may_include_what_admission_adds_to_the_requests_of_the_template(requested):
+    ref = DeploymentRef.of(Job("a", cores=2.0), {"queries": QUERIES}, "jobs")
+    shape = shape_of([ref], [{"spec": {"template": pod("template", requested)}}])
+    assert shape.per_core["cpu"] == 1
+    assert cores([node(cpu="5")], shape=shape) == 4
+
+
+def test_a_rollout_changes_what_the_replicas_require_of_a_node():
+    deployment = {"metadata": {"name": "a", "namespace": "jobs", "resourceVersion": "1"}}
+    deployment["spec"] = {"selector": {"matchLabels": {"app": "a"}}, "template": pod("template", "1")}
+    api = SimpleNamespace(get=lambda path: {"items": [deployment]})
+    refs = [DeploymentRef.of(Job("a"), {"queries": QUERIES}, "jobs")]
+    cluster = Deployments(api, refs, None, Clock.starting_now())
+    watch = watch_capacity(api, NamespacedName("jobs", "faro"), cluster, (Job("a"),))
+    watch._informers = [SimpleNamespace(items=lambda found=found: found) for found in ([node(memory="8Gi")], [], [])]
+    assert watch.current().cores == 8
+    deployment["spec"]["template"] = pod("template", "1", memory="2Gi")
+    cluster.read()
+    assert watch.current().cores == 4
+    deployment["spec"]["template"] = pod("template", "2")
+    cluster.read()
+    with pytest.raises(ValueError, match=r"^job 'a': cores=1 is less than the 2 cpu that its pods request$"):
+        watch.current()
 
 
 def test_pods_whose_node_affinity_is_required_are_refused():
@@ -175,6 +205,19 @@ def test_a_quota_of_limits_binds_too_and_counts_the_limits_of_others():
 
 
 @pytest.mark.parametrize(
+    ("hard", "left"),
+    [
+        ({"count/pods": "3"}, 3),
+        ({"cpu": "2", "requests.cpu": "6"}, 2),
+        ({"requests.cpu": "6", "cpu": "2"}, 2),
+    ],
+)
+def test_every_limit_of_a_quota_binds(hard, left):
+    one = {"metadata": {"name": "q", "namespace": "jobs"}, "spec": {"hard": hard}}
+    assert cores([node(cpu="8")], quotas=[one], shape=Shape({"cpu": 1.0, "pods": 1.0}, 1.0)) == left
+
+
+@pytest.mark.parametrize(
     ("scoped", "binds"),
     [
         ({"scopes": ["BestEffort"]}, False),
@@ -203,6 +246,27 @@ def test_a_pod_reserves_its_containers_sidecars_and_overhead_or_an_init_containe
     assert reserved(containers=[container("1")], initContainers=[container("1", restartPolicy="Always")]) == 2
     assert reserved(containers=[container("1")], overhead={"cpu": "250m"}) == 1.25
     assert reserved(containers=[{"name": "c", "resources": {"limits": {"cpu": "2"}}}]) == 2
+    started = [container("2", restartPolicy="Always"), container("3"), container("1", restartPolicy="Always")]
+    assert reserved(containers=[container("1")], initContainers=started) == 5, "the second one starts beside the first"
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpu"),
+    [
+        ({"requests": {"cpu": "3"}}, 3),
+        ({"requests": {"memory": "1Gi"}, "limits": {"cpu": "4"}}, 1),
+        ({"requests": {"cpu": "500m"}, "limits": {"cpu": "4"}}, 0.5),
+    ],
+)
+def test_requests_of_the_whole_pod_replace_those_of_its_containers(resources, cpu):
+    described = pod("p", "1", resources=resources)
+    assert requests_of(described)["cpu"] == cpu
+    assert requests_of(small_pod(described)) == requests_of(described)
+
+
+def test_a_limit_of_the_whole_pod_is_its_request_if_no_container_has_one():
+    described = {"spec": {"containers": [{"name": "c"}], "resources": {"limits": {"cpu": "2"}}}}
+    assert requests_of(described) == {"pods": 1, "cpu": 2, "limits.cpu": 2}
 
 
 @given(st.lists(st.tuples(st.integers(0, 64), st.integers(0, 3000), st.booleans()), max_size=8), st.integers(0, 40))

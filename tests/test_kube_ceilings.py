@@ -340,10 +340,28 @@ def test_a_controller_does_not_start_without_autoscalers_that_it_can_bound(chang
         check_bounded(REFS, [hpa, Server.hpa("b", 1, 4)])
 
 
-def test_an_hpa_cannot_be_told_to_run_no_replica():
-    ref = DeploymentRef.of(Job("a", min_replicas=0), SECTION, "jobs")
-    with pytest.raises(ValueError, match=r"^job 'a': min_replicas=0; the maxReplicas of an HPA is at least 1$"):
-        check_bounded([ref], [Server.hpa("a", 1, 4)])
+@pytest.mark.parametrize(("least", "low", "needed"), [(0, 1, 1), (0, 0, 1), (2, 3, 3)])
+def test_a_job_keeps_at_least_the_replicas_of_its_hpa_and_one(least, low, needed):
+    """Faro may set minReplicas to the table's min_replicas."""
+    problem = rf"^job 'a': min_replicas={least}, but its HPA keeps {low}; write min_replicas: {needed} into the table$"
+    ref = DeploymentRef.of(Job("a", min_replicas=least), SECTION, "jobs")
+    with pytest.raises(ValueError, match=problem):
+        check_bounded([ref], [Server.hpa("a", low, 4)])
+    check_bounded([replace(ref, job=Job("a", min_replicas=needed))], [Server.hpa("a", low, 4)])
+
+
+def test_the_bounds_that_count_for_the_check_are_those_before_faro():
+    server = Server(bounds=((2, 4), (1, 4)))
+    refs = [replace(REFS[0], job=Job("a", min_replicas=2)), REFS[1]]
+    applied(server, [4, 4], [3, 1])
+    check_bounded(refs, server.hpas.values())
+    with pytest.raises(ValueError, match=r"^job 'a': min_replicas=1, but its HPA keeps 2"):
+        check_bounded(REFS, server.hpas.values())
+
+
+def test_an_operator_may_fix_fewer_replicas_than_an_hpa_keeps():
+    fixed = replace(REFS[0], job=Job("a", min_replicas=1, max_replicas=1))
+    check_bounded([fixed], [Server.hpa("a", 2, 4)])
 
 
 def test_the_role_may_change_the_named_autoscalers_and_no_replicas():
@@ -452,6 +470,22 @@ def test_faro_restore_restores_the_autoscalers_of_jobs_that_are_no_longer_in_the
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump([row]))
     assert cli.main(["restore", "--jobs", str(tmp_path / "jobs.yaml"), "--plan", "jobs/faro"]) == 0
     assert server.bounds() == {"a": (1, 4), "b": (1, 4)}
+
+
+def test_faro_restore_fails_after_trying_all_if_an_autoscaler_is_not_restored(tmp_path, monkeypatch, capsys):
+    from faro_lib.kube.operate import NamespacedName
+
+    server = Server()
+    applied(server, [6, 2], [3, 1])
+    refuse_writes_to_a(server, ApiError(403, "forbidden"))
+    monkeypatch.setattr(NamespacedName, "connect", lambda self: server)
+    monkeypatch.setattr(preflight, "check_server", lambda api: None)
+    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump([{"job": "a", "deployment": SECTION}]))
+    assert cli.main(["restore", "--jobs", str(tmp_path / "jobs.yaml"), "--plan", "jobs/faro"]) != 0
+    assert server.bounds() == {"a": (3, 6), "b": (1, 4)}
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["a: not restored: forbidden", "b: bounds 1-4 restored"]
+    assert said[2:] == ["faro: 1 of 2 autoscalers are not restored"]
 
 
 @pytest.mark.parametrize(("unled_s", "bounds"), [(301.0, (1, 4)), (299.0, (1, 6))])

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
+from faro_lib import cli
 from faro_lib.cli.model import REFIT_GB
 from faro_lib.control.clock import Clock
 from faro_lib.kube import preflight
 from faro_lib.kube.capacity import Capacity
 from faro_lib.kube.client import ApiError
 from faro_lib.kube.deployments import DeploymentRef
-from faro_lib.kube.manifests import ManifestSpec, objects
+from faro_lib.kube.manifests import ManifestSpec, objects, render
 from faro_lib.kube.operate import NamespacedName, connect_deployments
 from faro_lib.rayserve.spec import serve_specs
 from faro_lib.workload import Job
@@ -189,11 +191,128 @@ def test_a_controller_that_may_not_read_the_quotas_of_its_deployments_does_not_s
         )
 
 
+@pytest.mark.parametrize("act", ["replicas", "ceilings"])
+def test_a_dry_run_needs_no_permission_to_change_anything(act, tmp_path, monkeypatch, capsys):
+    server = reviewed(lambda asked: asked["verb"] in ("get", "list", "watch"))
+    monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: server)
+    monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: None)  # which takes seconds
+    section = {"queries": {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}}
+    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump([{"job": "a", "deployment": section}]))
+    command = ["run", "--jobs", str(tmp_path / "jobs.yaml"), "--backend", "deployments", "--plan", "faro/main"]
+    command += ["--prometheus", "http://x", "--act", act]
+
+    def refused(*more: str) -> str:
+        assert cli.main([*command, *more]) == 2
+        return capsys.readouterr().err
+
+    assert "may not patch" in refused("--apply")
+    assert "GET /apis/apps/v1/namespaces/faro/deployments: 404 answered" in refused(), "all permissions are there"
+
+
 @pytest.mark.parametrize("section", [{"namespace": "kube-system"}, {}])
 def test_a_deployment_of_kubernetes_itself_is_refused(section):
     queries = {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}
     with pytest.raises(ValueError, match=r"deployment\.namespace='kube-system' belongs to Kubernetes itself"):
         DeploymentRef.of(Job("a"), section | {"queries": queries}, "kube-system")
+
+
+def everything(backend: str, namespace: str, name: str, **more) -> list[dict]:
+    """All objects of `faro manifests` except the namespace and the CRD, which controllers may share."""
+    jobs = (Job("a"),)
+    how = dict(prometheus="http://x", served=serve_specs(jobs), initial=(1,), monitor=True) | more
+    spec = ManifestSpec(jobs, "", backend, namespace, name, **how)
+    files = ["rbac", "config", "controller", "network", "dashboard", "monitor"]
+    files += ["rayservice", "quota"] if backend == "rayserve" else ["restore"]
+    return [one for file in files for one in objects(spec, f"{file}.yaml")]
+
+
+def place(thing: dict) -> tuple:
+    return thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"]
+
+
+@pytest.mark.parametrize("backend", ["rayserve", "deployments"])
+def test_the_default_name_gives_the_objects_their_names(backend):
+    places = {place(one) for one in everything(backend, "faro", "faro")}
+    assert {("Deployment", "faro", "faro-controller"), ("ConfigMap", "faro", "faro-jobs")} <= places
+    assert {name for kind, namespace, name in places if kind == "ClusterRole"} == {"faro-controller-faro"}
+
+
+@pytest.mark.parametrize(("namespace", "name"), [("faro", "other"), ("elsewhere", "faro")])
+@pytest.mark.parametrize("backend", ["rayserve", "deployments"])
+def test_a_second_controller_replaces_no_object_of_the_first(backend, namespace, name):
+    shared = dict(namespaces=("models",)) if backend == "deployments" else {}
+    first, second = everything(backend, "faro", "faro", **shared), everything(backend, namespace, name, **shared)
+    assert not {place(one) for one in first} & {place(one) for one in second}
+    bindings = [one for one in second if one["kind"] == "RoleBinding"]
+    roles = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in second if one["kind"] == "Role"}
+    assert {(one["metadata"]["namespace"], one["roleRef"]["name"]) for one in bindings} == roles
+    assert len(roles) == (2 if backend == "deployments" else 1)
+
+
+@pytest.mark.parametrize("backend", ["rayserve", "deployments"])
+def test_a_selector_selects_only_the_pods_of_its_own_controller(backend):
+    first, second = everything(backend, "faro", "faro"), everything(backend, "faro", "other")
+
+    def labels_of_pods(things):
+        for thing in things:
+            if thing["kind"] == "RayService":  # KubeRay adds labels to the pods of a RayCluster
+                cluster = thing["spec"]["rayClusterConfig"]
+                for kind, group in (("head", cluster["headGroupSpec"]), ("worker", *cluster["workerGroupSpecs"])):
+                    yield group["template"]["metadata"]["labels"] | {
+                        "ray.io/is-ray-node": "yes",
+                        "ray.io/node-type": kind,
+                    }
+            elif thing["kind"] == "Deployment":
+                yield thing["spec"]["template"]["metadata"]["labels"]
+
+    def selectors(thing):
+        """The label selectors in an object, except of other programs' pods, which are in another namespace."""
+        if isinstance(thing, dict) and "namespaceSelector" not in thing:
+            yield from [thing["matchLabels"]] if "matchLabels" in thing else []
+            for value in thing.values():
+                yield from selectors(value)
+        elif isinstance(thing, list):
+            for value in thing:
+                yield from selectors(value)
+
+    found = [one for thing in first if thing["kind"] not in ("RayService", "Service") for one in selectors(thing)]
+    found += [thing["spec"]["selector"] for thing in first if thing["kind"] == "Service"]
+    assert len(found) >= 6
+    for selector in found:
+        assert any(selector.items() <= labels.items() for labels in labels_of_pods(first)), selector
+        assert not any(selector.items() <= labels.items() for labels in labels_of_pods(second)), selector
+
+
+@pytest.mark.parametrize("namespace", ["on", "123", "1e3"])
+def test_a_name_that_yaml_takes_for_something_else_stays_text(namespace):
+    for thing in everything("rayserve", namespace, "on"):
+        assert isinstance(thing["metadata"]["name"], str)
+        assert thing["metadata"].get("namespace", namespace) == namespace
+    text = render(ManifestSpec((), "", namespace=namespace), "namespace.yaml")
+    assert yaml.safe_load(text)["metadata"]["name"] == namespace
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "problem"),
+    [
+        ("1st", {}, "a letter, then at most 46 of a-z, 0-9 and -"),
+        ("x" * 48, {}, "a letter, then at most 46 of a-z, 0-9 and -"),
+        (
+            "x" * 34,
+            {"backend": "deployments", "prometheus": "http://x", "ceilings": True},
+            "a letter, then at most 32 of a-z, 0-9 and -",
+        ),
+    ],
+)
+def test_a_name_that_kubernetes_or_kuberay_would_refuse_is_refused(name, more, problem):
+    ManifestSpec((), "", name=f"x{name[2:]}", **more)
+    with pytest.raises(ValueError, match=f"^name='{name}' must be {problem}$"):
+        ManifestSpec((), "", name=name, **more)
+
+
+def test_the_plan_in_the_manifests_has_no_field_that_the_controller_writes():
+    (plan,) = [one for one in everything("rayserve", "faro", "faro") if one["kind"] == "FaroPlan"]
+    assert "spec" not in plan
 
 
 @pytest.mark.parametrize("backend", ["rayserve", "deployments"])

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from faro_lib import cli
 from faro_lib.queueing.curve import read_curve
 from faro_lib.simulate.measure import measure
 from faro_lib.utility import build_table
@@ -114,3 +115,23 @@ def test_a_curve_that_cannot_be_used_is_refused_in_one_line(tmp_path, change, me
     assert message in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("gone.csv", "gone.csv: no such file or folder"), ("", "is a folder, and a file is needed")],
+)
+def test_a_curve_that_cannot_be_read_is_refused_in_one_line(tmp_path, name, message):
+    """A ValueError: a controller whose changed table names such a curve keeps the jobs that it had."""
+    with pytest.raises(ValueError, match=f"^{tmp_path}.*{message}$"):
+        measure((Job("a", latency_curve=str(tmp_path / name)),), (1,))
+
+
+def test_manifests_refuse_a_table_that_names_a_curve_because_the_controller_would_not_find_it(path, tmp_path, capsys):
+    (tmp_path / "jobs.yaml").write_text("- {job: a, latency_curve: curve.csv}\n")
+    assert cli.main(["manifests", "--jobs", str(tmp_path / "jobs.yaml"), "--out", str(tmp_path / "m")]) == 2
+    problem = (
+        f"job 'a': latency_curve='{path}' is a file that the controller's pod would not have; leave the column out"
+    )
+    assert capsys.readouterr().err == f"faro: {problem}\n"
+    assert not (tmp_path / "m").exists()

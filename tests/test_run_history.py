@@ -105,6 +105,22 @@ def test_complete_local_days_are_learnt_from_what_controllers_have_exported(expo
     np.testing.assert_allclose(model.mean(5)[0], exported[:5])
 
 
+def test_only_what_controllers_of_the_same_namespace_have_exported_is_learnt(monkeypatch):
+    queries = []
+
+    def read_prometheus(url, query, **_):
+        queries.append(query)
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr("faro_lib.workload.prometheus.read_prometheus", read_prometheus)
+    Source("prometheus", prometheus="http://p:9090", namespace="faro").model(JOBS)
+    Source("prometheus", prometheus="http://p:9090").model(JOBS)
+    assert queries == [  # a Prometheus may not give its series that label
+        'max by (inference_job) (faro_arrivals_per_minute{namespace=~"faro|"})',
+        'max by (inference_job) (faro_arrivals_per_minute{namespace=~".*|"})',
+    ]
+
+
 def test_a_new_job_and_a_server_without_an_answer_are_one_line_and_nothing_is_learnt(exported, monkeypatch, capsys):
     source = Source("prometheus", prometheus="http://p:9090")
     assert source.model((Job("new"),)).inner.names == ("kalman", "poisson")

@@ -65,7 +65,7 @@ def overrides_of(home: NamespacedName | None, journal: str | None) -> Callable[[
 
 def deployments(
     home: NamespacedName, settings: Settings, prometheus: str | None, token_path: str | None, clock: Clock,
-    capacity: int | None, ensure: Ensure, ceilings: bool = False,
+    capacity: int | None, ensure: Ensure, ceilings: bool = False, act: bool = True,
 ) -> Deployments:  # fmt: skip
     """The backend for the Deployments in the sections `deployment` of the jobs' table."""
     from faro_lib.kube.deployment_metrics import DeploymentMetrics
@@ -75,7 +75,7 @@ def deployments(
         raise ValueError("backend=deployments needs --prometheus, the address of the server for the jobs' queries")
     metrics = DeploymentMetrics(prometheus, token_path)
     sections = settings.sections.get("deployment", {})
-    return connect_deployments(home, settings.jobs, sections, metrics, clock, capacity, ensure, ceilings)
+    return connect_deployments(home, settings.jobs, sections, metrics, clock, capacity, ensure, ceilings, act)
 
 
 @contextmanager

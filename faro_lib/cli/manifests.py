@@ -36,19 +36,26 @@ def manifests(
     Contents: controller, permissions, network policy, disruption budgets, dashboard; for rayserve, RayService, quota.
     """
     # One function, because typer reads the options from its signature.
+    from faro_lib.cli.model import Source
     from faro_lib.kube.deployments import DeploymentRef
     from faro_lib.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY, Head, ManifestSpec, Workers, write
     from faro_lib.kube.status import GROUP, PLURAL
-    from faro_lib.policies import factory_of
+    from faro_lib.policies import PolicyContext, factory_of
     from faro_lib.policies.baselines import fair_share
+    from faro_lib.policies.faro import bounding
     from faro_lib.rayserve.spec import serve_specs
     from faro_lib.workload.readers import read_jobs, read_sections
 
     if not jobs.endswith((".yaml", ".yml")):
         raise ValueError(f"jobs={jobs!r} must be a .yaml table, which says how each job is served")
-    factory_of(policy)  # raises for an unknown name
+    factory = factory_of(policy)  # raises for an unknown name
     ceilings = backends.sets_ceilings(act, backend)
     table = read_jobs(jobs)
+    for job in (job for job in table if job.latency_curve):
+        problem = "is a file that the controller's pod would not have; leave the column out"
+        raise ValueError(f"job {job.name!r}: latency_curve={job.latency_curve!r} {problem}")
+    if ceilings:
+        bounding(factory(PolicyContext(table, Source().model(table))))  # raises for a policy without predictions
     common: dict[str, Any] = dict(jobs=table, jobs_text=Path(jobs).read_text(), backend=backend, namespace=namespace)
     common |= dict(name=name, image=image, policy=policy, tick_s=tick, act=not dry, monitor=service_monitor)
     common |= dict(monitoring_namespace=monitoring_namespace, prometheus=prometheus)
@@ -63,10 +70,9 @@ def manifests(
         size = Workers(workers, worker_cores, worker_memory, worker_cpu)
         fits = sum(max(1, job.min_replicas) * job.cores for job in table) <= size.total
         initial = fair_share(table, size.total).tolist() if fits else [1] * len(table)  # if not, ManifestSpec raises
-        ray = ray_version or _installed_ray()
-        ray_options: dict[str, Any] = dict(ray_version=ray, operator_namespace=operator_namespace)
-        ray_options["head"] = Head(head_cpu, head_memory)
-        wanted = ManifestSpec(**common, served=how, initial=initial, workers=size, **ray_options)
+        common |= dict(ray_version=ray_version or _installed_ray(), operator_namespace=operator_namespace)
+        common |= dict(served=how, initial=initial, workers=size, head=Head(head_cpu, head_memory))
+        wanted = ManifestSpec(**common)
     for path in write(wanted, out):
         print(path)
     print("# first the namespace and the CustomResourceDefinition:")

@@ -39,6 +39,7 @@ class Source:
     prometheus: str | None = None
     token_path: str | None = None
     journal: str | None = None
+    namespace: str = ".*"  # of the controllers that recorded the counts in Prometheus; a regular expression
 
     def __post_init__(self) -> None:
         for name in OWN:
@@ -50,7 +51,7 @@ class Source:
         if not self.history:
             raise ValueError("--history does not name any counts to learn from")
         if self.history == PROMETHEUS:
-            return exported_days(str(self.prometheus), jobs, self.token_path)
+            return exported_days(str(self.prometheus), jobs, self.token_path, self.namespace)
         return journal_days(str(self.journal), jobs) if self.history == JOURNAL else read_csv(self.history, jobs)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:

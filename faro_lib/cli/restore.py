@@ -32,3 +32,5 @@ def restore(
     lines = hpa_bounds.restore(api, listed(api, refs, "/apis/autoscaling/v2", hpa_bounds.HPAS))
     for line in lines or ["no autoscaler has bounds of Faro"]:
         say(line)
+    if failed := sum(": not restored: " in line for line in lines):
+        raise ValueError(f"{failed} of {len(lines)} autoscalers are not restored")

@@ -114,7 +114,8 @@ def run(
             exporter.refit(outcome)
         say(f"refit {outcome}: {reason}", REFIT if outcome == FAILED else "")
 
-    model = FreshModel(Source(history, forecaster, prometheus, prometheus_token, journal), settings.jobs, on_refit)
+    source = Source(history, forecaster, prometheus, prometheus_token, journal, home.namespace if home else ".*")
+    model = FreshModel(source, settings.jobs, on_refit)
 
     def policy_of(settings: Settings) -> Policy:
         made = make(policy, context_of(settings, model.of(settings.jobs), capacity))
@@ -127,7 +128,7 @@ def run(
         if metrics_port is not None:  # first, because the port may be in use
             from faro_lib.control.exporter import Exporter
 
-            exporter = Exporter(settings.jobs, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s)
+            exporter = Exporter(settings.jobs, metrics_port, metrics_address, STALLED_S + 5 * chosen.tick_s, apply)
             stack.callback(exporter.close)
             say(f"metrics at http://{metrics_address}:{exporter.port}/metrics")
         written = None
@@ -166,7 +167,7 @@ def run(
         if home and backend == "deployments":
             cluster_of = partial(
                 backends.deployments, home, prometheus=prometheus, token_path=prometheus_token, clock=clock,
-                capacity=capacity, ensure=ensure, ceilings=ceilings,
+                capacity=capacity, ensure=ensure, ceilings=ceilings, act=apply,
             )  # fmt: skip
         else:
             ray = backends.ray_serve(

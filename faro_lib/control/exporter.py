@@ -11,7 +11,7 @@ import numpy as np
 import prometheus_client as prometheus
 
 from faro_lib.control.tick import Step
-from faro_lib.policies.protocol import DECILES
+from faro_lib.policies.protocol import DECILES, KEEP_FLOOR
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
@@ -70,12 +70,14 @@ class Exporter:
     /healthz answers 503 if neither a tick nor a failure has been reported for `progress_deadline_s`, so that a supervisor
     can restart the loop. Before the first tick it answers 200, because the loop may wait for its lease. /readyz does
     the same, but also answers 503 while `waits_for`, the reason why the loop cannot start yet, is set.
+    `applies` : whether plans are applied; if not, no job is said to lack replicas.
     """
 
     def __init__(
-        self, jobs: tuple[Job, ...], port: int, address: str = "127.0.0.1", progress_deadline_s: float = math.inf
-    ):
-        self._progress_deadline_s = progress_deadline_s
+        self, jobs: tuple[Job, ...], port: int, address: str = "127.0.0.1", progress_deadline_s: float = math.inf,
+        applies: bool = True,
+    ):  # fmt: skip
+        self._progress_deadline_s, self._applies = progress_deadline_s, applies
         self.waits_for: str | None = None
         self._progress_s: float | None = None  # time.monotonic() of the last tick or failure
         registry = prometheus.CollectorRegistry()
@@ -84,6 +86,7 @@ class Exporter:
         counter = partial(prometheus.Counter, registry=registry)
         self._gauges = {path: gauge(name, text, ["inference_job"]) for name, text, path in GAUGES}
         self._arrivals = gauge("faro_arrivals_per_minute", "requests in the last complete minute", ["inference_job"])
+        self._least = gauge("faro_least_replicas", "replicas that must run, if plans are applied", ["inference_job"])
         self._utility = gauge("faro_utility", "relaxed utility of the last complete minute", ["inference_job"])
         self._capacity = gauge("faro_capacity_cores", "cores that the jobs may use")
         self._used = gauge("faro_used_cores", "cores of the replicas requested")
@@ -120,7 +123,7 @@ class Exporter:
     def use_jobs(self, jobs: tuple[Job, ...]) -> None:
         """From the next tick on, export the metrics of these jobs; until then, the loop may wait for its lease."""
         self._jobs, self._scores, self._progress_s = jobs, MinuteScores(jobs), None
-        for gauge in (*self._gauges.values(), self._arrivals, self._utility, self._budget):
+        for gauge in (*self._gauges.values(), self._arrivals, self._least, self._utility, self._budget):
             gauge.clear()
         for job in jobs:
             self._budget.labels(job.name).set(1 - job.quantile)
@@ -137,6 +140,12 @@ class Exporter:
         for gauge, column in columns.items():
             for n, job in enumerate(self._jobs):
                 gauge.labels(job.name).set(math.nan if column is None else float(column[n]))
+        # Where an HPA chooses the replicas, its floor counts, which stays from one plan to the next.
+        least = step.target if step.observation.unbounded is None else step.plan.floor
+        if self._applies and least is not None:
+            for job, n in zip(self._jobs, np.minimum(least, step.target).tolist()):
+                if n != KEEP_FLOOR:
+                    self._least.labels(job.name).set(max(0, n))
         self._capacity.set(step.observation.capacity)
         self._used.set(float(step.target @ arrays.cores))
         self._duration.observe(step.decision_s)

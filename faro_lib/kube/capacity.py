@@ -63,9 +63,9 @@ def capacity(
     for pod in others:
         requests = requests_of(pod)
         if node_name := pod["spec"].get("nodeName"):
-            _add(on_node.setdefault(node_name, {}), requests)
+            on_node[node_name] = _sum(on_node.get(node_name, {}), requests)
         if pod["metadata"].get("namespace") == namespace:
-            _add(in_namespace, requests)
+            in_namespace = _sum(in_namespace, requests)
     by_node, unusable = {}, {}
     for node in nodes:
         name = node["metadata"]["name"]
@@ -77,7 +77,8 @@ def capacity(
     for quota in quotas:
         if quota["metadata"].get("namespace") == namespace and applies(quota):
             hard = quota.get("spec", {}).get("hard", {})
-            left = _room({name.removeprefix("requests."): hard[name] for name in hard}, in_namespace, shape)
+            limits = [{name.removeprefix("requests.").removeprefix("count/"): hard[name]} for name in hard]
+            left = min((_room(limit, in_namespace, shape) for limit in limits), default=math.inf)
             if left < cores - EPSILON:
                 cores, bound = left, f"quota {quota['metadata']['name']}"
     return Capacity(round(cores, 6), by_node, unusable, bound)
@@ -180,34 +181,36 @@ def is_ready(pod: dict) -> bool:
 
 
 def requests_of(pod: dict) -> dict[str, float]:
-    """Resource -> amount that a pod reserves: max(sum of containers and sidecars, largest init container) + overhead."""
+    """Resource -> amount that a pod reserves, by the rules of the scheduler (PodRequests in k8s.io/component-helpers).
+
+    It reserves the largest of the sum of containers and sidecars and, for each init container, the sum of that container
+    and the sidecars before it. Requests of the pod as a whole replace this. Its overhead is added.
+    """
     spec = pod["spec"]
-    total: dict[str, float] = {"pods": 1.0}
+    sidecars: dict[str, float] = {}
     largest: dict[str, float] = {}
-    for container in spec.get("containers", []):
-        _add(total, _requests(container))
     for container in spec.get("initContainers", []):
+        starting = _sum(sidecars, _requests(container))
         if container.get("restartPolicy") == "Always":  # a sidecar, which runs as long as the pod
-            _add(total, _requests(container))
-        else:
-            for name, value in _requests(container).items():
-                largest[name] = max(largest.get(name, 0.0), value)
+            sidecars = starting
+        largest |= {name: max(largest.get(name, 0.0), value) for name, value in starting.items()}
+    total = _sum({"pods": 1.0}, sidecars, *map(_requests, spec.get("containers", [])))
     total = {name: max(total.get(name, 0.0), largest.get(name, 0.0)) for name in total | largest}
-    _add(total, {name: amount(value) for name, value in spec.get("overhead", {}).items()})
-    return total
+    of_pod, asked = _requests(spec), spec.get("resources", {}).get("requests", {})
+    total |= {name: of_pod[name] for name in of_pod if name in asked or name not in total or name.startswith("limits.")}
+    return _sum(total, {name: amount(value) for name, value in spec.get("overhead", {}).items()})
 
 
 def _requests(container: dict) -> dict[str, float]:
-    """Resource -> request of a container, or its limit if it has no request; `limits.NAME` -> limit, for quotas."""
+    """Resource -> request of a container or pod, or its limit if it has none; `limits.NAME` -> limit, for quotas."""
     resources = container.get("resources", {})
     limits = resources.get("limits", {})
     named = {**limits, **resources.get("requests", {}), **{f"limits.{name}": limits[name] for name in limits}}
     return {name: amount(value) for name, value in named.items()}
 
 
-def _add(total: dict[str, float], more: Mapping[str, float]) -> None:
-    for name, value in more.items():
-        total[name] = total.get(name, 0.0) + value
+def _sum(*parts: Mapping[str, float]) -> dict[str, float]:
+    return {name: sum(part.get(name, 0.0) for part in parts) for part in parts for name in part}
 
 
 def _room(limits: Mapping[str, str], taken: Mapping[str, float], shape: Shape) -> float:

@@ -1,7 +1,7 @@
 """The current capacity, from informers on nodes, pods, quotas and the RayService."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -15,7 +15,7 @@ WORKERS = "ray.io/node-type=worker"
 
 def small_pod(pod: dict) -> dict:
     """The fields of a pod that determine the capacity."""
-    spec = _pick(pod["spec"], "nodeName", "overhead", "containers", "initContainers")
+    spec = _pick(pod["spec"], "nodeName", "overhead", "resources", "containers", "initContainers")
     for name in ("containers", "initContainers"):
         if name in spec:
             spec[name] = [_pick(container, "resources", "restartPolicy") for container in spec[name]]
@@ -66,12 +66,13 @@ class NodeCapacity(CapacityWatch):
     namespace : the jobs' namespace.
     selectors : labels that select each job's pods.
     cores : cores per replica of each job.
-    shape : what replicas require of a node.
+    shape : returns what replicas now require of a node; a rollout may change it.
     """
 
     def __init__(
-        self, api: Api, namespace: str, selectors: Sequence[Mapping[str, str]], cores: Sequence[float], shape: Shape
-    ):
+        self, api: Api, namespace: str, selectors: Sequence[Mapping[str, str]], cores: Sequence[float],
+        shape: Callable[[], Shape],
+    ):  # fmt: skip
         super().__init__(
             Informer(api, "/api/v1/nodes", small_node),
             Informer(api, "/api/v1/pods", small_pod),
@@ -89,7 +90,7 @@ class NodeCapacity(CapacityWatch):
 
     def current(self) -> Capacity:
         nodes, pods, quotas = (informer.items() for informer in self._informers)
-        now = capacity(nodes, pods, quotas, self._namespace, lambda pod: self.job_of(pod) is not None, self._shape)
+        now = capacity(nodes, pods, quotas, self._namespace, lambda pod: self.job_of(pod) is not None, self._shape())
         free_cores, placed = placement(pods, self.job_of, self._cores, now.by_node)
         return replace(now, free_cores=free_cores, placed=placed)
 

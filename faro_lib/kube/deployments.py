@@ -97,6 +97,7 @@ class Deployments:
         self._scaled_at = np.full(len(refs), -np.inf)
         self._states: list[DeploymentState | None] = [None] * len(refs)
         self._autoscalers: list[dict | None] = [None] * len(refs)  # as last read
+        self.seen: list[dict] = [{}] * len(refs)  # each job's Deployment as last seen
         self._tick_s: float | None = None
 
     def advance(self, until_s: float) -> None:
@@ -152,6 +153,7 @@ class Deployments:
         """Each job's Deployment as an API object; None if it does not exist."""
         deployments = listed(self._api, self.refs, "/apis/apps/v1", "deployments")
         found = {place_of(one, one["metadata"]["name"]): one for one in deployments}
+        self.seen = [found.get(str(ref), before) for ref, before in zip(self.refs, self.seen)]
         return [found.get(str(ref)) for ref in self.refs]
 
     def autoscalers(self) -> list[dict | None]:
@@ -219,25 +221,21 @@ def place_of(item: Mapping, name: str) -> str:
 def shape_of(refs: Sequence[DeploymentRef], deployments: list[dict]) -> Shape:
     """What the replicas of these Deployments require of a node.
 
-    Raises ValueError if a job's cores differ from its pods' request of the shared resource, if the jobs use different
-    resources, or if their nodeSelectors differ.
+    A job's cores may include what admission adds to its pods' requests. Raises ValueError if they are less than the request
+    of the shared resource, if the jobs use different resources, or if their nodeSelectors differ.
     """
     per_core: dict[str, float] = {}
     jobs, resource = [ref.job for ref in refs], refs[0].resource
     if any(ref.resource != resource for ref in refs):
-        named = ", ".join(sorted({ref.resource for ref in refs}))
-        raise ValueError(
-            f"deployments: deployment.resource differs ({named}); jobs that share capacity share one resource"
-        )
+        problem = f"differs ({', '.join(sorted({ref.resource for ref in refs}))})"
+        raise ValueError(f"deployments: deployment.resource {problem}; jobs that share capacity share one resource")
     specs = [deployment["spec"]["template"]["spec"] for deployment in deployments]
     for job, spec in zip(jobs, specs):
         requests = requests_of({"spec": spec})
-        asked = requests.get(resource, 0.0)
-        if abs(asked - job.cores) > EPSILON:
-            raise ValueError(
-                f"job {job.name!r}: cores={job.cores:g}, but its pods request {asked:g} {resource}; they must agree"
-            )
-        for name, value in requests.items():
+        if (asked := requests.get(resource, 0.0)) > job.cores + EPSILON:
+            problem = f"is less than the {asked:g} {resource} that its pods request"
+            raise ValueError(f"job {job.name!r}: cores={job.cores:g} {problem}")
+        for name, value in (requests | {resource: job.cores}).items():
             per_core[name] = max(per_core.get(name, 0.0), value / job.cores)
     affinities = (spec.get("affinity", {}).get("nodeAffinity", {}) for spec in specs)
     if any("requiredDuringSchedulingIgnoredDuringExecution" in one for one in affinities):

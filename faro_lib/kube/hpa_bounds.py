@@ -111,13 +111,15 @@ class BoundedDeployments(Deployments):
 
 
 def check_bounded(refs: Iterable[DeploymentRef], hpas: Iterable[dict | None]) -> None:
-    """Raise ValueError if a Deployment lacks the HPA that its section names, the HPA has an owner, or min_replicas is 0."""
+    """Raise ValueError if a Deployment lacks the HPA that its section names, it has an owner, or min_replicas is too low."""
     for ref, hpa in zip(refs, hpas):
         if hpa is None:
             problem = "has no HorizontalPodAutoscaler; --act ceilings sets the bounds of one"
             raise ValueError(f"deployment '{ref}' {problem}")
-        if not ref.job.min_replicas:
-            raise ValueError(f"job {ref.job.name!r}: min_replicas=0; the maxReplicas of an HPA is at least 1")
+        low, least = (original_of(hpa) or bounds_of(hpa))[0], ref.job.min_replicas
+        if least < min(max(low, 1), ref.job.max_replicas):  # an operator who fixes the count may fix fewer than `low`
+            problem = f"but its HPA keeps {low}; write min_replicas: {max(low, 1)} into the table"
+            raise ValueError(f"job {ref.job.name!r}: min_replicas={least}, {problem}")
         name, owners = hpa["metadata"]["name"], hpa["metadata"].get("ownerReferences", [])
         if name != ref.autoscaler:
             raise ValueError(f"job {ref.job.name!r}: deployment.autoscaler={ref.autoscaler!r} must be {name!r}")

@@ -20,12 +20,12 @@ from faro_lib.rayserve.spec import ServeSpec
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
 
-NAME = "faro-controller"
 METRICS_PORT, DASHBOARD_PORT, SERVING_PORT = 9400, 8265, 8000
 SECRET, SECRET_KEY = "faro-ray-token", "auth_token"
 JOURNAL = "/var/lib/faro/journal.jsonl"  # in an emptyDir volume, which outlives containers but not the pod
 BACKENDS = ("rayserve", "deployments")
-APPLY_FIRST = ("namespace.yaml", "crd.yaml")  # a Secret needs its namespace, and a FaroPlan needs the CRD
+# Applied before the rest, which needs them, and not by kustomize: `kubectl delete -k` would delete the model servers too.
+APPLY_FIRST = ("namespace.yaml", "crd.yaml")
 TEMPLATES, RULES = Path(__file__).parent / "templates", Path(__file__).parent / "alerts.yml"
 DASHBOARD = Path(__file__).parent / "dashboard.json"  # as Grafana exports it; the user picks the data source
 IMAGE = re.compile(  # [HOST[:PORT]/]NAME[:TAG][@DIGEST]
@@ -34,8 +34,6 @@ IMAGE = re.compile(  # [HOST[:PORT]/]NAME[:TAG][@DIGEST]
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
 SECCOMP = {"seccompProfile": {"type": "RuntimeDefault"}}
 CONSTANTS = {
-    "controller": NAME,
-    "labels": {"app.kubernetes.io/name": NAME, "app.kubernetes.io/part-of": "faro"},
     "restricted": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
     | SECCOMP,
     "pod_security": {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000} | SECCOMP,
@@ -125,7 +123,10 @@ class ManifestSpec:
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend={self.backend!r} is unknown; accepted: {', '.join(BACKENDS)}")
-        for key in ("namespace", "name", "operator_namespace", "monitoring_namespace"):
+        longest = 33 if self.ceilings else 47  # the CronJob's name then has 52 characters; KubeRay's own limit
+        if len(self.name) > longest or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", self.name):
+            raise ValueError(f"name={self.name!r} must be a letter, then at most {longest - 1} of a-z, 0-9 and -")
+        for key in ("namespace", "operator_namespace", "monitoring_namespace"):
             if not DNS_LABEL.fullmatch(value := getattr(self, key)):
                 raise ValueError(f"{key}={value!r} is not a Kubernetes name: at most 63 of a-z, 0-9 and -")
         if not IMAGE.fullmatch(self.image):
@@ -146,11 +147,11 @@ class ManifestSpec:
 
 def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
     """Write all files into the folder and return their paths; `APPLY_FIRST` must be applied before the rest."""
-    files = [*APPLY_FIRST, "rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml"]
+    files = ["rbac.yaml", "config.yaml", "controller.yaml", "network.yaml", "dashboard.yaml"]
     files += ["rayservice.yaml", "quota.yaml"] if spec.backend == "rayserve" else []
     files += ["monitor.yaml"] if spec.monitor else []
     files += ["restore.yaml"] if spec.ceilings else []  # in a dry run, too: it restores what an earlier run has set
-    texts = {name: render(spec, name, resources=files) for name in (*files, "kustomization.yaml")}
+    texts = {name: render(spec, name, resources=files) for name in (*APPLY_FIRST, *files, "kustomization.yaml")}
     texts[RULES.name] = RULES.read_text()
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -173,12 +174,14 @@ def render(spec: ManifestSpec, template: str, **values: Any) -> str:
     own = preflight.FOR_RAY if spec.backend == "rayserve" else of_deployments
     elsewhere = sorted(set(spec.namespaces) - {spec.namespace})
     permissions = {spec.namespace: preflight.ALWAYS + own} | dict.fromkeys(elsewhere, preflight.QUOTAS + own)
-    names = preflight.names_of(spec.name, spec.deployments)
+    names, controller = preflight.names_of(spec.name, spec.deployments), f"{spec.name}-controller"
+    roles = {namespace: preflight.rules(needed, names) for namespace, needed in permissions.items()}
     return environment.get_template(template).render(
-        CONSTANTS, spec=spec, rayserve=spec.backend == "rayserve", roles={namespace: preflight.rules(needed, names) for
-        namespace, needed in permissions.items()}, arguments=arguments(spec), jobs_hash=hash_of(spec.jobs_text),
+        CONSTANTS, spec=spec, rayserve=spec.backend == "rayserve", roles=roles, controller=controller,
+        labels={"app.kubernetes.io/name": controller, "app.kubernetes.io/part-of": "faro"}, arguments=arguments(spec),
         applications=yaml.safe_dump(configuration(spec.jobs, spec.served, spec.initial), sort_keys=False),
-        dashboard=DASHBOARD.read_text().rstrip(), rules=yaml.safe_load(RULES.read_text()), **values,
+        jobs_hash=hash_of(spec.jobs_text), dashboard=DASHBOARD.read_text().rstrip(),
+        rules=yaml.safe_load(RULES.read_text()), **values,
     )  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def connect_deployments(
     cores: float | None = None,
     ensure: Ensure = once,
     ceilings: bool = False,
+    act: bool = True,
 ) -> Deployments:
     """The backend for the Deployments that the jobs' table names.
 
@@ -62,6 +63,7 @@ def connect_deployments(
     cores : cores that the jobs may use; None: measured.
     ensure : runs the check that the Deployments exist, once or until it passes.
     ceilings : whether Faro sets the bounds of their HorizontalPodAutoscalers instead of their replicas.
+    act : whether plans are applied; if not, no permission to change anything is needed.
 
     Raises ValueError if a Deployment does not exist or a permission is missing.
     """
@@ -70,6 +72,8 @@ def connect_deployments(
     refs = [DeploymentRef.of(job, sections.get(job.name, {}), plan.namespace) for job in jobs]
     cluster = (BoundedDeployments if ceilings else Deployments)(api, refs, metrics, clock, cores or 0.0)
     wanted = preflight.FOR_CEILINGS if ceilings else preflight.FOR_DEPLOYMENTS
+    if not act:
+        wanted = tuple((group, resource, ("list",)) for group, resource, verbs in wanted if "list" in verbs)
     wanted += preflight.QUOTAS if cores is None else ()  # read only to measure the capacity
     for namespace in sorted({ref.namespace for ref in refs}):
         here = [ref.autoscaler if ceilings else ref.name for ref in refs if ref.namespace == namespace]
@@ -170,9 +174,9 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
     namespaces = {ref.namespace for ref in cluster.refs}
     if len(namespaces) > 1:
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
-    deployments = [one for one in cluster.objects() if one]
     # A selector may have only matchExpressions. No labels would match every pod, so the pod template's are used.
-    specs = [one["spec"] for one in deployments]
+    specs = [one["spec"] for one in cluster.objects() if one]
     selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
     cores = [job.cores for job in jobs]
-    return NodeCapacity(api, namespaces.pop(), selectors, cores, shape_of(cluster.refs, deployments))
+    shape_of(cluster.refs, cluster.seen)  # raises now, not at the first tick
+    return NodeCapacity(api, namespaces.pop(), selectors, cores, lambda: shape_of(cluster.refs, cluster.seen))

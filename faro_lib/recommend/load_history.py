@@ -18,7 +18,8 @@ from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_o
 from faro_lib.workload.tables import load_workload
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
-EXPORTED = "max by (inference_job) (faro_arrivals_per_minute)"  # requests per minute that `faro run` exports
+# Requests per minute that `faro run` exports; `|` also accepts series without the label.
+EXPORTED = 'max by (inference_job) (faro_arrivals_per_minute{{namespace=~"{}|"}})'
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
 At = str | int | None  # a minute of the last day: its number, HH:MM or ISO 8601
 WEEK_MINUTES = 7 * DAY_MINUTES
@@ -168,13 +169,15 @@ def history_from_prometheus(
     return history_of(*_of_table(jobs, names, counts, "the series of the query"), end_minute=end_minute)
 
 
-def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None) -> Traces:
+def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None, namespace: str = ".*") -> Traces:
     """Counts that controllers of these jobs exported to Prometheus, for the complete days of the last week.
+
+    namespace : of the controllers, a regular expression.
 
     Missing minutes are interpolated. ValueError or OSError if there is no complete day or no answer.
     """
-    end_s = time.time()
-    names, counts = read_prometheus(url, EXPORTED, minutes=WEEK_MINUTES, end_s=end_s, token_path=token_path)
+    end_s, query = time.time(), EXPORTED.format(namespace)
+    names, counts = read_prometheus(url, query, minutes=WEEK_MINUTES, end_s=end_s, token_path=token_path)
     return _days(jobs, rows_of(jobs, names, counts), end_s, url)
 
 

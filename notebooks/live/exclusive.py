@@ -22,7 +22,6 @@ from faro_lib.kube.capacity import is_ready
 from faro_lib.kube.capacity_watch import WORKERS
 from faro_lib.kube.client import MERGE, Api, ApiError, amount, connect
 from faro_lib.kube.manifests import DASHBOARD_PORT, SECRET_KEY, SERVING_PORT
-from faro_lib.kube.manifests import NAME as CONTROLLER
 from faro_lib.kube.rayservice import CLUSTER, serving_cluster
 from faro_lib.rayserve.backend import Endpoint
 from faro_lib.rayserve.deploy import APPLICATIONS
@@ -63,7 +62,7 @@ def exclusive_access(
         serve_address = serve_address or f"{parts.scheme}://{parts.hostname}:{SERVING_PORT}"
         ray = HttpClient(address, token)
         ray.get(APPLICATIONS)  # fails for a wrong address, before anything is changed
-        stack.enter_context(scaled_to_zero(api, namespace))
+        stack.enter_context(scaled_to_zero(api, namespace, f"{name}-controller"))
         # The jobs are restored before the controller starts again, so that the controller finds its own jobs.
         configuration = yaml.safe_load(service["spec"]["serveConfigV2"])
         stack.callback(replace(ray, timeout_s=PUT_S).request, "PUT", APPLICATIONS, configuration)
@@ -116,9 +115,9 @@ def token_of(api: Api, namespace: str, service: dict) -> str | None:
 
 
 @contextmanager
-def scaled_to_zero(api: Api, namespace: str) -> Iterator[None]:
+def scaled_to_zero(api: Api, namespace: str, controller: str) -> Iterator[None]:
     """A context in which the controller's Deployment, if any, is scaled to zero; its replica count is restored at the end."""
-    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{CONTROLLER}/scale"
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{controller}/scale"
     try:
         before = api.get(path)["spec"].get("replicas", 0)
     except ApiError as error:
