@@ -112,7 +112,7 @@ def test_only_what_controllers_of_the_same_namespace_have_exported_is_learnt(mon
         queries.append(query)
         raise ConnectionError("no answer")
 
-    monkeypatch.setattr("faro_lib.workload.prometheus.read_prometheus", read_prometheus)
+    monkeypatch.setattr("faro_lib.recommend.load_history.read_prometheus", read_prometheus)
     Source("prometheus", prometheus="http://p:9090", namespace="faro").model(JOBS)
     Source("prometheus", prometheus="http://p:9090").model(JOBS)
     assert queries == [  # a Prometheus may not give its series that label
