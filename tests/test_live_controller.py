@@ -284,6 +284,27 @@ def test_while_the_disk_is_full_ticks_go_on_and_no_line_is_incomplete(day, conte
     assert [reason for reason, _ in recorder.failures] == [JOURNAL, JOURNAL]
 
 
+@pytest.mark.parametrize("before_s", [0.0, 30.0], ids=["a new journal", "a run that resumes"])
+def test_a_disk_that_is_full_at_the_start_does_not_end_the_run(day, context, tmp_path, monkeypatch, before_s):
+    policy, path, recorder = make("AIAD", context), tmp_path / "j", Recorder()
+    if before_s:
+        run(cluster_of(day, policy), policy, day.jobs, journal=path, until_s=before_s)
+    fsync, steps = journal.os.fsync, recorder.steps
+
+    def full(number):
+        if len(steps) < 2:
+            raise OSError(28, "No space left on device")
+        fsync(number)
+
+    monkeypatch.setattr(journal.os, "fsync", full)
+    options = {"journal": path, "until_s": before_s + 50.0, "on_step": recorder, "on_failure": recorder.failed}
+    run(cluster_of(day, policy), policy, day.jobs, **options)
+    _, ticks = journal.read(path)
+    times_s = [step.observation.now_s for step in steps]
+    assert [one.step.observation.now_s for one in ticks][-len(times_s) + 2 :] == times_s[2:]
+    assert [reason for reason, _ in recorder.failures] == [JOURNAL, JOURNAL]
+
+
 def test_a_file_that_is_not_a_journal_is_refused_in_one_line(tmp_path):
     (tmp_path / "j").write_text('{"kind": "tick"}\n')
     with pytest.raises(ValueError, match="not a journal"):

@@ -5,7 +5,9 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from test_plan_overrides import FakeApi
 
 from faro_lib import cli, forecast
 from faro_lib.cli import backends
+from faro_lib.cli.run import changes_since, clock_of
 from faro_lib.control import GuardrailConfig, journal, run
 from faro_lib.control.explanation import decision_at
 from faro_lib.control.overrides import Override, Settings, Watched, path_of, read_overrides, write_overrides
@@ -100,6 +103,11 @@ def test_an_impossible_override_is_refused(fields, told):
         Override("a", "me", NOW_S, **fields)
 
 
+def stopped_at(now_s):
+    """A clock that always shows this time."""
+    return SimpleNamespace(now_s=now_s, origin_s=1_700_000_000, scale=1.0, jump_s=0, stop=threading.Event())
+
+
 def header_of(path):
     return journal.read(path)[0]
 
@@ -179,6 +187,51 @@ class TestAJournalWithChanges:
         run(Three(50.0), Wanting([1, 1, 1]), jobs, 75.0, journal=path, changes=("job 'a': removed from the table",))
         header, ticks = journal.read(path)
         assert ([job.name for job in header.jobs], len(ticks)) == (["b", "c", "d"], 2)
+
+
+class TestAPartWithoutATick:
+    """The settings change, and then change again, or the controller stops, before the first tick after the change."""
+
+    CHANGED = (Job("a", cold_start_s=5.0, slo_s=0.3), JOBS[1])
+
+    @pytest.fixture(params=["by this version", "by an earlier version"])
+    def path(self, tmp_path, request):
+        path = tmp_path / "j"
+        run(Still(), Wanting([4, 1]), JOBS, 35.0, journal=path, clock=stopped_at(0.0))
+        options = {"journal": path, "clock": stopped_at(30.0), "changes": ("job 'a': slo_s 0.72 -> 0.3",)}
+        run(Still(30.0), Wanting([4, 1]), self.CHANGED, 35.0, **options)
+        if request.param == "by an earlier version":
+            path.write_text(path.read_text() + path.read_text().splitlines()[0].replace('"a"', '"c"') + "\n")
+        return path
+
+    def test_the_memory_is_that_of_the_last_part_with_ticks(self, path):
+        policy = Wanting([4, 1])
+        header = journal.Header(policy.name, JOBS, GuardrailConfig(), policy.tick_s, True, changes=("back again",))
+        with journal.Journal(path) as opened:
+            past = opened.resume(policy, header)
+            again = opened.resume(policy, header)
+        assert (past.memory.state, again.memory.state) == (3, 3)
+        assert past.memory.guard.target.tolist() == [4, 1]
+
+    def test_the_next_run_continues_its_clock_and_knows_what_has_changed(self, path):
+        with journal.Journal(path) as opened:
+            assert clock_of(opened, threading.Event()).origin_s == 1_700_000_000
+            assert changes_since(opened, Settings(self.CHANGED, {})) == ("job 'a': slo_s 0.72 -> 0.3",)
+
+    def test_services_keep_what_they_have_earned(self, path):
+        with journal.Journal(path) as opened:
+            assert ([job.name for job in opened.header.jobs], len(opened.ticks)) == (["a", "b"], 3)
+            opened.begin(replace(opened.header, jobs=self.CHANGED))
+            assert len(opened.ticks) == 3
+
+    def test_a_job_can_be_frozen(self, path):
+        assert cli.main(["set", "a", "--journal", str(path), "--freeze"]) == 0
+        assert [one.replicas for one in read_overrides(path_of(path))] == [4]
+
+    def test_the_new_part_begins_with_its_first_tick(self, path):
+        options = {"journal": path, "clock": stopped_at(30.0), "changes": ("job 'a': slo_s 0.72 -> 0.3",)}
+        run(Still(30.0), Wanting([4, 1]), self.CHANGED, 55.0, **options)
+        assert [(header.jobs, len(ticks)) for header, ticks in journal.parts(path)] == [(JOBS, 3), (self.CHANGED, 2)]
 
 
 def test_a_run_ends_when_the_settings_have_changed():
