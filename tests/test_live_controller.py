@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from live_things import JOBS, Wanting
 
 import notebooks.edition.cilantro  # noqa: F401, registers Cilantro
 from faro_lib import forecast
+from faro_lib.cli.run import print_step
 from faro_lib.control import GuardrailConfig, journal, run
 from faro_lib.control.explanation import decision_at, explained
 from faro_lib.control.loop import APPLY, JOURNAL, OBSERVE
@@ -187,6 +189,25 @@ def test_the_journal_records_why_targets_could_not_be_applied(day, context, tmp_
     errors = [one.error for one in journal.read(tmp_path / "j")[1]]
     assert errors[1] == "OSError: apply is broken"
     assert errors.count(None) == len(errors) - 1
+
+
+def test_the_line_of_a_tick_says_whether_its_targets_were_applied(day, context, capsys):
+    policy, recorder = make("AIAD", context), Recorder()
+    cluster, listen = Wrapped(cluster_of(day, policy), apply=[2]), partial(print_step, day.jobs, True)
+    run(cluster, policy, day.jobs, until_s=40.0, on_step=listen, on_failure=recorder.failed)
+    assert [json.loads(line)["applied"] for line in capsys.readouterr().out.splitlines()] == [True, False, True]
+
+
+def test_the_loop_survives_an_output_that_cannot_be_written(day, context):
+    policy, recorder = make("AIAD", context), Recorder()
+
+    def listen(step):
+        recorder(step)
+        raise OSError(28, "No space left on device")
+
+    run(cluster_of(day, policy), policy, day.jobs, until_s=40.0, on_step=listen, on_failure=recorder.failed)
+    assert len(recorder.steps) == 3
+    assert recorder.failures == [("report", "OSError: [Errno 28] No space left on device")] * 3
 
 
 def test_a_dry_run_changes_nothing_and_reports_its_plans(day, context, tmp_path):

@@ -1,7 +1,9 @@
 """Changes while a run goes on: the jobs' table, replicas fixed by hand, and events that an operator expects."""
 
+import itertools
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -12,11 +14,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from live_things import JOBS, FakeRay, Wanting
+from observations import observed
 from test_controller_lifecycle import Still
 from test_plan_overrides import FakeApi
 
 from faro_lib import cli, forecast
 from faro_lib.cli import backends
+from faro_lib.cli import model as models
 from faro_lib.cli.run import changes_since, clock_of
 from faro_lib.control import GuardrailConfig, journal, run
 from faro_lib.control.explanation import decision_at
@@ -180,8 +184,6 @@ class TestAJournalWithChanges:
 
         class Three(Still):
             def observe(self):
-                from observations import observed
-
                 return observed([1, 1, 1], now_s=self.now_s)
 
         run(Three(50.0), Wanting([1, 1, 1]), jobs, 75.0, journal=path, changes=("job 'a': removed from the table",))
@@ -356,6 +358,87 @@ def test_new_settings_that_a_check_refuses_are_not_waited_for(tmp_path, monkeypa
     monkeypatch.setattr(backends, "ray_serve", served)
     assert cli.main(["run", "--jobs", str(table), "--policy", "AIAD", "--wait"]) == 0
     assert "job 'c' is not served; the jobs stay as they were" in capfd.readouterr().err
+
+
+def faro_run(monkeypatch, table, at_tick, check=lambda new: None, *options):
+    """`faro run` on a cluster that calls `at_tick(number, clock)` at each tick, and `check` with each new settings."""
+    ticks = itertools.count(1)
+
+    @contextmanager
+    def served(home, backend, settings, address, serve_address, clock, *_):
+        class Watched(Still):
+            def advance(self, until_s):
+                clock.wait_until(until_s)
+                self.now_s = until_s
+
+            def observe(self):
+                at_tick(next(ticks), clock)
+                return observed([1] * len(self.jobs), now_s=self.now_s)
+
+        def cluster_of(new):
+            check(new)
+            cluster = Watched()
+            cluster.jobs = new.jobs
+            return cluster
+
+        yield cluster_of
+
+    monkeypatch.setattr(backends, "ray_serve", served)
+    return cli.main(["run", "--jobs", str(table), "--policy", "AIAD", "--tick", "0.1", *options])
+
+
+def test_new_settings_that_fail_while_a_server_does_not_answer_are_tried_again(table, monkeypatch, capfd):
+    monkeypatch.setattr(sys.modules["faro_lib.cli.run"], "RETRY_S", 0.0)
+    tried, jobs = [], []
+
+    def check(new):
+        tried.append(len(new.jobs))
+        if tried == [2, 3]:
+            raise ConnectionError("no answer from the API server")
+
+    def at_tick(number, clock):
+        table.write_text("- {job: a, slo_s: 0.5}\n- {job: b}\n- {job: c}\n")
+        if number == 4:
+            clock.stop.set()
+        jobs.append(tried[-1])
+
+    assert faro_run(monkeypatch, table, at_tick, check) == 0
+    said = capfd.readouterr().err
+    assert "changes: no answer from the API server; the jobs stay as they were" in said
+    assert said.count("job 'c': added to the table") == 1
+    assert tried == [2, 3, 2, 3]
+
+
+@pytest.fixture
+def timezone(monkeypatch):
+    """A function that sets the time zone to some hours east of UTC."""
+
+    def set_to(hours):
+        monkeypatch.setenv("TZ", f"XXX{-hours}")
+        time.tzset()
+
+    yield set_to
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_the_time_of_day_follows_a_change_to_summer_time_during_a_run(table, tmp_path, timezone, monkeypatch, capfd):
+    path, offsets_s = tmp_path / "j", []
+    monkeypatch.setattr(
+        models, "at_time_of_day", lambda policy, _: offsets_s.append(time.localtime().tm_gmtoff) or policy
+    )
+    timezone(1)
+
+    def at_tick(number, clock):
+        if number == 3:
+            timezone(2)
+        if number == 6:
+            clock.stop.set()
+
+    assert faro_run(monkeypatch, table, at_tick, lambda new: None, "--journal", str(path)) == 0
+    assert offsets_s == [3600, 7200]
+    assert [len(ticks) for _, ticks in journal.parts(path)] == [6], "no part begins, because nothing has changed"
+    assert "job" not in capfd.readouterr().err
 
 
 def test_new_settings_are_used_although_ray_is_away():
