@@ -354,15 +354,13 @@ class Planning:
         return state, with_authority(plan, self.authority, observation.target, bounding=False)
 
 
-def decided(policy, *observations, jobs=(Job("a", max_replicas=10), Job("b", max_replicas=10)), **config):
-    """The last step after these observations."""
-    memory = Memory.start(policy, jobs)
-    for observation in observations:
-        memory, step = tick(policy, GuardrailConfig(**config), jobs, memory, observation)
-    return step
-
-
 UNKNOWN = np.full(2, np.nan)
+AT_MOST_10 = Job("a", max_replicas=10), Job("b", max_replicas=10)
+
+
+def decided(policy, observation, jobs=AT_MOST_10, **config):
+    """The step at this observation."""
+    return tick(policy, GuardrailConfig(**config), jobs, Memory.start(policy, jobs), observation)[1]
 
 
 @pytest.mark.parametrize(

@@ -477,6 +477,59 @@ def test_a_frozen_job_keeps_the_replicas_of_the_last_decision(tmp_path, capsys):
     assert [one.load for one in read_overrides(path_of(tmp_path / "j"))] == [None, 3.0]
 
 
+class TestOrdersThatOverlap:
+    HOUR_S = 3600.0
+
+    @pytest.fixture
+    def faro_set(self, tmp_path, capsys):
+        """A function that gives an order for job a, and returns all orders as (replicas or load, begin, end), in hours."""
+        run(Still(), Wanting([4, 1]), JOBS, 15.0, journal=tmp_path / "j")
+        start_s = time.mktime((2035, 1, 1, 0, 0, 0, 0, 0, -1))
+
+        def give(*words, begin=None, until=None, job="a"):
+            times = {"--from": begin, "--until": until}
+            times = [word for name, hour in times.items() if hour for word in (name, f"2035-01-01T{hour}:00")]
+            assert cli.main(["set", job, "--journal", str(tmp_path / "j"), *words, *times]) == 0
+            orders = read_overrides(path_of(tmp_path / "j"))
+            self.said = capsys.readouterr().out
+
+            def hour(at_s):
+                return None if at_s is None else max(0, round((at_s - start_s) / self.HOUR_S))
+
+            return [(one.replicas or one.load, hour(one.from_s), hour(one.until_s)) for one in orders]
+
+        return give
+
+    def test_an_event_replaces_events_of_the_job_at_the_same_time_and_no_others(self, faro_set):
+        faro_set("--load", "3", begin=14, until=16)
+        faro_set("--load", "5", begin=16, until=18)
+        faro_set("--load", "4", begin=14, until=16, job="b")
+        orders = faro_set("--load", "2", begin=15, until=16)
+        assert orders == [(5.0, 16, 18), (4.0, 14, 16), (2.0, 15, 16)]
+        assert "instead of job 'a': load x 3 from 2035-01-01 14:00 until 2035-01-01 16:00" in self.said
+
+    def test_a_count_for_later_keeps_the_freeze_until_then(self, faro_set):
+        faro_set("--freeze")
+        orders = faro_set("--replicas", "9", begin=14, until=16)
+        assert orders == [(4, 0, None), (9, 14, 16)]
+        assert "instead of" not in self.said
+
+    def test_a_count_replaces_those_within_its_time_and_from_now_on_the_one_in_force(self, faro_set):
+        faro_set("--replicas", "9", begin=14, until=16)
+        assert faro_set("--replicas", "8", begin=13, until=17) == [(8, 13, 17)]
+        assert faro_set("--freeze", until=15) == [(8, 13, 17), (4, 0, 15)]
+        assert faro_set("--replicas", "7", until=14) == [(8, 13, 17), (7, 0, 14)]
+
+    def test_of_two_counts_the_later_order_is_in_force_while_it_lasts(self, faro_set, table, tmp_path, monkeypatch):
+        faro_set("--freeze")
+        faro_set("--replicas", "9", begin=14, until=16)
+        counts = []
+        for hour in (13, 15, 17):
+            monkeypatch.setattr(time, "time", lambda hour=hour: time.mktime((2035, 1, 1, hour, 0, 0, 0, 0, -1)))
+            counts.append(Watched(table, partial(read_overrides, path_of(tmp_path / "j"))).known.jobs[0].max_replicas)
+        assert counts == [4, 9, 4]
+
+
 def test_a_frozen_job_under_another_autoscaler_keeps_the_replicas_that_are_ready_and_not_its_ceiling(monkeypatch):
     jobs = [{"name": "a", "desiredReplicas": 12, "readyReplicas": 3, "floorReplicas": 1}]
     api = FakeApi({"spec": {}, "status": {"jobs": jobs}})
