@@ -274,25 +274,21 @@ def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarra
 
 
 def enforce_capacity(
-    jobs: tuple[Job, ...],
-    observation: Observation,
-    plan: Plan,
-    target: np.ndarray,
-    pending: Pending,
-    advised: np.ndarray,
+    jobs: tuple[Job, ...], observation: Observation, plan: Plan, target: np.ndarray, pending: Pending, left: np.ndarray
 ) -> tuple[np.ndarray, Plan, Pending]:
     """(targets within the capacity, the plan with reasons for the changes, the pending targets that remain).
 
-    Jobs keep their minima as long as these fit, and `advised` jobs (a mask) their replicas. Unlike `clamp_to_capacity`, this
-    also reduces jobs whose count is changing, because the capacity may shrink and jobs may be added at any time.
+    Jobs keep their minima as long as these fit, and jobs that are `left` to their own autoscaler (a mask) their replicas.
+    Unlike `clamp_to_capacity`, this also reduces jobs whose count is changing, because the capacity may shrink and jobs may
+    be added at any time.
     """
     arrays, present, why = arrays_of(jobs), observation.exists, np.array(plan.reason)
-    own = np.where(advised & (plan.floor is None), observation.target, plan.target)
-    minimum = np.where(present, np.where(advised | (why == protocol.CONTESTED), own, arrays.min_replicas), 0)
+    own = np.where(left & (plan.floor is None), observation.target, plan.target)
+    minimum = np.where(present, np.where(left | (why == protocol.CONTESTED), own, arrays.min_replicas), 0)
     initial = np.where(why == protocol.JOB_ADDED, minimum_replicas(jobs), minimum)
     target = np.maximum(np.where(present, target, 0), initial)
     fitting = shed(target, initial, minimum, plan.target, observation.capacity, arrays)
-    fitting = np.where(advised & present, own, fitting)
+    fitting = np.where(left & present, own, fitting)
     removed = fitting < target
     reason = with_reason(plan.reason, removed & (fitting < plan.target), protocol.CAPACITY)
     # The pending targets of the reduced jobs were meant for a larger capacity.

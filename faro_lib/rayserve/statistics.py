@@ -77,10 +77,7 @@ class StatsAggregator:
         return self._accept.get(job)
 
     def accept(self, shares: Mapping[str, float]) -> None:
-        """Set the share of requests that each of these jobs accepts; others, such as removed jobs, accept all.
-
-        If a controller has the lease, the shares hold only as long as it keeps it.
-        """
+        """Set the share of requests that each of these jobs accepts; others, such as removed jobs, accept all."""
         self._end_lease()
         self._accept = dict.fromkeys(self._accept, 1.0) | dict(shares)
 
@@ -93,7 +90,7 @@ class StatsAggregator:
         return self._holder
 
     def _end_lease(self) -> None:
-        """If the lease has ended, all jobs accept all requests."""
+        """After a lease, all jobs accept all requests. Shares that were set without a lease stay."""
         if self._holder and time.monotonic() >= self._lease_ends_s:
             self._holder, self._accept = "", dict.fromkeys(self._accept, 1.0)
 
