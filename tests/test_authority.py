@@ -11,7 +11,7 @@ from observations import observed
 
 from faro_lib import cli, control, forecast
 from faro_lib.cli.trust import announcing, recorded_authority
-from faro_lib.control import PolicyFailed
+from faro_lib.control import GuardrailConfig, Memory, PolicyFailed, tick
 from faro_lib.control.journal import Journal, read
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.authority import (
@@ -334,6 +334,80 @@ def test_a_decision_that_fails_does_not_scale_a_service_back_that_is_left_to_ano
     with pytest.warns(PolicyFailed):
         control.run(cluster, policy, day.jobs, 200.0, on_step=other)
     assert [step.target[0] for step in steps if step.observation.now_s > 130] == [3] * 6
+
+
+class Planning:
+    """A policy with fixed levels that plans fixed targets and drop rates."""
+
+    name, tick_s = "Planning", 10.0
+
+    def __init__(self, level, target):
+        self.authority = replace(Authority.none(len(level)), level=np.array(level, float))
+        self.target = np.array(target)
+
+    def start(self, jobs):
+        return None
+
+    def decide(self, state, observation):
+        jobs = len(self.target)
+        plan = Plan(self.target, np.full(jobs, 0.3), (PLANNED,) * jobs, attempts=5)
+        return state, with_authority(plan, self.authority, observation.target, bounding=False)
+
+
+UNKNOWN = np.full(2, np.nan)
+AT_MOST_10 = Job("a", max_replicas=10), Job("b", max_replicas=10)
+
+
+def decided(policy, observation, jobs=AT_MOST_10, **config):
+    """The step at this observation."""
+    return tick(policy, GuardrailConfig(**config), jobs, Memory.start(policy, jobs), observation)[1]
+
+
+@pytest.mark.parametrize(
+    ("now", "fields", "config"),
+    [
+        ([7, 7], dict(capacity=12.0), {}),
+        ([12, 2], {}, {}),
+        ([0, 2], {}, {}),
+        ([7, 2], dict(mean_latency_s=UNKNOWN, now_s=90.0), dict(fail_mode="fair-share")),
+    ],
+    ids=["more than the capacity", "more than the maximum", "less than the minimum", "missing data"],
+)
+def test_the_replicas_of_services_that_are_only_advised_stay_as_they_are(now, fields, config):
+    step = decided(Planning([ADVISE, ADVISE], [3, 3]), observed(now, **fields), **config)
+    assert step.target.tolist() == now
+    assert step.plan.drop.tolist() == [0, 0]
+
+
+def test_other_services_make_room_for_one_that_is_only_advised():
+    step = decided(Planning([ADVISE, FULL], [1, 5]), observed([4, 4], capacity=6.0))
+    assert step.target.tolist() == [4, 2]
+
+
+def test_an_earlier_plan_ends_when_a_service_falls_back_to_advice():
+    policy = Planning([FULL, FULL], [6, 2])
+    jobs = Job("a"), Job("b")
+    memory, _ = tick(policy, GuardrailConfig(), jobs, Memory.start(policy, jobs), observed([2, 2], 4.0, now_s=10.0))
+    policy = Planning([ADVISE, FULL], [6, 2])
+    _, step = tick(policy, GuardrailConfig(), jobs, memory, observed([2, 2], 9.0, now_s=20.0))
+    assert step.target.tolist() == [2, 2]
+    assert step.plan.drop.tolist() == [0, 0.3]
+
+
+def test_an_operator_fixes_the_replicas_of_a_service_that_is_only_advised():
+    jobs = Job("a", min_replicas=5, max_replicas=5), Job("b")
+    step = decided(Planning([ADVISE, ADVISE], [1, 1]), observed([2, 2]), jobs=jobs, fixed=("a",))
+    assert step.target.tolist() == [5, 2]
+
+
+def test_the_autoscaler_of_a_service_that_falls_back_to_advice_for_missing_data_gets_its_bounds_back():
+    class Bounding(Planning):
+        def decide(self, state, observation):
+            plan = Plan(self.target, np.zeros(2), (PLANNED,) * 2, floor=np.array([2, 2]))
+            return state, with_authority(plan, self.authority, observation.target, bounding=True)
+
+    step = decided(Bounding([ADVISE, FULL], [3, 3]), observed([2, 2], mean_latency_s=UNKNOWN, now_s=90.0))
+    assert step.plan.floor.tolist() == [HAND_BACK, KEEP_FLOOR]
 
 
 def test_when_it_is_handed_back_nothing_is_scaled_and_others_may_scale_it_without_a_contest(traces, context):

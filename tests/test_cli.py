@@ -1,5 +1,6 @@
 """The command line, run as its user does."""
 
+import io
 import json
 import logging
 import os
@@ -195,6 +196,15 @@ def test_an_impossible_simulation_is_refused_in_one_line(arguments, told, capsys
     said = capsys.readouterr().err
     assert told in said
     assert said.count("\n") == 1
+
+
+def test_a_log_on_a_full_disk_ends_nothing(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    shared.say("no answer", "observe")
 
 
 def test_the_log_of_a_run_can_be_json(capsys, monkeypatch):

@@ -286,6 +286,15 @@ def test_minima_go_last_and_from_the_job_of_the_least_weight():
     assert Ticks(Wish((1, 1, 1))).after(observed([1, 1, 1], capacity=2))[0] == [1, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("minima", "capacity", "expected"),
+    [((4, 1, 1, 1), 5, [2, 1, 1, 1]), ((50, 1, 1, 1), 8, [5, 1, 1, 1]), ((3, 3, 1), 4, [2, 1, 1])],
+)
+def test_no_job_goes_to_zero_for_the_minimum_of_another_that_has_several_replicas(minima, capacity, expected):
+    jobs = tuple(Job(str(n), min_replicas=fewest, max_replicas=50) for n, fewest in enumerate(minima))
+    assert Ticks(Wish(minima), jobs).after(observed([1] * len(jobs), capacity=capacity))[0] == expected
+
+
 def with_present(observation, *present):
     return replace(observation, present=np.array(present))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 
@@ -232,6 +233,30 @@ def test_only_the_owner_reads_an_archive(tmp_path, often):
     path = tmp_path / "run.jsonl"
     write_ticks(path)
     assert {file.stat().st_mode & 0o777 for file in (path, *rotation.archives(path))} == {0o600}
+
+
+def test_the_last_decision_is_explained_without_the_archives(tmp_path, often, monkeypatch, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    archives = rotation.archives(path)
+    for archive in archives:
+        archive.write_bytes(b"damaged")
+    planned = path.read_text().replace('"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]')
+    path.write_text(planned)
+    assert main(["explain", str(path)]) == 0
+    assert f"FairShare at {10 * TICKS} s" in capsys.readouterr().out
+
+
+def test_the_last_decision_is_looked_for_in_the_archives_if_all_newer_ones_are_holds(tmp_path, often, capsys):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    archive = rotation.archives(path)[0]
+    with gzip.open(archive, "rt") as file:
+        text = file.read()
+    with gzip.open(archive, "wt") as file:
+        file.write(text.replace('"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]', 1))
+    assert main(["explain", str(path)]) == 0
+    assert "FairShare at 10 s" in capsys.readouterr().out
 
 
 # --- faro replay ------------------------------------------------------------------------------------------------------

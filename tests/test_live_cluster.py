@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -42,6 +43,21 @@ def test_it_observes_replicas_targets_and_the_cores_of_ray(ray):
     assert seen.target.tolist() == seen.running.tolist() == [2, 3]
     assert not seen.changing.any()
     assert seen.present is None
+
+
+def test_the_dead_nodes_that_ray_lists_hide_no_live_one(ray):
+    answer = ray.answer
+
+    def of_many_nodes(method, path, body):
+        if not path.startswith("/api/v0/nodes"):
+            return answer(method, path, body)
+        dead, live = ({"state": state, "resources_total": {"CPU": 4.0}} for state in ("DEAD", "ALIVE"))
+        limit = int(parse_qs(urlsplit(path).query)["limit"][0])
+        return 200, {"data": {"result": {"result": [*[dead] * 1000, live, live][:limit]}}}
+
+    ray.answer = of_many_nodes
+    with ray.served() as address:
+        assert cluster_at(address).observe().capacity == 8
 
 
 def test_complete_minutes_have_counts_and_those_of_a_silent_job_are_missing(ray):

@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from live_things import JOBS, Wanting
 
 import notebooks.edition.cilantro  # noqa: F401, registers Cilantro
 from faro_lib import forecast
+from faro_lib.cli.run import print_step
 from faro_lib.control import GuardrailConfig, journal, run
 from faro_lib.control.explanation import decision_at, explained
 from faro_lib.control.loop import APPLY, JOURNAL, OBSERVE
@@ -189,6 +191,25 @@ def test_the_journal_records_why_targets_could_not_be_applied(day, context, tmp_
     assert errors.count(None) == len(errors) - 1
 
 
+def test_the_line_of_a_tick_says_whether_its_targets_were_applied(day, context, capsys):
+    policy, recorder = make("AIAD", context), Recorder()
+    cluster, listen = Wrapped(cluster_of(day, policy), apply=[2]), partial(print_step, day.jobs, True)
+    run(cluster, policy, day.jobs, until_s=40.0, on_step=listen, on_failure=recorder.failed)
+    assert [json.loads(line)["applied"] for line in capsys.readouterr().out.splitlines()] == [True, False, True]
+
+
+def test_the_loop_survives_an_output_that_cannot_be_written(day, context):
+    policy, recorder = make("AIAD", context), Recorder()
+
+    def listen(step):
+        recorder(step)
+        raise OSError(28, "No space left on device")
+
+    run(cluster_of(day, policy), policy, day.jobs, until_s=40.0, on_step=listen, on_failure=recorder.failed)
+    assert len(recorder.steps) == 3
+    assert recorder.failures == [("report", "OSError: [Errno 28] No space left on device")] * 3
+
+
 def test_a_dry_run_changes_nothing_and_reports_its_plans(day, context, tmp_path):
     policy, recorder = make("Faro-Sum", context), Recorder()
     cluster = Wrapped(cluster_of(day, policy))
@@ -281,6 +302,27 @@ def test_while_the_disk_is_full_ticks_go_on_and_no_line_is_incomplete(day, conte
     _, ticks = journal.read(path)
     assert [step.observation.now_s for step in recorder.steps] == [10.0, 20.0, 30.0, 40.0, 50.0]
     assert [one.step.observation.now_s for one in ticks] == [10.0, 40.0, 50.0]
+    assert [reason for reason, _ in recorder.failures] == [JOURNAL, JOURNAL]
+
+
+@pytest.mark.parametrize("before_s", [0.0, 30.0], ids=["a new journal", "a run that resumes"])
+def test_a_disk_that_is_full_at_the_start_does_not_end_the_run(day, context, tmp_path, monkeypatch, before_s):
+    policy, path, recorder = make("AIAD", context), tmp_path / "j", Recorder()
+    if before_s:
+        run(cluster_of(day, policy), policy, day.jobs, journal=path, until_s=before_s)
+    fsync, steps = journal.os.fsync, recorder.steps
+
+    def full(number):
+        if len(steps) < 2:
+            raise OSError(28, "No space left on device")
+        fsync(number)
+
+    monkeypatch.setattr(journal.os, "fsync", full)
+    options = {"journal": path, "until_s": before_s + 50.0, "on_step": recorder, "on_failure": recorder.failed}
+    run(cluster_of(day, policy), policy, day.jobs, **options)
+    _, ticks = journal.read(path)
+    times_s = [step.observation.now_s for step in steps]
+    assert [one.step.observation.now_s for one in ticks][-len(times_s) + 2 :] == times_s[2:]
     assert [reason for reason, _ in recorder.failures] == [JOURNAL, JOURNAL]
 
 

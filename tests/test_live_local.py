@@ -59,6 +59,25 @@ def test_the_ray_of_a_controller_that_was_killed_ends_before_the_next_one_starts
             process.wait()
 
 
+def test_the_ray_of_a_controller_that_runs_stays_after_the_clock_was_set(tmp_path):
+    alive = ray_like(tmp_path / "faro-a")
+    pid, created_s = owner().split()
+    (tmp_path / "faro-a" / OWNER).write_text(f"{pid} {float(created_s) + 3600}")
+    try:
+        assert end_abandoned(tmp_path) == 0
+        assert alive.poll() is None
+    finally:
+        alive.kill()
+        alive.wait()
+
+
+def test_a_folder_whose_owner_is_not_written_yet_is_left_alone(tmp_path):
+    (tmp_path / "faro-a").mkdir()
+    (tmp_path / "faro-a" / OWNER).touch()
+    assert end_abandoned(tmp_path) == 0
+    assert (tmp_path / "faro-a").exists()
+
+
 def test_orphans_of_ray_end_too_and_other_processes_do_not(tmp_path, other):
     head = subprocess.Popen(
         [sys.executable, "-c", ORPHANING], stdout=subprocess.PIPE, text=True, start_new_session=True

@@ -1,8 +1,12 @@
 """A replica's admission, queue and reports, and the stats aggregator, without Ray."""
 
 import asyncio
+import contextlib
+import contextvars
 import json
 import sys
+import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -147,6 +151,45 @@ def test_a_job_for_which_no_share_is_set_any_more_accepts_everything():
     assert stats.report("b", "b#1", 0, {}) == 1.0
 
 
+class TestASharePastTheLease:
+    @pytest.fixture
+    def stats(self, monkeypatch):
+        self.now_s = 0.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
+        stats = StatsAggregator()
+        stats.lease("first", 30.0)
+        stats.accept({"a": 0.6})
+        assert stats.report("a", "a#1", 0, {}) == 0.6
+        return stats
+
+    def test_holds_while_the_lease_is_renewed(self, stats):
+        for self.now_s in (20.0, 40.0):
+            stats.lease("first", 30.0)
+        assert stats.report("a", "a#1", 0, {}) == 0.6
+
+    @pytest.mark.parametrize("ends", ["killed", "released"])
+    def test_is_one_again(self, stats, ends):
+        if ends == "killed":
+            self.now_s = 31.0
+        else:
+            stats.lease("first", 0.0)
+        assert stats.read()["a"]["accept"] == 1.0
+        assert stats.report("a", "a#1", 0, {}) == 1.0
+
+    def test_does_not_return_with_the_next_controller(self, stats):
+        self.now_s = 31.0
+        assert stats.lease("second", 30.0) == "second"
+        assert stats.report("a", "a#1", 0, {}) == 1.0
+        stats.accept({"a": 0.8})
+        assert stats.report("a", "a#1", 0, {}) == 0.8
+
+    def test_holds_if_a_client_without_a_lease_has_set_it_since(self, stats):
+        self.now_s = 31.0
+        stats.accept({"a": 0.7})
+        self.now_s = 1000.0
+        assert stats.report("a", "a#1", 0, {}) == 0.7
+
+
 def test_the_statistics_survive_json():
     stats = StatsAggregator()
     stats.report("a", "a#1", 0, {2_000_000_000: row(arrivals=1, buckets={"5": 1})})
@@ -189,6 +232,42 @@ def test_an_answer_of_the_model_with_status_5xx_counts_as_failed_and_is_passed_o
     replica._model = lambda request: PlainTextResponse("answer", status)
     assert asyncio.run(replica(None)).status_code == status
     assert {key: totals(replica._queue)[key] for key in ("done", "failed")} == {"done": 0, "failed": 0, counted: 1}
+
+
+def test_calls_whose_clients_have_stopped_waiting_still_count_against_the_concurrency():
+    replica, inside, most = ReplicaActor.__new__(ReplicaActor), [], []  # without Ray
+    replica._queue, replica._is_async = ReplicaQueue(max_ongoing_requests=10), False
+
+    def slow(request):
+        inside.append(request)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return variable.get()
+
+    replica._model, variable = slow, contextvars.ContextVar("variable", default="none")
+
+    async def impatient():
+        for _ in range(3):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(replica(None), 0.02)
+        variable.set("set")
+        return await replica(None)
+
+    assert asyncio.run(impatient()).body == b"set"
+    assert max(most) == 1
+
+
+def test_as_many_calls_run_at_once_as_the_concurrency_allows():
+    replica, many = ReplicaActor.__new__(ReplicaActor), 40  # more than the threads of asyncio
+    replica._queue, replica._is_async = ReplicaQueue(max_ongoing_requests=many, concurrency=many), False
+    replica._model = lambda request: threading.Barrier.wait(together, timeout=10)
+    together = threading.Barrier(many)
+
+    async def at_once():
+        return await asyncio.gather(*(replica(None) for _ in range(many)))
+
+    assert {answer.status_code for answer in asyncio.run(at_once())} == {200}
 
 
 def test_without_torch_the_torchvision_model_says_what_to_install(monkeypatch):

@@ -1,20 +1,27 @@
 """Changes while a run goes on: the jobs' table, replicas fixed by hand, and events that an operator expects."""
 
+import itertools
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from live_things import JOBS, FakeRay, Wanting
+from observations import observed
 from test_controller_lifecycle import Still
 from test_plan_overrides import FakeApi
 
 from faro_lib import cli, forecast
 from faro_lib.cli import backends
+from faro_lib.cli import model as models
+from faro_lib.cli.run import changes_since, clock_of
 from faro_lib.control import GuardrailConfig, journal, run
 from faro_lib.control.explanation import decision_at
 from faro_lib.control.overrides import Override, Settings, Watched, path_of, read_overrides, write_overrides
@@ -100,6 +107,11 @@ def test_an_impossible_override_is_refused(fields, told):
         Override("a", "me", NOW_S, **fields)
 
 
+def stopped_at(now_s):
+    """A clock that always shows this time."""
+    return SimpleNamespace(now_s=now_s, origin_s=1_700_000_000, scale=1.0, jump_s=0, stop=threading.Event())
+
+
 def header_of(path):
     return journal.read(path)[0]
 
@@ -172,13 +184,56 @@ class TestAJournalWithChanges:
 
         class Three(Still):
             def observe(self):
-                from observations import observed
-
                 return observed([1, 1, 1], now_s=self.now_s)
 
         run(Three(50.0), Wanting([1, 1, 1]), jobs, 75.0, journal=path, changes=("job 'a': removed from the table",))
         header, ticks = journal.read(path)
         assert ([job.name for job in header.jobs], len(ticks)) == (["b", "c", "d"], 2)
+
+
+class TestAPartWithoutATick:
+    """The settings change, and then change again, or the controller stops, before the first tick after the change."""
+
+    CHANGED = (Job("a", cold_start_s=5.0, slo_s=0.3), JOBS[1])
+
+    @pytest.fixture(params=["by this version", "by an earlier version"])
+    def path(self, tmp_path, request):
+        path = tmp_path / "j"
+        run(Still(), Wanting([4, 1]), JOBS, 35.0, journal=path, clock=stopped_at(0.0))
+        options = {"journal": path, "clock": stopped_at(30.0), "changes": ("job 'a': slo_s 0.72 -> 0.3",)}
+        run(Still(30.0), Wanting([4, 1]), self.CHANGED, 35.0, **options)
+        if request.param == "by an earlier version":
+            path.write_text(path.read_text() + path.read_text().splitlines()[0].replace('"a"', '"c"') + "\n")
+        return path
+
+    def test_the_memory_is_that_of_the_last_part_with_ticks(self, path):
+        policy = Wanting([4, 1])
+        header = journal.Header(policy.name, JOBS, GuardrailConfig(), policy.tick_s, True, changes=("back again",))
+        with journal.Journal(path) as opened:
+            past = opened.resume(policy, header)
+            again = opened.resume(policy, header)
+        assert (past.memory.state, again.memory.state) == (3, 3)
+        assert past.memory.guard.target.tolist() == [4, 1]
+
+    def test_the_next_run_continues_its_clock_and_knows_what_has_changed(self, path):
+        with journal.Journal(path) as opened:
+            assert clock_of(opened, threading.Event()).origin_s == 1_700_000_000
+            assert changes_since(opened, Settings(self.CHANGED, {})) == ("job 'a': slo_s 0.72 -> 0.3",)
+
+    def test_services_keep_what_they_have_earned(self, path):
+        with journal.Journal(path) as opened:
+            assert ([job.name for job in opened.header.jobs], len(opened.ticks)) == (["a", "b"], 3)
+            opened.begin(replace(opened.header, jobs=self.CHANGED))
+            assert len(opened.ticks) == 3
+
+    def test_a_job_can_be_frozen(self, path):
+        assert cli.main(["set", "a", "--journal", str(path), "--freeze"]) == 0
+        assert [one.replicas for one in read_overrides(path_of(path))] == [4]
+
+    def test_the_new_part_begins_with_its_first_tick(self, path):
+        options = {"journal": path, "clock": stopped_at(30.0), "changes": ("job 'a': slo_s 0.72 -> 0.3",)}
+        run(Still(30.0), Wanting([4, 1]), self.CHANGED, 55.0, **options)
+        assert [(header.jobs, len(ticks)) for header, ticks in journal.parts(path)] == [(JOBS, 3), (self.CHANGED, 2)]
 
 
 def test_a_run_ends_when_the_settings_have_changed():
@@ -305,6 +360,87 @@ def test_new_settings_that_a_check_refuses_are_not_waited_for(tmp_path, monkeypa
     assert "job 'c' is not served; the jobs stay as they were" in capfd.readouterr().err
 
 
+def faro_run(monkeypatch, table, at_tick, check=lambda new: None, *options):
+    """`faro run` on a cluster that calls `at_tick(number, clock)` at each tick, and `check` with each new settings."""
+    ticks = itertools.count(1)
+
+    @contextmanager
+    def served(home, backend, settings, address, serve_address, clock, *_):
+        class Watched(Still):
+            def advance(self, until_s):
+                clock.wait_until(until_s)
+                self.now_s = until_s
+
+            def observe(self):
+                at_tick(next(ticks), clock)
+                return observed([1] * len(self.jobs), now_s=self.now_s)
+
+        def cluster_of(new):
+            check(new)
+            cluster = Watched()
+            cluster.jobs = new.jobs
+            return cluster
+
+        yield cluster_of
+
+    monkeypatch.setattr(backends, "ray_serve", served)
+    return cli.main(["run", "--jobs", str(table), "--policy", "AIAD", "--tick", "0.1", *options])
+
+
+def test_new_settings_that_fail_while_a_server_does_not_answer_are_tried_again(table, monkeypatch, capfd):
+    monkeypatch.setattr(sys.modules["faro_lib.cli.run"], "RETRY_S", 0.0)
+    tried, jobs = [], []
+
+    def check(new):
+        tried.append(len(new.jobs))
+        if tried == [2, 3]:
+            raise ConnectionError("no answer from the API server")
+
+    def at_tick(number, clock):
+        table.write_text("- {job: a, slo_s: 0.5}\n- {job: b}\n- {job: c}\n")
+        if number == 4:
+            clock.stop.set()
+        jobs.append(tried[-1])
+
+    assert faro_run(monkeypatch, table, at_tick, check) == 0
+    said = capfd.readouterr().err
+    assert "changes: no answer from the API server; the jobs stay as they were" in said
+    assert said.count("job 'c': added to the table") == 1
+    assert tried == [2, 3, 2, 3]
+
+
+@pytest.fixture
+def timezone(monkeypatch):
+    """A function that sets the time zone to some hours east of UTC."""
+
+    def set_to(hours):
+        monkeypatch.setenv("TZ", f"XXX{-hours}")
+        time.tzset()
+
+    yield set_to
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_the_time_of_day_follows_a_change_to_summer_time_during_a_run(table, tmp_path, timezone, monkeypatch, capfd):
+    path, offsets_s = tmp_path / "j", []
+    monkeypatch.setattr(
+        models, "at_time_of_day", lambda policy, _: offsets_s.append(time.localtime().tm_gmtoff) or policy
+    )
+    timezone(1)
+
+    def at_tick(number, clock):
+        if number == 3:
+            timezone(2)
+        if number == 6:
+            clock.stop.set()
+
+    assert faro_run(monkeypatch, table, at_tick, lambda new: None, "--journal", str(path)) == 0
+    assert offsets_s == [3600, 7200]
+    assert [len(ticks) for _, ticks in journal.parts(path)] == [6], "no part begins, because nothing has changed"
+    assert "job" not in capfd.readouterr().err
+
+
 def test_new_settings_are_used_although_ray_is_away():
     ray, settings = FakeRay({"a": 1, "b": 1}), Settings(JOBS, {})
     with ray.served() as address:
@@ -339,6 +475,59 @@ def test_a_frozen_job_keeps_the_replicas_of_the_last_decision(tmp_path, capsys):
     assert [one.replicas for one in read_overrides(path_of(tmp_path / "j"))] == [4]
     assert cli.main(["set", "a", "--journal", str(tmp_path / "j"), "--load", "3", "--until", "23:59"]) == 0
     assert [one.load for one in read_overrides(path_of(tmp_path / "j"))] == [None, 3.0]
+
+
+class TestOrdersThatOverlap:
+    HOUR_S = 3600.0
+
+    @pytest.fixture
+    def faro_set(self, tmp_path, capsys):
+        """A function that gives an order for job a, and returns all orders as (replicas or load, begin, end), in hours."""
+        run(Still(), Wanting([4, 1]), JOBS, 15.0, journal=tmp_path / "j")
+        start_s = time.mktime((2035, 1, 1, 0, 0, 0, 0, 0, -1))
+
+        def give(*words, begin=None, until=None, job="a"):
+            times = {"--from": begin, "--until": until}
+            times = [word for name, hour in times.items() if hour for word in (name, f"2035-01-01T{hour}:00")]
+            assert cli.main(["set", job, "--journal", str(tmp_path / "j"), *words, *times]) == 0
+            orders = read_overrides(path_of(tmp_path / "j"))
+            self.said = capsys.readouterr().out
+
+            def hour(at_s):
+                return None if at_s is None else max(0, round((at_s - start_s) / self.HOUR_S))
+
+            return [(one.replicas or one.load, hour(one.from_s), hour(one.until_s)) for one in orders]
+
+        return give
+
+    def test_an_event_replaces_events_of_the_job_at_the_same_time_and_no_others(self, faro_set):
+        faro_set("--load", "3", begin=14, until=16)
+        faro_set("--load", "5", begin=16, until=18)
+        faro_set("--load", "4", begin=14, until=16, job="b")
+        orders = faro_set("--load", "2", begin=15, until=16)
+        assert orders == [(5.0, 16, 18), (4.0, 14, 16), (2.0, 15, 16)]
+        assert "instead of job 'a': load x 3 from 2035-01-01 14:00 until 2035-01-01 16:00" in self.said
+
+    def test_a_count_for_later_keeps_the_freeze_until_then(self, faro_set):
+        faro_set("--freeze")
+        orders = faro_set("--replicas", "9", begin=14, until=16)
+        assert orders == [(4, 0, None), (9, 14, 16)]
+        assert "instead of" not in self.said
+
+    def test_a_count_replaces_those_within_its_time_and_from_now_on_the_one_in_force(self, faro_set):
+        faro_set("--replicas", "9", begin=14, until=16)
+        assert faro_set("--replicas", "8", begin=13, until=17) == [(8, 13, 17)]
+        assert faro_set("--freeze", until=15) == [(8, 13, 17), (4, 0, 15)]
+        assert faro_set("--replicas", "7", until=14) == [(8, 13, 17), (7, 0, 14)]
+
+    def test_of_two_counts_the_later_order_is_in_force_while_it_lasts(self, faro_set, table, tmp_path, monkeypatch):
+        faro_set("--freeze")
+        faro_set("--replicas", "9", begin=14, until=16)
+        counts = []
+        for hour in (13, 15, 17):
+            monkeypatch.setattr(time, "time", lambda hour=hour: time.mktime((2035, 1, 1, hour, 0, 0, 0, 0, -1)))
+            counts.append(Watched(table, partial(read_overrides, path_of(tmp_path / "j"))).known.jobs[0].max_replicas)
+        assert counts == [4, 9, 4]
 
 
 def test_a_frozen_job_under_another_autoscaler_keeps_the_replicas_that_are_ready_and_not_its_ceiling(monkeypatch):

@@ -153,6 +153,23 @@ class TestTheModelThatServes:
             model.newer()
         assert len(verdicts) == 1
 
+    def test_the_old_jobs_keep_their_model_if_that_of_new_jobs_cannot_be_fitted(self, model, tmp_path):
+        old = model.of(JOBS)
+        model._source = Source(str(tmp_path / "deleted.csv"))
+        with pytest.raises(FileNotFoundError):
+            model.of((*JOBS, replace(JOBS[0], name="c")))
+        assert model.of(JOBS) is old
+
+    def test_a_failure_long_after_a_new_model_was_accepted_is_not_blamed_on_it(self, model, verdicts, monkeypatch):
+        new, now_s = fitted("ar", traces(2)), time.monotonic()
+        verdicts.append((new, "it is better"))
+        model.wanted = True
+        model.newer()
+        monkeypatch.setattr(time, "monotonic", lambda: now_s + 700)
+        model.policy_failed()
+        assert model.newer() is None
+        assert model.of(JOBS) is new
+
     def test_an_override_does_not_fit_the_model_again_and_a_new_job_does(self, model):
         old = model.of(JOBS)
         assert model.of((replace(JOBS[0], max_replicas=2), JOBS[1])) is old

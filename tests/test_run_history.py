@@ -197,3 +197,13 @@ def test_a_damaged_archive_from_more_than_a_week_ago_does_not_matter_to_what_is_
     archive.write_bytes(b"damaged")
     os.utime(archive, (time.time() - 9 * 86_400,) * 2)
     np.testing.assert_array_equal(journal_days(path, JOBS).evaluation[0, 0], np.arange(1440))
+
+
+def test_ticks_before_the_clock_of_the_journal_began_anew_do_not_stop_what_is_learnt(tmp_path, monkeypatch):
+    midnight, path = int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1))), tmp_path / "j"
+    monkeypatch.setattr(At, "now_s", 0.0)
+    run(Counting(1), Wanting([1], tick_s=900.0), JOBS, 30 * 3600.0, clock=At(midnight - 86_400), journal=path)
+    monkeypatch.setattr(At, "now_s", 0.0)
+    run(Counting(1), Wanting([1], tick_s=900.0), JOBS, 25 * 3600.0, clock=At(midnight), journal=tmp_path / "later")
+    path.write_text(path.read_text() + (tmp_path / "later").read_text())
+    np.testing.assert_array_equal(journal_days(path, JOBS).evaluation[0, 0], np.arange(1440))

@@ -22,9 +22,13 @@ def explain(
 ) -> None:
     """Explain a past decision of `faro run`, job by job."""
     from faro_lib.control.explanation import decision_at, explained
-    from faro_lib.control.journal import parts, plain
+    from faro_lib.control.journal import parts, plain, read
+    from faro_lib.policies.protocol import HOLD
 
-    header, tick = decision_at(parts(journal), at, journal)
+    # A decision that is not a hold is rarely in an archive, and reading all of them takes minutes.
+    newest = [read(journal)] if at is None else []
+    acts = any(set(one.step.plan.reason) != {HOLD} for _, ticks in newest for one in ticks)
+    header, tick = decision_at(newest if acts else parts(journal), at, journal)
     rows = explained(header, tick)
     if as_json:
         for row in rows:

@@ -27,6 +27,7 @@ from faro_lib.workload.readers import read_csv
 PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # values of --history for counts that controllers recorded
 REFIT_S, REFIT_GB = 1800.0, 2.0  # limits of a refit
 REFIT_AFTER_MIDNIGHT_S = 600.0  # by then, the counts of the last day are complete
+PROBATION_S = 600.0  # a policy that fails this soon after a refit was accepted fails because of it
 ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted"  # outcomes of a refit
 
 
@@ -81,10 +82,11 @@ class FreshModel:
         self._begin(jobs)
 
     def _begin(self, jobs: tuple[Job, ...]) -> None:
-        self.wanted = False  # set by a signal handler
-        self._jobs = jobs
         self._serving = self._given = self._source.model(jobs)  # `_given`: what `of` last returned
+        self._jobs = jobs
+        self.wanted = False  # set by a signal handler
         self._before: Forecaster | None = None  # to restore on failure
+        self._accepted_s = 0.0
         self._day = _learning_day()  # day on which the last fit began
         self._refit: Future[tuple[Forecaster | None, str]] | None = None
 
@@ -108,13 +110,14 @@ class FreshModel:
                 self._report(FAILED, f"{message_of(error)}; the earlier model stays")
             else:
                 new, reason = refit.result()
-                self._before, self._serving = (self._serving, new) if new else (self._before, self._serving)
+                if new:
+                    self._before, self._serving, self._accepted_s = self._serving, new, time.monotonic()
                 self._report(ACCEPTED if new else REFUSED, reason)
         return None if self._serving is self._given else self.of(self._jobs)
 
     def policy_failed(self) -> None:
-        """Restore the forecaster that served before the present one, if any."""
-        if self._before:
+        """Restore the forecaster that served before the present one, if this one was accepted recently."""
+        if self._before and time.monotonic() < self._accepted_s + PROBATION_S:
             self._serving, self._before = self._before, None
             self._report(REVERTED, "the policy failed with the new model; the earlier one serves again")
 

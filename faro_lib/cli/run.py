@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from faro_lib.workload import Job
 
 CHANGES, REFIT = "changes", "refit"  # reasons of failures: settings that cannot be used, a refit that failed
+RETRY_S = 60.0  # after this time, changed settings that failed with an OSError are tried again
 STALLED_S = 120.0  # /healthz fails if nothing is reported for this time plus five ticks; one call takes up to 60 s
 
 
@@ -153,7 +155,8 @@ def run(
 
         def changed() -> bool:
             try:
-                return watched.new() is not None
+                again = time.localtime().tm_gmtoff != offset_s or time.monotonic() > retry_s
+                return watched.new() is not None or again
             except (ValueError, OSError) as error:
                 on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they are")
                 return False
@@ -176,9 +179,9 @@ def run(
             )  # fmt: skip
             cluster_of = stack.enter_context(ray)
         until_s = float("inf") if seconds is None else clock.now_s + seconds  # after Ray has started
-        last = settings
-        while not stop.is_set() and clock.now_s < until_s:  # one pass for each version of the settings
-            table, new = settings.jobs, settings is not last
+        last, retry_s = settings, float("inf")
+        while not stop.is_set() and clock.now_s < until_s:  # one pass for each version of the settings or UTC offset
+            table, new, offset_s = settings.jobs, settings is not last, time.localtime().tm_gmtoff
             if exporter:
                 exporter.use_jobs(table)
             with ExitStack() as inner:
@@ -199,11 +202,12 @@ def run(
                             ensure=ensure,
                         )  # fmt: skip
                         cluster, publish = inner.enter_context(gated)
-                except ValueError as error:
+                except (ValueError, OSError) as error:
                     if not new:
                         raise
-                    on_failure(CHANGES, f"{error}; the jobs stay as they were")
+                    on_failure(CHANGES, f"{message_of(error)}; the jobs stay as they were")
                     settings, changes = last, ()
+                    retry_s = time.monotonic() + RETRY_S if isinstance(error, OSError) else float("inf")
                     chosen = policy_of(settings)  # the model may be that of the refused jobs
                     continue
                 chosen = made
@@ -222,8 +226,8 @@ def run(
                     journal=written, clock=clock, stop=stop, until_s=until_s, on_step=on_step, on_failure=on_failure,
                     changes=changes, changed=changed, renewed=model.newer,
                 )  # fmt: skip
-            last, settings = settings, watched.known
-            changes = tuple(last.changes(settings))
+            last, settings, retry_s = settings, watched.known, float("inf")
+            changes = changes_since(written, settings) if settings is last else tuple(last.changes(settings))
 
 
 def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...]:
@@ -254,7 +258,7 @@ def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:
         job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
         for job, target, drop, reason in zip(table, step.target, step.plan.drop, step.plan.reason)
     }
-    return {"now_s": step.observation.now_s, "applied": applied, "plan": plan}
+    return {"now_s": step.observation.now_s, "applied": applied and step.error is None, "plan": plan}
 
 
 @contextmanager

@@ -58,10 +58,19 @@ def set_job(
     from_s = now_s if begin is None else _time_s(begin, now_s)
     until_s = None if until is None else _time_s(until, from_s)
     order = Override(job, f"{getpass.getuser()}@{socket.gethostname()}", from_s, until_s, replicas, load)
-    # A new replica count replaces an earlier one.
-    kept = [one for one in orders if one.job != job or load is not None or one.load is not None]
-    write([*kept, order])
-    print(order)
+    replaced = [one for one in orders if _replaces(order, one, begin is None)]
+    write([*(one for one in orders if one not in replaced), order])
+    print(order, *(f"instead of {one}" for one in replaced), sep="\n")
+
+
+def _replaces(new: Override, old: Override, now: bool) -> bool:
+    """Whether a new event overlaps an old one, or a new count covers an old one or begins `now`, while that is in force."""
+    if new.job != old.job or (new.load is None) != (old.load is None):
+        return False
+    new_end_s, old_end_s = (float("inf") if one.until_s is None else one.until_s for one in (new, old))
+    if new.load is not None:
+        return old.from_s < new_end_s and new.from_s < old_end_s
+    return (now and old.from_s <= new.from_s) or (new.from_s <= old.from_s and old_end_s <= new_end_s)
 
 
 def _of_journal(journal: str) -> _Run:

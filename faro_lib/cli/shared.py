@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,7 +71,8 @@ def say(line: str, reason: str = "") -> None:
         line = json.dumps({name: value for name, value in fields.items() if value})
     elif reason:
         line = f"faro: {reason}: {line}"
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # the file of the log may be on a full disk
+        print(line, file=sys.stderr, flush=True)
 
 
 class SayHandler(logging.Handler):

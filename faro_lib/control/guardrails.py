@@ -172,17 +172,18 @@ def guarded(
     """The plan after all guardrails except capacity; `visible` is the policy's observation, `drifted` marks restored jobs."""
     arrays = arrays_of(jobs)
     stale = visible.now_s - guard.known_s > config.stale_after_s
+    unsafe = stale & ~guard.advised
     if stale.any():
         safe = fallback(config, jobs, visible)
         plan = replace(
             plan,
-            target=np.where(stale, safe.target, plan.target),
-            drop=np.where(stale, safe.drop, plan.drop),
+            target=np.where(unsafe, safe.target, plan.target),
+            drop=np.where(unsafe, safe.drop, plan.drop),
             reason=with_reason(plan.reason, stale, protocol.MISSING),
             attempts=max(safe.attempts, plan.attempts),
         )
     within = np.clip(plan.target, arrays.min_replicas, arrays.max_replicas)
-    plan = with_target(plan, np.where(visible.exists, within, plan.target), protocol.BOUNDS)
+    plan = with_target(plan, np.where(visible.exists & ~guard.advised, within, plan.target), protocol.BOUNDS)
     if config.fixed:
         fixed = np.array([job.name in config.fixed for job in jobs])
         plan = replace(plan, reason=with_reason(plan.reason, fixed, protocol.OVERRIDE))
@@ -194,7 +195,7 @@ def guarded(
         plan,
         target=np.where(contested, visible.target, plan.target),
         reason=with_reason(plan.reason, contested, protocol.CONTESTED),
-        floor=None if plan.floor is None else np.where(stale | contested, protocol.KEEP_FLOOR, plan.floor),
+        floor=None if plan.floor is None else np.where(unsafe | contested, protocol.KEEP_FLOOR, plan.floor),
     )
     plan = with_presence(jobs, guard, visible.exists, plan)
     held = drifted & visible.exists & (np.array(plan.reason) == HOLD)
@@ -271,18 +272,21 @@ def with_delayed_reasons(plan: Plan, observation: Observation, target: np.ndarra
 
 
 def enforce_capacity(
-    jobs: tuple[Job, ...], observation: Observation, plan: Plan, target: np.ndarray, pending: Pending
+    jobs: tuple[Job, ...], observation: Observation, plan: Plan, target: np.ndarray, pending: Pending, left: np.ndarray
 ) -> tuple[np.ndarray, Plan, Pending]:
     """(targets within the capacity, the plan with reasons for the changes, the pending targets that remain).
 
-    Jobs keep their minima as long as these fit. Unlike `clamp_to_capacity`, this also reduces jobs whose count is
-    changing, because the capacity may shrink and jobs may be added at any time.
+    Jobs keep their minima as long as these fit, and jobs that are `left` to their own autoscaler (a mask) their replicas.
+    Unlike `clamp_to_capacity`, this also reduces jobs whose count is changing, because the capacity may shrink and jobs may
+    be added at any time.
     """
     arrays, present, why = arrays_of(jobs), observation.exists, np.array(plan.reason)
-    minimum = np.where(present, np.where(why == protocol.CONTESTED, plan.target, arrays.min_replicas), 0)
+    own = np.where(left & (plan.floor is None), observation.target, plan.target)
+    minimum = np.where(present, np.where(left | (why == protocol.CONTESTED), own, arrays.min_replicas), 0)
     initial = np.where(why == protocol.JOB_ADDED, minimum_replicas(jobs), minimum)
     target = np.maximum(np.where(present, target, 0), initial)
     fitting = shed(target, initial, minimum, plan.target, observation.capacity, arrays)
+    fitting = np.where(left & present, own, fitting)
     removed = fitting < target
     reason = with_reason(plan.reason, removed & (fitting < plan.target), protocol.CAPACITY)
     # The pending targets of the reduced jobs were meant for a larger capacity.
@@ -295,13 +299,13 @@ def shed(
     """Targets (jobs,) after removing replicas one by one until the rest fits into the capacity; all arrays are (jobs,).
 
     First go replicas above `initial` of jobs above the plan (`wanted`), then those above `initial` of all jobs, then
-    those above `minimum`. Each is taken from the job with the most cores in such replicas. Finally, the job with the
-    least weight loses replicas. In a tie, the last job loses one.
+    those above `minimum`, then those above 1. Each is taken from the job with the most cores in such replicas. Finally,
+    the job with the least weight loses its replica. In a tie, the last job loses one.
     """
     target = target.copy()
     while float(target @ jobs.cores) > capacity + TOLERANCE and target.any():
-        above = (target - initial) * jobs.cores
-        candidates = (np.where(target > wanted, above, 0), above, (target - minimum) * jobs.cores)
+        above, over_minimum, over_one = ((target - kept) * jobs.cores for kept in (initial, minimum, 1))
+        candidates = (np.where(target > wanted, above, 0), above, over_minimum, over_one)
         least_weight = -np.where(target > 0, jobs.weight, np.inf)
         score = next((cores for cores in candidates if (cores > 0).any()), least_weight)
         target[len(score) - 1 - np.argmax(score[::-1])] -= 1

@@ -57,8 +57,8 @@ class Tick:
 class Journal:
     """A journal, open for writing by this controller only. Each record is on the disk before the next tick begins.
 
-    A part is a header and the ticks after it. `header` and `ticks` are the header and newest ticks of the last part,
-    from which a run resumes; None and [] if the journal is empty. A long journal is rotated (`control.rotation`).
+    A part is a header and the ticks after it. `header` and `ticks` are the header and newest ticks of the last part that
+    has ticks, from which a run resumes; None and [] if the journal is empty. A long journal is rotated (`control.rotation`).
     """
 
     def __init__(self, path: str | Path):
@@ -66,6 +66,7 @@ class Journal:
         self.path = Path(path)
         self.header: Header | None = None
         self.ticks: list[Tick] = []
+        self._begun: tuple[Header | None, list[Tick], dict[str, Any]] | None = None  # by `begin`, and not written yet
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(0o600)
         self._max_bytes = rotation.MAX_BYTES
@@ -93,13 +94,14 @@ class Journal:
         return past
 
     def begin(self, header: Header, replayed_ticks: int | None = None) -> None:
-        """Begin a part with `header` or, if `replayed_ticks` is given, continue the last part."""
+        """At the next tick, begin a part with `header` or, if `replayed_ticks` is given, continue the last part."""
+        jobs = [asdict(job) | {"replica": mapping_of(job.replica)} for job in header.jobs]
+        self._begun = header, [], {"kind": BEGIN} | asdict(header) | {"jobs": jobs}
         if replayed_ticks is not None:
-            self._write({"kind": RESUME, "replayed_ticks": replayed_ticks})
-        else:
-            self.header, self.ticks = header, []
-            jobs = [asdict(job) | {"replica": mapping_of(job.replica)} for job in header.jobs]
-            self._write({"kind": BEGIN} | asdict(header) | {"jobs": jobs})
+            self._begun = self.header, self.ticks, {"kind": RESUME, "replayed_ticks": replayed_ticks}
+        if not self._length():  # `faro set` reads the names of the jobs
+            with suppress(OSError):  # the first tick tries again
+                self._write()
 
     def tick(self, step: Step, error: str | None) -> None:
         """Write one tick; OSError if the disk is full, in which case the file stays as it was."""
@@ -115,15 +117,19 @@ class Journal:
     def _length(self) -> int:
         return os.fstat(self._file.fileno()).st_size
 
-    def _write(self, record: Mapping[str, Any]) -> None:
-        line, length = (json.dumps(record, allow_nan=False) + "\n").encode(), self._length()
+    def _write(self, *records: Mapping[str, Any]) -> None:
+        records = (self._begun[2], *records) if self._begun else records
+        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
+        length = self._length()
         try:
-            if self._file.write(line) != len(line):
+            if self._file.write(lines) != len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(self._file.fileno())
         except OSError:
             os.ftruncate(self._file.fileno(), length)
             raise
+        if self._begun:
+            (self.header, self.ticks, _), self._begun = self._begun, None
 
     def __enter__(self) -> Journal:
         return self
@@ -135,15 +141,15 @@ class Journal:
 
 
 def read(path: str | Path) -> tuple[Header, list[Tick]]:
-    """(header, ticks) of the last part of a journal, without ticks in archives; ValueError if it is not a journal."""
+    """(header, ticks) of the last of `parts`, without ticks in archives; ValueError if the file is not a journal."""
     return _parts(path, _records(Path(path)))[-1]
 
 
 def parts(path: str | Path, since_s: float = 0.0) -> list[tuple[Header, list[Tick]]]:
     """(header, ticks) of each part of a journal, including its archives; ValueError if the file is not a journal.
 
-    A new part begins when an operator changes the jobs during the run. Parts without ticks, except
-    the last part, an incomplete last line, and archives last written before the Unix time `since_s` are left out.
+    A new part begins when an operator changes the jobs during the run. Parts without ticks (unless there is no other),
+    an incomplete last line, and archives last written before the Unix time `since_s` are left out.
     """
     recent = [one for one in rotation.archives(Path(path)) if one.stat().st_mtime >= since_s]
     return _parts(path, (record for file in (*recent, Path(path)) for record in _records(file)))
@@ -177,7 +183,7 @@ def _parts(path: str | Path, records: Iterator[tuple[str, dict[str, Any]]]) -> l
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             problem = " ".join(f"{type(error).__name__}: {error}".split())[:100]
             raise ValueError(f"{place}: a damaged {record['kind']} ({problem})") from None
-    return found
+    return found[:-1] if found[1:] and not found[-1][1] else found
 
 
 def _tick(record: Mapping[str, Any], jobs: int, replayed_ticks: int | None) -> Tick:

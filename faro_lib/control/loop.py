@@ -21,7 +21,8 @@ from faro_lib.policies.protocol import CONTESTED, DEADLINE_EXCEEDED, FAILED, MIS
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
-OBSERVE, APPLY, JOURNAL, CLOCK = "observe", "apply", "journal", "clock"  # reasons of failures outside the policy
+# Reasons of failures outside the policy.
+OBSERVE, APPLY, JOURNAL, CLOCK, REPORT = "observe", "apply", "journal", "clock", "report"
 OnFailure = Callable[[str, str], None]
 
 
@@ -56,7 +57,7 @@ def run(
     clock : the time of a live run, in which late ticks are skipped; None if the cluster simulates time.
     on_step : called after every tick.
     on_failure : called with (reason, one line) for every failure. If None, a failed scaling request, journal write,
-        renewal or first observation ends the run with its exception, and a failed policy is a warning.
+        `on_step`, renewal or first observation ends the run with its exception, and a failed policy is a warning.
     changes : an operator's changes to the jobs since the last call of `run` with this journal.
     changed : called before every tick; the run ends once it returns True.
     renewed : called before every tick; returns a newly fitted forecaster for the policy, or None to keep the old one.
@@ -101,7 +102,7 @@ def run(
             if writer:  # with `on_failure`, a full disk does not stop the loop
                 attempt(JOURNAL, on_failure, writer.tick, step, error_line)
             if on_step:
-                on_step(step)
+                attempt(REPORT, on_failure, on_step, replace(step, error=error_line))
     if np.isfinite(until_s) and not stop.is_set():
         cluster.advance(until_s)
 

@@ -31,6 +31,7 @@ class Step:
     target: np.ndarray  # (jobs,) replicas requested, within the capacity
     decision_s: float  # duration of the decision
     failure: str | None = None  # why the policy failed
+    error: str | None = None  # why the targets were not applied, as in the journal; known to `on_step`
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,13 @@ def tick(
     if void:
         plan = replace(guardrails.fallback(config, jobs, visible), reason=(void,) * len(jobs))
 
-    plan = guardrails.guarded(config, jobs, guard, visible, plan, drifted)
-    pending = memory.pending.only(observation.exists & ~contested)
+    advised = guard.advised if plan.authority is None else plan.authority[:, 0] == ADVISE
+    advised = advised & np.array([job.name not in config.fixed for job in jobs])
+    plan = guardrails.guarded(config, jobs, replace(guard, advised=advised), visible, plan, drifted)
+    pending = memory.pending.only(observation.exists & ~contested & ~advised)
     target, pending = clamp_to_capacity(pending, plan, intended, arrays_of(jobs))
     plan = guardrails.with_delayed_reasons(plan, intended, target, pending)
-    target, plan, pending = guardrails.enforce_capacity(jobs, observation, plan, target, pending)
-    advised = guard.advised if plan.authority is None else plan.authority[:, 0] == ADVISE
+    target, plan, pending = guardrails.enforce_capacity(jobs, observation, plan, target, pending, advised)
     target, plan = cut_to_nodes(arrays_of(jobs), observation, plan, target, left | advised)
     guard = Guard(guard.known_s, target, plan.drop, observation.exists, contest=guard.contest, advised=advised)
     return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)

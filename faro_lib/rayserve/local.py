@@ -42,6 +42,7 @@ for word in "$@"; do case "$word" in *.cfg) sed -i -E 's/^( *bind )\*?:/\1127.0.
 exec {haproxy} "$@"
 """
 PREFIX, OWNER = "faro-", "owner"  # prefix of a cluster's folder, and the file in it that names the starting process
+CLOCK_STEP_S = 86_400.0
 PORT_RANGE = range(28_000, 32_768)  # above the ports of workers and replicas, below those of outgoing connections
 REPLICA_PORTS = 200  # consecutive ports for the replicas; the first is 20,000 plus a random multiple of 200
 
@@ -107,9 +108,10 @@ def end_abandoned(parent: Path) -> int:
     """
     ended = 0
     for file in parent.glob(f"{PREFIX}*/{OWNER}"):
-        pid, created = file.read_text().split()
-        with suppress(psutil.NoSuchProcess):
-            if psutil.Process(int(pid)).create_time() == float(created):
+        if len(words := file.read_text().split()) != 2:  # its owner is just starting, or had no room to write it
+            continue
+        with suppress(psutil.NoSuchProcess):  # creation times shift when the clock is set
+            if abs(psutil.Process(int(words[0])).create_time() - float(words[1])) < CLOCK_STEP_S:
                 continue
         family = []
         for process in psutil.process_iter():

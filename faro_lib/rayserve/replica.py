@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hmac
 import inspect
 import pkgutil
 import random
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from faro_lib.rayserve.authentication import read_token
@@ -48,6 +51,8 @@ class ReplicaQueue:
         self.rows: dict[int, dict[str, Any]] = {}
         self._clock, self._point = clock, random.random()
         self._serving = asyncio.Semaphore(concurrency)
+        # A call cannot be cancelled in its thread, which stays busy when the client has stopped waiting.
+        self.threads = ThreadPoolExecutor(concurrency)
 
     def _row(self) -> dict[str, Any]:
         return self.rows.setdefault(int(self._clock()), empty_row())
@@ -154,7 +159,11 @@ class ReplicaActor:
         from starlette.responses import PlainTextResponse, Response
 
         async def call() -> Response:
-            answer = await (self._model(request) if self._is_async else asyncio.to_thread(self._model, request))
+            if self._is_async:
+                answer = await self._model(request)
+            else:
+                model = partial(contextvars.copy_context().run, self._model, request)
+                answer = await asyncio.get_running_loop().run_in_executor(self._queue.threads, model)
             response = answer if isinstance(answer, Response) else PlainTextResponse(str(answer))
             if response.status_code >= 500:
                 raise Failed(response)

@@ -73,21 +73,30 @@ class StatsAggregator:
         replicas[replica] = (now, ongoing, last)
         self._seconds[job] = {second: row for second, row in seconds.items() if second >= now - KEEP_S}
         self._replicas[job] = {name: one for name, one in replicas.items() if one[0] >= now - KEEP_S}
+        self._end_lease()
         return self._accept.get(job)
 
     def accept(self, shares: Mapping[str, float]) -> None:
         """Set the share of requests that each of these jobs accepts; others, such as removed jobs, accept all."""
+        self._end_lease()
         self._accept = dict.fromkeys(self._accept, 1.0) | dict(shares)
 
     def lease(self, holder: str, duration_s: float, force: bool = False) -> str:
         """Grant `holder` the right to scale (lease) if no other has it, or if `force`; return who then has it."""
+        self._end_lease()
         now_s = time.monotonic()
         if force or now_s >= self._lease_ends_s or holder == self._holder:
             self._holder, self._lease_ends_s = holder, now_s + duration_s
         return self._holder
 
+    def _end_lease(self) -> None:
+        """After a lease, all jobs accept all requests. Shares that were set without a lease stay."""
+        if self._holder and time.monotonic() >= self._lease_ends_s:
+            self._holder, self._accept = "", dict.fromkeys(self._accept, 1.0)
+
     def read(self, since: int = 0) -> dict[str, dict[str, Any]]:
         """For each job: rows of Unix seconds from `since` on, ongoing requests, live replicas, and accepted share."""
+        self._end_lease()
         now, jobs = time.time(), {}
         for job, seconds in self._seconds.items():
             fresh = [ongoing for heard, ongoing, _ in self._replicas[job].values() if now - heard <= FRESH_S]

@@ -190,7 +190,8 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     recorded = [(header, ticks) for header, ticks in parts(path, since_s) if ticks and header.origin_s is not None]
     if not recorded:
         raise ValueError(f"{path}: no decision has been made yet")
-    ends = [ticks[-1].step.observation.minute for _, ticks in recorded]  # all parts have the same clock
+    recorded = [one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s]  # have the same clock
+    ends = [ticks[-1].step.observation.minute for _, ticks in recorded]
     counts = np.full((len(jobs), ends[-1]), np.nan)
     for (header, ticks), end in zip(recorded, ends):
         new = rows_of(jobs, [job.name for job in header.jobs], arrivals(header, ticks))
