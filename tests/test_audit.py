@@ -8,11 +8,14 @@ import pandas as pd
 import pytest
 import recorded_worlds as worlds
 
+from faro_lib.calibrate import Calibration
 from faro_lib.calibrate.priors import CalibratedService
 from faro_lib.cli import main
 from faro_lib.recommend.audit import WAITING, Audit, audit
 from faro_lib.recommend.backcast import (
     Service,
+    backcast,
+    calibration_of,
     prediction_interval,
     run_recorded,
     share_interval,
@@ -21,7 +24,7 @@ from faro_lib.recommend.backcast import (
 )
 from faro_lib.recommend.records import records_from_csv, records_of
 from faro_lib.workload import Job, Workload
-from faro_lib.workload.replicas import SERIAL
+from faro_lib.workload.replicas import SERIAL, Continuous
 from notebooks.traces import write_jobs
 
 
@@ -140,6 +143,64 @@ def test_a_minute_without_a_recorded_latency_loses_nothing():
     assert audited.observed_lost() == 0.25
 
 
+def recorded_service(job, minutes_s):
+    """Records of one service on one replica with these tail latencies, one for each minute."""
+    one = np.ones((1, len(minutes_s)))
+    return records_of((job,), 600 * one, one, np.array([[job.quantile]]), np.array(minutes_s)[None, None])
+
+
+def test_a_minute_with_more_drops_than_the_slo_allows_is_late_and_loses_everything():
+    records = recorded_service(Job("a"), [0.1, np.inf, np.nan, np.inf])
+    (service,) = backcast(records, ["no advice"], WAITING, slice(0, 4))
+    assert service.late_minutes == pytest.approx(2 / 3)
+    audited = Audit(records, (SimpleNamespace(refusal=""),), 1, {}, {}, np.zeros(4), np.zeros(4), slice(0, 4))
+    assert audited.observed_lost() == 0.5
+
+
+def test_the_calibration_leaves_out_minutes_of_unknown_or_infinite_latency():
+    counts = 50.0 + 25 * (np.arange(90) // 15)[None]
+    latency_s = np.full((2, 1, 90), 0.2)
+    latency_s[1, 0, ::3] = np.inf
+    records = records_of((Job("a"),), counts, np.ones((1, 90)), np.array([[np.nan], [0.99]]), latency_s)
+    np.testing.assert_allclose(steady_minutes(records, 0).values, 0.2)
+
+
+def calibrated(service: CalibratedService, discrepancy=0.02) -> Calibration:
+    """A calibration that is certain of `service`."""
+    capacity_rps = np.full(3, service.capacity_rps)
+    return Calibration("serial", {}, service, {}, capacity_rps, (service,), capacity_rps, discrepancy, "calibrated", "")
+
+
+def test_a_constant_time_outside_the_replicas_is_added_to_every_simulated_latency():
+    """As of a gateway: 60 ms, of an SLO of 200 ms, before requests of 20 ms."""
+    job = Job("a", slo_s=0.2, quantile=0.95, service_time_s=0.02, service_scv=0.5, model="a")
+    one, workload = np.ones((1, 20), int), Workload((job,), np.full((1, 20), 1200))
+    ran = run_recorded(workload, uniform_draws(workload, 99, WAITING), one, WAITING)
+    tail_s = ran.served_tail_latency_s[None, :, :-1] + 0.06
+    records = records_of((job,), workload.requests_per_min.astype(float), one, np.array([[0.95]]), tail_s)
+    known = calibrated(CalibratedService(SERIAL, 0.02, 0.5, overhead_s=0.06))
+    (service,) = backcast(records, [known], WAITING, slice(0, 20))
+    assert not service.refusal
+    assert service.inside > 0.7
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_minute_without_requests_is_backcast_without_a_warning():
+    job = Job("a", quantile=0.95)
+    counts, one = np.full((1, 10), 60.0), np.ones((1, 10))
+    counts[0, 3] = 0
+    records = records_of((job,), counts, one, np.array([[0.95]]), 0.2 * one[None])
+    (service,) = backcast(records, [calibrated(CalibratedService(SERIAL, 0.18, 0.0))], WAITING, slice(0, 10))
+    assert np.flatnonzero(np.isnan(service.predicted_tail_s).any(axis=1)).tolist() == [3]
+
+
+@pytest.mark.parametrize("slo_on", ["first_token", "per_token"])
+def test_a_token_service_whose_slo_is_not_about_its_latency_is_refused(slo_on):
+    job = Job("chat", replica=Continuous(0.01, 0.001, 0.0001, 8, 100, 200, slo_on=slo_on))
+    refusal = calibration_of(recorded_service(job, [0.2]), 0, 16)
+    assert refusal.startswith(f"its SLO is on {slo_on}")
+
+
 def test_jobs_that_take_turns_with_one_replica_can_be_simulated():
     jobs = tuple(Job(f"job{n}") for n in range(10))
     workload = Workload(jobs, np.full((10, 10), 6))
@@ -180,6 +241,32 @@ def reproduced(monkeypatch):
 def test_the_time_outside_the_replicas_is_subtracted_once_from_the_slo_of_plans_and_of_simulations(reproduced):
     _, *known = reproduced(Job("a", slo_s=0.5))
     assert [jobs[0].slo_s for jobs in known] == [0.4, 0.4]
+
+
+def test_the_utility_of_a_simulation_counts_the_time_outside_the_replicas(reproduced):
+    """100 ms on a replica and 100 ms outside it, with an SLO of 150 ms."""
+    audited, *_ = reproduced(Job("a", slo_s=0.15))
+    assert audited.policies["recorded replicas"]["lost_utility"][1] == pytest.approx(0.25, abs=0.03)
+
+
+def test_replicas_of_different_sizes_are_compared_in_cores(reproduced):
+    audited, *_ = reproduced(Job("a", slo_s=0.5, cores=2.0), Job("b", slo_s=0.5))
+    assert audited.policies["recorded replicas"]["cores"] == pytest.approx([3, 3, 3])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"forecaster": "typo"}, "forecaster='typo' is unknown"),
+        ({"forecaster": "bayes"}, "needs a posterior"),
+        ({"forecaster": "ar"}, "a forecaster needs at least one day"),
+        ({"capacity": 1}, "capacity=1 cores cannot hold the minimum of 2 jobs"),
+    ],
+)
+def test_what_cannot_succeed_is_refused_before_the_calibration(wrong, message, recorded, monkeypatch):
+    monkeypatch.setattr("faro_lib.recommend.audit.calibration_of", lambda *_: pytest.fail("calibrates"))
+    with pytest.raises(ValueError, match=message):
+        audit(recorded[1], **wrong, report=lambda line: None)
 
 
 def test_policies_plan_for_a_calibrated_service_without_the_latency_curve_of_the_table(reproduced):
@@ -250,6 +337,7 @@ class TestAudit:
         printed = capsys.readouterr().out
         assert "reproduced" in printed
         assert "minus recorded" in printed
+        assert "cores" in printed.split("minus recorded")[1].splitlines()[0]
         assert "need up to" in printed
         assert "other hours and days may differ" in printed
         text = page.read_text()

@@ -4,6 +4,7 @@ import functools
 import io
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from faro_lib.policies.faro import tuned
 from faro_lib.recommend import recommendation
 from faro_lib.recommend.load_history import History, history_from_csv, history_from_journal, history_of
 from faro_lib.recommend.now import advise
-from faro_lib.recommend.recommendation import LIVE, recommend
+from faro_lib.recommend.recommendation import LIVE, Recommendation, recommend
 from faro_lib.recommend.sizing import (
     busiest,
     capacity_range,
@@ -33,6 +34,7 @@ from faro_lib.recommend.sizing import (
     violations_by_capacity,
 )
 from faro_lib.simulate import SimulatedCluster, draw
+from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.synthetic import synthetic
@@ -152,6 +154,13 @@ def test_the_busiest_part_of_a_day_has_the_same_time_in_the_training_days():
     np.testing.assert_array_equal(part.train[0, 0][:, :20], part.evaluation[0])
 
 
+def test_the_busiest_part_of_a_day_is_the_one_with_the_most_work_and_not_the_most_requests():
+    day = np.full((2, 100), 10)
+    day[0, 10:30], day[1, 70:90] = 1000, 100
+    jobs = Job("light", service_time_s=0.01), Job("heavy", service_time_s=0.5, cores=4.0)
+    assert busiest(Traces(jobs, day[None, None], day[None]), 20)[1] == 70
+
+
 def test_the_knee_of_a_corner_is_its_corner():
     corner = pd.DataFrame({"capacity_cores": [1, 5, 9, 13], "slo_violation_rate": [1.0, 0.5, 0.0, 0.0]})
     corner["accepted_rate"] = 0.01
@@ -198,6 +207,32 @@ def test_the_capacity_range_contains_what_a_clairvoyant_would_need():
 def test_a_job_that_keeps_more_than_200_replicas_busy_needs_at_least_as_many():
     job = Job("large", slo_s=0.2, service_time_s=0.18, max_replicas=1000)
     assert required_replicas(Workload((job,), np.array([[1200 * 60]])), "mmc") >= 1200 * 0.18
+
+
+def test_a_job_whose_slo_no_number_of_replicas_meets_needs_those_that_its_load_keeps_busy():
+    job = Job("hopeless", slo_s=0.1, service_time_s=0.18)
+    required = required_replicas(Workload((job,), np.array([[0, 600, 1200]])), "mmc")
+    assert (required >= [1, 10 * 0.18, 20 * 0.18]).all()
+    assert (required <= [1, 4, 8]).all()
+
+
+def test_a_capacity_meets_the_slos_if_its_own_replay_does():
+    curve = pd.DataFrame({"capacity_cores": [4, 8, 12], "slo_violation_rate": [0.01, 0.2, 0.0], "accepted_rate": 0.05})
+    met = [Recommendation(SimpleNamespace(capacity=cores), None, curve).slo_met for cores in (2, 4, 8, 12)]
+    assert met == [False, True, False, True]
+
+
+def test_latencies_are_predicted_up_to_twice_the_replicas_that_fit_and_are_allowed(monkeypatch):
+    jobs, tried = (Job("few", max_replicas=3), Job("least", min_replicas=2, max_replicas=2)), []
+
+    def predicted(jobs, rates_rps, replicas, **options):
+        tried.append(max(replicas))
+        return predicted_latency(jobs, rates_rps, replicas, **options)
+
+    monkeypatch.setattr("faro_lib.recommend.now.predicted_latency", predicted)
+    advice = advise(jobs, STEADY, policy(jobs), 6)
+    assert sorted(tried)[:-1] == list(range(7))
+    assert advice.reason(0) == "misses its SLO; 5 would meet it"
 
 
 @pytest.fixture
@@ -363,7 +398,10 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("wrong", [["--objective", "sum"], ["--forecaster", "arr"], ["--plot", "nowhere/curve.png"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [["--objective", "sum"], ["--forecaster", "arr"], ["--plot", "nowhere/curve.png"], ["--capacity", "2", "--curve"]],
+)
 def test_what_cannot_succeed_is_refused_before_the_replay(wrong, counts_csv, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["recommend", "--workload", str(counts_csv), *wrong]) == 2

@@ -1,18 +1,20 @@
 """What `faro recommend` says to a first-time operator: reasons, assumptions, clock times and margins."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from faro_lib import cli
+from faro_lib.cli.recommend import _text
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.recommend import recommendation
 from faro_lib.recommend.load_history import history_from_csv, history_of
 from faro_lib.recommend.now import LEAST_GAIN, advise
-from faro_lib.recommend.recommendation import LIVE, recommend
+from faro_lib.recommend.recommendation import LIVE, Recommendation, recommend
 from faro_lib.recommend.sizing import margin, peaks_outside
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Traces
@@ -121,7 +123,11 @@ def test_a_decision_may_be_made_at_a_clock_time(at, tmp_path):
 
 @pytest.mark.parametrize(
     ("at", "message"),
-    [("noon", "at='noon': time is neither ISO 8601"), ("2026-11-21T12:30Z", "is not a minute of the last day")],
+    [
+        ("noon", "at='noon': time is neither ISO 8601"),
+        ("25:77", "at='25:77': time is neither ISO 8601"),
+        ("2026-11-21T12:30Z", "at=2026-11-21T12:30Z is not a minute of the last day"),
+    ],
 )
 def test_a_time_that_is_not_in_the_last_day_is_refused(at, message, tmp_path, capsys):
     assert cli.main(["recommend", "--workload", timed(tmp_path / "my.csv"), "--capacity", "9", "--at", at]) == 2
@@ -141,6 +147,28 @@ def test_a_job_that_peaks_outside_the_replayed_part_is_named_with_its_minute():
     assert peaks_outside(traces, 400, 360) == {"outside": 1207}
 
 
+def test_a_small_service_does_not_peak_outside_the_replayed_part_by_chance():
+    day = np.zeros((1, DAY), int)
+    day[0, [500, 503, 505, 506]] = day[0, 1200:1206] = 1
+    assert peaks_outside(Traces((Job("small"),), day[None, None], day[None]), 400, 360) == {}
+
+
+def test_without_requests_the_predicted_latency_is_that_of_an_idle_replica(latencies):
+    counts = steady([0, 0])
+    policy = tuned(PolicyContext(EXPONENTIAL, history_of(EXPONENTIAL, counts).forecaster("persistence"), latencies))
+    advice = advise(EXPONENTIAL, counts, policy, 12)
+    assert (advice.forecast_rps == 0).all()
+    assert advice.tail_latency_s[0] == pytest.approx(latencies.tail_latency_s(EXPONENTIAL[0], 0.0, 1), rel=0.05)
+    assert "p99 on an idle replica" in advice.reason(0)
+
+
+def test_low_rates_are_printed_with_three_digits(ample):
+    advice = replace(ample, forecast_rps=np.array([0.0123, 12345.6]), prediction_interval_rps=np.zeros((2, 2)))
+    printed = _text(Recommendation(advice, None))
+    assert "0.0123 (0-0)" in printed
+    assert "12300 (0-0)" in printed
+
+
 def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_cluster_does_not_need(tmp_path, capsys):
     counts = timed(tmp_path / "my.csv", days=1.2, peak="2026-11-26T12:00")
     (tmp_path / "jobs.csv").write_text("job,service_time_s,slo_s\na,0.005,0.2\n")
@@ -149,7 +177,7 @@ def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_clust
     out, err = capsys.readouterr()
     assert "(the busiest six hours of the last day)" in err
     assert "minute" not in err.split("replaying")[1].split("(")[0]
-    assert "times what the SLOs need; a fixed allocation would do" in out
+    assert "times what the SLOs need; a fixed allocation may do, unless the jobs peak at different times" in out
     assert "% (a: " in out
     assert "service_scv is not given for 1 job" in err
     assert "cold_start_s is not given for 1 job" in err

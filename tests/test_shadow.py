@@ -122,6 +122,23 @@ def test_replicas_beyond_the_bounds_of_the_jobs_ran_nevertheless(starved, rows):
     assert [row["lost_ran"] for row in scored] == [row["lost_ran"] for row in rows.values()]
 
 
+def test_services_that_scale_to_zero_can_be_scored(starved, monkeypatch):
+    header, ticks = read(starved)
+    for one in ticks:
+        one.step.observation.target[:] = one.step.target[:] = [1, 0, 0]
+    monkeypatch.setattr("faro_lib.recommend.shadow.TRIALS", 1)
+    rows = {row["job"]: row for row in plan_scores(header, ticks, serving_model=PAPER)}
+    assert rows["job1"]["lost_ran"] == rows["job1"]["lost_planned"] == 1
+
+
+def test_minutes_in_which_more_requests_were_dropped_than_the_slo_allows_are_infinitely_late(starved, monkeypatch):
+    header, ticks = read(starved)
+    for one in ticks:
+        one.step.observation.tail_latency_s[0] = np.inf
+    monkeypatch.setattr("faro_lib.control.journal.parts", lambda path: [(header, ticks)])
+    assert np.isposinf(records_from_journal("x.jsonl").tail_s[0]).all()
+
+
 def test_plans_that_are_bounds_of_autoscalers_are_refused_in_one_line(starved, capsys, monkeypatch):
     header, ticks = read(starved)
     bounds = [with_plan(one, floor=np.ones(3, int)) for one in ticks]

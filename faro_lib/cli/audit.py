@@ -132,7 +132,7 @@ def text(result: Audit) -> str:
             "minus recorded": _interval(of["difference"]) if of["difference"].any() else "-",
             "": _verdict(of["difference"]),
             "late requests": _percent(of["slo_violation_rate"]),
-            "replicas": f"{of['replicas'][1]:.1f}",
+            "cores": f"{of['cores'][1]:.1f}",
         }
         for name, of in result.policies.items()
     ]

@@ -14,7 +14,7 @@ from faro_lib.cli.shared import milliseconds, option, say, text_table
 if TYPE_CHECKING:
     from faro_lib.recommend.recommendation import Recommendation
 
-AMPLE = 3  # at this multiple of the required capacity, each job can keep its peak's replicas all day
+AMPLE = 3  # at this multiple of the required capacity, jobs that peak together can keep their peak's replicas all day
 OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
 
 
@@ -82,7 +82,7 @@ def recommend(
     else:
         history = history_from_journal(str(journal), jobs, at)
     if history.unobserved:
-        say(f"no counts of {', '.join(history.unobserved)}; forecast at the level of the other jobs")
+        say(f"no requests of {', '.join(history.unobserved)} are recorded; planned without requests")
     if history.missing:
         say(f"{history.missing} counts are missing; they are interpolated for learning, and stay missing for decisions")
     if jobs:
@@ -111,7 +111,9 @@ def _text(recommendation: Recommendation) -> str:
         {
             "job": row["job"],
             "replicas": str(row["replicas"]),
-            "requests/s (80 %)": "{:.1f} ({:.1f}-{:.1f})".format(row["forecast_rps"], *row["prediction_interval_rps"]),
+            "requests/s (80 %)": "{:g} ({:g}-{:g})".format(
+                *(float(f"{rate:.3g}") for rate in (row["forecast_rps"], *row["prediction_interval_rps"]))
+            ),
             "predicted": milliseconds(row["predicted_tail_latency_s"]),
             "SLO": milliseconds(row["slo_s"]),
             "reason": row["reason"],
@@ -129,8 +131,8 @@ def _text(recommendation: Recommendation) -> str:
         if required is None:
             lines += [f"no capacity that was tried {met_by(rate)}"]
         elif advice.capacity >= AMPLE * required:
-            times = f"{advice.capacity / required:.0f} times"
-            lines += [f"{advice.capacity:g} cores are {times} what the SLOs need; a fixed allocation would do"]
+            times = f"{advice.capacity:g} cores are {advice.capacity / required:.0f} times what the SLOs need"
+            lines += [f"{times}; a fixed allocation may do, unless the jobs peak at different times"]
         elif close := margin(curve):
             lines += [close]
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from faro_lib.experiments.trials import Report, policy_failures_raised
 from faro_lib.metrics.measures import lost_utility, minute_utility, slo_violation_rate
 from faro_lib.policies import Observation, Plan, Policy, PolicyContext, factory_of, make
 from faro_lib.policies.baselines import fair_share
-from faro_lib.policies.protocol import Assuming, hold, minimum_replicas
+from faro_lib.policies.protocol import Assuming, at_least_one_each, hold, minimum_replicas
 from faro_lib.recommend.backcast import (
     NEVER,
     Service,
@@ -46,7 +46,7 @@ LOST = "lost_utility"
 MEASURES: dict[str, Callable[[Run], Any]] = {
     LOST: lambda run: np.array([lost_utility(one[None]) for one in minute_utility(run)]),  # of each service
     "slo_violation_rate": slo_violation_rate,
-    "replicas": lambda run: float(np.sum(run.decisions.running, axis=1).mean()),
+    "cores": lambda run: float((run.decisions.running @ arrays_of(run.workload.jobs).cores).mean()),
 }
 
 
@@ -56,7 +56,7 @@ class Audit:
 
     Attributes
     ----------
-    policies : policy -> measure -> (5 %, mean, 95 %); the measures are lost_utility, slo_violation_rate, replicas (mean
+    policies : policy -> measure -> (5 %, mean, 95 %); the measures are lost_utility, slo_violation_rate, cores (mean
         number) and difference (lost_utility minus that of the recorded replicas).
     by_service : policy -> interval of that difference for each service, (3, reproduced services).
     required : cores that the SLOs need at the rate of each minute, (minutes,); `used`: cores of the recorded replicas.
@@ -144,13 +144,18 @@ def audit(
     The busiest REPLAYED_MINUTES of the last day are replayed. Without an earlier day, the forecaster is untrained.
     """
     for name in policies:
-        factory_of(name)  # raises for an unknown name, before minutes of work
+        factory_of(name)  # raises for an unknown name; this and the next checks come before minutes of work
     jobs, history = records.jobs, records.history
+    part, first = busiest(history.traces, REPLAYED_MINUTES)
+    train = part.train[:0] if history.single_day else part.train
+    if capacity is not None:
+        at_least_one_each(jobs, capacity)
+    if forecaster:
+        replace(history, traces=replace(part, train=train)).forecaster(forecaster)
     report(f"calibrating {len(jobs)} services on their recorded latencies")
     with ThreadPoolExecutor(THREADS) as pool:
         limits = [serving_model.limit_of(job) for job in jobs]
         calibrations = list(pool.map(calibration_of, [records] * len(jobs), range(len(jobs)), limits))
-    part, first = busiest(history.traces, REPLAYED_MINUTES)
     minutes = slice(first, first + part.evaluation.shape[-1])
     report(f"simulating the recorded replicas, {history.span(first, minutes.stop)}")
     services = backcast(records, calibrations, serving_model, minutes)
@@ -166,25 +171,33 @@ def audit(
     latency_model = measure(known, capacity=size, serving_model=serving_model)
     day = Workload(known, history.traces.evaluation[0, kept])
     required = arrays_of(known).cores @ required_replicas(day, latency_model)
-    train = part.train[:0] if history.single_day else part.train
     traces = Traces(known, train[:, :, kept], part.evaluation[:, kept])
+    asked = Workload(tuple(services[n].job for n in kept), traces.evaluation[0])  # with the SLOs of clients
     context = PolicyContext(known, forecast.fit(forecaster or "auto", traces), latency_model)
     made: dict[str, Policy] = {name: AfterAMinute(make(name, context), known, name) for name in policies}
     posteriors = [one for n in kept if (one := services[n].calibration)]
     initial = fair_share(known, size)
 
     def measured(seed: int) -> dict[str, dict[str, Any]]:
-        workload = Workload(world([services[n].job for n in kept], posteriors, seed), traces.evaluation[0])
+        drawn, at_clients = world(asked.jobs, posteriors, seed)
+        workload = replace(asked, jobs=drawn)
         requests = uniform_draws(workload, seed, serving_model)
         runs = {RAN: run_recorded(workload, requests, replicas[:, minutes], serving_model)}
         for name, policy in made.items():
             runs[name] = simulate(workload, policy, size, draws=requests, serving_model=serving_model, initial=initial)
+        for name, run in runs.items():
+            runs[name] = replace(run, workload=asked, tail_latency_s=at_clients(run.tail_latency_s))
         return {name: {key: of(run) for key, of in MEASURES.items()} for name, run in runs.items()}
 
     report(f"replaying the requests with {', '.join(policies)}")
     with policy_failures_raised(), ThreadPoolExecutor(THREADS) as pool:
         draws = list(pool.map(measured, range(DRAWS)))
-    values = {name: {key: np.array([of[name][key] for of in draws]) for key in MEASURES} for name in (RAN, *policies)}
+    return Audit(records, services, size, *_compared(draws), required, used, minutes)
+
+
+def _compared(draws: list[dict[str, dict[str, Any]]]) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """`policies` and `by_service` of an `Audit`, from draws of policy -> measure -> value."""
+    values = {name: {key: np.array([of[name][key] for of in draws]) for key in MEASURES} for name in draws[0]}
     compared, by_service = {}, {}
     for name, of in values.items():
         more = of[LOST] - values[RAN][LOST]  # (draws, services)
@@ -192,7 +205,7 @@ def audit(
         compared[name] = {key: positive_interval(one) for key, one in totals.items()}
         compared[name]["difference"] = prediction_interval(more.sum(axis=1))
         by_service[name] = prediction_interval(more)
-    return Audit(records, services, size, compared, by_service, required, used, minutes)
+    return compared, by_service
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Reproduce what autoscalers did: calibrate each service on its recorded latencies, then simulate its recorded replicas."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,6 +50,8 @@ class Service:
 def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
     """Calibrate service n as its kind in the jobs table or another; return the reason if too little was recorded."""
     measured, job = steady_minutes(records, n), records.jobs[n]
+    if (slo_on := getattr(job.replica, "slo_on", "end_to_end")) != "end_to_end":
+        return f"its SLO is on {slo_on}, and an audit simulates latencies end to end only"
     if measured is None:
         enough = f"fewer than {MIN_ROWS} different loads have {MIN_MINUTES} minutes each"
         return f"{enough} with latencies, steady replicas and a steady load; record more hours"
@@ -71,7 +73,7 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
     minute before by at most m / 4 + 3 sqrt(m) (trend and chance), so that queues are nearly stationary.
     """
     counts, replicas, latency_s = records.history.traces.evaluation[0, n], records.replicas[n], records.latency_s[:, n]
-    counts = counts[: len(replicas)]
+    counts, latency_s = counts[: len(replicas)], np.where(np.isinf(latency_s), np.nan, latency_s)
     before = np.concatenate([[0], counts[:-1]])
     steady = (
         np.isfinite(latency_s).any(axis=0) & (replicas >= 1) & (counts > 0) & (np.arange(len(counts)) >= STEADY_MINUTES)
@@ -95,18 +97,23 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
     return Measurements(mean / MINUTE_S, replicas, np.maximum(np.rint(mean), 1), columns, values, periods)
 
 
-def world(jobs: Sequence[Job], calibrations: Sequence[Calibration], seed: int) -> tuple[Job, ...]:
-    """The jobs, each with a service drawn from its posterior.
+def world(
+    jobs: Sequence[Job], calibrations: Sequence[Calibration], seed: int
+) -> tuple[tuple[Job, ...], Callable[[np.ndarray], np.ndarray]]:
+    """(the jobs, each with a service drawn from its posterior; the clients' latencies as a function of simulated ones).
 
-    Instead of the latencies, the SLO is adjusted: divided by a drawn model error, less the time outside the replicas.
+    Latencies are (jobs, minutes). A client's latency includes the time outside the replicas, times a drawn model error; the
+    SLOs of the drawn jobs are those of the simulated latencies.
     """
     rng, drawn = np.random.default_rng(seed), []
     for job, calibration in zip(jobs, calibrations):
         one = calibration.draws[rng.integers(len(calibration.draws))]
         error = np.exp(calibration.discrepancy * rng.standard_normal())
         slo_s = max(job.slo_s / error - one.overhead_s, NEVER)
-        drawn.append(replace(job, **one.job_fields, slo_s=float(slo_s)))
-    return tuple(drawn)
+        drawn.append((replace(job, **one.job_fields, slo_s=float(slo_s)), (error, one.overhead_s)))
+    simulated, factors = zip(*drawn)
+    error, overhead_s = np.array(factors).T[:, :, None]
+    return simulated, lambda latency_s: (latency_s + overhead_s) * error
 
 
 def uniform_draws(workload: Workload, seed: int, model: ServingModel) -> Draws:
@@ -150,16 +157,16 @@ def backcast(
     found = [one for one in calibrations if isinstance(one, Calibration)]
     counts = records.history.traces.evaluation[0][:, minutes]
     recorded_s = records.tail_s[:, minutes]
-    recorded = np.isfinite(recorded_s) & (counts > 0)
+    recorded = ~np.isnan(recorded_s) & (counts > 0)
     replicas = known_replicas(records.replicas)[fitted, minutes]
 
     def simulated(seed: int) -> tuple[list[float], np.ndarray, np.ndarray]:
-        drawn = world(jobs, found, seed)
+        drawn, at_clients = world(jobs, found, seed)
         workload = Workload(drawn, counts[fitted])
         run = run_recorded(workload, uniform_draws(workload, seed, model), replicas, model)
-        slo_s, tail_s = arrays_of(drawn).slo_s[:, None], run.served_tail_latency_s[:, :-1]
-        late = [_share(row > slo, seen) for row, slo, seen in zip(tail_s, slo_s, recorded[fitted])]
-        return late, tail_s * (arrays_of(jobs).slo_s[:, None] / slo_s), violation_rate_by_job(run)
+        tail_s = at_clients(run.served_tail_latency_s[:, :-1])
+        late = [_share(row > job.slo_s, seen) for row, job, seen in zip(tail_s, jobs, recorded[fitted])]
+        return late, tail_s, violation_rate_by_job(run)
 
     with ThreadPoolExecutor(THREADS) as pool:
         late, tails, rates = zip(*pool.map(simulated, range(DRAWS))) if fitted else ((), (), ())
@@ -173,9 +180,10 @@ def backcast(
             continue
         at = fitted.index(n)
         predicted = share_interval(np.array(late)[:, at])
-        tail_s = np.moveaxis(np.nanquantile(np.array(tails)[:, at], (0.05, 0.5, 0.95), axis=0), 0, -1)
+        tail_s = pd.DataFrame(np.array(tails)[:, at]).quantile([0.05, 0.5, 0.95]).to_numpy().T
         known = replace(job, **calibration.service.job_fields)
-        inside = _share((tail_s[:, 0] <= recorded_s[n]) & (recorded_s[n] <= tail_s[:, 2]), recorded[n])
+        between = (tail_s[:, 0] <= recorded_s[n]) & (recorded_s[n] <= tail_s[:, 2])
+        inside = _share(between, recorded[n] & np.isfinite(recorded_s[n]))
         contradiction = _unlike(share, predicted, inside, int(recorded[n].sum()))
         refusal = "; ".join(filter(None, (contradiction, calibration.reason)))
         services.append(

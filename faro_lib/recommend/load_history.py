@@ -60,8 +60,8 @@ class History:
 
     @property
     def unobserved(self) -> tuple[str, ...]:
-        """Names of the jobs that have no count on any day."""
-        none = np.isnan(self.today).all(axis=1) & (self.traces.train == 0).all(axis=(0, 1, 3))
+        """Names of the jobs without requests today and on earlier days."""
+        none = (self.today == 0).all(axis=1) & (self.traces.train == 0).all(axis=(0, 1, 3))
         return tuple(job.name for job, absent in zip(self.jobs, none) if absent)
 
     @property
@@ -104,10 +104,11 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
         raise ValueError("there is no complete minute of counts yet; try again in one or two")
     minutes = counts.shape[1] if at is None else _minutes_until(str(at), counts.shape[1], end_minute)
     if not 1 <= minutes <= counts.shape[1]:
-        raise ValueError(f"at={minutes} is not a minute of the last day; accepted: 1..{counts.shape[1]}")
+        raise ValueError(f"at={at} is not a minute of the last day; accepted: 1..{counts.shape[1]}")
     day = _interpolated(counts)
-    train = day[None, None] if earlier is None or not len(earlier) else earlier
-    return History(jobs, counts[:, :minutes], Traces(jobs, train, day[None]), end_minute)
+    traces = Traces(jobs, day[None, None] if earlier is None or not len(earlier) else earlier, day[None])
+    never = (day == 0).all(axis=1) & (traces.train == 0).all(axis=(0, 1, 3))  # sources may leave such jobs out
+    return History(jobs, np.where(never[:, None], 0.0, counts[:, :minutes]), traces, end_minute)
 
 
 def _minutes_until(at: str, length: int, end_minute: int | None) -> int:
@@ -116,17 +117,14 @@ def _minutes_until(at: str, length: int, end_minute: int | None) -> int:
         return int(at)
     if end_minute is None:
         raise ValueError(f"at={at!r} is not a number, and the counts have no clock times; accepted: 1..{length}")
-    if not re.fullmatch(r"\d?\d:\d\d", at):
+    if not re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", at):
         return int(minutes_of(pd.Series([at]), f"at={at!r}")[0]) - (end_minute - length)
     hour, of_hour = at.split(":")
     return length - (end_minute - 60 * int(hour) - int(of_hour)) % DAY_MINUTES
 
 
 def _interpolated(counts: np.ndarray) -> np.ndarray:
-    """Counts (jobs, minutes) as integers, with missing minutes interpolated, and 0 before a job's first count.
-
-    Forecasters treat zeros before the first request as unobserved, so a job without counts gets the other jobs' level.
-    """
+    """Counts (jobs, minutes) as integers, with missing minutes interpolated, and 0 before a job's first count."""
     filled, minute = counts.copy(), np.arange(counts.shape[1])
     if np.isnan(counts).all():
         raise ValueError(f"no job has a count in {counts.shape[1]} minutes; does the source use the same names?")

@@ -25,7 +25,8 @@ class Advice:
     forecast_rps : mean forecast rate of the coming minutes.
     prediction_interval_rps : 80 % prediction interval of the rate in a single coming minute, (2, jobs).
     tail_latency_s, one_less_s : predicted tail latency with the planned replicas, and with one replica less.
-    required_replicas : replicas that a job needs to meet its SLO at the forecast rate; 0 if more than twice what fits.
+    required_replicas : replicas that a job needs to meet its SLO at the forecast rate; 0 if more than twice what any job
+        may have.
     idle_s : predicted tail latency with so many replicas that they are idle most of the time.
     """
 
@@ -122,16 +123,17 @@ def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float, running
     def tail_latency_s(replicas: np.ndarray) -> np.ndarray:
         return predicted_latency(jobs, forecast_rps, replicas, latency_model=policy.latency_model)  # nothing dropped
 
-    counts_tried = range(2 * int(arrays.replicas_within(capacity).max()) + 1)
-    by_count_s = np.stack([tail_latency_s(np.full(len(jobs), x)) for x in counts_tried], axis=1)
-    by_count_s = np.minimum.accumulate(by_count_s, axis=1)  # more replicas are never slower; measurements have noise
-    meets = by_count_s[:, 1:] <= arrays.slo_s[:, None]
+    most = max(1, np.clip(arrays.replicas_within(capacity), arrays.min_replicas, arrays.max_replicas).max())
+    by_count_s = np.stack([tail_latency_s(np.full(len(jobs), x)) for x in range(2 * most + 1)], axis=1)
+    some_s = by_count_s[:, 1:]
+    np.minimum.accumulate(some_s, axis=1, out=some_s)  # more replicas are never slower; measurements have noise
+    meets = some_s <= arrays.slo_s[:, None]
     required = np.where(meets.any(axis=1), meets.argmax(axis=1) + 1, 0)
     interval_rps = np.quantile(paths_rps, (0.1, 0.9), axis=(1, 2))
     each = np.arange(len(jobs))
     planned_s, one_less_s = by_count_s[each, plan.target], by_count_s[each, np.maximum(plan.target - 1, 0)]
     idle_s = tail_latency_s(np.ceil(forecast_rps * arrays.service_time_s / IDLE) + 1)
-    idle_s = np.minimum(idle_s, by_count_s.min(axis=1))
+    idle_s = np.minimum(idle_s, some_s[:, -1])
     return Advice(jobs, capacity, plan, forecast_rps, interval_rps, planned_s, required, one_less_s, idle_s)
 
 

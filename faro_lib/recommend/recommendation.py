@@ -10,6 +10,7 @@ from faro_lib.allocate import OBJECTIVES
 from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.faro import tuned
+from faro_lib.policies.protocol import at_least_one_each
 from faro_lib.rayserve.spec import MAX_ONGOING_REQUESTS
 from faro_lib.recommend import sizing
 from faro_lib.recommend.load_history import MIN_HISTORY_MINUTES, History, history_of
@@ -52,7 +53,8 @@ class Recommendation:
         """Whether the capacity meets the SLOs over the replayed day or, if none was replayed, in the coming minutes."""
         if self.curve is None:
             return bool(self.advice.slo_met.all())
-        return self.required_cores is not None and self.required_cores <= self.advice.capacity
+        own = self.curve[self.curve["capacity_cores"] == self.advice.capacity]
+        return bool((own["slo_violation_rate"] <= own["accepted_rate"]).any())
 
     def to_dict(self) -> dict[str, Any]:
         """The recommendation in plain types, for JSON."""
@@ -82,8 +84,8 @@ def recommend(
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
-    if capacity is not None and capacity < 1:
-        raise ValueError(f"capacity={capacity} must be at least 1")
+    if capacity is not None:
+        at_least_one_each(history.jobs, capacity)
     OBJECTIVES.find(objective)
     with_curve = with_curve or capacity is None
     if history.short and with_curve:

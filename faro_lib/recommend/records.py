@@ -27,7 +27,7 @@ class Records:
     ----------
     replicas : replicas that served at the end of each minute, (jobs, minutes); NaN = unknown.
     levels : quantile of each latency column, by job, (latency columns, jobs); NaN = the mean.
-    latency_s : latencies of the requests served in each minute, (latency columns, jobs, minutes); NaN = unknown.
+    latency_s : latencies in each minute, (latency columns, jobs, minutes); NaN = unknown, inf = too many requests dropped.
     """
 
     history: History
@@ -128,7 +128,7 @@ def records_from_journal(path: str, jobs: str | None = None) -> Records:
         if (minute := observation.minute - 1 - first) >= 0:  # the minute that has just ended
             columns = observation.running, observation.mean_latency_s, observation.tail_latency_s
             observed[:, :, minute] = columns
-    observed[1:][~np.isfinite(observed[1:]) | (observed[1:] <= 0)] = np.nan
+    observed[1:][observed[1:] <= 0] = np.nan
     levels = np.array([np.full(len(table), np.nan), arrays_of(header.jobs).quantile])
     return records_of(table, counts, observed[0], levels, observed[1:])
 

@@ -95,7 +95,8 @@ def unbounded(jobs: Sequence[Job], **changes: Any) -> tuple[Job, ...]:
 def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving_model: ServingModel) -> np.ndarray:
     """Simulated lost utility ([ran, planned], trials, jobs, minutes) with replicas `ran` and `planned`, (minutes, jobs)."""
     cores = arrays_of(workload.jobs).cores
-    capacity = int(np.ceil(max((ran @ cores).max(), (planned @ cores).max())))
+    # As in `run_recorded`: room for pods that end while others start, and for at least one replica of each job.
+    capacity = 2 * np.ceil(max((ran @ cores).max(), (planned @ cores).max())) + cores.sum() + 1
     policies = {name: Recorded(replicas, name) for name, replicas in (("ran", ran), ("planned", planned))}
     draws = trial_draws(workload, TRIALS, serving_model)
     lost: dict[str, list[np.ndarray]] = {name: [] for name in policies}

@@ -22,27 +22,33 @@ PEAK_MINUTES = 15
 HEADROOM = 1.25  # factor on the cores that the worst minute needs
 CLOSE = 0.8  # share of the accepted violations above which a capacity is close to the limit
 MAX_REPLICAS = 200  # per job, in the search for the replicas that it needs
+UTILISATION = 0.7  # of the replicas that a job needs if no number of them meets its SLO
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
-    """(traces, first minute) of the evaluation day's busiest `minutes` in a row; training days rotate to start then."""
-    day = traces.evaluation[0].sum(axis=0)
+    """(traces, first minute) of the `minutes` in a row that keep most cores busy; training days rotate to start then."""
+    arrays = arrays_of(traces.jobs)
+    day = (arrays.service_time_s * arrays.cores) @ traces.evaluation[0]
     if minutes >= len(day):
         return traces, 0
-    first = int(np.convolve(day, np.ones(minutes), "valid").argmax())
+    first = int(np.convolve(day, np.ones(minutes), "valid").round(6).argmax())  # of equal sums, the first
     rolled = np.roll(traces.train, -first, axis=-1)
     return Traces(traces.jobs, rolled, traces.evaluation[..., first : first + minutes]), first
 
 
 def peaks_outside(traces: Traces, first: int, minutes: int) -> dict[str, int]:
-    """Job -> minute of its peak (a mean over PEAK_MINUTES), if the peak exceeds that of the replayed minutes by 10 %."""
+    """Job -> minute of its peak over PEAK_MINUTES, if it exceeds that of the replayed minutes by 10 % and beyond chance."""
     day = np.array([np.convolve(row, np.ones(PEAK_MINUTES), "same") for row in traces.evaluation[0]])
-    over = day.max(axis=1) > 1.1 * day[:, first : first + minutes].max(axis=1)
+    inside = day[:, first : first + minutes].max(axis=1)
+    over = day.max(axis=1) > 1.1 * inside + 3 * np.sqrt(inside)
     return {job.name: int(at) for job, at, larger in zip(traces.jobs, day.argmax(axis=1), over) if larger}
 
 
 def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
-    """Replicas (jobs, minutes), 1 to the job's maximum, that meet its SLO at the rate of the minute; 1 if none do."""
+    """Replicas (jobs, minutes), 1 to the job's maximum, that meet its SLO at the rate of the minute.
+
+    If no number does, because even an idle replica is too slow, those that the load keeps busy at UTILISATION.
+    """
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
     busy = int((rates_rps * [[job.busy_s] for job in workload.jobs]).max())
@@ -52,6 +58,7 @@ def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
         required[(required == 0) & (latency_s <= arrays.slo_s[:, None])] = x
         if required.all():
             break
+    required = np.where(required > 0, required, np.ceil(rates_rps * arrays.service_time_s[:, None] / UTILISATION))
     return np.clip(required, 1, arrays.max_replicas[:, None])
 
 
