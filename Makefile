@@ -38,10 +38,12 @@ COV = --cov=faro_lib --cov-config=pyproject.toml
 # A file of tests or a notebook stays in one process: its tests share what takes long to make. The longest files begin first
 # (tests/conftest.py).
 WORKERS = -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+# The notebooks that `make test` runs; the others take half of the time of all.
+QUICK = $(patsubst %,notebooks/%.ipynb,00_tour 10_traces 20_queueing 35_forecasters 50_simulation 75_days 80_live 81_kubernetes 85_replicas 90_figures)
 test: lint
 	NUMBA_DISABLE_JIT=1 pytest $(COV) --cov-report= --cov-fail-under=0 tests/test_uncompiled.py
 	pytest $(WORKERS) $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s and not scale_out and not study"
-	pytest $(WORKERS) $(COV) --cov-append --cov-report=term --nbval-lax notebooks
+	pytest $(WORKERS) $(COV) --cov-append --cov-report=term --nbval-lax $(QUICK)
 
 # Property tests try all their examples (tests/examples.py). Tests that run in real time have the machine for themselves.
 test-all: export FARO_ALL_EXAMPLES = 1

@@ -45,6 +45,7 @@ def test_a_figure_alone_needs_only_the_stages_before_it(checkout):
     assert set(checkout.would_run("--", target)) == {"traces", "queueing", "draw_queueing"}
 
 
+@pytest.mark.slow
 def test_every_example_of_the_page_is_a_target(checkout):
     (checkout.folder / "data").mkdir(exist_ok=True)
     for name in ("example.csv", "example-jobs.csv"):

@@ -215,6 +215,7 @@ class TestNoPermission:
         assert "none: is a file, and a folder is needed" in only_line(capsys.readouterr().err)
 
 
+@pytest.mark.slow
 class TestAFullDisk:
     SCRIPT = """
     mount -t tmpfs -o size=1m tmpfs results || exit 77

@@ -62,7 +62,11 @@ class Observed:
         return self.worlds[row].at
 
 
-@pytest.fixture(scope="module", params=DAYS, ids="{} training days".format)
+@pytest.fixture(
+    scope="module",
+    params=[0, 3, *(pytest.param(days, marks=pytest.mark.slow) for days in DAYS if days not in (0, 3))],
+    ids="{} training days".format,
+)
 def observed(request):
     cases = worlds(request.param)
     rng = np.random.default_rng(request.param)

@@ -182,7 +182,7 @@ def test_services_of_1_ms_to_60_s_can_be_measured(service_s):
     assert np.isfinite(table.tail_latency_s(job, 0.4 * np.array([1, 2]) / service_s, [1, 2])).all()
 
 
-@pytest.mark.parametrize("seed", [9, 10, 35])
+@pytest.mark.parametrize("seed", [10, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (9, 35))])
 def test_the_table_gives_the_utility_of_an_independent_simulation(seed):
     error, within, about = errors(seed, 0.02)
     assert error.max() <= 0.1 + within, about

@@ -73,6 +73,7 @@ def test_papermill_runs_it_from_the_top_folder(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_nbval_fails_once_a_constant_of_the_library_has_changed(tmp_path):
     """In a copy of the library; `make test` runs nbval on the library as it is."""
     shutil.copytree(ROOT / "faro_lib", tmp_path / "faro_lib", ignore=shutil.ignore_patterns("__pycache__"))

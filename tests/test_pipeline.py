@@ -358,6 +358,7 @@ def with_code(text):
     return text + "\nCHANGED = 1\n"
 
 
+@pytest.mark.slow
 class TestTheWholePipeline:
     """In a separate checkout, with stand-in notebooks that take seconds."""
 

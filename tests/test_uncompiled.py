@@ -37,7 +37,7 @@ OBJECTIVES = ("Sum", "Fair", "FairSum", "PenaltySum", "PenaltyFairSum")
 def simulated() -> dict:
     """A few minutes under policies that grow, shrink and drop, on both dispatches."""
     workload, told = Workload(JOBS, COUNTS), {}
-    context = PolicyContext(JOBS, Oracle(jobs=("a", "b", "c"), day_minutes=4, truth=COUNTS.astype(float)))
+    context = PolicyContext(JOBS, Oracle(jobs=("a", "b", "c"), day_minutes=4, truth=COUNTS.astype(float)), "half-mmc")
     for dispatch in ("round-robin", "least-outstanding"):
         serving_model = ServingModel(dispatch, queue_limit=5)
         for name in ("AIAD", "Oneshot", "Faro-PenaltySum"):
