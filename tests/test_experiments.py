@@ -225,9 +225,7 @@ class TestWhereTheMarginEnds:
         assert of["scv_factor"].workload is DAY
         assert of["forecast_error"].context.forecaster.truth is DAY.requests_per_min
 
-    def test_an_slo_of_four_service_times_is_the_time_of_four_batches_if_requests_are_served_in_batches(
-        self, monkeypatch
-    ):
+    def test_an_slo_of_four_service_times_is_that_of_four_full_batches_for_a_job_with_batches(self, monkeypatch):
         monkeypatch.setattr("notebooks.edition.sensitivity.measure", lambda jobs: None)
         batched = replace(DAY.jobs[0], replica=Batched(4, 0.1, 0.5, 0.1))
         day = replace(DAY, jobs=(batched, *DAY.jobs[1:]))

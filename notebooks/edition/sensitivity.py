@@ -46,8 +46,8 @@ def settings(workload: Workload, context: PolicyContext, values: Mapping[str, Se
     """One setting per value of each parameter, with everything else unchanged.
 
     - cold_start_s: seconds until a new replica serves; policies are not tuned again for it.
-    - slo_factor: SLO / mean service time that policies assume, of a replica that serves as many requests at once as it
-      can; the latency table is measured for it.
+    - slo_factor: SLO / mean service time that policies assume, in a replica that is full; the latency table is measured
+      for it.
     - forecast_error: relative error of an oracle, which replaces the forecaster.
     - interval_s: seconds between two decisions of a policy that plans with a forecast.
     - scv_factor: factor on the squared coefficient of variation of service times; the latency table is not adapted.
