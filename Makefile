@@ -13,7 +13,7 @@ CANDIDATES = python3.11 python3.12 python3.13 python3
 BIN = .venv/bin
 PINS = .venv/.pins
 READY = .venv/.ready
-CHOSEN = $(if $(WORKLOAD),workload=$(WORKLOAD)) $(SET)
+CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
@@ -21,8 +21,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
-	@snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG)) $(if $(strip $(CHOSEN)),--config $(CHOSEN)) $(ARGS)
-	@cat .snakemake/report
+	@report=$$(mktemp); trap 'rm -f "$$report"' EXIT; export FARO_REPORT="$$report"; \
+	snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG)) $(if $(strip $(CHOSEN)),--config $(CHOSEN)) $(ARGS) && \
+	cat "$$report"
 
 lint: $(READY)
 	ruff check .

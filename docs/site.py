@@ -31,9 +31,7 @@ def on_files(files, config):
     from mkdocs.structure.files import File  # only the environment of the docs has it
 
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        executed = EXECUTED / path.name
-        text = static(executed if executed.exists() else path)
-        files.append(File.generated(config, f"notebooks/{path.name}", content=text))
+        files.append(File.generated(config, f"notebooks/{path.name}", content=static(shown(path))))
     for name in PACKAGES:
         files.append(File.generated(config, f"api/{name}.md", content=page_of(name)))
     return files
@@ -43,6 +41,12 @@ def on_post_build(config):
     """Write the search index also as a script, which the theme loads when pages are opened as files, without a server."""
     folder = Path(config.site_dir) / "search"
     (folder / "search_index.js").write_text(f"var __index = {(folder / 'search_index.json').read_text()}")
+
+
+def shown(path: Path) -> Path:
+    """The executed copy of a notebook, the first one if there are several (`50_simulation-16`), or else the notebook."""
+    copies = [EXECUTED / path.name, *sorted(EXECUTED.glob(f"{path.stem}-*.ipynb"))]
+    return next((copy for copy in copies if copy.exists() and ".partial" not in copy.name), path)
 
 
 def static(path: Path) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 import notebooks.edition.oracle  # noqa: F401, registers oracle
 from faro_lib.allocate import solve
 from faro_lib.utility import build_table
-from faro_lib.workload import Job
+from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from notebooks.forecast_scores import coverage, crps, interval, rmse, wql
 
@@ -27,9 +27,14 @@ def decision_regret(samples, truth, plan_value: Callable[[np.ndarray, np.ndarray
 
 
 def plans(jobs: tuple[Job, ...], replicas_per_job: float) -> Callable[[np.ndarray, np.ndarray], float]:
-    """A `plan_value` for `decision_regret`: Faro allocates `replicas_per_job` x jobs replicas, starting from equal shares."""
-    budget = int(replicas_per_job * len(jobs))
-    running = np.full(len(jobs), budget // len(jobs))
+    """A `plan_value` for `decision_regret`: Faro allocates the cores of `replicas_per_job` x jobs replicas.
+
+    It starts from equal shares. There are at least as many cores as the jobs' minimum needs.
+    """
+    arrays = arrays_of(jobs)
+    minimum = np.maximum(1, arrays.min_replicas)
+    budget = max(int(replicas_per_job * arrays.cores.sum()), int(np.ceil(minimum @ arrays.cores)))
+    running = np.maximum(minimum, arrays.replicas_within(budget / len(jobs)))
 
     def plan_value(seen: np.ndarray, came: np.ndarray) -> float:
         samples = seen / MINUTE_S, came[:, None] / MINUTE_S

@@ -5,6 +5,7 @@ code that it runs (faro_lib/pipeline/dependencies.py), so that notebooks are no 
 """
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -14,11 +15,28 @@ sys.path.insert(0, workflow.basedir)  # import this checkout's library
 from faro_lib import pipeline
 from faro_lib.config import load
 from faro_lib.errors import message_of, one_line
+from faro_lib.queueing.curve import read_curve
 from faro_lib.workload import PUBLISHED, SYNTHETIC
+from faro_lib.workload.readers import read_jobs
+
+
+def committed(*paths):
+    """Input files that travel with the checkout to jobs without a shared disk. `local` would keep these jobs here."""
+    return [workflow.source_path(str(Path(path).absolute())) for path in paths]
+
+
+def curves_of(table):
+    """The files of measured latencies that a table of jobs names; a bad file is an error."""
+    jobs = [job for job in read_jobs(table) if job.latency_curve] if table else []
+    for job in jobs:
+        read_curve(job.latency_curve, job)
+    return committed(*sorted({job.latency_curve for job in jobs}))
+
 
 try:
     CONFIG = load(config)
     DAYS = pipeline.check(CONFIG, here=workflow.is_main_process and workflow.resource_settings.nodes is None)
+    CURVES = curves_of(CONFIG.jobs)
 except (ValueError, OSError, ModuleNotFoundError) as error:
     if message_of(error) is None:
         raise
@@ -30,12 +48,13 @@ RESULTS = f"{CONFIG.results}/{CONFIG.stem}"
 NOTEBOOKS = f"{RESULTS}/notebooks"
 LOGS = f"{RESULTS}/logs"
 PUBLISHED_TABLES = "data/published"
+# The parameters of the generated workload; null for other workloads, which they do not change.
+GENERATED = CONFIG.synthetic.model_dump() if CONFIG.workload == SYNTHETIC else None
 # The paper's results, which apply to its own workload only.
 COMPARED_WITH = PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None
 
-if workflow.is_main_process:  # `make figures` prints this path at the end
-    Path(".snakemake").mkdir(exist_ok=True)
-    Path(".snakemake/report").write_text(f"{Path(RESULTS).resolve() / 'report.html'}\n")
+if workflow.is_main_process and "FARO_REPORT" in os.environ:  # `make figures` prints this path at the end
+    Path(os.environ["FARO_REPORT"]).write_text(f"{Path(RESULTS).resolve() / 'report.html'}\n")
 
 # The environment of a rule with `--software-deployment-method conda`; by default, rules run in Snakemake's environment.
 ENVIRONMENT = f"{workflow.basedir}/environment.yml"
@@ -70,11 +89,6 @@ def figures_named(*names):
 
 def tables_in(folder, *names):
     return [f"{RESULTS}/{folder}/{name}" for name in names]
-
-
-def committed(*paths):
-    """Input files that travel with the checkout to jobs without a shared disk. `local` would keep these jobs here."""
-    return [workflow.source_path(str(Path(path).absolute())) for path in paths]
 
 
 def files_of(workload, jobs):

@@ -11,9 +11,12 @@ rule days:
     "Simulate several days of one workload under every policy; each day with what was known before it."
     input:
         lambda wildcards: (
-            [rules.traces.output.requests, rules.traces.output.jobs]
+            [rules.traces.output.requests, rules.traces.output.jobs, *CURVES]
             if wildcards.world == CONFIG.stem
-            else files_of(WORLDS[wildcards.world]["workload"], WORLDS[wildcards.world]["jobs"])
+            else [
+                *files_of(WORLDS[wildcards.world]["workload"], WORLDS[wildcards.world]["jobs"]),
+                *curves_of(WORLDS[wildcards.world]["jobs"]),
+            ]
         ),
     output:
         tables=tables_in("days/{world}", "blocks.parquet", "paired.csv"),

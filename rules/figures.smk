@@ -65,8 +65,10 @@ if DAYS >= 2:
     SHOWN |= {"replicas": rules.replicas} if CONFIG.replicas.capacities != [] else {}
     SHOWN |= {"live": rules.live} if CONFIG.backend != "none" else {}
 NOTEBOOK_OF = {stage: rule.output.notebook for stage, rule in SHOWN.items()}
+FURTHER = [f"{NOTEBOOKS}/50_simulation-{capacity}.ipynb" for capacity in CONFIG.capacities]
 if "days" in SHOWN:
-    NOTEBOOK_OF["days"] = f"{NOTEBOOKS}/75_days-{CONFIG.stem}.ipynb"
+    NOTEBOOK_OF["days"], *others = [f"{NOTEBOOKS}/75_days-{world}.ipynb" for world in WORLDS]
+    FURTHER += others
 
 
 rule report:
@@ -75,7 +77,7 @@ rule report:
         template=committed("notebooks/report/page.html.jinja"),
         captions=[f"{RESULTS}/figures/captions-{stage}.json" for stage in SHOWN],
         figures=[figure for stage in SHOWN for figure in figures_named(*DRAWINGS[stage]["figures"])],
-        notebooks=list(NOTEBOOK_OF.values()),
+        notebooks=[*NOTEBOOK_OF.values(), *FURTHER],
         summary=tables_in("simulate", "summary.csv", "limit.csv", "minutes.parquet"),
         traces=[rules.traces.output.requests, rules.traces.output.jobs],
         forecast=[*rules.forecast.output.tables, rules.forecast.output.posterior] if "forecast" in SHOWN else [],
@@ -99,4 +101,5 @@ rule report:
     message:
         "report: {output.page}"
     shell:
-        f"{COMMAND} report notebooks.report.page {{output.page:q}} {{params.config:q}} {{params.sources:q}} 2> {{log:q}}"
+        f"{COMMAND} report notebooks.report.page {{output.page:q}} {{params.config:q}} {{params.sources:q}} {{input.notebooks:q}} "
+        "2> {{log:q}}"

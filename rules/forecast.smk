@@ -52,6 +52,7 @@ rule other_forecasts:
         ENVIRONMENT
     params:
         python=f"{workflow.basedir}/.venv-forecasters/bin/python",
+        zero_shot=Path(workflow.basedir, ".venv-forecasters", ".ready-zero-shot").exists(),
     message:
         "other_forecasts: statsforecast and Fracast"
     shell:

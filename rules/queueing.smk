@@ -5,6 +5,7 @@ rule queueing:
     "Compare latency formulas with exact M/D/c, and simulate each class of jobs at constant rates."
     input:
         jobs=rules.traces.output.jobs,
+        curves=CURVES,
     output:
         table=f"{RESULTS}/queueing/measured.npz",
         tables=tables_in("queueing", "half_against_exact.csv", "relaxed_latency.csv", "drop_penalty.csv"),

@@ -10,6 +10,7 @@ rule scale:
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         measured=rules.queueing.output.table,
+        curves=CURVES,
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
     output:
         tables=tables_in(

@@ -13,6 +13,7 @@ rule sensitivity:
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         measured=rules.queueing.output.table,
+        curves=CURVES,
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
     output:
         tables=tables_in("sensitivity", "summary.csv"),

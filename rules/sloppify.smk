@@ -25,7 +25,7 @@ rule sloppify:
             workload=CONFIG.workload,
             jobs=CONFIG.jobs,
             raw=CONFIG.raw,
-            synthetic=CONFIG.synthetic.model_dump(),
+            synthetic=GENERATED,
             capacities=CONFIG.capacities,
             **CONFIG.sloppify.model_dump() | dict(days=DECISION_DAYS),
         ),

@@ -203,6 +203,16 @@ def test_the_dots_of_the_solvers_are_the_medians_in_the_caption(drawings):
     assert np.isclose(dots, [seconds, gap], atol=[1e-4, 0.01]).all(axis=1).any()
 
 
+@pytest.mark.parametrize("missing", [{"objective": "Sum"}, {"solver": "exact"}])
+def test_the_solvers_are_drawn_without_the_objective_sum_and_without_the_exact_solver(missing, results):
+    ((column, name),) = missing.items()
+    answers = pd.read_csv(results / "sloppify" / "solvers.csv")
+    answers = answers[~answers["window"].str.endswith(sloppify.ENLARGED) & (answers[column] != name)]
+    caption = sloppify.solver_caption(answers)
+    assert ("exact solver" in caption, "(Sum)" in caption) == (column == "objective", column == "solver")
+    assert re.search(r"greedy [\d.]+% in [\d.]+ ms and", caption)
+
+
 def test_a_job_whose_changes_are_replicated_badly_is_named(drawings, results):
     steps = pd.read_parquet(results / "forecast" / "steps.parquet")
     bad = steps["replicated"].where(steps["job"] != "fraud", 9 * steps["observed"])
@@ -221,6 +231,18 @@ def test_the_margin_in_the_caption_of_the_sensitivity_is_the_smallest_of_the_tab
         f"in {(margin > 0).sum()} of {len(margin)} settings. Its margin is smallest, {margin.min():.2f},"
         in drawing.caption
     )
+
+
+def test_larger_clusters_are_drawn_without_a_limit_if_none_was_computed(results):
+    summary = pd.read_csv(results / "scale" / "summary.csv")
+    without = pd.DataFrame(columns=["variant", "jobs", "capacity_cores"])
+    assert len(scale.larger_clusters(summary, without).axes) == 3
+
+
+def test_without_capacities_the_caption_of_the_load_has_its_mean_and_its_peak_in_cores():
+    load = pd.Series([10.0, 20.0])
+    assert traces.load_caption(load, []) == "The offered load is 15.0 cores on average and 20.0 in the busiest minute."
+    assert len(traces.load_against_capacity(load, []).axes[0].lines) == 1
 
 
 def test_decisions_that_lose_nothing_are_not_drawn_as_bars():

@@ -74,7 +74,6 @@ MISTAKES = [
     ({"trials": 1.5}, "trials=1.5 should be a valid integer"),
     ({"minutes": "all"}, "minutes='all' should be a valid integer"),
     ({"ablation": {"capacity": [32]}}, "unknown key 'ablation.capacity'; did you mean 'capacities'?"),
-    ({"ablation": {"capacities": [9]}}, "ablation.capacities: 9 replicas are fewer than the 10 jobs of synthetic"),
     ({"ablation": {"objective": "Summ"}}, "ablation.objective='Summ' should be 'Sum', 'Fair', 'FairSum', "),
     ({"scale": {"curve": [20, 20]}}, "has 20 more than once"),
     ({"scale": {"clusters": [[20, 10]]}}, "has [20, 10]; a cluster needs at least 1 job and 1 replica per job"),
@@ -88,8 +87,6 @@ MISTAKES = [
     ({"sensitivity": {"policies": ["AIAD"]}}, "sensitivity.policies=['AIAD'] list should have at least 2 items"),
     ({"live": {"scale": 7}}, "live.scale=7 must divide 60: 1, 2, 3, 4, 5, 6, 10, ..."),
     ({"live": {"tick_s": 10}}, "live.tick_s=10 should be greater than or equal to 30"),
-    ({"live": {"jobs": [0, 10]}}, "live.jobs has 10; synthetic has jobs 0 to 9"),
-    ({"live": {"jobs": [0, 1], "capacity": 1}}, "live.capacity=1 is less than one core for each of its 2 jobs"),
     ({"backend": "kindd"}, "backend='kindd' should be 'none', 'local', 'kind' or 'kubernetes'"),
 ]
 

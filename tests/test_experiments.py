@@ -115,6 +115,15 @@ class TestMoreJobs:
         )
         assert summary["replicas_used_mean"].tolist() == [24]
 
+    @pytest.mark.parametrize("how", [scale.REPEATED, scale.SHIFTED])
+    @pytest.mark.parametrize("fields", [{"min_replicas": 4}, {"cores": 1.3}])
+    def test_a_larger_cluster_holds_its_jobs_whatever_they_need_at_least(self, how, fields):
+        jobs = tuple(replace(job, **fields) for job in TRACES.jobs)
+        summary, _ = scale.larger(
+            replace(TRACES, jobs=jobs), None, how, 8, 8, policies=("FairShare",), minutes=2, limit=False, report=quiet
+        )
+        assert summary["replicas_used_mean"].tolist() == [8]
+
     def test_an_unknown_way_to_enlarge_is_refused_with_the_known_ones(self):
         with pytest.raises(ValueError, match="how='copied' is unknown; accepted: repeated, shifted"):
             scale.enlarged(TRACES, "copied", 8)
@@ -215,6 +224,14 @@ class TestWhereTheMarginEnds:
         assert of["cold_start_s"].context.forecaster is context.forecaster
         assert of["scv_factor"].workload is DAY
         assert of["forecast_error"].context.forecaster.truth is DAY.requests_per_min
+
+    def test_an_slo_of_four_service_times_is_that_of_four_full_batches_for_a_job_with_batches(self, monkeypatch):
+        monkeypatch.setattr("notebooks.edition.sensitivity.measure", lambda jobs: None)
+        batched = replace(DAY.jobs[0], replica=Batched(4, 0.1, 0.5, 0.1))
+        day = replace(DAY, jobs=(batched, *DAY.jobs[1:]))
+        (setting,) = settings(day, PolicyContext(day.jobs), {"slo_factor": [4]})
+        assert [job.slo_s for job in setting.workload.jobs[:2]] == pytest.approx([4 * 4 * batched.busy_s, 4 * 0.18])
+        assert 4 * batched.busy_s == pytest.approx(0.9)
 
     def test_the_interval_changes_only_policies_that_plan(self):
         context = PolicyContext(TRACES.jobs, forecast.fit("ar", TRACES))

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from faro_lib.forecast.scores import crps_terms, difference
+from faro_lib.workload import Job
 from notebooks import forecast_scores as scores
 from notebooks import forecast_tables
 
@@ -85,6 +86,13 @@ def test_the_oracle_has_no_regret_and_a_worse_forecast_has_more():
     good = forecast_tables.decision_regret(samples, truth, newsvendor).mean()
     bad = forecast_tables.decision_regret(samples + 2, truth, newsvendor).mean()
     assert 0 < good < bad
+
+
+@pytest.mark.parametrize("fields", [{"min_replicas": 5}, {"cores": 6.0}])
+def test_the_plans_of_the_regret_hold_the_jobs_minimum_whatever_they_need(fields):
+    jobs = tuple(Job(name, **fields) for name in "ab")
+    rates = np.full((2, 1, 7), 600.0)
+    assert forecast_tables.plans(jobs, 3.2)(rates, rates[:, 0]) > 0
 
 
 def test_the_score_table_has_a_row_per_job_and_one_for_all():

@@ -59,6 +59,15 @@ def test_the_losses_of_the_services_add_up_to_the_total_though_some_minutes_have
     np.testing.assert_allclose(runs["lost_classify"], runs["lost_utility"])
 
 
+def test_jobs_with_their_own_service_times_also_need_as_many_replicas_as_before():
+    traces = synthetic(jobs=4, days=2, minutes=60)
+    own = replace(traces, jobs=tuple(replace(job, model=job.name, service_time_s=0.05) for job in traces.jobs))
+    busy_s = np.array([job.busy_s for job in mixed(own).jobs])
+    np.testing.assert_allclose(
+        mixed(own).evaluation[0].mean(axis=1) * busy_s, traces.evaluation[0].mean(axis=1) * 0.05, rtol=0.02
+    )
+
+
 @pytest.mark.parametrize(("configured", "used"), [("bayes", "auto"), ("kalman", "kalman")])
 def test_a_posterior_of_the_published_counts_does_not_forecast_the_scaled_ones(configured, used):
     (expression,) = re.findall(r"^ *forecaster=(.*),$", (ROOT / "rules" / "replicas.smk").read_text(), re.MULTILINE)

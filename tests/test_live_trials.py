@@ -79,6 +79,21 @@ def test_runs_with_other_settings_are_not_continued(replayed):
     assert len(made) == 3
 
 
+def test_runs_of_a_policy_whose_code_has_changed_are_not_continued(replayed, monkeypatch):
+    compare, made = replayed
+    with pytest.raises(KeyboardInterrupt):
+        compare()
+    monkeypatch.setattr(live, "make", lambda name, context: Other(name) if name == "AIAD" else FairShare())
+    made.clear()
+    with pytest.raises(KeyboardInterrupt):
+        compare()
+    assert [name for name, _ in made] == ["AIAD", "FairShare", "AIAD"]
+
+
+class Other(FairShare):
+    pass
+
+
 def test_the_slice_has_the_recorded_minutes_before_it_as_its_history(replayed):
     compare, made = replayed
     with pytest.raises(KeyboardInterrupt):

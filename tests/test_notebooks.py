@@ -7,10 +7,12 @@ import subprocess
 import sys
 
 import nbformat
+import pandas as pd
 import pytest
 from checkouts import ROOT
 
 from faro_lib.files import find_upwards
+from notebooks.edition.figures import sensitivity
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CHECKED = "nbval-check-output"
@@ -71,6 +73,41 @@ def test_papermill_runs_it_from_the_top_folder(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def cell(stem: str, beginning: str) -> str:
+    """The source of the notebook's code cell that begins with these words."""
+    cells = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4).cells
+    (source,) = [one.source for one in cells if one.cell_type == "code" and one.source.startswith(beginning)]
+    return source
+
+
+@pytest.mark.parametrize("objective", ["Sum", "FairSum"])
+def test_the_table_of_solvers_is_of_the_first_objective_if_sum_is_not_compared(objective):
+    kinds = pd.MultiIndex.from_product([[objective], ["exact"], ["precise", "relaxed"]])
+    answers = kinds.to_frame(index=False, name=["objective", "solver", "formulation"]).assign(gap=0.0, seconds=1.0)
+    names = {"answers": answers, "objectives": [objective], "Markdown": str}
+    source, last = cell("40_sloppification", "shown =").rsplit("\n", 1)
+    exec(source, names)
+    text = eval(last, names)
+    assert f"milliseconds for {objective}:" in text
+    assert "| exact | 0.00% | 0.00% | 1000.00 |" in text
+
+
+def test_parameters_with_one_value_each_are_not_drawn():
+    rows = [("cold_start_s", 35.0, policy) for policy in ("FairShare", "Faro-Sum")]
+    summary = pd.DataFrame(rows, columns=["parameter", "value", "policy"]).assign(trial=0, lost_utility=1.0)
+    exec(cell("65_sensitivity", "if draw"), {"draw": sensitivity, "summary": summary})
+
+
+def test_the_largest_clusters_need_not_have_faro_among_their_policies():
+    summary = pd.DataFrame({"policy": ["AIAD"], "decision_ms_p99": [3.0]})
+    exec(cell("70_scale", "slowest_ms"), {"summary": summary, "runs": [summary], "Markdown": str})
+
+
+def test_stage_70_shows_the_measures_of_its_own_runs_and_reads_no_other_stage():
+    notebook = nbformat.read(ROOT / "notebooks" / "70_scale.ipynb", as_version=4)
+    assert '"simulate"' not in "".join(one.source for one in notebook.cells)
 
 
 @pytest.mark.slow

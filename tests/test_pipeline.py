@@ -450,6 +450,25 @@ class TestTheWholePipeline:
         assert "traces" not in more
         assert more["simulate"] == 2
 
+    def test_another_capacity_is_simulated_on_the_same_traces(self, interrupted_and_resumed):
+        *_, checkout = interrupted_and_resumed
+        more = checkout.would_run("--config", "capacities=[12,11,10]", "synthetic={days: 1}", "trials=1")
+        assert set(more) == SIMULATED | {"draw_traces"}
+        assert more["simulate"] == 1
+
+    def test_other_packages_forecast_again_once_the_zero_shot_model_is_installed(self, interrupted_and_resumed):
+        *_, checkout = interrupted_and_resumed
+        python = checkout.folder / ".venv-forecasters" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text('#!/bin/sh\ntouch "$3"\n')
+        python.chmod(0o755)
+        target = ["results/synthetic/forecast/others.npz", *SMALL_RUN]
+        done = checkout.snakemake(*target)
+        assert done.returncode == 0, done.stderr
+        assert checkout.would_run(*target) == {}
+        (checkout.folder / ".venv-forecasters" / ".ready-zero-shot").touch()
+        assert checkout.would_run(*target) == {"other_forecasts": 1}
+
     def test_a_workload_with_training_days_also_has_the_stages_that_learn(self, interrupted_and_resumed):
         *_, checkout = interrupted_and_resumed
         learning = {"forecast", "sloppify", "ablation", "sensitivity", "scale", "live"}
@@ -472,9 +491,114 @@ class TestTheWholePipeline:
         page = (checkout.results / "synthetic" / "report.html").read_text()
         page = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)  # Vega, which tests/test_report.py speaks of
         assert "12 cores" in page
+        assert "notebooks/50_simulation-12.ipynb" in page
         assert "0.500" in page
         assert "http" not in page
         assert not re.search(r"<script|url\(|@import|fetch", page)
+
+
+DAYS = "minute,job,requests,day\n" + "".join(
+    f"{minute},{job},5,{day}\n" for day in (1, 2, 3) for minute in range(30) for job in "ab"
+)
+OWN = ["--config", "workload=own.csv", "jobs=own-jobs.csv", "capacities=[4]", "days={judged: [3]}", "backend=local"]
+
+
+@pytest.fixture
+def own_workload(checkout):
+    (checkout.folder / "own.csv").write_text(DAYS)
+    (checkout.folder / "own-jobs.csv").write_text("job,latency_curve\na,curve.csv\nb,\n")
+    curve = "".join(f"1,{rate},{0.1 * rate}\n" for rate in (1, 2, 3, 4))
+    (checkout.folder / "curve.csv").write_text(f"replicas,rate_per_replica_rps,p99_s\n{curve}")
+    return checkout
+
+
+def test_the_generated_workload_is_no_parameter_of_a_run_on_another_one(own_workload):
+    def commands(*settings):
+        done = own_workload.snakemake("--dry-run", "--printshellcmds", *OWN, *settings)
+        return sorted(re.findall(r"notebook (notebooks/(?:10|40)_.*)", done.stdout + done.stderr))
+
+    assert len(commands()) == 2
+    assert commands("synthetic={seed: 2}") == commands()
+
+
+def print_inputs() -> None:
+    """Let Snakemake print each job's rule and inputs, in its own process."""
+    from snakemake.jobs import Job
+
+    Job.log_info = lambda job, **options: print("JOB", job.rule.name, *job.input)
+
+
+def test_a_latency_curve_is_an_input_of_every_stage_that_reads_it(own_workload):
+    done = own_workload.snakemake("--dry-run", *OWN, prepare=print_inputs)
+    readers = set(re.findall(r"^JOB (\w+).*curve.csv", done.stdout, re.MULTILINE))
+    assert readers == {"queueing", "sensitivity", "scale", "days", "live"}
+
+
+def test_an_edited_latency_curve_is_noticed(own_workload):
+    target = ["results/own/queueing/measured.npz", *OWN]
+    done = own_workload.snakemake(*target)
+    assert done.returncode == 0, done.stderr
+    assert own_workload.would_run(*target) == {}
+    with edited(own_workload.folder / "curve.csv", lambda text: text.replace("0.1", "0.15")):
+        assert own_workload.would_run(*target) == {"queueing": 1}
+
+
+def test_a_bad_latency_curve_is_refused_in_one_line_before_anything_runs(own_workload):
+    with edited(own_workload.folder / "curve.csv", lambda text: text.replace("p99_s", "mean_s")):
+        done = own_workload.snakemake("--dry-run", "--quiet", "all", *OWN)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("curve.csv: column 'p99_s' is missing")
+
+
+class TestTheEndOfMakeFigures:
+    """In a folder with a stand-in for Snakemake, which writes the path of a report where it is asked to."""
+
+    @pytest.fixture
+    def make(self, tmp_path):
+        shutil.copy(ROOT / "Makefile", tmp_path)
+        (tmp_path / ".venv" / "bin").mkdir(parents=True)
+        for name in (
+            "pyproject.toml",
+            "requirements.txt",
+            "envs/tests/requirements.txt",
+            ".venv/.pins",
+            ".venv/.ready",
+        ):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        snakemake = tmp_path / ".venv" / "bin" / "snakemake"
+        snakemake.write_text(
+            '#!/bin/sh\nprintf "<%s>" "$@"\necho "$REPORT" > "${FARO_REPORT:-.snakemake/report}"\n'
+            '[ -z "$MEANWHILE" ] || REPORT=other MEANWHILE= make figures > /dev/null\n'
+        )
+        snakemake.chmod(0o755)
+        (tmp_path / ".snakemake").mkdir()
+
+        def run(*arguments, **variables):
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | variables
+            return subprocess.run(
+                ["make", "figures", *arguments],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+
+        return run
+
+    def test_is_the_path_of_its_own_report_though_another_run_began_meanwhile(self, make):
+        assert make(REPORT="mine/report.html", MEANWHILE="yes").endswith("mine/report.html\n")
+
+    def test_a_workload_may_have_a_space_in_its_name(self, make):
+        assert "<--config><workload=my counts.csv><trials=5>" in make("WORKLOAD=my counts.csv", "SET=trials=5")
+
+
+def test_the_path_of_the_report_is_written_only_where_it_is_asked_for(checkout, monkeypatch, tmp_path):
+    monkeypatch.setenv("FARO_REPORT", str(tmp_path / "report"))
+    checkout.would_run(*SMALL)
+    assert (tmp_path / "report").read_text() == f"{checkout.results / 'synthetic' / 'report.html'}\n"
+    assert not (checkout.folder / ".snakemake" / "report").exists()
 
 
 @pytest.mark.parametrize("question", ["--rulegraph", "--summary"])

@@ -47,6 +47,71 @@ class TestTheTrainingDays:
         assert checked(workload="two.csv", capacities=[4]) == 1
 
 
+CLUSTERS = [
+    (
+        {"ablation": {"capacities": [5, 3]}},
+        "ablation.capacities: capacity=3 cores cannot hold the minimum of 2 jobs, 4",
+    ),
+    ({"sensitivity": {"capacity": 3}}, "sensitivity.capacity: capacity=3 cores cannot hold"),
+    ({"scale": {"mixed": [3]}}, "scale.mixed: capacity=3 cores cannot hold"),
+    ({"scale": {"curve": [8, 3]}}, "scale.curve: capacity=3 cores cannot hold"),
+    ({"replicas": {"capacities": [1]}}, "replicas.capacities: capacity=1 cores cannot hold the minimum of 2 jobs, 2"),
+    ({"live": {"capacity": 3}}, "live.capacity: capacity=3 cores cannot hold"),
+    ({"live": {"capacity": 2, "jobs": [1]}}, "live.capacity: capacity=2 cores cannot hold the minimum of 1 jobs, 3"),
+]
+RANGES = [
+    ({"live": {"jobs": [0, 2]}}, "live.jobs: 2 is outside 0 to 1"),
+    ({"live": {"first_minute": 2}}, "live.first_minute: 2 is outside 0 to 1"),
+    ({"sensitivity": {"first_minute": 2}}, "sensitivity.first_minute: 2 is outside 0 to 1"),
+    ({"days": {"judged": [1, 3]}}, "days.judged: 1 is outside 2 to 3"),
+    ({"days": {"judged": [2, 4]}}, "days.judged: 4 is outside 2 to 3"),
+    ({"forecast": {"baselines": ["ar", "bayes"]}}, "forecast.baselines: bayes has no fitted posterior here"),
+    ({"days": {"forecasters": ["bayes"]}}, "days.forecasters: bayes has no fitted posterior here"),
+]
+
+
+@pytest.fixture
+def three_days(folder):
+    """Settings for two jobs that need one and three replicas, on three days of two minutes."""
+    (folder / "mine.csv").write_text(TWO_DAYS + "".join(f"{m},{job},5,3\n" for m in (0, 1) for job in "ab"))
+    (folder / "jobs.csv").write_text("job,min_replicas\na,1\nb,3\n")
+    return {"workload": "mine.csv", "jobs": "jobs.csv", "capacities": [4]}
+
+
+class TestWhatDoesNotFitTheWorkload:
+    @pytest.mark.parametrize(("settings", "told"), [*CLUSTERS, *RANGES])
+    def test_is_one_line_before_anything_runs(self, settings, told, three_days):
+        with pytest.raises(ValueError) as refused:
+            checked(**three_days, **settings)
+        assert str(refused.value).startswith(f"config: {told}")
+        assert "\n" not in str(refused.value)
+
+    def test_are_several_lines_if_there_are_several_mistakes(self, three_days):
+        with pytest.raises(ValueError) as refused:
+            checked(**three_days, scale={"mixed": [3], "curve": [3]}, days={"judged": [7]})
+        keys = [line.split(": ")[1] for line in str(refused.value).splitlines()]
+        assert keys == ["scale.mixed", "scale.curve", "days.judged"]
+
+    def test_may_be_in_a_stage_that_is_off_or_needs_more_days(self, folder, three_days):
+        (folder / "two.csv").write_text(TWO_DAYS)
+        assert checked(**three_days, backend="none", live={"capacity": 3}) == 2
+        assert checked(workload="two.csv", capacities=[4], live={"capacity": 1}, scale={"mixed": [1]}) == 1
+
+    def test_concerns_the_generated_and_the_published_workload_too(self, folder):
+        with pytest.raises(ValueError, match=r"^config: ablation.capacities: capacity=9 cores .* 10 jobs, 10 cores$"):
+            checked(ablation={"capacities": [9]})
+        with pytest.raises(ValueError, match=r"^config: live.jobs: 10 is outside 0 to 9"):
+            checked(workload="faro-10jobs", live={"jobs": [10], "capacity": 1})
+        (folder / "jobs.csv").write_text("job,min_replicas\n" + "".join(f"job{j},3\n" for j in range(10)))
+        with pytest.raises(ValueError, match=r"^config: live.capacity: capacity=8 cores .* 3 jobs, 9 cores$"):
+            checked(jobs="jobs.csv", capacities=[32])
+
+    def test_is_the_bayesian_forecaster_for_a_single_training_day(self, folder):
+        assert checked(forecaster="bayes", synthetic={"days": 2}) == 2
+        with pytest.raises(ValueError, match=r"^config: forecaster: bayes has no fitted posterior here"):
+            checked(forecaster="bayes", synthetic={"days": 1})
+
+
 class TestItRefuses:
     def test_a_policy_that_a_single_day_leaves_nothing_to_learn_from(self, folder):
         (folder / "day.csv").write_text(DAY)

@@ -56,7 +56,10 @@ def page(tmp_path):
         sources[f"stage_of_{name}"] = links
         texts = {"title": f"The {name}", "caption": text, "recorded": name == "kubernetes"}
         (results / "figures" / f"captions-stage_of_{name}.json").write_text(json.dumps({name: texts}))
-    write_report(results, Config().model_dump(), sources, results / "report.html")
+    for stale in ("50_simulation-999.ipynb", "50_simulation-16.partial.ipynb"):
+        (results / "notebooks" / stale).write_text("of another run")
+    run = [str(results / "notebooks" / "10_traces.ipynb")]
+    write_report(results, Config().model_dump(), sources, results / "report.html", run)
     return pd.DataFrame(rows), (results / "report.html").read_text()
 
 
@@ -135,7 +138,7 @@ def test_nothing_is_loaded_from_elsewhere(page):
     assert all(source.startswith("data:") for source in loaded)
 
 
-def test_the_page_links_data_and_notebooks_and_names_code_and_data(page, tmp_path):
+def test_the_page_links_data_and_the_notebooks_of_this_run_and_names_code_and_data(page, tmp_path):
     _, html = page
     links = re.findall(r'<a href="([^"#]+)"', html)
     assert links == [

@@ -27,10 +27,28 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
     assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
 
 
-def test_a_notebook_on_the_site_shows_pictures_where_a_kernel_would_show_widgets(tmp_path):
+@pytest.fixture
+def hooks():
     spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "site.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_site_shows_the_executed_notebook_also_of_a_stage_that_runs_once_per_capacity(hooks, monkeypatch, tmp_path):
+    monkeypatch.setattr(hooks, "EXECUTED", tmp_path)
+    for name in ("10_traces", "50_simulation-16.partial", "50_simulation-36", "50_simulation-32", "00_tour"):
+        (tmp_path / f"{name}.ipynb").write_text("{}")
+    for name, shown in (
+        ("10_traces", "10_traces"),
+        ("00_tour", "00_tour"),
+        ("50_simulation", "50_simulation-32"),
+    ):
+        assert hooks.shown(ROOT / "notebooks" / f"{name}.ipynb") == tmp_path / f"{shown}.ipynb"
+    assert hooks.shown(ROOT / "notebooks" / "85_replicas.ipynb") == ROOT / "notebooks" / "85_replicas.ipynb"
+
+
+def test_a_notebook_on_the_site_shows_pictures_where_a_kernel_would_show_widgets(hooks, tmp_path):
     data = {hooks.WIDGET: {"model_id": "1"}, "image/png": "abc", "text/plain": "a picture"}
     output = {"output_type": "display_data", "data": data, "metadata": {}}
     cell = {"cell_type": "code", "source": [], "outputs": [output], "metadata": {}, "execution_count": 1}

@@ -54,9 +54,13 @@ def test_a_decision_has_the_best_expected_score_by_its_own_formulation(windows):
     assert (expected.xs("precise", level="scored_by").diff(axis=1)["relaxed"] <= 1e-9).all()
 
 
-@pytest.mark.parametrize("field", ["cores", "quota"])
-def test_more_jobs_have_one_core_each_and_no_quota(windows, field):
-    of = {"cores": lambda n: {"cores": 1.0 + n % 2}, "quota": lambda n: {"tenant": "team", "tenant_quota": 4.0}}[field]
+@pytest.mark.parametrize("field", ["cores", "quota", "minimum"])
+def test_more_jobs_have_one_core_each_and_no_quota_and_need_one_replica_at_most(windows, field):
+    of = {
+        "cores": lambda n: {"cores": 1.0 + n % 2},
+        "quota": lambda n: {"tenant": "team", "tenant_quota": 4.0},
+        "minimum": lambda n: {"min_replicas": 4},
+    }[field]
     own = replace(windows[0], jobs=tuple(replace(job, **of(n)) for n, job in enumerate(windows[0].jobs)))
     plain, scaled = (study.compare_scales(window, [6], groups=3, cobyla_up_to=0) for window in (windows[0], own))
     assert scaled["value"].tolist() == plain["value"].tolist()

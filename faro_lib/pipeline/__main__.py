@@ -44,9 +44,9 @@ def join(module: str, output: str, *inputs: str) -> None:
     importlib.import_module(module).gather(folders, Path(output).parent)
 
 
-def report(module: str, page: str, config: str, sources: str) -> None:
-    """Write the HTML report, by `write_report` of the module; `config` and `sources` are JSON objects."""
-    importlib.import_module(module).write_report(Path(page).parent, json.loads(config), json.loads(sources), page)
+def report(module: str, page: str, config: str, sources: str, *ran: str) -> None:
+    """Write the HTML report of the notebooks `ran`, by `write_report` of the module; two arguments are JSON objects."""
+    importlib.import_module(module).write_report(Path(page).parent, *map(json.loads, (config, sources)), page, ran)
 
 
 def fetch_files(name: str = PUBLISHED, record: str | None = None) -> None:

@@ -34,20 +34,20 @@ def check(config: Config, here: bool = True) -> int:
         verify(PUBLISHED, config.raw)
     generated = config.synthetic
     if config.workload in (SYNTHETIC, PUBLISHED) and generated.days and not config.forecast.posterior:
-        if config.jobs:
-            _check_minimum(read_jobs(config.jobs), config)
         sizes = {SYNTHETIC: (generated.jobs, generated.days, generated.minutes), PUBLISHED: PUBLISHED_SIZE}
         size = sizes[config.workload]
+        jobs = read_jobs(config.jobs) if config.jobs else tuple(Job(f"job{n}") for n in range(size[0]))
+        check_sizes(config, jobs, *size[1:])
     else:
         traces = load_workload(config.workload, config.jobs, raw=config.raw, synthetic=generated.model_dump())
-        _check_minimum(traces.jobs, config)
+        size = (len(traces.jobs), traces.days, traces.evaluation.shape[-1])
+        check_sizes(config, traces.jobs, *size[1:])
         if capped := PAPER.capped(traces.jobs, traces.evaluation[0]):
             print(capped, file=sys.stderr)
         if not traces.days:
             check_none_learns(config, traces.jobs)
         if config.forecast.posterior:
             posterior_of_jobs(traces, config.forecast.posterior)
-        size = (len(traces.jobs), traces.days, traces.evaluation.shape[-1])
     if here:
         check_memory(config, *size)
     return size[1]
@@ -74,15 +74,42 @@ def check_names(config: Config) -> None:
         "forecaster": (FITS.find, [config.forecaster]),
     }
     errors = [(key, _error(find, name)) for key, (find, values) in names.items() for name in values]
-    lines = [f"config: {key}: {error}" for key, error in errors if error]
-    if lines:
+    if lines := [f"config: {key}: {error}" for key, error in errors if error]:
         raise ValueError("\n".join(lines))
 
 
-def _error(function: Callable[[str], Any], name: str) -> ValueError | None:
-    """The ValueError that `function(name)` raises, or None."""
+def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) -> None:
+    """Raise ValueError for settings that do not fit the workload's jobs, training days and minutes, one line each."""
+    from faro_lib.policies.protocol import at_least_one_each
+
+    live, varied = config.live, config.sensitivity
+    served = tuple(jobs[n] for n in live.jobs or range(3) if n < len(jobs)) or jobs[:1]
+    clusters = [
+        ("capacities", jobs, config.capacities),
+        ("ablation.capacities", jobs, config.ablation.capacities or []),
+        ("scale.mixed", jobs, config.scale.mixed or []),
+        ("scale.curve", jobs, config.scale.curve),
+        ("sensitivity.capacity", jobs, [varied.capacity] if varied.capacity else []),
+        ("replicas.capacities", tuple(Job(job.name) for job in jobs), config.replicas.capacities or []),
+        ("live.capacity", served, [live.capacity] if config.backend != "none" else []),
+    ]
+    ranges = [("live.jobs", live.jobs or [], 0, len(jobs) - 1), ("days.judged", config.days.judged or [], 2, days + 1)]
+    starts = {"live.first_minute": live.first_minute, "sensitivity.first_minute": varied.first_minute}
+    ranges += [(key, [first], 0, minutes - 1) for key, first in starts.items()]
+    names = {"forecast.baselines": config.forecast.baselines, "days.forecasters": config.days.forecasters}
+    if days < 2:  # the other stages are off, and no posterior is fitted
+        clusters, ranges, names = clusters[:1], [], {"forecaster": [config.forecaster]}
+    errors: list[tuple[str, Any]] = [(key, _error(at_least_one_each, of, min(c))) for key, of, c in clusters if c]
+    errors += [(key, f"{n} is outside {a} to {b}") for key, values, a, b in ranges for n in values if not a <= n <= b]
+    errors += [(key, "bayes has no fitted posterior here; name another") for key in names if "bayes" in names[key]]
+    if lines := [f"config: {key}: {error}" for key, error in errors if error]:
+        raise ValueError("\n".join(lines))
+
+
+def _error(function: Callable[..., Any], *arguments: Any) -> ValueError | None:
+    """The ValueError that `function(*arguments)` raises, or None."""
     try:
-        function(name)
+        function(*arguments)
     except ValueError as error:
         return error
     return None
@@ -105,10 +132,3 @@ def check_none_learns(config: Config, jobs: Sequence[Job]) -> None:
             f"{config.workload}: {learning[0]} learns from earlier days, and there is a single day; add days (column "
             f"`day`), or choose policies that do not learn: {', '.join(others)}"
         )
-
-
-def _check_minimum(jobs: Sequence[Job], config: Config) -> None:
-    """Raise ValueError if the smallest cluster cannot hold the jobs' minimum replicas."""
-    from faro_lib.policies.protocol import at_least_one_each
-
-    at_least_one_each(tuple(jobs), min(config.capacities))

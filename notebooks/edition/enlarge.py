@@ -55,9 +55,10 @@ def last_days(traces: Traces, days: int) -> Traces:
 
 def _named(traces: Traces, source: np.ndarray) -> tuple[Job, ...]:
     rounds = np.arange(len(source)) // len(traces.jobs)
-    jobs = (traces.jobs[j] for j in source)
-    # A quota that holds the jobs once does not hold them many times.
+    jobs = [traces.jobs[j] for j in source]
+    # A quota or a cluster that holds the jobs once may not hold them many times.
+    names = (f"{job.name} again {n}" if n else job.name for job, n in zip(jobs, rounds))
     return tuple(
-        replace(job, name=f"{job.name} again {n}" if n else job.name, tenant="", tenant_quota=None)
-        for job, n in zip(jobs, rounds)
+        replace(job, name=name, min_replicas=min(job.min_replicas, 1), tenant="", tenant_quota=None)
+        for job, name in zip(jobs, names)
     )

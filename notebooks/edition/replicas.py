@@ -16,6 +16,7 @@ from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.replicas import SERIAL, Batched, Continuous
+from faro_lib.workload.service import true_busy_s
 from notebooks.paired import paired_difference
 
 # Service -> SLO and replica model: image classification, image generation (batched), text generation.
@@ -26,7 +27,6 @@ SERVICES = {
     "chat": Job("service", slo_s=1.0, model="chat", replica=replace(TOKENS, slo_on="first_token")),
     "summaries": Job("service", slo_s=4.0, model="summaries", replica=replace(TOKENS, output_tokens=60.0)),
 }
-BEFORE_S = 0.154  # mean service time of the jobs of the original traces
 LEADER, ASSUMED, TUNED = "Faro-Sum", "Faro-Sum, serial assumed", "RayServe, tuned"
 COUNTS = (1, 2, 3, 4, 6, 8)  # replica counts at which latencies are measured
 TUNED_SHARE = 0.5  # target of ongoing requests per replica / the replica's `max_in_service`
@@ -36,7 +36,8 @@ def mixed(traces: Traces) -> Traces:
     """The traces with the SERVICES in turn as jobs; counts are scaled such that each job needs as many replicas as before."""
     services = [*SERVICES.values()]
     jobs = tuple(replace(services[n % len(services)], name=name) for n, name in enumerate(traces.names))
-    factor = np.array([BEFORE_S / job.busy_s for job in jobs])[:, None]
+    before_s = [float(f"{true_busy_s(job):.3g}") for job in traces.jobs]  # three digits, as published: 0.154
+    factor = np.array([busy_s / job.busy_s for busy_s, job in zip(before_s, jobs)])[:, None]
     return Traces(jobs, np.rint(traces.train * factor), np.rint(traces.evaluation * factor))
 
 

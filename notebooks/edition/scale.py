@@ -13,6 +13,7 @@ from faro_lib.policies.baselines import fair_share
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, arrays_of
+from faro_lib.workload.jobs import TOLERANCE
 from notebooks.compare import limits_of
 from notebooks.edition.enlarge import last_days, mixed, repeated, shifted
 from notebooks.edition.published import ExactPaperFaro, GroupedPaperFaro
@@ -61,7 +62,7 @@ def larger(
     cores = arrays_of(many.jobs).cores
     context = PolicyContext(many.jobs, forecast.fit("auto", many), latency_model)
     names = [name for name in policies if name != GROUPED or np.ptp(cores) == 0]
-    capacity = round(replicas * cores.mean())
+    capacity = int(np.ceil(replicas * cores.mean() - TOLERANCE))
     results = curve(many, context, (capacity,), names, **options)
     summary, limits = (table.assign(variant=how, jobs=jobs, capacity_cores=replicas) for table in results)
     return summary, limits

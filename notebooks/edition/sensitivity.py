@@ -46,7 +46,8 @@ def settings(workload: Workload, context: PolicyContext, values: Mapping[str, Se
     """One setting per value of each parameter, with everything else unchanged.
 
     - cold_start_s: seconds until a new replica serves; policies are not tuned again for it.
-    - slo_factor: SLO / mean service time that policies assume; the latency table is measured for it.
+    - slo_factor: SLO / mean service time that policies assume, in a replica that is full; the latency table is measured
+      for it.
     - forecast_error: relative error of an oracle, which replaces the forecaster.
     - interval_s: seconds between two decisions of a policy that plans with a forecast.
     - scv_factor: factor on the squared coefficient of variation of service times; the latency table is not adapted.
@@ -60,7 +61,9 @@ def settings(workload: Workload, context: PolicyContext, values: Mapping[str, Se
                 jobs = tuple(replace(job, cold_start_s=value) for job in workload.jobs)
                 yield Setting(name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs))
             elif name == "slo_factor":
-                jobs = tuple(replace(job, slo_s=value * job.busy_s) for job in workload.jobs)
+                jobs = tuple(
+                    replace(job, slo_s=value * job.busy_s * job.replica.max_in_service) for job in workload.jobs
+                )
                 table = context.latency_model and measure(jobs)
                 yield Setting(
                     name, value, replace(workload, jobs=jobs), replace(context, jobs=jobs, latency_model=table)

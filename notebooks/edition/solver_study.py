@@ -78,14 +78,19 @@ def decision_windows(
 
 
 def larger_window(window: DecisionWindow, jobs: int) -> DecisionWindow:
-    """A window with `jobs` jobs, drawn from those of `window` with replacement, with rates scaled by 0.5 to 1.5."""
+    """A window with `jobs` jobs, drawn from those of `window` with replacement, with rates scaled by 0.5 to 1.5.
+
+    Each job has one core and no quota, and needs at most one replica, so that REPLICAS_PER_JOB are enough for any jobs.
+    """
     rng = np.random.default_rng(0)
     drawn, scale = rng.integers(len(window.jobs), size=jobs), rng.uniform(0.5, 1.5, jobs)
     return DecisionWindow(
         window.name,
         tuple(
-            replace(window.jobs[j], name=f"job {i:05d}", cores=1.0, tenant="", tenant_quota=None)
-            for i, j in enumerate(drawn)
+            replace(
+                job, name=f"job {i:05d}", cores=1.0, min_replicas=min(job.min_replicas, 1), tenant="", tenant_quota=None
+            )
+            for i, job in enumerate(window.jobs[j] for j in drawn)
         ),
         window.rates_rps[drawn] * scale[:, None, None],
         window.truth_rps[drawn] * scale[:, None],

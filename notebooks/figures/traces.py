@@ -83,6 +83,8 @@ def load_against_capacity(load: pd.Series, capacities: Sequence[int]) -> Figure:
 
 
 def load_caption(load: pd.Series, capacities: Sequence[int]) -> str:
+    if not capacities:
+        return f"The offered load is {load.mean():.1f} cores on average and {load.max():.1f} in the busiest minute."
     return " ".join(
         f"At {capacity} cores, the offered load is {load.mean() / capacity:.0%} of capacity on average and "
         f"{load.max() / capacity:.0%} in the busiest minute."

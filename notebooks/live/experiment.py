@@ -1,6 +1,7 @@
 """The comparison of policies on real replicas, and on the same requests in the simulator."""
 
 import hashlib
+import inspect
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,8 +53,8 @@ def compare_live(
     """Serve a slice of the evaluation day under each policy, then simulate the same slice.
 
     Journals are written to results/live/<backend>, and the tables of each finished run to results/live/<backend>/finished.
-    If the comparison is interrupted, the next call with the same settings runs only what is missing. The parameters are
-    the settings in section `live` of the configuration.
+    If the comparison is interrupted, the next call with the same settings runs only what is missing, and policies whose
+    class has changed. The parameters are the settings in section `live` of the configuration.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def compare_live(
     how = serve_specs(workload.jobs, scale=scale)
     journals = Path(results) / "live" / backend
     settings = (workload, before.tolist(), capacity, scale, tick_s, max_ongoing_requests, lost_worker_trial)
-    finished = journals / "finished" / hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+    finished = journals / "finished" / _fingerprint(repr(settings))
     with _endpoint(backend, one, how, address, serve_address, report) as endpoint:
         live = _live(one, made, how, endpoint, trials, lost_worker_trial, journals, finished, max_rps, report)
         about = (endpoint.workers.about(),) if endpoint.workers else ()
@@ -104,10 +105,12 @@ def _live(
     """Run every policy live, trial by trial, except for runs whose tables are already in `finished`."""
     for policy in policies.values():  # so that no live decision waits for compilation
         matched_simulation(replace(one, workload=one.workload.between(0, 2)), policy, trial_seeds(1)[0])
+    code = {name: _fingerprint(inspect.getsource(type(policy))) for name, policy in policies.items()}
     cases = [(name, trial, seed) for trial, seed in enumerate(trial_seeds(trials)) for name in policies]
+    folders = {(name, trial): finished / f"{name}-{trial}-{code[name]}" for name, trial, _ in cases}
     cold_start_s = None
     for name, trial, seed in cases:
-        if (finished / f"{name}-{trial}" / "summary.csv").exists():
+        if (folders[name, trial] / "summary.csv").exists():
             report(f"{name}, trial {trial + 1} of {trials}: finished earlier")
             continue
         if cold_start_s is None:
@@ -119,13 +122,17 @@ def _live(
         key = {"environment": LIVE, "policy": name, "capacity_cores": one.capacity, "trial": trial}
         tables = tables_of(run, key, **columns, cold_start_s=cold_start_s, scale=one.scale)
         tables = replace(tables, recovery=with_key(recovery, {"policy": name, "trial": trial}))
-        write_tables(tables, finished / f"{name}-{trial}")
+        write_tables(tables, folders[name, trial])
         report(
             f"{name}, trial {trial + 1} of {trials}: {columns['served']} served, {columns['dropped']} dropped, "
             f"{columns['failed'] + columns['unsent']} lost; other processes used {columns['background_cpu']:.1f} processors"
             f"{', too many' if columns['noisy_host'] else ''}"
         )
-    return joined(read_tables(finished / f"{name}-{trial}") for name, trial, _ in cases)
+    return joined(map(read_tables, folders.values()))
+
+
+def _fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _simulated(one: Slice, policies: Mapping[str, Policy], live: pd.DataFrame) -> Iterator[Tables]:

@@ -47,11 +47,16 @@ PACKAGES = ("numpy", "scipy", "numba", "pandas", "matplotlib", "papermill", "sna
 
 
 def write_report(
-    results: str | Path, config: Mapping[str, Any], sources: Mapping[str, Sequence[str]], page: str | Path
+    results: str | Path,
+    config: Mapping[str, Any],
+    sources: Mapping[str, Sequence[str]],
+    page: str | Path,
+    notebooks: Sequence[str | Path] = (),
 ) -> None:
     """Write the page from the tables and figures of a run.
 
-    `sources` maps each stage of this run to its notebook and tables, as paths relative to `results`.
+    `sources` maps each stage of this run to its notebook and tables, as paths relative to `results`; `notebooks` are the
+    paths of all notebooks that the run has executed.
     """
     import yaml
     from jinja2 import Template
@@ -82,7 +87,7 @@ def write_report(
         versions=versions(),
         commit=commit(),
         requests_sha256=hashlib.sha256((results / "traces" / "requests.parquet").read_bytes()).hexdigest(),
-        notebooks=sorted(path.relative_to(results).as_posix() for path in results.glob("notebooks/*.ipynb")),
+        notebooks=sorted(f"notebooks/{Path(path).name}" for path in notebooks),
     )
     with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -76,7 +76,9 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     size_in = (PAGE_IN, 0.3 + rows * (0.6 + 0.17 * len(policies)))
     figure, axes = plt.subplots(rows, columns, figsize=size_in, sharey=True, squeeze=False)
     lost = (summary["lost_utility"] / summary["jobs"]).set_axis(pd.MultiIndex.from_frame(summary[[*key, "policy"]]))
-    floor = (limit["lost_utility"] / limit["jobs"]).groupby([limit[column] for column in key]).mean()
+    floor = {}
+    if "lost_utility" in limit:  # not if all clusters are in `largest`
+        floor = (limit["lost_utility"] / limit["jobs"]).groupby([limit[column] for column in key]).mean()
     for axis, cluster in zip(axes.flat, clusters):
         bar_rows(
             axis, lost.sort_index().loc[cluster], policies, [colour(policy.split(" (")[0]) for policy in policies],

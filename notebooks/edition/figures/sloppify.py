@@ -109,11 +109,17 @@ def solver_caption(answers: pd.DataFrame) -> str:
         for name in ms.mean(axis=1).sort_values().index
         if name != "exact"
     ]
-    return (
-        f"The exact solver has no gap and takes {ms['precise']['exact']:.1f} ms on precise and "
-        f"{ms['relaxed']['exact']:.1f} ms on relaxed utilities ({first}). The gaps and times of the others, in this order: "
-        f"{'; '.join(others)}. Medians over all decisions that every solver solved (n = {middle['windows'].iloc[0]})."
-    )
+    sentences = [f"Medians over all decisions that every solver solved (n = {middle['windows'].iloc[0]})."]
+    if others:
+        of = "others, in this order" if "exact" in ms.index else f"solvers on precise and relaxed utilities ({first})"
+        sentences.insert(0, f"The gaps and times of the {of}: {'; '.join(others)}.")
+    if "exact" in ms.index:
+        sentences.insert(
+            0,
+            f"The exact solver has no gap and takes {ms['precise']['exact']:.1f} ms on precise and "
+            f"{ms['relaxed']['exact']:.1f} ms on relaxed utilities ({first}).",
+        )
+    return " ".join(sentences)
 
 
 def hierarchical(scales: pd.DataFrame) -> Figure:
