@@ -38,6 +38,7 @@ from notebooks.live.generator import Generator
 JOBS = tuple(Job(name, slo_s=0.8, service_time_s=0.15, cold_start_s=8.0, model="m") for name in "abc")
 CAPACITY, LOAD_RPS, SHARE_S = 10, 30.0, 600  # every ten minutes the load moves between the jobs
 EVERY_S, HOLD_S, LOOK_S = 120.0, 45.0, 5.0
+DYING_S = 0.1  # after SIGKILL, until the process has ended and the proxy knows it
 JOURNAL_BYTES = 64 * 2**20
 
 
@@ -262,9 +263,9 @@ def report(seen: Seen, script: Script, sent: Sent, figures: dict[str, object]) -
     """Print what was seen; True if nothing was lost but what a killed replica held."""
     unanswered = np.flatnonzero(sent.outcome != SERVED)
     held = np.zeros(len(unanswered), bool)
-    for when_s, name in seen.kills:  # sent before the kill, and not older than the longest answer
+    for when_s, name in seen.kills:  # sent before the replica had ended, and not older than the longest answer
         due_s, job = script.due_s[unanswered], script.job[unanswered]
-        held |= (job == [one.name for one in JOBS].index(name)) & (due_s < when_s) & (due_s > when_s - 30)
+        held |= (job == [one.name for one in JOBS].index(name)) & (due_s < when_s + DYING_S) & (due_s > when_s - 30)
     kinds = {FAILED: "failed", DROPPED: "answered 503", UNSENT: "not sent"}
     print(f"requests: {len(sent.outcome)}, served {sent.count(SERVED)}")
     print({noun: sent.count(kind) for kind, noun in kinds.items()})
