@@ -65,6 +65,17 @@ def test_a_single_training_day_is_not_expected_to_repeat_minute_by_minute():
     assert np.ptp(posterior_of(fit_of(traces.names), traces).shape, axis=1) == pytest.approx(0)
 
 
+def test_a_job_with_constant_counts_does_not_end_the_forecasts_of_the_others():
+    from faro_lib.bayes import posterior_of
+
+    traces = world(days=2, minutes=90)
+    counts = [np.where([[[True], [False]]], 60, days).astype(int) for days in (traces.train, traces.evaluation)]
+    traces = Traces(traces.jobs, *counts)
+    made = posterior_of(fit_of(traces.names), traces)
+    np.testing.assert_allclose(made.root_correlation @ made.root_correlation.T, np.eye(2), atol=1e-12)
+    assert np.isfinite(bayes_forecaster(made).update([60, 3600]).sample()).all()
+
+
 @pytest.fixture(scope="module")
 def fits():
     from faro_lib.bayes import fit_bayes

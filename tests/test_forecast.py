@@ -1,5 +1,6 @@
 """Properties of every registered forecaster."""
 
+import pickle
 import subprocess
 import sys
 
@@ -129,6 +130,22 @@ def without_counts_of_b(forecaster, level, minutes):
     for _ in range(minutes):
         forecaster = forecaster.update([level, np.nan])
     return forecaster
+
+
+@pytest.mark.parametrize("horizon", [7, 20])
+def test_persistence_adds_the_errors_after_random_training_minutes_to_the_last_count(horizon):
+    train, last = TRACES.train.reshape(-1, *TRACES.train.shape[2:]), TRACES.train.shape[-1] - 15
+    errors = np.stack([train[..., h : last + h] - train[..., :last] for h in range(1, 16)], axis=-1)
+    errors = np.moveaxis(errors, 2, 1).reshape(-1, *errors.shape[1::2])  # (minutes, jobs, minutes ahead)
+    forecaster = fitted("persistence").update([100, 200, 300, 400])
+    rows = forecaster.rng().integers(len(errors), size=50)
+    added = errors[rows][:, :, np.minimum(np.arange(horizon), 14)].transpose(1, 0, 2)
+    expected = np.maximum(np.array([100, 200, 300, 400])[:, None, None] + added, 0)
+    np.testing.assert_array_equal(forecaster.sample(horizon, 50), expected)
+
+
+def test_persistence_stores_every_training_day_once():
+    assert len(pickle.dumps(fitted("persistence"))) < 1.1 * TRACES.train.size * 8
 
 
 def test_half_an_hour_without_counts_is_no_sign_of_an_idle_job():

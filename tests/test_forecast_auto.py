@@ -34,6 +34,35 @@ def test_minutes_before_the_first_request_are_not_learnt_as_zeros(kind):
     assert forecaster.mean(5)[1] == pytest.approx(200, rel=0.2)
 
 
+def days_with_late_job(days=5, jobs=3, minutes=120):
+    """(traces of a wandering level, the same with the last job's first request in the middle of day 3 of 5)."""
+    rng = np.random.default_rng(0)
+    log_level = np.full((days + 1, 1, jobs, minutes), 6.0)
+    for minute in range(1, minutes):
+        last = log_level[..., minute - 1]
+        log_level[..., minute] = 6 + 0.95 * (last - 6) + 0.15 * rng.standard_normal(last.shape)
+    counts = rng.poisson(np.exp(log_level))
+    late = counts[:-1].copy()
+    late[:3, :, -1] = late[3, :, -1, :60] = 0
+    traces = Traces(tuple(Job(f"job{j}") for j in range(jobs)), counts[:-1], counts[-1])
+    return traces, replace(traces, train=late)
+
+
+@pytest.mark.parametrize("kind", ["ar", "structural"])
+def test_days_before_the_first_request_do_not_make_a_forecast_more_certain(kind):
+    traces, late = days_with_late_job()
+    own = replace(traces, train=traces.train[-1:])
+    of_late, of_own = (backtest_terms(fit(kind, one), traces.evaluation[0])[:, -1].mean() for one in (late, own))
+    assert of_late < 1.1 * of_own
+
+
+def test_a_late_job_does_not_change_the_fit_of_the_others():
+    before, after = (fit("structural", traces) for traces in days_with_late_job())
+    for name in ("step", "noise", "level", "variance", "profile"):
+        np.testing.assert_array_equal(getattr(after, name)[:-1], getattr(before, name)[:-1])
+        assert (getattr(after, name)[-1] != getattr(before, name)[-1]).any()
+
+
 def test_a_job_without_a_request_on_any_training_day_is_forecast_at_the_level_of_the_others():
     days = poisson_days([200, 0], 3)
     assert fit("auto", Traces(JOBS, days[:2], days[2])).mean(5)[1] == pytest.approx(200, rel=0.2)

@@ -73,6 +73,19 @@ class TestTheSettings:
         assert (new.jobs[0].max_replicas, new.fixed_jobs) == (Job("a").max_replicas, ())
         assert before.changes(new)[0].startswith("over or cleared: job 'a': 5 replicas from ")
 
+    def test_an_event_is_kept_until_forecasters_have_forgotten_its_counts(self, table, tmp_path, monkeypatch):
+        path = path_of(tmp_path / "j")
+        event = Override("a", "me", NOW_S - 1, NOW_S + 3600, load=3.0)
+        write_overrides(path, [event])
+        watched = Watched(table, partial(read_overrides, path))
+        before = watched.known
+        monkeypatch.setattr(time, "time", lambda: NOW_S + 3600 + 1799)
+        write_overrides(path, read_overrides(path))
+        assert watched.new() is None
+        assert before.events == (event,)
+        monkeypatch.setattr(time, "time", lambda: NOW_S + 3600 + 1801)
+        assert before.changes(watched.new())[0].startswith("over or cleared: job 'a': load x 3 from ")
+
     @pytest.mark.parametrize("content", ["- job: a\n- job: a\n", "- {job: a, slo_s: -1}\n", "[", ""])
     def test_a_damaged_table_is_reported_once_and_the_settings_stay(self, table, content):
         watched = Watched(table)
@@ -255,6 +268,12 @@ class TestAnExpectedEvent:
         assert forecaster.sample(5, 1)[0, 0].tolist() == [100, 300, 300, 100, 100]
         forecaster = forecaster.update([100]).update([300])
         assert forecaster.sample(3, 1)[0, 0].tolist() == [300, 100, 100]
+
+    def test_counts_of_an_event_that_has_ended_do_not_raise_the_forecast(self, inner):
+        forecaster = expected(inner, (Event(0, 0.0, 5.0, 3.0),))
+        for count in (300, 300, 300, 300, 300):
+            forecaster = forecaster.update([count])
+        assert forecaster.sample(3, 1)[0, 0].tolist() == [100, 100, 100]
 
     def test_a_larger_event_than_expected_is_followed(self, inner):
         forecaster = expected(inner, (Event(0, 0.0, 10.0, 3.0),)).update([450])

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from faro_lib.cli.model import Source
 from faro_lib.recommend.load_history import _days, history_from_csv
 from faro_lib.workload import Job
 from faro_lib.workload.prometheus import check_counts_query
@@ -37,11 +38,18 @@ def test_days_begin_at_midnight_of_the_time_zone_of_the_file(form, tmp_path):
     rows = table(6 + 24 + 24 + 3)
     rows.assign(time=FORMS[form](rows["time"])).to_csv(tmp_path / "my.csv", index=False)
     traces = read_csv(tmp_path / "my.csv")
-    assert traces.train.shape == (2, 1, 2, 1440)  # the last day has three hours only, and is left out
-    np.testing.assert_array_equal(traces.evaluation[0, 0], 60 + np.arange(1440) // 60)
-    np.testing.assert_array_equal(
-        traces.train[0, 0, 0], np.where(np.arange(1440) < 18 * 60, 0, 60 + np.arange(1440) // 60)
-    )
+    assert traces.train.shape == (1, 1, 2, 1440)  # the first day has six hours only, the last one three: left out
+    for day in (traces.evaluation[0], traces.train[0, 0, 0]):
+        np.testing.assert_array_equal(day, np.broadcast_to(60 + np.arange(1440) // 60, day.shape))
+
+
+@pytest.mark.parametrize(("hour", "days"), [(11, 3), (13, 2)])
+def test_a_first_day_that_begins_after_noon_is_left_out(hour, days, tmp_path):
+    first = FIRST.normalize() + pd.Timedelta(hours=hour)
+    table(24 - hour + 48, first=first).to_csv(tmp_path / "my.csv", index=False)
+    traces = read_csv(tmp_path / "my.csv")
+    assert traces.days + 1 == days
+    assert (traces.train[0, 0, 0] == 0).sum() == (60 * hour if days == 3 else 0)
 
 
 def test_ten_minutes_before_midnight_are_no_day():
@@ -54,6 +62,15 @@ def test_ten_minutes_before_midnight_are_no_day():
 def test_no_minute_is_missing_or_repeated_when_the_clocks_change(first):
     times = pd.Series(pd.date_range(first, periods=300, freq="min", tz="Europe/Berlin", unit="ns"))
     np.testing.assert_array_equal(np.diff(minutes_of(times, "my.parquet")), 1)
+
+
+@pytest.mark.parametrize("form", ["text", "stamps"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_days_are_cut_at_the_offset_of_the_latest_time(form, order):
+    times = pd.Series(pd.date_range("2026-03-28 12:00", periods=4, freq="12h", tz="Europe/Berlin", unit="ns"))[::order]
+    times = times if form == "stamps" else times.map(lambda time: time.isoformat())
+    hours = (minutes_of(times, "my.csv") // 60 % 24)[::order]
+    assert hours.tolist() == [13, 1, 13, 1], "it is +01:00 at the first two times, and +02:00 later"
 
 
 def test_the_last_minute_of_a_history_is_now():
@@ -80,7 +97,7 @@ def test_a_service_that_began_36_hours_ago_does_not_refuse_the_others(tmp_path):
     rows.to_csv(tmp_path / "my.csv", index=False)
     history = history_from_csv(str(tmp_path / "my.csv"))
     assert history.forecaster().mean(5)[1] == pytest.approx(75, rel=0.4)
-    assert read_csv(tmp_path / "my.csv").days == 2
+    assert read_csv(tmp_path / "my.csv").days == 1
 
 
 def test_a_job_without_counts_is_planned_without_requests(tmp_path):
@@ -103,9 +120,25 @@ def test_jobs_with_numbers_as_names_may_stand_in_a_parquet_file(tmp_path):
     rows = table(48, first=FIRST.normalize())
     rows.assign(job=rows["job"].map({"a": 7, "b": 8})).to_parquet(tmp_path / "my.parquet")
     assert read_csv(tmp_path / "my.parquet").names == ("7", "8")
-    rows.assign(job=None).to_parquet(tmp_path / "my.parquet")
-    with pytest.raises(ValueError, match="line 2: job is empty"):
+    for none in (None, pd.Categorical([None] * len(rows), ["a", "b"])):
+        rows.assign(job=none).to_parquet(tmp_path / "my.parquet")
+        with pytest.raises(ValueError, match="line 2: job is empty"):
+            read_csv(tmp_path / "my.parquet")
+
+
+def test_times_of_day_without_a_date_are_refused(tmp_path):
+    rows = table(1)
+    rows.assign(time=rows["time"].dt.time).to_parquet(tmp_path / "my.parquet")
+    with pytest.raises(ValueError, match="time is neither ISO 8601 nor Unix time"):
         read_csv(tmp_path / "my.parquet")
+
+
+def test_rows_of_a_job_that_was_removed_do_not_end_the_learning_of_the_others(tmp_path):
+    table(24, jobs=("a", "gone"), first=FIRST.normalize()).to_csv(tmp_path / "my.csv", index=False)
+    traces = Source(str(tmp_path / "my.csv")).days((Job("a"), Job("new")))
+    assert (traces.evaluation[0] > 0).all(axis=1).tolist() == [True, False]
+    with pytest.raises(ValueError, match=r"job 'a' is not among the jobs \['b'\]"):
+        Source(str(tmp_path / "my.csv")).days((Job("b"),))
 
 
 BAD = {
@@ -114,7 +147,8 @@ BAD = {
     "time,job,requests\n60,a,-5\n": "requests=-5 for job 'a' at time 60 is negative",
     "time,job,requests\n60,a,5\n": "there is no complete day from midnight to midnight",
     "time,job,requests\n60,a,5\n9000000000,a,5\n": "time covers 104166 days; at most 366 are accepted",
-    "time,job,requests\n0,a,5\n86400,a,5\n": "1970-01-01T00:01 is missing for job 'a'",
+    "time,job,requests\n0,a,5\n60,a,5\n86400,a,5\n": "1970-01-01T00:02 is missing for job 'a'",
+    "time,job,requests\n0,a,5\n300,b,5\n900,a,5\n": "the rows are 5 minutes apart; a row has the requests of one minute",
 }
 
 

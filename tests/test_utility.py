@@ -12,6 +12,7 @@ from faro_lib.utility import (
     SOLVER_STEPS,
     UtilityTable,
     build_table,
+    curves,
     precise_drop_penalty,
     precise_utility,
     predicted_latency,
@@ -188,6 +189,28 @@ def test_a_measured_table_is_read_through_its_mean_utilities():
     for row, slo_s in ((0, 0.72), (2, 0.5)):
         tail_s = 0.36 * (1 + rates[row] * 0.18 / 3)
         assert table.value[row, 3] == pytest.approx(np.minimum(1, slo_s / tail_s).mean(), abs=2e-3)
+
+
+def test_plans_of_300_services_at_other_capacities_compute_no_curve_again():
+    jobs, model = [Job(f"j{n}", slo_s=0.4 + n / 1000) for n in range(300)], measured()
+    misses = []
+    for capacity in (5, 5, 8, 7):
+        build_table(jobs, np.ones((300, 1, 1)), np.ones(300), latency_model=model, max_replicas=capacity)
+        misses.append(curves._measured_curves.cache_info().misses)
+    assert len(set(misses)) == 1
+
+
+@pytest.mark.parametrize("columns", [5, 33])
+@pytest.mark.parametrize("latency_model", ["half-mmc", "mdc", "mgc", "mmc", "upper-bound", measured()])
+def test_curves_of_more_replica_counts_do_not_change_those_of_fewer(latency_model, columns):
+    job = Job("a", service_scv=0.5 if latency_model == "mgc" else 0.0)
+    if isinstance(latency_model, str):
+        key = curves._formula_key(latency_model, job)
+        exact = curves._formula_curves(latency_model, "relaxed", 1.0, columns, *key)
+    else:
+        exact = curves._model_curves(latency_model, job, "relaxed", 1.0, columns)
+    for wide, narrow in zip(curves.curves_of([job], latency_model, "relaxed", 1.0, columns), exact):
+        np.testing.assert_array_equal(wide[0, : columns + 1], narrow)
 
 
 def test_a_measured_table_refuses_a_quantile_that_was_not_measured():

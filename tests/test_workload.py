@@ -15,12 +15,14 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faro_lib.recommend.load_history import history_from_csv
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload import published as artifact
 from faro_lib.workload.published import read_artifact
 from faro_lib.workload.readers import read_csv, read_jobs
 from faro_lib.workload.service import true_service_time
 from faro_lib.workload.synthetic import downsample, scale_to, synthetic
+from faro_lib.workload.tables import load_workload
 from notebooks.traces import write_jobs
 
 
@@ -191,9 +193,12 @@ def test_a_bad_csv_gives_one_line_with_the_place_and_the_reason(csv, text, compl
     assert complaint in message
 
 
-def test_a_job_missing_from_the_table_of_jobs_is_named(csv):
-    with pytest.raises(ValueError, match=r"job 'x' is not among the jobs \['a'\]"):
-        read_csv(csv("minute,job,requests\n0,a,1\n0,x,1\n"), (Job("a"),))
+def test_a_job_missing_from_the_table_of_jobs_is_named(csv, tmp_path):
+    counts, jobs = str(csv("minute,job,requests\n0,a,1\n0,x,1\n")), tmp_path / "jobs.csv"
+    jobs.write_text("job\na\n")
+    for read in (load_workload, history_from_csv):
+        with pytest.raises(ValueError, match=r"job 'x' is not among the jobs \['a'\]"):
+            read(counts, str(jobs))
 
 
 def test_a_job_without_rows_is_named(csv):

@@ -186,5 +186,6 @@ def normal_score_correlation(residuals: np.ndarray) -> np.ndarray:
 
     rows = np.moveaxis(residuals, 1, 0).reshape(residuals.shape[1], -1)
     scores = ndtri(rankdata(rows, axis=1) / (rows.shape[1] + 1))
-    correlation = np.atleast_2d(np.corrcoef(scores))
-    return np.where(np.abs(correlation) < MIN_CORRELATION, 0.0, correlation)
+    with np.errstate(invalid="ignore"):  # NaN for constant residuals
+        correlation = np.atleast_2d(np.corrcoef(scores))
+    return np.where(np.abs(correlation) >= MIN_CORRELATION, correlation, np.eye(len(rows)))

@@ -12,6 +12,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.readers import SECTIONS, read_jobs, read_sections
 
 LAST_S = 1e11  # latest accepted Unix time, in the year 5138
+EVENT_KEPT_S = 1800.0  # after an event's end; forecasters store the counts of 2 x CONTEXT_MINUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class Override:
             raise ValueError(f"job {self.job!r}: the override ends before it begins")
 
     def over(self, now_s: float) -> bool:
-        return self.until_s is not None and now_s >= self.until_s
+        kept_s = 0.0 if self.load is None else EVENT_KEPT_S
+        return self.until_s is not None and now_s >= self.until_s + kept_s
 
     def __str__(self) -> str:
         what = f"{self.replicas} replicas" if self.load is None else f"load x {self.load:g}"
@@ -66,7 +68,7 @@ def read_overrides(path: str | Path) -> tuple[Override, ...]:
 
 
 def write_overrides(path: str | Path, overrides: Iterable[Override]) -> None:
-    """Write the overrides atomically, without those that have ended."""
+    """Write the overrides atomically, without those that are over."""
     rows = [asdict(one) for one in overrides if not one.over(time.time())]
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, register, training_counts
+from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, own_days, register
 from faro_lib.forecast.regression import daily_profile, shapes_of_other_days, windows
 from faro_lib.workload import Traces
 
@@ -109,9 +109,13 @@ def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
     In the fit, the profile of a day is the mean of the *other* days, since a forecaster does not know the day that it
     forecasts. Forecasts use the `daily_profile` of all days.
     """
-    log_counts = np.log1p(training_counts(traces))
-    _, phases, jobs, minutes = log_counts.shape
-    y = log_counts - np.stack([shapes_of_other_days(log_counts[:, p]) for p in range(phases)], axis=1)
+    days, phases, jobs, minutes = traces.train.shape
+    y, profile = np.empty(traces.train.shape), np.empty((jobs, minutes))
+    for some, counts in own_days(traces):
+        own = np.log1p(counts)
+        deviations = own - np.stack([shapes_of_other_days(own[:, p]) for p in range(phases)], axis=1)
+        y[:, :, some] = deviations[np.arange(-days, 0) % len(own)]  # own days are repeated in place of imputed ones
+        profile[some] = daily_profile(own[:, 0])
     runs = windows(y, CONTEXT_MINUTES + 1)
     rows = runs.reshape(-1, CONTEXT_MINUTES + 1)
     lags, target = rows[:, :-1], rows[:, -1]
@@ -124,7 +128,7 @@ def pooled_ar(traces: Traces, *, seed: int = 0) -> Autoregression:
         jobs=traces.names,
         seed=seed,
         day_minutes=minutes,
-        profile=daily_profile(log_counts[:, 0]),
+        profile=profile,
         coefficients=coefficients.astype(np.float32),
         errors=errors.astype(np.float32),
         spread=y.std(axis=(0, 1, 3)),

@@ -145,6 +145,18 @@ def training_counts(traces: Traces) -> np.ndarray:
     return imputed(counts)
 
 
+def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(job numbers, their `training_counts` without the days before the first request), for jobs with the same days.
+
+    A fit of noise to imputed days would find Poisson noise only. The day of a job's first request is also left out if
+    it is neither the first nor the last. A job without any request keeps all days.
+    """
+    counts, first = training_counts(traces), (traces.train > 0).any(axis=(1, 3)).argmax(axis=0)
+    first = np.where(first, np.minimum(first + 1, traces.days - 1), 0)
+    groups = [(day, np.flatnonzero(first == day)) for day in np.unique(first)]
+    return [(jobs, np.ascontiguousarray(counts[day:, :, jobs])) for day, jobs in groups]
+
+
 def imputed(counts: np.ndarray) -> np.ndarray:
     """`counts` (days, samples, jobs, minutes), with the minutes before a job's first request imputed as Poisson draws.
 

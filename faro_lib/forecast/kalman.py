@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, register, training_counts
+from faro_lib.forecast.forecaster import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, own_days, register
 from faro_lib.forecast.regression import from_root, root, shapes_of_other_days
 from faro_lib.workload import Traces
 
@@ -81,9 +81,16 @@ def structural(traces: Traces, *, seed: int = 0) -> LocalLevel:
 
 
 def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
+    jobs, counts = zip(*own_days(traces))
+    parts, order = [_of_days(one, widths) for one in counts], np.argsort(np.concatenate(jobs))
+    return _local_level(traces.names, *(np.concatenate(values)[order] for values in zip(*parts)), seed=seed)
+
+
+def _of_days(counts: np.ndarray, widths: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """(step, noise, prior level, prior variance, profile) from counts (days, samples, jobs, minutes)."""
     from scipy.ndimage import uniform_filter1d
 
-    y = root(training_counts(traces))  # (days, samples, jobs, minutes)
+    y = root(counts)
     others, jobs = np.stack([shapes_of_other_days(one) for one in y.swapaxes(0, 1)], axis=1), np.arange(y.shape[2])
     # A day's last minutes precede its first ones. Each candidate is a profile for the fit and one for forecasts.
     averaged = [[uniform_filter1d(p, w, mode="wrap") for p in (others, y[:, 0].mean(axis=0))] for w in widths]
@@ -93,8 +100,7 @@ def _fitted(traces: Traces, seed: int, widths: tuple[int, ...]) -> LocalLevel:
     _, slope, noise = fits[width * len(RATIOS) + ratio, :, jobs].T
     profile = slope[:, None] * np.stack([p for _, p in candidates])[width, jobs]
     level = y - profile
-    level, variance = level.mean(axis=(0, 1, 3)), level.var(axis=(0, 1, 3)) + 1e-6
-    return _local_level(traces.names, noise * RATIOS[ratio], noise, level, variance, profile, seed=seed)
+    return noise * RATIOS[ratio], noise, level.mean(axis=(0, 1, 3)), level.var(axis=(0, 1, 3)) + 1e-6, profile
 
 
 def untrained(jobs: tuple[str, ...], *, day_minutes: int = 360, **options) -> LocalLevel:

@@ -14,14 +14,15 @@ ERROR_MINUTES = 15  # minutes ahead for which errors are recorded
 class Persistence(Forecaster):
     """Sample paths: the last count plus x[t+h] - x[t] for a random training minute t, the same t for all jobs."""
 
-    errors: np.ndarray  # x[t+h] - x[t] on the training days, shape (minutes t, jobs, minutes h)
+    days: np.ndarray  # requests per minute of the training days, shape (days x samples, jobs, minutes)
     level: np.ndarray  # mean requests per minute on the training days, shape (jobs,); used before the first count
 
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
-        rows = self.rng().integers(len(self.errors), size=n)
-        minutes = np.minimum(np.arange(horizon), self.errors.shape[2] - 1)  # further ahead, the last error is repeated
-        errors = self.errors[rows][:, :, minutes].transpose(1, 0, 2)
+        last = self.days.shape[-1] - ERROR_MINUTES
+        day, t = (one[:, None] for one in np.divmod(self.rng().integers(len(self.days) * last, size=n), last))
+        ahead = np.minimum(np.arange(horizon) + 1, ERROR_MINUTES)  # further ahead, the last error is repeated
+        errors = (self.days[day, :, t + ahead] - self.days[day, :, t]).transpose(2, 0, 1)
         return np.maximum(self.last_known(self.level)[:, None, None] + errors, 0)
 
     def mean(self, horizon: int = HORIZON_MINUTES) -> np.ndarray:
@@ -30,14 +31,10 @@ class Persistence(Forecaster):
 
 @register("persistence")
 def persistence(traces: Traces, *, seed: int = 0) -> Persistence:
-    """Fit "persistence": it stores the errors after each minute of the training days."""
+    """Fit "persistence": it stores the counts of all training days."""
     train = training_counts(traces)
-    last = train.shape[-1] - ERROR_MINUTES
-    errors = np.stack([train[..., h : last + h] - train[..., :last] for h in range(1, ERROR_MINUTES + 1)], axis=-1)
-    errors = np.moveaxis(errors, 3, 2)  # (days, samples, origins, jobs, minutes)
-    errors = errors.reshape(-1, *errors.shape[-2:])
-    level = train.mean(axis=(0, 1, 3))
-    return Persistence(jobs=traces.names, seed=seed, day_minutes=train.shape[-1], errors=errors, level=level)
+    days, level = train.reshape(-1, *train.shape[2:]), train.mean(axis=(0, 1, 3))
+    return Persistence(jobs=traces.names, seed=seed, day_minutes=train.shape[-1], days=days, level=level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

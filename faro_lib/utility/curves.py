@@ -38,8 +38,10 @@ class Curves(NamedTuple):
 
 
 def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, alpha: float, columns: int) -> Curves:
-    """The curves of all service classes among `jobs` for 0..`columns` replicas; ValueError for an unknown model."""
+    """The curves of all service classes among `jobs` for 0..`columns` replicas or more; ValueError for an unknown model."""
     keys: list
+    if isinstance(latency_model, str | LatencyTable):
+        columns = 1 << (columns - 1).bit_length()  # so that the cached curves also serve other capacities
     if isinstance(latency_model, str):
         keys = [_formula_key(latency_model, job) for job in jobs]
         classes = dict.fromkeys(keys)
@@ -126,4 +128,4 @@ def _with_zero_replicas(first, last, value):
     return np.concatenate([[0.0], first]), np.concatenate([[0.0], last]), np.concatenate([zero, value])
 
 
-_measured_curves = lru_cache(maxsize=256)(_model_curves)
+_measured_curves = lru_cache(maxsize=512)(_model_curves)  # of 0.5 MB each at up to 128 replicas

@@ -85,7 +85,7 @@ def _table(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
             texts = [name for name in dtype if name in table] if isinstance(dtype, dict) else list(table)
-            return table.assign(**{name: table[name].fillna("").astype(str) for name in texts})
+            return table.assign(**{name: table[name].astype(object).fillna("").astype(str) for name in texts})
         table = pd.read_csv(
             sys.stdin if str(path) == "-" else path, dtype=dtype, keep_default_na=False, low_memory=False
         )
@@ -135,22 +135,25 @@ def is_table(path: str | Path) -> bool:
     return str(path) == "-" or str(path).endswith(TABLES)
 
 
-def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None) -> Traces:
+def read_csv(path: str | Path, jobs: tuple[Job, ...] | None = None, *, strict: bool = False) -> Traces:
     """Traces from a table with the columns job, requests, and either `time` or `minute` (and optionally `day`).
 
     With `minute`, all jobs and days need the same minutes 0, 1, 2, ... With `time`, days begin at midnight
     (`timed.days_from_midnight`). The last day is for evaluation, earlier ones for training. `jobs` has the SLOs;
-    without it, every job has the defaults of `Job`. A ValueError names the file and the line.
+    without it, every job has the defaults of `Job`. A ValueError names the file and the line. Rows of a job that is not in
+    `jobs` are a ValueError if `strict`, else they are left out, if any others remain.
     """
-    table, names = read_counts(path, jobs)
+    table, names = read_counts(path, jobs, strict=strict)
     if "time" in table:
         of_names = jobs or tuple(Job(name) for name in names)
         return days_from_midnight(of_names, *timed_counts(table, names, str(path)), str(path))
     return traces_of_minutes(Path(path), table, names, jobs)
 
 
-def read_counts(path: str | Path, jobs: tuple[Job, ...] | None = None) -> tuple[pd.DataFrame, list[str]]:
-    """(checked rows of a table of counts, names of the jobs); a ValueError names the first bad line."""
+def read_counts(
+    path: str | Path, jobs: tuple[Job, ...] | None = None, *, strict: bool = True
+) -> tuple[pd.DataFrame, list[str]]:
+    """(checked rows of a table of counts, names of the jobs), as in `read_csv`; a ValueError names the first bad line."""
     path = Path(path)
     if str(path) != "-" and not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected a table with columns {EXPECTED}")
@@ -169,10 +172,10 @@ def read_counts(path: str | Path, jobs: tuple[Job, ...] | None = None) -> tuple[
         table["day"] = 0
     _check_rows(path, table)
     names = [job.name for job in jobs] if jobs else sorted(table["job"].unique(), key=lambda name: (len(name), name))
-    for name in table["job"].unique():
-        if name not in names:
-            raise ValueError(f"{path}: job {name!r} is not among the jobs {names}")
-    return table, names
+    known = table["job"].isin(names)
+    if not known.all() and (strict or not known.any()):
+        raise ValueError(f"{path}: job {table['job'][~known].iloc[0]!r} is not among the jobs {names}")
+    return table[known], names
 
 
 def traces_of_minutes(path: Path, table: pd.DataFrame, names: list[str], jobs: tuple[Job, ...] | None) -> Traces:

@@ -29,7 +29,7 @@ def load_workload(
     elif workload == PUBLISHED:
         traces = read_artifact(Path(raw) / ARTIFACT_EVALUATION, Path(raw) / ARTIFACT_TRAINING)
     elif is_table(workload):
-        return read_csv(workload, table)
+        return read_csv(workload, table, strict=True)
     else:
         accepted = nearest(workload, (SYNTHETIC, PUBLISHED, "the path of a .csv, .csv.gz or .parquet"))
         raise ValueError(f"workload={workload!r} is unknown; {accepted}")

@@ -14,25 +14,26 @@ MAX_DAYS = 366
 def minutes_of(times: pd.Series, where: str) -> np.ndarray:
     """Whole minutes since 1970-01-01 00:00 local time, from ISO 8601 or Unix times (UTC) in seconds or milliseconds.
 
-    Local time is that of the first entry's zone. Raises ValueError, with `where` as the file, for any other format.
+    Local time has the latest entry's offset from UTC. Raises ValueError, with `where` as the file, for any other format.
 
-    >>> minutes_of(pd.Series(["1970-01-02T00:01:30+02:00", "1970-01-01T23:02Z"]), "x.csv").tolist()
-    [1441, 1502]
+    >>> minutes_of(pd.Series(["1970-01-02T01:02+02:00", "1970-01-01T22:01:30Z"]), "x.csv").tolist()
+    [1502, 1441]
     >>> minutes_of(pd.Series([86_400, 86_460]), "x.csv").tolist()
     [1440, 1441]
     """
     try:
         if pd.api.types.is_datetime64_any_dtype(times):
             zoned = times.dt.tz is not None
-            stamps = times.dt.tz_convert("UTC").dt.tz_localize(None) + times.iloc[0].utcoffset() if zoned else times
+            stamps = times.dt.tz_convert("UTC").dt.tz_localize(None) + times.max().utcoffset() if zoned else times
         elif (numbers := pd.to_numeric(times, errors="coerce")).notna().all():
             stamps = pd.to_datetime(numbers, unit="ms" if numbers.iloc[0] > MILLISECONDS_FROM else "s")
         else:
-            zone = pd.Timestamp(times.iloc[0]).tz
-            stamps = pd.to_datetime(times, format="ISO8601", utc=zone is not None)
-            stamps = stamps if zone is None else stamps.dt.tz_convert(zone).dt.tz_localize(None)
+            zoned = pd.Timestamp(times.iloc[0]).tz is not None
+            stamps = pd.to_datetime(times, format="ISO8601", utc=zoned)
+            if zoned:
+                stamps = stamps.dt.tz_convert(pd.Timestamp(times.iloc[stamps.argmax()]).tz).dt.tz_localize(None)
         return stamps.to_numpy("datetime64[m]").astype(np.int64)
-    except (ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{where}: time is neither ISO 8601 nor Unix time in s or ms ({reason})") from None
 
@@ -45,6 +46,8 @@ def timed_counts(
     first, length = int(minute.min()), int(np.ptp(minute)) + 1
     if length > MAX_DAYS * DAY_MINUTES:
         raise ValueError(f"{where}: time covers {length // DAY_MINUTES} days; at most {MAX_DAYS} are accepted")
+    if (step := np.gcd.reduce(minute - first)) > 1:
+        raise ValueError(f"{where}: the rows are {step} minutes apart; a row has the requests of one minute")
     row = table["job"].map({name: n for n, name in enumerate(names)}).to_numpy()
     counts = np.full((len(names), length), np.nan)
     counts[row, minute - first] = table[column]
@@ -54,12 +57,13 @@ def timed_counts(
 def days_from_midnight(jobs: tuple[Job, ...], first: int, counts: np.ndarray, where: str) -> Traces:
     """Traces of whole days from midnight, from counts (jobs, minutes) that begin at minute `first` since 1970.
 
-    An incomplete last day is left out, and so is a day of less than half if it is the only one. Minutes before a job's
-    first count are 0, which forecasters treat as unobserved; any other missing minute is a ValueError.
+    An incomplete last day is left out, and so is a first day of less than half. Minutes before a job's first count are 0,
+    which forecasters treat as unobserved; any other missing minute is a ValueError.
     """
+    left_out = int(first % DAY_MINUTES > DAY_MINUTES / 2)
     counts = np.concatenate([np.full((len(jobs), first % DAY_MINUTES), np.nan), counts], axis=1)
     days = counts.shape[1] // DAY_MINUTES
-    if not days or (days == 1 and first % DAY_MINUTES > DAY_MINUTES / 2):
+    if days <= left_out:
         raise ValueError(f"{where}: there is no complete day from midnight to midnight; `faro recommend` needs none")
     counts = counts[:, : days * DAY_MINUTES]
     started = np.logical_or.accumulate(~np.isnan(counts), axis=1)
@@ -67,4 +71,4 @@ def days_from_midnight(jobs: tuple[Job, ...], first: int, counts: np.ndarray, wh
         at = np.datetime64((first // DAY_MINUTES) * DAY_MINUTES + int(minute), "m")
         raise ValueError(f"{where}: {at} is missing for job {jobs[job].name!r}; every minute after its first is needed")
     by_day = np.nan_to_num(counts).astype(np.int64).reshape(len(jobs), days, 1, DAY_MINUTES).transpose(1, 2, 0, 3)
-    return Traces(jobs, by_day[:-1], by_day[-1])
+    return Traces(jobs, by_day[left_out:-1], by_day[-1])
