@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib.control.journal import Header, Tick, arrivals
-from faro_lib.experiments.trials import run_trials, trial_draws
+from faro_lib.experiments.trials import run_trials, trial_seeds, uniform_draws
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.metrics.paired import block_bootstrap
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, PLANNED, Observation, Plan
@@ -97,7 +97,7 @@ def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving
     cores = arrays_of(workload.jobs).cores
     capacity = int(np.ceil(max((ran @ cores).max(), (planned @ cores).max())))
     policies = {name: Recorded(replicas, name) for name, replicas in (("ran", ran), ("planned", planned))}
-    draws = trial_draws(workload, TRIALS, serving_model)
+    draws = (uniform_draws(workload, seed, serving_model) for seed in trial_seeds(TRIALS))
     lost: dict[str, list[np.ndarray]] = {name: [] for name in policies}
     for trial in run_trials(workload, policies, capacity, draws, serving_model=serving_model, initial=ran[0]):
         lost[trial.policy].append(1 - minute_utility(trial.run)[:, :-1])
