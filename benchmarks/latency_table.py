@@ -54,10 +54,7 @@ def replication(job, places, rate_rps, replicas, minutes, seed):
     rng = np.random.default_rng(seed)
     warm = 1 + int(50 * job.service_time_s / MINUTE_S)
     counts = np.diff(np.floor(rate_rps * MINUTE_S * np.arange(warm + minutes + 1) + rng.random()).astype(int))
-    arrival_s = np.concatenate(
-        [MINUTE_S * (m + np.cumsum(np.r_[0, rng.exponential(1 / n, n - 1)])) for m, n in enumerate(counts) if n]
-    )
-    arrival_s.sort()
+    arrival_s = np.sort(MINUTE_S * (np.repeat(np.arange(len(counts)), counts) + rng.random(counts.sum())))
     shape = np.sqrt(np.log1p(job.service_scv))
     service_s = job.service_time_s * rng.lognormal(-(shape**2) / 2, shape, len(arrival_s))
     latency_s = latencies(arrival_s, service_s, replicas, places)

@@ -102,6 +102,12 @@ def test_seeds_repeat_an_episode_and_training_days_are_never_the_evaluation_day(
         assert min(abs(sum(counts) - total) / total for total in bursts[0]) < 0.2
 
 
+@pytest.mark.parametrize("cluster", [None, FluidCluster])
+def test_initial_replicas_beyond_the_capacity_are_refused(cluster):
+    with pytest.raises(ValueError, match=r"initial=\[4, 4, 4, 4\] needs 16 cores; the capacity is 14"):
+        make(cluster=cluster).reset(options={"initial": [4, 4, 4, 4]})
+
+
 def test_environments_run_side_by_side():
     kept = {"traces": DAY, "capacity": CAPACITY, "cluster": FluidCluster}
     env = gymnasium.make_vec("faro/Cluster-v0", num_envs=3, vectorization_mode="sync", **kept)
@@ -237,6 +243,12 @@ def test_a_score_can_be_repeated_with_its_hidden_seed_and_differs_with_another(s
     other = score("HPA", ["small"], one["hidden_seed"] + 1)["scenarios"]
     assert other[0]["inputs_sha256"] == one["scenarios"][0]["inputs_sha256"]  # the public seed
     assert other[1]["inputs_sha256"] != one["scenarios"][1]["inputs_sha256"]
+
+
+def test_a_policy_that_decides_less_than_once_a_minute_is_refused(small, monkeypatch):
+    monkeypatch.setitem(FACTORIES, "Slow", lambda context: FairShare(tick_s=61.0))
+    with pytest.raises(ValueError, match=r"policy 'Slow': tick_s=61; the arena accepts at most 60"):
+        score("Slow", ["small"], public_only=True)
 
 
 FAILING = """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from observations import observed
 
-from faro_lib import forecast
+from faro_lib import cli, forecast
 from faro_lib.policies import HPA, PolicyContext, make
 from faro_lib.policies.faro import bounding, bounds, tuned
 from faro_lib.policies.loops import fold_minutes
@@ -16,6 +16,7 @@ from faro_lib.simulate import simulate
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.synthetic import synthetic
+from notebooks import adoption
 from notebooks.adoption import StaticFloors, UnderCeilings, divided, static_floors
 
 RISING = [0, 0.5, 0.8, 0.95, 0.99, 1.0]
@@ -137,3 +138,15 @@ def test_static_floors_divide_their_share_by_the_load_and_never_change(traces, c
     assert floor.sum() <= 0.75 * 12
     result = simulate(traces.workload(), policy, 12, seed=24)
     assert (np.array(result.decisions.target) >= floor).all()
+
+
+def test_static_floors_can_be_simulated_from_the_command_line(coarse_tables, monkeypatch, capsys):
+    monkeypatch.setenv("FARO_PLUGINS", "")
+    arguments = ["--plugin", adoption.__file__, "--policy", "StaticFloors", "--minutes", "5", "--forecaster", "ar"]
+    assert cli.main(["simulate", *arguments]) == 0
+    assert "StaticFloors" in capsys.readouterr().out
+
+
+def test_a_context_without_traces_is_refused_in_plain_words(traces):
+    with pytest.raises(ValueError, match=r"policy 'StaticFloors' needs traces; its context has none"):
+        make("StaticFloors", PolicyContext(traces.jobs))

@@ -58,6 +58,12 @@ class TestTheForecasterOfThePolicies:
     def test_without_training_days_there_is_none(self):
         assert policy_context(synthetic(seed=3, jobs=2, days=0, minutes=20), report=quiet).forecaster is None
 
+    def test_a_policy_cannot_read_the_counts_of_the_scored_day(self):
+        known = policy_context(TRACES, report=quiet).traces
+        np.testing.assert_array_equal(known.train, TRACES.train)
+        assert known.evaluation.shape == TRACES.evaluation.shape
+        assert not known.evaluation.any()
+
 
 class TestMoreJobs:
     def test_repeated_jobs_have_the_requests_of_the_traced_ones(self):
@@ -135,7 +141,7 @@ class TestMoreJobs:
         assert set(summary["jobs"]) == {12}
         assert (summary["lost_utility"] >= limit["lost_utility"].iloc[0]).all()
         caption = scale_figures.larger_caption(summary)
-        assert "at 12 jobs on 40 replicas (shifted" in caption
+        assert "at 12 jobs on 40 cores (shifted" in caption
 
     def test_the_capacity_counts_mean_replicas_and_jobs_of_unequal_cores_are_not_grouped(self):
         jobs = tuple(replace(job, cores=2.0 if n else 4.0) for n, job in enumerate(TRACES.jobs))
@@ -144,7 +150,8 @@ class TestMoreJobs:
             limit=False, report=quiet,
         )  # fmt: skip
         assert summary["policy"].tolist() == ["FairShare"]
-        assert summary["capacity_cores"].tolist() == [24]
+        assert summary["capacity_cores"].tolist() == [60]  # the mean of 4, 2, 2 and 2 cores is 2.5
+        assert "at 8 jobs on 60 cores (repeated" in scale_figures.larger_caption(summary)
         assert summary["replicas_used_mean"].iloc[0] > 16
 
     def test_the_limit_falls_as_the_cluster_grows(self):

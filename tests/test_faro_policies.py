@@ -220,6 +220,15 @@ def test_losses_add_up_by_minute_and_an_unknown_minute_loses_nothing(context, ob
     np.testing.assert_allclose(fold_minutes(state, seen).lost, [0.0, 0.5, 1.0, 0.0])
 
 
+def test_losses_count_within_a_day_of_1440_minutes(context, observation):
+    state, lost = make("Faro-Fair", context).start(context.jobs), []
+    for minute in (1, 1440, 1441, 1442):
+        seen = replace(observation, minute=minute, tail_latency_s=np.array([0.5, 1.44, np.inf, np.nan]))
+        state = fold_minutes(state, seen)
+        lost.append(state.lost.tolist())
+    assert lost == [[0, 0.5, 1, 0], [0, 1, 2, 0], [0, 0.5, 1, 0], [0, 1, 2, 0]]
+
+
 def test_a_job_that_does_not_exist_gets_no_cores_beyond_its_minimum():
     jobs, load = (Job("a"), Job("b")), np.full((2, 15), 3000.0)
     train = np.full((1, 1, 2, 60), 3000)
@@ -230,7 +239,7 @@ def test_a_job_that_does_not_exist_gets_no_cores_beyond_its_minimum():
 
 
 def test_a_policy_that_needs_a_forecaster_says_so(traces):
-    with pytest.raises(ValueError, match="'Faro-Sum' needs a forecaster"):
+    with pytest.raises(ValueError, match="'Faro-Sum' needs forecaster"):
         make("Faro-Sum", PolicyContext(traces.jobs))
     with pytest.raises(ValueError, match="did you mean 'Faro-Sum'"):
         make("Faro-Sun", PolicyContext(traces.jobs))

@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.latency_table import errors
+from benchmarks.latency_table import errors, latencies
+from faro_lib.policies import Fixed
 from faro_lib.queueing import LatencyTable
+from faro_lib.recommend.recommendation import LIVE
+from faro_lib.recommend.sizing import violations_by_capacity
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
-from faro_lib.workload import Job
+from faro_lib.workload import Job, Workload
 
 
 def synthetic(**changes):
@@ -180,6 +183,35 @@ def test_services_of_1_ms_to_60_s_can_be_measured(service_s):
     job = Job("a", model="any", service_time_s=service_s, slo_s=4 * service_s)
     table = measure((job,), (1, 2), requests=500, serving_model=ServingModel("least-outstanding"))
     assert np.isfinite(table.tail_latency_s(job, 0.4 * np.array([1, 2]) / service_s, [1, 2])).all()
+
+
+VARIABLE = Job("a", model="any", service_scv=0.2)
+RATE_RPS = 0.6 * 2 / VARIABLE.service_time_s  # utilisation 0.6 of two replicas
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """Utility of two live replicas, by the measured table."""
+    return float(measure((VARIABLE,), (1, 2), serving_model=LIVE).expected_utility(VARIABLE, RATE_RPS, 2, "relaxed"))
+
+
+def test_the_table_of_a_real_service_has_the_utility_of_poisson_arrivals(expected):
+    """The published arrivals overrun their minutes, and so overload the next minute (0.87 in place of 0.95)."""
+    rng, minutes = np.random.default_rng(5), 1000
+    arrival_s = np.cumsum(rng.exponential(1 / RATE_RPS, int(60 * RATE_RPS * minutes)))
+    shape = np.sqrt(np.log1p(VARIABLE.service_scv))
+    service_s = VARIABLE.service_time_s * rng.lognormal(-(shape**2) / 2, shape, len(arrival_s))
+    latency_s = latencies(arrival_s, service_s, 2, LIVE.max_ongoing_requests)
+    by_minute = np.split(latency_s, np.searchsorted(arrival_s, 60 * np.arange(1, minutes)))
+    utility = [min(1, VARIABLE.slo_s / np.quantile(one, 0.99, method="higher")) for one in by_minute]
+    assert expected == pytest.approx(np.mean(utility), abs=0.02)
+
+
+def test_a_replay_of_a_recommendation_has_the_utility_of_the_table(expected):
+    day = Workload((VARIABLE,), np.full((1, 400), 60 * RATE_RPS, int))
+    accepted, quiet = np.full(1, 0.01), lambda line: None
+    curve = violations_by_capacity(day, Fixed(2, tick_s=60.0), (2, 2), accepted, serving_model=LIVE, report=quiet)
+    assert 1 - curve["lost_utility"].item() == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize("seed", [10, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (9, 35))])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from faro_lib import forecast
 from faro_lib.allocate import best_by_minute
+from faro_lib.experiments import limits
 from faro_lib.experiments.limits import enough_replicas, measured_utility
 from faro_lib.metrics.limit import clairvoyant, max_replicas_of_any
 from faro_lib.metrics.measures import lost_utility, summarize
@@ -98,6 +99,20 @@ def day_of(**fields):
 
 def limit_of(day, capacity):
     return limits_of(day, draw(day, 24), (capacity,))["lost_utility"].item()
+
+
+def test_no_fixed_allocation_beats_the_limit_of_a_job_of_exponential_services():
+    """With a tight SLO, replicas help far beyond the load: each further one avoids a queue of two."""
+    day = Workload((Job("a", model="own", service_time_s=0.1, service_scv=1.0, slo_s=0.5),), np.full((1, 30), 300))
+    for size in (8, 16):
+        run = simulate(day, make("FairShare", PolicyContext(day.jobs)), size, 24)
+        assert limit_of(day, size) <= summarize(run)["lost_utility"] + 1e-9
+
+
+def test_counts_that_help_no_job_are_not_simulated(monkeypatch):
+    runs = []
+    monkeypatch.setattr(limits, "simulate", lambda *a, **b: runs.append(a) or simulate(*a, **b))
+    assert measured_utility(day_of(), draw(day_of(), 24), 40).shape[1] == len(runs) + 1 < 12
 
 
 def test_the_limit_of_replicas_of_two_cores_is_that_of_half_as_many_cores():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from faro_lib.experiments.trials import uniform_draws
 from faro_lib.recommend.load_history import history_of
 from faro_lib.recommend.recommendation import LIVE, recommend
-from faro_lib.simulate import SimulatedCluster, draw
+from faro_lib.simulate import SimulatedCluster
 from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import arrays_of
@@ -26,7 +27,7 @@ def median_tail_latency_s(jobs, replicas, minutes=240):
     """Median over minutes of each job's tail latency on constant replicas at FOUR_RPS, in the event-level simulation."""
     counts = np.diff(np.floor(60 * FOUR_RPS[:, None] * np.arange(minutes + 1)).astype(int), axis=1)
     workload = Workload(jobs, counts)
-    cluster = SimulatedCluster(workload, draw(workload, 3, router=None), 1000, np.asarray(replicas), LIVE)
+    cluster = SimulatedCluster(workload, uniform_draws(workload, 3, LIVE), 1000, np.asarray(replicas), LIVE)
     cluster.advance(60.0 * minutes)
     cluster.finish()
     run = evaluate_run(workload, 1000, cluster.latency_s, cluster.minute_edges, np.asarray(replicas), Decisions(), 0.0)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from schedules import Schedule, schedules
 
-from faro_lib.policies import AIAD, FairShare, Oneshot
+from faro_lib.policies import AIAD, FairShare, Fixed, Oneshot
 from faro_lib.simulate import TRIAL_SEEDS, Draws, ServingModel, SimulatedCluster, draw, simulate
 from faro_lib.simulate.latencies import quantile_of
 from faro_lib.simulate.pods import CHECK_S
@@ -220,6 +220,28 @@ def test_a_replica_that_waits_for_cores_is_not_forgotten_when_more_are_asked_for
     assert cluster.observe().running.tolist() == [1, 3]
 
 
+def test_a_replica_that_was_given_up_before_it_served_starts_cold_again():
+    workload = Workload((Job("a", cold_start_s=35.0),), np.zeros((1, 4), int))
+    cluster = SimulatedCluster(workload, draw(workload, 24), 2, np.array([1]))
+    for at_s, target in ((10.0, 2), (20.0, 1), (25.0, 2)):
+        cluster.advance(at_s)
+        cluster.apply(np.array([target]), np.zeros(1))
+    running = []
+    for at_s in (59.0, 61.0):
+        cluster.advance(at_s)
+        running.append(cluster.observe().running.item())
+    assert running == [1, 2]
+
+
+def test_a_pod_that_was_reused_and_given_up_again_stays_warm():
+    workload = Workload((Job("a", cold_start_s=35.0),), np.zeros((1, 4), int))
+    cluster = SimulatedCluster(workload, draw(workload, 24), 2, np.array([2]))
+    for at_s, target in ((10.0, 1), (20.0, 2), (21.0, 1), (25.0, 2), (29.0, 2)):
+        cluster.advance(at_s)
+        cluster.apply(np.array([target]), np.zeros(1))
+    assert cluster.observe().running.item() == 2
+
+
 def test_a_capacity_step_shows_in_the_next_observation():
     workload = Workload((Job("a"),), [[10, 10]])
     cluster = SimulatedCluster(workload, draw(workload, 24), 8, np.array([2]), capacity_steps=((30.0, 5.0),))
@@ -245,6 +267,16 @@ def test_invalid_limits_of_a_serving_model_are_refused_by_name(field, value):
 def test_fewer_cores_than_jobs_are_refused():
     with pytest.raises(ValueError, match=r"capacity=2 cores cannot hold the minimum of 3 jobs, 3 cores"):
         simulate(BUSY, FairShare(), 2, 24)
+
+
+def test_initial_replicas_beyond_the_capacity_are_refused():
+    message = r"initial=\[4, 4, 4\] needs 12 cores; the capacity is 9"
+    with pytest.raises(ValueError, match=message):
+        simulate(BUSY, FairShare(), 9, 24, initial=np.full(3, 4))
+    with pytest.raises(ValueError, match=message):
+        simulate(BUSY, Fixed(4), 9, 24)
+    late = simulate(BUSY, Fixed(4), 9, 24, lifetimes=((0, 60.0, np.inf),))
+    assert late.initial.tolist() == [0, 4, 4]
 
 
 def test_a_run_without_seed_and_draws_is_refused():

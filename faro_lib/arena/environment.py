@@ -14,7 +14,7 @@ from faro_lib.control.guardrails import GUARDRAILS, Guard
 from faro_lib.control.tick import Memory, tick
 from faro_lib.metrics.measures import lost_utility, minute_utility
 from faro_lib.policies import Fixed
-from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, hold, reasons
+from faro_lib.policies.protocol import PLAN_ATTEMPTS, Observation, Plan, at_least_one_each, check_initial, hold, reasons
 from faro_lib.simulate import ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.cluster import PAPER, CapacityStep
 from faro_lib.simulate.run import Decisions, evaluate_run
@@ -141,6 +141,7 @@ class ClusterEnv(gymnasium.Env):
         self._workload = self._traces.workload(number)
         least = at_least_one_each(self.jobs, self.capacity)
         self._initial = np.array(options.get("initial", least))
+        check_initial(self.jobs, self._initial, self.capacity)
         steps = self._steps
         if self._lighter:
             self._cluster = self._lighter(self._workload, trial, self.capacity, self._initial, steps)

@@ -20,6 +20,7 @@ from faro_lib.metrics.paired import block_bootstrap
 from faro_lib.policies import FACTORIES, factory_of, make
 from faro_lib.registry import load_plugins
 from faro_lib.simulate import simulate
+from faro_lib.workload.jobs import MINUTE_S
 
 BLOCKS = 12  # blocks per day in the bootstrap
 HIDDEN_SEEDS = 2**31 - 1  # hidden seeds are whole numbers from 1 to this one
@@ -90,11 +91,13 @@ def scored(policy: str, on: Instance) -> dict[str, Any]:
     Regret is the policy's lost utility minus the clairvoyant's, divided by the number of jobs: the share of all utility
     that a policy loses and the clairvoyant keeps. If a decision fails, the control loop holds the replicas.
     """
-    scenario, jobs = on.scenario, len(on.workload.jobs)
+    scenario, jobs, made = on.scenario, len(on.workload.jobs), make(policy, on.context)
+    if made.tick_s > MINUTE_S:
+        raise ValueError(f"policy {policy!r}: tick_s={made.tick_s:g}; the arena accepts at most {MINUTE_S:g}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PolicyFailed)
         steps = scenario.capacity_steps
-        run = simulate(on.workload, make(policy, on.context), scenario.capacity, draws=on.draws, capacity_steps=steps)
+        run = simulate(on.workload, made, scenario.capacity, draws=on.draws, capacity_steps=steps)
     failures = [str(one.message) for one in caught if issubclass(one.category, PolicyFailed)]
     lost = np.array_split(np.nansum(on.bound - minute_utility(run), axis=0)[:-1] / jobs, BLOCKS)
     blocks, minutes = [float(part.sum()) for part in lost], [len(part) for part in lost]

@@ -1,6 +1,7 @@
 """`faro simulate`: compare policies on the evaluation day of a workload."""
 
 import json
+from dataclasses import replace
 from typing import Annotated, Any
 
 from faro_lib.cli.shared import DEFAULT_POLICY, MAX_CAPACITY, OptionalJobs, Plugins, option, say, text_table
@@ -42,11 +43,11 @@ def simulate(
     traces = load_workload(checked.workload, checked.jobs, raw=checked.raw, synthetic=checked.synthetic.model_dump())
     if not traces.days:
         check_none_learns(checked, traces.jobs)
-    context = PolicyContext(traces.jobs)
+    context = PolicyContext(traces.jobs, traces=traces)
     if learners(names, traces.jobs):
         fitted: dict[str, Any] = {"posterior": posterior} if posterior else {}
         learned = forecast.fit(forecaster, traces, **fitted)
-        context = PolicyContext(traces.jobs, forecaster=learned, latency_model=measure(traces.jobs))
+        context = replace(context, forecaster=learned, latency_model=measure(traces.jobs))
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     if capped := PAPER.capped(day.jobs, day.requests_per_min):
         say(capped)

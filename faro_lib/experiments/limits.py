@@ -13,7 +13,8 @@ from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-HEADROOM = 1.6  # replicas per erlang of peak load; beyond it, utility hardly rises
+HEADROOM = 1.6  # replicas per erlang of peak load; beyond it, the utility of most jobs hardly rises
+LEAST_CHANGE = 0.001  # of the utility of any job in any minute; after a smaller change, larger counts are not simulated
 
 
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:
@@ -22,7 +23,7 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
     To empty the queues, idle minutes are inserted after each minute. This is an upper bound: under a policy, a minute
     may begin with requests in the queue, which only lower its utility. The jobs' bounds are ignored here;
     `allocate.best_by_minute` applies them. The last minute is for later arrivals. Utility is NaN without
-    requests, else 0 without replicas.
+    requests, else 0 without replicas. Counts end at `max_replicas`, or where a further replica changes nothing.
     """
     left = PAPER.queue_limit + 2 + max(map(PAPER.limit_of, workload.jobs))  # requests in a full queue and one replica
     every = 2 + int(2 * left * arrays_of(workload.jobs).service_time_s.max() // MINUTE_S)  # twice: services vary
@@ -30,27 +31,26 @@ def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.
     counts[:, ::every] = workload.requests_per_min
     later_s = (every - 1) * MINUTE_S * np.floor(draws.arrival_s / MINUTE_S)
     apart = replace(draws, arrival_s=draws.arrival_s + later_s)
-    utility = np.zeros((len(workload.jobs), max_replicas + 1, workload.minutes + 1))
-    cores = arrays_of(workload.jobs).cores.sum()
+    cores, enough, columns = arrays_of(workload.jobs).cores.sum(), enough_replicas(workload), []
     for count in range(1, max_replicas + 1):
         fixed = tuple(replace(job, min_replicas=count, max_replicas=count, tenant_quota=None) for job in workload.jobs)
         day = replace(workload, jobs=fixed, requests_per_min=counts)
         run = simulate(day, Fixed(count), count * cores, draws=apart)
-        utility[:, count] = minute_utility(run)[:, ::every]
-    utility[:, 0] = 0 * utility[:, 1]  # NaN without requests
-    return utility
+        columns.append(minute_utility(run)[:, ::every])
+        if count >= enough and np.allclose(columns[-1], columns[-2], rtol=0, atol=LEAST_CHANGE, equal_nan=True):
+            break
+    return np.stack([0 * columns[0], *columns], axis=1)
 
 
 def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) -> list[Clairvoyant]:
     """The clairvoyant allocation for the trial `draws` at each capacity in cores."""
     jobs = workload.jobs
-    maximum = min(max_replicas_of_any(jobs, max(capacities)), enough_replicas(workload))
-    utility = measured_utility(workload, draws, maximum)
+    utility = measured_utility(workload, draws, max_replicas_of_any(jobs, max(capacities)))
     return [clairvoyant(utility, capacity, jobs) for capacity in capacities]
 
 
 def enough_replicas(workload: Workload) -> int:
-    """A replica count beyond which no job's utility rises noticeably; at least the minimum of every job."""
+    """A replica count beyond which the utility of most jobs hardly rises; at least the minimum of every job."""
     arrays = arrays_of(workload.jobs)
     alone_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]  # at least as long as a lone request
     peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * alone_s).max()

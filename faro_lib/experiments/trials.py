@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from faro_lib.policies import Policy, PolicyContext
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import TRIAL_SEEDS, Draws, Run, ServingModel, draw, simulate
 from faro_lib.simulate.cluster import PAPER
+from faro_lib.simulate.draws import uniform_arrivals
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, Workload
 
@@ -56,6 +57,12 @@ def trial_draws(
     """The random numbers of each trial (`simulate.draw`)."""
     for seed in trial_seeds(trials):
         yield draw(workload, seed, router=serving_model.router, scv_factor=scv_factor)
+
+
+def uniform_draws(workload: Workload, seed: int, serving_model: ServingModel) -> Draws:
+    """The random numbers of a trial, with arrivals uniform within each minute, because only counts were recorded."""
+    draws = draw(workload, seed, router=serving_model.router)
+    return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, np.random.default_rng([seed, 4])))
 
 
 @dataclass(frozen=True, slots=True)

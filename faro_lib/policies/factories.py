@@ -1,7 +1,7 @@
 """Policies by name. `@register("Name")` on a factory function adds a policy."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,11 @@ class PolicyContext:
     forecaster: Forecaster | None = None  # fitted on training days only
     latency_model: LatencyTable | None = None  # measured, see `simulate.measure`
     measure: Callable[[], LatencyTable] | None = None  # measures the table when a policy needs it and there is none
-    traces: Traces | None = None  # the policy may read the training days only
+    traces: Traces | None = None  # training days; counts of the evaluation day become 0, so that no policy knows them
+
+    def __post_init__(self) -> None:
+        if self.traces:
+            object.__setattr__(self, "traces", replace(self.traces, evaluation=0 * self.traces.evaluation))
 
     def latencies(self) -> LatencyTable | None:
         """The latency table: the given one, or else `measure()`; None if there is neither."""
@@ -30,7 +34,7 @@ class PolicyContext:
         """The attribute `part`; ValueError if it is None."""
         value = getattr(self, part)
         if value is None:
-            raise ValueError(f"policy {policy!r} needs a {part}; its context has none")
+            raise ValueError(f"policy {policy!r} needs {part}; its context has none")
         return value
 
 

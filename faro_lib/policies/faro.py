@@ -154,7 +154,7 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
     """The table with each utility U replaced by 1 - w (1 - U), where w is larger for a job that has lost more.
 
     w_j is proportional to (L_j + PRIOR_LOST)^exponent and has mean 1, where L_j = lost[j] >= 0 is the utility that job j
-    has lost so far. With exponent 1, maximising the sum greedily reduces the sum of the squares of L_j + PRIOR_LOST.
+    has lost on this day. With exponent 1, maximising the sum greedily reduces the sum of the squares of L_j + PRIOR_LOST.
     """
     weight = (lost + PRIOR_LOST) ** exponent
     weight = (weight / weight.mean())[:, None]

@@ -10,7 +10,7 @@ from faro_lib.policies import protocol
 from faro_lib.policies.protocol import Observation, Plan, Policy, at_least_one_each, hold
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
-from faro_lib.workload.jobs import TOLERANCE
+from faro_lib.workload.jobs import DAY_MINUTES, TOLERANCE
 
 MAX_MISSED = 240  # a forecaster that has missed more minutes starts again, instead of processing each of them
 
@@ -22,7 +22,7 @@ class LoopState:
     jobs: tuple[Job, ...]
     forecaster: Forecaster  # updated with every complete minute
     counter_s: np.ndarray  # seconds above the SLO since the last long-term decision or reactive scale-up
-    lost: np.ndarray  # sum of 1 - utility over the minutes so far; a minute without a known latency adds 0
+    lost: np.ndarray  # sum of 1 - utility over the day's minutes so far; a minute without a known latency adds 0
     minute: int = 0  # complete minutes so far
     since_minute: int = 0  # `minute` at the last long-term decision
     last_s: float = 0.0  # time of the last tick
@@ -82,7 +82,8 @@ def fold_minutes(state: LoopState, observation: Observation) -> LoopState:
     for age in range(missed, 0, -1):  # age 1 is the newest minute
         forecaster = forecaster.update(history[:, -age] if age <= history.shape[1] else np.full(len(history), np.nan))
     latency_s = np.where(np.isnan(observation.tail_latency_s), 0.0, observation.tail_latency_s)
-    lost = state.lost + 1 - relaxed_utility(latency_s, arrays_of(state.jobs).slo_s)
+    same_day = (observation.minute - 1) // DAY_MINUTES == (state.minute - 1) // DAY_MINUTES
+    lost = state.lost * same_day + 1 - relaxed_utility(latency_s, arrays_of(state.jobs).slo_s)
     return replace(state, forecaster=forecaster, lost=lost, minute=observation.minute)
 
 

@@ -203,3 +203,11 @@ def at_least_one_each(jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
                 f"{for_group[group]:g} cores"
             )
     return minimum
+
+
+def check_initial(jobs: tuple[Job, ...], initial: np.ndarray, capacity: float) -> None:
+    """Raise ValueError if the minimum or the `initial` replicas (jobs,) exceed the capacity."""
+    at_least_one_each(jobs, capacity)
+    required = float(initial @ arrays_of(jobs).cores)
+    if required > capacity + TOLERANCE:
+        raise ValueError(f"initial={initial.tolist()} needs {required:g} cores; the capacity is {capacity:g}")

@@ -10,11 +10,11 @@ import pandas as pd
 from scipy.stats import t as student
 
 from faro_lib.calibrate import LATENCY, NOT_REPRODUCED, Calibration, Measurements, calibrate
+from faro_lib.experiments.trials import uniform_draws
 from faro_lib.metrics.measures import violation_rate_by_job
 from faro_lib.recommend.records import Records
 from faro_lib.recommend.shadow import Recorded, unbounded
-from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
-from faro_lib.simulate.draws import uniform_arrivals
+from faro_lib.simulate import Draws, Run, ServingModel, simulate
 from faro_lib.simulate.measure import THREADS
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
@@ -114,12 +114,6 @@ def world(
     simulated, factors = zip(*drawn)
     error, overhead_s = np.array(factors).T[:, :, None]
     return simulated, lambda latency_s: (latency_s + overhead_s) * error
-
-
-def uniform_draws(workload: Workload, seed: int, model: ServingModel) -> Draws:
-    """The requests of a trial, with arrivals uniform within each minute, because only counts were recorded."""
-    draws = draw(workload, seed, router=model.router)
-    return replace(draws, arrival_s=uniform_arrivals(workload.requests_per_min, np.random.default_rng([seed, 4])))
 
 
 def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: ServingModel) -> Run:

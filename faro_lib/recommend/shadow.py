@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib.control.journal import Header, Tick, arrivals
-from faro_lib.experiments.trials import run_trials, trial_draws
+from faro_lib.experiments.trials import run_trials, trial_seeds, uniform_draws
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.metrics.paired import block_bootstrap
 from faro_lib.policies.protocol import PLAN_ATTEMPTS, PLANNED, Observation, Plan
@@ -98,7 +98,7 @@ def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving
     # As in `run_recorded`: room for pods that end while others start, and for at least one replica of each job.
     capacity = 2 * np.ceil(max((ran @ cores).max(), (planned @ cores).max())) + cores.sum() + 1
     policies = {name: Recorded(replicas, name) for name, replicas in (("ran", ran), ("planned", planned))}
-    draws = trial_draws(workload, TRIALS, serving_model)
+    draws = (uniform_draws(workload, seed, serving_model) for seed in trial_seeds(TRIALS))
     lost: dict[str, list[np.ndarray]] = {name: [] for name in policies}
     for trial in run_trials(workload, policies, capacity, draws, serving_model=serving_model, initial=ran[0]):
         lost[trial.policy].append(1 - minute_utility(trial.run)[:, :-1])

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faro_lib.experiments.trials import Report, run_trials, trial_draws
+from faro_lib.experiments.trials import Report, run_trials, trial_seeds, uniform_draws
 from faro_lib.metrics.measures import lost_utility, minute_utility, share_of_accepted, violation_rate_by_job
 from faro_lib.policies import Policy
 from faro_lib.policies.baselines import fair_share
@@ -87,7 +87,7 @@ def violations_by_capacity(
     sorted by capacity.
     """
     smallest, largest = capacities
-    draws = list(trial_draws(workload, 1, serving_model))
+    draws = [uniform_draws(workload, trial_seeds(1)[0], serving_model)]
     replayed: dict[int, dict[str, Any]] = {}
 
     def suffices(size: int) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S, Cluster, Observation, at_least_one_each
+from faro_lib.policies.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S, Cluster, Observation, check_initial
 from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import minute_edges, quantile_of
 from faro_lib.simulate.pods import IDLE_S, RETRY_S, Pods
@@ -89,7 +89,8 @@ class SimulatedCluster(Cluster):
         capacity_steps: tuple[CapacityStep, ...] = (),
         lifetimes: tuple[Lifetime, ...] = (),
     ):
-        at_least_one_each(workload.jobs, capacity)
+        self._target = np.array(initial, np.int64)
+        check_initial(workload.jobs, self._target, capacity)
         self.workload, self.now_s = workload, 0.0
         self._capacity_steps, self._lifetimes = list(capacity_steps), lifetimes
         model, jobs = serving_model, arrays_of(workload.jobs)
@@ -98,7 +99,6 @@ class SimulatedCluster(Cluster):
         self._serving = Serving(workload.jobs, draws, seconds, model.dispatch, model.queue_limit, limits)
         add, remove = self._serving.add_replica, self._serving.remove_replica
         self._pods = Pods(jobs.cores, jobs.cold_start_s, capacity, add, remove, model.idle_s, model.retry_s)
-        self._target = np.array(initial, np.int64)
         for job, replicas in enumerate(self._target):
             self._pods.set_running(job, int(replicas))
         self._set_drop(np.zeros(len(workload.jobs)))

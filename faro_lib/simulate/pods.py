@@ -2,7 +2,7 @@
 
 A growing job reuses its idle pods, which serve after a short delay, and then starts new pods, which serve after the cold
 start. A replica that finds no free cores waits and tries again. A shrinking job removes its newest replicas first. The pod
-of a removed replica is idle: it keeps its cores until it is deleted.
+of a removed replica that has served is idle: it keeps its cores until it is deleted.
 """
 
 import heapq
@@ -89,7 +89,8 @@ class Pods:
         pods.waiting -= given_up
         for _ in range(replicas - given_up):
             if pods.births:
-                pods.births.pop()
+                if pods.births.pop() > now_s + REUSE_S:
+                    continue  # a pod that has never served is not kept for reuse, and frees its cores at once
             else:
                 pods.running -= 1
                 self._on_removal(job, now_s)

@@ -77,7 +77,7 @@ def simulate(
     seed, draws : `draws` are the trial's random numbers; if None, `seed` generates them. ValueError if both are None.
     capacity_steps : (time in s, cores) pairs, ascending; ((7200, 24),) changes the capacity to 24 cores after two hours.
     lifetimes : (job index, from, until in s) triples; ((0, 6000, np.inf),) adds job 0 at 6000 s. Other jobs always exist.
-    initial : (jobs,) replicas at the start; None asks the policy.
+    initial : (jobs,) replicas at the start, within the capacity; None asks the policy.
     on_step : called after every tick.
     """
     began = time.perf_counter()

@@ -60,11 +60,11 @@ def larger(
     """
     many = enlarged(traces, how, jobs)
     cores = arrays_of(many.jobs).cores
-    context = PolicyContext(many.jobs, forecast.fit("auto", many), latency_model)
+    context = PolicyContext(many.jobs, forecast.fit("auto", many), latency_model, traces=many)
     names = [name for name in policies if name != GROUPED or np.ptp(cores) == 0]
     capacity = int(np.ceil(replicas * cores.mean() - TOLERANCE))
     results = curve(many, context, (capacity,), names, **options)
-    summary, limits = (table.assign(variant=how, jobs=jobs, capacity_cores=replicas) for table in results)
+    summary, limits = (table.assign(variant=how, jobs=jobs) for table in results)
     return summary, limits
 
 
@@ -73,7 +73,7 @@ def two_models(
 ) -> Results:
     """`curve` at one capacity, where every second job serves ResNet18; latencies are measured for both models."""
     both = mixed(traces)
-    context = PolicyContext(both.jobs, context.forecaster, measure(both.jobs))
+    context = PolicyContext(both.jobs, context.forecaster, measure(both.jobs), traces=both)
     results = curve(both, context, (capacity,), policies, **options)
     summary, limits = (table.assign(variant="mixed", jobs=len(both.jobs)) for table in results)
     return summary, limits

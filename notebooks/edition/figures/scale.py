@@ -85,8 +85,8 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
             hatches=[hatch_of(policy) for policy in policies], limit=floor.get(cluster),
             number_format="{:.2g}",
         )  # fmt: skip
-        variant, jobs, replicas = cluster
-        axis.set(title=f"{jobs:,} jobs, {replicas:,}\nreplicas, {variant}", xlabel="lost utility per job")
+        variant, jobs, cores = cluster
+        axis.set(title=f"{jobs:,} jobs, {cores:,}\ncores, {variant}", xlabel="lost utility per job")
     for axis in axes.flat[len(clusters) :]:
         axis.set_visible(False)
     legend_above(figure, *common.reference_handles(published=False, limit=True))
@@ -95,14 +95,12 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
 
 def larger_caption(summary: pd.DataFrame) -> str:
     best = []
-    for (way, jobs, replicas), part in summary.groupby(["variant", "jobs", "capacity_cores"], sort=False):
+    for (way, jobs, cores), part in summary.groupby(["variant", "jobs", "capacity_cores"], sort=False):
         mean = part.groupby("policy")["lost_utility"].mean().sort_values()
-        best.append(
-            f"{mean.index[0]} at {jobs:,} jobs on {replicas:,} replicas ({way}; {mean.iloc[0] / jobs:.2g} per job)"
-        )
+        best.append(f"{mean.index[0]} at {jobs:,} jobs on {cores:,} cores ({way}; {mean.iloc[0] / jobs:.2g} per job)")
     return (
-        f"The lowest loss is that of {and_list(best)}. {trials_note(summary, ['variant', 'jobs', 'policy'])} A replica "
-        "here has the jobs' mean number of cores. Dashed: clairvoyant limit of the first trial."
+        f"The lowest loss is that of {and_list(best)}. {trials_note(summary, ['variant', 'jobs', 'policy'])} "
+        "Dashed: clairvoyant limit of the first trial."
     )
 
 
