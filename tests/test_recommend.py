@@ -34,8 +34,8 @@ from faro_lib.recommend.sizing import (
     violations_by_capacity,
 )
 from faro_lib.simulate import SimulatedCluster, draw
-from faro_lib.utility import predicted_latency
 from faro_lib.simulate.cluster import PAPER
+from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.synthetic import synthetic
