@@ -15,7 +15,7 @@ def rules(checkout):
     """File -> rule, for every file of the largest configuration."""
     curve = ["--config", "workload=synthetic", "scale={curve: [20]}"]
     # The figure of recorded Kubernetes runs exists only where they are.
-    (checkout.folder / "data" / "recorded-kubernetes").mkdir(exist_ok=True)
+    (checkout.folder / "data" / "recorded-kubernetes").mkdir(parents=True, exist_ok=True)
     done = checkout.snakemake("--configfile", "config/full.yaml", *curve, "--summary")
     assert done.returncode == 0, done.stderr
     return {Path(file): rule for file, _, rule, *_ in (line.split("\t") for line in done.stdout.splitlines()[1:])}
