@@ -53,8 +53,8 @@ GENERATED = CONFIG.synthetic.model_dump() if CONFIG.workload == SYNTHETIC else N
 # The paper's results, which apply to its own workload only.
 COMPARED_WITH = PUBLISHED_TABLES if CONFIG.workload == PUBLISHED else None
 
-if workflow.is_main_process and "FARO_REPORT" in os.environ:  # `make figures` prints this path at the end
-    Path(os.environ["FARO_REPORT"]).write_text(f"{Path(RESULTS).resolve() / 'report.html'}\n")
+if workflow.is_main_process and (report_path := os.getenv("FARO_REPORT")):  # `make figures` prints it at the end
+    Path(report_path).write_text(f"{Path(RESULTS).resolve() / 'report.html'}\n")
 
 # The environment of a rule with `--software-deployment-method conda`; by default, rules run in Snakemake's environment.
 ENVIRONMENT = f"{workflow.basedir}/environment.yml"

@@ -512,6 +512,15 @@ def own_workload(checkout):
     return checkout
 
 
+def test_the_sweep_of_the_documentation_runs_the_simulations_and_what_they_need(own_workload):
+    page = (ROOT / "docs" / "scale-out.md").read_text()
+    options = re.search(r"snakemake --profile profiles/slurm (--config workload.*?)\ndone", page, re.DOTALL)[1]
+    shell = ["bash", "-c", f"csv=own.csv; printf '%s\\n' {options}"]
+    arguments = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.splitlines()
+    planned = own_workload.would_run(*arguments)
+    assert planned == {"traces": 1, "queueing": 1, "forecast": 1, "simulate": 50, "simulated": 1}
+
+
 def test_the_generated_workload_is_no_parameter_of_a_run_on_another_one(own_workload):
     def commands(*settings):
         done = own_workload.snakemake("--dry-run", "--printshellcmds", *OWN, *settings)

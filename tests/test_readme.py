@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 from checkouts import ROOT, reader_checkout, surroundings, typed
 
+from faro_lib.config import Config
 from faro_lib.control.journal import arrivals, read
+from faro_lib.pipeline.memory_estimate import needed_gb
 
 README, START = ((ROOT / name).read_text() for name in ("README.md", "docs/start.md"))
 COMMANDS = [line.split("   #")[0].split("  #")[0].strip() for line in re.findall(r"^    (\S.*)$", README + START, re.M)]
@@ -49,6 +51,11 @@ def test_these_are_the_commands_of_the_readme():
     shown = {f"{FIGURES} CONFIG=config/smoke.yaml", *re.findall(r"`(make [^`]+)`", README + START)}
     assert COMMANDS == [LAB, FIGURES, TEST, PAPER, MINE, DATA, SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP]
     assert shown <= {FIGURES, f"{FIGURES} CONFIG=config/smoke.yaml", "make docs"}
+
+
+def test_the_readme_asks_for_the_memory_that_the_default_run_needs():
+    needed = needed_gb(Config(), Config().synthetic.jobs, Config().synthetic.days, Config().synthetic.minutes)
+    assert max(needed.values()) <= int(re.search(r"(\d+) GB of free\smemory", README)[1])
 
 
 def test_the_picture_of_the_loop_loads_nothing_and_is_drawn_for_light_and_dark():
