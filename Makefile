@@ -1,4 +1,4 @@
-# make figures | claims | claims-all | arena | forecasters | test | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | claims | claims-all | arena | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | docs | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -17,7 +17,7 @@ CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures claims claims-all arena forecasters test test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
+.PHONY: figures claims claims-all arena forecasters test coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes lab data config docs clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -33,18 +33,20 @@ lint: $(READY)
 	snakemake --lint
 	mypy
 
-# Coverage of all three runs together; compiled functions show no lines, so a small world runs uncompiled first. The gate is
-# in pyproject.toml and holds at the end.
-COV = --cov=faro_lib --cov-config=pyproject.toml
 # A file of tests or a notebook stays in one process: its tests share what takes long to make. The longest files begin first
 # (tests/conftest.py).
 WORKERS = -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
-# The notebooks that `make test` runs; the others take half of the time of all.
+# The notebooks that `make test` runs. The other five take as long as these ten; `make test-all` runs all.
 QUICK = $(patsubst %,notebooks/%.ipynb,00_tour 10_traces 20_queueing 35_forecasters 50_simulation 75_days 80_live 81_kubernetes 85_replicas 90_figures)
+FAST = $(WORKERS) --doctest-modules --nbval-lax faro_lib tests $(QUICK) -m "not slow and not live and not k8s and not scale_out and not study"
 test: lint
+	pytest $(FAST)
+
+# The gate is in pyproject.toml. Compiled functions show no lines, so a small world runs uncompiled first.
+COV = --cov=faro_lib --cov-config=pyproject.toml
+coverage: $(READY)
 	NUMBA_DISABLE_JIT=1 pytest $(COV) --cov-report= --cov-fail-under=0 tests/test_uncompiled.py
-	pytest $(WORKERS) $(COV) --cov-append --cov-report= --cov-fail-under=0 --doctest-modules faro_lib tests --ignore=tests/test_uncompiled.py -m "not slow and not live and not k8s and not scale_out and not study"
-	pytest $(WORKERS) $(COV) --cov-append --cov-report=term --nbval-lax $(QUICK)
+	pytest $(FAST) $(COV) --cov-append --cov-report=term --deselect tests/test_uncompiled.py
 
 # Property tests try all their examples (tests/examples.py). Tests that run in real time have the machine for themselves.
 test-all: export FARO_ALL_EXAMPLES = 1

@@ -1,4 +1,4 @@
-"""How many random examples a property test tries: all of them in `make test-all`, a quarter in `make test`."""
+"""How much a test tries: all of it in `make test-all`, a quarter in `make test`."""
 
 import os
 

@@ -1,9 +1,10 @@
-"""Hours of a real Ray Serve under load, with a controller that is started as an operator starts it and a fault every two
-minutes. Every request that got no answer is assigned to a killed replica that held it, or is counted as lost otherwise.
+"""Hours of a real Ray Serve under load, with the controller of `faro run` and a fault every two minutes.
+
+A request without an answer was either in a replica when that was killed, or is counted as lost.
 
     python tests/live_hours.py --hours 2
 
-Root is needed: the journal is written to a small file system of its own, so that it can be filled.
+Run it as root, because it mounts a small file system for the journal, and fills it.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class World:
         with suppress(OSError):
             path = f"/api/v1/applications/{job}/deployments/replica/scale"
             self.ray.rest.post(path, {"target_num_replicas": target})
-        time.sleep(15)  # what he asked for may exceed the capacity until the controller has seen it
+        time.sleep(15)  # until the controller reverts it, the targets may exceed the capacity
 
     def the_disk_is_full(self) -> None:
         ballast = self.disk / "ballast"

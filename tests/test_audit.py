@@ -11,6 +11,7 @@ import recorded_worlds as worlds
 from faro_lib.calibrate import Calibration
 from faro_lib.calibrate.priors import CalibratedService
 from faro_lib.cli import main
+from faro_lib.experiments.trials import uniform_draws
 from faro_lib.recommend.audit import WAITING, Audit, audit
 from faro_lib.recommend.backcast import (
     Service,
@@ -20,7 +21,6 @@ from faro_lib.recommend.backcast import (
     run_recorded,
     share_interval,
     steady_minutes,
-    uniform_draws,
 )
 from faro_lib.recommend.records import records_from_csv, records_of
 from faro_lib.workload import Job, Workload
@@ -172,7 +172,7 @@ def calibrated(service: CalibratedService, discrepancy=0.02) -> Calibration:
 
 
 def test_a_constant_time_outside_the_replicas_is_added_to_every_simulated_latency():
-    """As of a gateway: 60 ms, of an SLO of 200 ms, before requests of 20 ms."""
+    """Requests of 20 ms wait 60 ms in a gateway first; the SLO is 200 ms."""
     job = Job("a", slo_s=0.2, quantile=0.95, service_time_s=0.02, service_scv=0.5, model="a")
     one, workload = np.ones((1, 20), int), Workload((job,), np.full((1, 20), 1200))
     ran = run_recorded(workload, uniform_draws(workload, 99, WAITING), one, WAITING)

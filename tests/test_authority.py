@@ -116,7 +116,7 @@ def test_a_service_that_is_twice_as_slow_earns_a_level_in_30_days_at_most_as_oft
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(coarse_tables):
     return measure((JOB,))
 
 
@@ -261,7 +261,7 @@ def traces():
 
 
 @pytest.fixture(scope="module")
-def context(traces):
+def context(traces, coarse_tables):
     return PolicyContext(traces.jobs, forecast.fit("ar", traces), measure(traces.jobs))
 
 
@@ -337,7 +337,7 @@ def test_a_decision_that_fails_does_not_scale_a_service_back_that_is_left_to_ano
 
 
 class Planning:
-    """A policy with fixed levels that plans fixed targets and drop rates."""
+    """A policy with fixed levels of authority, targets and drop rates."""
 
     name, tick_s = "Planning", 10.0
 

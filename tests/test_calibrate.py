@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from examples import SHARE
 from reference_services import COLUMNS, SERVICES, found, profiled, recorded
 
 from faro_lib.calibrate import CALIBRATED, LATENCY, NOT_REPRODUCED, TOGETHER, TOO_WIDE, Measurements, calibrate
@@ -37,7 +38,8 @@ def assert_found(known, calibration):
 
 @pytest.mark.parametrize("known", [SERIAL_100_MS, BATCHES_OF_8], ids=lambda known: known.replica.kind)
 def test_the_kind_and_its_parameters_are_found(known):
-    calibration = answer(known, profiled(known))
+    other = "concurrent" if known.replica.kind == "serial" else "serial"
+    calibration = answer(known, profiled(known), kinds=(known.replica.kind, other))
     assert_found(known, calibration)
     assert sum(calibration.weights.values()) == pytest.approx(1)
     low, _, high = calibration.capacity_rps
@@ -58,7 +60,7 @@ class TestTailLatencyAlone:
     ONLY_TAIL = ((LATENCY, 0.99),)
     RATES = ((1, (0.3, 0.5)), (2, (0.4,)))
 
-    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("seed", range(round(8 * SHARE)))
     def test_the_answer_is_right_or_refused(self, seed):
         known = replace(SERVICES[2], requests=600)
         calibration = answer(known, recorded(known, self.ONLY_TAIL, self.RATES, seed), kinds=("serial",))

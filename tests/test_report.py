@@ -22,9 +22,14 @@ PIXEL = bytes.fromhex(
 )
 
 
-@pytest.fixture
-def page(tmp_path):
-    results = tmp_path / "my"
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The folder of a pipeline's results."""
+    return tmp_path_factory.mktemp("report") / "my"
+
+
+@pytest.fixture(scope="module")
+def page(results):
     (results / "simulate").mkdir(parents=True)
     (results / "figures").mkdir()
     rng = np.random.default_rng(5)
@@ -138,7 +143,7 @@ def test_nothing_is_loaded_from_elsewhere(page):
     assert all(source.startswith("data:") for source in loaded)
 
 
-def test_the_page_links_data_and_the_notebooks_of_this_run_and_names_code_and_data(page, tmp_path):
+def test_the_page_links_data_and_the_notebooks_of_this_run_and_names_code_and_data(page, results):
     _, html = page
     links = re.findall(r'<a href="([^"#]+)"', html)
     assert links == [
@@ -147,7 +152,7 @@ def test_the_page_links_data_and_the_notebooks_of_this_run_and_names_code_and_da
         "simulate/summary.csv",
         "notebooks/10_traces.ipynb",
     ]
-    assert hashlib.sha256((tmp_path / "my" / "traces" / "requests.parquet").read_bytes()).hexdigest() in html
+    assert hashlib.sha256((results / "traces" / "requests.parquet").read_bytes()).hexdigest() in html
     assert re.search(r"Git commit of the code: <code>([0-9a-f]{40}( \+ local changes)?|unknown)</code>", html)
 
 

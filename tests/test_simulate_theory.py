@@ -7,6 +7,7 @@ from math import exp, factorial, log
 
 import numpy as np
 import pytest
+from examples import SHARE
 from test_queueing import mdc_wait_cdf
 
 from faro_lib.simulate import Draws, ServingModel, SimulatedCluster
@@ -16,7 +17,7 @@ from faro_lib.workload.replicas import SERIAL
 from faro_lib.workload.service import ServiceTime
 
 SEED = 7
-REQUESTS = 1_000_000
+REQUESTS = round(1_000_000 * SHARE**0.8)  # 1,000,000, or 330,000 in `make test`
 # Only the dispatcher has a queue: first come, first served.
 ONE_QUEUE = ServingModel(queue_limit=100_000, max_ongoing_requests=1)
 NO_QUEUE = ServingModel(dispatch="least-outstanding", max_ongoing_requests=1)

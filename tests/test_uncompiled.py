@@ -1,6 +1,6 @@
 """Compiled functions give the results of their Python code, in a small world that runs with and without compilation.
 
-`make test` runs this file uncompiled, so that coverage sees the lines of those functions.
+`make coverage` runs this file uncompiled, so that coverage sees the lines of those functions.
 """
 
 import json

@@ -25,7 +25,7 @@ def explain(
     from faro_lib.control.journal import parts, plain, read
     from faro_lib.policies.protocol import HOLD
 
-    # A decision that is not a hold is rarely in an archive, and reading all of them takes minutes.
+    # Reading the archives takes minutes; they are needed only if every decision in the current file is a hold.
     newest = [read(journal)] if at is None else []
     acts = any(set(one.step.plan.reason) != {HOLD} for _, ticks in newest for one in ticks)
     header, tick = decision_at(newest if acts else parts(journal), at, journal)

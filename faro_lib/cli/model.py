@@ -27,7 +27,7 @@ from faro_lib.workload.readers import read_csv
 PROMETHEUS, JOURNAL = OWN = "prometheus", "journal"  # values of --history for counts that controllers recorded
 REFIT_S, REFIT_GB = 1800.0, 2.0  # limits of a refit
 REFIT_AFTER_MIDNIGHT_S = 600.0  # by then, the counts of the last day are complete
-PROBATION_S = 600.0  # a policy that fails this soon after a refit was accepted fails because of it
+PROBATION_S = 600.0  # after a refit is accepted; a failure of the policy within this time reverts it
 ACCEPTED, REFUSED, FAILED, REVERTED = "accepted", "refused", "failed", "reverted"  # outcomes of a refit
 
 

@@ -14,7 +14,7 @@ def restore(
 ) -> None:
     """Give HPAs their own bounds back; stop the controller first."""
     from faro_lib.kube import hpa_bounds
-    from faro_lib.kube.deployments import DeploymentRef, listed
+    from faro_lib.kube.deployments import AUTOSCALERS, DeploymentRef, listed
     from faro_lib.kube.lease import seconds_unled
     from faro_lib.kube.operate import NamespacedName
     from faro_lib.kube.preflight import check_server
@@ -29,7 +29,7 @@ def restore(
         say(f"a controller led {idle_s:.0f} s ago; nothing is restored")
         return
     # Also autoscalers of jobs that are no longer in the table.
-    lines = hpa_bounds.restore(api, listed(api, refs, "/apis/autoscaling/v2", hpa_bounds.HPAS))
+    lines = hpa_bounds.restore(api, listed(api, refs, *AUTOSCALERS))
     for line in lines or ["no autoscaler has bounds of Faro"]:
         say(line)
     if failed := sum(": not restored: " in line for line in lines):

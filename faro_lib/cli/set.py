@@ -64,7 +64,7 @@ def set_job(
 
 
 def _replaces(new: Override, old: Override, now: bool) -> bool:
-    """Whether a new event overlaps an old one, or a new count covers an old one or begins `now`, while that is in force."""
+    """Whether an event overlaps the old one, or a count covers the old one or begins `now`, when that is in force."""
     if new.job != old.job or (new.load is None) != (old.load is None):
         return False
     new_end_s, old_end_s = (float("inf") if one.until_s is None else one.until_s for one in (new, old))

@@ -14,7 +14,7 @@ from faro_lib.workload import Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
 HEADROOM = 1.6  # replicas per erlang of peak load; beyond it, the utility of most jobs hardly rises
-LEAST_CHANGE = 0.001  # of the utility of any job in any minute; after a smaller change, larger counts are not simulated
+LEAST_CHANGE = 0.001  # if one more replica changes no utility by more, larger replica counts are not simulated
 
 
 def measured_utility(workload: Workload, draws: Draws, max_replicas: int) -> np.ndarray:

@@ -90,7 +90,7 @@ def policy_failures_raised() -> Iterator[None]:
 def run_trials(
     workload: Workload,
     policies: Mapping[str, Policy],
-    capacity: int,
+    capacity: float,
     draws: Iterable[Draws],
     *,
     serving_model: ServingModel = PAPER,

@@ -146,7 +146,7 @@ def training_counts(traces: Traces) -> np.ndarray:
 
 
 def own_days(traces: Traces) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(job numbers, their `training_counts` without the days before the first request), for jobs with the same days.
+    """Groups of jobs with the same first day: (job numbers, their `training_counts` from that day on).
 
     A fit of noise to imputed days would find Poisson noise only. The day of a job's first request is also left out if
     it is neither the first nor the last. A job without any request keeps all days.

@@ -20,6 +20,7 @@ from faro_lib.workload.jobs import MINUTE_S, arrays_of
 
 PROGRESS_DEADLINE = 3.0  # in cold start times; a longer change counts as stalled, and the job may be scaled again
 SCALE_ATTEMPTS = 3
+AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs
 THREADS = 16
 
 
@@ -158,7 +159,7 @@ class Deployments:
 
     def autoscalers(self) -> list[dict | None]:
         """The HorizontalPodAutoscaler of each Deployment as an object of the API; None if it has none."""
-        autoscalers = listed(self._api, self.refs, "/apis/autoscaling/v2", "horizontalpodautoscalers")
+        autoscalers = listed(self._api, self.refs, *AUTOSCALERS)
         targets = [(one, one["spec"]["scaleTargetRef"]) for one in autoscalers]
         found = {place_of(one, target["name"]): one for one, target in targets if target["kind"] == "Deployment"}
         return [found.get(str(ref)) for ref in self.refs]

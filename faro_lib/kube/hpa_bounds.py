@@ -12,11 +12,10 @@ import numpy as np
 
 from faro_lib.control.scaling import NOT_LEADER, growth, summary
 from faro_lib.kube.client import MANAGER, MERGE, Api, ApiError
-from faro_lib.kube.deployments import SCALE_ATTEMPTS, DeploymentRef, Deployments, last_writer
+from faro_lib.kube.deployments import AUTOSCALERS, SCALE_ATTEMPTS, DeploymentRef, Deployments, last_writer
 from faro_lib.policies.protocol import HAND_BACK, KEEP_FLOOR, Observation
 
 ORIGINAL = "autoscaling.faro/original-bounds"  # annotation, JSON
-HPAS = "horizontalpodautoscalers"
 UNLED_S = 300.0  # seconds without a leader after which the standby controller restores the original bounds
 
 
@@ -143,8 +142,8 @@ def original_of(hpa: dict) -> tuple[int, int] | None:
 
 
 def hpa_path(hpa: dict) -> str:
-    metadata = hpa["metadata"]
-    return f"/apis/autoscaling/v2/namespaces/{metadata['namespace']}/{HPAS}/{metadata['name']}"
+    metadata, (group, plural) = hpa["metadata"], AUTOSCALERS
+    return f"{group}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
 
 
 def patched(api: Api, hpa: dict, bounds: tuple[int, int], original: str | None, version: str | None = None) -> dict:

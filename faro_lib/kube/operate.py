@@ -178,5 +178,5 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
     specs = [one["spec"] for one in cluster.objects() if one]
     selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
     cores = [job.cores for job in jobs]
-    shape_of(cluster.refs, cluster.seen)  # raises now, not at the first tick
+    shape_of(cluster.refs, cluster.seen)  # an error at the start; at a tick it is a reported failure
     return NodeCapacity(api, namespaces.pop(), selectors, cores, lambda: shape_of(cluster.refs, cluster.seen))

@@ -45,7 +45,7 @@ def join(module: str, output: str, *inputs: str) -> None:
 
 
 def report(module: str, page: str, config: str, sources: str, *ran: str) -> None:
-    """Write the HTML report of the notebooks `ran`, by `write_report` of the module; two arguments are JSON objects."""
+    """Write the HTML report of the notebooks `ran`, by `write_report` of the module; `config` and `sources` are JSON."""
     importlib.import_module(module).write_report(Path(page).parent, *map(json.loads, (config, sources)), page, ran)
 
 

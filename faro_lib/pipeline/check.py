@@ -73,9 +73,7 @@ def check_names(config: Config) -> None:
         "days.forecasters": (FITS.find, config.days.forecasters),
         "forecaster": (FITS.find, [config.forecaster]),
     }
-    errors = [(key, _error(find, name)) for key, (find, values) in names.items() for name in values]
-    if lines := [f"config: {key}: {error}" for key, error in errors if error]:
-        raise ValueError("\n".join(lines))
+    _raise([(key, _error(find, name)) for key, (find, values) in names.items() for name in values])
 
 
 def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) -> None:
@@ -102,6 +100,11 @@ def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) 
     errors: list[tuple[str, Any]] = [(key, _error(at_least_one_each, of, min(c))) for key, of, c in clusters if c]
     errors += [(key, f"{n} is outside {a} to {b}") for key, values, a, b in ranges for n in values if not a <= n <= b]
     errors += [(key, "bayes has no fitted posterior here; name another") for key in names if "bayes" in names[key]]
+    _raise(errors)
+
+
+def _raise(errors: Sequence[tuple[str, Any]]) -> None:
+    """Raise ValueError with a line for each (key, error) that has an error."""
     if lines := [f"config: {key}: {error}" for key, error in errors if error]:
         raise ValueError("\n".join(lines))
 

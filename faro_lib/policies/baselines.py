@@ -116,7 +116,7 @@ class Stepwise(Reactive):
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
         latency_s = observation.mean_latency_s
-        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # the first tick of a live run is at 15 minutes
+        elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # a live run begins at 15 minutes, not at 0
         counter_s = count(state.counter_s, latency_s, state.jobs.slo_s, elapsed_s)
         up, down = counter_s >= protocol.REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)

@@ -99,6 +99,6 @@ def checked(rate_rps, replicas, service_time_s, quantile) -> list[np.ndarray]:
 
 
 def require(field: str, values: np.ndarray, valid: np.ndarray, accepted: str) -> None:
-    """Raise ValueError for the first of the values that is not valid; it must `accepted`, such as "be a number >= 0"."""
+    """Raise ValueError for the first value that is not valid; `accepted` continues "must", as in "be a number >= 0"."""
     if not np.all(valid):
         raise ValueError(f"{field}={values[~valid].flat[0]} must {accepted}")

@@ -26,7 +26,7 @@ PROGRESS_DEADLINE_S = 90.0  # a job counts as `changing` for at most this many w
 REDEPLOY_S = 15.0  # a job that Ray no longer lists counts as present for this long: redeploying hides it for 4 to 6 s
 FAILED = "DEPLOY_FAILED"  # the replicas of the version before serve on
 ALIVE = ("RUNNING", "DEPLOYING", "UNHEALTHY", "NOT_STARTED", FAILED)
-NODES = "/api/v0/nodes?detail=1&limit=10000"  # Ray keeps 1,000 dead ones
+NODES = "/api/v0/nodes?detail=1&limit=10000"  # dead nodes, of which Ray keeps 1,000, count too
 UNKNOWN = -1  # target of a job that is absent or has not been observed yet
 
 

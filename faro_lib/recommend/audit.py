@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib import forecast
-from faro_lib.experiments.trials import Report, policy_failures_raised
+from faro_lib.experiments.trials import Report, policy_failures_raised, uniform_draws
 from faro_lib.metrics.measures import lost_utility, minute_utility, slo_violation_rate
 from faro_lib.policies import Observation, Plan, Policy, PolicyContext, factory_of, make
 from faro_lib.policies.baselines import fair_share
@@ -26,7 +26,6 @@ from faro_lib.recommend.backcast import (
     positive_interval,
     prediction_interval,
     run_recorded,
-    uniform_draws,
     world,
 )
 from faro_lib.recommend.recommendation import REPLAYED_MINUTES

@@ -13,10 +13,10 @@ from faro_lib.calibrate import LATENCY, NOT_REPRODUCED, Calibration, Measurement
 from faro_lib.experiments.trials import uniform_draws
 from faro_lib.metrics.measures import violation_rate_by_job
 from faro_lib.recommend.records import Records
-from faro_lib.recommend.shadow import Recorded, unbounded
+from faro_lib.recommend.shadow import Recorded, ample_capacity, unbounded
 from faro_lib.simulate import Draws, Run, ServingModel, simulate
 from faro_lib.simulate.measure import THREADS
-from faro_lib.workload import Job, Workload, arrays_of
+from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
@@ -122,10 +122,7 @@ def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: 
     The time of a change within its minute is unknown. A random choice, seeded by `draws.seed`, puts all additions at
     the start, middle or end of their minutes; a second choice does so for all removals.
     """
-    jobs = workload.jobs
-    free = unbounded(jobs, cold_start_s=0.0)
-    cores = arrays_of(jobs).cores
-    capacity = float(2 * np.ceil((cores @ replicas).max()) + cores.sum() + 1)
+    free, capacity = unbounded(workload.jobs, cold_start_s=0.0), ample_capacity(workload.jobs, replicas.T)
     halves = np.repeat(replicas, 2, axis=1)
     added, removed = np.random.default_rng([draws.seed, 5]).integers(3, size=2)
     half = np.arange(halves.shape[1])

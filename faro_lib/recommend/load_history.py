@@ -18,7 +18,7 @@ from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_o
 from faro_lib.workload.tables import load_workload
 from faro_lib.workload.timed import days_from_midnight, minutes_of, timed_counts
 
-# Requests per minute that `faro run` exports; `|` also accepts series without the label.
+# Requests per minute that `faro run` exports; the empty alternative after `|` matches series without a namespace.
 EXPORTED = 'max by (inference_job) (faro_arrivals_per_minute{{namespace=~"{}|"}})'
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
 At = str | int | None  # a minute of the last day: its number, HH:MM or ISO 8601
@@ -61,8 +61,7 @@ class History:
     @property
     def unobserved(self) -> tuple[str, ...]:
         """Names of the jobs without requests today and on earlier days."""
-        none = (self.today == 0).all(axis=1) & (self.traces.train == 0).all(axis=(0, 1, 3))
-        return tuple(job.name for job, absent in zip(self.jobs, none) if absent)
+        return tuple(job.name for job, none in zip(self.jobs, _idle(self.today, self.traces.train)) if none)
 
     @property
     def single_day(self) -> bool:
@@ -107,8 +106,13 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
         raise ValueError(f"at={at} is not a minute of the last day; accepted: 1..{counts.shape[1]}")
     day = _interpolated(counts)
     traces = Traces(jobs, day[None, None] if earlier is None or not len(earlier) else earlier, day[None])
-    never = (day == 0).all(axis=1) & (traces.train == 0).all(axis=(0, 1, 3))  # sources may leave such jobs out
-    return History(jobs, np.where(never[:, None], 0.0, counts[:, :minutes]), traces, end_minute)
+    idle = _idle(day, traces.train)  # sources may leave such jobs out
+    return History(jobs, np.where(idle[:, None], 0.0, counts[:, :minutes]), traces, end_minute)
+
+
+def _idle(today: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Whether a job has no request today (jobs, minutes) and on the training days; a mask (jobs,)."""
+    return (today == 0).all(axis=1) & (train == 0).all(axis=(0, 1, 3))
 
 
 def _minutes_until(at: str, length: int, end_minute: int | None) -> int:
@@ -188,7 +192,9 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     recorded = [(header, ticks) for header, ticks in parts(path, since_s) if ticks and header.origin_s is not None]
     if not recorded:
         raise ValueError(f"{path}: no decision has been made yet")
-    recorded = [one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s]  # have the same clock
+    recorded = [
+        one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s
+    ]  # those with the clock of the latest
     ends = [ticks[-1].step.observation.minute for _, ticks in recorded]
     counts = np.full((len(jobs), ends[-1]), np.nan)
     for (header, ticks), end in zip(recorded, ends):

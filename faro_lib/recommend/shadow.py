@@ -92,11 +92,15 @@ def unbounded(jobs: Sequence[Job], **changes: Any) -> tuple[Job, ...]:
     return tuple(replace(job, min_replicas=0, max_replicas=10**6, tenant_quota=None, **changes) for job in jobs)
 
 
+def ample_capacity(jobs: Sequence[Job], replicas: np.ndarray) -> float:
+    """Cores for `replicas` (minutes, jobs), for pods that end while others start, and for one replica of each job."""
+    cores = arrays_of(tuple(jobs)).cores
+    return float(2 * np.ceil((replicas @ cores).max()) + cores.sum() + 1)
+
+
 def _simulated(workload: Workload, ran: np.ndarray, planned: np.ndarray, serving_model: ServingModel) -> np.ndarray:
     """Simulated lost utility ([ran, planned], trials, jobs, minutes) with replicas `ran` and `planned`, (minutes, jobs)."""
-    cores = arrays_of(workload.jobs).cores
-    # As in `run_recorded`: room for pods that end while others start, and for at least one replica of each job.
-    capacity = 2 * np.ceil(max((ran @ cores).max(), (planned @ cores).max())) + cores.sum() + 1
+    capacity = ample_capacity(workload.jobs, np.concatenate([ran, planned]))
     policies = {name: Recorded(replicas, name) for name, replicas in (("ran", ran), ("planned", planned))}
     draws = (uniform_draws(workload, seed, serving_model) for seed in trial_seeds(TRIALS))
     lost: dict[str, list[np.ndarray]] = {name: [] for name in policies}

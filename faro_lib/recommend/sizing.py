@@ -22,7 +22,7 @@ PEAK_MINUTES = 15
 HEADROOM = 1.25  # factor on the cores that the worst minute needs
 CLOSE = 0.8  # share of the accepted violations above which a capacity is close to the limit
 MAX_REPLICAS = 200  # per job, in the search for the replicas that it needs
-UTILISATION = 0.7  # of the replicas that a job needs if no number of them meets its SLO
+UTILISATION = 0.7  # of the replicas of a job whose SLO no replica count meets
 
 
 def busiest(traces: Traces, minutes: int) -> tuple[Traces, int]:
@@ -47,7 +47,7 @@ def peaks_outside(traces: Traces, first: int, minutes: int) -> dict[str, int]:
 def required_replicas(workload: Workload, latency_model: Any) -> np.ndarray:
     """Replicas (jobs, minutes), 1 to the job's maximum, that meet its SLO at the rate of the minute.
 
-    If no number does, because even an idle replica is too slow, those that the load keeps busy at UTILISATION.
+    If no count does, because even an idle replica is too slow, the job gets the count whose utilisation is UTILISATION.
     """
     arrays, rates_rps = arrays_of(workload.jobs), workload.requests_per_min / MINUTE_S
     required = np.zeros(rates_rps.shape)
