@@ -110,6 +110,28 @@ def test_a_past_decision_is_explained_from_the_journal(tmp_path, capsys):
     assert "Wanting at 80 s" in capsys.readouterr().out
     assert cli.main(["explain", str(tmp_path / "j"), "--at", "1"]) == 2
     assert capsys.readouterr().err == "faro: at=1 is before the first decision, at 10 s\n"
+    for at, message in (("noon", "must be seconds or a clock time such as 19:05"), ("19:05", "has no clock times")):
+        assert cli.main(["explain", str(tmp_path / "j"), "--at", at]) == 2
+        assert message in capsys.readouterr().err
+    assert cli.main(["explain", str(tmp_path / "j"), "--at", "nan"]) == 2
+
+
+def test_a_clock_time_names_the_last_decision_before_it(tmp_path, capsys):
+    from datetime import datetime
+
+    from live_things import JOBS, Wanting
+    from test_controller_lifecycle import Still
+
+    from faro_lib.control import run
+
+    run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", until_s=90.0)
+    ten = int(datetime(2026, 11, 27, 10, 0).timestamp())
+    text = (tmp_path / "j").read_text()
+    (tmp_path / "j").write_text(text.replace('"origin_s": null', f'"origin_s": {ten}'))
+    assert cli.main(["explain", str(tmp_path / "j"), "--at", "10:00:35"]) == 0
+    assert "Wanting at 30 s (2026-11-27 10:00:30)" in capsys.readouterr().out
+    assert cli.main(["explain", str(tmp_path / "j"), "--at", "10:02"]) == 2
+    assert "before the first decision" in capsys.readouterr().err, "10:02 of the day before"
 
 
 RUN_ERRORS = [

@@ -5,8 +5,9 @@ import signal
 import threading
 import time
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 from live_things import JOBS, Wanting
 from observations import observed
@@ -18,7 +19,7 @@ from faro_lib.control.clock import Clock
 from faro_lib.control.explanation import decision_at
 from faro_lib.control.loop import CLOCK
 from faro_lib.control.tick import Deadline
-from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, PLANNED, Plan
+from faro_lib.policies.protocol import DEADLINE_EXCEEDED, FAILED, OVERRIDE, PLANNED, Plan
 from faro_lib.rayserve.recent import RecentSeconds
 from faro_lib.rayserve.statistics import StatsAggregator, empty_row
 
@@ -196,6 +197,26 @@ class PlansOnce(Wanting):
         state, plan = super().decide(state, observation)
         reason = (PLANNED, "hold") if state == 1 else ("hold", "hold")
         return state, Plan(plan.target, plan.drop, reason)
+
+
+def test_an_override_at_every_tick_does_not_hide_the_last_plan(tmp_path):
+    class Frozen(PlansOnce):
+        def decide(self, state, observation):
+            state, plan = super().decide(state, observation)
+            return state, replace(plan, reason=(plan.reason[0], OVERRIDE))
+
+    run(Still(), Frozen(), JOBS, journal=tmp_path / "j", apply=False, until_s=45.0)
+    assert decision_at([journal.read(tmp_path / "j")])[1].step.observation.now_s == 10.0
+
+
+def test_a_plan_that_changes_nothing_is_a_decision(tmp_path):
+    class Forecasts(PlansOnce):
+        def decide(self, state, observation):
+            following, plan = super().decide(state, observation)
+            return following, replace(plan, reason=("hold",) * 2, forecast_rps=np.ones(2) if state == 2 else None)
+
+    run(Still(), Forecasts(), JOBS, journal=tmp_path / "j", apply=False, until_s=45.0)
+    assert decision_at([journal.read(tmp_path / "j")])[1].step.observation.now_s == 30.0
 
 
 def test_explain_shows_the_last_decision_that_is_not_a_hold_and_refuses_times_after_the_end(tmp_path):

@@ -7,9 +7,12 @@ import textwrap
 import pytest
 import yaml
 from checkouts import ROOT
+from live_things import FakeRay
 from typer.main import get_command
 
 from faro_lib import cli
+from faro_lib.policies.protocol import REASONS
+from faro_lib.rayserve.replica import load_model
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
 FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
@@ -60,12 +63,22 @@ def test_the_commands_that_a_page_shows_exist(page):
         assert set(re.findall(r"(?<!\S)--[a-z][\w-]*", calls)) <= options, name
 
 
-def test_the_page_about_live_runs_deploys_the_applications_of_its_own_table(tmp_path, monkeypatch, capsys):
+def test_the_page_about_live_runs_deploys_the_model_and_the_table_that_it_shows(tmp_path, monkeypatch, capsys):
     page = textwrap.dedent((ROOT / "docs/live.md").read_text().split("## How it works")[0].replace("\n   ", "\n"))
     table, code = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1] for kind in ("yaml", "python"))
     (tmp_path / "jobs.yaml").write_text(table)
+    (tmp_path / "my_models.py").write_text(code)
     monkeypatch.chdir(tmp_path)
-    exec(code, {})
+    monkeypatch.syspath_prepend(tmp_path)
+    with FakeRay({}).served() as address:
+        assert cli.main(["deploy", "--jobs", "jobs.yaml", "--address", address, "--dry-run"]) == 0
     applications = yaml.safe_load(capsys.readouterr().out)["applications"]
     assert [one["name"] for one in applications] == ["faro-statistics", "resnet", "bert"]
-    assert applications[1]["args"]["import_path"] == "my_models:ResNet"
+    assert callable(load_model(applications[1]["args"]["import_path"])())
+
+
+def test_the_page_about_live_runs_explains_each_reason():
+    table = (ROOT / "docs/live.md").read_text().split("### Reasons")[1].split("## ")[0]
+    assert set(
+        re.findall(r"`([a-z-]+)`", " ".join(row.split("|")[1] for row in table.splitlines() if "|" in row))
+    ) == set(REASONS)

@@ -84,6 +84,7 @@ def calibrate(
     kinds: Sequence[str] = tuple(PRIORS),
     tokens: Mapping[str, Any] | None = None,
     max_overhead_s: float = 0.0,
+    overhead_probability: float = 1.0,
     seed: int = 1,
     attempts: int = 2,
 ) -> Calibration:
@@ -96,6 +97,7 @@ def calibrate(
     tokens : output_tokens, prompt_tokens and optionally output_cv, prompt_cv and max_tokens of `Continuous`; without them,
         that kind is left out.
     max_overhead_s : upper bound of the fitted constant overhead per request outside the replicas; 0 = no overhead.
+    overhead_probability : prior probability that there is any.
     attempts : number of searches, each with other random numbers, before a service counts as not reproduced.
     """
     extended = _with_values_to_measure(measurements)
@@ -112,7 +114,7 @@ def calibrate(
         if (kind != "continuous" or tokens) and (kind == "serial" or max_ongoing_requests > 1):
             requests = TOKEN_REQUESTS if kind == "continuous" else REQUESTS
             simulator = Simulator(extended, dispatch, max_ongoing_requests, tokens, requests, seed)
-            prior = Prior(kind, scale_s, max_ongoing_requests, tokens, max_overhead_s)
+            prior = Prior(kind, scale_s, max_ongoing_requests, tokens, max_overhead_s, overhead_probability)
             fits.append(Fit(prior, simulator, extended, seed))
     refined = fits
     for done, points in enumerate(ROUNDS):
@@ -129,7 +131,7 @@ def calibrate(
         return answer
     again = calibrate(
         measurements, max_ongoing_requests=max_ongoing_requests, dispatch=dispatch, kinds=kinds, tokens=tokens or None,
-        max_overhead_s=max_overhead_s, seed=seed + 1, attempts=attempts - 1,
+        max_overhead_s=max_overhead_s, overhead_probability=overhead_probability, seed=seed + 1, attempts=attempts - 1,
     )  # fmt: skip
     return again if again.verdict != NOT_REPRODUCED else answer
 

@@ -59,6 +59,7 @@ class Prior:
     places: int  # max_ongoing_requests
     tokens: Mapping[str, Any]  # field of `Continuous` -> value (lengths, their cv, max_tokens)
     max_overhead_s: float
+    overhead_probability: float = 1.0  # that there is any; it is then uniform up to `max_overhead_s`
 
     @property
     def dimensions(self) -> int:
@@ -68,7 +69,7 @@ class Prior:
         """The service at a point (dimensions,)."""
         u = ndtr(point)
         replica, service_time_s, cv = PRIORS[self.kind][1](u, self)
-        overhead_s = self.max_overhead_s * u[-1] if self.max_overhead_s else 0.0
+        overhead_s = self.max_overhead_s * max(0.0, 1 - (1 - u[-1]) / self.overhead_probability)
         return CalibratedService(replica, float(service_time_s), float(cv**2), float(overhead_s))
 
     def one_s(self, u: float) -> float:

@@ -8,6 +8,7 @@ import typer
 from faro_lib import __version__
 from faro_lib.cli.arena import arena
 from faro_lib.cli.audit import audit
+from faro_lib.cli.deploy import deploy
 from faro_lib.cli.explain import explain
 from faro_lib.cli.manifests import manifests
 from faro_lib.cli.profile import profile
@@ -22,7 +23,7 @@ from faro_lib.cli.trust import trust
 from faro_lib.errors import RENAMED, message_of, one_line
 
 app = typer.Typer(name="faro")
-for command in (simulate, recommend, audit, run, explain, replay, shadow, trust, restore, profile, manifests):
+for command in (simulate, recommend, audit, deploy, run, explain, replay, shadow, trust, restore, profile, manifests):
     app.command()(command)
 app.command("set")(set_job)
 app.add_typer(arena, name="arena")

@@ -1,34 +1,38 @@
 """`faro explain`: a past decision of `faro run` and its reasons."""
 
+from __future__ import annotations
+
 import json
 import math
-from typing import Annotated, Any
+from contextlib import suppress
+from datetime import datetime, time, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from faro_lib.cli.shared import milliseconds, option, text_table
 
+if TYPE_CHECKING:
+    from faro_lib.control.journal import Header, Tick
+
 
 def explain(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run`.")],
     at: Annotated[
-        float | None,
-        option(
-            "Time of the decision in seconds, as this command prints it.",
-            default="the last decision that is not a hold",
-        ),
+        str | None,
+        option("Time of the decision: seconds, as this command prints them, or 19:05.", default="the last plan"),
     ] = None,
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
     """Explain a past decision of `faro run`, job by job."""
-    from faro_lib.control.explanation import decision_at, explained
+    from faro_lib.control.explanation import decided, decision_at, explained
     from faro_lib.control.journal import parts, plain, read
-    from faro_lib.policies.protocol import HOLD
 
-    # Reading the archives takes minutes; they are needed only if every decision in the current file is a hold.
+    # Reading the archives takes minutes; they are needed only if nothing was decided in the current file.
     newest = [read(journal)] if at is None else []
-    acts = any(set(one.step.plan.reason) != {HOLD} for _, ticks in newest for one in ticks)
-    header, tick = decision_at(newest if acts else parts(journal), at, journal)
+    enough = any(decided(one) for _, ticks in newest for one in ticks)
+    recorded = newest if enough else parts(journal)
+    header, tick = decision_at(recorded, None if at is None else _seconds(at, *recorded[-1]), journal)
     rows = explained(header, tick)
     if as_json:
         for row in rows:
@@ -37,11 +41,34 @@ def explain(
     outcome = "dry run" if not header.apply else f"not applied: {tick.error}" if tick.error else "applied"
     observation, decision_ms = tick.step.observation, tick.step.decision_s * 1e3
     cores = sum(row["after"] * job.cores for row, job in zip(rows, header.jobs))
-    print(f"{header.policy} at {observation.now_s:g} s, decided in {decision_ms:.0f} ms, {outcome}")
+    clock = "" if header.origin_s is None else f" ({_wall_time(header, tick):%Y-%m-%d %H:%M:%S})"
+    print(f"{header.policy} at {observation.now_s:g} s{clock}, decided in {decision_ms:.0f} ms, {outcome}")
+    if at is None and not decided(tick):
+        print("no plan has been made yet since the start or the last change; a first plan takes about two minutes")
     for change in header.changes:
         print(change)
     print(f"{cores:g} of {observation.capacity:g} cores requested")
     print(text_table([_cells(row) for row in rows]))
+
+
+def _wall_time(header: Header, tick: Tick) -> datetime:
+    return datetime.fromtimestamp((header.origin_s or 0) + tick.step.observation.now_s / header.scale)
+
+
+def _seconds(at: str, header: Header, ticks: list[Tick]) -> float:
+    """The time `at` in seconds of the journal; a clock time is the last such time up to the last tick."""
+    with suppress(ValueError):
+        return float(at)
+    try:
+        clock = time.fromisoformat(at)
+    except ValueError:
+        raise ValueError(f"at={at!r} must be seconds or a clock time such as 19:05") from None
+    if header.origin_s is None or not ticks:
+        raise ValueError(f"at={at!r}: the journal has no clock times")
+    last = _wall_time(header, ticks[-1])
+    then = datetime.combine(last, clock)
+    then -= timedelta(days=then > last)
+    return (then.timestamp() - header.origin_s) * header.scale
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -228,6 +229,7 @@ def run(
                 )  # fmt: skip
             last, settings, retry_s = settings, watched.known, float("inf")
             changes = changes_since(written, settings) if settings is last else tuple(last.changes(settings))
+        say("stopped" if backend == "local" else "stopped; the replicas stay as they are")
 
 
 def changes_since(journal: Journal | None, settings: Settings) -> tuple[str, ...]:
@@ -249,7 +251,8 @@ def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, fo
 
 def print_step(table: tuple[Job, ...], applied: bool, step: Step) -> None:
     """Print one line of JSON for a tick."""
-    print(json.dumps(summary_of(step, table, applied)), flush=True)
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    print(json.dumps({"time": now} | summary_of(step, table, applied)), flush=True)
 
 
 def summary_of(step: Step, table: tuple[Job, ...], applied: bool) -> dict:

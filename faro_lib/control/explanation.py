@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from faro_lib.control.journal import Header, Tick
-from faro_lib.policies.protocol import HOLD
+from faro_lib.policies.protocol import HOLD, OVERRIDE
 from faro_lib.workload.jobs import MINUTE_S
 
 
@@ -13,7 +13,7 @@ def decision_at(
 ) -> tuple[Header, Tick]:
     """(header, tick) of the last decision at or before `at_s`; `parts` are the (header, ticks) from `journal.parts`.
 
-    If `at_s` is None: the last tick of the last part with a reason other than HOLD or, if there is none, its last tick.
+    If `at_s` is None: the last tick of the last part that decided something (`decided`) or, if there is none, its last tick.
     Raises ValueError if there is no decision, or if `at_s` is before the first or at least one tick after the last.
     """
     decisions = [(header, tick, tick.step.observation.now_s) for header, ticks in parts for tick in ticks]
@@ -21,13 +21,19 @@ def decision_at(
         raise ValueError(f"{journal}: no decision has been made yet")
     header, tick, last_s = decisions[-1]
     if at_s is None:
-        acting = [one for of, one, _ in decisions if of is header and set(one.step.plan.reason) != {HOLD}]
+        acting = [one for of, one, _ in decisions if of is header and decided(one)]
         return header, acting[-1] if acting else tick
     if at_s < decisions[0][2]:
         raise ValueError(f"at={at_s:g} is before the first decision, at {decisions[0][2]:g} s")
-    if at_s >= last_s + header.tick_s:
+    if not at_s < last_s + header.tick_s:
         raise ValueError(f"at={at_s:g} is after the last decision, at {last_s:g} s")
     return next((of, one) for of, one, now_s in reversed(decisions) if now_s <= at_s)
+
+
+def decided(tick: Tick) -> bool:
+    """Whether the policy made a plan at this tick, or a job has a reason besides HOLD and OVERRIDE."""
+    plan = tick.step.plan
+    return plan.forecast_rps is not None or not set(plan.reason) <= {HOLD, OVERRIDE}
 
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:

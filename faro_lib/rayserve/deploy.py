@@ -51,6 +51,26 @@ def configuration(
     ]
 
 
+def merged(ray: HttpClient, applications: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """(`applications` and those of other programs on this Ray, names of Faro's applications that are no longer listed).
+
+    An application that runs already keeps its number of replicas.
+    """
+    running, names = ray.get(APPLICATIONS)["applications"], {one["name"] for one in applications}
+    mine, others, gone = [], [], []
+    for one in applications:
+        of = running.get(one["name"], {}).get("deployments", {}).get(one["args"].get("deployment"), {})
+        count = of.get("target_num_replicas")
+        mine.append(one | {"args": one["args"] | {"replicas": count}} if count else one)
+    for name, state in running.items():
+        configured = state.get("deployed_app_config") or {}
+        if name not in names and configured.get("import_path", "").startswith(f"{replica.__name__}:"):
+            gone.append(name)
+        elif name not in names and configured:
+            others.append(configured)
+    return mine + others, gone
+
+
 def deploy(
     ray: HttpClient,
     applications: list[dict[str, Any]],

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import hmac
 import inspect
+import json
 import pkgutil
 import random
 import time
@@ -13,6 +14,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from faro_lib.rayserve.authentication import read_token
 from faro_lib.rayserve.statistics import StatsAggregator, add_row, bucket_of, empty_row
@@ -141,6 +144,20 @@ def load_model(path: str) -> Callable[..., Any]:
         raise ValueError(f"import_path={path!r}: the module {' has no '.join(path.split(':'))}") from None
 
 
+def response_of(answer: Any) -> Response:
+    """The response for what a model returned, as Ray Serve makes it: text for str, bytes and None, JSON for other objects."""
+    from fastapi.encoders import jsonable_encoder
+    from starlette.responses import PlainTextResponse, Response
+
+    if isinstance(answer, Response):
+        return answer
+    if answer is None or isinstance(answer, str | bytes):
+        return PlainTextResponse(answer)
+    arrays: dict[Any, Callable[[Any], Any]] = {np.ndarray: np.ndarray.tolist, np.generic: np.generic.item}
+    text = json.dumps(jsonable_encoder(answer, custom_encoder=arrays), separators=(",", ":"))
+    return Response(text, media_type="application/json")
+
+
 class ReplicaActor:
     """One replica of a job; the arguments are those of `ServeSpec`."""
 
@@ -156,7 +173,7 @@ class ReplicaActor:
         self._heartbeat = asyncio.get_running_loop().create_task(self._report_forever())
 
     async def __call__(self, request: Request) -> Response:
-        from starlette.responses import PlainTextResponse, Response
+        from starlette.responses import PlainTextResponse
 
         async def call() -> Response:
             if self._is_async:
@@ -164,7 +181,7 @@ class ReplicaActor:
             else:
                 model = partial(contextvars.copy_context().run, self._model, request)
                 answer = await asyncio.get_running_loop().run_in_executor(self._queue.threads, model)
-            response = answer if isinstance(answer, Response) else PlainTextResponse(str(answer))
+            response = response_of(answer)
             if response.status_code >= 500:
                 raise Failed(response)
             if parts := getattr(response, "body_iterator", None):

@@ -24,6 +24,7 @@ STEADY_MINUTES = 3  # a minute is used if the replicas were the same in this man
 BIN_WIDTH = 1.12  # largest / smallest rate per replica among the minutes of one row of `Measurements`
 MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minimum minutes per row; minimum and maximum rows per service
 OTHER_KINDS = ("serial", "concurrent", "batched")  # replica kinds to try if the one in the jobs table does not fit
+OVERHEAD_PROBABILITY = 0.5  # prior probability that requests spend time outside the replicas
 MAX_OVERHEAD = 0.5  # upper bound of the time outside the replicas, relative to the smallest recorded latency
 DRAWS = 16
 LARGE = 0.1  # relative error of the jobs table's service time above which it is reported
@@ -56,7 +57,9 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
         enough = f"fewer than {MIN_ROWS} different loads have {MIN_MINUTES} minutes each"
         return f"{enough} with latencies, steady replicas and a steady load; record more hours"
     overhead_s = MAX_OVERHEAD * float(np.nanmin(measured.values))
-    options: dict[str, Any] = dict(max_ongoing_requests=places, max_overhead_s=overhead_s, attempts=1)
+    options: dict[str, Any] = dict(
+        max_ongoing_requests=places, max_overhead_s=overhead_s, overhead_probability=OVERHEAD_PROBABILITY, attempts=1
+    )
     own = job.replica.kind
     lengths = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
     first = calibrate(measured, kinds=(own,), tokens=lengths, **options)
