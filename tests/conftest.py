@@ -39,8 +39,9 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """A stable sort: other files, and the tests of a file, stay in their order."""
-    items.sort(key=lambda item: LONGEST.index(name) if (name := item.path.stem) in LONGEST else len(LONGEST))
+    """A stable sort: the longest files, then notebooks, then the others; the tests of a file stay in their order."""
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST) + (item.path.suffix != ".ipynb")))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,7 +2,8 @@
 
     python tests/live_twins.py --trials 3
 
-prints the p99 latency and the throughput of each beside those of the twin, at 50, 70 and 85 % of the capacity.
+prints the p99 latency and the throughput of each beside those of the twin, at 50, 70 and 85 % of the capacity. A twin gets the
+arrivals and the token lengths of the live run, so both serve the same requests.
 """
 
 from __future__ import annotations
@@ -17,23 +18,40 @@ import numpy as np
 from faro_lib.rayserve import local
 from faro_lib.rayserve.deploy import configuration, deploy
 from faro_lib.rayserve.load_generator import SERVED, Script
-from faro_lib.rayserve.spec import serve_specs
+from faro_lib.rayserve.spec import EMULATED_KINDS, serve_specs
 from faro_lib.simulate import Draws, ServingModel, SimulatedCluster
 from faro_lib.workload import Job, Workload
-from faro_lib.workload.replicas import Batched, Continuous
+from faro_lib.workload.replicas import Batched, Continuous, mapping_of
 from notebooks.live.generator import Generator
 
 BATCHES = Job("images", slo_s=1.0, model="images", replica=Batched(8, 0.05, 0.15, 0.02))
 TOKENS = Job("chat", slo_s=2.0, model="chat", replica=Continuous(0.03, 0.001, 1e-5, 8, 20.0, 100.0, 0.5, 0.5))
 JOBS = (BATCHES, TOKENS)
-SECONDS, TWINS = 40, 200
+SECONDS = 40
+SEED = 11  # of the token lengths
 LIMIT = 500  # requests in a replica, so that none is dropped
 
 
 @contextmanager
 def served():
-    """A context with a function (rate of each job, seed) -> (arrival times, latencies) of each job, on one replica each."""
-    specs = serve_specs(JOBS, {job.name: {"max_ongoing_requests": LIMIT} for job in JOBS})
+    """A context with a function (rate of each job, seed) -> (arrival times, latencies, lengths) of each job's requests.
+
+    Each job has one replica. The model of TOKENS draws a request's lengths when it arrives, and `lengths` draws the same.
+    """
+    tokens = {
+        "import_path": EMULATED_KINDS["continuous"],
+        "args": {"replica": mapping_of(TOKENS.replica), "seed": SEED},
+    }
+    sections = {BATCHES.name: {"max_ongoing_requests": LIMIT}, TOKENS.name: tokens | {"max_ongoing_requests": LIMIT}}
+    specs, rng_of_lengths = serve_specs(JOBS, sections), np.random.default_rng(SEED)
+
+    def lengths(job, n):
+        if job is not TOKENS:
+            return np.ones((2, n))
+        return np.concatenate(
+            [np.empty((2, 0)), *(TOKENS.replica.lengths(rng_of_lengths, 1) for _ in range(n))], axis=1
+        )
+
     with local.start(2) as running:
         deploy(running.rest, configuration(JOBS, specs, [1, 1]), (local.HTTP_HOST, urlsplit(running.http).port))
 
@@ -46,7 +64,8 @@ def served():
             script = Script(urls, times[order], job[order], np.full(len(times), np.nan))
             sent = Generator(script, time.time() + 2).result(timeout_s=seconds + 60)
             assert (sent.outcome == SERVED).all()
-            return [(script.due_s[script.job == n], sent.latency_s[script.job == n]) for n in range(len(due))]
+            of_job = [script.job == n for n in range(len(JOBS))]
+            return [(script.due_s[at], sent.latency_s[at], lengths(job, at.sum())) for job, at in zip(JOBS, of_job)]
 
         offer([5.0, 5.0], seconds=3)  # the first requests of a replica are slower
         yield offer
@@ -57,14 +76,11 @@ def measures(arrival_s, latency_s):
     return np.quantile(latency_s, 0.99), len(latency_s) / ((arrival_s + latency_s).max() - arrival_s[0])
 
 
-def twin(job, rate_rps, seed):
-    """The measures of a simulated run of the same length, with arrivals and lengths of its own."""
-    rng = np.random.default_rng(seed)
-    n = rng.poisson(rate_rps * SECONDS)
-    lengths = job.replica.lengths(rng, n) if job is TOKENS else np.ones((2, n))
-    arrival_s = np.sort(rng.uniform(0, SECONDS, n))
+def twin(job, arrival_s, lengths):
+    """The measures of a simulated run with these requests."""
+    n = len(arrival_s)
     columns = arrival_s, np.empty(0), np.ones(n), np.empty(0), np.ones(n, np.float32)
-    draws = Draws(np.array([0, n]), *columns, seed, *lengths)
+    draws = Draws(np.array([0, n]), *columns, SEED, *lengths)
     model = ServingModel("least-outstanding", max_ongoing_requests=LIMIT)
     cluster = SimulatedCluster(Workload((job,), np.array([[n]])), draws, 1, np.ones(1), model)
     cluster.finish()
@@ -75,20 +91,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=3)
     trials = parser.parse_args().trials
-    print("| service | load | live p99 (s) | twin p99 (s), 95 % of runs | live / offered requests |")
-    print("| --- | ---: | --- | --- | --- |")
+    print("| service | load | live p99 (s) | twin p99 (s) | p99, live / twin | throughput, live / twin |")
+    print("| --- | ---: | --- | --- | --- | --- |")
     with served() as offer:
         for share in (0.5, 0.7, 0.85):
             rates = [share / job.busy_s for job in JOBS]
             runs = [offer(rates, seed) for seed in range(3, 3 + trials)]
             for n, job in enumerate(JOBS):
-                low, median, high = np.quantile([twin(job, rates[n], k)[0] for k in range(TWINS)], [0.025, 0.5, 0.975])
-                p99_s, served_rps = np.array([measures(*run[n]) for run in runs]).T
-                offered = np.array([len(run[n][0]) / SECONDS for run in runs])
-                live = ", ".join(f"{value:.2f}" for value in p99_s)
-                ratio = ", ".join(f"{value:.2f}" for value in served_rps / offered)
+                live, simulated = (
+                    np.array([of(run[n]) for run in runs]).T
+                    for of in (lambda run: measures(*run[:2]), lambda run: twin(job, run[0], run[2]))  # noqa: B023
+                )
+                cells = [live[0], simulated[0], *(live / simulated)]
                 print(
-                    f"| {job.name} | {share:.0%} | {live} | {median:.2f} ({low:.2f} to {high:.2f}) | {ratio} |",
+                    f"| {job.name} | {share:.0%} | {' | '.join(', '.join(f'{x:.2f}' for x in row) for row in cells)} |",
                     flush=True,
                 )
 

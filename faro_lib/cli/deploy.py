@@ -36,3 +36,4 @@ def deploy(
         print(yaml.safe_dump({"applications": applications}, sort_keys=False), end="")
     else:
         deployed(ray, applications, report=say, timeout_s=start_timeout)
+        say(f"all {len(applications)} applications run")

@@ -48,7 +48,7 @@ def set_job(
     orders = [one for one in read() if not one.over(time.time())]
     if clear:
         write([one for one in orders if one.job != job])
-        print(f"job {job!r}: no orders are left; the next decision may change its replicas")
+        print(f"job {job!r}: nothing is set by hand any more; the next decision may change its replicas")
         return
     if freeze:
         replicas = targets[job]
