@@ -31,5 +31,6 @@ def latency_by_rate(measurements: Measurements, calibration: Calibration) -> Fig
             axis.plot(rate, measured, marker, color=colour, markersize=3.5, label=f"p{100 * level:g}, measured")
         axis.set(xlabel="requests/s per replica", yscale="log", title=f"{count} replica{'s' if count > 1 else ''}")
     axes[0, 0].set(ylabel="latency (s)")
-    legend_above(figure, *axes[0, 0].get_legend_handles_labels(), columns=4)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, columns=4)
     return figure
