@@ -135,8 +135,7 @@ def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: 
 
 def known_replicas(replicas: np.ndarray) -> np.ndarray:
     """Replicas (jobs, minutes) as whole numbers; unknown minutes take the last known count, else the next, or 1."""
-    filled = pd.DataFrame(replicas.T).ffill().bfill().fillna(1).to_numpy().T
-    return np.rint(filled).astype(int)
+    return np.rint(pd.DataFrame(replicas.T).ffill().bfill().fillna(1).to_numpy().T).astype(int)
 
 
 def backcast(
