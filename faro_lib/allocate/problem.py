@@ -137,13 +137,8 @@ def _check_minimum(problem: Problem, budget: float) -> None:
     for g in np.flatnonzero(quota_left < 0)[:1]:
         job = problem.table.jobs[problem.order[np.argmax(problem.group == g)]]
         if job.tenant_quota is not None:
-            need = (problem.quota[g] - quota_left[g]) * problem.unit_cores
-            raise ValueError(
-                f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores is too small: min_replicas of its jobs "
-                f"need {need:g}"
-            )
+            need = f"min_replicas of its jobs need {(problem.quota[g] - quota_left[g]) * problem.unit_cores:g}"
+            raise ValueError(f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores is too small: {need}")
     if left < 0:
-        raise ValueError(
-            f"budget={float(budget)} cores is too small: min_replicas of the {len(minimum)} jobs need "
-            f"{(problem.cost * minimum).sum() * problem.unit_cores:g}"
-        )
+        need = f"min_replicas of the {len(minimum)} jobs need {(problem.cost * minimum).sum() * problem.unit_cores:g}"
+        raise ValueError(f"budget={float(budget)} cores is too small: {need}")

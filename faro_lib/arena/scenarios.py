@@ -40,8 +40,7 @@ class Scenario:
 
     def traces(self, seed: int) -> Traces:
         """The traces of all days; FileNotFoundError if files of a recorded workload are missing."""
-        named = self.workload in (SYNTHETIC, PUBLISHED)
-        workload = self.workload if named else str(find_upwards(self.workload))
+        workload = self.workload if self.workload in (SYNTHETIC, PUBLISHED) else str(find_upwards(self.workload))
         jobs, generated = self.jobs and str(find_upwards(self.jobs)), GENERATED | dict(self.synthetic) | {"seed": seed}
         traces = load_workload(workload, jobs, raw=str(find_upwards("data/raw")), synthetic=generated)
         if self.cold_start_s is None:

@@ -71,15 +71,13 @@ def score(
         report(f"{policy}, {kind} seeds: mean regret {one['regret']:.1%} ({one['low']:.1%} to {one['high']:.1%})")
     library = b"".join(path.read_bytes() for path in sorted(Path(faro_lib.__file__).parent.rglob("*.py")))
     contents = {"library": library} | ({"file": Path(file).read_bytes()} if file else {})
+    versions = {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "numba", "scipy")}
     return {
         "policy": policy,
         "file": file and Path(file).name,
         "hidden_seed": None if public_only else hidden,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "numba", "scipy")},
-        },
+        "versions": versions,
         "score": scores,
         "scenarios": rows,
     }

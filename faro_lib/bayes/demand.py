@@ -123,8 +123,7 @@ def fit_bayes(
         options = {"draws": factor * draws, "tune": factor * tune, "chains": chains, "cores": cores, "seed": seed}
         idata = nutpie.sample(compiled, **options, progress_bar=False, save_warmup=False)
         fit_s, reached = time.perf_counter() - started, convergence(idata)
-        size = f"{chains} x ({factor * tune} + {factor * draws}) draws"
-        progress(f"fitted in {fit_s:.0f} s with {size}. {reached}")
+        progress(f"fitted in {fit_s:.0f} s with {chains} x ({factor * tune} + {factor * draws}) draws. {reached}")
         if reached.passed:
             break
     idata.posterior.attrs.update(seed=seed, fit_s=fit_s)

@@ -102,10 +102,8 @@ def calibrate(
     """
     extended = _with_values_to_measure(measurements)
     tokens = {"max_tokens": 2048.0} | {name: float(value) for name, value in tokens.items()} if tokens else {}
-    latencies = [quantity == LATENCY for quantity, _ in measurements.columns]
-    typical_s = [
-        np.median(row[np.isfinite(row)]) for row in measurements.values[:, latencies] if np.isfinite(row).any()
-    ]
+    latencies = measurements.values[:, [quantity == LATENCY for quantity, _ in measurements.columns]]
+    typical_s = [np.nanmedian(row) for row in latencies if np.isfinite(row).any()]
     if not typical_s:
         raise ValueError(f"no value of {LATENCY!r} was measured; at least one is needed")
     scale_s = float(min(typical_s))
@@ -182,10 +180,8 @@ def _off(measurements: Measurements, predicted: np.ndarray, errors: np.ndarray, 
     if discrepancy <= MAX_DISCREPANCY and not np.nanmax(apart) > OUTLIER:
         return ""
     row, column = np.unravel_index(np.nanargmax(apart), apart.shape)
-    return (
-        f"{_named(measurements, int(row), measurements.columns[column])} is {measurements.values[row, column]:.4g}, "
-        f"predicted {predicted[row, column]:.4g}"
-    )
+    named, value = _named(measurements, int(row), measurements.columns[column]), measurements.values[row, column]
+    return f"{named} is {value:.4g}, predicted {predicted[row, column]:.4g}"
 
 
 def _next(
@@ -208,13 +204,12 @@ def _with_values_to_measure(measurements: Measurements) -> Measurements:
     """The measurements plus NaN for values that could also be measured: OTHER_COLUMNS and a row at a higher rate."""
     more = tuple(column for column in OTHER_COLUMNS if column not in measurements.columns)
     per_replica = (measurements.rate_rps / measurements.replicas).max()
-    values = np.pad(measurements.values, ((0, 1), (0, len(more))), constant_values=np.nan)
     return Measurements(
         np.append(measurements.rate_rps, HIGHER_RATE * per_replica),
         np.append(measurements.replicas, 1),
         np.append(measurements.requests, int(np.median(measurements.requests))),
         (*measurements.columns, *more),
-        values,
+        np.pad(measurements.values, ((0, 1), (0, len(more))), constant_values=np.nan),
         np.append(measurements.periods, 1),
     )
 

@@ -83,9 +83,8 @@ def audit(
     if plot is not None:
         from faro_lib.figures.audit import pictures
 
-        shared.write_picture(
-            Path(plot), lambda: pictures(result), "What the autoscalers did, and what others would do", text(result)
-        )
+        title = "What the autoscalers did, and what others would do"
+        shared.write_picture(Path(plot), lambda: pictures(result), title, text(result))
     print(json.dumps(result.to_dict()) if as_json else text(result))
     return 0 if result.policies else NOT_REPRODUCED
 

@@ -30,8 +30,7 @@ def explain(
 
     # Reading the archives takes minutes; they are needed only if nothing was decided in the current file.
     newest = [read(journal)] if at is None else []
-    enough = any(decided(one) for _, ticks in newest for one in ticks)
-    recorded = newest if enough else parts(journal)
+    recorded = newest if any(decided(one) for _, ticks in newest for one in ticks) else parts(journal)
     header, tick = decision_at(recorded, None if at is None else _seconds(at, *recorded[-1]), journal)
     rows = explained(header, tick)
     if as_json:

@@ -26,11 +26,10 @@ def trust(
     from faro_lib.policies.authority import ALPHA, LEVELS, Authority
 
     header, ticks = parts(journal)[-1]
-    steps = [one.step for one in ticks]
     recorded = [
-        (step.observation.now_s, Authority.from_array(step.plan.authority))
-        for step in steps
-        if step.plan.authority is not None
+        (one.step.observation.now_s, Authority.from_array(columns))
+        for one in ticks
+        if (columns := one.step.plan.authority) is not None
     ]
     if not recorded:
         raise ValueError(f"{journal}: no authority is recorded; start `faro run` with --earn")

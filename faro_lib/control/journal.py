@@ -224,8 +224,7 @@ def resumed(journal: Journal, policy: Policy, header: Header) -> Past | None:
         return None
     names = [job.name for job in old.jobs]
     if header.changes:
-        guardrails = replace(old.guardrails, fixed=header.guardrails.fixed)
-        old = replace(old, jobs=header.jobs, guardrails=guardrails)
+        old = replace(old, jobs=header.jobs, guardrails=replace(old.guardrails, fixed=header.guardrails.fixed))
     for name in ("policy", "tick_s", "jobs", "guardrails", "apply"):
         if (was := getattr(old, name)) != getattr(header, name):
             shown = [job.name for job in old.jobs] if name == "jobs" else was

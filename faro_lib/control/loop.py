@@ -161,8 +161,7 @@ def contest(jobs: tuple[Job, ...], guard: Guard, step: Step, cluster: Cluster) -
     """A message about the first job whose target another client keeps changing."""
     n = step.plan.reason.index(CONTESTED)
     wanted = "" if guard.target is None else f" instead of {guard.target[n]}"
-    writer = cluster.writer_of(n) or "another client"
-    change = f"{writer} keeps setting {step.target[n]} replicas{wanted}"
+    change = f"{cluster.writer_of(n) or 'another client'} keeps setting {step.target[n]} replicas{wanted}"
     return f"job {jobs[n].name!r}: {change}; Faro leaves it alone, and overrules it only with --force"
 
 

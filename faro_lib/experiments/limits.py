@@ -51,7 +51,6 @@ def clairvoyants(workload: Workload, draws: Draws, capacities: Sequence[int]) ->
 
 def enough_replicas(workload: Workload) -> int:
     """A replica count beyond which the utility of most jobs hardly rises; at least the minimum of every job."""
-    arrays = arrays_of(workload.jobs)
     alone_s = [job.busy_s * job.replica.max_in_service for job in workload.jobs]  # at least as long as a lone request
     peak_load = (workload.requests_per_min.max(axis=1) / MINUTE_S * alone_s).max()
-    return max(int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays.min_replicas.max()))
+    return max(int(np.ceil(peak_load * HEADROOM)) + 2, int(arrays_of(workload.jobs).min_replicas.max()))

@@ -107,11 +107,9 @@ def run_trials(
             with policy_failures_raised():
                 run = simulate(workload, policy, capacity, draws=of_trial, serving_model=serving_model, initial=initial)
             if report:
-                measures = summarize(run)
-                lost, violated = measures["lost_utility"], measures["slo_violation_rate"]
-                report(
-                    f"{name} at {capacity} cores, trial {number + 1}: lost utility {lost:.3f}, violations {violated:.2%}"
-                )
+                found = summarize(run)
+                losses = f"lost utility {found['lost_utility']:.3f}, violations {found['slo_violation_rate']:.2%}"
+                report(f"{name} at {capacity} cores, trial {number + 1}: {losses}")
             yield Trial(name, number, run)
 
 

@@ -19,9 +19,8 @@ def pictures(audit: Any) -> Figure:
     """
     rows = -(-len(audit.services) // COLUMNS)
     figure = plt.figure(figsize=(PAGE_IN, ROW_IN * rows + (2.2 if audit.policies else 0)))
-    grid = figure.add_gridspec(
-        rows + bool(audit.policies), COLUMNS, height_ratios=[1] * rows + [1.4] * bool(audit.policies)
-    )
+    heights = [1.0] * rows + [1.4] * bool(audit.policies)
+    grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
     for n, one in enumerate(audit.services):
         axis, tail_s = figure.add_subplot(grid[n // COLUMNS, n % COLUMNS]), audit.records.tail_s[n, audit.minutes]
         minute = audit.minutes.start + np.arange(len(tail_s))

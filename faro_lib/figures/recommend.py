@@ -21,8 +21,7 @@ def capacity_curve(
     heights_pt = (22, 9)[-len(texts) :]  # different heights, so that labels of neighbouring capacities do not overlap
     for capacity, above_pt in zip(texts, heights_pt):
         point = (capacity, rate[capacity])
-        marker = "D" if capacity == knee else "s"
-        axis.plot(*point, marker, color="black", markersize=5, markerfacecolor="white")
+        axis.plot(*point, "D" if capacity == knee else "s", color="black", markersize=5, markerfacecolor="white")
         axis.annotate(
             f"{texts[capacity]}: {capacity}", point, xytext=(5, above_pt), textcoords="offset points",
             bbox={"color": "white", "pad": 0.5},

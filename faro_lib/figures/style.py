@@ -51,8 +51,7 @@ Drawings = Mapping[str, Drawing]  # file name without suffix -> figure
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:
     """The colour of a name in the palette, or one of SPARE. A policy and its variant " (paper)" share a colour."""
-    own = palette.get(name.removesuffix(" (paper)"))
-    return own or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
+    return palette.get(name.removesuffix(" (paper)")) or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
 
 
 def use_style() -> None:
@@ -87,11 +86,10 @@ def save(figure: Figure, directory: str | Path, name: str) -> Path:
 
 def save_all(drawings: Drawings, captions: str | Path) -> None:
     """Write every figure into the folder of the file `captions`, and then titles and captions to that file, as JSON."""
-    for name, drawing in drawings.items():
-        save(drawing.figure, Path(captions).parent, name)
-    texts = {
-        name: {"title": one.title, "caption": one.caption, "recorded": one.recorded} for name, one in drawings.items()
-    }
+    texts = {}
+    for name, one in drawings.items():
+        save(one.figure, Path(captions).parent, name)
+        texts[name] = {"title": one.title, "caption": one.caption, "recorded": one.recorded}
     Path(captions).write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -136,12 +136,10 @@ def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
 
 def training_counts(traces: Traces) -> np.ndarray:
     """The training days as floats, `imputed`, shape (days, samples, jobs, minutes); ValueError if they are too short."""
-    counts = np.asarray(traces.train, dtype=float)
-    if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= CONTEXT_MINUTES + HORIZON_MINUTES:
-        raise ValueError(
-            f"train has shape {counts.shape}; a forecaster needs at least one day of more than "
-            f"{CONTEXT_MINUTES + HORIZON_MINUTES} minutes"
-        )
+    counts, most = np.asarray(traces.train, dtype=float), CONTEXT_MINUTES + HORIZON_MINUTES
+    if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= most:
+        need = f"a forecaster needs at least one day of more than {most} minutes"
+        raise ValueError(f"train has shape {counts.shape}; {need}")
     return imputed(counts)
 
 

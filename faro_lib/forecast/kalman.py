@@ -34,8 +34,7 @@ class LocalLevel(Forecaster):
     profile: np.ndarray  # expected deviation from the level by minute of the day, shape (jobs, day_minutes)
 
     def start(self, minute_of_day: int = 0) -> Self:
-        fresh = Forecaster.start(self, minute_of_day)
-        return replace(fresh, level=self.prior_level, variance=self.prior_variance)
+        return replace(Forecaster.start(self, minute_of_day), level=self.prior_level, variance=self.prior_variance)
 
     def forget(self, jobs: np.ndarray) -> Self:
         return replace(self, variance=np.where(jobs, UNKNOWN, self.variance))

@@ -28,10 +28,9 @@ class DiscountedPoisson(Forecaster):
     b: np.ndarray  # rate parameter of the level in the coming minute; 0 = nothing is known
 
     def start(self, minute_of_day: int = 0) -> Self:
-        fresh = Forecaster.start(self, minute_of_day)
         unknown = np.isnan(self.prior_level)
         a, b = np.nan_to_num(self.prior_level) * PRIOR_MINUTES, np.where(unknown, 0.0, PRIOR_MINUTES)
-        return replace(fresh, a=a, b=b)
+        return replace(Forecaster.start(self, minute_of_day), a=a, b=b)
 
     def forget(self, jobs: np.ndarray) -> Self:
         return replace(self, a=np.where(jobs, 0.0, self.a), b=np.where(jobs, 0.0, self.b))

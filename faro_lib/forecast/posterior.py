@@ -88,8 +88,7 @@ def save_posterior(posterior: Posterior, path: str | Path) -> None:
 def load_posterior(path: str | Path) -> Posterior:
     """Read a file from `save_posterior`."""
     with np.load(path, allow_pickle=False) as arrays:
-        missing = [field.name for field in fields(Posterior) if field.name not in arrays]
-        if missing:
+        if missing := [field.name for field in fields(Posterior) if field.name not in arrays]:
             raise ValueError(f"posterior={str(path)!r} lacks {missing[0]!r}; fit it again with bayes.fit_bayes")
         values = {field.name: arrays[field.name] for field in fields(Posterior)}
     values["jobs"] = tuple(str(name) for name in values["jobs"])
@@ -177,10 +176,8 @@ def posterior_of_jobs(traces: Traces, posterior: Posterior | str | Path) -> Post
     """Select the jobs of `traces` from a posterior or its .npz; ValueError if a job is missing or has other counts."""
     fitted = posterior if isinstance(posterior, Posterior) else load_posterior(posterior)
     selected = fitted.select(traces.names)
-    other = np.flatnonzero(selected.data != data_hashes(traces))
-    if other.size:
-        name = traces.names[other[0]]
-        problem = f"the posterior of job {name!r} was fitted to other training days"
+    for n in np.flatnonzero(selected.data != data_hashes(traces))[:1]:
+        problem = f"the posterior of job {traces.names[n]!r} was fitted to other training days"
         raise ValueError(f"{problem}; fit it to these, or use none")
     return selected
 

@@ -159,8 +159,7 @@ class Deployments:
 
     def autoscalers(self) -> list[dict | None]:
         """The HorizontalPodAutoscaler of each Deployment as an object of the API; None if it has none."""
-        autoscalers = listed(self._api, self.refs, *AUTOSCALERS)
-        targets = [(one, one["spec"]["scaleTargetRef"]) for one in autoscalers]
+        targets = [(one, one["spec"]["scaleTargetRef"]) for one in listed(self._api, self.refs, *AUTOSCALERS)]
         found = {place_of(one, target["name"]): one for one, target in targets if target["kind"] == "Deployment"}
         return [found.get(str(ref)) for ref in self.refs]
 

@@ -73,9 +73,6 @@ class Workers:
         return self.count * self.cores
 
 
-WORKERS = Workers()
-
-
 @dataclass(frozen=True, slots=True)
 class Head:
     """Resource requests of the Ray head pod; its default CPU is one core for HAProxy and one for Ray."""
@@ -87,9 +84,6 @@ class Head:
         for field in ("cpu", "memory_gib"):
             if not 0 < getattr(self, field) < math.inf:
                 raise ValueError(f"head: {field}={getattr(self, field)!r} must be a number > 0")
-
-
-HEAD = Head()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +105,8 @@ class ManifestSpec:
     deployments: tuple[str, ...] = ()  # their names or, with `ceilings`, those of their HorizontalPodAutoscalers
     ceilings: bool = False  # whether the controller sets the bounds of HorizontalPodAutoscalers
     initial: Sequence[int] = ()  # initial replica counts (jobs,); rayserve only
-    workers: Workers = WORKERS  # rayserve only
-    head: Head = HEAD  # rayserve only
+    workers: Workers = Workers()  # rayserve only
+    head: Head = Head()  # rayserve only
     operator_namespace: str = "kuberay-system"  # where KubeRay's operator runs; rayserve only
     monitoring_namespace: str = "monitoring"  # where Prometheus runs; only its pods can reach the controller's metrics
     # Address of Prometheus, or "". The controller fits forecasters to request counts that Prometheus has scraped from

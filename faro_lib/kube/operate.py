@@ -137,8 +137,7 @@ def gated_cluster(
             return
         name = f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"  # identity, unique among the candidates
         # No retries and a short time-out: a renewal that hangs must fail well before the lease expires.
-        lease_api = plan.connect(retries=0, timeout_s=2.0)
-        leadership = Leadership(lease_api, plan.namespace, plan.name, name).start()
+        leadership = Leadership(plan.connect(retries=0, timeout_s=2.0), plan.namespace, plan.name, name).start()
         stack.callback(leadership.stop)
         report(f"{name} waits for lease {plan.namespace}/{plan.name}")
         tell = cache(report)  # a failure that repeats every half second is one line

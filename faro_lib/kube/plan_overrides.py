@@ -53,13 +53,10 @@ def _override(row: Mapping[str, Any]) -> Override:
 
 
 def _row(one: Override) -> dict[str, Any]:
-    times = {"from": one.from_s, "until": one.until_s}
     said = {"job": one.job, "by": one.by, "replicas": one.replicas, "load": one.load}
-    said |= {
-        name: datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        for name, time_s in times.items()
-        if time_s
-    }
+    for name, time_s in (("from", one.from_s), ("until", one.until_s)):
+        if time_s:
+            said[name] = datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {name: value for name, value in said.items() if value is not None}
 
 

@@ -93,8 +93,7 @@ def check_minima(jobs: tuple[Job, ...], capacity: Capacity) -> None:
 
 def check_deployments(states: Mapping[str, object]) -> None:
     """Raise ValueError if a Deployment is missing; `states`: namespace/name -> state, None if it is missing."""
-    missing = [name for name, state in states.items() if state is None]
-    if missing:
+    if missing := [name for name, state in states.items() if state is None]:
         raise ValueError(f"deployment {missing[0]!r} does not exist ({len(missing)} of {len(states)} are missing)")
 
 

@@ -79,13 +79,12 @@ def summarize(run: Run, published: bool = False) -> dict[str, float]:
     """Column of summary.csv -> value for one run; with `published`, also the losses in the published convention."""
     utility, effective = minute_utility(run), minute_effective_utility(run)
     decision_ms = planning_ms(run)
-    running = np.array(run.decisions.running or [run.initial])
     measures = {
         "lost_utility": lost_utility(utility),
         "slo_violation_rate": slo_violation_rate(run),
         "lost_effective_utility": lost_utility(effective),
         "drop_rate": float(run.dropped.sum() / max(1, run.requests.sum())),
-        "replicas_used_mean": float(running.sum(axis=1).mean()),
+        "replicas_used_mean": float(np.sum(run.decisions.running or [run.initial], axis=1).mean()),
         "decision_ms_p50": float(np.quantile(decision_ms, 0.5)),
         "decision_ms_p99": float(np.quantile(decision_ms, 0.99)),
         "requests": int(run.requests.sum()),

@@ -128,10 +128,8 @@ def learners(policies: Sequence[str], jobs: Sequence[Job]) -> list[str]:
 
 def check_none_learns(config: Config, jobs: Sequence[Job]) -> None:
     """Raise ValueError if a policy needs a forecaster; called for a workload without training days."""
-    learning = learners(config.policies, jobs)
-    if learning:
+    if learning := learners(config.policies, jobs):
         others = [name for name in config.policies if name not in learning] or ["FairShare"]
-        raise ValueError(
-            f"{config.workload}: {learning[0]} learns from earlier days, and there is a single day; add days (column "
-            f"`day`), or choose policies that do not learn: {', '.join(others)}"
-        )
+        remedy = f"add days (column `day`), or choose policies that do not learn: {', '.join(others)}"
+        learns = f"{learning[0]} learns from earlier days, and there is a single day"
+        raise ValueError(f"{config.workload}: {learns}; {remedy}")

@@ -88,8 +88,7 @@ def updated(authority: Authority, jobs: tuple[Job, ...], observation: Observatio
     odd, missing = implausible(authority, jobs, observation), np.isnan(rate_rps + observation.mean_latency_s)
     strikes = np.where(odd | missing, after.strikes + odd + 0.5 * (missing & ~odd), 0.0)
     seen = dict(running=running.astype(float), mean_latency_s=observation.mean_latency_s)
-    minute = np.full(len(jobs), float(observation.minute))
-    return judged(replace(after, strikes=strikes, minute=minute, **seen))
+    return judged(replace(after, strikes=strikes, minute=np.full(len(jobs), float(observation.minute)), **seen))
 
 
 def weighed(

@@ -32,8 +32,7 @@ def fair_share(jobs: tuple[Job, ...], capacity: float, present: np.ndarray | Non
             here = tuple(job for job, is_here in zip(jobs, present) if is_here)
             share[present] = fair_share(here, capacity - reserved)
         return share
-    equal = arrays.replicas_within(capacity / len(jobs))
-    share = np.clip(equal, minimum, arrays.max_replicas)
+    share = np.clip(arrays.replicas_within(capacity / len(jobs)), minimum, arrays.max_replicas)
     while True:  # while a quota or the capacity is exceeded, shrink the job that uses the most cores of it
         cores = share * arrays.cores
         over_quota = np.bincount(arrays.group, cores, len(arrays.quota)) > arrays.quota + TOLERANCE
@@ -115,9 +114,8 @@ class Stepwise(Reactive):
         raise NotImplementedError
 
     def decide(self, state: ReactiveState, observation: Observation) -> tuple[ReactiveState, Plan]:
-        latency_s = observation.mean_latency_s
         elapsed_s = min(observation.now_s - state.last_s, self.tick_s)  # a live run begins at 15 minutes, not at 0
-        counter_s = count(state.counter_s, latency_s, state.jobs.slo_s, elapsed_s)
+        counter_s = count(state.counter_s, observation.mean_latency_s, state.jobs.slo_s, elapsed_s)
         up, down = counter_s >= protocol.REACT_UP_AFTER_S, counter_s <= -REACT_DOWN_AFTER_S
         target = np.where(up, self.step(state, observation, +1), observation.target)
         target = state.within_bounds(np.where(down, self.step(state, observation, -1), target))

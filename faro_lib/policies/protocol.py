@@ -198,10 +198,8 @@ def at_least_one_each(jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
     for_group = np.bincount(arrays.group, minimum * arrays.cores, len(arrays.quota))
     for job, group in zip(jobs, arrays.group):
         if for_group[group] > arrays.quota[group] + TOLERANCE:
-            raise ValueError(
-                f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores cannot hold the minimum of its jobs, "
-                f"{for_group[group]:g} cores"
-            )
+            need = f"the minimum of its jobs, {for_group[group]:g} cores"
+            raise ValueError(f"tenant {job.tenant!r}: tenant_quota={job.tenant_quota:g} cores cannot hold {need}")
     return minimum
 
 

@@ -49,10 +49,9 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
         raise ValueError(f"{path}: rate_per_replica_rps={rate:g} is missing for {replicas:g} replicas")
     tail_s = curve.to_numpy()
     for n, k in np.argwhere(tail_s[1:] < (1 - NOISE) * np.maximum.accumulate(tail_s)[:-1])[:1]:
-        raise ValueError(
-            f"{path}: {column} falls to {tail_s[n + 1, k]:g} at {curve.index[n + 1]:g} requests/s on {curve.columns[k]:g} "
-            f"replicas; latency must not fall as the rate rises"
-        )
+        where = f"at {curve.index[n + 1]:g} requests/s on {curve.columns[k]:g} replicas"
+        falls = f"{column} falls to {tail_s[n + 1, k]:g} {where}"
+        raise ValueError(f"{path}: {falls}; latency must not fall as the rate rises")
     tail_s = np.maximum.accumulate(np.vstack([tail_s[:1], tail_s]))
     drops = np.zeros_like(tail_s)
     if "drop_rate" in table:

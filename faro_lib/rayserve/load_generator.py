@@ -84,6 +84,5 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
                 task = asyncio.create_task(send_one(i, due))
                 flying.add(task)
                 task.add_done_callback(flying.discard)
-        if flying:
-            await asyncio.gather(*flying)
+        await asyncio.gather(*flying)
     return Sent(outcome, status, latency_s, send_lag_s, first_s)

@@ -102,10 +102,9 @@ def measure_kind(
         return samples
 
     with more_replicas(ray, spec, 0) as (replicas, _):
-        first_rps = FIRST_UTILISATION / profile.service_time_s
         # The SLO of a token service may be that of a token; Poisson load varies about its mean.
         slo_s, max_rps = max(job.slo_s, 2 * profile.service_time_s), 0.9 * MAX_RPS / (replicas + 1)
-        rates = climb(partial(offer, replicas), first_rps, slo_s, max_rps)
+        rates = climb(partial(offer, replicas), FIRST_UTILISATION / profile.service_time_s, slo_s, max_rps)
     with more_replicas(ray, spec, 1) as (replicas, _):
         for rate in to_repeat(rates):
             offer(replicas, rate)

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 MAX_SERVICE_S = 60.0
 
 
+def _drawn(service: ServiceTime, rng: np.random.Generator) -> float:
+    draw = rng.standard_normal(1)
+    service.from_normals(draw)
+    return float(draw[0])
+
+
 class Emulated:
     """Sleep for a random service time, or for the number of seconds in the body of the request.
 
@@ -37,7 +43,7 @@ class Emulated:
     async def __call__(self, request: Request) -> str | Response:
         body = await request.body()
         try:
-            service_s = float(body) if body else min(self._draw_s(), MAX_SERVICE_S)
+            service_s = float(body) if body else min(_drawn(self.service, self._rng), MAX_SERVICE_S)
         except ValueError:
             service_s = math.nan
         if not 0 <= service_s <= MAX_SERVICE_S:
@@ -46,11 +52,6 @@ class Emulated:
             return PlainTextResponse(f"the body must be a service time in seconds, 0 to {MAX_SERVICE_S:g}", 400)
         await asyncio.sleep(service_s)
         return "ok"
-
-    def _draw_s(self) -> float:
-        draw = self._rng.standard_normal(1)
-        self.service.from_normals(draw)
-        return float(draw[0])
 
 
 class EmulatedBatches:
@@ -84,9 +85,7 @@ class EmulatedBatches:
         return await self._answer(request)
 
     def _duration_s(self, size: int) -> float:
-        draw = self._rng.standard_normal(1)
-        self._factor.from_normals(draw)
-        return self._kind.durations_s[size - 1] * float(draw[0])
+        return self._kind.durations_s[size - 1] * _drawn(self._factor, self._rng)
 
     async def _wait(self, request: Request) -> str:
         ended = asyncio.get_running_loop().create_future()

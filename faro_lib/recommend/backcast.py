@@ -56,10 +56,8 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
     if measured is None:
         enough = f"fewer than {MIN_ROWS} different loads have {MIN_MINUTES} minutes each"
         return f"{enough} with latencies, steady replicas and a steady load; record more hours"
-    overhead_s = MAX_OVERHEAD * float(np.nanmin(measured.values))
-    options: dict[str, Any] = dict(
-        max_ongoing_requests=places, max_overhead_s=overhead_s, overhead_probability=OVERHEAD_PROBABILITY, attempts=1
-    )
+    options: dict[str, Any] = dict(max_ongoing_requests=places, overhead_probability=OVERHEAD_PROBABILITY, attempts=1)
+    options["max_overhead_s"] = MAX_OVERHEAD * float(np.nanmin(measured.values))
     own = job.replica.kind
     lengths = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
     first = calibrate(measured, kinds=(own,), tokens=lengths, **options)
@@ -78,9 +76,8 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
     counts, replicas, latency_s = records.history.traces.evaluation[0, n], records.replicas[n], records.latency_s[:, n]
     counts, latency_s = counts[: len(replicas)], np.where(np.isinf(latency_s), np.nan, latency_s)
     before = np.concatenate([[0], counts[:-1]])
-    steady = (
-        np.isfinite(latency_s).any(axis=0) & (replicas >= 1) & (counts > 0) & (np.arange(len(counts)) >= STEADY_MINUTES)
-    )
+    steady = np.isfinite(latency_s).any(axis=0) & (replicas >= 1) & (counts > 0)
+    steady &= np.arange(len(counts)) >= STEADY_MINUTES
     for lag in range(1, STEADY_MINUTES):
         steady &= np.roll(replicas, lag) == replicas
     steady &= np.abs(counts - before) <= 0.25 * before + 3 * np.sqrt(before)
@@ -138,8 +135,7 @@ def run_recorded(workload: Workload, draws: Draws, replicas: np.ndarray, model: 
 
 def known_replicas(replicas: np.ndarray) -> np.ndarray:
     """Replicas (jobs, minutes) as whole numbers; unknown minutes take the last known count, else the next, or 1."""
-    filled = pd.DataFrame(replicas.T).ffill().bfill().fillna(1).to_numpy().T
-    return np.rint(filled).astype(int)
+    return np.rint(pd.DataFrame(replicas.T).ffill().bfill().fillna(1).to_numpy().T).astype(int)
 
 
 def backcast(
@@ -180,12 +176,8 @@ def backcast(
         inside = _share(between, recorded[n] & np.isfinite(recorded_s[n]))
         contradiction = _unlike(share, predicted, inside, int(recorded[n].sum()))
         refusal = "; ".join(filter(None, (contradiction, calibration.reason)))
-        services.append(
-            Service(
-                known, calibration, inside, share, predicted, share_interval(np.array(rates)[:, at]), tail_s, refusal,
-                _wrong_assumption(job, calibration),
-            )
-        )  # fmt: skip
+        violated, note = share_interval(np.array(rates)[:, at]), _wrong_assumption(job, calibration)
+        services.append(Service(known, calibration, inside, share, predicted, violated, tail_s, refusal, note))
     return tuple(services)
 
 
@@ -234,6 +226,5 @@ def _wrong_assumption(job: Job, calibration: Calibration) -> str:
     low, middle, high = 1 / calibration.capacity_rps[::-1]
     if abs(job.busy_s / middle - 1) <= LARGE or low <= job.busy_s <= high:
         return ""
-    return (
-        f"a request takes {middle:.3g} s of a replica ({low:.3g} to {high:.3g}), not {job.busy_s:.3g} s as in the table"
-    )
+    of_replica = f"{middle:.3g} s of a replica ({low:.3g} to {high:.3g})"
+    return f"a request takes {of_replica}, not {job.busy_s:.3g} s as in the table"

@@ -144,8 +144,7 @@ def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> Histo
     rows, names = read_counts(path, table) if is_table(path) else (pd.DataFrame(), [])
     if "time" in rows:
         first, counts = timed_counts(rows, names, path)
-        jobs_of = table or [Job(name) for name in names]
-        return history_of(jobs_of, counts, at=at, end_minute=first + counts.shape[1])
+        return history_of(table or [Job(name) for name in names], counts, at=at, end_minute=first + counts.shape[1])
     traces = traces_of_minutes(Path(path), rows, names, table) if names else load_workload(path, jobs)
     return history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
 
@@ -166,9 +165,8 @@ def history_from_prometheus(
     """
     names, counts = read_prometheus(url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
     end_minute = local_minute(time.time() if end_s is None else end_s)
-    if jobs is None:
-        return history_of([Job(name) for name in names], counts, end_minute=end_minute)
-    return history_of(*_of_table(jobs, names, counts, "the series of the query"), end_minute=end_minute)
+    table = [Job(name) for name in names] if jobs is None else _any_of(jobs, names, "the series of the query")
+    return history_of(table, rows_of(table, names, counts), end_minute=end_minute)
 
 
 def exported_days(url: str, jobs: tuple[Job, ...], token_path: str | None = None, namespace: str = ".*") -> Traces:
@@ -192,9 +190,7 @@ def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
     recorded = [(header, ticks) for header, ticks in parts(path, since_s) if ticks and header.origin_s is not None]
     if not recorded:
         raise ValueError(f"{path}: no decision has been made yet")
-    recorded = [
-        one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s
-    ]  # those with the clock of the latest
+    recorded = [one for one in recorded if one[0].origin_s == recorded[-1][0].origin_s]  # with the clock of the latest
     ends = [ticks[-1].step.observation.minute for _, ticks in recorded]
     counts = np.full((len(jobs), ends[-1]), np.nan)
     for (header, ticks), end in zip(recorded, ends):
@@ -224,19 +220,17 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
     `jobs` is the path of a jobs table, which replaces the jobs and SLOs of that run.
     """
     header, ticks = with_same_jobs(path)
-    counts = arrivals(header, ticks)
-    if jobs is None:
-        return history_of(header.jobs, counts, at=at)
     names = tuple(job.name for job in header.jobs)
-    return history_of(*_of_table(jobs, names, counts, "the jobs of the journal"), at=at)
+    table = header.jobs if jobs is None else _any_of(jobs, names, "the jobs of the journal")
+    return history_of(table, rows_of(table, names, arrivals(header, ticks)), at=at)
 
 
-def _of_table(path: str, names: Sequence[str], counts: np.ndarray, source: str) -> tuple[tuple[Job, ...], np.ndarray]:
-    """(jobs of the table at `path`, their counts, NaN for a job not in `names`); ValueError if no job is in `names`."""
+def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:
+    """The jobs of the table at `path`; ValueError if none of them is in `names`, those of the `source`."""
     jobs = read_jobs(path)
     if not any(job.name in names for job in jobs):
         raise ValueError(f"{path}: job {jobs[0].name!r} is not among {source}: {', '.join(names)}")
-    return jobs, rows_of(jobs, names, counts)
+    return jobs
 
 
 def rows_of(jobs: Sequence[Job], names: Sequence[str], counts: np.ndarray) -> np.ndarray:

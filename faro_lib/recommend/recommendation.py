@@ -89,9 +89,8 @@ def recommend(
     OBJECTIVES.find(objective)
     with_curve = with_curve or capacity is None
     if history.short and with_curve:
-        raise ValueError(
-            f"{history.today.shape[1]} minutes of counts; a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none"
-        )
+        few = f"{history.today.shape[1]} minutes of counts"
+        raise ValueError(f"{few}; a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none")
     history.forecaster(forecaster)  # raises for an unknown name before a minute of measuring
     for line in _too_busy(history, capacity):
         report(line)

@@ -54,9 +54,13 @@ def records_of(
     latency_s: np.ndarray,
     end_minute: int | None = None,
 ) -> Records:
-    """`Records` from arrays over all minutes, NaN = missing. Earlier days keep only their counts, to train forecasters."""
+    """`Records` from arrays over all minutes, NaN = missing. Earlier days keep only their counts, to train forecasters.
+
+    `levels` is (latency columns, jobs), or (latency columns, 1) if they are the same for all jobs.
+    """
     history = history_of(jobs, counts, end_minute=end_minute)
     last = history.today.shape[1]
+    levels = np.broadcast_to(levels, latency_s.shape[:2])
     return Records(history, replicas[:, -last:], levels, latency_s[..., -last:])
 
 
@@ -82,9 +86,9 @@ def records_from_csv(path: str, jobs: str) -> Records:
         table[name] = values
     first, counts = timed_counts(table, names, path)
     replicas, *latency_s = (timed_counts(table, names, path, name)[1] for name in ("replicas", *latencies))
-    levels = [float(LATENCY_COLUMN.sub(r"\2", name) or "nan") / 100 for name in latencies]
+    levels = np.array([[float(LATENCY_COLUMN.sub(r"\2", name) or "nan") / 100] for name in latencies])
     end_minute = first + counts.shape[1] if "time" in table else None
-    return records_of(of_table, counts, replicas, _by_job(levels, of_table), np.array(latency_s), end_minute)
+    return records_of(of_table, counts, replicas, levels, np.array(latency_s), end_minute)
 
 
 def records_from_prometheus(
@@ -102,11 +106,9 @@ def records_from_prometheus(
     table, end_s = read_jobs(jobs), time.time()
     options: dict[str, Any] = dict(minutes=hours * 60, label=label, end_s=end_s, token_path=token_path)
     counts = rows_of(table, *read_prometheus(url, query, **options))
-    others = [
-        rows_of(table, *read_prometheus(url, promql, counts=False, **options))
-        for promql in (replicas, *latencies.values())
-    ]
-    levels = _by_job(list(latencies), table)
+    queries = (replicas, *latencies.values())
+    others = [rows_of(table, *read_prometheus(url, one, counts=False, **options)) for one in queries]
+    levels = np.array([*latencies])[:, None]
     return records_of(table, counts, others[0], levels, np.array(others[1:]), local_minute(end_s))
 
 
@@ -126,12 +128,7 @@ def records_from_journal(path: str, jobs: str | None = None) -> Records:
     first = max(tick.step.observation.minute for tick in ticks) - counts.shape[1]
     for observation in (tick.step.observation for tick in reversed(ticks)):  # the first tick of a minute decides
         if (minute := observation.minute - 1 - first) >= 0:  # the minute that has just ended
-            columns = observation.running, observation.mean_latency_s, observation.tail_latency_s
-            observed[:, :, minute] = columns
+            observed[:, :, minute] = observation.running, observation.mean_latency_s, observation.tail_latency_s
     observed[1:][observed[1:] <= 0] = np.nan
     levels = np.array([np.full(len(table), np.nan), arrays_of(header.jobs).quantile])
     return records_of(table, counts, observed[0], levels, observed[1:])
-
-
-def _by_job(levels: Sequence[float], jobs: Sequence[Job]) -> np.ndarray:
-    return np.repeat(np.array(levels)[:, None], len(jobs), axis=1)

@@ -67,9 +67,8 @@ def plan_scores(header: Header, ticks: list[Tick], serving_model: ServingModel =
     of_plan = [[p for p in planning if p.observation.minute < m][-1] for m in minutes]
     ran = np.array([by_minute.get(m, of).observation.target for m, of in zip(minutes, of_plan)])
     planned = np.array([of.target for of in of_plan])
-    lost = _simulated(
-        Workload(unbounded(jobs), np.rint(np.nan_to_num(counts)).astype(int)), ran, planned, serving_model
-    )
+    recorded = Workload(unbounded(jobs), np.rint(np.nan_to_num(counts)).astype(int))
+    lost = _simulated(recorded, ran, planned, serving_model)
     observed, ratio = _latencies(jobs, [by_minute[m + 1] for m in minutes if m + 1 in by_minute], serving_model)
     inside = _coverage(planning, counts, minutes[0])
     rows = []
@@ -114,10 +113,8 @@ def _latencies(jobs: tuple[Job, ...], steps: list, serving_model: ServingModel) 
     model, slo_s = measure(jobs, serving_model=serving_model), arrays_of(jobs).slo_s
     tail_s = np.array([step.observation.tail_latency_s for step in steps]).T
     rates = np.array([step.observation.arrivals_per_min[:, -1] for step in steps]).T / MINUTE_S
-    running = np.array([step.observation.running for step in steps]).T
-    predicted = np.array(
-        [predicted_latency(jobs, np.nan_to_num(rate), x, latency_model=model) for rate, x in zip(rates.T, running.T)]
-    ).T
+    served = [(np.nan_to_num(rate), step.observation.running) for rate, step in zip(rates.T, steps)]
+    predicted = np.array([predicted_latency(jobs, rate, x, latency_model=model) for rate, x in served]).T
     loss = 1 - relaxed_utility(np.nan_to_num(tail_s, nan=0.0, posinf=np.inf), slo_s[:, None])
     comparable = (rates > 0) & np.isfinite(tail_s) & np.isfinite(predicted)
     return loss, np.where(comparable, tail_s / np.where(comparable, predicted, 1.0), np.nan)

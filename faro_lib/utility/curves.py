@@ -56,10 +56,9 @@ def curves_of(jobs: Sequence[Job], latency_model: LatencyModel, utility: str, al
         samples = (sample(latency_model, job, utility, float(alpha), columns) for job in classes.values())
         first, last, value = _stack(samples)
     else:
-        raise ValueError(
-            f"latency_model={latency_model!r} must be the name of a formula (half-mmc, mdc, mgc, mmc, upper-bound) or "
-            "have a method expected_utility(job, rate_rps, replicas, utility, alpha)"
-        )
+        formula = "be the name of a formula (half-mmc, mdc, mgc, mmc, upper-bound)"
+        method = "have a method expected_utility(job, rate_rps, replicas, utility, alpha)"
+        raise ValueError(f"latency_model={latency_model!r} must {formula} or {method}")
     index = {key: i for i, key in enumerate(classes)}
     return Curves(first, last, value, np.array([index[key] for key in keys]))
 
@@ -113,8 +112,7 @@ def _model_curves(latency_model, job, utility, alpha, columns):
     if isinstance(latency_model, LatencyTable):  # a latency curve may reach beyond what the table of jobs expects
         rho_max = max(rho_max, 1.2 * job.busy_s * latency_model.saturation_of(job))
     loads = np.linspace(0.0, rho_max, MODEL_KNOTS)[None, :] * c[:, None]
-    value = latency_model.expected_utility(job, loads / job.busy_s, c[:, None], utility, alpha)
-    value = np.asarray(value, float)
+    value = np.asarray(latency_model.expected_utility(job, loads / job.busy_s, c[:, None], utility, alpha), float)
     if value.shape != loads.shape or not np.all(np.isfinite(value)):
         asked = f"latency_model: expected_utility of job {job.name!r} must be finite and of shape {loads.shape}"
         raise ValueError(f"{asked}; got {value.shape}")

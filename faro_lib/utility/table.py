@@ -40,8 +40,7 @@ class UtilityTable:
             expected = (n,) if per_job else self.value.shape
             if array.shape != expected:
                 raise ValueError(f"{field} has shape {array.shape}; expected {expected}")
-            bad = np.isnan(array) | np.isposinf(array)
-            for j in np.unique(np.argwhere(bad)[:1, 0]):
+            for j in np.unique(np.argwhere(np.isnan(array) | np.isposinf(array))[:1, 0]):
                 raise ValueError(f"{field} of job {self.jobs[j].name!r} must be finite, or -inf where infeasible")
 
     @property
