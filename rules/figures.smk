@@ -102,4 +102,4 @@ rule report:
         "report: {output.page}"
     shell:
         f"{COMMAND} report notebooks.report.page {{output.page:q}} {{params.config:q}} {{params.sources:q}} {{input.notebooks:q}} "
-        "2> {{log:q}}"
+        "2> {log:q}"

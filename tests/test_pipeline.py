@@ -153,6 +153,12 @@ def test_every_path_in_the_command_of_a_rule_is_quoted():
     assert {name for name in filled if not name.endswith(":q")} == names_of_this_checkout
 
 
+def test_doubled_braces_are_in_formatted_strings_only():
+    """In a plain string they stay doubled, and the shell writes into a file of that name."""
+    lines = [line for path in sorted((ROOT / "rules").glob("*.smk")) for line in path.read_text().splitlines()]
+    assert not [line for line in lines if re.match(r' *"[^"]*\{\{', line)]
+
+
 POLICIES = {str(path.relative_to(ROOT)) for path in (ROOT / "faro_lib" / "policies").glob("*.py")}
 STAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("[1-9]*.ipynb"))
 

@@ -193,17 +193,16 @@ def audit(
     report(f"replaying the requests with {', '.join(policies)}")
     with policy_failures_raised(), ThreadPoolExecutor(THREADS) as pool:
         draws = list(pool.map(measured, range(DRAWS)))
-    one_minute = 1 / (minutes.stop - minutes.start)
-    return Audit(records, services, size, *_compared(draws, one_minute), required, used, minutes)
+    return Audit(records, services, size, *_compared(draws, traces.evaluation.shape[-1]), required, used, minutes)
 
 
 def _compared(
-    draws: list[dict[str, dict[str, Any]]], one_minute: float
+    draws: list[dict[str, dict[str, Any]]], minutes: int
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
     """`policies` and `by_service` of an `Audit`, from draws of policy -> measure -> value.
 
-    `one_minute` is the utility of one minute. An interval of the lost utility reaches at least so far: if a rare loss
-    occurred in none of the few draws, it may occur in the next.
+    An interval of the lost utility reaches at least as far as one of the `minutes`: a rare loss that occurred in none of the
+    few draws may occur in the next.
     """
     values = {name: {key: np.array([of[name][key] for of in draws]) for key in MEASURES} for name in draws[0]}
     compared, by_service = {}, {}
@@ -211,7 +210,7 @@ def _compared(
         more = of[LOST] - values[RAN][LOST]  # (draws, services)
         totals = of | {LOST: of[LOST].sum(axis=1)}
         compared[name] = {key: positive_interval(one) for key, one in totals.items()}
-        compared[name][LOST][2] = max(compared[name][LOST][2], one_minute)
+        compared[name][LOST][2] = max(compared[name][LOST][2], 1 / minutes)
         compared[name]["difference"] = prediction_interval(more.sum(axis=1))
         by_service[name] = prediction_interval(more)
     return compared, by_service
