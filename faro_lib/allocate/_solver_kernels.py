@@ -128,7 +128,7 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
 
 @njit(cache=True)
 def fill_up(term, cost, allowed, budget, pick):
-    """Raise `pick` in place by the step with the largest gain per cost until no step fits; returns the sum of terms."""
+    """Greedily raise `pick`, each row's choice, by gain per cost until no step fits; returns the sum of its terms."""
     rows, choices = term.shape
     room = budget
     for j in range(rows):

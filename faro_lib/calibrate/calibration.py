@@ -37,7 +37,7 @@ MAX_HALF_WIDTH = 0.15  # largest accepted half-width of the 90 % interval of cap
 STRONG = 10.0
 OUTLIER = 3.0  # standard deviations between a measured and a predicted value
 ROUNDS = (32, *(12,) * 18)  # points per parameter dimension in each round; at most these rounds
-LEAST_ROUNDS, ENOUGH = 8, 40.0  # least refinement rounds after the first; effective sample size at which a kind is done
+LEAST_ROUNDS, ENOUGH = 8, 40.0  # minimum rounds after the first; effective sample size that ends a replica kind's fit
 # Simulated requests per row; fewer for `Continuous`, which is slower to simulate.
 REQUESTS, TOKEN_REQUESTS = 2000, 500
 HOPELESS = 30.0  # drop a kind this far below the best log likelihood; a multiple of this before LEAST_ROUNDS
@@ -57,7 +57,7 @@ class Calibration:
     intervals: Mapping[str, np.ndarray]  # parameter -> interval, within that kind
     capacity_rps: np.ndarray  # interval of one replica's largest rate, over all kinds
     draws: tuple[CalibratedService, ...]  # equally likely draws, over all kinds
-    predicted: np.ndarray  # interval of each predicted value, for that kind, shape (rows, columns, 3)
+    predicted: np.ndarray  # interval of each value that `kind` predicts, shape (rows, columns, 3)
     discrepancy: float  # posterior median of the model's relative error beyond sampling errors
     verdict: str  # CALIBRATED, NOT_REPRODUCED or TOO_WIDE
     reason: str  # one line: why it was refused and what to measure; "" if calibrated

@@ -66,7 +66,7 @@ class Simulator:
         return covariance * factor[:, None, None] + FLOOR**2 * np.eye(values.shape[2])
 
     def _repeated(self, service: CalibratedService, draws: Draws, runs: int) -> np.ndarray:
-        """Logarithms of the values of each repetition, shape (runs, rows, columns)."""
+        """Logarithms of the simulated measurements, shape (runs, rows, columns)."""
         length, m = self._length.max(), np.repeat(self._length, runs)
         rows, values = np.arange(len(m)), []
         samples = {

@@ -51,10 +51,10 @@ class CalibratedService:
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """The prior of one kind: a standard normal in `dimensions` coordinates, and the service at each point."""
+    """Prior of a replica kind: `service` maps a standard normal point, shape (dimensions,), to a service."""
 
     kind: str
-    scale_s: float  # median over a row's latency columns, smallest of all rows
+    scale_s: float  # smallest, over rows, of the median of a row's latencies
     places: int  # max_ongoing_requests
     tokens: Mapping[str, Any]  # field of `Continuous` -> value (lengths, their cv, max_tokens)
     max_overhead_s: float

@@ -11,10 +11,10 @@ def deploy(
     start_timeout: Annotated[float, option("Seconds until all jobs must run.")] = 180.0,
     dry: Annotated[bool, option("Print the configuration of Ray Serve and deploy nothing.", "--dry-run")] = False,
 ) -> None:
-    """Deploy the jobs to a running Ray, one application per job, and wait until they serve.
+    """Deploy the jobs to a running Ray, and wait until they serve.
 
-    Jobs that run already keep their replicas, and applications of other programs stay. A job that is no longer in the table
-    is removed from Ray.
+    Each job is an application. Jobs that run already keep their replicas, and applications of other programs stay. A job
+    that is no longer in the table is removed from Ray.
     """
     import yaml
 

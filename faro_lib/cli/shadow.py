@@ -12,7 +12,7 @@ def shadow(
     journal: Annotated[str, typer.Argument(help="Journal of `faro run` without --apply.")],
     as_json: Annotated[bool, option("Print one JSON object per job, and one for all.", "--json")] = False,
 ) -> None:
-    """Score a dry run: forecasts, predictions, and planned replicas."""
+    """Score a dry run: forecasts, predicted latencies and plans."""
     from faro_lib.control.journal import with_same_jobs
     from faro_lib.recommend.shadow import plan_scores
 

@@ -45,7 +45,7 @@ class MinuteScores:
         self._forecasts: dict[int, np.ndarray] = {}  # minute -> rps deciles (jobs, 9)
 
     def of_new_minute(self, step: Step) -> dict[str, np.ndarray]:
-        """Name in SUMS -> values (jobs,) to add; {} if no minute has been completed since the last step."""
+        """Counter name -> its increase (jobs,); {} if no minute has been completed since the last step."""
         observation, scores = step.observation, {}
         if observation.minute > self._minute and observation.arrivals_per_min.shape[1]:
             self._minute, last = observation.minute, observation.minute - 1

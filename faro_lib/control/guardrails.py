@@ -169,7 +169,7 @@ def invalid(plan: Plan, jobs: int) -> str | None:
 def guarded(
     config: GuardrailConfig, jobs: tuple[Job, ...], guard: Guard, visible: Observation, plan: Plan, drifted: np.ndarray
 ) -> Plan:
-    """The plan after all guardrails except capacity; `visible` is the policy's observation, `drifted` marks restored jobs."""
+    """The plan after all guardrails but capacity. `visible`: what the policy saw; `drifted`: jobs that others changed."""
     arrays = arrays_of(jobs)
     stale = visible.now_s - guard.known_s > config.stale_after_s
     unsafe = stale & ~guard.advised
@@ -231,7 +231,7 @@ def limit_scaling_actions(plan: Plan, now: np.ndarray, capacity: float, cores: n
     change = plan.target.astype(np.int64) - now
     if np.abs(change).sum() <= actions:
         return plan.target
-    # NaN marks a bound: jobs planned at their minimum are the first to start, jobs planned at their maximum to stop.
+    # A job planned at its minimum (down NaN) gains replicas first; one at its maximum (up NaN) loses them first.
     unknown = np.zeros(len(now))
     gain = unknown if plan.marginal_value_down is None else np.nan_to_num(plan.marginal_value_down, nan=np.inf)
     loss = unknown if plan.marginal_value_up is None else np.nan_to_num(plan.marginal_value_up)

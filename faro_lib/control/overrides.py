@@ -68,7 +68,7 @@ def read_overrides(path: str | Path) -> tuple[Override, ...]:
 
 
 def write_overrides(path: str | Path, overrides: Iterable[Override]) -> None:
-    """Write the overrides atomically, without those that are over."""
+    """Write the overrides atomically, without expired ones."""
     rows = [asdict(one) for one in overrides if not one.over(time.time())]
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

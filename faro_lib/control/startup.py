@@ -13,7 +13,7 @@ once: Ensure = operator.call  # runs a check once; an exception of the check end
 
 
 def until_passed(stop: threading.Event, report: Callable[[str | None], None], retry_s: float = RETRY_S) -> Ensure:
-    """A function that repeats a check while it raises ValueError. Once `stop` is set, the function raises SystemExit.
+    """A function that repeats a check while the check raises ValueError. Once `stop` is set, the function raises SystemExit.
 
     `report` is called with each new reason to wait, and with None when the check has passed.
     """

@@ -31,7 +31,7 @@ class Step:
     target: np.ndarray  # (jobs,) replicas requested, within the capacity
     decision_s: float  # duration of the decision
     failure: str | None = None  # why the policy failed
-    error: str | None = None  # why the targets were not applied, as in the journal; known to `on_step`
+    error: str | None = None  # why the targets were not applied, as in the journal; set for `on_step`
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from faro_lib.metrics.measures import share_of_accepted
 def capacity_curve(
     curve: pd.DataFrame, violations: float | None, knee: int | None = None, needed: int | None = None
 ) -> Figure:
-    """The worst job's violation rate in % of the accepted rate, by capacity in cores; marks `knee` and `needed`."""
+    """Worst job's violation rate in % of the tolerated one, by cores; marks the capacities `knee` and `needed`."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     rate = 100 * share_of_accepted(curve.set_index("capacity_cores"))
     axis.plot(rate.index, rate, color=COLOURS["Faro-Sum"], marker="o", markersize=3)

@@ -60,7 +60,7 @@ class DiscountedPoisson(Forecaster):
         return np.repeat((a / b)[:, None], horizon, axis=1)
 
     def _level(self) -> tuple[np.ndarray, np.ndarray]:
-        """(a, b) of each job's level; for one without counts and prior, an exponential with the others' mean."""
+        """Gamma parameters (a, b) by job; without counts and prior, an exponential with the other jobs' mean."""
         known = self.b > 0
         self.check_any_known(known)
         level = np.where(known, self.a / np.where(known, self.b, 1), 0)

@@ -39,8 +39,8 @@ class Capacity:
     by_node: Mapping[str, float]  # usable node -> cores
     unusable: Mapping[str, str]  # node -> reason why it accepts no replica
     bound: str = "nodes"  # what limits the capacity: "nodes", "workers", or "quota NAME" for the tightest quota
-    free_cores: np.ndarray | None = None  # as in `Observation`; None unless the jobs are Deployments
-    placed: np.ndarray | None = None  # likewise
+    free_cores: np.ndarray | None = None  # (nodes,) by node; None unless the jobs are Deployments
+    placed: np.ndarray | None = None  # (jobs, nodes) replicas by node; None likewise
 
 
 def capacity(
@@ -202,7 +202,7 @@ def requests_of(pod: dict) -> dict[str, float]:
 
 
 def _requests(container: dict) -> dict[str, float]:
-    """Resource -> request of a container or pod, or its limit if it has none; `limits.NAME` -> limit, for quotas."""
+    """Resource -> request of a container or pod, else its limit; `limits.NAME` -> limit, for quotas."""
     resources = container.get("resources", {})
     limits = resources.get("limits", {})
     named = {**limits, **resources.get("requests", {}), **{f"limits.{name}": limits[name] for name in limits}}

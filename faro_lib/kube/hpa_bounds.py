@@ -94,7 +94,7 @@ class BoundedDeployments(Deployments):
         if hpa is None:
             raise ApiError(404, "it has no HorizontalPodAutoscaler")
         observed = bounds_of(hpa)
-        for _ in range(SCALE_ATTEMPTS):  # every 15 s, the HPA's status changes its resourceVersion
+        for _ in range(SCALE_ATTEMPTS):  # retried: a status update, every 15 s, makes `hpa` stale
             version, original = hpa["metadata"]["resourceVersion"], original_of(hpa) or observed
             note = json.dumps(original) if bounds else None
             try:

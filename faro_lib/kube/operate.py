@@ -173,7 +173,7 @@ def watch_capacity(api: Api, plan: NamespacedName, cluster: Cluster, jobs: tuple
     namespaces = {ref.namespace for ref in cluster.refs}
     if len(namespaces) > 1:
         raise ValueError(f"deployments: in the namespaces {sorted(namespaces)}; jobs that share capacity share one")
-    # A selector may have only matchExpressions. No labels would match every pod, so the pod template's are used.
+    # Without matchLabels, a selector would match every pod here, so the pod template's labels are used.
     specs = [one["spec"] for one in cluster.objects() if one]
     selectors = [one["selector"].get("matchLabels") or one["template"]["metadata"]["labels"] for one in specs]
     cores = [job.cores for job in jobs]

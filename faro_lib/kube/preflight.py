@@ -26,7 +26,7 @@ FOR_DEPLOYMENTS: tuple[Permission, ...] = (
     ("apps", "deployments/scale", ("get", "patch")),
     ("autoscaling", "horizontalpodautoscalers", ("list",)),
 )
-FOR_CEILINGS: tuple[Permission, ...] = (  # without the permission to scale
+FOR_CEILINGS: tuple[Permission, ...] = (  # to set only the bounds of HPAs
     ("apps", "deployments", ("list",)),
     ("autoscaling", "horizontalpodautoscalers", ("list", "get", "patch")),
 )

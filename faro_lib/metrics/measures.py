@@ -50,7 +50,7 @@ def violation_rate_by_job(run: Run) -> np.ndarray:
 
 
 def share_of_accepted(curve):
-    """Violation rate / accepted rate for each row of a data frame; accepted rates below 0.01 % count as 0.01 %."""
+    """Violation rate / tolerated violation rate for each row of a data frame; the latter is at least 0.01 %."""
     return curve["slo_violation_rate"] / np.maximum(curve["accepted_rate"], 1e-4)
 
 

@@ -41,7 +41,7 @@ class Authority:
     """The level of each service and the evidence for it; all arrays have shape (jobs,)."""
 
     level: np.ndarray  # index into LEVELS
-    doubt_small: np.ndarray  # S of the doubt with the smaller bet
+    doubt_small: np.ndarray  # evidence S for the doubt, with the smaller bet
     doubt_large: np.ndarray
     trust: np.ndarray
     strikes: np.ndarray  # consecutive minutes whose metrics are frozen, impossible or (counted half) missing
@@ -57,7 +57,7 @@ class Authority:
 
     @classmethod
     def from_array(cls, columns: np.ndarray) -> Self:
-        """The authority from an array (jobs, fields) of `to_array()` or `Plan.authority`."""
+        """Inverse of `to_array()`, for arrays (jobs, fields) such as `Plan.authority`."""
         return cls(*np.asarray(columns, float).T)
 
     def to_array(self) -> np.ndarray:

@@ -21,7 +21,7 @@ from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 IDLE = 0.05  # utilisation of replicas that are idle most of the time
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
 FLOOR_TOLERANCE = 0.02  # utility that a floor may cost, chosen on training days (docs/adopt.md)
-LOAD_QUANTILES = (0.1, 0.95)  # of the forecast load: the lower for floors, the upper for ceilings
+LOAD_QUANTILES = (0.1, 0.95)  # of the forecast load, for an HPA's minReplicas and maxReplicas
 # Highest utilisation at which an HPA with the default target of 80 % and tolerance of 10 % adds no replica.
 HELD_UTILISATION = 0.88
 PRIOR_LOST = 2.0  # added to every job's lost utility, so that losses in the first minutes do not dominate the weights
@@ -48,7 +48,7 @@ class Faro(TwoLoops):
     gamma: float | None = None  # weight of the spread in FairSum and PenaltyFairSum; None = number of jobs
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
     least_gain: float = 0.0  # replicas that together gain less utility than this are not added (`without_small_gains`)
-    floor_tolerance: float | None = None  # utility that a job may lose at its floor; None: set replicas, not `bounds`
+    floor_tolerance: float | None = None  # utility that a job may lose at its HPA's minReplicas; None: no HPA
     earned: Authority | None = None  # authority at the start, which limits the change of each job; None = no limit
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:

@@ -59,7 +59,7 @@ def upper_bound(rate_rps, replicas, service_time_s, quantile=0.99) -> np.ndarray
 def mmc_wait(rate_rps, replicas, service_time_s, quantile) -> np.ndarray:
     """Quantile of the waiting time in M/M/c, in seconds; infinite where rho >= 1.
 
-    W = max(0, ln(C / (1 - q)) / (c / p - lam)), with C from `erlang_c`.
+    W = max(0, ln(C / (1 - q)) / (c / p - lam)); C: `erlang_c`, p: service time.
 
     >>> float(mmc_wait(5.0, 1, 0.1, 0.99).round(4))
     0.7824

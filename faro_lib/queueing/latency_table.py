@@ -16,7 +16,7 @@ ARRAYS = ("quantile", "max_rps", "rate_per_replica_rps", "saturation_rps", "repl
 
 
 def latency_class(job: Job) -> str:
-    """Key of the class of jobs with equal latencies: replica unless serial, model, service time, scv, latency quantile.
+    """Key of the jobs with equal latencies: their replica (if not serial), model, service time, scv, latency quantile.
 
     >>> latency_class(Job("a"))
     'resnet34 of 0.18 s, p99'
@@ -48,7 +48,7 @@ class LatencyTable:
     tail_s: np.ndarray  # tail latency of the served requests, shape (classes, rates, counts, L)
     # Drop rate - (1 - quantile), shape as tail_s; > 0 where the tail latency over all requests, dropped ones too, is infinite.
     excess_drops: np.ndarray
-    own: Mapping[str, str] = field(default_factory=dict)  # job name -> class, for jobs that have a class of their own
+    own: Mapping[str, str] = field(default_factory=dict)  # job name -> class, where it is not `latency_class(job)`
 
     def __post_init__(self):
         for name in ARRAYS:

@@ -12,7 +12,7 @@ from faro_lib.workload.replicas import SERIAL, Concurrent, mapping_of
 from faro_lib.workload.service import true_service_time
 
 MAX_ONGOING_REQUESTS = 10
-MAX_SLOWDOWN = 0.1  # of a full replica; less is an error of the calibration
+MAX_SLOWDOWN = 0.1  # slowdown of a full replica that the emulation ignores
 EMULATED = f"{models.__name__}:Emulated"
 EMULATED_KINDS = {"batched": f"{models.__name__}:EmulatedBatches", "continuous": f"{models.__name__}:EmulatedTokens"}
 STATS_APPLICATION = "faro-statistics"  # the application with the stats endpoint

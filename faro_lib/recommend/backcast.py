@@ -21,7 +21,7 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 
 STEADY_MINUTES = 3  # a minute is used if the replicas were the same in this many minutes up to its end
-BIN_WIDTH = 1.12  # largest / smallest rate per replica among the minutes of one row of `Measurements`
+BIN_WIDTH = 1.12  # rates per replica within one row of `Measurements` differ by at most this factor
 MIN_MINUTES, MIN_ROWS, MAX_ROWS = 5, 3, 14  # minimum minutes per row; minimum and maximum rows per service
 OTHER_KINDS = ("serial", "concurrent", "batched")  # replica kinds to try if the one in the jobs table does not fit
 OVERHEAD_PROBABILITY = 0.5  # prior probability that requests spend time outside the replicas

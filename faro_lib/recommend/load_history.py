@@ -33,7 +33,7 @@ class History:
     Attributes
     ----------
     today : the last day until now, (jobs, minutes), oldest first, NaN = missing.
-    traces : the evaluation day is the whole last day; training days are the earlier days, or the last day if none.
+    traces : evaluation day: the last day, also after now; training days: the earlier days, or the last if none.
     end_minute : minutes since 1970, local time, at the end of the evaluation day; None if the counts have no clock.
     """
 
@@ -74,7 +74,7 @@ class History:
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def forecaster(self, name: str | None = None) -> Forecaster:
-        """The fitted forecaster `name` (None: `auto`, untrained if the history is `short`); ValueError for a name in UNFIT."""
+        """The fitted forecaster `name`; None: `auto`, untrained if `short`. ValueError for oracle and bayes."""
         if name in UNFIT:
             accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
             raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
@@ -111,7 +111,7 @@ def history_of(jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_
 
 
 def _idle(today: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Whether a job has no request today (jobs, minutes) and on the training days; a mask (jobs,)."""
+    """Mask (jobs,) of jobs without requests in `today`, (jobs, minutes), and on the training days."""
     return (today == 0).all(axis=1) & (train == 0).all(axis=(0, 1, 3))
 
 

@@ -51,7 +51,7 @@ class Station(NamedTuple):
     active: np.ndarray  # number of active slots
     turn: np.ndarray  # position in `order` of the slot to try next
     inside: np.ndarray  # (jobs, slots) number of requests in the slot, in service or queued
-    ring: np.ndarray  # (jobs, slots, largest `places`) indices of these requests, a ring buffer
+    ring: np.ndarray  # (jobs, slots, most per slot) indices of the requests inside, a ring buffer
     ring_done_s: np.ndarray  # (jobs, slots, largest `places`) completion times of these requests
     ring_head: np.ndarray  # (jobs, slots) position of the oldest request in the ring
     next_done_s: np.ndarray  # (jobs, slots) time of the slot's next event (serial: a completion); inf if empty
@@ -120,7 +120,7 @@ def _least_outstanding(order, active, turn, inside, places):
 
 @njit(cache=True, inline="always")
 def _soonest(next_done_s):
-    """(time of the next event of a replica, its slot); (inf, NONE) if all slots are empty."""
+    """(time of the next event of any replica, its slot); (inf, NONE) if all slots are empty."""
     done, slot = np.inf, NONE
     for s in range(len(next_done_s)):
         if next_done_s[s] < done:

@@ -59,7 +59,7 @@ class Pods:
         self._events: list[tuple[float, int, int]] = []  # (time, kind, job)
 
     def set_running(self, job: int, replicas: int) -> None:
-        """Give the job this number of replicas that serve from the beginning."""
+        """Let the job begin the run with this number of serving replicas."""
         for _ in range(replicas):
             self.jobs[job].running += 1
             self._on_birth(job, -np.inf)  # before the first arrival, which may be at 0
