@@ -104,7 +104,7 @@ def fit_bayes(
     *,
     seed: int = 0,
     draws: int = 1000,
-    tune: int = 400,
+    tune: int = 600,
     chains: int = 4,
     progress: Callable[[str], None] = log.info,
 ) -> Any:

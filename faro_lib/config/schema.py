@@ -64,7 +64,7 @@ class Synthetic(Section):
 class Forecast(Section):
     posterior: str | None = Field(None, description="a fitted posterior (.npz) to use; null: fit one")
     draws: int = Field(1000, ge=10, description="posterior draws per chain")
-    tune: int = Field(400, ge=10, description="tuning steps per chain")
+    tune: int = Field(600, ge=10, description="tuning steps per chain")
     chains: int = Field(4, ge=1, description="chains of the sampler")
     samples: int = Field(200, ge=10, description="sample paths per forecast, for the scores")
     baselines: Names = Field(
