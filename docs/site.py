@@ -30,11 +30,18 @@ def on_files(files, config):
     """Add the notebooks and the pages of the packages."""
     from mkdocs.structure.files import File  # only the environment of the docs has it
 
+    source = Path(config.site_dir).parent  # mkdocs-jupyter renders notebooks that are files
+    (source / "notebooks").mkdir(parents=True, exist_ok=True)
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        files.append(File.generated(config, f"notebooks/{path.name}", content=static(shown(path))))
+        (source / "notebooks" / path.name).write_text(static(shown(path)))
+        name = f"notebooks/{path.name}"
+        files.append(File(name, str(source), config.site_dir, config.use_directory_urls))
     for name in PACKAGES:
         files.append(File.generated(config, f"api/{name}.md", content=page_of(name)))
     return files
+
+
+on_files.mkdocs_priority = 100  # before mkdocs-jupyter, which renders the notebooks that it finds
 
 
 def on_post_build(config):

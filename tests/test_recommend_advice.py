@@ -179,8 +179,8 @@ def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_clust
     assert "minute" not in err.split("replaying")[1].split("(")[0]
     assert "times what the SLOs need; a fixed allocation may do, unless the jobs peak at different times" in out
     assert "% (a: " in out
-    assert "service_scv is not given for 1 job" in err
-    assert "cold_start_s is not given for 1 job" in err
+    assert "service_scv is not given for a: " in err
+    assert "cold_start_s is not given for a: " in err
 
 
 def test_a_capacity_close_to_its_limit_comes_with_a_larger_one():
@@ -208,7 +208,9 @@ def test_assumptions_are_listed_unless_the_table_states_them(tmp_path):
     path = tmp_path / "jobs.csv"
     path.write_text("job,service_time_s,service_scv,cold_start_s\na,0.1,,20\nb,0.1,0.25,20\n")
     assert assumptions(path) == [
-        "service_scv is not given for 1 job: constant service times are assumed, which is optimistic for p99"
+        "service_scv is not given for a: constant service times are assumed, which is optimistic for p99"
     ]
     path.write_text("job,model\na,resnet34\nb,resnet18\n")
-    assert assumptions(path) == ["cold_start_s is not given for 2 jobs: 35 s is assumed"]
+    assert assumptions(path) == ["cold_start_s is not given for a, b: 35 s is assumed"]
+    path.write_text("job,service_scv\n" + "".join(f"{name},0.25\n" for name in "abcdef"))
+    assert assumptions(path)[-1] == "cold_start_s is not given for a, b, c, 3 more: 35 s is assumed"

@@ -72,6 +72,14 @@ def site(tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_every_notebook_is_a_page(site):
+    names = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {path.stem for path in (site / "notebooks").glob("*.html")} >= names
+    assert not list(site.rglob("*.ipynb"))
+    assert "jupyter" in (site / "notebooks" / "20_queueing.html").read_text()
+
+
+@pytest.mark.slow
 def test_the_site_loads_nothing_from_elsewhere(site):
     elsewhere = re.compile(r'<(?:script|img|iframe)[^>]+src="https?:|<link[^>]+stylesheet[^>]+https?:')
     assert not [page for page in site.rglob("*.html") if elsewhere.search(page.read_text())]

@@ -92,6 +92,10 @@ def recommend(
         history, capacity, with_curve=curve or plot is not None, max_violation_rate=max_violation_rate,
         objective=objective, forecaster=forecaster, serving_model=serving_model, report=say,
     )  # fmt: skip
+    if not jobs and not journal:
+        usual = history.jobs[0]
+        promise = f"an SLO of {milliseconds(usual.slo_s)} at p{100 * usual.quantile:g}"
+        say(f"without --jobs, every job is assumed to have {promise} and a service time of {usual.service_time_s:g} s")
     for line in assumptions(jobs) if jobs else []:
         say(line)
     if plot is not None:
@@ -121,12 +125,15 @@ def _text(recommendation: Recommendation) -> str:
         for row in advice.rows()
     ]
     lines = [text_table(rows), f"{advice.used:g} of {advice.capacity:g} cores used"]
+    if advice.used < advice.capacity and advice.slo_met.all():
+        lines[-1] += "; further replicas would gain a job less than 0.01 utility"
     if curve is not None:
         from faro_lib.figures.recommend import bars, met_by, notes
         from faro_lib.recommend.sizing import margin
 
         rate, required = recommendation.max_violation_rate, recommendation.required_cores
-        lines += ["", f"   cores  violations of the worst job in % of the accepted ones, {recommendation.replayed}"]
+        lines += ["", f"   cores  violations of the worst job in % of the accepted ones, {recommendation.replayed},"]
+        lines += ["          if Faro changes the replicas every minute"]
         lines += [bars(curve, notes(rate, recommendation.knee, required))]
         if required is None:
             lines += [f"no capacity that was tried {met_by(rate)}"]

@@ -115,7 +115,7 @@ def recommend(
     of_day = "the busiest six hours" if length == REPLAYED_MINUTES else "all"
     report(f"replaying {replayed} ({of_day} of the last day) at several capacities, which takes a few minutes")
     for name, minute in sizing.peaks_outside(history.traces, first, length).items():
-        report(f"{name} peaks outside the replayed part, at {history.clock(minute)}")
+        report(f"{name} peaks outside the replayed part, at {history.clock(minute)}; with a file, --at plans for it")
     learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
     day = part.workload()
     capacities = sizing.capacity_range(day, latency_model)

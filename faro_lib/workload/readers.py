@@ -61,8 +61,12 @@ def assumptions(path: str | Path) -> list[str]:
         "service_scv": (measured, "constant service times are assumed, which is optimistic for p99"),
         "cold_start_s": (rows, f"{usual.cold_start_s:g} s is assumed"),
     }
-    absent = [(name, sum(row.get(name) is None for row in among), text) for name, (among, text) in columns.items()]
-    return [f"{name} is not given for {n} job{'s' * (n > 1)}: {text}" for name, n, text in absent if n]
+    messages = []
+    for name, (among, text) in columns.items():
+        if absent := [str(row.get("job")) for row in among if row.get(name) is None]:
+            more = [f"{len(absent) - 3} more"] if len(absent) > 4 else []
+            messages.append(f"{name} is not given for {', '.join([*absent[: 3 if more else 4], *more])}: {text}")
+    return messages
 
 
 def _rows(path: Path) -> list[dict]:
