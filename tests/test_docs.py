@@ -64,8 +64,9 @@ def test_the_commands_that_a_page_shows_exist(page):
 
 
 def test_the_page_about_live_runs_deploys_the_model_and_the_table_that_it_shows(tmp_path, monkeypatch, capsys):
-    page = textwrap.dedent((ROOT / "docs/live.md").read_text().split("## How it works")[0].replace("\n   ", "\n"))
-    table, code = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1] for kind in ("yaml", "python"))
+    page = (ROOT / "docs/live.md").read_text()
+    fenced = {kind: re.search(rf" *```{kind}\n(.*?\n) *```", page, re.DOTALL)[1] for kind in ("yaml", "python")}
+    table, code = map(textwrap.dedent, fenced.values())
     (tmp_path / "jobs.yaml").write_text(table)
     (tmp_path / "my_models.py").write_text(code)
     monkeypatch.chdir(tmp_path)
@@ -75,6 +76,20 @@ def test_the_page_about_live_runs_deploys_the_model_and_the_table_that_it_shows(
     applications = yaml.safe_load(capsys.readouterr().out)["applications"]
     assert [one["name"] for one in applications] == ["faro-statistics", "resnet", "bert"]
     assert callable(load_model(applications[1]["args"]["import_path"])())
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)
+def test_what_follows_a_blank_line_in_a_list_is_indented_by_four_spaces(page):
+    """The site takes anything less for text after the list, and an item without a blank line before it for more of it."""
+    lines, listed, nested, fenced, wrong = page.read_text().splitlines(), False, False, False, []
+    for before, line in zip(["", *lines], lines):
+        fenced ^= line.lstrip().startswith("```")
+        item = bool(re.match(r"\d+\. |- ", line))
+        listed = item or (listed and (not line or line.startswith(" ")))
+        if listed and not fenced and ((not before and re.match(r" {1,3}\S", line)) or (item and nested and before)):
+            wrong.append(line)
+        nested = listed and not item and (nested or (not before and line.startswith("    ")))
+    assert not wrong
 
 
 def test_the_page_about_live_runs_explains_each_reason():
