@@ -41,7 +41,7 @@ RAN = "recorded replicas"
 # The limit is so high that practically no request is refused, as in services without a limit on ongoing requests.
 WAITING = ServingModel("least-outstanding", max_ongoing_requests=1000)
 DRAWS = 5
-MEASURED = 16  # replicas up to which latencies are measured, or twice the recorded ones; the table extrapolates
+MEASURED = 16  # replicas up to which latencies are measured, or 1.5 times the recorded ones; the table extrapolates
 LOST = "lost_utility"
 MEASURES: dict[str, Callable[[Run], Any]] = {
     LOST: lambda run: np.array([lost_utility(one[None]) for one in minute_utility(run)]),  # of each service
@@ -168,7 +168,7 @@ def audit(
         return Audit(records, services, size, {}, {}, used, used, minutes)
     known = tuple(as_planned(services[n]) for n in kept)
     report("measuring the latencies of the calibrated services")
-    most = min(size, max(MEASURED, 2.0 * replicas.max()) * arrays_of(known).cores.min())
+    most = min(size, max(MEASURED, 1.5 * replicas.max()) * arrays_of(known).cores.min())
     latency_model = measure(known, capacity=most, serving_model=serving_model)
     day = Workload(known, history.traces.evaluation[0, kept])
     required = arrays_of(known).cores @ required_replicas(day, latency_model)
