@@ -98,10 +98,8 @@ def main() -> None:
             rates = [share / job.busy_s for job in JOBS]
             runs = [offer(rates, seed) for seed in range(3, 3 + trials)]
             for n, job in enumerate(JOBS):
-                live, simulated = (
-                    np.array([of(run[n]) for run in runs]).T
-                    for of in (lambda run: measures(*run[:2]), lambda run: twin(job, run[0], run[2]))  # noqa: B023
-                )
+                live = np.array([measures(*run[n][:2]) for run in runs]).T
+                simulated = np.array([twin(job, run[n][0], run[n][2]) for run in runs]).T
                 cells = [live[0], simulated[0], *(live / simulated)]
                 print(
                     f"| {job.name} | {share:.0%} | {' | '.join(', '.join(f'{x:.2f}' for x in row) for row in cells)} |",

@@ -17,7 +17,7 @@ from faro_lib.workload.replicas import SERIAL
 from faro_lib.workload.service import ServiceTime
 
 SEED = 7
-REQUESTS = round(1_000_000 * SHARE**0.8)  # 1,000,000, or 330,000 in `make test`
+REQUESTS = round(1_000_000 * SHARE)
 # Only the dispatcher has a queue: first come, first served.
 ONE_QUEUE = ServingModel(queue_limit=100_000, max_ongoing_requests=1)
 NO_QUEUE = ServingModel(dispatch="least-outstanding", max_ongoing_requests=1)

@@ -18,8 +18,7 @@ def deploy(
     """
     import yaml
 
-    from faro_lib.http import HttpClient
-    from faro_lib.rayserve.authentication import read_token
+    from faro_lib.rayserve.backend import serving
     from faro_lib.rayserve.deploy import configuration, merged
     from faro_lib.rayserve.deploy import deploy as deployed
     from faro_lib.rayserve.spec import serve_specs
@@ -27,13 +26,13 @@ def deploy(
 
     table = read_jobs(jobs)
     specs = serve_specs(table, read_sections(jobs, "serve"))
-    read_token()  # raises if the token file does not exist
-    ray = HttpClient(address, read_token)
-    applications, gone = merged(ray, configuration(table, specs, [max(1, job.min_replicas) for job in table]))
-    for name in gone:
-        say(f"application {name!r} is no longer in {jobs}: {'it would be' if dry else 'it is'} removed")
-    if dry:
-        print(yaml.safe_dump({"applications": applications}, sort_keys=False), end="")
-    else:
-        deployed(ray, applications, report=say, timeout_s=start_timeout)
-        say(f"all {len(applications)} applications run")
+    initial = [max(1, job.min_replicas) for job in table]
+    with serving("rayserve", table, specs, initial, 0, address=address) as endpoint:
+        applications, gone = merged(endpoint.ray, configuration(table, specs, initial))
+        for name in gone:
+            say(f"application {name!r} is no longer in {jobs}: {'it would be' if dry else 'it is'} removed")
+        if dry:
+            print(yaml.safe_dump({"applications": applications}, sort_keys=False), end="")
+        else:
+            deployed(endpoint.ray, applications, report=say, timeout_s=start_timeout)
+            say(f"all {len(applications)} applications run")

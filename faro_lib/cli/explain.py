@@ -55,7 +55,7 @@ def _wall_time(header: Header, tick: Tick) -> datetime:
 
 
 def _seconds(at: str, header: Header, ticks: list[Tick]) -> float:
-    """The time `at` in seconds of the journal; a clock time is the last such time up to the last tick."""
+    """The time `at` in seconds of the journal. A clock time means its latest occurrence up to the last tick."""
     with suppress(ValueError):
         return float(at)
     try:

@@ -136,9 +136,9 @@ def fit(name: str, traces: Traces, *, seed: int = 0, **options) -> Forecaster:
 
 def training_counts(traces: Traces) -> np.ndarray:
     """The training days as floats, `imputed`, shape (days, samples, jobs, minutes); ValueError if they are too short."""
-    counts, most = np.asarray(traces.train, dtype=float), CONTEXT_MINUTES + HORIZON_MINUTES
-    if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= most:
-        need = f"a forecaster needs at least one day of more than {most} minutes"
+    counts, window = np.asarray(traces.train, dtype=float), CONTEXT_MINUTES + HORIZON_MINUTES
+    if counts.shape[0] < 1 or counts.shape[1] < 1 or counts.shape[-1] <= window:
+        need = f"a forecaster needs at least one day of more than {window} minutes"
         raise ValueError(f"train has shape {counts.shape}; {need}")
     return imputed(counts)
 

@@ -36,7 +36,7 @@ def draw(module: str, captions: str, options: str) -> None:
 
 
 def join(module: str, output: str, *inputs: str) -> None:
-    """Concatenate the tables `inputs`, which lie in one folder per capacity, with `gather` of `module`.
+    """Join the tables `inputs` of all capacities; `gather` of `module` does it.
 
     The joint tables are written to the folder of `output`.
     """

@@ -39,9 +39,7 @@ class Job:
     tenant_quota: float | None = None  # cores that all jobs of the tenant may use together; None = no quota
     model: str = "resnet34"  # the model that replicas run; `service.MODELS` has measured service times
     replica: Replica = SERIAL  # how a replica serves its requests
-    latency_curve: str = (
-        ""  # CSV of latencies measured elsewhere, read by `queueing.curve`, used instead of simulated ones
-    )
+    latency_curve: str = ""  # CSV of measured latencies for `queueing.curve`, used instead of simulated ones
 
     def __hash__(self) -> int:
         return hash(self.name)  # cheap, because jobs are cache keys; equality compares every field
