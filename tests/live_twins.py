@@ -26,7 +26,8 @@ from notebooks.live.generator import Generator
 
 BATCHES = Job("images", slo_s=1.0, model="images", replica=Batched(8, 0.05, 0.15, 0.02))
 TOKENS = Job("chat", slo_s=2.0, model="chat", replica=Continuous(0.03, 0.001, 1e-5, 8, 20.0, 100.0, 0.5, 0.5))
-JOBS = (BATCHES, TOKENS)
+FAST = Job("thumbnails", slo_s=0.5, model="thumbnails", replica=Batched(16, 0.02, 0.08, 0.002))  # 143 requests/s
+JOBS = (BATCHES, TOKENS, FAST)
 SECONDS = 40
 SEED = 11  # of the token lengths
 LIMIT = 500  # requests in a replica, so that none is dropped
@@ -42,7 +43,7 @@ def served():
         "import_path": EMULATED_KINDS["continuous"],
         "args": {"replica": mapping_of(TOKENS.replica), "seed": SEED},
     }
-    sections = {BATCHES.name: {"max_ongoing_requests": LIMIT}, TOKENS.name: tokens | {"max_ongoing_requests": LIMIT}}
+    sections = {job.name: {"max_ongoing_requests": LIMIT} | (tokens if job is TOKENS else {}) for job in JOBS}
     specs, rng_of_lengths = serve_specs(JOBS, sections), np.random.default_rng(SEED)
 
     def lengths(job, n):
@@ -52,8 +53,10 @@ def served():
             [np.empty((2, 0)), *(TOKENS.replica.lengths(rng_of_lengths, 1) for _ in range(n))], axis=1
         )
 
-    with local.start(2) as running:
-        deploy(running.rest, configuration(JOBS, specs, [1, 1]), (local.HTTP_HOST, urlsplit(running.http).port))
+    with local.start(len(JOBS)) as running:
+        deploy(
+            running.rest, configuration(JOBS, specs, [1] * len(JOBS)), (local.HTTP_HOST, urlsplit(running.http).port)
+        )
 
         def offer(rates, seed=3, seconds=SECONDS):
             rng = np.random.default_rng(seed)
@@ -67,7 +70,7 @@ def served():
             of_job = [script.job == n for n in range(len(JOBS))]
             return [(script.due_s[at], sent.latency_s[at], lengths(job, at.sum())) for job, at in zip(JOBS, of_job)]
 
-        offer([5.0, 5.0], seconds=3)  # the first requests of a replica are slower
+        offer([5.0] * len(JOBS), seconds=3)  # the first requests of a replica are slower
         yield offer
 
 

@@ -12,7 +12,7 @@ from math import log1p, sqrt
 import numpy as np
 import reference_simulator as reference
 
-from faro_lib.calibrate import FIRST_TOKEN, LATENCY, Calibration, Measurements
+from faro_lib.calibrate import FIRST_TOKEN, LATENCY, PER_TOKEN, Calibration, Measurements
 from faro_lib.rayserve.load_profile import FIRST_UTILISATION, climb, measurements_of, to_repeat
 from faro_lib.workload.replicas import Batched, Concurrent, Continuous, Replica, mapping_of
 
@@ -93,7 +93,9 @@ def lognormal(rng: np.random.Generator, mean: float, cv: float, n: int) -> np.nd
 
 def latencies(known: Known, rate_rps: float, replicas: int, seed: int) -> dict[str, np.ndarray]:
     """Quantity -> seconds of each request of n Poisson arrivals in n / rate, inf if dropped, without the first tenth."""
-    quantities = {LATENCY: "end_to_end"} | ({FIRST_TOKEN: "first_token"} if known.tokens else {})
+    quantities = {LATENCY: "end_to_end"} | (
+        {FIRST_TOKEN: "first_token", PER_TOKEN: "per_token"} if known.tokens else {}
+    )
     return {name: _simulated(known, rate_rps, replicas, seed, slo_on) for name, slo_on in quantities.items()}
 
 

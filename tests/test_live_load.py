@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from faro_lib.calibrate import FIRST_TOKEN, LATENCY
+from faro_lib.calibrate import FIRST_TOKEN, LATENCY, PER_TOKEN
 from faro_lib.control import PolicyFailed
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies.baselines import AIAD, FairShare
@@ -30,7 +30,12 @@ from notebooks.live.live_slice import Slice, limit_rate, matched_simulation, par
 
 
 class Answers(BaseHTTPRequestHandler):
-    """/status/503 answers 503, /slow after 0.2 s, /stream in two parts 0.2 s apart; anything else at once with 200."""
+    """/status/503 answers 503, /slow after 0.2 s, /stream in two parts 0.2 s apart, /tokens in five parts 0.02 s apart;
+    anything else at once with 200.
+    """
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_POST(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -44,6 +49,14 @@ class Answers(BaseHTTPRequestHandler):
             self.wfile.flush()
             threading.Event().wait(0.2)
             self.wfile.write(b"b")
+            return
+        if self.path == "/tokens":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for part in (*[b"1\r\na\r\n"] * 5, b"0\r\n\r\n"):
+                self.wfile.write(part)
+                threading.Event().wait(0.02)
             return
         self.send_response(int(self.path.rsplit("/", 1)[1]) if self.path.startswith("/status/") else 200)
         self.send_header("Content-Length", "0")
@@ -122,6 +135,14 @@ def test_the_time_to_the_first_part_of_a_streamed_answer_is_measured(address):
     assert FIRST_TOKEN not in whole  # the answer comes in one part
 
 
+def test_the_time_per_token_is_measured_if_a_streamed_answer_has_a_part_for_each_token(address):
+    rng = np.random.default_rng(1)
+    of_tokens = offer_load(f"{address}/tokens", 20.0, 1.0, rng, output_tokens=5.0)[1]
+    assert np.all((of_tokens[PER_TOKEN] > 0.019) & (of_tokens[PER_TOKEN] < 0.1))
+    for path, tokens in (("tokens", 20.0), ("tokens", 0.0), ("slow", 5.0)):  # several tokens a part; unknown; one part
+        assert PER_TOKEN not in offer_load(f"{address}/{path}", 20.0, 1.0, rng, output_tokens=tokens)[1]
+
+
 def test_the_generator_runs_in_its_own_process(address):
     import time
 
@@ -155,7 +176,7 @@ def test_a_live_run_is_evaluated_as_a_simulated_one(one):
     n = len(order)
     outcome = np.full(n, SERVED, np.int8)
     outcome[::10] = DROPPED
-    sent = Sent(outcome, np.zeros(n), np.full(n, 0.2), np.zeros(n), np.full(n, 0.2))
+    sent = Sent(outcome, np.zeros(n), np.full(n, 0.2), np.zeros(n), np.full(n, 0.2), np.ones(n, int))
     run = run_of(one, draws, order, sent, Decisions(), 1.0)
     summary = summarize(run)
     assert summary["requests"] == n
@@ -266,7 +287,7 @@ def profiled(monkeypatch, outcome, first_s, last_s, **of_replicas):
 
     async def send(script, origin_s):
         one = np.ones(1)
-        return Sent(np.array([outcome]), one, last_s * one, one, first_s * one)
+        return Sent(np.array([outcome]), one, last_s * one, one, first_s * one, np.ones(1, int))
 
     row = empty_row() | {"arrivals": 10, "done": 10} | of_replicas
     http = SimpleNamespace(address="http://127.0.0.1", get=lambda *_: {"a": {"seconds": {"1": row}}})

@@ -157,7 +157,7 @@ def offered_to(monkeypatch, job: Job, service_time_s: float, latency_s: float, s
     """(requests/s, seconds) of each load that `measure_kind` offers to a service with this latency at every rate."""
     offered = []
 
-    def offer_load(url, rate_rps, seconds, rng):
+    def offer_load(url, rate_rps, seconds, rng, output_tokens):
         offered.append((rate_rps, seconds))
         return rate_rps, {LATENCY: np.full(100, latency_s)}
 

@@ -2,7 +2,7 @@
 
 The priors are wide: a service time may be 1/20 of the typical latency. A replica that serves one request at once, or in
 batches of one, is of the kind serial, so the other kinds start at two. Squared uniform draws favour parameters near 0,
-where many services are: no slowdown of concurrent requests, constant batch times.
+where many services are: no slowdown of concurrent requests, batches that start at once.
 """
 
 import dataclasses
@@ -94,11 +94,15 @@ def _concurrent(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
 
 
 def _batched(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:
-    alone_s, share, most = prior.one_s(u[0]), float(u[2]), prior.at_once(u[4], MOST_PER_BATCH)
-    # The wait is a share of `alone_s`, because measurements determine the latency of a lone request best.
-    wait_s = 0.95 * alone_s * float(u[3])
+    # Measurements determine the latency of a lone request and the time of a full batch (the capacity) best. The wait is
+    # placed between the bounds that these two leave: a batch of one takes at most a full batch and at least 1/most of it.
+    alone_s, most = prior.one_s(u[0]), prior.at_once(u[4], MOST_PER_BATCH)
+    full_s = alone_s * _log_uniform(u[2], SHORTEST, most)
+    shortest, longest = max(alone_s - full_s, 0.0), alone_s - full_s / most
+    wait_s = shortest + (longest - shortest) * float(u[3] ** 2)
     one_s = max(alone_s - wait_s, SHORTEST_S)
-    return Batched(most, wait_s, one_s * (1 - share), one_s * share), one_s, MAX_CV / 3 * u[1] ** 2
+    per_request_s = max(full_s - one_s, 0.0) / (most - 1)
+    return Batched(most, wait_s, max(one_s - per_request_s, 0.0), per_request_s), one_s, MAX_CV / 3 * u[1] ** 2
 
 
 def _continuous(u: np.ndarray, prior: Prior) -> tuple[Replica, float, float]:

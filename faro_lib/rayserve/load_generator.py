@@ -39,6 +39,7 @@ class Sent:
     latency_s: np.ndarray  # wall seconds from the due time to the end of the answer; NaN unless served
     send_lag_s: np.ndarray  # wall seconds from the due time until the request was sent
     first_s: np.ndarray  # wall seconds from the due time to the first part of the answer's body; NaN unless served
+    parts: np.ndarray  # number of parts in which the body was sent, one per token of a streamed answer; 0 unless served
 
     def count(self, outcome: int) -> int:
         return int((self.outcome == outcome).sum())
@@ -52,24 +53,25 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
     """
     script.check_rate(max_rps)
     n = len(script.due_s)
-    outcome, status = np.full(n, UNSENT, np.int8), np.zeros(n, np.int16)
+    outcome, status, parts = np.full(n, UNSENT, np.int8), np.zeros(n, np.int16), np.zeros(n, int)
     latency_s, send_lag_s, first_s = np.full((3, n), np.nan)
     flying: set[asyncio.Task] = set()
     offset = time.time() - time.perf_counter()  # perf_counter() + offset is wall time that never jumps
 
     async def send_one(i: int, due: float) -> None:
+        first, received = None, 0
         body = None if np.isnan(script.service_s[i]) else f"{script.service_s[i]:.6f}"
         try:
             async with session.post(script.urls[script.job[i]], data=body) as answer:
-                await answer.content.readany()
-                first = time.perf_counter()
-                await answer.read()
+                async for part, ends in answer.content.iter_chunks():
+                    first, received = first or time.perf_counter(), received + (ends and len(part) > 0)
                 status[i] = answer.status
                 outcome[i] = {200: SERVED, 503: DROPPED}.get(answer.status, FAILED)
         except (TimeoutError, aiohttp.ClientError, OSError):
             outcome[i] = FAILED
         if outcome[i] == SERVED:
-            latency_s[i], first_s[i] = time.perf_counter() + offset - due, first + offset - due
+            last = time.perf_counter()
+            latency_s[i], first_s[i], parts[i] = last + offset - due, (first or last) + offset - due, max(received, 1)
 
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=10)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
@@ -85,4 +87,4 @@ async def send(script: Script, origin_s: float, *, max_rps: float = MAX_RPS, in_
                 flying.add(task)
                 task.add_done_callback(flying.discard)
         await asyncio.gather(*flying)
-    return Sent(outcome, status, latency_s, send_lag_s, first_s)
+    return Sent(outcome, status, latency_s, send_lag_s, first_s, parts)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.calibrate import FIRST_TOKEN, LATENCY, TOGETHER, Calibration, Measurements, calibrate, requests_together
+from faro_lib.calibrate import Calibration, Measurements, calibrate, requests_together
+from faro_lib.calibrate.measurements import FIRST_TOKEN, LATENCY, PER_TOKEN, TOGETHER
 from faro_lib.http import HttpClient
 from faro_lib.rayserve.load_generator import MAX_RPS, SERVED, Script, send
 from faro_lib.rayserve.profile import Profile, more_replicas
@@ -17,11 +18,13 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 
 # Measured quantiles; None = the mean.
-LEVELS = {LATENCY: (0.1, 0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99), TOGETHER: (None,)}
+LEVELS = {LATENCY: (0.1, 0.5, 0.9, 0.99, None), FIRST_TOKEN: (0.5, 0.99), PER_TOKEN: (0.5, 0.9), TOGETHER: (None,)}
 FIRST_UTILISATION = 0.25  # utilisation at the first rate with a serial replica
 STEP, FAR_STEP = 1.3, 1.7  # factors between rates; FAR_STEP while the p99 is below FAR times the lowest p99 so far
 FAR = 1.3
 STOP = 3.0  # the first rate whose p99 exceeds the SLO by this factor is the last
+ONE_TOKEN_S = 1e-9  # time per output token of an answer of one token, as in `simulate`
+TOKENS_PER_PART = 1.2  # a part is a token if their mean numbers per answer differ by less than this factor
 STREAMED = 0.1  # answers count as streamed if at least this share of the latency follows their first part
 MIN_SERVED = 30  # rates with fewer served requests are not used
 WARM_UP = 0.1  # share of each rate's requests, left out at its start, because queues begin empty
@@ -51,8 +54,10 @@ def to_repeat(rates: list[float]) -> list[float]:
     return rates[-3:-1] or rates
 
 
-def offer_load(url: str, rate_rps: float, seconds: float, rng: np.random.Generator) -> tuple[float, Samples]:
-    """Offer Poisson load; return (actual requests/s, samples after warm-up)."""
+def offer_load(
+    url: str, rate_rps: float, seconds: float, rng: np.random.Generator, output_tokens: float = 0.0
+) -> tuple[float, Samples]:
+    """Offer Poisson load; return (actual requests/s, samples after warm-up). `output_tokens` is the mean, 0 if unknown."""
     n = max(1, rng.poisson(rate_rps * seconds))
     due_s = np.sort(rng.uniform(0, seconds, n))
     script = Script((url,), due_s, np.zeros(n, int), np.full(n, np.nan))
@@ -62,6 +67,9 @@ def offer_load(url: str, rate_rps: float, seconds: float, rng: np.random.Generat
     later = (1 - sent.first_s / sent.latency_s)[served]
     if not len(later) or np.median(later) < STREAMED:
         del samples[FIRST_TOKEN]
+    elif sent.parts[served].mean() / TOKENS_PER_PART < output_tokens < sent.parts[served].mean() * TOKENS_PER_PART:
+        apart = (sent.latency_s - sent.first_s) / np.maximum(sent.parts - 1, 1)
+        samples[PER_TOKEN] = np.maximum(apart, ONE_TOKEN_S)
     return n / seconds, {name: np.where(served, one, np.inf)[int(WARM_UP * n) :] for name, one in samples.items()}
 
 
@@ -94,10 +102,12 @@ def measure_kind(
     """
     rng, url = np.random.default_rng(seed), http.address + spec.route
     seconds = max(seconds, 2 * MIN_SERVED * profile.service_time_s)  # a slow replica serves few requests
+    known = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
+    output_tokens = known["output_tokens"] if known else 0.0
     rows: list[Row] = []
 
     def offer(replicas: int, rate_per_replica: float) -> Samples:
-        rate_rps, samples = offer_load(url, rate_per_replica * replicas, seconds, rng)
+        rate_rps, samples = offer_load(url, rate_per_replica * replicas, seconds, rng, output_tokens)
         rows.append((rate_rps, replicas, samples))
         return samples
 
@@ -109,7 +119,6 @@ def measure_kind(
         for rate in to_repeat(rates):
             offer(replicas, rate)
     measurements = measurements_of(rows)
-    known = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
     overhead: Any = 2 * max(profile.network_overhead_s, 0.001)
     limit = spec.max_ongoing_requests
     return measurements, calibrate(measurements, max_ongoing_requests=limit, tokens=known, max_overhead_s=overhead)
