@@ -34,6 +34,17 @@ def test_hpa_requests_the_pods_that_bring_the_utilisation_to_80_percent():
     assert hpa(4, 3.7)[0] == 5  # 4 x (0.925 / 0.8) = 4.6
 
 
+def test_a_name_with_a_percentage_is_the_hpa_with_that_target_utilisation():
+    context = PolicyContext(JOB)
+    assert make("HPA-60", context) == HPA(utilisation=0.6, name="HPA-60")
+    observation = observed([10], now_s=15.0, arrivals_per_min=busy(6.9), running=np.array([10]))
+    policy = make("HPA-60", context)
+    assert policy.decide(policy.start(JOB), observation)[1].target.tolist() == [12]  # 10 x (0.69 / 0.6) = 11.5
+    for name in ("HPA-0", "HPA-101", "HPA-060", "HPA-x"):
+        with pytest.raises(ValueError, match="unknown"):
+            make(name, context)
+
+
 def test_hpa_does_nothing_within_ten_percent_of_its_target():
     assert hpa(10, 8.7)[0] == 10
     assert hpa(10, 7.3)[0] == 10

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from faro_lib.policies.baselines import Reactive, ReactiveState, Window, count
-from faro_lib.policies.factories import register
+from faro_lib.policies.factories import register, register_family
 from faro_lib.policies.protocol import REACTIVE_DOWN, REACTIVE_UP, Observation, Plan, reasons
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 
@@ -112,5 +112,9 @@ class RayServe(Reactive):
 
 
 register("HPA")(lambda context: HPA())
+PERCENTAGES = {str(percent): percent / 100 for percent in range(1, 101)}  # HPA-60 has a target utilisation of 60 %
+register_family(
+    "HPA-", PERCENTAGES.__contains__, lambda text: lambda _: HPA(utilisation=PERCENTAGES[text], name=f"HPA-{text}")
+)
 TARGET_ONGOING = 1.0  # a target of 1 loses less utility than 2 (Ray's default) or 4 (docs/tuning.md)
 register("RayServe")(lambda context: RayServe(ongoing=TARGET_ONGOING))
