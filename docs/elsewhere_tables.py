@@ -6,6 +6,7 @@ The rows come from data/wide-run, a copy of the run's tables `paired.csv`, which
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import marked
 import pandas as pd
 
 from notebooks.elsewhere.days import CLAIRVOYANT as LIMIT
+from notebooks.elsewhere.figures.days import finding, others
 
 ROOT = Path(__file__).parent.parent
 PAGE, KEPT, RESULTS = ROOT / "docs/elsewhere.md", ROOT / "data/wide-run", ROOT / "results/wide/azure-2019/days"
@@ -45,7 +47,14 @@ def _difference(row: pd.Series) -> str:
 
 
 def with_tables(page: str, worlds: Mapping[str, pd.DataFrame]) -> str:
-    """The page with its two tables replaced."""
+    """The page with its summary and its two tables replaced."""
+    pairs = pd.concat([others(rows, LEADER) for rows in worlds.values()])
+    pairs = pairs[~pairs["policy"].str.startswith("Faro")]
+    below = (
+        f"{finding(worlds, LEADER)} Against the policies that are not Faro's, it loses less in "
+        f"{(pairs['difference'] > 0).sum()} of {len(pairs)}, and the interval excludes zero in {(pairs['low'] > 0).sum()}."
+    )
+    page = marked.with_table(page, "summary: docs/elsewhere_tables.py writes it", textwrap.fill(below, 100))
     for name, day in (("all days", "all"), ("each day", None)):
         mark = f"{name}: docs/elsewhere_tables.py writes this table"
         several = {one: rows for one, rows in worlds.items() if rows["day"].nunique() > 2}
