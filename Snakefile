@@ -28,6 +28,7 @@ include: "rules/days.smk"
 include: "rules/scale.smk"
 include: "rules/live.smk"
 include: "rules/replicas.smk"
+include: "rules/arena.smk"
 include: "rules/figures.smk"
 
 

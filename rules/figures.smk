@@ -56,6 +56,7 @@ for stage, drawing in DRAWINGS.items():
 # The stages in the report. Stages that learn need at least two training days.
 SHOWN = {"traces": rules.traces, "queueing": rules.queueing, "comparison": rules.figures}
 SHOWN |= {"kubernetes": rules.kubernetes} if NODE_RUNS else {}
+SHOWN |= {"arena": rules.arena} if ARENA else {}
 if DAYS >= 2:
     SHOWN |= {"forecast": rules.forecast, "sloppify": rules.sloppify}
     SHOWN |= {"ablation": rules.ablation} if CONFIG.ablation.capacities != [] else {}

@@ -90,9 +90,12 @@ def write_notebook(path: Path, code: str, parameters: str = "") -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
 
 
-# Importing Snakemake takes as long as a dry run, so each run is a fork of one process that has imported it.
+# Importing Snakemake takes as long as a dry run, so each run is a fork of one process that has imported it, and whatever
+# else does not belong to the checkout.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["snakemake.cli", "pandas", "pydantic", "nbformat"])
+FORKS.set_forkserver_preload(
+    ["snakemake.cli", "snakemake.report.html_reporter", "pandas", "pydantic", "nbformat", "numba", "smart_open", "yte"]
+)
 
 
 def run_snakemake(folder: Path, environment: dict[str, str], arguments: list[str], prepare: Callable | None) -> None:
@@ -164,10 +167,12 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
             shutil.copy(source, target)
     if real_notebooks:
         shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
-        shutil.copytree(ROOT / "data/recorded-kubernetes", folder / "data/recorded-kubernetes")
+        for recorded in ("data/recorded-kubernetes", "data/arena"):
+            shutil.copytree(ROOT / recorded, folder / recorded)
         return Checkout(folder)
-    for name in ("notebooks/edition", "notebooks/figures", "notebooks/elsewhere", "notebooks/live", "notebooks/report"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("arena", "edition", "figures", "elsewhere", "live", "report"):
+        source, target = ROOT / "notebooks" / name, folder / "notebooks" / name
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     for module in (ROOT / "notebooks").glob("*.py"):
         shutil.copy(module, folder / "notebooks" / module.name)
     standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION}

@@ -17,6 +17,7 @@ from faro_lib.figures.style import COLUMN_IN, FONT_PT, PAGE_IN
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched
 from faro_lib.workload.service import true_busy_s
+from notebooks.arena.figures import arena
 from notebooks.edition.figures import ablation, replicas, scale, sensitivity, sloppify
 from notebooks.elsewhere.figures import days
 from notebooks.figures import comparison, forecast, queueing, traces
@@ -44,6 +45,7 @@ def drawings(results):
     drawn |= replicas.draw(results)
     drawn |= live.draw(results, backend="local")
     drawn |= kubernetes.draw(results, tables=str(ROOT / "data" / "recorded-kubernetes"))
+    drawn |= arena.draw(results, entries=str(ROOT / "data" / "arena"))
     for drawing in drawn.values():
         drawing.figure.draw_without_rendering()
     yield drawn

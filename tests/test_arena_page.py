@@ -15,6 +15,7 @@ import pytest
 from checkouts import ROOT
 
 from faro_lib.arena.scenarios import scenarios
+from notebooks.arena.figures.arena import arena_caption, ranks_and_scenarios
 
 GUIDE = (ROOT / "docs" / "arena.md").read_text()
 FILE = re.search(r"`my_entry.py`:\n\n```python\n(.*?)```", GUIDE, re.DOTALL)[1]
@@ -73,7 +74,7 @@ def entry(policy, regret, failures=0):
     """A recorded entry with a constant regret in two scenarios."""
     rows = [{"scenario": name, "regret": regret, "blocks": [regret * 20] * 12, "minutes": [20] * 12} for name in "ab"]
     for row in rows:
-        row["decision_ms_p50"] = 1.0
+        row |= {"decision_ms_p50": 1.0, "bound": 0.0, "jobs": 10}
     part = {"regret": regret, "failures": failures}
     return {"policy": policy, "score": {"public": part, "hidden": part}, "scenarios": rows}
 
@@ -105,3 +106,15 @@ def test_a_score_that_moves_by_more_than_a_millionth_does_not_reproduce():
     (line,) = AGAIN["differences"](kept, now)
     assert line.startswith("A, b, public seed: blocks was ")
     assert Path(AGAIN["KEPT"]) == ROOT / "data" / "arena"
+
+
+def test_the_picture_has_every_entry_and_scenario_and_its_caption_names_the_best():
+    entries = PAGE["kept"]()
+    left, right = ranks_and_scenarios(entries).axes
+    assert [text.get_text() for text in left.get_yticklabels()] == list(entries)
+    assert len(right.get_xticklabels()) == len({row["scenario"] for row in next(iter(entries.values()))["scenarios"]})
+    assert len(right.texts) == len(entries) * len(right.get_xticklabels())
+    assert arena_caption(entries).startswith(f"{next(iter(entries))} has the least regret, ")
+    failed = {name: entry(name, regret, failures) for name, regret, failures in (("A", 0.1, 0), ("B", 0.2, 3))}
+    assert ranks_and_scenarios(failed).axes[0].get_yticklabels()[1].get_text() == "B (failed)"
+    assert "Failed: B, shown at the rank" in arena_caption(failed)

@@ -14,8 +14,8 @@ NOTEBOOK_OF = dict(re.findall(r"^\| `(\w+)` \|.*\| `(\d\d_\w+)` \|", PAGE, re.MU
 def rules(checkout):
     """File -> rule, for every file of the largest configuration."""
     curve = ["--config", "workload=synthetic", "scale={curve: [20]}"]
-    # The figure of recorded Kubernetes runs exists only where they are.
-    (checkout.folder / "data" / "recorded-kubernetes").mkdir(parents=True, exist_ok=True)
+    for name in ("recorded-kubernetes", "arena"):  # their figures exist only where the recorded results are
+        (checkout.folder / "data" / name).mkdir(parents=True, exist_ok=True)
     done = checkout.snakemake("--configfile", "config/full.yaml", *curve, "--summary")
     assert done.returncode == 0, done.stderr
     return {Path(file): rule for file, _, rule, *_ in (line.split("\t") for line in done.stdout.splitlines()[1:])}

@@ -1,0 +1,59 @@
+"""The scores of the arena's entries: their regret, ranks and intervals, from the files of `faro arena run`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+Entry = dict[str, Any]  # the JSON of `faro arena run`
+DRAWS, INTERVAL = 2000, (0.025, 0.975)
+
+
+def read_entries(folder: str | Path) -> dict[str, Entry]:
+    """Policy -> entry, in ascending order of mean regret over all scenarios and seeds."""
+    entries = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    return {entry["policy"]: entry for entry in sorted(entries, key=lambda entry: per_minute(entry).mean())}
+
+
+def per_minute(entry: Entry) -> np.ndarray:
+    """Regret per minute and job, shape (scenarios x seeds, blocks)."""
+    return np.array([np.array(row["blocks"]) / row["minutes"] for row in entry["scenarios"]])
+
+
+def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
+    """A row per entry: regret and rank with their 95 % intervals, regret by seed, decision time and failed decisions.
+
+    The intervals are those of a bootstrap of the blocks. A draw has the same blocks for all entries, which serve the same
+    requests.
+    """
+    regret = np.array([per_minute(entry) for entry in entries.values()])
+    _, runs, blocks = regret.shape
+    chosen = np.random.default_rng(0).integers(blocks, size=(DRAWS, runs, blocks))
+    draws = regret[:, np.arange(runs)[None, :, None], chosen].mean(axis=(2, 3)).T
+    ranks = draws.argsort(axis=1).argsort(axis=1) + 1
+    rows = []
+    for n, (name, entry) in enumerate(entries.items()):
+        low, high = np.quantile(draws[:, n], INTERVAL)
+        first, last = (int(rank) for rank in np.quantile(ranks[:, n], INTERVAL, method="nearest"))
+        rows.append(
+            {"entry": name, "rank": n + 1, "first": first, "last": last, "regret": regret[n].mean(), "low": low, "high": high}
+            | {kind: entry["score"][kind]["regret"] for kind in ("public", "hidden")}
+            | {"decision_ms": np.median([row["decision_ms_p50"] for row in entry["scenarios"]])}
+            | {"failures": sum(part["failures"] for part in entry["score"].values())}
+        )  # fmt: skip
+    return pd.DataFrame(rows).set_index("entry")
+
+
+def by_scenario(entries: Mapping[str, Entry]) -> tuple[pd.DataFrame, pd.Series]:
+    """(mean regret over the seeds, a row per scenario and a column per entry; what the clairvoyant loses, per job)."""
+    regret, bounds = {}, {}
+    for name, entry in entries.items():
+        rows = pd.DataFrame(entry["scenarios"]).groupby("scenario", sort=False)
+        regret[name] = rows["regret"].mean()
+        bounds = (rows["bound"].sum() / rows["jobs"].sum()).rename("bound")
+    return pd.DataFrame(regret), bounds
