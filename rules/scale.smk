@@ -14,7 +14,7 @@ rule scale:
         posterior=rules.forecast.output.posterior if DAYS >= 2 else [],
     output:
         tables=tables_in(
-            *("scale", "summary.csv", "limit.csv"),
+            *("scale", "summary.csv", "limit.csv", "sizes.csv"),
             *(["curve.csv", "curve_limit.csv"] if CONFIG.scale.curve else []),
         ),
         notebook=f"{NOTEBOOKS}/70_scale.ipynb",
@@ -22,7 +22,7 @@ rule scale:
         f"{LOGS}/70_scale.log",
     benchmark:
         f"{LOGS}/70_scale.bench"
-    priority: 1  # the longest stage on one core; runs before stage 80, which needs all cores
+    priority: 2  # with the ablation the longest stage on one core; both run before stage 80, which needs all cores
     conda:
         ENVIRONMENT
     params:

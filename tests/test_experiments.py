@@ -170,6 +170,17 @@ class TestMoreJobs:
         assert lost[scale.EQUAL, "FairShare"] == lost[scale.ONE, "FairShare"]
         assert lost[scale.EQUAL, "AIAD"] < lost[scale.ONE, "AIAD"]
 
+    def test_the_table_of_sizes_has_the_columns_of_the_published_one(self):
+        options = {"trials": 2, "minutes": 5, "report": quiet}
+        small, _ = scale.curve(TRACES, PolicyContext(TRACES.jobs), [6, 10], ["FairShare"], limit=False, **options)
+        large, _ = scale.larger(TRACES, None, scale.REPEATED, 8, 24, policies=["FairShare"], **options)
+        table = scale.as_published(pd.concat([small.assign(variant="ten traces", jobs=4), large]))
+        published = pd.read_csv(ROOT / "data/published/published_main.csv", nrows=0).columns
+        assert set(table.columns) == {"variant", "jobs", *published}
+        assert table[["jobs", "replicas", "trials"]].to_numpy().tolist() == [[4, 6, 2], [4, 10, 2], [8, 24, 2]]
+        mean = small[small["capacity_cores"] == 6]["lost_utility_published"].mean()
+        assert table["lost_cluster_utility_mean"][0] == pytest.approx(mean)
+
     def test_the_caption_of_the_curve_names_required_capacities_and_the_best_policies(self):
         lost = {"A": {20: 2.0, 40: 0.6, 60: 0.1}, "B": {20: 1.0, 40: 0.5, 60: 0.4}, "C": {20: 3.0, 40: 2.0, 60: 1.0}}
         rows = [

@@ -1,4 +1,4 @@
-"""The picture of the README: the comparison on the published traces (`make readme`)."""
+"""The pictures of the comparison on the published traces, for the README and docs/comparison.md (`make readme`)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from faro_lib.files import atomic_write
 from notebooks.figures.comparison import policies_by_capacity, published_main
 
 SHOWN = ["FairShare", "Oneshot", "AIAD", "MArk", "Faro-Sum (paper)", "Faro-Sum"]
-RESULTS, PUBLISHED, PICTURE = "results/faro-10jobs/simulate", "data/published", "docs/images/comparison.png"
+ROOT = Path(__file__).parents[2]
 
 
-def headline(summary: pd.DataFrame, limit: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
-    """Lost utility of the best-known policies and of both variants of Faro-Sum."""
-    ranked = summary.assign(rank=summary["policy"].map(dict(zip(SHOWN, range(len(SHOWN))))))
-    shown = ranked.dropna(subset="rank").sort_values("rank", kind="stable")
-    return policies_by_capacity(shown, limit, published, {"lost_utility": "lost cluster utility (of 10)"})
+def comparison(policies: list[str] | None = None) -> Figure:
+    """Lost utility of these policies (None: of all) in the recorded run, the published values and the clairvoyant limit."""
+    summary, limit = (pd.read_csv(ROOT / f"data/published-run/{name}.csv") for name in ("summary", "limit"))
+    order = {policy: rank for rank, policy in enumerate(policies or summary["policy"].unique())}
+    shown = summary[summary["policy"].isin(order)].sort_values("policy", key=lambda one: one.map(order), kind="stable")
+    measures = {"lost_utility": "lost cluster utility (of 10)"}
+    return policies_by_capacity(shown, limit, published_main(ROOT / "data/published"), measures)
 
 
 if __name__ == "__main__":
     use_style()
-    summary, limit = (pd.read_csv(Path(RESULTS) / f"{name}.csv") for name in ("summary", "limit"))
-    figure = headline(summary, limit, published_main(PUBLISHED))
-    check_legible(figure, "headline")
-    with atomic_write(PICTURE) as partial:
-        figure.savefig(partial, metadata={"Software": None})
-    print(PICTURE)
+    for name, policies in (("comparison", SHOWN), ("comparison-all", None)):
+        figure, picture = comparison(policies), ROOT / f"docs/images/{name}.png"
+        check_legible(figure, name)
+        with atomic_write(picture) as partial:
+            figure.savefig(partial, metadata={"Software": None})
+        print(picture)

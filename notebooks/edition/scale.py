@@ -91,6 +91,26 @@ def curve(
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     made = {name: make_any(name, context) for name in policies}
     initial = {size: fair_share(day.jobs, size) if equal_start else None for size in capacities}
-    summary = [summaries(day, made, size, trials, initial=initial[size], report=report) for size in capacities]
+    options: dict[str, Any] = dict(published=True, report=report)
+    summary = [summaries(day, made, size, trials, initial=initial[size], **options) for size in capacities]
     limits = limits_of(day, next(trial_draws(day, 1)), capacities) if limit else pd.DataFrame()
     return pd.concat(summary, ignore_index=True).assign(start=EQUAL if equal_start else ONE), limits
+
+
+def as_published(summary: pd.DataFrame) -> pd.DataFrame:
+    """Means and deviations over trials, in the columns of the paper's table `published_main.csv` plus `variant` and `jobs`.
+
+    summary : rows of `curve`, `larger` and `two_models` that start with one replica, in columns as theirs.
+    """
+    names = {"capacity_cores": "replicas", "policy": "system"}
+    measures = {
+        "lost_utility_published": "lost_cluster_utility",
+        "slo_violation_rate": "slo_violation_rate",
+        "lost_effective_utility_published": "lost_effective_utility",
+    }
+    rows = summary.rename(columns=names | measures).assign(env="simulation")
+    by = rows.groupby(["variant", "jobs", "env", "replicas", "system"], sort=False)
+    table = by[list(measures.values())].agg(["mean", "std"])
+    table.columns = ["_".join(pair) for pair in table.columns]
+    table.insert(0, "trials", by.size())
+    return table.reset_index()
