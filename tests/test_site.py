@@ -14,6 +14,9 @@ from checkouts import ROOT
 REQUIREMENTS = (ROOT / "envs" / "docs" / "requirements.txt").read_text().splitlines()
 
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+# The first heads of the tables that are wider than the page.
+SCROLLED_TABLES = """[...document.querySelectorAll(".md-typeset__scrollwrap")]
+  .filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.querySelector("th").innerText)"""
 
 
 def test_its_tools_are_pinned_and_are_no_part_of_the_main_environment():
@@ -95,6 +98,8 @@ def test_every_page_fits_the_screen_without_a_complaint_or_a_barrier(browser, si
         browser.load(page, width)
         browser.evaluate("localStorage.clear()")  # the colours of this page
         wide = ["too wide"] * (browser.evaluate("document.documentElement.scrollWidth") > width)
+        if width > 1000:
+            wide += [f"the table of {head} scrolls" for head in browser.evaluate(SCROLLED_TABLES)]
         if problems := [*map(str, browser.complaints), *wide, *browser.barriers()]:
             found[page.relative_to(site).as_posix()] = problems
     browser.colours("")
