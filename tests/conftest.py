@@ -74,8 +74,11 @@ def published_traces() -> Traces:
 
 @pytest.fixture(scope="module")
 def coarse_tables():
-    """Latency tables are measured with few requests, in a tenth of the time."""
+    """Latency tables are measured with few requests, in a twentieth of the time."""
+    from faro_lib.simulate.measure import measure
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(measure.__kwdefaults__, "requests", 3000)
         patch.setattr("faro_lib.simulate.measure.WINDOW_REQUESTS", 400)
         yield
 

@@ -83,7 +83,7 @@ def test_a_service_whose_replicas_share_a_bottleneck_is_not_reproduced():
     known = SERIAL_100_MS
     one = recorded(known, COLUMNS, ((1, (0.3, 0.5, 0.7, 0.85)),))
     locked = Measurements(one.rate_rps, [1, 1, 2, 2], one.requests, one.columns, one.values)
-    calibration = answer(known, locked, kinds=("serial", "concurrent"))
+    calibration = answer(known, locked, kinds=("serial", "concurrent"), attempts=1)
     assert calibration.verdict == NOT_REPRODUCED
     assert "on 2 replicas" in calibration.reason
     assert "predicted" in calibration.reason

@@ -21,8 +21,9 @@ from faro_lib.workload import Workload
 from faro_lib.workload.synthetic import synthetic
 from notebooks.run_tables import decisions_frame
 
-SEED, CAPACITY_CORES, MINUTES = 24, 36, 120
-FROM_S, UNTIL_S = 60 * 60.0, 65 * 60.0  # a fault of five minutes, one hour into the day
+SEED, CAPACITY_CORES, MINUTES = 24, 36, 60
+FROM_S, UNTIL_S = 30 * 60.0, 35 * 60.0  # a fault of five minutes after half an hour
+RECOVERED_MINUTE = 45
 OTHERS = ("FairShare", "Oneshot", "HPA", "RayServe", "Cilantro", "MArk", "Faro-PenaltyFairSum")
 POLICIES = ("AIAD", "Faro-Sum", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS))
 
@@ -34,7 +35,7 @@ def traces():
 
 @pytest.fixture(scope="module")
 def day(traces):
-    return traces.workload().between(0, MINUTES)
+    return traces.workload().between(30, 30 + MINUTES)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +65,10 @@ def decided(tmp_path):
     return read
 
 
-def as_good_as(run, undisturbed, from_minute):
-    """Whether the utility of the rest of the day is within one percent of that without the fault."""
-    utility, reference = (np.nanmean(minute_utility(r)[:, from_minute:-1]) for r in (run, undisturbed))
-    return utility >= 0.99 * reference
+def recovered(run, undisturbed):
+    """Whether the utility from RECOVERED_MINUTE on is within 0.2 percent of that without the fault."""
+    utility, reference = (np.nanmean(minute_utility(r)[:, RECOVERED_MINUTE:-1]) for r in (run, undisturbed))
+    return utility >= 0.998 * reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def test_when_forecasts_are_nan_the_fail_mode_applies(day, draws, context, undis
             failed.replicas_target <= CAPACITY_CORES // len(day.jobs)
         ).mean() > 0.8  # 3 each, but for jobs that are changing
     assert (decisions[decisions.time_s > UNTIL_S + 60].reason == "planned").any()
-    assert as_good_as(run, undisturbed, 90)
+    assert recovered(run, undisturbed)
 
 
 def test_when_the_solver_raises_five_decisions_fail_and_the_next_succeed(
@@ -127,7 +128,7 @@ def test_when_the_solver_raises_five_decisions_fail_and_the_next_succeed(
     assert (failed.groupby("time_s").size() == len(day.jobs)).all()  # for each job
     assert failed.time_s.nunique() == 5
     assert (decisions[decisions.time_s > failed.time_s.max()].reason == "planned").any()
-    assert as_good_as(run, undisturbed, 90)
+    assert recovered(run, undisturbed)
 
 
 def data_missing(observe):
@@ -195,9 +196,9 @@ def test_replicas_that_no_longer_fit_have_the_reason_capacity(day, draws, contex
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_an_added_job_starts_at_its_minimum_and_a_removed_job_gives_up_its_replicas(day, draws, context, decided, name):
-    added_s, removed_s = 50 * 60.0, 100 * 60.0
+    added_s, removed_s = 25 * 60.0, 50 * 60.0
     counts = day.requests_per_min.copy()
-    counts[0, :50], counts[1, 100:] = 0, 0
+    counts[0, :25], counts[1, 50:] = 0, 0
     workload = Workload(day.jobs, counts)
     policy = make(name, context)
     run = simulate(
@@ -216,8 +217,8 @@ def test_an_added_job_starts_at_its_minimum_and_a_removed_job_gives_up_its_repli
     assert decisions.loc[added, ["time_s", "job", "replicas_target"]].tolist() == [added_s, "job0", 1]
     assert decisions.loc[removed, ["time_s", "job", "replicas_target"]].tolist() == [removed_s, "job1", 0]
     served = run.requests - run.dropped
-    assert served[0, 55:MINUTES].sum() > 0.5 * run.requests[0, 55:MINUTES].sum()
-    assert served[1, :100].sum() > 0.5 * run.requests[1, :100].sum()
+    assert served[0, 30:MINUTES].sum() > 0.5 * run.requests[0, 30:MINUTES].sum()
+    assert served[1, :50].sum() > 0.5 * run.requests[1, :50].sum()
 
 
 def test_targets_changed_by_another_client_are_restored(day, draws, context, undisturbed, decided, monkeypatch):
@@ -235,4 +236,4 @@ def test_targets_changed_by_another_client_are_restored(day, draws, context, und
     assert set(corrected.time_s) == {FROM_S + 10}
     before = decisions[(decisions.time_s < FROM_S + 10)].groupby("job").replicas_target.last()
     assert (corrected.set_index("job").replicas_target == before[corrected.job]).all()
-    assert as_good_as(run, undisturbed, 90)
+    assert recovered(run, undisturbed)

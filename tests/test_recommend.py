@@ -21,7 +21,7 @@ from faro_lib.metrics.measures import violation_rate_by_job
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.baselines import fair_share
 from faro_lib.policies.faro import tuned
-from faro_lib.recommend import recommendation
+from faro_lib.recommend import recommendation, sizing
 from faro_lib.recommend.load_history import History, history_from_csv, history_from_journal, history_of
 from faro_lib.recommend.now import advise
 from faro_lib.recommend.recommendation import LIVE, Recommendation, recommend
@@ -52,6 +52,12 @@ def measured_once(coarse_tables):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recommendation, "measure", functools.cache(recommendation.measure))
         yield
+
+
+@pytest.fixture
+def few_capacities(monkeypatch):
+    """Four capacities are replayed before the bisection in place of seven."""
+    monkeypatch.setattr(sizing, "COARSE", 4)
 
 
 def oracle(counts=STEADY, jobs=JOBS):
@@ -273,7 +279,9 @@ def test_too_little_capacity_is_exit_status_3(counts_csv, capsys):
     assert "would meet it" in capsys.readouterr().out
 
 
-def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_the_knee(counts_csv, tmp_path, capsys):
+def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_the_knee(
+    counts_csv, few_capacities, tmp_path, capsys
+):
     picture = tmp_path / "curve.html"
     assert (
         cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0.05", "--plot", str(picture)])
@@ -285,12 +293,12 @@ def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_the_knee
     assert "data:image/png;base64," in picture.read_text()
 
 
-def test_a_rate_that_no_capacity_keeps_is_exit_status_3(counts_csv, capsys):
+def test_a_rate_that_no_capacity_keeps_is_exit_status_3(counts_csv, few_capacities, capsys):
     assert cli.main(["recommend", "--workload", str(counts_csv), "--max-violation-rate", "0"]) == 3
     assert "no capacity that was tried meets 0 %" in capsys.readouterr().out
 
 
-def test_a_capacity_suffices_if_every_job_keeps_its_own_slo_and_the_worst_one_is_named():
+def test_a_capacity_suffices_if_every_job_keeps_its_own_slo_and_the_worst_one_is_named(few_capacities):
     """A job at p99.9 beside nine at p99: their mean violation rate hides its own."""
     strict = Job("strict", quantile=0.999)
     jobs = (*(Job(f"plain{n}") for n in range(9)), strict)

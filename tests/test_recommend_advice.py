@@ -34,6 +34,12 @@ def measured_once(coarse_tables):
         yield
 
 
+@pytest.fixture
+def by_formula(monkeypatch):
+    """Latencies are those of a formula, which takes no time, where the test is about something else."""
+    monkeypatch.setattr(recommendation, "measure", lambda jobs, **options: "half-mmc")
+
+
 def steady(rates_rps, minutes=40):
     """Counts at constant rates, (jobs, minutes)."""
     return np.tile(60.0 * np.array(rates_rps)[:, None], minutes)
@@ -80,13 +86,13 @@ def test_every_replica_of_an_ample_plan_has_a_reason_that_costs_something(ample)
     assert "0.000" not in "".join(ample.reason(job) for job in range(2))
 
 
-def test_the_bounds_on_replicas_hold_in_a_plan_without_small_gains():
+def test_the_bounds_on_replicas_hold_in_a_plan_without_small_gains(by_formula):
     jobs = (Job("capped", 0.72, max_replicas=2), Job("floor", 0.72, min_replicas=5))
     target = recommend(history_of(jobs, steady([10, 0.1])), 20, report=QUIET).advice.plan.target
     assert target.tolist() == [2, 5]
 
 
-def test_milliseconds_in_place_of_seconds_are_named_before_the_plan_and_in_its_reason():
+def test_milliseconds_in_place_of_seconds_are_named_before_the_plan_and_in_its_reason(by_formula):
     jobs, said = (Job("ranker", 200, service_time_s=45, model="ranker"), Job("other", 0.72)), []
     advice = recommend(history_of(jobs, steady([10, 1])), 12, report=said.append).advice
     assert said[0] == (

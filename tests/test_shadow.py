@@ -23,6 +23,8 @@ from notebooks.traces import write_jobs
 
 MINUTES = 130
 
+pytestmark = pytest.mark.usefixtures("coarse_tables")
+
 
 @pytest.fixture(scope="module")
 def traces():
