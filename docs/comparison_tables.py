@@ -46,12 +46,12 @@ def table(summary: pd.DataFrame, limit: pd.DataFrame, measure: str) -> str:
         cells = []
         for capacity in CAPACITIES:
             mean, deviation = ours.loc[policy, capacity]
-            value = f"{mean:.3f}" if measure == LOSS else f"{mean:.2%}".replace("%", " %")
+            value = f"{mean:.3f}" if measure == LOSS else f"{mean:.2%}".replace("%", "\u00a0%")
             value = f"**{value}**" if mean == best[capacity] else value
             known = published.get((policy, capacity))
             cells += [f"{value} ({deviation:.3f})" if measure == LOSS else value]
             cells += [
-                "-" if known is None else f"{known:.3f}" if measure == LOSS else f"{known:.1%}".replace("%", " %")
+                "-" if known is None else f"{known:.3f}" if measure == LOSS else f"{known:.1%}".replace("%", "\u00a0%")
             ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if measure in limit:
@@ -101,7 +101,7 @@ def larger(sizes: pd.DataFrame) -> str:
         lost = f"{row.lost_cluster_utility_mean:.2f}" + (
             "" if row.trials == 1 else f" ({row.lost_cluster_utility_std:.2f})"
         )
-        rate = f"{row.slo_violation_rate_mean:.2%}".replace("%", " %")
+        rate = f"{row.slo_violation_rate_mean:.2%}".replace("%", "\u00a0%")
         lines.append(f"| {row.variant} | {row.jobs} | {row.replicas} | {row.system} | {row.trials} | {lost} | {rate} |")
     return "\n".join(lines)
 
