@@ -94,13 +94,24 @@ def test_the_users_kubeconfig_is_never_used(machine):
     assert not [call for call in calls if "/user/config" in call]
 
 
+def still_runs(status: Path) -> bool:
+    """Whether the process with this file in /proc runs; one that has ended and was not waited for does not."""
+    try:
+        return "State:\tZ" not in status.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_a_build_that_still_runs_is_ended_with_the_script(machine):
-    machine.fake(machine.folder / "cluster/up.sh", f"sleep 3; echo late >>{machine.log}")
-    machine.fake(machine.folder.parent / "bin/make", "exit 1")
+    began = machine.folder / "began"
+    machine.fake(machine.folder / "cluster/up.sh", f"echo $$ >{began}; exec sleep 600")
+    machine.fake(machine.folder.parent / "bin/make", f"until [ -s {began} ]; do sleep 0.1; done; exit 1")
     status, _, _ = machine.run()
     assert status != 0
-    time.sleep(4)
-    assert "late" not in machine.log.read_text()
+    build, until = Path(f"/proc/{began.read_text().strip()}/status"), time.monotonic() + 30
+    while (runs := still_runs(build)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not runs
 
 
 def test_a_cluster_that_is_there_already_is_neither_used_nor_deleted(machine):
