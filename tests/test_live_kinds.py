@@ -24,7 +24,9 @@ def request():
 
 
 def test_the_default_model_of_a_job_emulates_its_kind_and_holds_all_its_requests():
-    batches, tokens, _, concurrent = serve_specs((*JOBS, Job("c", replica=Concurrent(3), model="m", service_time_s=0.1)))
+    batches, tokens, _, concurrent = serve_specs(
+        (*JOBS, Job("c", replica=Concurrent(3), model="m", service_time_s=0.1))
+    )
     assert batches.import_path.endswith(":EmulatedBatches")
     assert tokens.import_path.endswith(":EmulatedTokens")
     assert (batches.max_ongoing_requests, batches.concurrency) == (16, 16)
