@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pandas as pd
-
 from benchmarks.claims import CAPACITIES, PLUGIN, POSTERIOR, TRIALS, Inputs
 from faro_lib.experiments.trials import summaries
 from faro_lib.policies import make
@@ -23,21 +21,18 @@ POLICIES, QUANTILES = ("Faro-Sum", "Faro-PenaltySum"), (0.5, 0.55, 0.6, 0.7)
 def main() -> None:
     load_plugins([PLUGIN])
     inputs = Inputs(POSTERIOR)
-    day, rows = inputs.traces.workload(), []
+    day = inputs.traces.workload()
+    heads = ("policy", "cores", *map(str, QUANTILES), "published")
+    print(f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|", sep="\n")
     for policy in POLICIES:
         made = make(f"{policy} (paper)", inputs.context)
         at = {f"{quantile}": replace(made, quantile=quantile) for quantile in QUANTILES}
         for size in CAPACITIES:
             summary = summaries(day, at, size, TRIALS, published=True, report=None)
             lost = summary.groupby("policy", sort=False)["lost_utility_published"].agg(["mean", "std"])
-            cells = {quantile: f"{mean:.3f} ({deviation:.3f})" for quantile, mean, deviation in lost.itertuples()}
+            cells = [f"{mean:.3f} ({deviation:.3f})" for _, mean, deviation in lost.itertuples()]
             published = inputs.published.loc[policy, size]["lost_cluster_utility_mean"]
-            rows.append({"policy": policy, "cores": size, **cells, "published": f"{published:.3f}"})
-            print(rows[-1], flush=True)
-    table = pd.DataFrame(rows)
-    print(f"| {' | '.join(table)} |", "| --- " * len(table.columns) + "|", sep="\n")
-    for row in table.itertuples(index=False):
-        print(f"| {' | '.join(map(str, row))} |")
+            print(f"| {policy} | {size} | {' | '.join(cells)} | {published:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def kept() -> dict[str, Entry]:
 def ranking(entries: dict[str, Entry]) -> str:
     """A row per entry: rank and regret with 95 % intervals, regret by seed, decision time, scenarios with the least regret."""
     regret, _ = scores.by_scenario(entries)
-    least = regret.min(axis=1)
+    least = scores.lowest(regret)
     lines = [
         "| rank | entry | regret | public seeds | hidden seeds | decision | least regret in |",
         "| --- " * 7 + "|",
@@ -38,7 +38,7 @@ def ranking(entries: dict[str, Entry]) -> str:
         mean = f"{row['regret']:.1%} ({row['low']:.1%} to {row['high']:.1%})"
         rank = f"{row['rank']:.0f} ({row['first']:.0f} to {row['last']:.0f})"
         rank = f"failed, would be {row['rank']:.0f}" if row["failures"] else rank
-        wins = ", ".join(regret.index[regret[name] == least])
+        wins = ", ".join(regret.index[least[name]])
         cells = (rank, name, mean, f"{row['public']:.1%}", f"{row['hidden']:.1%}", f"{row['decision_ms']:.1f} ms", wins)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -35,6 +35,11 @@ SOLVERS = {"SLSQP": "slsqp", "COBYLA": "cobyla", "DE": "differential-evolution"}
 LOSS, VIOLATIONS = "lost_utility_published", "slo_violation_rate"
 
 
+def percent(share: float, digits: int) -> str:
+    """The share in per cent, on one line."""
+    return f"{100 * share:.{digits}f}\u00a0%"
+
+
 def table(summary: pd.DataFrame, limit: pd.DataFrame, measure: str) -> str:
     """A Markdown table: a row per policy, and for each capacity the mean of our trials and the published value."""
     published = published_main(ROOT / "data/published").set_index(["policy", "capacity_cores"])[measure]
@@ -46,13 +51,11 @@ def table(summary: pd.DataFrame, limit: pd.DataFrame, measure: str) -> str:
         cells = []
         for capacity in CAPACITIES:
             mean, deviation = ours.loc[policy, capacity]
-            value = f"{mean:.3f}" if measure == LOSS else f"{mean:.2%}".replace("%", "\u00a0%")
+            value = f"{mean:.3f}" if measure == LOSS else percent(mean, 2)
             value = f"**{value}**" if mean == best[capacity] else value
             known = published.get((policy, capacity))
             cells += [f"{value} ({deviation:.3f})" if measure == LOSS else value]
-            cells += [
-                "-" if known is None else f"{known:.3f}" if measure == LOSS else f"{known:.1%}".replace("%", "\u00a0%")
-            ]
+            cells += ["-" if known is None else f"{known:.3f}" if measure == LOSS else percent(known, 1)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if measure in limit:
         means = limit.groupby("capacity_cores")[measure].mean()
@@ -95,13 +98,13 @@ def capacities(curve: pd.DataFrame) -> str:
 
 
 def larger(sizes: pd.DataFrame) -> str:
-    """A row per cluster and policy of the runs with mixed models and with more jobs: lost utility per job."""
+    """A row per cluster and policy of the runs with mixed models and with more jobs: lost utility of all jobs."""
     lines = ["| traces | jobs | cores | policy | trials | lost utility | SLO violations |", "| --- " * 7 + "|"]
     for row in sizes[sizes["variant"] != "ten traces"].itertuples():
         lost = f"{row.lost_cluster_utility_mean:.2f}" + (
             "" if row.trials == 1 else f" ({row.lost_cluster_utility_std:.2f})"
         )
-        rate = f"{row.slo_violation_rate_mean:.2%}".replace("%", "\u00a0%")
+        rate = percent(row.slo_violation_rate_mean, 2)
         lines.append(f"| {row.variant} | {row.jobs} | {row.replicas} | {row.system} | {row.trials} | {lost} | {rate} |")
     return "\n".join(lines)
 
@@ -143,7 +146,7 @@ if __name__ == "__main__":
     KEPT.mkdir(exist_ok=True)
     for name, source in TABLES.items():
         shutil.copy(RESULTS / source, KEPT / f"{name}.csv")
-    answers = pd.read_csv(KEPT / "solvers.csv")  # only those of the page: Sum, ten jobs
+    answers = pd.read_csv(KEPT / "solvers.csv")  # the page shows only decisions for Sum with ten jobs
     ten = answers[(answers["objective"] == "Sum") & ~answers["window"].str.contains("enlarged")]
     ten.to_csv(KEPT / "solvers.csv", index=False)
     PAGE.write_text(with_tables(PAGE.read_text(), kept()))

@@ -95,7 +95,7 @@ def test_the_users_kubeconfig_is_never_used(machine):
 
 
 def still_runs(status: Path) -> bool:
-    """Whether the process with this file in /proc runs; one that has ended and was not waited for does not."""
+    """Whether the process of this /proc/PID/status is alive; a zombie is not."""
     try:
         return "State:\tZ" not in status.read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def comparison(policies: list[str] | None = None) -> Figure:
-    """Lost utility of these policies (None: of all) in the recorded run, the published values and the clairvoyant limit."""
+    """Lost utility in the recorded run, beside published values and the clairvoyant limit. policies : None = all."""
     summary, limit = (pd.read_csv(ROOT / f"data/published-run/{name}.csv") for name in ("summary", "limit"))
     order = {policy: rank for rank, policy in enumerate(policies or summary["policy"].unique())}
     shown = summary[summary["policy"].isin(order)].sort_values("policy", key=lambda one: one.map(order), kind="stable")

@@ -36,10 +36,7 @@ def draw(module: str, captions: str, options: str) -> None:
 
 
 def join(module: str, output: str, *inputs: str) -> None:
-    """Join the tables `inputs` of all capacities; `gather` of `module` does it.
-
-    The joint tables are written to the folder of `output`.
-    """
+    """Concatenate the tables `inputs` of all capacities, with the function `gather` of `module`, in the folder of `output`."""
     folders = sorted({Path(table).parent for table in inputs}, reverse=True)
     importlib.import_module(module).gather(folders, Path(output).parent)
 

@@ -14,6 +14,7 @@ from faro_lib.http import HttpClient
 from faro_lib.rayserve.load_generator import MAX_RPS, SERVED, Script, send
 from faro_lib.rayserve.profile import Profile, more_replicas
 from faro_lib.rayserve.spec import ServeSpec
+from faro_lib.simulate.replicas import SHORTEST_S
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 
@@ -23,7 +24,6 @@ FIRST_UTILISATION = 0.25  # utilisation at the first rate with a serial replica
 STEP, FAR_STEP = 1.3, 1.7  # factors between rates; FAR_STEP while the p99 is below FAR times the lowest p99 so far
 FAR = 1.3
 STOP = 3.0  # the first rate whose p99 exceeds the SLO by this factor is the last
-ONE_TOKEN_S = 1e-9  # time per output token of an answer of one token, as in `simulate`
 TOKENS_PER_PART = 1.2  # a part is a token if their mean numbers per answer differ by less than this factor
 STREAMED = 0.1  # answers count as streamed if at least this share of the latency follows their first part
 MIN_SERVED = 30  # rates with fewer served requests are not used
@@ -57,7 +57,10 @@ def to_repeat(rates: list[float]) -> list[float]:
 def offer_load(
     url: str, rate_rps: float, seconds: float, rng: np.random.Generator, output_tokens: float = 0.0
 ) -> tuple[float, Samples]:
-    """Offer Poisson load; return (actual requests/s, samples after warm-up). `output_tokens` is the mean, 0 if unknown."""
+    """Offer Poisson load; return (actual requests/s, samples after warm-up).
+
+    output_tokens : mean number of tokens in an answer; 0 = unknown.
+    """
     n = max(1, rng.poisson(rate_rps * seconds))
     due_s = np.sort(rng.uniform(0, seconds, n))
     script = Script((url,), due_s, np.zeros(n, int), np.full(n, np.nan))
@@ -67,9 +70,9 @@ def offer_load(
     later = (1 - sent.first_s / sent.latency_s)[served]
     if not len(later) or np.median(later) < STREAMED:
         del samples[FIRST_TOKEN]
-    elif sent.parts[served].mean() / TOKENS_PER_PART < output_tokens < sent.parts[served].mean() * TOKENS_PER_PART:
-        apart = (sent.latency_s - sent.first_s) / np.maximum(sent.parts - 1, 1)
-        samples[PER_TOKEN] = np.maximum(apart, ONE_TOKEN_S)
+    elif 1 / TOKENS_PER_PART < output_tokens / sent.parts[served].mean() < TOKENS_PER_PART:
+        per_token_s = (sent.latency_s - sent.first_s) / np.maximum(sent.parts - 1, 1)
+        samples[PER_TOKEN] = np.maximum(per_token_s, SHORTEST_S)
     return n / seconds, {name: np.where(served, one, np.inf)[int(WARM_UP * n) :] for name, one in samples.items()}
 
 

@@ -41,19 +41,25 @@ def ranking(entries: Mapping[str, Entry]) -> pd.DataFrame:
         low, high = np.quantile(draws[:, n], INTERVAL)
         first, last = (int(rank) for rank in np.quantile(ranks[:, n], INTERVAL, method="nearest"))
         rows.append(
-            {"entry": name, "rank": n + 1, "first": first, "last": last, "regret": regret[n].mean(), "low": low, "high": high}
-            | {kind: entry["score"][kind]["regret"] for kind in ("public", "hidden")}
-            | {"decision_ms": np.median([row["decision_ms_p50"] for row in entry["scenarios"]])}
-            | {"failures": sum(part["failures"] for part in entry["score"].values())}
+            {
+                "entry": name, "rank": n + 1, "first": first, "last": last,
+                "regret": regret[n].mean(), "low": low, "high": high,
+                "public": entry["score"]["public"]["regret"], "hidden": entry["score"]["hidden"]["regret"],
+                "decision_ms": np.median([row["decision_ms_p50"] for row in entry["scenarios"]]),
+                "failures": sum(part["failures"] for part in entry["score"].values()),
+            }
         )  # fmt: skip
     return pd.DataFrame(rows).set_index("entry")
 
 
 def by_scenario(entries: Mapping[str, Entry]) -> tuple[pd.DataFrame, pd.Series]:
     """(mean regret over the seeds, a row per scenario and a column per entry; what the clairvoyant loses, per job)."""
-    regret, bounds = {}, {}
-    for name, entry in entries.items():
-        rows = pd.DataFrame(entry["scenarios"]).groupby("scenario", sort=False)
-        regret[name] = rows["regret"].mean()
-        bounds = (rows["bound"].sum() / rows["jobs"].sum()).rename("bound")
-    return pd.DataFrame(regret), bounds
+    rows = {name: pd.DataFrame(entry["scenarios"]).groupby("scenario", sort=False) for name, entry in entries.items()}
+    of_any = next(iter(rows.values()))  # the bound is the same for all entries
+    regret = pd.DataFrame({name: of_entry["regret"].mean() for name, of_entry in rows.items()})
+    return regret, of_any["bound"].sum() / of_any["jobs"].sum()
+
+
+def lowest(regret: pd.DataFrame) -> pd.DataFrame:
+    """Whether an entry (column) has the least regret of a scenario (row); in a tie, several have."""
+    return regret.eq(regret.min(axis=1), axis=0)

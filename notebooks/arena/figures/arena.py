@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import PAGE_IN, Drawing, Drawings
-from notebooks.arena.scores import Entry, by_scenario, ranking, read_entries
+from notebooks.arena.scores import Entry, by_scenario, lowest, ranking, read_entries
 from notebooks.wording import and_list
 
 TITLE = "Autoscalers in the arena"
@@ -42,14 +42,13 @@ def ranks_and_scenarios(entries: Mapping[str, Entry]) -> Figure:
 def arena_caption(entries: Mapping[str, Entry]) -> str:
     table, (regret, bound) = ranking(entries), by_scenario(entries)
     first, second = table.index[:2]
-    least = regret.idxmin(axis=1).value_counts()
-    wins = and_list(f"{name} in {count}" for name, count in least.items())
+    wins = and_list(f"{name} in {count}" for name, count in lowest(regret).sum().items() if count)
     best, next_best = table.loc[first], table.loc[second]
     failed = [name for name, failures in table["failures"].items() if failures]
     return (
         f"{first} has the least regret, {best['regret']:.1%} ({best['low']:.1%} to {best['high']:.1%}), before {second} with "
-        f"{next_best['regret']:.1%} ({next_best['low']:.1%} to {next_best['high']:.1%}). By scenario, the least regret is "
-        f"that of {wins} of {len(regret)}. Regret is the lost utility minus that of the clairvoyant, which loses "
+        f"{next_best['regret']:.1%} ({next_best['low']:.1%} to {next_best['high']:.1%}). Of {len(regret)} scenarios, the "
+        f"least regret is reached by {wins}. Regret is the lost utility minus that of the clairvoyant, which loses "
         f"{bound.min():.1%} to {bound.max():.1%}; a dot is the mean over all scenarios and both seeds, with a 95 % interval "
         f"of a bootstrap of blocks of the day. "
         f"{f'Failed: {and_list(failed)}, shown at the rank that they would have had. ' if failed else ''}"
