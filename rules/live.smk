@@ -1,8 +1,12 @@
-"""Stage 80: send requests to replicas on Ray Serve. `backend: none` turns it off. Stage 81: runs on Kubernetes."""
+"""Stage 80: send requests to replicas on Ray Serve, or show a recorded run. Stage 81: recorded runs on Kubernetes."""
+
+RECORDED = "data/recorded-live"
 
 # On this machine all cores, because other jobs would disturb the timing; on a cluster one core per replica.
 ON_CLUSTER = workflow.resource_settings.nodes is not None
 THREADS = CONFIG.live.capacity if ON_CLUSTER else workflow.resource_settings.cores or 1
+if CONFIG.backend == "recorded":
+    THREADS = 1
 
 
 rule live:
@@ -11,6 +15,7 @@ rule live:
         requests=rules.traces.output.requests,
         jobs=rules.traces.output.jobs,
         curves=CURVES,
+        recorded=committed(*sorted(Path(RECORDED).glob("*"))) if CONFIG.backend == "recorded" else [],
     output:
         tables=tables_in(f"live/{CONFIG.backend}", "summary.csv", "minutes.parquet", "decisions.parquet"),
         notebook=f"{NOTEBOOKS}/80_live.ipynb",
@@ -35,7 +40,11 @@ DRAWINGS["live"] = {
     "package": "notebooks.live.figures",
     "tables": rules.live.output.tables,
     "figures": ["live"],
-    "options": {"backend": CONFIG.backend, "published": COMPARED_WITH},
+    # The recorded run is of the published traces, whatever the workload.
+    "options": {
+        "backend": CONFIG.backend,
+        "published": PUBLISHED_TABLES if CONFIG.backend == "recorded" else COMPARED_WITH,
+    },
 }
 
 # Recorded runs on Kubernetes. A checkout without them has no stage 81.

@@ -2,8 +2,9 @@
 
     python tests/live_twins.py --trials 3
 
-prints the p99 latency and the throughput of each beside those of the twin, at 50, 70 and 85 % of the capacity. A twin gets the
-arrivals and the token lengths of the live run, so both serve the same requests.
+writes the p99 latency and the throughput of each, and those of the twin, at 50, 70 and 85 % of the capacity to
+data/live-twins.csv. A twin gets the arrivals and the token lengths of the live run, so both serve the same requests.
+`python docs/twins.py` makes the table and the figure of docs/replicas.md from that file.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import argparse
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import pandas as pd
 
 from faro_lib.rayserve import local
 from faro_lib.rayserve.deploy import configuration, deploy
@@ -28,6 +31,7 @@ BATCHES = Job("images", slo_s=1.0, model="images", replica=Batched(8, 0.05, 0.15
 TOKENS = Job("chat", slo_s=2.0, model="chat", replica=Continuous(0.03, 0.001, 1e-5, 8, 20.0, 100.0, 0.5, 0.5))
 FAST = Job("thumbnails", slo_s=0.5, model="thumbnails", replica=Batched(16, 0.02, 0.08, 0.002))  # 143 requests/s
 JOBS = (BATCHES, TOKENS, FAST)
+RECORDED = Path(__file__).parents[1] / "data/live-twins.csv"
 SECONDS = 40
 SEED = 11  # of the token lengths
 LIMIT = 500  # requests in a replica, so that none is dropped
@@ -93,21 +97,17 @@ def twin(job, arrival_s, lengths):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=3)
-    trials = parser.parse_args().trials
-    print("| service | load | live p99 (s) | twin p99 (s) | p99, live / twin | throughput, live / twin |")
-    print("| --- | ---: | --- | --- | --- | --- |")
+    trials, rows = parser.parse_args().trials, []
     with served() as offer:
         for share in (0.5, 0.7, 0.85):
             rates = [share / job.busy_s for job in JOBS]
-            runs = [offer(rates, seed) for seed in range(3, 3 + trials)]
-            for n, job in enumerate(JOBS):
-                live = np.array([measures(*run[n][:2]) for run in runs]).T
-                simulated = np.array([twin(job, run[n][0], run[n][2]) for run in runs]).T
-                cells = [live[0], simulated[0], *(live / simulated)]
-                print(
-                    f"| {job.name} | {share:.0%} | {' | '.join(', '.join(f'{x:.2f}' for x in row) for row in cells)} |",
-                    flush=True,
-                )
+            for trial in range(trials):
+                for job, rate, requests in zip(JOBS, rates, offer(rates, seed=3 + trial)):
+                    live, simulated = measures(*requests[:2]), twin(job, requests[0], requests[2])
+                    rows.append([job.name, share, rate, trial, *live, *simulated])
+                    print(*rows[-1], flush=True)
+    columns = ["service", "load", "requests_per_s", "trial", "live_p99_s", "live_rps", "twin_p99_s", "twin_rps"]
+    pd.DataFrame(rows, columns=columns).round(5).to_csv(RECORDED, index=False)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,16 @@ def test_the_kubernetes_page_has_the_table_of_the_recorded_trials():
     assert table.count("Faro-Sum") == 3
 
 
+def test_the_page_of_replicas_has_the_table_of_the_live_runs_whose_p99_is_within_15_percent():
+    twins = runpy.run_path(str(ROOT / "docs/twins.py"))
+    page, runs = twins["PAGE"].read_text(), twins["pd"].read_csv(twins["RECORDED"])
+    assert twins["marked"].with_table(page, twins["MARK"], twins["table"](runs)) == page
+    assert runs.groupby(["service", "load"])["trial"].nunique().eq(3).all()
+    assert (runs["live_p99_s"] / runs["twin_p99_s"] - 1).abs().max() < 0.15
+    assert (runs["live_rps"] / runs["twin_rps"] - 1).abs().max() < 0.05
+    assert runs["requests_per_s"].max() > 120
+
+
 def test_the_page_of_other_workloads_has_the_tables_of_the_kept_run():
     elsewhere = runpy.run_path(str(ROOT / "docs/elsewhere_tables.py"))
     worlds, page = elsewhere["kept"](), elsewhere["PAGE"].read_text()

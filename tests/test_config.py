@@ -87,7 +87,7 @@ MISTAKES = [
     ({"sensitivity": {"policies": ["AIAD"]}}, "sensitivity.policies=['AIAD'] list should have at least 2 items"),
     ({"live": {"scale": 7}}, "live.scale=7 must divide 60: 1, 2, 3, 4, 5, 6, 10, ..."),
     ({"live": {"tick_s": 10}}, "live.tick_s=10 should be greater than or equal to 30"),
-    ({"backend": "kindd"}, "backend='kindd' should be 'none', 'local', 'kind' or 'kubernetes'"),
+    ({"backend": "kindd"}, "backend='kindd' should be 'none', 'recorded', 'local', 'kind' or 'kubernetes'"),
 ]
 
 

@@ -12,9 +12,12 @@ import pytest
 from checkouts import ROOT
 
 from faro_lib.files import find_upwards
+from faro_lib.pipeline import run_notebook
 from notebooks.edition.figures import sensitivity
+from notebooks.live.figures import live
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+RECORDED = ROOT / "data/recorded-live"
 CHECKED = "nbval-check-output"
 METADATA = {"kernelspec", "language_info"}
 
@@ -66,6 +69,18 @@ def test_a_file_that_it_reads_by_default_is_found_from_the_top_folder_and_from_i
         for name, path in defaults.items()
         if path in paths
     )
+
+
+def test_the_recorded_live_run_is_shown_without_a_cluster(tmp_path):
+    source, options = ROOT / "notebooks/80_live.ipynb", {"results": str(tmp_path), "backend": "recorded"}
+    run_notebook(source, tmp_path / "80_live.ipynb", options, tmp_path / "80_live.log", root=ROOT)
+    for name in ("summary.csv", "minutes.parquet", "decisions.parquet"):
+        assert (tmp_path / "live/recorded" / name).exists()
+    shown, recorded = (pd.read_csv(folder / "summary.csv") for folder in (tmp_path / "live/recorded", RECORDED))
+    pd.testing.assert_frame_equal(shown, recorded)
+    drawing = live.draw(tmp_path, "recorded", str(ROOT / "data/published"))["live"]
+    assert drawing.recorded
+    assert "(the paper's simulator and cluster:" in drawing.caption
 
 
 def test_papermill_runs_it_from_the_top_folder(tmp_path):

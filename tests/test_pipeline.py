@@ -20,6 +20,7 @@ import yaml
 from checkouts import ROOT, write_notebook
 
 from faro_lib import pipeline
+from faro_lib.pipeline import dependencies
 from faro_lib.pipeline.notebook import NotebookError
 
 
@@ -108,6 +109,29 @@ class TestTheCodeOfANotebook:
         before = pipeline.fingerprint("x", package)
         (package / "faro_lib" / "deep.py").write_text(text)
         assert (pipeline.fingerprint("x", package) == before) == same
+
+    def test_each_text_is_parsed_once_for_all_processes(self, package, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        write_notebook(package / "notebooks" / "x.ipynb", "from faro_lib import late")
+        parsed, parse = [], dependencies._parse
+        monkeypatch.setattr(dependencies, "_parse", lambda *given: parsed.append(given[1].stem) or parse(*given))
+
+        def fingerprint_in_a_new_process():
+            dependencies._parsed.cache_clear()
+            dependencies._imports.cache_clear()
+            return pipeline.fingerprint("x", package)
+
+        before = fingerprint_in_a_new_process()
+        assert {"x", "late", "deep"} <= set(parsed)
+        parsed.clear()
+        assert fingerprint_in_a_new_process() == before
+        assert parsed == []
+        deep = package / "faro_lib" / "deep.py"
+        times = deep.stat()
+        deep.write_text("x = 2")
+        os.utime(deep, ns=(times.st_atime_ns, times.st_mtime_ns))  # as in an archive whose files all have one time
+        assert fingerprint_in_a_new_process() != before
+        assert parsed == ["deep"]
 
     def test_a_module_beside_the_notebooks_counts_like_one_of_the_library(self, package):
         (package / "notebooks" / "beside").mkdir(parents=True)

@@ -116,7 +116,7 @@ def test_figures_are_numbered_in_the_order_of_their_questions_and_those_of_anoth
 
 def test_recorded_runs_have_a_section_of_their_own_at_the_end(page):
     _, html = page
-    _, recorded = html.split("Recorded earlier, with another workload: not results of this run</h2>")
+    _, recorded = html.split("Recorded earlier: not results of this run</h2>")
     assert re.findall(r'<figure id="(\w+)"', recorded) == ["kubernetes"]
 
 

@@ -208,8 +208,9 @@ class Config(Section):
     results: str = Field("results", min_length=1, description="folder of all results")
     plugins: list[str] = Field([], description="your files that register a policy, forecaster, objective or solver")
     raw: str = Field("data/raw", min_length=1, description="folder of fetched traces")
-    backend: Literal["none", "local", "kind", "kubernetes"] = Field(
-        "local", description="cluster of the live stage: local, kind or kubernetes; none: skip it"
+    backend: Literal["none", "recorded", "local", "kind", "kubernetes"] = Field(
+        "recorded",
+        description="cluster of the live stage: local, kind or kubernetes; recorded: a past run; none: skip it",
     )
     capacities: Capacities = Field([36, 32, 16], min_length=1, description="cluster capacities in cores")
     trials: int = Field(

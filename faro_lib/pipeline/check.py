@@ -89,7 +89,7 @@ def check_sizes(config: Config, jobs: tuple[Job, ...], days: int, minutes: int) 
         ("scale.curve", jobs, config.scale.curve),
         ("sensitivity.capacity", jobs, [varied.capacity] if varied.capacity else []),
         ("replicas.capacities", tuple(Job(job.name) for job in jobs), config.replicas.capacities or []),
-        ("live.capacity", served, [live.capacity] if config.backend != "none" else []),
+        ("live.capacity", served, [live.capacity] if config.backend not in ("none", "recorded") else []),
     ]
     ranges = [("live.jobs", live.jobs or [], 0, len(jobs) - 1), ("days.judged", config.days.judged or [], 2, days + 1)]
     starts = {"live.first_minute": live.first_minute, "sensitivity.first_minute": varied.first_minute}

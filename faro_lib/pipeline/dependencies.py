@@ -7,9 +7,14 @@ comments, docstrings, formatting, outputs and execution counts. No code is execu
 import ast
 import hashlib
 import json
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+
+import numpy as np
+
+from faro_lib.files import cached_array
 
 PACKAGES = {"faro_lib", "notebooks"}
 FIGURES = "figures"  # modules and packages of this name only draw figures; a separate rule runs them, not the stage
@@ -30,7 +35,7 @@ def fingerprint(
         if looked_up & (_registries(plugin, root, registers=True) or looked_up):
             imported = modules_of(plugin, root, figures=figures)
             paths |= dict.fromkeys([plugin, *(root / module for module in imported)])
-    return hashlib.sha256("".join(_digest(path, path.stat().st_mtime_ns) for path in paths).encode()).hexdigest()
+    return hashlib.sha256("".join(_digest(path, root) for path in paths).encode()).hexdigest()
 
 
 def modules_of(source: str | Path, root: str | Path = ".", *, figures: bool = False) -> list[str]:
@@ -91,29 +96,36 @@ def _defining(base: str, name: str, root: Path) -> Path | None:
     return file
 
 
-def _bindings(path: Path, root: Path) -> list[tuple[str, str, str]]:
-    """A file's imports from this project: (module, name in that module, name in this file)."""
-    package = path.parent.relative_to(root).parts if root in path.parents else ()  # a plugin may be elsewhere
-    return _bindings_at(path, package, path.stat().st_mtime_ns)
+def _bindings(path: Path, root: Path) -> list[list[str]]:
+    """A file's imports from this project: [module, name in that module, name in this file]."""
+    return _parsed(path, root, path.stat().st_mtime_ns)[1:]
+
+
+def _digest(path: Path, root: Path) -> str:
+    return _parsed(path, root, path.stat().st_mtime_ns)[0][0]
 
 
 @cache
-def _bindings_at(path: Path, package: tuple[str, ...], mtime_ns: int) -> list[tuple[str, str, str]]:
-    bindings = []
-    for node in ast.walk(_tree(path, mtime_ns)):
+def _parsed(path: Path, root: Path, mtime_ns: int) -> list[list[str]]:
+    """[SHA-256 of a file's syntax tree, "", ""], followed by its `_bindings`; cached on disk under the file's text."""
+    package = path.parent.relative_to(root).parts if root in path.parents else ()  # a plugin may be elsewhere
+    text = path.read_text()
+    key = (Path(__file__).read_text(), sys.version, path.suffix, package, text)
+    return cached_array(key, lambda: _parse(text, path, package)).tolist()
+
+
+def _parse(text: str, path: Path, package: tuple[str, ...]) -> np.ndarray:
+    tree, bindings = _tree(text, path), []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             split = [(alias.name.rpartition("."), alias.asname) for alias in node.names]
-            bindings += [(base, name, bound or name) for (base, _, name), bound in split]
+            bindings += [[base, name, bound or name] for (base, _, name), bound in split]
         elif isinstance(node, ast.ImportFrom):
             parents = package[: len(package) - node.level + 1] if node.level else ()
             base = ".".join([*parents, *filter(None, [node.module])])
-            bindings += [(base, alias.name, alias.asname or alias.name) for alias in node.names]
-    return [binding for binding in bindings if PACKAGES & {binding[0].split(".")[0], binding[1]}]
-
-
-@cache
-def _digest(path: Path, mtime_ns: int) -> str:
-    return hashlib.sha256(ast.dump(_tree(path, mtime_ns)).encode()).hexdigest()
+            bindings += [[base, alias.name, alias.asname or alias.name] for alias in node.names]
+    own = [binding for binding in bindings if PACKAGES & {binding[0].split(".")[0], binding[1]}]
+    return np.array([[hashlib.sha256(ast.dump(tree).encode()).hexdigest(), "", ""], *own])
 
 
 def _path(source: str | Path, root: Path) -> Path:
@@ -125,10 +137,8 @@ def _file(module: str, root: Path) -> Path | None:
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
 
 
-@cache
-def _tree(path: Path, mtime_ns: int) -> ast.Module:
+def _tree(text: str, path: Path) -> ast.Module:
     """The syntax tree of a module or a notebook's code cells, without docstrings."""
-    text = path.read_text()
     if path.suffix == ".ipynb":
         cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
         lines = [line for cell in cells for line in "".join(cell["source"]).splitlines()]

@@ -1,5 +1,6 @@
 """Utility of a latency, penalty of a drop rate, and the utility table that a decision is based on."""
 
+from faro_lib.utility.configurations import Configurations, best_configurations
 from faro_lib.utility.functions import (
     MEASURE_STEPS,
     SOLVER_STEPS,
@@ -11,6 +12,6 @@ from faro_lib.utility.functions import (
 from faro_lib.utility.table import DROPS, UtilityTable, build_table, predicted_latency
 
 __all__ = [
-    "DROPS", "MEASURE_STEPS", "SOLVER_STEPS", "UtilityTable", "build_table", "precise_drop_penalty",
-    "precise_utility", "predicted_latency", "relaxed_drop_penalty", "relaxed_utility",
+    "DROPS", "MEASURE_STEPS", "SOLVER_STEPS", "Configurations", "UtilityTable", "best_configurations", "build_table",
+    "precise_drop_penalty", "precise_utility", "predicted_latency", "relaxed_drop_penalty", "relaxed_utility",
 ]  # fmt: skip

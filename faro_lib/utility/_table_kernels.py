@@ -35,10 +35,10 @@ def _mean(loads, weights, keep, curve, alpha):
 
 
 @njit(cache=True)
-def _cell(loads, weights, cold, grown, d, drops, curve_now, curve_x, alpha, cold_part):
-    """Expected utility of x replicas at drop rate drops[d]; `grown` is whether x exceeds the running count.
+def _cell(loads, weights, loads_now, cold, grown, d, drops, curve_now, curve_x, alpha, cold_part):
+    """Expected utility of x replicas at drop rate drops[d]; `grown` is whether new replicas have to start for that.
 
-    While new replicas start, only the running ones serve. That part of the sum is the same for all x above the running
+    Meanwhile, only the running ones serve, with loads_now. That part of the sum is the same for all x above the running
     count, so `cold_part` (drops,) caches it.
     """
     keep = 1.0 - drops[d]
@@ -46,12 +46,14 @@ def _cell(loads, weights, cold, grown, d, drops, curve_now, curve_x, alpha, cold
     if not grown:
         return total
     if np.isnan(cold_part[d]):
-        cold_part[d] = _mean(loads, cold, keep, curve_now, alpha)
+        cold_part[d] = _mean(loads_now, cold, keep, curve_now, alpha)
     return total + cold_part[d]
 
 
 @njit(cache=True)
-def _best_drop(loads, weights, cold, grown, drops, phi, curve_now, curve_x, alpha, cold_part, undropped, stack):
+def _best_drop(
+    loads, weights, loads_now, cold, grown, drops, phi, curve_now, curve_x, alpha, cold_part, undropped, stack
+):
     """(maximum of phi[d] U(d) over the indices d of the drop rates, its argmax), by branch and bound.
 
     U increases and the penalty phi decreases in d, so for a < d <= b the product is at most phi[a + 1] U(b).
@@ -68,7 +70,7 @@ def _best_drop(loads, weights, cold, grown, drops, phi, curve_now, curve_x, alph
         if phi[a + 1] <= best:  # U is at most 1
             continue
         if np.isnan(utility[b]):
-            utility[b] = _cell(loads, weights, cold, grown, b, drops, curve_now, curve_x, alpha, cold_part)
+            utility[b] = _cell(loads, weights, loads_now, cold, grown, b, drops, curve_now, curve_x, alpha, cold_part)
             product = utility[b] * phi[b]
             if product > best or (product == best and b < at):
                 best, at = product, b
@@ -81,7 +83,9 @@ def _best_drop(loads, weights, cold, grown, drops, phi, curve_now, curve_x, alph
 
 
 @njit(cache=True)
-def fill(loads, warm, cold, running, low, high, of_job, first, last, curve, alpha, drops, phi, value, effective, drop):
+def fill(
+    loads, warm, cold, running, serving, low, high, of_job, first, last, curve, alpha, drops, phi, value, effective, drop
+):  # fmt: skip
     """Fill value, effective and drop (jobs, X + 1) in place, as `build_table` defines them.
 
     `loads` (jobs, samples, minutes) is in erlangs. `warm` and `cold` (jobs, minutes) split the weight of each minute into
@@ -93,10 +97,10 @@ def fill(loads, warm, cold, running, low, high, of_job, first, last, curve, alph
     cold_part = np.empty(len(drops))
     stack = np.empty((64, 2), np.int64)
     for j in range(jobs):
-        k, now = of_job[j], running[j]
+        k, k_now, now = of_job[j], of_job[serving[j]], running[j]
         largest = loads[j].max()
         cold_part[:] = np.nan
-        curve_now = (first[k, now], last[k, now], curve[k, now])
+        curve_now, loads_now = (first[k_now, now], last[k_now, now], curve[k_now, now]), loads[serving[j]]
         finished = -1
         for x in range(low[j], min(high[j] + 1, columns)):
             if finished >= 0:
@@ -104,13 +108,25 @@ def fill(loads, warm, cold, running, low, high, of_job, first, last, curve, alph
                 continue
             saturated[j] = x
             curve_x = (first[k, x], last[k, x], curve[k, x])
-            grown = x > now
+            grown = x > now or serving[j] != j
             weights = warm[j] if grown else both[j]
-            v = _cell(loads[j], weights, cold[j], grown, 0, drops, curve_now, curve_x, alpha, cold_part)
+            v = _cell(loads[j], weights, loads_now, cold[j], grown, 0, drops, curve_now, curve_x, alpha, cold_part)
             value[j, x], effective[j, x], drop[j, x] = v, v, 0.0
             if len(drops) > 1:
                 effective[j, x], at = _best_drop(
-                    loads[j], weights, cold[j], grown, drops, phi, curve_now, curve_x, alpha, cold_part, v, stack
+                    loads[j],
+                    weights,
+                    loads_now,
+                    cold[j],
+                    grown,
+                    drops,
+                    phi,
+                    curve_now,
+                    curve_x,
+                    alpha,
+                    cold_part,
+                    v,
+                    stack,
                 )
                 drop[j, x] = drops[at]
             # Every sample of every minute meets the SLO, so more replicas change nothing.

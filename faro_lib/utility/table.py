@@ -79,6 +79,7 @@ def build_table(
     cold_start_minutes: float | None = 1.0,
     switching_cost: float = 0.0,
     max_replicas: int | None = None,
+    serving: np.ndarray | None = None,
 ) -> UtilityTable:
     """Expected utility of every job at every replica count, averaged over forecast samples and minutes.
 
@@ -97,6 +98,7 @@ def build_table(
     cold_start_minutes : minutes until new replicas serve, >= 0; None uses each job's cold_start_s.
     switching_cost : utility subtracted at every replica count except `running`.
     max_replicas : a further limit on every job's replicas, besides its own max_replicas.
+    serving : indices (jobs,) of the jobs whose replicas run now, if not each job's own (`best_configurations`).
 
     >>> table = build_table([Job("a")], np.full((1, 1, 2), 10.0), [1], cold_start_minutes=0)
     >>> table.value[0].round(2).tolist()
@@ -120,6 +122,7 @@ def build_table(
     low, high = arrays.min_replicas, arrays.max_replicas
     if max_replicas is not None:
         high = np.maximum(np.minimum(high, int(max_replicas)), low)
+    serving = np.arange(len(jobs)) if serving is None else serving
     curves = curves_of(jobs, latency_model, utility, alpha, int(max(high.max(), running.max())))
 
     from faro_lib.utility import _table_kernels as kernels
@@ -127,11 +130,12 @@ def build_table(
     value = np.full((len(jobs), int(high.max()) + 1), -np.inf)
     effective, drop = value.copy(), np.zeros(value.shape)
     saturated = kernels.fill(
-        rates_rps * arrays.service_time_s[:, None, None], warm, cold, running, low, high,
+        rates_rps * arrays.service_time_s[:, None, None], warm, cold, running, serving, low, high,
         curves.of_job, curves.first, curves.last, curves.value, float(alpha), grid, phi, value, effective, drop,
     )  # fmt: skip
     if switching_cost:
-        charge = switching_cost * (np.arange(value.shape[1])[None, :] != running[:, None])
+        changes = np.arange(value.shape[1])[None, :] != running[:, None]
+        charge = switching_cost * (changes | (serving != np.arange(len(jobs)))[:, None])
         value, effective = value - charge, effective - charge
     # The table ends where the last job saturates, but includes every job's running count.
     columns = int(max(saturated.max(), np.minimum(running, high).max(), low.max())) + 1

@@ -42,7 +42,7 @@ SECTIONS = {
     "How fast are decisions?": ("solver_time_and_gap", "solver_scaling"),
     "Does it hold on real replicas?": ("live", "kubernetes"),
 }
-RECORDED = "Recorded earlier, with another workload: not results of this run"
+RECORDED = "Recorded earlier: not results of this run"
 PACKAGES = ("numpy", "scipy", "numba", "pandas", "matplotlib", "papermill", "snakemake")
 
 

@@ -17,7 +17,7 @@ def draw(results: Path, backend: str, published: str | None = None) -> Drawings:
     summary = read_tables(results / "live" / backend).summary
     caption = live_caption(summary, published_distance(published, list(dict.fromkeys(summary["policy"]))))
     title = "Live runs on Ray Serve and their simulation"
-    return {"live": Drawing(live_and_simulated(summary), title, caption)}
+    return {"live": Drawing(live_and_simulated(summary), title, caption, recorded=backend == "recorded")}
 
 
 def live_and_simulated(summary: pd.DataFrame) -> Figure:

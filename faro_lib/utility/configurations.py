@@ -1,0 +1,96 @@
+"""Tables whose columns are cores: in each cell, the best configuration of a service that fits into them.
+
+A configuration is a batch size, or a kind of GPU: it has its own cores per replica, replica and service time. A service runs
+replicas of one configuration at a time. A solver allocates cores on such a table as it allocates replicas on others, so
+`exact` is exact, and its certificate holds, over all configurations and replica counts. An objective with a spread
+could gain by a worse configuration on the same cores, which is never chosen.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from faro_lib.utility.table import UtilityTable, build_table
+from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
+
+# The fields of `Job` in which configurations of a service may differ.
+OWN = {"name", "model", "replica", "service_time_s", "service_scv", "latency_curve", "cold_start_s", "cores"}
+OWN |= {"min_replicas", "max_replicas"}
+
+
+@dataclass(frozen=True, slots=True)
+class Configurations:
+    """A table of services, and the configuration of each of its cells."""
+
+    table: UtilityTable  # one "replica" of its jobs is one unit of cores; column a is for at most a units
+    rows: tuple[Job, ...]  # all configurations, those of one service in succession
+    row: np.ndarray  # index into `rows` of the best configuration, (services, columns of the table)
+    replicas: np.ndarray  # its replica count, same shape
+
+    def chosen(self, units) -> list[tuple[Job, int]]:
+        """(configuration, replicas) of each service for units of cores (services,), such as `Allocation.replicas`."""
+        cells = np.arange(len(self.row)), np.asarray(units)
+        return [(self.rows[row], int(x)) for row, x in zip(self.row[cells], self.replicas[cells])]
+
+
+def best_configurations(
+    options: Mapping[str, Sequence[Job]], rates_rps, current: Sequence[str], running, *, cores: float, **settings
+) -> Configurations:
+    """The best configuration of every service on 0 to `cores` cores, by expected utility.
+
+    value[j, a] = max over configurations c and replica counts x with x cores_c <= a of `build_table`'s value of x replicas of
+    c. The running replicas serve until those of another configuration have started. With `drops`, the maximum is of the
+    effective utility. Among equal cells, the current configuration is first, then fewer replicas.
+
+    Parameters
+    ----------
+    options : service -> its configurations, jobs that differ in OWN only.
+    rates_rps : array (services, samples, minutes), requests per second.
+    current, running : name of the configuration that runs now, and its replicas, (services,).
+    settings : as in `build_table`.
+
+    >>> fast = Job("fast", service_time_s=0.09, cores=3.0)
+    >>> best = best_configurations({"a": [Job("slow"), fast]}, np.full((1, 1, 2), 8.0), ["slow"], [1], cores=3)
+    >>> [(job.name, x) for units in (1, 2, 3) for job, x in best.chosen([units])]
+    [('slow', 1), ('slow', 2), ('slow', 3)]
+    """
+    if not len(rates_rps) == len(current) == len(running) == len(options):
+        raise ValueError(f"rates_rps, current and running must have one entry for each of the {len(options)} services")
+    rows = tuple(job for jobs in options.values() for job in jobs)
+    of_service = np.repeat(np.arange(len(options)), [len(jobs) for jobs in options.values()])
+    names = [(of_service[r], job.name) for r, job in enumerate(rows)]
+    now = [names.index((j, name)) if (j, name) in names else -1 for j, name in enumerate(current)]
+    for j, (service, jobs) in enumerate(options.items()):
+        if now[j] < 0:
+            raise ValueError(f"service {service!r}: current={current[j]!r} is not one of its configurations")
+        for field in (field.name for field in fields(Job) if field.name not in OWN):
+            if len({getattr(job, field) for job in jobs}) > 1:
+                raise ValueError(f"service {service!r}: {field} must be the same in all of its configurations")
+    tenths = np.rint(10 * arrays_of(rows).cores).astype(int)
+    unit = int(np.gcd.reduce(tenths))
+    cost, columns = tenths // unit, int(10 * cores / unit + TOLERANCE) + 1
+    serving = np.array(now)[of_service]
+    rates_rps, running = np.asarray(rates_rps, float)[of_service], np.asarray(running)
+    parts = build_table(rows, rates_rps, running[of_service], serving=serving, **settings)
+
+    shape = len(options), columns
+    value, effective, drop = np.full(shape, -np.inf), np.full(shape, -np.inf), np.zeros(shape)
+    row, replicas = np.zeros(shape, int), np.zeros(shape, int)
+    for r in sorted(range(len(rows)), key=lambda r: r != serving[r]):
+        highest = np.maximum.accumulate(parts.effective[r])
+        fewest = np.searchsorted(highest, highest)  # replicas that reach the highest utility of 0..x replicas
+        x, j = fewest[np.minimum(np.arange(columns) // cost[r], parts.columns)], of_service[r]
+        better = parts.effective[r, x] > effective[j]
+        for array, found in ((value, parts.value[r, x]), (effective, parts.effective[r, x]), (drop, parts.drop[r, x])):
+            array[j, better] = found[better]
+        row[j, better], replicas[j, better] = r, x[better]
+    units = [
+        replace(jobs[0], name=service, cores=unit / 10, min_replicas=int(np.argmax(value[j] > -np.inf)),
+                max_replicas=columns - 1)
+        for j, (service, jobs) in enumerate(options.items())
+    ]  # fmt: skip
+    best = UtilityTable.from_values(
+        units, value, running=running * cost[now], effective=effective, drop=drop if parts.with_drops else None
+    )
+    return Configurations(best, rows, row, replicas)
