@@ -353,7 +353,8 @@ def test_the_history_of_a_journal_is_what_the_controller_observed(observed, caps
     assert history.jobs == jobs
     np.testing.assert_array_equal(history.today, arrived)
     assert cli.main(["recommend", "--journal", str(journal), "--capacity", "20", "--json"]) == 0
-    assert [row["job"] for row in json.loads(capsys.readouterr().out)["jobs"]] == [job.name for job in jobs]
+    rows = json.loads(capsys.readouterr().out)["jobs"]
+    assert [(row["job"], row["replicas_now"]) for row in rows] == [(job.name, 4) for job in jobs]
 
 
 def test_minutes_that_no_tick_of_the_journal_observed_are_missing(observed):

@@ -11,7 +11,7 @@ from faro_lib import cli
 from faro_lib.cli.recommend import _text
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.recommend import recommendation
+from faro_lib.recommend import recommendation, sizing
 from faro_lib.recommend.load_history import history_from_csv, history_of
 from faro_lib.recommend.now import LEAST_GAIN, advise
 from faro_lib.recommend.recommendation import LIVE, Recommendation, recommend
@@ -181,12 +181,37 @@ def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_clust
     arguments = ["--workload", counts, "--jobs", str(tmp_path / "jobs.csv"), "--forecaster", "persistence"]
     assert cli.main(["recommend", *arguments, "--capacity", "20", "--curve"]) == 0
     out, err = capsys.readouterr()
-    assert "(the busiest six hours of the last day)" in err
+    assert "(the busiest 6 hours of the last day)" in err
     assert "minute" not in err.split("replaying")[1].split("(")[0]
     assert "times what the SLOs need; a fixed allocation may do, unless the jobs peak at different times" in out
     assert "% (a: " in out
     assert "service_scv is not given for a: " in err
     assert "cold_start_s is not given for a: " in err
+
+
+def test_the_replicas_that_serve_now_stand_beside_the_plan(tmp_path, capsys, by_formula):
+    rows = [("a", 0, 30, 3), ("a", 1, 30, 0), ("b", 0, 30, 2), ("b", 1, 30, "")]
+    pd.DataFrame(rows, columns=["job", "minute", "requests", "replicas"]).to_csv(tmp_path / "my.csv", index=False)
+    arguments = ["recommend", "--workload", str(tmp_path / "my.csv"), "--capacity", "6"]
+    assert cli.main(arguments) == 0
+    heads, *jobs = (line.split() for line in capsys.readouterr().out.splitlines()[:3])
+    assert heads[:3] == ["job", "now", "replicas"]
+    assert [row[:2] for row in jobs] == [["a", "0"], ["b", "2"]]  # the last count that is known
+    assert cli.main([*arguments, "--at", "1"]) == 0
+    assert "now" not in capsys.readouterr().out.splitlines()[0].split()
+
+
+def test_all_hours_of_the_day_can_be_replayed(tmp_path, capsys, by_formula, monkeypatch):
+    counts = timed(tmp_path / "my.csv", days=1.2, peak="2026-11-26T12:00")
+    spans = []
+    monkeypatch.setattr(
+        sizing, "violations_by_capacity", lambda day, *given, **options: spans.append(day.minutes) or 1 / 0
+    )
+    for options in ([], ["--replay-hours", "8"], ["--replay-hours", "36"]):
+        with pytest.raises(ZeroDivisionError):
+            cli.main(["recommend", "--workload", counts, "--forecaster", "persistence", *options])
+    assert spans == [360, 480, int(1.2 * DAY)]
+    assert capsys.readouterr().err.count("(all of the last day)") == 1
 
 
 def test_a_capacity_close_to_its_limit_comes_with_a_larger_one():

@@ -36,6 +36,7 @@ def recommend(
     max_violation_rate: Annotated[
         float | None, option("Accepted share of each job's requests that miss its SLO.", default="1 - its quantile")
     ] = None,
+    replay_hours: Annotated[int, option("Hours of the last day to replay, the busiest ones.", maximum=36)] = 6,
     objective: Annotated[str, option("Objective that the allocation maximises.")] = "Sum",
     forecaster: Annotated[str | None, option("Forecaster.", default="auto")] = None,
     dispatch: Annotated[str, option("least-outstanding, or round-robin (as in the paper).")] = "least-outstanding",
@@ -90,7 +91,8 @@ def recommend(
         serving_model = replace(serving_model, own_limits=limits)
     recommendation = recommendation_of(
         history, capacity, with_curve=curve or plot is not None, max_violation_rate=max_violation_rate,
-        objective=objective, forecaster=forecaster, serving_model=serving_model, report=say,
+        objective=objective, forecaster=forecaster, serving_model=serving_model,
+        replay_hours=replay_hours, report=say,
     )  # fmt: skip
     if not jobs and not journal:
         usual = history.jobs[0]
@@ -114,6 +116,7 @@ def _text(recommendation: Recommendation) -> str:
     rows = [
         {
             "job": row["job"],
+            **({} if recommendation.replicas_now is None else {"now": str(row["replicas_now"]).replace("None", "?")}),
             "replicas": str(row["replicas"]),
             "requests/s (80 %)": "{:g} ({:g}-{:g})".format(
                 *(float(f"{rate:.3g}") for rate in (row["forecast_rps"], *row["prediction_interval_rps"]))
@@ -122,7 +125,7 @@ def _text(recommendation: Recommendation) -> str:
             "SLO": milliseconds(row["slo_s"]),
             "reason": row["reason"],
         }
-        for row in advice.rows()
+        for row in recommendation.rows()
     ]
     lines = [text_table(rows), f"{advice.used:g} of {advice.capacity:g} cores used"]
     if advice.used < advice.capacity and advice.slo_met.all():

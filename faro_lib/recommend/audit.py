@@ -28,7 +28,7 @@ from faro_lib.recommend.backcast import (
     run_recorded,
     world,
 )
-from faro_lib.recommend.recommendation import REPLAYED_MINUTES
+from faro_lib.recommend.recommendation import REPLAYED_HOURS
 from faro_lib.recommend.records import Records
 from faro_lib.recommend.sizing import busiest, required_replicas
 from faro_lib.simulate import Run, ServingModel, simulate
@@ -141,12 +141,12 @@ def audit(
 ) -> Audit:
     """Calibrate and simulate services; compare policies for the reproduced ones on `capacity` cores (None: peak use).
 
-    The busiest REPLAYED_MINUTES of the last day are replayed. Without an earlier day, the forecaster is untrained.
+    The busiest REPLAYED_HOURS of the last day are replayed. Without an earlier day, the forecaster is untrained.
     """
     for name in policies:
         factory_of(name)  # raises for an unknown name; this and the next checks come before minutes of work
     jobs, history = records.jobs, records.history
-    part, first = busiest(history.traces, REPLAYED_MINUTES)
+    part, first = busiest(history.traces, 60 * REPLAYED_HOURS)
     train = part.train[:0] if history.single_day else part.train
     if capacity is not None:
         at_least_one_each(jobs, capacity)

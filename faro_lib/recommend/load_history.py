@@ -35,12 +35,14 @@ class History:
     today : the last day until now, (jobs, minutes), oldest first, NaN = missing.
     traces : evaluation day: the last day, also after now; training days: the earlier days, or the last if none.
     end_minute : minutes since 1970, local time, at the end of the evaluation day; None if the counts have no clock.
+    replicas : those that serve now, (jobs,), NaN = unknown; None if no job's are known.
     """
 
     jobs: tuple[Job, ...]
     today: np.ndarray
     traces: Traces
     end_minute: int | None = None
+    replicas: np.ndarray | None = None
 
     def clock(self, minute: int) -> str:
         """A minute of the evaluation day as HH:MM, or as its number if the counts have no clock."""
@@ -144,9 +146,14 @@ def history_from_csv(path: str, jobs: str | None = None, at: At = None) -> Histo
     rows, names = read_counts(path, table) if is_table(path) else (pd.DataFrame(), [])
     if "time" in rows:
         first, counts = timed_counts(rows, names, path)
-        return history_of(table or [Job(name) for name in names], counts, at=at, end_minute=first + counts.shape[1])
-    traces = traces_of_minutes(Path(path), rows, names, table) if names else load_workload(path, jobs)
-    return history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
+        history = history_of(table or [Job(name) for name in names], counts, at=at, end_minute=first + counts.shape[1])
+    else:
+        traces = traces_of_minutes(Path(path), rows, names, table) if names else load_workload(path, jobs)
+        history = history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
+    if at is not None or "replicas" not in rows:
+        return history
+    numbers = rows.assign(replicas=pd.to_numeric(rows["replicas"], errors="coerce")).sort_values(["day", "minute"])
+    return replace(history, replicas=numbers.groupby("job")["replicas"].last().reindex(names).to_numpy(float))
 
 
 def history_from_prometheus(
@@ -222,7 +229,11 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
     header, ticks = with_same_jobs(path)
     names = tuple(job.name for job in header.jobs)
     table = header.jobs if jobs is None else _any_of(jobs, names, "the jobs of the journal")
-    return history_of(table, rows_of(table, names, arrivals(header, ticks)), at=at)
+    history = history_of(table, rows_of(table, names, arrivals(header, ticks)), at=at)
+    if at is not None:
+        return history
+    running = ticks[-1].step.observation.running.astype(float)[:, None]
+    return replace(history, replicas=rows_of(table, names, running)[:, 0])
 
 
 def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:

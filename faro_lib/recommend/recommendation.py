@@ -20,7 +20,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 
-REPLAYED_MINUTES = 360  # only the busiest part of a longer day is replayed
+REPLAYED_HOURS = 6  # only the busiest part of a longer day is replayed
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)  # like Ray Serve and service meshes
 
 
@@ -35,6 +35,7 @@ class Recommendation:
     curve : SLO violations of the worst job by capacity (`sizing.COLUMNS`); None if no day was replayed.
     knee : capacity above which additional cores gain little.
     replayed : replayed part of the last day, as "08:00 to 14:00".
+    replicas_now : those that serve now, (jobs,), NaN = unknown; None if no job's are known.
     """
 
     advice: Advice
@@ -42,6 +43,7 @@ class Recommendation:
     curve: pd.DataFrame | None = None
     knee: int | None = None
     replayed: str = ""
+    replicas_now: np.ndarray | None = None
 
     @property
     def required_cores(self) -> int | None:
@@ -56,10 +58,16 @@ class Recommendation:
         own = self.curve[self.curve["capacity_cores"] == self.advice.capacity]
         return bool((own["slo_violation_rate"] <= own["accepted_rate"]).any())
 
+    def rows(self) -> list[dict[str, Any]]:
+        """`Advice.rows`, each with the replicas that serve now, None = unknown."""
+        known = np.full(len(self.advice.jobs), np.nan) if self.replicas_now is None else self.replicas_now
+        now = [int(x) if np.isfinite(x) else None for x in known]
+        return [row | {"replicas_now": x} for row, x in zip(self.advice.rows(), now)]
+
     def to_dict(self) -> dict[str, Any]:
         """The recommendation in plain types, for JSON."""
         now: dict[str, Any] = {"capacity": self.advice.capacity, "used": self.advice.used, "slo_met": self.slo_met}
-        now["jobs"] = self.advice.rows()
+        now["jobs"] = self.rows()
         if self.curve is None:
             return now
         day = {"max_violation_rate": self.max_violation_rate, "required_cores": self.required_cores, "knee": self.knee}
@@ -75,12 +83,14 @@ def recommend(
     objective: str = "Sum",
     forecaster: str | None = None,
     serving_model: ServingModel = LIVE,
+    replay_hours: int = REPLAYED_HOURS,
     report: Report = print,
 ) -> Recommendation:
     """Recommend replicas on `capacity` cores or, if None, on the smallest capacity that meets every SLO.
 
-    With `with_curve`, the last day is replayed even if `capacity` is given. `max_violation_rate` is as in `Recommendation`.
-    `serving_model` says how requests are dispatched to replicas, in the replay and in the measured latencies.
+    With `with_curve`, the busiest `replay_hours` of the last day are replayed even if `capacity` is given.
+    `max_violation_rate` is as in `Recommendation`. `serving_model` says how requests are dispatched to replicas, in the
+    replay and in the measured latencies.
     """
     if max_violation_rate is not None and not 0 <= max_violation_rate < 1:
         raise ValueError(f"max_violation_rate={max_violation_rate} must be a share in [0, 1)")
@@ -104,18 +114,19 @@ def recommend(
 
     if not with_curve:
         assert capacity is not None
-        return Recommendation(advise(history.jobs, history.today, policy(history), capacity), max_violation_rate)
-    part, first = sizing.busiest(history.traces, REPLAYED_MINUTES)
+        advice = advise(history.jobs, history.today, policy(history), capacity)
+        return Recommendation(advice, max_violation_rate, replicas_now=history.replicas)
+    part, first = sizing.busiest(history.traces, 60 * replay_hours)
     if history.single_day:
         report(
             "there is no earlier day: the forecaster learns from the replayed day, so the curve is a little optimistic"
         )
     length = part.evaluation.shape[-1]
     replayed = history.span(first, first + length)
-    of_day = "the busiest six hours" if length == REPLAYED_MINUTES else "all"
+    of_day = f"the busiest {replay_hours} hours" if length < history.traces.evaluation.shape[-1] else "all"
     report(f"replaying {replayed} ({of_day} of the last day) at several capacities, which takes a few minutes")
     for name, minute in sizing.peaks_outside(history.traces, first, length).items():
-        report(f"{name} peaks outside the replayed part, at {history.clock(minute)}; with a file, --at plans for it")
+        report(f"{name} peaks outside the replayed part, at {history.clock(minute)}; --replay-hours 36 replays it")
     learned = policy(history_of(part.jobs, part.evaluation[0], earlier=None if history.single_day else part.train))
     day = part.workload()
     capacities = sizing.capacity_range(day, latency_model)
@@ -128,7 +139,7 @@ def recommend(
     report(f"planning the next minutes on {size} cores")
     advice = advise(history.jobs, history.today, policy(history), size)
     bend = sizing.knee(curve[curve["capacity_cores"] <= max(capacities)])
-    return Recommendation(advice, max_violation_rate, curve, bend, replayed)
+    return Recommendation(advice, max_violation_rate, curve, bend, replayed, history.replicas)
 
 
 def _too_busy(history: History, capacity: float | None) -> list[str]:
